@@ -1,0 +1,222 @@
+"""What goes over the wire between CLI and server, and what `--json` prints. Names are those of the documentation."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from dstack.model.runner import Address, Gpu
+from dstack.model.snapshot import Snapshot
+from dstack.model.status import Status
+from dstack.model.workflow import Variables, Workflow
+
+API = 1
+"""Raised when a CLI and a server of different numbers can't talk."""
+
+
+class Submission(Struct, kw_only=True):
+    """The body of `POST /runs`: this as one line of JSON, then a pack of the objects of `snapshot` that the server
+    lacks. `workflows` holds the named one and all that it depends on, `variables` theirs. `runner` is a name or a
+    label; `local` asks for the server's own machine. `environment` is what `-e` gave.
+    """
+
+    workflow: str
+    workflows: tuple[Workflow, ...]
+    variables: dict[str, Variables]
+    snapshot: Snapshot
+    user: str
+    name: str | None = None
+    runner: str | None = None
+    local: bool = False
+    no_cache: bool = False
+    gpus: int | None = None
+    environment: dict[str, str] = {}
+    dry_run: bool = False
+
+
+class CacheView(Struct):
+    """Whether the result came from the cache, and in one line why or why not."""
+
+    hit: bool
+    why: str
+
+
+class ArtifactsView(Struct):
+    """How much a job left. `bytes` in bytes."""
+
+    files: int
+    bytes: int
+
+
+class JobView(Struct, kw_only=True):
+    """A job as users see it."""
+
+    id: str
+    run: str
+    workflow: str
+    status: Status
+    exit_code: int | None
+    reason: str | None
+    cached: bool
+    cached_from: str | None
+    cache: CacheView
+    runner: str | None
+    gpus: list[int]
+    image: str
+    image_digest: str | None
+    attempt: int
+    submitted_at: str
+    started_at: str | None
+    finished_at: str | None
+    artifacts: ArtifactsView
+
+
+class RepoView(Struct, kw_only=True):
+    """Where a run's code came from."""
+
+    url: str | None
+    branch: str | None
+    commit: str | None
+    dirty: bool
+
+
+class RunView(Struct, kw_only=True):
+    """A run as users see it."""
+
+    name: str
+    workflow: str
+    user: str
+    status: Status
+    exit_code: int | None
+    reason: str | None
+    submitted_at: str
+    finished_at: str | None
+    repo: RepoView
+    variables: dict[str, str | None]
+    jobs: list[JobView]
+
+
+class PlannedJob(Struct, kw_only=True):
+    """What a job would be: `runner` is where it would run, or None with a `reason`."""
+
+    workflow: str
+    image: str
+    cached_from: str | None
+    cache: CacheView
+    runner: str | None
+    reason: str | None
+
+
+class Change(Struct):
+    """One path that differs from the commit. `change` is added, modified, deleted; `size` in bytes, 0 if deleted."""
+
+    path: str
+    change: str
+    size: int
+
+
+class Plan(Struct, kw_only=True):
+    """The answer to a dry run. `files` and `bytes` count the whole snapshot."""
+
+    workflow: str
+    repo: RepoView
+    jobs: list[PlannedJob]
+    changes: list[Change]
+    files: int
+    bytes: int
+
+
+class ArtifactView(Struct, kw_only=True, omit_defaults=True):
+    """One stored file. `path` is relative to the project's folder; `link` the target of a symbolic link."""
+
+    job: str
+    workflow: str
+    path: str
+    size: int
+    mode: int
+    sha256: str
+    link: str | None = None
+
+
+class RunnerView(Struct, kw_only=True):
+    """A machine as users see it. `state` is ready, unreachable, unusable or drained."""
+
+    name: str
+    address: str
+    state: str
+    reason: str | None
+    fix: str | None
+    labels: list[str]
+    cpus: int
+    memory: int
+    gpus: list[Gpu]
+    disk_free: int
+    jobs: list[str]
+    latency_ms: float | None
+    host_key: str | None = None
+
+
+class AddRunner(Struct, kw_only=True):
+    """The body of `POST /runners`. Without `fingerprint`, a host key that known_hosts does not have is answered with
+    a problem of kind `host-key` that carries it."""
+
+    address: Address
+    name: str | None = None
+    labels: tuple[str, ...] = ()
+    gpus: int | None = None
+    root: str | None = None
+    docker: str | None = None
+    fingerprint: str | None = None
+
+
+class StopRequest(Struct, kw_only=True):
+    """The body of `POST /stop`. `refs` are runs or jobs; `everything` stops all unfinished runs instead."""
+
+    refs: tuple[str, ...] = ()
+    everything: bool = False
+    abort: bool = False
+
+
+class ServerConfig(Struct, kw_only=True):
+    """What `dstack config` sets on the server. `storage` is a folder."""
+
+    storage: str
+
+
+class ServerStatus(Struct, kw_only=True):
+    """The answer of `GET /status`. `runs` counts the unfinished ones."""
+
+    pid: int
+    url: str
+    version: str
+    api: int
+    started_at: str
+    runs: int
+    home: str
+
+
+class Event(Struct, kw_only=True, omit_defaults=True):
+    """A frame of `GET /follow/REF`: one line of JSON; for a `log` event, `bytes` raw bytes of the job's log follow it.
+
+    `event` is `job` (a job changed: `job` holds it), `log` (`id`, `workflow`, `offset` in bytes, `time` of arrival),
+    `run` (the run, as the last frame of a run that was followed to its end) or `ping` (nothing happened for a while).
+    """
+
+    event: str
+    job: JobView | None = None
+    run: RunView | None = None
+    id: str | None = None
+    workflow: str | None = None
+    offset: int | None = None
+    bytes: int | None = None
+    time: str | None = None
+
+
+class Problem(Struct, kw_only=True):
+    """An error as the server tells it. `kind` is the name of the class in `dstack/errors.py`, or one of those that
+    a client acts on: `host-key`, `missing-base`."""
+
+    kind: str
+    message: str
+    hint: str | None = None
+    exit_code: int = 125
+    fingerprint: str | None = None

@@ -1,0 +1,85 @@
+"""A run and its jobs, as recorded. What users see of them is in `model/api.py`."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from dstack.model.snapshot import Snapshot
+from dstack.model.status import Status
+from dstack.model.workflow import Variables, Workflow
+
+
+class Ends:
+    """What `Job.exit_code` says when the container's own code does not apply (docs/exit-codes.md)."""
+
+    NO_ARTIFACT = 1
+    DSTACK = 125
+    STOPPED = 143
+
+
+class Launch(Struct, frozen=True):
+    """What identified the host's kernel and Docker daemon when the container was started."""
+
+    boot: str
+    docker: str
+
+
+class Job(Struct, frozen=True, kw_only=True):
+    """One workflow of one run.
+
+    `key` is the cache key, `components` what it was made of, `why` one line about the cache. `dependencies` maps the
+    direct dependencies to the jobs whose artifacts they give: for a cached one that is the job it came from.
+    `launching` is committed before the container may be started: from then on the host is asked what happened.
+    `stop` is the user's wish. `times` are RFC 3339, UTC. `unreachable_since` is set while the host gives no answer.
+    """
+
+    id: str
+    run: str
+    workflow: str
+    definition: Workflow
+    variables: Variables
+    image: str
+    key: str
+    components: dict[str, str]
+    why: str
+    submitted_at: str
+    status: Status = Status.QUEUED
+    reason: str | None = None
+    exit_code: int | None = None
+    cached_from: str | None = None
+    dependencies: dict[str, str] = {}
+    runner: str | None = None
+    gpus: tuple[int, ...] = ()
+    image_digest: str | None = None
+    attempt: int = 1
+    launching: bool = False
+    launch: Launch | None = None
+    stop: str | None = None
+    unreachable_since: str | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
+    files: int = 0
+    bytes: int = 0
+
+    @property
+    def finished(self) -> bool:
+        """Nothing will change any more."""
+        return self.status.finished
+
+    @property
+    def source(self) -> str:
+        """The job whose log and artifacts this one shows."""
+        return self.cached_from or self.id
+
+
+class Run(Struct, frozen=True, kw_only=True):
+    """What a user submitted. `pin` is a runner's name or label that it must run on; `environment` is from `-e`."""
+
+    name: str
+    workflow: str
+    user: str
+    submitted_at: str
+    snapshot: Snapshot
+    variables: dict[str, str | None]
+    pin: str | None = None
+    environment: dict[str, str] = {}

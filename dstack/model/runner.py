@@ -1,0 +1,83 @@
+"""A machine that runs jobs: how to reach it, what it has, and whether it may be used."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Gpu(Struct, frozen=True):
+    """One GPU. `memory` in bytes."""
+
+    index: int
+    name: str = ""
+    memory: int = 0
+    uuid: str = ""
+
+
+class Address(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How to reach a machine. `host` is a name, an address or an alias of ~/.ssh/config; None for this machine
+    without SSH. What is left out comes from ~/.ssh/config, else from ssh's own defaults.
+    """
+
+    host: str | None = None
+    user: str | None = None
+    port: int | None = None
+    identity: str | None = None
+    jump: str | None = None
+
+    @property
+    def local(self) -> bool:
+        """This machine, without SSH."""
+        return self.host is None
+
+    def __str__(self) -> str:
+        if self.host is None:
+            return "local"
+        user = f"{self.user}@" if self.user else ""
+        host = f"[{self.host}]" if ":" in self.host and self.port else self.host
+        return f"{user}{host}:{self.port}" if self.port else f"{user}{host}"
+
+
+class Facts(Struct, frozen=True, kw_only=True):
+    """What a probe found. Sizes in bytes; `docker` and `git` are versions, "" where the tool does not answer;
+    `problem` is the first thing that keeps jobs from running here, `fix` what to type about it.
+    """
+
+    machine: str
+    user: str = ""
+    cpus: int = 0
+    memory: int = 0
+    disk_free: int = 0
+    gpus: tuple[Gpu, ...] = ()
+    docker: str = ""
+    git: str = ""
+    kernel: str = ""
+    problem: str | None = None
+    fix: str | None = None
+
+
+class Runner(Struct, frozen=True, kw_only=True):
+    """A machine of the inventory, as recorded.
+
+    `host_key` is the pinned public key in OpenSSH's format, None for a local runner; `gpus` overrides what the
+    probe finds; `docker` is the words before a docker command; `hidden` is one that only `--local` made: it takes
+    no job but those that name it.
+    """
+
+    name: str
+    address: Address
+    labels: tuple[str, ...] = ()
+    gpus: int | None = None
+    root: str = "~/.dstack-host"
+    docker: str = "docker"
+    host_key: str | None = None
+    hidden: bool = False
+    drained: str | None = None
+    facts: Facts | None = None
+
+    @property
+    def gpu_indexes(self) -> tuple[int, ...]:
+        """The indexes of the GPUs that jobs may get."""
+        if self.gpus is not None:
+            return tuple(range(self.gpus))
+        return tuple(gpu.index for gpu in self.facts.gpus) if self.facts else ()
