@@ -6,15 +6,11 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-Name = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="letters, digits, '-' and '_'")
-]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="letters, digits, '-' and '_'")]
 Count = Annotated[int, Meta(ge=0)]
 
 
-class Definition(
-    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab", omit_defaults=True
-):
+class Definition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab", omit_defaults=True):
     """Base of what a project file holds: keys in kebab-case, none unknown."""
 
 
