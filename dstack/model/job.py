@@ -30,7 +30,8 @@ class Job(Struct, frozen=True, kw_only=True):
     `key` is the cache key, `components` what it was made of, `why` one line about the cache. `dependencies` maps the
     direct dependencies to the jobs whose artifacts they give: for a cached one that is the job it came from.
     `launching` is committed before the container may be started: from then on the host is asked what happened.
-    `stop` is the user's wish. `times` are RFC 3339, UTC. `unreachable_since` is set while the host gives no answer.
+    `stop` is the user's wish: "stop", or "abort" to keep nothing. `unreachable_since` is set while the host gives no
+    answer, `discarded` once nothing of the job is left on its runner. Times are RFC 3339, UTC.
     """
 
     id: str
@@ -60,6 +61,7 @@ class Job(Struct, frozen=True, kw_only=True):
     finished_at: str | None = None
     files: int = 0
     bytes: int = 0
+    discarded: bool = False
 
     @property
     def finished(self) -> bool:

@@ -1,0 +1,32 @@
+"""Floor 2: the server's state. One SQLite database with one writer, one file a noun. sqlite-utils is imported here only."""
+
+from __future__ import annotations
+
+from dstack.model.paths import ServerLayout
+from dstack.store.database import Database
+from dstack.store.jobs import Jobs
+from dstack.store.logs import Logs
+from dstack.store.runners import Runners
+from dstack.store.runs import Runs
+from dstack.store.settings import Settings
+from dstack.store.shipped import Shipped
+
+
+class Store:
+    """All that the server knows. Every method is synchronous and takes well under a millisecond: the server's one
+    loop is the one writer."""
+
+    def __init__(self, layout: ServerLayout) -> None:
+        for folder in (layout.home, layout.state, layout.logs, layout.mirrors, layout.incoming):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.database = Database(layout.database)
+        self.runs = Runs(self.database)
+        self.jobs = Jobs(self.database)
+        self.runners = Runners(self.database)
+        self.settings = Settings(self.database)
+        self.shipped = Shipped(self.database)
+        self.logs = Logs(layout)
+
+    def close(self) -> None:
+        """Close the database."""
+        self.database.close()

@@ -1,0 +1,115 @@
+"""The SQLite file: how it is opened, migrated and written."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlite_utils
+
+from dstack.errors import UsageError
+
+NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "lustre", "ceph"})
+
+
+class Database:
+    """A SQLite database in WAL mode, migrated to the newest schema."""
+
+    def __init__(self, path: Path) -> None:
+        refuse_network_file_system(path.parent)
+        connection = sqlite3.connect(path, isolation_level=None, timeout=30)
+        connection.row_factory = sqlite3.Row
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+        path.chmod(0o600)
+        self.connection = connection
+        self.migrate()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that is written inside is there after a crash, or none of it. One inside another joins it."""
+        if self.connection.in_transaction:
+            yield
+            return
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self.connection.execute("ROLLBACK")
+            raise
+        self.connection.execute("COMMIT")
+
+    def execute(self, sql: str, *values: Any) -> int:
+        """Run one statement; return how many rows it touched."""
+        return self.connection.execute(sql, values).rowcount
+
+    def rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
+        """All rows of a query."""
+        return self.connection.execute(sql, values).fetchall()
+
+    def row(self, sql: str, *values: Any) -> sqlite3.Row | None:
+        """The first row of a query."""
+        found: sqlite3.Row | None = self.connection.execute(sql, values).fetchone()
+        return found
+
+    def migrate(self) -> None:
+        """Bring the schema up to date, one recorded step at a time."""
+        done = self.connection.execute("PRAGMA user_version").fetchone()[0]
+        if done > len(MIGRATIONS):
+            raise UsageError(
+                "the server's state was written by a newer dstack",
+                hint="update dstack: pip install --upgrade dstack",
+            )
+        for number, step in enumerate(MIGRATIONS[done:], done + 1):
+            with self.transaction():
+                step(sqlite_utils.Database(self.connection, recursive_triggers=False))
+                self.connection.execute(f"PRAGMA user_version = {number}")
+
+    def close(self) -> None:
+        """Close the file."""
+        self.connection.close()
+
+
+def refuse_network_file_system(folder: Path) -> None:
+    """Raise UsageError where SQLite's locks can't be relied on (https://sqlite.org/wal.html: not over a network)."""
+    mounts = Path("/proc/self/mounts")
+    if not mounts.exists():
+        return
+    best, kind = "", ""
+    target = str(folder.resolve())
+    for line in mounts.read_text(errors="replace").splitlines():
+        _, point, system, *_ = line.split(" ")
+        point = point.replace("\\040", " ")
+        inside = target == point or target.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, system
+    if kind in NETWORK_FILE_SYSTEMS:
+        raise UsageError(
+            f"{folder} is on a network file system ({kind}), where the server's state would be damaged",
+            hint="put it on a local disk: export DSTACK_HOME=/var/tmp/dstack-$USER",
+        )
+
+
+def first_schema(database: sqlite_utils.Database) -> None:
+    records: dict[str, dict[str, type]] = {
+        "runs": {"name": str, "workflow": str, "user": str, "data": str},
+        "jobs": {"id": str, "run": str, "workflow": str, "status": str, "key": str, "data": str},
+        "runners": {"name": str, "data": str},
+        "settings": {"name": str, "value": str},
+    }
+    for table, columns in records.items():
+        statement = ", ".join(f"{name} TEXT NOT NULL" for name in columns)
+        database.conn.execute(f"CREATE TABLE {table} (number INTEGER PRIMARY KEY AUTOINCREMENT, {statement})")
+        database.table(table).create_index([next(iter(columns))], unique=True)
+    for column in ("run", "status", "key"):
+        database.table("jobs").create_index([column])
+    database.conn.execute(
+        "CREATE TABLE shipped (runner TEXT NOT NULL, repo TEXT NOT NULL, object TEXT NOT NULL,"
+        " PRIMARY KEY (runner, repo, object)) WITHOUT ROWID"
+    )
+
+
+MIGRATIONS: tuple[Callable[[sqlite_utils.Database], None], ...] = (first_schema,)

@@ -1,0 +1,115 @@
+"""Jobs: one row each, changed only by legal moves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from dstack.errors import NotFoundError
+from dstack.model.job import Job
+from dstack.model.status import FINISHED, Status, may_follow
+from dstack.store.database import Database
+
+UNFINISHED = tuple(status.value for status in Status if status not in FINISHED)
+
+
+class Jobs:
+    """The jobs of all runs."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def add(self, job: Job) -> None:
+        """Record a new job."""
+        self.database.execute(
+            "INSERT INTO jobs (id, run, workflow, status, key, data) VALUES (?, ?, ?, ?, ?, ?)",
+            job.id,
+            job.run,
+            job.workflow,
+            job.status.value,
+            job.key,
+            msgspec.json.encode(job).decode(),
+        )
+
+    def get(self, job_id: str) -> Job | None:
+        """The job of exactly that id."""
+        row = self.database.row("SELECT data FROM jobs WHERE id = ?", job_id)
+        return decode(row["data"]) if row else None
+
+    def require(self, job_id: str) -> Job:
+        """The job of exactly that id, or NotFoundError."""
+        job = self.get(job_id)
+        if job is None:
+            raise NotFoundError(f"no job '{job_id}'", hint="dstack jobs")
+        return job
+
+    def change(self, job_id: str, **changes: Any) -> Job:
+        """Set fields of a job, in one transaction. A status may only follow its predecessor legally."""
+        with self.database.transaction():
+            before = self.require(job_id)
+            after = msgspec.structs.replace(before, **changes)
+            if after.status is not before.status and not may_follow(before.status, after.status):
+                raise ValueError(f"job {job_id}: {before.status.value} can't become {after.status.value}")
+            self.database.execute(
+                "UPDATE jobs SET status = ?, data = ? WHERE id = ?",
+                after.status.value,
+                msgspec.json.encode(after).decode(),
+                job_id,
+            )
+        return after
+
+    def of(self, run: str) -> list[Job]:
+        """The jobs of a run, dependencies first."""
+        return self.select("run = ? ORDER BY number", run)
+
+    def unfinished(self) -> list[Job]:
+        """All jobs that have not ended, oldest first."""
+        marks = ", ".join("?" * len(UNFINISHED))
+        return self.select(f"status IN ({marks}) ORDER BY number", *UNFINISHED)
+
+    def newest(self, limit: int) -> list[Job]:
+        """The newest jobs, newest first."""
+        return self.select("1 ORDER BY number DESC LIMIT ?", limit)
+
+    def done_with(self, key: str) -> list[Job]:
+        """The jobs that made a result under this cache key by running, newest first."""
+        jobs = self.select("key = ? AND status = ? ORDER BY number DESC", key, Status.DONE.value)
+        return [job for job in jobs if job.cached_from is None]
+
+    def last_done(self, workflow: str, repo: str) -> Job | None:
+        """The newest job of this workflow and repository that made a result: what a cache miss is compared with."""
+        rows = self.database.rows(
+            "SELECT jobs.data AS data FROM jobs JOIN runs ON runs.name = jobs.run"
+            " WHERE jobs.workflow = ? AND jobs.status = ? AND json_extract(runs.data, '$.snapshot.repo') = ?"
+            " ORDER BY jobs.number DESC LIMIT 1",
+            workflow,
+            Status.DONE.value,
+            repo,
+        )
+        return decode(rows[0]["data"]) if rows else None
+
+    def to_discard(self, runner: str) -> list[Job]:
+        """Ended jobs whose folder on the runner has not been removed yet."""
+        return self.select(
+            "json_extract(data, '$.runner') = ? AND json_extract(data, '$.discarded') = 0"
+            f" AND status IN ({', '.join('?' * len(FINISHED))})",
+            runner,
+            *(status.value for status in FINISHED),
+        )
+
+    def matching(self, prefix: str) -> list[str]:
+        """The ids that begin with `prefix`."""
+        if not prefix.isalnum():
+            return []
+        rows = self.database.rows("SELECT id FROM jobs WHERE id LIKE ? LIMIT 10", prefix + "%")
+        return [row["id"] for row in rows]
+
+    def select(self, condition: str, *values: Any) -> list[Job]:
+        """The jobs that a condition of SQL chooses."""
+        return [decode(row["data"]) for row in self.database.rows(f"SELECT data FROM jobs WHERE {condition}", *values)]
+
+
+def decode(data: str) -> Job:
+    """A job from its stored form."""
+    return msgspec.json.decode(data, type=Job)

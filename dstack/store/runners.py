@@ -1,0 +1,58 @@
+"""The runner inventory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from dstack.errors import ConflictError, NotFoundError
+from dstack.model.runner import Runner
+from dstack.store.database import Database
+
+
+class Runners:
+    """The machines that may run jobs, by name."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def add(self, runner: Runner) -> None:
+        """Record a new runner; raises ConflictError when its name is taken."""
+        if self.get(runner.name):
+            raise ConflictError(
+                f"a runner of the name '{runner.name}' exists already",
+                hint=f"choose another --name, or: dstack runners remove {runner.name}",
+            )
+        data = msgspec.json.encode(runner).decode()
+        self.database.execute("INSERT INTO runners (name, data) VALUES (?, ?)", runner.name, data)
+
+    def get(self, name: str) -> Runner | None:
+        """The runner of exactly that name."""
+        row = self.database.row("SELECT data FROM runners WHERE name = ?", name)
+        return msgspec.json.decode(row["data"], type=Runner) if row else None
+
+    def require(self, name: str) -> Runner:
+        """The runner of exactly that name, or NotFoundError."""
+        runner = self.get(name)
+        if runner is None:
+            raise NotFoundError(f"no runner '{name}'", hint="dstack runners")
+        return runner
+
+    def all(self) -> list[Runner]:
+        """All of them, in the order in which they were added."""
+        rows = self.database.rows("SELECT data FROM runners ORDER BY number")
+        return [msgspec.json.decode(row["data"], type=Runner) for row in rows]
+
+    def change(self, name: str, **changes: Any) -> Runner:
+        """Set fields of a runner."""
+        runner = msgspec.structs.replace(self.require(name), **changes)
+        data = msgspec.json.encode(runner).decode()
+        self.database.execute("UPDATE runners SET data = ? WHERE name = ?", data, name)
+        return runner
+
+    def remove(self, name: str) -> None:
+        """Forget a runner and what it was known to hold."""
+        with self.database.transaction():
+            self.database.execute("DELETE FROM runners WHERE name = ?", name)
+            self.database.execute("DELETE FROM shipped WHERE runner = ?", name)

@@ -1,0 +1,59 @@
+"""Runs, newest last."""
+
+from __future__ import annotations
+
+import msgspec
+
+from dstack.errors import ConflictError, NotFoundError
+from dstack.model.job import Run
+from dstack.store.database import Database
+
+
+class Runs:
+    """The runs that were submitted. A run never changes: what happens to it happens to its jobs."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def add(self, run: Run) -> None:
+        """Record a run; raises ConflictError when its name is taken."""
+        if self.get(run.name):
+            raise ConflictError(f"a run of the name '{run.name}' exists already", hint=f"dstack runs {run.name}")
+        self.database.execute(
+            "INSERT INTO runs (name, workflow, user, data) VALUES (?, ?, ?, ?)",
+            run.name,
+            run.workflow,
+            run.user,
+            msgspec.json.encode(run).decode(),
+        )
+
+    def get(self, name: str) -> Run | None:
+        """The run of exactly that name."""
+        row = self.database.row("SELECT data FROM runs WHERE name = ?", name)
+        return msgspec.json.decode(row["data"], type=Run) if row else None
+
+    def matching(self, prefix: str) -> list[str]:
+        """The names that begin with `prefix`; only the very name where one is it."""
+        if self.get(prefix):
+            return [prefix]
+        escaped = prefix.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        rows = self.database.rows("SELECT name FROM runs WHERE name LIKE ? ESCAPE '\\' LIMIT 10", escaped + "%")
+        return [row["name"] for row in rows]
+
+    def newest(self, limit: int, *, workflow: str | None = None, user: str | None = None) -> list[Run]:
+        """The newest runs, newest first."""
+        rows = self.database.rows(
+            "SELECT data FROM runs WHERE (?1 IS NULL OR workflow = ?1) AND (?2 IS NULL OR user = ?2)"
+            " ORDER BY number DESC LIMIT ?3",
+            workflow,
+            user,
+            limit,
+        )
+        return [msgspec.json.decode(row["data"], type=Run) for row in rows]
+
+    def require(self, name: str) -> Run:
+        """The run of exactly that name, or NotFoundError."""
+        run = self.get(name)
+        if run is None:
+            raise NotFoundError(f"no run '{name}'", hint="dstack runs")
+        return run

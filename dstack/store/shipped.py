@@ -1,0 +1,29 @@
+"""Which commits and trees every runner is known to hold: what a pack for it may leave out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dstack.store.database import Database
+
+
+class Shipped:
+    """A belief, not a promise: a host that lost objects says so, and is sent everything."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def add(self, runner: str, repo: str, objects: Iterable[str]) -> None:
+        """The runner holds these."""
+        with self.database.transaction():
+            for name in objects:
+                self.database.execute("INSERT OR IGNORE INTO shipped VALUES (?, ?, ?)", runner, repo, name)
+
+    def of(self, runner: str, repo: str) -> list[str]:
+        """What the runner is known to hold of a repository."""
+        rows = self.database.rows("SELECT object FROM shipped WHERE runner = ? AND repo = ?", runner, repo)
+        return [row["object"] for row in rows]
+
+    def forget(self, runner: str, repo: str) -> None:
+        """The runner holds nothing of the repository, or what it holds is damaged."""
+        self.database.execute("DELETE FROM shipped WHERE runner = ? AND repo = ?", runner, repo)
