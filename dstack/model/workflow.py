@@ -1,4 +1,8 @@
-"""A workflow as its author wrote it in `.dstack/workflows.yaml`: the types, and with them the JSON Schema."""
+"""A workflow as its author wrote it in `.dstack/workflows.yaml`: the types, and with them the JSON Schema.
+
+Decoding, its error messages and the schemas are made from these types alone (`decode.py`, `schema.py`): the
+description of a type with a pattern completes the sentence "must be ...".
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,37 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="letters, digits, '-' and '_'")]
-Count = Annotated[int, Meta(ge=0)]
+Text = Annotated[str, Meta(min_length=1, extra_json_schema={"x-scalar": True})]
+"""Any single value, as its author wrote it: `1.15` stays `1.15`."""
+
+Value = Annotated[str, Meta(extra_json_schema={"x-scalar": True})]
+"""A text that may be empty."""
+
+# In Python, `$` also fits before a final newline.
+Name = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$(?!\n)",
+        max_length=100,
+        description="letters, digits, '-' and '_', not beginning with '-'",
+    ),
+]
+Identifier = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)",
+        description="letters, digits and '_', not beginning with a digit",
+    ),
+]
+User = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:-]*$(?!\n)",
+        description="a uid, a name, or 'image' for the image's own user",
+        extra_json_schema={"x-scalar": True},
+    ),
+]
+Count = Annotated[int, Meta(ge=0, le=1024)]
 
 
 class Definition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab", omit_defaults=True):
@@ -17,41 +50,48 @@ class Definition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
 class Artifact(Definition, frozen=True, kw_only=True):
     """A file or folder that the workflow makes, relative to the folder that holds `.dstack`."""
 
-    path: str
-    optional: bool = False
+    path: Annotated[Text, Meta(description="A file or folder inside the working directory")]
+    optional: Annotated[bool, Meta(description="It may be missing")] = False
 
 
 class RepoDependency(Definition, frozen=True, kw_only=True):
     """The files of the repository that the workflow's result depends on."""
 
-    include: tuple[str, ...]
+    include: Annotated[
+        tuple[Text, ...],
+        Meta(description="Files, folders and patterns with *, ?, [..] and **, relative to the folder that holds .dstack"),
+    ]
 
 
 class DependsOn(Definition, frozen=True, kw_only=True):
     """What the result depends on. A part that is left out: all files, all variables, no workflow."""
 
     repo: RepoDependency | None = None
-    config: tuple[str, ...] | None = None
-    workflows: tuple[str, ...] = ()
+    config: Annotated[tuple[str, ...] | None, Meta(description="Names of the variables that change the result")] = None
+    workflows: Annotated[tuple[str, ...], Meta(description="Names of the workflows whose artifacts it needs")] = ()
 
 
 class Resources(Definition, frozen=True, kw_only=True):
     """What the workflow asks of a machine."""
 
-    gpu: Count = 0
+    gpu: Annotated[Count, Meta(description="How many GPUs")] = 0
 
 
 class Workflow(Definition, frozen=True, kw_only=True):
     """One workflow of the project, as written: variables are not replaced yet."""
 
     name: Name
-    image: str
-    commands: tuple[str, ...]
-    help: str | None = None
+    image: Annotated[Text, Meta(description="The Docker image; $variables are replaced")]
+    commands: Annotated[
+        tuple[Text, ...], Meta(min_length=1, description="Run by one bash -e (sh where the image has no bash)")
+    ]
+    help: Annotated[str | None, Meta(description="Shown by dstack run --help")] = None
     depends_on: DependsOn = DependsOn()
-    artifacts: tuple[Artifact | str, ...] = ()
-    env: dict[str, str] = {}
-    user: str = "root"
+    artifacts: Annotated[
+        tuple[Artifact | Text, ...], Meta(description="Files and folders to keep, relative to the working directory")
+    ] = ()
+    env: Annotated[dict[Identifier, Value], Meta(description="Environment variables; $variables are replaced")] = {}
+    user: User = "root"
     resources: Resources = Resources()
 
     @property
@@ -60,8 +100,20 @@ class Workflow(Definition, frozen=True, kw_only=True):
         return tuple(Artifact(path=a) if isinstance(a, str) else a for a in self.artifacts)
 
 
-Values = dict[str, str | None]
+Values = dict[Identifier, Value | None]
 """Variables by name: the text that the user wrote, None for YAML's null. In the order of the file."""
+
+
+class WorkflowsFile(Definition, frozen=True, kw_only=True):
+    """`.dstack/workflows.yaml`."""
+
+    workflows: Annotated[tuple[Workflow, ...], Meta(min_length=1)]
+
+
+class ConfigsFile(Definition, frozen=True, kw_only=True):
+    """`.dstack/configs.yaml`: variables by workflow; those under `global` belong to every workflow."""
+
+    configs: dict[str, Values | None] | None
 
 
 class Variables(Struct, frozen=True):

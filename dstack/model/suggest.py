@@ -1,0 +1,44 @@
+"""The name that somebody probably meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def nearest(word: str, choices: Iterable[str]) -> str | None:
+    """The choice that is `word` with a typing mistake in it, or the only one that begins with it, else None.
+
+    A third of the letters may be wrong; case and '_' against '-' never count.
+    """
+    names = sorted(set(choices))
+    plain = _plain(word)
+    close = [(_distance(plain, _plain(name)), name) for name in names]
+    fitting = [(distance, name) for distance, name in close if distance <= max(len(plain), len(name)) // 3]
+    if fitting:
+        return min(fitting)[1]
+    longer = [name for name in names if len(plain) > 2 and _plain(name).startswith(plain)]
+    return longer[0] if len(longer) == 1 else None
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or nothing when no choice is near."""
+    name = nearest(word, choices)
+    return "" if name is None else f"; did you mean '{name}'?"
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
+def _distance(one: str, other: str) -> int:
+    """Letters to insert, delete, change or swap with their neighbour (optimal string alignment)."""
+    before: list[int] = []
+    row = list(range(len(other) + 1))
+    for i, a in enumerate(one, 1):
+        last, before, row = before, row, [i]
+        for j, b in enumerate(other, 1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (a != b))
+            if i > 1 and j > 1 and a == other[j - 2] and b == one[i - 2]:
+                cost = min(cost, last[j - 2] + 1)
+            row.append(cost)
+    return row[-1]
