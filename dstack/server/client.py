@@ -1,0 +1,334 @@
+"""The HTTP client. It is part of every command's start, so it needs the standard library and msgspec alone."""
+
+from __future__ import annotations
+
+import http.client
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from dstack import __version__, errors
+from dstack.errors import DstackError, HostKeyError, TryAgainError, UsageError
+from dstack.model.api import (
+    API,
+    AddRunner,
+    ArtifactView,
+    JobView,
+    Plan,
+    Problem,
+    RunnerView,
+    RunView,
+    ServerConfig,
+    ServerStatus,
+    StopRequest,
+    Submission,
+)
+from dstack.server.endpoint import Endpoint
+from dstack.server.frames import Frame, read_frames
+
+T = TypeVar("T")
+
+ANSWER_SECONDS = 120.0
+"""How long a question may take."""
+WORK_SECONDS = 900.0
+"""How long a request may take that makes the server talk to hosts."""
+SILENCE_SECONDS = 60.0
+"""A follow stream that is silent for so long is broken: a living server sends pings."""
+PATIENCE_SECONDS = 600.0
+"""How long a broken follow stream is taken up again."""
+BLOCK = 1 << 16
+
+
+class UnknownHostKeyError(HostKeyError):
+    """Nobody has vouched for the host's key yet. `fingerprint` is what it shows."""
+
+    def __init__(self, message: str, *, hint: str | None = None, fingerprint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.fingerprint = fingerprint
+
+
+class MissingBaseError(DstackError):
+    """The server lacks the commit that a thin pack builds on: send the full pack."""
+
+
+class BrokenAnswerError(DstackError):
+    """The connection broke before the answer came: what was asked may or may not have happened."""
+
+
+def ignore(text: str) -> None:
+    """Say nothing."""
+
+
+@dataclass
+class Client:
+    """Asks one server. `start` brings it up when nobody listens (None: it is not ours to start); `say` gets one line
+    for the user when something is odd but goes on. Safe to use from several threads."""
+
+    endpoint: Endpoint
+    start: Callable[[], None] | None = None
+    say: Callable[[str], None] = ignore
+    tolerant: bool = False
+    _warned: bool = False
+
+    def status(self) -> ServerStatus:
+        """The server's own state."""
+        return self._get("/status", ServerStatus)
+
+    def submit(self, submission: Submission, pack: Path) -> RunView | Plan:
+        """Send a run, or ask what it would do (`dry_run`). Raises MissingBaseError for a pack that is too thin."""
+        head = msgspec.json.encode(submission) + b"\n"
+        size = len(head) + pack.stat().st_size
+        response = self._send("POST", "/runs", WORK_SECONDS, lambda: _blocks(head, pack), size)
+        return self._decode(response, Plan) if submission.dry_run else self._decode(response, RunView)
+
+    def runs(
+        self, *, workflow: str | None = None, status: str | None = None, user: str | None = None, limit: int = 20
+    ) -> list[RunView]:
+        """Runs, newest first."""
+        asked = {"workflow": workflow, "status": status, "user": user, "limit": str(limit)}
+        return self._get("/runs", list[RunView], asked)
+
+    def run(self, ref: str) -> RunView:
+        """One run by its name or a unique prefix."""
+        return self._get(f"/runs/{_part(ref)}", RunView)
+
+    def jobs(self, *, run: str | None = None, limit: int = 20) -> list[JobView]:
+        """Jobs, newest first."""
+        return self._get("/jobs", list[JobView], {"run": run, "limit": str(limit)})
+
+    def job(self, ref: str) -> JobView:
+        """One job by its id or a unique prefix."""
+        return self._get(f"/jobs/{_part(ref)}", JobView)
+
+    def stop(self, request: StopRequest) -> list[RunView]:
+        """Ask for the end of runs or jobs; it returns before they ended."""
+        return self._post("/stop", list[RunView], request)
+
+    def artifacts(self, ref: str) -> list[ArtifactView]:
+        """What a run or job left."""
+        return self._get(f"/artifacts/{_part(ref)}", list[ArtifactView])
+
+    def artifact(self, job: str, path: str, offset: int) -> Iterator[bytes]:
+        """The bytes of one file from `offset` on. A connection that breaks raises BrokenAnswerError."""
+        asked = urlencode({"path": path.encode("utf-8", "surrogateescape"), "offset": offset})
+        response = self._send("GET", f"/artifacts/{_part(job)}/file?{asked}", ANSWER_SECONDS)
+        with response:
+            try:
+                yield from iter(lambda: response.read1(BLOCK), b"")
+            except (OSError, http.client.HTTPException) as error:
+                raise self._broken(error) from error
+
+    def runners(self) -> list[RunnerView]:
+        """Every machine."""
+        return self._get("/runners", list[RunnerView], seconds=WORK_SECONDS)
+
+    def add_runner(self, runner: AddRunner) -> RunnerView:
+        """Add a machine. Raises UnknownHostKeyError until its key's fingerprint is confirmed."""
+        return self._post("/runners", RunnerView, runner)
+
+    def check_runner(self, name: str) -> RunnerView:
+        """Look at a machine now."""
+        return self._post(f"/runners/{_part(name)}/check", RunnerView)
+
+    def remove_runner(self, name: str) -> None:
+        """Take a machine out, and everything of ours off it."""
+        self._send("DELETE", f"/runners/{_part(name)}", WORK_SECONDS).close()
+
+    def config(self) -> ServerConfig:
+        """The server's settings."""
+        return self._get("/config", ServerConfig)
+
+    def configure(self, config: ServerConfig) -> ServerConfig:
+        """Change the server's settings."""
+        return self._post("/config", ServerConfig, config)
+
+    def shutdown(self) -> None:
+        """Ask the server to end; containers go on."""
+        self._send("POST", "/shutdown", ANSWER_SECONDS).close()
+
+    def follow(
+        self, ref: str, offsets: Mapping[str, int], *, follow: bool = True, logs: bool = True
+    ) -> Iterator[Frame]:
+        """The frames of a run or job: with `follow` until it ended, else what there is now.
+
+        `offsets` (bytes by job id) is the caller's count of what it has consumed: a broken stream is opened again
+        from there, so no byte is lost or given twice. `logs=False` leaves the logs out. Pings are swallowed.
+        """
+        wanted = ("log", "job", "run") if logs else ("job", "run")
+        last, pause = time.monotonic(), 0.05
+        while True:
+            try:
+                for frame in self._frames(ref, offsets, follow, logs):
+                    last, pause = time.monotonic(), 0.05
+                    fresh = frame.after(offsets) if frame.event.event in wanted else None
+                    if fresh is not None:
+                        yield fresh
+                return
+            except (TryAgainError, BrokenAnswerError) as error:
+                if time.monotonic() - last > PATIENCE_SECONDS:
+                    hint = f"what was submitted goes on; look again with `dstack wait {ref}`"
+                    raise DstackError(f"the server is out of reach: {error.message}", hint=hint) from error
+                if pause > 1:
+                    self.say(f"{error.message}; trying again")
+                time.sleep(pause)
+                pause = min(pause * 2, 10.0)
+
+    def _frames(self, ref: str, offsets: Mapping[str, int], follow: bool, logs: bool) -> Iterator[Frame]:
+        begin = ",".join(f"{job}:{offset}" for job, offset in offsets.items())
+        asked = urlencode({"follow": int(follow), "from": begin, "logs": int(logs)}, safe=":,")
+        response = self._send("GET", f"/follow/{_part(ref)}?{asked}", SILENCE_SECONDS)
+        with response:
+            try:
+                yield from read_frames(response)
+            except (OSError, http.client.HTTPException) as error:
+                raise self._broken(error) from error
+
+    def _get(
+        self, path: str, kind: type[T], asked: Mapping[str, str | None] | None = None, seconds: float = ANSWER_SECONDS
+    ) -> T:
+        given = {name: value for name, value in (asked or {}).items() if value is not None}
+        return self._decode(self._send("GET", f"{path}?{urlencode(given)}" if given else path, seconds), kind)
+
+    def _post(self, path: str, kind: type[T], body: Any = None) -> T:
+        data = b"" if body is None else msgspec.json.encode(body)
+        return self._decode(self._send("POST", path, WORK_SECONDS, lambda: [data], len(data)), kind)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        seconds: float,
+        body: Callable[[], Iterable[bytes]] = list,
+        size: int = 0,
+    ) -> http.client.HTTPResponse:
+        """The response to a request, checked; only a question is asked a second time when the connection breaks."""
+        try:
+            response = self._exchange(method, path, seconds, body, size)
+        except BrokenAnswerError:
+            if method != "GET":
+                raise
+            try:
+                response = self._exchange(method, path, seconds, body, size)
+            except BrokenAnswerError as error:
+                raise TryAgainError(error.message, hint=error.hint) from error
+        self._check(response)
+        return response
+
+    def _exchange(
+        self, method: str, path: str, seconds: float, body: Callable[[], Iterable[bytes]], size: int
+    ) -> http.client.HTTPResponse:
+        connection = self._open(seconds)
+        headers = {"X-Dstack-Version": __version__, "Content-Length": str(size), "Connection": "close"}
+        if self.endpoint.token:
+            headers["Authorization"] = f"Bearer {self.endpoint.token}"
+        try:
+            try:
+                connection.request(method, f"{self.endpoint.prefix}/v1{path}", body() if size else None, headers)
+            except (BrokenPipeError, ConnectionResetError):
+                # The server may have refused without reading everything: then its answer is there to be read.
+                return connection.getresponse()
+            return connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise self._broken(error) from error
+
+    def _open(self, seconds: float) -> http.client.HTTPConnection:
+        try:
+            return self.endpoint.open(seconds)
+        except OSError as error:
+            if self.start is None:
+                raise self._unreachable(error) from error
+        self.start()
+        try:
+            return self.endpoint.open(seconds)
+        except OSError as error:
+            raise self._unreachable(error) from error
+
+    def _check(self, response: http.client.HTTPResponse) -> None:
+        version, api = response.getheader("X-Dstack-Version"), response.getheader("X-Dstack-Api")
+        if version is None or api is None:
+            response.close()
+            if response.status in (502, 503, 504):
+                raise TryAgainError(f"the server behind {self.endpoint.url} does not answer (status {response.status})")
+            raise DstackError(f"what answers at {self.endpoint.url} is not a dstack server", hint="dstack config")
+        if not self.tolerant:
+            self._compare(version, api)
+        if response.status >= 400:
+            with response:
+                raise problem(response.status, response.read())
+
+    def _compare(self, version: str, api: str) -> None:
+        where = "this machine's own server" if self.endpoint.embedded else f"the server at {self.endpoint.url}"
+        remedy = "`dstack server stop`: the next command starts the new one, and runs go on"
+        if not self.endpoint.embedded:
+            remedy = f"install the same version on both sides: `pip install dstack=={version}`"
+        if api != str(API):
+            raise DstackError(
+                f"this is dstack {__version__}, {where} is dstack {version}: they can't talk to each other", hint=remedy
+            )
+        if version != __version__ and not self._warned:
+            self._warned = True
+            self.say(f"warning: this is dstack {__version__}, {where} is dstack {version}; {remedy}")
+
+    def _decode(self, response: http.client.HTTPResponse, kind: type[T]) -> T:
+        with response:
+            try:
+                return msgspec.json.decode(response.read(), type=kind)
+            except msgspec.DecodeError as error:
+                raise DstackError(f"the server's answer makes no sense: {error}") from error
+            except (OSError, http.client.HTTPException) as error:
+                raise self._broken(error) from error
+
+    def _unreachable(self, error: OSError) -> TryAgainError:
+        hint = "see `dstack config`, and `dstack server status` on its machine"
+        return TryAgainError(f"the server at {self.endpoint.url} is out of reach: {reason(error)}", hint=hint)
+
+    def _broken(self, error: Exception) -> BrokenAnswerError:
+        hint = "see `dstack runs` for what it did"
+        return BrokenAnswerError(f"the connection to the server broke: {reason(error)}", hint=hint)
+
+
+def reason(error: Exception) -> str:
+    """What an error says, in lower case words and without its number."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return text[:1].lower() + text[1:]
+
+
+def problem(status: int, body: bytes) -> DstackError:
+    """The server's error as the exception it was there."""
+    try:
+        told = msgspec.json.decode(body, type=Problem)
+    except msgspec.DecodeError:
+        return DstackError(f"the server answered with status {status}: {body[:200].decode(errors='replace').strip()}")
+    error = _error(told)
+    error.exit_code = told.exit_code
+    return error
+
+
+def _error(told: Problem) -> DstackError:
+    if told.kind == "host-key":
+        return UnknownHostKeyError(told.message, hint=told.hint, fingerprint=told.fingerprint or "")
+    if told.kind == "missing-base":
+        return MissingBaseError(told.message, hint=told.hint)
+    if told.kind == "ProjectError":
+        return errors.ProjectError(told.message.splitlines(), hint=told.hint)
+    kind = getattr(errors, told.kind, None)
+    if isinstance(kind, type) and issubclass(kind, DstackError) and kind is not errors.CommandError:
+        return kind(told.message, hint=told.hint)
+    return (UsageError if told.exit_code == 2 else DstackError)(told.message, hint=told.hint)
+
+
+def _blocks(head: bytes, pack: Path) -> Iterator[bytes]:
+    yield head
+    with pack.open("rb") as file:
+        while block := file.read(BLOCK * 4):
+            yield block
+
+
+def _part(text: str) -> str:
+    return quote(text, safe="")

@@ -1,0 +1,82 @@
+"""Where a server listens, and how a connection to it is opened."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from dstack.errors import UsageError
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        """Raises OSError when nobody listens."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        try:
+            self.sock.connect(self._path)
+        except OSError:
+            self.sock.close()
+            raise
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A unix socket's path, or an `http://` or `https://` URL with a token. `embedded` is the user's own server."""
+
+    url: str
+    token: str | None = None
+    embedded: bool = False
+
+    @classmethod
+    def parse(cls, text: str, token: str | None = None) -> Endpoint:
+        """Read what a user wrote; UsageError for anything else."""
+        if text.startswith("unix://"):
+            text = text.removeprefix("unix://")
+        if text.startswith("/"):
+            return cls(text)
+        try:
+            parts = urlsplit(text)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise UsageError(f"'{text}' is not the address of a server", hint="write http://HOST:PORT or /PATH/OF/SOCKET")
+        return cls(text.rstrip("/"), token)
+
+    @property
+    def unix(self) -> bool:
+        """A socket on this machine."""
+        return self.url.startswith("/")
+
+    @property
+    def prefix(self) -> str:
+        """What comes before the routes in a request's path."""
+        return "" if self.unix else urlsplit(self.url).path
+
+    def open(self, timeout: float) -> http.client.HTTPConnection:
+        """Connect. `timeout` in seconds holds for the connection and for every read. Raises OSError."""
+        connection = self._connection(timeout)
+        try:
+            connection.connect()
+        except BaseException:
+            connection.close()
+            raise
+        if not self.unix:
+            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return connection
+
+    def _connection(self, timeout: float) -> http.client.HTTPConnection:
+        if self.unix:
+            return UnixConnection(self.url, timeout)
+        parts = urlsplit(self.url)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        return kind(parts.hostname or "", parts.port, timeout=timeout)
