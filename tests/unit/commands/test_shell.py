@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dstack.commands.shell import DAMAGED, LOGIN_COMMAND, START, AfterMarker, new_marker, wrap
+
+MARKER = "dstack-0123456789abcdef0123456789abcdef"
+SHELLS = ["dash", "bash", "zsh", "fish", "tcsh", "busybox sh", "bash --posix"]
+
+
+def login(shell: str, sent: bytes, cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
+    program, *options = shell.split()
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+    return subprocess.run([program, *options, "-c", LOGIN_COMMAND], input=sent, capture_output=True, cwd=cwd, timeout=60)
+
+
+def after(output: bytes) -> bytes:
+    return output.partition(f"{MARKER}\n".encode())[2]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_script_with_anything_in_it_arrives_unchanged_through_a_login_shell(shell: str) -> None:
+    text = "it's !important $HOME \\n \\\\ `x` \"q\" * ? [a] {b,c} ~ # % ^ & | ; < > é\t."
+    script = "cat <<'END'\n" + text + "\nEND\nexit 7\n"
+
+    result = login(shell, wrap(script, MARKER))
+
+    assert after(result.stdout).decode() == text + "\n"
+    assert result.returncode == 7
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_what_follows_the_script_is_its_stdin_to_the_byte(shell: str) -> None:
+    payload = bytes(range(256)) * 1000
+
+    result = login(shell, wrap("cat", MARKER) + payload)
+
+    assert after(result.stdout) == payload
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_damaged_script_does_not_begin(shell: str) -> None:
+    sent = wrap("echo one; echo two", MARKER)
+
+    for damaged in (sent[:-4], sent.replace(b"two", b"tw0")):
+        result = login(shell, damaged)
+        assert result.returncode == DAMAGED
+        assert result.stdout == b""
+
+
+def test_a_script_has_a_fixed_surrounding() -> None:
+    script = 'umask; echo "$LC_ALL"; echo "$PATH"; echo "$#"'
+    environment = {"LC_ALL": "tr_TR.UTF-8", "PATH": "/opt/x"}
+
+    result = subprocess.run(
+        ["/bin/sh", "-c", START.replace("read", "PATH=$PATH:/usr/bin:/bin; read", 1)],
+        input=wrap(script, MARKER),
+        capture_output=True,
+        env=environment,
+        timeout=60,
+    )
+
+    mask, locale, path, arguments = after(result.stdout).decode().splitlines()
+    assert int(mask, 8) == 0o077
+    assert locale == "C"
+    assert path.startswith("/opt/x:")
+    assert path.endswith(":/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin:/snap/bin")
+    assert arguments == "0"
+
+
+def test_an_empty_path_does_not_put_the_current_folder_on_it() -> None:
+    result = subprocess.run(
+        ["/bin/sh", "-c", f"PATH=; {START}"],
+        input=wrap('echo "$PATH"', MARKER),
+        capture_output=True,
+        timeout=60,
+    )
+
+    assert after(result.stdout).startswith(b"/usr/local/bin:")
+
+
+def test_file_names_in_the_folder_do_not_change_the_bootstrap(tmp_path: Path) -> None:
+    line = wrap("true", MARKER).split(b"\n")[0].decode()
+    for word in ("a", "x", "-", "test"):
+        (tmp_path / word).touch()
+
+    assert not set("*?[]'\t") & set(line)
+    assert "  " not in line
+    assert login("dash", wrap("echo fine", MARKER), tmp_path).stdout.endswith(b"fine\n")
+
+
+def test_stderr_has_the_marker_too() -> None:
+    result = login("dash", wrap("echo trouble >&2", MARKER))
+
+    assert result.stderr == f"{MARKER}\ntrouble\n".encode()
+
+
+def test_a_long_script_arrives() -> None:
+    lines = "".join(f"echo {n}\n" for n in range(5000))
+
+    result = login("dash", wrap(lines, MARKER))
+
+    assert after(result.stdout).decode() == "".join(f"{n}\n" for n in range(5000))
+
+
+def test_markers_differ() -> None:
+    assert new_marker() != new_marker()
+    assert len(new_marker()) == len(MARKER)
+
+
+@given(st.binary(max_size=300), st.binary(max_size=300), st.lists(st.integers(0, 700), max_size=8))
+def test_output_before_the_marker_is_dropped_however_it_is_cut(noise: bytes, rest: bytes, cuts: list[int]) -> None:
+    whole = noise + f"{MARKER}\n".encode() + rest
+    edges = [0, *sorted(cuts), len(whole)]
+    stream = AfterMarker(MARKER)
+
+    kept = b"".join(stream.feed(whole[a:b]) for a, b in zip(edges, edges[1:], strict=False))
+
+    assert kept == rest
+    assert stream.found
+    assert stream.noise == noise
+
+
+def test_endless_noise_is_kept_only_in_part() -> None:
+    stream = AfterMarker(MARKER)
+
+    for _ in range(100):
+        assert stream.feed(b"x" * 65536) == b""
+
+    assert not stream.found
+    assert stream.noise == b"x" * 4096
+    assert stream.feed(b"y" + f"{MARKER}\n".encode() + b"z") == b"z"
+
+
+def test_the_wrapped_script_is_what_the_sum_was_made_of() -> None:
+    sent = wrap("echo 'ü'\n\n", MARKER)
+
+    assert sent.endswith(b"\necho '\xc3\xbc'")
+    assert b"count=9 " in sent
+    assert os.fsencode(MARKER) in sent
