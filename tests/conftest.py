@@ -1,0 +1,158 @@
+"""The real parts that tests ask for by name. What each is: `tests/environment/` and `tests/images.py`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from tests import images as made
+from tests.environment import account, daemon, needs
+from tests.environment.product import Home
+from tests.environment.sshd import Sshd
+
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.register_profile("dev", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def session_folder() -> Iterator[Path]:
+    """A short folder that other users may enter; pytest's own are closed to them."""
+    folder = Path(tempfile.mkdtemp(prefix="ds-", dir="/tmp"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def docker(session_folder: Path) -> Iterator[list[str]]:
+    """The words of a docker command that works: the machine's Docker, else a daemon of the session's own."""
+    if not shutil.which("docker"):
+        needs.missing("docker is not installed; install it: apt-get install docker.io")
+    if daemon.answers():
+        yield ["docker"]
+        return
+    needs.root("Docker, which does not answer here,")
+    own = daemon.Daemon(session_folder / "docker", socket=Path("/var/run/docker.sock"))
+    try:
+        own.start()
+        yield ["docker"]
+    finally:
+        own.close()
+
+
+@pytest.fixture(scope="session")
+def images(session_folder: Path, docker: list[str]) -> Iterator[made.Images]:
+    """Makes images: `images.make(BUSYBOX)`; see tests/images.py."""
+    images = made.Images(session_folder, docker, shared=True)
+    try:
+        yield images
+    finally:
+        images.close()
+
+
+@pytest.fixture(scope="session")
+def busybox(images: made.Images) -> str:
+    """The name of an image that has sh and busybox alone."""
+    images.make(made.BUSYBOX)
+    return made.BUSYBOX
+
+
+@pytest.fixture(scope="session")
+def python_image(images: made.Images) -> str:
+    """The name of an image that has bash, coreutils, git and Python."""
+    images.make(made.PYTHON)
+    return made.PYTHON
+
+
+@pytest.fixture(scope="session")
+def tensorflow_image(images: made.Images) -> str:
+    """The image's name in the founding example."""
+    images.make(made.TENSORFLOW)
+    return made.TENSORFLOW
+
+
+@pytest.fixture(scope="session")
+def user(session_folder: Path, docker: list[str]) -> Iterator[account.Account]:
+    """A user who is not root and may use Docker."""
+    person = account.create(f"dstack-t-{os.getpid()}", session_folder / "home", account.docker_group())
+    try:
+        yield person
+    finally:
+        account.remove(person)
+
+
+@pytest.fixture(scope="session")
+def sshd(session_folder: Path, user: account.Account) -> Iterator[Sshd]:
+    """A real SSH server that lets `user` in."""
+    variables = [f"DOCKER_HOST={os.environ['DOCKER_HOST']}"] if "DOCKER_HOST" in os.environ else []
+    server = Sshd(session_folder / "sshd", user.name, [f"SetEnv {variable}" for variable in variables])
+    server.start()
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def own_dockerd(images: made.Images) -> Iterator[daemon.Daemon]:
+    """A Docker daemon for this test alone, to be killed and started again; it has the busybox image.
+
+    Add it as a runner with `--docker "docker -H unix://SOCKET"`: its `command` joined by spaces.
+    """
+    own = daemon.Daemon(Path(tempfile.mkdtemp(prefix="dd-", dir="/tmp")))
+    own.folder.chmod(0o755)
+    try:
+        own.start()
+        images.beside(own.command).make(made.BUSYBOX)
+        yield own
+    finally:
+        own.close()
+
+
+@pytest.fixture
+def dstack_home() -> Iterator[Home]:
+    """A fresh home for the product; its server is stopped at the end."""
+    home = Home()
+    try:
+        yield home
+    finally:
+        home.close()
+
+
+@pytest.fixture
+def cli(dstack_home: Home) -> Cli:
+    """`cli(*arguments, cwd=, env=, stdin=, timeout=)` runs the installed `dstack` to its end."""
+    return dstack_home.run
+
+
+@pytest.fixture
+def runner(cli: Cli, sshd: Sshd) -> str:
+    """The name of a runner behind real SSH, as a user who is not root."""
+    address = f"{sshd.user}@{sshd.host}:{sshd.port}"
+    identity = str(sshd.identity)
+    done = cli("runners", "add", address, "--name", "box", "--identity", identity, "--fingerprint", sshd.fingerprint)
+    assert done.returncode == 0, done.stderr
+    return "box"
+
+
+@pytest.fixture
+def gpt2(tmp_path: Path, tensorflow_image: str) -> Path:
+    """The founding example in a git repository of its own, with stand-ins for its programs."""
+    project = tmp_path / "gpt2"
+    shutil.copytree(DATA / "gpt2", project)
+    for command in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "GPT-2"]):
+        identity = ["-c", "user.name=T", "-c", "user.email=t@example.org"]
+        subprocess.run(["git", "-C", project, *identity, *command], check=True)
+    return project

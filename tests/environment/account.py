@@ -1,0 +1,63 @@
+"""A user of the tests' own: not root, no sudo, may use Docker."""
+
+from __future__ import annotations
+
+import grp
+import os
+import shutil
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.environment import needs
+
+
+@dataclass(frozen=True)
+class Account:
+    """A user of this machine, with a home of its own."""
+
+    name: str
+    home: Path
+    uid: int
+
+
+def create(name: str, home: Path, group: int, shell: str = "/bin/bash") -> Account:
+    """Create the user, a member of the group, with a password that nobody knows but that isn't locked (sshd refuses
+    locked accounts)."""
+    needs.root("a user of the tests' own")
+    subprocess.run(
+        ["useradd", "--create-home", "--home-dir", home, "--groups", str(group), "--shell", shell, name],
+        check=True,
+        capture_output=True,
+    )
+    subprocess.run(["usermod", "--password", "*", name], check=True)
+    return Account(name, home, home.stat().st_uid)
+
+
+def remove(account: Account) -> None:
+    """End what the user runs, and remove the user with the home."""
+    for pid in processes(account.uid):
+        os.kill(pid, signal.SIGKILL)
+    subprocess.run(["userdel", "--force", account.name], check=True, capture_output=True)
+    shutil.rmtree(account.home)
+
+
+def processes(uid: int) -> list[int]:
+    """The processes that a user runs."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and entry.stat().st_uid == uid:
+                found.append(int(entry.name))
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def docker_group(socket: Path = Path("/var/run/docker.sock")) -> int:
+    """The group whose members may use Docker."""
+    group = socket.stat().st_gid if socket.exists() else grp.getgrnam("docker").gr_gid
+    if group == 0:
+        needs.missing(f"only root may use {socket}; create a group 'docker' and restart Docker")
+    return group

@@ -1,0 +1,144 @@
+"""A Docker daemon of the tests' own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+from tests.environment import needs
+from tests.environment.waiting import until
+
+
+class Daemon:
+    """dockerd with its own socket, state and network namespace: no other daemon of the machine notices it.
+
+    Containers have no network but their own loopback. They outlive the daemon (live-restore), so that a test may
+    `kill` it and `start` it again. `close` removes them and all that it left.
+    """
+
+    def __init__(self, folder: Path, socket: Path | None = None) -> None:
+        self.folder = folder
+        self.socket = socket or folder / "docker.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def command(self) -> list[str]:
+        """The words before a docker command that reach this daemon."""
+        return ["docker", "-H", f"unix://{self.socket}"]
+
+    @property
+    def pid(self) -> int:
+        """The process id of dockerd."""
+        assert self._process is not None, "dockerd was not started"
+        return self._process.pid
+
+    def docker(self, *arguments: str) -> str:
+        """What `docker ARGUMENTS` prints, without the last newline."""
+        done = subprocess.run([*self.command, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr}"
+        return done.stdout.rstrip("\n")
+
+    def start(self, *options: str) -> None:
+        """Start dockerd and wait until it answers."""
+        needs.root("a Docker daemon of its own")
+        if not shutil.which("dockerd"):
+            needs.missing("dockerd is not installed; install it: apt-get install docker.io")
+        mount_cgroups()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        pidfile = self.folder / "docker.pid"
+        for left in (pidfile, self._containerd()):
+            left.unlink(missing_ok=True)
+        arguments = [
+            *("--data-root", self.folder / "data", "--exec-root", self.folder / "exec", "--pidfile", pidfile),
+            *("--host", f"unix://{self.socket}", "--live-restore", "--bridge", "none", "--iptables=false"),
+            *("--config-file", self._configuration(), *options),
+        ]
+        with self._log().open("ab") as log:
+            self._process = subprocess.Popen(
+                ["unshare", "--net", "dockerd", *map(str, arguments)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        until(self._answers, f"dockerd answers at {self.socket}; its log is {self._log()}", 90)
+
+    def kill(self) -> None:
+        """`kill -9`: containers go on, nobody tells their clients."""
+        assert self._process is not None, "dockerd was not started"
+        containerd = int(self._containerd().read_text())
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+        until(lambda: ended(containerd), "containerd has ended with its dockerd")
+
+    def stop(self) -> None:
+        """Stop dockerd as `systemctl stop docker` does; with live-restore, containers go on."""
+        assert self._process is not None, "dockerd was not started"
+        self._process.terminate()
+        self._process.wait(60)
+
+    def close(self) -> None:
+        """Remove all containers, stop, and remove every file."""
+        if self._process is not None:
+            if self._process.poll() is not None:
+                self.start()
+            if containers := self.docker("ps", "-aq").split():
+                self.docker("rm", "-f", *containers)
+            self.stop()
+            self._process = None
+        for mount in reversed(mounts_below(self.folder)):
+            subprocess.run(["umount", "--lazy", mount], check=True)
+        self.socket.unlink(missing_ok=True)
+        shutil.rmtree(self.folder)
+
+    def _configuration(self) -> Path:
+        """An empty daemon.json: the one in /etc is the machine's owner's."""
+        path = self.folder / "daemon.json"
+        path.write_text("{}")
+        return path
+
+    def _containerd(self) -> Path:
+        """The pidfile of the daemon's own containerd. A new dockerd would take a zombie of that id for it."""
+        return self.folder / "exec" / "containerd" / "containerd.pid"
+
+    def _log(self) -> Path:
+        return self.folder / "dockerd.log"
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise AssertionError(f"dockerd ended with {self._process.returncode}:\n{self._log().read_text()[-2000:]}")
+        return subprocess.run([*self.command, "info"], capture_output=True, check=False).returncode == 0
+
+
+def answers() -> bool:
+    """Whether `docker` reaches a daemon as it is."""
+    if not shutil.which("docker"):
+        return False
+    return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
+
+
+def ended(pid: int) -> bool:
+    """Whether a process is gone, or a zombie that nobody has waited for."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return status.rpartition(")")[2].split()[0] == "Z"
+
+
+def mount_cgroups() -> None:
+    """Mount the control groups where nothing has (a bare virtual machine, some containers); else change nothing."""
+    place = Path("/sys/fs/cgroup")
+    if any(place.iterdir()):
+        return
+    subprocess.run(["mount", "-t", "cgroup2", "cgroup2", place], check=True)
+
+
+def mounts_below(folder: Path) -> list[str]:
+    """The mount points in a folder, outermost first."""
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    return sorted(mount for mount in (line.split()[1] for line in lines) if mount.startswith(f"{os.fspath(folder)}/"))

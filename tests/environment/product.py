@@ -1,0 +1,96 @@
+"""The installed product, in a home of the test's own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sysconfig
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.environment import needs
+from tests.environment.waiting import until
+
+KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "DOCKER_HOST", "SYSTEMROOT")
+"""What a command sees of the tests' own environment."""
+
+
+def program(name: str = "dstack") -> Path:
+    """The console script that is installed beside the running Python."""
+    path = Path(sysconfig.get_path("scripts")) / name
+    if not path.exists():
+        needs.missing(f"{path} is not there; install the checkout: pip install -e '.[dev]'")
+    return path
+
+
+class Home:
+    """A fresh HOME and DSTACK_HOME: no file of the person's is read or written. Short, for unix sockets.
+
+    `close` stops the server that was started here and removes everything.
+    """
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="dt-", dir="/tmp"))
+        self.dstack = self.path / ".dstack"
+        git = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_AUTHOR_NAME": "T", "GIT_AUTHOR_EMAIL": "t@example.org"}
+        git |= {"GIT_COMMITTER_NAME": "T", "GIT_COMMITTER_EMAIL": "t@example.org"}
+        kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+        self.environment = {**kept, **git, "HOME": str(self.path), "DSTACK_HOME": str(self.dstack)}
+
+    def popen(
+        self, *arguments: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start `dstack ARGUMENTS` with pipes for stdout and stderr and nothing on stdin."""
+        return subprocess.Popen(
+            [program(), *arguments],
+            cwd=cwd or self.path,
+            env={**self.environment, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def run(
+        self,
+        *arguments: str | Path,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: str | None = None,
+        timeout: float = 120,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `dstack ARGUMENTS` to its end. Output that is not UTF-8 has surrogate escapes. `timeout` in seconds."""
+        return subprocess.run(
+            [program(), *arguments],
+            cwd=cwd or self.path,
+            env={**self.environment, **(env or {})},
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            timeout=timeout,
+            check=False,
+        )
+
+    def close(self) -> None:
+        """Stop the server and remove the home."""
+        if self.dstack.exists() and any(self.dstack.rglob("*.sock")):
+            self.run("server", "stop")
+            until(lambda: not servers(self.dstack), f"the server of {self.dstack} has stopped")
+        shutil.rmtree(self.path)
+
+
+def servers(home: Path) -> list[int]:
+    """The processes that run with this DSTACK_HOME."""
+    wanted = f"DSTACK_HOME={home}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and wanted in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+        except (FileNotFoundError, PermissionError, ProcessLookupError):
+            continue
+    return found

@@ -1,0 +1,45 @@
+"""The real parts do what the other tests count on."""
+
+from __future__ import annotations
+
+import subprocess
+
+from tests.environment.daemon import Daemon
+from tests.environment.sshd import Sshd
+from tests.environment.waiting import until
+
+
+def test_a_user_who_is_not_root_runs_docker_over_ssh(sshd: Sshd, busybox: str) -> None:
+    asked = sshd.ssh("id", "-u;", "docker", "run", "--rm", "--network", "none", busybox, "echo", "hello")
+    answer = subprocess.run(asked, capture_output=True, text=True, check=True)
+    uid, said = answer.stdout.split()
+    assert int(uid) > 0
+    assert said == "hello"
+
+
+def test_the_images_have_what_the_examples_call(docker: list[str], python_image: str) -> None:
+    script = (
+        "echo six >r && pip3 install -r r && curl -O https://example.org/input.txt && wc -l <input.txt && git --version"
+    )
+    asked = [*docker, "run", "--rm", "--network", "none", python_image, "bash", "-ec", f"cd /tmp; {script}; python3 -V"]
+    answer = subprocess.run(asked, capture_output=True, text=True, check=True)
+    assert answer.stdout.splitlines()[:2] == ["Requirement already satisfied: six", "2"]
+
+
+def test_a_cut_connection_ends_the_client_and_leaves_sshd(sshd: Sshd) -> None:
+    client = subprocess.Popen(sshd.ssh("echo ready; sleep 600"), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    assert client.stdout is not None
+    with client, client.stdout as out:
+        assert out.readline() == b"ready\n"
+        sshd.cut()
+        assert client.wait(30) == 255
+    assert subprocess.run(sshd.ssh("true"), check=False).returncode == 0
+
+
+def test_a_container_outlives_its_daemon(own_dockerd: Daemon) -> None:
+    own_dockerd.docker("run", "-d", "--name", "long", "dstack-test/busybox:1", "sleep", "600")
+    started = own_dockerd.docker("inspect", "--format", "{{.State.Pid}}", "long")
+    own_dockerd.kill()
+    own_dockerd.start()
+    until(lambda: own_dockerd.docker("ps", "-q"), "the container is still listed")
+    assert own_dockerd.docker("inspect", "--format", "{{.State.Pid}}", "long") == started
