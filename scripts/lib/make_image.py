@@ -23,9 +23,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 TOOLS = """
-    bash sh cat chmod chown cp date dd df dirname basename du echo env expr find free git grep head hostname id kill ln ls
-    mkdir mkfifo mv nice nohup od printf ps pwd readlink rm rmdir sed seq sha256sum sleep sort stat stty sync tail tar tee
-    test timeout touch tr true false truncate tty uname uniq wc whoami xargs yes
+    bash sh cat chmod chown cp date dd df dirname basename du echo env expr find free git grep head hostname id kill
+    ln ls mkdir mkfifo mv nice nohup od printf ps pwd readlink rm rmdir sed seq sha256sum sleep sort stat stty sync
+    tail tar tee test timeout touch tr true false truncate tty uname uniq wc whoami xargs yes
 """
 UNUSED = "__pycache__|test|tests|idlelib|tkinter|turtledemo|ensurepip|lib2to3|site-packages|dist-packages|config-.*"
 PASSWD = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/sh\n"
