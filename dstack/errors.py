@@ -53,7 +53,9 @@ class TryAgainError(DstackError):
 
 
 class HostError(DstackError):
-    """A host, or the way to it, failed."""
+    """A host, or the way to it, failed. `sent` is False when it is certain that the command never went out."""
+
+    sent = True
 
 
 class HostUnreachableError(HostError):
@@ -62,6 +64,10 @@ class HostUnreachableError(HostError):
 
 class HostKeyError(HostError):
     """The host shows another key than the one that was pinned. Nothing was sent to it."""
+
+
+class HostAuthError(HostError):
+    """The host lets none of the keys in that were tried."""
 
 
 class CommandError(HostError):

@@ -30,8 +30,9 @@ class Job(Struct, frozen=True, kw_only=True):
     `key` is the cache key, `components` what it was made of, `why` one line about the cache. `dependencies` maps the
     direct dependencies to the jobs whose artifacts they give: for a cached one that is the job it came from.
     `launching` is committed before the container may be started: from then on the host is asked what happened.
-    `stop` is the user's wish: "stop", or "abort" to keep nothing. `unreachable_since` is set while the host gives no
-    answer, `discarded` once nothing of the job is left on its runner. Times are RFC 3339, UTC.
+    `stop` is the user's wish: "stop", or "abort" to keep nothing. `end` is what an uploading job will be.
+    `unreachable_since` is set while the host gives no answer, `discarded` once nothing of the job is left on its
+    runner. Times are RFC 3339, UTC.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Job(Struct, frozen=True, kw_only=True):
     launching: bool = False
     launch: Launch | None = None
     stop: str | None = None
+    end: Status | None = None
     unreachable_since: str | None = None
     started_at: str | None = None
     finished_at: str | None = None

@@ -5,6 +5,9 @@ from __future__ import annotations
 from msgspec import Struct
 
 
+DEFAULT_ROOT = "~/.dstack-host"
+
+
 class Gpu(Struct, frozen=True):
     """One GPU. `memory` in bytes."""
 
@@ -24,6 +27,19 @@ class Address(Struct, frozen=True, kw_only=True, omit_defaults=True):
     port: int | None = None
     identity: str | None = None
     jump: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read `[user@]host[:port]`; an IPv6 address with a port stands in brackets. ValueError for anything else."""
+        user, at, place = text.rpartition("@")
+        host, colon, port = place.rpartition(":")
+        if not colon or (":" in host and not host.endswith("]")):
+            host, port = place, ""
+        elif not port.isdecimal() or not 0 < int(port) < 65536:
+            raise ValueError(f"{text!r} has a port that is not a number from 1 to 65535")
+        if (at and not user) or not (host := host.strip("[]")) or set(host) & set("/@ \t\n"):
+            raise ValueError(f"{text!r} is not [user@]host[:port]")
+        return cls(host=host, user=user or None, port=int(port) if port else None)
 
     @property
     def local(self) -> bool:
@@ -68,7 +84,7 @@ class Runner(Struct, frozen=True, kw_only=True):
     address: Address
     labels: tuple[str, ...] = ()
     gpus: int | None = None
-    root: str = "~/.dstack-host"
+    root: str = DEFAULT_ROOT
     docker: str = "docker"
     host_key: str | None = None
     hidden: bool = False

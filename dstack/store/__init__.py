@@ -1,4 +1,7 @@
-"""Floor 2: the server's state. One SQLite database with one writer, one file a noun. sqlite-utils is imported here only."""
+"""Floor 2: the server's state. One SQLite database with one writer, one file a noun.
+
+sqlite-utils is imported here only.
+"""
 
 from __future__ import annotations
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import time
-from collections.abc import Iterator
-from datetime import datetime, timezone
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO, overload
 
 from dstack.model.paths import ServerLayout
+from dstack.model.times import rfc3339
 
 RECORD = struct.Struct("<Qd")
 """An offset in bytes, and the time in seconds since the epoch at which the bytes from there on arrived."""
@@ -47,14 +50,27 @@ class Logs:
             log.seek(offset)
             return log.read(limit)
 
-    def arrivals(self, job: str) -> list[tuple[int, float]]:
-        """(offset, time) of each recorded arrival, in order."""
+    def arrival(self, job: str, offset: int) -> tuple[float, int | None]:
+        """When the byte at `offset` arrived (seconds since the epoch, 0 when unknown), and the offset from which on
+        bytes arrived later, or None."""
         path = self.layout.log(job).with_suffix(".times")
         if not path.exists():
-            return []
-        data = path.read_bytes()
-        whole = len(data) - len(data) % RECORD.size
-        return list(RECORD.iter_unpack(data[:whole]))
+            return 0.0, None
+        with path.open("rb") as index:
+            records = Records(index)
+            later = bisect_right(records, offset)
+            at = records.read(later - 1)[1] if later else 0.0
+            return at, records[later] if later < len(records) else None
+
+    def begins(self, job: str, since: float) -> int:
+        """The offset of the first byte that arrived at `since` (seconds since the epoch) or after it."""
+        path = self.layout.log(job).with_suffix(".times")
+        if not path.exists():
+            return 0
+        with path.open("rb") as index:
+            records = Records(index)
+            first = bisect_left(range(len(records)), since, key=lambda number: records.read(number)[1])
+            return records[first] if first < len(records) else self.size(job)
 
     def remove(self, job: str) -> None:
         """Remove a log."""
@@ -63,18 +79,37 @@ class Logs:
         self.layout.log(job).with_suffix(".times").unlink(missing_ok=True)
 
 
+class Records(Sequence[int]):
+    """The offsets in an open index file, read one at a time: a log of days has very many."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.count = file.seek(0, os.SEEK_END) // RECORD.size
+
+    def __len__(self) -> int:
+        return self.count
+
+    @overload
+    def __getitem__(self, number: int) -> int: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[int]: ...
+    def __getitem__(self, number: int | slice) -> int | Sequence[int]:
+        if isinstance(number, slice):
+            return [self[one] for one in range(*number.indices(self.count))]
+        return self.read(number)[0]
+
+    def read(self, number: int) -> tuple[int, float]:
+        """The offset and the time of one record."""
+        self.file.seek(number * RECORD.size)
+        offset, at = RECORD.unpack(self.file.read(RECORD.size))
+        return offset, at
+
+
 def chunks(logs: Logs, job: str, offset: int, size: int) -> Iterator[tuple[int, str, bytes]]:
     """The log's bytes from `offset` on as (offset, RFC 3339 time of arrival, at most `size` bytes)."""
-    arrivals = logs.arrivals(job)
     end = logs.size(job)
-    position = 0
     while offset < end:
-        while position + 1 < len(arrivals) and arrivals[position + 1][0] <= offset:
-            position += 1
-        next_arrival = arrivals[position + 1][0] if position + 1 < len(arrivals) else end
-        data = logs.read(job, offset, min(size, max(next_arrival - offset, 1)))
-        if not data:
-            return
-        at = arrivals[position][1] if arrivals else 0.0
-        yield offset, datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="milliseconds")[:-6] + "Z", data
+        at, later = logs.arrival(job, offset)
+        data = logs.read(job, offset, min(size, min(later or end, end) - offset))
+        yield offset, rfc3339(at), data
         offset += len(data)

@@ -1,0 +1,187 @@
+"""The engine: one drive a job, one scheduling pass whenever something changed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine, Iterable
+from typing import Any
+
+from dstack.commands.leave import discard
+from dstack.engine.context import Context
+from dstack.engine.drive import Drive
+from dstack.engine.schedule import Machine, Placement, Waiting, eligible, schedule
+from dstack.errors import DstackError
+from dstack.hosts.host import ask
+from dstack.model.job import Ends, Job
+from dstack.model.paths import attempt_id
+from dstack.model.status import Status
+from dstack.model.times import rfc3339, seconds
+
+PATIENCE = 20.0
+"""Seconds that a new job waits for runners that all refuse to work, before it fails."""
+TICK = 5.0
+"""Seconds between two passes when nothing rings."""
+
+log = logging.getLogger("dstack.engine")
+
+
+class Engine:
+    """Owns the drives. Everything it knows is in the store: it may be killed at any point and started again."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.store = context.store
+        self.drives: dict[str, asyncio.Task[None]] = {}
+        self.cleaning: dict[str, asyncio.Task[None]] = {}
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.wake = asyncio.Event()
+
+    def start(self) -> None:
+        """Take up every unfinished job where it was, and begin to schedule."""
+        for job in self.store.jobs.unfinished():
+            if job.status is not Status.QUEUED:
+                self.drive(job.id)
+        for coroutine in (self.loop(), self.context.machines.watch()):
+            self.background(coroutine)
+
+    def background(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run until the engine closes."""
+        task = asyncio.create_task(coroutine)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def close(self) -> None:
+        """Stop driving. Jobs go on where they are."""
+        tasks = [*self.tasks, *self.drives.values(), *self.cleaning.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def poke(self) -> None:
+        """Something changed that may let a job start."""
+        self.wake.set()
+
+    async def loop(self) -> None:
+        """Schedule whenever something changed."""
+        while True:
+            self.wake.clear()
+            try:
+                self.schedule()
+                self.clean()
+            except Exception:
+                log.exception("the scheduling pass failed; the next one tries again")
+            try:
+                await asyncio.wait_for(self.wake.wait(), TICK)
+            except asyncio.TimeoutError:
+                continue
+
+    def schedule(self) -> None:
+        """One pass over the queue."""
+        waiting: list[Waiting] = []
+        for job in self.store.jobs.unfinished():
+            if job.status is Status.QUEUED and self.may_start(job):
+                pin = self.store.runs.require(job.run).pin
+                waiting.append(Waiting(job.id, job.definition.resources.gpu, pin))
+        if not waiting:
+            return
+        machines = self.context.machines.now()
+        made = schedule(waiting, machines)
+        for job_id, placement in made.placements.items():
+            self.placed(job_id, placement)
+        for item in waiting:
+            if item.id in made.reasons:
+                self.held(item, machines, made.reasons[item.id])
+
+    def may_start(self, job: Job) -> bool:
+        """Whether a queued job's dependencies are done. Ends the job where it can't start any more."""
+        if job.stop:
+            self.end(job, Status.STOPPED, exit_code=Ends.STOPPED, reason="stopped before it started")
+            return False
+        sources = [self.store.jobs.require(source) for source in job.dependencies.values()]
+        broken = [source for source in sources if source.finished and source.status is not Status.DONE]
+        if broken:
+            self.end(job, Status.STOPPED, exit_code=None, reason=f"{broken[0].workflow} {broken[0].status.value}")
+            self.poke()
+            return False
+        pending = [source.workflow for source in sources if not source.finished]
+        if pending:
+            self.explain(job, f"waits for {', '.join(pending)}")
+        return not pending
+
+    def placed(self, job_id: str, placement: Placement) -> None:
+        """Give a job its runner."""
+        job = self.store.jobs.change(
+            job_id, status=Status.PREPARING, runner=placement.runner, gpus=placement.gpus, reason=None
+        )
+        self.context.bells.ring(job.run)
+        self.drive(job_id)
+
+    def held(self, waiting: Waiting, machines: list[Machine], reason: str) -> None:
+        """Say why a job waits; end it when every runner refused from the start and went on to refuse."""
+        job = self.store.jobs.require(waiting.id)
+        names = [machine.runner.name for machine in eligible(waiting.pin, machines)]
+        submitted = seconds(job.submitted_at)
+        if time.time() - submitted > PATIENCE and self.context.machines.hopeless(names, submitted + PATIENCE / 2):
+            self.end(job, Status.FAILED, exit_code=Ends.DSTACK, reason=f"no runner can take it: {reason}")
+        else:
+            self.explain(job, reason)
+
+    def explain(self, job: Job, reason: str) -> None:
+        if job.reason != reason:
+            self.store.jobs.change(job.id, reason=reason)
+            self.context.bells.ring(job.run)
+
+    def end(self, job: Job, status: Status, *, exit_code: int | None, reason: str) -> None:
+        """End a job that never had a runner."""
+        now = rfc3339(time.time())
+        self.store.jobs.change(job.id, status=status, exit_code=exit_code, reason=reason, finished_at=now)
+        self.context.bells.ring(job.run)
+
+    def drive(self, job_id: str) -> None:
+        """Start a drive for the job, in place of the one that it has."""
+        before = self.drives.pop(job_id, None)
+        task = asyncio.create_task(self.driven(job_id, before))
+        self.drives[job_id] = task
+
+    async def driven(self, job_id: str, before: asyncio.Task[None] | None) -> None:
+        if before:
+            before.cancel()
+            await asyncio.gather(before, return_exceptions=True)
+        await Drive(self.context, job_id).run()
+        if self.drives.get(job_id) is asyncio.current_task():
+            del self.drives[job_id]
+        self.poke()
+
+    def stop(self, jobs: Iterable[Job], *, abort: bool) -> None:
+        """Record the wish for each unfinished job, then act on it."""
+        for job in jobs:
+            if job.finished or (job.stop and not abort):
+                continue
+            self.store.jobs.change(job.id, stop="abort" if abort else "stop")
+            self.context.bells.ring(job.run)
+            if job.status is not Status.QUEUED:
+                self.drive(job.id)
+        self.poke()
+
+    def clean(self) -> None:
+        """Remove what ended jobs left on runners that answer."""
+        for machine in self.context.machines.now():
+            name = machine.runner.name
+            if machine.trouble is None and name not in self.cleaning and self.store.jobs.to_discard(name):
+                self.cleaning[name] = asyncio.create_task(self.discard(name))
+                self.cleaning[name].add_done_callback(lambda _, name=name: self.cleaning.pop(name, None))
+
+    async def discard(self, name: str) -> None:
+        """Remove the container and the folder of every ended job on a runner."""
+        runner = self.store.runners.require(name)
+        for job in self.store.jobs.to_discard(name):
+            attempt = attempt_id(job.id, job.attempt)
+            try:
+                command = discard(self.context.machines.place(runner), attempt, job.image)
+                await ask(self.context.machines.host(runner), command, timeout=300)
+            except DstackError as trouble:
+                log.warning("%s: could not clean up after job %s: %s", name, job.id, trouble.message)
+                return
+            self.store.jobs.change(job.id, discarded=True)

@@ -1,0 +1,161 @@
+"""The inventory as it is now: which machines answer, what they have, and what keeps them from running jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dstack.commands.place import Place
+from dstack.commands.probe import probe
+from dstack.engine.schedule import Machine
+from dstack.errors import DstackError, HostUnreachableError
+from dstack.hosts.host import Host, ask
+from dstack.hosts.pool import Pool
+from dstack.model.api import RunnerView
+from dstack.model.paths import HostLayout
+from dstack.model.runner import Facts, Runner
+from dstack.store import Store
+
+FRESH = 5.0
+"""Seconds for which the last probe is good enough to be shown."""
+INTERVAL = 30.0
+"""Seconds between two probes of a machine in the background."""
+PROBE_TIMEOUT = 30.0
+
+
+@dataclass
+class Condition:
+    """What the last probe of a machine said. Times are monotonic seconds, `failing_since` is of the wall clock."""
+
+    state: str
+    reason: str | None = None
+    fix: str | None = None
+    latency: float | None = None
+    checked: float = 0.0
+    failing_since: float | None = None
+    patient: bool = False
+
+
+class Machines:
+    """Probes runners, and says how things stand. `changed` is called when a machine's state changed."""
+
+    def __init__(self, store: Store, pool: Pool, changed: Callable[[], None]) -> None:
+        self.store = store
+        self.pool = pool
+        self.changed = changed
+        self.conditions: dict[str, Condition] = {}
+        self.probes: dict[str, asyncio.Task[Condition]] = {}
+
+    def host(self, runner: Runner) -> Host:
+        """The kept connection to a runner."""
+        return self.pool.get(runner)
+
+    def place(self, runner: Runner) -> Place:
+        """Where this server's things lie on the runner."""
+        machine = runner.facts.machine if runner.facts else ""
+        return Place(HostLayout(runner.root, machine, self.store.settings.server_id), runner.docker)
+
+    async def check(self, name: str, *, fresh: float = 0.0) -> Condition:
+        """Probe a machine, or take the last probe if it is at most `fresh` seconds old. Never raises for what is
+        wrong with the machine."""
+        known = self.conditions.get(name)
+        if known and time.monotonic() - known.checked < fresh:
+            return known
+        if name not in self.probes:
+            self.probes[name] = asyncio.create_task(self.probe(name))
+            self.probes[name].add_done_callback(lambda _: self.probes.pop(name, None))
+        return await asyncio.shield(self.probes[name])
+
+    async def probe(self, name: str) -> Condition:
+        """One round trip to the machine."""
+        runner = self.store.runners.require(name)
+        before = self.conditions.get(name)
+        try:
+            facts, latency = await self.look(runner)
+        except HostUnreachableError as trouble:
+            found = Condition("unreachable", trouble.message, trouble.hint, patient="refused" not in trouble.message)
+        except DstackError as trouble:
+            found = Condition("unusable", trouble.message, trouble.hint)
+        else:
+            found = Condition("unusable" if facts.problem else "ready", facts.problem, facts.fix, latency)
+            if self.store.runners.get(name):
+                self.store.runners.change(name, facts=facts)
+        found.checked = time.monotonic()
+        if found.state != "ready":
+            found.failing_since = (before and before.failing_since) or time.time()
+        self.conditions[name] = found
+        if before is None or before.state != found.state:
+            self.changed()
+        return found
+
+    async def look(self, runner: Runner) -> tuple[Facts, float]:
+        """What the machine says of itself, and the seconds that asking took."""
+        start = time.monotonic()
+        facts = await ask(self.host(runner), probe(runner.root, runner.docker), timeout=PROBE_TIMEOUT)
+        return facts, time.monotonic() - start
+
+    async def check_all(self, *, fresh: float = FRESH) -> None:
+        """Probe every machine whose last probe is older than `fresh` seconds, all at once."""
+        await asyncio.gather(*(self.check(runner.name, fresh=fresh) for runner in self.store.runners.all()))
+
+    async def watch(self) -> None:
+        """Keep the conditions up to date while something may be placed."""
+        while True:
+            if self.store.jobs.unfinished():
+                await self.check_all(fresh=INTERVAL / 2)
+            await asyncio.sleep(INTERVAL / 3)
+
+    def now(self) -> list[Machine]:
+        """Every runner with its load, for the scheduler."""
+        jobs = [job for job in self.store.jobs.unfinished() if job.runner]
+        return [
+            Machine(
+                runner,
+                jobs=sum(job.runner == runner.name for job in jobs),
+                leased=frozenset(index for job in jobs if job.runner == runner.name for index in job.gpus),
+                trouble=self.trouble(runner),
+            )
+            for runner in self.store.runners.all()
+        ]
+
+    def trouble(self, runner: Runner) -> str | None:
+        """Why the runner takes no jobs now."""
+        condition = self.conditions.get(runner.name)
+        if condition is None:
+            return "is being checked"
+        if condition.state != "ready":
+            return f"{condition.state}: {condition.reason}"
+        return None if runner.drained is None else f"drained: {runner.drained}"
+
+    def hopeless(self, names: list[str], since: float) -> bool:
+        """Whether all of these refuse to work, and have refused since before `since` (wall clock, seconds). A machine
+        that gives no answer at all is not counted: it may be on its way back."""
+        found = [self.conditions.get(name) for name in names]
+        return all(c and c.failing_since and not c.patient and c.failing_since <= since for c in found)
+
+    def forget(self, name: str) -> None:
+        """A runner was removed."""
+        self.conditions.pop(name, None)
+
+    def view(self, runner: Runner) -> RunnerView:
+        """The runner as users see it."""
+        condition = self.conditions.get(runner.name) or Condition("unreachable", "not checked yet")
+        facts = runner.facts or Facts(machine="")
+        drained = condition.state == "ready" and runner.drained is not None
+        return RunnerView(
+            name=runner.name,
+            address=str(runner.address),
+            state="drained" if drained else condition.state,
+            reason=runner.drained if drained else condition.reason,
+            fix=condition.fix,
+            labels=list(runner.labels),
+            cpus=facts.cpus,
+            memory=facts.memory,
+            gpus=list(facts.gpus),
+            disk_free=facts.disk_free,
+            jobs=[job.id for job in self.store.jobs.unfinished() if job.runner == runner.name],
+            latency_ms=round(condition.latency * 1000, 1) if condition.latency is not None else None,
+            host_key=runner.host_key,
+        )

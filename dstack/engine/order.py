@@ -1,0 +1,54 @@
+"""What exactly is launched: a job with its environment, its script and its place in the tree."""
+
+from __future__ import annotations
+
+from dstack.commands.launch import Order
+from dstack.engine.context import Context
+from dstack.model import environment, script
+from dstack.model.job import Job, Run
+from dstack.model.paths import attempt_id
+from dstack.model.runner import Runner
+from dstack.model.variables import config_args
+
+SAFE_DIRECTORY = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
+"""The tree belongs to the host's user, not to the container's: git would refuse it (FACTS: dubious ownership)."""
+
+
+def order(context: Context, job: Job, runner: Runner) -> Order:
+    """The order for a job that was placed on a runner."""
+    run = context.store.runs.require(job.run)
+    snapshot = run.snapshot
+    return Order(
+        job=job.id,
+        attempt=attempt_id(job.id, job.attempt),
+        image=job.image,
+        repo=snapshot.repo,
+        commit=snapshot.commit or "",
+        tree=snapshot.tree,
+        branch=snapshot.branch or "",
+        object_format=snapshot.object_format,
+        git=snapshot.git,
+        project=snapshot.project,
+        user=job.definition.user,
+        gpus=job.gpus,
+        script=script.script(job.definition, job.variables, job.id, job.run),
+        environment=variables_of(job, run, runner),
+        artifacts=bool(job.dependencies),
+    )
+
+
+def variables_of(job: Job, run: Run, runner: Runner) -> dict[str, str | None]:
+    """The container's environment: None unsets."""
+    reserved = {
+        "run_name": job.run,
+        "job_id": job.id,
+        "config_args": config_args(job.variables.own),
+        "DSTACK_RUN_NAME": job.run,
+        "DSTACK_JOB_ID": job.id,
+        "DSTACK_WORKFLOW": job.workflow,
+        "DSTACK_RUNNER": runner.name,
+        "DSTACK_GPUS": ",".join(str(index) for index in job.gpus),
+        "DSTACK_ATTEMPT": str(job.attempt),
+    }
+    built = environment.build(job.variables, job.definition.env, run.environment, reserved)
+    return {**SAFE_DIRECTORY, **built.values}

@@ -1,0 +1,112 @@
+"""From a submission to jobs: the graph, the cache keys, and what comes from the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from dstack.artifacts.store import Store as Storage
+from dstack.model import cachekey, names, script
+from dstack.model.api import Submission
+from dstack.model.graph import closure
+from dstack.model.job import Job
+from dstack.model.selection import TreeFile, select
+from dstack.model.status import Status
+from dstack.model.workflow import Workflow
+from dstack.store import Store
+
+NAMED = "it was named, so it runs"
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Decides what a submission runs. `files` are those of the snapshot's tree, `run` the name it will have."""
+
+    store: Store
+    storage: Storage
+    files: list[TreeFile]
+    run: str
+    now: str
+    verified: Callable[[Job], str | None]
+
+    def plan(self, submission: Submission) -> list[Job]:
+        """The jobs of the run, dependencies first: the named workflow and those of its dependencies whose results are
+        needed, each from the cache where something fits."""
+        definitions = {workflow.name: workflow for workflow in submission.workflows}
+        candidates: dict[str, Job] = {}
+        for workflow in closure(definitions, submission.workflow):
+            candidates[workflow.name] = self.candidate(submission, workflow, candidates)
+        needed = self.needed(submission.workflow, candidates)
+        return [self.connected(job, candidates) for name, job in candidates.items() if name in needed]
+
+    def candidate(self, submission: Submission, workflow: Workflow, before: dict[str, Job]) -> Job:
+        """The job of a workflow, with its cache key, and its source if the cache has it."""
+        variables = submission.variables[workflow.name]
+        job_id = names.job_id()
+        reserved = {"run_name": self.run, "job_id": job_id}
+        expanded = script.expanded(workflow, variables, reserved)
+        include = expanded.depends_on.repo.include if expanded.depends_on.repo else None
+        files, _ = select(self.files, submission.snapshot.project, include)
+        keys = {name: before[name].key for name in workflow.depends_on.workflows}
+        components = cachekey.components(workflow, expanded.image, files, variables, keys)
+        job = Job(
+            id=job_id,
+            run=self.run,
+            workflow=workflow.name,
+            definition=expanded,
+            variables=variables,
+            image=expanded.image,
+            key=cachekey.key(components),
+            components=components,
+            why=NAMED,
+            submitted_at=self.now,
+        )
+        return self.named(job, submission) if workflow.name == submission.workflow else self.looked_up(job, submission)
+
+    def named(self, job: Job, submission: Submission) -> Job:
+        """The workflow that the user named always runs; it is said what changed all the same."""
+        last = self.store.jobs.last_done(job.workflow, submission.snapshot.repo)
+        changed = cachekey.difference(last.components, job.components) if last else None
+        return replace(job, why=f"{NAMED} ({changed})" if changed else NAMED)
+
+    def looked_up(self, job: Job, submission: Submission) -> Job:
+        """The job with the result that fits, or with why there is none."""
+        if submission.no_cache:
+            return replace(job, why="--no-cache")
+        damage = None
+        for source in self.store.jobs.done_with(job.key):
+            damage = self.verified(source)
+            if damage is None:
+                return replace(
+                    job,
+                    why=f"nothing changed since {source.run}",
+                    status=Status.DONE,
+                    cached_from=source.id,
+                    exit_code=0,
+                    image_digest=source.image_digest,
+                    finished_at=self.now,
+                    files=source.files,
+                    bytes=source.bytes,
+                )
+        return replace(job, why=damage or self.why_not(job, submission))
+
+    def why_not(self, job: Job, submission: Submission) -> str:
+        last = self.store.jobs.last_done(job.workflow, submission.snapshot.repo)
+        if last is None:
+            return "it has not run before"
+        return cachekey.difference(last.components, job.components) or "its result is no longer stored"
+
+    def needed(self, name: str, candidates: dict[str, Job]) -> set[str]:
+        """The named workflow, and what is needed to run whatever does not come from the cache."""
+        needed = {name}
+        if candidates[name].cached_from is None:
+            for dependency in candidates[name].definition.depends_on.workflows:
+                needed |= self.needed(dependency, candidates)
+        return needed
+
+    def connected(self, job: Job, candidates: dict[str, Job]) -> Job:
+        """The job with the ids of those whose artifacts it gets."""
+        names_of = job.definition.depends_on.workflows
+        return replace(job, dependencies={name: candidates[name].source for name in names_of})

@@ -1,0 +1,15 @@
+"""Times as users and the state see them: RFC 3339, UTC, milliseconds."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+
+def rfc3339(seconds: float) -> str:
+    """Seconds since the epoch as `2026-01-31T12:00:00.000Z`."""
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def seconds(text: str) -> float:
+    """The inverse of `rfc3339`."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()

@@ -1,0 +1,180 @@
+"""The server's process: `python -m dstack.server --home HOME [--host HOST --port PORT]`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import fcntl
+import logging
+import os
+import resource
+import socket
+import stat
+import sys
+import time
+from pathlib import Path
+from typing import IO
+
+import uvicorn
+
+from dstack import __version__
+from dstack.engine.bells import Bells
+from dstack.engine.context import Context
+from dstack.engine.engine import Engine
+from dstack.engine.machines import Machines
+from dstack.errors import ConflictError, DstackError, UsageError
+from dstack.hosts.pool import Pool
+from dstack.model.paths import ServerLayout
+from dstack.server.access import Access, hashed
+from dstack.server.app import Api, application, told
+from dstack.server.embedded import socket_path
+from dstack.server.inventory import Inventory
+from dstack.server.submit import Intake
+from dstack.store import Store
+
+IDLE_EXIT = 600.0
+"""Seconds without a request and without an unfinished run, after which the server leaves (DSTACK_IDLE_EXIT)."""
+
+log = logging.getLogger("dstack.server")
+
+
+def main() -> None:
+    """Serve until told to stop, or until idle for long enough."""
+    parser = argparse.ArgumentParser(prog="python -m dstack.server")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        serve(ServerLayout(arguments.home.absolute()), arguments.host, arguments.port)
+    except DstackError as error:
+        print(f"dstack server: error: {error.message}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def serve(layout: ServerLayout, host: str, port: int | None) -> None:
+    """Own the home, listen, and run the engine."""
+    os.umask(0o077)
+    layout.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with owned(layout):
+        raise_file_limit()
+        store = Store(layout)
+        sockets = [unix_socket(layout.home)]
+        url = sockets[0].getsockname()
+        if port is not None:
+            remember_token(store)
+            sockets.append(tcp_socket(host, port))
+            url = "http://{}:{}".format(*sockets[1].getsockname()[:2])
+        log.info("dstack %s listens on %s", __version__, url)
+        try:
+            asyncio.run(run(layout, store, sockets, url, stays=port is not None))
+        finally:
+            socket_path(layout.home).unlink(missing_ok=True)
+            store.close()
+
+
+async def run(layout: ServerLayout, store: Store, sockets: list[socket.socket], url: str, *, stays: bool) -> None:
+    """Everything that lives in the loop."""
+    pool, bells = Pool(), Bells()
+    machines = Machines(store, pool, changed=lambda: engine.poke())
+    context = Context(layout=layout, store=store, machines=machines, bells=bells)
+    engine = Engine(context)
+    api = Api(
+        context=context,
+        engine=engine,
+        inventory=Inventory(store, machines, engine),
+        intake=Intake(context, engine),
+        url=url,
+        started=time.time(),
+        quit=lambda: setattr(server, "should_exit", True),
+    )
+    access = Access(application(api), lambda: store.settings.get("token"), told)
+    config = uvicorn.Config(access, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2)
+    server = uvicorn.Server(config)
+    engine.start()
+    idle = asyncio.create_task(leave_when_idle(server, access, store, idle_exit(stays)))
+    try:
+        await server.serve(sockets=sockets)
+    finally:
+        idle.cancel()
+        await engine.close()
+        await pool.close_all()
+
+
+async def leave_when_idle(server: uvicorn.Server, access: Access, store: Store, limit: float) -> None:
+    """End the server once nobody has asked for anything for `limit` seconds and nothing is unfinished; 0: never."""
+    while limit:
+        await asyncio.sleep(min(1.0, limit / 2))
+        if store.jobs.unfinished():
+            access.last = time.monotonic()
+        elif access.idle > limit:
+            log.info("idle for %.0f seconds: leaving", limit)
+            server.should_exit = True
+            return
+
+
+def idle_exit(stays: bool) -> float:
+    """Seconds after which an idle server leaves; one that listens on TCP stays unless told otherwise."""
+    text = os.environ.get("DSTACK_IDLE_EXIT", "")
+    if not text:
+        return 0.0 if stays else IDLE_EXIT
+    try:
+        return max(0.0, float(text))
+    except ValueError as error:
+        raise UsageError(f"DSTACK_IDLE_EXIT must be a number of seconds, not '{text}'") from error
+
+
+def owned(layout: ServerLayout) -> IO[str]:
+    """The lock that makes one server the only one of its home. It is free again when the process ends, however."""
+    lock = layout.lock.open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise ConflictError(f"another server runs already in {layout.home}", hint="dstack server status") from error
+    return lock
+
+
+def unix_socket(home: Path) -> socket.socket:
+    """The socket that only this user can open."""
+    path = socket_path(home)
+    path.unlink(missing_ok=True)
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(path))
+    path.chmod(stat.S_IRUSR | stat.S_IWUSR)
+    listening.listen(128)
+    return listening
+
+
+def tcp_socket(host: str, port: int) -> socket.socket:
+    """A listening TCP socket; port 0 takes a free one. Raises UsageError when it can't be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+    except OSError as error:
+        raise UsageError(f"can't listen on {host}:{port}: {error.strerror}", hint="choose another --port") from error
+    listening.listen(128)
+    return listening
+
+
+def remember_token(store: Store) -> None:
+    """Keep the hash of DSTACK_TOKEN. Raises UsageError where no token was ever given."""
+    token = os.environ.get("DSTACK_TOKEN")
+    if token:
+        store.settings.set("token", hashed(token))
+    elif store.settings.get("token") is None:
+        raise UsageError("a server on TCP needs a token", hint="set DSTACK_TOKEN for the server and its users")
+
+
+def raise_file_limit() -> None:
+    """Every connection and log is an open file: take what the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536) if hard > 0 else 65536, hard))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,236 @@
+"""The HTTP API: routes, and how errors are told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from dstack import __version__
+from dstack.engine.context import Context
+from dstack.engine.engine import Engine
+from dstack.errors import ConflictError, DstackError, NotFoundError, UnauthorizedError, UsageError
+from dstack.model.api import API, AddRunner, ArtifactView, Problem, ServerConfig, ServerStatus, StopRequest
+from dstack.model.status import Status
+from dstack.model.times import rfc3339
+from dstack.repo.mirror import MissingBaseError
+from dstack.server.follow import Follower
+from dstack.server.inventory import Inventory, UnknownHostKeyError
+from dstack.server.lookup import job_named, jobs_named, run_named
+from dstack.server.submit import Intake
+from dstack.server.views import job_view, run_view
+
+Endpoint = Callable[[Request], Awaitable[Any]]
+
+HEADERS = {"X-Dstack-Version": __version__, "X-Dstack-Api": str(API)}
+BLOCK = 256 * 1024
+
+
+@dataclass
+class Api:
+    """What the routes work on. `quit` ends the server; `url` is where it listens."""
+
+    context: Context
+    engine: Engine
+    inventory: Inventory
+    intake: Intake
+    url: str
+    started: float
+    quit: Callable[[], None]
+
+    async def status(self, request: Request) -> ServerStatus:
+        unfinished = {job.run for job in self.context.store.jobs.unfinished()}
+        return ServerStatus(
+            pid=os.getpid(),
+            url=self.url,
+            version=__version__,
+            api=API,
+            started_at=rfc3339(self.started),
+            runs=len(unfinished),
+            home=str(self.context.layout.home),
+        )
+
+    async def submit(self, request: Request) -> Any:
+        return await self.intake.take(request.stream())
+
+    async def runs(self, request: Request) -> Any:
+        asked = request.query_params
+        status = Status(asked["status"]) if "status" in asked else None
+        limit = int(asked.get("limit", "20"))
+        runs = self.context.store.runs.newest(
+            limit if status is None else 10_000, workflow=asked.get("workflow"), user=asked.get("user")
+        )
+        views = (run_view(run, self.context.store.jobs.of(run.name)) for run in runs)
+        return [view for view in views if status is None or view.status is status][:limit]
+
+    async def run(self, request: Request) -> Any:
+        run = run_named(self.context.store, request.path_params["ref"])
+        return run_view(run, self.context.store.jobs.of(run.name))
+
+    async def jobs(self, request: Request) -> Any:
+        asked = request.query_params
+        if "run" in asked:
+            jobs = self.context.store.jobs.of(run_named(self.context.store, asked["run"]).name)
+        else:
+            jobs = self.context.store.jobs.newest(int(asked.get("limit", "20")))
+        return [job_view(job) for job in jobs]
+
+    async def job(self, request: Request) -> Any:
+        return job_view(job_named(self.context.store, request.path_params["ref"]))
+
+    async def follow(self, request: Request) -> Response:
+        asked = request.query_params
+        offsets = dict(part.split(":") for part in asked.get("from", "").split(",") if part)
+        follower = Follower(
+            self.context,
+            request.path_params["ref"],
+            {job: int(offset) for job, offset in offsets.items()},
+            live=asked.get("follow") == "1",
+            logs=asked.get("logs", "1") == "1",
+        )
+        return StreamingResponse(follower.frames(), media_type="application/octet-stream")
+
+    async def stop(self, request: Request) -> Any:
+        wish = msgspec.json.decode(await request.body(), type=StopRequest)
+        store = self.context.store
+        found = store.jobs.unfinished() if wish.everything else []
+        names = [job.run for job in found]
+        for ref in wish.refs:
+            run, jobs, _ = jobs_named(store, ref)
+            found += jobs
+            names.append(run.name)
+        self.engine.stop(found, abort=wish.abort)
+        return [run_view(store.runs.require(name), store.jobs.of(name)) for name in dict.fromkeys(names)]
+
+    async def artifacts(self, request: Request) -> Any:
+        _, jobs, _ = jobs_named(self.context.store, request.path_params["ref"])
+        views: list[ArtifactView] = []
+        for job in jobs:
+            source = self.context.store.jobs.require(job.source)
+            manifest = await asyncio.to_thread(self.context.storage.manifest, source.run, source.workflow)
+            for file in manifest.files if manifest else ():
+                views.append(
+                    ArtifactView(
+                        job=job.id,
+                        workflow=job.workflow,
+                        path=file.path,
+                        size=file.size,
+                        mode=file.mode,
+                        sha256=file.sha256,
+                        link=file.link,
+                    )
+                )
+        return views
+
+    async def artifact(self, request: Request) -> Response:
+        job = job_named(self.context.store, request.path_params["ref"])
+        source = self.context.store.jobs.require(job.source)
+        path = request.query_params["path"]
+        offset = int(request.query_params.get("offset", "0"))
+        opened = self.context.storage.open(source.run, source.workflow, path, offset)
+        return StreamingResponse(opened, media_type="application/octet-stream")
+
+    async def runners(self, request: Request) -> Any:
+        return await self.inventory.list()
+
+    async def add_runner(self, request: Request) -> Any:
+        return await self.inventory.add(msgspec.json.decode(await request.body(), type=AddRunner))
+
+    async def remove_runner(self, request: Request) -> Any:
+        await self.inventory.remove(request.path_params["name"], force=request.query_params.get("force") == "1")
+        return {}
+
+    async def check_runner(self, request: Request) -> Any:
+        return await self.inventory.check(request.path_params["name"])
+
+    async def config(self, request: Request) -> Any:
+        if request.method == "POST":
+            self.context.use_storage(msgspec.json.decode(await request.body(), type=ServerConfig).storage)
+        return ServerConfig(storage=str(self.context.storage_url))
+
+    async def shutdown(self, request: Request) -> Any:
+        self.quit()
+        return {}
+
+    def routes(self) -> list[Route]:
+        """Every route of the API."""
+        table: list[tuple[str, str, Endpoint]] = [
+            ("GET", "/status", self.status),
+            ("POST", "/runs", self.submit),
+            ("GET", "/runs", self.runs),
+            ("GET", "/runs/{ref}", self.run),
+            ("GET", "/jobs", self.jobs),
+            ("GET", "/jobs/{ref}", self.job),
+            ("GET", "/follow/{ref}", self.follow),
+            ("POST", "/stop", self.stop),
+            ("GET", "/artifacts/{ref}", self.artifacts),
+            ("GET", "/artifacts/{ref}/file", self.artifact),
+            ("GET", "/runners", self.runners),
+            ("POST", "/runners", self.add_runner),
+            ("DELETE", "/runners/{name}", self.remove_runner),
+            ("POST", "/runners/{name}/check", self.check_runner),
+            ("GET", "/config", self.config),
+            ("POST", "/config", self.config),
+            ("POST", "/shutdown", self.shutdown),
+        ]
+        return [Route(f"/v1{path}", answering(endpoint), methods=[method]) for method, path, endpoint in table]
+
+
+def answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+    """An endpoint whose answer becomes JSON, and whose errors become a Problem."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            answered = await endpoint(request)
+        except DstackError as error:
+            return told(error)
+        except (ValueError, KeyError, msgspec.DecodeError) as error:
+            return told(UsageError(f"the request can't be read: {error}"))
+        if isinstance(answered, Response):
+            answered.headers.update(HEADERS)
+            return answered
+        created = request.method == "POST" and request.url.path.endswith("/runs")
+        return Response(msgspec.json.encode(answered), 201 if created else 200, HEADERS, "application/json")
+
+    return answer
+
+
+def told(error: DstackError) -> Response:
+    """An error as a client gets it."""
+    kinds: list[tuple[type[DstackError], str, int]] = [
+        (UnknownHostKeyError, "host-key", 409),
+        (MissingBaseError, "missing-base", 409),
+        (NotFoundError, "NotFoundError", 404),
+        (UnauthorizedError, "UnauthorizedError", 401),
+        (ConflictError, "ConflictError", 409),
+        (UsageError, type(error).__name__, 400),
+    ]
+    kind, status = next(((k, s) for cls, k, s in kinds if isinstance(error, cls)), (type(error).__name__, 500))
+    problem = Problem(
+        kind=kind,
+        message=error.message,
+        hint=error.hint,
+        exit_code=error.exit_code,
+        fingerprint=getattr(error, "fingerprint", None),
+    )
+    return Response(msgspec.json.encode(problem), status, HEADERS, "application/json")
+
+
+def application(api: Api) -> Starlette:
+    """The ASGI application."""
+
+    async def crashed(request: Request, error: Exception) -> Response:
+        return told(DstackError(f"an error in the server: {error!r}", hint="dstack server logs"))
+
+    async def unknown(request: Request, error: Exception) -> Response:
+        return told(NotFoundError(f"the server has no {request.url.path}"))
+
+    return Starlette(routes=api.routes(), exception_handlers={Exception: crashed, 404: unknown, 405: unknown})

@@ -1,0 +1,77 @@
+"""A run or job as a stream of frames: what changed, and the logs' bytes as they come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import msgspec
+
+from dstack.engine.context import Context
+from dstack.model.api import Event, JobView
+from dstack.model.job import Job
+from dstack.server.lookup import jobs_named
+from dstack.server.views import job_view, run_view
+from dstack.store.logs import chunks
+
+BLOCK = 256 * 1024
+"""The largest piece of a log in one frame, in bytes."""
+PING = 15.0
+"""Seconds of silence after which the reader is told that the server is there."""
+
+
+class Follower:
+    """Streams one run or job from the offsets (bytes by job id) that the reader has. With `live` it goes on until the
+    end; `logs` says whether log bytes are wanted."""
+
+    def __init__(self, context: Context, ref: str, offsets: dict[str, int], *, live: bool, logs: bool) -> None:
+        self.context = context
+        self.run, jobs, self.whole = jobs_named(context.store, ref)
+        self.ids = [job.id for job in jobs]
+        self.offsets = dict(offsets)
+        self.live = live
+        self.logs = logs
+        self.told: dict[str, JobView] = {}
+
+    async def frames(self) -> AsyncIterator[bytes]:
+        """The frames, until everything ended or, without `live`, until the present."""
+        while True:
+            bell = self.context.bells.take(self.run.name)
+            jobs = [self.context.store.jobs.require(job) for job in self.ids]
+            for frame in self.news(jobs):
+                yield frame
+            if not self.live or all(job.finished for job in jobs):
+                break
+            try:
+                await asyncio.wait_for(bell.wait(), PING)
+            except asyncio.TimeoutError:
+                yield encoded(Event(event="ping"))
+        if self.whole:
+            run = run_view(self.run, self.context.store.jobs.of(self.run.name))
+            yield encoded(Event(event="run", run=run))
+
+    def news(self, jobs: list[Job]) -> Iterator[bytes]:
+        """What the reader does not have yet. A job that is seen to have ended has its whole log before that."""
+        for job in jobs:
+            view = job_view(job)
+            if self.told.get(job.id) != view and not job.finished:
+                self.told[job.id] = view
+                yield encoded(Event(event="job", job=view))
+            if self.logs:
+                yield from self.log(job)
+            if self.told.get(job.id) != view:
+                self.told[job.id] = view
+                yield encoded(Event(event="job", job=view))
+
+    def log(self, job: Job) -> Iterator[bytes]:
+        """The bytes of a job's log from where the reader is."""
+        start = self.offsets.get(job.id, 0)
+        for offset, time, data in chunks(self.context.store.logs, job.source, start, BLOCK):
+            event = Event(event="log", id=job.id, workflow=job.workflow, offset=offset, bytes=len(data), time=time)
+            yield encoded(event) + data
+            self.offsets[job.id] = offset + len(data)
+
+
+def encoded(event: Event) -> bytes:
+    """One line of JSON."""
+    return msgspec.json.encode(event) + b"\n"

@@ -1,0 +1,162 @@
+"""Takes a submission in: its code into the mirror, its run and jobs into the store."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+import msgspec
+
+from dstack.engine.context import Context
+from dstack.engine.engine import Engine
+from dstack.engine.plan import Planner
+from dstack.engine.schedule import Waiting, eligible, impossible, schedule
+from dstack.errors import ConflictError, UsageError
+from dstack.model import names
+from dstack.model.api import Plan, PlannedJob, RunView, Submission
+from dstack.model.job import Job, Run
+from dstack.model.runner import Address, Runner
+from dstack.model.times import rfc3339
+from dstack.server.views import job_view, repo_view, run_view
+
+LOCAL = "local"
+"""The name of the runner that is the server's own machine."""
+LONGEST_HEAD = 64 * 1024 * 1024
+
+
+class Intake:
+    """What `POST /runs` does."""
+
+    def __init__(self, context: Context, engine: Engine) -> None:
+        self.context = context
+        self.engine = engine
+        self.store = context.store
+
+    async def take(self, body: AsyncIterator[bytes]) -> RunView | Plan:
+        """Read a submission and record it as a run, or say what it would do. Raises UsageError for one that can't
+        run, MissingBaseError for a pack that builds on a commit which is not here."""
+        submission, pack = await self.read(body)
+        try:
+            await asyncio.to_thread(self.context.mirror(submission.snapshot.repo).receive, submission.snapshot, pack)
+        finally:
+            pack.unlink()
+        name = self.name(submission)
+        pin = LOCAL if submission.local else submission.runner
+        jobs = await self.jobs(submission, name)
+        await self.look(pin, submission)
+        self.refuse_impossible(jobs, pin, submission)
+        if submission.dry_run:
+            return await self.plan(submission, jobs, pin)
+        return self.record(submission, jobs, name, pin)
+
+    async def read(self, body: AsyncIterator[bytes]) -> tuple[Submission, Path]:
+        """The submission's line, and the pack behind it in a file."""
+        head = bytearray()
+        with NamedTemporaryFile(dir=self.context.layout.incoming, suffix=".pack", delete=False) as pack:
+            complete = False
+            async for data in body:
+                if complete:
+                    await asyncio.to_thread(pack.write, data)
+                    continue
+                head += data
+                if b"\n" in data:
+                    line, rest = bytes(head).split(b"\n", 1)
+                    head, complete = bytearray(line), True
+                    pack.write(rest)
+                elif len(head) > LONGEST_HEAD:
+                    raise UsageError("the submission is too large")
+        try:
+            return msgspec.json.decode(bytes(head), type=Submission), Path(pack.name)
+        except msgspec.DecodeError as error:
+            Path(pack.name).unlink()
+            raise UsageError(f"the submission can't be read: {error}") from error
+
+    def name(self, submission: Submission) -> str:
+        """The run's name: the user's if it is free, else a new one."""
+        if submission.name is None:
+            return names.run_name(lambda name: self.store.runs.get(name) is not None, random.SystemRandom())
+        names.check_run_name(submission.name)
+        if self.store.runs.get(submission.name):
+            hint = f"choose another --name; the other one: dstack runs {submission.name}"
+            raise ConflictError(f"a run of the name '{submission.name}' exists already", hint=hint)
+        return submission.name
+
+    async def jobs(self, submission: Submission, name: str) -> list[Job]:
+        """The jobs that it takes."""
+        mirror = self.context.mirror(submission.snapshot.repo)
+        files = await asyncio.to_thread(mirror.files, submission.snapshot.tree)
+        now = rfc3339(time.time())
+        planner = Planner(self.store, self.context.storage, files, name, now, self.context.verified)
+        return planner.plan(submission)
+
+    async def look(self, pin: str | None, submission: Submission) -> None:
+        """Have fresh news of the machines that may run it."""
+        if submission.local and self.store.runners.get(LOCAL) is None:
+            self.store.runners.add(Runner(name=LOCAL, address=Address(), hidden=True))
+        allowed = eligible(pin, self.context.machines.now())
+        await asyncio.gather(*(self.context.machines.check(machine.runner.name, fresh=15) for machine in allowed))
+
+    def refuse_impossible(self, jobs: list[Job], pin: str | None, submission: Submission) -> None:
+        """Raise UsageError for what could never run."""
+        machines = self.context.machines.now()
+        for job in jobs:
+            if job.finished:
+                continue
+            why = impossible(Waiting(job.id, job.definition.resources.gpu, pin), machines)
+            if why and not (submission.dry_run and not eligible(pin, machines)):
+                add = "dstack runners add HOST, or run it on this machine: dstack run --local"
+                hint = add if not eligible(None, machines) else "see `dstack runners`"
+                raise UsageError(f"{job.workflow} can't run: {why}", hint=hint)
+
+    async def plan(self, submission: Submission, jobs: list[Job], pin: str | None) -> Plan:
+        """What would happen, and with what code."""
+        waiting = [Waiting(job.id, job.definition.resources.gpu, pin) for job in jobs if not job.finished]
+        made = schedule(waiting, self.context.machines.now())
+        snapshot = submission.snapshot
+        mirror = self.context.mirror(snapshot.repo)
+        changes = await asyncio.to_thread(mirror.changes, snapshot.commit, snapshot.tree)
+        files, size = await asyncio.to_thread(mirror.size, snapshot.tree)
+        planned = []
+        for job in jobs:
+            placement = made.placements.get(job.id)
+            planned.append(
+                PlannedJob(
+                    workflow=job.workflow,
+                    image=job.image,
+                    cached_from=job.cached_from,
+                    cache=job_view(job).cache,
+                    runner=placement.runner if placement else None,
+                    reason=made.reasons.get(job.id),
+                )
+            )
+        return Plan(
+            workflow=submission.workflow,
+            repo=repo_view(snapshot),
+            jobs=planned,
+            changes=changes,
+            files=files,
+            bytes=size,
+        )
+
+    def record(self, submission: Submission, jobs: list[Job], name: str, pin: str | None) -> RunView:
+        """Write run and jobs in one transaction, and set the engine to work."""
+        run = Run(
+            name=name,
+            workflow=submission.workflow,
+            user=submission.user,
+            submitted_at=rfc3339(time.time()),
+            snapshot=submission.snapshot,
+            variables=submission.variables[submission.workflow].all,
+            pin=pin,
+            environment=submission.environment,
+        )
+        with self.store.database.transaction():
+            self.store.runs.add(run)
+            for job in jobs:
+                self.store.jobs.add(job)
+        self.engine.poke()
+        return run_view(run, jobs)

@@ -1,0 +1,66 @@
+"""Records as users see them."""
+
+from __future__ import annotations
+
+from dstack.model.api import ArtifactsView, CacheView, JobView, RepoView, RunView
+from dstack.model.job import Job, Run
+from dstack.model.snapshot import Snapshot
+from dstack.model.status import Status, summary
+
+
+def job_view(job: Job) -> JobView:
+    """A job as users see it."""
+    return JobView(
+        id=job.id,
+        run=job.run,
+        workflow=job.workflow,
+        status=job.status,
+        exit_code=job.exit_code if job.finished else None,
+        reason=job.reason,
+        cached=job.cached_from is not None,
+        cached_from=job.cached_from,
+        cache=CacheView(job.cached_from is not None, job.why),
+        runner=job.runner,
+        gpus=list(job.gpus),
+        image=job.image,
+        image_digest=job.image_digest,
+        attempt=job.attempt,
+        submitted_at=job.submitted_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        artifacts=ArtifactsView(job.files, job.bytes),
+    )
+
+
+def run_view(run: Run, jobs: list[Job]) -> RunView:
+    """A run as users see it: its status, exit code and reason are those of the job that decided it."""
+    status = summary([job.status for job in jobs])
+    deciding = decisive(jobs) if status.finished else None
+    said = deciding or next((job for job in jobs if not job.finished and job.reason), None)
+    return RunView(
+        name=run.name,
+        workflow=run.workflow,
+        user=run.user,
+        status=status,
+        exit_code=(deciding.exit_code if deciding else 0) if status.finished else None,
+        reason=f"{said.workflow}: {said.reason}" if said and said.reason else None,
+        submitted_at=run.submitted_at,
+        finished_at=max((job.finished_at or "" for job in jobs), default=None) if status.finished else None,
+        repo=repo_view(run.snapshot),
+        variables=run.variables,
+        jobs=[job_view(job) for job in jobs],
+    )
+
+
+def decisive(jobs: list[Job]) -> Job | None:
+    """The job that the run's end is due to: the first that failed, was lost or was stopped while it mattered."""
+    for ends in ((Status.FAILED, Status.LOST), (Status.STOPPED,)):
+        ended = [job for job in jobs if job.status in ends and job.exit_code is not None]
+        if ended:
+            return min(ended, key=lambda job: job.finished_at or "")
+    return None
+
+
+def repo_view(snapshot: Snapshot) -> RepoView:
+    """Where the code came from."""
+    return RepoView(url=snapshot.url, branch=snapshot.branch, commit=snapshot.commit, dirty=snapshot.dirty)
