@@ -1,0 +1,114 @@
+# shellcheck shell=bash
+# Docker and an SSH server for a demonstration, in the folder $work; stop_parts ends what was started here, and only that.
+# Sourced after machine.sh.
+
+docker=(docker) # the words of a docker command that works
+dockerd_pid=
+sshd_pid=
+made_image=
+
+# wait_for SECONDS COMMAND...
+wait_for() {
+    local tries=$(($1 * 10))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        tries=$((tries - 1))
+        [ "$tries" -gt 0 ] || return 1
+        sleep 0.1
+    done
+}
+
+# start_docker: sets docker. A daemon that runs is used; systemd's is started, and stays; else one is started in $work.
+start_docker() {
+    docker info >/dev/null 2>&1 && return
+    if has sudo && sudo -n docker info >/dev/null 2>&1; then
+        docker=(sudo -n docker)
+        return
+    fi
+    [ "$(id -u)" -eq 0 ] || sudo -n true 2>/dev/null ||
+        die "you may not use Docker on this machine." "Type this, log in again and run this again:  sudo usermod -aG docker $USER" \
+            "(Who is in the group docker can become root on that machine.)"
+    [ "$(id -u)" -eq 0 ] || docker=(sudo -n docker)
+    if on_systemd; then
+        as_root systemctl start docker || die "Docker does not start." "See why:  journalctl -u docker"
+    else
+        start_dockerd
+    fi
+    wait_for 60 "${docker[@]}" info || die "Docker does not answer; dockerd's log ends with:" "$(tail -n 5 "$work/dockerd.log" 2>/dev/null)"
+}
+
+# A daemon without a network of its own: it leaves no bridge and no firewall rule behind.
+start_dockerd() {
+    [ -n "$(ls /sys/fs/cgroup)" ] || as_root mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    as_root unshare --net dockerd --data-root "$work/docker" --exec-root "$work/docker-run" --pidfile "$work/dockerd.pid" \
+        --bridge none --iptables=false >"$work/dockerd.log" 2>&1 &
+    wait_for 30 test -s "$work/dockerd.pid" || die "dockerd does not start; its log ends with:" "$(tail -n 5 "$work/dockerd.log")"
+    dockerd_pid=$(cat "$work/dockerd.pid")
+}
+
+# make_image NAME: unless there is one, out of this machine's own programs.
+make_image() {
+    if [ "$("${docker[@]}" image inspect --format '{{index .Config.Labels "dstack.made-by"}}' "$1" 2>/dev/null || echo none)" = '' ]; then
+        return
+    fi
+    made_image=$1
+    "$python" scripts/lib/make_image.py python |
+        "${docker[@]}" import --change 'LABEL dstack.made-by=quickstart' --change 'CMD ["sh"]' - "$1" >/dev/null
+}
+
+# start_sshd: one that lets $(id -un) in by $work/id_ed25519. Sets port.
+start_sshd() {
+    local sshd pam=no
+    sshd=$(PATH="$PATH:/usr/sbin:/sbin" command -v sshd)
+    ssh-keygen -q -t ed25519 -N '' -C '' -f "$work/id_ed25519"
+    ssh-keygen -q -t ed25519 -N '' -C '' -f "$work/host_key"
+    cp "$work/id_ed25519.pub" "$work/authorized_keys"
+    if [ "$(id -u)" -eq 0 ]; then
+        mkdir -p /run/sshd
+        # sshd refuses a user whose password is locked, unless PAM decides.
+        case $(getent shadow root | cut -d: -f2) in !*) pam=yes ;; esac
+    fi
+    port=$(free_port)
+    cat >"$work/sshd_config" <<-END
+	ListenAddress 127.0.0.1
+	Port $port
+	HostKey $work/host_key
+	AuthorizedKeysFile $work/authorized_keys
+	AllowUsers $(id -un)
+	PermitRootLogin prohibit-password
+	PasswordAuthentication no
+	KbdInteractiveAuthentication no
+	StrictModes no
+	UsePAM $pam
+	PidFile none
+	PrintMotd no
+	PrintLastLog no
+	Subsystem sftp internal-sftp
+	END
+    "$sshd" -D -f "$work/sshd_config" -E "$work/sshd.log" &
+    sshd_pid=$!
+    wait_for 20 try_ssh || die "sshd does not let us in; its log ends with:" "$(tail -n 5 "$work/sshd.log")"
+}
+
+try_ssh() {
+    ssh -F none -o BatchMode=yes -o StrictHostKeyChecking=accept-new -o UserKnownHostsFile="$work/known_hosts" \
+        -o IdentitiesOnly=yes -o IdentityAgent=none -i "$work/id_ed25519" -p "$port" "$(id -un)@127.0.0.1" true
+}
+
+fingerprint() { ssh-keygen -l -f "$work/host_key.pub" | cut -d' ' -f2; }
+
+# Ends what was started here. Never fails: it is a script's last word.
+stop_parts() {
+    [ -z "$made_image" ] || "${docker[@]}" rmi -f "$made_image" >/dev/null 2>&1 || true
+    [ -z "$sshd_pid" ] || kill "$sshd_pid" 2>/dev/null || true
+    if [ -n "$dockerd_pid" ]; then
+        as_root kill "$dockerd_pid" 2>/dev/null || true
+        wait_for 30 gone "$dockerd_pid" || true
+        cut -d' ' -f2 /proc/mounts | grep "^$work/" | sort -r | while read -r mount; do
+            as_root umount -l "$mount" || true
+        done
+        as_root rm -rf "$work/docker" "$work/docker-run"
+    fi
+}
+
+gone() { [ ! -e "/proc/$1" ]; }
