@@ -84,10 +84,10 @@ class Records(Sequence[int]):
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
-        self.count = file.seek(0, os.SEEK_END) // RECORD.size
+        self.total = file.seek(0, os.SEEK_END) // RECORD.size
 
     def __len__(self) -> int:
-        return self.count
+        return self.total
 
     @overload
     def __getitem__(self, number: int) -> int: ...
@@ -95,7 +95,7 @@ class Records(Sequence[int]):
     def __getitem__(self, number: slice) -> Sequence[int]: ...
     def __getitem__(self, number: int | slice) -> int | Sequence[int]:
         if isinstance(number, slice):
-            return [self[one] for one in range(*number.indices(self.count))]
+            return [self[one] for one in range(*number.indices(self.total))]
         return self.read(number)[0]
 
     def read(self, number: int) -> tuple[int, float]:

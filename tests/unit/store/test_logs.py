@@ -1,0 +1,74 @@
+"""The log's size is the offset; when bytes arrived is told by an index beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dstack.model.paths import ServerLayout
+from dstack.model.times import seconds
+from dstack.store import logs as module
+from dstack.store.logs import Logs, chunks
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [1000.0]
+    monkeypatch.setattr(module.time, "time", lambda: now[0])
+    return now
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Logs:
+    layout = ServerLayout(tmp_path)
+    layout.logs.mkdir(parents=True)
+    return Logs(layout)
+
+
+def test_chunks_carry_the_time_of_their_arrival(logs: Logs, clock: list[float]) -> None:
+    logs.append("a", b"one\n")
+    clock[0] += 60
+    logs.append("a", b"two\n")
+    logs.append("a", b"three\n")
+
+    found = list(chunks(logs, "a", 0, 1 << 20))
+
+    assert [(offset, seconds(at), data) for offset, at, data in found] == [
+        (0, 1000.0, b"one\n"),
+        (4, 1060.0, b"two\nthree\n"),
+    ]
+
+
+@pytest.mark.parametrize("offset", range(15))
+def test_chunks_from_any_offset_give_the_rest(logs: Logs, clock: list[float], offset: int) -> None:
+    whole = b""
+    for number in range(5):
+        clock[0] += 1
+        data = bytes([number]) * 3
+        logs.append("a", data)
+        whole += data
+
+    assert b"".join(data for _, _, data in chunks(logs, "a", offset, 2)) == whole[offset:]
+
+
+def test_since_finds_the_first_byte_that_is_young_enough(logs: Logs, clock: list[float]) -> None:
+    for _ in range(4):
+        clock[0] += 10
+        logs.append("a", b"x" * 5)
+
+    assert [logs.begins("a", at) for at in (0, 1010, 1011, 1030, 1041)] == [0, 0, 5, 10, 20]
+
+
+def test_a_half_written_index_record_is_not_read(logs: Logs, clock: list[float]) -> None:
+    logs.append("a", b"one")
+    with logs.layout.log("a").with_suffix(".times").open("ab") as index:
+        index.write(b"\x01\x02")
+
+    assert [data for _, _, data in chunks(logs, "a", 0, 100)] == [b"one"]
+
+
+def test_no_log_is_an_empty_log(logs: Logs) -> None:
+    assert logs.size("none") == 0
+    assert logs.read("none", 0, 10) == b""
+    assert list(chunks(logs, "none", 0, 10)) == []

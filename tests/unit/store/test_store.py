@@ -1,0 +1,164 @@
+"""Runs, jobs and runners as they are recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dstack.errors import ConflictError, NotFoundError, UsageError
+from dstack.model.job import Job, Run
+from dstack.model.paths import ServerLayout
+from dstack.model.runner import Address, Runner
+from dstack.model.snapshot import Snapshot
+from dstack.model.status import Status
+from dstack.model.workflow import Variables, Workflow
+from dstack.store import Store, database
+
+WORKFLOW = Workflow(name="train", image="busybox", commands=("true",))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(ServerLayout(tmp_path))
+    yield opened
+    opened.close()
+
+
+def run(name: str, *, user: str = "ann", repo: str = "r") -> Run:
+    return Run(
+        name=name,
+        workflow="train",
+        user=user,
+        submitted_at="2026-01-01T00:00:00.000Z",
+        snapshot=Snapshot(repo=repo, tree="t"),
+        variables={},
+    )
+
+
+def job(job_id: str, run_name: str, **changes: object) -> Job:
+    base = {
+        "id": job_id,
+        "run": run_name,
+        "workflow": "train",
+        "definition": WORKFLOW,
+        "variables": Variables(),
+        "image": "busybox",
+        "key": "k",
+        "components": {},
+        "why": "",
+        "submitted_at": "2026-01-01T00:00:00.000Z",
+    }
+    return Job(**{**base, **changes})  # type: ignore[arg-type]
+
+
+def test_what_is_recorded_is_there_after_reopening(tmp_path: Path) -> None:
+    store = Store(ServerLayout(tmp_path))
+    server = store.settings.server_id
+    store.runs.add(run("brave-otter-7"))
+    store.jobs.add(job("aa", "brave-otter-7"))
+    store.runners.add(Runner(name="lab1", address=Address(host="lab1")))
+    store.close()
+
+    again = Store(ServerLayout(tmp_path))
+
+    assert again.settings.server_id == server
+    assert again.runs.require("brave-otter-7") == run("brave-otter-7")
+    assert again.jobs.of("brave-otter-7") == [job("aa", "brave-otter-7")]
+    assert again.runners.all() == [Runner(name="lab1", address=Address(host="lab1"))]
+    again.close()
+
+
+def test_a_job_moves_only_legally(store: Store) -> None:
+    store.jobs.add(job("aa", "r"))
+    store.jobs.change("aa", status=Status.PREPARING)
+
+    with pytest.raises(ValueError, match="preparing can't become done"):
+        store.jobs.change("aa", status=Status.DONE)
+
+    assert store.jobs.require("aa").status is Status.PREPARING
+
+
+def test_a_transaction_that_fails_leaves_nothing(store: Store) -> None:
+    def broken() -> None:
+        with store.database.transaction():
+            store.runs.add(run("one"))
+            store.runs.add(run("one"))
+
+    with pytest.raises(ConflictError, match="exists already"):
+        broken()
+
+    assert store.runs.get("one") is None
+
+
+def test_prefixes_find_runs_and_the_whole_name_wins(store: Store) -> None:
+    for name in ("brave-otter-7", "brave-otter-70", "calm_fox-1", "calmXfox-1"):
+        store.runs.add(run(name))
+
+    assert store.runs.matching("brave-otter-7") == ["brave-otter-7"]
+    assert sorted(store.runs.matching("brave")) == ["brave-otter-7", "brave-otter-70"]
+    assert store.runs.matching("calm_") == ["calm_fox-1"]
+    assert store.runs.matching("%") == []
+
+
+def test_newest_runs_come_first_and_can_be_narrowed(store: Store) -> None:
+    for name, user in (("a", "ann"), ("b", "bob"), ("c", "ann")):
+        store.runs.add(run(name, user=user))
+
+    assert [found.name for found in store.runs.newest(2)] == ["c", "b"]
+    assert [found.name for found in store.runs.newest(9, user="ann")] == ["c", "a"]
+    assert store.runs.newest(9, workflow="other") == []
+
+
+def test_cache_looks_at_done_jobs_that_really_ran(store: Store) -> None:
+    store.runs.add(run("one"))
+    store.runs.add(run("two", repo="other"))
+    store.jobs.add(job("failed", "one", status=Status.FAILED))
+    store.jobs.add(job("ran", "one", status=Status.DONE))
+    store.jobs.add(job("cached", "one", status=Status.DONE, cached_from="ran"))
+
+    assert [found.id for found in store.jobs.done_with("k")] == ["ran"]
+    assert store.jobs.done_with("other") == []
+    last = store.jobs.last_done("train", "r")
+    assert last is not None
+    assert last.id == "cached"
+    assert store.jobs.last_done("train", "other") is None
+
+
+def test_jobs_to_discard_are_those_that_ended_on_the_runner(store: Store) -> None:
+    store.jobs.add(job("a", "one", status=Status.RUNNING, runner="lab1"))
+    store.jobs.add(job("b", "one", status=Status.DONE, runner="lab1"))
+    store.jobs.add(job("c", "one", status=Status.DONE, runner="lab1", discarded=True))
+    store.jobs.add(job("d", "one", status=Status.DONE, runner="lab2"))
+
+    assert [found.id for found in store.jobs.to_discard("lab1")] == ["b"]
+
+
+def test_removing_a_runner_forgets_what_it_held(store: Store) -> None:
+    store.runners.add(Runner(name="lab1", address=Address(host="lab1")))
+    store.shipped.add("lab1", "repo", ["c", "t", "c"])
+    assert store.shipped.of("lab1", "repo") == ["c", "t"]
+
+    store.runners.remove("lab1")
+
+    assert store.shipped.of("lab1", "repo") == []
+    with pytest.raises(NotFoundError, match="no runner 'lab1'"):
+        store.runners.require("lab1")
+
+
+def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounts = f"server:/export / ext4 rw 0 0\nserver:/home {tmp_path} nfs4 rw 0 0\n"
+    monkeypatch.setattr(database.Path, "read_text", lambda *_, **__: mounts)
+
+    with pytest.raises(UsageError, match="network file system"):
+        database.refuse_network_file_system(tmp_path)
+
+
+def test_state_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    store = Store(ServerLayout(tmp_path))
+    store.database.execute("PRAGMA user_version = 999")
+    store.close()
+
+    with pytest.raises(UsageError, match="newer dstack"):
+        Store(ServerLayout(tmp_path))
