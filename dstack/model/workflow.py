@@ -59,7 +59,7 @@ class RepoDependency(Definition, frozen=True, kw_only=True):
 
     include: Annotated[
         tuple[Text, ...],
-        Meta(description="Files, folders and patterns with *, ?, [..] and **, relative to the folder that holds .dstack"),
+        Meta(description="Files, folders and patterns (*, ?, [..], **), relative to the folder that holds .dstack"),
     ]
 
 

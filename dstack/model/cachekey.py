@@ -1,0 +1,109 @@
+"""What a job's result depends on, and which part of it changed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from dstack.model.environment import RESERVED
+from dstack.model.interpolation import mentions
+from dstack.model.selection import TreeFile
+from dstack.model.workflow import Variables, Workflow
+
+FORMAT = "1"
+"""Part of every key: raised when keys of another meaning must not meet."""
+
+KINDS = ("image", "commands", "env", "user", "artifacts", "arguments", "file", "variable", "dependency")
+"""What a component's name begins with, in the order in which changes are told."""
+
+LONGEST = 60
+
+
+def components(
+    workflow: Workflow,
+    image: str,
+    files: Iterable[TreeFile],
+    variables: Variables,
+    dependencies: Mapping[str, str],
+) -> dict[str, str]:
+    """All that the key is made of, by name (`image`, `file encode.py`, `variable model`, ...).
+
+    `image` has its variables replaced; commands, artifacts and env count as written. `files` are those that the
+    workflow depends on, `dependencies` maps its direct dependencies to their keys.
+    """
+    counted = workflow.depends_on.config
+    values = {
+        name: value
+        for name, value in variables.all.items()
+        if name not in RESERVED and (counted is None or name in counted)
+    }
+    found = {"image": image, "commands": _json(workflow.commands), "user": workflow.user}
+    found.update((f"env {name}", text) for name, text in workflow.env.items())
+    found["artifacts"] = _json([[artifact.path, artifact.optional] for artifact in workflow.outputs])
+    if _takes_arguments(workflow):
+        found["arguments"] = _json([name for name in variables.own if name in values])
+    found.update((f"file {shown(file.path)}", f"{file.mode} {file.id}") for file in files)
+    found.update((f"variable {name}", _json(value)) for name, value in values.items())
+    found.update((f"dependency {name}", key) for name, key in dependencies.items())
+    return found
+
+
+def key(components: Mapping[str, str]) -> str:
+    """The cache key: jobs with equal keys have equal results. sha256 in hex."""
+    content = _json([FORMAT, sorted(components.items())])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def difference(before: Mapping[str, str], after: Mapping[str, str]) -> str | None:
+    """The first component that changed, in words (`encode.py changed`, `variable model: 124M -> 117M`); None if
+    nothing did."""
+    changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    if not changed:
+        return None
+    first = min(changed, key=lambda name: (KINDS.index(name.split(" ", 1)[0]), name))
+    return _told(first, before.get(first), after.get(first))
+
+
+def shown(path: str) -> str:
+    """The path as text that can be stored: bytes that are not UTF-8 as `\\xff`, a backslash doubled."""
+    doubled = path.replace("\\", "\\\\")
+    return doubled.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def _told(name: str, before: str | None, after: str | None) -> str:
+    kind, _, which = name.partition(" ")
+    if kind == "image":
+        return f"image: {before} -> {after}"
+    if kind == "user":
+        return f"user: {before} -> {after}"
+    if kind == "arguments":
+        return "the variables in $config_args changed"
+    what = which if kind == "file" else name
+    if before is None:
+        return f"{what} added"
+    if after is None:
+        return f"{what} removed"
+    if kind == "variable":
+        return f"{what}: {_value(before)} -> {_value(after)}"
+    if kind == "file" and before.split()[1] == after.split()[1]:
+        return f"{what} changed its mode"
+    return f"{what} changed"
+
+
+def _value(text: str) -> str:
+    value = msgspec.json.decode(text, type=str | None)
+    if value is None:
+        return "null"
+    line = value.replace("\n", "\\n")
+    return line if len(line) <= LONGEST else line[:LONGEST] + "..."
+
+
+def _takes_arguments(workflow: Workflow) -> bool:
+    texts = (*workflow.commands, *workflow.env.values(), *(artifact.path for artifact in workflow.outputs))
+    return any(mentions(text, "config_args") for text in texts)
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()

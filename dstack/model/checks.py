@@ -1,0 +1,151 @@
+"""What must hold between the parts of a project, beyond the type of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from dstack.model import environment, interpolation, location
+from dstack.model.decode import Path, Place
+from dstack.model.graph import walk
+from dstack.model.nodes import Report
+from dstack.model.suggest import did_you_mean
+from dstack.model.workflow import Values, Workflow
+
+GLOBAL = "global"
+"""The section of the configs that belongs to every workflow."""
+
+Lines = Mapping[Path, int]
+
+
+def configs(report: Report, lines: Lines, sections: Mapping[str, Values], names: Sequence[str]) -> None:
+    """Sections belong to workflows, and names that differ only in case are too easy to mix up. `names` is empty if
+    the workflows could not be read."""
+    shared = {name.upper(): name for name in sections.get(GLOBAL, {})}
+    for section, values in sections.items():
+        if section != GLOBAL and names and section not in names:
+            near = did_you_mean(section, [*names, GLOBAL])
+            report.add(lines["configs", section], f"no workflow is called '{section}'{near}")
+        seen = {} if section == GLOBAL else dict(shared)
+        for name in values:
+            other = seen.setdefault(name.upper(), name)
+            if other != name:
+                report.add(lines["configs", section, name], f"variables '{other}' and '{name}' differ only in case")
+
+
+def workflows(report: Report, lines: Lines, found: Sequence[Workflow]) -> None:
+    """Names, dependencies, paths and environment of the workflows."""
+    _names(report, lines, found)
+    _dependencies(report, lines, found)
+    for workflow, place in _places(found):
+        _paths(report, lines, workflow, place)
+        for name in workflow.env:
+            if name in environment.READONLY:
+                inner = place / "env" / name
+                report.add(lines[inner.path], f"{inner} can't be set: shells forbid it")
+        trouble = image_trouble(workflow.image)
+        if workflow.image and trouble:
+            inner = place / "image"
+            report.add(lines[inner.path], f"{inner} {trouble}")
+
+
+def variables(
+    report: Report, lines: Lines, found: Sequence[Workflow], shared: Values, own: Mapping[str, Values]
+) -> None:
+    """Every variable that a workflow mentions is defined."""
+    for workflow, place in _places(found):
+        values = {**shared, **own.get(workflow.name, {})}
+        for index, name in enumerate(workflow.depends_on.config or ()):
+            if name and name not in values:
+                inner = place / "depends-on" / "config" / index
+                near = did_you_mean(name, values)
+                report.add(lines[inner.path], f"unknown variable '{name}' in {place / 'depends-on' / 'config'}{near}")
+        for inner, text, early in _texts(workflow, place):
+            names = {*values, *(environment.RESERVED - environment.PLACED if early else environment.RESERVED)}
+            for name in environment.PLACED - names:
+                if interpolation.mentions(text, name):
+                    words = f"'${name}' in {inner} has no value before the job has a machine"
+                    report.add(lines[inner.path], words)
+            for trouble in interpolation.troubles(text, names | environment.PLACED, f" in {inner}"):
+                report.add(lines[inner.path], trouble)
+
+
+def image_trouble(image: str) -> str | None:
+    """Why this can't name an image, as the end of a sentence; None if it can."""
+    if not image:
+        return "is empty"
+    if any(letter.isspace() or not letter.isprintable() for letter in image):
+        return f"holds a space or a control character: '{image}'"
+    if image.startswith("-"):
+        return f"begins with '-': '{image}'"
+    return None
+
+
+def _places(found: Sequence[Workflow]) -> Iterator[tuple[Workflow, Place]]:
+    for index, workflow in enumerate(found):
+        yield workflow, Place(("workflows", index)).named(f"workflow '{workflow.name}'")
+
+
+def _names(report: Report, lines: Lines, found: Sequence[Workflow]) -> None:
+    first: dict[str, int] = {}
+    for workflow, place in _places(found):
+        if not workflow.name:
+            continue
+        at = lines[(place / "name").path]
+        if workflow.name == GLOBAL:
+            report.add(at, f"a workflow can't be called '{GLOBAL}': that section of the configs is every workflow's")
+        if workflow.name in first:
+            earlier = first[workflow.name]
+            report.add(at, f"two workflows are called '{workflow.name}': the first is in line {earlier}")
+        first.setdefault(workflow.name, at)
+
+
+def _dependencies(report: Report, lines: Lines, found: Sequence[Workflow]) -> None:
+    edges: dict[str, tuple[str, ...]] = {}
+    at: dict[tuple[str, str], int] = {}
+    for workflow, place in _places(found):
+        edges.setdefault(workflow.name, workflow.depends_on.workflows)
+        for index, needed in enumerate(workflow.depends_on.workflows):
+            at.setdefault((workflow.name, needed), lines[(place / "depends-on" / "workflows" / index).path])
+    for (name, needed), there in at.items():
+        if needed and needed not in edges:
+            near = did_you_mean(needed, edges)
+            report.add(there, f"workflow '{name}' depends on unknown workflow '{needed}'{near}")
+    for circle in walk(edges, edges)[1]:
+        there = at[circle[0], circle[1]]
+        if len(circle) == 2:
+            report.add(there, f"workflow '{circle[0]}' depends on itself")
+        else:
+            report.add(there, f"workflows depend on each other in a circle: {' -> '.join(circle)}")
+
+
+def _paths(report: Report, lines: Lines, workflow: Workflow, place: Place) -> None:
+    artifacts = [artifact.path for artifact in workflow.outputs]
+    for index, path in enumerate(artifacts):
+        inner = place / "artifacts" / index
+        trouble = location.artifact_trouble(path) or location.pattern_trouble(path)
+        if path and trouble:
+            report.add(lines[inner.path], f"{inner} {trouble}")
+    pair = location.overlap([path for path in artifacts if location.normal(path)])
+    if pair:
+        later, earlier = pair
+        at = lines[(place / "artifacts" / later).path]
+        words = f"artifacts '{artifacts[earlier]}' and '{artifacts[later]}' of workflow '{workflow.name}'"
+        report.add(at, f"{words} overlap: name the outer one alone")
+    repo = workflow.depends_on.repo
+    for index, entry in enumerate(repo.include if repo else ()):
+        inner = place / "depends-on" / "repo" / "include" / index
+        trouble = location.trouble(entry)
+        if entry and trouble:
+            report.add(lines[inner.path], f"{inner} {trouble}")
+
+
+def _texts(workflow: Workflow, place: Place) -> Iterator[tuple[Place, str, bool]]:
+    """The texts whose variables are replaced, and whether that happens before the job has a machine."""
+    yield place / "image", workflow.image, True
+    for index, artifact in enumerate(workflow.outputs):
+        yield place / "artifacts" / index, artifact.path, True
+    for name, text in workflow.env.items():
+        yield place / "env" / name, text, False
+    repo = workflow.depends_on.repo
+    for index, entry in enumerate(repo.include if repo else ()):
+        yield place / "depends-on" / "repo" / "include" / index, entry, True

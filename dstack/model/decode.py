@@ -1,0 +1,243 @@
+"""Nodes into the types of `workflow.py`. What a type allows is read from the type itself, nothing is said twice."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar
+
+from msgspec import Struct
+from msgspec import inspect as types
+
+from dstack.model.nodes import NULL, MappingNode, Maps, Node, Report, ScalarNode, SequenceNode, line
+from dstack.model.suggest import did_you_mean
+
+T = TypeVar("T", bound=Struct)
+
+Path = tuple[str | int, ...]
+"""The way to a value: keys as written, places in lists from 0."""
+
+TAGS = frozenset(
+    f"tag:yaml.org,2002:{tag}"
+    for tag in ("bool", "float", "int", "map", "merge", "null", "seq", "str", "timestamp", "value")
+)
+BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")
+
+
+class Place(Struct, frozen=True):
+    """Where a value is: for the program, and in words. `owner` is the named thing around it, `trail` the rest."""
+
+    path: Path = ()
+    owner: str = ""
+    trail: Path = ()
+
+    def __truediv__(self, step: str | int) -> Place:
+        return Place((*self.path, step), self.owner, (*self.trail, step))
+
+    def named(self, owner: str) -> Place:
+        """The same place, as a thing with a name of its own."""
+        return Place(self.path, owner)
+
+    def __str__(self) -> str:
+        if not self.trail:
+            return self.owner or "the file"
+        last = self.trail[-1]
+        if isinstance(last, int):
+            return f"entry {last + 1} of {Place((), self.owner, self.trail[:-1])}"
+        start = max((at + 1 for at, step in enumerate(self.trail) if isinstance(step, int)), default=0)
+        keys = ".".join(str(step) for step in self.trail[start:])
+        rest = Place((), self.owner, self.trail[:start])
+        return f"'{keys}' of {rest}" if start or self.owner else f"'{keys}'"
+
+
+class Decoder:
+    """Decodes one file and reports all that does not fit. `lines` has the line of every value that was read: of its
+    key, or of the entry of a list."""
+
+    def __init__(self, report: Report) -> None:
+        self.lines: dict[Path, int] = {(): 1}
+        self._report = report
+        self._maps = Maps(report)
+
+    def decode(self, node: Node, kind: type[T]) -> T:
+        """The value in the document. What is wrong is blank in it (empty, or the default), and in the report."""
+        value: T = self._value(types.type_info(kind), node, Place())
+        return value
+
+    def _value(self, kind: types.Type, node: Node, place: Place) -> Any:
+        bare, description = _bare(kind)
+        options = [_bare(option)[0] for option in bare.types] if isinstance(bare, types.UnionType) else [bare]
+        if node.tag not in TAGS:
+            self._report.add(line(node), f"{place} has the tag '{node.tag}', which means nothing here")
+            return _blank(kind)
+        for option in options:
+            if _fits(option, node):
+                return self._fitting(option, node, place, description or _description(bare, option))
+        self._report.add(line(node), f"{place} {_mismatch(options, node)}")
+        return _blank(kind)
+
+    def _fitting(self, kind: types.Type, node: Node, place: Place, description: str) -> Any:
+        if isinstance(node, MappingNode):
+            return self._map(kind, node, place)
+        if isinstance(node, SequenceNode) and isinstance(kind, types.VarTupleType):
+            return self._tuple(kind, node, place)
+        if isinstance(node, ScalarNode) and not isinstance(kind, types.NoneType):
+            return self._scalar(kind, node, str(place), description)
+        return None
+
+    def _map(self, kind: types.Type, node: MappingNode, place: Place) -> Struct | dict[str, Any]:
+        if isinstance(kind, types.StructType):
+            return self._struct(kind, node, place)
+        if isinstance(kind, types.DictType):
+            return self._dict(kind, node, place)
+        raise TypeError(f"a project file can't hold a {kind}")
+
+    def _struct(self, kind: types.StructType, node: MappingNode, place: Place) -> Struct:
+        place = _introduce(kind, node, place)
+        fields = {field.encode_name: field for field in kind.fields}
+        values: dict[str, Any] = {}
+        for entry in self._maps.entries(node, str(place)):
+            field = fields.get(entry.key)
+            if field is None:
+                near = did_you_mean(entry.key, fields)
+                self._report.add(entry.line, f"unknown key '{entry.key}' in {place}{near}")
+                continue
+            inner = place / entry.key
+            self.lines[inner.path] = entry.line
+            if not field.required and entry.value.tag == NULL:
+                self._report.add(entry.line, f"{inner} has no value; give it one or leave the key out")
+                continue
+            values[field.name] = self._value(field.type, entry.value, inner)
+        for field in kind.fields:
+            if field.required and field.name not in values:
+                self._report.add(line(node), f"{place} has no '{field.encode_name}'")
+                values[field.name] = _blank(field.type)
+        built: Struct = kind.cls(**values)
+        return built
+
+    def _dict(self, kind: types.DictType, node: MappingNode, place: Place) -> dict[str, Any]:
+        key_type, description = _bare(kind.key_type)
+        values: dict[str, Any] = {}
+        for entry in self._maps.entries(node, str(place)):
+            inner = place / entry.key
+            self.lines[inner.path] = entry.line
+            trouble = _text_trouble(key_type, entry.key, description)
+            if trouble:
+                self._report.add(entry.line, f"name '{entry.key}' in {place} {trouble}")
+            values[entry.key] = self._value(kind.value_type, entry.value, inner)
+        return values
+
+    def _tuple(self, kind: types.VarTupleType, node: SequenceNode, place: Place) -> tuple[Any, ...]:
+        if len(node.value) < (kind.min_length or 0):
+            self._report.add(line(node), f"{place} is empty")
+        values = []
+        for index, item in enumerate(node.value):
+            inner = place / index
+            self.lines[inner.path] = line(item)
+            values.append(self._value(kind.item_type, item, inner))
+        return tuple(values)
+
+    def _scalar(self, kind: types.Type, node: ScalarNode, place: str, description: str) -> str | int | bool:
+        text: str = node.value
+        if isinstance(kind, types.BoolType):
+            if text not in BOOLEANS:
+                self._report.add(line(node), f"{place} must be true or false, not '{text}'")
+            return BOOLEANS.get(text, False)
+        if isinstance(kind, types.IntType):
+            number = int(text) if WHOLE.fullmatch(text) else None
+            if number is None or not (kind.ge or 0) <= number <= (kind.le or number):
+                self._report.add(line(node), f"{place} must be a whole number{_bounds(kind)}, not '{text}'")
+            return number or 0
+        trouble = _text_trouble(kind, text, description)
+        if trouble:
+            shown = f"; it is '{text}'" if trouble.startswith("must") else ""
+            self._report.add(line(node), f"{place} {trouble}{shown}")
+        return text
+
+
+def _bare(kind: types.Type) -> tuple[types.Type, str]:
+    """The type without its notes, and its description."""
+    description = ""
+    while isinstance(kind, types.Metadata):
+        description = description or str((kind.extra_json_schema or {}).get("description", ""))
+        kind = kind.type
+    return kind, description
+
+
+def _description(union: types.Type, option: types.Type) -> str:
+    choices = union.types if isinstance(union, types.UnionType) else ()
+    return next((words for bare, words in map(_bare, choices) if bare == option), "")
+
+
+def _introduce(kind: types.StructType, node: MappingNode, place: Place) -> Place:
+    """A thing with a name is called by it in messages, or by its number where the name is missing."""
+    step = place.path[-1] if place.path else None
+    if not isinstance(step, int) or "name" not in {field.encode_name for field in kind.fields}:
+        return place
+    names = [value.value for key, value in node.value if key.value == "name" and isinstance(value, ScalarNode)]
+    title = kind.cls.__name__.lower()
+    return place.named(f"{title} '{names[0]}'" if names and names[0] else f"{title} {step + 1}")
+
+
+def _fits(kind: types.Type, node: Node) -> bool:
+    if isinstance(node, MappingNode):
+        return isinstance(kind, (types.StructType, types.DictType))
+    if isinstance(node, SequenceNode):
+        return isinstance(kind, types.VarTupleType)
+    if node.tag == NULL:
+        return isinstance(kind, types.NoneType)
+    return isinstance(kind, (types.StrType, types.IntType, types.BoolType))
+
+
+WORDS: dict[type[types.Type], str] = {
+    types.StrType: "text",
+    types.IntType: "a whole number",
+    types.BoolType: "true or false",
+    types.VarTupleType: "a list",
+    types.DictType: "a map",
+    types.StructType: "a map",
+}
+
+
+def _mismatch(options: list[types.Type], node: Node) -> str:
+    if isinstance(node, ScalarNode) and node.tag == NULL:
+        return "has no value"
+    expected = [WORDS[type(option)] for option in options if not isinstance(option, types.NoneType)]
+    is_map = isinstance(node, MappingNode)
+    actual = "a map" if is_map else "a list" if isinstance(node, SequenceNode) else "text"
+    hint = "; text that holds ': ' needs quotes" if is_map and "text" in expected else ""
+    return f"must be {' or '.join(dict.fromkeys(expected))}, not {actual}{hint}"
+
+
+def _text_trouble(kind: types.Type, text: str, description: str) -> str | None:
+    """What is wrong with a text, as the end of a sentence."""
+    if "\0" in text:
+        return "holds a NUL character, which no command or variable can"
+    if re.search("[\ud800-\udfff]", text):
+        return "holds half of a surrogate pair, which is no character"
+    if not isinstance(kind, types.StrType):
+        return None
+    if kind.min_length and len(text) < kind.min_length:
+        return "is empty"
+    if kind.max_length and len(text) > kind.max_length:
+        return f"is longer than {kind.max_length} characters"
+    if kind.pattern and not re.search(kind.pattern, text):
+        return f"must be {description}"
+    return None
+
+
+def _bounds(kind: types.IntType) -> str:
+    if kind.ge is not None and kind.le is not None:
+        return f" from {kind.ge} to {kind.le}"
+    return "" if kind.ge is None else f", {kind.ge} or more"
+
+
+def _blank(kind: types.Type) -> Any:
+    """What stands for a value that was wrong, so that the rest can be checked."""
+    bare, _ = _bare(kind)
+    if isinstance(bare, types.UnionType):
+        return _blank(bare.types[-1])
+    if isinstance(bare, types.StructType):
+        return bare.cls(**{field.name: _blank(field.type) for field in bare.fields if field.required})
+    blanks: dict[type[types.Type], Any] = {types.StrType: "", types.VarTupleType: (), types.DictType: {}}
+    return blanks.get(type(bare))

@@ -1,0 +1,73 @@
+"""Names that dstack gives: of runs and jobs."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from dstack.errors import UsageError
+
+_ADJECTIVES = (
+    "able amber ample apt azure bold brave breezy bright brisk calm candid clear clever cool cosy crisp curious daring "
+    "deft dewy eager early easy fair fast fine fond frank free fresh gentle glad golden grand green happy hardy honest "
+    "humble jolly keen kind lively loyal lucky mellow merry mild mint modest neat nimble noble patient plucky polite "
+    "proud quick quiet rapid ready robust rosy royal sage sharp shiny silent silver sincere sleek smart smooth snug "
+    "spry steady sturdy sunny swift tidy tough upbeat vivid warm wise witty young zesty"
+)
+_ANIMALS = (
+    "ant ape badger bat bear beaver bee beetle bison boar bobcat camel cat cheetah cobra condor coyote crab crane crow "
+    "deer dingo dog dolphin donkey dove duck eagle eel elk falcon ferret finch fox frog gecko gibbon goat goose gull "
+    "hare hawk heron horse ibex ibis iguana jackal jaguar koala lark lemur lion lizard llama lynx magpie marten mink "
+    "mole moose moth mouse mule newt ocelot otter owl panda panther parrot penguin pigeon pony puffin puma python "
+    "quail rabbit raven robin salmon seal shark shrew skunk snail sparrow squid stork swan tiger toad trout turtle "
+    "viper walrus wasp weasel whale wolf wombat wren yak zebra"
+)
+ADJECTIVES, ANIMALS = _ADJECTIVES.split(), _ANIMALS.split()
+ENOUGH = 50
+"""Tries at one width of number before it gets one more digit."""
+
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+JOB_ID = re.compile(r"[0-9a-f]{12}")
+# YAML, JSON and many tools take these for numbers.
+NUMBER = re.compile(r"[0-9]+(e[0-9]+)?")
+
+
+class Dice(Protocol):
+    """What random.Random can do of what is needed here."""
+
+    def choice(self, seq: Sequence[str], /) -> str: ...
+
+    def randrange(self, start: int, stop: int, /) -> int: ...
+
+
+def run_name(taken: Callable[[str], bool], rng: Dice) -> str:
+    """A name like `brave-otter-7` that is not taken."""
+    limit, tries = 10, 0
+    while True:
+        name = f"{rng.choice(ADJECTIVES)}-{rng.choice(ANIMALS)}-{rng.randrange(1, limit)}"
+        if not taken(name):
+            return name
+        tries += 1
+        if tries % ENOUGH == 0:
+            limit *= 10
+
+
+def job_id() -> str:
+    """12 lower-case hex digits that nobody takes for a number."""
+    while NUMBER.fullmatch(name := os.urandom(6).hex()):
+        continue
+    return name
+
+
+def check_run_name(name: str) -> None:
+    """Raise UsageError unless a run may be called so: the name is a folder's in the storage, and told apart from
+    job ids."""
+    if not RUN_NAME.fullmatch(name):
+        raise UsageError(
+            f"'{name}' can't be the name of a run: letters, digits, '-', '_' and '.', at most 63, "
+            "the first a letter or a digit"
+        )
+    if JOB_ID.fullmatch(name):
+        raise UsageError(f"'{name}' can't be the name of a run: it reads like the id of a job")

@@ -1,0 +1,75 @@
+"""The project's files, read and checked."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from msgspec import Struct
+
+from dstack.errors import ProjectError
+from dstack.model import checks, environment
+from dstack.model.decode import Decoder, Path
+from dstack.model.nodes import MappingNode, Report, Source, compose, line
+from dstack.model.workflow import ConfigsFile, Values, Workflow, WorkflowsFile
+
+__all__ = ["GLOBAL", "Project", "Source", "parse"]
+
+T = TypeVar("T", bound=Struct)
+
+GLOBAL = checks.GLOBAL
+
+
+class Project(Struct, frozen=True):
+    """What `.dstack/` defines. `workflows` in the order of the file; `shared` are the global variables; `own` has an
+    entry for every workflow. `warnings` are sentences for the user."""
+
+    workflows: dict[str, Workflow]
+    shared: Values = {}
+    own: dict[str, Values] = {}
+    warnings: tuple[str, ...] = ()
+
+
+def parse(workflows: Source, configs: Source | None) -> Project:
+    """Read the project's files. `configs` is None where there is no such file.
+
+    Raises ProjectError with all that is wrong in both, each `path:LINE: what is wrong`.
+    """
+    report = Report(workflows.path)
+    definitions, lines = _read(workflows, "workflows", WorkflowsFile, report)
+    found = definitions.workflows if definitions else ()
+
+    config_report = Report(configs.path if configs else "")
+    sections, section_lines = _read(configs, "configs", ConfigsFile, config_report) if configs else (None, {})
+    own = {name: values or {} for name, values in ((sections and sections.configs) or {}).items()}
+    unreadable = bool(config_report) and not own
+
+    checks.configs(config_report, section_lines, own, [workflow.name for workflow in found])
+    shared = own.pop(GLOBAL, {})
+    checks.workflows(report, lines, found)
+    if not unreadable:
+        checks.variables(report, lines, found, shared, own)
+    if report or config_report:
+        raise ProjectError([*report.problems, *config_report.problems])
+
+    project = Project(
+        {workflow.name: workflow for workflow in found},
+        shared,
+        {workflow.name: own.get(workflow.name, {}) for workflow in found},
+    )
+    notes = [note for name in project.workflows for note in environment.warnings(project, name)]
+    return Project(project.workflows, project.shared, project.own, tuple(dict.fromkeys(notes)))
+
+
+def _read(source: Source, key: str, kind: type[T], report: Report) -> tuple[T | None, dict[Path, int]]:
+    """The file's content and its lines; None for a file that holds nothing of use, which is reported unless it may
+    be empty."""
+    node = compose(source, report)
+    if node is None:
+        if not report and kind is WorkflowsFile:
+            report.add(1, f"the file is empty: it begins with '{key}:'")
+        return None, {}
+    if not isinstance(node, MappingNode):
+        report.add(line(node), f"the file must be a map that begins with '{key}:'")
+        return None, {}
+    decoder = Decoder(report)
+    return decoder.decode(node, kind), decoder.lines

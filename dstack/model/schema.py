@@ -1,0 +1,46 @@
+"""JSON Schemas of the project's files, made from their types: editors complete and check with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from dstack.model.workflow import ConfigsFile, WorkflowsFile
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def workflows_schema() -> dict[str, Any]:
+    """The schema of `.dstack/workflows.yaml`."""
+    return _schema(WorkflowsFile)
+
+
+def configs_schema() -> dict[str, Any]:
+    """The schema of `.dstack/configs.yaml`."""
+    return _schema(ConfigsFile)
+
+
+def document(schema: dict[str, Any]) -> str:
+    """The schema as the text of its file."""
+    return msgspec.json.format(msgspec.json.encode(schema), indent=2).decode() + "\n"
+
+
+def _schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    return {"$schema": DIALECT, **_as_written(msgspec.json.schema(kind))}
+
+
+def _as_written(schema: Any) -> Any:
+    """What people write in YAML: a text may look like a number or a boolean, and nobody writes a default as null."""
+    if isinstance(schema, list):
+        return [_as_written(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {name: _as_written(value) for name, value in schema.items() if name != "x-scalar"}
+    if "x-scalar" in schema:
+        found["type"] = ["string", "number", "boolean"]
+    if "default" in found and found["default"] is None:
+        del found["default"]
+        choices = [choice for choice in found.pop("anyOf") if choice != {"type": "null"}]
+        found.update(choices[0] if len(choices) == 1 else {"anyOf": choices})
+    return found

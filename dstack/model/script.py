@@ -1,0 +1,102 @@
+"""What a job runs: its script, and its definition with the variables replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec.structs import replace
+
+from dstack.errors import UsageError
+from dstack.model import location
+from dstack.model.checks import image_trouble
+from dstack.model.environment import PLACED, replacements
+from dstack.model.interpolation import expand, replace_config_args
+from dstack.model.variables import config_args
+from dstack.model.workflow import Artifact, DependsOn, RepoDependency, Values, Variables, Workflow
+
+
+def script(workflow: Workflow, variables: Variables, job_id: str, run_name: str) -> str:
+    """The text that one `bash -e` runs: the commands in their order, below a line that says whose they are."""
+    args = config_args(variables.own)
+    commands = [replace_config_args(command, args) for command in workflow.commands]
+    title = f"# workflow {workflow.name}, job {job_id} of run {run_name}"
+    return "\n".join([title, *commands]) + "\n"
+
+
+def expanded(workflow: Workflow, variables: Variables, reserved: Mapping[str, str]) -> Workflow:
+    """The workflow with image, artifacts and include as they are for one job, paths in their shortest form.
+
+    `reserved` needs `run_name` and `job_id`; the rest follows from them. `env` stays as written, because it may speak
+    of the job's machine (`environment.build` replaces its variables); it is checked all the same.
+    Raises UsageError for a variable that is undefined or null, and for a value that makes an image or a path
+    unusable.
+    """
+    values = early_values(workflow, variables, reserved)
+    late = {**values, **dict.fromkeys(PLACED, "")}
+    for name, text in workflow.env.items():
+        _expand(text, late, f"env.{name}", workflow)
+    return replace(
+        workflow,
+        image=image(workflow, values),
+        artifacts=_artifacts(workflow, values),
+        depends_on=_depends_on(workflow, values),
+    )
+
+
+def early_values(workflow: Workflow, variables: Variables, reserved: Mapping[str, str]) -> Values:
+    """What `$x` stands for before the job has a machine. `reserved` holds `run_name` and `job_id`."""
+    known = {"config_args": config_args(variables.own), "DSTACK_WORKFLOW": workflow.name}
+    for name in reserved.keys() & {"run_name", "job_id"}:
+        known[f"DSTACK_{name.upper()}"] = reserved[name]
+    return replacements(variables, {**known, **reserved})
+
+
+def image(workflow: Workflow, values: Mapping[str, str | None]) -> str:
+    """The image with its variables replaced. `values` as `early_values` gives them."""
+    name = _expand(workflow.image, values, "image", workflow)
+    trouble = image_trouble(name)
+    if trouble:
+        raise UsageError(f"'image' of workflow '{workflow.name}' {trouble}")
+    return name
+
+
+def include(workflow: Workflow, values: Mapping[str, str | None]) -> tuple[str, ...] | None:
+    """The files that the workflow depends on, variables replaced; None for all. `values` as for `image`."""
+    repo = workflow.depends_on.repo
+    if repo is None:
+        return None
+    entries = tuple(_expand(entry, values, "depends-on.repo.include", workflow) for entry in repo.include)
+    for entry in entries:
+        _refuse(location.trouble(entry), "depends-on.repo.include", workflow)
+    return entries
+
+
+def _artifacts(workflow: Workflow, values: Values) -> tuple[Artifact | str, ...]:
+    paths = [_expand(artifact.path, values, "artifacts", workflow) for artifact in workflow.outputs]
+    for path in paths:
+        _refuse(location.artifact_trouble(path), "artifacts", workflow)
+    pair = location.overlap(paths)
+    if pair:
+        _refuse(f"overlap: '{paths[pair[1]]}' and '{paths[pair[0]]}'", "artifacts", workflow)
+    return tuple(
+        location.normal(path) if isinstance(written, str) else replace(written, path=location.normal(path))
+        for written, path in zip(workflow.artifacts, paths, strict=True)
+    )
+
+
+def _depends_on(workflow: Workflow, values: Values) -> DependsOn:
+    entries = include(workflow, values)
+    repo = None if entries is None else RepoDependency(include=entries)
+    return replace(workflow.depends_on, repo=repo)
+
+
+def _expand(text: str, values: Mapping[str, str | None], key: str, workflow: Workflow) -> str:
+    try:
+        return expand(text, values)
+    except UsageError as error:
+        raise UsageError(f"'{key}' of workflow '{workflow.name}': {error.message}") from error
+
+
+def _refuse(trouble: str | None, key: str, workflow: Workflow) -> None:
+    if trouble:
+        raise UsageError(f"'{key}' of workflow '{workflow.name}' {trouble}")
