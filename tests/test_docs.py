@@ -1,0 +1,72 @@
+"""The documentation is true where a machine can tell: its links lead somewhere, its commands exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from dstack.cli.root import dstack
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = [*PAGES, *sorted((ROOT / "inventory").iterdir())]
+
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+COMMAND = re.compile(r"`(dstack [^`]*)`|^(?: {4}|(?: {4})?\$ |.*: # )(dstack [a-z].*)$", re.MULTILINE)
+
+
+def links() -> Iterator[tuple[Path, str]]:
+    for page in PAGES:
+        for target in LINK.findall(page.read_text()):
+            if "://" not in target and not target.startswith("#"):
+                yield page, target.split("#")[0]
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """Every command line of the documentation: those in backticks, and those that are a line of an example."""
+    for page in EXAMPLES:
+        for quoted, line in COMMAND.findall(page.read_text()):
+            for part in re.split(r" && | \| ", quoted or line):
+                if part.startswith("dstack "):
+                    yield page.name, part.split("  #")[0].rstrip(".,:;")
+
+
+@pytest.mark.parametrize(("page", "target"), list(links()), ids=lambda value: getattr(value, "name", value))
+def test_a_link_leads_to_a_file(page: Path, target: str) -> None:
+    assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+
+
+@pytest.mark.parametrize(("page", "line"), list(dict.fromkeys(commands())))
+def test_a_command_exists(page: str, line: str) -> None:
+    words = shlex.split(line)[1:]
+    command: click.Command = dstack
+    path = ["dstack"]
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        for choice in words[0].split("/"):
+            found = command.get_command(click.Context(command), choice)
+            assert found is not None, f"{page}: '{line}': {' '.join(path)} has no command '{choice}'"
+        path.append(words.pop(0))
+        command = found
+    unknown = [word for word in options(words) if word not in known(command)]
+    if path == ["dstack", "run"]:
+        unknown = unknown[:0] if names_a_workflow(words) else unknown
+    assert not unknown, f"{page}: '{line}': {' '.join(path)} has no option {unknown[0]}"
+
+
+def names_a_workflow(words: list[str]) -> bool:
+    """Behind the workflow's name, options may be its variables."""
+    return bool(words) and not words[0].startswith("-")
+
+
+def options(words: list[str]) -> list[str]:
+    return [word.split("=")[0] for word in words if re.match(r"--?[A-Za-z]", word)]
+
+
+def known(command: click.Command) -> set[str]:
+    own = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    return own | {"-h", "--help"} | ({"--version"} if command is dstack else set())

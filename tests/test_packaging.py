@@ -1,0 +1,83 @@
+"""The built wheel is whole: it holds what it needs, and runs in a clean environment, away from the checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+Installed = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pip(*arguments: str | Path, python: str | Path = sys.executable) -> None:
+    command = [python, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from a copy: nothing is written into the checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    listed = ["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\0"):
+        source = ROOT / name
+        if name and source.is_file():
+            target = folder / "source" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read_bytes())
+    # The build backend is among the development dependencies.
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, folder / "source")
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    """Runs a console script of a clean environment that has the wheel and what it asks for, in another folder."""
+    folder = tmp_path_factory.mktemp("clean")
+    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+    pip("install", wheel, python=folder / "venv" / "bin" / "python")
+    project = folder / "project"
+    project.mkdir()
+    kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+    environment = {**kept, "HOME": str(folder), "DSTACK_HOME": str(folder / "home")}
+
+    def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        program = folder / "venv" / "bin" / name
+        return subprocess.run(
+            [program, *arguments], cwd=project, env=environment, capture_output=True, text=True, check=False
+        )
+
+    yield run
+
+
+def test_the_wheel_holds_every_template_and_inventory(wheel: Path) -> None:
+    held = set(zipfile.ZipFile(wheel).namelist())
+    for folder, inside in (("templates", "dstack/templates"), ("inventory", "dstack/inventories")):
+        files = [path.relative_to(ROOT / folder) for path in (ROOT / folder).rglob("*") if path.is_file()]
+        assert files, f"{folder}/ is empty"
+        assert {f"{inside}/{file}" for file in files} <= held
+    assert "dstack/py.typed" in held
+
+
+def test_the_wheel_holds_nothing_else(wheel: Path) -> None:
+    outside = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    (information,) = outside - {"dstack"}
+    assert information.endswith(".dist-info")
+
+
+def test_it_runs_in_a_clean_environment(installed: Installed) -> None:
+    assert installed("dstack", "--version").stdout.startswith("dstack")
+    for command in (("init",), ("validate",)):
+        done = installed("dstack", *command)
+        assert done.returncode == 0, done.stderr
+    help_text = installed("dstack-runner", "--help")
+    assert help_text.returncode == 0, help_text.stderr
