@@ -39,16 +39,14 @@ def order(context: Context, job: Job, runner: Runner) -> Order:
 
 def variables_of(job: Job, run: Run, runner: Runner) -> dict[str, str | None]:
     """The container's environment: None unsets."""
-    reserved = {
-        "run_name": job.run,
-        "job_id": job.id,
-        "config_args": config_args(job.variables.own),
-        "DSTACK_RUN_NAME": job.run,
-        "DSTACK_JOB_ID": job.id,
-        "DSTACK_WORKFLOW": job.workflow,
-        "DSTACK_RUNNER": runner.name,
-        "DSTACK_GPUS": ",".join(str(index) for index in job.gpus),
-        "DSTACK_ATTEMPT": str(job.attempt),
-    }
+    reserved = environment.reserved_values(
+        run=job.run,
+        job=job.id,
+        workflow=job.workflow,
+        config_args=config_args(job.variables.own),
+        runner=runner.name,
+        gpus=job.gpus,
+        attempt=job.attempt,
+    )
     built = environment.build(job.variables, job.definition.env, run.environment, reserved)
     return {**SAFE_DIRECTORY, **built.values}
