@@ -132,29 +132,25 @@ class Drive:
     async def prepare(self) -> None:
         """Bring code, image and artifacts to the host, and launch. The intent is committed before anything may run."""
         job, first = self.job, not self.job.launching
-        self.change(launching=True)
-        shipped = pulled = False
-        ordered = order(self.context, job, self.runner)
-        artifacts = await self.context.dependencies(job)
-        while True:
-            try:
-                launched = await ask(self.host, launch(self.place, ordered, artifacts))
-            except HostError as trouble:
-                if not first or trouble.sent:
-                    raise
-                self.requeue(trouble)
-                return
-            first = False
-            if launched.outcome == "need-code":
-                await ship(self.context, job, self.runner, everything=shipped)
-                shipped = True
-            elif launched.outcome == "need-image" and not pulled:
-                self.change(reason=f"pulling {job.image} on {job.runner}")
-                await ask(self.host, pull(self.place, job.image))
-                pulled = True
-            else:
-                self.begun(launched)
-                return
+        snapshot = self.store.runs.require(job.run).snapshot
+        command = launch(self.place, order(self.context, job, self.runner), await self.context.dependencies(job))
+        try:
+            await ship(self.context, snapshot, self.runner)
+            self.change(launching=True)
+            launched = await ask(self.host, command)
+        except HostError as trouble:
+            if not first or trouble.sent:
+                raise
+            self.requeue(trouble)
+            return
+        if launched.outcome == "need-code":
+            await ship(self.context, snapshot, self.runner, again=True)
+            launched = await ask(self.host, command)
+        if launched.outcome == "need-image":
+            self.change(reason=f"pulling {job.image} on {job.runner}")
+            await ask(self.host, pull(self.place, job.image))
+            launched = await ask(self.host, command)
+        self.begun(launched)
 
     def requeue(self, trouble: HostError) -> None:
         """The host could not even be asked: place the job anew."""

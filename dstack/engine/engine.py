@@ -171,17 +171,16 @@ class Engine:
             name = machine.runner.name
             if machine.trouble is None and name not in self.cleaning and self.store.jobs.to_discard(name):
                 self.cleaning[name] = asyncio.create_task(self.discard(name))
-                self.cleaning[name].add_done_callback(lambda _, name=name: self.cleaning.pop(name, None))
 
     async def discard(self, name: str) -> None:
         """Remove the container and the folder of every ended job on a runner."""
         runner = self.store.runners.require(name)
-        for job in self.store.jobs.to_discard(name):
-            attempt = attempt_id(job.id, job.attempt)
-            try:
-                command = discard(self.context.machines.place(runner), attempt, job.image)
+        try:
+            for job in self.store.jobs.to_discard(name):
+                command = discard(self.context.machines.place(runner), attempt_id(job.id, job.attempt), job.image)
                 await ask(self.context.machines.host(runner), command, timeout=300)
-            except DstackError as trouble:
-                log.warning("%s: could not clean up after job %s: %s", name, job.id, trouble.message)
-                return
-            self.store.jobs.change(job.id, discarded=True)
+                self.store.jobs.change(job.id, discarded=True)
+        except DstackError as trouble:
+            log.warning("%s: could not clean up yet: %s", name, trouble.message)
+        finally:
+            del self.cleaning[name]

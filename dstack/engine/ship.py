@@ -3,49 +3,56 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
 from dstack.commands.code import Received, receive
 from dstack.engine.context import Context
 from dstack.errors import HostError
 from dstack.hosts.host import ask
-from dstack.model.job import Job
 from dstack.model.runner import Runner
 from dstack.model.snapshot import Snapshot
 
 CHUNK = 256 * 1024
 
 
-async def ship(context: Context, job: Job, runner: Runner, *, everything: bool) -> None:
-    """Send a pack against what the runner is known to hold; all of it with `everything`, or where that knowledge
-    turns out to be wrong."""
-    snapshot = context.store.runs.require(job.run).snapshot
+async def ship(context: Context, snapshot: Snapshot, runner: Runner, *, again: bool = False) -> None:
+    """Bring the snapshot to the runner unless it is known to be there. `again`: it is not there after all, or it is
+    damaged. One pack at a time for a runner and repository: jobs of one snapshot share it."""
+    shipped = context.store.shipped
     async with context.shipping[runner.name, snapshot.repo]:
-        known = context.store.shipped.of(runner.name, snapshot.repo)
-        if everything and snapshot.tree not in known:
-            known = []
+        if again:
+            shipped.forget(runner.name, snapshot.repo)
+        known = shipped.of(runner.name, snapshot.repo)
+        objects = [name for name in (snapshot.commit, snapshot.tree) if name]
+        if set(objects) <= set(known):
+            return
         answer = await send(context, runner, snapshot, known)
         if answer is Received.NEED_FULL:
-            context.store.shipped.forget(runner.name, snapshot.repo)
-            answer = await send(context, runner, snapshot, [])
+            shipped.forget(runner.name, snapshot.repo)
+            answer = await send(context, runner, snapshot, ())
         if answer is Received.NEED_FULL:
-            raise HostError(
-                f"{runner.name} refused the code of {snapshot.repo}", hint=f"dstack runners check {runner.name}"
-            )
-        objects = [name for name in (snapshot.commit, snapshot.tree) if name]
-        context.store.shipped.add(runner.name, snapshot.repo, objects)
+            hint = f"dstack runners check {runner.name}"
+            raise HostError(f"{runner.name} could not take in the code, though all of it was sent", hint=hint)
+        shipped.add(runner.name, snapshot.repo, objects)
 
 
-async def send(context: Context, runner: Runner, snapshot: Snapshot, known: list[str]) -> Received:
+async def send(context: Context, runner: Runner, snapshot: Snapshot, known: Iterable[str]) -> Received:
     """One pack, one round trip."""
-    mirror = context.mirror(snapshot.repo)
-    pack = await asyncio.to_thread(mirror.pack, snapshot, known)
-    try:
+    async with written(context.mirror(snapshot.repo).pack(snapshot, known)) as pack:
         command = receive(context.machines.place(runner), snapshot, lambda: contents(pack))
         return await ask(context.machines.host(runner), command)
+
+
+@asynccontextmanager
+async def written(pack: AbstractContextManager[Path]) -> AsyncIterator[Path]:
+    """The file of a pack, which a thread writes."""
+    path = await asyncio.to_thread(pack.__enter__)
+    try:
+        yield path
     finally:
-        pack.unlink()
+        pack.__exit__(None, None, None)
 
 
 async def contents(path: Path) -> AsyncIterator[bytes]:
