@@ -25,8 +25,8 @@ start_docker() {
         docker=(sudo -n docker)
         return
     fi
-    [ "$(id -u)" -eq 0 ] || sudo -n true 2>/dev/null ||
-        die "you may not use Docker on this machine." "Type this, log in again and run this again:  sudo usermod -aG docker $USER" \
+    [ "$(id -u)" -eq 0 ] || sudo -n true 2>/dev/null || die "you may not use Docker on this machine." \
+        "Type this, log in again and run this again:  sudo usermod -aG docker $USER" \
             "(Who is in the group docker can become root on that machine.)"
     [ "$(id -u)" -eq 0 ] || docker=(sudo -n docker)
     if on_systemd; then
@@ -40,7 +40,7 @@ start_docker() {
 # A daemon without a network of its own: it leaves no bridge and no firewall rule behind.
 start_dockerd() {
     [ -n "$(ls /sys/fs/cgroup)" ] || as_root mount -t cgroup2 cgroup2 /sys/fs/cgroup
-    as_root unshare --net dockerd --data-root "$work/docker" --exec-root "$work/docker-run" --pidfile "$work/dockerd.pid" \
+    as_root setsid unshare --net dockerd --data-root "$work/docker" --exec-root "$work/docker-run" --pidfile "$work/dockerd.pid" \
         --bridge none --iptables=false >"$work/dockerd.log" 2>&1 &
     wait_for 30 test -s "$work/dockerd.pid" || die "dockerd does not start; its log ends with:" "$(tail -n 5 "$work/dockerd.log")"
     dockerd_pid=$(cat "$work/dockerd.pid")
@@ -104,7 +104,7 @@ stop_parts() {
     if [ -n "$dockerd_pid" ]; then
         as_root kill "$dockerd_pid" 2>/dev/null || true
         wait_for 30 gone "$dockerd_pid" || true
-        cut -d' ' -f2 /proc/mounts | grep "^$work/" | sort -r | while read -r mount; do
+        awk -v folder="$work/" 'index($2, folder) == 1 { print $2 }' /proc/mounts | sort -r | while read -r mount; do
             as_root umount -l "$mount" || true
         done
         as_root rm -rf "$work/docker" "$work/docker-run"
