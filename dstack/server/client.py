@@ -135,9 +135,9 @@ class Client:
         """Look at a machine now."""
         return self._post(f"/runners/{_part(name)}/check", RunnerView)
 
-    def remove_runner(self, name: str) -> None:
-        """Take a machine out, and everything of ours off it."""
-        self._send("DELETE", f"/runners/{_part(name)}", WORK_SECONDS).close()
+    def remove_runner(self, name: str, *, force: bool = False) -> None:
+        """Take a machine out, and everything of ours off it; with `force` also one that can't be cleaned."""
+        self._send("DELETE", f"/runners/{_part(name)}?force={int(force)}", WORK_SECONDS).close()
 
     def config(self) -> ServerConfig:
         """The server's settings."""

@@ -49,7 +49,9 @@ class Endpoint:
         except ValueError:
             usable = False
         if not usable:
-            raise UsageError(f"'{text}' is not the address of a server", hint="write http://HOST:PORT or /PATH/OF/SOCKET")
+            raise UsageError(
+                f"'{text}' is not the address of a server", hint="write http://HOST:PORT or /PATH/OF/SOCKET"
+            )
         return cls(text.rstrip("/"), token)
 
     @property

@@ -1,0 +1,96 @@
+"""`dstack artifacts`: what a run or job left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from dstack.cli import settings, show, words
+from dstack.cli.lookup import REF, run_or_job
+from dstack.cli.nouns import Noun
+from dstack.errors import NotFoundError
+from dstack.model.api import ArtifactView, JobView, RunView
+from dstack.model.suggest import did_you_mean
+
+
+@click.group("artifacts", cls=Noun)
+def command() -> None:
+    """List and download what runs and jobs left."""
+
+
+@command.command("list")
+@click.argument("ref", metavar="RUN_OR_JOB", type=REF)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_artifacts(ref: str, as_json: bool) -> None:
+    """List the stored files with their sizes."""
+    client = settings.connect()
+    found = client.artifacts(ref)
+    if as_json:
+        show.document(found)
+        return
+    if not found:
+        show.say(_nothing(run_or_job(client, ref)))
+        return
+    rows = [
+        (view.workflow, view.path + (f" -> {view.link}" if view.link is not None else ""), words.size(view.size))
+        for view in found
+    ]
+    show.table(("WORKFLOW", "PATH", "SIZE"), rows)
+
+
+@command.command("download")
+@click.argument("ref", metavar="RUN_OR_JOB", type=REF)
+@click.argument("paths", metavar="[PATH...]", nargs=-1)
+@click.option(
+    "-o", "--output", metavar="DIR", type=click.Path(path_type=Path), default=".", help="Where to; default: here."
+)
+@click.option("--force", is_flag=True, help="Overwrite files that differ.")
+def download(ref: str, paths: tuple[str, ...], output: Path, force: bool) -> None:
+    """Download everything, or only the files and folders called PATH.
+
+    A run's files go to DIR/WORKFLOW/..., a job's to DIR/.... Every file is checked by its sha256. What is there already
+    is kept, and what an interrupted download left is completed.
+    """
+    from dstack.cli.download import Download, Item
+
+    client = settings.connect()
+    found = run_or_job(client, ref)
+    views = client.artifacts(found.name if isinstance(found, RunView) else found.id)
+    if not views:
+        show.say(_nothing(found))
+        return
+    chosen = choose(views, paths)
+    items = [Item.of(view, under=view.workflow if isinstance(found, RunView) else None) for view in chosen]
+    done = Download(client, output, force=force).run(items)
+    kept = f"; {done.present} were there already" if done.present else ""
+    show.say(f"{done.files} files, {words.size(done.bytes)}, in {output}{kept}")
+
+
+def _nothing(found: RunView | JobView) -> str:
+    name = found.name if isinstance(found, RunView) else found.id
+    if not found.status.finished:
+        return f"{name} has stored nothing yet: it is {found.status.value}"
+    return f"{name} left no artifacts"
+
+
+def choose(views: list[ArtifactView], paths: tuple[str, ...]) -> list[ArtifactView]:
+    """The files that are, or lie under, one of the paths, with or without the workflow's name before them. Raises
+    NotFoundError for a path that fits nothing."""
+    if not paths:
+        return views
+    wanted = {path: path.strip("/").removeprefix("./") for path in paths}
+    fitting = {
+        path: [view for view in views if _under(view.path, plain) or _under(f"{view.workflow}/{view.path}", plain)]
+        for path, plain in wanted.items()
+    }
+    for path, found in fitting.items():
+        if not found:
+            near = did_you_mean(path, [view.path for view in views])
+            raise NotFoundError(f"no artifact is called '{path}'{near}", hint="`dstack artifacts list` shows all")
+    chosen = {id(view) for found in fitting.values() for view in found}
+    return [view for view in views if id(view) in chosen]
+
+
+def _under(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(f"{folder}/")

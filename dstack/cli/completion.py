@@ -1,0 +1,52 @@
+"""`dstack completion`: shell completion, with the project's workflows, their variables, and recent runs."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import CompletionItem, get_completion_class
+
+from dstack.cli import project, settings, show
+from dstack.errors import DstackError
+from dstack.server import embedded
+from dstack.server.client import Client
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def command(shell: str) -> None:
+    """Print the script that completes dstack's commands.
+
+    \b
+    bash: dstack completion bash > ~/.local/share/bash-completion/completions/dstack
+    zsh:  dstack completion zsh > "${fpath[1]}/_dstack"
+    fish: dstack completion fish > ~/.config/fish/completions/dstack.fish
+    """
+    from dstack.cli.root import dstack
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    show.line(kind(dstack, {}, "dstack", "_DSTACK_COMPLETE").source())
+
+
+def quiet_client() -> Client | None:
+    """A client that starts nothing and says nothing; None if there is no server to ask."""
+    home = embedded.home()
+    endpoint = settings.configured(home)
+    if endpoint is None and not embedded.answers(home):
+        return None
+    return Client(endpoint or embedded.endpoint(home))
+
+
+def complete_run(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    """Workflows, and once one is named, its variables."""
+    try:
+        found = project.load()
+    except DstackError:
+        return []
+    words = ctx.args if ctx.args else ctx._protected_args
+    named = next((word for word in words if word in found.workflows), None)
+    if named is None:
+        fitting = [each for each in found.workflows.values() if each.name.startswith(incomplete)]
+        return [CompletionItem(each.name, help=each.help) for each in fitting]
+    names = [f"--{name}" for name in found.values(named)]
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]

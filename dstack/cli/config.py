@@ -1,0 +1,75 @@
+"""`dstack config`: which server, and where it stores artifacts."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from dstack.cli import settings, show
+from dstack.errors import TryAgainError, UsageError
+from dstack.model.api import ServerConfig
+from dstack.server import embedded
+from dstack.server.endpoint import Endpoint
+
+
+@click.command("config")
+@click.option("--url", metavar="URL", help="The server to use, http://HOST:PORT; '' for your own on this machine.")
+@click.option("--token", metavar="TOKEN", help="What that server asks for; '-' reads it from stdin.")
+@click.option("--storage", metavar="FOLDER", help="Where the server stores artifacts.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(url: str | None, token: str | None, storage: str | None, as_json: bool) -> None:
+    """Show the settings, or change those that are given."""
+    home = embedded.home()
+    if url is not None or token is not None:
+        _change(url, token)
+    if storage is not None:
+        _check_storage(storage)
+        settings.connect().configure(ServerConfig(storage=storage))
+    known = settings.configured(home)
+    shown = {
+        "home": str(home),
+        "url": known.url if known else None,
+        "token": bool(known and known.token),
+        "storage": _storage(),
+    }
+    if as_json:
+        show.document(shown)
+        return
+    show.fields(
+        [
+            ("home", str(home)),
+            ("server", known.url if known else f"your own on this machine, {embedded.socket_path(home)}"),
+            ("token", "set" if shown["token"] else None),
+            ("storage", str(shown["storage"] or "unknown: the server is out of reach")),
+        ]
+    )
+
+
+def _change(url: str | None, token: str | None) -> None:
+    home = embedded.home()
+    saved = settings.load(home)
+    if url is not None:
+        saved.url = Endpoint.parse(url).url if url else None
+        if token is None and not url:
+            saved.token = None
+    if token is not None:
+        saved.token = (sys.stdin.readline().strip() if token == "-" else token) or None
+    settings.save(home, saved)
+    if url is not None and os.environ.get("DSTACK_SERVER_URL"):
+        settings.warn("warning: DSTACK_SERVER_URL is set, and wins over what was saved now")
+
+
+def _check_storage(storage: str) -> None:
+    if "://" in storage:
+        raise UsageError(f"'{storage}' is no folder: artifacts are stored in a folder of the server")
+    if not os.path.isabs(storage):
+        raise UsageError(f"'{storage}' is not an absolute path on the server's machine")
+
+
+def _storage() -> str | None:
+    try:
+        return settings.connect().config().storage
+    except TryAgainError:
+        return None

@@ -1,0 +1,204 @@
+"""Brings stored files here: several at once, checked, resumed, never outside the folder that was asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dstack.cli import settings, show
+from dstack.errors import ConflictError, DstackError, StorageError, TryAgainError, UsageError
+from dstack.model.api import ArtifactView
+from dstack.server.client import BrokenAnswerError, Client
+
+AT_ONCE = 4
+BLOCK = 1 << 20
+TRIES = 6
+"""How often a file's transfer may break without a byte of progress."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A stored file and its path under the folder, checked to be one."""
+
+    view: ArtifactView
+    path: str
+
+    @classmethod
+    def of(cls, view: ArtifactView, *, under: str | None) -> Item:
+        """Raises StorageError for a path that leaves the folder."""
+        path = view.path if under is None else f"{under}/{view.path}"
+        if "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
+            raise StorageError(f"the store names a file '{view.path}', which is no path inside a folder")
+        return cls(view, path)
+
+    @property
+    def link_stays_inside(self) -> bool:
+        """Whether the link's target is below the folder, whatever other links there are: `..` only at its start."""
+        parts = (self.view.link or "/").split("/")
+        ups = [index for index, part in enumerate(parts) if part == ".."]
+        return bool(parts[0]) and ups == list(range(len(ups))) and len(ups) < len(self.path.split("/"))
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a download did. `files` and `bytes` count all that is in place now, `present` what was before."""
+
+    files: int
+    bytes: int
+    present: int
+
+
+class Download:
+    """One download into `folder`. Without `force` nothing is fetched if a file would be overwritten."""
+
+    def __init__(self, client: Client, folder: Path, *, force: bool) -> None:
+        self._client = client
+        self._folder = folder
+        self._force = force
+        self._stop = threading.Event()
+
+    def run(self, items: Sequence[Item]) -> Done:
+        """Fetch what is not there. Raises ConflictError, before anything is written, for files that differ."""
+        allowed = [item for item in items if self._allowed(item)]
+        self._folder.mkdir(parents=True, exist_ok=True)
+        present = self._each(self._present, allowed)
+        missing = [item for item, there in zip(allowed, present, strict=True) if not there]
+        self._refuse_overwriting(missing)
+        with show.progress("downloading", sum(item.view.size for item in missing)) as advance:
+            self._each(lambda item: self._fetch(item, advance), [item for item in missing if item.view.link is None])
+        for item in missing:
+            if item.view.link is not None:
+                self._link(item)
+        return Done(len(allowed), sum(item.view.size for item in allowed), len(allowed) - len(missing))
+
+    def _allowed(self, item: Item) -> bool:
+        if item.view.link is None or item.link_stays_inside:
+            return True
+        settings.warn(f"warning: {item.path} is a link out of the folder, to {item.view.link}: left out")
+        return False
+
+    def _each(self, work: Callable[[Item], Any], items: Sequence[Item]) -> list[Any]:
+        """Do the work for all items, several at once; the first error ends it."""
+        pool = ThreadPoolExecutor(AT_ONCE)
+        futures: list[Future[Any]] = [pool.submit(work, item) for item in items]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+            for future in futures:
+                if future.done() and (error := future.exception()):
+                    raise error
+            return [future.result() for future in futures]
+        finally:
+            self._stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            self._stop = threading.Event()
+
+    def _target(self, item: Item) -> Path:
+        """Where it goes. Raises UsageError if a folder on the way is a link, or no folder."""
+        target = self._folder / item.path
+        for depth in range(item.path.count("/")):
+            parent = self._folder / "/".join(item.path.split("/")[: depth + 1])
+            if os.path.lexists(parent) and not stat.S_ISDIR(parent.lstat().st_mode):
+                kind = "a symbolic link" if parent.is_symlink() else "no folder"
+                raise UsageError(f"{parent} is {kind}: nothing is written through it", hint="choose another -o DIR")
+        return target
+
+    def _present(self, item: Item) -> bool:
+        target, view = self._target(item), item.view
+        if view.link is not None:
+            return target.is_symlink() and os.readlink(target) == view.link
+        if target.is_symlink() or not target.is_file() or target.stat().st_size != view.size:
+            return False
+        return bool(_digest(target).hexdigest() == view.sha256)
+
+    def _refuse_overwriting(self, missing: Sequence[Item]) -> None:
+        there = [target for target in map(self._target, missing) if os.path.lexists(target)]
+        folders = [str(target) for target in there if target.is_dir() and not target.is_symlink()]
+        if folders:
+            raise ConflictError(f"{_some(folders)}: a folder is where a file goes; nothing was downloaded")
+        if there and not self._force:
+            raise ConflictError(
+                f"{_some(list(map(str, there)))}: there already, with other contents; nothing was downloaded",
+                hint="--force overwrites, -o DIR goes elsewhere",
+            )
+
+    def _link(self, item: Item) -> None:
+        target = self._target(item)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = _aside(target, item)
+        aside.unlink(missing_ok=True)
+        aside.symlink_to(item.view.link or "")
+        aside.replace(target)
+
+    def _fetch(self, item: Item, advance: Callable[[int], None]) -> None:
+        """Complete the partial file, check it, and move it into place at once."""
+        stop, target, view = self._stop, self._target(item), item.view
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = _aside(target, item)
+        resumed = part.exists() and part.stat().st_size
+        digest = self._complete(part, item, advance, stop)
+        if digest != view.sha256 and resumed:
+            part.unlink()
+            advance(-view.size)
+            digest = self._complete(part, item, advance, stop)
+        if digest != view.sha256:
+            part.unlink()
+            raise StorageError(f"{view.path}: the stored bytes are not those that the job made (sha256 differs)")
+        part.chmod(view.mode & 0o777)
+        part.replace(target)
+
+    def _complete(self, part: Path, item: Item, advance: Callable[[int], None], stop: threading.Event) -> str:
+        opened = os.open(part, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(opened, "r+b") as file:
+            digest = hashlib.sha256()
+            while block := file.read(BLOCK):
+                digest.update(block)
+            offset, tries = file.tell(), 0
+            advance(offset)
+            while offset < item.view.size and not stop.is_set():
+                try:
+                    for block in self._client.artifact(item.view.job, item.view.path, offset):
+                        file.write(block)
+                        digest.update(block)
+                        offset, tries = offset + len(block), 0
+                        advance(len(block))
+                        if stop.is_set() or offset > item.view.size:
+                            break
+                    else:
+                        tries += 1
+                except (BrokenAnswerError, TryAgainError):
+                    tries += 1
+                    if tries > TRIES:
+                        raise
+                    time.sleep(min(0.1 * 2**tries, 5))
+                if tries > TRIES:
+                    raise StorageError(f"{item.view.path}: the server has only {offset} of {item.view.size} bytes")
+        if stop.is_set():
+            raise DstackError("the download was ended; the same command completes it")
+        return digest.hexdigest()
+
+
+def _digest(path: Path) -> Any:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest
+
+
+def _aside(target: Path, item: Item) -> Path:
+    """The partial file: its name holds what it is part of, so that it is never completed with other bytes."""
+    name = hashlib.sha256(f"{item.path}\0{item.view.sha256}".encode("utf-8", "surrogateescape")).hexdigest()[:24]
+    return target.with_name(f".dstack-{name}.part")
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

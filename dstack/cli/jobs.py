@@ -1,0 +1,31 @@
+"""`dstack jobs`: recent jobs, or those of a run."""
+
+from __future__ import annotations
+
+import click
+
+from dstack.cli import settings, show, words
+from dstack.cli.lookup import REF
+from dstack.model.api import JobView
+
+
+@click.command("jobs")
+@click.argument("run", required=False, type=REF)
+@click.option("-n", "limit", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="How many.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(run: str | None, limit: int, as_json: bool) -> None:
+    """Show recent jobs, newest first; with RUN, those of that run."""
+    jobs = settings.connect().jobs(run=run, limit=limit)
+    if as_json:
+        show.document(jobs)
+    elif not jobs:
+        show.say("no jobs yet; start some with `dstack run WORKFLOW`")
+    else:
+        show.table(("JOB", "RUN", "WORKFLOW", "STATUS", "RUNNER", "TOOK", "EXIT"), [_row(job) for job in jobs])
+
+
+def _row(job: JobView) -> tuple[str, ...]:
+    status = f"{job.status.value}, cached" if job.cached else job.status.value
+    took = "" if job.cached else words.took(job.started_at, job.finished_at)
+    code = "" if job.exit_code is None else str(job.exit_code)
+    return job.id, job.run, job.workflow, status, job.runner or "-", took, code

@@ -1,0 +1,145 @@
+"""`dstack logs`: what a run or job printed."""
+
+from __future__ import annotations
+
+import re
+
+import click
+import msgspec
+
+from dstack.cli import settings, show, words
+from dstack.cli.events import JsonEvents, log_object
+from dstack.cli.follow import Display, stream
+from dstack.cli.logwriter import LogWriter
+from dstack.cli.lookup import REF, run_or_job
+from dstack.cli.signals import Interruption, Interrupts
+from dstack.errors import UsageError
+from dstack.model.api import Event, JobView, RunView
+from dstack.model.times import rfc3339
+from dstack.server.client import Client
+
+INTERRUPTED = 130
+
+
+class Plain:
+    """Logs alone."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        self.writer = writer
+        self.log = writer.write
+        self.finish = writer.finish
+
+    def job(self, job: JobView) -> None:
+        """The end of a job ends its log."""
+        if job.status.finished:
+            self.writer.finish(job.id, job.workflow)
+
+    def run(self, run: RunView) -> None:
+        """Nothing to print: the logs have ended."""
+
+
+class Since:
+    """A display that shows only logs that came at `begin` or later."""
+
+    def __init__(self, display: Display, begin: str | None) -> None:
+        self._display = display
+        self._begin = begin
+        self.job = display.job
+        self.finish = display.finish
+        self.run = display.run
+
+    def log(self, event: Event, data: bytes) -> None:
+        """Pass on what is new enough, and what has no time."""
+        if self._begin is None or event.time is None or event.time >= self._begin:
+            self._display.log(event, data)
+
+
+class JsonArray:
+    """Log events as one array."""
+
+    def __init__(self) -> None:
+        self._any = False
+
+    def log(self, event: Event, data: bytes) -> None:
+        """An element of the array."""
+        show.out().write(b",\n" if self._any else b"[\n")
+        show.out().write(msgspec.json.encode(log_object(event, data, event.offset or 0)))
+        self._any = True
+
+    def close(self) -> None:
+        """The end of the array."""
+        show.write_json(b"\n]" if self._any else b"[]")
+
+    def job(self, job: JobView) -> None:
+        """Only logs are asked for."""
+
+    def finish(self, job: str, workflow: str) -> None:
+        """Bytes are given as they were stored."""
+
+    def run(self, run: RunView) -> None:
+        """Only logs are asked for."""
+
+
+@click.command("logs")
+@click.argument("ref", metavar="RUN_OR_JOB", type=REF)
+@click.option("-f", "--follow", is_flag=True, help="Go on until it ends.")
+@click.option("--tail", type=click.IntRange(0), metavar="N", help="Only the last N lines of each job.")
+@click.option("--since", metavar="TIME", help="Only what came since: 10m, 2h, or an RFC 3339 time.")
+@click.option("--timestamps", is_flag=True, help="Put the time of arrival before each line.")
+@click.option("--grep", metavar="RE", help="Only lines that fit this regular expression.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; with -f one object a line, the last is the run.")
+def command(
+    ref: str, follow: bool, tail: int | None, since: str | None, timestamps: bool, grep: str | None, as_json: bool
+) -> int:
+    """Print the log of a job byte for byte, or those of a run's jobs line by line.
+
+    Ctrl-C ends only the printing.
+    """
+    if as_json and (tail is not None or timestamps or grep):
+        raise UsageError("--json gives all there is: leave out --tail, --timestamps and --grep")
+    begin = rfc3339(words.since(since)) if since else None
+    pattern = _pattern(grep)
+    client = settings.connect()
+    found = run_or_job(client, ref)
+    names = [job.workflow for job in found.jobs] if isinstance(found, RunView) else []
+    writer = LogWriter(names if len(names) > 1 else (), timestamps=timestamps, pattern=pattern, since=begin, tail=tail)
+    try:
+        with Interrupts() as interrupts:
+            name = found.name if isinstance(found, RunView) else found.id
+            if as_json:
+                return _json(client, name, found, follow, begin, interrupts)
+            return _plain(client, name, writer, interrupts, follow=follow, tail=tail is not None)
+    except Interruption:
+        return INTERRUPTED
+
+
+def _pattern(text: str | None) -> re.Pattern[bytes] | None:
+    try:
+        return re.compile(text.encode("utf-8", "surrogateescape")) if text else None
+    except re.error as error:
+        raise UsageError(f"--grep {text}: not a regular expression: {error}") from error
+
+
+def _plain(client: Client, ref: str, writer: LogWriter, interrupts: Interrupts, *, follow: bool, tail: bool) -> int:
+    display, offsets = Plain(writer), dict[str, int]()
+    if tail or not follow:
+        stream(client, ref, display, interrupts, offsets, follow=False)
+        writer.release()
+    if follow:
+        stream(client, ref, display, interrupts, offsets)
+    writer.finish_all()
+    return 0
+
+
+def _json(
+    client: Client, ref: str, found: RunView | JobView, follow: bool, since: str | None, interrupts: Interrupts
+) -> int:
+    if not follow:
+        array = JsonArray()
+        stream(client, ref, Since(array, since), interrupts, {}, follow=False)
+        array.close()
+        return 0
+    events = JsonEvents()
+    if stream(client, ref, Since(events, since), interrupts, {}) is None:
+        events.run(client.run(found.run if isinstance(found, JobView) else found.name))
+    return 0

@@ -1,0 +1,43 @@
+"""What a name on the command line means, and completion for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from dstack.errors import DstackError, NotFoundError
+from dstack.model.api import JobView, RunView
+from dstack.server.client import Client
+
+
+def run_or_job(client: Client, ref: str) -> RunView | JobView:
+    """The run of that name, or the job of that id; a unique prefix is enough."""
+    try:
+        return client.run(ref)
+    except NotFoundError as no_run:
+        try:
+            return client.job(ref)
+        except NotFoundError as no_job:
+            several = next((error for error in (no_run, no_job) if "several" in error.message), None)
+            raise several or NotFoundError(f"no run or job '{ref}'", hint="see `dstack runs`") from no_job
+
+
+class RefType(click.types.StringParamType):
+    """A run or a job by its name or a prefix of it; completes to recent runs."""
+
+    name = "run"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from dstack.cli.completion import quiet_client
+
+        client = quiet_client()
+        try:
+            runs: list[Any] = client.runs(limit=50) if client else []
+        except DstackError:
+            return []
+        return [CompletionItem(run.name, help=run.workflow) for run in runs if run.name.startswith(incomplete)]
+
+
+REF = RefType()

@@ -1,0 +1,129 @@
+"""What happens to a run, in words, on stderr."""
+
+from __future__ import annotations
+
+import sys
+
+from dstack.cli import show, words
+from dstack.cli.logwriter import LogWriter
+from dstack.model.api import Event, JobView, RunView
+from dstack.model.status import Status
+
+
+def state(job: JobView) -> str:
+    """What a job does or did, in a few words."""
+    where = f" on {job.runner}" if job.runner else ""
+    if job.cached:
+        return f"cached, from {job.cached_from}"
+    if job.status is Status.DONE:
+        made = f", {_files(job.artifacts.files)}, {words.size(job.artifacts.bytes)}" if job.artifacts.files else ""
+        return f"done in {words.took(job.started_at or job.submitted_at, job.finished_at)}{made}"
+    if job.status is Status.FAILED:
+        text = f"failed with exit code {job.exit_code}" if job.exit_code is not None else "failed"
+    elif job.status is Status.UPLOADING:
+        text = f"storing artifacts{where}"
+    elif job.status is Status.QUEUED:
+        text = "queued"
+    else:
+        gpus = f" with GPU {','.join(map(str, job.gpus))}" if job.gpus and not job.status.finished else ""
+        text = f"{job.status.value}{where}{gpus}"
+    return f"{text}: {job.reason}" if job.reason else text
+
+
+def _files(count: int) -> str:
+    return f"{count} file" if count == 1 else f"{count} files"
+
+
+def exit_code(run: RunView) -> int:
+    """What the command exits with for a run that ended (docs/exit-codes.md)."""
+    if run.status is Status.DONE:
+        return 0
+    if run.exit_code:
+        return run.exit_code
+    return 143 if run.status is Status.STOPPED else 125
+
+
+def ending(run: RunView) -> list[str]:
+    """How a run ended, and what to type next."""
+    took = words.took(run.submitted_at, run.finished_at)
+    if run.status is Status.DONE:
+        files = any(job.artifacts.files for job in run.jobs)
+        return [f"{run.name}: done in {took}", f"next: dstack {'artifacts list' if files else 'logs'} {run.name}"]
+    reason = f": {run.reason}" if run.reason else ""
+    return [
+        f"{run.name}: {run.status.value} after {took}, exit code {exit_code(run)}{reason}",
+        f"next: dstack logs {run.name}",
+    ]
+
+
+class Narrator:
+    """Prints what changes, once; logs go to the writer (None: nowhere), a cached job's never."""
+
+    def __init__(self, run: RunView, writer: LogWriter | None, *, quiet: bool = False) -> None:
+        self._jobs = {job.id: job for job in run.jobs}
+        self._told: dict[str, str] = {}
+        self._writer = writer
+        self._quiet = quiet
+        self._spinner = show.Spinner()
+
+    def begin(self) -> None:
+        """Tell how things stand now."""
+        for job in list(self._jobs.values()):
+            self.job(job)
+
+    def job(self, job: JobView) -> None:
+        """A job changed, or nothing that matters did."""
+        self._jobs[job.id] = job
+        text = state(job)
+        if self._told.get(job.id) == text:
+            return
+        self._told[job.id] = text
+        if job.status.finished:
+            self.finish(job.id, job.workflow)
+        if not self._quiet:
+            self._say(f"{job.workflow}: {text}", show.STYLES.get(job.status.value) if job.status.finished else None)
+            self._spin()
+
+    def log(self, event: Event, data: bytes) -> None:
+        """Bytes of a log."""
+        known = self._jobs.get(event.id or "")
+        if self._writer and not (known and known.cached):
+            self._spinner.hide()
+            self._writer.write(event, data)
+
+    def finish(self, job: str, workflow: str) -> None:
+        """No more log comes from the job."""
+        if self._writer:
+            self._spinner.hide()
+            self._writer.finish(job, workflow)
+
+    def run(self, run: RunView) -> None:
+        """The run ended. Even a quiet command says why it failed."""
+        for job in run.jobs:
+            self.job(job)
+        self._spinner.hide()
+        if not self._quiet or exit_code(run):
+            for index, text in enumerate(ending(run)):
+                self._say(text, show.STYLES.get(run.status.value) if index == 0 else None)
+
+    def close(self) -> None:
+        """Leave the terminal in order."""
+        self._spinner.hide()
+        self._end_line()
+
+    def _say(self, text: str, style: str | None) -> None:
+        self._spinner.hide()
+        self._end_line()
+        show.say(text, style=style)
+
+    def _end_line(self) -> None:
+        """A log that stopped in the middle of a line must not swallow ours, where both are on one screen."""
+        writer = self._writer
+        if writer and not writer.fresh_line and show.terminal(sys.stderr) and show.terminal(sys.stdout):
+            show.say("")
+            writer.fresh_line = True
+
+    def _spin(self) -> None:
+        waiting = [job for job in self._jobs.values() if not job.status.finished]
+        if waiting and not any(job.status is Status.RUNNING for job in waiting):
+            self._spinner.show(" · ".join(f"{job.workflow}: {job.status.value}" for job in waiting))

@@ -1,0 +1,28 @@
+"""What `dstack run --dry-run` prints."""
+
+from __future__ import annotations
+
+from dstack.cli import show, words
+from dstack.model.api import Plan
+
+SHOWN = 20
+"""Changes that are listed one by one."""
+
+
+def print_plan(plan: Plan) -> None:
+    """Each job: cached or not and why, where it would run; and what the code holds beyond the commit."""
+    rows = [
+        (job.workflow, "cached" if job.cache.hit else "run", job.runner or "-", job.reason or job.cache.why)
+        for job in plan.jobs
+    ]
+    show.table(("WORKFLOW", "WOULD", "RUNNER", "WHY"), rows)
+    repo = plan.repo
+    commit = f"commit {repo.commit[:12]}" if repo.commit else "no commit"
+    branch = f" of {repo.branch}" if repo.branch else ""
+    show.line("")
+    show.line(f"code: {commit}{branch}, {plan.files} files, {words.size(plan.bytes)}")
+    show.line(f"changes since the commit: {len(plan.changes) or 'none'}" if repo.commit else f"files: {plan.files}")
+    for change in plan.changes[:SHOWN]:
+        show.line(f"  {change.change:<8}  {show.clean(change.path)}  {words.size(change.size)}")
+    if len(plan.changes) > SHOWN:
+        show.line(f"  and {len(plan.changes) - SHOWN} more (--json lists all)")

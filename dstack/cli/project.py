@@ -1,0 +1,81 @@
+"""Finds and reads the project that the user stands in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dstack.cli import settings
+from dstack.errors import UsageError
+from dstack.model.workflow import Values, Workflow
+
+if TYPE_CHECKING:
+    from dstack.model.project import Project
+
+FOLDER = ".dstack"
+WORKFLOWS = ("workflows.yaml", "workflows.yml")
+CONFIGS = ("configs.yaml", "configs.yml", "config.yaml", "config.yml")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A project on disk. `root` is the folder that holds `.dstack`."""
+
+    root: Path
+    project: Project
+
+    @property
+    def workflows(self) -> Mapping[str, Workflow]:
+        """The workflows by name, in the order of the file."""
+        return self.project.workflows
+
+    def values(self, workflow: str) -> Values:
+        """The variables of a workflow with their defaults: its own first."""
+        own = self.project.own.get(workflow, {})
+        return {**own, **{name: value for name, value in self.project.shared.items() if name not in own}}
+
+
+def find_root(start: Path) -> Path:
+    """The nearest folder upward that holds a project. UsageError if there is none."""
+    for folder in (start, *start.parents):
+        if any((folder / FOLDER / name).is_file() for name in WORKFLOWS):
+            return folder
+    raise UsageError(
+        f"no {FOLDER}/{WORKFLOWS[0]} in {start}, nor in a folder above it", hint="`dstack init` makes a starter"
+    )
+
+
+def load(start: Path | None = None) -> Found:
+    """Read the project's files, and tell its warnings. Raises ProjectError with all that is wrong in them."""
+    from dstack.model.project import Source, parse
+
+    root = find_root(start or Path.cwd())
+
+    def source(names: tuple[str, ...]) -> Source | None:
+        there = [name for name in names if (root / FOLDER / name).is_file()]
+        if len(there) > 1:
+            raise UsageError(
+                f"{FOLDER}/{there[0]} and {FOLDER}/{there[1]} are both there, and only one can hold",
+                hint=f"put everything into {FOLDER}/{there[0]} and remove the other",
+            )
+        return Source(f"{FOLDER}/{there[0]}", _text(root / FOLDER / there[0])) if there else None
+
+    workflows = source(WORKFLOWS)
+    if workflows is None:
+        raise UsageError(f"{root / FOLDER / WORKFLOWS[0]} has just gone")
+    project = parse(workflows, source(CONFIGS))
+    for warning in project.warnings:
+        settings.warn(f"warning: {warning}")
+    return Found(root, project)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UsageError(f"{FOLDER}/{path.name}:{line}: this is not UTF-8", hint="save the file as UTF-8") from error
+    except OSError as error:
+        raise UsageError(f"{FOLDER}/{path.name} can't be read: {error.strerror}") from error

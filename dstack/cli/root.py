@@ -1,0 +1,76 @@
+"""The `dstack` group: finds a command's file when it is called, and turns whatever happens into an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import click
+
+from dstack import __version__
+from dstack.cli import failure, show
+
+COMMANDS = (
+    "run",
+    "init",
+    "validate",
+    "runs",
+    "jobs",
+    "logs",
+    "stop",
+    "wait",
+    "artifacts",
+    "runners",
+    "config",
+    "server",
+    "completion",
+)
+"""In the order of a newcomer's day."""
+
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class Root(click.Group):
+    """Commands by name, each in the module of its name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"dstack.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if not args[0].startswith("-") and args[0] not in COMMANDS:
+            from dstack.model.suggest import did_you_mean
+
+            raise click.UsageError(f"unknown command '{args[0]}'{did_you_mean(args[0], COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Root, context_settings=HELP, invoke_without_command=True, subcommand_metavar="COMMAND [ARGS]...")
+@click.version_option(__version__, "--version", message="dstack %(version)s", help="Show the version and exit.")
+@click.pass_context
+def dstack(ctx: click.Context) -> None:
+    """Run ML workflows on machines that you can reach over SSH.
+
+    A project is a folder with .dstack/workflows.yaml: `dstack init` makes one, `dstack run --help` lists its workflows.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; nothing but SystemExit of --help comes out as an exception."""
+    show.prepare()
+    try:
+        result = dstack.main(args=list(arguments), prog_name="dstack", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except BaseException as error:
+        return failure.report(error)

@@ -1,0 +1,50 @@
+"""`dstack run --help` and `dstack run WORKFLOW --help`: what this project has."""
+
+from __future__ import annotations
+
+import click
+
+from dstack.cli import project
+from dstack.errors import UsageError
+from dstack.model.graph import closure
+
+
+def show_help(ctx: click.Context, command: click.Command, workflow: str | None) -> None:
+    """Print the options and the project's workflows, or one workflow with its variables."""
+    if workflow is not None:
+        _workflow(ctx, project.load(), workflow)
+        return
+    click.echo(command.get_help(ctx))
+    try:
+        found = project.load()
+    except UsageError as error:
+        click.echo(f"\nWorkflows: none to list. {error.message}")
+        return
+    formatter = ctx.make_formatter()
+    with formatter.section("Workflows"):
+        formatter.write_dl([(each.name, each.help or "") for each in found.workflows.values()])
+    click.echo("\n" + formatter.getvalue().rstrip())
+    click.echo("\n`dstack run WORKFLOW --help` lists its variables.")
+
+
+def _workflow(ctx: click.Context, found: project.Found, name: str) -> None:
+    workflow = closure(found.workflows, name)[-1]
+    formatter = ctx.make_formatter()
+    formatter.write_usage(ctx.command_path, f"[OPTIONS] {name} [--VARIABLE VALUE]...")
+    if workflow.help:
+        formatter.write_paragraph()
+        with formatter.indentation():
+            formatter.write_text(workflow.help)
+    values = found.values(name)
+    if values:
+        with formatter.section("Variables"):
+            formatter.write_dl([(f"--{key} [{key.upper()}]", _default(value)) for key, value in values.items()])
+    else:
+        formatter.write_paragraph()
+        formatter.write_text("It has no variables.")
+    click.echo(formatter.getvalue().rstrip())
+    click.echo("\n`dstack run --help` lists the options of run.")
+
+
+def _default(value: str | None) -> str:
+    return "default is null" if value is None else f"default is {value}" if value else "default is empty"

@@ -1,0 +1,182 @@
+"""`dstack runners`: the machines that run jobs."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+from dstack.cli import settings, show, words
+from dstack.cli.nouns import Noun
+from dstack.errors import UsageError
+from dstack.model.api import AddRunner, RunnerView
+from dstack.model.runner import Address
+from dstack.server.client import Client, UnknownHostKeyError
+
+HOST = re.compile(
+    r"(?:(?P<user>[^@]+)@)?(?:\[(?P<v6>[^]]+)\]|(?P<host>[^@:\[\]]+)|(?P<bare>[0-9A-Fa-f:.%]+))(?::(?P<port>\d+))?"
+)
+NOT_READY = 125
+
+
+@click.group("runners", cls=Noun, invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
+    """Show the machines: state, processors, memory, GPUs, disk, jobs, latency, and what is wrong with them."""
+    if ctx.invoked_subcommand is not None:
+        return
+    runners = settings.connect().runners()
+    if as_json:
+        show.document(runners)
+    elif not runners:
+        show.say("no runners yet; add a machine with `dstack runners add HOST`")
+    else:
+        columns = ("NAME", "STATE", "CPUS", "MEMORY", "GPUS", "DISK", "JOBS", "LATENCY", "ADDRESS")
+        show.table(columns, [_row(runner) for runner in runners])
+        for runner in runners:
+            if runner.state != "ready":
+                _trouble(runner)
+
+
+@command.command("add")
+@click.argument("host")
+@click.option("--name", metavar="NAME", help="What to call it; default: the host's name.")
+@click.option("--user", metavar="USER", help="The user to log in as.")
+@click.option("--port", type=click.IntRange(1, 65535), metavar="PORT", help="The port of its SSH server.")
+@click.option("--identity", metavar="FILE", help="The private key to log in with.")
+@click.option("--jump", metavar="HOST", help="Go through this host.")
+@click.option("--label", "labels", multiple=True, metavar="LABEL", help="A label that runs can ask for; repeatable.")
+@click.option("--gpus", type=click.IntRange(0), metavar="N", help="How many GPUs it has, instead of what is found.")
+@click.option("--root", metavar="DIR", help="Where it keeps dstack's files; default: ~/.dstack-host.")
+@click.option("--docker", metavar="COMMAND", help="docker, podman, or 'sudo docker'.")
+@click.option("--fingerprint", metavar="SHA256:...", help="The fingerprint of its host key, to pin without asking.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def add(
+    host: str,
+    user: str | None,
+    port: int | None,
+    identity: str | None,
+    jump: str | None,
+    as_json: bool,
+    **options: object,
+) -> int:
+    """Add a machine: [USER@]HOST[:PORT], an alias of ~/.ssh/config, or `local` for this one without SSH.
+
+    The machine is checked, and its host key is shown and pinned.
+    """
+    address = parse_host(host, user=user, port=port, identity=identity, jump=jump)
+    request = AddRunner(address=address, **options)  # type: ignore[arg-type]
+    runner = _add(settings.connect(), request)
+    return _report(runner, as_json)
+
+
+def parse_host(text: str, *, user: str | None, port: int | None, identity: str | None, jump: str | None) -> Address:
+    """The address that the words mean. Raises UsageError for one that makes no sense, or says a thing twice."""
+    if text == "local":
+        if user or port or identity or jump:
+            raise UsageError("`local` is this machine, without SSH: it takes no SSH options")
+        return Address()
+    match = HOST.fullmatch(text)
+    if match is None or text.startswith("-"):
+        raise UsageError(f"'{text}' is no host", hint="write HOST, USER@HOST, USER@HOST:PORT or [::1]:PORT")
+    written = int(match["port"]) if match["port"] else None
+    if (user and match["user"] and user != match["user"]) or (port and written and port != written):
+        raise UsageError(f"'{text}' and --user or --port say different things")
+    if written is not None and not 0 < written < 65536:
+        raise UsageError(f"{written} is no port")
+    return Address(
+        host=match["v6"] or match["host"] or match["bare"],
+        user=user or match["user"],
+        port=port or written,
+        identity=identity,
+        jump=jump,
+    )
+
+
+def _add(client: Client, request: AddRunner) -> RunnerView:
+    """Add it; a person may vouch for a key that nobody knows yet."""
+    try:
+        return client.add_runner(request)
+    except UnknownHostKeyError as unknown:
+        if request.fingerprint is not None or not show.interactive():
+            if not unknown.hint:
+                unknown.hint = f"if it is the right one, add --fingerprint {unknown.fingerprint}"
+            raise
+        show.say(unknown.message)
+        if not show.confirm(f"Is {unknown.fingerprint} its key?"):
+            raise UsageError("the machine was not added") from unknown
+        request.fingerprint = unknown.fingerprint
+        return client.add_runner(request)
+
+
+@command.command("check")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check(name: str, as_json: bool) -> int:
+    """Look at a machine now, and say what to do about what is wrong. Exits with 0 if it is ready."""
+    return _report(settings.connect().check_runner(name), as_json)
+
+
+@command.command("remove")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.option("--force", is_flag=True, help="Forget it even if it can't be cleaned up.")
+def remove(names: tuple[str, ...], force: bool) -> None:
+    """Remove a machine, and everything of dstack's from it."""
+    client = settings.connect()
+    for name in names:
+        client.remove_runner(name, force=force)
+        show.say(f"{name}: removed")
+
+
+def _report(runner: RunnerView, as_json: bool) -> int:
+    if as_json:
+        show.document(runner)
+    else:
+        show.fields(
+            [
+                ("name", runner.name),
+                ("address", runner.address),
+                ("state", runner.state),
+                ("host key", runner.host_key),
+                ("labels", ", ".join(runner.labels) or None),
+                ("cpus", str(runner.cpus) if runner.cpus else None),
+                ("memory", words.memory(runner.memory) if runner.memory else None),
+                ("gpus", gpus(runner) if runner.gpus else None),
+                ("disk free", words.size(runner.disk_free) if runner.disk_free else None),
+                ("latency", _latency(runner) or None),
+            ]
+        )
+        if runner.state != "ready":
+            _trouble(runner)
+    return 0 if runner.state == "ready" else NOT_READY
+
+
+def _trouble(runner: RunnerView) -> None:
+    show.say(f"{runner.name}: {runner.state}" + (f": {runner.reason}" if runner.reason else ""), style="yellow")
+    if runner.fix:
+        show.say(f"hint: {runner.fix}")
+
+
+def _row(runner: RunnerView) -> tuple[str, ...]:
+    return (
+        runner.name,
+        runner.state,
+        str(runner.cpus or ""),
+        words.memory(runner.memory) if runner.memory else "",
+        gpus(runner),
+        words.size(runner.disk_free) if runner.disk_free else "",
+        str(len(runner.jobs)),
+        _latency(runner),
+        runner.address,
+    )
+
+
+def gpus(runner: RunnerView) -> str:
+    """`2x A100, 1x V100`."""
+    names = [gpu.name or "GPU" for gpu in runner.gpus]
+    return ", ".join(f"{names.count(name)}x {name}" for name in dict.fromkeys(names)) or "0"
+
+
+def _latency(runner: RunnerView) -> str:
+    return "" if runner.latency_ms is None else f"{runner.latency_ms:.0f} ms"

@@ -1,0 +1,91 @@
+"""`dstack runs`: recent runs, or one in full."""
+
+from __future__ import annotations
+
+import click
+
+from dstack.cli import settings, show, words
+from dstack.cli.lookup import REF
+from dstack.cli.narrate import exit_code, state
+from dstack.cli.run import user
+from dstack.errors import UsageError
+from dstack.model.api import RepoView, RunView
+from dstack.model.status import Status
+
+
+@click.command("runs")
+@click.argument("run", required=False, type=REF)
+@click.option("--workflow", metavar="NAME", help="Only runs of this workflow.")
+@click.option("--status", type=click.Choice([status.value for status in Status]), help="Only runs in this state.")
+@click.option("--mine", is_flag=True, help="Only your own.")
+@click.option("-n", "limit", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="How many.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(run: str | None, workflow: str | None, status: str | None, mine: bool, limit: int, as_json: bool) -> None:
+    """Show recent runs, newest first; with RUN, that one in full."""
+    client = settings.connect()
+    if run is not None:
+        if workflow or status or mine:
+            raise UsageError("--workflow, --status and --mine choose among runs: leave out the run's name")
+        found = client.run(run)
+        if as_json:
+            show.document(found)
+        else:
+            print_run(found)
+        return
+    runs = client.runs(workflow=workflow, status=status, user=user() if mine else None, limit=limit)
+    if as_json:
+        show.document(runs)
+    elif not runs:
+        show.say("no runs" if workflow or status or mine else "no runs yet; start one with `dstack run WORKFLOW`")
+    else:
+        show.table(("NAME", "WORKFLOW", "STATUS", "USER", "SUBMITTED", "TOOK"), [_row(each) for each in runs])
+
+
+def _row(run: RunView) -> tuple[str, ...]:
+    took = words.took(run.submitted_at, run.finished_at)
+    return run.name, run.workflow, run.status.value, run.user, words.ago(run.submitted_at), took
+
+
+def print_run(run: RunView) -> None:
+    """Everything about a run: its jobs, its code, and why each job was cached or not."""
+    finished = run.status.finished
+    show.fields(
+        [
+            ("run", run.name),
+            ("workflow", run.workflow),
+            ("status", run.status.value),
+            ("exit code", str(exit_code(run)) if finished else None),
+            ("reason", run.reason),
+            ("user", run.user),
+            ("submitted", f"{run.submitted_at} ({words.ago(run.submitted_at)})"),
+            ("took" if finished else "for", words.took(run.submitted_at, run.finished_at)),
+            ("code", code(run.repo)),
+            ("variables", "\n".join(f"{name}={_value(value)}" for name, value in run.variables.items()) or None),
+        ]
+    )
+    show.line("")
+    show.table(
+        ("JOB", "WORKFLOW", "STATUS", "RUNNER"),
+        [_job(job.id, job.workflow, job.status.value, job.runner) for job in run.jobs],
+    )
+    show.line("")
+    for job in run.jobs:
+        show.line(show.clean(f"{job.workflow}: {state(job)}"))
+        show.line(show.clean(f"  cache: {job.cache.why}"))
+
+
+def _job(job: str, workflow: str, status: str, runner: str | None) -> tuple[str, ...]:
+    return job, workflow, status, runner or "-"
+
+
+def _value(value: str | None) -> str:
+    return "null" if value is None else value
+
+
+def code(repo: RepoView) -> str:
+    """Where the code came from, in a line."""
+    changed = " with changes" if repo.dirty else ""
+    if repo.commit is None:
+        return "no commit"
+    branch = f" of {repo.branch}" if repo.branch else ""
+    return f"{repo.commit[:12]}{branch}{changed}" + (f", {repo.url}" if repo.url else "")

@@ -1,0 +1,39 @@
+"""`dstack stop`: end runs and jobs."""
+
+from __future__ import annotations
+
+import click
+
+from dstack.cli import settings, show
+from dstack.cli.lookup import REF
+from dstack.errors import UsageError
+from dstack.model.api import StopRequest
+
+
+@click.command("stop")
+@click.argument("refs", metavar="RUN_OR_JOB...", nargs=-1, type=REF)
+@click.option("--all", "everything", is_flag=True, help="Stop every unfinished run.")
+@click.option("--abort", is_flag=True, help="End it at once; nothing that it made is collected.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="Print the runs as JSON.")
+def command(refs: tuple[str, ...], everything: bool, abort: bool, yes: bool, as_json: bool) -> int:
+    """Ask jobs to end: they get SIGTERM, time to save, and what they made so far is stored.
+
+    It returns at once; `dstack wait RUN` waits for the end. On a terminal, --all and --abort ask first.
+    """
+    if bool(refs) == everything:
+        raise UsageError("name the runs or jobs to stop, or give --all", hint="`dstack runs` lists them")
+    if (everything or abort) and not yes and show.interactive():
+        what = "all unfinished runs" if everything else ", ".join(refs)
+        if not show.confirm(f"{'Abort' if abort else 'Stop'} {what}?"):
+            raise UsageError("nothing was stopped")
+    runs = settings.connect().stop(StopRequest(refs=refs, everything=everything, abort=abort))
+    if as_json:
+        show.document(runs)
+        return 0
+    for run in runs:
+        ended = run.status.finished
+        show.say(f"{run.name}: {f'{run.status.value} already' if ended else 'stopping'}")
+    if not runs:
+        show.say("nothing is running")
+    return 0

@@ -1,0 +1,16 @@
+"""`dstack validate`: check the project's files."""
+
+from __future__ import annotations
+
+import click
+
+from dstack.cli import project, show
+
+
+@click.command("validate")
+def command() -> None:
+    """Check .dstack/workflows.yaml and .dstack/configs.yaml, and submit nothing."""
+    found = project.load()
+    names = ", ".join(found.workflows)
+    count = len(found.workflows)
+    show.line(f"valid: {count} {'workflow' if count == 1 else 'workflows'} ({names})")

@@ -1,0 +1,27 @@
+"""`dstack wait`: block until a run ends."""
+
+from __future__ import annotations
+
+import click
+
+from dstack.cli import settings
+from dstack.cli.events import JsonEvents
+from dstack.cli.follow import DETACHED, Display, to_the_end
+from dstack.cli.lookup import REF
+from dstack.cli.narrate import Narrator, exit_code
+
+
+@click.command("wait")
+@click.argument("run", type=REF)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line; the last is the run.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing unless it fails.")
+def command(run: str, as_json: bool, quiet: bool) -> int:
+    """Wait until RUN ends, and exit as `dstack run` would have."""
+    client = settings.connect()
+    found = client.run(run)
+    narrator = Narrator(found, None, quiet=quiet)
+    display: Display = JsonEvents() if as_json else narrator
+    if not as_json and not found.status.finished:
+        narrator.begin()
+    ended = to_the_end(client, found.name, display, logs=False, asks=False)
+    return DETACHED if ended is None else exit_code(ended)
