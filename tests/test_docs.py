@@ -47,9 +47,8 @@ def test_a_command_exists(page: str, line: str) -> None:
     command: click.Command = dstack
     path = ["dstack"]
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
-        for choice in words[0].split("/"):
-            found = command.get_command(click.Context(command), choice)
-            assert found is not None, f"{page}: '{line}': {' '.join(path)} has no command '{choice}'"
+        found = command.get_command(click.Context(command), words[0])
+        assert found is not None, f"{page}: '{line}': {' '.join(path)} has no command '{words[0]}'"
         path.append(words.pop(0))
         command = found
     unknown = [word for word in options(words) if word not in known(command)]

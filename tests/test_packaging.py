@@ -26,7 +26,7 @@ def pip(*arguments: str | Path, python: str | Path = sys.executable) -> None:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from a copy: nothing is written into the checkout."""
     folder = tmp_path_factory.mktemp("wheel")
-    listed = ["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     for name in subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\0"):
         source = ROOT / name
         if name and source.is_file():
