@@ -68,12 +68,12 @@ class Decoder:
         bare, description = _bare(kind)
         options = [_bare(option)[0] for option in bare.types] if isinstance(bare, types.UnionType) else [bare]
         if node.tag not in TAGS:
-            self._report.add(line(node), f"{place} has the tag '{node.tag}', which means nothing here")
+            self._report.add(self.lines[place.path], f"{place} has the tag '{node.tag}', which means nothing here")
             return _blank(kind)
         for option in options:
             if _fits(option, node):
                 return self._fitting(option, node, place, description or _description(bare, option))
-        self._report.add(line(node), f"{place} {_mismatch(options, node)}")
+        self._report.add(self.lines[place.path], f"{place} {_mismatch(options, node)}")
         return _blank(kind)
 
     def _fitting(self, kind: types.Type, node: Node, place: Place, description: str) -> Any:
@@ -82,7 +82,7 @@ class Decoder:
         if isinstance(node, SequenceNode) and isinstance(kind, types.VarTupleType):
             return self._tuple(kind, node, place)
         if isinstance(node, ScalarNode) and not isinstance(kind, types.NoneType):
-            return self._scalar(kind, node, str(place), description)
+            return self._scalar(kind, node.value, place, description)
         return None
 
     def _map(self, kind: types.Type, node: MappingNode, place: Place) -> Struct | dict[str, Any]:
@@ -129,7 +129,7 @@ class Decoder:
 
     def _tuple(self, kind: types.VarTupleType, node: SequenceNode, place: Place) -> tuple[Any, ...]:
         if len(node.value) < (kind.min_length or 0):
-            self._report.add(line(node), f"{place} is empty")
+            self._report.add(self.lines[place.path], f"{place} is empty")
         values = []
         for index, item in enumerate(node.value):
             inner = place / index
@@ -137,21 +137,21 @@ class Decoder:
             values.append(self._value(kind.item_type, item, inner))
         return tuple(values)
 
-    def _scalar(self, kind: types.Type, node: ScalarNode, place: str, description: str) -> str | int | bool:
-        text: str = node.value
+    def _scalar(self, kind: types.Type, text: str, place: Place, description: str) -> str | int | bool:
+        at = self.lines[place.path]
         if isinstance(kind, types.BoolType):
             if text not in BOOLEANS:
-                self._report.add(line(node), f"{place} must be true or false, not '{text}'")
+                self._report.add(at, f"{place} must be true or false, not '{text}'")
             return BOOLEANS.get(text, False)
         if isinstance(kind, types.IntType):
             number = int(text) if WHOLE.fullmatch(text) else None
             if number is None or not (kind.ge or 0) <= number <= (kind.le or number):
-                self._report.add(line(node), f"{place} must be a whole number{_bounds(kind)}, not '{text}'")
+                self._report.add(at, f"{place} must be a whole number{_bounds(kind)}, not '{text}'")
             return number or 0
         trouble = _text_trouble(kind, text, description)
         if trouble:
             shown = f"; it is '{text}'" if trouble.startswith("must") else ""
-            self._report.add(line(node), f"{place} {trouble}{shown}")
+            self._report.add(at, f"{place} {trouble}{shown}")
         return text
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
+import secrets
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -56,7 +56,7 @@ def run_name(taken: Callable[[str], bool], rng: Dice) -> str:
 
 def job_id() -> str:
     """12 lower-case hex digits that nobody takes for a number."""
-    while NUMBER.fullmatch(name := os.urandom(6).hex()):
+    while NUMBER.fullmatch(name := secrets.token_hex(6)):
         continue
     return name
 
