@@ -26,8 +26,8 @@ _FOLDERS = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin:/snap/bin"
 _BOOTSTRAP = (
     "LC_ALL=C; export LC_ALL; umask 077; PATH=${{PATH:+$PATH:}}{folders}; export PATH; "
     "x=$(dd ibs=1 obs=65536 count={length} 2>/dev/null); "
-    "set -- $(printf %s \"$x\" | sha256sum); test x$1 = x{digest} || exit {damaged}; set --; "
-    "echo {marker}; echo {marker} >&2; eval \"$x\"\n"
+    'set -- $(printf %s "$x" | sha256sum); test x$1 = x{digest} || exit {damaged}; set --; '
+    'echo {marker}; echo {marker} >&2; eval "$x"\n'
 )
 
 

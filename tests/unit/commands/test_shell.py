@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,9 @@ def login(shell: str, sent: bytes, cwd: Path | None = None) -> subprocess.Comple
     program, *options = shell.split()
     if shutil.which(program) is None:
         pytest.skip(f"{program} is not installed")
-    return subprocess.run([program, *options, "-c", LOGIN_COMMAND], input=sent, capture_output=True, cwd=cwd, timeout=60)
+    return subprocess.run(
+        [program, *options, "-c", LOGIN_COMMAND], input=sent, capture_output=True, cwd=cwd, timeout=60
+    )
 
 
 def after(output: bytes) -> bytes:
@@ -28,7 +31,7 @@ def after(output: bytes) -> bytes:
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_script_with_anything_in_it_arrives_unchanged_through_a_login_shell(shell: str) -> None:
-    text = "it's !important $HOME \\n \\\\ `x` \"q\" * ? [a] {b,c} ~ # % ^ & | ; < > é\t."
+    text = 'it\'s !important $HOME \\n \\\\ `x` "q" * ? [a] {b,c} ~ # % ^ & | ; < > é\t.'
     script = "cat <<'END'\n" + text + "\nEND\nexit 7\n"
 
     result = login(shell, wrap(script, MARKER))
@@ -122,7 +125,7 @@ def test_output_before_the_marker_is_dropped_however_it_is_cut(noise: bytes, res
     edges = [0, *sorted(cuts), len(whole)]
     stream = AfterMarker(MARKER)
 
-    kept = b"".join(stream.feed(whole[a:b]) for a, b in zip(edges, edges[1:], strict=False))
+    kept = b"".join(stream.feed(whole[a:b]) for a, b in pairwise(edges))
 
     assert kept == rest
     assert stream.found

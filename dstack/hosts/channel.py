@@ -1,0 +1,181 @@
+"""One command on its way: what every kind of host does with a channel once it has one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, Protocol, TypeVar
+
+from dstack.commands.command import Command, Result, Stdin
+from dstack.commands.shell import AfterMarker, new_marker, wrap
+from dstack.errors import CommandError, HostError, HostUnreachableError
+
+T = TypeVar("T")
+
+PIECE = 256 * 1024
+"""How many bytes are read or written at once."""
+
+_SHOWN = 64 * 1024
+
+
+class Channel(Protocol):
+    """A started command's streams. Reading and waiting raise HostUnreachableError once the way to the host broke."""
+
+    async def write(self, data: bytes) -> None:
+        """Send to stdin and wait until there is room for more. BrokenPipeError: the command reads no more."""
+        ...
+
+    def write_eof(self) -> None:
+        """End stdin."""
+        ...
+
+    async def read(self) -> bytes:
+        """The next piece of stdout, b"" at its end."""
+        ...
+
+    async def read_errors(self) -> bytes:
+        """The next piece of stderr, b"" at its end."""
+        ...
+
+    async def status(self) -> int:
+        """Wait for the end. The exit status, or 128 + n for signal n."""
+        ...
+
+    def end(self) -> None:
+        """End the command now."""
+        ...
+
+
+async def complete(channel: Channel, command: Command[Any], place: str) -> Result:
+    """Feed the command, read it to its end, and return what it left. `place` names the host in messages."""
+    marker = new_marker()
+    out, errors = AfterMarker(marker), AfterMarker(marker)
+    async with (
+        _fed(channel, wrap(command.script, marker), command.stdin, last=True),
+        background(_collected(channel.read_errors, errors)) as reading,
+    ):
+        stdout = await _collected(channel.read, out)
+        stderr = await reading
+        status = await channel.status()
+        if not out.found:
+            raise not_begun(place, status, out.noise + errors.noise)
+        return Result(status, stdout, stderr)
+
+
+async def follow(channel: Channel, command: Command[Any], place: str) -> AsyncGenerator[bytes, None]:
+    """Feed the command and yield its stdout as it arrives; stdin stays open. CommandError unless it exits with 0."""
+    marker = new_marker()
+    out, errors = AfterMarker(marker), AfterMarker(marker)
+    async with (
+        _fed(channel, wrap(command.script, marker), command.stdin, last=False),
+        background(_collected(channel.read_errors, errors, _SHOWN)) as reading,
+    ):
+        while data := await channel.read():
+            if piece := out.feed(data):
+                yield piece
+        stderr = await reading
+        status = await channel.status()
+        if not out.found:
+            raise not_begun(place, status, out.noise + errors.noise)
+        if status != 0:
+            raise CommandError(command.name, status, stderr.decode(errors="replace"))
+
+
+async def within(timeout: float | None, work: Coroutine[Any, Any, T], what: str) -> T:
+    """Await the work for at most `timeout` seconds; HostUnreachableError after that."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task}, timeout=timeout)
+        if task.done():
+            return task.result()
+    finally:
+        await ended(task)
+    raise HostUnreachableError(f"{what} gave no answer in {timeout:g} seconds; what it did is not known")
+
+
+@asynccontextmanager
+async def background(work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]:
+    """Run the work beside the body, for no longer than the body."""
+    task = asyncio.ensure_future(work)
+    try:
+        yield task
+    finally:
+        await ended(task)
+
+
+async def ended(task: asyncio.Task[Any]) -> None:
+    """Cancel the task and wait until it is over. What it raised stays in it."""
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled():
+        task.exception()
+
+
+def not_begun(place: str, status: int, noise: bytes) -> HostError:
+    """The error for a command that ended before its script began: the login shell did not let it."""
+    said = " ".join(noise.decode(errors="replace").split()) or "it printed nothing"
+    return HostError(
+        f"{place}: the login shell did not start the command (exit status {status}): {said}",
+        hint="the account needs a login shell that runs commands, and the host needs sh, dd and sha256sum",
+    )
+
+
+@asynccontextmanager
+async def _fed(channel: Channel, payload: bytes, stdin: Stdin, *, last: bool) -> AsyncIterator[None]:
+    """Feed stdin beside the body. A source that fails ends the command; its error is raised in place of the body's
+    result, which is that of a command whose input was cut off."""
+    async with background(_feed(channel, payload, stdin, last=last)) as feeding:
+        try:
+            yield
+        except HostError:
+            _raise_failure(feeding)
+            raise
+        _raise_failure(feeding)
+
+
+def _raise_failure(task: asyncio.Task[None]) -> None:
+    if task.done():
+        task.result()
+
+
+async def _feed(channel: Channel, payload: bytes, stdin: Stdin, *, last: bool) -> None:
+    try:
+        if isinstance(stdin, bytes):
+            await _write(channel, payload + stdin)
+        else:
+            await _write(channel, payload)
+            await _pump(channel, stdin())
+        if last:
+            channel.write_eof()
+    except BrokenPipeError:
+        return  # a command need not read its stdin
+    except Exception:
+        channel.end()
+        raise
+
+
+async def _pump(channel: Channel, source: AsyncIterator[bytes]) -> None:
+    try:
+        async for data in source:
+            await _write(channel, data)
+    finally:
+        close = getattr(source, "aclose", None)
+        if close is not None:
+            await close()
+
+
+async def _write(channel: Channel, data: bytes) -> None:
+    view = memoryview(data)
+    for start in range(0, len(data), PIECE):
+        await channel.write(bytes(view[start : start + PIECE]))
+
+
+async def _collected(read: Callable[[], Awaitable[bytes]], stream: AfterMarker, most: int | None = None) -> bytes:
+    """All of a stream after its marker, or the last `most` bytes."""
+    kept = bytearray()
+    while data := await read():
+        kept += stream.feed(data)
+        if most is not None:
+            del kept[:-most]
+    return bytes(kept)

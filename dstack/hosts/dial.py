@@ -1,0 +1,237 @@
+"""Opens SSH connections: one bastion for many hosts, no more handshakes at once than an sshd takes, no key unknown."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+import asyncssh
+
+from dstack.errors import HostAuthError, HostError, HostKeyError
+from dstack.hosts.keys import agent_keys, key_name
+from dstack.hosts.known import known_keys, public_text, read_known_hosts
+from dstack.hosts.settings import Settings, named, read_settings
+from dstack.hosts.shared import Shared
+from dstack.hosts.tcp import Direct
+from dstack.hosts.trouble import TROUBLE, host_error, ssh_command
+from dstack.hosts.trust import fingerprint
+from dstack.model.runner import Address
+
+_KEY_ALGORITHMS = (
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "rsa-sha2-512",
+    "rsa-sha2-256",
+)
+_CIPHERS = "aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,aes256-ctr,aes128-ctr"
+
+_SESSION: dict[str, Any] = {
+    "encoding": None,
+    "command": None,
+    "request_pty": False,
+    "send_env": None,
+    "agent_forwarding": False,
+    "x11_forwarding": False,
+    "x509_trusted_certs": None,
+    "x509_trusted_cert_paths": [],
+    "gss_host": None,
+    "preferred_auth": "publickey",
+    "encryption_algs": _CIPHERS,
+    "compression_algs": None,
+}
+"""What no configuration changes. GSS and X.509 would vouch for a host in place of its key."""
+
+_TRIES = 7
+_RESET = (asyncssh.ConnectionLost, ConnectionResetError, BrokenPipeError)
+"""What an sshd with too many handshakes under way looks like (MaxStartups in sshd_config(5))."""
+
+
+class Dialer:
+    """`keepalive` is the pause in seconds between questions to a silent peer; after `keepalives` unanswered ones the
+    connection is broken. `timeout` in seconds is for one try; `starts` is how many handshakes one sshd sees at once.
+    """
+
+    def __init__(self, *, keepalive: float = 10.0, keepalives: int = 3, timeout: float = 15.0, starts: int = 8) -> None:
+        self._alive: dict[str, Any] = {"keepalive_interval": keepalive, "keepalive_count_max": keepalives}
+        self._timeout = timeout
+        self._starts = starts
+        self._gates: dict[tuple[str, int], asyncio.Semaphore] = {}
+        self._bastions: dict[tuple[str, str | None], _Bastion] = {}
+
+    async def dial(self, address: Address, host_key: str, name: str = "NAME") -> asyncssh.SSHClientConnection:
+        """Connect to the machine that has this key. `name` is the runner's, for what to type when the key changed."""
+        visitor = _Visitor()
+        settings = await asyncio.to_thread(read_settings, address)
+        try:
+            pinned = asyncssh.import_public_key(host_key)
+            return await self._open(address, settings, visitor, _only([pinned], first=[pinned]))
+        except asyncssh.HostKeyNotVerifiable as error:
+            raise _changed(address, host_key, visitor.offered, name) from error
+        except TROUBLE as error:
+            raise host_error(error, address) from error
+
+    async def offered_key(self, address: Address) -> str:
+        """The public host key that the machine shows, of a type that known_hosts has for it if there is one. The
+        connection ends there: nobody logs in."""
+        visitor = _Visitor()
+        settings = await asyncio.to_thread(read_settings, address)
+        known = await asyncio.to_thread(known_keys, settings)
+        try:
+            connection = await self._open(address, settings, visitor, _only([], first=known))
+            connection.abort()
+        except asyncssh.HostKeyNotVerifiable as error:
+            if visitor.offered is not None:
+                return visitor.offered
+            raise host_error(error, address) from error
+        except TROUBLE as error:
+            raise host_error(error, address) from error
+        raise HostKeyError(f"{address} showed no host key")
+
+    async def close(self) -> None:
+        """Close the connections to bastions."""
+        bastions, self._bastions = tuple(self._bastions.values()), {}
+        for bastion in bastions:
+            await bastion.close()
+
+    async def _open(
+        self, address: Address, settings: Settings, visitor: _Visitor, trust: dict[str, Any]
+    ) -> asyncssh.SSHClientConnection:
+        gate = self._gates.setdefault((settings.host, settings.port), asyncio.Semaphore(self._starts))
+        for attempt in range(1, _TRIES + 1):
+            try:
+                tunnel = await self._way(address, settings)
+                async with gate:
+                    return await self._attempt(address, settings, visitor, trust, tunnel)
+            except _RESET as error:
+                if attempt == _TRIES:
+                    raise host_error(error, address) from error
+            await asyncio.sleep(min(1.0, 0.05 * 2**attempt) * random.uniform(0.5, 1.5))
+        raise AssertionError("the last try returns or raises")
+
+    async def _attempt(
+        self, address: Address, settings: Settings, visitor: _Visitor, trust: dict[str, Any], tunnel: Any
+    ) -> asyncssh.SSHClientConnection:
+        timeout = settings.timeout or self._timeout
+        async with agent_keys(settings.agent, settings.agent_keys) as held:
+            in_files = {pair.public_data for pair in settings.keys.pairs}
+            keys = [*settings.keys.pairs, *(key for key in held if key.public_data not in in_files)]
+            try:
+                return await asyncssh.connect(
+                    **named(address),
+                    **_SESSION,
+                    **self._alive,
+                    **trust,
+                    tunnel=tunnel,
+                    client_factory=lambda: visitor,
+                    client_keys=keys or None,
+                    agent_path=None,
+                    connect_timeout=timeout,
+                    login_timeout=timeout,
+                )
+            except asyncssh.PermissionDenied as error:
+                raise _refused(address, settings, keys) from error
+
+    async def _way(self, address: Address, settings: Settings) -> Any:
+        """What asyncssh calls a tunnel: the bastion's connection, or how to connect without one."""
+        hops = [hop.strip() for hop in (settings.jump or "").split(",") if hop.strip()]
+        if hops and _hop(hops[-1], None).host != address.host:
+            key = (",".join(hops), address.identity)
+            return await self._bastions.setdefault(key, _Bastion()).connection(self, key)
+        return () if settings.proxied else Direct()
+
+    async def bastion(self, hops: str, identity: str | None) -> asyncssh.SSHClientConnection:
+        """Connect to the last of these hosts through those before it. Its key must be among the user's known hosts;
+        `identity` is tried after its own keys."""
+        before, _, last = hops.rpartition(",")
+        address = _hop(last, before or None)
+        visitor = _Visitor(identity)
+        settings = await asyncio.to_thread(read_settings, address)
+        known = await asyncio.to_thread(read_known_hosts, settings)
+        try:
+            return await self._open(address, settings, visitor, {"known_hosts": known})
+        except asyncssh.HostKeyNotVerifiable as error:
+            raise _unknown(address, visitor.offered) from error
+        except TROUBLE as error:
+            raise host_error(error, address) from error
+
+
+class _Bastion:
+    """The one connection to a jump host."""
+
+    def __init__(self) -> None:
+        self._attempt: Shared[asyncssh.SSHClientConnection] = Shared()
+        self._connection: asyncssh.SSHClientConnection | None = None
+
+    async def connection(self, dialer: Dialer, key: tuple[str, str | None]) -> asyncssh.SSHClientConnection:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await self._attempt.result(lambda: dialer.bastion(*key))
+        return self._connection
+
+    async def close(self) -> None:
+        await self._attempt.cancel()
+        if self._connection is not None:
+            self._connection.abort()
+            await self._connection.wait_closed()
+
+
+class _Visitor(asyncssh.SSHClient):
+    """Remembers a host key that was not accepted; has one more key, for when all others were refused."""
+
+    def __init__(self, identity: str | None = None) -> None:
+        self.offered: str | None = None
+        self._identity = identity
+
+    def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
+        self.offered = public_text(key)
+        return False
+
+    def public_key_auth_requested(self) -> str | None:
+        identity, self._identity = self._identity, None
+        return identity
+
+
+def _only(keys: list[asyncssh.SSHKey], *, first: list[asyncssh.SSHKey]) -> dict[str, Any]:
+    """asyncssh's arguments to accept these host keys alone. Other types are asked for too, after those of `first`: a
+    host that has another key now can then be told so."""
+    preferred = [name.decode() for key in first for name in key.sig_algorithms]
+    algorithms = dict.fromkeys(name for name in (*preferred, *_KEY_ALGORITHMS) if name != "ssh-rsa")
+    return {"known_hosts": (keys, [], []), "server_host_key_algs": list(algorithms)}
+
+
+def _hop(text: str, before: str | None) -> Address:
+    try:
+        address = Address.parse(text.removeprefix("ssh://"))
+    except ValueError as error:
+        raise HostError(f"the jump host can't be used: {error}") from error
+    return Address(host=address.host, user=address.user, port=address.port, jump=before)
+
+
+def _changed(address: Address, pinned: str, offered: str | None, name: str) -> HostKeyError:
+    shown = fingerprint(offered) if offered else "a key that can't be read"
+    return HostKeyError(
+        f"{address}: the host key changed from {fingerprint(pinned)} to {shown}; nothing was sent to it",
+        hint=f"if the machine was set up anew: dstack runners remove {name}, then dstack runners add {address}",
+    )
+
+
+def _unknown(address: Address, offered: str | None) -> HostKeyError:
+    shown = f" {fingerprint(offered)}" if offered else ""
+    return HostKeyError(
+        f"the jump host {address} shows a host key{shown} that your known_hosts does not have; nothing was sent to it",
+        hint=ssh_command(address),
+    )
+
+
+def _refused(address: Address, settings: Settings, keys: list[asyncssh.SSHKeyPair]) -> HostAuthError:
+    tried = ", ".join(key_name(key) for key in keys) or "none was found"
+    locked = settings.keys.locked
+    also = "".join(f"; {path} has a passphrase and no agent holds it" for path in locked)
+    also += "".join(f"; {problem}" for problem in settings.keys.unusable)
+    unlock = f"ssh-add {locked[0]}, then " if locked else ""
+    return HostAuthError(
+        f"{address} refuses the user {settings.user}; keys tried: {tried}{also}",
+        hint=f"{unlock}{ssh_command(address)}",
+    )

@@ -1,0 +1,68 @@
+"""The hosts that are in use, one for a runner."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from dstack.hosts.host import Host
+from dstack.hosts.local import LocalHost
+from dstack.model.runner import Address, Runner
+
+if TYPE_CHECKING:
+    from dstack.hosts.dial import Dialer
+
+_Identity = tuple[Address, "str | None"]
+
+
+class Pool:
+    """Makes a runner's host on first use and keeps it. asyncssh is imported when the first runner needs SSH."""
+
+    def __init__(self) -> None:
+        self._hosts: dict[str, tuple[_Identity, Host]] = {}
+        self._dialer: Dialer | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def get(self, runner: Runner) -> Host:
+        """The runner's host; a new one when the runner's address or host key is another than before. To be called
+        where an event loop runs."""
+        identity = (runner.address, runner.host_key)
+        known = self._hosts.get(runner.name)
+        if known is not None and known[0] == identity:
+            return known[1]
+        if known is not None:
+            self._close_aside(known[1])
+        host = self._make(runner)
+        self._hosts[runner.name] = (identity, host)
+        return host
+
+    async def close(self, name: str) -> None:
+        """Give back the connections to the runner, if there are any."""
+        known = self._hosts.pop(name, None)
+        if known is not None:
+            await known[1].close()
+
+    async def close_all(self) -> None:
+        """Give back everything."""
+        for name in tuple(self._hosts):
+            await self.close(name)
+        if self._closing:
+            await asyncio.wait(tuple(self._closing))
+        if self._dialer is not None:
+            await self._dialer.close()
+            self._dialer = None
+
+    def _make(self, runner: Runner) -> Host:
+        if runner.address.local:
+            return LocalHost()
+        from dstack.hosts.dial import Dialer
+        from dstack.hosts.ssh import SshHost
+
+        if self._dialer is None:
+            self._dialer = Dialer()
+        return SshHost(runner.address, runner.host_key or "", name=runner.name, dialer=self._dialer)
+
+    def _close_aside(self, host: Host) -> None:
+        task = asyncio.ensure_future(host.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)

@@ -1,0 +1,56 @@
+"""The TCP connection under SSH, without the stall that two sides' economies add up to."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+_QUICKACK = getattr(socket, "TCP_QUICKACK", None)
+
+
+class Direct:
+    """Opens TCP connections for asyncssh (given to it as `tunnel`) whose packets are acknowledged at once.
+
+    sshd holds back its second small packet until the first is acknowledged, and this side's kernel delays that: the
+    first command after connecting took 55 ms, and takes 12 ms. Linux forgets TCP_QUICKACK, so it is set again after
+    every packet.
+    """
+
+    async def create_connection(
+        self, factory: Callable[[], asyncio.Protocol], host: str, port: int
+    ) -> tuple[asyncio.BaseTransport, asyncio.Protocol]:
+        """Connect to the host's port. OSError if that fails."""
+        loop = asyncio.get_running_loop()
+        transport, protocol = await loop.create_connection(lambda: _Prompt(factory()), host, port)
+        return transport, protocol.inner
+
+
+class _Prompt(asyncio.Protocol):
+    def __init__(self, inner: asyncio.Protocol) -> None:
+        self.inner = inner
+        self._socket: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._socket = transport.get_extra_info("socket")
+        self.inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.inner.data_received(data)
+        if _QUICKACK is not None:
+            with suppress(OSError):  # the connection may have ended with this packet
+                self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+
+    def eof_received(self) -> bool | None:
+        return self.inner.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.inner.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self.inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.inner.resume_writing()

@@ -1,0 +1,60 @@
+"""What asyncssh and the system raise, in the words of dstack's errors: the one place that knows both."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+
+import asyncssh
+
+from dstack.errors import HostAuthError, HostError, HostKeyError, HostUnreachableError
+from dstack.model.runner import Address
+
+TROUBLE = (asyncssh.Error, OSError, ValueError, RuntimeError, asyncio.TimeoutError)
+"""What opening or using a connection may raise. ValueError: a configuration, a key or a name that can't be used."""
+
+_TOO_MANY_KEYS = "Too many authentication failures"
+
+
+def ssh_command(address: Address) -> str:
+    """What a person types to try the same connection."""
+    options = [
+        (("-p", str(address.port)) if address.port else ()),
+        (("-i", address.identity) if address.identity else ()),
+        (("-J", address.jump) if address.jump else ()),
+    ]
+    target = f"{address.user}@{address.host}" if address.user else f"{address.host}"
+    return shlex.join(["ssh", *(word for option in options for word in option), target])
+
+
+def host_error(error: BaseException, address: Address) -> HostError:
+    """The error that says what happened between this machine and that address."""
+    if isinstance(error, HostError):
+        return error
+    hint = ssh_command(address)
+    if isinstance(error, asyncssh.DisconnectError) and _TOO_MANY_KEYS in error.reason:
+        return HostAuthError(
+            f"{address}: the server saw too many keys before the right one",
+            hint="name the right key with --identity",
+        )
+    if isinstance(error, asyncssh.ConfigParseError):
+        return HostError(f"~/.ssh/config can't be used: {error}", hint="correct that line")
+    if isinstance(error, asyncssh.HostKeyNotVerifiable):
+        return HostKeyError(f"{address}: the host key can't be verified: {error.reason}", hint=hint)
+    if isinstance(error, (ValueError, RuntimeError)):
+        return HostError(f"{address}: SSH can't be set up: {error}", hint=hint)
+    return HostUnreachableError(f"{address} can't be reached: {_said(error)}", hint=hint)
+
+
+def broken(address: Address, error: BaseException | None = None) -> HostUnreachableError:
+    """The error for a command whose connection broke while it ran."""
+    why = f": {_said(error)}" if error else ""
+    return HostUnreachableError(f"{address}: the connection broke{why}; whether the command ended is not known")
+
+
+def _said(error: BaseException) -> str:
+    if isinstance(error, (asyncssh.DisconnectError, asyncssh.ChannelOpenError)):
+        return error.reason or type(error).__name__
+    if isinstance(error, (asyncio.TimeoutError, TimeoutError)):
+        return "no answer in time"
+    return str(error) or type(error).__name__
