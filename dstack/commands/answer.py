@@ -1,0 +1,38 @@
+"""What host scripts answer: lines of `key=value`."""
+
+from __future__ import annotations
+
+from dstack.commands.command import Result
+from dstack.commands.place import OTHER_MACHINE
+from dstack.errors import CommandError, HostError
+
+
+def lines(name: str, result: Result) -> list[tuple[str, str]]:
+    """The pairs, in order. Raises CommandError for a failure, and HostError where another machine answered."""
+    if result.exit_status not in (0, OTHER_MACHINE):
+        raise CommandError(name, result.exit_status, result.stderr.decode(errors="replace"))
+    text = result.stdout.decode(errors="surrogateescape")
+    pairs = [_pair(name, line) for line in text.split("\n") if line]
+    if result.exit_status == OTHER_MACHINE:
+        found = dict(pairs).get("machine", "an unknown one")
+        raise HostError(
+            f"another machine answers at this address: its machine id is {found}. Nothing was done there",
+            hint="if the machine was replaced, run: dstack runners remove NAME, then dstack runners add HOST",
+        )
+    return pairs
+
+
+def values(name: str, result: Result, *wanted: str) -> dict[str, str]:
+    """The pairs by key. Raises CommandError unless all that is wanted was answered."""
+    answered = dict(lines(name, result))
+    missing = [key for key in wanted if key not in answered]
+    if missing:
+        raise CommandError(name, result.exit_status, f"the host's answer lacks {', '.join(missing)}")
+    return answered
+
+
+def _pair(name: str, line: str) -> tuple[str, str]:
+    key, equals, value = line.partition("=")
+    if not equals:
+        raise CommandError(name, 0, f"the host answered {line[:200]!r}, which is not understood")
+    return key, value

@@ -1,0 +1,54 @@
+"""How a job fares on its host."""
+
+from __future__ import annotations
+
+import json
+
+from dstack.commands import answer
+from dstack.commands.command import Command, Result
+from dstack.commands.place import Place, folder_name
+from dstack.decide import Claim, Container, Observed
+from dstack.errors import CommandError
+from dstack.model.job import Launch
+from dstack.model.paths import container
+from dstack.render import script
+
+NAME = "observing the job"
+
+
+def observe(place: Place, attempt: str) -> Command[Observed]:
+    """Look at the exit file, the claim, the container, boot and Docker daemon, and the exit file once more.
+
+    Takes at most 30 seconds: a Docker that does not answer is reported, not waited for.
+    """
+    folder = place.layout.job(folder_name(attempt))
+    return Command(NAME, script("observe", place, folder=folder, name=container(attempt)), _observed)
+
+
+def _observed(result: Result) -> Observed:
+    said = answer.values(NAME, result, "exit", "claim", "container", "boot", "docker", "log_size")
+    try:
+        return Observed(
+            exit_code=int(said["exit"]) if said["exit"] else None,
+            claim=Claim(said["claim"]),
+            container=_container(said["container"]),
+            silent=said["container"] == "silent",
+            silence=said.get("silence", ""),
+            origin=Launch(said["boot"], said["docker"]),
+            log_size=int(said["log_size"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+        raise CommandError(NAME, result.exit_status, f"the host's answer is not understood: {problem}") from problem
+
+
+def _container(text: str) -> Container | None:
+    """From the JSON of `docker inspect`'s State, which podman writes the same way."""
+    if text in ("none", "silent"):
+        return None
+    state = json.loads(text)
+    return Container(
+        state=state["Status"],
+        exit_code=state.get("ExitCode", 0),
+        out_of_memory=state.get("OOMKilled", False),
+        error=" ".join((state.get("Error") or "").split()),
+    )

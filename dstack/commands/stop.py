@@ -1,0 +1,40 @@
+"""Ending a job: before it began, or while it runs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct, ValidationError, convert
+
+from dstack.commands import answer
+from dstack.commands.command import Command, Result
+from dstack.commands.place import Place, folder_name
+from dstack.errors import CommandError
+from dstack.model.paths import container
+from dstack.render import script
+
+NAME = "stopping the job"
+
+
+class Stopped(Struct, frozen=True):
+    """`fenced`: its commands never began and never will. `stopping`: it was told to end. `ended`: nothing runs."""
+
+    outcome: Literal["fenced", "stopping", "ended"]
+
+
+def stop(place: Place, attempt: str, grace: int) -> Command[Stopped]:
+    """Keep the job from beginning, or tell its container to end and kill it after `grace` seconds (0: at once).
+
+    Does not wait for the end. While an earlier stop is under way, another one with a grace changes nothing.
+    """
+    if grace < 0:
+        raise ValueError(f"a grace of {grace} seconds")
+    folder = place.layout.job(folder_name(attempt))
+    return Command(NAME, script("stop", place, folder=folder, name=container(attempt), grace=grace), _stopped)
+
+
+def _stopped(result: Result) -> Stopped:
+    try:
+        return convert(answer.values(NAME, result, "outcome"), Stopped)
+    except ValidationError as problem:
+        raise CommandError(NAME, result.exit_status, f"the host's answer is not understood: {problem}") from problem

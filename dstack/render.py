@@ -1,0 +1,68 @@
+"""Templates to scripts. Every value is quoted for sh unless it is marked as `Safe`."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Undefined
+
+from dstack.commands.place import Place
+
+FOLDERS = (Path(__file__).parent / "templates", Path(__file__).parent.parent / "templates")
+"""Where the templates lie: in the wheel, and in a checkout."""
+
+
+class Safe(str):
+    """Text that is sh already. Each use is a reviewed exception."""
+
+    __slots__ = ()
+
+
+def quote(value: object) -> str:
+    """One word of POSIX sh that means the value, whatever it holds; for a tuple, a word for each of its items.
+
+    It is for sh alone: the quotes of tcsh and fish mean other things. Raises ValueError for a NUL, which no argument
+    can hold, and TypeError for what is neither text nor a whole number.
+    """
+    if isinstance(value, Safe):
+        return str(value)
+    if isinstance(value, tuple):
+        return " ".join(quote(item) for item in value)
+    if isinstance(value, Undefined):
+        return str(value)  # raises, and names what is missing
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise TypeError(f"a script can't hold {value!r}: pass text or a whole number")
+    text = str(value)
+    if "\0" in text:
+        raise ValueError("a value with a NUL byte can't be passed to a program")
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def script(template: str, place: Place | None, **values: object) -> str:
+    """`templates/<template>.sh.j2` behind the prelude, as one function that runs when all of it was read.
+
+    With a place, the script has what `templates/prelude.sh.j2` defines: `$base`, `$machine`, `dk`.
+    """
+    return _templates().get_template("prelude.sh.j2").render(body=f"{template}.sh.j2", place=place, **values)
+
+
+def text(template: str, **values: object) -> str:
+    """`templates/<template>.sh.j2` alone."""
+    return _templates().get_template(f"{template}.sh.j2").render(**values)
+
+
+@lru_cache(maxsize=1)
+def _templates() -> Environment:
+    """Comments are `<# #>`, because `{#` is in sh's `${#name}`."""
+    return Environment(
+        loader=FileSystemLoader(FOLDERS),
+        finalize=quote,
+        undefined=StrictUndefined,
+        comment_start_string="<#",
+        comment_end_string="#>",
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
