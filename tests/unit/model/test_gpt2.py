@@ -12,7 +12,6 @@ from dstack.model.project import Project
 from dstack.model.script import expanded, script
 from dstack.model.variables import apply, config_args
 from dstack.model.workflow import Artifact
-
 from tests.unit.model.projects import GPT2, read
 
 RUN = {"run_name": "brave-otter-7", "job_id": "0a1b2c3d4e5f"}

@@ -1,5 +1,7 @@
 """What is wrong in project files, in exactly these words. `w` stands for workflows.yaml, `c` for configs.yaml."""
 
+# ruff: noqa: E501 - a mistake and its message are one row
+
 from __future__ import annotations
 
 import pytest

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from dstack.errors import UsageError
+from dstack.model.environment import RESERVED, build, check_name, reserved_values
+from dstack.model.workflow import Values, Variables
+
+KNOWN = reserved_values(
+    run="brave-otter-7", job="0a1b", workflow="train", config_args="--x 1", runner="box", gpus=[0, 2], attempt=2
+)
+
+
+def environment(own: Values, env: dict[str, str] | None = None, extra: dict[str, str] | None = None) -> Values:
+    return build(Variables(own=own), env or {}, extra or {}, KNOWN).values
+
+
+def test_the_reserved_names_are_complete() -> None:
+    assert set(KNOWN) == RESERVED
+    assert KNOWN["DSTACK_GPUS"] == "0,2"
+    assert KNOWN["DSTACK_ATTEMPT"] == "2"
+
+
+def test_a_variable_has_its_name_and_its_upper_case_name() -> None:
+    values = environment({"model": "124M", "Batch_size": "2", "TAG": "x"})
+    assert [values[name] for name in ("model", "MODEL", "Batch_size", "BATCH_SIZE", "TAG")] == [
+        "124M", "124M", "2", "2", "x",
+    ]  # fmt: skip
+
+
+def test_null_is_unset_under_both_names() -> None:
+    values = environment({"model": None})
+    assert values["model"] is None
+    assert values["MODEL"] is None
+
+
+def test_an_own_variable_wins_over_a_global_one() -> None:
+    built = build(Variables(shared={"a": "1", "b": "1"}, own={"a": "2"}), {}, {}, {})
+    assert (built.values["a"], built.values["A"], built.values["b"]) == ("2", "2", "1")
+
+
+def test_the_order_of_strength() -> None:
+    assert environment({})["PYTHONUNBUFFERED"] == "1"
+    assert environment({}, {"PYTHONUNBUFFERED": "0"})["PYTHONUNBUFFERED"] == "0"
+    assert environment({"a": "1"}, {"A": "2"})["A"] == "2"
+    assert environment({"a": "1"}, {"A": "2"})["a"] == "1"
+    assert environment({"a": "1"}, {"a": "2"}, {"a": "3"})["a"] == "3"
+    assert environment({}, {"job_id": "2", "DSTACK_RUNNER": "2"}, {"DSTACK_JOB_ID": "3"}) == {
+        "PYTHONUNBUFFERED": "1",
+        **KNOWN,
+    }
+
+
+def test_env_has_its_variables_replaced_reserved_ones_first() -> None:
+    env = {"A": "$model/$job_id", "B": "$DSTACK_GPUS", "C": "$run_name", "D": "$$x"}
+    values = environment({"model": "124M", "run_name": "run1"}, env)
+    assert [values[name] for name in "ABCD"] == ["124M/0a1b", "0,2", "brave-otter-7", "$x"]
+    with pytest.raises(UsageError, match="undefined variable"):
+        environment({}, {"A": "$zzz"})
+
+
+def test_what_e_gives_is_taken_as_it_is() -> None:
+    assert environment({}, {}, {"A": "$zzz"})["A"] == "$zzz"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "path",
+        "home",
+        "user",
+        "shell",
+        "pwd",
+        "ifs",
+        "ld_preload",
+        "pythonpath",
+        "python_x",
+        "bash_env",
+        "Path",
+        "uid",
+        "ppid",
+    ],
+)
+def test_protected_names_are_left_alone_and_a_warning_says_so(name: str) -> None:
+    built = build(Variables(own={name: "x"}), {}, {}, {})
+    assert built.values == {"PYTHONUNBUFFERED": "1", name: "x"}
+    assert len(built.warnings) == 1
+    assert built.warnings[0].startswith(f"variable '{name}' does not set {name.upper()} in the environment")
+
+
+@pytest.mark.parametrize("name", ["PATH", "LD_LIBRARY_PATH", "UID", "EUID", "SHELLOPTS"])
+def test_a_variable_that_is_called_like_a_protected_name_stays_out(name: str) -> None:
+    built = build(Variables(own={name: "x"}), {}, {}, {})
+    assert built.values == {"PYTHONUNBUFFERED": "1"}
+    assert len(built.warnings) == 1
+
+
+def test_env_may_set_protected_names_but_not_those_that_shells_forbid() -> None:
+    built = build(Variables(), {"PATH": "/bin"}, {"HOME": "/h", "UID": "1"}, {})
+    assert built.values == {"PYTHONUNBUFFERED": "1", "PATH": "/bin", "HOME": "/h"}
+    assert built.warnings == ("'UID' can't be set in the environment: shells forbid it",)
+
+
+@pytest.mark.parametrize("name", ["run_name", "job_id", "config_args", "DSTACK_GPUS"])
+def test_a_variable_that_shadows_a_reserved_name_is_left_out_wholly(name: str) -> None:
+    built = build(Variables(own={name: "mine"}), {}, {}, KNOWN)
+    assert built.values == {"PYTHONUNBUFFERED": "1", **KNOWN}
+    assert len(built.warnings) == 1
+
+
+def test_a_variable_whose_upper_case_name_is_reserved() -> None:
+    built = build(Variables(own={"dstack_gpus": "9"}), {}, {}, KNOWN)
+    assert built.values["dstack_gpus"] == "9"
+    assert built.values["DSTACK_GPUS"] == "0,2"
+    assert len(built.warnings) == 1
+
+
+def test_names_that_e_may_set() -> None:
+    check_name("A_1")
+    for name in ("", "1A", "A-B", "A B", "A\n", "UID", "é"):
+        with pytest.raises(UsageError):
+            check_name(name)
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash", "bash --posix"])
+def test_a_shell_can_export_every_name_that_comes_out(shell: str) -> None:
+    risky = ["UID", "EUID", "PPID", "SHELLOPTS", "BASHOPTS", "BASH_VERSINFO", "OPTIND", "LINENO", "GROUPS", "RANDOM"]
+    values = build(Variables(own={name.lower(): "x" for name in risky}), {}, {}, {}).values
+    script = "".join(f"export {name}='{value}'\n" for name, value in values.items()) + "echo done"
+    said = subprocess.run([*shell.split(), "-e"], input=script, capture_output=True, text=True, check=False)
+    assert (said.stdout, said.stderr) == ("done\n", "")

@@ -1,0 +1,104 @@
+# ruff: noqa: E501 - values and the message that they cause are one row
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from dstack.errors import UsageError
+from dstack.model.environment import build
+from dstack.model.script import expanded, script
+from dstack.model.variables import apply
+from dstack.model.workflow import Artifact, DependsOn, RepoDependency, Values, Variables, Workflow
+from tests.unit.model.projects import STARTER, read
+
+RESERVED = {"run_name": "brave-otter-7", "job_id": "0a1b"}
+
+
+def workflow(**fields: object) -> Workflow:
+    return Workflow(**{"name": "train", "image": "i", "commands": ("c",), **fields})  # type: ignore[arg-type]
+
+
+def ready(own: Values, **fields: object) -> Workflow:
+    return expanded(workflow(**fields), Variables(own=own), RESERVED)
+
+
+def include(*entries: str) -> DependsOn:
+    return DependsOn(repo=RepoDependency(include=entries))
+
+
+def test_the_commands_in_their_order() -> None:
+    text = script(
+        workflow(commands=("cd src", "python train.py $config_args --model $model\n", "echo ${config_args}")),
+        Variables(shared={"model": "m"}, own={"x": "1", "note": "a b"}),
+        "0a1b",
+        "brave-otter-7",
+    )
+    assert text == (
+        "# workflow train, job 0a1b of run brave-otter-7\n"
+        "cd src\n"
+        "python train.py --x 1 --note 'a b' --model $model\n\n"
+        "echo --x 1 --note 'a b'\n"
+    )
+
+
+def test_what_is_replaced() -> None:
+    found = ready(
+        {"tag": "1.15", "x": "a b"},
+        image="repo/i:$tag",
+        artifacts=("./out/$job_id/", Artifact(path="$x/$run_name", optional=True), "$DSTACK_JOB_ID$DSTACK_WORKFLOW"),
+        env={"A": "$DSTACK_GPUS $x"},
+        depends_on=include("conf/$x/*.yaml", "src/"),
+    )
+    assert found.image == "repo/i:1.15"
+    assert found.artifacts == ("out/0a1b", Artifact(path="a b/brave-otter-7", optional=True), "0a1btrain")
+    assert found.depends_on == include("conf/a b/*.yaml", "src/")
+    assert found.env == {"A": "$DSTACK_GPUS $x"}, "it waits for the machine"
+    assert found.commands == ("c",)
+
+
+def test_a_variable_never_hides_a_reserved_name() -> None:
+    found = ready({"run_name": "run1", "config_args": "x"}, artifacts=("$run_name", "a$config_args"))
+    assert found.artifacts == ("brave-otter-7", "a")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"image": "i:$zzz"}, "'image' of workflow 'train': undefined variable '$zzz'"),
+        ({"image": "i:$none"}, "'image' of workflow 'train': variable '$none' is null, so it can't be part of a text; give it a value with --none VALUE"),
+        ({"image": "$empty"}, "'image' of workflow 'train' is empty"),
+        ({"image": "$dash"}, "'image' of workflow 'train' begins with '-': '--privileged'"),
+        ({"artifacts": ("$up",)}, "'artifacts' of workflow 'train' holds '..' in '../x': name a path inside the project's folder"),
+        ({"artifacts": ("$root/x",)}, "'artifacts' of workflow 'train' is the absolute path '/x': name one inside the project's folder"),
+        ({"artifacts": ("$root",)}, "'artifacts' of workflow 'train' is empty"),
+        ({"artifacts": ("a", "a/$dash")}, "'artifacts' of workflow 'train' overlap: 'a' and 'a/--privileged'"),
+        ({"depends_on": include("$up")}, "'depends-on.repo.include' of workflow 'train' holds '..' in '../x': name a path inside the project's folder"),
+        ({"env": {"A": "$none"}}, "'env.A' of workflow 'train': variable '$none' is null, so it can't be part of a text; give it a value with --none VALUE"),
+    ],
+)  # fmt: skip
+def test_values_that_spoil_a_path_or_image(fields: dict[str, object], message: str) -> None:
+    own: Values = {"none": None, "empty": "", "dash": "--privileged", "up": "../x", "root": ""}
+    with pytest.raises(UsageError) as caught:
+        ready(own, **fields)
+    assert caught.value.message == message
+
+
+def test_the_starter_project_needs_nothing_but_sh(tmp_path: object) -> None:
+    project = read(STARTER)
+    variables = apply(project, "report", [("words", "500")])
+    for name, values in variables.items():
+        environment = build(values, project.workflows[name].env, {}, RESERVED).values
+        said = subprocess.run(
+            ["sh", "-e"],
+            input=script(project.workflows[name], values, "0a1b", "brave-otter-7"),
+            env={"PATH": "/usr/bin:/bin", **{key: text for key, text in environment.items() if text is not None}},
+            cwd=str(tmp_path),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (said.returncode, said.stderr) == (0, "")
+    assert said.stdout.startswith("500 words")
+    assert len(said.stdout.splitlines()) == 6
