@@ -14,7 +14,7 @@ from dstack.server.client import Client
 @click.command("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> None:
-    """Print the script that completes dstack's commands.
+    """Print the script for shell completion.
 
     \b
     bash: dstack completion bash > ~/.local/share/bash-completion/completions/dstack
@@ -43,8 +43,7 @@ def complete_run(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         found = project.load()
     except DstackError:
         return []
-    words = ctx.args if ctx.args else ctx._protected_args
-    named = next((word for word in words if word in found.workflows), None)
+    named = next((word for word in ctx.args if word in found.workflows), None)
     if named is None:
         fitting = [each for each in found.workflows.values() if each.name.startswith(incomplete)]
         return [CompletionItem(each.name, help=each.help) for each in fitting]

@@ -17,7 +17,7 @@ FOLDER = "init"
 @click.command("init")
 @click.option("--force", is_flag=True, help="Replace the files of the starter that are there.")
 def command(force: bool) -> None:
-    """Make a starter .dstack/ in this folder: three small workflows, each explained."""
+    """Make a starter .dstack/ in this folder. It holds three small workflows, each explained."""
     files = starter()
     there = [name for name in files if Path(name).exists()]
     if not there:

@@ -14,7 +14,7 @@ from dstack.model.api import JobView
 @click.option("-n", "limit", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="How many.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(run: str | None, limit: int, as_json: bool) -> None:
-    """Show recent jobs, newest first; with RUN, those of that run."""
+    """Show recent jobs, newest first, or those of a run."""
     jobs = settings.connect().jobs(run=run, limit=limit)
     if as_json:
         show.document(jobs)

@@ -91,9 +91,9 @@ class JsonArray:
 def command(
     ref: str, follow: bool, tail: int | None, since: str | None, timestamps: bool, grep: str | None, as_json: bool
 ) -> int:
-    """Print the log of a job byte for byte, or those of a run's jobs line by line.
+    """Print what a job or the jobs of a run printed.
 
-    Ctrl-C ends only the printing.
+    One job's log comes byte for byte; of several, each line is prefixed by its workflow. Ctrl-C ends only the printing.
     """
     if as_json and (tail is not None or timestamps or grep):
         raise UsageError("--json gives all there is: leave out --tail, --timestamps and --grep")

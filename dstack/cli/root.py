@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -69,7 +70,10 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; nothing but SystemExit of --help comes out as an exception."""
     show.prepare()
     try:
-        result = dstack.main(args=list(arguments), prog_name="dstack", standalone_mode=False)
+        if "_DSTACK_COMPLETE" in os.environ:
+            dstack.main(list(arguments), "dstack", "_DSTACK_COMPLETE")
+        with dstack.make_context("dstack", list(arguments)) as ctx:
+            result = dstack.invoke(ctx)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except BaseException as error:

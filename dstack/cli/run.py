@@ -39,6 +39,9 @@ class RunCommand(click.Command):
     """`run [OPTIONS] WORKFLOW [--VARIABLE VALUE]...`, with a help that knows the project."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing:
+            ctx.args = args
+            return args
         lookup = Lookup()
         words = walk(args, self.params, lookup.variables)
         if words.help:

@@ -23,7 +23,10 @@ NOT_READY = 125
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
-    """Show the machines: state, processors, memory, GPUs, disk, jobs, latency, and what is wrong with them."""
+    """Show, add, check and remove machines.
+
+    Without a command, all of them: state, processors, memory, GPUs, disk, jobs, latency, and what is wrong.
+    """
     if ctx.invoked_subcommand is not None:
         return
     runners = settings.connect().runners()

@@ -21,7 +21,7 @@ from dstack.model.status import Status
 @click.option("-n", "limit", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="How many.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(run: str | None, workflow: str | None, status: str | None, mine: bool, limit: int, as_json: bool) -> None:
-    """Show recent runs, newest first; with RUN, that one in full."""
+    """Show recent runs, newest first, or one in full."""
     client = settings.connect()
     if run is not None:
         if workflow or status or mine:

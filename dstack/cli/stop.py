@@ -17,9 +17,9 @@ from dstack.model.api import StopRequest
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print the runs as JSON.")
 def command(refs: tuple[str, ...], everything: bool, abort: bool, yes: bool, as_json: bool) -> int:
-    """Ask jobs to end: they get SIGTERM, time to save, and what they made so far is stored.
+    """End runs and jobs.
 
-    It returns at once; `dstack wait RUN` waits for the end. On a terminal, --all and --abort ask first.
+    They get SIGTERM and time to save, and what they made so far is stored. The command returns at once; `dstack wait RUN` waits for the end. On a terminal, --all and --abort ask first.
     """
     if bool(refs) == everything:
         raise UsageError("name the runs or jobs to stop, or give --all", hint="`dstack runs` lists them")

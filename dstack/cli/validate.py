@@ -9,7 +9,7 @@ from dstack.cli import project, show
 
 @click.command("validate")
 def command() -> None:
-    """Check .dstack/workflows.yaml and .dstack/configs.yaml, and submit nothing."""
+    """Check the project's files, and submit nothing."""
     found = project.load()
     names = ", ".join(found.workflows)
     count = len(found.workflows)

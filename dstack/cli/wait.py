@@ -16,7 +16,7 @@ from dstack.cli.narrate import Narrator, exit_code
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line; the last is the run.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing unless it fails.")
 def command(run: str, as_json: bool, quiet: bool) -> int:
-    """Wait until RUN ends, and exit as `dstack run` would have."""
+    """Wait for a run, and exit as `dstack run` would have."""
     client = settings.connect()
     found = client.run(run)
     narrator = Narrator(found, None, quiet=quiet)

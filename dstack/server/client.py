@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -227,15 +228,17 @@ class Client:
         if self.endpoint.token:
             headers["Authorization"] = f"Bearer {self.endpoint.token}"
         try:
-            try:
+            # A server may refuse without reading everything: then its answer is there to be read.
+            with suppress(BrokenPipeError, ConnectionResetError):
                 connection.request(method, f"{self.endpoint.prefix}/v1{path}", body() if size else None, headers)
-            except (BrokenPipeError, ConnectionResetError):
-                # The server may have refused without reading everything: then its answer is there to be read.
-                return connection.getresponse()
-            return connection.getresponse()
+            response = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise self._broken(error) from error
+        if connection.sock is not None:
+            # The response reads on; the socket goes with it.
+            connection.sock.close()
+        return response
 
     def _open(self, seconds: float) -> http.client.HTTPConnection:
         try:

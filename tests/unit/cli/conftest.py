@@ -1,0 +1,106 @@
+"""The command against a fake server, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli.fake_server import State, job_view, run_view, serving
+
+ROOT = Path(__file__).parents[3]
+Cli = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+WORKFLOWS = """\
+workflows:
+  - name: prepare
+    image: busybox
+    help: Make the data
+    commands: [echo data]
+  - name: train
+    image: busybox
+    help: Fine-tune the model
+    commands: [echo $config_args]
+    depends-on:
+      workflows: [prepare]
+"""
+CONFIGS = """\
+configs:
+  global: {model: 124M, runner: none}
+  train: {batch_size: 1, learning_rate: 0.00002, amp: False, name: run1, seed: null}
+"""
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a path that is short enough for a socket."""
+    with tempfile.TemporaryDirectory(prefix="ds-", dir="/tmp") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def state() -> State:
+    """What the fake server holds: one run of one job."""
+    state = State()
+    state.hold(run_view("brave-otter-7", [job_view("0123456789ab", "train")]), {"0123456789ab": b"one\ntwo\r\nthree"})
+    return state
+
+
+@pytest.fixture
+def server(state: State, folder: Path) -> Iterator[str]:
+    """The fake server's address, a unix socket."""
+    with serving(state, folder / "s") as address:
+        yield address
+
+
+@pytest.fixture
+def project(folder: Path) -> Path:
+    """A project of two workflows, in no repository."""
+    root = folder / "project"
+    (root / ".dstack").mkdir(parents=True)
+    (root / ".dstack" / "workflows.yaml").write_text(WORKFLOWS)
+    (root / ".dstack" / "configs.yaml").write_text(CONFIGS)
+    (root / "train.py").write_text("print('hello')\n")
+    return root
+
+
+@pytest.fixture
+def environment(folder: Path) -> dict[str, str]:
+    """What a cron job has, and where dstack is."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "DSTACK_HOME": str(folder / "home"),
+        "PYTHONPATH": str(ROOT),
+        "PYTHONWARNINGS": "error",
+    }
+
+
+@pytest.fixture
+def cli(environment: dict[str, str], server: str, project: Path) -> Cli:
+    """Runs `dstack ARGUMENTS` in the project against the fake server; no terminal."""
+
+    def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[bytes]:
+        extra = options.pop("environment", {})
+        assert isinstance(extra, dict)
+        return subprocess.run(  # type: ignore[call-overload,no-any-return]
+            command(*arguments),
+            cwd=options.pop("cwd", project),
+            env={**environment, "DSTACK_SERVER_URL": server, **extra},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+            **options,
+        )
+
+    return run
+
+
+def command(*arguments: str) -> list[str]:
+    """The words that start dstack from this checkout."""
+    return [sys.executable, "-m", "dstack.cli", *arguments]

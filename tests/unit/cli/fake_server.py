@@ -1,0 +1,381 @@
+"""A server of the API in one process: what it is told to hold is what it answers. `follow` can be cut and held."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from socketserver import ThreadingMixIn, UnixStreamServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import msgspec
+
+from dstack import __version__
+from dstack.model.api import (
+    API,
+    AddRunner,
+    ArtifactsView,
+    ArtifactView,
+    CacheView,
+    Change,
+    Event,
+    JobView,
+    Plan,
+    PlannedJob,
+    Problem,
+    RepoView,
+    RunnerView,
+    RunView,
+    ServerConfig,
+    ServerStatus,
+    StopRequest,
+    Submission,
+)
+from dstack.model.runner import Gpu
+from dstack.model.status import Status
+from dstack.server.embedded import socket_path
+
+BEGAN = "2026-01-31T12:00:00.000Z"
+ENDED = "2026-01-31T12:01:12.000Z"
+
+
+def job_view(job: str, workflow: str, run: str = "brave-otter-7", **changes: Any) -> JobView:
+    """A job that is done, unless `changes` say otherwise."""
+    values: dict[str, Any] = {
+        "id": job,
+        "run": run,
+        "workflow": workflow,
+        "status": Status.DONE,
+        "exit_code": 0,
+        "reason": None,
+        "cached": False,
+        "cached_from": None,
+        "cache": CacheView(False, "no earlier run of it"),
+        "runner": "lab1",
+        "gpus": [],
+        "image": "busybox",
+        "image_digest": None,
+        "attempt": 1,
+        "submitted_at": BEGAN,
+        "started_at": BEGAN,
+        "finished_at": ENDED,
+        "artifacts": ArtifactsView(0, 0),
+    }
+    return JobView(**{**values, **changes})
+
+
+def run_view(name: str, jobs: list[JobView], **changes: Any) -> RunView:
+    """A run that is done, unless `changes` say otherwise."""
+    values: dict[str, Any] = {
+        "name": name,
+        "workflow": jobs[-1].workflow,
+        "user": "ada",
+        "status": Status.DONE,
+        "exit_code": 0,
+        "reason": None,
+        "submitted_at": BEGAN,
+        "finished_at": ENDED,
+        "repo": RepoView(url="https://example.org/r", branch="main", commit="c0ffee" * 6 + "c0ff", dirty=True),
+        "variables": {"model": "124M", "seed": None},
+        "jobs": jobs,
+    }
+    return RunView(**{**values, **changes})
+
+
+def runner_view(name: str, **changes: Any) -> RunnerView:
+    """A machine that is ready, unless `changes` say otherwise."""
+    values: dict[str, Any] = {
+        "name": name,
+        "address": f"ada@{name}",
+        "state": "ready",
+        "reason": None,
+        "fix": None,
+        "labels": ["a100"],
+        "cpus": 16,
+        "memory": 64 * 1024**3,
+        "gpus": [Gpu(index=0, name="A100"), Gpu(index=1, name="A100")],
+        "disk_free": 10**12,
+        "jobs": [],
+        "latency_ms": 3.4,
+    }
+    return RunnerView(**{**values, **changes})
+
+
+class State:
+    """What the fake holds, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, RunView] = {}
+        self.logs: dict[str, bytes] = {}
+        self.artifacts: list[ArtifactView] = []
+        self.files: dict[tuple[str, str], bytes] = {}
+        self.runners: dict[str, RunnerView] = {}
+        self.storage = "/srv/artifacts"
+        self.version, self.api = __version__, API
+        self.token: str | None = None
+        self.problems: dict[str, list[Problem]] = {}
+        """By `METHOD /path`: what is answered first instead."""
+        self.cuts: list[int] = []
+        """After how many bytes each follow stream (then each file) breaks."""
+        self.held = threading.Event()
+        """Set: follow streams may end."""
+        self.held.set()
+        self.following = threading.Event()
+        self.requests: list[str] = []
+        self.submissions: list[tuple[Submission, bytes]] = []
+        self.stops: list[StopRequest] = []
+        self.added: list[AddRunner] = []
+        self.chunk = 5
+
+    def hold(self, run: RunView, logs: dict[str, bytes] | None = None) -> RunView:
+        """Know a run and its logs."""
+        self.runs[run.name] = run
+        self.logs.update(logs or {})
+        return run
+
+    def jobs(self) -> list[JobView]:
+        return [job for run in self.runs.values() for job in run.jobs]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request."""
+
+    protocol_version = "HTTP/1.1"
+    state: State
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Nothing to tell."""
+
+    def address_string(self) -> str:
+        return "client"
+
+    def do_GET(self) -> None:
+        self._serve()
+
+    def do_POST(self) -> None:
+        self._serve()
+
+    def do_DELETE(self) -> None:
+        self._serve()
+
+    def _serve(self) -> None:
+        self.parts = urlsplit(self.path)
+        self.asked = {name: values[0] for name, values in parse_qs(self.parts.query).items()}
+        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        route = f"{self.command} {self.parts.path.removeprefix('/v1')}"
+        self.state.requests.append(route)
+        assert self.headers["X-Dstack-Version"] or route == "GET /status"
+        if self.state.token and self.headers["Authorization"] != f"Bearer {self.state.token}":
+            self._problem(401, Problem(kind="UnauthorizedError", message="the server wants a token", exit_code=2))
+        elif self.state.problems.get(route):
+            self._problem(409, self.state.problems[route].pop(0))
+        else:
+            self._route(route.split("/")[0].strip(), [unquote(part) for part in route.split("/")[1:]])
+
+    def _route(self, method: str, path: list[str]) -> None:
+        state = self.state
+        if path == ["status"]:
+            status = ServerStatus(
+                pid=os.getpid(),
+                url="here",
+                version=state.version,
+                api=state.api,
+                started_at=BEGAN,
+                runs=2,
+                home="/h",
+            )
+            self._json(status)
+        elif path == ["runs"] and method == "POST":
+            self._submit()
+        elif path == ["runs"]:
+            self._json(list(state.runs.values()))
+        elif path[0] in ("runs", "jobs") and len(path) == 2:
+            self._one({**state.runs} if path[0] == "runs" else {job.id: job for job in state.jobs()}, path[1])
+        elif path == ["jobs"]:
+            self._json(state.jobs())
+        elif path[0] == "follow":
+            self._follow(path[1])
+        elif path == ["stop"]:
+            state.stops.append(msgspec.json.decode(self.body, type=StopRequest))
+            state.held.set()
+            self._json(list(state.runs.values()))
+        elif path[0] == "artifacts" and len(path) == 2:
+            self._json([view for view in state.artifacts if path[1] in (view.job, *state.runs)])
+        elif path[0] == "artifacts":
+            self._bytes(state.files[path[1], self.asked["path"]][int(self.asked["offset"]) :])
+        elif path == ["runners"] and method == "POST":
+            state.added.append(msgspec.json.decode(self.body, type=AddRunner))
+            self._json(runner_view(state.added[-1].name or str(state.added[-1].address.host)))
+        elif path == ["runners"]:
+            self._json(list(state.runners.values()))
+        elif method == "DELETE":
+            self._one({name: {} for name in state.runners}, path[1])
+        elif path[-1] == "check":
+            self._one(state.runners, path[1])
+        elif path == ["config"]:
+            if method == "POST":
+                state.storage = msgspec.json.decode(self.body, type=ServerConfig).storage
+            self._json(ServerConfig(storage=state.storage))
+        else:
+            self._json({})
+            threading.Thread(target=self.server.shutdown).start()
+
+    def _submit(self) -> None:
+        line, pack = self.body.split(b"\n", 1)
+        submission = msgspec.json.decode(line, type=Submission)
+        self.state.submissions.append((submission, pack))
+        if submission.dry_run:
+            run = next(iter(self.state.runs.values()))
+            planned = PlannedJob(
+                workflow="train",
+                image="busybox",
+                cached_from=None,
+                cache=CacheView(False, "it is the one you named"),
+                runner="lab1",
+                reason=None,
+            )
+            changes = [Change("train.py", "modified", 1200)]
+            self._json(Plan(workflow="train", repo=run.repo, jobs=[planned], changes=changes, files=3, bytes=4096))
+            return
+        run = next(iter(self.state.runs.values()))
+        queued = [
+            msgspec.structs.replace(job, status=Status.QUEUED, exit_code=None, finished_at=None)
+            if not job.cached
+            else job
+            for job in run.jobs
+        ]
+        self._json(msgspec.structs.replace(run, status=Status.QUEUED, jobs=queued, finished_at=None), 201)
+
+    def _one(self, known: dict[str, Any], ref: str) -> None:
+        found = [value for name, value in known.items() if name.startswith(ref)]
+        if len(found) == 1:
+            self._json(found[0])
+        else:
+            text = f"'{ref}' is the beginning of several" if found else f"nothing is called '{ref}'"
+            self._problem(404, Problem(kind="NotFoundError", message=text, exit_code=2))
+
+    def _follow(self, ref: str) -> None:
+        run = self.state.runs.get(ref)
+        jobs = run.jobs if run else [job for job in self.state.jobs() if job.id == ref]
+        offsets = {
+            part.split(":")[0]: int(part.split(":")[1]) for part in self.asked.get("from", "").split(",") if part
+        }
+        self._bytes_of(self._frames(run, jobs, offsets))
+
+    def _frames(self, run: RunView | None, jobs: list[JobView], offsets: dict[str, int]) -> Iterator[bytes]:
+        state = self.state
+        for job in jobs:
+            running = msgspec.structs.replace(job, status=Status.RUNNING, exit_code=None, finished_at=None)
+            if not job.cached:
+                yield _line(Event(event="job", job=running))
+            log = state.logs.get(job.id, b"") if self.asked["logs"] == "1" else b""
+            for start in range(offsets.get(job.id, 0), len(log), state.chunk):
+                data = log[start : start + state.chunk]
+                event = Event(event="log", id=job.id, workflow=job.workflow, offset=start, bytes=len(data), time=BEGAN)
+                yield _line(event) + data
+            yield _line(Event(event="ping"))
+            state.following.set()
+            while self.asked["follow"] == "1" and not state.held.wait(0.2):
+                yield _line(Event(event="ping"))
+            yield _line(Event(event="job", job=job))
+        if run:
+            yield _line(Event(event="run", run=run))
+
+    def _bytes(self, data: bytes) -> None:
+        self._bytes_of(data[start : start + 4096] for start in range(0, len(data), 4096))
+
+    def _bytes_of(self, blocks: Iterator[bytes]) -> None:
+        """Chunked, and cut without a goodbye where the test wants it."""
+        self._head(200, ("Transfer-Encoding", "chunked"))
+        left = self.state.cuts.pop(0) if self.state.cuts else None
+        for block in blocks:
+            if left is not None and len(block) >= left:
+                self.wfile.write(b"%x\r\n" % len(block) + block[:left])
+                self.close_connection = True
+                return
+            left = None if left is None else left - len(block)
+            self.wfile.write(b"%x\r\n" % len(block) + block + b"\r\n")
+        self.wfile.write(b"0\r\n\r\n")
+
+    def _json(self, value: Any, status: int = 200) -> None:
+        body = msgspec.json.encode(value)
+        self._head(status, ("Content-Length", str(len(body))))
+        self.wfile.write(body)
+
+    def _problem(self, status: int, problem: Problem) -> None:
+        self._json(problem, status)
+
+    def _head(self, status: int, *headers: tuple[str, str]) -> None:
+        self.send_response(status)
+        for name, value in (("X-Dstack-Version", self.state.version), ("X-Dstack-Api", str(self.state.api)), *headers):
+            self.send_header(name, value)
+        self.end_headers()
+
+
+def _line(event: Event) -> bytes:
+    return msgspec.json.encode(event) + b"\n"
+
+
+class UnixServer(ThreadingMixIn, UnixStreamServer):
+    """The fake on a unix socket."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away is part of the tests."""
+
+
+class TcpServer(ThreadingHTTPServer):
+    """The fake on TCP."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away is part of the tests."""
+
+
+@contextmanager
+def serving(state: State, path: Path | None = None) -> Iterator[str]:
+    """The fake's address while it serves: the unix socket `path`, or a port of the loopback."""
+    handler = type("StateHandler", (Handler,), {"state": state})
+    server = UnixServer(str(path), handler) if path else TcpServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield str(path) if path else f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        state.held.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def main() -> None:
+    """The fake as a process of its own, started as the embedded server is. FAKE_SERVER says what goes wrong."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--home", type=Path, required=True)
+    home = parser.parse_args().home
+    wish = json.loads(os.environ.get("FAKE_SERVER", "{}"))
+    with (home / "starts").open("a") as starts:
+        starts.write(f"{os.getpid()}\n")
+    if wish.get("dies"):
+        raise SystemExit("the disk is full")
+    path = socket_path(home)
+    path.unlink(missing_ok=True)
+    state = State()
+    handler = type("StateHandler", (Handler,), {"state": state})
+    state.hold(run_view("brave-otter-7", [job_view("0123456789ab", "train")]), {"0123456789ab": b"hello\n"})
+    with UnixServer(str(path), handler) as server:
+        server.serve_forever(poll_interval=0.01)
+    path.unlink()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,273 @@
+"""Commands that ask and show."""
+
+from __future__ import annotations
+
+import json
+import signal
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from dstack.model.api import Problem, StopRequest
+from dstack.model.runner import Address
+from dstack.model.status import Status
+from tests.unit.cli.conftest import Cli, command
+from tests.unit.cli.fake_server import State, job_view, run_view, runner_view
+
+
+def test_lists_are_bare_arrays_and_single_things_objects(cli: Cli, state: State) -> None:
+    state.runners["lab1"] = runner_view("lab1")
+
+    assert json.loads(cli("runs", "--json").stdout)[0]["name"] == "brave-otter-7"
+    assert json.loads(cli("runs", "brave", "--json").stdout)["jobs"][0]["id"] == "0123456789ab"
+    assert json.loads(cli("jobs", "--json").stdout)[0]["cache"] == {"hit": False, "why": "no earlier run of it"}
+    assert json.loads(cli("runners", "--json").stdout)[0]["gpus"][1]["name"] == "A100"
+    assert json.loads(cli("artifacts", "list", "brave", "--json").stdout) == []
+    status = json.loads(cli("server", "status", "--json").stdout)
+    assert {"pid", "url", "version", "started_at", "runs"} <= status.keys()
+
+
+def test_tables_are_aligned_and_fit_a_terminal(cli: Cli, state: State) -> None:
+    state.hold(run_view("a-b-1", [job_view("ffffffffffff", "x", run="a-b-1")], status=Status.RUNNING, finished_at=None))
+    state.runners.update(lab1=runner_view("lab1"), lab2=runner_view("lab2", state="unusable", reason="no Docker"))
+
+    runs = cli("runs").stdout.decode().splitlines()
+    runners = cli("runners")
+
+    assert runs[0].split() == ["NAME", "WORKFLOW", "STATUS", "USER", "SUBMITTED", "TOOK"]
+    assert runs[1].index("train") == runs[0].index("WORKFLOW") == runs[2].index("x ")
+    assert max(map(len, [*runs, *runners.stdout.decode().splitlines()])) <= 80
+    assert b"lab2: unusable: no Docker" in runners.stderr
+
+
+def test_a_run_in_full(cli: Cli, state: State) -> None:
+    shown = cli("runs", "brave-otter-7").stdout.decode()
+
+    assert "variables  model=124M\n           seed=null" in shown
+    assert "c0ffeec0ffee of main with changes, https://example.org/r" in shown
+    assert "cache: no earlier run of it" in shown
+
+
+def test_unknown_names(cli: Cli) -> None:
+    for words in (
+        ("runs", "x"),
+        ("logs", "x"),
+        ("wait", "x"),
+        ("artifacts", "download", "x"),
+        ("runners", "check", "x"),
+    ):
+        done = cli(*words)
+
+        assert (done.returncode, done.stdout) == (2, b""), words
+        assert done.stderr.startswith(b"dstack: error: ")
+
+
+def test_logs_of_a_job_byte_for_byte(cli: Cli, state: State) -> None:
+    state.logs["0123456789ab"] = bytes(range(256)) * 3
+
+    assert cli("logs", "0123").stdout == bytes(range(256)) * 3
+    assert cli("logs", "brave-otter-7").stdout == bytes(range(256)) * 3
+
+
+def test_logs_choose_lines(cli: Cli) -> None:
+    assert cli("logs", "brave", "--tail", "1").stdout == b"three"
+    assert cli("logs", "brave", "--tail", "2", "-f").stdout == b"two\r\nthree"
+    assert cli("logs", "brave", "--tail", "0").stdout == b""
+    assert cli("logs", "brave", "--grep", "^t.*e").stdout == b"three"
+    assert cli("logs", "brave", "--timestamps").stdout.startswith(b"2026-01-31T12:00:00.000Z one\n")
+    assert cli("logs", "brave", "--since", "2026-02-01T00:00:00Z").stdout == b""
+    assert cli("logs", "brave", "--since", "2026-01-31T13:00:00+01:00").stdout == b"one\ntwo\r\nthree"
+    assert cli("logs", "brave", "--since", "yesterday").returncode == 2
+    assert cli("logs", "brave", "--grep", "(").returncode == 2
+
+
+def test_logs_of_several_jobs(cli: Cli, state: State) -> None:
+    jobs = [job_view("aaaaaaaaaaaa", "prepare", cached=True, cached_from="b" * 12), job_view("cccccccccccc", "train")]
+    state.hold(run_view("brave-otter-7", jobs), {"aaaaaaaaaaaa": b"1\n", "cccccccccccc": b"2"})
+
+    assert cli("logs", "brave").stdout == b"prepare | 1\ntrain | 2\n"
+    assert cli("logs", "cccc").stdout == b"2"
+
+
+def test_logs_as_json(cli: Cli) -> None:
+    array = json.loads(cli("logs", "brave", "--json").stdout)
+    lines = [json.loads(line) for line in cli("logs", "-f", "0123456789ab", "--json").stdout.splitlines()]
+
+    assert "".join(event["data"] for event in array) == "one\ntwo\r\nthree"
+    assert "".join(event["data"] for event in lines if event["event"] == "log") == "one\ntwo\r\nthree"
+    assert (lines[-1]["event"], lines[-1]["name"]) == ("run", "brave-otter-7")
+
+
+def test_logs_follow_just_ends(state: State, server: str, environment: dict[str, str]) -> None:
+    state.held.clear()
+    process = subprocess.Popen(
+        command("logs", "-f", "brave"),
+        env={**environment, "DSTACK_SERVER_URL": server},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(14) == b"one\ntwo\r\nthree"
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == b""
+
+    assert process.returncode == 130
+
+
+def test_wait_prints_no_log_and_asks_for_none(cli: Cli, state: State) -> None:
+    done = cli("wait", "brave")
+    events = [json.loads(line) for line in cli("wait", "brave", "--json").stdout.splitlines()]
+
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert b"brave-otter-7: done" in done.stderr
+    assert {event["event"] for event in events} == {"job", "run"}
+    assert events[-1]["exit_code"] == 0
+
+
+def test_stop(cli: Cli, state: State) -> None:
+    running = run_view("brave-otter-7", [job_view("0123456789ab", "train")], status=Status.RUNNING)
+    state.hold(running)
+
+    done = cli("stop", "brave-otter-7", "0123")
+    cli("stop", "--all", "--abort", "-y")
+
+    assert done.stderr == b"brave-otter-7: stopping\n"
+    assert state.stops == [
+        StopRequest(refs=("brave-otter-7", "0123")),
+        StopRequest(everything=True, abort=True),
+    ]
+    assert cli("stop").returncode == 2
+    assert cli("stop", "x", "--all").returncode == 2
+
+
+def test_add_a_runner(cli: Cli, state: State) -> None:
+    done = cli("runners", "add", "ada@lab1:2222", "--label", "a", "--label", "b", "--docker", "sudo docker")
+    cli("runners", "add", "local", "--gpus", "0")
+
+    assert done.returncode == 0
+    assert b"state      ready" in done.stdout
+    assert state.added[0].address == Address(host="lab1", user="ada", port=2222)
+    assert (state.added[0].labels, state.added[0].docker) == (("a", "b"), "sudo docker")
+    assert state.added[1].address.local
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("lab", Address(host="lab")),
+        ("[::1]:2200", Address(host="::1", port=2200)),
+        ("::1", Address(host="::1")),
+        ("u@10.0.0.1", Address(host="10.0.0.1", user="u")),
+    ],
+)
+def test_hosts(cli: Cli, state: State, text: str, address: Address) -> None:
+    assert cli("runners", "add", text).returncode == 0
+    assert state.added[0].address == address
+
+
+@pytest.mark.parametrize(
+    "words", ["a@b@c", "lab:x", "lab:0", "lab:70000", "lab:22 --port 23", "local --user x", "u@lab --user v", "lab/x y"]
+)
+def test_no_hosts(cli: Cli, state: State, words: str) -> None:
+    assert cli("runners", "add", *words.split()).returncode == 2
+    assert state.added == []
+
+
+def test_an_unknown_host_key_needs_somebody_to_vouch(cli: Cli, state: State) -> None:
+    state.problems["POST /runners"] = [
+        Problem(kind="host-key", message="nobody knows the key of lab1", exit_code=125, fingerprint="SHA256:abc")
+    ]
+
+    done = cli("runners", "add", "lab1")
+
+    assert done.returncode == 125
+    assert b"--fingerprint SHA256:abc" in done.stderr
+    assert state.added == []
+
+
+def test_check_and_remove_a_runner(cli: Cli, state: State) -> None:
+    state.runners["lab1"] = runner_view("lab1", state="unusable", reason="no Docker", fix="apt-get install docker.io")
+
+    checked = cli("runners", "check", "lab1")
+
+    assert checked.returncode == 125
+    assert b"hint: apt-get install docker.io" in checked.stderr
+    assert cli("runners", "remove", "lab1").stderr == b"lab1: removed\n"
+
+
+def test_config_is_saved_for_its_owner_alone(cli: Cli, folder: Path, server: str) -> None:
+    unset = {"DSTACK_SERVER_URL": ""}
+
+    cli("config", "--url", server, "--token", "t", environment=unset)
+    shown = json.loads(cli("config", "--json", environment=unset).stdout)
+
+    assert shown == {"home": str(folder / "home"), "url": server, "token": False, "storage": "/srv/artifacts"}
+    assert stat.S_IMODE((folder / "home" / "config.json").stat().st_mode) == 0o600
+    assert cli("config", "--storage", "/data").stdout.endswith(b"storage  /data\n")
+    assert cli("config", "--storage", "s3://b").returncode == 2
+    assert cli("config", "--url", "ftp://x").returncode == 2
+    assert cli("config", "--endpoint-url", "x").returncode == 2
+
+
+def test_a_server_of_another_version(cli: Cli, state: State) -> None:
+    state.version = "9.9"
+    done = cli("runs", "brave")
+    state.api = 99
+    refused = cli("runs")
+
+    assert done.returncode == 0
+    assert done.stderr.count(b"9.9") >= 1
+    assert done.stderr.count(b"\n") == 1
+    assert refused.returncode == 125
+    assert b"can't talk to each other" in refused.stderr
+    assert cli("server", "status").returncode == 0
+
+
+def test_no_server_at_the_configured_address(cli: Cli, folder: Path) -> None:
+    for url in ("http://127.0.0.1:9", str(folder / "nobody")):
+        done = cli("runs", environment={"DSTACK_SERVER_URL": url})
+
+        assert done.returncode == 75
+        assert b"out of reach" in done.stderr
+
+
+def test_init_then_validate(cli: Cli, folder: Path) -> None:
+    new = folder / "new"
+    new.mkdir()
+
+    made = cli("init", cwd=new)
+
+    assert made.returncode == 0
+    assert b".dstack/workflows.yaml\n" in made.stdout
+    assert cli("validate", cwd=new).stdout.startswith(b"valid: 3 workflows")
+    again = cli("init", cwd=new)
+    assert again.returncode == 2
+    assert b"nothing was changed" in again.stderr
+
+
+def test_closed_streams(cli: Cli, server: str, environment: dict[str, str]) -> None:
+    words = " ".join(command("runs"))
+    for redirection in (">&-", "2>&-", ">&- 2>&-"):
+        done = subprocess.run(
+            ["sh", "-c", f"{words} {redirection}"],
+            env={**environment, "DSTACK_SERVER_URL": server},
+            capture_output=True,
+            timeout=60,
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_completion(cli: Cli, project: Path) -> None:
+    for shell in ("bash", "zsh", "fish"):
+        assert b"_DSTACK_COMPLETE" in cli("completion", shell).stdout
+
+    words = {"_DSTACK_COMPLETE": "bash_complete", "COMP_WORDS": "dstack run tr", "COMP_CWORD": "2"}
+    assert cli(environment=words).stdout == b"plain,train\n"
+    words = {"_DSTACK_COMPLETE": "bash_complete", "COMP_WORDS": "dstack run train --ba", "COMP_CWORD": "3"}
+    assert cli(environment=words).stdout == b"plain,--batch_size\n"
+    words = {"_DSTACK_COMPLETE": "bash_complete", "COMP_WORDS": "dstack logs br", "COMP_CWORD": "2"}
+    assert cli(environment=words).stdout == b"plain,brave-otter-7\n"

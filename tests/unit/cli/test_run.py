@@ -1,0 +1,286 @@
+"""`dstack run` against a fake server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from dstack.model.api import Problem
+from dstack.model.status import Status
+from tests.unit.cli.conftest import Cli, command
+from tests.unit.cli.fake_server import ENDED, State, job_view, run_view
+
+
+def test_follows_one_job_raw_and_says_the_rest_on_stderr(cli: Cli, state: State) -> None:
+    done = cli("run", "train")
+
+    assert done.stdout == b"one\ntwo\r\nthree"
+    lines = done.stderr.decode().splitlines()
+    assert lines[0] == "brave-otter-7: train"
+    assert "train: running on lab1" in lines
+    assert lines[-2:] == ["brave-otter-7: done in 1m 12s", "next: dstack logs brave-otter-7"]
+    assert done.returncode == 0
+
+
+def test_several_jobs_are_prefixed_and_cached_ones_only_named(cli: Cli, state: State) -> None:
+    cached = job_view("aaaaaaaaaaaa", "prepare", cached=True, cached_from="cccccccccccc")
+    state.hold(
+        run_view("brave-otter-7", [cached, job_view("bbbbbbbbbbbb", "train")]),
+        {"aaaaaaaaaaaa": b"old\n", "bbbbbbbbbbbb": b"new\nlast"},
+    )
+
+    done = cli("run", "train")
+
+    assert done.stdout == b"train | new\ntrain | last\n"
+    assert b"prepare: cached, from cccccccccccc\n" in done.stderr
+
+
+def test_exits_like_the_job_and_says_why(cli: Cli, state: State) -> None:
+    job = job_view("0123456789ab", "train", status=Status.FAILED, exit_code=17)
+    state.hold(run_view("brave-otter-7", [job], status=Status.FAILED, exit_code=17, reason="train: it broke"))
+
+    done = cli("run", "train")
+
+    assert done.returncode == 17
+    assert b"brave-otter-7: failed after 1m 12s, exit code 17: train: it broke\n" in done.stderr
+    assert b"next: dstack logs brave-otter-7" in done.stderr
+
+
+@pytest.mark.parametrize(("status", "code"), [(Status.STOPPED, 143), (Status.LOST, 125)])
+def test_exit_codes_of_ends_without_one(cli: Cli, state: State, status: Status, code: int) -> None:
+    job = job_view("0123456789ab", "train", status=status, exit_code=None)
+    state.hold(run_view("brave-otter-7", [job], status=status, exit_code=None))
+
+    assert cli("run", "train").returncode == code
+    assert cli("wait", "brave").returncode == code
+
+
+def test_a_broken_stream_loses_and_doubles_nothing(cli: Cli, state: State) -> None:
+    state.logs["0123456789ab"] = bytes(range(256)) * 20
+    state.cuts = [700, 1234, 3000, 900]
+
+    done = cli("run", "train")
+
+    assert done.stdout == bytes(range(256)) * 20
+    assert state.requests.count("GET /follow/brave-otter-7") == 5
+    assert done.returncode == 0
+
+
+def test_sends_definitions_variables_and_environment(cli: Cli, state: State, project: Path) -> None:
+    (project / "sub").mkdir()
+
+    done = cli(
+        *("run", "--runner", "lab1", "train", "--batch-size", "-4", "--name", "mine", "--model", "774M", "--gpus", "2"),
+        *("-e", "A=1", "-e", "B", "--no-cache"),
+        cwd=project / "sub",
+        environment={"B": "two"},
+    )
+
+    assert done.returncode == 0, done.stderr
+    submission, pack = state.submissions[0]
+    assert [workflow.name for workflow in submission.workflows] == ["prepare", "train"]
+    assert submission.variables["train"].own["batch_size"] == "-4"
+    assert submission.variables["train"].own["name"] == "mine"
+    assert submission.variables["train"].own["learning_rate"] == "0.00002"
+    assert submission.variables["prepare"].shared["model"] == "774M"
+    assert (submission.runner, submission.gpus, submission.name) == ("lab1", 2, None)
+    assert submission.environment == {"A": "1", "B": "two"}
+    assert submission.no_cache
+    assert not submission.snapshot.git
+    assert pack.startswith(b"PACK")
+
+
+def test_sends_the_full_pack_when_the_base_is_missing(cli: Cli, state: State, project: Path) -> None:
+    git(project, "init", "-q")
+    git(project, "add", ".")
+    git(project, "-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-qm", "first")
+    state.problems["POST /runs"] = [Problem(kind="missing-base", message="no such commit")]
+
+    done = cli("run", "train")
+
+    assert done.returncode == 0, done.stderr
+    assert state.requests.count("POST /runs") == 2
+    assert len(state.submissions) == 1
+
+
+def git(folder: Path, *words: str) -> None:
+    subprocess.run(["git", *words], cwd=folder, check=True, env={**os.environ, "HOME": str(folder)})
+
+
+def test_detach_prints_the_name(cli: Cli, state: State) -> None:
+    done = cli("run", "-d", "train")
+
+    assert done.stdout == b"brave-otter-7\n"
+    assert b"dstack logs -f brave-otter-7" in done.stderr
+    assert "GET /follow/brave-otter-7" not in state.requests
+
+
+def test_quiet_prints_the_name_alone(cli: Cli, state: State) -> None:
+    for words in (("run", "-q", "train"), ("run", "train", "-dq")):
+        done = cli(*words)
+
+        assert (done.stdout, done.stderr, done.returncode) == (b"brave-otter-7\n", b"", 0)
+
+
+def test_json_is_an_object_a_line_and_the_run_at_the_end(cli: Cli, state: State) -> None:
+    state.logs["0123456789ab"] = "añ€😀".encode() + b"\xff" + b"x" * 9
+
+    done = cli("run", "train", "--json")
+
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [events[0]["event"], events[-1]["event"]] == ["run", "run"]
+    assert events[-1]["name"] == "brave-otter-7"
+    assert events[-1]["status"] == "done"
+    assert events[-1]["jobs"][0]["finished_at"] == ENDED
+    assert {event["status"] for event in events if event["event"] == "job"} == {"running", "done"}
+    logs = [event for event in events if event["event"] == "log"]
+    assert "".join(event.get("data", "?") for event in logs).startswith("añ")
+    assert any("data_base64" in event for event in logs)
+    assert done.stderr == b""
+
+
+def test_dry_run_submits_nothing(cli: Cli, state: State) -> None:
+    shown = cli("run", "--dry-run", "train")
+    parsed = json.loads(cli("run", "--dry-run", "--json", "train").stdout)
+
+    assert state.submissions[0][0].dry_run
+    assert b"it is the one you named" in shown.stdout
+    assert b"modified  train.py  1.2 kB" in shown.stdout
+    assert parsed["jobs"][0]["runner"] == "lab1"
+
+
+def test_the_servers_refusal_is_shown(cli: Cli, state: State) -> None:
+    state.problems["POST /runs"] = [
+        Problem(
+            kind="UsageError", message="no runner is known", hint="dstack runners add HOST, or --local", exit_code=2
+        )
+    ]
+
+    done = cli("run", "train")
+
+    assert done.returncode == 2
+    assert done.stderr == b"dstack: error: no runner is known\nhint: dstack runners add HOST, or --local\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("run", "which workflow?"),
+        ("run trian", "did you mean 'train'?"),
+        ("run train --batchsize 2", "did you mean 'batch_size'?"),
+        ("run train --priority 5", "has no variable 'priority'"),
+        ("run --timeout 5 train", "unknown option --timeout"),
+        ("run --local --runner x train", "--local and --runner exclude each other"),
+        ("run --gpus -1 train", "-1 is not in the range"),
+        ("run -e A-B=1 train", "'A-B' is no name of a variable"),
+        ("run -e NOPE train", "it is not set here"),
+        ("runs --diff", "no such option '--diff'"),
+        ("jobs x y", "unexpected extra argument"),
+        ("runners drain x", "unknown command 'drain'"),
+    ],
+)
+def test_usage_errors_end_with_2(cli: Cli, state: State, words: str, said: str) -> None:
+    done = cli(*words.split())
+
+    assert done.returncode == 2
+    assert said in done.stderr.decode()
+    assert done.stderr.startswith(b"dstack: error: ")
+    assert state.submissions == []
+
+
+def test_errors_of_the_project_are_listed_by_line(cli: Cli, project: Path) -> None:
+    (project / ".dstack" / "workflows.yaml").write_text("workflows:\n  - name: a\n    imag: x\n    commands: [b]\n")
+
+    done = cli("run", "a")
+
+    lines = done.stderr.decode().splitlines()
+    assert lines[0].startswith(".dstack/workflows.yaml:")
+    assert any(line.startswith("dstack: error: the project has") for line in lines)
+    assert done.returncode == 2
+
+
+def test_both_spellings_of_the_configs_at_once(cli: Cli, project: Path) -> None:
+    (project / ".dstack" / "config.yml").write_text("configs: {}\n")
+
+    done = cli("validate")
+
+    assert done.returncode == 2
+    assert b".dstack/configs.yaml and .dstack/config.yml are both there" in done.stderr
+
+
+def test_outside_a_project(cli: Cli, folder: Path) -> None:
+    done = cli("run", "train", cwd=folder)
+
+    assert done.returncode == 2
+    assert b"no .dstack/workflows.yaml" in done.stderr
+    assert b"dstack init" in done.stderr
+
+
+def test_help_lists_workflows_and_variables(cli: Cli) -> None:
+    workflows = cli("run", "--help").stdout.decode()
+    variables = cli("run", "train", "--help").stdout.decode()
+
+    assert "  train    Fine-tune the model" in workflows
+    assert "  prepare  Make the data" in workflows
+    assert "--batch_size [BATCH_SIZE]" in variables
+    assert "default is 0.00002" in variables
+    assert "  default is 1\n" in variables
+    assert "default is null" in variables
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_detaches(
+    state: State, server: str, project: Path, environment: dict[str, str], number: signal.Signals
+) -> None:
+    state.held.clear()
+    process = subprocess.Popen(
+        command("run", "train"),
+        cwd=project,
+        env={**environment, "DSTACK_SERVER_URL": server},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(14) == b"one\ntwo\r\nthree"
+        process.send_signal(number)
+        said = process.stderr.read().decode()
+
+    assert process.returncode == 130
+    assert "brave-otter-7 goes on" in said
+    assert "dstack logs -f brave-otter-7" in said
+    assert state.stops == []
+
+
+def test_a_reader_that_leaves_is_no_error(cli: Cli, state: State, server: str, environment: dict[str, str]) -> None:
+    state.logs["0123456789ab"] = b"line\n" * 100_000
+    state.chunk = 5000
+    shell = " ".join([*command("logs", "brave"), "| head -n 1"])
+
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", shell],
+        env={**environment, "DSTACK_SERVER_URL": server},
+        capture_output=True,
+        timeout=60,
+    )
+
+    assert (done.stdout, done.stderr, done.returncode) == (b"line\n", b"", 0)
+
+
+def test_unexpected_errors_keep_their_traceback_in_a_file(cli: Cli, project: Path, folder: Path) -> None:
+    """A folder in place of the snapshot's scratch folder is a thing that no one expects."""
+    done = cli("run", "train", environment={"DSTACK_SERVER_URL": "/\0".replace("\0", "x" * 200)})
+    assert done.returncode == 75
+
+    done = cli("config", "--url", "http://h:1", environment={"DSTACK_HOME": str(project / "train.py" / "x")})
+
+    assert done.returncode == 125
+    assert b"Traceback" not in done.stderr
+    assert done.stderr.startswith(b"dstack: error: unexpected NotADirectoryError")
