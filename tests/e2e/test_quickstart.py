@@ -13,6 +13,7 @@ import pytest
 
 from tests.environment.waiting import until
 
+MOUNTS = "{{.Names}} {{.Mounts}}"
 QUICKSTART = Path(__file__).parents[2] / "scripts" / "quickstart"
 
 
@@ -35,8 +36,10 @@ def left(docker: list[str]) -> dict[str, set[str]]:
     """What is there on the machine that a quickstart might leave."""
     return {
         "folders": {str(path) for path in Path("/tmp").glob("dstack-??????")},
-        "images": set(ask(*docker, "images", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}", "python")),
-        "containers": set(ask(*docker, "ps", "-a", "--filter", "label=dstack.job", "--format", "{{.Names}}")),
+        "images": set(ask(*docker, "images", "--quiet", "--filter", "label=dstack.made-by=quickstart")),
+        "containers": {
+            line for line in ask(*docker, "ps", "-a", "--no-trunc", "--format", MOUNTS) if "/tmp/dstack-" in line
+        },
         "processes": {line for line in ask("ps", "-eo", "args") if "/tmp/dstack-" in line},
     }
 
