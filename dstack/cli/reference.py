@@ -1,0 +1,55 @@
+"""Writes docs/cli.md from the commands' own help: `python -m dstack.cli.reference > docs/cli.md`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+
+import click
+
+from dstack.cli.root import dstack
+
+HEAD = """\
+# Commands
+
+Made from the help texts: `python -m dstack.cli.reference > docs/cli.md`.
+
+Exit codes are in [exit-codes.md](exit-codes.md). `DSTACK_HOME` (default `~/.dstack`) holds what dstack keeps on this
+machine; `DSTACK_SERVER_URL` and `DSTACK_TOKEN` choose a server for one command; `DSTACK_IDLE_EXIT` is how many seconds the
+server stays without work (0: for ever). `NO_COLOR` turns colours off.
+"""
+
+
+def markdown() -> str:
+    """The whole page."""
+    return "\n".join([HEAD, *_sections(dstack, "dstack")]).rstrip() + "\n"
+
+
+def _sections(command: click.Command, path: str) -> Iterator[str]:
+    ctx = click.Context(command, info_name=path)
+    if path != "dstack":
+        yield f"## `{path}`\n"
+    yield f"    {path} {' '.join(command.collect_usage_pieces(ctx))}\n"
+    if command.help:
+        yield inspect.cleandoc(command.help).replace("\b\n", "") + "\n"
+    options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+    if options and path != "dstack":
+        yield "| option | does |\n|---|---|"
+        yield "\n".join(f"| `{_spelling(option)}` | {option.help} |" for option in options) + "\n"
+    if isinstance(command, click.Group):
+        for name in command.list_commands(ctx):
+            inner = command.get_command(ctx, name)
+            assert inner is not None
+            yield from _sections(inner, f"{path} {name}")
+
+
+def _spelling(option: click.Option) -> str:
+    names = ", ".join(option.opts)
+    if option.is_flag:
+        return names
+    choices = option.type.choices if isinstance(option.type, click.Choice) else None
+    return f"{names} {option.metavar or (' or '.join(map(str, choices)) if choices else option.name)}"
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")
