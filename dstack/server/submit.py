@@ -20,6 +20,7 @@ from dstack.model import names
 from dstack.model.api import Plan, PlannedJob, RunView, Submission
 from dstack.model.job import Job, Run
 from dstack.model.runner import Address, Runner
+from dstack.model.selection import TreeFile
 from dstack.model.times import rfc3339
 from dstack.server.views import job_view, repo_view, run_view
 
@@ -88,7 +89,8 @@ class Intake:
     async def jobs(self, submission: Submission, name: str) -> list[Job]:
         """The jobs that it takes."""
         mirror = self.context.mirror(submission.snapshot.repo)
-        files = await asyncio.to_thread(mirror.files, submission.snapshot.tree)
+        found = await asyncio.to_thread(mirror.files, submission.snapshot.tree)
+        files = [TreeFile(file.path, file.mode, file.id) for file in found]
         now = rfc3339(time.time())
         planner = Planner(self.store, self.context.storage, files, name, now, self.context.verified)
         return planner.plan(submission)
