@@ -58,7 +58,7 @@ class Context:
             ) from error
         self.store.settings.set("storage", url)
 
-    def verified(self, job: Job) -> str | None:
+    def damage(self, job: Job) -> str | None:
         """What keeps a done job's artifacts from being used again; None when they are all there."""
         manifest = self.storage.manifest(job.run, job.workflow)
         if manifest is None or manifest.job != job.id:

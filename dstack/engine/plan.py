@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from dstack.artifacts.store import Store as Storage
 from dstack.model import cachekey, names, script
 from dstack.model.api import Submission
 from dstack.model.graph import closure
@@ -20,23 +19,28 @@ from dstack.store import Store
 NAMED = "it was named, so it runs"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Planner:
-    """Decides what a submission runs. `files` are those of the snapshot's tree, `run` the name it will have."""
+    """Decides what a submission runs.
+
+    `files` are those of the snapshot's tree, `run` is the name that the run will have, `damage` says what keeps a done
+    job's artifacts from being used again. After `plan`, `components` tells what each key is made of, and `warnings`
+    are for the user.
+    """
 
     store: Store
-    storage: Storage
     files: list[TreeFile]
     run: str
     now: str
-    verified: Callable[[Job], str | None]
+    damage: Callable[[Job], str | None]
+    components: dict[str, dict[str, str]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     def plan(self, submission: Submission) -> list[Job]:
         """The jobs of the run, dependencies first: the named workflow and those of its dependencies whose results are
-        needed, each from the cache where something fits."""
-        definitions = {workflow.name: workflow for workflow in submission.workflows}
+        needed, each from the cache where something fits. Raises UsageError for what can't be."""
         candidates: dict[str, Job] = {}
-        for workflow in closure(definitions, submission.workflow):
+        for workflow in closure(submission.workflows, submission.workflow):
             candidates[workflow.name] = self.candidate(submission, workflow, candidates)
         needed = self.needed(submission.workflow, candidates)
         return [self.connected(job, candidates) for name, job in candidates.items() if name in needed]
@@ -45,12 +49,12 @@ class Planner:
         """The job of a workflow, with its cache key, and its source if the cache has it."""
         variables = submission.variables[workflow.name]
         job_id = names.job_id()
-        reserved = {"run_name": self.run, "job_id": job_id}
-        expanded = script.expanded(workflow, variables, reserved)
-        include = expanded.depends_on.repo.include if expanded.depends_on.repo else None
-        files, _ = select(self.files, submission.snapshot.project, include)
+        expanded = script.expanded(workflow, variables, {"run_name": self.run, "job_id": job_id})
         keys = {name: before[name].key for name in workflow.depends_on.workflows}
+        files = self.selected(submission, expanded)
         components = cachekey.components(workflow, expanded.image, files, variables, keys)
+        key = cachekey.key(components)
+        self.components[key] = components
         job = Job(
             id=job_id,
             run=self.run,
@@ -58,17 +62,23 @@ class Planner:
             definition=expanded,
             variables=variables,
             image=expanded.image,
-            key=cachekey.key(components),
-            components=components,
+            key=key,
             why=NAMED,
             submitted_at=self.now,
         )
         return self.named(job, submission) if workflow.name == submission.workflow else self.looked_up(job, submission)
 
+    def selected(self, submission: Submission, workflow: Workflow) -> list[TreeFile]:
+        """The files that a workflow depends on."""
+        include = workflow.depends_on.repo.include if workflow.depends_on.repo else None
+        files, unmatched = select(self.files, submission.snapshot.project, include)
+        self.warnings += [f"{workflow.name}: depends-on.repo.include: '{name}' names no file" for name in unmatched]
+        return files
+
     def named(self, job: Job, submission: Submission) -> Job:
         """The workflow that the user named always runs; it is said what changed all the same."""
         last = self.store.jobs.last_done(job.workflow, submission.snapshot.repo)
-        changed = cachekey.difference(last.components, job.components) if last else None
+        changed = self.difference(last, job) if last else None
         return replace(job, why=f"{NAMED} ({changed})" if changed else NAMED)
 
     def looked_up(self, job: Job, submission: Submission) -> Job:
@@ -77,26 +87,34 @@ class Planner:
             return replace(job, why="--no-cache")
         damage = None
         for source in self.store.jobs.done_with(job.key):
-            damage = self.verified(source)
+            damage = self.damage(source)
             if damage is None:
-                return replace(
-                    job,
-                    why=f"nothing changed since {source.run}",
-                    status=Status.DONE,
-                    cached_from=source.id,
-                    exit_code=0,
-                    image_digest=source.image_digest,
-                    finished_at=self.now,
-                    files=source.files,
-                    bytes=source.bytes,
-                )
+                return self.cached(job, source)
         return replace(job, why=damage or self.why_not(job, submission))
+
+    def cached(self, job: Job, source: Job) -> Job:
+        """The job with the result of another one."""
+        return replace(
+            job,
+            why=f"nothing changed since {source.run}",
+            status=Status.DONE,
+            cached_from=source.id,
+            exit_code=0,
+            image_digest=source.image_digest,
+            finished_at=self.now,
+            files=source.files,
+            bytes=source.bytes,
+        )
 
     def why_not(self, job: Job, submission: Submission) -> str:
         last = self.store.jobs.last_done(job.workflow, submission.snapshot.repo)
         if last is None:
             return "it has not run before"
-        return cachekey.difference(last.components, job.components) or "its result is no longer stored"
+        return self.difference(last, job) or "its result is no longer stored"
+
+    def difference(self, last: Job, job: Job) -> str | None:
+        """The first thing that changed between two jobs of a workflow."""
+        return cachekey.difference(self.store.keys.components(last.key), self.components[job.key])
 
     def needed(self, name: str, candidates: dict[str, Job]) -> set[str]:
         """The named workflow, and what is needed to run whatever does not come from the cache."""

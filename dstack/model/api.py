@@ -80,7 +80,7 @@ class RepoView(Struct, kw_only=True):
 
 
 class RunView(Struct, kw_only=True):
-    """A run as users see it."""
+    """A run as users see it. `warnings` are what its submission should make its user think about."""
 
     name: str
     workflow: str
@@ -93,6 +93,7 @@ class RunView(Struct, kw_only=True):
     repo: RepoView
     variables: dict[str, str | None]
     jobs: list[JobView]
+    warnings: list[str] = []
 
 
 class PlannedJob(Struct, kw_only=True):
@@ -123,6 +124,7 @@ class Plan(Struct, kw_only=True):
     changes: list[Change]
     files: int
     bytes: int
+    warnings: list[str] = []
 
 
 class ArtifactView(Struct, kw_only=True, omit_defaults=True):

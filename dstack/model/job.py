@@ -27,8 +27,7 @@ class Launch(Struct, frozen=True):
 class Job(Struct, frozen=True, kw_only=True):
     """One workflow of one run.
 
-    `key` is the cache key, `components` what it was made of, `why` one line about the cache. `dependencies` maps the
-    direct dependencies to the jobs whose artifacts they give: for a cached one that is the job it came from.
+    `key` is the cache key, `why` one line about the cache. `dependencies` maps the direct dependencies to the jobs whose artifacts they give: for a cached one that is the job it came from.
     `launching` is committed before the container may be started: from then on the host is asked what happened.
     `stop` is the user's wish: "stop", or "abort" to keep nothing. `end` is what an uploading job will be.
     `unreachable_since` is set while the host gives no answer, `discarded` once nothing of the job is left on its
@@ -42,7 +41,6 @@ class Job(Struct, frozen=True, kw_only=True):
     variables: Variables
     image: str
     key: str
-    components: dict[str, str]
     why: str
     submitted_at: str
     status: Status = Status.QUEUED

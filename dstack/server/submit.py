@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 import msgspec
+from msgspec import structs
 
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
@@ -47,12 +48,13 @@ class Intake:
             pack.unlink()
         name = self.name(submission)
         pin = LOCAL if submission.local else submission.runner
-        jobs = await self.jobs(submission, name)
+        planner = await self.planner(submission, name)
+        jobs = planner.plan(submission)
         await self.look(pin, submission)
         self.refuse_impossible(jobs, pin, submission)
         if submission.dry_run:
-            return await self.plan(submission, jobs, pin)
-        return self.record(submission, jobs, name, pin)
+            return await self.plan(submission, planner, jobs, pin)
+        return self.record(submission, planner, jobs, pin)
 
     async def read(self, body: AsyncIterator[bytes]) -> tuple[Submission, Path]:
         """The submission's line, and the pack behind it in a file."""
@@ -86,14 +88,12 @@ class Intake:
             raise ConflictError(f"a run of the name '{submission.name}' exists already", hint=hint)
         return submission.name
 
-    async def jobs(self, submission: Submission, name: str) -> list[Job]:
-        """The jobs that it takes."""
+    async def planner(self, submission: Submission, name: str) -> Planner:
+        """What decides which jobs it takes."""
         mirror = self.context.mirror(submission.snapshot.repo)
         found = await asyncio.to_thread(mirror.files, submission.snapshot.tree)
         files = [TreeFile(file.path, file.mode, file.id) for file in found]
-        now = rfc3339(time.time())
-        planner = Planner(self.store, self.context.storage, files, name, now, self.context.verified)
-        return planner.plan(submission)
+        return Planner(self.store, files, name, rfc3339(time.time()), self.context.damage)
 
     async def look(self, pin: str | None, submission: Submission) -> None:
         """Have fresh news of the machines that may run it."""
@@ -114,7 +114,7 @@ class Intake:
                 hint = add if not eligible(None, machines) else "see `dstack runners`"
                 raise UsageError(f"{job.workflow} can't run: {why}", hint=hint)
 
-    async def plan(self, submission: Submission, jobs: list[Job], pin: str | None) -> Plan:
+    async def plan(self, submission: Submission, planner: Planner, jobs: list[Job], pin: str | None) -> Plan:
         """What would happen, and with what code."""
         waiting = [Waiting(job.id, job.definition.resources.gpu, pin) for job in jobs if not job.finished]
         made = schedule(waiting, self.context.machines.now())
@@ -142,12 +142,13 @@ class Intake:
             changes=changes,
             files=files,
             bytes=size,
+            warnings=planner.warnings,
         )
 
-    def record(self, submission: Submission, jobs: list[Job], name: str, pin: str | None) -> RunView:
+    def record(self, submission: Submission, planner: Planner, jobs: list[Job], pin: str | None) -> RunView:
         """Write run and jobs in one transaction, and set the engine to work."""
         run = Run(
-            name=name,
+            name=planner.run,
             workflow=submission.workflow,
             user=submission.user,
             submitted_at=rfc3339(time.time()),
@@ -160,5 +161,6 @@ class Intake:
             self.store.runs.add(run)
             for job in jobs:
                 self.store.jobs.add(job)
+                self.store.keys.add(job.key, planner.components[job.key])
         self.engine.poke()
-        return run_view(run, jobs)
+        return structs.replace(run_view(run, jobs), warnings=planner.warnings)

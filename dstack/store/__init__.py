@@ -8,6 +8,7 @@ from __future__ import annotations
 from dstack.model.paths import ServerLayout
 from dstack.store.database import Database
 from dstack.store.jobs import Jobs
+from dstack.store.keys import Keys
 from dstack.store.logs import Logs
 from dstack.store.runners import Runners
 from dstack.store.runs import Runs
@@ -25,6 +26,7 @@ class Store:
         self.database = Database(layout.database)
         self.runs = Runs(self.database)
         self.jobs = Jobs(self.database)
+        self.keys = Keys(self.database)
         self.runners = Runners(self.database)
         self.settings = Settings(self.database)
         self.shipped = Shipped(self.database)

@@ -106,6 +106,7 @@ def first_schema(database: sqlite_utils.Database) -> None:
         database.table(table).create_index([next(iter(columns))], unique=True)
     for column in ("run", "status", "key"):
         database.table("jobs").create_index([column])
+    database.conn.execute("CREATE TABLE keys (key TEXT PRIMARY KEY, components TEXT NOT NULL) WITHOUT ROWID")
     database.conn.execute(
         "CREATE TABLE shipped (runner TEXT NOT NULL, repo TEXT NOT NULL, object TEXT NOT NULL,"
         " PRIMARY KEY (runner, repo, object)) WITHOUT ROWID"

@@ -29,7 +29,6 @@ def job(workflow: str, status: Status, **changes: object) -> Job:
         "variables": Variables(),
         "image": "busybox",
         "key": "k",
-        "components": {},
         "why": "it has not run before",
         "submitted_at": RUN.submitted_at,
         "status": status,

@@ -46,7 +46,6 @@ def job(job_id: str, run_name: str, **changes: object) -> Job:
         "variables": Variables(),
         "image": "busybox",
         "key": "k",
-        "components": {},
         "why": "",
         "submitted_at": "2026-01-01T00:00:00.000Z",
     }
