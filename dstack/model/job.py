@@ -27,11 +27,11 @@ class Launch(Struct, frozen=True):
 class Job(Struct, frozen=True, kw_only=True):
     """One workflow of one run.
 
-    `key` is the cache key, `why` one line about the cache. `dependencies` maps the direct dependencies to the jobs whose artifacts they give: for a cached one that is the job it came from.
-    `launching` is committed before the container may be started: from then on the host is asked what happened.
-    `stop` is the user's wish: "stop", or "abort" to keep nothing. `end` is what an uploading job will be.
-    `unreachable_since` is set while the host gives no answer, `discarded` once nothing of the job is left on its
-    runner. Times are RFC 3339, UTC.
+    `key` is the cache key, `why` one line about the cache. `dependencies` maps the direct dependencies to the jobs
+    whose artifacts they give: for a cached one that is the job it came from. `launching` is committed before the
+    container may be started: from then on the host is asked what happened. `stop` is the user's wish: "stop", or
+    "abort" to keep nothing. `end` is what an uploading job will be. `unreachable_since` is set while the host gives no
+    answer, `discarded` once nothing of the job is left on its runner. Times are RFC 3339, UTC.
     """
 
     id: str
