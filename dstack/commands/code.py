@@ -1,0 +1,53 @@
+"""Code on a host: packs go into the mirror; the launch checks the tree out of it (templates/_checkout.sh.j2)."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from dstack import render
+from dstack.commands.answer import values
+from dstack.commands.command import Command, Result, Stdin
+from dstack.commands.place import Place
+from dstack.errors import CommandError
+from dstack.model.snapshot import Snapshot
+
+# Only what was run inside the container may be refused for its owner, who is the host's user.
+CONTAINER_ENVIRONMENT = {
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "safe.directory",
+    "GIT_CONFIG_VALUE_0": "*",
+}
+"""What a job's environment needs for git to read /workflow, which belongs to the host's user."""
+
+
+class Received(Enum):
+    """What became of a pack: it is in, or all of the snapshot must be sent, because a base is missing or damaged."""
+
+    OK = "ok"
+    NEED_FULL = "full"
+
+
+def receive(place: Place, snapshot: Snapshot, pack: Stdin = b"") -> Command[Received]:
+    """Take a pack of the snapshot into the host's mirror, which is made or mended as needed. Safe to repeat."""
+    return Command("receive code", render.script("receive", place, **checkout_values(snapshot)), _received, stdin=pack)
+
+
+def checkout_values(snapshot: Snapshot) -> dict[str, object]:
+    """The values that `_checkout.sh.j2` wants."""
+    return {
+        "repo": snapshot.repo,
+        "commit": snapshot.commit or "",
+        "tree": snapshot.tree,
+        "branch": snapshot.branch or "",
+        "object_format": snapshot.object_format,
+        "git": snapshot.git,
+    }
+
+
+def _received(result: Result) -> Received:
+    answer = values("receive code", result)
+    if answer.get("received") == "ok":
+        return Received.OK
+    if answer.get("need") == "full":
+        return Received.NEED_FULL
+    raise CommandError("receive code", result.exit_status, f"the host answered {result.stdout[:200]!r}")

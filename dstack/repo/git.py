@@ -1,0 +1,152 @@
+"""Runs git so that neither the caller's environment nor anybody's configuration leads it astray."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from dstack.errors import DstackError, UsageError
+
+OLDEST = (2, 20)
+
+# Whoever sets these means them. GIT_DIR, GIT_INDEX_FILE and the like, as in a git hook, mean another command.
+KEPT = {
+    "GIT_CEILING_DIRECTORIES",
+    "GIT_CONFIG_GLOBAL",
+    "GIT_CONFIG_NOSYSTEM",
+    "GIT_CONFIG_SYSTEM",
+    "GIT_DISCOVERY_ACROSS_FILESYSTEM",
+    "GIT_EXEC_PATH",
+}
+
+QUIET = {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_NO_REPLACE_OBJECTS": "1"}
+
+# Bytes are shipped as they are on disk. `!` and not `-`: git dies of an encoding that is false.
+RAW_ATTRIBUTES = "* -text -filter -ident -eol !working-tree-encoding\n"
+
+
+class GitError(DstackError):
+    """git failed. `status` is its exit status, `detail` what it said."""
+
+    def __init__(self, arguments: Sequence[str], status: int, stderr: bytes) -> None:
+        self.status = status
+        self.detail = os.fsdecode(stderr).strip() or "it printed nothing"
+        super().__init__(f"git {arguments[0]} failed with exit status {status}: {self.detail}")
+
+
+class Git:
+    """git at one place: the user's repository (`at`), or one of our own (`within`)."""
+
+    def __init__(self, environment: Mapping[str, str], folder: Path | None = None, *settings: str) -> None:
+        self.environment = dict(environment)
+        self.folder = folder
+        self.options = [word for setting in settings for word in ("-c", setting)]
+
+    @classmethod
+    def at(cls, folder: Path) -> Git:
+        """The repository that `folder` is in, with the user's configuration, but without what would run a program
+        or refuse a repository for its owner (the setting counts from git 2.38)."""
+        settings = ("safe.directory=*", "core.fsmonitor=false", "core.quotePath=false")
+        return cls({**_environment(), **QUIET, "GIT_NO_LAZY_FETCH": "1"}, folder, *settings)
+
+    @classmethod
+    def within(cls, repository: Path, **variables: str) -> Git:
+        """A bare repository of our own: no configuration but its own, no hooks, names as they are."""
+        settings = ("safe.directory=*", "core.protectNTFS=false", "core.protectHFS=false")
+        own = {
+            "GIT_DIR": str(repository),
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_ATTR_NOSYSTEM": "1",
+            "HOME": str(repository),
+            "XDG_CONFIG_HOME": str(repository),
+        }
+        return cls({**_environment(), **QUIET, **own, **variables}, repository, *settings)
+
+    def run(self, *arguments: str, stdin: bytes = b"", accept: Sequence[int] = (0,)) -> bytes:
+        """What the command prints. Raises GitError for an exit status that is not in `accept`."""
+        process = self.start(*arguments, stdin=subprocess.PIPE)
+        stdout, stderr = process.communicate(stdin)
+        if process.returncode not in accept:
+            raise GitError(arguments, process.returncode, stderr)
+        return stdout
+
+    def write(self, target: Path, *arguments: str, stdin: bytes = b"") -> None:
+        """Run the command with its output in the file `target`."""
+        with target.open("wb") as file:
+            process = self.start(*arguments, stdin=subprocess.PIPE, stdout=file)
+            _, stderr = process.communicate(stdin)
+        if process.returncode != 0:
+            raise GitError(arguments, process.returncode, stderr)
+
+    def read(self, source: IO[bytes], *arguments: str) -> None:
+        """Run the command with an open file as its input."""
+        process = self.start(*arguments, stdin=source)
+        _, stderr = process.communicate()
+        if process.returncode != 0:
+            raise GitError(arguments, process.returncode, stderr)
+
+    def succeeds(self, *arguments: str, stdin: bytes = b"") -> bool:
+        """Whether the command exits with 0."""
+        process = self.start(*arguments, stdin=subprocess.PIPE)
+        process.communicate(stdin)
+        return process.returncode == 0
+
+    def start(
+        self, *arguments: str, stdin: int | IO[bytes] | None = None, stdout: int | IO[bytes] = subprocess.PIPE
+    ) -> subprocess.Popen[bytes]:
+        """The running command, its stderr on a pipe."""
+        try:
+            return subprocess.Popen(
+                ["git", *self.options, *arguments],
+                cwd=self.folder,
+                env=self.environment,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+            )
+        except FileNotFoundError as error:
+            raise UsageError("git is not installed, and dstack ships code with it", hint="install git") from error
+
+
+def require_git() -> None:
+    """Raise UsageError unless a git of 2.20 or newer is on PATH."""
+    words = Git({**_environment(), **QUIET}).run("version").decode(errors="replace").split()
+    number = words[2] if len(words) > 2 else ""
+    parts = [int(part) for part in number.split(".")[:2] if part.isdigit()]
+    if len(parts) == 2 and tuple(parts) < OLDEST:
+        raise UsageError(f"git {number} is too old: dstack needs 2.20 or newer", hint="upgrade git")
+
+
+def make_bare(path: Path, object_format: str, alternates: Sequence[Path] = ()) -> None:
+    """Write a bare repository that runs no hook and applies no attribute, over a half one if need be."""
+    for name in ("objects/pack", "objects/info", "refs", "info"):
+        (path / name).mkdir(parents=True, exist_ok=True)
+    extension = f"[extensions]\n\tobjectFormat = {object_format}\n" if object_format != "sha1" else ""
+    version = 1 if extension else 0
+    core = f"\trepositoryFormatVersion = {version}\n\tbare = true\n\thooksPath = {os.devnull}\n\tcompression = 1\n"
+    _write(path / "config", f"[core]\n{core}[gc]\n\tauto = 0\n[pack]\n\tcompression = 1\n{extension}")
+    _write(path / "info/attributes", RAW_ATTRIBUTES)
+    if alternates:
+        _write(path / "objects/info/alternates", "".join(f"{_quoted(folder)}\n" for folder in alternates))
+    _write(path / "HEAD", "ref: refs/heads/none\n")
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_name(f"{path.name}.new")
+    aside.write_bytes(os.fsencode(text))
+    aside.replace(path)
+
+
+def _quoted(folder: Path) -> str:
+    text = str(folder)
+    if "\n" not in text and not text.startswith('"'):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name in KEPT}

@@ -1,0 +1,251 @@
+"""Which files a working tree holds, and which of them git's index already knows by their bytes."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dstack.errors import UsageError
+from dstack.repo.git import Git, GitError
+from dstack.repo.worktree import Worktree, locate
+
+GITLINK = "160000"
+
+# What `git ls-files --stage --debug -z` prints for an entry of the index.
+_ENTRY = re.compile(
+    rb"(?P<mode>\d{6}) (?P<id>[0-9a-f]{40,64}) (?P<stage>[0-3])\t(?P<path>[^\0]+)\0"
+    rb"  ctime: (\d+):(\d+)\n  mtime: (\d+):(\d+)\n  dev: \d+\tino: (\d+)\n"
+    rb"  uid: (\d+)\tgid: (\d+)\n  size: (\d+)\tflags: [0-9a-f]+\n"
+)
+_UNREADABLE = re.compile(r"could not open directory '(.*)': (.*)")
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """An entry of the index: `stamp` is the file's state when git last found it to be that blob."""
+
+    mode: str
+    id: str
+    stamp: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file on disk. `id` is the blob that it is known to be; `indexed` the one that git's index names, which may
+    differ from the bytes on disk by a filter or, unless it is `clean`, an edit."""
+
+    stat: os.stat_result
+    id: str | None = None
+    indexed: str | None = None
+    clean: bool = False
+
+    @property
+    def mode(self) -> str:
+        """The mode as git writes it, by the file system alone."""
+        if stat.S_ISLNK(self.stat.st_mode):
+            return "120000"
+        return "100755" if self.stat.st_mode & stat.S_IXUSR else "100644"
+
+
+@dataclass
+class Listing:
+    """A working tree: files, and submodules that are not there, by path from the root; `nested` are the folders of
+    repositories within. `objects` are the repositories' object folders."""
+
+    files: dict[bytes, Found] = field(default_factory=dict)
+    submodules: dict[bytes, str] = field(default_factory=dict)
+    nested: list[bytes] = field(default_factory=list)
+    objects: list[Path] = field(default_factory=list)
+
+
+def list_repository(worktree: Worktree, scratch: Path, object_format: str) -> Listing:
+    """All that git would track or offer to add, as it is on disk. Nested repositories and submodules are listed by
+    their own rules. `scratch` is an empty bare repository; blobs of another format than `object_format` are unknown."""
+    known = worktree.object_format == object_format
+    listing = Listing(objects=[worktree.objects] if known else [])
+    entries, others = _index(worktree), _others(Git.at(worktree.root))
+    reader = _Reader(worktree.root)
+    nested = [path.rstrip(b"/") for path in others if path.endswith(b"/")]
+    candidates: dict[bytes, Indexed] = {}
+    for path, entry in entries.items():
+        found = reader.stat(path)
+        if found is None:
+            continue
+        if stat.S_ISDIR(found.st_mode):
+            if entry.mode == GITLINK:
+                _submodule(worktree, path, entry.id, listing, nested)
+            continue
+        clean = known and _same(entry, found, worktree.indexed_at)
+        listing.files[path] = Found(found, None, entry.id if known and entry.mode != GITLINK else None, clean)
+        if clean:
+            candidates[path] = entry
+    for path, entry in _unfiltered(worktree, candidates, listing.files, (entries, others), scratch):
+        listing.files[path] = Found(listing.files[path].stat, entry.id, entry.id, True)
+    reader.add((path for path in others if not path.endswith(b"/")), listing)
+    for path in nested:
+        _nested(worktree.root, path, listing, scratch, object_format)
+    return listing
+
+
+def list_folder(root: Path, scratch: Path, object_format: str) -> Listing:
+    """All files of a folder that is in no repository, but for those that a .gitignore in it leaves out."""
+    listing = Listing()
+    git = Git.within(scratch, GIT_WORK_TREE=str(root), GIT_INDEX_FILE=str(scratch / "no-index"))
+    git.folder = root
+    others = _others(git)
+    _Reader(root).add((path for path in others if not path.endswith(b"/")), listing)
+    for path in others:
+        if path.endswith(b"/"):
+            _nested(root, path.rstrip(b"/"), listing, scratch, object_format)
+    return listing
+
+
+def _index(worktree: Worktree) -> dict[bytes, Indexed]:
+    output = Git.at(worktree.root).run("ls-files", "--stage", "--debug", "-z")
+    entries: dict[bytes, Indexed] = {}
+    end = 0
+    for match in _ENTRY.finditer(output):
+        if match.start() != end:
+            break
+        end = match.end()
+        mode, oid, stage, path, *numbers = match.groups()
+        c_seconds, c_nano, m_seconds, m_nano, inode, uid, gid, size = map(int, numbers)
+        stamp = (c_seconds, c_nano, m_seconds, m_nano, inode, uid, gid, size) if stage == b"0" else ()
+        entries[path] = Indexed(mode.decode(), oid.decode(), stamp)
+    if end != len(output):
+        raise UsageError(
+            "git lists its index in a way that dstack does not know", hint="report `git version` to dstack's authors"
+        )
+    return entries
+
+
+def _same(entry: Indexed, found: os.stat_result, indexed_at: int) -> bool:
+    """Whether the file was not touched since git read it. One that was changed in the instant in which the index was
+    written may look the same (gitformat-index, "racy git"): not trusted."""
+    low = 0xFFFFFFFF
+    stamp = (
+        *divmod(found.st_ctime_ns, 10**9),
+        *divmod(found.st_mtime_ns, 10**9),
+        found.st_ino & low,
+        found.st_uid & low,
+        found.st_gid & low,
+        found.st_size & low,
+    )
+    is_link = stat.S_ISLNK(found.st_mode)
+    return entry.stamp == stamp and found.st_mtime_ns < indexed_at and is_link == (entry.mode == "120000")
+
+
+def _unfiltered(
+    worktree: Worktree,
+    candidates: dict[bytes, Indexed],
+    files: dict[bytes, Found],
+    names: Iterable[Iterable[bytes]],
+    scratch: Path,
+) -> Iterator[tuple[bytes, Indexed]]:
+    """Those whose blob in the index is the very bytes on disk. Line ends and `ident` change the size whenever they
+    change anything; for a filter or an encoding only the bytes themselves tell."""
+    attributes = b".gitattributes"
+    has_attributes = worktree.has_attributes or any(
+        path == attributes or path.endswith(b"/" + attributes) for paths in names for path in paths
+    )
+    if not (has_attributes or worktree.converts or worktree.partial):
+        yield from candidates.items()
+        return
+    filtered = _filtered(worktree, candidates) if has_attributes else set()
+    objects = Git.within(scratch, GIT_OBJECT_DIRECTORY=str(worktree.objects))
+    asked = "".join(f"{entry.id}\n" for entry in candidates.values()).encode()
+    sizes = objects.run("cat-file", "--batch-check=%(objectsize)", stdin=asked).splitlines()
+    for (path, entry), size in zip(candidates.items(), sizes, strict=True):
+        if path not in filtered and size.isdigit() and int(size) == files[path].stat.st_size:
+            yield path, entry
+
+
+def _filtered(worktree: Worktree, paths: Iterable[bytes]) -> set[bytes]:
+    names = b"".join(path + b"\0" for path in paths)
+    output = Git.at(worktree.root).run("check-attr", "-z", "--stdin", "filter", "working-tree-encoding", stdin=names)
+    words = output.split(b"\0")
+    return {
+        path for path, value in zip(words[0::3], words[2::3], strict=False) if value not in (b"unspecified", b"unset")
+    }
+
+
+def _others(git: Git) -> list[bytes]:
+    """Untracked files that are not ignored; a nested repository ends in '/'."""
+    process = git.start("ls-files", "--others", "--exclude-standard", "-z")
+    stdout, stderr = process.communicate()
+    if process.returncode != 0:
+        raise GitError(("ls-files",), process.returncode, stderr)
+    if unreadable := _UNREADABLE.findall(os.fsdecode(stderr)):
+        raise unreadable_error([f"{path}: {why}" for path, why in unreadable])
+    return [path for path in stdout.split(b"\0") if path]
+
+
+def unreadable_error(paths: list[str]) -> UsageError:
+    """The error that names what can't be read."""
+    shown = "\n".join(f"  {path}" for path in paths[:20]) + ("\n  ..." if len(paths) > 20 else "")
+    return UsageError(
+        f"cannot read what would be shipped:\n{shown}", hint="make it readable, or add it to .gitignore, and try again"
+    )
+
+
+class _Reader:
+    """Looks at files below a root without following a link in place of a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = os.fsencode(root)
+        self.folders: dict[bytes, bool] = {b"": True}
+
+    def stat(self, path: bytes) -> os.stat_result | None:
+        """The file, link or folder at `path`; None for what is not there or is something else."""
+        if not self._is_folder(os.path.dirname(path)):
+            return None
+        try:
+            found = os.lstat(os.path.join(self.root, path))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise unreadable_error([f"{os.fsdecode(path)}: {error.strerror}"]) from error
+        mode = found.st_mode
+        return found if stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode) else None
+
+    def add(self, paths: Iterable[bytes], listing: Listing) -> None:
+        for path in paths:
+            found = self.stat(path)
+            if found is not None and not stat.S_ISDIR(found.st_mode):
+                listing.files[path] = Found(found)
+
+    def _is_folder(self, path: bytes) -> bool:
+        known = self.folders.get(path)
+        if known is None:
+            known = self._is_folder(os.path.dirname(path))
+            if known:
+                full = os.path.join(self.root, path)
+                known = os.path.isdir(full) and not os.path.islink(full)
+            self.folders[path] = known
+        return known
+
+
+def _submodule(worktree: Worktree, path: bytes, commit: str, listing: Listing, nested: list[bytes]) -> None:
+    folder = os.path.join(os.fsencode(worktree.root), path)
+    if os.path.lexists(os.path.join(folder, b".git")) or os.listdir(folder):
+        nested.append(path)
+    else:
+        listing.submodules[path] = commit
+
+
+def _nested(root: Path, path: bytes, listing: Listing, scratch: Path, object_format: str) -> None:
+    """Add the files of a repository inside another as plain ones."""
+    folder = root / os.fsdecode(path)
+    inner = locate(folder)
+    if inner is not None and inner.root.samefile(folder):
+        part = list_repository(inner, scratch, object_format)
+    else:
+        part = list_folder(folder, scratch, object_format)
+    listing.nested.append(path)
+    listing.files.update((path + b"/" + name, found) for name, found in part.files.items())
+    listing.submodules.update((path + b"/" + name, commit) for name, commit in part.submodules.items())
+    listing.objects.extend(part.objects)

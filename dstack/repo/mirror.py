@@ -1,0 +1,173 @@
+"""The server's bare repository of a project: it holds the snapshots that were submitted and nothing else."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dstack.errors import DstackError, UsageError
+from dstack.model.api import Change
+from dstack.model.selection import TreeFile
+from dstack.model.snapshot import Snapshot
+from dstack.repo import trees
+from dstack.repo.git import Git, GitError, make_bare
+from dstack.repo.packs import is_complete, write_pack
+
+COMMITS = "refs/dstack/commits"
+TREES = "refs/dstack/trees"
+
+
+class MissingBaseError(DstackError):
+    """The pack builds on objects that the mirror lacks: the full pack must be sent."""
+
+
+_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+
+class Mirror:
+    """The mirror at `path`, made when the first pack arrives. Several threads and processes may use it at once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def receive(self, snapshot: Snapshot, pack: Path | bytes) -> None:
+        """Take in a pack; the snapshot is there whole afterwards. Raises MissingBaseError if the pack does not
+        complete it, and leaves nothing of it then."""
+        _check(snapshot)
+        with self._locked():
+            self._prepare(snapshot)
+            with self._quarantine() as quarantine:
+                try:
+                    self._take_in(snapshot, pack, quarantine)
+                except GitError as error:
+                    raise MissingBaseError(
+                        f"the code can't be completed from what the server has: {error.detail}",
+                        hint="all of it must be sent",
+                    ) from error
+            self._name(snapshot)
+
+    def has(self, snapshot: Snapshot) -> bool:
+        """Whether commit and tree are there with every object."""
+        _check(snapshot)
+        return (self.path / "HEAD").exists() and is_complete(self._git(), snapshot)
+
+    def files(self, tree: str) -> list[TreeFile]:
+        """The files of the tree, in git's order; a path's bytes that are not UTF-8 are surrogate escapes."""
+        return [TreeFile(os.fsdecode(path), mode, oid) for mode, oid, _, path in trees.entries(self._git(), tree)]
+
+    def size(self, tree: str) -> tuple[int, int]:
+        """How many files the tree has, and their bytes."""
+        sizes = [size for _, _, size, _ in trees.entries(self._git(), tree, sized=True)]
+        return len(sizes), sum(sizes)
+
+    def changes(self, commit: str | None, tree: str) -> list[Change]:
+        """What the tree adds to, changes in and leaves out of the commit."""
+        sizes = {oid: size for _, oid, size, _ in trees.entries(self._git(), tree, sized=True)}
+        return [
+            Change(os.fsdecode(difference.path), difference.change, sizes.get(difference.new, 0))
+            for difference in trees.differences(self._git(), commit, tree)
+        ]
+
+    def diff(self, commit: str | None, tree: str) -> bytes:
+        """The patch from commit to tree, as `git apply` takes it."""
+        base = commit or trees.EMPTY_TREE[len(tree)]
+        options = ("-r", "-p", "--binary", "--full-index", "--no-renames", "--no-textconv", "--no-ext-diff")
+        return self._git().run("diff-tree", *options, base, tree)
+
+    @contextmanager
+    def pack(
+        self, snapshot: Snapshot, known_commits: Iterable[str] = (), known_trees: Iterable[str] = ()
+    ) -> Iterator[Path]:
+        """A file with what a host lacks that has these commits and trees; those that the mirror itself lacks do not
+        count. The file is removed at the end of the context."""
+        known = [oid for oid in (*known_commits, *known_trees) if self._exists(oid)]
+        # The nearest bases first: only some of them serve.
+        known.sort(key=lambda oid: oid not in (snapshot.commit, snapshot.tree))
+        with tempfile.TemporaryDirectory(prefix="out-", dir=self.path) as folder:
+            yield write_pack(self._git(), snapshot, known, Path(folder) / "pack")
+
+    def _git(self, **variables: str) -> Git:
+        return Git.within(self.path, **variables)
+
+    def _exists(self, oid: str) -> bool:
+        return self._git().succeeds("rev-list", "--objects", "--no-walk", "--quiet", oid)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.with_suffix(".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _prepare(self, snapshot: Snapshot) -> None:
+        """Only the holder of the lock writes here: what lies half-made was left by one that was killed."""
+        make_bare(self.path, snapshot.object_format)
+        for left in self.path.glob("in-*"):
+            shutil.rmtree(left)
+        for left in self.path.glob("refs/**/*.lock"):
+            left.unlink()
+
+    @contextmanager
+    def _quarantine(self) -> Iterator[Path]:
+        folder = Path(tempfile.mkdtemp(prefix="in-", dir=self.path))
+        try:
+            (folder / "pack").mkdir()
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+
+    def _take_in(self, snapshot: Snapshot, pack: Path | bytes, quarantine: Path) -> None:
+        if isinstance(pack, bytes):
+            source = quarantine / "received"
+            source.write_bytes(pack)
+        else:
+            source = pack
+        alone = self._git(GIT_OBJECT_DIRECTORY=str(quarantine))
+        beside = self._git(GIT_OBJECT_DIRECTORY=str(quarantine), GIT_ALTERNATE_OBJECT_DIRECTORIES=self._alternate())
+        try:
+            _index(beside, source)
+        except GitError:
+            # Damaged objects here don't matter to a pack that needs none of them.
+            _index(alone, source)
+        if not is_complete(beside, snapshot):
+            raise GitError(("rev-list",), 1, b"objects are missing")
+        for part in sorted((quarantine / "pack").glob("pack-*"), key=lambda part: part.suffix == ".idx"):
+            part.replace(self.path / "objects/pack" / part.name)
+
+    def _alternate(self) -> str:
+        text = str((self.path / "objects").absolute())
+        return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+    def _name(self, snapshot: Snapshot) -> None:
+        """References keep the objects; `shallow` says that the commit's parents are not here."""
+        lines = [f"update {TREES}/{snapshot.tree} {snapshot.tree}"]
+        if snapshot.commit:
+            lines.append(f"update {COMMITS}/{snapshot.commit} {snapshot.commit}")
+            self._cut(snapshot.commit)
+        self._git().run("update-ref", "--stdin", stdin="".join(f"{line}\n" for line in lines).encode())
+
+    def _cut(self, commit: str) -> None:
+        shallow = self.path / "shallow"
+        known = shallow.read_text().split() if shallow.exists() else []
+        if commit not in known:
+            aside = shallow.with_name("shallow.new")
+            aside.write_text("".join(f"{oid}\n" for oid in (*known, commit)))
+            aside.replace(shallow)
+
+
+def _index(git: Git, source: Path) -> None:
+    with source.open("rb") as file:
+        git.read(file, "index-pack", "--stdin", "--fix-thin")
+
+
+def _check(snapshot: Snapshot) -> None:
+    """What came over the wire must not be anything else to git."""
+    ids = [snapshot.tree, *([snapshot.commit] if snapshot.commit else [])]
+    if not all(_ID.fullmatch(oid) for oid in ids) or snapshot.object_format not in ("sha1", "sha256"):
+        raise UsageError("the snapshot names no git objects")

@@ -1,0 +1,169 @@
+"""Takes a snapshot of a working tree: its raw bytes as a git tree, in a scratch repository beside the user's own.
+
+The user's repository is only read: index, references, stash and objects stay as they are, and no lock is taken.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import msgspec
+
+from dstack.errors import UsageError
+from dstack.model.api import Change
+from dstack.model.snapshot import Snapshot
+from dstack.repo.blobs import Blobs, ChangedError, unchanged
+from dstack.repo.git import Git, make_bare, require_git
+from dstack.repo.identity import repo_id
+from dstack.repo.listing import GITLINK, Found, Listing, list_folder, list_repository, unreadable_error
+from dstack.repo.packs import write_pack
+from dstack.repo.trees import differences, make_tree
+from dstack.repo.worktree import Worktree, locate
+
+TRIES = 3
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A snapshot, and what differs from its commit. Leaving the context removes the folder with its objects."""
+
+    snapshot: Snapshot
+    changes: list[Change]
+    folder: Path
+
+    def pack(self) -> Path:
+        """A file with the objects that a server lacks which has the commit; the deltas are against its files."""
+        commits = [self.snapshot.commit] if self.snapshot.commit else []
+        return self._write("thin.pack", commits)
+
+    def full_pack(self) -> Path:
+        """A file with all objects of commit and tree, for a server that has nothing."""
+        return self._write("full.pack", [])
+
+    def close(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.folder)
+
+    def __enter__(self) -> Taken:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _write(self, name: str, known: list[str]) -> Path:
+        return write_pack(Git.within(self.folder / "git"), self.snapshot, known, self.folder / name)
+
+
+def take(start: Path) -> Taken:
+    """The working tree that the project folder `start` is in, as it is on disk, but for ignored files.
+
+    Raises UsageError for what can't be read, changes while it is read, or has no working tree.
+    """
+    require_git()
+    start = start.resolve()
+    folder = Path(tempfile.mkdtemp(prefix="dstack-"))
+    try:
+        return _take(start, folder)
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+
+
+def _take(start: Path, folder: Path) -> Taken:
+    worktree = locate(start)
+    object_format = worktree.object_format if worktree else "sha1"
+    scratch = folder / "git"
+    make_bare(scratch, object_format)
+    for _ in range(TRIES):
+        try:
+            listing = _list(worktree, start, scratch, object_format)
+            make_bare(scratch, object_format, listing.objects)
+            root = worktree.root if worktree else start
+            tree = _read(root, listing, scratch, object_format)
+            return _describe(worktree, start, folder, listing, tree)
+        except ChangedError as error:
+            changed = error
+    raise UsageError(
+        f"{changed.message}, so what would run is not what you see",
+        hint="wait until nothing writes there, or add it to .gitignore",
+    )
+
+
+def _list(worktree: Worktree | None, start: Path, scratch: Path, object_format: str) -> Listing:
+    if worktree is None:
+        return list_folder(start, scratch, object_format)
+    return list_repository(worktree, scratch, object_format)
+
+
+def _read(root: Path, listing: Listing, scratch: Path, object_format: str) -> str:
+    """The id of the tree. Everything is looked at once more at the end: files that changed together, as in a
+    checkout, must not be shipped half old and half new."""
+    blobs = Blobs(scratch / "objects", object_format)
+    base = os.fsencode(root)
+    entries = [(GITLINK, commit, path) for path, commit in listing.submodules.items()]
+    unreadable: list[str] = []
+    for path, found in listing.files.items():
+        try:
+            entries.append((found.mode, _blob(blobs, os.path.join(base, path), found), path))
+        except PermissionError as error:
+            unreadable.append(f"{os.fsdecode(path)}: {error.strerror}")
+        except OSError as error:
+            raise ChangedError(path) from error
+    if unreadable:
+        raise unreadable_error(unreadable)
+    _check(base, listing)
+    return make_tree(Git.within(scratch, GIT_INDEX_FILE=str(scratch / "index")), entries)
+
+
+def _blob(blobs: Blobs, file: bytes, found: Found) -> str:
+    if found.id is not None:
+        return found.id
+    if found.indexed is not None and blobs.hash(file, found.stat) == found.indexed:
+        return found.indexed
+    return blobs.store(file, found.stat)
+
+
+def _check(base: bytes, listing: Listing) -> None:
+    for path, found in listing.files.items():
+        try:
+            now = os.lstat(os.path.join(base, path))
+        except OSError as error:
+            raise ChangedError(path) from error
+        if not unchanged(found.stat, now):
+            raise ChangedError(path)
+
+
+def _describe(worktree: Worktree | None, start: Path, folder: Path, listing: Listing, tree: str) -> Taken:
+    if worktree is None:
+        snapshot = Snapshot(repo=repo_id(None, start), tree=tree, dirty=True, git=False)
+    else:
+        project = start.relative_to(worktree.root.resolve())
+        snapshot = Snapshot(
+            repo=repo_id(worktree.url, worktree.root, worktree.object_format),
+            tree=tree,
+            commit=worktree.commit,
+            url=worktree.url,
+            branch=worktree.branch,
+            project="" if project == Path() else str(project),
+            object_format=worktree.object_format,
+        )
+    found = differences(Git.within(folder / "git"), snapshot.commit, tree)
+    changes, dirty = [], worktree is None
+    for difference in found:
+        file = listing.files.get(difference.path)
+        size = file.stat.st_size if file else 0
+        changes.append(Change(os.fsdecode(difference.path), difference.change, size))
+        dirty = dirty or not (file and file.clean and file.indexed == difference.old)
+    if worktree and listing.nested:
+        dirty = _is_dirty(worktree)
+    return Taken(msgspec.structs.replace(snapshot, dirty=dirty), changes, folder)
+
+
+def _is_dirty(worktree: Worktree) -> bool:
+    """What git itself says: it alone compares submodules as such."""
+    return bool(Git.at(worktree.root).run("status", "--porcelain", "-z", "--ignore-submodules=none"))

@@ -1,0 +1,113 @@
+"""Finds the repository that a folder is in, and asks it what a snapshot must know."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from dstack.errors import UsageError
+from dstack.repo.git import Git, GitError
+from dstack.repo.identity import clean_url
+
+_SETTINGS = (
+    r"^(core\.(autocrlf|attributesfile)|remote\..*\.(url|promisor)|branch\..*\.remote|extensions\.partialclone)$"
+)
+
+
+@dataclass(frozen=True)
+class Worktree:
+    """A working tree of git's. `url` is the remote's without credentials; `indexed_at` when the index was written, in
+    nanoseconds (0: there is none); `converts` whether line ends may differ between disk and blobs; `partial` whether
+    objects may be missing; `has_attributes` whether attributes lie outside the tree."""
+
+    root: Path
+    objects: Path
+    object_format: str
+    commit: str | None
+    branch: str | None
+    url: str | None
+    indexed_at: int
+    converts: bool
+    partial: bool
+    has_attributes: bool
+
+
+def locate(folder: Path) -> Worktree | None:
+    """The working tree that `folder` is in, or None if no repository is there. Raises UsageError for a repository that
+    has no working tree here or that git refuses to read."""
+    git = Git.at(folder)
+    if not _inside(git, folder):
+        return None
+    root = Path(os.fsdecode(git.run("rev-parse", "--show-toplevel").removesuffix(b"\n")))
+    git_dir = Path(os.fsdecode(git.run("rev-parse", "--absolute-git-dir").removesuffix(b"\n")))
+    common = _common(git_dir)
+    index = git_dir / "index"
+    indexed_at = index.stat().st_mtime_ns if index.exists() else 0
+    object_format = git.run("rev-parse", "--show-object-format").decode().strip()
+    settings = _settings(git)
+    branch = git.run("symbolic-ref", "-q", "HEAD", accept=(0, 1)).rstrip(b"\n")
+    name = os.fsdecode(branch.removeprefix(b"refs/heads/")) if branch.startswith(b"refs/heads/") else None
+    return Worktree(
+        root=root,
+        objects=common / "objects",
+        object_format=object_format if object_format == "sha256" else "sha1",
+        commit=git.run("rev-parse", "-q", "--verify", "HEAD^{commit}", accept=(0, 1, 128)).decode().strip() or None,
+        branch=name,
+        url=_remote(settings, name),
+        indexed_at=indexed_at,
+        converts=settings.get("core.autocrlf", "false").lower() not in ("false", "no", "off", "0", ""),
+        partial="extensions.partialclone" in settings or any(key.endswith(".promisor") for key in settings),
+        has_attributes=_attributes_outside(common, settings),
+    )
+
+
+def _inside(git: Git, folder: Path) -> bool:
+    try:
+        answer = git.run("rev-parse", "--is-inside-work-tree").strip()
+    except GitError as error:
+        if "not a git repository (or any" in error.detail:
+            return False
+        hint = None
+        if "dubious ownership" in error.detail or "unsafe repository" in error.detail:
+            hint = f"git config --global --add safe.directory '{folder}'"
+        raise UsageError(f"git refuses to read the repository of {folder}: {error.detail}", hint=hint) from error
+    if answer != b"true":
+        raise UsageError(
+            f"{folder} is inside a bare repository or a .git folder, which has no working tree to ship",
+            hint="go to a working tree: git worktree add ../work",
+        )
+    return True
+
+
+def _common(git_dir: Path) -> Path:
+    """Where the objects of all worktrees lie (gitrepository-layout, "commondir")."""
+    pointer = git_dir / "commondir"
+    if not pointer.is_file():
+        return git_dir
+    return Path(os.path.normpath(git_dir / os.fsdecode(pointer.read_bytes().rstrip(b"\n"))))
+
+
+def _settings(git: Git) -> dict[str, str]:
+    output = os.fsdecode(git.run("config", "-z", "--get-regexp", _SETTINGS, accept=(0, 1)))
+    pairs = (entry.partition("\n") for entry in output.split("\0") if entry)
+    return {key: value if newline else "true" for key, newline, value in pairs}
+
+
+def _remote(settings: dict[str, str], branch: str | None) -> str | None:
+    """The URL of the branch's remote, else of origin, else of the first one."""
+    urls = {key[len("remote.") : -len(".url")]: value for key, value in settings.items() if key.endswith(".url")}
+    for name in (settings.get(f"branch.{branch}.remote"), "origin", *urls):
+        if name is not None and name in urls:
+            return clean_url(urls[name])
+    return None
+
+
+def _attributes_outside(common: Path, settings: dict[str, str]) -> bool:
+    home = Path.home()
+    xdg = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
+    named = settings.get("core.attributesfile")
+    files = [common / "info/attributes", Path("/etc/gitattributes"), xdg / "git/attributes"]
+    if named:
+        files.append(Path(named).expanduser())
+    return any(file.is_file() and file.stat().st_size > 0 for file in files)

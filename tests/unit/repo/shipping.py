@@ -1,0 +1,141 @@
+"""The whole way of a working tree, without Docker and SSH: snapshot, the server's mirror, a host's mirror, a job."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import stat
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from dstack import render
+from dstack.commands.code import checkout_values
+from dstack.model.snapshot import Snapshot
+from dstack.repo.mirror import Mirror
+from dstack.repo.snapshot import take
+
+Manifest = dict[bytes, tuple[str, int, str]]
+
+IDENTITY = {
+    "GIT_AUTHOR_NAME": "A",
+    "GIT_AUTHOR_EMAIL": "a@example.org",
+    "GIT_COMMITTER_NAME": "A",
+    "GIT_COMMITTER_EMAIL": "a@example.org",
+}
+
+
+def git(folder: Path, *arguments: str | bytes, ok: bool = True, **variables: str) -> bytes:
+    """git as a user types it."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment |= {**IDENTITY, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", **variables}
+    done = subprocess.run(["git", "-C", folder, *arguments], env=environment, capture_output=True)
+    assert not ok or done.returncode == 0, (arguments, done.stderr)
+    return done.stdout
+
+
+def manifest(root: Path) -> Manifest:
+    """Type, mode and content of all that is no folder, but for git's own."""
+    found: Manifest = {}
+    base = os.fsencode(root)
+    for folder, folders, files in os.walk(base):
+        folders[:] = [name for name in folders if name != b".git"]
+        for name in [*files, *(name for name in folders if os.path.islink(os.path.join(folder, name)))]:
+            path = os.path.join(folder, name)
+            if name != b".git" and (os.path.islink(path) or os.path.isfile(path)):
+                found[os.path.relpath(path, base)] = _describe(path)
+    return found
+
+
+def _describe(path: bytes) -> tuple[str, int, str]:
+    found = os.lstat(path)
+    if stat.S_ISLNK(found.st_mode):
+        return ("link", 0, os.fsdecode(os.readlink(path)))
+    with open(path, "rb") as file:
+        digest = hashlib.sha256(file.read()).hexdigest()
+    return ("file", 0o755 if found.st_mode & 0o100 else 0o644, digest)
+
+
+@dataclass
+class Answer:
+    """What a host script said."""
+
+    status: int
+    values: dict[str, str]
+    stderr: str
+
+
+@dataclass
+class Road:
+    """A server's mirror and a host in two folders."""
+
+    folder: Path
+    repo: str = ""
+
+    @property
+    def mirror(self) -> Mirror:
+        return Mirror(self.folder / "server" / f"{self.repo}.git")
+
+    @property
+    def base(self) -> Path:
+        return self.folder / "host root"
+
+    @property
+    def host_mirror(self) -> Path:
+        return self.base / "mirrors" / f"{self.repo}.git"
+
+    def submit(self, project: Path) -> Snapshot:
+        """From the working tree to the server's mirror."""
+        with take(project) as taken:
+            self.repo = taken.snapshot.repo
+            known = taken.snapshot.commit is not None and self.has_commit(taken.snapshot.commit)
+            self.mirror.receive(taken.snapshot, taken.pack() if known else taken.full_pack())
+            return taken.snapshot
+
+    def has_commit(self, commit: str) -> bool:
+        return (self.mirror.path / "refs/dstack/commits" / commit).exists()
+
+    def launch(self, snapshot: Snapshot, attempt: str = "a") -> Path:
+        """As the engine does it: check out; ship what is missing; check out again. Returns the job's tree."""
+        answer = self.checkout(snapshot, attempt)
+        if answer.values.get("need") == "code":
+            commits, trees = (answer.values.get(name, "").split() for name in ("commits", "trees"))
+            with self.mirror.pack(snapshot, commits, trees) as pack:
+                received = self.receive(snapshot, pack.read_bytes())
+            if received.values.get("need") == "full":
+                with self.mirror.pack(snapshot) as pack:
+                    received = self.receive(snapshot, pack.read_bytes())
+            assert received.values == {"received": "ok"}, received
+            answer = self.checkout(snapshot, attempt)
+        assert (answer.status, answer.values) == (0, {"reached": "end"}), answer
+        return self.job(attempt) / "workflow"
+
+    def job(self, attempt: str) -> Path:
+        return self.base / "jobs" / attempt
+
+    def checkout(self, snapshot: Snapshot, attempt: str = "a") -> Answer:
+        return self._sh("_checkout", snapshot, attempt, b"")
+
+    def receive(self, snapshot: Snapshot, pack: bytes) -> Answer:
+        return self._sh("receive", snapshot, "", pack)
+
+    def script(self, template: str, snapshot: Snapshot, attempt: str) -> str:
+        job = self.job(attempt)
+        head = f"set -eu\numask 077\nLC_ALL=C\nexport LC_ALL\nbase={shlex.quote(str(self.base))}\n"
+        head += f'job={shlex.quote(str(job))}\nmkdir -p "$base/jobs/{attempt}"\n'
+        body = render.text(template, **checkout_values(snapshot))
+        end = "echo reached=end\n" if template == "_checkout" else ""
+        return f"main() {{\n{head}{body}\n{end}}}\nmain\n"
+
+    def _sh(self, template: str, snapshot: Snapshot, attempt: str, stdin: bytes) -> Answer:
+        # As on a host whose user has a hostile environment.
+        environment = {**os.environ, "GIT_DIR": "/nonexistent", "GIT_INDEX_FILE": "/nonexistent"}
+        command = ["sh", "-c", self.script(template, snapshot, attempt)]
+        done = subprocess.run(command, input=stdin, capture_output=True, env=environment)
+        pairs = (line.partition("=") for line in done.stdout.decode().splitlines())
+        return Answer(done.returncode, {key: value for key, _, value in pairs}, done.stderr.decode())
+
+    def in_job(self, tree: Path, *arguments: str) -> bytes:
+        """git in the job's tree, which finds the mirror's objects where a container has them mounted."""
+        return git(tree, *arguments, GIT_ALTERNATE_OBJECT_DIRECTORIES=f'"{self.host_mirror}/objects"')
