@@ -137,7 +137,8 @@ class Dialer:
     async def _way(self, address: Address, settings: Settings) -> Any:
         """What asyncssh calls a tunnel: the bastion's connection, or how to connect without one."""
         hops = [hop.strip() for hop in (settings.jump or "").split(",") if hop.strip()]
-        if hops and _hop(hops[-1], None).host != address.host:
+        hop = _hop(hops[-1], None) if hops else None
+        if hop and (hop.host, hop.port) != (address.host, address.port):  # `Host *` with a ProxyJump names the hop too
             key = (",".join(hops), address.identity)
             return await self._bastions.setdefault(key, _Bastion()).connection(self, key)
         return () if settings.proxied else Direct()

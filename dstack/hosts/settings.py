@@ -46,7 +46,7 @@ def read_settings(address: Address) -> Settings:
     """Read the configuration and the keys; blocks. HostError for a broken configuration, HostAuthError for an
     identity that is no key."""
     try:
-        options = asyncssh.SSHClientConnectionOptions(**named(address), client_keys=None)
+        options = asyncssh.SSHClientConnectionOptions(**named(address), config=(), client_keys=None)
         config: Any = options.config
         keys = Keys.read(_identities(address, config), _paths(config.get("CertificateFile") or ()))
     except TROUBLE as error:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
+import socket
 
 import asyncssh
 
@@ -57,4 +59,8 @@ def _said(error: BaseException) -> str:
         return error.reason or type(error).__name__
     if isinstance(error, (asyncio.TimeoutError, TimeoutError)):
         return "no answer in time"
+    if isinstance(error, socket.gaierror):
+        return error.strerror or str(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno)  # asyncio's own words name a call, not what happened
     return str(error) or type(error).__name__

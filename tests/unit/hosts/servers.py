@@ -1,0 +1,230 @@
+"""An SSH server in the test's own process, and a way to it that can be cut, frozen or slow."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from signal import SIGKILL, SIGTERM, Signals
+from typing import Any
+
+import asyncssh
+from asyncssh.stream import SSHServerStreamSession
+
+from dstack.model.runner import Address
+
+
+class Server:
+    """Runs what it is sent with this machine's sh, unless a test makes it do worse.
+
+    `sessions` is how many it takes at once; `opening` is waited for before a session is opened; `ending` says how a
+    command ends: "status", "silence" or the name of a signal; `shell` is run in place of the command. `forwards` lets clients jump through it.
+    """
+
+    def __init__(self, folder: Path, kind: str = "ssh-ed25519", identity: str = "id") -> None:
+        self.key = asyncssh.generate_private_key(kind)
+        self.identity = folder / identity
+        if not self.identity.exists():
+            client = asyncssh.generate_private_key("ssh-ed25519")
+            client.write_private_key(str(self.identity))
+            self.identity.chmod(0o600)
+            client.write_public_key(f"{self.identity}.pub")
+        self.more_keys: list[asyncssh.SSHKey] = []
+        self.sessions = 100
+        self.opening: asyncio.Event | None = None
+        self.ending = "status"
+        self.shell: list[str] | None = None
+        self.forwards = False
+        self.forwarded: list[tuple[str, int]] = []
+        self.clients: list[asyncssh.SSHServerConnection] = []
+        self.logins: list[str] = []
+        self.commands: list[str] = []
+        self.asked = 0
+        self.open = 0
+        self.running: list[asyncio.Task[Any]] = []
+        self.processes: dict[Any, asyncio.subprocess.Process] = {}
+        self.port = 0
+
+    @property
+    def host_key(self) -> str:
+        return " ".join(self.key.export_public_key().decode().split()[:2])
+
+    @property
+    def address(self) -> Address:
+        return Address(host="127.0.0.1", port=self.port, user="someone", identity=str(self.identity))
+
+    @property
+    def connected(self) -> list[asyncssh.SSHServerConnection]:
+        return [client for client in self.clients if not client.is_closed()]
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[Server]:
+        acceptor = await asyncssh.listen(
+            "127.0.0.1",
+            self.port,
+            server_factory=lambda: _Owner(self),
+            server_host_keys=[self.key, *self.more_keys],
+            authorized_client_keys=f"{self.identity}.pub",
+            encoding=None,
+        )
+        self.port = acceptor.get_port()
+        try:
+            yield self
+        finally:
+            acceptor.close()
+            for client in self.clients:
+                client.abort()
+            await acceptor.wait_closed()
+            for process in self.processes.values():
+                _kill(process, SIGKILL)
+                await process.wait()
+            for task in self.running:
+                await asyncio.wait({task})
+
+    async def run(
+        self, stdin: asyncssh.SSHReader[bytes], stdout: asyncssh.SSHWriter[bytes], stderr: asyncssh.SSHWriter[bytes]
+    ) -> None:
+        task = asyncio.current_task()
+        assert task
+        self.running.append(task)
+        channel: Any = stdin.channel
+        command = channel.get_command()
+        self.commands.append(command)
+        words = self.shell or ["sh", "-c", command]
+        process = await asyncio.create_subprocess_exec(
+            *words, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True
+        )
+        self.processes[channel] = process
+        feeding = asyncio.ensure_future(_copy(stdin, process.stdin, last=True))
+        try:
+            await asyncio.gather(_copy(process.stdout, stdout), _copy(process.stderr, stderr))
+            status = await process.wait()
+            if self.ending == "status" and status >= 0:
+                channel.exit(status)
+            elif self.ending == "status":
+                channel.exit_with_signal(Signals(-status).name.removeprefix("SIG"))
+            elif self.ending == "silence":
+                channel.close()
+            else:
+                channel.exit_with_signal(self.ending)
+        finally:
+            feeding.cancel()
+            await asyncio.wait({feeding})
+
+
+class _Session(SSHServerStreamSession[bytes]):
+    def __init__(self, server: Server) -> None:
+        super().__init__(server.run)
+        self._server = server
+        server.open += 1
+
+    def signal_received(self, signal: str) -> None:
+        assert signal == "TERM"
+        process = self._server.processes.get(self._chan)
+        if process is not None:
+            _kill(process, SIGTERM)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server.open -= 1
+        super().connection_lost(exc)
+
+
+class _Owner(asyncssh.SSHServer):
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._server.clients.append(conn)
+
+    def begin_auth(self, username: str) -> bool:
+        self._server.logins.append(username)
+        return True
+
+    def session_requested(self) -> Any:
+        return self._session()
+
+    async def _session(self) -> _Session:
+        server = self._server
+        server.asked += 1
+        if server.opening is not None:
+            await server.opening.wait()
+        if server.open >= server.sessions:
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "open failed")
+        return _Session(server)
+
+    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:
+        self._server.forwarded.append((dest_host, dest_port))
+        return self._server.forwards
+
+
+class Way:
+    """Forwards connections to a port. `drops` is how many of the next ones it resets at once."""
+
+    def __init__(self, to: int, drops: int = 0) -> None:
+        self._to = to
+        self.drops = drops
+        self.accepted = 0
+        self.port = 0
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def freeze(self) -> None:
+        """Pass nothing on, and say nothing about it."""
+        self._flowing.clear()
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[Way]:
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+            for task in self._tasks:
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+            await server.wait_closed()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        self._tasks.add(task)
+        self.accepted += 1
+        if self.drops > 0:
+            self.drops -= 1
+            writer.transport.abort()
+            return
+        there, back = await asyncio.open_connection("127.0.0.1", self._to)
+        try:
+            with suppress(asyncio.CancelledError):
+                await asyncio.gather(self._pass(reader, back), self._pass(there, writer))
+        finally:
+            writer.transport.abort()
+            back.transport.abort()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                await self._flowing.wait()
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+async def _copy(reader: Any, writer: Any, last: bool = False) -> None:
+    with suppress(ConnectionError, asyncssh.Error):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    if last:
+        writer.close()
+
+
+def _kill(process: asyncio.subprocess.Process, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)

@@ -1,0 +1,313 @@
+"""What every kind of host promises."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dstack.commands.command import Command, Result, Stdin
+from dstack.errors import CommandError, HostError, HostUnreachableError
+from dstack.hosts.host import Host, ask
+from dstack.hosts.local import LocalHost
+from dstack.hosts.ssh import SshHost
+from tests.unit.hosts.conftest import become, play
+from tests.unit.hosts.servers import Server
+
+MakeHost = Callable[[], AbstractAsyncContextManager[Host]]
+
+
+@pytest.fixture(params=["local", "ssh"])
+def on_host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeHost]:
+    @asynccontextmanager
+    async def local() -> AsyncIterator[Host]:
+        host = LocalHost()
+        yield host
+        await host.close()
+
+    @asynccontextmanager
+    async def ssh() -> AsyncIterator[Host]:
+        async with Server(tmp_path).listening() as server:
+            host = SshHost(server.address, server.host_key)
+            yield host
+            await host.close()
+
+    yield {"local": local, "ssh": ssh}[request.param]
+
+
+def sh(script: str, stdin: Stdin = b"") -> Command[Result]:
+    return Command("test", script, lambda result: result, stdin)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+
+
+def test_run_gives_all_that_the_command_left(on_host: MakeHost) -> None:
+    async def scene() -> None:
+        async with on_host() as host:
+            assert await host.run(sh("echo out; echo err >&2; exit 7")) == Result(7, b"out\n", b"err\n")
+            assert await host.run(sh("printf '\\000\\377\\r\\n'")) == Result(0, b"\0\xff\r\n", b"")
+            assert await host.run(sh("cat", b"\0in\r\n")) == Result(0, b"\0in\r\n", b"")
+            assert await host.run(sh("kill -9 $$")) == Result(137, b"", b"")
+
+    play(scene)
+
+
+def test_ask_parses_the_answer(on_host: MakeHost) -> None:
+    async def scene() -> None:
+        async with on_host() as host:
+            assert await ask(host, Command("count", "echo 42", lambda result: int(result.stdout))) == 42
+
+    play(scene)
+
+
+def test_stdin_and_stdout_of_many_megabytes_arrive_unchanged(on_host: MakeHost) -> None:
+    data = os.urandom(1_000_000) * 8
+    digest = hashlib.sha256(data).hexdigest()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(data), 777_777):
+            yield data[start : start + 777_777]
+
+    async def scene() -> None:
+        async with on_host() as host:
+            for stdin in (data, pieces):
+                answer = await host.run(sh("sha256sum", stdin))
+                assert answer.stdout.decode().split()[0] == digest
+                assert (await host.run(sh("cat", stdin))).stdout == data
+
+    play(scene)
+
+
+def test_a_command_need_not_read_its_stdin(on_host: MakeHost) -> None:
+    closed = []
+
+    async def endless() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"x" * 100_000
+        finally:
+            closed.append(True)
+
+    async def scene() -> None:
+        async with on_host() as host:
+            assert await host.run(sh("echo no", b"x" * 3_000_000)) == Result(0, b"no\n", b"")
+            assert await host.run(sh("exit 3", endless)) == Result(3, b"", b"")
+            assert closed == [True]
+
+    play(scene)
+
+
+def test_a_source_of_stdin_that_fails_ends_the_command_with_its_error(on_host: MakeHost) -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"some"
+        raise LookupError("the file has gone")
+
+    async def scene() -> None:
+        async with on_host() as host:
+            with pytest.raises(LookupError, match="the file has gone"):
+                await host.run(sh("cat; cat; sleep 1000", broken))
+            with pytest.raises(LookupError, match="the file has gone"):
+                async for _ in host.stream(sh("echo begun; sleep 1000", broken)):
+                    continue
+            assert (await host.run(sh("echo fine"))).stdout == b"fine\n"
+
+    play(scene)
+
+
+def test_a_timeout_says_so_and_ends_the_command(on_host: MakeHost, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with on_host() as host:
+            with pytest.raises(HostUnreachableError, match=r"test on .* no answer in 0\.5 seconds"):
+                await host.run(sh(f"echo $$ > {tmp_path}/pid; sleep 1000"), timeout=0.5)
+            assert (await host.run(sh("echo fine"), timeout=30)).stdout == b"fine\n"
+
+    play(scene)
+
+
+def test_cancelling_a_run_ends_its_command(on_host: MakeHost, tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+
+    async def scene() -> None:
+        async with on_host() as host:
+            running = asyncio.ensure_future(host.run(sh(f"echo $$ > {pid_file}; cat; exec sleep 1")))
+            await become(lambda: pid_file.exists() and pid_file.read_text() != "", "the command runs")
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+            await become(lambda: not alive(int(pid_file.read_text())), "the command has ended")
+
+    play(scene)
+
+
+def test_what_a_command_started_detached_goes_on(on_host: MakeHost, tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    script = f"setsid sh -c 'echo $$ > {pid_file}; exec sleep 1000' >/dev/null 2>&1 </dev/null & sleep 1000"
+
+    async def scene() -> None:
+        async with on_host() as host:
+            running = asyncio.ensure_future(host.run(sh(script)))
+            await become(lambda: pid_file.exists() and pid_file.read_text() != "", "it runs")
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+        assert alive(int(pid_file.read_text()))
+        os.kill(int(pid_file.read_text()), signal.SIGKILL)
+
+    play(scene)
+
+
+def test_closing_the_host_ends_what_runs_as_unreachable(on_host: MakeHost, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with on_host() as host:
+            running = asyncio.ensure_future(host.run(sh(f"touch {tmp_path}/begun; sleep 1000")))
+            await become((tmp_path / "begun").exists, "the command runs")
+            await host.close()
+            with pytest.raises(HostUnreachableError):
+                await running
+
+    play(scene)
+
+
+def test_a_stream_arrives_while_the_command_runs(on_host: MakeHost) -> None:
+    async def scene() -> None:
+        async with on_host() as host, aclosing(host.stream(sh("echo one; cat; echo end", b"two"))) as stream:  # type: ignore[type-var]
+            got = b""
+            async for piece in stream:
+                got += piece
+                if got == b"one\ntwo":
+                    break
+            assert got == b"one\ntwo"
+
+    play(scene)
+
+
+def test_a_stream_ends_with_the_command(on_host: MakeHost) -> None:
+    async def collected(host: Host, script: str) -> bytes:
+        return b"".join([piece async for piece in host.stream(sh(script))])
+
+    async def scene() -> None:
+        async with on_host() as host:
+            assert await collected(host, "echo one; echo two") == b"one\ntwo\n"
+            with pytest.raises(CommandError, match="test failed with exit status 4: bad luck") as caught:
+                await collected(host, "echo one; echo bad luck >&2; exit 4")
+            assert caught.value.exit_status == 4
+
+    play(scene)
+
+
+def test_the_reader_of_a_stream_that_goes_is_noticed_by_the_end_of_stdin(on_host: MakeHost, tmp_path: Path) -> None:
+    script = f"echo begun; cat; touch {tmp_path}/noticed"
+
+    async def scene() -> None:
+        async with on_host() as host:
+            stream: Any = host.stream(sh(script))
+            assert await stream.__anext__() == b"begun\n"
+            await stream.aclose()
+            await become((tmp_path / "noticed").exists, "the script saw the end of its stdin")
+
+    play(scene)
+
+
+def test_a_stream_whose_script_ignores_the_end_is_ended(on_host: MakeHost) -> None:
+    async def scene() -> None:
+        async with on_host() as host:
+            stream: Any = host.stream(sh("echo $$; exec sleep 1000"))
+            pid = int(await stream.__anext__())
+            await stream.aclose()
+            await become(lambda: not alive(pid), "the command has ended")
+
+    play(scene)
+
+
+def test_a_slow_reader_of_a_stream_holds_the_command_back(on_host: MakeHost, tmp_path: Path) -> None:
+    script = f"head -c 30000000 /dev/zero; touch {tmp_path}/done"
+
+    async def scene() -> None:
+        async with on_host() as host:
+            stream: Any = host.stream(sh(script))
+            size = len(await stream.__anext__())
+            await asyncio.sleep(0.3)
+            assert not (tmp_path / "done").exists()
+            async for piece in stream:
+                size += len(piece)
+            assert size == 30_000_000
+            assert (tmp_path / "done").exists()
+
+    play(scene)
+
+
+def test_many_at_once(on_host: MakeHost) -> None:
+    async def scene() -> None:
+        async with on_host() as host:
+            answers = await asyncio.gather(*(host.run(sh(f"cat; echo {n}", b"%d" % n)) for n in range(30)))
+            assert [answer.stdout for answer in answers] == [b"%d%d\n" % (n, n) for n in range(30)]
+
+    play(scene)
+
+
+def test_a_script_starts_in_the_home_folder(on_host: MakeHost, home: Path) -> None:
+    async def scene() -> None:
+        async with on_host() as host:
+            answer = await host.run(sh("pwd; umask"))
+            folder, mask = answer.stdout.decode().split()
+            assert int(mask, 8) == 0o077
+            if isinstance(host, LocalHost):
+                assert folder == str(home)
+
+    play(scene)
+
+
+def test_a_command_that_can_not_begin_says_what_the_account_said(tmp_path: Path) -> None:
+    async def scene() -> None:
+        server = Server(tmp_path)
+        server.shell = ["sh", "-c", "echo This account is currently not available.; exit 1"]
+        async with server.listening():
+            host = SshHost(server.address, server.host_key)
+            with pytest.raises(HostError, match=r"exit status 1\): This account is currently not available\."):
+                await host.run(sh("true"))
+            with pytest.raises(HostError, match=r"exit status 1\): This account is currently not available\."):
+                async for _ in host.stream(sh("true")):
+                    continue
+            await host.close()
+
+    play(scene)
+
+
+def test_a_local_command_has_none_of_the_servers_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_DIR", "/nowhere")
+    monkeypatch.setenv("DOCKER_HOST", "unix:///tmp/d.sock")
+
+    async def scene() -> None:
+        answer = await LocalHost().run(sh('echo "$GIT_DIR" "$DOCKER_HOST"'))
+        assert answer.stdout == b" unix:///tmp/d.sock\n"
+
+    play(scene)
+
+
+def test_a_local_command_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+
+    async def scene() -> None:
+        running = asyncio.ensure_future(
+            LocalHost().run(sh(f"trap '' TERM; echo $$ > {pid_file}; while :; do sleep 1; done"))
+        )
+        await become(lambda: pid_file.exists() and pid_file.read_text() != "", "the command runs")
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert not alive(int(pid_file.read_text()))
+
+    play(scene)

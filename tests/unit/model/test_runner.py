@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import pytest
+
+from dstack.model.runner import Address
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("box", Address(host="box")),
+        ("me@box", Address(host="box", user="me")),
+        ("me@corp@box:22", Address(host="box", user="me@corp", port=22)),
+        ("10.0.0.1:65535", Address(host="10.0.0.1", port=65535)),
+        ("::1", Address(host="::1")),
+        ("me@fe80::1%eth0", Address(host="fe80::1%eth0", user="me")),
+        ("[::1]", Address(host="::1")),
+        ("me@[::1]:2222", Address(host="::1", user="me", port=2222)),
+    ],
+)
+def test_an_address_as_a_person_types_it(text: str, address: Address) -> None:
+    assert Address.parse(text) == address
+    assert Address.parse(str(address)) == address
+
+
+@pytest.mark.parametrize("text", ["", "@box", "me@", "box:", "box:ssh", "box:0", "box:65536", "a b", "me@box/x", "[]:1"])
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(ValueError, match="is not|port"):
+        Address.parse(text)
