@@ -47,8 +47,9 @@ def list_artifacts(ref: str, as_json: bool) -> None:
 )
 @click.option("--force", is_flag=True, help="Overwrite files that differ.")
 def download(ref: str, paths: tuple[str, ...], output: Path, force: bool) -> None:
-    """Download everything, or only the files and folders called PATH.
+    """Download what a run or job left.
 
+    Everything, or only the files and folders called PATH.
     A run's files go to DIR/WORKFLOW/..., a job's to DIR/.... Every file is checked by its sha256. What is there already
     is kept, and what an interrupted download left is completed.
     """

@@ -12,9 +12,9 @@ from dstack.model.status import Status
 
 def state(job: JobView) -> str:
     """What a job does or did, in a few words."""
-    where = f" on {job.runner}" if job.runner else ""
+    where = f" on {job.runner}" if job.runner and not job.status.finished else ""
     if job.cached:
-        return f"cached, from {job.cached_from}"
+        return f"cached: {job.cache.why}"
     if job.status is Status.DONE:
         made = f", {_files(job.artifacts.files)}, {words.size(job.artifacts.bytes)}" if job.artifacts.files else ""
         return f"done in {words.took(job.started_at or job.submitted_at, job.finished_at)}{made}"
@@ -25,7 +25,7 @@ def state(job: JobView) -> str:
     elif job.status is Status.QUEUED:
         text = "queued"
     else:
-        gpus = f" with GPU {','.join(map(str, job.gpus))}" if job.gpus and not job.status.finished else ""
+        gpus = f" with GPU {','.join(map(str, job.gpus))}" if job.gpus and where else ""
         text = f"{job.status.value}{where}{gpus}"
     return f"{text}: {job.reason}" if job.reason else text
 
@@ -49,7 +49,7 @@ def ending(run: RunView) -> list[str]:
     if run.status is Status.DONE:
         files = any(job.artifacts.files for job in run.jobs)
         return [f"{run.name}: done in {took}", f"next: dstack {'artifacts list' if files else 'logs'} {run.name}"]
-    reason = f": {run.reason}" if run.reason else ""
+    reason = f": {run.reason.splitlines()[0]}" if run.reason else ""
     return [
         f"{run.name}: {run.status.value} after {took}, exit code {exit_code(run)}{reason}",
         f"next: dstack logs {run.name}",
@@ -61,21 +61,24 @@ class Narrator:
 
     def __init__(self, run: RunView, writer: LogWriter | None, *, quiet: bool = False) -> None:
         self._jobs = {job.id: job for job in run.jobs}
+        self._named = run.workflow
         self._told: dict[str, str] = {}
         self._writer = writer
         self._quiet = quiet
         self._spinner = show.Spinner()
 
     def begin(self) -> None:
-        """Tell how things stand now."""
+        """Tell how things stand now, and why dependencies run or do not."""
         for job in list(self._jobs.values()):
+            if not job.cached and job.workflow != self._named and not self._quiet:
+                self._say(f"{job.workflow}: will run: {job.cache.why}", None)
             self.job(job)
 
     def job(self, job: JobView) -> None:
         """A job changed, or nothing that matters did."""
         self._jobs[job.id] = job
         text = state(job)
-        if self._told.get(job.id) == text:
+        if self._told.get(job.id) == text or text == "queued":
             return
         self._told[job.id] = text
         if job.status.finished:

@@ -64,9 +64,10 @@ def add(
     as_json: bool,
     **options: object,
 ) -> int:
-    """Add a machine: [USER@]HOST[:PORT], an alias of ~/.ssh/config, or `local` for this one without SSH.
+    """Add a machine that runs jobs.
 
-    The machine is checked, and its host key is shown and pinned.
+    HOST is [USER@]HOST[:PORT], an alias of ~/.ssh/config, or `local` for this machine without SSH. The
+    machine is checked, and its host key is shown and pinned.
     """
     address = parse_host(host, user=user, port=port, identity=identity, jump=jump)
     request = AddRunner(address=address, **options)  # type: ignore[arg-type]
@@ -117,7 +118,10 @@ def _add(client: Client, request: AddRunner) -> RunnerView:
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(name: str, as_json: bool) -> int:
-    """Look at a machine now, and say what to do about what is wrong. Exits with 0 if it is ready."""
+    """Look at a machine now.
+
+    Says what to do about what is wrong, and exits with 0 if it is ready.
+    """
     return _report(settings.connect().check_runner(name), as_json)
 
 

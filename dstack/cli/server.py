@@ -32,7 +32,10 @@ def command() -> None:
 @click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="The port to listen on.")
 @click.option("--foreground", is_flag=True, help="Stay in the foreground, for systemd and containers.")
 def start(host: str | None, port: int | None, foreground: bool) -> None:
-    """Start the server of this machine; with --host and --port also for others."""
+    """Start the server of this machine.
+
+    With --port it also listens on TCP, for a team; then it stays until it is stopped.
+    """
     if host is not None and port is None:
         raise UsageError("--host needs --port", hint="dstack server start --host 0.0.0.0 --port 8000")
     home = embedded.home()

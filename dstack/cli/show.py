@@ -142,7 +142,7 @@ def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold" if colour(sys.stdout) else "")
     for index, name in enumerate(columns):
         shown.add_column(name, no_wrap=index == 0, overflow="fold")
     for row in rows:
@@ -169,12 +169,12 @@ class Spinner:
             from rich.text import Text
 
             console = Console(stderr=True, highlight=False, markup=False, no_color=not colour(sys.stderr))
-            self._status = console.status(Text(clean(text)))
+            self._status = console.status(Text(clean(text), no_wrap=True, overflow="ellipsis"))
             self._status.start()
         else:
             from rich.text import Text
 
-            self._status.update(Text(clean(text)))
+            self._status.update(Text(clean(text), no_wrap=True, overflow="ellipsis"))
 
     def hide(self) -> None:
         """Take it away."""

@@ -19,7 +19,8 @@ from dstack.model.api import StopRequest
 def command(refs: tuple[str, ...], everything: bool, abort: bool, yes: bool, as_json: bool) -> int:
     """End runs and jobs.
 
-    They get SIGTERM and time to save, and what they made so far is stored. The command returns at once; `dstack wait RUN` waits for the end. On a terminal, --all and --abort ask first.
+    They get SIGTERM and time to save, and what they made so far is stored. The command returns
+    at once; `dstack wait RUN` waits for the end. On a terminal, --all and --abort ask first.
     """
     if bool(refs) == everything:
         raise UsageError("name the runs or jobs to stop, or give --all", hint="`dstack runs` lists them")

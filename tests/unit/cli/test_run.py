@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.model.api import Problem
+from dstack.model.api import CacheView, Problem
 from dstack.model.status import Status
 from tests.unit.cli.conftest import Cli, command
 from tests.unit.cli.fake_server import ENDED, State, job_view, run_view
@@ -28,7 +28,8 @@ def test_follows_one_job_raw_and_says_the_rest_on_stderr(cli: Cli, state: State)
 
 
 def test_several_jobs_are_prefixed_and_cached_ones_only_named(cli: Cli, state: State) -> None:
-    cached = job_view("aaaaaaaaaaaa", "prepare", cached=True, cached_from="cccccccccccc")
+    why = CacheView(True, "nothing changed since calm-ant-1")
+    cached = job_view("aaaaaaaaaaaa", "prepare", cached=True, cached_from="cccccccccccc", cache=why)
     state.hold(
         run_view("brave-otter-7", [cached, job_view("bbbbbbbbbbbb", "train")]),
         {"aaaaaaaaaaaa": b"old\n", "bbbbbbbbbbbb": b"new\nlast"},
@@ -37,7 +38,7 @@ def test_several_jobs_are_prefixed_and_cached_ones_only_named(cli: Cli, state: S
     done = cli("run", "train")
 
     assert done.stdout == b"train | new\ntrain | last\n"
-    assert b"prepare: cached, from cccccccccccc\n" in done.stderr
+    assert b"prepare: cached: nothing changed since calm-ant-1\n" in done.stderr
 
 
 def test_exits_like_the_job_and_says_why(cli: Cli, state: State) -> None:

@@ -1,0 +1,72 @@
+"""A terminal that a program takes for a person's."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+OWN = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Makes the terminal the one whose Ctrl-C is the program's."""
+SECONDS = 60.0
+Typed = str | Callable[[], str]
+"""What is typed, or what happens then and says what is typed."""
+
+
+def type_into(
+    words: Sequence[str],
+    steps: Sequence[tuple[str, Typed]],
+    *,
+    cwd: Path,
+    environment: dict[str, str],
+    columns: int = 80,
+) -> tuple[str, int]:
+    """Run the program and type the second of each step when the first has been shown. What it showed, and its exit
+    code. Raises AssertionError when a step's text does not come."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-c", OWN, *words],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=cwd,
+        env={"TERM": "xterm-256color", **environment},
+        start_new_session=True,
+    )
+    os.close(theirs)
+    try:
+        shown = _converse(ours, list(steps))
+        return shown, process.wait(SECONDS)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def _converse(terminal: int, steps: list[tuple[str, Typed]]) -> str:
+    shown, seen = b"", 0
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        if steps and steps[0][0].encode() in shown[seen:]:
+            seen = len(shown)
+            typed = steps.pop(0)[1]
+            os.write(terminal, (typed if isinstance(typed, str) else typed()).encode())
+        if select.select([terminal], [], [], 0.1)[0]:
+            try:
+                shown += os.read(terminal, 65536)
+            except OSError:
+                break  # The program has ended.
+    assert not steps, f"{steps[0][0]!r} never came: {shown.decode()!r}"
+    return shown.decode()

@@ -1,0 +1,122 @@
+"""What a person at a terminal sees, and what Ctrl-C does there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dstack.model.api import Problem, StopRequest
+from dstack.model.status import Status
+from tests.unit.cli.conftest import command
+from tests.unit.cli.fake_server import State, job_view, run_view, runner_view
+from tests.unit.cli.terminal import type_into
+
+Person = Callable[..., tuple[str, int]]
+CTRL_C = "\x03"
+MENU = "ontinue?"
+
+
+@pytest.fixture
+def person(environment: dict[str, str], server: str, project: Path) -> Person:
+    """Types at `dstack ARGUMENTS`: `person(arguments, (shown, typed)...)`."""
+
+    def run(arguments: str, *steps: tuple[str, str], **extra: str) -> tuple[str, int]:
+        known = {**environment, "DSTACK_SERVER_URL": server, **extra}
+        return type_into(command(*arguments.split()), steps, cwd=project, environment=known)
+
+    return run
+
+
+def test_ctrl_c_asks_and_stops(person: Person, state: State) -> None:
+    state.held.clear()
+    job = job_view("0123456789ab", "train", status=Status.STOPPED, exit_code=143)
+    state.hold(run_view("brave-otter-7", [job], status=Status.STOPPED, exit_code=143), {"0123456789ab": b"one\n"})
+
+    shown, code = person("run train", ("one\r\n", CTRL_C), (MENU, "s\n"))
+
+    assert state.stops == [StopRequest(refs=("brave-otter-7",))]
+    assert "brave-otter-7: stopping" in shown
+    assert code == 143
+
+
+def test_ctrl_c_and_continue_loses_nothing(person: Person, state: State) -> None:
+    state.held.clear()
+    state.logs["0123456789ab"] = b"".join(b"%d\n" % number for number in range(500))
+    state.chunk = 100
+    state.cuts = [3000]
+
+    def release() -> str:
+        state.held.set()
+        return "c\n"
+
+    shown, code = person("run train", ("499\r\n", CTRL_C), (MENU, release))
+
+    assert re.findall(r"^(\d+)\r$", shown, re.MULTILINE) == [str(number) for number in range(500)]
+    assert code == 0
+
+
+@pytest.mark.parametrize("typed", ["d\n", CTRL_C, "what\nd\n"])
+def test_ctrl_c_and_detach(person: Person, state: State, typed: str) -> None:
+    state.held.clear()
+
+    shown, code = person("run train", ("three", CTRL_C), (MENU, typed))
+
+    assert "detached: brave-otter-7 goes on" in shown
+    assert (code, state.stops) == (130, [])
+
+
+def test_a_status_line_while_it_waits_and_colours(person: Person, state: State) -> None:
+    shown, code = person("run train")
+
+    assert code == 0
+    assert "\x1b[32mbrave-otter-7: done in 1m 12s\x1b[0m" in shown
+
+
+def test_no_color(person: Person, state: State) -> None:
+    state.runners["lab1"] = runner_view("lab1")
+
+    for words in ("runs", "runners", "run train"):
+        shown, _ = person(words, NO_COLOR="1")
+        assert not re.search(r"\x1b\[\d*(;\d+)*[1-9]m", shown), shown
+
+
+def test_tables_fit_eighty_columns(person: Person, state: State) -> None:
+    state.runners["lab1"] = runner_view("lab1.example.org", state="unreachable", reason="no route to host")
+    state.hold(run_view("a-very-long-name-for-a-run-that-somebody-gave-it", [job_view("ffffffffffff", "x" * 30)]))
+
+    for words in ("runs", "runners", "jobs", "runs brave"):
+        shown, code = person(words)
+        plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
+        assert code == 0
+        assert max(len(line) for line in plain.splitlines()) <= 80, plain
+
+
+def test_a_person_vouches_for_a_host_key(person: Person, state: State) -> None:
+    unknown = Problem(kind="host-key", message="nobody knows the key of lab1", fingerprint="SHA256:abc")
+    state.problems["POST /runners"] = [unknown]
+    shown, code = person("runners add lab1", ("SHA256:abc its key? [y/N]", "y\n"))
+    assert (code, state.added[0].fingerprint) == (0, "SHA256:abc")
+
+    state.problems["POST /runners"] = [unknown]
+    shown, code = person("runners add lab1", ("[y/N]", "\n"))
+    assert "was not added" in shown
+    assert (code, len(state.added)) == (2, 1)
+
+
+def test_stopping_everything_asks(person: Person, state: State) -> None:
+    assert person("stop --all", ("[y/N]", "n\n"))[1] == 2
+    assert state.stops == []
+    assert person("stop --all", ("[y/N]", "y\n"))[1] == 0
+    assert state.stops == [StopRequest(everything=True)]
+
+
+def test_what_a_host_says_moves_no_cursor(person: Person, state: State) -> None:
+    state.runners["lab1"] = runner_view("lab1", state="unusable", reason="\x1b[2Jgone\x07")
+
+    shown, _ = person("runners")
+
+    assert "\x1b[2J" not in shown
+    assert "\x07" not in shown
