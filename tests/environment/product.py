@@ -77,20 +77,20 @@ class Home:
 
     def close(self) -> None:
         """Stop the server and remove the home."""
-        if self.dstack.exists() and any(self.dstack.rglob("*.sock")):
+        if servers(self.dstack):
             self.run("server", "stop")
             until(lambda: not servers(self.dstack), f"the server of {self.dstack} has stopped")
         shutil.rmtree(self.path)
 
 
 def servers(home: Path) -> list[int]:
-    """The processes that run with this DSTACK_HOME."""
-    wanted = f"DSTACK_HOME={home}".encode()
+    """The servers that run with this DSTACK_HOME."""
+    wanted = b"--home\0" + bytes(home) + b"\0"
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and wanted in (entry / "environ").read_bytes().split(b"\0"):
+            if entry.name.isdigit() and wanted in (entry / "cmdline").read_bytes():
                 found.append(int(entry.name))
-        except (FileNotFoundError, PermissionError, ProcessLookupError):
+        except (FileNotFoundError, ProcessLookupError):
             continue
     return found
