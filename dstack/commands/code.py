@@ -11,14 +11,6 @@ from dstack.commands.place import Place
 from dstack.errors import CommandError
 from dstack.model.snapshot import Snapshot
 
-# Only what was run inside the container may be refused for its owner, who is the host's user.
-CONTAINER_ENVIRONMENT = {
-    "GIT_CONFIG_COUNT": "1",
-    "GIT_CONFIG_KEY_0": "safe.directory",
-    "GIT_CONFIG_VALUE_0": "*",
-}
-"""What a job's environment needs for git to read /workflow, which belongs to the host's user."""
-
 
 class Received(Enum):
     """What became of a pack: it is in, or all of the snapshot must be sent, because a base is missing or damaged."""

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from dstack.errors import UsageError
-from dstack.repo.mirror import MissingBaseError, Mirror
+from dstack.repo.mirror import Mirror, MissingBaseError
 from dstack.repo.snapshot import take
 from tests.unit.repo.shipping import git
 from tests.unit.repo.trees import commit, start, write

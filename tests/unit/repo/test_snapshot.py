@@ -13,6 +13,7 @@ import pytest
 
 from dstack.errors import UsageError
 from dstack.repo import blobs, snapshot
+from dstack.repo.listing import Listing
 from dstack.repo.snapshot import take
 from tests.unit.repo.shipping import git, manifest
 from tests.unit.repo.trees import commit, start, write
@@ -204,9 +205,9 @@ def test_a_checkout_meanwhile_is_not_shipped_by_halves(tmp_path: Path, monkeypat
     root = start(tmp_path / "project")
     before = manifest(root)
     original = snapshot._check
-    moved = []
+    moved: list[int] = []
 
-    def move(base: bytes, listing: snapshot.Listing) -> None:
+    def move(base: bytes, listing: Listing) -> None:
         if not moved:
             moved.append(1)
             write(root / "lib/a.py", "moved on\n")
