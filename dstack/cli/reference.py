@@ -29,7 +29,8 @@ def _sections(command: click.Command, path: str) -> Iterator[str]:
     ctx = click.Context(command, info_name=path)
     if path != "dstack":
         yield f"## `{path}`\n"
-    yield f"    {path} {' '.join(command.collect_usage_pieces(ctx))}\n"
+    if not isinstance(command, click.Group):
+        yield f"    {path} {' '.join(command.collect_usage_pieces(ctx))}\n"
     if command.help:
         yield inspect.cleandoc(command.help).replace("\b\n", "") + "\n"
     options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]

@@ -49,7 +49,7 @@ def start(host: str | None, port: int | None, foreground: bool) -> None:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.chdir(home)
         words_ = embedded.command(home, arguments)
-        os.execve(words_[0], words_, embedded.server_environment())
+        os.execve(words_[0], words_, {"DSTACK_IDLE_EXIT": "0", **embedded.server_environment()})
     embedded.start(home, arguments)
     show.say(f"the server listens at {_local().status().url}")
 

@@ -20,6 +20,8 @@ from dstack.server.client import Client, ignore
 from dstack.server.endpoint import Endpoint
 
 START_SECONDS = 30.0
+ERROR = "dstack server: error: "
+"""How the server's own words begin when it can't start."""
 SOCKET_PATH_BYTES = 100
 """sun_path holds 104 bytes on macOS and 108 on Linux (unix(4), unix(7))."""
 
@@ -132,7 +134,7 @@ def _wait(home: Path, process: subprocess.Popen[bytes], log: Path, before: int) 
     pause = 0.01
     while not answers(home):
         if process.poll() is not None and not answers(home):
-            raise StartError(f"the dstack server did not start: {_tail(log, before)}", hint=f"its log is {log}")
+            raise _failed(process.returncode, log, before)
         if time.monotonic() > deadline:
             raise StartError(
                 f"the dstack server does not answer after {START_SECONDS:.0f} seconds", hint=f"its log is {log}"
@@ -141,8 +143,13 @@ def _wait(home: Path, process: subprocess.Popen[bytes], log: Path, before: int) 
         pause = min(pause * 1.5, 0.2)
 
 
-def _tail(log: Path, before: int) -> str:
+def _failed(exit_code: int, log: Path, before: int) -> StartError:
+    """What the server said last; where it knew what was wrong, its own words and exit code alone."""
     with log.open("rb") as file:
         file.seek(before)
-        lines = file.read().decode(errors="replace").strip().splitlines()
-    return "\n".join(lines[-8:]) or "it printed nothing"
+        lines = file.read().decode(errors="replace").strip().splitlines() or ["it printed nothing"]
+    known = lines[-1].startswith(ERROR)
+    said = lines[-1].removeprefix(ERROR) if known else "\n".join(lines[-8:])
+    error = StartError(f"the dstack server did not start: {said}", hint=f"its log is {log}")
+    error.exit_code = exit_code if known else StartError.exit_code
+    return error
