@@ -148,8 +148,8 @@ def _failed(exit_code: int, log: Path, before: int) -> StartError:
     with log.open("rb") as file:
         file.seek(before)
         lines = file.read().decode(errors="replace").strip().splitlines() or ["it printed nothing"]
-    known = lines[-1].startswith(ERROR)
-    said = lines[-1].removeprefix(ERROR) if known else "\n".join(lines[-8:])
+    known = [line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)]
+    said = known[-1] if known else "\n".join(lines[-8:])
     error = StartError(f"the dstack server did not start: {said}", hint=f"its log is {log}")
     error.exit_code = exit_code if known else StartError.exit_code
     return error
