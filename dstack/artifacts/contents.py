@@ -1,0 +1,146 @@
+"""Every content that the store has, found by its sha256."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from dstack.errors import StorageError
+from dstack.model.manifest import File
+from dstack.model.tree import shown
+
+CANNOT_LINK = {errno.EMLINK, errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+BLOCK = 1 << 20
+SHA256 = re.compile("[0-9a-f]{64}")
+
+
+class Contents:
+    """`<folder>/<ab>/<cd>/<sha256>-<mtime in ns>`: hard links to the files of the jobs' trees.
+
+    A content is trusted while it has its size and the mtime of its name; else it is hashed again, and dropped if it
+    was damaged. Files of other modes are contents of their own.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def has(self, file: File) -> bool:
+        """Whether the content is there and whole."""
+        return next(self._whole(file), None) is not None
+
+    def add(self, aside: Path, file: File) -> None:
+        """Take in a file whose content was verified; it is moved."""
+        aside.chmod(disk_mode(file))
+        name = self._name(file.sha256, aside.stat().st_mtime_ns)
+        name.parent.mkdir(parents=True, exist_ok=True)
+        aside.rename(name)
+
+    def place(self, file: File, target: Path) -> None:
+        """Make `target` the file: a hard link, or a copy where none can be had. Raises StorageError if it is not in
+        the store."""
+        whole = list(self._whole(file))
+        if not whole:
+            raise StorageError(f"the content of {shown(file.path)} is not in the store", hint="collect it again")
+        mode = disk_mode(file)
+        for content in whole:
+            if stat.S_IMODE(content.stat().st_mode) == mode and linked(content, target):
+                return
+        shutil.copyfile(whole[0], target)
+        if digest(target) != file.sha256:
+            os.utime(whole[0])  # from now on it is not trusted without being hashed
+            raise StorageError(f"the stored content of {shown(file.path)} is damaged", hint="collect it again")
+        target.chmod(mode)
+        if not linked(target, self._name(file.sha256, target.stat().st_mtime_ns)):
+            shutil.copystat(whole[0], target)
+            target.chmod(mode)
+
+    def damage(self, file: File, stored: Path) -> str | None:
+        """What is wrong with a job's stored file, or None."""
+        try:
+            return self._damage(file, stored)
+        except (FileNotFoundError, NotADirectoryError):
+            return f"{shown(file.path)} is gone"
+        except OSError as error:
+            return f"{shown(file.path)} can't be read: {error.strerror}"
+
+    def _damage(self, file: File, stored: Path) -> str | None:
+        status = stored.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            return f"{shown(file.path)} is no file any more"
+        if status.st_size != file.size:
+            return f"{shown(file.path)} has {status.st_size} bytes instead of {file.size}"
+        if not self._name(file.sha256, status.st_mtime_ns).exists() and digest(stored) != file.sha256:
+            return f"{shown(file.path)} has other bytes than were stored"
+        return None
+
+    def forget(self, files: Iterable[File]) -> None:
+        """Drop those of these contents that no job's tree has any more."""
+        for file in files:
+            for content in self._all(file):
+                with contextlib.suppress(FileNotFoundError):
+                    if content.stat().st_nlink == 1:
+                        content.unlink()
+
+    def _whole(self, file: File) -> Iterator[Path]:
+        for content in self._all(file):
+            found = None
+            with contextlib.suppress(FileNotFoundError):  # another thread dropped or renamed it
+                found = self._trusted(content, file)
+            if found is not None:
+                yield found
+
+    def _trusted(self, content: Path, file: File) -> Path | None:
+        """The content under the name that it should have, or None, and it is dropped, if it is damaged."""
+        status = content.lstat()
+        name = self._name(file.sha256, status.st_mtime_ns)
+        if stat.S_ISREG(status.st_mode) and status.st_size == file.size:
+            if content == name:
+                return content
+            if digest(content) == file.sha256:
+                return content.rename(name)
+        content.unlink()
+        return None
+
+    def _all(self, file: File) -> list[Path]:
+        folder = self._name(file.sha256, 0).parent
+        try:
+            return [folder / name for name in os.listdir(folder) if name.startswith(f"{file.sha256}-")]
+        except FileNotFoundError:
+            return []
+
+    def _name(self, sha256: str, mtime: int) -> Path:
+        if not SHA256.fullmatch(sha256):
+            raise StorageError(f"{shown(sha256)} is no sha256")
+        return self.folder / sha256[:2] / sha256[2:4] / f"{sha256}-{mtime}"
+
+
+def disk_mode(file: File) -> int:
+    """The mode of a stored file: its own, and readable by the store."""
+    return (file.mode & 0o777) | 0o400
+
+
+def linked(source: Path, target: Path) -> bool:
+    """Make `target` a hard link to the file; False where the file system or its limits forbid it."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno in CANNOT_LINK:
+            return False
+        raise
+    return True
+
+
+def digest(path: Path) -> str:
+    """The sha256 of a file, in hex."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            found.update(block)
+    return found.hexdigest()

@@ -1,0 +1,26 @@
+"""The text of manifest.json: a file a line, names that are not UTF-8 as escapes."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+
+from dstack.model.manifest import Manifest
+from dstack.model.tree import problem
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The document. msgspec's own encoder refuses surrogate escapes, which stand for bytes that are not UTF-8."""
+    head = msgspec.to_builtins(manifest)
+    files = head.pop("files")
+    lines = ",\n".join(json.dumps(file) for file in files)
+    return f'{json.dumps(head)[:-1]}, "files": [\n{lines}\n]}}\n'.encode("ascii")
+
+
+def decode(document: bytes) -> Manifest:
+    """The manifest; raises ValueError for what is none, or holds paths that no manifest may have."""
+    manifest = msgspec.convert(json.loads(document), Manifest)
+    if why := problem(manifest.files):
+        raise ValueError(why)
+    return manifest

@@ -1,0 +1,80 @@
+"""Splits a stream of files' contents, and takes in each that is what was listed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from dstack.artifacts.contents import Contents
+from dstack.errors import StorageError
+from dstack.model.manifest import File
+from dstack.model.tree import shown
+
+
+class Incoming:
+    """Gets bytes in pieces of any size; writes each file aside in `folder` and verifies it."""
+
+    def __init__(self, folder: Path, contents: Contents, files: Sequence[File]) -> None:
+        self._folder = folder
+        self._contents = contents
+        self._files = iter(files)
+        self._aside: BinaryIO | None = None
+        self._next()
+
+    def write(self, data: bytes) -> None:
+        """The next bytes. Raises StorageError for other bytes than were listed."""
+        rest = memoryview(data)
+        while rest:
+            if self._file is None:
+                raise StorageError("the host sent more than the files that were asked for", hint="collect it again")
+            assert self._aside is not None
+            piece, rest = rest[: self._left], rest[self._left :]
+            self._aside.write(piece)
+            self._sum.update(piece)
+            self._left -= len(piece)
+            if not self._left:
+                self._finish(self._file)
+
+    def end(self) -> None:
+        """There are no more bytes. Raises StorageError for a file that is not whole."""
+        if self._file is not None:
+            got = self._file.size - self._left
+            raise StorageError(
+                f"{shown(self._file.path)} arrived cut: {got} of {self._file.size} bytes", hint="collect it again"
+            )
+
+    def close(self) -> None:
+        """Remove what is not whole."""
+        if self._aside is not None:
+            self._aside.close()
+            os.unlink(self._aside.name)
+            self._aside = None
+
+    def _next(self) -> None:
+        """Begin the next file; those without bytes are done at once."""
+        self._file = next(self._files, None)
+        if self._file is None:
+            return
+        descriptor, name = tempfile.mkstemp(dir=self._folder)
+        os.close(descriptor)
+        self._aside = open(name, "wb")  # noqa: SIM115 - it stays open from piece to piece
+        self._sum = hashlib.sha256()
+        self._left = self._file.size
+        if not self._left:
+            self._finish(self._file)
+
+    def _finish(self, file: File) -> None:
+        assert self._aside is not None
+        if self._sum.hexdigest() != file.sha256:
+            raise StorageError(
+                f"{shown(file.path)} arrived with other bytes than were listed; it changed, or was damaged on the way",
+                hint="collect it again",
+            )
+        self._aside.close()
+        self._contents.add(Path(self._aside.name), file)
+        self._aside = None
+        self._next()

@@ -1,0 +1,56 @@
+"""What every artifact store can do."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from dstack.model.manifest import File, Manifest
+
+
+class Store(Protocol):
+    """Keeps what jobs made, at `<run>/<workflow>/<path>`, with `manifest.json` beside it, written last.
+
+    All of it may be repeated, also after a crash at any point. Trouble raises StorageError.
+    """
+
+    async def missing(self, files: Sequence[File]) -> list[File]:
+        """Of these files, those whose content is not in the store: each content once."""
+        ...
+
+    async def receive(
+        self, run: str, workflow: str, job: str, stream: AsyncIterator[bytes], files: Sequence[File]
+    ) -> None:
+        """Take the contents of these files, which come one after the other. Contents that arrived whole stay, also
+        when a later one raises StorageError: for other bytes than were listed, for too few or too many."""
+        ...
+
+    async def commit(self, manifest: Manifest) -> None:
+        """Lay all files at their paths, then write the manifest. What an earlier commit laid there is replaced.
+        Raises StorageError for paths that can't be, and where the store lacks a content."""
+        ...
+
+    def manifest(self, run: str, workflow: str) -> Manifest | None:
+        """What the job left; None where there is no manifest, or none that can be read."""
+        ...
+
+    def verify(self, manifest: Manifest) -> str | None:
+        """What of it is damaged or gone, in a few words, or None. It hashes only what was touched."""
+        ...
+
+    def open(self, run: str, workflow: str, path: str, offset: int = 0) -> AsyncIterator[bytes]:
+        """A stored file's bytes from `offset` on. Raises NotFoundError for what is no file of the job's."""
+        ...
+
+    def tar(self, manifests: Sequence[Manifest]) -> AsyncIterator[bytes]:
+        """A tar stream of all their files, for a job that depends on them. It breaks off with StorageError where a
+        file's bytes are not those of the manifest."""
+        ...
+
+    def conflicts(self, manifests: Sequence[Manifest]) -> str | None:
+        """Why these can't be given to one job, or None: two give one path different bytes."""
+        ...
+
+    async def remove(self, run: str, workflow: str) -> None:
+        """Remove what the job left, and the contents that nothing else uses."""
+        ...

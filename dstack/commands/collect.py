@@ -1,0 +1,173 @@
+"""What a job made: the list of it, hashed on the host, and its bytes.
+
+All that comes from a container is hostile. It is looked at only after the container ended, and no link is followed.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from dstack.commands import listed
+from dstack.commands.answer import lines
+from dstack.commands.command import Command, Result, succeeded
+from dstack.commands.place import Place, folder_name
+from dstack.model import tree
+from dstack.model.manifest import File
+from dstack.model.paths import container
+from dstack.model.tree import shown
+from dstack.model.workflow import Artifact
+from dstack.render import quote, script
+
+LISTING = "listing the artifacts"
+FETCHING = "fetching the artifacts"
+
+COMMAND_LINE = 16_000
+"""Characters of arguments, before the last one. Linux lets a command have 128 KiB at least."""
+
+KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a device", stat.S_IFCHR: "a device"}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What there is. `missing` are the paths of artifacts that are not optional and not there; `refused` says in a
+    plain sentence for each path that may not be stored why not."""
+
+    files: tuple[File, ...]
+    missing: tuple[str, ...]
+    refused: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The artifacts as the host is asked for them: `paths` in their normal form, `roots` those in no other one."""
+
+    paths: dict[str, Artifact]
+    roots: tuple[str, ...]
+    refused: tuple[str, ...]
+
+
+def listing(place: Place, attempt: str, project: str, image: str, artifacts: tuple[Artifact, ...]) -> Command[Listing]:
+    """List and hash the artifacts of a job whose container has ended; one that is about to end is waited for, and
+    stopped. What others own is given back to the host's user first, and made readable.
+
+    Raises CommandError where the job's folder is gone, or can't be given back.
+    """
+    wanted = want(artifacts, project)
+    body = script(
+        "listing",
+        place,
+        folder=place.layout.job(folder_name(attempt)),
+        name=container(attempt),
+        image=image,
+        server=place.layout.server,
+        project=project,
+        paths=tuple(map(dotted, wanted.paths)),
+        roots=tuple(map(dotted, wanted.roots)),
+        skipped="-" if project else "./.git",
+        long="?" * (tree.LONGEST + 3) + "*",
+    )
+    return Command(LISTING, body, lambda result: read(wanted, project, result))
+
+
+def fetch(place: Place, attempt: str, project: str, files: Sequence[File]) -> Command[None]:
+    """The contents of these regular files, one after the other, on stdout.
+
+    It relies on the container having ended, which `listing` makes sure of. What comes is worth nothing until its
+    sha256 is the listed one: bytes from elsewhere never pass for a job's.
+    """
+    paths = [dotted(file.path) for file in files if file.link is None]
+    cats = b"".join(b"cat " + quote(batch).encode(errors="surrogateescape") + b"\n" for batch in batches(paths))
+    body = script(
+        "fetch", place, folder=place.layout.job(folder_name(attempt)), project=project or ".", length=len(cats)
+    )
+    return Command(FETCHING, body, lambda result: succeeded(FETCHING, result), cats)
+
+
+def batches(paths: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """The paths in groups that fit a command line."""
+    batch: list[str] = []
+    size = 0
+    for path in paths:
+        if size > COMMAND_LINE:
+            yield tuple(batch)
+            batch, size = [], 0
+        batch.append(path)
+        size += len(path)
+    if batch:
+        yield tuple(batch)
+
+
+def want(artifacts: tuple[Artifact, ...], project: str) -> Wanted:
+    """What to ask for. A path that no artifact may have is refused without asking."""
+    paths: dict[str, Artifact] = {}
+    refused = []
+    for artifact in artifacts:
+        path = tree.normal(artifact.path)
+        if (why := tree.objection(path)) is not None:
+            refused.append(f"the artifact {why}")
+        elif not project and path.split("/")[0] == ".git":
+            refused.append(f"the artifact {shown(path)} is git's own folder")
+        elif path not in paths or not artifact.optional:
+            paths[path] = artifact
+    roots = tuple(path for path in paths if path == "." or not ("." in paths or tree.occupied_parent(path, paths)))
+    return Wanted(paths, roots, tuple(refused))
+
+
+def dotted(path: str) -> str:
+    """The path as commands get it: none takes it for an option."""
+    return path if path == "." else f"./{path}"
+
+
+def read(wanted: Wanted, project: str, result: Result) -> Listing:
+    """Parse the host's answer."""
+    if result.exit_status != 0:
+        lines(LISTING, result)
+    answer = listed.parse(LISTING, result)
+    if answer.project not in (None, "present"):
+        return without_project(wanted, project, answer.project)
+    kinds = dict(zip(wanted.paths, answer.paths, strict=True))
+    missing = tuple(
+        artifact.path for path, artifact in wanted.paths.items() if kinds[path] == "missing" and not artifact.optional
+    )
+    refused = [*wanted.refused]
+    refused += [f"the artifact {shown(path)} is a link, or lies behind one" for path in kinds if kinds[path] == "link"]
+    refused += [f"the artifact {shown(path)} is no file and no folder" for path in kinds if kinds[path] == "special"]
+    refused += [f"a path of the artifacts is too long: {shown(path)}" for path in answer.long]
+    refused += [f"the artifacts could not be listed whole: {answer.trouble}"] if answer.trouble else []
+    files, complaints = judged(answer, wanted.roots)
+    return Listing(files, missing, (*refused, *complaints))
+
+
+def without_project(wanted: Wanted, project: str, kind: str | None) -> Listing:
+    """Nothing was listed: the folder that commands start in is gone, or is a link."""
+    if kind == "missing":
+        missing = tuple(artifact.path for artifact in wanted.paths.values() if not artifact.optional)
+        return Listing((), missing, wanted.refused)
+    return Listing((), (), (*wanted.refused, f"the project's folder {shown(project)} is a link, or no folder"))
+
+
+def judged(answer: listed.Answer, roots: tuple[str, ...]) -> tuple[tuple[File, ...], list[str]]:
+    """The files and links that may be stored, and a sentence about each that may not."""
+    files, refused = [], []
+    for path, (mode, size) in answer.stats.items():
+        kind = KINDS.get(stat.S_IFMT(mode))
+        if (why := tree.objection(path)) is not None:
+            refused.append(why)
+        elif kind is not None:
+            refused.append(f"{shown(path)} is {kind}")
+        elif (sha256 := answer.hashes.get(path)) is None:
+            refused.append(f"{shown(path)} could not be read")
+        else:
+            files.append(File(path, size, mode & 0o777, sha256))
+    refused += [f"{shown(path)} could not be read" for path in answer.names if path not in answer.stats]
+    for path, target in answer.links.items():
+        top = next((root for root in roots if path.startswith(f"{root}/")), ".")
+        if (why := tree.objection(path)) is not None:
+            refused.append(why)
+        elif not tree.stays(path, answer.links, top):
+            refused.append(f"{shown(path)} is a link that leaves its artifact: it leads to {shown(target)}")
+        else:
+            files.append(File(path, 0, 0o777, "", target))
+    return tuple(sorted(files, key=lambda file: file.path)), refused

@@ -1,0 +1,74 @@
+"""A folder that stands for a host: scripts run here, by the shell and the programs that a test chooses."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from dstack.commands.command import Command, Result
+from dstack.commands.place import OTHER_MACHINE, Place
+from dstack.model.paths import HostLayout
+from dstack.render import script
+from tests.environment import needs
+
+T = TypeVar("T")
+NO_DOCKER = "true"
+"""A docker that knows no container."""
+
+
+@dataclass
+class Folder:
+    """`shell` and the words before it run a script; `path` replaces PATH."""
+
+    root: Path
+    shell: tuple[str, ...] = ("sh",)
+    path: str | None = None
+    docker: str = NO_DOCKER
+    place: Place = field(init=False)
+    base: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.place = Place(HostLayout(str(self.root), "0", "server1"), self.docker)
+        asked = self.result(Command("", script("running", self.place, server="server1"), lambda result: result))
+        assert asked.exit_status == OTHER_MACHINE, asked
+        machine = asked.stdout.decode().strip().removeprefix("machine=")
+        self.place = Place(HostLayout(str(self.root), machine, "server1"), self.docker)
+        self.base = self.root / machine / "server1"
+
+    def job(self, attempt: str) -> Path:
+        """The working tree of a new job."""
+        tree = self.base / "jobs" / attempt / "workflow"
+        tree.mkdir(parents=True)
+        return tree
+
+    def result(self, command: Command[T]) -> Result:
+        """Run the command; its stdin ends with its data, at the latest after a minute."""
+        assert isinstance(command.stdin, bytes)
+        done = subprocess.run(
+            [*self.shell, "-c", command.script],
+            input=command.stdin,
+            capture_output=True,
+            env={**os.environ, "PATH": self.path or os.environ["PATH"]},
+            timeout=60,
+            check=False,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    def ask(self, command: Command[T]) -> T:
+        """Run the command and parse its answer."""
+        return command.parse(self.result(command))
+
+
+def busybox(folder: Path) -> str:
+    """A PATH that has nothing but busybox."""
+    program = shutil.which("busybox")
+    if program is None:
+        needs.missing("busybox is not installed; install it: apt-get install busybox-static")
+    folder.mkdir()
+    for name in subprocess.run([program, "--list"], capture_output=True, text=True, check=True).stdout.split():
+        (folder / name).symlink_to(program)
+    return str(folder)

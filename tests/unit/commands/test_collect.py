@@ -1,0 +1,386 @@
+"""The list of what a job made, from trees that a container may leave."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dstack.commands.collect import Listing, fetch, listing
+from dstack.commands.command import Result
+from dstack.errors import CommandError, HostError
+from dstack.model.manifest import File
+from dstack.model.workflow import Artifact
+from tests.unit.commands.hosts import Folder, busybox
+
+SECRET = b"not the job's"
+
+
+@pytest.fixture(params=["sh", "bash", "busybox"])
+def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Folder]:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").write_bytes(SECRET)
+    if request.param == "busybox":
+        programs = busybox(tmp_path / "programs")
+        yield Folder(tmp_path / "root", (f"{programs}/sh",), programs)
+    else:
+        yield Folder(tmp_path / "root", (request.param,))
+
+
+def asked(host: Folder, *paths: str, project: str = "", optional: bool = False) -> Listing:
+    artifacts = tuple(Artifact(path=path, optional=optional) for path in paths)
+    return host.ask(listing(host.place, "j1", project, "image", artifacts))
+
+
+def file(path: str, content: bytes, mode: int = 0o644) -> File:
+    return File(path, len(content), mode, hashlib.sha256(content).hexdigest())
+
+
+def put(tree: Path, path: str | bytes, content: bytes = b"x", mode: int = 0o644) -> Path:
+    target = tree / os.fsdecode(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(content)
+    target.chmod(mode)
+    return target
+
+
+def test_files_folders_modes_and_links(host: Folder) -> None:
+    tree = host.job("j1")
+    put(tree, "out/a", b"one")
+    put(tree, "out/deep/er/b", b"", 0o755)
+    put(tree, "model.bin", b"two", 0o600)
+    put(tree, "other/not-asked-for")
+    (tree / "out" / "latest").symlink_to("deep/er")
+    (tree / "out" / "deep" / "up").symlink_to("../a")
+    (tree / "out" / "gone").symlink_to("never-made")
+
+    found = asked(host, "out", "model.bin")
+
+    assert found.missing == found.refused == ()
+    assert found.files == (
+        file("model.bin", b"two", 0o600),
+        file("out/a", b"one"),
+        file("out/deep/er/b", b"", 0o755),
+        File("out/deep/up", 0, 0o777, "", "../a"),
+        File("out/gone", 0, 0o777, "", "never-made"),
+        File("out/latest", 0, 0o777, "", "deep/er"),
+    )
+
+
+def test_below_the_project(host: Folder) -> None:
+    put(host.job("j1"), "sub/dir/out/a", b"one")
+
+    assert asked(host, "out/", project="sub/dir") == Listing((file("out/a", b"one"),), (), ())
+
+
+def test_an_empty_folder_is_produced_and_what_is_not_there_is_missing(host: Folder) -> None:
+    (host.job("j1") / "empty").mkdir()
+
+    assert asked(host, "empty", "nope", "no/folder/") == Listing((), ("nope", "no/folder/"), ())
+    assert asked(host, "nope", optional=True) == Listing((), (), ())
+
+
+def test_nested_artifacts_are_listed_once(host: Folder) -> None:
+    put(host.job("j1"), "out/logs/a")
+
+    found = asked(host, "out/logs", "out", "./out/logs/", "out/missing")
+
+    assert [f.path for f in found.files] == ["out/logs/a"]
+    assert found.missing == ("out/missing",)
+
+
+def test_the_whole_folder_without_gits(host: Folder) -> None:
+    tree = host.job("j1")
+    put(tree, ".git/config")
+    put(tree, "nested/.git/config")
+    put(tree, "a")
+
+    assert [f.path for f in asked(host, ".").files] == ["a", "nested/.git/config"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"with space",
+        b" both ends ",
+        b"-rf",
+        b"--help",
+        b"quote'double\"back\\slash",
+        b"new\nline",
+        b"\nfirst",
+        b"last\n",
+        b"cr\rlf\r\n",
+        b"\\escaped\nname",
+        b"tab\there",
+        b"$(touch pwned) `id` ${HOME} ; &",
+        b"*?[a]{b,c}",
+        b"not utf-8 \xff\xfe\x81\x88",
+        "ünïcödé 名前".encode(),
+        b"{}",
+        b"%s%n",
+        b"x" * 255,
+        b"81a4 1 .",
+        b"nested/-n/\n/x y",
+    ],
+)
+def test_names_survive(host: Folder, name: bytes) -> None:
+    tree = host.job("j1")
+    put(tree, b"out/" + name, b"content")
+    put(tree, b"-dir/" + name, b"content too")
+    (tree / "links").mkdir()
+    os.symlink(
+        name.replace(b"/", b"_"), bytes(tree / "links") + b"/" + name.replace(b"/", b"_") + b"2"[: len(name) < 255]
+    )
+
+    found = asked(host, "out", "-dir", "links")
+
+    text = name.decode(errors="surrogateescape")
+    links = [f for f in found.files if f.link is not None]
+    assert [f for f in found.files if f.link is None] == [
+        file(f"-dir/{text}", b"content too"),
+        file(f"out/{text}", b"content"),
+    ]
+    assert [f.link for f in links] == ([text.replace("/", "_")] if len(name) < 255 else [])
+    plain = [f for f in found.files if f.link is None]
+    assert host.result(fetch(host.place, "j1", "", plain)).stdout == b"content toocontent"
+
+
+def leaves_by_file(tree: Path, outside: Path) -> None:
+    (tree / "out" / "bad").symlink_to(outside / "secret")
+
+
+def leaves_relatively(tree: Path, outside: Path) -> None:
+    (tree / "out" / "bad").symlink_to(os.path.relpath(outside / "secret", tree / "out"))
+
+
+def leaves_the_artifact(tree: Path, outside: Path) -> None:
+    put(tree, "beside")
+    (tree / "out" / "bad").symlink_to("../beside")
+
+
+def leaves_and_comes_back(tree: Path, outside: Path) -> None:
+    (tree / "out" / "bad").symlink_to("../out/good")
+
+
+def leaves_by_folder(tree: Path, outside: Path) -> None:
+    (tree / "out" / "bad").symlink_to(outside)
+
+
+def leaves_by_a_chain(tree: Path, outside: Path) -> None:
+    (tree / "out" / "a" / "b").mkdir(parents=True)
+    (tree / "out" / "up").symlink_to("a/b")
+    (tree / "out" / "a" / "bad").symlink_to("b/../../../beside")
+
+
+def leaves_through_a_link(tree: Path, outside: Path) -> None:
+    (tree / "out" / "a" / "b").mkdir(parents=True)
+    (tree / "out" / "a" / "b" / "here").symlink_to("../..")
+    (tree / "out" / "bad").symlink_to("a/b/here/../beside")
+
+
+def goes_in_circles(tree: Path, outside: Path) -> None:
+    (tree / "out" / "bad").symlink_to("bad")
+
+
+def is_a_fifo(tree: Path, outside: Path) -> None:
+    os.mkfifo(tree / "out" / "bad")
+
+
+def is_a_socket(tree: Path, outside: Path) -> None:
+    here = os.getcwd()
+    os.chdir(tree / "out")
+    try:
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind("bad")
+    finally:
+        os.chdir(here)
+
+
+def is_a_device(tree: Path, outside: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a device")
+    os.mknod(tree / "out" / "bad", stat.S_IFCHR | 0o666, os.makedev(1, 5))
+
+
+def is_too_deep(tree: Path, outside: Path) -> None:
+    here = os.getcwd()
+    os.chdir(tree / "out")
+    try:
+        for name in ("bad", *["y" * 250] * 20):
+            os.mkdir(name)
+            os.chdir(name)
+        Path("file").write_bytes(b"too deep for any name")
+    finally:
+        os.chdir(here)
+
+
+HOSTILE = {
+    leaves_by_file: "leads to",
+    leaves_relatively: "leads to",
+    leaves_the_artifact: "leads to '../beside'",
+    leaves_and_comes_back: "leads to",
+    leaves_by_folder: "leads to",
+    leaves_by_a_chain: "'out/a/bad' is a link that leaves its artifact",
+    leaves_through_a_link: "leads to",
+    goes_in_circles: "leads to",
+    is_a_fifo: "'out/bad' is a FIFO",
+    is_a_socket: "'out/bad' is a socket",
+    is_a_device: "'out/bad' is a device",
+    is_too_deep: "too long: 'out/bad/yyy",
+}
+
+
+@pytest.mark.parametrize("make", HOSTILE, ids=lambda make: make.__name__)
+def test_hostile_entries_are_refused_by_name(host: Folder, tmp_path: Path, make: Callable[[Path, Path], None]) -> None:
+    tree = host.job("j1")
+    put(tree, "out/good", b"fine")
+    make(tree, tmp_path / "outside")
+
+    found = asked(host, "out")
+
+    refused = [sentence for sentence in found.refused if "bad" in sentence]
+    assert len(refused) == 1, found.refused
+    assert HOSTILE[make] in refused[0]
+    assert "bad" in refused[0]
+    assert file("out/good", b"fine") in found.files
+    assert not [f for f in found.files if "bad" in f.path or f.sha256 == hashlib.sha256(SECRET).hexdigest()]
+
+
+@pytest.mark.parametrize("path", ["out", "out/", "out/secret", "out/../out"])
+def test_an_artifact_that_is_a_link_or_behind_one(host: Folder, tmp_path: Path, path: str) -> None:
+    (host.job("j1") / "out").symlink_to(tmp_path / "outside")
+
+    found = asked(host, path)
+
+    assert found.files == found.missing == ()
+    assert [s for s in found.refused if "is a link, or lies behind one" in s]
+
+
+@pytest.mark.parametrize("make", [is_a_fifo, is_a_socket])
+def test_an_artifact_that_is_no_file(host: Folder, tmp_path: Path, make: Callable[[Path, Path], None]) -> None:
+    tree = host.job("j1")
+    (tree / "out").mkdir()
+    make(tree, tmp_path)
+
+    assert asked(host, "out/bad") == Listing((), (), ("the artifact 'out/bad' is no file and no folder",))
+
+
+def test_the_projects_folder_is_a_link(host: Folder, tmp_path: Path) -> None:
+    tree = host.job("j1")
+    (tmp_path / "outside" / "out").mkdir()
+    (tmp_path / "outside" / "out" / "a").write_text("x")
+    (tree / "sub").symlink_to(tmp_path / "outside")
+
+    assert asked(host, "out", project="sub") == Listing((), (), ("the project's folder 'sub' is a link, or no folder",))
+    assert asked(host, "out", project="gone") == Listing((), ("out",), ())
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc", "..", "../x", "a/../../x", "", "a\0b", "manifest.json", ".git", ".git/config"]
+)
+def test_paths_that_no_artifact_may_have(host: Folder, path: str) -> None:
+    put(host.job("j1"), "manifest.json", b"mine")
+
+    found = asked(host, path)
+
+    assert found.files == found.missing == ()
+    assert len(found.refused) == 1
+
+
+def test_the_name_of_the_stores_list_is_free_below(host: Folder) -> None:
+    put(host.job("j1"), "out/manifest.json", b"mine")
+
+    assert asked(host, "out").files == (file("out/manifest.json", b"mine"),)
+
+
+def test_setuid_bits_are_dropped(host: Folder) -> None:
+    put(host.job("j1"), "out/su", b"root", 0o6755)
+
+    assert asked(host, "out").files == (file("out/su", b"root", 0o755),)
+
+
+def test_a_job_that_is_gone_is_an_error(host: Folder) -> None:
+    with pytest.raises(CommandError, match="is gone"):
+        asked(host, "out")
+
+
+def test_another_machine_is_an_error(tmp_path: Path) -> None:
+    host = Folder(tmp_path)
+    command = listing(host.place, "j1", "", "image", (Artifact(path="out"),))
+
+    with pytest.raises(HostError, match="another machine"):
+        command.parse(Result(94, b"machine=00\n", b""))
+
+
+def test_an_answer_that_is_cut_is_an_error(host: Folder) -> None:
+    put(host.job("j1"), "out/a")
+    command = listing(host.place, "j1", "", "image", (Artifact(path="out"),))
+    whole = host.result(command)
+    assert command.parse(whole).files
+
+    for length in range(1, len(whole.stdout)):
+        with pytest.raises(CommandError):
+            command.parse(Result(0, whole.stdout[:-length], b""))
+
+
+def test_nothing_is_left_behind(host: Folder) -> None:
+    tree = host.job("j1")
+    put(tree, "out/a", b"one")
+
+    found = asked(host, "out")
+    host.result(fetch(host.place, "j1", "", found.files))
+
+    assert [path.name for path in tree.parent.iterdir()] == ["workflow"]
+
+
+def test_fetching_a_file_that_is_gone_fails(host: Folder) -> None:
+    host.job("j1")
+
+    result = host.result(fetch(host.place, "j1", "", [file("out/a", b"one")]))
+
+    assert result.exit_status != 0
+
+
+def test_fetching_does_not_wait_for_the_end_of_stdin(tmp_path: Path) -> None:
+    host = Folder(tmp_path)
+    put(host.job("j1"), "out/a", b"one")
+    command = fetch(host.place, "j1", "", [file("out/a", b"one")])
+    assert isinstance(command.stdin, bytes)
+    read, write = os.pipe()
+    os.write(write, command.stdin)
+    with subprocess.Popen(["sh", "-c", command.script], stdin=read, stdout=subprocess.PIPE) as process:
+        assert process.communicate(timeout=60)[0] == b"one"
+    os.close(write)
+    os.close(read)
+
+
+def test_thousands_of_small_files(host: Folder) -> None:
+    """5,000 files take 0.2 s on 2 cores; a fork for each would take ten times the limit."""
+    tree = host.job("j1")
+    for number in range(5000):
+        put(tree, f"out/{number % 50}/file with a longer name {number}", str(number).encode())
+
+    begun = time.monotonic()
+    found = asked(host, "out")
+    listed = time.monotonic() - begun
+    result = host.result(fetch(host.place, "j1", "", found.files))
+
+    assert len(found.files) == 5000
+    assert listed < 5
+    assert hashlib.sha256(result.stdout).hexdigest() == content_of(tree, found.files)
+    shutil.rmtree(tree)
+
+
+def content_of(tree: Path, files: tuple[File, ...]) -> str:
+    found = hashlib.sha256()
+    for one in files:
+        found.update((tree / one.path).read_bytes())
+    return found.hexdigest()
