@@ -1,0 +1,114 @@
+#!/bin/sh
+# PID 1 of a job's container. The image has sh and cat, and perhaps nothing else. It is one function, so that nothing
+# done to this file while it runs changes it.
+main() {
+	# An sh other than bash starts everything in the background with SIGINT ignored, and can't undo it.
+	if [ "${1-}" != bash ] && command -v bash > /dev/null 2>&1; then
+		exec bash --posix /.dstack/entry.sh bash
+	fi
+	dstack_caught=
+	trap 'dstack_caught=1; kill -TERM -1 2> /dev/null' TERM
+	for dstack_signal in INT HUP USR1 USR2; do
+		# shellcheck disable=SC2064
+		trap "dstack_caught=1; kill -$dstack_signal -1 2> /dev/null" "$dstack_signal"
+	done
+
+	# Only one ever makes this file: it is at most once.
+	if ! (set -C && : > /.dstack/started) 2> /dev/null; then
+		if [ -e /.dstack/started ]; then exit 0; else exit 125; fi
+	fi
+	dstack_shell=$(command -v bash || command -v sh || echo /bin/sh)
+
+	# The script's output goes to the log through cat. Descriptor 3 leads to `conclude`, and only that cat and the
+	# subshells here hold it: at its end, the log is complete.
+	{
+		trap : TERM INT HUP USR1 USR2
+		run 2> /dev/null | write_log
+	} 3>&1 | conclude &
+	dstack_job=$!
+	while :; do
+		dstack_caught=
+		dstack_code=0
+		wait "$dstack_job" || dstack_code=$?
+		if [ -z "$dstack_caught" ] || ! kill -0 "$dstack_job" 2> /dev/null; then break; fi
+	done
+	if ! [ -e /.dstack/exit ]; then record "$dstack_code"; fi
+	dstack_recorded=
+	read -r dstack_recorded < /.dstack/exit || :
+	case $dstack_recorded in
+		'' | *[!0-9]*) exit "$dstack_code" ;;
+	esac
+	exit "$dstack_recorded"
+}
+
+# What a shell has to say about a command that was killed is no part of the log: only the script's stderr is.
+run() {
+	dstack_stopping=
+	trap 'dstack_stopping=1' TERM
+	trap : INT HUP USR1 USR2
+	dstack_code=0
+	(script 2>&1) || dstack_code=$?
+	echo "code $dstack_code $dstack_stopping" >&3
+}
+
+script() {
+	exec 3>&-
+	trap - INT QUIT
+	. /.dstack/env
+	# For a time only: `:` would end this shell where the file can't be written.
+	true > /.dstack/env
+	if ! cd /workflow/'sub dir/it'\''s'; then
+		printf 'dstack: the commands start in the folder that holds .dstack, and the tree has no folder %s\n' 'sub dir/it'\''s'
+		exit 125
+	fi
+	unset OLDPWD
+	exec "$dstack_shell" -e /.dstack/script.sh
+}
+
+write_log() {
+	trap '' TERM INT HUP USR1 USR2
+	# shellcheck disable=SC2016
+	exec /bin/sh -c 'echo "cat $$" >&3; exec cat >> /.dstack/log'
+}
+
+conclude() {
+	trap '' TERM INT HUP USR1 USR2
+	dstack_code=137 dstack_cat='' dstack_limit=''
+	while read -r dstack_what dstack_value dstack_stopping; do
+		case $dstack_what in
+			cat) dstack_cat=$dstack_value ;;
+			code) dstack_code=$dstack_value dstack_limit=${dstack_stopping:-10} ;;
+		esac
+		if [ -n "$dstack_cat" ] && [ "$dstack_limit" = 10 ]; then cut_off & fi
+	done
+	record "$dstack_code"
+	exit "$dstack_code"
+}
+
+# A process that the script left behind may hold the log open for ever. One that is being stopped has Docker's grace.
+cut_off() {
+	trap - TERM
+	command -v sleep > /dev/null 2>&1 || exit 0
+	sleep 10 > /dev/null 2>&1
+	kill -KILL "$dstack_cat"
+}
+
+record() {
+	umask 022
+	if command -v chown > /dev/null 2>&1 && [ "$(id -u 2> /dev/null || echo 0)" = 0 ]; then
+		chown -hR "$(owner)" /workflow /.dstack/log 2> /dev/null
+	fi
+	echo "$1" 2> /dev/null > /.dstack/exit
+}
+
+# Who owns this job's folder on the host, as seen from here.
+owner() {
+	stat -c %u:%g /.dstack 2> /dev/null && return
+	read -r _ _ dstack_user dstack_group _ << END
+$(ls -nd /.dstack)
+END
+	echo "$dstack_user:$dstack_group"
+}
+
+main "$@"
+exit

@@ -1,0 +1,76 @@
+main() {
+set -eu
+umask 077
+export LC_ALL=C
+dk() { 'docker' "$@"; }
+machine_id() {
+	for file in /etc/machine-id /var/lib/dbus/machine-id; do
+		id=
+		if [ -r "$file" ]; then read -r id < "$file" || :; fi
+		case $id in
+			'' | *[!0-9a-f]*) ;;
+			*) echo "$id" && return ;;
+		esac
+	done
+	uname -n | sha256sum | cut -c 1-32
+}
+root='~/.dstack-host'
+case $root in
+	\~/*) root=$HOME/${root#??} ;;
+esac
+machine=$(machine_id)
+if [ "$machine" != '0123456789abcdef0123456789abcdef' ]; then
+	echo "machine=$machine"
+	exit 94
+fi
+base=$root/$machine/'5e12'
+job=$base/'jobs/j1'
+io=$job/io
+name='dstack-j1'
+claim() {
+	if [ -d "$io/started" ] && ! [ -L "$io/started" ]; then
+		echo fenced
+	elif [ -e "$io/started" ] || [ -L "$io/started" ]; then
+		echo claimed
+	else
+		echo none
+	fi
+}
+
+state() {
+	timeout 20 'docker' ps --all --filter "name=^$name\$" --format '{{.State}}'
+}
+alive() {
+	case $1 in
+		running | paused | restarting | stopping) ;;
+		*) return 1 ;;
+	esac
+}
+
+answer() { echo "outcome=$1" && exit 0; }
+
+stop() {
+	mkdir -p "$io"
+	mkdir "$io/started" 2> /dev/null || :
+	found=$(state)
+	case $(claim) in
+		none) echo "the job can't be fenced: $io/started can't be made" >&2 && exit 1 ;;
+		fenced)
+			# Its claim is lost, whether it goes now or when the job is discarded.
+			if [ -n "$found" ]; then dk rm --force "$name" > /dev/null 2>&1 || :; fi
+			answer fenced
+			;;
+	esac
+	if [ -f "$io/exit" ] || ! alive "$found"; then answer ended; fi
+	# A second SIGTERM means "at once" to many programs: one stop at a time. It goes on if this connection breaks.
+	(
+		exec 9> "$job/stop.lock"
+		flock -n 9 || exit 0
+		trap '' HUP
+		dk stop --time '30' "$name"
+	) > /dev/null 2>&1 &
+	answer stopping
+}
+stop < /dev/null
+}
+main

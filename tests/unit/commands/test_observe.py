@@ -1,0 +1,83 @@
+"""How the answers about a running job are read."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dstack.commands.command import Result
+from dstack.commands.follow import follow, read_log
+from dstack.commands.observe import observe
+from dstack.commands.place import Place
+from dstack.commands.stop import Stopped, stop
+from dstack.decide import Claim, Container, Observed
+from dstack.errors import CommandError
+from dstack.model.job import Launch
+from dstack.model.paths import HostLayout
+
+PLACE = Place(HostLayout(root="/r", machine="m", server="s"))
+STATE = {"Status": "exited", "ExitCode": 137, "OOMKilled": True, "Error": "two\nlines", "Pid": 0}
+
+
+def observed(**changes: str) -> Observed:
+    said = {"container": "none", "claim": "none", "boot": "b", "docker": "1:2", "log_size": "0", "exit": "", **changes}
+    text = "".join(f"{key}={value}\n" for key, value in said.items())
+    return observe(PLACE, "j").parse(Result(0, text.encode(), b""))
+
+
+def test_nothing_there() -> None:
+    assert observed() == Observed(origin=Launch("b", "1:2"))
+
+
+def test_everything_there() -> None:
+    said = observed(container=json.dumps(STATE), claim="claimed", log_size="12", exit="0")
+
+    container = Container(state="exited", exit_code=137, out_of_memory=True, error="two lines")
+    assert said == Observed(
+        exit_code=0, claim=Claim.CLAIMED, container=container, origin=Launch("b", "1:2"), log_size=12
+    )
+
+
+def test_docker_is_silent() -> None:
+    said = observed(container="silent", silence="Cannot connect to x=y")
+
+    assert (said.silent, said.silence, said.container) == (True, "Cannot connect to x=y", None)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"exit": "x"}, {"claim": "odd"}, {"container": "{"}, {"container": "{}"}, {"container": "[]"}]
+)
+def test_an_answer_that_is_not_understood(changes: dict[str, str]) -> None:
+    with pytest.raises(CommandError, match="not understood"):
+        observed(**changes)
+
+
+def test_an_answer_that_was_cut() -> None:
+    with pytest.raises(CommandError, match="lacks exit, claim, boot, docker, log_size"):
+        observe(PLACE, "j").parse(Result(0, b"container=none\n", b""))
+
+
+@pytest.mark.parametrize("outcome", ["fenced", "stopping", "ended"])
+def test_stopped(outcome: str) -> None:
+    said = stop(PLACE, "j", 3).parse(Result(0, f"outcome={outcome}\n".encode(), b""))
+
+    assert said == Stopped(outcome)  # type: ignore[arg-type]
+
+
+def test_stopping_fails() -> None:
+    with pytest.raises(CommandError, match="not understood"):
+        stop(PLACE, "j", 3).parse(Result(0, b"outcome=odd\n", b""))
+    with pytest.raises(CommandError, match="stopping the job failed with exit status 1: Cannot connect"):
+        stop(PLACE, "j", 3).parse(Result(1, b"", b"Cannot connect"))
+    with pytest.raises(ValueError, match="grace"):
+        stop(PLACE, "j", -1)
+
+
+def test_a_log_is_bytes() -> None:
+    for ask in (follow, read_log):
+        assert ask(PLACE, "j", 0).parse(Result(0, b"\xff\0\n", b"")) == b"\xff\0\n"
+        with pytest.raises(CommandError, match="gone"):
+            ask(PLACE, "j", 0).parse(Result(1, b"", b"gone"))
+        with pytest.raises(ValueError, match="-1"):
+            ask(PLACE, "j", -1)

@@ -1,0 +1,32 @@
+"""Where things lie, and which Docker."""
+
+from __future__ import annotations
+
+import pytest
+
+from dstack.commands.place import Place
+from dstack.errors import UsageError
+from dstack.model.paths import HostLayout
+
+
+def place(root: str = "/r", docker: str = "docker") -> Place:
+    return Place(HostLayout(root, "m", "s"), docker)
+
+
+def test_the_docker_command_is_read_as_sh_does() -> None:
+    assert place(docker="sudo -n docker").words == ("sudo", "-n", "docker")
+    assert place(docker="docker -H 'unix:///a b.sock'").words == ("docker", "-H", "unix:///a b.sock")
+    assert place(docker="/usr/bin/podman").podman
+    assert not place().podman
+
+
+@pytest.mark.parametrize("docker", ["", "  ", "docker 'x"])
+def test_a_docker_command_that_is_none(docker: str) -> None:
+    with pytest.raises(UsageError, match="the docker command"):
+        place(docker=docker)
+
+
+@pytest.mark.parametrize("root", ["", "x", "~user/x", "./x"])
+def test_a_root_is_absolute_or_below_home(root: str) -> None:
+    with pytest.raises(UsageError, match="absolute path"):
+        place(root=root)

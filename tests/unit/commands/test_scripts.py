@@ -1,0 +1,123 @@
+"""Every script as it goes out: golden copies, and what shells and shellcheck think of it.
+
+After a change of a template: UPDATE_GOLDEN=1 pytest tests/unit/commands/test_scripts.py, and read the diff.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from dstack.commands.follow import follow, read_log
+from dstack.commands.launch import Order, entry, launch, pull
+from dstack.commands.observe import observe
+from dstack.commands.place import Place
+from dstack.commands.probe import probe
+from dstack.commands.stop import stop
+from dstack.model.paths import HostLayout
+
+GOLDEN = Path(__file__).parent.parent.parent / "golden"
+PLACE = Place(HostLayout(root="~/.dstack-host", machine="0123456789abcdef" * 2, server="5e12"), "docker")
+ELSEWHERE = Place(HostLayout(root="/data/d's", machine="", server="5e12"), "sudo -n podman")
+
+PLAIN = Order(
+    job="j1",
+    attempt="j1",
+    image="busybox",
+    repo="r",
+    tree="7" * 40,
+    git=False,
+    script="echo hello\n",
+    environment={"NAME": "it's", "GONE": None},
+)
+FULL = Order(
+    job="j2",
+    attempt="j2-3",
+    image="registry:5000/a/b@sha256:" + "c" * 64,
+    repo="r",
+    tree="7" * 64,
+    commit="8" * 64,
+    branch="feature/it's",
+    object_format="sha256",
+    project="sub dir/it's",
+    user="image",
+    gpus=(0, 3),
+    script="python train.py 'a b'\n",
+    environment={"LINES": "a\nb"},
+    artifacts=True,
+)
+
+SCRIPTS = {
+    "entry": entry(""),
+    "entry-project": entry("sub dir/it's"),
+    "follow": follow(PLACE, "j1", 0).script,
+    "launch": launch(PLACE, PLAIN).script,
+    "launch-full": launch(PLACE, FULL).script,
+    "launch-podman": launch(ELSEWHERE, FULL).script,
+    "observe": observe(PLACE, "j1").script,
+    "probe": probe("~/.dstack-host", "docker").script,
+    "pull": pull(PLACE, "busybox").script,
+    "read-log": read_log(PLACE, "j1", 41).script,
+    "stop": stop(PLACE, "j1", 30).script,
+    "stop-at-once": stop(PLACE, "j1", 0).script,
+}
+
+UNWANTED = {
+    "SC1003": "sees quoted quotes as mistakes",
+    "SC1091": "wants to read the file that is sourced",
+    "SC2016": "sees text that is quoted on purpose as mistakes",
+    "SC2030": "a name is set anew in the subshell that checks out",
+    "SC2031": "the same",
+    "SC2034": "the prelude sets what not every script uses",
+    "SC2088": "the prelude replaces the tilde itself",
+    "SC2317": "sees the line behind main as never reached",
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_script_is_what_it_was(name: str) -> None:
+    path = GOLDEN / f"{name}.sh"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(SCRIPTS[name])
+
+    assert SCRIPTS[name] == path.read_text(), "if this is meant: UPDATE_GOLDEN=1, and read the diff"
+
+
+def test_no_golden_copy_is_left_over() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.sh")} == set(SCRIPTS)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_shellcheck_is_content(name: str, tmp_path: Path) -> None:
+    if not shutil.which("shellcheck"):
+        pytest.skip("shellcheck is not installed; install it: apt-get install shellcheck")
+    path = tmp_path / "script.sh"
+    path.write_text(SCRIPTS[name])
+
+    exclude = ",".join(UNWANTED)
+    done = subprocess.run(
+        ["shellcheck", "-s", "dash", "-e", exclude, path], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("shell", [["dash"], ["bash", "--posix"], ["busybox", "sh"], ["zsh", "--emulate", "sh"]])
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_shell_can_read_it(name: str, shell: list[str]) -> None:
+    if not shutil.which(shell[0]):
+        pytest.skip(f"{shell[0]} is not installed; install it: apt-get install {shell[0]}")
+
+    done = subprocess.run([*shell, "-n"], input=SCRIPTS[name], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", [name for name in SCRIPTS if not name.startswith("entry")])
+def test_it_is_one_function_that_the_last_line_calls(name: str) -> None:
+    assert SCRIPTS[name].startswith("main() {\nset -eu\n")
+    assert SCRIPTS[name].endswith("\n}\nmain\n")

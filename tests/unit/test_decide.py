@@ -1,0 +1,151 @@
+"""The table of what is seen on a host, and what it means."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from dstack.decide import (
+    Claim,
+    Container,
+    Decision,
+    Failed,
+    Finished,
+    Launch,
+    Lost,
+    Observed,
+    Recorded,
+    Running,
+    Unknown,
+    Wait,
+    decide,
+)
+from dstack.model.job import Launch as Origin
+
+ORIGIN = Origin(boot="b1", docker="10:100 20:200")
+REBOOTED = Origin(boot="b2", docker="11:50")
+DOCKER_RESTARTED = Origin(boot="b1", docker="20:200 30:300")
+DOCKER_JOINED = Origin(boot="b1", docker="10:100 20:200 30:300")
+PODMAN = Origin(boot="b1", docker="")
+
+RUNNING = Container(state="running")
+CREATED = Container(state="created")
+EXITED = Container(state="exited", exit_code=17)
+KILLED = Container(state="exited", exit_code=137)
+OOM = Container(state="exited", exit_code=137, out_of_memory=True)
+ZERO = Container(state="exited", exit_code=0)
+
+STATES = (
+    "running",
+    "paused",
+    "restarting",
+    "stopping",
+    "created",
+    "configured",
+    "exited",
+    "dead",
+    "removing",
+    "stopped",
+)
+CONTAINERS = [None, OOM, *(Container(state=state, exit_code=code) for state in STATES for code in (0, 17, 137))]
+
+
+def seen(**changes: object) -> Observed:
+    return Observed(**{"origin": ORIGIN, **changes})  # type: ignore[arg-type]
+
+
+def claimed(**changes: object) -> Observed:
+    return seen(claim=Claim.CLAIMED, **changes)
+
+
+KNOWN = Recorded(launch=ORIGIN)
+STOPPING = Recorded(launch=ORIGIN, stop=True)
+
+TABLE: list[tuple[str, Recorded, Observed, type[Decision], int | None, str]] = [
+    ("exit", KNOWN, claimed(exit_code=0, container=RUNNING), Finished, 0, ""),
+    ("exit, Docker silent", KNOWN, claimed(exit_code=3, silent=True), Finished, 3, ""),
+    ("exit, host restarted", KNOWN, claimed(exit_code=3, origin=REBOOTED), Finished, 3, ""),
+    ("running", KNOWN, claimed(container=RUNNING), Running, None, ""),
+    ("running, not claimed yet", KNOWN, seen(container=RUNNING), Running, None, ""),
+    ("running, Docker restarted", KNOWN, claimed(container=RUNNING, origin=DOCKER_RESTARTED), Running, None, ""),
+    ("created", Recorded(), seen(container=CREATED), Wait, None, ""),
+    ("created for long", Recorded(waited=True), seen(container=CREATED), Launch, None, ""),
+    ("nothing", Recorded(), seen(), Launch, None, ""),
+    ("nothing, to be stopped", Recorded(stop=True), seen(), Wait, None, ""),
+    ("created, to be stopped", Recorded(stop=True, waited=True), seen(container=CREATED), Wait, None, ""),
+    ("exited unclaimed", KNOWN, seen(container=EXITED), Failed, 125, "code 17 before it could begin"),
+    ("exited unclaimed by a restart", KNOWN, seen(container=KILLED, origin=REBOOTED), Launch, None, ""),
+    ("host restarted", KNOWN, claimed(container=KILLED, origin=REBOOTED), Lost, 125, "host restarted"),
+    ("host restarted, gone", KNOWN, claimed(origin=REBOOTED), Lost, 125, "host restarted"),
+    ("Docker restarted", KNOWN, claimed(container=KILLED, origin=DOCKER_RESTARTED), Lost, 125, "Docker was restarted"),
+    ("Docker restarted, gone", KNOWN, claimed(origin=DOCKER_RESTARTED), Lost, 125, "Docker was restarted"),
+    ("another Docker came", KNOWN, claimed(container=EXITED, origin=DOCKER_JOINED), Failed, 17, "code 17"),
+    ("OOM", KNOWN, claimed(container=OOM), Failed, 137, "out of memory"),
+    ("exited", KNOWN, claimed(container=EXITED), Failed, 17, "code 17"),
+    ("exited 0, no result", KNOWN, claimed(container=ZERO), Failed, 125, "disk may be full"),
+    ("killed", KNOWN, claimed(container=KILLED), Failed, 137, "signal 9"),
+    ("killed, launch unrecorded", Recorded(), claimed(container=KILLED, origin=REBOOTED), Failed, 137, "signal 9"),
+    ("killed, podman", Recorded(launch=PODMAN), claimed(container=KILLED, origin=PODMAN), Failed, 137, "signal 9"),
+    ("gone", KNOWN, claimed(), Lost, 125, "removed from outside"),
+    ("stopped, killed", STOPPING, claimed(container=KILLED), Failed, 143, "grace"),
+    ("stopped, gone", STOPPING, claimed(), Failed, 143, "removed"),
+    ("stopped, ended", STOPPING, claimed(exit_code=143, container=EXITED), Finished, 143, ""),
+    ("fenced", KNOWN, seen(claim=Claim.FENCED), Lost, 125, "before its commands began"),
+    (
+        "fenced and stopped",
+        STOPPING,
+        seen(claim=Claim.FENCED, container=CREATED),
+        Failed,
+        143,
+        "before its commands began",
+    ),
+    ("silent", KNOWN, claimed(silent=True, silence="Cannot connect"), Unknown, None, "Cannot connect"),
+    ("silent, not begun", Recorded(), seen(silent=True), Unknown, None, "Docker does not answer"),
+]
+
+
+@pytest.mark.parametrize(
+    ("recorded", "observed", "kind", "code", "words"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE]
+)
+def test_the_table(recorded: Recorded, observed: Observed, kind: type[Decision], code: int | None, words: str) -> None:
+    decision = decide(recorded, observed)
+
+    assert type(decision) is kind
+    assert decision.exit_code == code
+    assert words in (decision.reason or "")
+
+
+def every() -> list[tuple[Recorded, Observed, Decision]]:
+    """All combinations, with what was decided."""
+    found = []
+    for launch, stop, waited in itertools.product((None, ORIGIN, PODMAN), (False, True), (False, True)):
+        for code, claim, container, silent, origin in itertools.product(
+            (None, 0, 9), Claim, CONTAINERS, (False, True), (ORIGIN, REBOOTED, DOCKER_RESTARTED, PODMAN)
+        ):
+            recorded = Recorded(launch, stop, waited)
+            observed = seen(exit_code=code, claim=claim, container=container, silent=silent, origin=origin)
+            found.append((recorded, observed, decide(recorded, observed)))
+    return found
+
+
+def test_what_holds_in_every_combination() -> None:
+    for recorded, observed, decision in every():
+        case = (recorded, observed, decision)
+        if observed.exit_code is not None:
+            assert decision == Finished(observed.exit_code), case
+            continue
+        assert not isinstance(decision, Finished), case
+        if decision.launch:
+            assert observed.claim is Claim.NONE, case
+            assert not recorded.stop, case
+            assert not observed.silent, case
+        if observed.silent:
+            assert decision.unknown == (observed.claim is not Claim.FENCED), case
+        if decision.ended:
+            assert decision.exit_code not in (None, 0), case
+            assert decision.reason, case
+            assert not decision.reason.endswith("."), case
+            assert decision.lost == isinstance(decision, Lost), case
+        if observed.container in (RUNNING, Container(state="paused")) and observed.claim is not Claim.FENCED:
+            assert isinstance(decision, (Running, Unknown)), case
