@@ -131,7 +131,7 @@ def make_bare(path: Path, object_format: str, alternates: Sequence[Path] = ()) -
     _write(path / "config", f"[core]\n{core}[gc]\n\tauto = 0\n[pack]\n\tcompression = 1\n{extension}")
     _write(path / "info/attributes", RAW_ATTRIBUTES)
     if alternates:
-        _write(path / "objects/info/alternates", "".join(f"{_quoted(folder)}\n" for folder in alternates))
+        _write(path / "objects/info/alternates", "".join(f"{quoted(folder)}\n" for folder in alternates))
     _write(path / "HEAD", "ref: refs/heads/none\n")
 
 
@@ -141,10 +141,9 @@ def _write(path: Path, text: str) -> None:
     aside.replace(path)
 
 
-def _quoted(folder: Path) -> str:
+def quoted(folder: Path) -> str:
+    """A folder as git reads it in lists of object folders, whatever its name holds."""
     text = str(folder)
-    if "\n" not in text and not text.startswith('"'):
-        return text
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 

@@ -126,6 +126,8 @@ def _index(worktree: Worktree) -> dict[bytes, Indexed]:
 def _same(entry: Indexed, found: os.stat_result, indexed_at: int) -> bool:
     """Whether the file was not touched since git read it. One that was changed in the instant in which the index was
     written may look the same (gitformat-index, "racy git"): not trusted."""
+    if found.st_mtime_ns >= indexed_at or not entry.stamp or entry.stamp[-1] != found.st_size & 0xFFFFFFFF:
+        return False
     low = 0xFFFFFFFF
     stamp = (
         *divmod(found.st_ctime_ns, 10**9),
@@ -136,7 +138,7 @@ def _same(entry: Indexed, found: os.stat_result, indexed_at: int) -> bool:
         found.st_size & low,
     )
     is_link = stat.S_ISLNK(found.st_mode)
-    return entry.stamp == stamp and found.st_mtime_ns < indexed_at and is_link == (entry.mode == "120000")
+    return entry.stamp == stamp and is_link == (entry.mode == "120000")
 
 
 def _unfiltered(
@@ -152,7 +154,7 @@ def _unfiltered(
     has_attributes = worktree.has_attributes or any(
         path == attributes or path.endswith(b"/" + attributes) for paths in names for path in paths
     )
-    if not (has_attributes or worktree.converts or worktree.partial):
+    if not (has_attributes or worktree.converts or worktree.promisor):
         yield from candidates.items()
         return
     filtered = _filtered(worktree, candidates) if has_attributes else set()
@@ -196,7 +198,7 @@ class _Reader:
     """Looks at files below a root without following a link in place of a folder."""
 
     def __init__(self, root: Path) -> None:
-        self.root = os.fsencode(root)
+        self.root = os.fsencode(root) + b"/"
         self.folders: dict[bytes, bool] = {b"": True}
 
     def stat(self, path: bytes) -> os.stat_result | None:
@@ -204,7 +206,7 @@ class _Reader:
         if not self._is_folder(os.path.dirname(path)):
             return None
         try:
-            found = os.lstat(os.path.join(self.root, path))
+            found = os.lstat(self.root + path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -223,7 +225,7 @@ class _Reader:
         if known is None:
             known = self._is_folder(os.path.dirname(path))
             if known:
-                full = os.path.join(self.root, path)
+                full = self.root + path
                 known = os.path.isdir(full) and not os.path.islink(full)
             self.folders[path] = known
         return known

@@ -16,7 +16,7 @@ from dstack.model.api import Change
 from dstack.model.selection import TreeFile
 from dstack.model.snapshot import Snapshot
 from dstack.repo import trees
-from dstack.repo.git import Git, GitError, make_bare
+from dstack.repo.git import Git, GitError, make_bare, quoted
 from dstack.repo.packs import is_complete, write_pack
 
 COMMITS = "refs/dstack/commits"
@@ -129,7 +129,10 @@ class Mirror:
         else:
             source = pack
         alone = self._git(GIT_OBJECT_DIRECTORY=str(quarantine))
-        beside = self._git(GIT_OBJECT_DIRECTORY=str(quarantine), GIT_ALTERNATE_OBJECT_DIRECTORIES=self._alternate())
+        beside = self._git(
+            GIT_OBJECT_DIRECTORY=str(quarantine),
+            GIT_ALTERNATE_OBJECT_DIRECTORIES=quoted(self.path.absolute() / "objects"),
+        )
         try:
             _index(beside, source)
         except GitError:
@@ -139,10 +142,6 @@ class Mirror:
             raise GitError(("rev-list",), 1, b"objects are missing")
         for part in sorted((quarantine / "pack").glob("pack-*"), key=lambda part: part.suffix == ".idx"):
             part.replace(self.path / "objects/pack" / part.name)
-
-    def _alternate(self) -> str:
-        text = str((self.path / "objects").absolute())
-        return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
     def _name(self, snapshot: Snapshot) -> None:
         """References keep the objects; `shallow` says that the commit's parents are not here."""

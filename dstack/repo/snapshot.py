@@ -6,8 +6,6 @@ The user's repository is only read: index, references, stash and objects stay as
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +20,8 @@ from dstack.repo.git import Git, make_bare, require_git
 from dstack.repo.identity import repo_id
 from dstack.repo.listing import GITLINK, Found, Listing, list_folder, list_repository, unreadable_error
 from dstack.repo.packs import write_pack
+from dstack.repo.partial import fetch_missing
+from dstack.repo.scratch import Scratch
 from dstack.repo.trees import differences, make_tree
 from dstack.repo.worktree import Worktree, locate
 
@@ -34,7 +34,8 @@ class Taken:
 
     snapshot: Snapshot
     changes: list[Change]
-    folder: Path
+    scratch: Scratch
+    worktree: Worktree | None
 
     def pack(self) -> Path:
         """A file with the objects that a server lacks which has the commit; the deltas are against its files."""
@@ -42,12 +43,15 @@ class Taken:
         return self._write("thin.pack", commits)
 
     def full_pack(self) -> Path:
-        """A file with all objects of commit and tree, for a server that has nothing."""
+        """A file with all objects of commit and tree, for a server that has nothing. What a partial clone lacks is
+        fetched from its remote, to the scratch folder alone."""
+        if self.worktree and self.worktree.promisor and self.snapshot.commit:
+            fetch_missing(self.worktree, self.snapshot.commit, self.scratch.path / "git")
         return self._write("full.pack", [])
 
     def close(self) -> None:
         """Remove the folder."""
-        shutil.rmtree(self.folder)
+        self.scratch.close()
 
     def __enter__(self) -> Taken:
         return self
@@ -56,7 +60,7 @@ class Taken:
         self.close()
 
     def _write(self, name: str, known: list[str]) -> Path:
-        return write_pack(Git.within(self.folder / "git"), self.snapshot, known, self.folder / name)
+        return write_pack(Git.within(self.scratch.path / "git"), self.snapshot, known, self.scratch.path / name)
 
 
 def take(start: Path) -> Taken:
@@ -66,18 +70,18 @@ def take(start: Path) -> Taken:
     """
     require_git()
     start = start.resolve()
-    folder = Path(tempfile.mkdtemp(prefix="dstack-"))
+    scratch = Scratch()
     try:
-        return _take(start, folder)
+        return _take(start, scratch)
     except BaseException:
-        shutil.rmtree(folder)
+        scratch.close()
         raise
 
 
-def _take(start: Path, folder: Path) -> Taken:
+def _take(start: Path, folder: Scratch) -> Taken:
     worktree = locate(start)
     object_format = worktree.object_format if worktree else "sha1"
-    scratch = folder / "git"
+    scratch = folder.path / "git"
     make_bare(scratch, object_format)
     for _ in range(TRIES):
         try:
@@ -104,12 +108,12 @@ def _read(root: Path, listing: Listing, scratch: Path, object_format: str) -> st
     """The id of the tree. Everything is looked at once more at the end: files that changed together, as in a
     checkout, must not be shipped half old and half new."""
     blobs = Blobs(scratch / "objects", object_format)
-    base = os.fsencode(root)
+    base = os.fsencode(root) + b"/"
     entries = [(GITLINK, commit, path) for path, commit in listing.submodules.items()]
     unreadable: list[str] = []
     for path, found in listing.files.items():
         try:
-            entries.append((found.mode, _blob(blobs, os.path.join(base, path), found), path))
+            entries.append((found.mode, _blob(blobs, base + path, found), path))
         except PermissionError as error:
             unreadable.append(f"{os.fsdecode(path)}: {error.strerror}")
         except OSError as error:
@@ -131,14 +135,14 @@ def _blob(blobs: Blobs, file: bytes, found: Found) -> str:
 def _check(base: bytes, listing: Listing) -> None:
     for path, found in listing.files.items():
         try:
-            now = os.lstat(os.path.join(base, path))
+            now = os.lstat(base + path)
         except OSError as error:
             raise ChangedError(path) from error
         if not unchanged(found.stat, now):
             raise ChangedError(path)
 
 
-def _describe(worktree: Worktree | None, start: Path, folder: Path, listing: Listing, tree: str) -> Taken:
+def _describe(worktree: Worktree | None, start: Path, scratch: Scratch, listing: Listing, tree: str) -> Taken:
     if worktree is None:
         snapshot = Snapshot(repo=repo_id(None, start), tree=tree, dirty=True, git=False)
     else:
@@ -152,7 +156,7 @@ def _describe(worktree: Worktree | None, start: Path, folder: Path, listing: Lis
             project="" if project == Path() else str(project),
             object_format=worktree.object_format,
         )
-    found = differences(Git.within(folder / "git"), snapshot.commit, tree)
+    found = differences(Git.within(scratch.path / "git"), snapshot.commit, tree)
     changes, dirty = [], worktree is None
     for difference in found:
         file = listing.files.get(difference.path)
@@ -161,7 +165,7 @@ def _describe(worktree: Worktree | None, start: Path, folder: Path, listing: Lis
         dirty = dirty or not (file and file.clean and file.indexed == difference.old)
     if worktree and listing.nested:
         dirty = _is_dirty(worktree)
-    return Taken(msgspec.structs.replace(snapshot, dirty=dirty), changes, folder)
+    return Taken(msgspec.structs.replace(snapshot, dirty=dirty), changes, scratch, worktree)
 
 
 def _is_dirty(worktree: Worktree) -> bool:

@@ -18,8 +18,8 @@ _SETTINGS = (
 @dataclass(frozen=True)
 class Worktree:
     """A working tree of git's. `url` is the remote's without credentials; `indexed_at` when the index was written, in
-    nanoseconds (0: there is none); `converts` whether line ends may differ between disk and blobs; `partial` whether
-    objects may be missing; `has_attributes` whether attributes lie outside the tree."""
+    nanoseconds (0: there is none); `converts` whether line ends may differ between disk and blobs; `promisor`
+    the remote that has the objects which a partial clone lacks; `has_attributes` whether attributes lie outside the tree."""
 
     root: Path
     objects: Path
@@ -29,7 +29,7 @@ class Worktree:
     url: str | None
     indexed_at: int
     converts: bool
-    partial: bool
+    promisor: str | None
     has_attributes: bool
 
 
@@ -57,7 +57,7 @@ def locate(folder: Path) -> Worktree | None:
         url=_remote(settings, name),
         indexed_at=indexed_at,
         converts=settings.get("core.autocrlf", "false").lower() not in ("false", "no", "off", "0", ""),
-        partial="extensions.partialclone" in settings or any(key.endswith(".promisor") for key in settings),
+        promisor=_promisor(settings),
         has_attributes=_attributes_outside(common, settings),
     )
 
@@ -101,6 +101,11 @@ def _remote(settings: dict[str, str], branch: str | None) -> str | None:
         if name is not None and name in urls:
             return clean_url(urls[name])
     return None
+
+
+def _promisor(settings: dict[str, str]) -> str | None:
+    names = [key[len("remote.") : -len(".promisor")] for key in settings if key.endswith(".promisor")]
+    return settings.get("extensions.partialclone") or (names[0] if names else None)
 
 
 def _attributes_outside(common: Path, settings: dict[str, str]) -> bool:

@@ -13,7 +13,8 @@ from .project import git, single
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
-LISTED = "find . -path ./.git -prune -o ! -type d -exec stat -c '%A %N' {} + | sort; find . -path ./.git -prune -o -type f -exec sha256sum {} + | sort"
+FILES = "find . -path ./.git -prune -o"
+LISTED = f"{FILES} ! -type d -exec stat -c '%A %N' {{}} + | sort; {FILES} -type f -exec sha256sum {{}} + | sort"
 ASKED = "git rev-parse HEAD; git log -1 --format='%an %s'; git status --porcelain; git diff; git branch"
 
 

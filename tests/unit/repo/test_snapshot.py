@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dstack.errors import UsageError
-from dstack.repo import blobs, snapshot
+from dstack.repo import blobs, scratch, snapshot
 from dstack.repo.listing import Listing
 from dstack.repo.snapshot import take
 from tests.unit.repo.shipping import git, manifest
@@ -102,6 +102,20 @@ def test_it_leaves_no_folder(tmp_path: Path, own_temporary_folder: Path) -> None
     with pytest.raises(UsageError):
         take(root / ".git")
     assert not list(own_temporary_folder.iterdir())
+
+
+def test_what_a_killed_one_left_is_removed_an_hour_later(tmp_path: Path, own_temporary_folder: Path) -> None:
+    root = start(tmp_path / "project")
+    abandoned, young = (Path(tempfile.mkdtemp(prefix=scratch.PREFIX)) for _ in range(2))
+    held = scratch.Scratch()
+    for folder in (abandoned, held.path):
+        write(folder / "git/HEAD")
+        os.utime(folder, (0, 0))
+    with take(root):
+        assert not abandoned.exists()
+        assert young.exists()
+        assert (held.path / "git/HEAD").exists()
+    held.close()
 
 
 def test_a_git_hooks_environment_does_not_mislead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -308,6 +308,30 @@ def shallow_clone(root: Path) -> Path:
 
 
 @case
+def partial_and_sparse_clone(root: Path) -> Path:
+    """The blobs outside the sparse folder are at the remote alone."""
+    return partial(root, "blob:none")
+
+
+@case
+def clone_without_trees(root: Path) -> Path:
+    return partial(root, "tree:0")
+
+
+def partial(root: Path, left_out: str) -> Path:
+    origin = start(root.parent / "origin")
+    git(origin, "config", "uploadpack.allowFilter", "true")
+    git(origin, "config", "uploadpack.allowAnySHA1InWant", "true")
+    git(root.parent, "clone", "-q", f"--filter={left_out}", "--no-checkout", f"file://{origin}", str(root))
+    git(root, "sparse-checkout", "set", "--cone", ".dstack")
+    git(root, "checkout", "-q", "main")
+    lacking = git(root, "rev-list", "--objects", "--missing=print", "--no-walk", "HEAD")
+    assert b"\n?" in lacking
+    write(root / ".dstack/workflows.yaml", "workflows: [] # edited\n")
+    return root
+
+
+@case
 def clone_with_alternates(root: Path) -> Path:
     start(root.parent / 'ori"gin: x')
     git(root.parent, "clone", "-q", "--shared", str(root.parent / 'ori"gin: x'), str(root))

@@ -1,0 +1,42 @@
+"""Partial clones: fetches what the clone left at its remote (git-clone, --filter), beside the user's objects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dstack.errors import UsageError
+from dstack.repo.git import Git, GitError, quoted
+from dstack.repo.worktree import Worktree
+
+ROUNDS = 100
+"""A clone without trees learns of a folder's content only when it has the folder."""
+
+
+def fetch_missing(worktree: Worktree, commit: str, scratch: Path) -> None:
+    """Bring the commit's missing objects into the bare repository `scratch`, with the user's own access to the
+    remote. Raises UsageError if the remote does not give them."""
+    git = Git.at(worktree.root)
+    git.environment["GIT_OBJECT_DIRECTORY"] = str(scratch / "objects")
+    git.environment["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = quoted(worktree.objects)
+    options = ("--no-tags", "--no-write-fetch-head", "--recurse-submodules=no", "--filter=blob:none")
+    for _ in range(ROUNDS):
+        wanted = _missing(Git.within(scratch), commit)
+        if not wanted:
+            return
+        try:
+            git.run(
+                *("-c", "fetch.negotiationAlgorithm=noop", "fetch", "-q", *options, "--stdin", worktree.promisor or ""),
+                stdin="".join(f"{oid}\n" for oid in wanted).encode(),
+            )
+        except GitError as error:
+            raise UsageError(
+                f"this is a partial clone, and its remote '{worktree.promisor}' does not give what it lacks of the "
+                f"commit: {error.detail}",
+                hint="fetch it yourself: git checkout HEAD -- . (in a clone without sparse-checkout)",
+            ) from error
+    raise UsageError(f"the remote '{worktree.promisor}' keeps leaving out objects of {commit}")
+
+
+def _missing(git: Git, commit: str) -> list[str]:
+    lines = git.run("rev-list", "--objects", "--no-walk", "--missing=print", commit).decode(errors="replace")
+    return [line[1:] for line in lines.splitlines() if line.startswith("?")]
