@@ -13,7 +13,7 @@ from dstack.model.graph import closure
 from dstack.model.job import Job
 from dstack.model.selection import TreeFile, select
 from dstack.model.status import Status
-from dstack.model.workflow import Workflow
+from dstack.model.workflow import Resources, Workflow
 from dstack.store import Store
 
 NAMED = "it was named, so it runs"
@@ -50,6 +50,8 @@ class Planner:
         variables = submission.variables[workflow.name]
         job_id = names.job_id()
         expanded = script.expanded(workflow, variables, {"run_name": self.run, "job_id": job_id})
+        if submission.gpus is not None and workflow.name == submission.workflow:
+            expanded = replace(expanded, resources=Resources(gpu=submission.gpus))
         keys = {name: before[name].key for name in workflow.depends_on.workflows}
         files = self.selected(submission, expanded)
         components = cachekey.components(workflow, expanded.image, files, variables, keys)
