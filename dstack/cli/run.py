@@ -17,7 +17,8 @@ from dstack.cli.logwriter import LogWriter
 from dstack.cli.narrate import Narrator, exit_code
 from dstack.errors import UsageError
 from dstack.model.api import Plan, RunView, Submission
-from dstack.server.client import Client, MissingBaseError
+from dstack.server.client import Client
+from dstack.server.problems import MissingBaseError
 
 
 class Lookup:
@@ -69,7 +70,7 @@ class RunCommand(click.Command):
 @click.option("--name", metavar="NAME", help="The run's name; the default reads like brave-otter-7.")
 @click.option("--runner", metavar="NAME_OR_LABEL", help="Run on this machine, or on one with this label.")
 @click.option("--local", is_flag=True, help="Run on the server's own machine, without SSH.")
-@click.option("--gpus", type=click.IntRange(0), metavar="N", help="Give the workflow's jobs N GPUs each.")
+@click.option("--gpus", type=click.IntRange(0), metavar="N", help="Give the job of WORKFLOW N GPUs.")
 @click.option("-e", "env", multiple=True, metavar="KEY=VALUE", help="Set it in every job; KEY alone takes yours.")
 @click.option("--no-cache", is_flag=True, help="Run the dependencies too, whatever is cached.")
 @click.option("--dry-run", is_flag=True, help="Show what would run where, and submit nothing.")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dstack.commands.command import Command
 from dstack.commands.place import Place
 from dstack.commands.probe import probe
 from dstack.engine.schedule import Machine
@@ -23,6 +24,7 @@ FRESH = 5.0
 INTERVAL = 30.0
 """Seconds between two probes of a machine in the background."""
 PROBE_TIMEOUT = 30.0
+NOTHING = Command("measuring the latency", ":", lambda result: None)
 
 
 @dataclass
@@ -91,9 +93,10 @@ class Machines:
         return found
 
     async def look(self, runner: Runner) -> tuple[Facts, float]:
-        """What the machine says of itself, and the seconds that asking took."""
-        start = time.monotonic()
+        """What the machine says of itself, and the seconds that a round trip to it takes."""
         facts = await ask(self.host(runner), probe(runner.root, runner.docker), timeout=PROBE_TIMEOUT)
+        start = time.monotonic()
+        await self.host(runner).run(NOTHING, timeout=PROBE_TIMEOUT)
         return facts, time.monotonic() - start
 
     async def check_all(self, *, fresh: float = FRESH) -> None:
