@@ -11,7 +11,8 @@ from dstack.cli.nouns import Noun
 from dstack.errors import UsageError
 from dstack.model.api import AddRunner, RunnerView
 from dstack.model.runner import Address
-from dstack.server.client import Client, UnknownHostKeyError
+from dstack.server.client import Client
+from dstack.server.problems import UnknownHostKeyError
 
 HOST = re.compile(
     r"(?:(?P<user>[^@]+)@)?(?:\[(?P<v6>[^]]+)\]|(?P<host>[^@:\[\]]+)|(?P<bare>[0-9A-Fa-f:.%]+))(?::(?P<port>\d+))?"

@@ -13,15 +13,14 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from dstack import __version__, errors
-from dstack.errors import DstackError, HostKeyError, TryAgainError, UsageError
+from dstack import __version__
+from dstack.errors import DstackError, TryAgainError
 from dstack.model.api import (
     API,
     AddRunner,
     ArtifactView,
     JobView,
     Plan,
-    Problem,
     RunnerView,
     RunView,
     ServerConfig,
@@ -31,6 +30,7 @@ from dstack.model.api import (
 )
 from dstack.server.endpoint import Endpoint
 from dstack.server.frames import Frame, read_frames
+from dstack.server.problems import problem
 
 T = TypeVar("T")
 
@@ -43,18 +43,6 @@ SILENCE_SECONDS = 60.0
 PATIENCE_SECONDS = 600.0
 """How long a broken follow stream is taken up again."""
 BLOCK = 1 << 16
-
-
-class UnknownHostKeyError(HostKeyError):
-    """Nobody has vouched for the host's key yet. `fingerprint` is what it shows."""
-
-    def __init__(self, message: str, *, hint: str | None = None, fingerprint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.fingerprint = fingerprint
-
-
-class MissingBaseError(DstackError):
-    """The server lacks the commit that a thin pack builds on: send the full pack."""
 
 
 class BrokenAnswerError(DstackError):
@@ -300,30 +288,6 @@ def reason(error: Exception) -> str:
     """What an error says, in lower case words and without its number."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return text[:1].lower() + text[1:]
-
-
-def problem(status: int, body: bytes) -> DstackError:
-    """The server's error as the exception it was there."""
-    try:
-        told = msgspec.json.decode(body, type=Problem)
-    except msgspec.DecodeError:
-        return DstackError(f"the server answered with status {status}: {body[:200].decode(errors='replace').strip()}")
-    error = _error(told)
-    error.exit_code = told.exit_code
-    return error
-
-
-def _error(told: Problem) -> DstackError:
-    if told.kind == "host-key":
-        return UnknownHostKeyError(told.message, hint=told.hint, fingerprint=told.fingerprint or "")
-    if told.kind == "missing-base":
-        return MissingBaseError(told.message, hint=told.hint)
-    if told.kind == "ProjectError":
-        return errors.ProjectError(told.message.splitlines(), hint=told.hint)
-    kind = getattr(errors, told.kind, None)
-    if isinstance(kind, type) and issubclass(kind, DstackError) and kind is not errors.CommandError:
-        return kind(told.message, hint=told.hint)
-    return (UsageError if told.exit_code == 2 else DstackError)(told.message, hint=told.hint)
 
 
 def _blocks(head: bytes, pack: Path) -> Iterator[bytes]:

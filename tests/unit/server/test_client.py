@@ -31,9 +31,10 @@ from dstack.errors import (
 from dstack.model.api import Event, Problem
 from dstack.server import client as client_module
 from dstack.server import embedded
-from dstack.server.client import BrokenAnswerError, Client, MissingBaseError, UnknownHostKeyError, problem
+from dstack.server.client import BrokenAnswerError, Client
 from dstack.server.endpoint import Endpoint
 from dstack.server.frames import Frame, read_frames
+from dstack.server.problems import MissingBaseError, UnknownHostKeyError, problem
 from tests.unit.cli.conftest import ROOT
 from tests.unit.cli.fake_server import State, job_view, run_view, serving
 
