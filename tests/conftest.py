@@ -101,7 +101,17 @@ def user(session_folder: Path, docker: list[str]) -> Iterator[account.Account]:
     try:
         yield person
     finally:
+        remove_containers(docker, person.home)
         account.remove(person)
+
+
+def remove_containers(docker: list[str], folder: Path) -> None:
+    """Remove what runs on with a mount of this folder: jobs that a test left alone."""
+    listed = [*docker, "ps", "--all", "--no-trunc", "--format", "{{.ID}} {{.Mounts}}"]
+    for line in subprocess.run(listed, capture_output=True, text=True, check=True).stdout.splitlines():
+        container, _, mounts = line.partition(" ")
+        if f"{folder}/" in mounts:
+            subprocess.run([*docker, "rm", "-f", container], capture_output=True, check=True)
 
 
 @pytest.fixture(scope="session")
@@ -149,8 +159,11 @@ def cli(dstack_home: Home) -> Cli:
 
 
 @pytest.fixture
-def runner(cli: Cli, sshd: Sshd) -> str:
-    """The name of a runner behind real SSH, as a user who is not root."""
+def runner(cli: Cli, sshd: Sshd, user: account.Account, docker: list[str]) -> str:
+    """The name of a runner behind real SSH, as a user who is not root; nothing of dstack's is there yet."""
+    remove_containers(docker, user.home)
+    if (user.home / ".dstack-host").exists():
+        shutil.rmtree(user.home / ".dstack-host")
     address = f"{sshd.user}@{sshd.host}:{sshd.port}"
     identity = str(sshd.identity)
     done = cli("runners", "add", address, "--name", "box", "--identity", identity, "--fingerprint", sshd.fingerprint)
