@@ -29,6 +29,12 @@ log=$job/io/log
 # Nothing but a regular file is opened: the container may have put anything there.
 if ! [ -f "$log" ] || [ -L "$log" ]; then exit 0; fi
 name='dstack-j1'
+state() {
+	id=$(timeout 20 'docker' ps --all --quiet --filter "name=^$name\$" < /dev/null) || return
+	if [ -n "$id" ]; then
+		timeout 20 'docker' inspect --type container --format '{{.State.Status}}' "$id" < /dev/null
+	fi
+}
 if [ -e "$job/io/exit" ]; then exec tail -c "+"'1' "$log"; fi
 
 # Each ends tail when its own wait is over, and takes what it waits for along when it is told to end.
@@ -44,11 +50,11 @@ until_job_ends() {
 		'docker' wait "$name" > /dev/null 2>&1 < /dev/null &
 		wait "$!" || :
 		if [ -e "$job/io/exit" ]; then break; fi
-		'docker' ps --all --filter "name=^$name\$" --format 'state={{.State}}' > "$job/state.$$" 2> /dev/null < /dev/null &
+		state > "$job/state.$$" &
 		if wait "$!"; then
-			read -r state < "$job/state.$$" || state=
-			case $state in
-				state=running | state=created | state=restarting | state=paused) ;;
+			read -r found < "$job/state.$$" || found=
+			case $found in
+				running | created | restarting | paused | stopping) ;;
 				*) break ;;
 			esac
 		fi

@@ -52,6 +52,12 @@ claim() {
 		echo none
 	fi
 }
+state() {
+	id=$(timeout 20 'docker' ps --all --quiet --filter "name=^$name\$" < /dev/null) || return
+	if [ -n "$id" ]; then
+		timeout 20 'docker' inspect --type container --format '{{.State.Status}}' "$id" < /dev/null
+	fi
+}
 as_root() {
 	status=0
 	helper "$@" || status=$?
@@ -81,16 +87,14 @@ answer() {
 	echo "digest=$(dk image inspect --format '{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}' "$image" || :)"
 	exit 0
 }
-state() {
-	dk ps --all --filter "name=^$name\$" --format '{{.State}}'
-}
 
 return_if_begun() {
 	case $(claim) in
 		fenced) echo outcome=fenced && exit 0 ;;
 		claimed) answer exists ;;
 	esac
-	case $(state) in
+	found=$(state)
+	case $found in
 		'') ;;
 		created | configured | initialized) begin start "$name" ;;
 		running | paused | restarting | stopping) answer exists ;;

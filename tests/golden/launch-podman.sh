@@ -28,16 +28,7 @@ origin() {
 	boot=
 	if [ -r '/proc/sys/kernel/random/boot_id' ]; then read -r boot < '/proc/sys/kernel/random/boot_id' || :; fi
 	echo "boot=$boot"
-	echo "docker=$(daemons)"
-}
-daemons() {
-	space=
-	cat '/proc'/[0-9]*/stat 2> /dev/null | sed -n 's/^\([0-9]*\) (dockerd) .*/\1/p' | while read -r pid; do
-		if grep -q '^NSpid:.*[0-9][[:space:]][[:space:]]*[0-9]' '/proc'/"$pid"/status 2> /dev/null; then continue; fi
-		began=$(cut -d ' ' -f 22 '/proc'/"$pid"/stat 2> /dev/null) || continue
-		printf '%s%s' "$space" "$pid:$began"
-		space=' '
-	done
+	echo docker=
 }
 claim() {
 	if [ -d "$io/started" ] && ! [ -L "$io/started" ]; then
@@ -46,6 +37,12 @@ claim() {
 		echo claimed
 	else
 		echo none
+	fi
+}
+state() {
+	id=$(timeout 20 'sudo' '-n' 'podman' ps --all --quiet --filter "name=^$name\$" < /dev/null) || return
+	if [ -n "$id" ]; then
+		timeout 20 'sudo' '-n' 'podman' inspect --type container --format '{{.State.Status}}' "$id" < /dev/null
 	fi
 }
 as_root() {
@@ -77,16 +74,14 @@ answer() {
 	echo "digest=$(dk image inspect --format '{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}' "$image" || :)"
 	exit 0
 }
-state() {
-	dk ps --all --filter "name=^$name\$" --format '{{.State}}'
-}
 
 return_if_begun() {
 	case $(claim) in
 		fenced) echo outcome=fenced && exit 0 ;;
 		claimed) answer exists ;;
 	esac
-	case $(state) in
+	found=$(state)
+	case $found in
 		'') ;;
 		created | configured | initialized) begin start "$name" ;;
 		running | paused | restarting | stopping) answer exists ;;

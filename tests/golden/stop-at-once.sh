@@ -36,10 +36,13 @@ claim() {
 		echo none
 	fi
 }
-
 state() {
-	timeout 20 'docker' ps --all --filter "name=^$name\$" --format '{{.State}}'
+	id=$(timeout 20 'docker' ps --all --quiet --filter "name=^$name\$" < /dev/null) || return
+	if [ -n "$id" ]; then
+		timeout 20 'docker' inspect --type container --format '{{.State.Status}}' "$id" < /dev/null
+	fi
 }
+
 alive() {
 	case $1 in
 		running | paused | restarting | stopping) ;;
