@@ -18,8 +18,9 @@ _SETTINGS = (
 @dataclass(frozen=True)
 class Worktree:
     """A working tree of git's. `url` is the remote's without credentials; `indexed_at` when the index was written, in
-    nanoseconds (0: there is none); `converts` whether line ends may differ between disk and blobs; `promisor`
-    the remote that has the objects which a partial clone lacks; `has_attributes` whether attributes lie outside the tree."""
+    nanoseconds (0: there is none); `converts` whether line ends may differ between disk and blobs; `promisor` the
+    remote that has the objects which a partial clone lacks; `has_attributes` whether attributes lie outside the tree.
+    """
 
     root: Path
     objects: Path
