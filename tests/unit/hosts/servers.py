@@ -21,7 +21,8 @@ class Server:
     """Runs what it is sent with this machine's sh, unless a test makes it do worse.
 
     `sessions` is how many it takes at once; `opening` is waited for before a session is opened; `ending` says how a
-    command ends: "status", "silence" or the name of a signal; `shell` is run in place of the command. `forwards` lets clients jump through it.
+    command ends: "status", "silence" or the name of a signal; `shell` is run in place of the command; `forwards` lets
+    clients jump through it.
     """
 
     def __init__(self, folder: Path, kind: str = "ssh-ed25519", identity: str = "id") -> None:

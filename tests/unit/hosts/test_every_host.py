@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ MakeHost = Callable[[], AbstractAsyncContextManager[Host]]
 
 
 @pytest.fixture(params=["local", "ssh"])
-def on_host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeHost]:
+def on_host(request: pytest.FixtureRequest, tmp_path: Path) -> MakeHost:
     @asynccontextmanager
     async def local() -> AsyncIterator[Host]:
         host = LocalHost()
@@ -39,11 +39,15 @@ def on_host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeHost
             yield host
             await host.close()
 
-    yield {"local": local, "ssh": ssh}[request.param]
+    return {"local": local, "ssh": ssh}[request.param]
 
 
 def sh(script: str, stdin: Stdin = b"") -> Command[Result]:
     return Command("test", script, lambda result: result, stdin)
+
+
+async def collected(stream: AsyncIterator[bytes]) -> bytes:
+    return b"".join([piece async for piece in stream])
 
 
 def alive(pid: int) -> bool:
@@ -120,8 +124,7 @@ def test_a_source_of_stdin_that_fails_ends_the_command_with_its_error(on_host: M
             with pytest.raises(LookupError, match="the file has gone"):
                 await host.run(sh("cat; cat; sleep 1000", broken))
             with pytest.raises(LookupError, match="the file has gone"):
-                async for _ in host.stream(sh("echo begun; sleep 1000", broken)):
-                    continue
+                await collected(host.stream(sh("echo begun; sleep 1000", broken)))
             assert (await host.run(sh("echo fine"))).stdout == b"fine\n"
 
     play(scene)
@@ -195,14 +198,11 @@ def test_a_stream_arrives_while_the_command_runs(on_host: MakeHost) -> None:
 
 
 def test_a_stream_ends_with_the_command(on_host: MakeHost) -> None:
-    async def collected(host: Host, script: str) -> bytes:
-        return b"".join([piece async for piece in host.stream(sh(script))])
-
     async def scene() -> None:
         async with on_host() as host:
-            assert await collected(host, "echo one; echo two") == b"one\ntwo\n"
+            assert await collected(host.stream(sh("echo one; echo two"))) == b"one\ntwo\n"
             with pytest.raises(CommandError, match="test failed with exit status 4: bad luck") as caught:
-                await collected(host, "echo one; echo bad luck >&2; exit 4")
+                await collected(host.stream(sh("echo one; echo bad luck >&2; exit 4")))
             assert caught.value.exit_status == 4
 
     play(scene)
@@ -239,8 +239,8 @@ def test_a_slow_reader_of_a_stream_holds_the_command_back(on_host: MakeHost, tmp
         async with on_host() as host:
             stream: Any = host.stream(sh(script))
             size = len(await stream.__anext__())
-            await asyncio.sleep(0.3)
-            assert not (tmp_path / "done").exists()
+            with pytest.raises(AssertionError):
+                await become((tmp_path / "done").exists, "the command is held back", seconds=0.3)
             async for piece in stream:
                 size += len(piece)
             assert size == 30_000_000
@@ -279,8 +279,7 @@ def test_a_command_that_can_not_begin_says_what_the_account_said(tmp_path: Path)
             with pytest.raises(HostError, match=r"exit status 1\): This account is currently not available\."):
                 await host.run(sh("true"))
             with pytest.raises(HostError, match=r"exit status 1\): This account is currently not available\."):
-                async for _ in host.stream(sh("true")):
-                    continue
+                await collected(host.stream(sh("true")))
             await host.close()
 
     play(scene)

@@ -49,7 +49,8 @@ def test_known_keys_without_any_file(home: Path) -> None:
 def test_known_keys_are_found_by_name_and_port(ssh: Path) -> None:
     plain, ported, other = new_key(), new_key("ecdsa-sha2-nistp256"), new_key()
     (ssh / "known_hosts").write_text(
-        f"# a comment\nbox,10.0.0.1 {plain} comment\n[box]:2222 {ported}\nnot an entry\n\nelse {other}\n@odd box {other}\n"
+        f"# a comment\nbox,10.0.0.1 {plain} comment\n[box]:2222 {ported}\nnot an entry\n\n"
+        f"else {other}\n@odd box {other}\n"
     )
 
     assert known_keys(Address(host="box")) == [plain]

@@ -23,7 +23,9 @@ def test_an_address_as_a_person_types_it(text: str, address: Address) -> None:
     assert Address.parse(str(address)) == address
 
 
-@pytest.mark.parametrize("text", ["", "@box", "me@", "box:", "box:ssh", "box:0", "box:65536", "a b", "me@box/x", "[]:1"])
+@pytest.mark.parametrize(
+    "text", ["", "@box", "me@", "box:", "box:ssh", "box:0", "box:65536", "a b", "me@box/x", "[]:1"]
+)
 def test_what_is_no_address(text: str) -> None:
-    with pytest.raises(ValueError, match="is not|port"):
+    with pytest.raises(ValueError, match=r"is not|port"):
         Address.parse(text)
