@@ -94,7 +94,9 @@ def document(value: Any) -> None:
     """One JSON document on stdout: indented for a person, one line for a program."""
     import msgspec
 
-    encoded = msgspec.json.encode(value)
+    from dstack.model import wire
+
+    encoded = wire.encode(value)
     write_json(msgspec.json.format(encoded, indent=2) if terminal(sys.stdout) else encoded)
 
 

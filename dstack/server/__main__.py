@@ -60,10 +60,11 @@ def serve(layout: ServerLayout, host: str, port: int | None) -> None:
     with owned(layout):
         raise_file_limit()
         store = Store(layout)
+        if port is not None:
+            remember_token(store)
         sockets = [unix_socket(layout.home)]
         url = sockets[0].getsockname()
         if port is not None:
-            remember_token(store)
             sockets.append(tcp_socket(host, port))
             url = "http://{}:{}".format(*sockets[1].getsockname()[:2])
         log.info("dstack %s listens on %s", __version__, url)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qs
 
 import msgspec
 from starlette.applications import Starlette
@@ -18,6 +19,7 @@ from dstack import __version__
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
 from dstack.errors import ConflictError, DstackError, NotFoundError, UnauthorizedError, UsageError
+from dstack.model import wire
 from dstack.model.api import API, AddRunner, ArtifactView, Problem, ServerConfig, ServerStatus, StopRequest
 from dstack.model.status import Status
 from dstack.model.times import rfc3339
@@ -133,7 +135,7 @@ class Api:
     async def artifact(self, request: Request) -> Response:
         job = job_named(self.context.store, request.path_params["ref"])
         source = self.context.store.jobs.require(job.source)
-        path = request.query_params["path"]
+        path = parse_qs(request.url.query, errors="surrogateescape")["path"][0]
         offset = int(request.query_params.get("offset", "0"))
         opened = self.context.storage.open(source.run, source.workflow, path, offset)
         return StreamingResponse(opened, media_type="application/octet-stream")
@@ -198,7 +200,7 @@ def answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
             answered.headers.update(HEADERS)
             return answered
         created = request.method == "POST" and request.url.path.endswith("/runs")
-        return Response(msgspec.json.encode(answered), 201 if created else 200, HEADERS, "application/json")
+        return Response(wire.encode(answered), 201 if created else 200, HEADERS, "application/json")
 
     return answer
 
@@ -221,7 +223,7 @@ def told(error: DstackError) -> Response:
         exit_code=error.exit_code,
         fingerprint=getattr(error, "fingerprint", None),
     )
-    return Response(msgspec.json.encode(problem), status, HEADERS, "application/json")
+    return Response(wire.encode(problem), status, HEADERS, "application/json")
 
 
 def application(api: Api) -> Starlette:

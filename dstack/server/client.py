@@ -15,6 +15,7 @@ import msgspec
 
 from dstack import __version__
 from dstack.errors import DstackError, TryAgainError
+from dstack.model import wire
 from dstack.model.api import (
     API,
     AddRunner,
@@ -269,7 +270,7 @@ class Client:
     def _decode(self, response: http.client.HTTPResponse, kind: type[T]) -> T:
         with response:
             try:
-                return msgspec.json.decode(response.read(), type=kind)
+                return wire.decode(response.read(), kind)
             except msgspec.DecodeError as error:
                 raise DstackError(f"the server's answer makes no sense: {error}") from error
             except (OSError, http.client.HTTPException) as error:
