@@ -40,3 +40,38 @@ def test_the_job_has_the_users_tree(name: str, tmp_path: Path) -> None:
     assert manifest(tree) == expected
     assert root / snapshot.project == project
     assert state(root) == before
+
+
+OTHER_INDEX = {
+    "edited_in_every_way",
+    "file_mode_is_not_trusted_by_git",
+    "auto_crlf",
+    "lfs_like_filter",
+    "attributes_gone_since",
+    "flagged_in_the_index",
+    "sparse",
+    "partial_and_sparse_clone",
+    "clone_without_trees",
+    "split_index",
+    "no_commit",
+    "merge_under_way",
+    "rebase_under_way",
+    "submodules_and_nested",
+}
+"""What is staged, flagged or filtered at home lies in the index and the settings there, which do not travel."""
+
+
+@pytest.mark.parametrize("name", sorted(CASES.keys() - OTHER_INDEX - {"no_git"}))
+def test_git_answers_there_as_it_does_at_home(name: str, tmp_path: Path) -> None:
+    project = CASES[name](tmp_path / "project")
+    road = Road(tmp_path / "road")
+    tree = road.launch(road.submit(project))
+    for question in (
+        ("rev-parse", "HEAD"),
+        ("rev-parse", "--abbrev-ref", "HEAD"),
+        ("log", "-1"),
+        ("status", "--porcelain", "-z"),
+        ("diff", "--binary"),
+        ("diff", "--cached"),
+    ):
+        assert road.in_job(tree, *question) == git(root_of(project), *question), question
