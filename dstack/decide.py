@@ -68,6 +68,11 @@ class Decision(Struct, frozen=True):
         return isinstance(self, (Finished, Failed, Lost))
 
     @property
+    def running(self) -> bool:
+        """The container runs."""
+        return isinstance(self, Running)
+
+    @property
     def lost(self) -> bool:
         return isinstance(self, Lost)
 

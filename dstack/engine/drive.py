@@ -33,6 +33,11 @@ LONGEST_PAUSE = 30.0
 HOST_ANSWER = 120.0
 """Seconds for a short question to a host."""
 
+LAUNCH_TAKES = 60.0
+"""Seconds after which a container that was made and not started won't be."""
+LOOK_AGAIN = 1.0
+"""Seconds between two looks at a container that has not ended though its log has, or is about to start."""
+
 log = logging.getLogger("dstack.engine")
 
 
@@ -130,19 +135,25 @@ class Drive:
         self.finish(Status.FAILED, exit_code=Ends.DSTACK, reason=trouble.message + hint)
 
     async def prepare(self) -> None:
-        """Bring code, image and artifacts to the host, and launch. The intent is committed before anything may run."""
-        job, first = self.job, not self.job.launching
-        snapshot = self.store.runs.require(job.run).snapshot
-        command = launch(self.place, order(self.context, job, self.runner), await self.context.dependencies(job))
+        """Bring the job to its host and launch it. The intent is committed before anything may run there."""
+        first = not self.job.launching
+        self.change(launching=True)
         try:
-            await ship(self.context, snapshot, self.runner)
-            self.change(launching=True)
-            launched = await ask(self.host, command)
+            launched = await self.launched()
         except HostError as trouble:
             if not first or trouble.sent:
                 raise
             self.requeue(trouble)
-            return
+        else:
+            self.begun(launched)
+
+    async def launched(self) -> Launched:
+        """Launch, after the host has what it lacks of code and image. A job that was begun before is left alone."""
+        job = self.job
+        snapshot = self.store.runs.require(job.run).snapshot
+        command = launch(self.place, order(self.context, job, self.runner), await self.context.dependencies(job))
+        await ship(self.context, snapshot, self.runner)
+        launched = await ask(self.host, command)
         if launched.outcome == "need-code":
             await ship(self.context, snapshot, self.runner, again=True)
             launched = await ask(self.host, command)
@@ -150,7 +161,7 @@ class Drive:
             self.change(reason=f"pulling {job.image} on {job.runner}")
             await ask(self.host, pull(self.place, job.image))
             launched = await ask(self.host, command)
-        self.begun(launched)
+        return launched
 
     def requeue(self, trouble: HostError) -> None:
         """The host could not even be asked: place the job anew."""
@@ -186,17 +197,20 @@ class Drive:
 
     async def until_ended(self) -> Decision:
         """Follow the log; return what ended the job. Raises HostUnreachableError while that can't be known."""
+        waiting_since = None
         while True:
             await self.follow()
-            job = self.job
-            observed = await ask(self.host, observe(self.place, self.attempt), timeout=HOST_ANSWER)
-            decision = decide(Recorded(launch=job.launch, stop=job.stop is not None), observed)
+            waited = waiting_since is not None and time.monotonic() - waiting_since > LAUNCH_TAKES
+            recorded = Recorded(launch=self.job.launch, stop=self.job.stop is not None, waited=waited)
+            decision = decide(recorded, await ask(self.host, observe(self.place, self.attempt), timeout=HOST_ANSWER))
             if decision.ended:
                 return decision
             if decision.unknown:
                 raise HostUnreachableError(decision.reason or "Docker does not answer")
             if decision.launch:
-                raise HostUnreachableError("the container has not started yet")
+                self.begun(await self.launched())
+            waiting_since = None if decision.running else waiting_since or time.monotonic()
+            await asyncio.sleep(LOOK_AGAIN)
 
     async def follow(self) -> None:
         """Append the log's bytes as they come, until the stream ends."""

@@ -68,9 +68,10 @@ $(ls -nd /job)
 END
 chown -hR "$user:$group" /job/workflow'
 
+# The boot and the daemon of the launch itself, whoever asks later: the answer to it may have been lost.
 answer() {
 	echo "outcome=$1"
-	origin
+	cat "$job/origin"
 	echo "digest=$(dk image inspect --format '{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}' "$image" || :)"
 	exit 0
 }
@@ -267,6 +268,7 @@ b'\''
 }
 
 begin() {
+	origin > "$job/origin"
 	error=$(dk "$@" 2>&1 > /dev/null) && status=0 || status=$?
 	if [ "$status" != 0 ] && [ "$(claim)" = none ]; then
 		# Without --force: what runs after all stays.
