@@ -11,6 +11,7 @@ import click
 import pytest
 
 from dstack.cli.root import dstack
+from dstack.model.project import Source, parse
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -69,3 +70,10 @@ def options(words: list[str]) -> list[str]:
 def known(command: click.Command) -> set[str]:
     own = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
     return own | {"-h", "--help"} | ({"--version"} if command is dstack else set())
+
+
+def test_the_readmes_project_is_valid() -> None:
+    workflows, configs = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    project = parse(Source("workflows.yaml", workflows), Source("configs.yaml", configs))
+    assert list(project.workflows) == ["prepare", "train"]
+    assert project.shared.keys() == {"torch"}
