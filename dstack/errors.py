@@ -65,9 +65,13 @@ class HostUnreachableError(HostError):
 class HostKeyError(HostError):
     """The host shows another key than the one that was pinned. Nothing was sent to it."""
 
+    sent = False
+
 
 class HostAuthError(HostError):
     """The host lets none of the keys in that were tried."""
+
+    sent = False
 
 
 class CommandError(HostError):

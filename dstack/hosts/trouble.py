@@ -30,9 +30,15 @@ def ssh_command(address: Address) -> str:
 
 
 def host_error(error: BaseException, address: Address) -> HostError:
-    """The error that says what happened between this machine and that address."""
+    """The error that says why no session with that address came about: no command was sent."""
     if isinstance(error, HostError):
         return error
+    found = _no_session(error, address)
+    found.sent = False
+    return found
+
+
+def _no_session(error: BaseException, address: Address) -> HostError:
     hint = ssh_command(address)
     if isinstance(error, asyncssh.DisconnectError) and _TOO_MANY_KEYS in error.reason:
         return HostAuthError(

@@ -1,0 +1,136 @@
+"""A machine that exists in memory, for what a real one can't show on demand: death between any two steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dstack.commands.command import Command, Result
+from dstack.engine.bells import Bells
+from dstack.engine.context import Context
+from dstack.engine.drive import Drive
+from dstack.engine.machines import Machines
+from dstack.hosts.pool import Pool
+from dstack.hosts.recording import RecordingHost, Reply
+from dstack.model.job import Job, Run
+from dstack.model.paths import ServerLayout
+from dstack.model.runner import Address, Facts, Runner
+from dstack.model.snapshot import Snapshot
+from dstack.model.status import Status
+from dstack.model.workflow import Variables, Workflow
+from dstack.store import Store
+
+LOG = b"first line\nsecond line\n\xff\x00\r end without newline"
+ORIGIN = "boot=b1\ndocker=7:100\n"
+
+
+class Killed(BaseException):
+    """The server died here, as by kill -9."""
+
+
+class Machine:
+    """Does what the host scripts do, as far as the engine can see. `begun` counts how often the commands were begun.
+
+    `trouble` is called with the name of every command before it takes effect, and after: it may raise.
+    """
+
+    def __init__(self, exit_code: int = 0, trouble: Callable[[str], None] = lambda when: None) -> None:
+        self.exit_code = exit_code
+        self.trouble = trouble
+        self.begun = 0
+        self.claim = "none"
+        self.discarded = False
+        self.host = RecordingHost(self.reply)
+
+    def reply(self, command: Command[Any]) -> Reply:
+        answers: dict[str, Callable[[Command[Any]], Reply]] = {
+            "launching the job": self.launch,
+            "observing the job": self.observe,
+            "following the log": self.log,
+            "reading the log": self.log,
+            "stopping the job": self.stop,
+        }
+        self.trouble(f"before {command.name}")
+        answer = answers[command.name](command)
+        self.trouble(f"after {command.name}")
+        return answer
+
+    def launch(self, command: Command[Any]) -> Reply:
+        if self.claim == "fenced":
+            return "outcome=fenced\n"
+        if self.claim == "none":
+            self.begun += 1
+            self.claim = "claimed"
+            return f"outcome=started\n{ORIGIN}digest=sha256:1\n"
+        return f"outcome=exists\n{ORIGIN}digest=sha256:1\n"
+
+    def observe(self, command: Command[Any]) -> Reply:
+        ended = str(self.exit_code) if self.claim == "claimed" else ""
+        return f"container=none\nclaim={self.claim}\n{ORIGIN}log_size={len(LOG)}\nexit={ended}\n"
+
+    def log(self, command: Command[Any]) -> Reply:
+        first = int(command.script.split('tail -c "+"\'')[1].split("'")[0])
+        return Result(0, LOG[first - 1 :] if self.claim == "claimed" else b"", b"")
+
+    def stop(self, command: Command[Any]) -> Reply:
+        if self.claim != "claimed":
+            self.claim = "fenced"
+            return "outcome=fenced\n"
+        return "outcome=ended\n"
+
+
+class World:
+    """A server's state with one job that was placed on the machine."""
+
+    def __init__(self, home: Path, machine: Machine) -> None:
+        self.layout = ServerLayout(home)
+        self.machine = machine
+        self.store = Store(self.layout)
+        self.reopened()
+        if self.store.runs.get("run") is None:
+            self.populate()
+
+    def reopened(self) -> None:
+        """The server's memory is empty; its state is as it was."""
+        pool = Pool()
+        pool.get = lambda runner: self.machine.host  # type: ignore[method-assign, assignment, return-value]
+        machines = Machines(self.store, pool, lambda: None)
+        self.context = Context(layout=self.layout, store=self.store, machines=machines, bells=Bells())
+
+    def populate(self) -> None:
+        facts = Facts(machine="m")
+        self.store.runners.add(Runner(name="box", address=Address(host="box"), facts=facts))
+        self.store.shipped.add("box", "repo", ["tree"])
+        snapshot = Snapshot(repo="repo", tree="tree")
+        self.store.runs.add(
+            Run(name="run", workflow="job", user="ann", submitted_at="2026-01-01", snapshot=snapshot, variables={})
+        )
+        self.store.jobs.add(
+            Job(
+                id="abc",
+                run="run",
+                workflow="job",
+                definition=Workflow(name="job", image="busybox", commands=("true",)),
+                variables=Variables(),
+                image="busybox",
+                key="k",
+                why="",
+                submitted_at="2026-01-01",
+                status=Status.PREPARING,
+                runner="box",
+            )
+        )
+
+    @property
+    def job(self) -> Job:
+        return self.store.jobs.require("abc")
+
+    @property
+    def log(self) -> bytes:
+        return self.store.logs.read("abc", 0, 1 << 20)
+
+    def drive(self) -> Drive:
+        """A new driver, as a server makes one when it starts."""
+        self.reopened()
+        return Drive(self.context, "abc")
