@@ -39,8 +39,11 @@ class Contents:
         """Take in a file whose content was verified; it is moved."""
         aside.chmod(disk_mode(file))
         name = self._name(file.sha256, aside.stat().st_mtime_ns)
-        name.parent.mkdir(parents=True, exist_ok=True)
-        aside.rename(name)
+        try:
+            aside.rename(name)
+        except FileNotFoundError:
+            name.parent.mkdir(parents=True, exist_ok=True)
+            aside.rename(name)
 
     def place(self, file: File, target: Path) -> None:
         """Make `target` the file: a hard link, or a copy where none can be had. Raises StorageError if it is not in

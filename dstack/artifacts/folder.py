@@ -177,7 +177,7 @@ class FolderStore:
             aside = self._aside(workflow)
             target.rename(aside / "old")
             shutil.rmtree(aside)
-        self._contents.forget(manifest.files if manifest else ())
+        self._contents.forget(file for file in (manifest.files if manifest else ()) if file.link is None)
         with contextlib.suppress(OSError):  # another workflow's artifacts are there, or it is gone
             target.parent.rmdir()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -16,7 +15,7 @@ from dstack.model.tree import shown
 
 
 class Incoming:
-    """Gets bytes in pieces of any size; writes each file aside in `folder` and verifies it."""
+    """Gets bytes in pieces of any size; writes each file aside in `folder`, which is its own, and verifies it."""
 
     def __init__(self, folder: Path, contents: Contents, files: Sequence[File]) -> None:
         self._folder = folder
@@ -59,9 +58,7 @@ class Incoming:
         self._file = next(self._files, None)
         if self._file is None:
             return
-        descriptor, name = tempfile.mkstemp(dir=self._folder)
-        os.close(descriptor)
-        self._aside = open(name, "wb")  # noqa: SIM115 - it stays open from piece to piece
+        self._aside = (self._folder / "incoming").open("xb")
         self._sum = hashlib.sha256()
         self._left = self._file.size
         if not self._left:

@@ -66,7 +66,7 @@ def listing(place: Place, attempt: str, project: str, image: str, artifacts: tup
         paths=tuple(map(dotted, wanted.paths)),
         roots=tuple(map(dotted, wanted.roots)),
         skipped="-" if project else "./.git",
-        long="?" * (tree.LONGEST + 3) + "*",
+        longest=tree.LONGEST + len("./") + 1,
     )
     return Command(LISTING, body, lambda result: read(wanted, project, result))
 

@@ -28,16 +28,17 @@ class Folder:
     shell: tuple[str, ...] = ("sh",)
     path: str | None = None
     docker: str = NO_DOCKER
+    server: str = "server1"
     place: Place = field(init=False)
     base: Path = field(init=False)
 
     def __post_init__(self) -> None:
-        self.place = Place(HostLayout(str(self.root), "0", "server1"), self.docker)
-        asked = self.result(Command("", script("running", self.place, server="server1"), lambda result: result))
+        self.place = Place(HostLayout(str(self.root), "0", self.server), self.docker)
+        asked = self.result(Command("", script("running", self.place, server=self.server), lambda result: result))
         assert asked.exit_status == OTHER_MACHINE, asked
         machine = asked.stdout.decode().strip().removeprefix("machine=")
-        self.place = Place(HostLayout(str(self.root), machine, "server1"), self.docker)
-        self.base = self.root / machine / "server1"
+        self.place = Place(HostLayout(str(self.root), machine, self.server), self.docker)
+        self.base = self.root / machine / self.server
 
     def job(self, attempt: str) -> Path:
         """The working tree of a new job."""

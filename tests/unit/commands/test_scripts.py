@@ -12,13 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from dstack.commands.collect import fetch, listing
 from dstack.commands.follow import follow, read_log
 from dstack.commands.launch import Order, entry, launch, pull
+from dstack.commands.leave import discard, leave, running
 from dstack.commands.observe import observe
 from dstack.commands.place import Place
 from dstack.commands.probe import probe
 from dstack.commands.stop import stop
 from dstack.model.paths import HostLayout
+from dstack.model.workflow import Artifact
 
 GOLDEN = Path(__file__).parent.parent.parent / "golden"
 PLACE = Place(HostLayout(root="~/.dstack-host", machine="0123456789abcdef" * 2, server="5e12"), "docker")
@@ -52,16 +55,22 @@ FULL = Order(
 )
 
 SCRIPTS = {
+    "discard": discard(PLACE, "j1", "busybox").script,
     "entry": entry(""),
     "entry-project": entry("sub dir/it's"),
+    "fetch": fetch(PLACE, "j1", "sub dir/it's", []).script,
     "follow": follow(PLACE, "j1", 0).script,
     "launch": launch(PLACE, PLAIN).script,
     "launch-full": launch(PLACE, FULL).script,
     "launch-podman": launch(ELSEWHERE, FULL).script,
+    "leave": leave(PLACE).script,
+    "listing": listing(PLACE, "j1", "", "busybox", (Artifact(path="it's/out"), Artifact(path="it's"))).script,
+    "listing-nothing": listing(ELSEWHERE, "j2-3", "sub dir", "busybox", ()).script,
     "observe": observe(PLACE, "j1").script,
     "probe": probe("~/.dstack-host", "docker").script,
     "pull": pull(PLACE, "busybox").script,
     "read-log": read_log(PLACE, "j1", 41).script,
+    "running": running(PLACE).script,
     "stop": stop(PLACE, "j1", 30).script,
     "stop-at-once": stop(PLACE, "j1", 0).script,
 }

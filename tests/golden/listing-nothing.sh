@@ -1,0 +1,169 @@
+main() {
+set -eu
+umask 077
+export LC_ALL=C
+dk() { 'sudo' '-n' 'podman' "$@"; }
+machine_id() {
+	for file in /etc/machine-id /var/lib/dbus/machine-id; do
+		id=
+		if [ -r "$file" ]; then read -r id < "$file" || :; fi
+		case $id in
+			'' | *[!0-9a-f]*) ;;
+			*) echo "$id" && return ;;
+		esac
+	done
+	uname -n | sha256sum | cut -c 1-32
+}
+root='/data/d'\''s'
+case $root in
+	\~/*) root=$HOME/${root#??} ;;
+esac
+machine=$(machine_id)
+base=$root/$machine/'5e12'
+foreign() {
+	[ -n "$(find "$1" ! -user "$(id -u)" -print 2> /dev/null | head -c 1)" ]
+}
+
+# Follows no link (chown -h). Inside, the folder's own owner has the number that counts there: 0 in a rootless engine.
+chown_by_container() (
+	folder=$1 image=$2
+	set --
+	for tools in /bin /usr /lib /lib64; do
+		[ ! -d "$tools" ] || set -- "$@" --mount "type=bind,source=$tools,target=$tools,readonly"
+	done
+	dk run --rm --network none --user 0:0 --userns host --security-opt label=disable --label dstack.server='5e12' \
+		--env PATH=/usr/bin:/bin:/usr/sbin:/sbin --env LD_PRELOAD= --env LD_LIBRARY_PATH= --workdir / \
+		--mount "type=bind,source=$folder,target=/dstack-job" "$@" --entrypoint /bin/sh "$image" \
+		-c 'owner=$(stat -c %u:%g /dstack-job) && chown -hR "$owner" /dstack-job' > /dev/null < /dev/null
+)
+
+chown_by_empty_image() (
+	empty=$(head -c 10240 /dev/zero | dk import --change LABEL\ dstack.server='5e12' - | tail -n 1) || exit
+	status=0
+	chown_by_container "$1" "$empty" || status=$?
+	dk rmi -f "$empty" > /dev/null
+	exit "$status"
+)
+
+reclaim() {
+	foreign "$1" || return 0
+	if [ -z "$2" ] || ! dk image inspect "$2" > /dev/null 2>&1 || ! chown_by_container "$1" "$2" 2> /dev/null; then
+		chown_by_empty_image "$1"
+	fi
+	if foreign "$1"; then
+		echo "files of other users are left in $1" >&2
+		exit 1
+	fi
+}
+
+scrap() {
+	if ! rm -rf "$1" 2> /dev/null; then
+		reclaim "$1" "$2"
+		find "$1" -type d ! -perm -700 -exec chmod u+rwx {} \;
+		rm -rf "$1"
+	fi
+}
+
+# What is at a path. No part of it may be a link.
+kind() (
+	rest=$1 at=.
+	while :; do
+		at=$at/${rest%%/*}
+		if [ -h "$at" ]; then
+			echo link
+			exit
+		fi
+		case $rest in
+			*/*) rest=${rest#*/} ;;
+			*) break ;;
+		esac
+	done
+	if [ -d "$at" ] || [ -f "$at" ]; then
+		echo present
+	elif [ -e "$at" ]; then
+		echo special
+	else
+		echo missing
+	fi
+)
+
+section() {
+	printf '%s=%s\n' "$1" "$(($(wc -c < "$list/$1")))"
+	cat "$list/$1"
+}
+
+finish() {
+	echo end=
+	exit 0
+}
+
+pick() {
+	expression=$1
+	shift
+	# The expression is words of this script's own.
+	# shellcheck disable=SC2086
+	find "$@" -path "$skipped" -prune -o -path "$long" -prune $expression 2>> "$list/trouble" ||
+		echo "find ended with exit status $?" >> "$list/trouble"
+}
+
+job=$base/'jobs/j2-3'
+project='sub dir' skipped='-'
+long=$(printf '%''3503''s' '' | tr ' ' '?')'*'
+if ! [ -d "$job/workflow" ]; then
+	echo "the job's folder $job is gone" >&2
+	exit 1
+fi
+# A job's end is written down shortly before its container is gone.
+running=$(dk ps -q --filter name='^''dstack-j2-3''$')
+[ -z "$running" ] || dk stop -t 10 "$running" > /dev/null
+
+reclaim "$job" 'busybox'
+chmod u+rwx "$job/workflow"
+cd "$job/workflow"
+# What can't be opened for its depth is refused below.
+find . -type d ! -perm -700 -exec chmod u+rwx {} \; 2> /dev/null || :
+if [ -n "$project" ]; then
+	found=$(kind "$project")
+	echo "project=$found"
+	if [ "$found" != present ] || ! [ -d "$project" ]; then finish; fi
+	cd "$project"
+fi
+
+set --
+[ "$#" -gt 0 ] || finish
+
+list=$(mktemp -d "$job/list.XXXXXX")
+trap 'rm -rf "$list"' EXIT
+: > "$list/trouble"
+pick '-o -type f ! -perm -400 -exec chmod u+r {} +' "$@"
+pick '-o ! -type d ! -type l -print0' "$@" > "$list/names"
+pick '-print0' "$@" > "$list/long"
+if find . -prune -printf '' 2> /dev/null; then
+	pick '-o -type l -printf %p\0%l\0' "$@" > "$list/links"
+else
+	find "$@" -path "$skipped" -prune -o -path "$long" -prune -o -type l -exec sh -c '
+		for link; do
+			printf "%s\\0" "$link"
+			readlink -n "$link"
+			printf "\\0"
+		done' sh {} + > "$list/links" 2>> "$list/trouble" || :
+fi
+
+# In the order of the names; one that is missing is noticed by who reads this. Not xargs: busybox's spoils names.
+find "$@" -path "$skipped" -prune -o -path "$long" -prune -o ! -type d ! -type l -exec stat -c '%f %s %n' {} + \
+	> "$list/stats" 2>> "$list/trouble" || :
+if openssl dgst -sha256 -r /dev/null > /dev/null 2>&1; then
+	hash='openssl dgst -sha256 -r'
+else
+	hash=sha256sum
+fi
+pick "-o -type f -exec $hash {} +" "$@" > "$list/hashes"
+section names
+section stats
+section hashes
+section links
+section long
+section trouble
+finish
+}
+main
