@@ -117,9 +117,9 @@ class FolderStore:
         """Remove what the job left, and the contents that nothing else uses."""
         await to_its_end(lambda: self._remove(run, workflow))
 
-    def sweep(self) -> None:
+    async def sweep(self) -> None:
         """Remove what crashes left unfinished. For a server that begins: nothing else may be writing."""
-        shutil.rmtree(self._incoming, ignore_errors=True)
+        await to_its_end(lambda: shutil.rmtree(self._incoming, ignore_errors=True))
 
     def _missing(self, files: Sequence[File]) -> list[File]:
         wanted: dict[tuple[str, int], File] = {}

@@ -51,6 +51,10 @@ class Store(Protocol):
         """Why these can't be given to one job, or None: two give one path different bytes."""
         ...
 
+    async def sweep(self) -> None:
+        """Remove what crashes left unfinished. For a server that begins: nothing else may be writing."""
+        ...
+
     async def remove(self, run: str, workflow: str) -> None:
         """Remove what the job left, and the contents that nothing else uses."""
         ...

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dstack.errors import StorageError
 from dstack.model.manifest import File
+from dstack.model.paths import TAR_COMPLETE
 from dstack.model.tree import shown
 
 BLOCK = 1 << 20
@@ -19,8 +20,8 @@ def tar(files: Iterable[tuple[File, Path]]) -> Iterator[bytes]:
     """The archive of these files, each with where it is stored, in pieces of about a MiB.
 
     GNU's format, which GNU tar, busybox and libarchive read whatever the length of names; busybox ignores those of
-    PAX. Owner is 0 and has no name. Raises StorageError where a file's bytes are not those of its sha256: what was
-    sent until then must not be used.
+    PAX. Owner is 0 and has no name. The last entry says that it is whole. Raises StorageError where a file's bytes are
+    not those of its sha256: what was sent until then must not be used.
     """
     pieces: list[bytes] = []
     pending = 0
@@ -39,6 +40,9 @@ def _pieces(files: Iterable[tuple[File, Path]]) -> Iterator[bytes]:
         for piece in _entry(file, stored):
             total += len(piece)
             yield piece
+    last = tarfile.TarInfo(TAR_COMPLETE).tobuf(tarfile.GNU_FORMAT)
+    total += len(last)
+    yield last
     end = 2 * tarfile.BLOCKSIZE
     yield bytes(end + -(total + end) % tarfile.RECORDSIZE)
 

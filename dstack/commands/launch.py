@@ -12,7 +12,7 @@ from dstack.commands.command import Command, Result, Stdin
 from dstack.commands.place import Place, folder_name
 from dstack.errors import CommandError
 from dstack.model.job import Launch
-from dstack.model.paths import container
+from dstack.model.paths import TAR_COMPLETE, container
 from dstack.render import quote, script, text
 
 NAME = "launching the job"
@@ -74,6 +74,7 @@ def launch(place: Place, order: Order, artifacts: Stdin = b"") -> Command[Launch
         labels=(f"dstack.job={order.job}", f"dstack.server={place.layout.server}"),
         gpus=_gpus(place, order.gpus),
         entry=entry(order.project),
+        complete=TAR_COMPLETE,
         environment=environment,
     )
     return Command(NAME, body, _launched, artifacts, secret=(quote(environment),) if environment else ())

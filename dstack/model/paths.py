@@ -9,6 +9,9 @@ CONTAINER_IO = "/.dstack"
 CONTAINER_TREE = "/workflow"
 CONTAINER_OBJECTS = f"{CONTAINER_IO}/objects"
 
+TAR_COMPLETE = ".dstack/.artifacts-complete"
+"""The last entry of a tar of artifacts. A stream that was cut between two entries looks whole to tar without it."""
+
 
 @dataclass(frozen=True)
 class HostLayout:

@@ -93,6 +93,7 @@ async def run(layout: ServerLayout, store: Store, sockets: list[socket.socket], 
     access = Access(application(api), lambda: store.settings.get("token"), told)
     config = uvicorn.Config(access, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
+    await context.storage.sweep()
     engine.start()
     idle = asyncio.create_task(leave_when_idle(server, access, store, idle_exit(stays)))
     try:

@@ -20,7 +20,7 @@ from dstack.commands.launch import Launched, Order, launch
 from dstack.commands.observe import observe
 from dstack.commands.place import Place
 from dstack.decide import Decision, Observed, Recorded, decide
-from dstack.model.paths import HostLayout
+from dstack.model.paths import TAR_COMPLETE, HostLayout
 from dstack.model.snapshot import Snapshot
 from tests.environment.account import Account
 from tests.environment.waiting import until
@@ -174,11 +174,11 @@ def make_image(name: str, programs: Mapping[str, str], links: Mapping[str, str] 
     subprocess.run(done, input=content.getvalue(), capture_output=True, check=True)
 
 
-def tarball(files: Sequence[tuple[str, bytes]]) -> bytes:
-    """A tar of these files, as the server sends artifacts."""
+def tarball(files: Sequence[tuple[str, bytes]], *, whole: bool = True) -> bytes:
+    """A tar of these files, as the server sends artifacts; or one that was cut between two entries."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as tar:
-        for path, data in files:
+        for path, data in (*files, *([(TAR_COMPLETE, b"")] if whole else [])):
             entry = tarfile.TarInfo(path)
             entry.size, entry.mode = len(data), 0o644
             tar.addfile(entry, io.BytesIO(data))

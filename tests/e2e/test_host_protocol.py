@@ -623,6 +623,15 @@ def test_artifacts_follow_no_link_out_of_the_tree(ground: Ground, busybox: str) 
     assert list(outside.iterdir()) == []
 
 
+def test_artifacts_that_did_not_arrive_whole_are_not_used(ground: Ground, busybox: str) -> None:
+    cut = tarball([("a", b"1")], whole=False)[:1024]
+
+    with pytest.raises(CommandError):
+        ground.launch(A, busybox, "true", artifacts=True, stdin=cut)
+
+    assert not (ground.tree(A) / "a").exists()
+
+
 def test_a_launch_of_another_user_can_be_repeated_with_artifacts(plain: Ground, busybox: str) -> None:
     files = tarball([("models/x", b"weights")])
     with pytest.raises(CommandError):

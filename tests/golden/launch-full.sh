@@ -139,7 +139,9 @@ unpack() {
 	(
 		umask 022
 		mkdir -p "$job/artifacts"
-		tar -x -f - -C "$job/artifacts" --no-same-owner --no-same-permissions
+		tar -x -p -f - -C "$job/artifacts" --no-same-owner
+		rm "$job/artifacts/"'.dstack/.artifacts-complete'
+		rmdir "$job/artifacts/.dstack" 2> /dev/null || :
 		mkdir -p "$job/workflow/"'sub dir/it'\''s'
 		merge "$job/artifacts" "$job/workflow/"'sub dir/it'\''s'
 	)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from dstack.artifacts.folder import FolderStore
 from dstack.errors import StorageError
 from dstack.model.manifest import Manifest
+from dstack.model.paths import TAR_COMPLETE
 from dstack.model.tree import problem
 from tests.environment import needs
 from tests.unit.artifacts.made import file, keep, link, manifest
@@ -52,7 +53,8 @@ def test_what_goes_in_comes_out(made: dict[str, tuple[bytes, int]]) -> None:
 
         archive = opened(tar_of(store, manifest(files)))
 
-        members = archive.getmembers()
+        *members, last = archive.getmembers()
+        assert last.name == TAR_COMPLETE
         assert [(m.name, m.mode, m.uid, m.gid, m.uname, m.gname) for m in members] == [
             (one.path, one.mode, 0, 0, "", "") for one in files
         ]
@@ -92,8 +94,8 @@ def test_several_dependencies_in_one(tmp_path: Path) -> None:
     asyncio.run(keep(store, one, {"m/a": b"1", "m/b": b"2"}))
     asyncio.run(keep(store, two, {"m/a": b"1", "n": b"3"}))
 
-    assert opened(tar_of(store, one, two)).getnames() == ["m/a", "m/b", "n"]
-    assert opened(tar_of(store)).getnames() == []
+    assert opened(tar_of(store, one, two)).getnames() == ["m/a", "m/b", "n", TAR_COMPLETE]
+    assert opened(tar_of(store)).getnames() == [TAR_COMPLETE]
 
 
 def test_a_file_that_is_gone(tmp_path: Path) -> None:
@@ -113,6 +115,7 @@ import asyncio, hashlib, resource, sys
 from pathlib import Path
 from dstack.artifacts.tarball import tar
 from dstack.artifacts.threads import pieces
+from dstack.model.paths import TAR_COMPLETE
 from dstack.model.manifest import File
 size = 400 << 20
 with open(sys.argv[1], "wb") as made:
