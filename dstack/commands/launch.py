@@ -75,6 +75,7 @@ def launch(place: Place, order: Order, artifacts: Stdin = b"") -> Command[Launch
         gpus=_gpus(place, order.gpus),
         entry=entry(order.project),
         complete=TAR_COMPLETE,
+        server=place.layout.server,
         environment=environment,
     )
     return Command(NAME, body, _launched, artifacts, secret=(quote(environment),) if environment else ())

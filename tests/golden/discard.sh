@@ -28,31 +28,33 @@ foreign() {
 	[ -n "$(find "$1" ! -user "$(id -u)" -print 2> /dev/null | head -c 1)" ]
 }
 
-# Follows no link (chown -h). Inside, the folder's own owner has the number that counts there: 0 in a rootless engine.
-chown_by_container() (
-	folder=$1 image=$2
+as_root() (
+	folder=$1 image=$2 body=$3 word=$4
 	set --
 	for tools in /bin /usr /lib /lib64; do
 		[ ! -d "$tools" ] || set -- "$@" --mount "type=bind,source=$tools,target=$tools,readonly"
 	done
-	dk run --rm --network none --user 0:0 --userns host --security-opt label=disable --label dstack.server='5e12' \
-		--env PATH=/usr/bin:/bin:/usr/sbin:/sbin --env LD_PRELOAD= --env LD_LIBRARY_PATH= --workdir / \
+	dk run --rm --pull never --network none --log-driver none --userns host --security-opt label=disable \
+		--label dstack.server='5e12' --user 0:0 --workdir / \
+		--env PATH=/usr/bin:/bin:/usr/sbin:/sbin --env LD_PRELOAD= --env LD_LIBRARY_PATH= \
 		--mount "type=bind,source=$folder,target=/dstack-job" "$@" --entrypoint /bin/sh "$image" \
-		-c 'owner=$(stat -c %u:%g /dstack-job) && chown -hR "$owner" /dstack-job' > /dev/null < /dev/null
+		-c "$body" sh "$word" > /dev/null < /dev/null
 )
+# shellcheck disable=SC2016
+hand_back='owner=$(stat -c %u:%g /dstack-job) && chown -hR "$owner" /dstack-job'
 
-chown_by_empty_image() (
+hand_back_by_empty_image() (
 	empty=$(head -c 10240 /dev/zero | dk import --change LABEL\ dstack.server='5e12' - | tail -n 1) || exit
 	status=0
-	chown_by_container "$1" "$empty" || status=$?
+	as_root "$1" "$empty" "$hand_back" '' || status=$?
 	dk rmi -f "$empty" > /dev/null
 	exit "$status"
 )
 
 reclaim() {
 	foreign "$1" || return 0
-	if [ -z "$2" ] || ! dk image inspect "$2" > /dev/null 2>&1 || ! chown_by_container "$1" "$2" 2> /dev/null; then
-		chown_by_empty_image "$1"
+	if [ -z "$2" ] || ! dk image inspect "$2" > /dev/null 2>&1 || ! as_root "$1" "$2" "$hand_back" '' 2> /dev/null; then
+		hand_back_by_empty_image "$1"
 	fi
 	if foreign "$1"; then
 		echo "files of other users are left in $1" >&2

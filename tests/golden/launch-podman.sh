@@ -45,28 +45,20 @@ state() {
 		timeout 20 'sudo' '-n' 'podman' inspect --type container --format '{{.State.Status}}' "$id" < /dev/null
 	fi
 }
-as_root() {
-	status=0
-	helper "$@" || status=$?
-	[ "$status" = 96 ] || return "$status"
-	set -- "$1" "$2" "$3" --env PATH=/usr/bin:/bin
-	for folder in /usr /bin /lib /lib64; do
-		if [ -d "$folder" ]; then set -- "$@" --mount "type=bind,source=$folder,target=$folder,readonly"; fi
+as_root() (
+	folder=$1 image=$2 body=$3 word=$4
+	set --
+	for tools in /bin /usr /lib /lib64; do
+		[ ! -d "$tools" ] || set -- "$@" --mount "type=bind,source=$tools,target=$tools,readonly"
 	done
-	helper "$@"
-}
-helper() {
-	of=$1
-	run="command -v chown > /dev/null && command -v ls > /dev/null || exit 96; $2"
-	word=$3
-	shift 3
 	dk run --rm --pull never --network none --log-driver none --userns host --security-opt label=disable \
-		--user 0:0 --entrypoint /bin/sh --mount "type=bind,source=$job,target=/job" "$@" "$of" -c "$run" sh "$word"
-}
-hand_back='read -r _ _ user group _ << END
-$(ls -nd /job)
-END
-chown -hR "$user:$group" /job/workflow'
+		--label dstack.server='5e12' --user 0:0 --workdir / \
+		--env PATH=/usr/bin:/bin:/usr/sbin:/sbin --env LD_PRELOAD= --env LD_LIBRARY_PATH= \
+		--mount "type=bind,source=$folder,target=/dstack-job" "$@" --entrypoint /bin/sh "$image" \
+		-c "$body" sh "$word" > /dev/null < /dev/null
+)
+# shellcheck disable=SC2016
+hand_back='owner=$(stat -c %u:%g /dstack-job) && chown -hR "$owner" /dstack-job'
 
 # The boot and the daemon of the launch itself, whoever asks later: the answer to it may have been lost.
 answer() {
@@ -119,7 +111,7 @@ place() {
 }
 unpack() {
 	if [ -e "$job/given" ]; then
-		as_root "$image" "$hand_back" '' > /dev/null
+		as_root "$job" "$image" "$hand_back" ''
 		rm "$job/given"
 	fi
 	rm -rf "$job/artifacts"
@@ -265,7 +257,7 @@ b'\''
 		chmod 0666 "$io/env" "$io/log"
 		: > "$job/given"
 		# shellcheck disable=SC2016
-		as_root "$image" 'chown -hR "$1" /job/workflow' "${user%%:*}" > /dev/null
+		as_root "$job" "$image" 'chown -hR "$1" /dstack-job/workflow' "${user%%:*}"
 	fi
 }
 
