@@ -162,8 +162,9 @@ def cli(dstack_home: Home) -> Cli:
 def runner(cli: Cli, sshd: Sshd, user: account.Account, docker: list[str]) -> str:
     """The name of a runner behind real SSH, as a user who is not root; nothing of dstack's is there yet."""
     remove_containers(docker, user.home)
-    if (user.home / ".dstack-host").exists():
-        shutil.rmtree(user.home / ".dstack-host")
+    folder = user.home / ".dstack-host"
+    while folder.exists():  # a script that the test before cut off may still write
+        shutil.rmtree(folder, ignore_errors=True)
     address = f"{sshd.user}@{sshd.host}:{sshd.port}"
     identity = str(sshd.identity)
     done = cli("runners", "add", address, "--name", "box", "--identity", identity, "--fingerprint", sshd.fingerprint)
