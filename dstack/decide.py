@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from enum import Enum
 
 from msgspec import Struct
@@ -183,6 +184,8 @@ def _died(container: Container) -> Decision:
         return Failed(code or Ends.DSTACK, "out of memory: the kernel killed the container")
     if code == 0:
         return Failed(Ends.DSTACK, "the container ended without leaving a result; its disk may be full")
+    if code == 128 + signal.SIGPIPE:
+        return Failed(code, "the log could not be written; the host's disk may be full")
     if code > 128:
         return Failed(code, f"the container was killed from outside by signal {code - 128}{said}")
     return Failed(code, f"the container ended with code {code} without leaving a result; its disk may be full{said}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import click
 
@@ -94,7 +95,7 @@ def parse_host(text: str, *, user: str | None, port: int | None, identity: str |
         host=match["v6"] or match["host"] or match["bare"],
         user=user or match["user"],
         port=port or written,
-        identity=identity,
+        identity=identity and str(Path(identity).expanduser().absolute()),
         jump=jump,
     )
 

@@ -7,6 +7,7 @@ import asyncio
 import fcntl
 import logging
 import os
+import pwd
 import resource
 import socket
 import stat
@@ -56,6 +57,7 @@ def main() -> None:
 def serve(layout: ServerLayout, host: str, port: int | None) -> None:
     """Own the home, listen, and run the engine."""
     os.umask(0o077)
+    complete_environment()
     layout.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     with owned(layout):
         raise_file_limit()
@@ -169,6 +171,14 @@ def remember_token(store: Store) -> None:
         store.settings.set("token", hashed(token))
     elif store.settings.get("token") is None:
         raise UsageError("a server on TCP needs a token", hint="set DSTACK_TOKEN for the server and its users")
+
+
+def complete_environment() -> None:
+    """Whoever started the server may have had nothing in the environment, as a cron job or a service has."""
+    person = pwd.getpwuid(os.getuid())
+    os.environ.setdefault("HOME", person.pw_dir)
+    os.environ.setdefault("USER", person.pw_name)
+    os.environ.setdefault("PATH", os.defpath)
 
 
 def raise_file_limit() -> None:

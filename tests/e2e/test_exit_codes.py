@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.e2e.project import project, single
-from tests.environment.product import Home
+from tests.environment.product import Home, program
 from tests.environment.sshd import Sshd, free_port
 from tests.environment.waiting import until
 
@@ -195,3 +195,19 @@ def test_143_abort_keeps_nothing(cli: Cli, dstack_home: Home, runner: str, busyb
 
     assert following.returncode == 143
     assert json.loads(cli("artifacts", "list", "gone", "--json").stdout) == []
+
+
+def test_everything_works_from_cron(dstack_home: Home, docker: list[str], busybox: str, tmp_path: Path) -> None:
+    folder = single(tmp_path / "p", busybox, "echo hello")
+    kept = {name: value for name, value in dstack_home.environment.items() if name in ("DSTACK_HOME", "DOCKER_HOST")}
+
+    done = subprocess.run(
+        [program(), "run", "--local", "job"],
+        cwd=folder,
+        env=kept,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout) == (0, b"hello\n"), done.stderr

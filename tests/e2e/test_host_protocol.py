@@ -84,7 +84,10 @@ def test_the_exit_code_is_the_containers_own(ground: Ground, any_image: str, cod
     assert ground.log(A) == b"out\nerr\n"
     assert ground.decide(A, launched) == Finished(code)
     assert docker("inspect", "--format", "{{.State.ExitCode}}", container(A)).strip() == str(code)
-    assert launched.launch == ground.observe(A).origin
+    now = ground.observe(A).origin
+    assert launched.launch is not None
+    assert launched.launch.boot == now.boot
+    assert set(launched.launch.docker.split()) & set(now.docker.split())
     assert launched.digest
     assert launched.digest.startswith("sha256:")
 
