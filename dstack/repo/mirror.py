@@ -88,7 +88,7 @@ class Mirror:
         count. The file is removed at the end of the context."""
         known = [oid for oid in (*known_commits, *known_trees) if self._exists(oid)]
         # The nearest bases first: only some of them serve.
-        known.sort(key=lambda oid: oid not in (snapshot.commit, snapshot.tree))
+        known.sort(key=lambda oid: oid not in snapshot.objects)
         with tempfile.TemporaryDirectory(prefix="out-", dir=self.path) as folder:
             yield write_pack(self._git(), snapshot, known, Path(folder) / "pack")
 
@@ -145,7 +145,7 @@ class Mirror:
 
     def _name(self, snapshot: Snapshot) -> None:
         """References keep the objects; `shallow` says that the commit's parents are not here."""
-        lines = [f"update {TREES}/{snapshot.tree} {snapshot.tree}"]
+        lines = [f"update {TREES}/{tree} {tree}" for tree in (snapshot.tree, snapshot.index) if tree]
         if snapshot.commit:
             lines.append(f"update {COMMITS}/{snapshot.commit} {snapshot.commit}")
             self._cut(snapshot.commit)
@@ -167,6 +167,5 @@ def _index(git: Git, source: Path) -> None:
 
 def _check(snapshot: Snapshot) -> None:
     """What came over the wire must not be anything else to git."""
-    ids = [snapshot.tree, *([snapshot.commit] if snapshot.commit else [])]
-    if not all(_ID.fullmatch(oid) for oid in ids) or snapshot.object_format not in ("sha1", "sha256"):
+    if not all(_ID.fullmatch(oid) for oid in snapshot.objects) or snapshot.object_format not in ("sha1", "sha256"):
         raise UsageError("the snapshot names no git objects")

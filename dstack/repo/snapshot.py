@@ -22,6 +22,7 @@ from dstack.repo.listing import GITLINK, Found, Listing, list_folder, list_repos
 from dstack.repo.packs import write_pack
 from dstack.repo.partial import fetch_missing
 from dstack.repo.scratch import Scratch
+from dstack.repo.status import Status
 from dstack.repo.trees import differences, make_tree
 from dstack.repo.worktree import Worktree, locate
 
@@ -88,8 +89,11 @@ def _take(start: Path, folder: Scratch) -> Taken:
             listing = _list(worktree, start, scratch, object_format)
             make_bare(scratch, object_format, listing.objects)
             root = worktree.root if worktree else start
-            tree = _read(root, listing, scratch, object_format)
-            return _describe(worktree, start, folder, listing, tree)
+            blobs = Blobs(scratch / "objects", object_format)
+            known = _read(root, listing, blobs)
+            tree = _make(listing, known, scratch)
+            index = Status(scratch, blobs, listing, known, set()).tree() if worktree else None
+            return _describe(worktree, start, folder, listing, tree, index)
         except ChangedError as error:
             changed = error
     raise UsageError(
@@ -104,16 +108,15 @@ def _list(worktree: Worktree | None, start: Path, scratch: Path, object_format: 
     return list_repository(worktree, scratch, object_format)
 
 
-def _read(root: Path, listing: Listing, scratch: Path, object_format: str) -> str:
-    """The id of the tree. Everything is looked at once more at the end: files that changed together, as in a
+def _read(root: Path, listing: Listing, blobs: Blobs) -> dict[bytes, str]:
+    """The blob of every file. Everything is looked at once more at the end: files that changed together, as in a
     checkout, must not be shipped half old and half new."""
-    blobs = Blobs(scratch / "objects", object_format)
     base = os.fsencode(root) + b"/"
-    entries = [(GITLINK, commit, path) for path, commit in listing.submodules.items()]
+    known: dict[bytes, str] = {}
     unreadable: list[str] = []
     for path, found in listing.files.items():
         try:
-            entries.append((found.mode, _blob(blobs, base + path, found), path))
+            known[path] = _blob(blobs, base + path, found)
         except PermissionError as error:
             unreadable.append(f"{os.fsdecode(path)}: {error.strerror}")
         except OSError as error:
@@ -121,6 +124,13 @@ def _read(root: Path, listing: Listing, scratch: Path, object_format: str) -> st
     if unreadable:
         raise unreadable_error(unreadable)
     _check(base, listing)
+    return known
+
+
+def _make(listing: Listing, known: dict[bytes, str], scratch: Path) -> str:
+    """The id of the tree."""
+    entries = [(GITLINK, commit, path) for path, commit in listing.submodules.items()]
+    entries += [(found.mode, known[path], path) for path, found in listing.files.items()]
     return make_tree(Git.within(scratch, GIT_INDEX_FILE=str(scratch / "index")), entries)
 
 
@@ -142,7 +152,9 @@ def _check(base: bytes, listing: Listing) -> None:
             raise ChangedError(path)
 
 
-def _describe(worktree: Worktree | None, start: Path, scratch: Scratch, listing: Listing, tree: str) -> Taken:
+def _describe(
+    worktree: Worktree | None, start: Path, scratch: Scratch, listing: Listing, tree: str, index: str | None
+) -> Taken:
     if worktree is None:
         snapshot = Snapshot(repo=repo_id(None, start), tree=tree, dirty=True, git=False)
     else:
@@ -150,6 +162,7 @@ def _describe(worktree: Worktree | None, start: Path, scratch: Scratch, listing:
         snapshot = Snapshot(
             repo=repo_id(worktree.url, worktree.root, worktree.object_format),
             tree=tree,
+            index=index,
             commit=worktree.commit,
             url=worktree.url,
             branch=worktree.branch,

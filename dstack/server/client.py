@@ -71,7 +71,7 @@ class Client:
 
     def submit(self, submission: Submission, pack: Path) -> RunView | Plan:
         """Send a run, or ask what it would do (`dry_run`). Raises MissingBaseError for a pack that is too thin."""
-        head = msgspec.json.encode(submission) + b"\n"
+        head = wire.encode(submission) + b"\n"
         size = len(head) + pack.stat().st_size
         response = self._send("POST", "/runs", WORK_SECONDS, lambda: _blocks(head, pack), size)
         return self._decode(response, Plan) if submission.dry_run else self._decode(response, RunView)
@@ -185,7 +185,7 @@ class Client:
         return self._decode(self._send("GET", f"{path}?{urlencode(given)}" if given else path, seconds), kind)
 
     def _post(self, path: str, kind: type[T], body: Any = None) -> T:
-        data = b"" if body is None else msgspec.json.encode(body)
+        data = b"" if body is None else wire.encode(body)
         return self._decode(self._send("POST", path, WORK_SECONDS, lambda: [data], len(data)), kind)
 
     def _send(

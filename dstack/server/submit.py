@@ -17,7 +17,7 @@ from dstack.engine.engine import Engine
 from dstack.engine.plan import Planner
 from dstack.engine.schedule import Waiting, eligible, impossible, schedule
 from dstack.errors import ConflictError, UsageError
-from dstack.model import names
+from dstack.model import names, wire
 from dstack.model.api import Plan, PlannedJob, RunView, Submission
 from dstack.model.job import Job, Run
 from dstack.model.runner import Address, Runner
@@ -73,7 +73,7 @@ class Intake:
                 elif len(head) > LONGEST_HEAD:
                     raise UsageError("the submission is too large")
         try:
-            return msgspec.json.decode(bytes(head), type=Submission), Path(pack.name)
+            return wire.decode(bytes(head), Submission), Path(pack.name)
         except msgspec.DecodeError as error:
             Path(pack.name).unlink()
             raise UsageError(f"the submission can't be read: {error}") from error
