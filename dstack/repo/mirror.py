@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dstack.errors import DstackError, UsageError
-from dstack.model.api import Change
+from dstack.model.api import Change, SizedFile
 from dstack.model.selection import TreeFile
 from dstack.model.snapshot import Snapshot
 from dstack.repo import trees
@@ -61,10 +61,10 @@ class Mirror:
         """The files of the tree, in git's order; a path's bytes that are not UTF-8 are surrogate escapes."""
         return [TreeFile(os.fsdecode(path), mode, oid) for mode, oid, _, path in trees.entries(self._git(), tree)]
 
-    def size(self, tree: str) -> tuple[int, int]:
-        """How many files the tree has, and their bytes."""
-        sizes = [size for _, _, size, _ in trees.entries(self._git(), tree, sized=True)]
-        return len(sizes), sum(sizes)
+    def sizes(self, tree: str) -> list[SizedFile]:
+        """The tree's files with their bytes, the largest first."""
+        found = trees.entries(self._git(), tree, sized=True)
+        return sorted((SizedFile(os.fsdecode(path), size) for _, _, size, path in found), key=lambda file: -file.size)
 
     def changes(self, commit: str | None, tree: str) -> list[Change]:
         """What the tree adds to, changes in and leaves out of the commit."""
