@@ -17,20 +17,26 @@ HELP = ("-h", "--help")
 
 @dataclass
 class Walk:
-    """What the words mean: `options` are those of `run` itself, for click to read; `overrides` the variables."""
+    """What the words mean: `options` are those of `run` itself, for click to read; `overrides` the variables;
+    `replayed` the run that is to be repeated."""
 
     options: list[str] = field(default_factory=list)
     workflow: str | None = None
     overrides: list[tuple[str, str]] = field(default_factory=list)
+    replayed: str | None = None
     help: bool = False
 
 
 def walk(
-    words: Sequence[str], parameters: Sequence[click.Parameter], variables: Callable[[str], Collection[str]]
+    words: Sequence[str],
+    parameters: Sequence[click.Parameter],
+    variables: Callable[[str], Collection[str]],
+    replayed: Callable[[str], Collection[str]] | None = None,
 ) -> Walk:
-    """Sort the words. `variables` gives the names of a workflow's variables, and is called once the workflow is known.
+    """Sort the words. `variables` gives the names of a workflow's variables, and is called once the workflow is known,
+    `replayed` those of a run that is to be repeated (--from).
     UsageError for what is neither an option, a variable's place nor a value."""
-    return _Walker(list(words), _takes_value(parameters), variables).walk()
+    return _Walker(list(words), _takes_value(parameters), variables, replayed).walk()
 
 
 def _takes_value(parameters: Sequence[click.Parameter]) -> dict[str, bool]:
@@ -41,11 +47,16 @@ def _takes_value(parameters: Sequence[click.Parameter]) -> dict[str, bool]:
 
 class _Walker:
     def __init__(
-        self, words: list[str], takes_value: dict[str, bool], variables: Callable[[str], Collection[str]]
+        self,
+        words: list[str],
+        takes_value: dict[str, bool],
+        variables: Callable[[str], Collection[str]],
+        replayed: Callable[[str], Collection[str]] | None,
     ) -> None:
         self._words = words
         self._takes_value = takes_value
         self._variables = variables
+        self._replayed = replayed
         self._known: Collection[str] = ()
         self._result = Walk()
 
@@ -54,11 +65,16 @@ class _Walker:
         while self._words:
             word = self._words.pop(0)
             if word == "--" and not only_variables:
-                only_variables = self._result.workflow is not None
+                only_variables = self._named
             elif word.startswith("--") and len(word) > 2:
                 self._long(word, only_variables)
             elif word.startswith("-") and len(word) > 1 and not NEGATIVE.fullmatch(word):
                 self._short(word)
+            elif self._result.replayed is not None:
+                raise UsageError(
+                    f"unexpected word '{word}': --from {self._result.replayed} runs the workflow of that run",
+                    hint="variables are given as --name value; quote a value that holds spaces",
+                )
             elif self._result.workflow is None:
                 self._result.workflow = word
                 self._known = self._variables(word)
@@ -71,17 +87,22 @@ class _Walker:
                 break
         return self._result
 
+    @property
+    def _named(self) -> bool:
+        """Whether it is known what to run: variables may follow."""
+        return self._result.workflow is not None or self._result.replayed is not None
+
     def _long(self, word: str, only_variables: bool) -> None:
         name, equals, value = word[2:].partition("=")
         option = f"--{name}"
         variable = name in self._known or name.replace("-", "_") in self._known
-        if self._result.workflow is not None and (variable or only_variables):
+        if self._named and (variable or only_variables):
             self._override(name, value if equals else None)
         elif option in HELP:
             self._result.help = True
         elif option in self._takes_value:
             self._option(option, word, bool(equals))
-        elif self._result.workflow is None:
+        elif not self._named:
             raise UsageError(
                 f"unknown option {option}{did_you_mean(option, self._takes_value)}",
                 hint="a workflow's variables come after its name: dstack run WORKFLOW --name value",
@@ -105,6 +126,15 @@ class _Walker:
             if not self._words:
                 raise UsageError(f"option {option} needs a value", hint="dstack run --help")
             self._result.options.append(self._words.pop(0))
+        if option == "--from" and self._replayed is not None:
+            self._replay(word.partition("=")[2] if complete else self._result.options[-1])
+
+    def _replay(self, run: str) -> None:
+        if self._result.workflow is not None:
+            raise UsageError("--from RUN runs the workflow of that run: leave out the workflow's name")
+        self._result.replayed = run
+        if self._replayed is not None:
+            self._known = self._replayed(run)
 
     def _short(self, word: str) -> None:
         """`-d`, `-dq`, `-e K=V`, `-eK=V`."""

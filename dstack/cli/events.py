@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from dstack.cli import show
+from dstack.model import wire
 from dstack.model.api import Event, JobView, RunView
 
 
@@ -67,4 +68,4 @@ def _data(data: bytes) -> dict[str, str]:
 
 
 def _write(value: dict[str, Any]) -> None:
-    show.write_json(msgspec.json.encode(value))
+    show.write_json(wire.encode(value))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dstack.cli import show, words
 from dstack.model.api import Plan
 
+LARGEST = 10
+"""Files that are listed by size."""
 SHOWN = 20
 """Changes that are listed one by one."""
 
@@ -21,8 +23,10 @@ def print_plan(plan: Plan) -> None:
     branch = f" of {repo.branch}" if repo.branch else ""
     show.line("")
     show.line(f"code: {commit}{branch}, {plan.files} files, {words.size(plan.bytes)}")
+    for file in plan.largest[:LARGEST]:
+        show.line(f"  {words.size(file.size):>8}  {show.clean(file.path)}")
     show.line(f"changes since the commit: {len(plan.changes) or 'none'}" if repo.commit else f"files: {plan.files}")
     for change in plan.changes[:SHOWN]:
-        show.line(f"  {change.change:<8}  {show.clean(change.path)}  {words.size(change.size)}")
+        show.line(f"  {words.size(change.size):>8}  {change.change:<8}  {show.clean(change.path)}")
     if len(plan.changes) > SHOWN:
         show.line(f"  and {len(plan.changes) - SHOWN} more (--json lists all)")

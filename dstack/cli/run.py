@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from dstack.cli import project, settings, show
+from dstack.cli import words as words_
 from dstack.cli.arguments import Walk, walk
 from dstack.cli.events import JsonEvents
 from dstack.cli.follow import DETACHED, Display, to_the_end
 from dstack.cli.logwriter import LogWriter
 from dstack.cli.narrate import Narrator, exit_code
 from dstack.errors import UsageError
-from dstack.model.api import Plan, RunView, Submission
+from dstack.model.api import Plan, Recipe, RunView, Submission
 from dstack.server.client import Client
 from dstack.server.problems import MissingBaseError
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]
+    """Bytes, as `500MB` or `2GB`."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        return value if isinstance(value, int) else words_.bytes_in(value)
 
 
 class Lookup:
@@ -26,6 +36,7 @@ class Lookup:
 
     def __init__(self) -> None:
         self.found: project.Found | None = None
+        self.recipe: Recipe | None = None
 
     def variables(self, workflow: str) -> Sequence[str]:
         """The names of the workflow's variables. Raises UsageError for a workflow that is not there."""
@@ -34,6 +45,12 @@ class Lookup:
         self.found = project.load()
         closure(self.found.workflows, workflow)
         return list(self.found.values(workflow))
+
+    def recorded(self, run: str) -> Sequence[str]:
+        """The names of the variables of a run that is to be repeated."""
+        self.recipe = settings.connect().recipe(run)
+        variables = self.recipe.variables[self.recipe.workflow]
+        return [*variables.own, *variables.shared]
 
 
 class RunCommand(click.Command):
@@ -44,20 +61,20 @@ class RunCommand(click.Command):
             ctx.args = args
             return args
         lookup = Lookup()
-        words = walk(args, self.params, lookup.variables)
+        words = walk(args, self.params, lookup.variables, lookup.recorded)
         if words.help:
             from dstack.cli.runhelp import show_help
 
             show_help(ctx, self, words.workflow)
             ctx.exit()
-        if words.workflow is None:
+        if words.workflow is None and lookup.recipe is None:
             raise UsageError("which workflow?", hint="`dstack run --help` lists them")
         rest = super().parse_args(ctx, words.options)
-        ctx.params.update(words=words, found=lookup.found)
+        ctx.params.update(words=words, found=lookup.found, recipe=lookup.recipe)
         return rest
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        return ["[OPTIONS]", "WORKFLOW", "[--VARIABLE VALUE]..."]
+        return ["[OPTIONS]", "{WORKFLOW | --from RUN}", "[--VARIABLE VALUE]..."]
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
         from dstack.cli.completion import complete_run
@@ -73,12 +90,27 @@ class RunCommand(click.Command):
 @click.option("--gpus", type=click.IntRange(0), metavar="N", help="Give the job of WORKFLOW N GPUs.")
 @click.option("-e", "env", multiple=True, metavar="KEY=VALUE", help="Set it in every job; KEY alone takes yours.")
 @click.option("--no-cache", is_flag=True, help="Run the dependencies too, whatever is cached.")
+@click.option("--from", "from_run", metavar="RUN", help="Repeat RUN: its code, definitions and variables.")
+@click.option(
+    "--max-snapshot",
+    type=Size(),
+    default="256MB",
+    show_default=True,
+    metavar="SIZE",
+    help="Refuse to send more changed and untracked content; 0 for no limit.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would run where, and submit nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line; the last is the run.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the run's name alone.")
 @click.option("-h", "--help", is_flag=True, help="Show this; after WORKFLOW, its variables.")
 def command(
-    words: Walk, found: project.Found, detach: bool, as_json: bool, quiet: bool, dry_run: bool, **options: Any
+    words: Walk,
+    found: project.Found | None,
+    recipe: Recipe | None,
+    detach: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
 ) -> int:
     """Run a workflow on a machine and follow it.
 
@@ -88,7 +120,7 @@ def command(
     options.pop("help")
     client = settings.connect()
     try:
-        answer = submit(client, found, words, dry_run=dry_run, **options)
+        answer = submit(client, found, words, **options) if found else repeat(client, recipe, words, **options)
     except KeyboardInterrupt:
         show.say("interrupted while submitting: `dstack runs` shows whether the run was taken")
         return DETACHED
@@ -103,22 +135,20 @@ def command(
     return _follow(client, answer, detach=detach, as_json=as_json, quiet=quiet)
 
 
-def submit(client: Client, found: project.Found, words: Walk, *, env: Sequence[str], **options: Any) -> RunView | Plan:
+def submit(
+    client: Client, found: project.Found, words: Walk, *, env: Sequence[str], max_snapshot: int, **options: Any
+) -> RunView | Plan:
     """Take the snapshot and send it with the definitions: the thin pack first."""
     from dstack.model.graph import closure
-    from dstack.model.names import check_run_name
     from dstack.model.variables import apply
 
     workflow = words.workflow or ""
-    if options["name"] is not None:
-        check_run_name(options["name"])
-    if options["local"] and options["runner"] is not None:
-        raise UsageError("--local and --runner exclude each other")
+    _check(options)
     variables = apply(found.project, workflow, words.overrides)
     environment = _environment(env)
     from dstack.repo.snapshot import take
 
-    with take(found.root) as taken:
+    with take(found.root, limit=max_snapshot) as taken:
         submission = Submission(
             workflow=workflow,
             workflows=closure(found.workflows, workflow),
@@ -132,6 +162,43 @@ def submit(client: Client, found: project.Found, words: Walk, *, env: Sequence[s
             return client.submit(submission, taken.pack())
         except MissingBaseError:
             return client.submit(submission, taken.full_pack())
+
+
+def repeat(
+    client: Client, recipe: Recipe | None, words: Walk, *, env: Sequence[str], max_snapshot: int, **options: Any
+) -> RunView | Plan:
+    """Submit what another run was made of, with other values for the variables that the user names. The server has
+    the code."""
+    from dstack.model.project import Project
+    from dstack.model.variables import apply
+
+    _check(options)
+    if recipe is None:
+        raise UsageError("which run?", hint="dstack run --from RUN")
+    given = recipe.variables
+    workflows = {workflow.name: workflow for workflow in recipe.workflows}
+    own = {name: variables.own for name, variables in given.items()}
+    project = Project(workflows, given[recipe.workflow].shared, own)
+    options["gpus"] = recipe.gpus if options["gpus"] is None else options["gpus"]
+    submission = Submission(
+        workflow=recipe.workflow,
+        workflows=recipe.workflows,
+        variables=apply(project, recipe.workflow, words.overrides),
+        snapshot=recipe.snapshot,
+        user=user(),
+        environment={**recipe.environment, **_environment(env)},
+        **options,
+    )
+    return client.submit(submission)
+
+
+def _check(options: Mapping[str, Any]) -> None:
+    from dstack.model.names import check_run_name
+
+    if options["name"] is not None:
+        check_run_name(options["name"])
+    if options["local"] and options["runner"] is not None:
+        raise UsageError("--local and --runner exclude each other")
 
 
 def user() -> str:

@@ -19,10 +19,19 @@ from dstack.model.status import Status
 @click.option("--status", type=click.Choice([status.value for status in Status]), help="Only runs in this state.")
 @click.option("--mine", is_flag=True, help="Only your own.")
 @click.option("-n", "limit", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="How many.")
+@click.option("--diff", is_flag=True, help="Print the patch from the run's commit to the code that it ran.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(run: str | None, workflow: str | None, status: str | None, mine: bool, limit: int, as_json: bool) -> None:
+def command(
+    run: str | None, workflow: str | None, status: str | None, mine: bool, limit: int, diff: bool, as_json: bool
+) -> None:
     """Show recent runs, newest first, or one in full."""
     client = settings.connect()
+    if diff:
+        if run is None or as_json:
+            raise UsageError("--diff prints one run's patch", hint="dstack runs RUN --diff")
+        for block in client.diff(run):
+            show.out().write(block)
+        return
     if run is not None:
         if workflow or status or mine:
             raise UsageError("--workflow, --status and --mine choose among runs: leave out the run's name")

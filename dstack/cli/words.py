@@ -23,6 +23,15 @@ def size(count: int) -> str:
     return f"{value:.1f} {units[0]}"
 
 
+def bytes_in(text: str) -> int:
+    """`500MB`, `1.5 GB`, `1GiB` or plain bytes. Raises UsageError for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b)?", text.strip().lower())
+    if found is None:
+        raise UsageError(f"'{text}' is no size", hint="write 500MB, 2GB or 1GiB")
+    number, unit, binary = found.groups()
+    return int(float(number) * (1024 if binary else 1000) ** (" kmgt".index(unit) if unit else 0))
+
+
 def memory(count: int) -> str:
     """Bytes of memory, as machines are sold: whole GB of 1024**3."""
     return f"{count / 1024**3:.0f} GB" if count >= 1024**3 else f"{count / 1024**2:.0f} MB"

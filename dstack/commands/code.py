@@ -30,6 +30,7 @@ def checkout_values(snapshot: Snapshot) -> dict[str, object]:
         "repo": snapshot.repo,
         "commit": snapshot.commit or "",
         "tree": snapshot.tree,
+        "index": snapshot.index or "",
         "branch": snapshot.branch or "",
         "object_format": snapshot.object_format,
         "git": snapshot.git,

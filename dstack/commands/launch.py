@@ -21,9 +21,10 @@ NAME = "launching the job"
 class Order(Struct, frozen=True, kw_only=True):
     """What to launch.
 
-    `commit` and `branch` are "" for none; `project` is the folder below the git root that commands start in, "" for
-    the root itself; `user` is a uid, a name, or `image` for the image's own; `environment` maps names to values, None
-    to unset one. With `artifacts`, a tar of the dependencies' files, with paths below `project`, comes on stdin.
+    `commit`, `index` and `branch` are "" for none; `project` is the folder below the git root that commands start in,
+    "" for the root itself; `user` is a uid, a name, or `image` for the image's own; `environment` maps names to
+    values, None to unset one. With `artifacts`, a tar of the dependencies' files, with paths below `project`, comes
+    on stdin.
     """
 
     job: str
@@ -32,6 +33,7 @@ class Order(Struct, frozen=True, kw_only=True):
     repo: str
     commit: str = ""
     tree: str
+    index: str = ""
     branch: str = ""
     object_format: str = "sha1"
     git: bool = True

@@ -25,6 +25,7 @@ def order(context: Context, job: Job, runner: Runner) -> Order:
         repo=snapshot.repo,
         commit=snapshot.commit or "",
         tree=snapshot.tree,
+        index=snapshot.index or "",
         branch=snapshot.branch or "",
         object_format=snapshot.object_format,
         git=snapshot.git,

@@ -25,8 +25,7 @@ async def ship(context: Context, snapshot: Snapshot, runner: Runner, *, again: b
         if again:
             shipped.forget(runner.name, snapshot.repo)
         known = shipped.of(runner.name, snapshot.repo)
-        objects = [name for name in (snapshot.commit, snapshot.tree) if name]
-        if set(objects) <= set(known):
+        if set(snapshot.objects) <= set(known):
             return
         answer = await send(context, runner, snapshot, known)
         if answer is Received.NEED_FULL:
@@ -35,7 +34,7 @@ async def ship(context: Context, snapshot: Snapshot, runner: Runner, *, again: b
         if answer is Received.NEED_FULL:
             hint = f"dstack runners check {runner.name}"
             raise HostError(f"{runner.name} could not take in the code, though all of it was sent", hint=hint)
-        shipped.add(runner.name, snapshot.repo, objects)
+        shipped.add(runner.name, snapshot.repo, snapshot.objects)
 
 
 async def send(context: Context, runner: Runner, snapshot: Snapshot, known: Iterable[str]) -> Received:

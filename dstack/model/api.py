@@ -16,7 +16,8 @@ API = 1
 class Submission(Struct, kw_only=True):
     """The body of `POST /runs`: this as one line of JSON, then a pack of the objects of `snapshot` that the server
     lacks. `workflows` holds the named one and all that it depends on, `variables` theirs. `runner` is a name or a
-    label; `local` asks for the server's own machine. `environment` is what `-e` gave.
+    label; `local` asks for the server's own machine. `environment` is what `-e` gave. With `from_run`, the snapshot is
+    that run's, and no pack follows.
     """
 
     workflow: str
@@ -31,6 +32,7 @@ class Submission(Struct, kw_only=True):
     gpus: int | None = None
     environment: dict[str, str] = {}
     dry_run: bool = False
+    from_run: str | None = None
 
 
 class CacheView(Struct):
@@ -115,8 +117,15 @@ class Change(Struct):
     size: int
 
 
+class SizedFile(Struct):
+    """A file of the snapshot, its size in bytes."""
+
+    path: str
+    size: int
+
+
 class Plan(Struct, kw_only=True):
-    """The answer to a dry run. `files` and `bytes` count the whole snapshot."""
+    """The answer to a dry run. `files` and `bytes` count the whole snapshot; `largest` and `changes` are by size."""
 
     workflow: str
     repo: RepoView
@@ -124,7 +133,19 @@ class Plan(Struct, kw_only=True):
     changes: list[Change]
     files: int
     bytes: int
+    largest: list[SizedFile] = []
     warnings: list[str] = []
+
+
+class Recipe(Struct, kw_only=True):
+    """What a run was made of: all that it takes to submit it again."""
+
+    workflow: str
+    workflows: tuple[Workflow, ...]
+    variables: dict[str, Variables]
+    snapshot: Snapshot
+    environment: dict[str, str]
+    gpus: int | None = None
 
 
 class ArtifactView(Struct, kw_only=True, omit_defaults=True):

@@ -75,7 +75,8 @@ class Job(Struct, frozen=True, kw_only=True):
 
 
 class Run(Struct, frozen=True, kw_only=True):
-    """What a user submitted. `pin` is a runner's name or label that it must run on; `environment` is from `-e`."""
+    """What a user submitted. `pin` is a runner's name or label that it must run on; `environment` is from
+    `-e`, `gpus` from `--gpus`. `workflows` and `inputs`, by workflow, are definitions and variables as submitted."""
 
     name: str
     workflow: str
@@ -85,3 +86,6 @@ class Run(Struct, frozen=True, kw_only=True):
     variables: dict[str, str | None]
     pin: str | None = None
     environment: dict[str, str] = {}
+    workflows: tuple[Workflow, ...] = ()
+    inputs: dict[str, Variables] = {}
+    gpus: int | None = None

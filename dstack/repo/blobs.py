@@ -43,6 +43,17 @@ class Blobs:
         aside.replace(folder / oid[2:])
         return oid
 
+    def add(self, content: bytes) -> str:
+        """The id of a blob with this content, which is there afterwards."""
+        data = b"blob %d\0" % len(content) + content
+        oid = hashlib.new(self.object_format, data).hexdigest()
+        folder = self.objects / oid[:2]
+        folder.mkdir(exist_ok=True)
+        aside = self.objects / "new"
+        aside.write_bytes(zlib.compress(data, 1))
+        aside.replace(folder / oid[2:])
+        return oid
+
     def _read(self, file: bytes, known: os.stat_result, target: int | None) -> str:
         digest = hashlib.new(self.object_format)
         packer = zlib.compressobj(1) if target is not None else None

@@ -14,23 +14,54 @@ from dstack.repo.git import Git, GitError
 from dstack.repo.worktree import Worktree, locate
 
 GITLINK = "160000"
+ATTRIBUTES = b".gitattributes"
 
 # What `git ls-files --stage --debug -z` prints for an entry of the index.
 _ENTRY = re.compile(
     rb"(?P<mode>\d{6}) (?P<id>[0-9a-f]{40,64}) (?P<stage>[0-3])\t(?P<path>[^\0]+)\0"
     rb"  ctime: (\d+):(\d+)\n  mtime: (\d+):(\d+)\n  dev: \d+\tino: (\d+)\n"
-    rb"  uid: (\d+)\tgid: (\d+)\n  size: (\d+)\tflags: [0-9a-f]+\n"
+    rb"  uid: (\d+)\tgid: (\d+)\n  size: (\d+)\tflags: (?P<flags>[0-9a-f]+)\n"
 )
 _UNREADABLE = re.compile(r"could not open directory '(.*)': (.*)")
 
 
 @dataclass(frozen=True)
 class Indexed:
-    """An entry of the index: `stamp` is the file's state when git last found it to be that blob."""
+    """An entry of the index: `stamp` is the file's state when git last found it to be that blob. `stage` is 0 unless
+    the path is unmerged; `flags` are those of git's cache.h."""
 
+    path: bytes
     mode: str
     id: str
+    stage: int
+    flags: int
     stamp: tuple[int, ...]
+
+    @property
+    def assumed(self) -> bool:
+        """Marked assume-unchanged."""
+        return bool(self.flags & 0x8000)
+
+    @property
+    def skipped(self) -> bool:
+        """Marked skip-worktree, as what a sparse checkout leaves out."""
+        return bool(self.flags & 1 << 30)
+
+    @property
+    def intended(self) -> bool:
+        """Added with `git add -N`."""
+        return bool(self.flags & 1 << 29)
+
+
+@dataclass(frozen=True)
+class Inside:
+    """A repository whose files are listed: the whole one, or one within it at `path`. `filtered` are the paths whose
+    content goes through a filter's program."""
+
+    path: bytes
+    worktree: Worktree
+    index: list[Indexed]
+    filtered: set[bytes]
 
 
 @dataclass(frozen=True)
@@ -54,12 +85,13 @@ class Found:
 @dataclass
 class Listing:
     """A working tree: files, and submodules that are not there, by path from the root; `nested` are the folders of
-    repositories within. `objects` are the repositories' object folders."""
+    repositories within. `objects` are the repositories' object folders, `repositories` what their indexes say."""
 
     files: dict[bytes, Found] = field(default_factory=dict)
     submodules: dict[bytes, str] = field(default_factory=dict)
     nested: list[bytes] = field(default_factory=list)
     objects: list[Path] = field(default_factory=list)
+    repositories: list[Inside] = field(default_factory=list)
 
 
 def list_repository(worktree: Worktree, scratch: Path, object_format: str) -> Listing:
@@ -67,7 +99,8 @@ def list_repository(worktree: Worktree, scratch: Path, object_format: str) -> Li
     their own rules. `scratch` is an empty bare repository; blobs of another format than `object_format` are unknown."""
     known = worktree.object_format == object_format
     listing = Listing(objects=[worktree.objects] if known else [])
-    entries, others = _index(worktree), _others(Git.at(worktree.root))
+    index, others = _index(worktree), _others(Git.at(worktree.root))
+    entries = {entry.path: entry for entry in index}
     reader = _Reader(worktree.root)
     nested = [path.rstrip(b"/") for path in others if path.endswith(b"/")]
     candidates: dict[bytes, Indexed] = {}
@@ -83,7 +116,14 @@ def list_repository(worktree: Worktree, scratch: Path, object_format: str) -> Li
         listing.files[path] = Found(found, None, entry.id if known and entry.mode != GITLINK else None, clean)
         if clean:
             candidates[path] = entry
-    for path, entry in _unfiltered(worktree, candidates, listing.files, (entries, others), scratch):
+    has_attributes = worktree.has_attributes or any(
+        path == ATTRIBUTES or path.endswith(b"/" + ATTRIBUTES) for paths in (entries, others) for path in paths
+    )
+    converted = _converted(worktree, entries) if has_attributes else {}
+    listing.repositories.append(
+        Inside(b"", worktree, index, {path for path, name in converted.items() if name == b"filter"})
+    )
+    for path, entry in _unfiltered(worktree, candidates, listing.files, has_attributes, converted, scratch):
         listing.files[path] = Found(listing.files[path].stat, entry.id, entry.id, True)
     reader.add((path for path in others if not path.endswith(b"/")), listing)
     for path in nested:
@@ -104,18 +144,17 @@ def list_folder(root: Path, scratch: Path, object_format: str) -> Listing:
     return listing
 
 
-def _index(worktree: Worktree) -> dict[bytes, Indexed]:
+def _index(worktree: Worktree) -> list[Indexed]:
     output = Git.at(worktree.root).run("ls-files", "--stage", "--debug", "-z")
-    entries: dict[bytes, Indexed] = {}
+    entries: list[Indexed] = []
     end = 0
     for match in _ENTRY.finditer(output):
         if match.start() != end:
             break
         end = match.end()
-        mode, oid, stage, path, *numbers = match.groups()
-        c_seconds, c_nano, m_seconds, m_nano, inode, uid, gid, size = map(int, numbers)
-        stamp = (c_seconds, c_nano, m_seconds, m_nano, inode, uid, gid, size) if stage == b"0" else ()
-        entries[path] = Indexed(mode.decode(), oid.decode(), stamp)
+        mode, oid, stage, path, *numbers, flags = match.groups()
+        stamp = tuple(map(int, numbers)) if stage == b"0" else ()
+        entries.append(Indexed(path, mode.decode(), oid.decode(), int(stage), int(flags, 16), stamp))
     if end != len(output):
         raise UsageError(
             "git lists its index in a way that dstack does not know", hint="report `git version` to dstack's authors"
@@ -145,34 +184,33 @@ def _unfiltered(
     worktree: Worktree,
     candidates: dict[bytes, Indexed],
     files: dict[bytes, Found],
-    names: Iterable[Iterable[bytes]],
+    has_attributes: bool,
+    converted: dict[bytes, bytes],
     scratch: Path,
 ) -> Iterator[tuple[bytes, Indexed]]:
     """Those whose blob in the index is the very bytes on disk. Line ends and `ident` change the size whenever they
     change anything; for a filter or an encoding only the bytes themselves tell."""
-    attributes = b".gitattributes"
-    has_attributes = worktree.has_attributes or any(
-        path == attributes or path.endswith(b"/" + attributes) for paths in names for path in paths
-    )
     if not (has_attributes or worktree.converts or worktree.promisor):
         yield from candidates.items()
         return
-    filtered = _filtered(worktree, candidates) if has_attributes else set()
     objects = Git.within(scratch, GIT_OBJECT_DIRECTORY=str(worktree.objects))
     asked = "".join(f"{entry.id}\n" for entry in candidates.values()).encode()
     sizes = objects.run("cat-file", "--batch-check=%(objectsize)", stdin=asked).splitlines()
     for (path, entry), size in zip(candidates.items(), sizes, strict=True):
-        if path not in filtered and size.isdigit() and int(size) == files[path].stat.st_size:
+        if path not in converted and size.isdigit() and int(size) == files[path].stat.st_size:
             yield path, entry
 
 
-def _filtered(worktree: Worktree, paths: Iterable[bytes]) -> set[bytes]:
+def _converted(worktree: Worktree, paths: Iterable[bytes]) -> dict[bytes, bytes]:
+    """The paths whose content on disk is not what git would store, with the attribute that says so."""
     names = b"".join(path + b"\0" for path in paths)
     output = Git.at(worktree.root).run("check-attr", "-z", "--stdin", "filter", "working-tree-encoding", stdin=names)
     words = output.split(b"\0")
-    return {
-        path for path, value in zip(words[0::3], words[2::3], strict=False) if value not in (b"unspecified", b"unset")
-    }
+    found: dict[bytes, bytes] = {}
+    for path, name, value in zip(words[0::3], words[1::3], words[2::3], strict=False):
+        if value not in (b"unspecified", b"unset") and found.get(path) != b"filter":
+            found[path] = name
+    return found
 
 
 def _others(git: Git) -> list[bytes]:
@@ -251,3 +289,7 @@ def _nested(root: Path, path: bytes, listing: Listing, scratch: Path, object_for
     listing.files.update((path + b"/" + name, found) for name, found in part.files.items())
     listing.submodules.update((path + b"/" + name, commit) for name, commit in part.submodules.items())
     listing.objects.extend(part.objects)
+    listing.repositories.extend(
+        Inside(path + b"/" * bool(each.path) + each.path, each.worktree, each.index, each.filtered)
+        for each in part.repositories
+    )

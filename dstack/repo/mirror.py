@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dstack.errors import DstackError, UsageError
-from dstack.model.api import Change
+from dstack.model.api import Change, SizedFile
 from dstack.model.selection import TreeFile
 from dstack.model.snapshot import Snapshot
 from dstack.repo import trees
@@ -61,10 +61,10 @@ class Mirror:
         """The files of the tree, in git's order; a path's bytes that are not UTF-8 are surrogate escapes."""
         return [TreeFile(os.fsdecode(path), mode, oid) for mode, oid, _, path in trees.entries(self._git(), tree)]
 
-    def size(self, tree: str) -> tuple[int, int]:
-        """How many files the tree has, and their bytes."""
-        sizes = [size for _, _, size, _ in trees.entries(self._git(), tree, sized=True)]
-        return len(sizes), sum(sizes)
+    def sizes(self, tree: str) -> list[SizedFile]:
+        """The tree's files with their bytes, the largest first."""
+        found = trees.entries(self._git(), tree, sized=True)
+        return sorted((SizedFile(os.fsdecode(path), size) for _, _, size, path in found), key=lambda file: -file.size)
 
     def changes(self, commit: str | None, tree: str) -> list[Change]:
         """What the tree adds to, changes in and leaves out of the commit."""
@@ -88,7 +88,7 @@ class Mirror:
         count. The file is removed at the end of the context."""
         known = [oid for oid in (*known_commits, *known_trees) if self._exists(oid)]
         # The nearest bases first: only some of them serve.
-        known.sort(key=lambda oid: oid not in (snapshot.commit, snapshot.tree))
+        known.sort(key=lambda oid: oid not in snapshot.objects)
         with tempfile.TemporaryDirectory(prefix="out-", dir=self.path) as folder:
             yield write_pack(self._git(), snapshot, known, Path(folder) / "pack")
 
@@ -145,7 +145,7 @@ class Mirror:
 
     def _name(self, snapshot: Snapshot) -> None:
         """References keep the objects; `shallow` says that the commit's parents are not here."""
-        lines = [f"update {TREES}/{snapshot.tree} {snapshot.tree}"]
+        lines = [f"update {TREES}/{tree} {tree}" for tree in (snapshot.tree, snapshot.index) if tree]
         if snapshot.commit:
             lines.append(f"update {COMMITS}/{snapshot.commit} {snapshot.commit}")
             self._cut(snapshot.commit)
@@ -167,6 +167,5 @@ def _index(git: Git, source: Path) -> None:
 
 def _check(snapshot: Snapshot) -> None:
     """What came over the wire must not be anything else to git."""
-    ids = [snapshot.tree, *([snapshot.commit] if snapshot.commit else [])]
-    if not all(_ID.fullmatch(oid) for oid in ids) or snapshot.object_format not in ("sha1", "sha256"):
+    if not all(_ID.fullmatch(oid) for oid in snapshot.objects) or snapshot.object_format not in ("sha1", "sha256"):
         raise UsageError("the snapshot names no git objects")

@@ -15,9 +15,7 @@ BASES = 10
 def write_pack(git: Git, snapshot: Snapshot, known: Sequence[str], target: Path) -> Path:
     """Write the objects of commit (without its parents) and tree into `target`, but for those of `known`: commits and
     trees that the reader has, whose objects may serve as bases."""
-    wanted = [snapshot.tree]
-    if snapshot.commit and snapshot.commit not in known:
-        wanted.insert(0, snapshot.commit)
+    wanted = [oid for oid in snapshot.objects if oid not in known]
     git.write(
         target,
         *("pack-objects", "--stdout", "-q", "--delta-base-offset"),
@@ -28,8 +26,7 @@ def write_pack(git: Git, snapshot: Snapshot, known: Sequence[str], target: Path)
 
 def is_complete(git: Git, snapshot: Snapshot) -> bool:
     """Whether every object of commit (without its parents) and tree is there."""
-    wanted = [oid for oid in (snapshot.commit, snapshot.tree) if oid]
-    return git.succeeds("rev-list", "--objects", "--no-walk", "--quiet", *wanted)
+    return git.succeeds("rev-list", "--objects", "--no-walk", "--quiet", *snapshot.objects)
 
 
 def _objects(git: Git, wanted: Sequence[str], known: Sequence[str]) -> bytes:

@@ -17,11 +17,14 @@ from dstack.model.api import Change
 from dstack.model.snapshot import Snapshot
 from dstack.repo.blobs import Blobs, ChangedError, unchanged
 from dstack.repo.git import Git, make_bare, require_git
+from dstack.repo.guard import LIMIT, Guard
 from dstack.repo.identity import repo_id
+from dstack.repo.ignore import leave_out
 from dstack.repo.listing import GITLINK, Found, Listing, list_folder, list_repository, unreadable_error
 from dstack.repo.packs import write_pack
 from dstack.repo.partial import fetch_missing
 from dstack.repo.scratch import Scratch
+from dstack.repo.status import Status, staged
 from dstack.repo.trees import differences, make_tree
 from dstack.repo.worktree import Worktree, locate
 
@@ -63,22 +66,23 @@ class Taken:
         return write_pack(Git.within(self.scratch.path / "git"), self.snapshot, known, self.scratch.path / name)
 
 
-def take(start: Path) -> Taken:
+def take(start: Path, *, limit: int = LIMIT) -> Taken:
     """The working tree that the project folder `start` is in, as it is on disk, but for ignored files.
 
-    Raises UsageError for what can't be read, changes while it is read, or has no working tree.
+    Raises UsageError for what can't be read, changes while it is read, has no working tree, or has more than `limit`
+    bytes of changed and untracked content (0: no limit).
     """
     require_git()
     start = start.resolve()
     scratch = Scratch()
     try:
-        return _take(start, scratch)
+        return _take(start, scratch, limit)
     except BaseException:
         scratch.close()
         raise
 
 
-def _take(start: Path, folder: Scratch) -> Taken:
+def _take(start: Path, folder: Scratch, limit: int) -> Taken:
     worktree = locate(start)
     object_format = worktree.object_format if worktree else "sha1"
     scratch = folder.path / "git"
@@ -88,8 +92,14 @@ def _take(start: Path, folder: Scratch) -> Taken:
             listing = _list(worktree, start, scratch, object_format)
             make_bare(scratch, object_format, listing.objects)
             root = worktree.root if worktree else start
-            tree = _read(root, listing, scratch, object_format)
-            return _describe(worktree, start, folder, listing, tree)
+            blobs = Blobs(scratch / "objects", object_format)
+            left_out = leave_out(root, listing, scratch, object_format)
+            guard = Guard(limit)
+            guard.expect(listing, staged(worktree) if worktree and worktree.commit else set(listing.files))
+            known = _read(root, listing, blobs, guard)
+            tree = _make(listing, known, scratch)
+            index = Status(scratch, blobs, listing, known, left_out).tree() if worktree else None
+            return _describe(worktree, start, folder, listing, left_out, tree, index)
         except ChangedError as error:
             changed = error
     raise UsageError(
@@ -104,16 +114,15 @@ def _list(worktree: Worktree | None, start: Path, scratch: Path, object_format: 
     return list_repository(worktree, scratch, object_format)
 
 
-def _read(root: Path, listing: Listing, scratch: Path, object_format: str) -> str:
-    """The id of the tree. Everything is looked at once more at the end: files that changed together, as in a
+def _read(root: Path, listing: Listing, blobs: Blobs, guard: Guard) -> dict[bytes, str]:
+    """The blob of every file. Everything is looked at once more at the end: files that changed together, as in a
     checkout, must not be shipped half old and half new."""
-    blobs = Blobs(scratch / "objects", object_format)
     base = os.fsencode(root) + b"/"
-    entries = [(GITLINK, commit, path) for path, commit in listing.submodules.items()]
+    known: dict[bytes, str] = {}
     unreadable: list[str] = []
     for path, found in listing.files.items():
         try:
-            entries.append((found.mode, _blob(blobs, base + path, found), path))
+            known[path] = _blob(blobs, base + path, path, found, guard)
         except PermissionError as error:
             unreadable.append(f"{os.fsdecode(path)}: {error.strerror}")
         except OSError as error:
@@ -121,14 +130,24 @@ def _read(root: Path, listing: Listing, scratch: Path, object_format: str) -> st
     if unreadable:
         raise unreadable_error(unreadable)
     _check(base, listing)
+    return known
+
+
+def _make(listing: Listing, known: dict[bytes, str], scratch: Path) -> str:
+    """The id of the tree."""
+    entries = [(GITLINK, commit, path) for path, commit in listing.submodules.items()]
+    entries += [(found.mode, known[path], path) for path, found in listing.files.items()]
     return make_tree(Git.within(scratch, GIT_INDEX_FILE=str(scratch / "index")), entries)
 
 
-def _blob(blobs: Blobs, file: bytes, found: Found) -> str:
+def _blob(blobs: Blobs, file: bytes, path: bytes, found: Found, guard: Guard) -> str:
     if found.id is not None:
         return found.id
-    if found.indexed is not None and blobs.hash(file, found.stat) == found.indexed:
-        return found.indexed
+    if found.indexed is not None:
+        if blobs.hash(file, found.stat) == found.indexed:
+            return found.indexed
+        if path not in guard.sizes:
+            guard.add(path, found.stat.st_size)
     return blobs.store(file, found.stat)
 
 
@@ -142,7 +161,15 @@ def _check(base: bytes, listing: Listing) -> None:
             raise ChangedError(path)
 
 
-def _describe(worktree: Worktree | None, start: Path, scratch: Scratch, listing: Listing, tree: str) -> Taken:
+def _describe(
+    worktree: Worktree | None,
+    start: Path,
+    scratch: Scratch,
+    listing: Listing,
+    left_out: set[bytes],
+    tree: str,
+    index: str | None,
+) -> Taken:
     if worktree is None:
         snapshot = Snapshot(repo=repo_id(None, start), tree=tree, dirty=True, git=False)
     else:
@@ -150,19 +177,22 @@ def _describe(worktree: Worktree | None, start: Path, scratch: Scratch, listing:
         snapshot = Snapshot(
             repo=repo_id(worktree.url, worktree.root, worktree.object_format),
             tree=tree,
+            index=index,
             commit=worktree.commit,
             url=worktree.url,
             branch=worktree.branch,
             project="" if project == Path() else str(project),
             object_format=worktree.object_format,
         )
+    absent = left_out | {entry.path for each in listing.repositories[:1] for entry in each.index if entry.skipped}
     found = differences(Git.within(scratch.path / "git"), snapshot.commit, tree)
     changes, dirty = [], worktree is None
     for difference in found:
         file = listing.files.get(difference.path)
         size = file.stat.st_size if file else 0
         changes.append(Change(os.fsdecode(difference.path), difference.change, size))
-        dirty = dirty or not (file and file.clean and file.indexed == difference.old)
+        same = file.clean and file.indexed == difference.old if file else difference.path in absent
+        dirty = dirty or not same
     if worktree and listing.nested:
         dirty = _is_dirty(worktree)
     return Taken(msgspec.structs.replace(snapshot, dirty=dirty), changes, scratch, worktree)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +11,19 @@ from dstack.errors import UsageError
 from dstack.repo.git import Git, GitError
 from dstack.repo.identity import clean_url
 
-_SETTINGS = (
-    r"^(core\.(autocrlf|attributesfile)|remote\..*\.(url|promisor)|branch\..*\.remote|extensions\.partialclone)$"
+# Those that a snapshot needs itself, and those that change what `git status` and `git diff` say: none runs a program.
+_TELLING = (
+    r"core\.(autocrlf|eol|safecrlf|filemode|ignorecase|symlinks|abbrev|sparsecheckout|sparsecheckoutcone|whitespace)"
+    r"|status\.(showuntrackedfiles|relativepaths|renames|renamelimit|branch|short|submodulesummary|displaycommentprefix)"
+    r"|diff\.(renames|renamelimit|algorithm|context|interhunkcontext|noprefix|mnemonicprefix|ignoresubmodules|submodule"
+    r"|indentheuristic|suppressblankempty|relative)"
+    r"|submodule\..*\.(ignore|active)"
 )
+_SETTINGS = (
+    rf"^({_TELLING}|core\.(attributesfile|excludesfile)|remote\..*\.(url|promisor)|branch\..*\.remote"
+    r"|extensions\.partialclone)$"
+)
+_USUAL = {"core.filemode": "true", "core.symlinks": "true", "core.ignorecase": "false"}
 
 
 @dataclass(frozen=True)
@@ -20,9 +31,12 @@ class Worktree:
     """A working tree of git's. `url` is the remote's without credentials; `indexed_at` when the index was written, in
     nanoseconds (0: there is none); `converts` whether line ends may differ between disk and blobs; `promisor` the
     remote that has the objects which a partial clone lacks; `has_attributes` whether attributes lie outside the tree.
+    `git_dir` is this working tree's own, `common` that of all; `settings` are those that change what git says of it.
     """
 
     root: Path
+    git_dir: Path
+    common: Path
     objects: Path
     object_format: str
     commit: str | None
@@ -32,6 +46,9 @@ class Worktree:
     converts: bool
     promisor: str | None
     has_attributes: bool
+    settings: dict[str, str]
+    attributes_file: Path
+    excludes_file: Path
 
 
 def locate(folder: Path) -> Worktree | None:
@@ -51,6 +68,8 @@ def locate(folder: Path) -> Worktree | None:
     name = os.fsdecode(branch.removeprefix(b"refs/heads/")) if branch.startswith(b"refs/heads/") else None
     return Worktree(
         root=root,
+        git_dir=git_dir,
+        common=common,
         objects=common / "objects",
         object_format=object_format if object_format == "sha256" else "sha1",
         commit=git.run("rev-parse", "-q", "--verify", "HEAD^{commit}", accept=(0, 1, 128)).decode().strip() or None,
@@ -60,6 +79,13 @@ def locate(folder: Path) -> Worktree | None:
         converts=settings.get("core.autocrlf", "false").lower() not in ("false", "no", "off", "0", ""),
         promisor=_promisor(settings),
         has_attributes=_attributes_outside(common, settings),
+        settings={
+            key: value
+            for key, value in settings.items()
+            if re.fullmatch(_TELLING, key, re.DOTALL) and _USUAL.get(key.lower()) != value
+        },
+        attributes_file=_users(settings, "attributes"),
+        excludes_file=_users(settings, "excludes", "ignore"),
     )
 
 
@@ -90,7 +116,8 @@ def _common(git_dir: Path) -> Path:
 
 
 def _settings(git: Git) -> dict[str, str]:
-    output = os.fsdecode(git.run("config", "-z", "--get-regexp", _SETTINGS, accept=(0, 1)))
+    plain = Git(git.environment, git.folder, "safe.directory=*")
+    output = os.fsdecode(plain.run("config", "-z", "--get-regexp", _SETTINGS, accept=(0, 1)))
     pairs = (entry.partition("\n") for entry in output.split("\0") if entry)
     return {key: value if newline else "true" for key, newline, value in pairs}
 
@@ -109,11 +136,14 @@ def _promisor(settings: dict[str, str]) -> str | None:
     return settings.get("extensions.partialclone") or (names[0] if names else None)
 
 
-def _attributes_outside(common: Path, settings: dict[str, str]) -> bool:
-    home = Path.home()
-    xdg = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
-    named = settings.get("core.attributesfile")
-    files = [common / "info/attributes", Path("/etc/gitattributes"), xdg / "git/attributes"]
+def _users(settings: dict[str, str], kind: str, default: str | None = None) -> Path:
+    """The file of the user's own attributes or excludes (gitattributes, gitignore)."""
+    named = settings.get(f"core.{kind}file")
     if named:
-        files.append(Path(named).expanduser())
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "git" / (default or kind)
+
+
+def _attributes_outside(common: Path, settings: dict[str, str]) -> bool:
+    files = [common / "info/attributes", Path("/etc/gitattributes"), _users(settings, "attributes")]
     return any(file.is_file() and file.stat().st_size > 0 for file in files)

@@ -20,7 +20,7 @@ from dstack.engine.context import Context
 from dstack.engine.engine import Engine
 from dstack.errors import ConflictError, DstackError, NotFoundError, UnauthorizedError, UsageError
 from dstack.model import wire
-from dstack.model.api import API, AddRunner, ArtifactView, Problem, ServerConfig, ServerStatus, StopRequest
+from dstack.model.api import API, AddRunner, ArtifactView, Problem, Recipe, ServerConfig, ServerStatus, StopRequest
 from dstack.model.status import Status
 from dstack.model.times import rfc3339
 from dstack.repo.mirror import MissingBaseError
@@ -76,6 +76,25 @@ class Api:
     async def run(self, request: Request) -> Any:
         run = run_named(self.context.store, request.path_params["ref"])
         return run_view(run, self.context.store.jobs.of(run.name))
+
+    async def diff(self, request: Request) -> Response:
+        snapshot = run_named(self.context.store, request.path_params["ref"]).snapshot
+        mirror = self.context.mirror(snapshot.repo)
+        patch = await asyncio.to_thread(mirror.diff, snapshot.commit, snapshot.tree)
+        return Response(patch, media_type="application/octet-stream")
+
+    async def recipe(self, request: Request) -> Any:
+        run = run_named(self.context.store, request.path_params["ref"])
+        if not run.workflows:
+            raise NotFoundError(f"{run.name} was submitted to an older server, which did not keep its definitions")
+        return Recipe(
+            workflow=run.workflow,
+            workflows=run.workflows,
+            variables=run.inputs,
+            snapshot=run.snapshot,
+            environment=run.environment,
+            gpus=run.gpus,
+        )
 
     async def jobs(self, request: Request) -> Any:
         asked = request.query_params
@@ -169,6 +188,8 @@ class Api:
             ("POST", "/runs", self.submit),
             ("GET", "/runs", self.runs),
             ("GET", "/runs/{ref}", self.run),
+            ("GET", "/runs/{ref}/diff", self.diff),
+            ("GET", "/runs/{ref}/recipe", self.recipe),
             ("GET", "/jobs", self.jobs),
             ("GET", "/jobs/{ref}", self.job),
             ("GET", "/follow/{ref}", self.follow),

@@ -22,6 +22,7 @@ from dstack.model.api import (
     ArtifactView,
     JobView,
     Plan,
+    Recipe,
     RunnerView,
     RunView,
     ServerConfig,
@@ -69,10 +70,11 @@ class Client:
         """The server's own state."""
         return self._get("/status", ServerStatus)
 
-    def submit(self, submission: Submission, pack: Path) -> RunView | Plan:
-        """Send a run, or ask what it would do (`dry_run`). Raises MissingBaseError for a pack that is too thin."""
-        head = msgspec.json.encode(submission) + b"\n"
-        size = len(head) + pack.stat().st_size
+    def submit(self, submission: Submission, pack: Path | None = None) -> RunView | Plan:
+        """Send a run, or ask what it would do (`dry_run`). Raises MissingBaseError for a pack that is too thin. A run
+        that repeats another needs no pack."""
+        head = wire.encode(submission) + b"\n"
+        size = len(head) + (pack.stat().st_size if pack else 0)
         response = self._send("POST", "/runs", WORK_SECONDS, lambda: _blocks(head, pack), size)
         return self._decode(response, Plan) if submission.dry_run else self._decode(response, RunView)
 
@@ -86,6 +88,19 @@ class Client:
     def run(self, ref: str) -> RunView:
         """One run by its name or a unique prefix."""
         return self._get(f"/runs/{_part(ref)}", RunView)
+
+    def diff(self, ref: str) -> Iterator[bytes]:
+        """The patch from a run's commit to the code that it ran."""
+        response = self._send("GET", f"/runs/{_part(ref)}/diff", WORK_SECONDS)
+        with response:
+            try:
+                yield from iter(lambda: response.read1(BLOCK), b"")
+            except (OSError, http.client.HTTPException) as error:
+                raise self._broken(error) from error
+
+    def recipe(self, ref: str) -> Recipe:
+        """What a run was made of."""
+        return self._get(f"/runs/{_part(ref)}/recipe", Recipe)
 
     def jobs(self, *, run: str | None = None, limit: int = 20) -> list[JobView]:
         """Jobs, newest first."""
@@ -185,7 +200,7 @@ class Client:
         return self._decode(self._send("GET", f"{path}?{urlencode(given)}" if given else path, seconds), kind)
 
     def _post(self, path: str, kind: type[T], body: Any = None) -> T:
-        data = b"" if body is None else msgspec.json.encode(body)
+        data = b"" if body is None else wire.encode(body)
         return self._decode(self._send("POST", path, WORK_SECONDS, lambda: [data], len(data)), kind)
 
     def _send(
@@ -291,8 +306,10 @@ def reason(error: Exception) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _blocks(head: bytes, pack: Path) -> Iterator[bytes]:
+def _blocks(head: bytes, pack: Path | None) -> Iterator[bytes]:
     yield head
+    if pack is None:
+        return
     with pack.open("rb") as file:
         while block := file.read(BLOCK * 4):
             yield block

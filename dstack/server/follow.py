@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 
-import msgspec
-
 from dstack.engine.context import Context
+from dstack.model import wire
 from dstack.model.api import Event, JobView
 from dstack.model.job import Job
 from dstack.server.lookup import jobs_named
@@ -74,4 +73,4 @@ class Follower:
 
 def encoded(event: Event) -> bytes:
     """One line of JSON."""
-    return msgspec.json.encode(event) + b"\n"
+    return wire.encode(event) + b"\n"

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import msgspec
-
+from dstack.model import wire
 from dstack.model.api import Event
 
 BLOCK = 1 << 16
@@ -47,7 +46,6 @@ def event_from(event: Event, offset: int, size: int) -> Event:
 def read_frames(source: Source) -> Iterator[Frame]:
     """Whole frames only. Raises http.client.IncompleteRead when the stream ends within one."""
     buffer = bytearray()
-    decoder = msgspec.json.Decoder(Event)
     while True:
         end = buffer.find(b"\n")
         while end < 0:
@@ -55,7 +53,7 @@ def read_frames(source: Source) -> Iterator[Frame]:
             if not _read(source, buffer):
                 return
             end = buffer.find(b"\n", before)
-        event = decoder.decode(buffer[:end])
+        event = wire.decode(bytes(buffer[:end]), Event)
         del buffer[: end + 1]
         size = event.bytes or 0
         while len(buffer) < size:

@@ -16,17 +16,20 @@ from dstack.engine.context import Context
 from dstack.engine.engine import Engine
 from dstack.engine.plan import Planner
 from dstack.engine.schedule import Waiting, eligible, impossible, schedule
-from dstack.errors import ConflictError, UsageError
-from dstack.model import names
+from dstack.errors import ConflictError, NotFoundError, UsageError
+from dstack.model import names, wire
 from dstack.model.api import Plan, PlannedJob, RunView, Submission
 from dstack.model.job import Job, Run
 from dstack.model.runner import Address, Runner
 from dstack.model.selection import TreeFile
 from dstack.model.times import rfc3339
+from dstack.server.lookup import run_named
 from dstack.server.views import job_view, repo_view, run_view
 
 LOCAL = "local"
 """The name of the runner that is the server's own machine."""
+LISTED = 100
+"""Files that a dry run's answer lists, the largest first."""
 LONGEST_HEAD = 64 * 1024 * 1024
 
 
@@ -43,7 +46,10 @@ class Intake:
         run, MissingBaseError for a pack that builds on a commit which is not here."""
         submission, pack = await self.read(body)
         try:
-            await asyncio.to_thread(self.context.mirror(submission.snapshot.repo).receive, submission.snapshot, pack)
+            submission = await self.replayed(submission) if submission.from_run else submission
+            if not submission.from_run:
+                mirror = self.context.mirror(submission.snapshot.repo)
+                await asyncio.to_thread(mirror.receive, submission.snapshot, pack)
         finally:
             pack.unlink()
         name = self.name(submission)
@@ -73,10 +79,18 @@ class Intake:
                 elif len(head) > LONGEST_HEAD:
                     raise UsageError("the submission is too large")
         try:
-            return msgspec.json.decode(bytes(head), type=Submission), Path(pack.name)
+            return wire.decode(bytes(head), Submission), Path(pack.name)
         except msgspec.DecodeError as error:
             Path(pack.name).unlink()
             raise UsageError(f"the submission can't be read: {error}") from error
+
+    async def replayed(self, submission: Submission) -> Submission:
+        """The submission with the code of the run that it repeats. Raises NotFoundError if that is gone."""
+        run = run_named(self.store, submission.from_run or "")
+        if not await asyncio.to_thread(self.context.mirror(run.snapshot.repo).has, run.snapshot):
+            hint = "submit it from a working tree"
+            raise NotFoundError(f"the code of {run.name} is no longer on the server", hint=hint)
+        return structs.replace(submission, snapshot=run.snapshot)
 
     def name(self, submission: Submission) -> str:
         """The run's name: the user's if it is free, else a new one."""
@@ -121,7 +135,7 @@ class Intake:
         snapshot = submission.snapshot
         mirror = self.context.mirror(snapshot.repo)
         changes = await asyncio.to_thread(mirror.changes, snapshot.commit, snapshot.tree)
-        files, size = await asyncio.to_thread(mirror.size, snapshot.tree)
+        sizes = await asyncio.to_thread(mirror.sizes, snapshot.tree)
         planned = []
         for job in jobs:
             placement = made.placements.get(job.id)
@@ -139,9 +153,10 @@ class Intake:
             workflow=submission.workflow,
             repo=repo_view(snapshot),
             jobs=planned,
-            changes=changes,
-            files=files,
-            bytes=size,
+            changes=sorted(changes, key=lambda change: -change.size),
+            files=len(sizes),
+            bytes=sum(file.size for file in sizes),
+            largest=sizes[:LISTED],
             warnings=planner.warnings,
         )
 
@@ -156,6 +171,9 @@ class Intake:
             variables=submission.variables[submission.workflow].all,
             pin=pin,
             environment=submission.environment,
+            workflows=submission.workflows,
+            inputs=submission.variables,
+            gpus=submission.gpus,
         )
         with self.store.database.transaction():
             self.store.runs.add(run)

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from dstack.errors import NotFoundError
+from dstack.model import wire
 from dstack.model.job import Job
 from dstack.model.status import FINISHED, Status, may_follow
 from dstack.store.database import Database
@@ -29,7 +30,7 @@ class Jobs:
             job.workflow,
             job.status.value,
             job.key,
-            msgspec.json.encode(job).decode(),
+            wire.encode(job).decode(),
         )
 
     def get(self, job_id: str) -> Job | None:
@@ -54,7 +55,7 @@ class Jobs:
             self.database.execute(
                 "UPDATE jobs SET status = ?, data = ? WHERE id = ?",
                 after.status.value,
-                msgspec.json.encode(after).decode(),
+                wire.encode(after).decode(),
                 job_id,
             )
         return after
@@ -112,4 +113,4 @@ class Jobs:
 
 def decode(data: str) -> Job:
     """A job from its stored form."""
-    return msgspec.json.decode(data, type=Job)
+    return wire.decode(data.encode(), Job)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from dstack.errors import ConflictError, NotFoundError
+from dstack.model import wire
 from dstack.model.job import Run
 from dstack.store.database import Database
 
@@ -24,13 +23,13 @@ class Runs:
             run.name,
             run.workflow,
             run.user,
-            msgspec.json.encode(run).decode(),
+            wire.encode(run).decode(),
         )
 
     def get(self, name: str) -> Run | None:
         """The run of exactly that name."""
         row = self.database.row("SELECT data FROM runs WHERE name = ?", name)
-        return msgspec.json.decode(row["data"], type=Run) if row else None
+        return wire.decode(row["data"].encode(), Run) if row else None
 
     def matching(self, prefix: str) -> list[str]:
         """The names that begin with `prefix`; only the very name where one is it."""
@@ -49,7 +48,7 @@ class Runs:
             user,
             limit,
         )
-        return [msgspec.json.decode(row["data"], type=Run) for row in rows]
+        return [wire.decode(row["data"].encode(), Run) for row in rows]
 
     def require(self, name: str) -> Run:
         """The run of exactly that name, or NotFoundError."""

@@ -18,6 +18,7 @@ main() {
 		if [ -e /.dstack/started ]; then exit 0; else exit 125; fi
 	fi
 	dstack_shell=$(command -v bash || command -v sh || echo /bin/sh)
+	own_repositories
 
 	# The script's output goes to the log through cat. Descriptor 3 leads to `conclude`, and only that cat and the
 	# subshells here hold it: at its end, the log is complete.
@@ -39,6 +40,17 @@ main() {
 		'' | *[!0-9]*) exit "$dstack_code" ;;
 	esac
 	exit "$dstack_recorded"
+}
+
+# git refuses a working tree of another user, and one before 2.38 does so whatever its environment says of
+# safe.directory. It looks at the folders alone, and when the job ends all goes back to the user of the machine.
+own_repositories() {
+	if [ "$(id -u 2> /dev/null)" != 0 ] || ! command -v chown > /dev/null 2>&1; then return; fi
+	chown 0:0 /workflow /workflow/.git 2> /dev/null
+	if ! [ -e /.dstack/nested ]; then return; fi
+	while IFS= read -r dstack_path; do
+		chown -h 0:0 "/workflow/$dstack_path" "/workflow/$dstack_path/.git" 2> /dev/null
+	done < /.dstack/nested
 }
 
 # What a shell has to say about a command that was killed is no part of the log: only the script's stderr is.

@@ -162,6 +162,7 @@ main() {
 		if [ -e /.dstack/started ]; then exit 0; else exit 125; fi
 	fi
 	dstack_shell=$(command -v bash || command -v sh || echo /bin/sh)
+	own_repositories
 
 	# The script'\''s output goes to the log through cat. Descriptor 3 leads to `conclude`, and only that cat and the
 	# subshells here hold it: at its end, the log is complete.
@@ -183,6 +184,17 @@ main() {
 		'\'''\'' | *[!0-9]*) exit "$dstack_code" ;;
 	esac
 	exit "$dstack_recorded"
+}
+
+# git refuses a working tree of another user, and one before 2.38 does so whatever its environment says of
+# safe.directory. It looks at the folders alone, and when the job ends all goes back to the user of the machine.
+own_repositories() {
+	if [ "$(id -u 2> /dev/null)" != 0 ] || ! command -v chown > /dev/null 2>&1; then return; fi
+	chown 0:0 /workflow /workflow/.git 2> /dev/null
+	if ! [ -e /.dstack/nested ]; then return; fi
+	while IFS= read -r dstack_path; do
+		chown -h 0:0 "/workflow/$dstack_path" "/workflow/$dstack_path/.git" 2> /dev/null
+	done < /.dstack/nested
 }
 
 # What a shell has to say about a command that was killed is no part of the log: only the script'\''s stderr is.
@@ -307,6 +319,7 @@ raw='* -text -filter -ident -eol !working-tree-encoding'
 mirror="$base/mirrors/"'r'.git
 tree='7777777777777777777777777777777777777777777777777777777777777777'
 commit='8888888888888888888888888888888888888888888888888888888888888888'
+objects="${commit:+$commit }$tree"\ '9999999999999999999999999999999999999999999999999999999999999999'
 format="[extensions]
 	objectformat = "'sha256'"
 [core]
@@ -317,41 +330,114 @@ git() {
 }
 put() { printf '%s' "$2" > "$1.new" && mv -f "$1.new" "$1"; }
 whole() {
-	git rev-list --objects --no-walk --quiet ${commit:+"$commit"} "$tree"
+	# shellcheck disable=SC2086 # the ids are words
+	git rev-list --objects --no-walk --quiet $objects
 }
 readable() {
-	git rev-list --objects --no-walk ${commit:+"$commit"} "$tree" | git pack-objects --stdout -q --window=0 > /dev/null
+	# shellcheck disable=SC2086
+	git rev-list --objects --no-walk $objects | git pack-objects --stdout -q --window=0 > /dev/null
 }
-	[ -s "$mirror/refs/dstack/trees/$tree" ] || exit 3
-	[ -z "$commit" ] || [ -s "$mirror/refs/dstack/commits/$commit" ] || exit 3
-	[ ! -e "$mirror/damaged" ] || exit 3
-	git_dir="$job/git"
-	rm -rf "$job/workflow" "$git_dir" &&
-		mkdir -p "$job/workflow" "$git_dir/objects/info" "$git_dir/objects/pack" "$git_dir/refs/heads" "$git_dir/info" &&
-		put "$git_dir/config" "$format	filemode = true
-	bare = false
-" &&
-		put "$git_dir/info/attributes" "$raw
-" &&
-		put "$git_dir/HEAD" 'ref: refs/heads/''feature/it'\''s''
-' || exit 1
+index='9999999999999999999999999999999999999999999999999999999999999999'
+has() { GIT_DIR=$mirror git cat-file -e "$index:$part/$1" 2> /dev/null; }
+give() { GIT_DIR=$mirror git cat-file blob "$index:$part/$1"; }
 
-	# Nothing is written there: the objects are the mirror's.
-	export GIT_DIR="$git_dir" GIT_WORK_TREE="$job/workflow" GIT_OBJECT_DIRECTORY="$mirror/objects"
-	if ! git read-tree --reset -u "$tree" || ! git read-tree ${commit:+--reset} "${commit:---empty}"; then
+# For GIT_DIR and GIT_WORK_TREE, whose index is the commit's.
+furnish() {
+	part=$1
+	if has changes; then give changes | git update-index -z --index-info || return; fi
+	if has intended; then
+		rm -rf "$job/aside" && mkdir "$job/aside" &&
+			GIT_INDEX_FILE=$job/aside.index GIT_WORK_TREE=$job/aside git read-tree --reset -u "$index:$part/intended" &&
+			(cd "$job/aside" && GIT_WORK_TREE=$job/aside git add --no-all -N -f .) &&
+			rm -rf "$job/aside" "$job/aside.index" || return
+	fi
+	if has assumed; then give assumed | git update-index -z --assume-unchanged --stdin || return; fi
+	if has skipped; then give skipped | git update-index -z --skip-worktree --stdin || return; fi
+	rm -f "$GIT_DIR/info/attributes"
+	if has git; then
+		GIT_INDEX_FILE=$job/aside.index GIT_WORK_TREE=$GIT_DIR git read-tree --reset -u "$index:$part/git" &&
+			rm "$job/aside.index" || return
+	fi
+	# From here on git heeds them: it is not asked any more.
+	if has config; then give config >> "$GIT_DIR/config" || return; fi
+}
+
+within() {
+	part=$1
+	path=$(give path && echo x) && path=${path%x}
+	case /$path/ in
+		*/../* | */./* | *//*) return 1 ;;
+	esac
+	GIT_WORK_TREE=$job/workflow/$path
+	GIT_DIR=$GIT_WORK_TREE/.git
+	if ! [ -d "$GIT_WORK_TREE" ]; then mkdir -p "$GIT_WORK_TREE" || return; fi
+	small_git || return
+	if has commit; then
+		commit=$(give commit | GIT_OBJECT_DIRECTORY=$GIT_DIR/objects git hash-object -t commit -w --stdin) || return
+		put "$GIT_DIR/shallow" "$commit
+" || return
+	else
+		commit=
+	fi
+	if has branch; then
+		branch=$(give branch) &&
+			put "$GIT_DIR/HEAD" "ref: refs/heads/$branch
+" && { [ -z "$commit" ] || put "$GIT_DIR/packed-refs" "$commit refs/heads/$branch
+"; } || return
+	elif [ -n "$commit" ]; then
+		put "$GIT_DIR/HEAD" "$commit
+" || return
+	fi
+	git read-tree --reset "$index:$part-head" && furnish "$part" && lend && printf '%s\n' "$path" >> "$io/nested"
+}
+
+	# GIT_DIR, without objects and with a HEAD that is to be replaced.
+	small_git() {
+		mkdir -p "$GIT_DIR/objects/info" "$GIT_DIR/objects/pack" "$GIT_DIR/refs/heads" "$GIT_DIR/info" &&
+			put "$GIT_DIR/config" "$format	filemode = true
+	bare = false
+	abbrev = 7
+" &&
+			put "$GIT_DIR/info/attributes" "$raw
+" &&
+			put "$GIT_DIR/HEAD" 'ref: refs/heads/main
+'
+	}
+	# In the container, the objects are those of the mirror.
+	lend() {
+		put "$GIT_DIR/objects/info/alternates" '/.dstack/objects
+'
+	}
+	refuse() {
+		export GIT_DIR="$mirror"
 		if whole && readable; then exit 1; fi
 		: > "$mirror/damaged"
 		exit 3
-	fi
-	rm -f "$git_dir/info/attributes" "$git_dir/packed-refs" &&
-		put "$git_dir/objects/info/alternates" '/.dstack/objects
-' &&
-		put "$git_dir/shallow" "$commit
+	}
+	known="$mirror/refs/dstack"
+	[ -s "$known/trees/$tree" ] || exit 3
+	[ -s "$known/commits/$commit" ] || exit 3
+	[ -s "$known/trees/"'9999999999999999999999999999999999999999999999999999999999999999' ] || exit 3
+	[ ! -e "$mirror/damaged" ] || exit 3
+	rm -rf "$job/workflow" "$job/git" "$io/nested" && mkdir -p "$job/workflow" || exit 1
+	export GIT_DIR="$job/git" GIT_WORK_TREE="$job/workflow" GIT_OBJECT_DIRECTORY="$mirror/objects"
+	small_git || exit 1
+	put "$GIT_DIR/HEAD" 'ref: refs/heads/''feature/it'\''s''
+' || exit 1
+	{ git read-tree --reset -u "$tree" && git read-tree ${commit:+--reset} "${commit:---empty}"; } || refuse
+	furnish root || refuse
+	rm -f "$GIT_DIR/packed-refs" && lend &&
+		put "$GIT_DIR/shallow" "$commit
 " &&
-		put "$git_dir/packed-refs" "$commit refs/heads/"'feature/it'\''s''
+		put "$GIT_DIR/packed-refs" "$commit refs/heads/"'feature/it'\''s''
 ' &&
-		mv "$git_dir" "$job/workflow/.git" &&
-		put "$job/tree" "$tree
+		mv "$GIT_DIR" "$job/workflow/.git" || exit 1
+	number=0
+	while GIT_DIR=$mirror git cat-file -e "$index:$number" 2> /dev/null; do
+		(within "$number") || refuse
+		number=$((number + 1))
+	done
+	put "$job/tree" "$tree
 "
 )
 
@@ -388,7 +474,7 @@ fi
 case $base in
 	*[,\"]*) echo "the path $base holds a comma or a quote, which Docker's mounts can't: choose another --root" >&2 && exit 2 ;;
 esac
-mkdir -p "$job"
+mkdir -p "$io"
 exec 9> "$job/lock"
 if ! flock -w 60 9; then
 	echo "another launch of this job has been under way on the host for a minute" >&2

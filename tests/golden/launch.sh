@@ -130,6 +130,7 @@ main() {
 		if [ -e /.dstack/started ]; then exit 0; else exit 125; fi
 	fi
 	dstack_shell=$(command -v bash || command -v sh || echo /bin/sh)
+	own_repositories
 
 	# The script'\''s output goes to the log through cat. Descriptor 3 leads to `conclude`, and only that cat and the
 	# subshells here hold it: at its end, the log is complete.
@@ -151,6 +152,17 @@ main() {
 		'\'''\'' | *[!0-9]*) exit "$dstack_code" ;;
 	esac
 	exit "$dstack_recorded"
+}
+
+# git refuses a working tree of another user, and one before 2.38 does so whatever its environment says of
+# safe.directory. It looks at the folders alone, and when the job ends all goes back to the user of the machine.
+own_repositories() {
+	if [ "$(id -u 2> /dev/null)" != 0 ] || ! command -v chown > /dev/null 2>&1; then return; fi
+	chown 0:0 /workflow /workflow/.git 2> /dev/null
+	if ! [ -e /.dstack/nested ]; then return; fi
+	while IFS= read -r dstack_path; do
+		chown -h 0:0 "/workflow/$dstack_path" "/workflow/$dstack_path/.git" 2> /dev/null
+	done < /.dstack/nested
 }
 
 # What a shell has to say about a command that was killed is no part of the log: only the script'\''s stderr is.
@@ -275,6 +287,7 @@ raw='* -text -filter -ident -eol !working-tree-encoding'
 mirror="$base/mirrors/"'r'.git
 tree='7777777777777777777777777777777777777777'
 commit=''
+objects="${commit:+$commit }$tree"
 format='[core]
 	repositoryformatversion = 0
 '
@@ -283,35 +296,45 @@ git() {
 }
 put() { printf '%s' "$2" > "$1.new" && mv -f "$1.new" "$1"; }
 whole() {
-	git rev-list --objects --no-walk --quiet ${commit:+"$commit"} "$tree"
+	# shellcheck disable=SC2086 # the ids are words
+	git rev-list --objects --no-walk --quiet $objects
 }
 readable() {
-	git rev-list --objects --no-walk ${commit:+"$commit"} "$tree" | git pack-objects --stdout -q --window=0 > /dev/null
+	# shellcheck disable=SC2086
+	git rev-list --objects --no-walk $objects | git pack-objects --stdout -q --window=0 > /dev/null
 }
-	[ -s "$mirror/refs/dstack/trees/$tree" ] || exit 3
-	[ -z "$commit" ] || [ -s "$mirror/refs/dstack/commits/$commit" ] || exit 3
-	[ ! -e "$mirror/damaged" ] || exit 3
-	git_dir="$job/git"
-	rm -rf "$job/workflow" "$git_dir" &&
-		mkdir -p "$job/workflow" "$git_dir/objects/info" "$git_dir/objects/pack" "$git_dir/refs/heads" "$git_dir/info" &&
-		put "$git_dir/config" "$format	filemode = true
+	# GIT_DIR, without objects and with a HEAD that is to be replaced.
+	small_git() {
+		mkdir -p "$GIT_DIR/objects/info" "$GIT_DIR/objects/pack" "$GIT_DIR/refs/heads" "$GIT_DIR/info" &&
+			put "$GIT_DIR/config" "$format	filemode = true
 	bare = false
+	abbrev = 7
 " &&
-		put "$git_dir/info/attributes" "$raw
+			put "$GIT_DIR/info/attributes" "$raw
 " &&
-		put "$git_dir/HEAD" "${commit:-ref: refs/heads/main}
-" || exit 1
-
-	# Nothing is written there: the objects are the mirror's.
-	export GIT_DIR="$git_dir" GIT_WORK_TREE="$job/workflow" GIT_OBJECT_DIRECTORY="$mirror/objects"
-	if ! git read-tree --reset -u "$tree" || ! git read-tree ${commit:+--reset} "${commit:---empty}"; then
+			put "$GIT_DIR/HEAD" 'ref: refs/heads/main
+'
+	}
+	# In the container, the objects are those of the mirror.
+	lend() {
+		put "$GIT_DIR/objects/info/alternates" '/.dstack/objects
+'
+	}
+	refuse() {
+		export GIT_DIR="$mirror"
 		if whole && readable; then exit 1; fi
 		: > "$mirror/damaged"
 		exit 3
-	fi
-	rm -f "$git_dir/info/attributes" "$git_dir/packed-refs" &&
-		rm -rf "$git_dir" &&
-		put "$job/tree" "$tree
+	}
+	known="$mirror/refs/dstack"
+	[ -s "$known/trees/$tree" ] || exit 3
+	[ ! -e "$mirror/damaged" ] || exit 3
+	rm -rf "$job/workflow" "$job/git" "$io/nested" && mkdir -p "$job/workflow" || exit 1
+	export GIT_DIR="$job/git" GIT_WORK_TREE="$job/workflow" GIT_OBJECT_DIRECTORY="$mirror/objects"
+	small_git || exit 1
+	{ git read-tree --reset -u "$tree" && git read-tree ${commit:+--reset} "${commit:---empty}"; } || refuse
+	rm -rf "$GIT_DIR" &&
+	put "$job/tree" "$tree
 "
 )
 
@@ -346,7 +369,7 @@ fi
 case $base in
 	*[,\"]*) echo "the path $base holds a comma or a quote, which Docker's mounts can't: choose another --root" >&2 && exit 2 ;;
 esac
-mkdir -p "$job"
+mkdir -p "$io"
 exec 9> "$job/lock"
 if ! flock -w 60 9; then
 	echo "another launch of this job has been under way on the host for a minute" >&2

@@ -151,7 +151,7 @@ def test_dry_run_submits_nothing(cli: Cli, state: State) -> None:
 
     assert state.submissions[0][0].dry_run
     assert b"it is the one you named" in shown.stdout
-    assert b"modified  train.py  1.2 kB" in shown.stdout
+    assert b"1.2 kB  modified  train.py" in shown.stdout
     assert parsed["jobs"][0]["runner"] == "lab1"
 
 
@@ -180,7 +180,8 @@ def test_the_servers_refusal_is_shown(cli: Cli, state: State) -> None:
         ("run --gpus -1 train", "-1 is not in the range"),
         ("run -e A-B=1 train", "'A-B' is no name of a variable"),
         ("run -e NOPE train", "it is not set here"),
-        ("runs --diff", "no such option"),
+        ("runs --diff", "--diff prints one run's patch"),
+        ("run --max-snapshot much train", "'much' is no size"),
         ("jobs x y", "unexpected extra argument"),
         ("runners drain x", "unknown command 'drain'"),
     ],

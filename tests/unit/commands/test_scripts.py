@@ -43,6 +43,7 @@ FULL = Order(
     image="registry:5000/a/b@sha256:" + "c" * 64,
     repo="r",
     tree="7" * 64,
+    index="9" * 64,
     commit="8" * 64,
     branch="feature/it's",
     object_format="sha256",

@@ -123,7 +123,7 @@ class Road:
     def script(self, template: str, snapshot: Snapshot, attempt: str) -> str:
         job = self.job(attempt)
         head = f"set -eu\numask 077\nLC_ALL=C\nexport LC_ALL\nbase={shlex.quote(str(self.base))}\n"
-        head += f'job={shlex.quote(str(job))}\nmkdir -p "$base/jobs/{attempt}"\n'
+        head += f'job={shlex.quote(str(job))}\nio=$job/io\nmkdir -p "$base/jobs/{attempt}/io"\n'
         body = render.text(template, **checkout_values(snapshot))
         end = "echo reached=end\n" if template == "_checkout" else ""
         return f"main() {{\n{head}{body}\n{end}}}\nmain\n"
@@ -136,6 +136,15 @@ class Road:
         pairs = (line.partition("=") for line in done.stdout.decode().splitlines())
         return Answer(done.returncode, {key: value for key, _, value in pairs}, done.stderr.decode())
 
-    def in_job(self, tree: Path, *arguments: str) -> bytes:
+    def in_job(self, tree: Path, *arguments: str, ok: bool = True) -> bytes:
         """git in the job's tree, which finds the mirror's objects where a container has them mounted."""
-        return git(tree, *arguments, GIT_ALTERNATE_OBJECT_DIRECTORIES=f'"{self.host_mirror}/objects"')
+        pointers = list(tree.rglob(".git/objects/info/alternates"))
+        said = {pointer: pointer.read_text() for pointer in pointers}
+        assert set(said.values()) <= {"/.dstack/objects\n"}
+        for pointer in pointers:
+            pointer.write_text(f"{self.host_mirror}/objects\n")
+        try:
+            return git(tree, *arguments, ok=ok)
+        finally:
+            for pointer in pointers:
+                pointer.write_text(said[pointer])

@@ -1,0 +1,71 @@
+"""Keeps a folder that someone forgot from being shipped."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+from dstack.errors import UsageError
+from dstack.repo.listing import Listing
+
+LIMIT = 256 * 10**6
+"""Bytes of changed and untracked content that a snapshot may have, unless the user says otherwise."""
+SHOWN = 10
+
+
+class Guard:
+    """Counts what differs from the commit. `limit` in bytes; 0 for none."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.sizes: dict[bytes, int] = {}
+        self.total = 0
+
+    def expect(self, listing: Listing, staged: set[bytes]) -> None:
+        """Count what is known to differ before anything is read. Raises UsageError above the limit."""
+        self.sizes = {
+            path: found.stat.st_size
+            for path, found in listing.files.items()
+            if path in staged or (found.id is None and found.indexed is None)
+        }
+        self.total = sum(self.sizes.values())
+        self._check()
+
+    def add(self, path: bytes, size: int) -> None:
+        """Count a tracked file that turned out to differ, before its content is kept."""
+        self.sizes[path] = size
+        self.total += size
+        self._check()
+
+    def _check(self) -> None:
+        if self.limit and self.total > self.limit:
+            raise UsageError(
+                f"the snapshot would have {megabytes(self.total)} of changed and untracked files, and the limit is "
+                f"{megabytes(self.limit)}; nothing was sent\n{largest(self.sizes)}",
+                hint="add to .gitignore or .dstackignore what the job does not need, or raise the limit: "
+                f"--max-snapshot {-(-self.total // 10**6)}MB",
+            )
+
+
+def largest(sizes: dict[bytes, int]) -> str:
+    """The largest files and folders, a line each."""
+    folders: Counter[bytes] = Counter()
+    for path, size in sizes.items():
+        while path := os.path.dirname(path):
+            folders[path] += size
+    parents = {os.path.dirname(path) for path in folders if folders[path] == folders.get(os.path.dirname(path))}
+    lines = _lines("largest files", sizes, b"")
+    tightest = {path: size for path, size in folders.items() if path not in parents}
+    return "\n".join([*lines, *_lines("largest folders", tightest, b"/")])
+
+
+def _lines(title: str, sizes: dict[bytes, int], end: bytes) -> list[str]:
+    if not sizes:
+        return []
+    ordered = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:SHOWN]
+    return [f"{title}:", *(f"  {megabytes(size):>10}  {os.fsdecode(path + end)}" for path, size in ordered)]
+
+
+def megabytes(count: int) -> str:
+    """Bytes as a person reads them here."""
+    return f"{count / 10**9:.1f} GB" if count >= 10**9 else f"{count / 10**6:.1f} MB"

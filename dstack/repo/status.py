@@ -1,0 +1,248 @@
+"""What git knows of a working tree beyond its commit and its files: the index, settings, what is under way.
+
+It becomes a git tree of its own, from which `templates/_furnish.sh.j2` makes the job's `.git`. The repository itself is
+`root` in it, the repositories within are `0`, `1` and so on. Each holds, where there is something to say:
+
+    changes    how the index differs from the commit, as `git update-index --index-info` takes it
+    files/     the contents that the index names and the commit may lack
+    assumed, skipped    paths with these flags; filtered files that git finds unchanged are assumed to be
+    intended/  files that were added with -N
+    config     settings that change what git says
+    git/       small files of `.git`: what is under way, sparse patterns, excludes, attributes
+    path, commit, branch, head/    for a repository within: where, the commit as bytes, and the commit's tree
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dstack.repo.blobs import Blobs
+from dstack.repo.git import Git
+from dstack.repo.listing import GITLINK, Indexed, Inside, Listing
+from dstack.repo.trees import make_tree
+from dstack.repo.worktree import Worktree
+
+Entry = tuple[str, str, bytes]
+FILE = "100644"
+
+UNDER_WAY = (
+    *("MERGE_HEAD", "MERGE_MODE", "MERGE_MSG", "SQUASH_MSG", "CHERRY_PICK_HEAD", "REVERT_HEAD"),
+    *("BISECT_LOG", "BISECT_START", "BISECT_TERMS", "sequencer/todo", "sequencer/head"),
+    *(f"rebase-merge/{name}" for name in ("head-name", "onto", "orig-head", "interactive", "done", "git-rebase-todo")),
+    *(f"rebase-merge/{name}" for name in ("msgnum", "end", "amend", "stopped-sha")),
+    *(f"rebase-apply/{name}" for name in ("head-name", "onto", "orig-head", "applying", "rebasing", "next", "last")),
+)
+"""What `git status` reads (git's wt-status.c)."""
+LONG_IDS = re.compile(rb"(?m)^([a-z]+ )([0-9a-f]{40,64})\b")
+USUAL_ABBREVIATION = 7
+
+
+@dataclass
+class Described:
+    """The index of one repository, sorted out."""
+
+    changes: list[bytes] = field(default_factory=list)
+    files: list[Entry] = field(default_factory=list)
+    assumed: list[bytes] = field(default_factory=list)
+    skipped: list[bytes] = field(default_factory=list)
+    intended: list[Entry] = field(default_factory=list)
+
+
+def staged(worktree: Worktree) -> set[bytes]:
+    """The paths that differ between commit and index; without a commit there is none to differ from."""
+    if worktree.commit is None:
+        return set()
+    options = ("--cached", "--raw", "-z", "--no-renames", "--ignore-submodules=none")
+    words = Git.at(worktree.root).run("diff-index", *options, worktree.commit).split(b"\0")
+    return set(words[1::2])
+
+
+class Status:
+    """Makes the tree. `blobs` writes into the bare repository `scratch`; `known` maps each file of the snapshot to its
+    blob, `left_out` are tracked files that the snapshot leaves out."""
+
+    def __init__(self, scratch: Path, blobs: Blobs, listing: Listing, known: dict[bytes, str], left_out: set[bytes]):
+        self.git = Git.within(scratch, GIT_INDEX_FILE=str(scratch / "status-index"))
+        self.blobs = blobs
+        self.listing = listing
+        self.known = known
+        self.left_out = left_out
+
+    def tree(self) -> str | None:
+        """Its id, or None if commit and files say it all."""
+        parts: list[tuple[str, str]] = []
+        number = 0
+        for repository in self.listing.repositories:
+            entries = list(self._entries(repository))
+            if not repository.path:
+                if entries:
+                    parts.append(("root", make_tree(self.git, entries)))
+                continue
+            head = self._head(repository.worktree)
+            if head is None or b"\n" in repository.path:
+                continue
+            identity = (self._blob(b"path", repository.path), *self._commit(repository.worktree))
+            parts.append((str(number), make_tree(self.git, [*entries, *identity])))
+            parts.append((f"{number}-head", head))
+            number += 1
+        if not parts:
+            return None
+        lines = "".join(f"040000 tree {oid}\t{name}\0" for name, oid in parts)
+        return self.git.run("mktree", "-z", stdin=lines.encode()).decode().strip()
+
+    def _head(self, worktree: Worktree) -> str | None:
+        """The tree of a repository within, if all of it is here."""
+        if worktree.object_format != self.blobs.object_format:
+            return None
+        if worktree.commit is None:
+            return self.git.run("mktree", "-z").decode().strip()
+        tree = f"{worktree.commit}^{{tree}}"
+        if not self.git.succeeds("rev-list", "--objects", "--quiet", "--no-walk", tree):
+            return None
+        return self.git.run("rev-parse", tree).decode().strip()
+
+    def _commit(self, worktree: Worktree) -> Iterator[Entry]:
+        if worktree.commit:
+            yield self._blob(b"commit", self.git.run("cat-file", "commit", worktree.commit))
+        if worktree.branch:
+            yield self._blob(b"branch", os.fsencode(worktree.branch))
+
+    def _entries(self, repository: Inside) -> Iterator[Entry]:
+        found = self._describe(repository)
+        for name, lines in ((b"changes", found.changes), (b"assumed", found.assumed), (b"skipped", found.skipped)):
+            if lines:
+                yield self._blob(name, b"".join(line + b"\0" for line in lines))
+        yield from found.files
+        yield from found.intended
+        settings = dict(repository.worktree.settings)
+        for file, content in self._small_files(repository, settings):
+            yield self._blob(b"git/" + file.encode(), content)
+        if settings:
+            yield self._blob(b"config", config(settings))
+
+    def _blob(self, path: bytes, content: bytes) -> Entry:
+        return FILE, self.blobs.add(content), path
+
+    def _describe(self, repository: Inside) -> Described:
+        worktree, found = repository.worktree, Described()
+        differing = staged(worktree)
+        everything = worktree.commit is None
+        indexed = {entry.path for entry in repository.index if not entry.intended}
+        zero = "0" * (64 if worktree.object_format == "sha256" else 40)
+        unmerged = {entry.path for entry in repository.index if entry.stage}
+        for path in sorted((differing - indexed) | unmerged):
+            found.changes.append(b"0 %s\t%s" % (zero.encode(), path))
+        wanted: list[Indexed] = []
+        for entry in repository.index:
+            if entry.intended:
+                found.intended.append((entry.mode, self.blobs.add(b""), b"intended/" + entry.path))
+                continue
+            if everything or entry.stage or entry.path in differing:
+                stage = f" {entry.stage}" if entry.stage else ""
+                found.changes.append(f"{entry.mode} {entry.id}{stage}\t".encode() + entry.path)
+                wanted.append(entry)
+            if entry.skipped or self._full(repository, entry.path) in self.left_out:
+                found.skipped.append(entry.path)
+            elif entry.assumed:
+                found.assumed.append(entry.path)
+        found.assumed += self._unchanged(repository, {*found.assumed, *found.skipped})
+        found.files += self._contents(wanted)
+        return found
+
+    def _contents(self, entries: list[Indexed]) -> Iterator[Entry]:
+        """The files that the index names, where they are here: a partial clone may lack some."""
+        blobs = [entry for entry in entries if entry.mode != GITLINK]
+        asked = "".join(f"{entry.id}\n" for entry in blobs).encode()
+        answers = self.git.run("cat-file", "--batch-check=%(objecttype)", stdin=asked).splitlines() if blobs else []
+        for entry, answer in zip(blobs, answers, strict=True):
+            if answer == b"blob":
+                yield entry.mode, entry.id, b"files/%d/%s" % (entry.stage, entry.path)
+
+    def _unchanged(self, repository: Inside, flagged: set[bytes]) -> Iterator[bytes]:
+        """Filtered files that git finds to be what the index says, though their bytes are others. The filter is not
+        there where the job runs."""
+        candidates: list[tuple[bytes, bool]] = []
+        for entry in repository.index:
+            if entry.path not in repository.filtered or entry.stage or entry.intended or entry.path in flagged:
+                continue
+            full = self._full(repository, entry.path)
+            file = self.listing.files.get(full)
+            if file is not None and self.known.get(full) != entry.id:
+                candidates.append((entry.path, file.clean))
+        changed: set[bytes] = set()
+        if not all(clean for _, clean in candidates):
+            options = ("--name-only", "-z", "--no-ext-diff", "--no-renames", "--ignore-submodules=all")
+            changed = set(Git.at(repository.worktree.root).run("diff", *options, "--no-relative").split(b"\0"))
+        return (path for path, clean in candidates if clean or path not in changed)
+
+    @staticmethod
+    def _full(repository: Inside, path: bytes) -> bytes:
+        return repository.path + b"/" + path if repository.path else path
+
+    def _small_files(self, repository: Inside, settings: dict[str, str]) -> Iterator[tuple[str, bytes]]:
+        worktree = repository.worktree
+        abbreviation = self._abbreviation(worktree)
+        if abbreviation != USUAL_ABBREVIATION:
+            settings.setdefault("core.abbrev", str(abbreviation))
+        for name in UNDER_WAY:
+            content = _content(worktree.git_dir / name)
+            if content is not None:
+                yield name, LONG_IDS.sub(lambda found: found[1] + found[2][:abbreviation], content)
+        if worktree.commit and worktree.branch is None and (line := _last_checkout(worktree)):
+            yield "logs/HEAD", line
+        if (content := _content(worktree.git_dir / "info/sparse-checkout")) is not None:
+            yield "info/sparse-checkout", content
+        excludes = _rules(worktree.excludes_file) + _rules(worktree.common / "info/exclude")
+        if excludes:
+            yield "info/exclude", excludes
+        if rules := _rules(worktree.common / "info/attributes"):
+            yield "info/attributes", rules
+        if rules := _rules(worktree.attributes_file):
+            yield "info/attributes-of-user", rules
+            inside = os.fsdecode(repository.path) + "/" if repository.path else ""
+            settings["core.attributesfile"] = f"/workflow/{inside}.git/info/attributes-of-user"
+
+    def _abbreviation(self, worktree: Worktree) -> int:
+        if worktree.commit is None or "core.abbrev" in worktree.settings:
+            return USUAL_ABBREVIATION
+        return len(Git.at(worktree.root).run("rev-parse", "--short", worktree.commit).strip())
+
+
+def config(settings: dict[str, str]) -> bytes:
+    """Settings as a configuration file has them (git-config, "Syntax")."""
+    lines: list[str] = []
+    for key, value in settings.items():
+        section, _, rest = key.partition(".")
+        subsection, _, name = rest.rpartition(".")
+        head = f'[{section} "{_escaped(subsection)}"]' if subsection else f"[{section}]"
+        text = _escaped(value).replace("\n", "\\n").replace("\t", "\\t")
+        lines.append(f'{head}\n\t{name} = "{text}"\n')
+    return os.fsencode("".join(lines))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+def _rules(path: Path) -> bytes:
+    """A file of rules, or nothing if it has only comments."""
+    try:
+        content = _content(path) or b""
+    except PermissionError:
+        return b""
+    lines: Iterable[bytes] = (line.strip() for line in content.splitlines())
+    return content.rstrip(b"\n") + b"\n" if any(line and not line.startswith(b"#") for line in lines) else b""
+
+
+def _last_checkout(worktree: Worktree) -> bytes | None:
+    """What `git status` takes "HEAD detached at ..." from."""
+    lines = (_content(worktree.git_dir / "logs/HEAD") or b"").splitlines(keepends=True)
+    return next((line for line in reversed(lines) if b"\tcheckout: moving from " in line), None)

@@ -1,0 +1,67 @@
+"""A run is recorded whole: its patch can be printed, and it can be run again from anywhere."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from .project import git, project
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def lines_of_job(log: str) -> list[str]:
+    return [line.partition("| ")[2] for line in log.splitlines() if line.startswith("job")]
+
+
+def test_the_patch_and_the_same_again(cli: Cli, runner: str, tmp_path: Path, python_image: str) -> None:
+    workflows = f"""
+    workflows:
+      - name: before
+        image: {python_image}
+        commands: ["echo $word > made"]
+        artifacts: [made]
+        depends-on: {{repo: {{include: [kept.py]}}}}
+      - name: job
+        image: {python_image}
+        commands: ["cat kept.py new made", "echo $own", "git status --porcelain"]
+        depends-on: {{workflows: [before]}}
+    """
+    root = project(tmp_path / "project", workflows, "configs:\n  global: {word: one}\n  job: {own: mine}\n")
+    (root / "kept.py").write_text("at the commit\n")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "kept")
+    (root / "kept.py").write_text("changed\n")
+    (root / "new").write_bytes(b"\0new\n")
+    first = cli("run", "job", "--name", "first", "-e", "E=1", cwd=root)
+    assert first.returncode == 0, first.stderr
+
+    patch = cli("runs", "first", "--diff", cwd=tmp_path)
+    assert patch.returncode == 0, patch.stderr
+    git(tmp_path, "clone", "-q", str(root), "clone")
+    (tmp_path / "patch").write_text(patch.stdout)
+    git(tmp_path / "clone", "apply", str(tmp_path / "patch"))
+    assert (tmp_path / "clone/kept.py").read_text() == "changed\n"
+    assert (tmp_path / "clone/new").read_bytes() == b"\0new\n"
+
+    subprocess.run(["rm", "-rf", root], check=True)
+    again = cli("run", "--from", "first", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert lines_of_job(again.stdout) == lines_of_job(first.stdout) != []
+    other = cli("run", "--from", "first", "--own", "yours", "--word", "two", cwd=tmp_path)
+    assert other.returncode == 0, other.stderr
+    assert "two" in other.stdout
+    assert "yours" in other.stdout
+    assert "before: cached" in again.stderr
+    assert "before: cached" not in other.stderr
+    planned = cli("run", "--from", "first", "--dry-run", cwd=tmp_path)
+    assert "kept.py" in planned.stdout
+    for words, said in (
+        (("--from", "first", "--nope", "1"), "no variable 'nope'"),
+        (("--from", "nothing"), "nothing"),
+        (("--from", "first", "job"), "unexpected word 'job'"),
+    ):
+        refused = cli("run", *words, cwd=tmp_path)
+        assert refused.returncode == 2, refused.stderr
+        assert said in refused.stderr
