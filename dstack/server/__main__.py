@@ -84,7 +84,7 @@ async def run(layout: ServerLayout, store: Store, sockets: list[socket.socket], 
     api = Api(
         context=context,
         engine=engine,
-        inventory=Inventory(store, machines, engine),
+        inventory=Inventory(store, machines, engine, layout.identity),
         intake=Intake(context, engine),
         url=url,
         started=time.time(),

@@ -20,7 +20,18 @@ from dstack.engine.context import Context
 from dstack.engine.engine import Engine
 from dstack.errors import ConflictError, DstackError, NotFoundError, UnauthorizedError, UsageError
 from dstack.model import wire
-from dstack.model.api import API, AddRunner, ArtifactView, Problem, ServerConfig, ServerStatus, StopRequest
+from dstack.hosts.own import own_key
+from dstack.model.api import (
+    API,
+    AddRunner,
+    ArtifactView,
+    Drain,
+    Problem,
+    ServerConfig,
+    ServerKey,
+    ServerStatus,
+    StopRequest,
+)
 from dstack.model.status import Status
 from dstack.model.times import rfc3339
 from dstack.repo.mirror import MissingBaseError
@@ -153,6 +164,17 @@ class Api:
     async def check_runner(self, request: Request) -> Any:
         return await self.inventory.check(request.path_params["name"])
 
+    async def key(self, request: Request) -> Any:
+        layout, settings = self.context.layout, self.context.store.settings
+        return ServerKey(key=await asyncio.to_thread(own_key, layout.identity), server=settings.server_id)
+
+    async def drain_runner(self, request: Request) -> Any:
+        wish = msgspec.json.decode(await request.body(), type=Drain)
+        return self.inventory.drain(request.path_params["name"], wish.reason)
+
+    async def resume_runner(self, request: Request) -> Any:
+        return self.inventory.resume(request.path_params["name"])
+
     async def config(self, request: Request) -> Any:
         if request.method == "POST":
             self.context.use_storage(msgspec.json.decode(await request.body(), type=ServerConfig).storage)
@@ -179,6 +201,9 @@ class Api:
             ("POST", "/runners", self.add_runner),
             ("DELETE", "/runners/{name}", self.remove_runner),
             ("POST", "/runners/{name}/check", self.check_runner),
+            ("POST", "/runners/{name}/drain", self.drain_runner),
+            ("POST", "/runners/{name}/resume", self.resume_runner),
+            ("GET", "/key", self.key),
             ("GET", "/config", self.config),
             ("POST", "/config", self.config),
             ("POST", "/shutdown", self.shutdown),

@@ -20,11 +20,13 @@ from dstack.model.api import (
     API,
     AddRunner,
     ArtifactView,
+    Drain,
     JobView,
     Plan,
     RunnerView,
     RunView,
     ServerConfig,
+    ServerKey,
     ServerStatus,
     StopRequest,
     Submission,
@@ -124,6 +126,18 @@ class Client:
     def check_runner(self, name: str) -> RunnerView:
         """Look at a machine now."""
         return self._post(f"/runners/{_part(name)}/check", RunnerView)
+
+    def key(self) -> ServerKey:
+        """The server's own key, for machines to let in."""
+        return self._get("/key", ServerKey)
+
+    def drain_runner(self, name: str, reason: str) -> RunnerView:
+        """Give a machine no new jobs."""
+        return self._post(f"/runners/{_part(name)}/drain", RunnerView, Drain(reason=reason))
+
+    def resume_runner(self, name: str) -> RunnerView:
+        """Give it jobs again."""
+        return self._post(f"/runners/{_part(name)}/resume", RunnerView)
 
     def remove_runner(self, name: str, *, force: bool = False) -> None:
         """Take a machine out, and everything of ours off it; with `force` also one that can't be cleaned."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
+
+from msgspec.structs import replace
 
 from dstack.commands.leave import leave
 from dstack.commands.place import Place
-from dstack.commands.probe import probe
 from dstack.engine.engine import Engine
-from dstack.engine.machines import PROBE_TIMEOUT, Machines
+from dstack.engine.machines import Machines
 from dstack.errors import ConflictError, HostError, HostUnreachableError, UsageError
 from dstack.hosts.host import ask
 from dstack.hosts.trust import fingerprint, known_keys, offered_key
 from dstack.model.api import AddRunner, RunnerView
 from dstack.model.paths import HostLayout
-from dstack.model.runner import DEFAULT_ROOT, Address, Runner
+from dstack.model.runner import DEFAULT_ROOT, Address, Facts, Runner
 from dstack.store import Store
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -39,6 +41,7 @@ class Inventory:
     store: Store
     machines: Machines
     engine: Engine
+    identity: Path
 
     async def list(self) -> list[RunnerView]:
         """All runners but those that only `--local` made, freshly checked."""
@@ -52,17 +55,22 @@ class Inventory:
         self.check_name(name, request.address)
         runner = Runner(
             name=name,
-            address=request.address,
+            address=self.reached(request),
             labels=request.labels,
             gpus=request.gpus,
             root=request.root or DEFAULT_ROOT,
             docker=request.docker or "docker",
             host_key=None if request.address.local else await self.trusted(request),
+            authorized=request.authorized,
+            source=request.source,
         )
-        facts = await ask(self.machines.host(runner), probe(runner.root, runner.docker), timeout=PROBE_TIMEOUT)
-        if facts.problem:
+        try:
+            facts, _ = await self.machines.look(runner, thorough=True)
+            if facts.problem:
+                raise unfit(request.address, facts)
+        except HostError:
             await self.machines.pool.close(name)
-            raise HostError(f"{request.address} can't run jobs: {facts.problem}; it was not added", hint=facts.fix)
+            raise
         before = self.store.runners.get(name)
         if before and before.hidden:
             self.store.runners.change(name, hidden=False, labels=runner.labels, gpus=runner.gpus, facts=facts)
@@ -72,6 +80,12 @@ class Inventory:
         await self.machines.check(name)
         self.engine.poke()
         return self.machines.view(self.store.runners.require(name))
+
+    def reached(self, request: AddRunner) -> Address:
+        """The address with the key to log in with: the server's own where the machine lets that in."""
+        if not request.authorized:
+            return request.address
+        return replace(request.address, identity=str(self.identity))
 
     def check_name(self, name: str, address: Address) -> None:
         """Raise UsageError for a name that can't be, ConflictError for one that is taken."""
@@ -102,9 +116,23 @@ class Inventory:
     async def check(self, name: str) -> RunnerView:
         """Look at a machine now."""
         self.store.runners.require(name)
-        await self.machines.check(name)
+        await self.machines.check(name, thorough=True)
         self.engine.poke()
         return self.machines.view(self.store.runners.require(name))
+
+    def drain(self, name: str, reason: str) -> RunnerView:
+        """Give the machine no new jobs; those that it runs go on."""
+        return self.marked(name, reason)
+
+    def resume(self, name: str) -> RunnerView:
+        """Undo a drain."""
+        return self.marked(name, None)
+
+    def marked(self, name: str, drained: str | None) -> RunnerView:
+        self.store.runners.require(name)
+        runner = self.store.runners.change(name, drained=drained)
+        self.engine.poke()
+        return self.machines.view(runner)
 
     async def remove(self, name: str, *, force: bool = False) -> None:
         """Take everything of this server off the machine, then forget it. Raises ConflictError while jobs run there,
@@ -133,6 +161,12 @@ class Inventory:
         left = await ask(self.machines.host(runner), leave(place), timeout=300)
         if left.names:
             raise HostError(f"these could not be removed: {', '.join(left.names)}")
+
+
+def unfit(address: Address, facts: Facts) -> HostError:
+    """The error for a machine that can't run jobs, with everything that has to be mended first."""
+    listed = "".join(f"\n  {f.what}\n    why: {f.why}\n    fix: {f.fix}" for f in facts.findings)
+    return HostError(f"{address} can't run jobs: {facts.problem}; it was not added{listed}", hint=facts.fix)
 
 
 def default_name(address: Address) -> str:
