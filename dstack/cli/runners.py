@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from pathlib import Path
 
 import click
 
@@ -150,6 +151,31 @@ def check(name: str, as_json: bool) -> int:
     return _report(settings.connect().check_runner(name), as_json)
 
 
+@command.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Show the difference; change nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def import_(file: Path, dry_run: bool, as_json: bool) -> int:
+    """Make the machines those of an Ansible inventory.
+
+    FILE is YAML, INI, or a program that prints JSON; group_vars/ and host_vars/ beside it count. Machines are added,
+    changed, and drained and removed when they are no longer in it. Groups become labels; the variables dstack_labels,
+    dstack_gpus, dstack_root, dstack_docker, dstack_fingerprint and dstack_skip are for dstack. Machines that were added
+    by hand are let be.
+    """
+    from dstack.cli import importing
+
+    client = settings.connect()
+    todo = importing.steps(client, file)
+    if as_json:
+        show.document([{"name": step.name, "do": step.do, "differences": list(step.differences)} for step in todo])
+    if not dry_run:
+        return importing.apply(client, todo, quiet=as_json)
+    for step in todo if not as_json else ():
+        show.line(show.clean(f"{step.name}: {importing.words(step)}"))
+    return 0
+
+
 @command.command("drain")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.option("--reason", metavar="TEXT", default="by hand", show_default=True, help="Why; shown to everybody.")
@@ -201,7 +227,7 @@ def remove(names: tuple[str, ...], force: bool) -> None:
     client = settings.connect()
     for name in names:
         client.remove_runner(name, force=force)
-        show.say(f"{name}: removed")
+        show.say(f"{name}: removed" + ("" if force else "; nothing of it is left there"))
 
 
 def _report(runner: RunnerView, as_json: bool) -> int:

@@ -45,15 +45,14 @@ def discard(place: Place, attempt: str, image: str) -> Command[None]:
     return Command(DISCARDING, body, _done)
 
 
-def leave(place: Place) -> Command[Leftovers]:
+def leave(place: Place, *, keep_key: bool = False) -> Command[Leftovers]:
     """Remove this server's containers with their volumes, images, folder, and the key that lets it in. What other
     servers have there stays.
 
-    Docker must answer if it is installed. Repeatable.
+    `keep_key` lets the server in on. Docker must answer if it is installed. Repeatable.
     """
-    body = script(
-        "leave", place, server=place.layout.server, program=place.words[0], marker=marker(place.layout.server)
-    )
+    server, program = place.layout.server, place.words[0]
+    body = script("leave", place, server=server, program=program, marker=marker(server), keep_key=keep_key)
     return Command(LEAVING, body, _leftovers)
 
 

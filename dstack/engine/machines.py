@@ -17,7 +17,7 @@ from dstack.engine.schedule import Machine
 from dstack.errors import DstackError, HostUnreachableError
 from dstack.hosts.host import Host, ask
 from dstack.hosts.pool import Pool
-from dstack.model.api import RunnerView
+from dstack.model.api import AddRunner, RunnerView
 from dstack.model.paths import HostLayout
 from dstack.model.runner import Facts, Finding, Runner
 from dstack.store import Store
@@ -174,4 +174,20 @@ class Machines:
             host_key=runner.host_key,
             findings=list(condition.findings),
             drained=runner.drained,
+            definition=definition(runner),
         )
+
+
+def definition(runner: Runner) -> AddRunner:
+    """How the runner would be added again."""
+    address = replace(runner.address, identity=None) if runner.authorized else runner.address
+    return AddRunner(
+        address=address,
+        name=runner.name,
+        labels=runner.labels,
+        gpus=runner.gpus,
+        root=runner.root,
+        docker=runner.docker,
+        authorized=runner.authorized,
+        source=runner.source,
+    )

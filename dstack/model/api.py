@@ -141,7 +141,7 @@ class ArtifactView(Struct, kw_only=True, omit_defaults=True):
 
 class RunnerView(Struct, kw_only=True):
     """A machine as users see it. `state` is ready, unreachable, unusable or drained; `drained` is why it takes no new
-    jobs, also while it is in another state."""
+    jobs, also while it is in another state; `definition` is how it would be added again."""
 
     name: str
     address: str
@@ -158,6 +158,7 @@ class RunnerView(Struct, kw_only=True):
     host_key: str | None = None
     findings: list[Finding] = []
     drained: str | None = None
+    definition: AddRunner | None = None
 
 
 class AddRunner(Struct, kw_only=True):

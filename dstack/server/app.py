@@ -19,8 +19,8 @@ from dstack import __version__
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
 from dstack.errors import ConflictError, DstackError, NotFoundError, UnauthorizedError, UsageError
-from dstack.model import wire
 from dstack.hosts.own import own_key
+from dstack.model import wire
 from dstack.model.api import (
     API,
     AddRunner,
@@ -168,6 +168,10 @@ class Api:
         layout, settings = self.context.layout, self.context.store.settings
         return ServerKey(key=await asyncio.to_thread(own_key, layout.identity), server=settings.server_id)
 
+    async def change_runner(self, request: Request) -> Any:
+        wish = msgspec.json.decode(await request.body(), type=AddRunner)
+        return await self.inventory.change(request.path_params["name"], wish)
+
     async def drain_runner(self, request: Request) -> Any:
         wish = msgspec.json.decode(await request.body(), type=Drain)
         return self.inventory.drain(request.path_params["name"], wish.reason)
@@ -201,6 +205,7 @@ class Api:
             ("POST", "/runners", self.add_runner),
             ("DELETE", "/runners/{name}", self.remove_runner),
             ("POST", "/runners/{name}/check", self.check_runner),
+            ("PUT", "/runners/{name}", self.change_runner),
             ("POST", "/runners/{name}/drain", self.drain_runner),
             ("POST", "/runners/{name}/resume", self.resume_runner),
             ("GET", "/key", self.key),

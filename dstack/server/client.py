@@ -131,6 +131,10 @@ class Client:
         """The server's own key, for machines to let in."""
         return self._get("/key", ServerKey)
 
+    def change_runner(self, name: str, runner: AddRunner) -> RunnerView:
+        """Give a machine another definition."""
+        return self._post(f"/runners/{_part(name)}", RunnerView, runner, method="PUT")
+
     def drain_runner(self, name: str, reason: str) -> RunnerView:
         """Give a machine no new jobs."""
         return self._post(f"/runners/{_part(name)}/drain", RunnerView, Drain(reason=reason))
@@ -198,9 +202,9 @@ class Client:
         given = {name: value for name, value in (asked or {}).items() if value is not None}
         return self._decode(self._send("GET", f"{path}?{urlencode(given)}" if given else path, seconds), kind)
 
-    def _post(self, path: str, kind: type[T], body: Any = None) -> T:
+    def _post(self, path: str, kind: type[T], body: Any = None, method: str = "POST") -> T:
         data = b"" if body is None else msgspec.json.encode(body)
-        return self._decode(self._send("POST", path, WORK_SECONDS, lambda: [data], len(data)), kind)
+        return self._decode(self._send(method, path, WORK_SECONDS, lambda: [data], len(data)), kind)
 
     def _send(
         self,

@@ -120,6 +120,54 @@ class Inventory:
         self.engine.poke()
         return self.machines.view(self.store.runners.require(name))
 
+    async def change(self, name: str, request: AddRunner) -> RunnerView:
+        """Give a machine another definition, also while it runs jobs: only where these jobs lie can't change then.
+        Nothing is changed for a machine that can't run jobs as it is defined now."""
+        before = self.store.runners.require(name)
+        after = replace(
+            before,
+            address=self.reached(request),
+            labels=request.labels,
+            gpus=request.gpus,
+            root=request.root or DEFAULT_ROOT,
+            docker=request.docker or "docker",
+            authorized=request.authorized,
+            source=request.source,
+        )
+        moves = (after.address.host, after.address.port) != (before.address.host, before.address.port)
+        if moves:
+            after = replace(after, host_key=None if after.address.local else await self.trusted(request))
+        if (after.root, after.docker, after.address) != (before.root, before.docker, before.address):
+            after = await self.moved(before, after)
+        changed = {field: getattr(after, field) for field in after.__struct_fields__ if field != "drained"}
+        self.store.runners.change(name, **changed)
+        await self.machines.check(name)
+        self.engine.poke()
+        return self.machines.view(self.store.runners.require(name))
+
+    async def moved(self, before: Runner, after: Runner) -> Runner:
+        """See that the machine can run jobs as it is reached now, and that those it runs are still there."""
+        aside = replace(after, name=f"{after.name} (as it would be)")
+        try:
+            facts, _ = await self.machines.look(aside, thorough=True)
+        finally:
+            await self.machines.pool.close(aside.name)
+        if facts.problem:
+            raise unfit(after.address, facts, "was not changed")
+        other = before.facts is not None and before.facts.machine != facts.machine
+        if other or (before.root, before.docker) != (after.root, after.docker):
+            self.idle(before.name, "can't be changed to another machine, root or docker")
+            await self.leave(before, keep_key=not other)
+        return replace(after, facts=facts)
+
+    def idle(self, name: str, consequence: str) -> None:
+        """Raise ConflictError while jobs run on the machine."""
+        jobs = [job for job in self.store.jobs.unfinished() if job.runner == name]
+        if jobs:
+            listed = ", ".join(f"{job.workflow} of {job.run}" for job in jobs)
+            hint = f"dstack runners drain {name} --wait, then the same again"
+            raise ConflictError(f"{name} {consequence} while it runs {listed}", hint=hint)
+
     def drain(self, name: str, reason: str) -> RunnerView:
         """Give the machine no new jobs; those that it runs go on."""
         return self.marked(name, reason)
@@ -153,20 +201,20 @@ class Inventory:
         self.store.runners.remove(name)
         self.machines.forget(name)
 
-    async def leave(self, runner: Runner) -> None:
+    async def leave(self, runner: Runner, *, keep_key: bool = False) -> None:
         """Remove what this server made on the machine, and see that it is gone."""
         if runner.facts is None:
             return
         place = Place(HostLayout(runner.root, runner.facts.machine, self.store.settings.server_id), runner.docker)
-        left = await ask(self.machines.host(runner), leave(place), timeout=300)
+        left = await ask(self.machines.host(runner), leave(place, keep_key=keep_key), timeout=300)
         if left.names:
             raise HostError(f"these could not be removed: {', '.join(left.names)}")
 
 
-def unfit(address: Address, facts: Facts) -> HostError:
+def unfit(address: Address, facts: Facts, consequence: str = "was not added") -> HostError:
     """The error for a machine that can't run jobs, with everything that has to be mended first."""
     listed = "".join(f"\n  {f.what}\n    why: {f.why}\n    fix: {f.fix}" for f in facts.findings)
-    return HostError(f"{address} can't run jobs: {facts.problem}; it was not added{listed}", hint=facts.fix)
+    return HostError(f"{address} can't run jobs: {facts.problem}; it {consequence}{listed}", hint=facts.fix)
 
 
 def default_name(address: Address) -> str:
