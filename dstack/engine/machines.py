@@ -46,13 +46,15 @@ class Condition:
 
 
 class Machines:
-    """Probes runners, and says how things stand. `changed` is called when a machine's state changed."""
+    """Probes runners, and says how things stand. `changed` is called when a machine's state changed; `absent` says
+    of a machine why it does not offer itself now."""
 
     def __init__(self, store: Store, pool: Pool, changed: Callable[[], None]) -> None:
         self.store = store
         self.pool = pool
         self.changed = changed
         self.conditions: dict[str, Condition] = {}
+        self.absent: Callable[[str], str | None] = lambda name: None
         self.probes: dict[str, asyncio.Task[Condition]] = {}
 
     def host(self, runner: Runner) -> Host:
@@ -141,7 +143,9 @@ class Machines:
             return "is being checked"
         if condition.state != "ready":
             return f"{condition.state}: {condition.reason}"
-        return None if runner.drained is None else f"drained: {runner.drained}"
+        if runner.drained is not None:
+            return f"drained: {runner.drained}"
+        return self.absent(runner.name)
 
     def hopeless(self, names: list[str], since: float) -> bool:
         """Whether all of these refuse to work, and have refused since before `since` (wall clock, seconds). A machine
@@ -157,12 +161,13 @@ class Machines:
         """The runner as users see it."""
         condition = self.conditions.get(runner.name) or Condition("unreachable", "not checked yet")
         facts = runner.facts or Facts(machine="")
-        drained = condition.state == "ready" and runner.drained is not None
+        idle = self.absent(runner.name) if runner.drained is None else runner.drained
+        drained = condition.state == "ready" and idle is not None
         return RunnerView(
             name=runner.name,
             address=str(runner.address),
             state="drained" if drained else condition.state,
-            reason=runner.drained if drained else condition.reason,
+            reason=idle if drained else condition.reason,
             fix=condition.fix,
             labels=list(runner.labels),
             cpus=facts.cpus,

@@ -38,6 +38,7 @@ from dstack.repo.mirror import MissingBaseError
 from dstack.server.follow import Follower
 from dstack.server.inventory import Inventory, UnknownHostKeyError
 from dstack.server.lookup import job_named, jobs_named, run_named
+from dstack.server.registering import Registering
 from dstack.server.submit import Intake
 from dstack.server.views import job_view, run_view
 
@@ -54,6 +55,7 @@ class Api:
     context: Context
     engine: Engine
     inventory: Inventory
+    registering: Registering
     intake: Intake
     url: str
     started: float
@@ -213,7 +215,9 @@ class Api:
             ("POST", "/config", self.config),
             ("POST", "/shutdown", self.shutdown),
         ]
-        return [Route(f"/v1{path}", answering(endpoint), methods=[method]) for method, path, endpoint in table]
+        table += self.registering.table()
+        routes = [Route(f"/v1{path}", answering(endpoint), methods=[method]) for method, path, endpoint in table]
+        return [*routes, Route("/dstack-runner", answering(self.registering.program))]
 
 
 def answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:

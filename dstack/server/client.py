@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -31,6 +32,7 @@ from dstack.model.api import (
     StopRequest,
     Submission,
 )
+from dstack.model.registration import RegistrationToken, RegistrationView
 from dstack.server.endpoint import Endpoint
 from dstack.server.frames import Frame, read_frames
 from dstack.server.problems import problem
@@ -135,6 +137,18 @@ class Client:
         """Give a machine another definition."""
         return self._post(f"/runners/{_part(name)}", RunnerView, runner, method="PUT")
 
+    def registrations(self) -> list[RegistrationView]:
+        """The machines that offered themselves."""
+        return self._get("/registrations", list[RegistrationView])
+
+    def approve(self, name: str) -> RegistrationView:
+        """Let such a machine be added."""
+        return self._post(f"/registrations/{_part(name)}/approve", RegistrationView)
+
+    def registration_token(self) -> RegistrationToken:
+        """A token that registers one machine without approval."""
+        return self._post("/registration-tokens", RegistrationToken)
+
     def drain_runner(self, name: str, reason: str) -> RunnerView:
         """Give a machine no new jobs."""
         return self._post(f"/runners/{_part(name)}/drain", RunnerView, Drain(reason=reason))
@@ -232,6 +246,8 @@ class Client:
     ) -> http.client.HTTPResponse:
         connection = self._open(seconds)
         headers = {"X-Dstack-Version": __version__, "Content-Length": str(size), "Connection": "close"}
+        if self.endpoint.embedded and os.environ.get("SSH_AUTH_SOCK"):
+            headers["X-Dstack-Agent"] = os.path.abspath(os.environ["SSH_AUTH_SOCK"])
         if self.endpoint.token:
             headers["Authorization"] = f"Bearer {self.endpoint.token}"
         try:

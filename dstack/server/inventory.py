@@ -199,6 +199,7 @@ class Inventory:
                 raise HostUnreachableError(message, hint=hint) from trouble
         await self.machines.pool.close(name)
         self.store.runners.remove(name)
+        self.store.registrations.remove(name)
         self.machines.forget(name)
 
     async def leave(self, runner: Runner, *, keep_key: bool = False) -> None:

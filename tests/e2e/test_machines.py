@@ -19,6 +19,7 @@ from tests.conftest import Cli
 from tests.e2e.project import single
 from tests.environment import account
 from tests.environment.daemon import Daemon
+from tests.environment.product import Home
 from tests.environment.sshd import Sshd
 from tests.environment.waiting import until
 from tests.images import BUSYBOX
@@ -255,3 +256,82 @@ def test_a_drained_machine_gets_no_new_jobs(add: Add, cli: Cli, busybox: str, tm
     assert cli("stop", "-y", second).returncode == 0
     cli("wait", second)
     assert cli("runners", "remove", "m").returncode == 0
+
+
+def test_the_agent_of_the_session_that_asks_is_used(cli: Cli, server: Sshd, folder: Path) -> None:
+    """The server is started without an agent, as from cron; then a session comes, and another one after its end."""
+    cli("server", "start")
+    known = ("--fingerprint", server.fingerprint)
+    words = ("runners", "add", f"{server.user}@{server.host}:{server.port}", "--name", "m", *known)
+    refused = cli(*words)
+    assert refused.returncode == 125
+    assert "keys tried: none was found" in refused.stderr
+
+    for number in (1, 2):
+        socket = folder / f"agent-{number}"
+        agent = subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL)
+        try:
+            until(socket.exists, "the agent listens")
+            environment = {"SSH_AUTH_SOCK": str(socket)}
+            subprocess.run(
+                ["ssh-add", "-q", server.identity], env={**os.environ, **environment}, check=True, capture_output=True
+            )
+            done = cli(*words, env=environment)
+            assert done.returncode == 0, done.stderr
+            assert cli("runners", "remove", "m", env=environment).returncode == 0
+        finally:
+            agent.terminate()
+            agent.wait()
+
+
+def test_twenty_machines_behind_two_jump_hosts_are_imported(
+    cli: Cli, server: Sshd, folder: Path, person: account.Account, dstack_home: Home, tmp_path: Path
+) -> None:
+    hops = [Sshd(folder / f"hop-{number}", person.name) for number in (1, 2)]
+    ssh = dstack_home.path / ".ssh"
+    ssh.mkdir(mode=0o700)
+    text = ""
+    for number, hop in enumerate(hops, 1):
+        hop.start()
+        text += f"Host hop-{number}\n  HostName {hop.host}\n  Port {hop.port}\n  User {hop.user}\n"
+        text += f"  IdentityFile {hop.identity}\n" + (f"  ProxyJump hop-{number - 1}\n" if number > 1 else "")
+    (ssh / "config").write_text(text)
+    keys = [(hop.host, hop.port, hop.host_key) for hop in (*hops, server)]
+    (ssh / "known_hosts").write_text("".join(f"[{host}]:{port} {key}\n" for host, port, key in keys))
+    file = tmp_path / "hosts.ini"
+
+    def write(count: int, label: str) -> None:
+        lines = [f"[lab]\nm[01:{count:02}] dstack_root={folder}/home/roots/m ansible_host={server.host}\n[lab:vars]"]
+        lines += [f"ansible_user={server.user}", f"ansible_port={server.port}"]
+        lines += [f"ansible_ssh_private_key_file={server.identity}", f"dstack_labels={label}"]
+        lines += ["ansible_ssh_common_args=-J hop-2"]
+        file.write_text("\n".join(lines) + "\n")
+
+    try:
+        write(20, "old")
+        shown = cli("runners", "import", file, "--dry-run")
+        assert shown.stdout.splitlines()[0].startswith(
+            f"m01: add {server.user}@{server.host}:{server.port}, labels lab"
+        )
+        assert json.loads(cli("runners", "--json").stdout) == []
+
+        done = cli("runners", "import", file)
+        assert done.returncode == 0, done.stderr
+        assert [line.split(":")[1].strip() for line in done.stdout.splitlines()] == [
+            f"added, {server.user}@127.0.0.1"
+        ] * 20
+        runners = json.loads(cli("runners", "--json").stdout)
+        assert [(each["state"], each["labels"]) for each in runners] == [("ready", ["lab", "old"])] * 20
+        logins = [hop.log.count("Accepted publickey") for hop in hops]
+        assert logins[0] <= 42, "the bastion was asked once for each machine and use"
+
+        assert cli("runners", "import", file).stdout == "".join(f"m{number:02}: as it is\n" for number in range(1, 21))
+        write(19, "new")
+        changed = cli("runners", "import", file)
+        assert changed.returncode == 0, changed.stderr
+        assert changed.stdout.splitlines()[0] == "m01: changed labels: lab, old -> lab, new"
+        assert changed.stdout.splitlines()[-1] == "m20: removed; nothing of it is left there"
+        assert len(json.loads(cli("runners", "--json").stdout)) == 19
+    finally:
+        for hop in hops:
+            hop.close()

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from dstack.commands.collect import fetch, listing
 from dstack.commands.authorize import authorize
+from dstack.commands.collect import fetch, listing
 from dstack.commands.follow import follow, read_log
 from dstack.commands.launch import Order, entry, launch, pull
 from dstack.commands.leave import discard, leave, running
