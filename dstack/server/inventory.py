@@ -14,7 +14,7 @@ from dstack.engine.engine import Engine
 from dstack.engine.machines import Machines
 from dstack.errors import ConflictError, HostError, HostUnreachableError, UsageError
 from dstack.hosts.host import ask
-from dstack.hosts.trust import fingerprint, known_keys, offered_key
+from dstack.hosts.trust import fingerprint, known_keys
 from dstack.model.api import AddRunner, RunnerView
 from dstack.model.paths import HostLayout
 from dstack.model.runner import DEFAULT_ROOT, Address, Facts, Runner
@@ -102,7 +102,7 @@ class Inventory:
 
     async def trusted(self, request: AddRunner) -> str:
         """The host's key, vouched for by the fingerprint in the request or by known_hosts."""
-        key = await offered_key(request.address)
+        key = await self.machines.pool.offered_key(request.address)
         shown = fingerprint(key)
         if request.fingerprint is None and key not in known_keys(request.address):
             raise UnknownHostKeyError(request.address, shown)
@@ -139,7 +139,9 @@ class Inventory:
             after = replace(after, host_key=None if after.address.local else await self.trusted(request))
         if (after.root, after.docker, after.address) != (before.root, before.docker, before.address):
             after = await self.moved(before, after)
-        changed = {field: getattr(after, field) for field in after.__struct_fields__ if field != "drained"}
+        changed = {
+            field: getattr(after, field) for field in after.__struct_fields__ if field not in ("name", "drained")
+        }
         self.store.runners.change(name, **changed)
         await self.machines.check(name)
         self.engine.poke()

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from dstack.errors import ConflictError, DstackError, UnauthorizedError
 from dstack.hosts.own import own_key
-from dstack.hosts.trust import fingerprint, offered_key
+from dstack.hosts.trust import fingerprint
 from dstack.model.api import AddRunner
 from dstack.model.registration import Heard, Heartbeat, Registered, Registration, RegistrationToken, RegistrationView
 from dstack.model.runner import Address
@@ -83,7 +83,7 @@ class Registry:
     async def add(self, known: Registration) -> None:
         """Add the machine. The key that it shows must be one of those that it reported."""
         address = address_of(known)
-        shown = await offered_key(address)
+        shown = await self.inventory.machines.pool.offered_key(address)
         vouched = fingerprint(shown) if shown in known.host_keys else fingerprint(known.host_keys[0])
         request = AddRunner(
             address=address,
