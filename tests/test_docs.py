@@ -15,7 +15,7 @@ from dstack.model.project import Source, parse
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-EXAMPLES = [*PAGES, *sorted((ROOT / "inventory").iterdir())]
+EXAMPLES = [*PAGES, *sorted(path for path in (ROOT / "inventory").rglob("*") if path.is_file())]
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 COMMAND = re.compile(r"`(dstack [^`]*)`|^(?: {4}|(?: {4})?\$ |.*: # )(dstack [a-z].*)$", re.MULTILINE)

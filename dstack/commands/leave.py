@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dstack.commands.answer import lines
+from dstack.commands.authorize import marker
 from dstack.commands.command import Command, Result
 from dstack.commands.place import Place, folder_name
 from dstack.model.paths import container
@@ -17,15 +18,18 @@ ASKING = "asking for running jobs"
 
 @dataclass(frozen=True)
 class Leftovers:
-    """What is still there: names of containers, and paths."""
+    """What is still there: names of containers, images, volumes, paths, and the key that lets the server in."""
 
-    containers: tuple[str, ...]
-    paths: tuple[str, ...]
+    containers: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
         """All of it; empty when nothing is left."""
-        return self.containers + self.paths
+        return self.containers + self.images + self.volumes + self.paths + self.keys
 
 
 def discard(place: Place, attempt: str, image: str) -> Command[None]:
@@ -41,12 +45,14 @@ def discard(place: Place, attempt: str, image: str) -> Command[None]:
     return Command(DISCARDING, body, _done)
 
 
-def leave(place: Place) -> Command[Leftovers]:
-    """Remove this server's containers, volumes of theirs, and folder. What other servers have there stays.
+def leave(place: Place, *, keep_key: bool = False) -> Command[Leftovers]:
+    """Remove this server's containers with their volumes, images, folder, and the key that lets it in. What other
+    servers have there stays.
 
-    Docker must answer if it is installed. Repeatable.
+    `keep_key` lets the server in on. Docker must answer if it is installed. Repeatable.
     """
-    body = script("leave", place, server=place.layout.server, program=place.words[0])
+    server, program = place.layout.server, place.words[0]
+    body = script("leave", place, server=server, program=program, marker=marker(server), keep_key=keep_key)
     return Command(LEAVING, body, _leftovers)
 
 
@@ -62,7 +68,8 @@ def _done(result: Result) -> None:
 
 def _leftovers(result: Result) -> Leftovers:
     left = lines(LEAVING, result)
-    return Leftovers(*(tuple(value for key, value in left if key == kind) for kind in ("container", "path")))
+    kinds = ("container", "image", "volume", "path", "key")
+    return Leftovers(*(tuple(value for key, value in left if key == kind) for kind in kinds))
 
 
 def _attempts(result: Result) -> list[str]:

@@ -7,16 +7,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from dstack.commands.command import Command
+from dstack.commands.doctor import skewed
 from dstack.commands.place import Place
 from dstack.commands.probe import probe
 from dstack.engine.schedule import Machine
 from dstack.errors import DstackError, HostUnreachableError
 from dstack.hosts.host import Host, ask
 from dstack.hosts.pool import Pool
-from dstack.model.api import RunnerView
+from dstack.model.api import AddRunner, RunnerView
 from dstack.model.paths import HostLayout
-from dstack.model.runner import Facts, Runner
+from dstack.model.runner import Facts, Finding, Runner
 from dstack.store import Store
 
 FRESH = 5.0
@@ -24,6 +27,7 @@ FRESH = 5.0
 INTERVAL = 30.0
 """Seconds between two probes of a machine in the background."""
 PROBE_TIMEOUT = 30.0
+THOROUGH_TIMEOUT = 120.0
 NOTHING = Command("measuring the latency", ":", lambda result: None)
 
 
@@ -38,16 +42,19 @@ class Condition:
     checked: float = 0.0
     failing_since: float | None = None
     patient: bool = False
+    findings: tuple[Finding, ...] = ()
 
 
 class Machines:
-    """Probes runners, and says how things stand. `changed` is called when a machine's state changed."""
+    """Probes runners, and says how things stand. `changed` is called when a machine's state changed; `absent` says
+    of a machine why it does not offer itself now."""
 
     def __init__(self, store: Store, pool: Pool, changed: Callable[[], None]) -> None:
         self.store = store
         self.pool = pool
         self.changed = changed
         self.conditions: dict[str, Condition] = {}
+        self.absent: Callable[[str], str | None] = lambda name: None
         self.probes: dict[str, asyncio.Task[Condition]] = {}
 
     def host(self, runner: Runner) -> Host:
@@ -59,29 +66,30 @@ class Machines:
         machine = runner.facts.machine if runner.facts else ""
         return Place(HostLayout(runner.root, machine, self.store.settings.server_id), runner.docker)
 
-    async def check(self, name: str, *, fresh: float = 0.0) -> Condition:
+    async def check(self, name: str, *, fresh: float = 0.0, thorough: bool = False) -> Condition:
         """Probe a machine, or take the last probe if it is at most `fresh` seconds old. Never raises for what is
         wrong with the machine."""
         known = self.conditions.get(name)
         if known and time.monotonic() - known.checked < fresh:
             return known
         if name not in self.probes:
-            self.probes[name] = asyncio.create_task(self.probe(name))
+            self.probes[name] = asyncio.create_task(self.probe(name, thorough=thorough))
             self.probes[name].add_done_callback(lambda _: self.probes.pop(name, None))
         return await asyncio.shield(self.probes[name])
 
-    async def probe(self, name: str) -> Condition:
+    async def probe(self, name: str, *, thorough: bool = False) -> Condition:
         """One round trip to the machine."""
         runner = self.store.runners.require(name)
         before = self.conditions.get(name)
         try:
-            facts, latency = await self.look(runner)
+            facts, latency = await self.look(runner, thorough=thorough)
         except HostUnreachableError as trouble:
             found = Condition("unreachable", trouble.message, trouble.hint, patient="refused" not in trouble.message)
         except DstackError as trouble:
             found = Condition("unusable", trouble.message, trouble.hint)
         else:
             found = Condition("unusable" if facts.problem else "ready", facts.problem, facts.fix, latency)
+            found.findings = facts.findings
             if self.store.runners.get(name):
                 self.store.runners.change(name, facts=facts)
         found.checked = time.monotonic()
@@ -92,9 +100,14 @@ class Machines:
             self.changed()
         return found
 
-    async def look(self, runner: Runner) -> tuple[Facts, float]:
-        """What the machine says of itself, and the seconds that a round trip to it takes."""
-        facts = await ask(self.host(runner), probe(runner.root, runner.docker), timeout=PROBE_TIMEOUT)
+    async def look(self, runner: Runner, *, thorough: bool = False) -> tuple[Facts, float]:
+        """What the machine says of itself, and the seconds that a round trip to it takes. Whether containers get the
+        GPUs is tried when asked for (`thorough`), and for as long as they did not."""
+        again = bool(runner.facts and any(finding.name == "gpu-toolkit" for finding in runner.facts.findings))
+        command = probe(runner.root, runner.docker, thorough=thorough or again)
+        facts = await ask(self.host(runner), command, timeout=THOROUGH_TIMEOUT if thorough else PROBE_TIMEOUT)
+        skew = skewed(facts.clock, time.time()) if facts.clock else None
+        facts = replace(facts, findings=(*facts.findings, *([skew] if skew else [])))
         start = time.monotonic()
         await self.host(runner).run(NOTHING, timeout=PROBE_TIMEOUT)
         return facts, time.monotonic() - start
@@ -130,7 +143,9 @@ class Machines:
             return "is being checked"
         if condition.state != "ready":
             return f"{condition.state}: {condition.reason}"
-        return None if runner.drained is None else f"drained: {runner.drained}"
+        if runner.drained is not None:
+            return f"drained: {runner.drained}"
+        return self.absent(runner.name)
 
     def hopeless(self, names: list[str], since: float) -> bool:
         """Whether all of these refuse to work, and have refused since before `since` (wall clock, seconds). A machine
@@ -146,12 +161,13 @@ class Machines:
         """The runner as users see it."""
         condition = self.conditions.get(runner.name) or Condition("unreachable", "not checked yet")
         facts = runner.facts or Facts(machine="")
-        drained = condition.state == "ready" and runner.drained is not None
+        idle = self.absent(runner.name) if runner.drained is None else runner.drained
+        drained = condition.state == "ready" and idle is not None
         return RunnerView(
             name=runner.name,
             address=str(runner.address),
             state="drained" if drained else condition.state,
-            reason=runner.drained if drained else condition.reason,
+            reason=idle if drained else condition.reason,
             fix=condition.fix,
             labels=list(runner.labels),
             cpus=facts.cpus,
@@ -161,4 +177,22 @@ class Machines:
             jobs=[job.id for job in self.store.jobs.unfinished() if job.runner == runner.name],
             latency_ms=round(condition.latency * 1000, 1) if condition.latency is not None else None,
             host_key=runner.host_key,
+            findings=list(condition.findings),
+            drained=runner.drained,
+            definition=definition(runner),
         )
+
+
+def definition(runner: Runner) -> AddRunner:
+    """How the runner would be added again."""
+    address = replace(runner.address, identity=None) if runner.authorized else runner.address
+    return AddRunner(
+        address=address,
+        name=runner.name,
+        labels=runner.labels,
+        gpus=runner.gpus,
+        root=runner.root,
+        docker=runner.docker,
+        authorized=runner.authorized,
+        source=runner.source,
+    )

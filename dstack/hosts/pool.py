@@ -36,6 +36,10 @@ class Pool:
         self._hosts[runner.name] = (identity, host)
         return host
 
+    async def offered_key(self, address: Address) -> str:
+        """The public host key that the machine shows; see trust.offered_key. Bastions are shared with all hosts."""
+        return await self._dial().offered_key(address)
+
     async def close(self, name: str) -> None:
         """Give back the connections to the runner, if there are any."""
         known = self._hosts.pop(name, None)
@@ -55,12 +59,16 @@ class Pool:
     def _make(self, runner: Runner) -> Host:
         if runner.address.local:
             return LocalHost()
-        from dstack.hosts.dial import Dialer
         from dstack.hosts.ssh import SshHost
+
+        return SshHost(runner.address, runner.host_key or "", name=runner.name, dialer=self._dial())
+
+    def _dial(self) -> Dialer:
+        from dstack.hosts.dial import Dialer
 
         if self._dialer is None:
             self._dialer = Dialer()
-        return SshHost(runner.address, runner.host_key or "", name=runner.name, dialer=self._dialer)
+        return self._dialer
 
     def _close_aside(self, host: Host) -> None:
         task = asyncio.ensure_future(host.close())

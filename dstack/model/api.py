@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from dstack.model.runner import Address, Gpu
+from dstack.model.runner import Address, Finding, Gpu
 from dstack.model.snapshot import Snapshot
 from dstack.model.status import Status
 from dstack.model.workflow import Variables, Workflow
@@ -161,7 +161,8 @@ class ArtifactView(Struct, kw_only=True, omit_defaults=True):
 
 
 class RunnerView(Struct, kw_only=True):
-    """A machine as users see it. `state` is ready, unreachable, unusable or drained."""
+    """A machine as users see it. `state` is ready, unreachable, unusable or drained; `drained` is why it takes no new
+    jobs, also while it is in another state; `definition` is how it would be added again."""
 
     name: str
     address: str
@@ -176,11 +177,15 @@ class RunnerView(Struct, kw_only=True):
     jobs: list[str]
     latency_ms: float | None
     host_key: str | None = None
+    findings: list[Finding] = []
+    drained: str | None = None
+    definition: AddRunner | None = None
 
 
 class AddRunner(Struct, kw_only=True):
     """The body of `POST /runners`. Without `fingerprint`, a host key that known_hosts does not have is answered with
-    a problem of kind `host-key` that carries it."""
+    a problem of kind `host-key` that carries it. `authorized`: the machine lets the server's own key in, which is used.
+    `source` is the inventory that says so."""
 
     address: Address
     name: str | None = None
@@ -189,6 +194,21 @@ class AddRunner(Struct, kw_only=True):
     root: str | None = None
     docker: str | None = None
     fingerprint: str | None = None
+    authorized: bool = False
+    source: str | None = None
+
+
+class ServerKey(Struct, kw_only=True):
+    """The answer of `GET /key`: the server's own public key (type and base64), and the server's id."""
+
+    key: str
+    server: str
+
+
+class Drain(Struct, kw_only=True):
+    """The body of `POST /runners/NAME/drain`."""
+
+    reason: str = "by hand"
 
 
 class StopRequest(Struct, kw_only=True):

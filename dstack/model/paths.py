@@ -65,6 +65,11 @@ class ServerLayout:
         return self.state / "state.db"
 
     @property
+    def identity(self) -> Path:
+        """The server's own private key, for machines that let it in."""
+        return self.state / "id_ed25519"
+
+    @property
     def lock(self) -> Path:
         return self.state / "lock"
 

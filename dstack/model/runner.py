@@ -53,9 +53,21 @@ class Address(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"{user}{host}:{self.port}" if self.port else f"{user}{host}"
 
 
+class Finding(Struct, frozen=True):
+    """Something about a machine that its owner should know: what it is, why it matters, and what to type about it.
+    `blocking`: no job can run there until it is mended."""
+
+    name: str
+    what: str
+    why: str
+    fix: str
+    blocking: bool = False
+
+
 class Facts(Struct, frozen=True, kw_only=True):
     """What a probe found. Sizes in bytes; `docker` and `git` are versions, "" where the tool does not answer;
-    `problem` is the first thing that keeps jobs from running here, `fix` what to type about it.
+    `clock` is the machine's time in seconds since the epoch; `problem` is the first thing that keeps jobs from running
+    here, `fix` what to type about it; `findings` is all that was found, what blocks first.
     """
 
     machine: str
@@ -67,8 +79,23 @@ class Facts(Struct, frozen=True, kw_only=True):
     docker: str = ""
     git: str = ""
     kernel: str = ""
-    problem: str | None = None
-    fix: str | None = None
+    clock: int = 0
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def blocking(self) -> tuple[Finding, ...]:
+        """What keeps jobs from running here."""
+        return tuple(finding for finding in self.findings if finding.blocking)
+
+    @property
+    def problem(self) -> str | None:
+        """The first of these."""
+        return self.blocking[0].what if self.blocking else None
+
+    @property
+    def fix(self) -> str | None:
+        """What to type about it."""
+        return self.blocking[0].fix if self.blocking else None
 
 
 class Runner(Struct, frozen=True, kw_only=True):
@@ -76,7 +103,8 @@ class Runner(Struct, frozen=True, kw_only=True):
 
     `host_key` is the pinned public key in OpenSSH's format, None for a local runner; `gpus` overrides what the
     probe finds; `docker` is the words before a docker command; `hidden` is one that only `--local` made: it takes
-    no job but those that name it.
+    no job but those that name it; `authorized`: the machine lets the server's own key in, until it is removed;
+    `source` is the inventory that it was imported from.
     """
 
     name: str
@@ -89,6 +117,8 @@ class Runner(Struct, frozen=True, kw_only=True):
     hidden: bool = False
     drained: str | None = None
     facts: Facts | None = None
+    authorized: bool = False
+    source: str | None = None
 
     @property
     def gpu_indexes(self) -> tuple[int, ...]:

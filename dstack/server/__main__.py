@@ -30,6 +30,8 @@ from dstack.server.access import Access, hashed
 from dstack.server.app import Api, application, told
 from dstack.server.embedded import socket_path
 from dstack.server.inventory import Inventory
+from dstack.server.registering import Registering
+from dstack.server.registry import Registry
 from dstack.server.submit import Intake
 from dstack.store import Store
 
@@ -83,10 +85,14 @@ async def run(layout: ServerLayout, store: Store, sockets: list[socket.socket], 
     machines = Machines(store, pool, changed=lambda: engine.poke())
     context = Context(layout=layout, store=store, machines=machines, bells=bells)
     engine = Engine(context)
+    inventory = Inventory(store, machines, engine, layout.identity)
+    registry = Registry(inventory)
+    machines.absent = registry.absent
     api = Api(
         context=context,
         engine=engine,
-        inventory=Inventory(store, machines, engine),
+        inventory=inventory,
+        registering=Registering(registry),
         intake=Intake(context, engine),
         url=url,
         started=time.time(),

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
+import re
 import time
 from collections.abc import Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dstack.errors import UnauthorizedError
+
+OPEN = re.compile(r"GET /dstack-runner|POST /v1/registrations(/[^/]+/heartbeat)?")
+"""What a machine may ask that registers: the first is public, and the others look at their tokens themselves."""
 
 Refusal = Callable[[UnauthorizedError], ASGIApp]
 
@@ -47,11 +52,17 @@ class Access:
 
     def choose(self, scope: Scope) -> ASGIApp:
         if scope["type"] != "http" or scope.get("server") is None or scope["server"][1] is None:
+            scope["dstack.caller"] = "owner"
+            take_agent(dict(scope.get("headers", ())).get(b"x-dstack-agent", b""))
             return self.app
+        scope["dstack.caller"] = "user"
         given = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
         scheme, _, token = given.partition(" ")
         expected = self.token_hash()
         if expected and scheme.lower() == "bearer" and hmac.compare_digest(hashed(token), expected):
+            return self.app
+        scope["dstack.caller"] = "nobody"
+        if OPEN.fullmatch(f"{scope['method']} {scope['path']}"):
             return self.app
         return self.refuse(
             UnauthorizedError(
@@ -59,3 +70,10 @@ class Access:
                 hint="dstack config --token TOKEN, or set DSTACK_TOKEN",
             )
         )
+
+
+def take_agent(path: bytes) -> None:
+    """Use the SSH agent of the session that asks: the one that the server was started from may be gone. Only who can
+    open the server's own socket gets here."""
+    if path and os.path.exists(path):
+        os.environ["SSH_AUTH_SOCK"] = os.fsdecode(path)

@@ -19,14 +19,27 @@ from dstack import __version__
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
 from dstack.errors import ConflictError, DstackError, NotFoundError, UnauthorizedError, UsageError
+from dstack.hosts.own import own_key
 from dstack.model import wire
-from dstack.model.api import API, AddRunner, ArtifactView, Problem, Recipe, ServerConfig, ServerStatus, StopRequest
+from dstack.model.api import (
+    API,
+    AddRunner,
+    ArtifactView,
+    Drain,
+    Problem,
+    Recipe,
+    ServerConfig,
+    ServerKey,
+    ServerStatus,
+    StopRequest,
+)
 from dstack.model.status import Status
 from dstack.model.times import rfc3339
 from dstack.repo.mirror import MissingBaseError
 from dstack.server.follow import Follower
 from dstack.server.inventory import Inventory, UnknownHostKeyError
 from dstack.server.lookup import job_named, jobs_named, run_named
+from dstack.server.registering import Registering
 from dstack.server.submit import Intake
 from dstack.server.views import job_view, run_view
 
@@ -43,6 +56,7 @@ class Api:
     context: Context
     engine: Engine
     inventory: Inventory
+    registering: Registering
     intake: Intake
     url: str
     started: float
@@ -172,6 +186,21 @@ class Api:
     async def check_runner(self, request: Request) -> Any:
         return await self.inventory.check(request.path_params["name"])
 
+    async def key(self, request: Request) -> Any:
+        layout, settings = self.context.layout, self.context.store.settings
+        return ServerKey(key=await asyncio.to_thread(own_key, layout.identity), server=settings.server_id)
+
+    async def change_runner(self, request: Request) -> Any:
+        wish = msgspec.json.decode(await request.body(), type=AddRunner)
+        return await self.inventory.change(request.path_params["name"], wish)
+
+    async def drain_runner(self, request: Request) -> Any:
+        wish = msgspec.json.decode(await request.body(), type=Drain)
+        return self.inventory.drain(request.path_params["name"], wish.reason)
+
+    async def resume_runner(self, request: Request) -> Any:
+        return self.inventory.resume(request.path_params["name"])
+
     async def config(self, request: Request) -> Any:
         if request.method == "POST":
             self.context.use_storage(msgspec.json.decode(await request.body(), type=ServerConfig).storage)
@@ -200,11 +229,17 @@ class Api:
             ("POST", "/runners", self.add_runner),
             ("DELETE", "/runners/{name}", self.remove_runner),
             ("POST", "/runners/{name}/check", self.check_runner),
+            ("PUT", "/runners/{name}", self.change_runner),
+            ("POST", "/runners/{name}/drain", self.drain_runner),
+            ("POST", "/runners/{name}/resume", self.resume_runner),
+            ("GET", "/key", self.key),
             ("GET", "/config", self.config),
             ("POST", "/config", self.config),
             ("POST", "/shutdown", self.shutdown),
         ]
-        return [Route(f"/v1{path}", answering(endpoint), methods=[method]) for method, path, endpoint in table]
+        table += self.registering.table()
+        routes = [Route(f"/v1{path}", answering(endpoint), methods=[method]) for method, path, endpoint in table]
+        return [*routes, Route("/dstack-runner", answering(self.registering.program))]
 
 
 def answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:

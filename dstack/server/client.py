@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -20,16 +21,19 @@ from dstack.model.api import (
     API,
     AddRunner,
     ArtifactView,
+    Drain,
     JobView,
     Plan,
     Recipe,
     RunnerView,
     RunView,
     ServerConfig,
+    ServerKey,
     ServerStatus,
     StopRequest,
     Submission,
 )
+from dstack.model.registration import RegistrationToken, RegistrationView
 from dstack.server.endpoint import Endpoint
 from dstack.server.frames import Frame, read_frames
 from dstack.server.problems import problem
@@ -140,6 +144,34 @@ class Client:
         """Look at a machine now."""
         return self._post(f"/runners/{_part(name)}/check", RunnerView)
 
+    def key(self) -> ServerKey:
+        """The server's own key, for machines to let in."""
+        return self._get("/key", ServerKey)
+
+    def change_runner(self, name: str, runner: AddRunner) -> RunnerView:
+        """Give a machine another definition."""
+        return self._post(f"/runners/{_part(name)}", RunnerView, runner, method="PUT")
+
+    def registrations(self) -> list[RegistrationView]:
+        """The machines that offered themselves."""
+        return self._get("/registrations", list[RegistrationView])
+
+    def approve(self, name: str) -> RegistrationView:
+        """Let such a machine be added."""
+        return self._post(f"/registrations/{_part(name)}/approve", RegistrationView)
+
+    def registration_token(self) -> RegistrationToken:
+        """A token that registers one machine without approval."""
+        return self._post("/registration-tokens", RegistrationToken)
+
+    def drain_runner(self, name: str, reason: str) -> RunnerView:
+        """Give a machine no new jobs."""
+        return self._post(f"/runners/{_part(name)}/drain", RunnerView, Drain(reason=reason))
+
+    def resume_runner(self, name: str) -> RunnerView:
+        """Give it jobs again."""
+        return self._post(f"/runners/{_part(name)}/resume", RunnerView)
+
     def remove_runner(self, name: str, *, force: bool = False) -> None:
         """Take a machine out, and everything of ours off it; with `force` also one that can't be cleaned."""
         self._send("DELETE", f"/runners/{_part(name)}?force={int(force)}", WORK_SECONDS).close()
@@ -199,9 +231,9 @@ class Client:
         given = {name: value for name, value in (asked or {}).items() if value is not None}
         return self._decode(self._send("GET", f"{path}?{urlencode(given)}" if given else path, seconds), kind)
 
-    def _post(self, path: str, kind: type[T], body: Any = None) -> T:
+    def _post(self, path: str, kind: type[T], body: Any = None, method: str = "POST") -> T:
         data = b"" if body is None else wire.encode(body)
-        return self._decode(self._send("POST", path, WORK_SECONDS, lambda: [data], len(data)), kind)
+        return self._decode(self._send(method, path, WORK_SECONDS, lambda: [data], len(data)), kind)
 
     def _send(
         self,
@@ -229,6 +261,8 @@ class Client:
     ) -> http.client.HTTPResponse:
         connection = self._open(seconds)
         headers = {"X-Dstack-Version": __version__, "Content-Length": str(size), "Connection": "close"}
+        if self.endpoint.embedded and os.environ.get("SSH_AUTH_SOCK"):
+            headers["X-Dstack-Agent"] = os.path.abspath(os.environ["SSH_AUTH_SOCK"])
         if self.endpoint.token:
             headers["Authorization"] = f"Bearer {self.endpoint.token}"
         try:

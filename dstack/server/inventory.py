@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
+
+from msgspec.structs import replace
 
 from dstack.commands.leave import leave
 from dstack.commands.place import Place
-from dstack.commands.probe import probe
 from dstack.engine.engine import Engine
-from dstack.engine.machines import PROBE_TIMEOUT, Machines
+from dstack.engine.machines import Machines
 from dstack.errors import ConflictError, HostError, HostUnreachableError, UsageError
 from dstack.hosts.host import ask
-from dstack.hosts.trust import fingerprint, known_keys, offered_key
+from dstack.hosts.trust import fingerprint, known_keys
 from dstack.model.api import AddRunner, RunnerView
 from dstack.model.paths import HostLayout
-from dstack.model.runner import DEFAULT_ROOT, Address, Runner
+from dstack.model.runner import DEFAULT_ROOT, Address, Facts, Runner
 from dstack.store import Store
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -39,6 +41,7 @@ class Inventory:
     store: Store
     machines: Machines
     engine: Engine
+    identity: Path
 
     async def list(self) -> list[RunnerView]:
         """All runners but those that only `--local` made, freshly checked."""
@@ -52,17 +55,22 @@ class Inventory:
         self.check_name(name, request.address)
         runner = Runner(
             name=name,
-            address=request.address,
+            address=self.reached(request),
             labels=request.labels,
             gpus=request.gpus,
             root=request.root or DEFAULT_ROOT,
             docker=request.docker or "docker",
             host_key=None if request.address.local else await self.trusted(request),
+            authorized=request.authorized,
+            source=request.source,
         )
-        facts = await ask(self.machines.host(runner), probe(runner.root, runner.docker), timeout=PROBE_TIMEOUT)
-        if facts.problem:
+        try:
+            facts, _ = await self.machines.look(runner, thorough=True)
+            if facts.problem:
+                raise unfit(request.address, facts)
+        except HostError:
             await self.machines.pool.close(name)
-            raise HostError(f"{request.address} can't run jobs: {facts.problem}; it was not added", hint=facts.fix)
+            raise
         before = self.store.runners.get(name)
         if before and before.hidden:
             self.store.runners.change(name, hidden=False, labels=runner.labels, gpus=runner.gpus, facts=facts)
@@ -72,6 +80,12 @@ class Inventory:
         await self.machines.check(name)
         self.engine.poke()
         return self.machines.view(self.store.runners.require(name))
+
+    def reached(self, request: AddRunner) -> Address:
+        """The address with the key to log in with: the server's own where the machine lets that in."""
+        if not request.authorized:
+            return request.address
+        return replace(request.address, identity=str(self.identity))
 
     def check_name(self, name: str, address: Address) -> None:
         """Raise UsageError for a name that can't be, ConflictError for one that is taken."""
@@ -88,7 +102,7 @@ class Inventory:
 
     async def trusted(self, request: AddRunner) -> str:
         """The host's key, vouched for by the fingerprint in the request or by known_hosts."""
-        key = await offered_key(request.address)
+        key = await self.machines.pool.offered_key(request.address)
         shown = fingerprint(key)
         if request.fingerprint is None and key not in known_keys(request.address):
             raise UnknownHostKeyError(request.address, shown)
@@ -102,9 +116,73 @@ class Inventory:
     async def check(self, name: str) -> RunnerView:
         """Look at a machine now."""
         self.store.runners.require(name)
+        await self.machines.check(name, thorough=True)
+        self.engine.poke()
+        return self.machines.view(self.store.runners.require(name))
+
+    async def change(self, name: str, request: AddRunner) -> RunnerView:
+        """Give a machine another definition, also while it runs jobs: only where these jobs lie can't change then.
+        Nothing is changed for a machine that can't run jobs as it is defined now."""
+        before = self.store.runners.require(name)
+        after = replace(
+            before,
+            address=self.reached(request),
+            labels=request.labels,
+            gpus=request.gpus,
+            root=request.root or DEFAULT_ROOT,
+            docker=request.docker or "docker",
+            authorized=request.authorized,
+            source=request.source,
+        )
+        moves = (after.address.host, after.address.port) != (before.address.host, before.address.port)
+        if moves:
+            after = replace(after, host_key=None if after.address.local else await self.trusted(request))
+        if (after.root, after.docker, after.address) != (before.root, before.docker, before.address):
+            after = await self.moved(before, after)
+        changed = {
+            field: getattr(after, field) for field in after.__struct_fields__ if field not in ("name", "drained")
+        }
+        self.store.runners.change(name, **changed)
         await self.machines.check(name)
         self.engine.poke()
         return self.machines.view(self.store.runners.require(name))
+
+    async def moved(self, before: Runner, after: Runner) -> Runner:
+        """See that the machine can run jobs as it is reached now, and that those it runs are still there."""
+        aside = replace(after, name=f"{after.name} (as it would be)")
+        try:
+            facts, _ = await self.machines.look(aside, thorough=True)
+        finally:
+            await self.machines.pool.close(aside.name)
+        if facts.problem:
+            raise unfit(after.address, facts, "was not changed")
+        other = before.facts is not None and before.facts.machine != facts.machine
+        if other or (before.root, before.docker) != (after.root, after.docker):
+            self.idle(before.name, "can't be changed to another machine, root or docker")
+            await self.leave(before, keep_key=not other)
+        return replace(after, facts=facts)
+
+    def idle(self, name: str, consequence: str) -> None:
+        """Raise ConflictError while jobs run on the machine."""
+        jobs = [job for job in self.store.jobs.unfinished() if job.runner == name]
+        if jobs:
+            listed = ", ".join(f"{job.workflow} of {job.run}" for job in jobs)
+            hint = f"dstack runners drain {name} --wait, then the same again"
+            raise ConflictError(f"{name} {consequence} while it runs {listed}", hint=hint)
+
+    def drain(self, name: str, reason: str) -> RunnerView:
+        """Give the machine no new jobs; those that it runs go on."""
+        return self.marked(name, reason)
+
+    def resume(self, name: str) -> RunnerView:
+        """Undo a drain."""
+        return self.marked(name, None)
+
+    def marked(self, name: str, drained: str | None) -> RunnerView:
+        self.store.runners.require(name)
+        runner = self.store.runners.change(name, drained=drained)
+        self.engine.poke()
+        return self.machines.view(runner)
 
     async def remove(self, name: str, *, force: bool = False) -> None:
         """Take everything of this server off the machine, then forget it. Raises ConflictError while jobs run there,
@@ -123,16 +201,23 @@ class Inventory:
                 raise HostUnreachableError(message, hint=hint) from trouble
         await self.machines.pool.close(name)
         self.store.runners.remove(name)
+        self.store.registrations.remove(name)
         self.machines.forget(name)
 
-    async def leave(self, runner: Runner) -> None:
+    async def leave(self, runner: Runner, *, keep_key: bool = False) -> None:
         """Remove what this server made on the machine, and see that it is gone."""
         if runner.facts is None:
             return
         place = Place(HostLayout(runner.root, runner.facts.machine, self.store.settings.server_id), runner.docker)
-        left = await ask(self.machines.host(runner), leave(place), timeout=300)
+        left = await ask(self.machines.host(runner), leave(place, keep_key=keep_key), timeout=300)
         if left.names:
             raise HostError(f"these could not be removed: {', '.join(left.names)}")
+
+
+def unfit(address: Address, facts: Facts, consequence: str = "was not added") -> HostError:
+    """The error for a machine that can't run jobs, with everything that has to be mended first."""
+    listed = "".join(f"\n  {f.what}\n    why: {f.why}\n    fix: {f.fix}" for f in facts.findings)
+    return HostError(f"{address} can't run jobs: {facts.problem}; it {consequence}{listed}", hint=facts.fix)
 
 
 def default_name(address: Address) -> str:

@@ -10,6 +10,7 @@ from dstack.store.database import Database
 from dstack.store.jobs import Jobs
 from dstack.store.keys import Keys
 from dstack.store.logs import Logs
+from dstack.store.registrations import Registrations
 from dstack.store.runners import Runners
 from dstack.store.runs import Runs
 from dstack.store.settings import Settings
@@ -27,6 +28,7 @@ class Store:
         self.runs = Runs(self.database)
         self.jobs = Jobs(self.database)
         self.keys = Keys(self.database)
+        self.registrations = Registrations(self.database)
         self.runners = Runners(self.database)
         self.settings = Settings(self.database)
         self.shipped = Shipped(self.database)

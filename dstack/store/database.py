@@ -113,4 +113,9 @@ def first_schema(database: sqlite_utils.Database) -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[[sqlite_utils.Database], None], ...] = (first_schema,)
+def registrations(database: sqlite_utils.Database) -> None:
+    database.conn.execute("CREATE TABLE registrations (name TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID")
+    database.conn.execute("CREATE TABLE registration_tokens (hash TEXT PRIMARY KEY) WITHOUT ROWID")
+
+
+MIGRATIONS: tuple[Callable[[sqlite_utils.Database], None], ...] = (first_schema, registrations)

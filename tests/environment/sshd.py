@@ -33,7 +33,7 @@ Subsystem sftp internal-sftp
 class Sshd:
     """sshd with a host key, a client key and a port of its own. `identity` is the private key that opens it.
 
-    `options` are further lines of its configuration.
+    `options` are further lines of its configuration; `first` are those that stand above all others, and win.
     """
 
     def __init__(self, folder: Path, user: str, options: Iterable[str] = ()) -> None:
@@ -43,6 +43,7 @@ class Sshd:
         self.port = free_port()
         self.identity = folder / "id_ed25519"
         self._options = tuple(options)
+        self.first: tuple[str, ...] = ()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -105,7 +106,12 @@ class Sshd:
             for key in (self.folder / "host_key", self.identity):
                 subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", key], check=True)
             shutil.copy(f"{self.identity}.pub", self.folder / "authorized_keys")
-        lines = [CONFIG.format(port=self.port, folder=self.folder), f"AllowUsers {self.user}", *self._options]
+        lines = [
+            *self.first,
+            CONFIG.format(port=self.port, folder=self.folder),
+            f"AllowUsers {self.user}",
+            *self._options,
+        ]
         (self.folder / "config").write_text("\n".join(lines) + "\n")
 
     def _answers(self) -> bool:

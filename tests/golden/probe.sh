@@ -21,42 +21,77 @@ esac
 machine=$(machine_id)
 base=$root/$machine/'probe'
 oneline() { tr '\n' ' '; }
+has() { command -v "$1" > /dev/null; }
+# Blocks and inodes that are free, and the mount that holds a folder.
+disk() {
+	echo "$1_free=$(df -Pk "$2" | sed -n '2p' | tr -s ' ' | cut -d ' ' -f 4)"
+	echo "$1_total=$(df -Pk "$2" | sed -n '2p' | tr -s ' ' | cut -d ' ' -f 2)"
+	inodes=$(df -Pi "$2" 2> /dev/null | sed -n '2p' | tr -s ' ' | cut -d ' ' -f 2,4) || :
+	echo "$1_inodes=$inodes"
+}
 echo "machine=$machine"
 echo "user=$(id -un)"
 echo "kernel=$(uname -r)"
 echo "cpus=$(getconf _NPROCESSORS_ONLN 2> /dev/null || grep -c '^processor' /proc/cpuinfo)"
 echo "memory=$(sed -n 's/^MemTotal: *\([0-9]*\) kB$/\1/p' /proc/meminfo)"
+echo "memory_free=$(sed -n 's/^MemAvailable: *\([0-9]*\) kB$/\1/p' /proc/meminfo)"
 
 # The root is made by the first job: ask the nearest folder that is there.
 folder=$root
 while ! [ -e "$folder" ]; do folder=${folder%/*} && folder=${folder:-/}; done
 printf 'folder=%s\n' "$folder"
 if [ -d "$folder" ] && [ -w "$folder" ] && [ -x "$folder" ]; then echo writable=yes; else echo writable=no; fi
-echo "disk_free=$(df -Pk "$folder" | sed -n '2p' | tr -s ' ' | cut -d ' ' -f 4)"
+disk disk "$folder"
+point=$(df -Pk "$folder" | sed -n '2s/.*% *//p')
+while read -r _ mounted type options _; do
+	if [ "$mounted" = "$point" ]; then mount="$point $type $options"; fi
+done < /proc/self/mounts
+printf 'mount=%s\n' "${mount:-}"
 
-for tool in flock sha256sum tar timeout; do
-	if ! command -v "$tool" > /dev/null; then echo "missing=$tool"; fi
+for tool in flock sha256sum tar timeout curl; do
+	if ! has "$tool"; then echo "missing=$tool"; fi
 done
-if command -v git > /dev/null; then echo "git=$(git --version 2> /dev/null | cut -d ' ' -f 3)"; fi
+if has git; then echo "git=$(git --version 2> /dev/null | cut -d ' ' -f 3)"; fi
 
 set -- 'docker'
-if ! command -v "$1" > /dev/null; then
+answers=no
+if ! has "$1"; then
 	echo "client=none"
+	if has podman; then echo podman=yes; fi
 elif client=$("$@" --version 2>&1 < /dev/null); then
 	printf 'client=%s\n' "$(printf '%s' "$client" | oneline)"
 	if said=$(timeout 20 "$@" ps --quiet 2>&1 < /dev/null); then
 		echo answers=yes
-		echo "server=$(timeout 20 "$@" version --format '{{.Server.Version}}' 2> /dev/null < /dev/null || :)"
+		answers=yes
+		format='docker_root={{.DockerRootDir}}
+server={{.ServerVersion}}
+rootless={{.SecurityOptions}}'
+		if info=$(timeout 20 "$@" info --format "$format" 2> /dev/null < /dev/null); then
+			printf '%s\n' "$info"
+			data=$(printf '%s\n' "$info" | sed -n 's/^docker_root=//p')
+			if [ -d "$data" ]; then disk docker_disk "$data"; fi
+		fi
 	else
 		printf 'refusal=%s\n' "$(printf '%s' "$said" | oneline)"
+		if has sudo && timeout 20 sudo -n "$@" ps --quiet > /dev/null 2>&1 < /dev/null; then echo sudo=yes; fi
 	fi
 else
 	printf 'refusal=%s\n' "$(printf '%s' "$client" | oneline)"
 fi
+if [ -e "/var/lib/systemd/linger/$(id -un)" ] || ! has loginctl; then echo lingers=yes; else echo lingers=no; fi
 
-if command -v nvidia-smi > /dev/null; then
-	timeout 20 nvidia-smi --query-gpu=index,name,memory.total,uuid --format=csv,noheader,nounits 2> /dev/null < /dev/null |
-		sed -n 's/^[0-9]/gpu=&/p' || :
+gpus=no
+if has nvidia-smi; then
+	if said=$(timeout 20 nvidia-smi --query-gpu=index,name,memory.total,uuid --format=csv,noheader,nounits 2>&1 < /dev/null); then
+		gpus=yes
+		printf '%s\n' "$said" | sed -n 's/^[0-9]/gpu=&/p'
+	else
+		printf 'driver=%s\n' "$(printf '%s' "$said" | oneline)"
+	fi
 fi
+if [ -e /dev/kfd ]; then
+	echo amd=yes
+fi
+echo "clock=$(date +%s)"
 }
 main

@@ -196,7 +196,7 @@ def test_check_and_remove_a_runner(cli: Cli, state: State) -> None:
 
     assert checked.returncode == 125
     assert b"hint: apt-get install docker.io" in checked.stderr
-    assert cli("runners", "remove", "lab1").stderr == b"lab1: removed\n"
+    assert cli("runners", "remove", "lab1").stderr == b"lab1: removed; nothing of it is left there\n"
 
 
 def test_config_is_saved_for_its_owner_alone(cli: Cli, folder: Path, server: str) -> None:

@@ -183,7 +183,7 @@ def test_the_servers_refusal_is_shown(cli: Cli, state: State) -> None:
         ("runs --diff", "--diff prints one run's patch"),
         ("run --max-snapshot much train", "'much' is no size"),
         ("jobs x y", "unexpected extra argument"),
-        ("runners drain x", "unknown command 'drain'"),
+        ("runners drian x", "unknown command 'drian'; did you mean 'drain'?"),
     ],
 )
 def test_usage_errors_end_with_2(cli: Cli, state: State, words: str, said: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dstack.commands.authorize import authorize
 from dstack.commands.collect import fetch, listing
 from dstack.commands.follow import follow, read_log
 from dstack.commands.launch import Order, entry, launch, pull
@@ -56,6 +57,7 @@ FULL = Order(
 )
 
 SCRIPTS = {
+    "authorize": authorize("ssh-ed25519 AAAA", "5e12").script,
     "discard": discard(PLACE, "j1", "busybox").script,
     "entry": entry(""),
     "entry-project": entry("sub dir/it's"),
@@ -69,6 +71,7 @@ SCRIPTS = {
     "listing-nothing": listing(ELSEWHERE, "j2-3", "sub dir", "busybox", ()).script,
     "observe": observe(PLACE, "j1").script,
     "probe": probe("~/.dstack-host", "docker").script,
+    "probe-thorough": probe("~/.dstack-host", "podman", thorough=True).script,
     "pull": pull(PLACE, "busybox").script,
     "read-log": read_log(PLACE, "j1", 41).script,
     "running": running(PLACE).script,

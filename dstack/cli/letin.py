@@ -1,0 +1,41 @@
+"""Lets a server's key in on a machine, with the keys of the user who runs the command."""
+
+from __future__ import annotations
+
+import asyncio
+
+from dstack.cli import show
+from dstack.commands.authorize import authorize
+from dstack.errors import HostKeyError, UsageError
+from dstack.hosts.host import ask
+from dstack.hosts.ssh import SshHost
+from dstack.hosts.trust import fingerprint, known_keys, offered_key
+from dstack.model.api import ServerKey
+from dstack.model.runner import Address
+
+SECONDS = 60.0
+
+
+def let_in(address: Address, given: str | None, own: ServerKey) -> str:
+    """Add the server's key to the machine's authorized_keys; return the fingerprint of the host key that was vouched
+    for, by the one that was `given`, by known_hosts or by the person at the terminal."""
+    return asyncio.run(_let_in(address, given, own))
+
+
+async def _let_in(address: Address, given: str | None, own: ServerKey) -> str:
+    key = await offered_key(address)
+    shown = fingerprint(key)
+    if given not in (None, shown):
+        raise UsageError(f"{address} shows the host key {shown}, not {given}; nothing was sent to it")
+    if given is None and key not in known_keys(address) and not _vouched(address, shown):
+        raise HostKeyError(f"the host key of {address} is not known: {shown}", hint=f"add --fingerprint {shown}")
+    host = SshHost(address, key)
+    try:
+        await ask(host, authorize(own.key, own.server), timeout=SECONDS)
+    finally:
+        await host.close()
+    return shown
+
+
+def _vouched(address: Address, shown: str) -> bool:
+    return show.interactive() and show.confirm(f"Is {shown} the host key of {address}?")

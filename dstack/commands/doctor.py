@@ -1,0 +1,203 @@
+"""What is wrong with a machine: each finding says what, why it matters, and what to type about it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from dstack.commands.place import Place
+from dstack.model.runner import Finding
+
+OLDEST_GIT = (2, 20)
+PACKAGES = {"flock": "util-linux", "sha256sum": "coreutils", "tar": "tar", "timeout": "coreutils", "curl": "curl"}
+USES = {
+    "flock": "launches of jobs are kept apart with it",
+    "sha256sum": "scripts and artifacts are checked with it",
+    "tar": "code and artifacts travel in its format",
+    "timeout": "a Docker that hangs is given up with it",
+    "curl": "with storage in S3, artifacts are uploaded with it",
+}
+NETWORK = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "lustre", "ceph", "9p")
+FULL = 50 * 1024
+"""Free KiB below which nothing can be written any more that matters."""
+LOW = 5 * 1024 * 1024
+"""Free KiB below which an image or a checkpoint may not fit."""
+MEMORY_LOW = 512 * 1024
+"""KiB that are available."""
+SKEW = 60
+"""Seconds between the clocks of machine and server: signed URLs and file times are wrong then."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the probe's script said: values by key, the tools that are missing, and whether GPUs were found."""
+
+    place: Place
+    said: Mapping[str, str]
+    missing: tuple[str, ...]
+    gpus: bool
+
+    def yes(self, key: str) -> bool:
+        """Whether the script said yes."""
+        return self.said.get(key) == "yes"
+
+
+def findings(answers: Answers) -> tuple[Finding, ...]:
+    """All that was found, what blocks first, each kind in its order."""
+    found = [
+        *_docker(answers),
+        *_git(answers.said),
+        *(_missing(tool) for tool in answers.missing),
+        *_root(answers.said),
+        *_disks(answers.said),
+        *_gpus(answers),
+        *_lingering(answers),
+        *_memory(answers.said),
+    ]
+    return tuple(sorted(found, key=lambda finding: not finding.blocking))
+
+
+def skewed(clock: int, now: float) -> Finding | None:
+    """The finding for a machine whose clock said `clock` when the server's said `now`, both in seconds."""
+    off = round(clock - now)
+    if abs(off) < SKEW:
+        return None
+    what = f"its clock is {abs(off)} seconds {'ahead of' if off > 0 else 'behind'} the server's"
+    return Finding("clock", what, "uploads to S3 are signed for a time", "sudo timedatectl set-ntp true")
+
+
+def _docker(answers: Answers) -> Iterator[Finding]:
+    place, said = answers.place, answers.said
+    why = "every job runs in a container"
+    if said.get("client") == "none":
+        name = place.words[0]
+        fix = _install("docker.io" if name == "docker" else name)
+        if answers.yes("podman") and name == "docker":
+            fix = "add it with --docker podman, which is there; or " + fix
+        yield Finding("docker-missing", f"there is no '{name}' on this machine", why, fix, True)
+    elif said.get("answers") != "yes":
+        yield _refused(answers, said.get("refusal", "").strip(), why)
+
+
+def _refused(answers: Answers, words: str, why: str) -> Finding:
+    """Docker is there, and does not serve this user. The daemon itself can't say why: the words are the system's."""
+    user = answers.said["user"]
+    if "sudo" in answers.place.words and "password" in words:
+        fix = f"sudo usermod -aG docker {user}, and --docker docker"
+        return Finding("sudo", f"sudo asks {user} for a password", why, fix, True)
+    if "permission denied" in words.lower():
+        fix = f"sudo usermod -aG docker {user}"
+        if answers.yes("sudo"):
+            fix = f"add it with --docker 'sudo -n {' '.join(answers.place.words)}', which works; or {fix}"
+        return Finding("docker-permission", f"{user} may not use Docker: {words}", why, fix, True)
+    what = f"Docker does not answer: {words or 'not within 20 seconds'}"
+    return Finding("docker-daemon", what, why, "sudo systemctl start docker", True)
+
+
+def _git(said: Mapping[str, str]) -> Iterator[Finding]:
+    why = "your code travels as git objects"
+    if not said.get("git"):
+        yield Finding("git", "git is not installed", why, _install("git"), True)
+    elif version(said["git"]) < OLDEST_GIT:
+        oldest = ".".join(str(part) for part in OLDEST_GIT)
+        what = f"git {said['git']} is too old: dstack needs {oldest} or newer"
+        yield Finding("git-old", what, why, "upgrade git on the machine", True)
+
+
+def _missing(tool: str) -> Finding:
+    return Finding(tool, f"'{tool}' is not installed", USES[tool], _install(PACKAGES[tool]), tool != "curl")
+
+
+def _root(said: Mapping[str, str]) -> Iterator[Finding]:
+    folder, user = said["folder"], said["user"]
+    point, _, rest = said.get("mount", "").partition(" ")
+    kind, _, options = rest.partition(" ")
+    if "ro" in options.split(","):
+        what = f"{folder} is on a file system that is mounted read-only ({point})"
+        fix = f"sudo mount -o remount,rw {point}, or choose another folder with --root"
+        yield Finding("read-only", what, "jobs and their code are kept there", fix, True)
+    elif said["writable"] != "yes":
+        fix = f"sudo chown {user} {folder}, or choose another folder with --root"
+        what = f"{user} can't write to {folder}"
+        yield Finding("not-writable", what, "jobs and their code are kept there", fix, True)
+    if "noexec" in options.split(","):
+        what = f"{folder} is on a file system that is mounted noexec ({point})"
+        fix = f"choose another folder with --root, or: sudo mount -o remount,exec {point}"
+        yield Finding("noexec", what, "a job can't start programs of its own tree, like ./run.sh", fix)
+    if kind in NETWORK:
+        what = f"{folder} is on a network file system ({kind})"
+        why = "it is slow, and Docker's root may not be allowed to read it"
+        yield Finding("network-home", what, why, "choose a folder on a local disk with --root")
+
+
+def _disks(said: Mapping[str, str]) -> Iterator[Finding]:
+    yield from _disk(said, "disk", said["folder"], "code, logs and results of jobs are written there")
+    if said.get("docker_disk_free") and said["docker_disk_free"] != said["disk_free"]:
+        yield from _disk(said, "docker_disk", said["docker_root"], "Docker keeps images and containers there")
+
+
+def _disk(said: Mapping[str, str], name: str, folder: str, why: str) -> Iterator[Finding]:
+    kind = name.replace("_", "-")
+    free, total = int(said[f"{name}_free"]), int(said.get(f"{name}_total") or 0)
+    fix = f"see what fills it: sudo du -xh --max-depth=2 {folder} | sort -h | tail"
+    if name == "docker_disk":
+        fix = "docker system prune, or give Docker another data-root"
+    if free < FULL:
+        what = f"the disk of {folder} is full: {_size(free)} of {_size(total)} free"
+        yield Finding(f"{kind}-full", what, why, fix, True)
+    elif free < LOW:
+        yield Finding(f"{kind}-low", f"the disk of {folder} has only {_size(free)} free", why, fix)
+    inodes = [int(part) for part in said.get(f"{name}_inodes", "").split() if part.isdecimal()]
+    if len(inodes) == 2 and inodes[0] and inodes[1] < 100:
+        what = f"the disk of {folder} has no inodes left: {inodes[1]} of {inodes[0]} free"
+        yield Finding(f"{kind}-inodes", what, "no file can be made there, whatever its size", fix, True)
+
+
+def _gpus(answers: Answers) -> Iterator[Finding]:
+    if answers.said.get("driver"):
+        words = " ".join(answers.said["driver"].split())
+        fix = "sudo reboot, if the driver was updated; else install the driver again"
+        yield Finding("gpu-driver", f"nvidia-smi fails: {words}", "jobs that ask for GPUs can't run here", fix)
+    words = answers.said.get("gpu_container", "").strip()
+    if answers.gpus and words and "dstack-nothing" not in words:
+        what = f"containers don't get the GPUs: {words}"
+        fix = (
+            "install the NVIDIA Container Toolkit: sudo apt-get install nvidia-container-toolkit, then "
+            "sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
+        )
+        yield Finding("gpu-toolkit", what, "jobs that ask for GPUs fail when they start", fix)
+    if answers.yes("amd"):
+        what = "it has an AMD GPU, which dstack does not hand out yet"
+        yield Finding("gpu-amd", what, "only NVIDIA GPUs are given to jobs", "jobs without GPUs run here")
+
+
+def _lingering(answers: Answers) -> Iterator[Finding]:
+    rootless = answers.said.get("rootless", "")
+    if answers.said.get("lingers") == "no" and ("rootless" in rootless or rootless == "true"):
+        what = f"what {answers.said['user']} runs ends when the last login does"
+        why = "containers of a rootless engine belong to the login, and a job would end with it"
+        yield Finding("lingering", what, why, f"sudo loginctl enable-linger {answers.said['user']}")
+
+
+def _memory(said: Mapping[str, str]) -> Iterator[Finding]:
+    free = said.get("memory_free", "")
+    if free.isdecimal() and int(free) < MEMORY_LOW:
+        what = f"only {_size(int(free))} of memory are available"
+        yield Finding(
+            "memory", what, "jobs may be killed for lack of it", "see what uses it: ps aux --sort=-rss | head"
+        )
+
+
+def _install(package: str) -> str:
+    return f"sudo apt-get install {package}, or what your system's package manager calls it"
+
+
+def version(text: str) -> tuple[int, ...]:
+    """`2.39.5` and `2.39.3.windows.1` alike: the numbers in front."""
+    found = re.match(r"\d+(\.\d+)*", text)
+    return tuple(int(part) for part in found.group().split(".")) if found else ()
+
+
+def _size(kib: int) -> str:
+    return f"{kib / 2**20:.1f} GiB" if kib >= 2**20 else f"{kib // 1024} MiB"

@@ -1,0 +1,88 @@
+"""Hosts and groups as an inventory names them, and whose variables win."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from dstack.inventory import ranges
+
+Variables = dict[str, Any]
+ALL, UNGROUPED = "all", "ungrouped"
+
+
+@dataclass
+class Group:
+    """`hosts` and `children` by name, in the order of the file."""
+
+    name: str
+    hosts: dict[str, None] = field(default_factory=dict)
+    children: dict[str, None] = field(default_factory=dict)
+    variables: Variables = field(default_factory=dict)
+
+
+class Groups:
+    """All groups, and each host's own variables. `beside_groups` and `beside_hosts` are from group_vars/ and
+    host_vars/."""
+
+    def __init__(self) -> None:
+        self.groups: dict[str, Group] = {}
+        self.hosts: dict[str, Variables] = {}
+        self.beside_groups: dict[str, Variables] = {}
+        self.beside_hosts: dict[str, Variables] = {}
+        self.group(ALL)
+        self.group(UNGROUPED)
+
+    def group(self, name: str) -> Group:
+        """The group of that name, new if there was none."""
+        return self.groups.setdefault(name, Group(name))
+
+    def add(self, group: str, pattern: str, variables: Variables) -> None:
+        """Put the hosts of a pattern into a group."""
+        names, port = ranges.hosts(pattern)
+        for name in names:
+            self.group(group).hosts[name] = None
+            own = self.hosts.setdefault(name, {})
+            if port is not None:
+                own.setdefault("ansible_port", port)
+            own.update(variables)
+
+    def parents(self, name: str) -> list[str]:
+        """The groups that a group is directly in; `all` for one that is in no other."""
+        found = [group.name for group in self.groups.values() if name in group.children]
+        return found or ([ALL] if name != ALL else [])
+
+    def depth(self, name: str, above: tuple[str, ...] = ()) -> int:
+        """How far below `all` a group is, by the longest way. ValueError for a group that is in itself."""
+        if name in above:
+            raise ValueError(f"the group '{name}' is in itself")
+        return max((self.depth(parent, (*above, name)) + 1 for parent in self.parents(name)), default=0)
+
+    def of(self, host: str) -> list[str]:
+        """All groups that a host is in, those above theirs included: the weakest first."""
+        found: dict[str, None] = {ALL: None}
+        waiting = [group.name for group in self.groups.values() if host in group.hosts]
+        while waiting:
+            name = waiting.pop()
+            if name not in found:
+                found[name] = None
+                waiting += self.parents(name)
+        return sorted(found, key=self._strength)
+
+    def _strength(self, name: str) -> tuple[int, int, str]:
+        priority = self.groups[name].variables.get("ansible_group_priority", 1)
+        return self.depth(name), int(priority), name
+
+    def variables(self, host: str) -> Variables:
+        """A host's variables: groups of the file, group_vars/, the host in the file, host_vars/; the last one wins,
+        and among groups the one that is further below."""
+        merged: Variables = {}
+        groups = self.of(host)
+        for name in groups:
+            merged.update(self.groups[name].variables)
+        for name in groups:
+            merged.update(self.beside_groups.get(name, {}))
+        merged.update(self.hosts[host])
+        merged.update(self.beside_hosts.get(host, {}))
+        merged.pop("ansible_group_priority", None)
+        return merged

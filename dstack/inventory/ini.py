@@ -1,0 +1,72 @@
+"""Inventories in Ansible's INI format."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from typing import Any
+
+from dstack.errors import UsageError
+from dstack.inventory.groups import UNGROUPED, Groups
+
+_SECTION = re.compile(r"\[([^:\]\s]+)(?::(\w+))?\]\s*(?:#.*)?")
+
+
+def read(text: str, path: str) -> Groups:
+    """The groups of the text; UsageError with file and line for what can't be read."""
+    groups = Groups()
+    named: dict[str, int] = {}
+    section, kind = UNGROUPED, "hosts"
+    for number, raw in enumerate(text.splitlines(), 1):
+        line = raw.strip()
+        if not line or line[0] in "#;":
+            continue
+        try:
+            if found := _SECTION.fullmatch(line):
+                section, kind = found[1], found[2] or "hosts"
+                _begin(groups, section, kind)
+            elif line.startswith("[") and line.endswith("]"):
+                raise ValueError(f"'{line}' is no section")
+            elif kind == "hosts":
+                _host(groups, section, line)
+            elif kind == "vars":
+                name, _, value = _split(line)
+                groups.group(section).variables[name] = value
+            else:
+                child = line.split("#")[0].strip()
+                named.setdefault(child, number)
+                groups.group(section).children[child] = None
+        except ValueError as error:
+            raise UsageError(f"{path}:{number}: {error}") from error
+    for child, number in named.items():
+        if child not in groups.groups:
+            raise UsageError(f"{path}:{number}: there is no group '{child}'")
+    return groups
+
+
+def _begin(groups: Groups, section: str, kind: str) -> None:
+    if kind not in ("hosts", "vars", "children"):
+        raise ValueError(f"'[{section}:{kind}]' is none of [GROUP], [GROUP:vars], [GROUP:children]")
+    groups.group(section)
+
+
+def _host(groups: Groups, section: str, line: str) -> None:
+    words = shlex.split(line, comments=True)
+    pairs = [_split(word) for word in words[1:]]
+    groups.add(section, words[0], {name: value for name, _, value in pairs})
+
+
+def _split(text: str) -> tuple[str, str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise ValueError(f"'{text}' is not NAME=VALUE")
+    return name.strip(), equals, _value(value.strip())
+
+
+def _value(text: str) -> Any:
+    """A Python literal, as for Ansible; any other text is itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

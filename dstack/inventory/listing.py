@@ -1,0 +1,67 @@
+"""Inventories that are programs: they print JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from dstack.errors import UsageError
+from dstack.inventory.groups import ALL, Groups
+
+SECONDS = 120
+
+
+def read(path: Path) -> Groups:
+    """What the program prints with --list, and with --host where `_meta` is missing."""
+    answer = _run(path, "--list")
+    groups = Groups()
+    meta = answer.pop("_meta", None)
+    try:
+        for name, body in answer.items():
+            _group(groups, name, body)
+        if isinstance(meta, dict) and "hostvars" in meta:
+            known = meta["hostvars"]
+            for host in known:
+                if host not in groups.hosts:
+                    groups.add("ungrouped", host, {})
+        else:
+            known = {host: _run(path, "--host", host) for host in groups.hosts}
+        for host, own in known.items():
+            groups.hosts[host].update(own)
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise UsageError(f"{path} printed JSON that is no inventory: {error}") from error
+    return groups
+
+
+def _group(groups: Groups, name: str, body: Any) -> None:
+    group = groups.group(name)
+    parts = {"hosts": body} if isinstance(body, list) else dict(body)
+    for host in parts.get("hosts") or ():
+        groups.add(name, host, {})
+    for child in parts.get("children") or ():
+        groups.group(child)
+        if (name, child) != (ALL, ALL):
+            group.children[child] = None
+    group.variables.update(parts.get("vars") or {})
+
+
+def _run(path: Path, *arguments: str) -> dict[str, Any]:
+    words = [str(path.absolute()), *arguments]
+    try:
+        done = subprocess.run(words, capture_output=True, stdin=subprocess.DEVNULL, timeout=SECONDS, check=False)
+    except OSError as error:
+        raise UsageError(f"{path} can't be run: {error.strerror}") from error
+    except subprocess.TimeoutExpired as error:
+        raise UsageError(f"{path} {' '.join(arguments)} did not end within {SECONDS} seconds") from error
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip() or "it printed nothing"
+        raise UsageError(f"{path} {' '.join(arguments)} ended with {done.returncode}: {said}")
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError as error:
+        raise UsageError(f"{path} {' '.join(arguments)} printed no JSON: {error}") from error
+    if not isinstance(answer, dict):
+        raise UsageError(f"{path} {' '.join(arguments)} printed no JSON object")
+    return answer

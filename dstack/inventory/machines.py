@@ -1,0 +1,176 @@
+"""What an inventory says of each machine, as dstack understands it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dstack.errors import ProjectError
+from dstack.inventory.groups import ALL, UNGROUPED, Groups, Variables
+from dstack.inventory.yamlfile import Locked
+from dstack.model.api import AddRunner
+from dstack.model.runner import Address
+from dstack.model.suggest import did_you_mean
+
+OWN = ("dstack_labels", "dstack_gpus", "dstack_root", "dstack_docker", "dstack_fingerprint", "dstack_skip")
+_PASSED = frozenset(
+    [
+        "controlmaster",
+        "controlpersist",
+        "controlpath",
+        "serveraliveinterval",
+        "serveralivecountmax",
+        "loglevel",
+        "stricthostkeychecking",
+        "userknownhostsfile",
+        "forwardagent",
+        "identitiesonly",
+        "connecttimeout",
+        "batchmode",
+        "preferredauthentications",
+        "compression",
+        "gssapiauthentication",
+        "passwordauthentication",
+    ]
+)
+"""Options that change nothing for dstack: it pins keys, keeps connections and asks no questions by itself."""
+
+
+def machines(groups: Groups, source: str) -> list[AddRunner]:
+    """A request for each machine that dstack should use, in the order of the inventory. ProjectError with all that
+    can't be understood."""
+    found, problems = [], []
+    for host in groups.hosts:
+        try:
+            own = groups.variables(host)
+            if own.get("dstack_skip") not in (True, "true", "True", "yes"):
+                found.append(_machine(host, own, groups.of(host), source))
+        except ValueError as error:
+            problems.append(f"{source}: {host}: {error}")
+    if problems:
+        raise ProjectError(problems, hint="what dstack should not use has `dstack_skip: true`")
+    return found
+
+
+def _machine(host: str, own: Variables, groups: list[str], source: str) -> AddRunner:
+    for name in own:
+        if name.startswith("dstack_") and name not in OWN:
+            raise ValueError(f"unknown variable '{name}'{did_you_mean(name, OWN)}")
+    labels = [name for name in groups if name not in (ALL, UNGROUPED)] + _labels(own.get("dstack_labels"))
+    return AddRunner(
+        address=_address(host, own),
+        name=re.sub(r"[^A-Za-z0-9._-]+", "-", host).strip("-."),
+        labels=tuple(dict.fromkeys(labels)),
+        gpus=_number(own, "dstack_gpus"),
+        root=_text(own, "dstack_root"),
+        docker=_text(own, "dstack_docker"),
+        fingerprint=_text(own, "dstack_fingerprint"),
+        source=source,
+    )
+
+
+def _address(host: str, own: Variables) -> Address:
+    connection = _text(own, "ansible_connection") or "ssh"
+    if connection == "local":
+        return Address()
+    if connection not in ("ssh", "smart", "paramiko", "paramiko_ssh", "ansible.builtin.ssh"):
+        raise ValueError(f"its connection is '{connection}': dstack speaks SSH")
+    words = dict(_arguments(own))
+    identity = _text(own, "ansible_ssh_private_key_file", "ansible_private_key_file") or words.get("identity")
+    return Address(
+        host=_text(own, "ansible_host", "ansible_ssh_host") or host,
+        user=_text(own, "ansible_user", "ansible_ssh_user") or words.get("user"),
+        port=_number(own, "ansible_port", "ansible_ssh_port") or (int(words["port"]) if "port" in words else None),
+        identity=str(Path(identity).expanduser().absolute()) if identity else None,
+        jump=words.get("jump"),
+    )
+
+
+def _arguments(own: Variables) -> Iterator[tuple[str, str]]:
+    """What the arguments for ssh mean. ValueError for one that dstack can't follow."""
+    for name in ("ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args"):
+        words = shlex.split(_text(own, name) or "")
+        yield from _options(words, name)
+
+
+def _options(words: list[str], name: str) -> Iterator[tuple[str, str]]:
+    known = {"-J": "jump", "-i": "identity", "-p": "port", "-l": "user"}
+    rest = iter(words)
+    for word in rest:
+        flag, value = word[:2], word[2:]
+        if flag in known or flag == "-o":
+            value = value or next(rest, "")
+            yield from _option(value, name) if flag == "-o" else [(known[flag], value)]
+        elif word not in ("-C", "-q", "-4", "-6", "-A", "-T", "-x", "-a"):
+            raise ValueError(f"{name} has '{word}', which dstack can't follow: say it in ~/.ssh/config")
+
+
+def _option(text: str, name: str) -> Iterator[tuple[str, str]]:
+    key, _, value = re.sub(r"^(\w+)\s*[= ]\s*", r"\1=", text).partition("=")
+    if key.lower() == "proxyjump":
+        yield "jump", value
+    elif key.lower() == "proxycommand":
+        yield "jump", _through(value, name)
+    elif key.lower() not in _PASSED:
+        raise ValueError(f"{name} has the option {key}, which dstack can't follow: say it in ~/.ssh/config")
+
+
+def _through(command: str, name: str) -> str:
+    """The jump host of `ssh -W %h:%p [-q] [-p PORT] [USER@]HOST`, the way that Ansible's own pages show."""
+    words = shlex.split(command)
+    host = user = port = None
+    rest = iter(words[1:])
+    for word in rest:
+        if word == "-W":
+            if next(rest, "") not in ("%h:%p", "[%h]:%p"):
+                break
+        elif word == "-p":
+            port = next(rest, None)
+        elif word == "-l":
+            user = next(rest, None)
+        elif not word.startswith("-") and host is None:
+            host = word
+        elif word not in ("-q", "-C", "-A"):
+            break
+    else:
+        if words and words[0].rpartition("/")[2] == "ssh" and "-W" in words and host:
+            return (f"{user}@" if user and "@" not in host else "") + host + (f":{port}" if port else "")
+    raise ValueError(f"{name} has the ProxyCommand '{command}', which dstack can't follow: say it in ~/.ssh/config")
+
+
+def _labels(value: Any) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, str):
+        return [word for word in re.split(r"[,\s]+", value) if word]
+    if isinstance(value, (list, tuple)) and all(isinstance(word, str) for word in value):
+        return list(value)
+    raise ValueError("dstack_labels is neither a list nor a text")
+
+
+def _number(own: Variables, *names: str) -> int | None:
+    text = _text(own, *names)
+    if text is None:
+        return None
+    if not text.isdecimal():
+        raise ValueError(f"{names[0]} is '{text}', not a number")
+    return int(text)
+
+
+def _text(own: Variables, *names: str) -> str | None:
+    """The first of these variables, as text."""
+    for name in names:
+        value = own.get(name)
+        if value is None or value == "":
+            continue
+        if isinstance(value, Locked):
+            raise ValueError(f"{name} is encrypted by Ansible's vault")
+        if isinstance(value, bool) or not isinstance(value, (str, int)):
+            raise ValueError(f"{name} should be a text or a number, not {value!r}")
+        if "{{" in str(value) or "{%" in str(value):
+            raise ValueError(f"{name} is a template: '{value}'; dstack needs the value itself")
+        return str(value)
+    return None

@@ -1,0 +1,67 @@
+"""An inventory, whatever its form, with the variables that lie beside it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dstack.errors import UsageError
+from dstack.inventory import ini, listing, yamlfile
+from dstack.inventory.groups import Groups, Variables
+
+_ENDINGS = ("", ".yml", ".yaml", ".json")
+
+
+def read(path: Path) -> Groups:
+    """Read a file, or run a program. UsageError for what can't be read, with file and line."""
+    groups = _file(path)
+    for name in groups.groups:
+        groups.beside_groups[name] = _beside(path.parent / "group_vars", name)
+    for name in groups.hosts:
+        groups.beside_hosts[name] = _beside(path.parent / "host_vars", name)
+    return groups
+
+
+def _file(path: Path) -> Groups:
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", hint="name one inventory file")
+    if path.suffix not in (".yml", ".yaml", ".json", ".ini") and os.access(path, os.X_OK):
+        return listing.read(path)
+    text = _text(path)
+    if path.suffix in (".yml", ".yaml", ".json") or (path.suffix != ".ini" and _is_yaml(text)):
+        return yamlfile.read(text, str(path))
+    return ini.read(text, str(path))
+
+
+def _is_yaml(text: str) -> bool:
+    """Whether a file without a telling name is YAML: its first line of content ends like a key."""
+    lines = (line.split(" #")[0].strip() for line in text.splitlines())
+    first = next((line for line in lines if line and line[0] not in "#;"), "")
+    return first == "---" or (first.endswith(":") and not first.startswith("["))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8") from error
+
+
+def _beside(folder: Path, name: str) -> Variables:
+    """The variables of a group or host from the file, or the files in the folder, of its name."""
+    if "/" in name:
+        return {}
+    for ending in _ENDINGS:
+        path = folder / f"{name}{ending}"
+        if path.is_dir():
+            files = [file for file in sorted(path.rglob("*")) if file.is_file() and file.suffix in _ENDINGS]
+            merged: Variables = {}
+            for file in files:
+                if not file.name.startswith("."):
+                    merged.update(yamlfile.variables(_text(file), str(file)))
+            return merged
+        if path.exists():
+            return yamlfile.variables(_text(path), str(path))
+    return {}

@@ -1,0 +1,83 @@
+"""Inventories in Ansible's YAML format, and YAML files of variables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from dstack.errors import UsageError
+from dstack.inventory.groups import ALL, Groups, Variables
+
+_LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Locked:
+    """A value that only Ansible can read: encrypted by its vault."""
+
+
+class _Loader(_LOADER):  # type: ignore[misc]
+    pass
+
+
+_Loader.add_constructor("!vault", lambda loader, node: Locked())
+_Loader.add_constructor("!unsafe", lambda loader, node: loader.construct_scalar(node))
+
+
+def load(text: str, path: str) -> Any:
+    """The document; UsageError with file and line for one whose syntax is wrong."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{path}:{mark.line + 1}" if mark else path
+        raise UsageError(f"{where}: {error.problem or 'this is no YAML'}") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: this is no YAML: {error}") from error
+
+
+def read(text: str, path: str) -> Groups:
+    """The groups of the text; UsageError for what is no inventory."""
+    document = load(text, path)
+    groups = Groups()
+    try:
+        for name, body in _mapping(document, "the file").items():
+            _group(groups, str(name), body)
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from error
+    return groups
+
+
+def variables(text: str, path: str) -> Variables:
+    """A file of variables."""
+    try:
+        return {str(name): value for name, value in _mapping(load(text, path), "the file").items()}
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def _group(groups: Groups, name: str, body: Any) -> None:
+    group = groups.group(name)
+    parts = _mapping(body, f"the group '{name}'")
+    unknown = set(parts) - {"hosts", "vars", "children"}
+    if unknown:
+        first = min(map(str, unknown))
+        raise ValueError(f"the group '{name}' has '{first}': only hosts, vars and children go there")
+    group.variables.update(_mapping(parts.get("vars"), f"vars of '{name}'"))
+    for pattern, own in _mapping(parts.get("hosts"), f"hosts of '{name}'").items():
+        groups.add(name, str(pattern), dict(_mapping(own, f"the host '{pattern}'")))
+    for child, below in _mapping(parts.get("children"), f"children of '{name}'").items():
+        if name != ALL or child != ALL:
+            group.children[str(child)] = None
+        _group(groups, str(child), below)
+
+
+def _mapping(value: Any, what: str) -> dict[Any, Any]:
+    """A mapping; nothing is an empty one, and a text is a name without more."""
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        return {value: None}
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} should be a mapping, not {type(value).__name__}")
+    return value

@@ -1,0 +1,73 @@
+"""The routes of `dstack-runner`, and the file itself. They are open over TCP: each looks at its token or secret."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dstack import runner
+from dstack.errors import UnauthorizedError, UsageError
+from dstack.model.registration import Heartbeat, Registration
+from dstack.server.registry import Registry
+
+HOST = re.compile(r"[A-Za-z0-9.:\[\]_-]+")
+
+
+@dataclass
+class Registering:
+    """What the routes work on."""
+
+    registry: Registry
+
+    async def program(self, request: Request) -> Response:
+        """dstack-runner, which knows this server."""
+        host = request.headers.get("host", "")
+        if not HOST.fullmatch(host):
+            raise UsageError("the request names no host")
+        scheme = request.headers.get("x-forwarded-proto", request.url.scheme)
+        url = f"{'https' if scheme == 'https' else 'http'}://{host}"
+        text = inspect.getsource(runner).replace('SERVER = ""', f'SERVER = "{url}"', 1)
+        return Response(text, media_type="text/x-python")
+
+    async def register(self, request: Request) -> Any:
+        wanted = msgspec.json.decode(await request.body(), type=Registration)
+        token = bearer(request)
+        by = request.scope.get("dstack.caller", "nobody")
+        if by == "nobody" and not token:
+            raise UnauthorizedError("the server wants a token", hint="set DSTACK_TOKEN")
+        return await self.registry.register(wanted, by="token" if by == "nobody" else by, token=token)
+
+    async def heartbeat(self, request: Request) -> Any:
+        beat = msgspec.json.decode(await request.body(), type=Heartbeat)
+        return await self.registry.heartbeat(request.path_params["name"], beat)
+
+    async def all(self, request: Request) -> Any:
+        return self.registry.all()
+
+    async def approve(self, request: Request) -> Any:
+        return self.registry.approve(request.path_params["name"])
+
+    async def token(self, request: Request) -> Any:
+        return self.registry.token()
+
+    def table(self) -> list[tuple[str, str, Any]]:
+        """Method, path and endpoint of each route below /v1."""
+        return [
+            ("POST", "/registrations", self.register),
+            ("GET", "/registrations", self.all),
+            ("POST", "/registrations/{name}/heartbeat", self.heartbeat),
+            ("POST", "/registrations/{name}/approve", self.approve),
+            ("POST", "/registration-tokens", self.token),
+        ]
+
+
+def bearer(request: Request) -> str:
+    """The token of a request."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token if scheme.lower() == "bearer" else ""

@@ -1,0 +1,140 @@
+"""Machines that offer themselves with `dstack-runner`: who may, which are approved, and which are still there."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import secrets
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
+
+from dstack.errors import ConflictError, DstackError, UnauthorizedError
+from dstack.hosts.own import own_key
+from dstack.hosts.trust import fingerprint
+from dstack.model.api import AddRunner
+from dstack.model.registration import Heard, Heartbeat, Registered, Registration, RegistrationToken, RegistrationView
+from dstack.model.runner import Address
+from dstack.server.access import hashed
+from dstack.server.inventory import Inventory
+
+MISSED = 3.5
+"""After so many intervals without a sign of life, a machine gets no new jobs."""
+
+
+@dataclass
+class Registry:
+    """The registrations, on top of the inventory. `heard` is when each machine gave a sign of life, in monotonic
+    seconds: after a restart, all have just been heard."""
+
+    inventory: Inventory
+    heard: dict[str, float] = field(default_factory=dict)
+    begun: float = field(default_factory=time.monotonic)
+    adding: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+
+    async def register(self, wanted: Registration, *, by: str, token: str = "") -> Registered:
+        """Take a registration. `by` is `owner` (over the socket), `user` (with the server's token: an admin approves
+        the machine the first time), or `token`, one that was made for it."""
+        store = self.inventory.store
+        name, address = wanted.name, address_of(wanted)
+        before = store.registrations.get(name)
+        if before is None or store.runners.get(name) is None:
+            self.inventory.check_name(name, address)
+        elif not before.same_machine(wanted):
+            hint = f"choose another --name, or: dstack runners remove {name}"
+            raise ConflictError(f"'{name}' is another machine, {address_of(before)}", hint=hint)
+        if by == "token" and not store.registrations.take_token(hashed(token)):
+            raise UnauthorizedError("the token is not good, or was used", hint="dstack runners token makes one")
+        known = before is not None and before.approved and before.same_machine(wanted)
+        secret = secrets.token_urlsafe(24)
+        approved = known or by != "user"
+        store.registrations.put(replace(wanted, secret=hashed(secret), approved=approved, unavailable=None))
+        key = await asyncio.to_thread(own_key, self.inventory.identity)
+        return Registered(name=name, secret=secret, key=key, server=store.settings.server_id, approved=approved)
+
+    async def heartbeat(self, name: str, beat: Heartbeat) -> Heard:
+        """A sign of life: adds an approved machine the first time, and records whether it may be used."""
+        store = self.inventory.store
+        known = store.registrations.require(name)
+        if not hmac.compare_digest(known.secret, hashed(beat.secret)):
+            raise UnauthorizedError("another machine has registered under this name", hint="choose another --name")
+        self.heard[name] = time.monotonic()
+        changed = (known.unavailable, known.once, known.interval) != (beat.unavailable, beat.once, beat.interval)
+        if changed:
+            known = store.registrations.change(
+                name, unavailable=beat.unavailable, once=beat.once, interval=beat.interval
+            )
+            self.inventory.engine.poke()
+        if not known.approved:
+            return Heard(state="pending", words=f"waits for approval: dstack runners approve {name}")
+        async with self.adding[name]:
+            if store.runners.get(name) is None:
+                try:
+                    await self.add(known)
+                except DstackError as trouble:
+                    hint = f"; {trouble.hint}" if trouble.hint else ""
+                    return Heard(state="refused", words=f"not usable yet: {trouble.message}{hint}")
+        if beat.unavailable:
+            return Heard(state="ready", words=f"gets no new jobs: {beat.unavailable}")
+        return Heard(state="ready", words=f"available as {name}")
+
+    async def add(self, known: Registration) -> None:
+        """Add the machine. The key that it shows must be one of those that it reported."""
+        address = address_of(known)
+        shown = await self.inventory.machines.pool.offered_key(address)
+        vouched = fingerprint(shown) if shown in known.host_keys else fingerprint(known.host_keys[0])
+        request = AddRunner(
+            address=address,
+            name=known.name,
+            labels=known.labels,
+            root=known.root,
+            docker=known.docker,
+            fingerprint=vouched,
+            authorized=True,
+        )
+        await self.inventory.add(request)
+
+    def approve(self, name: str) -> RegistrationView:
+        """Let the machine be added with its next sign of life."""
+        return view(self.inventory.store.registrations.change(name, approved=True))
+
+    def token(self) -> RegistrationToken:
+        """A new token that registers one machine."""
+        token = secrets.token_urlsafe(24)
+        self.inventory.store.registrations.add_token(hashed(token))
+        return RegistrationToken(token=token)
+
+    def all(self) -> list[RegistrationView]:
+        """Every registration."""
+        return [view(known) for known in self.inventory.store.registrations.all()]
+
+    def absent(self, name: str) -> str | None:
+        """Why a registered machine gets no new jobs now."""
+        known = self.inventory.store.registrations.get(name)
+        if known is None:
+            return None
+        if known.unavailable:
+            return f"no longer offered: {known.unavailable}"
+        silent = time.monotonic() - self.heard.get(name, self.begun)
+        if known.once or silent < known.interval * MISSED:
+            return None
+        return f"dstack-runner on it has given no sign of life for {silent:.0f} seconds"
+
+
+def address_of(known: Registration) -> Address:
+    """How the machine is reached."""
+    return Address(host=known.address, user=known.user, port=known.port)
+
+
+def view(known: Registration) -> RegistrationView:
+    """A registration as users see it."""
+    return RegistrationView(
+        name=known.name,
+        address=str(address_of(known)),
+        fingerprints=[fingerprint(key) for key in known.host_keys],
+        labels=list(known.labels),
+        gpus=list(known.gpus),
+        approved=known.approved,
+    )

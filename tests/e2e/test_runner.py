@@ -1,0 +1,199 @@
+"""`dstack-runner` against a team's server: registration, approval, signs of life, and what it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Cli
+from tests.environment import account, needs
+from tests.environment.sshd import Sshd, free_port
+from tests.environment.waiting import until
+
+TOKEN = "the-servers-token"
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    made = Path(tempfile.mkdtemp(prefix="dsr-", dir="/tmp"))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture(scope="module")
+def person(folder: Path, docker: list[str]) -> Iterator[account.Account]:
+    made = account.create(f"dstack-r-{os.getpid()}", folder / "home", account.docker_group())
+    try:
+        yield made
+    finally:
+        account.remove(made)
+
+
+@pytest.fixture(scope="module")
+def sshd(folder: Path, person: account.Account) -> Iterator[Sshd]:
+    """It takes the keys in the user's home alone."""
+    server = Sshd(folder / "sshd", person.name)
+    server.first = ("AuthorizedKeysFile .ssh/authorized_keys",)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def url(cli: Cli) -> str:
+    port = free_port()
+    done = cli("server", "start", "--port", str(port), env={"DSTACK_TOKEN": TOKEN})
+    assert done.returncode == 0, done.stderr
+    return f"http://127.0.0.1:{port}"
+
+
+def everybodys_python() -> str:
+    """A Python that the machine's user may run: the tests' own may lie in root's home."""
+    found = shutil.which("python3", path="/usr/bin:/usr/local/bin:/bin")
+    if found is None:
+        needs.missing("no python3 in /usr/bin; install it: apt-get install python3")
+    return found
+
+
+Offer = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def offer(url: str, person: account.Account, sshd: Sshd, docker: list[str]) -> Iterator[Offer]:
+    """`curl -fsS SERVER/dstack-runner | DSTACK_TOKEN=T python3 -`, as the machine's user."""
+    started = []
+
+    def offer(*options: str, token: str = TOKEN) -> subprocess.Popen[str]:
+        known = ("--port", str(sshd.port), "--host-key", str(sshd.folder / "host_key.pub"), "--interval", "0.3")
+        program = subprocess.run(["curl", "-fsS", f"{url}/dstack-runner"], capture_output=True, check=True).stdout
+        source = Path(tempfile.mkstemp(dir=sshd.folder)[1])
+        source.write_bytes(program)
+        with source.open() as stdin:
+            process = subprocess.Popen(
+                [everybodys_python(), "-", "--name", "offered", *known, *options],
+                stdin=stdin,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={"PATH": os.environ["PATH"], "HOME": str(person.home), "DSTACK_TOKEN": token},
+                cwd=person.home,
+                user=person.uid,
+                group=person.home.stat().st_gid,
+                extra_groups=[account.docker_group()],
+            )
+        started.append(process)
+        return process
+
+    yield offer
+    for process in started:
+        process.kill()
+        process.wait()
+        assert process.stderr
+        process.stderr.close()
+
+
+def said(process: subprocess.Popen[str], words: str) -> str:
+    """Read on until the runner says this."""
+    assert process.stderr
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if words in line:
+            return line
+    raise AssertionError(f"it never said {words!r}: {lines}")
+
+
+def shown(cli: Cli) -> dict[str, Any]:
+    runners = json.loads(cli("runners", "--json").stdout)
+    return dict(runners[0]) if runners else {}
+
+
+def home_of(person: account.Account) -> list[str]:
+    return sorted(str(path) for path in person.home.rglob("*"))
+
+
+def test_a_machine_that_offers_itself(
+    offer: Offer, cli: Cli, person: account.Account, url: str, tmp_path: Path
+) -> None:
+    before = home_of(person)
+    runner = offer("--label", "desk", "--cleanup")
+    said(runner, "waits for approval: dstack runners approve offered")
+    assert shown(cli) == {}
+    waiting = cli("runners", "approve").stdout
+    assert "offered" in waiting
+    assert "SHA256:" in waiting
+    assert cli("runners", "approve", "offered").returncode == 0
+    said(runner, "available as offered")
+    now = shown(cli)
+    assert (now["state"], now["labels"]) == ("ready", ["desk"])
+    (line,) = (person.home / ".ssh" / "authorized_keys").read_text().splitlines()
+    assert line.startswith("restrict ssh-ed25519 ")
+
+    runner.send_signal(signal.SIGSTOP)
+    until(lambda: "no sign of life" in (shown(cli)["reason"] or ""), "the silence is noticed")
+    assert shown(cli)["state"] == "drained"
+    runner.send_signal(signal.SIGCONT)
+    until(lambda: shown(cli)["state"] == "ready", "it is back")
+
+    runner.send_signal(signal.SIGTERM)
+    said(runner, "dstack-runner was stopped; offered gets no new jobs")
+    assert runner.wait(30) == 0
+    assert home_of(person) == before
+
+    again = offer()
+    said(again, "available as offered")
+    assert cli("runners", "remove", "offered").stderr == "offered: removed; nothing of it is left there\n"
+    assert home_of(person) == before
+    said(again, "no machine has registered as 'offered'")
+    assert again.wait(30) == 2
+
+
+def test_a_token_that_was_made_for_one_machine(offer: Offer, cli: Cli) -> None:
+    token = cli("runners", "token").stdout.strip()
+
+    once = offer("--once", token=token)
+    said(once, "available as offered")
+    assert once.wait(30) == 0
+    assert shown(cli)["state"] == "ready"
+    assert cli("runners", "remove", "offered").returncode == 0
+
+    second = offer("--once", token=token)
+    said(second, "the token is not good, or was used")
+    assert second.wait(30) == 2
+
+
+def test_others_who_use_the_gpus(offer: Offer, cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tools = folder / "tools"
+    tools.mkdir()
+    smi = tools / "nvidia-smi"
+    smi.write_text('#!/bin/sh\ncase $1 in --query-compute-apps*) echo "$$, /usr/bin/blender" ;; esac\n')
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+
+    runner = offer("--unless-busy", token=cli("runners", "token").stdout.strip())
+
+    assert "its GPUs are used by blender (" in said(runner, "gets no new jobs")
+    now = shown(cli)
+    assert now["state"] == "drained"
+    assert "no longer offered: its GPUs are used by blender" in now["reason"]
+    smi.write_text("#!/bin/sh\n")
+    said(runner, "available as offered")
+    until(lambda: shown(cli)["state"] == "ready", "it is ready")
+    assert cli("runners", "remove", "offered").returncode == 0
+
+
+def test_wrong_tokens(offer: Offer) -> None:
+    runner = offer(token="")
+    said(runner, "the server wants a token")
+    assert runner.wait(30) == 2

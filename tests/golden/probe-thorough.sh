@@ -1,0 +1,103 @@
+main() {
+set -eu
+umask 077
+export LC_ALL=C
+dk() { 'podman' "$@"; }
+machine_id() {
+	for file in /etc/machine-id /var/lib/dbus/machine-id; do
+		id=
+		if [ -r "$file" ]; then read -r id < "$file" || :; fi
+		case $id in
+			'' | *[!0-9a-f]*) ;;
+			*) echo "$id" && return ;;
+		esac
+	done
+	uname -n | sha256sum | cut -c 1-32
+}
+root='~/.dstack-host'
+case $root in
+	\~/*) root=$HOME/${root#??} ;;
+esac
+machine=$(machine_id)
+base=$root/$machine/'probe'
+oneline() { tr '\n' ' '; }
+has() { command -v "$1" > /dev/null; }
+# Blocks and inodes that are free, and the mount that holds a folder.
+disk() {
+	echo "$1_free=$(df -Pk "$2" | sed -n '2p' | tr -s ' ' | cut -d ' ' -f 4)"
+	echo "$1_total=$(df -Pk "$2" | sed -n '2p' | tr -s ' ' | cut -d ' ' -f 2)"
+	inodes=$(df -Pi "$2" 2> /dev/null | sed -n '2p' | tr -s ' ' | cut -d ' ' -f 2,4) || :
+	echo "$1_inodes=$inodes"
+}
+echo "machine=$machine"
+echo "user=$(id -un)"
+echo "kernel=$(uname -r)"
+echo "cpus=$(getconf _NPROCESSORS_ONLN 2> /dev/null || grep -c '^processor' /proc/cpuinfo)"
+echo "memory=$(sed -n 's/^MemTotal: *\([0-9]*\) kB$/\1/p' /proc/meminfo)"
+echo "memory_free=$(sed -n 's/^MemAvailable: *\([0-9]*\) kB$/\1/p' /proc/meminfo)"
+
+# The root is made by the first job: ask the nearest folder that is there.
+folder=$root
+while ! [ -e "$folder" ]; do folder=${folder%/*} && folder=${folder:-/}; done
+printf 'folder=%s\n' "$folder"
+if [ -d "$folder" ] && [ -w "$folder" ] && [ -x "$folder" ]; then echo writable=yes; else echo writable=no; fi
+disk disk "$folder"
+point=$(df -Pk "$folder" | sed -n '2s/.*% *//p')
+while read -r _ mounted type options _; do
+	if [ "$mounted" = "$point" ]; then mount="$point $type $options"; fi
+done < /proc/self/mounts
+printf 'mount=%s\n' "${mount:-}"
+
+for tool in flock sha256sum tar timeout curl; do
+	if ! has "$tool"; then echo "missing=$tool"; fi
+done
+if has git; then echo "git=$(git --version 2> /dev/null | cut -d ' ' -f 3)"; fi
+
+set -- 'podman'
+answers=no
+if ! has "$1"; then
+	echo "client=none"
+	if has podman; then echo podman=yes; fi
+elif client=$("$@" --version 2>&1 < /dev/null); then
+	printf 'client=%s\n' "$(printf '%s' "$client" | oneline)"
+	if said=$(timeout 20 "$@" ps --quiet 2>&1 < /dev/null); then
+		echo answers=yes
+		answers=yes
+		format='docker_root={{.Store.GraphRoot}}
+rootless={{.Host.Security.Rootless}}'
+		if info=$(timeout 20 "$@" info --format "$format" 2> /dev/null < /dev/null); then
+			printf '%s\n' "$info"
+			data=$(printf '%s\n' "$info" | sed -n 's/^docker_root=//p')
+			if [ -d "$data" ]; then disk docker_disk "$data"; fi
+		fi
+	else
+		printf 'refusal=%s\n' "$(printf '%s' "$said" | oneline)"
+		if has sudo && timeout 20 sudo -n "$@" ps --quiet > /dev/null 2>&1 < /dev/null; then echo sudo=yes; fi
+	fi
+else
+	printf 'refusal=%s\n' "$(printf '%s' "$client" | oneline)"
+fi
+if [ -e "/var/lib/systemd/linger/$(id -un)" ] || ! has loginctl; then echo lingers=yes; else echo lingers=no; fi
+
+gpus=no
+if has nvidia-smi; then
+	if said=$(timeout 20 nvidia-smi --query-gpu=index,name,memory.total,uuid --format=csv,noheader,nounits 2>&1 < /dev/null); then
+		gpus=yes
+		printf '%s\n' "$said" | sed -n 's/^[0-9]/gpu=&/p'
+	else
+		printf 'driver=%s\n' "$(printf '%s' "$said" | oneline)"
+	fi
+fi
+if [ -e /dev/kfd ]; then
+	echo amd=yes
+fi
+if [ $gpus = yes ] && [ $answers = yes ]; then
+	# A container of nothing: with the GPUs there, all that Docker misses is the program.
+	image=$(head -c 10240 /dev/zero | dk import - 2> /dev/null | tail -n 1)
+	said=$(timeout 60 "$@" run --rm --network none --device nvidia.com/gpu=all --entrypoint /dstack-nothing "$image" 2>&1 < /dev/null) || :
+	printf 'gpu_container=%s\n' "$(printf '%s' "$said" | oneline)"
+	dk rmi -f "$image" > /dev/null 2>&1 || :
+fi
+echo "clock=$(date +%s)"
+}
+main

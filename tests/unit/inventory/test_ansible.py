@@ -1,0 +1,89 @@
+"""The same inventories, read by Ansible and by dstack: hosts, groups, addresses, users, ports."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dstack.inventory.groups import Groups
+from dstack.inventory.read import read
+
+ROOT = Path(__file__).parents[3]
+DATA = ROOT / "tests" / "data" / "inventories"
+FILES = [
+    ROOT / "inventory" / "lab.yaml",
+    ROOT / "inventory" / "team" / "hosts",
+    ROOT / "inventory" / "cloud",
+    DATA / "mixed" / "tree.yml",
+    DATA / "plain.ini",
+]
+RECORDED = DATA / "ansible-inventory.json"
+"""What ansible-core 2.19 says of them, in the shape of `shape`; made anew with UPDATE_GOLDEN=1."""
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def of_ansible(answer: dict[str, Any]) -> dict[str, Any]:
+    """Groups of each host, those above included, and its connection, from the answer of `ansible-inventory --list`."""
+    above: dict[str, set[str]] = {}
+    for group, body in answer.items():
+        for child in body.get("children", []):
+            above.setdefault(child, set()).add(group)
+
+    def up(group: str) -> Iterator[str]:
+        yield group
+        for parent in above.get(group, ()):
+            yield from up(parent)
+
+    hosts: dict[str, set[str]] = {}
+    for group, body in answer.items():
+        for host in body.get("hosts", []):
+            hosts.setdefault(host, set()).update(up(group))
+    known = answer["_meta"]["hostvars"]
+    return {host: shape(groups, known.get(host, {})) for host, groups in sorted(hosts.items())}
+
+
+def of_dstack(groups: Groups) -> dict[str, Any]:
+    return {host: shape(set(groups.of(host)), groups.variables(host)) for host in sorted(groups.hosts)}
+
+
+def shape(groups: set[str], variables: dict[str, Any]) -> dict[str, Any]:
+    return {"groups": sorted(groups - {"ungrouped", "all"}), "variables": dict(sorted(variables.items()))}
+
+
+def program() -> str | None:
+    beside = Path(sysconfig.get_path("scripts")) / "ansible-inventory"
+    return str(beside) if beside.exists() else shutil.which("ansible-inventory")
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_dstack_reads_what_ansible_read(path: Path) -> None:
+    assert of_dstack(read(path)) == json.loads(RECORDED.read_text())[name(path)]
+
+
+@pytest.mark.skipif(
+    program() is None, reason="ansible-inventory is not installed; install it: pip install ansible-core"
+)
+def test_the_record_is_what_ansible_says(tmp_path: Path) -> None:
+    found = {}
+    for path in FILES:
+        words = [str(program()), "-i", str(path), "--list"]
+        quiet = {"ANSIBLE_LOCALHOST_WARNING": "0", "ANSIBLE_HOME": str(tmp_path), "LC_ALL": "C.UTF-8"}
+        done = subprocess.run(
+            words, capture_output=True, text=True, check=True, env={**os.environ, **quiet}, cwd=tmp_path
+        )
+        found[name(path)] = of_ansible(json.loads(done.stdout))
+    if os.environ.get("UPDATE_GOLDEN"):
+        RECORDED.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+
+    assert found == json.loads(RECORDED.read_text())

@@ -1,0 +1,114 @@
+"""`dstack-runner` without a server: its Python, its unit, its times, its edits of authorized_keys."""
+
+from __future__ import annotations
+
+import ast
+import datetime
+import inspect
+import os
+import pwd
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from dstack import runner
+from dstack.commands.authorize import authorize, marker
+from dstack.commands.leave import leave
+from dstack.commands.place import Place
+from dstack.model.paths import HostLayout
+from tests.environment.product import program
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: SimpleNamespace(pw_dir=str(tmp_path)))
+    return tmp_path
+
+
+def test_it_is_python_3_8_and_one_file() -> None:
+    source = inspect.getsource(runner)
+
+    ast.parse(source, feature_version=(3, 8))
+    assert "from __future__ import annotations" in source
+    assert "import dstack" not in source
+    assert "removeprefix" not in source
+
+
+def test_the_unit_runs_the_same_command() -> None:
+    words = ["--server", "http://s:1", "--label", "a b", "--systemd"]
+    done = subprocess.run([program("dstack-runner"), *words], capture_output=True, text=True, check=True)
+
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("ExecStart=")]
+    assert line == f"ExecStart={program('dstack-runner')} --server http://s:1 --label 'a b'"
+
+
+def test_times_of_day() -> None:
+    now = datetime.datetime.now()
+    soon = now + datetime.timedelta(minutes=2)
+
+    assert 0 < runner.ends_at(soon.strftime("%H:%M")) - now.timestamp() <= 120
+    assert runner.ends_at((now - datetime.timedelta(minutes=1)).strftime("%H:%M")) - now.timestamp() > 23 * 3600
+    with pytest.raises(runner.RunnerError, match="'25:99' is no time of day"):
+        runner.ends_at("25:99")
+
+
+@pytest.mark.parametrize("before", [None, b"", b"ssh-rsa AAAA me", b"ssh-rsa AAAA me\n"])
+def test_the_key_comes_and_goes_without_a_trace(home: Path, before: bytes | None) -> None:
+    path = home / ".ssh" / "authorized_keys"
+    if before is not None:
+        path.parent.mkdir(0o750)
+        path.write_bytes(before)
+        path.chmod(0o640)
+
+    runner.let_in(KEY, "5e12")
+    runner.let_in(KEY, "5e12")
+
+    lines = path.read_text().splitlines()
+    assert next(line for line in lines if KEY in line).startswith(f"restrict {KEY} dstack-server-5e12")
+    assert len(lines) == (2 if before else 1)
+    runner.let_out("5e12")
+    if before is None:
+        assert list(home.iterdir()) == []
+    else:
+        assert path.read_bytes() == before
+        assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o640, 0o750)
+        assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("before", [None, b"ssh-rsa AAAA me", b"ssh-rsa AAAA me\n"])
+def test_the_servers_script_does_the_same_and_takes_it_out(home: Path, before: bytes | None) -> None:
+    path = home / ".ssh" / "authorized_keys"
+    if before is not None:
+        path.parent.mkdir(0o750)
+        path.write_bytes(before)
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home)}
+
+    def run(script: str) -> None:
+        subprocess.run(["sh", "-c", script], env=environment, check=True, capture_output=True)
+
+    run(authorize(KEY, "5e12").script)
+    by_script = path.read_bytes()
+    run(leave(Place(HostLayout("~/.dstack-host", "", "5e12"), "no-docker-here")).script)
+    assert (path.read_bytes() if path.exists() else None) == before
+    runner.let_in(KEY, "5e12")
+    assert path.read_bytes() == by_script
+    assert marker("5e12") in path.read_text()
+    run(leave(Place(HostLayout("~/.dstack-host", "", "5e12"), "no-docker-here")).script)
+
+    assert (path.read_bytes() if path.exists() else None) == before
+    assert sorted(home.iterdir()) == ([] if before is None else [path.parent])
+
+
+def test_no_link_is_followed(home: Path) -> None:
+    elsewhere = home / "elsewhere"
+    elsewhere.write_text("")
+    (home / ".ssh").mkdir()
+    (home / ".ssh" / "authorized_keys").symlink_to(elsewhere)
+
+    with pytest.raises(runner.RunnerError, match="is a link, which is not followed"):
+        runner.let_in(KEY, "5e12")
+    assert elsewhere.read_text() == ""
