@@ -13,6 +13,8 @@ class Ends:
     """What `Job.exit_code` says when the container's own code does not apply (docs/exit-codes.md)."""
 
     NO_ARTIFACT = 1
+    WITHDRAWN = 75
+    MAX_DURATION = 124
     DSTACK = 125
     STOPPED = 143
 
@@ -31,7 +33,8 @@ class Job(Struct, frozen=True, kw_only=True):
     whose artifacts they give: for a cached one that is the job it came from. `launching` is committed before the
     container may be started: from then on the host is asked what happened. `stop` is the user's wish: "stop", or
     "abort" to keep nothing. `end` is what an uploading job will be. `unreachable_since` is set while the host gives no
-    answer, `discarded` once nothing of the job is left on its runner. Times are RFC 3339, UTC.
+    answer, `discarded` once nothing of the job is left on its runner. `priority` orders the queue; `held` says who
+    keeps the job from starting; `placed_at` is when it got its runner. Times are RFC 3339, UTC.
     """
 
     id: str
@@ -57,6 +60,9 @@ class Job(Struct, frozen=True, kw_only=True):
     stop: str | None = None
     end: Status | None = None
     unreachable_since: str | None = None
+    priority: int = 0
+    held: str | None = None
+    placed_at: str | None = None
     started_at: str | None = None
     finished_at: str | None = None
     files: int = 0
@@ -75,7 +81,8 @@ class Job(Struct, frozen=True, kw_only=True):
 
 
 class Run(Struct, frozen=True, kw_only=True):
-    """What a user submitted. `pin` is a runner's name or label that it must run on; `environment` is from `-e`."""
+    """What a user submitted. `pin` is a runner's name or label that it must run on; `environment` is from `-e`.
+    `timeout` is after how many seconds in the queue it is withdrawn, `once` the idempotency key."""
 
     name: str
     workflow: str
@@ -85,3 +92,5 @@ class Run(Struct, frozen=True, kw_only=True):
     variables: dict[str, str | None]
     pin: str | None = None
     environment: dict[str, str] = {}
+    timeout: float | None = None
+    once: str | None = None

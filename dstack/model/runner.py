@@ -74,15 +74,16 @@ class Facts(Struct, frozen=True, kw_only=True):
 class Runner(Struct, frozen=True, kw_only=True):
     """A machine of the inventory, as recorded.
 
-    `host_key` is the pinned public key in OpenSSH's format, None for a local runner; `gpus` overrides what the
-    probe finds; `docker` is the words before a docker command; `hidden` is one that only `--local` made: it takes
-    no job but those that name it.
+    `host_key` is the pinned public key in OpenSSH's format, None for a local runner; `gpus` overrides what the probe
+    finds; `max_jobs` limits how many jobs that ask for no resources share it; `docker` is the words before a docker
+    command; `hidden` is one that only `--local` made: it takes no job but those that name it.
     """
 
     name: str
     address: Address
     labels: tuple[str, ...] = ()
     gpus: int | None = None
+    max_jobs: int | None = None
     root: str = DEFAULT_ROOT
     docker: str = "docker"
     host_key: str | None = None

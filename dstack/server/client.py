@@ -20,6 +20,8 @@ from dstack.model.api import (
     API,
     AddRunner,
     ArtifactView,
+    HoldAnswer,
+    HoldRequest,
     JobView,
     Plan,
     RunnerView,
@@ -98,6 +100,10 @@ class Client:
     def stop(self, request: StopRequest) -> list[RunView]:
         """Ask for the end of runs or jobs; it returns before they ended."""
         return self._post("/stop", list[RunView], request)
+
+    def hold(self, request: HoldRequest) -> HoldAnswer:
+        """Keep queued jobs from starting, or let them go."""
+        return self._post("/hold", HoldAnswer, request)
 
     def artifacts(self, ref: str) -> list[ArtifactView]:
         """What a run or job left."""

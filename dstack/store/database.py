@@ -113,4 +113,8 @@ def first_schema(database: sqlite_utils.Database) -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[[sqlite_utils.Database], None], ...] = (first_schema,)
+def index_idempotency_keys(database: sqlite_utils.Database) -> None:
+    database.conn.execute("CREATE INDEX runs_by_key ON runs (json_extract(data, '$.once'))")
+
+
+MIGRATIONS: tuple[Callable[[sqlite_utils.Database], None], ...] = (first_schema, index_idempotency_keys)

@@ -51,6 +51,11 @@ class Runs:
         )
         return [msgspec.json.decode(row["data"], type=Run) for row in rows]
 
+    def submitted_with(self, key: str) -> Run | None:
+        """The run that was submitted with this idempotency key."""
+        row = self.database.row("SELECT data FROM runs WHERE json_extract(data, '$.once') = ?", key)
+        return msgspec.json.decode(row["data"], type=Run) if row else None
+
     def require(self, name: str) -> Run:
         """The run of exactly that name, or NotFoundError."""
         run = self.get(name)

@@ -363,9 +363,10 @@ fi
 	exec 3<&-
 	write_files
 	memory=$(sed -n 's/^MemTotal: *\([0-9]*\) kB$/\1/p' /proc/meminfo)
+	shm=$((memory / 2))k
 	begin run --detach --name "$name" --label 'dstack.job=j2' --label 'dstack.server=5e12' --pull never --log-driver none \
 		--stop-signal TERM --no-healthcheck --userns host --security-opt label=disable --user "$user" \
-		--shm-size "$((memory / 2))k" '--device' 'nvidia.com/gpu=0' '--device' 'nvidia.com/gpu=3' \
+		--shm-size "$shm" '--device' 'nvidia.com/gpu=0' '--device' 'nvidia.com/gpu=3'  \
 		--mount "type=bind,source=$io,target=/.dstack" \
 		--mount "type=bind,source=$job/workflow,target=/workflow" \
 		--mount "type=bind,source=$base/"'mirrors/r.git'/objects,target=/.dstack/objects,readonly \
