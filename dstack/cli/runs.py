@@ -81,6 +81,10 @@ def print_run(run: RunView) -> None:
     show.line("")
     for job in run.jobs:
         show.line(show.clean(f"{job.workflow}: {state(job)}"))
+        for each in job.attempts:
+            where = f" on {each.runner}" if each.runner else ""
+            why = each.reason or f"exit code {each.exit_code}"
+            show.line(show.clean(f"  attempt {each.number}{where}: {each.status.value}: {why}"))
         show.line(show.clean(f"  cache: {job.cache.why}"))
 
 

@@ -55,9 +55,24 @@ class ArtifactsView(Struct):
     bytes: int
 
 
+class AttemptView(Struct, kw_only=True):
+    """An earlier attempt of a job. Its part of the job's log is from byte `log_start` to `log_end`."""
+
+    number: int
+    status: Status
+    exit_code: int | None
+    reason: str | None
+    runner: str | None
+    gpus: list[int]
+    started_at: str | None
+    finished_at: str
+    log_start: int
+    log_end: int
+
+
 class JobView(Struct, kw_only=True):
     """A job as users see it. `position` is its place in the queue, from 1, None where it does not queue for a
-    runner."""
+    runner. `attempts` are those before this one, whose log begins at byte `log_start`."""
 
     id: str
     run: str
@@ -79,6 +94,8 @@ class JobView(Struct, kw_only=True):
     artifacts: ArtifactsView
     priority: int = 0
     position: int | None = None
+    attempts: list[AttemptView] = []
+    log_start: int = 0
 
 
 class RepoView(Struct, kw_only=True):

@@ -26,6 +26,22 @@ class Launch(Struct, frozen=True):
     docker: str
 
 
+class Attempt(Struct, frozen=True, kw_only=True):
+    """An attempt of a job that ended, and was followed by another. Its log is the job's from byte `log_start` to
+    `log_end`."""
+
+    number: int
+    status: Status
+    exit_code: int | None
+    reason: str | None
+    runner: str | None
+    gpus: tuple[int, ...]
+    started_at: str | None
+    finished_at: str
+    log_start: int
+    log_end: int
+
+
 class Job(Struct, frozen=True, kw_only=True):
     """One workflow of one run.
 
@@ -34,7 +50,9 @@ class Job(Struct, frozen=True, kw_only=True):
     container may be started: from then on the host is asked what happened. `stop` is the user's wish: "stop", or
     "abort" to keep nothing. `end` is what an uploading job will be. `unreachable_since` is set while the host gives no
     answer, `discarded` once nothing of the job is left on its runner. `priority` orders the queue; `held` says who
-    keeps the job from starting; `placed_at` is when it got its runner. Times are RFC 3339, UTC.
+    keeps the job from starting; `placed_at` is when it got its runner. `expired` says that it ran for longer
+    than it may, `warned` that it was told before, `cause` is what it may be retried for; `history` holds the attempts
+    before this one, whose log begins at byte `log_start`. Times are RFC 3339, UTC.
     """
 
     id: str
@@ -63,6 +81,11 @@ class Job(Struct, frozen=True, kw_only=True):
     priority: int = 0
     held: str | None = None
     placed_at: str | None = None
+    expired: bool = False
+    warned: bool = False
+    cause: str | None = None
+    history: tuple[Attempt, ...] = ()
+    log_start: int = 0
     started_at: str | None = None
     finished_at: str | None = None
     files: int = 0

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from dstack.model.quantities import SIZE
+from dstack.model.quantities import SIZE, SPAN
 
 Text = Annotated[str, Meta(min_length=1, extra_json_schema={"x-scalar": True})]
 """Any single value, as its author wrote it: `1.15` stays `1.15`."""
@@ -54,6 +54,19 @@ Cpus = Annotated[
         extra_json_schema={"x-scalar": True},
     ),
 ]
+Span = Annotated[
+    str, Meta(pattern=SPAN, description="a time such as 30s, 5m or 1h30m", extra_json_schema={"x-scalar": True})
+]
+SignalName = Annotated[str, Meta(pattern=r"^(USR1|USR2|HUP|INT)$(?!\n)", description="USR1, USR2, HUP or INT")]
+Cause = Annotated[
+    str,
+    Meta(
+        pattern=r"^(lost|error|out-of-memory|[1-9][0-9]?|1[0-9][0-9]|2[0-4][0-9]|25[0-5])$(?!\n)",
+        description="lost, error, out-of-memory, or an exit code from 1 to 255",
+        extra_json_schema={"x-scalar": True},
+    ),
+]
+Attempts = Annotated[int, Meta(ge=1, le=100)]
 Priority = Annotated[int, Meta(ge=0, le=100)]
 
 
@@ -103,6 +116,22 @@ class Resources(Definition, frozen=True, kw_only=True):
     gpu: Annotated[Count | GpuRequest, Meta(description="How many GPUs, or which")] = 0
 
 
+class WarningSignal(Definition, frozen=True, kw_only=True):
+    """A signal that tells the job that its time is nearly over."""
+
+    name: Annotated[SignalName, Meta(description="USR1, USR2, HUP or INT")] = "USR1"
+    before: Annotated[Span, Meta(description="How long before max-duration, such as 5m")]
+
+
+class Retry(Definition, frozen=True, kw_only=True):
+    """When the job is run again."""
+
+    attempts: Annotated[Attempts, Meta(description="How often it is run at most, the first time included")]
+    on: Annotated[
+        tuple[Cause, ...], Meta(min_length=1, description="After what: lost, error, out-of-memory, or exit codes")
+    ] = ("lost", "error")
+
+
 class Workflow(Definition, frozen=True, kw_only=True):
     """One workflow of the project, as written: variables are not replaced yet."""
 
@@ -121,6 +150,10 @@ class Workflow(Definition, frozen=True, kw_only=True):
     resources: Resources = Resources()
     runners: Annotated[tuple[Text, ...], Meta(description="Names or labels of the runners that may run it")] = ()
     priority: Annotated[Priority, Meta(description="Higher ones go first, 0 to 100")] = 0
+    max_duration: Annotated[Span | None, Meta(description="How long it may run, such as 6h; then it is stopped")] = None
+    stop_grace: Annotated[Span, Meta(description="From SIGTERM to SIGKILL")] = "30s"
+    signal: Annotated[WarningSignal | None, Meta(description="A signal before max-duration is over, to save")] = None
+    retry: Annotated[Retry | None, Meta(description="When it is run again, and how often; default: never")] = None
 
     @property
     def outputs(self) -> tuple[Artifact, ...]:

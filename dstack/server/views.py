@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dstack.model.api import ArtifactsView, CacheView, JobView, RepoView, RunView
-from dstack.model.job import Job, Run
+from dstack.model.api import ArtifactsView, AttemptView, CacheView, JobView, RepoView, RunView
+from dstack.model.job import Attempt, Job, Run
 from dstack.model.snapshot import Snapshot
 from dstack.model.status import Status, summary
 
@@ -33,6 +33,24 @@ def job_view(job: Job, position: int | None = None) -> JobView:
         artifacts=ArtifactsView(job.files, job.bytes),
         priority=job.priority,
         position=position if job.status is Status.QUEUED else None,
+        attempts=[attempt_view(attempt) for attempt in job.history],
+        log_start=job.log_start,
+    )
+
+
+def attempt_view(attempt: Attempt) -> AttemptView:
+    """An earlier attempt as users see it."""
+    return AttemptView(
+        number=attempt.number,
+        status=attempt.status,
+        exit_code=attempt.exit_code,
+        reason=attempt.reason,
+        runner=attempt.runner,
+        gpus=list(attempt.gpus),
+        started_at=attempt.started_at,
+        finished_at=attempt.finished_at,
+        log_start=attempt.log_start,
+        log_end=attempt.log_end,
     )
 
 
