@@ -11,6 +11,9 @@ from dstack.model.job import Ends
 from dstack.model.job import Launch as Origin
 
 RUNNING_STATES = frozenset({"running", "paused", "restarting", "stopping"})
+OUT_OF_MEMORY = "out-of-memory"
+FULL = 1024**2
+"""A disk with fewer bytes than this is full."""
 UNBEGUN_STATES = frozenset({"created", "configured", "initialized"})
 """Words of Docker and podman for a container that was made and not started."""
 
@@ -36,7 +39,8 @@ class Observed(Struct, frozen=True, kw_only=True):
     """A job as it was found on its host.
 
     `exit_code` is from a complete exit file, read after everything else. `container` is None for none, and says
-    nothing when Docker is `silent`: then `silence` holds its words. `log_size` in bytes.
+    nothing when Docker is `silent`: then `silence` holds its words. `log_size` and `disk_free` in bytes, the latter
+    None where it is not known.
     """
 
     exit_code: int | None = None
@@ -46,6 +50,12 @@ class Observed(Struct, frozen=True, kw_only=True):
     silence: str = ""
     origin: Origin
     log_size: int = 0
+    disk_free: int | None = None
+
+    @property
+    def unsettled(self) -> bool:
+        """It failed, and its container has not quite ended: Docker can't say yet whether memory ran out."""
+        return bool(self.exit_code) and self.container is not None and self.container.state in RUNNING_STATES
 
 
 class Recorded(Struct, frozen=True):
@@ -58,10 +68,12 @@ class Recorded(Struct, frozen=True):
 
 
 class Decision(Struct, frozen=True):
-    """What follows. `exit_code` and `reason` say how a job ended; `reason` is one plain sentence for users."""
+    """What follows. `exit_code` and `reason` say how a job ended; `reason` is one plain sentence for users. `cause`
+    is what it may be retried for, where that is more than its exit code."""
 
     exit_code: int | None = None
     reason: str | None = None
+    cause: str | None = None
 
     @property
     def ended(self) -> bool:
@@ -117,7 +129,7 @@ class Unknown(Decision, frozen=True):
 def decide(recorded: Recorded, observed: Observed) -> Decision:
     """What the job's state on its host means (docs/how-it-works.md has the table)."""
     if observed.exit_code is not None:
-        return Finished(observed.exit_code)
+        return _finished(observed.exit_code, observed)
     if observed.claim is Claim.FENCED:
         return _fenced(recorded)
     if observed.silent:
@@ -128,6 +140,17 @@ def decide(recorded: Recorded, observed: Observed) -> Decision:
     if observed.claim is Claim.NONE:
         return _unbegun(recorded, observed, state)
     return _over(recorded, observed)
+
+
+def _finished(code: int, observed: Observed) -> Decision:
+    """The commands ended with this code, and perhaps not through their own fault."""
+    if code and observed.container and observed.container.out_of_memory:
+        words = "out of memory: the kernel killed a process of the job"
+        after = "" if code == 137 else f", which then ended with exit code {code}"
+        return Finished(code, words + after, OUT_OF_MEMORY)
+    if code and observed.disk_free is not None and observed.disk_free < FULL:
+        return Finished(code, f"exit code {code}, and the host's disk is full: {observed.disk_free} bytes are free")
+    return Finished(code)
 
 
 def _fenced(recorded: Recorded) -> Decision:
@@ -181,7 +204,7 @@ def _died(container: Container) -> Decision:
     code = container.exit_code
     said = f": {container.error}" if container.error else ""
     if container.out_of_memory:
-        return Failed(code or Ends.DSTACK, "out of memory: the kernel killed the container")
+        return Failed(code or Ends.DSTACK, "out of memory: the kernel killed the container", OUT_OF_MEMORY)
     if code == 0:
         return Failed(Ends.DSTACK, "the container ended without leaving a result; its disk may be full")
     if code == 128 + signal.SIGPIPE:

@@ -18,8 +18,11 @@ from dstack.server.endpoint import Endpoint
 @click.option("--url", metavar="URL", help="The server to use, http://HOST:PORT; '' for your own on this machine.")
 @click.option("--token", metavar="TOKEN", help="What that server asks for; '-' reads it from stdin.")
 @click.option("--storage", metavar="FOLDER", help="Where the server stores artifacts.")
+@click.option("--max-gpus-per-user", metavar="N", help="How many GPUs one user's jobs may hold at once; '' for any.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(url: str | None, token: str | None, storage: str | None, as_json: bool) -> None:
+def command(
+    url: str | None, token: str | None, storage: str | None, max_gpus_per_user: str | None, as_json: bool
+) -> None:
     """Show the settings, or change those that are given."""
     home = embedded.home()
     if url is not None or token is not None:
@@ -27,12 +30,16 @@ def command(url: str | None, token: str | None, storage: str | None, as_json: bo
     if storage is not None:
         _check_storage(storage)
         settings.connect().configure(ServerConfig(storage=storage))
+    if max_gpus_per_user is not None:
+        settings.connect().configure(ServerConfig(max_gpus_per_user=_limit(max_gpus_per_user)))
+    server = _server()
     known = settings.configured(home)
     shown = {
         "home": str(home),
         "url": known.url if known else None,
         "token": bool(known and known.token),
-        "storage": _storage(),
+        "storage": server.storage if server else None,
+        "max_gpus_per_user": server.max_gpus_per_user if server else None,
     }
     if as_json:
         show.document(shown)
@@ -43,6 +50,7 @@ def command(url: str | None, token: str | None, storage: str | None, as_json: bo
             ("server", known.url if known else f"your own on this machine, {embedded.socket_path(home)}"),
             ("token", "set" if shown["token"] else None),
             ("storage", str(shown["storage"] or "unknown: the server is out of reach")),
+            ("GPUs a user", str(server.max_gpus_per_user) if server and server.max_gpus_per_user is not None else None),
         ]
     )
 
@@ -68,8 +76,15 @@ def _check_storage(storage: str) -> None:
         raise UsageError(f"'{storage}' is not an absolute path on the server's machine")
 
 
-def _storage() -> str | None:
+def _limit(text: str) -> int:
+    """What the server takes: -1 for no limit."""
+    if text and not text.isdecimal():
+        raise UsageError(f"'{text}' is no number of GPUs", hint="write a whole number, or '' for no limit")
+    return int(text) if text else -1
+
+
+def _server() -> ServerConfig | None:
     try:
-        return settings.connect().config().storage
+        return settings.connect().config()
     except TryAgainError:
         return None

@@ -54,6 +54,24 @@ class Since:
             self._display.log(event, data)
 
 
+class Part:
+    """A display that shows the log of each job up to a byte."""
+
+    def __init__(self, display: Display, ends: dict[str, int]) -> None:
+        self._display = display
+        self._ends = ends
+        self.job = display.job
+        self.finish = display.finish
+        self.run = display.run
+
+    def log(self, event: Event, data: bytes) -> None:
+        """Pass on what comes before the end."""
+        end = self._ends.get(event.id or "")
+        kept = data if end is None else data[: max(0, end - (event.offset or 0))]
+        if kept:
+            self._display.log(event, kept)
+
+
 class JsonArray:
     """Log events as one array."""
 
@@ -87,9 +105,17 @@ class JsonArray:
 @click.option("--since", metavar="TIME", help="Only what came since: 10m, 2h, or an RFC 3339 time.")
 @click.option("--timestamps", is_flag=True, help="Put the time of arrival before each line.")
 @click.option("--grep", metavar="RE", help="Only lines that fit this regular expression.")
+@click.option("--attempt", type=click.IntRange(1), metavar="N", help="Only the Nth attempt of a job that was retried.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; with -f one object a line, the last is the run.")
 def command(
-    ref: str, follow: bool, tail: int | None, since: str | None, timestamps: bool, grep: str | None, as_json: bool
+    ref: str,
+    follow: bool,
+    tail: int | None,
+    since: str | None,
+    timestamps: bool,
+    grep: str | None,
+    attempt: int | None,
+    as_json: bool,
 ) -> int:
     """Print what a job or the jobs of a run printed.
 
@@ -101,14 +127,16 @@ def command(
     pattern = _pattern(grep)
     client = settings.connect()
     found = run_or_job(client, ref)
+    begins, ends = _bounds(found, attempt)
     names = [job.workflow for job in found.jobs] if isinstance(found, RunView) else []
     writer = LogWriter(names if len(names) > 1 else (), timestamps=timestamps, pattern=pattern, since=begin, tail=tail)
     try:
         with Interrupts() as interrupts:
             name = found.name if isinstance(found, RunView) else found.id
             if as_json:
-                return _json(client, name, found, follow, begin, interrupts)
-            return _plain(client, name, writer, interrupts, follow=follow, tail=tail is not None)
+                return _json(client, name, found, follow, begin, interrupts, begins, ends)
+            display = Part(Plain(writer), ends)
+            return _plain(client, name, display, writer, interrupts, begins, follow=follow, tail=tail is not None)
     except Interruption:
         return INTERRUPTED
 
@@ -120,8 +148,34 @@ def _pattern(text: str | None) -> re.Pattern[bytes] | None:
         raise UsageError(f"--grep {text}: not a regular expression: {error}") from error
 
 
-def _plain(client: Client, ref: str, writer: LogWriter, interrupts: Interrupts, *, follow: bool, tail: bool) -> int:
-    display, offsets = Plain(writer), dict[str, int]()
+def _bounds(found: RunView | JobView, attempt: int | None) -> tuple[dict[str, int], dict[str, int]]:
+    """Where the wanted attempt's log begins in that of each job, and where it ends if it has. Raises UsageError where
+    no job had so many."""
+    begins, ends = dict[str, int](), dict[str, int]()
+    if attempt is None:
+        return begins, ends
+    jobs = found.jobs if isinstance(found, RunView) else [found]
+    if all(job.attempt < attempt for job in jobs):
+        raise UsageError(f"there was no attempt {attempt}", hint=f"the last is {max(job.attempt for job in jobs)}")
+    for job in jobs:
+        earlier = next((each for each in job.attempts if each.number == attempt), None)
+        begins[job.id] = earlier.log_start if earlier else job.log_start
+        if earlier or job.attempt < attempt:
+            ends[job.id] = earlier.log_end if earlier else 0
+    return begins, ends
+
+
+def _plain(
+    client: Client,
+    ref: str,
+    display: Display,
+    writer: LogWriter,
+    interrupts: Interrupts,
+    offsets: dict[str, int],
+    *,
+    follow: bool,
+    tail: bool,
+) -> int:
     if tail or not follow:
         stream(client, ref, display, interrupts, offsets, follow=False)
         writer.release()
@@ -132,14 +186,21 @@ def _plain(client: Client, ref: str, writer: LogWriter, interrupts: Interrupts, 
 
 
 def _json(
-    client: Client, ref: str, found: RunView | JobView, follow: bool, since: str | None, interrupts: Interrupts
+    client: Client,
+    ref: str,
+    found: RunView | JobView,
+    follow: bool,
+    since: str | None,
+    interrupts: Interrupts,
+    offsets: dict[str, int],
+    ends: dict[str, int],
 ) -> int:
     if not follow:
         array = JsonArray()
-        stream(client, ref, Since(array, since), interrupts, {}, follow=False)
+        stream(client, ref, Part(Since(array, since), ends), interrupts, offsets, follow=False)
         array.close()
         return 0
     events = JsonEvents()
-    if stream(client, ref, Since(events, since), interrupts, {}) is None:
+    if stream(client, ref, Part(Since(events, since), ends), interrupts, offsets) is None:
         events.run(client.run(found.run if isinstance(found, JobView) else found.name))
     return 0

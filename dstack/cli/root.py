@@ -20,6 +20,8 @@ COMMANDS = (
     "jobs",
     "logs",
     "stop",
+    "hold",
+    "release",
     "wait",
     "artifacts",
     "runners",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -88,6 +89,11 @@ class RunCommand(click.Command):
 @click.option("--runner", metavar="NAME_OR_LABEL", help="Run on this machine, or on one with this label.")
 @click.option("--local", is_flag=True, help="Run on the server's own machine, without SSH.")
 @click.option("--gpus", type=click.IntRange(0), metavar="N", help="Give the job of WORKFLOW N GPUs.")
+@click.option("--priority", type=click.IntRange(0, 100), metavar="N", help="Higher ones go first; 0 to 100.")
+@click.option("--timeout", metavar="TIME", help="Withdraw it after so long in the queue (30s, 10m, 2h); exits with 75.")
+@click.option("--singleton", is_flag=True, help="Exit with 75 while another run of WORKFLOW here has not ended.")
+@click.option("--idempotency-key", "once", metavar="KEY", help="Submit once: the same KEY gives the same run.")
+@click.option("--wait-for-runner", is_flag=True, help="Queue it even if no runner could run it yet.")
 @click.option("-e", "env", multiple=True, metavar="KEY=VALUE", help="Set it in every job; KEY alone takes yours.")
 @click.option("--no-cache", is_flag=True, help="Run the dependencies too, whatever is cached.")
 @click.option("--from", "from_run", metavar="RUN", help="Repeat RUN: its code, definitions and variables.")
@@ -192,13 +198,15 @@ def repeat(
     return client.submit(submission)
 
 
-def _check(options: Mapping[str, Any]) -> None:
+def _check(options: dict[str, Any]) -> None:
+    """Raise UsageError for options that can't be; a length of time becomes seconds."""
     from dstack.model.names import check_run_name
 
     if options["name"] is not None:
         check_run_name(options["name"])
     if options["local"] and options["runner"] is not None:
         raise UsageError("--local and --runner exclude each other")
+    options["timeout"] = _seconds(options["timeout"])
 
 
 def user() -> str:
@@ -210,6 +218,15 @@ def user() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return str(os.getuid())
+
+
+def _seconds(text: str | None) -> float | None:
+    """`30s`, `10m`, `1h30m` in seconds."""
+    from dstack.model.quantities import SPAN, span
+
+    if text is not None and not re.search(SPAN, text):
+        raise UsageError(f"--timeout {text}: it is no time", hint="write 30s, 10m, 2h or 1d")
+    return None if text is None else span(text)
 
 
 def _environment(given: Sequence[str]) -> dict[str, str]:

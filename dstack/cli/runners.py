@@ -54,6 +54,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
 @click.option("--jump", metavar="HOST", help="Go through this host.")
 @click.option("--label", "labels", multiple=True, metavar="LABEL", help="A label that runs can ask for; repeatable.")
 @click.option("--gpus", type=click.IntRange(0), metavar="N", help="How many GPUs it has, instead of what is found.")
+@click.option("--max-jobs", type=click.IntRange(0), metavar="N", help="How many jobs without resources may share it.")
 @click.option("--root", metavar="DIR", help="Where it keeps dstack's files; default: ~/.dstack-host.")
 @click.option("--docker", metavar="COMMAND", help="docker, podman, or 'sudo docker'.")
 @click.option("--fingerprint", metavar="SHA256:...", help="The fingerprint of its host key, to pin without asking.")

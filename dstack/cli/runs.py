@@ -47,12 +47,21 @@ def command(
     elif not runs:
         show.say("no runs" if workflow or status or mine else "no runs yet; start one with `dstack run WORKFLOW`")
     else:
-        show.table(("NAME", "WORKFLOW", "STATUS", "USER", "SUBMITTED", "TOOK"), [_row(each) for each in runs])
+        columns = ("NAME", "WORKFLOW", "STATUS", "USER", "SUBMITTED", "TOOK", "REASON")
+        show.table(columns, [_row(each) for each in runs])
 
 
 def _row(run: RunView) -> tuple[str, ...]:
     took = words.took(run.submitted_at, run.finished_at)
-    return run.name, run.workflow, run.status.value, run.user, words.ago(run.submitted_at), took
+    place = position(run)
+    reason = f"{place}: {run.reason}" if place and run.reason else place or run.reason or ""
+    return run.name, run.workflow, run.status.value, run.user, words.ago(run.submitted_at), took, reason
+
+
+def position(run: RunView) -> str | None:
+    """`no. 3 in the queue`; None for a run of which no job waits for a runner."""
+    places = [job.position for job in run.jobs if job.position is not None]
+    return f"no. {min(places)} in the queue" if places else None
 
 
 def print_run(run: RunView) -> None:
@@ -65,6 +74,7 @@ def print_run(run: RunView) -> None:
             ("status", run.status.value),
             ("exit code", str(exit_code(run)) if finished else None),
             ("reason", run.reason),
+            ("position", position(run)),
             ("user", run.user),
             ("submitted", f"{run.submitted_at} ({words.ago(run.submitted_at)})"),
             ("took" if finished else "for", words.took(run.submitted_at, run.finished_at)),
@@ -80,6 +90,10 @@ def print_run(run: RunView) -> None:
     show.line("")
     for job in run.jobs:
         show.line(show.clean(f"{job.workflow}: {state(job)}"))
+        for each in job.attempts:
+            where = f" on {each.runner}" if each.runner else ""
+            why = each.reason or f"exit code {each.exit_code}"
+            show.line(show.clean(f"  attempt {each.number}{where}: {each.status.value}: {why}"))
         show.line(show.clean(f"  cache: {job.cache.why}"))
 
 

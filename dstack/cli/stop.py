@@ -13,22 +13,29 @@ from dstack.model.api import StopRequest
 @click.command("stop")
 @click.argument("refs", metavar="RUN_OR_JOB...", nargs=-1, type=REF)
 @click.option("--all", "everything", is_flag=True, help="Stop every unfinished run.")
+@click.option("--workflow", metavar="NAME", help="Stop every unfinished run of this workflow.")
 @click.option("--abort", is_flag=True, help="End it at once; nothing that it made is collected.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print the runs as JSON.")
-def command(refs: tuple[str, ...], everything: bool, abort: bool, yes: bool, as_json: bool) -> int:
+def command(
+    refs: tuple[str, ...], everything: bool, workflow: str | None, abort: bool, yes: bool, as_json: bool
+) -> int:
     """End runs and jobs.
 
     They get SIGTERM and time to save, and what they made so far is stored. The command returns
-    at once; `dstack wait RUN` waits for the end. On a terminal, --all and --abort ask first.
+    at once; `dstack wait RUN` waits for the end. On a terminal, --all, --workflow and --abort ask first.
     """
-    if bool(refs) == everything:
-        raise UsageError("name the runs or jobs to stop, or give --all", hint="`dstack runs` lists them")
-    if (everything or abort) and not yes and show.interactive():
-        what = "all unfinished runs" if everything else ", ".join(refs)
+    if bool(refs) + everything + (workflow is not None) != 1:
+        raise UsageError(
+            "name the runs or jobs to stop, or give --all or --workflow NAME", hint="`dstack runs` lists them"
+        )
+    if (everything or workflow or abort) and not yes and show.interactive():
+        of = f" of '{workflow}'" if workflow else ""
+        what = ", ".join(refs) or f"all unfinished runs{of}"
         if not show.confirm(f"{'Abort' if abort else 'Stop'} {what}?"):
             raise UsageError("nothing was stopped")
-    runs = settings.connect().stop(StopRequest(refs=refs, everything=everything, abort=abort))
+    wish = StopRequest(refs=refs, everything=everything, abort=abort, workflow=workflow)
+    runs = settings.connect().stop(wish)
     if as_json:
         show.document(runs)
         return 0

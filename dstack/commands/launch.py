@@ -23,8 +23,9 @@ class Order(Struct, frozen=True, kw_only=True):
 
     `commit`, `index` and `branch` are "" for none; `project` is the folder below the git root that commands start in,
     "" for the root itself; `user` is a uid, a name, or `image` for the image's own; `environment` maps names to
-    values, None to unset one. With `artifacts`, a tar of the dependencies' files, with paths below `project`, comes
-    on stdin.
+    values, None to unset one; `cpu` in CPUs, `memory` and the `shm` of /dev/shm in bytes, 0 for no limit (of /dev/shm:
+    half of the machine's memory). With `artifacts`, a tar of the dependencies' files, with paths below `project`,
+    comes on stdin.
     """
 
     job: str
@@ -40,6 +41,9 @@ class Order(Struct, frozen=True, kw_only=True):
     project: str = ""
     user: str = "root"
     gpus: tuple[int, ...] = ()
+    cpu: float = 0
+    memory: int = 0
+    shm: int = 0
     script: str
     environment: dict[str, str | None] = {}
     artifacts: bool = False
@@ -75,6 +79,7 @@ def launch(place: Place, order: Order, artifacts: Stdin = b"") -> Command[Launch
         name=container(order.attempt),
         labels=(f"dstack.job={order.job}", f"dstack.server={place.layout.server}"),
         gpus=_gpus(place, order.gpus),
+        limits=_limits(order),
         entry=entry(order.project),
         complete=TAR_COMPLETE,
         server=place.layout.server,
@@ -111,10 +116,18 @@ def exports(environment: Mapping[str, str | None]) -> str:
 def _gpus(place: Place, indexes: tuple[int, ...]) -> tuple[str, ...]:
     """The options that give a container these GPUs."""
     if not indexes:
-        return ()
+        # An image may ask for all of them by itself, where NVIDIA's runtime is Docker's default one.
+        return ("--env", "NVIDIA_VISIBLE_DEVICES=void")
     if place.podman:
         return tuple(word for index in indexes for word in ("--device", f"nvidia.com/gpu={index}"))
     return ("--gpus", '"device={}"'.format(",".join(str(index) for index in indexes)))
+
+
+def _limits(order: Order) -> tuple[str, ...]:
+    """The options that hold a container to its share. Without swap beyond its memory: what is too much is killed."""
+    cpus = ("--cpus", f"{order.cpu:g}") if order.cpu else ()
+    memory = ("--memory", str(order.memory), "--memory-swap", str(order.memory)) if order.memory else ()
+    return (*cpus, *memory)
 
 
 def _launched(result: Result) -> Launched:

@@ -36,6 +36,7 @@ def _observed(result: Result) -> Observed:
             silence=said.get("silence", ""),
             origin=Launch(said["boot"], said["docker"]),
             log_size=int(said["log_size"]),
+            disk_free=int(said["disk_free"]) * 1024 if said.get("disk_free") else None,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as problem:
         raise CommandError(NAME, result.exit_status, f"the host's answer is not understood: {problem}") from problem

@@ -7,13 +7,14 @@ from typing import Literal
 from msgspec import Struct, ValidationError, convert
 
 from dstack.commands import answer
-from dstack.commands.command import Command, Result
+from dstack.commands.command import Command, Result, succeeded
 from dstack.commands.place import Place, folder_name
 from dstack.errors import CommandError
 from dstack.model.paths import container
 from dstack.render import script
 
 NAME = "stopping the job"
+WARNING = "warning the job"
 
 
 class Stopped(Struct, frozen=True):
@@ -31,6 +32,13 @@ def stop(place: Place, attempt: str, grace: int) -> Command[Stopped]:
         raise ValueError(f"a grace of {grace} seconds")
     folder = place.layout.job(folder_name(attempt))
     return Command(NAME, script("stop", place, folder=folder, name=container(attempt), grace=grace), _stopped)
+
+
+def warn(place: Place, attempt: str, signal: str) -> Command[None]:
+    """Send the container a signal that does not end it, which it passes on to all that runs in it. Raises CommandError
+    where it does not run."""
+    body = script("warn", place, name=container(folder_name(attempt)), signal=signal)
+    return Command(WARNING, body, lambda result: succeeded(WARNING, result))
 
 
 def _stopped(result: Result) -> Stopped:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from msgspec.structs import replace
+
 from dstack.artifacts.folder import FolderStore
 from dstack.artifacts.store import Store as Storage
 from dstack.commands.command import Stdin
@@ -25,12 +27,13 @@ from dstack.store import Store
 @dataclass
 class Context:
     """The store, the machines, and who is told of changes. `shipping` has a lock for each runner and
-    repository: a pack is sent once, however many jobs need it."""
+    repository: a pack is sent once, however many jobs need it. So has `pulling` for each runner and image."""
 
     layout: ServerLayout
     store: Store
     machines: Machines
     bells: Bells
+    pulling: dict[tuple[str, str], asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     shipping: dict[tuple[str, str], asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
     @property
@@ -77,15 +80,27 @@ class Context:
             raise StorageError(f"the artifacts of {job.workflow} of {job.run} are gone", hint="dstack run --no-cache")
         return found
 
+    def resumed(self, job: Job, manifests: list[Manifest]) -> list[Manifest]:
+        """With what the job's attempt before this one left, in place of what others made at the same paths."""
+        before = self.storage.manifest(job.run, job.workflow) if job.attempt > 1 else None
+        if before is None or before.job != job.id or not before.files:
+            return manifests
+        paths = {file.path for file in before.files}
+        others = [
+            replace(each, files=tuple(file for file in each.files if file.path not in paths)) for each in manifests
+        ]
+        return [*(each for each in others if each.files), before]
+
     async def dependencies(self, job: Job) -> Stdin:
-        """A tar stream of what the job's direct dependencies made; raises StorageError when two give one path
-        different bytes."""
+        """A tar stream of what the job's direct dependencies made, and its own attempt before this one, which wins;
+        raises StorageError when two dependencies give one path different bytes."""
         sources = [self.store.jobs.require(source) for source in job.dependencies.values()]
         manifests = [self.manifest(source) for source in sources]
         manifests = [manifest for manifest in manifests if manifest.files]
         conflict = self.storage.conflicts(manifests)
         if conflict:
             raise StorageError(conflict)
+        manifests = self.resumed(job, manifests)
         if not manifests:
             return b""
 

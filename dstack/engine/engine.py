@@ -9,13 +9,16 @@ from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from dstack.commands.leave import discard
+from dstack.engine.capacity import Machine
 from dstack.engine.context import Context
 from dstack.engine.drive import Drive
-from dstack.engine.schedule import Machine, Placement, Waiting, eligible, schedule
+from dstack.engine.queue import Queue
+from dstack.engine.schedule import Placement, Waiting, eligible, schedule
 from dstack.errors import DstackError
 from dstack.hosts.host import ask
 from dstack.model.job import Ends, Job
 from dstack.model.paths import attempt_id
+from dstack.model.quantities import span_words
 from dstack.model.status import Status
 from dstack.model.times import rfc3339, seconds
 
@@ -37,6 +40,9 @@ class Engine:
         self.cleaning: dict[str, asyncio.Task[None]] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.wake = asyncio.Event()
+        self.queue = Queue(context.store)
+        self.positions: dict[str, int] = {}
+        self.deadline: float | None = None
 
     def start(self) -> None:
         """Take up every unfinished job where it was, and begin to schedule."""
@@ -72,32 +78,63 @@ class Engine:
                 self.clean()
             except Exception:
                 log.exception("the scheduling pass failed; the next one tries again")
+            left = TICK if self.deadline is None else max(0.05, min(TICK, self.deadline - time.time()))
             try:
-                await asyncio.wait_for(self.wake.wait(), TICK)
+                await asyncio.wait_for(self.wake.wait(), left)
             except asyncio.TimeoutError:
                 continue
 
     def schedule(self) -> None:
         """One pass over the queue."""
-        waiting: list[Waiting] = []
-        for job in self.store.jobs.unfinished():
-            if job.status is Status.QUEUED and self.may_start(job):
-                pin = self.store.runs.require(job.run).pin
-                waiting.append(Waiting(job.id, job.definition.resources.gpu, pin))
-        if not waiting:
-            return
+        unfinished = self.store.jobs.unfinished()
+        self.queue.forget(unfinished)
+        self.deadline = None
+        queued = [job for job in unfinished if job.status is Status.QUEUED and self.may_start(job)]
+        queued = [job for job in queued if not self.withdrawn(job)]
         machines = self.context.machines.now()
-        made = schedule(waiting, machines)
+        waiting = self.queue.waiting(queued)
+        leases = self.queue.leases(unfinished)
+        made = schedule(waiting, machines, leases, time.time(), max_gpus=self.max_gpus_per_user)
+        self.positions = {job_id: place for place, job_id in enumerate(made.order, 1)}
         for job_id, placement in made.placements.items():
             self.placed(job_id, placement)
         for item in waiting:
             if item.id in made.reasons:
                 self.held(item, machines, made.reasons[item.id])
 
+    @property
+    def max_gpus_per_user(self) -> int | None:
+        """How many GPUs the jobs of one user may hold at once; None for any number."""
+        text = self.store.settings.get("max-gpus-per-user")
+        return int(text) if text else None
+
+    def withdrawn(self, job: Job) -> bool:
+        """Take a run out of the queue that was not to wait longer. One of which a job has begun stays."""
+        run = self.queue.run(job.run)
+        if run.timeout is None:
+            return False
+        jobs = [job for job in self.store.jobs.of(run.name) if not job.cached_from]
+        if all(job.finished for job in jobs):
+            return True  # with an earlier one of this pass
+        deadline = seconds(run.submitted_at) + run.timeout
+        if any(each.status is not Status.QUEUED for each in jobs):
+            return False
+        if time.time() < deadline:
+            self.deadline = min(deadline, self.deadline or deadline)
+            return False
+        waited = f"withdrawn after {span_words(run.timeout)} in the queue"
+        for each in jobs:
+            reason = f"{waited}: {each.reason}" if each.reason else waited
+            self.end(each, Status.STOPPED, exit_code=Ends.WITHDRAWN, reason=reason)
+        return True
+
     def may_start(self, job: Job) -> bool:
         """Whether a queued job's dependencies are done. Ends the job where it can't start any more."""
         if job.stop:
             self.end(job, Status.STOPPED, exit_code=Ends.STOPPED, reason="stopped before it started")
+            return False
+        if job.held:
+            self.explain(job, f"held by {job.held}; let it go: dstack release {job.run}")
             return False
         sources = [self.store.jobs.require(source) for source in job.dependencies.values()]
         broken = [source for source in sources if source.finished and source.status is not Status.DONE]
@@ -113,7 +150,12 @@ class Engine:
     def placed(self, job_id: str, placement: Placement) -> None:
         """Give a job its runner."""
         job = self.store.jobs.change(
-            job_id, status=Status.PREPARING, runner=placement.runner, gpus=placement.gpus, reason=None
+            job_id,
+            status=Status.PREPARING,
+            runner=placement.runner,
+            gpus=placement.gpus,
+            placed_at=rfc3339(time.time()),
+            reason=None,
         )
         self.context.bells.ring(job.run)
         self.drive(job_id)
@@ -121,7 +163,7 @@ class Engine:
     def held(self, waiting: Waiting, machines: list[Machine], reason: str) -> None:
         """Say why a job waits; end it when every runner refused from the start and went on to refuse."""
         job = self.store.jobs.require(waiting.id)
-        names = [machine.runner.name for machine in eligible(waiting.pin, machines)]
+        names = [machine.runner.name for machine in eligible(waiting, machines)]
         submitted = seconds(job.submitted_at)
         if time.time() - submitted > PATIENCE and self.context.machines.hopeless(names, submitted + PATIENCE / 2):
             self.end(job, Status.FAILED, exit_code=Ends.DSTACK, reason=f"no runner can take it: {reason}")
@@ -164,6 +206,16 @@ class Engine:
             if job.status is not Status.QUEUED:
                 self.drive(job.id)
         self.poke()
+
+    def hold(self, jobs: Iterable[Job], user: str | None) -> list[Job]:
+        """Keep queued jobs from starting, or with no user let them go. Returns those that this changed."""
+        changed = []
+        for job in jobs:
+            if job.status is Status.QUEUED and bool(job.held) != bool(user):
+                changed.append(self.store.jobs.change(job.id, held=user, reason=None))
+                self.context.bells.ring(job.run)
+        self.poke()
+        return changed
 
     def clean(self) -> None:
         """Remove what ended jobs left on runners that answer."""

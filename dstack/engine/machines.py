@@ -13,7 +13,7 @@ from dstack.commands.command import Command
 from dstack.commands.doctor import skewed
 from dstack.commands.place import Place
 from dstack.commands.probe import probe
-from dstack.engine.schedule import Machine
+from dstack.engine.capacity import Machine
 from dstack.errors import DstackError, HostUnreachableError
 from dstack.hosts.host import Host, ask
 from dstack.hosts.pool import Pool
@@ -124,17 +124,8 @@ class Machines:
             await asyncio.sleep(INTERVAL / 3)
 
     def now(self) -> list[Machine]:
-        """Every runner with its load, for the scheduler."""
-        jobs = [job for job in self.store.jobs.unfinished() if job.runner]
-        return [
-            Machine(
-                runner,
-                jobs=sum(job.runner == runner.name for job in jobs),
-                leased=frozenset(index for job in jobs if job.runner == runner.name for index in job.gpus),
-                trouble=self.trouble(runner),
-            )
-            for runner in self.store.runners.all()
-        ]
+        """Every runner, for the scheduler."""
+        return [Machine(runner, self.trouble(runner)) for runner in self.store.runners.all()]
 
     def trouble(self, runner: Runner) -> str | None:
         """Why the runner takes no jobs now."""

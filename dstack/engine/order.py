@@ -7,6 +7,8 @@ from dstack.engine.context import Context
 from dstack.model import environment, script
 from dstack.model.job import Job, Run
 from dstack.model.paths import attempt_id
+from dstack.model.quantities import size
+from dstack.model.resources import ask_of
 from dstack.model.runner import Runner
 from dstack.model.variables import config_args
 
@@ -14,10 +16,12 @@ SAFE_DIRECTORY = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory",
 """The tree belongs to the host's user, not to the container's: git would refuse it (FACTS: dubious ownership)."""
 
 
-def order(context: Context, job: Job, runner: Runner) -> Order:
-    """The order for a job that was placed on a runner."""
+def order(context: Context, job: Job, runner: Runner, *, given: bool) -> Order:
+    """The order for a job that was placed on a runner. `given` says whether it gets artifacts."""
     run = context.store.runs.require(job.run)
     snapshot = run.snapshot
+    resources = job.definition.resources
+    asked = ask_of(resources)
     return Order(
         job=job.id,
         attempt=attempt_id(job.id, job.attempt),
@@ -32,9 +36,12 @@ def order(context: Context, job: Job, runner: Runner) -> Order:
         project=snapshot.project,
         user=job.definition.user,
         gpus=job.gpus,
+        cpu=asked.cpu,
+        memory=asked.memory,
+        shm=size(resources.shm_size) if resources.shm_size else 0,
         script=script.script(job.definition, job.variables, job.id, job.run),
         environment=variables_of(job, run, runner),
-        artifacts=bool(job.dependencies),
+        artifacts=given,
     )
 
 

@@ -11,9 +11,10 @@ from dstack.model import cachekey, names, script
 from dstack.model.api import Submission
 from dstack.model.graph import closure
 from dstack.model.job import Job
+from dstack.model.resources import with_gpus
 from dstack.model.selection import TreeFile, select
 from dstack.model.status import Status
-from dstack.model.workflow import Resources, Workflow
+from dstack.model.workflow import Workflow
 from dstack.store import Store
 
 NAMED = "it was named, so it runs"
@@ -51,7 +52,7 @@ class Planner:
         job_id = names.job_id()
         expanded = script.expanded(workflow, variables, {"run_name": self.run, "job_id": job_id})
         if submission.gpus is not None and workflow.name == submission.workflow:
-            expanded = replace(expanded, resources=Resources(gpu=submission.gpus))
+            expanded = replace(expanded, resources=with_gpus(expanded.resources, submission.gpus))
         keys = {name: before[name].key for name in workflow.depends_on.workflows}
         files = self.selected(submission, expanded)
         components = cachekey.components(workflow, expanded.image, files, variables, keys)
@@ -67,6 +68,7 @@ class Planner:
             key=key,
             why=NAMED,
             submitted_at=self.now,
+            priority=workflow.priority if submission.priority is None else submission.priority,
         )
         return self.named(job, submission) if workflow.name == submission.workflow else self.looked_up(job, submission)
 

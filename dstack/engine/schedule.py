@@ -1,42 +1,47 @@
-"""Which job runs where, and why a job does not run yet. Pure."""
+"""Which job runs where, and why a job does not run yet. Pure.
+
+Jobs are placed by priority, then age. One that does not fit gets a reservation: the machine that comes nearest
+keeps for it what is free there, so that smaller jobs pass it only where that takes nothing from it. Each pass looks
+again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from dstack.model.runner import Runner
+from dstack.engine import reasons
+from dstack.engine.capacity import Capacity, Lease, Machine
+from dstack.model.resources import NOTHING, Ask
 
-SHARED_JOBS = 4
-"""A machine takes this many jobs at once, or one a CPU where it has more CPUs."""
+RESERVATIONS = 16
+"""At most so many jobs have a machine kept for them."""
+
+Kind = tuple[Ask, "str | None", tuple[str, ...]]
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """A job that could start: its dependencies are done. `pin` is the name or label of the runners that may run it."""
+    """A job that could start: its dependencies are done. `pin` is the name or label of the runners that its run may
+    use, `runners` are those that its workflow may. `submitted` in seconds of the clock that `now` has; `near` says
+    how much of what it needs is on which runner already.
+    """
 
     id: str
-    gpus: int
-    pin: str | None
-
-
-@dataclass(frozen=True)
-class Machine:
-    """A runner as it is now. `trouble` is why it takes no jobs, None when it is ready."""
-
-    runner: Runner
-    jobs: int = 0
-    leased: frozenset[int] = frozenset()
-    trouble: str | None = None
+    ask: Ask = NOTHING
+    pin: str | None = None
+    runners: tuple[str, ...] = ()
+    run: str = ""
+    user: str = ""
+    priority: int = 0
+    submitted: float = 0.0
+    near: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     @property
-    def capacity(self) -> int:
-        cpus = self.runner.facts.cpus if self.runner.facts else 0
-        return max(SHARED_JOBS, cpus)
-
-    @property
-    def free_gpus(self) -> tuple[int, ...]:
-        return tuple(index for index in self.runner.gpu_indexes if index not in self.leased)
+    def kind(self) -> Kind:
+        """Jobs of one kind fit the same machines."""
+        return self.ask, self.pin, self.runners
 
 
 @dataclass(frozen=True)
@@ -49,67 +54,172 @@ class Placement:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Placements and, for every job without one, the reason."""
+    """Placements and, for every job without one, the reason. `order` holds the jobs without one, first come first."""
 
     placements: dict[str, Placement]
     reasons: dict[str, str]
+    order: list[str]
 
 
-def eligible(pin: str | None, machines: Sequence[Machine]) -> list[Machine]:
-    """The machines that a pin allows: those of that name or label; without one, all but the hidden."""
-    if pin is None:
-        return [machine for machine in machines if not machine.runner.hidden]
-    return [m for m in machines if m.runner.name == pin or (pin in m.runner.labels and not m.runner.hidden)]
+def allows(pin: str | None, runners: tuple[str, ...], machine: Machine) -> bool:
+    """Whether pins let a job use a machine. A hidden one takes only those that name it."""
+    runner = machine.runner
+    if pin == runner.name:
+        return True
+    if runner.hidden:
+        return False
+    if pin is not None and pin not in runner.labels:
+        return False
+    return not runners or any(name == runner.name or name in runner.labels for name in runners)
 
 
-def impossible(job: Waiting, machines: Sequence[Machine]) -> str | None:
+def eligible(job: Waiting, machines: Sequence[Machine]) -> list[Machine]:
+    """The machines that the job's pins allow."""
+    return [machine for machine in machines if allows(job.pin, job.runners, machine)]
+
+
+def impossible(job: Waiting, machines: Sequence[Machine], max_gpus: int | None = None) -> str | None:
     """Why the job could never run on these machines, however long it waits; None when it could."""
-    allowed = eligible(job.pin, machines)
+    if max_gpus is not None and job.ask.gpus > max_gpus:
+        return f"it needs {job.ask.gpu_words}; a user may have {max_gpus} at once"
+    allowed = eligible(job, machines)
     if not allowed:
-        return f"no runner has the name or label '{job.pin}'" if job.pin else "no runner is known"
-    most = max(allowed, key=lambda machine: len(machine.runner.gpu_indexes))
-    has = len(most.runner.gpu_indexes)
-    if job.gpus > has and all(machine.runner.facts for machine in allowed):
-        return f"it needs {plural(job.gpus, 'GPU')}; the most that a runner has is {has} ({most.runner.name})"
-    return None
+        return reasons.nobody(job.pin, job.runners)
+    empty = [Capacity(machine, number, ()) for number, machine in enumerate(allowed)]
+    if any(machine.runner.facts is None for machine in allowed) or any(one.could_hold(job.ask) for one in empty):
+        return None
+    return reasons.too_much(job.ask, empty)
 
 
-def schedule(jobs: Sequence[Waiting], machines: Sequence[Machine]) -> Schedule:
-    """Place the jobs in their order: each on the allowed machine with the fewest jobs that has the GPUs free."""
-    now = {machine.runner.name: machine for machine in machines}
-    placements: dict[str, Placement] = {}
-    reasons: dict[str, str] = {}
-    for job in jobs:
-        allowed = eligible(job.pin, list(now.values()))
-        fitting = [machine for machine in allowed if fits(job, machine)]
-        if not fitting:
-            reasons[job.id] = impossible(job, machines) or why_not(job, allowed)
-            continue
-        chosen = min(fitting, key=lambda machine: (machine.jobs, len(machine.free_gpus)))
-        gpus = chosen.free_gpus[: job.gpus]
-        placements[job.id] = Placement(chosen.runner.name, gpus)
-        now[chosen.runner.name] = replace(chosen, jobs=chosen.jobs + 1, leased=chosen.leased | set(gpus))
-    return Schedule(placements, reasons)
+def schedule(
+    jobs: Sequence[Waiting],
+    machines: Sequence[Machine],
+    leases: Sequence[Lease] = (),
+    now: float = 0.0,
+    *,
+    max_gpus: int | None = None,
+) -> Schedule:
+    """Place the jobs. `leases` is what unfinished jobs hold; `max_gpus` limits what a user holds at once."""
+    return Pass(machines, leases, now, max_gpus).run(jobs)
 
 
-def fits(job: Waiting, machine: Machine) -> bool:
-    return machine.trouble is None and machine.jobs < machine.capacity and len(machine.free_gpus) >= job.gpus
+class Pass:
+    """One pass over the queue. What it gives away is gone for the rest of it."""
 
+    def __init__(self, machines: Sequence[Machine], leases: Sequence[Lease], now: float, max_gpus: int | None) -> None:
+        held: dict[str, list[Lease]] = {machine.runner.name: [] for machine in machines}
+        self.users: dict[str, int] = {}
+        for lease in leases:
+            self.users[lease.user] = self.users.get(lease.user, 0) + len(lease.gpus)
+            if lease.runner in held:
+                held[lease.runner].append(lease)
+        self.all = [Capacity(machine, at, held[machine.runner.name]) for at, machine in enumerate(machines)]
+        self.by_name = {one.name: one for one in self.all}
+        self.now = now
+        self.max_gpus = max_gpus
+        self.allowed: dict[tuple[str | None, tuple[str, ...]], list[Capacity]] = {}
+        self.heaps: dict[Kind, list[tuple[tuple[float, ...], int]]] = {}
+        self.blocked: set[Kind] = set()
+        self.reserved = 0
 
-def why_not(job: Waiting, machines: Sequence[Machine]) -> str:
-    """One sentence that is true of every machine that the job may use."""
-    return "; ".join(obstacle(job, machine) for machine in machines)
+    def run(self, jobs: Sequence[Waiting]) -> Schedule:
+        """Place what can be placed, in order."""
+        placements: dict[str, Placement] = {}
+        left: list[Waiting] = []
+        for job in sorted(jobs, key=lambda job: (-job.priority, job.submitted)):
+            kind = job.kind
+            if kind in self.blocked or self.over_limit(job):
+                left.append(job)
+                continue
+            one = self.choose(job)
+            if one is not None:
+                placements[job.id] = Placement(one.name, self.give(one, job))
+                continue
+            left.append(job)
+            self.blocked.add(kind)
+            self.reserve(job)
+        return Schedule(placements, self.reasons(left), [job.id for job in left])
 
+    def over_limit(self, job: Waiting) -> bool:
+        """Whether the user may not have so many more GPUs now."""
+        if self.max_gpus is None or not job.ask.gpus:
+            return False
+        return self.users.get(job.user, 0) + job.ask.gpus > self.max_gpus
 
-def obstacle(job: Waiting, machine: Machine) -> str:
-    name = machine.runner.name
-    if machine.trouble:
-        return f"{name}: {machine.trouble}"
-    if len(machine.free_gpus) < job.gpus:
-        free, all_of_them = len(machine.free_gpus), len(machine.runner.gpu_indexes)
-        return f"needs {plural(job.gpus, 'GPU')}; {name} has {free} of {all_of_them} free"
-    return f"{name} runs {plural(machine.jobs, 'job')} already"
+    def reasons(self, jobs: Sequence[Waiting]) -> dict[str, str]:
+        """Why each job waits, as things stand when all that can be placed has been."""
+        kinds: dict[Kind, str] = {}
+        told: dict[str, str] = {}
+        for job in jobs:
+            if self.max_gpus is not None and self.over_limit(job):
+                told[job.id] = reasons.limit(job.ask, job.user, self.users.get(job.user, 0), self.max_gpus)
+                continue
+            kind = job.kind
+            if kind not in kinds:
+                kinds[kind] = self.why(job)
+            told[job.id] = kinds[kind]
+        return told
 
+    def why(self, job: Waiting) -> str:
+        """Why no job of this kind fits anywhere."""
+        found = self.of(job.pin, job.runners)
+        if not found:
+            return reasons.nobody(job.pin, job.runners)
+        if any(one.machine.runner.facts is None or one.could_hold(job.ask) for one in found):
+            return reasons.blocked(job.ask, found, self.now)
+        return reasons.too_much(job.ask, found)
 
-def plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    def choose(self, job: Waiting) -> Capacity | None:
+        """The best machine that the job fits now: one that has what it needs, else the fullest."""
+        near = [self.by_name[name] for name in job.near if name in self.by_name]
+        allowed = [one for one in near if allows(job.pin, job.runners, one.machine) and one.fits(job.ask)]
+        if allowed:
+            return min(allowed, key=lambda one: (-job.near[one.name], one.score(job.ask)))
+        heap = self.heap(job.kind)
+        while heap:
+            score, number = heap[0]
+            one = self.all[number]
+            if score == one.score(job.ask) and one.fits(job.ask):
+                return one
+            heapq.heappop(heap)
+        return None
+
+    def of(self, pin: str | None, runners: tuple[str, ...]) -> list[Capacity]:
+        """The machines that pins allow."""
+        if (pin, runners) not in self.allowed:
+            self.allowed[pin, runners] = [one for one in self.all if allows(pin, runners, one.machine)]
+        return self.allowed[pin, runners]
+
+    def heap(self, kind: Kind) -> list[tuple[tuple[float, ...], int]]:
+        """The machines that jobs of this kind fit, best first. An entry whose score is not the machine's own any more
+        is out of date: another one was pushed for it."""
+        if kind not in self.heaps:
+            ask, pin, runners = kind
+            found = [(one.score(ask), one.number) for one in self.of(pin, runners) if one.fits(ask)]
+            heapq.heapify(found)
+            self.heaps[kind] = found
+        return self.heaps[kind]
+
+    def give(self, one: Capacity, job: Waiting) -> tuple[int, ...]:
+        """Take the job's share out of a machine."""
+        gpus = one.pick(job.ask)
+        self.users[job.user] = self.users.get(job.user, 0) + len(gpus)
+        one.take(Lease(job.id, one.name, job.run, job.user, gpus, job.ask, self.now))
+        for (ask, pin, runners), heap in self.heaps.items():
+            if heap and one.fits(ask) and allows(pin, runners, one.machine):
+                heapq.heappush(heap, (one.score(ask), one.number))
+        return gpus
+
+    def reserve(self, job: Waiting) -> None:
+        """Keep what is free on the machine that comes nearest, for a job that asks for something of its own."""
+        if job.ask.shares or self.reserved >= RESERVATIONS:
+            return
+        free = [
+            one
+            for one in self.of(job.pin, job.runners)
+            if one.machine.trouble is None and one.reserved is None and one.could_hold(job.ask)
+        ]
+        if free:
+            nearest = min(free, key=lambda one: (one.missing(job.ask), one.number))
+            nearest.reserved = job
+            self.reserved += 1

@@ -17,7 +17,9 @@ class Submission(Struct, kw_only=True):
     """The body of `POST /runs`: this as one line of JSON, then a pack of the objects of `snapshot` that the server
     lacks. `workflows` holds the named one and all that it depends on, `variables` theirs. `runner` is a name or a
     label; `local` asks for the server's own machine. `environment` is what `-e` gave. With `from_run`, the snapshot is
-    that run's, and no pack follows.
+    that run's, and no pack follows. `timeout` is after how many
+    seconds in the queue it is withdrawn; `singleton` refuses it while another run of this repository and workflow is
+    unfinished; the same `once` returns the same run; `wait_for_runner` takes it though no runner could run it yet.
     """
 
     workflow: str
@@ -33,6 +35,11 @@ class Submission(Struct, kw_only=True):
     environment: dict[str, str] = {}
     dry_run: bool = False
     from_run: str | None = None
+    priority: int | None = None
+    timeout: float | None = None
+    singleton: bool = False
+    once: str | None = None
+    wait_for_runner: bool = False
 
 
 class CacheView(Struct):
@@ -49,8 +56,24 @@ class ArtifactsView(Struct):
     bytes: int
 
 
+class AttemptView(Struct, kw_only=True):
+    """An earlier attempt of a job. Its part of the job's log is from byte `log_start` to `log_end`."""
+
+    number: int
+    status: Status
+    exit_code: int | None
+    reason: str | None
+    runner: str | None
+    gpus: list[int]
+    started_at: str | None
+    finished_at: str
+    log_start: int
+    log_end: int
+
+
 class JobView(Struct, kw_only=True):
-    """A job as users see it."""
+    """A job as users see it. `position` is its place in the queue, from 1, None where it does not queue for a
+    runner. `attempts` are those before this one, whose log begins at byte `log_start`."""
 
     id: str
     run: str
@@ -70,6 +93,10 @@ class JobView(Struct, kw_only=True):
     started_at: str | None
     finished_at: str | None
     artifacts: ArtifactsView
+    priority: int = 0
+    position: int | None = None
+    attempts: list[AttemptView] = []
+    log_start: int = 0
 
 
 class RepoView(Struct, kw_only=True):
@@ -191,6 +218,7 @@ class AddRunner(Struct, kw_only=True):
     name: str | None = None
     labels: tuple[str, ...] = ()
     gpus: int | None = None
+    max_jobs: int | None = None
     root: str | None = None
     docker: str | None = None
     fingerprint: str | None = None
@@ -212,17 +240,35 @@ class Drain(Struct, kw_only=True):
 
 
 class StopRequest(Struct, kw_only=True):
-    """The body of `POST /stop`. `refs` are runs or jobs; `everything` stops all unfinished runs instead."""
+    """The body of `POST /stop`. `refs` are runs or jobs; `everything` stops all unfinished runs instead, `workflow`
+    those of a workflow."""
 
     refs: tuple[str, ...] = ()
     everything: bool = False
     abort: bool = False
+    workflow: str | None = None
+
+
+class HoldRequest(Struct, kw_only=True):
+    """The body of `POST /hold`. `refs` are runs or jobs; `user` is who holds them, None to let them go."""
+
+    refs: tuple[str, ...]
+    user: str | None = None
+
+
+class HoldAnswer(Struct, kw_only=True):
+    """Which jobs it changed, by run, and which of the runs have nothing queued that it could change."""
+
+    changed: dict[str, list[str]]
+    unchanged: list[str]
 
 
 class ServerConfig(Struct, kw_only=True):
-    """What `dstack config` sets on the server. `storage` is a folder."""
+    """What `dstack config` sets on the server; None leaves it. `storage` is a folder; `max_gpus_per_user` is how many
+    GPUs one user's jobs may hold at once, -1 for any number."""
 
-    storage: str
+    storage: str | None = None
+    max_gpus_per_user: int | None = None
 
 
 class ServerStatus(Struct, kw_only=True):

@@ -8,6 +8,7 @@ from dstack.model import environment, interpolation, location
 from dstack.model.decode import Path, Place
 from dstack.model.graph import walk
 from dstack.model.nodes import Report
+from dstack.model.quantities import span
 from dstack.model.suggest import did_you_mean
 from dstack.model.workflow import Values, Workflow
 
@@ -42,6 +43,7 @@ def workflows(report: Report, lines: Lines, found: Sequence[Workflow]) -> None:
             if name in environment.READONLY:
                 inner = place / "env" / name
                 report.add(lines[inner.path], f"{inner} can't be set: shells forbid it")
+        _signal(report, lines, workflow, place)
         trouble = image_trouble(workflow.image)
         if workflow.image and trouble:
             inner = place / "image"
@@ -67,6 +69,17 @@ def variables(
                     report.add(lines[inner.path], words)
             for trouble in interpolation.troubles(text, names | environment.PLACED, f" in {inner}"):
                 report.add(lines[inner.path], trouble)
+
+
+def _signal(report: Report, lines: Lines, workflow: Workflow, place: Place) -> None:
+    """A warning needs an end to warn of, and time before it."""
+    if workflow.signal is None:
+        return
+    inner = place / "signal"
+    if workflow.max_duration is None:
+        report.add(lines[inner.path], f"{inner} needs 'max-duration': the signal is sent some time before it is over")
+    elif span(workflow.signal.before) >= span(workflow.max_duration):
+        report.add(lines[inner.path], f"{inner / 'before'} is not shorter than 'max-duration'")
 
 
 def image_trouble(image: str) -> str | None:

@@ -13,6 +13,8 @@ class Ends:
     """What `Job.exit_code` says when the container's own code does not apply (docs/exit-codes.md)."""
 
     NO_ARTIFACT = 1
+    WITHDRAWN = 75
+    MAX_DURATION = 124
     DSTACK = 125
     STOPPED = 143
 
@@ -24,6 +26,22 @@ class Launch(Struct, frozen=True):
     docker: str
 
 
+class Attempt(Struct, frozen=True, kw_only=True):
+    """An attempt of a job that ended, and was followed by another. Its log is the job's from byte `log_start` to
+    `log_end`."""
+
+    number: int
+    status: Status
+    exit_code: int | None
+    reason: str | None
+    runner: str | None
+    gpus: tuple[int, ...]
+    started_at: str | None
+    finished_at: str
+    log_start: int
+    log_end: int
+
+
 class Job(Struct, frozen=True, kw_only=True):
     """One workflow of one run.
 
@@ -31,7 +49,10 @@ class Job(Struct, frozen=True, kw_only=True):
     whose artifacts they give: for a cached one that is the job it came from. `launching` is committed before the
     container may be started: from then on the host is asked what happened. `stop` is the user's wish: "stop", or
     "abort" to keep nothing. `end` is what an uploading job will be. `unreachable_since` is set while the host gives no
-    answer, `discarded` once nothing of the job is left on its runner. Times are RFC 3339, UTC.
+    answer, `discarded` once nothing of the job is left on its runner. `priority` orders the queue; `held` says who
+    keeps the job from starting; `placed_at` is when it got its runner. `expired` says that it ran for longer
+    than it may, `warned` that it was told before, `cause` is what it may be retried for; `history` holds the attempts
+    before this one, whose log begins at byte `log_start`. Times are RFC 3339, UTC.
     """
 
     id: str
@@ -57,6 +78,14 @@ class Job(Struct, frozen=True, kw_only=True):
     stop: str | None = None
     end: Status | None = None
     unreachable_since: str | None = None
+    priority: int = 0
+    held: str | None = None
+    placed_at: str | None = None
+    expired: bool = False
+    warned: bool = False
+    cause: str | None = None
+    history: tuple[Attempt, ...] = ()
+    log_start: int = 0
     started_at: str | None = None
     finished_at: str | None = None
     files: int = 0
@@ -76,7 +105,8 @@ class Job(Struct, frozen=True, kw_only=True):
 
 class Run(Struct, frozen=True, kw_only=True):
     """What a user submitted. `pin` is a runner's name or label that it must run on; `environment` is from
-    `-e`, `gpus` from `--gpus`. `workflows` and `inputs`, by workflow, are definitions and variables as submitted."""
+    `-e`, `gpus` from `--gpus`. `workflows` and `inputs`, by workflow, are definitions and variables as submitted.
+    `timeout` is after how many seconds in the queue it is withdrawn, `once` the idempotency key."""
 
     name: str
     workflow: str
@@ -89,3 +119,5 @@ class Run(Struct, frozen=True, kw_only=True):
     workflows: tuple[Workflow, ...] = ()
     inputs: dict[str, Variables] = {}
     gpus: int | None = None
+    timeout: float | None = None
+    once: str | None = None

@@ -104,13 +104,15 @@ class Runner(Struct, frozen=True, kw_only=True):
     `host_key` is the pinned public key in OpenSSH's format, None for a local runner; `gpus` overrides what the
     probe finds; `docker` is the words before a docker command; `hidden` is one that only `--local` made: it takes
     no job but those that name it; `authorized`: the machine lets the server's own key in, until it is removed;
-    `source` is the inventory that it was imported from.
+    `source` is the inventory that it was imported from; `max_jobs` limits how many jobs that
+    ask for no resources share it.
     """
 
     name: str
     address: Address
     labels: tuple[str, ...] = ()
     gpus: int | None = None
+    max_jobs: int | None = None
     root: str = DEFAULT_ROOT
     docker: str = "docker"
     host_key: str | None = None

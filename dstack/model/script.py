@@ -20,7 +20,9 @@ def script(workflow: Workflow, variables: Variables, job_id: str, run_name: str)
     args = config_args(variables.own)
     commands = [replace_config_args(command, args) for command in workflow.commands]
     title = f"# workflow {workflow.name}, job {job_id} of run {run_name}"
-    return "\n".join([title, *commands]) + "\n"
+    # Without this the warning would end the shell. What it runs gets the signal as it is.
+    trap = [f"trap : {workflow.signal.name}"] if workflow.signal else []
+    return "\n".join([title, *trap, *commands]) + "\n"
 
 
 def expanded(workflow: Workflow, variables: Variables, reserved: Mapping[str, str]) -> Workflow:

@@ -31,9 +31,10 @@ MOVES: dict[Status, frozenset[Status]] = {
         {Status.QUEUED, Status.RUNNING, Status.UPLOADING, Status.FAILED, Status.STOPPED, Status.LOST}
     ),
     Status.RUNNING: frozenset({Status.UPLOADING, Status.FAILED, Status.STOPPED, Status.LOST}),
-    Status.UPLOADING: frozenset({Status.DONE, Status.FAILED, Status.STOPPED, Status.LOST}),
+    Status.UPLOADING: frozenset({Status.QUEUED, Status.DONE, Status.FAILED, Status.STOPPED, Status.LOST}),
 }
-"""Legal moves. QUEUED to DONE is a job whose result came from the cache; PREPARING to QUEUED, one placed anew."""
+"""Legal moves. QUEUED to DONE is a job whose result came from the cache; PREPARING to QUEUED, one placed anew;
+UPLOADING to QUEUED, one that is tried again."""
 
 
 def may_follow(before: Status, after: Status) -> bool:

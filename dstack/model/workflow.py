@@ -10,6 +10,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from dstack.model.quantities import SIZE, SPAN
+
 Text = Annotated[str, Meta(min_length=1, extra_json_schema={"x-scalar": True})]
 """Any single value, as its author wrote it: `1.15` stays `1.15`."""
 
@@ -41,6 +43,31 @@ User = Annotated[
     ),
 ]
 Count = Annotated[int, Meta(ge=0, le=1024)]
+Size = Annotated[
+    str, Meta(pattern=SIZE, description="a size such as 16GB or 512MB", extra_json_schema={"x-scalar": True})
+]
+Cpus = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?!0+(\.0+)?$)[0-9]{1,4}(\.[0-9]{1,3})?$(?!\n)",
+        description="a number of CPUs such as 4 or 0.5",
+        extra_json_schema={"x-scalar": True},
+    ),
+]
+Span = Annotated[
+    str, Meta(pattern=SPAN, description="a time such as 30s, 5m or 1h30m", extra_json_schema={"x-scalar": True})
+]
+SignalName = Annotated[str, Meta(pattern=r"^(USR1|USR2|HUP|INT)$(?!\n)", description="USR1, USR2, HUP or INT")]
+Cause = Annotated[
+    str,
+    Meta(
+        pattern=r"^(lost|error|out-of-memory|[1-9][0-9]?|1[0-9][0-9]|2[0-4][0-9]|25[0-5])$(?!\n)",
+        description="lost, error, out-of-memory, or an exit code from 1 to 255",
+        extra_json_schema={"x-scalar": True},
+    ),
+]
+Attempts = Annotated[int, Meta(ge=1, le=100)]
+Priority = Annotated[int, Meta(ge=0, le=100)]
 
 
 class Definition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab", omit_defaults=True):
@@ -71,10 +98,38 @@ class DependsOn(Definition, frozen=True, kw_only=True):
     workflows: Annotated[tuple[str, ...], Meta(description="Names of the workflows whose artifacts it needs")] = ()
 
 
-class Resources(Definition, frozen=True, kw_only=True):
-    """What the workflow asks of a machine."""
+class GpuRequest(Definition, frozen=True, kw_only=True):
+    """Which GPUs the workflow asks for."""
 
-    gpu: Annotated[Count, Meta(description="How many GPUs")] = 0
+    count: Annotated[Count, Meta(description="How many GPUs")] = 1
+    name: Annotated[Text | None, Meta(description="A part of the model's name, such as A100")] = None
+    memory: Annotated[Size | None, Meta(description="The least memory of each, such as 40GB")] = None
+
+
+class Resources(Definition, frozen=True, kw_only=True):
+    """What the workflow asks of a machine, and is held to."""
+
+    cpu: Annotated[Cpus | None, Meta(description="CPUs, such as 4 or 0.5")] = None
+    memory: Annotated[Size | None, Meta(description="Memory, such as 16GB; what takes more is killed")] = None
+    shm_size: Annotated[Size | None, Meta(description="Size of /dev/shm; default: half of the machine's memory")] = None
+    disk: Annotated[Size | None, Meta(description="Disk that must be free on the machine, such as 50GB")] = None
+    gpu: Annotated[Count | GpuRequest, Meta(description="How many GPUs, or which")] = 0
+
+
+class WarningSignal(Definition, frozen=True, kw_only=True):
+    """A signal that tells the job that its time is nearly over."""
+
+    name: Annotated[SignalName, Meta(description="USR1, USR2, HUP or INT")] = "USR1"
+    before: Annotated[Span, Meta(description="How long before max-duration, such as 5m")]
+
+
+class Retry(Definition, frozen=True, kw_only=True):
+    """When the job is run again."""
+
+    attempts: Annotated[Attempts, Meta(description="How often it is run at most, the first time included")]
+    on: Annotated[
+        tuple[Cause, ...], Meta(min_length=1, description="After what: lost, error, out-of-memory, or exit codes")
+    ] = ("lost", "error")
 
 
 class Workflow(Definition, frozen=True, kw_only=True):
@@ -93,6 +148,12 @@ class Workflow(Definition, frozen=True, kw_only=True):
     env: Annotated[dict[Identifier, Value], Meta(description="Environment variables; $variables are replaced")] = {}
     user: User = "root"
     resources: Resources = Resources()
+    runners: Annotated[tuple[Text, ...], Meta(description="Names or labels of the runners that may run it")] = ()
+    priority: Annotated[Priority, Meta(description="Higher ones go first, 0 to 100")] = 0
+    max_duration: Annotated[Span | None, Meta(description="How long it may run, such as 6h; then it is stopped")] = None
+    stop_grace: Annotated[Span, Meta(description="From SIGTERM to SIGKILL")] = "30s"
+    signal: Annotated[WarningSignal | None, Meta(description="A signal before max-duration is over, to save")] = None
+    retry: Annotated[Retry | None, Meta(description="When it is run again, and how often; default: never")] = None
 
     @property
     def outputs(self) -> tuple[Artifact, ...]:

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from dstack import __version__
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
-from dstack.errors import ConflictError, DstackError, NotFoundError, UnauthorizedError, UsageError
+from dstack.errors import ConflictError, DstackError, NotFoundError, TryAgainError, UnauthorizedError, UsageError
 from dstack.hosts.own import own_key
 from dstack.model import wire
 from dstack.model.api import (
@@ -26,6 +26,8 @@ from dstack.model.api import (
     AddRunner,
     ArtifactView,
     Drain,
+    HoldAnswer,
+    HoldRequest,
     Problem,
     Recipe,
     ServerConfig,
@@ -33,6 +35,7 @@ from dstack.model.api import (
     ServerStatus,
     StopRequest,
 )
+from dstack.model.job import Job
 from dstack.model.status import Status
 from dstack.model.times import rfc3339
 from dstack.repo.mirror import MissingBaseError
@@ -84,12 +87,13 @@ class Api:
         runs = self.context.store.runs.newest(
             limit if status is None else 10_000, workflow=asked.get("workflow"), user=asked.get("user")
         )
-        views = (run_view(run, self.context.store.jobs.of(run.name)) for run in runs)
+        places = self.engine.positions
+        views = (run_view(run, self.context.store.jobs.of(run.name), places) for run in runs)
         return [view for view in views if status is None or view.status is status][:limit]
 
     async def run(self, request: Request) -> Any:
         run = run_named(self.context.store, request.path_params["ref"])
-        return run_view(run, self.context.store.jobs.of(run.name))
+        return run_view(run, self.context.store.jobs.of(run.name), self.engine.positions)
 
     async def diff(self, request: Request) -> Response:
         snapshot = run_named(self.context.store, request.path_params["ref"]).snapshot
@@ -116,10 +120,11 @@ class Api:
             jobs = self.context.store.jobs.of(run_named(self.context.store, asked["run"]).name)
         else:
             jobs = self.context.store.jobs.newest(int(asked.get("limit", "20")))
-        return [job_view(job) for job in jobs]
+        return [job_view(job, self.engine.positions.get(job.id)) for job in jobs]
 
     async def job(self, request: Request) -> Any:
-        return job_view(job_named(self.context.store, request.path_params["ref"]))
+        job = job_named(self.context.store, request.path_params["ref"])
+        return job_view(job, self.engine.positions.get(job.id))
 
     async def follow(self, request: Request) -> Response:
         asked = request.query_params
@@ -137,6 +142,8 @@ class Api:
         wish = msgspec.json.decode(await request.body(), type=StopRequest)
         store = self.context.store
         found = store.jobs.unfinished() if wish.everything else []
+        if wish.workflow is not None:
+            found = [job for job in store.jobs.unfinished() if store.runs.require(job.run).workflow == wish.workflow]
         names = [job.run for job in found]
         for ref in wish.refs:
             run, jobs, _ = jobs_named(store, ref)
@@ -144,6 +151,16 @@ class Api:
             names.append(run.name)
         self.engine.stop(found, abort=wish.abort)
         return [run_view(store.runs.require(name), store.jobs.of(name)) for name in dict.fromkeys(names)]
+
+    async def hold(self, request: Request) -> Any:
+        wish = msgspec.json.decode(await request.body(), type=HoldRequest)
+        found: dict[str, list[Job]] = {}
+        for ref in wish.refs:
+            run, jobs, _ = jobs_named(self.context.store, ref)
+            found.setdefault(run.name, []).extend(jobs)
+        changed = {name: [job.id for job in self.engine.hold(jobs, wish.user)] for name, jobs in found.items()}
+        told = {name: jobs for name, jobs in changed.items() if jobs}
+        return HoldAnswer(changed=told, unchanged=[name for name in changed if name not in told])
 
     async def artifacts(self, request: Request) -> Any:
         _, jobs, _ = jobs_named(self.context.store, request.path_params["ref"])
@@ -203,8 +220,14 @@ class Api:
 
     async def config(self, request: Request) -> Any:
         if request.method == "POST":
-            self.context.use_storage(msgspec.json.decode(await request.body(), type=ServerConfig).storage)
-        return ServerConfig(storage=str(self.context.storage_url))
+            wish = msgspec.json.decode(await request.body(), type=ServerConfig)
+            if wish.storage is not None:
+                self.context.use_storage(wish.storage)
+            if wish.max_gpus_per_user is not None:
+                limit = str(wish.max_gpus_per_user) if wish.max_gpus_per_user >= 0 else ""
+                self.context.store.settings.set("max-gpus-per-user", limit)
+                self.engine.poke()
+        return ServerConfig(storage=str(self.context.storage_url), max_gpus_per_user=self.engine.max_gpus_per_user)
 
     async def shutdown(self, request: Request) -> Any:
         self.quit()
@@ -223,6 +246,7 @@ class Api:
             ("GET", "/jobs/{ref}", self.job),
             ("GET", "/follow/{ref}", self.follow),
             ("POST", "/stop", self.stop),
+            ("POST", "/hold", self.hold),
             ("GET", "/artifacts/{ref}", self.artifacts),
             ("GET", "/artifacts/{ref}/file", self.artifact),
             ("GET", "/runners", self.runners),
@@ -269,6 +293,7 @@ def told(error: DstackError) -> Response:
         (NotFoundError, "NotFoundError", 404),
         (UnauthorizedError, "UnauthorizedError", 401),
         (ConflictError, "ConflictError", 409),
+        (TryAgainError, "TryAgainError", 409),
         (UsageError, type(error).__name__, 400),
     ]
     kind, status = next(((k, s) for cls, k, s in kinds if isinstance(error, cls)), (type(error).__name__, 500))

@@ -22,6 +22,8 @@ from dstack.model.api import (
     AddRunner,
     ArtifactView,
     Drain,
+    HoldAnswer,
+    HoldRequest,
     JobView,
     Plan,
     Recipe,
@@ -117,6 +119,10 @@ class Client:
     def stop(self, request: StopRequest) -> list[RunView]:
         """Ask for the end of runs or jobs; it returns before they ended."""
         return self._post("/stop", list[RunView], request)
+
+    def hold(self, request: HoldRequest) -> HoldAnswer:
+        """Keep queued jobs from starting, or let them go."""
+        return self._post("/hold", HoldAnswer, request)
 
     def artifacts(self, ref: str) -> list[ArtifactView]:
         """What a run or job left."""

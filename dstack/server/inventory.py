@@ -58,6 +58,7 @@ class Inventory:
             address=self.reached(request),
             labels=request.labels,
             gpus=request.gpus,
+            max_jobs=request.max_jobs,
             root=request.root or DEFAULT_ROOT,
             docker=request.docker or "docker",
             host_key=None if request.address.local else await self.trusted(request),

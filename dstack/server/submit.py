@@ -16,7 +16,7 @@ from dstack.engine.context import Context
 from dstack.engine.engine import Engine
 from dstack.engine.plan import Planner
 from dstack.engine.schedule import Waiting, eligible, impossible, schedule
-from dstack.errors import ConflictError, NotFoundError, UsageError
+from dstack.errors import ConflictError, NotFoundError, TryAgainError, UsageError
 from dstack.model import names, wire
 from dstack.model.api import Plan, PlannedJob, RunView, Submission
 from dstack.model.job import Job, Run
@@ -52,6 +52,9 @@ class Intake:
                 await asyncio.to_thread(mirror.receive, submission.snapshot, pack)
         finally:
             pack.unlink()
+        known = self.known(submission)
+        if known is not None:
+            return known
         name = self.name(submission)
         pin = LOCAL if submission.local else submission.runner
         planner = await self.planner(submission, name)
@@ -92,6 +95,27 @@ class Intake:
             raise NotFoundError(f"the code of {run.name} is no longer on the server", hint=hint)
         return structs.replace(submission, snapshot=run.snapshot)
 
+    def known(self, submission: Submission) -> RunView | None:
+        """The run that was made with the same idempotency key. Raises TryAgainError where a singleton runs already."""
+        if submission.dry_run:
+            return None
+        before = self.store.runs.submitted_with(submission.once) if submission.once else None
+        if before:
+            return run_view(before, self.store.jobs.of(before.name))
+        if submission.singleton:
+            self.refuse_second(submission)
+        return None
+
+    def refuse_second(self, submission: Submission) -> None:
+        """Raise TryAgainError while a run of this repository and workflow is unfinished."""
+        for name in dict.fromkeys(job.run for job in self.store.jobs.unfinished()):
+            run = self.store.runs.require(name)
+            if run.workflow == submission.workflow and run.snapshot.repo == submission.snapshot.repo:
+                raise TryAgainError(
+                    f"{name} of {run.user} is a run of '{run.workflow}' that has not ended; nothing was submitted",
+                    hint=f"dstack logs -f {name}, or dstack stop {name}",
+                )
+
     def name(self, submission: Submission) -> str:
         """The run's name: the user's if it is free, else a new one."""
         if submission.name is None:
@@ -113,25 +137,41 @@ class Intake:
         """Have fresh news of the machines that may run it."""
         if submission.local and self.store.runners.get(LOCAL) is None:
             self.store.runners.add(Runner(name=LOCAL, address=Address(), hidden=True))
-        allowed = eligible(pin, self.context.machines.now())
+        allowed = eligible(Waiting("", pin=pin), self.context.machines.now())
         await asyncio.gather(*(self.context.machines.check(machine.runner.name, fresh=15) for machine in allowed))
 
     def refuse_impossible(self, jobs: list[Job], pin: str | None, submission: Submission) -> None:
         """Raise UsageError for what could never run."""
         machines = self.context.machines.now()
         for job in jobs:
-            if job.finished:
+            if job.finished or submission.wait_for_runner:
                 continue
-            why = impossible(Waiting(job.id, job.definition.resources.gpu, pin), machines)
-            if why and not (submission.dry_run and not eligible(pin, machines)):
+            why = impossible(self.waiting(job, pin, submission), machines, self.engine.max_gpus_per_user)
+            if why and not (submission.dry_run and not eligible(Waiting("", pin=pin), machines)):
                 add = "dstack runners add HOST, or run it on this machine: dstack run --local"
-                hint = add if not eligible(None, machines) else "see `dstack runners`"
+                wait = "see `dstack runners`; to wait for a runner that can: dstack run --wait-for-runner"
+                hint = add if not eligible(Waiting(""), machines) else wait
                 raise UsageError(f"{job.workflow} can't run: {why}", hint=hint)
+
+    def waiting(self, job: Job, pin: str | None, submission: Submission) -> Waiting:
+        """A job as the scheduler sees it, before its run is recorded."""
+        run = Run(
+            name=job.run,
+            workflow=submission.workflow,
+            user=submission.user,
+            submitted_at=job.submitted_at,
+            snapshot=submission.snapshot,
+            variables={},
+            pin=pin,
+        )
+        return self.engine.queue.item(job, run)
 
     async def plan(self, submission: Submission, planner: Planner, jobs: list[Job], pin: str | None) -> Plan:
         """What would happen, and with what code."""
-        waiting = [Waiting(job.id, job.definition.resources.gpu, pin) for job in jobs if not job.finished]
-        made = schedule(waiting, self.context.machines.now())
+        waiting = [self.waiting(job, pin, submission) for job in jobs if not job.finished]
+        leases = self.engine.queue.leases(self.store.jobs.unfinished())
+        machines = self.context.machines.now()
+        made = schedule(waiting, machines, leases, time.time(), max_gpus=self.engine.max_gpus_per_user)
         snapshot = submission.snapshot
         mirror = self.context.mirror(snapshot.repo)
         changes = await asyncio.to_thread(mirror.changes, snapshot.commit, snapshot.tree)
@@ -162,6 +202,9 @@ class Intake:
 
     def record(self, submission: Submission, planner: Planner, jobs: list[Job], pin: str | None) -> RunView:
         """Write run and jobs in one transaction, and set the engine to work."""
+        known = self.known(submission)
+        if known is not None:
+            return known
         run = Run(
             name=planner.run,
             workflow=submission.workflow,
@@ -174,6 +217,8 @@ class Intake:
             workflows=submission.workflows,
             inputs=submission.variables,
             gpus=submission.gpus,
+            timeout=submission.timeout,
+            once=submission.once,
         )
         with self.store.database.transaction():
             self.store.runs.add(run)

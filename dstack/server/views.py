@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dstack.model.api import ArtifactsView, CacheView, JobView, RepoView, RunView
-from dstack.model.job import Job, Run
+from collections.abc import Mapping
+
+from dstack.model.api import ArtifactsView, AttemptView, CacheView, JobView, RepoView, RunView
+from dstack.model.job import Attempt, Job, Run
 from dstack.model.snapshot import Snapshot
 from dstack.model.status import Status, summary
 
 
-def job_view(job: Job) -> JobView:
-    """A job as users see it."""
+def job_view(job: Job, position: int | None = None) -> JobView:
+    """A job as users see it. `position` is its place in the queue."""
     return JobView(
         id=job.id,
         run=job.run,
@@ -29,11 +31,32 @@ def job_view(job: Job) -> JobView:
         started_at=job.started_at,
         finished_at=job.finished_at,
         artifacts=ArtifactsView(job.files, job.bytes),
+        priority=job.priority,
+        position=position if job.status is Status.QUEUED else None,
+        attempts=[attempt_view(attempt) for attempt in job.history],
+        log_start=job.log_start,
     )
 
 
-def run_view(run: Run, jobs: list[Job]) -> RunView:
-    """A run as users see it: its status, exit code and reason are those of the job that decided it."""
+def attempt_view(attempt: Attempt) -> AttemptView:
+    """An earlier attempt as users see it."""
+    return AttemptView(
+        number=attempt.number,
+        status=attempt.status,
+        exit_code=attempt.exit_code,
+        reason=attempt.reason,
+        runner=attempt.runner,
+        gpus=list(attempt.gpus),
+        started_at=attempt.started_at,
+        finished_at=attempt.finished_at,
+        log_start=attempt.log_start,
+        log_end=attempt.log_end,
+    )
+
+
+def run_view(run: Run, jobs: list[Job], positions: Mapping[str, int] | None = None) -> RunView:
+    """A run as users see it: its status, exit code and reason are those of the job that decided it. `positions` holds
+    the queue's places by job id."""
     status = summary([job.status for job in jobs])
     deciding = decisive(jobs) if status.finished else None
     said = deciding or next((job for job in jobs if not job.finished and job.reason), None)
@@ -48,7 +71,7 @@ def run_view(run: Run, jobs: list[Job]) -> RunView:
         finished_at=max((job.finished_at or "" for job in jobs), default=None) if status.finished else None,
         repo=repo_view(run.snapshot),
         variables=run.variables,
-        jobs=[job_view(job) for job in jobs],
+        jobs=[job_view(job, (positions or {}).get(job.id)) for job in jobs],
     )
 
 

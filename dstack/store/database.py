@@ -118,4 +118,12 @@ def registrations(database: sqlite_utils.Database) -> None:
     database.conn.execute("CREATE TABLE registration_tokens (hash TEXT PRIMARY KEY) WITHOUT ROWID")
 
 
-MIGRATIONS: tuple[Callable[[sqlite_utils.Database], None], ...] = (first_schema, registrations)
+def index_idempotency_keys(database: sqlite_utils.Database) -> None:
+    database.conn.execute("CREATE INDEX runs_by_key ON runs (json_extract(data, '$.once'))")
+
+
+MIGRATIONS: tuple[Callable[[sqlite_utils.Database], None], ...] = (
+    first_schema,
+    registrations,
+    index_idempotency_keys,
+)

@@ -99,6 +99,18 @@ class Jobs:
             *(status.value for status in FINISHED),
         )
 
+    def images(self) -> dict[str, set[str]]:
+        """Which runners have had which images, by what the last thousand jobs that were launched used."""
+        rows = self.database.rows(
+            "SELECT DISTINCT json_extract(data, '$.image') AS image, json_extract(data, '$.runner') AS runner FROM"
+            " (SELECT data FROM jobs ORDER BY number DESC LIMIT 1000)"
+            " WHERE json_extract(data, '$.image_digest') IS NOT NULL AND json_extract(data, '$.runner') IS NOT NULL"
+        )
+        found: dict[str, set[str]] = {}
+        for row in rows:
+            found.setdefault(row["image"], set()).add(row["runner"])
+        return found
+
     def matching(self, prefix: str) -> list[str]:
         """The ids that begin with `prefix`."""
         if not prefix.isalnum():

@@ -50,6 +50,11 @@ class Runs:
         )
         return [wire.decode(row["data"].encode(), Run) for row in rows]
 
+    def submitted_with(self, key: str) -> Run | None:
+        """The run that was submitted with this idempotency key."""
+        row = self.database.row("SELECT data FROM runs WHERE json_extract(data, '$.once') = ?", key)
+        return wire.decode(row["data"].encode(), Run) if row else None
+
     def require(self, name: str) -> Run:
         """The run of exactly that name, or NotFoundError."""
         run = self.get(name)

@@ -448,10 +448,10 @@ fi
 	unpack <&3
 	exec 3<&-
 	write_files
-	memory=$(sed -n 's/^MemTotal: *\([0-9]*\) kB$/\1/p' /proc/meminfo)
+	shm='1048576'
 	begin run --detach --name "$name" --label 'dstack.job=j2' --label 'dstack.server=5e12' --pull never --log-driver none \
 		--stop-signal TERM --no-healthcheck --userns host --security-opt label=disable --user "$user" \
-		--shm-size "$((memory / 2))k" '--device' 'nvidia.com/gpu=0' '--device' 'nvidia.com/gpu=3' \
+		--shm-size "$shm" '--device' 'nvidia.com/gpu=0' '--device' 'nvidia.com/gpu=3' '--cpus' '1.5' '--memory' '1073741824' '--memory-swap' '1073741824' \
 		--mount "type=bind,source=$io,target=/.dstack" \
 		--mount "type=bind,source=$job/workflow,target=/workflow" \
 		--mount "type=bind,source=$base/"'mirrors/r.git'/objects,target=/.dstack/objects,readonly \

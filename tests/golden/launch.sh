@@ -358,9 +358,10 @@ fi
 	exec 3<&-
 	write_files
 	memory=$(sed -n 's/^MemTotal: *\([0-9]*\) kB$/\1/p' /proc/meminfo)
+	shm=$((memory / 2))k
 	begin run --detach --name "$name" --label 'dstack.job=j1' --label 'dstack.server=5e12' --pull never --log-driver none \
 		--stop-signal TERM --no-healthcheck --userns host --security-opt label=disable --user "$user" \
-		--shm-size "$((memory / 2))k"  \
+		--shm-size "$shm" '--env' 'NVIDIA_VISIBLE_DEVICES=void'  \
 		--mount "type=bind,source=$io,target=/.dstack" \
 		--mount "type=bind,source=$job/workflow,target=/workflow" \
 		--workdir /workflow --entrypoint /bin/sh "$image" /.dstack/entry.sh

@@ -81,13 +81,15 @@ inspect() {
 }
 
 code=$(ended)
-if [ -n "$code" ]; then container=none; else container=$(inspect); fi
+# Of one that failed, Docker knows whether memory ran out.
+if [ "$code" = 0 ]; then container=none; else container=$(inspect); fi
 printf 'container=%s\n' "$container"
 echo "claim=$(claim)"
 origin
 size=0
 if [ -f "$io/log" ] && ! [ -L "$io/log" ]; then size=$(wc -c < "$io/log"); fi
 echo "log_size=$size"
+if free=$(df -Pk "$io" 2> /dev/null); then echo "disk_free=$(printf '%s\n' "$free" | sed -n '2p' | tr -s ' ' | cut -d ' ' -f 4)"; fi
 echo "exit=$(ended)"
 }
 main

@@ -36,7 +36,7 @@ def test_tables_are_aligned_and_fit_a_terminal(cli: Cli, state: State) -> None:
     runs = cli("runs").stdout.decode().splitlines()
     runners = cli("runners")
 
-    assert runs[0].split() == ["NAME", "WORKFLOW", "STATUS", "USER", "SUBMITTED", "TOOK"]
+    assert runs[0].split() == ["NAME", "WORKFLOW", "STATUS", "USER", "SUBMITTED", "TOOK", "REASON"]
     assert runs[1].index("train") == runs[0].index("WORKFLOW") == runs[2].index("x ")
     assert max(map(len, [*runs, *runners.stdout.decode().splitlines()])) <= 80
     assert b"lab2: unusable: no Docker" in runners.stderr
@@ -205,7 +205,13 @@ def test_config_is_saved_for_its_owner_alone(cli: Cli, folder: Path, server: str
     cli("config", "--url", server, "--token", "t", environment=unset)
     shown = json.loads(cli("config", "--json", environment=unset).stdout)
 
-    assert shown == {"home": str(folder / "home"), "url": server, "token": False, "storage": "/srv/artifacts"}
+    assert shown == {
+        "home": str(folder / "home"),
+        "url": server,
+        "token": False,
+        "storage": "/srv/artifacts",
+        "max_gpus_per_user": None,
+    }
     assert stat.S_IMODE((folder / "home" / "config.json").stat().st_mode) == 0o600
     assert cli("config", "--storage", "/data").stdout.endswith(b"storage  /data\n")
     assert cli("config", "--storage", "s3://b").returncode == 2

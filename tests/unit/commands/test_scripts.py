@@ -20,7 +20,7 @@ from dstack.commands.leave import discard, leave, running
 from dstack.commands.observe import observe
 from dstack.commands.place import Place
 from dstack.commands.probe import probe
-from dstack.commands.stop import stop
+from dstack.commands.stop import stop, warn
 from dstack.model.paths import HostLayout
 from dstack.model.workflow import Artifact
 
@@ -51,6 +51,9 @@ FULL = Order(
     project="sub dir/it's",
     user="image",
     gpus=(0, 3),
+    cpu=1.5,
+    memory=1 << 30,
+    shm=1 << 20,
     script="python train.py 'a b'\n",
     environment={"LINES": "a\nb"},
     artifacts=True,
@@ -76,6 +79,7 @@ SCRIPTS = {
     "read-log": read_log(PLACE, "j1", 41).script,
     "running": running(PLACE).script,
     "stop": stop(PLACE, "j1", 30).script,
+    "warn": warn(PLACE, "j1", "USR1").script,
     "stop-at-once": stop(PLACE, "j1", 0).script,
 }
 

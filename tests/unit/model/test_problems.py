@@ -100,7 +100,7 @@ TABLE = [
     ("env: {A: }", "w:5: 'env.A' of workflow 'train' has no value"),
 ]  # fmt: skip
 
-FUTURE = ["cache", "secrets", "runners", "mounts", "max-duration", "stop-grace", "retry", "priority", "fetch-depth"]
+FUTURE = ["cache", "secrets", "mounts", "fetch-depth"]
 
 CONFIGS = [
     ("configs: {trian: {a: 1}}", "c:1: no workflow is called 'trian'; did you mean 'train'?"),
@@ -149,12 +149,6 @@ def test_a_mistake_in_a_workflow(row: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("key", FUTURE)
 def test_a_key_that_does_not_work_yet_is_unknown(key: str) -> None:
     assert problems(f"{ONE}  {key}: 1\n") == [f"w:5: unknown key '{key}' in workflow 'train'"]
-
-
-@pytest.mark.parametrize("key", ["cpu", "memory", "shm-size"])
-def test_so_is_a_resource(key: str) -> None:
-    (problem,) = problems(f"{ONE}  resources: {{{key}: 1}}\n")
-    assert problem.startswith(f"w:5: unknown key '{key}' in 'resources' of workflow 'train'")
 
 
 @pytest.mark.parametrize("row", CONFIGS, ids=lambda row: row[0])

@@ -1,0 +1,15 @@
+"""`dstack release`: let held jobs go."""
+
+from __future__ import annotations
+
+import click
+
+from dstack.cli.hold import change
+from dstack.cli.lookup import REF
+
+
+@click.command("release")
+@click.argument("refs", metavar="RUN_OR_JOB...", nargs=-1, required=True, type=REF)
+def command(refs: tuple[str, ...]) -> None:
+    """Let held jobs go: they start when their turn comes."""
+    change(refs, None)

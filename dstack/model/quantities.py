@@ -1,0 +1,57 @@
+"""Sizes and spans of time as people write them, and back."""
+
+from __future__ import annotations
+
+import re
+
+SIZE = r"^[0-9]+(\.[0-9]+)? ?([KMGT]i?)?B?$(?!\n)"
+SPAN = r"^([0-9]+(\.[0-9]+)?|([0-9]+(\.[0-9]+)?[smhd])+)$(?!\n)"
+
+STEPS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+SOLD = 1000**3 / 1024**3
+"""A machine or a GPU that is sold with 16 GB reports somewhat less than 16 * 1024**3 bytes: what a kernel or a driver
+keeps, or the decimal meaning of the letters. One that has at least this part of what was asked for has it."""
+
+
+def size(text: str) -> int:
+    """Bytes. `16GB`, `16G` and `16GiB` are 16 * 1024**3, as for `docker run --memory`; a bare number is bytes."""
+    match = re.fullmatch(r"([0-9.]+) ?([KMGT]?)i?B?", text)
+    if match is None:
+        raise ValueError(f"'{text}' is no size")
+    factor: int = 1024 ** STEPS[match[2]]
+    return round(float(match[1]) * factor)
+
+
+def span(text: str) -> float:
+    """Seconds: `30s`, `5m`, `1h30m`, `2d`; a bare number is seconds, as for timeout(1)."""
+    if text[-1:].isdigit():
+        return float(text)
+    return sum(float(number) * SECONDS[unit] for number, unit in re.findall(r"([0-9.]+)([smhd])", text))
+
+
+def size_words(count: int) -> str:
+    """Bytes as they would be written: `40 GB`, `1.5 GB`, `512 MB`."""
+    for unit, step in (("TB", 4), ("GB", 3), ("MB", 2), ("KB", 1)):
+        if count >= 1024**step:
+            return f"{count / 1024**step:.1f}".removesuffix(".0") + f" {unit}"
+    return f"{count} B"
+
+
+def span_words(seconds: float) -> str:
+    """Seconds as they would be written: `6h`, `1h30m`, `45s`."""
+    whole, words = round(seconds), ""
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        if whole >= length:
+            words += f"{whole // length}{unit}"
+            whole %= length
+    return words or "0s"
+
+
+def ago_words(seconds: float) -> str:
+    """How long ago, in steps: what is shown again and again should not change each time."""
+    for unit, length, step in (("d", 86400, 1), ("h", 3600, 1), ("min", 60, 5)):
+        if seconds >= length * step:
+            return f"{int(seconds // (length * step)) * step} {unit} ago"
+    return "a moment ago"

@@ -1,0 +1,91 @@
+"""What a job asks of a machine, in numbers."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from dstack.model.quantities import SOLD, size, size_words
+from dstack.model.runner import Gpu
+from dstack.model.workflow import GpuRequest, Resources
+
+
+class Ask(Struct, frozen=True):
+    """`gpus` whole ones, each of at least `gpu_memory` bytes and with `gpu_name` in its name; `cpu` in CPUs, sizes in
+    bytes. 0 and "" ask for nothing."""
+
+    gpus: int = 0
+    gpu_name: str = ""
+    gpu_memory: int = 0
+    cpu: float = 0
+    memory: int = 0
+    disk: int = 0
+
+    @property
+    def shares(self) -> bool:
+        """It asks for nothing of its own: it shares the machine with others of its kind."""
+        return not (self.gpus or self.cpu or self.memory)
+
+    def takes(self, gpu: Gpu) -> bool:
+        """Whether a GPU is of the kind that it asks for."""
+        return self.takes_any or suits(self.gpu_name, self.gpu_memory, gpu.name, gpu.memory)
+
+    @property
+    def takes_any(self) -> bool:
+        """Whether every GPU is of the kind that it asks for."""
+        return not (self.gpu_name or self.gpu_memory)
+
+    @property
+    def gpu_words(self) -> str:
+        """`2 A100 GPUs of 40 GB`."""
+        name = f"{self.gpu_name} " if self.gpu_name else ""
+        memory = f" of {size_words(self.gpu_memory)}" if self.gpu_memory else ""
+        return f"{self.gpus} {name}{'GPU' if self.gpus == 1 else 'GPUs'}{memory}"
+
+    @property
+    def words(self) -> str:
+        """`2 GPUs of 40 GB, 4 CPUs and 16 GB of memory`; "" for nothing."""
+        parts = [self.gpu_words] if self.gpus else []
+        if self.cpu:
+            parts.append(f"{self.cpu:g} {'CPU' if self.cpu == 1 else 'CPUs'}")
+        if self.memory:
+            parts.append(f"{size_words(self.memory)} of memory")
+        if self.disk:
+            parts.append(f"{size_words(self.disk)} of disk")
+        return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+NOTHING = Ask()
+
+
+def ask_of(resources: Resources) -> Ask:
+    """The numbers of a workflow's `resources`."""
+    gpu = resources.gpu if isinstance(resources.gpu, GpuRequest) else GpuRequest(count=resources.gpu)
+    return Ask(
+        gpus=gpu.count,
+        gpu_name=gpu.name or "",
+        gpu_memory=size(gpu.memory) if gpu.memory else 0,
+        cpu=float(resources.cpu or 0),
+        memory=size(resources.memory) if resources.memory else 0,
+        disk=size(resources.disk) if resources.disk else 0,
+    )
+
+
+def with_gpus(resources: Resources, count: int) -> Resources:
+    """The same, with another number of GPUs."""
+    if isinstance(resources.gpu, GpuRequest):
+        return replace(resources, gpu=replace(resources.gpu, count=count))
+    return replace(resources, gpu=count)
+
+
+@lru_cache(maxsize=10_000)
+def suits(name: str, memory: int, has_name: str, has_memory: int) -> bool:
+    """Whether a GPU has this in its name, and so much memory."""
+    return squeezed(name) in squeezed(has_name) and has_memory >= memory * SOLD
+
+
+def squeezed(name: str) -> str:
+    """`a100-sxm4` and `A100 SXM4` name the same GPU."""
+    return "".join(letter for letter in name.lower() if letter.isalnum())

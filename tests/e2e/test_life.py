@@ -1,0 +1,144 @@
+"""How long a job may run, what it is told before, and what happens after it failed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.project import single
+from tests.environment.waiting import until
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def job_of(cli: Cli, run: str) -> dict[str, Any]:
+    job: dict[str, Any] = json.loads(cli("runs", run, "--json").stdout)["jobs"][0]
+    return job
+
+
+def test_what_runs_for_too_long_is_stopped_and_keeps_what_it_saved(
+    cli: Cli, runner: str, tmp_path: Path, python_image: str
+) -> None:
+    program = """
+import signal, time
+def save(*_):
+    open("saved", "w").write("checkpoint")
+    print("saving", flush=True)
+signal.signal(signal.SIGUSR1, save)
+print("training", flush=True)
+while True:
+    time.sleep(0.05)
+"""
+    more = "artifacts: [saved]\nmax-duration: 4s\nstop-grace: 1s\nsignal: {name: USR1, before: 2s}"
+    folder = single(tmp_path / "p", python_image, "python3 train.py", "echo never", more=more)
+    (folder / "train.py").write_text(program)
+
+    done = cli("run", "job", "--name", "long", cwd=folder)
+
+    assert done.returncode == 124, done.stderr
+    assert done.stdout == "training\nsaving\n"
+    job = job_of(cli, "long")
+    assert (job["status"], job["exit_code"], job["reason"]) == ("failed", 124, "max-duration: it was stopped after 4s")
+    assert [each["path"] for each in json.loads(cli("artifacts", "list", "long", "--json").stdout)] == ["saved"]
+
+
+def test_a_short_job_does_not_notice(cli: Cli, runner: str, tmp_path: Path, busybox: str) -> None:
+    folder = single(tmp_path / "p", busybox, "true", more="max-duration: 1h\nsignal: {before: 5m}")
+
+    assert cli("run", "job", cwd=folder).returncode == 0
+
+
+def test_an_attempt_goes_on_from_what_the_one_before_left(
+    cli: Cli, runner: str, tmp_path: Path, busybox: str, docker: list[str]
+) -> None:
+    commands = [
+        "echo attempt $DSTACK_ATTEMPT",
+        "mkdir -p out && echo $DSTACK_ATTEMPT >> out/steps",
+        'test "$DSTACK_ATTEMPT" = 3 || exit 42',
+    ]
+    more = "artifacts: [out]\nretry: {attempts: 5, on: [42]}"
+    folder = single(tmp_path / "p", busybox, *commands, more=more)
+
+    done = cli("run", "job", "--name", "again", cwd=folder)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "attempt 1\nattempt 2\nattempt 3\n"
+    job = job_of(cli, "again")
+    assert job["attempt"] == 3
+    assert [(each["number"], each["status"], each["exit_code"]) for each in job["attempts"]] == [
+        (1, "failed", 42),
+        (2, "failed", 42),
+    ]
+    assert cli("logs", "again", "--attempt", "2").stdout == "attempt 2\n"
+    assert cli("logs", "again", "--attempt", "3").stdout == "attempt 3\n"
+    assert cli("logs", "again", "--attempt", "4").returncode == 2
+    assert "attempt 1 on box: failed: exit code 42" in cli("runs", "again").stdout
+    assert cli("artifacts", "download", "again", "-o", tmp_path / "out").returncode == 0
+    assert (tmp_path / "out/job/out/steps").read_text() == "1\n2\n3\n"
+    listed = [*docker, "ps", "-aq", "--filter", f"name=dstack-{job['id']}"]
+    until(lambda: not subprocess.run(listed, capture_output=True, check=True).stdout, "no container is left", 30)
+
+
+@pytest.mark.parametrize(("on", "attempts"), [("[lost]", 1), ("[7]", 1), ("[error]", 2)])
+def test_only_the_causes_that_are_named(
+    cli: Cli, runner: str, tmp_path: Path, busybox: str, on: str, attempts: int
+) -> None:
+    folder = single(tmp_path / "p", busybox, "exit 3", more=f"retry: {{attempts: 2, on: {on}}}")
+
+    done = cli("run", "job", "--name", "f", cwd=folder)
+
+    assert done.returncode == 3
+    assert job_of(cli, "f")["attempt"] == attempts
+
+
+def test_a_lost_container_is_tried_again_elsewhere_or_here(
+    cli: Cli, runner: str, tmp_path: Path, busybox: str, docker: list[str]
+) -> None:
+    wait = "test $DSTACK_ATTEMPT = 2 || while :; do sleep 0.1; done"
+    folder = single(tmp_path / "p", busybox, "echo here", wait, more="retry: {attempts: 2, on: [lost]}")
+    assert cli("run", "job", "--name", "gone", "-d", cwd=folder).returncode == 0
+    until(lambda: cli("logs", "gone").stdout == "here\n", "it runs", 60)
+
+    subprocess.run([*docker, "rm", "-f", f"dstack-{job_of(cli, 'gone')['id']}"], check=True, capture_output=True)
+
+    assert cli("wait", "gone").returncode == 0
+    (first,) = job_of(cli, "gone")["attempts"]
+    assert (first["status"], first["reason"]) == ("lost", "the container was removed from outside while it ran")
+    assert cli("logs", "gone").stdout == "here\nhere\n"
+
+
+def test_running_out_of_memory_is_told_and_may_be_retried(
+    cli: Cli, runner: str, tmp_path: Path, python_image: str
+) -> None:
+    more = "resources: {memory: 48MB}\nretry: {attempts: 2, on: [out-of-memory]}"
+    folder = single(tmp_path / "p", python_image, "python3 -c 'x = bytearray(200_000_000)'", more=more)
+
+    done = cli("run", "job", "--name", "big", cwd=folder)
+
+    assert done.returncode == 137
+    job = job_of(cli, "big")
+    assert job["reason"] == "out of memory: the kernel killed a process of the job"
+    assert job["attempt"] == 2
+
+
+def test_a_full_disk_is_told(cli: Cli, tmp_path: Path, busybox: str, session_folder: Path) -> None:
+    small = session_folder / "small-disk"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", small], check=True)
+    try:
+        added = cli("runners", "add", "local", "--root", str(small))
+        assert added.returncode == 0, added.stderr
+        folder = single(tmp_path / "p", busybox, "head -c 100000000 /dev/zero > filler")
+
+        done = cli("run", "job", "--name", "full", cwd=folder)
+
+        assert done.returncode not in (0, 2)
+        assert "disk" in job_of(cli, "full")["reason"]
+    finally:
+        cli("runners", "remove", "local")
+        subprocess.run(["umount", "--lazy", small], check=True)
