@@ -8,7 +8,6 @@ script's own.
 
 from __future__ import annotations
 
-import os
 import secrets
 from hashlib import sha256
 
