@@ -17,7 +17,7 @@ from dstack.decide import Decision, Recorded, decide
 from dstack.engine.collect import Collector
 from dstack.engine.context import Context
 from dstack.engine.order import order
-from dstack.engine.ship import ship
+from dstack.engine.ship import launch_with_code, ship
 from dstack.errors import DstackError, HostError, HostUnreachableError, StorageError
 from dstack.hosts.host import Host, ask
 from dstack.model.job import Ends, Job
@@ -151,11 +151,13 @@ class Drive:
         """Launch, after the host has what it lacks of code and image. A job that was begun before is left alone."""
         job = self.job
         snapshot = self.store.runs.require(job.run).snapshot
-        command = launch(self.place, order(self.context, job, self.runner), await self.context.dependencies(job))
-        await ship(self.context, snapshot, self.runner)
-        launched = await ask(self.host, command)
+        ordered, given = order(self.context, job, self.runner), await self.context.dependencies(job)
+        command = launch(self.place, ordered, given)
+        launched = await launch_with_code(
+            self.context, snapshot, self.runner, lambda pack: launch(self.place, ordered, given, pack)
+        )
         if launched.outcome == "need-code":
-            await ship(self.context, snapshot, self.runner, again=True)
+            await ship(self.context, snapshot, self.runner, launched.has)
             launched = await ask(self.host, command)
         if launched.outcome == "need-image":
             self.change(reason=f"pulling {job.image} on {job.runner}")

@@ -93,6 +93,9 @@ class Workflow(Definition, frozen=True, kw_only=True):
     env: Annotated[dict[Identifier, Value], Meta(description="Environment variables; $variables are replaced")] = {}
     user: User = "root"
     resources: Resources = Resources()
+    fetch_depth: Annotated[
+        int, Meta(ge=0, le=2**31 - 1, description="How many commits of history the job has; 0: all of it")
+    ] = 1
 
     @property
     def outputs(self) -> tuple[Artifact, ...]:
