@@ -6,6 +6,7 @@ import os
 import pwd
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -152,9 +153,10 @@ def submit(
     _check(options)
     variables = apply(found.project, workflow, words.overrides)
     environment = _environment(env)
+    depths = [each.fetch_depth for each in closure(found.workflows, workflow)]
     from dstack.repo.snapshot import take
 
-    with take(found.root, limit=max_snapshot) as taken:
+    with take(found.root, limit=max_snapshot, depth=min(depths) and max(depths)) as taken:
         submission = Submission(
             workflow=workflow,
             workflows=closure(found.workflows, workflow),
@@ -166,8 +168,12 @@ def submit(
         )
         try:
             return client.submit(submission, taken.pack())
-        except MissingBaseError:
-            return client.submit(submission, taken.full_pack())
+        except MissingBaseError as missing:
+            known = missing.known
+        with suppress(MissingBaseError):
+            if known:
+                return client.submit(submission, taken.pack(known))
+        return client.submit(submission, taken.full_pack())
 
 
 def repeat(

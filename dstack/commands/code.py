@@ -32,6 +32,8 @@ def checkout_values(snapshot: Snapshot) -> dict[str, object]:
         "tree": snapshot.tree,
         "index": snapshot.index or "",
         "branch": snapshot.branch or "",
+        "history": snapshot.history or "",
+        "shallow": "".join(f"{oid}\n" for oid in snapshot.cut),
         "object_format": snapshot.object_format,
         "git": snapshot.git,
     }

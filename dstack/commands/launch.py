@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Literal
 
 from msgspec import Struct, ValidationError, convert
+from msgspec.structs import replace
 
 from dstack.commands import answer
 from dstack.commands.command import Command, Result, Stdin
@@ -24,8 +25,8 @@ class Order(Struct, frozen=True, kw_only=True):
     `commit`, `index` and `branch` are "" for none; `project` is the folder below the git root that commands start in,
     "" for the root itself; `user` is a uid, a name, or `image` for the image's own; `environment` maps names to
     values, None to unset one; `cpu` in CPUs, `memory` and the `shm` of /dev/shm in bytes, 0 for no limit (of /dev/shm:
-    half of the machine's memory). With `artifacts`, a tar of the dependencies' files, with paths below `project`,
-    comes on stdin.
+    half of the machine's memory). On stdin come `pack` bytes of code that the host may lack and, with `artifacts`, a
+    tar of the dependencies' files with paths below `project`. `history` and `shallow` are a snapshot's.
     """
 
     job: str
@@ -35,6 +36,8 @@ class Order(Struct, frozen=True, kw_only=True):
     commit: str = ""
     tree: str
     index: str = ""
+    history: str = ""
+    shallow: str = ""
     branch: str = ""
     object_format: str = "sha1"
     git: bool = True
@@ -47,14 +50,17 @@ class Order(Struct, frozen=True, kw_only=True):
     script: str
     environment: dict[str, str | None] = {}
     artifacts: bool = False
+    pack: int = 0
 
 
 class Launched(Struct, frozen=True):
     """`started`: it was begun now. `exists`: it was begun before, or has ended. `fenced`: it must not begin.
     `need-code`, `need-image`: nothing was done, for want of it.
 
+    `received`: the pack was taken in.
+
     `launch` and `digest` (of the image: `name@sha256:...`, or its id where it never came from a registry) are there
-    for the first two. `commits` and `trees` are, for need-code, what the host has to build a pack on.
+    for the first two. `commits`, `trees` and `histories` are, for need-code, what the host has to build a pack on.
     """
 
     outcome: Literal["started", "exists", "need-code", "need-image", "fenced"]
@@ -62,13 +68,21 @@ class Launched(Struct, frozen=True):
     digest: str | None = None
     commits: tuple[str, ...] = ()
     trees: tuple[str, ...] = ()
+    histories: tuple[str, ...] = ()
+    received: bool = False
+
+    @property
+    def has(self) -> tuple[str, ...]:
+        """The names of what the host has, for a pack to build on."""
+        return (*self.histories, *self.commits, *self.trees)
 
 
-def launch(place: Place, order: Order, artifacts: Stdin = b"") -> Command[Launched]:
+def launch(place: Place, order: Order, artifacts: Stdin = b"", pack: bytes = b"") -> Command[Launched]:
     """Prepare the job's folder and start its container, unless it was begun before. Safe to repeat at any point.
 
     Raises CommandError with Docker's own words where the container can't be started: then there is none.
     """
+    order = replace(order, pack=len(pack))
     environment = exports(order.environment)
     body = script(
         "launch",
@@ -85,7 +99,21 @@ def launch(place: Place, order: Order, artifacts: Stdin = b"") -> Command[Launch
         server=place.layout.server,
         environment=environment,
     )
-    return Command(NAME, body, _launched, artifacts, secret=(quote(environment),) if environment else ())
+    return Command(NAME, body, _launched, _behind(pack, artifacts), secret=(quote(environment),) if environment else ())
+
+
+def _behind(pack: bytes, artifacts: Stdin) -> Stdin:
+    if isinstance(artifacts, bytes):
+        return pack + artifacts
+    if not pack:
+        return artifacts
+
+    async def both() -> AsyncIterator[bytes]:
+        yield pack
+        async for data in artifacts():
+            yield data
+
+    return both
 
 
 def pull(place: Place, image: str) -> Command[None]:
@@ -140,6 +168,8 @@ def _launched(result: Result) -> Launched:
         "digest": said.get("digest") or None,
         "commits": tuple(said.get("commits", "").split()),
         "trees": tuple(said.get("trees", "").split()),
+        "histories": tuple(said.get("histories", "").split()),
+        "received": said.get("received") == "ok",
     }
     try:
         return convert(fields, Launched)

@@ -42,7 +42,7 @@ def wrap(script: str, marker: str) -> bytes:
     What follows them is the script's stdin. The script runs with LC_ALL=C, umask 077 and a PATH that holds the usual
     folders. Right before it begins, `marker` stands as a line of its own on stdout and on stderr.
     """
-    body = os.fsencode(script.rstrip("\n"))
+    body = script.rstrip("\n").encode("utf-8", "surrogateescape")
     line = _BOOTSTRAP.format(
         folders=_FOLDERS, length=len(body), digest=sha256(body).hexdigest(), damaged=DAMAGED, marker=marker
     )

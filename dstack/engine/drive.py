@@ -22,7 +22,7 @@ from dstack.decide import Decision, Recorded, decide
 from dstack.engine.collect import Collector
 from dstack.engine.context import Context
 from dstack.engine.order import order
-from dstack.engine.ship import ship
+from dstack.engine.ship import launch_with_code, ship
 from dstack.errors import CommandError, DstackError, HostError, HostUnreachableError, StorageError
 from dstack.hosts.host import Host, ask
 from dstack.model.job import Attempt, Ends, Job
@@ -174,11 +174,13 @@ class Drive:
         job = self.job
         snapshot = self.store.runs.require(job.run).snapshot
         given = await self.context.dependencies(job)
-        command = launch(self.place, order(self.context, job, self.runner, given=bool(given)), given)
-        await ship(self.context, snapshot, self.runner)
-        launched = await ask(self.host, command)
+        ordered = order(self.context, job, self.runner, given=bool(given))
+        command = launch(self.place, ordered, given)
+        launched = await launch_with_code(
+            self.context, snapshot, self.runner, lambda pack: launch(self.place, ordered, given, pack)
+        )
         if launched.outcome == "need-code":
-            await ship(self.context, snapshot, self.runner, again=True)
+            await ship(self.context, snapshot, self.runner, launched.has)
             launched = await ask(self.host, command)
         if launched.outcome == "need-image":
             launched = await self.pulled(job, command)

@@ -30,6 +30,8 @@ def order(context: Context, job: Job, runner: Runner, *, given: bool) -> Order:
         commit=snapshot.commit or "",
         tree=snapshot.tree,
         index=snapshot.index or "",
+        history=snapshot.history or "",
+        shallow="".join(f"{oid}\n" for oid in snapshot.cut),
         branch=snapshot.branch or "",
         object_format=snapshot.object_format,
         git=snapshot.git,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
 from dstack.commands.code import Received, receive
+from dstack.commands.command import Command
+from dstack.commands.launch import Launched
 from dstack.engine.context import Context
 from dstack.errors import HostError
 from dstack.hosts.host import ask
@@ -17,31 +19,55 @@ from dstack.model.snapshot import Snapshot
 CHUNK = 256 * 1024
 
 
-async def ship(context: Context, snapshot: Snapshot, runner: Runner, *, again: bool = False) -> None:
-    """Bring the snapshot to the runner unless it is known to be there. `again`: it is not there after all, or it is
-    damaged. One pack at a time for a runner and repository: jobs of one snapshot share it."""
-    shipped = context.store.shipped
+RIDES = 64 * 1024
+"""Bytes of a pack that goes with the launch itself: more are sent beforehand."""
+
+
+async def launch_with_code(
+    context: Context, snapshot: Snapshot, runner: Runner, launch: Callable[[bytes], Command[Launched]]
+) -> Launched:
+    """Launch where the host has the code, or gets it with the launch if there is little to send. One pack at a time for
+    a runner and repository: jobs of one snapshot share it."""
+    shipped, host = context.store.shipped, context.machines.host(runner)
     async with context.shipping[runner.name, snapshot.repo]:
-        if again:
-            shipped.forget(runner.name, snapshot.repo)
         known = shipped.of(runner.name, snapshot.repo)
-        if set(snapshot.objects) <= set(known):
-            return
-        answer = await send(context, runner, snapshot, known)
-        if answer is Received.NEED_FULL:
-            shipped.forget(runner.name, snapshot.repo)
-            answer = await send(context, runner, snapshot, ())
-        if answer is Received.NEED_FULL:
-            hint = f"dstack runners check {runner.name}"
-            raise HostError(f"{runner.name} could not take in the code, though all of it was sent", hint=hint)
-        shipped.add(runner.name, snapshot.repo, snapshot.objects)
+        if not set(snapshot.names) <= set(known):
+            async with written(context.mirror(snapshot.repo).pack(snapshot, known)) as pack:
+                if pack.stat().st_size <= RIDES:
+                    launched = await ask(host, launch(pack.read_bytes()))
+                    if launched.received:
+                        shipped.add(runner.name, snapshot.repo, snapshot.names)
+                    return launched
+                await deliver(context, runner, snapshot, pack)
+    return await ask(host, launch(b""))
 
 
-async def send(context: Context, runner: Runner, snapshot: Snapshot, known: Iterable[str]) -> Received:
+async def ship(context: Context, snapshot: Snapshot, runner: Runner, known: Iterable[str]) -> None:
+    """Bring the snapshot to a runner that said that it lacks it, and that these are there."""
+    async with context.shipping[runner.name, snapshot.repo]:
+        context.store.shipped.forget(runner.name, snapshot.repo)
+        async with written(context.mirror(snapshot.repo).pack(snapshot, known)) as pack:
+            await deliver(context, runner, snapshot, pack)
+
+
+async def deliver(context: Context, runner: Runner, snapshot: Snapshot, pack: Path) -> None:
+    """Send the pack, and all of the snapshot if that is not enough."""
+    shipped = context.store.shipped
+    answer = await send(context, runner, snapshot, pack)
+    if answer is Received.NEED_FULL:
+        shipped.forget(runner.name, snapshot.repo)
+        async with written(context.mirror(snapshot.repo).pack(snapshot)) as everything:
+            answer = await send(context, runner, snapshot, everything)
+    if answer is Received.NEED_FULL:
+        hint = f"dstack runners check {runner.name}"
+        raise HostError(f"{runner.name} could not take in the code, though all of it was sent", hint=hint)
+    shipped.add(runner.name, snapshot.repo, snapshot.names)
+
+
+async def send(context: Context, runner: Runner, snapshot: Snapshot, pack: Path) -> Received:
     """One pack, one round trip."""
-    async with written(context.mirror(snapshot.repo).pack(snapshot, known)) as pack:
-        command = receive(context.machines.place(runner), snapshot, lambda: contents(pack))
-        return await ask(context.machines.host(runner), command)
+    command = receive(context.machines.place(runner), snapshot, lambda: contents(pack))
+    return await ask(context.machines.host(runner), command)
 
 
 @asynccontextmanager

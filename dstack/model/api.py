@@ -302,10 +302,11 @@ class Event(Struct, kw_only=True, omit_defaults=True):
 
 class Problem(Struct, kw_only=True):
     """An error as the server tells it. `kind` is the name of the class in `dstack/errors.py`, or one of those that
-    a client acts on: `host-key`, `missing-base`."""
+    a client acts on: `host-key`, `missing-base` (`known` is what a pack may build on)."""
 
     kind: str
     message: str
     hint: str | None = None
     exit_code: int = 125
     fingerprint: str | None = None
+    known: tuple[str, ...] = ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 from msgspec import Struct
 
 
@@ -12,7 +14,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     a git tree made of the raw bytes on disk; `commit` is None for a folder without git or without a commit;
     `index` is that of a tree which says what git knows beyond commit and files (`dstack/repo/status.py`), None for
     nothing. `branch` is None for a detached HEAD. `project` is the folder that holds `.dstack`, "" for the root.
-    `object_format` is git's: sha1 or sha256.
+    `object_format` is git's: sha1 or sha256. `depth` is how many commits deep the history goes, 0 for all of it;
+    `shallow` are the commits whose parents are left out, where that is not the one commit of depth 1.
     """
 
     repo: str
@@ -25,8 +28,31 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     project: str = ""
     object_format: str = "sha1"
     git: bool = True
+    depth: int = 1
+    shallow: tuple[str, ...] = ()
 
     @property
     def objects(self) -> tuple[str, ...]:
         """The ids from which all of it is reached."""
         return tuple(oid for oid in (self.commit, self.tree, self.index) if oid)
+
+    @property
+    def history(self) -> str | None:
+        """The name of a history that is more than the commit: `full-` or a hash of where it ends, and the commit."""
+        if self.commit is None or self.depth == 1:
+            return None
+        return f"{_hash(self.shallow) if self.shallow else 'full'}-{self.commit}"
+
+    @property
+    def cut(self) -> tuple[str, ...]:
+        """The commits whose parents are left out."""
+        return (self.commit,) if self.commit and self.depth == 1 else self.shallow
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What one must have to have all of it."""
+        return (*self.objects, *([self.history] if self.history else []))
+
+
+def _hash(oids: tuple[str, ...]) -> str:
+    return sha256(" ".join(oids).encode()).hexdigest()[:16]

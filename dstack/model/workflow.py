@@ -154,6 +154,9 @@ class Workflow(Definition, frozen=True, kw_only=True):
     stop_grace: Annotated[Span, Meta(description="From SIGTERM to SIGKILL")] = "30s"
     signal: Annotated[WarningSignal | None, Meta(description="A signal before max-duration is over, to save")] = None
     retry: Annotated[Retry | None, Meta(description="When it is run again, and how often; default: never")] = None
+    fetch_depth: Annotated[
+        int, Meta(ge=0, le=2**31 - 1, description="How many commits of history the job has; 0: all of it")
+    ] = 1
 
     @property
     def outputs(self) -> tuple[Artifact, ...]:

@@ -21,10 +21,15 @@ from dstack.repo.packs import is_complete, write_pack
 
 COMMITS = "refs/dstack/commits"
 TREES = "refs/dstack/trees"
+HISTORIES = "refs/dstack/histories"
+KNOWN = 20
+"""How many names are told to who must build a pack."""
 
 
 class MissingBaseError(DstackError):
-    """The pack builds on objects that the mirror lacks: the full pack must be sent."""
+    """The pack builds on objects that the mirror lacks. `known` are the names that a pack may build on."""
+
+    known: tuple[str, ...] = ()
 
 
 _ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -46,10 +51,12 @@ class Mirror:
                 try:
                     self._take_in(snapshot, pack, quarantine)
                 except GitError as error:
-                    raise MissingBaseError(
+                    missing = MissingBaseError(
                         f"the code can't be completed from what the server has: {error.detail}",
                         hint="all of it must be sent",
-                    ) from error
+                    )
+                    missing.known = tuple(self.newest()[:KNOWN])
+                    raise missing from error
             self._name(snapshot)
 
     def has(self, snapshot: Snapshot) -> bool:
@@ -86,17 +93,24 @@ class Mirror:
     ) -> Iterator[Path]:
         """A file with what a host lacks that has these commits and trees; those that the mirror itself lacks do not
         count. The file is removed at the end of the context."""
-        known = [oid for oid in (*known_commits, *known_trees) if self._exists(oid)]
+        theirs = {*known_commits, *known_trees}
         # The nearest bases first: only some of them serve.
-        known.sort(key=lambda oid: oid not in snapshot.objects)
+        known = [name for name in self.newest() if name in theirs]
+        known = sorted(known, key=lambda name: name not in snapshot.names)[:KNOWN]
         with tempfile.TemporaryDirectory(prefix="out-", dir=self.path) as folder:
             yield write_pack(self._git(), snapshot, known, Path(folder) / "pack")
 
     def _git(self, **variables: str) -> Git:
         return Git.within(self.path, **variables)
 
-    def _exists(self, oid: str) -> bool:
-        return self._git().succeeds("rev-list", "--objects", "--no-walk", "--quiet", oid)
+    def newest(self) -> list[str]:
+        """The names of commits, trees and histories that are here, the latest used first."""
+        found: list[tuple[float, str]] = []
+        for folder in (COMMITS, TREES, HISTORIES):
+            if (self.path / folder).is_dir():
+                with os.scandir(self.path / folder) as entries:
+                    found += [(entry.stat().st_mtime, entry.name) for entry in entries if "." not in entry.name]
+        return [name for _, name in sorted(found, reverse=True)]
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -148,15 +162,18 @@ class Mirror:
         lines = [f"update {TREES}/{tree} {tree}" for tree in (snapshot.tree, snapshot.index) if tree]
         if snapshot.commit:
             lines.append(f"update {COMMITS}/{snapshot.commit} {snapshot.commit}")
-            self._cut(snapshot.commit)
+            self._cut(snapshot.cut)
+        if snapshot.history:
+            lines.append(f"update {HISTORIES}/{snapshot.history} {snapshot.commit}")
         self._git().run("update-ref", "--stdin", stdin="".join(f"{line}\n" for line in lines).encode())
 
-    def _cut(self, commit: str) -> None:
+    def _cut(self, commits: Iterable[str]) -> None:
         shallow = self.path / "shallow"
         known = shallow.read_text().split() if shallow.exists() else []
-        if commit not in known:
+        new = [commit for commit in commits if commit not in known]
+        if new:
             aside = shallow.with_name("shallow.new")
-            aside.write_text("".join(f"{oid}\n" for oid in (*known, commit)))
+            aside.write_text("".join(f"{oid}\n" for oid in (*known, *new)))
             aside.replace(shallow)
 
 
@@ -167,5 +184,8 @@ def _index(git: Git, source: Path) -> None:
 
 def _check(snapshot: Snapshot) -> None:
     """What came over the wire must not be anything else to git."""
-    if not all(_ID.fullmatch(oid) for oid in snapshot.objects) or snapshot.object_format not in ("sha1", "sha256"):
+    if not all(_ID.fullmatch(oid) for oid in (*snapshot.objects, *snapshot.shallow)) or snapshot.object_format not in (
+        "sha1",
+        "sha256",
+    ):
         raise UsageError("the snapshot names no git objects")

@@ -4,32 +4,63 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from threading import get_ident
 
 from dstack.model.snapshot import Snapshot
 from dstack.repo.git import Git
 
 # git takes as many delta bases as its window is long (git-pack-objects, --window).
 BASES = 10
+FULL = "full-"
+"""What begins the name of a commit that is known with all that came before it (`Snapshot.history`)."""
 
 
 def write_pack(git: Git, snapshot: Snapshot, known: Sequence[str], target: Path) -> Path:
-    """Write the objects of commit (without its parents) and tree into `target`, but for those of `known`: commits and
-    trees that the reader has, whose objects may serve as bases."""
+    """Write the objects of the snapshot into `target`, but for those of `known`: names of commits, trees and histories
+    that the reader has, whose objects may serve as bases."""
     wanted = [oid for oid in snapshot.objects if oid not in known]
+    if snapshot.history and snapshot.history not in known:
+        wanted = list(snapshot.objects)
+    bases = [name.removeprefix(FULL) for name in known]
+    bases = list(dict.fromkeys(name for name in bases if "-" not in name))
+    excluded = [f"^{oid}^{{tree}}" for oid in bases]
+    if snapshot.history:
+        excluded += [f"^{name.removeprefix(FULL)}" for name in known if name.startswith(FULL)]
     git.write(
         target,
         *("pack-objects", "--stdout", "-q", "--delta-base-offset"),
-        stdin=b"".join(b"-%s\n" % oid.encode() for oid in known[:BASES]) + _objects(git, wanted, known),
+        stdin=b"".join(b"-%s\n" % oid.encode() for oid in bases[:BASES]) + _objects(git, snapshot, wanted, excluded),
     )
     return target
 
 
 def is_complete(git: Git, snapshot: Snapshot) -> bool:
-    """Whether every object of commit (without its parents) and tree is there."""
-    return git.succeeds("rev-list", "--objects", "--no-walk", "--quiet", *snapshot.objects)
+    """Whether every object of it is there."""
+    with_history, options = walking(git, snapshot)
+    return with_history.succeeds("rev-list", "--objects", *options, "--quiet", *snapshot.objects)
 
 
-def _objects(git: Git, wanted: Sequence[str], known: Sequence[str]) -> bytes:
+def walking(git: Git, snapshot: Snapshot) -> tuple[Git, list[str]]:
+    """git that sees the snapshot's history and no more, and the options of `rev-list` for it."""
+    if snapshot.commit is None or git.folder is None:
+        return git, ["--no-walk"]
+    # Not --no-walk: git forgets it as soon as anything is excluded.
+    file = git.folder / "cuts" / (snapshot.history or snapshot.commit)
+    file.parent.mkdir(exist_ok=True)
+    if not file.exists():
+        aside = file.with_name(f"{file.name}.{get_ident()}.new")
+        aside.write_text("".join(f"{oid}\n" for oid in snapshot.cut))
+        aside.replace(file)
+    seeing = Git(git.environment, git.folder)
+    seeing.options = git.options
+    seeing.environment["GIT_SHALLOW_FILE"] = str(file)
+    return seeing, []
+
+
+def _objects(git: Git, snapshot: Snapshot, wanted: Sequence[str], excluded: Sequence[str]) -> bytes:
     """Ids with their paths: pack-objects finds delta bases by path."""
-    revisions = "".join(f"{oid}\n" for oid in wanted) + "".join(f"^{oid}^{{tree}}\n" for oid in known)
-    return git.run("rev-list", "--objects", "--no-walk", "--stdin", stdin=revisions.encode())
+    if not wanted:
+        return b""
+    revisions = "".join(f"{revision}\n" for revision in (*wanted, *excluded))
+    walker, options = walking(git, snapshot)
+    return walker.run("rev-list", "--objects", *options, "--stdin", stdin=revisions.encode())

@@ -5,22 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 from dstack.errors import UsageError
+from dstack.model.snapshot import Snapshot
 from dstack.repo.git import Git, GitError, quoted
+from dstack.repo.packs import walking
 from dstack.repo.worktree import Worktree
 
 ROUNDS = 100
 """A clone without trees learns of a folder's content only when it has the folder."""
 
 
-def fetch_missing(worktree: Worktree, commit: str, scratch: Path) -> None:
-    """Bring the commit's missing objects into the bare repository `scratch`, with the user's own access to the
-    remote. Raises UsageError if the remote does not give them."""
+def fetch_missing(worktree: Worktree, snapshot: Snapshot, scratch: Path) -> None:
+    """Bring the missing objects of the snapshot's commits into the bare repository `scratch`, with the user's own
+    access to the remote. Raises UsageError if the remote does not give them."""
     git = Git.at(worktree.root)
     git.environment["GIT_OBJECT_DIRECTORY"] = str(scratch / "objects")
     git.environment["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = quoted(worktree.objects)
     options = ("--no-tags", "--no-write-fetch-head", "--recurse-submodules=no", "--filter=blob:none")
     for _ in range(ROUNDS):
-        wanted = _missing(Git.within(scratch), commit)
+        wanted = _missing(Git.within(scratch), snapshot)
         if not wanted:
             return
         try:
@@ -34,9 +36,12 @@ def fetch_missing(worktree: Worktree, commit: str, scratch: Path) -> None:
                 f"commit: {error.detail}",
                 hint="fetch it yourself: git checkout HEAD -- . (in a clone without sparse-checkout)",
             ) from error
-    raise UsageError(f"the remote '{worktree.promisor}' keeps leaving out objects of {commit}")
+    raise UsageError(f"the remote '{worktree.promisor}' keeps leaving out objects of {snapshot.commit}")
 
 
-def _missing(git: Git, commit: str) -> list[str]:
-    lines = git.run("rev-list", "--objects", "--no-walk", "--missing=print", commit).decode(errors="replace")
+def _missing(git: Git, snapshot: Snapshot) -> list[str]:
+    walker, options = walking(git, snapshot)
+    lines = walker.run("rev-list", "--objects", *options, "--missing=print", snapshot.commit or "").decode(
+        errors="replace"
+    )
     return [line[1:] for line in lines.splitlines() if line.startswith("?")]

@@ -6,7 +6,8 @@ The user's repository is only read: index, references, stash and objects stay as
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -18,10 +19,11 @@ from dstack.model.snapshot import Snapshot
 from dstack.repo.blobs import Blobs, ChangedError, unchanged
 from dstack.repo.git import Git, make_bare, require_git
 from dstack.repo.guard import LIMIT, Guard
+from dstack.repo.history import boundary
 from dstack.repo.identity import repo_id
 from dstack.repo.ignore import leave_out
 from dstack.repo.listing import GITLINK, Found, Listing, list_folder, list_repository, unreadable_error
-from dstack.repo.packs import write_pack
+from dstack.repo.packs import BASES, FULL, write_pack
 from dstack.repo.partial import fetch_missing
 from dstack.repo.scratch import Scratch
 from dstack.repo.status import Status, staged
@@ -40,16 +42,24 @@ class Taken:
     scratch: Scratch
     worktree: Worktree | None
 
-    def pack(self) -> Path:
-        """A file with the objects that a server lacks which has the commit; the deltas are against its files."""
-        commits = [self.snapshot.commit] if self.snapshot.commit else []
-        return self._write("thin.pack", commits)
+    def pack(self, known: Sequence[str] | None = None) -> Path:
+        """A file with the objects that a server lacks which knows these names, by default the commit with its history;
+        the deltas are against their files. Those that are not here don't count."""
+        if known is None:
+            return self._write("thin.pack", [name for name in (self.snapshot.commit, self.snapshot.history) if name])
+        git = Git.within(self.scratch.path / "git")
+        commits = {name: name.removeprefix(FULL) for name in known if "-" not in name.removeprefix(FULL)}
+        asked = "".join(f"{oid}\n" for oid in commits.values()).encode()
+        answers = git.run("cat-file", "--batch-check=%(objecttype)", stdin=asked).decode().splitlines()
+        here = [name for name, answer in zip(commits, answers, strict=True) if not answer.endswith("missing")]
+        whole = [name for name in here if git.succeeds("rev-list", "--objects", "--no-walk", "--quiet", commits[name])]
+        return self._write("known.pack", whole[:BASES])
 
     def full_pack(self) -> Path:
         """A file with all objects of commit and tree, for a server that has nothing. What a partial clone lacks is
         fetched from its remote, to the scratch folder alone."""
         if self.worktree and self.worktree.promisor and self.snapshot.commit:
-            fetch_missing(self.worktree, self.snapshot.commit, self.scratch.path / "git")
+            fetch_missing(self.worktree, self.snapshot, self.scratch.path / "git")
         return self._write("full.pack", [])
 
     def close(self) -> None:
@@ -66,17 +76,22 @@ class Taken:
         return write_pack(Git.within(self.scratch.path / "git"), self.snapshot, known, self.scratch.path / name)
 
 
-def take(start: Path, *, limit: int = LIMIT) -> Taken:
+def take(start: Path, *, limit: int = LIMIT, depth: int = 1) -> Taken:
     """The working tree that the project folder `start` is in, as it is on disk, but for ignored files.
 
     Raises UsageError for what can't be read, changes while it is read, has no working tree, or has more than `limit`
-    bytes of changed and untracked content (0: no limit).
+    bytes of changed and untracked content (0: no limit). `depth` is how many commits of history go with it, 0 for all.
     """
     require_git()
     start = start.resolve()
     scratch = Scratch()
     try:
-        return _take(start, scratch, limit)
+        taken = _take(start, scratch, limit)
+        if depth != 1 and taken.worktree and taken.worktree.commit:
+            shallow = boundary(taken.worktree, taken.worktree.commit, depth)
+            snapshot = msgspec.structs.replace(taken.snapshot, depth=depth, shallow=shallow)
+            return replace(taken, snapshot=snapshot)
+        return taken
     except BaseException:
         scratch.close()
         raise

@@ -303,6 +303,7 @@ def told(error: DstackError) -> Response:
         hint=error.hint,
         exit_code=error.exit_code,
         fingerprint=getattr(error, "fingerprint", None),
+        known=getattr(error, "known", ()),
     )
     return Response(wire.encode(problem), status, HEADERS, "application/json")
 

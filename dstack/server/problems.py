@@ -18,7 +18,9 @@ class UnknownHostKeyError(HostKeyError):
 
 
 class MissingBaseError(DstackError):
-    """The server lacks the commit that a thin pack builds on: send the full pack."""
+    """The server lacks the commit that a thin pack builds on. `known` is what another may build on."""
+
+    known: tuple[str, ...] = ()
 
 
 def problem(status: int, body: bytes) -> DstackError:
@@ -36,7 +38,9 @@ def _error(told: Problem) -> DstackError:
     if told.kind == "host-key":
         return UnknownHostKeyError(told.message, hint=told.hint, fingerprint=told.fingerprint or "")
     if told.kind == "missing-base":
-        return MissingBaseError(told.message, hint=told.hint)
+        missing = MissingBaseError(told.message, hint=told.hint)
+        missing.known = told.known
+        return missing
     if told.kind == "ProjectError":
         return errors.ProjectError(told.message.splitlines(), hint=told.hint)
     kind = getattr(errors, told.kind, None)

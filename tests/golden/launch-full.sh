@@ -306,9 +306,119 @@ begin() {
 	answer started
 }
 
+# What comes first on stdin. If it can't be taken in, the checkout says what is needed.
+take_code() (
+for name in $(env | sed -n 's/^\(GIT_[A-Za-z0-9_]*\)=.*/\1/p'); do unset "$name"; done
+export GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_ATTR_NOSYSTEM=1 GIT_NO_REPLACE_OBJECTS=1
+export GIT_TERMINAL_PROMPT=0 HOME=/nonexistent XDG_CONFIG_HOME=/nonexistent
+umask 022
+raw='* -text -filter -ident -eol !working-tree-encoding'
+mirror="$base/mirrors/"'r'.git
+tree='7777777777777777777777777777777777777777777777777777777777777777'
+commit='8888888888888888888888888888888888888888888888888888888888888888'
+objects="${commit:+$commit }$tree"\ '9999999999999999999999999999999999999999999999999999999999999999'
+format="[extensions]
+	objectformat = "'sha256'"
+[core]
+	repositoryformatversion = 1
+"
+git() {
+	command git -c safe.directory='*' -c core.autocrlf=false -c core.protectNTFS=false -c core.protectHFS=false "$@"
+}
+put() { printf '%s' "$2" > "$1.new" && mv -f "$1.new" "$1"; }
+# shellcheck disable=SC2086 # the ids are words
+listed() {
+	GIT_SHALLOW_FILE=$mirror/cuts/'full-8888888888888888888888888888888888888888888888888888888888888888' git rev-list --objects "$@" $objects
+}
+whole() {
+	listed --quiet
+}
+readable() {
+	listed | git pack-objects --stdout -q --window=0 > /dev/null
+}
+prepare() {
+	mkdir -p "$mirror/objects/pack" "$mirror/objects/info" "$mirror/refs" "$mirror/info" "$mirror/cuts"
+	printf %s '' > "$mirror/cuts/"'full-8888888888888888888888888888888888888888888888888888888888888888'
+	put "$mirror/config" "$format	bare = true
+	hooksPath = /dev/null
+[gc]
+	auto = 0
+"
+	put "$mirror/info/attributes" "$raw
+"
+	# Only the holder of the lock writes here: this was left by one that was killed.
+	rm -rf "$mirror/in" "$mirror"/objects/pack/tmp_*
+	find "$mirror/refs" -name '*.lock' -exec rm -f {} +
+	put "$mirror/HEAD" 'ref: refs/heads/none
+'
+	mkdir -p "$mirror/in/pack"
+}
+
+index_pack() {
+	git index-pack --stdin --fix-thin > /dev/null 2> "$mirror/in/error" && return
+	if grep -q -e 'No space left' -e 'Permission denied' -e 'Read-only' -e 'quota' "$mirror/in/error"; then
+		cat "$mirror/in/error" >&2
+		exit 1
+	fi
+	return 1
+}
+
+# Damaged objects in the mirror don't matter to a pack that needs none of them.
+index_alone() {
+	GIT_OBJECT_DIRECTORY="$mirror/in" index_pack || return 1
+	for part in "$mirror"/in/pack/*.pack "$mirror"/in/pack/*.idx "$mirror"/in/pack/*.rev; do
+		if [ -e "$part" ]; then mv -f "$part" "$mirror/objects/pack/"; fi
+	done
+}
+
+take_in() {
+	if [ -e "$mirror/damaged" ]; then
+		index_alone && whole && readable
+	elif ! [ -d "$mirror/refs/dstack" ]; then
+		index_alone && whole
+	else
+		cat > "$mirror/in/received"
+		{ index_pack < "$mirror/in/received" || index_alone < "$mirror/in/received"; } && whole
+	fi
+}
+
+cut_history() {
+	touch "$mirror/shallow"
+	printf %s '' | sort -u - "$mirror/shallow" > "$mirror/shallow.new" && mv -f "$mirror/shallow.new" "$mirror/shallow"
+}
+
+name() {
+	{
+		echo "update refs/dstack/trees/$tree $tree"
+		echo "update refs/dstack/trees/"'9999999999999999999999999999999999999999999999999999999999999999'" "'9999999999999999999999999999999999999999999999999999999999999999'
+		if [ -n "$commit" ]; then echo "update refs/dstack/commits/$commit $commit"; fi
+		echo "update refs/dstack/histories/"'full-8888888888888888888888888888888888888888888888888888888888888888'" $commit"
+	} | git update-ref --stdin
+}
+
+mkdir -p "$base/mirrors"
+exec 9>> "$mirror.lock"
+flock 9
+export GIT_DIR="$mirror"
+prepare
+if take_in 2> "$mirror/damage"; then
+	cut_history
+	name || { (cd "$mirror/refs/dstack" && for oid in $objects; do rm -f "trees/$oid" "commits/$oid"; done) && name; }
+	rm -f "$mirror/damaged" "$mirror/damage"
+	echo received=ok
+else
+	cat "$mirror/damage" >&2
+	echo need=full
+fi
+rm -rf "$mirror/in"
+)
+
 launch() {
 	exec 3<&0 < /dev/null
+	dd ibs=1 obs=65536 count='6' > "$job/pack" 2> /dev/null <&3
 	return_if_begun
+	if [ "$(take_code < "$job/pack" || :)" = received=ok ]; then echo received=ok; fi
+	rm -f "$job/pack"
 	need_image
 checkout() (
 for name in $(env | sed -n 's/^\(GIT_[A-Za-z0-9_]*\)=.*/\1/p'); do unset "$name"; done
@@ -329,13 +439,15 @@ git() {
 	command git -c safe.directory='*' -c core.autocrlf=false -c core.protectNTFS=false -c core.protectHFS=false "$@"
 }
 put() { printf '%s' "$2" > "$1.new" && mv -f "$1.new" "$1"; }
+# shellcheck disable=SC2086 # the ids are words
+listed() {
+	GIT_SHALLOW_FILE=$mirror/cuts/'full-8888888888888888888888888888888888888888888888888888888888888888' git rev-list --objects "$@" $objects
+}
 whole() {
-	# shellcheck disable=SC2086 # the ids are words
-	git rev-list --objects --no-walk --quiet $objects
+	listed --quiet
 }
 readable() {
-	# shellcheck disable=SC2086
-	git rev-list --objects --no-walk $objects | git pack-objects --stdout -q --window=0 > /dev/null
+	listed | git pack-objects --stdout -q --window=0 > /dev/null
 }
 index='9999999999999999999999999999999999999999999999999999999999999999'
 has() { GIT_DIR=$mirror git cat-file -e "$index:$part/$1" 2> /dev/null; }
@@ -417,6 +529,7 @@ within() {
 	known="$mirror/refs/dstack"
 	[ -s "$known/trees/$tree" ] || exit 3
 	[ -s "$known/commits/$commit" ] || exit 3
+	[ -s "$known/histories/"'full-8888888888888888888888888888888888888888888888888888888888888888' ] || exit 3
 	[ -s "$known/trees/"'9999999999999999999999999999999999999999999999999999999999999999' ] || exit 3
 	[ ! -e "$mirror/damaged" ] || exit 3
 	rm -rf "$job/workflow" "$job/git" "$io/nested" && mkdir -p "$job/workflow" || exit 1
@@ -427,8 +540,6 @@ within() {
 	{ git read-tree --reset -u "$tree" && git read-tree ${commit:+--reset} "${commit:---empty}"; } || refuse
 	furnish root || refuse
 	rm -f "$GIT_DIR/packed-refs" && lend &&
-		put "$GIT_DIR/shallow" "$commit
-" &&
 		put "$GIT_DIR/packed-refs" "$commit refs/heads/"'feature/it'\''s''
 ' &&
 		mv "$GIT_DIR" "$job/workflow/.git" || exit 1
@@ -452,6 +563,7 @@ if ! [ -e "$job/tree" ]; then
 		if ! [ -e "$base/mirrors/"'r'.git/damaged ]; then
 			echo "commits=$(newest commits)"
 			echo "trees=$(newest trees)"
+			echo "histories=$(newest histories)"
 		fi
 		exit 0
 	elif [ "$status" != 0 ]; then

@@ -293,6 +293,7 @@ begin() {
 	answer started
 }
 
+
 launch() {
 	exec 3<&0 < /dev/null
 	return_if_begun
@@ -316,13 +317,15 @@ git() {
 	command git -c safe.directory='*' -c core.autocrlf=false -c core.protectNTFS=false -c core.protectHFS=false "$@"
 }
 put() { printf '%s' "$2" > "$1.new" && mv -f "$1.new" "$1"; }
+# shellcheck disable=SC2086 # the ids are words
+listed() {
+	GIT_SHALLOW_FILE=$mirror/cuts/'full-8888888888888888888888888888888888888888888888888888888888888888' git rev-list --objects "$@" $objects
+}
 whole() {
-	# shellcheck disable=SC2086 # the ids are words
-	git rev-list --objects --no-walk --quiet $objects
+	listed --quiet
 }
 readable() {
-	# shellcheck disable=SC2086
-	git rev-list --objects --no-walk $objects | git pack-objects --stdout -q --window=0 > /dev/null
+	listed | git pack-objects --stdout -q --window=0 > /dev/null
 }
 index='9999999999999999999999999999999999999999999999999999999999999999'
 has() { GIT_DIR=$mirror git cat-file -e "$index:$part/$1" 2> /dev/null; }
@@ -404,6 +407,7 @@ within() {
 	known="$mirror/refs/dstack"
 	[ -s "$known/trees/$tree" ] || exit 3
 	[ -s "$known/commits/$commit" ] || exit 3
+	[ -s "$known/histories/"'full-8888888888888888888888888888888888888888888888888888888888888888' ] || exit 3
 	[ -s "$known/trees/"'9999999999999999999999999999999999999999999999999999999999999999' ] || exit 3
 	[ ! -e "$mirror/damaged" ] || exit 3
 	rm -rf "$job/workflow" "$job/git" "$io/nested" && mkdir -p "$job/workflow" || exit 1
@@ -414,8 +418,6 @@ within() {
 	{ git read-tree --reset -u "$tree" && git read-tree ${commit:+--reset} "${commit:---empty}"; } || refuse
 	furnish root || refuse
 	rm -f "$GIT_DIR/packed-refs" && lend &&
-		put "$GIT_DIR/shallow" "$commit
-" &&
 		put "$GIT_DIR/packed-refs" "$commit refs/heads/"'feature/it'\''s''
 ' &&
 		mv "$GIT_DIR" "$job/workflow/.git" || exit 1
@@ -439,6 +441,7 @@ if ! [ -e "$job/tree" ]; then
 		if ! [ -e "$base/mirrors/"'r'.git/damaged ]; then
 			echo "commits=$(newest commits)"
 			echo "trees=$(newest trees)"
+			echo "histories=$(newest histories)"
 		fi
 		exit 0
 	elif [ "$status" != 0 ]; then

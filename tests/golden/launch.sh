@@ -274,6 +274,7 @@ begin() {
 	answer started
 }
 
+
 launch() {
 	exec 3<&0 < /dev/null
 	return_if_begun
@@ -295,13 +296,15 @@ git() {
 	command git -c safe.directory='*' -c core.autocrlf=false -c core.protectNTFS=false -c core.protectHFS=false "$@"
 }
 put() { printf '%s' "$2" > "$1.new" && mv -f "$1.new" "$1"; }
+# shellcheck disable=SC2086 # the ids are words
+listed() {
+	git rev-list --objects --no-walk "$@" $objects
+}
 whole() {
-	# shellcheck disable=SC2086 # the ids are words
-	git rev-list --objects --no-walk --quiet $objects
+	listed --quiet
 }
 readable() {
-	# shellcheck disable=SC2086
-	git rev-list --objects --no-walk $objects | git pack-objects --stdout -q --window=0 > /dev/null
+	listed | git pack-objects --stdout -q --window=0 > /dev/null
 }
 	# GIT_DIR, without objects and with a HEAD that is to be replaced.
 	small_git() {
@@ -349,6 +352,7 @@ if ! [ -e "$job/tree" ]; then
 		if ! [ -e "$base/mirrors/"'r'.git/damaged ]; then
 			echo "commits=$(newest commits)"
 			echo "trees=$(newest trees)"
+			echo "histories=$(newest histories)"
 		fi
 		exit 0
 	elif [ "$status" != 0 ]; then

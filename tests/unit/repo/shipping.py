@@ -13,7 +13,7 @@ from pathlib import Path
 from dstack import render
 from dstack.commands.code import checkout_values
 from dstack.model.snapshot import Snapshot
-from dstack.repo.mirror import Mirror
+from dstack.repo.mirror import Mirror, MissingBaseError
 from dstack.repo.snapshot import take
 
 Manifest = dict[bytes, tuple[str, int, str]]
@@ -85,23 +85,22 @@ class Road:
     def host_mirror(self) -> Path:
         return self.base / "mirrors" / f"{self.repo}.git"
 
-    def submit(self, project: Path) -> Snapshot:
+    def submit(self, project: Path, depth: int = 1) -> Snapshot:
         """From the working tree to the server's mirror."""
-        with take(project) as taken:
+        with take(project, depth=depth) as taken:
             self.repo = taken.snapshot.repo
-            known = taken.snapshot.commit is not None and self.has_commit(taken.snapshot.commit)
-            self.mirror.receive(taken.snapshot, taken.pack() if known else taken.full_pack())
+            try:
+                self.mirror.receive(taken.snapshot, taken.pack())
+            except MissingBaseError as missing:
+                self.mirror.receive(taken.snapshot, taken.pack(missing.known) if missing.known else taken.full_pack())
             return taken.snapshot
-
-    def has_commit(self, commit: str) -> bool:
-        return (self.mirror.path / "refs/dstack/commits" / commit).exists()
 
     def launch(self, snapshot: Snapshot, attempt: str = "a") -> Path:
         """As the engine does it: check out; ship what is missing; check out again. Returns the job's tree."""
         answer = self.checkout(snapshot, attempt)
         if answer.values.get("need") == "code":
-            commits, trees = (answer.values.get(name, "").split() for name in ("commits", "trees"))
-            with self.mirror.pack(snapshot, commits, trees) as pack:
+            known = [name for kind in ("commits", "trees", "histories") for name in answer.values.get(kind, "").split()]
+            with self.mirror.pack(snapshot, known) as pack:
                 received = self.receive(snapshot, pack.read_bytes())
             if received.values.get("need") == "full":
                 with self.mirror.pack(snapshot) as pack:

@@ -37,12 +37,12 @@ def test_the_same_tree_again_costs_nothing(project: Path, road: Road) -> None:
 
 def test_what_the_host_has_is_said(project: Path, road: Road) -> None:
     first = road.submit(project)
-    assert road.checkout(first).values == {"need": "code", "commits": "", "trees": ""}
+    assert road.checkout(first).values == {"need": "code", "commits": "", "trees": "", "histories": ""}
     road.launch(first)
     write(project / "train.py", "changed again\n")
     second = road.submit(project)
     answer = road.checkout(second, "b")
-    assert answer.values == {"need": "code", "commits": f"{first.commit} ", "trees": f"{first.tree} "}
+    assert answer.values == {"need": "code", "commits": f"{first.commit} ", "trees": f"{first.tree} ", "histories": ""}
 
 
 def test_a_checkout_is_made_once(project: Path, road: Road) -> None:
