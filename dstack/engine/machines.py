@@ -104,7 +104,7 @@ class Machines:
         """What the machine says of itself, and the seconds that a round trip to it takes. Whether containers get the
         GPUs is tried when asked for (`thorough`), and for as long as they did not."""
         again = bool(runner.facts and any(finding.name == "gpu-toolkit" for finding in runner.facts.findings))
-        command = probe(runner.root, runner.docker, thorough=thorough or again)
+        command = probe(runner.root, runner.docker, self.store.settings.server_id, thorough=thorough or again)
         facts = await ask(self.host(runner), command, timeout=THOROUGH_TIMEOUT if thorough else PROBE_TIMEOUT)
         skew = skewed(facts.clock, time.time()) if facts.clock else None
         facts = replace(facts, findings=(*facts.findings, *([skew] if skew else [])))

@@ -164,3 +164,23 @@ def test_a_gpu_is_found_by_its_name_and_memory(cli: Cli, lab: list[Box], tmp_pat
     assert large.returncode == more.returncode == 2
     assert "it needs 1 a100 GPU of 80 GB; the nearest is lab1 with 4x Fake A100 of 40 GB" in large.stderr
     assert "it needs 5 a100 GPUs of 40 GB; the nearest is lab1 with 4x Fake A100 of 40 GB" in more.stderr
+
+
+def test_a_gpu_that_somebody_else_uses_is_left_alone(cli: Cli, lab: list[Box], tmp_path: Path) -> None:
+    folder = single(tmp_path / "p", made.BUSYBOX, "nvidia-smi", more="resources: {gpu: 4}\nrunners: [lab1]")
+    apps = lab[0].gpus.folder / "apps"
+    apps.write_text(f"GPU-2, {os.getpid()}, /usr/bin/python3\n")
+    try:
+        checked = json.loads(cli("runners", "check", "lab1", "--json").stdout)
+        assert checked["gpus_free"] == 3
+        one = cli("run", "job", "--gpus", "3", cwd=folder)
+        waits = cli("run", "job", "--timeout", "1s", cwd=folder)
+    finally:
+        apps.unlink()
+    assert cli("runners", "check", "lab1").returncode == 0
+
+    assert one.stdout == "0,1,3\n"
+    assert waits.returncode == 75
+    whose = f"GPU 2 is used outside of dstack by root (python3, process {os.getpid()})"
+    assert f"needs 4 GPUs; lab1 has 3 of 4 free, {whose}" in waits.stderr
+    assert cli("run", "job", cwd=folder).stdout == "0,1,2,3\n"

@@ -25,6 +25,8 @@ state = json.load(sys.stdin)
 config = json.loads((Path(state["bundle"]) / "config.json").read_text())
 environment = dict(entry.split("=", 1) for entry in config["process"]["env"])
 given = environment.get("NVIDIA_VISIBLE_DEVICES", "")
+if not given[:1].isdigit():
+    sys.exit()
 root = Path(state["bundle"]) / config["root"]["path"]
 smi = root / "bin" / "nvidia-smi"
 smi.write_text("#!/bin/sh\\necho " + given + "\\n")
