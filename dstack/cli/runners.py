@@ -310,7 +310,7 @@ def _row(runner: RunnerView) -> tuple[str, ...]:
         runner.state,
         str(runner.cpus or ""),
         words.memory(runner.memory) if runner.memory else "",
-        gpus(runner),
+        f"{runner.gpus_free} free of {gpus(runner)}" if runner.gpus else gpus(runner),
         words.size(runner.disk_free) if runner.disk_free else "",
         str(len(runner.jobs)),
         _latency(runner),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from dstack.commands import answer
 from dstack.commands.command import Command, Result
@@ -14,22 +14,25 @@ from dstack.model.paths import HostLayout
 from dstack.model.runner import Facts, Gpu
 from dstack.render import script
 
+IDLE = 512
+"""MiB that a GPU's driver may hold though nobody uses it."""
 NAME = "looking at the machine"
 ANSWERED = ("machine", "user", "kernel", "cpus", "memory", "folder", "writable", "disk_free")
 
 
-def probe(root: str, docker: str, *, thorough: bool = False) -> Command[Facts]:
-    """Ask a machine everything in one round trip; it is left as it was. Takes at most 90 seconds. `thorough` also
-    sees whether a container gets the GPUs."""
+def probe(root: str, docker: str, server: str = "", *, thorough: bool = False) -> Command[Facts]:
+    """Ask a machine everything in one round trip; it is left as it was. Takes at most 90 seconds, or 150 with GPUs.
+    `thorough` also sees whether a container gets the GPUs. One that jobs of `server` alone use counts as free: who has
+    it is known."""
     place = Place(HostLayout(root, machine="", server="probe"), docker)
 
     def facts(result: Result) -> Facts:
-        return _facts(place, result)
+        return _facts(place, result, server)
 
     return Command(NAME, script("probe", place, podman=place.podman, thorough=thorough), facts)
 
 
-def _facts(place: Place, result: Result) -> Facts:
+def _facts(place: Place, result: Result, server: str) -> Facts:
     said = answer.values(NAME, result, *ANSWERED)
     pairs = answer.lines(NAME, result)
     missing = tuple(value for key, value in pairs if key == "missing")
@@ -42,6 +45,7 @@ def _facts(place: Place, result: Result) -> Facts:
             memory=int(said["memory"]) * 1024,
             disk_free=int(said["disk_free"]) * 1024,
             gpus=gpus,
+            used=used(gpus, pairs, server),
             docker=_docker_version(said),
             git=said.get("git", ""),
             kernel=said["kernel"],
@@ -60,6 +64,26 @@ def _docker_version(said: Mapping[str, str]) -> str:
         return said["server"]
     found = re.search(r"\d+(\.\d+)+", said.get("client", ""))
     return found.group() if found else ""
+
+
+def used(gpus: tuple[Gpu, ...], pairs: Sequence[tuple[str, str]], server: str) -> dict[int, str]:
+    """Which GPUs somebody else uses: by whose process, or by how much memory where no process is to be seen."""
+    index = {gpu.uuid: gpu.index for gpu in gpus}
+    found: dict[int, str] = {}
+    ours: set[int] = set()
+    for app in (value.split(",", 4) for key, value in pairs if key == "app"):
+        if len(app) == 5 and app[0] in index:
+            uuid, pid, user, owner, name = app
+            if server and owner == server:
+                ours.add(index[uuid])
+            else:
+                found.setdefault(index[uuid], f"by {user or 'somebody'} ({name.rpartition('/')[2]}, process {pid})")
+    for memory in (value.split(",") for key, value in pairs if key == "gpu_memory"):
+        if len(memory) == 2 and memory[0] in index and memory[1].strip().isdigit():
+            at, held = index[memory[0]], int(memory[1])
+            if held > IDLE and at not in ours:
+                found.setdefault(at, f"by a process that is not to be seen ({held} MiB)")
+    return found
 
 
 def _gpu(text: str) -> Gpu:

@@ -13,7 +13,7 @@ from dstack.commands.command import Command
 from dstack.commands.doctor import skewed
 from dstack.commands.place import Place
 from dstack.commands.probe import probe
-from dstack.engine.capacity import Machine
+from dstack.engine.capacity import Capacity, Lease, Machine
 from dstack.errors import DstackError, HostUnreachableError
 from dstack.hosts.host import Host, ask
 from dstack.hosts.pool import Pool
@@ -104,7 +104,7 @@ class Machines:
         """What the machine says of itself, and the seconds that a round trip to it takes. Whether containers get the
         GPUs is tried when asked for (`thorough`), and for as long as they did not."""
         again = bool(runner.facts and any(finding.name == "gpu-toolkit" for finding in runner.facts.findings))
-        command = probe(runner.root, runner.docker, thorough=thorough or again)
+        command = probe(runner.root, runner.docker, self.store.settings.server_id, thorough=thorough or again)
         facts = await ask(self.host(runner), command, timeout=THOROUGH_TIMEOUT if thorough else PROBE_TIMEOUT)
         skew = skewed(facts.clock, time.time()) if facts.clock else None
         facts = replace(facts, findings=(*facts.findings, *([skew] if skew else [])))
@@ -125,7 +125,10 @@ class Machines:
 
     def now(self) -> list[Machine]:
         """Every runner, for the scheduler."""
-        return [Machine(runner, self.trouble(runner)) for runner in self.store.runners.all()]
+        return [
+            Machine(runner, self.trouble(runner), runner.facts.used if runner.facts else {})
+            for runner in self.store.runners.all()
+        ]
 
     def trouble(self, runner: Runner) -> str | None:
         """Why the runner takes no jobs now."""
@@ -148,6 +151,11 @@ class Machines:
         """A runner was removed."""
         self.conditions.pop(name, None)
 
+    def leases(self, runner: Runner) -> list[Lease]:
+        """The GPUs that jobs hold on a runner."""
+        jobs = [job for job in self.store.jobs.unfinished() if job.runner == runner.name]
+        return [Lease(job.id, runner.name, job.run, gpus=job.gpus) for job in jobs]
+
     def view(self, runner: Runner) -> RunnerView:
         """The runner as users see it."""
         condition = self.conditions.get(runner.name) or Condition("unreachable", "not checked yet")
@@ -166,6 +174,7 @@ class Machines:
             gpus=list(facts.gpus),
             disk_free=facts.disk_free,
             jobs=[job.id for job in self.store.jobs.unfinished() if job.runner == runner.name],
+            gpus_free=len(Capacity(Machine(runner, foreign=facts.used), 0, self.leases(runner)).free),
             latency_ms=round(condition.latency * 1000, 1) if condition.latency is not None else None,
             host_key=runner.host_key,
             findings=list(condition.findings),

@@ -189,7 +189,8 @@ class ArtifactView(Struct, kw_only=True, omit_defaults=True):
 
 class RunnerView(Struct, kw_only=True):
     """A machine as users see it. `state` is ready, unreachable, unusable or drained; `drained` is why it takes no new
-    jobs, also while it is in another state; `definition` is how it would be added again."""
+    jobs, also while it is in another state; `definition` is how it would be added again; `gpus_free` is how many of its
+    GPUs nobody uses."""
 
     name: str
     address: str
@@ -203,6 +204,7 @@ class RunnerView(Struct, kw_only=True):
     disk_free: int
     jobs: list[str]
     latency_ms: float | None
+    gpus_free: int = 0
     host_key: str | None = None
     findings: list[Finding] = []
     drained: str | None = None

@@ -66,7 +66,8 @@ class Finding(Struct, frozen=True):
 
 class Facts(Struct, frozen=True, kw_only=True):
     """What a probe found. Sizes in bytes; `docker` and `git` are versions, "" where the tool does not answer;
-    `clock` is the machine's time in seconds since the epoch; `problem` is the first thing that keeps jobs from running
+    `clock` is the machine's time in seconds since the epoch; `used` says by index which GPUs somebody uses outside of
+    dstack, in words that follow "is used outside of dstack"; `problem` is the first thing that keeps jobs from running
     here, `fix` what to type about it; `findings` is all that was found, what blocks first.
     """
 
@@ -76,6 +77,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     memory: int = 0
     disk_free: int = 0
     gpus: tuple[Gpu, ...] = ()
+    used: dict[int, str] = {}
     docker: str = ""
     git: str = ""
     kernel: str = ""

@@ -16,11 +16,13 @@ class Daemon:
     """dockerd with its own socket, state and network namespace: no other daemon of the machine notices it.
 
     Containers have no network but their own loopback. They outlive the daemon (live-restore), so that a test may
-    `kill` it and `start` it again. `close` removes them and all that it left.
+    `kill` it and `start` it again. `close` removes them and all that it left. `programs` is a folder of programs that
+    it finds first: Docker looks for NVIDIA's hook when it starts.
     """
 
-    def __init__(self, folder: Path, socket: Path | None = None) -> None:
+    def __init__(self, folder: Path, socket: Path | None = None, programs: Path | None = None) -> None:
         self.folder = folder
+        self._programs = programs
         self.socket = socket or folder / "docker.sock"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -63,6 +65,7 @@ class Daemon:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                env={**os.environ, "PATH": f"{self._programs or '/usr/sbin'}:{os.environ['PATH']}"},
             )
         until(self._answers, f"dockerd answers at {self.socket}; its log is {self._log()}", 90)
 

@@ -79,11 +79,27 @@ else
 fi
 if [ -e "/var/lib/systemd/linger/$(id -un)" ] || ! has loginctl; then echo lingers=yes; else echo lingers=no; fi
 
+# Who computes on the GPUs: the process, its user, and the server whose job it is, if it is one.
+users_of_gpus() {
+	timeout 20 nvidia-smi --query-gpu=uuid,memory.used --format=csv,noheader,nounits 2> /dev/null < /dev/null |
+		sed -n 's/^[A-Za-z]/gpu_memory=&/p' || :
+	timeout 20 nvidia-smi --query-compute-apps=gpu_uuid,pid,process_name --format=csv,noheader 2> /dev/null < /dev/null |
+		while IFS=, read -r uuid pid name; do
+			pid=${pid# }
+			id=$(sed -n 's/.*\([0-9a-f]\{64\}\).*/\1/p' "/proc/$pid/cgroup" 2> /dev/null | sed -n 1p || :)
+			server=
+			if [ -n "$id" ]; then
+				server=$(timeout 20 "$@" inspect --format '{{index .Config.Labels "dstack.server"}}' "$id" 2> /dev/null < /dev/null || :)
+			fi
+			printf 'app=%s,%s,%s,%s,%s\n' "$uuid" "$pid" "$(stat -c %U "/proc/$pid" 2> /dev/null || :)" "$server" "${name# }"
+		done || :
+}
 gpus=no
 if has nvidia-smi; then
 	if said=$(timeout 20 nvidia-smi --query-gpu=index,name,memory.total,uuid --format=csv,noheader,nounits 2>&1 < /dev/null); then
 		gpus=yes
 		printf '%s\n' "$said" | sed -n 's/^[0-9]/gpu=&/p'
+		users_of_gpus "$@"
 	else
 		printf 'driver=%s\n' "$(printf '%s' "$said" | oneline)"
 	fi

@@ -133,7 +133,10 @@ def test_what_holds_in_every_combination() -> None:
     for recorded, observed, decision in every():
         case = (recorded, observed, decision)
         if observed.exit_code is not None:
-            assert decision == Finished(observed.exit_code), case
+            assert isinstance(decision, Finished), case
+            assert decision.exit_code == observed.exit_code, case
+            killed = bool(observed.exit_code and observed.container and observed.container.out_of_memory)
+            assert (decision.cause == "out-of-memory") == killed, case
             continue
         assert not isinstance(decision, Finished), case
         if decision.launch:

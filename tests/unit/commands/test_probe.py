@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dstack.commands.command import Result
-from dstack.commands.probe import probe
+from dstack.commands.probe import probe, used
 from dstack.errors import CommandError
 from dstack.model.runner import Facts, Gpu
 
@@ -94,3 +94,28 @@ def test_an_answer_that_is_not_understood() -> None:
         facts(cpus="many")
     with pytest.raises(CommandError, match="lacks machine"):
         facts(machine=None)
+
+
+GPUS = (Gpu(index=0, uuid="GPU-a"), Gpu(index=3, uuid="GPU-b"))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "expected"),
+    [
+        ([], {}),
+        ([("app", "GPU-b,42,bob,,/usr/bin/python3")], {3: "by bob (python3, process 42)"}),
+        ([("app", "GPU-b,42,,other,a,b")], {3: "by somebody (a,b, process 42)"}),
+        ([("app", "GPU-b,42,root,mine,python"), ("gpu_memory", "GPU-b, 30000")], {}),
+        (
+            [("app", "GPU-b,42,root,mine,python"), ("app", "GPU-b,43,bob,,vi"), ("app", "GPU-b,44,eve,,x")],
+            {3: "by bob (vi, process 43)"},
+        ),
+        (
+            [("gpu_memory", "GPU-a, 512"), ("gpu_memory", "GPU-b, 513")],
+            {3: "by a process that is not to be seen (513 MiB)"},
+        ),
+        ([("gpu_memory", "0, A100, 40960, GPU-a"), ("gpu_memory", "GPU-a, [N/A]"), ("app", "GPU-x,1,a,,b")], {}),
+    ],
+)
+def test_who_else_uses_a_gpu(pairs: list[tuple[str, str]], expected: dict[int, str]) -> None:
+    assert used(GPUS, pairs, "mine") == expected

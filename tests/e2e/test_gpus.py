@@ -1,0 +1,186 @@
+"""GPUs are leased by index: each container sees its own, never two share one, and all are free at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import images as made
+from tests.e2e.project import project, single
+from tests.environment.account import Account
+from tests.environment.daemon import Daemon
+from tests.environment.gpus import FakeGpus
+from tests.environment.sshd import Sshd
+from tests.environment.waiting import until
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+SIZES = [1, 2, 1, 4, 1, 2, 1, 1, 2, 4] * 4
+"""How many GPUs each of forty jobs asks for."""
+
+
+class Box:
+    """A machine with fake GPUs: a Docker daemon of its own, behind an SSH server of its own."""
+
+    def __init__(self, folder: Path, user: Account, count: int) -> None:
+        self.gpus = FakeGpus(folder / "gpus", count)
+        self.daemon = Daemon(folder / "docker", programs=self.gpus.programs)
+        path = f"SetEnv PATH={self.gpus.programs}:{os.environ['PATH']}"
+        self.sshd = Sshd(folder / "sshd", user.name, [path])
+
+    def add(self, cli: Cli, name: str, root: str) -> None:
+        done = cli(
+            *("runners", "add", f"{self.sshd.user}@{self.sshd.host}:{self.sshd.port}", "--name", name, "--root", root),
+            *("--identity", str(self.sshd.identity), "--fingerprint", self.sshd.fingerprint),
+            *("--docker", " ".join(self.daemon.command)),
+        )
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def boxes(images: made.Images, user: Account) -> Iterator[list[Box]]:
+    """Two machines with four GPUs each."""
+    found = []
+    try:
+        for _ in range(2):
+            folder = Path(tempfile.mkdtemp(prefix="dg-", dir="/tmp"))
+            folder.chmod(0o755)
+            found.append(Box(folder, user, 4))
+            found[-1].daemon.start()
+            images.beside(found[-1].daemon.command).make(made.BUSYBOX)
+            found[-1].sshd.start()
+        yield found
+    finally:
+        for box in found:
+            box.sshd.close()
+            box.daemon.close()
+            subprocess.run(["rm", "-rf", box.gpus.folder.parent], check=True)
+
+
+@pytest.fixture
+def lab(cli: Cli, boxes: list[Box], tmp_path: Path, user: Account) -> list[Box]:
+    """The machines as runners, from nothing."""
+    for number, box in enumerate(boxes, 1):
+        box.add(cli, f"lab{number}", f"~/lab{number}-{os.getpid()}-{tmp_path.name}")
+    return boxes
+
+
+def run_of(cli: Cli, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(cli("runs", name, "--json").stdout)
+    return found
+
+
+def forty(folder: Path) -> Path:
+    """A workflow that needs 39 others: one run of forty jobs."""
+    names = [f"job{number}" for number in range(len(SIZES) - 1)]
+    text = "workflows:\n"
+    for name, size in zip([*names, "all"], SIZES, strict=True):
+        needs = f"\n  depends-on: {{workflows: [{', '.join(names)}]}}" if name == "all" else ""
+        text += textwrap.indent(
+            f"- name: {name}\n  image: {made.BUSYBOX}\n  resources: {{gpu: {size}}}\n"
+            f"  commands: ['echo $DSTACK_GPUS $NVIDIA_VISIBLE_DEVICES', nvidia-smi, sleep 0.2]{needs}\n",
+            "  ",
+        )
+    return project(folder, text)
+
+
+def check(cli: Cli, lab: list[Box], run: str) -> None:
+    """Forty containers began, each once and with GPUs of its own, and nothing is held any more."""
+    found = run_of(cli, run)
+    assert [job["status"] for job in found["jobs"]] == ["done"] * len(SIZES)
+    wanted = dict(zip([*(f"job{number}" for number in range(len(SIZES) - 1)), "all"], SIZES, strict=True))
+    for job in found["jobs"]:
+        said = cli("logs", job["id"]).stdout.split()
+        leased = ",".join(str(index) for index in job["gpus"])
+        assert said == [leased, leased, leased]
+        assert len(job["gpus"]) == wanted[job["workflow"]]
+    begun = sorted(",".join(map(str, job["gpus"])) for job in found["jobs"])
+    assert sorted(given for box in lab for given in box.gpus.given) == begun
+    assert [box.gpus.overlaps for box in lab] == ["", ""]
+    assert {job["runner"] for job in found["jobs"]} == {"lab1", "lab2"}
+    runners = json.loads(cli("runners", "--json").stdout)
+    assert [(runner["name"], runner["jobs"], runner["gpus_free"]) for runner in runners] == [
+        ("lab1", [], 4),
+        ("lab2", [], 4),
+    ]
+
+
+def forget(lab: list[Box]) -> None:
+    for box in lab:
+        for left in ("given", "overlaps"):
+            (box.gpus.folder / left).unlink(missing_ok=True)
+
+
+def test_forty_jobs_share_eight_gpus(cli: Cli, lab: list[Box], tmp_path: Path) -> None:
+    forget(lab)
+
+    done = cli("run", "all", "--name", "forty", cwd=forty(tmp_path / "p"), timeout=280)
+
+    assert done.returncode == 0, done.stderr
+    check(cli, lab, "forty")
+
+
+def test_forty_jobs_while_the_server_dies_ten_times(cli: Cli, lab: list[Box], tmp_path: Path) -> None:
+    forget(lab)
+    assert cli("run", "all", "--name", "hardy", "-d", cwd=forty(tmp_path / "p")).returncode == 0
+
+    for death in range(10):
+        goal = death * 4
+        until(
+            lambda goal=goal: sum(job["status"] == "done" for job in run_of(cli, "hardy")["jobs"]) >= goal,
+            f"{goal} jobs are done",
+            200,
+        )
+        os.kill(json.loads(cli("server", "status", "--json").stdout)["pid"], signal.SIGKILL)
+
+    assert cli("wait", "hardy", timeout=280).returncode == 0
+    check(cli, lab, "hardy")
+
+
+def test_a_job_without_gpus_sees_none(cli: Cli, lab: list[Box], tmp_path: Path) -> None:
+    folder = single(tmp_path / "p", made.BUSYBOX, 'echo "$NVIDIA_VISIBLE_DEVICES [$DSTACK_GPUS]"')
+
+    assert cli("run", "job", cwd=folder).stdout == "void []\n"
+
+
+def test_a_gpu_is_found_by_its_name_and_memory(cli: Cli, lab: list[Box], tmp_path: Path) -> None:
+    for name, gpu in {"fits": "{count: 2, name: a100, memory: 40GB}", "large": "{name: a100, memory: 80GB}"}.items():
+        single(tmp_path / name, made.BUSYBOX, "nvidia-smi", more=f"resources: {{gpu: {gpu}}}")
+
+    fits = cli("run", "job", cwd=tmp_path / "fits")
+    large = cli("run", "job", cwd=tmp_path / "large")
+    more = cli("run", "job", "--gpus", "5", cwd=tmp_path / "fits")
+
+    assert (fits.returncode, fits.stdout) == (0, "0,1\n")
+    assert large.returncode == more.returncode == 2
+    assert "it needs 1 a100 GPU of 80 GB; the nearest is lab1 with 4x Fake A100 of 40 GB" in large.stderr
+    assert "it needs 5 a100 GPUs of 40 GB; the nearest is lab1 with 4x Fake A100 of 40 GB" in more.stderr
+
+
+def test_a_gpu_that_somebody_else_uses_is_left_alone(cli: Cli, lab: list[Box], tmp_path: Path) -> None:
+    folder = single(tmp_path / "p", made.BUSYBOX, "nvidia-smi", more="resources: {gpu: 4}\nrunners: [lab1]")
+    apps = lab[0].gpus.folder / "apps"
+    apps.write_text(f"GPU-2, {os.getpid()}, /usr/bin/python3\n")
+    try:
+        checked = json.loads(cli("runners", "check", "lab1", "--json").stdout)
+        assert checked["gpus_free"] == 3
+        one = cli("run", "job", "--gpus", "3", cwd=folder)
+        waits = cli("run", "job", "--timeout", "1s", cwd=folder)
+    finally:
+        apps.unlink()
+    assert cli("runners", "check", "lab1").returncode == 0
+
+    assert one.stdout == "0,1,3\n"
+    assert waits.returncode == 75
+    whose = f"GPU 2 is used outside of dstack by root (python3, process {os.getpid()})"
+    assert f"needs 4 GPUs; lab1 has 3 of 4 free, {whose}" in waits.stderr
+    assert cli("run", "job", cwd=folder).stdout == "0,1,2,3\n"
