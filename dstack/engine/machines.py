@@ -18,6 +18,7 @@ from dstack.errors import DstackError, HostUnreachableError
 from dstack.hosts.host import Host, ask
 from dstack.hosts.pool import Pool
 from dstack.model.api import AddRunner, RunnerView
+from dstack.model.metrics import Use
 from dstack.model.paths import HostLayout
 from dstack.model.runner import Facts, Finding, Runner
 from dstack.store import Store
@@ -47,7 +48,7 @@ class Condition:
 
 class Machines:
     """Probes runners, and says how things stand. `changed` is called when a machine's state changed; `absent` says
-    of a machine why it does not offer itself now."""
+    of a machine why it does not offer itself now, `use` what it does."""
 
     def __init__(self, store: Store, pool: Pool, changed: Callable[[], None]) -> None:
         self.store = store
@@ -55,6 +56,7 @@ class Machines:
         self.changed = changed
         self.conditions: dict[str, Condition] = {}
         self.absent: Callable[[str], str | None] = lambda name: None
+        self.use: Callable[[str], Use | None] = lambda name: None
         self.probes: dict[str, asyncio.Task[Condition]] = {}
 
     def host(self, runner: Runner) -> Host:
@@ -148,6 +150,14 @@ class Machines:
         """A runner was removed."""
         self.conditions.pop(name, None)
 
+    def free(self, runner: Runner) -> int:
+        """How many of the runner's GPUs no job has, and nobody else uses."""
+        jobs = [job for job in self.store.jobs.unfinished() if job.runner == runner.name]
+        taken = {index for job in jobs for index in job.gpus}
+        use = self.use(runner.name)
+        taken |= {gpu.index for gpu in use.gpus if gpu.others} if use else set()
+        return len(set(runner.gpu_indexes) - taken)
+
     def view(self, runner: Runner) -> RunnerView:
         """The runner as users see it."""
         condition = self.conditions.get(runner.name) or Condition("unreachable", "not checked yet")
@@ -171,6 +181,8 @@ class Machines:
             findings=list(condition.findings),
             drained=runner.drained,
             definition=definition(runner),
+            gpus_free=self.free(runner),
+            use=self.use(runner.name),
         )
 
 
