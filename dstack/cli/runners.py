@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from pathlib import Path
@@ -20,19 +21,39 @@ HOST = re.compile(
     r"(?:(?P<user>[^@]+)@)?(?:\[(?P<v6>[^]]+)\]|(?P<host>[^@:\[\]]+)|(?P<bare>[0-9A-Fa-f:.%]+))(?::(?P<port>\d+))?"
 )
 NOT_READY = 125
+WATCH_SECONDS = 2.0
 
 
 @click.group("runners", cls=Noun, invoke_without_command=True)
+@click.option("-w", "--watch", is_flag=True, help="Show them again every two seconds.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def command(ctx: click.Context, as_json: bool) -> None:
+def command(ctx: click.Context, watch: bool, as_json: bool) -> None:
     """Show, add, check and remove machines.
 
-    Without a command, all of them: state, processors, memory, GPUs, disk, jobs, latency, and what is wrong.
+    Without a command, all of them: state, processors and memory with what is used of them by whoever it is, GPUs free
+    of all, disk, jobs, latency, and what is wrong.
     """
     if ctx.invoked_subcommand is not None:
         return
-    runners = settings.connect().runners()
+    client = settings.connect()
+    if watch:
+        _watch(client, as_json)
+    else:
+        _list(client.runners(), as_json)
+
+
+def _watch(client: Client, as_json: bool) -> None:
+    """Show them until Ctrl-C, which just ends it."""
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            runners = client.runners()
+            show.clear()
+            _list(runners, as_json)
+            time.sleep(WATCH_SECONDS)
+
+
+def _list(runners: list[RunnerView], as_json: bool) -> None:
     if as_json:
         show.document(runners)
     elif not runners:
@@ -43,6 +64,9 @@ def command(ctx: click.Context, as_json: bool) -> None:
         for runner in runners:
             if runner.state != "ready":
                 _trouble(runner)
+            for gpu in runner.use.gpus if runner.use else ():
+                if gpu.others:
+                    show.say(f"{runner.name}: GPU {gpu.index} is also used by {', '.join(gpu.others)}")
 
 
 @command.command("add")
@@ -308,14 +332,37 @@ def _row(runner: RunnerView) -> tuple[str, ...]:
     return (
         runner.name,
         runner.state,
-        str(runner.cpus or ""),
-        words.memory(runner.memory) if runner.memory else "",
-        f"{runner.gpus_free} free of {gpus(runner)}" if runner.gpus else gpus(runner),
+        _cpus(runner),
+        _memory(runner),
+        free_gpus(runner),
         words.size(runner.disk_free) if runner.disk_free else "",
         str(len(runner.jobs)),
         _latency(runner),
         runner.address,
     )
+
+
+def _cpus(runner: RunnerView) -> str:
+    """`16`, or `16 35%` when it is known how busy they are."""
+    if runner.use is None or runner.use.cpu is None:
+        return str(runner.cpus or "")
+    return f"{runner.cpus} {runner.use.cpu:.0f}%"
+
+
+def _memory(runner: RunnerView) -> str:
+    """`64 GB`, or `12/64 GB`."""
+    if not runner.memory:
+        return ""
+    whole = words.memory(runner.memory)
+    return f"{runner.use.memory_used / 1024**3:.0f}/{whole}" if runner.use and whole.endswith("GB") else whole
+
+
+def free_gpus(runner: RunnerView) -> str:
+    """`1/2 A100`: one of two is free."""
+    if not runner.gpus:
+        return gpus(runner)
+    names = dict.fromkeys(gpu.name or "GPU" for gpu in runner.gpus)
+    return f"{runner.gpus_free}/{len(runner.gpus)} {', '.join(names)}"
 
 
 def gpus(runner: RunnerView) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dstack.cli import settings, show, words
+from dstack.cli import charts, settings, show, words
 from dstack.cli.lookup import REF
 from dstack.cli.narrate import exit_code, state
 from dstack.cli.run import user
@@ -20,9 +20,17 @@ from dstack.model.status import Status
 @click.option("--mine", is_flag=True, help="Only your own.")
 @click.option("-n", "limit", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="How many.")
 @click.option("--diff", is_flag=True, help="Print the patch from the run's commit to the code that it ran.")
+@click.option("--metrics", is_flag=True, help="Show what the run's jobs used over time: processors, memory, GPUs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    run: str | None, workflow: str | None, status: str | None, mine: bool, limit: int, diff: bool, as_json: bool
+    run: str | None,
+    workflow: str | None,
+    status: str | None,
+    mine: bool,
+    limit: int,
+    diff: bool,
+    metrics: bool,
+    as_json: bool,
 ) -> None:
     """Show recent runs, newest first, or one in full."""
     client = settings.connect()
@@ -31,6 +39,11 @@ def command(
             raise UsageError("--diff prints one run's patch", hint="dstack runs RUN --diff")
         for block in client.diff(run):
             show.out().write(block)
+        return
+    if metrics:
+        if run is None:
+            raise UsageError("--metrics shows one run's use", hint="dstack runs RUN --metrics")
+        charts.print_metrics(client.metrics(run), as_json=as_json)
         return
     if run is not None:
         if workflow or status or mine:

@@ -130,6 +130,11 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def clear() -> None:
+    """Empty the terminal's screen; a line between, elsewhere."""
+    line("\x1b[H\x1b[2J" if terminal(sys.stdout) else "")
+
+
 def fields(pairs: Iterable[tuple[str, str | None]]) -> None:
     """`name  value` lines on stdout; None is left out."""
     known = [(name, value) for name, value in pairs if value is not None]

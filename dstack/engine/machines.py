@@ -18,6 +18,7 @@ from dstack.errors import DstackError, HostUnreachableError
 from dstack.hosts.host import Host, ask
 from dstack.hosts.pool import Pool
 from dstack.model.api import AddRunner, RunnerView
+from dstack.model.metrics import Use
 from dstack.model.paths import HostLayout
 from dstack.model.runner import Facts, Finding, Runner
 from dstack.store import Store
@@ -47,7 +48,7 @@ class Condition:
 
 class Machines:
     """Probes runners, and says how things stand. `changed` is called when a machine's state changed; `absent` says
-    of a machine why it does not offer itself now."""
+    of a machine why it does not offer itself now, `use` what it does."""
 
     def __init__(self, store: Store, pool: Pool, changed: Callable[[], None]) -> None:
         self.store = store
@@ -55,6 +56,7 @@ class Machines:
         self.changed = changed
         self.conditions: dict[str, Condition] = {}
         self.absent: Callable[[str], str | None] = lambda name: None
+        self.use: Callable[[str], Use | None] = lambda name: None
         self.probes: dict[str, asyncio.Task[Condition]] = {}
 
     def host(self, runner: Runner) -> Host:
@@ -180,6 +182,7 @@ class Machines:
             findings=list(condition.findings),
             drained=runner.drained,
             definition=definition(runner),
+            use=self.use(runner.name),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from dstack.model.metrics import Use
 from dstack.model.runner import Address, Finding, Gpu
 from dstack.model.snapshot import Snapshot
 from dstack.model.status import Status
@@ -189,8 +190,8 @@ class ArtifactView(Struct, kw_only=True, omit_defaults=True):
 
 class RunnerView(Struct, kw_only=True):
     """A machine as users see it. `state` is ready, unreachable, unusable or drained; `drained` is why it takes no new
-    jobs, also while it is in another state; `definition` is how it would be added again; `gpus_free` is how many of its
-    GPUs nobody uses."""
+    jobs, also while it is in another state; `definition` is how it would be added again; `gpus_free`
+    counts the GPUs that no job has and nobody else uses; `use` is what it does now, None where that is not known."""
 
     name: str
     address: str
@@ -209,6 +210,7 @@ class RunnerView(Struct, kw_only=True):
     findings: list[Finding] = []
     drained: str | None = None
     definition: AddRunner | None = None
+    use: Use | None = None
 
 
 class AddRunner(Struct, kw_only=True):

@@ -96,5 +96,8 @@ class ServerLayout:
     def log(self, job: str) -> Path:
         return self.logs / job
 
+    def metrics(self, job: str) -> Path:
+        return self.logs / f"{job}.metrics"
+
     def mirror(self, repo: str) -> Path:
         return self.mirrors / f"{repo}.git"

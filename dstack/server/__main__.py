@@ -23,6 +23,7 @@ from dstack.engine.bells import Bells
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
 from dstack.engine.machines import Machines
+from dstack.engine.metrics import Metrics
 from dstack.errors import ConflictError, DstackError, UsageError
 from dstack.hosts.pool import Pool
 from dstack.model.paths import ServerLayout
@@ -85,7 +86,9 @@ async def run(layout: ServerLayout, store: Store, sockets: list[socket.socket], 
     machines = Machines(store, pool, changed=lambda: engine.poke())
     context = Context(layout=layout, store=store, machines=machines, bells=bells)
     engine = Engine(context)
-    inventory = Inventory(store, machines, engine, layout.identity)
+    metrics = Metrics(store, machines)
+    machines.use = metrics.use
+    inventory = Inventory(store, machines, engine, layout.identity, metrics)
     registry = Registry(inventory)
     machines.absent = registry.absent
     api = Api(
@@ -103,6 +106,7 @@ async def run(layout: ServerLayout, store: Store, sockets: list[socket.socket], 
     server = uvicorn.Server(config)
     await context.storage.sweep()
     engine.start()
+    engine.background(metrics.watch())
     idle = asyncio.create_task(leave_when_idle(server, access, store, idle_exit(stays)))
     try:
         await server.serve(sockets=sockets)

@@ -36,6 +36,7 @@ from dstack.model.api import (
     StopRequest,
 )
 from dstack.model.job import Job
+from dstack.model.metrics import JobMetrics
 from dstack.model.status import Status
 from dstack.model.times import rfc3339
 from dstack.repo.mirror import MissingBaseError
@@ -162,6 +163,15 @@ class Api:
         told = {name: jobs for name, jobs in changed.items() if jobs}
         return HoldAnswer(changed=told, unchanged=[name for name in changed if name not in told])
 
+    async def metrics(self, request: Request) -> Any:
+        store = self.context.store
+        _, jobs, _ = jobs_named(store, request.path_params["ref"])
+        sources = [(job, store.jobs.require(job.source)) for job in jobs]
+        return [
+            JobMetrics(job=job.id, workflow=job.workflow, runner=source.runner, points=store.metrics.read(source.id))
+            for job, source in sources
+        ]
+
     async def artifacts(self, request: Request) -> Any:
         _, jobs, _ = jobs_named(self.context.store, request.path_params["ref"])
         views: list[ArtifactView] = []
@@ -245,6 +255,7 @@ class Api:
             ("GET", "/jobs", self.jobs),
             ("GET", "/jobs/{ref}", self.job),
             ("GET", "/follow/{ref}", self.follow),
+            ("GET", "/metrics/{ref}", self.metrics),
             ("POST", "/stop", self.stop),
             ("POST", "/hold", self.hold),
             ("GET", "/artifacts/{ref}", self.artifacts),

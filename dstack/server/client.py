@@ -35,6 +35,7 @@ from dstack.model.api import (
     StopRequest,
     Submission,
 )
+from dstack.model.metrics import JobMetrics
 from dstack.model.registration import RegistrationToken, RegistrationView
 from dstack.server.endpoint import Endpoint
 from dstack.server.frames import Frame, read_frames
@@ -115,6 +116,10 @@ class Client:
     def job(self, ref: str) -> JobView:
         """One job by its id or a unique prefix."""
         return self._get(f"/jobs/{_part(ref)}", JobView)
+
+    def metrics(self, ref: str) -> list[JobMetrics]:
+        """What the jobs of a run used over time."""
+        return self._get(f"/metrics/{_part(ref)}", list[JobMetrics])
 
     def stop(self, request: StopRequest) -> list[RunView]:
         """Ask for the end of runs or jobs; it returns before they ended."""

@@ -12,6 +12,7 @@ from dstack.commands.leave import leave
 from dstack.commands.place import Place
 from dstack.engine.engine import Engine
 from dstack.engine.machines import Machines
+from dstack.engine.metrics import Metrics
 from dstack.errors import ConflictError, HostError, HostUnreachableError, UsageError
 from dstack.hosts.host import ask
 from dstack.hosts.trust import fingerprint, known_keys
@@ -20,6 +21,8 @@ from dstack.model.paths import HostLayout
 from dstack.model.runner import DEFAULT_ROOT, Address, Facts, Runner
 from dstack.store import Store
 
+LOOK = 1.0
+"""Seconds for which a sample is good enough to be shown."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -42,10 +45,12 @@ class Inventory:
     machines: Machines
     engine: Engine
     identity: Path
+    metrics: Metrics
 
     async def list(self) -> list[RunnerView]:
         """All runners but those that only `--local` made, freshly checked."""
         await self.machines.check_all()
+        await self.metrics.look_at_all(fresh=LOOK)
         return [self.machines.view(runner) for runner in self.store.runners.all() if not runner.hidden]
 
     async def add(self, request: AddRunner) -> RunnerView:

@@ -10,6 +10,7 @@ from dstack.store.database import Database
 from dstack.store.jobs import Jobs
 from dstack.store.keys import Keys
 from dstack.store.logs import Logs
+from dstack.store.metrics import Metrics
 from dstack.store.registrations import Registrations
 from dstack.store.runners import Runners
 from dstack.store.runs import Runs
@@ -33,6 +34,7 @@ class Store:
         self.settings = Settings(self.database)
         self.shipped = Shipped(self.database)
         self.logs = Logs(layout)
+        self.metrics = Metrics(layout)
 
     def close(self) -> None:
         """Close the database."""

@@ -77,6 +77,7 @@ class Logs:
         self.last.pop(job, None)
         self.layout.log(job).unlink(missing_ok=True)
         self.layout.log(job).with_suffix(".times").unlink(missing_ok=True)
+        self.layout.metrics(job).unlink(missing_ok=True)
 
 
 class Records(Sequence[int]):

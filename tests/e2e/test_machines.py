@@ -335,3 +335,28 @@ def test_twenty_machines_behind_two_jump_hosts_are_imported(
     finally:
         for hop in hops:
             hop.close()
+
+
+def test_what_a_job_uses_is_sampled(add: Add, cli: Cli, busybox: str, tmp_path: Path) -> None:
+    added = add()
+    assert added.returncode == 0, added.stderr
+    busy = single(tmp_path / "p", busybox, "while ! [ -e /workflow/stop ]; do :; done")
+    run = cli("run", "job", "-q", "-d", cwd=busy).stdout.strip()
+
+    def points() -> list[dict[str, float]]:
+        found: list[dict[str, float]] = json.loads(cli("runs", run, "--metrics", "--json").stdout)[0]["points"]
+        return found
+
+    until(lambda: len(points()) >= 3, "three samples")
+    (machine,) = json.loads(cli("runners", "--json").stdout)
+    assert machine["use"]["memory_used"] > 2**20
+    assert 0 < machine["use"]["cpu"] <= 100
+    assert cli("stop", "-y", "--abort", run).returncode == 0
+    cli("wait", run)
+
+    assert any(0.05 < point["cpu"] < 1.5 for point in points())
+    assert all(point["memory"] >= 0 for point in points())
+    shown = cli("runs", run, "--metrics").stdout
+    assert shown.startswith("job on m, ")
+    assert "\n  cpu        " in shown
+    assert cli("runners", "remove", "m").returncode == 0

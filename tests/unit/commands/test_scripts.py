@@ -20,6 +20,7 @@ from dstack.commands.leave import discard, leave, running
 from dstack.commands.observe import observe
 from dstack.commands.place import Place
 from dstack.commands.probe import probe
+from dstack.commands.sample import sample
 from dstack.commands.stop import stop, warn
 from dstack.model.paths import HostLayout
 from dstack.model.workflow import Artifact
@@ -79,6 +80,7 @@ SCRIPTS = {
     "pull": pull(PLACE, "busybox").script,
     "read-log": read_log(PLACE, "j1", 41).script,
     "running": running(PLACE).script,
+    "sample": sample(PLACE).script,
     "stop": stop(PLACE, "j1", 30).script,
     "warn": warn(PLACE, "j1", "USR1").script,
     "stop-at-once": stop(PLACE, "j1", 0).script,

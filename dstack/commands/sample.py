@@ -1,0 +1,85 @@
+"""What a machine does now, and the jobs on it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from dstack.commands import answer
+from dstack.commands.command import Command, Result
+from dstack.commands.place import Place
+from dstack.errors import CommandError
+from dstack.model.metrics import GpuUse
+from dstack.model.paths import container
+from dstack.render import script
+
+NAME = "sampling the machine"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Counters at one moment. `clock` in seconds since the epoch, `uptime` since the machine's start; `busy` and `all`
+    are processor time in ticks since then, of all processors together; memory in bytes; `jobs` has for each attempt its
+    processor seconds and its memory in bytes; `cost` is the processor seconds that the sample took."""
+
+    clock: int
+    uptime: float
+    cpus: int
+    busy: int
+    all: int
+    memory: int
+    memory_used: int
+    gpus: tuple[GpuUse, ...]
+    jobs: dict[str, tuple[float, int]]
+    cost: float
+
+
+def sample(place: Place) -> Command[Sample]:
+    """Ask for all of it in one round trip."""
+    return Command(NAME, script("sample", place, server=place.layout.server), _sample)
+
+
+def _sample(result: Result) -> Sample:
+    said = answer.values(NAME, result, "clock", "cpus", "cpu", "memory", "uptime")
+    pairs = answer.lines(NAME, result)
+    apps = [value.split(",", 4) for key, value in pairs if key == "app"]
+    try:
+        busy, everything = (int(word) for word in said["cpu"].split())
+        memory, available = (int(word) * 1024 for word in said["memory"].split())
+        return Sample(
+            clock=int(said["clock"]),
+            uptime=float(said["uptime"]),
+            cpus=int(said["cpus"]),
+            busy=busy,
+            all=everything,
+            memory=memory,
+            memory_used=memory - available,
+            gpus=tuple(_gpu(value, apps) for key, value in pairs if key == "gpu"),
+            jobs=dict(_job(value) for key, value in pairs if key == "job"),
+            cost=sum(_seconds(word) for word in said.get("cost", "").split()),
+        )
+    except ValueError as failure:
+        raise CommandError(NAME, result.exit_status, f"the host's answer is not understood: {failure}") from failure
+
+
+def _gpu(text: str, apps: list[list[str]]) -> GpuUse:
+    """A line of nvidia-smi: index, UUID, busy percent, used and total MiB; each may be [N/A]."""
+    index, uuid, percent, used, _ = (part.strip() for part in text.split(","))
+    others = [app for app in apps if app[0].strip() == uuid and app[3] == "others"]
+    return GpuUse(
+        index=int(index),
+        percent=int(percent) if percent.isdecimal() else None,
+        memory_used=int(used) * 2**20 if used.isdecimal() else 0,
+        others=tuple(f"{app[4].strip().rpartition('/')[2]} ({app[1].strip()})" for app in others),
+    )
+
+
+def _job(text: str) -> tuple[str, tuple[float, int]]:
+    name, time, memory = text.split()
+    return name.removeprefix(container("")), (int(time) / 1e6, int(memory))
+
+
+def _seconds(text: str) -> float:
+    """`0m0.015s`, as times prints it."""
+    found = re.fullmatch(r"(\d+)m([\d.]+)s", text)
+    return int(found[1]) * 60 + float(found[2]) if found else 0.0

@@ -1,0 +1,137 @@
+"""Samples machines: what they do now, and what their jobs use over time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field
+
+from dstack.commands.sample import Sample, sample
+from dstack.engine.machines import Machines
+from dstack.errors import DstackError
+from dstack.hosts.host import ask
+from dstack.model.job import Job
+from dstack.model.metrics import Point, Use
+from dstack.model.paths import attempt_id
+from dstack.model.status import Status
+from dstack.store import Store
+
+INTERVAL = 10.0
+"""Seconds between two samples of a machine that runs jobs; the first of a job come faster."""
+FIRST = 1.0
+SHARE = 0.002
+"""The share of a machine's processors that sampling may take; a slow one is sampled less often."""
+TIMEOUT = 30.0
+
+log = logging.getLogger("dstack.engine")
+
+
+@dataclass
+class Seen:
+    """The last two samples of a machine, in monotonic seconds."""
+
+    last: Sample
+    at: float
+    before: Sample | None = None
+
+
+@dataclass
+class Metrics:
+    """Watches the machines that run jobs, and any machine that somebody looks at."""
+
+    store: Store
+    machines: Machines
+    seen: dict[str, Seen] = field(default_factory=dict)
+    watching: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+
+    async def watch(self) -> None:
+        """Have one watcher for each machine that runs jobs."""
+        try:
+            while True:
+                for name in {job.runner for job in self.running() if job.runner} - set(self.watching):
+                    self.watching[name] = asyncio.create_task(self.follow(name))
+                self.watching = {name: task for name, task in self.watching.items() if not task.done()}
+                await asyncio.sleep(FIRST / 2)
+        finally:
+            for task in self.watching.values():
+                task.cancel()
+
+    def running(self, name: str | None = None) -> list[Job]:
+        """The jobs that run now, on this machine or on any."""
+        jobs = [job for job in self.store.jobs.unfinished() if job.status is Status.RUNNING]
+        return [job for job in jobs if name is None or job.runner == name]
+
+    async def follow(self, name: str) -> None:
+        """Sample a machine for as long as it runs jobs: often for a new job, then ever less."""
+        pause, known = FIRST, frozenset[str]()
+        while jobs := self.running(name):
+            if fresh := frozenset(job.id for job in jobs) - known:
+                pause, known = FIRST, known | fresh
+            try:
+                taken = await self.look(name)
+            except DstackError as trouble:
+                log.info("%s: not sampled: %s", name, trouble.message)
+                pause = INTERVAL
+            else:
+                self.record(name, jobs)
+                pause = min(pause * 1.3, INTERVAL)
+                if pause == INTERVAL:
+                    pause = max(INTERVAL, taken.cost / (SHARE * max(taken.cpus, 1)))
+            await asyncio.sleep(pause)
+
+    async def look(self, name: str) -> Sample:
+        """Sample a machine now."""
+        runner = self.store.runners.require(name)
+        taken = await ask(self.machines.host(runner), sample(self.machines.place(runner)), timeout=TIMEOUT)
+        before = self.seen.get(name)
+        self.seen[name] = Seen(taken, time.monotonic(), before.last if before else None)
+        return taken
+
+    async def look_at_all(self, *, fresh: float) -> None:
+        """Sample every machine that answers and whose last sample is older than `fresh` seconds."""
+        now = time.monotonic()
+        stale = [
+            runner.name
+            for runner in self.store.runners.all()
+            if (condition := self.machines.conditions.get(runner.name)) and condition.state == "ready"
+            if runner.name not in self.seen or now - self.seen[runner.name].at > fresh
+        ]
+        for name, result in zip(
+            stale, await asyncio.gather(*map(self.look, stale), return_exceptions=True), strict=True
+        ):
+            if isinstance(result, DstackError):
+                log.info("%s: not sampled: %s", name, result.message)
+            elif isinstance(result, BaseException):
+                raise result
+
+    def record(self, name: str, jobs: list[Job]) -> None:
+        """Keep what each job used since the sample before."""
+        seen = self.seen[name]
+        if seen.before is None:
+            return
+        for job in jobs:
+            attempt = attempt_id(job.id, job.attempt)
+            if attempt not in seen.last.jobs or attempt not in seen.before.jobs:
+                continue
+            seconds = max(seen.last.uptime - seen.before.uptime, 0.01)
+            used, memory = seen.last.jobs[attempt]
+            gpus = [gpu for gpu in seen.last.gpus if gpu.index in job.gpus]
+            point = Point(
+                time=round(time.time()),
+                cpu=round(max(used - seen.before.jobs[attempt][0], 0.0) / seconds, 2),
+                memory=memory,
+                gpu=sum(gpu.percent or 0 for gpu in gpus) / len(gpus) if gpus else None,
+                gpu_memory=sum(gpu.memory_used for gpu in gpus) if gpus else None,
+            )
+            self.store.metrics.append(job.id, point)
+
+    def use(self, name: str) -> Use | None:
+        """What a machine does, as last seen."""
+        seen = self.seen.get(name)
+        if seen is None:
+            return None
+        cpu = None
+        if seen.before and seen.last.all > seen.before.all:
+            cpu = round(100 * (seen.last.busy - seen.before.busy) / (seen.last.all - seen.before.all), 1)
+        return Use(cpu=cpu, memory_used=seen.last.memory_used, gpus=seen.last.gpus)

@@ -1,0 +1,79 @@
+main() {
+set -eu
+umask 077
+export LC_ALL=C
+dk() { 'docker' "$@"; }
+machine_id() {
+	for file in /etc/machine-id /var/lib/dbus/machine-id; do
+		id=
+		if [ -r "$file" ]; then read -r id < "$file" || :; fi
+		case $id in
+			'' | *[!0-9a-f]*) ;;
+			*) echo "$id" && return ;;
+		esac
+	done
+	uname -n | sha256sum | cut -c 1-32
+}
+root='~/.dstack-host'
+case $root in
+	\~/*) root=$HOME/${root#??} ;;
+esac
+machine=$(machine_id)
+if [ "$machine" != '0123456789abcdef0123456789abcdef' ]; then
+	echo "machine=$machine"
+	exit 94
+fi
+base=$root/$machine/'5e12'
+echo "clock=$(date +%s)"
+echo "cpus=$(getconf _NPROCESSORS_ONLN 2> /dev/null || grep -c '^processor' /proc/cpuinfo)"
+# user nice system idle iowait irq softirq steal, in ticks (proc(5)); guests are counted in user.
+read -r _ user nice system idle iowait irq soft steal _ < /proc/stat
+echo "cpu=$((user + nice + system + irq + soft + steal)) $((user + nice + system + idle + iowait + irq + soft + steal))"
+echo "memory=$(sed -n 's/^MemTotal: *\([0-9]*\) kB$/\1/p' /proc/meminfo) $(sed -n 's/^MemAvailable: *\([0-9]*\) kB$/\1/p' /proc/meminfo)"
+
+# Processor time in microseconds, and memory without the page cache that the kernel may take back.
+usage() {
+	for at in "docker/$1" "system.slice/docker-$1.scope" "machine.slice/libpod-$1.scope" "libpod_parent/libpod-$1"; do
+		if [ -r "/sys/fs/cgroup/$at/cpu.stat" ]; then
+			time=$(sed -n 's/^usage_usec //p' "/sys/fs/cgroup/$at/cpu.stat")
+			read -r held < "/sys/fs/cgroup/$at/memory.current"
+			cache=$(sed -n 's/^inactive_file //p' "/sys/fs/cgroup/$at/memory.stat")
+		elif [ -r "/sys/fs/cgroup/cpuacct/$at/cpuacct.usage" ]; then
+			read -r time < "/sys/fs/cgroup/cpuacct/$at/cpuacct.usage"
+			time=$((time / 1000))
+			read -r held < "/sys/fs/cgroup/memory/$at/memory.usage_in_bytes"
+			cache=$(sed -n 's/^total_inactive_file //p' "/sys/fs/cgroup/memory/$at/memory.stat")
+		else
+			continue
+		fi
+		echo "job=$2 $time $((held - cache))"
+		return
+	done
+}
+containers=$(dk ps --no-trunc --filter label=dstack.job --format '{{.ID}} {{.Names}}' 2> /dev/null < /dev/null) || containers=
+while read -r id name; do
+	if [ -n "$id" ]; then usage "$id" "$name" 2> /dev/null || :; fi
+done << END
+$containers
+END
+
+if command -v nvidia-smi > /dev/null; then
+	timeout 20 nvidia-smi --query-gpu=index,uuid,utilization.gpu,memory.used,memory.total --format=csv,noheader,nounits 2> /dev/null < /dev/null |
+		sed -n 's/^[0-9]/gpu=&/p' || :
+	apps=$(timeout 20 nvidia-smi --query-compute-apps=gpu_uuid,pid,used_memory,process_name --format=csv,noheader,nounits 2> /dev/null < /dev/null) || apps=
+	while IFS=, read -r uuid pid held name; do
+		whose=others
+		for id in $(printf '%s\n' "$containers" | cut -d ' ' -f 1); do
+			if grep -q "$id" "/proc/${pid# }/cgroup" 2> /dev/null; then whose=dstack; fi
+		done
+		if [ -n "$pid" ]; then printf 'app=%s\n' "$uuid,$pid,$held,$whose,$name"; fi
+	done << END
+$apps
+END
+fi
+# What this cost: the time of this shell and of what it started.
+read -r uptime _ < /proc/uptime
+echo "uptime=$uptime"
+echo "cost=$(times | tr '\n' ' ')"
+}
+main

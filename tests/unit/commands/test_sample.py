@@ -1,0 +1,55 @@
+"""What a machine's counters mean."""
+
+from __future__ import annotations
+
+import pytest
+
+from dstack.commands.command import Result
+from dstack.commands.place import Place
+from dstack.commands.sample import Sample, sample
+from dstack.errors import CommandError
+from dstack.model.metrics import GpuUse
+from dstack.model.paths import HostLayout
+
+GOOD = """clock=1700000000
+cpus=8
+cpu=100 1000
+memory=1000 400
+uptime=5000.25
+cost=0m0.010s 0m0.005s 0m0.100s 0m0.020s
+"""
+
+
+def parsed(more: str = "", text: str = GOOD) -> Sample:
+    return sample(Place(HostLayout("~/d", "", "s"))).parse(Result(0, (text + more).encode(), b""))
+
+
+def test_a_machine_without_gpus_and_jobs() -> None:
+    said = parsed()
+
+    assert (said.busy, said.all, said.cpus, said.uptime) == (100, 1000, 8, 5000.25)
+    assert (said.memory, said.memory_used) == (1000 * 1024, 600 * 1024)
+    assert said.cost == pytest.approx(0.135)
+    assert (said.gpus, said.jobs) == ((), {})
+
+
+def test_jobs_gpus_and_who_else_uses_them() -> None:
+    said = parsed(
+        "job=dstack-j1-2 1500000 2048\n"
+        "gpu=0, GPU-aaa, 97, 30000, 40960\n"
+        "gpu=1, GPU-bbb, [N/A], [N/A], [N/A]\n"
+        "app=GPU-aaa, 41, 1000,dstack, python\n"
+        "app=GPU-aaa, 42, 2000,others, /usr/bin/blender\n"
+        "app=GPU-bbb, 43, [N/A],others, [Not Found]\n"
+    )
+
+    assert said.jobs == {"j1-2": (1.5, 2048)}
+    assert said.gpus == (
+        GpuUse(index=0, percent=97, memory_used=30000 * 2**20, others=("blender (42)",)),
+        GpuUse(index=1, percent=None, memory_used=0, others=("[Not Found] (43)",)),
+    )
+
+
+def test_an_answer_that_is_not_understood() -> None:
+    with pytest.raises(CommandError, match="not understood"):
+        parsed(text=GOOD.replace("cpu=100 1000", "cpu=many"))
