@@ -25,7 +25,7 @@ class Order(Struct, frozen=True, kw_only=True):
     "" for the root itself; `user` is a uid, a name, or `image` for the image's own; `environment` maps names to
     values, None to unset one; `cpu` in CPUs, `memory` and the `shm` of /dev/shm in bytes, 0 for no limit (of /dev/shm:
     half of the machine's memory). With `artifacts`, a tar of the dependencies' files, with paths below `project`,
-    comes on stdin.
+    comes on stdin, unless they were `gathered` on the host.
     """
 
     job: str
@@ -47,6 +47,7 @@ class Order(Struct, frozen=True, kw_only=True):
     script: str
     environment: dict[str, str | None] = {}
     artifacts: bool = False
+    gathered: bool = False
 
 
 class Launched(Struct, frozen=True):

@@ -21,6 +21,7 @@ from dstack.commands.stop import stop, warn
 from dstack.decide import Decision, Recorded, decide
 from dstack.engine.collect import Collector
 from dstack.engine.context import Context
+from dstack.engine.gather import gathered, reached
 from dstack.engine.order import order
 from dstack.engine.ship import ship
 from dstack.errors import CommandError, DstackError, HostError, HostUnreachableError, StorageError
@@ -173,8 +174,11 @@ class Drive:
         """Launch, after the host has what it lacks of code and image. A job that was begun before is left alone."""
         job = self.job
         snapshot = self.store.runs.require(job.run).snapshot
-        given = await self.context.dependencies(job)
-        command = launch(self.place, order(self.context, job, self.runner, given=bool(given)), given)
+        needed = await self.context.dependencies(job)
+        await reached(self.context, job, self.runner)
+        there = await gathered(self.context, job, self.runner, needed)
+        placed = order(self.context, job, self.runner, artifacts=bool(needed), gathered=there)
+        command = launch(self.place, placed, b"" if there else self.context.tar(needed))
         await ship(self.context, snapshot, self.runner)
         launched = await ask(self.host, command)
         if launched.outcome == "need-code":
