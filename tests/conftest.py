@@ -16,6 +16,7 @@ from hypothesis import settings
 from tests import images as made
 from tests.environment import account, daemon, needs
 from tests.environment.product import Home
+from tests.environment.s3 import S3
 from tests.environment.sshd import Sshd
 
 settings.register_profile("ci", deadline=None, derandomize=True)
@@ -181,3 +182,24 @@ def gpt2(tmp_path: Path, tensorflow_image: str) -> Path:
         identity = ["-c", "user.name=T", "-c", "user.email=t@example.org"]
         subprocess.run(["git", "-C", project, *identity, *command], check=True)
     return project
+
+
+@pytest.fixture(scope="session")
+def s3_server(session_folder: Path) -> Iterator[S3]:
+    """A real S3 server with a bucket."""
+    folder = session_folder / "s3"
+    folder.mkdir()
+    server = S3(folder)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def s3(s3_server: S3, dstack_home: Home) -> Iterator[S3]:
+    """An empty bucket, and the product's environment lets it in."""
+    dstack_home.environment.update(s3_server.environment)
+    yield s3_server
+    s3_server.restore()

@@ -57,10 +57,11 @@ class FolderStore:
         finally:
             await to_its_end(lambda: shutil.rmtree(aside))
 
-    async def commit(self, manifest: Manifest) -> None:
+    async def commit(self, manifest: Manifest) -> Manifest:
         """Lay all files at their paths, then write the manifest. What an earlier commit laid there is replaced.
         Raises StorageError for paths that can't be, and where the store lacks a content."""
         await to_its_end(lambda: self._commit(manifest))
+        return manifest
 
     def manifest(self, run: str, workflow: str) -> Manifest | None:
         """What the job left; None where there is no manifest, or none that can be read."""

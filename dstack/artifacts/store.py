@@ -5,29 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
-from dstack.model.manifest import File, Manifest
+from dstack.model.manifest import Manifest
 
 
 class Store(Protocol):
     """Keeps what jobs made, at `<run>/<workflow>/<path>`, with `manifest.json` beside it, written last.
 
-    All of it may be repeated, also after a crash at any point. Trouble raises StorageError.
+    How the files get there is each store's own: a folder receives them, a bucket has hosts upload them. All of it may
+    be repeated, also after a crash at any point. Trouble raises StorageError.
     """
 
-    async def missing(self, files: Sequence[File]) -> list[File]:
-        """Of these files, those whose content is not in the store: each content once."""
-        ...
-
-    async def receive(
-        self, run: str, workflow: str, job: str, stream: AsyncIterator[bytes], files: Sequence[File]
-    ) -> None:
-        """Take the contents of these files, which come one after the other. Contents that arrived whole stay, also
-        when a later one raises StorageError: for other bytes than were listed, for too few or too many."""
-        ...
-
-    async def commit(self, manifest: Manifest) -> None:
-        """Lay all files at their paths, then write the manifest. What an earlier commit laid there is replaced.
-        Raises StorageError for paths that can't be, and where the store lacks a content."""
+    async def commit(self, manifest: Manifest) -> Manifest:
+        """Have all files at their paths, then write the manifest, which is returned as written. What an earlier
+        commit left there is replaced. Raises StorageError for paths that can't be, and where a content is missing."""
         ...
 
     def manifest(self, run: str, workflow: str) -> Manifest | None:

@@ -9,7 +9,7 @@ import click
 from dstack.cli import settings, show, words
 from dstack.cli.lookup import REF, run_or_job
 from dstack.cli.nouns import Noun
-from dstack.errors import NotFoundError
+from dstack.errors import NotFoundError, UsageError
 from dstack.model.api import ArtifactView, JobView, RunView
 from dstack.model.suggest import did_you_mean
 
@@ -66,6 +66,27 @@ def download(ref: str, paths: tuple[str, ...], output: Path, force: bool) -> Non
     done = Download(client, output, force=force).run(items)
     kept = f"; {done.present} were there already" if done.present else ""
     show.say(f"{done.files} files, {words.size(done.bytes)}, in {output}{kept}")
+
+
+@command.command("url")
+@click.argument("ref", metavar="RUN_OR_JOB", type=REF)
+@click.argument("path", metavar="PATH")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def url(ref: str, path: str, as_json: bool) -> None:
+    """Print a URL that anybody may read a file with.
+
+    It needs storage on S3, and expires after some hours.
+    """
+    client = settings.connect()
+    found = choose(client.artifacts(ref), (path,))
+    if len(found) > 1 or found[0].link is not None:
+        names = ", ".join(f"{view.workflow}/{view.path}" for view in found[:5])
+        raise UsageError(f"'{path}' is no file alone: it fits {names}", hint="name one file")
+    made = client.artifact_url(found[0].job, found[0].path)
+    if as_json:
+        show.document(made)
+    else:
+        show.line(made.url)
 
 
 def _nothing(found: RunView | JobView) -> str:

@@ -17,11 +17,17 @@ from dstack.server.endpoint import Endpoint
 @click.command("config")
 @click.option("--url", metavar="URL", help="The server to use, http://HOST:PORT; '' for your own on this machine.")
 @click.option("--token", metavar="TOKEN", help="What that server asks for; '-' reads it from stdin.")
-@click.option("--storage", metavar="FOLDER", help="Where the server stores artifacts.")
+@click.option("--storage", metavar="URL", help="Where the server stores artifacts: a folder, or s3://bucket/prefix.")
+@click.option("--endpoint-url", metavar="URL", help="With --storage s3://...: the endpoint, if it is not AWS's.")
 @click.option("--max-gpus-per-user", metavar="N", help="How many GPUs one user's jobs may hold at once; '' for any.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    url: str | None, token: str | None, storage: str | None, max_gpus_per_user: str | None, as_json: bool
+    url: str | None,
+    token: str | None,
+    storage: str | None,
+    endpoint_url: str | None,
+    max_gpus_per_user: str | None,
+    as_json: bool,
 ) -> None:
     """Show the settings, or change those that are given."""
     home = embedded.home()
@@ -29,7 +35,11 @@ def command(
         _change(url, token)
     if storage is not None:
         _check_storage(storage)
-        settings.connect().configure(ServerConfig(storage=storage))
+        settings.connect().configure(ServerConfig(storage=storage, endpoint_url=endpoint_url or None))
+    elif endpoint_url is not None:
+        raise UsageError(
+            "--endpoint-url goes with --storage", hint="dstack config --storage s3://... --endpoint-url URL"
+        )
     if max_gpus_per_user is not None:
         settings.connect().configure(ServerConfig(max_gpus_per_user=_limit(max_gpus_per_user)))
     server = _server()
@@ -39,6 +49,7 @@ def command(
         "url": known.url if known else None,
         "token": bool(known and known.token),
         "storage": server.storage if server else None,
+        "endpoint_url": server.endpoint_url if server else None,
         "max_gpus_per_user": server.max_gpus_per_user if server else None,
     }
     if as_json:
@@ -50,6 +61,7 @@ def command(
             ("server", known.url if known else f"your own on this machine, {embedded.socket_path(home)}"),
             ("token", "set" if shown["token"] else None),
             ("storage", str(shown["storage"] or "unknown: the server is out of reach")),
+            ("endpoint", server.endpoint_url if server else None),
             ("GPUs a user", str(server.max_gpus_per_user) if server and server.max_gpus_per_user is not None else None),
         ]
     )
@@ -70,8 +82,10 @@ def _change(url: str | None, token: str | None) -> None:
 
 
 def _check_storage(storage: str) -> None:
+    if storage.startswith("s3://"):
+        return
     if "://" in storage:
-        raise UsageError(f"'{storage}' is no folder: artifacts are stored in a folder of the server")
+        raise UsageError(f"'{storage}' can't be the storage", hint="it is a folder, or s3://bucket/prefix")
     if not os.path.isabs(storage):
         raise UsageError(f"'{storage}' is not an absolute path on the server's machine")
 

@@ -24,6 +24,7 @@ COMMANDS = (
     "release",
     "wait",
     "artifacts",
+    "tag",
     "runners",
     "config",
     "server",

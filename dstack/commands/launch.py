@@ -26,7 +26,8 @@ class Order(Struct, frozen=True, kw_only=True):
     "" for the root itself; `user` is a uid, a name, or `image` for the image's own; `environment` maps names to
     values, None to unset one; `cpu` in CPUs, `memory` and the `shm` of /dev/shm in bytes, 0 for no limit (of /dev/shm:
     half of the machine's memory). On stdin come `pack` bytes of code that the host may lack and, with `artifacts`, a
-    tar of the dependencies' files with paths below `project`. `history` and `shallow` are a snapshot's.
+    tar of the dependencies' files with paths below `project`, unless they were `gathered` on the host. `history` and
+    `shallow` are a snapshot's.
     """
 
     job: str
@@ -51,6 +52,7 @@ class Order(Struct, frozen=True, kw_only=True):
     environment: dict[str, str | None] = {}
     artifacts: bool = False
     pack: int = 0
+    gathered: bool = False
 
 
 class Launched(Struct, frozen=True):

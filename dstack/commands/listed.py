@@ -12,7 +12,7 @@ from dstack.errors import CommandError
 SECTIONS = ("names", "stats", "hashes", "links", "long", "trouble")
 
 _STAT = re.compile(rb"([0-9a-f]+) ([0-9]+) ")
-_HASH = re.compile(rb"(\\?)([0-9a-f]{64}) [ *]")
+_HASH = re.compile(rb"(\\?)([0-9a-f]{64}|[0-9a-f]{32}) [ *]")
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,12 @@ def _parse(data: bytes) -> Answer:
         tuple(map(_text, _split(sections.get("long", b"")))),
         sections.get("trouble", b"").decode(errors="replace").strip()[:1000],
     )
+
+
+def hashes(data: bytes, names: list[bytes]) -> dict[str, str]:
+    """The sums of named files by path, from what `md5sum`, `sha256sum` or `openssl dgst -r` printed about them in
+    this order. Raises ValueError for what makes no sense."""
+    return dict(_hashes(data, names))
 
 
 def _stats(data: bytes, names: list[bytes]) -> Iterable[tuple[str, tuple[int, int]]]:

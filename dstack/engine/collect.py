@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dstack.artifacts.folder import FolderStore
+from dstack.artifacts.s3 import S3Store
 from dstack.commands.collect import Listing, fetch, listing
 from dstack.engine.context import Context
+from dstack.engine.upload import Uploader
 from dstack.hosts.host import Host, ask
 from dstack.model.job import Job
 from dstack.model.manifest import Manifest
@@ -23,7 +26,7 @@ class Collected:
 
 
 class Collector:
-    """Lists, fetches what the store lacks, and writes the manifest last. Repeatable at any point."""
+    """Lists, brings over what the store lacks, and writes the manifest last. Repeatable at any point."""
 
     def __init__(self, context: Context, job: Job, runner: Runner) -> None:
         self.context = context
@@ -33,7 +36,11 @@ class Collector:
     async def run(self) -> Collected:
         """Collect, or raise HostError or StorageError: then it may be tried again."""
         found = await self.listed()
-        await self.fetched(found)
+        storage = self.context.storage
+        if isinstance(storage, S3Store):
+            await Uploader(self.context, self.job, self.runner, storage).run(found.files)
+        else:
+            await self.fetched(found, storage)
         manifest = Manifest(
             job=self.job.id,
             run=self.job.run,
@@ -41,7 +48,7 @@ class Collector:
             status=(self.job.end.value if self.job.end else "failed") if not complaint(found) else "failed",
             files=found.files,
         )
-        await self.context.storage.commit(manifest)
+        await storage.commit(manifest)
         return Collected(len(manifest.files), manifest.bytes, complaint(found))
 
     @property
@@ -57,9 +64,8 @@ class Collector:
         attempt = attempt_id(self.job.id, self.job.attempt)
         return await ask(self.host, listing(place, attempt, project, self.job.image, self.job.definition.outputs))
 
-    async def fetched(self, found: Listing) -> None:
+    async def fetched(self, found: Listing, storage: FolderStore) -> None:
         """Bring over the contents that the store does not have."""
-        storage = self.context.storage
         missing = await storage.missing(found.files)
         if not missing:
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -12,7 +12,7 @@ from tempfile import TemporaryFile
 from msgspec.structs import replace
 
 from dstack.artifacts.folder import FolderStore
-from dstack.artifacts.store import Store as Storage
+from dstack.artifacts.s3 import S3Store
 from dstack.commands.command import Stdin
 from dstack.engine.bells import Bells
 from dstack.engine.machines import Machines
@@ -35,54 +35,70 @@ class Context:
     bells: Bells
     pulling: dict[tuple[str, str], asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     shipping: dict[tuple[str, str], asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    buckets: dict[tuple[str, str | None], S3Store] = field(default_factory=dict)
+    reached: set[tuple[str, str]] = field(default_factory=set)
 
     @property
     def storage_url(self) -> str:
-        """Where artifacts are stored now: a folder."""
+        """Where artifacts are stored now: a folder, or s3://bucket/prefix."""
         return self.store.settings.get("storage") or str(self.layout.artifacts)
 
     @property
-    def storage(self) -> Storage:
-        """The store of artifacts."""
-        return FolderStore(Path(self.storage_url))
+    def endpoint_url(self) -> str | None:
+        """The S3 endpoint of the storage; None for AWS's own, and for a folder."""
+        return self.store.settings.get("endpoint_url") or None
 
-    def use_storage(self, url: str) -> None:
+    @property
+    def storage(self) -> FolderStore | S3Store:
+        """The store of artifacts."""
+        url = self.storage_url
+        return self.bucket(url, self.endpoint_url) if url.startswith("s3://") else FolderStore(Path(url))
+
+    def bucket(self, url: str, endpoint: str | None) -> S3Store:
+        """A store on S3, whose connections are kept."""
+        return self.buckets.setdefault((url, endpoint), S3Store(url, endpoint))
+
+    async def use_storage(self, url: str, endpoint: str | None) -> None:
         """Store artifacts there from now on; raises UsageError for a place that can't be written. What was stored
         before stays where it is, and is found again when the setting comes back."""
-        folder = Path(url)
-        if "://" in url or not folder.is_absolute():
-            raise UsageError(f"'{url}' can't be the storage", hint="dstack config --storage /absolute/path/of/a/folder")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            TemporaryFile(dir=folder).close()
-        except OSError as error:
-            raise UsageError(
-                f"{folder} can't be the storage: {error.strerror}", hint="choose another folder"
-            ) from error
-        self.store.settings.set("storage", url)
+        if url.startswith("s3://"):
+            found = self.bucket(url, endpoint)
+            try:
+                await asyncio.to_thread(found.check)
+            except UsageError:
+                del self.buckets[url, endpoint]  # others may be given
+                raise
+            url = found.url
+        else:
+            check_folder(url, endpoint)
+        with self.store.database.transaction():
+            self.store.settings.set("storage", url)
+            self.store.settings.set("endpoint_url", endpoint or "")
 
-    def damage(self, job: Job) -> str | None:
+    async def damage(self, job: Job) -> str | None:
         """What keeps a done job's artifacts from being used again; None when they are all there."""
-        manifest = self.storage.manifest(job.run, job.workflow)
+        storage = self.storage
+        manifest = await asyncio.to_thread(storage.manifest, job.run, job.workflow)
         if manifest is None or manifest.job != job.id:
             return f"the result of {job.run} is no longer stored"
-        damage = self.storage.verify(manifest)
+        damage = await asyncio.to_thread(storage.verify, manifest)
         return f"the result of {job.run} is damaged: {damage}" if damage else None
 
     def mirror(self, repo: str) -> Mirror:
         """The server's copy of a repository's objects."""
         return Mirror(self.layout.mirror(repo))
 
-    def manifest(self, job: Job) -> Manifest:
+    async def manifest(self, job: Job) -> Manifest:
         """What a job left, or StorageError."""
-        found = self.storage.manifest(job.run, job.workflow)
+        found = await asyncio.to_thread(self.storage.manifest, job.run, job.workflow)
         if found is None:
             raise StorageError(f"the artifacts of {job.workflow} of {job.run} are gone", hint="dstack run --no-cache")
         return found
 
-    def resumed(self, job: Job, manifests: list[Manifest]) -> list[Manifest]:
+    async def resumed(self, job: Job, manifests: list[Manifest]) -> list[Manifest]:
         """With what the job's attempt before this one left, in place of what others made at the same paths."""
-        before = self.storage.manifest(job.run, job.workflow) if job.attempt > 1 else None
+        storage = self.storage
+        before = await asyncio.to_thread(storage.manifest, job.run, job.workflow) if job.attempt > 1 else None
         if before is None or before.job != job.id or not before.files:
             return manifests
         paths = {file.path for file in before.files}
@@ -91,16 +107,20 @@ class Context:
         ]
         return [*(each for each in others if each.files), before]
 
-    async def dependencies(self, job: Job) -> Stdin:
-        """A tar stream of what the job's direct dependencies made, and its own attempt before this one, which wins;
-        raises StorageError when two dependencies give one path different bytes."""
-        sources = [self.store.jobs.require(source) for source in job.dependencies.values()]
-        manifests = [self.manifest(source) for source in sources]
-        manifests = [manifest for manifest in manifests if manifest.files]
+    async def dependencies(self, job: Job) -> list[Manifest]:
+        """What the job's direct dependencies made, if they made anything, and its own attempt before this one, which
+        wins; raises StorageError when two dependencies give one path different bytes."""
+        needed = [self.store.jobs.require(source) for source in job.dependencies.values()]
+        sources = [self.store.jobs.require(source.source) for source in needed]
+        found = [await self.manifest(source) for source in sources]
+        manifests = [manifest for manifest in found if manifest.files]
         conflict = self.storage.conflicts(manifests)
         if conflict:
             raise StorageError(conflict)
-        manifests = self.resumed(job, manifests)
+        return await self.resumed(job, manifests)
+
+    def tar(self, manifests: Sequence[Manifest]) -> Stdin:
+        """Their files as a tar stream, for the launch of a job."""
         if not manifests:
             return b""
 
@@ -108,3 +128,18 @@ class Context:
             return self.storage.tar(manifests)
 
         return opened
+
+
+def check_folder(url: str, endpoint: str | None) -> None:
+    """Raise UsageError for what is no folder that can be written."""
+    folder = Path(url)
+    hint = "dstack config --storage s3://bucket/prefix, or --storage /absolute/path/of/a/folder"
+    if endpoint:
+        raise UsageError(f"'{url}' is no bucket, and has no endpoint", hint=hint)
+    if "://" in url or not folder.is_absolute():
+        raise UsageError(f"'{url}' can't be the storage", hint=hint)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UsageError(f"{folder} can't be the storage: {error.strerror}", hint="choose another folder") from error

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from msgspec.structs import fields
 
-from dstack.commands.command import Command
+from dstack.commands.command import Command, Stdin
 from dstack.commands.follow import follow, read_log
 from dstack.commands.launch import Launched, launch, pull
 from dstack.commands.leave import discard
@@ -21,6 +21,7 @@ from dstack.commands.stop import stop, warn
 from dstack.decide import Decision, Recorded, decide
 from dstack.engine.collect import Collector
 from dstack.engine.context import Context
+from dstack.engine.gather import gathered, reached
 from dstack.engine.order import order
 from dstack.engine.ship import launch_with_code, ship
 from dstack.errors import CommandError, DstackError, HostError, HostUnreachableError, StorageError
@@ -127,6 +128,11 @@ class Drive:
         if job.status is Status.PREPARING and not job.stop and not unreachable:
             await self.give_up(trouble)
             return
+        await self.pause(job, trouble)
+
+    async def pause(self, job: Job, trouble: DstackError) -> None:
+        """Say what is wrong, and wait for longer each time."""
+        unreachable = isinstance(trouble, HostUnreachableError)
         self.failures += 1
         since = job.unreachable_since or rfc3339(time.time())
         self.change(reason=self.condition(job, trouble, since), unreachable_since=since if unreachable else None)
@@ -147,12 +153,12 @@ class Drive:
         hint = f"; {trouble.hint}" if trouble.hint else ""
         try:
             outcome = await ask(self.host, stop(self.place, self.attempt, 0), timeout=HOST_ANSWER)
-        except DstackError as unknown:
-            log.info("job %s: could not fence: %s", self.id, unknown.message)
-        else:
-            if outcome.outcome != "fenced":
-                self.change(status=Status.RUNNING)
-                return
+        except HostError as unknown:
+            await self.pause(self.job, unknown)
+            return
+        if outcome.outcome != "fenced":
+            self.change(status=Status.RUNNING)
+            return
         self.change(cause="error")
         await self.close(Status.FAILED, exit_code=Ends.DSTACK, reason=trouble.message + hint)
 
@@ -173,8 +179,11 @@ class Drive:
         """Launch, after the host has what it lacks of code and image. A job that was begun before is left alone."""
         job = self.job
         snapshot = self.store.runs.require(job.run).snapshot
-        given = await self.context.dependencies(job)
-        ordered = order(self.context, job, self.runner, given=bool(given))
+        needed = await self.context.dependencies(job)
+        await reached(self.context, job, self.runner)
+        there = await gathered(self.context, job, self.runner, needed)
+        ordered = order(self.context, job, self.runner, artifacts=bool(needed), gathered=there)
+        given: Stdin = b"" if there else self.context.tar(needed)
         command = launch(self.place, ordered, given)
         launched = await launch_with_code(
             self.context, snapshot, self.runner, lambda pack: launch(self.place, ordered, given, pack)

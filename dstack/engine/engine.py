@@ -136,6 +136,8 @@ class Engine:
         if job.held:
             self.explain(job, f"held by {job.held}; let it go: dstack release {job.run}")
             return False
+        if job.shares and not self.left_alone(job, self.store.jobs.get(job.shares)):
+            return False
         sources = [self.store.jobs.require(source) for source in job.dependencies.values()]
         broken = [source for source in sources if source.finished and source.status is not Status.DONE]
         if broken:
@@ -146,6 +148,32 @@ class Engine:
         if pending:
             self.explain(job, f"waits for {', '.join(pending)}")
         return not pending
+
+    def left_alone(self, job: Job, other: Job | None) -> bool:
+        """Whether a job that hoped for the result of another has to run after all. Takes a result that is there."""
+        if other and not other.finished:
+            self.explain(job, f"waits for {other.run}, where the same job is {other.status.value}")
+            return False
+        if other is None or other.status is not Status.DONE:
+            ended = f"{other.run} {other.status.value}" if other else "it was removed"
+            self.store.jobs.change(job.id, shares=None, why=f"the same job was under way, but {ended}")
+            return True
+        self.store.jobs.change(
+            job.id,
+            status=Status.DONE,
+            cached_from=other.source,
+            shares=None,
+            why=f"shared with {other.run}",
+            reason=None,
+            exit_code=0,
+            image_digest=other.image_digest,
+            finished_at=rfc3339(time.time()),
+            files=other.files,
+            bytes=other.bytes,
+        )
+        self.context.bells.ring(job.run)
+        self.poke()
+        return False
 
     def placed(self, job_id: str, placement: Placement) -> None:
         """Give a job its runner."""

@@ -16,8 +16,9 @@ SAFE_DIRECTORY = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory",
 """The tree belongs to the host's user, not to the container's: git would refuse it (FACTS: dubious ownership)."""
 
 
-def order(context: Context, job: Job, runner: Runner, *, given: bool) -> Order:
-    """The order for a job that was placed on a runner. `given` says whether it gets artifacts."""
+def order(context: Context, job: Job, runner: Runner, *, artifacts: bool, gathered: bool) -> Order:
+    """The order for a job that was placed on a runner. `artifacts`: its dependencies left some; `gathered`: they are
+    on the host."""
     run = context.store.runs.require(job.run)
     snapshot = run.snapshot
     resources = job.definition.resources
@@ -43,7 +44,8 @@ def order(context: Context, job: Job, runner: Runner, *, given: bool) -> Order:
         shm=size(resources.shm_size) if resources.shm_size else 0,
         script=script.script(job.definition, job.variables, job.id, job.run),
         environment=variables_of(job, run, runner),
-        artifacts=given,
+        artifacts=artifacts,
+        gathered=gathered,
     )
 
 

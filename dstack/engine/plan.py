@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
+from dstack.errors import UsageError
 from dstack.model import cachekey, names, script
 from dstack.model.api import Submission
 from dstack.model.graph import closure
@@ -14,6 +15,7 @@ from dstack.model.job import Job
 from dstack.model.resources import with_gpus
 from dstack.model.selection import TreeFile, select
 from dstack.model.status import Status
+from dstack.model.tag import MARK, is_tag
 from dstack.model.workflow import Workflow
 from dstack.store import Store
 
@@ -53,7 +55,8 @@ class Planner:
         expanded = script.expanded(workflow, variables, {"run_name": self.run, "job_id": job_id})
         if submission.gpus is not None and workflow.name == submission.workflow:
             expanded = replace(expanded, resources=with_gpus(expanded.resources, submission.gpus))
-        keys = {name: before[name].key for name in workflow.depends_on.workflows}
+        keys = {name: before[name].key for name in workflow.depends_on.names}
+        keys |= {name: self.tagged(name).source for name in workflow.depends_on.workflows if is_tag(name)}
         files = self.selected(submission, expanded)
         components = cachekey.components(workflow, expanded.image, files, variables, keys)
         key = cachekey.key(components)
@@ -94,6 +97,9 @@ class Planner:
             damage = self.damage(source)
             if damage is None:
                 return self.cached(job, source)
+        for other in reversed(self.store.jobs.unfinished()):
+            if other.key == job.key and other.shares is None and not other.stop:
+                return replace(job, shares=other.id, why=f"the same job is under way in {other.run}")
         return replace(job, why=damage or self.why_not(job, submission))
 
     def cached(self, job: Job, source: Job) -> Job:
@@ -124,11 +130,24 @@ class Planner:
         """The named workflow, and what is needed to run whatever does not come from the cache."""
         needed = {name}
         if candidates[name].cached_from is None:
-            for dependency in candidates[name].definition.depends_on.workflows:
+            for dependency in candidates[name].definition.depends_on.names:
                 needed |= self.needed(dependency, candidates)
         return needed
 
     def connected(self, job: Job, candidates: dict[str, Job]) -> Job:
         """The job with the ids of those whose artifacts it gets."""
-        names_of = job.definition.depends_on.workflows
-        return replace(job, dependencies={name: candidates[name].source for name in names_of})
+        sources = {
+            name: self.tagged(name).source if is_tag(name) else candidates[name].source
+            for name in job.definition.depends_on.workflows
+        }
+        return replace(job, dependencies=sources)
+
+    def tagged(self, ref: str) -> Job:
+        """The job whose artifacts `:NAME` stands for. Raises UsageError where there are none to be had."""
+        tag = self.store.tags.get(ref.removeprefix(MARK))
+        if tag is None:
+            raise UsageError(f"no tag '{ref}'", hint=f"dstack tag RUN {ref.removeprefix(MARK)}")
+        job = self.store.jobs.require(tag.job)
+        if job.status is not Status.DONE:
+            raise UsageError(f"{ref} is {job.workflow} of {job.run}, which is {job.status.value}", hint="dstack tag")
+        return job

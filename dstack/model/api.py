@@ -188,6 +188,31 @@ class ArtifactView(Struct, kw_only=True, omit_defaults=True):
     link: str | None = None
 
 
+class TagView(Struct, kw_only=True):
+    """A name that was given to a job's result."""
+
+    name: str
+    run: str
+    job: str
+    workflow: str
+    created_at: str
+
+
+class TagRequest(Struct, kw_only=True):
+    """The body of `POST /tags`. `ref` is a run or a job; `force` takes the name from another."""
+
+    ref: str
+    name: str
+    force: bool = False
+
+
+class LinkView(Struct, kw_only=True):
+    """Where anybody can read a file until `expires_at`."""
+
+    url: str
+    expires_at: str
+
+
 class RunnerView(Struct, kw_only=True):
     """A machine as users see it. `state` is ready, unreachable, unusable or drained; `drained` is why it takes no new
     jobs, also while it is in another state; `definition` is how it would be added again; `gpus_free`
@@ -268,10 +293,12 @@ class HoldAnswer(Struct, kw_only=True):
 
 
 class ServerConfig(Struct, kw_only=True):
-    """What `dstack config` sets on the server; None leaves it. `storage` is a folder; `max_gpus_per_user` is how many
-    GPUs one user's jobs may hold at once, -1 for any number."""
+    """What `dstack config` sets on the server; None leaves it. `storage` is a folder or s3://bucket/prefix, with the
+    `endpoint_url` of a store that is not AWS's; `max_gpus_per_user` is how many GPUs one user's jobs may hold at once,
+    -1 for any number."""
 
     storage: str | None = None
+    endpoint_url: str | None = None
     max_gpus_per_user: int | None = None
 
 

@@ -10,6 +10,8 @@ from dstack.model.graph import walk
 from dstack.model.nodes import Report
 from dstack.model.quantities import span
 from dstack.model.suggest import did_you_mean
+from dstack.model.tag import is_tag
+from dstack.model.tag import trouble as tag_trouble
 from dstack.model.workflow import Values, Workflow
 
 GLOBAL = "global"
@@ -116,11 +118,14 @@ def _dependencies(report: Report, lines: Lines, found: Sequence[Workflow]) -> No
     edges: dict[str, tuple[str, ...]] = {}
     at: dict[tuple[str, str], int] = {}
     for workflow, place in _places(found):
-        edges.setdefault(workflow.name, workflow.depends_on.workflows)
+        edges.setdefault(workflow.name, workflow.depends_on.names)
         for index, needed in enumerate(workflow.depends_on.workflows):
             at.setdefault((workflow.name, needed), lines[(place / "depends-on" / "workflows" / index).path])
     for (name, needed), there in at.items():
-        if needed and needed not in edges:
+        if is_tag(needed):
+            if why := tag_trouble(needed):
+                report.add(there, f"workflow '{name}' depends on a tag, but {why}")
+        elif needed and needed not in edges:
             near = did_you_mean(needed, edges)
             report.add(there, f"workflow '{name}' depends on unknown workflow '{needed}'{near}")
     for circle in walk(edges, edges)[1]:

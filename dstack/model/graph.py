@@ -18,7 +18,7 @@ def closure(workflows: Mapping[str, Workflow] | Iterable[Workflow], name: str) -
     if name not in known:
         near = did_you_mean(name, known)
         raise UsageError(f"no workflow is called '{name}'{near}", hint="dstack run --help lists the workflows")
-    edges = {workflow.name: workflow.depends_on.workflows for workflow in known.values()}
+    edges = {workflow.name: workflow.depends_on.names for workflow in known.values()}
     order, circles = walk(edges, [name])
     if circles:
         raise UsageError(f"workflows depend on each other in a circle: {' -> '.join(circles[0])}")

@@ -52,7 +52,8 @@ class Job(Struct, frozen=True, kw_only=True):
     answer, `discarded` once nothing of the job is left on its runner. `priority` orders the queue; `held` says who
     keeps the job from starting; `placed_at` is when it got its runner. `expired` says that it ran for longer
     than it may, `warned` that it was told before, `cause` is what it may be retried for; `history` holds the attempts
-    before this one, whose log begins at byte `log_start`. Times are RFC 3339, UTC.
+    before this one, whose log begins at byte `log_start`. `shares` is a job of the same key that is under way: its
+    result will be this one's. Times are RFC 3339, UTC.
     """
 
     id: str
@@ -68,6 +69,7 @@ class Job(Struct, frozen=True, kw_only=True):
     reason: str | None = None
     exit_code: int | None = None
     cached_from: str | None = None
+    shares: str | None = None
     dependencies: dict[str, str] = {}
     runner: str | None = None
     gpus: tuple[int, ...] = ()

@@ -8,7 +8,8 @@ from msgspec import Struct
 class File(Struct, frozen=True, omit_defaults=True):
     """One file of an artifact. `path` is relative to the project's folder, with '/' between the parts; bytes that
     are not UTF-8 stand as surrogate escapes. `size` in bytes; `mode` holds the permission bits; `sha256` in hex.
-    For a symbolic link `link` is its target, and `sha256` is empty.
+    For a symbolic link `link` is its target, and `sha256` is empty. `etag` is the object store's own sum, where one
+    keeps the file.
     """
 
     path: str
@@ -16,6 +17,7 @@ class File(Struct, frozen=True, omit_defaults=True):
     mode: int
     sha256: str
     link: str | None = None
+    etag: str | None = None
 
 
 class Manifest(Struct, frozen=True):

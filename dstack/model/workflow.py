@@ -11,6 +11,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from dstack.model.quantities import SIZE, SPAN
+from dstack.model.tag import is_tag
 
 Text = Annotated[str, Meta(min_length=1, extra_json_schema={"x-scalar": True})]
 """Any single value, as its author wrote it: `1.15` stays `1.15`."""
@@ -95,7 +96,15 @@ class DependsOn(Definition, frozen=True, kw_only=True):
 
     repo: RepoDependency | None = None
     config: Annotated[tuple[str, ...] | None, Meta(description="Names of the variables that change the result")] = None
-    workflows: Annotated[tuple[str, ...], Meta(description="Names of the workflows whose artifacts it needs")] = ()
+    workflows: Annotated[
+        tuple[str, ...],
+        Meta(description="Names of the workflows whose artifacts it needs, and tags of runs, written :NAME"),
+    ] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The workflows of this project that it needs: all but tags."""
+        return tuple(name for name in self.workflows if not is_tag(name))
 
 
 class GpuRequest(Definition, frozen=True, kw_only=True):

@@ -34,6 +34,7 @@ from dstack.model.api import (
     ServerKey,
     ServerStatus,
     StopRequest,
+    TagRequest,
 )
 from dstack.model.job import Job
 from dstack.model.metrics import JobMetrics
@@ -42,9 +43,11 @@ from dstack.model.times import rfc3339
 from dstack.repo.mirror import MissingBaseError
 from dstack.server.follow import Follower
 from dstack.server.inventory import Inventory, UnknownHostKeyError
+from dstack.server.links import link
 from dstack.server.lookup import job_named, jobs_named, run_named
 from dstack.server.registering import Registering
 from dstack.server.submit import Intake
+from dstack.server.tags import delete_tag, set_tag
 from dstack.server.views import job_view, run_view
 
 Endpoint = Callable[[Request], Awaitable[Any]]
@@ -200,6 +203,20 @@ class Api:
         opened = self.context.storage.open(source.run, source.workflow, path, offset)
         return StreamingResponse(opened, media_type="application/octet-stream")
 
+    async def artifact_url(self, request: Request) -> Any:
+        job = job_named(self.context.store, request.path_params["ref"])
+        return await link(self.context, job, request.query_params["path"])
+
+    async def tags(self, request: Request) -> Any:
+        return self.context.store.tags.all()
+
+    async def tag(self, request: Request) -> Any:
+        return set_tag(self.context.store, msgspec.json.decode(await request.body(), type=TagRequest))
+
+    async def delete_tag(self, request: Request) -> Any:
+        delete_tag(self.context.store, request.path_params["name"])
+        return {}
+
     async def runners(self, request: Request) -> Any:
         return await self.inventory.list()
 
@@ -232,12 +249,16 @@ class Api:
         if request.method == "POST":
             wish = msgspec.json.decode(await request.body(), type=ServerConfig)
             if wish.storage is not None:
-                self.context.use_storage(wish.storage)
+                await self.context.use_storage(wish.storage, wish.endpoint_url)
             if wish.max_gpus_per_user is not None:
                 limit = str(wish.max_gpus_per_user) if wish.max_gpus_per_user >= 0 else ""
                 self.context.store.settings.set("max-gpus-per-user", limit)
                 self.engine.poke()
-        return ServerConfig(storage=str(self.context.storage_url), max_gpus_per_user=self.engine.max_gpus_per_user)
+        return ServerConfig(
+            storage=self.context.storage_url,
+            endpoint_url=self.context.endpoint_url,
+            max_gpus_per_user=self.engine.max_gpus_per_user,
+        )
 
     async def shutdown(self, request: Request) -> Any:
         self.quit()
@@ -260,6 +281,10 @@ class Api:
             ("POST", "/hold", self.hold),
             ("GET", "/artifacts/{ref}", self.artifacts),
             ("GET", "/artifacts/{ref}/file", self.artifact),
+            ("GET", "/artifacts/{ref}/url", self.artifact_url),
+            ("GET", "/tags", self.tags),
+            ("POST", "/tags", self.tag),
+            ("DELETE", "/tags/{name}", self.delete_tag),
             ("GET", "/runners", self.runners),
             ("POST", "/runners", self.add_runner),
             ("DELETE", "/runners/{name}", self.remove_runner),

@@ -25,6 +25,7 @@ from dstack.model.api import (
     HoldAnswer,
     HoldRequest,
     JobView,
+    LinkView,
     Plan,
     Recipe,
     RunnerView,
@@ -34,6 +35,8 @@ from dstack.model.api import (
     ServerStatus,
     StopRequest,
     Submission,
+    TagRequest,
+    TagView,
 )
 from dstack.model.metrics import JobMetrics
 from dstack.model.registration import RegistrationToken, RegistrationView
@@ -142,6 +145,23 @@ class Client:
                 yield from iter(lambda: response.read1(BLOCK), b"")
             except (OSError, http.client.HTTPException) as error:
                 raise self._broken(error) from error
+
+    def artifact_url(self, job: str, path: str) -> LinkView:
+        """Where anybody can read one file for a while."""
+        asked = urlencode({"path": path.encode("utf-8", "surrogateescape")})
+        return self._get(f"/artifacts/{_part(job)}/url?{asked}", LinkView)
+
+    def tags(self) -> list[TagView]:
+        """All tags by name."""
+        return self._get("/tags", list[TagView])
+
+    def tag(self, ref: str, name: str, *, force: bool = False) -> TagView:
+        """Name a run or job. Raises ConflictError if another has the name, unless it is to lose it."""
+        return self._post("/tags", TagView, TagRequest(ref=ref, name=name, force=force))
+
+    def delete_tag(self, name: str) -> None:
+        """Take a name away."""
+        self._send("DELETE", f"/tags/{_part(name)}", ANSWER_SECONDS).close()
 
     def runners(self) -> list[RunnerView]:
         """Every machine."""

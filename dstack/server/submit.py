@@ -57,9 +57,9 @@ class Intake:
             return known
         name = self.name(submission)
         pin = LOCAL if submission.local else submission.runner
-        planner = await self.planner(submission, name)
-        jobs = planner.plan(submission)
         await self.look(pin, submission)
+        # Nothing may come between the plan and its record: two that need the same job find each other.
+        planner, jobs = await self.planned(submission, name)
         self.refuse_impossible(jobs, pin, submission)
         if submission.dry_run:
             return await self.plan(submission, planner, jobs, pin)
@@ -126,12 +126,31 @@ class Intake:
             raise ConflictError(f"a run of the name '{submission.name}' exists already", hint=hint)
         return submission.name
 
-    async def planner(self, submission: Submission, name: str) -> Planner:
-        """What decides which jobs it takes."""
+    async def planned(self, submission: Submission, name: str) -> tuple[Planner, list[Job]]:
+        """The jobs that it takes, and what decided on them. Results that it would use are looked at between two
+        tries, which takes a while where they are far away."""
+        files = await self.files(submission)
+        looked: dict[str, str | None] = {}
+        while True:
+            wanted: dict[str, Job] = {}
+
+            def damage(job: Job, wanted: dict[str, Job] = wanted) -> str | None:
+                if job.id not in looked:
+                    wanted[job.id] = job
+                return looked.get(job.id)
+
+            planner = Planner(self.store, files, name, rfc3339(time.time()), damage)
+            jobs = planner.plan(submission)
+            if not wanted:
+                return planner, jobs
+            for job in wanted.values():
+                looked[job.id] = await self.context.damage(job)
+
+    async def files(self, submission: Submission) -> list[TreeFile]:
+        """The files of the snapshot's tree."""
         mirror = self.context.mirror(submission.snapshot.repo)
         found = await asyncio.to_thread(mirror.files, submission.snapshot.tree)
-        files = [TreeFile(file.path, file.mode, file.id) for file in found]
-        return Planner(self.store, files, name, rfc3339(time.time()), self.context.damage)
+        return [TreeFile(file.path, file.mode, file.id) for file in found]
 
     async def look(self, pin: str | None, submission: Submission) -> None:
         """Have fresh news of the machines that may run it."""

@@ -6,6 +6,7 @@ sqlite-utils is imported here only.
 from __future__ import annotations
 
 from dstack.model.paths import ServerLayout
+from dstack.store.contents import Contents
 from dstack.store.database import Database
 from dstack.store.jobs import Jobs
 from dstack.store.keys import Keys
@@ -16,6 +17,7 @@ from dstack.store.runners import Runners
 from dstack.store.runs import Runs
 from dstack.store.settings import Settings
 from dstack.store.shipped import Shipped
+from dstack.store.tags import Tags
 
 
 class Store:
@@ -33,6 +35,8 @@ class Store:
         self.runners = Runners(self.database)
         self.settings = Settings(self.database)
         self.shipped = Shipped(self.database)
+        self.contents = Contents(self.database)
+        self.tags = Tags(self.database)
         self.logs = Logs(layout)
         self.metrics = Metrics(layout)
 

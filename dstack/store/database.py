@@ -122,8 +122,22 @@ def index_idempotency_keys(database: sqlite_utils.Database) -> None:
     database.conn.execute("CREATE INDEX runs_by_key ON runs (json_extract(data, '$.once'))")
 
 
+def contents_of_buckets(database: sqlite_utils.Database) -> None:
+    database.conn.execute(
+        "CREATE TABLE contents (storage TEXT NOT NULL, key TEXT NOT NULL, sha256 TEXT NOT NULL, size INTEGER NOT NULL,"
+        " etag TEXT NOT NULL, PRIMARY KEY (storage, key)) WITHOUT ROWID"
+    )
+    database.conn.execute("CREATE INDEX contents_by_sum ON contents (storage, sha256, size)")
+
+
+def tags(database: sqlite_utils.Database) -> None:
+    database.conn.execute("CREATE TABLE tags (name TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID")
+
+
 MIGRATIONS: tuple[Callable[[sqlite_utils.Database], None], ...] = (
     first_schema,
     registrations,
     index_idempotency_keys,
+    contents_of_buckets,
+    tags,
 )

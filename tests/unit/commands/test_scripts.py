@@ -11,10 +11,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from dstack.commands.authorize import authorize
 from dstack.commands.collect import fetch, listing
 from dstack.commands.follow import follow, read_log
+from dstack.commands.gather import gather
 from dstack.commands.launch import Order, entry, launch, pull
 from dstack.commands.leave import discard, leave, running
 from dstack.commands.observe import observe
@@ -22,7 +24,10 @@ from dstack.commands.place import Place
 from dstack.commands.probe import probe
 from dstack.commands.sample import sample
 from dstack.commands.stop import stop, warn
+from dstack.commands.upload import reach, sums, upload, uploading, work
+from dstack.model.manifest import File
 from dstack.model.paths import HostLayout
+from dstack.model.upload import Piece
 from dstack.model.workflow import Artifact
 
 GOLDEN = Path(__file__).parent.parent.parent / "golden"
@@ -61,6 +66,9 @@ FULL = Order(
     artifacts=True,
 )
 
+FILE = File("a", 1, 0o644, "0" * 64)
+PIECE = Piece("a", 0, 1, None, "http://s3/a", (("Content-MD5", "x"),))
+
 SCRIPTS = {
     "authorize": authorize("ssh-ed25519 AAAA", "5e12").script,
     "discard": discard(PLACE, "j1", "busybox").script,
@@ -70,6 +78,7 @@ SCRIPTS = {
     "follow": follow(PLACE, "j1", 0).script,
     "launch": launch(PLACE, PLAIN).script,
     "launch-full": launch(PLACE, FULL, pack=b"a pack").script,
+    "launch-gathered": launch(PLACE, structs.replace(FULL, gathered=True)).script,
     "launch-podman": launch(ELSEWHERE, FULL).script,
     "leave": leave(PLACE).script,
     "listing": listing(PLACE, "j1", "", "busybox", (Artifact(path="it's/out"), Artifact(path="it's"))).script,
@@ -81,6 +90,12 @@ SCRIPTS = {
     "read-log": read_log(PLACE, "j1", 41).script,
     "running": running(PLACE).script,
     "sample": sample(PLACE).script,
+    "gather": gather(PLACE, "j1", [FILE], {"a": "http://s3/a"}).script,
+    "reach": reach(PLACE, "http://s3/").script,
+    "sums": sums(PLACE, "j1", "sub dir", [FILE]).script,
+    "upload": upload(PLACE, "j1", "sub dir", [PIECE]).script,
+    "upload-work": work(),
+    "uploading": uploading(PLACE, "j1").script,
     "stop": stop(PLACE, "j1", 30).script,
     "warn": warn(PLACE, "j1", "USR1").script,
     "stop-at-once": stop(PLACE, "j1", 0).script,
@@ -137,7 +152,7 @@ def test_every_shell_can_read_it(name: str, shell: list[str]) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("name", [name for name in SCRIPTS if not name.startswith("entry")])
+@pytest.mark.parametrize("name", [name for name in SCRIPTS if not name.startswith(("entry", "upload-work"))])
 def test_it_is_one_function_that_the_last_line_calls(name: str) -> None:
     assert SCRIPTS[name].startswith("main() {\nset -eu\n")
     assert SCRIPTS[name].endswith("\n}\nmain\n")

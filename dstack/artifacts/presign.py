@@ -1,0 +1,75 @@
+"""Presigned URLs: AWS Signature Version 4 in the query string.
+
+boto3 makes them too, at a hundred times the cost: an upload of thousands of files needs thousands.
+https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from urllib.parse import quote, urlsplit
+
+ALGORITHM = "AWS4-HMAC-SHA256"
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What a signature is made with. `token` comes with keys that expire."""
+
+    access: str
+    secret: str
+    token: str | None = None
+
+
+@dataclass(frozen=True)
+class Signer:
+    """Signs for one bucket. `base` is the bucket's URL, without a slash at its end."""
+
+    base: str
+    region: str
+    keys: Keys
+
+    def url(
+        self,
+        method: str,
+        key: str,
+        expires: int,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        now: datetime | None = None,
+    ) -> str:
+        """The URL that lets anybody make this request for `expires` seconds. `headers` must be sent as they are."""
+        when = now or datetime.now(timezone.utc)
+        stamp, day = when.strftime("%Y%m%dT%H%M%SZ"), when.strftime("%Y%m%d")
+        scope = f"{day}/{self.region}/s3/aws4_request"
+        address = urlsplit(self.base)
+        signed = {"host": address.netloc, **{name.lower(): value for name, value in (headers or {}).items()}}
+        names = ";".join(sorted(signed))
+        asked = {
+            **(query or {}),
+            "X-Amz-Algorithm": ALGORITHM,
+            "X-Amz-Credential": f"{self.keys.access}/{scope}",
+            "X-Amz-Date": stamp,
+            "X-Amz-Expires": str(expires),
+            "X-Amz-SignedHeaders": names,
+        }
+        if self.keys.token:
+            asked["X-Amz-Security-Token"] = self.keys.token
+        text = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in sorted(asked.items()))
+        path = f"{address.path}/{quote(key, safe='/~')}"
+        lines = "".join(f"{name}:{signed[name].strip()}\n" for name in sorted(signed))
+        request = "\n".join((method, path, text, lines, names, "UNSIGNED-PAYLOAD"))
+        digest = hashlib.sha256(request.encode()).hexdigest()
+        signature = self._signature(day, "\n".join((ALGORITHM, stamp, scope, digest)))
+        return f"{address.scheme}://{address.netloc}{path}?{text}&X-Amz-Signature={signature}"
+
+    def _signature(self, day: str, text: str) -> str:
+        key = f"AWS4{self.keys.secret}".encode()
+        for part in (day, self.region, "s3", "aws4_request", text):
+            key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+        return key.hex()

@@ -1,0 +1,77 @@
+"""The artifacts of a job's dependencies from object storage straight to its host."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from dstack.commands import curl
+from dstack.commands.answer import lines
+from dstack.commands.collect import batches, dotted
+from dstack.commands.command import Command, Result
+from dstack.commands.listed import hashes
+from dstack.commands.place import Place, folder_name
+from dstack.errors import CommandError
+from dstack.model.manifest import File
+from dstack.model.tree import shown
+from dstack.render import quote, script
+
+GATHERING = "fetching the dependencies' artifacts"
+
+AT_ONCE = 8
+"""Connections at one time."""
+
+
+def gather(place: Place, attempt: str, files: Sequence[File], urls: Mapping[str, str]) -> Command[None]:
+    """Fetch files from their URLs to where the launch takes them from, with their modes and links.
+
+    Raises CommandError where a URL gives nothing, or other bytes than the file's.
+    """
+    regular = [file for file in files if file.link is None]
+    packed = curl.archive({**_configs(regular, urls), "finish": _finish(files)})
+    body = script("gather", place, folder=place.layout.job(folder_name(attempt)), length=len(packed))
+    return Command(GATHERING, body, lambda result: _gathered(regular, result), packed)
+
+
+def _configs(files: Sequence[File], urls: Mapping[str, str]) -> dict[str, bytes]:
+    """A configuration a connection, each with every eighth of the files."""
+    configs = {}
+    for share in range(min(AT_ONCE, len(files))):
+        transfers = [
+            curl.transfer(
+                [("url", urls[file.path]), ("output", dotted(file.path)), *(("retry", "5"), ("retry-delay", "2"))]
+            )
+            + b"create-dirs\nfail\n"
+            for file in files[share::AT_ONCE]
+        ]
+        configs[f"config.{share}"] = b"".join(transfers).partition(b"\n")[2]
+    return configs
+
+
+def _finish(files: Sequence[File]) -> bytes:
+    """sh that hashes all files in their order, gives them their modes and makes the links."""
+    regular = [file for file in files if file.link is None]
+    said = [f"sums {quote(batch)}\n" for batch in batches([dotted(file.path) for file in regular])]
+    for mode in sorted({file.mode for file in regular}):
+        paths = [dotted(file.path) for file in regular if file.mode == mode]
+        said += [f"chmod {mode & 0o777:o} {quote(batch)}\n" for batch in batches(paths)]
+    for file in files:
+        if file.link is not None:
+            folder = dotted(file.path).rpartition("/")[0]
+            said.append(f"mkdir -p {quote(folder)}\nln -s -- {quote(file.link)} {quote(dotted(file.path))}\n")
+    said.append("find . -type d -exec chmod 755 {} +\n")
+    return "".join(said).encode("utf-8", "surrogateescape")
+
+
+def _gathered(files: Sequence[File], result: Result) -> None:
+    if result.exit_status != 0:
+        lines(GATHERING, result)
+    found = re.fullmatch(rb"hashes=\d+\n(.*)end=\n", result.stdout, re.DOTALL)
+    names = [dotted(file.path).encode("utf-8", "surrogateescape") for file in files]
+    try:
+        sums = hashes(found[1] if found else b"?", names)
+    except ValueError as error:
+        raise CommandError(GATHERING, 0, f"the host's answer is not understood: {error}") from error
+    for file in files:
+        if sums.get(file.path) != file.sha256:
+            raise CommandError(GATHERING, 0, f"{shown(file.path)} arrived with other bytes than were stored")

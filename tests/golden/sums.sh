@@ -1,0 +1,67 @@
+main() {
+set -eu
+umask 077
+export LC_ALL=C
+dk() { 'docker' "$@"; }
+machine_id() {
+	for file in /etc/machine-id /var/lib/dbus/machine-id; do
+		id=
+		if [ -r "$file" ]; then read -r id < "$file" || :; fi
+		case $id in
+			'' | *[!0-9a-f]*) ;;
+			*) echo "$id" && return ;;
+		esac
+	done
+	uname -n | sha256sum | cut -c 1-32
+}
+root='~/.dstack-host'
+case $root in
+	\~/*) root=$HOME/${root#??} ;;
+esac
+machine=$(machine_id)
+if [ "$machine" != '0123456789abcdef0123456789abcdef' ]; then
+	echo "machine=$machine"
+	exit 94
+fi
+base=$root/$machine/'5e12'
+job=$base/'jobs/j1'
+list=$(mktemp -d "$job/sums.XXXXXX")
+trap 'rm -rf "$list"' EXIT
+head -c '12' > "$list/lines"
+: > "$list/whole"
+: > "$list/parts"
+if openssl dgst -md5 -r /dev/null > /dev/null 2>&1; then
+	md5='openssl dgst -md5 -r' sha256='openssl dgst -sha256 -r'
+else
+	md5=md5sum sha256=sha256sum
+fi
+
+whole() {
+	$md5 "$@" >> "$list/whole"
+}
+
+parts() {
+	step=$1 count=$2 path=$3 at=0
+	mkfifo "$list/copy"
+	$sha256 < "$list/copy" > "$list/sum" &
+	exec 4> "$list/copy"
+	while [ "$at" -lt "$count" ]; do
+		# tee's other end is the fifo, so that each byte is read from the disk once.
+		dd if="$path" bs=1048576 skip="$((at * step))" count="$step" 2> /dev/null 4>&- | tee /dev/fd/4 | $md5 4>&- | cut -c 1-32
+		at=$((at + 1))
+	done >> "$list/parts"
+	exec 4>&-
+	wait "$!"
+	cut -c 1-64 "$list/sum" >> "$list/parts"
+	rm "$list/copy"
+}
+
+cd "$job"/workflow/'sub dir'
+. "$list/lines"
+for kind in whole parts; do
+	printf '%s=%s\n' "$kind" "$(($(wc -c < "$list/$kind")))"
+	cat "$list/$kind"
+done
+echo end=
+}
+main

@@ -1,0 +1,51 @@
+main() {
+set -eu
+umask 077
+export LC_ALL=C
+dk() { 'docker' "$@"; }
+machine_id() {
+	for file in /etc/machine-id /var/lib/dbus/machine-id; do
+		id=
+		if [ -r "$file" ]; then read -r id < "$file" || :; fi
+		case $id in
+			'' | *[!0-9a-f]*) ;;
+			*) echo "$id" && return ;;
+		esac
+	done
+	uname -n | sha256sum | cut -c 1-32
+}
+root='~/.dstack-host'
+case $root in
+	\~/*) root=$HOME/${root#??} ;;
+esac
+machine=$(machine_id)
+if [ "$machine" != '0123456789abcdef0123456789abcdef' ]; then
+	echo "machine=$machine"
+	exit 94
+fi
+base=$root/$machine/'5e12'
+job=$base/'jobs/j1'
+up=$job/upload
+lock=$job/upload.lock
+seconds='20'
+if ! command -v curl > /dev/null; then
+	echo 'curl is not installed on this machine, and storage on S3 needs it; install it: apt-get install curl' >&2
+	exit 1
+fi
+tries=0
+until flock -n "$lock" true; do
+	if [ "$tries" -ge "$((seconds * 10))" ]; then
+		echo running=yes
+		exit 0
+	fi
+	tries=$((tries + 1))
+	sleep 0.1
+done
+echo running=no
+if [ -d "$up" ]; then
+	sed 's/^/sent=/' "$up/done"
+	cat "$up"/answers.* | sed -n '/ 200$/!s/^/refused=/p'
+	cat "$up"/error.* "$up/trouble" | tail -n 1 | sed 's/^/trouble=/'
+fi
+}
+main
