@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import tarfile
 from collections.abc import Iterable, Mapping
 
@@ -36,10 +35,9 @@ def quoted(value: str) -> str:
 
 def archive(files: Mapping[str, bytes]) -> bytes:
     """A tar of small files, for a script that unpacks them."""
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w", format=tarfile.GNU_FORMAT) as tar:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(content), 0o600
-            tar.addfile(entry, io.BytesIO(content))
-    return made.getvalue()
+    blocks = []
+    for path, data in files.items():
+        entry = tarfile.TarInfo(path)
+        entry.size, entry.mode = len(data), 0o600
+        blocks += [entry.tobuf(tarfile.GNU_FORMAT), data, bytes(-len(data) % tarfile.BLOCKSIZE)]
+    return b"".join([*blocks, bytes(2 * tarfile.BLOCKSIZE)])

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dstack import runner
 from dstack.errors import UnauthorizedError, UsageError
 from dstack.model.registration import Heartbeat, Registration
 from dstack.server.registry import Registry
@@ -32,7 +31,8 @@ class Registering:
             raise UsageError("the request names no host")
         scheme = request.headers.get("x-forwarded-proto", request.url.scheme)
         url = f"{'https' if scheme == 'https' else 'http'}://{host}"
-        text = inspect.getsource(runner).replace('SERVER = ""', f'SERVER = "{url}"', 1)
+        source = files("dstack").joinpath("runner", "__init__.py").read_text(encoding="utf-8")
+        text = source.replace('SERVER = ""', f'SERVER = "{url}"', 1)
         return Response(text, media_type="text/x-python")
 
     async def register(self, request: Request) -> Any:
