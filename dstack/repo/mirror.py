@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +18,13 @@ from dstack.model.selection import TreeFile
 from dstack.model.snapshot import Snapshot
 from dstack.repo import trees
 from dstack.repo.git import Git, GitError, make_bare, quoted
+from dstack.repo.health import Health
 from dstack.repo.packs import is_complete, write_pack
 
 COMMITS = "refs/dstack/commits"
 TREES = "refs/dstack/trees"
 HISTORIES = "refs/dstack/histories"
+HOUR = 3600.0
 KNOWN = 20
 """How many names are told to who must build a pack."""
 
@@ -47,6 +50,8 @@ class Mirror:
         _check(snapshot)
         with self._locked():
             self._prepare(snapshot)
+            health = Health(self.path)
+            health.look()
             with self._quarantine() as quarantine:
                 try:
                     self._take_in(snapshot, pack, quarantine)
@@ -57,11 +62,15 @@ class Mirror:
                     )
                     missing.known = tuple(self.newest()[:KNOWN])
                     raise missing from error
+            health.remember()
             self._name(snapshot)
 
     def has(self, snapshot: Snapshot) -> bool:
-        """Whether commit and tree are there with every object."""
+        """Whether commit and tree are there with every object, undamaged."""
         _check(snapshot)
+        if (self.path / "HEAD").exists():
+            with self._locked():
+                Health(self.path).look()
         return (self.path / "HEAD").exists() and is_complete(self._git(), snapshot)
 
     def files(self, tree: str) -> list[TreeFile]:
@@ -98,7 +107,56 @@ class Mirror:
         known = [name for name in self.newest() if name in theirs]
         known = sorted(known, key=lambda name: name not in snapshot.names)[:KNOWN]
         with tempfile.TemporaryDirectory(prefix="out-", dir=self.path) as folder:
-            yield write_pack(self._git(), snapshot, known, Path(folder) / "pack")
+            try:
+                pack = write_pack(self._git(), snapshot, known, Path(folder) / "pack")
+            except GitError as error:
+                with self._locked():
+                    damaged = Health(self.path).look_at_all()
+                raise DstackError(
+                    f"the server's copy of the code can't be read: {error.detail}",
+                    hint="run it again: the code is sent once more" if damaged else "dstack server logs",
+                ) from error
+            yield pack
+
+    def collect(self, wanted: Iterable[Snapshot], *, older_than: float = HOUR) -> None:
+        """Forget the snapshots that nobody wants and that came before so many seconds ago, and put the rest into one
+        pack."""
+        keep = {name for snapshot in wanted for name in snapshot.names}
+        with self._locked():
+            Health(self.path).look()
+            before = time.time() - older_than
+            for folder in (COMMITS, TREES, HISTORIES):
+                for ref in (self.path / folder).glob("*"):
+                    if ref.name not in keep and ref.stat().st_mtime < before:
+                        ref.unlink()
+            self._open_cuts()
+            self._git().run("repack", "-a", "-d", "-q", "-l")
+            for file in (self.path / "cuts").glob("*"):
+                if file.name not in keep and file.stat().st_mtime < before:
+                    file.unlink()
+            Health(self.path).remember()
+
+    @property
+    def packs(self) -> int:
+        """How many packs it has: one for each submission since it was collected."""
+        return len(list((self.path / "objects/pack").glob("*.pack")))
+
+    def _open_cuts(self) -> None:
+        """A commit whose parents came later is no end any more: what lies behind must be kept."""
+        shallow = self.path / "shallow"
+        if not shallow.exists():
+            return
+        git, kept = self._git(), []
+        for commit in shallow.read_text().split():
+            if not git.succeeds("cat-file", "-e", commit):
+                continue
+            head = git.run("cat-file", "commit", commit).partition(b"\n\n")[0].splitlines()
+            parents = [line[len(b"parent ") :].decode() for line in head if line.startswith(b"parent ")]
+            if not parents or not all(git.succeeds("cat-file", "-e", parent) for parent in parents):
+                kept.append(commit)
+        aside = shallow.with_name("shallow.new")
+        aside.write_text("".join(f"{oid}\n" for oid in kept))
+        aside.replace(shallow)
 
     def _git(self, **variables: str) -> Git:
         return Git.within(self.path, **variables)

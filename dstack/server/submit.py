@@ -16,6 +16,7 @@ from dstack.engine.context import Context
 from dstack.engine.engine import Engine
 from dstack.engine.plan import Planner
 from dstack.engine.schedule import Waiting, eligible, impossible, schedule
+from dstack.engine.tidy import tidy
 from dstack.errors import ConflictError, NotFoundError, TryAgainError, UsageError
 from dstack.model import names, wire
 from dstack.model.api import Plan, PlannedJob, RunView, Submission
@@ -245,4 +246,5 @@ class Intake:
                 self.store.jobs.add(job)
                 self.store.keys.add(job.key, planner.components[job.key])
         self.engine.poke()
+        self.engine.background(tidy(self.context, run.snapshot.repo))
         return structs.replace(run_view(run, jobs), warnings=planner.warnings)

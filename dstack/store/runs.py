@@ -5,6 +5,7 @@ from __future__ import annotations
 from dstack.errors import ConflictError, NotFoundError
 from dstack.model import wire
 from dstack.model.job import Run
+from dstack.model.snapshot import Snapshot
 from dstack.store.database import Database
 
 
@@ -54,6 +55,11 @@ class Runs:
         """The run that was submitted with this idempotency key."""
         row = self.database.row("SELECT data FROM runs WHERE json_extract(data, '$.once') = ?", key)
         return wire.decode(row["data"].encode(), Run) if row else None
+
+    def snapshots(self, repo: str) -> list[Snapshot]:
+        """The code of all runs of a repository."""
+        rows = self.database.rows("SELECT data FROM runs WHERE json_extract(data, '$.snapshot.repo') = ?", repo)
+        return [wire.decode(row["data"].encode(), Run).snapshot for row in rows]
 
     def require(self, name: str) -> Run:
         """The run of exactly that name, or NotFoundError."""

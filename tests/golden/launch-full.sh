@@ -396,6 +396,47 @@ name() {
 	} | git update-ref --stdin
 }
 
+# What the newest snapshots and the jobs that are here need stays. Objects that a job has open stay readable to it.
+collect() {
+	keep=$(for kind in commits trees histories; do
+		# shellcheck disable=SC2012 # the names are ids
+		ls -t "$mirror/refs/dstack/$kind" 2> /dev/null | head -n 40
+	done; cat "$base"/jobs/*/uses 2> /dev/null || :)
+	for ref in "$mirror"/refs/dstack/*/*; do
+		case "
+$keep
+" in
+			*"
+${ref##*/}
+"*) ;;
+			*) rm -f "$ref" "$mirror/cuts/${ref##*/}" ;;
+		esac
+	done
+	# A commit whose parents came later is no end any more.
+	while read -r end; do
+		all=
+		for parent in $(git cat-file commit "$end" 2> /dev/null | sed -n '/^$/q;s/^parent //p'); do
+			all=1
+			if ! git cat-file -e "$parent" 2> /dev/null; then all='' && break; fi
+		done
+		if [ -z "$all" ]; then echo "$end"; fi
+	done < "$mirror/shallow" > "$mirror/shallow.new"
+	mv -f "$mirror/shallow.new" "$mirror/shallow"
+	git repack -a -d -q -l > /dev/null 2>&1
+}
+
+# Repositories that were not used for a month, and that no job here uses.
+forget_old() {
+	find "$base/mirrors" -maxdepth 1 -name '*.git' -mtime +30 | while read -r old; do
+		name=${old##*/}
+		if grep -qsx "${name%.git}" "$base"/jobs/*/uses; then continue; fi
+		(
+			exec 8>> "${old%.git}.git.lock"
+			if flock -n 8; then rm -rf "$old"; fi
+		)
+	done
+}
+
 mkdir -p "$base/mirrors"
 exec 9>> "$mirror.lock"
 flock 9
@@ -405,6 +446,11 @@ if take_in 2> "$mirror/damage"; then
 	cut_history
 	name || { (cd "$mirror/refs/dstack" && for oid in $objects; do rm -f "trees/$oid" "commits/$oid"; done) && name; }
 	rm -f "$mirror/damaged" "$mirror/damage"
+	set -- "$mirror"/objects/pack/*.pack
+	if [ "$#" -gt 50 ]; then
+		collect || :
+		forget_old || :
+	fi
 	echo received=ok
 else
 	cat "$mirror/damage" >&2
@@ -532,6 +578,9 @@ within() {
 	[ -s "$known/histories/"'full-8888888888888888888888888888888888888888888888888888888888888888' ] || exit 3
 	[ -s "$known/trees/"'9999999999999999999999999999999999999999999999999999999999999999' ] || exit 3
 	[ ! -e "$mirror/damaged" ] || exit 3
+	# For those who collect: this was used now, and is in use until the job's folder goes.
+	printf '%s\n' 'r' "$tree" "$commit" '9999999999999999999999999999999999999999999999999999999999999999' 'full-8888888888888888888888888888888888888888888888888888888888888888' > "$job/uses"
+	touch "$mirror" "$known/trees/$tree" "$known/commits/$commit" || exit 3
 	rm -rf "$job/workflow" "$job/git" "$io/nested" && mkdir -p "$job/workflow" || exit 1
 	export GIT_DIR="$job/git" GIT_WORK_TREE="$job/workflow" GIT_OBJECT_DIRECTORY="$mirror/objects"
 	small_git || exit 1

@@ -332,6 +332,9 @@ readable() {
 	known="$mirror/refs/dstack"
 	[ -s "$known/trees/$tree" ] || exit 3
 	[ ! -e "$mirror/damaged" ] || exit 3
+	# For those who collect: this was used now, and is in use until the job's folder goes.
+	printf '%s\n' 'r' "$tree" > "$job/uses"
+	touch "$mirror" "$known/trees/$tree" || exit 3
 	rm -rf "$job/workflow" "$job/git" "$io/nested" && mkdir -p "$job/workflow" || exit 1
 	export GIT_DIR="$job/git" GIT_WORK_TREE="$job/workflow" GIT_OBJECT_DIRECTORY="$mirror/objects"
 	small_git || exit 1

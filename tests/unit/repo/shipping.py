@@ -92,7 +92,10 @@ class Road:
             try:
                 self.mirror.receive(taken.snapshot, taken.pack())
             except MissingBaseError as missing:
-                self.mirror.receive(taken.snapshot, taken.pack(missing.known) if missing.known else taken.full_pack())
+                try:
+                    self.mirror.receive(taken.snapshot, taken.pack(missing.known))
+                except MissingBaseError:
+                    self.mirror.receive(taken.snapshot, taken.full_pack())
             return taken.snapshot
 
     def launch(self, snapshot: Snapshot, attempt: str = "a") -> Path:

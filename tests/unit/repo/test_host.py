@@ -103,8 +103,8 @@ def test_git_answers_as_it_does_at_home(project: Path, road: Road) -> None:
 def test_nothing_but_the_objects_is_taken_from_the_mirror(project: Path, road: Road) -> None:
     snapshot = road.submit(project)
     road.launch(snapshot)
-    before = {path: path.stat().st_mtime_ns for path in road.host_mirror.rglob("*")}
     tree = road.launch(snapshot, "b")
+    before = {path: path.stat().st_mtime_ns for path in road.host_mirror.rglob("*")}
     git(tree, "-c", "core.fsmonitor=false", "status", ok=False)
     write(tree / "x", "x")
     road.in_job(tree, "add", "x")

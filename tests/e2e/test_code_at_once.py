@@ -1,0 +1,117 @@
+"""Many runs of one repository at once, and what a small change costs."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from dstack.commands.command import Command, Result
+from dstack.commands.launch import Launched, Order, launch
+from dstack.engine.ship import launch_with_code, ship
+from dstack.model.snapshot import Snapshot
+from dstack.repo.mirror import Mirror
+from dstack.repo.snapshot import take
+from dstack.store.database import Database
+from dstack.store.shipped import Shipped
+from tests.environment.account import Account
+
+from .project import git, single
+from .protocol import Ground
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def test_ten_runs_of_one_repository_send_one_pack(
+    cli: Cli, runner: str, user: Account, tmp_path: Path, busybox: str
+) -> None:
+    root = single(tmp_path / "project", busybox, "cat code.py")
+    (root / "code.py").write_text("print(1)\n" * 20_000)
+    (root / "data.bin").write_bytes(bytes(range(256)) * 1000)
+    names = [f"at-once-{number}" for number in range(10)]
+    with ThreadPoolExecutor(10) as pool:
+        submitted = pool.map(lambda name: cli("run", "job", "-d", "-q", "--name", name, cwd=root), names)
+    assert [done.stdout for done in submitted] == [f"{name}\n" for name in names]
+    for name in names:
+        done = cli("wait", name, cwd=root)
+        assert done.returncode == 0, done.stderr
+        assert cli("logs", name, cwd=root).stdout == "print(1)\n" * 20_000
+    packs = list((user.home / ".dstack-host").glob("*/*/mirrors/*.git/objects/pack/*.pack"))
+    assert len(packs) == 1, packs
+
+
+class Counted:
+    """A host in which scripts run at once, and are counted."""
+
+    def __init__(self, ground: Ground) -> None:
+        self.ground = ground
+        self.sent: list[int] = []
+
+    async def run(self, command: Command[Any], *, timeout: float | None = None) -> Result:
+        stdin = command.stdin if isinstance(command.stdin, bytes) else b"".join([d async for d in command.stdin()])
+        self.sent.append(len(stdin))
+        process = self.ground.process(command.script)
+        out, err = await asyncio.to_thread(process.communicate, stdin)
+        return Result(process.returncode, out, err)
+
+
+def test_a_small_change_is_one_round_trip(tmp_path: Path, busybox: str) -> None:
+    ground = Ground(tmp_path / "ground")
+    host = Counted(ground)
+    project = single(tmp_path / "project", busybox, "true")
+    (project / "code.py").write_bytes(b"".join(b"%d\n" % number for number in range(100_000)))
+    git(project, "add", "-A")
+    git(project, "commit", "-qm", "code")
+    (tmp_path / "state").mkdir()
+    context: Any = SimpleNamespace(
+        store=SimpleNamespace(shipped=Shipped(Database(tmp_path / "state/x.db"))),
+        shipping=defaultdict(asyncio.Lock),
+        machines=SimpleNamespace(host=lambda _: host, place=lambda _: ground.place),
+        mirror=lambda repo: Mirror(tmp_path / f"{repo}.git"),
+    )
+    box: Any = SimpleNamespace(name="box")
+
+    def go(name: str, snapshot: Snapshot) -> Launched:
+        order = Order(
+            **{"job": name, "attempt": name, "image": busybox, "repo": snapshot.repo, "tree": snapshot.tree},
+            **{"commit": snapshot.commit or "", "branch": "main", "script": "true"},
+        )
+        host.sent.clear()
+
+        async def launched() -> Launched:
+            first = await launch_with_code(context, snapshot, box, lambda pack: launch(ground.place, order, b"", pack))
+            if first.outcome != "need-code":
+                return first
+            await ship(context, snapshot, box, first.has)
+            return await launch_with_code(context, snapshot, box, lambda pack: launch(ground.place, order, b"", pack))
+
+        return asyncio.run(launched())
+
+    def submitted() -> Snapshot:
+        with take(project) as taken:
+            mirror = Mirror(tmp_path / f"{taken.snapshot.repo}.git")
+            mirror.receive(taken.snapshot, taken.full_pack())
+            return taken.snapshot
+
+    try:
+        assert go("first", submitted()).outcome == "started"
+        assert len(host.sent) == 2, "a large pack goes ahead"
+        with (project / "code.py").open("a") as file:
+            file.write("one more line\n")
+        changed = submitted()
+        assert go("second", changed).outcome == "started"
+        assert len(host.sent) == 1
+        assert 0 < host.sent[0] < 2000
+        assert ground.tree("second").joinpath("code.py").read_bytes().endswith(b"one more line\n")
+        assert go("third", changed).outcome == "started"
+        assert host.sent == [0], "the same tree again costs nothing"
+        subprocess.run(["rm", "-rf", *ground.home.glob("mirrors/*")], check=True)
+        assert go("fourth", changed).outcome == "started"
+        assert len(host.sent) > 1, "a host that lost its mirror says so, and gets all of it"
+    finally:
+        ground.close()
