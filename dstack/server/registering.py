@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dstack import runner
 from dstack.errors import UnauthorizedError, UsageError
 from dstack.model.registration import Heartbeat, Registration
 from dstack.server.registry import Registry
 
+PROGRAM = Path(__file__).parent.parent / "runner" / "__init__.py"
 HOST = re.compile(r"[A-Za-z0-9.:\[\]_-]+")
 
 
@@ -32,7 +32,7 @@ class Registering:
             raise UsageError("the request names no host")
         scheme = request.headers.get("x-forwarded-proto", request.url.scheme)
         url = f"{'https' if scheme == 'https' else 'http'}://{host}"
-        text = inspect.getsource(runner).replace('SERVER = ""', f'SERVER = "{url}"', 1)
+        text = PROGRAM.read_text().replace('SERVER = ""', f'SERVER = "{url}"', 1)
         return Response(text, media_type="text/x-python")
 
     async def register(self, request: Request) -> Any:
