@@ -167,7 +167,7 @@ def _gpus(answers: Answers) -> Iterator[Finding]:
             "sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
         )
         yield Finding("gpu-toolkit", what, "jobs that ask for GPUs fail when they start", fix)
-    if answers.yes("amd"):
+    if "amd" in answers.said:
         what = "it has an AMD GPU, which dstack does not hand out yet"
         yield Finding("gpu-amd", what, "only NVIDIA GPUs are given to jobs", "jobs without GPUs run here")
 

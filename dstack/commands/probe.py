@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from dstack.commands import answer
+from dstack.commands import amd, answer
 from dstack.commands.command import Command, Result
 from dstack.commands.doctor import Answers, findings
 from dstack.commands.place import Place
@@ -37,7 +37,8 @@ def _facts(place: Place, result: Result, server: str) -> Facts:
     pairs = answer.lines(NAME, result)
     missing = tuple(value for key, value in pairs if key == "missing")
     try:
-        gpus = tuple(_gpu(value) for key, value in pairs if key == "gpu")
+        nvidia = tuple(_gpu(value) for key, value in pairs if key == "gpu")
+        gpus = nvidia + amd.gpus(said.get("amd", ""))
         return Facts(
             machine=said["machine"],
             user=said["user"],
@@ -50,7 +51,7 @@ def _facts(place: Place, result: Result, server: str) -> Facts:
             git=said.get("git", ""),
             kernel=said["kernel"],
             clock=int(said.get("clock", 0)),
-            findings=findings(Answers(place, said, missing, bool(gpus))),
+            findings=findings(Answers(place, said, missing, bool(nvidia))),
         )
     except ValueError as failure:
         raise CommandError(NAME, result.exit_status, f"the host's answer is not understood: {failure}") from failure
@@ -87,6 +88,7 @@ def used(gpus: tuple[Gpu, ...], pairs: Sequence[tuple[str, str]], server: str) -
 
 
 def _gpu(text: str) -> Gpu:
-    """A line of nvidia-smi: index, name, memory in MiB (or [N/A]), UUID."""
-    index, name, memory, uuid = (part.strip() for part in text.split(","))
-    return Gpu(index=int(index), name=name, memory=int(memory) * 2**20 if memory.isdigit() else 0, uuid=uuid)
+    """A line of nvidia-smi: index, name, memory in MiB (or [N/A]), UUID, and the driver's version."""
+    index, name, memory, uuid, *driver = (part.strip() for part in text.split(","))
+    size = int(memory) * 2**20 if memory.isdigit() else 0
+    return Gpu(index=int(index), name=name, memory=size, uuid=uuid, driver=driver[0] if driver else "")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-from dstack.commands import answer
+from dstack.commands import amd, answer
 from dstack.commands.command import Command, Result
 from dstack.commands.place import Place
 from dstack.errors import CommandError
@@ -40,7 +39,7 @@ def sample(place: Place) -> Command[Sample]:
 
 
 def _sample(result: Result) -> Sample:
-    said = answer.values(NAME, result, "clock", "cpus", "cpu", "memory", "uptime")
+    said = answer.values(NAME, result, "clock", "cpus", "cpu", "memory", "uptime", "cost")
     pairs = answer.lines(NAME, result)
     apps = [value.split(",", 4) for key, value in pairs if key == "app"]
     try:
@@ -54,9 +53,12 @@ def _sample(result: Result) -> Sample:
             all=everything,
             memory=memory,
             memory_used=memory - available,
-            gpus=tuple(_gpu(value, apps) for key, value in pairs if key == "gpu"),
+            gpus=(
+                *(_gpu(value, apps) for key, value in pairs if key == "gpu"),
+                *amd.uses(said.get("amd", "")),
+            ),
             jobs=dict(_job(value) for key, value in pairs if key == "job"),
-            cost=sum(_seconds(word) for word in said.get("cost", "").split()),
+            cost=int(said["cost"]) / 100,
         )
     except ValueError as failure:
         raise CommandError(NAME, result.exit_status, f"the host's answer is not understood: {failure}") from failure
@@ -77,9 +79,3 @@ def _gpu(text: str, apps: list[list[str]]) -> GpuUse:
 def _job(text: str) -> tuple[str, tuple[float, int]]:
     name, time, memory = text.split()
     return name.removeprefix(container("")), (int(time) / 1e6, int(memory))
-
-
-def _seconds(text: str) -> float:
-    """`0m0.015s`, as times prints it."""
-    found = re.fullmatch(r"(\d+)m([\d.]+)s", text)
-    return int(found[1]) * 60 + float(found[2]) if found else 0.0

@@ -8,12 +8,14 @@ DEFAULT_ROOT = "~/.dstack-host"
 
 
 class Gpu(Struct, frozen=True):
-    """One GPU. `memory` in bytes."""
+    """One GPU. `memory` in bytes; `vendor` is nvidia or amd; `driver` is its version."""
 
     index: int
     name: str = ""
     memory: int = 0
     uuid: str = ""
+    driver: str = ""
+    vendor: str = "nvidia"
 
 
 class Address(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -129,4 +131,5 @@ class Runner(Struct, frozen=True, kw_only=True):
         """The indexes of the GPUs that jobs may get."""
         if self.gpus is not None:
             return tuple(range(self.gpus))
-        return tuple(gpu.index for gpu in self.facts.gpus) if self.facts else ()
+        found = self.facts.gpus if self.facts else ()
+        return tuple(gpu.index for gpu in found if gpu.vendor == "nvidia")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ from dstack.errors import UnauthorizedError, UsageError
 from dstack.model.registration import Heartbeat, Registration
 from dstack.server.registry import Registry
 
+PROGRAM = Path(__file__).parent.parent / "runner" / "__init__.py"
 HOST = re.compile(r"[A-Za-z0-9.:\[\]_-]+")
 
 
@@ -31,8 +32,7 @@ class Registering:
             raise UsageError("the request names no host")
         scheme = request.headers.get("x-forwarded-proto", request.url.scheme)
         url = f"{'https' if scheme == 'https' else 'http'}://{host}"
-        source = files("dstack").joinpath("runner", "__init__.py").read_text(encoding="utf-8")
-        text = source.replace('SERVER = ""', f'SERVER = "{url}"', 1)
+        text = PROGRAM.read_text().replace('SERVER = ""', f'SERVER = "{url}"', 1)
         return Response(text, media_type="text/x-python")
 
     async def register(self, request: Request) -> Any:

@@ -15,12 +15,15 @@ from pathlib import Path
 
 import pytest
 
+from dstack.commands.command import Result
+from dstack.commands.probe import probe
+from dstack.model.runner import Facts
 from tests.conftest import Cli
 from tests.e2e.project import single
 from tests.environment import account
 from tests.environment.daemon import Daemon
 from tests.environment.product import Home
-from tests.environment.sshd import Sshd
+from tests.environment.sshd import Sshd, free_port
 from tests.environment.waiting import until
 from tests.images import BUSYBOX
 
@@ -200,18 +203,18 @@ def snapshot(home: Path) -> str:
     return "\n".join(found)
 
 
-@pytest.mark.parametrize("keys", [None, "ssh-ed25519 AAAA of somebody", "ssh-ed25519 AAAA of somebody\n"])
+@pytest.mark.parametrize("keys", [None, "ssh-ed25519 AAAA of somebody"])
 def test_a_removed_machine_is_as_it_was_before(
     add: Add, cli: Cli, person: account.Account, busybox: str, tmp_path: Path, keys: str | None, docker: list[str]
 ) -> None:
     ssh = person.home / ".ssh"
+    shutil.rmtree(ssh, ignore_errors=True)
     if keys is not None:
         ssh.mkdir(mode=0o750)
         (ssh / "authorized_keys").write_text(keys)
         for path in (ssh, ssh / "authorized_keys"):
             os.chown(path, person.uid, person.uid)
     before = snapshot(person.home)
-    images = subprocess.run([*docker, "images", "-aq"], capture_output=True, text=True, check=True).stdout
 
     added = add("--authorize")
     assert added.returncode == 0, added.stderr
@@ -226,13 +229,14 @@ def test_a_removed_machine_is_as_it_was_before(
     ran = cli("run", "job", cwd=project)
     assert ran.returncode == 0, ran.stderr
     assert snapshot(person.home) != before
+    (ours,) = (path.name for path in (person.home / ".dstack-host").glob("*/*"))
 
     removed = cli("runners", "remove", "m")
     assert (removed.returncode, removed.stderr) == (0, "m: removed; nothing of it is left there\n")
     assert snapshot(person.home) == before
-    assert subprocess.run([*docker, "images", "-aq"], capture_output=True, text=True, check=True).stdout == images
-    if keys is not None:
-        shutil.rmtree(ssh)
+    for noun in (["images"], ["ps"], ["volume", "ls"]):
+        listed = [*docker, *noun, "--quiet", "--filter", f"label=dstack.server={ours}"]
+        assert subprocess.run(listed, capture_output=True, text=True, check=True).stdout == ""
 
 
 def test_a_drained_machine_gets_no_new_jobs(add: Add, cli: Cli, busybox: str, tmp_path: Path) -> None:
@@ -360,3 +364,62 @@ def test_what_a_job_uses_is_sampled(add: Add, cli: Cli, busybox: str, tmp_path: 
     assert shown.startswith("job on m, ")
     assert "\n  cpu        " in shown
     assert cli("runners", "remove", "m").returncode == 0
+
+
+def test_a_teams_server_without_keys_is_let_in_with_the_users(
+    cli: Cli, server: Sshd, folder: Path, person: account.Account
+) -> None:
+    before = snapshot(person.home)
+    port = free_port()
+    assert cli("server", "start", "--port", str(port), env={"DSTACK_TOKEN": "t"}).returncode == 0
+    socket = folder / "agent"
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL)
+    try:
+        until(socket.exists, "the agent listens")
+        mine = {"SSH_AUTH_SOCK": str(socket)}
+        subprocess.run(["ssh-add", "-q", server.identity], env={**os.environ, **mine}, check=True, capture_output=True)
+        team = {"DSTACK_SERVER_URL": f"http://127.0.0.1:{port}", "DSTACK_TOKEN": "t"}
+        there = f"{server.user}@{server.host}:{server.port}"
+        words = ("runners", "add", there, "--name", "m", "--fingerprint", server.fingerprint)
+        done = cli(*words, env={**mine, **team})
+    finally:
+        agent.terminate()
+        agent.wait()
+
+    assert done.returncode == 0, done.stderr
+    assert f"letting the key of the server in on {there}" in done.stderr
+    assert cli("runners", "check", "m", env=team).returncode == 0
+    assert cli("runners", "remove", "m", env=team).returncode == 0
+    assert snapshot(person.home) == before
+
+
+def test_whether_containers_get_the_gpus(own_dockerd: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Docker without NVIDIA's toolkit, then with a stand-in for the toolkit's hook, which makes it take `--gpus`."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name, body in (
+        ("nvidia-smi", "echo 0, NVIDIA L4, 23034, GPU-1, 550.90.07"),
+        ("nvidia-container-runtime-hook", "cat > /dev/null"),
+    ):
+        (tools / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tools / name).chmod(0o755)
+    command = probe(str(tmp_path / "root"), " ".join(own_dockerd.command), thorough=True)
+    path = f"{tools}:{os.environ['PATH']}"
+
+    def found() -> Facts:
+        done = subprocess.run(["sh", "-c", command.script], env={"PATH": path}, capture_output=True, check=False)
+        return command.parse(Result(done.returncode, done.stdout, done.stderr))
+
+    images = own_dockerd.docker("images", "-aq")
+    without = found()
+    own_dockerd.stop()
+    monkeypatch.setenv("PATH", path)
+    own_dockerd.start()
+    with_toolkit = found()
+
+    (finding,) = [each for each in without.findings if each.name == "gpu-toolkit"]
+    assert 'could not select device driver "" with capabilities: [[gpu]]' in finding.what
+    assert [each.name for each in with_toolkit.findings if each.name.startswith("gpu")] == []
+    assert [(gpu.name, gpu.driver) for gpu in with_toolkit.gpus] == [("NVIDIA L4", "550.90.07")]
+    assert own_dockerd.docker("ps", "-aq") == ""
+    assert own_dockerd.docker("images", "-aq") == images

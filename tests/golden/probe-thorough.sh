@@ -96,7 +96,7 @@ users_of_gpus() {
 }
 gpus=no
 if has nvidia-smi; then
-	if said=$(timeout 20 nvidia-smi --query-gpu=index,name,memory.total,uuid --format=csv,noheader,nounits 2>&1 < /dev/null); then
+	if said=$(timeout 20 nvidia-smi --query-gpu=index,name,memory.total,uuid,driver_version --format=csv,noheader,nounits 2>&1 < /dev/null); then
 		gpus=yes
 		printf '%s\n' "$said" | sed -n 's/^[0-9]/gpu=&/p'
 		users_of_gpus "$@"
@@ -104,8 +104,13 @@ if has nvidia-smi; then
 		printf 'driver=%s\n' "$(printf '%s' "$said" | oneline)"
 	fi
 fi
-if [ -e /dev/kfd ]; then
-	echo amd=yes
+if has amd-smi; then
+	amd=$(timeout 20 amd-smi static --asic --vram --driver --json 2> /dev/null < /dev/null) || amd=
+elif has rocm-smi; then
+	amd=$(timeout 20 rocm-smi --showproductname --showmeminfo vram --showuniqueid --json 2> /dev/null < /dev/null) || amd=
+fi
+if [ -n "${amd:-}" ] || [ -e /dev/kfd ]; then
+	printf 'amd=%s\n' "$(printf '%s' "${amd:-}" | oneline)"
 fi
 if [ $gpus = yes ] && [ $answers = yes ]; then
 	# A container of nothing: with the GPUs there, all that Docker misses is the program.

@@ -71,9 +71,16 @@ if command -v nvidia-smi > /dev/null; then
 $apps
 END
 fi
-# What this cost: the time of this shell and of what it started.
+if command -v amd-smi > /dev/null; then
+	amd=$(timeout 20 amd-smi metric --usage --mem-usage --json 2> /dev/null < /dev/null) || amd=
+elif command -v rocm-smi > /dev/null; then
+	amd=$(timeout 20 rocm-smi --showuse --showmeminfo vram --json 2> /dev/null < /dev/null) || amd=
+fi
+printf 'amd=%s\n' "$(printf '%s' "${amd:-}" | tr '\n' ' ')"
+# What this cost: the ticks of this shell and of what it started, a hundredth of a second each (proc(5)).
 read -r uptime _ < /proc/uptime
 echo "uptime=$uptime"
-echo "cost=$(times | tr '\n' ' ')"
+read -r _ _ _ _ _ _ _ _ _ _ _ _ _ own kernel children below _ < /proc/$$/stat
+echo "cost=$((own + kernel + children + below))"
 }
 main

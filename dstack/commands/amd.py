@@ -1,0 +1,78 @@
+"""What `amd-smi` and `rocm-smi` print as JSON, in their several versions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from dstack.model.metrics import GpuUse
+from dstack.model.runner import Gpu
+
+_UNITS = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
+
+
+def gpus(text: str) -> tuple[Gpu, ...]:
+    """The GPUs in the answer of `amd-smi static` or `rocm-smi --showproductname ...`."""
+    return tuple(_gpu(index, card) for index, card in _cards(text))
+
+
+def uses(text: str) -> tuple[GpuUse, ...]:
+    """What they do, in the answer of `amd-smi metric` or `rocm-smi --showuse ...`."""
+    return tuple(_use(index, card) for index, card in _cards(text))
+
+
+def _cards(text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Index and facts of each card. Warnings may stand around the JSON; amd-smi 25 and newer wrap the list."""
+    begin = min((at for at in (text.find("{"), text.find("[")) if at >= 0), default=-1)
+    try:
+        answer = msgspec.json.decode(text[begin : max(text.rfind("}"), text.rfind("]")) + 1]) if begin >= 0 else []
+    except msgspec.DecodeError:
+        return
+    if isinstance(answer, dict) and isinstance(answer.get("gpu_data"), list):
+        answer = answer["gpu_data"]
+    if isinstance(answer, list):
+        yield from ((int(card["gpu"]), card) for card in answer if isinstance(card, dict) and "gpu" in card)
+    elif isinstance(answer, dict):
+        for name, card in answer.items():
+            if name.startswith("card") and name[4:].isdecimal() and isinstance(card, dict):
+                yield int(name[4:]), {key.lower(): value for key, value in card.items()}
+
+
+def _gpu(index: int, card: Mapping[str, Any]) -> Gpu:
+    asic = card.get("asic") or {}
+    name = asic.get("market_name") or card.get("card series") or card.get("device name") or "AMD GPU"
+    uuid = asic.get("asic_serial") or card.get("unique id") or ""
+    memory = _bytes((card.get("vram") or {}).get("size")) or _whole(card.get("vram total memory (b)")) or 0
+    driver = str((card.get("driver") or {}).get("version") or "")
+    return Gpu(index=index, name=name, memory=memory, uuid=_known(uuid), driver=_known(driver), vendor="amd")
+
+
+def _use(index: int, card: Mapping[str, Any]) -> GpuUse:
+    usage, memory = card.get("usage") or {}, card.get("mem_usage") or {}
+    percent = _whole(_value(usage.get("gfx_activity"))) if usage else _whole(card.get("gpu use (%)"))
+    used = _bytes(memory.get("used_vram")) or _whole(card.get("vram total used memory (b)")) or 0
+    return GpuUse(index=index, percent=percent, memory_used=used)
+
+
+def _known(text: str) -> str:
+    return "" if text == "N/A" else text
+
+
+def _value(field: Any) -> Any:
+    """`{"value": 12, "unit": "%"}`, or the value alone."""
+    return field.get("value") if isinstance(field, dict) else field
+
+
+def _bytes(field: Any) -> int | None:
+    """A size with its unit; a bare number is in MB."""
+    size = _whole(_value(field))
+    unit = field.get("unit", "MB") if isinstance(field, dict) else "MB"
+    return None if size is None else size * _UNITS.get(unit, 2**20)
+
+
+def _whole(value: Any) -> int | None:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return int(value)
+    return int(value) if isinstance(value, str) and value.isdecimal() else None
