@@ -31,6 +31,7 @@ FLOORS = {
 }
 HOME_OF = {
     "asyncssh": ("dstack.hosts",),
+    "cryptography": ("dstack.store",),
     "sqlite_utils": ("dstack.store",),
     "sqlite3": ("dstack.store",),
     "boto3": ("dstack.artifacts",),

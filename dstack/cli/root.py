@@ -26,6 +26,7 @@ COMMANDS = (
     "artifacts",
     "tag",
     "runners",
+    "secrets",
     "config",
     "server",
     "completion",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from dstack.commands.launch import Order
 from dstack.engine.context import Context
 from dstack.model import environment, script
@@ -43,13 +45,22 @@ def order(context: Context, job: Job, runner: Runner, *, artifacts: bool, gather
         memory=asked.memory,
         shm=size(resources.shm_size) if resources.shm_size else 0,
         script=script.script(job.definition, job.variables, job.id, job.run),
-        environment=variables_of(job, run, runner),
+        environment=variables_of(job, run, runner, secrets_of(context, job)),
         artifacts=artifacts,
         gathered=gathered,
     )
 
 
-def variables_of(job: Job, run: Run, runner: Runner) -> dict[str, str | None]:
+def secrets_of(context: Context, job: Job) -> dict[str, str]:
+    """The job's secrets, noted as given to it: its log is masked from now on. Raises NotFoundError for one that was
+    deleted since."""
+    secrets = {name: context.store.secrets.require(name) for name in job.definition.secrets}
+    if secrets:
+        context.store.secrets.give(job.id, list(secrets.values()))
+    return secrets
+
+
+def variables_of(job: Job, run: Run, runner: Runner, secrets: Mapping[str, str]) -> dict[str, str | None]:
     """The container's environment: None unsets."""
     reserved = environment.reserved_values(
         run=job.run,
@@ -60,5 +71,5 @@ def variables_of(job: Job, run: Run, runner: Runner) -> dict[str, str | None]:
         gpus=job.gpus,
         attempt=job.attempt,
     )
-    built = environment.build(job.variables, job.definition.env, run.environment, reserved)
+    built = environment.build(job.variables, job.definition.env, {**run.environment, **secrets}, reserved)
     return {**SAFE_DIRECTORY, **built.values}

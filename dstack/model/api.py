@@ -292,6 +292,20 @@ class HoldAnswer(Struct, kw_only=True):
     unchanged: list[str]
 
 
+class SetSecret(Struct, kw_only=True):
+    """The body of `POST /secrets`."""
+
+    name: str
+    value: str
+
+
+class SecretView(Struct, kw_only=True):
+    """A secret as users see it: never its value."""
+
+    name: str
+    set_at: str
+
+
 class ServerConfig(Struct, kw_only=True):
     """What `dstack config` sets on the server; None leaves it. `storage` is a folder or s3://bucket/prefix, with the
     `endpoint_url` of a store that is not AWS's; `max_gpus_per_user` is how many GPUs one user's jobs may hold at once,

@@ -70,6 +70,10 @@ class ServerLayout:
         return self.state / "id_ed25519"
 
     @property
+    def secret_key(self) -> Path:
+        return self.state / "secret.key"
+
+    @property
     def lock(self) -> Path:
         return self.state / "lock"
 

@@ -156,6 +156,9 @@ class Workflow(Definition, frozen=True, kw_only=True):
     ] = ()
     env: Annotated[dict[Identifier, Value], Meta(description="Environment variables; $variables are replaced")] = {}
     user: User = "root"
+    secrets: Annotated[
+        tuple[Identifier, ...], Meta(description="Secrets that it gets in its environment; dstack secrets set NAME")
+    ] = ()
     resources: Resources = Resources()
     runners: Annotated[tuple[Text, ...], Meta(description="Names or labels of the runners that may run it")] = ()
     priority: Annotated[Priority, Meta(description="Higher ones go first, 0 to 100")] = 0

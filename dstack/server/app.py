@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -30,12 +31,15 @@ from dstack.model.api import (
     HoldRequest,
     Problem,
     Recipe,
+    SecretView,
     ServerConfig,
     ServerKey,
     ServerStatus,
+    SetSecret,
     StopRequest,
     TagRequest,
 )
+from dstack.model.environment import check_name
 from dstack.model.job import Job
 from dstack.model.metrics import JobMetrics
 from dstack.model.status import Status
@@ -175,6 +179,22 @@ class Api:
             for job, source in sources
         ]
 
+    async def secrets(self, request: Request) -> Any:
+        return [SecretView(name=name, set_at=at) for name, at in self.context.store.secrets.names().items()]
+
+    async def set_secret(self, request: Request) -> Any:
+        secret = msgspec.json.decode(await request.body(), type=SetSecret)
+        check_name(secret.name)
+        if not secret.value or "\0" in secret.value:
+            raise UsageError(f"the value of '{secret.name}' is empty, or holds a NUL character")
+        now = rfc3339(time.time())
+        self.context.store.secrets.set(secret.name, secret.value, now)
+        return SecretView(name=secret.name, set_at=now)
+
+    async def delete_secret(self, request: Request) -> Any:
+        self.context.store.secrets.delete(request.path_params["name"])
+        return {}
+
     async def artifacts(self, request: Request) -> Any:
         _, jobs, _ = jobs_named(self.context.store, request.path_params["ref"])
         views: list[ArtifactView] = []
@@ -279,6 +299,9 @@ class Api:
             ("GET", "/metrics/{ref}", self.metrics),
             ("POST", "/stop", self.stop),
             ("POST", "/hold", self.hold),
+            ("GET", "/secrets", self.secrets),
+            ("POST", "/secrets", self.set_secret),
+            ("DELETE", "/secrets/{name}", self.delete_secret),
             ("GET", "/artifacts/{ref}", self.artifacts),
             ("GET", "/artifacts/{ref}/file", self.artifact),
             ("GET", "/artifacts/{ref}/url", self.artifact_url),

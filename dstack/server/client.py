@@ -30,9 +30,11 @@ from dstack.model.api import (
     Recipe,
     RunnerView,
     RunView,
+    SecretView,
     ServerConfig,
     ServerKey,
     ServerStatus,
+    SetSecret,
     StopRequest,
     Submission,
     TagRequest,
@@ -131,6 +133,18 @@ class Client:
     def hold(self, request: HoldRequest) -> HoldAnswer:
         """Keep queued jobs from starting, or let them go."""
         return self._post("/hold", HoldAnswer, request)
+
+    def secrets(self) -> list[SecretView]:
+        """The names of the secrets."""
+        return self._get("/secrets", list[SecretView])
+
+    def set_secret(self, secret: SetSecret) -> SecretView:
+        """Record a secret."""
+        return self._post("/secrets", SecretView, secret)
+
+    def delete_secret(self, name: str) -> None:
+        """Forget a secret."""
+        self._send("DELETE", f"/secrets/{_part(name)}", ANSWER_SECONDS).close()
 
     def artifacts(self, ref: str) -> list[ArtifactView]:
         """What a run or job left."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 from dstack.engine.context import Context
 from dstack.model import wire
 from dstack.model.api import Event, JobView
 from dstack.model.job import Job
+from dstack.model.mask import mask, needles, reach, unfinished
 from dstack.server.lookup import jobs_named
 from dstack.server.views import job_view, run_view
-from dstack.store.logs import chunks
+from dstack.store.logs import Logs, chunks
 
 BLOCK = 256 * 1024
 """The largest piece of a log in one frame, in bytes."""
@@ -65,10 +66,27 @@ class Follower:
     def log(self, job: Job) -> Iterator[bytes]:
         """The bytes of a job's log from where the reader is."""
         start = self.offsets.get(job.id, 0)
-        for offset, time, data in chunks(self.context.store.logs, job.source, start, BLOCK):
+        secrets = needles(self.context.store.secrets.given(job.source))
+        for offset, time, data in masked(self.context.store.logs, job, start, secrets):
             event = Event(event="log", id=job.id, workflow=job.workflow, offset=offset, bytes=len(data), time=time)
             yield encoded(event) + data
             self.offsets[job.id] = offset + len(data)
+
+
+def masked(logs: Logs, job: Job, start: int, secrets: Sequence[bytes]) -> Iterator[tuple[int, str, bytes]]:
+    """The log from `start` on without the secrets. What may be the beginning of one waits for the rest of it."""
+    if not secrets:
+        yield from chunks(logs, job.source, start, BLOCK)
+        return
+    size, far = logs.size(job.source), reach(secrets)
+    tail = logs.read(job.source, max(0, size - far), far)
+    end = size if job.finished else size - unfinished(tail, secrets)
+    for offset, time, data in chunks(logs, job.source, start, BLOCK):
+        wanted = data[: max(0, end - offset)]
+        if wanted:
+            before = logs.read(job.source, max(0, offset - far), min(far, offset))
+            after = logs.read(job.source, offset + len(wanted), far)
+            yield offset, time, mask(before, wanted, after, secrets)
 
 
 def encoded(event: Event) -> bytes:

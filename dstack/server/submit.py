@@ -61,6 +61,7 @@ class Intake:
         await self.look(pin, submission)
         # Nothing may come between the plan and its record: two that need the same job find each other.
         planner, jobs = await self.planned(submission, name)
+        self.refuse_unknown_secrets(jobs)
         self.refuse_impossible(jobs, pin, submission)
         if submission.dry_run:
             return await self.plan(submission, planner, jobs, pin)
@@ -106,6 +107,15 @@ class Intake:
         if submission.singleton:
             self.refuse_second(submission)
         return None
+
+    def refuse_unknown_secrets(self, jobs: list[Job]) -> None:
+        """Raise UsageError for a secret that nobody has set."""
+        known = self.store.secrets.names()
+        for job in jobs:
+            missing = [name for name in job.definition.secrets if name not in known and not job.finished]
+            if missing:
+                message = f"{job.workflow} needs the secret '{missing[0]}', which is not set"
+                raise UsageError(message, hint=f"dstack secrets set {missing[0]}")
 
     def refuse_second(self, submission: Submission) -> None:
         """Raise TryAgainError while a run of this repository and workflow is unfinished."""

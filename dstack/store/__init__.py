@@ -15,6 +15,7 @@ from dstack.store.metrics import Metrics
 from dstack.store.registrations import Registrations
 from dstack.store.runners import Runners
 from dstack.store.runs import Runs
+from dstack.store.secrets import Secrets
 from dstack.store.settings import Settings
 from dstack.store.shipped import Shipped
 from dstack.store.tags import Tags
@@ -33,6 +34,7 @@ class Store:
         self.keys = Keys(self.database)
         self.registrations = Registrations(self.database)
         self.runners = Runners(self.database)
+        self.secrets = Secrets(self.database, layout.secret_key)
         self.settings = Settings(self.database)
         self.shipped = Shipped(self.database)
         self.contents = Contents(self.database)

@@ -134,10 +134,19 @@ def tags(database: sqlite_utils.Database) -> None:
     database.conn.execute("CREATE TABLE tags (name TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID")
 
 
+def add_secrets(database: sqlite_utils.Database) -> None:
+    database.conn.execute(
+        "CREATE TABLE secrets (name TEXT PRIMARY KEY, value TEXT NOT NULL, set_at TEXT NOT NULL) WITHOUT ROWID"
+    )
+    database.conn.execute("CREATE TABLE given (job TEXT NOT NULL, value TEXT NOT NULL)")
+    database.table("given").create_index(["job"])
+
+
 MIGRATIONS: tuple[Callable[[sqlite_utils.Database], None], ...] = (
     first_schema,
     registrations,
     index_idempotency_keys,
     contents_of_buckets,
     tags,
+    add_secrets,
 )

@@ -129,11 +129,11 @@ def test_running_out_of_memory_is_told_and_may_be_retried(
 def test_a_full_disk_is_told(cli: Cli, tmp_path: Path, busybox: str, session_folder: Path) -> None:
     small = session_folder / "small-disk"
     small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", small], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=56m", "tmpfs", small], check=True)
     try:
         added = cli("runners", "add", "local", "--root", str(small))
         assert added.returncode == 0, added.stderr
-        folder = single(tmp_path / "p", busybox, "head -c 100000000 /dev/zero > filler")
+        folder = single(tmp_path / "p", busybox, "head -c 200000000 /dev/zero > filler")
 
         done = cli("run", "job", "--name", "full", cwd=folder)
 

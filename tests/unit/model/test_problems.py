@@ -100,7 +100,7 @@ TABLE = [
     ("env: {A: }", "w:5: 'env.A' of workflow 'train' has no value"),
 ]  # fmt: skip
 
-FUTURE = ["cache", "secrets", "mounts"]
+FUTURE = ["cache", "mounts"]
 
 CONFIGS = [
     ("configs: {trian: {a: 1}}", "c:1: no workflow is called 'trian'; did you mean 'train'?"),

@@ -1,0 +1,70 @@
+"""`dstack secrets`: values that jobs get in their environment, and that nobody else is shown."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from dstack.cli import settings, show, words
+from dstack.cli.nouns import Noun
+from dstack.errors import UsageError
+from dstack.model.api import SetSecret
+from dstack.model.mask import SHORTEST
+
+
+@click.group("secrets", cls=Noun)
+def command() -> None:
+    """Set, list and delete secrets.
+
+    A workflow that names one in `secrets` finds it in its environment. They are encrypted on the server, and masked in
+    the logs that it serves.
+    """
+
+
+@command.command("set")
+@click.argument("name")
+def set_secret(name: str) -> None:
+    """Set a secret. The value comes from stdin, or from a prompt on a terminal: never from the command line."""
+    if not (name.isidentifier() and name.isascii()):
+        raise UsageError(f"'{name}' can't be the name of a secret: letters, digits and '_', not beginning with a digit")
+    value = _value(name)
+    if not value:
+        raise UsageError("the value is empty; nothing was set")
+    settings.connect().set_secret(SetSecret(name=name, value=value))
+    show.say(f"{name}: set")
+    if len(value.encode("utf-8", "surrogateescape")) < SHORTEST:
+        show.say(f"warning: values of fewer than {SHORTEST} bytes are not masked in logs")
+
+
+def _value(name: str) -> str:
+    """One line from a prompt, or all of stdin without the newline at its end."""
+    if show.interactive():
+        import getpass
+
+        return getpass.getpass(f"{name}: ")
+    text = sys.stdin.read() if sys.stdin is not None else ""
+    if "\0" in text:
+        raise UsageError("a secret can't hold a NUL character: no variable of an environment can")
+    return text[:-1] if text.endswith("\n") else text
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_secrets(as_json: bool) -> None:
+    """List the names of the secrets; the values are not shown to anybody."""
+    found = settings.connect().secrets()
+    if as_json:
+        show.document(found)
+    elif not found:
+        show.say("no secrets yet; set one with `dstack secrets set NAME`")
+    else:
+        show.table(("NAME", "SET"), [(secret.name, words.ago(secret.set_at)) for secret in found])
+
+
+@command.command("delete")
+@click.argument("name")
+def delete_secret(name: str) -> None:
+    """Delete a secret. Jobs that were given it keep it, and their logs stay masked."""
+    settings.connect().delete_secret(name)
+    show.say(f"{name}: deleted")

@@ -1,0 +1,69 @@
+"""Secrets reach the job's environment, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.e2e.project import single
+from tests.environment.account import Account
+from tests.environment.product import Home
+from tests.environment.waiting import until
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+VALUE = "s3cr3t-$(x)'\"-ünï"
+
+
+def test_a_secret_is_in_the_environment_and_nowhere_else(
+    cli: Cli, dstack_home: Home, runner: str, docker: list[str], user: Account, tmp_path: Path, busybox: str
+) -> None:
+    half = 'printf %s "${TOKEN%%\\$*}"; while [ ! -e /workflow/go ]; do sleep 0.1; done; printf "%s\\n" "${TOKEN#*-}"'
+    commands = ['test "$TOKEN" = "$(cat expected)"', 'echo "it is $TOKEN!"', 'printf "%s\\n" "$OTHER"', half]
+    folder = single(tmp_path / "p", busybox, *commands, more="secrets: [TOKEN, OTHER]\nenv: {OTHER: weak}")
+    (folder / "expected").write_text(VALUE)
+    assert cli("secrets", "set", "TOKEN", stdin=VALUE + "\n").returncode == 0
+    assert cli("secrets", "set", "OTHER", stdin="strong").returncode == 0
+
+    assert cli("run", "job", "--name", "r", "-d", "-e", "TOKEN=weaker", cwd=folder).returncode == 0
+    until(lambda: "******\n" in cli("logs", "r").stdout, "it has said what it knows", 60)
+    job = json.loads(cli("runs", "r", "--json").stdout)["jobs"][0]["id"]
+    inspected = subprocess.run([*docker, "inspect", f"dstack-{job}"], capture_output=True, check=True).stdout
+    on_host = subprocess.run(
+        ["grep", "-rlF", "--", "s3cr3t-", user.home / ".dstack-host"], capture_output=True, text=True
+    )
+    subprocess.run([*docker, "exec", f"dstack-{job}", "/bin/sh", "-c", ": > /workflow/go"], check=True)
+    done = cli("wait", "r")
+
+    assert done.returncode == 0
+    stars = "*" * len(VALUE.encode())
+    log = cli("logs", "r").stdout
+    assert log.startswith(f"it is {stars}!\n******\n")
+    assert VALUE not in log
+    assert "strong" not in log
+    assert b"s3cr3t" not in inspected
+    # What is there is what this test put into the repository, and what the commands print; never the environment.
+    assert not [path for path in on_host.stdout.split() if not path.endswith(("/workflow/expected", "/io/log"))]
+    stored = (dstack_home.dstack / "server" / "state.db").read_bytes()
+    assert b"s3cr3t" not in stored
+    assert (dstack_home.dstack / "server" / "secret.key").stat().st_mode & 0o777 == 0o600
+
+    listed = cli("secrets", "list", "--json")
+    assert [each["name"] for each in json.loads(listed.stdout)] == ["OTHER", "TOKEN"]
+    assert "strong" not in listed.stdout
+    assert cli("secrets", "delete", "TOKEN").returncode == 0
+    assert VALUE not in cli("logs", "r").stdout
+    refused = cli("run", "job", cwd=folder)
+    assert refused.returncode == 2
+    assert "job needs the secret 'TOKEN', which is not set\nhint: dstack secrets set TOKEN" in refused.stderr
+
+
+def test_what_can_be_no_secret(cli: Cli) -> None:
+    assert cli("secrets", "set", "A-B", stdin="x").returncode == 2
+    assert cli("secrets", "set", "AB", stdin="").returncode == 2
+    assert cli("secrets", "set", "UID", stdin="long enough").returncode == 2
+    assert cli("secrets", "delete", "AB").returncode == 2
+    assert "fewer than 4 bytes" in cli("secrets", "set", "AB", stdin="x").stderr
+    assert "AB" in cli("secrets", "list").stdout
