@@ -134,10 +134,15 @@ def tags(database: sqlite_utils.Database) -> None:
     database.conn.execute("CREATE TABLE tags (name TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID")
 
 
+def hidden_runs(database: sqlite_utils.Database) -> None:
+    database.conn.execute("CREATE TABLE hidden_runs (name TEXT PRIMARY KEY) WITHOUT ROWID")
+
+
 MIGRATIONS: tuple[Callable[[sqlite_utils.Database], None], ...] = (
     first_schema,
     registrations,
     index_idempotency_keys,
     contents_of_buckets,
     tags,
+    hidden_runs,
 )
