@@ -25,6 +25,7 @@ COMMANDS = (
     "wait",
     "artifacts",
     "tag",
+    "prune",
     "runners",
     "secrets",
     "config",

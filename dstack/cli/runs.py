@@ -14,7 +14,8 @@ from dstack.model.status import Status
 
 
 @click.command("runs")
-@click.argument("run", required=False, type=REF)
+@click.argument("refs", metavar="[RUN | delete RUN...]", nargs=-1, type=REF)
+@click.option("-y", "--yes", is_flag=True, help="With delete: do not ask.")
 @click.option("--workflow", metavar="NAME", help="Only runs of this workflow.")
 @click.option("--status", type=click.Choice([status.value for status in Status]), help="Only runs in this state.")
 @click.option("--mine", is_flag=True, help="Only your own.")
@@ -23,7 +24,8 @@ from dstack.model.status import Status
 @click.option("--metrics", is_flag=True, help="Show what the run's jobs used over time: processors, memory, GPUs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    run: str | None,
+    refs: tuple[str, ...],
+    yes: bool,
     workflow: str | None,
     status: str | None,
     mine: bool,
@@ -32,7 +34,19 @@ def command(
     metrics: bool,
     as_json: bool,
 ) -> None:
-    """Show recent runs, newest first, or one in full."""
+    """Show recent runs, newest first, or one in full; or delete some.
+
+    `dstack runs delete RUN...` removes runs with their logs and artifacts. What other runs took from the cache stays
+    until they are deleted too.
+    """
+    if refs[:1] == ("delete",):
+        if workflow or status or mine or diff or metrics:
+            raise UsageError("delete takes names of runs, -y and --json", hint="dstack runs delete RUN...")
+        delete(refs[1:], yes, as_json)
+        return
+    if len(refs) > 1:
+        raise UsageError("one run at a time", hint=f"dstack runs {refs[0]}")
+    run = refs[0] if refs else None
     client = settings.connect()
     if diff:
         if run is None or as_json:
@@ -62,6 +76,22 @@ def command(
     else:
         columns = ("NAME", "WORKFLOW", "STATUS", "USER", "SUBMITTED", "TOOK", "REASON")
         show.table(columns, [_row(each) for each in runs])
+
+
+def delete(refs: tuple[str, ...], yes: bool, as_json: bool) -> None:
+    """Remove runs for good."""
+    from dstack.cli.prune import count, table
+
+    if not refs:
+        raise UsageError("name the runs to delete", hint="dstack runs delete RUN...")
+    if not yes and show.interactive() and not show.confirm(f"Delete {', '.join(refs)} for good?"):
+        raise UsageError("nothing was deleted")
+    found = settings.connect().delete(refs)
+    if as_json:
+        show.document(found)
+        return
+    table(found)
+    show.say(f"{count(found)} deleted, {words.size(sum(each.bytes for each in found))}")
 
 
 def _row(run: RunView) -> tuple[str, ...]:

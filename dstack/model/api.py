@@ -198,6 +198,30 @@ class TagView(Struct, kw_only=True):
     created_at: str
 
 
+class DeleteRequest(Struct, kw_only=True):
+    """The body of `POST /runs/delete`."""
+
+    refs: tuple[str, ...]
+
+
+class PruneRequest(Struct, kw_only=True):
+    """The body of `POST /prune`. `older_than` in seconds."""
+
+    keep_last: int | None = None
+    older_than: float | None = None
+    dry_run: bool = False
+
+
+class Removed(Struct, kw_only=True):
+    """A run that was removed, or would be. `bytes` become free; `kept` are the workflows whose results others use."""
+
+    run: str
+    workflow: str
+    submitted_at: str
+    bytes: int
+    kept: list[str]
+
+
 class TagRequest(Struct, kw_only=True):
     """The body of `POST /tags`. `ref` is a run or a job; `force` takes the name from another."""
 

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -19,6 +20,7 @@ from starlette.routing import Route
 from dstack import __version__
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
+from dstack.engine.retention import Retention
 from dstack.errors import ConflictError, DstackError, NotFoundError, TryAgainError, UnauthorizedError, UsageError
 from dstack.hosts.own import own_key
 from dstack.model import wire
@@ -26,10 +28,12 @@ from dstack.model.api import (
     API,
     AddRunner,
     ArtifactView,
+    DeleteRequest,
     Drain,
     HoldAnswer,
     HoldRequest,
     Problem,
+    PruneRequest,
     Recipe,
     SecretView,
     ServerConfig,
@@ -72,6 +76,11 @@ class Api:
     url: str
     started: float
     quit: Callable[[], None]
+
+    @cached_property
+    def retention(self) -> Retention:
+        """What removes runs: one at a time."""
+        return Retention(self.context)
 
     async def status(self, request: Request) -> ServerStatus:
         unfinished = {job.run for job in self.context.store.jobs.unfinished()}
@@ -227,6 +236,16 @@ class Api:
         job = job_named(self.context.store, request.path_params["ref"])
         return await link(self.context, job, request.query_params["path"])
 
+    async def delete_runs(self, request: Request) -> Any:
+        wish = msgspec.json.decode(await request.body(), type=DeleteRequest)
+        runs = [run_named(self.context.store, ref) for ref in dict.fromkeys(wish.refs)]
+        return await self.retention.delete(runs)
+
+    async def prune(self, request: Request) -> Any:
+        wish = msgspec.json.decode(await request.body(), type=PruneRequest)
+        found = self.retention.prunable(wish.keep_last, wish.older_than)
+        return [self.retention.told(run) for run in found] if wish.dry_run else await self.retention.remove(found)
+
     async def tags(self, request: Request) -> Any:
         return self.context.store.tags.all()
 
@@ -305,6 +324,8 @@ class Api:
             ("GET", "/artifacts/{ref}", self.artifacts),
             ("GET", "/artifacts/{ref}/file", self.artifact),
             ("GET", "/artifacts/{ref}/url", self.artifact_url),
+            ("POST", "/runs/delete", self.delete_runs),
+            ("POST", "/prune", self.prune),
             ("GET", "/tags", self.tags),
             ("POST", "/tags", self.tag),
             ("DELETE", "/tags/{name}", self.delete_tag),

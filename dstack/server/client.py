@@ -21,13 +21,16 @@ from dstack.model.api import (
     API,
     AddRunner,
     ArtifactView,
+    DeleteRequest,
     Drain,
     HoldAnswer,
     HoldRequest,
     JobView,
     LinkView,
     Plan,
+    PruneRequest,
     Recipe,
+    Removed,
     RunnerView,
     RunView,
     SecretView,
@@ -176,6 +179,14 @@ class Client:
     def delete_tag(self, name: str) -> None:
         """Take a name away."""
         self._send("DELETE", f"/tags/{_part(name)}", ANSWER_SECONDS).close()
+
+    def delete(self, refs: tuple[str, ...]) -> list[Removed]:
+        """Remove runs. Raises ConflictError, and removes none, where one has to stay."""
+        return self._post("/runs/delete", list[Removed], DeleteRequest(refs=refs))
+
+    def prune(self, wish: PruneRequest) -> list[Removed]:
+        """Remove the runs that a rule lets go."""
+        return self._post("/prune", list[Removed], wish)
 
     def runners(self) -> list[RunnerView]:
         """Every machine."""

@@ -31,6 +31,12 @@ class Contents:
         )
         return [Stored(row["key"], row["size"], row["etag"]) for row in rows]
 
+    def forget_below(self, storage: str, prefix: str) -> None:
+        """All objects whose key begins so are gone."""
+        self.database.execute(
+            "DELETE FROM contents WHERE storage = ? AND substr(key, 1, ?) = ?", storage, len(prefix), prefix
+        )
+
     def forget(self, storage: str, keys: Iterable[str]) -> None:
         """These objects are gone, or are others now."""
         with self.database.transaction():

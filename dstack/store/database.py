@@ -142,6 +142,10 @@ def add_secrets(database: sqlite_utils.Database) -> None:
     database.table("given").create_index(["job"])
 
 
+def hidden_runs(database: sqlite_utils.Database) -> None:
+    database.conn.execute("CREATE TABLE hidden_runs (name TEXT PRIMARY KEY) WITHOUT ROWID")
+
+
 MIGRATIONS: tuple[Callable[[sqlite_utils.Database], None], ...] = (
     first_schema,
     registrations,
@@ -149,4 +153,5 @@ MIGRATIONS: tuple[Callable[[sqlite_utils.Database], None], ...] = (
     contents_of_buckets,
     tags,
     add_secrets,
+    hidden_runs,
 )

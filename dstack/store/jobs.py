@@ -13,6 +13,8 @@ from dstack.model.status import FINISHED, Status, may_follow
 from dstack.store.database import Database
 
 UNFINISHED = tuple(status.value for status in Status if status not in FINISHED)
+SHOWN = "run NOT IN (SELECT name FROM hidden_runs)"
+"""Not of a run that was deleted."""
 
 
 class Jobs:
@@ -71,18 +73,28 @@ class Jobs:
 
     def newest(self, limit: int) -> list[Job]:
         """The newest jobs, newest first."""
-        return self.select("1 ORDER BY number DESC LIMIT ?", limit)
+        return self.select(f"{SHOWN} ORDER BY number DESC LIMIT ?", limit)
+
+    def users_of(self, job_id: str) -> list[str]:
+        """The jobs whose log and artifacts are those of this one."""
+        rows = self.database.rows("SELECT id FROM jobs WHERE json_extract(data, '$.cached_from') = ?", job_id)
+        return [row["id"] for row in rows]
+
+    def remove(self, job_id: str) -> None:
+        """Forget a job."""
+        self.database.execute("DELETE FROM jobs WHERE id = ?", job_id)
 
     def done_with(self, key: str) -> list[Job]:
         """The jobs that made a result under this cache key by running, newest first."""
-        jobs = self.select("key = ? AND status = ? ORDER BY number DESC", key, Status.DONE.value)
+        jobs = self.select(f"key = ? AND status = ? AND {SHOWN} ORDER BY number DESC", key, Status.DONE.value)
         return [job for job in jobs if job.cached_from is None]
 
     def last_done(self, workflow: str, repo: str) -> Job | None:
         """The newest job of this workflow and repository that made a result: what a cache miss is compared with."""
         rows = self.database.rows(
             "SELECT jobs.data AS data FROM jobs JOIN runs ON runs.name = jobs.run"
-            " WHERE jobs.workflow = ? AND jobs.status = ? AND json_extract(runs.data, '$.snapshot.repo') = ?"
+            f" WHERE jobs.workflow = ? AND jobs.status = ? AND {SHOWN}"
+            " AND json_extract(runs.data, '$.snapshot.repo') = ?"
             " ORDER BY jobs.number DESC LIMIT 1",
             workflow,
             Status.DONE.value,
@@ -115,7 +127,7 @@ class Jobs:
         """The ids that begin with `prefix`."""
         if not prefix.isalnum():
             return []
-        rows = self.database.rows("SELECT id FROM jobs WHERE id LIKE ? LIMIT 10", prefix + "%")
+        rows = self.database.rows(f"SELECT id FROM jobs WHERE id LIKE ? AND {SHOWN} LIMIT 10", prefix + "%")
         return [row["id"] for row in rows]
 
     def select(self, condition: str, *values: Any) -> list[Job]:

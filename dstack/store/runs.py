@@ -34,16 +34,35 @@ class Runs:
 
     def matching(self, prefix: str) -> list[str]:
         """The names that begin with `prefix`; only the very name where one is it."""
-        if self.get(prefix):
+        if self.get(prefix) and prefix not in self.hidden():
             return [prefix]
         escaped = prefix.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-        rows = self.database.rows("SELECT name FROM runs WHERE name LIKE ? ESCAPE '\\' LIMIT 10", escaped + "%")
+        rows = self.database.rows(
+            "SELECT name FROM runs WHERE name LIKE ? ESCAPE '\\'"
+            " AND name NOT IN (SELECT name FROM hidden_runs) LIMIT 10",
+            escaped + "%",
+        )
         return [row["name"] for row in rows]
+
+    def hide(self, name: str) -> None:
+        """The run was deleted. What others use of it is there until they are gone."""
+        self.database.execute("INSERT OR IGNORE INTO hidden_runs VALUES (?)", name)
+
+    def hidden(self) -> list[str]:
+        """The names of runs that were deleted and are still used."""
+        return [row["name"] for row in self.database.rows("SELECT name FROM hidden_runs")]
+
+    def remove(self, name: str) -> None:
+        """Forget a run that has no job any more."""
+        with self.database.transaction():
+            self.database.execute("DELETE FROM runs WHERE name = ?", name)
+            self.database.execute("DELETE FROM hidden_runs WHERE name = ?", name)
 
     def newest(self, limit: int, *, workflow: str | None = None, user: str | None = None) -> list[Run]:
         """The newest runs, newest first."""
         rows = self.database.rows(
             "SELECT data FROM runs WHERE (?1 IS NULL OR workflow = ?1) AND (?2 IS NULL OR user = ?2)"
+            " AND name NOT IN (SELECT name FROM hidden_runs)"
             " ORDER BY number DESC LIMIT ?3",
             workflow,
             user,

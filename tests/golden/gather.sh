@@ -33,7 +33,7 @@ mkdir -p "$job"
 rm -rf "$job/gathered" "$job/gather"
 mkdir "$job/gathered" "$job/gather"
 trap 'rm -rf "$job/gather"' EXIT
-head -c '10240' | tar -x -f - -C "$job/gather"
+head -c '3072' | tar -x -f - -C "$job/gather"
 cd "$job/gathered"
 fetch() {
 	for config in "$job"/gather/config.*; do

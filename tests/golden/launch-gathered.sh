@@ -420,6 +420,9 @@ within() {
 	[ -s "$known/histories/"'full-8888888888888888888888888888888888888888888888888888888888888888' ] || exit 3
 	[ -s "$known/trees/"'9999999999999999999999999999999999999999999999999999999999999999' ] || exit 3
 	[ ! -e "$mirror/damaged" ] || exit 3
+	# For those who collect: this was used now, and is in use until the job's folder goes.
+	printf '%s\n' 'r' "$tree" "$commit" '9999999999999999999999999999999999999999999999999999999999999999' 'full-8888888888888888888888888888888888888888888888888888888888888888' > "$job/uses"
+	touch "$mirror" "$known/trees/$tree" "$known/commits/$commit" || exit 3
 	rm -rf "$job/workflow" "$job/git" "$io/nested" && mkdir -p "$job/workflow" || exit 1
 	export GIT_DIR="$job/git" GIT_WORK_TREE="$job/workflow" GIT_OBJECT_DIRECTORY="$mirror/objects"
 	small_git || exit 1

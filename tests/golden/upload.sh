@@ -36,7 +36,7 @@ fi
 begin() {
 	rm -rf "$up"
 	mkdir "$up"
-	head -c '10240' | tar -x -f - -C "$up"
+	head -c '3072' | tar -x -f - -C "$up"
 	printf '%s' 'main() {
 	set -u
 	umask 077

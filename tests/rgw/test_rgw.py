@@ -77,8 +77,13 @@ def rgw() -> Iterator[Rgw]:
 
 
 @pytest.fixture
-def storage(cli: Cli, dstack_home: Home, runner: str, rgw: Rgw) -> Rgw:
+def keys(dstack_home: Home) -> None:
+    """The server has them from its start."""
     dstack_home.environment.update(KEYS)
+
+
+@pytest.fixture
+def storage(cli: Cli, keys: None, runner: str, rgw: Rgw) -> Rgw:
     done = cli("config", "--storage", f"s3://{BUCKET}/x", "--endpoint-url", rgw.url)
     assert done.returncode == 0, done.stderr
     return rgw

@@ -1,0 +1,105 @@
+"""Which runs go, and what goes with them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from dstack.artifacts.s3 import S3Store
+from dstack.engine.context import Context
+from dstack.errors import ConflictError
+from dstack.model.api import Removed
+from dstack.model.job import Job, Run
+from dstack.model.times import seconds
+
+
+class Retention:
+    """Removes runs with their logs and artifacts. Repeatable at any point: what was begun is ended by the next one."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.store = context.store
+        self.lock = asyncio.Lock()
+
+    async def delete(self, runs: Sequence[Run]) -> list[Removed]:
+        """Remove these. Raises ConflictError, before anything is removed, for one that is unfinished or has a tag."""
+        for run in runs:
+            why = self.kept(run)
+            if why:
+                raise ConflictError(f"{run.name} {why[0]}", hint=why[1])
+        return await self.remove(runs)
+
+    def prunable(self, keep_last: int | None, older_than: float | None) -> list[Run]:
+        """The runs that a rule lets go, oldest first: not the newest `keep_last` of a workflow of a repository, none
+        that ended within `older_than` seconds, none that is unfinished or has a tag."""
+        kept: Counter[tuple[str, str]] = Counter()
+        found = []
+        for run in self.store.runs.newest(-1):
+            kept[run.snapshot.repo, run.workflow] += 1
+            recent = keep_last is not None and kept[run.snapshot.repo, run.workflow] <= keep_last
+            young = older_than is not None and time.time() - self.ended(run) < older_than
+            if not (recent or young or self.kept(run)):
+                found.append(run)
+        return found[::-1]
+
+    async def remove(self, runs: Sequence[Run]) -> list[Removed]:
+        """Remove runs, and of earlier ones what nothing needs any more."""
+        told = [self.told(run) for run in runs]
+        async with self.lock:
+            for run in runs:
+                self.store.runs.hide(run.name)
+            while [job for run in self.store.runs.hidden() for job in self.store.jobs.of(run) if await self.gone(job)]:
+                continue
+            for name in self.store.runs.hidden():
+                if not self.store.jobs.of(name):
+                    self.store.runs.remove(name)
+        return told
+
+    async def gone(self, job: Job) -> bool:
+        """Remove what a job left, unless another one uses it, and the job itself, unless a host still has to be
+        cleaned of it: then a later one removes it."""
+        if self.used(job):
+            return False
+        if job.cached_from is None:
+            storage = self.context.storage
+            await storage.remove(job.run, job.workflow)
+            if isinstance(storage, S3Store):
+                self.store.contents.forget_below(storage.name, storage.key(job.run, job.workflow, ""))
+        self.store.logs.remove(job.id)
+        if job.runner and not job.discarded and self.store.runners.get(job.runner):
+            return False
+        self.store.jobs.remove(job.id)
+        return True
+
+    def used(self, job: Job) -> bool:
+        """Whether the job's log and artifacts are those of another one too, or one waits for them."""
+        waiting = any(job.id in (each.shares, *each.dependencies.values()) for each in self.store.jobs.unfinished())
+        return waiting or bool(self.store.jobs.users_of(job.id))
+
+    def kept(self, run: Run) -> tuple[str, str] | None:
+        """Why a run stays, and what would change that; None if it may go."""
+        tag = next((tag for tag in self.store.tags.all() if tag.run == run.name), None)
+        if tag:
+            return f"has the tag ':{tag.name}'", f"dstack tag --delete {tag.name}"
+        if not all(job.finished for job in self.store.jobs.of(run.name)):
+            return "has not ended", f"dstack stop {run.name}"
+        return None
+
+    def ended(self, run: Run) -> float:
+        """When it ended, in seconds since the epoch."""
+        times = [job.finished_at for job in self.store.jobs.of(run.name) if job.finished_at]
+        return max(map(seconds, times), default=seconds(run.submitted_at))
+
+    def told(self, run: Run) -> Removed:
+        """The run as users are told about its removal: `bytes` are those that become free."""
+        own = [job for job in self.store.jobs.of(run.name) if job.cached_from is None]
+        free = [job for job in own if not self.used(job)]
+        return Removed(
+            run=run.name,
+            workflow=run.workflow,
+            submitted_at=run.submitted_at,
+            bytes=sum(job.bytes for job in free),
+            kept=[job.workflow for job in own if job not in free],
+        )
