@@ -82,7 +82,7 @@ def main() -> None:
     print(f"{files} files, {git_size / 10**6:.0f} MB of history")
     identity = f"{work}/id_ed25519"
     known = (
-        f"-o UserKnownHostsFile=/dev/null -o StrictHostKeyChecking=no -o LogLevel=ERROR -o IdentityAgent=none -F none"
+        "-o UserKnownHostsFile=/dev/null -o StrictHostKeyChecking=no -o LogLevel=ERROR -o IdentityAgent=none -F none"
     )
     remote = f"ssh -i {identity} -p {proxy.port} {known}"
     add = ["dstack", "runners", "add", f"{user}@127.0.0.1:{proxy.port}", "--name", "bench", "--identity", identity]
