@@ -25,7 +25,10 @@ def command() -> None:
 @command.command("set")
 @click.argument("name")
 def set_secret(name: str) -> None:
-    """Set a secret. The value comes from stdin, or from a prompt on a terminal: never from the command line."""
+    """Set a secret.
+
+    The value comes from stdin, or from a prompt on a terminal: never from the command line.
+    """
     if not (name.isidentifier() and name.isascii()):
         raise UsageError(f"'{name}' can't be the name of a secret: letters, digits and '_', not beginning with a digit")
     value = _value(name)
@@ -52,7 +55,10 @@ def _value(name: str) -> str:
 @command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_secrets(as_json: bool) -> None:
-    """List the names of the secrets; the values are not shown to anybody."""
+    """List the names of the secrets.
+
+    The values are not shown to anybody.
+    """
     found = settings.connect().secrets()
     if as_json:
         show.document(found)
@@ -65,6 +71,9 @@ def list_secrets(as_json: bool) -> None:
 @command.command("delete")
 @click.argument("name")
 def delete_secret(name: str) -> None:
-    """Delete a secret. Jobs that were given it keep it, and their logs stay masked."""
+    """Delete a secret.
+
+    Jobs that were given it keep it, and their logs stay masked.
+    """
     settings.connect().delete_secret(name)
     show.say(f"{name}: deleted")
