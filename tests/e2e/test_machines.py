@@ -423,3 +423,30 @@ def test_whether_containers_get_the_gpus(own_dockerd: Daemon, tmp_path: Path, mo
     assert [(gpu.name, gpu.driver) for gpu in with_toolkit.gpus] == [("NVIDIA L4", "550.90.07")]
     assert own_dockerd.docker("ps", "-aq") == ""
     assert own_dockerd.docker("images", "-aq") == images
+
+
+def test_a_certificate_over_ipv6(cli: Cli, folder: Path, person: account.Account, dstack_home: Home) -> None:
+    """The machine trusts an authority alone: no key of the user is in a file there."""
+    authority = folder / "authority"
+    server = Sshd(folder / "certified", person.name, [f"TrustedUserCAKeys {authority}.pub"])
+    server.first = ("ListenAddress ::1", "AuthorizedKeysFile none")
+    ssh = dstack_home.path / ".ssh"
+    ssh.mkdir(mode=0o700)
+    key = ssh / "id_ed25519"
+    for path in (authority, key):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
+    server.first = (f"Port {server.port}", *server.first)
+    server.start()
+    try:
+        words = ("runners", "add", f"{person.name}@[::1]:{server.port}", "--fingerprint", server.fingerprint)
+        refused = cli(*words)
+        sign = ["ssh-keygen", "-q", "-s", authority, "-I", "test", "-n", person.name, f"{key}.pub"]
+        subprocess.run(sign, check=True, capture_output=True)
+        done = cli(*words, "--name", "m")
+        assert cli("runners", "remove", "m").returncode == 0
+    finally:
+        server.close()
+
+    assert refused.returncode == 125
+    assert f"refuses the user {person.name}; keys tried: " in refused.stderr
+    assert done.returncode == 0, done.stderr

@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from dstack import runner
 from tests.conftest import Cli
 from tests.environment import account, needs
+from tests.environment.product import Home
 from tests.environment.sshd import Sshd, free_port
 from tests.environment.waiting import until
 
@@ -197,3 +199,23 @@ def test_wrong_tokens(offer: Offer) -> None:
     runner = offer(token="")
     said(runner, "the server wants a token")
     assert runner.wait(30) == 2
+
+
+def test_over_the_socket_the_owner_needs_no_approval(cli: Cli, dstack_home: Home) -> None:
+    cli("server", "start")
+    server = runner.Server(str(dstack_home.dstack / "server" / "socket"), None)
+    machine = {"name": "here", "user": "u", "address": "127.0.0.1", "port": 1, "host_keys": ["ssh-ed25519 AAAA"]}
+
+    answer = server.post("/registrations", machine)
+
+    assert (answer["approved"], answer["name"]) == (True, "here")
+    assert answer["key"].startswith("ssh-ed25519 ")
+    path = "/registrations/here/heartbeat"
+    with pytest.raises(runner.RunnerError, match="another machine has registered under this name"):
+        server.post(path, {"secret": "guessed"})
+    heard = server.post(path, {"secret": answer["secret"]})
+    assert heard["state"] == "refused"
+    assert "127.0.0.1:1 can't be reached" in heard["words"]
+    assert cli("runners", "add", "local", "--name", "here").returncode == 0
+    with pytest.raises(runner.RunnerError, match="'here' is another machine"):
+        server.post("/registrations", {**machine, "port": 2})

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dstack.model.api import Problem, StopRequest
+from dstack.model.metrics import GpuUse, Use
 from dstack.model.runner import Address
 from dstack.model.status import Status
 from tests.unit.cli.conftest import Cli, command
@@ -278,3 +279,27 @@ def test_completion(cli: Cli, project: Path) -> None:
     assert cli(environment=words).stdout == b"plain,--batch_size\n"
     words = {"_DSTACK_COMPLETE": "bash_complete", "COMP_WORDS": "dstack logs br", "COMP_CWORD": "2"}
     assert cli(environment=words).stdout == b"plain,brave-otter-7\n"
+
+
+def test_runners_live_end_with_ctrl_c(state: State, server: str, environment: dict[str, str]) -> None:
+    use = Use(cpu=35.4, memory_used=12 * 1024**3, gpus=(GpuUse(index=0, percent=90, others=("blender (7)",)),))
+    state.runners["lab1"] = runner_view("lab1", use=use, gpus_free=1)
+    words = command("runners", "-w")
+    process = subprocess.Popen(
+        words,
+        env={**environment, "DSTACK_SERVER_URL": server},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        lines = [process.stdout.readline() for _ in range(6)]
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+
+    assert process.returncode == 0
+    assert [line.split()[:1] for line in lines] == [[], ["NAME"], ["lab1"], [], ["NAME"], ["lab1"]]
+    assert "16 35%  12/64 GB  1/2 A100" in lines[2]
+    assert "lab1: GPU 0 is also used by blender (7)" in said
