@@ -210,6 +210,7 @@ def test_config_is_saved_for_its_owner_alone(cli: Cli, folder: Path, server: str
         "url": server,
         "token": False,
         "storage": "/srv/artifacts",
+        "endpoint_url": None,
         "max_gpus_per_user": None,
         "endpoint_url": None,
     }
