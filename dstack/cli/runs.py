@@ -34,7 +34,7 @@ def command(
     metrics: bool,
     as_json: bool,
 ) -> None:
-    """Show recent runs, newest first, or one in full; or delete some.
+    """Show recent runs, or one in full, or delete some.
 
     `dstack runs delete RUN...` removes runs with their logs and artifacts. What other runs took from the cache stays
     until they are deleted too.

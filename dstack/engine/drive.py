@@ -337,7 +337,7 @@ class Drive:
             end, code, reason = Status.FAILED, Ends.MAX_DURATION, f"max-duration: it was stopped after {limit}"
         elif decision.lost:
             code = Ends.DSTACK
-        changes = {"end": end, "exit_code": code, "reason": reason, "unreachable_since": None}
+        changes = {"end": end, "exit_code": code, "reason": reason, "ending": reason, "unreachable_since": None}
         if not job.stop and not job.expired and end is not Status.DONE:
             changes["cause"] = decision.cause or ("lost" if decision.lost else "error")
         self.change(status=Status.UPLOADING, **changes)
@@ -354,7 +354,7 @@ class Drive:
             self.change(cause="error")
             await self.close(Status.FAILED, exit_code=Ends.NO_ARTIFACT, reason=outcome.complaint, outcome=outcome)
         else:
-            await self.close(end, exit_code=job.exit_code, reason=job.reason, outcome=outcome)
+            await self.close(end, exit_code=job.exit_code, reason=job.ending, outcome=outcome)
 
     async def close(self, status: Status, *, exit_code: int | None, reason: str | None, outcome: Any = None) -> None:
         """End the job, or queue it for its next attempt."""

@@ -48,12 +48,12 @@ class Job(Struct, frozen=True, kw_only=True):
     `key` is the cache key, `why` one line about the cache. `dependencies` maps the direct dependencies to the jobs
     whose artifacts they give: for a cached one that is the job it came from. `launching` is committed before the
     container may be started: from then on the host is asked what happened. `stop` is the user's wish: "stop", or
-    "abort" to keep nothing. `end` is what an uploading job will be. `unreachable_since` is set while the host gives no
-    answer, `discarded` once nothing of the job is left on its runner. `priority` orders the queue; `held` says who
-    keeps the job from starting; `placed_at` is when it got its runner. `expired` says that it ran for longer
-    than it may, `warned` that it was told before, `cause` is what it may be retried for; `history` holds the attempts
-    before this one, whose log begins at byte `log_start`. `shares` is a job of the same key that is under way: its
-    result will be this one's. Times are RFC 3339, UTC.
+    "abort" to keep nothing. `end` is what an uploading job will be, and `ending` why. `unreachable_since` is set
+    while the host gives no answer, `discarded` once nothing of the job is left on its runner. `priority` orders the
+    queue; `held` says who keeps the job from starting; `placed_at` is when it got its runner. `expired` says that it
+    ran for longer than it may, `warned` that it was told before, `cause` is what it may be retried for; `history`
+    holds the attempts before this one, whose log begins at byte `log_start`. `shares` is a job of the same key that
+    is under way: its result will be this one's. Times are RFC 3339, UTC.
     """
 
     id: str
@@ -79,6 +79,7 @@ class Job(Struct, frozen=True, kw_only=True):
     launch: Launch | None = None
     stop: str | None = None
     end: Status | None = None
+    ending: str | None = None
     unreachable_since: str | None = None
     priority: int = 0
     held: str | None = None

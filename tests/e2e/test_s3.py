@@ -190,6 +190,7 @@ def test_nothing_is_lost_or_sent_twice_when_something_dies(
     waited = cli("wait", "one", timeout=240)
 
     assert waited.returncode == 0, waited.stderr
+    assert job_of(cli, "one")["reason"] is None
     objects = storage.objects
     prefix = "team/x/one/job/"
     for line in objects[f"{prefix}sums"].decode().splitlines():

@@ -211,8 +211,8 @@ def test_config_is_saved_for_its_owner_alone(cli: Cli, folder: Path, server: str
         "url": server,
         "token": False,
         "storage": "/srv/artifacts",
-        "max_gpus_per_user": None,
         "endpoint_url": None,
+        "max_gpus_per_user": None,
     }
     assert stat.S_IMODE((folder / "home" / "config.json").stat().st_mode) == 0o600
     assert cli("config", "--storage", "/data").stdout.endswith(b"storage  /data\n")
