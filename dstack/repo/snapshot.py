@@ -47,6 +47,7 @@ class Taken:
         the deltas are against their files. Those that are not here don't count."""
         if known is None:
             return self._write("thin.pack", [name for name in (self.snapshot.commit, self.snapshot.history) if name])
+        self._fetch()
         git = Git.within(self.scratch.path / "git")
         commits = {name: name.removeprefix(FULL) for name in known if "-" not in name.removeprefix(FULL)}
         asked = "".join(f"{oid}\n" for oid in commits.values()).encode()
@@ -58,9 +59,12 @@ class Taken:
     def full_pack(self) -> Path:
         """A file with all objects of commit and tree, for a server that has nothing. What a partial clone lacks is
         fetched from its remote, to the scratch folder alone."""
+        self._fetch()
+        return self._write("full.pack", [])
+
+    def _fetch(self) -> None:
         if self.worktree and self.worktree.promisor and self.snapshot.commit:
             fetch_missing(self.worktree, self.snapshot, self.scratch.path / "git")
-        return self._write("full.pack", [])
 
     def close(self) -> None:
         """Remove the folder."""

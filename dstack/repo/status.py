@@ -28,6 +28,7 @@ from dstack.repo.worktree import Worktree
 
 Entry = tuple[str, str, bytes]
 FILE = "100644"
+LINK = "120000"
 
 UNDER_WAY = (
     *("MERGE_HEAD", "MERGE_MODE", "MERGE_MSG", "SQUASH_MSG", "CHERRY_PICK_HEAD", "REVERT_HEAD"),
@@ -139,9 +140,10 @@ class Status:
         wanted: list[Indexed] = []
         for entry in repository.index:
             if entry.intended:
-                found.intended.append((entry.mode, self.blobs.add(b""), b"intended/" + entry.path))
-                continue
-            if everything or entry.stage or entry.path in differing:
+                # Only that it is there counts; a link can't be empty.
+                content = b"link" if entry.mode == LINK else b""
+                found.intended.append((entry.mode, self.blobs.add(content), b"intended/" + entry.path))
+            elif everything or entry.stage or entry.path in differing:
                 stage = f" {entry.stage}" if entry.stage else ""
                 found.changes.append(f"{entry.mode} {entry.id}{stage}\t".encode() + entry.path)
                 wanted.append(entry)

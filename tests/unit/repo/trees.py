@@ -219,7 +219,10 @@ def flagged_in_the_index(root: Path) -> Path:
     write(root / "lib/a.py", "changed too\n")
     (root / "lib/b.py").unlink()
     write(root / "later.py", "intended\n")
-    git(root, "add", "-N", "later.py")
+    (root / "later-link").symlink_to("later.py")
+    write(root / "assumed.py", "intended, and assumed to be unchanged\n")
+    git(root, "add", "-N", "later.py", "later-link", "assumed.py")
+    git(root, "update-index", "--assume-unchanged", "assumed.py")
     return root
 
 
