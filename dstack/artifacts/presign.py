@@ -1,6 +1,6 @@
 """Presigned URLs: AWS Signature Version 4 in the query string.
 
-boto3 makes them too, at a hundred times the cost: an upload of thousands of files needs thousands.
+boto3 makes them too, through layers that an upload of thousands of files does not need.
 https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
 """
 

@@ -26,6 +26,8 @@ def size(text: str) -> int:
 
 def span(text: str) -> float:
     """Seconds: `30s`, `5m`, `1h30m`, `2d`; a bare number is seconds, as for timeout(1)."""
+    if not re.match(SPAN, text):
+        raise ValueError(f"'{text}' is no length of time")
     if text[-1:].isdigit():
         return float(text)
     return sum(float(number) * SECONDS[unit] for number, unit in re.findall(r"([0-9.]+)([smhd])", text))
