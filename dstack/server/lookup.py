@@ -41,7 +41,8 @@ def jobs_named(store: Store, ref: str) -> tuple[Run, list[Job], bool]:
     if ref in jobs or (jobs and not runs):
         job = job_named(store, ref)
         return store.runs.require(job.run), [job], False
-    name = only(ref, runs + jobs, "run or job", "dstack runs")
+    # A run of exactly that name is meant, though a job's id begins so.
+    name = only(ref, runs if runs == [ref] else runs + jobs, "run or job", "dstack runs")
     return store.runs.require(name), store.jobs.of(name), True
 
 

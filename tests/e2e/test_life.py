@@ -90,10 +90,10 @@ def test_only_the_causes_that_are_named(
 ) -> None:
     folder = single(tmp_path / "p", busybox, "exit 3", more=f"retry: {{attempts: 2, on: {on}}}")
 
-    done = cli("run", "job", "--name", "f", cwd=folder)
+    done = cli("run", "job", "--name", "named", cwd=folder)
 
     assert done.returncode == 3
-    assert job_of(cli, "f")["attempt"] == attempts
+    assert job_of(cli, "named")["attempt"] == attempts
 
 
 def test_a_lost_container_is_tried_again_elsewhere_or_here(
