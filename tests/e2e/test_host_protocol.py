@@ -443,9 +443,11 @@ def test_out_of_memory_is_said(ground: Ground, python_image: str) -> None:
     docker("update", "--memory", "64m", "--memory-swap", "64m", container(A))
     (ground.tree(A) / "go").touch()
 
-    # The kernel kills the process, not the container: the script says so by its code.
+    # The kernel kills the process, not the container: the script goes on, and ends with the process's code.
     assert ground.ended(A) == 137
-    assert ground.decide(A, launched) == Finished(137)
+    decision = ground.decide(A, launched)
+    assert isinstance(decision, Finished)
+    assert (decision.exit_code, decision.cause) == (137, "out-of-memory")
 
 
 def test_docker_that_does_not_answer_is_unknown(ground: Ground, busybox: str) -> None:
