@@ -28,7 +28,7 @@ def test_credentials_are_stripped(url: str, clean: str) -> None:
 
 def test_all_who_work_on_a_repository_share_its_mirror() -> None:
     mine = repo_id("https://me:token@example.org/a/b.git", Path("/home/me/b"), machine="mine")
-    theirs = repo_id("https://example.org/a/b/", Path("/work/b"), machine="theirs")
+    theirs = repo_id("https://example.org/a/b/", Path("/srv/b"), machine="theirs")
 
     assert mine == theirs
     assert mine != repo_id("https://example.org/a/c", Path("/home/me/b"), machine="mine")
