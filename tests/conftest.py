@@ -36,6 +36,25 @@ def pytest_configure() -> None:
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 DATA = Path(__file__).parent / "data"
+SOCKET = Path("/var/run/docker.sock")
+
+
+SHARED = pytest.StashKey[daemon.Daemon]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Several workers share one Docker daemon: where none answers, the process that started them has it."""
+    workers = getattr(config.option, "numprocesses", None)
+    if not workers or hasattr(config, "workerinput") or not shutil.which("dockerd") or os.geteuid() != 0:
+        return
+    if not daemon.answers():
+        config.stash[SHARED] = daemon.Daemon(Path(tempfile.mkdtemp(prefix="ds-", dir="/tmp")), SOCKET)
+        config.stash[SHARED].start()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if SHARED in config.stash:
+        config.stash[SHARED].close()
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +75,7 @@ def docker(session_folder: Path) -> Iterator[list[str]]:
         yield ["docker"]
         return
     needs.root("Docker, which does not answer here,")
-    own = daemon.Daemon(session_folder / "docker", socket=Path("/var/run/docker.sock"))
+    own = daemon.Daemon(session_folder / "docker", socket=SOCKET)
     try:
         own.start()
         yield ["docker"]

@@ -22,7 +22,7 @@ from dstack.model.quantities import span_words
 from dstack.model.status import Status
 from dstack.model.times import rfc3339, seconds
 
-PATIENCE = 20.0
+PATIENCE = 10.0
 """Seconds that a new job waits for runners that all refuse to work, before it fails."""
 TICK = 5.0
 """Seconds between two passes when nothing rings."""

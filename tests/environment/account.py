@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import grp
 import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,21 +29,32 @@ def create(name: str, home: Path, group: int, shell: str = "/bin/bash") -> Accou
     """Create the user, a member of the group, with a password that nobody knows but that isn't locked (sshd refuses
     locked accounts)."""
     needs.root("a user of the tests' own")
-    subprocess.run(
-        ["useradd", "--create-home", "--home-dir", home, "--groups", str(group), "--shell", shell, name],
-        check=True,
-        capture_output=True,
-    )
-    subprocess.run(["usermod", "--password", "*", name], check=True)
+    with turn():
+        subprocess.run(
+            ["useradd", "--create-home", "--home-dir", home, "--groups", str(group), "--shell", shell, name],
+            check=True,
+            capture_output=True,
+        )
+        subprocess.run(["usermod", "--password", "*", name], check=True)
     return Account(name, home, home.stat().st_uid)
 
 
 def remove(account: Account) -> None:
     """End what the user runs, and remove the user with the home."""
     for pid in processes(account.uid):
-        os.kill(pid, signal.SIGKILL)
-    subprocess.run(["userdel", "--force", account.name], check=True, capture_output=True)
+        with suppress(ProcessLookupError):  # it ended by itself
+            os.kill(pid, signal.SIGKILL)
+    with turn():
+        subprocess.run(["userdel", "--force", account.name], check=True, capture_output=True)
     shutil.rmtree(account.home)
+
+
+@contextmanager
+def turn() -> Iterator[None]:
+    """useradd gives up where another one holds the lock of /etc/passwd: test sessions take turns."""
+    with Path("/tmp/dstack-test-accounts.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def processes(uid: int) -> list[int]:
