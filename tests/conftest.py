@@ -24,15 +24,6 @@ settings.register_profile("dev", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
-def pytest_configure() -> None:
-    """A session that is told to end cleans up as an interrupted one does."""
-
-    def interrupt(signum: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
-
-
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 DATA = Path(__file__).parent / "data"
@@ -43,12 +34,18 @@ SHARED = pytest.StashKey[daemon.Daemon]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Several workers share one Docker daemon: where none answers, the process that started them has it."""
-    workers = getattr(config.option, "numprocesses", None)
-    if not workers or hasattr(config, "workerinput") or not shutil.which("dockerd") or os.geteuid() != 0:
-        return
-    if not daemon.answers():
-        config.stash[SHARED] = daemon.Daemon(Path(tempfile.mkdtemp(prefix="ds-", dir="/tmp")), SOCKET)
+    """A session that is told to end cleans up as an interrupted one does. Several workers share one Docker daemon:
+    where none answers, the process that starts them has it."""
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    shares = getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput")
+    if shares and shutil.which("dockerd") and os.geteuid() == 0 and not daemon.answers():
+        folder = Path(tempfile.mkdtemp(prefix="ds-", dir="/tmp"))
+        folder.chmod(0o755)
+        config.stash[SHARED] = daemon.Daemon(folder, SOCKET)
         config.stash[SHARED].start()
 
 
