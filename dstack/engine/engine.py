@@ -22,8 +22,8 @@ from dstack.model.quantities import span_words
 from dstack.model.status import Status
 from dstack.model.times import rfc3339, seconds
 
-PATIENCE = 10.0
-"""Seconds that a new job waits for runners that all refuse to work, before it fails."""
+PATIENCE = 15.0
+"""Seconds that a new job waits for runners that all refuse to let dstack in, before it fails."""
 TICK = 5.0
 """Seconds between two passes when nothing rings."""
 
@@ -189,7 +189,7 @@ class Engine:
         self.drive(job_id)
 
     def held(self, waiting: Waiting, machines: list[Machine], reason: str) -> None:
-        """Say why a job waits; end it when every runner refused from the start and went on to refuse."""
+        """Say why a job waits; end it when every runner has refused SSH from the start and goes on to."""
         job = self.store.jobs.require(waiting.id)
         names = [machine.runner.name for machine in eligible(waiting, machines)]
         submitted = seconds(job.submitted_at)

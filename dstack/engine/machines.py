@@ -92,6 +92,7 @@ class Machines:
         else:
             found = Condition("unusable" if facts.problem else "ready", facts.problem, facts.fix, latency)
             found.findings = facts.findings
+            found.patient = True
             if self.store.runners.get(name):
                 self.store.runners.change(name, facts=facts)
         found.checked = time.monotonic()
@@ -144,8 +145,8 @@ class Machines:
         return self.absent(runner.name)
 
     def hopeless(self, names: list[str], since: float) -> bool:
-        """Whether all of these refuse to work, and have refused since before `since` (wall clock, seconds). A machine
-        that gives no answer at all is not counted: it may be on its way back."""
+        """Whether all of these refuse SSH, and have refused since before `since` (wall clock, seconds). A machine that
+        gives no answer at all, or lets dstack in and lacks something, is not counted: it may be on its way back."""
         found = [self.conditions.get(name) for name in names]
         return all(c and c.failing_since and not c.patient and c.failing_since <= since for c in found)
 

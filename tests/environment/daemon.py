@@ -60,7 +60,7 @@ class Daemon:
         ]
         with self._log().open("ab") as log:
             self._process = subprocess.Popen(
-                ["unshare", "--net", "dockerd", *map(str, arguments)],
+                [*self._alone(), "dockerd", *map(str, arguments)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -68,6 +68,11 @@ class Daemon:
                 env={**os.environ, "PATH": f"{self._programs or '/usr/sbin'}:{os.environ['PATH']}"},
             )
         until(self._answers, f"dockerd answers at {self.socket}; its log is {self._log()}", 90)
+
+    def _alone(self) -> list[str]:
+        """A network namespace of its own, so that `--bridge none` takes no other daemon's bridge away."""
+        others = subprocess.run(["pgrep", "-x", "dockerd"], stdout=subprocess.DEVNULL, check=False).returncode == 0
+        return ["unshare", "--net"] if others else []
 
     def kill(self) -> None:
         """`kill -9`: containers go on, nobody tells their clients."""
