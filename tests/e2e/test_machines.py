@@ -228,7 +228,7 @@ def test_a_removed_machine_is_as_it_was_before(
     )
     ran = cli("run", "job", cwd=project)
     assert ran.returncode == 0, ran.stderr
-    assert snapshot(person.home) != before
+    assert (person.home / ".dstack-host").exists()  # the job's own folder may be going at this moment
     (ours,) = (path.name for path in (person.home / ".dstack-host").glob("*/*"))
 
     removed = cli("runners", "remove", "m")
