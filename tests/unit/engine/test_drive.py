@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dstack.engine import drive as module
+from dstack.engine import drive, limits, watch
 from dstack.errors import CommandError, HostAuthError, HostUnreachableError
 from dstack.model.status import Status
 from tests.unit.engine.machine import LOG, Killed, Machine, World
@@ -17,8 +17,9 @@ from tests.unit.engine.machine import LOG, Killed, Machine, World
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LONGEST_PAUSE", "LOOK_AGAIN"):
-        monkeypatch.setattr(module, name, 0.0)
+    monkeypatch.setattr(drive, "LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr(watch, "LOOK_AGAIN", 0.0)
+    monkeypatch.setattr(limits, "ASK_AGAIN", 0.0)
 
 
 class Once:

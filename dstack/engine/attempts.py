@@ -1,0 +1,48 @@
+"""When a job that ended is tried again, and what its next attempt begins with."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from msgspec.structs import fields
+
+from dstack.model.job import Attempt, Job
+from dstack.model.status import Status
+from dstack.model.times import rfc3339
+
+ATTEMPTS_OWN = (
+    *("status", "reason", "exit_code", "runner", "gpus", "image_digest", "launching", "launch", "end"),
+    *("unreachable_since", "placed_at", "expired", "warned", "cause", "started_at"),
+)
+"""What a new attempt of a job begins without."""
+
+NEW = {field.name: field.default for field in fields(Job)}
+
+
+def again(job: Job, exit_code: int | None) -> bool:
+    """Whether a job that ended so is to be tried once more."""
+    retry = job.definition.retry
+    if retry is None or job.cause is None or job.stop or job.attempt >= retry.attempts:
+        return False
+    causes = {job.cause, str(exit_code)} | ({"error"} if job.cause != "lost" else set())
+    return not causes.isdisjoint(retry.on)
+
+
+def following(job: Job, status: Status, *, exit_code: int | None, reason: str | None, log_size: int) -> dict[str, Any]:
+    """What to record of a job that is queued again after an attempt that ended so. `log_size`: bytes of all its
+    attempts' logs."""
+    ended = Attempt(
+        number=job.attempt,
+        status=status,
+        exit_code=exit_code,
+        reason=reason,
+        runner=job.runner,
+        gpus=job.gpus,
+        started_at=job.started_at,
+        finished_at=rfc3339(time.time()),
+        log_start=job.log_start,
+        log_end=log_size,
+    )
+    fresh = {name: NEW[name] for name in ATTEMPTS_OWN}
+    return {**fresh, "attempt": job.attempt + 1, "history": (*job.history, ended), "log_start": log_size}

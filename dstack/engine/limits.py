@@ -1,0 +1,65 @@
+"""Ends a job that runs: because somebody wants it, or because its time is over."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TypeVar
+
+from dstack.commands.command import Command
+from dstack.commands.stop import stop, warn
+from dstack.engine.placed import HOST_ANSWER, Placed
+from dstack.errors import CommandError, HostUnreachableError
+from dstack.hosts.host import ask
+from dstack.model.quantities import span
+from dstack.model.times import seconds
+
+ASK_AGAIN = 1.0
+"""Seconds between two tries to reach a host whose job's time is over."""
+
+T = TypeVar("T")
+
+log = logging.getLogger("dstack.engine")
+
+
+async def halt(placed: Placed) -> None:
+    """Tell the container to end."""
+    grace = 0 if placed.job.stop == "abort" else placed.grace
+    await ask(placed.host, stop(placed.place, placed.attempt, grace), timeout=grace + HOST_ANSWER)
+
+
+async def limit(placed: Placed) -> None:
+    """Warn the container before its time is over, and end it when it is."""
+    job = placed.job
+    if job.definition.max_duration is None or job.started_at is None:
+        return
+    ends = seconds(job.started_at) + span(job.definition.max_duration)
+    warning = job.definition.signal
+    if warning and not job.warned:
+        await until(ends - span(warning.before))
+        placed.change(warned=True)
+        await insist(placed, warn(placed.place, placed.attempt, warning.name))
+    await until(ends)
+    before = placed.job.expired
+    placed.change(expired=True)
+    outcome = await insist(placed, stop(placed.place, placed.attempt, placed.grace))
+    if not before and outcome is not None and outcome.outcome == "ended":
+        placed.change(expired=False)  # it ended by itself, just before
+
+
+async def insist(placed: Placed, command: Command[T]) -> T | None:
+    """Ask until the host answers; None where it refuses."""
+    while True:
+        try:
+            return await ask(placed.host, command, timeout=HOST_ANSWER)
+        except HostUnreachableError:
+            await asyncio.sleep(ASK_AGAIN)
+        except CommandError as refused:
+            log.info("job %s: %s", placed.id, refused.message)
+            return None
+
+
+async def until(moment: float) -> None:
+    """Sleep until then (wall clock, seconds)."""
+    await asyncio.sleep(max(0.0, moment - time.time()))

@@ -1,0 +1,58 @@
+"""A job on the runner that it was placed on, as recorded now."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from dstack.commands.place import Place
+from dstack.engine.context import Context
+from dstack.hosts.host import Host
+from dstack.model.job import Job
+from dstack.model.paths import attempt_id
+from dstack.model.quantities import span
+from dstack.model.runner import Runner
+
+HOST_ANSWER = 120.0
+"""Seconds for a short question to a host."""
+
+
+class Placed:
+    """Always read from the store: other parts of the server change jobs and runners meanwhile."""
+
+    def __init__(self, context: Context, job_id: str) -> None:
+        self.context = context
+        self.store = context.store
+        self.id = job_id
+
+    @property
+    def job(self) -> Job:
+        return self.store.jobs.require(self.id)
+
+    @property
+    def runner(self) -> Runner:
+        return self.store.runners.require(self.job.runner or "")
+
+    @property
+    def host(self) -> Host:
+        return self.context.machines.host(self.runner)
+
+    @property
+    def place(self) -> Place:
+        return self.context.machines.place(self.runner)
+
+    @property
+    def attempt(self) -> str:
+        """The name of the job's attempt on the host."""
+        return attempt_id(self.id, self.job.attempt)
+
+    @property
+    def grace(self) -> int:
+        """Seconds between SIGTERM and SIGKILL."""
+        return math.ceil(span(self.job.definition.stop_grace))
+
+    def change(self, **changes: Any) -> Job:
+        """Record, and tell who follows."""
+        job = self.store.jobs.change(self.id, **changes)
+        self.context.bells.ring(job.run)
+        return job

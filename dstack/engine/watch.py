@@ -1,0 +1,71 @@
+"""Follows a job's log until its container is seen to have ended."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from dstack.commands.follow import follow, read_log
+from dstack.commands.observe import observe
+from dstack.decide import Decision, Recorded, decide
+from dstack.engine.launching import begun, launched
+from dstack.engine.placed import HOST_ANSWER, Placed
+from dstack.errors import HostUnreachableError
+from dstack.hosts.host import ask
+
+SETTLING = 20
+"""How often a container that failed is looked at again, until Docker knows why."""
+SETTLES = 0.25
+"""Seconds between two such looks."""
+LAUNCH_TAKES = 60.0
+"""Seconds after which a container that was made and not started won't be."""
+LOOK_AGAIN = 1.0
+"""Seconds between two looks at a container that has not ended though its log has, or is about to start."""
+
+
+async def until_ended(placed: Placed) -> Decision:
+    """Follow the log; return what ended the job. Raises HostUnreachableError while that can't be known."""
+    waiting_since, looks = None, 0
+    while True:
+        await keep_up(placed)
+        waited = waiting_since is not None and time.monotonic() - waiting_since > LAUNCH_TAKES
+        recorded = Recorded(launch=placed.job.launch, stop=placed.job.stop is not None, waited=waited)
+        observed = await ask(placed.host, observe(placed.place, placed.attempt), timeout=HOST_ANSWER)
+        if observed.unsettled and looks < SETTLING:
+            looks += 1
+            await asyncio.sleep(SETTLES)
+            continue
+        decision = decide(recorded, observed)
+        if decision.ended:
+            return decision
+        if decision.unknown:
+            raise HostUnreachableError(decision.reason or "Docker does not answer")
+        if decision.launch:
+            begun(placed, await launched(placed))
+        waiting_since = None if decision.running else waiting_since or time.monotonic()
+        await asyncio.sleep(LOOK_AGAIN)
+
+
+async def keep_up(placed: Placed) -> None:
+    """Append the log's bytes as they come, until the stream ends."""
+    async for data in placed.host.stream(follow(placed.place, placed.attempt, offset(placed))):
+        heard(placed, data)
+
+
+async def drain(placed: Placed) -> None:
+    """Read the rest of the log. Its end is known: the job has ended."""
+    async for data in placed.host.stream(read_log(placed.place, placed.attempt, offset(placed))):
+        heard(placed, data)
+
+
+def offset(placed: Placed) -> int:
+    """How many bytes of the attempt's log have been read."""
+    return placed.store.logs.size(placed.id) - placed.job.log_start
+
+
+def heard(placed: Placed, data: bytes) -> None:
+    job = placed.job
+    placed.store.logs.append(placed.id, data)
+    if job.unreachable_since:
+        placed.change(unreachable_since=None, reason=None)
+    placed.context.bells.ring(job.run)
