@@ -16,7 +16,8 @@ from typing import Any
 from dstack.cli import settings, show
 from dstack.errors import ConflictError, DstackError, StorageError, TryAgainError, UsageError
 from dstack.model.api import ArtifactView
-from dstack.server.client import BrokenAnswerError, Client
+from dstack.server.client import Client
+from dstack.server.connection import BrokenAnswerError
 
 AT_ONCE = 4
 BLOCK = 1 << 20

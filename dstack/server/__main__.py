@@ -28,10 +28,10 @@ from dstack.errors import ConflictError, DstackError, UsageError
 from dstack.hosts.pool import Pool
 from dstack.model.paths import ServerLayout
 from dstack.server.access import Access, hashed
-from dstack.server.app import Api, application, told
+from dstack.server.app import application, told
 from dstack.server.embedded import socket_path
 from dstack.server.inventory import Inventory
-from dstack.server.registering import Registering
+from dstack.server.parts import Parts
 from dstack.server.registry import Registry
 from dstack.server.submit import Intake
 from dstack.store import Store
@@ -91,17 +91,17 @@ async def run(layout: ServerLayout, store: Store, sockets: list[socket.socket], 
     inventory = Inventory(store, machines, engine, layout.identity, metrics)
     registry = Registry(inventory)
     machines.absent = registry.absent
-    api = Api(
+    parts = Parts(
         context=context,
         engine=engine,
         inventory=inventory,
-        registering=Registering(registry),
+        registry=registry,
         intake=Intake(context, engine),
         url=url,
         started=time.time(),
         quit=lambda: setattr(server, "should_exit", True),
     )
-    access = Access(application(api), lambda: store.settings.get("token"), told)
+    access = Access(application(parts), lambda: store.settings.get("token"), told)
     config = uvicorn.Config(access, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
     await context.storage.sweep()

@@ -1,24 +1,16 @@
-"""The HTTP client. It is part of every command's start, so it needs the standard library and msgspec alone."""
+"""What a server can be asked, a method a route."""
 
 from __future__ import annotations
 
 import http.client
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
-import msgspec
-
-from dstack import __version__
 from dstack.errors import DstackError, TryAgainError
 from dstack.model import wire
 from dstack.model.api import (
-    API,
     AddRunner,
     ArtifactView,
     DeleteRequest,
@@ -45,16 +37,9 @@ from dstack.model.api import (
 )
 from dstack.model.metrics import JobMetrics
 from dstack.model.registration import RegistrationToken, RegistrationView
-from dstack.server.endpoint import Endpoint
+from dstack.server.connection import ANSWER_SECONDS, WORK_SECONDS, BrokenAnswerError, Connection
 from dstack.server.frames import Frame, read_frames
-from dstack.server.problems import problem
 
-T = TypeVar("T")
-
-ANSWER_SECONDS = 120.0
-"""How long a question may take."""
-WORK_SECONDS = 900.0
-"""How long a request may take that makes the server talk to hosts."""
 SILENCE_SECONDS = 60.0
 """A follow stream that is silent for so long is broken: a living server sends pings."""
 PATIENCE_SECONDS = 600.0
@@ -62,24 +47,8 @@ PATIENCE_SECONDS = 600.0
 BLOCK = 1 << 16
 
 
-class BrokenAnswerError(DstackError):
-    """The connection broke before the answer came: what was asked may or may not have happened."""
-
-
-def ignore(text: str) -> None:
-    """Say nothing."""
-
-
-@dataclass
-class Client:
-    """Asks one server. `start` brings it up when nobody listens (None: it is not ours to start); `say` gets one line
-    for the user when something is odd but goes on. Safe to use from several threads."""
-
-    endpoint: Endpoint
-    start: Callable[[], None] | None = None
-    say: Callable[[str], None] = ignore
-    tolerant: bool = False
-    _warned: bool = False
+class Client(Connection):
+    """What a server can be asked."""
 
     def status(self) -> ServerStatus:
         """The server's own state."""
@@ -280,120 +249,6 @@ class Client:
                 yield from read_frames(response)
             except (OSError, http.client.HTTPException) as error:
                 raise self._broken(error) from error
-
-    def _get(
-        self, path: str, kind: type[T], asked: Mapping[str, str | None] | None = None, seconds: float = ANSWER_SECONDS
-    ) -> T:
-        given = {name: value for name, value in (asked or {}).items() if value is not None}
-        return self._decode(self._send("GET", f"{path}?{urlencode(given)}" if given else path, seconds), kind)
-
-    def _post(self, path: str, kind: type[T], body: Any = None, method: str = "POST") -> T:
-        data = b"" if body is None else wire.encode(body)
-        return self._decode(self._send(method, path, WORK_SECONDS, lambda: [data], len(data)), kind)
-
-    def _send(
-        self,
-        method: str,
-        path: str,
-        seconds: float,
-        body: Callable[[], Iterable[bytes]] = list,
-        size: int = 0,
-    ) -> http.client.HTTPResponse:
-        """The response to a request, checked; only a question is asked a second time when the connection breaks."""
-        try:
-            response = self._exchange(method, path, seconds, body, size)
-        except BrokenAnswerError:
-            if method != "GET":
-                raise
-            try:
-                response = self._exchange(method, path, seconds, body, size)
-            except BrokenAnswerError as error:
-                raise TryAgainError(error.message, hint=error.hint) from error
-        self._check(response)
-        return response
-
-    def _exchange(
-        self, method: str, path: str, seconds: float, body: Callable[[], Iterable[bytes]], size: int
-    ) -> http.client.HTTPResponse:
-        connection = self._open(seconds)
-        headers = {"X-Dstack-Version": __version__, "Content-Length": str(size), "Connection": "close"}
-        if self.endpoint.embedded and os.environ.get("SSH_AUTH_SOCK"):
-            headers["X-Dstack-Agent"] = os.path.abspath(os.environ["SSH_AUTH_SOCK"])
-        if self.endpoint.token:
-            headers["Authorization"] = f"Bearer {self.endpoint.token}"
-        try:
-            # A server may refuse without reading everything: then its answer is there to be read.
-            with suppress(BrokenPipeError, ConnectionResetError):
-                connection.request(method, f"{self.endpoint.prefix}/v1{path}", body() if size else None, headers)
-            response = connection.getresponse()
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            raise self._broken(error) from error
-        if connection.sock is not None:
-            # The response reads on; the socket goes with it.
-            connection.sock.close()
-        return response
-
-    def _open(self, seconds: float) -> http.client.HTTPConnection:
-        try:
-            return self.endpoint.open(seconds)
-        except OSError as error:
-            if self.start is None:
-                raise self._unreachable(error) from error
-        self.start()
-        try:
-            return self.endpoint.open(seconds)
-        except OSError as error:
-            raise self._unreachable(error) from error
-
-    def _check(self, response: http.client.HTTPResponse) -> None:
-        version, api = response.getheader("X-Dstack-Version"), response.getheader("X-Dstack-Api")
-        if version is None or api is None:
-            response.close()
-            if response.status in (502, 503, 504):
-                raise TryAgainError(f"the server behind {self.endpoint.url} does not answer (status {response.status})")
-            raise DstackError(f"what answers at {self.endpoint.url} is not a dstack server", hint="dstack config")
-        if not self.tolerant:
-            self._compare(version, api)
-        if response.status >= 400:
-            with response:
-                raise problem(response.status, response.read())
-
-    def _compare(self, version: str, api: str) -> None:
-        where = "this machine's own server" if self.endpoint.embedded else f"the server at {self.endpoint.url}"
-        remedy = "`dstack server stop`: the next command starts the new one, and runs go on"
-        if not self.endpoint.embedded:
-            remedy = f"install the same version on both sides: `pip install dstack=={version}`"
-        if api != str(API):
-            raise DstackError(
-                f"this is dstack {__version__}, {where} is dstack {version}: they can't talk to each other", hint=remedy
-            )
-        if version != __version__ and not self._warned:
-            self._warned = True
-            self.say(f"warning: this is dstack {__version__}, {where} is dstack {version}; {remedy}")
-
-    def _decode(self, response: http.client.HTTPResponse, kind: type[T]) -> T:
-        with response:
-            try:
-                return wire.decode(response.read(), kind)
-            except msgspec.DecodeError as error:
-                raise DstackError(f"the server's answer makes no sense: {error}") from error
-            except (OSError, http.client.HTTPException) as error:
-                raise self._broken(error) from error
-
-    def _unreachable(self, error: OSError) -> TryAgainError:
-        hint = "see `dstack config`, and `dstack server status` on its machine"
-        return TryAgainError(f"the server at {self.endpoint.url} is out of reach: {reason(error)}", hint=hint)
-
-    def _broken(self, error: Exception) -> BrokenAnswerError:
-        hint = "see `dstack runs` for what it did"
-        return BrokenAnswerError(f"the connection to the server broke: {reason(error)}", hint=hint)
-
-
-def reason(error: Exception) -> str:
-    """What an error says, in lower case words and without its number."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return text[:1].lower() + text[1:]
 
 
 def _blocks(head: bytes, pack: Path | None) -> Iterator[bytes]:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from dstack.errors import DstackError
 from dstack.model.paths import ServerLayout
-from dstack.server.client import Client, ignore
+from dstack.server.client import Client
+from dstack.server.connection import ignore
 from dstack.server.endpoint import Endpoint
 
 START_SECONDS = 30.0

@@ -31,7 +31,8 @@ from dstack.errors import (
 from dstack.model.api import Event, Problem
 from dstack.server import client as client_module
 from dstack.server import embedded
-from dstack.server.client import BrokenAnswerError, Client
+from dstack.server.client import Client
+from dstack.server.connection import BrokenAnswerError
 from dstack.server.endpoint import Endpoint
 from dstack.server.frames import Frame, read_frames
 from dstack.server.problems import MissingBaseError, UnknownHostKeyError, problem

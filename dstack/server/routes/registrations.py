@@ -13,17 +13,17 @@ from starlette.responses import Response
 
 from dstack.errors import UnauthorizedError, UsageError
 from dstack.model.registration import Heartbeat, Registration
-from dstack.server.registry import Registry
+from dstack.server.parts import Parts, Table
 
-PROGRAM = Path(__file__).parent.parent / "runner" / "__init__.py"
+PROGRAM = Path(__file__).parents[2] / "runner" / "__init__.py"
 HOST = re.compile(r"[A-Za-z0-9.:\[\]_-]+")
 
 
 @dataclass
-class Registering:
-    """What the routes work on."""
+class Registrations:
+    """Endpoints."""
 
-    registry: Registry
+    parts: Parts
 
     async def program(self, request: Request) -> Response:
         """dstack-runner, which knows this server."""
@@ -41,22 +41,22 @@ class Registering:
         by = request.scope.get("dstack.caller", "nobody")
         if by == "nobody" and not token:
             raise UnauthorizedError("the server wants a token", hint="set DSTACK_TOKEN")
-        return await self.registry.register(wanted, by="token" if by == "nobody" else by, token=token)
+        return await self.parts.registry.register(wanted, by="token" if by == "nobody" else by, token=token)
 
     async def heartbeat(self, request: Request) -> Any:
         beat = msgspec.json.decode(await request.body(), type=Heartbeat)
-        return await self.registry.heartbeat(request.path_params["name"], beat)
+        return await self.parts.registry.heartbeat(request.path_params["name"], beat)
 
     async def all(self, request: Request) -> Any:
-        return self.registry.all()
+        return self.parts.registry.all()
 
     async def approve(self, request: Request) -> Any:
-        return self.registry.approve(request.path_params["name"])
+        return self.parts.registry.approve(request.path_params["name"])
 
     async def token(self, request: Request) -> Any:
-        return self.registry.token()
+        return self.parts.registry.token()
 
-    def table(self) -> list[tuple[str, str, Any]]:
+    def table(self) -> Table:
         """Method, path and endpoint of each route below /v1."""
         return [
             ("POST", "/registrations", self.register),

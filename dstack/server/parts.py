@@ -1,0 +1,39 @@
+"""What the routes of the HTTP API work on."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from starlette.requests import Request
+
+from dstack.engine.context import Context
+from dstack.engine.engine import Engine
+from dstack.engine.retention import Retention
+from dstack.server.inventory import Inventory
+from dstack.server.registry import Registry
+from dstack.server.submit import Intake
+
+Endpoint = Callable[[Request], Awaitable[Any]]
+Table = list[tuple[str, str, Endpoint]]
+
+
+@dataclass
+class Parts:
+    """The server's parts. `quit` ends the server; `url` is where it listens; `started` is a Unix time."""
+
+    context: Context
+    engine: Engine
+    inventory: Inventory
+    registry: Registry
+    intake: Intake
+    url: str
+    started: float
+    quit: Callable[[], None]
+
+    @cached_property
+    def retention(self) -> Retention:
+        """What removes runs: one at a time."""
+        return Retention(self.context)

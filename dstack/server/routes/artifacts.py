@@ -1,0 +1,63 @@
+"""What jobs made."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from dstack.model.api import ArtifactView
+from dstack.server.links import link
+from dstack.server.lookup import job_named, jobs_named
+from dstack.server.parts import Parts, Table
+
+
+@dataclass
+class Artifacts:
+    """Endpoints."""
+
+    parts: Parts
+
+    async def artifacts(self, request: Request) -> Any:
+        _, jobs, _ = jobs_named(self.parts.context.store, request.path_params["ref"])
+        views: list[ArtifactView] = []
+        for job in jobs:
+            source = self.parts.context.store.jobs.require(job.source)
+            manifest = await asyncio.to_thread(self.parts.context.storage.manifest, source.run, source.workflow)
+            for file in manifest.files if manifest else ():
+                views.append(
+                    ArtifactView(
+                        job=job.id,
+                        workflow=job.workflow,
+                        path=file.path,
+                        size=file.size,
+                        mode=file.mode,
+                        sha256=file.sha256,
+                        link=file.link,
+                    )
+                )
+        return views
+
+    async def artifact(self, request: Request) -> Response:
+        job = job_named(self.parts.context.store, request.path_params["ref"])
+        source = self.parts.context.store.jobs.require(job.source)
+        path = parse_qs(request.url.query, errors="surrogateescape")["path"][0]
+        offset = int(request.query_params.get("offset", "0"))
+        opened = self.parts.context.storage.open(source.run, source.workflow, path, offset)
+        return StreamingResponse(opened, media_type="application/octet-stream")
+
+    async def artifact_url(self, request: Request) -> Any:
+        job = job_named(self.parts.context.store, request.path_params["ref"])
+        return await link(self.parts.context, job, request.query_params["path"])
+
+    def table(self) -> Table:
+        """Method, path and endpoint of each route below /v1."""
+        return [
+            ("GET", "/artifacts/{ref}", self.artifacts),
+            ("GET", "/artifacts/{ref}/file", self.artifact),
+            ("GET", "/artifacts/{ref}/url", self.artifact_url),
+        ]

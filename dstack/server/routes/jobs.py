@@ -1,0 +1,93 @@
+"""Jobs: shown, followed, measured, stopped, held."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from dstack.model.api import HoldAnswer, HoldRequest, StopRequest
+from dstack.model.job import Job
+from dstack.model.metrics import JobMetrics
+from dstack.server.follow import Follower
+from dstack.server.lookup import job_named, jobs_named, run_named
+from dstack.server.parts import Parts, Table
+from dstack.server.views import job_view, run_view
+
+
+@dataclass
+class Jobs:
+    """Endpoints."""
+
+    parts: Parts
+
+    async def jobs(self, request: Request) -> Any:
+        asked = request.query_params
+        if "run" in asked:
+            jobs = self.parts.context.store.jobs.of(run_named(self.parts.context.store, asked["run"]).name)
+        else:
+            jobs = self.parts.context.store.jobs.newest(int(asked.get("limit", "20")))
+        return [job_view(job, self.parts.engine.positions.get(job.id)) for job in jobs]
+
+    async def job(self, request: Request) -> Any:
+        job = job_named(self.parts.context.store, request.path_params["ref"])
+        return job_view(job, self.parts.engine.positions.get(job.id))
+
+    async def follow(self, request: Request) -> Response:
+        asked = request.query_params
+        offsets = dict(part.split(":") for part in asked.get("from", "").split(",") if part)
+        follower = Follower(
+            self.parts.context,
+            request.path_params["ref"],
+            {job: int(offset) for job, offset in offsets.items()},
+            live=asked.get("follow") == "1",
+            logs=asked.get("logs", "1") == "1",
+        )
+        return StreamingResponse(follower.frames(), media_type="application/octet-stream")
+
+    async def metrics(self, request: Request) -> Any:
+        store = self.parts.context.store
+        _, jobs, _ = jobs_named(store, request.path_params["ref"])
+        sources = [(job, store.jobs.require(job.source)) for job in jobs]
+        return [
+            JobMetrics(job=job.id, workflow=job.workflow, runner=source.runner, points=store.metrics.read(source.id))
+            for job, source in sources
+        ]
+
+    async def stop(self, request: Request) -> Any:
+        wish = msgspec.json.decode(await request.body(), type=StopRequest)
+        store = self.parts.context.store
+        found = store.jobs.unfinished() if wish.everything else []
+        if wish.workflow is not None:
+            found = [job for job in store.jobs.unfinished() if store.runs.require(job.run).workflow == wish.workflow]
+        names = [job.run for job in found]
+        for ref in wish.refs:
+            run, jobs, _ = jobs_named(store, ref)
+            found += jobs
+            names.append(run.name)
+        self.parts.engine.stop(found, abort=wish.abort)
+        return [run_view(store.runs.require(name), store.jobs.of(name)) for name in dict.fromkeys(names)]
+
+    async def hold(self, request: Request) -> Any:
+        wish = msgspec.json.decode(await request.body(), type=HoldRequest)
+        found: dict[str, list[Job]] = {}
+        for ref in wish.refs:
+            run, jobs, _ = jobs_named(self.parts.context.store, ref)
+            found.setdefault(run.name, []).extend(jobs)
+        changed = {name: [job.id for job in self.parts.engine.hold(jobs, wish.user)] for name, jobs in found.items()}
+        told = {name: jobs for name, jobs in changed.items() if jobs}
+        return HoldAnswer(changed=told, unchanged=[name for name in changed if name not in told])
+
+    def table(self) -> Table:
+        """Method, path and endpoint of each route below /v1."""
+        return [
+            ("GET", "/jobs", self.jobs),
+            ("GET", "/jobs/{ref}", self.job),
+            ("GET", "/follow/{ref}", self.follow),
+            ("GET", "/metrics/{ref}", self.metrics),
+            ("POST", "/stop", self.stop),
+            ("POST", "/hold", self.hold),
+        ]

@@ -1,0 +1,99 @@
+"""Runs: submitted, shown, removed."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dstack.errors import NotFoundError
+from dstack.model.api import DeleteRequest, PruneRequest, Recipe, TagRequest
+from dstack.model.status import Status
+from dstack.server.lookup import run_named
+from dstack.server.parts import Parts, Table
+from dstack.server.tags import delete_tag, set_tag
+from dstack.server.views import run_view
+
+
+@dataclass
+class Runs:
+    """Endpoints."""
+
+    parts: Parts
+
+    async def submit(self, request: Request) -> Any:
+        return await self.parts.intake.take(request.stream())
+
+    async def runs(self, request: Request) -> Any:
+        asked = request.query_params
+        status = Status(asked["status"]) if "status" in asked else None
+        limit = int(asked.get("limit", "20"))
+        runs = self.parts.context.store.runs.newest(
+            limit if status is None else 10_000, workflow=asked.get("workflow"), user=asked.get("user")
+        )
+        places = self.parts.engine.positions
+        views = (run_view(run, self.parts.context.store.jobs.of(run.name), places) for run in runs)
+        return [view for view in views if status is None or view.status is status][:limit]
+
+    async def run(self, request: Request) -> Any:
+        run = run_named(self.parts.context.store, request.path_params["ref"])
+        return run_view(run, self.parts.context.store.jobs.of(run.name), self.parts.engine.positions)
+
+    async def diff(self, request: Request) -> Response:
+        snapshot = run_named(self.parts.context.store, request.path_params["ref"]).snapshot
+        mirror = self.parts.context.mirror(snapshot.repo)
+        patch = await asyncio.to_thread(mirror.diff, snapshot.commit, snapshot.tree)
+        return Response(patch, media_type="application/octet-stream")
+
+    async def recipe(self, request: Request) -> Any:
+        run = run_named(self.parts.context.store, request.path_params["ref"])
+        if not run.workflows:
+            raise NotFoundError(f"{run.name} was submitted to an older server, which did not keep its definitions")
+        return Recipe(
+            workflow=run.workflow,
+            workflows=run.workflows,
+            variables=run.inputs,
+            snapshot=run.snapshot,
+            environment=run.environment,
+            gpus=run.gpus,
+        )
+
+    async def delete_runs(self, request: Request) -> Any:
+        wish = msgspec.json.decode(await request.body(), type=DeleteRequest)
+        runs = [run_named(self.parts.context.store, ref) for ref in dict.fromkeys(wish.refs)]
+        return await self.parts.retention.delete(runs)
+
+    async def prune(self, request: Request) -> Any:
+        wish = msgspec.json.decode(await request.body(), type=PruneRequest)
+        retention = self.parts.retention
+        found = retention.prunable(wish.keep_last, wish.older_than)
+        return [retention.told(run) for run in found] if wish.dry_run else await retention.remove(found)
+
+    async def tags(self, request: Request) -> Any:
+        return self.parts.context.store.tags.all()
+
+    async def tag(self, request: Request) -> Any:
+        return set_tag(self.parts.context.store, msgspec.json.decode(await request.body(), type=TagRequest))
+
+    async def delete_tag(self, request: Request) -> Any:
+        delete_tag(self.parts.context.store, request.path_params["name"])
+        return {}
+
+    def table(self) -> Table:
+        """Method, path and endpoint of each route below /v1."""
+        return [
+            ("POST", "/runs", self.submit),
+            ("GET", "/runs", self.runs),
+            ("GET", "/runs/{ref}", self.run),
+            ("GET", "/runs/{ref}/diff", self.diff),
+            ("GET", "/runs/{ref}/recipe", self.recipe),
+            ("POST", "/runs/delete", self.delete_runs),
+            ("POST", "/prune", self.prune),
+            ("GET", "/tags", self.tags),
+            ("POST", "/tags", self.tag),
+            ("DELETE", "/tags/{name}", self.delete_tag),
+        ]

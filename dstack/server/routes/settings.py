@@ -1,0 +1,69 @@
+"""The server itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+
+from dstack import __version__
+from dstack.hosts.own import own_key
+from dstack.model.api import API, ServerConfig, ServerKey, ServerStatus
+from dstack.model.times import rfc3339
+from dstack.server.parts import Parts, Table
+
+
+@dataclass
+class Settings:
+    """Endpoints."""
+
+    parts: Parts
+
+    async def status(self, request: Request) -> ServerStatus:
+        unfinished = {job.run for job in self.parts.context.store.jobs.unfinished()}
+        return ServerStatus(
+            pid=os.getpid(),
+            url=self.parts.url,
+            version=__version__,
+            api=API,
+            started_at=rfc3339(self.parts.started),
+            runs=len(unfinished),
+            home=str(self.parts.context.layout.home),
+        )
+
+    async def key(self, request: Request) -> Any:
+        layout, settings = self.parts.context.layout, self.parts.context.store.settings
+        return ServerKey(key=await asyncio.to_thread(own_key, layout.identity), server=settings.server_id)
+
+    async def config(self, request: Request) -> Any:
+        if request.method == "POST":
+            wish = msgspec.json.decode(await request.body(), type=ServerConfig)
+            if wish.storage is not None:
+                await self.parts.context.use_storage(wish.storage, wish.endpoint_url)
+            if wish.max_gpus_per_user is not None:
+                limit = str(wish.max_gpus_per_user) if wish.max_gpus_per_user >= 0 else ""
+                self.parts.context.store.settings.set("max-gpus-per-user", limit)
+                self.parts.engine.poke()
+        return ServerConfig(
+            storage=self.parts.context.storage_url,
+            endpoint_url=self.parts.context.endpoint_url,
+            max_gpus_per_user=self.parts.engine.max_gpus_per_user,
+        )
+
+    async def shutdown(self, request: Request) -> Any:
+        self.parts.quit()
+        return {}
+
+    def table(self) -> Table:
+        """Method, path and endpoint of each route below /v1."""
+        return [
+            ("GET", "/status", self.status),
+            ("GET", "/key", self.key),
+            ("GET", "/config", self.config),
+            ("POST", "/config", self.config),
+            ("POST", "/shutdown", self.shutdown),
+        ]
