@@ -141,7 +141,7 @@ class Dialer:
         if hop and (hop.host, hop.port) != (address.host, address.port):  # `Host *` with a ProxyJump names the hop too
             key = (",".join(hops), address.identity)
             return await self._bastions.setdefault(key, _Bastion()).connection(self, key)
-        return () if settings.proxied else Direct()
+        return () if settings.proxied else Direct(settings.family, settings.local)
 
     async def bastion(self, hops: str, identity: str | None) -> asyncssh.SSHClientConnection:
         """Connect to the last of these hosts through those before it. Its key must be among the user's known hosts;

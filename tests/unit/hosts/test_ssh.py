@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import shutil
 import socket
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +176,42 @@ def test_connections_that_are_reset_at_once_are_tried_again(tmp_path: Path) -> N
         ):
             assert await host.run(sh("echo hello")) == HELLO
             assert way.accepted == 4
+
+    play(scene)
+
+
+def test_pauses_between_tries_grow_and_are_not_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random, "uniform", lambda low, high: high)  # of 0.5 to 1.5: those that retry together part
+
+    async def scene() -> None:
+        async with (
+            Server(tmp_path).listening() as server,
+            Way(server.port, drops=3).listening() as way,
+            host_on(server, at(server.address, port=way.port)) as host,
+        ):
+            assert await host.run(sh("echo hello")) == HELLO
+            pauses = [after - before for before, after in pairwise(way.times)]
+            assert all(pause >= least for pause, least in zip(pauses, (0.15, 0.3, 0.6), strict=True))
+
+    play(scene)
+
+
+def test_no_more_handshakes_are_under_way_than_an_sshd_takes(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with Server(tmp_path).listening() as server, Way(server.port).listening() as way:
+            dialer = Dialer(starts=8)
+            address = at(server.address, port=way.port)
+            hosts = [SshHost(address, server.host_key, dialer=dialer) for _ in range(20)]
+            way.freeze()
+            runs = [asyncio.ensure_future(host.run(sh("echo hello"))) for host in hosts]
+            await become(lambda: way.accepted == 8, "eight handshakes have begun")
+            await asyncio.sleep(0.2)
+            assert way.accepted == 8
+            way.thaw()
+            assert await asyncio.gather(*runs) == [HELLO] * 20
+            for host in hosts:
+                await host.close()
+            await dialer.close()
 
     play(scene)
 
