@@ -22,7 +22,8 @@ _SYSTEM_KNOWN = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
 class Settings:
     """`jump` is a list of hosts, as ProxyJump has it; `proxied` tells of a ProxyCommand. `agent` is a socket, and
     `agent_keys` the only ones of it to use, None for all. `timeout` in seconds, if the configuration names one.
-    `family` and `local` are AddressFamily and BindAddress.
+    `family` and `local` are AddressFamily and BindAddress; `keepalive` in seconds is ServerAliveInterval, and
+    `keepalives` ServerAliveCountMax, where they are named and not 0.
     """
 
     host: str
@@ -38,6 +39,8 @@ class Settings:
     agent_keys: list[bytes] | None
     family: int = 0
     local: tuple[str, int] | None = None
+    keepalive: float | None = None
+    keepalives: int | None = None
 
 
 def named(address: Address) -> dict[str, Any]:
@@ -71,6 +74,8 @@ def read_settings(address: Address) -> Settings:
         agent_keys=keys.public if only and (keys.public or not keys.locked) else None,
         family=int(options.family),
         local=options.local_addr,
+        keepalive=config.get("ServerAliveInterval") or None,
+        keepalives=config.get("ServerAliveCountMax") or None,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import shutil
 import socket
@@ -504,7 +505,11 @@ def agent(monkeypatch: pytest.MonkeyPatch) -> Any:
     variables = dict(part.split("=", 1) for part in started.replace("\n", "").split(";") if "=" in part)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    yield lambda key: subprocess.run(["ssh-add", "-q", key], check=True)
+
+    def hold(key: Path, socket: str = variables["SSH_AUTH_SOCK"]) -> None:
+        subprocess.run(["ssh-add", "-q", key], check=True, env={**os.environ, "SSH_AUTH_SOCK": socket})
+
+    yield hold
     subprocess.run(["ssh-agent", "-k"], capture_output=True, check=True)
 
 
@@ -563,6 +568,55 @@ def test_an_alias_of_the_configuration(tmp_path: Path, home: Path) -> None:
             async with host_on(server, Address(host="lab")) as host:
                 assert await host.run(sh("echo hello")) == HELLO
             assert server.logins == ["me"]
+
+    play(scene)
+
+
+def test_what_is_included_and_what_matches(tmp_path: Path, home: Path) -> None:
+    async def scene() -> None:
+        async with Server(tmp_path).listening() as server:
+            config(home, "Include conf.d/*\nHost lab\n  HostName 127.0.0.1\n")
+            (home / ".ssh" / "conf.d").mkdir()
+            (home / ".ssh" / "conf.d" / "lab").write_text(f"Host lab\n  Port {server.port}\n  User included\n")
+            (home / ".ssh" / "conf.d" / "match").write_text(
+                f'Match host lab exec "test -d {tmp_path}"\n  IdentityFile {server.identity}\n'
+                "Match host other\n  User wrong\n"
+            )
+            async with host_on(server, Address(host="lab")) as host:
+                assert await host.run(sh("echo hello")) == HELLO
+            assert server.logins == ["included"]
+
+    play(scene)
+
+
+def test_the_configuration_names_the_agent(tmp_path: Path, home: Path, agent: Any, monkeypatch: Any) -> None:
+    named = os.environ["SSH_AUTH_SOCK"]
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "another"))
+
+    async def scene() -> None:
+        async with Server(tmp_path).listening() as server:
+            agent(server.identity, named)
+            config(home, f"Host *\n  IdentityAgent {named}\n")
+            async with host_on(server, at(server.address, identity=None)) as host:
+                assert await host.run(sh("echo hello")) == HELLO
+
+    play(scene)
+
+
+def test_the_configuration_says_when_a_silent_peer_is_given_up(tmp_path: Path, home: Path) -> None:
+    config(home, "Host *\n  ServerAliveInterval 1\n  ServerAliveCountMax 1\n")
+
+    async def scene() -> None:
+        async with (
+            Server(tmp_path).listening() as server,
+            Way(server.port).listening() as way,
+            host_on(server, at(server.address, port=way.port), keepalive=1000) as host,
+        ):
+            running = asyncio.ensure_future(host.run(sh("sleep 1000")))
+            await become(lambda: len(server.processes) == 1, "the command runs")
+            way.freeze()
+            with pytest.raises(HostUnreachableError, match="not responding to keepalive"):
+                await asyncio.wait_for(running, 30)
 
     play(scene)
 
