@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
-
-import msgspec
 
 from dstack.model.metrics import GpuUse
 from dstack.model.runner import Gpu
@@ -25,35 +26,46 @@ def uses(text: str) -> tuple[GpuUse, ...]:
 
 def _cards(text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Index and facts of each card. Warnings may stand around the JSON; amd-smi 25 and newer wrap the list."""
-    begin = min((at for at in (text.find("{"), text.find("[")) if at >= 0), default=-1)
-    try:
-        answer = msgspec.json.decode(text[begin : max(text.rfind("}"), text.rfind("]")) + 1]) if begin >= 0 else []
-    except msgspec.DecodeError:
-        return
+    answer = _document(text)
     if isinstance(answer, dict) and isinstance(answer.get("gpu_data"), list):
         answer = answer["gpu_data"]
     if isinstance(answer, list):
-        yield from ((int(card["gpu"]), card) for card in answer if isinstance(card, dict) and "gpu" in card)
+        yield from ((card["gpu"], card) for card in answer if isinstance(card, dict) and type(card.get("gpu")) is int)
     elif isinstance(answer, dict):
         for name, card in answer.items():
             if name.startswith("card") and name[4:].isdecimal() and isinstance(card, dict):
                 yield int(name[4:]), {key.lower(): value for key, value in card.items()}
 
 
+def _document(text: str) -> Any:
+    """The first JSON document in the text: what stands before it may have brackets, too."""
+    for found in re.finditer(r"[\[{]", text):
+        with suppress(ValueError):
+            return json.JSONDecoder().raw_decode(text, found.start())[0]
+    return None
+
+
 def _gpu(index: int, card: Mapping[str, Any]) -> Gpu:
-    asic = card.get("asic") or {}
-    name = asic.get("market_name") or card.get("card series") or card.get("device name") or "AMD GPU"
-    uuid = asic.get("asic_serial") or card.get("unique id") or ""
-    memory = _bytes((card.get("vram") or {}).get("size")) or _whole(card.get("vram total memory (b)")) or 0
-    driver = str((card.get("driver") or {}).get("version") or "")
+    asic = _section(card, "asic")
+    names = (asic.get("market_name"), card.get("card series"), card.get("device name"))
+    name = next((str(each) for each in names if each and _known(str(each))), "AMD GPU")
+    uuid = str(asic.get("asic_serial") or card.get("unique id") or "")
+    memory = _bytes(_section(card, "vram").get("size")) or _whole(card.get("vram total memory (b)")) or 0
+    driver = str(_section(card, "driver").get("version") or "")
     return Gpu(index=index, name=name, memory=memory, uuid=_known(uuid), driver=_known(driver), vendor="amd")
 
 
 def _use(index: int, card: Mapping[str, Any]) -> GpuUse:
-    usage, memory = card.get("usage") or {}, card.get("mem_usage") or {}
+    usage, memory = _section(card, "usage"), _section(card, "mem_usage")
     percent = _whole(_value(usage.get("gfx_activity"))) if usage else _whole(card.get("gpu use (%)"))
     used = _bytes(memory.get("used_vram")) or _whole(card.get("vram total used memory (b)")) or 0
     return GpuUse(index=index, percent=percent, memory_used=used)
+
+
+def _section(card: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A part of a card's facts; amd-smi writes "N/A" for one that the card lacks."""
+    found = card.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _known(text: str) -> str:

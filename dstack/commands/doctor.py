@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from dstack.commands.place import Place
-from dstack.model.runner import Finding
+from dstack.model.runner import Finding, Gpu
 
 OLDEST_GIT = (2, 20)
 PACKAGES = {"flock": "util-linux", "sha256sum": "coreutils", "tar": "tar", "timeout": "coreutils", "curl": "curl"}
@@ -31,12 +32,12 @@ SKEW = 60
 
 @dataclass(frozen=True)
 class Answers:
-    """What the probe's script said: values by key, the tools that are missing, and whether GPUs were found."""
+    """What the probe's script said: values by key, the tools that are missing, and NVIDIA's GPUs."""
 
     place: Place
     said: Mapping[str, str]
     missing: tuple[str, ...]
-    gpus: bool
+    gpus: tuple[Gpu, ...]
 
     def yes(self, key: str) -> bool:
         """Whether the script said yes."""
@@ -76,6 +77,10 @@ def _docker(answers: Answers) -> Iterator[Finding]:
         if answers.yes("podman") and name == "docker":
             fix = "add it with --docker podman, which is there; or " + fix
         yield Finding("docker-missing", f"there is no '{name}' on this machine", why, fix, True)
+    elif "podman" in said.get("client", "") and not place.podman:
+        what = f"'{place.words[-1]}' on this machine is podman under Docker's name"
+        fix = f"add it with --docker {shlex.quote(shlex.join((*place.words[:-1], 'podman')))}"
+        yield Finding("docker-is-podman", what, "it is told other things than Docker", fix, True)
     elif said.get("answers") != "yes":
         yield _refused(answers, said.get("refusal", "").strip(), why)
 
@@ -157,8 +162,14 @@ def _disk(said: Mapping[str, str], name: str, folder: str, why: str) -> Iterator
 def _gpus(answers: Answers) -> Iterator[Finding]:
     if answers.said.get("driver"):
         words = " ".join(answers.said["driver"].split())
-        fix = "sudo reboot, if the driver was updated; else install the driver again"
-        yield Finding("gpu-driver", f"nvidia-smi fails: {words}", "jobs that ask for GPUs can't run here", fix)
+        why = "jobs that ask for GPUs can't run here"
+        yield Finding("gpu-driver", f"nvidia-smi fails: {words}", why, _driver_fix(words))
+    for gpu in answers.gpus:
+        if gpu.mig is not None:
+            listed = ", ".join(f"{gpu.mig.count(name)}x {name}" for name in dict.fromkeys(gpu.mig)) or "no devices yet"
+            what = f"GPU {gpu.index} ({gpu.name}) is split by MIG: {listed}"
+            fix = f"make it whole: sudo nvidia-smi -i {gpu.index} -mig 0"
+            yield Finding("gpu-mig", what, "jobs are given whole GPUs alone, so it is left out", fix)
     words = answers.said.get("gpu_container", "").strip()
     if answers.gpus and words and "dstack-nothing" not in words:
         what = f"containers don't get the GPUs: {words}"
@@ -170,6 +181,17 @@ def _gpus(answers: Answers) -> Iterator[Finding]:
     if "amd" in answers.said:
         what = "it has an AMD GPU, which dstack does not hand out yet"
         yield Finding("gpu-amd", what, "only NVIDIA GPUs are given to jobs", "jobs without GPUs run here")
+
+
+def _driver_fix(words: str) -> str:
+    """What to type, by what nvidia-smi says (its man page, RETURN VALUE)."""
+    if "version mismatch" in words or "GPU is lost" in words:
+        return "sudo reboot"
+    if "couldn't communicate with the NVIDIA driver" in words:
+        return "sudo modprobe nvidia; where that fails, install the driver for this kernel again"
+    if "No devices were found" in words:
+        return "see what the kernel says: sudo dmesg | grep -i nvrm; without a card, remove nvidia-smi"
+    return "sudo reboot, if the driver was updated; else install the driver again"
 
 
 def _lingering(answers: Answers) -> Iterator[Finding]:

@@ -37,7 +37,8 @@ def _facts(place: Place, result: Result, server: str) -> Facts:
     pairs = answer.lines(NAME, result)
     missing = tuple(value for key, value in pairs if key == "missing")
     try:
-        nvidia = tuple(_gpu(value) for key, value in pairs if key == "gpu")
+        split = _split([value for key, value in pairs if key == "mig"])
+        nvidia = tuple(_gpu(value, split) for key, value in pairs if key == "gpu")
         gpus = nvidia + amd.gpus(said.get("amd", ""))
         return Facts(
             machine=said["machine"],
@@ -51,7 +52,7 @@ def _facts(place: Place, result: Result, server: str) -> Facts:
             git=said.get("git", ""),
             kernel=said["kernel"],
             clock=int(said.get("clock", 0)),
-            findings=findings(Answers(place, said, missing, bool(nvidia))),
+            findings=findings(Answers(place, said, missing, nvidia)),
         )
     except ValueError as failure:
         raise CommandError(NAME, result.exit_status, f"the host's answer is not understood: {failure}") from failure
@@ -87,8 +88,28 @@ def used(gpus: tuple[Gpu, ...], pairs: Sequence[tuple[str, str]], server: str) -
     return found
 
 
-def _gpu(text: str) -> Gpu:
-    """A line of nvidia-smi: index, name, memory in MiB (or [N/A]), UUID, and the driver's version."""
-    index, name, memory, uuid, *driver = (part.strip() for part in text.split(","))
-    size = int(memory) * 2**20 if memory.isdigit() else 0
-    return Gpu(index=int(index), name=name, memory=size, uuid=uuid, driver=driver[0] if driver else "")
+def _split(lines: Sequence[str]) -> dict[int, tuple[str, ...]]:
+    """What `nvidia-smi -L` lists: the index of each GPU, and behind it the profiles of its MIG devices."""
+    found: dict[int, tuple[str, ...]] = {}
+    index = -1
+    for line in lines:
+        if line.isdecimal():
+            index = int(line)
+        else:
+            found[index] = (*found.get(index, ()), line)
+    return found
+
+
+def _gpu(text: str, split: Mapping[int, tuple[str, ...]]) -> Gpu:
+    """A line of nvidia-smi: index, name, memory in MiB (or [N/A]), UUID, the driver's version, and whether MIG is
+    on: Enabled, Disabled or [N/A], nothing before driver 450."""
+    index, name, memory, uuid, *more = (part.strip() for part in text.split(","))
+    driver, mig, *_ = (*more, "", "")
+    return Gpu(
+        index=int(index),
+        name=name,
+        memory=int(memory) * 2**20 if memory.isdigit() else 0,
+        uuid=uuid,
+        driver=driver,
+        mig=split.get(int(index), ()) if mig == "Enabled" else None,
+    )

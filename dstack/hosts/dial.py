@@ -51,11 +51,13 @@ _RESET = (asyncssh.ConnectionLost, ConnectionResetError, BrokenPipeError)
 
 class Dialer:
     """`keepalive` is the pause in seconds between questions to a silent peer; after `keepalives` unanswered ones the
-    connection is broken. `timeout` in seconds is for one try; `starts` is how many handshakes one sshd sees at once.
+    connection is broken. ssh_config may name others. `timeout` in seconds is for one try; `starts` is how many
+    handshakes one sshd sees at once.
     """
 
     def __init__(self, *, keepalive: float = 10.0, keepalives: int = 3, timeout: float = 15.0, starts: int = 8) -> None:
-        self._alive: dict[str, Any] = {"keepalive_interval": keepalive, "keepalive_count_max": keepalives}
+        self._keepalive = keepalive
+        self._keepalives = keepalives
         self._timeout = timeout
         self._starts = starts
         self._gates: dict[tuple[str, int], asyncio.Semaphore] = {}
@@ -122,7 +124,8 @@ class Dialer:
                 return await asyncssh.connect(
                     **named(address),
                     **_SESSION,
-                    **self._alive,
+                    keepalive_interval=settings.keepalive or self._keepalive,
+                    keepalive_count_max=settings.keepalives or self._keepalives,
                     **trust,
                     tunnel=tunnel,
                     client_factory=lambda: visitor,
@@ -141,7 +144,7 @@ class Dialer:
         if hop and (hop.host, hop.port) != (address.host, address.port):  # `Host *` with a ProxyJump names the hop too
             key = (",".join(hops), address.identity)
             return await self._bastions.setdefault(key, _Bastion()).connection(self, key)
-        return () if settings.proxied else Direct()
+        return () if settings.proxied else Direct(settings.family, settings.local)
 
     async def bastion(self, hops: str, identity: str | None) -> asyncssh.SSHClientConnection:
         """Connect to the last of these hosts through those before it. Its key must be among the user's known hosts;

@@ -22,6 +22,8 @@ _SYSTEM_KNOWN = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
 class Settings:
     """`jump` is a list of hosts, as ProxyJump has it; `proxied` tells of a ProxyCommand. `agent` is a socket, and
     `agent_keys` the only ones of it to use, None for all. `timeout` in seconds, if the configuration names one.
+    `family` and `local` are AddressFamily and BindAddress; `keepalive` in seconds is ServerAliveInterval, and
+    `keepalives` ServerAliveCountMax, where they are named and not 0.
     """
 
     host: str
@@ -35,6 +37,10 @@ class Settings:
     keys: Keys
     agent: str | None
     agent_keys: list[bytes] | None
+    family: int = 0
+    local: tuple[str, int] | None = None
+    keepalive: float | None = None
+    keepalives: int | None = None
 
 
 def named(address: Address) -> dict[str, Any]:
@@ -66,6 +72,10 @@ def read_settings(address: Address) -> Settings:
         keys=keys,
         agent=_agent(config),
         agent_keys=keys.public if only and (keys.public or not keys.locked) else None,
+        family=int(options.family),
+        local=options.local_addr,
+        keepalive=config.get("ServerAliveInterval") or None,
+        keepalives=config.get("ServerAliveCountMax") or None,
     )
 
 

@@ -8,7 +8,8 @@ DEFAULT_ROOT = "~/.dstack-host"
 
 
 class Gpu(Struct, frozen=True):
-    """One GPU. `memory` in bytes; `vendor` is nvidia or amd; `driver` is its version."""
+    """One GPU. `memory` in bytes; `vendor` is nvidia or amd; `driver` is its version; `mig` has the profiles of the
+    devices that MIG splits it into, None for one that is whole."""
 
     index: int
     name: str = ""
@@ -16,6 +17,7 @@ class Gpu(Struct, frozen=True):
     uuid: str = ""
     driver: str = ""
     vendor: str = "nvidia"
+    mig: tuple[str, ...] | None = None
 
 
 class Address(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -132,4 +134,4 @@ class Runner(Struct, frozen=True, kw_only=True):
         if self.gpus is not None:
             return tuple(range(self.gpus))
         found = self.facts.gpus if self.facts else ()
-        return tuple(gpu.index for gpu in found if gpu.vendor == "nvidia")
+        return tuple(gpu.index for gpu in found if gpu.vendor == "nvidia" and gpu.mig is None)

@@ -371,11 +371,11 @@ class Registration:
 
 
 def ends_at(text: str) -> float:
-    """The next time that the clock shows HH:MM, in seconds since the epoch."""
+    """The next time that the clock shows HH:MM or HH:MM:SS, in seconds since the epoch."""
     try:
-        hour, minute = (int(part) for part in text.split(":"))
+        hour, minute, second = [int(part) for part in (text if text.count(":") > 1 else text + ":00").split(":")]
         now = datetime.datetime.now()
-        moment = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
+        moment = now.replace(hour=hour, minute=minute, second=second, microsecond=0)
     except ValueError:
         raise RunnerError(f"'{text}' is no time of day", "--until 18:00", 2) from None
     return (moment if moment > now else moment + datetime.timedelta(days=1)).timestamp()
@@ -426,7 +426,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--host-key", action="append", default=[], metavar="FILE", help="a public host key; repeatable")
     made.add_argument("--root", metavar="DIR", help="where it keeps dstack's files; default: ~/.dstack-host")
     made.add_argument("--docker", metavar="COMMAND", help="docker, podman, or 'sudo -n docker'")
-    made.add_argument("--until", metavar="HH:MM", help="offer it until this time of day")
+    made.add_argument("--until", metavar="HH:MM", help="offer it until this time of day; HH:MM:SS will do, too")
     made.add_argument("--unless-busy", action="store_true", help="don't offer it while others use its GPUs")
     made.add_argument("--once", action="store_true", help="register, and offer it without further signs of life")
     made.add_argument("--cleanup", action="store_true", help="take the server's key out again at the end")

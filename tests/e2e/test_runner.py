@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,6 +18,7 @@ import pytest
 
 from dstack import runner
 from tests.conftest import Cli
+from tests.e2e.project import single
 from tests.environment import account, needs
 from tests.environment.product import Home
 from tests.environment.sshd import Sshd, free_port
@@ -121,12 +124,16 @@ def shown(cli: Cli) -> dict[str, Any]:
     return dict(runners[0]) if runners else {}
 
 
+def status(cli: Cli, run: str) -> str:
+    return str(json.loads(cli("runs", run, "--json").stdout)["status"])
+
+
 def home_of(person: account.Account) -> list[str]:
     return sorted(str(path) for path in person.home.rglob("*"))
 
 
 def test_a_machine_that_offers_itself(
-    offer: Offer, cli: Cli, person: account.Account, url: str, tmp_path: Path
+    offer: Offer, cli: Cli, person: account.Account, url: str, tmp_path: Path, busybox: str
 ) -> None:
     before = home_of(person)
     runner = offer("--label", "desk", "--cleanup")
@@ -142,16 +149,27 @@ def test_a_machine_that_offers_itself(
     (line,) = (person.home / ".ssh" / "authorized_keys").read_text().splitlines()
     assert line.startswith("restrict ssh-ed25519 ")
 
+    project = single(tmp_path / "p", busybox, "while ! [ -e go ]; do sleep 0.1; done")
+    first = cli("run", "job", "-q", "-d", cwd=project).stdout.strip()
+    until(lambda: status(cli, first) == "running", "the job runs")
     runner.send_signal(signal.SIGSTOP)
     until(lambda: "no sign of life" in (shown(cli)["reason"] or ""), "the silence is noticed")
     assert shown(cli)["state"] == "drained"
+    second = cli("run", "job", "-q", "-d", cwd=project).stdout.strip()
+    until(
+        lambda: "no sign of life" in (json.loads(cli("runs", second, "--json").stdout)["reason"] or ""), "it says why"
+    )
+    assert (status(cli, first), status(cli, second)) == ("running", "queued")
     runner.send_signal(signal.SIGCONT)
     until(lambda: shown(cli)["state"] == "ready", "it is back")
+    until(lambda: status(cli, second) == "running", "the second job runs, too")
+    assert cli("stop", "-y", "--abort", first, second).returncode == 0
+    until(lambda: shown(cli)["jobs"] == [], "both have ended")
 
     runner.send_signal(signal.SIGTERM)
     said(runner, "dstack-runner was stopped; offered gets no new jobs")
     assert runner.wait(30) == 0
-    assert home_of(person) == before
+    assert [path for path in home_of(person) if ".ssh" in path] == []
 
     again = offer()
     said(again, "available as offered")
@@ -159,6 +177,64 @@ def test_a_machine_that_offers_itself(
     assert home_of(person) == before
     said(again, "no machine has registered as 'offered'")
     assert again.wait(30) == 2
+
+
+def test_a_machine_that_is_offered_until_a_time_of_day(offer: Offer, cli: Cli, person: account.Account) -> None:
+    moment = datetime.datetime.now() + datetime.timedelta(seconds=8)
+    until_then = moment.strftime("%H:%M:%S")
+    before = home_of(person)
+
+    runner = offer("--until", until_then, "--cleanup", token=cli("runners", "token").stdout.strip())
+    said(runner, "available as offered")
+    said(runner, f"available until {until_then} only; offered gets no new jobs")
+    assert runner.wait(30) == 0
+
+    now = shown(cli)
+    assert (now["state"], now["reason"]) == ("drained", f"no longer offered: available until {until_then} only")
+    assert home_of(person) == before
+    assert cli("runners", "remove", "--force", "offered").returncode == 0
+
+
+@pytest.fixture
+def python38(folder: Path) -> Iterator[list[str]]:
+    """Python 3.8 where the machine's user may run it: the words before its arguments."""
+    if found := shutil.which("python3.8", path="/usr/bin:/usr/local/bin:/bin"):
+        yield [found]
+        return
+    private = sorted(Path("~/.pyenv/versions").expanduser().glob("3.8.*"))
+    if not private or os.geteuid() != 0:
+        pytest.skip("no Python 3.8 on this machine")
+    place = folder / "python3.8"
+    place.mkdir()
+    subprocess.run(["mount", "--bind", private[-1], place], check=True)
+    try:
+        yield ["env", f"PYTHONHOME={place}", f"LD_LIBRARY_PATH={place}/lib", str(place / "bin" / "python3.8")]
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def test_the_oldest_python_from_a_pipe(
+    cli: Cli, url: str, person: account.Account, sshd: Sshd, docker: list[str], python38: list[str]
+) -> None:
+    """`curl -fsS SERVER/dstack-runner | DSTACK_TOKEN=T python3.8 -`."""
+    token = cli("runners", "token").stdout.strip()
+    known = ("--port", str(sshd.port), "--host-key", str(sshd.folder / "host_key.pub"))
+    python = shlex.join([*python38, "-W", "error", "-", "--name", "offered", "--once", *known])
+    done = subprocess.run(
+        ["sh", "-c", f"curl -fsS {url}/dstack-runner | {python}"],
+        env={"PATH": os.environ["PATH"], "HOME": str(person.home), "DSTACK_TOKEN": token},
+        cwd=person.home,
+        user=person.uid,
+        group=person.home.stat().st_gid,
+        extra_groups=[account.docker_group()],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "dstack-runner: available as offered\n")
+    assert shown(cli)["state"] == "ready"
+    assert cli("runners", "remove", "offered").returncode == 0
 
 
 def test_a_token_that_was_made_for_one_machine(offer: Offer, cli: Cli) -> None:

@@ -94,11 +94,23 @@ users_of_gpus() {
 			printf 'app=%s,%s,%s,%s,%s\n' "$uuid" "$pid" "$(stat -c %U "/proc/$pid" 2> /dev/null || :)" "$server" "${name# }"
 		done || :
 }
+# Drivers older than 450 know no MIG, and refuse the whole question.
+nvidia() {
+	fields=index,name,memory.total,uuid,driver_version
+	if said=$(timeout 20 nvidia-smi --query-gpu=$fields,mig.mode.current --format=csv,noheader,nounits 2>&1 < /dev/null); then return; fi
+	case $said in
+		*'not a valid field'*) said=$(timeout 20 nvidia-smi --query-gpu=$fields --format=csv,noheader,nounits 2>&1 < /dev/null) ;;
+		*) return 1 ;;
+	esac
+}
 gpus=no
 if has nvidia-smi; then
-	if said=$(timeout 20 nvidia-smi --query-gpu=index,name,memory.total,uuid,driver_version --format=csv,noheader,nounits 2>&1 < /dev/null); then
+	if nvidia; then
 		gpus=yes
 		printf '%s\n' "$said" | sed -n 's/^[0-9]/gpu=&/p'
+		case $said in
+			*', Enabled'*) timeout 20 nvidia-smi -L 2> /dev/null < /dev/null | sed -n -e 's/^GPU \([0-9][0-9]*\): .*/mig=\1/p' -e 's/^ *MIG \([^ ]*\) .*/mig=\1/p' || : ;;
+		esac
 		users_of_gpus "$@"
 	else
 		printf 'driver=%s\n' "$(printf '%s' "$said" | oneline)"

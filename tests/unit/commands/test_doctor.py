@@ -112,7 +112,7 @@ blocks""",
         {"driver": "Failed to initialize NVML: Driver/library version mismatch "},
         """nvidia-smi fails: Failed to initialize NVML: Driver/library version mismatch
 jobs that ask for GPUs can't run here
-sudo reboot, if the driver was updated; else install the driver again
+sudo reboot
 passes""",
     ),
     (
@@ -126,6 +126,14 @@ jobs that ask for GPUs fail when they start
 install the NVIDIA Container Toolkit: sudo apt-get install nvidia-container-toolkit, then sudo nvidia-ctk runtime \
 configure --runtime=docker && sudo systemctl restart docker
 passes""",
+    ),
+    (
+        "sudo -n docker",
+        {"client": "podman version 4.3.1 ", "server": ""},
+        """'docker' on this machine is podman under Docker's name
+it is told other things than Docker
+add it with --docker 'sudo -n podman'
+blocks""",
     ),
     (
         "podman",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -25,7 +26,8 @@ class Server:
     clients jump through it.
     """
 
-    def __init__(self, folder: Path, kind: str = "ssh-ed25519", identity: str = "id") -> None:
+    def __init__(self, folder: Path, kind: str = "ssh-ed25519", identity: str = "id", at: str = "127.0.0.1") -> None:
+        self.at = at
         self.key = asyncssh.generate_private_key(kind)
         self.identity = folder / identity
         if not self.identity.exists():
@@ -64,7 +66,7 @@ class Server:
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[Server]:
         acceptor = await asyncssh.listen(
-            "127.0.0.1",
+            self.at,
             self.port,
             server_factory=lambda: _Owner(self),
             server_host_keys=[self.key, *self.more_keys],
@@ -168,6 +170,7 @@ class Way:
         self._to = to
         self.drops = drops
         self.accepted = 0
+        self.times: list[float] = []
         self.port = 0
         self._flowing = asyncio.Event()
         self._flowing.set()
@@ -176,6 +179,10 @@ class Way:
     def freeze(self) -> None:
         """Pass nothing on, and say nothing about it."""
         self._flowing.clear()
+
+    def thaw(self) -> None:
+        """Pass on what has come."""
+        self._flowing.set()
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[Way]:
@@ -196,6 +203,7 @@ class Way:
         assert task
         self._tasks.add(task)
         self.accepted += 1
+        self.times.append(time.monotonic())
         if self.drops > 0:
             self.drops -= 1
             writer.transport.abort()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import random
 import shutil
 import socket
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +177,42 @@ def test_connections_that_are_reset_at_once_are_tried_again(tmp_path: Path) -> N
         ):
             assert await host.run(sh("echo hello")) == HELLO
             assert way.accepted == 4
+
+    play(scene)
+
+
+def test_pauses_between_tries_grow_and_are_not_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random, "uniform", lambda low, high: high)  # of 0.5 to 1.5: those that retry together part
+
+    async def scene() -> None:
+        async with (
+            Server(tmp_path).listening() as server,
+            Way(server.port, drops=3).listening() as way,
+            host_on(server, at(server.address, port=way.port)) as host,
+        ):
+            assert await host.run(sh("echo hello")) == HELLO
+            pauses = [after - before for before, after in pairwise(way.times)]
+            assert all(pause >= least for pause, least in zip(pauses, (0.15, 0.3, 0.6), strict=True))
+
+    play(scene)
+
+
+def test_no_more_handshakes_are_under_way_than_an_sshd_takes(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with Server(tmp_path).listening() as server, Way(server.port).listening() as way:
+            dialer = Dialer(starts=8)
+            address = at(server.address, port=way.port)
+            hosts = [SshHost(address, server.host_key, dialer=dialer) for _ in range(20)]
+            way.freeze()
+            runs = [asyncio.ensure_future(host.run(sh("echo hello"))) for host in hosts]
+            await become(lambda: way.accepted == 8, "eight handshakes have begun")
+            await asyncio.sleep(0.2)
+            assert way.accepted == 8
+            way.thaw()
+            assert await asyncio.gather(*runs) == [HELLO] * 20
+            for host in hosts:
+                await host.close()
+            await dialer.close()
 
     play(scene)
 
@@ -466,7 +505,11 @@ def agent(monkeypatch: pytest.MonkeyPatch) -> Any:
     variables = dict(part.split("=", 1) for part in started.replace("\n", "").split(";") if "=" in part)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    yield lambda key: subprocess.run(["ssh-add", "-q", key], check=True)
+
+    def hold(key: Path, socket: str = variables["SSH_AUTH_SOCK"]) -> None:
+        subprocess.run(["ssh-add", "-q", key], check=True, env={**os.environ, "SSH_AUTH_SOCK": socket})
+
+    yield hold
     subprocess.run(["ssh-agent", "-k"], capture_output=True, check=True)
 
 
@@ -525,6 +568,55 @@ def test_an_alias_of_the_configuration(tmp_path: Path, home: Path) -> None:
             async with host_on(server, Address(host="lab")) as host:
                 assert await host.run(sh("echo hello")) == HELLO
             assert server.logins == ["me"]
+
+    play(scene)
+
+
+def test_what_is_included_and_what_matches(tmp_path: Path, home: Path) -> None:
+    async def scene() -> None:
+        async with Server(tmp_path).listening() as server:
+            config(home, "Include conf.d/*\nHost lab\n  HostName 127.0.0.1\n")
+            (home / ".ssh" / "conf.d").mkdir()
+            (home / ".ssh" / "conf.d" / "lab").write_text(f"Host lab\n  Port {server.port}\n  User included\n")
+            (home / ".ssh" / "conf.d" / "match").write_text(
+                f'Match host lab exec "test -d {tmp_path}"\n  IdentityFile {server.identity}\n'
+                "Match host other\n  User wrong\n"
+            )
+            async with host_on(server, Address(host="lab")) as host:
+                assert await host.run(sh("echo hello")) == HELLO
+            assert server.logins == ["included"]
+
+    play(scene)
+
+
+def test_the_configuration_names_the_agent(tmp_path: Path, home: Path, agent: Any, monkeypatch: Any) -> None:
+    named = os.environ["SSH_AUTH_SOCK"]
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "another"))
+
+    async def scene() -> None:
+        async with Server(tmp_path).listening() as server:
+            agent(server.identity, named)
+            config(home, f"Host *\n  IdentityAgent {named}\n")
+            async with host_on(server, at(server.address, identity=None)) as host:
+                assert await host.run(sh("echo hello")) == HELLO
+
+    play(scene)
+
+
+def test_the_configuration_says_when_a_silent_peer_is_given_up(tmp_path: Path, home: Path) -> None:
+    config(home, "Host *\n  ServerAliveInterval 1\n  ServerAliveCountMax 1\n")
+
+    async def scene() -> None:
+        async with (
+            Server(tmp_path).listening() as server,
+            Way(server.port).listening() as way,
+            host_on(server, at(server.address, port=way.port), keepalive=1000) as host,
+        ):
+            running = asyncio.ensure_future(host.run(sh("sleep 1000")))
+            await become(lambda: len(server.processes) == 1, "the command runs")
+            way.freeze()
+            with pytest.raises(HostUnreachableError, match="not responding to keepalive"):
+                await asyncio.wait_for(running, 30)
 
     play(scene)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sysconfig
@@ -14,7 +15,9 @@ from typing import Any
 import pytest
 
 from dstack.inventory.groups import Groups
+from dstack.inventory.machines import machines
 from dstack.inventory.read import read
+from tests.environment import needs
 
 ROOT = Path(__file__).parents[3]
 DATA = ROOT / "tests" / "data" / "inventories"
@@ -71,10 +74,27 @@ def test_dstack_reads_what_ansible_read(path: Path) -> None:
     assert of_dstack(read(path)) == json.loads(RECORDED.read_text())[name(path)]
 
 
-@pytest.mark.skipif(
-    program() is None, reason="ansible-inventory is not installed; install it: pip install ansible-core"
-)
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_import_goes_where_ansible_goes(path: Path) -> None:
+    """Address, user, port and groups of what `dstack runners import` would add."""
+    ansible = json.loads(RECORDED.read_text())[name(path)]
+    skipped = {host for host, said in ansible.items() if said["variables"].get("dstack_skip")}
+
+    found = {str(request.name): request for request in machines(read(path), str(path))}
+
+    assert set(found) == {re.sub(r":+", "-", host) for host in set(ansible) - skipped}
+    for host in set(ansible) - skipped:
+        variables, request = ansible[host]["variables"], found[re.sub(r":+", "-", host)]
+        local = variables.get("ansible_connection") == "local"
+        assert request.address.host == (None if local else str(variables.get("ansible_host", host)))
+        assert request.address.user == (None if local else variables.get("ansible_user"))
+        assert request.address.port == (None if local else variables.get("ansible_port"))
+        assert set(ansible[host]["groups"]) <= set(request.labels)
+
+
 def test_the_record_is_what_ansible_says(tmp_path: Path) -> None:
+    if program() is None:
+        needs.missing("ansible-inventory is not installed; install the checkout: pip install -e '.[dev]'")
     found = {}
     for path in FILES:
         words = [str(program()), "-i", str(path), "--list"]

@@ -52,8 +52,11 @@ def test_times_of_day() -> None:
 
     assert 0 < runner.ends_at(soon.strftime("%H:%M")) - now.timestamp() <= 120
     assert runner.ends_at((now - datetime.timedelta(minutes=1)).strftime("%H:%M")) - now.timestamp() > 23 * 3600
-    with pytest.raises(runner.RunnerError, match="'25:99' is no time of day"):
-        runner.ends_at("25:99")
+    to_the_second = now.replace(microsecond=0) + datetime.timedelta(seconds=5)
+    assert runner.ends_at(to_the_second.strftime("%H:%M:%S")) == to_the_second.timestamp()
+    for text in ("25:99", "18", "6pm", "1:2:3:4", "18:00:"):
+        with pytest.raises(runner.RunnerError, match=f"'{text}' is no time of day"):
+            runner.ends_at(text)
 
 
 @pytest.mark.parametrize("before", [None, b"", b"ssh-rsa AAAA me", b"ssh-rsa AAAA me\n"])

@@ -1,0 +1,148 @@
+"""What vendors' tools and engines print on real machines, replayed to the scripts that ask them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import socketserver
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dstack.commands.command import Command, Result
+from dstack.commands.place import Place
+from dstack.commands.probe import probe
+from dstack.commands.sample import Sample, sample
+from dstack.model.metrics import GpuUse
+from dstack.model.paths import HostLayout
+from dstack.model.runner import Address, Facts, Gpu, Runner
+from tests.environment import needs
+
+RECORDED = Path(__file__).parents[2] / "data" / "recorded"
+TOOLS = ("nvidia-smi", "amd-smi", "rocm-smi")
+
+
+def recorded(name: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = yaml.safe_load((RECORDED / f"{name}.yaml").read_text())
+    return found
+
+
+def replay(folder: Path, case: dict[str, Any]) -> dict[str, str]:
+    """An environment where each tool prints what it printed there."""
+    for tool in TOOLS:
+        if tool in case:
+            write(folder / tool, case[tool])
+    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+def write(path: Path, answers: list[dict[str, Any]]) -> None:
+    text = '#!/bin/sh\ncase "$*" in\n'
+    for answer in answers:
+        told = f"printf %s {shlex.quote(answer['prints'])}; exit {answer.get('exit', 0)}"
+        text += f"*{shlex.quote(answer.get('asked', ''))}*) {told} ;;\n"
+    path.write_text(f"{text}esac\n")
+    path.chmod(0o755)
+
+
+def run(command: Command[Any], environment: dict[str, str]) -> Any:
+    done = subprocess.run(["sh", "-c", command.script], env=environment, capture_output=True, check=False)
+    return command.parse(Result(done.returncode, done.stdout, done.stderr))
+
+
+def gpu(fields: dict[str, Any]) -> Gpu:
+    return Gpu(**{**fields, **({"mig": tuple(fields["mig"])} if "mig" in fields else {})})
+
+
+@pytest.mark.parametrize("case", recorded("nvidia") + recorded("amd"), ids=lambda case: case["machine"])
+def test_gpus(case: dict[str, Any], tmp_path: Path) -> None:
+    environment = replay(tmp_path, case)
+
+    facts: Facts = run(probe("~/.dstack-host", "true"), environment)
+
+    assert list(facts.gpus) == [gpu(fields) for fields in case.get("gpus", [])]
+    about = [finding for finding in facts.findings if finding.name in ("gpu-driver", "gpu-mig")]
+    assert [finding.what for finding in about] == case.get("findings", [])
+    assert [finding.fix for finding in about][:1] == ([case["fix"]] if "fix" in case else [])
+    if "given" in case:
+        assert list(Runner(name="m", address=Address(), facts=facts).gpu_indexes) == case["given"]
+    sampled: Sample = run(sample(Place(HostLayout("~/.dstack-host", "", "s"), "true")), environment)
+    assert list(sampled.gpus) == [GpuUse(**fields) for fields in case.get("uses", [])]
+
+
+@pytest.mark.parametrize("case", recorded("engines"), ids=lambda case: case["engine"])
+def test_engines(case: dict[str, Any], tmp_path: Path) -> None:
+    with engine(case, tmp_path) as words:
+        facts: Facts = run(probe("~/.dstack-host", words), {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"})
+
+    names = [finding.name for finding in facts.findings if finding.name.startswith("docker-")]
+    assert names == ([case["finding"]] if "finding" in case else [])
+    assert facts.docker == case.get("version", "")
+    lingers = Path(f"/var/lib/systemd/linger/{facts.user}").exists() or not shutil.which("loginctl")
+    assert ("lingering" in [f.name for f in facts.findings]) == (case.get("rootless", False) and not lingers)
+
+
+@contextmanager
+def engine(case: dict[str, Any], folder: Path) -> Iterator[str]:
+    """The words of a docker command that answers as the recorded one: Docker's own program in front of a recorded API,
+    or a stand-in for a program."""
+    if "info" in case:
+        if not shutil.which("docker"):
+            needs.missing("docker is not installed; install it: apt-get install docker.io")
+        with api(folder / "s", case["info"]) as words:
+            yield words
+    elif "podman" in case:
+        rootless = str(case.get("rootless", False)).lower()
+        told = f"docker_root={case['graph_root']}\nrootless={rootless}\n"
+        write(folder / "podman", [{"asked": "--version", "prints": case["podman"]}, {"asked": "info", "prints": told}])
+        yield "podman"
+    else:
+        client = {"asked": "--version", "prints": case.get("client", "Docker version 28.2.2, build e6534b4")}
+        refused = {"asked": "ps", "prints": case.get("refuses", ""), "exit": 1 if "refuses" in case else 0}
+        write(folder / "docker", [client, refused])
+        yield "docker"
+
+
+@contextmanager
+def api(socket: Path, info: dict[str, Any]) -> Iterator[str]:
+    """Docker's API on a socket, with this answer to /info and no containers."""
+
+    class Answer(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            body = json.dumps(info if self.path.endswith("/info") else []).encode()
+            self.send_response(200)
+            self.send_header("Api-Version", "1.41")
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def address_string(self) -> str:
+            return "docker"
+
+        def log_message(self, *args: object) -> None: ...
+
+    class Serving(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+        daemon_threads = True
+
+    with Serving(str(socket), Answer) as serving:
+        thread = threading.Thread(target=serving.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f"docker -H unix://{socket}"
+        finally:
+            serving.shutdown()
+            thread.join()
