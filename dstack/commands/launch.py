@@ -12,6 +12,7 @@ from dstack.commands import answer
 from dstack.commands.command import Command, Result, Stdin
 from dstack.commands.place import Place, folder_name
 from dstack.errors import CommandError
+from dstack.model.caches import cache_name
 from dstack.model.job import Launch
 from dstack.model.paths import TAR_COMPLETE, container
 from dstack.render import quote, script, text
@@ -27,7 +28,7 @@ class Order(Struct, frozen=True, kw_only=True):
     values, None to unset one; `cpu` in CPUs, `memory` and the `shm` of /dev/shm in bytes, 0 for no limit (of /dev/shm:
     half of the machine's memory). On stdin come `pack` bytes of code that the host may lack and, with `artifacts`, a
     tar of the dependencies' files with paths below `project`, unless they were `gathered` on the host. `history` and
-    `shallow` are a snapshot's.
+    `shallow` are a snapshot's. `caches` are paths in the container of folders that stay on the host.
     """
 
     job: str
@@ -50,6 +51,7 @@ class Order(Struct, frozen=True, kw_only=True):
     shm: int = 0
     script: str
     environment: dict[str, str | None] = {}
+    caches: tuple[str, ...] = ()
     artifacts: bool = False
     pack: int = 0
     gathered: bool = False
@@ -96,6 +98,7 @@ def launch(place: Place, order: Order, artifacts: Stdin = b"", pack: bytes = b""
         labels=(f"dstack.job={order.job}", f"dstack.server={place.layout.server}"),
         gpus=_gpus(place, order.gpus),
         limits=_limits(order),
+        caches=[(place.layout.cache(folder_name(order.repo), cache_name(path)), path) for path in order.caches],
         entry=entry(order.project),
         complete=TAR_COMPLETE,
         server=place.layout.server,

@@ -46,6 +46,7 @@ def order(context: Context, job: Job, runner: Runner, *, artifacts: bool, gather
         shm=size(resources.shm_size) if resources.shm_size else 0,
         script=script.script(job.definition, job.variables, job.id, job.run),
         environment=variables_of(job, run, runner, secrets_of(context, job)),
+        caches=job.definition.cache,
         artifacts=artifacts,
         gathered=gathered,
     )

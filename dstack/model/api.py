@@ -222,6 +222,24 @@ class Removed(Struct, kw_only=True):
     kept: list[str]
 
 
+class PruneCachesRequest(Struct, kw_only=True):
+    """The body of `POST /prune/caches`: folders that no job used for so many seconds go."""
+
+    unused_for: float = 0
+    dry_run: bool = False
+
+
+class CacheFolder(Struct, kw_only=True):
+    """A folder that workflows of a repository keep on a runner, which was removed or would be. `cache` is its path in
+    containers; `bytes` become free."""
+
+    runner: str
+    cache: str
+    repo: str
+    bytes: int
+    used_at: str
+
+
 class TagRequest(Struct, kw_only=True):
     """The body of `POST /tags`. `ref` is a run or a job; `force` takes the name from another."""
 

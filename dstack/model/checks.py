@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from dstack.model import environment, interpolation, location
+from dstack.model.caches import cache_trouble
 from dstack.model.decode import Path, Place
 from dstack.model.graph import walk
 from dstack.model.nodes import Report
@@ -41,6 +42,7 @@ def workflows(report: Report, lines: Lines, found: Sequence[Workflow]) -> None:
     _dependencies(report, lines, found)
     for workflow, place in _places(found):
         _paths(report, lines, workflow, place)
+        _caches(report, lines, workflow, place)
         for name in workflow.env:
             if name in environment.READONLY:
                 inner = place / "env" / name
@@ -157,11 +159,26 @@ def _paths(report: Report, lines: Lines, workflow: Workflow, place: Place) -> No
             report.add(lines[inner.path], f"{inner} {trouble}")
 
 
+def _caches(report: Report, lines: Lines, workflow: Workflow, place: Place) -> None:
+    for index, path in enumerate(workflow.cache):
+        inner = place / "cache" / index
+        trouble = None if path.startswith("$") else cache_trouble(path)
+        if path and trouble:
+            report.add(lines[inner.path], f"{inner} {trouble}")
+    pair = location.overlap(list(workflow.cache))
+    if pair:
+        later, earlier = pair
+        words = f"'{workflow.cache[earlier]}' and '{workflow.cache[later]}' of 'cache' of workflow '{workflow.name}'"
+        report.add(lines[(place / "cache" / later).path], f"{words} overlap: name the outer one alone")
+
+
 def _texts(workflow: Workflow, place: Place) -> Iterator[tuple[Place, str, bool]]:
     """The texts whose variables are replaced, and whether that happens before the job has a machine."""
     yield place / "image", workflow.image, True
     for index, artifact in enumerate(workflow.outputs):
         yield place / "artifacts" / index, artifact.path, True
+    for index, path in enumerate(workflow.cache):
+        yield place / "cache" / index, path, True
     for name, text in workflow.env.items():
         yield place / "env" / name, text, False
     repo = workflow.depends_on.repo

@@ -35,6 +35,11 @@ class HostLayout:
         """The bare repository that holds a project's objects."""
         return f"mirrors/{repo}.git"
 
+    @staticmethod
+    def cache(repo: str, name: str) -> str:
+        """A folder that jobs of a project share, one after the other and at once."""
+        return f"caches/{repo}/{name}"
+
 
 def attempt_id(job: str, attempt: int) -> str:
     """The name of an attempt: the job's own id for the first, `<id>-2` for the second."""

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from dstack.errors import UsageError
 from dstack.model import location
+from dstack.model.caches import cache_path, cache_trouble
 from dstack.model.checks import image_trouble
 from dstack.model.environment import PLACED, replacements
 from dstack.model.interpolation import expand, replace_config_args
@@ -26,7 +27,7 @@ def script(workflow: Workflow, variables: Variables, job_id: str, run_name: str)
 
 
 def expanded(workflow: Workflow, variables: Variables, reserved: Mapping[str, str]) -> Workflow:
-    """The workflow with image, artifacts and include as they are for one job, paths in their shortest form.
+    """The workflow with image, artifacts, cache and include as they are for one job, paths in their shortest form.
 
     `reserved` needs `run_name` and `job_id`; the rest follows from them. `env` stays as written, because it may speak
     of the job's machine (`environment.build` replaces its variables); it is checked all the same.
@@ -42,6 +43,7 @@ def expanded(workflow: Workflow, variables: Variables, reserved: Mapping[str, st
         image=image(workflow, values),
         artifacts=_artifacts(workflow, values),
         depends_on=_depends_on(workflow, values),
+        cache=_cache(workflow, values),
     )
 
 
@@ -84,6 +86,16 @@ def _artifacts(workflow: Workflow, values: Values) -> tuple[Artifact | str, ...]
         location.normal(path) if isinstance(written, str) else replace(written, path=location.normal(path))
         for written, path in zip(workflow.artifacts, paths, strict=True)
     )
+
+
+def _cache(workflow: Workflow, values: Values) -> tuple[str, ...]:
+    paths = [_expand(path, values, "cache", workflow) for path in workflow.cache]
+    for path in paths:
+        _refuse(cache_trouble(path), "cache", workflow)
+    pair = location.overlap(paths)
+    if pair:
+        _refuse(f"overlap: '{paths[pair[1]]}' and '{paths[pair[0]]}'", "cache", workflow)
+    return tuple(map(cache_path, paths))
 
 
 def _depends_on(workflow: Workflow, values: Values) -> DependsOn:

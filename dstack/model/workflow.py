@@ -155,6 +155,10 @@ class Workflow(Definition, frozen=True, kw_only=True):
         tuple[Artifact | Text, ...], Meta(description="Files and folders to keep, relative to the working directory")
     ] = ()
     env: Annotated[dict[Identifier, Value], Meta(description="Environment variables; $variables are replaced")] = {}
+    cache: Annotated[
+        tuple[Text, ...],
+        Meta(description="Folders in the container that the runner keeps between jobs of this repository"),
+    ] = ()
     user: User = "root"
     secrets: Annotated[
         tuple[Identifier, ...], Meta(description="Secrets that it gets in its environment; dstack secrets set NAME")

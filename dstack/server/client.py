@@ -13,6 +13,7 @@ from dstack.model import wire
 from dstack.model.api import (
     AddRunner,
     ArtifactView,
+    CacheFolder,
     DeleteRequest,
     Drain,
     HoldAnswer,
@@ -20,6 +21,7 @@ from dstack.model.api import (
     JobView,
     LinkView,
     Plan,
+    PruneCachesRequest,
     PruneRequest,
     Recipe,
     Removed,
@@ -156,6 +158,10 @@ class Client(Connection):
     def prune(self, wish: PruneRequest) -> list[Removed]:
         """Remove the runs that a rule lets go."""
         return self._post("/prune", list[Removed], wish)
+
+    def prune_caches(self, wish: PruneCachesRequest) -> list[CacheFolder]:
+        """Remove folders that workflows keep on runners."""
+        return self._post("/prune/caches", list[CacheFolder], wish)
 
     def runners(self) -> list[RunnerView]:
         """Every machine."""

@@ -108,6 +108,35 @@ need_image() {
 	esac
 }
 
+# Programs refuse a cache of another user (pip as root does): it belongs to who came last, and is open to all, since
+# the folders above are closed to all but this machine's user.
+# shellcheck disable=SC2016
+open_to='chown "$1" /dstack-job/data && chmod -R a+rwX /dstack-job/data'
+open_cache() {
+	folder=$base/$1
+	mkdir -p "$folder/data"
+	printf '%s\n' "$1" >> "$job/caches"
+	printf '%s' "$2" > "$folder/path"
+	touch "$folder/used"
+	case $user in
+		*[!0-9:]*) whose="$user of $image" ;;
+		*) whose=$user ;;
+	esac
+	if [ "$(cat "$folder/user" 2> /dev/null)" != "$whose" ]; then
+		as_root "$folder" "$image" "$open_to" "${user%%:*}"
+		printf '%s\n' "$whose" > "$folder/user"
+	fi
+}
+open_caches() {
+	# Held until the container is made: who removes caches holds it alone, and then asks which are in use.
+	exec 8>> "$base/caches.lock"
+	flock -s 8
+	: > "$job/caches"
+	open_cache 'caches/r/bf3b04da7be51a75' '/root/.cache/pip' 8>&-
+	open_cache 'caches/r/4a81ae77da194882' '/it'\''s' 8>&-
+}
+
+
 # Nothing is followed: a link in the tree that stands where a folder belongs gives way.
 merge() {
 	for entry in "$1"/* "$1"/.[!.]* "$1"/..?*; do
@@ -464,14 +493,17 @@ fi
 	unpack <&3
 	exec 3<&-
 	write_files
+	open_caches
 	shm='1048576'
 	begin run --detach --name "$name" --label 'dstack.job=j2' --label 'dstack.server=5e12' --pull never --log-driver none \
 		--stop-signal TERM --no-healthcheck --userns host --security-opt label=disable --user "$user" \
 		--shm-size "$shm" '--gpus' '"device=0,3"' '--cpus' '1.5' '--memory' '1073741824' '--memory-swap' '1073741824' \
 		--mount "type=bind,source=$io,target=/.dstack" \
 		--mount "type=bind,source=$job/workflow,target=/workflow" \
+		--mount "type=bind,source=$base/"'caches/r/bf3b04da7be51a75'/data,target='/root/.cache/pip' \
+		--mount "type=bind,source=$base/"'caches/r/4a81ae77da194882'/data,target='/it'\''s' \
 		--mount "type=bind,source=$base/"'mirrors/r.git'/objects,target=/.dstack/objects,readonly \
-		--workdir /workflow --entrypoint /bin/sh "$image" /.dstack/entry.sh
+		--workdir /workflow --entrypoint /bin/sh "$image" /.dstack/entry.sh 8>&-
 }
 
 case $base in

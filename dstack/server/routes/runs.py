@@ -10,8 +10,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from dstack.engine.caches import prune_caches
 from dstack.errors import NotFoundError
-from dstack.model.api import DeleteRequest, PruneRequest, Recipe, TagRequest
+from dstack.model.api import DeleteRequest, PruneCachesRequest, PruneRequest, Recipe, TagRequest
 from dstack.model.status import Status
 from dstack.server.lookup import run_named
 from dstack.server.parts import Parts, Table
@@ -73,6 +74,10 @@ class Runs:
         found = retention.prunable(wish.keep_last, wish.older_than)
         return [retention.told(run) for run in found] if wish.dry_run else await retention.remove(found)
 
+    async def prune_caches(self, request: Request) -> Any:
+        wish = msgspec.json.decode(await request.body(), type=PruneCachesRequest)
+        return await prune_caches(self.parts.context, wish)
+
     async def tags(self, request: Request) -> Any:
         return self.parts.context.store.tags.all()
 
@@ -93,6 +98,7 @@ class Runs:
             ("GET", "/runs/{ref}/recipe", self.recipe),
             ("POST", "/runs/delete", self.delete_runs),
             ("POST", "/prune", self.prune),
+            ("POST", "/prune/caches", self.prune_caches),
             ("GET", "/tags", self.tags),
             ("POST", "/tags", self.tag),
             ("DELETE", "/tags/{name}", self.delete_tag),

@@ -14,6 +14,7 @@ import pytest
 from msgspec import structs
 
 from dstack.commands.authorize import authorize
+from dstack.commands.caches import caches, drop
 from dstack.commands.collect import fetch, listing
 from dstack.commands.follow import follow, read_log
 from dstack.commands.gather import gather
@@ -63,6 +64,7 @@ FULL = Order(
     shm=1 << 20,
     script="python train.py 'a b'\n",
     environment={"LINES": "a\nb"},
+    caches=("/root/.cache/pip", "/it's"),
     artifacts=True,
 )
 
@@ -71,6 +73,8 @@ PIECE = Piece("a", 0, 1, None, "http://s3/a", (("Content-MD5", "x"),))
 
 SCRIPTS = {
     "authorize": authorize("ssh-ed25519 AAAA", "5e12").script,
+    "caches": caches(PLACE).script,
+    "caches-drop": drop(PLACE, ["caches/r/0", "caches/r/1"]).script,
     "discard": discard(PLACE, "j1", "busybox").script,
     "entry": entry(""),
     "entry-project": entry("sub dir/it's"),

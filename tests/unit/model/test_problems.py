@@ -94,13 +94,26 @@ TABLE = [
     ("artifacts: [a, a/]", "w:5: artifacts 'a' and 'a/' of workflow 'train' overlap: name the outer one alone"),
     ("depends-on: {repo: {include: [../a]}}", "w:5: entry 1 of 'depends-on.repo.include' of workflow 'train' holds '..' in '../a': name a path inside the project's folder"),
     ("depends-on: {repo: {include: [.dstack/]}}", "w:5: entry 1 of 'depends-on.repo.include' of workflow 'train' names '.dstack/': .dstack holds dstack's own files"),
+    # caches
+    ("cache: [.cache]", "w:5: entry 1 of 'cache' of workflow 'train' is the relative path '.cache': name an absolute one in the container, such as /root/.cache/pip"),
+    ("cache: [~/.cache]", "w:5: entry 1 of 'cache' of workflow 'train' is '~/.cache': write the whole path in the container, such as /root/.cache"),
+    ("cache: [//./]", "w:5: entry 1 of 'cache' of workflow 'train' is '/': name a folder in the container"),
+    ("cache: [/workflow/]", "w:5: entry 1 of 'cache' of workflow 'train' is '/workflow/': /workflow holds the project's files"),
+    ("cache: [/workflow/a]", "w:5: entry 1 of 'cache' of workflow 'train' is '/workflow/a': /workflow holds the project's files"),
+    ("cache: [/.dstack/x]", "w:5: entry 1 of 'cache' of workflow 'train' is '/.dstack/x': /.dstack holds dstack's own files"),
+    ("cache: [/a/../workflow]", "w:5: entry 1 of 'cache' of workflow 'train' holds '..' in '/a/../workflow'"),
+    ("cache: ['/a,b']", "w:5: entry 1 of 'cache' of workflow 'train' holds a comma, a quote or a control character, which Docker's mounts can't"),
+    ("cache: [/usr]", "w:5: entry 1 of 'cache' of workflow 'train' is '/usr', which belongs to the system in the container"),
+    ("cache: [/proc/x]", "w:5: entry 1 of 'cache' of workflow 'train' is '/proc/x', which belongs to the system in the container"),
+    ("cache: [/a, /a/b]", "w:5: '/a' and '/a/b' of 'cache' of workflow 'train' overlap: name the outer one alone"),
+    ("cache: [/a/$modle]", "w:5: undefined variable '$modle' in entry 1 of 'cache' of workflow 'train'; did you mean '$model'?"),
     # environment
     ("env: {A-B: 1}", "w:5: name 'A-B' in 'env' of workflow 'train' must be letters, digits and '_', not beginning with a digit"),
     ("env: {UID: 1}", "w:5: 'env.UID' of workflow 'train' can't be set: shells forbid it"),
     ("env: {A: }", "w:5: 'env.A' of workflow 'train' has no value"),
 ]  # fmt: skip
 
-FUTURE = ["cache", "mounts"]
+FUTURE = ["mounts"]
 
 CONFIGS = [
     ("configs: {trian: {a: 1}}", "c:1: no workflow is called 'trian'; did you mean 'train'?"),

@@ -102,3 +102,21 @@ def test_the_starter_project_needs_nothing_but_sh(tmp_path: object) -> None:
         assert (said.returncode, said.stderr) == (0, "")
     assert said.stdout.startswith("500 words")
     assert len(said.stdout.splitlines()) == 6
+
+
+def test_variables_in_caches() -> None:
+    assert ready({"x": "b/"}, cache=("/a/$x/", "/c")).cache == ("/a/b", "/c")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("", "'cache' of workflow 'train' is empty"),
+        ("a", "'cache' of workflow 'train' is the relative path 'a'"),
+        ("/workflow/x", "'cache' of workflow 'train' is '/workflow/x'"),
+        ("/c/d", "'cache' of workflow 'train' overlap: '/c/d' and '/c'"),
+    ],
+)
+def test_caches_that_variables_spoil(value: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        ready({"x": value}, cache=("$x", "/c"))

@@ -1,0 +1,50 @@
+"""The folders that workflows keep on runners (`cache:`), as users see and remove them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from dstack.commands.caches import Cache, caches, drop
+from dstack.engine.context import Context
+from dstack.errors import HostError
+from dstack.hosts.host import ask
+from dstack.model.api import CacheFolder, PruneCachesRequest
+from dstack.model.runner import Runner
+from dstack.model.times import rfc3339
+
+TIMEOUT = 600.0
+"""Seconds for counting or removing what may be many files."""
+
+log = logging.getLogger("dstack.engine")
+
+
+async def prune_caches(context: Context, wish: PruneCachesRequest) -> list[CacheFolder]:
+    """Remove the folders that no job has used for so long, and that none uses now; return them. With `dry_run`,
+    return those that would go. A runner that does not answer is passed over: it is asked the next time."""
+    runners = [runner for runner in context.store.runners.all() if runner.facts]
+    found = await asyncio.gather(*(_pruned(context, runner, wish) for runner in runners))
+    return [folder for folders in found for folder in folders]
+
+
+async def _pruned(context: Context, runner: Runner, wish: PruneCachesRequest) -> list[CacheFolder]:
+    host, place = context.machines.host(runner), context.machines.place(runner)
+    try:
+        there = await ask(host, caches(place), timeout=TIMEOUT)
+        chosen = [cache for cache in there if time.time() - cache.used >= wish.unused_for]
+        if chosen and not wish.dry_run:
+            gone = await ask(host, drop(place, [cache.folder for cache in chosen]), timeout=TIMEOUT)
+            chosen = [cache for cache in chosen if cache.folder in gone]
+    except HostError as trouble:
+        log.warning("%s: its caches could not be looked at: %s", runner.name, trouble.message)
+        return []
+    return [_told(context, runner, cache) for cache in chosen]
+
+
+def _told(context: Context, runner: Runner, cache: Cache) -> CacheFolder:
+    snapshots = context.store.runs.snapshots(cache.repo)
+    url = next((snapshot.url for snapshot in reversed(snapshots) if snapshot.url), None)
+    return CacheFolder(
+        runner=runner.name, cache=cache.path, repo=url or cache.repo, bytes=cache.size, used_at=rfc3339(cache.used)
+    )
