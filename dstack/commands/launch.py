@@ -13,6 +13,7 @@ from dstack.commands.command import Command, Result, Stdin
 from dstack.commands.place import Place, folder_name
 from dstack.errors import CommandError
 from dstack.model.job import Launch
+from dstack.model.mounts import Mount
 from dstack.model.paths import TAR_COMPLETE, container
 from dstack.render import quote, script, text
 
@@ -25,9 +26,9 @@ class Order(Struct, frozen=True, kw_only=True):
     `commit`, `index` and `branch` are "" for none; `project` is the folder below the git root that commands start in,
     "" for the root itself; `user` is a uid, a name, or `image` for the image's own; `environment` maps names to
     values, None to unset one; `cpu` in CPUs, `memory` and the `shm` of /dev/shm in bytes, 0 for no limit (of /dev/shm:
-    half of the machine's memory). On stdin come `pack` bytes of code that the host may lack and, with `artifacts`, a
-    tar of the dependencies' files with paths below `project`, unless they were `gathered` on the host. `history` and
-    `shallow` are a snapshot's.
+    half of the machine's memory). `mounts` are of folders that lie in one of `allowed`. On stdin come `pack` bytes
+    of code that the host may lack and, with `artifacts`, a tar of the dependencies' files with paths below
+    `project`, unless they were `gathered` on the host. `history` and `shallow` are a snapshot's.
     """
 
     job: str
@@ -53,6 +54,8 @@ class Order(Struct, frozen=True, kw_only=True):
     artifacts: bool = False
     pack: int = 0
     gathered: bool = False
+    mounts: tuple[Mount, ...] = ()
+    allowed: tuple[str, ...] = ()
 
 
 class Launched(Struct, frozen=True):

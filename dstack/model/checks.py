@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from dstack.model import environment, interpolation, location
+from dstack.model import environment, interpolation, location, mounts
 from dstack.model.decode import Path, Place
 from dstack.model.graph import walk
 from dstack.model.nodes import Report
@@ -46,6 +46,7 @@ def workflows(report: Report, lines: Lines, found: Sequence[Workflow]) -> None:
                 inner = place / "env" / name
                 report.add(lines[inner.path], f"{inner} can't be set: shells forbid it")
         _signal(report, lines, workflow, place)
+        _mounts(report, lines, workflow, place)
         trouble = image_trouble(workflow.image)
         if workflow.image and trouble:
             inner = place / "image"
@@ -82,6 +83,23 @@ def _signal(report: Report, lines: Lines, workflow: Workflow, place: Place) -> N
         report.add(lines[inner.path], f"{inner} needs 'max-duration': the signal is sent some time before it is over")
     elif span(workflow.signal.before) >= span(workflow.max_duration):
         report.add(lines[inner.path], f"{inner / 'before'} is not shorter than 'max-duration'")
+
+
+def _mounts(report: Report, lines: Lines, workflow: Workflow, place: Place) -> None:
+    """What variables may still change is looked at when the job is submitted."""
+    targets: set[str] = set()
+    for index, text in enumerate(workflow.mounts):
+        inner = place / "mounts" / index
+        if not text or "$" in text:
+            continue
+        try:
+            target = mounts.parse(text).target
+        except ValueError as trouble:
+            report.add(lines[inner.path], f"{inner} {trouble}")
+            continue
+        if target in targets:
+            report.add(lines[inner.path], f"{inner} has the target {target}, as one before it")
+        targets.add(target)
 
 
 def image_trouble(image: str) -> str | None:
@@ -162,6 +180,8 @@ def _texts(workflow: Workflow, place: Place) -> Iterator[tuple[Place, str, bool]
     yield place / "image", workflow.image, True
     for index, artifact in enumerate(workflow.outputs):
         yield place / "artifacts" / index, artifact.path, True
+    for index, mount in enumerate(workflow.mounts):
+        yield place / "mounts" / index, mount, True
     for name, text in workflow.env.items():
         yield place / "env" / name, text, False
     repo = workflow.depends_on.repo

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from dstack.errors import UsageError
-from dstack.model import location
+from dstack.model import location, mounts
 from dstack.model.checks import image_trouble
 from dstack.model.environment import PLACED, replacements
 from dstack.model.interpolation import expand, replace_config_args
@@ -26,7 +26,7 @@ def script(workflow: Workflow, variables: Variables, job_id: str, run_name: str)
 
 
 def expanded(workflow: Workflow, variables: Variables, reserved: Mapping[str, str]) -> Workflow:
-    """The workflow with image, artifacts and include as they are for one job, paths in their shortest form.
+    """The workflow with image, artifacts, mounts and include as they are for one job, paths in their shortest form.
 
     `reserved` needs `run_name` and `job_id`; the rest follows from them. `env` stays as written, because it may speak
     of the job's machine (`environment.build` replaces its variables); it is checked all the same.
@@ -41,6 +41,7 @@ def expanded(workflow: Workflow, variables: Variables, reserved: Mapping[str, st
         workflow,
         image=image(workflow, values),
         artifacts=_artifacts(workflow, values),
+        mounts=_mounts(workflow, values),
         depends_on=_depends_on(workflow, values),
     )
 
@@ -84,6 +85,18 @@ def _artifacts(workflow: Workflow, values: Values) -> tuple[Artifact | str, ...]
         location.normal(path) if isinstance(written, str) else replace(written, path=location.normal(path))
         for written, path in zip(workflow.artifacts, paths, strict=True)
     )
+
+
+def _mounts(workflow: Workflow, values: Values) -> tuple[str, ...]:
+    texts = tuple(_expand(text, values, "mounts", workflow) for text in workflow.mounts)
+    try:
+        found = [mounts.parse(text) for text in texts]
+    except ValueError as trouble:
+        _refuse(str(trouble), "mounts", workflow)
+        raise
+    target = mounts.twice(found)
+    _refuse(f"has two for {target}" if target else None, "mounts", workflow)
+    return texts
 
 
 def _depends_on(workflow: Workflow, values: Values) -> DependsOn:

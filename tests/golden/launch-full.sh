@@ -621,6 +621,7 @@ if ! [ -e "$job/tree" ]; then
 fi
 	unpack <&3
 	exec 3<&-
+	set --
 	write_files
 	shm='1048576'
 	begin run --detach --name "$name" --label 'dstack.job=j2' --label 'dstack.server=5e12' --pull never --log-driver none \
@@ -629,7 +630,7 @@ fi
 		--mount "type=bind,source=$io,target=/.dstack" \
 		--mount "type=bind,source=$job/workflow,target=/workflow" \
 		--mount "type=bind,source=$base/"'mirrors/r.git'/objects,target=/.dstack/objects,readonly \
-		--workdir /workflow --entrypoint /bin/sh "$image" /.dstack/entry.sh
+		"$@" --workdir /workflow --entrypoint /bin/sh "$image" /.dstack/entry.sh
 }
 
 case $base in

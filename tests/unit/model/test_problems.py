@@ -94,13 +94,25 @@ TABLE = [
     ("artifacts: [a, a/]", "w:5: artifacts 'a' and 'a/' of workflow 'train' overlap: name the outer one alone"),
     ("depends-on: {repo: {include: [../a]}}", "w:5: entry 1 of 'depends-on.repo.include' of workflow 'train' holds '..' in '../a': name a path inside the project's folder"),
     ("depends-on: {repo: {include: [.dstack/]}}", "w:5: entry 1 of 'depends-on.repo.include' of workflow 'train' names '.dstack/': .dstack holds dstack's own files"),
+    # mounts
+    ("mounts: [/data]", "w:5: entry 1 of 'mounts' of workflow 'train' must be SOURCE:TARGET, SOURCE:TARGET:ro or SOURCE:TARGET:rw, not '/data'"),
+    ("mounts: ['/data:/data:z']", "w:5: entry 1 of 'mounts' of workflow 'train' must be SOURCE:TARGET, SOURCE:TARGET:ro or SOURCE:TARGET:rw, not '/data:/data:z'"),
+    ("mounts: ['data:/data']", "w:5: entry 1 of 'mounts' of workflow 'train' needs absolute paths: 'data:/data'"),
+    ("mounts: ['/data/../etc:/data']", "w:5: entry 1 of 'mounts' of workflow 'train' holds '..' in '/data/../etc:/data'"),
+    ("mounts: ['/data:/']", "w:5: entry 1 of 'mounts' of workflow 'train' would hide the image's own files: '/data:/'"),
+    ("mounts: ['/data:/workflow/a']", "w:5: entry 1 of 'mounts' of workflow 'train' has a target in /workflow, which is dstack's own: '/data:/workflow/a'"),
+    ("mounts: ['/data://.dstack/']", "w:5: entry 1 of 'mounts' of workflow 'train' has a target in /.dstack, which is dstack's own: '/data://.dstack/'"),
+    ("mounts: ['/a,b:/data']", "w:5: entry 1 of 'mounts' of workflow 'train' holds a comma, a quote, a backslash or a control character: '/a,b:/data'"),
+    ("mounts: ['/a:/data', '/b:/data/:ro']", "w:5: entry 2 of 'mounts' of workflow 'train' has the target /data, as one before it"),
+    ("mounts: ['/a:/b', '$zzz:/data']", "w:5: undefined variable '$zzz' in entry 2 of 'mounts' of workflow 'train'"),
+    ("mounts: ['/a:/$DSTACK_RUNNER']", "w:5: '$DSTACK_RUNNER' in entry 1 of 'mounts' of workflow 'train' has no value before the job has a machine"),
     # environment
     ("env: {A-B: 1}", "w:5: name 'A-B' in 'env' of workflow 'train' must be letters, digits and '_', not beginning with a digit"),
     ("env: {UID: 1}", "w:5: 'env.UID' of workflow 'train' can't be set: shells forbid it"),
     ("env: {A: }", "w:5: 'env.A' of workflow 'train' has no value"),
 ]  # fmt: skip
 
-FUTURE = ["cache", "mounts"]
+FUTURE = ["cache"]
 
 CONFIGS = [
     ("configs: {trian: {a: 1}}", "c:1: no workflow is called 'trian'; did you mean 'train'?"),
