@@ -80,6 +80,13 @@ def _list(runners: list[RunnerView], as_json: bool) -> None:
 @click.option("--gpus", type=click.IntRange(0), metavar="N", help="How many GPUs it has, instead of what is found.")
 @click.option("--max-jobs", type=click.IntRange(0), metavar="N", help="How many jobs without resources may share it.")
 @click.option("--root", metavar="DIR", help="Where it keeps dstack's files; default: ~/.dstack-host.")
+@click.option(
+    "--allow-mount",
+    "allow_mounts",
+    multiple=True,
+    metavar="DIR",
+    help="A folder of it that jobs may mount, with all below; repeatable.",
+)
 @click.option("--docker", metavar="COMMAND", help="docker, podman, or 'sudo docker'.")
 @click.option("--fingerprint", metavar="SHA256:...", help="The fingerprint of its host key, to pin without asking.")
 @click.option("--authorize", is_flag=True, help="Let the server's own key in, so that it needs nobody's agent.")
@@ -185,8 +192,8 @@ def import_(file: Path, dry_run: bool, as_json: bool) -> int:
 
     FILE is YAML, INI, or a program that prints JSON; group_vars/ and host_vars/ beside it count. Machines are added,
     changed, and drained and removed when they are no longer in it. Groups become labels; the variables dstack_labels,
-    dstack_gpus, dstack_root, dstack_docker, dstack_fingerprint and dstack_skip are for dstack. Machines that were added
-    by hand are let be.
+    dstack_gpus, dstack_root, dstack_docker, dstack_allow_mount, dstack_fingerprint and dstack_skip are for dstack.
+    Machines that were added by hand are let be.
     """
     from dstack.cli import importing
 
@@ -301,6 +308,7 @@ def _report(runner: RunnerView, as_json: bool) -> int:
                 ("state", runner.state),
                 ("host key", runner.host_key),
                 ("labels", ", ".join(runner.labels) or None),
+                ("mounts", ", ".join(runner.allow_mounts) or None),
                 ("cpus", str(runner.cpus) if runner.cpus else None),
                 ("memory", words.memory(runner.memory) if runner.memory else None),
                 ("gpus", gpus(runner) if runner.gpus else None),

@@ -14,6 +14,7 @@ from dstack.commands.place import Place, folder_name
 from dstack.errors import CommandError
 from dstack.model.caches import cache_name
 from dstack.model.job import Launch
+from dstack.model.mounts import Mount
 from dstack.model.paths import TAR_COMPLETE, container
 from dstack.render import quote, script, text
 
@@ -26,9 +27,10 @@ class Order(Struct, frozen=True, kw_only=True):
     `commit`, `index` and `branch` are "" for none; `project` is the folder below the git root that commands start in,
     "" for the root itself; `user` is a uid, a name, or `image` for the image's own; `environment` maps names to
     values, None to unset one; `cpu` in CPUs, `memory` and the `shm` of /dev/shm in bytes, 0 for no limit (of /dev/shm:
-    half of the machine's memory). On stdin come `pack` bytes of code that the host may lack and, with `artifacts`, a
-    tar of the dependencies' files with paths below `project`, unless they were `gathered` on the host. `history` and
-    `shallow` are a snapshot's. `caches` are paths in the container of folders that stay on the host.
+    half of the machine's memory). `mounts` are of folders that lie in one of `allowed`; `caches` are paths in the
+    container of folders that stay on the host. On stdin come `pack` bytes of code that the host may lack and, with
+    `artifacts`, a tar of the dependencies' files with paths below `project`, unless they were `gathered` on the host.
+    `history` and `shallow` are a snapshot's.
     """
 
     job: str
@@ -55,6 +57,8 @@ class Order(Struct, frozen=True, kw_only=True):
     artifacts: bool = False
     pack: int = 0
     gathered: bool = False
+    mounts: tuple[Mount, ...] = ()
+    allowed: tuple[str, ...] = ()
 
 
 class Launched(Struct, frozen=True):

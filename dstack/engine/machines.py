@@ -184,6 +184,7 @@ class Machines:
             drained=runner.drained,
             definition=definition(runner),
             use=self.use(runner.name),
+            allow_mounts=list(runner.allow_mounts),
         )
 
 
@@ -199,4 +200,5 @@ def definition(runner: Runner) -> AddRunner:
         docker=runner.docker,
         authorized=runner.authorized,
         source=runner.source,
+        allow_mounts=runner.allow_mounts,
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from dstack.commands.launch import Order
 from dstack.engine.context import Context
-from dstack.model import environment, script
+from dstack.model import environment, mounts, script
 from dstack.model.job import Job, Run
 from dstack.model.paths import attempt_id
 from dstack.model.quantities import size
@@ -49,6 +49,8 @@ def order(context: Context, job: Job, runner: Runner, *, artifacts: bool, gather
         caches=job.definition.cache,
         artifacts=artifacts,
         gathered=gathered,
+        mounts=tuple(mounts.parse(text) for text in job.definition.mounts),
+        allowed=mounts.outermost(runner.allow_mounts),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from dstack.engine.capacity import Lease
 from dstack.engine.schedule import Waiting
+from dstack.model import mounts
 from dstack.model.job import Job, Run
 from dstack.model.resources import ask_of
 from dstack.model.times import seconds
@@ -47,6 +48,7 @@ class Queue:
             ask=ask_of(job.definition.resources),
             pin=run.pin,
             runners=job.definition.runners,
+            mounts=tuple(mounts.parse(text).source for text in job.definition.mounts),
             run=job.run,
             user=run.user,
             priority=job.priority,

@@ -6,8 +6,10 @@ import heapq
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from dstack.model.mounts import allowed
 from dstack.model.quantities import ago_words, size_words
 from dstack.model.resources import Ask
+from dstack.model.runner import Runner
 
 if TYPE_CHECKING:
     from dstack.engine.capacity import Capacity, Lease
@@ -23,6 +25,16 @@ def nobody(pin: str | None, runners: tuple[str, ...]) -> str:
     if pin:
         return f"no runner has the name or label '{pin}'"
     return f"no runner has the name or label {' or '.join(map(repr, runners))}" if runners else "no runner is known"
+
+
+def no_mount(sources: tuple[str, ...], runners: Sequence[Runner]) -> str:
+    """No machine lets jobs mount all of these folders: what the nearest one allows."""
+    nearest = max(runners, key=lambda runner: sum(allowed(source, runner.allow_mounts) for source in sources))
+    refused = [source for source in sources if not allowed(source, nearest.allow_mounts)]
+    what = f"no runner lets it mount {' and '.join(refused)}"
+    if not nearest.allow_mounts:
+        return f"{what}: the owner of a machine allows that with dstack runners add --allow-mount DIR"
+    return f"{what}; the nearest is {nearest.name}, which allows {', '.join(nearest.allow_mounts)}"
 
 
 def too_much(ask: Ask, machines: Sequence[Capacity]) -> str:

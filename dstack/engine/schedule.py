@@ -13,19 +13,22 @@ from dataclasses import dataclass, field
 
 from dstack.engine import reasons
 from dstack.engine.capacity import Capacity, Lease, Machine
+from dstack.model.mounts import allowed
 from dstack.model.resources import NOTHING, Ask
 
 RESERVATIONS = 16
 """At most so many jobs have a machine kept for them."""
 
-Kind = tuple[Ask, "str | None", tuple[str, ...]]
+Door = tuple["str | None", tuple[str, ...], tuple[str, ...]]
+"""What decides which machines a job may use: the pin of its run, its workflow's runners, the folders that it mounts."""
+Kind = tuple[Ask, Door]
 
 
 @dataclass(frozen=True)
 class Waiting:
     """A job that could start: its dependencies are done. `pin` is the name or label of the runners that its run may
-    use, `runners` are those that its workflow may. `submitted` in seconds of the clock that `now` has; `near` says
-    how much of what it needs is on which runner already.
+    use, `runners` are those that its workflow may, `mounts` the folders of the machine that it mounts. `submitted`
+    in seconds of the clock that `now` has; `near` says how much of what it needs is on which runner already.
     """
 
     id: str
@@ -37,11 +40,16 @@ class Waiting:
     priority: int = 0
     submitted: float = 0.0
     near: Mapping[str, int] = field(default_factory=dict, hash=False)
+    mounts: tuple[str, ...] = ()
 
     @property
     def kind(self) -> Kind:
         """Jobs of one kind fit the same machines."""
-        return self.ask, self.pin, self.runners
+        return self.ask, self.door
+
+    @property
+    def door(self) -> Door:
+        return self.pin, self.runners, self.mounts
 
 
 @dataclass(frozen=True)
@@ -73,22 +81,34 @@ def allows(pin: str | None, runners: tuple[str, ...], machine: Machine) -> bool:
     return not runners or any(name == runner.name or name in runner.labels for name in runners)
 
 
+def opens(door: Door, machine: Machine) -> bool:
+    """Whether a job may use a machine, and mount there what it mounts."""
+    pin, runners, sources = door
+    return allows(pin, runners, machine) and all(allowed(source, machine.runner.allow_mounts) for source in sources)
+
+
 def eligible(job: Waiting, machines: Sequence[Machine]) -> list[Machine]:
-    """The machines that the job's pins allow."""
-    return [machine for machine in machines if allows(job.pin, job.runners, machine)]
+    """The machines that the job may use."""
+    return [machine for machine in machines if opens(job.door, machine)]
 
 
 def impossible(job: Waiting, machines: Sequence[Machine], max_gpus: int | None = None) -> str | None:
     """Why the job could never run on these machines, however long it waits; None when it could."""
     if max_gpus is not None and job.ask.gpus > max_gpus:
         return f"it needs {job.ask.gpu_words}; a user may have {max_gpus} at once"
-    allowed = eligible(job, machines)
-    if not allowed:
-        return reasons.nobody(job.pin, job.runners)
-    empty = [Capacity(machine, number, ()) for number, machine in enumerate(allowed)]
-    if any(machine.runner.facts is None for machine in allowed) or any(one.could_hold(job.ask) for one in empty):
+    found = eligible(job, machines)
+    if not found:
+        return closed(job, machines)
+    empty = [Capacity(machine, number, ()) for number, machine in enumerate(found)]
+    if any(machine.runner.facts is None for machine in found) or any(one.could_hold(job.ask) for one in empty):
         return None
     return reasons.too_much(job.ask, empty)
+
+
+def closed(job: Waiting, machines: Sequence[Machine]) -> str:
+    """Why no machine is for the job, whatever it asks for."""
+    near = [machine.runner for machine in machines if allows(job.pin, job.runners, machine)]
+    return reasons.no_mount(job.mounts, near) if near else reasons.nobody(job.pin, job.runners)
 
 
 def schedule(
@@ -117,7 +137,7 @@ class Pass:
         self.by_name = {one.name: one for one in self.all}
         self.now = now
         self.max_gpus = max_gpus
-        self.allowed: dict[tuple[str | None, tuple[str, ...]], list[Capacity]] = {}
+        self.open: dict[Door, list[Capacity]] = {}
         self.heaps: dict[Kind, list[tuple[tuple[float, ...], int]]] = {}
         self.blocked: set[Kind] = set()
         self.reserved = 0
@@ -162,9 +182,9 @@ class Pass:
 
     def why(self, job: Waiting) -> str:
         """Why no job of this kind fits anywhere."""
-        found = self.of(job.pin, job.runners)
+        found = self.of(job.door)
         if not found:
-            return reasons.nobody(job.pin, job.runners)
+            return closed(job, [one.machine for one in self.all])
         if any(one.machine.runner.facts is None or one.could_hold(job.ask) for one in found):
             return reasons.blocked(job.ask, found, self.now)
         return reasons.too_much(job.ask, found)
@@ -172,9 +192,9 @@ class Pass:
     def choose(self, job: Waiting) -> Capacity | None:
         """The best machine that the job fits now: one that has what it needs, else the fullest."""
         near = [self.by_name[name] for name in job.near if name in self.by_name]
-        allowed = [one for one in near if allows(job.pin, job.runners, one.machine) and one.fits(job.ask)]
-        if allowed:
-            return min(allowed, key=lambda one: (-job.near[one.name], one.score(job.ask)))
+        found = [one for one in near if opens(job.door, one.machine) and one.fits(job.ask)]
+        if found:
+            return min(found, key=lambda one: (-job.near[one.name], one.score(job.ask)))
         heap = self.heap(job.kind)
         while heap:
             score, number = heap[0]
@@ -184,18 +204,18 @@ class Pass:
             heapq.heappop(heap)
         return None
 
-    def of(self, pin: str | None, runners: tuple[str, ...]) -> list[Capacity]:
-        """The machines that pins allow."""
-        if (pin, runners) not in self.allowed:
-            self.allowed[pin, runners] = [one for one in self.all if allows(pin, runners, one.machine)]
-        return self.allowed[pin, runners]
+    def of(self, door: Door) -> list[Capacity]:
+        """The machines that jobs may use."""
+        if door not in self.open:
+            self.open[door] = [one for one in self.all if opens(door, one.machine)]
+        return self.open[door]
 
     def heap(self, kind: Kind) -> list[tuple[tuple[float, ...], int]]:
         """The machines that jobs of this kind fit, best first. An entry whose score is not the machine's own any more
         is out of date: another one was pushed for it."""
         if kind not in self.heaps:
-            ask, pin, runners = kind
-            found = [(one.score(ask), one.number) for one in self.of(pin, runners) if one.fits(ask)]
+            ask, door = kind
+            found = [(one.score(ask), one.number) for one in self.of(door) if one.fits(ask)]
             heapq.heapify(found)
             self.heaps[kind] = found
         return self.heaps[kind]
@@ -205,8 +225,8 @@ class Pass:
         gpus = one.pick(job.ask)
         self.users[job.user] = self.users.get(job.user, 0) + len(gpus)
         one.take(Lease(job.id, one.name, job.run, job.user, gpus, job.ask, self.now))
-        for (ask, pin, runners), heap in self.heaps.items():
-            if heap and one.fits(ask) and allows(pin, runners, one.machine):
+        for (ask, door), heap in self.heaps.items():
+            if heap and one.fits(ask) and opens(door, one.machine):
                 heapq.heappush(heap, (one.score(ask), one.number))
         return gpus
 
@@ -216,7 +236,7 @@ class Pass:
             return
         free = [
             one
-            for one in self.of(job.pin, job.runners)
+            for one in self.of(job.door)
             if one.machine.trouble is None and one.reserved is None and one.could_hold(job.ask)
         ]
         if free:

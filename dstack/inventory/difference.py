@@ -54,5 +54,6 @@ def _said(request: AddRunner) -> dict[str, Any]:
         "gpus": "what is found" if request.gpus is None else request.gpus,
         "root": request.root or DEFAULT_ROOT,
         "docker": request.docker or "docker",
+        "mounts": ", ".join(request.allow_mounts) or "none",
         "source": request.source or "by hand",
     }

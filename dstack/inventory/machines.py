@@ -6,16 +6,19 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from dstack.errors import ProjectError
 from dstack.inventory.groups import ALL, UNGROUPED, Groups, Variables
 from dstack.inventory.yamlfile import Locked
+from dstack.model import mounts
 from dstack.model.api import AddRunner
 from dstack.model.runner import Address
 from dstack.model.suggest import did_you_mean
 
-OWN = ("dstack_labels", "dstack_gpus", "dstack_root", "dstack_docker", "dstack_fingerprint", "dstack_skip")
+OWN = (
+    *("dstack_labels", "dstack_gpus", "dstack_root", "dstack_docker", "dstack_allow_mount", "dstack_fingerprint"),
+    "dstack_skip",
+)
 _PASSED = frozenset(
     [
         "controlmaster",
@@ -59,7 +62,7 @@ def _machine(host: str, own: Variables, groups: list[str], source: str) -> AddRu
     for name in own:
         if name.startswith("dstack_") and name not in OWN:
             raise ValueError(f"unknown variable '{name}'{did_you_mean(name, OWN)}")
-    labels = [name for name in groups if name not in (ALL, UNGROUPED)] + _labels(own.get("dstack_labels"))
+    labels = [name for name in groups if name not in (ALL, UNGROUPED)] + _words(own, "dstack_labels")
     return AddRunner(
         address=_address(host, own),
         name=re.sub(r"[^A-Za-z0-9._-]+", "-", host).strip("-."),
@@ -69,6 +72,7 @@ def _machine(host: str, own: Variables, groups: list[str], source: str) -> AddRu
         docker=_text(own, "dstack_docker"),
         fingerprint=_text(own, "dstack_fingerprint"),
         source=source,
+        allow_mounts=_folders(own),
     )
 
 
@@ -141,14 +145,24 @@ def _through(command: str, name: str) -> str:
     raise ValueError(f"{name} has the ProxyCommand '{command}', which dstack can't follow: say it in ~/.ssh/config")
 
 
-def _labels(value: Any) -> list[str]:
+def _folders(own: Variables) -> tuple[str, ...]:
+    """The folders that jobs may mount."""
+    try:
+        return tuple(dict.fromkeys(mounts.folder(path) for path in _words(own, "dstack_allow_mount")))
+    except ValueError as trouble:
+        raise ValueError(f"dstack_allow_mount {trouble}") from trouble
+
+
+def _words(own: Variables, name: str) -> list[str]:
+    """A list, or a text with commas or spaces between the words."""
+    value = own.get(name)
     if value is None:
         return []
     if isinstance(value, str):
         return [word for word in re.split(r"[,\s]+", value) if word]
     if isinstance(value, (list, tuple)) and all(isinstance(word, str) for word in value):
         return list(value)
-    raise ValueError("dstack_labels is neither a list nor a text")
+    raise ValueError(f"{name} is neither a list nor a text")
 
 
 def _number(own: Variables, *names: str) -> int | None:

@@ -258,7 +258,8 @@ class LinkView(Struct, kw_only=True):
 class RunnerView(Struct, kw_only=True):
     """A machine as users see it. `state` is ready, unreachable, unusable or drained; `drained` is why it takes no new
     jobs, also while it is in another state; `definition` is how it would be added again; `gpus_free`
-    counts the GPUs that no job has and nobody else uses; `use` is what it does now, None where that is not known."""
+    counts the GPUs that no job has and nobody else uses; `use` is what it does now, None where that is not known;
+    `allow_mounts` are the folders below which jobs may mount."""
 
     name: str
     address: str
@@ -278,6 +279,7 @@ class RunnerView(Struct, kw_only=True):
     drained: str | None = None
     definition: AddRunner | None = None
     use: Use | None = None
+    allow_mounts: list[str] = []
 
 
 class AddRunner(Struct, kw_only=True):
@@ -295,6 +297,7 @@ class AddRunner(Struct, kw_only=True):
     fingerprint: str | None = None
     authorized: bool = False
     source: str | None = None
+    allow_mounts: tuple[str, ...] = ()
 
 
 class ServerKey(Struct, kw_only=True):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from dstack.model import environment, interpolation, location
-from dstack.model.caches import cache_trouble
+from dstack.model import environment, interpolation, location, mounts
+from dstack.model.caches import cache_path, cache_trouble
 from dstack.model.decode import Path, Place
 from dstack.model.graph import walk
 from dstack.model.nodes import Report
@@ -48,6 +48,7 @@ def workflows(report: Report, lines: Lines, found: Sequence[Workflow]) -> None:
                 inner = place / "env" / name
                 report.add(lines[inner.path], f"{inner} can't be set: shells forbid it")
         _signal(report, lines, workflow, place)
+        _mounts(report, lines, workflow, place)
         trouble = image_trouble(workflow.image)
         if workflow.image and trouble:
             inner = place / "image"
@@ -84,6 +85,23 @@ def _signal(report: Report, lines: Lines, workflow: Workflow, place: Place) -> N
         report.add(lines[inner.path], f"{inner} needs 'max-duration': the signal is sent some time before it is over")
     elif span(workflow.signal.before) >= span(workflow.max_duration):
         report.add(lines[inner.path], f"{inner / 'before'} is not shorter than 'max-duration'")
+
+
+def _mounts(report: Report, lines: Lines, workflow: Workflow, place: Place) -> None:
+    """What variables may still change is looked at when the job is submitted."""
+    targets = {cache_path(path) for path in workflow.cache}
+    for index, text in enumerate(workflow.mounts):
+        inner = place / "mounts" / index
+        if not text or "$" in text:
+            continue
+        try:
+            target = mounts.parse(text).target
+        except ValueError as trouble:
+            report.add(lines[inner.path], f"{inner} {trouble}")
+            continue
+        if target in targets:
+            report.add(lines[inner.path], f"{inner} has the target {target}, as another entry or a cache")
+        targets.add(target)
 
 
 def image_trouble(image: str) -> str | None:
@@ -179,6 +197,8 @@ def _texts(workflow: Workflow, place: Place) -> Iterator[tuple[Place, str, bool]
         yield place / "artifacts" / index, artifact.path, True
     for index, path in enumerate(workflow.cache):
         yield place / "cache" / index, path, True
+    for index, mount in enumerate(workflow.mounts):
+        yield place / "mounts" / index, mount, True
     for name, text in workflow.env.items():
         yield place / "env" / name, text, False
     repo = workflow.depends_on.repo

@@ -111,7 +111,7 @@ class Runner(Struct, frozen=True, kw_only=True):
     probe finds; `docker` is the words before a docker command; `hidden` is one that only `--local` made: it takes
     no job but those that name it; `authorized`: the machine lets the server's own key in, until it is removed;
     `source` is the inventory that it was imported from; `max_jobs` limits how many jobs that
-    ask for no resources share it.
+    ask for no resources share it; `allow_mounts` are the folders below which jobs may mount.
     """
 
     name: str
@@ -127,6 +127,7 @@ class Runner(Struct, frozen=True, kw_only=True):
     facts: Facts | None = None
     authorized: bool = False
     source: str | None = None
+    allow_mounts: tuple[str, ...] = ()
 
     @property
     def gpu_indexes(self) -> tuple[int, ...]:

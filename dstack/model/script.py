@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from dstack.errors import UsageError
-from dstack.model import location
+from dstack.model import location, mounts
 from dstack.model.caches import cache_path, cache_trouble
 from dstack.model.checks import image_trouble
 from dstack.model.environment import PLACED, replacements
@@ -27,7 +27,8 @@ def script(workflow: Workflow, variables: Variables, job_id: str, run_name: str)
 
 
 def expanded(workflow: Workflow, variables: Variables, reserved: Mapping[str, str]) -> Workflow:
-    """The workflow with image, artifacts, cache and include as they are for one job, paths in their shortest form.
+    """The workflow with image, artifacts, mounts, cache and include as they are for one job, paths in their shortest
+    form.
 
     `reserved` needs `run_name` and `job_id`; the rest follows from them. `env` stays as written, because it may speak
     of the job's machine (`environment.build` replaces its variables); it is checked all the same.
@@ -42,6 +43,7 @@ def expanded(workflow: Workflow, variables: Variables, reserved: Mapping[str, st
         workflow,
         image=image(workflow, values),
         artifacts=_artifacts(workflow, values),
+        mounts=_mounts(workflow, values),
         depends_on=_depends_on(workflow, values),
         cache=_cache(workflow, values),
     )
@@ -96,6 +98,19 @@ def _cache(workflow: Workflow, values: Values) -> tuple[str, ...]:
     if pair:
         _refuse(f"overlap: '{paths[pair[1]]}' and '{paths[pair[0]]}'", "cache", workflow)
     return tuple(map(cache_path, paths))
+
+
+def _mounts(workflow: Workflow, values: Values) -> tuple[str, ...]:
+    texts = tuple(_expand(text, values, "mounts", workflow) for text in workflow.mounts)
+    try:
+        found = [mounts.parse(text) for text in texts]
+    except ValueError as trouble:
+        _refuse(str(trouble), "mounts", workflow)
+        raise
+    caches = _cache(workflow, values)
+    target = mounts.twice([*(each.target for each in found), *caches])
+    _refuse(f"and 'cache' together have two for {target}" if target else None, "mounts", workflow)
+    return texts
 
 
 def _depends_on(workflow: Workflow, values: Values) -> DependsOn:

@@ -165,6 +165,10 @@ class Workflow(Definition, frozen=True, kw_only=True):
     ] = ()
     resources: Resources = Resources()
     runners: Annotated[tuple[Text, ...], Meta(description="Names or labels of the runners that may run it")] = ()
+    mounts: Annotated[
+        tuple[Text, ...],
+        Meta(description="Folders of the machine, SOURCE:TARGET or SOURCE:TARGET:ro; where its owner allows them"),
+    ] = ()
     priority: Annotated[Priority, Meta(description="Higher ones go first, 0 to 100")] = 0
     max_duration: Annotated[Span | None, Meta(description="How long it may run, such as 6h; then it is stopped")] = None
     stop_grace: Annotated[Span, Meta(description="From SIGTERM to SIGKILL")] = "30s"

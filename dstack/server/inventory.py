@@ -16,6 +16,7 @@ from dstack.engine.metrics import Metrics
 from dstack.errors import ConflictError, HostError, HostUnreachableError, UsageError
 from dstack.hosts.host import ask
 from dstack.hosts.trust import fingerprint, known_keys
+from dstack.model import mounts
 from dstack.model.api import AddRunner, RunnerView
 from dstack.model.paths import HostLayout
 from dstack.model.runner import DEFAULT_ROOT, Address, Facts, Runner
@@ -69,6 +70,7 @@ class Inventory:
             host_key=None if request.address.local else await self.trusted(request),
             authorized=request.authorized,
             source=request.source,
+            allow_mounts=folders(request.allow_mounts),
         )
         try:
             facts, _ = await self.machines.look(runner, thorough=True)
@@ -79,7 +81,8 @@ class Inventory:
             raise
         before = self.store.runners.get(name)
         if before and before.hidden:
-            self.store.runners.change(name, hidden=False, labels=runner.labels, gpus=runner.gpus, facts=facts)
+            told = {field: getattr(runner, field) for field in ("labels", "gpus", "max_jobs", "allow_mounts")}
+            self.store.runners.change(name, hidden=False, facts=facts, **told)
         else:
             self.store.runners.add(runner)
             self.store.runners.change(name, facts=facts)
@@ -139,6 +142,7 @@ class Inventory:
             docker=request.docker or "docker",
             authorized=request.authorized,
             source=request.source,
+            allow_mounts=folders(request.allow_mounts),
         )
         moves = (after.address.host, after.address.port) != (before.address.host, before.address.port)
         if moves:
@@ -218,6 +222,15 @@ class Inventory:
         left = await ask(self.machines.host(runner), leave(place, keep_key=keep_key), timeout=300)
         if left.names:
             raise HostError(f"these could not be removed: {', '.join(left.names)}")
+
+
+def folders(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """The folders that jobs may mount. Raises UsageError for what can't be one."""
+    try:
+        return tuple(dict.fromkeys(mounts.folder(text) for text in texts))
+    except ValueError as trouble:
+        hint = "name folders that jobs need: --allow-mount /data"
+        raise UsageError(f"a folder that jobs may mount {trouble}", hint=hint) from trouble
 
 
 def unfit(address: Address, facts: Facts, consequence: str = "was not added") -> HostError:

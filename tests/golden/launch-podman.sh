@@ -482,6 +482,7 @@ if ! [ -e "$job/tree" ]; then
 fi
 	unpack <&3
 	exec 3<&-
+	set --
 	write_files
 	open_caches
 	shm='1048576'
@@ -493,7 +494,7 @@ fi
 		--mount "type=bind,source=$base/"'caches/r/bf3b04da7be51a75'/data,target='/root/.cache/pip' \
 		--mount "type=bind,source=$base/"'caches/r/4a81ae77da194882'/data,target='/it'\''s' \
 		--mount "type=bind,source=$base/"'mirrors/r.git'/objects,target=/.dstack/objects,readonly \
-		--workdir /workflow --entrypoint /bin/sh "$image" /.dstack/entry.sh 8>&-
+		"$@" --workdir /workflow --entrypoint /bin/sh "$image" /.dstack/entry.sh 8>&-
 }
 
 case $base in

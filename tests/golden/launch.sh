@@ -363,6 +363,7 @@ if ! [ -e "$job/tree" ]; then
 	fi
 fi
 	exec 3<&-
+	set --
 	write_files
 	memory=$(sed -n 's/^MemTotal: *\([0-9]*\) kB$/\1/p' /proc/meminfo)
 	shm=$((memory / 2))k
@@ -371,7 +372,7 @@ fi
 		--shm-size "$shm" '--env' 'NVIDIA_VISIBLE_DEVICES=void'  \
 		--mount "type=bind,source=$io,target=/.dstack" \
 		--mount "type=bind,source=$job/workflow,target=/workflow" \
-		--workdir /workflow --entrypoint /bin/sh "$image" /.dstack/entry.sh
+		"$@" --workdir /workflow --entrypoint /bin/sh "$image" /.dstack/entry.sh
 }
 
 case $base in

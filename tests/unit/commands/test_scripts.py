@@ -27,6 +27,7 @@ from dstack.commands.sample import sample
 from dstack.commands.stop import stop, warn
 from dstack.commands.upload import reach, sums, upload, uploading, work
 from dstack.model.manifest import File
+from dstack.model.mounts import Mount
 from dstack.model.paths import HostLayout
 from dstack.model.upload import Piece
 from dstack.model.workflow import Artifact
@@ -67,6 +68,7 @@ FULL = Order(
     caches=("/root/.cache/pip", "/it's"),
     artifacts=True,
 )
+MOUNTS = (Mount("/data/it's", "/in", False), Mount("/data/b", "/out dir"))
 
 FILE = File("a", 1, 0o644, "0" * 64)
 PIECE = Piece("a", 0, 1, None, "http://s3/a", (("Content-MD5", "x"),))
@@ -83,6 +85,7 @@ SCRIPTS = {
     "launch": launch(PLACE, PLAIN).script,
     "launch-full": launch(PLACE, FULL, pack=b"a pack").script,
     "launch-gathered": launch(PLACE, structs.replace(FULL, gathered=True)).script,
+    "launch-mounts": launch(PLACE, structs.replace(PLAIN, mounts=MOUNTS, allowed=("/data", "/it's"))).script,
     "launch-podman": launch(ELSEWHERE, FULL).script,
     "leave": leave(PLACE).script,
     "listing": listing(PLACE, "j1", "", "busybox", (Artifact(path="it's/out"), Artifact(path="it's"))).script,

@@ -106,6 +106,19 @@ def test_a_workflows_runners_narrow_it_too() -> None:
     assert refused == "no runner has the name or label 'fast' and is one of three"
 
 
+def test_a_folder_is_mounted_only_where_that_is_allowed() -> None:
+    machines = [machine("one"), machine("two", allow_mounts=("/data",)), machine("three", allow_mounts=("/dat", "/x"))]
+
+    assert schedule([wants("a", mounts=("/data/set",))], machines).placements["a"].runner == "two"
+    assert schedule([wants("a", mounts=("/x",), pin="three")], machines).placements["a"].runner == "three"
+    refused = wants("a", mounts=("/data/set", "/x"))
+    why = "no runner lets it mount /x; the nearest is two, which allows /data"
+    assert impossible(refused, machines) == schedule([refused], machines).reasons["a"] == why
+    assert impossible(wants("a", mounts=("/data",)), machines[:1]) == (
+        "no runner lets it mount /data: the owner of a machine allows that with dstack runners add --allow-mount DIR"
+    )
+
+
 def test_priority_then_age() -> None:
     jobs = [
         wants("late", 1, submitted=2.0),

@@ -193,6 +193,19 @@ def test_ranges(pattern: str, names: list[str]) -> None:
     assert ranges.hosts(f"{pattern}:22") == (names, 22)
 
 
+@pytest.mark.parametrize("value", ["/data, /scratch/", "/data /scratch", ["/data", "/scratch"]])
+def test_folders_that_jobs_may_mount(value: Any) -> None:
+    assert one(dstack_allow_mount=value).allow_mounts == ("/data", "/scratch")
+
+
+def test_folders_that_jobs_may_not_mount() -> None:
+    assert "dstack_allow_mount can't be /: a job that mounts that is root on the machine" in trouble(
+        dstack_allow_mount="/"
+    )
+    assert "dstack_allow_mount needs absolute paths: 'data'" in trouble(dstack_allow_mount=["data"])
+    assert "dstack_allow_mount is neither a list nor a text" in trouble(dstack_allow_mount=7)
+
+
 def view(request: AddRunner) -> RunnerView:
     return RunnerView(
         name=request.name or "",
@@ -218,12 +231,13 @@ def test_the_difference() -> None:
     known = [view(request("same", root="~/.dstack-host", docker="docker")), view(request("gone")), view(request("old"))]
     known += [view(request("hand", None)), view(request("other", "/g"))]
 
-    steps = difference([request("new"), request("same"), request("old", labels=("x",))], known, "/f")
+    old = request("old", labels=("x",), allow_mounts=("/data",))
+    steps = difference([request("new"), request("same"), old], known, "/f")
 
     assert [(step.do, step.name, step.differences) for step in steps] == [
         ("add", "new", ()),
         ("keep", "same", ()),
-        ("change", "old", ("labels: none -> x",)),
+        ("change", "old", ("labels: none -> x", "mounts: none -> /data")),
         ("remove", "gone", ()),
     ]
 

@@ -65,7 +65,7 @@ def test_what_is_in_the_key(after: dict[str, str], words: str) -> None:
     "same",
     [
         made(),
-        made(changed(name="other", help="H", resources=Resources(gpu=2))),
+        made(changed(name="other", help="H", resources=Resources(gpu=2), mounts=("/a:/b",))),
         made(changed(artifacts=(Artifact(path="out/$job_id"),))),
         made(files=reversed(FILES)),
         made(variables=Variables({"tag": None, "model": "124M", "lr": "0.1"})),

@@ -75,6 +75,9 @@ def test_a_variable_never_hides_a_reserved_name() -> None:
         ({"artifacts": ("$root",)}, "'artifacts' of workflow 'train' is empty"),
         ({"artifacts": ("a", "a/$dash")}, "'artifacts' of workflow 'train' overlap: 'a' and 'a/--privileged'"),
         ({"depends_on": include("$up")}, "'depends-on.repo.include' of workflow 'train' holds '..' in '../x': name a path inside the project's folder"),
+        ({"mounts": ("$root:/data",)}, "'mounts' of workflow 'train' needs absolute paths: ':/data'"),
+        ({"mounts": ("/data/$up:/data",)}, "'mounts' of workflow 'train' holds '..' in '/data/../x:/data'"),
+        ({"mounts": ("/a:/data", "/b:/data$root/")}, "'mounts' of workflow 'train' and 'cache' together have two for /data"),
         ({"env": {"A": "$none"}}, "'env.A' of workflow 'train': variable '$none' is null, so it can't be part of a text; give it a value with --none VALUE"),
     ],
 )  # fmt: skip
