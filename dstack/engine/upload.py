@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from dstack.artifacts.s3 import S3Store, Uploading
+from dstack.artifacts.s3 import S3Store
+from dstack.artifacts.uploads import Uploading
 from dstack.commands.upload import Upload, sums, upload, uploading
 from dstack.engine.context import Context
 from dstack.errors import StorageError

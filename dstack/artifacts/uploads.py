@@ -1,0 +1,120 @@
+"""What a job's host has to upload to a bucket, and what has arrived of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dstack.artifacts.objects import Objects, each, plain
+from dstack.artifacts.presign import Signer
+from dstack.errors import StorageError
+from dstack.model.manifest import File
+from dstack.model.tree import shown
+from dstack.model.upload import Piece, Sums, in_base64, spans
+
+
+@dataclass(frozen=True)
+class Uploading:
+    """How far an upload is: what has to be sent yet, and the ETags of the files that are there, by path."""
+
+    pieces: tuple[Piece, ...]
+    arrived: Mapping[str, str]
+
+
+class Uploads:
+    """Of one store. URLs are good for `expires` seconds."""
+
+    def __init__(self, objects: Objects, expires: int) -> None:
+        self.objects = objects
+        self.bucket = objects.bucket
+        self.expires = expires
+
+    def plan(
+        self,
+        run: str,
+        workflow: str,
+        files: Sequence[File],
+        sums: Mapping[str, Sums],
+        sent: frozenset[tuple[str, int | None]],
+        known: Mapping[str, str],
+    ) -> Uploading:
+        """Compare what has arrived with these regular files, complete what is complete, and presign the rest.
+
+        `sums` are theirs as the host hashed them. `sent` names the pieces that S3 took after checking their MD5, and
+        `known` has ETags that were found right before: some stores' are no MD5.
+        """
+        self.objects.refuse(run, workflow, files)
+        listed, uploads = self.objects.listed(run, workflow), self.objects.uploads(run, workflow)
+        arrived: dict[str, str] = {}
+        todo: list[File] = []
+        for file in files:
+            stored = listed.get(self.objects.key(run, workflow, file.path))
+            right = {sums[file.path].etag, known.get(file.path)}
+            if stored and stored.size == file.size and (stored.etag in right or (file.path, None) in sent):
+                arrived[file.path] = stored.etag
+            else:
+                todo.append(file)
+        missing: list[tuple[File, list[int], str | None]] = []
+        for file, upload, lacking in each(lambda f: self._lacking(run, workflow, f, sums, uploads, sent), todo):
+            if upload is not None and not lacking:
+                arrived[file.path] = self._completed(self.objects.key(run, workflow, file.path), upload, file)
+            else:
+                missing.append((file, lacking, upload))
+        signer = self.bucket.signer()
+        made = [
+            self._piece(signer, self.objects.key(run, workflow, file.path), file, sums[file.path], number, upload)
+            for file, lacking, upload in missing
+            for number in lacking
+        ]
+        return Uploading(tuple(made), arrived)
+
+    def _lacking(
+        self,
+        run: str,
+        workflow: str,
+        file: File,
+        sums: Mapping[str, Sums],
+        uploads: Mapping[str, str],
+        sent: frozenset[tuple[str, int | None]],
+    ) -> tuple[File, str | None, list[int]]:
+        """The numbers of the parts of a file that S3 lacks, and the upload that they belong to: None for one that
+        goes whole."""
+        expected = sums[file.path].parts
+        if len(expected) == 1:
+            return file, None, [1]
+        key = self.objects.key(run, workflow, file.path)
+        upload = uploads.get(key)
+        if upload is None:
+            upload = str(self.bucket.call("create_multipart_upload", Key=key)["UploadId"])
+            return file, upload, list(range(1, len(expected) + 1))
+        there = {part["PartNumber"]: part for part in self.objects.parts(key, upload)}
+        lengths = spans(file.size)
+        lacking = [
+            number
+            for number, md5 in enumerate(expected, 1)
+            if number not in there
+            or there[number]["Size"] != lengths[number - 1][1]
+            or (plain(there[number]["ETag"]) != md5 and (file.path, number) not in sent)
+        ]
+        return file, upload, lacking
+
+    def _completed(self, key: str, upload: str, file: File) -> str:
+        """Make an object of its parts; its ETag."""
+        parts = [{"PartNumber": part["PartNumber"], "ETag": part["ETag"]} for part in self.objects.parts(key, upload)]
+        wanted = sorted(parts, key=lambda part: part["PartNumber"])[: len(spans(file.size))]
+        self.bucket.call("complete_multipart_upload", Key=key, UploadId=upload, MultipartUpload={"Parts": wanted})
+        made = self.bucket.call("head_object", Key=key)
+        if made["ContentLength"] != file.size:
+            raise StorageError(f"S3 made {made['ContentLength']} bytes of {shown(file.path)} instead of {file.size}")
+        return plain(made["ETag"])
+
+    def _piece(self, signer: Signer, key: str, file: File, sums: Sums, number: int, upload: str | None) -> Piece:
+        start, length = spans(file.size)[number - 1]
+        headers = {"Content-MD5": in_base64(sums.parts[number - 1])}
+        query = None
+        if upload is None:
+            headers["x-amz-checksum-sha256"] = in_base64(file.sha256)
+        else:
+            query = {"partNumber": str(number), "uploadId": upload}
+        url = signer.url("PUT", key, self.expires, query=query, headers=headers)
+        return Piece(file.path, start, length, None if upload is None else number, url, tuple(headers.items()))
