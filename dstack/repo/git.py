@@ -28,6 +28,9 @@ QUIET = {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "
 RAW_ATTRIBUTES = "* -text -filter -ident -eol !working-tree-encoding\n"
 
 
+UNTIDIED = ("gc.auto=0", "maintenance.auto=false")
+
+
 class GitError(DstackError):
     """git failed. `status` is its exit status, `detail` what it said."""
 
@@ -48,8 +51,8 @@ class Git:
     @classmethod
     def at(cls, folder: Path) -> Git:
         """The repository that `folder` is in, with the user's configuration, but without what would run a program
-        or refuse a repository for its owner (the setting counts from git 2.38)."""
-        settings = ("safe.directory=*", "core.fsmonitor=false", "core.quotePath=false")
+        or refuse a repository for its owner (the setting counts from git 2.38), or tidy it up after a fetch."""
+        settings = ("safe.directory=*", "core.fsmonitor=false", "core.quotePath=false", *UNTIDIED)
         return cls({**_environment(), **QUIET, "GIT_NO_LAZY_FETCH": "1"}, folder, *settings)
 
     @classmethod

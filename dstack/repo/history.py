@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dstack.repo.git import Git
 from dstack.repo.worktree import Worktree
 
 
 def boundary(worktree: Worktree, commit: str, depth: int) -> tuple[str, ...]:
     """The commits at which a history of so many commits ends (0: of all that the repository has): their parents are
     left out. A shallow clone's own end counts."""
-    git = Git.at(worktree.root)
+    git = worktree.git()
     own = worktree.common / "shallow"
     ends = set(own.read_text().split()) if own.is_file() else set()
     if depth == 0:

@@ -98,8 +98,8 @@ def list_repository(worktree: Worktree, scratch: Path, object_format: str) -> Li
     """All that git would track or offer to add, as it is on disk. Nested repositories and submodules are listed by
     their own rules. `scratch` is an empty bare repository; blobs of another format than `object_format` are unknown."""
     known = worktree.object_format == object_format
-    listing = Listing(objects=[worktree.objects] if known else [])
-    index, others = _index(worktree), _others(Git.at(worktree.root))
+    listing = Listing(objects=_objects(worktree) if known else [])
+    index, others = _index(worktree), _others(worktree.git())
     entries = {entry.path: entry for entry in index}
     reader = _Reader(worktree.root)
     nested = [path.rstrip(b"/") for path in others if path.endswith(b"/")]
@@ -119,7 +119,7 @@ def list_repository(worktree: Worktree, scratch: Path, object_format: str) -> Li
     has_attributes = worktree.has_attributes or any(
         path == ATTRIBUTES or path.endswith(b"/" + ATTRIBUTES) for paths in (entries, others) for path in paths
     )
-    converted = _converted(worktree, entries) if has_attributes else {}
+    converted = _converted(worktree, listing.files) if has_attributes else {}
     listing.repositories.append(
         Inside(b"", worktree, index, {path for path, name in converted.items() if name == b"filter"})
     )
@@ -144,8 +144,12 @@ def list_folder(root: Path, scratch: Path, object_format: str) -> Listing:
     return listing
 
 
+def _objects(worktree: Worktree) -> list[Path]:
+    return [worktree.objects, worktree.aside] if worktree.promisor else [worktree.objects]
+
+
 def _index(worktree: Worktree) -> list[Indexed]:
-    output = Git.at(worktree.root).run("ls-files", "--stage", "--debug", "-z")
+    output = worktree.git().run("ls-files", "--stage", "--debug", "-z")
     entries: list[Indexed] = []
     end = 0
     for match in _ENTRY.finditer(output):
@@ -204,7 +208,7 @@ def _unfiltered(
 def _converted(worktree: Worktree, paths: Iterable[bytes]) -> dict[bytes, bytes]:
     """The paths whose content on disk is not what git would store, with the attribute that says so."""
     names = b"".join(path + b"\0" for path in paths)
-    output = Git.at(worktree.root).run("check-attr", "-z", "--stdin", "filter", "working-tree-encoding", stdin=names)
+    output = worktree.git().run("check-attr", "-z", "--stdin", "filter", "working-tree-encoding", stdin=names)
     words = output.split(b"\0")
     found: dict[bytes, bytes] = {}
     for path, name, value in zip(words[0::3], words[1::3], words[2::3], strict=False):
@@ -280,7 +284,7 @@ def _submodule(worktree: Worktree, path: bytes, commit: str, listing: Listing, n
 def _nested(root: Path, path: bytes, listing: Listing, scratch: Path, object_format: str) -> None:
     """Add the files of a repository inside another as plain ones."""
     folder = root / os.fsdecode(path)
-    inner = locate(folder)
+    inner = locate(folder, scratch)
     if inner is not None and inner.root.samefile(folder):
         part = list_repository(inner, scratch, object_format)
     else:

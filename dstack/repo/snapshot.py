@@ -102,9 +102,9 @@ def take(start: Path, *, limit: int = LIMIT, depth: int = 1) -> Taken:
 
 
 def _take(start: Path, folder: Scratch, limit: int) -> Taken:
-    worktree = locate(start)
-    object_format = worktree.object_format if worktree else "sha1"
     scratch = folder.path / "git"
+    worktree = locate(start, scratch)
+    object_format = worktree.object_format if worktree else "sha1"
     make_bare(scratch, object_format)
     for _ in range(TRIES):
         try:
@@ -219,4 +219,4 @@ def _describe(
 
 def _is_dirty(worktree: Worktree) -> bool:
     """What git itself says: it alone compares submodules as such."""
-    return bool(Git.at(worktree.root).run("status", "--porcelain", "-z", "--ignore-submodules=none"))
+    return bool(worktree.git().run("status", "--porcelain", "-z", "--no-renames", "--ignore-submodules=none"))

@@ -58,7 +58,7 @@ def staged(worktree: Worktree) -> set[bytes]:
     if worktree.commit is None:
         return set()
     options = ("--cached", "--raw", "-z", "--no-renames", "--ignore-submodules=none")
-    words = Git.at(worktree.root).run("diff-index", *options, worktree.commit).split(b"\0")
+    words = worktree.git().run("diff-index", *options, worktree.commit).split(b"\0")
     return set(words[1::2])
 
 
@@ -178,7 +178,7 @@ class Status:
         changed: set[bytes] = set()
         if not all(clean for _, clean in candidates):
             options = ("--name-only", "-z", "--no-ext-diff", "--no-renames", "--ignore-submodules=all")
-            changed = set(Git.at(repository.worktree.root).run("diff", *options, "--no-relative").split(b"\0"))
+            changed = set(repository.worktree.git().run("diff", *options, "--no-relative").split(b"\0"))
         return (path for path, clean in candidates if clean or path not in changed)
 
     @staticmethod
@@ -211,7 +211,7 @@ class Status:
     def _abbreviation(self, worktree: Worktree) -> int:
         if worktree.commit is None or "core.abbrev" in worktree.settings:
             return USUAL_ABBREVIATION
-        return len(Git.at(worktree.root).run("rev-parse", "--short", worktree.commit).strip())
+        return len(worktree.git().run("rev-parse", "--short", worktree.commit).strip())
 
 
 def config(settings: dict[str, str]) -> bytes:

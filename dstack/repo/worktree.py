@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dstack.errors import UsageError
-from dstack.repo.git import Git, GitError
+from dstack.repo.git import Git, GitError, quoted
 from dstack.repo.identity import clean_url
 
 # Those that a snapshot needs itself, and those that change what `git status` and `git diff` say: none runs a program.
@@ -32,6 +32,7 @@ class Worktree:
     nanoseconds (0: there is none); `converts` whether line ends may differ between disk and blobs; `promisor` the
     remote that has the objects which a partial clone lacks; `has_attributes` whether attributes lie outside the tree.
     `git_dir` is this working tree's own, `common` that of all; `settings` are those that change what git says of it.
+    `aside` is a folder for objects that git fetches by itself where it finds that a partial clone lacks them.
     """
 
     root: Path
@@ -49,11 +50,22 @@ class Worktree:
     settings: dict[str, str]
     attributes_file: Path
     excludes_file: Path
+    aside: Path
+
+    def git(self) -> Git:
+        """git there. It may fetch by itself; what it fetches never lands among the user's objects."""
+        git = Git.at(self.root)
+        if self.promisor:
+            self.aside.mkdir(exist_ok=True)
+            del git.environment["GIT_NO_LAZY_FETCH"]
+            git.environment["GIT_OBJECT_DIRECTORY"] = str(self.aside)
+            git.environment["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = quoted(self.objects)
+        return git
 
 
-def locate(folder: Path) -> Worktree | None:
+def locate(folder: Path, scratch: Path) -> Worktree | None:
     """The working tree that `folder` is in, or None if no repository is there. Raises UsageError for a repository that
-    has no working tree here or that git refuses to read."""
+    has no working tree here or that git refuses to read. `scratch` is a folder of our own."""
     git = Git.at(folder)
     if not _inside(git, folder):
         return None
@@ -86,6 +98,7 @@ def locate(folder: Path) -> Worktree | None:
         },
         attributes_file=_users(settings, "attributes"),
         excludes_file=_users(settings, "excludes", "ignore"),
+        aside=scratch / f"fetched-{object_format}",
     )
 
 

@@ -321,12 +321,24 @@ def clone_without_trees(root: Path) -> Path:
     return partial(root, "tree:0")
 
 
-def partial(root: Path, left_out: str) -> Path:
+@case
+def sparse_index_without_trees(root: Path) -> Path:
+    """git itself would fetch to list the index, and to read the rules of folders that are left out."""
+    partial(root, "tree:0", "--sparse-index")
+    write(root / "lib/beside.py", "in a folder that is left out\n")
+    return root
+
+
+def partial(root: Path, left_out: str, *options: str) -> Path:
     origin = start(root.parent / "origin")
+    write(origin / "lib/.gitattributes", "*.py filter=none\n")
+    write(origin / "lib/.gitignore", "nothing\n")
+    write(origin / "lib/deep/far.py", "far\n")
+    commit(origin)
     git(origin, "config", "uploadpack.allowFilter", "true")
     git(origin, "config", "uploadpack.allowAnySHA1InWant", "true")
     git(root.parent, "clone", "-q", f"--filter={left_out}", "--no-checkout", f"file://{origin}", str(root))
-    git(root, "sparse-checkout", "set", "--cone", ".dstack")
+    git(root, "sparse-checkout", "set", "--cone", *options, ".dstack")
     git(root, "checkout", "-q", "main")
     lacking = git(root, "rev-list", "--objects", "--missing=print", "--no-walk", "HEAD")
     assert b"\n?" in lacking
