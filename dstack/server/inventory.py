@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,6 +219,8 @@ class Inventory:
         """Remove what this server made on the machine, and see that it is gone."""
         if runner.facts is None:
             return
+        if cleaning := self.engine.cleaning.get(runner.name):
+            await asyncio.wait({cleaning})
         place = Place(HostLayout(runner.root, runner.facts.machine, self.store.settings.server_id), runner.docker)
         left = await ask(self.machines.host(runner), leave(place, keep_key=keep_key), timeout=300)
         if left.names:
