@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dstack.commands import amd, answer
@@ -19,7 +20,8 @@ NAME = "sampling the machine"
 class Sample:
     """Counters at one moment. `clock` in seconds since the epoch, `uptime` since the machine's start; `busy` and `all`
     are processor time in ticks since then, of all processors together; memory in bytes; `jobs` has for each attempt its
-    processor seconds and its memory in bytes; `cost` is the processor seconds that the sample took."""
+    processor seconds and its memory in bytes; `containers` is the id of the container of each attempt; `cost` is the
+    processor seconds that the sample took."""
 
     clock: int
     uptime: float
@@ -30,12 +32,15 @@ class Sample:
     memory_used: int
     gpus: tuple[GpuUse, ...]
     jobs: dict[str, tuple[float, int]]
+    containers: dict[str, str]
     cost: float
 
 
-def sample(place: Place) -> Command[Sample]:
-    """Ask for all of it in one round trip."""
-    return Command(NAME, script("sample", place, server=place.layout.server), _sample)
+def sample(place: Place, containers: Mapping[str, str] | None = None) -> Command[Sample]:
+    """Ask for all of it in one round trip. `containers` are those that an earlier sample listed, where no other is of
+    interest: then Docker is not asked."""
+    known = "\n".join(f"{number} {container(attempt)}" for attempt, number in (containers or {}).items())
+    return Command(NAME, script("sample", place, containers=known, ask=containers is None), _sample)
 
 
 def _sample(result: Result) -> Sample:
@@ -58,6 +63,7 @@ def _sample(result: Result) -> Sample:
                 *amd.uses(said.get("amd", "")),
             ),
             jobs=dict(_job(value) for key, value in pairs if key == "job"),
+            containers=dict(_container(value) for key, value in pairs if key == "container"),
             cost=int(said["cost"]) / 100,
         )
     except ValueError as failure:
@@ -74,6 +80,11 @@ def _gpu(text: str, apps: list[list[str]]) -> GpuUse:
         memory_used=int(used) * 2**20 if used.isdecimal() else 0,
         others=tuple(f"{app[4].strip().rpartition('/')[2]} ({app[1].strip()})" for app in others),
     )
+
+
+def _container(text: str) -> tuple[str, str]:
+    number, name = text.split()
+    return name.removeprefix(container("")), number
 
 
 def _job(text: str) -> tuple[str, tuple[float, int]]:

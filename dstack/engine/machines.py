@@ -123,8 +123,13 @@ class Machines:
         """Keep the conditions up to date while something may be placed."""
         while True:
             if self.store.jobs.unfinished():
-                await self.check_all(fresh=INTERVAL / 2)
+                await asyncio.gather(*(self.again(runner.name) for runner in self.store.runners.all()))
             await asyncio.sleep(INTERVAL / 3)
+
+    async def again(self, name: str) -> None:
+        """Look again at a machine that was not looked at for some time; more often at one that takes no jobs."""
+        known = self.conditions.get(name)
+        await self.check(name, fresh=INTERVAL * (5 / 6 if known and known.state == "ready" else 1 / 2))
 
     def now(self) -> list[Machine]:
         """Every runner, for the scheduler."""

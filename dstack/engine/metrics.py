@@ -14,6 +14,7 @@ from dstack.hosts.host import ask
 from dstack.model.job import Job
 from dstack.model.metrics import Point, Use
 from dstack.model.paths import attempt_id
+from dstack.model.runner import Runner
 from dstack.model.status import Status
 from dstack.store import Store
 
@@ -21,7 +22,7 @@ INTERVAL = 10.0
 """Seconds between two samples of a machine that runs jobs; the first of a job come faster."""
 FIRST = 1.0
 SHARE = 0.002
-"""The share of a machine's processors that sampling may take; a slow one is sampled less often."""
+"""The share of a machine's processors that sampling may take; one that takes more is sampled less often."""
 TIMEOUT = 30.0
 
 log = logging.getLogger("dstack.engine")
@@ -29,11 +30,19 @@ log = logging.getLogger("dstack.engine")
 
 @dataclass
 class Seen:
-    """The last two samples of a machine, in monotonic seconds."""
+    """The last two samples of a machine, in monotonic seconds; `cost` is what all cost together, in processor seconds,
+    and `count` how many they were: the machine counts hundredths of a second."""
 
     last: Sample
     at: float
     before: Sample | None = None
+    cost: float = 0.0
+    count: int = 0
+
+    @property
+    def pause(self) -> float:
+        """Seconds between two samples that keep to the share."""
+        return self.cost / self.count / (SHARE * max(self.last.cpus, 1))
 
 
 @dataclass
@@ -69,24 +78,34 @@ class Metrics:
             if fresh := frozenset(job.id for job in jobs) - known:
                 pause, known = FIRST, known | fresh
             try:
-                taken = await self.look(name)
+                await self.look(name)
             except DstackError as trouble:
                 log.info("%s: not sampled: %s", name, trouble.message)
                 pause = INTERVAL
             else:
                 self.record(name, jobs)
                 pause = min(pause * 1.3, INTERVAL)
-                if pause == INTERVAL:
-                    pause = max(INTERVAL, taken.cost / (SHARE * max(taken.cpus, 1)))
-            await asyncio.sleep(pause)
+            seen = self.seen.get(name)
+            await asyncio.sleep(max(pause, seen.pause if seen else 0.0))
 
     async def look(self, name: str) -> Sample:
         """Sample a machine now."""
         runner = self.store.runners.require(name)
-        taken = await ask(self.machines.host(runner), sample(self.machines.place(runner)), timeout=TIMEOUT)
+        command = sample(self.machines.place(runner), self.containers(runner))
+        taken = await ask(self.machines.host(runner), command, timeout=TIMEOUT)
         before = self.seen.get(name)
-        self.seen[name] = Seen(taken, time.monotonic(), before.last if before else None)
+        cost, count = (before.cost, before.count) if before else (0.0, 0)
+        self.seen[name] = Seen(taken, time.monotonic(), before.last if before else None, cost + taken.cost, count + 1)
         return taken
+
+    def containers(self, runner: Runner) -> dict[str, str] | None:
+        """The containers on a runner, where those of all its running jobs are known and no GPU is to be looked at:
+        whose process computes there is told by all containers."""
+        known = self.seen[runner.name].last.containers if runner.name in self.seen else {}
+        attempts = {attempt_id(job.id, job.attempt) for job in self.running(runner.name)}
+        if (runner.facts and runner.facts.gpus) or not attempts <= set(known):
+            return None
+        return {attempt: known[attempt] for attempt in attempts}
 
     async def look_at_all(self, *, fresh: float) -> None:
         """Sample every machine that answers and whose last sample is older than `fresh` seconds."""
@@ -95,7 +114,7 @@ class Metrics:
             runner.name
             for runner in self.store.runners.all()
             if (condition := self.machines.conditions.get(runner.name)) and condition.state == "ready"
-            if runner.name not in self.seen or now - self.seen[runner.name].at > fresh
+            if (seen := self.seen.get(runner.name)) is None or now - seen.at > max(fresh, seen.pause)
         ]
         for name, result in zip(
             stale, await asyncio.gather(*map(self.look, stale), return_exceptions=True), strict=True

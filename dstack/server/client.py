@@ -163,9 +163,10 @@ class Client(Connection):
         """Remove folders that workflows keep on runners."""
         return self._post("/prune/caches", list[CacheFolder], wish)
 
-    def runners(self) -> list[RunnerView]:
-        """Every machine."""
-        return self._get("/runners", list[RunnerView], seconds=WORK_SECONDS)
+    def runners(self, *, fresh: float | None = None) -> list[RunnerView]:
+        """Every machine. `fresh`: a look at a machine that is so many seconds old will do."""
+        query = "" if fresh is None else f"?fresh={fresh:g}"
+        return self._get(f"/runners{query}", list[RunnerView], seconds=WORK_SECONDS)
 
     def add_runner(self, runner: AddRunner) -> RunnerView:
         """Add a machine. Raises UnknownHostKeyError until its key's fingerprint is confirmed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from msgspec.structs import replace
 from dstack.commands.leave import leave
 from dstack.commands.place import Place
 from dstack.engine.engine import Engine
-from dstack.engine.machines import Machines
+from dstack.engine.machines import FRESH, Machines
 from dstack.engine.metrics import Metrics
 from dstack.errors import ConflictError, HostError, HostUnreachableError, UsageError
 from dstack.hosts.host import ask
@@ -48,9 +49,9 @@ class Inventory:
     identity: Path
     metrics: Metrics
 
-    async def list(self) -> list[RunnerView]:
-        """All runners but those that only `--local` made, freshly checked."""
-        await self.machines.check_all()
+    async def list(self, *, fresh: float = FRESH) -> list[RunnerView]:
+        """All runners but those that only `--local` made, looked at no longer than `fresh` seconds ago."""
+        await self.machines.check_all(fresh=fresh)
         await self.metrics.look_at_all(fresh=LOOK)
         return [self.machines.view(runner) for runner in self.store.runners.all() if not runner.hidden]
 
@@ -218,6 +219,8 @@ class Inventory:
         """Remove what this server made on the machine, and see that it is gone."""
         if runner.facts is None:
             return
+        if cleaning := self.engine.cleaning.get(runner.name):
+            await asyncio.wait({cleaning})
         place = Place(HostLayout(runner.root, runner.facts.machine, self.store.settings.server_id), runner.docker)
         left = await ask(self.machines.host(runner), leave(place, keep_key=keep_key), timeout=300)
         if left.names:

@@ -351,7 +351,7 @@ def test_what_a_job_uses_is_sampled(add: Add, cli: Cli, busybox: str, tmp_path: 
         found: list[dict[str, float]] = json.loads(cli("runs", run, "--metrics", "--json").stdout)[0]["points"]
         return found
 
-    until(lambda: len(points()) >= 3, "three samples")
+    until(lambda: len(points()) >= 2, "two samples after the first")
     (machine,) = json.loads(cli("runners", "--json").stdout)
     assert machine["use"]["memory_used"] > 2**20
     assert 0 < machine["use"]["cpu"] <= 100

@@ -76,11 +76,21 @@ engine() {
 }
 
 label=label=dstack.server='5e12'
-if engine; then
-	containers=$(dk ps -aq --filter "$label")
-	for container in $containers; do
-		dk rm -f -v "$container" > /dev/null
+# A job's own cleaning may be under way: what it removes at this moment can't be removed twice.
+clear_containers() {
+	tries=0
+	while containers=$(dk ps -aq --filter "$label"); [ -n "$containers" ]; do
+		for container in $containers; do
+			said=$(dk rm -f -v "$container" 2>&1) || tries=$((tries + 1))
+		done
+		if [ $tries -gt 0 ]; then
+			if [ $tries -gt 30 ]; then printf '%s\n' "$said" >&2 && exit 1; fi
+			sleep 1
+		fi
 	done
+}
+if engine; then
+	clear_containers
 fi
 scrap "$base" ''
 if engine; then

@@ -50,9 +50,13 @@ usage() {
 		return
 	done
 }
+containers=''
 containers=$(dk ps --no-trunc --filter label=dstack.job --format '{{.ID}} {{.Names}}' 2> /dev/null < /dev/null) || containers=
 while read -r id name; do
-	if [ -n "$id" ]; then usage "$id" "$name" 2> /dev/null || :; fi
+	if [ -n "$id" ]; then
+		echo "container=$id $name"
+		usage "$id" "$name" 2> /dev/null || :
+	fi
 done << END
 $containers
 END

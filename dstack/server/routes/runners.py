@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 
+from dstack.engine.machines import FRESH
 from dstack.model.api import AddRunner, Drain
 from dstack.server.parts import Parts, Table
 
@@ -19,7 +20,7 @@ class Runners:
     parts: Parts
 
     async def runners(self, request: Request) -> Any:
-        return await self.parts.inventory.list()
+        return await self.parts.inventory.list(fresh=float(request.query_params.get("fresh", FRESH)))
 
     async def add_runner(self, request: Request) -> Any:
         return await self.parts.inventory.add(msgspec.json.decode(await request.body(), type=AddRunner))

@@ -303,3 +303,17 @@ def test_runners_live_end_with_ctrl_c(state: State, server: str, environment: di
     assert [line.split()[:1] for line in lines] == [[], ["NAME"], ["lab1"], [], ["NAME"], ["lab1"]]
     assert "16 35%  12/64 GB  1/2 A100" in lines[2]
     assert "lab1: GPU 0 is also used by blender (7)" in said
+
+
+def test_runners_live_are_a_line_each_time_for_a_program(
+    state: State, server: str, environment: dict[str, str]
+) -> None:
+    state.runners["lab1"] = runner_view("lab1")
+    known = {**environment, "DSTACK_SERVER_URL": server}
+    with subprocess.Popen(command("runners", "-w", "--json"), env=known, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(2)]
+        process.send_signal(signal.SIGINT)
+
+    assert process.returncode == 0
+    assert [[each["name"] for each in json.loads(line)] for line in lines] == [["lab1"], ["lab1"]]

@@ -120,3 +120,18 @@ def test_what_a_host_says_moves_no_cursor(person: Person, state: State) -> None:
 
     assert "\x1b[2J" not in shown
     assert "\x07" not in shown
+
+
+def test_the_live_list_is_drawn_over_and_over(person: Person, state: State) -> None:
+    state.runners["lab1"] = runner_view("lab1")
+
+    def changed() -> str:
+        state.runners["lab2"] = runner_view("lab2")
+        return ""
+
+    shown, code = person("runners -w", ("lab1", changed), ("lab2", CTRL_C))
+
+    assert code == 0
+    first, *again = shown.split("\x1b[H\x1b[2J")[1:]
+    assert "lab2" not in first
+    assert "lab2" in again[-1]

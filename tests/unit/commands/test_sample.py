@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from dstack.commands.command import Result
@@ -35,6 +38,7 @@ def test_a_machine_without_gpus_and_jobs() -> None:
 
 def test_jobs_gpus_and_who_else_uses_them() -> None:
     said = parsed(
+        "container=0123abc dstack-j1-2\n"
         "job=dstack-j1-2 1500000 2048\n"
         "gpu=0, GPU-aaa, 97, 30000, 40960\n"
         "gpu=1, GPU-bbb, [N/A], [N/A], [N/A]\n"
@@ -44,6 +48,7 @@ def test_jobs_gpus_and_who_else_uses_them() -> None:
     )
 
     assert said.jobs == {"j1-2": (1.5, 2048)}
+    assert said.containers == {"j1-2": "0123abc"}
     assert said.gpus == (
         GpuUse(index=0, percent=97, memory_used=30000 * 2**20, others=("blender (42)",)),
         GpuUse(index=1, percent=None, memory_used=0, others=("[Not Found] (43)",)),
@@ -53,3 +58,20 @@ def test_jobs_gpus_and_who_else_uses_them() -> None:
 def test_an_answer_that_is_not_understood() -> None:
     with pytest.raises(CommandError, match="not understood"):
         parsed(text=GOOD.replace("cpu=100 1000", "cpu=many"))
+
+
+def test_docker_is_asked_only_for_what_is_not_known(tmp_path: Path) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text(f"#!/bin/sh\necho asked >> {tmp_path}/asked\necho 0123abc dstack-j1\n")
+    docker.chmod(0o755)
+    place = Place(HostLayout("~/d", "", "s"), str(docker))
+
+    def taken(containers: dict[str, str] | None) -> Sample:
+        command = sample(place, containers)
+        done = subprocess.run(["sh", "-c", command.script], capture_output=True, check=False)
+        return command.parse(Result(done.returncode, done.stdout, done.stderr))
+
+    assert taken(None).containers == {"j1": "0123abc"}
+    assert taken({"j1": "0123abc", "j2": "4567def"}).containers == {"j1": "0123abc", "j2": "4567def"}
+    assert taken({}).containers == {}
+    assert (tmp_path / "asked").read_text() == "asked\n"

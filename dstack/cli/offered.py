@@ -1,0 +1,42 @@
+"""`dstack runners approve` and `token`: machines that offer themselves."""
+
+from __future__ import annotations
+
+import click
+
+from dstack.cli import settings, show
+
+
+@click.command("approve")
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def approve(names: tuple[str, ...], as_json: bool) -> None:
+    """Approve machines that registered with dstack-runner.
+
+    Without NAME, the machines that wait for it. Compare the fingerprint with `ssh-keygen -l` on the machine.
+    """
+    client = settings.connect()
+    if not names:
+        waiting = [each for each in client.registrations() if not each.approved]
+        if as_json:
+            show.document(waiting)
+        elif not waiting:
+            show.say("no machine waits for approval")
+        else:
+            rows = [(each.name, each.address, ", ".join(each.gpus), each.fingerprints[0]) for each in waiting]
+            show.table(("NAME", "ADDRESS", "GPUS", "HOST KEY"), rows)
+        return
+    approved = [client.approve(name) for name in names]
+    if as_json:
+        show.document(approved)
+    for each in approved:
+        show.say(f"{each.name}: approved; it is added with its next sign of life")
+
+
+@click.command("token")
+def token() -> None:
+    """Make a token for dstack-runner.
+
+    It registers one machine, which needs no approval then.
+    """
+    show.line(settings.connect().registration_token().token)
