@@ -425,3 +425,69 @@ def many_branches_deep(root: Path) -> Path:
     start(root)
     git(root, "checkout", "-q", "-b", "feature/ünï/it's-$x")
     return root
+
+
+def cloned(root: Path, ours: int, theirs: int) -> Path:
+    """A clone; so many commits were made there since, and so many at its origin, which the clone knows of."""
+    origin = start(root.parent / "origin")
+    git(root.parent, "clone", "-q", str(origin), str(root))
+    for place, number, name in ((origin, theirs, "theirs"), (root, ours, "ours")):
+        for at in range(number):
+            write(place / f"{name}.py", f"{at}\n")
+            commit(place, f"{name} {at}")
+    git(root, "fetch", "-q")
+    write(root / "train.py", "in the clone\n")
+    return root
+
+
+@case
+def up_to_date(root: Path) -> Path:
+    return cloned(root, 0, 0)
+
+
+@case
+def ahead(root: Path) -> Path:
+    return cloned(root, 2, 0)
+
+
+@case
+def behind(root: Path) -> Path:
+    return cloned(root, 0, 3)
+
+
+@case
+def diverged(root: Path) -> Path:
+    cloned(root, 2, 1)
+    git(root, "merge", "-q", "-m", "merged", "origin/main")
+    write(root / "more.py", "more\n")
+    commit(root)
+    git(root, "reset", "-q", "--hard", "HEAD~1")
+    git(root, "checkout", "-q", "-b", "side", "--track", "origin/main")
+    git(root, "reset", "-q", "--hard", "HEAD~1")
+    write(root / "side.py", "side\n")
+    commit(root)
+    return root
+
+
+@case
+def ahead_with_a_merge(root: Path) -> Path:
+    cloned(root, 1, 1)
+    git(root, "stash", "-q")
+    git(root, "merge", "-q", "-m", "merged", "origin/main")
+    return root
+
+
+@case
+def upstream_is_gone(root: Path) -> Path:
+    cloned(root, 1, 0)
+    git(root, "update-ref", "-d", "refs/remotes/origin/main")
+    return root
+
+
+@case
+def follows_a_local_branch(root: Path) -> Path:
+    start(root)
+    git(root, "checkout", "-q", "-b", "topic/x", "--track", "main")
+    write(root / "topic.py", "topic\n")
+    commit(root)
+    return root
