@@ -25,7 +25,7 @@ from dstack.repo.blobs import Blobs
 from dstack.repo.git import Git
 from dstack.repo.listing import GITLINK, Indexed, Inside, Listing
 from dstack.repo.trees import make_tree
-from dstack.repo.upstream import Upstream
+from dstack.repo.upstream import Upstream, find
 from dstack.repo.worktree import Worktree
 
 Entry = tuple[str, str, bytes]
@@ -78,6 +78,7 @@ class Status:
         upstream: Upstream | None,
     ):
         self.git = Git.within(scratch, GIT_INDEX_FILE=str(scratch / "status-index"))
+        self.scratch = scratch
         self.blobs = blobs
         self.listing = listing
         self.known = known
@@ -133,10 +134,17 @@ class Status:
         settings = dict(repository.worktree.settings)
         for file, content in self._small_files(repository, settings):
             yield self._blob(b"git/" + file.encode(), content)
-        if self.upstream and not repository.path:
-            yield from self._follow(self.upstream, repository.worktree.branch, settings)
+        if upstream := self._upstream(repository):
+            yield from self._follow(upstream, repository.worktree.branch, settings)
         if settings:
             yield self._blob(b"config", config(settings))
+
+    def _upstream(self, repository: Inside) -> Upstream | None:
+        """A repository within has its own commit alone: no other could be compared with it."""
+        if not repository.path:
+            return self.upstream
+        found = find(repository.worktree, self.scratch)
+        return None if found and found.between else found
 
     def _follow(self, upstream: Upstream, branch: str | None, settings: dict[str, str]) -> Iterator[Entry]:
         """As a branch of this repository: git says the same of it, and needs no remote."""

@@ -420,6 +420,7 @@ within() {
 		put "$GIT_DIR/HEAD" "$commit
 " || return
 	fi
+	if has refs; then give refs >> "$GIT_DIR/packed-refs" || return; fi
 	git read-tree --reset "$index:$part-head" && furnish "$part" && lend && printf '%s\n' "$path" >> "$io/nested"
 }
 
