@@ -153,10 +153,10 @@ def submit(
     _check(options)
     variables = apply(found.project, workflow, words.overrides)
     environment = _environment(env)
-    depths = [each.fetch_depth for each in closure(found.workflows, workflow)]
+    depths = {each.fetch_depth for each in closure(found.workflows, workflow)}
     from dstack.repo.snapshot import take
 
-    with take(found.root, limit=max_snapshot, depth=min(depths) and max(depths)) as taken:
+    with take(found.root, limit=max_snapshot, depths=depths) as taken:
         submission = Submission(
             workflow=workflow,
             workflows=closure(found.workflows, workflow),

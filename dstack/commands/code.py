@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 
 from dstack import render
@@ -24,8 +25,8 @@ def receive(place: Place, snapshot: Snapshot, pack: Stdin = b"") -> Command[Rece
     return Command("receive code", render.script("receive", place, **checkout_values(snapshot)), _received, stdin=pack)
 
 
-def checkout_values(snapshot: Snapshot) -> dict[str, object]:
-    """The values that `_checkout.sh.j2` wants."""
+def checkout_values(snapshot: Snapshot, depth: int | None = None) -> dict[str, object]:
+    """The values that `_checkout.sh.j2` wants, for a job that asked for this depth, or for all of the history."""
     return {
         "repo": snapshot.repo,
         "commit": snapshot.commit or "",
@@ -33,10 +34,17 @@ def checkout_values(snapshot: Snapshot) -> dict[str, object]:
         "index": snapshot.index or "",
         "branch": snapshot.branch or "",
         "history": snapshot.history or "",
-        "shallow": "".join(f"{oid}\n" for oid in snapshot.cut),
+        "shallow": lines(snapshot.cut),
+        "end": lines(snapshot.cut if depth is None else snapshot.cut_at(depth)),
+        "upstream": snapshot.upstream or "",
         "object_format": snapshot.object_format,
         "git": snapshot.git,
     }
+
+
+def lines(oids: Iterable[str]) -> str:
+    """As a file of ids has them."""
+    return "".join(f"{oid}\n" for oid in oids)
 
 
 def _received(result: Result) -> Received:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from dstack.commands.code import lines
 from dstack.commands.launch import Order
 from dstack.engine.context import Context
 from dstack.model import environment, mounts, script
@@ -34,7 +35,9 @@ def order(context: Context, job: Job, runner: Runner, *, artifacts: bool, gather
         tree=snapshot.tree,
         index=snapshot.index or "",
         history=snapshot.history or "",
-        shallow="".join(f"{oid}\n" for oid in snapshot.cut),
+        shallow=lines(snapshot.cut),
+        end=lines(snapshot.cut_at(job.definition.fetch_depth)),
+        upstream=snapshot.upstream or "",
         branch=snapshot.branch or "",
         object_format=snapshot.object_format,
         git=snapshot.git,

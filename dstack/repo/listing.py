@@ -56,7 +56,7 @@ class Indexed:
 @dataclass(frozen=True)
 class Inside:
     """A repository whose files are listed: the whole one, or one within it at `path`. `filtered` are the paths whose
-    content goes through a filter's program."""
+    content goes through a filter's program or another encoding, which may not be known where a job runs."""
 
     path: bytes
     worktree: Worktree
@@ -119,11 +119,9 @@ def list_repository(worktree: Worktree, scratch: Path, object_format: str) -> Li
     has_attributes = worktree.has_attributes or any(
         path == ATTRIBUTES or path.endswith(b"/" + ATTRIBUTES) for paths in (entries, others) for path in paths
     )
-    converted = _converted(worktree, listing.files) if has_attributes else {}
-    listing.repositories.append(
-        Inside(b"", worktree, index, {path for path, name in converted.items() if name == b"filter"})
-    )
-    for path, entry in _unfiltered(worktree, candidates, listing.files, has_attributes, converted, scratch):
+    filtered = _filtered(worktree, listing.files) if has_attributes else set()
+    listing.repositories.append(Inside(b"", worktree, index, filtered))
+    for path, entry in _unfiltered(worktree, candidates, listing.files, has_attributes, filtered, scratch):
         listing.files[path] = Found(listing.files[path].stat, entry.id, entry.id, True)
     reader.add((path for path in others if not path.endswith(b"/")), listing)
     for path in nested:
@@ -189,7 +187,7 @@ def _unfiltered(
     candidates: dict[bytes, Indexed],
     files: dict[bytes, Found],
     has_attributes: bool,
-    converted: dict[bytes, bytes],
+    filtered: set[bytes],
     scratch: Path,
 ) -> Iterator[tuple[bytes, Indexed]]:
     """Those whose blob in the index is the very bytes on disk. Line ends and `ident` change the size whenever they
@@ -201,20 +199,18 @@ def _unfiltered(
     asked = "".join(f"{entry.id}\n" for entry in candidates.values()).encode()
     sizes = objects.run("cat-file", "--batch-check=%(objectsize)", stdin=asked).splitlines()
     for (path, entry), size in zip(candidates.items(), sizes, strict=True):
-        if path not in converted and size.isdigit() and int(size) == files[path].stat.st_size:
+        if path not in filtered and size.isdigit() and int(size) == files[path].stat.st_size:
             yield path, entry
 
 
-def _converted(worktree: Worktree, paths: Iterable[bytes]) -> dict[bytes, bytes]:
-    """The paths whose content on disk is not what git would store, with the attribute that says so."""
+def _filtered(worktree: Worktree, paths: Iterable[bytes]) -> set[bytes]:
+    """The paths whose content on disk is not what git would store."""
     names = b"".join(path + b"\0" for path in paths)
     output = worktree.git().run("check-attr", "-z", "--stdin", "filter", "working-tree-encoding", stdin=names)
     words = output.split(b"\0")
-    found: dict[bytes, bytes] = {}
-    for path, name, value in zip(words[0::3], words[1::3], words[2::3], strict=False):
-        if value not in (b"unspecified", b"unset") and found.get(path) != b"filter":
-            found[path] = name
-    return found
+    return {
+        path for path, value in zip(words[0::3], words[2::3], strict=False) if value not in (b"unspecified", b"unset")
+    }
 
 
 def _others(git: Git) -> list[bytes]:

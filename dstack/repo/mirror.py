@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from dstack.errors import DstackError, UsageError
@@ -219,7 +220,7 @@ class Mirror:
         """References keep the objects; `shallow` says that the commit's parents are not here."""
         lines = [f"update {TREES}/{tree} {tree}" for tree in (snapshot.tree, snapshot.index) if tree]
         if snapshot.commit:
-            lines.append(f"update {COMMITS}/{snapshot.commit} {snapshot.commit}")
+            lines += [f"update {COMMITS}/{commit} {commit}" for commit in snapshot.commits]
             self._cut(snapshot.cut)
         if snapshot.history:
             lines.append(f"update {HISTORIES}/{snapshot.history} {snapshot.commit}")
@@ -242,8 +243,6 @@ def _index(git: Git, source: Path) -> None:
 
 def _check(snapshot: Snapshot) -> None:
     """What came over the wire must not be anything else to git."""
-    if not all(_ID.fullmatch(oid) for oid in (*snapshot.objects, *snapshot.shallow)) or snapshot.object_format not in (
-        "sha1",
-        "sha256",
-    ):
+    ids = (*snapshot.objects, *snapshot.shallow, *chain(*snapshot.ends.values()))
+    if not all(map(_ID.fullmatch, ids)) or snapshot.object_format not in ("sha1", "sha256"):
         raise UsageError("the snapshot names no git objects")

@@ -15,17 +15,23 @@ FULL = "full-"
 """What begins the name of a commit that is known with all that came before it (`Snapshot.history`)."""
 
 
+def commit_of(name: str) -> str:
+    """The id in the name of a commit, tree or history."""
+    return name.rpartition("-")[2]
+
+
 def write_pack(git: Git, snapshot: Snapshot, known: Sequence[str], target: Path) -> Path:
     """Write the objects of the snapshot into `target`, but for those of `known`: names of commits, trees and histories
     that the reader has, whose objects may serve as bases."""
     wanted = [oid for oid in snapshot.objects if oid not in known]
     if snapshot.history and snapshot.history not in known:
         wanted = list(snapshot.objects)
-    bases = [name.removeprefix(FULL) for name in known]
-    bases = list(dict.fromkeys(name for name in bases if "-" not in name))
+    bases = list(dict.fromkeys(map(commit_of, known)))
     excluded = [f"^{oid}^{{tree}}" for oid in bases]
     if snapshot.history:
-        excluded += [f"^{name.removeprefix(FULL)}" for name in known if name.startswith(FULL)]
+        # Who has a history that ends where this one does has what came before its commit here, too.
+        ends = f"{snapshot.history.partition('-')[0]}-"
+        excluded += [f"^{commit_of(name)}" for name in known if name.startswith((FULL, ends))]
     git.write(
         target,
         *("pack-objects", "--stdout", "-q", "--delta-base-offset"),

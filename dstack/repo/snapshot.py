@@ -6,7 +6,7 @@ The user's repository is only read: index, references, stash and objects stay as
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -19,15 +19,16 @@ from dstack.model.snapshot import Snapshot
 from dstack.repo.blobs import Blobs, ChangedError, unchanged
 from dstack.repo.git import Git, make_bare, require_git
 from dstack.repo.guard import LIMIT, Guard
-from dstack.repo.history import boundary
+from dstack.repo.history import with_history
 from dstack.repo.identity import repo_id
 from dstack.repo.ignore import leave_out
 from dstack.repo.listing import GITLINK, Found, Listing, list_folder, list_repository, unreadable_error
-from dstack.repo.packs import BASES, FULL, write_pack
+from dstack.repo.packs import BASES, commit_of, write_pack
 from dstack.repo.partial import fetch_missing
 from dstack.repo.scratch import Scratch
 from dstack.repo.status import Status, staged
 from dstack.repo.trees import differences, make_tree
+from dstack.repo.upstream import find as find_upstream
 from dstack.repo.worktree import Worktree, locate
 
 TRIES = 3
@@ -49,7 +50,7 @@ class Taken:
             return self._write("thin.pack", [name for name in (self.snapshot.commit, self.snapshot.history) if name])
         self._fetch()
         git = Git.within(self.scratch.path / "git")
-        commits = {name: name.removeprefix(FULL) for name in known if "-" not in name.removeprefix(FULL)}
+        commits = {name: commit_of(name) for name in known}
         asked = "".join(f"{oid}\n" for oid in commits.values()).encode()
         answers = git.run("cat-file", "--batch-check=%(objecttype)", stdin=asked).decode().splitlines()
         here = [name for name, answer in zip(commits, answers, strict=True) if not answer.endswith("missing")]
@@ -80,28 +81,23 @@ class Taken:
         return write_pack(Git.within(self.scratch.path / "git"), self.snapshot, known, self.scratch.path / name)
 
 
-def take(start: Path, *, limit: int = LIMIT, depth: int = 1) -> Taken:
+def take(start: Path, *, limit: int = LIMIT, depths: Iterable[int] = (1,)) -> Taken:
     """The working tree that the project folder `start` is in, as it is on disk, but for ignored files.
 
     Raises UsageError for what can't be read, changes while it is read, has no working tree, or has more than `limit`
-    bytes of changed and untracked content (0: no limit). `depth` is how many commits of history go with it, 0 for all.
+    bytes of changed and untracked content (0: no limit). `depths` is how many commits of history jobs want, 0 for all.
     """
     require_git()
     start = start.resolve()
     scratch = Scratch()
     try:
-        taken = _take(start, scratch, limit)
-        if depth != 1 and taken.worktree and taken.worktree.commit:
-            shallow = boundary(taken.worktree, taken.worktree.commit, depth)
-            snapshot = msgspec.structs.replace(taken.snapshot, depth=depth, shallow=shallow)
-            return replace(taken, snapshot=snapshot)
-        return taken
+        return _take(start, scratch, limit, set(depths))
     except BaseException:
         scratch.close()
         raise
 
 
-def _take(start: Path, folder: Scratch, limit: int) -> Taken:
+def _take(start: Path, folder: Scratch, limit: int, depths: set[int]) -> Taken:
     scratch = folder.path / "git"
     worktree = locate(start, scratch)
     object_format = worktree.object_format if worktree else "sha1"
@@ -117,8 +113,10 @@ def _take(start: Path, folder: Scratch, limit: int) -> Taken:
             guard.expect(listing, staged(worktree) if worktree and worktree.commit else set(listing.files))
             known = _read(root, listing, blobs, guard)
             tree = _make(listing, known, scratch)
-            index = Status(scratch, blobs, listing, known, left_out).tree() if worktree else None
-            return _describe(worktree, start, folder, listing, left_out, tree, index)
+            upstream = find_upstream(worktree, scratch) if worktree else None
+            index = Status(scratch, blobs, listing, known, left_out, upstream).tree() if worktree else None
+            taken = _describe(worktree, start, folder, listing, left_out, tree, index)
+            return replace(taken, snapshot=with_history(taken.snapshot, worktree, upstream, depths))
         except ChangedError as error:
             changed = error
     raise UsageError(

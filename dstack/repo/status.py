@@ -9,6 +9,7 @@ It becomes a git tree of its own, from which `templates/_furnish.sh.j2` makes th
     intended/  files that were added with -N
     config     settings that change what git says
     git/       small files of `.git`: what is under way, sparse patterns, excludes, attributes
+    refs       references beside the branch itself, as `packed-refs` has them
     path, commit, branch, head/    for a repository within: where, the commit as bytes, and the commit's tree
 """
 
@@ -24,6 +25,7 @@ from dstack.repo.blobs import Blobs
 from dstack.repo.git import Git
 from dstack.repo.listing import GITLINK, Indexed, Inside, Listing
 from dstack.repo.trees import make_tree
+from dstack.repo.upstream import Upstream, find
 from dstack.repo.worktree import Worktree
 
 Entry = tuple[str, str, bytes]
@@ -64,14 +66,24 @@ def staged(worktree: Worktree) -> set[bytes]:
 
 class Status:
     """Makes the tree. `blobs` writes into the bare repository `scratch`; `known` maps each file of the snapshot to its
-    blob, `left_out` are tracked files that the snapshot leaves out."""
+    blob, `left_out` are tracked files that the snapshot leaves out, `upstream` is what the branch is compared with."""
 
-    def __init__(self, scratch: Path, blobs: Blobs, listing: Listing, known: dict[bytes, str], left_out: set[bytes]):
+    def __init__(
+        self,
+        scratch: Path,
+        blobs: Blobs,
+        listing: Listing,
+        known: dict[bytes, str],
+        left_out: set[bytes],
+        upstream: Upstream | None,
+    ):
         self.git = Git.within(scratch, GIT_INDEX_FILE=str(scratch / "status-index"))
+        self.scratch = scratch
         self.blobs = blobs
         self.listing = listing
         self.known = known
         self.left_out = left_out
+        self.upstream = upstream
 
     def tree(self) -> str | None:
         """Its id, or None if commit and files say it all."""
@@ -122,8 +134,23 @@ class Status:
         settings = dict(repository.worktree.settings)
         for file, content in self._small_files(repository, settings):
             yield self._blob(b"git/" + file.encode(), content)
+        if upstream := self._upstream(repository):
+            yield from self._follow(upstream, repository.worktree.branch, settings)
         if settings:
             yield self._blob(b"config", config(settings))
+
+    def _upstream(self, repository: Inside) -> Upstream | None:
+        """A repository within has its own commit alone: no other could be compared with it."""
+        if not repository.path:
+            return self.upstream
+        found = find(repository.worktree, self.scratch)
+        return None if found and found.between else found
+
+    def _follow(self, upstream: Upstream, branch: str | None, settings: dict[str, str]) -> Iterator[Entry]:
+        """As a branch of this repository: git says the same of it, and needs no remote."""
+        settings |= {f"branch.{branch}.remote": ".", f"branch.{branch}.merge": upstream.ref}
+        if upstream.commit:
+            yield self._blob(b"refs", os.fsencode(f"{upstream.commit} {upstream.ref}\n"))
 
     def _blob(self, path: bytes, content: bytes) -> Entry:
         return FILE, self.blobs.add(content), path

@@ -14,6 +14,7 @@ from dstack.repo.identity import clean_url
 # Those that a snapshot needs itself, and those that change what `git status` and `git diff` say: none runs a program.
 _TELLING = (
     r"core\.(autocrlf|eol|safecrlf|filemode|ignorecase|symlinks|abbrev|sparsecheckout|sparsecheckoutcone|whitespace)"
+    r"|index\.sparse"
     r"|status\.(showuntrackedfiles|relativepaths|renames|renamelimit|branch|short|submodulesummary|displaycommentprefix)"
     r"|diff\.(renames|renamelimit|algorithm|context|interhunkcontext|noprefix|mnemonicprefix|ignoresubmodules|submodule"
     r"|indentheuristic|suppressblankempty|relative)"

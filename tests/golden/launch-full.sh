@@ -345,7 +345,7 @@ raw='* -text -filter -ident -eol !working-tree-encoding'
 mirror="$base/mirrors/"'r'.git
 tree='7777777777777777777777777777777777777777777777777777777777777777'
 commit='8888888888888888888888888888888888888888888888888888888888888888'
-objects="${commit:+$commit }$tree"\ '9999999999999999999999999999999999999999999999999999999999999999'
+objects="${commit:+$commit }$tree"\ 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'\ '9999999999999999999999999999999999999999999999999999999999999999'
 format="[extensions]
 	objectformat = "'sha256'"
 [core]
@@ -421,6 +421,7 @@ name() {
 		echo "update refs/dstack/trees/$tree $tree"
 		echo "update refs/dstack/trees/"'9999999999999999999999999999999999999999999999999999999999999999'" "'9999999999999999999999999999999999999999999999999999999999999999'
 		if [ -n "$commit" ]; then echo "update refs/dstack/commits/$commit $commit"; fi
+		echo "update refs/dstack/commits/"'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'" "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'
 		echo "update refs/dstack/histories/"'full-8888888888888888888888888888888888888888888888888888888888888888'" $commit"
 	} | git update-ref --stdin
 }
@@ -504,7 +505,7 @@ raw='* -text -filter -ident -eol !working-tree-encoding'
 mirror="$base/mirrors/"'r'.git
 tree='7777777777777777777777777777777777777777777777777777777777777777'
 commit='8888888888888888888888888888888888888888888888888888888888888888'
-objects="${commit:+$commit }$tree"\ '9999999999999999999999999999999999999999999999999999999999999999'
+objects="${commit:+$commit }$tree"\ 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'\ '9999999999999999999999999999999999999999999999999999999999999999'
 format="[extensions]
 	objectformat = "'sha256'"
 [core]
@@ -525,12 +526,24 @@ readable() {
 	listed | git pack-objects --stdout -q --window=0 > /dev/null
 }
 index='9999999999999999999999999999999999999999999999999999999999999999'
-has() { GIT_DIR=$mirror git cat-file -e "$index:$part/$1" 2> /dev/null; }
+list() { GIT_DIR=$mirror git ls-tree --name-only "$index:$1"; }
+# What a part has, once its names are listed.
+has() {
+	case "
+$names
+" in
+		*"
+$1
+"*) ;;
+		*) return 1 ;;
+	esac
+}
 give() { GIT_DIR=$mirror git cat-file blob "$index:$part/$1"; }
 
 # For GIT_DIR and GIT_WORK_TREE, whose index is the commit's.
 furnish() {
 	part=$1
+	names=$(list "$part") || return
 	if has changes; then give changes | git update-index -z --index-info || return; fi
 	if has intended; then
 		rm -rf "$job/aside" && mkdir "$job/aside" &&
@@ -551,6 +564,7 @@ furnish() {
 
 within() {
 	part=$1
+	names=$(list "$part") || return
 	path=$(give path && echo x) && path=${path%x}
 	case /$path/ in
 		*/../* | */./* | *//*) return 1 ;;
@@ -575,6 +589,7 @@ within() {
 		put "$GIT_DIR/HEAD" "$commit
 " || return
 	fi
+	if has refs; then give refs >> "$GIT_DIR/packed-refs" || return; fi
 	git read-tree --reset "$index:$part-head" && furnish "$part" && lend && printf '%s\n' "$path" >> "$io/nested"
 }
 
@@ -606,9 +621,10 @@ within() {
 	[ -s "$known/commits/$commit" ] || exit 3
 	[ -s "$known/histories/"'full-8888888888888888888888888888888888888888888888888888888888888888' ] || exit 3
 	[ -s "$known/trees/"'9999999999999999999999999999999999999999999999999999999999999999' ] || exit 3
+	[ -s "$known/commits/"'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' ] || exit 3
 	[ ! -e "$mirror/damaged" ] || exit 3
 	# For those who collect: this was used now, and is in use until the job's folder goes.
-	printf '%s\n' 'r' "$tree" "$commit" '9999999999999999999999999999999999999999999999999999999999999999' 'full-8888888888888888888888888888888888888888888888888888888888888888' > "$job/uses"
+	printf '%s\n' 'r' "$tree" "$commit" 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' '9999999999999999999999999999999999999999999999999999999999999999' 'full-8888888888888888888888888888888888888888888888888888888888888888' > "$job/uses"
 	touch "$mirror" "$known/trees/$tree" "$known/commits/$commit" || exit 3
 	rm -rf "$job/workflow" "$job/git" "$io/nested" && mkdir -p "$job/workflow" || exit 1
 	export GIT_DIR="$job/git" GIT_WORK_TREE="$job/workflow" GIT_OBJECT_DIRECTORY="$mirror/objects"
@@ -616,15 +632,19 @@ within() {
 	put "$GIT_DIR/HEAD" 'ref: refs/heads/''feature/it'\''s''
 ' || exit 1
 	{ git read-tree --reset -u "$tree" && git read-tree ${commit:+--reset} "${commit:---empty}"; } || refuse
-	furnish root || refuse
+	parts=$(list '') || refuse
+	numbers=$(echo "$parts" | sed -n '/^[0-9]*$/p')
+	case $parts in
+		*root*) furnish root || refuse ;;
+		*) names= && rm -f "$GIT_DIR/info/attributes" ;;
+	esac
 	rm -f "$GIT_DIR/packed-refs" && lend &&
 		put "$GIT_DIR/packed-refs" "$commit refs/heads/"'feature/it'\''s''
 ' &&
+		{ ! has refs || give refs >> "$GIT_DIR/packed-refs"; } &&
 		mv "$GIT_DIR" "$job/workflow/.git" || exit 1
-	number=0
-	while GIT_DIR=$mirror git cat-file -e "$index:$number" 2> /dev/null; do
+	for number in $numbers; do
 		(within "$number") || refuse
-		number=$((number + 1))
 	done
 	put "$job/tree" "$tree
 "

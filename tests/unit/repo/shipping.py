@@ -85,9 +85,9 @@ class Road:
     def host_mirror(self) -> Path:
         return self.base / "mirrors" / f"{self.repo}.git"
 
-    def submit(self, project: Path, depth: int = 1) -> Snapshot:
+    def submit(self, project: Path, *depths: int) -> Snapshot:
         """From the working tree to the server's mirror."""
-        with take(project, depth=depth) as taken:
+        with take(project, depths=depths or (1,)) as taken:
             self.repo = taken.snapshot.repo
             try:
                 self.mirror.receive(taken.snapshot, taken.pack())
@@ -98,9 +98,9 @@ class Road:
                     self.mirror.receive(taken.snapshot, taken.full_pack())
             return taken.snapshot
 
-    def launch(self, snapshot: Snapshot, attempt: str = "a") -> Path:
+    def launch(self, snapshot: Snapshot, attempt: str = "a", depth: int | None = None) -> Path:
         """As the engine does it: check out; ship what is missing; check out again. Returns the job's tree."""
-        answer = self.checkout(snapshot, attempt)
+        answer = self.checkout(snapshot, attempt, depth)
         if answer.values.get("need") == "code":
             known = [name for kind in ("commits", "trees", "histories") for name in answer.values.get(kind, "").split()]
             with self.mirror.pack(snapshot, known) as pack:
@@ -109,31 +109,31 @@ class Road:
                 with self.mirror.pack(snapshot) as pack:
                     received = self.receive(snapshot, pack.read_bytes())
             assert received.values == {"received": "ok"}, received
-            answer = self.checkout(snapshot, attempt)
+            answer = self.checkout(snapshot, attempt, depth)
         assert (answer.status, answer.values) == (0, {"reached": "end"}), answer
         return self.job(attempt) / "workflow"
 
     def job(self, attempt: str) -> Path:
         return self.base / "jobs" / attempt
 
-    def checkout(self, snapshot: Snapshot, attempt: str = "a") -> Answer:
-        return self._sh("_checkout", snapshot, attempt, b"")
+    def checkout(self, snapshot: Snapshot, attempt: str = "a", depth: int | None = None) -> Answer:
+        return self._sh("_checkout", snapshot, attempt, b"", depth)
 
     def receive(self, snapshot: Snapshot, pack: bytes) -> Answer:
         return self._sh("receive", snapshot, "", pack)
 
-    def script(self, template: str, snapshot: Snapshot, attempt: str) -> str:
+    def script(self, template: str, snapshot: Snapshot, attempt: str, depth: int | None = None) -> str:
         job = self.job(attempt)
         head = f"set -eu\numask 077\nLC_ALL=C\nexport LC_ALL\nbase={shlex.quote(str(self.base))}\n"
         head += f'job={shlex.quote(str(job))}\nio=$job/io\nmkdir -p "$base/jobs/{attempt}/io"\n'
-        body = render.text(template, **checkout_values(snapshot))
+        body = render.text(template, **checkout_values(snapshot, depth))
         end = "echo reached=end\n" if template == "_checkout" else ""
         return f"main() {{\n{head}{body}\n{end}}}\nmain\n"
 
-    def _sh(self, template: str, snapshot: Snapshot, attempt: str, stdin: bytes) -> Answer:
+    def _sh(self, template: str, snapshot: Snapshot, attempt: str, stdin: bytes, depth: int | None = None) -> Answer:
         # As on a host whose user has a hostile environment.
         environment = {**os.environ, "GIT_DIR": "/nonexistent", "GIT_INDEX_FILE": "/nonexistent"}
-        command = ["sh", "-c", self.script(template, snapshot, attempt)]
+        command = ["sh", "-c", self.script(template, snapshot, attempt, depth)]
         done = subprocess.run(command, input=stdin, capture_output=True, env=environment)
         pairs = (line.partition("=") for line in done.stdout.decode().splitlines())
         return Answer(done.returncode, {key: value for key, _, value in pairs}, done.stderr.decode())

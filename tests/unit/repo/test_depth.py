@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from dstack.repo import upstream
 from dstack.repo.snapshot import take
 from tests.unit.repo.shipping import Road, git, manifest
-from tests.unit.repo.trees import commit, start, write
+from tests.unit.repo.trees import ahead, commit, diverged, start, write
 
 
 @pytest.fixture
@@ -63,6 +64,45 @@ def test_depths_of_one_repository_do_not_meet(project: Path, tmp_path: Path) -> 
     assert git(road.host_mirror, "fsck", "--no-dangling") == b""
 
 
+def test_each_job_has_the_depth_that_it_asked_for(project: Path, tmp_path: Path) -> None:
+    road = Road(tmp_path / "road")
+    snapshot = road.submit(project, 1, 3, 0)
+    for depth in (1, 3, 0):
+        tree = road.launch(snapshot, f"job-{depth}", depth)
+        assert subjects(road, tree) == at_depth(project, depth, tmp_path)
+        assert road.in_job(tree, "fsck", "--no-dangling") == b""
+
+
+def test_an_upstream_is_there_with_its_files(tmp_path: Path) -> None:
+    project = diverged(tmp_path / "project")
+    road = Road(tmp_path / "road")
+    tree = road.launch(road.submit(project))
+    assert b"have diverged" in road.in_job(tree, "status")
+    for question in (("diff", "@{upstream}"), ("merge-base", "HEAD", "@{upstream}"), ("show", "HEAD")):
+        assert road.in_job(tree, *question) == git(project, *question)
+    assert road.in_job(tree, "fsck", "--no-dangling") == b""
+    assert road.in_job(tree, "remote") == b""
+
+    git(project, "commit", "-q", "--allow-empty", "-m", "one more")
+    before = len(list(road.host_mirror.glob("objects/pack/*.pack")))
+    again = road.launch(road.submit(project), "b")
+    assert road.in_job(again, "status") == git(project, "status")
+    packs = sorted(road.host_mirror.glob("objects/pack/*.pack"), key=lambda pack: pack.stat().st_mtime_ns)
+    assert len(packs) == before + 1
+    assert packs[-1].stat().st_size < 1000
+
+
+@pytest.mark.parametrize("what", ["commits", "files"])
+def test_an_upstream_that_is_far_away_stays_at_home(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = ahead(tmp_path / "project")
+    monkeypatch.setattr(upstream, "MOST" if what == "commits" else "LARGEST", 1)
+    road = Road(tmp_path / "road")
+    tree = road.launch(road.submit(project))
+    assert road.in_job(tree, "log", "--format=%s") == git(project, "log", "-1", "--format=%s")
+    assert road.in_job(tree, "status", "--porcelain") == git(project, "status", "--porcelain")
+    assert b"origin" not in road.in_job(tree, "status")
+
+
 def _folder(tmp_path: Path, number: int) -> Path:
     folder = tmp_path / f"clones-{number}"
     folder.mkdir()
@@ -76,7 +116,7 @@ def test_the_next_commit_costs_little_with_all_of_the_history(project: Path, tmp
     road.launch(road.submit(project, 0))
     write(project / "train.py", "and one more\n")
     commit(project, "small")
-    with take(project, depth=0) as taken:
+    with take(project, depths=[0]) as taken:
         road.mirror.receive(taken.snapshot, taken.pack(tuple(road.mirror.newest())))
         assert (taken.scratch.path / "known.pack").stat().st_size < 1500
     known = road.checkout(taken.snapshot, "b").values

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.images import PYTHON
 from tests.unit.repo.shipping import git
 
 Builder = Callable[[Path], Path]
@@ -31,13 +32,19 @@ def commit(root: Path, message: str = "all") -> None:
     git(root, "commit", "-qm", message, "--allow-empty")
 
 
+def define(root: Path, more: str = "") -> None:
+    """The project's file: a workflow that runs the program in the variable PROGRAM."""
+    text = f"workflows:\n  - name: job\n    image: {PYTHON}\n    commands: ['exec python3 -c \"$PROGRAM\" /workflow']\n"
+    write(root / ".dstack/workflows.yaml", text + more)
+
+
 def start(root: Path, *options: str) -> Path:
     """A repository with two commits, an ignored file and some history."""
     root.mkdir(parents=True, exist_ok=True)
     git(root, "init", "-q", "-b", "main", *options)
     write(root / "old.py", "old\n")
     commit(root, "first")
-    write(root / ".dstack/workflows.yaml", "workflows: []\n")
+    define(root)
     write(root / ".gitignore", "*ignored*\n")
     write(root / "train.py", "".join(f"line {n}\n" for n in range(300)))
     write(root / "lib/a.py", "a\n")
@@ -260,7 +267,7 @@ def detached(root: Path) -> Path:
     start(root)
     git(root, "checkout", "-q", "--detach", "HEAD~1")
     (root / "ignored.bin").unlink()
-    write(root / ".dstack/workflows.yaml", "workflows: []\n")
+    define(root)
     return root
 
 
@@ -268,7 +275,7 @@ def detached(root: Path) -> Path:
 def no_commit(root: Path) -> Path:
     root.mkdir()
     git(root, "init", "-q", "-b", "fresh/start")
-    write(root / ".dstack/workflows.yaml")
+    define(root)
     write(root / "a.py")
     git(root, "add", "a.py")
     write(root / "b.py")
@@ -277,7 +284,7 @@ def no_commit(root: Path) -> Path:
 
 @case
 def no_git(root: Path) -> Path:
-    write(root / ".dstack/workflows.yaml")
+    define(root)
     write(root / ".gitignore", "*ignored*\n")
     write(root / "ignored/file")
     write(root / "src/a b.py", "x", 0o755)
@@ -289,7 +296,7 @@ def no_git(root: Path) -> Path:
 @case
 def subfolder(root: Path) -> Path:
     start(root)
-    write(root / "services/one/.dstack/workflows.yaml")
+    define(root / "services/one")
     write(root / "services/two/x")
     return root / "services/one"
 
@@ -342,7 +349,7 @@ def partial(root: Path, left_out: str, *options: str) -> Path:
     git(root, "checkout", "-q", "main")
     lacking = git(root, "rev-list", "--objects", "--missing=print", "--no-walk", "HEAD")
     assert b"\n?" in lacking
-    write(root / ".dstack/workflows.yaml", "workflows: [] # edited\n")
+    define(root, "# edited\n")
     return root
 
 
@@ -424,4 +431,70 @@ def packed_and_collected(root: Path) -> Path:
 def many_branches_deep(root: Path) -> Path:
     start(root)
     git(root, "checkout", "-q", "-b", "feature/ünï/it's-$x")
+    return root
+
+
+def cloned(root: Path, ours: int, theirs: int) -> Path:
+    """A clone; so many commits were made there since, and so many at its origin, which the clone knows of."""
+    origin = start(root.parent / "origin")
+    git(root.parent, "clone", "-q", str(origin), str(root))
+    for place, number, name in ((origin, theirs, "theirs"), (root, ours, "ours")):
+        for at in range(number):
+            write(place / f"{name}.py", f"{at}\n")
+            commit(place, f"{name} {at}")
+    git(root, "fetch", "-q")
+    write(root / "train.py", "in the clone\n")
+    return root
+
+
+@case
+def up_to_date(root: Path) -> Path:
+    return cloned(root, 0, 0)
+
+
+@case
+def ahead(root: Path) -> Path:
+    return cloned(root, 2, 0)
+
+
+@case
+def behind(root: Path) -> Path:
+    return cloned(root, 0, 3)
+
+
+@case
+def diverged(root: Path) -> Path:
+    cloned(root, 2, 1)
+    git(root, "merge", "-q", "-m", "merged", "origin/main")
+    write(root / "more.py", "more\n")
+    commit(root)
+    git(root, "reset", "-q", "--hard", "HEAD~1")
+    git(root, "checkout", "-q", "-b", "side", "--track", "origin/main")
+    git(root, "reset", "-q", "--hard", "HEAD~1")
+    write(root / "side.py", "side\n")
+    commit(root)
+    return root
+
+
+@case
+def ahead_with_a_merge(root: Path) -> Path:
+    cloned(root, 1, 1)
+    git(root, "stash", "-q")
+    git(root, "merge", "-q", "-m", "merged", "origin/main")
+    return root
+
+
+@case
+def upstream_is_gone(root: Path) -> Path:
+    cloned(root, 1, 0)
+    git(root, "update-ref", "-d", "refs/remotes/origin/main")
+    return root
+
+
+@case
+def follows_a_local_branch(root: Path) -> Path:
+    start(root)
+    git(root, "checkout", "-q", "-b", "topic/x", "--track", "main")
+    write(root / "topic.py", "topic\n")
+    commit(root)
     return root
