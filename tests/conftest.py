@@ -16,6 +16,7 @@ from hypothesis import settings
 from tests import images as made
 from tests.environment import account, daemon, needs
 from tests.environment.product import Home
+from tests.environment.proxy import Proxy
 from tests.environment.s3 import S3
 from tests.environment.sshd import Sshd
 
@@ -219,3 +220,13 @@ def s3(s3_server: S3, dstack_home: Home) -> Iterator[S3]:
     dstack_home.environment.update(s3_server.environment)
     yield s3_server
     s3_server.restore()
+
+
+@pytest.fixture
+def proxy(s3: S3) -> Iterator[Proxy]:
+    """In front of the S3 server: counts, and fails where the test wants it."""
+    proxy = Proxy(s3.port)
+    try:
+        yield proxy
+    finally:
+        proxy.close()

@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from urllib.parse import quote, urlsplit
 
+EXPIRES = 12 * 3600
+"""Seconds for which a presigned URL is good unless told otherwise: how long a host goes on while the server is down."""
+LONGEST = 7 * 24 * 3600
+"""Seconds; S3 takes no more."""
 ALGORITHM = "AWS4-HMAC-SHA256"
 
 

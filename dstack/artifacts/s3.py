@@ -11,6 +11,7 @@ import msgspec
 from dstack.artifacts import document
 from dstack.artifacts.bucket import Bucket, GoneError, parse
 from dstack.artifacts.objects import Objects, plain
+from dstack.artifacts.presign import EXPIRES
 from dstack.artifacts.tarball import BLOCK, tar
 from dstack.artifacts.threads import pieces, to_its_end
 from dstack.artifacts.uploads import Uploading, Uploads
@@ -20,8 +21,6 @@ from dstack.model.manifest import File, Manifest
 from dstack.model.tree import shown
 from dstack.model.upload import Stored, Sums
 
-EXPIRES = 12 * 3600
-"""Seconds for which a presigned URL is good: how long a host goes on while the server is down."""
 COPY = 5 * 1024**3
 """Bytes of the largest object that one request copies."""
 

@@ -21,22 +21,24 @@ def command() -> None:
 
 @command.command("list")
 @click.argument("ref", metavar="RUN_OR_JOB", type=REF)
+@click.argument("paths", metavar="[PATH...]", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Show every file, however many a folder has.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def list_artifacts(ref: str, as_json: bool) -> None:
-    """List the stored files with their sizes."""
+def list_artifacts(ref: str, paths: tuple[str, ...], everything: bool, as_json: bool) -> None:
+    """List the stored files with their sizes.
+
+    Everything, or only the files and folders called PATH. On a terminal as a tree, folders with their totals;
+    elsewhere a line a file, with tabs between workflow, path, bytes, and the target of a link.
+    """
     client = settings.connect()
-    found = client.artifacts(ref)
+    views = client.artifacts(ref)
+    found = choose(views, paths) if views else []
     if as_json:
         show.document(found)
-        return
-    if not found:
+    elif not views:
         show.say(_nothing(run_or_job(client, ref)))
-        return
-    rows = [
-        (view.workflow, view.path + (f" -> {view.link}" if view.link is not None else ""), words.size(view.size))
-        for view in found
-    ]
-    show.table(("WORKFLOW", "PATH", "SIZE"), rows)
+    else:
+        show.files(found, everything=everything)
 
 
 @command.command("download")
@@ -51,7 +53,7 @@ def download(ref: str, paths: tuple[str, ...], output: Path, force: bool) -> Non
 
     Everything, or only the files and folders called PATH.
     A run's files go to DIR/WORKFLOW/..., a job's to DIR/.... Every file is checked by its sha256. What is there already
-    is kept, and what an interrupted download left is completed.
+    is kept, and what an interrupted download left is completed. With storage on S3 they come straight from there.
     """
     from dstack.cli.download import Download, Item
 

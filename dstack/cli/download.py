@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from dstack.cli import settings, show
+from dstack.cli.sources import Sources
 from dstack.errors import ConflictError, DstackError, StorageError, TryAgainError, UsageError
 from dstack.model.api import ArtifactView
 from dstack.server.client import Client
 from dstack.server.connection import BrokenAnswerError
 
-AT_ONCE = 4
+AT_ONCE = 8
 BLOCK = 1 << 20
 TRIES = 6
 """How often a file's transfer may break without a byte of progress."""
@@ -62,6 +64,7 @@ class Download:
 
     def __init__(self, client: Client, folder: Path, *, force: bool) -> None:
         self._client = client
+        self._sources = Sources(client, ())
         self._folder = folder
         self._force = force
         self._stop = threading.Event()
@@ -73,12 +76,18 @@ class Download:
         present = self._each(self._present, allowed)
         missing = [item for item, there in zip(allowed, present, strict=True) if not there]
         self._refuse_overwriting(missing)
-        with show.progress("downloading", sum(item.view.size for item in missing)) as advance:
-            self._each(lambda item: self._fetch(item, advance), [item for item in missing if item.view.link is None])
+        self._fetch_all([item for item in missing if item.view.link is None])
         for item in missing:
             if item.view.link is not None:
                 self._link(item)
         return Done(len(allowed), sum(item.view.size for item in allowed), len(allowed) - len(missing))
+
+    def _fetch_all(self, items: Sequence[Item]) -> None:
+        with (
+            contextlib.closing(Sources(self._client, [item.view for item in items])) as self._sources,
+            show.progress("downloading", sum(item.view.size for item in items)) as advance,
+        ):
+            self._each(lambda item: self._fetch(item, advance), items)
 
     def _allowed(self, item: Item) -> bool:
         if item.view.link is None or item.link_stays_inside:
@@ -165,7 +174,7 @@ class Download:
             advance(offset)
             while offset < item.view.size and not stop.is_set():
                 try:
-                    for block in self._client.artifact(item.view.job, item.view.path, offset):
+                    for block in self._sources.read(item.view, offset):
                         file.write(block)
                         digest.update(block)
                         offset, tries = offset + len(block), 0
@@ -180,7 +189,7 @@ class Download:
                         raise
                     time.sleep(min(0.1 * 2**tries, 5))
                 if tries > TRIES:
-                    raise StorageError(f"{item.view.path}: the server has only {offset} of {item.view.size} bytes")
+                    raise StorageError(f"{item.view.path}: the storage has only {offset} of {item.view.size} bytes")
         if stop.is_set():
             raise DstackError("the download was ended; the same command completes it")
         return digest.hexdigest()

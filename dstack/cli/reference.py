@@ -16,7 +16,8 @@ Made from the help texts: `python -m dstack.cli.reference > docs/cli.md`.
 
 Exit codes are in [exit-codes.md](exit-codes.md). `DSTACK_HOME` (default `~/.dstack`) holds what dstack keeps on this
 machine; `DSTACK_SERVER_URL` and `DSTACK_TOKEN` choose a server for one command; `DSTACK_IDLE_EXIT` is how many
-seconds the server stays without work (0: for ever). `NO_COLOR` turns colours off.
+seconds the server stays without work (0: for ever), `DSTACK_URL_LIFETIME` how long the URLs of
+storage on S3 are good (default 12h). `NO_COLOR` turns colours off.
 """
 
 

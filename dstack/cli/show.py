@@ -9,7 +9,10 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+
+if TYPE_CHECKING:
+    from dstack.model.api import ArtifactView
 
 STYLES = {
     "done": "green",
@@ -128,6 +131,21 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*everything, strict=True)]
     for row in everything:
         line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def files(views: Sequence[ArtifactView], *, everything: bool) -> None:
+    """Stored files on stdout: a tree on a terminal, else a line a file."""
+    from dstack.cli import filetree
+
+    if not terminal(sys.stdout):
+        for text in filetree.lines(views):
+            line(text)
+        return
+    ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
+    shown = filetree.tree(views, everything=everything, ascii_only=ascii_only)
+    width = max(len(size) for size, _ in shown)
+    for size, text in shown:
+        line(f"{size.rjust(width)}  {clean(text)}".replace("\n", " "))
 
 
 def clear() -> None:

@@ -12,6 +12,7 @@ from tempfile import TemporaryFile
 from msgspec.structs import replace
 
 from dstack.artifacts.folder import FolderStore
+from dstack.artifacts.presign import EXPIRES
 from dstack.artifacts.s3 import S3Store
 from dstack.commands.command import Stdin
 from dstack.engine.bells import Bells
@@ -27,7 +28,8 @@ from dstack.store import Store
 @dataclass
 class Context:
     """The store, the machines, and who is told of changes. `shipping` has a lock for each runner and
-    repository: a pack is sent once, however many jobs need it. So has `pulling` for each runner and image."""
+    repository: a pack is sent once, however many jobs need it. So has `pulling` for each runner and image.
+    Presigned URLs are good for `url_lifetime` seconds."""
 
     layout: ServerLayout
     store: Store
@@ -37,6 +39,7 @@ class Context:
     shipping: dict[tuple[str, str], asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     buckets: dict[tuple[str, str | None], S3Store] = field(default_factory=dict)
     reached: set[tuple[str, str]] = field(default_factory=set)
+    url_lifetime: int = EXPIRES
 
     @property
     def storage_url(self) -> str:
@@ -56,7 +59,7 @@ class Context:
 
     def bucket(self, url: str, endpoint: str | None) -> S3Store:
         """A store on S3, whose connections are kept."""
-        return self.buckets.setdefault((url, endpoint), S3Store(url, endpoint))
+        return self.buckets.setdefault((url, endpoint), S3Store(url, endpoint, expires=self.url_lifetime))
 
     async def use_storage(self, url: str, endpoint: str | None) -> None:
         """Store artifacts there from now on; raises UsageError for a place that can't be written. What was stored

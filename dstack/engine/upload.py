@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 from dstack.artifacts.s3 import S3Store
@@ -79,12 +80,13 @@ class Uploader:
         await self.earlier()
         hashed = await ask(self.context.machines.host(self.runner), sums(self.place, self.attempt, self.project, files))
         answered: frozenset[tuple[str, int | None]] = frozenset()
-        plan = await self.planned(files, hashed, answered)
+        signed, plan = time.monotonic(), await self.planned(files, hashed, answered)
         while plan.pieces:
             report = await self.round(plan.pieces)
             answered |= {plan.pieces[index].name for index in report.sent}
-            before, plan = plan, await self.planned(files, hashed, answered)
-            if weight(plan) >= weight(before):
+            expired = time.monotonic() - signed > self.storage.expires
+            signed, before, plan = time.monotonic(), plan, await self.planned(files, hashed, answered)
+            if weight(plan) >= weight(before) and not expired:
                 raise StorageError(self.problem(report, plan.pieces))
 
     async def planned(

@@ -255,6 +255,19 @@ class LinkView(Struct, kw_only=True):
     expires_at: str
 
 
+class LinksRequest(Struct, kw_only=True):
+    """The body of `POST /artifacts/JOB/urls`: files of the job."""
+
+    paths: tuple[str, ...]
+
+
+class LinksView(Struct, kw_only=True):
+    """Where the files can be read until `expires_at`, in their order; no `urls` where the storage gives none."""
+
+    urls: list[str]
+    expires_at: str
+
+
 class RunnerView(Struct, kw_only=True):
     """A machine as users see it. `state` is ready, unreachable, unusable or drained; `drained` is why it takes no new
     jobs, also while it is in another state; `definition` is how it would be added again; `gpus_free`

@@ -19,6 +19,7 @@ from typing import IO
 import uvicorn
 
 from dstack import __version__
+from dstack.artifacts.presign import EXPIRES, LONGEST
 from dstack.engine.bells import Bells
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
@@ -27,6 +28,7 @@ from dstack.engine.metrics import Metrics
 from dstack.errors import ConflictError, DstackError, UsageError
 from dstack.hosts.pool import Pool
 from dstack.model.paths import ServerLayout
+from dstack.model.quantities import span
 from dstack.server.access import Access, hashed
 from dstack.server.app import application, told
 from dstack.server.embedded import socket_path
@@ -84,7 +86,7 @@ async def run(layout: ServerLayout, store: Store, sockets: list[socket.socket], 
     """Everything that lives in the loop."""
     pool, bells = Pool(), Bells()
     machines = Machines(store, pool, changed=lambda: engine.poke())
-    context = Context(layout=layout, store=store, machines=machines, bells=bells)
+    context = Context(layout=layout, store=store, machines=machines, bells=bells, url_lifetime=url_lifetime())
     engine = Engine(context)
     metrics = Metrics(store, machines)
     machines.use = metrics.use
@@ -137,6 +139,20 @@ def idle_exit(stays: bool) -> float:
         return max(0.0, float(text))
     except ValueError as error:
         raise UsageError(f"DSTACK_IDLE_EXIT must be a number of seconds, not '{text}'") from error
+
+
+def url_lifetime() -> int:
+    """Seconds for which presigned URLs are good (DSTACK_URL_LIFETIME)."""
+    text = os.environ.get("DSTACK_URL_LIFETIME", "")
+    if not text:
+        return EXPIRES
+    try:
+        found = int(span(text))
+    except ValueError as error:
+        raise UsageError(f"DSTACK_URL_LIFETIME must be a span of time like 12h, not '{text}'") from error
+    if not 1 <= found <= LONGEST:
+        raise UsageError(f"DSTACK_URL_LIFETIME must be between a second and seven days, not '{text}'")
+    return found
 
 
 def owned(layout: ServerLayout) -> IO[str]:

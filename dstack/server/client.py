@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -19,6 +19,8 @@ from dstack.model.api import (
     HoldAnswer,
     HoldRequest,
     JobView,
+    LinksRequest,
+    LinksView,
     LinkView,
     Plan,
     PruneCachesRequest,
@@ -138,6 +140,10 @@ class Client(Connection):
         """Where anybody can read one file for a while."""
         asked = urlencode({"path": path.encode("utf-8", "surrogateescape")})
         return self._get(f"/artifacts/{_part(job)}/url?{asked}", LinkView)
+
+    def artifact_urls(self, job: str, paths: Sequence[str]) -> LinksView:
+        """Where a job's files can be read for a while, in their order; no URLs where the storage gives none."""
+        return self._post(f"/artifacts/{_part(job)}/urls", LinksView, LinksRequest(paths=tuple(paths)))
 
     def tags(self) -> list[TagView]:
         """All tags by name."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
-from dstack.artifacts.s3 import EXPIRES, S3Store
+from dstack.artifacts.s3 import S3Store
 from dstack.engine.context import Context
 from dstack.errors import NotFoundError, UsageError
-from dstack.model.api import LinkView
+from dstack.model.api import LinksView, LinkView
 from dstack.model.job import Job
 from dstack.model.times import rfc3339
 
@@ -20,9 +21,20 @@ async def link(context: Context, job: Job, path: str) -> LinkView:
             f"the artifacts lie in a folder, {context.storage_url}: only storage on S3 gives URLs",
             hint=f"dstack artifacts download {job.id} {path}",
         )
+    made = await links(context, job, [path])
+    return LinkView(url=made.urls[0], expires_at=made.expires_at)
+
+
+async def links(context: Context, job: Job, paths: Sequence[str]) -> LinksView:
+    """Where a job's files can be read for a while; no URLs where the storage is a folder. Raises NotFoundError for a
+    path that is none of its files."""
+    storage = context.storage
+    if not isinstance(storage, S3Store):
+        return LinksView(urls=[], expires_at=rfc3339(time.time()))
     source = context.store.jobs.require(job.source)
-    manifest = await context.manifest(source)
-    if not any(file.path == path and file.link is None for file in manifest.files):
-        raise NotFoundError(f"{job.id} has no file '{path}'", hint=f"dstack artifacts list {job.id}")
-    expires = rfc3339(time.time() + EXPIRES)
-    return LinkView(url=(await storage.urls(source.run, source.workflow, [path]))[0], expires_at=expires)
+    known = {file.path for file in (await context.manifest(source)).files if file.link is None}
+    unknown = next((path for path in paths if path not in known), None)
+    if unknown is not None:
+        raise NotFoundError(f"{job.id} has no file '{unknown}'", hint=f"dstack artifacts list {job.id}")
+    expires = rfc3339(time.time() + storage.expires)
+    return LinksView(urls=await storage.urls(source.run, source.workflow, paths), expires_at=expires)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
@@ -10,8 +11,9 @@ from urllib.parse import parse_qs
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from dstack.model.api import ArtifactView
-from dstack.server.links import link
+from dstack.model import wire
+from dstack.model.api import ArtifactView, LinksRequest
+from dstack.server.links import link, links
 from dstack.server.lookup import job_named, jobs_named
 from dstack.server.parts import Parts, Table
 
@@ -48,11 +50,16 @@ class Artifacts:
         path = parse_qs(request.url.query, errors="surrogateescape")["path"][0]
         offset = int(request.query_params.get("offset", "0"))
         opened = self.parts.context.storage.open(source.run, source.workflow, path, offset)
-        return StreamingResponse(opened, media_type="application/octet-stream")
+        first = await anext(opened, b"")  # what is wrong with the storage can still be told
+        return StreamingResponse(behind(first, opened), media_type="application/octet-stream")
 
     async def artifact_url(self, request: Request) -> Any:
         job = job_named(self.parts.context.store, request.path_params["ref"])
         return await link(self.parts.context, job, request.query_params["path"])
+
+    async def artifact_urls(self, request: Request) -> Any:
+        job = job_named(self.parts.context.store, request.path_params["ref"])
+        return await links(self.parts.context, job, wire.decode(await request.body(), LinksRequest).paths)
 
     def table(self) -> Table:
         """Method, path and endpoint of each route below /v1."""
@@ -60,4 +67,12 @@ class Artifacts:
             ("GET", "/artifacts/{ref}", self.artifacts),
             ("GET", "/artifacts/{ref}/file", self.artifact),
             ("GET", "/artifacts/{ref}/url", self.artifact_url),
+            ("POST", "/artifacts/{ref}/urls", self.artifact_urls),
         ]
+
+
+async def behind(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """A stream whose first piece was read already."""
+    yield first
+    async for piece in rest:
+        yield piece

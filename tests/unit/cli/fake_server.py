@@ -26,6 +26,7 @@ from dstack.model.api import (
     Change,
     Event,
     JobView,
+    LinksView,
     Plan,
     PlannedJob,
     Problem,
@@ -207,6 +208,8 @@ class Handler(BaseHTTPRequestHandler):
             self._json(list(state.runs.values()))
         elif path[0] == "artifacts" and len(path) == 2:
             self._json([view for view in state.artifacts if path[1] in (view.job, *state.runs)])
+        elif path[0] == "artifacts" and path[2] == "urls":
+            self._json(LinksView(urls=[], expires_at=ENDED))
         elif path[0] == "artifacts":
             self._bytes(state.files[path[1], self.asked["path"]][int(self.asked["offset"]) :])
         elif path == ["runners"] and method == "POST":

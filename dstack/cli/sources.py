@@ -1,0 +1,147 @@
+"""Where the bytes of stored files come from: object storage itself where that can be, else the server."""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+import threading
+from collections.abc import Iterator, Sequence
+from urllib.parse import urlsplit
+
+from dstack import __version__
+from dstack.cli import settings
+from dstack.errors import DstackError, NotFoundError
+from dstack.model.api import ArtifactView
+from dstack.server.client import Client
+from dstack.server.connection import BrokenAnswerError
+
+BLOCK = 1 << 18
+BATCH = 1000
+"""URLs that are asked for at one time."""
+CONNECT = 10.0
+"""Seconds for a connection to object storage; then the server is used instead."""
+SILENCE = 60.0
+"""Seconds without a byte, after which a connection is broken."""
+OK, PARTIAL = 200, 206
+
+
+class UnreachableError(DstackError):
+    """Object storage does not answer this machine."""
+
+
+class RefusedError(DstackError):
+    """Object storage does not give the file: the URL expired, or the file is gone."""
+
+
+class Sources:
+    """Reads the files of one download. Safe to use from several threads, each of which keeps a connection."""
+
+    def __init__(self, client: Client, views: Sequence[ArtifactView]) -> None:
+        self._client = client
+        self._views = [view for view in views if view.link is None]
+        self._at = {(view.job, view.path): index for index, view in enumerate(self._views)}
+        self._urls: dict[tuple[str, str], str] = {}
+        self._asking = threading.Lock()
+        self._local = threading.local()
+        self._opened: list[http.client.HTTPConnection] = []
+        self._straight = True
+        self._reached = False
+
+    def close(self) -> None:
+        """Close the connections to object storage."""
+        for connection in self._opened:
+            connection.close()
+
+    def read(self, view: ArtifactView, offset: int) -> Iterator[bytes]:
+        """The file's bytes from `offset` on. A connection that breaks raises BrokenAnswerError."""
+        for _ in range(2):
+            url = self._url(view)
+            if url is None:
+                break
+            try:
+                yield from self._get(url, offset, view.size - offset)
+                return
+            except RefusedError:
+                self._forget(view, url)
+            except UnreachableError as error:
+                if self._reached:
+                    raise BrokenAnswerError(error.message, hint=error.hint) from error
+                self._give_up(error)
+        yield from self._client.artifact(view.job, view.path, offset)
+
+    def _url(self, view: ArtifactView) -> str | None:
+        """The file's URL, asked for together with those of the files behind it."""
+        name = (view.job, view.path)
+        with self._asking:
+            if self._straight and name not in self._urls:
+                at = self._at[name]
+                batch = [each for each in self._views[at : at + BATCH] if each.job == view.job]
+                try:
+                    made = self._client.artifact_urls(view.job, [each.path for each in batch]).urls
+                except NotFoundError:  # an older server
+                    made = []
+                self._straight = bool(made)
+                self._urls.update(zip([(each.job, each.path) for each in batch], made, strict=False))
+            return self._urls.get(name) if self._straight else None
+
+    def _forget(self, view: ArtifactView, url: str) -> None:
+        with self._asking:
+            if self._urls.get((view.job, view.path)) == url:
+                self._urls.clear()  # what was asked for together expires together
+
+    def _give_up(self, error: UnreachableError) -> None:
+        with self._asking:
+            if self._straight:
+                self._straight = False
+                settings.warn(f"{error.message}; the files come through the server")
+
+    def _get(self, url: str, offset: int, left: int) -> Iterator[bytes]:
+        """The `left` bytes from `offset` on. An answer that was not read to its end closes the connection."""
+        response, connection = self._answer(url, {"Range": f"bytes={offset}-"} if offset else {})
+        try:
+            if response.status not in (OK, PARTIAL):
+                raise RefusedError(f"the storage answered with status {response.status}")
+            # A store may give the whole file for a part of it, and one says 200 for a part.
+            skip = max(0, (response.length or left) - left)
+            while block := response.read(BLOCK):
+                if skip < len(block):
+                    yield block[skip:]
+                skip = max(0, skip - len(block))
+        except (OSError, http.client.HTTPException) as error:
+            raise BrokenAnswerError(f"the connection to the storage broke: {error}") from error
+        finally:
+            if not response.isclosed():
+                connection.close()
+
+    def _answer(self, url: str, headers: dict[str, str]) -> tuple[http.client.HTTPResponse, http.client.HTTPConnection]:
+        """The answer, over the thread's connection. One that was kept may have been closed meanwhile."""
+        address = urlsplit(url)
+        for fresh in (False, True):
+            connection = self._connection(address.scheme, address.netloc, fresh=fresh)
+            try:
+                connection.request(
+                    "GET", f"{address.path}?{address.query}", headers={"User-Agent": f"dstack/{__version__}", **headers}
+                )
+                return connection.getresponse(), connection
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                broken = error
+        raise BrokenAnswerError(f"the connection to the storage broke: {broken}") from broken
+
+    def _connection(self, scheme: str, netloc: str, *, fresh: bool) -> http.client.HTTPConnection:
+        kept: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        if kept is not None and kept.sock is not None and not fresh:
+            return kept
+        make = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
+        made = make(netloc, timeout=CONNECT)
+        try:
+            made.connect()
+        except (OSError, ssl.CertificateError) as error:
+            made.close()
+            raise UnreachableError(f"the storage at {netloc} can't be reached from here: {error}") from error
+        made.sock.settimeout(SILENCE)
+        with self._asking:
+            self._reached = True
+            self._opened.append(made)
+        self._local.connection = made
+        return made

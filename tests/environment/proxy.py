@@ -1,0 +1,147 @@
+"""In front of a real S3 server: counts what passes, and fails where a test wants it, which the server itself can't."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+BLOCK = 1 << 16
+HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
+REFUSAL = "<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code} by the proxy</Message></Error>"
+
+
+@dataclass
+class Passed:
+    """A request; its status is 0 while there is no answer. `sent` and `received` are bytes: of its body, and of the
+    answer's."""
+
+    method: str
+    key: str
+    query: dict[str, str]
+    agent: str
+    range: str | None
+    sent: int = 0
+    received: int = 0
+    status: int = 0
+
+
+class Proxy:
+    """Passes every request on to a port of the loopback. Hosts in signatures are those that clients see.
+
+    `refuse` says for a request with which S3 error it is answered, if with any; `cut` after how many bytes of its
+    answer the connection breaks.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.upstream = port
+        self.passed: list[Passed] = []
+        self.refuse: Callable[[Passed], str | None] = lambda request: None
+        self.cut: Callable[[Passed], int | None] = lambda request: None
+        handler = type("ProxyHandler", (Handler,), {"proxy": self})
+        self._server = Server(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+
+    def stored(self) -> Counter[tuple[str, str]]:
+        """How often each piece was taken by S3: by key, and number of its part."""
+        puts = [each for each in self.passed if each.method == "PUT" and each.status == http.HTTPStatus.OK]
+        return Counter((each.key, each.query.get("partNumber", "")) for each in puts)
+
+    def close(self) -> None:
+        """Stop to listen. Nobody answers at its address then."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join()
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Whoever goes away is part of the tests."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection of a client."""
+
+    protocol_version = "HTTP/1.1"
+    proxy: Proxy
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Nothing to tell."""
+
+    def serve(self) -> None:
+        parts = urlsplit(self.path)
+        query = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
+        agent = self.headers.get("User-Agent", "")
+        seen = Passed(self.command, unquote(parts.path).lstrip("/"), query, agent, self.headers.get("Range"))
+        self.proxy.passed.append(seen)
+        code = self.proxy.refuse(seen)
+        if code:
+            self.refused(seen, code)
+        else:
+            self.passed_on(seen)
+
+    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = serve  # noqa: N815
+
+    def refused(self, seen: Passed, code: str) -> None:
+        while seen.sent < self.length and (data := self.rfile.read(min(BLOCK, self.length - seen.sent))):
+            seen.sent += len(data)
+        body = REFUSAL.format(code=code).encode()
+        seen.status = 403
+        self.send_response(seen.status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body if self.command != "HEAD" else b"")
+
+    def passed_on(self, seen: Passed) -> None:
+        upstream = http.client.HTTPConnection("127.0.0.1", self.proxy.upstream, timeout=120)
+        try:
+            upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                if name.lower() not in ("connection", "expect"):
+                    upstream.putheader(name, value)
+            upstream.endheaders()
+            while seen.sent < self.length and (data := self.rfile.read(min(BLOCK, self.length - seen.sent))):
+                upstream.send(data)
+                seen.sent += len(data)
+            self.answered(seen, upstream.getresponse())
+        except (OSError, http.client.HTTPException):
+            self.close_connection = True  # as the client of a server that dies sees it
+        finally:
+            upstream.close()
+
+    def answered(self, seen: Passed, answer: http.client.HTTPResponse) -> None:
+        whole = answer.length is not None or self.command == "HEAD"
+        body = b"" if whole else answer.read()
+        length = answer.headers.get("Content-Length", "0") if whole else str(len(body))
+        self.send_response(answer.status)
+        for name, value in answer.headers.items():
+            if name.lower() not in HOP:
+                self.send_header(name, value)
+        if answer.status != http.HTTPStatus.NO_CONTENT:
+            self.send_header("Content-Length", length)
+        self.end_headers()
+        seen.status = answer.status
+        limit = self.proxy.cut(seen)
+        while data := body or answer.read(BLOCK):
+            body = b""
+            if limit is not None and seen.received + len(data) > limit:
+                self.wfile.write(data[: limit - seen.received])
+                seen.received = limit
+                self.close_connection = True
+                return
+            seen.received += len(data)
+            self.wfile.write(data)
+
+    @property
+    def length(self) -> int:
+        return int(self.headers.get("Content-Length") or 0)
