@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from dstack.model.api import ArtifactView
+from dstack.model.manifest import PARTIAL
 from dstack.server.links import link
 from dstack.server.lookup import job_named, jobs_named
 from dstack.server.parts import Parts, Table
@@ -38,6 +39,7 @@ class Artifacts:
                         mode=file.mode,
                         sha256=file.sha256,
                         link=file.link,
+                        partial=manifest is not None and manifest.status == PARTIAL,
                     )
                 )
         return views
