@@ -39,6 +39,7 @@ def list_artifacts(ref: str, paths: tuple[str, ...], everything: bool, as_json: 
         show.say(_nothing(run_or_job(client, ref)))
     else:
         show.files(found, everything=everything)
+        _say_partial(found)
 
 
 @command.command("download")
@@ -66,6 +67,7 @@ def download(ref: str, paths: tuple[str, ...], output: Path, force: bool) -> Non
     chosen = choose(views, paths)
     items = [Item.of(view, under=view.workflow if isinstance(found, RunView) else None) for view in chosen]
     done = Download(client, output, force=force).run(items)
+    _say_partial(chosen)
     kept = f"; {done.present} were there already" if done.present else ""
     show.say(f"{done.files} files, {words.size(done.bytes)}, in {output}{kept}")
 
@@ -89,6 +91,11 @@ def url(ref: str, path: str, as_json: bool) -> None:
         show.document(made)
     else:
         show.line(made.url)
+
+
+def _say_partial(views: list[ArtifactView]) -> None:
+    for workflow in dict.fromkeys(view.workflow for view in views if view.partial):
+        show.say(f"{workflow}: partial, as of its last sync while it ran")
 
 
 def _nothing(found: RunView | JobView) -> str:

@@ -32,11 +32,12 @@ KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a dev
 @dataclass(frozen=True)
 class Listing:
     """What there is. `missing` are the paths of artifacts that are not optional and not there; `refused` says in a
-    plain sentence for each path that may not be stored why not."""
+    plain sentence for each path that may not be stored why not. `gone`: the job's folder is not there any more."""
 
     files: tuple[File, ...]
     missing: tuple[str, ...]
     refused: tuple[str, ...]
+    gone: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def listing(place: Place, attempt: str, project: str, image: str, artifacts: tup
     """List and hash the artifacts of a job whose container has ended; one that is about to end is waited for, and
     stopped. What others own is given back to the host's user first, and made readable.
 
-    Raises CommandError where the job's folder is gone, or can't be given back.
+    Raises CommandError where the job's folder can't be given back.
     """
     wanted = want(artifacts, project)
     body = script(
@@ -124,6 +125,8 @@ def read(wanted: Wanted, project: str, result: Result) -> Listing:
     """Parse the host's answer."""
     if result.exit_status != 0:
         lines(LISTING, result)
+    if result.stdout == b"gone=yes\n":
+        return Listing((), (), ("the job's folder is gone from its machine",), gone=True)
     answer = listed.parse(LISTING, result)
     if answer.project not in (None, "present"):
         return without_project(wanted, project, answer.project)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from dstack.artifacts.folder import FolderStore
@@ -37,8 +38,12 @@ class Collector:
         """Collect, or raise HostError or StorageError: then it may be tried again."""
         found = await self.listed()
         storage = self.context.storage
+        if found.gone:
+            return await self.left(found)
         if isinstance(storage, S3Store):
-            await Uploader(self.context, self.job, self.runner, storage).run(found.files)
+            uploader = Uploader(self.context, self.job, self.runner, storage)
+            await uploader.earlier()  # of a sync, which would write over what is stored now
+            await uploader.run(found.files)
         else:
             await self.fetched(found, storage)
         manifest = Manifest(
@@ -50,6 +55,13 @@ class Collector:
         )
         await storage.commit(manifest)
         return Collected(len(manifest.files), manifest.bytes, complaint(found))
+
+    async def left(self, found: Listing) -> Collected:
+        """What was stored while the job ran stays, where there is nothing any more to be collected."""
+        kept = await asyncio.to_thread(self.context.storage.manifest, self.job.run, self.job.workflow)
+        mine = kept is not None and kept.job == self.job.id
+        files, size = (len(kept.files), kept.bytes) if kept and mine else (0, 0)
+        return Collected(files, size, complaint(found))
 
     @property
     def host(self) -> Host:

@@ -17,6 +17,7 @@ from dstack.engine.context import Context
 from dstack.engine.launching import begun, launched
 from dstack.engine.limits import halt, limit
 from dstack.engine.placed import HOST_ANSWER, Placed
+from dstack.engine.sync import Sync
 from dstack.engine.watch import drain, until_ended
 from dstack.errors import DstackError, HostError, HostUnreachableError, StorageError
 from dstack.hosts.host import ask
@@ -125,12 +126,15 @@ class Drive(Placed):
     async def watch(self) -> None:
         """Follow the log until the container is seen to have ended, passing on the wish to stop."""
         duty = asyncio.create_task(halt(self) if self.job.stop else limit(self))
+        syncing = asyncio.create_task(Sync(self).run())
         try:
             decision = await until_ended(self)
             if self.job.stop or self.job.expired:
                 await duty
         finally:
             duty.cancel()
+            syncing.cancel()
+            await asyncio.gather(syncing, return_exceptions=True)
         await drain(self)
         self.ended(decision)
 

@@ -28,15 +28,19 @@ class Uploader:
     """Brings a job's files into the store: repeatable, and what has arrived is never sent again.
 
     What is known of an upload is on the host and in S3: the host goes on by itself, and whoever comes next asks both.
+    `project` is where the files lie, below the job's tree: None for the project's own folder.
     """
 
-    def __init__(self, context: Context, job: Job, runner: Runner, storage: S3Store) -> None:
+    def __init__(
+        self, context: Context, job: Job, runner: Runner, storage: S3Store, project: str | None = None
+    ) -> None:
         self.context = context
         self.job = job
         self.runner = runner
         self.storage = storage
         self.place = context.machines.place(runner)
         self.attempt = attempt_id(job.id, job.attempt)
+        self.project = context.store.runs.require(job.run).snapshot.project if project is None else project
 
     async def run(self, files: Sequence[File]) -> None:
         """Have all these files in the store. Raises StorageError or HostError: then it may be tried again."""
@@ -137,10 +141,6 @@ class Uploader:
     def key(self, file: File) -> str:
         """The object of a file."""
         return self.storage.key(self.job.run, self.job.workflow, file.path)
-
-    @property
-    def project(self) -> str:
-        return self.context.store.runs.require(self.job.run).snapshot.project
 
 
 def weight(plan: Uploading) -> int:

@@ -177,7 +177,8 @@ class Recipe(Struct, kw_only=True):
 
 
 class ArtifactView(Struct, kw_only=True, omit_defaults=True):
-    """One stored file. `path` is relative to the project's folder; `link` the target of a symbolic link."""
+    """One stored file. `path` is relative to the project's folder; `link` the target of a symbolic link; `partial`: it
+    is from a job that had not ended."""
 
     job: str
     workflow: str
@@ -186,6 +187,7 @@ class ArtifactView(Struct, kw_only=True, omit_defaults=True):
     mode: int
     sha256: str
     link: str | None = None
+    partial: bool = False
 
 
 class TagView(Struct, kw_only=True):

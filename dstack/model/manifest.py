@@ -20,6 +20,10 @@ class File(Struct, frozen=True, omit_defaults=True):
     etag: str | None = None
 
 
+PARTIAL = "running"
+"""The status of what was stored while its job ran."""
+
+
 class Manifest(Struct, frozen=True):
     """What a job left. `status` is the job's end: only a `done` one serves the cache."""
 

@@ -80,6 +80,9 @@ class Artifact(Definition, frozen=True, kw_only=True):
 
     path: Annotated[Text, Meta(description="A file or folder inside the working directory")]
     optional: Annotated[bool, Meta(description="It may be missing")] = False
+    sync: Annotated[
+        Span | None, Meta(description="How often what changed is stored while the job runs, such as 5m; default: never")
+    ] = None
 
 
 class RepoDependency(Definition, frozen=True, kw_only=True):

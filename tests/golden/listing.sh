@@ -70,6 +70,17 @@ scrap() {
 	fi
 }
 
+job=$base/'jobs/j1'
+if ! [ -d "$job/workflow" ]; then
+	echo gone=yes
+	exit 0
+fi
+# A job's end is written down shortly before its container is gone.
+running=$(dk ps -q --filter name='^''dstack-j1''$')
+[ -z "$running" ] || dk stop -t 10 "$running" > /dev/null
+
+reclaim "$job" 'busybox'
+tree=$job/workflow
 # What is at a path. No part of it may be a link.
 kind() (
 	rest=$1 at=.
@@ -112,20 +123,10 @@ pick() {
 		echo "find ended with exit status $?" >> "$list/trouble"
 }
 
-job=$base/'jobs/j1'
 project='' skipped='./.git'
 long=$(printf '%''3503''s' '' | tr ' ' '?')'*'
-if ! [ -d "$job/workflow" ]; then
-	echo "the job's folder $job is gone" >&2
-	exit 1
-fi
-# A job's end is written down shortly before its container is gone.
-running=$(dk ps -q --filter name='^''dstack-j1''$')
-[ -z "$running" ] || dk stop -t 10 "$running" > /dev/null
-
-reclaim "$job" 'busybox'
-chmod u+rwx "$job/workflow"
-cd "$job/workflow"
+chmod u+rwx "$tree"
+cd "$tree"
 # What can't be opened for its depth is refused below.
 find . -type d ! -perm -700 -exec chmod u+rwx {} \; 2> /dev/null || :
 if [ -n "$project" ]; then

@@ -13,6 +13,7 @@ from starlette.responses import Response, StreamingResponse
 
 from dstack.model import wire
 from dstack.model.api import ArtifactView, LinksRequest
+from dstack.model.manifest import PARTIAL
 from dstack.server.links import link, links
 from dstack.server.lookup import job_named, jobs_named
 from dstack.server.parts import Parts, Table
@@ -40,6 +41,7 @@ class Artifacts:
                         mode=file.mode,
                         sha256=file.sha256,
                         link=file.link,
+                        partial=manifest is not None and manifest.status == PARTIAL,
                     )
                 )
         return views

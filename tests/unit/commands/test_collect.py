@@ -308,9 +308,10 @@ def test_setuid_bits_are_dropped(host: Folder) -> None:
     assert asked(host, "out").files == (file("out/su", b"root", 0o755),)
 
 
-def test_a_job_that_is_gone_is_an_error(host: Folder) -> None:
-    with pytest.raises(CommandError, match="is gone"):
-        asked(host, "out")
+def test_a_job_that_is_gone(host: Folder) -> None:
+    found = asked(host, "out")
+
+    assert found == Listing((), (), ("the job's folder is gone from its machine",), gone=True)
 
 
 def test_another_machine_is_an_error(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from dstack.commands.place import Place
 from dstack.commands.probe import probe
 from dstack.commands.sample import sample
 from dstack.commands.stop import stop, warn
+from dstack.commands.sync import sync
 from dstack.commands.upload import reach, sums, upload, uploading, work
 from dstack.model.manifest import File
 from dstack.model.mounts import Mount
@@ -101,6 +102,8 @@ SCRIPTS = {
     "gather": gather(PLACE, "j1", [FILE], {"a": "http://s3/a"}).script,
     "reach": reach(PLACE, "http://s3/").script,
     "sums": sums(PLACE, "j1", "sub dir", [FILE]).script,
+    "sync": sync(PLACE, "j1", "it's", "busybox", Artifact(path="it's/out"), 0, keep=False).script,
+    "sync-again": sync(PLACE, "j1", "", "busybox", Artifact(path="out"), 1, keep=True).script,
     "upload": upload(PLACE, "j1", "sub dir", [PIECE]).script,
     "upload-work": work(),
     "uploading": uploading(PLACE, "j1").script,

@@ -1,0 +1,137 @@
+"""Stores what jobs make while they run: the artifacts that ask for it (`sync: 5m`)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator, Sequence
+
+from msgspec.structs import replace
+
+from dstack.artifacts.s3 import S3Store
+from dstack.commands.collect import fetch
+from dstack.commands.sync import SMALL, frozen, sync
+from dstack.engine.placed import Placed
+from dstack.engine.upload import Uploader
+from dstack.errors import CommandError, DstackError, StorageError
+from dstack.hosts.host import ask
+from dstack.model.manifest import PARTIAL, File, Manifest
+from dstack.model.quantities import span
+from dstack.model.tree import normal
+from dstack.model.workflow import Artifact
+
+TIMEOUT = 3600.0
+"""Seconds for hashing what may be large."""
+
+log = logging.getLogger("dstack.engine")
+
+
+class Sync:
+    """Keeps the stored artifacts of a running job close to what it has. What it stores is marked as partial, and the
+    collection after the job's end takes its place.
+
+    What changed while it was read is left for the next time; so is everything after any trouble.
+    """
+
+    def __init__(self, placed: Placed) -> None:
+        self.placed = placed
+        self.job = placed.job
+        self.context = placed.context
+        self.files: dict[str, File] = {}
+        self.turn = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Go on until cancelled. Returns at once for a job without such artifacts."""
+        asking = [artifact for artifact in self.job.definition.outputs if artifact.sync]
+        if not asking:
+            return
+        before = await asyncio.to_thread(self.context.storage.manifest, self.job.run, self.job.workflow)
+        if before and before.job == self.job.id:
+            self.files = {file.path: file for file in before.files}
+        await asyncio.gather(*(self.repeat(artifact, number) for number, artifact in enumerate(asking)))
+
+    async def repeat(self, artifact: Artifact, number: int) -> None:
+        """One artifact, again and again."""
+        complete = False
+        while True:
+            await asyncio.sleep(span(artifact.sync or "0"))
+            async with self.turn:
+                try:
+                    complete = await self.once(artifact, number, keep=complete)
+                except DstackError as trouble:
+                    complete = False
+                    log.warning("job %s: %s could not be synced: %s", self.job.id, artifact.path, trouble.message)
+                except Exception:
+                    complete = False
+                    log.exception("job %s: unexpected error while %s was synced", self.job.id, artifact.path)
+
+    async def once(self, artifact: Artifact, number: int, *, keep: bool) -> bool:
+        """Store what changed of an artifact; whether all that was seen of it is stored now."""
+        placed = self.placed
+        project = self.context.store.runs.require(self.job.run).snapshot.project
+        look = sync(placed.place, placed.attempt, project, self.job.image, artifact, number, keep=keep)
+        changes = await ask(placed.host, look, timeout=TIMEOUT)
+        stored = {path: self.files[path] for path in changes.same if path in self.files}
+        found = [file for file in changes.found if (had := self.files.get(file.path)) is None or unlike(had, file)]
+        missing = [path async for path in self.missed(found, frozen(number))]
+        for file in changes.found:
+            had = self.files.get(file.path)
+            if file.path not in missing:
+                stored[file.path] = file
+            elif had:
+                stored[file.path] = had
+        await self.commit(normal(artifact.path), stored)
+        return not missing and len(stored) == len(changes.same) + len(changes.found)
+
+    async def missed(self, files: Sequence[File], folder: str) -> AsyncIterator[str]:
+        """Bring these into the store; the paths of those that changed before they had arrived."""
+        for batch in batches([file for file in files if file.link is None]):
+            try:
+                await self.bring(batch, folder)
+            except (StorageError, CommandError) as trouble:
+                log.info("job %s: %s; it is synced the next time", self.job.id, trouble.message)
+                for file in batch:
+                    yield file.path
+
+    async def bring(self, files: Sequence[File], folder: str) -> None:
+        """Have these in the store."""
+        placed, job, storage = self.placed, self.job, self.context.storage
+        if isinstance(storage, S3Store):
+            await Uploader(self.context, job, placed.runner, storage, folder).run(files)
+            return
+        lacking = await storage.missing(files)
+        if lacking:
+            stream = placed.host.stream(fetch(placed.place, placed.attempt, folder, lacking))
+            await storage.receive(job.run, job.workflow, job.id, stream, lacking)
+
+    async def commit(self, path: str, stored: dict[str, File]) -> None:
+        """Say what is stored now, if that is not what was."""
+        others = {name: file for name, file in self.files.items() if name != path and not name.startswith(f"{path}/")}
+        files = {**others, **stored}
+        if {name: bare(file) for name, file in files.items()} == {n: bare(file) for n, file in self.files.items()}:
+            return
+        ordered = tuple(sorted(files.values(), key=lambda file: file.path))
+        manifest = Manifest(
+            job=self.job.id, run=self.job.run, workflow=self.job.workflow, status=PARTIAL, files=ordered
+        )
+        await self.context.storage.commit(manifest)
+        self.files = files
+
+
+def batches(files: Sequence[File]) -> Iterator[list[File]]:
+    """Small files together, which were copied and don't change any more; each large one alone."""
+    small = [file for file in files if file.size <= SMALL]
+    if small:
+        yield small
+    for file in files:
+        if file.size > SMALL:
+            yield [file]
+
+
+def bare(file: File) -> File:
+    """The file as its host listed it."""
+    return replace(file, etag=None)
+
+
+def unlike(one: File, other: File) -> bool:
+    return bare(one) != bare(other)
