@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+import time
 
 from dstack.cli import show, words
 from dstack.cli.logwriter import LogWriter
 from dstack.model.api import Event, JobView, RunView
 from dstack.model.status import Status
+
+SPARSE = 30.0
+"""Seconds between two lines on how far a pull is, where there is no status line."""
 
 
 def state(job: JobView) -> str:
@@ -66,6 +70,7 @@ class Narrator:
         self._writer = writer
         self._quiet = quiet
         self._spinner = show.Spinner()
+        self._pulls: dict[str, float] = {}
 
     def begin(self) -> None:
         """Tell how things stand now, and why dependencies run or do not."""
@@ -80,12 +85,26 @@ class Narrator:
         text = state(job)
         if self._told.get(job.id) == text or text == "queued":
             return
+        if self._only_further(job):
+            if not self._quiet:
+                self._spin()
+            return
         self._told[job.id] = text
         if job.status.finished:
             self.finish(job.id, job.workflow)
         if not self._quiet:
             self._say(f"{job.workflow}: {text}", show.STYLES.get(job.status.value) if job.status.finished else None)
             self._spin()
+
+    def _only_further(self, job: JobView) -> bool:
+        """Whether all the news is how far a pull is: the status line shows it, or a line now and then."""
+        if job.status is not Status.PREPARING or not (job.reason or "").startswith(f"pulling {job.image} on "):
+            return False
+        now, last = time.monotonic(), self._pulls.get(job.id)
+        if last is None or (now - last >= SPARSE and not show.terminal(sys.stderr)):
+            self._pulls[job.id] = now
+            return False
+        return True
 
     def log(self, event: Event, data: bytes) -> None:
         """Bytes of a log."""
@@ -129,4 +148,9 @@ class Narrator:
     def _spin(self) -> None:
         waiting = [job for job in self._jobs.values() if not job.status.finished]
         if waiting and not any(job.status is Status.RUNNING for job in waiting):
-            self._spinner.show(" · ".join(f"{job.workflow}: {job.status.value}" for job in waiting))
+            self._spinner.show(" · ".join(f"{job.workflow}: {_doing(job)}" for job in waiting))
+
+
+def _doing(job: JobView) -> str:
+    """What a job that has not ended does, for the status line."""
+    return job.reason if job.status is Status.PREPARING and job.reason else job.status.value

@@ -172,12 +172,7 @@ def _gpus(answers: Answers) -> Iterator[Finding]:
             yield Finding("gpu-mig", what, "jobs are given whole GPUs alone, so it is left out", fix)
     words = answers.said.get("gpu_container", "").strip()
     if answers.gpus and words and "dstack-nothing" not in words:
-        what = f"containers don't get the GPUs: {words}"
-        fix = (
-            "install the NVIDIA Container Toolkit: sudo apt-get install nvidia-container-toolkit, then "
-            "sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
-        )
-        yield Finding("gpu-toolkit", what, "jobs that ask for GPUs fail when they start", fix)
+        yield gpus_fail(words)
     if "amd" in answers.said:
         what = "it has an AMD GPU, which dstack does not hand out yet"
         yield Finding("gpu-amd", what, "only NVIDIA GPUs are given to jobs", "jobs without GPUs run here")
@@ -192,6 +187,18 @@ def _driver_fix(words: str) -> str:
     if "No devices were found" in words:
         return "see what the kernel says: sudo dmesg | grep -i nvrm; without a card, remove nvidia-smi"
     return "sudo reboot, if the driver was updated; else install the driver again"
+
+
+def gpus_fail(words: str) -> Finding:
+    """The finding for a machine whose containers don't get its GPUs; the words are Docker's."""
+    fix = (
+        "install the NVIDIA Container Toolkit: sudo apt-get install nvidia-container-toolkit, then "
+        "sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
+    )
+    if not re.search("could not select device driver|unresolvable CDI", words):
+        fix = "see what nvidia-smi says there; after an update of the driver: sudo reboot"
+    what = f"containers don't get the GPUs: {words}"
+    return Finding("gpu-toolkit", what, "jobs that ask for GPUs fail when they start", fix)
 
 
 def _lingering(answers: Answers) -> Iterator[Finding]:

@@ -127,16 +127,6 @@ def _behind(pack: bytes, artifacts: Stdin) -> Stdin:
     return both
 
 
-def pull(place: Place, image: str) -> Command[None]:
-    """Fetch the image from its registry. Takes as long as it takes. Raises CommandError with the registry's words."""
-    name = f"pulling {image}"
-
-    def pulled(result: Result) -> None:
-        answer.lines(name, result)
-
-    return Command(name, script("pull", place, image=image), pulled)
-
-
 def entry(project: str) -> str:
     """The script that is the container's PID 1."""
     return text("entry", project=project)

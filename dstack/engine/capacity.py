@@ -33,11 +33,12 @@ class Lease:
 @dataclass(frozen=True)
 class Machine:
     """A runner as it is now. `trouble` is why it takes no jobs, None when it is ready; `foreign` says by index who
-    uses a GPU outside of dstack."""
+    uses a GPU outside of dstack; `gpu_trouble` is why no job gets a GPU of it."""
 
     runner: Runner
     trouble: str | None = None
     foreign: Mapping[int, str] = field(default_factory=dict)
+    gpu_trouble: str | None = None
 
     @property
     def cpus(self) -> int:
@@ -76,6 +77,8 @@ class Capacity:
         self.alike = len({(gpu.name, gpu.memory) for gpu in self.gpus}) == 1
         taken = {index for lease in leases for index in lease.gpus}.union(machine.foreign)
         self.free = [gpu for gpu in self.gpus if gpu.index not in taken] if taken else self.gpus
+        if machine.gpu_trouble:
+            self.free = []
         self.cpu = machine.cpus - sum(lease.ask.cpu for lease in leases)
         self.memory = machine.memory - sum(lease.ask.memory for lease in leases)
         self.disk = machine.runner.facts.disk_free if machine.runner.facts else 0

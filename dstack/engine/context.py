@@ -17,6 +17,7 @@ from dstack.artifacts.s3 import S3Store
 from dstack.commands.command import Stdin
 from dstack.engine.bells import Bells
 from dstack.engine.machines import Machines
+from dstack.engine.pulls import Pulls
 from dstack.errors import StorageError, UsageError
 from dstack.model.job import Job
 from dstack.model.manifest import Manifest
@@ -28,14 +29,14 @@ from dstack.store import Store
 @dataclass
 class Context:
     """The store, the machines, and who is told of changes. `shipping` has a lock for each runner and
-    repository: a pack is sent once, however many jobs need it. So has `pulling` for each runner and image.
+    repository: a pack is sent once, however many jobs need it. `pulls` has the images that are being fetched.
     Presigned URLs are good for `url_lifetime` seconds."""
 
     layout: ServerLayout
     store: Store
     machines: Machines
     bells: Bells
-    pulling: dict[tuple[str, str], asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    pulls: Pulls = field(default_factory=Pulls)
     shipping: dict[tuple[str, str], asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     buckets: dict[tuple[str, str | None], S3Store] = field(default_factory=dict)
     reached: set[tuple[str, str]] = field(default_factory=set)

@@ -18,7 +18,7 @@ from dstack.engine.launching import begun, launched
 from dstack.engine.limits import halt, limit
 from dstack.engine.placed import HOST_ANSWER, Placed
 from dstack.engine.sync import Sync
-from dstack.engine.watch import drain, until_ended
+from dstack.engine.watch import blamed, drain, until_ended
 from dstack.errors import DstackError, HostError, HostUnreachableError, StorageError
 from dstack.hosts.host import ask
 from dstack.model.job import Ends, Job
@@ -136,7 +136,7 @@ class Drive(Placed):
             syncing.cancel()
             await asyncio.gather(syncing, return_exceptions=True)
         await drain(self)
-        self.ended(decision)
+        self.ended(await blamed(self, decision))
 
     async def withdraw(self) -> None:
         """Stop a job whose container may or may not have been started: the fence decides."""

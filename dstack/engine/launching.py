@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable
 
 from dstack.commands.command import Command, Stdin
-from dstack.commands.launch import Launched, launch, pull
+from dstack.commands.failures import pulling, starting
+from dstack.commands.launch import Launched, launch
+from dstack.engine.context import Context
 from dstack.engine.gather import gathered, reached
 from dstack.engine.order import order
 from dstack.engine.placed import Placed
 from dstack.engine.ship import launch_with_code, ship
-from dstack.errors import HostError
+from dstack.errors import CommandError, HostError
 from dstack.hosts.host import ask
+from dstack.model.job import Job
+from dstack.model.registry import Login
 from dstack.model.status import Status
 from dstack.model.times import rfc3339
 
@@ -26,11 +31,13 @@ async def launched(placed: Placed) -> Launched:
     ordered = order(context, job, runner, artifacts=bool(needed), gathered=there)
     given: Stdin = b"" if there else context.tar(needed)
     place = placed.place
-    answer = await launch_with_code(context, snapshot, runner, lambda pack: launch(place, ordered, given, pack))
+    answer = await explained(
+        placed, launch_with_code(context, snapshot, runner, lambda pack: launch(place, ordered, given, pack))
+    )
     command = launch(place, ordered, given)
     if answer.outcome == "need-code":
         await ship(context, snapshot, runner, answer.has)
-        answer = await ask(placed.host, command)
+        answer = await explained(placed, ask(placed.host, command))
     if answer.outcome == "need-image":
         answer = await pulled(placed, command)
     return answer
@@ -38,14 +45,49 @@ async def launched(placed: Placed) -> Launched:
 
 async def pulled(placed: Placed, command: Command[Launched]) -> Launched:
     """Launch once the host has the image. It is pulled once, however many jobs there wait for it."""
-    image, name = placed.job.image, placed.runner.name
-    placed.change(reason=f"pulling {image} on {name}")
-    async with placed.context.pulling[name, image]:
-        answer = await ask(placed.host, command)
-        if answer.outcome == "need-image":
-            await ask(placed.host, pull(placed.place, image))
-            answer = await ask(placed.host, command)
-    return answer
+    job, name = placed.job, placed.runner.name
+
+    def tell(how_far: str) -> None:
+        placed.change(reason=f"pulling {job.image} on {name}" + (f": {how_far}" if how_far else ""))
+
+    login = login_of(placed.context, job)
+    try:
+        await placed.context.pulls.fetch(name, placed.host, placed.place, job.image, login, tell)
+    except CommandError as refused:
+        raise not_pulled(job, name, refused) from refused
+    return await explained(placed, ask(placed.host, command))
+
+
+def login_of(context: Context, job: Job) -> Login | None:
+    """Who fetches the job's image; None: whoever the host itself is. Raises NotFoundError for a secret that was
+    deleted since."""
+    auth = job.definition.registry_auth
+    return Login(auth.username, context.store.secrets.require(auth.password)) if auth else None
+
+
+def not_pulled(job: Job, runner: str, refused: CommandError) -> HostError:
+    """The error for an image that could not be fetched."""
+    auth = job.definition.registry_auth
+    username, secret = (auth.username, auth.password) if auth else ("", "")
+    words = " ".join(refused.stderr.split()) or "Docker does not say why"
+    found = pulling(words, runner=runner, image=job.image, username=username, secret=secret)
+    what = f"{found.what}: {words}" if found.what else words
+    return HostError(f"pulling {job.image} failed: {what}", hint=found.hint)
+
+
+async def explained(placed: Placed, launching: Awaitable[Launched]) -> Launched:
+    """Launch; where that fails, say why, and remember it of a machine that is itself at fault."""
+    try:
+        return await launching
+    except CommandError as refused:
+        job, name = placed.job, placed.runner.name
+        words = " ".join(refused.stderr.split())
+        found = starting(words, runner=name, image=job.image, gpus=job.gpus)
+        if not found.what:
+            raise
+        if found.finding:
+            placed.context.machines.mark(name, found.finding)
+        raise HostError(f"{found.what}: {words}", hint=found.hint) from refused
 
 
 def begun(placed: Placed, answer: Launched) -> None:

@@ -134,7 +134,7 @@ class Machines:
     def now(self) -> list[Machine]:
         """Every runner, for the scheduler."""
         return [
-            Machine(runner, self.trouble(runner), runner.facts.used if runner.facts else {})
+            Machine(runner, self.trouble(runner), runner.facts.used if runner.facts else {}, gpu_trouble(runner))
             for runner in self.store.runners.all()
         ]
 
@@ -154,6 +154,17 @@ class Machines:
         gives no answer at all, or lets dstack in and lacks something, is not counted: it may be on its way back."""
         found = [self.conditions.get(name) for name in names]
         return all(c and c.failing_since and not c.patient and c.failing_since <= since for c in found)
+
+    def mark(self, name: str, finding: Finding) -> None:
+        """Remember what a job found out about a machine, until a probe finds it mended."""
+        runner = self.store.runners.require(name)
+        if runner.facts is None:
+            return
+        others = tuple(each for each in runner.facts.findings if each.name != finding.name)
+        facts = replace(runner.facts, findings=(*others, finding))
+        self.store.runners.change(name, facts=facts)
+        if name in self.conditions:
+            self.conditions[name].findings = facts.findings
 
     def forget(self, name: str) -> None:
         """A runner was removed."""
@@ -191,6 +202,12 @@ class Machines:
             use=self.use(runner.name),
             allow_mounts=list(runner.allow_mounts),
         )
+
+
+def gpu_trouble(runner: Runner) -> str | None:
+    """Why no job gets the runner's GPUs, though it has some."""
+    found = [f for f in (runner.facts.findings if runner.facts else ()) if f.name in ("gpu-toolkit", "gpu-driver")]
+    return f"{found[0].what}; {found[0].fix}" if found else None
 
 
 def definition(runner: Runner) -> AddRunner:

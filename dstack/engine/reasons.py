@@ -103,6 +103,8 @@ def obstacle(ask: Ask, one: Capacity, now: float) -> str:
 
 def gpu_obstacle(ask: Ask, one: Capacity, now: float) -> str:
     """How many GPUs are free, and who has the others."""
+    if one.machine.gpu_trouble:
+        return f"{one.name}: {one.machine.gpu_trouble}"
     wanted = [gpu.index for gpu in one.gpus if ask.takes(gpu)]
     free = len(one.matching(ask))
     parts = [f"{one.name} has {free} of {len(wanted)} free"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
+from msgspec.structs import replace
+
 from dstack.commands.follow import follow, read_log
 from dstack.commands.observe import observe
 from dstack.decide import Decision, Recorded, decide
@@ -12,6 +14,7 @@ from dstack.engine.launching import begun, launched
 from dstack.engine.placed import HOST_ANSWER, Placed
 from dstack.errors import HostUnreachableError
 from dstack.hosts.host import ask
+from dstack.model.runner import Runner
 
 SETTLING = 20
 """How often a container that failed is looked at again, until Docker knows why."""
@@ -44,6 +47,28 @@ async def until_ended(placed: Placed) -> Decision:
             begun(placed, await launched(placed))
         waiting_since = None if decision.running else waiting_since or time.monotonic()
         await asyncio.sleep(LOOK_AGAIN)
+
+
+async def blamed(placed: Placed, decision: Decision) -> Decision:
+    """With what the machine says of its GPUs now, where a job that had some failed and nobody knows why."""
+    job, machines = placed.job, placed.context.machines
+    if not job.gpus or not decision.exit_code or decision.reason or job.stop or job.expired:
+        return decision
+    await machines.check(placed.runner.name)
+    trouble = gpus_gone(placed.runner, job.gpus)
+    return replace(decision, reason=f"exit code {decision.exit_code}, and {trouble}") if trouble else decision
+
+
+def gpus_gone(runner: Runner, gpus: tuple[int, ...]) -> str | None:
+    """What is wrong with GPUs that worked before, in words that follow "and"."""
+    facts = runner.facts
+    broken = [finding for finding in (facts.findings if facts else ()) if finding.name == "gpu-driver"]
+    if broken:
+        return f"the GPU driver of {runner.name} fails: {broken[0].what}; {broken[0].fix}"
+    there = {gpu.index for gpu in facts.gpus} if facts else set()
+    gone = [str(index) for index in gpus if index not in there and runner.gpus is None]
+    which = f"GPU {gone[0]} is" if len(gone) == 1 else f"GPUs {', '.join(gone)} are"
+    return f"{which} gone from {runner.name}; see what nvidia-smi says there: sudo dmesg | grep Xid" if gone else None
 
 
 async def keep_up(placed: Placed) -> None:

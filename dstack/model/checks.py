@@ -201,6 +201,8 @@ def _texts(workflow: Workflow, place: Place) -> Iterator[tuple[Place, str, bool]
         yield place / "mounts" / index, mount, True
     for name, text in workflow.env.items():
         yield place / "env" / name, text, False
+    if workflow.registry_auth:
+        yield place / "registry-auth" / "username", workflow.registry_auth.username, True
     repo = workflow.depends_on.repo
     for index, entry in enumerate(repo.include if repo else ()):
         yield place / "depends-on" / "repo" / "include" / index, entry, True

@@ -41,6 +41,14 @@ def size_words(count: int) -> str:
     return f"{count} B"
 
 
+def decimal_words(count: int) -> str:
+    """Bytes in decimal units, as Docker tells them: `1.2 GB`, `513 kB`."""
+    for unit, step in (("TB", 4), ("GB", 3), ("MB", 2), ("kB", 1)):
+        if count >= 1000**step:
+            return f"{count / 1000**step:.1f}".removesuffix(".0") + f" {unit}"
+    return f"{count} B"
+
+
 def span_words(seconds: float) -> str:
     """Seconds as they would be written: `6h`, `1h30m`, `45s`."""
     whole, words = round(seconds), ""

@@ -13,7 +13,7 @@ from dstack.model.checks import image_trouble
 from dstack.model.environment import PLACED, replacements
 from dstack.model.interpolation import expand, replace_config_args
 from dstack.model.variables import config_args
-from dstack.model.workflow import Artifact, DependsOn, RepoDependency, Values, Variables, Workflow
+from dstack.model.workflow import Artifact, DependsOn, RegistryAuth, RepoDependency, Values, Variables, Workflow
 
 
 def script(workflow: Workflow, variables: Variables, job_id: str, run_name: str) -> str:
@@ -44,6 +44,7 @@ def expanded(workflow: Workflow, variables: Variables, reserved: Mapping[str, st
         image=image(workflow, values),
         artifacts=_artifacts(workflow, values),
         mounts=_mounts(workflow, values),
+        registry_auth=_registry_auth(workflow, values),
         depends_on=_depends_on(workflow, values),
         cache=_cache(workflow, values),
     )
@@ -75,6 +76,18 @@ def include(workflow: Workflow, values: Mapping[str, str | None]) -> tuple[str, 
     for entry in entries:
         _refuse(location.trouble(entry), "depends-on.repo.include", workflow)
     return entries
+
+
+def _registry_auth(workflow: Workflow, values: Values) -> RegistryAuth | None:
+    auth = workflow.registry_auth
+    if auth is None:
+        return None
+    username = _expand(auth.username, values, "registry-auth.username", workflow)
+    if not username or ":" in username or not username.isprintable():
+        _refuse(
+            "is no user's name: it is empty, or holds ':' or a control character", "registry-auth.username", workflow
+        )
+    return replace(auth, username=username)
 
 
 def _artifacts(workflow: Workflow, values: Values) -> tuple[Artifact | str, ...]:

@@ -128,6 +128,13 @@ class Resources(Definition, frozen=True, kw_only=True):
     gpu: Annotated[Count | GpuRequest, Meta(description="How many GPUs, or which")] = 0
 
 
+class RegistryAuth(Definition, frozen=True, kw_only=True):
+    """Who fetches the image from its registry."""
+
+    username: Annotated[Text, Meta(description="The user's name there; $variables are replaced, $$ is a dollar sign")]
+    password: Annotated[Identifier, Meta(description="The name of the secret with the password; dstack secrets set")]
+
+
 class WarningSignal(Definition, frozen=True, kw_only=True):
     """A signal that tells the job that its time is nearly over."""
 
@@ -166,6 +173,9 @@ class Workflow(Definition, frozen=True, kw_only=True):
     secrets: Annotated[
         tuple[Identifier, ...], Meta(description="Secrets that it gets in its environment; dstack secrets set NAME")
     ] = ()
+    registry_auth: Annotated[
+        RegistryAuth | None, Meta(description="Who fetches the image; default: whoever is logged in on the machine")
+    ] = None
     resources: Resources = Resources()
     runners: Annotated[tuple[Text, ...], Meta(description="Names or labels of the runners that may run it")] = ()
     mounts: Annotated[
@@ -180,6 +190,11 @@ class Workflow(Definition, frozen=True, kw_only=True):
     fetch_depth: Annotated[
         int, Meta(ge=0, le=2**31 - 1, description="How many commits of history the job has; 0: all of it")
     ] = 1
+
+    @property
+    def needed_secrets(self) -> tuple[str, ...]:
+        """The secrets without which it can't start."""
+        return self.secrets + ((self.registry_auth.password,) if self.registry_auth else ())
 
     @property
     def outputs(self) -> tuple[Artifact, ...]:

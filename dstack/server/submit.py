@@ -112,7 +112,7 @@ class Intake:
         """Raise UsageError for a secret that nobody has set."""
         known = self.store.secrets.names()
         for job in jobs:
-            missing = [name for name in job.definition.secrets if name not in known and not job.finished]
+            missing = [name for name in job.definition.needed_secrets if name not in known and not job.finished]
             if missing:
                 message = f"{job.workflow} needs the secret '{missing[0]}', which is not set"
                 raise UsageError(message, hint=f"dstack secrets set {missing[0]}")

@@ -1,4 +1,4 @@
-"""Images come from a registry: once a host, and with its words when they don't."""
+"""Images come from a registry: once a host, with a login if need be, and with its words when they don't."""
 
 from __future__ import annotations
 
@@ -12,14 +12,21 @@ from typing import Any
 import pytest
 
 from tests.e2e.project import single
-from tests.environment.registry import Registry
+from tests.environment.account import Account
+from tests.environment.product import Home
+from tests.environment.pushing import BIG, push
+from tests.environment.registry import PASSWORD, USER, Registry
+from tests.environment.waiting import until
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+Push = Callable[..., str]
+
+AUTH = f"registry-auth: {{username: {USER}, password: REGISTRY_PASSWORD}}"
 
 
-@pytest.fixture
-def registry(tmp_path: Path, docker: list[str]) -> Iterator[Registry]:
-    found = Registry(tmp_path / "registry")
+@pytest.fixture(scope="module")
+def open_registry(session_folder: Path, docker: list[str]) -> Iterator[Registry]:
+    found = Registry(session_folder / "registry")
     try:
         yield found
     finally:
@@ -27,34 +34,145 @@ def registry(tmp_path: Path, docker: list[str]) -> Iterator[Registry]:
 
 
 @pytest.fixture
-def image(registry: Registry, docker: list[str], busybox: str) -> Iterator[str]:
-    """An image that the registry has and the host does not."""
-    name = f"{registry.address}/team/box:1"
-    for words in (["tag", busybox, name], ["push", "-q", name], ["rmi", name]):
-        subprocess.run([*docker, *words], check=True, capture_output=True)
-    yield name
-    subprocess.run([*docker, "rmi", "-f", name], check=True, capture_output=True)
+def registry(open_registry: Registry) -> Iterator[Registry]:
+    """Anybody may fetch."""
+    try:
+        yield open_registry
+    finally:
+        open_registry.way.speed = None
+
+
+@pytest.fixture
+def closed(tmp_path: Path, docker: list[str]) -> Iterator[Registry]:
+    """One that wants a login."""
+    found = Registry(tmp_path / "closed", closed=True)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+@pytest.fixture
+def pushed(docker: list[str], busybox: str) -> Iterator[Push]:
+    """Makes an image that the registry has and the host does not: `pushed(registry, "team/box:1", size=)`."""
+    made: list[str] = []
+
+    def make(registry: Registry, name: str, size: int = 0) -> str:
+        made.append(push(docker, registry, busybox, name, size=size))
+        return made[-1]
+
+    yield make
+    for image in made:
+        subprocess.run([*docker, "rmi", "-f", image], check=True, capture_output=True)
+
+
+def run_of(cli: Cli, run: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(cli("runs", run, "--json").stdout)
+    return found
 
 
 def job_of(cli: Cli, run: str) -> dict[str, Any]:
-    job: dict[str, Any] = json.loads(cli("runs", run, "--json").stdout)["jobs"][0]
+    job: dict[str, Any] = run_of(cli, run)["jobs"][0]
     return job
 
 
-def test_an_image_is_pulled_once_however_many_jobs_wait_for_it(
-    cli: Cli, runner: str, registry: Registry, image: str, tmp_path: Path
-) -> None:
-    folder = single(tmp_path / "p", image, "echo hello")
-    before = len(re.findall("GET /v2/team/box/blobs", registry.log))
+def reason_of(cli: Cli, run: str) -> str:
+    return job_of(cli, run)["reason"] or ""
 
+
+def test_an_image_is_pulled_once_however_many_jobs_wait_for_it_and_says_how_far_it_is(
+    cli: Cli, dstack_home: Home, runner: str, registry: Registry, pushed: Push, tmp_path: Path
+) -> None:
+    image = pushed(registry, "team/big:1", BIG)
+    folder = single(tmp_path / "p", image, "echo hello")
+    registry.way.speed = BIG / 8
+    before = registry.log.count('"GET /v2/team/big/manifests/1 ')
+
+    followed = dstack_home.popen("run", "job", "--name", "one", cwd=folder)
+    for name in ("two", "three"):
+        assert cli("run", "job", "--name", name, "-d", cwd=folder).returncode == 0
+    how_far = rf"pulling {re.escape(image)} on box: 1 of 2 layers, [0-9.]+ MB of 6 MB"
+    until(lambda: all(re.fullmatch(how_far, reason_of(cli, name)) for name in ("one", "two", "three")), "all say", 60)
+    registry.way.speed = None
+    out, err = followed.communicate(timeout=120)
+    assert [cli("wait", name).returncode for name in ("two", "three")] == [0, 0]
+
+    assert (followed.returncode, out) == (0, b"hello\n")
+    assert f"job: preparing on box: pulling {image} on box" in err.decode()
+    assert err.decode().count("preparing on box: pulling") == 1, "a file gets a line now and then"
+    assert job_of(cli, "one")["image_digest"].startswith(f"{image.rpartition(':')[0]}@sha256:")
+    assert registry.log.count('"GET /v2/team/big/manifests/1 ') - before <= 1, registry.log
+
+
+def test_a_stop_during_a_pull_works_at_once_and_others_go_on(
+    cli: Cli, runner: str, registry: Registry, pushed: Push, user: Account, docker: list[str], tmp_path: Path
+) -> None:
+    image = pushed(registry, "team/slow:1", BIG)
+    folder = single(tmp_path / "p", image, "echo hello")
+    registry.way.speed = BIG / 600
     for name in ("one", "two", "three"):
         assert cli("run", "job", "--name", name, "-d", cwd=folder).returncode == 0
-    assert [cli("wait", name).returncode for name in ("one", "two", "three")] == [0, 0, 0]
+    until(lambda: all("layers" in reason_of(cli, name) for name in ("one", "two", "three")), "all wait", 60)
 
-    assert job_of(cli, "one")["image_digest"].startswith(f"{registry.address}/team/box@sha256:")
-    manifests = re.findall(r'"GET /v2/team/box/manifests/1 ', registry.log)
-    assert len(manifests) <= 1, registry.log
-    assert len(re.findall("GET /v2/team/box/blobs", registry.log)) >= before
+    assert cli("stop", "one").returncode == 0
+    assert cli("wait", "one", timeout=20).returncode == 143
+    assert cli("stop", "two", "--abort", "-y").returncode == 0
+    assert cli("wait", "two", timeout=20).returncode == 143
+
+    assert reason_of(cli, "one") == reason_of(cli, "two") == "stopped before it started"
+    assert "layers" in reason_of(cli, "three")
+    assert cli("stop", "--all", "-y").returncode == 0
+    assert cli("wait", "three", timeout=20).returncode == 143
+    pulls = user.home / ".dstack-host"
+    until(lambda: not list(pulls.glob("*/*/pulls/*/")), "nothing is left of the pull on the host", 30)
+    inspected = subprocess.run([*docker, "image", "inspect", image], capture_output=True, check=False)
+    assert inspected.returncode != 0
+
+
+def test_a_login_by_secret_fetches_and_is_seen_nowhere(
+    cli: Cli,
+    dstack_home: Home,
+    runner: str,
+    closed: Registry,
+    pushed: Push,
+    user: Account,
+    docker: list[str],
+    tmp_path: Path,
+) -> None:
+    image = pushed(closed, "team/private:1", BIG)
+    folder = single(tmp_path / "p", image, "env", more=AUTH)
+    unset = cli("run", "job", cwd=folder)
+    assert cli("secrets", "set", "REGISTRY_PASSWORD", stdin="wrong").returncode == 0
+    wrong = cli("run", "job", cwd=folder)
+    assert cli("secrets", "set", "REGISTRY_PASSWORD", stdin=PASSWORD).returncode == 0
+    closed.way.speed = BIG / 4
+    assert cli("run", "job", "--name", "right", "-d", cwd=folder).returncode == 0
+    until(lambda: " MB of 6 MB" in reason_of(cli, "right"), "it is pulled", 60)
+    arguments = b"".join(path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists())
+    on_host = subprocess.run(["grep", "-rlF", "--", "pass word$1", user.home], capture_output=True, text=True)
+    closed.way.speed = None
+    right = cli("wait", "right")
+
+    assert unset.returncode == 2
+    assert "job needs the secret 'REGISTRY_PASSWORD', which is not set\nhint: dstack secrets set" in unset.stderr
+    assert wrong.returncode == 125
+    assert (
+        f"pulling {image} failed: the registry does not let 'ann' in with the secret REGISTRY_PASSWORD: "
+        in wrong.stderr
+    )
+    assert "no basic auth credentials" in wrong.stderr or "unauthorized" in wrong.stderr
+    assert "set the password anew: dstack secrets set REGISTRY_PASSWORD" in wrong.stderr
+    assert right.returncode == 0, right.stderr
+    assert PASSWORD not in cli("logs", "right").stdout
+    assert "REGISTRY_PASSWORD" not in cli("logs", "right").stdout
+    assert b"pass word" not in arguments
+    assert not on_host.stdout
+    without = single(tmp_path / "q", image, "true")
+    subprocess.run([*docker, "rmi", "-f", image], check=True, capture_output=True)
+    refused = cli("run", "job", cwd=without)
+    assert refused.returncode == 125
+    assert "the registry wants a login, or has no such image: " in refused.stderr
+    assert "registry-auth" in refused.stderr
 
 
 def test_a_tag_that_the_registry_does_not_have(cli: Cli, runner: str, registry: Registry, tmp_path: Path) -> None:
@@ -63,8 +181,9 @@ def test_a_tag_that_the_registry_does_not_have(cli: Cli, runner: str, registry: 
     done = cli("run", "job", "--name", "n", cwd=folder)
 
     assert done.returncode == 125
-    assert f"pulling {registry.address}/team/none:9 failed" in done.stderr
+    assert f"pulling {registry.address}/team/none:9 failed: the registry has no such image: " in done.stderr
     assert f"manifest for {registry.address}/team/none:9 not found: manifest unknown" in done.stderr
+    assert "check 'image' in .dstack/workflows.yaml" in done.stderr
     assert job_of(cli, "n")["attempt"] == 2
 
 
@@ -74,5 +193,5 @@ def test_a_registry_that_is_not_there(cli: Cli, runner: str, tmp_path: Path) -> 
     done = cli("run", "job", cwd=folder)
 
     assert done.returncode == 125
-    assert "pulling 127.0.0.1:9/team/box:1 failed" in done.stderr
+    assert "pulling 127.0.0.1:9/team/box:1 failed: box can't reach the registry: " in done.stderr
     assert "connection refused" in done.stderr

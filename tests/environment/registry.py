@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import urllib.error
 import urllib.request
 from pathlib import Path
 
 from tests.environment import needs
 from tests.environment.sshd import free_port
+from tests.environment.throttle import Throttle
 from tests.environment.waiting import until
 
 CONFIG = """
@@ -17,19 +19,27 @@ log: {{level: info}}
 storage: {{filesystem: {{rootdirectory: {folder}/data}}, delete: {{enabled: true}}}}
 http: {{addr: 127.0.0.1:{port}}}
 """
+AUTH = "auth: {{htpasswd: {{realm: tests, path: {folder}/htpasswd}}}}\n"
+USER, PASSWORD = "ann", "pass word$1"
+HASH = "$2b$04$CckvSPWrdYlAdmWGlRpFk.8jKXrQZB2qHJmOQZCI7PD5ebEX.SMWy"
+"""bcrypt's of the password, as `htpasswd -nbB` writes it."""
 
 
 class Registry:
-    """Serves images at `127.0.0.1:PORT`. `log` is what it was asked."""
+    """Serves images at `address`, through a way that may be made slow. `log` is what it was asked. `closed`: only
+    USER with PASSWORD may fetch and push."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, closed: bool = False) -> None:
         if not shutil.which("docker-registry"):
             needs.missing("docker-registry is not installed; install it: apt-get install docker-registry")
         self.folder = folder
         self.port = free_port()
-        self.address = f"127.0.0.1:{self.port}"
+        self.way = Throttle(self.port)
+        self.address = f"127.0.0.1:{self.way.port}"
         folder.mkdir()
-        (folder / "config.yml").write_text(CONFIG.format(folder=folder, port=self.port))
+        (folder / "htpasswd").write_text(f"{USER}:{HASH}\n")
+        text = (CONFIG + AUTH if closed else CONFIG).format(folder=folder, port=self.port)
+        (folder / "config.yml").write_text(text)
         with (folder / "log").open("wb") as log:
             asked = ["docker-registry", "serve", str(folder / "config.yml")]
             self._process = subprocess.Popen(asked, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -42,12 +52,15 @@ class Registry:
 
     def close(self) -> None:
         """End it."""
+        self.way.close()
         self._process.terminate()
         self._process.wait(30)
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"http://{self.address}/v2/", timeout=5):
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/v2/", timeout=5):
                 return True
+        except urllib.error.HTTPError as refused:
+            return refused.code == 401
         except OSError:
             return False

@@ -69,9 +69,15 @@ scrap() {
 		rm -rf "$1"
 	fi
 }
+sweep() {
+	for left in "$base"/pulls/*/; do
+		if [ -d "$left" ] && flock -n "${left}lock" true; then rm -rf "$left"; fi
+	done
+}
 
 containers=$(dk ps -aq --filter name='^''dstack-j1''$')
 [ -z "$containers" ] || dk rm -f -v "$containers" > /dev/null
 scrap "$base"/'jobs/j1' 'busybox'
+sweep
 }
 main

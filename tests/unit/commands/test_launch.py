@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dstack.commands.command import Result
-from dstack.commands.launch import Launched, Order, exports, launch, pull
+from dstack.commands.launch import Launched, Order, exports, launch
 from dstack.commands.place import Place
 from dstack.errors import CommandError, HostError
 from dstack.model.job import Launch
@@ -68,9 +68,3 @@ def test_ids_that_would_leave_their_folder_are_refused() -> None:
     for bad in ("", "../x", "a/b", ".x", "a\n"):
         with pytest.raises(ValueError, match="can't name a folder"):
             launch(PLACE, Order(job="j", attempt=bad, image="i", repo="r", tree="t", script="true"))
-
-
-def test_a_pull_that_fails() -> None:
-    assert pull(PLACE, "i").parse(Result(0, b"", b"")) is None
-    with pytest.raises(CommandError, match="pulling i failed with exit status 1: manifest unknown"):
-        pull(PLACE, "i").parse(Result(1, b"", b"manifest unknown"))

@@ -18,11 +18,12 @@ from dstack.commands.caches import caches, drop
 from dstack.commands.collect import fetch, listing
 from dstack.commands.follow import follow, read_log
 from dstack.commands.gather import gather
-from dstack.commands.launch import Order, entry, launch, pull
+from dstack.commands.launch import Order, entry, launch
 from dstack.commands.leave import discard, leave, running
 from dstack.commands.observe import observe
 from dstack.commands.place import Place
 from dstack.commands.probe import probe
+from dstack.commands.pull import pull
 from dstack.commands.sample import sample
 from dstack.commands.stop import stop, warn
 from dstack.commands.sync import sync
@@ -30,10 +31,12 @@ from dstack.commands.upload import reach, sums, upload, uploading, work
 from dstack.model.manifest import File
 from dstack.model.mounts import Mount
 from dstack.model.paths import HostLayout
+from dstack.model.registry import Login
 from dstack.model.upload import Piece
 from dstack.model.workflow import Artifact
 
 GOLDEN = Path(__file__).parent.parent.parent / "golden"
+LOGIN = Login("ann", "it's secret")
 PLACE = Place(HostLayout(root="~/.dstack-host", machine="0123456789abcdef" * 2, server="5e12"), "docker")
 ELSEWHERE = Place(HostLayout(root="/data/d's", machine="", server="5e12"), "sudo -n podman")
 
@@ -96,6 +99,8 @@ SCRIPTS = {
     "probe": probe("~/.dstack-host", "docker").script,
     "probe-thorough": probe("~/.dstack-host", "podman", thorough=True).script,
     "pull": pull(PLACE, "busybox").script,
+    "pull-login": pull(PLACE, "lab:5000/it's:1", LOGIN).script,
+    "pull-podman": pull(Place(PLACE.layout, "podman"), "lab:5000/it's:1", LOGIN).script,
     "read-log": read_log(PLACE, "j1", 41).script,
     "running": running(PLACE).script,
     "sample": sample(PLACE).script,
