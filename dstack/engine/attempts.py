@@ -14,6 +14,7 @@ from dstack.model.times import rfc3339
 ATTEMPTS_OWN = (
     *("status", "reason", "exit_code", "runner", "gpus", "image_digest", "launching", "launch", "end"),
     *("unreachable_since", "placed_at", "expired", "warned", "cause", "started_at"),
+    *("preempted", "yielding"),
 )
 """What a new attempt of a job begins without."""
 
@@ -21,9 +22,12 @@ NEW = {field.name: field.default for field in fields(Job)}
 
 
 def again(job: Job, exit_code: int | None) -> bool:
-    """Whether a job that ended so is to be tried once more."""
+    """Whether a job that ended so is to be tried once more. Giving way to others is no try."""
+    if job.preempted and not job.stop:
+        return True
     retry = job.definition.retry
-    if retry is None or job.cause is None or job.stop or job.attempt >= retry.attempts:
+    tried = job.attempt - sum(attempt.preempted for attempt in job.history)
+    if retry is None or job.cause is None or job.stop or tried >= retry.attempts:
         return False
     causes = {job.cause, str(exit_code)} | ({"error"} if job.cause != "lost" else set())
     return not causes.isdisjoint(retry.on)
@@ -43,6 +47,8 @@ def following(job: Job, status: Status, *, exit_code: int | None, reason: str | 
         finished_at=rfc3339(time.time()),
         log_start=job.log_start,
         log_end=log_size,
+        preempted=job.preempted is not None,
     )
     fresh = {name: NEW[name] for name in ATTEMPTS_OWN}
+    fresh["reason"] = job.preempted
     return {**fresh, "attempt": job.attempt + 1, "history": (*job.history, ended), "log_start": log_size}

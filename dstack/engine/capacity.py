@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from dstack.model.quantities import SOLD
 from dstack.model.resources import NOTHING, Ask
@@ -17,9 +19,9 @@ SHARED_JOBS = 4
 """A machine takes this many jobs at once that ask for nothing, or one a CPU where it has more CPUs."""
 
 
-@dataclass(frozen=True)
-class Lease:
-    """What an unfinished job holds on a runner, `since` when (seconds)."""
+class Lease(Struct, frozen=True, gc=False):
+    """What an unfinished job holds on a runner, `since` when (seconds). `preemptible`: it gives way to jobs of higher
+    priority. `ending`: it will be free before long."""
 
     job: str
     runner: str
@@ -28,17 +30,31 @@ class Lease:
     gpus: tuple[int, ...] = ()
     ask: Ask = NOTHING
     since: float = 0.0
+    priority: int = 0
+    preemptible: bool = False
+    ending: bool = False
+
+
+class Load(Struct, frozen=True):
+    """What others than dstack's jobs use of a machine: processors, and memory in bytes."""
+
+    cpu: float = 0.0
+    memory: int = 0
+
+
+IDLE = Load()
 
 
 @dataclass(frozen=True)
 class Machine:
     """A runner as it is now. `trouble` is why it takes no jobs, None when it is ready; `foreign` says by index who
-    uses a GPU outside of dstack; `gpu_trouble` is why no job gets a GPU of it."""
+    uses a GPU outside of dstack, `load` what else is used there; `gpu_trouble` is why no job gets a GPU of it."""
 
     runner: Runner
     trouble: str | None = None
     foreign: Mapping[int, str] = field(default_factory=dict)
     gpu_trouble: str | None = None
+    load: Load = IDLE
 
     @property
     def cpus(self) -> int:
@@ -55,7 +71,7 @@ class Machine:
         return max(SHARED_JOBS, self.cpus) if self.runner.max_jobs is None else self.runner.max_jobs
 
     @property
-    def gpus(self) -> list[Gpu]:
+    def gpus(self) -> Sequence[Gpu]:
         """The GPUs that jobs may get, with what is known of each."""
         found = self.runner.facts.gpus if self.runner.facts else ()
         if self.runner.gpus is None:
@@ -65,42 +81,60 @@ class Machine:
 
 
 class Capacity:
-    """A machine's free share. `number` is its place among the machines."""
+    """A machine's free share, which only becomes less. `number` is its place among the machines."""
 
-    def __init__(self, machine: Machine, number: int, leases: Sequence[Lease]) -> None:
+    def __init__(self, machine: Machine, number: int, leases: Iterable[Lease]) -> None:
+        runner, facts = machine.runner, machine.runner.facts
         self.machine = machine
         self.number = number
-        self.name = machine.runner.name
+        self.name = runner.name
         self.works = machine.trouble is None
         self.leases = list(leases)
         self.gpus = machine.gpus
-        self.alike = len({(gpu.name, gpu.memory) for gpu in self.gpus}) == 1
-        taken = {index for lease in leases for index in lease.gpus}.union(machine.foreign)
-        self.free = [gpu for gpu in self.gpus if gpu.index not in taken] if taken else self.gpus
-        if machine.gpu_trouble:
-            self.free = []
-        self.cpu = machine.cpus - sum(lease.ask.cpu for lease in leases)
-        self.memory = machine.memory - sum(lease.ask.memory for lease in leases)
-        self.disk = machine.runner.facts.disk_free if machine.runner.facts else 0
-        self.slots = machine.slots - sum(lease.ask.shares for lease in leases)
-        self.reserved: Waiting | None = None
+        self.cpus = facts.cpus if facts else 0
+        self.cpu = self.cpus - machine.load.cpu
+        self.memory = machine.memory - machine.load.memory
+        self.disk = facts.disk_free if facts else 0
+        self.slots = machine.slots
+        taken = set(machine.foreign)
+        for lease in self.leases:
+            ask = lease.ask
+            taken.update(lease.gpus)
+            self.cpu -= ask.cpu
+            self.memory -= ask.memory
+            if ask.shares:
+                self.slots -= 1
+        self.free = [] if machine.gpu_trouble else [gpu for gpu in self.gpus if gpu.index not in taken]
+        self.reserved: list[Waiting] = []
+        self.matches: dict[tuple[str, int, str], list[Gpu]] = {}
+        self.kinds: list[Gpu] | None = None
 
     def matching(self, ask: Ask) -> list[Gpu]:
         """The free GPUs of the kind."""
-        if ask.takes_any:
-            return self.free
-        if self.alike:
-            return self.free if self.free and ask.takes(self.free[0]) else []
-        return [gpu for gpu in self.free if ask.takes(gpu)]
+        kind = ask.gpu_kind
+        found = self.matches.get(kind)
+        if found is None:
+            found = self.matches[kind] = self.of_kind(self.free, ask)
+        return found
+
+    def of_kind(self, gpus: Sequence[Gpu], ask: Ask) -> list[Gpu]:
+        """Those that the job could use."""
+        if self.kinds is None:
+            self.kinds = list({(gpu.name, gpu.memory, gpu.vendor): gpu for gpu in self.gpus}.values())
+        if len(self.kinds) == 1:
+            return list(gpus) if ask.takes(self.kinds[0]) else []
+        return [gpu for gpu in gpus if ask.takes(gpu)]
 
     def pick(self, ask: Ask) -> tuple[int, ...]:
         """The GPUs for a job that fits: the smallest that do, and if it can be none that are kept for another one."""
         if not ask.gpus:
             return ()
-        theirs = self.reserved.ask if self.reserved else None
-        kept = {gpu.index for gpu in self.matching(theirs)} if theirs and theirs.gpus else frozenset[int]()
-        found = sorted(self.matching(ask), key=lambda gpu: (gpu.index in kept, gpu.memory, gpu.index))[: ask.gpus]
-        return tuple(sorted(gpu.index for gpu in found))
+        if not self.reserved and self.kinds is not None and len(self.kinds) == 1:
+            return tuple(sorted([gpu.index for gpu in self.matching(ask)])[: ask.gpus])
+        kept = {gpu.index for job in self.reserved if job.ask.gpus for gpu in self.matching(job.ask)}
+        found = [(gpu.index in kept, gpu.memory, gpu.index) for gpu in self.matching(ask)]
+        found.sort()
+        return tuple(sorted([index for _, _, index in found[: ask.gpus]]))
 
     def room(self, ask: Ask) -> bool:
         """Whether the free share holds it."""
@@ -109,59 +143,63 @@ class Capacity:
                 return False
         elif self.slots < 1 and ask.shares:
             return False
-        return self.cpu >= ask.cpu and self.memory >= ask.memory and self.disk >= ask.disk
+        if (ask.cpu and self.cpu < ask.cpu) or (ask.memory and self.memory < ask.memory):
+            return False
+        return self.disk >= ask.disk
 
     def fits(self, ask: Ask) -> bool:
         """Whether a job may start here now: there is room, and none of it is kept for another one."""
-        return self.works and self.room(ask) and (self.reserved is None or self.spares(ask))
+        return self.works and self.room(ask) and (not self.reserved or self.spares(ask))
 
     def spares(self, ask: Ask) -> bool:
-        """Whether the job takes nothing that the one needs for which this machine is kept."""
-        assert self.reserved is not None
-        theirs = self.reserved.ask
-        if ask.gpus and theirs.gpus:
-            mine = self.pick(ask)
-            wanted = self.matching(theirs)
-            taken = sum(gpu.index in mine for gpu in wanted)
-            if taken and len(wanted) - taken < theirs.gpus:
-                return False
-        if ask.cpu and theirs.cpu and self.cpu - ask.cpu < theirs.cpu:
+        """Whether the job takes nothing that those need for which this machine is kept."""
+        theirs = [job.ask for job in self.reserved]
+        gpus, cpu, memory = sum(a.gpus for a in theirs), sum(a.cpu for a in theirs), sum(a.memory for a in theirs)
+        if ask.gpus and gpus:
+            mine = set(self.pick(ask))
+            for wanted in ([gpu.index for gpu in self.matching(each)] for each in theirs if each.gpus):
+                if mine.intersection(wanted) and len(set(wanted) - mine) < gpus:
+                    return False
+        if ask.cpu and cpu and self.cpu - ask.cpu < cpu:
             return False
-        return not (ask.memory and theirs.memory and self.memory - ask.memory < theirs.memory)
+        if ask.shares and self.slots <= sum(each.shares for each in theirs) and any(each.shares for each in theirs):
+            return False
+        return not (ask.memory and memory and self.memory - ask.memory < memory)
 
     def could_hold(self, ask: Ask) -> bool:
         """Whether it would fit if nothing ran here. The disk may be cleared."""
         return (
             (not ask.gpus or self.count(ask) >= ask.gpus)
-            and self.machine.cpus >= ask.cpu
+            and self.cpus >= ask.cpu
             and (not ask.memory or self.machine.memory >= ask.memory)
             and (not ask.shares or self.machine.slots > 0)
         )
 
     def count(self, ask: Ask) -> int:
         """How many GPUs of the kind it has, free or not."""
-        if self.alike or ask.takes_any:
-            return len(self.gpus) if ask.takes_any or ask.takes(self.gpus[0]) else 0
-        return sum(ask.takes(gpu) for gpu in self.gpus)
+        return len(self.of_kind(self.gpus, ask))
 
     def missing(self, ask: Ask) -> tuple[float, ...]:
         """How far it is from fitting: GPUs, CPUs, bytes of memory."""
         gpus = ask.gpus - len(self.matching(ask)) if ask.gpus else 0
         cpu, memory = ask.cpu - self.cpu, ask.memory - self.memory
-        return gpus if gpus > 0 else 0, cpu if cpu > 0 else 0, memory if memory > 0 else 0
+        return gpus if gpus > 0 else 0, cpu if cpu > 0 else 0, memory if memory > 0 and ask.memory else 0
 
-    def score(self, ask: Ask) -> tuple[float, ...]:
-        """Less is better: for GPUs, the box that is left with the fewest; else the one with the fewest jobs, then
-        GPUs, so that those stay free for who needs them."""
-        if ask.gpus:
-            return len(self.free), len(self.leases)
-        return len(self.leases), len(self.gpus), len(self.free)
+    @property
+    def quiet(self) -> tuple[int, int, int]:
+        """Less is better for a job without GPUs: the fewest jobs, then GPUs, so that those stay free for who needs
+        them. It never becomes less."""
+        return len(self.leases), len(self.gpus), self.number
 
     def take(self, lease: Lease) -> None:
         """Give a share away."""
+        ask = lease.ask
         self.leases.append(lease)
-        self.free = [gpu for gpu in self.free if gpu.index not in lease.gpus]
-        self.cpu -= lease.ask.cpu
-        self.memory -= lease.ask.memory
-        self.disk -= lease.ask.disk
-        self.slots -= lease.ask.shares
+        if lease.gpus:
+            self.free = [gpu for gpu in self.free if gpu.index not in lease.gpus]
+            self.matches.clear()
+        self.cpu -= ask.cpu
+        self.memory -= ask.memory
+        self.disk -= ask.disk
+        if ask.shares:
+            self.slots -= 1

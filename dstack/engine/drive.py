@@ -15,7 +15,7 @@ from dstack.engine.attempts import again, following
 from dstack.engine.collect import Collector
 from dstack.engine.context import Context
 from dstack.engine.launching import begun, launched
-from dstack.engine.limits import halt, limit
+from dstack.engine.limits import give_way, halt, limit
 from dstack.engine.placed import HOST_ANSWER, Placed
 from dstack.engine.sync import Sync
 from dstack.engine.watch import blamed, drain, until_ended
@@ -57,7 +57,7 @@ class Drive(Placed):
     async def step(self, job: Job) -> None:
         """The next thing to do for a job in this state."""
         if job.status is Status.PREPARING:
-            await (self.withdraw() if job.stop else self.prepare())
+            await (self.withdraw() if job.stop or job.preempted else self.prepare())
         elif job.status is Status.RUNNING:
             await self.watch()
         elif job.status is Status.UPLOADING:
@@ -125,11 +125,12 @@ class Drive(Placed):
 
     async def watch(self) -> None:
         """Follow the log until the container is seen to have ended, passing on the wish to stop."""
-        duty = asyncio.create_task(halt(self) if self.job.stop else limit(self))
+        job = self.job
+        duty = asyncio.create_task(halt(self) if job.stop else give_way(self) if job.preempted else limit(self))
         syncing = asyncio.create_task(Sync(self).run())
         try:
             decision = await until_ended(self)
-            if self.job.stop or self.job.expired:
+            if self.job.stop or self.job.preempted or self.job.expired:
                 await duty
         finally:
             duty.cancel()
@@ -145,7 +146,8 @@ class Drive(Placed):
             if outcome.outcome != "fenced":
                 self.change(status=Status.RUNNING, started_at=rfc3339(time.time()))
                 return
-        self.finish(Status.STOPPED, exit_code=Ends.STOPPED, reason="stopped before it started")
+        reason = "stopped before it started" if self.job.stop else self.job.preempted
+        await self.close(Status.STOPPED, exit_code=Ends.STOPPED, reason=reason)
 
     def ended(self, decision: Decision) -> None:
         """Record how the container ended. What it made is collected next."""
@@ -157,10 +159,12 @@ class Drive(Placed):
         elif job.expired:
             limit = span_words(span(job.definition.max_duration or "0"))
             end, code, reason = Status.FAILED, Ends.MAX_DURATION, f"max-duration: it was stopped after {limit}"
+        elif job.preempted:
+            end, code, reason = Status.STOPPED, Ends.STOPPED, job.preempted
         elif decision.lost:
             code = Ends.DSTACK
         changes = {"end": end, "exit_code": code, "reason": reason, "ending": reason, "unreachable_since": None}
-        if not job.stop and not job.expired and end is not Status.DONE:
+        if not (job.stop or job.expired or job.preempted) and end is not Status.DONE:
             changes["cause"] = decision.cause or ("lost" if decision.lost else "error")
         self.change(status=Status.UPLOADING, **changes)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any
 
 from dstack.commands.leave import discard
@@ -42,6 +42,7 @@ class Engine:
         self.wake = asyncio.Event()
         self.queue = Queue(context.store)
         self.positions: dict[str, int] = {}
+        self.promises: dict[str, str] = {}
         self.deadline: float | None = None
 
     def start(self) -> None:
@@ -92,12 +93,14 @@ class Engine:
         queued = [job for job in unfinished if job.status is Status.QUEUED and self.may_start(job)]
         queued = [job for job in queued if not self.withdrawn(job)]
         machines = self.context.machines.now()
-        waiting = self.queue.waiting(queued)
+        waiting = self.queue.waiting(queued, self.promises)
         leases = self.queue.leases(unfinished)
         made = schedule(waiting, machines, leases, time.time(), max_gpus=self.max_gpus_per_user)
         self.positions = {job_id: place for place, job_id in enumerate(made.order, 1)}
+        self.promises = made.promises
         for job_id, placement in made.placements.items():
             self.placed(job_id, placement)
+        self.preempt(made.preemptions)
         for item in waiting:
             if item.id in made.reasons:
                 self.held(item, machines, made.reasons[item.id])
@@ -188,6 +191,16 @@ class Engine:
         self.context.bells.ring(job.run)
         self.drive(job_id)
 
+    def preempt(self, victims: Mapping[str, str]) -> None:
+        """Have running jobs give way, each to the one that it is mapped to."""
+        with self.store.database.transaction():
+            for job_id, winner in victims.items():
+                by = self.queue.run(self.store.jobs.require(winner).run)
+                self.store.jobs.change(job_id, preempted=f"preempted by {by.name} of {by.user}")
+        for job_id in victims:
+            self.context.bells.ring(self.store.jobs.require(job_id).run)
+            self.drive(job_id)
+
     def held(self, waiting: Waiting, machines: list[Machine], reason: str) -> None:
         """Say why a job waits; end it when every runner has refused SSH from the start and goes on to."""
         job = self.store.jobs.require(waiting.id)
@@ -196,7 +209,7 @@ class Engine:
         if time.time() - submitted > PATIENCE and self.context.machines.hopeless(names, submitted + PATIENCE / 2):
             self.end(job, Status.FAILED, exit_code=Ends.DSTACK, reason=f"no runner can take it: {reason}")
         else:
-            self.explain(job, reason)
+            self.explain(job, f"{job.history[-1].reason}; {reason}" if gave_way(job) else reason)
 
     def explain(self, job: Job, reason: str) -> None:
         if job.reason != reason:
@@ -264,3 +277,8 @@ class Engine:
             log.warning("%s: could not clean up yet: %s", name, trouble.message)
         finally:
             del self.cleaning[name]
+
+
+def gave_way(job: Job) -> bool:
+    """Whether the job waits because it was stopped for another one."""
+    return bool(job.history) and job.history[-1].preempted

@@ -29,6 +29,15 @@ async def halt(placed: Placed) -> None:
     await ask(placed.host, stop(placed.place, placed.attempt, grace), timeout=grace + HOST_ANSWER)
 
 
+async def give_way(placed: Placed) -> None:
+    """Tell the container to end for one of higher priority. One that ended by itself just before has ended."""
+    before = placed.job.yielding
+    placed.change(yielding=True, reason=placed.job.preempted)
+    outcome = await insist(placed, stop(placed.place, placed.attempt, placed.grace))
+    if not before and outcome is not None and outcome.outcome == "ended":
+        placed.change(yielding=False, preempted=None, reason=None)
+
+
 async def limit(placed: Placed) -> None:
     """Warn the container before its time is over, and end it when it is."""
     job = placed.job

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from msgspec.structs import replace
 
 from dstack.engine.capacity import Lease
 from dstack.engine.schedule import Waiting
 from dstack.model import mounts
 from dstack.model.job import Job, Run
 from dstack.model.resources import ask_of
+from dstack.model.status import Status
 from dstack.model.times import seconds
 from dstack.store import Store
 
@@ -36,10 +39,11 @@ class Queue:
         names = {job.run for job in unfinished}
         self.runs = {name: run for name, run in self.runs.items() if name in names}
 
-    def waiting(self, jobs: Sequence[Job]) -> list[Waiting]:
-        """Jobs that may be placed."""
+    def waiting(self, jobs: Sequence[Job], promises: Mapping[str, str]) -> list[Waiting]:
+        """Jobs that may be placed. `promises` says where room is made for one."""
         known = Known(self.store)
-        return [self.item(job, self.run(job.run), known) for job in jobs]
+        items = [self.item(job, self.run(job.run), known) for job in jobs]
+        return [replace(item, room_on=promises[item.id]) if item.id in promises else item for item in items]
 
     def item(self, job: Job, run: Run, known: Known | None = None) -> Waiting:
         """One job that may be placed. `known` says what lies where."""
@@ -67,10 +71,18 @@ class Queue:
                 gpus=job.gpus,
                 ask=ask_of(job.definition.resources),
                 since=seconds(job.started_at or job.placed_at or job.submitted_at),
+                priority=job.priority,
+                preemptible=job.definition.preemptible,
+                ending=ending(job),
             )
             for job in jobs
             if job.runner
         ]
+
+
+def ending(job: Job) -> bool:
+    """Whether what it holds will be free before long."""
+    return bool(job.stop or job.preempted or job.expired) or job.status is Status.UPLOADING
 
 
 class Known:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -70,14 +69,12 @@ def limit(ask: Ask, user: str, has: int, most: int) -> str:
     return f"needs {ask.gpu_words}; {user} has {has} of the {most} that a user may have at once"
 
 
-def blocked(ask: Ask, machines: Sequence[Capacity], now: float) -> str:
-    """What is in the way on each machine that could hold it, the nearest first."""
-    could = [one for one in machines if one.machine.runner.facts is None or one.could_hold(ask)]
-    nearest = heapq.nsmallest(SHOWN, could, key=lambda one: (one.machine.trouble is not None, one.missing(ask)))
-    told = [obstacle(ask, one, now) for one in nearest]
-    if len(could) > SHOWN:
-        others = len(could) - SHOWN
-        told.append(f"{others} other {'runner has' if others == 1 else 'runners have'} no room either")
+def blocked(ask: Ask, nearest: Sequence[Capacity], count: int, now: float) -> str:
+    """What is in the way on the nearest of the machines that could hold it, of which there are so many."""
+    told = [obstacle(ask, one, now) for one in nearest[:SHOWN]]
+    if count > SHOWN:
+        others = count - SHOWN
+        told.append(f"{others} other {'runner' if others == 1 else 'runners'} can't take it now either")
     needs = f"needs {ask.words}; " if ask.words else ""
     return needs + "; ".join(told)
 
@@ -87,15 +84,17 @@ def obstacle(ask: Ask, one: Capacity, now: float) -> str:
     if one.machine.trouble:
         return f"{one.name}: {one.machine.trouble}"
     if one.room(ask):
-        assert one.reserved is not None
-        return f"{one.name} keeps its free share for {whose(one.reserved.run, one.reserved.user)}, which waits longer"
+        first = one.reserved[0]
+        return f"{one.name} keeps its free share for {whose(first.run, first.user)}, which goes first"
     if ask.gpus and len(one.matching(ask)) < ask.gpus:
         return gpu_obstacle(ask, one, now)
-    if one.cpu < ask.cpu:
-        return f"{one.name} has {max(one.cpu, 0):g} of {one.machine.cpus} CPUs free{holders(one, 'cpu', now)}"
-    if one.memory < ask.memory:
-        free = size_words(max(int(one.memory), 0))
-        return f"{one.name} has {free} of memory free{holders(one, 'memory', now)}"
+    if ask.cpu and one.cpu < ask.cpu:
+        outside = f", {one.machine.load.cpu:g} are used outside of dstack" if one.machine.load.cpu else ""
+        return f"{one.name} has {max(one.cpu, 0):g} of {one.cpus} CPUs free{holders(one, 'cpu', now)}{outside}"
+    if ask.memory and one.memory < ask.memory:
+        free, used = size_words(max(int(one.memory), 0)), one.machine.load.memory
+        outside = f", {size_words(used)} are used outside of dstack" if used else ""
+        return f"{one.name} has {free} of memory free{holders(one, 'memory', now)}{outside}"
     if one.disk < ask.disk:
         return f"{one.name} has {size_words(max(one.disk, 0))} of disk free"
     return f"{one.name} runs {sum(lease.ask.shares for lease in one.leases)} jobs already"
@@ -145,7 +144,8 @@ def holders(one: Capacity, what: str, now: float) -> str:
 
 
 def since(lease: Lease, now: float) -> str:
-    return f"{whose(lease.run, lease.user)}, started {ago_words(now - lease.since)}"
+    ending = " and ending now" if lease.ending else ""
+    return f"{whose(lease.run, lease.user)}, started {ago_words(now - lease.since)}{ending}"
 
 
 def whose(run: str, user: str) -> str:

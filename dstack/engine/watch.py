@@ -32,7 +32,8 @@ async def until_ended(placed: Placed) -> Decision:
     while True:
         await keep_up(placed)
         waited = waiting_since is not None and time.monotonic() - waiting_since > LAUNCH_TAKES
-        recorded = Recorded(launch=placed.job.launch, stop=placed.job.stop is not None, waited=waited)
+        job = placed.job
+        recorded = Recorded(launch=job.launch, stop=bool(job.stop or job.preempted), waited=waited)
         observed = await ask(placed.host, observe(placed.place, placed.attempt), timeout=HOST_ANSWER)
         if observed.unsettled and looks < SETTLING:
             looks += 1

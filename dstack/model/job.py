@@ -28,7 +28,7 @@ class Launch(Struct, frozen=True):
 
 class Attempt(Struct, frozen=True, kw_only=True):
     """An attempt of a job that ended, and was followed by another. Its log is the job's from byte `log_start` to
-    `log_end`."""
+    `log_end`. `preempted`: it gave way to a job of higher priority."""
 
     number: int
     status: Status
@@ -40,6 +40,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
     finished_at: str
     log_start: int
     log_end: int
+    preempted: bool = False
 
 
 class Job(Struct, frozen=True, kw_only=True):
@@ -52,7 +53,8 @@ class Job(Struct, frozen=True, kw_only=True):
     while the host gives no answer, `discarded` once nothing of the job is left on its runner. `priority` orders the
     queue; `held` says who keeps the job from starting; `placed_at` is when it got its runner. `expired` says that it
     ran for longer than it may, `warned` that it was told before, `cause` is what it may be retried for; `history`
-    holds the attempts before this one, whose log begins at byte `log_start`. `shares` is a job of the same key that
+    holds the attempts before this one, whose log begins at byte `log_start`. `preempted` says for whom it is to give
+    way, `yielding` that it was told. `shares` is a job of the same key that
     is under way: its result will be this one's. Times are RFC 3339, UTC.
     """
 
@@ -87,6 +89,8 @@ class Job(Struct, frozen=True, kw_only=True):
     expired: bool = False
     warned: bool = False
     cause: str | None = None
+    preempted: str | None = None
+    yielding: bool = False
     history: tuple[Attempt, ...] = ()
     log_start: int = 0
     started_at: str | None = None

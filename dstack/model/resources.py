@@ -12,9 +12,9 @@ from dstack.model.runner import Gpu
 from dstack.model.workflow import GpuRequest, Resources
 
 
-class Ask(Struct, frozen=True):
-    """`gpus` whole ones, each of at least `gpu_memory` bytes and with `gpu_name` in its name; `cpu` in CPUs, sizes in
-    bytes. 0 and "" ask for nothing."""
+class Ask(Struct, frozen=True, cache_hash=True):
+    """`gpus` whole ones, each of at least `gpu_memory` bytes, with `gpu_name` in its name and of `gpu_vendor`; `cpu` in
+    CPUs, sizes in bytes. 0 and "" ask for nothing; but who names neither model nor vendor means NVIDIA's."""
 
     gpus: int = 0
     gpu_name: str = ""
@@ -22,6 +22,7 @@ class Ask(Struct, frozen=True):
     cpu: float = 0
     memory: int = 0
     disk: int = 0
+    gpu_vendor: str = ""
 
     @property
     def shares(self) -> bool:
@@ -30,17 +31,21 @@ class Ask(Struct, frozen=True):
 
     def takes(self, gpu: Gpu) -> bool:
         """Whether a GPU is of the kind that it asks for."""
-        return self.takes_any or suits(self.gpu_name, self.gpu_memory, gpu.name, gpu.memory)
+        vendor = self.gpu_vendor or ("" if self.gpu_name else "nvidia")
+        if vendor and vendor != gpu.vendor:
+            return False
+        return not (self.gpu_name or self.gpu_memory) or suits(self.gpu_name, self.gpu_memory, gpu.name, gpu.memory)
 
     @property
-    def takes_any(self) -> bool:
-        """Whether every GPU is of the kind that it asks for."""
-        return not (self.gpu_name or self.gpu_memory)
+    def gpu_kind(self) -> tuple[str, int, str]:
+        """Asks of one kind take the same GPUs."""
+        return self.gpu_name, self.gpu_memory, self.gpu_vendor
 
     @property
     def gpu_words(self) -> str:
         """`2 A100 GPUs of 40 GB`."""
-        name = f"{self.gpu_name} " if self.gpu_name else ""
+        vendor = {"amd": "AMD ", "nvidia": "NVIDIA "}.get(self.gpu_vendor, "")
+        name = f"{vendor}{self.gpu_name} " if self.gpu_name else vendor
         memory = f" of {size_words(self.gpu_memory)}" if self.gpu_memory else ""
         return f"{self.gpus} {name}{'GPU' if self.gpus == 1 else 'GPUs'}{memory}"
 
@@ -60,6 +65,7 @@ class Ask(Struct, frozen=True):
 NOTHING = Ask()
 
 
+@lru_cache(maxsize=1000)
 def ask_of(resources: Resources) -> Ask:
     """The numbers of a workflow's `resources`."""
     gpu = resources.gpu if isinstance(resources.gpu, GpuRequest) else GpuRequest(count=resources.gpu)

@@ -183,6 +183,9 @@ class Workflow(Definition, frozen=True, kw_only=True):
         Meta(description="Folders of the machine, SOURCE:TARGET or SOURCE:TARGET:ro; where its owner allows them"),
     ] = ()
     priority: Annotated[Priority, Meta(description="Higher ones go first, 0 to 100")] = 0
+    preemptible: Annotated[
+        bool, Meta(description="It gives way to jobs of higher priority: stopped, and queued again with its artifacts")
+    ] = False
     max_duration: Annotated[Span | None, Meta(description="How long it may run, such as 6h; then it is stopped")] = None
     stop_grace: Annotated[Span, Meta(description="From SIGTERM to SIGKILL")] = "30s"
     signal: Annotated[WarningSignal | None, Meta(description="A signal before max-duration is over, to save")] = None

@@ -68,6 +68,31 @@ def test_what_waits_says_why_and_the_order_is_priority_then_age(cli: Cli, queuei
     assert cli("stop", "--workflow", "nothing").returncode == 0
 
 
+def test_a_preemptible_job_gives_way_and_goes_on_later(cli: Cli, tmp_path: Path, busybox: str, narrow: str) -> None:
+    resume = 'if [ -e saved ]; then echo "attempt $DSTACK_ATTEMPT has what $(cat saved) left"; exit 0; fi'
+    save = 'trap "echo attempt $DSTACK_ATTEMPT > saved; exit 0" TERM'
+    more = f"preemptible: true\nartifacts: [saved]\nresources: {{cpu: {narrow}}}"
+    cheap = single(tmp_path / "p", busybox, resume, save, "echo begun", UNTIL_GO, more=more)
+    dear = single(tmp_path / "q", busybox, "echo important", more=f"priority: 5\nresources: {{cpu: {narrow}}}")
+    submit(cli, cheap, "cheap")
+    until(lambda: "begun" in cli("logs", "cheap").stdout, "it has begun", 60)
+    submit(cli, cheap, "equal", "--gpus", "0")
+
+    dearly = cli("run", "job", "--name", "dear", cwd=dear)
+    ended = cli("wait", "cheap")
+
+    assert (dearly.returncode, dearly.stdout) == (0, "important\n")
+    assert ended.returncode == 0
+    job = run_of(cli, "cheap")["jobs"][0]
+    assert (job["attempt"], job["status"]) == (2, "done")
+    (first,) = job["attempts"]
+    assert (first["status"], first["exit_code"]) == ("stopped", 143)
+    assert first["reason"].startswith("preempted by dear of ")
+    assert "attempt 2 has what attempt 1 left" in cli("logs", "cheap").stdout
+    assert run_of(cli, "equal")["jobs"][0]["attempt"] == 1
+    assert cli("stop", "--all", "--abort", "-y").returncode == 0
+
+
 def test_hold_and_release(cli: Cli, queueing: Path) -> None:
     submit(cli, queueing, "first")
     has(cli, "first", "running")

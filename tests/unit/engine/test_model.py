@@ -191,9 +191,13 @@ class Day(RuleBasedStateMachine):
         return [(box, name) for box in self.boxes.values() for name, each in box.containers.items() if each.runs]
 
     @rule(
-        gpus=st.integers(0, 4), priority=st.integers(0, 2), tries=st.integers(1, 3), pin=st.sampled_from([None, "two"])
+        gpus=st.integers(0, 4),
+        priority=st.integers(0, 2),
+        tries=st.integers(1, 3),
+        pin=st.sampled_from([None, "two"]),
+        preemptible=st.booleans(),
     )
-    def submit(self, gpus: int, priority: int, tries: int, pin: str | None) -> None:
+    def submit(self, gpus: int, priority: int, tries: int, pin: str | None, preemptible: bool) -> None:
         name = f"run{len(self.jobs)}"
         snapshot = Snapshot(repo="repo", tree="tree")
         run = Run(name=name, workflow="job", user="ann", submitted_at=NOW, snapshot=snapshot, variables={}, pin=pin)
@@ -203,6 +207,8 @@ class Day(RuleBasedStateMachine):
             commands=("true",),
             resources=Resources(gpu=gpus),
             retry=Retry(attempts=tries),
+            priority=priority,
+            preemptible=preemptible,
         )
         self.store.runs.add(run)
         self.store.jobs.add(
@@ -288,6 +294,16 @@ class Day(RuleBasedStateMachine):
         assert {name.split("-")[0] for _, name in self.running} <= known
 
     @invariant()
+    def only_what_is_preemptible_gives_way_and_only_to_what_is_more_important(self) -> None:
+        for job in map(self.store.jobs.require, self.jobs):
+            said = [attempt.reason for attempt in job.history if attempt.preempted]
+            assert not (said or job.preempted) or job.definition.preemptible
+            for reason in (*said, *([job.preempted] if job.preempted else [])):
+                winner = re.fullmatch(r"preempted by (run\d+) of ann", reason or "")
+                assert winner
+                assert self.store.jobs.of(winner[1])[0].priority > job.priority
+
+    @invariant()
     def what_waits_says_why(self) -> None:
         for job in self.unfinished:
             assert job.status is not Status.QUEUED or job.reason
@@ -299,7 +315,7 @@ class Day(RuleBasedStateMachine):
                 box.down = False
                 self.store.runners.change(name, drained=None)
             self.engine.hold(self.unfinished, None)
-            for _ in range(6 * len(self.jobs) + 4):
+            for _ in range(8 * len(self.jobs) + 4):
                 if not self.unfinished:
                     break
                 self.settle(80.0)
@@ -309,7 +325,8 @@ class Day(RuleBasedStateMachine):
             assert self.unfinished == []
             assert [len(box.containers) for box in self.boxes.values()] == [0, 0]
             for job in map(self.store.jobs.require, self.jobs):
-                assert job.attempt <= (job.definition.retry.attempts if job.definition.retry else 1)
+                tried = job.attempt - sum(attempt.preempted for attempt in job.history)
+                assert tried <= (job.definition.retry.attempts if job.definition.retry else 1)
         finally:
             self.loop.run_until_complete(self.engine.close())
             self.loop.close()

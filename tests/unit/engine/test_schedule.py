@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dstack.engine.capacity import Capacity, Lease, Machine
-from dstack.engine.schedule import Placement, Schedule, Waiting, allows, eligible, impossible, schedule
+from dstack.engine.schedule import Placement, Schedule, Waiting, eligible, impossible, schedule
+from dstack.engine.search import allows
 from dstack.model.resources import Ask
 from dstack.model.runner import Address, Facts, Gpu, Runner
 
@@ -144,7 +145,7 @@ def test_a_small_job_passes_a_large_one_only_where_that_takes_nothing_from_it() 
     beside = schedule(jobs, [lab, machine("other", 1)], [lease("lab", 0)], HOUR)
 
     assert alone.placements.keys() == {"cpu"}
-    assert alone.reasons["small"] == ("needs 1 GPU; lab keeps its free share for big-bear-1 of bob, which waits longer")
+    assert alone.reasons["small"] == ("needs 1 GPU; lab keeps its free share for big-bear-1 of bob, which goes first")
     assert beside.placements["small"].runner == "other"
 
 
@@ -226,7 +227,8 @@ REASONS = [
         [machine(name, 1) for name in "vwxyz"],
         [lease(name, 0, run=name) for name in "vwxyz"],
         "needs 1 GPU; v has 0 of 1 free, 1 runs v of ann, started 2 h ago; w has 0 of 1 free, 1 runs w of ann, "
-        "started 2 h ago; x has 0 of 1 free, 1 runs x of ann, started 2 h ago; 2 other runners have no room either",
+        "started 2 h ago; x has 0 of 1 free, 1 runs x of ann, started 2 h ago; "
+        "2 other runners can't take it now either",
     ),
 ]
 
@@ -336,7 +338,7 @@ def test_never_over_capacity_and_always_a_reason(jobs: Any, sizes: Any, limit: i
         if job.id in made.placements:
             put = made.placements[job.id]
             one = next(one for one in machines if one.runner.name == put.runner)
-            assert allows(job.pin, job.runners, one)
+            assert allows(job.pin, job.runners, one.runner)
             assert len(put.gpus) == job.ask.gpus
             assert all(job.ask.takes(gpu) for gpu in one.gpus if gpu.index in put.gpus)
     for user in ("ann", "bob"):

@@ -1,0 +1,147 @@
+"""Finds machines for jobs of one kind: the best that fits, and the nearest that does not. Pure.
+
+What is free only becomes less during a pass over the queue. So a machine that a kind of job does not fit is never
+looked at again for it, and a pass over many jobs looks at few machines for each.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+
+from dstack.engine.capacity import Capacity
+from dstack.model.mounts import allowed
+from dstack.model.resources import Ask
+from dstack.model.runner import Runner
+
+LOOKED_AT = 64
+"""So many machines, those with the most that is free, are compared to find the nearest."""
+
+Door = tuple["str | None", tuple[str, ...], tuple[str, ...]]
+"""What decides which machines a job may use: the pin of its run, its workflow's runners, the folders that it mounts."""
+Row = tuple[float, int, float, Capacity]
+"""A machine with what it would have if nothing ran there: GPUs of a kind, CPUs, bytes of memory."""
+
+
+def allows(pin: str | None, runners: tuple[str, ...], runner: Runner) -> bool:
+    """Whether pins let a job use a machine. A hidden one takes only those that name it."""
+    if pin == runner.name:
+        return True
+    if runner.hidden:
+        return False
+    if pin is not None and pin not in runner.labels:
+        return False
+    return not runners or any(name == runner.name or name in runner.labels for name in runners)
+
+
+def opens(door: Door, runner: Runner) -> bool:
+    """Whether a job may use a machine, and mount there what it mounts."""
+    pin, runners, sources = door
+    return allows(pin, runners, runner) and all(allowed(source, runner.allow_mounts) for source in sources)
+
+
+class Boxes:
+    """Working machines by how many of their GPUs are free. A machine's place in a list that it has left is passed
+    over."""
+
+    def __init__(self, machines: Iterable[Capacity]) -> None:
+        self.by_free: list[list[Capacity]] = [[]]
+        for one in sorted(machines, key=lambda one: len(one.leases)):
+            if one.works:
+                self.add(one)
+
+    def add(self, one: Capacity) -> None:
+        """The machine has another number of free GPUs than before."""
+        while len(self.by_free) <= len(one.free):
+            self.by_free.append([])
+        self.by_free[len(one.free)].append(one)
+
+
+class Behind:
+    """The machines that a door leads to."""
+
+    def __init__(self, machines: list[Capacity]) -> None:
+        self.machines = machines
+        self.rows: dict[tuple[str, int, str] | None, list[Row]] = {}
+        self.quiet: list[tuple[tuple[int, int, int], Capacity]] | None = None
+
+    def could_hold(self, ask: Ask) -> list[Capacity]:
+        """The machines that an empty one of would do, those with the most that is free now first, and those that take
+        no jobs last. One that was never seen may have anything."""
+        kind = ask.gpu_kind if ask.gpus else None
+        if kind not in self.rows:
+            ranked = sorted(self.machines, key=lambda one: (not one.works, *_free(one, ask)))
+            self.rows[kind] = [_row(one, ask) for one in ranked]
+        gpus, cpu, memory = ask.gpus, ask.cpu, ask.memory
+        found = [one for count, cpus, size, one in self.rows[kind] if count >= gpus and cpus >= cpu and size >= memory]
+        return [one for one in found if one.machine.slots > 0] if ask.shares else found
+
+    def quietest(self) -> list[tuple[tuple[int, int, int], Capacity]]:
+        """The machines that take jobs, those with the fewest first, as they were when somebody asked first."""
+        if self.quiet is None:
+            self.quiet = sorted([(one.quiet, one) for one in self.machines if one.works])
+        return list(self.quiet)
+
+
+def _free(one: Capacity, ask: Ask) -> tuple[float, ...]:
+    return (-len(one.matching(ask)), -one.cpu) if ask.gpus else (-one.cpu, -one.memory)
+
+
+def _row(one: Capacity, ask: Ask) -> Row:
+    if one.machine.runner.facts is None:
+        return float("inf"), 2**31, float("inf"), one
+    return one.count(ask) if ask.gpus else 0, one.cpus, one.machine.memory, one
+
+
+class Kind:
+    """Jobs that fit the same machines, those that `could` hold them. `blocked`: none fits them any more; `stuck`: nor
+    would one if others gave way; `nearest` are those machines then, and `reason` says why."""
+
+    def __init__(self, ask: Ask, behind: Behind, boxes: Boxes) -> None:
+        self.ask = ask
+        self.behind = behind
+        self.boxes = boxes
+        self.seen: dict[int, int] = {}
+        self.heap: list[tuple[tuple[int, int, int], Capacity]] | None = None
+        self.reason = ""
+        self.blocked = False
+        self.stuck = False
+        self.could = behind.could_hold(ask)
+        self.able = {one.number for one in self.could}
+        self.nearest: Sequence[Capacity] = ()
+
+    def best(self) -> Capacity | None:
+        """The machine for the next job: the fullest box that still has its GPUs, or the one with the fewest jobs."""
+        return self.fullest() if self.ask.gpus else self.quietest()
+
+    def fullest(self) -> Capacity | None:
+        for free in range(self.ask.gpus, len(self.boxes.by_free)):
+            box = self.boxes.by_free[free]
+            at = self.seen.get(free, 0)
+            while at < len(box):
+                one = box[at]
+                if len(one.free) == free and one.number in self.able and one.fits(self.ask):
+                    self.seen[free] = at
+                    return one
+                at += 1
+            self.seen[free] = at
+        return None
+
+    def quietest(self) -> Capacity | None:
+        if self.heap is None:
+            self.heap = self.behind.quietest()
+        while self.heap:
+            quiet, one = self.heap[0]
+            if not one.fits(self.ask):
+                heapq.heappop(self.heap)
+            elif quiet == one.quiet:
+                return one
+            else:
+                heapq.heapreplace(self.heap, (one.quiet, one))
+        return None
+
+    def block(self) -> None:
+        """No machine fits: find those that come nearest."""
+        self.blocked = True
+        looked_at = self.could[:LOOKED_AT]
+        self.nearest = sorted(looked_at, key=lambda one: (not one.works, one.missing(self.ask), one.number))
