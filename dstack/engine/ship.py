@@ -59,6 +59,9 @@ async def deliver(context: Context, runner: Runner, snapshot: Snapshot, pack: Pa
         async with written(context.mirror(snapshot.repo).pack(snapshot)) as everything:
             answer = await send(context, runner, snapshot, everything)
     if answer is Received.NEED_FULL:
+        damage = await asyncio.to_thread(context.mirror(snapshot.repo).damage)
+        if damage:
+            raise damage
         hint = f"dstack runners check {runner.name}"
         raise HostError(f"{runner.name} could not take in the code, though all of it was sent", hint=hint)
     shipped.add(runner.name, snapshot.repo, snapshot.names)

@@ -14,10 +14,10 @@ MOST_PACKS = 50
 log = logging.getLogger("dstack.engine")
 
 
-async def tidy(context: Context, repo: str) -> None:
-    """Collect a repository's mirror if it is time. Every run's code stays, so that it can be run again."""
+async def tidy(context: Context, repo: str, *, most: int = MOST_PACKS) -> None:
+    """Collect a repository's mirror if it has more packs. Every run's code stays, so that it can be run again."""
     mirror = context.mirror(repo)
-    if mirror.packs <= MOST_PACKS:
+    if mirror.packs <= most:
         return
     wanted = context.store.runs.snapshots(repo)
     try:

@@ -22,18 +22,18 @@ class Health:
         self.packs = mirror / "objects/pack"
         self.file = mirror / "known-packs"
 
-    def look(self) -> None:
-        """Read again, object by object, what was touched since it arrived, and remove what is damaged: then objects
-        are missing, which is noticed."""
+    def look(self) -> bool:
+        """Read again, object by object, what was touched since it arrived, and remove what is damaged. Whether
+        something was."""
         if not self.packs.is_dir():
-            return
+            return False
         known = self._known()
         suspects = {Path(name).stem for name, stamp in self._stamps().items() if known.get(name) != stamp}
         suspects |= {Path(name).stem for name in known if not (self.packs / name).exists()}
-        for stem in suspects:
-            self._verify(stem)
+        found = [self._verify(stem) for stem in suspects]
         if suspects:
             self.remember()
+        return not all(found)
 
     def look_at_all(self) -> bool:
         """Read everything again. Whether something was damaged, and is gone now."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -25,7 +26,8 @@ from dstack.repo.packs import is_complete, write_pack
 COMMITS = "refs/dstack/commits"
 TREES = "refs/dstack/trees"
 HISTORIES = "refs/dstack/histories"
-HOUR = 3600.0
+YOUNG = 600.0
+"""Seconds in which a snapshot that nobody wants may be about to become a run."""
 KNOWN = 20
 """How many names are told to who must build a pack."""
 
@@ -35,6 +37,8 @@ class MissingBaseError(DstackError):
 
     known: tuple[str, ...] = ()
 
+
+log = logging.getLogger("dstack.repo")
 
 _ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
@@ -51,8 +55,7 @@ class Mirror:
         _check(snapshot)
         with self._locked():
             self._prepare(snapshot)
-            health = Health(self.path)
-            health.look()
+            self._look(Health.look)
             with self._quarantine() as quarantine:
                 try:
                     self._take_in(snapshot, pack, quarantine)
@@ -63,7 +66,7 @@ class Mirror:
                     )
                     missing.known = tuple(self.newest()[:KNOWN])
                     raise missing from error
-            health.remember()
+            Health(self.path).remember()
             self._name(snapshot)
 
     def has(self, snapshot: Snapshot) -> bool:
@@ -71,7 +74,7 @@ class Mirror:
         _check(snapshot)
         if (self.path / "HEAD").exists():
             with self._locked():
-                Health(self.path).look()
+                self._look(Health.look)
         return (self.path / "HEAD").exists() and is_complete(self._git(), snapshot)
 
     def files(self, tree: str) -> list[TreeFile]:
@@ -111,31 +114,62 @@ class Mirror:
             try:
                 pack = write_pack(self._git(), snapshot, known, Path(folder) / "pack")
             except GitError as error:
-                with self._locked():
-                    damaged = Health(self.path).look_at_all()
-                raise DstackError(
-                    f"the server's copy of the code can't be read: {error.detail}",
-                    hint="run it again: the code is sent once more" if damaged else "dstack server logs",
+                raise self.damage() or DstackError(
+                    f"the server's copy of the code can't be read: {error.detail}", hint="dstack server logs"
                 ) from error
             yield pack
 
-    def collect(self, wanted: Iterable[Snapshot], *, older_than: float = HOUR) -> None:
+    def damage(self) -> DstackError | None:
+        """Read everything again and take out what is damaged: what to tell then, None if all is well. git does not
+        look at what it copies from pack to pack."""
+        with self._locked():
+            if not self._look(Health.look_at_all):
+                return None
+        message = "the server's copy of the code was damaged on its disk, and is removed"
+        return DstackError(message, hint="run it again: the code is sent once more")
+
+    def collect(self, wanted: Iterable[Snapshot], *, older_than: float = YOUNG) -> None:
         """Forget the snapshots that nobody wants and that came before so many seconds ago, and put the rest into one
-        pack."""
+        pack. A mirror of which nothing is left goes."""
         keep = {name for snapshot in wanted for name in snapshot.names}
         with self._locked():
-            Health(self.path).look()
+            self._look(Health.look)
             before = time.time() - older_than
             for folder in (COMMITS, TREES, HISTORIES):
                 for ref in (self.path / folder).glob("*"):
                     if ref.name not in keep and ref.stat().st_mtime < before:
                         ref.unlink()
+            if not self.newest():
+                shutil.rmtree(self.path, ignore_errors=True)
+                return
             self._open_cuts()
-            self._git().run("repack", "-a", "-d", "-q", "-l")
+            self._repack()
             for file in (self.path / "cuts").glob("*"):
                 if file.name not in keep and file.stat().st_mtime < before:
                     file.unlink()
             Health(self.path).remember()
+
+    def _repack(self) -> None:
+        """Put all that is named into one pack. What lost objects can't be kept."""
+        repack = ("repack", "-a", "-d", "-q", "-l")
+        if not self._git().succeeds(*repack):
+            self._forget_lost()
+            self._git().run(*repack)
+
+    def _look(self, look: Callable[[Health], bool]) -> bool:
+        """Whether something was damaged, and is gone now."""
+        damaged = look(Health(self.path))
+        if damaged:
+            self._forget_lost()
+        return damaged
+
+    def _forget_lost(self) -> None:
+        """The names of what is not here whole: no pack may build on it."""
+        for folder in (COMMITS, TREES, HISTORIES):
+            for ref in (self.path / folder).glob("*"):
+                if not self._git().succeeds("rev-list", "--objects", "--quiet", ref.read_text().strip()):
+                    log.warning("%s: %s lost objects and is forgotten", self.path, ref.name)
+                    ref.unlink()
 
     @property
     def packs(self) -> int:
@@ -225,6 +259,8 @@ class Mirror:
         if snapshot.history:
             lines.append(f"update {HISTORIES}/{snapshot.history} {snapshot.commit}")
         self._git().run("update-ref", "--stdin", stdin="".join(f"{line}\n" for line in lines).encode())
+        for line in lines:
+            os.utime(self.path / line.split()[1])
 
     def _cut(self, commits: Iterable[str]) -> None:
         shallow = self.path / "shallow"

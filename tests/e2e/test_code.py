@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from dstack.model.paths import ServerLayout
+from tests.environment.account import Account
+from tests.environment.product import Home
+
 from .project import git, single
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -76,3 +80,43 @@ def test_commands_start_in_the_projects_folder(cli: Cli, runner: str, tmp_path: 
     done = cli("run", "job", cwd=root / "src", env={**os.environ, "GIT_DIR": "/nonexistent"})
     assert done.returncode == 0, done.stderr
     assert done.stdout == "/workflow/inner\nbeside\n"
+
+
+def garble(mirrors: Path) -> None:
+    """Change bytes in the middle of every pack, as a disk does that forgets: the file looks the same."""
+    packs = list(mirrors.glob("*.git/objects/pack/*.pack"))
+    assert packs
+    for pack in packs:
+        before, content = pack.stat(), bytearray(pack.read_bytes())
+        middle = len(content) // 2
+        content[middle : middle + 40] = bytes(40)
+        pack.chmod(0o600)
+        with pack.open("r+b") as file:
+            file.write(content)
+        pack.chmod(before.st_mode)
+        os.utime(pack, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_what_a_disk_forgot(
+    cli: Cli, runner: str, user: Account, dstack_home: Home, tmp_path: Path, busybox: str
+) -> None:
+    root = single(tmp_path / "project", busybox, "sha256sum data.bin")
+    (root / "data.bin").write_bytes(os.urandom(100_000))
+    expected = cli("run", "job", cwd=root)
+    assert expected.returncode == 0, expected.stderr
+
+    garble(next(user.home.glob(".dstack-host/*/*/mirrors")))
+    again = cli("run", "job", cwd=root)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == expected.stdout, "the machine's copy is mended by itself"
+
+    (root / "data.bin").write_bytes(os.urandom(100_000))
+    cli("runners", "drain", runner)
+    queued = cli("run", "job", "-d", "--wait-for-runner", "--name", "waiting", cwd=root)
+    assert queued.returncode == 0, queued.stderr
+    garble(ServerLayout(dstack_home.dstack).mirrors)
+    cli("runners", "resume", runner)
+    waited = cli("wait", "waiting", cwd=root)
+    assert waited.returncode == 125, waited.stderr
+    assert "run it again: the code is sent once more" in waited.stderr
+    assert cli("run", "job", cwd=root).returncode == 0

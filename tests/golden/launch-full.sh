@@ -363,7 +363,7 @@ whole() {
 	listed --quiet
 }
 readable() {
-	listed | git pack-objects --stdout -q --window=0 > /dev/null
+	listed | git pack-objects --stdout -q --window=0 --no-reuse-object --compression=0 > /dev/null
 }
 prepare() {
 	mkdir -p "$mirror/objects/pack" "$mirror/objects/info" "$mirror/refs" "$mirror/info" "$mirror/cuts"
@@ -400,8 +400,19 @@ index_alone() {
 	done
 }
 
+# Packs that can't be read are in the way of their objects' second copies, and nothing may build on what they had.
+drop_damaged() {
+	for pack in "$mirror"/objects/pack/*.pack; do
+		if ! git verify-pack "$pack"; then rm -f "${pack%.pack}".*; fi
+	done
+	for ref in "$mirror"/refs/dstack/*/*; do
+		if ! read -r oid < "$ref" || ! git rev-list --objects --quiet "$oid"; then rm -f "$ref"; fi
+	done
+}
+
 take_in() {
 	if [ -e "$mirror/damaged" ]; then
+		drop_damaged
 		index_alone && whole && readable
 	elif ! [ -d "$mirror/refs/dstack" ]; then
 		index_alone && whole
@@ -477,10 +488,8 @@ if take_in 2> "$mirror/damage"; then
 	name || { (cd "$mirror/refs/dstack" && for oid in $objects; do rm -f "trees/$oid" "commits/$oid"; done) && name; }
 	rm -f "$mirror/damaged" "$mirror/damage"
 	set -- "$mirror"/objects/pack/*.pack
-	if [ "$#" -gt 50 ]; then
-		collect || :
-		forget_old || :
-	fi
+	if [ "$#" -gt 50 ]; then collect || :; fi
+	forget_old || :
 	echo received=ok
 else
 	cat "$mirror/damage" >&2
@@ -523,7 +532,7 @@ whole() {
 	listed --quiet
 }
 readable() {
-	listed | git pack-objects --stdout -q --window=0 > /dev/null
+	listed | git pack-objects --stdout -q --window=0 --no-reuse-object --compression=0 > /dev/null
 }
 index='9999999999999999999999999999999999999999999999999999999999999999'
 list() { GIT_DIR=$mirror git ls-tree --name-only "$index:$1"; }

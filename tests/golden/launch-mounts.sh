@@ -330,7 +330,7 @@ whole() {
 	listed --quiet
 }
 readable() {
-	listed | git pack-objects --stdout -q --window=0 > /dev/null
+	listed | git pack-objects --stdout -q --window=0 --no-reuse-object --compression=0 > /dev/null
 }
 	# GIT_DIR, without objects and with a HEAD that is to be replaced.
 	small_git() {

@@ -354,7 +354,7 @@ whole() {
 	listed --quiet
 }
 readable() {
-	listed | git pack-objects --stdout -q --window=0 > /dev/null
+	listed | git pack-objects --stdout -q --window=0 --no-reuse-object --compression=0 > /dev/null
 }
 index='9999999999999999999999999999999999999999999999999999999999999999'
 list() { GIT_DIR=$mirror git ls-tree --name-only "$index:$1"; }

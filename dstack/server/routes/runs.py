@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dstack.engine.caches import prune_caches
+from dstack.engine.tidy import tidy
 from dstack.errors import NotFoundError
 from dstack.model.api import DeleteRequest, PruneCachesRequest, PruneRequest, Recipe, TagRequest
+from dstack.model.job import Run
 from dstack.model.status import Status
 from dstack.server.lookup import run_named
 from dstack.server.parts import Parts, Table
@@ -66,13 +69,24 @@ class Runs:
     async def delete_runs(self, request: Request) -> Any:
         wish = msgspec.json.decode(await request.body(), type=DeleteRequest)
         runs = [run_named(self.parts.context.store, ref) for ref in dict.fromkeys(wish.refs)]
-        return await self.parts.retention.delete(runs)
+        removed = await self.parts.retention.delete(runs)
+        self._tidy(runs)
+        return removed
 
     async def prune(self, request: Request) -> Any:
         wish = msgspec.json.decode(await request.body(), type=PruneRequest)
         retention = self.parts.retention
         found = retention.prunable(wish.keep_last, wish.older_than)
-        return [retention.told(run) for run in found] if wish.dry_run else await retention.remove(found)
+        if wish.dry_run:
+            return [retention.told(run) for run in found]
+        removed = await retention.remove(found)
+        self._tidy(found)
+        return removed
+
+    def _tidy(self, runs: Sequence[Run]) -> None:
+        """The code of runs that are gone goes, too."""
+        for repo in {run.snapshot.repo for run in runs}:
+            self.parts.engine.background(tidy(self.parts.context, repo, most=0))
 
     async def prune_caches(self, request: Request) -> Any:
         wish = msgspec.json.decode(await request.body(), type=PruneCachesRequest)
