@@ -36,7 +36,7 @@ def report(runner: RunnerView, as_json: bool) -> int:
                 ("name", runner.name),
                 ("address", runner.address),
                 ("state", runner.state),
-                ("host key", runner.host_key),
+                ("host key", _host_key(runner)),
                 ("labels", ", ".join(runner.labels) or None),
                 ("mounts", ", ".join(runner.allow_mounts) or None),
                 ("cpus", str(runner.cpus) if runner.cpus else None),
@@ -51,6 +51,15 @@ def report(runner: RunnerView, as_json: bool) -> int:
         for finding in runner.findings:
             _finding(runner, finding)
     return 0 if runner.state == "ready" else NOT_READY
+
+
+def _host_key(runner: RunnerView) -> str | None:
+    """As `ssh-keygen -l` shows it."""
+    if runner.host_key is None:
+        return None
+    from dstack.hosts.trust import fingerprint
+
+    return f"{fingerprint(runner.host_key)} ({runner.host_key.split()[0]})"
 
 
 def _trouble(runner: RunnerView) -> None:
