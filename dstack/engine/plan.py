@@ -106,7 +106,7 @@ class Planner:
         """The job with the result of another one."""
         return replace(
             job,
-            why=f"nothing changed since {source.run}",
+            why=f"nothing changed since {self.store.jobs.known_as(source) or source.run}",
             status=Status.DONE,
             cached_from=source.id,
             exit_code=0,

@@ -210,7 +210,8 @@ def test_something_is_away_for_30_seconds(
     assert storage.differing(prefix, listed) == []
     assert len(pieces) == PIECES
     assert [piece for piece, count in pieces.items() if count > 1] == []
-    sent = sum(each.sent for each in counted.passed if f"/{prefix}out/" in each.key and each.status == 200)
+    puts = [each for each in counted.passed if each.method == "PUT" and each.status == 200]
+    sent = sum(each.sent for each in puts if f"/{prefix}out/" in each.key)
     assert sent == sum(entry["size"] for entry in listed.values())
     print(f"\n{killed} away for 30 s: {before} of {PIECES} pieces were there, {meanwhile} at its end; all, each once")
 

@@ -11,8 +11,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dstack.engine.caches import prune_caches
+from dstack.engine.leftovers import Leftovers
 from dstack.errors import NotFoundError
-from dstack.model.api import DeleteRequest, PruneCachesRequest, PruneRequest, Recipe, TagRequest
+from dstack.model.api import (
+    DeleteRequest,
+    PruneCachesRequest,
+    PruneRequest,
+    PruneRestRequest,
+    Recipe,
+    TagRequest,
+)
 from dstack.model.status import Status
 from dstack.server.lookup import run_named
 from dstack.server.parts import Parts, Table
@@ -74,6 +82,14 @@ class Runs:
         found = retention.prunable(wish.keep_last, wish.older_than)
         return [retention.told(run) for run in found] if wish.dry_run else await retention.remove(found)
 
+    async def prune_rest(self, request: Request) -> Any:
+        wish = msgspec.json.decode(await request.body(), type=PruneRestRequest)
+        ruled = wish.keep_last is not None or wish.older_than is not None
+        going = self.parts.retention.prunable(wish.keep_last, wish.older_than) if ruled else []
+        names = {run.name for run in going}
+        staying = [run for run in self.parts.context.store.runs.newest(-1) if run.name not in names]
+        return await Leftovers(self.parts.context, staying, images=wish.images, dry_run=wish.dry_run).prune()
+
     async def prune_caches(self, request: Request) -> Any:
         wish = msgspec.json.decode(await request.body(), type=PruneCachesRequest)
         return await prune_caches(self.parts.context, wish)
@@ -99,6 +115,7 @@ class Runs:
             ("POST", "/runs/delete", self.delete_runs),
             ("POST", "/prune", self.prune),
             ("POST", "/prune/caches", self.prune_caches),
+            ("POST", "/prune/rest", self.prune_rest),
             ("GET", "/tags", self.tags),
             ("POST", "/tags", self.tag),
             ("DELETE", "/tags/{name}", self.delete_tag),
