@@ -118,6 +118,10 @@ class FolderStore:
         """Remove what the job left, and the contents that nothing else uses."""
         await to_its_end(lambda: self._remove(run, workflow))
 
+    async def clear(self, run: str, workflow: str, *, dry_run: bool = False) -> int:
+        """Remove what is there of a job without a manifest, which nobody adds to any more; its bytes."""
+        return await to_its_end(lambda: self._clear(run, workflow, dry_run))
+
     async def sweep(self) -> None:
         """Remove what crashes left unfinished. For a server that begins: nothing else may be writing."""
         await to_its_end(lambda: shutil.rmtree(self._incoming, ignore_errors=True))
@@ -170,6 +174,15 @@ class FolderStore:
             written.flush()
             os.fsync(written.fileno())
         aside.rename(top / tree.MANIFEST)
+
+    def _clear(self, run: str, workflow: str, dry_run: bool) -> int:
+        top = self._tree(run, workflow)
+        if not top.is_dir() or (top / tree.MANIFEST).exists():
+            return 0
+        size = sum(path.lstat().st_size for path in top.rglob("*"))
+        if not dry_run:
+            self._remove(run, workflow)
+        return size
 
     def _remove(self, run: str, workflow: str) -> None:
         manifest = self.manifest(run, workflow)

@@ -119,6 +119,11 @@ class S3Store:
         """Remove what the job left, its manifest first."""
         await to_its_end(lambda: self._remove(run, workflow))
 
+    async def clear(self, run: str, workflow: str, *, dry_run: bool = False) -> int:
+        """Remove what is there of a job without a manifest, which nobody adds to any more; its bytes, those of
+        unfinished uploads included."""
+        return await to_its_end(lambda: self._clear(run, workflow, dry_run))
+
     async def sweep(self) -> None:
         """Nothing: what has arrived of an unfinished upload is of use to whoever takes it up again."""
 
@@ -169,6 +174,17 @@ class S3Store:
         self._objects.delete([manifest])
         self._objects.delete(key for key in self._objects.listed(run, workflow) if key != manifest)
         self._objects.abort(run, workflow)
+
+    def _clear(self, run: str, workflow: str, dry_run: bool) -> int:
+        listed = self._objects.listed(run, workflow)
+        if self.key(run, workflow, tree.MANIFEST) in listed:
+            return 0
+        uploads = self._objects.uploads(run, workflow)
+        parts = [part for key, upload in uploads.items() for part in self._objects.parts(key, upload)]
+        if not dry_run:
+            self._objects.delete(listed)
+            self._objects.abort(run, workflow)
+        return sum(stored.size for stored in listed.values()) + sum(int(part["Size"]) for part in parts)
 
     def _reader(self, manifest: Manifest, file: File) -> Callable[[], Iterator[bytes]]:
         return lambda: self._read(manifest.run, manifest.workflow, file.path, 0)

@@ -45,6 +45,10 @@ class Store(Protocol):
         """Remove what crashes left unfinished. For a server that begins: nothing else may be writing."""
         ...
 
+    async def clear(self, run: str, workflow: str, *, dry_run: bool = False) -> int:
+        """Remove what is there of a job without a manifest, which nobody adds to any more; its bytes."""
+        ...
+
     async def remove(self, run: str, workflow: str) -> None:
         """Remove what the job left, and the contents that nothing else uses."""
         ...

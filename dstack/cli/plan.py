@@ -14,7 +14,12 @@ SHOWN = 20
 def print_plan(plan: Plan) -> None:
     """Each job: cached or not and why, where it would run; and what the code holds beyond the commit."""
     rows = [
-        (job.workflow, "cached" if job.cache.hit else "run", job.runner or "-", job.reason or job.cache.why)
+        (
+            job.workflow,
+            "cached" if job.cache.hit else "run",
+            job.runner or "-",
+            f"{job.cache.why}; {job.reason}" if job.reason else job.cache.why,
+        )
         for job in plan.jobs
     ]
     show.table(("WORKFLOW", "WOULD", "RUNNER", "WHY"), rows)

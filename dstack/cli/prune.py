@@ -10,7 +10,7 @@ import click
 
 from dstack.cli import settings, show, words
 from dstack.errors import UsageError
-from dstack.model.api import CacheFolder, PruneCachesRequest, PruneRequest, Removed
+from dstack.model.api import CacheFolder, Leftover, PruneCachesRequest, PruneRequest, PruneRestRequest, Removed
 from dstack.model.quantities import SPAN, span
 from dstack.server.client import Client
 
@@ -19,38 +19,66 @@ from dstack.server.client import Client
 @click.option("--keep-last", type=click.IntRange(0), metavar="N", help="Keep the newest N runs of each workflow.")
 @click.option("--older-than", metavar="SPAN", help="Only runs that ended longer ago, such as 30d.")
 @click.option("--caches", is_flag=True, help="Also the folders of `cache:` on runners that no job uses now.")
+@click.option("--images", is_flag=True, help="Also the images that dstack pulled and that no run needs.")
 @click.option("--dry-run", is_flag=True, help="Show what would go, and remove nothing.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    keep_last: int | None, older_than: str | None, caches: bool, dry_run: bool, yes: bool, as_json: bool
+    keep_last: int | None,
+    older_than: str | None,
+    caches: bool,
+    images: bool,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
 ) -> None:
     """Remove old runs with what they left, and unused caches.
 
-    Unfinished runs, runs with a tag, and results that other runs took from the cache stay. A folder of `cache:` goes
-    when no job used it for --older-than; with --caches, however long ago that was.
+    Unfinished runs, runs with a tag, and results that other runs took from the cache stay. Copies of a repository go
+    with its last run, and so does what broken uploads left. A folder of `cache:` goes when no job used it for
+    --older-than; with --caches, however long ago that was. Images go with --images: those that dstack itself pulled,
+    unless a run that stays needs them, or a container.
     """
-    if keep_last is None and older_than is None and not caches:
+    if keep_last is None and older_than is None and not caches and not images:
         hint = "--dry-run removes nothing"
-        raise UsageError("say what to keep: --keep-last N, --older-than 30d, or both; or name --caches", hint=hint)
+        raise UsageError(
+            "say what to keep: --keep-last N, --older-than 30d, or both; or name --caches or --images", hint=hint
+        )
     if older_than is not None and not re.fullmatch(SPAN, older_than):
         raise UsageError(f"'{older_than}' is no span of time", hint="write it like 30d, 12h or 90m")
-    wish = Wish(keep_last, None if older_than is None else span(older_than), caches)
+    wish = Wish(keep_last, None if older_than is None else span(older_than), caches, images)
     client = settings.connect()
     found = wish.ask(client, dry_run=True)
-    if any(found) and not dry_run:
+    if found.any and not dry_run:
         if not yes and show.interactive():
-            table(*found)
-            if not show.confirm(f"Remove {count(*found)}?"):
+            table(found)
+            if not show.confirm(f"Remove {count(found)}?"):
                 raise UsageError("nothing was removed")
         found = wish.ask(client, dry_run=False)
     if as_json:
-        show.document([*found[0], *found[1]])
+        show.document([*found.runs, *found.folders, *found.rest])
         return
-    table(*found)
-    freed = words.size(sum(run.bytes for run in found[0]) + sum(folder.bytes for folder in found[1]))
+    table(found)
     done = "would go" if dry_run else "removed"
-    show.say(f"{count(*found)} {done}, {freed}" if any(found) else "nothing to remove")
+    show.say(f"{count(found)} {done}, {words.size(found.bytes)}" if found.any else "nothing to remove")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What goes."""
+
+    runs: Sequence[Removed]
+    folders: Sequence[CacheFolder] = ()
+    rest: Sequence[Leftover] = ()
+
+    @property
+    def any(self) -> bool:
+        return bool(self.runs or self.folders or self.rest)
+
+    @property
+    def bytes(self) -> int:
+        kinds: tuple[Sequence[Removed | CacheFolder | Leftover], ...] = (self.runs, self.folders, self.rest)
+        return sum(each.bytes for kind in kinds for each in kind)
 
 
 @dataclass(frozen=True)
@@ -60,35 +88,46 @@ class Wish:
     keep_last: int | None
     older_than: float | None
     caches: bool
+    images: bool
 
-    def ask(self, client: Client, *, dry_run: bool) -> tuple[list[Removed], list[CacheFolder]]:
+    def ask(self, client: Client, *, dry_run: bool) -> Found:
         """Remove it, or ask what would go."""
+        last, age = self.keep_last, self.older_than
         runs: list[Removed] = []
         folders: list[CacheFolder] = []
-        if self.keep_last is not None or self.older_than is not None:
-            runs = client.prune(PruneRequest(keep_last=self.keep_last, older_than=self.older_than, dry_run=dry_run))
-        if self.caches or self.older_than is not None:
-            unused = 0 if self.caches else self.older_than or 0
+        rest: list[Leftover] = []
+        if last is not None or age is not None:
+            runs = client.prune(PruneRequest(keep_last=last, older_than=age, dry_run=dry_run))
+        if self.caches or age is not None:
+            unused = 0 if self.caches else age or 0
             folders = client.prune_caches(PruneCachesRequest(unused_for=unused, dry_run=dry_run))
-        return runs, folders
+        if last is not None or age is not None or self.images:
+            asked = PruneRestRequest(keep_last=last, older_than=age, images=self.images, dry_run=dry_run)
+            rest = client.prune_rest(asked)
+        return Found(runs, folders, rest)
 
 
-def table(runs: Sequence[Removed], folders: Sequence[CacheFolder] = ()) -> None:
-    """One line a run, and one a folder."""
-    if runs:
+def table(found: Found) -> None:
+    """One line a run, one a folder, and one for each other thing."""
+    if found.runs:
         rows = [
             (each.run, each.workflow, words.ago(each.submitted_at), words.size(each.bytes), ", ".join(each.kept))
-            for each in runs
+            for each in found.runs
         ]
         show.table(("RUN", "WORKFLOW", "SUBMITTED", "FREES", "STILL USED"), rows)
-    if folders:
+    if found.folders:
         lines = [
-            (each.cache, each.runner, each.repo, words.ago(each.used_at), words.size(each.bytes)) for each in folders
+            (each.cache, each.runner, each.repo, words.ago(each.used_at), words.size(each.bytes))
+            for each in found.folders
         ]
         show.table(("CACHE", "RUNNER", "REPOSITORY", "USED", "FREES"), lines)
+    if found.rest:
+        left = [(each.what, each.name, each.runner or "-", words.size(each.bytes)) for each in found.rest]
+        show.table(("UNUSED", "NAME", "RUNNER", "FREES"), left)
 
 
-def count(runs: Sequence[Removed], folders: Sequence[CacheFolder] = ()) -> str:
+def count(found: Found) -> str:
     """How many of which there are."""
-    told = [(len(runs), "run"), (len(folders), "cache")]
-    return " and ".join(f"{number} {what}" + ("" if number == 1 else "s") for number, what in told if number)
+    told = [(len(found.runs), "run"), (len(found.folders), "cache"), (len(found.rest), "other thing")]
+    parts = [f"{number} {what}" + ("" if number == 1 else "s") for number, what in told if number]
+    return ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else "".join(parts)

@@ -80,7 +80,7 @@ def command(
 
 def delete(refs: tuple[str, ...], yes: bool, as_json: bool) -> None:
     """Remove runs for good."""
-    from dstack.cli.prune import count, table
+    from dstack.cli.prune import Found, count, table
 
     if not refs:
         raise UsageError("name the runs to delete", hint="dstack runs delete RUN...")
@@ -90,8 +90,9 @@ def delete(refs: tuple[str, ...], yes: bool, as_json: bool) -> None:
     if as_json:
         show.document(found)
         return
-    table(found)
-    show.say(f"{count(found)} deleted, {words.size(sum(each.bytes for each in found))}")
+    deleted = Found(found)
+    table(deleted)
+    show.say(f"{count(deleted)} deleted, {words.size(deleted.bytes)}")
 
 
 def _row(run: RunView) -> tuple[str, ...]:

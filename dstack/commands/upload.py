@@ -24,6 +24,9 @@ REACHING = "reaching the storage"
 
 AT_ONCE = 8
 """Connections of one upload."""
+SMALL = 1 << 20
+"""Bytes that are sent without asking. S3 refuses a large body before it is sent: otherwise it breaks the connection,
+and its answer may be lost."""
 WAIT = 20
 """Seconds that one question about an upload may last."""
 
@@ -83,7 +86,8 @@ def plan(pieces: Sequence[Piece]) -> bytes:
     files = {"pieces": "".join(f"{name}\n" for name in named).encode()}
     for name, piece in named.items():
         options = [("url", piece.url), ("output", "/dev/null"), ("write-out", f"{name} %{{http_code}}\n")]
-        options += [("header", f"{key}: {value}") for key, value in (*piece.headers, ("Expect", ""))]
+        expect = "100-continue" if piece.length > SMALL else ""
+        options += [("header", f"{key}: {value}") for key, value in (*piece.headers, ("Expect", expect))]
         if piece.part is None:
             files[f"conf/{name}"] = curl.transfer([*options, ("upload-file", dotted(piece.path))])
             continue

@@ -55,7 +55,10 @@ async def pulled(placed: Placed, command: Command[Launched]) -> Launched:
         await placed.context.pulls.fetch(name, placed.host, placed.place, job.image, login, tell)
     except CommandError as refused:
         raise not_pulled(job, name, refused) from refused
-    return await explained(placed, ask(placed.host, command))
+    answer = await explained(placed, ask(placed.host, command))
+    if answer.digest:
+        placed.store.pulled.add(name, job.image, answer.digest)
+    return answer
 
 
 def login_of(context: Context, job: Job) -> Login | None:

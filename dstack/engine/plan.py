@@ -94,9 +94,10 @@ class Planner:
             return replace(job, why="--no-cache")
         damage = None
         for source in self.store.jobs.done_with(job.key):
-            damage = self.damage(source)
-            if damage is None:
+            found = self.damage(source)
+            if found is None:
                 return self.cached(job, source)
+            damage = damage or found  # of the newest
         for other in reversed(self.store.jobs.unfinished()):
             if other.key == job.key and other.shares is None and not other.stop:
                 return replace(job, shares=other.id, why=f"the same job is under way in {other.run}")
@@ -106,7 +107,7 @@ class Planner:
         """The job with the result of another one."""
         return replace(
             job,
-            why=f"nothing changed since {source.run}",
+            why=f"nothing changed since {self.store.jobs.known_as(source) or source.run}",
             status=Status.DONE,
             cached_from=source.id,
             exit_code=0,

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
 
 from dstack.artifacts.s3 import S3Store
 from dstack.engine.context import Context
-from dstack.errors import ConflictError
+from dstack.errors import ConflictError, DstackError
 from dstack.model.api import Removed
 from dstack.model.job import Job, Run
 from dstack.model.times import seconds
+
+LATER = 10.0
+"""Seconds between two looks at what could not go."""
+
+log = logging.getLogger("dstack.engine")
 
 
 class Retention:
@@ -47,15 +53,29 @@ class Retention:
     async def remove(self, runs: Sequence[Run]) -> list[Removed]:
         """Remove runs, and of earlier ones what nothing needs any more."""
         told = [self.told(run) for run in runs]
+        for run in runs:
+            self.store.runs.hide(run.name)
+        await self.complete()
+        return told
+
+    async def complete(self) -> None:
+        """Remove what is left of the runs that were removed and is not needed any more."""
         async with self.lock:
-            for run in runs:
-                self.store.runs.hide(run.name)
             while [job for run in self.store.runs.hidden() for job in self.store.jobs.of(run) if await self.gone(job)]:
                 continue
             for name in self.store.runs.hidden():
                 if not self.store.jobs.of(name):
                     self.store.runs.remove(name)
-        return told
+
+    async def watch(self) -> None:
+        """What could not go at once goes when its host was cleaned, or when the storage answers."""
+        while True:
+            await asyncio.sleep(LATER)
+            if self.store.runs.hidden():
+                try:
+                    await self.complete()
+                except DstackError as trouble:
+                    log.warning("what runs left could not be removed yet: %s", trouble.message)
 
     async def gone(self, job: Job) -> bool:
         """Remove what a job left, unless another one uses it, and the job itself, unless a host still has to be
@@ -68,6 +88,7 @@ class Retention:
             if isinstance(storage, S3Store):
                 self.store.contents.forget_below(storage.name, storage.key(job.run, job.workflow, ""))
         self.store.logs.remove(job.id)
+        self.store.secrets.forget(job.id)
         if job.runner and not job.discarded and self.store.runners.get(job.runner):
             return False
         self.store.jobs.remove(job.id)

@@ -242,6 +242,26 @@ class CacheFolder(Struct, kw_only=True):
     used_at: str
 
 
+class PruneRestRequest(Struct, kw_only=True):
+    """The body of `POST /prune/rest`: what those runs do not need that stay by the same rule as that of `POST /prune`.
+    `images`: also images that dstack pulled."""
+
+    keep_last: int | None = None
+    older_than: float | None = None
+    images: bool = False
+    dry_run: bool = False
+
+
+class Leftover(Struct, kw_only=True):
+    """What was removed besides runs, or would be. `what` is `code` (a copy of a repository), `image` or `objects` (of a
+    job that ended before its artifacts were complete); `runner` is where, None for the server and the storage."""
+
+    what: str
+    name: str
+    bytes: int
+    runner: str | None = None
+
+
 class TagRequest(Struct, kw_only=True):
     """The body of `POST /tags`. `ref` is a run or a job; `force` takes the name from another."""
 

@@ -10,6 +10,7 @@ import msgspec
 from dstack.model.environment import RESERVED
 from dstack.model.interpolation import mentions
 from dstack.model.selection import TreeFile
+from dstack.model.tag import is_tag
 from dstack.model.workflow import Variables, Workflow
 
 FORMAT = "1"
@@ -41,7 +42,7 @@ def components(
     }
     found = {"image": image, "commands": _json(workflow.commands), "user": workflow.user}
     found.update((f"env {name}", text) for name, text in workflow.env.items())
-    found["artifacts"] = _json([[artifact.path, artifact.optional] for artifact in workflow.outputs])
+    found["artifacts"] = _json(sorted([artifact.path, artifact.optional] for artifact in workflow.outputs))
     if _takes_arguments(workflow):
         found["arguments"] = _json([name for name in variables.own if name in values])
     found.update((f"file {shown(file.path)}", f"{file.mode} {file.id}") for file in files)
@@ -85,6 +86,8 @@ def _told(name: str, before: str | None, after: str | None) -> str:
         return f"{what} added"
     if after is None:
         return f"{what} removed"
+    if kind == "dependency" and not is_tag(which):
+        return f"{what} ran again"
     if kind == "variable":
         return f"{what}: {_value(before)} -> {_value(after)}"
     if kind == "file" and before.split()[1] == after.split()[1]:

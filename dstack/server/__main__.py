@@ -109,6 +109,7 @@ async def run(layout: ServerLayout, store: Store, sockets: list[socket.socket], 
     await context.storage.sweep()
     engine.start()
     engine.background(metrics.watch())
+    engine.background(parts.retention.watch())
     idle = asyncio.create_task(leave_when_idle(server, access, store, idle_exit(stays)))
     try:
         await server.serve(sockets=sockets)

@@ -19,12 +19,14 @@ from dstack.model.api import (
     HoldAnswer,
     HoldRequest,
     JobView,
+    Leftover,
     LinksRequest,
     LinksView,
     LinkView,
     Plan,
     PruneCachesRequest,
     PruneRequest,
+    PruneRestRequest,
     Recipe,
     Removed,
     RunnerView,
@@ -164,6 +166,10 @@ class Client(Connection):
     def prune(self, wish: PruneRequest) -> list[Removed]:
         """Remove the runs that a rule lets go."""
         return self._post("/prune", list[Removed], wish)
+
+    def prune_rest(self, wish: PruneRestRequest) -> list[Leftover]:
+        """Remove what no run needs that the rule keeps."""
+        return self._post("/prune/rest", list[Leftover], wish)
 
     def prune_caches(self, wish: PruneCachesRequest) -> list[CacheFolder]:
         """Remove folders that workflows keep on runners."""

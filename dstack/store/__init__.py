@@ -12,6 +12,7 @@ from dstack.store.jobs import Jobs
 from dstack.store.keys import Keys
 from dstack.store.logs import Logs
 from dstack.store.metrics import Metrics
+from dstack.store.pulled import Pulled
 from dstack.store.registrations import Registrations
 from dstack.store.runners import Runners
 from dstack.store.runs import Runs
@@ -38,6 +39,7 @@ class Store:
         self.settings = Settings(self.database)
         self.shipped = Shipped(self.database)
         self.contents = Contents(self.database)
+        self.pulled = Pulled(self.database)
         self.tags = Tags(self.database)
         self.logs = Logs(layout)
         self.metrics = Metrics(layout)

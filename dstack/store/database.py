@@ -146,6 +146,17 @@ def hidden_runs(database: sqlite_utils.Database) -> None:
     database.conn.execute("CREATE TABLE hidden_runs (name TEXT PRIMARY KEY) WITHOUT ROWID")
 
 
+def pulled_images(database: sqlite_utils.Database) -> None:
+    database.conn.execute(
+        "CREATE TABLE pulled (runner TEXT NOT NULL, image TEXT NOT NULL, digest TEXT NOT NULL,"
+        " PRIMARY KEY (runner, image)) WITHOUT ROWID"
+    )
+
+
+def index_sources(database: sqlite_utils.Database) -> None:
+    database.conn.execute("CREATE INDEX jobs_by_source ON jobs (json_extract(data, '$.cached_from'))")
+
+
 MIGRATIONS: tuple[Callable[[sqlite_utils.Database], None], ...] = (
     first_schema,
     registrations,
@@ -154,4 +165,6 @@ MIGRATIONS: tuple[Callable[[sqlite_utils.Database], None], ...] = (
     tags,
     add_secrets,
     hidden_runs,
+    pulled_images,
+    index_sources,
 )

@@ -85,9 +85,19 @@ class Jobs:
         self.database.execute("DELETE FROM jobs WHERE id = ?", job_id)
 
     def done_with(self, key: str) -> list[Job]:
-        """The jobs that made a result under this cache key by running, newest first."""
-        jobs = self.select(f"key = ? AND status = ? AND {SHOWN} ORDER BY number DESC", key, Status.DONE.value)
-        return [job for job in jobs if job.cached_from is None]
+        """The jobs that made a result under this cache key by running, newest first: of runs that users see, or that
+        such runs took their results from."""
+        jobs = self.select("key = ? AND status = ? ORDER BY number DESC", key, Status.DONE.value)
+        return [job for job in jobs if job.cached_from is None and self.known_as(job) is not None]
+
+    def known_as(self, job: Job) -> str | None:
+        """The run in which users see a job's result: its own, or the newest that took it from the cache."""
+        row = self.database.row(
+            f"SELECT run FROM jobs WHERE (id = ?1 OR json_extract(data, '$.cached_from') = ?1) AND {SHOWN}"
+            " ORDER BY id = ?1 DESC, number DESC LIMIT 1",
+            job.id,
+        )
+        return str(row["run"]) if row else None
 
     def last_done(self, workflow: str, repo: str) -> Job | None:
         """The newest job of this workflow and repository that made a result: what a cache miss is compared with."""

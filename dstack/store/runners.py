@@ -56,3 +56,4 @@ class Runners:
         with self.database.transaction():
             self.database.execute("DELETE FROM runners WHERE name = ?", name)
             self.database.execute("DELETE FROM shipped WHERE runner = ?", name)
+            self.database.execute("DELETE FROM pulled WHERE runner = ?", name)

@@ -58,6 +58,10 @@ class Secrets:
         rows = self.database.rows("SELECT value FROM given WHERE job = ?", job)
         return [self._opened(row["value"]) for row in rows]
 
+    def forget(self, job: str) -> None:
+        """The job and its log are gone: forget what it was given."""
+        self.database.execute("DELETE FROM given WHERE job = ?", job)
+
     def _sealed(self, value: str) -> str:
         return self._fernet().encrypt(value.encode("utf-8", "surrogateescape")).decode()
 

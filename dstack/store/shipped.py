@@ -27,3 +27,8 @@ class Shipped:
     def forget(self, runner: str, repo: str) -> None:
         """The runner holds nothing of the repository, or what it holds is damaged."""
         self.database.execute("DELETE FROM shipped WHERE runner = ? AND repo = ?", runner, repo)
+
+    def places(self) -> list[tuple[str, str]]:
+        """Each runner and repository of which it holds something."""
+        rows = self.database.rows("SELECT DISTINCT runner, repo FROM shipped ORDER BY runner, repo")
+        return [(row["runner"], row["repo"]) for row in rows]

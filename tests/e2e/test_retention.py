@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import sqlite3
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import boto3
 import pytest
 
-from tests.e2e.project import project
+from tests.e2e.project import project, single
+from tests.environment.account import Account
 from tests.environment.product import Home
-from tests.environment.s3 import BUCKET, S3
+from tests.environment.registry import Registry
+from tests.environment.s3 import ACCESS, BUCKET, S3, SECRET
 from tests.environment.waiting import until
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -73,9 +78,11 @@ def test_what_others_use_stays_until_they_go(cli: Cli, objects: Callable[[], set
     assert objects() == {"second/top/own", "second/top/manifest.json", "first/base/made", "first/base/manifest.json"}
     assert "base | base\n" in cli("logs", "second").stdout
     assert cli("run", "top", "--name", "third", cwd=folder).returncode == 0
+    base = json.loads(cli("runs", "third", "--json").stdout)["jobs"][0]
+    assert base["cache"] == {"hit": True, "why": "nothing changed since second"}
 
-    until(lambda: cli("runs", "delete", "second", "third", "-y").returncode in (0, 2), "they go")
-    until(lambda: cli("prune", "--keep-last", "0").returncode == 0 and not objects(), "nothing is left")
+    assert cli("runs", "delete", "second", "third").returncode == 0
+    until(lambda: not objects(), "nothing is left, when the machine was cleaned")
     assert names(cli) == []
 
 
@@ -98,3 +105,109 @@ def test_prune(cli: Cli, objects: Callable[[], set[str]], folder: Path) -> None:
     assert refused.returncode == 2
     assert "one has the tag ':keep'" in refused.stderr
     assert names(cli) == ["four", "one"]
+
+
+def rest(cli: Cli, *options: str) -> list[tuple[str, str, str | None]]:
+    """What `dstack prune` tells besides runs: what, which and where."""
+    done = cli("prune", *options, "--json")
+    assert done.returncode == 0, done.stderr
+    return [(each["what"], each["name"], each["runner"]) for each in json.loads(done.stdout) if "what" in each]
+
+
+def test_the_last_run_takes_its_code_and_its_secrets_with_it(
+    cli: Cli, dstack_home: Home, runner: str, user: Account, tmp_path: Path, busybox: str
+) -> None:
+    assert cli("secrets", "set", "TOKEN", stdin="hunter22\n").returncode == 0
+    folder = single(tmp_path / "p", busybox, "echo it", more="secrets: [TOKEN]")
+    other = single(tmp_path / "other", busybox, "echo other")
+    assert cli("run", "job", "--name", "one", cwd=folder).returncode == 0
+    assert cli("run", "job", "--name", "other", cwd=other).returncode == 0
+    state = dstack_home.dstack / "server"
+    mirrors = [state / "mirrors", *(user.home / ".dstack-host").glob("*/*/mirrors")]
+    assert [len(list(each.glob("*.git"))) for each in mirrors] == [2, 2]
+    with sqlite3.connect(state / "state.db") as database:
+        repo = database.execute("SELECT json_extract(data, '$.snapshot.repo') FROM runs WHERE name = 'one'").fetchone()[
+            0
+        ]
+        assert database.execute("SELECT count(*) FROM given").fetchone() == (1,)
+    assert cli("runs", "delete", "one").returncode == 0
+    until(lambda: not list((state / "logs").glob("*one*")) and gone(state, "one"), "the run is gone", 60)
+    for path in (state / "mirrors" / f"{repo}.git", state / "mirrors" / f"{repo}.git/objects/pack"):
+        os.utime(path, (0, 0))  # nobody sends code to it now
+
+    both = [("code", repo, "box"), ("code", repo, None)]
+    assert rest(cli, "--keep-last", "5", "--dry-run") == both
+    assert [len(list(each.glob("*.git"))) for each in mirrors] == [2, 2]
+    assert rest(cli, "--keep-last", "5") == both
+    assert [len(list(each.glob("*.git"))) for each in mirrors] == [1, 1]
+    assert rest(cli, "--keep-last", "5") == []
+    with sqlite3.connect(state / "state.db") as database:
+        assert database.execute("SELECT count(*) FROM given").fetchone() == (0,)
+    assert cli("run", "job", cwd=folder).returncode == 0
+    assert cli("run", "job", cwd=other).returncode == 0
+
+
+def gone(state: Path, run: str) -> bool:
+    with sqlite3.connect(state / "state.db") as database:
+        return not database.execute("SELECT 1 FROM runs WHERE name = ?", (run,)).fetchone()
+
+
+@pytest.fixture
+def pulled(docker: list[str], busybox: str, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """An image that a registry has, which the machine has not, and one that is there already."""
+    registry = Registry(tmp_path / "registry")
+    missing, there = f"{registry.address}/box:missing", f"{registry.address}/box:there"
+    made = f"FROM {busybox}\nLABEL made={registry.port}".encode()
+    subprocess.run([*docker, "build", "-q", "-t", missing, "-"], input=made, check=True, capture_output=True)
+    for words in (["tag", busybox, there], ["push", "-q", missing], ["rmi", missing]):
+        subprocess.run([*docker, *words], check=True, capture_output=True)
+    yield missing, there
+    registry.close()
+    subprocess.run([*docker, "rmi", "-f", missing, there], capture_output=True, check=False)
+
+
+def test_images_that_dstack_pulled_go_when_asked_for(
+    cli: Cli, runner: str, docker: list[str], pulled: tuple[str, str], tmp_path: Path
+) -> None:
+    for name, image in zip(("one", "two"), pulled, strict=True):
+        done = cli("run", "job", "--name", name, cwd=single(tmp_path / name, image, "echo it"))
+        assert done.returncode == 0, done.stderr
+    image = ("image", pulled[0], "box")
+
+    assert rest(cli, "--images") == []
+    until(lambda: image in rest(cli, "--keep-last", "0", "--dry-run", "--images"), "no container has it", 60)
+    assert image not in rest(cli, "--keep-last", "0", "--dry-run")
+    assert cli("runs", "delete", "one", "two").returncode == 0
+    assert rest(cli, "--images", "--keep-last", "0").count(image) == 1
+
+    shown = [*docker, "images", "--format", "{{.Repository}}:{{.Tag}}"]
+    left = subprocess.run(shown, capture_output=True, text=True, check=True).stdout.split()
+    assert pulled[0] not in left
+    assert pulled[1] in left
+    assert rest(cli, "--images") == []
+
+
+def test_what_a_broken_upload_left_goes(
+    cli: Cli, dstack_home: Home, s3: S3, runner: str, tmp_path: Path, busybox: str
+) -> None:
+    assert cli("config", "--storage", f"s3://{BUCKET}/x", "--endpoint-url", s3.url).returncode == 0
+    folder = single(tmp_path / "p", busybox, "echo it > made; exit 3", more="artifacts: [made]")
+    assert cli("run", "job", "--name", "kept", cwd=folder).returncode == 3
+    empty = single(tmp_path / "q", busybox, "exit 3")
+    assert cli("run", "job", "--name", "broken", cwd=empty).returncode == 3
+    client = boto3.session.Session(ACCESS, SECRET).client("s3", endpoint_url=s3.url, region_name="us-east-1")
+    client.delete_object(Bucket=BUCKET, Key="x/broken/job/manifest.json")
+    for key in ("x/broken/job/half", "x/somebody/else/half"):
+        client.put_object(Bucket=BUCKET, Key=key, Body=b"12345")
+    begun = client.create_multipart_upload(Bucket=BUCKET, Key="x/broken/job/large")["UploadId"]
+    part = {"Bucket": BUCKET, "Key": "x/broken/job/large", "UploadId": begun, "PartNumber": 1}
+    client.upload_part(**part, Body=b"123")
+
+    shown = json.loads(cli("prune", "--keep-last", "9", "--dry-run", "--json").stdout)
+    assert shown == [{"what": "objects", "name": "broken/job", "bytes": 8, "runner": None}]
+    assert rest(cli, "--keep-last", "9") == [("objects", "broken/job", None)]
+
+    with pytest.raises(client.exceptions.ClientError, match="NoSuchUpload"):
+        client.upload_part(**part, Body=b"123")
+    assert set(s3.objects) == {"x/kept/job/made", "x/kept/job/manifest.json", "x/somebody/else/half"}
+    assert rest(cli, "--keep-last", "9") == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import threading
 from collections import Counter
@@ -110,9 +111,14 @@ class Handler(BaseHTTPRequestHandler):
                 if name.lower() not in ("connection", "expect"):
                     upstream.putheader(name, value)
             upstream.endheaders()
+            refused = False
             while seen.sent < self.length and (data := self.rfile.read(min(BLOCK, self.length - seen.sent))):
-                upstream.send(data)
                 seen.sent += len(data)
+                with contextlib.suppress(ConnectionError):  # S3 may answer before it has read all
+                    if not refused:
+                        refused = True
+                        upstream.send(data)
+                        refused = False
             self.answered(seen, upstream.getresponse())
         except (OSError, http.client.HTTPException):
             self.close_connection = True  # as the client of a server that dies sees it

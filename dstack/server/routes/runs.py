@@ -12,9 +12,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dstack.engine.caches import prune_caches
+from dstack.engine.leftovers import Leftovers
 from dstack.engine.tidy import tidy
 from dstack.errors import NotFoundError
-from dstack.model.api import DeleteRequest, PruneCachesRequest, PruneRequest, Recipe, TagRequest
+from dstack.model.api import (
+    DeleteRequest,
+    PruneCachesRequest,
+    PruneRequest,
+    PruneRestRequest,
+    Recipe,
+    TagRequest,
+)
 from dstack.model.job import Run
 from dstack.model.status import Status
 from dstack.server.lookup import run_named
@@ -88,6 +96,14 @@ class Runs:
         for repo in {run.snapshot.repo for run in runs}:
             self.parts.engine.background(tidy(self.parts.context, repo, most=0))
 
+    async def prune_rest(self, request: Request) -> Any:
+        wish = msgspec.json.decode(await request.body(), type=PruneRestRequest)
+        ruled = wish.keep_last is not None or wish.older_than is not None
+        going = self.parts.retention.prunable(wish.keep_last, wish.older_than) if ruled else []
+        names = {run.name for run in going}
+        staying = [run for run in self.parts.context.store.runs.newest(-1) if run.name not in names]
+        return await Leftovers(self.parts.context, staying, images=wish.images, dry_run=wish.dry_run).prune()
+
     async def prune_caches(self, request: Request) -> Any:
         wish = msgspec.json.decode(await request.body(), type=PruneCachesRequest)
         return await prune_caches(self.parts.context, wish)
@@ -113,6 +129,7 @@ class Runs:
             ("POST", "/runs/delete", self.delete_runs),
             ("POST", "/prune", self.prune),
             ("POST", "/prune/caches", self.prune_caches),
+            ("POST", "/prune/rest", self.prune_rest),
             ("GET", "/tags", self.tags),
             ("POST", "/tags", self.tag),
             ("DELETE", "/tags/{name}", self.delete_tag),

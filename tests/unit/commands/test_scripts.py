@@ -20,6 +20,7 @@ from dstack.commands.follow import follow, read_log
 from dstack.commands.gather import gather
 from dstack.commands.launch import Order, entry, launch
 from dstack.commands.leave import discard, leave, running
+from dstack.commands.leftovers import prune
 from dstack.commands.observe import observe
 from dstack.commands.place import Place
 from dstack.commands.probe import probe
@@ -93,6 +94,8 @@ SCRIPTS = {
     "launch-mounts": launch(PLACE, structs.replace(PLAIN, mounts=MOUNTS, allowed=("/data", "/it's"))).script,
     "launch-podman": launch(ELSEWHERE, FULL).script,
     "leave": leave(PLACE).script,
+    "leftovers": prune(PLACE, ["r"], {"busybox": "sha256:1"}, dry_run=False).script,
+    "leftovers-dry": prune(PLACE, [], {}, dry_run=True).script,
     "listing": listing(PLACE, "j1", "", "busybox", (Artifact(path="it's/out"), Artifact(path="it's"))).script,
     "listing-nothing": listing(ELSEWHERE, "j2-3", "sub dir", "busybox", ()).script,
     "observe": observe(PLACE, "j1").script,

@@ -52,7 +52,7 @@ def changed(**fields: Any) -> Workflow:
         (made(variables=Variables({"model": "124M", "tag": "null"}, {"lr": "0.1"})), "variable tag: null -> null"),
         (made(variables=Variables({"model": "124M"}, {"lr": "0.1"})), "variable tag removed"),
         (made(variables=Variables(VARIABLES.shared, {"lr": "0.1", "n": "1"})), "variable n added"),
-        (made(dependencies={"download-model": "k2"}), "dependency download-model changed"),
+        (made(dependencies={"download-model": "k2"}), "dependency download-model ran again"),
         (made(dependencies={}), "dependency download-model removed"),
     ],
 )

@@ -161,3 +161,40 @@ def test_state_of_a_newer_version_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match="newer dstack"):
         Store(ServerLayout(tmp_path))
+
+
+def test_what_was_pulled_is_forgotten_with_its_runner(store: Store) -> None:
+    store.runners.add(Runner(name="lab1", address=Address(host="lab1")))
+    store.pulled.add("lab1", "busybox", "sha256:1")
+    store.pulled.add("lab1", "busybox", "sha256:2")
+    assert store.pulled.of("lab1") == {"busybox": "sha256:2"}
+
+    store.runners.remove("lab1")
+
+    assert store.pulled.of("lab1") == {}
+
+
+def test_a_result_of_a_deleted_run_is_known_by_the_run_that_uses_it(store: Store) -> None:
+    for name in ("first", "second"):
+        store.runs.add(run(name))
+    store.jobs.add(job("aa", "first", status=Status.DONE))
+    store.jobs.add(job("bb", "second", status=Status.DONE, cached_from="aa"))
+    assert [found.id for found in store.jobs.done_with("k")] == ["aa"]
+    assert store.jobs.known_as(store.jobs.require("aa")) == "first"
+
+    store.runs.hide("first")
+
+    assert [found.id for found in store.jobs.done_with("k")] == ["aa"]
+    assert store.jobs.known_as(store.jobs.require("aa")) == "second"
+    store.runs.hide("second")
+    assert store.jobs.done_with("k") == []
+
+
+def test_what_a_job_was_given_can_be_forgotten(store: Store) -> None:
+    store.secrets.give("aa", ["one", "two"])
+    store.secrets.give("bb", ["three"])
+
+    store.secrets.forget("aa")
+
+    assert store.secrets.given("aa") == []
+    assert store.secrets.given("bb") == ["three"]

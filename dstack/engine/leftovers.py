@@ -1,0 +1,117 @@
+"""What runs that went have left behind: code on the server and on hosts, images, and objects without a manifest."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from dstack.commands.leftovers import Pruned, prune
+from dstack.engine.context import Context
+from dstack.engine.tidy import tidy
+from dstack.errors import HostError
+from dstack.hosts.host import ask
+from dstack.model.api import Leftover
+from dstack.model.job import Job, Run
+from dstack.model.runner import Runner
+
+TIMEOUT = 600.0
+"""Seconds for removing what may be large."""
+RECENT = 3600.0
+"""Seconds for which a mirror that was written to stays: the run that it is for may not be recorded yet."""
+AT_ONCE = 16
+"""Jobs whose objects are looked at at one time."""
+
+log = logging.getLogger("dstack.engine")
+
+
+class Leftovers:
+    """Removes, or with `dry_run` names, what none of the runs in `staying` needs. A runner that does not answer is
+    passed over: it is asked the next time."""
+
+    def __init__(self, context: Context, staying: Sequence[Run], *, images: bool, dry_run: bool) -> None:
+        self.context = context
+        self.store = context.store
+        self.images = images
+        self.dry_run = dry_run
+        self.jobs = [job for run in staying for job in self.store.jobs.of(run.name)]
+        self.repos = {run.snapshot.repo for run in staying} if dry_run else self.store.runs.repos()
+
+    async def prune(self) -> list[Leftover]:
+        """All of it."""
+        hosts = await asyncio.gather(*map(self.on_host, self.store.runners.all()))
+        objects = await self.objects()
+        return [*(found for founds in hosts for found in founds), *objects, *await self.mirrors()]
+
+    async def on_host(self, runner: Runner) -> list[Leftover]:
+        """Mirrors, and images that dstack pulled there."""
+        repos = [repo for name, repo in self.store.shipped.places() if name == runner.name and repo not in self.repos]
+        used = {job.image for job in self.jobs} | {job.image for job in self.store.jobs.unfinished()}
+        pulled = self.store.pulled.of(runner.name) if self.images else {}
+        images = {name: digest for name, digest in pulled.items() if name not in used}
+        if not runner.facts or not (repos or images):
+            return []
+        try:
+            command = prune(self.context.machines.place(runner), repos, images, dry_run=self.dry_run)
+            pruned = await ask(self.context.machines.host(runner), command, timeout=TIMEOUT)
+        except HostError as trouble:
+            log.warning("%s: what no run needs could not be removed yet: %s", runner.name, trouble.message)
+            return []
+        self.remember(runner, repos, pruned)
+        told = [("code", pruned.mirrors), ("image", pruned.images)]
+        return [
+            Leftover(what=what, name=name, runner=runner.name, bytes=size)
+            for what, sizes in told
+            for name, size in sizes.items()
+        ]
+
+    def remember(self, runner: Runner, repos: Sequence[str], pruned: Pruned) -> None:
+        """What is not there any more is not counted on."""
+        for image in pruned.forgotten:
+            self.store.pulled.forget(runner.name, image)
+        if not self.dry_run:
+            for repo in repos:
+                self.store.shipped.forget(runner.name, repo)
+            for image in pruned.images:
+                self.store.pulled.forget(runner.name, image)
+
+    async def objects(self) -> list[Leftover]:
+        """What jobs stored that ended before there was a manifest."""
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def look(job: Job) -> Leftover | None:
+            async with gate:
+                size = await self.context.storage.clear(job.run, job.workflow, dry_run=self.dry_run)
+            return Leftover(what="objects", name=f"{job.run}/{job.workflow}", bytes=size) if size else None
+
+        jobs = [job for job in self.jobs if job.finished and not job.cached_from and not job.files]
+        return [found for found in await asyncio.gather(*map(look, jobs)) if found]
+
+    async def mirrors(self) -> list[Leftover]:
+        """The server's own copies of repositories of which there is no run."""
+        found = []
+        for path in sorted(self.context.layout.mirrors.glob("*.git")):
+            repo = path.name.removesuffix(".git")
+            if repo in self.repos:
+                if not self.dry_run:
+                    await tidy(self.context, repo, most=1)
+            elif await asyncio.to_thread(unused, path):
+                size = await asyncio.to_thread(size_of, path)
+                if not self.dry_run:
+                    await asyncio.to_thread(shutil.rmtree, path)
+                found.append(Leftover(what="code", name=repo, bytes=size))
+        return found
+
+
+def unused(mirror: Path) -> bool:
+    """Whether nothing was written to it for a while."""
+    newest = max(path.stat().st_mtime for path in (mirror, mirror / "objects/pack") if path.exists())
+    return time.time() - newest > RECENT
+
+
+def size_of(folder: Path) -> int:
+    """The bytes of all files below."""
+    return sum(path.lstat().st_size for path in folder.rglob("*"))
