@@ -68,7 +68,8 @@ class Retention:
             if isinstance(storage, S3Store):
                 self.store.contents.forget_below(storage.name, storage.key(job.run, job.workflow, ""))
         self.store.logs.remove(job.id)
-        if job.runner and not job.discarded and self.store.runners.get(job.runner):
+        there = not job.discarded or self.store.kept.get(job.id) is not None
+        if job.runner and there and self.store.runners.get(job.runner):
             return False
         self.store.jobs.remove(job.id)
         return True

@@ -146,6 +146,14 @@ def hidden_runs(database: sqlite_utils.Database) -> None:
     database.conn.execute("CREATE TABLE hidden_runs (name TEXT PRIMARY KEY) WITHOUT ROWID")
 
 
+def kept_artifacts(database: sqlite_utils.Database) -> None:
+    database.conn.execute(
+        "CREATE TABLE kept (job TEXT PRIMARY KEY, attempt TEXT NOT NULL, runner TEXT NOT NULL, since TEXT NOT NULL)"
+        " WITHOUT ROWID"
+    )
+    database.conn.execute("CREATE INDEX kept_on ON kept (runner, since)")
+
+
 MIGRATIONS: tuple[Callable[[sqlite_utils.Database], None], ...] = (
     first_schema,
     registrations,
@@ -154,4 +162,5 @@ MIGRATIONS: tuple[Callable[[sqlite_utils.Database], None], ...] = (
     tags,
     add_secrets,
     hidden_runs,
+    kept_artifacts,
 )

@@ -66,13 +66,19 @@ class Runs:
     async def delete_runs(self, request: Request) -> Any:
         wish = msgspec.json.decode(await request.body(), type=DeleteRequest)
         runs = [run_named(self.parts.context.store, ref) for ref in dict.fromkeys(wish.refs)]
-        return await self.parts.retention.delete(runs)
+        removed = await self.parts.retention.delete(runs)
+        self.parts.engine.poke()
+        return removed
 
     async def prune(self, request: Request) -> Any:
         wish = msgspec.json.decode(await request.body(), type=PruneRequest)
         retention = self.parts.retention
         found = retention.prunable(wish.keep_last, wish.older_than)
-        return [retention.told(run) for run in found] if wish.dry_run else await retention.remove(found)
+        if wish.dry_run:
+            return [retention.told(run) for run in found]
+        removed = await retention.remove(found)
+        self.parts.engine.poke()
+        return removed
 
     async def prune_caches(self, request: Request) -> Any:
         wish = msgspec.json.decode(await request.body(), type=PruneCachesRequest)

@@ -18,6 +18,7 @@ from dstack.commands.caches import caches, drop
 from dstack.commands.collect import fetch, listing
 from dstack.commands.follow import follow, read_log
 from dstack.commands.gather import gather
+from dstack.commands.kept import free, keep, reuse
 from dstack.commands.launch import Order, entry, launch
 from dstack.commands.leave import discard, leave, running
 from dstack.commands.observe import observe
@@ -89,9 +90,12 @@ SCRIPTS = {
     "follow": follow(PLACE, "j1", 0).script,
     "launch": launch(PLACE, PLAIN).script,
     "launch-full": launch(PLACE, FULL, pack=b"a pack").script,
-    "launch-gathered": launch(PLACE, structs.replace(FULL, gathered=True)).script,
+    "launch-gathered": launch(PLACE, structs.replace(FULL, artifacts=False, gathered=True)).script,
     "launch-mounts": launch(PLACE, structs.replace(PLAIN, mounts=MOUNTS, allowed=("/data", "/it's"))).script,
     "launch-podman": launch(ELSEWHERE, FULL).script,
+    "free": free(PLACE, ["j1", "j2-3"], 1 << 30).script,
+    "keep": keep(PLACE, "j1", "sub dir/it's", "busybox", (Artifact(path="it's/out"), Artifact(path="a"))).script,
+    "reuse": reuse(PLACE, "j3", ["j1", "j2-3"], []).script,
     "leave": leave(PLACE).script,
     "listing": listing(PLACE, "j1", "", "busybox", (Artifact(path="it's/out"), Artifact(path="it's"))).script,
     "listing-nothing": listing(ELSEWHERE, "j2-3", "sub dir", "busybox", ()).script,
