@@ -28,7 +28,7 @@ from dstack.commands.pull import pull
 from dstack.commands.sample import sample
 from dstack.commands.stop import stop, warn
 from dstack.commands.sync import sync
-from dstack.commands.upload import reach, sums, upload, uploading, work
+from dstack.commands.upload import abandon, reach, sums, upload, uploading, work
 from dstack.model.manifest import File
 from dstack.model.mounts import Mount
 from dstack.model.paths import HostLayout
@@ -80,6 +80,7 @@ FILE = File("a", 1, 0o644, "0" * 64)
 PIECE = Piece("a", 0, 1, None, "http://s3/a", (("Content-MD5", "x"),))
 
 SCRIPTS = {
+    "abandon": abandon(PLACE, "j1").script,
     "authorize": authorize("ssh-ed25519 AAAA", "5e12").script,
     "caches": caches(PLACE).script,
     "caches-drop": drop(PLACE, ["caches/r/0", "caches/r/1"]).script,
