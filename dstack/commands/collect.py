@@ -68,6 +68,7 @@ def listing(place: Place, attempt: str, project: str, image: str, artifacts: tup
         roots=tuple(map(dotted, wanted.roots)),
         skipped="-" if project else "./.git",
         longest=tree.LONGEST + len("./") + 1,
+        record=True,
     )
     return Command(LISTING, body, lambda result: read(wanted, project, result))
 

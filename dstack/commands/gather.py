@@ -22,14 +22,17 @@ AT_ONCE = 8
 """Connections at one time."""
 
 
-def gather(place: Place, attempt: str, files: Sequence[File], urls: Mapping[str, str]) -> Command[None]:
-    """Fetch files from their URLs to where the launch takes them from, with their modes and links.
+def gather(
+    place: Place, attempt: str, files: Sequence[File], urls: Mapping[str, str], *, beside: bool = False
+) -> Command[None]:
+    """Fetch files from their URLs to where the launch takes them from, with their modes and links; with `beside`, what
+    is there already stays.
 
     Raises CommandError where a URL gives nothing, or other bytes than the file's.
     """
     regular = [file for file in files if file.link is None]
     packed = curl.archive({**_configs(regular, urls), "finish": _finish(files)})
-    body = script("gather", place, folder=place.layout.job(folder_name(attempt)), length=len(packed))
+    body = script("gather", place, folder=place.layout.job(folder_name(attempt)), beside=beside, length=len(packed))
     return Command(GATHERING, body, lambda result: _gathered(regular, result), packed)
 
 

@@ -71,6 +71,7 @@ def sync(
         roots=paths,
         skipped="-",
         longest=tree.LONGEST + len("./") + 1,
+        record=False,
     )
     return Command(SYNCING, body, lambda result: _read(artifact, result))
 

@@ -20,6 +20,7 @@ from dstack.render import quote, script, text
 
 SUMMING = "summing the artifacts"
 UPLOADING = "uploading the artifacts"
+ABANDONING = "ending the upload"
 REACHING = "reaching the storage"
 
 AT_ONCE = 8
@@ -69,6 +70,12 @@ def upload(place: Place, attempt: str, project: str, pieces: Sequence[Piece]) ->
 def uploading(place: Place, attempt: str) -> Command[Upload]:
     """Wait a while for the end of the upload that is under way."""
     return _upload(place, attempt, "", b"")
+
+
+def abandon(place: Place, attempt: str) -> Command[None]:
+    """End an upload that is under way: nothing is sent any more."""
+    body = script("abandon", place, folder=place.layout.job(folder_name(attempt)))
+    return Command(ABANDONING, body, lambda result: succeeded(ABANDONING, result))
 
 
 def reach(place: Place, url: str) -> Command[None]:

@@ -11,6 +11,7 @@ from typing import Any
 from dstack.commands.leave import discard
 from dstack.commands.stop import stop
 from dstack.decide import Decision
+from dstack.engine.abandon import abandoned
 from dstack.engine.attempts import again, following
 from dstack.engine.collect import Collector
 from dstack.engine.context import Context
@@ -172,6 +173,7 @@ class Drive(Placed):
         """Store what the job made, and end it."""
         job = self.job
         if job.stop == "abort":
+            await abandoned(self)
             self.finish(Status.STOPPED, exit_code=Ends.STOPPED, reason="aborted; nothing was kept")
             return
         outcome = await Collector(self.context, job, self.runner).run()

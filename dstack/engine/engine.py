@@ -8,16 +8,15 @@ import time
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any
 
-from dstack.commands.leave import discard
 from dstack.engine.capacity import Machine
 from dstack.engine.context import Context
 from dstack.engine.drive import Drive
+from dstack.engine.free import clearable, relieve, surplus
+from dstack.engine.keep import clear
 from dstack.engine.queue import Queue
 from dstack.engine.schedule import Placement, Waiting, eligible, schedule
 from dstack.errors import DstackError
-from dstack.hosts.host import ask
 from dstack.model.job import Ends, Job
-from dstack.model.paths import attempt_id
 from dstack.model.quantities import span_words
 from dstack.model.status import Status
 from dstack.model.times import rfc3339, seconds
@@ -259,20 +258,23 @@ class Engine:
         return changed
 
     def clean(self) -> None:
-        """Remove what ended jobs left on runners that answer."""
+        """Remove what ended jobs left on runners that answer, and what was kept there for long enough."""
         for machine in self.context.machines.now():
             name = machine.runner.name
-            if machine.trouble is None and name not in self.cleaning and self.store.jobs.to_discard(name):
-                self.cleaning[name] = asyncio.create_task(self.discard(name))
+            if name in self.cleaning or not clearable(self.context, machine):
+                continue
+            if self.store.jobs.to_discard(name) or any(surplus(self.context, machine)[:2]):
+                self.cleaning[name] = asyncio.create_task(self.cleaned(machine))
 
-    async def discard(self, name: str) -> None:
-        """Remove the container and the folder of every ended job on a runner."""
-        runner = self.store.runners.require(name)
+    async def cleaned(self, machine: Machine) -> None:
+        """Clear a runner of every ended job, and free its disk."""
+        name = machine.runner.name
         try:
             for job in self.store.jobs.to_discard(name):
-                command = discard(self.context.machines.place(runner), attempt_id(job.id, job.attempt), job.image)
-                await ask(self.context.machines.host(runner), command, timeout=300)
-                self.store.jobs.change(job.id, discarded=True)
+                await clear(self.context, job.id)
+                self.context.clearing.pop(job.id, None)
+            if await relieve(self.context, machine):
+                self.poke()
         except DstackError as trouble:
             log.warning("%s: could not clean up yet: %s", name, trouble.message)
         finally:

@@ -43,9 +43,11 @@ async def reached(context: Context, job: Job, runner: Runner) -> None:
     context.reached.add(asked)
 
 
-async def gathered(context: Context, job: Job, runner: Runner, manifests: Sequence[Manifest]) -> bool:
-    """Have the host fetch the dependencies' artifacts straight from the storage. False where that can't be, and they
-    have to come through the server."""
+async def gathered(
+    context: Context, job: Job, runner: Runner, manifests: Sequence[Manifest], *, beside: bool = False
+) -> bool:
+    """Have the host fetch the dependencies' artifacts straight from the storage, `beside` what was copied there. False
+    where that can't be, and they have to come through the server."""
     storage = context.storage
     if not isinstance(storage, S3Store) or not manifests:
         return False
@@ -56,7 +58,11 @@ async def gathered(context: Context, job: Job, runner: Runner, manifests: Sequen
         paths = [file.path for file in manifest.files if file.link is None]
         urls.update(zip(paths, await storage.urls(manifest.run, manifest.workflow, paths), strict=True))
     command = gather(
-        context.machines.place(runner), attempt_id(job.id, job.attempt), sorted(files.values(), key=by_path), urls
+        context.machines.place(runner),
+        attempt_id(job.id, job.attempt),
+        sorted(files.values(), key=by_path),
+        urls,
+        beside=beside,
     )
     try:
         await ask(context.machines.host(runner), command)

@@ -10,6 +10,7 @@ from dstack.commands.failures import pulling, starting
 from dstack.commands.launch import Launched, launch
 from dstack.engine.context import Context
 from dstack.engine.gather import gathered, reached
+from dstack.engine.keep import reused
 from dstack.engine.order import order
 from dstack.engine.placed import Placed
 from dstack.engine.ship import launch_with_code, ship
@@ -27,9 +28,11 @@ async def launched(placed: Placed) -> Launched:
     snapshot = placed.store.runs.require(job.run).snapshot
     needed = await context.dependencies(job)
     await reached(context, job, runner)
-    there = await gathered(context, job, runner, needed)
-    ordered = order(context, job, runner, artifacts=bool(needed), gathered=there)
-    given: Stdin = b"" if there else context.tar(needed)
+    copied, lacking = await reused(context, job, runner, needed)
+    fetched = await gathered(context, job, runner, lacking, beside=copied)
+    sent = [] if fetched else lacking
+    ordered = order(context, job, runner, artifacts=bool(sent), gathered=copied or fetched)
+    given: Stdin = context.tar(sent)
     place = placed.place
     answer = await explained(
         placed, launch_with_code(context, snapshot, runner, lambda pack: launch(place, ordered, given, pack))

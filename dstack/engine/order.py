@@ -20,8 +20,8 @@ SAFE_DIRECTORY = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory",
 
 
 def order(context: Context, job: Job, runner: Runner, *, artifacts: bool, gathered: bool) -> Order:
-    """The order for a job that was placed on a runner. `artifacts`: its dependencies left some; `gathered`: they are
-    on the host."""
+    """The order for a job that was placed on a runner. `artifacts`: some of its dependencies come on stdin;
+    `gathered`: some are on the host."""
     run = context.store.runs.require(job.run)
     snapshot = run.snapshot
     resources = job.definition.resources

@@ -100,7 +100,9 @@ class Known:
         for name in self.images.get(job.image, ()):
             found[name] = found.get(name, 0) + HAS_IMAGE
         for source in job.dependencies.values():
-            runner = self.store.jobs.require(source).runner
+            made = self.store.jobs.require(self.store.jobs.require(source).source)
+            kept = self.store.kept.get(made.id)
+            runner = kept.runner if kept else None if made.discarded else made.runner
             if runner:
                 found[runner] = found.get(runner, 0) + HAS_ARTIFACTS
         for name in self.names:

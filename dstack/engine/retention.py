@@ -89,7 +89,8 @@ class Retention:
                 self.store.contents.forget_below(storage.name, storage.key(job.run, job.workflow, ""))
         self.store.logs.remove(job.id)
         self.store.secrets.forget(job.id)
-        if job.runner and not job.discarded and self.store.runners.get(job.runner):
+        there = not job.discarded or self.store.kept.get(job.id) is not None
+        if job.runner and there and self.store.runners.get(job.runner):
             return False
         self.store.jobs.remove(job.id)
         return True

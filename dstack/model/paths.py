@@ -31,6 +31,11 @@ class HostLayout:
         return f"jobs/{attempt}"
 
     @staticmethod
+    def kept(attempt: str) -> str:
+        """What stays of the attempt's artifacts once its folder is gone."""
+        return f"kept/{attempt}"
+
+    @staticmethod
     def mirror(repo: str) -> str:
         """The bare repository that holds a project's objects."""
         return f"mirrors/{repo}.git"

@@ -9,6 +9,7 @@ from dstack.model.paths import ServerLayout
 from dstack.store.contents import Contents
 from dstack.store.database import Database
 from dstack.store.jobs import Jobs
+from dstack.store.kept import Kept
 from dstack.store.keys import Keys
 from dstack.store.logs import Logs
 from dstack.store.metrics import Metrics
@@ -33,6 +34,7 @@ class Store:
         self.runs = Runs(self.database)
         self.jobs = Jobs(self.database)
         self.keys = Keys(self.database)
+        self.kept = Kept(self.database)
         self.registrations = Registrations(self.database)
         self.runners = Runners(self.database)
         self.secrets = Secrets(self.database, layout.secret_key)

@@ -157,6 +157,14 @@ def index_sources(database: sqlite_utils.Database) -> None:
     database.conn.execute("CREATE INDEX jobs_by_source ON jobs (json_extract(data, '$.cached_from'))")
 
 
+def kept_artifacts(database: sqlite_utils.Database) -> None:
+    database.conn.execute(
+        "CREATE TABLE kept (job TEXT PRIMARY KEY, attempt TEXT NOT NULL, runner TEXT NOT NULL, since TEXT NOT NULL)"
+        " WITHOUT ROWID"
+    )
+    database.conn.execute("CREATE INDEX kept_on ON kept (runner, since)")
+
+
 MIGRATIONS: tuple[Callable[[sqlite_utils.Database], None], ...] = (
     first_schema,
     registrations,
@@ -167,4 +175,5 @@ MIGRATIONS: tuple[Callable[[sqlite_utils.Database], None], ...] = (
     hidden_runs,
     pulled_images,
     index_sources,
+    kept_artifacts,
 )

@@ -18,8 +18,9 @@ import pytest
 
 from dstack.commands.command import Result
 from dstack.commands.follow import follow
-from dstack.commands.launch import Launched, launch, pull
+from dstack.commands.launch import Launched, launch
 from dstack.commands.probe import probe
+from dstack.commands.pull import pull
 from dstack.commands.stop import stop
 from dstack.decide import Claim, Failed, Finished, Launch, Lost, Running, Unknown, Wait
 from dstack.errors import CommandError, HostError

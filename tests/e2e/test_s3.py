@@ -205,3 +205,34 @@ def test_nothing_is_lost_or_sent_twice_when_something_dies(
 def taken(proxy: Proxy, keys: set[str]) -> set[str]:
     """Those of the objects that S3 has said to have."""
     return keys & {key for key, _ in proxy.stored()}
+
+
+def test_an_aborted_upload_leaves_nothing(cli: Cli, storage: S3, user: Any, tmp_path: Path, busybox: str) -> None:
+    folder = single(tmp_path / "p", busybox, f"mkdir out\n{FILES}", more="artifacts: [out, sums]")
+    assert cli("run", "job", "--name", "one", "-d", cwd=folder, timeout=240).returncode == 0
+    top = storage.folder / "objects" / BUCKET / "team/x/one/job/out"
+    until(lambda: top.exists() and len(list(top.iterdir())) > 40, "a part of it has arrived", 120)
+    storage.freeze()
+    assert workers(user.uid)
+
+    assert cli("stop", "one", "--abort", "-y").returncode == 0
+    until(lambda: not workers(user.uid), "nothing sends any more")
+    storage.thaw()
+
+    assert cli("wait", "one").returncode == 143
+    assert job_of(cli, "one")["reason"] == "aborted; nothing was kept"
+    assert storage.objects == {}
+    assert cli("artifacts", "list", "one", "--json").stdout == "[]\n"
+
+
+def workers(uid: int) -> list[bytes]:
+    """What a user's uploads run: their workers, and curl."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes()
+            if process.stat().st_uid == uid and (b"/upload/work" in words or words.startswith(b"curl")):
+                found.append(words)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found

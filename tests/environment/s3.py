@@ -75,6 +75,16 @@ class S3:
         self._process.wait()
         self._process = None
 
+    def freeze(self) -> None:
+        """Have it answer nothing until `thaw`."""
+        assert self._process
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Undo a `freeze`."""
+        assert self._process
+        self._process.send_signal(signal.SIGCONT)
+
     def restore(self) -> None:
         """Have it run again with an empty bucket."""
         if self._process is None:

@@ -31,7 +31,7 @@ if ! command -v curl > /dev/null; then
 fi
 mkdir -p "$job"
 rm -rf "$job/gathered" "$job/gather"
-mkdir "$job/gathered" "$job/gather"
+mkdir -p "$job/gathered" "$job/gather"
 trap 'rm -rf "$job/gather"' EXIT
 head -c '3072' | tar -x -f - -C "$job/gather"
 cd "$job/gathered"

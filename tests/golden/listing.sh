@@ -104,6 +104,11 @@ kind() (
 	fi
 )
 
+# What tells whether a file was touched since it was hashed, for all regular files below.
+facts() {
+	TZ=UTC0 find "$@" -type f -exec stat -c '%s %y %z %n' {} + | sort
+}
+
 section() {
 	printf '%s=%s\n' "$1" "$(($(wc -c < "$list/$1")))"
 	cat "$list/$1"
@@ -167,6 +172,8 @@ if openssl dgst -sha256 -r /dev/null > /dev/null 2>&1; then
 else
 	hash=sha256sum
 fi
+# Before they are hashed: what is touched later shows itself.
+facts "$@" > "$job/hashed" 2> /dev/null || rm -f "$job/hashed"
 pick "-o -type f -exec $hash {} +" "$@" > "$list/hashes"
 section names
 section stats

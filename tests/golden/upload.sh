@@ -43,6 +43,7 @@ begin() {
 	export LC_ALL=C
 	trap '\'''\'' HUP
 	up=$1
+	echo "$$" > "$up/pid"
 	at_once='\''8'\''
 	pause=1
 	: > "$up/done"

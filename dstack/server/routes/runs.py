@@ -92,7 +92,8 @@ class Runs:
         return removed
 
     def _tidy(self, runs: Sequence[Run]) -> None:
-        """The code of runs that are gone goes, too."""
+        """The code of runs that are gone goes, too, and what machines kept of them."""
+        self.parts.engine.poke()
         for repo in {run.snapshot.repo for run in runs}:
             self.parts.engine.background(tidy(self.parts.context, repo, most=0))
 

@@ -18,6 +18,7 @@ from dstack.commands.caches import caches, drop
 from dstack.commands.collect import fetch, listing
 from dstack.commands.follow import follow, read_log
 from dstack.commands.gather import gather
+from dstack.commands.kept import free, keep, reuse
 from dstack.commands.launch import Order, entry, launch
 from dstack.commands.leave import discard, leave, running
 from dstack.commands.leftovers import prune
@@ -28,7 +29,7 @@ from dstack.commands.pull import pull
 from dstack.commands.sample import sample
 from dstack.commands.stop import stop, warn
 from dstack.commands.sync import sync
-from dstack.commands.upload import reach, sums, upload, uploading, work
+from dstack.commands.upload import abandon, reach, sums, upload, uploading, work
 from dstack.model.manifest import File
 from dstack.model.mounts import Mount
 from dstack.model.paths import HostLayout
@@ -80,6 +81,7 @@ FILE = File("a", 1, 0o644, "0" * 64)
 PIECE = Piece("a", 0, 1, None, "http://s3/a", (("Content-MD5", "x"),))
 
 SCRIPTS = {
+    "abandon": abandon(PLACE, "j1").script,
     "authorize": authorize("ssh-ed25519 AAAA", "5e12").script,
     "caches": caches(PLACE).script,
     "caches-drop": drop(PLACE, ["caches/r/0", "caches/r/1"]).script,
@@ -90,9 +92,12 @@ SCRIPTS = {
     "follow": follow(PLACE, "j1", 0).script,
     "launch": launch(PLACE, PLAIN).script,
     "launch-full": launch(PLACE, FULL, pack=b"a pack").script,
-    "launch-gathered": launch(PLACE, structs.replace(FULL, gathered=True)).script,
+    "launch-gathered": launch(PLACE, structs.replace(FULL, artifacts=False, gathered=True)).script,
     "launch-mounts": launch(PLACE, structs.replace(PLAIN, mounts=MOUNTS, allowed=("/data", "/it's"))).script,
     "launch-podman": launch(ELSEWHERE, FULL).script,
+    "free": free(PLACE, ["j1", "j2-3"], 1 << 30).script,
+    "keep": keep(PLACE, "j1", "sub dir/it's", "busybox", (Artifact(path="it's/out"), Artifact(path="a"))).script,
+    "reuse": reuse(PLACE, "j3", ["j1", "j2-3"], []).script,
     "leave": leave(PLACE).script,
     "leftovers": prune(PLACE, ["r"], {"busybox": "sha256:1"}, dry_run=False).script,
     "leftovers-dry": prune(PLACE, [], {}, dry_run=True).script,

@@ -1,0 +1,97 @@
+"""What stays on a runner after a job's end: the artifacts of one that is done, for those that depend on them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from dstack.commands.kept import Copied, keep, reuse
+from dstack.commands.leave import discard
+from dstack.engine.context import Context
+from dstack.errors import CommandError
+from dstack.hosts.host import ask
+from dstack.model.job import Job
+from dstack.model.manifest import Manifest
+from dstack.model.paths import attempt_id
+from dstack.model.runner import Runner
+from dstack.model.status import Status
+from dstack.model.times import rfc3339
+from dstack.store.kept import KeptArtifacts
+
+DISCARDING = 300.0
+"""Seconds for removing what a job left."""
+
+log = logging.getLogger("dstack.engine")
+
+
+async def clear(context: Context, job_id: str) -> None:
+    """Remove the container and the folder of an ended job, once; the artifacts of one that is done stay."""
+    store = context.store
+    async with context.clearing[job_id]:
+        job = store.jobs.get(job_id)
+        runner = store.runners.get(job.runner or "") if job else None
+        if job is None or job.discarded or runner is None:
+            return
+        place, attempt = context.machines.place(runner), attempt_id(job.id, job.attempt)
+        if job.status is Status.DONE and job.files:
+            project = store.runs.require(job.run).snapshot.project
+            command = keep(place, attempt, project, job.image, job.definition.outputs)
+            stays = await ask(context.machines.host(runner), command, timeout=DISCARDING)
+        else:
+            await ask(context.machines.host(runner), discard(place, attempt, job.image), timeout=DISCARDING)
+            stays = False
+        with store.database.transaction():
+            store.jobs.change(job.id, discarded=True)
+            if stays:
+                store.kept.add(KeptArtifacts(job.id, attempt, runner.name, rfc3339(time.time())))
+
+
+async def reused(
+    context: Context, job: Job, runner: Runner, manifests: Sequence[Manifest]
+) -> tuple[bool, list[Manifest]]:
+    """Have the runner copy the dependencies' artifacts that were made there: whether it did, and what it lacks."""
+    there = {}
+    if job.attempt == 1:  # a later one begins with what the one before it left, which wins
+        for manifest in manifests:
+            kept = await _kept(context, manifest.job, runner)
+            if kept:
+                there[kept.attempt] = manifest
+    if not there:
+        return False, list(manifests)
+    links = [file for manifest in there.values() for file in manifest.files if file.link is not None]
+    command = reuse(context.machines.place(runner), attempt_id(job.id, job.attempt), list(there), links)
+    try:
+        copied = await ask(context.machines.host(runner), command)
+    except CommandError as error:
+        log.warning("job %s: %s; the artifacts come from the storage", job.id, error.message)
+        return False, list(manifests)
+    whole = [manifest for attempt, manifest in there.items() if copied.get(attempt) == _told(manifest)]
+    if len(whole) < len(there):
+        log.info("job %s: %s does not have all that was kept there any more", job.id, runner.name)
+        context.store.kept.remove(manifest.job for manifest in there.values() if manifest not in whole)
+        if copied.keys() != {attempt for attempt, manifest in there.items() if manifest in whole}:
+            return False, list(manifests)  # something else lies among what was copied
+    paths = {file.path for manifest in whole for file in manifest.files}
+    rest = [
+        replace(manifest, files=tuple(file for file in manifest.files if file.path not in paths))
+        for manifest in manifests
+        if manifest not in whole
+    ]
+    return bool(whole), [manifest for manifest in rest if manifest.files]
+
+
+async def _kept(context: Context, job_id: str, runner: Runner) -> KeptArtifacts | None:
+    """The artifacts of a job that are on the runner. One that ended just now is cleared first."""
+    job = context.store.jobs.get(job_id)
+    if job and job.runner == runner.name and not job.discarded:
+        await clear(context, job_id)
+    kept = context.store.kept.get(job_id)
+    return kept if kept and kept.runner == runner.name else None
+
+
+def _told(manifest: Manifest) -> Copied:
+    regular = [file for file in manifest.files if file.link is None]
+    return Copied(len(regular), sum(file.size for file in regular))
