@@ -75,9 +75,16 @@ sweep() {
 	done
 }
 
+unspool() {
+	# shellcheck disable=SC2086
+	rm -rf "/dev/shm/dstack-${base##*/}-"$1.* "${TMPDIR:-/tmp}/dstack-${base##*/}-"$1.* 2> /dev/null || :
+}
+
 containers=$(dk ps -aq --filter name='^''dstack-j1''$')
 [ -z "$containers" ] || dk rm -f -v "$containers" > /dev/null
-scrap "$base"/'jobs/j1' 'busybox'
+job=$base/'jobs/j1'
+unspool "${job##*/}"
+scrap "$job" 'busybox'
 sweep
 }
 main
