@@ -45,6 +45,7 @@ def test_a_key_of_known_hosts_is_taken_and_shown(cli: Cli, sshd: Sshd, docker: l
     added = cli(*words(sshd))
 
     assert added.returncode == 0, added.stderr
+    assert "asyncssh" not in cli("server", "logs").stdout, "it would tell of every session"
     assert f"host key   {sshd.fingerprint} (ssh-ed25519)\n" in added.stdout
     assert json.loads(cli("runners", "--json").stdout)[0]["host_key"] == sshd.host_key
     assert cli("runners", "remove", "m").returncode == 0
