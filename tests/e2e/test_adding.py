@@ -47,6 +47,8 @@ def test_a_key_of_known_hosts_is_taken_and_shown(cli: Cli, sshd: Sshd, docker: l
 
     assert added.returncode == 0, added.stderr
     assert "asyncssh" not in cli("server", "logs").stdout, "it would tell of every session"
+    asked = {"COMP_WORDS": "dstack runners check ", "COMP_CWORD": "3", "_DSTACK_COMPLETE": "bash_complete"}
+    assert cli(env=asked).stdout == "plain,m\n"
     assert f"host key   {sshd.fingerprint} (ssh-ed25519)\n" in added.stdout
     assert json.loads(cli("runners", "--json").stdout)[0]["host_key"] == sshd.host_key
     assert cli("runners", "remove", "m").returncode == 0
