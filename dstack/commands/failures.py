@@ -13,11 +13,13 @@ from dstack.model.runner import Finding
 
 class Failure(Struct, frozen=True, kw_only=True):
     """`what` went wrong, for a sentence that ends with the words that said so; `hint` is what to type. `finding` is
-    set where the machine itself is at fault, and other jobs would fail as well."""
+    set where the machine itself is at fault, and other jobs would fail as well; `silent`: Docker did not
+    answer, which may change."""
 
     what: str
     hint: str | None = None
     finding: Finding | None = None
+    silent: bool = False
 
 
 class Kind(Struct, frozen=True):
@@ -75,6 +77,14 @@ DEVICES = re.compile(
     r"could not select device driver|nvidia-container|nvidia container|nvml|unresolvable cdi|driver rpc error"
     r"|no devices were found|unknown device|error gathering device information"
 )
+LAYERS = re.compile(
+    r"^(docker: |Error response from daemon: |Error: |failed to create (shim|task)[a-z ]*: |OCI runtime create failed: "
+    r"|runc create failed: |container_linux\.go:\d+: |starting container process caused: |process_linux\.go:\d+: "
+    r"|unable to start container process: |container init caused: |error during container init: "
+    r"|[Rr]unning hook #\d+:+ |error running hook #?\d*: |error running (prestart )?hook: "
+    r"|exit status \d+, stdout: , stderr: )+"
+)
+ADVICE = re.compile(r"(: unknown)?[.]?( (Run|See) 'docker [a-z ]*--help'.*)?$")
 STARTING: tuple[Kind, ...] = (
     FULL,
     SILENT,
@@ -94,6 +104,11 @@ STARTING: tuple[Kind, ...] = (
         "dstack run again",
     ),
 )
+
+
+def bare(words: str) -> str:
+    """The words in one line, without those of the layers of Docker that passed them on."""
+    return ADVICE.sub("", LAYERS.sub("", " ".join(words.split())))
 
 
 def pulling(words: str, *, runner: str, image: str, username: str = "", secret: str = "") -> Failure:
@@ -125,5 +140,6 @@ def _known(kinds: Sequence[Kind], words: str, runner: str, image: str) -> Failur
     for kind in kinds:
         if re.search(kind.words, said):
             values = {"runner": runner, "image": image}
-            return Failure(what=kind.what.format(**values), hint=kind.hint.format(**values))
+            what, hint = kind.what.format(**values), kind.hint.format(**values)
+            return Failure(what=what, hint=hint, silent=kind is SILENT)
     return None

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable
 
 from dstack.commands.command import Command, Stdin
-from dstack.commands.failures import pulling, starting
+from dstack.commands.failures import bare, pulling, starting
 from dstack.commands.launch import Launched, launch
 from dstack.engine.context import Context
 from dstack.engine.gather import gathered, reached
@@ -14,7 +14,7 @@ from dstack.engine.keep import reused
 from dstack.engine.order import order
 from dstack.engine.placed import Placed
 from dstack.engine.ship import launch_with_code, ship
-from dstack.errors import CommandError, HostError
+from dstack.errors import CommandError, HostError, HostUnreachableError
 from dstack.hosts.host import ask
 from dstack.model.job import Job
 from dstack.model.registry import Login
@@ -75,10 +75,11 @@ def not_pulled(job: Job, runner: str, refused: CommandError) -> HostError:
     """The error for an image that could not be fetched."""
     auth = job.definition.registry_auth
     username, secret = (auth.username, auth.password) if auth else ("", "")
-    words = " ".join(refused.stderr.split()) or "Docker does not say why"
+    words = bare(refused.stderr) or "Docker does not say why"
     found = pulling(words, runner=runner, image=job.image, username=username, secret=secret)
     what = f"{found.what}: {words}" if found.what else words
-    return HostError(f"pulling {job.image} failed: {what}", hint=found.hint)
+    error = HostUnreachableError if found.silent else HostError
+    return error(f"pulling {job.image} failed: {what}", hint=found.hint)
 
 
 async def explained(placed: Placed, launching: Awaitable[Launched]) -> Launched:
@@ -87,13 +88,14 @@ async def explained(placed: Placed, launching: Awaitable[Launched]) -> Launched:
         return await launching
     except CommandError as refused:
         job, name = placed.job, placed.runner.name
-        words = " ".join(refused.stderr.split())
+        words = bare(refused.stderr)
         found = starting(words, runner=name, image=job.image, gpus=job.gpus)
         if not found.what:
             raise
         if found.finding:
             placed.context.machines.mark(name, found.finding)
-        raise HostError(f"{found.what}: {words}", hint=found.hint) from refused
+        error = HostUnreachableError if found.silent else HostError
+        raise error(f"{found.what}: {words}", hint=found.hint) from refused
 
 
 def begun(placed: Placed, answer: Launched) -> None:

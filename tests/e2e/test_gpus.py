@@ -184,3 +184,29 @@ def test_a_gpu_that_somebody_else_uses_is_left_alone(cli: Cli, lab: list[Box], t
     whose = f"GPU 2 is used outside of dstack by root (python3, process {os.getpid()})"
     assert f"needs 4 GPUs; lab1 has 3 of 4 free, {whose}" in waits.stderr
     assert cli("run", "job", cwd=folder).stdout == "0,1,2,3\n"
+
+
+def test_a_driver_that_fails_is_told_and_its_machine_gets_no_more_jobs_for_gpus(
+    cli: Cli, lab: list[Box], tmp_path: Path
+) -> None:
+    folder = single(tmp_path / "p", made.BUSYBOX, "nvidia-smi", more="resources: {gpu: 1}")
+    forget(lab)
+    lab[0].gpus.fail("nvidia-container-cli: initialization error: nvml error: driver not loaded")
+    try:
+        failed = cli("run", "job", "--runner", "lab1", cwd=folder)
+        elsewhere = cli("run", "job", "--name", "elsewhere", cwd=folder)
+        assert cli("run", "job", "--name", "waits", "--runner", "lab1", "-d", cwd=folder).returncode == 0
+        until(lambda: run_of(cli, "waits")["reason"], "it says why it waits", 30)
+        waits = run_of(cli, "waits")
+    finally:
+        lab[0].gpus.fail(None)
+    assert cli("runners", "check", "lab1").returncode == 0
+    assert cli("wait", "waits").returncode == 0
+
+    words = "nvidia-container-cli: initialization error: nvml error: driver not loaded"
+    assert failed.returncode == 125
+    assert f"the GPUs of lab1 can't be given to containers: {words}; see what" in failed.stderr, failed.stderr
+    assert elsewhere.returncode == 0
+    assert run_of(cli, "elsewhere")["jobs"][0]["runner"] == "lab2"
+    assert waits["status"] == "queued"
+    assert f"lab1: containers don't get the GPUs: {words}" in waits["reason"]

@@ -23,10 +23,13 @@ from pathlib import Path
 folder = Path("{folder}")
 state = json.load(sys.stdin)
 config = json.loads((Path(state["bundle"]) / "config.json").read_text())
+broken = folder / "broken"
 environment = dict(entry.split("=", 1) for entry in config["process"]["env"])
 given = environment.get("NVIDIA_VISIBLE_DEVICES", "")
 if not given[:1].isdigit():
     sys.exit()
+if broken.exists():
+    sys.exit(broken.read_text())
 root = Path(state["bundle"]) / config["root"]["path"]
 smi = root / "bin" / "nvidia-smi"
 smi.write_text("#!/bin/sh\\necho " + given + "\\n")
@@ -60,6 +63,13 @@ class FakeGpus:
         for program, text in (("nvidia-smi", smi), ("nvidia-container-runtime-hook", hook)):
             (self.programs / program).write_text(text)
             (self.programs / program).chmod(0o755)
+
+    def fail(self, words: str | None) -> None:
+        """Give no container a GPU from now on, as a driver that broke: with these words. None: it works again."""
+        if words is None:
+            (self.folder / "broken").unlink()
+        else:
+            (self.folder / "broken").write_text(words)
 
     @property
     def given(self) -> list[str]:
