@@ -176,6 +176,10 @@ class Drive(Placed):
             await abandoned(self)
             self.finish(Status.STOPPED, exit_code=Ends.STOPPED, reason="aborted; nothing was kept")
             return
+        if job.stop and job.end is not Status.STOPPED:
+            reason = "stopped before its artifacts were stored, though its commands had ended"
+            self.finish(Status.STOPPED, exit_code=Ends.STOPPED, reason=reason)
+            return
         outcome = await Collector(self.context, job, self.runner).run()
         end = job.end or Status.FAILED
         if outcome.complaint and end is Status.DONE:

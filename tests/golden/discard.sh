@@ -77,6 +77,12 @@ sweep() {
 
 containers=$(dk ps -aq --filter name='^''dstack-j1''$')
 [ -z "$containers" ] || dk rm -f -v "$containers" > /dev/null
+# What uploads has the lock, with its curls: all are one process group, where the machine has setsid.
+job="$base"/'jobs/j1'
+if [ -s "$job/upload/pid" ] && ! flock -n "$job/upload.lock" true; then
+	read -r pid < "$job/upload/pid"
+	kill -- "-$pid" 2> /dev/null || kill "$pid" || :
+fi
 scrap "$base"/'jobs/j1' 'busybox'
 sweep
 }

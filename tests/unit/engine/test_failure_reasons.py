@@ -53,10 +53,11 @@ class Case:
         gpus: tuple[int, ...] = (),
         stop: str | None = None,
         expired: bool = False,
+        end: Status | None = None,
         **definition: Any,
     ) -> None:
         self.launch, self.pull, self.seen, self.probed = launch, pull, seen or {}, probed
-        self.gpus, self.stop, self.expired, self.definition = gpus, stop, expired, definition
+        self.gpus, self.stop, self.expired, self.end, self.definition = gpus, stop, expired, end, definition
 
 
 class Failing(Machine):
@@ -116,6 +117,7 @@ CASES: dict[str, Case] = {
     "it runs too long": Case(seen={"exit": "143"}, max_duration="2h", expired=True),
     "it is stopped": Case(seen={"exit": "143"}, stop="stop"),
     "it is stopped before it starts": Case(pull="", stop="stop"),
+    "it is stopped while its artifacts are stored": Case(stop="stop", end=Status.DONE),
     "it is aborted": Case(seen={"exit": "137"}, stop="abort"),
     "the GPU driver fails while it runs": Case(
         seen={"exit": "1"}, gpus=(0,), probed=PROBED + "driver=No devices were found\n"
@@ -206,6 +208,8 @@ def ended(folder: Path, case: Case) -> str:
             "expired": case.expired,
             "started_at": "2026-01-01T00:00:00.000Z",
         }
+    if case.end:
+        changes |= {"status": Status.UPLOADING, "end": case.end}
     world.store.jobs.change("abc", **changes)
     asyncio.run(asyncio.wait_for(world.drive().run(), 20))
     job = world.job

@@ -1,0 +1,135 @@
+"""A stop works at once, whatever the job does just then."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.project import project
+from tests.environment.account import Account
+from tests.environment.pushing import BIG, push
+from tests.environment.registry import Registry
+from tests.environment.s3 import BUCKET, S3
+from tests.environment.throttle import Throttle
+from tests.environment.waiting import until
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+SIZE = 4_000_000
+AT_ONCE = 15
+"""Seconds. The grace of the jobs is ten minutes, what is slow would take as long."""
+
+WORKFLOWS = """
+workflows:
+  - {{name: queued, image: {image}, commands: ["true"], depends-on: {{workflows: [running]}}}}
+  - name: running
+    image: {image}
+    commands: [echo ready, while true; do sleep 0.1; done]
+    stop-grace: 10m
+    artifacts: [{{path: made, optional: true}}]
+  - {{name: pulling, image: {slow}, commands: ["true"]}}
+  - {{name: uploading, image: {image}, commands: [head -c {size} /dev/urandom > large], artifacts: [large]}}
+"""
+
+
+@pytest.fixture
+def slow_image(tmp_path: Path, docker: list[str], busybox: str) -> Iterator[str]:
+    """An image whose pull would take ten minutes."""
+    registry = Registry(tmp_path / "registry")
+    try:
+        image = push(docker, registry, busybox, "team/slow:1", size=BIG)
+        registry.way.speed = BIG / 600
+        yield image
+    finally:
+        registry.close()
+
+
+@pytest.fixture
+def slow_storage(cli: Cli, s3: S3) -> Iterator[Throttle]:
+    """Storage in S3 that takes ten minutes for an artifact."""
+    way = Throttle(s3.port)
+    try:
+        done = cli("config", "--storage", f"s3://{BUCKET}/team", "--endpoint-url", f"http://127.0.0.1:{way.port}")
+        assert done.returncode == 0, done.stderr
+        way.sent = SIZE / 600
+        yield way
+    finally:
+        way.close()
+
+
+def run_of(cli: Cli, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(cli("runs", name, "--json").stdout)
+    return found
+
+
+def busy(cli: Cli, folder: Path, names: dict[str, str]) -> None:
+    """Start a run by name of each workflow, and wait until each does what it is called after."""
+    for name, workflow in names.items():
+        assert cli("run", workflow, "--name", name, "-d", cwd=folder).returncode == 0
+
+    def doing(name: str, workflow: str) -> bool:
+        job = {job["workflow"]: job for job in run_of(cli, name)["jobs"]}[workflow]
+        if workflow == "pulling":
+            return "layers" in (job["reason"] or "")
+        return bool(job["status"] == workflow) and (workflow != "running" or "ready" in cli("logs", name).stdout)
+
+    for name, workflow in names.items():
+        until(lambda: doing(name, workflow), f"{name} is {workflow}", 60)  # noqa: B023
+
+
+@pytest.fixture
+def folder(tmp_path: Path, slow_storage: Throttle, runner: str, busybox: str, slow_image: str) -> Path:
+    return project(tmp_path / "p", WORKFLOWS.format(image=busybox, slow=slow_image, size=SIZE))
+
+
+def test_each_state(cli: Cli, folder: Path, slow_storage: Throttle, user: Account, docker: list[str], s3: S3) -> None:
+    states = ("queued", "running", "pulling", "uploading")
+    busy(cli, folder, {f"{state}-1": state for state in states})
+    took: dict[str, float] = {}
+    for name in ("queued-1", "uploading-1", "pulling-1", "running-1"):
+        slow_storage.sent = None if name == "running-1" else slow_storage.sent
+        start = time.monotonic()
+        assert cli("stop", name).returncode == 0
+        assert cli("wait", name, timeout=60).returncode == 143
+        took[name] = time.monotonic() - start
+    reasons = {name: {job["workflow"]: job["reason"] for job in run_of(cli, name)["jobs"]} for name in took}
+    slow_storage.sent = SIZE / 600
+    busy(cli, folder, {f"{state}-2": state for state in states})
+    start = time.monotonic()
+    assert cli("stop", "--workflow", "uploading", "--abort", "-y").returncode == 0
+    assert cli("wait", "uploading-2", timeout=60).returncode == 143
+    assert cli("stop", "--all", "--abort", "-y").returncode == 0
+    for state in states:
+        assert cli("wait", f"{state}-2", timeout=60).returncode == 143
+    took["all"] = time.monotonic() - start
+    aborted = {state: run_of(cli, f"{state}-2") for state in states}
+
+    assert {name: seconds for name, seconds in took.items() if seconds > AT_ONCE} == {}
+    assert reasons["queued-1"] == {"queued": "stopped before it started", "running": "stopped by dstack stop"}
+    assert reasons["running-1"] == {"running": "stopped by dstack stop"}
+    assert reasons["pulling-1"] == {"pulling": "stopped before it started"}
+    assert "stopped before its artifacts were stored" in reasons["uploading-1"]["uploading"]
+    assert {run["status"] for run in aborted.values()} == {"stopped"}
+    assert "aborted; nothing was kept" in aborted["uploading"]["reason"]
+    assert not [key for key in s3.objects if key.endswith("manifest.json") and "/uploading-" in key]
+    listed = [*docker, "ps", "-aq", "--filter", "name=dstack-", "--filter", f"volume={user.home}"]
+    until(lambda: not subprocess.run(listed, capture_output=True, check=True).stdout, "no container is left", 30)
+    until(lambda: not at_work(user), "nothing uploads or pulls on the machine any more", 30)
+
+
+def at_work(user: Account) -> list[str]:
+    """What the machine's user still runs for jobs."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.stat().st_uid == user.uid:
+                found.append(path.read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return [line for line in found if "/upload/" in line or "curl" in line or "dial-stdio" in line]
