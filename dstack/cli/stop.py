@@ -23,8 +23,8 @@ def command(
     """End runs and jobs.
 
     They get SIGTERM and time to save, and what they made so far is stored. One that only stores its artifacts any more
-    ends without them. The command returns at once; `dstack wait RUN` waits for the end. On a terminal, --all, --workflow
-    and --abort ask first.
+    ends without them. The command returns at once; `dstack wait RUN` waits for the end. On a terminal, --all,
+    --workflow and --abort ask first.
     """
     if bool(refs) + everything + (workflow is not None) != 1:
         raise UsageError(
