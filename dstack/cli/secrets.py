@@ -73,7 +73,10 @@ def list_secrets(as_json: bool) -> None:
 def delete_secret(name: str) -> None:
     """Delete a secret.
 
-    Jobs that were given it keep it, and their logs stay masked.
+    Jobs that were given it keep it, and their logs stay masked. Jobs that have not started yet and need it fail then,
+    unless it is set again.
     """
-    settings.connect().delete_secret(name)
+    deleted = settings.connect().delete_secret(name)
     show.say(f"{name}: deleted")
+    for job in deleted.missed_by:
+        show.say(f"warning: {job} needs it to start; set it again, or stop the run")

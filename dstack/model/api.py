@@ -386,6 +386,12 @@ class SecretView(Struct, kw_only=True):
     set_at: str
 
 
+class DeletedSecret(Struct, kw_only=True):
+    """The answer of `DELETE /secrets/NAME`: the jobs that have not started, and need it."""
+
+    missed_by: list[str]
+
+
 class ServerConfig(Struct, kw_only=True):
     """What `dstack config` sets on the server; None leaves it. `storage` is a folder or s3://bucket/prefix, with the
     `endpoint_url` of a store that is not AWS's; `max_gpus_per_user` is how many GPUs one user's jobs may hold at once,

@@ -14,6 +14,7 @@ from dstack.model.api import (
     AddRunner,
     ArtifactView,
     CacheFolder,
+    DeletedSecret,
     DeleteRequest,
     Drain,
     HoldAnswer,
@@ -120,9 +121,9 @@ class Client(Connection):
         """Record a secret."""
         return self._post("/secrets", SecretView, secret)
 
-    def delete_secret(self, name: str) -> None:
+    def delete_secret(self, name: str) -> DeletedSecret:
         """Forget a secret."""
-        self._send("DELETE", f"/secrets/{_part(name)}", ANSWER_SECONDS).close()
+        return self._post(f"/secrets/{_part(name)}", DeletedSecret, method="DELETE")
 
     def artifacts(self, ref: str) -> list[ArtifactView]:
         """What a run or job left."""

@@ -132,10 +132,14 @@ class Intake:
         if submission.name is None:
             return names.run_name(lambda name: self.store.runs.get(name) is not None, random.SystemRandom())
         names.check_run_name(submission.name)
-        if self.store.runs.get(submission.name):
-            hint = f"choose another --name; the other one: dstack runs {submission.name}"
-            raise ConflictError(f"a run of the name '{submission.name}' exists already", hint=hint)
+        self.refuse_taken(submission.name)
         return submission.name
+
+    def refuse_taken(self, name: str) -> None:
+        """Raise ConflictError for a name that a run has."""
+        if self.store.runs.get(name):
+            hint = f"choose another --name; the other one: dstack runs {name}"
+            raise ConflictError(f"a run of the name '{name}' exists already", hint=hint)
 
     async def planned(self, submission: Submission, name: str) -> tuple[Planner, list[Job]]:
         """The jobs that it takes, and what decided on them. Results that it would use are looked at between two
@@ -235,6 +239,7 @@ class Intake:
         known = self.known(submission)
         if known is not None:
             return known
+        self.refuse_taken(planner.run)
         run = Run(
             name=planner.run,
             workflow=submission.workflow,

@@ -149,6 +149,23 @@ def test_one_at_a_time_and_once_only(cli: Cli, queueing: Path) -> None:
     assert len(json.loads(cli("runs", "--json").stdout)) == 2
 
 
+def test_the_same_moment(cli: Cli, dstack_home: Home, queueing: Path) -> None:
+    def at_once(*options: str) -> list[tuple[int, str]]:
+        started = [dstack_home.popen("run", "job", "-d", "-q", *options, cwd=queueing) for _ in range(4)]
+        told = [(process.communicate(timeout=120)[0].decode().strip(), process.returncode) for process in started]
+        return sorted((code, name) for name, code in told)
+
+    single = at_once("--singleton")
+    assert [code for code, _ in single] == [0, 75, 75, 75]
+    same = at_once("--idempotency-key", "night/7")
+    assert {code for code, _ in same} == {0}
+    assert len({name for _, name in same}) == 1
+    named = at_once("--name", "taken")
+    assert named == [(0, "taken"), (2, ""), (2, ""), (2, "")]
+    assert len(json.loads(cli("runs", "--json").stdout)) == 3
+    assert cli("stop", "--all", "--abort", "-y").returncode == 0
+
+
 def test_a_container_is_held_to_what_it_asked_for(
     cli: Cli, runner: str, docker: list[str], tmp_path: Path, busybox: str
 ) -> None:

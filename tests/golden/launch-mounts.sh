@@ -287,6 +287,7 @@ begin() {
 		# Without --force: what runs after all stays.
 		dk rm "$name" > /dev/null 2>&1 || :
 		if [ -z "$(state)" ]; then
+			rm -f "$io/env"
 			printf '%s\n' "$error" >&2
 			exit "$status"
 		fi

@@ -61,6 +61,7 @@ stop() {
 		fenced)
 			# Its claim is lost, whether it goes now or when the job is discarded.
 			if [ -n "$found" ]; then dk rm --force "$name" > /dev/null 2>&1 || :; fi
+			rm -f "$io/env"
 			answer fenced
 			;;
 	esac

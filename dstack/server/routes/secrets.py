@@ -10,7 +10,7 @@ import msgspec
 from starlette.requests import Request
 
 from dstack.errors import UsageError
-from dstack.model.api import SecretView, SetSecret
+from dstack.model.api import DeletedSecret, SecretView, SetSecret
 from dstack.model.environment import check_name
 from dstack.model.times import rfc3339
 from dstack.server.parts import Parts, Table
@@ -35,8 +35,11 @@ class Secrets:
         return SecretView(name=secret.name, set_at=now)
 
     async def delete_secret(self, request: Request) -> Any:
-        self.parts.context.store.secrets.delete(request.path_params["name"])
-        return {}
+        name = request.path_params["name"]
+        store = self.parts.context.store
+        store.secrets.delete(name)
+        jobs = [job for job in store.jobs.unfinished() if name in job.definition.needed_secrets]
+        return DeletedSecret(missed_by=[f"{job.workflow} of {job.run}" for job in jobs if not job.started_at])
 
     def table(self) -> Table:
         """Method, path and endpoint of each route below /v1."""
