@@ -10,7 +10,7 @@ from typing import Any
 
 from dstack.commands.leave import discard
 from dstack.commands.stop import stop
-from dstack.decide import Decision
+from dstack.decide import Decision, Failed
 from dstack.engine.abandon import abandoned
 from dstack.engine.attempts import again, following
 from dstack.engine.collect import Collector
@@ -156,10 +156,11 @@ class Drive(Placed):
         code, reason = decision.exit_code, decision.reason
         end = Status.LOST if decision.lost else Status.DONE if code == 0 else Status.FAILED
         if job.stop:
-            end, code, reason = Status.STOPPED, Ends.STOPPED, "stopped by dstack stop"
+            end, code, reason = Status.STOPPED, Ends.STOPPED, "stopped by dstack stop" + killed(decision)
         elif job.expired:
             limit = span_words(span(job.definition.max_duration or "0"))
-            end, code, reason = Status.FAILED, Ends.MAX_DURATION, f"max-duration: it was stopped after {limit}"
+            reason = f"max-duration: it was stopped after {limit}" + killed(decision)
+            end, code = Status.FAILED, Ends.MAX_DURATION
         elif job.preempted:
             end, code, reason = Status.STOPPED, Ends.STOPPED, job.preempted
         elif decision.lost:
@@ -214,3 +215,9 @@ class Drive(Placed):
             files=outcome.files if outcome else 0,
             bytes=outcome.bytes if outcome else 0,
         )
+
+
+def killed(decision: Decision) -> str:
+    """What to add of a job that was told to end."""
+    cut = isinstance(decision, Failed) and decision.exit_code in (Ends.STOPPED, 137)
+    return "; it did not end within its grace period, and was killed" if cut else ""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.project import single
+from tests.environment.sshd import Sshd
 from tests.environment.waiting import until
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -45,6 +46,19 @@ while True:
     job = job_of(cli, "long")
     assert (job["status"], job["exit_code"], job["reason"]) == ("failed", 124, "max-duration: it was stopped after 4s")
     assert [each["path"] for each in json.loads(cli("artifacts", "list", "long", "--json").stdout)] == ["saved"]
+
+
+def test_what_does_not_end_is_killed_after_its_grace(cli: Cli, runner: str, tmp_path: Path, busybox: str) -> None:
+    deaf = ["trap '' TERM; echo deaf; while :; do sleep 0.1; done"]
+    folder = single(tmp_path / "p", busybox, *deaf, more="stop-grace: 1s")
+    assert cli("run", "job", "--name", "deaf", "-d", cwd=folder).returncode == 0
+    until(lambda: cli("logs", "deaf").stdout == "deaf\n", "it runs", 60)
+
+    assert cli("stop", "deaf").returncode == 0
+
+    assert cli("wait", "deaf", timeout=30).returncode == 143
+    reason = "stopped by dstack stop; it did not end within its grace period, and was killed"
+    assert job_of(cli, "deaf")["reason"] == reason
 
 
 def test_a_short_job_does_not_notice(cli: Cli, runner: str, tmp_path: Path, busybox: str) -> None:
@@ -82,6 +96,34 @@ def test_an_attempt_goes_on_from_what_the_one_before_left(
     assert (tmp_path / "out/job/out/steps").read_text() == "1\n2\n3\n"
     listed = [*docker, "ps", "-aq", "--filter", f"name=dstack-{job['id']}"]
     until(lambda: not subprocess.run(listed, capture_output=True, check=True).stdout, "no container is left", 30)
+
+
+def test_an_attempt_on_another_machine_goes_on_from_there(
+    cli: Cli, runner: str, sshd: Sshd, docker: list[str], tmp_path: Path, busybox: str
+) -> None:
+    commands = [
+        "mkdir -p out && echo $DSTACK_RUNNER >> out/where && cat out/where",
+        "test $DSTACK_ATTEMPT = 2 || { while [ ! -e /workflow/go ]; do sleep 0.1; done; exit 9; }",
+    ]
+    folder = single(tmp_path / "p", busybox, *commands, more="artifacts: [out]\nretry: {attempts: 2, on: [9]}")
+    address = [f"{sshd.user}@{sshd.host}:{sshd.port}", "--identity", str(sshd.identity)]
+    other = ["--name", "crate", "--root", "~/.dstack-crate", "--fingerprint", sshd.fingerprint]
+    assert cli("runners", "add", *address, *other).returncode == 0
+    try:
+        assert cli("run", "job", "--name", "moves", "-d", cwd=folder).returncode == 0
+        first = until(lambda: cli("logs", "moves").stdout.strip(), "it runs", 60)
+        assert cli("runners", "drain", first, "--reason", "to be repaired").returncode == 0
+        container = f"dstack-{job_of(cli, 'moves')['id']}"
+        subprocess.run([*docker, "exec", container, "/bin/sh", "-c", ": > /workflow/go"], check=True)
+
+        assert cli("wait", "moves").returncode == 0
+        second = ({"box", "crate"} - {first}).pop()
+        assert cli("logs", "moves").stdout == f"{first}\n{first}\n{second}\n"
+        job = job_of(cli, "moves")
+        assert [(each["runner"], each["exit_code"]) for each in job["attempts"]] == [(first, 9)]
+        assert (job["runner"], job["attempt"]) == (second, 2)
+    finally:
+        cli("runners", "remove", "crate")
 
 
 @pytest.mark.parametrize(("on", "attempts"), [("[lost]", 1), ("[7]", 1), ("[error]", 2)])

@@ -17,6 +17,8 @@ from msgspec.structs import replace
 
 from dstack.commands.command import Command, Result
 from dstack.engine import drive, limits, watch
+from dstack.engine.engine import Engine
+from dstack.engine.machines import Condition
 from dstack.hosts.recording import Reply
 from dstack.model.status import Status
 from dstack.model.workflow import RegistryAuth
@@ -116,6 +118,8 @@ CASES: dict[str, Case] = {
     "Docker restarts": Case(seen={"container": state(code=137), "origin": LATER}),
     "it runs too long": Case(seen={"exit": "143"}, max_duration="2h", expired=True),
     "it is stopped": Case(seen={"exit": "143"}, stop="stop"),
+    "it runs too long, and does not end": Case(seen={"container": state(code=137)}, max_duration="2h", expired=True),
+    "it is stopped, and does not end": Case(seen={"container": state(code=137)}, stop="stop"),
     "it is stopped before it starts": Case(pull="", stop="stop"),
     "it is stopped while its artifacts are stored": Case(stop="stop", end=Status.DONE),
     "it is aborted": Case(seen={"exit": "137"}, stop="abort"),
@@ -182,6 +186,7 @@ CASES: dict[str, Case] = {
         pull='{"errorDetail":{"message":"x"},"error":"failed to register layer: write /a: no space left on device"}'
     ),
     "a registry that says something else": Case(pull='{"message":"teapot"}'),
+    "a secret is deleted before it starts": Case(secrets=("TOKEN",)),
     "an artifact is missing": Case(seen={"exit": "0"}, artifacts=("out",)),
 }
 
@@ -218,8 +223,66 @@ def ended(folder: Path, case: Case) -> str:
     return f"{job.status.value} {job.exit_code}: {job.reason}"
 
 
+class Queued:
+    """A job that ends in the queue: what is recorded of it, its run, the job that it needs, and its machine."""
+
+    def __init__(
+        self,
+        *,
+        job: dict[str, Any] | None = None,
+        run: dict[str, Any] | None = None,
+        needed: Status | None = None,
+        condition: Condition | None = None,
+    ) -> None:
+        self.job, self.run, self.needed, self.condition = job or {}, run or {}, needed, condition
+
+
+QUEUED: dict[str, Queued] = {
+    "it is stopped in the queue": Queued(job={"stop": "stop"}),
+    "what it needs fails": Queued(needed=Status.FAILED),
+    "what it needs is lost": Queued(needed=Status.LOST),
+    "it waits for too long": Queued(
+        job={"reason": "box has 1 of 8 CPUs free, 7 are held by brave-otter-7 of ann, started 2 h ago"},
+        run={"timeout": 90.0},
+    ),
+    "no machine lets dstack in": Queued(
+        condition=Condition("unusable", "box lets none of the keys in that were tried", failing_since=1.0)
+    ),
+}
+
+
+def ended_in_queue(folder: Path, case: Queued) -> str:
+    """How a job ends that never had a runner."""
+    world = World(folder, Machine())
+    store = world.store
+    queued = replace(world.job, status=Status.QUEUED, runner=None, submitted_at="2026-01-01T00:00:00.000Z", **case.job)
+    before = replace(store.runs.require("run"), submitted_at="2026-01-01T00:00:00.000Z", **case.run)
+    store.jobs.remove("abc")
+    store.database.execute("DELETE FROM runs")
+    store.runs.add(before)
+    if case.needed:
+        store.jobs.add(replace(queued, id="def", workflow="data", status=case.needed, exit_code=1))
+        queued = replace(queued, dependencies={"data": "def"})
+    store.jobs.add(queued)
+    if case.condition:
+        world.context.machines.conditions["box"] = case.condition
+
+    async def passed() -> None:
+        engine = Engine(world.context)
+        engine.schedule()
+        engine.schedule()  # the first pass says why it waits
+
+    asyncio.run(passed())
+    job = world.job
+    store.close()
+    assert job.finished
+    return f"{job.status.value} {job.exit_code}: {job.reason}"
+
+
 def test_the_reasons_are_what_they_were(tmp_path: Path) -> None:
-    said = "".join(f"{name}\n    {ended(tmp_path / str(n), case)}\n" for n, (name, case) in enumerate(CASES.items()))
+    ends = {name: ended(tmp_path / name, case) for name, case in CASES.items()}
+    ends |= {name: ended_in_queue(tmp_path / name, case) for name, case in QUEUED.items()}
+    said = "".join(f"{name}\n    {end}\n" for name, end in ends.items())
     if os.environ.get("UPDATE_GOLDEN"):
         GOLDEN.write_text(said)
 
