@@ -15,10 +15,11 @@ import pytest
 from dstack.model.times import seconds
 from tests.e2e.project import single
 from tests.environment.account import Account
-from tests.environment.product import Home
+from tests.environment.product import Home, program
 from tests.environment.pushing import BIG, push
 from tests.environment.registry import PASSWORD, USER, Registry
 from tests.environment.waiting import until
+from tests.unit.cli.terminal import type_into
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 Push = Callable[..., str]
@@ -87,23 +88,31 @@ def test_an_image_is_pulled_once_however_many_jobs_wait_for_it_and_says_how_far_
 ) -> None:
     image = pushed(registry, "team/big:1", BIG)
     folder = single(tmp_path / "p", image, "echo hello", more="max-duration: 5s")
-    registry.way.speed = BIG / 8
+    registry.way.speed = BIG / 60
     before = registry.log.count('"GET /v2/team/big/manifests/1 ')
 
     followed = dstack_home.popen("run", "job", "--name", "one", cwd=folder)
-    for name in ("two", "three"):
-        assert cli("run", "job", "--name", name, "-d", cwd=folder).returncode == 0
-    how_far = rf"pulling {re.escape(image)} on box: 1 of 2 layers, [0-9.]+ MB of 6 MB"
-    until(lambda: all(re.fullmatch(how_far, reason_of(cli, name)) for name in ("one", "two", "three")), "all say", 60)
-    began = seconds(run_of(cli, "three")["submitted_at"])
-    until(lambda: time.time() > began + 5.5, "only the time that it runs counts", 10)
-    registry.way.speed = None
+    assert cli("run", "job", "--name", "two", "-d", cwd=folder).returncode == 0
+    how_far = rf"pulling {re.escape(image)} on box: 1 of 2 layers, [0-9.]+ [kM]B of 6 MB"
+    until(lambda: all(re.fullmatch(how_far, reason_of(cli, name)) for name in ("one", "two")), "both say it", 60)
+
+    def go_on() -> str:
+        began = seconds(run_of(cli, "three")["submitted_at"])
+        until(lambda: time.time() > began + 5.5, "only the time that it runs counts", 10)
+        registry.way.speed = None
+        return ""
+
+    known = dstack_home.environment
+    at_terminal = [str(program()), "run", "job", "--name", "three"]
+    shown, code = type_into(at_terminal, [("B of 6 MB", go_on)], cwd=folder, environment=known, columns=160)
     out, err = followed.communicate(timeout=120)
-    assert [cli("wait", name).returncode for name in ("two", "three")] == [0, 0]
+    assert cli("wait", "two").returncode == 0
 
     assert (followed.returncode, out) == (0, b"hello\n")
     assert f"job: preparing on box: pulling {image} on box" in err.decode()
     assert err.decode().count("preparing on box: pulling") == 1, "a file gets a line now and then"
+    assert code == 0
+    assert shown.count("preparing on box: pulling") == 1, "a terminal has its status line"
     assert job_of(cli, "one")["image_digest"].startswith(f"{image.rpartition(':')[0]}@sha256:")
     assert registry.log.count('"GET /v2/team/big/manifests/1 ') - before <= 1, registry.log
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.project import project
+from tests.e2e.project import project, single
 from tests.environment.account import Account
 from tests.environment.pushing import BIG, push
 from tests.environment.registry import Registry
 from tests.environment.s3 import BUCKET, S3
+from tests.environment.sshd import Sshd
 from tests.environment.throttle import Throttle
 from tests.environment.waiting import until
 
@@ -121,6 +122,35 @@ def test_each_state(cli: Cli, folder: Path, slow_storage: Throttle, user: Accoun
     listed = [*docker, "ps", "-aq", "--filter", "name=dstack-", "--filter", f"volume={user.home}"]
     until(lambda: not subprocess.run(listed, capture_output=True, check=True).stdout, "no container is left", 30)
     until(lambda: not at_work(user), "nothing uploads or pulls on the machine any more", 30)
+
+
+def test_while_artifacts_come_through_the_server(
+    cli: Cli, sshd: Sshd, user: Account, runner: str, busybox: str, tmp_path: Path
+) -> None:
+    way = Throttle(sshd.port)
+    try:
+        there = [f"{sshd.user}@127.0.0.1:{way.port}", "--identity", str(sshd.identity), "--name", "far"]
+        added = cli("runners", "add", *there, "--root", "~/.dstack-far", "--fingerprint", sshd.fingerprint)
+        assert added.returncode == 0, added.stderr
+        commands = [f"head -c {SIZE} /dev/urandom > large", "while [ ! -e go ]; do sleep 0.1; done"]
+        folder = single(tmp_path / "p", busybox, *commands, more="artifacts: [large]")
+        assert cli("run", "job", "--name", "r", "--runner", "far", "-d", cwd=folder).returncode == 0
+        until(lambda: run_of(cli, "r")["status"] == "running", "it runs", 60)
+        way.speed = SIZE / 600
+        (next(user.home.glob(".dstack-far/*/*/jobs/*/workflow")) / "go").touch()
+        until(lambda: run_of(cli, "r")["status"] == "uploading", "it is stored", 60)
+        start = time.monotonic()
+
+        assert cli("stop", "r").returncode == 0
+
+        assert cli("wait", "r", timeout=60).returncode == 143
+        assert time.monotonic() - start < AT_ONCE
+        assert "stopped before its artifacts were stored" in run_of(cli, "r")["reason"]
+        way.speed = None
+        until(lambda: not list(user.home.glob(".dstack-far/*/*/jobs/*")), "its folder is removed", 60)
+        assert cli("runners", "remove", "far").returncode == 0
+    finally:
+        way.close()
 
 
 def at_work(user: Account) -> list[str]:
