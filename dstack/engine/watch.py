@@ -53,7 +53,7 @@ async def until_ended(placed: Placed) -> Decision:
 async def blamed(placed: Placed, decision: Decision) -> Decision:
     """With what the machine says of its GPUs now, where a job that had some failed and nobody knows why."""
     job, machines = placed.job, placed.context.machines
-    if not job.gpus or not decision.exit_code or decision.reason or job.stop or job.expired:
+    if not job.gpus or not decision.exit_code or decision.reason or job.stop or job.expired or job.preempted:
         return decision
     await machines.check(placed.runner.name)
     trouble = gpus_gone(placed.runner, job.gpus)

@@ -114,7 +114,6 @@ main "$@"
 	else
 		nohup sh "$up/work" "$up" > /dev/null 2> "$up/trouble" < /dev/null &
 	fi
-	echo "$!" > "$up/pid"
 }
 
 # The copy of the lock's descriptor that the worker has holds it until the worker and its curls are gone.
