@@ -40,7 +40,7 @@ class Observed(Struct, frozen=True, kw_only=True):
 
     `exit_code` is from a complete exit file, read after everything else. `container` is None for none, and says
     nothing when Docker is `silent`: then `silence` holds its words. `log_size` and `disk_free` in bytes, the latter
-    None where it is not known.
+    None where it is not known: of the fuller of the disks for jobs' folders and for containers.
     """
 
     exit_code: int | None = None

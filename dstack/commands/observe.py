@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from dstack.commands import answer
 from dstack.commands.command import Command, Result
@@ -36,10 +37,16 @@ def _observed(result: Result) -> Observed:
             silence=said.get("silence", ""),
             origin=Launch(said["boot"], said["docker"]),
             log_size=int(said["log_size"]),
-            disk_free=int(said["disk_free"]) * 1024 if said.get("disk_free") else None,
+            disk_free=_free(said),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as problem:
         raise CommandError(NAME, result.exit_status, f"the host's answer is not understood: {problem}") from problem
+
+
+def _free(said: Mapping[str, str]) -> int | None:
+    """Bytes on the fuller of the disks on which the job could write."""
+    found = [int(said[disk]) * 1024 for disk in ("disk_free", "docker_disk_free") if said.get(disk)]
+    return min(found, default=None)
 
 
 def _container(text: str) -> Container | None:

@@ -184,6 +184,7 @@ class Machines:
         """The runner as users see it."""
         condition = self.conditions.get(runner.name) or Condition("unreachable", "not checked yet")
         facts = runner.facts or Facts(machine="")
+        machine = Machine(runner, foreign=facts.used, gpu_trouble=gpu_trouble(runner))
         idle = self.absent(runner.name) if runner.drained is None else runner.drained
         drained = condition.state == "ready" and idle is not None
         return RunnerView(
@@ -198,7 +199,7 @@ class Machines:
             gpus=list(facts.gpus),
             disk_free=facts.disk_free,
             jobs=[job.id for job in self.store.jobs.unfinished() if job.runner == runner.name],
-            gpus_free=len(Capacity(Machine(runner, foreign=facts.used), 0, self.leases(runner)).free),
+            gpus_free=len(Capacity(machine, 0, self.leases(runner)).free),
             latency_ms=round(condition.latency * 1000, 1) if condition.latency is not None else None,
             host_key=runner.host_key,
             findings=list(condition.findings),

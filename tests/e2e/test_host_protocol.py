@@ -19,13 +19,15 @@ import pytest
 from dstack.commands.command import Result
 from dstack.commands.follow import follow
 from dstack.commands.launch import Launched, launch
+from dstack.commands.leave import discard
 from dstack.commands.probe import probe
-from dstack.commands.pull import pull
+from dstack.commands.pull import Progress, pull
 from dstack.commands.stop import stop
 from dstack.decide import Claim, Failed, Finished, Launch, Lost, Running, Unknown, Wait
 from dstack.errors import CommandError, HostError
 from dstack.model.job import Launch as Origin
 from dstack.model.paths import container
+from dstack.model.registry import Login
 from tests.e2e.protocol import Ground, docker, docker_state, make_image, printed, tarball
 from tests.environment.account import Account, processes
 from tests.environment.waiting import until
@@ -169,8 +171,39 @@ def test_what_is_missing_is_told_before_stdin_is_read(ground: Ground, busybox: s
     assert uncoded.trees == (ground.snapshot.tree,)
     assert uncoded.commits == (ground.snapshot.commit,)
     assert ground.decide(A) == ground.decide(B) == Launch()
-    with pytest.raises(CommandError, match="dstack-test/absent"):
-        ground.ask(pull(ground.place, "127.0.0.1:1/dstack-test/absent:1"))
+    heard = Progress()
+    with ground.process(pull(ground.place, "127.0.0.1:1/dstack-test/absent:1").script) as fetching:
+        heard.feed(printed(fetching, lambda got: False))
+        assert fetching.wait(60) == 1
+    assert "127.0.0.1:1" in heard.trouble
+    assert "connection refused" in heard.trouble
+
+
+def test_a_pull_that_is_killed_leaves_nothing_for_long(ground: Ground, busybox: str) -> None:
+    """Podman's login is in a file meanwhile. The stand-in for podman shows it, and goes on for ever."""
+    podman = ground.folder / "podman"
+    podman.write_text('#!/bin/sh\ncase $1 in pull) cat "$3"; exec sleep 600 ;; esac\nexec docker "$@"\n')
+    podman.chmod(0o755)
+    place = replace(ground.place, docker=str(podman))
+    scripts = [pull(place, f"lab/box:{number}", Login("ann", "hunter2")).script for number in (1, 2)]
+    with ground.process(scripts[0]) as killed, ground.process(scripts[1]) as ended:
+        for fetching in (killed, ended):
+            assert b'"auth"' in printed(fetching, lambda got: got.endswith(b"\n"))
+        works = {int(path.name): path for path in (ground.home / "pulls").glob("[0-9]*")}
+        assert set(works) == {killed.pid, ended.pid}
+        for work in works.values():
+            assert [path.stat().st_mode & 0o777 for path in (work, work / "login.json")] == [0o700, 0o600]
+
+        os.kill(killed.pid, signal.SIGKILL)
+        ground.ask(discard(ground.place, A, busybox))
+
+        assert not works[killed.pid].exists()
+        assert works[ended.pid].exists(), "one that is under way is left alone"
+        assert ended.stdin is not None
+        ended.stdin.close()
+        assert ended.wait(60) != 0
+        assert not works[ended.pid].exists()
+        os.killpg(killed.pid, signal.SIGKILL)
 
 
 def test_dockers_own_words_when_it_refuses_and_a_clean_start_after(ground: Ground, busybox: str) -> None:

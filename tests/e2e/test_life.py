@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import images as made
 from tests.e2e.project import single
+from tests.environment.daemon import Daemon
 from tests.environment.sshd import Sshd
 from tests.environment.waiting import until
 
@@ -166,6 +169,28 @@ def test_running_out_of_memory_is_told_and_may_be_retried(
     job = job_of(cli, "big")
     assert job["reason"] == "out of memory: the kernel killed a process of the job"
     assert job["attempt"] == 2
+
+
+def test_a_full_disk_of_containers_is_told(cli: Cli, tmp_path: Path, images: made.Images) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="dd-", dir="/tmp"))
+    folder.chmod(0o755)
+    (folder / "data").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder / "data"], check=True)
+    small = Daemon(folder)
+    try:
+        small.start()
+        images.beside(small.command).make(made.BUSYBOX)
+        added = cli("runners", "add", "local", "--docker", " ".join(small.command))
+        assert added.returncode == 0, added.stderr
+        project = single(tmp_path / "p", made.BUSYBOX, "head -c 200000000 /dev/zero > /tmp/filler")
+
+        done = cli("run", "job", "--name", "full", cwd=project)
+
+        assert done.returncode == 1
+        assert job_of(cli, "full")["reason"].startswith("exit code 1, and the host's disk is full: ")
+    finally:
+        cli("runners", "remove", "local")
+        small.close()
 
 
 def test_a_full_disk_is_told(cli: Cli, tmp_path: Path, busybox: str, session_folder: Path) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from tests.e2e.project import project, single
 from tests.environment.account import Account
-from tests.environment.product import Home
+from tests.environment.product import Home, program
 from tests.environment.waiting import until
+from tests.unit.cli.terminal import type_into
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -120,6 +121,18 @@ def test_a_secret_that_is_deleted_too_soon(cli: Cli, runner: str, tmp_path: Path
     assert "warning: second of r needs it to start; set it again, or stop the run" in deleted.stderr
     assert cli("stop", "r", "--abort", "-y").returncode == 0
     assert cli("wait", "r").returncode == 143
+
+
+def test_a_secret_is_typed_at_a_prompt(cli: Cli, dstack_home: Home, runner: str, tmp_path: Path, busybox: str) -> None:
+    folder = single(tmp_path / "p", busybox, 'test "$TOKEN" = "what I typed"', more="secrets: [TOKEN]")
+    words = [str(program()), "secrets", "set", "TOKEN"]
+
+    shown, code = type_into(words, [("TOKEN: ", "what I typed\n")], cwd=folder, environment=dstack_home.environment)
+
+    assert code == 0
+    assert "TOKEN: set" in shown
+    assert "what I typed" not in shown
+    assert cli("run", "job", cwd=folder).returncode == 0
 
 
 def test_what_can_be_no_secret(cli: Cli) -> None:

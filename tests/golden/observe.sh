@@ -89,7 +89,15 @@ origin
 size=0
 if [ -f "$io/log" ] && ! [ -L "$io/log" ]; then size=$(wc -c < "$io/log"); fi
 echo "log_size=$size"
-if free=$(df -Pk "$io" 2> /dev/null); then echo "disk_free=$(printf '%s\n' "$free" | sed -n '2p' | tr -s ' ' | cut -d ' ' -f 4)"; fi
+disk() {
+	if free=$(df -Pk "$2" 2> /dev/null); then echo "$1=$(printf '%s\n' "$free" | sed -n '2p' | tr -s ' ' | cut -d ' ' -f 4)"; fi
+}
+disk disk_free "$io"
+if [ -n "$code" ] && [ "$code" != 0 ]; then
+	# What the job wrote outside of its tree lies there.
+	data=$(timeout 20 'docker' info --format '{{.DockerRootDir}}' 2> /dev/null < /dev/null || :)
+	if [ -n "$data" ]; then disk docker_disk_free "$data"; fi
+fi
 echo "exit=$(ended)"
 }
 main

@@ -38,6 +38,7 @@ finish() {
 }
 
 until_reader_leaves() {
+	exec 9>&-
 	trap 'kill "$!" 2> /dev/null; exit 0' TERM
 	cat <&3 > /dev/null &
 	wait "$!" || :
@@ -47,7 +48,7 @@ by_client() {
 	echo '{"auths": {"lab:5000": {"auth": "YW5uOml0J3Mgc2VjcmV0"}}}' > "$work/login.json"
 	'podman' pull --authfile "$work/login.json" "$image" 2>&1 3<&- 9>&- &
 	client=$!
-	until_reader_leaves > /dev/null 2>&1 9>&- &
+	until_reader_leaves > /dev/null 2>&1 &
 	reader=$!
 }
 

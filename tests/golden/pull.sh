@@ -52,6 +52,7 @@ by_api() {
 }
 
 until_reader_leaves() {
+	exec 9>&-
 	trap 'kill "$!" 2> /dev/null; exit 0' TERM
 	cat <&3 > /dev/null &
 	wait "$!" || :
@@ -60,7 +61,7 @@ until_reader_leaves() {
 by_client() {
 	'docker' pull "$image" 2>&1 3<&- 9>&- &
 	client=$!
-	until_reader_leaves > /dev/null 2>&1 9>&- &
+	until_reader_leaves > /dev/null 2>&1 &
 	reader=$!
 }
 

@@ -39,6 +39,13 @@ def test_everything_there() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("free", "least"), [({}, None), ({"disk_free": "7"}, 7168), ({"disk_free": "7", "docker_disk_free": "2"}, 2048)]
+)
+def test_the_fuller_disk_counts(free: dict[str, str], least: int | None) -> None:
+    assert observed(**free).disk_free == least
+
+
 def test_docker_is_silent() -> None:
     said = observed(container="silent", silence="Cannot connect to x=y")
 
