@@ -42,7 +42,8 @@ class Collector:
             return await self.left(found)
         if isinstance(storage, S3Store):
             uploader = Uploader(self.context, self.job, self.runner, storage)
-            await uploader.earlier()  # of a sync, which would write over what is stored now
+            if any(artifact.sync for artifact in self.job.definition.outputs):
+                await uploader.earlier()  # it would write over what is stored now
             await uploader.run(found.files)
         else:
             await self.fetched(found, storage)

@@ -11,7 +11,7 @@ from typing import Any
 from dstack.engine.capacity import Machine
 from dstack.engine.context import Context
 from dstack.engine.drive import Drive
-from dstack.engine.free import clearable, relieve, surplus
+from dstack.engine.free import Surplus, clearable, disk_asks, relieve, surplus
 from dstack.engine.keep import clear
 from dstack.engine.queue import Queue
 from dstack.engine.schedule import Placement, Waiting, eligible, schedule
@@ -283,21 +283,22 @@ class Engine:
 
     def clean(self) -> None:
         """Remove what ended jobs left on runners that answer, and what was kept there for long enough."""
+        asks = disk_asks(self.context)
         for machine in self.context.machines.now():
             name = machine.runner.name
             if name in self.cleaning or not clearable(self.context, machine):
                 continue
-            if self.store.jobs.to_discard(name) or any(surplus(self.context, machine)[:2]):
-                self.cleaning[name] = asyncio.create_task(self.cleaned(machine))
+            found = surplus(self.context, machine, asks)
+            if found.any or self.store.jobs.to_discard(name):
+                self.cleaning[name] = asyncio.create_task(self.cleaned(machine, found))
 
-    async def cleaned(self, machine: Machine) -> None:
+    async def cleaned(self, machine: Machine, found: Surplus) -> None:
         """Clear a runner of every ended job, and free its disk."""
         name = machine.runner.name
         try:
             for job in self.store.jobs.to_discard(name):
                 await clear(self.context, job.id)
-                self.context.clearing.pop(job.id, None)
-            if await relieve(self.context, machine):
+            if await relieve(self.context, machine, found):
                 self.poke()
         except DstackError as trouble:
             log.warning("%s: could not clean up yet: %s", name, trouble.message)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from msgspec.structs import replace
 
@@ -13,10 +15,14 @@ from dstack.engine.search import allows
 from dstack.hosts.host import ask
 from dstack.model.resources import ask_of
 from dstack.model.status import Status
-from dstack.model.times import seconds
+from dstack.model.times import rfc3339
 
 LONGEST = 7 * 24 * 3600.0
 """Seconds for which artifacts stay where they were made."""
+MOST = 1000
+"""So many jobs' artifacts stay on one machine at most."""
+AT_ONCE = 100
+"""How many are removed in one go."""
 LEAST = 5 * 1024**3
 """Bytes of a disk that should be free, as the doctor of machines has it."""
 FREEING = 600.0
@@ -34,49 +40,54 @@ def clearable(context: Context, machine: Machine) -> bool:
     return machine.trouble is None or bool(facts and any(finding.name in DISK for finding in facts.blocking))
 
 
-def surplus(context: Context, machine: Machine) -> tuple[list[str], list[str], int]:
-    """The attempts whose artifacts on the machine go, and those that may, oldest first, until so many bytes are free.
+@dataclass(frozen=True)
+class Surplus:
+    """The attempts whose artifacts on a machine go, and those that may, oldest first, until `wanted` bytes of its disk
+    are free. Only what was collected is kept, so that none of it is lost."""
 
-    Artifacts that were not stored elsewhere are never among them: only what was collected is kept."""
-    store, now = context.store, time.time()
-    kept = store.kept.of(machine.runner.name)
-    if not kept:
-        return [], [], 0
-    hidden = set(store.runs.hidden())
-    gone = []
-    for each in kept:
-        job = store.jobs.get(each.job)
-        if job is None or job.run in hidden or now - seconds(each.since) > LONGEST:
-            gone.append(each.attempt)
-    wanted = wanted_disk(context, machine)
-    short = machine.runner.facts is not None and machine.runner.facts.disk_free < wanted
-    return gone, [each.attempt for each in kept if each.attempt not in gone] if short else [], wanted
+    gone: tuple[str, ...] = ()
+    oldest: tuple[str, ...] = ()
+    wanted: int = 0
+
+    @property
+    def any(self) -> bool:
+        return bool(self.gone or self.oldest)
 
 
-def wanted_disk(context: Context, machine: Machine) -> int:
-    """How many bytes of the machine's disk should be free: for what waits and may run there, too."""
-    asked = [
-        ask_of(job.definition.resources).disk
-        for job in context.store.jobs.unfinished()
-        if job.status is Status.QUEUED
-        and allows(context.store.runs.require(job.run).pin, job.definition.runners, machine.runner)
-    ]
-    return max([LEAST, *asked])
+def disk_asks(context: Context) -> list[tuple[str | None, tuple[str, ...], int]]:
+    """How much disk those ask for that wait: each with its run's pin and its own runners."""
+    found = []
+    for job in context.store.jobs.unfinished():
+        asked = ask_of(job.definition.resources).disk
+        if asked and job.status is Status.QUEUED:
+            found.append((context.store.runs.require(job.run).pin, job.definition.runners, asked))
+    return found
 
 
-async def relieve(context: Context, machine: Machine) -> bool:
-    """Remove what `surplus` says; whether anything was."""
+def surplus(context: Context, machine: Machine, asks: Sequence[tuple[str | None, tuple[str, ...], int]]) -> Surplus:
+    """What can go from a machine now."""
+    kept, name = context.store.kept, machine.runner.name
+    gone = kept.overdue(name, rfc3339(time.time() - LONGEST), MOST)
+    wanted = max([LEAST, *(disk for pin, runners, disk in asks if allows(pin, runners, machine.runner))])
+    facts = machine.runner.facts
+    if facts is None or facts.disk_free >= wanted:
+        return Surplus(tuple(gone))
+    oldest = [each.attempt for each in kept.of(name) if each.attempt not in gone]
+    return Surplus(tuple(gone), tuple(oldest[:AT_ONCE]), wanted)
+
+
+async def relieve(context: Context, machine: Machine, found: Surplus) -> bool:
+    """Remove it; whether anything was."""
     name = machine.runner.name
-    gone, oldest, wanted = surplus(context, machine)
     removed: list[str] = []
-    for attempts, limit in ((gone, 0), (oldest, wanted)):
+    for attempts, wanted in ((found.gone, 0), (found.oldest, found.wanted)):
         if not attempts:
             continue
-        command = free(context.machines.place(machine.runner), attempts, limit)
+        command = free(context.machines.place(machine.runner), attempts, wanted)
         freed = await ask(context.machines.host(machine.runner), command, timeout=FREEING)
         removed += freed.attempts
+        context.store.kept.remove(freed.attempts)
         facts = context.store.runners.require(name).facts
         if facts and freed.disk_free is not None:
             context.store.runners.change(name, facts=replace(facts, disk_free=freed.disk_free))
-    context.store.kept.remove(each.job for each in context.store.kept.of(name) if each.attempt in removed)
     return bool(removed)

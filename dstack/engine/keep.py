@@ -47,6 +47,7 @@ async def clear(context: Context, job_id: str) -> None:
             store.jobs.change(job.id, discarded=True)
             if stays:
                 store.kept.add(KeptArtifacts(job.id, attempt, runner.name, rfc3339(time.time())))
+    context.clearing.pop(job_id, None)
 
 
 async def reused(
@@ -71,7 +72,7 @@ async def reused(
     whole = [manifest for attempt, manifest in there.items() if copied.get(attempt) == _told(manifest)]
     if len(whole) < len(there):
         log.info("job %s: %s does not have all that was kept there any more", job.id, runner.name)
-        context.store.kept.remove(manifest.job for manifest in there.values() if manifest not in whole)
+        context.store.kept.remove(attempt for attempt, manifest in there.items() if manifest not in whole)
         if copied.keys() != {attempt for attempt, manifest in there.items() if manifest in whole}:
             return False, list(manifests)  # something else lies among what was copied
     paths = {file.path for manifest in whole for file in manifest.files}
@@ -87,7 +88,10 @@ async def _kept(context: Context, job_id: str, runner: Runner) -> KeptArtifacts 
     """The artifacts of a job that are on the runner. One that ended just now is cleared first."""
     job = context.store.jobs.get(job_id)
     if job and job.runner == runner.name and not job.discarded:
-        await clear(context, job_id)
+        try:
+            await clear(context, job_id)
+        except CommandError as error:
+            log.warning("job %s: %s", job_id, error.message)
     kept = context.store.kept.get(job_id)
     return kept if kept and kept.runner == runner.name else None
 

@@ -20,6 +20,8 @@ from dstack.model.quantities import span
 from dstack.model.tree import normal
 from dstack.model.workflow import Artifact
 
+SHORTEST = 1.0
+"""Seconds between two syncs of an artifact, at least."""
 TIMEOUT = 3600.0
 """Seconds for hashing what may be large."""
 
@@ -54,7 +56,7 @@ class Sync:
         """One artifact, again and again."""
         complete = False
         while True:
-            await asyncio.sleep(span(artifact.sync or "0"))
+            await asyncio.sleep(max(SHORTEST, span(artifact.sync or "0")))
             async with self.turn:
                 try:
                     complete = await self.once(artifact, number, keep=complete)

@@ -215,7 +215,7 @@ class Inventory:
                 raise HostUnreachableError(message, hint=hint) from trouble
         await self.machines.pool.close(name)
         self.store.runners.remove(name)
-        self.store.kept.remove(each.job for each in self.store.kept.of(name))
+        self.store.kept.remove(each.attempt for each in self.store.kept.of(name))
         self.store.registrations.remove(name)
         self.machines.forget(name)
 

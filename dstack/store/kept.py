@@ -39,8 +39,22 @@ class Kept:
         rows = self.database.rows("SELECT * FROM kept WHERE runner = ? ORDER BY since", runner)
         return [KeptArtifacts(row["job"], row["attempt"], row["runner"], row["since"]) for row in rows]
 
-    def remove(self, jobs: Iterable[str]) -> None:
+    def overdue(self, runner: str, before: str, most: int) -> list[str]:
+        """The attempts on a runner that are there since before a time (RFC 3339), are older than the newest `most`, or
+        belong to a run that was deleted: some of them, the oldest first."""
+        rows = self.database.rows(
+            "SELECT attempt FROM kept LEFT JOIN jobs ON jobs.id = kept.job WHERE kept.runner = ?1 AND"
+            " (since < ?2 OR jobs.id IS NULL OR jobs.run IN (SELECT name FROM hidden_runs)"
+            " OR since < (SELECT since FROM kept WHERE runner = ?1 ORDER BY since DESC LIMIT 1 OFFSET ?3))"
+            " ORDER BY since LIMIT 100",
+            runner,
+            before,
+            most - 1,
+        )
+        return [row["attempt"] for row in rows]
+
+    def remove(self, attempts: Iterable[str]) -> None:
         """They are gone."""
         with self.database.transaction():
-            for job in jobs:
-                self.database.execute("DELETE FROM kept WHERE job = ?", job)
+            for attempt in attempts:
+                self.database.execute("DELETE FROM kept WHERE attempt = ?", attempt)

@@ -136,14 +136,23 @@ def test_a_job_that_filled_the_disk_is_collected(
 
 
 def test_what_is_kept_gives_way_where_the_disk_is_short(
-    cli: Cli, small_disk: Path, folder: Path, docker: list[str]
+    cli: Cli, small_disk: Path, folder: Path, tmp_path: Path, busybox: str
 ) -> None:
     """The disk is smaller than what should be free: all that is kept goes, and nothing that is not collected yet."""
     assert cli("runners", "add", "local", "--root", small_disk).returncode == 0
+    waits = single(
+        tmp_path / "waits", busybox, "echo mine > mine; until [ -e go ]; do sleep 0.1; done", more="artifacts: [mine]"
+    )
+    assert cli("run", "job", "--name", "waits", "-d", cwd=waits).returncode == 0
+    mine = until(lambda: next(small_disk.glob("*/*/jobs/*/workflow/mine"), None), "it has begun", 60)
 
     use(cli, folder, SEEN)
-
     until(lambda: not list(small_disk.glob("*/*/kept/*")), "what was kept is freed", 60)
+    assert mine.read_text() == "mine\n"
     use(cli, folder, SEEN)
+
+    (mine.parent / "go").touch()
+    assert cli("wait", "waits").returncode == 0
+    assert json.loads(cli("artifacts", "list", "waits", "--json").stdout)[0]["path"] == "mine"
     assert cli("runners", "remove", "local").returncode == 0
     assert list(small_disk.iterdir()) == []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,11 @@ def test_what_changed_is_stored_while_it_runs(
     assert cli("artifacts", "download", "one", "-o", tmp_path / "d").returncode == 0
     assert (tmp_path / "d/job/out/latest").read_bytes() == b"one\n"
     assert first["out/large"]["sha256"] in cli("logs", "one").stdout
+
+    if isinstance(storage, S3):
+        url = cli("artifacts", "url", "one", "out/large").stdout.strip()
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            assert hashlib.sha256(answer.read()).hexdigest() == first["out/large"]["sha256"]
 
     job.tell("more")
     second = until(lambda: "out/b" in listed(cli, "one") and listed(cli, "one"), "what changed is synced", 60)

@@ -87,7 +87,7 @@ take() {
 	cp -al "$1" "/dstack-job/"'\''sync/0'\''"/next/$1"
 }
 (cd ../../workflow/'\''it'\''\'\'''\''s'\'' && take '\''./it'\''\'\'''\''s/out'\'') 2> /dev/null
-cp -al next/. pins || exit 1
+cp -al next/. pins && find pins -type d -exec chown "$owner" {} + || exit 1
 
 cd next || exit 1
 # shellcheck disable=SC2016

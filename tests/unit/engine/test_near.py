@@ -1,0 +1,66 @@
+"""Where what a job needs is already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dstack.engine.queue import HAS_ARTIFACTS, Known
+from dstack.model.job import Job, Run
+from dstack.model.paths import ServerLayout
+from dstack.model.runner import Address, Runner
+from dstack.model.snapshot import Snapshot
+from dstack.model.status import Status
+from dstack.model.workflow import Variables, Workflow
+from dstack.store import Store
+from dstack.store.kept import KeptArtifacts
+
+NOW = "2026-01-01T00:00:00.000Z"
+RUN = Run(name="r", workflow="w", user="u", submitted_at=NOW, snapshot=Snapshot(repo="r", tree="t"), variables={})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(ServerLayout(tmp_path))
+    opened.runs.add(RUN)
+    for name in ("one", "two"):
+        opened.runners.add(Runner(name=name, address=Address()))
+    yield opened
+    opened.close()
+
+
+def job(job_id: str, **changes: object) -> Job:
+    workflow = Workflow(name="w", image="i", commands=("c",))
+    base = {"id": job_id, "run": "r", "workflow": "w", "definition": workflow, "variables": Variables(), "image": "i"}
+    return Job(**{**base, "key": "k", "why": "", "submitted_at": NOW, **changes})  # type: ignore[arg-type]
+
+
+def near(store: Store, **made: object) -> dict[str, int]:
+    """What is near to a job that depends on one that was made so."""
+    store.jobs.add(job("a", status=Status.DONE, **made))
+    known = Known(store)
+    known.refresh()
+    return known.near(job("b", dependencies={"w": "a"}), RUN)
+
+
+def test_artifacts_that_were_kept_are_near(store: Store) -> None:
+    store.kept.add(KeptArtifacts("a", "a", "two", NOW))
+
+    assert near(store, runner="two", discarded=True) == {"two": HAS_ARTIFACTS}
+
+
+def test_those_of_a_job_that_ended_just_now_are_still_there(store: Store) -> None:
+    assert near(store, runner="one") == {"one": HAS_ARTIFACTS}
+
+
+def test_those_that_were_freed_are_nowhere(store: Store) -> None:
+    assert near(store, runner="one", discarded=True) == {}
+
+
+def test_those_of_a_cached_job_are_where_they_were_made(store: Store) -> None:
+    store.jobs.add(job("c", status=Status.DONE, runner="two", discarded=True))
+    store.kept.add(KeptArtifacts("c", "c", "two", NOW))
+
+    assert near(store, cached_from="c") == {"two": HAS_ARTIFACTS}
