@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from dstack.cli import settings, show, words
-from dstack.cli.lookup import REF
+from dstack.cli.lookup import REF, run_or_job
 from dstack.model.api import JobView
 
 
@@ -14,8 +14,10 @@ from dstack.model.api import JobView
 @click.option("-n", "limit", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="How many.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(run: str | None, limit: int, as_json: bool) -> None:
-    """Show recent jobs, newest first, or those of a run."""
-    jobs = settings.connect().jobs(run=run, limit=limit)
+    """Show recent jobs, newest first, or those of a run. A job's id in RUN's place shows that job."""
+    client = settings.connect()
+    found = None if run is None else run_or_job(client, run)
+    jobs = [found] if isinstance(found, JobView) else client.jobs(run=found.name if found else None, limit=limit)
     if as_json:
         show.document(jobs)
     elif not jobs:

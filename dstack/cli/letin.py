@@ -9,7 +9,7 @@ from dstack.commands.authorize import authorize
 from dstack.errors import HostKeyError, UsageError
 from dstack.hosts.host import ask
 from dstack.hosts.ssh import SshHost
-from dstack.hosts.trust import fingerprint, known_keys, offered_key
+from dstack.hosts.trust import certified_key, fingerprint, known_keys, offered_key
 from dstack.model.api import ServerKey
 from dstack.model.runner import Address
 
@@ -27,8 +27,11 @@ async def _let_in(address: Address, given: str | None, own: ServerKey) -> str:
     shown = fingerprint(key)
     if given not in (None, shown):
         raise UsageError(f"{address} shows the host key {shown}, not {given}; nothing was sent to it")
-    if given is None and key not in known_keys(address) and not _vouched(address, shown):
-        raise HostKeyError(f"the host key of {address} is not known: {shown}", hint=f"add --fingerprint {shown}")
+    if given is None and key not in known_keys(address):
+        if certified := await certified_key(address):
+            key, shown = certified, fingerprint(certified)
+        elif not _vouched(address, shown):
+            raise HostKeyError(f"the host key of {address} is not known: {shown}", hint=f"add --fingerprint {shown}")
     host = SshHost(address, key)
     try:
         await ask(host, authorize(own.key, own.server), timeout=SECONDS)

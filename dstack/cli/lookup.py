@@ -25,6 +25,12 @@ def run_or_job(client: Client, ref: str) -> RunView | JobView:
             raise several or NotFoundError(f"no run or job '{ref}'", hint="see `dstack runs`") from no_job
 
 
+def run_of(client: Client, ref: str) -> RunView:
+    """The run of that name, or the one that the job of that id belongs to; a unique prefix is enough."""
+    found = run_or_job(client, ref)
+    return client.run(found.run) if isinstance(found, JobView) else found
+
+
 class RefType(click.types.StringParamType):
     """A run or a job by its name or a prefix of it; completes to recent runs."""
 

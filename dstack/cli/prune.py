@@ -34,16 +34,12 @@ def command(
 ) -> None:
     """Remove old runs with what they left, and unused caches.
 
-    Unfinished runs, runs with a tag, and results that other runs took from the cache stay. Copies of a repository go
-    with its last run, and so does what broken uploads left. A folder of `cache:` goes when no job used it for
-    --older-than; with --caches, however long ago that was. Images go with --images: those that dstack itself pulled,
-    unless a run that stays needs them, or a container.
+    Without --keep-last and --older-than, no run goes: only what none needs any more. Unfinished runs, runs with a tag,
+    and results that other runs took from the cache stay. Copies of a repository go with its last run, and so does what
+    broken uploads left. A folder of `cache:` goes when no job used it for --older-than; with --caches, however long ago
+    that was. Images go with --images: those that dstack itself pulled, unless a run that stays needs them, or a
+    container.
     """
-    if keep_last is None and older_than is None and not caches and not images:
-        hint = "--dry-run removes nothing"
-        raise UsageError(
-            "say what to keep: --keep-last N, --older-than 30d, or both; or name --caches or --images", hint=hint
-        )
     if older_than is not None and not re.fullmatch(SPAN, older_than):
         raise UsageError(f"'{older_than}' is no span of time", hint="write it like 30d, 12h or 90m")
     wish = Wish(keep_last, None if older_than is None else span(older_than), caches, images)
@@ -61,6 +57,8 @@ def command(
     table(found)
     done = "would go" if dry_run else "removed"
     show.say(f"{count(found)} {done}, {words.size(found.bytes)}" if found.any else "nothing to remove")
+    if keep_last is None and older_than is None:
+        show.say("all runs stay; old ones go with --keep-last N, --older-than 30d, or both")
 
 
 @dataclass(frozen=True)
@@ -93,18 +91,13 @@ class Wish:
     def ask(self, client: Client, *, dry_run: bool) -> Found:
         """Remove it, or ask what would go."""
         last, age = self.keep_last, self.older_than
-        runs: list[Removed] = []
         folders: list[CacheFolder] = []
-        rest: list[Leftover] = []
-        if last is not None or age is not None:
-            runs = client.prune(PruneRequest(keep_last=last, older_than=age, dry_run=dry_run))
+        runs = client.prune(PruneRequest(keep_last=last, older_than=age, dry_run=dry_run))
         if self.caches or age is not None:
             unused = 0 if self.caches else age or 0
             folders = client.prune_caches(PruneCachesRequest(unused_for=unused, dry_run=dry_run))
-        if last is not None or age is not None or self.images:
-            asked = PruneRestRequest(keep_last=last, older_than=age, images=self.images, dry_run=dry_run)
-            rest = client.prune_rest(asked)
-        return Found(runs, folders, rest)
+        asked = PruneRestRequest(keep_last=last, older_than=age, images=self.images, dry_run=dry_run)
+        return Found(runs, folders, client.prune_rest(asked))
 
 
 def table(found: Found) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from dstack.cli import charts, settings, show, words
-from dstack.cli.lookup import REF
+from dstack.cli.lookup import REF, run_of
 from dstack.cli.narrate import exit_code, state
 from dstack.cli.run import user
 from dstack.errors import UsageError
@@ -62,7 +62,7 @@ def command(
     if run is not None:
         if workflow or status or mine:
             raise UsageError("--workflow, --status and --mine choose among runs: leave out the run's name")
-        found = client.run(run)
+        found = run_of(client, run)
         if as_json:
             show.document(found)
         else:

@@ -7,7 +7,7 @@ import click
 from dstack.cli import settings
 from dstack.cli.events import JsonEvents
 from dstack.cli.follow import DETACHED, Display, to_the_end
-from dstack.cli.lookup import REF
+from dstack.cli.lookup import REF, run_of
 from dstack.cli.narrate import Narrator, exit_code
 
 
@@ -18,7 +18,7 @@ from dstack.cli.narrate import Narrator, exit_code
 def command(run: str, as_json: bool, quiet: bool) -> int:
     """Wait for a run, and exit as `dstack run` would have."""
     client = settings.connect()
-    found = client.run(run)
+    found = run_of(client, run)
     narrator = Narrator(found, None, quiet=quiet)
     display: Display = JsonEvents() if as_json else narrator
     if not as_json and not found.status.finished:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 from typing import Any
 
 import asyncssh
 
 from dstack.errors import HostAuthError, HostError, HostKeyError
-from dstack.hosts.keys import agent_keys, key_name
-from dstack.hosts.known import known_keys, public_text, read_known_hosts
+from dstack.hosts.keys import Keys, agent_keys, key_name
+from dstack.hosts.known import authorities, known_keys, public_text, read_known_hosts
 from dstack.hosts.settings import Settings, named, read_settings
 from dstack.hosts.shared import Shared
 from dstack.hosts.tcp import Direct
@@ -26,6 +27,7 @@ _KEY_ALGORITHMS = (
     "rsa-sha2-512",
     "rsa-sha2-256",
 )
+_CERTIFICATES = [f"{name}-cert-v01@openssh.com" for name in _KEY_ALGORITHMS]
 _CIPHERS = "aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,aes256-ctr,aes128-ctr"
 
 _SESSION: dict[str, Any] = {
@@ -91,6 +93,27 @@ class Dialer:
         except TROUBLE as error:
             raise host_error(error, address) from error
         raise HostKeyError(f"{address} showed no host key")
+
+    async def certified_key(self, address: Address) -> str | None:
+        """The public host key of the machine's certificate, if it is one that an authority of known_hosts made for this
+        host. The connection ends there: nobody logs in."""
+        visitor = _Visitor()
+        settings = await asyncio.to_thread(read_settings, address)
+        certifying, revoked = await asyncio.to_thread(authorities, settings)
+        if not certifying:
+            return None
+        nobody = replace(settings, keys=Keys(), agent=None)
+        trust = {"known_hosts": ([], certifying, revoked), "server_host_key_algs": _CERTIFICATES}
+        try:
+            (await self._open(address, nobody, visitor, trust)).abort()
+        except HostAuthError:
+            pass  # the certificate was good
+        except (asyncssh.KeyExchangeFailed, asyncssh.HostKeyNotVerifiable):
+            return None  # there is none, or it is not good
+        except TROUBLE as error:
+            raise host_error(error, address) from error
+        shown = visitor.connection and visitor.connection.get_server_host_key()
+        return public_text(shown) if shown else None
 
     async def close(self) -> None:
         """Close the connections to bastions."""
@@ -186,7 +209,11 @@ class _Visitor(asyncssh.SSHClient):
 
     def __init__(self, identity: str | None = None) -> None:
         self.offered: str | None = None
+        self.connection: asyncssh.SSHClientConnection | None = None
         self._identity = identity
+
+    def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+        self.connection = conn
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         self.offered = public_text(key)

@@ -27,6 +27,13 @@ def known_keys(settings: Settings) -> list[asyncssh.SSHKey]:
     return [key for key in keys if key not in revoked]
 
 
+def authorities(settings: Settings) -> tuple[list[asyncssh.SSHKey], list[asyncssh.SSHKey]]:
+    """The authorities (`@cert-authority`) that may certify the machine's key, and what was revoked; blocks."""
+    port = settings.port if settings.port != 22 else None
+    _, certifying, revoked, *_ = read_known_hosts(settings).match(settings.alias or settings.host, "", port)
+    return list(certifying), list(revoked)
+
+
 def public_text(key: asyncssh.SSHKey) -> str:
     """A public key as OpenSSH writes it: type and base64."""
     return " ".join(key.export_public_key("openssh").decode().split()[:2])

@@ -40,6 +40,10 @@ class Pool:
         """The public host key that the machine shows; see trust.offered_key. Bastions are shared with all hosts."""
         return await self._dial().offered_key(address)
 
+    async def certified_key(self, address: Address) -> str | None:
+        """The host key that an authority of known_hosts certified; see trust.certified_key."""
+        return await self._dial().certified_key(address)
+
     async def close(self, name: str) -> None:
         """Give back the connections to the runner, if there are any."""
         known = self._hosts.pop(name, None)

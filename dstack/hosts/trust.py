@@ -31,6 +31,18 @@ async def offered_key(address: Address) -> str:
         await dialer.close()
 
 
+async def certified_key(address: Address) -> str | None:
+    """The public host key for which a certificate by an authority of known_hosts stands, as ssh would accept it. Nobody
+    logs in."""
+    from dstack.hosts.dial import Dialer
+
+    dialer = Dialer()
+    try:
+        return await dialer.certified_key(address)
+    finally:
+        await dialer.close()
+
+
 def known_keys(address: Address) -> list[str]:
     """The public keys that the user's and the system's known_hosts files have for the machine, under the name, port
     and alias that ~/.ssh/config gives it. Reads files."""

@@ -114,11 +114,14 @@ class Inventory:
             )
 
     async def trusted(self, request: AddRunner) -> str:
-        """The host's key, vouched for by the fingerprint in the request or by known_hosts."""
+        """The host's key, vouched for by the fingerprint in the request, by known_hosts or by an authority there."""
         key = await self.machines.pool.offered_key(request.address)
         shown = fingerprint(key)
         if request.fingerprint is None and key not in known_keys(request.address):
-            raise UnknownHostKeyError(request.address, shown)
+            certified = await self.machines.pool.certified_key(request.address)
+            if certified is None:
+                raise UnknownHostKeyError(request.address, shown)
+            return certified
         if request.fingerprint not in (None, shown):
             raise UsageError(
                 f"{request.address} shows the host key {shown}, not {request.fingerprint}; nothing was sent to it",

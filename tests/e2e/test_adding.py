@@ -54,6 +54,32 @@ def test_a_key_of_known_hosts_is_taken_and_shown(cli: Cli, sshd: Sshd, docker: l
     assert cli("runners", "remove", "m").returncode == 0
 
 
+def test_a_key_that_an_authority_of_known_hosts_certified(
+    cli: Cli, user: account.Account, docker: list[str], dstack_home: Home, session_folder: Path
+) -> None:
+    server = Sshd(session_folder / "certified", user.name)
+    server.start()
+    server.close()
+    authority, key = session_folder / "authority", server.folder / "host_key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", authority], check=True)
+    sign = ["ssh-keygen", "-q", "-s", authority, "-h", "-I", "box", "-n", server.host, f"{key}.pub"]
+    subprocess.run(sign, check=True, capture_output=True)
+    server.first = (f"HostCertificate {key}-cert.pub",)
+    server.start()
+    ssh = dstack_home.path / ".ssh"
+    ssh.mkdir(mode=0o700)
+    (ssh / "known_hosts").write_text(f"@cert-authority * {Path(f'{authority}.pub').read_text()}")
+    try:
+        added = cli(*words(server))
+        assert cli("runners", "check", "m").returncode == 0
+        assert cli("runners", "remove", "m").returncode == 0
+    finally:
+        server.close()
+
+    assert added.returncode == 0, added.stderr
+    assert f"host key   {server.fingerprint} (ssh-ed25519)\n" in added.stdout
+
+
 @contextmanager
 def mounted(path: Path, owner: account.Account, options: str) -> Iterator[Path]:
     path.mkdir()

@@ -24,10 +24,15 @@ oneline() { tr '\n' ' '; }
 has() { command -v "$1" > /dev/null; }
 # Blocks and inodes that are free, and the mount that holds a folder.
 disk() {
-	echo "$1_free=$(df -Pk "$2" | sed -n '2p' | tr -s ' ' | cut -d ' ' -f 4)"
-	echo "$1_total=$(df -Pk "$2" | sed -n '2p' | tr -s ' ' | cut -d ' ' -f 2)"
-	inodes=$(df -Pi "$2" 2> /dev/null | sed -n '2p' | tr -s ' ' | cut -d ' ' -f 2,4) || :
-	echo "$1_inodes=$inodes"
+	read -r _ total _ free _ point << END
+$(df -Pk "$2" | sed -n 2p)
+END
+	read -r _ inodes _ spare _ << END
+$(df -Pi "$2" 2> /dev/null | sed -n 2p)
+END
+	echo "$1_free=$free"
+	echo "$1_total=$total"
+	echo "$1_inodes=$inodes $spare"
 }
 echo "machine=$machine"
 echo "user=$(id -un)"
@@ -42,7 +47,6 @@ while ! [ -e "$folder" ]; do folder=${folder%/*} && folder=${folder:-/}; done
 printf 'folder=%s\n' "$folder"
 if [ -d "$folder" ] && [ -w "$folder" ] && [ -x "$folder" ]; then echo writable=yes; else echo writable=no; fi
 disk disk "$folder"
-point=$(df -Pk "$folder" | sed -n '2s/.*% *//p')
 while read -r _ mounted type options _; do
 	if [ "$mounted" = "$point" ]; then mount="$point $type $options"; fi
 done < /proc/self/mounts

@@ -84,6 +84,17 @@ def test_logs_choose_lines(cli: Cli) -> None:
     assert cli("logs", "brave", "--grep", "(").returncode == 2
 
 
+def test_a_jobs_id_stands_for_it_or_for_its_run(cli: Cli, state: State) -> None:
+    jobs = [job_view("aaaaaaaaaaaa", "prepare"), job_view("cccccccccccc", "train")]
+    state.hold(run_view("brave-otter-7", jobs), {})
+
+    assert [job["id"] for job in json.loads(cli("jobs", "ccc", "--json").stdout)] == ["cccccccccccc"]
+    assert json.loads(cli("runs", "ccc", "--json").stdout)["name"] == "brave-otter-7"
+    assert cli("wait", "ccc").returncode == 0
+    for query in ("jobs", "runs", "wait"):
+        assert cli(query, "nosuch").stderr.startswith(b"dstack: error: no run or job 'nosuch'")
+
+
 def test_logs_of_several_jobs(cli: Cli, state: State) -> None:
     jobs = [job_view("aaaaaaaaaaaa", "prepare", cached=True, cached_from="b" * 12), job_view("cccccccccccc", "train")]
     state.hold(run_view("brave-otter-7", jobs), {"aaaaaaaaaaaa": b"1\n", "cccccccccccc": b"2"})

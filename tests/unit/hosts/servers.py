@@ -35,6 +35,7 @@ class Server:
             client.write_private_key(str(self.identity))
             self.identity.chmod(0o600)
             client.write_public_key(f"{self.identity}.pub")
+        self.certificate: asyncssh.SSHCertificate | None = None
         self.more_keys: list[asyncssh.SSHKey] = []
         self.sessions = 100
         self.opening: asyncio.Event | None = None
@@ -69,7 +70,7 @@ class Server:
             self.at,
             self.port,
             server_factory=lambda: _Owner(self),
-            server_host_keys=[self.key, *self.more_keys],
+            server_host_keys=[(self.key, self.certificate) if self.certificate else self.key, *self.more_keys],
             authorized_client_keys=f"{self.identity}.pub",
             encoding=None,
         )

@@ -3,12 +3,13 @@ from __future__ import annotations
 import asyncio
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 import pytest
 
 from dstack.errors import HostKeyError, HostUnreachableError
-from dstack.hosts.trust import fingerprint, known_keys, offered_key
+from dstack.hosts.trust import certified_key, fingerprint, known_keys, offered_key
 from dstack.model.runner import Address
 from tests.unit.hosts.conftest import play
 from tests.unit.hosts.servers import Server, Way
@@ -134,5 +135,44 @@ def test_no_key_from_a_host_that_is_not_there(tmp_path: Path) -> None:
         async with Server(tmp_path).listening() as server, Way(server.port, drops=1000).listening() as way:
             with pytest.raises(HostUnreachableError):
                 await asyncio.wait_for(offered_key(Address(host="127.0.0.1", port=way.port)), 30)
+
+    play(scene)
+
+
+def certified(server: Server, authority: asyncssh.SSHKey, **wanted: Any) -> None:
+    """Have the server show a certificate for its key."""
+    server.certificate = authority.generate_host_certificate(server.key.convert_to_public(), "box", **wanted)
+
+
+def test_a_key_that_an_authority_certified(tmp_path: Path, ssh: Path) -> None:
+    authority, other = asyncssh.generate_private_key("ssh-ed25519"), asyncssh.generate_private_key("ssh-ed25519")
+
+    async def scene() -> None:
+        server = Server(tmp_path, kind="ecdsa-sha2-nistp256")
+        certified(server, authority, principals=["127.0.0.1"])
+        async with server.listening():
+            assert await certified_key(server.address) is None
+            for known, expected in ((other, None), (authority, server.host_key)):
+                text = known.export_public_key().decode().strip()
+                (ssh / "known_hosts").write_text(f"@cert-authority * {text}\n")
+                assert await certified_key(server.address) == expected
+            assert server.commands == []
+
+    play(scene)
+
+
+@pytest.mark.parametrize(
+    "wanted", [{"principals": ["elsewhere"]}, {"valid_after": "20190101", "valid_before": "20200101"}, None]
+)
+def test_a_certificate_that_is_not_good(tmp_path: Path, ssh: Path, wanted: dict[str, Any] | None) -> None:
+    authority = asyncssh.generate_private_key("ssh-ed25519")
+    (ssh / "known_hosts").write_text(f"@cert-authority * {authority.export_public_key().decode().strip()}\n")
+
+    async def scene() -> None:
+        server = Server(tmp_path)
+        if wanted is not None:
+            certified(server, authority, **wanted)
+        async with server.listening():
+            assert await certified_key(server.address) is None
 
     play(scene)
