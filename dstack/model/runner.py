@@ -9,7 +9,8 @@ DEFAULT_ROOT = "~/.dstack-host"
 
 class Gpu(Struct, frozen=True):
     """One GPU. `memory` in bytes; `vendor` is nvidia or amd; `driver` is its version; `mig` has the profiles of the
-    devices that MIG splits it into, None for one that is whole."""
+    devices that MIG splits it into, None for one that is whole; `node` is what an AMD GPU is called below /dev/dri, ""
+    where that is not known."""
 
     index: int
     name: str = ""
@@ -18,6 +19,12 @@ class Gpu(Struct, frozen=True):
     driver: str = ""
     vendor: str = "nvidia"
     mig: tuple[str, ...] | None = None
+    node: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can be given to a job: it is whole, and it is known how."""
+        return self.mig is None and (self.vendor == "nvidia" or bool(self.node))
 
 
 class Address(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -135,4 +142,4 @@ class Runner(Struct, frozen=True, kw_only=True):
         if self.gpus is not None:
             return tuple(range(self.gpus))
         found = self.facts.gpus if self.facts else ()
-        return tuple(gpu.index for gpu in found if gpu.vendor == "nvidia" and gpu.mig is None)
+        return tuple(gpu.index for gpu in found if gpu.usable)
