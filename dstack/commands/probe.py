@@ -49,6 +49,8 @@ def _facts(place: Place, result: Result, server: str) -> Facts:
             cpus=int(said["cpus"]),
             memory=int(said["memory"]) * 1024,
             disk_free=int(said["disk_free"]) * 1024,
+            load=float(said.get("load") or 0),
+            memory_free=int(said.get("memory_free") or 0) * 1024,
             gpus=gpus,
             used=used(gpus, pairs, server),
             docker=_docker_version(said),

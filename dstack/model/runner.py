@@ -77,9 +77,10 @@ class Finding(Struct, frozen=True):
 
 class Facts(Struct, frozen=True, kw_only=True):
     """What a probe found. Sizes in bytes; `docker` and `git` are versions, "" where the tool does not answer;
-    `clock` is the machine's time in seconds since the epoch; `used` says by index which GPUs somebody uses outside of
-    dstack, in words that follow "is used outside of dstack"; `problem` is the first thing that keeps jobs from running
-    here, `fix` what to type about it; `findings` is all that was found, what blocks first.
+    `load` is how many processes ran or wanted to, over a minute (proc_loadavg(5)); `memory_free` is 0 where it is
+    not known; `clock` is the machine's time in seconds since the epoch; `used` says by index which GPUs somebody
+    uses outside of dstack, in words that follow "is used outside of dstack"; `problem` is the first thing that
+    keeps jobs from running here, `fix` what to type about it; `findings` is all that was found, what blocks first.
     """
 
     machine: str
@@ -87,6 +88,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     cpus: int = 0
     memory: int = 0
     disk_free: int = 0
+    load: float = 0.0
+    memory_free: int = 0
     gpus: tuple[Gpu, ...] = ()
     used: dict[int, str] = {}
     docker: str = ""

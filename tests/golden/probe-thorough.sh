@@ -35,6 +35,7 @@ echo "kernel=$(uname -r)"
 echo "cpus=$(getconf _NPROCESSORS_ONLN 2> /dev/null || grep -c '^processor' /proc/cpuinfo)"
 echo "memory=$(sed -n 's/^MemTotal: *\([0-9]*\) kB$/\1/p' /proc/meminfo)"
 echo "memory_free=$(sed -n 's/^MemAvailable: *\([0-9]*\) kB$/\1/p' /proc/meminfo)"
+echo "load=$(cut -d ' ' -f 1 /proc/loadavg)"
 
 # The root is made by the first job: ask the nearest folder that is there.
 folder=$root
