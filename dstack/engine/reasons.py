@@ -41,7 +41,7 @@ def too_much(ask: Ask, machines: Sequence[Capacity]) -> str:
     most = min(machines, key=lambda one: (short(ask, one), -len(one.gpus), -one.machine.cpus, -one.machine.memory))
     has = ask.gpus and most.count(ask)
     if ask.gpus and has < ask.gpus:
-        if ask.gpu_name or ask.gpu_memory:
+        if ask.gpu_name or ask.gpu_memory or ask.gpu_vendor or (most.gpus and not has):
             return f"it needs {ask.gpu_words}; the nearest is {most.name} with {gpus(most)}"
         return f"it needs {ask.gpu_words}; the most that a runner has is {has} ({most.name})"
     if most.machine.cpus < ask.cpu:
