@@ -83,7 +83,7 @@ def obstacle(ask: Ask, one: Capacity, now: float) -> str:
     """Why it does not start on this machine."""
     if one.machine.trouble:
         return f"{one.name}: {one.machine.trouble}"
-    if one.room(ask):
+    if one.reserved and one.room(ask):
         first = one.reserved[0]
         return f"{one.name} keeps its free share for {whose(first.run, first.user)}, which goes first"
     if ask.gpus and len(one.matching(ask)) < ask.gpus:
