@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -14,14 +14,20 @@ from dstack.model.runner import Gpu
 _UNITS = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
 
 
-def gpus(text: str) -> tuple[Gpu, ...]:
-    """The GPUs in the answer of `amd-smi static` or `rocm-smi --showproductname ...`."""
-    return tuple(_gpu(index, card) for index, card in _cards(text))
+def gpus(text: str, nodes: Mapping[str, str] | None = None, first: int = 0) -> tuple[Gpu, ...]:
+    """The GPUs in the answer of `amd-smi static` or `rocm-smi --showproductname ...`. `nodes` has the names below
+    /dev/dri by PCI address; indexes begin with `first`, where a machine has others before them."""
+    return tuple(_gpu(first + index, card, nodes or {}) for index, card in _cards(text))
 
 
-def uses(text: str) -> tuple[GpuUse, ...]:
+def uses(text: str, first: int = 0) -> tuple[GpuUse, ...]:
     """What they do, in the answer of `amd-smi metric` or `rocm-smi --showuse ...`."""
-    return tuple(_use(index, card) for index, card in _cards(text))
+    return tuple(_use(first + index, card) for index, card in _cards(text))
+
+
+def behind(indexes: Iterable[int]) -> int:
+    """The index after these: where a machine has GPUs of two vendors, no two have the same."""
+    return max(indexes, default=-1) + 1
 
 
 def _cards(text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -45,14 +51,16 @@ def _document(text: str) -> Any:
     return None
 
 
-def _gpu(index: int, card: Mapping[str, Any]) -> Gpu:
+def _gpu(index: int, card: Mapping[str, Any], nodes: Mapping[str, str]) -> Gpu:
     asic = _section(card, "asic")
     names = (asic.get("market_name"), card.get("card series"), card.get("device name"))
     name = next((str(each) for each in names if each and _known(str(each))), "AMD GPU")
     uuid = str(asic.get("asic_serial") or card.get("unique id") or "")
     memory = _bytes(_section(card, "vram").get("size")) or _whole(card.get("vram total memory (b)")) or 0
     driver = str(_section(card, "driver").get("version") or "")
-    return Gpu(index=index, name=name, memory=memory, uuid=_known(uuid), driver=_known(driver), vendor="amd")
+    at = (card.get("bus") or {}).get("bdf") or card.get("pci bus") or ""
+    node = nodes.get(str(at).lower(), "")
+    return Gpu(index, name, memory, _known(uuid), _known(driver), vendor="amd", node=node)
 
 
 def _use(index: int, card: Mapping[str, Any]) -> GpuUse:

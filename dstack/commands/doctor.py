@@ -32,7 +32,7 @@ SKEW = 60
 
 @dataclass(frozen=True)
 class Answers:
-    """What the probe's script said: values by key, the tools that are missing, and NVIDIA's GPUs."""
+    """What the probe's script said: values by key, the tools that are missing, and the GPUs."""
 
     place: Place
     said: Mapping[str, str]
@@ -175,11 +175,14 @@ def _gpus(answers: Answers) -> Iterator[Finding]:
             fix = f"make it whole: sudo nvidia-smi -i {gpu.index} -mig 0"
             yield Finding("gpu-mig", what, "jobs are given whole GPUs alone, so it is left out", fix)
     words = answers.said.get("gpu_container", "").strip()
-    if answers.gpus and words and "dstack-nothing" not in words:
+    if any(gpu.vendor == "nvidia" for gpu in answers.gpus) and words and "dstack-nothing" not in words:
         yield gpus_fail(words)
-    if "amd" in answers.said:
-        what = "it has an AMD GPU, which dstack does not hand out yet"
-        yield Finding("gpu-amd", what, "only NVIDIA GPUs are given to jobs", "jobs without GPUs run here")
+    amd = [gpu for gpu in answers.gpus if gpu.vendor == "amd"]
+    lost = [str(gpu.index) for gpu in amd if not gpu.node]
+    if lost or ("amd" in answers.said and not amd):
+        what = f"no device of AMD GPU {', '.join(lost)} is found below /dev/dri" if lost else "no AMD GPU answers"
+        fix = "see `rocm-smi --showbus` and `ls -l /dev/kfd /dev/dri/by-path`; sudo modprobe amdgpu"
+        yield Finding("gpu-amd", what, "it can't be given to jobs", fix)
 
 
 def _driver_fix(words: str) -> str:

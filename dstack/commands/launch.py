@@ -61,6 +61,7 @@ class Order(Struct, frozen=True, kw_only=True):
     gathered: bool = False
     mounts: tuple[Mount, ...] = ()
     allowed: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
 
 
 class Launched(Struct, frozen=True):
@@ -102,7 +103,7 @@ def launch(place: Place, order: Order, artifacts: Stdin = b"", pack: bytes = b""
         mirror=place.layout.mirror(folder_name(order.repo)),
         name=container(order.attempt),
         labels=(f"dstack.job={order.job}", f"dstack.server={place.layout.server}"),
-        gpus=_gpus(place, order.gpus),
+        gpus=_gpus(place, order),
         limits=_limits(order),
         caches=[(place.layout.cache(folder_name(order.repo), cache_name(path)), path) for path in order.caches],
         entry=entry(order.project),
@@ -142,14 +143,18 @@ def exports(environment: Mapping[str, str | None]) -> str:
     )
 
 
-def _gpus(place: Place, indexes: tuple[int, ...]) -> tuple[str, ...]:
-    """The options that give a container these GPUs."""
-    if not indexes:
-        # An image may ask for all of them by itself, where NVIDIA's runtime is Docker's default one.
-        return ("--env", "NVIDIA_VISIBLE_DEVICES=void")
+def _gpus(place: Place, order: Order) -> tuple[str, ...]:
+    """The options that give a container its GPUs, and no others. The devices of AMD's are added on the host."""
+    # An image may ask for all of them by itself, where NVIDIA's runtime is Docker's default one.
+    none = ("--env", "NVIDIA_VISIBLE_DEVICES=void")
+    if order.nodes:
+        seen = ",".join(str(number) for number in range(len(order.nodes)))
+        return (*none, "--env", f"ROCR_VISIBLE_DEVICES={seen}", "--env", f"HIP_VISIBLE_DEVICES={seen}")
+    if not order.gpus:
+        return none
     if place.podman:
-        return tuple(word for index in indexes for word in ("--device", f"nvidia.com/gpu={index}"))
-    return ("--gpus", '"device={}"'.format(",".join(str(index) for index in indexes)))
+        return tuple(word for index in order.gpus for word in ("--device", f"nvidia.com/gpu={index}"))
+    return ("--gpus", '"device={}"'.format(",".join(str(index) for index in order.gpus)))
 
 
 def _limits(order: Order) -> tuple[str, ...]:

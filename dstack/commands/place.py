@@ -21,13 +21,15 @@ class Place:
     """A server's folder on one host, and the words before a docker command there.
 
     `docker` is split as sh does: `podman`, `sudo -n docker`, `docker -H unix:///x.sock`. `boot_id` and `proc` are
-    where the kernel says which boot this is and what runs.
+    where the kernel says which boot this is and what runs, `sys` and `dev` where it shows devices.
     """
 
     layout: HostLayout
     docker: str = "docker"
     boot_id: str = BOOT_ID
     proc: str = "/proc"
+    sys: str = "/sys"
+    dev: str = "/dev"
 
     def __post_init__(self) -> None:
         if not self.layout.root.startswith(("/", "~/")):

@@ -20,11 +20,13 @@ NAME = "looking at the machine"
 ANSWERED = ("machine", "user", "kernel", "cpus", "memory", "folder", "writable", "disk_free")
 
 
-def probe(root: str, docker: str, server: str = "", *, thorough: bool = False) -> Command[Facts]:
+def probe(
+    root: str, docker: str, server: str = "", *, thorough: bool = False, sys: str = "/sys", dev: str = "/dev"
+) -> Command[Facts]:
     """Ask a machine everything in one round trip; it is left as it was. Takes at most 90 seconds, or 150 with GPUs.
     `thorough` also sees whether a container gets the GPUs. One that jobs of `server` alone use counts as free: who has
     it is known."""
-    place = Place(HostLayout(root, machine="", server="probe"), docker)
+    place = Place(HostLayout(root, machine="", server="probe"), docker, sys=sys, dev=dev)
 
     def facts(result: Result) -> Facts:
         return _facts(place, result, server)
@@ -39,20 +41,23 @@ def _facts(place: Place, result: Result, server: str) -> Facts:
     try:
         split = _split([value for key, value in pairs if key == "mig"])
         nvidia = tuple(_gpu(value, split) for key, value in pairs if key == "gpu")
-        gpus = nvidia + amd.gpus(said.get("amd", ""))
+        nodes = {at: node for key, value in pairs if key == "render" for node, _, at in [value.partition(" ")]}
+        gpus = nvidia + amd.gpus(said.get("amd", ""), nodes, amd.behind(gpu.index for gpu in nvidia))
         return Facts(
             machine=said["machine"],
             user=said["user"],
             cpus=int(said["cpus"]),
             memory=int(said["memory"]) * 1024,
             disk_free=int(said["disk_free"]) * 1024,
+            load=float(said.get("load") or 0),
+            memory_free=int(said.get("memory_free") or 0) * 1024,
             gpus=gpus,
             used=used(gpus, pairs, server),
             docker=_docker_version(said),
             git=said.get("git", ""),
             kernel=said["kernel"],
             clock=int(said.get("clock", 0)),
-            findings=findings(Answers(place, said, missing, nvidia)),
+            findings=findings(Answers(place, said, missing, gpus)),
         )
     except ValueError as failure:
         raise CommandError(NAME, result.exit_status, f"the host's answer is not understood: {failure}") from failure
@@ -70,7 +75,7 @@ def _docker_version(said: Mapping[str, str]) -> str:
 
 def used(gpus: tuple[Gpu, ...], pairs: Sequence[tuple[str, str]], server: str) -> dict[int, str]:
     """Which GPUs somebody else uses: by whose process, or by how much memory where no process is to be seen."""
-    index = {gpu.uuid: gpu.index for gpu in gpus}
+    index = {key: gpu.index for gpu in gpus for key in (gpu.uuid, gpu.node) if key}
     found: dict[int, str] = {}
     ours: set[int] = set()
     for app in (value.split(",", 4) for key, value in pairs if key == "app"):

@@ -49,6 +49,7 @@ def _sample(result: Result) -> Sample:
     apps = [value.split(",", 4) for key, value in pairs if key == "app"]
     try:
         busy, everything = (int(word) for word in said["cpu"].split())
+        nvidia = [_gpu(value, apps) for key, value in pairs if key == "gpu"]
         memory, available = (int(word) * 1024 for word in said["memory"].split())
         return Sample(
             clock=int(said["clock"]),
@@ -58,10 +59,7 @@ def _sample(result: Result) -> Sample:
             all=everything,
             memory=memory,
             memory_used=memory - available,
-            gpus=(
-                *(_gpu(value, apps) for key, value in pairs if key == "gpu"),
-                *amd.uses(said.get("amd", "")),
-            ),
+            gpus=(*nvidia, *amd.uses(said.get("amd", ""), amd.behind(gpu.index for gpu in nvidia))),
             jobs=dict(_job(value) for key, value in pairs if key == "job"),
             containers=dict(_container(value) for key, value in pairs if key == "container"),
             cost=int(said["cost"]) / 100,

@@ -75,7 +75,7 @@ class Machine:
         """The GPUs that jobs may get, with what is known of each."""
         found = self.runner.facts.gpus if self.runner.facts else ()
         if self.runner.gpus is None:
-            return [gpu for gpu in found if gpu.mig is None]
+            return [gpu for gpu in found if gpu.usable]
         facts = {gpu.index: gpu for gpu in found}
         return [facts.get(index) or Gpu(index=index) for index in self.runner.gpu_indexes]
 

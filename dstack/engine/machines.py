@@ -13,7 +13,7 @@ from dstack.commands.command import Command
 from dstack.commands.doctor import skewed
 from dstack.commands.place import Place
 from dstack.commands.probe import probe
-from dstack.engine.capacity import Capacity, Lease, Machine
+from dstack.engine.capacity import IDLE, Capacity, Lease, Load, Machine
 from dstack.errors import DstackError, HostUnreachableError
 from dstack.hosts.host import Host, ask
 from dstack.hosts.pool import Pool
@@ -48,7 +48,7 @@ class Condition:
 
 class Machines:
     """Probes runners, and says how things stand. `changed` is called when a machine's state changed; `absent` says
-    of a machine why it does not offer itself now, `use` what it does."""
+    of a machine why it does not offer itself now, `use` what it does, `load` what others use of it."""
 
     def __init__(self, store: Store, pool: Pool, changed: Callable[[], None]) -> None:
         self.store = store
@@ -57,6 +57,7 @@ class Machines:
         self.conditions: dict[str, Condition] = {}
         self.absent: Callable[[str], str | None] = lambda name: None
         self.use: Callable[[str], Use | None] = lambda name: None
+        self.load: Callable[[Runner], Load] = lambda runner: IDLE
         self.probes: dict[str, asyncio.Task[Condition]] = {}
 
     def host(self, runner: Runner) -> Host:
@@ -134,7 +135,9 @@ class Machines:
     def now(self) -> list[Machine]:
         """Every runner, for the scheduler."""
         return [
-            Machine(runner, self.trouble(runner), runner.facts.used if runner.facts else {}, gpu_trouble(runner))
+            Machine(runner, self.trouble(runner), facts.used, gpu_trouble(runner), self.load(runner))
+            if (facts := runner.facts)
+            else Machine(runner, self.trouble(runner))
             for runner in self.store.runners.all()
         ]
 

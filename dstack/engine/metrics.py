@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass, field
 
 from dstack.commands.sample import Sample, sample
+from dstack.engine.capacity import IDLE, Load
+from dstack.engine.load import at_rest, counted, foreign, smoothed
 from dstack.engine.machines import Machines
 from dstack.errors import DstackError
 from dstack.hosts.host import ask
@@ -24,6 +26,9 @@ FIRST = 1.0
 SHARE = 0.002
 """The share of a machine's processors that sampling may take; one that takes more is sampled less often."""
 TIMEOUT = 30.0
+REMEMBERED = 120.0
+"""Seconds after a machine's last sample for which its kernel's load of the last minute may still be that of jobs that
+have ended."""
 
 log = logging.getLogger("dstack.engine")
 
@@ -53,6 +58,7 @@ class Metrics:
     machines: Machines
     seen: dict[str, Seen] = field(default_factory=dict)
     watching: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    loads: dict[str, Load] = field(default_factory=dict)
 
     async def watch(self) -> None:
         """Have one watcher for each machine that runs jobs."""
@@ -95,6 +101,10 @@ class Metrics:
         taken = await ask(self.machines.host(runner), command, timeout=TIMEOUT)
         before = self.seen.get(name)
         cost, count = (before.cost, before.count) if before else (0.0, 0)
+        if before:
+            ours = [attempt_id(job.id, job.attempt) for job in self.store.jobs.unfinished() if job.runner == name]
+            passed = taken.uptime - before.last.uptime
+            self.loads[name] = smoothed(self.known_load(runner), foreign(before.last, taken, ours), passed)
         self.seen[name] = Seen(taken, time.monotonic(), before.last if before else None, cost + taken.cost, count + 1)
         return taken
 
@@ -144,6 +154,18 @@ class Metrics:
                 gpu_memory=sum(gpu.memory_used for gpu in gpus) if gpus else None,
             )
             self.store.metrics.append(job.id, point)
+
+    def load(self, runner: Runner) -> Load:
+        """What others use of a machine."""
+        return counted(self.known_load(runner), runner.facts) if runner.facts else IDLE
+
+    def known_load(self, runner: Runner) -> Load:
+        """As it was measured while dstack's jobs ran there, and for some time after; else as the machine says."""
+        seen = self.seen.get(runner.name)
+        recent = seen is not None and time.monotonic() - seen.at < REMEMBERED
+        if runner.name in self.loads and (recent or self.running(runner.name)):
+            return self.loads[runner.name]
+        return at_rest(runner.facts) if runner.facts else IDLE
 
     def use(self, name: str) -> Use | None:
         """What a machine does, as last seen."""

@@ -26,6 +26,7 @@ def order(context: Context, job: Job, runner: Runner, *, artifacts: bool, gather
     snapshot = run.snapshot
     resources = job.definition.resources
     asked = ask_of(resources)
+    leased = [gpu for gpu in (runner.facts.gpus if runner.facts else ()) if gpu.index in job.gpus]
     return Order(
         job=job.id,
         attempt=attempt_id(job.id, job.attempt),
@@ -54,6 +55,7 @@ def order(context: Context, job: Job, runner: Runner, *, artifacts: bool, gather
         gathered=gathered,
         mounts=tuple(mounts.parse(text) for text in job.definition.mounts),
         allowed=mounts.outermost(runner.allow_mounts),
+        nodes=tuple(gpu.node for gpu in leased if gpu.vendor == "amd"),
     )
 
 

@@ -46,7 +46,6 @@ class Queue:
             ids = {job.id for job in unfinished}
             self.items = {job: item for job, item in self.items.items() if job in ids}
             self.held = {job: lease for job, lease in self.held.items() if job in ids}
-            self.known.forget(ids)
 
     def waiting(self, jobs: Sequence[Job], promises: Mapping[str, str]) -> list[Waiting]:
         """Jobs that may be placed. `promises` says where room is made for one."""
@@ -118,7 +117,7 @@ class Known:
         self.runners = 0
         self.images: dict[str, set[str]] = {}
         self.code: dict[str, dict[str, list[str]]] = {}
-        self.makers: dict[str, tuple[str, ...]] = {}
+        self.keepers: dict[str, str | None] = {}
         self.found: dict[tuple[str, str, str, tuple[str, ...]], dict[str, int]] = {}
 
     def refresh(self) -> None:
@@ -126,21 +125,24 @@ class Known:
         self.runners = len(self.store.runners.all())
         self.images = self.store.jobs.images()
         self.code.clear()
+        self.keepers.clear()
         self.found.clear()
-
-    def forget(self, jobs: set[str]) -> None:
-        """Keep only what these need."""
-        self.makers = {job: makers for job, makers in self.makers.items() if job in jobs}
 
     def near(self, job: Job, run: Run) -> dict[str, int]:
         """How much of what a job needs is on which runner. Nothing where all have the same."""
-        if job.id not in self.makers:
-            holders = [self.holder(source) for source in job.dependencies.values()]
-            self.makers[job.id] = tuple(runner for runner in holders if runner)
-        key = job.image, run.snapshot.repo, run.snapshot.tree, self.makers[job.id]
+        makers = tuple(filter(None, [self.keeper(source) for source in job.dependencies.values()]))
+        key = job.image, run.snapshot.repo, run.snapshot.tree, makers
         if key not in self.found:
             self.found[key] = self.look(*key)
         return self.found[key]
+
+    def keeper(self, source: str) -> str | None:
+        """The runner that still has what a job made."""
+        if source not in self.keepers:
+            made = self.store.jobs.require(self.store.jobs.require(source).source)
+            kept = self.store.kept.get(made.id)
+            self.keepers[source] = kept.runner if kept else None if made.discarded else made.runner
+        return self.keepers[source]
 
     def look(self, image: str, repo: str, tree: str, makers: tuple[str, ...]) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -154,9 +156,3 @@ class Known:
             for name in names:
                 found[name] = found.get(name, 0) + worth
         return found if len(set(found.values())) > 1 or len(found) < self.runners else {}
-
-    def holder(self, source: str) -> str | None:
-        """The runner that still has what a job made; None if none has it."""
-        made = self.store.jobs.require(self.store.jobs.require(source).source)
-        kept = self.store.kept.get(made.id)
-        return kept.runner if kept else None if made.discarded else made.runner

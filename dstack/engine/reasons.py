@@ -41,7 +41,7 @@ def too_much(ask: Ask, machines: Sequence[Capacity]) -> str:
     most = min(machines, key=lambda one: (short(ask, one), -len(one.gpus), -one.machine.cpus, -one.machine.memory))
     has = ask.gpus and most.count(ask)
     if ask.gpus and has < ask.gpus:
-        if ask.gpu_name or ask.gpu_memory:
+        if ask.gpu_name or ask.gpu_memory or ask.gpu_vendor or (most.gpus and not has):
             return f"it needs {ask.gpu_words}; the nearest is {most.name} with {gpus(most)}"
         return f"it needs {ask.gpu_words}; the most that a runner has is {has} ({most.name})"
     if most.machine.cpus < ask.cpu:
@@ -83,7 +83,7 @@ def obstacle(ask: Ask, one: Capacity, now: float) -> str:
     """Why it does not start on this machine."""
     if one.machine.trouble:
         return f"{one.name}: {one.machine.trouble}"
-    if one.room(ask):
+    if one.reserved and one.room(ask):
         first = one.reserved[0]
         return f"{one.name} keeps its free share for {whose(first.run, first.user)}, which goes first"
     if ask.gpus and len(one.matching(ask)) < ask.gpus:

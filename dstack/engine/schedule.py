@@ -231,6 +231,10 @@ class Pass:
             if self.max_gpus is not None and self.over_limit(job):
                 told[job.id] = reasons.limit(job.ask, job.user, self.users.get(job.user, 0), self.max_gpus)
                 continue
+            promised = self.room.promised.get(job.id)
+            if promised is not None:
+                told[job.id] = reasons.blocked(job.ask, [self.all[promised]], 1, self.now)
+                continue
             kind.reason = kind.reason or self.why(kind, job.door)
             told[job.id] = kind.reason
         return told

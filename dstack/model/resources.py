@@ -76,6 +76,7 @@ def ask_of(resources: Resources) -> Ask:
         cpu=float(resources.cpu or 0),
         memory=size(resources.memory) if resources.memory else 0,
         disk=size(resources.disk) if resources.disk else 0,
+        gpu_vendor=gpu.vendor or "",
     )
 
 

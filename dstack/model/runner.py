@@ -9,7 +9,8 @@ DEFAULT_ROOT = "~/.dstack-host"
 
 class Gpu(Struct, frozen=True):
     """One GPU. `memory` in bytes; `vendor` is nvidia or amd; `driver` is its version; `mig` has the profiles of the
-    devices that MIG splits it into, None for one that is whole."""
+    devices that MIG splits it into, None for one that is whole; `node` is what an AMD GPU is called below /dev/dri, ""
+    where that is not known."""
 
     index: int
     name: str = ""
@@ -18,6 +19,12 @@ class Gpu(Struct, frozen=True):
     driver: str = ""
     vendor: str = "nvidia"
     mig: tuple[str, ...] | None = None
+    node: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can be given to a job: it is whole, and it is known how."""
+        return self.mig is None and (self.vendor == "nvidia" or bool(self.node))
 
 
 class Address(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -70,9 +77,10 @@ class Finding(Struct, frozen=True):
 
 class Facts(Struct, frozen=True, kw_only=True):
     """What a probe found. Sizes in bytes; `docker` and `git` are versions, "" where the tool does not answer;
-    `clock` is the machine's time in seconds since the epoch; `used` says by index which GPUs somebody uses outside of
-    dstack, in words that follow "is used outside of dstack"; `problem` is the first thing that keeps jobs from running
-    here, `fix` what to type about it; `findings` is all that was found, what blocks first.
+    `load` is how many processes ran or wanted to, over a minute (proc_loadavg(5)); `memory_free` is 0 where it is
+    not known; `clock` is the machine's time in seconds since the epoch; `used` says by index which GPUs somebody
+    uses outside of dstack, in words that follow "is used outside of dstack"; `problem` is the first thing that
+    keeps jobs from running here, `fix` what to type about it; `findings` is all that was found, what blocks first.
     """
 
     machine: str
@@ -80,6 +88,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     cpus: int = 0
     memory: int = 0
     disk_free: int = 0
+    load: float = 0.0
+    memory_free: int = 0
     gpus: tuple[Gpu, ...] = ()
     used: dict[int, str] = {}
     docker: str = ""
@@ -135,4 +145,4 @@ class Runner(Struct, frozen=True, kw_only=True):
         if self.gpus is not None:
             return tuple(range(self.gpus))
         found = self.facts.gpus if self.facts else ()
-        return tuple(gpu.index for gpu in found if gpu.vendor == "nvidia" and gpu.mig is None)
+        return tuple(gpu.index for gpu in found if gpu.usable)

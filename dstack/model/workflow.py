@@ -67,6 +67,7 @@ Cause = Annotated[
         extra_json_schema={"x-scalar": True},
     ),
 ]
+Vendor = Annotated[str, Meta(pattern=r"^(nvidia|amd)$(?!\n)", description="nvidia or amd")]
 Attempts = Annotated[int, Meta(ge=1, le=100)]
 Priority = Annotated[int, Meta(ge=0, le=100)]
 
@@ -116,6 +117,7 @@ class GpuRequest(Definition, frozen=True, kw_only=True):
     count: Annotated[Count, Meta(description="How many GPUs")] = 1
     name: Annotated[Text | None, Meta(description="A part of the model's name, such as A100")] = None
     memory: Annotated[Size | None, Meta(description="The least memory of each, such as 40GB")] = None
+    vendor: Annotated[Vendor | None, Meta(description="nvidia or amd; default: nvidia, unless a name is given")] = None
 
 
 class Resources(Definition, frozen=True, kw_only=True):

@@ -93,6 +93,7 @@ async def run(layout: ServerLayout, store: Store, sockets: list[socket.socket], 
     engine = Engine(context)
     metrics = Metrics(store, machines)
     machines.use = metrics.use
+    machines.load = metrics.load
     inventory = Inventory(store, machines, engine, layout.identity, metrics)
     registry = Registry(inventory)
     machines.absent = registry.absent

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import threading
@@ -29,6 +30,7 @@ from dstack.model.job import Launch as Origin
 from dstack.model.paths import container
 from dstack.model.registry import Login
 from tests.e2e.protocol import Ground, docker, docker_state, make_image, printed, tarball
+from tests.environment import needs
 from tests.environment.account import Account, processes
 from tests.environment.waiting import until
 
@@ -730,3 +732,25 @@ def test_a_probe_of_a_user_who_may_not_use_docker(plain: Ground) -> None:
 
     assert "may not use Docker" in (facts.problem or "")
     assert facts.fix == f"sudo usermod -aG docker {plain.user.name}"
+
+
+@pytest.mark.parametrize("owner", ["ground", "plain"])
+def test_a_container_gets_the_devices_of_its_amd_gpus_and_no_others(
+    request: pytest.FixtureRequest, owner: str, busybox: str
+) -> None:
+    ground: Ground = request.getfixturevalue(owner)
+    needs.root("making devices")
+    devices = ground.folder / "dev"
+    (devices / "dri").mkdir(parents=True)
+    for name in ("kfd", "dri/renderD128", "dri/renderD129", "dri/renderD130"):
+        os.mknod(devices / name, 0o660 | stat.S_IFCHR, os.makedev(1, 3))
+        os.chown(devices / name, 0, 4321)
+    ground.place = replace(ground.place, dev=str(devices))
+    script = "ls /dev/dri\ntest -c /dev/kfd\necho $ROCR_VISIBLE_DEVICES $HIP_VISIBLE_DEVICES\nid -G\n"
+
+    code, log = ground.run(A, busybox, script, gpus=(0, 2), nodes=("renderD128", "renderD130"))
+
+    assert code == 0
+    said = log.decode().splitlines()
+    assert said[:3] == ["renderD128", "renderD130", "0,1 0,1"]
+    assert "4321" in said[3].split()

@@ -12,7 +12,9 @@ import pytest
 
 from dstack.model.times import seconds
 from tests.e2e.project import project, single
+from tests.environment.account import Account
 from tests.environment.product import Home
+from tests.environment.sshd import Sshd
 from tests.environment.waiting import until
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -211,6 +213,36 @@ def test_a_workflow_may_say_where_it_runs(cli: Cli, runner: str, tmp_path: Path,
     assert (here.returncode, here.stdout) == (0, "box\n")
     assert nowhere.returncode == 2
     assert "no runner has the name or label 'mars'" in nowhere.stderr
+
+
+def test_a_job_goes_where_what_it_needs_is(
+    cli: Cli, runner: str, sshd: Sshd, user: Account, tmp_path: Path, busybox: str
+) -> None:
+    address = f"{sshd.user}@{sshd.host}:{sshd.port}"
+    keys = ("--identity", str(sshd.identity), "--fingerprint", sshd.fingerprint)
+    assert cli("runners", "add", address, "--name", "late", "--root", "~/late", *keys).returncode == 0
+    text = f"""
+        workflows:
+          - {{name: make, image: {busybox}, commands: [echo made > out, echo $DSTACK_RUNNER], artifacts: [out]}}
+          - name: use
+            image: {busybox}
+            commands: [cat out, echo $DSTACK_RUNNER]
+            depends-on: {{workflows: [make]}}
+          - {{name: other, image: {busybox}, commands: [echo $DSTACK_RUNNER]}}
+        """
+    folder = project(tmp_path / "p", text)
+
+    first = cli("run", "make", cwd=folder)
+    on_late = cli("run", "make", "--runner", "late", "--no-cache", cwd=folder)
+    assert cli("run", "other", "--runner", "late", "-q", cwd=folder).returncode == 0
+    use = cli("run", "use", cwd=folder)
+    (folder / "new").write_text("other code")
+    other = cli("run", "other", cwd=folder)
+
+    assert (first.stdout, on_late.stdout) == ("box\n", "late\n")
+    assert use.stdout == "use | made\nuse | late\n"
+    assert other.stdout == "box\n"
+    assert cli("runners", "remove", "late").returncode == 0
 
 
 def test_a_users_gpus_are_limited(cli: Cli, runner: str, tmp_path: Path, busybox: str) -> None:

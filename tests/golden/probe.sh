@@ -40,6 +40,7 @@ echo "kernel=$(uname -r)"
 echo "cpus=$(getconf _NPROCESSORS_ONLN 2> /dev/null || grep -c '^processor' /proc/cpuinfo)"
 echo "memory=$(sed -n 's/^MemTotal: *\([0-9]*\) kB$/\1/p' /proc/meminfo)"
 echo "memory_free=$(sed -n 's/^MemAvailable: *\([0-9]*\) kB$/\1/p' /proc/meminfo)"
+echo "load=$(cut -d ' ' -f 1 /proc/loadavg)"
 
 # The root is made by the first job: ask the nearest folder that is there.
 folder=$root
@@ -86,20 +87,46 @@ else
 fi
 if [ -e "/var/lib/systemd/linger/$(id -un)" ] || ! has loginctl; then echo lingers=yes; else echo lingers=no; fi
 
-# Who computes on the GPUs: the process, its user, and the server whose job it is, if it is one.
+# Who computes on a GPU: the process, its user, and the server whose job it is, if it is one.
+used_by() {
+	gpu=$1
+	pid=$2
+	name=$3
+	shift 3
+	id=$(sed -n 's/.*\([0-9a-f]\{64\}\).*/\1/p' "/proc/$pid/cgroup" 2> /dev/null | sed -n 1p || :)
+	server=
+	if [ -n "$id" ]; then
+		server=$(timeout 20 "$@" inspect --format '{{index .Config.Labels "dstack.server"}}' "$id" 2> /dev/null < /dev/null || :)
+	fi
+	printf 'app=%s,%s,%s,%s,%s\n' "$gpu" "$pid" "$(stat -c %U "/proc/$pid" 2> /dev/null || :)" "$server" "$name"
+}
 users_of_gpus() {
 	timeout 20 nvidia-smi --query-gpu=uuid,memory.used --format=csv,noheader,nounits 2> /dev/null < /dev/null |
 		sed -n 's/^[A-Za-z]/gpu_memory=&/p' || :
 	timeout 20 nvidia-smi --query-compute-apps=gpu_uuid,pid,process_name --format=csv,noheader 2> /dev/null < /dev/null |
-		while IFS=, read -r uuid pid name; do
-			pid=${pid# }
-			id=$(sed -n 's/.*\([0-9a-f]\{64\}\).*/\1/p' "/proc/$pid/cgroup" 2> /dev/null | sed -n 1p || :)
-			server=
-			if [ -n "$id" ]; then
-				server=$(timeout 20 "$@" inspect --format '{{index .Config.Labels "dstack.server"}}' "$id" 2> /dev/null < /dev/null || :)
+		while IFS=, read -r uuid pid name; do used_by "$uuid" "${pid# }" "${name# }" "$@"; done || :
+}
+# The device of each AMD GPU (PCI vendor 1002) with its PCI address, and who computes on it: the kernel names a GPU's
+# memory that a process has vram_ID, and the device of ID in its topology (Documentation/ABI: sysfs-class-kfd).
+amd_nodes() {
+	for node in '/sys'/class/drm/renderD*; do
+		vendor=
+		if [ -r "$node/device/vendor" ]; then read -r vendor < "$node/device/vendor" || :; fi
+		if [ "$vendor" = 0x1002 ] && at=$(readlink -f "$node/device"); then echo "render=${node##*/} ${at##*/}"; fi
+	done
+	for held in '/sys'/class/kfd/kfd/proc/[0-9]*/vram_*; do
+		bytes=0
+		if [ -r "$held" ]; then read -r bytes < "$held" || :; fi
+		if [ "$bytes" = 0 ]; then continue; fi
+		pid=${held%/*}
+		pid=${pid##*/}
+		for known in '/sys'/class/kfd/kfd/topology/nodes/*; do
+			read -r id < "$known/gpu_id" || continue
+			if [ "$id" = "${held##*_}" ]; then
+				used_by "renderD$(sed -n 's/^drm_render_minor //p' "$known/properties")" "$pid" "$(cat "/proc/$pid/comm" 2> /dev/null || :)" "$@"
 			fi
-			printf 'app=%s,%s,%s,%s,%s\n' "$uuid" "$pid" "$(stat -c %U "/proc/$pid" 2> /dev/null || :)" "$server" "${name# }"
-		done || :
+		done
+	done
 }
 # Drivers older than 450 know no MIG, and refuse the whole question.
 nvidia() {
@@ -124,12 +151,13 @@ if has nvidia-smi; then
 	fi
 fi
 if has amd-smi; then
-	amd=$(timeout 20 amd-smi static --asic --vram --driver --json 2> /dev/null < /dev/null) || amd=
+	amd=$(timeout 20 amd-smi static --asic --bus --vram --driver --json 2> /dev/null < /dev/null) || amd=
 elif has rocm-smi; then
-	amd=$(timeout 20 rocm-smi --showproductname --showmeminfo vram --showuniqueid --json 2> /dev/null < /dev/null) || amd=
+	amd=$(timeout 20 rocm-smi --showproductname --showmeminfo vram --showuniqueid --showbus --json 2> /dev/null < /dev/null) || amd=
 fi
-if [ -n "${amd:-}" ] || [ -e /dev/kfd ]; then
+if [ -n "${amd:-}" ] || [ -e '/dev'/kfd ]; then
 	printf 'amd=%s\n' "$(printf '%s' "${amd:-}" | oneline)"
+	amd_nodes "$@"
 fi
 echo "clock=$(date +%s)"
 }

@@ -93,6 +93,7 @@ SCRIPTS = {
     "launch": launch(PLACE, PLAIN).script,
     "launch-full": launch(PLACE, FULL, pack=b"a pack").script,
     "launch-gathered": launch(PLACE, structs.replace(FULL, artifacts=False, gathered=True)).script,
+    "launch-amd": launch(PLACE, structs.replace(PLAIN, gpus=(0, 2), nodes=("renderD128", "renderD130"))).script,
     "launch-mounts": launch(PLACE, structs.replace(PLAIN, mounts=MOUNTS, allowed=("/data", "/it's"))).script,
     "launch-podman": launch(ELSEWHERE, FULL).script,
     "free": free(PLACE, ["j1", "j2-3"], 1 << 30).script,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from dstack.engine.capacity import Lease, Machine
+from dstack.engine.capacity import Capacity, Lease, Machine
 from dstack.engine.schedule import Waiting, schedule
 from dstack.model.resources import Ask
 from tests.unit.engine.test_schedule import machine, wants
@@ -192,3 +192,39 @@ def test_a_job_that_others_give_way_to_could_not_start_and_then_can(sizes: list[
         there = [vip for vip in left if vip.room_on == one.runner.name]
         assert schedule(there, [one], [*held, *begun], 2.0).reasons
     assert schedule(vips, lab.machines, list(lab.leases.values()), 1.0) == made
+
+
+@given(sizes=sizes_of, jobs=jobs_of, ended=st.sets(st.integers(0, 11)), limit=st.sampled_from([None, 2]))
+def test_whoever_waits_waits_for_a_reason(sizes: list[int], jobs: Any, ended: set[int], limit: int | None) -> None:
+    """Also beside others that give way, and after some of those have ended."""
+    lab = Lab(sizes, [(ask, 0, gives) for ask, _, gives in jobs])
+    lab.waiting = list(lab.asked)
+    lab.step(0.0)
+    vips = [Waiting(f"v{n}", ask, None, (), f"run-v{n}", "", p, float(n)) for n, (ask, p, _) in enumerate(jobs)]
+    for now in (1.0, 2.0, 3.0):
+        held = list(lab.leases.values())
+        made = schedule(vips, lab.machines, held, now, max_gpus=limit)
+        for vip in vips:
+            if put := made.placements.get(vip.id):
+                held.append(Lease(vip.id, put.runner, vip.run, "", put.gpus, vip.ask, now, vip.priority))
+        after = [
+            Capacity(one, n, [lease for lease in held if lease.runner == one.runner.name])
+            for n, one in enumerate(lab.machines)
+        ]
+        for one in after:
+            taken = [index for lease in one.leases for index in lease.gpus]
+            assert len(taken) == len(set(taken))
+            assert min(one.cpu, one.memory, one.slots) >= 0
+        for vip in vips:
+            reason = made.reasons.get(vip.id)
+            assert (reason is None) == (vip.id in made.placements)
+            if reason is None or "at once" in reason or vip.id in made.promises:
+                continue
+            for one in after:
+                assert not one.room(vip.ask) or f"{one.name} keeps its free share for run-v" in reason
+        for victim in made.preemptions:
+            lab.leases[victim] = replace(lab.leases[victim], ending=True)
+        for victim in [name for name in made.preemptions if int(name[1:]) in ended]:
+            del lab.leases[victim]
+        vips = [replace(vip, room_on=made.promises.get(vip.id)) for vip in vips if vip.id in made.reasons]
+        lab.leases.update({lease.job: lease for lease in held if lease.job[0] == "v"})

@@ -1,0 +1,397 @@
+main() {
+set -eu
+umask 077
+export LC_ALL=C
+dk() { 'docker' "$@"; }
+machine_id() {
+	for file in /etc/machine-id /var/lib/dbus/machine-id; do
+		id=
+		if [ -r "$file" ]; then read -r id < "$file" || :; fi
+		case $id in
+			'' | *[!0-9a-f]*) ;;
+			*) echo "$id" && return ;;
+		esac
+	done
+	uname -n | sha256sum | cut -c 1-32
+}
+root='~/.dstack-host'
+case $root in
+	\~/*) root=$HOME/${root#??} ;;
+esac
+machine=$(machine_id)
+if [ "$machine" != '0123456789abcdef0123456789abcdef' ]; then
+	echo "machine=$machine"
+	exit 94
+fi
+base=$root/$machine/'5e12'
+job=$base/'jobs/j1'
+io=$job/io
+image='busybox'
+name='dstack-j1'
+origin() {
+	boot=
+	if [ -r '/proc/sys/kernel/random/boot_id' ]; then read -r boot < '/proc/sys/kernel/random/boot_id' || :; fi
+	echo "boot=$boot"
+	echo "docker=$(daemons)"
+}
+daemons() {
+	space=
+	cat '/proc'/[0-9]*/stat 2> /dev/null | sed -n 's/^\([0-9]*\) (dockerd) .*/\1/p' | while read -r pid; do
+		if grep -q '^NSpid:.*[0-9][[:space:]][[:space:]]*[0-9]' '/proc'/"$pid"/status 2> /dev/null; then continue; fi
+		began=$(cut -d ' ' -f 22 '/proc'/"$pid"/stat 2> /dev/null) || continue
+		printf '%s%s' "$space" "$pid:$began"
+		space=' '
+	done
+}
+claim() {
+	if [ -d "$io/started" ] && ! [ -L "$io/started" ]; then
+		echo fenced
+	elif [ -e "$io/started" ] || [ -L "$io/started" ]; then
+		echo claimed
+	else
+		echo none
+	fi
+}
+state() {
+	id=$(timeout 20 'docker' ps --all --quiet --filter "name=^$name\$" < /dev/null) || return
+	if [ -n "$id" ]; then
+		timeout 20 'docker' inspect --type container --format '{{.State.Status}}' "$id" < /dev/null
+	fi
+}
+as_root() (
+	folder=$1 image=$2 body=$3 word=$4
+	set --
+	for tools in /bin /usr /lib /lib64; do
+		[ ! -d "$tools" ] || set -- "$@" --mount "type=bind,source=$tools,target=$tools,readonly"
+	done
+	dk run --rm --pull never --network none --log-driver none --userns host --security-opt label=disable \
+		--label dstack.server='5e12' --user 0:0 --workdir / \
+		--env PATH=/usr/bin:/bin:/usr/sbin:/sbin --env LD_PRELOAD= --env LD_LIBRARY_PATH= \
+		--mount "type=bind,source=$folder,target=/dstack-job" "$@" --entrypoint /bin/sh "$image" \
+		-c "$body" sh "$word" > /dev/null < /dev/null
+)
+# shellcheck disable=SC2016
+hand_back='owner=$(stat -c %u:%g /dstack-job) && chown -hR "$owner" /dstack-job'
+
+# The boot and the daemon of the launch itself, whoever asks later: the answer to it may have been lost.
+answer() {
+	echo "outcome=$1"
+	cat "$job/origin"
+	echo "digest=$(dk image inspect --format '{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}' "$image" || :)"
+	exit 0
+}
+
+return_if_begun() {
+	case $(claim) in
+		fenced) echo outcome=fenced && exit 0 ;;
+		claimed) answer exists ;;
+	esac
+	found=$(state)
+	case $found in
+		'') ;;
+		created | configured | initialized) begin start "$name" ;;
+		running | paused | restarting | stopping) answer exists ;;
+		*) dk rm --force "$name" > /dev/null ;;
+	esac
+}
+
+need_image() {
+	if ! dk image inspect "$image" > /dev/null 2>&1; then
+		dk ps --quiet > /dev/null
+		echo need=image
+		exit 0
+	fi
+	user='root'
+	if [ "$user" = image ]; then user=$(dk image inspect --format '{{.Config.User}}' "$image"); fi
+	case ${user%%:*} in
+		'' | root | 0) user=0 ;;
+	esac
+}
+
+write_files() {
+	mkdir -p "$io/objects"
+	printf '%s' '#!/bin/sh
+# PID 1 of a job'\''s container. The image has sh and cat, and perhaps nothing else. It is one function, so that nothing
+# done to this file while it runs changes it.
+main() {
+	# An sh other than bash starts everything in the background with SIGINT ignored, and can'\''t undo it.
+	if [ "${1-}" != bash ] && command -v bash > /dev/null 2>&1; then
+		exec bash --posix /.dstack/entry.sh bash
+	fi
+	dstack_caught=
+	trap '\''dstack_caught=1; kill -TERM -1 2> /dev/null'\'' TERM
+	for dstack_signal in INT HUP USR1 USR2; do
+		# shellcheck disable=SC2064
+		trap "dstack_caught=1; kill -$dstack_signal -1 2> /dev/null" "$dstack_signal"
+	done
+
+	# Only one ever makes this file: it is at most once.
+	if ! (set -C && : > /.dstack/started) 2> /dev/null; then
+		if [ -e /.dstack/started ]; then exit 0; else exit 125; fi
+	fi
+	dstack_shell=$(command -v bash || command -v sh || echo /bin/sh)
+	own_repositories
+
+	# The script'\''s output goes to the log through cat. Descriptor 3 leads to `conclude`, and only that cat and the
+	# subshells here hold it: at its end, the log is complete.
+	{
+		trap : TERM INT HUP USR1 USR2
+		run 2> /dev/null | write_log
+	} 3>&1 | conclude &
+	dstack_job=$!
+	while :; do
+		dstack_caught=
+		dstack_code=0
+		wait "$dstack_job" || dstack_code=$?
+		if [ -z "$dstack_caught" ] || ! kill -0 "$dstack_job" 2> /dev/null; then break; fi
+	done
+	if ! [ -e /.dstack/exit ]; then record "$dstack_code"; fi
+	dstack_recorded=
+	read -r dstack_recorded < /.dstack/exit || :
+	case $dstack_recorded in
+		'\'''\'' | *[!0-9]*) exit "$dstack_code" ;;
+	esac
+	exit "$dstack_recorded"
+}
+
+# git refuses a working tree of another user, and one before 2.38 does so whatever its environment says of
+# safe.directory. It looks at the folders alone, and when the job ends all goes back to the user of the machine.
+own_repositories() {
+	if [ "$(id -u 2> /dev/null)" != 0 ] || ! command -v chown > /dev/null 2>&1; then return; fi
+	chown 0:0 /workflow /workflow/.git 2> /dev/null
+	if ! [ -e /.dstack/nested ]; then return; fi
+	while IFS= read -r dstack_path; do
+		chown -h 0:0 "/workflow/$dstack_path" "/workflow/$dstack_path/.git" 2> /dev/null
+	done < /.dstack/nested
+}
+
+# What a shell has to say about a command that was killed is no part of the log: only the script'\''s stderr is.
+run() {
+	dstack_stopping=
+	trap '\''dstack_stopping=1'\'' TERM
+	trap : INT HUP USR1 USR2
+	dstack_code=0
+	(script 2>&1) || dstack_code=$?
+	echo "code $dstack_code $dstack_stopping" >&3
+}
+
+script() {
+	exec 3>&-
+	trap - INT QUIT
+	. /.dstack/env
+	# For a time only: `:` would end this shell where the file can'\''t be written.
+	true > /.dstack/env
+	if ! cd /workflow/'\'''\''; then
+		printf '\''dstack: the commands start in the folder that holds .dstack, and the tree has no folder %s\n'\'' '\'''\''
+		exit 125
+	fi
+	unset OLDPWD
+	exec "$dstack_shell" -e /.dstack/script.sh
+}
+
+write_log() {
+	trap '\'''\'' TERM INT HUP USR1 USR2
+	# shellcheck disable=SC2016
+	exec /bin/sh -c '\''echo "cat $$" >&3; exec cat >> /.dstack/log'\''
+}
+
+conclude() {
+	trap '\'''\'' TERM INT HUP USR1 USR2
+	dstack_code=137 dstack_cat='\'''\'' dstack_limit='\'''\''
+	while read -r dstack_what dstack_value dstack_stopping; do
+		case $dstack_what in
+			cat) dstack_cat=$dstack_value ;;
+			code) dstack_code=$dstack_value dstack_limit=${dstack_stopping:-10} ;;
+		esac
+		if [ -n "$dstack_cat" ] && [ "$dstack_limit" = 10 ]; then cut_off & fi
+	done
+	record "$dstack_code"
+	exit "$dstack_code"
+}
+
+# A process that the script left behind may hold the log open for ever. One that is being stopped has Docker'\''s grace.
+cut_off() {
+	trap - TERM
+	command -v sleep > /dev/null 2>&1 || exit 0
+	sleep 10 > /dev/null 2>&1
+	kill -KILL "$dstack_cat"
+}
+
+record() {
+	umask 022
+	if command -v chown > /dev/null 2>&1 && [ "$(id -u 2> /dev/null || echo 0)" = 0 ]; then
+		chown -hR "$(owner)" /workflow /.dstack/log 2> /dev/null
+	fi
+	echo "$1" 2> /dev/null > /.dstack/exit
+}
+
+# Who owns this job'\''s folder on the host, as seen from here.
+owner() {
+	stat -c %u:%g /.dstack 2> /dev/null && return
+	read -r _ _ dstack_user dstack_group _ << END
+$(ls -nd /.dstack)
+END
+	echo "$dstack_user:$dstack_group"
+}
+
+main "$@"
+exit
+' > "$io/entry.sh"
+	printf '%s' 'echo hello
+' > "$io/script.sh"
+	printf '%s' 'export NAME='\''it'\''\'\'''\''s'\''
+unset GONE
+' > "$io/env"
+	: >> "$io/log"
+	if [ "$user" != 0 ]; then
+		# The job's folder is closed to all but its owner, so that this opens it to the container alone.
+		chmod 0777 "$io"
+		chmod 0644 "$io/entry.sh" "$io/script.sh"
+		chmod 0666 "$io/env" "$io/log"
+		: > "$job/given"
+		# shellcheck disable=SC2016
+		as_root "$job" "$image" 'chown -hR "$1" /dstack-job/workflow' "${user%%:*}"
+	fi
+}
+
+begin() {
+	origin > "$job/origin"
+	error=$(dk "$@" 2>&1 > /dev/null) && status=0 || status=$?
+	if [ "$status" != 0 ] && [ "$(claim)" = none ]; then
+		# Without --force: what runs after all stays.
+		dk rm "$name" > /dev/null 2>&1 || :
+		if [ -z "$(state)" ]; then
+			rm -f "$io/env"
+			printf '%s\n' "$error" >&2
+			exit "$status"
+		fi
+	fi
+	if [ "$(claim)" = fenced ]; then
+		# It lost its claim, and stopping may be removing it already.
+		dk rm --force "$name" > /dev/null 2>&1 || :
+		echo outcome=fenced
+		exit 0
+	fi
+	answer started
+}
+
+
+launch() {
+	exec 3<&0 < /dev/null
+	return_if_begun
+	need_image
+checkout() (
+for name in $(env | sed -n 's/^\(GIT_[A-Za-z0-9_]*\)=.*/\1/p'); do unset "$name"; done
+export GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_ATTR_NOSYSTEM=1 GIT_NO_REPLACE_OBJECTS=1
+export GIT_TERMINAL_PROMPT=0 HOME=/nonexistent XDG_CONFIG_HOME=/nonexistent
+umask 022
+raw='* -text -filter -ident -eol !working-tree-encoding'
+mirror="$base/mirrors/"'r'.git
+tree='7777777777777777777777777777777777777777'
+commit=''
+objects="${commit:+$commit }$tree"
+format='[core]
+	repositoryformatversion = 0
+'
+git() {
+	command git -c safe.directory='*' -c core.autocrlf=false -c core.protectNTFS=false -c core.protectHFS=false "$@"
+}
+put() { printf '%s' "$2" > "$1.new" && mv -f "$1.new" "$1"; }
+# shellcheck disable=SC2086 # the ids are words
+listed() {
+	git rev-list --objects --no-walk "$@" $objects
+}
+whole() {
+	listed --quiet
+}
+readable() {
+	listed | git pack-objects --stdout -q --window=0 --no-reuse-object --compression=0 > /dev/null
+}
+	# GIT_DIR, without objects and with a HEAD that is to be replaced.
+	small_git() {
+		mkdir -p "$GIT_DIR/objects/info" "$GIT_DIR/objects/pack" "$GIT_DIR/refs/heads" "$GIT_DIR/info" &&
+			put "$GIT_DIR/config" "$format	filemode = true
+	bare = false
+	abbrev = 7
+" &&
+			put "$GIT_DIR/info/attributes" "$raw
+" &&
+			put "$GIT_DIR/HEAD" 'ref: refs/heads/main
+'
+	}
+	# In the container, the objects are those of the mirror.
+	lend() {
+		put "$GIT_DIR/objects/info/alternates" '/.dstack/objects
+'
+	}
+	refuse() {
+		export GIT_DIR="$mirror"
+		if whole && readable; then exit 1; fi
+		: > "$mirror/damaged"
+		exit 3
+	}
+	known="$mirror/refs/dstack"
+	[ -s "$known/trees/$tree" ] || exit 3
+	[ ! -e "$mirror/damaged" ] || exit 3
+	# For those who collect: this was used now, and is in use until the job's folder goes.
+	printf '%s\n' 'r' "$tree" > "$job/uses"
+	touch "$mirror" "$known/trees/$tree" || exit 3
+	rm -rf "$job/workflow" "$job/git" "$io/nested" && mkdir -p "$job/workflow" || exit 1
+	export GIT_DIR="$job/git" GIT_WORK_TREE="$job/workflow" GIT_OBJECT_DIRECTORY="$mirror/objects"
+	small_git || exit 1
+	{ git read-tree --reset -u "$tree" && git read-tree ${commit:+--reset} "${commit:---empty}"; } || refuse
+	rm -rf "$GIT_DIR" &&
+	put "$job/tree" "$tree
+"
+)
+
+# shellcheck disable=SC2012 # the names are ids
+newest() { ls -t "$base/mirrors/"'r'".git/refs/dstack/$1" 2> /dev/null | head -n 10 | tr '\n' ' '; }
+
+if ! [ -e "$job/tree" ]; then
+	status=0
+	checkout || status=$?
+	if [ "$status" = 3 ]; then
+		echo need=code
+		if ! [ -e "$base/mirrors/"'r'.git/damaged ]; then
+			echo "commits=$(newest commits)"
+			echo "trees=$(newest trees)"
+			echo "histories=$(newest histories)"
+		fi
+		exit 0
+	elif [ "$status" != 0 ]; then
+		exit 1
+	fi
+fi
+	exec 3<&-
+	set --
+	# ROCm needs the one device that all GPUs share beside their own, and whoever is not root the devices' groups.
+	set -- --device '/dev'/kfd:/dev/kfd
+	for node in 'renderD128' 'renderD130'; do
+		set -- "$@" --device '/dev'/dri/"$node:/dev/dri/$node" --group-add "$(stat -c %g '/dev'/dri/"$node")"
+	done
+	set -- "$@" --group-add "$(stat -c %g '/dev'/kfd)"
+	write_files
+	memory=$(sed -n 's/^MemTotal: *\([0-9]*\) kB$/\1/p' /proc/meminfo)
+	shm=$((memory / 2))k
+	begin run --detach --name "$name" --label 'dstack.job=j1' --label 'dstack.server=5e12' --pull never --log-driver none \
+		--stop-signal TERM --no-healthcheck --userns host --security-opt label=disable --user "$user" \
+		--shm-size "$shm" '--env' 'NVIDIA_VISIBLE_DEVICES=void' '--env' 'ROCR_VISIBLE_DEVICES=0,1' '--env' 'HIP_VISIBLE_DEVICES=0,1'  \
+		--mount "type=bind,source=$io,target=/.dstack" \
+		--mount "type=bind,source=$job/workflow,target=/workflow" \
+		"$@" --workdir /workflow --entrypoint /bin/sh "$image" /.dstack/entry.sh
+}
+
+case $base in
+	*[,\"]*) echo "the path $base holds a comma or a quote, which Docker's mounts can't: choose another --root" >&2 && exit 2 ;;
+esac
+mkdir -p "$io"
+exec 9> "$job/lock"
+if ! flock -w 60 9; then
+	echo "another launch of this job has been under way on the host for a minute" >&2
+	exit 75
+fi
+# Closed for what is started here, which may outlive this script: the copy that the shell keeps holds the lock.
+launch 9>&-
+}
+main
