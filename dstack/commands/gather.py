@@ -20,6 +20,8 @@ GATHERING = "fetching the dependencies' artifacts"
 
 AT_ONCE = 8
 """Connections at one time."""
+TRIES = 5
+"""How often files are fetched again without one more that arrived, after 1, 2, 4, 8 and 16 seconds."""
 
 
 def gather(
@@ -32,23 +34,25 @@ def gather(
     """
     regular = [file for file in files if file.link is None]
     packed = curl.archive({**_configs(regular, urls), "finish": _finish(files)})
-    body = script("gather", place, folder=place.layout.job(folder_name(attempt)), beside=beside, length=len(packed))
+    folder = place.layout.job(folder_name(attempt))
+    body = script("gather", place, folder=folder, beside=beside, length=len(packed), tries=TRIES)
     return Command(GATHERING, body, lambda result: _gathered(regular, result), packed)
 
 
 def _configs(files: Sequence[File], urls: Mapping[str, str]) -> dict[str, bytes]:
-    """A configuration a connection, each with every eighth of the files."""
-    configs = {}
+    """What curl is told for each file, and a share of them for each connection."""
+    packed = {}
     for share in range(min(AT_ONCE, len(files))):
-        transfers = [
-            curl.transfer(
-                [("url", urls[file.path]), ("output", dotted(file.path)), *(("retry", "5"), ("retry-delay", "2"))]
-            )
-            + b"create-dirs\nfail\n"
-            for file in files[share::AT_ONCE]
-        ]
-        configs[f"config.{share}"] = b"".join(transfers).partition(b"\n")[2]
-    return configs
+        names, wanted = [], []
+        for index, file in list(enumerate(files))[share::AT_ONCE]:
+            name, path = f"{index:07}", dotted(file.path)
+            options = [("url", urls[file.path]), ("output", path), ("write-out", "%{http_code}\n")]
+            packed[f"conf/{name}"] = curl.transfer(options) + b"create-dirs\nfail\n"
+            names.append(f"{name}\n")
+            wanted.append(f"want {name} {file.size} {quote(path)}\n")
+        packed[f"all.{share}"] = "".join(names).encode()
+        packed[f"share.{share}"] = "".join(wanted).encode("utf-8", "surrogateescape")
+    return packed
 
 
 def _finish(files: Sequence[File]) -> bytes:

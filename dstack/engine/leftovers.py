@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,8 +18,6 @@ from dstack.model.runner import Runner
 
 TIMEOUT = 600.0
 """Seconds for removing what may be large."""
-RECENT = 3600.0
-"""Seconds for which a mirror that was written to stays: the run that it is for may not be recorded yet."""
 AT_ONCE = 16
 """Jobs whose objects are looked at at one time."""
 
@@ -98,18 +94,12 @@ class Leftovers:
             if repo in self.repos:
                 if not self.dry_run:
                     await tidy(self.context, repo, most=1)
-            elif await asyncio.to_thread(unused, path):
+            elif self.context.mirror(repo).settled:
                 size = await asyncio.to_thread(size_of, path)
                 if not self.dry_run:
-                    await asyncio.to_thread(shutil.rmtree, path)
+                    await tidy(self.context, repo, most=-1)
                 found.append(Leftover(what="code", name=repo, bytes=size))
         return found
-
-
-def unused(mirror: Path) -> bool:
-    """Whether nothing was written to it for a while."""
-    newest = max(path.stat().st_mtime for path in (mirror, mirror / "objects/pack") if path.exists())
-    return time.time() - newest > RECENT
 
 
 def size_of(folder: Path) -> int:

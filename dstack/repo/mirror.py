@@ -172,6 +172,12 @@ class Mirror:
                     ref.unlink()
 
     @property
+    def settled(self) -> bool:
+        """Whether no snapshot came so lately that it may be about to become a run."""
+        times = (ref.stat().st_mtime for folder in (COMMITS, TREES) for ref in (self.path / folder).glob("*"))
+        return time.time() - max(times, default=0.0) > YOUNG
+
+    @property
     def packs(self) -> int:
         """How many packs it has: one for each submission since it was collected."""
         return len(list((self.path / "objects/pack").glob("*.pack")))

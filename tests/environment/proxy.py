@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -34,20 +36,25 @@ class Passed:
 
 
 class Proxy:
-    """Passes every request on to a port of the loopback. Hosts in signatures are those that clients see.
+    """Passes every request on to a port of the loopback. Hosts in signatures are those that clients see. With the file
+    of a certificate and its key, it speaks TLS.
 
     `refuse` says for a request with which S3 error it is answered, if with any; `cut` after how many bytes of its
     answer the connection breaks.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, certificate: Path | None = None) -> None:
         self.upstream = port
         self.passed: list[Passed] = []
         self.refuse: Callable[[Passed], str | None] = lambda request: None
         self.cut: Callable[[Passed], int | None] = lambda request: None
         handler = type("ProxyHandler", (Handler,), {"proxy": self})
         self._server = Server(("127.0.0.1", 0), handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self._server.server_address[1]}"
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
 

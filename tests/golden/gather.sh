@@ -32,19 +32,49 @@ fi
 mkdir -p "$job"
 rm -rf "$job/gathered" "$job/gather"
 mkdir -p "$job/gathered" "$job/gather"
+gather=$job/gather
 trap 'rm -rf "$job/gather"' EXIT
-head -c '3072' | tar -x -f - -C "$job/gather"
+head -c '5120' | tar -x -f - -C "$job/gather"
 cd "$job/gathered"
 fetch() {
-	for config in "$job"/gather/config.*; do
+	for all in "$gather"/all.*; do
+		[ -e "$all" ] || return 0
 		(
-			curl -q --config "$config" > /dev/null 2> "$config.error" < /dev/null || echo "$?" > "$config.failed"
+			share "${all##*.}" || : > "$gather/failed.${all##*.}"
 		) &
 	done
 	wait
-	for failed in "$job"/gather/*.failed; do
-		[ ! -e "$failed" ] || { tail -n 1 "${failed%.failed}.error" >&2 && exit 1; }
+	for failed in "$gather"/failed.*; do
+		[ ! -e "$failed" ] || { tail -n 1 "$gather/error.${failed##*.}" >&2 && exit 1; }
 	done
+}
+
+# One after the other over one connection. What breaks off is fetched again, unless the storage refuses it.
+share() {
+	left=$gather/left.$1
+	tries=0 pause=1
+	cp "$gather/all.$1" "$left"
+	while :; do
+		(cd "$gather/conf" && xargs cat < "$left") | sed 1d > "$gather/config.$1"
+		if curl -q --config "$gather/config.$1" > "$gather/answers.$1" 2> "$gather/error.$1" < /dev/null; then
+			return 0
+		fi
+		if grep -q '^4' "$gather/answers.$1"; then return 1; fi
+		before=$(wc -l < "$left")
+		: > "$left"
+		# shellcheck source=/dev/null
+		. "$gather/share.$1"
+		[ -s "$left" ] || return 0
+		if [ "$(wc -l < "$left")" -lt "$before" ]; then tries=0 pause=1; fi
+		tries=$((tries + 1))
+		[ "$tries" -le '5' ] || return 1
+		sleep "$pause"
+		pause=$((pause * 2))
+	done
+}
+
+want() {
+	[ "$(stat -c %s "$3" 2> /dev/null)" = "$2" ] || echo "$1" >> "$left"
 }
 umask 022
 fetch
