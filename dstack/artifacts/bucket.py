@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,8 @@ GONE = {"NoSuchKey", "404", "NotFound", "NoSuchUpload"}
 CREDENTIALS = (
     "give the server others (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws), then: dstack server stop"
 )
+NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
+"""What boto3 takes; AWS itself takes less for new buckets."""
 PATIENCE = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 4, "mode": "standard"}}
 AT_ONCE = 16
 """Requests of the server's own to the bucket at one time."""
@@ -28,7 +31,12 @@ def parse(url: str) -> tuple[str, str]:
     parts = urlsplit(url)
     prefix = parts.path.strip("/")
     odd = parts.query or parts.fragment or "//" in prefix or {".", ".."} & set(prefix.split("/"))
-    if parts.scheme != "s3" or not parts.netloc or odd or any(ord(c) < 33 or ord(c) > 126 for c in prefix):
+    if (
+        parts.scheme != "s3"
+        or not NAME.fullmatch(parts.netloc)
+        or odd
+        or any(ord(c) < 33 or ord(c) > 126 for c in prefix)
+    ):
         raise UsageError(f"'{url}' can't be the storage", hint="write it as s3://bucket/prefix")
     return parts.netloc, prefix
 
@@ -157,4 +165,4 @@ def refused(bucket: str, endpoint: str | None, response: Any) -> StorageError:
         )
     if code in GONE:
         return GoneError(f"it is not in the bucket '{bucket}'{at}: {code}")
-    return StorageError(f"S3 answered {code or 'with an error'}: {message}", hint="dstack config shows the storage")
+    return StorageError(f"S3{at} answered {code or 'with an error'}: {message}", hint="dstack config shows the storage")

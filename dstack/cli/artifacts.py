@@ -69,7 +69,8 @@ def download(ref: str, paths: tuple[str, ...], output: Path, force: bool) -> Non
     done = Download(client, output, force=force).run(items)
     _say_partial(chosen)
     kept = f"; {done.present} were there already" if done.present else ""
-    show.say(f"{done.files} files, {words.size(done.bytes)}, in {output}{kept}")
+    noun = "file" if done.files == 1 else "files"
+    show.say(f"{done.files} {noun}, {words.size(done.bytes)}, in {output}{kept}")
 
 
 @command.command("url")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import click
@@ -40,4 +41,21 @@ class RefType(click.types.StringParamType):
         return [CompletionItem(run.name, help=run.workflow) for run in runs if run.name.startswith(incomplete)]
 
 
+class RunnerType(click.types.StringParamType):
+    """A runner by its name; completes to all, as they are known."""
+
+    name = "name"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from dstack.cli.completion import quiet_client
+
+        client = quiet_client()
+        try:
+            runners = client.runners(fresh=math.inf) if client else []
+        except DstackError:
+            return []
+        return [CompletionItem(runner.name) for runner in runners if runner.name.startswith(incomplete)]
+
+
 REF = RefType()
+RUNNER = RunnerType()

@@ -17,6 +17,7 @@ from dstack.cli.arguments import Walk, walk
 from dstack.cli.events import JsonEvents
 from dstack.cli.follow import DETACHED, Display, to_the_end
 from dstack.cli.logwriter import LogWriter
+from dstack.cli.lookup import RUNNER
 from dstack.cli.narrate import Narrator, exit_code
 from dstack.errors import UsageError
 from dstack.model.api import Plan, Recipe, RunView, Submission
@@ -87,7 +88,7 @@ class RunCommand(click.Command):
 @click.command("run", cls=RunCommand, add_help_option=False)
 @click.option("-d", "--detach", is_flag=True, help="Submit, print the run's name and return.")
 @click.option("--name", metavar="NAME", help="The run's name; the default reads like brave-otter-7.")
-@click.option("--runner", metavar="NAME_OR_LABEL", help="Run on this machine, or on one with this label.")
+@click.option("--runner", metavar="NAME_OR_LABEL", type=RUNNER, help="Run on this machine, or on one with this label.")
 @click.option("--local", is_flag=True, help="Run on the server's own machine, without SSH.")
 @click.option("--gpus", type=click.IntRange(0), metavar="N", help="Give the job of WORKFLOW N GPUs.")
 @click.option("--priority", type=click.IntRange(0, 100), metavar="N", help="Higher ones go first; 0 to 100.")

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from dstack.cli import adding, machine, offered, settings, show
+from dstack.cli.lookup import RUNNER
 from dstack.cli.nouns import Noun
 from dstack.server.client import Client
 
@@ -52,7 +53,7 @@ command.add_command(adding.add)
 
 
 @command.command("check")
-@click.argument("name")
+@click.argument("name", type=RUNNER)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(name: str, as_json: bool) -> int:
     """Look at a machine now.
@@ -92,7 +93,7 @@ command.add_command(offered.token)
 
 
 @command.command("drain")
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, type=RUNNER)
 @click.option("--reason", metavar="TEXT", default="by hand", show_default=True, help="Why; shown to everybody.")
 @click.option("--wait", is_flag=True, help="Return when its last job has ended.")
 def drain(names: tuple[str, ...], reason: str, wait: bool) -> None:
@@ -121,7 +122,7 @@ def _wait(client: Client, names: tuple[str, ...]) -> None:
 
 
 @command.command("resume")
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, type=RUNNER)
 def resume(names: tuple[str, ...]) -> None:
     """Give a drained machine jobs again."""
     client = settings.connect()
@@ -131,7 +132,7 @@ def resume(names: tuple[str, ...]) -> None:
 
 
 @command.command("remove")
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, type=RUNNER)
 @click.option("--force", is_flag=True, help="Forget it even if it can't be cleaned up.")
 def remove(names: tuple[str, ...], force: bool) -> None:
     """Remove a machine, and everything of dstack's from it.

@@ -22,7 +22,7 @@ CONNECT = 10.0
 """Seconds for a connection to object storage; then the server is used instead."""
 SILENCE = 60.0
 """Seconds without a byte, after which a connection is broken."""
-OK, PARTIAL = 200, 206
+OK, PARTIAL, GONE, TROUBLE = 200, 206, 404, 500
 
 
 class UnreachableError(DstackError):
@@ -31,6 +31,10 @@ class UnreachableError(DstackError):
 
 class RefusedError(DstackError):
     """Object storage does not give the file: the URL expired, or the file is gone."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"the storage refuses to give files to this machine, with status {status}")
+        self.status = status
 
 
 class Sources:
@@ -54,15 +58,17 @@ class Sources:
 
     def read(self, view: ArtifactView, offset: int) -> Iterator[bytes]:
         """The file's bytes from `offset` on. A connection that breaks raises BrokenAnswerError."""
-        for _ in range(2):
+        for again in (False, True):
             url = self._url(view)
             if url is None:
                 break
             try:
                 yield from self._get(url, offset, view.size - offset)
                 return
-            except RefusedError:
+            except RefusedError as error:
                 self._forget(view, url)
+                if again and error.status != GONE:
+                    self._give_up(error)
             except UnreachableError as error:
                 if self._reached:
                     raise BrokenAnswerError(error.message, hint=error.hint) from error
@@ -89,7 +95,7 @@ class Sources:
             if self._urls.get((view.job, view.path)) == url:
                 self._urls.clear()  # what was asked for together expires together
 
-    def _give_up(self, error: UnreachableError) -> None:
+    def _give_up(self, error: DstackError) -> None:
         with self._asking:
             if self._straight:
                 self._straight = False
@@ -99,8 +105,10 @@ class Sources:
         """The `left` bytes from `offset` on. An answer that was not read to its end closes the connection."""
         response, connection = self._answer(url, {"Range": f"bytes={offset}-"} if offset else {})
         try:
+            if response.status >= TROUBLE:
+                raise BrokenAnswerError(f"the storage answered with status {response.status}")
             if response.status not in (OK, PARTIAL):
-                raise RefusedError(f"the storage answered with status {response.status}")
+                raise RefusedError(response.status)
             # A store may give the whole file for a part of it, and one says 200 for a part.
             skip = max(0, (response.length or left) - left)
             while block := response.read(BLOCK):

@@ -88,6 +88,10 @@ def _docker(answers: Answers) -> Iterator[Finding]:
 def _refused(answers: Answers, words: str, why: str) -> Finding:
     """Docker is there, and does not serve this user. The daemon itself can't say why: the words are the system's."""
     user = answers.said["user"]
+    if own := answers.said.get("own_docker"):
+        what = f"{user} has a Docker without root, at {own}, and the machine's own does not serve {user}: {words}"
+        docker = shlex.join((*answers.place.words, "-H", f"unix://{own}"))
+        return Finding("docker-rootless", what, why, f"add it with --docker {shlex.quote(docker)}", True)
     if "sudo" in answers.place.words and "password" in words:
         fix = f"sudo usermod -aG docker {user}, and --docker docker"
         return Finding("sudo", f"sudo asks {user} for a password", why, fix, True)

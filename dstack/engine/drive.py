@@ -178,6 +178,7 @@ class Drive(Placed):
             self.finish(Status.STOPPED, exit_code=Ends.STOPPED, reason="aborted; nothing was kept")
             return
         if job.stop and job.end is not Status.STOPPED:
+            await abandoned(self, but_synced=True)
             reason = "stopped before its artifacts were stored, though its commands had ended"
             self.finish(Status.STOPPED, exit_code=Ends.STOPPED, reason=reason)
             return

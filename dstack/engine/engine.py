@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from dstack.engine.capacity import Machine
@@ -23,6 +23,8 @@ from dstack.model.times import rfc3339, seconds
 
 PATIENCE = 15.0
 """Seconds that a new job waits for runners that all refuse to let dstack in, before it fails."""
+TOLD = 1000
+"""Of so many jobs at most the reason is recorded in one pass; of the others, in the next."""
 TICK = 5.0
 """Seconds between two passes when nothing rings."""
 
@@ -42,6 +44,7 @@ class Engine:
         self.queue = Queue(context.store)
         self.positions: dict[str, int] = {}
         self.promises: dict[str, str] = {}
+        self.ready: set[str] = set()
         self.deadline: float | None = None
 
     def start(self) -> None:
@@ -88,6 +91,7 @@ class Engine:
         """One pass over the queue."""
         unfinished = self.store.jobs.unfinished()
         self.queue.forget(unfinished)
+        self.ready &= self.store.jobs.current().keys()
         self.deadline = None
         queued = [job for job in unfinished if job.status is Status.QUEUED and self.may_start(job)]
         queued = [job for job in queued if not self.withdrawn(job)]
@@ -100,9 +104,27 @@ class Engine:
         for job_id, placement in made.placements.items():
             self.placed(job_id, placement)
         self.preempt(made.preemptions)
-        for item in waiting:
-            if item.id in made.reasons:
-                self.held(item, machines, made.reasons[item.id])
+        self.tell(waiting, machines, made.reasons)
+
+    def tell(self, waiting: Sequence[Waiting], machines: list[Machine], reasons: Mapping[str, str]) -> None:
+        """Record why jobs wait, of not more than some whose reason changed in one pass."""
+        jobs, told = self.store.jobs.current(), 0
+        refused = self.context.machines.refused
+        with self.store.database.transaction():
+            for item in waiting:
+                reason = reasons.get(item.id)
+                if reason is None:
+                    continue
+                job = jobs[item.id]
+                reason = f"{job.history[-1].reason}; {reason}" if gave_way(job) else reason
+                if refused and self.hopeless(job, item, machines):
+                    self.end(job, Status.FAILED, exit_code=Ends.DSTACK, reason=f"no runner can take it: {reason}")
+                elif job.reason != reason:
+                    self.explain(job, reason)
+                    told += 1
+                if told == TOLD:
+                    self.deadline = time.time()
+                    return
 
     @property
     def max_gpus_per_user(self) -> int | None:
@@ -138,6 +160,8 @@ class Engine:
         if job.held:
             self.explain(job, f"held by {job.held}; let it go: dstack release {job.run}")
             return False
+        if job.id in self.ready:
+            return True
         if job.shares and not self.left_alone(job, self.store.jobs.get(job.shares)):
             return False
         sources = [self.store.jobs.require(source) for source in job.dependencies.values()]
@@ -149,7 +173,9 @@ class Engine:
         pending = [source.workflow for source in sources if not source.finished]
         if pending:
             self.explain(job, f"waits for {', '.join(pending)}")
-        return not pending
+            return False
+        self.ready.add(job.id)
+        return True
 
     def left_alone(self, job: Job, other: Job | None) -> bool:
         """Whether a job that hoped for the result of another has to run after all. Takes a result that is there."""
@@ -200,15 +226,13 @@ class Engine:
             self.context.bells.ring(self.store.jobs.require(job_id).run)
             self.drive(job_id)
 
-    def held(self, waiting: Waiting, machines: list[Machine], reason: str) -> None:
-        """Say why a job waits; end it when every runner has refused SSH from the start and goes on to."""
-        job = self.store.jobs.require(waiting.id)
-        names = [machine.runner.name for machine in eligible(waiting, machines)]
+    def hopeless(self, job: Job, waiting: Waiting, machines: list[Machine]) -> bool:
+        """Whether every runner of a waiting job has refused SSH from the start and goes on to."""
         submitted = seconds(job.submitted_at)
-        if time.time() - submitted > PATIENCE and self.context.machines.hopeless(names, submitted + PATIENCE / 2):
-            self.end(job, Status.FAILED, exit_code=Ends.DSTACK, reason=f"no runner can take it: {reason}")
-        else:
-            self.explain(job, f"{job.history[-1].reason}; {reason}" if gave_way(job) else reason)
+        if time.time() - submitted <= PATIENCE:
+            return False
+        names = [machine.runner.name for machine in eligible(waiting, machines)]
+        return self.context.machines.hopeless(names, submitted + PATIENCE / 2)
 
     def explain(self, job: Job, reason: str) -> None:
         if job.reason != reason:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from dstack.commands.kept import free
 from dstack.engine.capacity import Machine
 from dstack.engine.context import Context
-from dstack.engine.schedule import allows
+from dstack.engine.search import allows
 from dstack.hosts.host import ask
 from dstack.model.resources import ask_of
 from dstack.model.status import Status
@@ -59,7 +59,7 @@ def wanted_disk(context: Context, machine: Machine) -> int:
         ask_of(job.definition.resources).disk
         for job in context.store.jobs.unfinished()
         if job.status is Status.QUEUED
-        and allows(context.store.runs.require(job.run).pin, job.definition.runners, machine)
+        and allows(context.store.runs.require(job.run).pin, job.definition.runners, machine.runner)
     ]
     return max([LEAST, *asked])
 

@@ -149,11 +149,16 @@ class Machines:
             return f"drained: {runner.drained}"
         return self.absent(runner.name)
 
+    @property
+    def refused(self) -> bool:
+        """Whether any machine refuses SSH."""
+        return any(found.failing_since and not found.patient for found in self.conditions.values())
+
     def hopeless(self, names: list[str], since: float) -> bool:
         """Whether all of these refuse SSH, and have refused since before `since` (wall clock, seconds). A machine that
         gives no answer at all, or lets dstack in and lacks something, is not counted: it may be on its way back."""
         found = [self.conditions.get(name) for name in names]
-        return all(c and c.failing_since and not c.patient and c.failing_since <= since for c in found)
+        return bool(found) and all(c and c.failing_since and not c.patient and c.failing_since <= since for c in found)
 
     def mark(self, name: str, finding: Finding) -> None:
         """Remember what a job found out about a machine, until a probe finds it mended."""

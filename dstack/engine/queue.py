@@ -27,6 +27,9 @@ class Queue:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.runs: dict[str, Run] = {}
+        self.items: dict[str, tuple[Job, Waiting]] = {}
+        self.held: dict[str, tuple[Job, Lease]] = {}
+        self.known = Known(store)
 
     def run(self, name: str) -> Run:
         """The run of that name."""
@@ -37,16 +40,31 @@ class Queue:
     def forget(self, unfinished: Sequence[Job]) -> None:
         """Keep only the runs that are needed again."""
         names = {job.run for job in unfinished}
-        self.runs = {name: run for name, run in self.runs.items() if name in names}
+        if len(names) < len(self.runs):
+            self.runs = {name: run for name, run in self.runs.items() if name in names}
+        if len(unfinished) < max(len(self.items), len(self.held)):
+            ids = {job.id for job in unfinished}
+            self.items = {job: item for job, item in self.items.items() if job in ids}
+            self.held = {job: lease for job, lease in self.held.items() if job in ids}
+            self.known.forget(ids)
 
     def waiting(self, jobs: Sequence[Job], promises: Mapping[str, str]) -> list[Waiting]:
         """Jobs that may be placed. `promises` says where room is made for one."""
-        known = Known(self.store)
-        items = [self.item(job, self.run(job.run), known) for job in jobs]
-        return [replace(item, room_on=promises[item.id]) if item.id in promises else item for item in items]
+        self.known.refresh()
+        found = []
+        for job in jobs:
+            before, item = self.items.get(job.id, (None, None))
+            if item is None or before is not job:
+                item = self.item(job, self.run(job.run))
+            near, room = self.known.near(job, self.run(job.run)), promises.get(job.id)
+            if item.near != near or item.room_on != room:
+                item = replace(item, near=near, room_on=room)
+            self.items[job.id] = job, item
+            found.append(item)
+        return found
 
-    def item(self, job: Job, run: Run, known: Known | None = None) -> Waiting:
-        """One job that may be placed. `known` says what lies where."""
+    def item(self, job: Job, run: Run) -> Waiting:
+        """One job that may be placed, wherever what it needs lies."""
         return Waiting(
             id=job.id,
             ask=ask_of(job.definition.resources),
@@ -57,27 +75,34 @@ class Queue:
             user=run.user,
             priority=job.priority,
             submitted=seconds(job.submitted_at),
-            near=known.near(job, run) if known else {},
         )
 
     def leases(self, jobs: Sequence[Job]) -> list[Lease]:
         """What jobs hold that have a runner."""
-        return [
-            Lease(
-                job=job.id,
-                runner=job.runner,
-                run=job.run,
-                user=self.run(job.run).user,
-                gpus=job.gpus,
-                ask=ask_of(job.definition.resources),
-                since=seconds(job.started_at or job.placed_at or job.submitted_at),
-                priority=job.priority,
-                preemptible=job.definition.preemptible,
-                ending=ending(job),
-            )
-            for job in jobs
-            if job.runner
-        ]
+        found = []
+        for job in jobs:
+            if job.runner:
+                before, lease = self.held.get(job.id, (None, None))
+                if lease is None or before is not job:
+                    lease = self.lease(job, job.runner)
+                    self.held[job.id] = job, lease
+                found.append(lease)
+        return found
+
+    def lease(self, job: Job, runner: str) -> Lease:
+        """What a job holds on its runner."""
+        return Lease(
+            job=job.id,
+            runner=runner,
+            run=job.run,
+            user=self.run(job.run).user,
+            gpus=job.gpus,
+            ask=ask_of(job.definition.resources),
+            since=seconds(job.started_at or job.placed_at or job.submitted_at),
+            priority=job.priority,
+            preemptible=job.definition.preemptible,
+            ending=ending(job),
+        )
 
 
 def ending(job: Job) -> bool:
@@ -86,32 +111,52 @@ def ending(job: Job) -> bool:
 
 
 class Known:
-    """Which runners have what, as far as the server knows: for one pass over the queue."""
+    """Which runners have what, as far as the server knows."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.names = [runner.name for runner in store.runners.all()]
-        self.images = store.jobs.images()
-        self.trees: dict[tuple[str, str], set[str]] = {}
+        self.runners = 0
+        self.images: dict[str, set[str]] = {}
+        self.code: dict[str, dict[str, list[str]]] = {}
+        self.makers: dict[str, tuple[str, ...]] = {}
+        self.found: dict[tuple[str, str, str, tuple[str, ...]], dict[str, int]] = {}
+
+    def refresh(self) -> None:
+        """A new pass over the queue begins."""
+        self.runners = len(self.store.runners.all())
+        self.images = self.store.jobs.images()
+        self.code.clear()
+        self.found.clear()
+
+    def forget(self, jobs: set[str]) -> None:
+        """Keep only what these need."""
+        self.makers = {job: makers for job, makers in self.makers.items() if job in jobs}
 
     def near(self, job: Job, run: Run) -> dict[str, int]:
-        """How much of what a job needs is on which runner."""
-        found: dict[str, int] = {}
-        for name in self.images.get(job.image, ()):
-            found[name] = found.get(name, 0) + HAS_IMAGE
-        for source in job.dependencies.values():
-            made = self.store.jobs.require(self.store.jobs.require(source).source)
-            kept = self.store.kept.get(made.id)
-            runner = kept.runner if kept else None if made.discarded else made.runner
-            if runner:
-                found[runner] = found.get(runner, 0) + HAS_ARTIFACTS
-        for name in self.names:
-            if run.snapshot.tree in self.shipped(name, run.snapshot.repo):
-                found[name] = found.get(name, 0) + HAS_CODE
-        return found if len(set(found.values())) > 1 or len(found) < len(self.names) else {}
+        """How much of what a job needs is on which runner. Nothing where all have the same."""
+        if job.id not in self.makers:
+            holders = [self.holder(source) for source in job.dependencies.values()]
+            self.makers[job.id] = tuple(runner for runner in holders if runner)
+        key = job.image, run.snapshot.repo, run.snapshot.tree, self.makers[job.id]
+        if key not in self.found:
+            self.found[key] = self.look(*key)
+        return self.found[key]
 
-    def shipped(self, runner: str, repo: str) -> set[str]:
-        """The objects of a repository that were sent to a runner."""
-        if (runner, repo) not in self.trees:
-            self.trees[runner, repo] = set(self.store.shipped.of(runner, repo))
-        return self.trees[runner, repo]
+    def look(self, image: str, repo: str, tree: str, makers: tuple[str, ...]) -> dict[str, int]:
+        found: dict[str, int] = {}
+        if repo not in self.code:
+            self.code[repo] = self.store.shipped.holders(repo)
+        for names, worth in (
+            (self.images.get(image, ()), HAS_IMAGE),
+            (makers, HAS_ARTIFACTS),
+            (self.code[repo].get(tree, ()), HAS_CODE),
+        ):
+            for name in names:
+                found[name] = found.get(name, 0) + worth
+        return found if len(set(found.values())) > 1 or len(found) < self.runners else {}
+
+    def holder(self, source: str) -> str | None:
+        """The runner that still has what a job made; None if none has it."""
+        made = self.store.jobs.require(self.store.jobs.require(source).source)
+        kept = self.store.kept.get(made.id)
+        return kept.runner if kept else None if made.discarded else made.runner

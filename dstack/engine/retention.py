@@ -39,7 +39,9 @@ class Retention:
 
     def prunable(self, keep_last: int | None, older_than: float | None) -> list[Run]:
         """The runs that a rule lets go, oldest first: not the newest `keep_last` of a workflow of a repository, none
-        that ended within `older_than` seconds, none that is unfinished or has a tag."""
+        that ended within `older_than` seconds, none that is unfinished or has a tag. No rule lets nothing go."""
+        if keep_last is None and older_than is None:
+            return []
         kept: Counter[tuple[str, str]] = Counter()
         found = []
         for run in self.store.runs.newest(-1):

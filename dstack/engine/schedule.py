@@ -142,7 +142,8 @@ class Pass:
             if self.max_gpus is not None and self.over_limit(job):
                 left.append((job, kind))
                 continue
-            one = self.promised(job) or (None if kind.blocked else self.choose(job, kind))
+            one = self.promised(job) if self.room.promised else None
+            one = one or (None if kind.blocked else self.choose(job, kind))
             if one is not None:
                 placements[job.id] = Placement(one.name, self.give(one, job))
                 continue

@@ -52,10 +52,13 @@ def main() -> None:
     parser.add_argument("--port", type=int)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("asyncssh").setLevel(logging.WARNING)  # it tells of every session: 10 kB a minute and host
     try:
         serve(ServerLayout(arguments.home.absolute()), arguments.host, arguments.port)
     except DstackError as error:
         print(f"dstack server: error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
         sys.exit(error.exit_code)
 
 
@@ -197,7 +200,8 @@ def remember_token(store: Store) -> None:
     if token:
         store.settings.set("token", hashed(token))
     elif store.settings.get("token") is None:
-        raise UsageError("a server on TCP needs a token", hint="set DSTACK_TOKEN for the server and its users")
+        hint = "set DSTACK_TOKEN to a secret of yours, for the server and for its users"
+        raise UsageError("a server on TCP needs a token", hint=hint)
 
 
 def complete_environment() -> None:

@@ -150,7 +150,9 @@ def _failed(exit_code: int, log: Path, before: int) -> StartError:
         file.seek(before)
         lines = file.read().decode(errors="replace").strip().splitlines() or ["it printed nothing"]
     known = [line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)]
+    hints = [line.removeprefix("hint: ") for line in lines if line.startswith("hint: ")]
     said = known[-1] if known else "\n".join(lines[-8:])
-    error = StartError(f"the dstack server did not start: {said}", hint=f"its log is {log}")
+    hint = hints[-1] if known and hints else f"its log is {log}"
+    error = StartError(f"the dstack server did not start: {said}", hint=hint)
     error.exit_code = exit_code if known else StartError.exit_code
     return error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,9 +51,11 @@ class Inventory:
     metrics: Metrics
 
     async def list(self, *, fresh: float = FRESH) -> list[RunnerView]:
-        """All runners but those that only `--local` made, looked at no longer than `fresh` seconds ago."""
-        await self.machines.check_all(fresh=fresh)
-        await self.metrics.look_at_all(fresh=LOOK)
+        """All runners but those that only `--local` made, looked at no longer than `fresh` seconds ago; `inf`: as they
+        were last seen."""
+        if fresh != math.inf:
+            await self.machines.check_all(fresh=fresh)
+            await self.metrics.look_at_all(fresh=LOOK)
         return [self.machines.view(runner) for runner in self.store.runners.all() if not runner.hidden]
 
     async def add(self, request: AddRunner) -> RunnerView:

@@ -26,7 +26,15 @@ class Database:
             connection.execute(f"PRAGMA {pragma}")
         path.chmod(0o600)
         self.connection = connection
+        self.rollbacks = 0
         self.migrate()
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """Another one when something changed in a way that who wrote it here does not know of: it was undone, or
+        came from another process (https://sqlite.org/pragma.html#pragma_data_version)."""
+        seen: int = self.connection.execute("PRAGMA data_version").fetchone()[0]
+        return self.rollbacks, seen
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -39,6 +47,7 @@ class Database:
             yield
         except BaseException:
             self.connection.execute("ROLLBACK")
+            self.rollbacks += 1
             raise
         self.connection.execute("COMMIT")
 

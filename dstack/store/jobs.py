@@ -18,10 +18,23 @@ SHOWN = "run NOT IN (SELECT name FROM hidden_runs)"
 
 
 class Jobs:
-    """The jobs of all runs."""
+    """The jobs of all runs. Those that have not ended are kept in memory too, as they were written last."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self.live: dict[str, Job] = {}
+        self.version: tuple[int, int] | None = None
+        self.had: dict[str, set[str]] | None = None
+
+    def current(self) -> dict[str, Job]:
+        """The jobs that have not ended, by id, oldest first."""
+        version = self.database.version
+        if version != self.version:
+            marks = ", ".join("?" * len(UNFINISHED))
+            self.live = {job.id: job for job in self.select(f"status IN ({marks}) ORDER BY number", *UNFINISHED)}
+            self.version = version
+            self.had = None
+        return self.live
 
     def add(self, job: Job) -> None:
         """Record a new job."""
@@ -34,9 +47,14 @@ class Jobs:
             job.key,
             wire.encode(job).decode(),
         )
+        if not job.finished:
+            self.current()[job.id] = job
 
     def get(self, job_id: str) -> Job | None:
         """The job of exactly that id."""
+        live = self.current().get(job_id)
+        if live is not None:
+            return live
         row = self.database.row("SELECT data FROM jobs WHERE id = ?", job_id)
         return decode(row["data"]) if row else None
 
@@ -60,6 +78,12 @@ class Jobs:
                 wire.encode(after).decode(),
                 job_id,
             )
+            if after.image_digest != before.image_digest:
+                self.had = None
+            if after.finished:
+                self.current().pop(job_id, None)
+            else:
+                self.current()[job_id] = after
         return after
 
     def of(self, run: str) -> list[Job]:
@@ -68,8 +92,7 @@ class Jobs:
 
     def unfinished(self) -> list[Job]:
         """All jobs that have not ended, oldest first."""
-        marks = ", ".join("?" * len(UNFINISHED))
-        return self.select(f"status IN ({marks}) ORDER BY number", *UNFINISHED)
+        return list(self.current().values())
 
     def newest(self, limit: int) -> list[Job]:
         """The newest jobs, newest first."""
@@ -83,6 +106,7 @@ class Jobs:
     def remove(self, job_id: str) -> None:
         """Forget a job."""
         self.database.execute("DELETE FROM jobs WHERE id = ?", job_id)
+        self.current().pop(job_id, None)
 
     def done_with(self, key: str) -> list[Job]:
         """The jobs that made a result under this cache key by running, newest first: of runs that users see, or that
@@ -123,6 +147,12 @@ class Jobs:
 
     def images(self) -> dict[str, set[str]]:
         """Which runners have had which images, by what the last thousand jobs that were launched used."""
+        self.current()
+        if self.had is None:
+            self.had = self.look_for_images()
+        return self.had
+
+    def look_for_images(self) -> dict[str, set[str]]:
         rows = self.database.rows(
             "SELECT DISTINCT json_extract(data, '$.image') AS image, json_extract(data, '$.runner') AS runner FROM"
             " (SELECT data FROM jobs ORDER BY number DESC LIMIT 1000)"

@@ -16,6 +16,17 @@ class Runners:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self.known: dict[str, Runner] = {}
+        self.version: tuple[int, int] | None = None
+
+    def current(self) -> dict[str, Runner]:
+        """All of them by name, as they were written last."""
+        version = self.database.version
+        if version != self.version:
+            rows = self.database.rows("SELECT data FROM runners ORDER BY number")
+            found = [msgspec.json.decode(row["data"], type=Runner) for row in rows]
+            self.known, self.version = {runner.name: runner for runner in found}, version
+        return self.known
 
     def add(self, runner: Runner) -> None:
         """Record a new runner; raises ConflictError when its name is taken."""
@@ -26,11 +37,11 @@ class Runners:
             )
         data = msgspec.json.encode(runner).decode()
         self.database.execute("INSERT INTO runners (name, data) VALUES (?, ?)", runner.name, data)
+        self.current()[runner.name] = runner
 
     def get(self, name: str) -> Runner | None:
         """The runner of exactly that name."""
-        row = self.database.row("SELECT data FROM runners WHERE name = ?", name)
-        return msgspec.json.decode(row["data"], type=Runner) if row else None
+        return self.current().get(name)
 
     def require(self, name: str) -> Runner:
         """The runner of exactly that name, or NotFoundError."""
@@ -41,14 +52,14 @@ class Runners:
 
     def all(self) -> list[Runner]:
         """All of them, in the order in which they were added."""
-        rows = self.database.rows("SELECT data FROM runners ORDER BY number")
-        return [msgspec.json.decode(row["data"], type=Runner) for row in rows]
+        return list(self.current().values())
 
     def change(self, name: str, **changes: Any) -> Runner:
         """Set fields of a runner."""
         runner = msgspec.structs.replace(self.require(name), **changes)
         data = msgspec.json.encode(runner).decode()
         self.database.execute("UPDATE runners SET data = ? WHERE name = ?", data, name)
+        self.current()[name] = runner
         return runner
 
     def remove(self, name: str) -> None:
@@ -57,3 +68,4 @@ class Runners:
             self.database.execute("DELETE FROM runners WHERE name = ?", name)
             self.database.execute("DELETE FROM shipped WHERE runner = ?", name)
             self.database.execute("DELETE FROM pulled WHERE runner = ?", name)
+            self.current().pop(name, None)

@@ -12,9 +12,12 @@ class Shipped:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self.known: dict[str, dict[str, list[str]]] = {}
+        self.version: tuple[int, int] | None = None
 
     def add(self, runner: str, repo: str, objects: Iterable[str]) -> None:
         """The runner holds these."""
+        self.known.pop(repo, None)
         with self.database.transaction():
             for name in objects:
                 self.database.execute("INSERT OR IGNORE INTO shipped VALUES (?, ?, ?)", runner, repo, name)
@@ -24,8 +27,20 @@ class Shipped:
         rows = self.database.rows("SELECT object FROM shipped WHERE runner = ? AND repo = ?", runner, repo)
         return [row["object"] for row in rows]
 
+    def holders(self, repo: str) -> dict[str, list[str]]:
+        """The runners that are known to hold an object of a repository, by object; some may have been removed
+        since."""
+        if self.database.version != self.version:
+            self.known, self.version = {}, self.database.version
+        if repo not in self.known:
+            found = self.known[repo] = {}
+            for row in self.database.rows("SELECT runner, object FROM shipped WHERE repo = ?", repo):
+                found.setdefault(row["object"], []).append(row["runner"])
+        return self.known[repo]
+
     def forget(self, runner: str, repo: str) -> None:
         """The runner holds nothing of the repository, or what it holds is damaged."""
+        self.known.pop(repo, None)
         self.database.execute("DELETE FROM shipped WHERE runner = ? AND repo = ?", runner, repo)
 
     def places(self) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.conftest import Cli
 from tests.e2e.project import single
 from tests.environment import account
+from tests.environment.daemon import Daemon
 from tests.environment.product import Home
 from tests.environment.sshd import Sshd
 from tests.environment.waiting import until
@@ -45,6 +46,9 @@ def test_a_key_of_known_hosts_is_taken_and_shown(cli: Cli, sshd: Sshd, docker: l
     added = cli(*words(sshd))
 
     assert added.returncode == 0, added.stderr
+    assert "asyncssh" not in cli("server", "logs").stdout, "it would tell of every session"
+    asked = {"COMP_WORDS": "dstack runners check ", "COMP_CWORD": "3", "_DSTACK_COMPLETE": "bash_complete"}
+    assert cli(env=asked).stdout == "plain,m\n"
     assert f"host key   {sshd.fingerprint} (ssh-ed25519)\n" in added.stdout
     assert json.loads(cli("runners", "--json").stdout)[0]["host_key"] == sshd.host_key
     assert cli("runners", "remove", "m").returncode == 0
@@ -141,3 +145,32 @@ def test_an_import_changes_a_machine_that_runs_a_job(
     assert cli("wait", run).returncode == 0
     assert cli("logs", run).stdout == "done\n"
     assert cli("runners", "import", inventory).stdout == "m: removed; nothing of it is left there\n"
+
+
+def test_a_users_own_docker_is_found(
+    cli: Cli, own_dockerd: Daemon, docker: list[str], session_folder: Path, busybox: str, tmp_path: Path
+) -> None:
+    """Where rootless Docker listens, which nothing but a login's environment tells; the daemon is one with root."""
+    person = account.create(f"dstack-o-{os.getpid()}", session_folder / "owner", os.getgid())
+    server = Sshd(session_folder / "sshd-owner", person.name)
+    own = Path(f"/run/user/{person.uid}/docker.sock")
+    own.parent.mkdir(parents=True)
+    own.symlink_to(own_dockerd.socket)
+    os.chown(own_dockerd.socket, person.uid, -1)
+    try:
+        server.start()
+        refused = cli(*words(server, "--fingerprint", server.fingerprint))
+        added = cli(*words(server, "--fingerprint", server.fingerprint, "--docker", f"docker -H unix://{own}"))
+        ran = cli("run", "job", cwd=single(tmp_path / "p", busybox, "echo there"))
+        assert cli("runners", "remove", "m").returncode == 0
+    finally:
+        server.close()
+        own.unlink()
+        own.parent.rmdir()
+        account.remove(person)
+
+    assert refused.returncode == 125
+    assert f"{person.name} has a Docker without root, at {own}, and the machine's own does not serve" in refused.stderr
+    assert f"fix: add it with --docker 'docker -H unix://{own}'" in refused.stderr
+    assert added.returncode == 0, added.stderr
+    assert (ran.returncode, ran.stdout) == (0, "there\n"), ran.stderr

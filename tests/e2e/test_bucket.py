@@ -43,9 +43,13 @@ def storage(cli: Cli, s3: S3, proxy: Proxy, runner: str) -> Proxy:
 
 @pytest.fixture
 def made(cli: Cli, storage: Proxy, s3: S3, tmp_path: Path, busybox: str) -> bytes:
-    """A run `one` has stored its artifacts: the large one's bytes. What passed until now is forgotten."""
+    """A run `one` has stored its artifacts over kept connections: the large one's bytes. What passed until now is
+    forgotten."""
     done = cli("run", "job", "--name", "one", cwd=single(tmp_path / "p", busybox, MADE, more="artifacts: [out]"))
     assert done.returncode == 0, done.stderr
+    puts = [each for each in storage.passed if each.method == "PUT" and "/out/" in each.key]
+    assert len(puts) == 61
+    assert len({each.connection for each in puts}) <= 8
     storage.passed.clear()
     return s3.objects["x/one/job/out/large"]
 
@@ -70,6 +74,7 @@ def test_a_download_comes_straight_from_the_bucket(
     assert set(fetched.values()) == {1}
     assert len(fetched) == 61
     assert all(of_people(each) for each in storage.passed if each.key in fetched)
+    assert len({each.connection for each in storage.passed if of_people(each)}) <= 8
 
     shutil.rmtree(tmp_path / "d")
     words = [str(program()), "artifacts", "download", "one", "-o", str(tmp_path / "d")]
@@ -131,6 +136,9 @@ def test_what_the_bucket_does_not_give(
     # Nothing for people at all: the server reads it for them.
     storage.refuse = lambda request: "AccessDenied" if of_people(request) else None
     assert fetched(cli, tmp_path / "refused") == made
+    whole = cli("artifacts", "download", "one", "-o", tmp_path / "all")
+    assert whole.returncode == 0, whole.stderr
+    assert whole.stderr.count("refuses to give files to this machine, with status 403") == 1
 
     # Other bytes than were stored.
     storage.refuse = lambda request: None

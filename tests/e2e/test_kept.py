@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.project import project
+from tests.e2e.project import project, single
 from tests.environment.account import Account
 from tests.environment.product import Home
 from tests.environment.s3 import BUCKET, S3
@@ -94,3 +95,55 @@ def test_dependents_on_the_machine_copy_them_there(cli: Cli, storage: Path, user
     deleted = [run["name"] for run in json.loads(cli("runs", "--json").stdout)]
     assert cli("runs", "delete", *deleted, "-y").returncode == 0
     until(lambda: not folders(user, "kept"), "what was kept of deleted runs is freed", 60)
+
+
+@pytest.fixture
+def small_disk(session_folder: Path) -> Iterator[Path]:
+    """A disk of 56 MiB."""
+    top = Path(tempfile.mkdtemp(prefix="small-", dir=session_folder))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=56m,mode=777", "tmpfs", top], check=True)
+    try:
+        yield top
+    finally:
+        subprocess.run(["umount", "--lazy", top], check=True)
+        top.rmdir()
+
+
+FILLS = """
+mkdir out && echo whole > out/whole
+head -c 200000000 /dev/zero > filler || head -c 1000 /dev/zero > out/more || true
+"""
+
+
+@pytest.mark.parametrize("kind", ["folder", "s3"])
+def test_a_job_that_filled_the_disk_is_collected(
+    cli: Cli, s3: S3, small_disk: Path, tmp_path: Path, busybox: str, kind: str
+) -> None:
+    assert cli("runners", "add", "local", "--root", small_disk).returncode == 0
+    if kind == "s3":
+        assert cli("config", "--storage", f"s3://{BUCKET}/x", "--endpoint-url", s3.url).returncode == 0
+    folder = single(tmp_path / "full", busybox, FILLS, more="artifacts: [out]")
+
+    done = cli("run", "job", "--name", "full", cwd=folder)
+
+    job = json.loads(cli("runs", "full", "--json").stdout)["jobs"][0]
+    assert job["status"] in ("done", "failed"), done.stderr
+    assert cli("artifacts", "download", "full", "-o", tmp_path / "d").returncode == 0
+    assert (tmp_path / "d/job/out/whole").read_text() == "whole\n"
+    until(lambda: not list(small_disk.glob("*/*/jobs/*")), "its folder is gone, which makes room", 60)
+    assert cli("runners", "remove", "local").returncode == 0
+    assert list(small_disk.iterdir()) == list(Path("/dev/shm").glob("dstack-*")) == []
+
+
+def test_what_is_kept_gives_way_where_the_disk_is_short(
+    cli: Cli, small_disk: Path, folder: Path, docker: list[str]
+) -> None:
+    """The disk is smaller than what should be free: all that is kept goes, and nothing that is not collected yet."""
+    assert cli("runners", "add", "local", "--root", small_disk).returncode == 0
+
+    use(cli, folder, SEEN)
+
+    until(lambda: not list(small_disk.glob("*/*/kept/*")), "what was kept is freed", 60)
+    use(cli, folder, SEEN)
+    assert cli("runners", "remove", "local").returncode == 0
+    assert list(small_disk.iterdir()) == []

@@ -86,12 +86,15 @@ def test_what_others_use_stays_until_they_go(cli: Cli, objects: Callable[[], set
     assert names(cli) == []
 
 
-def test_prune(cli: Cli, objects: Callable[[], set[str]], folder: Path) -> None:
+def test_prune(cli: Cli, objects: Callable[[], set[str]], folder: Path, dstack_home: Home) -> None:
     for name in ("one", "two", "three", "four"):
         assert cli("run", "base", "--name", name, cwd=folder).returncode == 0
     assert cli("tag", "one", "keep").returncode == 0
     assert cli("prune").returncode == 2
     assert cli("prune", "--older-than", "soon").returncode == 2
+    socket = str(dstack_home.dstack / "server" / "socket")
+    asked = ["curl", "-fsS", "--unix-socket", socket, "-d", "{}", "http://localhost/v1/prune"]
+    assert subprocess.run(asked, capture_output=True, text=True, check=True).stdout == "[]", "no rule lets nothing go"
 
     shown = cli("prune", "--keep-last", "1", "--dry-run", "--json")
     assert [each["run"] for each in json.loads(shown.stdout)] == ["two", "three"]

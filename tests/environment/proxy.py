@@ -20,13 +20,14 @@ REFUSAL = "<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code} by the
 @dataclass
 class Passed:
     """A request; its status is 0 while there is no answer. `sent` and `received` are bytes: of its body, and of the
-    answer's."""
+    answer's; `connection` tells connections apart."""
 
     method: str
     key: str
     query: dict[str, str]
     agent: str
     range: str | None
+    connection: int
     sent: int = 0
     received: int = 0
     status: int = 0
@@ -82,8 +83,8 @@ class Handler(BaseHTTPRequestHandler):
     def serve(self) -> None:
         parts = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
-        agent = self.headers.get("User-Agent", "")
-        seen = Passed(self.command, unquote(parts.path).lstrip("/"), query, agent, self.headers.get("Range"))
+        agent, wanted, port = self.headers.get("User-Agent", ""), self.headers.get("Range"), self.client_address[1]
+        seen = Passed(self.command, unquote(parts.path).lstrip("/"), query, agent, wanted, port)
         self.proxy.passed.append(seen)
         code = self.proxy.refuse(seen)
         if code:

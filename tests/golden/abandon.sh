@@ -41,6 +41,7 @@ until flock -n 9; do
 	fi
 	sleep 0.1
 done
+if [ -h "$up" ]; then rm -rf "$(readlink "$up")"; fi
 rm -rf "$up"
 }
 main

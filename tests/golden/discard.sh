@@ -75,15 +75,16 @@ sweep() {
 	done
 }
 
+unspool() {
+	# shellcheck disable=SC2086
+	rm -rf "/dev/shm/dstack-${base##*/}-"$1.* "${TMPDIR:-/tmp}/dstack-${base##*/}-"$1.* 2> /dev/null || :
+}
+
 containers=$(dk ps -aq --filter name='^''dstack-j1''$')
 [ -z "$containers" ] || dk rm -f -v "$containers" > /dev/null
-# What uploads has the lock, with its curls: all are one process group, where the machine has setsid.
-job="$base"/'jobs/j1'
-if [ -s "$job/upload/pid" ] && ! flock -n "$job/upload.lock" true; then
-	read -r pid < "$job/upload/pid"
-	kill -- "-$pid" 2> /dev/null || kill "$pid" || :
-fi
-scrap "$base"/'jobs/j1' 'busybox'
+job=$base/'jobs/j1'
+unspool "${job##*/}"
+scrap "$job" 'busybox'
 sweep
 }
 main

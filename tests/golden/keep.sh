@@ -75,6 +75,17 @@ facts() {
 	TZ=UTC0 find "$@" -type f -exec stat -c '%s %y %z %n' {} + | sort
 }
 
+unspool() {
+	# shellcheck disable=SC2086
+	rm -rf "/dev/shm/dstack-${base##*/}-"$1.* "${TMPDIR:-/tmp}/dstack-${base##*/}-"$1.* 2> /dev/null || :
+}
+
+sweep() {
+	for left in "$base"/pulls/*/; do
+		if [ -d "$left" ] && flock -n "${left}lock" true; then rm -rf "$left"; fi
+	done
+}
+
 # Part of a condition, where `set -e` does not hold.
 keep() (
 	cd "$job/workflow/"'sub dir/it'\''s' 2> /dev/null || exit 1
@@ -105,6 +116,8 @@ else
 	echo kept=no
 	rm -rf "$kept.new"
 fi
+unspool "${job##*/}"
 scrap "$job" 'busybox'
+sweep
 }
 main

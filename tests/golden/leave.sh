@@ -70,6 +70,11 @@ scrap() {
 	fi
 }
 
+unspool() {
+	# shellcheck disable=SC2086
+	rm -rf "/dev/shm/dstack-${base##*/}-"$1.* "${TMPDIR:-/tmp}/dstack-${base##*/}-"$1.* 2> /dev/null || :
+}
+
 # Without Docker there is nothing of Docker's.
 engine() {
 	command -v 'docker' > /dev/null
@@ -79,7 +84,8 @@ label=label=dstack.server='5e12'
 # A job's own cleaning may be under way: what it removes at this moment can't be removed twice.
 clear_containers() {
 	tries=0
-	while containers=$(dk ps -aq --filter "$label"); [ -n "$containers" ]; do
+	containers=$(dk ps -aq --filter "$label")
+	while [ -n "$containers" ]; do
 		for container in $containers; do
 			said=$(dk rm -f -v "$container" 2>&1) || tries=$((tries + 1))
 		done
@@ -87,11 +93,13 @@ clear_containers() {
 			if [ $tries -gt 30 ]; then printf '%s\n' "$said" >&2 && exit 1; fi
 			sleep 1
 		fi
+		containers=$(dk ps -aq --filter "$label")
 	done
 }
 if engine; then
 	clear_containers
 fi
+unspool '*'
 scrap "$base" ''
 if engine; then
 	images=$(dk images -aq --filter "$label")

@@ -73,6 +73,8 @@ rootless={{.SecurityOptions}}'
 		fi
 	else
 		printf 'refusal=%s\n' "$(printf '%s' "$said" | oneline)"
+		own=/run/user/$(id -u)/docker.sock
+		if timeout 20 "$@" -H "unix://$own" ps --quiet > /dev/null 2>&1 < /dev/null; then echo "own_docker=$own"; fi
 		if has sudo && timeout 20 sudo -n "$@" ps --quiet > /dev/null 2>&1 < /dev/null; then echo sudo=yes; fi
 	fi
 else

@@ -24,8 +24,18 @@ if [ "$machine" != '0123456789abcdef0123456789abcdef' ]; then
 	exit 94
 fi
 base=$root/$machine/'5e12'
+spool() {
+	for at in "$job" /dev/shm "${TMPDIR:-/tmp}"; do
+		left=$(df -Pk "$at" 2> /dev/null | sed -n '2p' | tr -s ' ' | cut -d ' ' -f 4)
+		if [ "${left:-0}" -lt 16384 ]; then continue; fi
+		if list=$(mktemp -d "$at/dstack-${base##*/}-${job##*/}.XXXXXX" 2> /dev/null); then return; fi
+	done
+	echo "no disk of this machine has room: free some of $job" >&2
+	exit 1
+}
+
 job=$base/'jobs/j1'
-list=$(mktemp -d "$job/sums.XXXXXX")
+spool
 trap 'rm -rf "$list"' EXIT
 head -c '12' > "$list/lines"
 : > "$list/whole"

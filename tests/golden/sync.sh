@@ -141,6 +141,16 @@ kind() (
 	fi
 )
 
+spool() {
+	for at in "$job" /dev/shm "${TMPDIR:-/tmp}"; do
+		left=$(df -Pk "$at" 2> /dev/null | sed -n '2p' | tr -s ' ' | cut -d ' ' -f 4)
+		if [ "${left:-0}" -lt 16384 ]; then continue; fi
+		if list=$(mktemp -d "$at/dstack-${base##*/}-${job##*/}.XXXXXX" 2> /dev/null); then return; fi
+	done
+	echo "no disk of this machine has room: free some of $job" >&2
+	exit 1
+}
+
 section() {
 	printf '%s=%s\n' "$1" "$(($(wc -c < "$list/$1")))"
 	cat "$list/$1"
@@ -178,7 +188,7 @@ echo "path=$(kind './it'\''s/out')"
 [ "$(kind './it'\''s/out')" != present ] || set -- "$@" './it'\''s/out'
 [ "$#" -gt 0 ] || finish
 
-list=$(mktemp -d "$job/list.XXXXXX")
+spool
 trap 'rm -rf "$list"' EXIT
 : > "$list/trouble"
 pick '-o -type f ! -perm -400 -exec chmod u+r {} +' "$@"

@@ -33,9 +33,21 @@ if ! command -v curl > /dev/null; then
 	exit 1
 fi
 
+spool() {
+	for at in "$job" /dev/shm "${TMPDIR:-/tmp}"; do
+		left=$(df -Pk "$at" 2> /dev/null | sed -n '2p' | tr -s ' ' | cut -d ' ' -f 4)
+		if [ "${left:-0}" -lt 16384 ]; then continue; fi
+		if list=$(mktemp -d "$at/dstack-${base##*/}-${job##*/}.XXXXXX" 2> /dev/null); then return; fi
+	done
+	echo "no disk of this machine has room: free some of $job" >&2
+	exit 1
+}
+
 begin() {
+	if [ -h "$up" ]; then rm -rf "$(readlink "$up")"; fi
 	rm -rf "$up"
-	mkdir "$up"
+	spool
+	ln -s "$list" "$up"
 	head -c '3072' | tar -x -f - -C "$up"
 	printf '%s' 'main() {
 	set -u

@@ -176,10 +176,32 @@ def test_nothing_is_left_of_what_is_removed(store: S3Store, server: S3) -> None:
         asyncio.run(read(store.open("r", "w", "a")))
 
 
-@pytest.mark.parametrize("url", ["s3://", "s3:///x", "http://b/x", "s3://b/../x", "s3://b/a//b", "s3://b/x?y"])
+@pytest.mark.parametrize(
+    "url", ["s3://", "s3:///x", "http://b/x", "s3://b/../x", "s3://b/a//b", "s3://b/x?y", "s3://a!b/x"]
+)
 def test_what_is_no_bucket(url: str) -> None:
     with pytest.raises(UsageError, match="can't be the storage"):
         parse(url)
+
+
+@pytest.mark.parametrize(
+    ("missing", "endpoint", "said"),
+    [
+        ({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}, None, "the server has no credentials for S3"),
+        ({"AWS_SECRET_ACCESS_KEY"}, None, "Partial credentials"),
+        (set(), "nonsense", "Invalid endpoint: nonsense"),
+        (set(), "http://no.such.host.invalid", "Could not connect to the endpoint"),
+    ],
+)
+def test_what_is_lacking_is_told(
+    server: S3, monkeypatch: pytest.MonkeyPatch, missing: set[str], endpoint: str | None, said: str
+) -> None:
+    for name in missing:
+        monkeypatch.delenv(name)
+
+    with pytest.raises(UsageError, match=said) as refused:
+        S3Store(f"s3://{BUCKET}/p", endpoint or server.url).check()
+    assert refused.value.hint
 
 
 def test_the_signature_is_that_of_the_specification() -> None:

@@ -37,6 +37,15 @@ blocks""",
     ),
     (
         "docker",
+        {"answers": None, "refusal": "Cannot connect", "own_docker": "/run/user/1000/docker.sock"},
+        """ann has a Docker without root, at /run/user/1000/docker.sock, and the machine's own does not serve ann: \
+Cannot connect
+every job runs in a container
+add it with --docker 'docker -H unix:///run/user/1000/docker.sock'
+blocks""",
+    ),
+    (
+        "docker",
         {"answers": None, "refusal": "Cannot connect to the Docker daemon"},
         """Docker does not answer: Cannot connect to the Docker daemon
 every job runs in a container

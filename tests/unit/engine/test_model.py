@@ -29,6 +29,7 @@ from dstack.model.snapshot import Snapshot
 from dstack.model.status import Status
 from dstack.model.workflow import Resources, Retry, Variables, Workflow
 from dstack.store import Store
+from tests.unit.commands.test_probe import GOOD
 
 ORIGIN = "boot=b1\ndocker=7:100\n"
 SIZES = {"one": 2, "two": 4}
@@ -75,7 +76,8 @@ class Container:
 class Box:
     """Does what the host scripts do. It keeps what was begun, also of jobs that are discarded."""
 
-    def __init__(self) -> None:
+    def __init__(self, gpus: int) -> None:
+        self.gpus = gpus
         self.containers: dict[str, Container] = {}
         self.fenced: set[str] = set()
         self.begun: list[str] = []
@@ -85,6 +87,9 @@ class Box:
     def reply(self, command: Command[Any]) -> Reply:
         if self.down:
             return HostUnreachableError("no route to host")
+        if command.name in ("looking at the machine", "measuring the latency"):
+            lines = [f"gpu={index}, A100, 40960, GPU-{index}" for index in range(self.gpus)]
+            return "\n".join([*(f"{key}={value}" for key, value in GOOD.items()), *lines, ""])
         attempt = re.findall(r"jobs/([a-z0-9-]+)", command.script)[0]
         answers: dict[str, Callable[[str, str], Reply]] = {
             "launching the job": self.launch,
@@ -139,7 +144,7 @@ class Day(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.layout = ServerLayout(Path(self.folder.name))
         self.loop = Loop()
-        self.boxes = {name: Box() for name in SIZES}
+        self.boxes = {name: Box(count) for name, count in SIZES.items()}
         self.store = Store(self.layout)
         for name, count in SIZES.items():
             gpus = tuple(Gpu(index=index) for index in range(count))

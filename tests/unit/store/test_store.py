@@ -198,3 +198,45 @@ def test_what_a_job_was_given_can_be_forgotten(store: Store) -> None:
 
     assert store.secrets.given("aa") == []
     assert store.secrets.given("bb") == ["three"]
+
+
+def test_what_is_kept_in_memory_is_what_is_stored(tmp_path: Path, store: Store) -> None:
+    for job_id in ("aa", "bb", "cc"):
+        store.jobs.add(job(job_id, "r"))
+    store.runners.add(Runner(name="lab1", address=Address(host="lab1")))
+    store.shipped.add("lab1", "r", ["tree"])
+    assert store.shipped.holders("r") == {"tree": ["lab1"]}
+
+    def broken() -> None:
+        with store.database.transaction():
+            store.jobs.change("aa", reason="undone")
+            store.jobs.add(job("dd", "r"))
+            store.runners.change("lab1", drained="undone")
+            store.shipped.add("lab1", "r", ["other"])
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        broken()
+    assert [(each.id, each.reason) for each in store.jobs.unfinished()] == [("aa", None), ("bb", None), ("cc", None)]
+    assert store.runners.require("lab1").drained is None
+    assert store.shipped.holders("r") == {"tree": ["lab1"]}
+
+    elsewhere = Store(ServerLayout(tmp_path))
+    elsewhere.jobs.change("bb", status=Status.STOPPED)
+    elsewhere.jobs.change("cc", reason="changed elsewhere")
+    elsewhere.runners.remove("lab1")
+    elsewhere.close()
+
+    assert [(each.id, each.reason) for each in store.jobs.unfinished()] == [("aa", None), ("cc", "changed elsewhere")]
+    assert store.jobs.require("bb").status is Status.STOPPED
+    assert store.runners.all() == []
+    assert store.shipped.holders("r") == {}
+
+
+def test_the_runners_that_had_an_image_follow_the_jobs(store: Store) -> None:
+    store.jobs.add(job("aa", "r", runner="lab1"))
+    assert store.jobs.images() == {}
+
+    store.jobs.change("aa", image_digest="sha256:1")
+
+    assert store.jobs.images() == {"busybox": {"lab1"}}

@@ -1,0 +1,76 @@
+"""How long the server's whole pass over the queue takes: what is stored, read and told, beside the decision itself.
+`engine_pass.py [ROUNDS]`"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from dstack.engine.bells import Bells
+from dstack.engine.context import Context
+from dstack.engine.engine import Engine
+from dstack.engine.machines import Condition, Machines
+from dstack.hosts.pool import Pool
+from dstack.model.job import Job, Run
+from dstack.model.paths import ServerLayout
+from dstack.model.runner import Address, Facts, Gpu, Runner
+from dstack.model.snapshot import Snapshot
+from dstack.model.status import Status
+from dstack.model.workflow import Resources, Variables, Workflow
+from dstack.store import Store
+
+RUNNERS, QUEUED = 1000, 10_000
+NOW = "2026-01-01T00:00:00.000Z"
+
+
+def fill(store: Store) -> None:
+    """Machines whose GPUs all run jobs, and a queue behind them."""
+    gpus = tuple(Gpu(index=index, name="A100", memory=40 << 30) for index in range(8))
+    facts = Facts(machine="m", cpus=64, memory=512 << 30, disk_free=10**13, gpus=gpus)
+    for number in range(RUNNERS):
+        store.runners.add(Runner(name=f"lab{number}", address=Address(host="h"), facts=facts))
+        for half in (0, 1):
+            taken = tuple(range(4 * half, 4 * half + 4))
+            add(store, f"r{number}x{half}", 4, status=Status.RUNNING, runner=f"lab{number}", gpus=taken, started_at=NOW)
+    for number in range(QUEUED):
+        add(store, f"q{number}", (1, 2, 4, 8)[number % 4], priority=number % 3)
+
+
+def add(store: Store, name: str, gpu: int, **fields: object) -> None:
+    """A run of one job."""
+    snapshot = Snapshot(repo=f"repo{hash(name) % 20}", tree=f"tree{hash(name) % 500}")
+    user = f"user{hash(name) % 50}"
+    store.runs.add(Run(name=name, workflow="w", user=user, submitted_at=NOW, snapshot=snapshot, variables={}))
+    workflow = Workflow(name="w", image="i", commands=("python train.py",) * 5, resources=Resources(gpu=gpu))
+    variables = Variables({}, {f"variable{number}": "value" for number in range(10)})
+    basic = {"variables": variables, "image": "i", "key": name, "why": "", "submitted_at": NOW}
+    store.jobs.add(Job(id=f"{name}j", run=name, workflow="w", definition=workflow, **basic, **fields))  # type: ignore[arg-type]
+
+
+def main() -> None:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 10
+    with tempfile.TemporaryDirectory() as folder:
+        layout = ServerLayout(Path(folder))
+        store = Store(layout)
+        with store.database.transaction():
+            fill(store)
+        machines = Machines(store, Pool(), lambda: None)
+        machines.conditions = {runner.name: Condition("ready") for runner in store.runners.all()}
+        engine = Engine(Context(layout=layout, store=store, machines=machines, bells=Bells()))
+        times = []
+        for _ in range(rounds + QUEUED // 1000):
+            start = time.process_time()
+            engine.schedule()
+            times.append((time.process_time() - start) * 1000)
+        store.close()
+    first, rest = times[0], times[-rounds:]
+    print(f"the server's whole pass over {QUEUED} queued jobs on {RUNNERS} runners that all run jobs, CPU time:")
+    print(f"  the first {first:.0f} ms; then the best of {rounds} {min(rest):.1f} ms")
+
+
+if __name__ == "__main__":
+    main()
