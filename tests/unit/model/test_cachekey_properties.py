@@ -155,6 +155,7 @@ ELSEWHERE = {
     "runners": ("lab",),
     "mounts": ("/data:/data:ro",),
     "priority": 7,
+    "preemptible": True,
     "max_duration": "6h",
     "stop_grace": "5s",
     "signal": WarningSignal(before="5m"),
