@@ -101,7 +101,7 @@ STARTING: tuple[Kind, ...] = (
     Kind(
         r"no such image|image not known",
         "the image {image} was removed from {runner} meanwhile",
-        "dstack run again",
+        "submit it again; it is pulled then",
     ),
 )
 

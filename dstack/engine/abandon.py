@@ -6,7 +6,10 @@ import asyncio
 
 from dstack.artifacts.s3 import S3Store
 from dstack.commands.upload import abandon
+from dstack.engine.context import Context
+from dstack.engine.keep import clear
 from dstack.engine.placed import HOST_ANSWER, Placed
+from dstack.errors import CommandError, HostUnreachableError
 from dstack.hosts.host import ask
 
 
@@ -25,3 +28,17 @@ async def abandoned(placed: Placed, *, but_synced: bool = False) -> None:
     if isinstance(storage, S3Store):
         placed.store.contents.forget_below(storage.name, storage.key(job.run, job.workflow, ""))
     await storage.remove(job.run, job.workflow)
+
+
+async def removed(context: Context, runner: str) -> None:
+    """Remove the jobs that were aborted while the runner did not answer: what they hold is about to be given to
+    another one. Raises HostUnreachableError: then it may be tried again."""
+    for job in context.store.jobs.to_discard(runner):
+        if job.stop == "abort":
+            try:
+                await clear(context, job.id)
+            except CommandError as refused:
+                raise HostUnreachableError(
+                    f"{job.run} was aborted and can't be removed: {refused.message}"
+                ) from refused
+    context.unsure.discard(runner)

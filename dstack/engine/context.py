@@ -30,7 +30,8 @@ from dstack.store import Store
 class Context:
     """The store, the machines, and who is told of changes. `shipping` has a lock for each runner and
     repository: a pack is sent once, however many jobs need it. `pulls` has the images that are being fetched,
-    `clearing` a lock for each job that ended. Presigned URLs are good for `url_lifetime` seconds."""
+    `clearing` a lock for each job that ended. Where a runner is `unsure`, a job may still run that was aborted while it
+    did not answer. Presigned URLs are good for `url_lifetime` seconds."""
 
     layout: ServerLayout
     store: Store
@@ -40,6 +41,7 @@ class Context:
     shipping: dict[tuple[str, str], asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     buckets: dict[tuple[str, str | None], S3Store] = field(default_factory=dict)
     clearing: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    unsure: set[str] = field(default_factory=set)
     reached: set[tuple[str, str]] = field(default_factory=set)
     url_lifetime: int = EXPIRES
 

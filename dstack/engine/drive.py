@@ -11,7 +11,7 @@ from typing import Any
 from dstack.commands.leave import discard
 from dstack.commands.stop import stop
 from dstack.decide import Decision, Failed
-from dstack.engine.abandon import abandoned
+from dstack.engine.abandon import abandoned, removed
 from dstack.engine.attempts import again, following
 from dstack.engine.collect import Collector
 from dstack.engine.context import Context
@@ -68,6 +68,11 @@ class Drive(Placed):
         """A step failed: end a job that never began, and try everything else again, for as long as it takes."""
         job = self.job
         unreachable = isinstance(trouble, HostUnreachableError)
+        if unreachable and job.stop == "abort":
+            reason = f"aborted; {job.runner} does not answer, and what runs there is removed when it does"
+            self.context.unsure.add(job.runner or "")
+            self.finish(Status.STOPPED, exit_code=Ends.STOPPED, reason=reason)
+            return
         if job.status is Status.PREPARING and not job.stop and not unreachable:
             await self.give_up(trouble)
             return
@@ -86,7 +91,8 @@ class Drive(Placed):
     def condition(self, job: Job, trouble: DstackError, since: str) -> str:
         """What to tell the user while a step is tried again."""
         if isinstance(trouble, HostUnreachableError):
-            return f"{job.runner} has not answered since {since}: {trouble.message}"
+            hint = f"; to end it all the same: dstack stop --abort {job.run}" if job.stop else ""
+            return f"{job.runner} has not answered since {since}: {trouble.message}{hint}"
         if isinstance(trouble, StorageError):
             return f"the artifacts could not be stored yet: {trouble.message}"
         return trouble.message
@@ -110,6 +116,8 @@ class Drive(Placed):
         first = not self.job.launching
         self.change(launching=True)
         try:
+            if self.runner.name in self.context.unsure:
+                await removed(self.context, self.runner.name)
             answer = await launched(self)
         except HostError as trouble:
             if not first or trouble.sent:

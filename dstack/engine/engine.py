@@ -52,6 +52,7 @@ class Engine:
         for job in self.store.jobs.unfinished():
             if job.status is not Status.QUEUED:
                 self.drive(job.id)
+        self.context.unsure |= self.store.jobs.aborted_on()
         for coroutine in (self.loop(), self.context.machines.watch()):
             self.background(coroutine)
 

@@ -90,12 +90,11 @@ async def explained(placed: Placed, launching: Awaitable[Launched]) -> Launched:
         job, name = placed.job, placed.runner.name
         words = bare(refused.stderr)
         found = starting(words, runner=name, image=job.image, gpus=job.gpus)
-        if not found.what:
-            raise
         if found.finding:
             placed.context.machines.mark(name, found.finding)
         error = HostUnreachableError if found.silent else HostError
-        raise error(f"{found.what}: {words}", hint=found.hint) from refused
+        what = found.what or f"{refused.name} failed with exit status {refused.exit_status}"
+        raise error(f"{what}: {words}", hint=found.hint) from refused
 
 
 def begun(placed: Placed, answer: Launched) -> None:

@@ -145,6 +145,16 @@ class Jobs:
             *(status.value for status in FINISHED),
         )
 
+    def aborted_on(self) -> set[str]:
+        """The runners with an aborted job of which something may be left there."""
+        rows = self.database.rows(
+            "SELECT DISTINCT json_extract(data, '$.runner') AS runner FROM jobs WHERE status = ?"
+            " AND json_extract(data, '$.stop') = 'abort' AND json_extract(data, '$.discarded') = 0"
+            " AND json_extract(data, '$.runner') IS NOT NULL",
+            Status.STOPPED.value,
+        )
+        return {row["runner"] for row in rows}
+
     def images(self) -> dict[str, set[str]]:
         """Which runners have had which images, by what the last thousand jobs that were launched used."""
         self.current()

@@ -210,3 +210,20 @@ def test_a_driver_that_fails_is_told_and_its_machine_gets_no_more_jobs_for_gpus(
     assert run_of(cli, "elsewhere")["jobs"][0]["runner"] == "lab2"
     assert waits["status"] == "queued"
     assert f"lab1: containers don't get the GPUs: {words}" in waits["reason"]
+
+
+def test_gpus_that_are_lost_under_a_job_are_told(cli: Cli, lab: list[Box], tmp_path: Path) -> None:
+    commands = ["nvidia-smi", "while [ ! -e /workflow/go ]; do sleep 0.1; done", "exit 31"]
+    folder = single(tmp_path / "p", made.BUSYBOX, *commands, more="resources: {gpu: 1}")
+    assert cli("run", "job", "--runner", "lab1", "--name", "unlucky", "-d", cwd=folder).returncode == 0
+    until(lambda: cli("logs", "unlucky").stdout, "it runs", 60)
+    container = f"dstack-{run_of(cli, 'unlucky')['jobs'][0]['id']}"
+    with lab[0].gpus.lost():
+        lab[0].daemon.docker("exec", container, "/bin/sh", "-c", ": > /workflow/go")
+        assert cli("wait", "unlucky").returncode == 31
+        reason = run_of(cli, "unlucky")["reason"]
+    assert cli("runners", "check", "lab1").returncode == 0
+
+    assert reason.startswith(
+        "job: exit code 31, and the GPU driver of lab1 fails: nvidia-smi fails: No devices were found"
+    )

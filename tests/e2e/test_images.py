@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -186,6 +188,17 @@ def test_a_login_by_secret_fetches_and_is_seen_nowhere(
     assert refused.returncode == 125
     assert "the registry wants a login, or has no such image: " in refused.stderr
     assert "registry-auth" in refused.stderr
+
+    own = user.home / ".docker"
+    own.mkdir()
+    login = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    (own / "config.json").write_text(json.dumps({"auths": {closed.address: {"auth": login}}}))
+    shutil.chown(own, user.uid, user.uid)
+    shutil.chown(own / "config.json", user.uid, user.uid)
+    try:
+        assert cli("run", "job", cwd=without).returncode == 0, "the machine's user is logged in"
+    finally:
+        shutil.rmtree(own)
 
 
 def test_a_tag_that_the_registry_does_not_have(cli: Cli, runner: str, registry: Registry, tmp_path: Path) -> None:

@@ -163,3 +163,28 @@ def at_work(user: Account) -> list[str]:
         except OSError:
             continue
     return [line for line in found if "/upload/" in line or "curl" in line or "dial-stdio" in line]
+
+
+def test_an_abort_ends_a_job_whose_machine_does_not_answer(
+    cli: Cli, sshd: Sshd, user: Account, runner: str, docker: list[str], busybox: str, tmp_path: Path
+) -> None:
+    folder = single(tmp_path / "p", busybox, "echo ready; while true; do sleep 0.1; done")
+    assert cli("run", "job", "--name", "r", "-d", cwd=folder).returncode == 0
+    until(lambda: "ready" in cli("logs", "r").stdout, "it runs", 60)
+    container = ["--filter", f"name=dstack-{run_of(cli, 'r')['jobs'][0]['id']}"]
+    sshd.cut()
+    sshd.close()
+    try:
+        assert cli("stop", "r").returncode == 0
+        until(lambda: "dstack stop --abort r" in (run_of(cli, "r")["reason"] or ""), "it says what can be done", 60)
+        assert cli("stop", "r", "--abort", "-y").returncode == 0
+        assert cli("wait", "r", timeout=60).returncode == 143
+        assert "aborted; box does not answer" in run_of(cli, "r")["reason"]
+        assert subprocess.run([*docker, "ps", "-q", *container], capture_output=True, check=True).stdout
+    finally:
+        sshd.start()
+
+    after = single(tmp_path / "q", busybox, "true")
+    assert cli("run", "job", cwd=after).returncode == 0
+
+    assert not subprocess.run([*docker, "ps", "-aq", *container], capture_output=True, check=True).stdout

@@ -6,10 +6,13 @@ It proves flags, selection and errors, never CUDA.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 SMI = """#!/bin/sh
 # {folder}
+if [ -e {folder}/lost ]; then echo 'No devices were found' && exit 6; fi
 case "$*" in
 *query-gpu=*) for index in {indexes}; do echo "$index, {name}, {memory}, GPU-$index"; done ;;
 *query-compute-apps=*) cat {folder}/apps 2> /dev/null ;;
@@ -70,6 +73,15 @@ class FakeGpus:
             (self.folder / "broken").unlink()
         else:
             (self.folder / "broken").write_text(words)
+
+    @contextlib.contextmanager
+    def lost(self) -> Iterator[None]:
+        """The machine finds none of them meanwhile."""
+        (self.folder / "lost").touch()
+        try:
+            yield
+        finally:
+            (self.folder / "lost").unlink()
 
     @property
     def given(self) -> list[str]:
