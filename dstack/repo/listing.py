@@ -113,7 +113,8 @@ def list_repository(worktree: Worktree, scratch: Path, object_format: str) -> Li
                 _submodule(worktree, path, entry.id, listing, nested)
             continue
         clean = known and _same(entry, found, worktree.indexed_at)
-        listing.files[path] = Found(found, None, entry.id if known and entry.mode != GITLINK else None, clean)
+        comparable = known and entry.mode != GITLINK and _may_be(entry, found)
+        listing.files[path] = Found(found, None, entry.id if comparable else None, clean)
         if clean:
             candidates[path] = entry
     has_attributes = worktree.has_attributes or any(
@@ -162,6 +163,11 @@ def _index(worktree: Worktree) -> list[Indexed]:
             "git lists its index in a way that dstack does not know", hint="report `git version` to dstack's authors"
         )
     return entries
+
+
+def _may_be(entry: Indexed, found: os.stat_result) -> bool:
+    """Whether the file could still be what git read: it has the same size, or git did not note it."""
+    return not entry.stamp or entry.stamp[-1] in (0, found.st_size & 0xFFFFFFFF)
 
 
 def _same(entry: Indexed, found: os.stat_result, indexed_at: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from dstack.repo.snapshot import take
 from dstack.store.database import Database
 from dstack.store.shipped import Shipped
 from tests.environment.account import Account
+from tests.environment.sshd import Sshd
+from tests.environment.wire import Wire
 
 from .project import git, single
 from .protocol import Ground
@@ -43,6 +46,45 @@ def test_ten_runs_of_one_repository_send_one_pack(
         assert cli("logs", name, cwd=root).stdout == "print(1)\n" * 20_000
     packs = list((user.home / ".dstack-host").glob("*/*/mirrors/*.git/objects/pack/*.pack"))
     assert len(packs) == 1, packs
+
+
+def test_bytes_on_the_wire(
+    cli: Cli, sshd: Sshd, user: Account, docker: list[str], tmp_path: Path, busybox: str
+) -> None:
+    wire = Wire(sshd.port)
+    there = ("runners", "add", f"{sshd.user}@127.0.0.1:{wire.port}", "--name", "there")
+    done = cli(*there, "--identity", str(sshd.identity), "--fingerprint", sshd.fingerprint)
+    assert done.returncode == 0, done.stderr
+    small = single(tmp_path / "small", busybox, "true")
+    large = single(tmp_path / "large", busybox, "true")
+    (large / "code.py").write_bytes(b"".join(b"%d\n" % number for number in range(100_000)))
+    (large / "data.bin").write_bytes(os.urandom(300_000))
+    git(large, "add", "-A")
+    git(large, "commit", "-qm", "code")
+
+    def cost(project: Path) -> int:
+        before = wire.count
+        ran = cli("run", "job", cwd=project)
+        assert ran.returncode == 0, ran.stderr
+        return wire.count - before
+
+    def cost_of_a_change() -> int:
+        with (large / "code.py").open("a") as file:
+            file.write("one more line\n")
+        return cost(large)
+
+    try:
+        cost(small)
+        first = cost(large)
+        # The least of several: a look at the machine may have come between.
+        protocol = min(cost(small) for _ in range(3))
+        again = min(cost(large) for _ in range(3))
+        change = min(cost_of_a_change() for _ in range(3))
+    finally:
+        wire.close()
+    assert first - protocol > 300_000
+    assert abs(again - protocol) < 1000, "the same tree again costs nothing"
+    assert 0 < change - again < 2000
 
 
 class Counted:

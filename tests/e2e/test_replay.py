@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
+
+from tests.environment.product import Home
+from tests.environment.sshd import free_port
 
 from .project import git, project
 
@@ -65,3 +70,47 @@ def test_the_patch_and_the_same_again(cli: Cli, runner: str, tmp_path: Path, pyt
         refused = cli("run", *words, cwd=tmp_path)
         assert refused.returncode == 2, refused.stderr
         assert said in refused.stderr
+
+
+@pytest.fixture
+def another() -> Iterator[Home]:
+    """Another machine's client, which has no git."""
+    home = Home()
+    home.environment["PATH"] = "/nonexistent"
+    try:
+        yield home
+    finally:
+        home.close()
+
+
+def test_from_another_machine_on_another_day(
+    cli: Cli, runner: str, another: Home, tmp_path: Path, python_image: str
+) -> None:
+    workflows = f"""
+    workflows:
+      - name: job
+        image: {python_image}
+        commands: ["cat kept.py", "echo $word", "git status --porcelain", "git log --format=%s"]
+        fetch-depth: 2
+    """
+    root = project(tmp_path / "project", workflows, "configs:\n  global: {word: one}\n")
+    (root / "kept.py").write_text("committed\n")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "second")
+    (root / "kept.py").write_text("as it was\n")
+    first = cli("run", "job", "--name", "first", cwd=root)
+    assert first.stdout == "as it was\none\n M kept.py\nsecond\nfirst\n", first.stderr
+    patch = cli("runs", "first", "--diff", cwd=root).stdout
+    subprocess.run(["rm", "-rf", root], check=True)
+    assert cli("server", "stop").returncode == 0
+    port = str(free_port())
+    assert cli("server", "start", "--port", port, env={"DSTACK_TOKEN": "t"}).returncode == 0
+
+    configured = another.run("config", "--url", f"http://127.0.0.1:{port}", "--token", "t")
+    assert configured.returncode == 0, configured.stderr
+    again = another.run("run", "--from", "first")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == first.stdout
+    other = another.run("run", "--from", "first", "--word", "two")
+    assert other.stdout == first.stdout.replace("one", "two")
+    assert another.run("runs", "first", "--diff").stdout == patch != ""

@@ -336,8 +336,7 @@ begin() {
 	answer started
 }
 
-# What comes first on stdin. If it can't be taken in, the checkout says what is needed.
-take_code() (
+quiet_git() {
 for name in $(env | sed -n 's/^\(GIT_[A-Za-z0-9_]*\)=.*/\1/p'); do unset "$name"; done
 export GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_ATTR_NOSYSTEM=1 GIT_NO_REPLACE_OBJECTS=1
 export GIT_TERMINAL_PROMPT=0 HOME=/nonexistent XDG_CONFIG_HOME=/nonexistent
@@ -366,6 +365,11 @@ whole() {
 readable() {
 	listed | git pack-objects --stdout -q --window=0 --no-reuse-object --compression=0 > /dev/null
 }
+}
+
+# What comes first on stdin. If it can't be taken in, the checkout says what is needed.
+take_code() (
+quiet_git
 prepare() {
 	mkdir -p "$mirror/objects/pack" "$mirror/objects/info" "$mirror/refs" "$mirror/info" "$mirror/cuts"
 	printf %s '' > "$mirror/cuts/"'full-8888888888888888888888888888888888888888888888888888888888888888'
@@ -507,34 +511,7 @@ launch() {
 	rm -f "$job/pack"
 	need_image
 checkout() (
-for name in $(env | sed -n 's/^\(GIT_[A-Za-z0-9_]*\)=.*/\1/p'); do unset "$name"; done
-export GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_ATTR_NOSYSTEM=1 GIT_NO_REPLACE_OBJECTS=1
-export GIT_TERMINAL_PROMPT=0 HOME=/nonexistent XDG_CONFIG_HOME=/nonexistent
-umask 022
-raw='* -text -filter -ident -eol !working-tree-encoding'
-mirror="$base/mirrors/"'r'.git
-tree='7777777777777777777777777777777777777777777777777777777777777777'
-commit='8888888888888888888888888888888888888888888888888888888888888888'
-objects="${commit:+$commit }$tree"\ 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'\ '9999999999999999999999999999999999999999999999999999999999999999'
-format="[extensions]
-	objectformat = "'sha256'"
-[core]
-	repositoryformatversion = 1
-"
-git() {
-	command git -c safe.directory='*' -c core.autocrlf=false -c core.protectNTFS=false -c core.protectHFS=false "$@"
-}
-put() { printf '%s' "$2" > "$1.new" && mv -f "$1.new" "$1"; }
-# shellcheck disable=SC2086 # the ids are words
-listed() {
-	GIT_SHALLOW_FILE=$mirror/cuts/'full-8888888888888888888888888888888888888888888888888888888888888888' git rev-list --objects "$@" $objects
-}
-whole() {
-	listed --quiet
-}
-readable() {
-	listed | git pack-objects --stdout -q --window=0 --no-reuse-object --compression=0 > /dev/null
-}
+	quiet_git
 index='9999999999999999999999999999999999999999999999999999999999999999'
 list() { GIT_DIR=$mirror git ls-tree --name-only "$index:$1"; }
 # What a part has, once its names are listed.
@@ -641,7 +618,7 @@ within() {
 	small_git || exit 1
 	put "$GIT_DIR/HEAD" 'ref: refs/heads/''feature/it'\''s''
 ' || exit 1
-	{ git read-tree --reset -u "$tree" && git read-tree ${commit:+--reset} "${commit:---empty}"; } || refuse
+	{ git -c checkout.workers=4 read-tree --reset -u "$tree" && git read-tree ${commit:+--reset} "${commit:---empty}"; } || refuse
 	parts=$(list '') || refuse
 	numbers=$(echo "$parts" | sed -n '/^[0-9]*$/p')
 	case $parts in

@@ -126,7 +126,10 @@ class Road:
         job = self.job(attempt)
         head = f"set -eu\numask 077\nLC_ALL=C\nexport LC_ALL\nbase={shlex.quote(str(self.base))}\n"
         head += f'job={shlex.quote(str(job))}\nio=$job/io\nmkdir -p "$base/jobs/{attempt}/io"\n'
-        body = render.text(template, **checkout_values(snapshot, depth))
+        values = checkout_values(snapshot, depth)
+        body = render.text(template, **values)
+        if template == "_checkout":
+            body = render.text("_git", **values) + body
         end = "echo reached=end\n" if template == "_checkout" else ""
         return f"main() {{\n{head}{body}\n{end}}}\nmain\n"
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,10 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from dstack.repo.snapshot import take
+print("begins", flush=True)
 with take(Path(sys.argv[1])) as taken:
-    print(taken.pack(), taken.full_pack(), flush=True)
+    taken.pack(), taken.full_pack()
+    print("has it", flush=True)
 """
 
 
@@ -243,22 +246,49 @@ def test_a_killed_snapshot_leaves_the_repository_as_it_was(tmp_path: Path) -> No
         write(root / f"new/{number}", os.urandom(3000))
     git(root, "stash", "store", git(root, "stash", "create").decode().strip())
     before = {path: path.read_bytes() for path in (root / ".git").rglob("*") if path.is_file()}
+    files = manifest(root)
     said = git(root, "--no-optional-locks", "status", "--porcelain", "-z")
-    command = [sys.executable, "-c", PROGRAM, str(root)]
-    begun = time.monotonic()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    whole = time.monotonic() - begun
+    whole = min(Victim(root).lives() for _ in range(3))
     points = random.Random(7)
 
-    ended = 0
-    for _ in range(50):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-        try:
-            process.wait(timeout=points.uniform(0.1, 1.0) * whole)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            ended += process.wait() == -signal.SIGKILL
+    hit = 0
+    for number in range(200):
+        hit += Victim(root).dies(points.uniform(0, whole), everything=number % 2 == 0)
         assert {path: path.read_bytes() for path in (root / ".git").rglob("*") if path.is_file()} == before
-    assert ended >= 10
+        if hit == 50:
+            break
+    assert hit == 50
+    assert manifest(root) == files
     assert git(root, "--no-optional-locks", "status", "--porcelain", "-z") == said
     assert git(root, "fsck", "--no-dangling") == b""
+    assert git(root, "stash", "list") != b""
+
+
+class Victim:
+    """A process that takes a snapshot, and says when it begins and when it has it."""
+
+    def __init__(self, root: Path) -> None:
+        command = [sys.executable, "-c", PROGRAM, str(root)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+        assert self.process.stdout is not None
+        self.said = self.process.stdout
+        assert self.said.readline() == b"begins\n"
+        self.begun = time.monotonic()
+
+    def lives(self) -> float:
+        """The seconds that it takes."""
+        assert self.said.readline() == b"has it\n"
+        took = time.monotonic() - self.begun
+        self.process.communicate()
+        return took
+
+    def dies(self, after: float, *, everything: bool) -> bool:
+        """Kill it so many seconds after it began, with its children or without. Whether that was in the middle."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=after)
+        if everything and self.process.returncode is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        else:
+            self.process.kill()
+        said, _ = self.process.communicate()
+        return b"has it" not in said and self.process.returncode == -signal.SIGKILL
