@@ -275,12 +275,7 @@ begin() {
 	answer started
 }
 
-
-launch() {
-	exec 3<&0 < /dev/null
-	return_if_begun
-	need_image
-checkout() (
+quiet_git() {
 for name in $(env | sed -n 's/^\(GIT_[A-Za-z0-9_]*\)=.*/\1/p'); do unset "$name"; done
 export GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_ATTR_NOSYSTEM=1 GIT_NO_REPLACE_OBJECTS=1
 export GIT_TERMINAL_PROMPT=0 HOME=/nonexistent XDG_CONFIG_HOME=/nonexistent
@@ -307,6 +302,146 @@ whole() {
 readable() {
 	listed | git pack-objects --stdout -q --window=0 --no-reuse-object --compression=0 > /dev/null
 }
+}
+
+# What comes first on stdin. If it can't be taken in, the checkout says what is needed.
+take_code() (
+quiet_git
+prepare() {
+	mkdir -p "$mirror/objects/pack" "$mirror/objects/info" "$mirror/refs" "$mirror/info" "$mirror/cuts"
+	put "$mirror/config" "$format	bare = true
+	hooksPath = /dev/null
+[gc]
+	auto = 0
+"
+	put "$mirror/info/attributes" "$raw
+"
+	# Only the holder of the lock writes here: this was left by one that was killed.
+	rm -rf "$mirror/in" "$mirror"/objects/pack/tmp_*
+	find "$mirror/refs" -name '*.lock' -exec rm -f {} +
+	put "$mirror/HEAD" 'ref: refs/heads/none
+'
+	mkdir -p "$mirror/in/pack"
+}
+
+index_pack() {
+	git index-pack --stdin --fix-thin > /dev/null 2> "$mirror/in/error" && return
+	if grep -q -e 'No space left' -e 'Permission denied' -e 'Read-only' -e 'quota' "$mirror/in/error"; then
+		cat "$mirror/in/error" >&2
+		exit 1
+	fi
+	return 1
+}
+
+# Damaged objects in the mirror don't matter to a pack that needs none of them.
+index_alone() {
+	GIT_OBJECT_DIRECTORY="$mirror/in" index_pack || return 1
+	for part in "$mirror"/in/pack/*.pack "$mirror"/in/pack/*.idx "$mirror"/in/pack/*.rev; do
+		if [ -e "$part" ]; then mv -f "$part" "$mirror/objects/pack/"; fi
+	done
+}
+
+# Packs that can't be read are in the way of their objects' second copies, and nothing may build on what they had.
+drop_damaged() {
+	for pack in "$mirror"/objects/pack/*.pack; do
+		if ! git verify-pack "$pack"; then rm -f "${pack%.pack}".*; fi
+	done
+	for ref in "$mirror"/refs/dstack/*/*; do
+		if ! read -r oid < "$ref" || ! git rev-list --objects --quiet "$oid"; then rm -f "$ref"; fi
+	done
+}
+
+take_in() {
+	if [ -e "$mirror/damaged" ]; then
+		drop_damaged
+		index_alone && whole && readable
+	elif ! [ -d "$mirror/refs/dstack" ]; then
+		index_alone && whole
+	else
+		cat > "$mirror/in/received"
+		{ index_pack < "$mirror/in/received" || index_alone < "$mirror/in/received"; } && whole
+	fi
+}
+
+cut_history() {
+	touch "$mirror/shallow"
+	printf %s '' | sort -u - "$mirror/shallow" > "$mirror/shallow.new" && mv -f "$mirror/shallow.new" "$mirror/shallow"
+}
+
+name() {
+	{
+		echo "update refs/dstack/trees/$tree $tree"
+		if [ -n "$commit" ]; then echo "update refs/dstack/commits/$commit $commit"; fi
+	} | git update-ref --stdin
+}
+
+# What the newest snapshots and the jobs that are here need stays. Objects that a job has open stay readable to it.
+collect() {
+	keep=$(for kind in commits trees histories; do
+		# shellcheck disable=SC2012 # the names are ids
+		ls -t "$mirror/refs/dstack/$kind" 2> /dev/null | head -n 40
+	done; cat "$base"/jobs/*/uses 2> /dev/null || :)
+	for ref in "$mirror"/refs/dstack/*/*; do
+		case "
+$keep
+" in
+			*"
+${ref##*/}
+"*) ;;
+			*) rm -f "$ref" "$mirror/cuts/${ref##*/}" ;;
+		esac
+	done
+	# A commit whose parents came later is no end any more.
+	while read -r end; do
+		all=
+		for parent in $(git cat-file commit "$end" 2> /dev/null | sed -n '/^$/q;s/^parent //p'); do
+			all=1
+			if ! git cat-file -e "$parent" 2> /dev/null; then all='' && break; fi
+		done
+		if [ -z "$all" ]; then echo "$end"; fi
+	done < "$mirror/shallow" > "$mirror/shallow.new"
+	mv -f "$mirror/shallow.new" "$mirror/shallow"
+	git repack -a -d -q -l > /dev/null 2>&1
+}
+
+# Repositories that were not used for a month, and that no job here uses.
+forget_old() {
+	find "$base/mirrors" -maxdepth 1 -name '*.git' -mtime +30 | while read -r old; do
+		name=${old##*/}
+		if grep -qsx "${name%.git}" "$base"/jobs/*/uses; then continue; fi
+		(
+			exec 8>> "${old%.git}.git.lock"
+			if flock -n 8; then rm -rf "$old"; fi
+		)
+	done
+}
+
+mkdir -p "$base/mirrors"
+exec 9>> "$mirror.lock"
+flock 9
+export GIT_DIR="$mirror"
+prepare
+if take_in 2> "$mirror/damage"; then
+	cut_history
+	name || { (cd "$mirror/refs/dstack" && for oid in $objects; do rm -f "trees/$oid" "commits/$oid"; done) && name; }
+	rm -f "$mirror/damaged" "$mirror/damage"
+	set -- "$mirror"/objects/pack/*.pack
+	if [ "$#" -gt 50 ]; then collect || :; fi
+	forget_old || :
+	echo received=ok
+else
+	cat "$mirror/damage" >&2
+	echo need=full
+fi
+rm -rf "$mirror/in"
+)
+
+launch() {
+	exec 3<&0 < /dev/null
+	return_if_begun
+	need_image
+checkout() (
+	quiet_git
 	# GIT_DIR, without objects and with a HEAD that is to be replaced.
 	small_git() {
 		mkdir -p "$GIT_DIR/objects/info" "$GIT_DIR/objects/pack" "$GIT_DIR/refs/heads" "$GIT_DIR/info" &&
@@ -339,7 +474,7 @@ readable() {
 	rm -rf "$job/workflow" "$job/git" "$io/nested" && mkdir -p "$job/workflow" || exit 1
 	export GIT_DIR="$job/git" GIT_WORK_TREE="$job/workflow" GIT_OBJECT_DIRECTORY="$mirror/objects"
 	small_git || exit 1
-	{ git read-tree --reset -u "$tree" && git read-tree ${commit:+--reset} "${commit:---empty}"; } || refuse
+	{ git -c checkout.workers=4 read-tree --reset -u "$tree" && git read-tree ${commit:+--reset} "${commit:---empty}"; } || refuse
 	rm -rf "$GIT_DIR" &&
 	put "$job/tree" "$tree
 "
