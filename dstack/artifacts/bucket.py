@@ -165,4 +165,5 @@ def refused(bucket: str, endpoint: str | None, response: Any) -> StorageError:
         )
     if code in GONE:
         return GoneError(f"it is not in the bucket '{bucket}'{at}: {code}")
-    return StorageError(f"S3{at} answered {code or 'with an error'}: {message}", hint="dstack config shows the storage")
+    said = f"S3 answered {code or 'with an error'}{at}: {message}"
+    return StorageError(said, hint="dstack config shows the storage")

@@ -70,10 +70,11 @@ class Retention:
                     self.store.runs.remove(name)
 
     async def watch(self) -> None:
-        """What could not go at once goes when its host was cleaned, or when the storage answers."""
+        """What could not go at once goes when nothing uses it any more and its host was cleaned."""
         while True:
             await asyncio.sleep(LATER)
-            if self.store.runs.hidden():
+            left = [job for run in self.store.runs.hidden() for job in self.store.jobs.of(run)]
+            if any(not self.used(job) and not self.on_host(job) for job in left):
                 try:
                     await self.complete()
                 except DstackError as trouble:
@@ -91,11 +92,15 @@ class Retention:
                 self.store.contents.forget_below(storage.name, storage.key(job.run, job.workflow, ""))
         self.store.logs.remove(job.id)
         self.store.secrets.forget(job.id)
-        there = not job.discarded or self.store.kept.get(job.id) is not None
-        if job.runner and there and self.store.runners.get(job.runner):
+        if self.on_host(job):
             return False
         self.store.jobs.remove(job.id)
         return True
+
+    def on_host(self, job: Job) -> bool:
+        """Whether something of the job is still on its runner."""
+        there = not job.discarded or self.store.kept.get(job.id) is not None
+        return bool(job.runner and there and self.store.runners.get(job.runner))
 
     def used(self, job: Job) -> bool:
         """Whether the job's log and artifacts are those of another one too, or one waits for them."""

@@ -114,10 +114,8 @@ def test_a_result_that_is_not_whole_is_a_miss_that_says_why(
     for number, (path, content, expected) in enumerate(
         [
             ("model", b"999M\n", "the result of {run} is damaged: 'model' has other bytes than were stored"),
-            ("model", b"9\n", "the result of {run} is damaged: 'model' has 2 bytes instead of 5"),
             ("d/e", None, "the result of {run} is damaged: 'd/e' is gone"),
             ("manifest.json", b'{"job": ', "the result of {run} is no longer stored"),
-            ("manifest.json", None, "the result of {run} is no longer stored"),
         ],
         1,
     ):
