@@ -29,7 +29,7 @@ WAIT = "until [ -e /go/%s ]; do sleep 0.05; done"
 def listed(cli: Cli, ref: str) -> dict[str, Any]:
     done = cli("artifacts", "list", ref, "--json")
     if done.returncode:
-        assert "S3 answered InternalError" in done.stderr, done.stderr  # rclone, about what is being written
+        assert "answered InternalError" in done.stderr, done.stderr  # rclone, about what is being written
         return {}
     return {view["path"]: view for view in json.loads(done.stdout)}
 
