@@ -27,10 +27,12 @@ SMALL = 8 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Changes:
-    """`found` is what changed and is still, `same` the paths of what did not change since the time before."""
+    """`found` is what changed and is still, `same` the paths of what did not change since the time before, `moving`
+    those of what is being written."""
 
     found: tuple[File, ...]
     same: tuple[str, ...]
+    moving: tuple[str, ...]
 
 
 def frozen(number: int) -> str:
@@ -79,11 +81,18 @@ def sync(
 def _read(artifact: Artifact, result: Result) -> Changes:
     if result.exit_status != 0:
         lines(SYNCING, result)
-    head = re.match(rb"same=(\d+)\n", result.stdout)
-    if head is None:
+    rest = result.stdout
+    same, rest = _names(b"same", rest)
+    moving, rest = _names(b"moving", rest)
+    listing = read(want((artifact,), ""), "", Result(0, rest, result.stderr))
+    return Changes(listing.files, same, moving)
+
+
+def _names(key: bytes, data: bytes) -> tuple[tuple[str, ...], bytes]:
+    """A list of names at the beginning, and what follows it."""
+    head = re.match(key + rb"=(\d+)\n", data)
+    end = head.end() + int(head[1]) if head else 0
+    if head is None or end > len(data):
         raise CommandError(SYNCING, 0, "the host's answer is not understood")
-    at = head.end() + int(head[1])
-    names = result.stdout[head.end() : at].split(b"\0")[:-1]
-    listing = read(want((artifact,), ""), "", Result(0, result.stdout[at:], result.stderr))
-    same = tuple(name.removeprefix(b"./").decode(errors="surrogateescape") for name in names)
-    return Changes(listing.files, same)
+    names = data[head.end() : end].split(b"\0")[:-1]
+    return tuple(name.removeprefix(b"./").decode(errors="surrogateescape") for name in names), data[end:]

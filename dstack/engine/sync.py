@@ -73,7 +73,9 @@ class Sync:
         project = self.context.store.runs.require(self.job.run).snapshot.project
         look = sync(placed.place, placed.attempt, project, self.job.image, artifact, number, keep=keep)
         changes = await ask(placed.host, look, timeout=TIMEOUT)
-        stored = {path: self.files[path] for path in changes.same if path in self.files}
+        if not (changes.found or changes.same or changes.moving):
+            return False  # it may be about to be replaced: what was stored of it stays
+        stored = {path: self.files[path] for path in (*changes.same, *changes.moving) if path in self.files}
         found = [file for file in changes.found if (had := self.files.get(file.path)) is None or unlike(had, file)]
         missing = [path async for path in self.missed(found, frozen(number))]
         for file in changes.found:
@@ -83,7 +85,7 @@ class Sync:
             elif had:
                 stored[file.path] = had
         await self.commit(normal(artifact.path), stored)
-        return not missing and len(stored) == len(changes.same) + len(changes.found)
+        return not missing and all(path in stored for path in changes.same)
 
     async def missed(self, files: Sequence[File], folder: str) -> AsyncIterator[str]:
         """Bring these into the store; the paths of those that changed before they had arrived."""

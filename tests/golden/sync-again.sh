@@ -74,8 +74,8 @@ export LC_ALL=C
 owner=$(stat -c %u:%g /dstack-job)
 cd /dstack-job/'\''sync/1'\'' || exit 1
 if ! { rm -rf last && mv pins last && mv stamp.old stamp.last; }; then rm -rf last; fi
-rm -rf pins next copies same
-mkdir pins next copies && : > same && : > stamp || exit 1
+rm -rf pins next copies same moving
+mkdir pins next copies && : > same && : > moving && : > stamp || exit 1
 # What was written right before may be written again within the same tick of the clock.
 touch -d "@$(($(date +%s) - 2))" stamp.old || exit 1
 
@@ -108,15 +108,21 @@ find . -type d -exec sh -c '\''cd ../copies && mkdir -p "$@"'\'' sh {} +
 find . -type f \( -size '\''-16385'\'' -o ! -perm -004 \) -exec sh -c '\''
 	for file; do cp -p "$file" "../copies/$file"; done'\'' sh {} + 2> /dev/null
 # What was written meanwhile is not still.
-find . -type f -newer ../stamp -exec sh -c '\''rm -f "$@" && cd ../copies && rm -f "$@"'\'' sh {} +
+# shellcheck disable=SC2016
+find . -type f -newer ../stamp -exec sh -c '\''
+	printf "%s\0" "$@" >> ../moving
+	rm -f "$@"
+	cd ../copies && rm -f "$@"'\'' sh {} +
 find . -type f \( -size '\''-16385'\'' -o ! -perm -004 \) -exec rm -f {} +
 chown -hR "$owner" ../copies
 cp -al ../copies/. . && rm -rf ../copies
 find . -type d -exec chown "$owner" {} + -exec chmod 700 {} +
-chown "$owner" ../same
+chown "$owner" ../same ../moving
 ' ''
-printf 'same=%s\n' "$(($(wc -c < "$job/"'sync/1'/same)))"
-cat "$job/"'sync/1'/same
+for kind in same moving; do
+	printf '%s=%s\n' "$kind" "$(($(wc -c < "$job/"'sync/1'/$kind)))"
+	cat "$job/"'sync/1'/$kind
+done
 tree=$job/'sync/1'/next
 # What is at a path. No part of it may be a link.
 kind() (
