@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from dstack.cli import adding, machine, offered, settings, show
+from dstack.cli import adding, changing, machine, offered, settings, show
 from dstack.cli.lookup import RUNNER
 from dstack.cli.nouns import Noun
 from dstack.server.client import Client
@@ -88,6 +88,7 @@ def import_(file: Path, dry_run: bool, as_json: bool) -> int:
     return 0
 
 
+command.add_command(changing.set_)
 command.add_command(offered.approve)
 command.add_command(offered.token)
 

@@ -196,7 +196,8 @@ class Drive(Placed):
             self.change(cause="error")
             await self.close(Status.FAILED, exit_code=Ends.NO_ARTIFACT, reason=outcome.complaint, outcome=outcome)
         else:
-            await self.close(end, exit_code=job.exit_code, reason=job.ending, outcome=outcome)
+            why = "stopped by dstack stop" if job.stop and job.preempted else job.ending
+            await self.close(end, exit_code=job.exit_code, reason=why, outcome=outcome)
 
     async def close(self, status: Status, *, exit_code: int | None, reason: str | None, outcome: Any = None) -> None:
         """End the job, or queue it for its next attempt."""

@@ -142,7 +142,7 @@ class Engine:
         if all(job.finished for job in jobs):
             return True  # with an earlier one of this pass
         deadline = seconds(run.submitted_at) + run.timeout
-        if any(each.status is not Status.QUEUED for each in jobs):
+        if any(each.status is not Status.QUEUED or each.history for each in jobs):
             return False
         if time.time() < deadline:
             self.deadline = min(deadline, self.deadline or deadline)

@@ -66,6 +66,12 @@ def test_what_the_owner_does_not_allow_is_refused(cli: Cli, owner: Path, tmp_pat
     etc = run("etc", "/etc")
     link = run("link", owner / "out" / "ssl")
 
+    assert cli("runners", "set", "box").returncode == 2
+    changed = json.loads(cli("runners", "set", "box", "--allow-mount", "/srv", "--label", "lab", "--json").stdout)
+    now = run("now", owner)
+
+    assert (changed["allow_mounts"], changed["labels"]) == (["/srv"], ["lab"])
+    assert (now.returncode, "the nearest is box, which allows /srv" in now.stderr) == (2, True)
     assert etc.returncode == 2
     assert f"job can't run: no runner lets it mount /etc; the nearest is box, which allows {owner}" in etc.stderr
     assert link.returncode == 125

@@ -151,7 +151,7 @@ def told(store: Store, tmp_path: Path) -> Iterator[tuple[str, str]]:
     add(store, "three", "train", held="bob")
     add(store, "four", "train", timeout=60.0)
     add(store, "five", "train", stop="stop")
-    add(store, "six", "train", attempt=2, history=(gave,))
+    add(store, "six", "train", timeout=60.0, attempt=2, history=(gave,))
     engine = Engine(Context(layout=ServerLayout(tmp_path), store=store, machines=machines, bells=Bells()))
     engine.schedule()
     names = {
