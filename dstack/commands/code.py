@@ -25,6 +25,20 @@ def receive(place: Place, snapshot: Snapshot, pack: Stdin = b"") -> Command[Rece
     return Command("receive code", render.script("receive", place, **checkout_values(snapshot)), _received, stdin=pack)
 
 
+SPARE = 10**9
+"""Bytes of the largest tree of which a machine keeps one more."""
+
+
+def spare(place: Place, snapshot: Snapshot) -> Command[None]:
+    """Check the tree out once more, for the next job to take. Safe to repeat, and to cut off."""
+
+    def made(result: Result) -> None:
+        values("keeping a tree ready", result)
+
+    body = render.script("spare", place, most=SPARE, **checkout_values(snapshot))
+    return Command("keeping a tree ready", body, made)
+
+
 def checkout_values(snapshot: Snapshot, depth: int | None = None) -> dict[str, object]:
     """The values that `_checkout.sh.j2` wants, for a job that asked for this depth, or for all of the history."""
     return {

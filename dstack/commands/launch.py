@@ -68,7 +68,7 @@ class Launched(Struct, frozen=True):
     """`started`: it was begun now. `exists`: it was begun before, or has ended. `fenced`: it must not begin.
     `need-code`, `need-image`: nothing was done, for want of it.
 
-    `received`: the pack was taken in.
+    `received`: the pack was taken in. `spare`: the tree took long to write; see `commands.code.spare`.
 
     `launch` and `digest` (of the image: `name@sha256:...`, or its id where it never came from a registry) are there
     for the first two. `commits`, `trees` and `histories` are, for need-code, what the host has to build a pack on.
@@ -81,6 +81,7 @@ class Launched(Struct, frozen=True):
     trees: tuple[str, ...] = ()
     histories: tuple[str, ...] = ()
     received: bool = False
+    spare: bool = False
 
     @property
     def has(self) -> tuple[str, ...]:
@@ -176,6 +177,7 @@ def _launched(result: Result) -> Launched:
         "trees": tuple(said.get("trees", "").split()),
         "histories": tuple(said.get("histories", "").split()),
         "received": said.get("received") == "ok",
+        "spare": "spare" in said,
     }
     try:
         return convert(fields, Launched)

@@ -42,6 +42,7 @@ class Context:
     buckets: dict[tuple[str, str | None], S3Store] = field(default_factory=dict)
     clearing: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     unsure: set[str] = field(default_factory=set)
+    spares: set[asyncio.Task[None]] = field(default_factory=set)
     reached: set[tuple[str, str]] = field(default_factory=set)
     url_lifetime: int = EXPIRES
 

@@ -64,7 +64,7 @@ class Engine:
 
     async def close(self) -> None:
         """Stop driving. Jobs go on where they are."""
-        tasks = [*self.tasks, *self.drives.values(), *self.cleaning.values()]
+        tasks = [*self.tasks, *self.drives.values(), *self.cleaning.values(), *self.context.spares]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -13,7 +13,7 @@ from dstack.engine.gather import gathered, reached
 from dstack.engine.keep import reused
 from dstack.engine.order import order
 from dstack.engine.placed import Placed
-from dstack.engine.ship import launch_with_code, ship
+from dstack.engine.ship import keep_spare, launch_with_code, ship
 from dstack.errors import CommandError, HostError, HostUnreachableError
 from dstack.hosts.host import ask
 from dstack.model.job import Job
@@ -43,6 +43,8 @@ async def launched(placed: Placed) -> Launched:
         answer = await explained(placed, ask(placed.host, command))
     if answer.outcome == "need-image":
         answer = await pulled(placed, command)
+    if answer.spare:
+        keep_spare(context, runner, snapshot)
     return answer
 
 

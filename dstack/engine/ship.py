@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
-from dstack.commands.code import Received, receive
+from dstack.commands.code import Received, receive, spare
 from dstack.commands.command import Command
 from dstack.commands.launch import Launched
 from dstack.engine.context import Context
-from dstack.errors import HostError
+from dstack.errors import DstackError, HostError
 from dstack.hosts.host import ask
 from dstack.model.runner import Runner
 from dstack.model.snapshot import Snapshot
@@ -21,6 +22,12 @@ CHUNK = 256 * 1024
 
 RIDES = 64 * 1024
 """Bytes of a pack that goes with the launch itself: more are sent beforehand."""
+
+
+SPARE = 300.0
+"""Seconds for one more tree."""
+
+log = logging.getLogger("dstack.engine")
 
 
 async def launch_with_code(
@@ -48,6 +55,20 @@ async def ship(context: Context, snapshot: Snapshot, runner: Runner, known: Iter
         context.store.shipped.forget(runner.name, snapshot.repo)
         async with written(context.mirror(snapshot.repo).pack(snapshot, known)) as pack:
             await deliver(context, runner, snapshot, pack)
+
+
+def keep_spare(context: Context, runner: Runner, snapshot: Snapshot) -> None:
+    """Have the runner write the tree once more, while the job is running: the next one begins sooner."""
+
+    async def make() -> None:
+        try:
+            await ask(context.machines.host(runner), spare(context.machines.place(runner), snapshot), timeout=SPARE)
+        except DstackError as trouble:
+            log.info("%s: no tree is kept ready: %s", runner.name, trouble.message)
+
+    task = asyncio.create_task(make())
+    context.spares.add(task)
+    task.add_done_callback(context.spares.discard)
 
 
 async def deliver(context: Context, runner: Runner, snapshot: Snapshot, pack: Path) -> None:

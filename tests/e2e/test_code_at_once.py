@@ -22,6 +22,7 @@ from dstack.store.database import Database
 from dstack.store.shipped import Shipped
 from tests.environment.account import Account
 from tests.environment.sshd import Sshd
+from tests.environment.waiting import until
 from tests.environment.wire import Wire
 
 from .project import git, single
@@ -85,6 +86,37 @@ def test_bytes_on_the_wire(
     assert first - protocol > 300_000
     assert abs(again - protocol) < 1000, "the same tree again costs nothing"
     assert 0 < change - again < 2000
+
+
+def test_a_large_tree_is_kept_ready(cli: Cli, runner: str, user: Account, tmp_path: Path, busybox: str) -> None:
+    root = single(tmp_path / "project", busybox, "find . -path ./.git -prune -o -type f -exec sha256sum {} + | sort")
+    for number in range(1300):
+        (root / f"{number}.py").write_text(f"{number}\n")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "many")
+
+    def spares() -> list[Path]:
+        return list(user.home.glob(".dstack-host/*/*/mirrors/*.git.spare/tree/7.py"))
+
+    first = cli("run", "job", cwd=root)
+    assert first.returncode == 0, first.stderr
+    until(lambda: len(spares()) == 1, "one more tree is there")
+    kept = spares()[0].stat().st_ino
+    (root / "8.py").write_text("changed\n")
+    (root / "9.py").unlink()
+
+    second = cli("run", "job", "--name", "second", cwd=root)
+
+    assert second.returncode == 0, second.stderr
+    listed = subprocess.run(
+        ["sh", "-c", "find . -path ./.git -prune -o -type f -exec sha256sum {} + | sort"], cwd=root, capture_output=True
+    )
+    assert second.stdout == listed.stdout.decode()
+    taken = [path.stat().st_ino for path in user.home.glob(".dstack-host/*/*/jobs/*/workflow/7.py")]
+    assert kept in taken
+    until(lambda: len(spares()) == 1, "the next one is there")
+    assert cli("runners", "remove", runner).returncode == 0
+    assert not (user.home / ".dstack-host").exists()
 
 
 class Counted:

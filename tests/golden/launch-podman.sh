@@ -465,7 +465,7 @@ forget_old() {
 		if grep -qsx "${name%.git}" "$base"/jobs/*/uses; then continue; fi
 		(
 			exec 8>> "${old%.git}.git.lock"
-			if flock -n 8; then rm -rf "$old"; fi
+			if flock -n 8; then rm -rf "$old" "$old.spare" "$old.making"; fi
 		)
 	done
 }
@@ -587,6 +587,12 @@ within() {
 		: > "$mirror/damaged"
 		exit 3
 	}
+	# A tree that is there already is brought up to this one: what git finds changed is written anew.
+	take_spare() {
+		mv "$mirror.spare" "$job/spare" 2> /dev/null && mv "$job/spare/index" "$GIT_DIR/index" &&
+			rmdir "$job/workflow" && mv "$job/spare/tree" "$job/workflow"
+	}
+	write_files_of_tree() { git -c checkout.workers=4 read-tree --reset -u "$tree"; }
 	known="$mirror/refs/dstack"
 	[ -s "$known/trees/$tree" ] || exit 3
 	[ -s "$known/commits/$commit" ] || exit 3
@@ -597,12 +603,19 @@ within() {
 	# For those who collect: this was used now, and is in use until the job's folder goes.
 	printf '%s\n' 'r' "$tree" "$commit" 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' '9999999999999999999999999999999999999999999999999999999999999999' 'full-8888888888888888888888888888888888888888888888888888888888888888' > "$job/uses"
 	touch "$mirror" "$known/trees/$tree" "$known/commits/$commit" || exit 3
-	rm -rf "$job/workflow" "$job/git" "$io/nested" && mkdir -p "$job/workflow" || exit 1
+	rm -rf "$job/workflow" "$job/git" "$job/spare" "$io/nested" && mkdir -p "$job/workflow" || exit 1
 	export GIT_DIR="$job/git" GIT_WORK_TREE="$job/workflow" GIT_OBJECT_DIRECTORY="$mirror/objects"
 	small_git || exit 1
 	put "$GIT_DIR/HEAD" 'ref: refs/heads/''feature/it'\''s''
 ' || exit 1
-	{ git -c checkout.workers=4 read-tree --reset -u "$tree" && git read-tree ${commit:+--reset} "${commit:---empty}"; } || refuse
+	if ! { take_spare && write_files_of_tree 2> /dev/null; }; then
+		rm -rf "$job/workflow" "$GIT_DIR/index" "$GIT_DIR/index.lock" && mkdir "$job/workflow" || exit 1
+		write_files_of_tree || refuse
+	fi
+	rm -rf "$job/spare"
+	# A large one takes long to write: the next job should find it there.
+	if [ "$(wc -c < "$GIT_DIR/index")" -gt 80000 ]; then echo spare=wanted; fi
+	git read-tree ${commit:+--reset} "${commit:---empty}" || refuse
 	parts=$(list '') || refuse
 	numbers=$(echo "$parts" | sed -n '/^[0-9]*$/p')
 	case $parts in

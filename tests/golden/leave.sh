@@ -100,6 +100,10 @@ if engine; then
 	clear_containers
 fi
 unspool '*'
+# A tree that is being made (spare.sh.j2) would come back.
+for lock in "$base"/mirrors/*.spare.lock; do
+	if [ -e "$lock" ]; then (exec 8>> "$lock" && flock -w 60 8) || :; fi
+done
 scrap "$base" ''
 if engine; then
 	images=$(dk images -aq --filter "$label")

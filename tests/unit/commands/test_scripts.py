@@ -15,6 +15,7 @@ from msgspec import structs
 
 from dstack.commands.authorize import authorize
 from dstack.commands.caches import caches, drop
+from dstack.commands.code import spare
 from dstack.commands.collect import fetch, listing
 from dstack.commands.follow import follow, read_log
 from dstack.commands.gather import gather
@@ -34,6 +35,7 @@ from dstack.model.manifest import File
 from dstack.model.mounts import Mount
 from dstack.model.paths import HostLayout
 from dstack.model.registry import Login
+from dstack.model.snapshot import Snapshot
 from dstack.model.upload import Piece
 from dstack.model.workflow import Artifact
 
@@ -85,6 +87,7 @@ SCRIPTS = {
     "authorize": authorize("ssh-ed25519 AAAA", "5e12").script,
     "caches": caches(PLACE).script,
     "caches-drop": drop(PLACE, ["caches/r/0", "caches/r/1"]).script,
+    "spare": spare(PLACE, Snapshot(repo="r", tree="7" * 40)).script,
     "discard": discard(PLACE, "j1", "busybox").script,
     "entry": entry(""),
     "entry-project": entry("sub dir/it's"),

@@ -72,6 +72,7 @@ class Road:
 
     folder: Path
     repo: str = ""
+    most: int = 10**9
 
     @property
     def mirror(self) -> Mirror:
@@ -122,12 +123,18 @@ class Road:
     def receive(self, snapshot: Snapshot, pack: bytes) -> Answer:
         return self._sh("receive", snapshot, "", pack)
 
+    def spare(self, snapshot: Snapshot) -> Path:
+        """One more tree, for the next job. Returns where it is."""
+        answer = self._sh("spare", snapshot, "", b"")
+        assert (answer.status, answer.values) == (0, {}), answer
+        return self.host_mirror.with_suffix(".git.spare")
+
     def script(self, template: str, snapshot: Snapshot, attempt: str, depth: int | None = None) -> str:
         job = self.job(attempt)
         head = f"set -eu\numask 077\nLC_ALL=C\nexport LC_ALL\nbase={shlex.quote(str(self.base))}\n"
         head += f'job={shlex.quote(str(job))}\nio=$job/io\nmkdir -p "$base/jobs/{attempt}/io"\n'
         values = checkout_values(snapshot, depth)
-        body = render.text(template, **values)
+        body = render.text(template, most=self.most, **values)
         if template == "_checkout":
             body = render.text("_git", **values) + body
         end = "echo reached=end\n" if template == "_checkout" else ""
