@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from dstack.engine.capacity import Capacity, Lease
-from dstack.engine.search import Kind
+from dstack.engine.search import Kind, opens
 
 if TYPE_CHECKING:
     from dstack.engine.schedule import Waiting
@@ -19,8 +19,6 @@ COMPARED = 16
 """So many machines are compared, those that lack the least; and so many jobs of a machine, one by one and in pairs."""
 EXACTLY = 2
 """Up to so many victims are the fewest; more are found from the largest down."""
-
-
 NOBODY = 101
 """Above every priority."""
 
@@ -45,7 +43,7 @@ class Room:
         """What earlier passes promised, as far as it still holds."""
         promised = [(job, one) for job in jobs if job.room_on for one in self.by_name(job.room_on)]
         for job, one in promised:
-            if self.future(one).room(job.ask):
+            if opens(job.door, one.machine.runner) and self.future(one).room(job.ask):
                 self.claim(one, job)
 
     def by_name(self, name: str) -> list[Capacity]:

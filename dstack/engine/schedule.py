@@ -177,17 +177,21 @@ class Pass:
     def choose(self, job: Waiting, kind: Kind) -> Capacity | None:
         """The best machine that the job fits now: one that has what it needs, else the one that is best for its
         kind."""
+        best = (self.nearby(job, kind) if job.near else None) or kind.best()
+        return None if best and self.room.promised and self.room.keeps_from(job, best) else best
+
+    def nearby(self, job: Waiting, kind: Kind) -> Capacity | None:
+        """The machine that has most of what the job needs, if it fits one that has any of it."""
         best: Capacity | None = None
         rank: tuple[float, ...] = ()
         for name, has in job.near.items():
             one = self.by_name.get(name)
-            if one is None or one.number not in kind.able or not one.fits(job.ask):
+            if one is None or one.number not in kind.able or (best and -has > rank[0]) or not one.fits(job.ask):
                 continue
             its = (-has, len(one.free) if job.ask.gpus else 0, *one.quiet)
             if best is None or its < rank:
                 best, rank = one, its
-        best = best or kind.best()
-        return None if best and self.room.keeps_from(job, best) else best
+        return best
 
     def promised(self, job: Waiting) -> Capacity | None:
         """The machine that was promised to the job, if it fits there by now."""
@@ -201,7 +205,8 @@ class Pass:
         if gpus:
             self.users[job.user] = self.users.get(job.user, 0) + len(gpus)
             self.boxes.add(one)
-        self.room.placed(job, one)
+        if self.room.lowest or self.room.promised:
+            self.room.placed(job, one)
         return gpus
 
     def wait(self, job: Waiting, kind: Kind) -> None:

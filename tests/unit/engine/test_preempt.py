@@ -70,6 +70,15 @@ def test_what_ends_for_a_job_is_waited_for_and_kept() -> None:
     assert schedule(jobs[:1], [machine("lab", 4)], ending).preemptions == {}
 
 
+def test_a_promise_is_void_where_the_job_may_not_run_any_more() -> None:
+    machines = [machine("lab", 1), machine("other", 1, labels=("x",))]
+
+    made = schedule([wants("vip", 1, priority=2, pin="x", room_on="lab")], machines)
+    off = schedule([wants("vip", 1, priority=2, room_on="lab")], [machine("lab", 1, trouble="drained"), machines[1]])
+
+    assert made.placements["vip"].runner == off.placements["vip"].runner == "other"
+
+
 def test_cpus_and_slots_make_room_too() -> None:
     busy = [low("a", "lab", ask=Ask(cpu=6)), low("b", "lab", ask=Ask(cpu=2))]
     shared = [low(f"s{number}", "lab", since=float(number)) for number in range(2)]
