@@ -69,19 +69,18 @@ async def reused(
     except CommandError as error:
         log.warning("job %s: %s; the artifacts come from the storage", job.id, error.message)
         return False, list(manifests)
-    whole = [manifest for attempt, manifest in there.items() if copied.get(attempt) == _told(manifest)]
-    if len(whole) < len(there):
+    lost = [attempt for attempt, manifest in there.items() if copied.get(attempt) != _told(manifest)]
+    if lost:
         log.info("job %s: %s does not have all that was kept there any more", job.id, runner.name)
-        context.store.kept.remove(attempt for attempt, manifest in there.items() if manifest not in whole)
-        if copied.keys() != {attempt for attempt, manifest in there.items() if manifest in whole}:
-            return False, list(manifests)  # something else lies among what was copied
-    paths = {file.path for manifest in whole for file in manifest.files}
+        context.store.kept.remove(lost)
+        return False, list(manifests)
+    paths = {file.path for manifest in there.values() for file in manifest.files}
     rest = [
         replace(manifest, files=tuple(file for file in manifest.files if file.path not in paths))
         for manifest in manifests
-        if manifest not in whole
+        if manifest not in there.values()
     ]
-    return bool(whole), [manifest for manifest in rest if manifest.files]
+    return True, [manifest for manifest in rest if manifest.files]
 
 
 async def _kept(context: Context, job_id: str, runner: Runner) -> KeptArtifacts | None:
