@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -25,6 +26,8 @@ from dstack.store import Store
 
 FRESH = 5.0
 """Seconds for which the last probe is good enough to be shown."""
+LATE = 4.0
+"""Seconds after which a machine that owes an answer is shown as one that gives none."""
 INTERVAL = 30.0
 """Seconds between two probes of a machine in the background."""
 PROBE_TIMEOUT = 30.0
@@ -59,6 +62,7 @@ class Machines:
         self.use: Callable[[str], Use | None] = lambda name: None
         self.load: Callable[[Runner], Load] = lambda runner: IDLE
         self.probes: dict[str, asyncio.Task[Condition]] = {}
+        self.asked: dict[str, float] = {}
 
     def host(self, runner: Runner) -> Host:
         """The kept connection to a runner."""
@@ -78,6 +82,7 @@ class Machines:
         if name not in self.probes:
             self.probes[name] = asyncio.create_task(self.probe(name, thorough=thorough))
             self.probes[name].add_done_callback(lambda _: self.probes.pop(name, None))
+            self.asked[name] = math.inf if thorough else time.monotonic()
         return await asyncio.shield(self.probes[name])
 
     async def probe(self, name: str, *, thorough: bool = False) -> Condition:
@@ -116,9 +121,21 @@ class Machines:
         await self.host(runner).run(NOTHING, timeout=PROBE_TIMEOUT)
         return facts, time.monotonic() - start
 
-    async def check_all(self, *, fresh: float = FRESH) -> None:
-        """Probe every machine whose last probe is older than `fresh` seconds, all at once."""
-        await asyncio.gather(*(self.check(runner.name, fresh=fresh) for runner in self.store.runners.all()))
+    async def check_all(self, names: Iterable[str], *, fresh: float = FRESH, patience: float = LATE) -> None:
+        """Probe those of these machines whose last probe is older than `fresh` seconds, all at once. One that gives no
+        answer within `patience` seconds keeps nobody waiting: its probe goes on."""
+        checks = [asyncio.ensure_future(self.check(name, fresh=fresh)) for name in names]
+        if not checks:
+            return
+        done, late = await asyncio.wait(checks, timeout=patience)
+        for check in late:
+            check.add_done_callback(lambda check: check.cancelled() or check.exception())
+        for check in done:
+            check.result()
+
+    def late(self, name: str) -> bool:
+        """Whether the machine has owed an answer for most of the time that a list waits."""
+        return name in self.probes and time.monotonic() - self.asked[name] > LATE / 2
 
     async def watch(self) -> None:
         """Keep the conditions up to date while something may be placed."""
@@ -186,6 +203,8 @@ class Machines:
     def view(self, runner: Runner) -> RunnerView:
         """The runner as users see it."""
         condition = self.conditions.get(runner.name) or Condition("unreachable", "not checked yet")
+        if condition.state == "ready" and self.late(runner.name):
+            condition = Condition("unreachable", f"it has not answered for {LATE:g} seconds")
         facts = runner.facts or Facts(machine="")
         machine = Machine(runner, foreign=facts.used, gpu_trouble=gpu_trouble(runner))
         idle = self.absent(runner.name) if runner.drained is None else runner.drained

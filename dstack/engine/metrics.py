@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from dstack.commands.sample import Sample, sample
 from dstack.engine.capacity import IDLE, Load
 from dstack.engine.load import at_rest, counted, foreign, smoothed
-from dstack.engine.machines import Machines
+from dstack.engine.machines import LATE, Machines
 from dstack.errors import DstackError
 from dstack.hosts.host import ask
 from dstack.model.job import Job
@@ -58,6 +58,7 @@ class Metrics:
     machines: Machines
     seen: dict[str, Seen] = field(default_factory=dict)
     watching: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    looking: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     loads: dict[str, Load] = field(default_factory=dict)
 
     async def watch(self) -> None:
@@ -118,21 +119,27 @@ class Metrics:
         return {attempt: known[attempt] for attempt in attempts}
 
     async def look_at_all(self, *, fresh: float) -> None:
-        """Sample every machine that answers and whose last sample is older than `fresh` seconds."""
-        now = time.monotonic()
-        stale = [
-            runner.name
-            for runner in self.store.runners.all()
-            if (condition := self.machines.conditions.get(runner.name)) and condition.state == "ready"
-            if (seen := self.seen.get(runner.name)) is None or now - seen.at > max(fresh, seen.pause)
-        ]
-        for name, result in zip(
-            stale, await asyncio.gather(*map(self.look, stale), return_exceptions=True), strict=True
-        ):
-            if isinstance(result, DstackError):
-                log.info("%s: not sampled: %s", name, result.message)
-            elif isinstance(result, BaseException):
-                raise result
+        """Sample every machine that answers and whose last sample is older than `fresh` seconds. One that falls silent
+        keeps nobody waiting: it is sampled on."""
+        now, begun = time.monotonic(), []
+        for runner in self.store.runners.all():
+            condition = self.machines.conditions.get(runner.name)
+            if condition is None or condition.state != "ready" or runner.name in self.looking:
+                continue
+            if (seen := self.seen.get(runner.name)) is None or now - seen.at > max(fresh, seen.pause):
+                begun.append(asyncio.create_task(self.look_quietly(runner.name)))
+                self.looking[runner.name] = begun[-1]
+        if begun:
+            await asyncio.wait(begun, timeout=LATE)
+
+    async def look_quietly(self, name: str) -> None:
+        """Sample a machine if that is possible."""
+        try:
+            await self.look(name)
+        except DstackError as trouble:
+            log.info("%s: not sampled: %s", name, trouble.message)
+        finally:
+            del self.looking[name]
 
     def record(self, name: str, jobs: list[Job]) -> None:
         """Keep what each job used since the sample before."""

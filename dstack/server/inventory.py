@@ -54,7 +54,7 @@ class Inventory:
         """All runners but those that only `--local` made, looked at no longer than `fresh` seconds ago; `inf`: as they
         were last seen."""
         if fresh != math.inf:
-            await self.machines.check_all(fresh=fresh)
+            await self.machines.check_all((runner.name for runner in self.store.runners.all()), fresh=fresh)
             await self.metrics.look_at_all(fresh=LOOK)
         return [self.machines.view(runner) for runner in self.store.runners.all() if not runner.hidden]
 

@@ -28,6 +28,10 @@ from dstack.server.lookup import run_named
 from dstack.server.views import job_view, repo_view, run_view
 
 LOCAL = "local"
+FRESH = 15.0
+"""Seconds for which a look at a machine is good enough to place jobs by."""
+PATIENCE = 2.0
+"""Seconds that a submission waits for machines that give no answer."""
 """The name of the runner that is the server's own machine."""
 LISTED = 100
 """Files that a dry run's answer lists, the largest first."""
@@ -172,7 +176,10 @@ class Intake:
         if submission.local and self.store.runners.get(LOCAL) is None:
             self.store.runners.add(Runner(name=LOCAL, address=Address(), hidden=True))
         allowed = eligible(Waiting("", pin=pin), self.context.machines.now())
-        await asyncio.gather(*(self.context.machines.check(machine.runner.name, fresh=15) for machine in allowed))
+        known = [machine.runner.name for machine in allowed if machine.runner.facts]
+        await self.context.machines.check_all(known, fresh=FRESH, patience=PATIENCE)
+        unknown = [machine.runner.name for machine in allowed if not machine.runner.facts]
+        await asyncio.gather(*(self.context.machines.check(name, fresh=FRESH) for name in unknown))
 
     def refuse_impossible(self, jobs: list[Job], pin: str | None, submission: Submission) -> None:
         """Raise UsageError for what could never run."""
