@@ -19,9 +19,11 @@ UNBEGUN_STATES = frozenset({"created", "configured", "initialized"})
 
 
 class Claim(str, Enum):
-    """Whose `started` is: nobody's, the container's (it is a file), or the server's fence (a folder)."""
+    """Whose `started` is: nobody's, the container's (it is a file), or the server's fence (a folder). It may be gone
+    with all of the job's folder."""
 
     NONE = "none"
+    GONE = "gone"
     CLAIMED = "claimed"
     FENCED = "fenced"
 
@@ -137,7 +139,9 @@ def decide(recorded: Recorded, observed: Observed) -> Decision:
     state = observed.container.state if observed.container else None
     if state in RUNNING_STATES:
         return Running()
-    if observed.claim is Claim.NONE:
+    if observed.claim is Claim.GONE and recorded.launch is not None:
+        return _vanished(recorded)
+    if observed.claim in (Claim.NONE, Claim.GONE):
         return _unbegun(recorded, observed, state)
     return _over(recorded, observed)
 
@@ -157,6 +161,13 @@ def _fenced(recorded: Recorded) -> Decision:
     if recorded.stop:
         return Failed(Ends.STOPPED, "stopped before its commands began")
     return Lost(Ends.DSTACK, "withdrawn before its commands began")
+
+
+def _vanished(recorded: Recorded) -> Decision:
+    """It was launched, and nothing on the host says how far it came."""
+    if recorded.stop:
+        return Failed(Ends.STOPPED, "stopped; its folder was removed from the host")
+    return Lost(Ends.DSTACK, "its folder was removed from the host while it ran")
 
 
 def _unbegun(recorded: Recorded, observed: Observed, state: str | None) -> Decision:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 
 from tests import images as made
 from tests.e2e.project import single
+from tests.environment.account import Account
 from tests.environment.daemon import Daemon
 from tests.environment.sshd import Sshd
 from tests.environment.waiting import until
@@ -99,6 +101,24 @@ def test_an_attempt_goes_on_from_what_the_one_before_left(
     assert (tmp_path / "out/job/out/steps").read_text() == "1\n2\n3\n"
     listed = [*docker, "ps", "-aq", "--filter", f"name=dstack-{job['id']}"]
     until(lambda: not subprocess.run(listed, capture_output=True, check=True).stdout, "no container is left", 30)
+
+
+def test_a_job_that_was_removed_with_its_folder_does_not_begin_again(
+    cli: Cli, runner: str, user: Account, docker: list[str], tmp_path: Path, busybox: str
+) -> None:
+    folder = single(tmp_path / "p", busybox, "echo here", "while :; do sleep 0.1; done", more="artifacts: [out]")
+    assert cli("run", "job", "--name", "gone", "-d", cwd=folder).returncode == 0
+    until(lambda: cli("logs", "gone").stdout == "here\n", "it runs", 60)
+    job = job_of(cli, "gone")["id"]
+
+    (there,) = user.home.glob(f".dstack-host/*/*/jobs/{job}")
+    shutil.rmtree(there)
+    subprocess.run([*docker, "rm", "-f", f"dstack-{job}"], check=True, capture_output=True)
+
+    assert cli("wait", "gone", timeout=240).returncode == 125
+    ended = job_of(cli, "gone")
+    assert (ended["status"], ended["reason"]) == ("lost", "its folder was removed from the host while it ran")
+    assert cli("logs", "gone").stdout == "here\n"
 
 
 def test_an_attempt_on_another_machine_goes_on_from_there(

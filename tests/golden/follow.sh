@@ -49,7 +49,7 @@ until_job_ends() {
 	while :; do
 		'docker' wait "$name" > /dev/null 2>&1 < /dev/null &
 		wait "$!" || :
-		if [ -e "$job/io/exit" ]; then break; fi
+		if [ -e "$job/io/exit" ] || ! [ -d "$job" ]; then break; fi
 		state > "$job/state.$$" &
 		if wait "$!"; then
 			read -r found < "$job/state.$$" || found=

@@ -84,7 +84,7 @@ code=$(ended)
 # Of one that failed, Docker knows whether memory ran out.
 if [ "$code" = 0 ]; then container=none; else container=$(inspect); fi
 printf 'container=%s\n' "$container"
-echo "claim=$(claim)"
+if [ -d "$io" ]; then echo "claim=$(claim)"; else echo claim=gone; fi
 origin
 size=0
 if [ -f "$io/log" ] && ! [ -L "$io/log" ]; then size=$(wc -c < "$io/log"); fi

@@ -88,6 +88,11 @@ TABLE: list[tuple[str, Recorded, Observed, type[Decision], int | None, str]] = [
     ("killed, launch unrecorded", Recorded(), claimed(container=KILLED, origin=REBOOTED), Failed, 137, "signal 9"),
     ("killed, podman", Recorded(launch=PODMAN), claimed(container=KILLED, origin=PODMAN), Failed, 137, "signal 9"),
     ("gone", KNOWN, claimed(), Lost, 125, "removed from outside"),
+    ("gone with its folder", KNOWN, seen(claim=Claim.GONE), Lost, 125, "folder was removed"),
+    ("ended, its folder gone", KNOWN, seen(claim=Claim.GONE, container=EXITED), Lost, 125, "folder was removed"),
+    ("running, its folder gone", KNOWN, seen(claim=Claim.GONE, container=RUNNING), Running, None, ""),
+    ("no folder yet", Recorded(), seen(claim=Claim.GONE), Launch, None, ""),
+    ("stopped, its folder gone", STOPPING, seen(claim=Claim.GONE), Failed, 143, "folder was removed"),
     ("stopped, killed", STOPPING, claimed(container=KILLED), Failed, 143, "grace"),
     ("stopped, gone", STOPPING, claimed(), Failed, 143, "removed"),
     ("stopped, ended", STOPPING, claimed(exit_code=143, container=EXITED), Finished, 143, ""),
@@ -140,7 +145,7 @@ def test_what_holds_in_every_combination() -> None:
             continue
         assert not isinstance(decision, Finished), case
         if decision.launch:
-            assert observed.claim is Claim.NONE, case
+            assert observed.claim is Claim.NONE or (observed.claim is Claim.GONE and recorded.launch is None), case
             assert not recorded.stop, case
             assert not observed.silent, case
         if observed.silent:
