@@ -9,7 +9,7 @@ import click
 
 from dstack.cli import machine, settings, show
 from dstack.errors import HostAuthError, UsageError
-from dstack.model.api import AddRunner, RunnerView
+from dstack.model.api.runners import AddRunner, RunnerView
 from dstack.model.runner import Address
 from dstack.server.client import Client
 from dstack.server.problems import UnknownHostKeyError

@@ -10,7 +10,8 @@ from dstack.cli import settings, show, words
 from dstack.cli.lookup import REF, run_or_job
 from dstack.cli.nouns import Noun
 from dstack.errors import NotFoundError, UsageError
-from dstack.model.api import ArtifactView, JobView, RunView
+from dstack.model.api.artifacts import ArtifactView
+from dstack.model.api.runs import JobView, RunView
 from dstack.model.suggest import did_you_mean
 
 

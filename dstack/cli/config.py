@@ -9,7 +9,7 @@ import click
 
 from dstack.cli import settings, show
 from dstack.errors import TryAgainError, UsageError
-from dstack.model.api import ServerConfig
+from dstack.model.api.server import ServerConfig
 from dstack.server import embedded
 from dstack.server.endpoint import Endpoint
 

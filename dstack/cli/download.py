@@ -17,7 +17,7 @@ from typing import Any
 from dstack.cli import settings, show
 from dstack.cli.sources import Sources
 from dstack.errors import ConflictError, DstackError, StorageError, TryAgainError, UsageError
-from dstack.model.api import ArtifactView
+from dstack.model.api.artifacts import ArtifactView
 from dstack.server.client import Client
 from dstack.server.connection import BrokenAnswerError
 

@@ -9,7 +9,7 @@ import msgspec
 
 from dstack.cli import show
 from dstack.model import wire
-from dstack.model.api import Event, JobView, RunView
+from dstack.model.api.runs import Event, JobView, RunView
 
 
 class JsonEvents:

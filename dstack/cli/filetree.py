@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from dstack.cli import words
-from dstack.model.api import ArtifactView
+from dstack.model.api.artifacts import ArtifactView
 
 SHOWN = 20
 """Entries of a folder that are shown unless all are asked for."""

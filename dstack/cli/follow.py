@@ -7,7 +7,7 @@ from typing import Protocol
 
 from dstack.cli import show
 from dstack.cli.signals import Interruption, Interrupts
-from dstack.model.api import Event, JobView, RunView, StopRequest
+from dstack.model.api.runs import Event, JobView, RunView, StopRequest
 from dstack.server.client import Client
 
 DETACHED = 130

@@ -8,7 +8,7 @@ from dstack.cli import settings, show
 from dstack.cli.lookup import REF
 from dstack.cli.run import user
 from dstack.errors import ConflictError
-from dstack.model.api import HoldRequest
+from dstack.model.api.runs import HoldRequest
 
 
 @click.command("hold")

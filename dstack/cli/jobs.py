@@ -6,7 +6,7 @@ import click
 
 from dstack.cli import settings, show, words
 from dstack.cli.lookup import REF, run_or_job
-from dstack.model.api import JobView
+from dstack.model.api.runs import JobView
 
 
 @click.command("jobs")

@@ -10,7 +10,7 @@ from dstack.errors import HostKeyError, UsageError
 from dstack.hosts.host import ask
 from dstack.hosts.ssh import SshHost
 from dstack.hosts.trust import certified_key, fingerprint, known_keys, offered_key
-from dstack.model.api import ServerKey
+from dstack.model.api.runners import ServerKey
 from dstack.model.runner import Address
 
 SECONDS = 60.0

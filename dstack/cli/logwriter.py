@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dstack.cli import show
-from dstack.model.api import Event
+from dstack.model.api.runs import Event
 
 LONGEST = 1 << 16
 """A line that is still open after so many bytes is printed in pieces."""

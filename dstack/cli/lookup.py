@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from dstack.errors import DstackError, NotFoundError
-from dstack.model.api import JobView, RunView
+from dstack.model.api.runs import JobView, RunView
 from dstack.server.client import Client
 
 

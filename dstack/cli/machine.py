@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dstack.cli import show, words
-from dstack.model.api import RunnerView
+from dstack.model.api.runners import RunnerView
 from dstack.model.runner import Finding
 
 NOT_READY = 125

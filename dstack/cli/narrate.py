@@ -7,7 +7,7 @@ import time
 
 from dstack.cli import show, words
 from dstack.cli.logwriter import LogWriter
-from dstack.model.api import Event, JobView, RunView
+from dstack.model.api.runs import Event, JobView, RunView
 from dstack.model.status import Status
 
 SPARSE = 30.0

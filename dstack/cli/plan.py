@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dstack.cli import show, words
-from dstack.model.api import Plan
+from dstack.model.api.runs import Plan
 
 LARGEST = 10
 """Files that are listed by size."""

@@ -10,7 +10,14 @@ import click
 
 from dstack.cli import settings, show, words
 from dstack.errors import UsageError
-from dstack.model.api import CacheFolder, Leftover, PruneCachesRequest, PruneRequest, PruneRestRequest, Removed
+from dstack.model.api.retention import (
+    CacheFolder,
+    Leftover,
+    PruneCachesRequest,
+    PruneRequest,
+    PruneRestRequest,
+    Removed,
+)
 from dstack.model.quantities import SPAN, span
 from dstack.server.client import Client
 
@@ -57,6 +64,9 @@ def command(
     table(found)
     done = "would go" if dry_run else "removed"
     show.say(f"{count(found)} {done}, {words.size(found.bytes)}" if found.any else "nothing to remove")
+    for runner in client.runners():
+        if runner.state == "unreachable":
+            show.say(f"{runner.name} does not answer: what is unused there stays until the next time")
     if keep_last is None and older_than is None:
         show.say("all runs stay; old ones go with --keep-last N, --older-than 30d, or both")
 

@@ -20,7 +20,7 @@ from dstack.cli.logwriter import LogWriter
 from dstack.cli.lookup import RUNNER
 from dstack.cli.narrate import Narrator, exit_code
 from dstack.errors import UsageError
-from dstack.model.api import Plan, Recipe, RunView, Submission
+from dstack.model.api.runs import Plan, Recipe, RunView, Submission
 from dstack.server.client import Client
 from dstack.server.problems import MissingBaseError
 

@@ -9,7 +9,7 @@ from dstack.cli.lookup import REF, run_of
 from dstack.cli.narrate import exit_code, state
 from dstack.cli.run import user
 from dstack.errors import UsageError
-from dstack.model.api import RepoView, RunView
+from dstack.model.api.runs import RepoView, RunView
 from dstack.model.status import Status
 
 

@@ -9,7 +9,7 @@ import click
 from dstack.cli import settings, show, words
 from dstack.cli.nouns import Noun
 from dstack.errors import UsageError
-from dstack.model.api import SetSecret
+from dstack.model.api.server import SetSecret
 from dstack.model.mask import SHORTEST
 
 

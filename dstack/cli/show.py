@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 if TYPE_CHECKING:
-    from dstack.model.api import ArtifactView
+    from dstack.model.api.artifacts import ArtifactView
 
 STYLES = {
     "done": "green",

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from dstack import __version__
 from dstack.cli import settings
 from dstack.errors import DstackError, NotFoundError
-from dstack.model.api import ArtifactView
+from dstack.model.api.artifacts import ArtifactView
 from dstack.server.client import Client
 from dstack.server.connection import BrokenAnswerError
 

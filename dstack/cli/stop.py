@@ -7,7 +7,7 @@ import click
 from dstack.cli import settings, show
 from dstack.cli.lookup import REF
 from dstack.errors import UsageError
-from dstack.model.api import StopRequest
+from dstack.model.api.runs import StopRequest
 
 
 @click.command("stop")

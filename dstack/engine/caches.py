@@ -10,7 +10,7 @@ from dstack.commands.caches import Cache, caches, drop
 from dstack.engine.context import Context
 from dstack.errors import HostError
 from dstack.hosts.host import ask
-from dstack.model.api import CacheFolder, PruneCachesRequest
+from dstack.model.api.retention import CacheFolder, PruneCachesRequest
 from dstack.model.runner import Runner
 from dstack.model.times import rfc3339
 

@@ -12,7 +12,7 @@ from dstack.engine.context import Context
 from dstack.engine.tidy import tidy
 from dstack.errors import HostError
 from dstack.hosts.host import ask
-from dstack.model.api import Leftover
+from dstack.model.api.retention import Leftover
 from dstack.model.job import Job, Run
 from dstack.model.runner import Runner
 

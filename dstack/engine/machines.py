@@ -18,7 +18,7 @@ from dstack.engine.capacity import IDLE, Capacity, Lease, Load, Machine
 from dstack.errors import DstackError, HostUnreachableError
 from dstack.hosts.host import Host, ask
 from dstack.hosts.pool import Pool
-from dstack.model.api import AddRunner, RunnerView
+from dstack.model.api.runners import AddRunner, RunnerView
 from dstack.model.metrics import Use
 from dstack.model.paths import HostLayout
 from dstack.model.runner import Facts, Finding, Runner

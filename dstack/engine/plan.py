@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from dstack.errors import UsageError
 from dstack.model import cachekey, names, script
-from dstack.model.api import Submission
+from dstack.model.api.runs import Submission
 from dstack.model.graph import closure
 from dstack.model.job import Job
 from dstack.model.resources import with_gpus

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dstack.artifacts.s3 import S3Store
 from dstack.engine.context import Context
 from dstack.errors import ConflictError, DstackError
-from dstack.model.api import Removed
+from dstack.model.api.retention import Removed
 from dstack.model.job import Job, Run
 from dstack.model.times import seconds
 

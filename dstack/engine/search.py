@@ -24,14 +24,12 @@ Row = tuple[float, int, float, Capacity]
 
 
 def allows(pin: str | None, runners: tuple[str, ...], runner: Runner) -> bool:
-    """Whether pins let a job use a machine. A hidden one takes only those that name it."""
-    if pin == runner.name:
-        return True
+    """Whether a job may use a machine by its run's pin and its workflow's runners: each narrows the choice. A hidden
+    machine takes those that name it, and no others."""
     if runner.hidden:
-        return False
-    if pin is not None and pin not in runner.labels:
-        return False
-    return not runners or any(name == runner.name or name in runner.labels for name in runners)
+        return pin == runner.name
+    known = {runner.name, *runner.labels}
+    return (pin is None or pin in known) and (not runners or not known.isdisjoint(runners))
 
 
 def opens(door: Door, runner: Runner) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from dstack.model.api import AddRunner, RunnerView
+from dstack.model.api.runners import AddRunner, RunnerView
 from dstack.model.runner import DEFAULT_ROOT
 
 

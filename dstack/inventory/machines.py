@@ -11,7 +11,7 @@ from dstack.errors import ProjectError
 from dstack.inventory.groups import ALL, UNGROUPED, Groups, Variables
 from dstack.inventory.yamlfile import Locked
 from dstack.model import mounts
-from dstack.model.api import AddRunner
+from dstack.model.api.runners import AddRunner
 from dstack.model.runner import Address
 from dstack.model.suggest import did_you_mean
 

@@ -1,4 +1,4 @@
-"""A run and its jobs, as recorded. What users see of them is in `model/api.py`."""
+"""A run and its jobs, as recorded. What users see of them is in `model/api/`."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 
 from dstack.errors import DstackError, UsageError
-from dstack.model.api import Change, SizedFile
+from dstack.model.api.runs import Change, SizedFile
 from dstack.model.selection import TreeFile
 from dstack.model.snapshot import Snapshot
 from dstack.repo import trees

@@ -14,7 +14,7 @@ from types import TracebackType
 import msgspec
 
 from dstack.errors import UsageError
-from dstack.model.api import Change
+from dstack.model.api.runs import Change
 from dstack.model.snapshot import Snapshot
 from dstack.repo.blobs import Blobs, ChangedError, unchanged
 from dstack.repo.git import Git, make_bare, require_git

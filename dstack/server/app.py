@@ -13,7 +13,7 @@ from starlette.routing import Route
 from dstack import __version__
 from dstack.errors import ConflictError, DstackError, NotFoundError, TryAgainError, UnauthorizedError, UsageError
 from dstack.model import wire
-from dstack.model.api import API, Problem
+from dstack.model.api.server import API, Problem
 from dstack.repo.mirror import MissingBaseError
 from dstack.server.inventory import UnknownHostKeyError
 from dstack.server.parts import Endpoint, Parts

@@ -10,38 +10,19 @@ from urllib.parse import quote, urlencode
 
 from dstack.errors import DstackError, TryAgainError
 from dstack.model import wire
-from dstack.model.api import (
-    AddRunner,
-    ArtifactView,
+from dstack.model.api.artifacts import ArtifactView, LinksRequest, LinksView, LinkView, TagRequest, TagView
+from dstack.model.api.retention import (
     CacheFolder,
-    DeletedSecret,
     DeleteRequest,
-    Drain,
-    HoldAnswer,
-    HoldRequest,
-    JobView,
     Leftover,
-    LinksRequest,
-    LinksView,
-    LinkView,
-    Plan,
     PruneCachesRequest,
     PruneRequest,
     PruneRestRequest,
-    Recipe,
     Removed,
-    RunnerView,
-    RunView,
-    SecretView,
-    ServerConfig,
-    ServerKey,
-    ServerStatus,
-    SetSecret,
-    StopRequest,
-    Submission,
-    TagRequest,
-    TagView,
 )
+from dstack.model.api.runners import AddRunner, Drain, RunnerView, ServerKey
+from dstack.model.api.runs import HoldAnswer, HoldRequest, JobView, Plan, Recipe, RunView, StopRequest, Submission
+from dstack.model.api.server import DeletedSecret, SecretView, ServerConfig, ServerStatus, SetSecret
 from dstack.model.metrics import JobMetrics
 from dstack.model.registration import RegistrationToken, RegistrationView
 from dstack.server.connection import ANSWER_SECONDS, WORK_SECONDS, BrokenAnswerError, Connection

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 
 from dstack.engine.context import Context
 from dstack.model import wire
-from dstack.model.api import Event, JobView
+from dstack.model.api.runs import Event, JobView
 from dstack.model.job import Job
 from dstack.model.mask import mask, needles, reach, unfinished
 from dstack.server.lookup import jobs_named

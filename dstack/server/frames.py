@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dstack.model import wire
-from dstack.model.api import Event
+from dstack.model.api.runs import Event
 
 BLOCK = 1 << 16
 

@@ -19,7 +19,7 @@ from dstack.errors import ConflictError, HostError, HostUnreachableError, UsageE
 from dstack.hosts.host import ask
 from dstack.hosts.trust import fingerprint, known_keys
 from dstack.model import mounts
-from dstack.model.api import AddRunner, RunnerView
+from dstack.model.api.runners import AddRunner, RunnerView
 from dstack.model.paths import HostLayout
 from dstack.model.runner import DEFAULT_ROOT, Address, Facts, Runner
 from dstack.store import Store

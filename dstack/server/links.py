@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dstack.artifacts.s3 import S3Store
 from dstack.engine.context import Context
 from dstack.errors import NotFoundError, UsageError
-from dstack.model.api import LinksView, LinkView
+from dstack.model.api.artifacts import LinksView, LinkView
 from dstack.model.job import Job
 from dstack.model.times import rfc3339
 

@@ -6,7 +6,7 @@ import msgspec
 
 from dstack import errors
 from dstack.errors import DstackError, HostKeyError, UsageError
-from dstack.model.api import Problem
+from dstack.model.api.server import Problem
 
 
 class UnknownHostKeyError(HostKeyError):

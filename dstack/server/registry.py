@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from dstack.errors import ConflictError, DstackError, UnauthorizedError
 from dstack.hosts.own import own_key
 from dstack.hosts.trust import fingerprint
-from dstack.model.api import AddRunner
+from dstack.model.api.runners import AddRunner
 from dstack.model.registration import Heard, Heartbeat, Registered, Registration, RegistrationToken, RegistrationView
 from dstack.model.runner import Address
 from dstack.server.access import hashed

@@ -19,7 +19,7 @@ from dstack.engine.schedule import Waiting, eligible, impossible, schedule
 from dstack.engine.tidy import tidy
 from dstack.errors import ConflictError, NotFoundError, TryAgainError, UsageError
 from dstack.model import names, wire
-from dstack.model.api import Plan, PlannedJob, RunView, Submission
+from dstack.model.api.runs import Plan, PlannedJob, RunView, Submission
 from dstack.model.job import Job, Run
 from dstack.model.runner import Address, Runner
 from dstack.model.selection import TreeFile

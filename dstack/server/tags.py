@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from dstack.errors import ConflictError, NotFoundError, UsageError
-from dstack.model.api import TagRequest, TagView
+from dstack.model.api.artifacts import TagRequest, TagView
 from dstack.model.tag import name_of
 from dstack.model.times import rfc3339
 from dstack.server.lookup import jobs_named

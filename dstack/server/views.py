@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dstack.model.api import ArtifactsView, AttemptView, CacheView, JobView, RepoView, RunView
+from dstack.model.api.runs import ArtifactsView, AttemptView, CacheView, JobView, RepoView, RunView
 from dstack.model.job import Attempt, Job, Run
 from dstack.model.snapshot import Snapshot
 from dstack.model.status import Status, summary

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from dstack.model.api import TagView
+from dstack.model.api.artifacts import TagView
 from dstack.store.database import Database
 
 

@@ -86,12 +86,13 @@ class S3:
         self._process.send_signal(signal.SIGCONT)
 
     def restore(self) -> None:
-        """Have it run again with an empty bucket."""
-        if self._process is None:
-            self.start()
+        """Have it run with an empty bucket. It remembers folders: a new one does not know what was there before."""
+        if self._process:
+            self.kill()
         top = self.folder / "objects" / BUCKET
         shutil.rmtree(top)
         top.mkdir()
+        self.start()
 
     def close(self) -> None:
         """End it."""

@@ -9,7 +9,7 @@ import msgspec
 from starlette.requests import Request
 
 from dstack.engine.machines import FRESH
-from dstack.model.api import AddRunner, Drain
+from dstack.model.api.runners import AddRunner, Drain
 from dstack.server.parts import Parts, Table
 
 

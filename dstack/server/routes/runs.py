@@ -15,14 +15,9 @@ from dstack.engine.caches import prune_caches
 from dstack.engine.leftovers import Leftovers
 from dstack.engine.tidy import tidy
 from dstack.errors import NotFoundError
-from dstack.model.api import (
-    DeleteRequest,
-    PruneCachesRequest,
-    PruneRequest,
-    PruneRestRequest,
-    Recipe,
-    TagRequest,
-)
+from dstack.model.api.artifacts import TagRequest
+from dstack.model.api.retention import DeleteRequest, PruneCachesRequest, PruneRequest, PruneRestRequest
+from dstack.model.api.runs import Recipe
 from dstack.model.job import Run
 from dstack.model.status import Status
 from dstack.server.lookup import run_named

@@ -17,27 +17,22 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import msgspec
 
 from dstack import __version__
-from dstack.model.api import (
-    API,
-    AddRunner,
+from dstack.model.api.artifacts import ArtifactView, LinksView
+from dstack.model.api.runners import AddRunner, RunnerView
+from dstack.model.api.runs import (
     ArtifactsView,
-    ArtifactView,
     CacheView,
     Change,
     Event,
     JobView,
-    LinksView,
     Plan,
     PlannedJob,
-    Problem,
     RepoView,
-    RunnerView,
     RunView,
-    ServerConfig,
-    ServerStatus,
     StopRequest,
     Submission,
 )
+from dstack.model.api.server import API, Problem, ServerConfig, ServerStatus
 from dstack.model.runner import Gpu
 from dstack.model.status import Status
 from dstack.server.embedded import socket_path
@@ -221,6 +216,8 @@ class Handler(BaseHTTPRequestHandler):
             self._one({name: {} for name in state.runners}, path[1])
         elif path[-1] == "check":
             self._one(state.runners, path[1])
+        elif path[0] == "prune":
+            self._json([])
         elif path == ["config"]:
             if method == "POST":
                 state.storage = msgspec.json.decode(self.body, type=ServerConfig).storage

@@ -10,7 +10,7 @@ import pytest
 
 from dstack.cli.download import Item
 from dstack.errors import StorageError
-from dstack.model.api import ArtifactView
+from dstack.model.api.artifacts import ArtifactView
 from tests.unit.cli.conftest import Cli
 from tests.unit.cli.fake_server import State
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from dstack.cli.filetree import lines, tree
-from dstack.model.api import ArtifactView
+from dstack.model.api.artifacts import ArtifactView
 from tests.unit.cli.conftest import Cli, command
 from tests.unit.cli.fake_server import State
 from tests.unit.cli.terminal import type_into

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dstack.cli.events import whole_characters
 from dstack.cli.logwriter import LogWriter
-from dstack.model.api import Event
+from dstack.model.api.runs import Event
 
 
 def event(job: str, workflow: str, time: str = "2026-01-31T12:00:00.000Z") -> Event:

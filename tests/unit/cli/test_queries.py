@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dstack.model.api import Problem, StopRequest
+from dstack.model.api.runs import StopRequest
+from dstack.model.api.server import Problem
 from dstack.model.metrics import GpuUse, Use
 from dstack.model.runner import Address
 from dstack.model.status import Status
@@ -49,6 +50,16 @@ def test_a_run_in_full(cli: Cli, state: State) -> None:
     assert "variables  model=124M\n           seed=null" in shown
     assert "c0ffeec0ffee of main with changes, https://example.org/r" in shown
     assert "cache: no earlier run of it" in shown
+
+
+def test_prune_names_the_machines_that_it_could_not_ask(cli: Cli, state: State) -> None:
+    state.runners.update(lab1=runner_view("lab1"), lab2=runner_view("lab2", state="unreachable", reason="no route"))
+
+    done = cli("prune", "--caches")
+
+    assert done.returncode == 0
+    assert b"lab2 does not answer: what is unused there stays until the next time" in done.stderr
+    assert b"lab1" not in done.stderr
 
 
 def test_unknown_names(cli: Cli) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dstack.model.api import CacheView, Problem
+from dstack.model.api.runs import CacheView
+from dstack.model.api.server import Problem
 from dstack.model.status import Status
 from tests.unit.cli.conftest import Cli, command
 from tests.unit.cli.fake_server import ENDED, State, job_view, run_view

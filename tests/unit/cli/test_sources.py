@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from dstack.artifacts.s3 import S3Store
 from dstack.cli.sources import Sources
-from dstack.model.api import ArtifactView, LinksView
+from dstack.model.api.artifacts import ArtifactView, LinksView
 from dstack.server.client import Client
 from dstack.server.endpoint import Endpoint
 from tests.environment.proxy import Proxy

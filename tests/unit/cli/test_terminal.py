@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dstack.model.api import Problem, StopRequest
+from dstack.model.api.runs import StopRequest
+from dstack.model.api.server import Problem
 from dstack.model.status import Status
 from tests.unit.cli.conftest import command
 from tests.unit.cli.fake_server import State, job_view, run_view, runner_view

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from dstack.engine.plan import Planner
-from dstack.model.api import Submission
+from dstack.model.api.runs import Submission
 from dstack.model.job import Job
 from dstack.model.paths import ServerLayout
 from dstack.model.selection import TreeFile

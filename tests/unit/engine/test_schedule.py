@@ -103,6 +103,7 @@ def test_a_workflows_runners_narrow_it_too() -> None:
 
     assert schedule([wants("a", runners=("three", "x"))], machines).placements["a"].runner == "three"
     assert schedule([wants("a", pin="fast", runners=("two",))], machines).placements["a"].runner == "two"
+    assert "a" in schedule([wants("a", pin="one", runners=("three",))], machines).reasons
     refused = schedule([wants("a", pin="fast", runners=("three",))], machines).reasons["a"]
     assert refused == "no runner has the name or label 'fast' and is one of three"
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dstack.model import wire
-from dstack.model.api import Change
+from dstack.model.api.runs import Change
 
 
 @given(st.binary(max_size=20).map(os.fsdecode))

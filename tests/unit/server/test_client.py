@@ -28,7 +28,8 @@ from dstack.errors import (
     UnauthorizedError,
     UsageError,
 )
-from dstack.model.api import Event, Problem
+from dstack.model.api.runs import Event
+from dstack.model.api.server import Problem
 from dstack.server import client as client_module
 from dstack.server import embedded
 from dstack.server.client import Client

@@ -1,0 +1,212 @@
+"""Runs and jobs on the wire, and in `--json`. Names are those of the documentation."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from dstack.model.snapshot import Snapshot
+from dstack.model.status import Status
+from dstack.model.workflow import Variables, Workflow
+
+
+class Submission(Struct, kw_only=True):
+    """The body of `POST /runs`: this as one line of JSON, then a pack of the objects of `snapshot` that the server
+    lacks. `workflows` holds the named one and all that it depends on, `variables` theirs. `runner` is a name or a
+    label; `local` asks for the server's own machine. `environment` is what `-e` gave. With `from_run`, the snapshot is
+    that run's, and no pack follows. `timeout` is after how many
+    seconds in the queue it is withdrawn; `singleton` refuses it while another run of this repository and workflow is
+    unfinished; the same `once` returns the same run; `wait_for_runner` takes it though no runner could run it yet.
+    """
+
+    workflow: str
+    workflows: tuple[Workflow, ...]
+    variables: dict[str, Variables]
+    snapshot: Snapshot
+    user: str
+    name: str | None = None
+    runner: str | None = None
+    local: bool = False
+    no_cache: bool = False
+    gpus: int | None = None
+    environment: dict[str, str] = {}
+    dry_run: bool = False
+    from_run: str | None = None
+    priority: int | None = None
+    timeout: float | None = None
+    singleton: bool = False
+    once: str | None = None
+    wait_for_runner: bool = False
+
+
+class CacheView(Struct):
+    """Whether the result came from the cache, and in one line why or why not."""
+
+    hit: bool
+    why: str
+
+
+class ArtifactsView(Struct):
+    """How much a job left. `bytes` in bytes."""
+
+    files: int
+    bytes: int
+
+
+class AttemptView(Struct, kw_only=True):
+    """An earlier attempt of a job. Its part of the job's log is from byte `log_start` to `log_end`."""
+
+    number: int
+    status: Status
+    exit_code: int | None
+    reason: str | None
+    runner: str | None
+    gpus: list[int]
+    started_at: str | None
+    finished_at: str
+    log_start: int
+    log_end: int
+
+
+class JobView(Struct, kw_only=True):
+    """A job as users see it. `position` is its place in the queue, from 1, None where it does not queue for a
+    runner. `attempts` are those before this one, whose log begins at byte `log_start`."""
+
+    id: str
+    run: str
+    workflow: str
+    status: Status
+    exit_code: int | None
+    reason: str | None
+    cached: bool
+    cached_from: str | None
+    cache: CacheView
+    runner: str | None
+    gpus: list[int]
+    image: str
+    image_digest: str | None
+    attempt: int
+    submitted_at: str
+    started_at: str | None
+    finished_at: str | None
+    artifacts: ArtifactsView
+    priority: int = 0
+    position: int | None = None
+    attempts: list[AttemptView] = []
+    log_start: int = 0
+
+
+class RepoView(Struct, kw_only=True):
+    """Where a run's code came from."""
+
+    url: str | None
+    branch: str | None
+    commit: str | None
+    dirty: bool
+
+
+class RunView(Struct, kw_only=True):
+    """A run as users see it. `warnings` are what its submission should make its user think about."""
+
+    name: str
+    workflow: str
+    user: str
+    status: Status
+    exit_code: int | None
+    reason: str | None
+    submitted_at: str
+    finished_at: str | None
+    repo: RepoView
+    variables: dict[str, str | None]
+    jobs: list[JobView]
+    warnings: list[str] = []
+
+
+class PlannedJob(Struct, kw_only=True):
+    """What a job would be: `runner` is where it would run, or None with a `reason`."""
+
+    workflow: str
+    image: str
+    cached_from: str | None
+    cache: CacheView
+    runner: str | None
+    reason: str | None
+
+
+class Change(Struct):
+    """One path that differs from the commit. `change` is added, modified, deleted; `size` in bytes, 0 if deleted."""
+
+    path: str
+    change: str
+    size: int
+
+
+class SizedFile(Struct):
+    """A file of the snapshot, its size in bytes."""
+
+    path: str
+    size: int
+
+
+class Plan(Struct, kw_only=True):
+    """The answer to a dry run. `files` and `bytes` count the whole snapshot; `largest` and `changes` are by size."""
+
+    workflow: str
+    repo: RepoView
+    jobs: list[PlannedJob]
+    changes: list[Change]
+    files: int
+    bytes: int
+    largest: list[SizedFile] = []
+    warnings: list[str] = []
+
+
+class Recipe(Struct, kw_only=True):
+    """What a run was made of: all that it takes to submit it again."""
+
+    workflow: str
+    workflows: tuple[Workflow, ...]
+    variables: dict[str, Variables]
+    snapshot: Snapshot
+    environment: dict[str, str]
+    gpus: int | None = None
+
+
+class StopRequest(Struct, kw_only=True):
+    """The body of `POST /stop`. `refs` are runs or jobs; `everything` stops all unfinished runs instead, `workflow`
+    those of a workflow."""
+
+    refs: tuple[str, ...] = ()
+    everything: bool = False
+    abort: bool = False
+    workflow: str | None = None
+
+
+class HoldRequest(Struct, kw_only=True):
+    """The body of `POST /hold`. `refs` are runs or jobs; `user` is who holds them, None to let them go."""
+
+    refs: tuple[str, ...]
+    user: str | None = None
+
+
+class HoldAnswer(Struct, kw_only=True):
+    """Which jobs it changed, by run, and which of the runs have nothing queued that it could change."""
+
+    changed: dict[str, list[str]]
+    unchanged: list[str]
+
+
+class Event(Struct, kw_only=True, omit_defaults=True):
+    """A frame of `GET /follow/REF`: one line of JSON; for a `log` event, `bytes` raw bytes of the job's log follow it.
+
+    `event` is `job` (a job changed: `job` holds it), `log` (`id`, `workflow`, `offset` in bytes, `time` of arrival),
+    `run` (the run, as the last frame of a run that was followed to its end) or `ping` (nothing happened for a while).
+    """
+
+    event: str
+    job: JobView | None = None
+    run: RunView | None = None
+    id: str | None = None
+    workflow: str | None = None
+    offset: int | None = None
+    bytes: int | None = None
+    time: str | None = None
