@@ -32,7 +32,10 @@ name='dstack-j1'
 state() {
 	id=$(timeout 20 'docker' ps --all --quiet --filter "name=^$name\$" < /dev/null) || return
 	if [ -n "$id" ]; then
-		timeout 20 'docker' inspect --type container --format '{{.State.Status}}' "$id" < /dev/null
+		timeout 20 'docker' inspect --type container --format '{{.State.Status}}' "$id" < /dev/null || {
+			# A launch that was fenced may have removed it since.
+			id=$(timeout 20 'docker' ps --all --quiet --filter "name=^$name\$" < /dev/null) && [ -z "$id" ]
+		}
 	fi
 }
 if [ -e "$job/io/exit" ]; then exec tail -c "+"'1' "$log"; fi

@@ -55,7 +55,10 @@ claim() {
 state() {
 	id=$(timeout 20 'docker' ps --all --quiet --filter "name=^$name\$" < /dev/null) || return
 	if [ -n "$id" ]; then
-		timeout 20 'docker' inspect --type container --format '{{.State.Status}}' "$id" < /dev/null
+		timeout 20 'docker' inspect --type container --format '{{.State.Status}}' "$id" < /dev/null || {
+			# A launch that was fenced may have removed it since.
+			id=$(timeout 20 'docker' ps --all --quiet --filter "name=^$name\$" < /dev/null) && [ -z "$id" ]
+		}
 	fi
 }
 as_root() (
