@@ -11,7 +11,7 @@ from dstack.model.api.runs import Event, JobView, RunView
 from dstack.model.status import Status
 
 SPARSE = 30.0
-"""Seconds between two lines on how far a pull is, where there is no status line."""
+"""Seconds between two lines on how far a transfer is, where there is no status line."""
 
 
 def state(job: JobView) -> str:
@@ -70,7 +70,7 @@ class Narrator:
         self._writer = writer
         self._quiet = quiet
         self._spinner = show.Spinner()
-        self._pulls: dict[str, float] = {}
+        self._transfers: dict[str, float] = {}
 
     def begin(self) -> None:
         """Tell how things stand now, and why dependencies run or do not."""
@@ -97,12 +97,13 @@ class Narrator:
             self._spin()
 
     def _only_further(self, job: JobView) -> bool:
-        """Whether all the news is how far a pull is: the status line shows it, or a line now and then."""
-        if job.status is not Status.PREPARING or not (job.reason or "").startswith(f"pulling {job.image} on "):
+        """Whether all the news is how far a transfer is: the status line shows it, or a line now and then."""
+        pulling = job.status is Status.PREPARING and (job.reason or "").startswith(f"pulling {job.image} on ")
+        if not pulling and not (job.status is Status.UPLOADING and " are stored" in (job.reason or "")):
             return False
-        now, last = time.monotonic(), self._pulls.get(job.id)
+        now, last = time.monotonic(), self._transfers.get(job.id)
         if last is None or (now - last >= SPARSE and not show.terminal(sys.stderr)):
-            self._pulls[job.id] = now
+            self._transfers[job.id] = now
             return False
         return True
 
@@ -153,4 +154,4 @@ class Narrator:
 
 def _doing(job: JobView) -> str:
     """What a job that has not ended does, for the status line."""
-    return job.reason if job.status is Status.PREPARING and job.reason else job.status.value
+    return job.reason if job.status in (Status.PREPARING, Status.UPLOADING) and job.reason else job.status.value

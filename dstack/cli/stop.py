@@ -7,7 +7,8 @@ import click
 from dstack.cli import settings, show
 from dstack.cli.lookup import REF
 from dstack.errors import UsageError
-from dstack.model.api.runs import StopRequest
+from dstack.model.api.runs import RunView, StopRequest
+from dstack.model.status import Status
 
 
 @click.command("stop")
@@ -23,7 +24,7 @@ def command(
     """End runs and jobs.
 
     They get SIGTERM and time to save, and what they made so far is stored. One that only stores its artifacts any more
-    ends without them. The command returns at once; `dstack wait RUN` waits for the end. On a terminal, --all,
+    ends when it has them. The command returns at once; `dstack wait RUN` waits for the end. On a terminal, --all,
     --workflow and --abort ask first.
     """
     if bool(refs) + everything + (workflow is not None) != 1:
@@ -41,8 +42,16 @@ def command(
         show.document(runs)
         return 0
     for run in runs:
-        ended = run.status.finished
-        show.say(f"{run.name}: {f'{run.status.value} already' if ended else 'stopping'}")
+        show.say(f"{run.name}: {told(run, abort=abort)}")
     if not runs:
         show.say("nothing is running")
     return 0
+
+
+def told(run: RunView, *, abort: bool) -> str:
+    """What a run does now."""
+    if run.status.finished:
+        return f"{run.status.value} already"
+    if not abort and {job.status for job in run.jobs if not job.status.finished} == {Status.UPLOADING}:
+        return f"stopping; what it made is being stored, and dropped by `dstack stop --abort {run.name}`"
+    return "stopping"

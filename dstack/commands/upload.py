@@ -28,14 +28,15 @@ AT_ONCE = 8
 SMALL = 1 << 20
 """Bytes that are sent without asking. S3 refuses a large body before it is sent: otherwise it breaks the connection,
 and its answer may be lost."""
-WAIT = 20
-"""Seconds that one question about an upload may last."""
+WAIT = 5
+"""Seconds that one question about an upload may last. So often it is told how far it is."""
 
 
 @dataclass(frozen=True)
 class Upload:
     """How an upload is. `other`: it was begun before, with a plan that is not known any more. `sent` and `refused`
-    are indexes of the plan's pieces, those of `refused` with the status that S3 gave; 0 is none."""
+    are indexes of the plan's pieces, those of `refused`, which are known at its end, with the status that S3 gave; 0 is
+    none."""
 
     running: bool
     other: bool = False

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
 
 from dstack.artifacts.folder import FolderStore
 from dstack.artifacts.s3 import S3Store
@@ -12,9 +13,10 @@ from dstack.engine.context import Context
 from dstack.engine.upload import Uploader
 from dstack.hosts.host import Host, ask
 from dstack.model.job import Job
-from dstack.model.manifest import Manifest
+from dstack.model.manifest import File, Manifest
 from dstack.model.paths import attempt_id
 from dstack.model.runner import Runner
+from dstack.model.status import Status
 
 
 @dataclass(frozen=True)
@@ -27,42 +29,74 @@ class Collected:
 
 
 class Collector:
-    """Lists, brings over what the store lacks, and writes the manifest last. Repeatable at any point."""
+    """Lists, brings over what the store lacks, and writes the manifest last. Repeatable at any point. `tell` is called
+    with how many bytes of all are stored."""
 
-    def __init__(self, context: Context, job: Job, runner: Runner) -> None:
+    def __init__(self, context: Context, job: Job, runner: Runner, tell: Callable[[int, int], None]) -> None:
         self.context = context
         self.job = job
         self.runner = runner
+        self.tell = tell
+        self.found: Listing | None = None
 
-    async def run(self) -> Collected:
-        """Collect, or raise HostError or StorageError: then it may be tried again."""
-        found = await self.listed()
+    async def store(self) -> Listing:
+        """Have all of it in the store, without the manifest; or raise HostError or StorageError: then it may be tried
+        again."""
+        self.found = found = await self.listed()
         storage = self.context.storage
         if found.gone:
-            return await self.left(found)
+            return found
+        self.told(sum(file.size for file in found.files))
         if isinstance(storage, S3Store):
-            uploader = Uploader(self.context, self.job, self.runner, storage)
+            uploader = Uploader(self.context, self.job, self.runner, storage, tell=self.told)
             if any(artifact.sync for artifact in self.job.definition.outputs):
                 await uploader.earlier()  # it would write over what is stored now
             await uploader.run(found.files)
         else:
             await self.fetched(found, storage)
-        manifest = Manifest(
-            job=self.job.id,
-            run=self.job.run,
-            workflow=self.job.workflow,
-            status=(self.job.end.value if self.job.end else "failed") if not complaint(found) else "failed",
-            files=found.files,
-        )
-        await storage.commit(manifest)
+        return found
+
+    async def commit(self, found: Listing, end: Status) -> Collected:
+        """Write the manifest of what is stored now, and say how the job ended."""
+        if found.gone:
+            return await self.left(complaint(found))
+        kept = Status.FAILED if end is Status.DONE and complaint(found) else end
+        manifest = Manifest(self.job.id, self.job.run, self.job.workflow, kept.value, found.files)
+        await self.context.storage.commit(manifest)
         return Collected(len(manifest.files), manifest.bytes, complaint(found))
 
-    async def left(self, found: Listing) -> Collected:
+    async def salvage(self, end: Status) -> Collected:
+        """Keep of a job whose machine is given up what has arrived: by a sync, or now."""
+        before = await self.left(None)
+        if self.found is None or self.found.gone or before.files:
+            return before
+        files = await self.arrived(self.found.files)
+        return await self.commit(replace(self.found, files=files), end) if files else before
+
+    async def arrived(self, files: Sequence[File]) -> tuple[File, ...]:
+        """Those of the files whose content is known to be in the store."""
+        storage, contents = self.context.storage, self.context.store.contents
+        if not isinstance(storage, S3Store):
+            lacking = {(file.sha256, file.size) for file in await storage.missing(files)}
+            return tuple(file for file in files if file.link or (file.sha256, file.size) not in lacking)
+
+        def there(file: File) -> bool:
+            own = storage.key(self.job.run, self.job.workflow, file.path)
+            return any(stored.key == own for stored in contents.find(storage.name, file.sha256, file.size))
+
+        return tuple(file for file in files if file.link or there(file))
+
+    async def left(self, said: str | None) -> Collected:
         """What was stored while the job ran stays, where there is nothing any more to be collected."""
         kept = await asyncio.to_thread(self.context.storage.manifest, self.job.run, self.job.workflow)
         mine = kept is not None and kept.job == self.job.id
         files, size = (len(kept.files), kept.bytes) if kept and mine else (0, 0)
-        return Collected(files, size, complaint(found))
+        return Collected(files, size, said)
+
+    def told(self, left: int) -> None:
+        """So many bytes are not stored yet."""
+        total = sum(file.size for file in self.found.files) if self.found else 0
+        self.tell(total - left, total)
 
     @property
     def host(self) -> Host:
@@ -85,8 +119,20 @@ class Collector:
         place = self.context.machines.place(self.runner)
         project = self.context.store.runs.require(self.job.run).snapshot.project
         attempt = attempt_id(self.job.id, self.job.attempt)
-        stream = self.host.stream(fetch(place, attempt, project, missing))
+        stream = self.counted(self.host.stream(fetch(place, attempt, project, missing)), missing)
         await storage.receive(self.job.run, self.job.workflow, self.job.id, stream, missing)
+
+    async def counted(self, stream: AsyncIterator[bytes], files: Sequence[File]) -> AsyncIterator[bytes]:
+        """The stream of these files, telling how far it is."""
+        left = sum(file.size for file in files)
+        try:
+            async for data in stream:
+                left -= len(data)
+                self.told(left)
+                yield data
+        finally:
+            if isinstance(stream, AsyncGenerator):
+                await stream.aclose()
 
 
 def complaint(found: Listing) -> str | None:

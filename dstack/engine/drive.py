@@ -18,6 +18,7 @@ from dstack.engine.context import Context
 from dstack.engine.launching import begun, launched
 from dstack.engine.limits import give_way, halt, limit
 from dstack.engine.placed import HOST_ANSWER, Placed
+from dstack.engine.storing import Progress, stopped
 from dstack.engine.sync import Sync
 from dstack.engine.watch import blamed, drain, until_ended
 from dstack.errors import DstackError, HostError, HostUnreachableError, StorageError
@@ -25,12 +26,14 @@ from dstack.hosts.host import ask
 from dstack.model.job import Ends, Job
 from dstack.model.quantities import span, span_words
 from dstack.model.status import Status
-from dstack.model.times import rfc3339
+from dstack.model.times import rfc3339, seconds
 
 LONGEST_PAUSE = 30.0
 """Seconds between two tries to reach a host."""
 DISCARDING = 300.0
 """Seconds for removing what an attempt left."""
+SILENCE = 600.0
+"""Seconds without an answer, after which a stopped job does not wait any longer for what its machine has to store."""
 
 log = logging.getLogger("dstack.engine")
 
@@ -42,6 +45,7 @@ class Drive(Placed):
     def __init__(self, context: Context, job_id: str) -> None:
         super().__init__(context, job_id)
         self.failures = 0
+        self.collector: Collector | None = None
 
     async def run(self) -> None:
         """Drive the job to its end, or back to the queue."""
@@ -76,6 +80,12 @@ class Drive(Placed):
         if job.status is Status.PREPARING and not job.stop and not unreachable:
             await self.give_up(trouble)
             return
+        if unreachable and job.stop and job.status is Status.UPLOADING and silent(job) > SILENCE:
+            try:
+                await self.salvage(job)
+                return
+            except StorageError as other:
+                trouble = other
         await self.pause(job, trouble)
 
     async def pause(self, job: Job, trouble: DstackError) -> None:
@@ -90,12 +100,12 @@ class Drive(Placed):
 
     def condition(self, job: Job, trouble: DstackError, since: str) -> str:
         """What to tell the user while a step is tried again."""
+        hint = f"; to end it all the same: dstack stop --abort {job.run}" if job.stop else ""
         if isinstance(trouble, HostUnreachableError):
-            hint = f"; to end it all the same: dstack stop --abort {job.run}" if job.stop else ""
             return f"{job.runner} has not answered since {since}: {trouble.message}{hint}"
         if isinstance(trouble, StorageError):
-            return f"the artifacts could not be stored yet: {trouble.message}"
-        return trouble.message
+            return f"the artifacts could not be stored yet: {trouble.message}{hint}"
+        return f"{trouble.message}{hint}"
 
     async def give_up(self, trouble: DstackError) -> None:
         """The job can't be launched. Make sure of it on the host before saying so."""
@@ -185,19 +195,33 @@ class Drive(Placed):
             await abandoned(self)
             self.finish(Status.STOPPED, exit_code=Ends.STOPPED, reason="aborted; nothing was kept")
             return
-        if job.stop and job.end is not Status.STOPPED:
-            await abandoned(self, but_synced=True)
-            reason = "stopped before its artifacts were stored, though its commands had ended"
-            self.finish(Status.STOPPED, exit_code=Ends.STOPPED, reason=reason)
-            return
-        outcome = await Collector(self.context, job, self.runner).run()
+        self.collector = Collector(self.context, job, self.runner, Progress(self))
+        found = await self.collector.store()
+        job = self.settled()
         end = job.end or Status.FAILED
+        outcome = await self.collector.commit(found, end)
         if outcome.complaint and end is Status.DONE:
             self.change(cause="error")
             await self.close(Status.FAILED, exit_code=Ends.NO_ARTIFACT, reason=outcome.complaint, outcome=outcome)
         else:
             why = "stopped by dstack stop" if job.stop and job.preempted else job.ending
             await self.close(end, exit_code=job.exit_code, reason=why, outcome=outcome)
+
+    def settled(self) -> Job:
+        """The job as it ends, once all is stored: a stop that comes later comes too late."""
+        job = self.job
+        if not job.stop or job.end is Status.STOPPED:
+            return job
+        return self.change(end=Status.STOPPED, exit_code=Ends.STOPPED, ending=stopped(job), cause=None)
+
+    async def salvage(self, job: Job) -> None:
+        """End a stopped job whose machine took what is not stored yet with it."""
+        collector = self.collector or Collector(self.context, job, self.runner, Progress(self))
+        outcome = await collector.salvage(Status.STOPPED)
+        reason = (
+            f"stopped by dstack stop; {job.runner} has not answered since {job.unreachable_since}, and what was not"
+        )
+        self.finish(Status.STOPPED, exit_code=Ends.STOPPED, reason=f"{reason} stored by then is lost", outcome=outcome)
 
     async def close(self, status: Status, *, exit_code: int | None, reason: str | None, outcome: Any = None) -> None:
         """End the job, or queue it for its next attempt."""
@@ -225,6 +249,11 @@ class Drive(Placed):
             files=outcome.files if outcome else 0,
             bytes=outcome.bytes if outcome else 0,
         )
+
+
+def silent(job: Job) -> float:
+    """Seconds since its runner does not answer."""
+    return time.time() - seconds(job.unreachable_since) if job.unreachable_since else 0.0
 
 
 def killed(decision: Decision) -> str:

@@ -15,6 +15,7 @@ from dstack.engine.free import Surplus, clearable, disk_asks, relieve, surplus
 from dstack.engine.keep import clear
 from dstack.engine.queue import Queue
 from dstack.engine.schedule import Placement, Waiting, eligible, schedule
+from dstack.engine.storing import stopping
 from dstack.errors import DstackError
 from dstack.model.job import Ends, Job
 from dstack.model.quantities import span_words
@@ -266,9 +267,11 @@ class Engine:
         for job in jobs:
             if job.finished or (job.stop and not abort):
                 continue
-            self.store.jobs.change(job.id, stop="abort" if abort else "stop")
+            storing = job.status is Status.UPLOADING and not abort
+            reason = stopping(job) if storing else job.reason
+            self.store.jobs.change(job.id, stop="abort" if abort else "stop", reason=reason)
             self.context.bells.ring(job.run)
-            if job.status is not Status.QUEUED:
+            if job.status is not Status.QUEUED and not storing:
                 self.drive(job.id)
         self.poke()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dstack.artifacts.s3 import S3Store
 from dstack.artifacts.uploads import Uploading
@@ -28,16 +28,24 @@ class Uploader:
     """Brings a job's files into the store: repeatable, and what has arrived is never sent again.
 
     What is known of an upload is on the host and in S3: the host goes on by itself, and whoever comes next asks both.
-    `project` is where the files lie, below the job's tree: None for the project's own folder.
+    `project` is where the files lie, below the job's tree: None for the project's own folder. `tell` is called with
+    how many bytes are left.
     """
 
     def __init__(
-        self, context: Context, job: Job, runner: Runner, storage: S3Store, project: str | None = None
+        self,
+        context: Context,
+        job: Job,
+        runner: Runner,
+        storage: S3Store,
+        project: str | None = None,
+        tell: Callable[[int], None] = lambda left: None,
     ) -> None:
         self.context = context
         self.job = job
         self.runner = runner
         self.storage = storage
+        self.tell = tell
         self.place = context.machines.place(runner)
         self.attempt = attempt_id(job.id, job.attempt)
         self.project = context.store.runs.require(job.run).snapshot.project if project is None else project
@@ -122,6 +130,7 @@ class Uploader:
         if report.other:
             raise StorageError("another upload of the same job is under way on the host")
         while report.running:
+            self.tell(total([piece for index, piece in enumerate(pieces) if index not in report.sent]))
             report = await self.asked(None)
         return report
 

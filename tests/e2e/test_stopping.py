@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +16,7 @@ import pytest
 
 from tests.e2e.project import project, single
 from tests.environment.account import Account
+from tests.environment.product import Home, servers
 from tests.environment.pushing import BIG, push
 from tests.environment.registry import Registry
 from tests.environment.s3 import BUCKET, S3
@@ -89,13 +93,25 @@ def folder(tmp_path: Path, slow_storage: Throttle, runner: str, busybox: str, sl
     return project(tmp_path / "p", WORKFLOWS.format(image=busybox, slow=slow_image, size=SIZE))
 
 
+def told(cli: Cli, name: str, words: str) -> str:
+    """What a run says once these words are in it."""
+    return str(until(lambda: words in (run_of(cli, name)["reason"] or "") and run_of(cli, name)["reason"], words, 60))
+
+
 def test_each_state(cli: Cli, folder: Path, slow_storage: Throttle, user: Account, docker: list[str], s3: S3) -> None:
     states = ("queued", "running", "pulling", "uploading")
     busy(cli, folder, {f"{state}-1": state for state in states})
     took: dict[str, float] = {}
     for name in ("queued-1", "uploading-1", "pulling-1", "running-1"):
-        slow_storage.sent = None if name == "running-1" else slow_storage.sent
         start = time.monotonic()
+        if name == "uploading-1":
+            done = cli("stop", name)
+            assert "what it made is being stored, and dropped by `dstack stop --abort uploading-1`" in done.stderr
+            assert "dstack stop --abort uploading-1" in told(cli, name, "stopping: what it made is being stored")
+            assert time.monotonic() - start < AT_ONCE
+            told(cli, name, "stopping: 0 B of 4 MB are stored")
+            slow_storage.sent = None
+            start = time.monotonic()
         assert cli("stop", name).returncode == 0
         assert cli("wait", name, timeout=60).returncode == 143
         took[name] = time.monotonic() - start
@@ -115,18 +131,23 @@ def test_each_state(cli: Cli, folder: Path, slow_storage: Throttle, user: Accoun
     assert reasons["queued-1"] == {"queued": "stopped before it started", "running": "stopped by dstack stop"}
     assert reasons["running-1"] == {"running": "stopped by dstack stop"}
     assert reasons["pulling-1"] == {"pulling": "stopped before it started"}
-    assert "stopped before its artifacts were stored" in reasons["uploading-1"]["uploading"]
+    said = "stopped by dstack stop while its artifacts were stored; its commands had ended"
+    assert reasons["uploading-1"] == {"uploading": said}
+    kept = json.loads(s3.objects["team/uploading-1/uploading/manifest.json"])
+    assert (kept["status"], [file["size"] for file in kept["files"]]) == ("stopped", [SIZE])
+    assert run_of(cli, "uploading-1")["jobs"][0]["artifacts"] == {"files": 1, "bytes": SIZE}
     assert {run["status"] for run in aborted.values()} == {"stopped"}
     assert "aborted; nothing was kept" in aborted["uploading"]["reason"]
-    assert not [key for key in s3.objects if key.endswith("manifest.json") and "/uploading-" in key]
+    assert not [key for key in s3.objects if key.endswith("manifest.json") and "/uploading-2" in key]
     listed = [*docker, "ps", "-aq", "--filter", "name=dstack-", "--filter", f"volume={user.home}"]
     until(lambda: not subprocess.run(listed, capture_output=True, check=True).stdout, "no container is left", 30)
     until(lambda: not at_work(user), "nothing uploads or pulls on the machine any more", 30)
 
 
 def test_while_artifacts_come_through_the_server(
-    cli: Cli, sshd: Sshd, user: Account, runner: str, busybox: str, tmp_path: Path
+    cli: Cli, dstack_home: Home, sshd: Sshd, user: Account, runner: str, busybox: str, tmp_path: Path
 ) -> None:
+    """And the server dies after the stop."""
     way = Throttle(sshd.port)
     try:
         there = [f"{sshd.user}@127.0.0.1:{way.port}", "--identity", str(sshd.identity), "--name", "far"]
@@ -139,18 +160,33 @@ def test_while_artifacts_come_through_the_server(
         way.speed = SIZE / 600
         (next(user.home.glob(".dstack-far/*/*/jobs/*/workflow")) / "go").touch()
         until(lambda: run_of(cli, "r")["status"] == "uploading", "it is stored", 60)
+        until(lambda: stored(cli) > 30, "it says how far it is", 60)
+        before = stored(cli)
         start = time.monotonic()
 
         assert cli("stop", "r").returncode == 0
 
-        assert cli("wait", "r", timeout=60).returncode == 143
+        assert "stopping: what it made is being stored; to drop that: dstack stop --abort r" in told(cli, "r", "stop")
         assert time.monotonic() - start < AT_ONCE
-        assert "stopped before its artifacts were stored" in run_of(cli, "r")["reason"]
+        told(cli, "r", " of 4 MB are stored; to drop that: dstack stop --abort r")
+        assert stored(cli) >= before, "it goes on where it was"
+        for pid in servers(dstack_home.dstack):
+            os.kill(pid, signal.SIGKILL)
         way.speed = None
+        assert cli("wait", "r", timeout=60).returncode == 143
+        assert "stopped by dstack stop while its artifacts were stored" in run_of(cli, "r")["reason"]
+        assert cli("artifacts", "download", "r", "-o", tmp_path / "d").returncode == 0
+        assert (tmp_path / "d/job/large").stat().st_size == SIZE
         until(lambda: not list(user.home.glob(".dstack-far/*/*/jobs/*")), "its folder is removed", 60)
         assert cli("runners", "remove", "far").returncode == 0
     finally:
         way.close()
+
+
+def stored(cli: Cli) -> float:
+    """How many kB of the run are stored, as it says."""
+    found = re.search(r"([\d.]+) kB of 4 MB are stored", run_of(cli, "r")["reason"] or "")
+    return float(found[1]) if found else 0
 
 
 def at_work(user: Account) -> list[str]:

@@ -27,15 +27,21 @@ base=$root/$machine/'5e12'
 job=$base/'jobs/j1'
 up=$job/upload
 lock=$job/upload.lock
-seconds='20'
+seconds='5'
 if ! command -v curl > /dev/null; then
 	echo 'curl is not installed on this machine, and storage on S3 needs it; install it: apt-get install curl' >&2
 	exit 1
 fi
+# While it goes on, what S3 said to the round that is under way counts, too.
+sent() {
+	cat "$up"/answers.* 2> /dev/null | sed -n 's/ 200$//p' | sort -u - "$up/done" 2> /dev/null | sed 's/^/sent=/'
+}
+
 tries=0
 until flock -n "$lock" true; do
 	if [ "$tries" -ge "$((seconds * 10))" ]; then
 		echo running=yes
+		sent
 		exit 0
 	fi
 	tries=$((tries + 1))
@@ -43,7 +49,7 @@ until flock -n "$lock" true; do
 done
 echo running=no
 if [ -d "$up" ]; then
-	sed 's/^/sent=/' "$up/done"
+	sent
 	cat "$up"/answers.* | sed -n '/ 200$/!s/^/refused=/p'
 	cat "$up"/error.* "$up/trouble" | tail -n 1 | sed 's/^/trouble=/'
 fi
