@@ -30,37 +30,39 @@ def behind(indexes: Iterable[int]) -> int:
     return max(indexes, default=-1) + 1
 
 
-def _cards(text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Index and facts of each card. Warnings may stand around the JSON; amd-smi 25 and newer wrap the list."""
-    answer = _document(text)
+def _cards(text: str) -> list[tuple[int, Mapping[str, Any]]]:
+    """Index and facts of each card: of the first document in the text that has any. Warnings may stand around it, and
+    have brackets, too ("GPU[0]: ..."); amd-smi 25 and newer wrap the list."""
+    for found in re.finditer(r"[\[{]", text):
+        with suppress(ValueError):
+            if cards := list(_listed(json.JSONDecoder().raw_decode(text, found.start())[0])):
+                return cards
+    return []
+
+
+def _listed(answer: Any) -> Iterator[tuple[int, Mapping[str, Any]]]:
     if isinstance(answer, dict) and isinstance(answer.get("gpu_data"), list):
         answer = answer["gpu_data"]
     if isinstance(answer, list):
         yield from ((card["gpu"], card) for card in answer if isinstance(card, dict) and type(card.get("gpu")) is int)
     elif isinstance(answer, dict):
+        # rocm-smi says the driver's version once, beside the cards.
+        system = _section(answer, "system")
         for name, card in answer.items():
             if name.startswith("card") and name[4:].isdecimal() and isinstance(card, dict):
-                yield int(name[4:]), {key.lower(): value for key, value in card.items()}
-
-
-def _document(text: str) -> Any:
-    """The first JSON document in the text: what stands before it may have brackets, too."""
-    for found in re.finditer(r"[\[{]", text):
-        with suppress(ValueError):
-            return json.JSONDecoder().raw_decode(text, found.start())[0]
-    return None
+                yield int(name[4:]), {key.lower(): value for key, value in (system | card).items()}
 
 
 def _gpu(index: int, card: Mapping[str, Any], nodes: Mapping[str, str]) -> Gpu:
     asic = _section(card, "asic")
     names = (asic.get("market_name"), card.get("card series"), card.get("device name"))
-    name = next((str(each) for each in names if each and _known(str(each))), "AMD GPU")
+    name = next((str(each) for each in names if each and _named(str(each))), "AMD GPU")
     uuid = str(asic.get("asic_serial") or card.get("unique id") or "")
     memory = _bytes(_section(card, "vram").get("size")) or _whole(card.get("vram total memory (b)")) or 0
-    driver = str(_section(card, "driver").get("version") or "")
+    driver = str(_section(card, "driver").get("version") or card.get("driver version") or "")
     at = (card.get("bus") or {}).get("bdf") or card.get("pci bus") or ""
     node = nodes.get(str(at).lower(), "")
-    return Gpu(index, name, memory, _known(uuid), _known(driver), vendor="amd", node=node)
+    return Gpu(index, name, memory, _known(uuid), _version(driver), vendor="amd", node=node)
 
 
 def _use(index: int, card: Mapping[str, Any]) -> GpuUse:
@@ -70,7 +72,7 @@ def _use(index: int, card: Mapping[str, Any]) -> GpuUse:
     return GpuUse(index=index, percent=percent, memory_used=used)
 
 
-def _section(card: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def _section(card: Mapping[str, Any], name: str) -> dict[str, Any]:
     """A part of a card's facts; amd-smi writes "N/A" for one that the card lacks."""
     found = card.get(name)
     return found if isinstance(found, dict) else {}
@@ -78,6 +80,17 @@ def _section(card: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _known(text: str) -> str:
     return "" if text == "N/A" else text
+
+
+def _named(text: str) -> bool:
+    """Whether that is a name: rocm-smi puts a PCI id where it knows none."""
+    return bool(_known(text)) and not re.fullmatch("0x[0-9a-f]+", text)
+
+
+def _version(driver: str) -> str:
+    """A driver that is the kernel's own says the kernel's whole banner, without its spaces."""
+    banner = re.match(r"Linuxversion([^(]+)", driver)
+    return f"Linux {banner[1]}" if banner else _known(driver)
 
 
 def _value(field: Any) -> Any:

@@ -26,6 +26,8 @@ LOW = 5 * 1024 * 1024
 """Free KiB below which an image or a checkpoint may not fit."""
 MEMORY_LOW = 512 * 1024
 """KiB that are available."""
+SLOW = "not within 20 seconds"
+LOST = "sudo reboot; where it stays so, the card or its power is broken: sudo dmesg | grep -i -e nvrm -e xid"
 SKEW = 60
 """Seconds between the clocks of machine and server: signed URLs and file times are wrong then."""
 
@@ -100,7 +102,10 @@ def _refused(answers: Answers, words: str, why: str) -> Finding:
         if answers.yes("sudo"):
             fix = f"add it with --docker 'sudo -n {' '.join(answers.place.words)}', which works; or {fix}"
         return Finding("docker-permission", f"{user} may not use Docker: {words}", why, fix, True)
-    what = f"Docker does not answer: {words or 'not within 20 seconds'}"
+    if answers.place.podman:
+        fix = "see what it says there: podman info; without root it needs user namespaces, and ranges in /etc/subuid"
+        return Finding("docker-daemon", f"podman does not answer: {words or SLOW}", why, f"{fix} and /etc/subgid", True)
+    what = f"Docker does not answer: {words or SLOW}"
     return Finding("docker-daemon", what, why, "sudo systemctl start docker", True)
 
 
@@ -169,6 +174,9 @@ def _gpus(answers: Answers) -> Iterator[Finding]:
         why = "jobs that ask for GPUs can't run here"
         yield Finding("gpu-driver", f"nvidia-smi fails: {words}", why, _driver_fix(words))
     for gpu in answers.gpus:
+        if gpu.trouble:
+            what = f"GPU {gpu.index} ({gpu.name}) does not work: {gpu.trouble}"
+            yield Finding("gpu-lost", what, "jobs are given GPUs that work alone, so it is left out", LOST)
         if gpu.mig is not None:
             listed = ", ".join(f"{gpu.mig.count(name)}x {name}" for name in dict.fromkeys(gpu.mig)) or "no devices yet"
             what = f"GPU {gpu.index} ({gpu.name}) is split by MIG: {listed}"
@@ -179,21 +187,36 @@ def _gpus(answers: Answers) -> Iterator[Finding]:
         yield gpus_fail(words)
     amd = [gpu for gpu in answers.gpus if gpu.vendor == "amd"]
     lost = [str(gpu.index) for gpu in amd if not gpu.node]
-    if lost or ("amd" in answers.said and not amd):
-        what = f"no device of AMD GPU {', '.join(lost)} is found below /dev/dri" if lost else "no AMD GPU answers"
+    if lost:
+        what = f"no device of AMD GPU {', '.join(lost)} is found below /dev/dri"
         fix = "see `rocm-smi --showbus` and `ls -l /dev/kfd /dev/dri/by-path`; sudo modprobe amdgpu"
         yield Finding("gpu-amd", what, "it can't be given to jobs", fix)
+    elif "amd" in answers.said and not amd:
+        words = " ".join(answers.said.get("amd_refusal", "").split())
+        what = f"no AMD GPU answers{': ' * bool(words)}{words}"
+        yield Finding("gpu-amd", what, "jobs that ask for GPUs can't run here", _amd_fix(words, answers.said["user"]))
 
 
 def _driver_fix(words: str) -> str:
     """What to type, by what nvidia-smi says (its man page, RETURN VALUE)."""
-    if "version mismatch" in words or "GPU is lost" in words:
+    if "version mismatch" in words:
         return "sudo reboot"
+    if "GPU is lost" in words or "Unable to determine the device handle" in words:
+        return LOST
+    if "libnvidia-ml" in words or "Mismatch in versions between nvidia-smi" in words:
+        return "install the driver again: nvidia-smi and its library are of one version, and come together"
     if "couldn't communicate with the NVIDIA driver" in words:
         return "sudo modprobe nvidia; where that fails, install the driver for this kernel again"
     if "No devices were found" in words:
         return "see what the kernel says: sudo dmesg | grep -i nvrm; without a card, remove nvidia-smi"
     return "sudo reboot, if the driver was updated; else install the driver again"
+
+
+def _amd_fix(words: str, user: str) -> str:
+    """What to type, by what amd-smi or rocm-smi says."""
+    if "required groups" in words or "Permission" in words:
+        return f"sudo usermod -aG render,video {user}"
+    return "sudo modprobe amdgpu, and see sudo dmesg | grep -i amdgpu; without a card, remove the tool"
 
 
 def gpus_fail(words: str) -> Finding:

@@ -17,6 +17,8 @@ from dstack.render import script
 IDLE = 512
 """MiB that a GPU's driver may hold though nobody uses it."""
 NAME = "looking at the machine"
+_TROUBLE = re.compile(r"\[(?!N/A|Not Supported).*]")
+"""What nvidia-smi puts where a value should be; a value that a GPU does not have is no trouble."""
 ANSWERED = ("machine", "user", "kernel", "cpus", "memory", "folder", "writable", "disk_free")
 
 
@@ -106,15 +108,16 @@ def _split(lines: Sequence[str]) -> dict[int, tuple[str, ...]]:
 
 
 def _gpu(text: str, split: Mapping[int, tuple[str, ...]]) -> Gpu:
-    """A line of nvidia-smi: index, name, memory in MiB (or [N/A]), UUID, the driver's version, and whether MIG is
-    on: Enabled, Disabled or [N/A], nothing before driver 450."""
+    """A line of nvidia-smi: index, name, memory in MiB, UUID, the driver's version, and whether MIG is on: Enabled or
+    Disabled, nothing before driver 450. Each may be [N/A], or a trouble: [GPU is lost], [Unknown Error]."""
     index, name, memory, uuid, *more = (part.strip() for part in text.split(","))
     driver, mig, *_ = (*more, "", "")
     return Gpu(
         index=int(index),
-        name=name,
+        name="NVIDIA GPU" if name.startswith("[") else name,
         memory=int(memory) * 2**20 if memory.isdigit() else 0,
         uuid=uuid,
         driver=driver,
         mig=split.get(int(index), ()) if mig == "Enabled" else None,
+        trouble=next((part.strip("[]") for part in (name, memory, uuid) if _TROUBLE.fullmatch(part)), ""),
     )

@@ -10,7 +10,7 @@ DEFAULT_ROOT = "~/.dstack-host"
 class Gpu(Struct, frozen=True):
     """One GPU. `memory` in bytes; `vendor` is nvidia or amd; `driver` is its version; `mig` has the profiles of the
     devices that MIG splits it into, None for one that is whole; `node` is what an AMD GPU is called below /dev/dri, ""
-    where that is not known."""
+    where that is not known; `trouble` is what the driver says instead of what it has, where it is broken."""
 
     index: int
     name: str = ""
@@ -20,11 +20,12 @@ class Gpu(Struct, frozen=True):
     vendor: str = "nvidia"
     mig: tuple[str, ...] | None = None
     node: str = ""
+    trouble: str = ""
 
     @property
     def usable(self) -> bool:
-        """Whether it can be given to a job: it is whole, and it is known how."""
-        return self.mig is None and (self.vendor == "nvidia" or bool(self.node))
+        """Whether it can be given to a job: it works and is whole, and it is known how."""
+        return not self.trouble and self.mig is None and (self.vendor == "nvidia" or bool(self.node))
 
 
 class Address(Struct, frozen=True, kw_only=True, omit_defaults=True):

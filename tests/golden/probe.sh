@@ -104,7 +104,10 @@ users_of_gpus() {
 	timeout 20 nvidia-smi --query-gpu=uuid,memory.used --format=csv,noheader,nounits 2> /dev/null < /dev/null |
 		sed -n 's/^[A-Za-z]/gpu_memory=&/p' || :
 	timeout 20 nvidia-smi --query-compute-apps=gpu_uuid,pid,process_name --format=csv,noheader 2> /dev/null < /dev/null |
-		while IFS=, read -r uuid pid name; do used_by "$uuid" "${pid# }" "${name# }" "$@"; done || :
+		while IFS=, read -r uuid pid name; do
+			# A GPU that does not tell of processes says [N/A] or [Not Supported] for one.
+			case ${pid# } in *[!0-9]* | '') ;; *) used_by "$uuid" "${pid# }" "${name# }" "$@" ;; esac
+		done || :
 }
 # The device of each AMD GPU (PCI vendor 1002) with its PCI address, and who computes on it: the kernel names a GPU's
 # memory that a process has vram_ID, and the device of ID in its topology (Documentation/ABI: sysfs-class-kfd).
@@ -150,13 +153,25 @@ if has nvidia-smi; then
 		printf 'driver=%s\n' "$(printf '%s' "$said" | oneline)"
 	fi
 fi
-if has amd-smi; then
-	amd=$(timeout 20 amd-smi static --asic --bus --vram --driver --json 2> /dev/null < /dev/null) || amd=
-elif has rocm-smi; then
-	amd=$(timeout 20 rocm-smi --showproductname --showmeminfo vram --showuniqueid --showbus --json 2> /dev/null < /dev/null) || amd=
-fi
-if [ -n "${amd:-}" ] || [ -e '/dev'/kfd ]; then
-	printf 'amd=%s\n' "$(printf '%s' "${amd:-}" | oneline)"
+# Where one of the two tools does not work, the other may. Neither's exit status says whether it answered.
+amd=
+refusal=
+for tool in amd-smi rocm-smi; do
+	if has $tool; then
+		case $tool in
+			amd-smi) set -- static --asic --bus --vram --driver --json ;;
+			rocm-smi) set -- --showproductname --showmeminfo vram --showuniqueid --showbus --showdriverversion --json ;;
+		esac
+		amd=$(timeout 12 $tool "$@" 2>&1 < /dev/null) || [ $? -ne 124 ] || amd='no answer within 12 seconds'
+		case $amd in *'"gpu"'* | *'"card'*) break ;; esac
+		refusal="$refusal$tool: $(printf '%s' "$amd" | oneline) "
+		amd=
+	fi
+done
+set -- 'docker'
+if [ -n "$amd" ] || [ -n "$refusal" ] || [ -e '/dev'/kfd ]; then
+	printf 'amd=%s\n' "$(printf '%s' "$amd" | oneline)"
+	printf 'amd_refusal=%s\n' "$refusal"
 	amd_nodes "$@"
 fi
 echo "clock=$(date +%s)"

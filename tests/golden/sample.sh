@@ -70,17 +70,25 @@ if command -v nvidia-smi > /dev/null; then
 		for id in $(printf '%s\n' "$containers" | cut -d ' ' -f 1); do
 			if grep -q "$id" "/proc/${pid# }/cgroup" 2> /dev/null; then whose=dstack; fi
 		done
-		if [ -n "$pid" ]; then printf 'app=%s\n' "$uuid,$pid,$held,$whose,$name"; fi
+		# A GPU that does not tell of processes says [N/A] or [Not Supported] for one.
+		case ${pid# } in *[!0-9]* | '') ;; *) printf 'app=%s\n' "$uuid,$pid,$held,$whose,$name" ;; esac
 	done << END
 $apps
 END
 fi
-if command -v amd-smi > /dev/null; then
-	amd=$(timeout 20 amd-smi metric --usage --mem-usage --json 2> /dev/null < /dev/null) || amd=
-elif command -v rocm-smi > /dev/null; then
-	amd=$(timeout 20 rocm-smi --showuse --showmeminfo vram --json 2> /dev/null < /dev/null) || amd=
-fi
-printf 'amd=%s\n' "$(printf '%s' "${amd:-}" | tr '\n' ' ')"
+# Where one of the two tools does not work, the other may.
+amd=
+for tool in amd-smi rocm-smi; do
+	if command -v $tool > /dev/null; then
+		case $tool in
+			amd-smi) set -- metric --usage --mem-usage --json ;;
+			rocm-smi) set -- --showuse --showmeminfo vram --json ;;
+		esac
+		amd=$(timeout 20 $tool "$@" 2> /dev/null < /dev/null) || :
+		case $amd in *'"gpu"'* | *'"card'*) break ;; esac
+	fi
+done
+printf 'amd=%s\n' "$(printf '%s' "$amd" | tr '\n' ' ')"
 # What this cost: the ticks of this shell and of what it started, a hundredth of a second each (proc(5)).
 read -r uptime _ < /proc/uptime
 echo "uptime=$uptime"

@@ -33,8 +33,8 @@ AMD_METRIC = """{"gpu_data": [{"gpu": 0, "usage": {"gfx_activity": {"value": 97,
 
 def test_rocm_smi() -> None:
     assert amd.gpus(ROCM) == (
-        Gpu(0, "Navi 21 [Radeon RX 6800/6800 XT / 6900 XT]", 17163091968, "0x9246", vendor="amd"),
-        Gpu(1, "Raphael", 67108864, "", vendor="amd"),
+        Gpu(0, "Navi 21 [Radeon RX 6800/6800 XT / 6900 XT]", 17163091968, "0x9246", "6.7.0", vendor="amd"),
+        Gpu(1, "Raphael", 67108864, "", "6.7.0", vendor="amd"),
     )
     assert amd.uses(ROCM) == (
         GpuUse(index=0, percent=3, memory_used=692142080),

@@ -33,6 +33,7 @@ TOOLS = ("nvidia-smi", "amd-smi", "rocm-smi")
 
 def recorded(name: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = yaml.safe_load((RECORDED / f"{name}.yaml").read_text())
+    assert all(case["source"] for case in found)
     return found
 
 
@@ -47,8 +48,9 @@ def replay(folder: Path, case: dict[str, Any]) -> dict[str, str]:
 def write(path: Path, answers: list[dict[str, Any]]) -> None:
     text = '#!/bin/sh\ncase "$*" in\n'
     for answer in answers:
-        told = f"printf %s {shlex.quote(answer['prints'])}; exit {answer.get('exit', 0)}"
-        text += f"*{shlex.quote(answer.get('asked', ''))}*) {told} ;;\n"
+        prints, errors, asked = (shlex.quote(answer.get(key, "")) for key in ("prints", "errors", "asked"))
+        told = f"printf %s {prints}; printf %s {errors} >&2; exit {answer.get('exit', 0)}"
+        text += f"*{asked}*) {told} ;;\n"
     path.write_text(f"{text}esac\n")
     path.chmod(0o755)
 
@@ -62,6 +64,10 @@ def gpu(fields: dict[str, Any]) -> Gpu:
     return Gpu(**{**fields, **({"mig": tuple(fields["mig"])} if "mig" in fields else {})})
 
 
+def use(fields: dict[str, Any]) -> GpuUse:
+    return GpuUse(**{**fields, "others": tuple(fields.get("others", ()))})
+
+
 @pytest.mark.parametrize("case", recorded("nvidia") + recorded("amd"), ids=lambda case: case["machine"])
 def test_gpus(case: dict[str, Any], tmp_path: Path) -> None:
     environment = replay(tmp_path, case)
@@ -69,13 +75,15 @@ def test_gpus(case: dict[str, Any], tmp_path: Path) -> None:
     facts: Facts = run(probe("~/.dstack-host", "true"), environment)
 
     assert list(facts.gpus) == [gpu(fields) for fields in case.get("gpus", [])]
-    about = [finding for finding in facts.findings if finding.name in ("gpu-driver", "gpu-mig")]
+    about = [finding for finding in facts.findings if finding.name in ("gpu-driver", "gpu-mig", "gpu-lost")]
     assert [finding.what for finding in about] == case.get("findings", [])
     assert [finding.fix for finding in about][:1] == ([case["fix"]] if "fix" in case else [])
     if "given" in case:
         assert list(Runner(name="m", address=Address(), facts=facts).gpu_indexes) == case["given"]
+    assert list(facts.used) == case.get("used", [])
+    assert [f.what for f in facts.findings if f.name == "gpu-amd"] == ([case["refused"]] if "refused" in case else [])
     sampled: Sample = run(sample(Place(HostLayout("~/.dstack-host", "", "s"), "true")), environment)
-    assert list(sampled.gpus) == [GpuUse(**fields) for fields in case.get("uses", [])]
+    assert list(sampled.gpus) == [use(fields) for fields in case.get("uses", [])]
 
 
 @pytest.mark.parametrize("case", recorded("engines"), ids=lambda case: case["engine"])
@@ -83,8 +91,9 @@ def test_engines(case: dict[str, Any], tmp_path: Path) -> None:
     with engine(case, tmp_path) as words:
         facts: Facts = run(probe("~/.dstack-host", words), {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"})
 
-    names = [finding.name for finding in facts.findings if finding.name.startswith("docker-")]
-    assert names == ([case["finding"]] if "finding" in case else [])
+    found = [finding for finding in facts.findings if finding.name.startswith("docker-")]
+    assert [finding.name for finding in found] == ([case["finding"]] if "finding" in case else [])
+    assert "fix" not in case or [finding.fix for finding in found] == [case["fix"]]
     assert facts.docker == case.get("version", "")
     lingers = Path(f"/var/lib/systemd/linger/{facts.user}").exists() or not shutil.which("loginctl")
     assert ("lingering" in [f.name for f in facts.findings]) == (case.get("rootless", False) and not lingers)
@@ -100,12 +109,13 @@ def engine(case: dict[str, Any], folder: Path) -> Iterator[str]:
         with api(folder / "s", case["info"]) as words:
             yield words
     elif "podman" in case:
-        rootless = str(case.get("rootless", False)).lower()
-        told = f"docker_root={case['graph_root']}\nrootless={rootless}\n"
-        write(folder / "podman", [{"asked": "--version", "prints": case["podman"]}, {"asked": "info", "prints": told}])
+        errors = case.get("errors", "")
+        jobs = {"asked": "ps", "errors": case.get("refuses", errors), "exit": 125 if "refuses" in case else 0}
+        info = {"asked": "info", "prints": case.get("prints", ""), "errors": errors}
+        write(folder / "podman", [{"asked": "--version", "prints": case["podman"]}, jobs, info])
         yield "podman"
     else:
-        client = {"asked": "--version", "prints": case.get("client", "Docker version 28.2.2, build e6534b4")}
+        client = {"asked": "--version", "prints": case["client"]}
         refused = {"asked": "ps", "prints": case.get("refuses", ""), "exit": 1 if "refuses" in case else 0}
         write(folder / "docker", [client, refused])
         yield "docker"
