@@ -60,6 +60,7 @@ def _facts(place: Place, result: Result, server: str) -> Facts:
             kernel=said["kernel"],
             clock=int(said.get("clock", 0)),
             findings=findings(Answers(place, said, missing, gpus)),
+            cost=int(said.get("cost", 0)) / 100,
         )
     except ValueError as failure:
         raise CommandError(NAME, result.exit_status, f"the host's answer is not understood: {failure}") from failure

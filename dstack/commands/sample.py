@@ -18,12 +18,11 @@ NAME = "sampling the machine"
 
 @dataclass(frozen=True)
 class Sample:
-    """Counters at one moment. `clock` in seconds since the epoch, `uptime` since the machine's start; `busy` and `all`
-    are processor time in ticks since then, of all processors together; memory in bytes; `jobs` has for each attempt its
-    processor seconds and its memory in bytes; `containers` is the id of the container of each attempt; `cost` is the
-    processor seconds that the sample took."""
+    """Counters at one moment. `uptime` in seconds since the machine's start; `busy` and `all` are processor time in
+    ticks since then, of all processors together; memory in bytes; `jobs` has for each attempt its processor seconds and
+    its memory in bytes; `containers` is the id of the container of each attempt; `cost` is the processor seconds that
+    the sample took."""
 
-    clock: int
     uptime: float
     cpus: int
     busy: int
@@ -36,15 +35,16 @@ class Sample:
     cost: float
 
 
-def sample(place: Place, containers: Mapping[str, str] | None = None) -> Command[Sample]:
+def sample(place: Place, containers: Mapping[str, str] | None = None, cpus: int = 0) -> Command[Sample]:
     """Ask for all of it in one round trip. `containers` are those that an earlier sample listed, where no other is of
-    interest: then Docker is not asked."""
+    interest: then Docker is not asked. Nor is asked how many processors there are, where `cpus` says it."""
     known = "\n".join(f"{number} {container(attempt)}" for attempt, number in (containers or {}).items())
-    return Command(NAME, script("sample", place, containers=known, ask=containers is None), _sample)
+    text = script("sample", place, containers=known, ask=containers is None, cpus=cpus)
+    return Command(NAME, text, lambda result: _sample(result, cpus))
 
 
-def _sample(result: Result) -> Sample:
-    said = answer.values(NAME, result, "clock", "cpus", "cpu", "memory", "uptime", "cost")
+def _sample(result: Result, cpus: int) -> Sample:
+    said = answer.values(NAME, result, "cpu", "memory", "uptime", "cost")
     pairs = answer.lines(NAME, result)
     apps = [value.split(",", 4) for key, value in pairs if key == "app"]
     try:
@@ -52,9 +52,8 @@ def _sample(result: Result) -> Sample:
         nvidia = [_gpu(value, apps) for key, value in pairs if key == "gpu"]
         memory, available = (int(word) * 1024 for word in said["memory"].split())
         return Sample(
-            clock=int(said["clock"]),
             uptime=float(said["uptime"]),
-            cpus=int(said["cpus"]),
+            cpus=cpus or int(said["cpus"]),
             busy=busy,
             all=everything,
             memory=memory,

@@ -15,6 +15,7 @@ from dstack.commands.doctor import skewed
 from dstack.commands.place import Place
 from dstack.commands.probe import probe
 from dstack.engine.capacity import IDLE, Capacity, Lease, Load, Machine
+from dstack.engine.pace import LOOKING, pause
 from dstack.errors import DstackError, HostUnreachableError
 from dstack.hosts.host import Host, ask
 from dstack.hosts.pool import Pool
@@ -29,7 +30,9 @@ FRESH = 5.0
 LATE = 4.0
 """Seconds after which a machine that owes an answer is shown as one that gives none."""
 INTERVAL = 30.0
-"""Seconds between two probes of a machine in the background."""
+"""Seconds between two probes of a machine in the background; more where that would cost too much."""
+RAREST = 300.0
+"""Seconds after which a machine is probed again, whatever that costs."""
 PROBE_TIMEOUT = 30.0
 THOROUGH_TIMEOUT = 120.0
 NOTHING = Command("measuring the latency", ":", lambda result: None)
@@ -146,8 +149,9 @@ class Machines:
 
     async def again(self, name: str) -> None:
         """Look again at a machine that was not looked at for some time; more often at one that takes no jobs."""
-        known = self.conditions.get(name)
-        await self.check(name, fresh=INTERVAL * (5 / 6 if known and known.state == "ready" else 1 / 2))
+        known, runner = self.conditions.get(name), self.store.runners.get(name)
+        ready = known is not None and known.state == "ready"
+        await self.check(name, fresh=rest(ready, runner.facts if runner else None))
 
     def now(self) -> list[Machine]:
         """Every runner, for the scheduler."""
@@ -230,6 +234,12 @@ class Machines:
             use=self.use(runner.name),
             allow_mounts=list(runner.allow_mounts),
         )
+
+
+def rest(ready: bool, facts: Facts | None) -> float:
+    """Seconds for which the last probe is good enough in the background: longer where it cost much."""
+    costs = pause(facts.cost, facts.cpus, LOOKING) if facts else 0.0
+    return max(INTERVAL * (5 / 6 if ready else 1 / 2), min(costs, RAREST))
 
 
 def gpu_trouble(runner: Runner) -> str | None:

@@ -11,6 +11,7 @@ from dstack.commands.sample import Sample, sample
 from dstack.engine.capacity import IDLE, Load
 from dstack.engine.load import at_rest, counted, foreign, smoothed
 from dstack.engine.machines import LATE, Machines
+from dstack.engine.pace import SAMPLING, pause
 from dstack.errors import DstackError
 from dstack.hosts.host import ask
 from dstack.model.job import Job
@@ -23,8 +24,6 @@ from dstack.store import Store
 INTERVAL = 10.0
 """Seconds between two samples of a machine that runs jobs; the first of a job come faster."""
 FIRST = 1.0
-SHARE = 0.002
-"""The share of a machine's processors that sampling may take; one that takes more is sampled less often."""
 TIMEOUT = 30.0
 REMEMBERED = 120.0
 """Seconds after a machine's last sample for which its kernel's load of the last minute may still be that of jobs that
@@ -47,7 +46,7 @@ class Seen:
     @property
     def pause(self) -> float:
         """Seconds between two samples that keep to the share."""
-        return self.cost / self.count / (SHARE * max(self.last.cpus, 1))
+        return pause(self.cost / self.count, self.last.cpus, SAMPLING)
 
 
 @dataclass
@@ -80,25 +79,26 @@ class Metrics:
 
     async def follow(self, name: str) -> None:
         """Sample a machine for as long as it runs jobs: often for a new job, then ever less."""
-        pause, known = FIRST, frozenset[str]()
+        rest, known = FIRST, frozenset[str]()
         while jobs := self.running(name):
             if fresh := frozenset(job.id for job in jobs) - known:
-                pause, known = FIRST, known | fresh
+                rest, known = FIRST, known | fresh
             try:
                 await self.look(name)
             except DstackError as trouble:
                 log.info("%s: not sampled: %s", name, trouble.message)
-                pause = INTERVAL
+                rest = INTERVAL
             else:
                 self.record(name, jobs)
-                pause = min(pause * 1.3, INTERVAL)
+                rest = min(rest * 1.3, INTERVAL)
             seen = self.seen.get(name)
-            await asyncio.sleep(max(pause, seen.pause if seen else 0.0))
+            await asyncio.sleep(max(rest, seen.pause if seen else 0.0))
 
     async def look(self, name: str) -> Sample:
         """Sample a machine now."""
         runner = self.store.runners.require(name)
-        command = sample(self.machines.place(runner), self.containers(runner))
+        cpus = runner.facts.cpus if runner.facts else 0
+        command = sample(self.machines.place(runner), self.containers(runner), cpus)
         taken = await ask(self.machines.host(runner), command, timeout=TIMEOUT)
         before = self.seen.get(name)
         cost, count = (before.cost, before.count) if before else (0.0, 0)

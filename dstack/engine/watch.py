@@ -66,7 +66,7 @@ def gpus_gone(runner: Runner, gpus: tuple[int, ...]) -> str | None:
     broken = [finding for finding in (facts.findings if facts else ()) if finding.name == "gpu-driver"]
     if broken:
         return f"the GPU driver of {runner.name} fails: {broken[0].what}; {broken[0].fix}"
-    there = {gpu.index for gpu in facts.gpus} if facts else set()
+    there = {gpu.index for gpu in facts.gpus if not gpu.trouble} if facts else set()
     gone = [str(index) for index in gpus if index not in there and runner.gpus is None]
     which = f"GPU {gone[0]} is" if len(gone) == 1 else f"GPUs {', '.join(gone)} are"
     return f"{which} gone from {runner.name}; see what nvidia-smi says there: sudo dmesg | grep Xid" if gone else None

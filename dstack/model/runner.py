@@ -81,7 +81,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     `load` is how many processes ran or wanted to, over a minute (proc_loadavg(5)); `memory_free` is 0 where it is
     not known; `clock` is the machine's time in seconds since the epoch; `used` says by index which GPUs somebody
     uses outside of dstack, in words that follow "is used outside of dstack"; `problem` is the first thing that
-    keeps jobs from running here, `fix` what to type about it; `findings` is all that was found, what blocks first.
+    keeps jobs from running here, `fix` what to type about it; `findings` is all that was found, what blocks first;
+    `cost` is the processor seconds that the probe took.
     """
 
     machine: str
@@ -98,6 +99,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     kernel: str = ""
     clock: int = 0
     findings: tuple[Finding, ...] = ()
+    cost: float = 0.0
 
     @property
     def blocking(self) -> tuple[Finding, ...]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -149,7 +151,9 @@ def test_a_changed_host_key_gets_no_command(add: Add, cli: Cli, server: Sshd, fo
     assert cli("runners", "remove", "--force", "m").returncode == 0
 
 
-def test_a_machine_without_docker_and_git(cli: Cli, folder: Path, person: account.Account) -> None:
+@contextmanager
+def jailed(folder: Path, person: account.Account, *lacks: str) -> Iterator[tuple[Sshd, Path]]:
+    """A machine of busybox alone, without these of its programs, behind an sshd of its own; and its root."""
     jail = Path(f"/run/dstack-jail-{os.getpid()}")  # sshd wants every folder above to be root's alone
     jail.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", jail], check=True)
@@ -159,22 +163,31 @@ def test_a_machine_without_docker_and_git(cli: Cli, folder: Path, person: accoun
     (jail / "dev" / "null").chmod(0o666)
     shutil.copy(shutil.which("busybox") or "", jail / "bin")
     for applet in subprocess.run(["busybox", "--list"], capture_output=True, text=True, check=True).stdout.split():
-        if applet not in ("busybox", "flock"):
+        if applet not in ("busybox", *lacks):
             (jail / "bin" / applet).symlink_to("busybox")
-    (jail / "bin" / "bash").write_text('#!/bin/sh\nexec sh "$@"\n')
-    (jail / "bin" / "bash").chmod(0o755)
+    script(jail / "bin" / "bash", 'exec sh "$@"')
     (jail / "etc" / "passwd").write_text(f"{person.name}:x:{person.uid}:{person.uid}::/home/{person.name}:/bin/sh\n")
     os.chown(jail / "home" / person.name, person.uid, person.uid)
     subprocess.run(["mount", "--bind", "/proc", jail / "proc"], check=True)
     bare = Sshd(folder / "bare", person.name, [f"ChrootDirectory {jail}"])
     try:
         bare.start()
-        known = ("--identity", str(bare.identity), "--fingerprint", bare.fingerprint)
-        done = cli("runners", "add", f"{bare.user}@{bare.host}:{bare.port}", *known)
+        yield bare, jail
     finally:
         bare.close()
         subprocess.run(["umount", jail / "proc", jail], check=True)
         jail.rmdir()
+
+
+def script(path: Path, body: str) -> None:
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+
+
+def test_a_machine_without_docker_and_git(cli: Cli, folder: Path, person: account.Account) -> None:
+    with jailed(folder, person, "flock") as (bare, _):
+        known = ("--identity", str(bare.identity), "--fingerprint", bare.fingerprint)
+        done = cli("runners", "add", f"{bare.user}@{bare.host}:{bare.port}", *known)
 
     assert done.returncode == 125
     assert (
@@ -191,6 +204,64 @@ def test_a_machine_without_docker_and_git(cli: Cli, folder: Path, person: accoun
 """
         in done.stderr
     )
+
+
+def test_a_machine_that_is_worn(cli: Cli, folder: Path, person: account.Account) -> None:
+    """Its memory is used, its disk is mounted noexec and has no inodes, and there is no curl."""
+    place = f"/home/{person.name}"
+    with jailed(folder, person) as (bare, jail), ExitStack() as undo:
+        used = folder / "meminfo"
+        used.write_text("MemTotal:        8000000 kB\nMemFree:           10000 kB\nMemAvailable:     200000 kB\n")
+        options = f"mode=700,uid={person.uid},noexec,nr_inodes=60"
+        disk = ("-t", "tmpfs", "-o", options, "tmpfs", f"{jail}{place}")
+        for words in (("--bind", str(used), f"{jail}/proc/meminfo"), disk):
+            subprocess.run(["mount", *words], check=True)
+            undo.callback(subprocess.run, ["umount", words[-1]], check=True)
+        known = ("--identity", str(bare.identity), "--fingerprint", bare.fingerprint)
+        done = cli("runners", "add", f"{bare.user}@{bare.host}:{bare.port}", "--root", place, *known)
+
+    assert done.returncode == 125
+    assert f"  the disk of {place} has no inodes left: " in done.stderr
+    assert "    why: no file can be made there, whatever its size\n" in done.stderr
+    assert (
+        f"""
+  'curl' is not installed
+    why: with storage in S3, artifacts are uploaded with it
+    fix: sudo apt-get install curl, or what your system's package manager calls it
+  {place} is on a file system that is mounted noexec ({place})
+    why: a job can't start programs of its own tree, like ./run.sh
+    fix: choose another folder with --root, or: sudo mount -o remount,exec {place}
+"""
+        in done.stderr
+    )
+    assert (
+        """
+  only 195 MiB of memory are available
+    why: jobs may be killed for lack of it
+    fix: see what uses it: ps aux --sort=-rss | head
+"""
+        in done.stderr
+    )
+
+
+def test_a_clock_that_is_off(add: Add, cli: Cli, server: Sshd, folder: Path) -> None:
+    tools = folder / "tools"
+    tools.mkdir()
+    script(tools / "date", f"echo {round(time.time()) - 3600}")
+    server.close()
+    server.first = (*server.first, f"SetEnv PATH={tools}:/usr/bin:/bin")
+    server.start()
+
+    done = add()
+
+    assert done.returncode == 0
+    assert re.fullmatch(
+        r"m: ready, but its clock is 36\d\d seconds behind the server's\n"
+        r"  why: uploads to S3 are signed for a time\n"
+        r"  fix: sudo timedatectl set-ntp true\n",
+        done.stderr,
+    )
+    assert cli("runners", "remove", "m").returncode == 0
 
 
 def snapshot(home: Path) -> str:

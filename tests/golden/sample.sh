@@ -24,29 +24,41 @@ if [ "$machine" != '0123456789abcdef0123456789abcdef' ]; then
 	exit 94
 fi
 base=$root/$machine/'5e12'
-echo "clock=$(date +%s)"
+# A program that is started costs as much as all that the shell reads here: nothing is, but Docker and the GPUs' tools.
 echo "cpus=$(getconf _NPROCESSORS_ONLN 2> /dev/null || grep -c '^processor' /proc/cpuinfo)"
 # user nice system idle iowait irq softirq steal, in ticks (proc(5)); guests are counted in user.
 read -r _ user nice system idle iowait irq soft steal _ < /proc/stat
 echo "cpu=$((user + nice + system + irq + soft + steal)) $((user + nice + system + idle + iowait + irq + soft + steal))"
-echo "memory=$(sed -n 's/^MemTotal: *\([0-9]*\) kB$/\1/p' /proc/meminfo) $(sed -n 's/^MemAvailable: *\([0-9]*\) kB$/\1/p' /proc/meminfo)"
+# The value that stands behind a key in a file of such lines.
+value_of() {
+	value=
+	while read -r key value _; do
+		if [ "$key" = "$2" ]; then return; fi
+	done < "$1"
+	value=
+}
+value_of /proc/meminfo MemTotal:
+total=$value
+value_of /proc/meminfo MemAvailable:
+echo "memory=$total ${value:-0}"
 
 # Processor time in microseconds, and memory without the page cache that the kernel may take back.
 usage() {
 	for at in "docker/$1" "system.slice/docker-$1.scope" "machine.slice/libpod-$1.scope" "libpod_parent/libpod-$1"; do
 		if [ -r "/sys/fs/cgroup/$at/cpu.stat" ]; then
-			time=$(sed -n 's/^usage_usec //p' "/sys/fs/cgroup/$at/cpu.stat")
+			value_of "/sys/fs/cgroup/$at/cpu.stat" usage_usec
+			time=$value
 			read -r held < "/sys/fs/cgroup/$at/memory.current"
-			cache=$(sed -n 's/^inactive_file //p' "/sys/fs/cgroup/$at/memory.stat")
+			value_of "/sys/fs/cgroup/$at/memory.stat" inactive_file
 		elif [ -r "/sys/fs/cgroup/cpuacct/$at/cpuacct.usage" ]; then
 			read -r time < "/sys/fs/cgroup/cpuacct/$at/cpuacct.usage"
 			time=$((time / 1000))
 			read -r held < "/sys/fs/cgroup/memory/$at/memory.usage_in_bytes"
-			cache=$(sed -n 's/^total_inactive_file //p' "/sys/fs/cgroup/memory/$at/memory.stat")
+			value_of "/sys/fs/cgroup/memory/$at/memory.stat" total_inactive_file
 		else
 			continue
 		fi
-		echo "job=$2 $time $((held - cache))"
+		echo "job=$2 $time $((held - value))"
 		return
 	done
 }
@@ -88,7 +100,7 @@ for tool in amd-smi rocm-smi; do
 		case $amd in *'"gpu"'* | *'"card'*) break ;; esac
 	fi
 done
-printf 'amd=%s\n' "$(printf '%s' "$amd" | tr '\n' ' ')"
+if [ -n "$amd" ]; then printf 'amd=%s\n' "$(printf '%s' "$amd" | tr '\n' ' ')"; fi
 # What this cost: the ticks of this shell and of what it started, a hundredth of a second each (proc(5)).
 read -r uptime _ < /proc/uptime
 echo "uptime=$uptime"

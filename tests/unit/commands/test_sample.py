@@ -14,8 +14,7 @@ from dstack.errors import CommandError
 from dstack.model.metrics import GpuUse
 from dstack.model.paths import HostLayout
 
-GOOD = """clock=1700000000
-cpus=8
+GOOD = """cpus=8
 cpu=100 1000
 memory=1000 400
 uptime=5000.25

@@ -19,7 +19,7 @@ from tests.unit.engine.test_schedule import GB, lease, machine, wants
 def sample(uptime: float, busy: int, memory_used: int = 0, **jobs: tuple[float, int]) -> Sample:
     """Of a machine with 8 CPUs, whose counters are hundredths of a second."""
     whole = round(uptime * 800)
-    return Sample(0, uptime, 8, busy, whole, 64 * GB, memory_used, (), jobs, {}, 0.0)
+    return Sample(uptime, 8, busy, whole, 64 * GB, memory_used, (), jobs, {}, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,18 @@
-"""How often machines are sampled: no more than a share of their processors allows."""
+"""How often machines are sampled and probed: no more than a share of their processors allows."""
 
 from __future__ import annotations
 
 import pytest
 
 from dstack.commands.sample import Sample
-from dstack.engine.metrics import SHARE, Seen
+from dstack.engine.machines import INTERVAL, RAREST, rest
+from dstack.engine.metrics import Seen
+from dstack.engine.pace import LOOKING, SAMPLING, SESSION
+from dstack.model.runner import Facts
 
 
 def seen(cost: float, count: int, cpus: int) -> Seen:
     last = Sample(
-        clock=0,
         uptime=0.0,
         cpus=cpus,
         busy=0,
@@ -29,8 +31,20 @@ def seen(cost: float, count: int, cpus: int) -> Seen:
 def test_samples_stay_below_their_share(cpus: int) -> None:
     found = seen(cost=0.7, count=50, cpus=cpus)
 
-    assert 0.7 / 50 / (found.pause * cpus) == pytest.approx(SHARE)
+    assert (0.7 / 50 + SESSION) / (found.pause * cpus) == pytest.approx(SAMPLING)
 
 
-def test_a_sample_that_costs_less_than_the_clock_tells_may_be_repeated_at_once() -> None:
-    assert seen(cost=0.0, count=3, cpus=2).pause == 0.0
+def test_a_sample_that_costs_less_than_the_clock_tells_still_costs_its_session() -> None:
+    assert seen(cost=0.0, count=3, cpus=2).pause == pytest.approx(SESSION / SAMPLING / 2)
+
+
+@pytest.mark.parametrize(
+    ("cost", "cpus", "seconds"),
+    [(0.04, 2, INTERVAL * 5 / 6), (1.0, 8, (1.0 + SESSION) / LOOKING / 8), (3.0, 64, 3.005 / 0.064), (3.0, 2, RAREST)],
+)
+def test_a_probe_that_costs_much_is_rare(cost: float, cpus: int, seconds: float) -> None:
+    assert rest(True, Facts(machine="m", cpus=cpus, cost=cost)) == pytest.approx(seconds)
+
+
+def test_a_machine_that_was_never_seen_is_looked_at_often() -> None:
+    assert rest(False, None) == INTERVAL / 2

@@ -1,0 +1,41 @@
+"""What dstack asks in the background is asked often: how many processes it takes on the machine."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+
+from dstack.commands.place import Place
+from dstack.commands.probe import probe
+from dstack.commands.sample import sample
+from dstack.model.paths import HostLayout
+from tests.environment import needs
+
+PLACE = Place(HostLayout("~/.dstack-host", "", "s"), "true")
+KNOWN = {"a-1": "0" * 64, "b-1": "f" * 64}
+
+
+def processes(script: str) -> int:
+    """How many the script starts, itself not counted: in a PID namespace of its own, numbers are given in order."""
+    needs.root("a PID namespace")
+    assert shutil.which("unshare"), "util-linux has it"
+    last = 'sh -c "$1" > /dev/null || exit; sh -c "echo \\$\\$"; exit'
+    words = ["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", last, "sh", script]
+    done = subprocess.run(words, env={"PATH": "/usr/bin:/bin", "HOME": "/"}, capture_output=True, text=True, check=True)
+    return int(done.stdout) - 3  # the outer shell is 1, the script's 2
+
+
+@pytest.mark.parametrize("containers", [{}, KNOWN])
+def test_a_sample_reads_files_and_starts_nothing(containers: dict[str, str]) -> None:
+    # The one is the subshell that finds the machine's id.
+    assert processes(sample(PLACE, containers, cpus=2).script) <= 1
+
+
+def test_a_sample_that_asks_docker_starts_little_more() -> None:
+    assert processes(sample(PLACE, cpus=2).script) <= 2
+
+
+def test_a_probe() -> None:
+    assert processes(probe("~/.dstack-host", "true").script) <= 25
