@@ -35,6 +35,11 @@ class FolderStore:
         self._contents = Contents(root / ".content")
         self._incoming = root / ".incoming"
 
+    @property
+    def name(self) -> str:
+        """What tells it from other stores."""
+        return str(self.root)
+
     async def missing(self, files: Sequence[File]) -> list[File]:
         """Of these files, those whose content is not in the store: each content once."""
         return await to_its_end(lambda: self._missing(files))

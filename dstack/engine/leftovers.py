@@ -9,8 +9,9 @@ from pathlib import Path
 
 from dstack.commands.leftovers import Pruned, prune
 from dstack.engine.context import Context
+from dstack.engine.stored import stored_in
 from dstack.engine.tidy import tidy
-from dstack.errors import HostError
+from dstack.errors import HostError, StorageError
 from dstack.hosts.host import ask
 from dstack.model.api.retention import Leftover
 from dstack.model.job import Job, Run
@@ -79,8 +80,15 @@ class Leftovers:
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def look(job: Job) -> Leftover | None:
-            async with gate:
-                size = await self.context.storage.clear(job.run, job.workflow, dry_run=self.dry_run)
+            size = 0
+            for storage in stored_in(self.context, job):
+                try:
+                    async with gate:
+                        size += await storage.clear(job.run, job.workflow, dry_run=self.dry_run)
+                except StorageError as trouble:
+                    if storage.name == self.context.storage.name:
+                        raise
+                    log.warning("%s: what broken uploads left there stays: %s", storage.name, trouble.message)
             return Leftover(what="objects", name=f"{job.run}/{job.workflow}", bytes=size) if size else None
 
         jobs = [job for job in self.jobs if job.finished and not job.cached_from and not job.files]

@@ -20,13 +20,15 @@ class PruneRequest(Struct, kw_only=True):
 
 
 class Removed(Struct, kw_only=True):
-    """A run that was removed, or would be. `bytes` become free; `kept` are the workflows whose results others use."""
+    """A run that was removed, or would be. `bytes` become free; `kept` are the workflows whose results others use;
+    `stays` says in sentences what a storage that was in use before does not let go."""
 
     run: str
     workflow: str
     submitted_at: str
     bytes: int
     kept: list[str]
+    stays: list[str] = []
 
 
 class PruneCachesRequest(Struct, kw_only=True):
