@@ -127,6 +127,11 @@ class FolderStore:
         """Remove what is there of a job without a manifest, which nobody adds to any more; its bytes."""
         return await to_its_end(lambda: self._clear(run, workflow, dry_run))
 
+    async def unused(self, before: float, *, dry_run: bool = False) -> int:
+        """Remove contents that arrived before a time (seconds since the epoch) and that no job has: of collections
+        that were given up. Their bytes."""
+        return await to_its_end(lambda: self._contents.unused(before, remove=not dry_run))
+
     async def sweep(self) -> None:
         """Remove what crashes left unfinished. For a server that begins: nothing else may be writing."""
         await to_its_end(lambda: shutil.rmtree(self._incoming, ignore_errors=True))

@@ -60,8 +60,9 @@ class PruneRestRequest(Struct, kw_only=True):
 
 
 class Leftover(Struct, kw_only=True):
-    """What was removed besides runs, or would be. `what` is `code` (a copy of a repository), `image` or `objects` (of a
-    job that ended before its artifacts were complete); `runner` is where, None for the server and the storage."""
+    """What was removed besides runs, or would be. `what` is `code` (a copy of a repository), `image`, `objects` (of a
+    job that ended before its artifacts were complete) or `contents` (which came to a folder for a job that was
+    aborted); `runner` is where, None for the server and the storage."""
 
     what: str
     name: str
