@@ -91,6 +91,19 @@ class Contents:
                     if content.stat().st_nlink == 1:
                         content.unlink()
 
+    def unused(self, before: float, *, remove: bool) -> int:
+        """The bytes of the contents that no job's tree has, and that are there unchanged since before a time (seconds
+        since the epoch): those that came later may be about to be used. With `remove` they go."""
+        total = 0
+        for content in self.folder.glob("??/??/*"):
+            with contextlib.suppress(FileNotFoundError):  # another thread dropped or renamed it
+                status = content.lstat()
+                if status.st_nlink == 1 and status.st_ctime < before:
+                    total += status.st_size
+                    if remove:
+                        content.unlink()
+        return total
+
     def _whole(self, file: File) -> Iterator[Path]:
         for content in self._all(file):
             found = None

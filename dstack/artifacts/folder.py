@@ -35,6 +35,11 @@ class FolderStore:
         self._contents = Contents(root / ".content")
         self._incoming = root / ".incoming"
 
+    @property
+    def name(self) -> str:
+        """What tells it from other stores."""
+        return str(self.root)
+
     async def missing(self, files: Sequence[File]) -> list[File]:
         """Of these files, those whose content is not in the store: each content once."""
         return await to_its_end(lambda: self._missing(files))
@@ -121,6 +126,11 @@ class FolderStore:
     async def clear(self, run: str, workflow: str, *, dry_run: bool = False) -> int:
         """Remove what is there of a job without a manifest, which nobody adds to any more; its bytes."""
         return await to_its_end(lambda: self._clear(run, workflow, dry_run))
+
+    async def unused(self, before: float, *, dry_run: bool = False) -> int:
+        """Remove contents that arrived before a time (seconds since the epoch) and that no job has: of collections
+        that were given up. Their bytes."""
+        return await to_its_end(lambda: self._contents.unused(before, remove=not dry_run))
 
     async def sweep(self) -> None:
         """Remove what crashes left unfinished. For a server that begins: nothing else may be writing."""

@@ -118,6 +118,8 @@ def table(found: Found) -> None:
             for each in found.runs
         ]
         show.table(("RUN", "WORKFLOW", "SUBMITTED", "FREES", "STILL USED"), rows)
+        for said in (said for each in found.runs for said in each.stays):
+            settings.warn(f"warning: {said}; remove it there by hand")
     if found.folders:
         lines = [
             (each.cache, each.runner, each.repo, words.ago(each.used_at), words.size(each.bytes))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import http.client
-import ssl
 import threading
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
 from dstack import __version__
 from dstack.cli import settings
+from dstack.cli.proxies import Way, way
 from dstack.errors import DstackError, NotFoundError
 from dstack.model.api.artifacts import ArtifactView
 from dstack.server.client import Client
@@ -22,7 +22,7 @@ CONNECT = 10.0
 """Seconds for a connection to object storage; then the server is used instead."""
 SILENCE = 60.0
 """Seconds without a byte, after which a connection is broken."""
-OK, PARTIAL, GONE, TROUBLE = 200, 206, 404, 500
+OK, PARTIAL, GONE, WHO, TROUBLE = 200, 206, 404, 407, 500
 
 
 class UnreachableError(DstackError):
@@ -125,31 +125,37 @@ class Sources:
         """The answer, over the thread's connection. One that was kept may have been closed meanwhile."""
         address = urlsplit(url)
         for fresh in (False, True):
-            connection = self._connection(address.scheme, address.netloc, fresh=fresh)
+            way = self._way(address.scheme, address.netloc, fresh=fresh)
+            connection = way.connection
+            told = {"Host": address.netloc, "User-Agent": f"dstack/{__version__}", **way.headers, **headers}
             try:
-                connection.request(
-                    "GET", f"{address.path}?{address.query}", headers={"User-Agent": f"dstack/{__version__}", **headers}
-                )
-                return connection.getresponse(), connection
+                connection.request("GET", f"{way.prefix}{address.path}?{address.query}", headers=told)
+                response = connection.getresponse()
+                if response.status == WHO and way.name:
+                    connection.close()
+                    raise UnreachableError(f"the proxy {way.name} wants to know who you are")
+                return response, connection
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 broken = error
         raise BrokenAnswerError(f"the connection to the storage broke: {broken}") from broken
 
-    def _connection(self, scheme: str, netloc: str, *, fresh: bool) -> http.client.HTTPConnection:
-        kept: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        if kept is not None and kept.sock is not None and not fresh:
+    def _way(self, scheme: str, netloc: str, *, fresh: bool) -> Way:
+        kept: Way | None = getattr(self._local, "way", None)
+        if kept is not None and kept.connection.sock is not None and not fresh:
             return kept
-        make = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
-        made = make(netloc, timeout=CONNECT)
+        made, through = None, ""
         try:
-            made.connect()
-        except (OSError, ssl.CertificateError) as error:
-            made.close()
-            raise UnreachableError(f"the storage at {netloc} can't be reached from here: {error}") from error
-        made.sock.settimeout(SILENCE)
+            made = way(scheme, netloc, CONNECT)
+            through = f" through the proxy {made.name}" if made.name else ""
+            made.connection.connect()
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            if made is not None:
+                made.connection.close()
+            raise UnreachableError(f"the storage at {netloc} can't be reached from here{through}: {error}") from error
+        made.connection.sock.settimeout(SILENCE)
         with self._asking:
             self._reached = True
-            self._opened.append(made)
-        self._local.connection = made
+            self._opened.append(made.connection)
+        self._local.way = made
         return made

@@ -5,6 +5,7 @@ All that comes from a container is hostile. It is looked at only after the conta
 
 from __future__ import annotations
 
+import posixpath
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -51,7 +52,8 @@ class Wanted:
 
 def listing(place: Place, attempt: str, project: str, image: str, artifacts: tuple[Artifact, ...]) -> Command[Listing]:
     """List and hash the artifacts of a job whose container has ended; one that is about to end is waited for, and
-    stopped. What others own is given back to the host's user first, and made readable.
+    stopped. What others own is given back to the host's user first, and made readable. Then it is held where nothing
+    of the job's can reach it: see `made`.
 
     Raises CommandError where the job's folder can't be given back.
     """
@@ -66,6 +68,7 @@ def listing(place: Place, attempt: str, project: str, image: str, artifacts: tup
         project=project,
         paths=tuple(map(dotted, wanted.paths)),
         roots=tuple(map(dotted, wanted.roots)),
+        held=tuple(posixpath.normpath(posixpath.join(project, path)) for path in wanted.roots),
         skipped="-" if project else "./.git",
         longest=tree.LONGEST + len("./") + 1,
         record=True,
@@ -73,17 +76,20 @@ def listing(place: Place, attempt: str, project: str, image: str, artifacts: tup
     return Command(LISTING, body, lambda result: read(wanted, project, result))
 
 
-def fetch(place: Place, attempt: str, project: str, files: Sequence[File]) -> Command[None]:
-    """The contents of these regular files, one after the other, on stdout.
+def made(project: str) -> str:
+    """Where what was listed lies, below the job's folder: what still runs with the job's tree can't reach it."""
+    return f"made/{project}" if project else "made"
 
-    It relies on the container having ended, which `listing` makes sure of. What comes is worth nothing until its
-    sha256 is the listed one: bytes from elsewhere never pass for a job's.
+
+def fetch(place: Place, attempt: str, tree: str, files: Sequence[File]) -> Command[None]:
+    """The contents of these regular files, one after the other, on stdout. `tree` is where they lie, below the job's
+    folder.
+
+    What comes is worth nothing until its sha256 is the listed one: bytes from elsewhere never pass for a job's.
     """
     paths = [dotted(file.path) for file in files if file.link is None]
     cats = b"".join(b"cat " + quote(batch).encode(errors="surrogateescape") + b"\n" for batch in batches(paths))
-    body = script(
-        "fetch", place, folder=place.layout.job(folder_name(attempt)), project=project or ".", length=len(cats)
-    )
+    body = script("fetch", place, folder=place.layout.job(folder_name(attempt)), tree=tree, length=len(cats))
     return Command(FETCHING, body, lambda result: succeeded(FETCHING, result), cats)
 
 

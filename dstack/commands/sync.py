@@ -36,8 +36,8 @@ class Changes:
 
 
 def frozen(number: int) -> str:
-    """Where what was found of an artifact lies, as a project's folder below the job's tree."""
-    return f"../{top(number)}/next"
+    """Where what was found of an artifact lies, below the job's folder."""
+    return f"{top(number)}/next"
 
 
 def top(number: int) -> str:

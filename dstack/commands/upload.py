@@ -45,8 +45,9 @@ class Upload:
     trouble: str = ""
 
 
-def sums(place: Place, attempt: str, project: str, files: Sequence[File]) -> Command[dict[str, Sums]]:
-    """The MD5s of regular files by path: of the whole, or of each part. The container must have ended.
+def sums(place: Place, attempt: str, tree: str, files: Sequence[File]) -> Command[dict[str, Sums]]:
+    """The MD5s of regular files by path: of the whole, or of each part. `tree` is where they lie, below
+    the job's folder.
 
     Raises CommandError where a file is not what was listed.
     """
@@ -57,15 +58,13 @@ def sums(place: Place, attempt: str, project: str, files: Sequence[File]) -> Com
         f"parts {part_size(file.size) // MIB} {len(spans(file.size))} {quote(dotted(file.path))}\n" for file in large
     ]
     stdin = "".join(said).encode("utf-8", "surrogateescape")
-    body = script(
-        "sums", place, folder=place.layout.job(folder_name(attempt)), project=project or ".", length=len(stdin)
-    )
+    body = script("sums", place, folder=place.layout.job(folder_name(attempt)), tree=tree, length=len(stdin))
     return Command(SUMMING, body, lambda result: _summed(whole, large, result), stdin)
 
 
-def upload(place: Place, attempt: str, project: str, pieces: Sequence[Piece]) -> Command[Upload]:
+def upload(place: Place, attempt: str, tree: str, pieces: Sequence[Piece]) -> Command[Upload]:
     """Begin to upload these, unless an upload is under way; then wait a while for its end. It goes on by itself."""
-    return _upload(place, attempt, project, plan(pieces))
+    return _upload(place, attempt, tree, plan(pieces))
 
 
 def uploading(place: Place, attempt: str) -> Command[Upload]:
@@ -112,12 +111,12 @@ def work() -> str:
     return text("upload_work", at_once=AT_ONCE)
 
 
-def _upload(place: Place, attempt: str, project: str, stdin: bytes) -> Command[Upload]:
+def _upload(place: Place, attempt: str, tree: str, stdin: bytes) -> Command[Upload]:
     body = script(
         "upload",
         place,
         folder=place.layout.job(folder_name(attempt)),
-        project=project or ".",
+        tree=tree,
         work=work(),
         seconds=WAIT,
         length=len(stdin),

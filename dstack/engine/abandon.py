@@ -7,6 +7,7 @@ from dstack.commands.upload import abandon
 from dstack.engine.context import Context
 from dstack.engine.keep import clear
 from dstack.engine.placed import HOST_ANSWER, Placed
+from dstack.engine.stored import forget, stored_in
 from dstack.errors import CommandError, HostUnreachableError
 from dstack.hosts.host import ask
 
@@ -14,14 +15,14 @@ from dstack.hosts.host import ask
 async def abandoned(placed: Placed) -> None:
     """End what the host still sends, then remove what was stored of the job: by a sync, or by a collection that was
     under way. Repeatable. Raises HostError or StorageError: then it may be tried again."""
-    job, storage = placed.job, placed.context.storage
+    job = placed.job
     if not job.definition.artifacts:
         return
-    if isinstance(storage, S3Store):
+    storages = stored_in(placed.context, job)
+    if any(isinstance(storage, S3Store) for storage in storages):
         await ask(placed.host, abandon(placed.place, placed.attempt), timeout=HOST_ANSWER)
-    if isinstance(storage, S3Store):
-        placed.store.contents.forget_below(storage.name, storage.key(job.run, job.workflow, ""))
-    await storage.remove(job.run, job.workflow)
+    for storage in storages:
+        await forget(placed.context, job, storage)
 
 
 async def removed(context: Context, runner: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from dstack.artifacts.folder import FolderStore
 from dstack.artifacts.s3 import S3Store
-from dstack.commands.collect import Listing, fetch, listing
+from dstack.commands.collect import Listing, fetch, listing, made
 from dstack.engine.context import Context
 from dstack.engine.upload import Uploader
 from dstack.hosts.host import Host, ask
@@ -119,7 +119,7 @@ class Collector:
         place = self.context.machines.place(self.runner)
         project = self.context.store.runs.require(self.job.run).snapshot.project
         attempt = attempt_id(self.job.id, self.job.attempt)
-        stream = self.counted(self.host.stream(fetch(place, attempt, project, missing)), missing)
+        stream = self.counted(self.host.stream(fetch(place, attempt, made(project), missing)), missing)
         await storage.receive(self.job.run, self.job.workflow, self.job.id, stream, missing)
 
     async def counted(self, stream: AsyncIterator[bytes], files: Sequence[File]) -> AsyncIterator[bytes]:

@@ -59,8 +59,11 @@ class Context:
     @property
     def storage(self) -> FolderStore | S3Store:
         """The store of artifacts."""
-        url = self.storage_url
-        return self.bucket(url, self.endpoint_url) if url.startswith("s3://") else FolderStore(Path(url))
+        return self.storage_at(self.storage_url, self.endpoint_url)
+
+    def storage_at(self, url: str, endpoint: str | None) -> FolderStore | S3Store:
+        """The store in a folder, or at s3://bucket/prefix."""
+        return self.bucket(url, endpoint) if url.startswith("s3://") else FolderStore(Path(url))
 
     def bucket(self, url: str, endpoint: str | None) -> S3Store:
         """A store on S3, whose connections are kept."""

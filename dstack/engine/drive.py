@@ -196,6 +196,7 @@ class Drive(Placed):
             self.finish(Status.STOPPED, exit_code=Ends.STOPPED, reason="aborted; nothing was kept")
             return
         self.collector = Collector(self.context, job, self.runner, Progress(self))
+        self.will_store()
         found = await self.collector.store()
         job = self.settled()
         end = job.end or Status.FAILED

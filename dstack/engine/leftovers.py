@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from dstack.artifacts.folder import FolderStore
 from dstack.commands.leftovers import Pruned, prune
 from dstack.engine.context import Context
+from dstack.engine.stored import stored_in
 from dstack.engine.tidy import tidy
-from dstack.errors import HostError
+from dstack.errors import HostError, StorageError
 from dstack.hosts.host import ask
 from dstack.model.api.retention import Leftover
 from dstack.model.job import Job, Run
 from dstack.model.runner import Runner
+from dstack.model.times import seconds
 
 TIMEOUT = 600.0
 """Seconds for removing what may be large."""
@@ -40,7 +44,12 @@ class Leftovers:
         """All of it."""
         hosts = await asyncio.gather(*map(self.on_host, self.store.runners.all()))
         objects = await self.objects()
-        return [*(found for founds in hosts for found in founds), *objects, *await self.mirrors()]
+        return [
+            *(found for founds in hosts for found in founds),
+            *objects,
+            *await self.contents(),
+            *await self.mirrors(),
+        ]
 
     async def on_host(self, runner: Runner) -> list[Leftover]:
         """Mirrors, and images that dstack pulled there."""
@@ -79,12 +88,28 @@ class Leftovers:
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def look(job: Job) -> Leftover | None:
-            async with gate:
-                size = await self.context.storage.clear(job.run, job.workflow, dry_run=self.dry_run)
+            size = 0
+            for storage in stored_in(self.context, job):
+                try:
+                    async with gate:
+                        size += await storage.clear(job.run, job.workflow, dry_run=self.dry_run)
+                except StorageError as trouble:
+                    if storage.name == self.context.storage.name:
+                        raise
+                    log.warning("%s: what broken uploads left there stays: %s", storage.name, trouble.message)
             return Leftover(what="objects", name=f"{job.run}/{job.workflow}", bytes=size) if size else None
 
         jobs = [job for job in self.jobs if job.finished and not job.cached_from and not job.files]
         return [found for found in await asyncio.gather(*map(look, jobs)) if found]
+
+    async def contents(self) -> list[Leftover]:
+        """What collections brought that were given up. One that is under way may still use all that came since."""
+        storage = self.context.storage
+        if not isinstance(storage, FolderStore):
+            return []
+        begun = [seconds(job.placed_at) for job in self.store.jobs.unfinished() if job.placed_at]
+        size = await storage.unused(min(begun, default=time.time()), dry_run=self.dry_run)
+        return [Leftover(what="contents", name=storage.name, bytes=size)] if size else []
 
     async def mirrors(self) -> list[Leftover]:
         """The server's own copies of repositories of which there is no run."""

@@ -51,6 +51,12 @@ class Placed:
         """Seconds between SIGTERM and SIGKILL."""
         return math.ceil(span(self.job.definition.stop_grace))
 
+    def will_store(self) -> None:
+        """Record where something of the job may be stored from now on, so that it is found when the job goes."""
+        here = (self.context.storage_url, self.context.endpoint_url or "")
+        if here not in self.job.storages:
+            self.change(storages=(*self.job.storages, here))
+
     def change(self, **changes: Any) -> Job:
         """Record, and tell who follows."""
         job = self.store.jobs.change(self.id, **changes)

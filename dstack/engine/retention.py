@@ -7,10 +7,11 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from dstack.artifacts.s3 import S3Store
 from dstack.engine.context import Context
-from dstack.errors import ConflictError, DstackError
+from dstack.engine.stored import forget, stored_in
+from dstack.errors import ConflictError, DstackError, StorageError
 from dstack.model.api.retention import Removed
 from dstack.model.job import Job, Run
 from dstack.model.times import seconds
@@ -21,6 +22,21 @@ LATER = 10.0
 log = logging.getLogger("dstack.engine")
 
 
+@dataclass(frozen=True)
+class Stay:
+    """What a job left in a storage that was in use before, and that does not let it go."""
+
+    run: str
+    workflow: str
+    storage: str
+    why: str
+
+    @property
+    def words(self) -> str:
+        """It in a sentence."""
+        return f"{self.run}/{self.workflow} stays in {self.storage}: {self.why}"
+
+
 class Retention:
     """Removes runs with their logs and artifacts. Repeatable at any point: what was begun is ended by the next one."""
 
@@ -28,6 +44,7 @@ class Retention:
         self.context = context
         self.store = context.store
         self.lock = asyncio.Lock()
+        self.stays: list[Stay] = []
 
     async def delete(self, runs: Sequence[Run]) -> list[Removed]:
         """Remove these. Raises ConflictError, before anything is removed, for one that is unfinished or has a tag."""
@@ -54,20 +71,24 @@ class Retention:
 
     async def remove(self, runs: Sequence[Run]) -> list[Removed]:
         """Remove runs, and of earlier ones what nothing needs any more."""
-        told = [self.told(run) for run in runs]
+        told = {run.name: self.told(run) for run in runs}
         for run in runs:
             self.store.runs.hide(run.name)
-        await self.complete()
-        return told
+        for each in await self.complete():
+            if each.run in told:
+                told[each.run].stays.append(each.words)
+        return list(told.values())
 
-    async def complete(self) -> None:
-        """Remove what is left of the runs that were removed and is not needed any more."""
+    async def complete(self) -> list[Stay]:
+        """Remove what is left of the runs that were removed and is not needed any more. Returns what can't go."""
         async with self.lock:
+            self.stays = []
             while [job for run in self.store.runs.hidden() for job in self.store.jobs.of(run) if await self.gone(job)]:
                 continue
             for name in self.store.runs.hidden():
                 if not self.store.jobs.of(name):
                     self.store.runs.remove(name)
+            return self.stays
 
     async def watch(self) -> None:
         """What could not go at once goes when nothing uses it any more and its host was cleaned."""
@@ -86,16 +107,30 @@ class Retention:
         if self.used(job):
             return False
         if job.cached_from is None:
-            storage = self.context.storage
-            await storage.remove(job.run, job.workflow)
-            if isinstance(storage, S3Store):
-                self.store.contents.forget_below(storage.name, storage.key(job.run, job.workflow, ""))
+            await self.unstored(job)
         self.store.logs.remove(job.id)
         self.store.secrets.forget(job.id)
         if self.on_host(job):
             return False
         self.store.jobs.remove(job.id)
         return True
+
+    async def unstored(self, job: Job) -> None:
+        """Remove what is stored of a job. What a storage of before does not let go is told, and stays."""
+        silent = {stay.storage: stay.why for stay in self.stays}
+        for storage in stored_in(self.context, job):
+            try:
+                if storage.name in silent:
+                    raise StorageError(silent[storage.name])
+                await forget(self.context, job, storage)
+            except StorageError as trouble:
+                if storage.name == self.context.storage.name:
+                    raise
+                stay = Stay(job.run, job.workflow, storage.name, trouble.message)
+                self.stays.append(stay)
+                log.warning("%s", stay.words)
+        if job.storages:
+            self.store.jobs.change(job.id, storages=())
 
     def on_host(self, job: Job) -> bool:
         """Whether something of the job is still on its runner."""

@@ -70,6 +70,7 @@ class Sync:
     async def once(self, artifact: Artifact, number: int, *, keep: bool) -> bool:
         """Store what changed of an artifact; whether all that was seen of it is stored now."""
         placed = self.placed
+        placed.will_store()
         project = self.context.store.runs.require(self.job.run).snapshot.project
         look = sync(placed.place, placed.attempt, project, self.job.image, artifact, number, keep=keep)
         changes = await ask(placed.host, look, timeout=TIMEOUT)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from dstack.artifacts.s3 import S3Store
 from dstack.artifacts.uploads import Uploading
+from dstack.commands.collect import made
 from dstack.commands.upload import Upload, sums, upload, uploading
 from dstack.engine.context import Context
 from dstack.errors import StorageError
@@ -28,7 +29,7 @@ class Uploader:
     """Brings a job's files into the store: repeatable, and what has arrived is never sent again.
 
     What is known of an upload is on the host and in S3: the host goes on by itself, and whoever comes next asks both.
-    `project` is where the files lie, below the job's tree: None for the project's own folder. `tell` is called with
+    `tree` is where the files lie, below the job's folder: None for those of a job that ended. `tell` is called with
     how many bytes are left.
     """
 
@@ -38,7 +39,7 @@ class Uploader:
         job: Job,
         runner: Runner,
         storage: S3Store,
-        project: str | None = None,
+        tree: str | None = None,
         tell: Callable[[int], None] = lambda left: None,
     ) -> None:
         self.context = context
@@ -48,7 +49,7 @@ class Uploader:
         self.tell = tell
         self.place = context.machines.place(runner)
         self.attempt = attempt_id(job.id, job.attempt)
-        self.project = context.store.runs.require(job.run).snapshot.project if project is None else project
+        self.tree = made(context.store.runs.require(job.run).snapshot.project) if tree is None else tree
 
     async def run(self, files: Sequence[File]) -> None:
         """Have all these files in the store. Raises StorageError or HostError: then it may be tried again."""
@@ -90,7 +91,7 @@ class Uploader:
         if not files:
             return
         await self.earlier()
-        hashed = await ask(self.context.machines.host(self.runner), sums(self.place, self.attempt, self.project, files))
+        hashed = await ask(self.context.machines.host(self.runner), sums(self.place, self.attempt, self.tree, files))
         answered: frozenset[tuple[str, int | None]] = frozenset()
         signed, plan = time.monotonic(), await self.planned(files, hashed, answered)
         while plan.pieces:
@@ -136,7 +137,7 @@ class Uploader:
 
     async def asked(self, pieces: Sequence[Piece] | None) -> Upload:
         place, attempt = self.place, self.attempt
-        command = uploading(place, attempt) if pieces is None else upload(place, attempt, self.project, pieces)
+        command = uploading(place, attempt) if pieces is None else upload(place, attempt, self.tree, pieces)
         return await ask(self.context.machines.host(self.runner), command)
 
     def problem(self, report: Upload, pieces: Sequence[Piece]) -> str:

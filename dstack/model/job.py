@@ -55,7 +55,8 @@ class Job(Struct, frozen=True, kw_only=True):
     ran for longer than it may, `warned` that it was told before, `cause` is what it may be retried for; `history`
     holds the attempts before this one, whose log begins at byte `log_start`. `preempted` says for whom it is to give
     way, `yielding` that it was told. `shares` is a job of the same key that
-    is under way: its result will be this one's. Times are RFC 3339, UTC.
+    is under way: its result will be this one's. `storages` are the places where something of it may be stored, each
+    with its endpoint, "" for none. Times are RFC 3339, UTC.
     """
 
     id: str
@@ -98,6 +99,7 @@ class Job(Struct, frozen=True, kw_only=True):
     files: int = 0
     bytes: int = 0
     discarded: bool = False
+    storages: tuple[tuple[str, str], ...] = ()
 
     @property
     def finished(self) -> bool:

@@ -15,6 +15,7 @@ import pytest
 
 from tests.e2e.project import single
 from tests.environment import needs
+from tests.environment.forward import forward
 from tests.environment.product import Home, program
 from tests.environment.proxy import Passed, Proxy
 from tests.environment.s3 import BUCKET, S3
@@ -83,6 +84,25 @@ def test_a_download_comes_straight_from_the_bucket(
     assert "downloading" in shown
     assert "/21.0 MB" in shown
     assert (top / "large").read_bytes() == made
+
+
+def test_a_download_goes_through_the_proxy_of_the_environment(
+    cli: Cli, storage: Proxy, made: bytes, tmp_path: Path
+) -> None:
+    with forward() as way:
+        environment = {"http_proxy": f"127.0.0.1:{way.port}"}
+        done = cli("artifacts", "download", "one", "-o", tmp_path / "d", env=environment)
+        asked = until(lambda: len(way.asked) == 61 and list(way.asked), "each file was asked for")
+        direct = cli("artifacts", "download", "one", "-o", tmp_path / "e", env={**environment, "NO_PROXY": "127.0.0.1"})
+        assert way.asked == asked
+    gone = cli("artifacts", "download", "one", "out/large", "-o", tmp_path / "f", env=environment)
+
+    assert done.returncode == direct.returncode == gone.returncode == 0, done.stderr
+    assert all(line.startswith(f"GET {storage.url}/{BUCKET}/x/one/job/out/") for line in asked)
+    assert f"through the proxy http://127.0.0.1:{way.port}: " in gone.stderr
+    assert "the files come through the server" in gone.stderr
+    for folder in ("d", "e", "f"):
+        assert (tmp_path / folder / "job/out/large").read_bytes() == made
 
 
 def test_a_download_that_breaks_off_goes_on(cli: Cli, storage: Proxy, made: bytes, tmp_path: Path) -> None:

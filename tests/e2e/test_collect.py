@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.commands.collect import fetch, listing
+from dstack.commands.collect import fetch, listing, made
 from dstack.commands.leave import Leftovers, discard, leave, running
 from dstack.errors import CommandError
 from dstack.model.manifest import File
@@ -106,7 +106,7 @@ def test_closed_files_of_root_are_collected(
         file("out/two", b"two\n", 0o400),
     )
     assert found.refused == ("'out/outside' is a link that leaves its artifact: it leads to '/etc/passwd'",)
-    assert host.result(fetch(host.place, "j1", "", found.files)).stdout == b"one\ntwo\n"
+    assert host.result(fetch(host.place, "j1", made(""), found.files)).stdout == b"one\ntwo\n"
     owners = as_user(user, "find", str(host.base), "!", "-user", user.name)
     assert owners == ""
     assert Path("/etc/passwd").stat().st_uid == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
@@ -111,6 +112,32 @@ def test_prune(cli: Cli, objects: Callable[[], set[str]], folder: Path, dstack_h
     assert refused.returncode == 2
     assert "one has the tag ':keep'" in refused.stderr
     assert names(cli) == ["four", "one"]
+
+
+def test_what_another_storage_has_goes_too_or_is_named(
+    cli: Cli, dstack_home: Home, s3: S3, runner: str, folder: Path, tmp_path: Path
+) -> None:
+    url, first, second = f"s3://{BUCKET}/x", tmp_path / "first", tmp_path / "second"
+    for name, options in (("one", [first]), ("two", [url, "--endpoint-url", s3.url]), ("three", [second])):
+        assert cli("config", "--storage", *options).returncode == 0
+        assert cli("run", "base", "--name", name, cwd=folder).returncode == 0
+    assert (first / "one/base/made").exists()
+    assert "x/two/base/made" in s3.objects
+
+    done = cli("runs", "delete", "one")
+    assert (done.returncode, "stays" in done.stderr) == (0, False), done.stderr
+    assert not [path for path in first.rglob("*") if path.is_file()]
+
+    s3.kill()
+    gone = cli("prune", "--keep-last", "1", "-y")
+    assert gone.returncode == 0, gone.stderr
+    assert f"warning: two/base stays in {s3.url} {url}: S3 does not answer" in gone.stderr
+    assert "remove it there by hand" in gone.stderr
+    assert names(cli) == ["three"]
+    assert cli("config", "--storage", first).returncode == 0
+    shutil.rmtree(second)
+    told = json.loads(cli("runs", "delete", "three", "--json").stdout)
+    assert told[0]["stays"] == [f"three/base stays in {second}: there is no such folder now"]
 
 
 def rest(cli: Cli, *options: str) -> list[tuple[str, str, str | None]]:

@@ -147,14 +147,16 @@ def test_each_state(cli: Cli, folder: Path, slow_storage: Throttle, user: Accoun
 def test_while_artifacts_come_through_the_server(
     cli: Cli, dstack_home: Home, sshd: Sshd, user: Account, runner: str, busybox: str, tmp_path: Path
 ) -> None:
-    """And the server dies after the stop."""
+    """And the server dies after the stop. What came for a job that was aborted then is pruned."""
     way = Throttle(sshd.port)
     try:
         there = [f"{sshd.user}@127.0.0.1:{way.port}", "--identity", str(sshd.identity), "--name", "far"]
         added = cli("runners", "add", *there, "--root", "~/.dstack-far", "--fingerprint", sshd.fingerprint)
         assert added.returncode == 0, added.stderr
-        commands = [f"head -c {SIZE} /dev/urandom > large", "while [ ! -e go ]; do sleep 0.1; done"]
-        folder = single(tmp_path / "p", busybox, *commands, more="artifacts: [large]")
+        made = f"echo $DSTACK_RUN_NAME > first; head -c {SIZE} /dev/urandom > large"
+        folder = single(
+            tmp_path / "p", busybox, made, "while [ ! -e go ]; do sleep 0.1; done", more="artifacts: [first, large]"
+        )
         assert cli("run", "job", "--name", "r", "--runner", "far", "-d", cwd=folder).returncode == 0
         until(lambda: run_of(cli, "r")["status"] == "running", "it runs", 60)
         way.speed = SIZE / 600
@@ -178,9 +180,31 @@ def test_while_artifacts_come_through_the_server(
         assert cli("artifacts", "download", "r", "-o", tmp_path / "d").returncode == 0
         assert (tmp_path / "d/job/large").stat().st_size == SIZE
         until(lambda: not list(user.home.glob(".dstack-far/*/*/jobs/*")), "its folder is removed", 60)
+
+        assert cli("run", "job", "--name", "s", "--runner", "far", "-d", cwd=folder).returncode == 0
+        until(lambda: run_of(cli, "s")["status"] == "running", "it runs", 60)
+        way.speed = SIZE / 20
+        (next(user.home.glob(".dstack-far/*/*/jobs/*/workflow")) / "go").touch()
+        contents = dstack_home.dstack / "server" / "artifacts" / ".content"
+        alone = until(lambda: [path for path in contents.glob("*/*/*") if path.stat().st_nlink == 1], "one came", 60)
+        assert pruned(cli) == [], "what is just being collected stays"
+        assert alone[0].read_bytes() == b"s\n"
+        assert cli("stop", "s", "--abort", "-y").returncode == 0
+        assert cli("wait", "s", timeout=60).returncode == 143
+        way.speed = None
+        assert pruned(cli, "--dry-run") == pruned(cli) == [("contents", 2)]
+        assert pruned(cli) == []
+        assert not alone[0].exists()
+        assert cli("artifacts", "download", "r", "-o", tmp_path / "e").returncode == 0
+        until(lambda: not list(user.home.glob(".dstack-far/*/*/jobs/*")), "its folder is removed", 60)
         assert cli("runners", "remove", "far").returncode == 0
     finally:
         way.close()
+
+
+def pruned(cli: Cli, *options: str) -> list[tuple[str, int]]:
+    """What goes besides runs, and its bytes."""
+    return [(each["what"], each["bytes"]) for each in json.loads(cli("prune", "--json", *options).stdout)]
 
 
 def stored(cli: Cli) -> float:

@@ -28,6 +28,10 @@ foreign() {
 	[ -n "$(find "$1" ! -user "$(id -u)" -print 2> /dev/null | head -c 1)" ]
 }
 
+closed() {
+	[ -n "$(find "$1" -type d ! -perm "$2" -print 2> /dev/null | head -c 1)" ]
+}
+
 as_root() (
 	folder=$1 image=$2 body=$3 word=$4
 	set --
@@ -41,7 +45,8 @@ as_root() (
 		-c "$body" sh "$word" > /dev/null < /dev/null
 )
 # shellcheck disable=SC2016
-hand_back='owner=$(stat -c %u:%g /dstack-job) && chown -hR "$owner" /dstack-job'
+hand_back='owner=$(stat -c %u:%g /dstack-job) && chown -hR "$owner" /dstack-job &&
+	find /dstack-job -type d ! -perm -700 -exec chmod u+rwx {} +'
 
 hand_back_by_empty_image() (
 	empty=$(head -c 10240 /dev/zero | dk import --change LABEL\ dstack.server='5e12' - | tail -n 1) || exit
@@ -52,9 +57,9 @@ hand_back_by_empty_image() (
 )
 
 reclaim() {
-	foreign "$1" || return 0
+	if ! foreign "$1" && ! closed "$1" "${3:--500}"; then return 0; fi
 	if [ -z "$2" ] || ! dk image inspect "$2" > /dev/null 2>&1 || ! as_root "$1" "$2" "$hand_back" '' 2> /dev/null; then
-		hand_back_by_empty_image "$1"
+		hand_back_by_empty_image "$1" || :
 	fi
 	if foreign "$1"; then
 		echo "files of other users are left in $1" >&2
@@ -64,7 +69,8 @@ reclaim() {
 
 scrap() {
 	if ! rm -rf "$1" 2> /dev/null; then
-		reclaim "$1" "$2"
+		reclaim "$1" "$2" -700
+		# Where there is no Docker any more, which nothing of the job's survives.
 		find "$1" -type d ! -perm -700 -exec chmod u+rwx {} \;
 		rm -rf "$1"
 	fi

@@ -38,7 +38,7 @@ job=$base/'jobs/j1'
 spool
 trap 'rm -rf "$list"' EXIT
 head -c '0' > "$list/lines"
-cd "$job"/workflow/'sub dir/it'\''s'
+cd "$job"/'sub dir/it'\''s'
 # shellcheck disable=SC1090
 . "$list/lines"
 }

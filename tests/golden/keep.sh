@@ -28,6 +28,10 @@ foreign() {
 	[ -n "$(find "$1" ! -user "$(id -u)" -print 2> /dev/null | head -c 1)" ]
 }
 
+closed() {
+	[ -n "$(find "$1" -type d ! -perm "$2" -print 2> /dev/null | head -c 1)" ]
+}
+
 as_root() (
 	folder=$1 image=$2 body=$3 word=$4
 	set --
@@ -41,7 +45,8 @@ as_root() (
 		-c "$body" sh "$word" > /dev/null < /dev/null
 )
 # shellcheck disable=SC2016
-hand_back='owner=$(stat -c %u:%g /dstack-job) && chown -hR "$owner" /dstack-job'
+hand_back='owner=$(stat -c %u:%g /dstack-job) && chown -hR "$owner" /dstack-job &&
+	find /dstack-job -type d ! -perm -700 -exec chmod u+rwx {} +'
 
 hand_back_by_empty_image() (
 	empty=$(head -c 10240 /dev/zero | dk import --change LABEL\ dstack.server='5e12' - | tail -n 1) || exit
@@ -52,9 +57,9 @@ hand_back_by_empty_image() (
 )
 
 reclaim() {
-	foreign "$1" || return 0
+	if ! foreign "$1" && ! closed "$1" "${3:--500}"; then return 0; fi
 	if [ -z "$2" ] || ! dk image inspect "$2" > /dev/null 2>&1 || ! as_root "$1" "$2" "$hand_back" '' 2> /dev/null; then
-		hand_back_by_empty_image "$1"
+		hand_back_by_empty_image "$1" || :
 	fi
 	if foreign "$1"; then
 		echo "files of other users are left in $1" >&2
@@ -64,7 +69,8 @@ reclaim() {
 
 scrap() {
 	if ! rm -rf "$1" 2> /dev/null; then
-		reclaim "$1" "$2"
+		reclaim "$1" "$2" -700
+		# Where there is no Docker any more, which nothing of the job's survives.
 		find "$1" -type d ! -perm -700 -exec chmod u+rwx {} \;
 		rm -rf "$1"
 	fi
@@ -88,7 +94,7 @@ sweep() {
 
 # Part of a condition, where `set -e` does not hold.
 keep() (
-	cd "$job/workflow/"'sub dir/it'\''s' 2> /dev/null || exit 1
+	cd "$job/made/"'sub dir/it'\''s' 2> /dev/null || exit 1
 	set --
 	for path in './it'\''s/out' './a'; do
 		if [ -e "$path" ]; then set -- "$@" "$path"; fi
@@ -101,23 +107,31 @@ keep() (
 	cd "$kept.new/tree" &&
 		find . ! -type d ! -type f -exec rm -f {} + &&
 		find . -type f \( -perm -4000 -o -perm -2000 \) -exec chmod ug-s {} + &&
-		facts . > ../facts &&
-		mv "$kept.new" "$kept"
+		mv "$job/hashed" ..
 )
+
+# Once the job's own names of them are gone, which is seen as a change; what else changed meanwhile is not kept.
+seal() (
+	cd "$kept.new/tree" && facts . > ../facts && bare < ../facts > ../found && bare < ../hashed | cmp -s - ../found &&
+		mv "$kept.new" "$kept" && rm ../hashed ../found
+)
+
+bare() { cut -d ' ' -f 1-4,8- | sort; }
 
 job=$base/'jobs/j1'
 kept=$base/'kept/j1'
 containers=$(dk ps -aq --filter name='^''dstack-j1''$')
 [ -z "$containers" ] || dk rm -f -v "$containers" > /dev/null
 mkdir -p "$base/kept"
-if [ -d "$kept" ] || keep; then
+[ -d "$kept" ] || [ -f "$kept.new/hashed" ] || keep || rm -rf "$kept.new"
+unspool "${job##*/}"
+scrap "$job" 'busybox'
+if [ -d "$kept" ] || seal; then
 	echo kept=yes
 else
 	echo kept=no
 	rm -rf "$kept.new"
 fi
-unspool "${job##*/}"
-scrap "$job" 'busybox'
 sweep
 }
 main

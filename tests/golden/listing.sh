@@ -28,6 +28,10 @@ foreign() {
 	[ -n "$(find "$1" ! -user "$(id -u)" -print 2> /dev/null | head -c 1)" ]
 }
 
+closed() {
+	[ -n "$(find "$1" -type d ! -perm "$2" -print 2> /dev/null | head -c 1)" ]
+}
+
 as_root() (
 	folder=$1 image=$2 body=$3 word=$4
 	set --
@@ -41,7 +45,8 @@ as_root() (
 		-c "$body" sh "$word" > /dev/null < /dev/null
 )
 # shellcheck disable=SC2016
-hand_back='owner=$(stat -c %u:%g /dstack-job) && chown -hR "$owner" /dstack-job'
+hand_back='owner=$(stat -c %u:%g /dstack-job) && chown -hR "$owner" /dstack-job &&
+	find /dstack-job -type d ! -perm -700 -exec chmod u+rwx {} +'
 
 hand_back_by_empty_image() (
 	empty=$(head -c 10240 /dev/zero | dk import --change LABEL\ dstack.server='5e12' - | tail -n 1) || exit
@@ -52,9 +57,9 @@ hand_back_by_empty_image() (
 )
 
 reclaim() {
-	foreign "$1" || return 0
+	if ! foreign "$1" && ! closed "$1" "${3:--500}"; then return 0; fi
 	if [ -z "$2" ] || ! dk image inspect "$2" > /dev/null 2>&1 || ! as_root "$1" "$2" "$hand_back" '' 2> /dev/null; then
-		hand_back_by_empty_image "$1"
+		hand_back_by_empty_image "$1" || :
 	fi
 	if foreign "$1"; then
 		echo "files of other users are left in $1" >&2
@@ -64,7 +69,8 @@ reclaim() {
 
 scrap() {
 	if ! rm -rf "$1" 2> /dev/null; then
-		reclaim "$1" "$2"
+		reclaim "$1" "$2" -700
+		# Where there is no Docker any more, which nothing of the job's survives.
 		find "$1" -type d ! -perm -700 -exec chmod u+rwx {} \;
 		rm -rf "$1"
 	fi
@@ -80,7 +86,98 @@ running=$(dk ps -q --filter name='^''dstack-j1''$')
 [ -z "$running" ] || dk stop -t 10 "$running" > /dev/null
 
 reclaim "$job" 'busybox'
-tree=$job/workflow
+# A folder is entered only where it lies: a link that was put in its way is noticed, and nothing is read behind it.
+descend() {
+	at=$at/$1
+	mkdir -p "$new/$at" || return
+	if [ "${#at}" -ge '3503' ]; then return; fi
+	if cd -P "./$1" 2> /dev/null && [ "$PWD" = "$top${at#.}" ]; then
+		take_all
+	else
+		echo "$at is closed, or was replaced while it was looked at" >> "$job/made.trouble"
+	fi
+}
+
+take_all() {
+	if ! { [ -r . ] && [ -x . ]; }; then chmod u+rwx . || return; fi
+	set --
+	for name in ./* ./.[!.]* ./..?*; do
+		if [ "$at/${name#./}" = "$skipped" ]; then
+			continue
+		elif [ -d "$name" ] && ! [ -h "$name" ]; then
+			(descend "${name#./}") || return
+		elif there "$name"; then
+			set -- "$@" "$name"
+			if [ "$#" = 100 ]; then
+				take "$@" || return
+				set --
+			fi
+		fi
+	done
+	[ "$#" = 0 ] || take "$@"
+}
+
+there() { [ -e "$1" ] || [ -h "$1" ]; }
+
+# What vanishes meanwhile is no part of it.
+take() {
+	ln "$@" "$new/$at" 2> /dev/null && return
+	for name; do
+		if there "$name" && ! there "$new/$at/${name#./}" && ! said=$(ln "$name" "$new/$at" 2>&1); then
+			if [ "$(df -Pk "$job" | sed -n '2p' | tr -s ' ' | cut -d ' ' -f 4)" -lt 64 ]; then
+				printf '%s\n' "$said" >&2
+				return 1
+			fi
+			printf '%s\n' "$said" >> "$job/made.trouble"
+		fi
+	done
+}
+
+# The folders above it, or the link among them that is in its way.
+take_path() (
+	rest=$1 at=.
+	cd -P "$top" || exit
+	while [ -n "$rest" ] && [ "$rest" != . ]; do
+		name=${rest%%/*}
+		case $rest in
+			*/*) rest=${rest#*/} ;;
+			*) rest= ;;
+		esac
+		if [ -d "./$name" ] && ! [ -h "./$name" ]; then
+			if [ -z "$rest" ]; then
+				descend "$name"
+				exit
+			fi
+			at=$at/$name
+			mkdir -p "$new/$at" || exit
+			if ! { cd -P "./$name" 2> /dev/null && [ "$PWD" = "$top${at#.}" ]; }; then
+				echo "$at is closed, or was replaced while it was looked at" >> "$job/made.trouble"
+				exit 0
+			fi
+		else
+			if there "./$name"; then take "./$name"; fi
+			exit
+		fi
+	done
+	take_all
+)
+
+make() {
+	new=$job/made.new
+	rm -rf "$new" "$job/ballast"
+	: > "$job/made.trouble"
+	mkdir "$new"
+	chmod u+rwx "$job/workflow"
+	top=$(cd -P "$job/workflow" && echo "$PWD")
+	skipped='./.git'
+	take_path 'it'\''s' || exit 1
+	[ -s "$job/made.trouble" ] || rm "$job/made.trouble"
+	mv "$new" "$job/made"
+}
+
+[ -d "$job/made" ] || make
+
+tree=$job/made
 # What is at a path. No part of it may be a link.
 kind() (
 	rest=$1 at=.
@@ -159,7 +256,7 @@ echo "path=$(kind './it'\''s')"
 
 spool
 trap 'rm -rf "$list"' EXIT
-: > "$list/trouble"
+cat "$job/made.trouble" 2> /dev/null > "$list/trouble" || :
 pick '-o -type f ! -perm -400 -exec chmod u+r {} +' "$@"
 pick '-o ! -type d ! -type l -print0' "$@" > "$list/names"
 pick '-print0' "$@" > "$list/long"

@@ -66,7 +66,7 @@ parts() {
 	rm "$list/copy"
 }
 
-cd "$job"/workflow/'sub dir'
+cd "$job"/'sub dir'
 . "$list/lines"
 for kind in whole parts; do
 	printf '%s=%s\n' "$kind" "$(($(wc -c < "$list/$kind")))"

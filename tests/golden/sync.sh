@@ -37,7 +37,8 @@ as_root() (
 		-c "$body" sh "$word" > /dev/null < /dev/null
 )
 # shellcheck disable=SC2016
-hand_back='owner=$(stat -c %u:%g /dstack-job) && chown -hR "$owner" /dstack-job'
+hand_back='owner=$(stat -c %u:%g /dstack-job) && chown -hR "$owner" /dstack-job &&
+	find /dstack-job -type d ! -perm -700 -exec chmod u+rwx {} +'
 
 job=$base/'jobs/j1'
 if ! [ -d "$job/workflow" ]; then

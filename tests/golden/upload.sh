@@ -120,7 +120,7 @@ only_refusals() {
 
 main "$@"
 ' > "$up/work"
-	cd "$job"/workflow/'sub dir'
+	cd "$job"/'sub dir'
 	if command -v setsid > /dev/null; then
 		setsid sh "$up/work" "$up" > /dev/null 2> "$up/trouble" < /dev/null &
 	else

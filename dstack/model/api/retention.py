@@ -20,13 +20,15 @@ class PruneRequest(Struct, kw_only=True):
 
 
 class Removed(Struct, kw_only=True):
-    """A run that was removed, or would be. `bytes` become free; `kept` are the workflows whose results others use."""
+    """A run that was removed, or would be. `bytes` become free; `kept` are the workflows whose results others use;
+    `stays` says in sentences what a storage that was in use before does not let go."""
 
     run: str
     workflow: str
     submitted_at: str
     bytes: int
     kept: list[str]
+    stays: list[str] = []
 
 
 class PruneCachesRequest(Struct, kw_only=True):
@@ -58,8 +60,9 @@ class PruneRestRequest(Struct, kw_only=True):
 
 
 class Leftover(Struct, kw_only=True):
-    """What was removed besides runs, or would be. `what` is `code` (a copy of a repository), `image` or `objects` (of a
-    job that ended before its artifacts were complete); `runner` is where, None for the server and the storage."""
+    """What was removed besides runs, or would be. `what` is `code` (a copy of a repository), `image`, `objects` (of a
+    job that ended before its artifacts were complete) or `contents` (which came to a folder for a job that was
+    aborted); `runner` is where, None for the server and the storage."""
 
     what: str
     name: str

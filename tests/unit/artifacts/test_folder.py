@@ -344,3 +344,17 @@ def test_the_loop_stays_live(store: FolderStore) -> None:
 
     assert asyncio.run(longest_pause()) < 0.25
     assert store.verify(made) is None
+
+
+def test_contents_that_no_job_has_go_unless_they_came_lately(store: FolderStore, tmp_path: Path) -> None:
+    kept(store, manifest(FILES))
+    orphan = file("lost", b"nobody's")
+    asyncio.run(store.receive("run-2", "train", "j2", stream(b"nobody's"), [orphan]))
+    came = next((tmp_path / "artifacts/.content").rglob(f"{orphan.sha256}-*")).stat().st_ctime
+
+    assert asyncio.run(store.unused(came)) == 0
+    assert asyncio.run(store.unused(came + 1, dry_run=True)) == len(b"nobody's")
+    assert asyncio.run(store.missing([orphan])) == []
+    assert asyncio.run(store.unused(came + 1)) == len(b"nobody's")
+    assert asyncio.run(store.missing([*FILES, orphan])) == [orphan]
+    assert asyncio.run(store.unused(came + 1)) == 0

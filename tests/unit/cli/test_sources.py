@@ -20,6 +20,7 @@ from dstack.cli.sources import Sources
 from dstack.model.api.artifacts import ArtifactView, LinksView
 from dstack.server.client import Client
 from dstack.server.endpoint import Endpoint
+from tests.environment.forward import forward
 from tests.environment.proxy import Proxy
 from tests.environment.s3 import BUCKET, S3
 
@@ -104,3 +105,37 @@ def test_what_is_refused_twice_comes_through_the_server(
 
     assert read(server[0]) == b"through the server"
     assert len(server[1].passed) == 2
+
+
+@pytest.mark.parametrize("login", ["", "ann:p@ss word"])
+def test_tls_goes_through_the_proxy_of_the_environment(
+    server: tuple[Server, Proxy], certificate: Path, monkeypatch: pytest.MonkeyPatch, login: str
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with forward(login) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://{'ann:p%40ss%20word@' if login else ''}127.0.0.1:{proxy.port}")
+
+        assert read(server[0], 1000) == CONTENT[1000:]
+
+        assert proxy.asked == [f"CONNECT {server[1].url.removeprefix('https://')}"]
+        monkeypatch.setenv("NO_PROXY", "example.org,127.0.0.1")
+        assert read(server[0]) == CONTENT
+        assert len(proxy.asked) == 1
+
+
+def test_a_proxy_that_lets_nobody_through_is_told(
+    server: tuple[Server, Proxy], certificate: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with forward("ann:secret") as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://ann:wrong@127.0.0.1:{proxy.port}")
+
+        assert read(server[0]) == b"through the server"
+
+        said = capsys.readouterr().err
+        assert f"can't be reached from here through the proxy http://127.0.0.1:{proxy.port}: " in said
+        assert "407" in said
+        assert "wrong" not in said
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://127.0.0.1:1")
+    assert read(server[0]) == b"through the server"
+    assert "socks5://127.0.0.1:1 is no HTTP proxy" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.commands.collect import Listing, fetch, listing
+from dstack.commands.collect import Listing, fetch, listing, made
 from dstack.commands.command import Result
 from dstack.errors import CommandError, HostError
 from dstack.model.manifest import File
@@ -149,7 +149,7 @@ def test_names_survive(host: Folder) -> None:
     links = {f"links/to{number}": text.replace("/", "_") for number, text in enumerate(texts)}
     links |= {"links/" + text.replace("/", "_"): "gone" for text in texts}
     assert {f.path: f.link for f in found.files if f.link is not None} == links
-    assert host.result(fetch(host.place, "j1", "", plain)).stdout == b"".join(
+    assert host.result(fetch(host.place, "j1", made(""), plain)).stdout == b"".join(
         (b"one%d" if f.path.startswith("out") else b"two%d") % texts.index(f.path.partition("/")[2]) for f in plain
     )
 
@@ -338,15 +338,15 @@ def test_nothing_is_left_behind(host: Folder) -> None:
     put(tree, "out/a", b"one")
 
     found = asked(host, "out")
-    host.result(fetch(host.place, "j1", "", found.files))
+    host.result(fetch(host.place, "j1", made(""), found.files))
 
-    assert {path.name for path in tree.parent.iterdir()} == {"workflow", "hashed"}
+    assert {path.name for path in tree.parent.iterdir()} == {"workflow", "made", "hashed"}
 
 
 def test_fetching_a_file_that_is_gone_fails(host: Folder) -> None:
     host.job("j1")
 
-    result = host.result(fetch(host.place, "j1", "", [file("out/a", b"one")]))
+    result = host.result(fetch(host.place, "j1", made(""), [file("out/a", b"one")]))
 
     assert result.exit_status != 0
 
@@ -354,7 +354,7 @@ def test_fetching_a_file_that_is_gone_fails(host: Folder) -> None:
 def test_fetching_does_not_wait_for_the_end_of_stdin(tmp_path: Path) -> None:
     host = Folder(tmp_path)
     put(host.job("j1"), "out/a", b"one")
-    command = fetch(host.place, "j1", "", [file("out/a", b"one")])
+    command = fetch(host.place, "j1", "workflow", [file("out/a", b"one")])
     assert isinstance(command.stdin, bytes)
     read, write = os.pipe()
     os.write(write, command.stdin)
@@ -373,7 +373,7 @@ def test_thousands_of_small_files(host: Folder) -> None:
     begun = time.monotonic()
     found = asked(host, "out")
     listed = time.monotonic() - begun
-    result = host.result(fetch(host.place, "j1", "", found.files))
+    result = host.result(fetch(host.place, "j1", made(""), found.files))
 
     assert len(found.files) == 5000
     assert listed < 5

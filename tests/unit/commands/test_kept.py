@@ -116,7 +116,7 @@ def test_it_may_be_cut_off_anywhere(host: Folder) -> None:
     collected(host, "j1")
     job, half = host.base / "jobs/j1", host.base / "kept/j1.new/tree"
     half.mkdir(parents=True)
-    shutil.move(job / "workflow/out", half / "out")
+    shutil.move(job / "made/out", half / "out")
     assert not kept(host, "j1")
     assert (job.exists(), list((host.base / "kept").iterdir())) == (False, [])
 
@@ -127,6 +127,15 @@ def test_it_may_be_cut_off_anywhere(host: Folder) -> None:
     assert kept(host, "j2")
     assert not (host.base / "jobs/j2").exists()
     assert host.ask(reuse(host.place, "j3", ["j2"], [])) == {"j2": Copied(3, 11)}
+
+    collected(host, "j4")
+    moved = host.base / "kept/j4.new"
+    moved.mkdir()
+    shutil.move(host.base / "jobs/j4/made", moved / "tree")
+    shutil.move(host.base / "jobs/j4/hashed", moved / "hashed")
+    (moved / "tree/out/link").unlink()
+    assert kept(host, "j4")
+    assert host.ask(reuse(host.place, "j5", ["j4"], [])) == {"j4": Copied(3, 11)}
 
 
 def test_the_oldest_are_freed_until_there_is_room(host: Folder, tmp_path: Path) -> None:
