@@ -36,11 +36,12 @@ def git(folder: Path, *arguments: str | bytes, ok: bool = True, **variables: str
 
 
 def manifest(root: Path) -> Manifest:
-    """Type, mode and content of all that is no folder, but for git's own."""
+    """Type, mode and content of all but git's own; the root is `.`."""
     found: Manifest = {}
     base = os.fsencode(root)
     for folder, folders, files in os.walk(base):
         folders[:] = [name for name in folders if name != b".git"]
+        found[os.path.relpath(folder, base)] = ("folder", stat.S_IMODE(os.lstat(folder).st_mode), "")
         for name in [*files, *(name for name in folders if os.path.islink(os.path.join(folder, name)))]:
             path = os.path.join(folder, name)
             if name != b".git" and (os.path.islink(path) or os.path.isfile(path)):
@@ -54,7 +55,7 @@ def _describe(path: bytes) -> tuple[str, int, str]:
         return ("link", 0, os.fsdecode(os.readlink(path)))
     with open(path, "rb") as file:
         digest = hashlib.sha256(file.read()).hexdigest()
-    return ("file", 0o755 if found.st_mode & 0o100 else 0o644, digest)
+    return ("file", stat.S_IMODE(found.st_mode), digest)
 
 
 @dataclass
