@@ -207,6 +207,27 @@ def lfs_like_filter(root: Path) -> Path:
 
 
 @case
+def lfs(root: Path) -> Path:
+    """Downloaded, changed and staged, still a pointer, and new."""
+    origin = start(root.parent / "origin")
+    git(origin, "lfs", "install", "--local")
+    git(origin, "lfs", "track", "*.big")
+    for name in ("here", "changed", "far"):
+        write(origin / f"{name}.big", name.encode() * 20_000)
+    commit(origin)
+    git(root.parent, "clone", "-q", f"file://{origin}", str(root))
+    git(root, "lfs", "install", "--local")
+    git(root, "lfs", "pull", "--include", "here.big,changed.big")
+    assert (root / "here.big").read_bytes() == b"here" * 20_000
+    assert (root / "far.big").read_bytes().startswith(b"version https://git-lfs.github.com/spec/v1\n")
+    write(root / "changed.big", b"other" * 20_000)
+    write(root / "staged.big", b"staged" * 20_000)
+    git(root, "add", "changed.big", "staged.big")
+    write(root / "new.big", b"new" * 20_000)
+    return root
+
+
+@case
 def attributes_gone_since(root: Path) -> Path:
     start(root)
     git(root, "config", "filter.point.clean", "sha256sum")
