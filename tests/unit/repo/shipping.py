@@ -18,6 +18,9 @@ from dstack.repo.snapshot import take
 
 Manifest = dict[bytes, tuple[str, int, str]]
 
+HOST_GIT = f"{os.environ['HOST_GIT']}:" if "HOST_GIT" in os.environ else ""
+"""The folder with the host's git, where that is to be another one than the client's."""
+
 IDENTITY = {
     "GIT_AUTHOR_NAME": "A",
     "GIT_AUTHOR_EMAIL": "a@example.org",
@@ -144,6 +147,7 @@ class Road:
     def _sh(self, template: str, snapshot: Snapshot, attempt: str, stdin: bytes, depth: int | None = None) -> Answer:
         # As on a host whose user has a hostile environment.
         environment = {**os.environ, "GIT_DIR": "/nonexistent", "GIT_INDEX_FILE": "/nonexistent"}
+        environment["PATH"] = HOST_GIT + environment["PATH"]
         command = ["sh", "-c", self.script(template, snapshot, attempt, depth)]
         done = subprocess.run(command, input=stdin, capture_output=True, env=environment)
         pairs = (line.partition("=") for line in done.stdout.decode().splitlines())

@@ -250,9 +250,9 @@ import os, sys
 from pathlib import Path
 sys.path.insert(0, os.getcwd())
 from tests.unit.repo.shipping import Road, manifest
-project, there, warm = map(Path, sys.argv[1:])
+project, there, other, warm = map(Path, sys.argv[1:])
 first = Road(warm)
-first.launch(first.submit(project))  # imports all that it takes, which nobody else may be able to read
+first.launch(first.submit(other))  # imports all that it takes, which nobody else may be able to read
 os.setuid(65534)
 road = Road(there)
 snapshot = road.submit(project)
@@ -276,8 +276,9 @@ def test_who_is_not_root_can_begin_again(project: Path, tmp_path: Path) -> None:
     (tmp_path / "road").mkdir()
     for path in (tmp_path, *tmp_path.rglob("*")):
         os.chown(path, 65534, 65534, follow_symlinks=False)
+    other = start(tmp_path / "other")
     for folder in tmp_path.parents[:-2]:
         folder.chmod(0o755)
-    program = [sys.executable, "-c", HALF, project, tmp_path / "road", tmp_path / "warm"]
+    program = [sys.executable, "-c", HALF, project, tmp_path / "road", other, tmp_path / "warm"]
     done = subprocess.run(program, capture_output=True, text=True, env={**os.environ, "HOME": str(tmp_path)})
     assert done.stdout == "whole\n", done.stderr
