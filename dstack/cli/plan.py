@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dstack.cli import show, words
 from dstack.model.api.runs import Plan
 
 LARGEST = 10
 """Files that are listed by size."""
 SHOWN = 20
-"""Changes that are listed one by one."""
+"""Changes, modes and empty folders that are listed one by one."""
 
 
 def print_plan(plan: Plan) -> None:
@@ -31,7 +33,17 @@ def print_plan(plan: Plan) -> None:
     for file in plan.largest[:LARGEST]:
         show.line(f"  {words.size(file.size):>8}  {show.clean(file.path)}")
     show.line(f"changes since the commit: {len(plan.changes) or 'none'}" if repo.commit else f"files: {plan.files}")
-    for change in plan.changes[:SHOWN]:
-        show.line(f"  {words.size(change.size):>8}  {change.change:<8}  {show.clean(change.path)}")
-    if len(plan.changes) > SHOWN:
-        show.line(f"  and {len(plan.changes) - SHOWN} more (--json lists all)")
+    _list([f"{words.size(change.size):>8}  {change.change:<8}  {show.clean(change.path)}" for change in plan.changes])
+    if plan.modes:
+        show.line(f"modes that are not those of umask {plan.umask}: {len(plan.modes)}")
+    _list([f"{each.mode:>8}  {show.clean(each.path)}" for each in plan.modes])
+    if plan.empty_folders:
+        show.line(f"empty folders: {len(plan.empty_folders)}")
+    _list([f"{'':8}  {show.clean(path)}/" for path in plan.empty_folders])
+
+
+def _list(lines: Sequence[str]) -> None:
+    for line in lines[:SHOWN]:
+        show.line(f"  {line}")
+    if len(lines) > SHOWN:
+        show.line(f"  and {len(lines) - SHOWN} more (--json lists all)")

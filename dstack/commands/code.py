@@ -10,7 +10,7 @@ from dstack.commands.answer import values
 from dstack.commands.command import Command, Result, Stdin
 from dstack.commands.place import Place
 from dstack.errors import CommandError
-from dstack.model.snapshot import Snapshot
+from dstack.model.snapshot import PLAIN, Snapshot
 
 
 class Received(Enum):
@@ -51,9 +51,16 @@ def checkout_values(snapshot: Snapshot, depth: int | None = None) -> dict[str, o
         "shallow": lines(snapshot.cut),
         "end": lines(snapshot.cut if depth is None else snapshot.cut_at(depth)),
         "upstream": snapshot.upstream or "",
+        "umask": unusual(snapshot.umask),
+        "modes": snapshot.modes or "",
         "object_format": snapshot.object_format,
         "git": snapshot.git,
     }
+
+
+def unusual(umask: str) -> str:
+    """A umask as scripts have it: "" for the usual one."""
+    return "" if umask == PLAIN else umask
 
 
 def lines(oids: Iterable[str]) -> str:

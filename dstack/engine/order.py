@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dstack.commands.code import lines
+from dstack.commands.code import lines, unusual
 from dstack.commands.launch import Order
 from dstack.engine.context import Context
 from dstack.model import environment, mounts, script
@@ -39,6 +39,8 @@ def order(context: Context, job: Job, runner: Runner, *, artifacts: bool, gather
         shallow=lines(snapshot.cut),
         end=lines(snapshot.cut_at(job.definition.fetch_depth)),
         upstream=snapshot.upstream or "",
+        umask=unusual(snapshot.umask),
+        modes=snapshot.modes or "",
         branch=snapshot.branch or "",
         object_format=snapshot.object_format,
         git=snapshot.git,

@@ -16,7 +16,7 @@ from dstack.model.workflow import Variables, Workflow
 FORMAT = "1"
 """Part of every key: raised when keys of another meaning must not meet."""
 
-KINDS = ("image", "commands", "env", "user", "artifacts", "arguments", "file", "variable", "dependency")
+KINDS = ("image", "commands", "env", "user", "artifacts", "arguments", "file", "folder", "variable", "dependency")
 """What a component's name begins with, in the order in which changes are told."""
 
 LONGEST = 60
@@ -45,7 +45,11 @@ def components(
     found["artifacts"] = _json(sorted([artifact.path, artifact.optional] for artifact in workflow.outputs))
     if _takes_arguments(workflow):
         found["arguments"] = _json([name for name in variables.own if name in values])
-    found.update((f"file {shown(file.path)}", f"{file.mode} {file.id}") for file in files)
+    for file in files:
+        if file.is_folder:
+            found[f"folder {shown(file.path)}"] = file.mode
+        else:
+            found[f"file {shown(file.path)}"] = f"{file.mode} {file.id}"
     found.update((f"variable {name}", _json(value)) for name, value in values.items())
     found.update((f"dependency {name}", key) for name, key in dependencies.items())
     return found
@@ -90,7 +94,7 @@ def _told(name: str, before: str | None, after: str | None) -> str:
         return f"{what} ran again"
     if kind == "variable":
         return f"{what}: {_value(before)} -> {_value(after)}"
-    if kind == "file" and before.split()[1] == after.split()[1]:
+    if kind == "folder" or (kind == "file" and before.split()[1] == after.split()[1]):
         return f"{what} changed its mode"
     return f"{what} changed"
 

@@ -15,11 +15,17 @@ DEFINITIONS = ".dstack/"
 
 
 class TreeFile(Struct, frozen=True):
-    """A file of the snapshot. `mode` in git's octal (`100644`), `id` that of its blob."""
+    """A file of the snapshot. `mode` in git's octal (`100644`), `id` that of its blob. A folder has a slash at the end
+    of its path, and no id."""
 
     path: str
     mode: str
     id: str
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is one, of which there is more to say than that files are in it."""
+        return self.path.endswith("/")
 
 
 def select(
@@ -76,7 +82,7 @@ def _divided(files: Iterable[TreeFile], prefix: str) -> tuple[list[TreeFile], li
         if not file.path.startswith(prefix):
             outside.append(TreeFile(_relative(file.path, prefix), file.mode, file.id))
         elif not file.path.startswith(prefix + DEFINITIONS):
-            inside.append(TreeFile(file.path[len(prefix) :], file.mode, file.id))
+            inside.append(TreeFile(file.path[len(prefix) :] or "./", file.mode, file.id))
     return inside, outside
 
 

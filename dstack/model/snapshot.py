@@ -6,8 +6,11 @@ from hashlib import sha256
 
 from msgspec import Struct
 
+PLAIN = "022"
+"""The umask that is usual."""
 
-class Snapshot(Struct, frozen=True, kw_only=True):
+
+class Snapshot(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A working tree as it was when the run was submitted. Paths are relative to the git root.
 
     `repo` names the mirror on server and hosts; `url` is the remote without credentials, or None; `tree` is the id of
@@ -17,7 +20,9 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     `object_format` is git's: sha1 or sha256. `depth` is how many commits deep the history goes, 0 for all of it;
     `shallow` are the commits whose parents are left out, where that is not the one commit of depth 1. `ends` are the
     same for other depths, which some jobs see. `upstream` is the commit that the branch is compared with, if it is
-    another one: what lies between the two belongs to the history.
+    another one: what lies between the two belongs to the history. `umask`, three octal digits, makes the permissions of
+    most files and folders right; `modes` is the id of a tree that has the rest (`dstack/repo/modes.py`), None for
+    nothing.
     """
 
     repo: str
@@ -34,11 +39,18 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     shallow: tuple[str, ...] = ()
     ends: dict[int, tuple[str, ...]] = {}
     upstream: str | None = None
+    umask: str = PLAIN
+    modes: str | None = None
 
     @property
     def objects(self) -> tuple[str, ...]:
         """The ids from which all of it is reached."""
-        return tuple(oid for oid in (*self.commits, self.tree, self.index) if oid)
+        return (*self.commits, *self.trees)
+
+    @property
+    def trees(self) -> tuple[str, ...]:
+        """Those of its ids that are not commits'."""
+        return tuple(oid for oid in (self.tree, self.index, self.modes) if oid)
 
     @property
     def commits(self) -> tuple[str, ...]:

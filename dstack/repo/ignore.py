@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import groupby
 from pathlib import Path
 
+from dstack.repo.folders import above
 from dstack.repo.git import Git
-from dstack.repo.listing import Listing
+from dstack.repo.listing import GITLINK, Listing
 from dstack.repo.trees import EMPTY_BLOB
 
 NAME = ".dstackignore"
+FILE = "100644"
 
 
 def leave_out(root: Path, listing: Listing, scratch: Path, object_format: str) -> set[bytes]:
@@ -19,16 +23,36 @@ def leave_out(root: Path, listing: Listing, scratch: Path, object_format: str) -
         return set()
     git = Git.within(scratch, GIT_WORK_TREE=str(root), GIT_INDEX_FILE=str(scratch / "ignore-index"))
     git.folder = root
-    entry = b"100644 " + EMPTY_BLOB[object_format].encode() + b"\t"
-    paths = [*listing.files, *listing.submodules]
-    git.run("update-index", "-z", "--index-info", stdin=b"".join(entry + path + b"\0" for path in paths))
-    named = git.run("ls-files", "--cached", "--ignored", f"--exclude-per-directory={NAME}", "-z")
-    left = set(named.split(b"\0")) - {b""}
+    oid = EMPTY_BLOB[object_format]
+    submodules = [(GITLINK, oid, path) for path in listing.submodules]
+    left = _named(git, [*((FILE, oid, path) for path in listing.files), *submodules])
     listing.files = {path: found for path, found in listing.files.items() if path not in left}
     listing.submodules = {path: commit for path, commit in listing.submodules.items() if path not in left}
+    _leave_out_folders(git, oid, listing, left)
     for repository in list(listing.repositories):
         inside = repository.path + b"/"
         if repository.path and not any(path.startswith(inside) for path in listing.files):
             listing.repositories.remove(repository)
             left.add(repository.path)
     return left
+
+
+def _leave_out_folders(git: Git, oid: str, listing: Listing, left: set[bytes]) -> None:
+    """Those without files. In an index, no folder can stand beside one that it is in: they are asked for by depth."""
+    holding = above([*listing.files, *listing.submodules])
+    bare = listing.folders.keys() - holding - listing.submodules.keys() - left
+    gone = listing.folders.keys() & left
+    for _, level in groupby(sorted(bare, key=lambda path: path.count(b"/")), lambda path: path.count(b"/")):
+        folders = list(level)
+        inside = {path for path in folders if path.rpartition(b"/")[0] in gone}
+        gone |= inside | _named(git, [(GITLINK, oid, path) for path in folders if path not in inside])
+    listing.folders = {path: mode for path, mode in listing.folders.items() if path not in gone}
+
+
+def _named(git: Git, entries: Iterable[tuple[str, str, bytes]]) -> set[bytes]:
+    """Which of these the rules name."""
+    lines = b"".join(b"%s %s\t%s\0" % (mode.encode(), oid.encode(), path) for mode, oid, path in entries)
+    git.run("read-tree", "--empty")
+    git.run("update-index", "-z", "--index-info", stdin=lines)
+    named = git.run("ls-files", "--cached", "--ignored", f"--exclude-per-directory={NAME}", "-z")
+    return set(named.split(b"\0")) - {b""}

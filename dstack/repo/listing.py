@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dstack.errors import UsageError
+from dstack.repo.folders import find_folders
 from dstack.repo.git import Git, GitError
 from dstack.repo.worktree import Worktree, locate
 
 GITLINK = "160000"
+LINK = "120000"
 ATTRIBUTES = b".gitattributes"
 
 # What `git ls-files --stage --debug -z` prints for an entry of the index.
@@ -78,17 +80,19 @@ class Found:
     def mode(self) -> str:
         """The mode as git writes it, by the file system alone."""
         if stat.S_ISLNK(self.stat.st_mode):
-            return "120000"
+            return LINK
         return "100755" if self.stat.st_mode & stat.S_IXUSR else "100644"
 
 
 @dataclass
 class Listing:
-    """A working tree: files, and submodules that are not there, by path from the root; `nested` are the folders of
-    repositories within. `objects` are the repositories' object folders, `repositories` what their indexes say."""
+    """A working tree: files, and submodules that are not there, by path from the root; `folders` have their permission
+    bits, and are b"" for the root; `nested` are the folders of repositories within. `objects` are the repositories'
+    object folders, `repositories` what their indexes say."""
 
     files: dict[bytes, Found] = field(default_factory=dict)
     submodules: dict[bytes, str] = field(default_factory=dict)
+    folders: dict[bytes, int] = field(default_factory=dict)
     nested: list[bytes] = field(default_factory=list)
     objects: list[Path] = field(default_factory=list)
     repositories: list[Inside] = field(default_factory=list)
@@ -125,6 +129,7 @@ def list_repository(worktree: Worktree, scratch: Path, object_format: str) -> Li
     for path, entry in _unfiltered(worktree, candidates, listing.files, has_attributes, filtered, scratch):
         listing.files[path] = Found(listing.files[path].stat, entry.id, entry.id, True)
     reader.add((path for path in others if not path.endswith(b"/")), listing)
+    listing.folders = find_folders(worktree.git(), worktree.root, listing.files, [*listing.submodules, *nested])
     for path in nested:
         _nested(worktree.root, path, listing, scratch, object_format)
     return listing
@@ -136,10 +141,11 @@ def list_folder(root: Path, scratch: Path, object_format: str) -> Listing:
     git = Git.within(scratch, GIT_WORK_TREE=str(root), GIT_INDEX_FILE=str(scratch / "no-index"))
     git.folder = root
     others = _others(git)
+    nested = [path.rstrip(b"/") for path in others if path.endswith(b"/")]
     _Reader(root).add((path for path in others if not path.endswith(b"/")), listing)
-    for path in others:
-        if path.endswith(b"/"):
-            _nested(root, path.rstrip(b"/"), listing, scratch, object_format)
+    listing.folders = find_folders(git, root, listing.files, nested)
+    for path in nested:
+        _nested(root, path, listing, scratch, object_format)
     return listing
 
 
@@ -185,7 +191,7 @@ def _same(entry: Indexed, found: os.stat_result, indexed_at: int) -> bool:
         found.st_size & low,
     )
     is_link = stat.S_ISLNK(found.st_mode)
-    return entry.stamp == stamp and is_link == (entry.mode == "120000")
+    return entry.stamp == stamp and is_link == (entry.mode == LINK)
 
 
 def _unfiltered(
@@ -294,6 +300,7 @@ def _nested(root: Path, path: bytes, listing: Listing, scratch: Path, object_for
     listing.nested.append(path)
     listing.files.update((path + b"/" + name, found) for name, found in part.files.items())
     listing.submodules.update((path + b"/" + name, commit) for name, commit in part.submodules.items())
+    listing.folders.update((path + b"/" * bool(name) + name, mode) for name, mode in part.folders.items())
     listing.objects.extend(part.objects)
     listing.repositories.extend(
         Inside(path + b"/" * bool(each.path) + each.path, each.worktree, each.index, each.filtered)

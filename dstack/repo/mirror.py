@@ -18,7 +18,7 @@ from dstack.errors import DstackError, UsageError
 from dstack.model.api.runs import Change, SizedFile
 from dstack.model.selection import TreeFile
 from dstack.model.snapshot import Snapshot
-from dstack.repo import trees
+from dstack.repo import modes, trees
 from dstack.repo.git import Git, GitError, make_bare, quoted
 from dstack.repo.health import Health
 from dstack.repo.packs import is_complete, write_pack
@@ -77,9 +77,16 @@ class Mirror:
                 self._look(Health.look)
         return (self.path / "HEAD").exists() and is_complete(self._git(), snapshot)
 
-    def files(self, tree: str) -> list[TreeFile]:
-        """The files of the tree, in git's order; a path's bytes that are not UTF-8 are surrogate escapes."""
-        return [TreeFile(os.fsdecode(path), mode, oid) for mode, oid, _, path in trees.entries(self._git(), tree)]
+    def files(self, snapshot: Snapshot) -> list[TreeFile]:
+        """The files of its tree, in git's order, then folders of which there is something to say; a path's bytes that
+        are not UTF-8 are surrogate escapes."""
+        git = self._git()
+        files = (TreeFile(os.fsdecode(path), mode, oid) for mode, oid, _, path in trees.entries(git, snapshot.tree))
+        return modes.counted(files, modes.load(git, snapshot.modes))
+
+    def modes_of(self, snapshot: Snapshot) -> modes.Modes:
+        """What is not as the umask makes it, and the empty folders."""
+        return modes.load(self._git(), snapshot.modes)
 
     def sizes(self, tree: str) -> list[SizedFile]:
         """The tree's files with their bytes, the largest first."""
@@ -94,11 +101,11 @@ class Mirror:
             for difference in trees.differences(self._git(), commit, tree)
         ]
 
-    def diff(self, commit: str | None, tree: str) -> bytes:
-        """The patch from commit to tree, as `git apply` takes it."""
-        base = commit or trees.EMPTY_TREE[len(tree)]
+    def diff(self, snapshot: Snapshot) -> bytes:
+        """The patch from commit to tree, as `git apply` takes it; what no patch can say is in comments in front."""
+        base = snapshot.commit or trees.EMPTY_TREE[len(snapshot.tree)]
         options = ("-r", "-p", "--binary", "--full-index", "--no-renames", "--no-textconv", "--no-ext-diff")
-        return self._git().run("diff-tree", *options, base, tree)
+        return modes.comments(self.modes_of(snapshot)) + self._git().run("diff-tree", *options, base, snapshot.tree)
 
     @contextmanager
     def pack(
@@ -253,12 +260,13 @@ class Mirror:
             _index(alone, source)
         if not is_complete(beside, snapshot):
             raise GitError(("rev-list",), 1, b"objects are missing")
+        modes.check(beside, snapshot)
         for part in sorted((quarantine / "pack").glob("pack-*"), key=lambda part: part.suffix == ".idx"):
             part.replace(self.path / "objects/pack" / part.name)
 
     def _name(self, snapshot: Snapshot) -> None:
         """References keep the objects; `shallow` says that the commit's parents are not here."""
-        lines = [f"update {TREES}/{tree} {tree}" for tree in (snapshot.tree, snapshot.index) if tree]
+        lines = [f"update {TREES}/{tree} {tree}" for tree in snapshot.trees]
         if snapshot.commit:
             lines += [f"update {COMMITS}/{commit} {commit}" for commit in snapshot.commits]
             self._cut(snapshot.cut)
@@ -288,3 +296,5 @@ def _check(snapshot: Snapshot) -> None:
     ids = (*snapshot.objects, *snapshot.shallow, *chain(*snapshot.ends.values()))
     if not all(map(_ID.fullmatch, ids)) or snapshot.object_format not in ("sha1", "sha256"):
         raise UsageError("the snapshot names no git objects")
+    if not re.fullmatch("0[0-7]{2}", snapshot.umask):
+        raise UsageError(f"the snapshot's umask {snapshot.umask!r} is none that leaves all to a file's owner")

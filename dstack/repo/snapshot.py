@@ -6,6 +6,7 @@ The user's repository is only read: index, references, stash and objects stay as
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import msgspec
 
 from dstack.errors import UsageError
 from dstack.model.api.runs import Change
-from dstack.model.snapshot import Snapshot
+from dstack.model.snapshot import PLAIN, Snapshot
 from dstack.repo.blobs import Blobs, ChangedError, unchanged
 from dstack.repo.git import Git, make_bare, require_git
 from dstack.repo.guard import LIMIT, Guard
@@ -23,6 +24,7 @@ from dstack.repo.history import with_history
 from dstack.repo.identity import repo_id
 from dstack.repo.ignore import leave_out
 from dstack.repo.listing import GITLINK, Found, Listing, list_folder, list_repository, unreadable_error
+from dstack.repo.modes import describe, store
 from dstack.repo.packs import BASES, commit_of, write_pack
 from dstack.repo.partial import fetch_missing
 from dstack.repo.scratch import Scratch
@@ -116,7 +118,8 @@ def _take(start: Path, folder: Scratch, limit: int, depths: set[int]) -> Taken:
             upstream = find_upstream(worktree, scratch) if worktree else None
             index = Status(scratch, blobs, listing, known, left_out, upstream).tree() if worktree else None
             taken = _describe(worktree, start, folder, listing, left_out, tree, index)
-            return replace(taken, snapshot=with_history(taken.snapshot, worktree, upstream, depths))
+            snapshot = _with_modes(taken.snapshot, listing, blobs, scratch)
+            return replace(taken, snapshot=with_history(snapshot, worktree, upstream, depths))
         except ChangedError as error:
             changed = error
     raise UsageError(
@@ -168,7 +171,21 @@ def _blob(blobs: Blobs, file: bytes, path: bytes, found: Found, guard: Guard) ->
     return blobs.store(file, found.stat)
 
 
+def _with_modes(snapshot: Snapshot, listing: Listing, blobs: Blobs, scratch: Path) -> Snapshot:
+    umask, modes = describe(listing)
+    found = msgspec.structs.replace(snapshot, modes=store(Git.within(scratch), blobs, modes))
+    # The default itself is not written.
+    return found if umask == int(PLAIN, 8) else msgspec.structs.replace(found, umask=f"{umask:03o}")
+
+
 def _check(base: bytes, listing: Listing) -> None:
+    for path, mode in listing.folders.items():
+        try:
+            about = os.lstat(base + path)
+        except OSError as error:
+            raise ChangedError(path) from error
+        if not stat.S_ISDIR(about.st_mode) or stat.S_IMODE(about.st_mode) != mode:
+            raise ChangedError(path)
     for path, found in listing.files.items():
         try:
             now = os.lstat(base + path)

@@ -23,14 +23,13 @@ from pathlib import Path
 
 from dstack.repo.blobs import Blobs
 from dstack.repo.git import Git
-from dstack.repo.listing import GITLINK, Indexed, Inside, Listing
+from dstack.repo.listing import GITLINK, LINK, Indexed, Inside, Listing
 from dstack.repo.trees import make_tree
 from dstack.repo.upstream import Upstream, find
 from dstack.repo.worktree import Worktree
 
 Entry = tuple[str, str, bytes]
 FILE = "100644"
-LINK = "120000"
 
 UNDER_WAY = (
     *("MERGE_HEAD", "MERGE_MODE", "MERGE_MSG", "SQUASH_MSG", "CHERRY_PICK_HEAD", "REVERT_HEAD"),

@@ -54,8 +54,10 @@ class Worktree:
     aside: Path
 
     def git(self) -> Git:
-        """git there. It may fetch by itself; what it fetches never lands among the user's objects."""
+        """git there. What it fetches by itself, and what Git LFS keeps of what it hashed, never lands among the user's
+        objects."""
         git = Git.at(self.root)
+        git.options += ["-c", f"lfs.storage={self.aside.parent / 'lfs'}"]
         if self.promisor:
             self.aside.mkdir(exist_ok=True)
             del git.environment["GIT_NO_LAZY_FETCH"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import AsyncIterator
@@ -19,7 +20,7 @@ from dstack.engine.schedule import Waiting, eligible, impossible, schedule
 from dstack.engine.tidy import tidy
 from dstack.errors import ConflictError, NotFoundError, TryAgainError, UsageError
 from dstack.model import names, wire
-from dstack.model.api.runs import Plan, PlannedJob, RunView, Submission
+from dstack.model.api.runs import PathMode, Plan, PlannedJob, RunView, Submission
 from dstack.model.job import Job, Run
 from dstack.model.runner import Address, Runner
 from dstack.model.selection import TreeFile
@@ -166,10 +167,9 @@ class Intake:
                 looked[job.id] = await self.context.damage(job)
 
     async def files(self, submission: Submission) -> list[TreeFile]:
-        """The files of the snapshot's tree."""
+        """The files and folders of the snapshot that count."""
         mirror = self.context.mirror(submission.snapshot.repo)
-        found = await asyncio.to_thread(mirror.files, submission.snapshot.tree)
-        return [TreeFile(file.path, file.mode, file.id) for file in found]
+        return await asyncio.to_thread(mirror.files, submission.snapshot)
 
     async def look(self, pin: str | None, submission: Submission) -> None:
         """Have fresh news of the machines that may run it."""
@@ -217,6 +217,7 @@ class Intake:
         mirror = self.context.mirror(snapshot.repo)
         changes = await asyncio.to_thread(mirror.changes, snapshot.commit, snapshot.tree)
         sizes = await asyncio.to_thread(mirror.sizes, snapshot.tree)
+        modes = await asyncio.to_thread(mirror.modes_of, snapshot)
         planned = []
         for job in jobs:
             placement = made.placements.get(job.id)
@@ -238,6 +239,9 @@ class Intake:
             files=len(sizes),
             bytes=sum(file.size for file in sizes),
             largest=sizes[:LISTED],
+            umask=snapshot.umask,
+            modes=[PathMode(os.fsdecode(path) or ".", f"{mode:04o}") for path, mode in sorted(modes.by_path.items())],
+            empty_folders=[os.fsdecode(path) for path in modes.empty],
             warnings=planner.warnings,
         )
 

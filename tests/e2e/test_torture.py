@@ -23,20 +23,15 @@ AT_ONCE = 4
 
 
 def at_home(root: Path) -> dict[str, Any]:
-    """What the program says of the user's tree, where git keeps no other mode than that of a program."""
+    """What the program says of the user's tree."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment |= {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(root)], env=environment, capture_output=True, text=True, check=True
     )
     told: dict[str, Any] = json.loads(done.stdout)
-    told["files"] = {path: _as_git_keeps_it(about) for path, about in told["files"].items() if "ignored" not in path}
+    told["files"] = {path: about for path, about in told["files"].items() if "ignored" not in path}
     return told
-
-
-def _as_git_keeps_it(about: list[Any]) -> list[Any]:
-    kind, mode, size, content = about
-    return [kind, mode if kind != "file" else 0o755 if mode & 0o100 else 0o644, size, content]
 
 
 def test_what_you_have_is_what_runs(cli: Cli, runner: str, tmp_path: Path, python_image: str) -> None:

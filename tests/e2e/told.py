@@ -1,7 +1,7 @@
 """Tells of the working tree in its argument, as JSON. Runs at home and in containers, with the standard library alone.
 
-`files`: type, mode, size and sha256 (of a link: its target) of all that is no folder, but for git's own. `git`: what
-git answers to the questions, with its exit status, in each repository that is there. Bytes are Latin-1.
+`files`: type, mode, size and sha256 (of a link: its target; of a folder: nothing) of all but git's own. `git`: what git
+answers to the questions, with its exit status, in each repository that is there. Bytes are Latin-1.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ def manifest(root: bytes) -> dict[str, list[object]]:
     found = {}
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if name != b".git"]
+        found[os.path.relpath(folder, root).decode("latin-1")] = describe(folder)
         for name in [*files, *(name for name in folders if os.path.islink(os.path.join(folder, name)))]:
             path = os.path.join(folder, name)
             if name != b".git":
@@ -41,6 +42,8 @@ def describe(path: bytes) -> list[object]:
     about = os.lstat(path)
     if stat.S_ISLNK(about.st_mode):
         return ["link", 0, about.st_size, os.readlink(path).decode("latin-1")]
+    if stat.S_ISDIR(about.st_mode):
+        return ["folder", stat.S_IMODE(about.st_mode), 0, ""]
     if not stat.S_ISREG(about.st_mode):
         return ["special", 0, 0, ""]
     with open(path, "rb") as file:

@@ -484,7 +484,7 @@ forget_old() {
 		if grep -qsx "${name%.git}" "$base"/jobs/*/uses; then continue; fi
 		(
 			exec 8>> "${old%.git}.git.lock"
-			if flock -n 8; then rm -rf "$old" "$old.spare" "$old.making"; fi
+			if flock -n 8; then rm -rf "$old" "$old".[ms]*; fi
 		)
 	done
 }

@@ -27,7 +27,7 @@ base=$root/$machine/'5e12'
 mirror() {
 	[ -d "$base/mirrors/$1.git" ] || return 0
 	kib=$(du -sk "$base/mirrors/$1.git" | cut -f 1)
-	rm -rf "$base/mirrors/$1.git"
+	rm -rf "$base/mirrors/$1.git" "$base/mirrors/$1.git".[ms]*
 	printf 'mirror=%s %s\n' "$1" "$((kib * 1024))"
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from dstack.model.snapshot import Snapshot
+from dstack.model.snapshot import PLAIN, Snapshot
 from dstack.model.status import Status
 from dstack.model.workflow import Variables, Workflow
 
@@ -147,8 +147,16 @@ class SizedFile(Struct):
     size: int
 
 
+class PathMode(Struct):
+    """A file or folder, and its permissions as chmod takes them: `0600`."""
+
+    path: str
+    mode: str
+
+
 class Plan(Struct, kw_only=True):
-    """The answer to a dry run. `files` and `bytes` count the whole snapshot; `largest` and `changes` are by size."""
+    """The answer to a dry run. `files` and `bytes` count the whole snapshot; `largest` and `changes` are by size.
+    `modes` are those that are not as `umask` makes them, `empty_folders` those that nothing is in."""
 
     workflow: str
     repo: RepoView
@@ -157,6 +165,9 @@ class Plan(Struct, kw_only=True):
     files: int
     bytes: int
     largest: list[SizedFile] = []
+    umask: str = PLAIN
+    modes: list[PathMode] = []
+    empty_folders: list[str] = []
     warnings: list[str] = []
 
 

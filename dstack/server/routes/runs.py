@@ -53,7 +53,7 @@ class Runs:
     async def diff(self, request: Request) -> Response:
         snapshot = run_named(self.parts.context.store, request.path_params["ref"]).snapshot
         mirror = self.parts.context.mirror(snapshot.repo)
-        patch = await asyncio.to_thread(mirror.diff, snapshot.commit, snapshot.tree)
+        patch = await asyncio.to_thread(mirror.diff, snapshot)
         return Response(patch, media_type="application/octet-stream")
 
     async def recipe(self, request: Request) -> Any:

@@ -45,6 +45,9 @@ def changed(**fields: Any) -> Workflow:
         (made(changed(artifacts=(Artifact(path="out/$job_id", optional=True),))), "artifacts changed"),
         (made(files=[TreeFile("encode.py", "100644", "ccc"), FILES[1]]), "encode.py changed"),
         (made(files=[TreeFile("encode.py", "100755", "aaa"), FILES[1]]), "encode.py changed its mode"),
+        (made(files=[TreeFile("encode.py", "100444", "aaa"), FILES[1]]), "encode.py changed its mode"),
+        (made(files=[*FILES, TreeFile("data/", "040755", "")]), "folder data/ added"),
+        (made(files=[*FILES, TreeFile("data/", "040755", ""), TreeFile("new.py", "100644", "x")]), "new.py added"),
         (made(files=[*FILES, TreeFile("new.py", "100644", "x")]), "new.py added"),
         (made(files=FILES[:1]), "old.py removed"),
         (made(variables=Variables({"model": "117M", "tag": None}, {"lr": "0.1"})), "variable model: 124M -> 117M"),
@@ -59,6 +62,12 @@ def changed(**fields: Any) -> Workflow:
 def test_what_is_in_the_key(after: dict[str, str], words: str) -> None:
     assert difference(made(), after) == words
     assert key(after) != key(made())
+
+
+def test_a_folder_is_told_by_what_changed() -> None:
+    open_, closed = (made(files=[TreeFile("data/", mode, "")]) for mode in ("040755", "040555"))
+    assert difference(open_, closed) == "folder data/ changed its mode"
+    assert difference(open_, made(files=[])) == "folder data/ removed"
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,9 @@ TEXT = st.text(alphabet='ab"\\$ \n\x00é', max_size=3)
 NAME = st.text(alphabet="abc", min_size=1, max_size=2)
 COMMANDS = st.lists(TEXT.filter(bool) | st.just("run $config_args"), min_size=1, max_size=3).map(tuple)
 VALUES = st.dictionaries(NAME, st.none() | TEXT, max_size=3)
-FILES = st.dictionaries(NAME | st.just("b\udcff"), st.tuples(st.sampled_from(["100644", "100755"]), NAME), max_size=3)
+MODES = st.sampled_from(["100644", "100755", "100444", "100555"])
+FILES = st.dictionaries(NAME | st.just("b\udcff"), st.tuples(MODES, NAME), max_size=3)
+FOLDERS = st.dictionaries(NAME.map("{}/".format), st.sampled_from(["040755", "040555"]), max_size=2)
 ARTIFACTS = st.dictionaries(NAME, st.booleans(), max_size=3)
 CONFIG = st.none() | st.lists(NAME, max_size=3).map(tuple)
 
@@ -71,6 +73,7 @@ def inputs(draw: st.DrawFn) -> Inputs:
         depends_on=DependsOn(config=draw(CONFIG), workflows=tuple(keys)),
     )
     files = tuple(TreeFile(path, mode, blob) for path, (mode, blob) in draw(FILES).items())
+    files += tuple(TreeFile(path, mode, "") for path, mode in draw(FOLDERS).items())
     return Inputs(workflow, draw(NAME), files, Variables(draw(VALUES), draw(VALUES)), keys)
 
 
@@ -113,6 +116,7 @@ CHANGES: dict[str, Callable[[Inputs, str], Inputs]] = {
     "an artifact more": lambda i, new: i.rewritten(artifacts=(*i.workflow.artifacts, f"zz{new}")),
     "a file's bytes": lambda i, new: replace(i, files=(TreeFile("f", "100644", new), *i.files)),
     "a file's mode": lambda i, new: replace(i, files=(*i.files[:-1], flipped(i.files))),
+    "an empty folder": lambda i, new: replace(i, files=(*i.files, TreeFile(f"{new}/", "040755", ""))),
     "a file less": lambda i, new: replace(i, files=i.files[1:]),
     "a variable": lambda i, new: with_own(i, {"zz": new}),
     "no value any more": lambda i, new: with_own(i, {"a": None}),
@@ -123,7 +127,8 @@ CHANGES: dict[str, Callable[[Inputs, str], Inputs]] = {
 
 def flipped(files: tuple[TreeFile, ...]) -> TreeFile:
     last = files[-1]
-    return TreeFile(last.path, "100755" if last.mode == "100644" else "100644", last.id)
+    modes = ("040755", "040555") if last.is_folder else ("100644", "100444", "100755")
+    return TreeFile(last.path, next(mode for mode in modes if mode != last.mode), last.id)
 
 
 def with_own(before: Inputs, new: dict[str, str | None]) -> Inputs:

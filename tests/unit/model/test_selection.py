@@ -136,3 +136,19 @@ PATTERNS = st.text(alphabet="*?[]!-/acms1.py", min_size=1, max_size=8).filter(
 @given(PATTERNS)
 def test_patterns_name_all_that_git_would(repository: Path, entry: str) -> None:
     assert set(chosen(entry)) >= by_git(repository, f":(glob){entry}")
+
+
+@pytest.mark.parametrize("entry", ["data", "data/", "data/raw", "data/raw/", "data/*", "d*", "**/raw", "**", "data/**"])
+def test_an_empty_folder_is_named_as_what_is_in_it(entry: str) -> None:
+    assert chosen(entry, tree=["data/raw/", "other/", "x.py"])[:1] == ["data/raw/"]
+    assert chosen(entry, project="sub", tree=["sub/data/raw/", "sub/other/", "data/raw/"])[:1] == ["data/raw/"]
+
+
+@pytest.mark.parametrize("entry", ["*.py", "raw", "data/raw/x", "data/raw/*.py", "rest"])
+def test_an_empty_folder_is_nothing_else(entry: str) -> None:
+    assert chosen(entry, tree=["data/raw/"]) == []
+
+
+def test_folders_outside_of_the_project() -> None:
+    found, _ = select(files("./", "a/", "sub/", "sub/.dstack/", "sub/b/"), "sub", None)
+    assert [file.path for file in found] == [".././", "../a/", "./", "b/"]

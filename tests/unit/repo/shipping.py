@@ -18,6 +18,9 @@ from dstack.repo.snapshot import take
 
 Manifest = dict[bytes, tuple[str, int, str]]
 
+HOST_GIT = f"{os.environ['HOST_GIT']}:" if "HOST_GIT" in os.environ else ""
+"""The folder with the host's git, where that is to be another one than the client's."""
+
 IDENTITY = {
     "GIT_AUTHOR_NAME": "A",
     "GIT_AUTHOR_EMAIL": "a@example.org",
@@ -36,11 +39,12 @@ def git(folder: Path, *arguments: str | bytes, ok: bool = True, **variables: str
 
 
 def manifest(root: Path) -> Manifest:
-    """Type, mode and content of all that is no folder, but for git's own."""
+    """Type, mode and content of all but git's own; the root is `.`."""
     found: Manifest = {}
     base = os.fsencode(root)
     for folder, folders, files in os.walk(base):
         folders[:] = [name for name in folders if name != b".git"]
+        found[os.path.relpath(folder, base)] = ("folder", stat.S_IMODE(os.lstat(folder).st_mode), "")
         for name in [*files, *(name for name in folders if os.path.islink(os.path.join(folder, name)))]:
             path = os.path.join(folder, name)
             if name != b".git" and (os.path.islink(path) or os.path.isfile(path)):
@@ -54,7 +58,7 @@ def _describe(path: bytes) -> tuple[str, int, str]:
         return ("link", 0, os.fsdecode(os.readlink(path)))
     with open(path, "rb") as file:
         digest = hashlib.sha256(file.read()).hexdigest()
-    return ("file", 0o755 if found.st_mode & 0o100 else 0o644, digest)
+    return ("file", stat.S_IMODE(found.st_mode), digest)
 
 
 @dataclass
@@ -143,6 +147,7 @@ class Road:
     def _sh(self, template: str, snapshot: Snapshot, attempt: str, stdin: bytes, depth: int | None = None) -> Answer:
         # As on a host whose user has a hostile environment.
         environment = {**os.environ, "GIT_DIR": "/nonexistent", "GIT_INDEX_FILE": "/nonexistent"}
+        environment["PATH"] = HOST_GIT + environment["PATH"]
         command = ["sh", "-c", self.script(template, snapshot, attempt, depth)]
         done = subprocess.run(command, input=stdin, capture_output=True, env=environment)
         pairs = (line.partition("=") for line in done.stdout.decode().splitlines())

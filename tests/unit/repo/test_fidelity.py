@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.repo.shipping import Road, git, manifest
-from tests.unit.repo.trees import CASES
+from tests.unit.repo.trees import CASES, lfs, write
 
 
 def root_of(project: Path) -> Path:
@@ -38,6 +38,28 @@ QUESTIONS = (
     ("diff", "--cached"),
     ("ls-files", "-s"),
 )
+
+
+def test_a_large_file_that_was_edited(tmp_path: Path) -> None:
+    """Git LFS is not there, so that of such a file git shows the bytes, and not two pointers."""
+    root = lfs(tmp_path / "project")
+    write(root / "here.big", b"edited" * 20_000)
+    write(root / "far.big", b"edited, too" * 20_000)
+    expected = {path: about for path, about in manifest(root).items() if b"ignored" not in path}
+    before = state(root)
+    road = Road(tmp_path / "road")
+
+    tree = road.launch(road.submit(root))
+
+    assert state(root) == before
+    assert manifest(tree) == expected
+    for question in (
+        ("status", "--porcelain", "-z"),
+        ("diff", "--name-only"),
+        ("diff", "--cached"),
+        ("ls-files", "-s"),
+    ):
+        assert road.in_job(tree, *question) == git(root, *question), question
 
 
 @pytest.mark.parametrize("name", CASES)

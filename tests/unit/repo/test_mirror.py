@@ -120,13 +120,13 @@ def test_files_changes_and_patch(tmp_path: Path) -> None:
     ]
     seen = mirror.changes(snapshot.commit, snapshot.tree)
     assert sorted((change.path, change.change, change.size) for change in seen) == sorted(changes)
-    files = {file.path: file.mode for file in mirror.files(snapshot.tree)}
+    files = {file.path: file.mode for file in mirror.files(snapshot)}
     assert files["run.sh"] == "100755"
     assert "lib/a.py" not in files
     assert {file.path for file in mirror.sizes(snapshot.tree)[:2]} == {".dstack/workflows.yaml", "train.py"}
     assert len(mirror.sizes(snapshot.tree)) == len(files)
 
-    (tmp_path / "patch").write_bytes(mirror.diff(snapshot.commit, snapshot.tree))
+    (tmp_path / "patch").write_bytes(mirror.diff(snapshot))
     git(project, "worktree", "add", "-q", str(tmp_path / "again"), "HEAD")
     git(tmp_path / "again", "apply", str(tmp_path / "patch"))
     assert (tmp_path / "again/train.py").read_bytes() == b"\0binary now"

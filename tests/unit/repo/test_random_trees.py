@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.repo.shipping import Road, git, manifest
-from tests.unit.repo.trees import write
+from tests.unit.repo.trees import under, write
 
 EXAMPLES = os.environ.get("EXAMPLES")
 """How many to try, others each time; without it, a few that are always the same."""
@@ -34,11 +34,13 @@ NAME = st.one_of(
 )
 PATH = st.lists(NAME, min_size=1, max_size=3).map(lambda parts: os.fsdecode(b"/".join(parts)))
 CONTENT = st.one_of(st.binary(max_size=60), st.sampled_from([b"one\r\ntwo\n", b"\0\1\2", b"x\n" * 3000]))
-KIND = st.sampled_from(["file", "file", "file", "program", "link"])
-EDIT = st.sampled_from(
-    ["write", "write", "remove", "mode", "stage", "unstage", "forget", "intend", "assume", "move", "commit"]
-)
+KIND = st.sampled_from(["file", "file", "file", "program", "link", "folder"])
+OF_FILES = ("write", "remove", "move", "mode", "close", "umask")
+OF_GIT = ("commit", "stage", "unstage", "forget", "intend", "assume")
+EDIT = st.sampled_from(["write", *OF_FILES, *OF_GIT])
 FILE = st.tuples(PATH, KIND, CONTENT)
+MODES = (0o644, 0o755, 0o600, 0o444, 0o555, 0o640, 0o664, 0o777, 0o400, 0o711)
+FOLDERS = (0o755, 0o700, 0o2775, 0o1777, 0o555, 0o500)
 
 
 def put(root: Path, path: str, kind: str, content: bytes) -> None:
@@ -49,7 +51,9 @@ def put(root: Path, path: str, kind: str, content: bytes) -> None:
         if target.is_dir() and not target.is_symlink():
             return
         target.unlink(missing_ok=True)
-        if kind == "link":
+        if kind == "folder":
+            target.mkdir()
+        elif kind == "link":
             target.symlink_to(os.fsdecode(content.replace(b"\0", b"_")[:200]) or "nowhere")
         else:
             write(target, content, 0o755 if kind == "program" else 0o644)
@@ -59,12 +63,16 @@ def put(root: Path, path: str, kind: str, content: bytes) -> None:
 
 def edit(root: Path, what: str, file: tuple[str, str, bytes], at: int) -> None:
     """One thing that a person does to a working tree."""
-    there = sorted(manifest(root))
+    found = manifest(root)
+    there = sorted(path for path, about in found.items() if about[0] != "folder")
+    folders = sorted(path for path, about in found.items() if about[0] == "folder")
     path = os.fsdecode(there[at % len(there)]) if there else file[0]
     actions: dict[str, Callable[[], object]] = {
         "write": lambda: put(root, *file),
         "remove": lambda: (root / path).unlink(missing_ok=True),
-        "mode": lambda: (root / path).is_symlink() or (root / path).chmod(0o755 if at % 2 else 0o644),
+        "mode": lambda: (root / path).is_symlink() or (root / path).chmod(MODES[at % len(MODES)]),
+        "close": lambda: (root / os.fsdecode(folders[at % len(folders)])).chmod(FOLDERS[at % len(FOLDERS)]),
+        "umask": lambda: under(0o077 if at % 2 else 0o002, lambda root: root, root),
         "stage": lambda: git(root, "add", "--", f":(literal){path}", ok=False),
         "unstage": lambda: git(root, "reset", "-q", "--", f":(literal){path}", ok=False),
         "forget": lambda: git(root, "rm", "-q", "--cached", "--", f":(literal){path}", ok=False),

@@ -207,6 +207,27 @@ def lfs_like_filter(root: Path) -> Path:
 
 
 @case
+def lfs(root: Path) -> Path:
+    """Downloaded, changed and staged, still a pointer, and new."""
+    origin = start(root.parent / "origin")
+    git(origin, "lfs", "install", "--local")
+    git(origin, "lfs", "track", "*.big")
+    for name in ("here", "changed", "far"):
+        write(origin / f"{name}.big", name.encode() * 20_000)
+    commit(origin)
+    git(root.parent, "clone", "-q", f"file://{origin}", str(root))
+    git(root, "lfs", "install", "--local")
+    git(root, "lfs", "pull", "--include", "here.big,changed.big")
+    assert (root / "here.big").read_bytes() == b"here" * 20_000
+    assert (root / "far.big").read_bytes().startswith(b"version https://git-lfs.github.com/spec/v1\n")
+    write(root / "changed.big", b"other" * 20_000)
+    write(root / "staged.big", b"staged" * 20_000)
+    git(root, "add", "changed.big", "staged.big")
+    write(root / "new.big", b"new" * 20_000)
+    return root
+
+
+@case
 def attributes_gone_since(root: Path) -> Path:
     start(root)
     git(root, "config", "filter.point.clean", "sha256sum")
@@ -496,5 +517,96 @@ def follows_a_local_branch(root: Path) -> Path:
     start(root)
     git(root, "checkout", "-q", "-b", "topic/x", "--track", "main")
     write(root / "topic.py", "topic\n")
+    commit(root)
+    return root
+
+
+@case
+def modes_of_every_kind(root: Path) -> Path:
+    """What a umask took, and what somebody closed by hand; folders, too."""
+    start(root)
+    for mode in (0o600, 0o640, 0o664, 0o400, 0o444, 0o555, 0o700, 0o755, 0o711, 0o666, 0o777, 0o604):
+        write(root / f"file {mode:o}", f"{mode:o}", mode)
+        write(root / f"folder {mode:o}" / "inside")
+    commit(root)
+    (root / "train.py").chmod(0o600)
+    write(root / "-rf", "x", 0o600)
+    write(root / "untracked/new\nline", "x", 0o440)
+    write(root / os.fsdecode(b"untracked/\xff\xfe"), "x", 0o440)
+    write(root / "closed/deep/file", "x", 0o400)
+    for path, mode in (("folder 2775", 0o2775), ("folder 1777", 0o1777), ("closed/deep", 0o500), ("closed", 0o555)):
+        (root / path).mkdir(exist_ok=True)
+        (root / path).chmod(mode)
+    for folder in root.glob("folder [0-7][0-7][0-7]"):
+        folder.chmod(int(folder.name[-3:], 8) | 0o500)
+    root.chmod(0o700)
+    return root
+
+
+def under(umask: int, build: Builder, root: Path) -> Path:
+    """A tree that somebody with this umask made."""
+    project = build(root)
+    for path in (root, *root.rglob("*")):
+        if not path.is_symlink() and ".git" not in path.relative_to(root).parts:
+            path.chmod((0o777 if path.stat().st_mode & 0o100 else 0o666) & ~umask)
+    return project
+
+
+@case
+def umask_077(root: Path) -> Path:
+    under(0o077, edited_in_every_way, root)
+    write(root / "for-all", "x", 0o644)
+    return root
+
+
+@case
+def umask_002(root: Path) -> Path:
+    return under(0o002, submodules_and_nested, root)
+
+
+@case
+def empty_folders(root: Path) -> Path:
+    """With those in which only ignored files are; ignored ones stay at home."""
+    start(root)
+    write(root / ".gitignore", "*ignored*\n/lib/*-back/\n!/lib/taken-back\n")
+    for name in ("empty", "deep/er/est", "lib/in a tracked one", "lib/deep", "new/beside", "ignored/deep"):
+        (root / name).mkdir(parents=True)
+    for name in ("lib/taken-back", "lib/ignored-back", "-x", ":(glob)*", "new\nline", "ünï"):
+        (root / name).mkdir()
+    (root / os.fsdecode(b"\xff\xfe")).mkdir()
+    write(root / "new/file")
+    write(root / "scratch/x.tmp-ignored")
+    write(root / "scratch/deep/x-ignored")
+    write(root / "emptied/file")
+    commit(root)
+    (root / "emptied/file").unlink()
+    start(root / "vendor/nested")
+    (root / "vendor/nested/empty").mkdir()
+    (root / "vendor/nested/empty").chmod(0o700)
+    (root / "deep/er/est").chmod(0o500)
+    (root / "deep/er").chmod(0o500)
+    return root
+
+
+@case
+def only_empty_folders(root: Path) -> Path:
+    """Without git."""
+    define(root)
+    write(root / ".gitignore", "*ignored*\n")
+    (root / "data/ignored").mkdir(parents=True)
+    (root / "data/raw").mkdir(mode=0o700)
+    (root / "results").mkdir()
+    return root
+
+
+@case
+def left_out_folders(root: Path) -> Path:
+    start(root)
+    write(root / ".gitignore", "nothing\n")
+    write(root / ".dstackignore", "ignored-*/\n*-back/\n*.bin\nkept/*\n!/lib/taken-back/\n")
+    for name in ("ignored-x/deep", "ignored-y", "lib/taken-back", "plain", "kept/ignored", "lib/ignored-z/q"):
+        (root / name).mkdir(parents=True)
+    write(root / "weights/ignored.bin")
+    write(root / "weights/more/also-ignored.bin")
     commit(root)
     return root

@@ -1,0 +1,165 @@
+"""Permissions beyond git's own, and folders without files.
+
+A snapshot has the umask that makes most of its tree right, and for the rest a git tree, the snapshot's `modes`, from
+which `templates/_modes.sh.j2` makes it so. In it are blobs of paths, each with `./` in front and a NUL behind:
+
+    empty      folders in which nothing is
+    0000-0600  what has the mode 0600; the numbers are the order in which modes are given
+
+Of a folder the bits setgid and sticky count, too: who makes files in it depends on them. Of a file neither setuid nor
+setgid do: they lend the rights of its owner, who is another one there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from dstack.errors import UsageError
+from dstack.model.selection import TreeFile
+from dstack.model.snapshot import PLAIN, Snapshot
+from dstack.repo.blobs import Blobs
+from dstack.repo.folders import above, leaves
+from dstack.repo.git import Git
+from dstack.repo.listing import GITLINK, LINK, Listing
+from dstack.repo.trees import entries
+
+OF_FILES = 0o777
+OF_FOLDERS = 0o3777
+EMPTY = "empty"
+_GROUP = re.compile(r"\d{4}-([0-7]{4})")
+
+
+@dataclass
+class Modes:
+    """`groups` are modes with the paths that have them, in the order in which they can be given; `empty` are folders.
+    Paths are relative to the root, which is b""."""
+
+    groups: list[tuple[int, list[bytes]]] = field(default_factory=list)
+    empty: list[bytes] = field(default_factory=list)
+
+    @property
+    def by_path(self) -> dict[bytes, int]:
+        """The mode of each path that is not as the umask makes it."""
+        return {path: mode for mode, paths in self.groups for path in paths}
+
+
+def describe(listing: Listing) -> tuple[int, Modes]:
+    """The umask and the rest, of what is on disk."""
+    files = {path: found.stat.st_mode for path, found in listing.files.items() if stat.S_ISREG(found.stat.st_mode)}
+    umask = _umask(Counter(files.values()), Counter(listing.folders.values()))
+    others = {path: mode & OF_FILES for path, mode in files.items() if mode & OF_FILES != _made(mode, umask)}
+    folders = {path: mode & OF_FOLDERS for path, mode in listing.folders.items()}
+    closed = {path: mode for path, mode in folders.items() if not mode & stat.S_IXUSR}
+    others |= {path: mode for path, mode in folders.items() if mode != OF_FILES & ~umask and path not in closed}
+    by_mode: dict[int, list[bytes]] = defaultdict(list)
+    for path, mode in sorted(others.items()):
+        by_mode[mode].append(path)
+    groups = sorted(by_mode.items())
+    # What nobody could get into any more comes last, the deepest first.
+    inwards = sorted(closed, key=lambda path: (-path.count(b"/"), path == b"", closed[path], path))
+    groups += [(mode, list(paths)) for mode, paths in groupby(inwards, closed.__getitem__)]
+    return umask, Modes(groups, sorted(leaves(listing.folders, [*listing.files, *listing.submodules])))
+
+
+def _umask(files: Counter[int], folders: Counter[int]) -> int:
+    """The one that makes most of it right, of those that leave all to the owner; the usual one where it is as good."""
+
+    def right(umask: int) -> tuple[int, bool]:
+        hits = sum(count for mode, count in files.items() if mode & OF_FILES == _made(mode, umask))
+        hits += sum(count for mode, count in folders.items() if mode & OF_FOLDERS == OF_FILES & ~umask)
+        return hits, umask == int(PLAIN, 8)
+
+    return max(range(0o100), key=right)
+
+
+def _made(mode: int, umask: int) -> int:
+    """What git gives a file, which can be executed by its owner or not."""
+    return (0o777 if mode & stat.S_IXUSR else 0o666) & ~umask
+
+
+def store(git: Git, blobs: Blobs, modes: Modes) -> str | None:
+    """The id of the tree that holds it, or None if there is nothing to say."""
+    contents = [(f"{number:04}-{mode:04o}", paths) for number, (mode, paths) in enumerate(modes.groups)]
+    contents += [(EMPTY, modes.empty)] if modes.empty else []
+    if not contents:
+        return None
+    made = [(name, blobs.add(b"".join(b"./" + path + b"\0" for path in paths))) for name, paths in contents]
+    lines = "".join(f"100644 blob {oid}\t{name}\0" for name, oid in made)
+    return git.run("mktree", "-z", stdin=lines.encode()).decode().strip()
+
+
+def load(git: Git, tree: str | None) -> Modes:
+    """The inverse of `store`. Raises UsageError for anything else."""
+    modes = Modes()
+    for line in git.run("ls-tree", "-z", tree).split(b"\0")[:-1] if tree else ():
+        about, _, name = line.decode(errors="replace").partition("\t")
+        match = _GROUP.fullmatch(name)
+        if not about.startswith("100644 blob ") or not (match or name == EMPTY):
+            raise _odd(f"it has {name!r}")
+        paths = git.run("cat-file", "blob", about.split()[2]).split(b"\0")
+        if paths.pop() or not all(path.startswith(b"./") for path in paths):
+            raise _odd(f"{name} is no list of paths")
+        if match:
+            modes.groups.append((int(match[1], 8), [path[2:] for path in paths]))
+        else:
+            modes.empty = [path[2:] for path in paths]
+    return modes
+
+
+def check(git: Git, snapshot: Snapshot) -> None:
+    """Raise UsageError unless every path is a file or folder of the snapshot's own tree: a host takes them as they are,
+    and there a path could lead anywhere."""
+    if not snapshot.modes:
+        return
+    modes = load(git, snapshot.modes)
+    kinds = {path: kind for kind, _, _, path in entries(git, snapshot.tree)}
+    solid = {path for path, kind in kinds.items() if kind != GITLINK}
+    for path in modes.empty:
+        if any(part in (b"", b".", b"..", b".git") for part in path.split(b"/")) or not solid.isdisjoint(
+            {path, *above([path])}
+        ):
+            raise _odd(f"no empty folder can be at {path!r}")
+    folders = above([*kinds, *modes.empty]) | {*modes.empty} | (kinds.keys() - solid)
+    for path, mode in modes.by_path.items():
+        most = OF_FOLDERS if path in folders else OF_FILES if kinds.get(path, LINK) != LINK else -1
+        if mode & ~most or most < 0:
+            raise _odd(f"{path!r} can't have the mode {mode:o}")
+
+
+def _odd(why: str) -> UsageError:
+    return UsageError(f"the snapshot's list of modes is not one: {why}", hint="update dstack")
+
+
+def comments(modes: Modes) -> bytes:
+    """A line for each path with a mode of its own, and for each empty folder."""
+    lines = [b"# mode %04o %s\n" % (mode, _line(path)) for path, mode in sorted(modes.by_path.items())]
+    return b"".join([*lines, *(b"# empty folder %s\n" % _line(path) for path in modes.empty)])
+
+
+def _line(path: bytes) -> bytes:
+    return path.replace(b"\\", b"\\\\").replace(b"\n", b"\\n") or b"."
+
+
+def counted(files: Iterable[TreeFile], modes: Modes) -> list[TreeFile]:
+    """The files with what their owner may do, which results may depend on, and folders of which there is something
+    to say: empty ones, and those in which the owner can't do everything. What others may do, a umask decides."""
+    own = {os.fsdecode(path): mode >> 6 & 7 for path, mode in modes.by_path.items()}
+    found = []
+    for file in files:
+        bits = own.pop(file.path, None)
+        known = bits is None or file.mode == GITLINK
+        found.append(file if known else TreeFile(file.path, _written("100", bits or 0), file.id))
+    folders = {os.fsdecode(path): 7 for path in modes.empty}
+    folders |= {path: bits for path, bits in own.items() if bits != 7}
+    return [*found, *(TreeFile(f"{path or '.'}/", _written("040", bits), "") for path, bits in folders.items())]
+
+
+def _written(kind: str, own: int) -> str:
+    """As git writes modes, with the umask that is usual."""
+    return f"{kind}{own:o}{own & 5:o}{own & 5:o}"

@@ -1,0 +1,731 @@
+main() {
+set -eu
+umask 077
+export LC_ALL=C
+dk() { 'docker' "$@"; }
+machine_id() {
+	for file in /etc/machine-id /var/lib/dbus/machine-id; do
+		id=
+		if [ -r "$file" ]; then read -r id < "$file" || :; fi
+		case $id in
+			'' | *[!0-9a-f]*) ;;
+			*) echo "$id" && return ;;
+		esac
+	done
+	uname -n | sha256sum | cut -c 1-32
+}
+root='~/.dstack-host'
+case $root in
+	\~/*) root=$HOME/${root#??} ;;
+esac
+machine=$(machine_id)
+if [ "$machine" != '0123456789abcdef0123456789abcdef' ]; then
+	echo "machine=$machine"
+	exit 94
+fi
+base=$root/$machine/'5e12'
+job=$base/'jobs/j2-3'
+io=$job/io
+image='registry:5000/a/b@sha256:cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc'
+name='dstack-j2-3'
+origin() {
+	boot=
+	if [ -r '/proc/sys/kernel/random/boot_id' ]; then read -r boot < '/proc/sys/kernel/random/boot_id' || :; fi
+	echo "boot=$boot"
+	echo "docker=$(daemons)"
+}
+daemons() {
+	space=
+	cat '/proc'/[0-9]*/stat 2> /dev/null | sed -n 's/^\([0-9]*\) (dockerd) .*/\1/p' | while read -r pid; do
+		if grep -q '^NSpid:.*[0-9][[:space:]][[:space:]]*[0-9]' '/proc'/"$pid"/status 2> /dev/null; then continue; fi
+		began=$(cut -d ' ' -f 22 '/proc'/"$pid"/stat 2> /dev/null) || continue
+		printf '%s%s' "$space" "$pid:$began"
+		space=' '
+	done
+}
+claim() {
+	if [ -d "$io/started" ] && ! [ -L "$io/started" ]; then
+		echo fenced
+	elif [ -e "$io/started" ] || [ -L "$io/started" ]; then
+		echo claimed
+	else
+		echo none
+	fi
+}
+state() {
+	id=$(timeout 20 'docker' ps --all --quiet --filter "name=^$name\$" < /dev/null) || return
+	if [ -n "$id" ]; then
+		timeout 20 'docker' inspect --type container --format '{{.State.Status}}' "$id" < /dev/null || {
+			# A launch that was fenced may have removed it since.
+			id=$(timeout 20 'docker' ps --all --quiet --filter "name=^$name\$" < /dev/null) && [ -z "$id" ]
+		}
+	fi
+}
+as_root() (
+	folder=$1 image=$2 body=$3 word=$4
+	set --
+	for tools in /bin /usr /lib /lib64; do
+		[ ! -d "$tools" ] || set -- "$@" --mount "type=bind,source=$tools,target=$tools,readonly"
+	done
+	dk run --rm --pull never --network none --log-driver none --userns host --security-opt label=disable \
+		--label dstack.server='5e12' --user 0:0 --workdir / \
+		--env PATH=/usr/bin:/bin:/usr/sbin:/sbin --env LD_PRELOAD= --env LD_LIBRARY_PATH= \
+		--mount "type=bind,source=$folder,target=/dstack-job" "$@" --entrypoint /bin/sh "$image" \
+		-c "$body" sh "$word" > /dev/null < /dev/null
+)
+# shellcheck disable=SC2016
+hand_back='owner=$(stat -c %u:%g /dstack-job) && chown -hR "$owner" /dstack-job'
+
+# The boot and the daemon of the launch itself, whoever asks later: the answer to it may have been lost.
+answer() {
+	echo "outcome=$1"
+	cat "$job/origin"
+	echo "digest=$(dk image inspect --format '{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}' "$image" || :)"
+	exit 0
+}
+
+return_if_begun() {
+	case $(claim) in
+		fenced) echo outcome=fenced && exit 0 ;;
+		claimed) answer exists ;;
+	esac
+	found=$(state)
+	case $found in
+		'') ;;
+		created | configured | initialized) begin start "$name" ;;
+		running | paused | restarting | stopping) answer exists ;;
+		*) dk rm --force "$name" > /dev/null ;;
+	esac
+}
+
+need_image() {
+	if ! dk image inspect "$image" > /dev/null 2>&1; then
+		dk ps --quiet > /dev/null
+		echo need=image
+		exit 0
+	fi
+	user='image'
+	if [ "$user" = image ]; then user=$(dk image inspect --format '{{.Config.User}}' "$image"); fi
+	case ${user%%:*} in
+		'' | root | 0) user=0 ;;
+	esac
+}
+
+# Programs refuse a cache of another user (pip as root does): it belongs to who came last, and is open to all, since
+# the folders above are closed to all but this machine's user.
+# shellcheck disable=SC2016
+open_to='chown "$1" /dstack-job/data && chmod -R a+rwX /dstack-job/data'
+open_cache() {
+	folder=$base/$1
+	mkdir -p "$folder/data"
+	printf '%s\n' "$1" >> "$job/caches"
+	printf '%s' "$2" > "$folder/path"
+	touch "$folder/used"
+	case $user in
+		*[!0-9:]*) whose="$user of $image" ;;
+		*) whose=$user ;;
+	esac
+	if [ "$(cat "$folder/user" 2> /dev/null)" != "$whose" ]; then
+		as_root "$folder" "$image" "$open_to" "${user%%:*}"
+		printf '%s\n' "$whose" > "$folder/user"
+	fi
+}
+open_caches() {
+	# Held until the container is made: who removes caches holds it alone, and then asks which are in use.
+	exec 8>> "$base/caches.lock"
+	flock -s 8
+	: > "$job/caches"
+	open_cache 'caches/r/bf3b04da7be51a75' '/root/.cache/pip' 8>&-
+	open_cache 'caches/r/4a81ae77da194882' '/it'\''s' 8>&-
+}
+
+
+# Nothing is followed: a link in the tree that stands where a folder belongs gives way.
+merge() {
+	for entry in "$1"/* "$1"/.[!.]* "$1"/..?*; do
+		if [ -e "$entry" ] || [ -L "$entry" ]; then place "$entry" "$2/${entry##*/}"; fi
+	done
+}
+place() {
+	if [ -d "$1" ] && ! [ -L "$1" ] && [ -d "$2" ] && ! [ -L "$2" ]; then
+		merge "$1" "$2"
+	else
+		closed=
+		if ! [ -w "${2%/*}" ]; then
+			closed=$(stat -c %a "${2%/*}")
+			chmod u+w "${2%/*}"
+		fi
+		if [ -d "$2" ] && ! [ -L "$2" ]; then find "$2" -type d ! -perm -700 -exec chmod u+rwx {} \;; fi
+		rm -rf "$2"
+		mv "$1" "$2"
+		if [ -n "$closed" ]; then chmod "0$closed" "${2%/*}"; fi
+	fi
+}
+unpack() {
+	if [ -e "$job/given" ]; then
+		as_root "$job" "$image" "$hand_back" ''
+		rm "$job/given"
+	fi
+	rm -rf "$job/artifacts"
+	(
+		umask 022
+		mkdir -p "$job/artifacts"
+		tar -x -p -f - -C "$job/artifacts" --no-same-owner
+		rm "$job/artifacts/"'.dstack/.artifacts-complete'
+		rmdir "$job/artifacts/.dstack" 2> /dev/null || :
+		mkdir -p "$job/workflow/"'sub dir/it'\''s'
+		merge "$job/artifacts" "$job/workflow/"'sub dir/it'\''s'
+	)
+	rm -rf "$job/artifacts"
+}
+
+write_files() {
+	mkdir -p "$io/objects"
+	printf '%s' '#!/bin/sh
+# PID 1 of a job'\''s container. The image has sh and cat, and perhaps nothing else. It is one function, so that nothing
+# done to this file while it runs changes it.
+main() {
+	# An sh other than bash starts everything in the background with SIGINT ignored, and can'\''t undo it.
+	if [ "${1-}" != bash ] && command -v bash > /dev/null 2>&1; then
+		exec bash --posix /.dstack/entry.sh bash
+	fi
+	dstack_caught=
+	trap '\''dstack_caught=1; kill -TERM -1 2> /dev/null'\'' TERM
+	for dstack_signal in INT HUP USR1 USR2; do
+		# shellcheck disable=SC2064
+		trap "dstack_caught=1; kill -$dstack_signal -1 2> /dev/null" "$dstack_signal"
+	done
+
+	# Only one ever makes this file: it is at most once.
+	if ! (set -C && : > /.dstack/started) 2> /dev/null; then
+		if [ -e /.dstack/started ]; then exit 0; else exit 125; fi
+	fi
+	dstack_shell=$(command -v bash || command -v sh || echo /bin/sh)
+	own_repositories
+
+	# The script'\''s output goes to the log through cat. Descriptor 3 leads to `conclude`, and only that cat and the
+	# subshells here hold it: at its end, the log is complete.
+	{
+		trap : TERM INT HUP USR1 USR2
+		run 2> /dev/null | write_log
+	} 3>&1 | conclude &
+	dstack_job=$!
+	while :; do
+		dstack_caught=
+		dstack_code=0
+		wait "$dstack_job" || dstack_code=$?
+		if [ -z "$dstack_caught" ] || ! kill -0 "$dstack_job" 2> /dev/null; then break; fi
+	done
+	if ! [ -e /.dstack/exit ]; then record "$dstack_code"; fi
+	dstack_recorded=
+	read -r dstack_recorded < /.dstack/exit || :
+	case $dstack_recorded in
+		'\'''\'' | *[!0-9]*) exit "$dstack_code" ;;
+	esac
+	exit "$dstack_recorded"
+}
+
+# git refuses a working tree of another user, and one before 2.38 does so whatever its environment says of
+# safe.directory. It looks at the folders alone, and when the job ends all goes back to the user of the machine.
+own_repositories() {
+	if [ "$(id -u 2> /dev/null)" != 0 ] || ! command -v chown > /dev/null 2>&1; then return; fi
+	chown 0:0 /workflow /workflow/.git 2> /dev/null
+	if ! [ -e /.dstack/nested ]; then return; fi
+	while IFS= read -r dstack_path; do
+		chown -h 0:0 "/workflow/$dstack_path" "/workflow/$dstack_path/.git" 2> /dev/null
+	done < /.dstack/nested
+}
+
+# What a shell has to say about a command that was killed is no part of the log: only the script'\''s stderr is.
+run() {
+	dstack_stopping=
+	trap '\''dstack_stopping=1'\'' TERM
+	trap : INT HUP USR1 USR2
+	dstack_code=0
+	(script 2>&1) || dstack_code=$?
+	echo "code $dstack_code $dstack_stopping" >&3
+}
+
+script() {
+	exec 3>&-
+	trap - INT QUIT
+	. /.dstack/env
+	# For a time only: `:` would end this shell where the file can'\''t be written.
+	true > /.dstack/env
+	if ! cd /workflow/'\''sub dir/it'\''\'\'''\''s'\''; then
+		printf '\''dstack: the commands start in the folder that holds .dstack, and the tree has no folder %s\n'\'' '\''sub dir/it'\''\'\'''\''s'\''
+		exit 125
+	fi
+	unset OLDPWD
+	exec "$dstack_shell" -e /.dstack/script.sh
+}
+
+write_log() {
+	trap '\'''\'' TERM INT HUP USR1 USR2
+	# shellcheck disable=SC2016
+	exec /bin/sh -c '\''echo "cat $$" >&3; exec cat >> /.dstack/log'\''
+}
+
+conclude() {
+	trap '\'''\'' TERM INT HUP USR1 USR2
+	dstack_code=137 dstack_cat='\'''\'' dstack_limit='\'''\''
+	while read -r dstack_what dstack_value dstack_stopping; do
+		case $dstack_what in
+			cat) dstack_cat=$dstack_value ;;
+			code) dstack_code=$dstack_value dstack_limit=${dstack_stopping:-10} ;;
+		esac
+		if [ -n "$dstack_cat" ] && [ "$dstack_limit" = 10 ]; then cut_off & fi
+	done
+	record "$dstack_code"
+	exit "$dstack_code"
+}
+
+# A process that the script left behind may hold the log open for ever. One that is being stopped has Docker'\''s grace.
+cut_off() {
+	trap - TERM
+	command -v sleep > /dev/null 2>&1 || exit 0
+	sleep 10 > /dev/null 2>&1
+	kill -KILL "$dstack_cat"
+}
+
+record() {
+	umask 022
+	if command -v chown > /dev/null 2>&1 && [ "$(id -u 2> /dev/null || echo 0)" = 0 ]; then
+		chown -hR "$(owner)" /workflow /.dstack/log 2> /dev/null
+	fi
+	echo "$1" 2> /dev/null > /.dstack/exit
+}
+
+# Who owns this job'\''s folder on the host, as seen from here.
+owner() {
+	stat -c %u:%g /.dstack 2> /dev/null && return
+	read -r _ _ dstack_user dstack_group _ << END
+$(ls -nd /.dstack)
+END
+	echo "$dstack_user:$dstack_group"
+}
+
+main "$@"
+exit
+' > "$io/entry.sh"
+	printf '%s' 'python train.py '\''a b'\''
+' > "$io/script.sh"
+	printf '%s' 'export LINES='\''a
+b'\''
+' > "$io/env"
+	: >> "$io/log"
+	if [ "$user" != 0 ]; then
+		# The job's folder is closed to all but its owner, so that this opens it to the container alone.
+		chmod 0777 "$io"
+		chmod 0644 "$io/entry.sh" "$io/script.sh"
+		chmod 0666 "$io/env" "$io/log"
+		: > "$job/given"
+		# shellcheck disable=SC2016
+		as_root "$job" "$image" 'chown -hR "$1" /dstack-job/workflow' "${user%%:*}"
+	fi
+}
+
+begin() {
+	origin > "$job/origin"
+	error=$(dk "$@" 2>&1 > /dev/null) && status=0 || status=$?
+	if [ "$status" != 0 ] && [ "$(claim)" = none ]; then
+		# Without --force: what runs after all stays.
+		dk rm "$name" > /dev/null 2>&1 || :
+		if [ -z "$(state)" ]; then
+			rm -f "$io/env"
+			printf '%s\n' "$error" >&2
+			exit "$status"
+		fi
+	fi
+	if [ "$(claim)" = fenced ]; then
+		# It lost its claim, and stopping may be removing it already.
+		dk rm --force "$name" > /dev/null 2>&1 || :
+		echo outcome=fenced
+		exit 0
+	fi
+	answer started
+}
+
+quiet_git() {
+for name in $(env | sed -n 's/^\(GIT_[A-Za-z0-9_]*\)=.*/\1/p'); do unset "$name"; done
+export GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_ATTR_NOSYSTEM=1 GIT_NO_REPLACE_OBJECTS=1
+export GIT_TERMINAL_PROMPT=0 HOME=/nonexistent XDG_CONFIG_HOME=/nonexistent
+umask 022
+raw='* -text -filter -ident -eol !working-tree-encoding'
+mirror="$base/mirrors/"'r'.git
+tree='7777777777777777777777777777777777777777777777777777777777777777'
+commit='8888888888888888888888888888888888888888888888888888888888888888'
+objects="${commit:+$commit }$tree"\ 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'\ '9999999999999999999999999999999999999999999999999999999999999999'\ 'eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee'
+format="[extensions]
+	objectformat = "'sha256'"
+[core]
+	repositoryformatversion = 1
+"
+git() {
+	command git -c safe.directory='*' -c core.autocrlf=false -c core.protectNTFS=false -c core.protectHFS=false "$@"
+}
+# Makes what is the user's under the user's own umask.
+theirs() (
+	umask '002'
+	"$@"
+)
+put() { printf '%s' "$2" > "$1.new" && mv -f "$1.new" "$1"; }
+# shellcheck disable=SC2086 # the ids are words
+listed() {
+	GIT_SHALLOW_FILE=$mirror/cuts/'full-8888888888888888888888888888888888888888888888888888888888888888' git rev-list --objects "$@" $objects
+}
+whole() {
+	listed --quiet
+}
+readable() {
+	listed | git pack-objects --stdout -q --window=0 --no-reuse-object --compression=0 > /dev/null
+}
+}
+
+# What comes first on stdin. If it can't be taken in, the checkout says what is needed.
+take_code() (
+quiet_git
+prepare() {
+	mkdir -p "$mirror/objects/pack" "$mirror/objects/info" "$mirror/refs" "$mirror/info" "$mirror/cuts"
+	printf %s '' > "$mirror/cuts/"'full-8888888888888888888888888888888888888888888888888888888888888888'
+	put "$mirror/config" "$format	bare = true
+	hooksPath = /dev/null
+[gc]
+	auto = 0
+"
+	put "$mirror/info/attributes" "$raw
+"
+	# Only the holder of the lock writes here: this was left by one that was killed.
+	rm -rf "$mirror/in" "$mirror"/objects/pack/tmp_*
+	find "$mirror/refs" -name '*.lock' -exec rm -f {} +
+	put "$mirror/HEAD" 'ref: refs/heads/none
+'
+	mkdir -p "$mirror/in/pack"
+}
+
+index_pack() {
+	git index-pack --stdin --fix-thin > /dev/null 2> "$mirror/in/error" && return
+	if grep -q -e 'No space left' -e 'Permission denied' -e 'Read-only' -e 'quota' "$mirror/in/error"; then
+		cat "$mirror/in/error" >&2
+		exit 1
+	fi
+	return 1
+}
+
+# Damaged objects in the mirror don't matter to a pack that needs none of them.
+index_alone() {
+	GIT_OBJECT_DIRECTORY="$mirror/in" index_pack || return 1
+	for part in "$mirror"/in/pack/*.pack "$mirror"/in/pack/*.idx "$mirror"/in/pack/*.rev; do
+		if [ -e "$part" ]; then mv -f "$part" "$mirror/objects/pack/"; fi
+	done
+}
+
+# Packs that can't be read are in the way of their objects' second copies, and nothing may build on what they had.
+drop_damaged() {
+	for pack in "$mirror"/objects/pack/*.pack; do
+		if ! git verify-pack "$pack"; then rm -f "${pack%.pack}".*; fi
+	done
+	for ref in "$mirror"/refs/dstack/*/*; do
+		if ! read -r oid < "$ref" || ! git rev-list --objects --quiet "$oid"; then rm -f "$ref"; fi
+	done
+}
+
+take_in() {
+	if [ -e "$mirror/damaged" ]; then
+		drop_damaged
+		index_alone && whole && readable
+	elif ! [ -d "$mirror/refs/dstack" ]; then
+		index_alone && whole
+	else
+		cat > "$mirror/in/received"
+		{ index_pack < "$mirror/in/received" || index_alone < "$mirror/in/received"; } && whole
+	fi
+}
+
+cut_history() {
+	touch "$mirror/shallow"
+	printf %s '' | sort -u - "$mirror/shallow" > "$mirror/shallow.new" && mv -f "$mirror/shallow.new" "$mirror/shallow"
+}
+
+name() {
+	{
+		echo "update refs/dstack/trees/$tree $tree"
+		echo "update refs/dstack/trees/"'9999999999999999999999999999999999999999999999999999999999999999'" "'9999999999999999999999999999999999999999999999999999999999999999'
+		echo "update refs/dstack/trees/"'eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee'" "'eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee'
+		if [ -n "$commit" ]; then echo "update refs/dstack/commits/$commit $commit"; fi
+		echo "update refs/dstack/commits/"'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'" "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'
+		echo "update refs/dstack/histories/"'full-8888888888888888888888888888888888888888888888888888888888888888'" $commit"
+	} | git update-ref --stdin
+}
+
+# What the newest snapshots and the jobs that are here need stays. Objects that a job has open stay readable to it.
+collect() {
+	keep=$(for kind in commits trees histories; do
+		# shellcheck disable=SC2012 # the names are ids
+		ls -t "$mirror/refs/dstack/$kind" 2> /dev/null | head -n 40
+	done; cat "$base"/jobs/*/uses 2> /dev/null || :)
+	for ref in "$mirror"/refs/dstack/*/*; do
+		case "
+$keep
+" in
+			*"
+${ref##*/}
+"*) ;;
+			*) rm -f "$ref" "$mirror/cuts/${ref##*/}" ;;
+		esac
+	done
+	# A commit whose parents came later is no end any more.
+	while read -r end; do
+		all=
+		for parent in $(git cat-file commit "$end" 2> /dev/null | sed -n '/^$/q;s/^parent //p'); do
+			all=1
+			if ! git cat-file -e "$parent" 2> /dev/null; then all='' && break; fi
+		done
+		if [ -z "$all" ]; then echo "$end"; fi
+	done < "$mirror/shallow" > "$mirror/shallow.new"
+	mv -f "$mirror/shallow.new" "$mirror/shallow"
+	git repack -a -d -q -l > /dev/null 2>&1
+}
+
+# Repositories that were not used for a month, and that no job here uses.
+forget_old() {
+	find "$base/mirrors" -maxdepth 1 -name '*.git' -mtime +30 | while read -r old; do
+		name=${old##*/}
+		if grep -qsx "${name%.git}" "$base"/jobs/*/uses; then continue; fi
+		(
+			exec 8>> "${old%.git}.git.lock"
+			if flock -n 8; then rm -rf "$old" "$old".[ms]*; fi
+		)
+	done
+}
+
+mkdir -p "$base/mirrors"
+exec 9>> "$mirror.lock"
+flock 9
+export GIT_DIR="$mirror"
+prepare
+if take_in 2> "$mirror/damage"; then
+	cut_history
+	name || { (cd "$mirror/refs/dstack" && for oid in $objects; do rm -f "trees/$oid" "commits/$oid"; done) && name; }
+	rm -f "$mirror/damaged" "$mirror/damage"
+	set -- "$mirror"/objects/pack/*.pack
+	if [ "$#" -gt 50 ]; then collect || :; fi
+	forget_old || :
+	echo received=ok
+else
+	cat "$mirror/damage" >&2
+	echo need=full
+fi
+rm -rf "$mirror/in"
+)
+
+launch() {
+	exec 3<&0 < /dev/null
+	return_if_begun
+	need_image
+checkout() (
+	quiet_git
+index='9999999999999999999999999999999999999999999999999999999999999999'
+list() { GIT_DIR=$mirror git ls-tree --name-only "$index:$1"; }
+# What a part has, once its names are listed.
+has() {
+	case "
+$names
+" in
+		*"
+$1
+"*) ;;
+		*) return 1 ;;
+	esac
+}
+give() { GIT_DIR=$mirror git cat-file blob "$index:$part/$1"; }
+
+# For GIT_DIR and GIT_WORK_TREE, whose index is the commit's.
+furnish() {
+	part=$1
+	names=$(list "$part") || return
+	if has changes; then give changes | git update-index -z --index-info || return; fi
+	if has intended; then
+		rm -rf "$job/aside" && mkdir "$job/aside" &&
+			GIT_INDEX_FILE=$job/aside.index GIT_WORK_TREE=$job/aside git read-tree --reset -u "$index:$part/intended" &&
+			(cd "$job/aside" && GIT_WORK_TREE=$job/aside git add --no-all -N -f .) &&
+			rm -rf "$job/aside" "$job/aside.index" || return
+	fi
+	if has assumed; then give assumed | git update-index -z --assume-unchanged --stdin || return; fi
+	if has skipped; then give skipped | git update-index -z --skip-worktree --stdin || return; fi
+	rm -f "$GIT_DIR/info/attributes"
+	if has git; then
+		GIT_INDEX_FILE=$job/aside.index GIT_WORK_TREE=$GIT_DIR git read-tree --reset -u "$index:$part/git" &&
+			rm "$job/aside.index" || return
+	fi
+	# From here on git heeds them: it is not asked any more.
+	if has config; then give config >> "$GIT_DIR/config" || return; fi
+}
+
+within() {
+	part=$1
+	names=$(list "$part") || return
+	path=$(give path && echo x) && path=${path%x}
+	case /$path/ in
+		*/../* | */./* | *//*) return 1 ;;
+	esac
+	GIT_WORK_TREE=$job/workflow/$path
+	GIT_DIR=$GIT_WORK_TREE/.git
+	if ! [ -d "$GIT_WORK_TREE" ]; then theirs mkdir -p "$GIT_WORK_TREE" || return; fi
+	small_git || return
+	if has commit; then
+		commit=$(give commit | GIT_OBJECT_DIRECTORY=$GIT_DIR/objects git hash-object -t commit -w --stdin) || return
+		put "$GIT_DIR/shallow" "$commit
+" || return
+	else
+		commit=
+	fi
+	if has branch; then
+		branch=$(give branch) &&
+			put "$GIT_DIR/HEAD" "ref: refs/heads/$branch
+" && { [ -z "$commit" ] || put "$GIT_DIR/packed-refs" "$commit refs/heads/$branch
+"; } || return
+	elif [ -n "$commit" ]; then
+		put "$GIT_DIR/HEAD" "$commit
+" || return
+	fi
+	if has refs; then give refs >> "$GIT_DIR/packed-refs" || return; fi
+	git read-tree --reset "$index:$part-head" && furnish "$part" && lend && printf '%s\n' "$path" >> "$io/nested"
+}
+
+give_modes() (
+	names=$(GIT_DIR=$mirror git ls-tree --name-only 'eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee') && cd "$job/workflow" || exit
+	paths_of() { GIT_DIR=$mirror git cat-file blob 'eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee'":$1" > "$job/paths"; }
+	case $names in
+		*empty) paths_of empty && theirs xargs -0 mkdir -p < "$job/paths" || exit ;;
+	esac
+	for name in $names; do
+		if [ "$name" = empty ]; then continue; fi
+		# GNU's chmod leaves a folder its setgid, unless five digits say otherwise.
+		paths_of "$name" && xargs -0 chmod "0${name#*-}" < "$job/paths" || exit
+	done
+	rm -f "$job/paths"
+)
+
+	# GIT_DIR, without objects and with a HEAD that is to be replaced.
+	small_git() {
+		mkdir -p "$GIT_DIR/objects/info" "$GIT_DIR/objects/pack" "$GIT_DIR/refs/heads" "$GIT_DIR/info" &&
+			put "$GIT_DIR/config" "$format	filemode = true
+	bare = false
+	abbrev = 7
+" &&
+			put "$GIT_DIR/info/attributes" "$raw
+" &&
+			put "$GIT_DIR/HEAD" 'ref: refs/heads/main
+'
+	}
+	# In the container, the objects are those of the mirror.
+	lend() {
+		put "$GIT_DIR/objects/info/alternates" '/.dstack/objects
+'
+	}
+	refuse() {
+		export GIT_DIR="$mirror"
+		if whole && readable; then exit 1; fi
+		: > "$mirror/damaged"
+		exit 3
+	}
+	# A tree that is there already is brought up to this one: what git finds changed is written anew.
+	take_spare() {
+		mv "$mirror.spare-"'002' "$job/spare" 2> /dev/null && mv "$job/spare/index" "$GIT_DIR/index" &&
+			rmdir "$job/workflow" && mv "$job/spare/tree" "$job/workflow"
+	}
+	write_files_of_tree() { theirs git -c checkout.workers=4 read-tree --reset -u "$tree"; }
+	known="$mirror/refs/dstack"
+	[ -s "$known/trees/$tree" ] || exit 3
+	[ -s "$known/commits/$commit" ] || exit 3
+	[ -s "$known/histories/"'full-8888888888888888888888888888888888888888888888888888888888888888' ] || exit 3
+	[ -s "$known/trees/"'9999999999999999999999999999999999999999999999999999999999999999' ] || exit 3
+	[ -s "$known/trees/"'eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee' ] || exit 3
+	[ -s "$known/commits/"'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' ] || exit 3
+	[ ! -e "$mirror/damaged" ] || exit 3
+	# For those who collect: this was used now, and is in use until the job's folder goes.
+	printf '%s\n' 'r' "$tree" "$commit" 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' '9999999999999999999999999999999999999999999999999999999999999999' 'eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee' 'full-8888888888888888888888888888888888888888888888888888888888888888' > "$job/uses"
+	touch "$mirror" "$known/trees/$tree" "$known/commits/$commit" "$known/trees/"'eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee' || exit 3
+	# A folder that nobody can write to may be left of one that was cut off.
+	if [ -d "$job/workflow" ]; then find "$job/workflow" -type d ! -perm -700 -exec chmod u+rwx {} \; || exit 1; fi
+	rm -rf "$job/workflow" "$job/git" "$job/spare" "$io/nested" && theirs mkdir -p "$job/workflow" || exit 1
+	export GIT_DIR="$job/git" GIT_WORK_TREE="$job/workflow" GIT_OBJECT_DIRECTORY="$mirror/objects"
+	small_git || exit 1
+	put "$GIT_DIR/HEAD" 'ref: refs/heads/''feature/it'\''s''
+' || exit 1
+	if ! { take_spare && write_files_of_tree 2> /dev/null; }; then
+		rm -rf "$job/workflow" "$GIT_DIR/index" "$GIT_DIR/index.lock" && theirs mkdir "$job/workflow" || exit 1
+		write_files_of_tree || refuse
+	fi
+	rm -rf "$job/spare"
+	# A large one takes long to write: the next job should find it there.
+	if [ "$(wc -c < "$GIT_DIR/index")" -gt 80000 ]; then echo spare=wanted; fi
+	git read-tree ${commit:+--reset} "${commit:---empty}" || refuse
+	parts=$(list '') || refuse
+	numbers=$(echo "$parts" | sed -n '/^[0-9]*$/p')
+	case $parts in
+		*root*) furnish root || refuse ;;
+		*) names= && rm -f "$GIT_DIR/info/attributes" ;;
+	esac
+	rm -f "$GIT_DIR/packed-refs" && lend &&
+		put "$GIT_DIR/packed-refs" "$commit refs/heads/"'feature/it'\''s''
+' &&
+		{ ! has refs || give refs >> "$GIT_DIR/packed-refs"; } &&
+		mv "$GIT_DIR" "$job/workflow/.git" || exit 1
+	for number in $numbers; do
+		(within "$number") || refuse
+	done
+	give_modes || refuse
+	put "$job/tree" "$tree
+"
+)
+
+# shellcheck disable=SC2012 # the names are ids
+newest() { ls -t "$base/mirrors/"'r'".git/refs/dstack/$1" 2> /dev/null | head -n 10 | tr '\n' ' '; }
+
+if ! [ -e "$job/tree" ]; then
+	status=0
+	checkout || status=$?
+	if [ "$status" = 3 ]; then
+		echo need=code
+		if ! [ -e "$base/mirrors/"'r'.git/damaged ]; then
+			echo "commits=$(newest commits)"
+			echo "trees=$(newest trees)"
+			echo "histories=$(newest histories)"
+		fi
+		exit 0
+	elif [ "$status" != 0 ]; then
+		exit 1
+	fi
+fi
+	unpack <&3
+	exec 3<&-
+	set --
+	write_files
+	open_caches
+	shm='1048576'
+	begin run --detach --name "$name" --label 'dstack.job=j2' --label 'dstack.server=5e12' --pull never --log-driver none \
+		--stop-signal TERM --no-healthcheck --userns host --security-opt label=disable --user "$user" \
+		--shm-size "$shm" '--gpus' '"device=0,3"' '--cpus' '1.5' '--memory' '1073741824' '--memory-swap' '1073741824' \
+		--mount "type=bind,source=$io,target=/.dstack" \
+		--mount "type=bind,source=$job/workflow,target=/workflow" \
+		--mount "type=bind,source=$base/"'caches/r/bf3b04da7be51a75'/data,target='/root/.cache/pip' \
+		--mount "type=bind,source=$base/"'caches/r/4a81ae77da194882'/data,target='/it'\''s' \
+		--mount "type=bind,source=$base/"'mirrors/r.git'/objects,target=/.dstack/objects,readonly \
+		"$@" --workdir /workflow --entrypoint /bin/sh "$image" /.dstack/entry.sh 8>&-
+}
+
+case $base in
+	*[,\"]*) echo "the path $base holds a comma or a quote, which Docker's mounts can't: choose another --root" >&2 && exit 2 ;;
+esac
+mkdir -p "$io"
+exec 9> "$job/lock"
+if ! flock -w 60 9; then
+	echo "another launch of this job has been under way on the host for a minute" >&2
+	exit 75
+fi
+# Closed for what is started here, which may outlive this script: the copy that the shell keeps holds the lock.
+launch 9>&-
+}
+main
