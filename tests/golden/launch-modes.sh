@@ -74,7 +74,8 @@ as_root() (
 		-c "$body" sh "$word" > /dev/null < /dev/null
 )
 # shellcheck disable=SC2016
-hand_back='owner=$(stat -c %u:%g /dstack-job) && chown -hR "$owner" /dstack-job'
+hand_back='owner=$(stat -c %u:%g /dstack-job) && chown -hR "$owner" /dstack-job &&
+	find /dstack-job -type d ! -perm -700 -exec chmod u+rwx {} +'
 
 # The boot and the daemon of the launch itself, whoever asks later: the answer to it may have been lost.
 answer() {
@@ -314,6 +315,8 @@ exit
 b'\''
 ' > "$io/env"
 	: >> "$io/log"
+	# Room for collecting what a job made that fills the disk.
+	head -c 1048576 /dev/zero > "$job/ballast"
 	if [ "$user" != 0 ]; then
 		# The job's folder is closed to all but its owner, so that this opens it to the container alone.
 		chmod 0777 "$io"
