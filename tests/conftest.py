@@ -35,13 +35,15 @@ SHARED = pytest.StashKey[daemon.Daemon]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A session that is told to end cleans up as an interrupted one does. Several workers share one Docker daemon:
-    where none answers, the process that starts them has it."""
+    """A session that is told to end cleans up as an interrupted one does, and Ctrl-C is not ignored, as it is in what a
+    script begins in the background. Several workers share one Docker daemon: where none answers, the process that
+    starts them has it."""
 
     def interrupt(signum: int, frame: object) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     shares = getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput")
     if shares and shutil.which("dockerd") and os.geteuid() == 0 and not daemon.answers():
         folder = Path(tempfile.mkdtemp(prefix="ds-", dir="/tmp"))
