@@ -589,14 +589,16 @@ def test_what_is_included_and_what_matches(tmp_path: Path, home: Path) -> None:
     play(scene)
 
 
-def test_the_configuration_names_the_agent(tmp_path: Path, home: Path, agent: Any, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("word", ["", "$MY_AGENT", "${MY_AGENT}"])
+def test_the_configuration_names_the_agent(tmp_path: Path, home: Path, agent: Any, monkeypatch: Any, word: str) -> None:
     named = os.environ["SSH_AUTH_SOCK"]
     monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "another"))
+    monkeypatch.setenv("MY_AGENT", named)
 
     async def scene() -> None:
         async with Server(tmp_path).listening() as server:
             agent(server.identity, named)
-            config(home, f"Host *\n  IdentityAgent {named}\n")
+            config(home, f"Host *\n  IdentityAgent {word or named}\n")
             async with host_on(server, at(server.address, identity=None)) as host:
                 assert await host.run(sh("echo hello")) == HELLO
 
