@@ -193,7 +193,7 @@ def _gpus(answers: Answers) -> Iterator[Finding]:
         yield Finding("gpu-amd", what, "it can't be given to jobs", fix)
     elif "amd" in answers.said and not amd:
         words = " ".join(answers.said.get("amd_refusal", "").split())
-        what = f"no AMD GPU answers{': ' * bool(words)}{words}"
+        what = f"no AMD GPU answers: {words}" if words else "no AMD GPU answers"
         yield Finding("gpu-amd", what, "jobs that ask for GPUs can't run here", _amd_fix(words, answers.said["user"]))
 
 

@@ -222,7 +222,7 @@ class Machines:
             labels=list(runner.labels),
             cpus=facts.cpus,
             memory=facts.memory,
-            gpus=list(facts.gpus),
+            gpus=list({gpu.index: gpu for gpu in (*machine.gpus, *facts.gpus)}.values()),
             disk_free=facts.disk_free,
             jobs=[job.id for job in self.store.jobs.unfinished() if job.runner == runner.name],
             gpus_free=len(Capacity(machine, 0, self.leases(runner)).free),

@@ -93,8 +93,8 @@ def _known_hosts(config: Any) -> tuple[Path, ...]:
 
 def _agent(config: Any) -> str | None:
     agent = config.get("IdentityAgent", "SSH_AUTH_SOCK")
-    if agent == "SSH_AUTH_SOCK":
-        return os.environ.get("SSH_AUTH_SOCK") or None
+    if agent == "SSH_AUTH_SOCK" or agent.startswith("$"):
+        return os.environ.get(agent.strip("${}")) or None
     return str(Path(agent).expanduser()) if agent else None
 
 

@@ -46,7 +46,8 @@ def _no_session(error: BaseException, address: Address) -> HostError:
             hint="name the right key with --identity",
         )
     if isinstance(error, asyncssh.ConfigParseError):
-        return HostError(f"~/.ssh/config can't be used: {error}", hint="correct that line")
+        more = "; a comment has a line of its own" if "at end: #" in str(error) else ""
+        return HostError(f"~/.ssh/config can't be used: {error}", hint=f"correct that line{more}")
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
         return HostKeyError(f"{address}: the host key can't be verified: {error.reason}", hint=hint)
     if isinstance(error, (ValueError, RuntimeError)):

@@ -25,6 +25,8 @@ def expand(pattern: str) -> list[str]:
     """The names, in order; of several ranges, the last runs fastest."""
     found = _RANGE.search(pattern)
     if found is None:
+        if "[" in pattern or "]" in pattern:
+            raise ValueError(f"'{pattern}' has a bracket and no range like [1:9] or [a:c]")
         return [pattern]
     head, tail = pattern[: found.start()], expand(pattern[found.end() :])
     return [f"{head}{item}{rest}" for item in _items(found[1], found[2], int(found[3] or 1)) for rest in tail]

@@ -145,7 +145,8 @@ class Runner(Struct, frozen=True, kw_only=True):
     @property
     def gpu_indexes(self) -> tuple[int, ...]:
         """The indexes of the GPUs that jobs may get."""
-        if self.gpus is not None:
-            return tuple(range(self.gpus))
         found = self.facts.gpus if self.facts else ()
+        if self.gpus is not None:
+            broken = {gpu.index for gpu in found if gpu.trouble}
+            return tuple(index for index in range(self.gpus) if index not in broken)
         return tuple(gpu.index for gpu in found if gpu.usable)

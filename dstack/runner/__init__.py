@@ -14,6 +14,7 @@ import http.client
 import json
 import os
 import pwd
+import re
 import shlex
 import signal
 import socket
@@ -313,13 +314,14 @@ class Registration:
     def register(self) -> None:
         """Introduce the machine. The server may want a person to approve it."""
         options = self.options
+        address, port = host_and_port(options.address or self.server.own_address())
         try:
             answer = self.server.post(
                 "/registrations",
                 {
                     "name": options.name or socket.gethostname().split(".")[0],
-                    "address": options.address or self.server.own_address(),
-                    "port": options.port or ssh_port(),
+                    "address": address,
+                    "port": options.port or port or ssh_port(),
                     "user": getpass.getuser() if os.getuid() else "root",
                     "labels": options.label,
                     "host_keys": host_keys(options.host_key),
@@ -381,6 +383,12 @@ def ends_at(text: str) -> float:
     return (moment if moment > now else moment + datetime.timedelta(days=1)).timestamp()
 
 
+def host_and_port(address: str) -> tuple[str, int | None]:
+    """`host:2222` and `[::1]:2222` in their parts; an IPv6 address without brackets has no port."""
+    found = re.fullmatch(r"(?:\[([^\]]+)\]|([^:\[\]]+))(?::(\d+))?", address)
+    return (found[1] or found[2], int(found[3]) if found[3] else None) if found else (address, None)
+
+
 UNIT = """\
 # ~/.config/systemd/user/dstack-runner.service
 # systemctl --user daemon-reload && systemctl --user enable --now dstack-runner; loginctl enable-linger
@@ -403,17 +411,33 @@ WantedBy=default.target
 
 def systemd_unit(arguments: list[str]) -> str:
     """A user unit that runs this program with these arguments."""
-    program = os.path.abspath(sys.argv[0])
-    words = [program] if os.access(program, os.X_OK) else [sys.executable, os.path.expanduser("~/dstack-runner")]
-    words += [word for word in arguments if word != "--systemd"]
+    program, first = os.path.abspath(sys.argv[0]), ""
+    if not os.path.isfile(program):  # it came through a pipe
+        program = os.path.expanduser("~/dstack-runner")
+        first = f"# curl -fsS {SERVER or 'SERVER'}/dstack-runner -o {program}\n"
+    words = [program] if os.access(program, os.X_OK) else [sys.executable, program]
+    words += without_token(arguments)
     if SERVER and "--server" not in words:
         words += ["--server", SERVER]
-    return UNIT.format(command=" ".join(shlex.quote(word).replace("%", "%%") for word in words))
+    return first + UNIT.format(command=" ".join(shlex.quote(word).replace("%", "%%") for word in words))
+
+
+def without_token(arguments: list[str]) -> list[str]:
+    """The same arguments for a unit, which others can read."""
+    left = iter(arguments)
+    kept = []
+    for word in left:
+        if word == "--token":
+            next(left, None)
+        elif word != "--systemd" and not word.startswith("--token="):
+            kept.append(word)
+    return kept
 
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="dstack-runner",
+        allow_abbrev=False,
         description="Offers this machine to a dstack server for as long as this runs. It lets the server's public key "
         "in; the server comes over SSH.",
     )
@@ -421,7 +445,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--token", metavar="T", help="what the server asks for; default: DSTACK_TOKEN")
     made.add_argument("--name", help="what to call the machine; default: its host name")
     made.add_argument("--label", action="append", default=[], help="a label that runs can ask for; repeatable")
-    made.add_argument("--address", help="where the server reaches it; default: its address on the way to the server")
+    made.add_argument(
+        "--address", help="where the server reaches it, HOST or HOST:PORT; default: how it reaches the server"
+    )
     made.add_argument("--port", type=int, help="the port of its SSH server; default: what sshd_config says")
     made.add_argument("--host-key", action="append", default=[], metavar="FILE", help="a public host key; repeatable")
     made.add_argument("--root", metavar="DIR", help="where it keeps dstack's files; default: ~/.dstack-host")

@@ -76,13 +76,12 @@ docker_root={{.Store.GraphRoot}}
 rootless={{.Host.Security.Rootless}}'
 answers=no
 data=
-hangs=no
 if ! has "$1"; then
 	echo "client=none"
 	if has podman; then echo podman=yes; fi
 else
 	# One program says all where all is well; its template means nothing to another engine under this name.
-	info=$(timeout 20 "$@" info --format "$format" 2> /dev/null < /dev/null) || if [ $? -eq 124 ]; then hangs=yes; fi
+	info=$(timeout 8 "$@" info --format "$format" 2> /dev/null < /dev/null) || :
 	while IFS= read -r line; do
 		case $line in docker_root=?*) data=${line#*=} ;; esac
 	done << END
@@ -97,12 +96,16 @@ elif ! has "$1"; then
 	:
 elif client=$("$@" --version 2>&1 < /dev/null); then
 	printf 'client=%s\n' "$(printf '%s' "$client" | oneline)"
-	said=
-	if [ $hangs = no ] && said=$(timeout 20 "$@" ps --quiet 2>&1 < /dev/null); then
+	status=0
+	said=$(timeout 20 "$@" ps --quiet 2>&1 < /dev/null) || status=$?
+	if [ $status -eq 0 ]; then
 		echo answers=yes
 		answers=yes
 	else
 		printf 'refusal=%s\n' "$(printf '%s' "$said" | oneline)"
+	fi
+	# One that hangs has taken all the time that there is.
+	if [ $status -ne 0 ] && [ $status -ne 124 ]; then
 		own=/run/user/$(id -u)/docker.sock
 		if timeout 20 "$@" -H "unix://$own" ps --quiet > /dev/null 2>&1 < /dev/null; then echo "own_docker=$own"; fi
 		if has sudo && timeout 20 sudo -n "$@" ps --quiet > /dev/null 2>&1 < /dev/null; then echo sudo=yes; fi

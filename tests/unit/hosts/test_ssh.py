@@ -589,14 +589,16 @@ def test_what_is_included_and_what_matches(tmp_path: Path, home: Path) -> None:
     play(scene)
 
 
-def test_the_configuration_names_the_agent(tmp_path: Path, home: Path, agent: Any, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("word", ["", "$MY_AGENT", "${MY_AGENT}"])
+def test_the_configuration_names_the_agent(tmp_path: Path, home: Path, agent: Any, monkeypatch: Any, word: str) -> None:
     named = os.environ["SSH_AUTH_SOCK"]
     monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "another"))
+    monkeypatch.setenv("MY_AGENT", named)
 
     async def scene() -> None:
         async with Server(tmp_path).listening() as server:
             agent(server.identity, named)
-            config(home, f"Host *\n  IdentityAgent {named}\n")
+            config(home, f"Host *\n  IdentityAgent {word or named}\n")
             async with host_on(server, at(server.address, identity=None)) as host:
                 assert await host.run(sh("echo hello")) == HELLO
 
@@ -621,13 +623,23 @@ def test_the_configuration_says_when_a_silent_peer_is_given_up(tmp_path: Path, h
     play(scene)
 
 
-def test_a_broken_configuration_is_told_with_its_line(tmp_path: Path, home: Path) -> None:
-    config(home, "Host *\n  Port many\n")
+@pytest.mark.parametrize(
+    ("value", "words", "hint"),
+    [
+        ("many", "many", "correct that line"),
+        ("22 # ssh", "# ssh", "correct that line; a comment has a line of its own"),
+    ],
+)
+def test_a_broken_configuration_is_told_with_its_line(
+    tmp_path: Path, home: Path, value: str, words: str, hint: str
+) -> None:
+    config(home, f"Host *\n  Port {value}\n")
 
     async def scene() -> None:
         async with Server(tmp_path).listening() as server, host_on(server, at(server.address, port=None)) as host:
-            with pytest.raises(HostError, match=r"~/\.ssh/config can't be used: .*config line 2: .*many"):
+            with pytest.raises(HostError, match=rf"~/\.ssh/config can't be used: .*config line 2: .*{words}") as caught:
                 await host.run(sh("true"))
+            assert caught.value.hint == hint
 
     play(scene)
 

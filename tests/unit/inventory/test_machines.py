@@ -121,6 +121,7 @@ def test_what_can_not_be_followed_is_said(variables: dict[str, Any], said: str) 
         ("x y\n", "hosts:1: 'y' is not NAME=VALUE"),
         ("ok\n[a:children]\nnone\n", "hosts:3: there is no group 'none'"),
         ("x[3:1]\n", "hosts:1: '[3:1]' runs backwards"),
+        ("[lab\nx\n", "hosts:1: '[lab' has a bracket and no range like [1:9] or [a:c]"),
         ("x[01:100]\n", "hosts:1: '[01:100]' has ends of different lengths"),
         ("x 'a=b\n", "hosts:1: No closing quotation"),
     ],

@@ -8,6 +8,7 @@ import inspect
 import os
 import pwd
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -44,6 +45,33 @@ def test_the_unit_runs_the_same_command() -> None:
 
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("ExecStart=")]
     assert line == f"ExecStart={program('dstack-runner')} --server http://s:1 --label 'a b'"
+
+
+def test_the_unit_of_a_runner_that_came_through_a_pipe(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setattr(runner, "SERVER", "http://s:1")
+    monkeypatch.setattr(sys, "argv", ["-"])
+
+    lines = runner.systemd_unit(["--token", "secret", "--once", "--token=secret", "--systemd"]).splitlines()
+
+    assert lines[0] == f"# curl -fsS http://s:1/dstack-runner -o {home}/dstack-runner"
+    assert f"ExecStart={sys.executable} {home}/dstack-runner --once --server http://s:1" in lines
+    assert "secret" not in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("gpu1", ("gpu1", None)),
+        ("gpu1.lab:2222", ("gpu1.lab", 2222)),
+        ("10.0.0.1:22", ("10.0.0.1", 22)),
+        ("[2001:db8::1]:2222", ("2001:db8::1", 2222)),
+        ("[::1]", ("::1", None)),
+        ("2001:db8::1", ("2001:db8::1", None)),
+    ],
+)
+def test_an_address_may_have_its_port(text: str, parts: tuple[str, int | None]) -> None:
+    assert runner.host_and_port(text) == parts
 
 
 def test_times_of_day() -> None:
