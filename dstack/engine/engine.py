@@ -213,7 +213,7 @@ class Engine:
         """Another unfinished job whose result will be this one's, too: of those that hoped for the same one, the first
         runs, and the others wait for it."""
         others = (other for other in self.store.jobs.unfinished() if other.key == job.key and other.id != job.id)
-        return next((other.id for other in others if other.shares is None and not other.stop), None)
+        return next((other.id for other in others if other.shares is None and not (other.stop or other.held)), None)
 
     def placed(self, job_id: str, placement: Placement) -> None:
         """Give a job its runner."""
