@@ -77,8 +77,9 @@ class S3Store:
     def manifest(self, run: str, workflow: str) -> Manifest | None:
         """What the job left; None where there is no manifest, or none that can be read."""
         try:
-            answer = self.bucket.call("get_object", Key=self.key(run, workflow, tree.MANIFEST))
-            found = document.decode(answer["Body"].read())
+            body = self.bucket.call("get_object", Key=self.key(run, workflow, tree.MANIFEST))["Body"]
+            with contextlib.closing(body):
+                found = document.decode(b"".join(self._blocks(body)))
         except (GoneError, ValueError):
             return None
         return found if (found.run, found.workflow) == (run, workflow) else None

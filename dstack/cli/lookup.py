@@ -10,6 +10,7 @@ from click.shell_completion import CompletionItem
 
 from dstack.errors import DstackError, NotFoundError
 from dstack.model.api.runs import JobView, RunView
+from dstack.model.tag import is_tag
 from dstack.server.client import Client
 
 
@@ -21,6 +22,8 @@ def run_or_job(client: Client, ref: str) -> RunView | JobView:
         try:
             return client.job(ref)
         except NotFoundError as no_job:
+            if is_tag(ref):
+                raise
             several = next((error for error in (no_run, no_job) if "several" in error.message), None)
             raise several or NotFoundError(f"no run or job '{ref}'", hint="see `dstack runs`") from no_job
 

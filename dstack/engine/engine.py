@@ -181,13 +181,17 @@ class Engine:
 
     def left_alone(self, job: Job, other: Job | None) -> bool:
         """Whether a job that hoped for the result of another has to run after all. Takes a result that is there."""
-        if other and not other.finished:
+        if other and not other.finished and not other.stop:
             self.explain(job, f"waits for {other.run}, where the same job is {other.status.value}")
             return False
         if other is None or other.status is not Status.DONE:
-            ended = f"{other.run} {other.status.value}" if other else "it was removed"
-            self.store.jobs.change(job.id, shares=None, why=f"the same job was under way, but {ended}")
-            return True
+            how = other.status.value if other and other.finished else "was stopped"
+            ended = f"{other.run} {how}" if other else "it was removed"
+            third = self.same_as(job)
+            self.store.jobs.change(job.id, shares=third, why=f"the same job was under way, but {ended}")
+            if third:
+                self.poke()
+            return third is None
         self.store.jobs.change(
             job.id,
             status=Status.DONE,
@@ -204,6 +208,12 @@ class Engine:
         self.context.bells.ring(job.run)
         self.poke()
         return False
+
+    def same_as(self, job: Job) -> str | None:
+        """Another unfinished job whose result will be this one's, too: of those that hoped for the same one, the first
+        runs, and the others wait for it."""
+        others = (other for other in self.store.jobs.unfinished() if other.key == job.key and other.id != job.id)
+        return next((other.id for other in others if other.shares is None and not (other.stop or other.held)), None)
 
     def placed(self, job_id: str, placement: Placement) -> None:
         """Give a job its runner."""

@@ -38,7 +38,7 @@ class Leftovers:
         self.images = images
         self.dry_run = dry_run
         self.jobs = [job for run in staying for job in self.store.jobs.of(run.name)]
-        self.repos = {run.snapshot.repo for run in staying} if dry_run else self.store.runs.repos()
+        self.repos = {run.snapshot.repo for run in staying}
 
     async def prune(self) -> list[Leftover]:
         """All of it."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from dstack.engine.context import Context
@@ -71,7 +71,7 @@ class Retention:
 
     async def remove(self, runs: Sequence[Run]) -> list[Removed]:
         """Remove runs, and of earlier ones what nothing needs any more."""
-        told = {run.name: self.told(run) for run in runs}
+        told = {each.run: each for each in self.told(runs)}
         for run in runs:
             self.store.runs.hide(run.name)
         for each in await self.complete():
@@ -137,10 +137,12 @@ class Retention:
         there = not job.discarded or self.store.kept.get(job.id) is not None
         return bool(job.runner and there and self.store.runners.get(job.runner))
 
-    def used(self, job: Job) -> bool:
-        """Whether the job's log and artifacts are those of another one too, or one waits for them."""
+    def used(self, job: Job, going: Collection[str] = ()) -> bool:
+        """Whether the job's log and artifacts are those of another one too, or one waits for them. Those of runs that
+        are `going` don't count."""
         waiting = any(job.id in (each.shares, *each.dependencies.values()) for each in self.store.jobs.unfinished())
-        return waiting or bool(self.store.jobs.users_of(job.id))
+        users = (self.store.jobs.require(user) for user in self.store.jobs.users_of(job.id))
+        return waiting or any(user.run not in going for user in users)
 
     def kept(self, run: Run) -> tuple[str, str] | None:
         """Why a run stays, and what would change that; None if it may go."""
@@ -156,10 +158,14 @@ class Retention:
         times = [job.finished_at for job in self.store.jobs.of(run.name) if job.finished_at]
         return max(map(seconds, times), default=seconds(run.submitted_at))
 
-    def told(self, run: Run) -> Removed:
-        """The run as users are told about its removal: `bytes` are those that become free."""
+    def told(self, runs: Sequence[Run]) -> list[Removed]:
+        """These runs as users are told about their removal: `bytes` are those that become free."""
+        going = {run.name for run in runs} | set(self.store.runs.hidden())
+        return [self.told_of(run, going) for run in runs]
+
+    def told_of(self, run: Run, going: set[str]) -> Removed:
         own = [job for job in self.store.jobs.of(run.name) if job.cached_from is None]
-        free = [job for job in own if not self.used(job)]
+        free = [job for job in own if not self.used(job, going)]
         return Removed(
             run=run.name,
             workflow=run.workflow,

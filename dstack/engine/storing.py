@@ -49,6 +49,7 @@ def to_drop(job: Job) -> str:
 
 def stopped(job: Job) -> str:
     """Why a job was stopped whose commands had ended before."""
-    ended = "had ended" if job.end is Status.DONE else f"had ended before: {job.end.value if job.end else 'failed'}"
-    why = f", {job.ending}" if job.ending else ""
-    return f"stopped by dstack stop while its artifacts were stored; its commands {ended}{why}"
+    code = f" with exit code {job.exit_code}" if job.exit_code else ""
+    how = "it was lost before" if job.end is Status.LOST else f"its commands had ended{code}"
+    why = f": {job.ending}" if job.ending else ""
+    return f"stopped by dstack stop while its artifacts were stored; {how}{why}"

@@ -75,14 +75,13 @@ class Runs:
         row = self.database.row("SELECT data FROM runs WHERE json_extract(data, '$.once') = ?", key)
         return wire.decode(row["data"].encode(), Run) if row else None
 
-    def repos(self) -> set[str]:
-        """The repositories of all runs, also of those that were deleted and are still used."""
-        rows = self.database.rows("SELECT DISTINCT json_extract(data, '$.snapshot.repo') AS repo FROM runs")
-        return {row["repo"] for row in rows}
-
     def snapshots(self, repo: str) -> list[Snapshot]:
-        """The code of all runs of a repository."""
-        rows = self.database.rows("SELECT data FROM runs WHERE json_extract(data, '$.snapshot.repo') = ?", repo)
+        """The code of all runs of a repository that were not deleted."""
+        rows = self.database.rows(
+            "SELECT data FROM runs WHERE json_extract(data, '$.snapshot.repo') = ?"
+            " AND name NOT IN (SELECT name FROM hidden_runs)",
+            repo,
+        )
         return [wire.decode(row["data"].encode(), Run).snapshot for row in rows]
 
     def require(self, name: str) -> Run:

@@ -114,6 +114,18 @@ def test_prune(cli: Cli, objects: Callable[[], set[str]], folder: Path, dstack_h
     assert names(cli) == ["four", "one"]
 
 
+def test_what_only_those_use_that_go_is_told_as_what_goes(cli: Cli, runner: str, folder: Path) -> None:
+    for name in ("first", "second"):
+        assert cli("run", "top", "--name", name, cwd=folder).returncode == 0
+    rule = ("prune", "--keep-last", "0", "-y", "--json")
+
+    shown, done = (json.loads(cli(*rule, *options).stdout) for options in (["--dry-run"], []))
+
+    assert shown == done
+    assert [each["kept"] for each in done if "run" in each] == [[], []]
+    assert [(each["what"], each["runner"]) for each in done if "what" in each] == [("code", "box")]
+
+
 def test_what_another_storage_has_goes_too_or_is_named(
     cli: Cli, dstack_home: Home, s3: S3, runner: str, folder: Path, tmp_path: Path
 ) -> None:

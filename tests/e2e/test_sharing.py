@@ -78,6 +78,16 @@ def test_a_tag_stands_for_a_run_also_in_another_repository(cli: Cli, runner: str
     assert "dependency :base-model changed" in view(cli, "moved")["jobs"][0]["cache"]["why"]
 
     assert [tag["name"] for tag in json.loads(cli("tag", "--json").stdout)] == ["base-model"]
+    for words in (
+        ["logs"],
+        ["artifacts", "list"],
+        ["artifacts", "download"],
+        ["stop"],
+        ["wait"],
+        ["run", "--from"],
+        ["jobs"],
+    ):
+        assert "no tag ':base-modle'; did you mean 'base-model'?" in cli(*words, ":base-modle", cwd=other).stderr
     assert cli("tag", "--delete", "base-model").returncode == 0
     assert cli("runs", ":base-model").returncode == 2
 
@@ -117,6 +127,26 @@ def test_two_runs_that_need_the_same_job_share_one(
     assert cli("wait", "left").returncode == cli("wait", "right").returncode == 0
     shared = view(cli, "right")["jobs"][0]
     assert (shared["cached_from"], shared["cache"]) == (job, {"hit": True, "why": "shared with left"})
+
+
+def test_when_the_one_that_runs_it_is_stopped_one_of_the_others_does(
+    cli: Cli, dstack_home: Home, runner: str, docker: list[str], tmp_path: Path, busybox: str
+) -> None:
+    folder = project(tmp_path / "p", SLOW.format(image=busybox))
+    started(cli, dstack_home, folder)
+    assert cli("run", "one", "-d", "--name", "third", cwd=folder).returncode == 0
+    until(lambda: "waits for left" in (view(cli, "third")["jobs"][0]["reason"] or ""), "the third one waits, too")
+
+    assert cli("stop", "left").returncode == 0
+
+    until(lambda: view(cli, "right")["jobs"][0]["status"] == "running", "the second one runs it", 60)
+    until(lambda: "waits for right" in (view(cli, "third")["jobs"][0]["reason"] or ""), "the third one waits for that")
+    own = view(cli, "right")["jobs"][0]
+    assert "the same job was under way, but left " in own["cache"]["why"]
+    assert cli("wait", "left").returncode == 143
+    let_go(docker, own["id"], 0)
+    assert cli("wait", "right").returncode == cli("wait", "third").returncode == 0
+    assert view(cli, "third")["jobs"][0]["cache"] == {"hit": True, "why": "shared with right"}
 
 
 def test_a_shared_job_that_fails_is_run_again_by_the_other(

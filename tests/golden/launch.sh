@@ -248,7 +248,7 @@ unset GONE
 ' > "$io/env"
 	: >> "$io/log"
 	# Room for collecting what a job made that fills the disk.
-	head -c 1048576 /dev/zero > "$job/ballast"
+	head -c 1048576 /dev/zero 2> /dev/null > "$job/ballast" || :
 	if [ "$user" != 0 ]; then
 		# The job's folder is closed to all but its owner, so that this opens it to the container alone.
 		chmod 0777 "$io"

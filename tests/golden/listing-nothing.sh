@@ -83,26 +83,21 @@ running=$(dk ps -q --filter name='^''dstack-j2-3''$')
 
 reclaim "$job" 'busybox'
 # A folder is entered only where it lies: a link that was put in its way is noticed, and nothing is read behind it.
-descend() {
-	at=$at/$1
-	mkdir -p "$new/$at" || return
-	if [ "${#at}" -ge '3503' ]; then return; fi
-	if cd -P "./$1" 2> /dev/null && [ "$PWD" = "$top${at#.}" ]; then
-		take_all
-	else
-		echo "$at is closed, or was replaced while it was looked at" >> "$job/made.trouble"
-	fi
-}
+enter() { cd -P "$1" 2> /dev/null && [ "$PWD" = "$top${at#.}" ]; }
 
+astray() { echo "$at was replaced while it was looked at, or is closed" >> "$job/made.trouble"; }
+
+real() { [ -d "$1" ] && ! [ -h "$1" ]; }
+
+# One program for each folder and each hundred files: what this costs is starting them.
 take_all() {
 	if ! { [ -r . ] && [ -x . ]; }; then chmod u+rwx . || return; fi
 	set --
+	folders=
 	for name in ./* ./.[!.]* ./..?*; do
-		if [ "$at/${name#./}" = "$skipped" ]; then
-			continue
-		elif [ -d "$name" ] && ! [ -h "$name" ]; then
-			(descend "${name#./}") || return
-		elif there "$name"; then
+		if real "$name"; then
+			folders=yes
+		elif there "$name" && [ "$at/${name#./}" != "$skipped" ]; then
 			set -- "$@" "$name"
 			if [ "$#" = 100 ]; then
 				take "$@" || return
@@ -110,7 +105,37 @@ take_all() {
 			fi
 		fi
 	done
-	[ "$#" = 0 ] || take "$@"
+	[ "$#" = 0 ] || take "$@" || return
+	[ -n "$folders" ] || return 0
+	set --
+	for name in ./*/ ./.[!.]*/ ./..?*/; do
+		name=${name%/}
+		if real "$name" && [ "$at/${name#./}" != "$skipped" ]; then
+			set -- "$@" "$new/$at/${name#./}"
+			if [ "$#" = 100 ]; then
+				mkdir -p "$@" || return
+				set --
+			fi
+		fi
+	done
+	[ "$#" = 0 ] || mkdir -p "$@" || return
+	for name in ./*/ ./.[!.]*/ ./..?*/; do
+		name=${name%/}
+		if real "$name" && [ -d "$new/$at/${name#./}" ]; then
+			at=$at/${name#./}
+			# What is longer is refused.
+			if [ "${#at}" -ge '3503' ]; then
+				at=${at%/*}
+				continue
+			fi
+			if enter "$name"; then take_all || return; else astray; fi
+			at=${at%/*}
+			if ! enter "$top${at#.}"; then
+				astray
+				return 0
+			fi
+		fi
+	done
 }
 
 there() { [ -e "$1" ] || [ -h "$1" ]; }
@@ -139,20 +164,15 @@ take_path() (
 			*/*) rest=${rest#*/} ;;
 			*) rest= ;;
 		esac
-		if [ -d "./$name" ] && ! [ -h "./$name" ]; then
-			if [ -z "$rest" ]; then
-				descend "$name"
-				exit
-			fi
-			at=$at/$name
-			mkdir -p "$new/$at" || exit
-			if ! { cd -P "./$name" 2> /dev/null && [ "$PWD" = "$top${at#.}" ]; }; then
-				echo "$at is closed, or was replaced while it was looked at" >> "$job/made.trouble"
-				exit 0
-			fi
-		else
+		if ! real "./$name"; then
 			if there "./$name"; then take "./$name"; fi
 			exit
+		fi
+		at=$at/$name
+		mkdir -p "$new/$at" || exit
+		if ! enter "./$name"; then
+			astray
+			exit 0
 		fi
 	done
 	take_all

@@ -81,7 +81,7 @@ class Runs:
         retention = self.parts.retention
         found = retention.prunable(wish.keep_last, wish.older_than)
         if wish.dry_run:
-            return [retention.told(run) for run in found]
+            return retention.told(found)
         removed = await retention.remove(found)
         self._tidy(found)
         return removed

@@ -17,6 +17,7 @@ from dstack.artifacts.s3 import S3Store
 from dstack.errors import NotFoundError, StorageError, UsageError
 from dstack.model.manifest import File, Manifest
 from dstack.model.upload import MIB, PART, Piece, Stored, Sums, part_size, spans
+from tests.environment.proxy import Proxy
 from tests.environment.s3 import BUCKET, S3
 
 ODD = ["a b", 'it\'s "x"', "-rf", "[a]{b,c}*?", "ünïcödé 名前", "new\nline", "x" * 250, "%0A", "a+b&c=d#e", "d/-n/e"]
@@ -174,6 +175,22 @@ def test_nothing_is_left_of_what_is_removed(store: S3Store, server: S3) -> None:
     assert store.manifest("r", "w") is None
     with pytest.raises(NotFoundError):
         asyncio.run(read(store.open("r", "w", "a")))
+
+
+def test_a_manifest_that_breaks_off_is_trouble_and_one_that_is_damaged_none(store: S3Store, server: S3) -> None:
+    asyncio.run(stored(store, {"a": b"x"}))
+    proxy = Proxy(server.port)
+    try:
+        there = S3Store(f"s3://{BUCKET}/p", proxy.url)
+        proxy.cut = lambda request: 20
+        with pytest.raises(StorageError, match="S3 does not answer"):
+            there.manifest("r", "w")
+        proxy.cut = lambda request: None
+        assert there.manifest("r", "w") is not None
+        store.bucket.call("put_object", Key="p/r/w/manifest.json", Body=b'{"job": ')
+        assert there.manifest("r", "w") is None
+    finally:
+        proxy.close()
 
 
 @pytest.mark.parametrize(

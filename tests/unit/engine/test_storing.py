@@ -14,7 +14,7 @@ from dstack.artifacts.folder import FolderStore
 from dstack.commands.collect import Listing
 from dstack.engine import drive
 from dstack.engine.collect import Collector
-from dstack.engine.storing import Progress, stopping
+from dstack.engine.storing import Progress, stopped, stopping
 from dstack.errors import HostUnreachableError
 from dstack.model.manifest import File
 from dstack.model.status import Status
@@ -108,3 +108,18 @@ def test_it_says_how_far_it_is_now_and_then(world: World) -> None:
     assert world.job.reason == "stopping: what it made is being stored; to drop that: dstack stop --abort run"
     tell(2000, 5000)
     assert world.job.reason == "stopping: 2 kB of 5 kB are stored; to drop that: dstack stop --abort run"
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "ending", "said"),
+    [
+        (Status.DONE, 0, None, "its commands had ended"),
+        (Status.FAILED, 3, None, "its commands had ended with exit code 3"),
+        (Status.FAILED, 137, "out of memory", "its commands had ended with exit code 137: out of memory"),
+        (Status.LOST, 125, "the host restarted", "it was lost before: the host restarted"),
+    ],
+)
+def test_how_it_had_ended_is_told(world: World, end: Status, code: int, ending: str | None, said: str) -> None:
+    job = world.store.jobs.change("abc", end=end, exit_code=code, ending=ending)
+
+    assert stopped(job) == f"stopped by dstack stop while its artifacts were stored; {said}"
