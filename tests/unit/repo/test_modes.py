@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +19,9 @@ from dstack.repo.mirror import Mirror
 from dstack.repo.modes import Modes, load, store
 from dstack.repo.snapshot import take
 from dstack.repo.trees import make_tree
+from tests.unit.commands.hosts import busybox
 from tests.unit.repo.shipping import Road, git, manifest
-from tests.unit.repo.trees import commit, start, under, write
+from tests.unit.repo.trees import CASES, commit, start, under, write
 
 
 @pytest.fixture
@@ -94,6 +96,38 @@ def test_git_tells_the_same_of_what_was_closed(project: Path, road: Road) -> Non
     tree = road.launch(road.submit(project))
     for question in (("status", "--porcelain"), ("diff",), ("ls-files", "-s")):
         assert road.in_job(tree, *question) == git(project, *question)
+
+
+def test_it_is_kept_as_long_as_its_run(project: Path, tmp_path: Path, road: Road) -> None:
+    (project / "train.py").chmod(0o600)
+    (project / "data").mkdir()
+    snapshot = road.submit(project)
+    whole = manifest(road.launch(snapshot))
+    assert road.checkout(snapshot, "b").values == {"reached": "end"}, "nothing is sent for the same tree"
+
+    road.mirror.collect([snapshot], older_than=0)
+    other = Road(tmp_path / "other", road.repo)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/server").symlink_to(tmp_path / "road/server")
+    assert manifest(other.launch(snapshot)) == whole
+
+
+def test_where_busybox_is_all_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, road: Road) -> None:
+    root = CASES["modes_of_every_kind"](tmp_path / "project")
+    (root / "ignored.bin").unlink()
+    for name in (b"-x", b"\xff\n'", b"a b"):
+        (root / os.fsdecode(b"empty/" + name)).mkdir(parents=True)
+    expected = manifest(root)
+    beside = {name: shutil.which(name) for name in ("git", "flock")}
+    programs = busybox(tmp_path / "programs")
+    for name, program in beside.items():
+        (Path(programs) / name).unlink(missing_ok=True)
+        (Path(programs) / name).symlink_to(program or "")
+    monkeypatch.setenv("PATH", programs)
+
+    tree = road.launch(road.submit(root))
+
+    assert manifest(tree) == expected
 
 
 HARM = {
