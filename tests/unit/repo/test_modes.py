@@ -139,6 +139,7 @@ HARM = {
     "from within": ([(0o777, [b"lib/../../x"])], []),
     "nothing of the tree": ([(0o777, [b"other"])], []),
     "setuid": ([(0o4755, [b"run.sh"])], []),
+    "setuid at first": ([(0o4755, [b"run.sh"]), (0o755, [b"run.sh"])], []),
     "setuid of a folder": ([(0o4755, [b"lib"])], []),
     "git's own": ([(0o777, [b".git"])], []),
     "empty, upwards": ([], [b"../x"]),
@@ -147,7 +148,6 @@ HARM = {
     "empty, below a file": ([], [b"run.sh/x"]),
     "empty, git's own": ([], [b".git/hooks"]),
     "empty, absolute": ([], [b"/tmp/x"]),
-    "empty, nothing": ([], [b""]),
 }
 
 
@@ -168,8 +168,26 @@ def test_a_client_that_means_harm(harm: str, project: Path, tmp_path: Path) -> N
     assert not (mirror.path / "refs/dstack/trees" / tree).exists()
 
 
-def packed(repository: Path, tree: str) -> bytes:
-    objects = git(repository, "rev-list", "--objects", tree)
+@pytest.mark.parametrize("path", ["both/x", "both"])
+def test_a_tree_that_means_harm(path: str, project: Path, tmp_path: Path) -> None:
+    """What is a link and something else at once may be either in the end."""
+    with take(project) as found:
+        scratch = found.scratch.path / "git"
+        own, blobs = Git.within(scratch), Blobs(scratch / "objects", "sha1")
+        file = f"100644 blob {blobs.add(b'x')}"
+        inside = own.run("mktree", stdin=f"{file}\tx\n".encode()).decode().strip()
+        other = file if path == "both" else f"040000 tree {inside}"
+        both = f"120000 blob {blobs.add(str(tmp_path).encode())}\tboth\n{other}\tboth\n"
+        tree = own.run("mktree", stdin=both.encode()).decode().strip()
+        modes = store(own, blobs, Modes([(0o777, [path.encode()])]))
+        snapshot = Snapshot(repo="r", tree=tree, modes=modes)
+        pack = packed(scratch, tree, modes or "")
+    with pytest.raises(UsageError, match="list of modes"):
+        Mirror(tmp_path / "mirror.git").receive(snapshot, pack)
+
+
+def packed(repository: Path, *trees: str) -> bytes:
+    objects = git(repository, "rev-list", "--objects", *trees)
     done = subprocess.run(
         ["git", "-C", repository, "pack-objects", "--stdout", "-q"], input=objects, capture_output=True, check=True
     )
