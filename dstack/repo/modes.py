@@ -118,18 +118,26 @@ def check(git: Git, snapshot: Snapshot) -> None:
     if not snapshot.modes:
         return
     modes = load(git, snapshot.modes)
-    kinds = {path: kind for kind, _, _, path in entries(git, snapshot.tree)}
+    listed = [(path, kind) for kind, _, _, path in entries(git, snapshot.tree)]
+    kinds = dict(listed)
+    if len(kinds) != len(listed):
+        raise _odd("the tree has a path twice")
     solid = {path for path, kind in kinds.items() if kind != GITLINK}
-    for path in modes.empty:
-        if any(part in (b"", b".", b"..", b".git") for part in path.split(b"/")) or not solid.isdisjoint(
-            {path, *above([path])}
-        ):
-            raise _odd(f"no empty folder can be at {path!r}")
     folders = above([*kinds, *modes.empty]) | {*modes.empty} | (kinds.keys() - solid)
-    for path, mode in modes.by_path.items():
-        most = OF_FOLDERS if path in folders else OF_FILES if kinds.get(path, LINK) != LINK else -1
-        if mode & ~most or most < 0:
-            raise _odd(f"{path!r} can't have the mode {mode:o}")
+    if both := solid & folders:
+        raise _odd(f"{min(both)!r} can't be a folder")
+    for mode, paths in [*modes.groups, (0, modes.empty)]:
+        for path in paths:
+            most = OF_FOLDERS if path in folders else OF_FILES if kinds.get(path, LINK) != LINK else None
+            _check(path, mode, most)
+
+
+def _check(path: bytes, mode: int, most: int | None) -> None:
+    """`most` are the bits that may be set; None where the tree has nothing that takes a mode."""
+    if most is None or (path and not {b"", b".", b"..", b".git"}.isdisjoint(path.split(b"/"))):
+        raise _odd(f"{path!r} is no file or folder of the tree")
+    if mode & ~most:
+        raise _odd(f"{path!r} can't have the mode {mode:o}")
 
 
 def _odd(why: str) -> UsageError:

@@ -204,7 +204,7 @@ class Status:
         changed: set[bytes] = set()
         if not all(clean for _, clean in candidates):
             options = ("--name-only", "-z", "--no-ext-diff", "--no-renames", "--ignore-submodules=all")
-            changed = set(repository.worktree.git().run("diff", *options, "--no-relative").split(b"\0"))
+            changed = set(repository.worktree.git().run("diff", *options).split(b"\0"))
         return (path for path, clean in candidates if clean or path not in changed)
 
     @staticmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +19,9 @@ from dstack.repo.mirror import Mirror
 from dstack.repo.modes import Modes, load, store
 from dstack.repo.snapshot import take
 from dstack.repo.trees import make_tree
+from tests.unit.commands.hosts import busybox
 from tests.unit.repo.shipping import Road, git, manifest
-from tests.unit.repo.trees import commit, start, under, write
+from tests.unit.repo.trees import CASES, commit, start, under, write
 
 
 @pytest.fixture
@@ -96,6 +98,38 @@ def test_git_tells_the_same_of_what_was_closed(project: Path, road: Road) -> Non
         assert road.in_job(tree, *question) == git(project, *question)
 
 
+def test_it_is_kept_as_long_as_its_run(project: Path, tmp_path: Path, road: Road) -> None:
+    (project / "train.py").chmod(0o600)
+    (project / "data").mkdir()
+    snapshot = road.submit(project)
+    whole = manifest(road.launch(snapshot))
+    assert road.checkout(snapshot, "b").values == {"reached": "end"}, "nothing is sent for the same tree"
+
+    road.mirror.collect([snapshot], older_than=0)
+    other = Road(tmp_path / "other", road.repo)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/server").symlink_to(tmp_path / "road/server")
+    assert manifest(other.launch(snapshot)) == whole
+
+
+def test_where_busybox_is_all_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, road: Road) -> None:
+    root = CASES["modes_of_every_kind"](tmp_path / "project")
+    (root / "ignored.bin").unlink()
+    for name in (b"-x", b"\xff\n'", b"a b"):
+        (root / os.fsdecode(b"empty/" + name)).mkdir(parents=True)
+    expected = manifest(root)
+    beside = {name: shutil.which(name) for name in ("git", "flock")}
+    programs = busybox(tmp_path / "programs")
+    for name, program in beside.items():
+        (Path(programs) / name).unlink(missing_ok=True)
+        (Path(programs) / name).symlink_to(program or "")
+    monkeypatch.setenv("PATH", programs)
+
+    tree = road.launch(road.submit(root))
+
+    assert manifest(tree) == expected
+
+
 HARM = {
     "absolute": ([(0o777, [b"/etc"])], []),
     "upwards": ([(0o777, [b"../host"])], []),
@@ -105,6 +139,7 @@ HARM = {
     "from within": ([(0o777, [b"lib/../../x"])], []),
     "nothing of the tree": ([(0o777, [b"other"])], []),
     "setuid": ([(0o4755, [b"run.sh"])], []),
+    "setuid at first": ([(0o4755, [b"run.sh"]), (0o755, [b"run.sh"])], []),
     "setuid of a folder": ([(0o4755, [b"lib"])], []),
     "git's own": ([(0o777, [b".git"])], []),
     "empty, upwards": ([], [b"../x"]),
@@ -113,7 +148,6 @@ HARM = {
     "empty, below a file": ([], [b"run.sh/x"]),
     "empty, git's own": ([], [b".git/hooks"]),
     "empty, absolute": ([], [b"/tmp/x"]),
-    "empty, nothing": ([], [b""]),
 }
 
 
@@ -134,8 +168,26 @@ def test_a_client_that_means_harm(harm: str, project: Path, tmp_path: Path) -> N
     assert not (mirror.path / "refs/dstack/trees" / tree).exists()
 
 
-def packed(repository: Path, tree: str) -> bytes:
-    objects = git(repository, "rev-list", "--objects", tree)
+@pytest.mark.parametrize("path", ["both/x", "both"])
+def test_a_tree_that_means_harm(path: str, project: Path, tmp_path: Path) -> None:
+    """What is a link and something else at once may be either in the end."""
+    with take(project) as found:
+        scratch = found.scratch.path / "git"
+        own, blobs = Git.within(scratch), Blobs(scratch / "objects", "sha1")
+        file = f"100644 blob {blobs.add(b'x')}"
+        inside = own.run("mktree", stdin=f"{file}\tx\n".encode()).decode().strip()
+        other = file if path == "both" else f"040000 tree {inside}"
+        both = f"120000 blob {blobs.add(str(tmp_path).encode())}\tboth\n{other}\tboth\n"
+        tree = own.run("mktree", stdin=both.encode()).decode().strip()
+        modes = store(own, blobs, Modes([(0o777, [path.encode()])]))
+        snapshot = Snapshot(repo="r", tree=tree, modes=modes)
+        pack = packed(scratch, tree, modes or "")
+    with pytest.raises(UsageError, match="list of modes"):
+        Mirror(tmp_path / "mirror.git").receive(snapshot, pack)
+
+
+def packed(repository: Path, *trees: str) -> bytes:
+    objects = git(repository, "rev-list", "--objects", *trees)
     done = subprocess.run(
         ["git", "-C", repository, "pack-objects", "--stdout", "-q"], input=objects, capture_output=True, check=True
     )
