@@ -15,7 +15,7 @@ from dstack.commands.doctor import skewed
 from dstack.commands.place import Place
 from dstack.commands.probe import probe
 from dstack.engine.capacity import IDLE, Capacity, Lease, Load, Machine
-from dstack.engine.pace import LOOKING, pause
+from dstack.engine.pace import LOOKING, SAMPLING, pause
 from dstack.errors import DstackError, HostUnreachableError
 from dstack.hosts.host import Host, ask
 from dstack.hosts.pool import Pool
@@ -237,8 +237,9 @@ class Machines:
 
 
 def rest(ready: bool, facts: Facts | None) -> float:
-    """Seconds for which the last probe is good enough in the background: longer where it cost much."""
-    costs = pause(facts.cost, facts.cpus, LOOKING) if facts else 0.0
+    """Seconds for which the last probe is good enough in the background: longer where it cost much. A machine that
+    takes no jobs is not sampled: its probes may take that share."""
+    costs = pause(facts.cost, facts.cpus, LOOKING if ready else SAMPLING) if facts else 0.0
     return max(INTERVAL * (5 / 6 if ready else 1 / 2), min(costs, RAREST))
 
 

@@ -306,6 +306,7 @@ def test_the_log_from_an_offset(ground: Ground, busybox: str) -> None:
 
 def test_following_shows_bytes_as_they_come_and_ends_with_the_job(ground: Ground, busybox: str) -> None:
     ground.start(A, busybox, "printf first; while ! [ -e go ]; do sleep 0.1; done; printf second")
+    until(lambda: ground.log(A, 0) == b"first", "so much is in the log")
     process = ground.process(follow(ground.place, A, 2).script)
 
     assert printed(process, lambda got: len(got) >= 3) == b"rst"

@@ -125,6 +125,14 @@ def test_a_bucket_that_can_not_be_used_is_refused(
     assert not json.loads(cli("config", "--json").stdout)["storage"].startswith("s3:")
 
 
+def content(path: Path) -> bytes:
+    """What a file holds; nothing of one that is gone."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
 def test_the_secret_is_nowhere_on_the_host(
     cli: Cli, dstack_home: Home, storage: S3, user: Any, docker: list[str], tmp_path: Path, busybox: str
 ) -> None:
@@ -138,7 +146,7 @@ def test_the_secret_is_nowhere_on_the_host(
 
     files = [p for p in user.home.rglob("*") if p.is_file() and not p.is_symlink()]
     assert any(p.is_relative_to(plan) for p in files)
-    seen = b"".join(p.read_bytes() for p in files)
+    seen = b"".join(map(content, files))
     assert b"X-Amz-Signature" in seen
     for process in Path("/proc").glob("[0-9]*"):
         try:

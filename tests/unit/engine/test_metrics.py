@@ -46,5 +46,12 @@ def test_a_probe_that_costs_much_is_rare(cost: float, cpus: int, seconds: float)
     assert rest(True, Facts(machine="m", cpus=cpus, cost=cost)) == pytest.approx(seconds)
 
 
+def test_a_machine_that_takes_no_jobs_is_looked_at_more_often() -> None:
+    facts = Facts(machine="m", cpus=2, cost=0.05)
+
+    assert rest(False, facts) == INTERVAL / 2
+    assert rest(True, facts) == pytest.approx((0.05 + SESSION) / LOOKING / 2)
+
+
 def test_a_machine_that_was_never_seen_is_looked_at_often() -> None:
     assert rest(False, None) == INTERVAL / 2
