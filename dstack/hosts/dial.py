@@ -147,6 +147,7 @@ class Dialer:
                 return await asyncssh.connect(
                     **named(address),
                     **_SESSION,
+                    config=[settings.flat.path] if settings.flat else (),
                     keepalive_interval=settings.keepalive or self._keepalive,
                     keepalive_count_max=settings.keepalives or self._keepalives,
                     **trust,

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import asyncssh
-
 from dstack.errors import HostAuthError
 from dstack.hosts.keys import Keys, default_paths
+from dstack.hosts.openssh import Flat, read_options
 from dstack.hosts.trouble import TROUBLE, host_error
 from dstack.model.runner import Address
 
@@ -23,7 +22,8 @@ class Settings:
     """`jump` is a list of hosts, as ProxyJump has it; `proxied` tells of a ProxyCommand. `agent` is a socket, and
     `agent_keys` the only ones of it to use, None for all. `timeout` in seconds, if the configuration names one.
     `family` and `local` are AddressFamily and BindAddress; `keepalive` in seconds is ServerAliveInterval, and
-    `keepalives` ServerAliveCountMax, where they are named and not 0.
+    `keepalives` ServerAliveCountMax, where they are named and not 0. `flat` is what asyncssh has to read in place of
+    the user's configuration, if that is needed.
     """
 
     host: str
@@ -41,6 +41,7 @@ class Settings:
     local: tuple[str, int] | None = None
     keepalive: float | None = None
     keepalives: int | None = None
+    flat: Flat | None = None
 
 
 def named(address: Address) -> dict[str, Any]:
@@ -52,7 +53,7 @@ def read_settings(address: Address) -> Settings:
     """Read the configuration and the keys; blocks. HostError for a broken configuration, HostAuthError for an
     identity that is no key."""
     try:
-        options = asyncssh.SSHClientConnectionOptions(**named(address), config=(), client_keys=None)
+        options, flat = read_options(address, named(address))
         config: Any = options.config
         keys = Keys.read(_identities(address, config), _paths(config.get("CertificateFile") or ()))
     except TROUBLE as error:
@@ -76,6 +77,7 @@ def read_settings(address: Address) -> Settings:
         local=options.local_addr,
         keepalive=config.get("ServerAliveInterval") or None,
         keepalives=config.get("ServerAliveCountMax") or None,
+        flat=flat,
     )
 
 

@@ -46,8 +46,7 @@ def _no_session(error: BaseException, address: Address) -> HostError:
             hint="name the right key with --identity",
         )
     if isinstance(error, asyncssh.ConfigParseError):
-        more = "; a comment has a line of its own" if "at end: #" in str(error) else ""
-        return HostError(f"~/.ssh/config can't be used: {error}", hint=f"correct that line{more}")
+        return HostError(f"~/.ssh/config can't be used: {error}", hint="correct that line")
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
         return HostKeyError(f"{address}: the host key can't be verified: {error.reason}", hint=hint)
     if isinstance(error, (ValueError, RuntimeError)):

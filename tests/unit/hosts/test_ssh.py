@@ -623,23 +623,39 @@ def test_the_configuration_says_when_a_silent_peer_is_given_up(tmp_path: Path, h
     play(scene)
 
 
-@pytest.mark.parametrize(
-    ("value", "words", "hint"),
-    [
-        ("many", "many", "correct that line"),
-        ("22 # ssh", "# ssh", "correct that line; a comment has a line of its own"),
-    ],
-)
-def test_a_broken_configuration_is_told_with_its_line(
-    tmp_path: Path, home: Path, value: str, words: str, hint: str
-) -> None:
-    config(home, f"Host *\n  Port {value}\n")
+def test_a_broken_configuration_is_told_with_its_line(tmp_path: Path, home: Path) -> None:
+    config(home, "Host *\n  Port many\n")
 
     async def scene() -> None:
         async with Server(tmp_path).listening() as server, host_on(server, at(server.address, port=None)) as host:
-            with pytest.raises(HostError, match=rf"~/\.ssh/config can't be used: .*config line 2: .*{words}") as caught:
+            with pytest.raises(HostError, match=r"~/\.ssh/config can't be used: .*config line 2: .*many") as caught:
                 await host.run(sh("true"))
-            assert caught.value.hint == hint
+            assert caught.value.hint == "correct that line"
+
+    play(scene)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Host lab\n  HostName 127.0.0.1 # by the window\n  Port {port}\n  User me\n  IdentityFile {key}\n",
+        'Match host lab exec "[ a = a ]"\n  Port {port}\n  User me\n  IdentityFile {key}\n'
+        "Host lab\n  HostName 127.0.0.1\n",
+        'Match exec "[ %n = lab ]"\n  HostName=127.0.0.1\n  Port={port}\n  User = me\n  IdentityFile={key}\n'
+        'Match exec "[ %n != lab ]"\n  User wrong\n',
+        "Host lab\n  ProxyCommand=python3 {relay} %h {port}\n  HostName 127.0.0.1\n  User me\n  IdentityFile {key}\n",
+    ],
+    ids=["comment", "exec with =", "exec with %", "ProxyCommand="],
+)
+def test_what_the_library_reads_otherwise_is_read_as_ssh_does(tmp_path: Path, home: Path, text: str) -> None:
+    async def scene() -> None:
+        async with Server(tmp_path).listening() as server:
+            relay = tmp_path / "relay.py"
+            relay.write_text(RELAY)
+            config(home, text.format(port=server.port, key=server.identity, relay=relay))
+            async with host_on(server, Address(host="lab")) as host:
+                assert await host.run(sh("echo hello")) == HELLO
+            assert server.logins == ["me"]
 
     play(scene)
 
