@@ -141,10 +141,11 @@ class Machines:
         return name in self.probes and time.monotonic() - self.asked[name] > LATE / 2
 
     async def watch(self) -> None:
-        """Keep the conditions up to date while something may be placed."""
+        """Keep the conditions up to date while something may be placed, and of machines on which something is left."""
         while True:
-            if self.store.jobs.unfinished():
-                await asyncio.gather(*(self.again(runner.name) for runner in self.store.runners.all()))
+            names = {runner.name for runner in self.store.runners.all()}
+            wanted = names if self.store.jobs.unfinished() else names & self.store.jobs.left_on()
+            await asyncio.gather(*map(self.again, wanted))
             await asyncio.sleep(INTERVAL / 3)
 
     async def again(self, name: str) -> None:

@@ -145,6 +145,15 @@ class Jobs:
             *(status.value for status in FINISHED),
         )
 
+    def left_on(self) -> set[str]:
+        """The runners with an ended job whose folder has not been removed yet."""
+        rows = self.database.rows(
+            "SELECT DISTINCT json_extract(data, '$.runner') AS runner FROM jobs"
+            f" WHERE json_extract(data, '$.discarded') = 0 AND status IN ({', '.join('?' * len(FINISHED))})",
+            *(status.value for status in FINISHED),
+        )
+        return {row["runner"] for row in rows if row["runner"]}
+
     def aborted_on(self) -> set[str]:
         """The runners with an aborted job of which something may be left there."""
         rows = self.database.rows(
