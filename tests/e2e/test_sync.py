@@ -64,7 +64,8 @@ def storage(request: pytest.FixtureRequest, cli: Cli, s3: S3, runner: str, dstac
 
 GROWS = f"""
 mkdir -p out/deep && echo one > out/deep/a && echo still > out/busy && ln -s deep/a out/latest && mkfifo out/pipe
-dd if=/dev/urandom of=out/large bs=1048576 count=9 2> /dev/null && chmod 600 out/deep/a && sha256sum out/large
+dd if=/dev/urandom of=large bs=1048576 count=9 2> /dev/null && mv large out
+chmod 600 out/deep/a && sha256sum out/large
 {WAIT % "more"}
 echo two > out/deep/a.new && mv out/deep/a.new out/deep/a && rm out/latest && echo b > out/b
 while ! [ -e /go/end ]; do echo more >> out/busy; done
