@@ -49,8 +49,10 @@ def made(cli: Cli, storage: Proxy, s3: S3, tmp_path: Path, busybox: str) -> byte
     done = cli("run", "job", "--name", "one", cwd=single(tmp_path / "p", busybox, MADE, more="artifacts: [out]"))
     assert done.returncode == 0, done.stderr
     puts = [each for each in storage.passed if each.method == "PUT" and "/out/" in each.key]
-    assert len(puts) == 61
-    assert len({each.connection for each in puts}) <= 8
+    stored = [each for each in puts if each.status == 200]
+    assert len(stored) == 61
+    # What rclone refuses for once is sent again, over another connection.
+    assert len({each.connection for each in puts}) <= 8 + len(puts) - len(stored)
     storage.passed.clear()
     return s3.objects["x/one/job/out/large"]
 

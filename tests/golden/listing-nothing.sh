@@ -148,8 +148,11 @@ take() {
 			if [ "$(df -Pk "$job" | sed -n '2p' | tr -s ' ' | cut -d ' ' -f 4)" -lt 64 ]; then
 				printf '%s\n' "$said" >&2
 				return 1
+			elif real "$name"; then
+				(at=$at/${name#./} && astray)
+			else
+				printf '%s\n' "$said" >> "$job/made.trouble"
 			fi
-			printf '%s\n' "$said" >> "$job/made.trouble"
 		fi
 	done
 }
