@@ -19,6 +19,7 @@ from tests.environment.product import Home
 from tests.environment.proxy import Proxy
 from tests.environment.s3 import S3
 from tests.environment.sshd import Sshd
+from tests.environment.waiting import until
 
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.register_profile("dev", deadline=None)
@@ -126,12 +127,18 @@ def user(session_folder: Path, docker: list[str]) -> Iterator[account.Account]:
 
 
 def remove_containers(docker: list[str], folder: Path) -> None:
-    """Remove what runs on with a mount of this folder: jobs that a test left alone."""
+    """Remove what runs on with a mount of this folder: jobs that a test left alone. Docker refuses to remove what it
+    is just removing: what counts is that nothing is left."""
     listed = [*docker, "ps", "--all", "--no-trunc", "--format", "{{.ID}} {{.Mounts}}"]
-    for line in subprocess.run(listed, capture_output=True, text=True, check=True).stdout.splitlines():
-        container, _, mounts = line.partition(" ")
-        if f"{folder}/" in mounts:
-            subprocess.run([*docker, "rm", "-f", container], capture_output=True, check=True)
+
+    def removed() -> bool:
+        lines = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.splitlines()
+        found = [line.partition(" ")[0] for line in lines if f"{folder}/" in line.partition(" ")[2]]
+        if found:
+            subprocess.run([*docker, "rm", "-f", *found], capture_output=True, check=False)
+        return not found
+
+    until(removed, "no container is left", 60)
 
 
 @pytest.fixture(scope="session")
