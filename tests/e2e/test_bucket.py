@@ -51,7 +51,7 @@ def made(cli: Cli, storage: Proxy, s3: S3, tmp_path: Path, busybox: str) -> byte
     puts = [each for each in storage.passed if each.method == "PUT" and "/out/" in each.key]
     stored = [each for each in puts if each.status == 200]
     assert len(stored) == 61
-    # What rclone refuses for once is sent again, over another connection.
+    # What was not answered by 200 is sent again, over another connection.
     assert len({each.connection for each in puts}) <= 8 + len(puts) - len(stored)
     storage.passed.clear()
     return s3.objects["x/one/job/out/large"]
