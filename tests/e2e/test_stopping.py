@@ -240,6 +240,7 @@ def test_an_abort_ends_a_job_whose_machine_does_not_answer(
         assert cli("stop", "r", "--abort", "-y").returncode == 0
         assert cli("wait", "r", timeout=60).returncode == 143
         assert "aborted; box does not answer" in run_of(cli, "r")["reason"]
+        assert cli("runners", "check", "box").returncode == 125, "it is known as one that does not answer"
         assert subprocess.run([*docker, "ps", "-q", *container], capture_output=True, check=True).stdout
     finally:
         sshd.start()
