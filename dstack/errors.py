@@ -68,6 +68,14 @@ class HostKeyError(HostError):
     sent = False
 
 
+class UnknownHostKeyError(HostKeyError):
+    """Nobody has vouched for the host's key yet. `fingerprint` is the one that the host shows."""
+
+    def __init__(self, message: str, *, hint: str | None = None, fingerprint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.fingerprint = fingerprint
+
+
 class HostAuthError(HostError):
     """The host lets none of the keys in that were tried."""
 
@@ -83,6 +91,12 @@ class CommandError(HostError):
         self.name = name
         self.exit_status = exit_status
         self.stderr = stderr
+
+
+class MissingBaseError(DstackError):
+    """A pack builds on commits that the server lacks. `known` names the commits that a pack may build on."""
+
+    known: tuple[str, ...] = ()
 
 
 class StorageError(DstackError):

@@ -64,7 +64,7 @@ class Download:
 
     def __init__(self, client: Client, folder: Path, *, force: bool) -> None:
         self._client = client
-        self._sources = Sources(client, ())
+        self._sources = Sources(client, (), settings.warn)
         self._folder = folder
         self._force = force
         self._stop = threading.Event()
@@ -84,7 +84,7 @@ class Download:
 
     def _fetch_all(self, items: Sequence[Item]) -> None:
         with (
-            contextlib.closing(Sources(self._client, [item.view for item in items])) as self._sources,
+            contextlib.closing(Sources(self._client, [item.view for item in items], settings.warn)) as self._sources,
             show.progress("downloading", sum(item.view.size for item in items)) as advance,
         ):
             self._each(lambda item: self._fetch(item, advance), items)

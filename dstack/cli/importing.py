@@ -6,12 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dstack.cli import show
-from dstack.errors import ConflictError, DstackError, HostError
+from dstack.errors import ConflictError, DstackError, HostError, UnknownHostKeyError
 from dstack.inventory.difference import Step, difference
 from dstack.inventory.machines import machines
 from dstack.inventory.read import read
 from dstack.server.client import Client
-from dstack.server.problems import UnknownHostKeyError
 
 AT_ONCE = 16
 FAILED = 125

@@ -19,10 +19,9 @@ from dstack.cli.follow import DETACHED, Display, to_the_end
 from dstack.cli.logwriter import LogWriter
 from dstack.cli.lookup import RUNNER
 from dstack.cli.narrate import Narrator, exit_code
-from dstack.errors import UsageError
+from dstack.errors import MissingBaseError, UsageError
 from dstack.model.api.runs import Plan, Recipe, RunView, Submission
 from dstack.server.client import Client
-from dstack.server.problems import MissingBaseError
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import http.client
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import urlsplit
 
 from dstack import __version__
-from dstack.cli import settings
 from dstack.cli.proxies import Way, way
 from dstack.errors import DstackError, NotFoundError
 from dstack.model.api.artifacts import ArtifactView
@@ -40,7 +39,8 @@ class RefusedError(DstackError):
 class Sources:
     """Reads the files of one download. Safe to use from several threads, each of which keeps a connection."""
 
-    def __init__(self, client: Client, views: Sequence[ArtifactView]) -> None:
+    def __init__(self, client: Client, views: Sequence[ArtifactView], warn: Callable[[str], None]) -> None:
+        self._warn = warn
         self._client = client
         self._views = [view for view in views if view.link is None]
         self._at = {(view.job, view.path): index for index, view in enumerate(self._views)}
@@ -99,7 +99,7 @@ class Sources:
         with self._asking:
             if self._straight:
                 self._straight = False
-                settings.warn(f"{error.message}; the files come through the server")
+                self._warn(f"{error.message}; the files come through the server")
 
     def _get(self, url: str, offset: int, left: int) -> Iterator[bytes]:
         """The `left` bytes from `offset` on. An answer that was not read to its end closes the connection."""

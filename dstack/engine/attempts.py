@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from msgspec.structs import fields
@@ -33,9 +32,11 @@ def again(job: Job, exit_code: int | None) -> bool:
     return not causes.isdisjoint(retry.on)
 
 
-def following(job: Job, status: Status, *, exit_code: int | None, reason: str | None, log_size: int) -> dict[str, Any]:
-    """What to record of a job that is queued again after an attempt that ended so. `log_size`: bytes of all its
-    attempts' logs."""
+def following(
+    job: Job, status: Status, *, exit_code: int | None, reason: str | None, log_size: int, now: float
+) -> dict[str, Any]:
+    """Return what to record for a job that is queued again after its attempt ended like this. `log_size`: bytes of the
+    logs of all its attempts; `now`: Unix time in seconds."""
     ended = Attempt(
         number=job.attempt,
         status=status,
@@ -44,7 +45,7 @@ def following(job: Job, status: Status, *, exit_code: int | None, reason: str | 
         runner=job.runner,
         gpus=job.gpus,
         started_at=job.started_at,
-        finished_at=rfc3339(time.time()),
+        finished_at=rfc3339(now),
         log_start=job.log_start,
         log_end=log_size,
         preempted=job.preempted is not None,

@@ -237,7 +237,7 @@ class Drive(Placed):
                 raise
             log.info("job %s: nothing ran, and what it left stays: %s", self.id, trouble.message)
         size = self.store.logs.size(self.id)
-        self.change(**following(job, status, exit_code=exit_code, reason=reason, log_size=size))
+        self.change(**following(job, status, exit_code=exit_code, reason=reason, log_size=size, now=time.time()))
 
     def finish(self, status: Status, *, exit_code: int | None, reason: str | None, outcome: Any = None) -> None:
         """Record the end."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
-from dstack.errors import DstackError, UsageError
+from dstack.errors import DstackError, MissingBaseError, UsageError
 from dstack.model.api.runs import Change, SizedFile
 from dstack.model.selection import TreeFile
 from dstack.model.snapshot import Snapshot
@@ -30,13 +30,6 @@ YOUNG = 600.0
 """Seconds in which a snapshot that nobody wants may be about to become a run."""
 KNOWN = 20
 """How many names are told to who must build a pack."""
-
-
-class MissingBaseError(DstackError):
-    """The pack builds on objects that the mirror lacks. `known` are the names that a pack may build on."""
-
-    known: tuple[str, ...] = ()
-
 
 log = logging.getLogger("dstack.repo")
 

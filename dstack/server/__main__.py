@@ -31,7 +31,6 @@ from dstack.model.paths import ServerLayout
 from dstack.model.quantities import span
 from dstack.server.access import Access, hashed
 from dstack.server.app import application, told
-from dstack.server.embedded import socket_path
 from dstack.server.inventory import Inventory
 from dstack.server.parts import Parts
 from dstack.server.registry import Registry
@@ -48,13 +47,14 @@ def main() -> None:
     """Serve until told to stop, or until idle for long enough."""
     parser = argparse.ArgumentParser(prog="python -m dstack.server")
     parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("asyncssh").setLevel(logging.WARNING)  # it tells of every session: 10 kB a minute and host
     try:
-        serve(ServerLayout(arguments.home.absolute()), arguments.host, arguments.port)
+        serve(ServerLayout(arguments.home.absolute()), arguments.socket, arguments.host, arguments.port)
     except DstackError as error:
         print(f"dstack server: error: {error.message}", file=sys.stderr)
         if error.hint:
@@ -62,7 +62,7 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
-def serve(layout: ServerLayout, host: str, port: int | None) -> None:
+def serve(layout: ServerLayout, path: Path, host: str, port: int | None) -> None:
     """Own the home, listen, and run the engine."""
     os.umask(0o077)
     complete_environment()
@@ -72,7 +72,7 @@ def serve(layout: ServerLayout, host: str, port: int | None) -> None:
         store = Store(layout)
         if port is not None:
             remember_token(store)
-        sockets = [unix_socket(layout.home)]
+        sockets = [unix_socket(path)]
         url = sockets[0].getsockname()
         if port is not None:
             sockets.append(tcp_socket(host, port))
@@ -81,7 +81,7 @@ def serve(layout: ServerLayout, host: str, port: int | None) -> None:
         try:
             asyncio.run(run(layout, store, sockets, url, stays=port is not None))
         finally:
-            socket_path(layout.home).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
             store.close()
 
 
@@ -171,9 +171,8 @@ def owned(layout: ServerLayout) -> IO[str]:
     return lock
 
 
-def unix_socket(home: Path) -> socket.socket:
+def unix_socket(path: Path) -> socket.socket:
     """The socket that only this user can open."""
-    path = socket_path(home)
     path.unlink(missing_ok=True)
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(str(path))

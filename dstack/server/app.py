@@ -11,11 +11,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dstack import __version__
-from dstack.errors import ConflictError, DstackError, NotFoundError, TryAgainError, UnauthorizedError, UsageError
+from dstack.errors import (
+    ConflictError,
+    DstackError,
+    MissingBaseError,
+    NotFoundError,
+    TryAgainError,
+    UnauthorizedError,
+    UnknownHostKeyError,
+    UsageError,
+)
 from dstack.model import wire
 from dstack.model.api.server import API, Problem
-from dstack.repo.mirror import MissingBaseError
-from dstack.server.inventory import UnknownHostKeyError
 from dstack.server.parts import Endpoint, Parts
 from dstack.server.routes.artifacts import Artifacts
 from dstack.server.routes.jobs import Jobs

@@ -101,7 +101,7 @@ def start(home: Path, arguments: Sequence[str] = (), environment: dict[str, str]
 
 def command(home: Path, arguments: Sequence[str] = ()) -> list[str]:
     """The words that start the server in the foreground."""
-    return [sys.executable, "-m", "dstack.server", "--home", str(home), *arguments]
+    return [sys.executable, "-m", "dstack.server", "--home", str(home), "--socket", str(socket_path(home)), *arguments]
 
 
 def server_environment() -> dict[str, str]:

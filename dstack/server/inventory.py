@@ -15,7 +15,7 @@ from dstack.commands.place import Place
 from dstack.engine.engine import Engine
 from dstack.engine.machines import FRESH, Machines
 from dstack.engine.metrics import Metrics
-from dstack.errors import ConflictError, HostError, HostUnreachableError, UsageError
+from dstack.errors import ConflictError, HostError, HostUnreachableError, UnknownHostKeyError, UsageError
 from dstack.hosts.host import ask
 from dstack.hosts.trust import fingerprint, known_keys
 from dstack.model import mounts
@@ -27,17 +27,6 @@ from dstack.store import Store
 LOOK = 1.0
 """Seconds for which a sample is good enough to be shown."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-class UnknownHostKeyError(HostError):
-    """Nobody vouched for the key that the host shows."""
-
-    def __init__(self, address: Address, shown: str) -> None:
-        super().__init__(
-            f"the host key of {address} is not known: {shown}",
-            hint=f"compare it on the machine, then: dstack runners add {address} --fingerprint {shown}",
-        )
-        self.fingerprint = shown
 
 
 @dataclass
@@ -120,7 +109,11 @@ class Inventory:
         if request.fingerprint is None and key not in known_keys(request.address):
             certified = await self.machines.pool.certified_key(request.address)
             if certified is None:
-                raise UnknownHostKeyError(request.address, shown)
+                raise UnknownHostKeyError(
+                    f"the host key of {request.address} is not known: {shown}",
+                    hint=f"compare it on the machine, then: dstack runners add {request.address} --fingerprint {shown}",
+                    fingerprint=shown,
+                )
             return certified
         if request.fingerprint not in (None, shown):
             raise UsageError(

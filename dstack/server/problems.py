@@ -5,22 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from dstack import errors
-from dstack.errors import DstackError, HostKeyError, UsageError
+from dstack.errors import DstackError, MissingBaseError, UnknownHostKeyError, UsageError
 from dstack.model.api.server import Problem
-
-
-class UnknownHostKeyError(HostKeyError):
-    """Nobody has vouched for the host's key yet. `fingerprint` is what it shows."""
-
-    def __init__(self, message: str, *, hint: str | None = None, fingerprint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.fingerprint = fingerprint
-
-
-class MissingBaseError(DstackError):
-    """The server lacks the commit that a thin pack builds on. `known` is what another may build on."""
-
-    known: tuple[str, ...] = ()
 
 
 def problem(status: int, body: bytes) -> DstackError:

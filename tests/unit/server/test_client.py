@@ -22,10 +22,12 @@ from hypothesis import strategies as st
 from dstack.errors import (
     ConflictError,
     DstackError,
+    MissingBaseError,
     NotFoundError,
     ProjectError,
     TryAgainError,
     UnauthorizedError,
+    UnknownHostKeyError,
     UsageError,
 )
 from dstack.model.api.runs import Event
@@ -36,7 +38,7 @@ from dstack.server.client import Client
 from dstack.server.connection import BrokenAnswerError
 from dstack.server.endpoint import Endpoint
 from dstack.server.frames import Frame, read_frames
-from dstack.server.problems import MissingBaseError, UnknownHostKeyError, problem
+from dstack.server.problems import problem
 from tests.unit.cli.conftest import ROOT
 from tests.unit.cli.fake_server import State, job_view, run_view, serving
 
