@@ -200,10 +200,12 @@ def test_folders_that_jobs_may_mount(value: Any) -> None:
 
 
 def test_folders_that_jobs_may_not_mount() -> None:
-    assert "dstack_allow_mount can't be /: a job that mounts that is root on the machine" in trouble(
+    assert "dstack_allow_mount can't be /: any job could then become root on the machine; name a folder" in trouble(
         dstack_allow_mount="/"
     )
-    assert "dstack_allow_mount needs absolute paths: 'data'" in trouble(dstack_allow_mount=["data"])
+    assert "dstack_allow_mount has a path that is not absolute: 'data'; start it with /" in trouble(
+        dstack_allow_mount=["data"]
+    )
     assert "dstack_allow_mount is neither a list nor a text" in trouble(dstack_allow_mount=7)
 
 
