@@ -27,7 +27,7 @@ def read(text: str, path: str) -> Groups:
                 section, kind = found[1], found[2] or "hosts"
                 _begin(groups, section, kind)
             elif line.startswith("[") and line.endswith("]"):
-                raise ValueError(f"'{line}' is not a valid section; write [GROUP], [GROUP:vars] or [GROUP:children]")
+                raise ValueError(f"'{line}' is not valid; write [GROUP], [GROUP:vars] or [GROUP:children]")
             elif kind == "hosts":
                 _host(groups, section, line)
             elif kind == "vars":
@@ -41,17 +41,13 @@ def read(text: str, path: str) -> Groups:
             raise UsageError(f"{path}:{number}: {error}") from error
     for child, number in named.items():
         if child not in groups.groups:
-            raise UsageError(
-                f"{path}:{number}: there is no group '{child}'; add the section [{child}], or remove this line"
-            )
+            raise UsageError(f"{path}:{number}: no group '{child}'; add the section [{child}], or remove this line")
     return groups
 
 
 def _begin(groups: Groups, section: str, kind: str) -> None:
     if kind not in ("hosts", "vars", "children"):
-        raise ValueError(
-            f"'[{section}:{kind}]' is not a valid section; write [GROUP], [GROUP:vars] or [GROUP:children]"
-        )
+        raise ValueError(f"'[{section}:{kind}]' is not valid; write [GROUP], [GROUP:vars] or [GROUP:children]")
     groups.group(section)
 
 

@@ -33,9 +33,7 @@ def configs(report: Report, lines: Lines, sections: Mapping[str, Values], names:
         for name in values:
             other = seen.setdefault(name.upper(), name)
             if other != name:
-                report.add(
-                    lines["configs", section, name], f"variables '{other}' and '{name}' differ only in case; rename one"
-                )
+                report.add(lines["configs", section, name], f"'{other}' and '{name}' differ only in case; rename one")
 
 
 def workflows(report: Report, lines: Lines, found: Sequence[Workflow]) -> None:
@@ -102,10 +100,7 @@ def _mounts(report: Report, lines: Lines, workflow: Workflow, place: Place) -> N
             report.add(lines[inner.path], f"{inner} {trouble}")
             continue
         if target in targets:
-            report.add(
-                lines[inner.path],
-                f"{inner} has the target {target}, which another mount or cache uses; change one of them",
-            )
+            report.add(lines[inner.path], f"{inner} has the target {target}, which another mount or cache uses")
         targets.add(target)
 
 
@@ -132,9 +127,7 @@ def _names(report: Report, lines: Lines, found: Sequence[Workflow]) -> None:
             continue
         at = lines[(place / "name").path]
         if workflow.name == GLOBAL:
-            report.add(
-                at, f"a workflow can't be named '{GLOBAL}', which stands for all workflows in the configs; rename it"
-            )
+            report.add(at, f"a workflow can't be named '{GLOBAL}', which means all workflows in the configs; rename it")
         if workflow.name in first:
             earlier = first[workflow.name]
             report.add(at, f"two workflows are named '{workflow.name}'; rename this one or the one on line {earlier}")
@@ -160,10 +153,7 @@ def _dependencies(report: Report, lines: Lines, found: Sequence[Workflow]) -> No
         if len(cycle) == 2:
             report.add(there, f"workflow '{cycle[0]}' depends on itself; remove it from its own 'depends-on'")
         else:
-            report.add(
-                there,
-                f"workflows depend on each other in a cycle: {' -> '.join(cycle)}; remove one of these dependencies",
-            )
+            report.add(there, f"workflows depend on each other in a cycle: {' -> '.join(cycle)}; remove one dependency")
 
 
 def _paths(report: Report, lines: Lines, workflow: Workflow, place: Place) -> None:

@@ -72,7 +72,5 @@ def _absolute(path: str, text: str) -> str:
     if ".." in path.split("/"):
         raise ValueError(f"contains '..': '{text}'; write the path without it")
     if any(letter in ',"\\' or not letter.isprintable() for letter in path):
-        raise ValueError(
-            f"contains a comma, a quote, a backslash or a control character: '{text}'; use a path without it"
-        )
+        raise ValueError(f"contains a comma, a quote, a backslash or a control character; remove it from '{text}'")
     return "/" + "/".join(part for part in path.split("/") if part not in ("", "."))

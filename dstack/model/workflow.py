@@ -80,8 +80,7 @@ class Artifact(Definition, frozen=True, kw_only=True):
     path: Annotated[Text, Meta(description="A file or folder inside the working directory; $variables are replaced")]
     optional: Annotated[bool, Meta(description="If true, the job succeeds even when this is missing")] = False
     sync: Annotated[
-        Span | None,
-        Meta(description="How often changes are stored while the job runs, such as 5m; default: only at the end"),
+        Span | None, Meta(description="How often to store changes while the job runs, such as 5m; default: never")
     ] = None
 
 
@@ -152,8 +151,7 @@ class Retry(Definition, frozen=True, kw_only=True):
 
     attempts: Annotated[Attempts, Meta(description="Maximum number of attempts, including the first")]
     on: Annotated[
-        tuple[Cause, ...],
-        Meta(min_length=1, description="What to retry after: lost, error, out-of-memory, or exit codes"),
+        tuple[Cause, ...], Meta(min_length=1, description="Retry after these: lost, error, out-of-memory, exit codes")
     ] = ("lost", "error")
 
 
@@ -164,7 +162,9 @@ class Workflow(Definition, frozen=True, kw_only=True):
     image: Annotated[Text, Meta(description="The Docker image; $variables are replaced")]
     commands: Annotated[
         tuple[Text, ...],
-        Meta(min_length=1, description="All run in one `bash -e` (sh if the image has no bash), so cd and export last"),
+        Meta(
+            min_length=1, description="All run in one `bash -e` (sh if the image has no bash): cd and export carry over"
+        ),
     ]
     help: Annotated[str | None, Meta(description="Shown by dstack run --help")] = None
     depends_on: DependsOn = DependsOn()
@@ -178,8 +178,7 @@ class Workflow(Definition, frozen=True, kw_only=True):
     ] = ()
     user: Annotated[User, Meta(description="A uid, a user name, or 'image' for the image's own user")] = "root"
     secrets: Annotated[
-        tuple[Identifier, ...],
-        Meta(description="Secrets to put in the environment; set them with: dstack secrets set NAME"),
+        tuple[Identifier, ...], Meta(description="Secrets for the environment; to set one: dstack secrets set NAME")
     ] = ()
     registry_auth: Annotated[
         RegistryAuth | None, Meta(description="Login for a private image; default: the runner's own docker login")
@@ -195,13 +194,9 @@ class Workflow(Definition, frozen=True, kw_only=True):
         bool,
         Meta(description="If true, a job of higher priority may stop it; it keeps its artifacts and is queued again"),
     ] = False
-    max_duration: Annotated[
-        Span | None, Meta(description="How long the job may run before it is stopped, such as 6h")
-    ] = None
+    max_duration: Annotated[Span | None, Meta(description="Time limit, such as 6h; the job is then stopped")] = None
     stop_grace: Annotated[Span, Meta(description="Time between SIGTERM and SIGKILL when the job is stopped")] = "30s"
-    signal: Annotated[
-        WarningSignal | None, Meta(description="A signal sent before max-duration, so the job can save its work")
-    ] = None
+    signal: Annotated[WarningSignal | None, Meta(description="A signal before max-duration, to save work")] = None
     retry: Annotated[Retry | None, Meta(description="When to run the job again, and how often; default: never")] = None
     fetch_depth: Annotated[
         int, Meta(ge=0, le=2**31 - 1, description="How many commits of history the job sees; 0 means all")

@@ -125,10 +125,10 @@ def test_what_can_not_be_followed_is_said(variables: dict[str, Any], said: str) 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[a b]\nx", "hosts:1: '[a b]' is not a valid section; write [GROUP], [GROUP:vars] or [GROUP:children]"),
-        ("[a:b]\n", "hosts:1: '[a:b]' is not a valid section; write [GROUP], [GROUP:vars] or [GROUP:children]"),
+        ("[a b]\nx", "hosts:1: '[a b]' is not valid; write [GROUP], [GROUP:vars] or [GROUP:children]"),
+        ("[a:b]\n", "hosts:1: '[a:b]' is not valid; write [GROUP], [GROUP:vars] or [GROUP:children]"),
         ("x y\n", "hosts:1: 'y' is not a variable; write NAME=VALUE"),
-        ("ok\n[a:children]\nnone\n", "hosts:3: there is no group 'none'; add the section [none], or remove this line"),
+        ("ok\n[a:children]\nnone\n", "hosts:3: no group 'none'; add the section [none], or remove this line"),
         ("x[3:1]\n", "hosts:1: '[3:1]' runs backwards; write the smaller end first"),
         ("[lab\nx\n", "hosts:1: '[lab' has a bracket but no range; write a range such as [1:9] or [a:c]"),
         ("x[01:100]\n", "hosts:1: '[01:100]' starts with a zero, so both ends need the same number of digits"),

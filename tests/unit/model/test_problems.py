@@ -123,11 +123,11 @@ TABLE = [
     ("mounts: ['/data:/']", "w:5: entry 1 of 'mounts' in workflow 'train' would hide the image's own files: '/data:/'; mount to another folder"),
     ("mounts: ['/data:/workflow/a']", "w:5: entry 1 of 'mounts' in workflow 'train' has a target in /workflow, which dstack uses itself: '/data:/workflow/a'; mount to another folder"),
     ("mounts: ['/data://.dstack/']", "w:5: entry 1 of 'mounts' in workflow 'train' has a target in /.dstack, which dstack uses itself: '/data://.dstack/'; mount to another folder"),
-    ("mounts: ['/a,b:/data']", "w:5: entry 1 of 'mounts' in workflow 'train' contains a comma, a quote, a backslash or a control character: '/a,b:/data'; use a path without it"),
-    ("mounts: ['/a:/data', '/b:/data/:ro']", "w:5: entry 2 of 'mounts' in workflow 'train' has the target /data, which another mount or cache uses; change one of them"),
+    ("mounts: ['/a,b:/data']", "w:5: entry 1 of 'mounts' in workflow 'train' contains a comma, a quote, a backslash or a control character; remove it from '/a,b:/data'"),
+    ("mounts: ['/a:/data', '/b:/data/:ro']", "w:5: entry 2 of 'mounts' in workflow 'train' has the target /data, which another mount or cache uses"),
     ("mounts: ['/a:/b', '$zzz:/data']", "w:5: undefined variable '$zzz' in entry 2 of 'mounts' in workflow 'train'; define it in configs.yaml, or write '$$zzz' for a literal '$zzz'"),
     ("mounts: ['/a:/$DSTACK_RUNNER']", "w:5: '$DSTACK_RUNNER' can't be used in entry 1 of 'mounts' in workflow 'train': it has no value before the job has a runner"),
-    ("cache: [/data]\n  mounts: ['/a:/data/']", "w:6: entry 1 of 'mounts' in workflow 'train' has the target /data, which another mount or cache uses; change one of them"),
+    ("cache: [/data]\n  mounts: ['/a:/data/']", "w:6: entry 1 of 'mounts' in workflow 'train' has the target /data, which another mount or cache uses"),
     # environment
     ("env: {A-B: 1}", "w:5: 'A-B' in 'env' in workflow 'train' is not a valid name; use letters, digits and '_', and don't start with a digit"),
     ("env: {UID: 1}", "w:5: 'env.UID' in workflow 'train' can't be set because shells reserve the name; rename it"),
@@ -143,9 +143,9 @@ CONFIGS = [
     ("configs: {train: {2a: 1}}", "c:1: '2a' in 'configs.train' is not a valid name; use letters, digits and '_', and don't start with a digit"),
     ("configs: {train: {a-b: 1}}", "c:1: 'a-b' in 'configs.train' is not a valid name; use letters, digits and '_', and don't start with a digit"),
     ('configs: {train: {"a\\n": 1}}', "c:1: 'a\n' in 'configs.train' is not a valid name; use letters, digits and '_', and don't start with a digit"),
-    ("configs: {train: {a: 1, A: 2}}", "c:1: variables 'a' and 'A' differ only in case; rename one"),
-    ("configs:\n  global: {lr: 1}\n  train: {LR: 2}", "c:3: variables 'lr' and 'LR' differ only in case; rename one"),
-    ("configs:\n  train: {LR: 2}\n  global: {lr: 1}", "c:2: variables 'lr' and 'LR' differ only in case; rename one"),
+    ("configs: {train: {a: 1, A: 2}}", "c:1: 'a' and 'A' differ only in case; rename one"),
+    ("configs:\n  global: {lr: 1}\n  train: {LR: 2}", "c:3: 'lr' and 'LR' differ only in case; rename one"),
+    ("configs:\n  train: {LR: 2}\n  global: {lr: 1}", "c:2: 'lr' and 'LR' differ only in case; rename one"),
     ("configs: {train: {a: 1, a: 2}}", "c:1: duplicate key 'a' in 'configs.train'; it is already on line 1"),
     ('configs: {train: {a: "\\0"}}', "c:1: 'configs.train.a' contains a NUL character; remove it"),
     ("config: {train: {a: 1}}", "c:1: unknown key 'config' in the file; did you mean 'configs'?", "c:1: the file is missing the required key 'configs'"),
@@ -204,7 +204,7 @@ def test_a_mistake_in_the_configs(row: tuple[str, ...]) -> None:
         ),
         ("workflows:\n- {name: a b, image: i, commands: [c]}", ["w:2: 'name' in workflow 'a b': 'a b' is not a valid workflow name; use letters, digits, '-' and '_', and don't start with '-'"]),
         ("workflows:\n- {name: " + "a" * 101 + ", image: i, commands: [c]}", ["w:2: 'name' in workflow '" + "a" * 101 + "' is longer than 100 characters; shorten it"]),
-        ("workflows:\n- {name: global, image: i, commands: [c]}", ["w:2: a workflow can't be named 'global', which stands for all workflows in the configs; rename it"]),
+        ("workflows:\n- {name: global, image: i, commands: [c]}", ["w:2: a workflow can't be named 'global', which means all workflows in the configs; rename it"]),
         ("workflows:\n- {name: a, image: '', commands: [c]}", ["w:2: 'image' in workflow 'a' is empty; add a value"]),
         ("workflows:\n- {name: a, image: a b, commands: [c]}", ["w:2: 'image' in workflow 'a' contains a space or a control character; remove it from 'a b'"]),
         ("workflows:\n- {name: a, image: --privileged, commands: [c]}", ["w:2: 'image' in workflow 'a' starts with '-': '--privileged'; write the name of a Docker image"]),
@@ -223,9 +223,7 @@ def test_a_cycle_is_shown() -> None:
         f"- name: {name}\n  image: i\n  commands: [c]\n  depends-on: {{workflows: [{needed}]}}\n"
         for name, needed in (("start", "a"), ("a", "b"), ("b", "c"), ("c", "a"))
     )
-    assert problems(text) == [
-        "w:9: workflows depend on each other in a cycle: a -> b -> c -> a; remove one of these dependencies"
-    ]
+    assert problems(text) == ["w:9: workflows depend on each other in a cycle: a -> b -> c -> a; remove one dependency"]
 
 
 def test_all_mistakes_of_both_files_are_told_in_the_order_of_lines() -> None:
