@@ -19,7 +19,7 @@ OWN = (
     *("dstack_labels", "dstack_gpus", "dstack_root", "dstack_docker", "dstack_allow_mount", "dstack_fingerprint"),
     "dstack_skip",
 )
-_PASSED = frozenset(
+_IGNORED = frozenset(
     [
         "controlmaster",
         "controlpersist",
@@ -116,12 +116,12 @@ def _option(text: str, name: str) -> Iterator[tuple[str, str]]:
     if key.lower() == "proxyjump":
         yield "jump", value
     elif key.lower() == "proxycommand":
-        yield "jump", _through(value, name)
-    elif key.lower() not in _PASSED:
+        yield "jump", _jump_host(value, name)
+    elif key.lower() not in _IGNORED:
         raise ValueError(f"{name} has the option {key}, which dstack does not support; set it in ~/.ssh/config")
 
 
-def _through(command: str, name: str) -> str:
+def _jump_host(command: str, name: str) -> str:
     """Return the jump host of `ssh -W %h:%p [-q] [-p PORT] [USER@]HOST`, the form shown in Ansible's docs."""
     words = shlex.split(command)
     host = user = port = None

@@ -95,7 +95,7 @@ class Decoder:
         raise TypeError(f"a project file can't hold a {kind}")
 
     def _struct(self, kind: types.StructType, node: MappingNode, place: Place) -> Struct:
-        place = _introduce(kind, node, place)
+        place = _called_by_name(kind, node, place)
         fields = {field.encode_name: field for field in kind.fields}
         values: dict[str, Any] = {}
         for entry in self._maps.entries(node, str(place)):
@@ -167,7 +167,7 @@ def _bare(kind: types.Type) -> tuple[types.Type, str]:
     return kind, expected
 
 
-def _introduce(kind: types.StructType, node: MappingNode, place: Place) -> Place:
+def _called_by_name(kind: types.StructType, node: MappingNode, place: Place) -> Place:
     """Let messages call a struct that has a name by that name, or by its number if the name is missing."""
     step = place.path[-1] if place.path else None
     if not isinstance(step, int) or "name" not in {field.encode_name for field in kind.fields}:

@@ -61,8 +61,8 @@ def build(
     known = replacements(variables, reserved)
     env = {name: expand(text, known) for name, text in env.items()}
     values: dict[str, str | None] = {"PYTHONUNBUFFERED": "1"}
-    kept, notes = _admitted(variables.all)
-    values.update(kept)
+    exported, notes = _exported(variables.all)
+    values.update(exported)
     for name, value in {**env, **extra}.items():
         if name in READONLY:
             notes.append(f"'{name}' can't be set in the environment because shells reserve the name")
@@ -99,7 +99,7 @@ def reserved_values(
 
 def variable_warnings(values: Mapping[str, str | None]) -> list[str]:
     """Return warnings about the names of these variables, one sentence each."""
-    return _admitted(values)[1]
+    return _exported(values)[1]
 
 
 def warnings(project: Project, workflow: str) -> tuple[str, ...]:
@@ -131,7 +131,7 @@ def _overridden(name: str) -> str:
     return f"'{name}' is reserved: dstack's own value replaces the one in 'env' or -e"
 
 
-def _admitted(variables: Mapping[str, str | None]) -> tuple[Values, list[str]]:
+def _exported(variables: Mapping[str, str | None]) -> tuple[Values, list[str]]:
     """Return what variables set in the environment: their upper-case names, and their names as written, which win. Also
     return warnings about what they don't set."""
     upper: Values = {}
@@ -145,9 +145,9 @@ def _admitted(variables: Mapping[str, str | None]) -> tuple[Values, list[str]]:
             )
             continue
         for target, key in ((plain, name), (upper, name.upper())):
-            if _open(key):
+            if _settable(key):
                 target[key] = value
-        if not _open(name.upper()):
+        if not _settable(name.upper()):
             notes.append(
                 f"variable '{name}' does not set {name.upper()} in the environment, as that would change how programs "
                 "run; to set it anyway, use 'env'"
@@ -157,6 +157,6 @@ def _admitted(variables: Mapping[str, str | None]) -> tuple[Values, list[str]]:
     return {**upper, **plain}, notes
 
 
-def _open(name: str) -> bool:
+def _settable(name: str) -> bool:
     """Whether a variable may set this name in the environment."""
     return not (name in READONLY or name in RESERVED or name in PROTECTED or name.startswith(PROTECTED_PREFIXES))
