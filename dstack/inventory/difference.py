@@ -1,4 +1,4 @@
-"""What differs between an inventory file and the runners that a server knows."""
+"""The differences between an inventory file and the server's runners."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dstack.model.runner import DEFAULT_ROOT
 
 @dataclass(frozen=True)
 class Step:
-    """What to do about one runner: `add`, `change`, `remove` or `keep`, and what differs, in words."""
+    """What to do with one runner: `add`, `change`, `remove` or `keep`. `differences` are for messages."""
 
     do: str
     name: str
@@ -23,13 +23,13 @@ class Step:
 
 
 def difference(wanted: Sequence[AddRunner], known: Sequence[RunnerView], source: str) -> list[Step]:
-    """The steps that make the server's runners those of the file, in its order; what came from the file earlier and
-    is no longer in it comes last. Runners from elsewhere are let be."""
+    """Return the steps that make the server's runners match the file, in file order. Runners imported from this file
+    earlier but no longer in it come last. Other runners are left unchanged."""
     by_name = {runner.name: runner for runner in known}
     steps = [_step(request, by_name.get(request.name or "")) for request in wanted]
     names = {request.name for request in wanted}
-    gone = [r.name for r in known if r.definition and r.definition.source == source and r.name not in names]
-    return steps + [Step("remove", name) for name in gone]
+    dropped = [r.name for r in known if r.definition and r.definition.source == source and r.name not in names]
+    return steps + [Step("remove", name) for name in dropped]
 
 
 def _step(wanted: AddRunner, known: RunnerView | None) -> Step:
@@ -38,22 +38,22 @@ def _step(wanted: AddRunner, known: RunnerView | None) -> Step:
         return Step("add", name, wanted)
     if known.definition.authorized:
         wanted = replace(wanted, authorized=True, address=replace(wanted.address, identity=None))
-    before, after = _said(known.definition), _said(wanted)
+    before, after = _settings(known.definition), _settings(wanted)
     differences = tuple(f"{key}: {before[key]} -> {after[key]}" for key in after if before[key] != after[key])
     return Step("change" if differences else "keep", name, wanted, differences)
 
 
-def _said(request: AddRunner) -> dict[str, Any]:
-    """What a definition says, in words that can be compared and shown."""
+def _settings(request: AddRunner) -> dict[str, Any]:
+    """Return a runner's settings as text that can be compared and shown."""
     address = request.address
     return {
         "address": str(address),
-        "identity": address.identity or "ssh's own",
+        "identity": address.identity or "ssh default",
         "jump": address.jump or "none",
         "labels": ", ".join(request.labels) or "none",
-        "gpus": "what is found" if request.gpus is None else request.gpus,
+        "gpus": "detected" if request.gpus is None else request.gpus,
         "root": request.root or DEFAULT_ROOT,
         "docker": request.docker or "docker",
         "mounts": ", ".join(request.allow_mounts) or "none",
-        "source": request.source or "by hand",
+        "source": request.source or "added by hand",
     }

@@ -1,4 +1,4 @@
-"""Hosts and groups as an inventory names them, and whose variables win."""
+"""The hosts and groups of an inventory, and the precedence of their variables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ALL, UNGROUPED = "all", "ungrouped"
 
 @dataclass
 class Group:
-    """`hosts` and `children` by name, in the order of the file."""
+    """A group. `hosts` and `children` are by name, in file order."""
 
     name: str
     hosts: dict[str, None] = field(default_factory=dict)
@@ -22,7 +22,7 @@ class Group:
 
 
 class Groups:
-    """All groups, and each host's own variables. `beside_groups` and `beside_hosts` are from group_vars/ and
+    """All groups, and each host's own variables. `beside_groups` and `beside_hosts` come from group_vars/ and
     host_vars/."""
 
     def __init__(self) -> None:
@@ -34,11 +34,11 @@ class Groups:
         self.group(UNGROUPED)
 
     def group(self, name: str) -> Group:
-        """The group of that name, new if there was none."""
+        """Return the group with this name; create it if needed."""
         return self.groups.setdefault(name, Group(name))
 
     def add(self, group: str, pattern: str, variables: Variables) -> None:
-        """Put the hosts of a pattern into a group."""
+        """Add the hosts of a pattern to a group."""
         names, port = ranges.hosts(pattern)
         for name in names:
             self.group(group).hosts[name] = None
@@ -48,18 +48,18 @@ class Groups:
             own.update(variables)
 
     def parents(self, name: str) -> list[str]:
-        """The groups that a group is directly in; `all` for one that is in no other."""
+        """Return the groups that directly contain a group; `all` if no other does."""
         found = [group.name for group in self.groups.values() if name in group.children]
         return found or ([ALL] if name != ALL else [])
 
     def depth(self, name: str, above: tuple[str, ...] = ()) -> int:
-        """How far below `all` a group is, by the longest way. ValueError for a group that is in itself."""
+        """Return a group's depth below `all`, by the longest path. Raises ValueError if the group contains itself."""
         if name in above:
-            raise ValueError(f"the group '{name}' is in itself")
+            raise ValueError(f"the group '{name}' contains itself; remove it from its own children")
         return max((self.depth(parent, (*above, name)) + 1 for parent in self.parents(name)), default=0)
 
     def of(self, host: str) -> list[str]:
-        """All groups that a host is in, those above theirs included: the weakest first."""
+        """Return all groups of a host, including their parents, weakest first."""
         found: dict[str, None] = {ALL: None}
         waiting = [group.name for group in self.groups.values() if host in group.hosts]
         while waiting:
@@ -74,8 +74,8 @@ class Groups:
         return self.depth(name), int(priority), name
 
     def variables(self, host: str) -> Variables:
-        """A host's variables: groups of the file, group_vars/, the host in the file, host_vars/; the last one wins,
-        and among groups the one that is further below."""
+        """Return a host's variables. From weakest to strongest: groups in the file, group_vars/, the host in the file,
+        host_vars/. A deeper group wins over a shallower one."""
         merged: Variables = {}
         groups = self.of(host)
         for name in groups:

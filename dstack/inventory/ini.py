@@ -1,4 +1,4 @@
-"""Inventories in Ansible's INI format."""
+"""Reads inventories in Ansible's INI format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SECTION = re.compile(r"\[([^:\]\s]+)(?::(\w+))?\]\s*(?:#.*)?")
 
 
 def read(text: str, path: str) -> Groups:
-    """The groups of the text; UsageError with file and line for what can't be read."""
+    """Parse an inventory. Raises UsageError with file and line for what can't be read."""
     groups = Groups()
     named: dict[str, int] = {}
     section, kind = UNGROUPED, "hosts"
@@ -27,7 +27,7 @@ def read(text: str, path: str) -> Groups:
                 section, kind = found[1], found[2] or "hosts"
                 _begin(groups, section, kind)
             elif line.startswith("[") and line.endswith("]"):
-                raise ValueError(f"'{line}' is no section")
+                raise ValueError(f"'{line}' is not valid; write [GROUP], [GROUP:vars] or [GROUP:children]")
             elif kind == "hosts":
                 _host(groups, section, line)
             elif kind == "vars":
@@ -41,13 +41,13 @@ def read(text: str, path: str) -> Groups:
             raise UsageError(f"{path}:{number}: {error}") from error
     for child, number in named.items():
         if child not in groups.groups:
-            raise UsageError(f"{path}:{number}: there is no group '{child}'")
+            raise UsageError(f"{path}:{number}: no group '{child}'; add the section [{child}], or remove this line")
     return groups
 
 
 def _begin(groups: Groups, section: str, kind: str) -> None:
     if kind not in ("hosts", "vars", "children"):
-        raise ValueError(f"'[{section}:{kind}]' is none of [GROUP], [GROUP:vars], [GROUP:children]")
+        raise ValueError(f"'[{section}:{kind}]' is not valid; write [GROUP], [GROUP:vars] or [GROUP:children]")
     groups.group(section)
 
 
@@ -60,12 +60,12 @@ def _host(groups: Groups, section: str, line: str) -> None:
 def _split(text: str) -> tuple[str, str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
-        raise ValueError(f"'{text}' is not NAME=VALUE")
+        raise ValueError(f"'{text}' is not a variable; write NAME=VALUE")
     return name.strip(), equals, _value(value.strip())
 
 
 def _value(text: str) -> Any:
-    """A Python literal, as for Ansible; any other text is itself."""
+    """Parse a Python literal, as Ansible does; any other text stays as it is."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

@@ -1,4 +1,4 @@
-"""Inventories that are programs: they print JSON."""
+"""Reads inventories from programs that print JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SECONDS = 120
 
 
 def read(path: Path) -> Groups:
-    """What the program prints with --list, and with --host where `_meta` is missing."""
+    """Read what the program prints for --list, and for --host if `_meta` is missing."""
     answer = _run(path, "--list")
     groups = Groups()
     meta = answer.pop("_meta", None)
@@ -22,16 +22,16 @@ def read(path: Path) -> Groups:
         for name, body in answer.items():
             _group(groups, name, body)
         if isinstance(meta, dict) and "hostvars" in meta:
-            known = meta["hostvars"]
-            for host in known:
+            variables = meta["hostvars"]
+            for host in variables:
                 if host not in groups.hosts:
                     groups.add("ungrouped", host, {})
         else:
-            known = {host: _run(path, "--host", host) for host in groups.hosts}
-        for host, own in known.items():
+            variables = {host: _run(path, "--host", host) for host in groups.hosts}
+        for host, own in variables.items():
             groups.hosts[host].update(own)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise UsageError(f"{path} printed JSON that is no inventory: {error}") from error
+        raise UsageError(f"{path} printed JSON that is not an Ansible inventory: {error}") from error
     return groups
 
 
@@ -52,16 +52,16 @@ def _run(path: Path, *arguments: str) -> dict[str, Any]:
     try:
         done = subprocess.run(words, capture_output=True, stdin=subprocess.DEVNULL, timeout=SECONDS, check=False)
     except OSError as error:
-        raise UsageError(f"{path} can't be run: {error.strerror}") from error
+        raise UsageError(f"can't run {path}: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
-        raise UsageError(f"{path} {' '.join(arguments)} did not end within {SECONDS} seconds") from error
+        raise UsageError(f"{path} {' '.join(arguments)} did not finish within {SECONDS} seconds") from error
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip() or "it printed nothing"
-        raise UsageError(f"{path} {' '.join(arguments)} ended with {done.returncode}: {said}")
+        output = done.stderr.decode(errors="replace").strip() or "it printed nothing to stderr"
+        raise UsageError(f"{path} {' '.join(arguments)} failed with exit code {done.returncode}: {output}")
     try:
         answer = json.loads(done.stdout)
     except ValueError as error:
-        raise UsageError(f"{path} {' '.join(arguments)} printed no JSON: {error}") from error
+        raise UsageError(f"{path} {' '.join(arguments)} did not print valid JSON: {error}") from error
     if not isinstance(answer, dict):
-        raise UsageError(f"{path} {' '.join(arguments)} printed no JSON object")
+        raise UsageError(f"{path} {' '.join(arguments)} did not print a JSON object")
     return answer

@@ -1,4 +1,4 @@
-"""What an inventory says of each machine, as dstack understands it."""
+"""Converts the hosts of an inventory into requests to add runners."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OWN = (
     *("dstack_labels", "dstack_gpus", "dstack_root", "dstack_docker", "dstack_allow_mount", "dstack_fingerprint"),
     "dstack_skip",
 )
-_PASSED = frozenset(
+_IGNORED = frozenset(
     [
         "controlmaster",
         "controlpersist",
@@ -39,12 +39,11 @@ _PASSED = frozenset(
         "passwordauthentication",
     ]
 )
-"""Options that change nothing for dstack: it pins keys, keeps connections and asks no questions by itself."""
+"""Options that dstack can ignore, because it pins keys, keeps connections open and never prompts anyway."""
 
 
 def machines(groups: Groups, source: str) -> list[AddRunner]:
-    """A request for each machine that dstack should use, in the order of the inventory. ProjectError with all that
-    can't be understood."""
+    """Return a request for each host that dstack should use, in file order. Raises ProjectError with all problems."""
     found, problems = [], []
     for host in groups.hosts:
         try:
@@ -54,7 +53,7 @@ def machines(groups: Groups, source: str) -> list[AddRunner]:
         except ValueError as error:
             problems.append(f"{source}: {host}: {error}")
     if problems:
-        raise ProjectError(problems, hint="what dstack should not use has `dstack_skip: true`")
+        raise ProjectError(problems, hint="to leave a host out, set dstack_skip: true for it")
     return found
 
 
@@ -81,7 +80,7 @@ def _address(host: str, own: Variables) -> Address:
     if connection == "local":
         return Address()
     if connection not in ("ssh", "smart", "paramiko", "paramiko_ssh", "ansible.builtin.ssh"):
-        raise ValueError(f"its connection is '{connection}': dstack speaks SSH")
+        raise ValueError(f"ansible_connection is '{connection}', but dstack needs ssh or local")
     words = dict(_arguments(own))
     identity = _text(own, "ansible_ssh_private_key_file", "ansible_private_key_file") or words.get("identity")
     return Address(
@@ -94,7 +93,7 @@ def _address(host: str, own: Variables) -> Address:
 
 
 def _arguments(own: Variables) -> Iterator[tuple[str, str]]:
-    """What the arguments for ssh mean. ValueError for one that dstack can't follow."""
+    """Yield the settings in the arguments for ssh. Raises ValueError for an unsupported argument."""
     for name in ("ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args"):
         words = shlex.split(_text(own, name) or "")
         yield from _options(words, name)
@@ -109,7 +108,7 @@ def _options(words: list[str], name: str) -> Iterator[tuple[str, str]]:
             value = value or next(rest, "")
             yield from _option(value, name) if flag == "-o" else [(known[flag], value)]
         elif word not in ("-C", "-q", "-4", "-6", "-A", "-T", "-x", "-a"):
-            raise ValueError(f"{name} has '{word}', which dstack can't follow: say it in ~/.ssh/config")
+            raise ValueError(f"{name} has '{word}', which dstack does not support; set it in ~/.ssh/config")
 
 
 def _option(text: str, name: str) -> Iterator[tuple[str, str]]:
@@ -117,13 +116,13 @@ def _option(text: str, name: str) -> Iterator[tuple[str, str]]:
     if key.lower() == "proxyjump":
         yield "jump", value
     elif key.lower() == "proxycommand":
-        yield "jump", _through(value, name)
-    elif key.lower() not in _PASSED:
-        raise ValueError(f"{name} has the option {key}, which dstack can't follow: say it in ~/.ssh/config")
+        yield "jump", _jump_host(value, name)
+    elif key.lower() not in _IGNORED:
+        raise ValueError(f"{name} has the option {key}, which dstack does not support; set it in ~/.ssh/config")
 
 
-def _through(command: str, name: str) -> str:
-    """The jump host of `ssh -W %h:%p [-q] [-p PORT] [USER@]HOST`, the way that Ansible's own pages show."""
+def _jump_host(command: str, name: str) -> str:
+    """Return the jump host of `ssh -W %h:%p [-q] [-p PORT] [USER@]HOST`, the form shown in Ansible's docs."""
     words = shlex.split(command)
     host = user = port = None
     rest = iter(words[1:])
@@ -142,11 +141,11 @@ def _through(command: str, name: str) -> str:
     else:
         if words and words[0].rpartition("/")[2] == "ssh" and "-W" in words and host:
             return (f"{user}@" if user and "@" not in host else "") + host + (f":{port}" if port else "")
-    raise ValueError(f"{name} has the ProxyCommand '{command}', which dstack can't follow: say it in ~/.ssh/config")
+    raise ValueError(f"{name} has the ProxyCommand '{command}', which dstack does not support; set it in ~/.ssh/config")
 
 
 def _folders(own: Variables) -> tuple[str, ...]:
-    """The folders that jobs may mount."""
+    """Return the folders that jobs may mount."""
     try:
         return tuple(dict.fromkeys(mounts.folder(path) for path in _words(own, "dstack_allow_mount")))
     except ValueError as trouble:
@@ -154,7 +153,7 @@ def _folders(own: Variables) -> tuple[str, ...]:
 
 
 def _words(own: Variables, name: str) -> list[str]:
-    """A list, or a text with commas or spaces between the words."""
+    """Return the words of a list, or of a text separated by commas or spaces."""
     value = own.get(name)
     if value is None:
         return []
@@ -162,7 +161,7 @@ def _words(own: Variables, name: str) -> list[str]:
         return [word for word in re.split(r"[,\s]+", value) if word]
     if isinstance(value, (list, tuple)) and all(isinstance(word, str) for word in value):
         return list(value)
-    raise ValueError(f"{name} is neither a list nor a text")
+    raise ValueError(f"{name} must be a list, or text separated by commas")
 
 
 def _number(own: Variables, *names: str) -> int | None:
@@ -170,21 +169,23 @@ def _number(own: Variables, *names: str) -> int | None:
     if text is None:
         return None
     if not text.isdecimal():
-        raise ValueError(f"{names[0]} is '{text}', not a number")
+        raise ValueError(f"{names[0]} must be a number, not '{text}'")
     return int(text)
 
 
 def _text(own: Variables, *names: str) -> str | None:
-    """The first of these variables, as text."""
+    """Return the first of these variables that is set, as text."""
     for name in names:
         value = own.get(name)
         if value is None or value == "":
             continue
         if isinstance(value, Locked):
-            raise ValueError(f"{name} is encrypted by Ansible's vault")
+            raise ValueError(
+                f"{name} is encrypted with Ansible Vault, which dstack can't read; write the value unencrypted"
+            )
         if isinstance(value, bool) or not isinstance(value, (str, int)):
-            raise ValueError(f"{name} should be a text or a number, not {value!r}")
+            raise ValueError(f"{name} must be text or a number, not {value!r}")
         if "{{" in str(value) or "{%" in str(value):
-            raise ValueError(f"{name} is a template: '{value}'; dstack needs the value itself")
+            raise ValueError(f"{name} is the template '{value}', which dstack can't expand; write the value itself")
         return str(value)
     return None

@@ -1,6 +1,6 @@
-"""Patterns of host names: `gpu[01:20].lab`, `rack-[a:c]`, `10.0.0.[1:9:2]:2222`.
+"""Expands host name patterns: `gpu[01:20].lab`, `rack-[a:c]`, `10.0.0.[1:9:2]:2222`.
 
-They mean what Ansible says (https://docs.ansible.com/ansible/latest/inventory_guide/intro_inventory.html).
+They work as in Ansible (https://docs.ansible.com/ansible/latest/inventory_guide/intro_inventory.html).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _PORT = re.compile(r"(?P<host>\[[^\]]*:[^\]]*\]|[^:\[\]]*(?:\[[^\]]*\][^:\[\]]*)
 
 
 def hosts(pattern: str) -> tuple[list[str], int | None]:
-    """The names that a pattern stands for, and the port behind it. ValueError for a range that makes no sense."""
+    """Return the names that a pattern stands for, and its port. Raises ValueError for an invalid range."""
     found = _PORT.fullmatch(pattern)
     text, port = (found["host"], int(found["port"])) if found else (pattern, None)
     if text.startswith("[") and text.endswith("]") and not _RANGE.match(text):
@@ -22,11 +22,11 @@ def hosts(pattern: str) -> tuple[list[str], int | None]:
 
 
 def expand(pattern: str) -> list[str]:
-    """The names, in order; of several ranges, the last runs fastest."""
+    """Return the names in order. With several ranges, the last one changes fastest."""
     found = _RANGE.search(pattern)
     if found is None:
         if "[" in pattern or "]" in pattern:
-            raise ValueError(f"'{pattern}' has a bracket and no range like [1:9] or [a:c]")
+            raise ValueError(f"'{pattern}' has a bracket but no range; write a range such as [1:9] or [a:c]")
         return [pattern]
     head, tail = pattern[: found.start()], expand(pattern[found.end() :])
     return [f"{head}{item}{rest}" for item in _items(found[1], found[2], int(found[3] or 1)) for rest in tail]
@@ -35,16 +35,16 @@ def expand(pattern: str) -> list[str]:
 def _items(begin: str, end: str, step: int) -> list[str]:
     begin = begin or "0"
     if begin.isdecimal() != end.isdecimal() or step == 0:
-        raise ValueError(f"'[{begin}:{end}]' is no range")
+        raise ValueError(f"'[{begin}:{end}]' is not a valid range; write a range such as [1:9] or [a:c]")
     if begin.isdecimal():
         width = len(begin) if begin.startswith("0") and len(begin) > 1 else 0
         if width and width != len(end):
-            raise ValueError(f"'[{begin}:{end}]' has ends of different lengths")
+            raise ValueError(f"'[{begin}:{end}]' starts with a zero, so both ends need the same number of digits")
         items = [str(number).zfill(width) for number in range(int(begin), int(end) + 1, step)]
     else:
         if len(begin) != 1 or len(end) != 1:
-            raise ValueError(f"'[{begin}:{end}]' is no range")
+            raise ValueError(f"'[{begin}:{end}]' is not a valid range; write a range such as [1:9] or [a:c]")
         items = list(ascii_letters[ascii_letters.index(begin) : ascii_letters.index(end) + 1 : step])
     if not items:
-        raise ValueError(f"'[{begin}:{end}]' runs backwards")
+        raise ValueError(f"'[{begin}:{end}]' runs backwards; write the smaller end first")
     return items

@@ -1,4 +1,4 @@
-"""An inventory, whatever its form, with the variables that lie beside it."""
+"""Reads an inventory of any format, and the variable files next to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ENDINGS = ("", ".yml", ".yaml", ".json")
 
 
 def read(path: Path) -> Groups:
-    """Read a file, or run a program. UsageError for what can't be read, with file and line."""
+    """Read a file or run a program. Raises UsageError, with file and line, for what can't be read."""
     groups = _file(path)
     for name in groups.groups:
         groups.beside_groups[name] = _beside(path.parent / "group_vars", name)
@@ -24,7 +24,7 @@ def read(path: Path) -> Groups:
 
 def _file(path: Path) -> Groups:
     if path.is_dir():
-        raise UsageError(f"{path} is a folder", hint="name one inventory file")
+        raise UsageError(f"{path} is a folder", hint=f"name one of its files: dstack runners import {path}/FILE")
     if path.suffix not in (".yml", ".yaml", ".json", ".ini") and os.access(path, os.X_OK):
         return listing.read(path)
     text = _text(path)
@@ -34,7 +34,7 @@ def _file(path: Path) -> Groups:
 
 
 def _is_yaml(text: str) -> bool:
-    """Whether a file without a telling name is YAML: its first line of content ends like a key."""
+    """Whether a file without a known suffix is YAML: its first line of content is `---` or a key."""
     lines = (line.split(" #")[0].strip() for line in text.splitlines())
     first = next((line for line in lines if line and line[0] not in "#;"), "")
     return first == "---" or (first.endswith(":") and not first.startswith("["))
@@ -44,13 +44,13 @@ def _text(path: Path) -> str:
     try:
         return path.read_text()
     except OSError as error:
-        raise UsageError(f"{path} can't be read: {error.strerror}") from error
+        raise UsageError(f"can't read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8") from error
+        raise UsageError(f"{path} is not UTF-8 text; save it as UTF-8") from error
 
 
 def _beside(folder: Path, name: str) -> Variables:
-    """The variables of a group or host from the file, or the files in the folder, of its name."""
+    """Return the variables of a group or host from the file, or the folder of files, with its name."""
     if "/" in name:
         return {}
     for ending in _ENDINGS:

@@ -1,4 +1,4 @@
-"""Inventories in Ansible's YAML format, and YAML files of variables."""
+"""Reads inventories in Ansible's YAML format, and YAML files of variables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Locked:
-    """A value that only Ansible can read: encrypted by its vault."""
+    """A value encrypted with Ansible Vault, which only Ansible can read."""
 
 
 class _Loader(_LOADER):  # type: ignore[misc]
@@ -25,19 +25,19 @@ _Loader.add_constructor("!unsafe", lambda loader, node: loader.construct_scalar(
 
 
 def load(text: str, path: str) -> Any:
-    """The document; UsageError with file and line for one whose syntax is wrong."""
+    """Parse a YAML document. Raises UsageError with file and line for a syntax error."""
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"{path}:{mark.line + 1}" if mark else path
-        raise UsageError(f"{where}: {error.problem or 'this is no YAML'}") from error
+        raise UsageError(f"{where}: invalid YAML: {error.problem or error}") from error
     except yaml.YAMLError as error:
-        raise UsageError(f"{path}: this is no YAML: {error}") from error
+        raise UsageError(f"{path}: invalid YAML: {error}") from error
 
 
 def read(text: str, path: str) -> Groups:
-    """The groups of the text; UsageError for what is no inventory."""
+    """Parse an inventory. Raises UsageError if it is not valid."""
     document = load(text, path)
     groups = Groups()
     try:
@@ -49,7 +49,7 @@ def read(text: str, path: str) -> Groups:
 
 
 def variables(text: str, path: str) -> Variables:
-    """A file of variables."""
+    """Parse a file of variables."""
     try:
         return {str(name): value for name, value in _mapping(load(text, path), "the file").items()}
     except ValueError as error:
@@ -62,7 +62,7 @@ def _group(groups: Groups, name: str, body: Any) -> None:
     unknown = set(parts) - {"hosts", "vars", "children"}
     if unknown:
         first = min(map(str, unknown))
-        raise ValueError(f"the group '{name}' has '{first}': only hosts, vars and children go there")
+        raise ValueError(f"the group '{name}' has the key '{first}'; only hosts, vars and children are allowed")
     group.variables.update(_mapping(parts.get("vars"), f"vars of '{name}'"))
     for pattern, own in _mapping(parts.get("hosts"), f"hosts of '{name}'").items():
         groups.add(name, str(pattern), dict(_mapping(own, f"the host '{pattern}'")))
@@ -73,11 +73,11 @@ def _group(groups: Groups, name: str, body: Any) -> None:
 
 
 def _mapping(value: Any, what: str) -> dict[Any, Any]:
-    """A mapping; nothing is an empty one, and a text is a name without more."""
+    """Return a mapping. None becomes an empty one, and text becomes a key without a value."""
     if value is None:
         return {}
     if isinstance(value, str):
         return {value: None}
     if not isinstance(value, dict):
-        raise ValueError(f"{what} should be a mapping, not {type(value).__name__}")
+        raise ValueError(f"{what} must be a map, not {'a list' if isinstance(value, list) else repr(value)}")
     return value

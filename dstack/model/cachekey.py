@@ -1,4 +1,4 @@
-"""What a job's result depends on, and which part of it changed."""
+"""The cache key: what a job's result depends on, and which part of it changed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from dstack.model.tag import is_tag
 from dstack.model.workflow import Variables, Workflow
 
 FORMAT = "1"
-"""Part of every key: raised when keys of another meaning must not meet."""
+"""Part of every key. Raise it when the meaning of keys changes, so that old keys no longer match."""
 
 KINDS = ("image", "commands", "env", "user", "artifacts", "arguments", "file", "folder", "variable", "dependency")
-"""What a component's name begins with, in the order in which changes are told."""
+"""The first words of component names, in the order in which changes are reported."""
 
 LONGEST = 60
 
@@ -29,10 +29,10 @@ def components(
     variables: Variables,
     dependencies: Mapping[str, str],
 ) -> dict[str, str]:
-    """All that the key is made of, by name (`image`, `file encode.py`, `variable model`, ...).
+    """Return the parts of the key by name (`image`, `file encode.py`, `variable model`, ...).
 
     `image` has its variables replaced; commands, artifacts and env count as written. `files` are those that the
-    workflow depends on, `dependencies` maps its direct dependencies to their keys.
+    workflow depends on. `dependencies` maps its direct dependencies to their keys.
     """
     counted = workflow.depends_on.config
     values = {
@@ -56,28 +56,27 @@ def components(
 
 
 def key(components: Mapping[str, str]) -> str:
-    """The cache key: jobs with equal keys have equal results. sha256 in hex."""
+    """Return the cache key, a sha256 in hex. Jobs with equal keys have equal results."""
     content = _json([FORMAT, sorted(components.items())])
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 def difference(before: Mapping[str, str], after: Mapping[str, str]) -> str | None:
-    """The first component that changed, in words (`encode.py changed`, `variable model: 124M -> 117M`); None if
-    nothing did."""
+    """Return the first component that changed, in words such as `variable model: 124M -> 117M`; None if none did."""
     changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     if not changed:
         return None
     first = min(changed, key=lambda name: (KINDS.index(name.split(" ", 1)[0]), name))
-    return _told(first, before.get(first), after.get(first))
+    return _describe(first, before.get(first), after.get(first))
 
 
 def shown(path: str) -> str:
-    """The path as text that can be stored: bytes that are not UTF-8 as `\\xff`, a backslash doubled."""
+    """Return the path as text that can be stored: bytes that are not UTF-8 as `\\xff`, backslashes doubled."""
     doubled = path.replace("\\", "\\\\")
     return doubled.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def _told(name: str, before: str | None, after: str | None) -> str:
+def _describe(name: str, before: str | None, after: str | None) -> str:
     kind, _, which = name.partition(" ")
     if kind == "image":
         return f"image: {before} -> {after}"
@@ -95,7 +94,7 @@ def _told(name: str, before: str | None, after: str | None) -> str:
     if kind == "variable":
         return f"{what}: {_value(before)} -> {_value(after)}"
     if kind == "folder" or (kind == "file" and before.split()[1] == after.split()[1]):
-        return f"{what} changed its mode"
+        return f"permissions of {what} changed"
     return f"{what} changed"
 
 

@@ -1,4 +1,4 @@
-"""Folders that a workflow keeps on its machine from one job to the next."""
+"""Cache folders, which a runner keeps from one job to the next."""
 
 from __future__ import annotations
 
@@ -8,38 +8,39 @@ from dstack.model.location import normal
 from dstack.model.paths import CONTAINER_IO, CONTAINER_TREE
 
 SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/usr", "/etc", "/proc", "/sys", "/dev")
-"""Without these no container starts; and nothing may be mounted in the last three."""
+"""A container can't start without these."""
 KERNELS = ("/proc", "/sys", "/dev")
+"""Nothing may be mounted below these, either."""
 
 
 def cache_path(path: str) -> str:
-    """The path in its shortest form."""
+    """Return the path in its shortest form."""
     return f"/{normal(path)}"
 
 
 def cache_trouble(path: str) -> str | None:
-    """Why the path can't be a cache's, as the end of a sentence; None if it can."""
+    """Why the path is not valid for a cache, as the end of a sentence; None if it is."""
     if not path.strip():
-        return "is empty"
+        return "is empty; write an absolute path in the container, such as /root/.cache/pip"
     if path.startswith("~"):
-        return f"is '{path}': write the whole path in the container, such as /root{path[1:]}"
+        return f"is '{path}'; write the full path in the container, such as /root{path[1:]}"
     if not path.startswith("/"):
-        return f"is the relative path '{path}': name an absolute one in the container, such as /root/.cache/pip"
+        return f"is the relative path '{path}'; write an absolute path in the container, such as /root/.cache/pip"
     if ".." in path.split("/"):
-        return f"holds '..' in '{path}'"
+        return f"contains '..': '{path}'; write the path without it"
     if any(ord(letter) < 32 or ord(letter) == 127 or letter in ',"' for letter in path):
-        return "holds a comma, a quote or a control character, which Docker's mounts can't"
+        return "contains a comma, a quote or a control character, which Docker does not allow in mounts; remove it"
     short = cache_path(path)
     if short == "/":
-        return "is '/': name a folder in the container"
+        return "is '/'; name a folder in the container"
     for taken, what in ((CONTAINER_TREE, "the project's files"), (CONTAINER_IO, "dstack's own files")):
         if f"{short}/".startswith(f"{taken}/"):
-            return f"is '{path}': {taken} holds {what}"
+            return f"is '{path}', but {taken} is for {what}; choose another folder"
     if short in SYSTEM or any(short.startswith(f"{folder}/") for folder in KERNELS):
-        return f"is '{path}', which belongs to the system in the container"
+        return f"is '{path}', which is a system folder in the container; choose another folder"
     return None
 
 
 def cache_name(path: str) -> str:
-    """What names a cache's folder on a machine, below the repository's."""
+    """Return the name of a cache's folder on the runner, below the repository's folder."""
     return hashlib.sha256(cache_path(path).encode(errors="surrogateescape")).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""What must hold between the parts of a project, beyond the type of each."""
+"""Checks across the parts of a project, beyond what their types check."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from dstack.model.tag import trouble as tag_trouble
 from dstack.model.workflow import Values, Workflow
 
 GLOBAL = "global"
-"""The section of the configs that belongs to every workflow."""
+"""The section of the configs that applies to every workflow."""
 
 Lines = Mapping[Path, int]
 
 
 def configs(report: Report, lines: Lines, sections: Mapping[str, Values], names: Sequence[str]) -> None:
-    """Sections belong to workflows, and names that differ only in case are too easy to mix up. `names` is empty if
+    """Check that every section names a workflow, and that no two variables differ only in case. `names` is empty if
     the workflows could not be read."""
     shared = {name.upper(): name for name in sections.get(GLOBAL, {})}
     for section, values in sections.items():
         if section != GLOBAL and names and section not in names:
             near = did_you_mean(section, [*names, GLOBAL])
-            report.add(lines["configs", section], f"no workflow is called '{section}'{near}")
+            report.add(lines["configs", section], f"no workflow is named '{section}'{near}")
         seen = {} if section == GLOBAL else dict(shared)
         for name in values:
             other = seen.setdefault(name.upper(), name)
             if other != name:
-                report.add(lines["configs", section, name], f"variables '{other}' and '{name}' differ only in case")
+                report.add(lines["configs", section, name], f"'{other}' and '{name}' differ only in case; rename one")
 
 
 def workflows(report: Report, lines: Lines, found: Sequence[Workflow]) -> None:
-    """Names, dependencies, paths and environment of the workflows."""
+    """Check everything about the workflows except their variables."""
     _names(report, lines, found)
     _dependencies(report, lines, found)
     for workflow, place in _places(found):
@@ -46,7 +46,7 @@ def workflows(report: Report, lines: Lines, found: Sequence[Workflow]) -> None:
         for name in workflow.env:
             if name in environment.READONLY:
                 inner = place / "env" / name
-                report.add(lines[inner.path], f"{inner} can't be set: shells forbid it")
+                report.add(lines[inner.path], f"{inner} can't be set because shells reserve the name; rename it")
         _signal(report, lines, workflow, place)
         _mounts(report, lines, workflow, place)
         trouble = image_trouble(workflow.image)
@@ -58,7 +58,7 @@ def workflows(report: Report, lines: Lines, found: Sequence[Workflow]) -> None:
 def variables(
     report: Report, lines: Lines, found: Sequence[Workflow], shared: Values, own: Mapping[str, Values]
 ) -> None:
-    """Every variable that a workflow mentions is defined."""
+    """Check that every variable a workflow uses is defined."""
     for workflow, place in _places(found):
         values = {**shared, **own.get(workflow.name, {})}
         for index, name in enumerate(workflow.depends_on.config or ()):
@@ -70,25 +70,25 @@ def variables(
             names = {*values, *(environment.RESERVED - environment.PLACED if early else environment.RESERVED)}
             for name in environment.PLACED - names:
                 if interpolation.mentions(text, name):
-                    words = f"'${name}' in {inner} has no value before the job has a machine"
+                    words = f"'${name}' can't be used in {inner}: it has no value before the job has a runner"
                     report.add(lines[inner.path], words)
             for trouble in interpolation.troubles(text, names | environment.PLACED, f" in {inner}"):
                 report.add(lines[inner.path], trouble)
 
 
 def _signal(report: Report, lines: Lines, workflow: Workflow, place: Place) -> None:
-    """A warning needs an end to warn of, and time before it."""
+    """Check that `max-duration` is set and leaves time for the signal."""
     if workflow.signal is None:
         return
     inner = place / "signal"
     if workflow.max_duration is None:
-        report.add(lines[inner.path], f"{inner} needs 'max-duration': the signal is sent some time before it is over")
+        report.add(lines[inner.path], f"{inner} needs 'max-duration'; add it, or remove 'signal'")
     elif span(workflow.signal.before) >= span(workflow.max_duration):
-        report.add(lines[inner.path], f"{inner / 'before'} is not shorter than 'max-duration'")
+        report.add(lines[inner.path], f"{inner / 'before'} must be shorter than 'max-duration'")
 
 
 def _mounts(report: Report, lines: Lines, workflow: Workflow, place: Place) -> None:
-    """What variables may still change is looked at when the job is submitted."""
+    """Check the mounts without variables. The others are checked on submission."""
     targets = {cache_path(path) for path in workflow.cache}
     for index, text in enumerate(workflow.mounts):
         inner = place / "mounts" / index
@@ -100,18 +100,18 @@ def _mounts(report: Report, lines: Lines, workflow: Workflow, place: Place) -> N
             report.add(lines[inner.path], f"{inner} {trouble}")
             continue
         if target in targets:
-            report.add(lines[inner.path], f"{inner} has the target {target}, as another entry or a cache")
+            report.add(lines[inner.path], f"{inner} has the target {target}, which another mount or cache uses")
         targets.add(target)
 
 
 def image_trouble(image: str) -> str | None:
-    """Why this can't name an image, as the end of a sentence; None if it can."""
+    """Why this is not a valid image name, as the end of a sentence; None if it is valid."""
     if not image:
-        return "is empty"
+        return "is empty; name a Docker image"
     if any(letter.isspace() or not letter.isprintable() for letter in image):
-        return f"holds a space or a control character: '{image}'"
+        return f"contains a space or a control character; remove it from '{image}'"
     if image.startswith("-"):
-        return f"begins with '-': '{image}'"
+        return f"starts with '-': '{image}'; write the name of a Docker image"
     return None
 
 
@@ -127,10 +127,10 @@ def _names(report: Report, lines: Lines, found: Sequence[Workflow]) -> None:
             continue
         at = lines[(place / "name").path]
         if workflow.name == GLOBAL:
-            report.add(at, f"a workflow can't be called '{GLOBAL}': that section of the configs is every workflow's")
+            report.add(at, f"a workflow can't be named '{GLOBAL}', which means all workflows in the configs; rename it")
         if workflow.name in first:
             earlier = first[workflow.name]
-            report.add(at, f"two workflows are called '{workflow.name}': the first is in line {earlier}")
+            report.add(at, f"two workflows are named '{workflow.name}'; rename this one or the one on line {earlier}")
         first.setdefault(workflow.name, at)
 
 
@@ -144,16 +144,16 @@ def _dependencies(report: Report, lines: Lines, found: Sequence[Workflow]) -> No
     for (name, needed), there in at.items():
         if is_tag(needed):
             if why := tag_trouble(needed):
-                report.add(there, f"workflow '{name}' depends on a tag, but {why}")
+                report.add(there, f"'depends-on.workflows' in workflow '{name}': {why}")
         elif needed and needed not in edges:
             near = did_you_mean(needed, edges)
             report.add(there, f"workflow '{name}' depends on unknown workflow '{needed}'{near}")
-    for circle in walk(edges, edges)[1]:
-        there = at[circle[0], circle[1]]
-        if len(circle) == 2:
-            report.add(there, f"workflow '{circle[0]}' depends on itself")
+    for cycle in walk(edges, edges)[1]:
+        there = at[cycle[0], cycle[1]]
+        if len(cycle) == 2:
+            report.add(there, f"workflow '{cycle[0]}' depends on itself; remove it from its own 'depends-on'")
         else:
-            report.add(there, f"workflows depend on each other in a circle: {' -> '.join(circle)}")
+            report.add(there, f"workflows depend on each other in a cycle: {' -> '.join(cycle)}; remove one dependency")
 
 
 def _paths(report: Report, lines: Lines, workflow: Workflow, place: Place) -> None:
@@ -167,8 +167,8 @@ def _paths(report: Report, lines: Lines, workflow: Workflow, place: Place) -> No
     if pair:
         later, earlier = pair
         at = lines[(place / "artifacts" / later).path]
-        words = f"artifacts '{artifacts[earlier]}' and '{artifacts[later]}' of workflow '{workflow.name}'"
-        report.add(at, f"{words} overlap: name the outer one alone")
+        words = f"artifacts '{artifacts[earlier]}' and '{artifacts[later]}' in workflow '{workflow.name}'"
+        report.add(at, f"{words} overlap; keep only the outer one")
     repo = workflow.depends_on.repo
     for index, entry in enumerate(repo.include if repo else ()):
         inner = place / "depends-on" / "repo" / "include" / index
@@ -186,12 +186,12 @@ def _caches(report: Report, lines: Lines, workflow: Workflow, place: Place) -> N
     pair = location.overlap(list(workflow.cache))
     if pair:
         later, earlier = pair
-        words = f"'{workflow.cache[earlier]}' and '{workflow.cache[later]}' of 'cache' of workflow '{workflow.name}'"
-        report.add(lines[(place / "cache" / later).path], f"{words} overlap: name the outer one alone")
+        words = f"caches '{workflow.cache[earlier]}' and '{workflow.cache[later]}' in workflow '{workflow.name}'"
+        report.add(lines[(place / "cache" / later).path], f"{words} overlap; keep only the outer one")
 
 
 def _texts(workflow: Workflow, place: Place) -> Iterator[tuple[Place, str, bool]]:
-    """The texts whose variables are replaced, and whether that happens before the job has a machine."""
+    """The texts whose variables are replaced, and whether that happens before the job has a runner."""
     yield place / "image", workflow.image, True
     for index, artifact in enumerate(workflow.outputs):
         yield place / "artifacts" / index, artifact.path, True

@@ -1,4 +1,4 @@
-"""Nodes into the types of `workflow.py`. What a type allows is read from the type itself, nothing is said twice."""
+"""Decodes YAML nodes into the types of `workflow.py`. Every rule is read from the types themselves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dstack.model.suggest import did_you_mean
 T = TypeVar("T", bound=Struct)
 
 Path = tuple[str | int, ...]
-"""The way to a value: keys as written, places in lists from 0."""
+"""The keys and list indexes (from 0) that lead to a value."""
 
 TAGS = frozenset(
     f"tag:yaml.org,2002:{tag}"
@@ -25,7 +25,7 @@ WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 
 
 class Place(Struct, frozen=True):
-    """Where a value is: for the program, and in words. `owner` is the named thing around it, `trail` the rest."""
+    """Where a value is. In messages: `trail`, the steps from `owner`, the named thing around it."""
 
     path: Path = ()
     owner: str = ""
@@ -35,7 +35,7 @@ class Place(Struct, frozen=True):
         return Place((*self.path, step), self.owner, (*self.trail, step))
 
     def named(self, owner: str) -> Place:
-        """The same place, as a thing with a name of its own."""
+        """The same place, called `owner` in messages."""
         return Place(self.path, owner)
 
     def __str__(self) -> str:
@@ -46,13 +46,13 @@ class Place(Struct, frozen=True):
             return f"entry {last + 1} of {Place((), self.owner, self.trail[:-1])}"
         start = max((at + 1 for at, step in enumerate(self.trail) if isinstance(step, int)), default=0)
         keys = ".".join(str(step) for step in self.trail[start:])
-        rest = Place((), self.owner, self.trail[:start])
-        return f"'{keys}' of {rest}" if start or self.owner else f"'{keys}'"
+        outer = Place((), self.owner, self.trail[:start])
+        return f"'{keys}' in {outer}" if start or self.owner else f"'{keys}'"
 
 
 class Decoder:
-    """Decodes one file and reports all that does not fit. `lines` has the line of every value that was read: of its
-    key, or of the entry of a list."""
+    """Decodes one file and reports every problem. `lines` has the line of every value read: that of its key or list
+    entry."""
 
     def __init__(self, report: Report) -> None:
         self.lines: dict[Path, int] = {(): 1}
@@ -60,29 +60,31 @@ class Decoder:
         self._maps = Maps(report)
 
     def decode(self, node: Node, kind: type[T]) -> T:
-        """The value in the document. What is wrong is blank in it (empty, or the default), and in the report."""
+        """Return the document's value. Invalid parts are reported, and blank in it: empty, or the default."""
         value: T = self._value(types.type_info(kind), node, Place())
         return value
 
     def _value(self, kind: types.Type, node: Node, place: Place) -> Any:
-        bare, description = _bare(kind)
-        options = [_bare(option)[0] for option in bare.types] if isinstance(bare, types.UnionType) else [bare]
+        bare, expected = _bare(kind)
+        options = [_bare(option) for option in bare.types] if isinstance(bare, types.UnionType) else [(bare, expected)]
         if node.tag not in TAGS:
-            self._report.add(self.lines[place.path], f"{place} has the tag '{node.tag}', which means nothing here")
+            self._report.add(
+                self.lines[place.path], f"{place} has the YAML tag '{node.tag}', which is not supported; remove the tag"
+            )
             return _blank(kind)
-        for option in options:
+        for option, expected in options:
             if _fits(option, node):
-                return self._fitting(option, node, place, description or _description(bare, option))
-        self._report.add(self.lines[place.path], f"{place} {_mismatch(options, node)}")
+                return self._fitting(option, node, place, expected)
+        self._report.add(self.lines[place.path], f"{place} {_mismatch([option for option, _ in options], node)}")
         return _blank(kind)
 
-    def _fitting(self, kind: types.Type, node: Node, place: Place, description: str) -> Any:
+    def _fitting(self, kind: types.Type, node: Node, place: Place, expected: str) -> Any:
         if isinstance(node, MappingNode):
             return self._map(kind, node, place)
         if isinstance(node, SequenceNode) and isinstance(kind, types.VarTupleType):
             return self._tuple(kind, node, place)
         if isinstance(node, ScalarNode) and not isinstance(kind, types.NoneType):
-            return self._scalar(kind, node.value, place, description)
+            return self._scalar(kind, node.value, place, expected)
         return None
 
     def _map(self, kind: types.Type, node: MappingNode, place: Place) -> Struct | dict[str, Any]:
@@ -93,7 +95,7 @@ class Decoder:
         raise TypeError(f"a project file can't hold a {kind}")
 
     def _struct(self, kind: types.StructType, node: MappingNode, place: Place) -> Struct:
-        place = _introduce(kind, node, place)
+        place = _called_by_name(kind, node, place)
         fields = {field.encode_name: field for field in kind.fields}
         values: dict[str, Any] = {}
         for entry in self._maps.entries(node, str(place)):
@@ -105,31 +107,32 @@ class Decoder:
             inner = place / entry.key
             self.lines[inner.path] = entry.line
             if not field.required and entry.value.tag == NULL:
-                self._report.add(entry.line, f"{inner} has no value; give it one or leave the key out")
+                self._report.add(entry.line, f"{inner} has no value; add one or remove the key")
                 continue
             values[field.name] = self._value(field.type, entry.value, inner)
         for field in kind.fields:
             if field.required and field.name not in values:
-                self._report.add(line(node), f"{place} has no '{field.encode_name}'")
+                self._report.add(line(node), f"{place} is missing the required key '{field.encode_name}'")
                 values[field.name] = _blank(field.type)
         built: Struct = kind.cls(**values)
         return built
 
     def _dict(self, kind: types.DictType, node: MappingNode, place: Place) -> dict[str, Any]:
-        key_type, description = _bare(kind.key_type)
+        key_type, expected = _bare(kind.key_type)
         values: dict[str, Any] = {}
         for entry in self._maps.entries(node, str(place)):
             inner = place / entry.key
             self.lines[inner.path] = entry.line
-            trouble = _text_trouble(key_type, entry.key, description)
-            if trouble:
-                self._report.add(entry.line, f"name '{entry.key}' in {place} {trouble}")
+            if trouble := _text_trouble(key_type, entry.key):
+                self._report.add(entry.line, f"'{entry.key}' in {place} {trouble}")
+            elif not _matches(key_type, entry.key):
+                self._report.add(entry.line, f"'{entry.key}' in {place} is not {expected}")
             values[entry.key] = self._value(kind.value_type, entry.value, inner)
         return values
 
     def _tuple(self, kind: types.VarTupleType, node: SequenceNode, place: Place) -> tuple[Any, ...]:
         if len(node.value) < (kind.min_length or 0):
-            self._report.add(self.lines[place.path], f"{place} is empty")
+            self._report.add(self.lines[place.path], f"{place} is empty; add at least one entry")
         values = []
         for index, item in enumerate(node.value):
             inner = place / index
@@ -137,7 +140,7 @@ class Decoder:
             values.append(self._value(kind.item_type, item, inner))
         return tuple(values)
 
-    def _scalar(self, kind: types.Type, text: str, place: Place, description: str) -> str | int | bool:
+    def _scalar(self, kind: types.Type, text: str, place: Place, expected: str) -> str | int | bool:
         at = self.lines[place.path]
         if isinstance(kind, types.BoolType):
             if text not in BOOLEANS:
@@ -148,29 +151,24 @@ class Decoder:
             if number is None or not (kind.ge or 0) <= number <= (kind.le or number):
                 self._report.add(at, f"{place} must be a whole number{_bounds(kind)}, not '{text}'")
             return number or 0
-        trouble = _text_trouble(kind, text, description)
-        if trouble:
-            shown = f"; it is '{text}'" if trouble.startswith("must") else ""
-            self._report.add(at, f"{place} {trouble}{shown}")
+        if trouble := _text_trouble(kind, text):
+            self._report.add(at, f"{place} {trouble}")
+        elif not _matches(kind, text):
+            self._report.add(at, f"{place}: '{text}' is not {expected}")
         return text
 
 
 def _bare(kind: types.Type) -> tuple[types.Type, str]:
-    """The type without its notes, and its description."""
-    description = ""
+    """The type without its metadata, and what it expects: the end of the sentence "'VALUE' is not ..."."""
+    expected = ""
     while isinstance(kind, types.Metadata):
-        description = description or str((kind.extra_json_schema or {}).get("description", ""))
+        expected = expected or str((kind.extra_json_schema or {}).get("x-expected", ""))
         kind = kind.type
-    return kind, description
+    return kind, expected
 
 
-def _description(union: types.Type, option: types.Type) -> str:
-    choices = union.types if isinstance(union, types.UnionType) else ()
-    return next((words for bare, words in map(_bare, choices) if bare == option), "")
-
-
-def _introduce(kind: types.StructType, node: MappingNode, place: Place) -> Place:
-    """A thing with a name is called by it in messages, or by its number where the name is missing."""
+def _called_by_name(kind: types.StructType, node: MappingNode, place: Place) -> Place:
+    """Let messages call a struct that has a name by that name, or by its number if the name is missing."""
     step = place.path[-1] if place.path else None
     if not isinstance(step, int) or "name" not in {field.encode_name for field in kind.fields}:
         return place
@@ -201,39 +199,41 @@ WORDS: dict[type[types.Type], str] = {
 
 def _mismatch(options: list[types.Type], node: Node) -> str:
     if isinstance(node, ScalarNode) and node.tag == NULL:
-        return "has no value"
+        return "has no value; add one"
     expected = [WORDS[type(option)] for option in options if not isinstance(option, types.NoneType)]
     is_map = isinstance(node, MappingNode)
     actual = "a map" if is_map else "a list" if isinstance(node, SequenceNode) else "text"
-    hint = "; text that holds ': ' needs quotes" if is_map and "text" in expected else ""
+    hint = "; put text that contains ': ' in quotes" if is_map and "text" in expected else ""
     return f"must be {' or '.join(dict.fromkeys(expected))}, not {actual}{hint}"
 
 
-def _text_trouble(kind: types.Type, text: str, description: str) -> str | None:
-    """What is wrong with a text, as the end of a sentence."""
+def _text_trouble(kind: types.Type, text: str) -> str | None:
+    """What is wrong with the text, as the end of a sentence; its pattern is checked by `_matches`."""
     if "\0" in text:
-        return "holds a NUL character, which no command or variable can"
+        return "contains a NUL character; remove it"
     if re.search("[\ud800-\udfff]", text):
-        return "holds half of a surrogate pair, which is no character"
+        return "contains half of a surrogate pair; write the whole character"
     if not isinstance(kind, types.StrType):
         return None
     if kind.min_length and len(text) < kind.min_length:
-        return "is empty"
+        return "is empty; add a value"
     if kind.max_length and len(text) > kind.max_length:
-        return f"is longer than {kind.max_length} characters"
-    if kind.pattern and not re.search(kind.pattern, text):
-        return f"must be {description}"
+        return f"is longer than {kind.max_length} characters; shorten it"
     return None
+
+
+def _matches(kind: types.Type, text: str) -> bool:
+    return not (isinstance(kind, types.StrType) and kind.pattern) or re.search(kind.pattern, text) is not None
 
 
 def _bounds(kind: types.IntType) -> str:
     if kind.ge is not None and kind.le is not None:
         return f" from {kind.ge} to {kind.le}"
-    return "" if kind.ge is None else f", {kind.ge} or more"
+    return "" if kind.ge is None else f" of at least {kind.ge}"
 
 
 def _blank(kind: types.Type) -> Any:
-    """What stands for a value that was wrong, so that the rest can be checked."""
+    """A stand-in for an invalid value, so that the rest can still be checked."""
     bare, _ = _bare(kind)
     if isinstance(bare, types.UnionType):
         return _blank(bare.types[-1])

@@ -1,5 +1,5 @@
-"""What a job finds in its environment, weakest first: the image's own, PYTHONUNBUFFERED=1, the variables, `env`,
-`-e`, and the reserved names."""
+"""A job's environment. From weakest to strongest: the image, PYTHONUNBUFFERED=1, variables, `env`, `-e`, reserved
+names."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ RESERVED = frozenset(
         "DSTACK_ATTEMPT",
     }
 )
-"""Names whose values are dstack's own."""
+"""Names whose values dstack sets."""
 
 PLACED = frozenset({"DSTACK_RUNNER", "DSTACK_GPUS", "DSTACK_ATTEMPT"})
-"""Those that have no value before the job has a machine."""
+"""Reserved names without a value until the job has a runner."""
 
 READONLY = frozenset({"UID", "EUID", "PPID", "SHELLOPTS", "BASHOPTS", "BASH_VERSINFO", "OPTIND"})
-"""Names that a shell does not let a script set to any text: bash(1) "Shell Variables", and OPTIND in dash(1)."""
+"""Names that scripts can't set freely in a shell: bash(1) "Shell Variables", and OPTIND in dash(1)."""
 
 PROTECTED = frozenset({"PATH", "HOME", "USER", "SHELL", "PWD", "IFS"})
 PROTECTED_PREFIXES = ("LD_", "PYTHON", "BASH_")
@@ -44,7 +44,7 @@ IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class Environment(Struct, frozen=True):
-    """`values` by name; None is a name to unset. `warnings` are for the user, a sentence each."""
+    """`values` by name; None means unset. `warnings` are sentences for the user."""
 
     values: dict[str, str | None]
     warnings: tuple[str, ...] = ()
@@ -53,19 +53,19 @@ class Environment(Struct, frozen=True):
 def build(
     variables: Variables, env: Mapping[str, str], extra: Mapping[str, str], reserved: Mapping[str, str]
 ) -> Environment:
-    """What to set in a container. `env` is the workflow's, as written: here, where the job has its machine, its
-    variables are replaced. `extra` is what `-e` gave, `reserved` the values of the reserved names.
+    """Return what to set in the container of a job that has its runner. Replaces the variables in `env`, the workflow's
+    own. `extra` comes from `-e`; `reserved` has the values of the reserved names.
 
-    Raises UsageError for an `env` that holds an undefined variable.
+    Raises UsageError if `env` uses an undefined variable.
     """
     known = replacements(variables, reserved)
     env = {name: expand(text, known) for name, text in env.items()}
     values: dict[str, str | None] = {"PYTHONUNBUFFERED": "1"}
-    kept, notes = _admitted(variables.all)
-    values.update(kept)
+    exported, notes = _exported(variables.all)
+    values.update(exported)
     for name, value in {**env, **extra}.items():
         if name in READONLY:
-            notes.append(f"'{name}' can't be set in the environment: shells forbid it")
+            notes.append(f"'{name}' can't be set in the environment because shells reserve the name")
         elif name in RESERVED:
             notes.append(_overridden(name))
         else:
@@ -75,7 +75,7 @@ def build(
 
 
 def replacements(variables: Variables, reserved: Mapping[str, str]) -> Values:
-    """What `$x` stands for: the variables and, before them, the reserved names."""
+    """Return what `$x` stands for: the variables, overridden by the reserved names."""
     free = {name: value for name, value in variables.all.items() if name not in RESERVED}
     return {**free, **reserved}
 
@@ -83,7 +83,7 @@ def replacements(variables: Variables, reserved: Mapping[str, str]) -> Values:
 def reserved_values(
     *, run: str, job: str, workflow: str, config_args: str, runner: str, gpus: Iterable[int], attempt: int
 ) -> dict[str, str]:
-    """The reserved names with their values, for a job that has its machine. DSTACK_GPUS reads like `0,1`."""
+    """Return the reserved names and their values for a job that has its runner. DSTACK_GPUS looks like `0,1`."""
     return {
         "run_name": run,
         "job_id": job,
@@ -98,12 +98,12 @@ def reserved_values(
 
 
 def variable_warnings(values: Mapping[str, str | None]) -> list[str]:
-    """What a user should know about the names of these variables, a sentence each."""
-    return _admitted(values)[1]
+    """Return warnings about the names of these variables, one sentence each."""
+    return _exported(values)[1]
 
 
 def warnings(project: Project, workflow: str) -> tuple[str, ...]:
-    """What the user should know before the workflow and all that it needs are run: a sentence a name."""
+    """Return warnings about the workflow and everything it depends on, one sentence per name."""
     notes: dict[str, None] = {}
     for each in closure(project.workflows, workflow):
         notes.update(dict.fromkeys(variable_warnings({**project.shared, **project.own.get(each.name, {})})))
@@ -112,28 +112,28 @@ def warnings(project: Project, workflow: str) -> tuple[str, ...]:
 
 
 def trouble(name: str) -> str | None:
-    """Why `env` or `-e` can't set this name, as the end of a sentence; None if it can."""
+    """Why this name can't be set in the environment, as the end of a sentence; None if it can."""
     if not IDENTIFIER.fullmatch(name):
-        return "is no name of an environment variable: letters, digits and '_', not beginning with a digit"
+        return "is not a valid variable name; use letters, digits and '_', and don't start with a digit"
     if name in READONLY:
-        return "can't be set: shells forbid it"
+        return "can't be set because shells reserve the name"
     return None
 
 
 def check_name(name: str) -> None:
-    """Raise UsageError unless `-e` can set this name."""
+    """Raise UsageError unless a secret may have this name."""
     words = trouble(name)
     if words:
-        raise UsageError(f"'{name}' {words}", hint="write -e NAME=VALUE")
+        raise UsageError(f"'{name}' {words}", hint="dstack secrets set WANDB_API_KEY")
 
 
 def _overridden(name: str) -> str:
-    return f"'{name}' is reserved: what is set for it in the environment gives way to dstack's own value"
+    return f"'{name}' is reserved: dstack's own value replaces the one in 'env' or -e"
 
 
-def _admitted(variables: Mapping[str, str | None]) -> tuple[Values, list[str]]:
-    """What variables put into the environment: their upper-case names, then (they win) the names themselves; and
-    warnings about what stays out."""
+def _exported(variables: Mapping[str, str | None]) -> tuple[Values, list[str]]:
+    """Return what variables set in the environment: their upper-case names, and their names as written, which win. Also
+    return warnings about what they don't set."""
     upper: Values = {}
     plain: Values = {}
     notes: list[str] = []
@@ -145,18 +145,18 @@ def _admitted(variables: Mapping[str, str | None]) -> tuple[Values, list[str]]:
             )
             continue
         for target, key in ((plain, name), (upper, name.upper())):
-            if _open(key):
+            if _settable(key):
                 target[key] = value
-        if not _open(name.upper()):
+        if not _settable(name.upper()):
             notes.append(
-                f"variable '{name}' does not set {name.upper()} in the environment: that would change how programs "
-                "run; use 'env' if you mean it"
+                f"variable '{name}' does not set {name.upper()} in the environment, as that would change how programs "
+                "run; to set it anyway, use 'env'"
                 if name.upper() not in READONLY | RESERVED
-                else f"variable '{name}' does not set {name.upper()} in the environment: the name is taken"
+                else f"variable '{name}' does not set {name.upper()} in the environment: the name is reserved"
             )
     return {**upper, **plain}, notes
 
 
-def _open(name: str) -> bool:
+def _settable(name: str) -> bool:
     """Whether a variable may set this name in the environment."""
     return not (name in READONLY or name in RESERVED or name in PROTECTED or name.startswith(PROTECTED_PREFIXES))

@@ -1,4 +1,4 @@
-"""Which workflow needs which."""
+"""The dependencies between workflows."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from dstack.model.workflow import Workflow
 
 
 def closure(workflows: Mapping[str, Workflow] | Iterable[Workflow], name: str) -> tuple[Workflow, ...]:
-    """The workflow and all that it needs, each once, dependencies before their dependents.
+    """Return the workflow and everything it depends on, each once, dependencies first.
 
-    Raises UsageError for a name that no workflow has, and for workflows that need each other in a circle.
+    Raises UsageError for an unknown name, and for workflows that depend on each other in a cycle.
     """
     known = workflows if isinstance(workflows, Mapping) else {workflow.name: workflow for workflow in workflows}
     if name not in known:
         near = did_you_mean(name, known)
-        raise UsageError(f"no workflow is called '{name}'{near}", hint="dstack run --help lists the workflows")
+        raise UsageError(f"no workflow is named '{name}'{near}", hint="list the workflows: dstack run --help")
     edges = {workflow.name: workflow.depends_on.names for workflow in known.values()}
-    order, circles = walk(edges, [name])
-    if circles:
-        raise UsageError(f"workflows depend on each other in a circle: {' -> '.join(circles[0])}")
+    order, cycles = walk(edges, [name])
+    if cycles:
+        raise UsageError(f"workflows depend on each other in a cycle: {' -> '.join(cycles[0])}")
     for needed in order:
         if needed not in known:
-            raise UsageError(f"a dependency of '{name}' is called '{needed}', and no workflow is")
+            raise UsageError(f"workflow '{name}' depends on unknown workflow '{needed}'")
     return tuple(known[needed] for needed in order)
 
 
 def walk(edges: Mapping[str, Sequence[str]], roots: Iterable[str]) -> tuple[list[str], list[list[str]]]:
-    """All that can be reached from the roots, what is needed before what needs it; and the circles on the way, each
-    as the names around it with the first repeated at the end."""
+    """Return all that the roots depend on, dependencies first, and the cycles found on the way. Each cycle is a list of
+    names, with the first repeated at the end."""
     order: list[str] = []
-    circles: list[list[str]] = []
+    cycles: list[list[str]] = []
     done: set[str] = set()
     for root in roots:
         path: list[str] = []
@@ -45,8 +45,8 @@ def walk(edges: Mapping[str, Sequence[str]], roots: Iterable[str]) -> tuple[list
                     done.add(path[-1])
                     order.append(path.pop())
             elif name in path:
-                circles.append([*path[path.index(name) :], name])
+                cycles.append([*path[path.index(name) :], name])
             elif name not in done:
                 path.append(name)
                 open_.append(iter(edges.get(name, ())))
-    return order, circles
+    return order, cycles

@@ -10,14 +10,14 @@ from dstack.model.suggest import nearest
 
 REFERENCE = re.compile(r"\$(?:(?P<dollar>\$)|(?P<plain>[A-Za-z_][A-Za-z0-9_]*)|\{(?P<braced>[^}]*)(?P<end>\}?))")
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# `\$config_args` is the shell's escape, `$$` its own process id: both are passed over.
+# `\$config_args` is escaped for the shell, and `$$` is the shell's process id: neither is replaced.
 CONFIG_ARGS = re.compile(r"\\.|\$\$|(\$config_args(?![A-Za-z0-9_])|\$\{config_args\})", re.DOTALL)
 
 
 def expand(text: str, values: Mapping[str, str | None]) -> str:
-    """The text with its variables replaced. A `$` that begins neither a name nor `${` stays.
+    """Return the text with its variables replaced. A `$` that is not followed by a name or `{` is kept.
 
-    Raises UsageError for a variable that is not defined or null, and for braces that hold no name.
+    Raises UsageError for a variable that is undefined or null, and for braces without a valid name in them.
     """
 
     def replace(match: re.Match[str]) -> str:
@@ -35,7 +35,7 @@ def expand(text: str, values: Mapping[str, str | None]) -> str:
 
 
 def troubles(text: str, names: Collection[str], where: str = "") -> Iterator[str]:
-    """What `expand` would refuse in the text, whatever values the names get. `where` goes behind the variable."""
+    """Yield what `expand` would refuse in the text, whatever the values are. `where` follows the variable's name."""
     for match in REFERENCE.finditer(text):
         if match["dollar"]:
             continue
@@ -47,28 +47,29 @@ def troubles(text: str, names: Collection[str], where: str = "") -> Iterator[str
 
 
 def malformed(reference: str, where: str = "") -> str:
-    """The words for braces that hold something else than a name."""
-    return f"'{reference}'{where} is no variable: write ${{name}}, or $$ for a dollar sign"
+    """Return the message for braces that contain something other than a name."""
+    return f"'{reference}'{where} is not a valid variable; write ${{name}}, or $$ for a dollar sign"
 
 
 def undefined(name: str, names: Collection[str], where: str = "") -> str:
-    """The words for a variable that nobody defined."""
+    """Return the message for an undefined variable."""
     near = nearest(name, names)
-    return f"undefined variable '${name}'{where}" + (f"; did you mean '${near}'?" if near else "")
+    define = f"define it in configs.yaml, or write '$${name}' for a literal '${name}'"
+    return f"undefined variable '${name}'{where}; " + (f"did you mean '${near}'?" if near else define)
 
 
 def mentions(text: str, name: str) -> bool:
-    """Whether the text holds `$name` or `${name}`."""
+    """Whether the text contains `$name` or `${name}`."""
     return any(_name(match) == name for match in REFERENCE.finditer(text))
 
 
 def replace_config_args(command: str, args: str) -> str:
-    """The command with `$config_args` and `${config_args}` replaced, and nothing else."""
+    """Return the command with only `$config_args` and `${config_args}` replaced."""
     return CONFIG_ARGS.sub(lambda match: args if match[1] else match[0], command)
 
 
 def _null(name: str) -> str:
-    return f"variable '${name}' is null, so it can't be part of a text; give it a value with --{name} VALUE"
+    return f"variable '${name}' is null; give it a value with --{name} VALUE"
 
 
 def _name(match: re.Match[str]) -> str | None:

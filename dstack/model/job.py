@@ -1,4 +1,4 @@
-"""A run and its jobs, as recorded. What users see of them is in `model/api/`."""
+"""A run and its jobs, as recorded. What users see is in `model/api/`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dstack.model.workflow import Variables, Workflow
 
 
 class Ends:
-    """What `Job.exit_code` says when the container's own code does not apply (docs/exit-codes.md)."""
+    """The values of `Job.exit_code` when the container's own code does not apply (docs/exit-codes.md)."""
 
     NO_ARTIFACT = 1
     WITHDRAWN = 75
@@ -20,15 +20,15 @@ class Ends:
 
 
 class Launch(Struct, frozen=True):
-    """What identified the host's kernel and Docker daemon when the container was started."""
+    """Identifies the boot and the Docker daemon of the runner at the time when the container was started."""
 
     boot: str
     docker: str
 
 
 class Attempt(Struct, frozen=True, kw_only=True):
-    """An attempt of a job that ended, and was followed by another. Its log is the job's from byte `log_start` to
-    `log_end`. `preempted`: it gave way to a job of higher priority."""
+    """An earlier attempt of a job. Its part of the job's log is from byte `log_start` to `log_end`. `preempted`: it was
+    stopped for a job of higher priority."""
 
     number: int
     status: Status
@@ -46,17 +46,19 @@ class Attempt(Struct, frozen=True, kw_only=True):
 class Job(Struct, frozen=True, kw_only=True):
     """One workflow of one run.
 
-    `key` is the cache key, `why` one line about the cache. `dependencies` maps the direct dependencies to the jobs
-    whose artifacts they give: for a cached one that is the job it came from. `launching` is committed before the
-    container may be started: from then on the host is asked what happened. `stop` is the user's wish: "stop", or
-    "abort" to keep nothing. `end` is what an uploading job will be, and `ending` why. `unreachable_since` is set
-    while the host gives no answer, `discarded` once nothing of the job is left on its runner. `priority` orders the
-    queue; `held` says who keeps the job from starting; `placed_at` is when it got its runner. `expired` says that it
-    ran for longer than it may, `warned` that it was told before, `cause` is what it may be retried for; `history`
-    holds the attempts before this one, whose log begins at byte `log_start`. `preempted` says for whom it is to give
-    way, `yielding` that it was told. `shares` is a job of the same key that
-    is under way: its result will be this one's. `storages` are the places where something of it may be stored, each
-    with its endpoint, "" for none. Times are RFC 3339, UTC.
+    - `key` is the cache key, `why` one line about the cache. `shares` is an unfinished job with the same key, whose
+      result this one will use. `dependencies` maps each direct dependency to the job that made its artifacts.
+    - `priority` orders the queue; `held` says who keeps the job from starting; `placed_at` is when it got its runner.
+    - `launching` is committed before the container may start: from then on, only the runner knows what happened.
+    - `stop` is what the user asked for: "stop", or "abort" to keep nothing. `end` is the final status that an uploading
+      job will get, `ending` the reason.
+    - `unreachable_since` is set while the runner does not answer; `discarded` once nothing of the job is left there.
+    - `expired`: it ran longer than allowed; `warned`: it got the warning signal; `cause` is what it may be retried for.
+    - `history` has the earlier attempts; the log of this one starts at byte `log_start`.
+    - `preempted` says why it must make room for another job; `yielding`: it was told to stop for that.
+    - `storages` are the storages that may have some of its artifacts, each with its endpoint or "".
+
+    Times are RFC 3339, UTC.
     """
 
     id: str
@@ -103,19 +105,19 @@ class Job(Struct, frozen=True, kw_only=True):
 
     @property
     def finished(self) -> bool:
-        """Nothing will change any more."""
+        """Whether the job has ended."""
         return self.status.finished
 
     @property
     def source(self) -> str:
-        """The job whose log and artifacts this one shows."""
+        """The id of the job whose log and artifacts this one shows."""
         return self.cached_from or self.id
 
 
 class Run(Struct, frozen=True, kw_only=True):
-    """What a user submitted. `pin` is a runner's name or label that it must run on; `environment` is from
-    `-e`, `gpus` from `--gpus`. `workflows` and `inputs`, by workflow, are definitions and variables as submitted.
-    `timeout` is after how many seconds in the queue it is withdrawn, `once` the idempotency key."""
+    """What a user submitted. `pin` is the name or label of a runner that it must run on; `environment` comes from `-e`,
+    `gpus` from `--gpus`. `workflows` are the definitions as submitted, `inputs` their variables by workflow. After
+    `timeout` seconds in the queue it is withdrawn. `once` is the idempotency key."""
 
     name: str
     workflow: str

@@ -1,4 +1,4 @@
-"""The list of what a job made. Written last: without a manifest there are no artifacts."""
+"""The list of a job's artifacts. Written last: without a manifest, there are no artifacts."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from msgspec import Struct
 
 
 class File(Struct, frozen=True, omit_defaults=True):
-    """One file of an artifact. `path` is relative to the project's folder, with '/' between the parts; bytes that
-    are not UTF-8 stand as surrogate escapes. `size` in bytes; `mode` holds the permission bits; `sha256` in hex.
-    For a symbolic link `link` is its target, and `sha256` is empty. `etag` is the object store's own sum, where one
-    keeps the file.
+    """One file of an artifact. `path` is relative to the project's folder and uses '/'; bytes that are not UTF-8 become
+    surrogate escapes. `size` is in bytes, `mode` has the permission bits, `sha256` is in hex. A symbolic link has its
+    target in `link`, and an empty `sha256`. `etag` is the object store's checksum, if one holds the file.
     """
 
     path: str
@@ -21,11 +20,11 @@ class File(Struct, frozen=True, omit_defaults=True):
 
 
 PARTIAL = "running"
-"""The status of what was stored while its job ran."""
+"""The status of artifacts stored while their job was running."""
 
 
 class Manifest(Struct, frozen=True):
-    """What a job left. `status` is the job's end: only a `done` one serves the cache."""
+    """The artifacts of a job. `status` is the job's final status: the cache uses only `done` ones."""
 
     job: str
     run: str
@@ -35,5 +34,5 @@ class Manifest(Struct, frozen=True):
 
     @property
     def bytes(self) -> int:
-        """The sizes of all files together."""
+        """The total size of all files."""
         return sum(file.size for file in self.files)

@@ -1,4 +1,4 @@
-"""What machines and jobs use."""
+"""The resource usage of runners and jobs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from msgspec import Struct
 
 
 class GpuUse(Struct, frozen=True, kw_only=True):
-    """One GPU now: `percent` of the time that it was busy, memory in bytes; `others` are processes beside dstack's
-    jobs, as `name (pid)`."""
+    """The current usage of one GPU: `percent` of the time that it was busy, memory in bytes. `others` are processes
+    that are not dstack jobs, as `name (pid)`."""
 
     index: int
     percent: int | None = None
@@ -16,8 +16,8 @@ class GpuUse(Struct, frozen=True, kw_only=True):
 
 
 class Use(Struct, frozen=True, kw_only=True):
-    """A machine now: `cpu` in percent of all its processors (None until there are two samples), memory in bytes, by
-    whoever it is used."""
+    """The current usage of a runner, not only by dstack: `cpu` in percent of all CPUs, None until there are two
+    samples; memory in bytes."""
 
     cpu: float | None
     memory_used: int
@@ -25,8 +25,8 @@ class Use(Struct, frozen=True, kw_only=True):
 
 
 class Point(Struct, frozen=True, kw_only=True):
-    """A job at one moment: `time` in seconds since the epoch, `cpu` in processors, memory in bytes, `gpu` the percent
-    that its GPUs were busy on average."""
+    """The usage of a job at one time: `time` in seconds since the epoch, `cpu` in CPUs, memory in bytes, `gpu` as the
+    average percent that its GPUs were busy."""
 
     time: int
     cpu: float
@@ -36,7 +36,7 @@ class Point(Struct, frozen=True, kw_only=True):
 
 
 class JobMetrics(Struct, frozen=True, kw_only=True):
-    """How a job used its machine over time."""
+    """The usage of a job over time."""
 
     job: str
     workflow: str

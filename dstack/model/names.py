@@ -1,4 +1,4 @@
-"""Names that dstack gives: of runs and jobs."""
+"""Generates and checks the names of runs and jobs."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _ANIMALS = (
 )
 ADJECTIVES, ANIMALS = _ADJECTIVES.split(), _ANIMALS.split()
 ENOUGH = 50
-"""Tries at one width of number before it gets one more digit."""
+"""Attempts before the number in the name gets another digit."""
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 JOB_ID = re.compile(r"[0-9a-f]{12}")
-# YAML, JSON and many tools take these for numbers.
+# YAML, JSON and many tools read these as numbers.
 NUMBER = re.compile(r"[0-9]+(e[0-9]+)?")
 
 
 class Dice(Protocol):
-    """What random.Random can do of what is needed here."""
+    """The methods of random.Random that are used here."""
 
     def choice(self, seq: Sequence[str], /) -> str: ...
 
@@ -43,7 +43,7 @@ class Dice(Protocol):
 
 
 def run_name(taken: Callable[[str], bool], rng: Dice) -> str:
-    """A name like `brave-otter-7` that is not taken."""
+    """Return a name like `brave-otter-7` that is not taken."""
     limit, tries = 10, 0
     while True:
         name = f"{rng.choice(ADJECTIVES)}-{rng.choice(ANIMALS)}-{rng.randrange(1, limit)}"
@@ -55,19 +55,18 @@ def run_name(taken: Callable[[str], bool], rng: Dice) -> str:
 
 
 def job_id() -> str:
-    """12 lower-case hex digits that nobody takes for a number."""
+    """Return 12 lower-case hex digits that don't read as a number."""
     while NUMBER.fullmatch(name := secrets.token_hex(6)):
         continue
     return name
 
 
 def check_run_name(name: str) -> None:
-    """Raise UsageError unless a run may be called so: the name is a folder's in the storage, and told apart from
-    job ids."""
+    """Raise UsageError unless the run name is valid. It names a folder in storage, and must not look like a job id."""
     if not RUN_NAME.fullmatch(name):
         raise UsageError(
-            f"'{name}' can't be the name of a run: letters, digits, '-', '_' and '.', at most 63, "
-            "the first a letter or a digit"
+            f"'{name}' is not a valid run name; use up to 63 letters, digits, '-', '_' and '.', "
+            "and start with a letter or digit"
         )
     if JOB_ID.fullmatch(name):
-        raise UsageError(f"'{name}' can't be the name of a run: it reads like the id of a job")
+        raise UsageError(f"'{name}' is not a valid run name because it looks like a job id; choose another name")

@@ -1,4 +1,4 @@
-"""The name of every file and folder of dstack's: on a host, in a container, in the server's state."""
+"""The names of all of dstack's files and folders: on runners, in containers and in the server's state."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ CONTAINER_TREE = "/workflow"
 CONTAINER_OBJECTS = f"{CONTAINER_IO}/objects"
 
 TAR_COMPLETE = ".dstack/.artifacts-complete"
-"""The last entry of a tar of artifacts. A stream that was cut between two entries looks whole to tar without it."""
+"""The last entry in a tar of artifacts. Without it, tar could not detect a stream cut off between two entries."""
 
 
 @dataclass(frozen=True)
 class HostLayout:
-    """Where a server's things lie on one host: `<root>/<machine>/<server>/`.
+    """A server's folder on one runner: `<root>/<machine>/<server>/`.
 
-    `root` may begin with `~/`. Machines that share a home tell themselves apart by `machine`, servers that share a
-    machine by `server`. The paths below are relative to that folder.
+    `root` may start with `~/`. `machine` keeps machines with a shared home directory apart; `server` keeps servers that
+    share a machine apart. The paths below are relative to this folder.
     """
 
     root: str
@@ -27,32 +27,32 @@ class HostLayout:
 
     @staticmethod
     def job(attempt: str) -> str:
-        """The folder of one attempt of a job, named by the id that the server made."""
+        """The folder of one attempt of a job, named by its id."""
         return f"jobs/{attempt}"
 
     @staticmethod
     def kept(attempt: str) -> str:
-        """What stays of the attempt's artifacts once its folder is gone."""
+        """The attempt's retained artifacts, kept after its folder is removed."""
         return f"kept/{attempt}"
 
     @staticmethod
     def mirror(repo: str) -> str:
-        """The bare repository that holds a project's objects."""
+        """The bare repository with a project's git objects."""
         return f"mirrors/{repo}.git"
 
     @staticmethod
     def cache(repo: str, name: str) -> str:
-        """A folder that jobs of a project share, one after the other and at once."""
+        """A cache folder, shared by the project's jobs, including jobs that run at the same time."""
         return f"caches/{repo}/{name}"
 
 
 def attempt_id(job: str, attempt: int) -> str:
-    """The name of an attempt: the job's own id for the first, `<id>-2` for the second."""
+    """Return the name of an attempt: the job's id for the first, `<id>-2` for the second."""
     return job if attempt == 1 else f"{job}-{attempt}"
 
 
 def container(attempt: str) -> str:
-    """The container's name."""
+    """Return the container's name."""
     return f"dstack-{attempt}"
 
 
@@ -76,7 +76,7 @@ class ServerLayout:
 
     @property
     def identity(self) -> Path:
-        """The server's own private key, for machines that let it in."""
+        """The server's private key, for runners that authorize it."""
         return self.state / "id_ed25519"
 
     @property

@@ -1,4 +1,4 @@
-"""The project's files, read and checked."""
+"""Reads and checks the project files."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ GLOBAL = checks.GLOBAL
 
 
 class Project(Struct, frozen=True):
-    """What `.dstack/` defines. `workflows` in the order of the file; `shared` are the global variables; `own` has an
-    entry for every workflow. `warnings` are sentences for the user."""
+    """What `.dstack/` defines. `workflows` are in file order; `shared` has the global variables; `own` has an entry for
+    every workflow. `warnings` are sentences for the user."""
 
     workflows: dict[str, Workflow]
     shared: Values = {}
@@ -30,9 +30,9 @@ class Project(Struct, frozen=True):
 
 
 def parse(workflows: Source, configs: Source | None) -> Project:
-    """Read the project's files. `configs` is None where there is no such file.
+    """Read the project files. `configs` is None if there is no such file.
 
-    Raises ProjectError with all that is wrong in both, each `path:LINE: what is wrong`.
+    Raises ProjectError with every problem in both files, each as `path:LINE: what is wrong`.
     """
     report = Report(workflows.path)
     definitions, lines = _read(workflows, "workflows", WorkflowsFile, report)
@@ -61,15 +61,14 @@ def parse(workflows: Source, configs: Source | None) -> Project:
 
 
 def _read(source: Source, key: str, kind: type[T], report: Report) -> tuple[T | None, dict[Path, int]]:
-    """The file's content and its lines; None for a file that holds nothing of use, which is reported unless it may
-    be empty."""
+    """Return the file's content and lines; None for a file that is empty or invalid. Only the configs may be empty."""
     node = compose(source, report)
     if node is None:
         if not report and kind is WorkflowsFile:
-            report.add(1, f"the file is empty: it begins with '{key}:'")
+            report.add(1, f"the file is empty; start it with '{key}:'")
         return None, {}
     if not isinstance(node, MappingNode):
-        report.add(line(node), f"the file must be a map that begins with '{key}:'")
+        report.add(line(node), f"the file must be a map; start it with '{key}:'")
         return None, {}
     decoder = Decoder(report)
     return decoder.decode(node, kind), decoder.lines

@@ -1,4 +1,4 @@
-"""Sizes and spans of time as people write them, and back."""
+"""Parses and formats sizes and durations."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ STEPS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 SOLD = 1000**3 / 1024**3
-"""A machine or a GPU that is sold with 16 GB reports somewhat less than 16 * 1024**3 bytes: what a kernel or a driver
-keeps, or the decimal meaning of the letters. One that has at least this part of what was asked for has it."""
+"""The fraction of a requested size that is enough. A machine or GPU sold with 16 GB reports a little less than
+16 * 1024**3 bytes: the kernel or driver reserves some, or GB was meant as decimal."""
 
 
 def size(text: str) -> int:
-    """Bytes. `16GB`, `16G` and `16GiB` are 16 * 1024**3, as for `docker run --memory`; a bare number is bytes."""
+    """Return bytes. `16GB`, `16G` and `16GiB` are 16 * 1024**3, as in `docker run --memory`. A bare number is bytes."""
     match = re.fullmatch(r"([0-9.]+) ?([KMGT]?)i?B?", text)
     if match is None:
-        raise ValueError(f"'{text}' is no size")
+        raise ValueError(f"'{text}' is not a size; write 512MB, 16GB or 1TB")
     factor: int = 1024 ** STEPS[match[2]]
     return round(float(match[1]) * factor)
 
 
 def span(text: str) -> float:
-    """Seconds: `30s`, `5m`, `1h30m`, `2d`; a bare number is seconds, as for timeout(1)."""
+    """Return the seconds of `30s`, `5m`, `1h30m` or `2d`; a bare number is seconds, as for timeout(1)."""
     if not re.match(SPAN, text):
-        raise ValueError(f"'{text}' is no length of time")
+        raise ValueError(f"'{text}' is not a duration; write 30s, 10m, 1h30m or 2d")
     if text[-1:].isdigit():
         return float(text)
     return sum(float(number) * SECONDS[unit] for number, unit in re.findall(r"([0-9.]+)([smhd])", text))
 
 
 def size_words(count: int) -> str:
-    """Bytes as they would be written: `40 GB`, `1.5 GB`, `512 MB`."""
+    """Format bytes: `40 GB`, `1.5 GB`, `512 MB`."""
     for unit, step in (("TB", 4), ("GB", 3), ("MB", 2), ("KB", 1)):
         if count >= 1024**step:
             return f"{count / 1024**step:.1f}".removesuffix(".0") + f" {unit}"
@@ -42,7 +42,7 @@ def size_words(count: int) -> str:
 
 
 def decimal_words(count: int) -> str:
-    """Bytes in decimal units, as Docker tells them: `1.2 GB`, `513 kB`."""
+    """Format bytes in decimal units, as Docker does: `1.2 GB`, `513 kB`."""
     for unit, step in (("TB", 4), ("GB", 3), ("MB", 2), ("kB", 1)):
         if count >= 1000**step:
             return f"{count / 1000**step:.1f}".removesuffix(".0") + f" {unit}"
@@ -50,7 +50,7 @@ def decimal_words(count: int) -> str:
 
 
 def span_words(seconds: float) -> str:
-    """Seconds as they would be written: `6h`, `1h30m`, `45s`."""
+    """Format seconds: `6h`, `1h30m`, `45s`."""
     whole, words = round(seconds), ""
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
         if whole >= length:
@@ -60,7 +60,7 @@ def span_words(seconds: float) -> str:
 
 
 def ago_words(seconds: float) -> str:
-    """How long ago, in steps: what is shown again and again should not change each time."""
+    """Format how long ago something was, in coarse steps so that repeated output rarely changes."""
     for unit, length, step in (("d", 86400, 1), ("h", 3600, 1), ("min", 60, 5)):
         if seconds >= length * step:
             return f"{int(seconds // (length * step)) * step} {unit} ago"

@@ -1,4 +1,4 @@
-"""A machine that offered itself by `dstack-runner`."""
+"""A machine that registered itself with `dstack-runner`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from msgspec import Struct
 
 
 class Registration(Struct, frozen=True, kw_only=True):
-    """What the machine said of itself. `secret` is the hash of what its signs of life carry; `host_keys` are public
-    keys (type and base64); `unavailable` is why it takes no jobs, in its own words; `once`: no signs of life are to
-    be expected. `interval` in seconds.
+    """What the machine reported about itself. `secret` is the hash of its heartbeats' secret; `host_keys` are public
+    keys (type and base64); `unavailable` says why it accepts no jobs, in its own words; with `once`, it sends no
+    heartbeats. `interval` is the time between heartbeats in seconds.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Registration(Struct, frozen=True, kw_only=True):
     interval: float = 10.0
 
     def same_machine(self, other: Registration) -> bool:
-        """Whether the other one leads to the same account of the same machine."""
+        """Whether both registrations are for the same account on the same machine."""
         return (self.user, self.address, self.port, self.host_keys) == (
             other.user,
             other.address,
@@ -46,7 +46,7 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
 
 
 class Registered(Struct, frozen=True, kw_only=True):
-    """The answer to a registration: the server's public key, which the machine lets in, and the server's id."""
+    """The response to a registration: the server's public key, for the machine to authorize, and the server's id."""
 
     name: str
     secret: str
@@ -56,7 +56,7 @@ class Registered(Struct, frozen=True, kw_only=True):
 
 
 class Heard(Struct, frozen=True, kw_only=True):
-    """The answer to a sign of life. `state` is pending, ready, or refused; `words` is for the machine's owner."""
+    """The response to a heartbeat. `state` is pending, ready or refused; `words` is for the machine's owner."""
 
     state: str
     words: str
@@ -74,6 +74,6 @@ class RegistrationView(Struct, frozen=True, kw_only=True):
 
 
 class RegistrationToken(Struct, frozen=True, kw_only=True):
-    """A token that registers one machine, which needs no approval then."""
+    """A token that lets one machine register without approval."""
 
     token: str

@@ -1,4 +1,4 @@
-"""Which registry an image comes from, and who may fetch it there."""
+"""The registry of an image, and the login for it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ HUB = "docker.io"
 
 
 class Login(Struct, frozen=True):
-    """Who fetches an image."""
+    """A registry login."""
 
     username: str
     password: str
 
 
 def registry(image: str) -> str:
-    """The registry of an image, as Docker finds it in the name: Docker Hub unless the first part is a host's."""
+    """Return the registry of an image by Docker's rule: Docker Hub unless the name starts with a host."""
     first, slash, _ = image.partition("/")
     return first if slash and ("." in first or ":" in first or first == "localhost") else HUB
 
 
 def named(image: str) -> bool:
-    """Whether the image's name says which of its versions is meant: it has a tag or a digest."""
+    """Whether the image's name has a tag or a digest."""
     return ":" in image.rpartition("/")[2]

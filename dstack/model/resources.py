@@ -1,4 +1,4 @@
-"""What a job asks of a machine, in numbers."""
+"""What a job needs from a runner, in numbers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from dstack.model.workflow import GpuRequest, Resources
 
 
 class Ask(Struct, frozen=True, cache_hash=True):
-    """`gpus` whole ones, each of at least `gpu_memory` bytes, with `gpu_name` in its name and of `gpu_vendor`; `cpu` in
-    CPUs, sizes in bytes. 0 and "" ask for nothing; but who names neither model nor vendor means NVIDIA's."""
+    """What a job needs: `gpus` whole GPUs of `gpu_vendor`, each with at least `gpu_memory` bytes and `gpu_name` in its
+    name; `cpu` in CPUs; sizes in bytes. 0 and "" mean no requirement, but without `gpu_name` and `gpu_vendor` the GPUs
+    must be NVIDIA's."""
 
     gpus: int = 0
     gpu_name: str = ""
@@ -26,11 +27,11 @@ class Ask(Struct, frozen=True, cache_hash=True):
 
     @property
     def shares(self) -> bool:
-        """It asks for nothing of its own: it shares the machine with others of its kind."""
+        """Whether it reserves nothing, and so shares the runner with other such jobs."""
         return not (self.gpus or self.cpu or self.memory)
 
     def takes(self, gpu: Gpu) -> bool:
-        """Whether a GPU is of the kind that it asks for."""
+        """Whether the GPU meets the requirements."""
         vendor = self.gpu_vendor or ("" if self.gpu_name else "nvidia")
         if vendor and vendor != gpu.vendor:
             return False
@@ -38,7 +39,7 @@ class Ask(Struct, frozen=True, cache_hash=True):
 
     @property
     def gpu_kind(self) -> tuple[str, int, str]:
-        """Asks of one kind take the same GPUs."""
+        """A key that is equal for requests that the same GPUs meet."""
         return self.gpu_name, self.gpu_memory, self.gpu_vendor
 
     @property
@@ -67,7 +68,7 @@ NOTHING = Ask()
 
 @lru_cache(maxsize=1000)
 def ask_of(resources: Resources) -> Ask:
-    """The numbers of a workflow's `resources`."""
+    """Convert a workflow's `resources` into numbers."""
     gpu = resources.gpu if isinstance(resources.gpu, GpuRequest) else GpuRequest(count=resources.gpu)
     return Ask(
         gpus=gpu.count,
@@ -81,7 +82,7 @@ def ask_of(resources: Resources) -> Ask:
 
 
 def with_gpus(resources: Resources, count: int) -> Resources:
-    """The same, with another number of GPUs."""
+    """Return the resources with another number of GPUs."""
     if isinstance(resources.gpu, GpuRequest):
         return replace(resources, gpu=replace(resources.gpu, count=count))
     return replace(resources, gpu=count)
@@ -89,10 +90,10 @@ def with_gpus(resources: Resources, count: int) -> Resources:
 
 @lru_cache(maxsize=10_000)
 def suits(name: str, memory: int, has_name: str, has_memory: int) -> bool:
-    """Whether a GPU has this in its name, and so much memory."""
+    """Whether a GPU called `has_name` with `has_memory` bytes has `name` in its name, and enough memory."""
     return squeezed(name) in squeezed(has_name) and has_memory >= memory * SOLD
 
 
 def squeezed(name: str) -> str:
-    """`a100-sxm4` and `A100 SXM4` name the same GPU."""
+    """Normalize a GPU's name: `a100-sxm4` and `A100 SXM4` are the same."""
     return "".join(letter for letter in name.lower() if letter.isalnum())

@@ -1,4 +1,4 @@
-"""A machine that runs jobs: how to reach it, what it has, and whether it may be used."""
+"""A runner: how to reach it, what it has, and whether it can be used."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ DEFAULT_ROOT = "~/.dstack-host"
 
 
 class Gpu(Struct, frozen=True):
-    """One GPU. `memory` in bytes; `vendor` is nvidia or amd; `driver` is its version; `mig` has the profiles of the
-    devices that MIG splits it into, None for one that is whole; `node` is what an AMD GPU is called below /dev/dri, ""
-    where that is not known; `trouble` is what the driver says instead of what it has, where it is broken."""
+    """One GPU. `memory` in bytes; `vendor` is nvidia or amd; `driver` is the driver's version; `mig` has the profiles
+    of its MIG devices, None if it is not split; `node` is an AMD GPU's name below /dev/dri, "" if unknown; `trouble` is
+    the driver's error if the GPU is broken."""
 
     index: int
     name: str = ""
@@ -24,13 +24,13 @@ class Gpu(Struct, frozen=True):
 
     @property
     def usable(self) -> bool:
-        """Whether it can be given to a job: it works and is whole, and it is known how."""
+        """Whether a job can get this GPU: it works, is not split by MIG, and can be passed to a container."""
         return not self.trouble and self.mig is None and (self.vendor == "nvidia" or bool(self.node))
 
 
 class Address(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How to reach a machine. `host` is a name, an address or an alias of ~/.ssh/config; None for this machine
-    without SSH. What is left out comes from ~/.ssh/config, else from ssh's own defaults.
+    """How to reach a runner. `host` is a name, an address or an alias from ~/.ssh/config; None means this machine
+    without SSH. What is not set comes from ~/.ssh/config, or else from ssh's defaults.
     """
 
     host: str | None = None
@@ -41,20 +41,20 @@ class Address(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Read `[user@]host[:port]`; an IPv6 address with a port stands in brackets. ValueError for anything else."""
+        """Parse `[user@]host[:port]`; an IPv6 address with a port needs brackets. Raises ValueError if that fails."""
         user, at, place = text.rpartition("@")
         host, colon, port = place.rpartition(":")
         if not colon or (":" in host and not host.endswith("]")):
             host, port = place, ""
         elif not port.isdecimal() or not 0 < int(port) < 65536:
-            raise ValueError(f"{text!r} has a port that is not a number from 1 to 65535")
+            raise ValueError(f"{text!r} does not have a valid port; write a number from 1 to 65535")
         if (at and not user) or not (host := host.strip("[]")) or set(host) & set("/@ \t\n"):
-            raise ValueError(f"{text!r} is not [user@]host[:port]")
+            raise ValueError(f"{text!r} is not a valid host; write [user@]host[:port] or an alias from ~/.ssh/config")
         return cls(host=host, user=user or None, port=int(port) if port else None)
 
     @property
     def local(self) -> bool:
-        """This machine, without SSH."""
+        """Whether this is the server's own machine, without SSH."""
         return self.host is None
 
     def __str__(self) -> str:
@@ -66,8 +66,8 @@ class Address(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Finding(Struct, frozen=True):
-    """Something about a machine that its owner should know: what it is, why it matters, and what to type about it.
-    `blocking`: no job can run there until it is mended."""
+    """A problem on a runner: what it is, why it matters, and the command that fixes it. If `blocking`, no job can run
+    there until it is fixed."""
 
     name: str
     what: str
@@ -77,12 +77,10 @@ class Finding(Struct, frozen=True):
 
 
 class Facts(Struct, frozen=True, kw_only=True):
-    """What a probe found. Sizes in bytes; `docker` and `git` are versions, "" where the tool does not answer;
-    `load` is how many processes ran or wanted to, over a minute (proc_loadavg(5)); `memory_free` is 0 where it is
-    not known; `clock` is the machine's time in seconds since the epoch; `used` says by index which GPUs somebody
-    uses outside of dstack, in words that follow "is used outside of dstack"; `problem` is the first thing that
-    keeps jobs from running here, `fix` what to type about it; `findings` is all that was found, what blocks first;
-    `cost` is the processor seconds that the probe took.
+    """What a probe found. Sizes in bytes; `docker` and `git` are versions, "" if the tool does not work; `load` is the
+    one-minute load average (proc_loadavg(5)); `memory_free` is 0 if unknown; `clock` is the machine's time in seconds
+    since the epoch; `used` has, by index, the GPUs in use outside of dstack, each with words that follow "is used
+    outside of dstack"; `findings` starts with the blocking ones; `cost` is the CPU seconds that the probe took.
     """
 
     machine: str
@@ -103,28 +101,28 @@ class Facts(Struct, frozen=True, kw_only=True):
 
     @property
     def blocking(self) -> tuple[Finding, ...]:
-        """What keeps jobs from running here."""
+        """The findings that keep jobs from running here."""
         return tuple(finding for finding in self.findings if finding.blocking)
 
     @property
     def problem(self) -> str | None:
-        """The first of these."""
+        """The first blocking problem."""
         return self.blocking[0].what if self.blocking else None
 
     @property
     def fix(self) -> str | None:
-        """What to type about it."""
+        """The command that fixes it."""
         return self.blocking[0].fix if self.blocking else None
 
 
 class Runner(Struct, frozen=True, kw_only=True):
-    """A machine of the inventory, as recorded.
+    """A runner as recorded.
 
-    `host_key` is the pinned public key in OpenSSH's format, None for a local runner; `gpus` overrides what the
-    probe finds; `docker` is the words before a docker command; `hidden` is one that only `--local` made: it takes
-    no job but those that name it; `authorized`: the machine lets the server's own key in, until it is removed;
-    `source` is the inventory that it was imported from; `max_jobs` limits how many jobs that
-    ask for no resources share it; `allow_mounts` are the folders below which jobs may mount.
+    `host_key` is the pinned public key in OpenSSH's format, None for a local runner; `gpus` overrides the number found
+    by the probe; `docker` is the docker command, such as `sudo docker`. A `hidden` runner was made by `--local` and
+    accepts only jobs that name it. An `authorized` one accepts the server's own key until the runner is removed.
+    `source` is the inventory that it was imported from. `max_jobs` limits how many jobs without resources share it.
+    `allow_mounts` are the folders that jobs may mount, including the folders in them.
     """
 
     name: str

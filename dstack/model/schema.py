@@ -1,4 +1,4 @@
-"""JSON Schemas of the project's files, made from their types: editors complete and check with them."""
+"""JSON Schemas of the project files, generated from their types. Editors use them to complete and check keys."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def configs_schema() -> dict[str, Any]:
 
 
 def document(schema: dict[str, Any]) -> str:
-    """The schema as the text of its file."""
+    """The text of the schema's file."""
     return msgspec.json.format(msgspec.json.encode(schema), indent=2).decode() + "\n"
 
 
@@ -31,12 +31,12 @@ def _schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 def _as_written(schema: Any) -> Any:
-    """What people write in YAML: a text may look like a number or a boolean, and nobody writes a default as null."""
+    """Adapt the schema to handwritten YAML: text may look like a number or a boolean, and an unset key is left out."""
     if isinstance(schema, list):
         return [_as_written(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    found = {name: _as_written(value) for name, value in schema.items() if name != "x-scalar"}
+    found = {name: _as_written(value) for name, value in schema.items() if not name.startswith("x-")}
     if "x-scalar" in schema:
         found["type"] = ["string", "number", "boolean"]
     if "default" in found and found["default"] is None:

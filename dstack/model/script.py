@@ -1,4 +1,4 @@
-"""What a job runs: its script, and its definition with the variables replaced."""
+"""A job's script, and its definition with the variables replaced."""
 
 from __future__ import annotations
 
@@ -17,23 +17,22 @@ from dstack.model.workflow import Artifact, DependsOn, RegistryAuth, RepoDepende
 
 
 def script(workflow: Workflow, variables: Variables, job_id: str, run_name: str) -> str:
-    """The text that one `bash -e` runs: the commands in their order, below a line that says whose they are."""
+    """Return the script that one `bash -e` runs: the commands in order, below a line that names the job."""
     args = config_args(variables.own)
     commands = [replace_config_args(command, args) for command in workflow.commands]
     title = f"# workflow {workflow.name}, job {job_id} of run {run_name}"
-    # Without this the warning would end the shell. What it runs gets the signal as it is.
+    # Without this, the warning signal would end the shell. Its child processes still get the signal.
     trap = [f"trap : {workflow.signal.name}"] if workflow.signal else []
     return "\n".join([title, *trap, *commands]) + "\n"
 
 
 def expanded(workflow: Workflow, variables: Variables, reserved: Mapping[str, str]) -> Workflow:
-    """The workflow with image, artifacts, mounts, cache and include as they are for one job, paths in their shortest
-    form.
+    """Return the workflow with image, artifacts, mounts, cache and include expanded for one job, and paths in their
+    shortest form.
 
-    `reserved` needs `run_name` and `job_id`; the rest follows from them. `env` stays as written, because it may speak
-    of the job's machine (`environment.build` replaces its variables); it is checked all the same.
-    Raises UsageError for a variable that is undefined or null, and for a value that makes an image or a path
-    unusable.
+    `reserved` needs `run_name` and `job_id`; the rest follows from them. `env` is checked but not expanded, because it
+    may use values that depend on the job's runner; `environment.build` expands it later.
+    Raises UsageError for a variable that is undefined or null, and for a value that makes an image or path invalid.
     """
     values = early_values(workflow, variables, reserved)
     late = {**values, **dict.fromkeys(PLACED, "")}
@@ -51,7 +50,7 @@ def expanded(workflow: Workflow, variables: Variables, reserved: Mapping[str, st
 
 
 def early_values(workflow: Workflow, variables: Variables, reserved: Mapping[str, str]) -> Values:
-    """What `$x` stands for before the job has a machine. `reserved` holds `run_name` and `job_id`."""
+    """Return what `$x` stands for before the job has a runner. `reserved` has `run_name` and `job_id`."""
     known = {"config_args": config_args(variables.own), "DSTACK_WORKFLOW": workflow.name}
     for name in reserved.keys() & {"run_name", "job_id"}:
         known[f"DSTACK_{name.upper()}"] = reserved[name]
@@ -59,16 +58,16 @@ def early_values(workflow: Workflow, variables: Variables, reserved: Mapping[str
 
 
 def image(workflow: Workflow, values: Mapping[str, str | None]) -> str:
-    """The image with its variables replaced. `values` as `early_values` gives them."""
+    """Return the image with its variables replaced. `values` come from `early_values`."""
     name = _expand(workflow.image, values, "image", workflow)
     trouble = image_trouble(name)
     if trouble:
-        raise UsageError(f"'image' of workflow '{workflow.name}' {trouble}")
+        raise UsageError(f"'image' in workflow '{workflow.name}' {trouble}")
     return name
 
 
 def include(workflow: Workflow, values: Mapping[str, str | None]) -> tuple[str, ...] | None:
-    """The files that the workflow depends on, variables replaced; None for all. `values` as for `image`."""
+    """Return the entries of `include` with their variables replaced; None for all files. `values` as for `image`."""
     repo = workflow.depends_on.repo
     if repo is None:
         return None
@@ -84,9 +83,8 @@ def _registry_auth(workflow: Workflow, values: Values) -> RegistryAuth | None:
         return None
     username = _expand(auth.username, values, "registry-auth.username", workflow)
     if not username or ":" in username or not username.isprintable():
-        _refuse(
-            "is no user's name: it is empty, or holds ':' or a control character", "registry-auth.username", workflow
-        )
+        why = "is not a valid user name: it is empty, or contains ':' or a control character"
+        _refuse(why, "registry-auth.username", workflow)
     return replace(auth, username=username)
 
 
@@ -96,7 +94,7 @@ def _artifacts(workflow: Workflow, values: Values) -> tuple[Artifact | str, ...]
         _refuse(location.artifact_trouble(path), "artifacts", workflow)
     pair = location.overlap(paths)
     if pair:
-        _refuse(f"overlap: '{paths[pair[1]]}' and '{paths[pair[0]]}'", "artifacts", workflow)
+        _refuse(f"has overlapping paths: '{paths[pair[1]]}' and '{paths[pair[0]]}'", "artifacts", workflow)
     return tuple(
         location.normal(path) if isinstance(written, str) else replace(written, path=location.normal(path))
         for written, path in zip(workflow.artifacts, paths, strict=True)
@@ -109,7 +107,7 @@ def _cache(workflow: Workflow, values: Values) -> tuple[str, ...]:
         _refuse(cache_trouble(path), "cache", workflow)
     pair = location.overlap(paths)
     if pair:
-        _refuse(f"overlap: '{paths[pair[1]]}' and '{paths[pair[0]]}'", "cache", workflow)
+        _refuse(f"has overlapping paths: '{paths[pair[1]]}' and '{paths[pair[0]]}'", "cache", workflow)
     return tuple(map(cache_path, paths))
 
 
@@ -122,7 +120,7 @@ def _mounts(workflow: Workflow, values: Values) -> tuple[str, ...]:
         raise
     caches = _cache(workflow, values)
     target = mounts.twice([*(each.target for each in found), *caches])
-    _refuse(f"and 'cache' together have two for {target}" if target else None, "mounts", workflow)
+    _refuse(f"has the target {target}, which another mount or cache uses" if target else None, "mounts", workflow)
     return texts
 
 
@@ -136,9 +134,9 @@ def _expand(text: str, values: Mapping[str, str | None], key: str, workflow: Wor
     try:
         return expand(text, values)
     except UsageError as error:
-        raise UsageError(f"'{key}' of workflow '{workflow.name}': {error.message}") from error
+        raise UsageError(f"'{key}' in workflow '{workflow.name}': {error.message}") from error
 
 
 def _refuse(trouble: str | None, key: str, workflow: Workflow) -> None:
     if trouble:
-        raise UsageError(f"'{key}' of workflow '{workflow.name}' {trouble}")
+        raise UsageError(f"'{key}' in workflow '{workflow.name}' {trouble}")

@@ -1,4 +1,4 @@
-"""Which files of the repository a workflow depends on."""
+"""Selects the files of the repository that a workflow depends on."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ DEFINITIONS = ".dstack/"
 
 
 class TreeFile(Struct, frozen=True):
-    """A file of the snapshot. `mode` in git's octal (`100644`), `id` that of its blob. A folder has a slash at the end
-    of its path, and no id."""
+    """A file of the snapshot. `mode` is git's, in octal (`100644`); `id` is that of its blob. The path of a folder ends
+    with a slash, and its `id` is empty."""
 
     path: str
     mode: str
@@ -24,19 +24,19 @@ class TreeFile(Struct, frozen=True):
 
     @property
     def is_folder(self) -> bool:
-        """Whether it is one, of which there is more to say than that files are in it."""
+        """Whether this is a folder. Only folders that are empty or have unusual permissions are listed."""
         return self.path.endswith("/")
 
 
 def select(
     files: Iterable[TreeFile], project: str, include: tuple[str, ...] | None
 ) -> tuple[list[TreeFile], tuple[str, ...]]:
-    """The files that the entries name, sorted, with paths relative to the project's folder; and the entries that
-    name no file.
+    """Return the files that match the entries, sorted, with paths relative to the project's folder; and the entries
+    that match nothing.
 
-    `files` have paths relative to the git root, `project` is the folder that holds `.dstack`, "" for the root. None
-    for `include` is all files of the repository, those outside the project's folder as `../x`. What is in `.dstack/`
-    never counts.
+    The paths of `files` are relative to the git root. `project` is the folder that contains `.dstack`, "" for the root.
+    If `include` is None, all files of the repository match; those outside the project's folder become `../x`. Files in
+    `.dstack/` never match.
     """
     inside, outside = _divided(files, f"{location.normal(project)}/".lstrip("/"))
     if include is None:
@@ -53,10 +53,10 @@ def select(
 
 
 def rule(entry: str) -> Rule:
-    """Whether a path is named by the entry: a file, a folder with all below it, or a pattern.
+    """Return a function that says whether a path matches the entry: a file, a folder and all below it, or a pattern.
 
-    `*` and `?` stand for anything but '/', `[..]` for one character, `**` between slashes for any folders. A pattern
-    that fits a folder names all below it. With a slash at its end an entry names folders alone.
+    `*` and `?` match anything but '/', `[..]` one character, and `**` between slashes any number of folders. A pattern
+    that matches a folder matches all below it. An entry that ends with a slash matches folders only.
     """
     plain = location.normal(entry)
     folder = f"{plain}/" if plain else ""
@@ -76,7 +76,7 @@ def _path(file: TreeFile) -> str:
 
 
 def _divided(files: Iterable[TreeFile], prefix: str) -> tuple[list[TreeFile], list[TreeFile]]:
-    """The files in the project's folder and those outside of it, with paths as seen from there."""
+    """Return the files inside the project's folder and those outside, with paths relative to that folder."""
     inside, outside = [], []
     for file in files:
         if not file.path.startswith(prefix):
@@ -99,7 +99,7 @@ def _pattern(entry: str, files_too: bool) -> re.Pattern[str]:
 
 
 def _part(part: str) -> str:
-    """One part between slashes as a regular expression."""
+    """Convert one part between slashes to a regular expression."""
     expression, at = "", 0
     while at < len(part):
         letter = part[at]
@@ -118,7 +118,7 @@ def _part(part: str) -> str:
 
 
 def _characters(body: str) -> str:
-    """`[..]`: characters and ranges like `a-z`; `!` or `^` in front stands for all others."""
+    """Convert the inside of `[..]`: characters and ranges such as `a-z`; a leading `!` or `^` negates."""
     negated = body[0] in "!^"
     choices = body[1:] if negated else body
     allowed, at = [], 0
@@ -135,7 +135,7 @@ def _characters(body: str) -> str:
 
 
 def _relative(path: str, prefix: str) -> str:
-    """The path as seen from the project's folder `prefix`, which it is not in."""
+    """Return the path relative to the project's folder `prefix`, which it is outside of."""
     folders = prefix.rstrip("/").split("/")
     parts = path.split("/")
     shared = 0

@@ -1,4 +1,4 @@
-"""What a run's code is: a commit, and the tree that the user had on disk."""
+"""The code of a run: a commit, and the user's files on disk as a git tree."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from hashlib import sha256
 from msgspec import Struct
 
 PLAIN = "022"
-"""The umask that is usual."""
+"""The usual umask."""
 
 
 class Snapshot(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A working tree as it was when the run was submitted. Paths are relative to the git root.
 
-    `repo` names the mirror on server and hosts; `url` is the remote without credentials, or None; `tree` is the id of
-    a git tree made of the raw bytes on disk; `commit` is None for a folder without git or without a commit;
-    `index` is that of a tree which says what git knows beyond commit and files (`dstack/repo/status.py`), None for
-    nothing. `branch` is None for a detached HEAD. `project` is the folder that holds `.dstack`, "" for the root.
-    `object_format` is git's: sha1 or sha256. `depth` is how many commits deep the history goes, 0 for all of it;
-    `shallow` are the commits whose parents are left out, where that is not the one commit of depth 1. `ends` are the
-    same for other depths, which some jobs see. `upstream` is the commit that the branch is compared with, if it is
-    another one: what lies between the two belongs to the history. `umask`, three octal digits, makes the permissions of
-    most files and folders right; `modes` is the id of a tree that has the rest (`dstack/repo/modes.py`), None for
-    nothing.
+    - `repo` names the mirror on the server and on runners; `url` is the remote without credentials, or None.
+    - `commit` is None for a folder without git or without a commit; `branch` is None for a detached HEAD.
+    - `tree` is the id of a git tree of the raw bytes on disk. `index` is the id of a tree with what git knows beyond
+      commit and files (`dstack/repo/status.py`), or None.
+    - `project` is the folder that contains `.dstack`, "" for the root. `object_format` is sha1 or sha256.
+    - `depth` is the number of commits in the history, 0 for all. `shallow` has the commits whose parents are left out,
+      unless that is just the commit of depth 1. `ends` has the same for other depths that some jobs ask for.
+    - `upstream` is the commit that the branch is compared with, if it differs: the history includes all between them.
+    - `umask`, three octal digits, gives most files and folders their permissions. `modes` is the id of a tree with the
+      other permissions (`dstack/repo/modes.py`), or None.
     """
 
     repo: str
@@ -44,22 +44,22 @@ class Snapshot(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def objects(self) -> tuple[str, ...]:
-        """The ids from which all of it is reached."""
+        """The ids from which every object of the snapshot can be reached."""
         return (*self.commits, *self.trees)
 
     @property
     def trees(self) -> tuple[str, ...]:
-        """Those of its ids that are not commits'."""
+        """The ids of its trees."""
         return tuple(oid for oid in (self.tree, self.index, self.modes) if oid)
 
     @property
     def commits(self) -> tuple[str, ...]:
-        """The tips of its history."""
+        """The newest commits of its history."""
         return tuple(oid for oid in (self.commit, self.upstream) if oid)
 
     @property
     def history(self) -> str | None:
-        """The name of a history that is more than the commit: `full-` or a hash of where it ends, and the commit."""
+        """A name for a history that is more than the commit: `full-` or a hash of where it ends, and the commit."""
         if self.commit is None or (self.depth == 1 and not self.shallow):
             return None
         return f"{_hash(self.shallow) if self.shallow else 'full'}-{self.commit}"
@@ -70,12 +70,12 @@ class Snapshot(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return (self.commit,) if self.commit and self.depth == 1 and not self.shallow else self.shallow
 
     def cut_at(self, depth: int) -> tuple[str, ...]:
-        """The same, as a job sees it that asked for this depth."""
+        """Return `cut` for a job that asked for this depth."""
         return self.ends.get(depth, self.cut)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What one must have to have all of it."""
+        """Everything that a holder of the complete snapshot must have."""
         return (*self.objects, *([self.history] if self.history else []))
 
 

@@ -1,4 +1,4 @@
-"""The states of a job, and which may follow which."""
+"""The states of a job, and the transitions between them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class Status(str, Enum):
-    """What users see as `status` of a job or run."""
+    """The `status` of a job or run, as users see it."""
 
     QUEUED = "queued"
     PREPARING = "preparing"
@@ -19,7 +19,7 @@ class Status(str, Enum):
 
     @property
     def finished(self) -> bool:
-        """Nothing follows this state."""
+        """Whether this state is final."""
         return self in FINISHED
 
 
@@ -33,17 +33,17 @@ MOVES: dict[Status, frozenset[Status]] = {
     Status.RUNNING: frozenset({Status.UPLOADING, Status.FAILED, Status.STOPPED, Status.LOST}),
     Status.UPLOADING: frozenset({Status.QUEUED, Status.DONE, Status.FAILED, Status.STOPPED, Status.LOST}),
 }
-"""Legal moves. QUEUED to DONE is a job whose result came from the cache; PREPARING to QUEUED, one placed anew;
-UPLOADING to QUEUED, one that is tried again."""
+"""Allowed transitions. QUEUED to DONE: the result came from the cache. PREPARING to QUEUED: the job needs another
+runner. UPLOADING to QUEUED: the job is retried."""
 
 
 def may_follow(before: Status, after: Status) -> bool:
-    """Whether a job in `before` may become `after`."""
+    """Whether a job may go from `before` to `after`."""
     return after in MOVES.get(before, frozenset())
 
 
 def summary(statuses: list[Status]) -> Status:
-    """The status of a run made of jobs in these states: the worst end, or what is furthest while one is unfinished."""
+    """Return the status of a run with these jobs: the furthest unfinished status, or else the worst final one."""
     unfinished = [status for status in statuses if not status.finished]
     if unfinished:
         order = (Status.RUNNING, Status.UPLOADING, Status.PREPARING, Status.QUEUED)

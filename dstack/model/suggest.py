@@ -1,4 +1,4 @@
-"""The name that somebody probably meant."""
+"""Suggests the name that was probably meant."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """The choice that is `word` with a typing mistake in it, or the only one that begins with it, else None.
+    """Return the choice closest to the misspelled `word`, or else the only one that starts with it, or else None.
 
-    A third of the letters may be wrong; case and '_' against '-' never count.
+    Up to a third of the letters may be wrong. Case is ignored, and '_' equals '-'.
     """
     names = sorted(set(choices))
     plain = _plain(word)
@@ -21,7 +21,7 @@ def nearest(word: str, choices: Iterable[str]) -> str | None:
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or nothing when no choice is near."""
+    """Return `; did you mean 'x'?`, or "" if no choice is close."""
     name = nearest(word, choices)
     return "" if name is None else f"; did you mean '{name}'?"
 
@@ -31,7 +31,7 @@ def _plain(name: str) -> str:
 
 
 def _distance(one: str, other: str) -> int:
-    """Letters to insert, delete, change or swap with their neighbour (optimal string alignment)."""
+    """Count the letters to insert, delete, change or swap with a neighbour (optimal string alignment)."""
     before: list[int] = []
     row = list(range(len(other) + 1))
     for i, a in enumerate(one, 1):

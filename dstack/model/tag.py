@@ -1,4 +1,4 @@
-"""Tags: `:NAME` stands for a run or job wherever one is expected."""
+"""Tags: `:NAME` can be used wherever a run or job is expected."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
 def is_tag(ref: str) -> bool:
-    """Whether the text is `:NAME` instead of a name of its own."""
+    """Whether the text has the form `:NAME`."""
     return ref.startswith(MARK)
 
 
 def trouble(ref: str) -> str | None:
-    """Why `:NAME` can't be a tag, as the end of a sentence; None if it can."""
+    """Why `:NAME` is not a valid tag; None if it is."""
     if _NAME.fullmatch(ref.removeprefix(MARK)):
         return None
-    return f"'{ref}' is no tag: letters, digits, '-', '_' and '.', not beginning with '-' or '.'"
+    return (
+        f"'{ref}' is not a valid tag; use up to 100 letters, digits, '-', '_' and '.', and don't start with '-' or '.'"
+    )
 
 
 def name_of(ref: str) -> str:
-    """The name in `:NAME`, or in a NAME alone. Raises UsageError for what can't be one."""
+    """Return the name in `:NAME` or NAME. Raises UsageError if it is not a valid tag."""
     why = trouble(ref)
     if why:
         raise UsageError(why, hint="dstack tag RUN base-model")

@@ -1,4 +1,4 @@
-"""How a file travels to object storage: in one request, or in parts."""
+"""How a file is uploaded to object storage: in one request, or in parts."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import dataclass
 
 MIB = 1 << 20
 PART = 64 * MIB
-"""Bytes of a part, and of the largest file that goes in one request."""
+"""Size of a part, and of the largest file uploaded in one request, in bytes."""
 MOST_PARTS = 10_000
-"""S3 takes no more of one object."""
+"""S3's limit for one object."""
 
 
 @dataclass(frozen=True)
 class Sums:
-    """The MD5 of each part of a file, in hex, in order; one for a file that goes in one request."""
+    """The MD5 of each part of a file, in hex and in order. A file uploaded in one request has one part."""
 
     parts: tuple[str, ...]
 
     @property
     def etag(self) -> str:
-        """The ETag that S3 gives what was stored so, unless it encrypts with a key of its own."""
+        """The ETag that S3 gives such an object, unless S3 encrypts it with its own key."""
         if len(self.parts) == 1:
             return self.parts[0]
         digests = b"".join(bytes.fromhex(part) for part in self.parts)
@@ -40,9 +40,9 @@ class Stored:
 
 @dataclass(frozen=True)
 class Piece:
-    """One PUT: the bytes of a file from `start` on, `length` of them, to a presigned URL with these headers.
+    """One PUT to a presigned URL with these headers: `length` bytes of a file, from `start`.
 
-    `part` is None for a file that goes whole, else the part's number, from 1 on.
+    `part` is the part's number, from 1, or None for a file uploaded in one request.
     """
 
     path: str
@@ -54,27 +54,27 @@ class Piece:
 
     @property
     def name(self) -> tuple[str, int | None]:
-        """What tells it from the others of a plan."""
+        """A key that is unique within an upload plan."""
         return self.path, self.part
 
 
 def part_size(size: int) -> int:
-    """Bytes of each part but the last of a file of this size: whole MiB."""
+    """Return the bytes per part, in whole MiB, for a file of this size. The last part may be smaller."""
     parts = -(-size // MOST_PARTS)
     return max(PART, -(-parts // MIB) * MIB)
 
 
 def spans(size: int) -> list[tuple[int, int]]:
-    """Start and length of each part of a file; one span of nothing for an empty file."""
+    """Return start and length of each part of a file. An empty file has one empty part."""
     step = part_size(size)
     return [(start, min(step, size - start)) for start in range(0, size, step)] or [(0, 0)]
 
 
 def in_base64(digest: str) -> str:
-    """A digest in hex, as HTTP's headers have it."""
+    """Convert a hex digest to base64, as HTTP headers want it."""
     return base64.b64encode(bytes.fromhex(digest)).decode()
 
 
 def total(pieces: Sequence[Piece]) -> int:
-    """The bytes of all pieces."""
+    """Return the total bytes of the pieces."""
     return sum(piece.length for piece in pieces)

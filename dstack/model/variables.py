@@ -1,4 +1,4 @@
-"""Variables of a run: overrides, and `$config_args`."""
+"""The variables of a run: overrides and `$config_args`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from dstack.model.workflow import Values, Variables
 
 TRUE = frozenset({"true", "True", "TRUE"})
 LEFT_OUT = frozenset({"false", "False", "FALSE", "None"})
-"""Texts that leave an option out of `$config_args`, as null does."""
+"""Values that, like null, leave a variable out of `$config_args`."""
 
 
 def apply(project: Project, workflow: str, overrides: Sequence[tuple[str, str]]) -> dict[str, Variables]:
-    """The variables of the workflow and of all that it needs, by workflow, with the command line's values.
+    """Return the variables, by workflow, of the workflow and everything it depends on, with the overrides applied.
 
-    A variable of the named workflow's own is changed there alone, a global one for every job. `-` may stand for `_`.
-    Raises UsageError for a name that is neither.
+    An override of one of the workflow's own variables applies to that workflow only; an override of a global variable
+    applies to every job. `-` may be written for `_`. Raises UsageError for an unknown variable.
     """
     needed = closure(project.workflows, workflow)
     shared = dict(project.shared)
@@ -39,9 +39,9 @@ def apply(project: Project, workflow: str, overrides: Sequence[tuple[str, str]])
 
 
 def config_args(own: Mapping[str, str | None]) -> str:
-    """The workflow's own variables as `--name value`, quoted for a shell, in the order of the file.
+    """Return the workflow's own variables as `--name value`, quoted for a shell, in file order.
 
-    A true one gives the bare flag; false, `None`, null and names that are reserved give nothing.
+    True values become a bare flag. False, `None`, null and reserved names are left out.
     """
     words: list[str] = []
     for name, value in own.items():
@@ -54,7 +54,7 @@ def config_args(own: Mapping[str, str | None]) -> str:
 
 
 def _find(name: str, own: Values, shared: Values) -> tuple[Values | None, str]:
-    """Where the variable lives, and its name there."""
+    """Return the scope that has the variable, and the variable's name there."""
     for variable in (name, name.replace("-", "_")):
         for scope in (own, shared):
             if variable in scope:
@@ -69,14 +69,14 @@ def _check(name: str, text: str) -> None:
     except UnicodeEncodeError:
         clean = False
     if not clean:
-        raise UsageError(f"the value of --{name} is not text in UTF-8")
+        raise UsageError(f"the value of --{name} is not text: it contains a NUL character or bytes that are not UTF-8")
 
 
 def _unknown(project: Project, workflow: str, name: str, choices: list[str]) -> UsageError:
     plain = name.replace("-", "_")
     owners = [other for other, own in project.own.items() if plain in own]
     if owners:
-        message = f"'{plain}' is a variable of workflow '{owners[0]}', not of '{workflow}', and can't be set here"
+        message = f"'{plain}' is a variable of workflow '{owners[0]}'; a run of '{workflow}' can't set it"
     else:
         message = f"workflow '{workflow}' has no variable '{name}'{did_you_mean(name, choices)}"
-    return UsageError(message, hint=f"dstack run {workflow} --help lists its variables")
+    return UsageError(message, hint=f"list its variables: dstack run {workflow} --help")

@@ -1,4 +1,4 @@
-"""JSON between CLI and server. Bytes of a path that are not UTF-8 travel as the escapes `\\udc80` to `\\udcff`."""
+"""The JSON between CLI and server. Path bytes that are not UTF-8 become the escapes `\\udc80` to `\\udcff`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def encode(value: Any) -> bytes:
-    """The value as JSON. msgspec itself refuses surrogate escapes (PEP 383); the standard library writes them."""
+    """Encode a value as JSON. msgspec refuses surrogate escapes (PEP 383), so the standard library encodes those."""
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
@@ -20,7 +20,7 @@ def encode(value: Any) -> bytes:
 
 
 def decode(data: bytes, kind: type[T]) -> T:
-    """The inverse. Raises msgspec.DecodeError for what is not JSON, or not of this type."""
+    """Decode JSON. Raises msgspec.DecodeError if the data is not JSON, or not of this type."""
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError:

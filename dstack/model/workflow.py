@@ -1,7 +1,6 @@
-"""A workflow as its author wrote it in `.dstack/workflows.yaml`: the types, and with them the JSON Schema.
+"""A workflow as written in `.dstack/workflows.yaml`: the types that decoding, error messages and JSON Schemas share.
 
-Decoding, its error messages and the schemas are made from these types alone (`decode.py`, `schema.py`): the
-description of a type with a pattern completes the sentence "must be ...".
+`description` is what editors show. `x-expected` is for errors: it completes the sentence "'VALUE' is not ...".
 """
 
 from __future__ import annotations
@@ -17,72 +16,71 @@ Text = Annotated[str, Meta(min_length=1, extra_json_schema={"x-scalar": True})]
 """Any single value, as its author wrote it: `1.15` stays `1.15`."""
 
 Value = Annotated[str, Meta(extra_json_schema={"x-scalar": True})]
-"""A text that may be empty."""
+"""Text that may be empty."""
 
-# In Python, `$` also fits before a final newline.
+
+def _form(pattern: str, expected: str, *, scalar: bool = True, max_length: int | None = None) -> Meta:
+    """Text that must match a pattern. In Python, `$` also matches before a final newline; `(?!\\n)` prevents that."""
+    extra = {"x-expected": expected} | ({"x-scalar": True} if scalar else {})
+    return Meta(pattern=pattern, max_length=max_length, extra_json_schema=extra)
+
+
 Name = Annotated[
     str,
-    Meta(
-        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$(?!\n)",
+    _form(
+        r"^[A-Za-z0-9_][A-Za-z0-9_-]*$(?!\n)",
+        "a valid workflow name; use letters, digits, '-' and '_', and don't start with '-'",
+        scalar=False,
         max_length=100,
-        description="letters, digits, '-' and '_', not beginning with '-'",
     ),
 ]
 Identifier = Annotated[
     str,
-    Meta(
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)",
-        description="letters, digits and '_', not beginning with a digit",
+    _form(
+        r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)",
+        "a valid name; use letters, digits and '_', and don't start with a digit",
+        scalar=False,
     ),
 ]
 User = Annotated[
     str,
-    Meta(
-        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:-]*$(?!\n)",
-        description="a uid, a name, or 'image' for the image's own user",
-        extra_json_schema={"x-scalar": True},
+    _form(
+        r"^[A-Za-z0-9_][A-Za-z0-9_.:-]*$(?!\n)",
+        "a valid user; write a uid, a user name, or 'image' for the image's own user",
     ),
 ]
 Count = Annotated[int, Meta(ge=0, le=1024)]
-Size = Annotated[
-    str, Meta(pattern=SIZE, description="a size such as 16GB or 512MB", extra_json_schema={"x-scalar": True})
-]
+Size = Annotated[str, _form(SIZE, "a size; write 512MB, 16GB or 1TB")]
 Cpus = Annotated[
-    str,
-    Meta(
-        pattern=r"^(?!0+(\.0+)?$)[0-9]{1,4}(\.[0-9]{1,3})?$(?!\n)",
-        description="a number of CPUs such as 4 or 0.5",
-        extra_json_schema={"x-scalar": True},
-    ),
+    str, _form(r"^(?!0+(\.0+)?$)[0-9]{1,4}(\.[0-9]{1,3})?$(?!\n)", "a number of CPUs; write a number such as 4 or 0.5")
 ]
-Span = Annotated[
-    str, Meta(pattern=SPAN, description="a time such as 30s, 5m or 1h30m", extra_json_schema={"x-scalar": True})
+Span = Annotated[str, _form(SPAN, "a duration; write 30s, 10m, 1h30m or 2d")]
+SignalName = Annotated[
+    str, _form(r"^(USR1|USR2|HUP|INT)$(?!\n)", "a supported signal; write USR1, USR2, HUP or INT", scalar=False)
 ]
-SignalName = Annotated[str, Meta(pattern=r"^(USR1|USR2|HUP|INT)$(?!\n)", description="USR1, USR2, HUP or INT")]
 Cause = Annotated[
     str,
-    Meta(
-        pattern=r"^(lost|error|out-of-memory|[1-9][0-9]?|1[0-9][0-9]|2[0-4][0-9]|25[0-5])$(?!\n)",
-        description="lost, error, out-of-memory, or an exit code from 1 to 255",
-        extra_json_schema={"x-scalar": True},
+    _form(
+        r"^(lost|error|out-of-memory|[1-9][0-9]?|1[0-9][0-9]|2[0-4][0-9]|25[0-5])$(?!\n)",
+        "a cause for a retry; write lost, error, out-of-memory, or an exit code from 1 to 255",
     ),
 ]
-Vendor = Annotated[str, Meta(pattern=r"^(nvidia|amd)$(?!\n)", description="nvidia or amd")]
+Vendor = Annotated[str, _form(r"^(nvidia|amd)$(?!\n)", "a supported GPU vendor; write nvidia or amd", scalar=False)]
 Attempts = Annotated[int, Meta(ge=1, le=100)]
 Priority = Annotated[int, Meta(ge=0, le=100)]
 
 
 class Definition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab", omit_defaults=True):
-    """Base of what a project file holds: keys in kebab-case, none unknown."""
+    """Base of everything in a project file: keys in kebab-case, unknown keys refused."""
 
 
 class Artifact(Definition, frozen=True, kw_only=True):
-    """A file or folder that the workflow makes, relative to the folder that holds `.dstack`."""
+    """A file or folder that the workflow produces, relative to the folder that holds `.dstack`."""
 
-    path: Annotated[Text, Meta(description="A file or folder inside the working directory")]
-    optional: Annotated[bool, Meta(description="It may be missing")] = False
+    path: Annotated[Text, Meta(description="A file or folder inside the working directory; $variables are replaced")]
+    optional: Annotated[bool, Meta(description="If true, the job succeeds even when this is missing")] = False
     sync: Annotated[
-        Span | None, Meta(description="How often what changed is stored while the job runs, such as 5m; default: never")
+        Span | None, Meta(description="How often to store changes while the job runs, such as 5m; default: never")
     ] = None
 
 
@@ -96,70 +94,77 @@ class RepoDependency(Definition, frozen=True, kw_only=True):
 
 
 class DependsOn(Definition, frozen=True, kw_only=True):
-    """What the result depends on. A part that is left out: all files, all variables, no workflow."""
+    """What the result depends on. A key left out has its default: all files, all variables, no workflows."""
 
     repo: RepoDependency | None = None
     config: Annotated[tuple[str, ...] | None, Meta(description="Names of the variables that change the result")] = None
     workflows: Annotated[
         tuple[str, ...],
-        Meta(description="Names of the workflows whose artifacts it needs, and tags of runs, written :NAME"),
+        Meta(description="Workflows whose artifacts this one needs, by name; or tags of runs, written :NAME"),
     ] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The workflows of this project that it needs: all but tags."""
+        """The workflows of this project that it needs, without the tags."""
         return tuple(name for name in self.workflows if not is_tag(name))
 
 
 class GpuRequest(Definition, frozen=True, kw_only=True):
-    """Which GPUs the workflow asks for."""
+    """Which GPUs the workflow needs."""
 
-    count: Annotated[Count, Meta(description="How many GPUs")] = 1
-    name: Annotated[Text | None, Meta(description="A part of the model's name, such as A100")] = None
-    memory: Annotated[Size | None, Meta(description="The least memory of each, such as 40GB")] = None
+    count: Annotated[Count, Meta(description="Number of GPUs")] = 1
+    name: Annotated[Text | None, Meta(description="Part of the model name, such as A100")] = None
+    memory: Annotated[Size | None, Meta(description="Minimum memory per GPU, such as 40GB")] = None
     vendor: Annotated[Vendor | None, Meta(description="nvidia or amd; default: nvidia, unless a name is given")] = None
 
 
 class Resources(Definition, frozen=True, kw_only=True):
-    """What the workflow asks of a machine, and is held to."""
+    """What the workflow needs from a runner. CPU and memory are also its limits."""
 
-    cpu: Annotated[Cpus | None, Meta(description="CPUs, such as 4 or 0.5")] = None
-    memory: Annotated[Size | None, Meta(description="Memory, such as 16GB; what takes more is killed")] = None
-    shm_size: Annotated[Size | None, Meta(description="Size of /dev/shm; default: half of the machine's memory")] = None
-    disk: Annotated[Size | None, Meta(description="Disk that must be free on the machine, such as 50GB")] = None
-    gpu: Annotated[Count | GpuRequest, Meta(description="How many GPUs, or which")] = 0
+    cpu: Annotated[Cpus | None, Meta(description="Number of CPUs, such as 4 or 0.5")] = None
+    memory: Annotated[Size | None, Meta(description="Memory, such as 16GB; a job that uses more is killed")] = None
+    shm_size: Annotated[Size | None, Meta(description="Size of /dev/shm; default: half of the runner's memory")] = None
+    disk: Annotated[Size | None, Meta(description="Free disk space required on the runner, such as 50GB")] = None
+    gpu: Annotated[Count | GpuRequest, Meta(description="Number of GPUs, or a map that says which kind")] = 0
 
 
 class RegistryAuth(Definition, frozen=True, kw_only=True):
-    """Who fetches the image from its registry."""
+    """The login for the image's registry."""
 
-    username: Annotated[Text, Meta(description="The user's name there; $variables are replaced, $$ is a dollar sign")]
-    password: Annotated[Identifier, Meta(description="The name of the secret with the password; dstack secrets set")]
+    username: Annotated[
+        Text, Meta(description="User name at the registry; $variables are replaced, $$ is a dollar sign")
+    ]
+    password: Annotated[
+        Identifier, Meta(description="Name of the secret that holds the password; set it with: dstack secrets set NAME")
+    ]
 
 
 class WarningSignal(Definition, frozen=True, kw_only=True):
-    """A signal that tells the job that its time is nearly over."""
+    """A signal that warns the job before `max-duration` ends it."""
 
     name: Annotated[SignalName, Meta(description="USR1, USR2, HUP or INT")] = "USR1"
-    before: Annotated[Span, Meta(description="How long before max-duration, such as 5m")]
+    before: Annotated[Span, Meta(description="How long before max-duration the signal is sent, such as 5m")]
 
 
 class Retry(Definition, frozen=True, kw_only=True):
-    """When the job is run again."""
+    """When to run the job again."""
 
-    attempts: Annotated[Attempts, Meta(description="How often it is run at most, the first time included")]
+    attempts: Annotated[Attempts, Meta(description="Maximum number of attempts, including the first")]
     on: Annotated[
-        tuple[Cause, ...], Meta(min_length=1, description="After what: lost, error, out-of-memory, or exit codes")
+        tuple[Cause, ...], Meta(min_length=1, description="Retry after these: lost, error, out-of-memory, exit codes")
     ] = ("lost", "error")
 
 
 class Workflow(Definition, frozen=True, kw_only=True):
-    """One workflow of the project, as written: variables are not replaced yet."""
+    """One workflow, as written: its variables are not replaced yet."""
 
-    name: Name
+    name: Annotated[Name, Meta(description="Name of the workflow: letters, digits, '-' and '_'")]
     image: Annotated[Text, Meta(description="The Docker image; $variables are replaced")]
     commands: Annotated[
-        tuple[Text, ...], Meta(min_length=1, description="Run by one bash -e (sh where the image has no bash)")
+        tuple[Text, ...],
+        Meta(
+            min_length=1, description="All run in one `bash -e` (sh if the image has no bash): cd and export carry over"
+        ),
     ]
     help: Annotated[str | None, Meta(description="Shown by dstack run --help")] = None
     depends_on: DependsOn = DependsOn()
@@ -171,34 +176,35 @@ class Workflow(Definition, frozen=True, kw_only=True):
         tuple[Text, ...],
         Meta(description="Folders in the container that the runner keeps between jobs of this repository"),
     ] = ()
-    user: User = "root"
+    user: Annotated[User, Meta(description="A uid, a user name, or 'image' for the image's own user")] = "root"
     secrets: Annotated[
-        tuple[Identifier, ...], Meta(description="Secrets that it gets in its environment; dstack secrets set NAME")
+        tuple[Identifier, ...], Meta(description="Secrets for the environment; to set one: dstack secrets set NAME")
     ] = ()
     registry_auth: Annotated[
-        RegistryAuth | None, Meta(description="Who fetches the image; default: whoever is logged in on the machine")
+        RegistryAuth | None, Meta(description="Login for a private image; default: the runner's own docker login")
     ] = None
     resources: Resources = Resources()
     runners: Annotated[tuple[Text, ...], Meta(description="Names or labels of the runners that may run it")] = ()
     mounts: Annotated[
         tuple[Text, ...],
-        Meta(description="Folders of the machine, SOURCE:TARGET or SOURCE:TARGET:ro; where its owner allows them"),
+        Meta(description="Folders of the runner, SOURCE:TARGET or SOURCE:TARGET:ro; the runner must allow them"),
     ] = ()
-    priority: Annotated[Priority, Meta(description="Higher ones go first, 0 to 100")] = 0
+    priority: Annotated[Priority, Meta(description="From 0 to 100; jobs with a higher priority start first")] = 0
     preemptible: Annotated[
-        bool, Meta(description="It gives way to jobs of higher priority: stopped, and queued again with its artifacts")
+        bool,
+        Meta(description="If true, a job of higher priority may stop it; it keeps its artifacts and is queued again"),
     ] = False
-    max_duration: Annotated[Span | None, Meta(description="How long it may run, such as 6h; then it is stopped")] = None
-    stop_grace: Annotated[Span, Meta(description="From SIGTERM to SIGKILL")] = "30s"
-    signal: Annotated[WarningSignal | None, Meta(description="A signal before max-duration is over, to save")] = None
-    retry: Annotated[Retry | None, Meta(description="When it is run again, and how often; default: never")] = None
+    max_duration: Annotated[Span | None, Meta(description="Time limit, such as 6h; the job is then stopped")] = None
+    stop_grace: Annotated[Span, Meta(description="Time between SIGTERM and SIGKILL when the job is stopped")] = "30s"
+    signal: Annotated[WarningSignal | None, Meta(description="A signal before max-duration, to save work")] = None
+    retry: Annotated[Retry | None, Meta(description="When to run the job again, and how often; default: never")] = None
     fetch_depth: Annotated[
-        int, Meta(ge=0, le=2**31 - 1, description="How many commits of history the job has; 0: all of it")
+        int, Meta(ge=0, le=2**31 - 1, description="How many commits of history the job sees; 0 means all")
     ] = 1
 
     @property
     def needed_secrets(self) -> tuple[str, ...]:
-        """The secrets without which it can't start."""
+        """The secrets that must be set before it can start."""
         return self.secrets + ((self.registry_auth.password,) if self.registry_auth else ())
 
     @property
@@ -208,7 +214,7 @@ class Workflow(Definition, frozen=True, kw_only=True):
 
 
 Values = dict[Identifier, Value | None]
-"""Variables by name: the text that the user wrote, None for YAML's null. In the order of the file."""
+"""Variables by name, in file order: the text as written, None for YAML's null."""
 
 
 class WorkflowsFile(Definition, frozen=True, kw_only=True):
@@ -218,18 +224,18 @@ class WorkflowsFile(Definition, frozen=True, kw_only=True):
 
 
 class ConfigsFile(Definition, frozen=True, kw_only=True):
-    """`.dstack/configs.yaml`: variables by workflow; those under `global` belong to every workflow."""
+    """`.dstack/configs.yaml`: variables by workflow. Those under `global` apply to every workflow."""
 
     configs: dict[str, Values | None] | None
 
 
 class Variables(Struct, frozen=True):
-    """A workflow's variables with the command line's overrides applied."""
+    """A workflow's variables, with overrides from the command line applied."""
 
     shared: Values = {}
     own: Values = {}
 
     @property
     def all(self) -> Values:
-        """Shared and own ones together; its own win."""
+        """Shared and own variables together; own ones win."""
         return {**self.shared, **self.own}

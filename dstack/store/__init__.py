@@ -1,6 +1,6 @@
-"""Floor 2: the server's state. One SQLite database with one writer, one file a noun.
+"""Floor 2: the server's state. One SQLite database with one writer; one file per noun.
 
-sqlite-utils is imported here only.
+Only this package imports sqlite-utils.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from dstack.store.tags import Tags
 
 
 class Store:
-    """All that the server knows. Every method is synchronous and takes well under a millisecond: the server's one
-    loop is the one writer."""
+    """The server's state. The server's event loop is the only writer, so methods are synchronous and take well under a
+    millisecond."""
 
     def __init__(self, layout: ServerLayout) -> None:
         for folder in (layout.home, layout.state, layout.logs, layout.mirrors, layout.incoming):

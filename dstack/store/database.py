@@ -1,4 +1,4 @@
-"""The SQLite file: how it is opened, migrated and written."""
+"""The SQLite file: opening, migrating and writing it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.ssh
 
 
 class Database:
-    """A SQLite database in WAL mode, migrated to the newest schema."""
+    """A SQLite database in WAL mode, migrated to the latest schema."""
 
     def __init__(self, path: Path) -> None:
         refuse_network_file_system(path.parent)
@@ -31,14 +31,14 @@ class Database:
 
     @property
     def version(self) -> tuple[int, int]:
-        """Another one when something changed in a way that who wrote it here does not know of: it was undone, or
-        came from another process (https://sqlite.org/pragma.html#pragma_data_version)."""
+        """A value that changes when cached rows may be outdated: after a rollback, or a write by another process
+        (https://sqlite.org/pragma.html#pragma_data_version)."""
         seen: int = self.connection.execute("PRAGMA data_version").fetchone()[0]
         return self.rollbacks, seen
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All that is written inside is there after a crash, or none of it. One inside another joins it."""
+        """Make all writes inside atomic. A nested transaction joins the outer one."""
         if self.connection.in_transaction:
             yield
             return
@@ -52,24 +52,24 @@ class Database:
         self.connection.execute("COMMIT")
 
     def execute(self, sql: str, *values: Any) -> int:
-        """Run one statement; return how many rows it touched."""
+        """Run one statement. Return the number of rows it changed."""
         return self.connection.execute(sql, values).rowcount
 
     def rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
-        """All rows of a query."""
+        """Return all rows of a query."""
         return self.connection.execute(sql, values).fetchall()
 
     def row(self, sql: str, *values: Any) -> sqlite3.Row | None:
-        """The first row of a query."""
-        found: sqlite3.Row | None = self.connection.execute(sql, values).fetchone()
-        return found
+        """Return the first row of a query, or None."""
+        first: sqlite3.Row | None = self.connection.execute(sql, values).fetchone()
+        return first
 
     def migrate(self) -> None:
         """Bring the schema up to date, one recorded step at a time."""
         done = self.connection.execute("PRAGMA user_version").fetchone()[0]
         if done > len(MIGRATIONS):
             raise UsageError(
-                "the server's state was written by a newer dstack",
+                "a newer dstack wrote the server's state, which this version can't read",
                 hint="update dstack: pip install --upgrade dstack",
             )
         for number, step in enumerate(MIGRATIONS[done:], done + 1):
@@ -83,7 +83,7 @@ class Database:
 
 
 def refuse_network_file_system(folder: Path) -> None:
-    """Raise UsageError where SQLite's locks can't be relied on (https://sqlite.org/wal.html: not over a network)."""
+    """Raise UsageError on a network file system, where SQLite's locks are unreliable (https://sqlite.org/wal.html)."""
     mounts = Path("/proc/self/mounts")
     if not mounts.exists():
         return
@@ -97,7 +97,7 @@ def refuse_network_file_system(folder: Path) -> None:
             best, kind = point, system
     if kind in NETWORK_FILE_SYSTEMS:
         raise UsageError(
-            f"{folder} is on a network file system ({kind}), where the server's state would be damaged",
+            f"{folder} is on a network file system ({kind}), which can corrupt the server's state",
             hint="put it on a local disk: export DSTACK_HOME=/var/tmp/dstack-$USER",
         )
 

@@ -1,4 +1,4 @@
-"""Jobs: one row each, changed only by legal moves."""
+"""Jobs: one row each, changed only by allowed transitions."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from dstack.store.database import Database
 
 UNFINISHED = tuple(status.value for status in Status if status not in FINISHED)
 SHOWN = "run NOT IN (SELECT name FROM hidden_runs)"
-"""Not of a run that was deleted."""
+"""SQL for jobs whose run was not deleted."""
 
 
 class Jobs:
-    """The jobs of all runs. Those that have not ended are kept in memory too, as they were written last."""
+    """The jobs of all runs. Unfinished jobs are also kept in memory."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -27,7 +27,7 @@ class Jobs:
         self.had: dict[str, set[str]] | None = None
 
     def current(self) -> dict[str, Job]:
-        """The jobs that have not ended, by id, oldest first."""
+        """Return the unfinished jobs by id, oldest first."""
         version = self.database.version
         if version != self.version:
             marks = ", ".join("?" * len(UNFINISHED))
@@ -51,7 +51,7 @@ class Jobs:
             self.current()[job.id] = job
 
     def get(self, job_id: str) -> Job | None:
-        """The job of exactly that id."""
+        """Return the job with exactly this id, or None."""
         live = self.current().get(job_id)
         if live is not None:
             return live
@@ -59,14 +59,14 @@ class Jobs:
         return decode(row["data"]) if row else None
 
     def require(self, job_id: str) -> Job:
-        """The job of exactly that id, or NotFoundError."""
+        """Return the job with exactly this id. Raises NotFoundError if there is none."""
         job = self.get(job_id)
         if job is None:
             raise NotFoundError(f"no job '{job_id}'", hint="dstack jobs")
         return job
 
     def change(self, job_id: str, **changes: Any) -> Job:
-        """Set fields of a job, in one transaction. A status may only follow its predecessor legally."""
+        """Set fields of a job in one transaction. Raises ValueError for a status change that is not allowed."""
         with self.database.transaction():
             before = self.require(job_id)
             after = msgspec.structs.replace(before, **changes)
@@ -87,19 +87,19 @@ class Jobs:
         return after
 
     def of(self, run: str) -> list[Job]:
-        """The jobs of a run, dependencies first."""
+        """Return the jobs of a run, dependencies first."""
         return self.select("run = ? ORDER BY number", run)
 
     def unfinished(self) -> list[Job]:
-        """All jobs that have not ended, oldest first."""
+        """Return all unfinished jobs, oldest first."""
         return list(self.current().values())
 
     def newest(self, limit: int) -> list[Job]:
-        """The newest jobs, newest first."""
+        """Return the newest jobs, newest first."""
         return self.select(f"{SHOWN} ORDER BY number DESC LIMIT ?", limit)
 
     def users_of(self, job_id: str) -> list[str]:
-        """The jobs whose log and artifacts are those of this one."""
+        """Return the ids of the cached jobs that use the log and artifacts of this one."""
         rows = self.database.rows("SELECT id FROM jobs WHERE json_extract(data, '$.cached_from') = ?", job_id)
         return [row["id"] for row in rows]
 
@@ -109,13 +109,13 @@ class Jobs:
         self.current().pop(job_id, None)
 
     def done_with(self, key: str) -> list[Job]:
-        """The jobs that made a result under this cache key by running, newest first: of runs that users see, or that
-        such runs took their results from."""
+        """Return the jobs that ran and made a result with this cache key, newest first. Their run, or a run that uses
+        their result, must not be deleted."""
         jobs = self.select("key = ? AND status = ? ORDER BY number DESC", key, Status.DONE.value)
         return [job for job in jobs if job.cached_from is None and self.known_as(job) is not None]
 
     def known_as(self, job: Job) -> str | None:
-        """The run in which users see a job's result: its own, or the newest that took it from the cache."""
+        """Return the run that shows a job's result: its own, or else the newest that took it from the cache."""
         row = self.database.row(
             f"SELECT run FROM jobs WHERE (id = ?1 OR json_extract(data, '$.cached_from') = ?1) AND {SHOWN}"
             " ORDER BY id = ?1 DESC, number DESC LIMIT 1",
@@ -124,7 +124,7 @@ class Jobs:
         return str(row["run"]) if row else None
 
     def last_done(self, workflow: str, repo: str) -> Job | None:
-        """The newest job of this workflow and repository that made a result: what a cache miss is compared with."""
+        """Return the newest successful job of this workflow and repository, to compare a cache miss with."""
         rows = self.database.rows(
             "SELECT jobs.data AS data FROM jobs JOIN runs ON runs.name = jobs.run"
             f" WHERE jobs.workflow = ? AND jobs.status = ? AND {SHOWN}"
@@ -137,7 +137,7 @@ class Jobs:
         return decode(rows[0]["data"]) if rows else None
 
     def to_discard(self, runner: str) -> list[Job]:
-        """Ended jobs whose folder on the runner has not been removed yet."""
+        """Return the finished jobs whose folder on the runner has not been removed yet."""
         return self.select(
             "json_extract(data, '$.runner') = ? AND json_extract(data, '$.discarded') = 0"
             f" AND status IN ({', '.join('?' * len(FINISHED))})",
@@ -146,7 +146,7 @@ class Jobs:
         )
 
     def left_on(self) -> set[str]:
-        """The runners with an ended job whose folder has not been removed yet."""
+        """Return the runners with a finished job whose folder has not been removed yet."""
         rows = self.database.rows(
             "SELECT DISTINCT json_extract(data, '$.runner') AS runner FROM jobs"
             f" WHERE json_extract(data, '$.discarded') = 0 AND status IN ({', '.join('?' * len(FINISHED))})",
@@ -155,7 +155,7 @@ class Jobs:
         return {row["runner"] for row in rows if row["runner"]}
 
     def aborted_on(self) -> set[str]:
-        """The runners with an aborted job of which something may be left there."""
+        """Return the runners that may still have files of an aborted job."""
         rows = self.database.rows(
             "SELECT DISTINCT json_extract(data, '$.runner') AS runner FROM jobs WHERE status = ?"
             " AND json_extract(data, '$.stop') = 'abort' AND json_extract(data, '$.discarded') = 0"
@@ -165,7 +165,7 @@ class Jobs:
         return {row["runner"] for row in rows}
 
     def images(self) -> dict[str, set[str]]:
-        """Which runners have had which images, by what the last thousand jobs that were launched used."""
+        """Return the runners that have had each image, according to the last thousand jobs."""
         self.current()
         if self.had is None:
             self.had = self.look_for_images()
@@ -183,17 +183,17 @@ class Jobs:
         return found
 
     def matching(self, prefix: str) -> list[str]:
-        """The ids that begin with `prefix`."""
+        """Return up to 10 ids that start with `prefix`."""
         if not prefix.isalnum():
             return []
         rows = self.database.rows(f"SELECT id FROM jobs WHERE id LIKE ? AND {SHOWN} LIMIT 10", prefix + "%")
         return [row["id"] for row in rows]
 
     def select(self, condition: str, *values: Any) -> list[Job]:
-        """The jobs that a condition of SQL chooses."""
+        """Return the jobs that match an SQL condition."""
         return [decode(row["data"]) for row in self.database.rows(f"SELECT data FROM jobs WHERE {condition}", *values)]
 
 
 def decode(data: str) -> Job:
-    """A job from its stored form."""
+    """Decode a stored job."""
     return wire.decode(data.encode(), Job)

@@ -1,4 +1,4 @@
-"""Whose artifacts are still on the machine where they were made."""
+"""The artifacts that are still on the runner where they were made."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dstack.store.database import Database
 
 @dataclass(frozen=True)
 class KeptArtifacts:
-    """The artifacts of a job's attempt on a runner, since when (RFC 3339)."""
+    """The artifacts of an attempt, retained on a runner since a time (RFC 3339)."""
 
     job: str
     attempt: str
@@ -19,29 +19,29 @@ class KeptArtifacts:
 
 
 class Kept:
-    """A belief, not a promise: a machine is asked before they are used, and forgotten what it does not have."""
+    """May be outdated: the runner is asked before they are used, and what it no longer has is forgotten."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
 
     def add(self, kept: KeptArtifacts) -> None:
-        """They are there."""
+        """Record retained artifacts."""
         values = (kept.job, kept.attempt, kept.runner, kept.since)
         self.database.execute("INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?)", *values)
 
     def get(self, job: str) -> KeptArtifacts | None:
-        """Those of a job."""
+        """Return the retained artifacts of a job, or None."""
         row = self.database.row("SELECT * FROM kept WHERE job = ?", job)
         return KeptArtifacts(row["job"], row["attempt"], row["runner"], row["since"]) if row else None
 
     def of(self, runner: str) -> list[KeptArtifacts]:
-        """Those on a runner, the oldest first."""
+        """Return the retained artifacts on a runner, oldest first."""
         rows = self.database.rows("SELECT * FROM kept WHERE runner = ? ORDER BY since", runner)
         return [KeptArtifacts(row["job"], row["attempt"], row["runner"], row["since"]) for row in rows]
 
     def overdue(self, runner: str, before: str, most: int) -> list[str]:
-        """The attempts on a runner that are there since before a time (RFC 3339), are older than the newest `most`, or
-        belong to a run that was deleted: some of them, the oldest first."""
+        """Return up to 100 attempts whose artifacts the runner can remove, oldest first: they are from before a time
+        (RFC 3339), are not among the newest `most`, or belong to a deleted run."""
         rows = self.database.rows(
             "SELECT attempt FROM kept LEFT JOIN jobs ON jobs.id = kept.job WHERE kept.runner = ?1 AND"
             " (since < ?2 OR jobs.id IS NULL OR jobs.run IN (SELECT name FROM hidden_runs)"
@@ -54,7 +54,7 @@ class Kept:
         return [row["attempt"] for row in rows]
 
     def remove(self, attempts: Iterable[str]) -> None:
-        """They are gone."""
+        """Forget the artifacts of these attempts: they were removed."""
         with self.database.transaction():
             for attempt in attempts:
                 self.database.execute("DELETE FROM kept WHERE attempt = ?", attempt)

@@ -1,4 +1,4 @@
-"""Job logs: raw bytes in a file whose size is the offset, and beside it when they arrived."""
+"""Job logs: a file of raw bytes, whose size is the next offset, and an index of arrival times next to it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from dstack.model.paths import ServerLayout
 from dstack.model.times import rfc3339
 
 RECORD = struct.Struct("<Qd")
-"""An offset in bytes, and the time in seconds since the epoch at which the bytes from there on arrived."""
+"""An offset in bytes, and the arrival time, in seconds since the epoch, of the bytes from there on."""
 RESOLUTION = 0.1
-"""Seconds: arrivals that are closer together share one record."""
+"""Arrivals within this many seconds share one record."""
 
 
 class Logs:
@@ -26,12 +26,12 @@ class Logs:
         self.last: dict[str, float] = {}
 
     def size(self, job: str) -> int:
-        """How many bytes have arrived."""
+        """Return how many bytes have arrived."""
         path = self.layout.log(job)
         return path.stat().st_size if path.exists() else 0
 
     def append(self, job: str, data: bytes) -> None:
-        """Add bytes that follow those that are there."""
+        """Append bytes."""
         path = self.layout.log(job)
         now = time.time()
         if now - self.last.get(job, 0) >= RESOLUTION:
@@ -42,7 +42,7 @@ class Logs:
             log.write(data)
 
     def read(self, job: str, offset: int, limit: int) -> bytes:
-        """At most `limit` bytes from `offset` on."""
+        """Return at most `limit` bytes from `offset` on."""
         path = self.layout.log(job)
         if not path.exists():
             return b""
@@ -51,8 +51,8 @@ class Logs:
             return log.read(limit)
 
     def arrival(self, job: str, offset: int) -> tuple[float, int | None]:
-        """When the byte at `offset` arrived (seconds since the epoch, 0 when unknown), and the offset from which on
-        bytes arrived later, or None."""
+        """Return when the byte at `offset` arrived (seconds since the epoch, 0 if unknown), and the next offset with a
+        later arrival, or None."""
         path = self.layout.log(job).with_suffix(".times")
         if not path.exists():
             return 0.0, None
@@ -63,7 +63,7 @@ class Logs:
             return at, records[later] if later < len(records) else None
 
     def begins(self, job: str, since: float) -> int:
-        """The offset of the first byte that arrived at `since` (seconds since the epoch) or after it."""
+        """Return the offset of the first byte that arrived at `since` (seconds since the epoch) or later."""
         path = self.layout.log(job).with_suffix(".times")
         if not path.exists():
             return 0
@@ -73,7 +73,7 @@ class Logs:
             return records[first] if first < len(records) else self.size(job)
 
     def remove(self, job: str) -> None:
-        """Remove a log."""
+        """Remove a job's log and metrics."""
         self.last.pop(job, None)
         self.layout.log(job).unlink(missing_ok=True)
         self.layout.log(job).with_suffix(".times").unlink(missing_ok=True)
@@ -81,7 +81,7 @@ class Logs:
 
 
 class Records(Sequence[int]):
-    """The offsets in an open index file, read one at a time: a log of days has very many."""
+    """The offsets in an open index file, read one at a time because a long log has very many."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
@@ -100,14 +100,14 @@ class Records(Sequence[int]):
         return self.read(number)[0]
 
     def read(self, number: int) -> tuple[int, float]:
-        """The offset and the time of one record."""
+        """Return the offset and the time of one record."""
         self.file.seek(number * RECORD.size)
         offset, at = RECORD.unpack(self.file.read(RECORD.size))
         return offset, at
 
 
 def chunks(logs: Logs, job: str, offset: int, size: int) -> Iterator[tuple[int, str, bytes]]:
-    """The log's bytes from `offset` on as (offset, RFC 3339 time of arrival, at most `size` bytes)."""
+    """Yield the log from `offset` on, as (offset, RFC 3339 time of arrival, at most `size` bytes)."""
     end = logs.size(job)
     while offset < end:
         at, later = logs.arrival(job, offset)

@@ -1,4 +1,4 @@
-"""What jobs used over time: a file a job, a line of JSON a sample."""
+"""The resource usage of jobs over time: one file per job, one line of JSON per sample."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Metrics:
             file.write(msgspec.json.encode(point) + b"\n")
 
     def read(self, job: str) -> list[Point]:
-        """All samples of a job, in order. A line that a crash cut off is left out."""
+        """Return all samples of a job, in order. An incomplete last line, left by a crash, is skipped."""
         path = self.layout.metrics(job)
         if not path.exists():
             return []
-        whole, _, _ = path.read_bytes().rpartition(b"\n")
-        return [msgspec.json.decode(line, type=Point) for line in whole.split(b"\n") if line]
+        complete, _, _ = path.read_bytes().rpartition(b"\n")
+        return [msgspec.json.decode(line, type=Point) for line in complete.split(b"\n") if line]

@@ -1,4 +1,4 @@
-"""Machines that offered themselves, and the tokens that let new ones in."""
+"""The machines that registered themselves, and the tokens for registering without approval."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ from dstack.store.database import Database
 
 
 class Registrations:
-    """By name. A token is stored hashed, and good for one machine."""
+    """Registrations by name. Tokens are stored as hashes; each is valid for one machine."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
 
     def put(self, registration: Registration) -> None:
-        """Record it, in place of one of its name."""
+        """Record a registration. Replaces one with the same name."""
         data = msgspec.json.encode(registration).decode()
         self.database.execute(
             "INSERT OR REPLACE INTO registrations (name, data) VALUES (?, ?)", registration.name, data
         )
 
     def get(self, name: str) -> Registration | None:
-        """The registration of exactly that name."""
+        """Return the registration with exactly this name, or None."""
         row = self.database.row("SELECT data FROM registrations WHERE name = ?", name)
         return msgspec.json.decode(row["data"], type=Registration) if row else None
 
     def require(self, name: str) -> Registration:
-        """The registration of exactly that name, or NotFoundError."""
-        found = self.get(name)
-        if found is None:
+        """Return the registration with exactly this name. Raises NotFoundError if there is none."""
+        registration = self.get(name)
+        if registration is None:
             raise NotFoundError(f"no machine has registered as '{name}'", hint="dstack runners approve")
-        return found
+        return registration
 
     def all(self) -> list[Registration]:
-        """All of them, by name."""
+        """Return all registrations, sorted by name."""
         rows = self.database.rows("SELECT data FROM registrations ORDER BY name")
         return [msgspec.json.decode(row["data"], type=Registration) for row in rows]
 
     def change(self, name: str, **changes: Any) -> Registration:
-        """Set fields."""
+        """Set fields of a registration."""
         changed = msgspec.structs.replace(self.require(name), **changes)
         self.put(changed)
         return changed
 
     def remove(self, name: str) -> None:
-        """Forget it."""
+        """Forget a registration."""
         self.database.execute("DELETE FROM registrations WHERE name = ?", name)
 
     def add_token(self, hashed: str) -> None:
-        """Let one machine register with the token of this hash."""
+        """Record the hash of a token that lets one machine register."""
         self.database.execute("INSERT INTO registration_tokens (hash) VALUES (?)", hashed)
 
     def take_token(self, hashed: str) -> bool:
-        """Whether the token was good; it is used up then."""
+        """Use up the token with this hash. Return whether it was valid."""
         return self.database.execute("DELETE FROM registration_tokens WHERE hash = ?", hashed) == 1

@@ -1,4 +1,4 @@
-"""The runner inventory."""
+"""The server's runners."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dstack.store.database import Database
 
 
 class Runners:
-    """The machines that may run jobs, by name."""
+    """The runners by name, also kept in memory."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -20,19 +20,19 @@ class Runners:
         self.version: tuple[int, int] | None = None
 
     def current(self) -> dict[str, Runner]:
-        """All of them by name, as they were written last."""
+        """Return all runners by name."""
         version = self.database.version
         if version != self.version:
             rows = self.database.rows("SELECT data FROM runners ORDER BY number")
-            found = [msgspec.json.decode(row["data"], type=Runner) for row in rows]
-            self.known, self.version = {runner.name: runner for runner in found}, version
+            runners = [msgspec.json.decode(row["data"], type=Runner) for row in rows]
+            self.known, self.version = {runner.name: runner for runner in runners}, version
         return self.known
 
     def add(self, runner: Runner) -> None:
-        """Record a new runner; raises ConflictError when its name is taken."""
+        """Record a new runner. Raises ConflictError if its name is taken."""
         if self.get(runner.name):
             raise ConflictError(
-                f"a runner of the name '{runner.name}' exists already",
+                f"a runner named '{runner.name}' already exists",
                 hint=f"choose another --name, or: dstack runners remove {runner.name}",
             )
         data = msgspec.json.encode(runner).decode()
@@ -40,18 +40,18 @@ class Runners:
         self.current()[runner.name] = runner
 
     def get(self, name: str) -> Runner | None:
-        """The runner of exactly that name."""
+        """Return the runner with exactly this name, or None."""
         return self.current().get(name)
 
     def require(self, name: str) -> Runner:
-        """The runner of exactly that name, or NotFoundError."""
+        """Return the runner with exactly this name. Raises NotFoundError if there is none."""
         runner = self.get(name)
         if runner is None:
             raise NotFoundError(f"no runner '{name}'", hint="dstack runners")
         return runner
 
     def all(self) -> list[Runner]:
-        """All of them, in the order in which they were added."""
+        """Return all runners, in the order in which they were added."""
         return list(self.current().values())
 
     def change(self, name: str, **changes: Any) -> Runner:
@@ -63,7 +63,7 @@ class Runners:
         return runner
 
     def remove(self, name: str) -> None:
-        """Forget a runner and what it was known to hold."""
+        """Forget a runner and the objects and images recorded for it."""
         with self.database.transaction():
             self.database.execute("DELETE FROM runners WHERE name = ?", name)
             self.database.execute("DELETE FROM shipped WHERE runner = ?", name)

@@ -1,4 +1,4 @@
-"""Runs, newest last."""
+"""Runs, in the order of submission."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from dstack.store.database import Database
 
 
 class Runs:
-    """The runs that were submitted. A run never changes: what happens to it happens to its jobs."""
+    """The submitted runs. A run never changes; only its jobs do."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
 
     def add(self, run: Run) -> None:
-        """Record a run; raises ConflictError when its name is taken."""
+        """Record a run. Raises ConflictError if its name is taken."""
         if self.get(run.name):
-            raise ConflictError(f"a run of the name '{run.name}' exists already", hint=f"dstack runs {run.name}")
+            raise ConflictError(f"a run named '{run.name}' already exists", hint=f"dstack runs {run.name}")
         self.database.execute(
             "INSERT INTO runs (name, workflow, user, data) VALUES (?, ?, ?, ?)",
             run.name,
@@ -28,12 +28,12 @@ class Runs:
         )
 
     def get(self, name: str) -> Run | None:
-        """The run of exactly that name."""
+        """Return the run with exactly this name, or None."""
         row = self.database.row("SELECT data FROM runs WHERE name = ?", name)
         return wire.decode(row["data"].encode(), Run) if row else None
 
     def matching(self, prefix: str) -> list[str]:
-        """The names that begin with `prefix`; only the very name where one is it."""
+        """Return up to 10 names that start with `prefix`; only the name itself if `prefix` is a complete name."""
         if self.get(prefix) and prefix not in self.hidden():
             return [prefix]
         escaped = prefix.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
@@ -45,21 +45,21 @@ class Runs:
         return [row["name"] for row in rows]
 
     def hide(self, name: str) -> None:
-        """The run was deleted. What others use of it is there until they are gone."""
+        """Mark a run as deleted. What other runs use of it is kept until they are deleted too."""
         self.database.execute("INSERT OR IGNORE INTO hidden_runs VALUES (?)", name)
 
     def hidden(self) -> list[str]:
-        """The names of runs that were deleted and are still used."""
+        """Return the names of deleted runs that other runs still use."""
         return [row["name"] for row in self.database.rows("SELECT name FROM hidden_runs")]
 
     def remove(self, name: str) -> None:
-        """Forget a run that has no job any more."""
+        """Forget a run that has no jobs left."""
         with self.database.transaction():
             self.database.execute("DELETE FROM runs WHERE name = ?", name)
             self.database.execute("DELETE FROM hidden_runs WHERE name = ?", name)
 
     def newest(self, limit: int, *, workflow: str | None = None, user: str | None = None) -> list[Run]:
-        """The newest runs, newest first."""
+        """Return the newest runs, newest first."""
         rows = self.database.rows(
             "SELECT data FROM runs WHERE (?1 IS NULL OR workflow = ?1) AND (?2 IS NULL OR user = ?2)"
             " AND name NOT IN (SELECT name FROM hidden_runs)"
@@ -71,12 +71,12 @@ class Runs:
         return [wire.decode(row["data"].encode(), Run) for row in rows]
 
     def submitted_with(self, key: str) -> Run | None:
-        """The run that was submitted with this idempotency key."""
+        """Return the run that was submitted with this idempotency key, or None."""
         row = self.database.row("SELECT data FROM runs WHERE json_extract(data, '$.once') = ?", key)
         return wire.decode(row["data"].encode(), Run) if row else None
 
     def snapshots(self, repo: str) -> list[Snapshot]:
-        """The code of all runs of a repository that were not deleted."""
+        """Return the snapshots of a repository's runs, without deleted runs."""
         rows = self.database.rows(
             "SELECT data FROM runs WHERE json_extract(data, '$.snapshot.repo') = ?"
             " AND name NOT IN (SELECT name FROM hidden_runs)",
@@ -85,7 +85,7 @@ class Runs:
         return [wire.decode(row["data"].encode(), Run).snapshot for row in rows]
 
     def require(self, name: str) -> Run:
-        """The run of exactly that name, or NotFoundError."""
+        """Return the run with exactly this name. Raises NotFoundError if there is none."""
         run = self.get(name)
         if run is None:
             raise NotFoundError(f"no run '{name}'", hint="dstack runs")

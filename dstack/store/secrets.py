@@ -1,6 +1,6 @@
-"""Secrets, encrypted at rest with a key that lies beside the database: a copy of the database alone tells nothing.
+"""Secrets, encrypted at rest with a key next to the database. A copy of the database alone does not reveal them.
 
-cryptography is imported here only, and when it is needed.
+Only this module imports cryptography, when it needs it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Secrets:
-    """Values by name, and which of them each job was given: its log is masked by those, whatever they are now."""
+    """Values by name, and the values that each job was given, which stay masked in its log even if they change."""
 
     def __init__(self, database: Database, key: Path) -> None:
         self.database = database
@@ -25,28 +25,28 @@ class Secrets:
         self._box: Fernet | None = None
 
     def set(self, name: str, value: str, now: str) -> None:
-        """Record a value, in place of the one before."""
+        """Record a value. Replaces an earlier one."""
         sql = "INSERT INTO secrets (name, value, set_at) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET value ="
         self.database.execute(f"{sql} excluded.value, set_at = excluded.set_at", name, self._sealed(value), now)
 
     def names(self) -> dict[str, str]:
-        """The names, and when each was set."""
+        """Return the names, each with the time when it was set."""
         return {row["name"]: row["set_at"] for row in self.database.rows("SELECT * FROM secrets ORDER BY name")}
 
     def require(self, name: str) -> str:
-        """The value, or NotFoundError."""
+        """Return the value. Raises NotFoundError if it is not set."""
         row = self.database.row("SELECT value FROM secrets WHERE name = ?", name)
         if row is None:
             raise NotFoundError(f"no secret '{name}'", hint=f"dstack secrets set {name}")
         return self._opened(row["value"])
 
     def delete(self, name: str) -> None:
-        """Forget a value, or raise NotFoundError."""
+        """Forget a value. Raises NotFoundError if it is not set."""
         if not self.database.execute("DELETE FROM secrets WHERE name = ?", name):
             raise NotFoundError(f"no secret '{name}'", hint="dstack secrets list")
 
     def give(self, job: str, values: list[str]) -> None:
-        """Remember what a job gets, before it does."""
+        """Record the values for a job before it gets them."""
         known = set(self.given(job))
         with self.database.transaction():
             for value in values:
@@ -54,12 +54,12 @@ class Secrets:
                     self.database.execute("INSERT INTO given (job, value) VALUES (?, ?)", job, self._sealed(value))
 
     def given(self, job: str) -> list[str]:
-        """What a job was given."""
+        """Return the values that a job was given."""
         rows = self.database.rows("SELECT value FROM given WHERE job = ?", job)
         return [self._opened(row["value"]) for row in rows]
 
     def forget(self, job: str) -> None:
-        """The job and its log are gone: forget what it was given."""
+        """Forget what a job was given, once its log is removed."""
         self.database.execute("DELETE FROM given WHERE job = ?", job)
 
     def _sealed(self, value: str) -> str:
@@ -72,12 +72,12 @@ class Secrets:
             return self._fernet().decrypt(text.encode()).decode("utf-8", "surrogateescape")
         except InvalidToken as wrong:
             raise DstackError(
-                f"{self.key} is not the key with which the secrets were encrypted, so that they can't be read",
-                hint="put the key of this database back, or set the secrets again: dstack secrets set NAME",
+                f"can't decrypt the secrets: {self.key} is not the key they were encrypted with",
+                hint="restore the original key, or set each secret again: dstack secrets set NAME",
             ) from wrong
 
     def _fernet(self) -> Fernet:
-        """The box that the key opens. The key is made with the first secret."""
+        """Return the cipher. Creates the key with the first secret."""
         from cryptography.fernet import Fernet
 
         if self._box is None:

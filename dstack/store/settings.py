@@ -1,4 +1,4 @@
-"""What the server remembers about itself."""
+"""The server's own settings."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dstack.store.database import Database
 
 
 class Settings:
-    """Names and values of text."""
+    """Text values by name."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
 
     def get(self, name: str) -> str | None:
-        """The value, or None."""
+        """Return the value, or None."""
         row = self.database.row("SELECT value FROM settings WHERE name = ?", name)
         return str(row["value"]) if row else None
 
@@ -26,9 +26,9 @@ class Settings:
 
     @property
     def server_id(self) -> str:
-        """What tells this server's things on a host from those of others. Made once."""
-        found = self.get("server_id")
-        if found is None:
-            found = secrets.token_hex(4)
-            self.set("server_id", found)
-        return found
+        """The id that keeps this server's files on a host apart from those of other servers. Created once."""
+        server_id = self.get("server_id")
+        if server_id is None:
+            server_id = secrets.token_hex(4)
+            self.set("server_id", server_id)
+        return server_id

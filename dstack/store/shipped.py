@@ -1,4 +1,4 @@
-"""Which commits and trees every runner is known to hold: what a pack for it may leave out."""
+"""The git objects that each runner is known to have, so that they need not be sent again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dstack.store.database import Database
 
 
 class Shipped:
-    """A belief, not a promise: a host that lost objects says so, and is sent everything."""
+    """May be outdated: a runner that lost objects says so, and is sent everything."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -16,20 +16,19 @@ class Shipped:
         self.version: tuple[int, int] | None = None
 
     def add(self, runner: str, repo: str, objects: Iterable[str]) -> None:
-        """The runner holds these."""
+        """Record objects that the runner has."""
         self.known.pop(repo, None)
         with self.database.transaction():
             for name in objects:
                 self.database.execute("INSERT OR IGNORE INTO shipped VALUES (?, ?, ?)", runner, repo, name)
 
     def of(self, runner: str, repo: str) -> list[str]:
-        """What the runner is known to hold of a repository."""
+        """Return the objects of a repository that the runner is known to have."""
         rows = self.database.rows("SELECT object FROM shipped WHERE runner = ? AND repo = ?", runner, repo)
         return [row["object"] for row in rows]
 
     def holders(self, repo: str) -> dict[str, list[str]]:
-        """The runners that are known to hold an object of a repository, by object; some may have been removed
-        since."""
+        """Return the runners known to have each object of a repository. Some may have been removed since."""
         if self.database.version != self.version:
             self.known, self.version = {}, self.database.version
         if repo not in self.known:
@@ -39,11 +38,11 @@ class Shipped:
         return self.known[repo]
 
     def forget(self, runner: str, repo: str) -> None:
-        """The runner holds nothing of the repository, or what it holds is damaged."""
+        """Forget the repository's objects on the runner: they are missing or damaged."""
         self.known.pop(repo, None)
         self.database.execute("DELETE FROM shipped WHERE runner = ? AND repo = ?", runner, repo)
 
     def places(self) -> list[tuple[str, str]]:
-        """Each runner and repository of which it holds something."""
+        """Return each pair of runner and repository that it has objects of."""
         rows = self.database.rows("SELECT DISTINCT runner, repo FROM shipped ORDER BY runner, repo")
         return [(row["runner"], row["repo"]) for row in rows]

@@ -1,4 +1,4 @@
-"""Names that people give to results."""
+"""Tags: names for results."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from dstack.store.database import Database
 
 
 class Tags:
-    """Each names one job. A tagged run stays when others go."""
+    """The tags. Each names one job, whose run can't be removed."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
 
     def set(self, tag: TagView) -> None:
-        """Give a name, or give it anew."""
+        """Set a tag. Replaces one with the same name."""
         with self.database.transaction():
             self.delete(tag.name)
             data = msgspec.json.encode(tag).decode()
             self.database.execute("INSERT INTO tags (name, data) VALUES (?, ?)", tag.name, data)
 
     def get(self, name: str) -> TagView | None:
-        """The tag of exactly that name."""
+        """Return the tag with exactly this name, or None."""
         row = self.database.row("SELECT data FROM tags WHERE name = ?", name)
         return msgspec.json.decode(row["data"], type=TagView) if row else None
 
     def all(self) -> list[TagView]:
-        """All of them, by name."""
+        """Return all tags, sorted by name."""
         rows = self.database.rows("SELECT data FROM tags ORDER BY name")
         return [msgspec.json.decode(row["data"], type=TagView) for row in rows]
 
     def delete(self, name: str) -> bool:
-        """Take a name away; whether there was one."""
+        """Delete a tag. Return whether it existed."""
         return self.database.execute("DELETE FROM tags WHERE name = ?", name) > 0

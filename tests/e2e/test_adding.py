@@ -151,7 +151,7 @@ def test_an_import_changes_a_machine_that_runs_a_job(
     changed = cli("runners", "import", inventory)
     assert (changed.returncode, changed.stdout) == (
         0,
-        "m: changed labels: lab -> lab, fast; gpus: what is found -> 2\n",
+        "m: changed labels: lab -> lab, fast; gpus: detected -> 2\n",
     )
     write(inventory, sshd, "dstack_labels=fast", "dstack_gpus=2", "dstack_root=~/elsewhere")
     refused = cli("runners", "import", inventory)

@@ -74,7 +74,7 @@ def test_all_of_it_for_any_user(cli: Cli, runner: str, user: Account, closed: Pa
     (closed / "secret").chmod(0o444)
     plan = cli("run", "job", "--dry-run", "--json", cwd=closed)
     told = json.loads(plan.stdout)
-    assert told["jobs"][0]["cache"] == {"hit": False, "why": "secret changed its mode"}
+    assert told["jobs"][0]["cache"] == {"hit": False, "why": "permissions of secret changed"}
     assert {"path": "secret", "mode": "0444"} in told["modes"]
     assert told["empty_folders"] == ["data/raw"]
     (closed / "secret").chmod(0o600)

@@ -98,7 +98,7 @@ def test_a_tag_that_can_not_be(cli: Cli, tmp_path: Path, busybox: str) -> None:
     done = cli("validate", cwd=folder)
 
     assert done.returncode == 2
-    assert "':a b' is no tag" in done.stderr
+    assert "':a b' is not a valid tag" in done.stderr
 
 
 def started(cli: Cli, home: Home, folder: Path) -> tuple[str, list[dict[str, Any]]]:

@@ -1,1 +1,1 @@
-"""What goes over the wire between CLI and server, and what `--json` prints: a file a noun."""
+"""The HTTP API between CLI and server, and the output of `--json`: one file per noun."""

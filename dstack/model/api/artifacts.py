@@ -1,4 +1,4 @@
-"""What jobs made, on the wire and in `--json`."""
+"""Artifacts, in the API and in `--json`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from msgspec import Struct
 
 
 class ArtifactView(Struct, kw_only=True, omit_defaults=True):
-    """One stored file. `path` is relative to the project's folder; `link` the target of a symbolic link; `partial`: it
-    is from a job that had not ended."""
+    """One stored file. `path` is relative to the project's folder; `link` is the target of a symbolic link; `partial`
+    means that its job had not ended."""
 
     job: str
     workflow: str
@@ -20,7 +20,7 @@ class ArtifactView(Struct, kw_only=True, omit_defaults=True):
 
 
 class LinkView(Struct, kw_only=True):
-    """Where anybody can read a file until `expires_at`."""
+    """A URL where anyone can read a file until `expires_at`."""
 
     url: str
     expires_at: str
@@ -33,14 +33,14 @@ class LinksRequest(Struct, kw_only=True):
 
 
 class LinksView(Struct, kw_only=True):
-    """Where the files can be read until `expires_at`, in their order; no `urls` where the storage gives none."""
+    """URLs for the files, in the order requested, valid until `expires_at`. Empty if the storage has no URLs."""
 
     urls: list[str]
     expires_at: str
 
 
 class TagRequest(Struct, kw_only=True):
-    """The body of `POST /tags`. `ref` is a run or a job; `force` takes the name from another."""
+    """The body of `POST /tags`. `ref` is a run or a job; `force` moves a name that is already used."""
 
     ref: str
     name: str
@@ -48,7 +48,7 @@ class TagRequest(Struct, kw_only=True):
 
 
 class TagView(Struct, kw_only=True):
-    """A name that was given to a job's result."""
+    """A tag: a name for a job's result."""
 
     name: str
     run: str

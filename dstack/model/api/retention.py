@@ -1,4 +1,4 @@
-"""What is removed, on the wire and in `--json`."""
+"""What is removed, in the API and in `--json`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class PruneRequest(Struct, kw_only=True):
 
 
 class Removed(Struct, kw_only=True):
-    """A run that was removed, or would be. `bytes` become free; `kept` are the workflows whose results others use;
-    `stays` says in sentences what a storage that was in use before does not let go."""
+    """A run that was removed, or would be. `bytes` are freed; `kept` are the workflows whose results other runs use;
+    `stays` says in sentences what could not be removed from a storage used earlier."""
 
     run: str
     workflow: str
@@ -32,15 +32,14 @@ class Removed(Struct, kw_only=True):
 
 
 class PruneCachesRequest(Struct, kw_only=True):
-    """The body of `POST /prune/caches`: folders that no job used for so many seconds go."""
+    """The body of `POST /prune/caches`. Removes folders that no job used for this many seconds."""
 
     unused_for: float = 0
     dry_run: bool = False
 
 
 class CacheFolder(Struct, kw_only=True):
-    """A folder that workflows of a repository keep on a runner, which was removed or would be. `cache` is its path in
-    containers; `bytes` become free."""
+    """A cache folder of a runner that was removed, or would be. `cache` is its path in containers."""
 
     runner: str
     cache: str
@@ -50,8 +49,8 @@ class CacheFolder(Struct, kw_only=True):
 
 
 class PruneRestRequest(Struct, kw_only=True):
-    """The body of `POST /prune/rest`: what those runs do not need that stay by the same rule as that of `POST /prune`.
-    `images`: also images that dstack pulled."""
+    """The body of `POST /prune/rest`. Removes what is not needed by the runs that `POST /prune` keeps by the same
+    rule. `images` includes the images that dstack pulled."""
 
     keep_last: int | None = None
     older_than: float | None = None
@@ -60,9 +59,9 @@ class PruneRestRequest(Struct, kw_only=True):
 
 
 class Leftover(Struct, kw_only=True):
-    """What was removed besides runs, or would be. `what` is `code` (a copy of a repository), `image`, `objects` (of a
-    job that ended before its artifacts were complete) or `contents` (which came to a folder for a job that was
-    aborted); `runner` is where, None for the server and the storage."""
+    """What else was removed, or would be. `what` is `code` (a copy of a repository), `image`, `objects` (of a job
+    that ended before its artifacts were complete) or `contents` (files received for an aborted job). `runner` is where
+    it was, None for the server and the storage."""
 
     what: str
     name: str

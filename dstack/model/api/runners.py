@@ -1,4 +1,4 @@
-"""Machines on the wire, and in `--json`."""
+"""Runners, in the API and in `--json`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dstack.model.runner import Address, Finding, Gpu
 
 
 class RunnerView(Struct, kw_only=True):
-    """A machine as users see it. `state` is ready, unreachable, unusable or drained; `drained` is why it takes no new
-    jobs, also while it is in another state; `definition` is how it would be added again; `gpus_free`
-    counts the GPUs that no job has and nobody else uses; `use` is what it does now, None where that is not known;
-    `allow_mounts` are the folders below which jobs may mount."""
+    """A runner as users see it. `state` is ready, unreachable, unusable or drained; `drained` says why it accepts no
+    new jobs, in any state; `definition` is the request that would add it again; `gpus_free` counts the GPUs that
+    neither a job nor anything else uses; `use` is its current usage, None if unknown; `allow_mounts` are the folders
+    that jobs may mount, including the folders in them."""
 
     name: str
     address: str
@@ -36,9 +36,9 @@ class RunnerView(Struct, kw_only=True):
 
 
 class AddRunner(Struct, kw_only=True):
-    """The body of `POST /runners`. Without `fingerprint`, a host key that known_hosts does not have is answered with
-    a problem of kind `host-key` that carries it. `authorized`: the machine lets the server's own key in, which is used.
-    `source` is the inventory that says so."""
+    """The body of `POST /runners`. Without `fingerprint`, a host key missing from known_hosts leads to a problem of
+    kind `host-key` that contains it. `authorized`: the runner accepts the server's own key, so use that. `source` is
+    the inventory that the runner comes from."""
 
     address: Address
     name: str | None = None
@@ -54,7 +54,7 @@ class AddRunner(Struct, kw_only=True):
 
 
 class ServerKey(Struct, kw_only=True):
-    """The answer of `GET /key`: the server's own public key (type and base64), and the server's id."""
+    """The response of `GET /key`: the server's own public key (type and base64) and id."""
 
     key: str
     server: str

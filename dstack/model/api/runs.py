@@ -1,4 +1,4 @@
-"""Runs and jobs on the wire, and in `--json`. Names are those of the documentation."""
+"""Runs and jobs, in the API and in `--json`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from dstack.model.workflow import Variables, Workflow
 
 
 class Submission(Struct, kw_only=True):
-    """The body of `POST /runs`: this as one line of JSON, then a pack of the objects of `snapshot` that the server
-    lacks. `workflows` holds the named one and all that it depends on, `variables` theirs. `runner` is a name or a
-    label; `local` asks for the server's own machine. `environment` is what `-e` gave. With `from_run`, the snapshot is
-    that run's, and no pack follows. `timeout` is after how many
-    seconds in the queue it is withdrawn; `singleton` refuses it while another run of this repository and workflow is
-    unfinished; the same `once` returns the same run; `wait_for_runner` takes it though no runner could run it yet.
+    """The body of `POST /runs`: this as one line of JSON, then a git pack of the objects that the server lacks.
+
+    `workflows` has the named workflow and everything it depends on, `variables` theirs. `runner` is a name or a label;
+    `local` means the server's own machine. `environment` comes from `-e`. With `from_run`, the run uses that run's
+    snapshot, and no pack follows. After `timeout` seconds in the queue the run is withdrawn. `singleton` refuses the
+    run while another one of this repository and workflow is unfinished. The same `once` returns the same run.
+    `wait_for_runner` accepts the run even if no runner could run it yet.
     """
 
     workflow: str
@@ -39,14 +40,14 @@ class Submission(Struct, kw_only=True):
 
 
 class CacheView(Struct):
-    """Whether the result came from the cache, and in one line why or why not."""
+    """Whether the result came from the cache, and one line that says why or why not."""
 
     hit: bool
     why: str
 
 
 class ArtifactsView(Struct):
-    """How much a job left. `bytes` in bytes."""
+    """The number of a job's artifact files, and their total size in bytes."""
 
     files: int
     bytes: int
@@ -68,8 +69,8 @@ class AttemptView(Struct, kw_only=True):
 
 
 class JobView(Struct, kw_only=True):
-    """A job as users see it. `position` is its place in the queue, from 1, None where it does not queue for a
-    runner. `attempts` are those before this one, whose log begins at byte `log_start`."""
+    """A job as users see it. `position` is its position in the queue, from 1; None if it is not waiting for a runner.
+    `attempts` are the earlier ones; the log of the current one starts at byte `log_start`."""
 
     id: str
     run: str
@@ -96,7 +97,7 @@ class JobView(Struct, kw_only=True):
 
 
 class RepoView(Struct, kw_only=True):
-    """Where a run's code came from."""
+    """The origin of a run's code."""
 
     url: str | None
     branch: str | None
@@ -105,7 +106,7 @@ class RepoView(Struct, kw_only=True):
 
 
 class RunView(Struct, kw_only=True):
-    """A run as users see it. `warnings` are what its submission should make its user think about."""
+    """A run as users see it. `warnings` are about its submission."""
 
     name: str
     workflow: str
@@ -122,7 +123,7 @@ class RunView(Struct, kw_only=True):
 
 
 class PlannedJob(Struct, kw_only=True):
-    """What a job would be: `runner` is where it would run, or None with a `reason`."""
+    """A job of a dry run. `runner` is where it would run, or None with a `reason`."""
 
     workflow: str
     image: str
@@ -133,7 +134,7 @@ class PlannedJob(Struct, kw_only=True):
 
 
 class Change(Struct):
-    """One path that differs from the commit. `change` is added, modified, deleted; `size` in bytes, 0 if deleted."""
+    """A path that differs from the commit. `change` is added, modified or deleted; `size` in bytes, 0 if deleted."""
 
     path: str
     change: str
@@ -141,22 +142,22 @@ class Change(Struct):
 
 
 class SizedFile(Struct):
-    """A file of the snapshot, its size in bytes."""
+    """A file of the snapshot and its size in bytes."""
 
     path: str
     size: int
 
 
 class PathMode(Struct):
-    """A file or folder, and its permissions as chmod takes them: `0600`."""
+    """A file or folder and its permissions, written as for chmod: `0600`."""
 
     path: str
     mode: str
 
 
 class Plan(Struct, kw_only=True):
-    """The answer to a dry run. `files` and `bytes` count the whole snapshot; `largest` and `changes` are by size.
-    `modes` are those that are not as `umask` makes them, `empty_folders` those that nothing is in."""
+    """The response to a dry run. `files` and `bytes` count the whole snapshot; `largest` and `changes` are sorted by
+    size. `modes` has the permissions that differ from what `umask` gives."""
 
     workflow: str
     repo: RepoView
@@ -172,7 +173,7 @@ class Plan(Struct, kw_only=True):
 
 
 class Recipe(Struct, kw_only=True):
-    """What a run was made of: all that it takes to submit it again."""
+    """Everything needed to submit a run again."""
 
     workflow: str
     workflows: tuple[Workflow, ...]
@@ -183,8 +184,8 @@ class Recipe(Struct, kw_only=True):
 
 
 class StopRequest(Struct, kw_only=True):
-    """The body of `POST /stop`. `refs` are runs or jobs; `everything` stops all unfinished runs instead, `workflow`
-    those of a workflow."""
+    """The body of `POST /stop`. `refs` are runs or jobs. Instead of these, `everything` stops all unfinished runs, and
+    `workflow` those of one workflow."""
 
     refs: tuple[str, ...] = ()
     everything: bool = False
@@ -193,24 +194,24 @@ class StopRequest(Struct, kw_only=True):
 
 
 class HoldRequest(Struct, kw_only=True):
-    """The body of `POST /hold`. `refs` are runs or jobs; `user` is who holds them, None to let them go."""
+    """The body of `POST /hold`. `refs` are runs or jobs; `user` is who holds them, None to release them."""
 
     refs: tuple[str, ...]
     user: str | None = None
 
 
 class HoldAnswer(Struct, kw_only=True):
-    """Which jobs it changed, by run, and which of the runs have nothing queued that it could change."""
+    """The jobs that were held or released, by run, and the runs without a queued job to change."""
 
     changed: dict[str, list[str]]
     unchanged: list[str]
 
 
 class Event(Struct, kw_only=True, omit_defaults=True):
-    """A frame of `GET /follow/REF`: one line of JSON; for a `log` event, `bytes` raw bytes of the job's log follow it.
+    """A frame of `GET /follow/REF`: one line of JSON. After a `log` event, `bytes` raw bytes of the job's log follow.
 
-    `event` is `job` (a job changed: `job` holds it), `log` (`id`, `workflow`, `offset` in bytes, `time` of arrival),
-    `run` (the run, as the last frame of a run that was followed to its end) or `ping` (nothing happened for a while).
+    `event` is `job` (a job changed, see `job`), `log` (`id`, `workflow`, `offset` in bytes, `time` of arrival), `run`
+    (the run has ended: the last frame) or `ping` (nothing happened for a while).
     """
 
     event: str

@@ -1,11 +1,11 @@
-"""The server itself, its secrets and its errors, on the wire and in `--json`."""
+"""The server, its secrets and its errors, in the API and in `--json`."""
 
 from __future__ import annotations
 
 from msgspec import Struct
 
 API = 1
-"""Raised when a CLI and a server of different numbers can't talk."""
+"""The version of the API. Raise it when older CLIs or servers can no longer take part."""
 
 
 class SetSecret(Struct, kw_only=True):
@@ -16,22 +16,22 @@ class SetSecret(Struct, kw_only=True):
 
 
 class SecretView(Struct, kw_only=True):
-    """A secret as users see it: never its value."""
+    """A secret as users see it, without its value."""
 
     name: str
     set_at: str
 
 
 class DeletedSecret(Struct, kw_only=True):
-    """The answer of `DELETE /secrets/NAME`: the jobs that have not started, and need it."""
+    """The response of `DELETE /secrets/NAME`: the jobs that need the secret and have not started."""
 
     missed_by: list[str]
 
 
 class ServerConfig(Struct, kw_only=True):
-    """What `dstack config` sets on the server; None leaves it. `storage` is a folder or s3://bucket/prefix, with the
-    `endpoint_url` of a store that is not AWS's; `max_gpus_per_user` is how many GPUs one user's jobs may hold at once,
-    -1 for any number."""
+    """What `dstack config` sets on the server; None means unchanged. `storage` is a folder or s3://bucket/prefix;
+    `endpoint_url` is for S3 stores other than AWS; `max_gpus_per_user` is how many GPUs one user's jobs may hold at
+    once, -1 for no limit."""
 
     storage: str | None = None
     endpoint_url: str | None = None
@@ -39,7 +39,7 @@ class ServerConfig(Struct, kw_only=True):
 
 
 class ServerStatus(Struct, kw_only=True):
-    """The answer of `GET /status`. `runs` counts the unfinished ones."""
+    """The response of `GET /status`. `runs` is the number of unfinished runs."""
 
     pid: int
     url: str
@@ -51,8 +51,8 @@ class ServerStatus(Struct, kw_only=True):
 
 
 class Problem(Struct, kw_only=True):
-    """An error as the server tells it. `kind` is the name of the class in `dstack/errors.py`, or one of those that
-    a client acts on: `host-key`, `missing-base` (`known` is what a pack may build on)."""
+    """An error response. `kind` is the name of a class in `dstack/errors.py`, or one that clients handle: `host-key`,
+    or `missing-base`, where `known` has the objects that a pack may build on."""
 
     kind: str
     message: str

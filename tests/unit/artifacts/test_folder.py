@@ -321,9 +321,9 @@ def test_conflicts(store: FolderStore) -> None:
 
     assert store.conflicts([one, same]) is None
     assert store.conflicts([]) is None
-    assert store.conflicts([one, other]) == "'one' and 'other' both make 'm/a', with different content"
-    assert store.conflicts([one, linked]) == "'one' and 'linked' both make 'm/b', with different content"
-    assert store.conflicts([one, folder]) == "'folder' makes the file 'm', and 'one' a folder of that name"
+    assert store.conflicts([one, other]) == "'one' and 'other' both produce 'm/a', with different content"
+    assert store.conflicts([one, linked]) == "'one' and 'linked' both produce 'm/b', with different content"
+    assert store.conflicts([one, folder]) == "'folder' produces the file 'm', and 'one' a folder with that name"
 
 
 def test_the_loop_stays_live(store: FolderStore) -> None:

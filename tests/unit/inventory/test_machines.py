@@ -98,15 +98,24 @@ def test_this_machine() -> None:
     ("variables", "said"),
     [
         ({"dstack_gpu": 1}, "/hosts: m: unknown variable 'dstack_gpu'; did you mean 'dstack_gpus'?"),
-        ({"dstack_gpus": "many"}, "dstack_gpus is 'many', not a number"),
-        ({"dstack_labels": 3}, "dstack_labels is neither a list nor a text"),
-        ({"ansible_user": "{{ me }}"}, "ansible_user is a template: '{{ me }}'; dstack needs the value itself"),
-        ({"ansible_user": yamlfile.Locked()}, "ansible_user is encrypted by Ansible's vault"),
-        ({"ansible_host": ["a"]}, "ansible_host should be a text or a number, not ['a']"),
-        ({"ansible_connection": "winrm"}, "its connection is 'winrm': dstack speaks SSH"),
-        ({"ansible_ssh_common_args": "-o Tunnel=yes"}, "the option Tunnel, which dstack can't follow"),
-        ({"ansible_ssh_common_args": "-D 1080"}, "has '-D', which dstack can't follow: say it in ~/.ssh/config"),
-        ({"ansible_ssh_common_args": "-o ProxyCommand='nc %h %p'"}, "the ProxyCommand 'nc %h %p', which dstack can't"),
+        ({"dstack_gpus": "many"}, "dstack_gpus must be a number, not 'many'"),
+        ({"dstack_labels": 3}, "dstack_labels must be a list, or text separated by commas"),
+        (
+            {"ansible_user": "{{ me }}"},
+            "ansible_user is the template '{{ me }}', which dstack can't expand; write the value itself",
+        ),
+        (
+            {"ansible_user": yamlfile.Locked()},
+            "ansible_user is encrypted with Ansible Vault, which dstack can't read; write the value unencrypted",
+        ),
+        ({"ansible_host": ["a"]}, "ansible_host must be text or a number, not ['a']"),
+        ({"ansible_connection": "winrm"}, "ansible_connection is 'winrm', but dstack needs ssh or local"),
+        ({"ansible_ssh_common_args": "-o Tunnel=yes"}, "the option Tunnel, which dstack does not support"),
+        ({"ansible_ssh_common_args": "-D 1080"}, "has '-D', which dstack does not support; set it in ~/.ssh/config"),
+        (
+            {"ansible_ssh_common_args": "-o ProxyCommand='nc %h %p'"},
+            "the ProxyCommand 'nc %h %p', which dstack does not",
+        ),
     ],
 )
 def test_what_can_not_be_followed_is_said(variables: dict[str, Any], said: str) -> None:
@@ -116,13 +125,13 @@ def test_what_can_not_be_followed_is_said(variables: dict[str, Any], said: str) 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[a b]\nx", "hosts:1: '[a b]' is no section"),
-        ("[a:b]\n", "hosts:1: '[a:b]' is none of"),
-        ("x y\n", "hosts:1: 'y' is not NAME=VALUE"),
-        ("ok\n[a:children]\nnone\n", "hosts:3: there is no group 'none'"),
-        ("x[3:1]\n", "hosts:1: '[3:1]' runs backwards"),
-        ("[lab\nx\n", "hosts:1: '[lab' has a bracket and no range like [1:9] or [a:c]"),
-        ("x[01:100]\n", "hosts:1: '[01:100]' has ends of different lengths"),
+        ("[a b]\nx", "hosts:1: '[a b]' is not valid; write [GROUP], [GROUP:vars] or [GROUP:children]"),
+        ("[a:b]\n", "hosts:1: '[a:b]' is not valid; write [GROUP], [GROUP:vars] or [GROUP:children]"),
+        ("x y\n", "hosts:1: 'y' is not a variable; write NAME=VALUE"),
+        ("ok\n[a:children]\nnone\n", "hosts:3: no group 'none'; add the section [none], or remove this line"),
+        ("x[3:1]\n", "hosts:1: '[3:1]' runs backwards; write the smaller end first"),
+        ("[lab\nx\n", "hosts:1: '[lab' has a bracket but no range; write a range such as [1:9] or [a:c]"),
+        ("x[01:100]\n", "hosts:1: '[01:100]' starts with a zero, so both ends need the same number of digits"),
         ("x 'a=b\n", "hosts:1: No closing quotation"),
     ],
 )
@@ -136,8 +145,8 @@ def test_a_broken_ini_file(text: str, said: str) -> None:
     ("text", "said"),
     [
         ("all: [", "f.yml:2: "),
-        ("all:\n  host: {}\n", "f.yml: the group 'all' has 'host': only hosts, vars and children go there"),
-        ("- a\n", "f.yml: the file should be a mapping, not list"),
+        ("all:\n  host: {}\n", "f.yml: the group 'all' has the key 'host'; only hosts, vars and children are allowed"),
+        ("- a\n", "f.yml: the file must be a map, not a list"),
     ],
 )
 def test_a_broken_yaml_file(text: str, said: str) -> None:
@@ -149,16 +158,16 @@ def test_a_broken_yaml_file(text: str, said: str) -> None:
 def test_a_group_in_itself() -> None:
     groups = ini.read("[a]\nx\n[a:children]\nb\n[b:children]\na\n", "hosts")
 
-    with pytest.raises(ProjectError, match="is in itself"):
+    with pytest.raises(ProjectError, match="contains itself"):
         machines(groups, "/hosts")
 
 
 def test_a_program_that_fails(tmp_path: Path) -> None:
     program = tmp_path / "inventory"
     for body, said in (
-        ("echo no cloud >&2; exit 3", "ended with 3: no cloud"),
-        ("echo hello", "printed no JSON"),
-        ("echo '{\"g\": 5}'", "JSON that is no inventory"),
+        ("echo no cloud >&2; exit 3", "failed with exit code 3: no cloud"),
+        ("echo hello", "did not print valid JSON"),
+        ("echo '{\"g\": 5}'", "JSON that is not an Ansible inventory"),
     ):
         program.write_text(f"#!/bin/sh\n{body}\n")
         program.chmod(0o755)
@@ -200,11 +209,13 @@ def test_folders_that_jobs_may_mount(value: Any) -> None:
 
 
 def test_folders_that_jobs_may_not_mount() -> None:
-    assert "dstack_allow_mount can't be /: a job that mounts that is root on the machine" in trouble(
+    assert "dstack_allow_mount can't be /: any job could then become root on the machine; name a folder" in trouble(
         dstack_allow_mount="/"
     )
-    assert "dstack_allow_mount needs absolute paths: 'data'" in trouble(dstack_allow_mount=["data"])
-    assert "dstack_allow_mount is neither a list nor a text" in trouble(dstack_allow_mount=7)
+    assert "dstack_allow_mount has a path that is not absolute: 'data'; start it with /" in trouble(
+        dstack_allow_mount=["data"]
+    )
+    assert "dstack_allow_mount must be a list, or text separated by commas" in trouble(dstack_allow_mount=7)
 
 
 def view(request: AddRunner) -> RunnerView:

@@ -44,8 +44,8 @@ def changed(**fields: Any) -> Workflow:
         (made(changed(artifacts=("out",))), "artifacts changed"),
         (made(changed(artifacts=(Artifact(path="out/$job_id", optional=True),))), "artifacts changed"),
         (made(files=[TreeFile("encode.py", "100644", "ccc"), FILES[1]]), "encode.py changed"),
-        (made(files=[TreeFile("encode.py", "100755", "aaa"), FILES[1]]), "encode.py changed its mode"),
-        (made(files=[TreeFile("encode.py", "100444", "aaa"), FILES[1]]), "encode.py changed its mode"),
+        (made(files=[TreeFile("encode.py", "100755", "aaa"), FILES[1]]), "permissions of encode.py changed"),
+        (made(files=[TreeFile("encode.py", "100444", "aaa"), FILES[1]]), "permissions of encode.py changed"),
         (made(files=[*FILES, TreeFile("data/", "040755", "")]), "folder data/ added"),
         (made(files=[*FILES, TreeFile("data/", "040755", ""), TreeFile("new.py", "100644", "x")]), "new.py added"),
         (made(files=[*FILES, TreeFile("new.py", "100644", "x")]), "new.py added"),
@@ -66,7 +66,7 @@ def test_what_is_in_the_key(after: dict[str, str], words: str) -> None:
 
 def test_a_folder_is_told_by_what_changed() -> None:
     open_, closed = (made(files=[TreeFile("data/", mode, "")]) for mode in ("040755", "040555"))
-    assert difference(open_, closed) == "folder data/ changed its mode"
+    assert difference(open_, closed) == "permissions of folder data/ changed"
     assert difference(open_, made(files=[])) == "folder data/ removed"
 
 

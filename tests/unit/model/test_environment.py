@@ -100,7 +100,7 @@ def test_a_variable_that_is_called_like_a_protected_name_stays_out(name: str) ->
 def test_env_may_set_protected_names_but_not_those_that_shells_forbid() -> None:
     built = build(Variables(), {"PATH": "/bin"}, {"HOME": "/h", "UID": "1"}, {})
     assert built.values == {"PYTHONUNBUFFERED": "1", "PATH": "/bin", "HOME": "/h"}
-    assert built.warnings == ("'UID' can't be set in the environment: shells forbid it",)
+    assert built.warnings == ("'UID' can't be set in the environment because shells reserve the name",)
 
 
 @pytest.mark.parametrize("name", ["run_name", "job_id", "config_args", "DSTACK_GPUS"])

@@ -25,14 +25,14 @@ def test_dependencies_come_first_and_each_once() -> None:
 
 
 def test_an_unknown_name_brings_the_nearest() -> None:
-    with pytest.raises(UsageError, match="no workflow is called 'rigth'; did you mean 'right'"):
+    with pytest.raises(UsageError, match="no workflow is named 'rigth'; did you mean 'right'"):
         closure(DIAMOND, "rigth")
 
 
-def test_a_circle_and_a_gap_are_refused() -> None:
-    with pytest.raises(UsageError, match="circle: a -> b -> a"):
+def test_a_cycle_and_a_gap_are_refused() -> None:
+    with pytest.raises(UsageError, match="cycle: a -> b -> a"):
         closure([workflow("a", "b"), workflow("b", "a")], "a")
-    with pytest.raises(UsageError, match="a dependency of 'a' is called 'b', and no workflow is"):
+    with pytest.raises(UsageError, match="workflow 'a' depends on unknown workflow 'b'"):
         closure([workflow("a", "b")], "a")
 
 
@@ -41,7 +41,7 @@ def test_a_chain_may_be_long() -> None:
     assert names(*closure(chain, "0"))[0] == "3000"
 
 
-def test_every_circle_is_found_once() -> None:
-    order, circles = walk({"a": ["b"], "b": ["a", "c"], "c": ["c"], "d": ["a"]}, ["a", "d"])
-    assert circles == [["a", "b", "a"], ["c", "c"]]
+def test_every_cycle_is_found_once() -> None:
+    order, cycles = walk({"a": ["b"], "b": ["a", "c"], "c": ["c"], "d": ["a"]}, ["a", "d"])
+    assert cycles == [["a", "b", "a"], ["c", "c"]]
     assert order == ["c", "b", "a", "d"]

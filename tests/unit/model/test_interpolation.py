@@ -35,11 +35,11 @@ def test_expand(text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("$zz", r"undefined variable '\$zz'$"),
+        ("$zz", r"undefined variable '\$zz'; define it in configs\.yaml, or write '\$\$zz' for a literal '\$zz'$"),
         ("$x_z", r"undefined variable '\$x_z'; did you mean '\$x_y'\?"),
-        ("${x:-1}", r"'\$\{x:-1\}' is no variable"),
-        ("${x", r"'\$\{x' is no variable"),
-        ("${}", r"'\$\{\}' is no variable"),
+        ("${x:-1}", r"'\$\{x:-1\}' is not a valid variable"),
+        ("${x", r"'\$\{x' is not a valid variable"),
+        ("${}", r"'\$\{\}' is not a valid variable"),
         ("$null", r"variable '\$null' is null.*--null VALUE"),
     ],
 )

@@ -66,19 +66,19 @@ def test_a_variable_never_hides_a_reserved_name() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"image": "i:$zzz"}, "'image' of workflow 'train': undefined variable '$zzz'"),
-        ({"image": "i:$none"}, "'image' of workflow 'train': variable '$none' is null, so it can't be part of a text; give it a value with --none VALUE"),
-        ({"image": "$empty"}, "'image' of workflow 'train' is empty"),
-        ({"image": "$dash"}, "'image' of workflow 'train' begins with '-': '--privileged'"),
-        ({"artifacts": ("$up",)}, "'artifacts' of workflow 'train' holds '..' in '../x': name a path inside the project's folder"),
-        ({"artifacts": ("$root/x",)}, "'artifacts' of workflow 'train' is the absolute path '/x': name one inside the project's folder"),
-        ({"artifacts": ("$root",)}, "'artifacts' of workflow 'train' is empty"),
-        ({"artifacts": ("a", "a/$dash")}, "'artifacts' of workflow 'train' overlap: 'a' and 'a/--privileged'"),
-        ({"depends_on": include("$up")}, "'depends-on.repo.include' of workflow 'train' holds '..' in '../x': name a path inside the project's folder"),
-        ({"mounts": ("$root:/data",)}, "'mounts' of workflow 'train' needs absolute paths: ':/data'"),
-        ({"mounts": ("/data/$up:/data",)}, "'mounts' of workflow 'train' holds '..' in '/data/../x:/data'"),
-        ({"mounts": ("/a:/data", "/b:/data$root/")}, "'mounts' of workflow 'train' and 'cache' together have two for /data"),
-        ({"env": {"A": "$none"}}, "'env.A' of workflow 'train': variable '$none' is null, so it can't be part of a text; give it a value with --none VALUE"),
+        ({"image": "i:$zzz"}, "'image' in workflow 'train': undefined variable '$zzz'; define it in configs.yaml, or write '$$zzz' for a literal '$zzz'"),
+        ({"image": "i:$none"}, "'image' in workflow 'train': variable '$none' is null; give it a value with --none VALUE"),
+        ({"image": "$empty"}, "'image' in workflow 'train' is empty; name a Docker image"),
+        ({"image": "$dash"}, "'image' in workflow 'train' starts with '-': '--privileged'; write the name of a Docker image"),
+        ({"artifacts": ("$up",)}, "'artifacts' in workflow 'train' contains '..': '../x'; write a path inside the project's folder"),
+        ({"artifacts": ("$root/x",)}, "'artifacts' in workflow 'train' is the absolute path '/x'; write a path inside the project's folder"),
+        ({"artifacts": ("$root",)}, "'artifacts' in workflow 'train' is empty; write a path inside the project's folder"),
+        ({"artifacts": ("a", "a/$dash")}, "'artifacts' in workflow 'train' has overlapping paths: 'a' and 'a/--privileged'"),
+        ({"depends_on": include("$up")}, "'depends-on.repo.include' in workflow 'train' contains '..': '../x'; write a path inside the project's folder"),
+        ({"mounts": ("$root:/data",)}, "'mounts' in workflow 'train' has a path that is not absolute: ':/data'; start it with /"),
+        ({"mounts": ("/data/$up:/data",)}, "'mounts' in workflow 'train' contains '..': '/data/../x:/data'; write the path without it"),
+        ({"mounts": ("/a:/data", "/b:/data$root/")}, "'mounts' in workflow 'train' has the target /data, which another mount or cache uses"),
+        ({"env": {"A": "$none"}}, "'env.A' in workflow 'train': variable '$none' is null; give it a value with --none VALUE"),
     ],
 )  # fmt: skip
 def test_values_that_spoil_a_path_or_image(fields: dict[str, object], message: str) -> None:
@@ -114,10 +114,10 @@ def test_variables_in_caches() -> None:
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ("", "'cache' of workflow 'train' is empty"),
-        ("a", "'cache' of workflow 'train' is the relative path 'a'"),
-        ("/workflow/x", "'cache' of workflow 'train' is '/workflow/x'"),
-        ("/c/d", "'cache' of workflow 'train' overlap: '/c/d' and '/c'"),
+        ("", "'cache' in workflow 'train' is empty"),
+        ("a", "'cache' in workflow 'train' is the relative path 'a'"),
+        ("/workflow/x", "'cache' in workflow 'train' is '/workflow/x'"),
+        ("/c/d", "'cache' in workflow 'train' has overlapping paths: '/c/d' and '/c'"),
     ],
 )
 def test_caches_that_variables_spoil(value: str, said: str) -> None:

@@ -73,24 +73,26 @@ def test_dashes_stand_for_underscores_and_the_last_one_wins(found: Project) -> N
         ("epoch", "workflow 'train' has no variable 'epoch'; did you mean 'epochs'?"),
         ("modle", "workflow 'train' has no variable 'modle'; did you mean 'model'?"),
         ("zzz", "workflow 'train' has no variable 'zzz'"),
-        ("chunk", "'chunk' is a variable of workflow 'prepare', not of 'train', and can't be set here"),
+        ("chunk", "'chunk' is a variable of workflow 'prepare'; a run of 'train' can't set it"),
     ],
 )
 def test_an_unknown_variable(found: Project, name: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         apply(found, "train", [(name, "1")])
     assert caught.value.message == message
-    assert caught.value.hint == "dstack run train --help lists its variables"
+    assert caught.value.hint == "list its variables: dstack run train --help"
 
 
 def test_an_unknown_workflow(found: Project) -> None:
-    with pytest.raises(UsageError, match="no workflow is called 'trian'; did you mean 'train'"):
+    with pytest.raises(UsageError, match="no workflow is named 'trian'; did you mean 'train'"):
         apply(found, "trian", [])
 
 
 @pytest.mark.parametrize("text", ["\udcff", "a\0b"])
 def test_what_is_not_text_is_refused(found: Project, text: str) -> None:
-    with pytest.raises(UsageError, match="the value of --epochs is not text"):
+    with pytest.raises(
+        UsageError, match="--epochs is not text: it contains a NUL character or bytes that are not UTF-8"
+    ):
         apply(found, "train", [("epochs", text)])
 
 

@@ -85,7 +85,7 @@ def test_a_transaction_that_fails_leaves_nothing(store: Store) -> None:
             store.runs.add(run("one"))
             store.runs.add(run("one"))
 
-    with pytest.raises(ConflictError, match="exists already"):
+    with pytest.raises(ConflictError, match="already exists"):
         broken()
 
     assert store.runs.get("one") is None
