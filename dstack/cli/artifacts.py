@@ -88,7 +88,7 @@ def download(ref: str, paths: tuple[str, ...], output: Path, force: bool) -> Non
 def url(ref: str, path: str, as_json: bool) -> None:
     """Print a temporary URL that lets anyone download a file.
 
-    Requires S3 storage. The URL expires after 12 hours, or what DSTACK_URL_LIFETIME on the server says.
+    Requires S3 storage. The URL expires after 12 hours, unless DSTACK_URL_LIFETIME is set on the server.
     """
     client = settings.connect()
     found = choose(client.artifacts(ref), (path,))

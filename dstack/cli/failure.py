@@ -63,7 +63,7 @@ def _unexpected(error: BaseException) -> int:
     except OSError as full:
         complain(f"unexpected {what}; the traceback could not be saved ({full})", None)
     else:
-        complain(f"unexpected {what}", f"this may be a bug in dstack; please report it with {path}")
+        complain(f"unexpected {what}", f"this may be a bug in dstack; please report it, with the traceback in {path}")
     return DstackError.exit_code
 
 

@@ -1,4 +1,4 @@
-"""`dstack hold` and `dstack release`: keep queued jobs from starting, and let them start again."""
+"""`dstack hold` and `dstack release`: keep queued jobs from starting, and release them."""
 
 from __future__ import annotations
 

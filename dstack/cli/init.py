@@ -27,7 +27,8 @@ def command(force: bool) -> None:
         there = [f".dstack/{name}" for name in (*WORKFLOWS, *CONFIGS) if (Path(".dstack") / name).exists()]
     if there and not force:
         raise ConflictError(
-            f"{there[0]} exists already; nothing was changed", hint="overwrite it with dstack init --force"
+            f"{there[0]} exists already; nothing was changed",
+            hint="check it with `dstack validate`, or overwrite it with --force",
         )
     for name, content in files.items():
         Path(name).parent.mkdir(parents=True, exist_ok=True)

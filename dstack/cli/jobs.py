@@ -12,7 +12,7 @@ from dstack.model.api.runs import JobView
 @click.command("jobs")
 @click.argument("run", required=False, type=REF)
 @click.option(
-    "-n", "limit", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="Number of jobs to show."
+    "-n", "limit", type=click.IntRange(1), default=20, metavar="N", help="Number of jobs to list; default: 20."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(run: str | None, limit: int, as_json: bool) -> None:

@@ -102,7 +102,9 @@ class JsonArray:
 @click.argument("ref", metavar="RUN_OR_JOB", type=REF)
 @click.option("-f", "--follow", is_flag=True, help="Keep printing until the run or job ends.")
 @click.option("--tail", type=click.IntRange(0), metavar="N", help="Print only the last N lines of each job.")
-@click.option("--since", metavar="TIME", help="Print only what arrived since: 10m, 2h, or an RFC 3339 time.")
+@click.option(
+    "--since", metavar="TIME", help="Print only what arrived in the last 10m or 2h, or since an RFC 3339 time."
+)
 @click.option("--timestamps", is_flag=True, help="Start each line with its time of arrival.")
 @click.option("--grep", metavar="RE", help="Print only lines that match this regular expression.")
 @click.option("--attempt", type=click.IntRange(1), metavar="N", help="Print only attempt N; default: all.")

@@ -66,7 +66,7 @@ class Narrator:
     def __init__(self, run: RunView, writer: LogWriter | None, *, quiet: bool = False) -> None:
         self._jobs = {job.id: job for job in run.jobs}
         self._named = run.workflow
-        self._told: dict[str, str] = {}
+        self._printed: dict[str, str] = {}
         self._writer = writer
         self._quiet = quiet
         self._spinner = show.Spinner()
@@ -83,13 +83,13 @@ class Narrator:
         """Print a job's state, if it changed."""
         self._jobs[job.id] = job
         text = state(job)
-        if self._told.get(job.id) == text or text == "queued":
+        if self._printed.get(job.id) == text or text == "queued":
             return
         if self._only_further(job):
             if not self._quiet:
                 self._spin()
             return
-        self._told[job.id] = text
+        self._printed[job.id] = text
         if job.status.finished:
             self.finish(job.id, job.workflow)
         if not self._quiet:
@@ -97,7 +97,7 @@ class Narrator:
             self._spin()
 
     def _only_further(self, job: JobView) -> bool:
-        """Whether only a transfer has progressed. The status line shows that; without one, it is printed rarely."""
+        """Whether only a transfer has progressed. The status line shows that, or else a line every SPARSE seconds."""
         pulling = job.status is Status.PREPARING and (job.reason or "").startswith(f"pulling {job.image} on ")
         if not pulling and not (job.status is Status.UPLOADING and " are stored" in (job.reason or "")):
             return False

@@ -14,14 +14,14 @@ HEAD = """\
 
 This page is generated from the help texts: `python -m dstack.cli.reference > docs/cli.md`.
 
-For exit codes, see [exit-codes.md](exit-codes.md). These environment variables apply to all commands:
+For exit codes, see [exit-codes.md](exit-codes.md). Environment variables:
 
 | variable | does |
 |---|---|
 | `DSTACK_HOME` | Folder for dstack's files on this machine; default: `~/.dstack`. |
 | `DSTACK_SERVER_URL`, `DSTACK_TOKEN` | The server to use and its token; they override `dstack config`. |
-| `DSTACK_IDLE_EXIT` | Your own server stops after this many seconds without work; default: 600, 0 for never. |
-| `DSTACK_URL_LIFETIME` | How long the URLs of files in S3 storage are valid; default: 12h. |
+| `DSTACK_IDLE_EXIT` | Seconds without work after which your own server stops; default: 600, 0 for never. |
+| `DSTACK_URL_LIFETIME` | How long URLs of files in S3 storage are valid; default: 12h. Set it for the server. |
 | `NO_COLOR` | Turns colours off. |
 """
 

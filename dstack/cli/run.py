@@ -120,9 +120,8 @@ class RunCommand(click.Command):
     "--max-snapshot",
     type=Size(),
     default="256MB",
-    show_default=True,
     metavar="SIZE",
-    help="Refuse to send more changed and untracked data than this; 0 for no limit.",
+    help="Refuse to send more changed and untracked data than this; default: 256MB, 0 for no limit.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would run where; submit nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line; the last is the run.")

@@ -95,7 +95,7 @@ command.add_command(offered.token)
 
 @command.command("drain")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, type=RUNNER)
-@click.option("--reason", metavar="TEXT", default="by hand", show_default=True, help="Reason, shown to all users.")
+@click.option("--reason", metavar="TEXT", default="by hand", help="Reason, shown to all users; default: by hand.")
 @click.option("--wait", is_flag=True, help="Return once the last job has ended.")
 def drain(names: tuple[str, ...], reason: str, wait: bool) -> None:
     """Stop giving new jobs to a runner.

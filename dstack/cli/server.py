@@ -22,8 +22,8 @@ STOP_SECONDS = 30.0
 def command() -> None:
     """Start, stop and inspect the server.
 
-    Your own server starts automatically with the first command that needs it, and stops when it is idle. Runs keep
-    running without a server; the next server picks them up.
+    Your own server starts automatically with the first command that needs it, and stops when it is idle. Runs
+    continue without a server; the next server picks them up.
     """
 
 
@@ -48,7 +48,7 @@ def start(host: str | None, port: int | None, foreground: bool) -> None:
     if embedded.answers(home):
         if arguments or foreground:
             raise ConflictError(
-                "the server is already running", hint="stop it first with `dstack server stop`; runs keep running"
+                "the server is already running", hint="stop it first with `dstack server stop`; runs continue"
             )
         show.say(f"the server is already running at {_local().status().url}")
         return
@@ -63,7 +63,7 @@ def start(host: str | None, port: int | None, foreground: bool) -> None:
 
 @command.command("stop")
 def stop() -> None:
-    """Stop the server on this machine. Runs keep running, and the next server picks them up."""
+    """Stop the server on this machine. Runs continue, and the next server picks them up."""
     client = _local()
     try:
         status = client.status()

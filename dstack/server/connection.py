@@ -126,7 +126,7 @@ class Connection:
 
     def _compare(self, version: str, api: str) -> None:
         where = "this machine's own server" if self.endpoint.embedded else f"the server at {self.endpoint.url}"
-        remedy = "restart it with `dstack server stop`; runs keep running, and the next command starts the new version"
+        remedy = "restart it with `dstack server stop`; runs continue, and the next command starts the new version"
         if not self.endpoint.embedded:
             remedy = f"install the server's version with `pip install dstack=={version}`"
         if api != str(API):
