@@ -1,4 +1,4 @@
-"""One tree of errors. Each says what happened, what follows from it, and what to type next."""
+"""All errors. Each says what happened, what it means, and what to type next."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 
 class DstackError(Exception):
-    """Something that a person is told in one line.
+    """An error that is shown to the user in one line.
 
-    `message` says what happened and what it means; `hint` is what to type next.
-    `exit_code` is that of the command which fails with it (see docs/exit-codes.md).
+    `message` says what happened and what it means; `hint` is what to type next. `exit_code` is the exit code of the
+    command (see docs/exit-codes.md).
     """
 
     exit_code = 125
@@ -21,13 +21,13 @@ class DstackError(Exception):
 
 
 class UsageError(DstackError):
-    """The command line, a project file or the request can't be carried out as it stands. Nothing was done."""
+    """The command line, a project file or the request is invalid. Nothing was done."""
 
     exit_code = 2
 
 
 class ProjectError(UsageError):
-    """All that is wrong in the project's files, one line a problem, each with file and line."""
+    """All problems in the project's files, one per line, each with file and line number."""
 
     def __init__(self, problems: Sequence[str], *, hint: str | None = None) -> None:
         super().__init__("\n".join(problems), hint=hint)
@@ -35,35 +35,35 @@ class ProjectError(UsageError):
 
 
 class NotFoundError(UsageError):
-    """No run, job, runner or path of that name; or a prefix that fits several."""
+    """No run, job, runner or path has this name, or a prefix matches several."""
 
 
 class ConflictError(UsageError):
-    """The name is taken, or the thing is in a state that forbids the request."""
+    """The name is taken, or the current state forbids the request."""
 
 
 class UnauthorizedError(UsageError):
-    """The server wants a token, and got none or a wrong one."""
+    """The token that the server requires is missing or wrong."""
 
 
 class TryAgainError(DstackError):
-    """Nothing is running because of this command, and the same command may work later (EX_TEMPFAIL)."""
+    """Nothing was started, and the same command may work later (EX_TEMPFAIL)."""
 
     exit_code = 75
 
 
 class HostError(DstackError):
-    """A host, or the way to it, failed. `sent` is False when it is certain that the command never went out."""
+    """A host or the connection to it failed. `sent` is False if the command was certainly not sent."""
 
     sent = True
 
 
 class HostUnreachableError(HostError):
-    """No connection, or it broke: what was asked may or may not have happened. A condition, never a result."""
+    """There is no connection, or it broke: the command may or may not have run. Never the result of a job."""
 
 
 class HostKeyError(HostError):
-    """The host shows another key than the one that was pinned. Nothing was sent to it."""
+    """The host's key differs from the pinned one. Nothing was sent to it."""
 
     sent = False
 
@@ -77,13 +77,13 @@ class UnknownHostKeyError(HostKeyError):
 
 
 class HostAuthError(HostError):
-    """The host lets none of the keys in that were tried."""
+    """The host accepted none of the keys that were tried."""
 
     sent = False
 
 
 class CommandError(HostError):
-    """A command ran on the host and failed, or answered what its parser does not understand."""
+    """A command ran on the host and failed, or its output could not be parsed."""
 
     def __init__(self, name: str, exit_status: int, stderr: str, *, hint: str | None = None) -> None:
         detail = stderr.strip() or "it printed nothing"
@@ -100,4 +100,4 @@ class MissingBaseError(DstackError):
 
 
 class StorageError(DstackError):
-    """The artifact store refused, or lacks what its manifest names."""
+    """The artifact store refused a request, or lacks a file that its manifest lists."""

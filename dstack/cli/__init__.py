@@ -1,4 +1,4 @@
-"""Floor 5: the `dstack` command. A file a command; each is imported only when it is called."""
+"""Floor 5: the `dstack` command. One file per command, imported only when the command is called."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """The console script."""
+    """Run the `dstack` console script."""
     if sys.argv[1:] in (["--version"], ["-V"]):
         from dstack import __version__
 

@@ -1,4 +1,4 @@
-"""`python -m dstack.cli`, for where the console script is not on PATH."""
+"""`python -m dstack.cli`, for when the console script is not on PATH."""
 
 from dstack.cli import main
 

@@ -1,4 +1,4 @@
-"""`dstack runners add`: a machine by its address, and who vouches for its key."""
+"""`dstack runners add`: add a machine by its address, and confirm its host key."""
 
 from __future__ import annotations
 
@@ -20,25 +20,35 @@ HOST = re.compile(
 
 @click.command("add")
 @click.argument("host")
-@click.option("--name", metavar="NAME", help="What to call it; default: the host's name.")
-@click.option("--user", metavar="USER", help="The user to log in as.")
-@click.option("--port", type=click.IntRange(1, 65535), metavar="PORT", help="The port of its SSH server.")
-@click.option("--identity", metavar="FILE", help="The private key to log in with.")
-@click.option("--jump", metavar="HOST", help="Go through this host.")
-@click.option("--label", "labels", multiple=True, metavar="LABEL", help="A label that runs can ask for; repeatable.")
-@click.option("--gpus", type=click.IntRange(0), metavar="N", help="How many GPUs it has, instead of what is found.")
-@click.option("--max-jobs", type=click.IntRange(0), metavar="N", help="How many jobs without resources may share it.")
-@click.option("--root", metavar="DIR", help="Where it keeps dstack's files; default: ~/.dstack-host.")
+@click.option("--name", metavar="NAME", help="Name of the runner; default: the host's name.")
+@click.option("--user", metavar="USER", help="User to log in as; default: from ~/.ssh/config.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help="Port of the SSH server; default: from ~/.ssh/config, else 22.",
+)
+@click.option("--identity", metavar="FILE", help="Private key to log in with.")
+@click.option("--jump", metavar="HOST", help="Connect through this jump host.")
+@click.option("--label", "labels", multiple=True, metavar="LABEL", help="Label that workflows can ask for; repeatable.")
+@click.option("--gpus", type=click.IntRange(0), metavar="N", help="Number of GPUs; default: the number found.")
+@click.option(
+    "--max-jobs",
+    type=click.IntRange(0),
+    metavar="N",
+    help="How many jobs that ask for no resources may run at once; default: one per CPU, at least 4.",
+)
+@click.option("--root", metavar="DIR", help="Folder for dstack's files on the machine; default: ~/.dstack-host.")
 @click.option(
     "--allow-mount",
     "allow_mounts",
     multiple=True,
     metavar="DIR",
-    help="A folder of it that jobs may mount, with all below; repeatable.",
+    help="Folder on the machine that jobs may mount, with everything below it; repeatable.",
 )
-@click.option("--docker", metavar="COMMAND", help="docker, podman, or 'sudo docker'.")
-@click.option("--fingerprint", metavar="SHA256:...", help="The fingerprint of its host key, to pin without asking.")
-@click.option("--authorize", is_flag=True, help="Let the server's own key in, so that it needs nobody's agent.")
+@click.option("--docker", metavar="COMMAND", help="Docker command: docker (default), podman or 'sudo docker'.")
+@click.option("--fingerprint", metavar="SHA256:...", help="Fingerprint of the host key, to pin it without asking.")
+@click.option("--authorize", is_flag=True, help="Install the server's own key, so it doesn't depend on your SSH agent.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def add(
     host: str,
@@ -50,13 +60,13 @@ def add(
     as_json: bool,
     **options: object,
 ) -> int:
-    """Add a machine that runs jobs.
+    """Add a machine as a runner.
 
-    HOST is [USER@]HOST[:PORT], an alias of ~/.ssh/config, or `local` for this machine without SSH. The
-    machine is checked, and its host key is shown and pinned.
+    HOST is [USER@]HOST[:PORT], an alias from ~/.ssh/config, or `local` for the server's own machine without SSH. dstack
+    checks the machine, then shows and pins its host key.
 
-    A team's server that can't log in by itself has its own key let in, with your keys; `--authorize` does that for your
-    own server too. `dstack runners remove` takes it out again.
+    If a team's server can't log in by itself, your SSH keys are used to install the server's own key on the machine.
+    `--authorize` does the same for your own server. `dstack runners remove` removes the key again.
     """
     address = parse_host(host, user=user, port=port, identity=identity, jump=jump)
     request = AddRunner(address=address, **options)  # type: ignore[arg-type]
@@ -66,19 +76,19 @@ def add(
 
 
 def parse_host(text: str, *, user: str | None, port: int | None, identity: str | None, jump: str | None) -> Address:
-    """The address that the words mean. Raises UsageError for one that makes no sense, or says a thing twice."""
+    """Return the address. Raises UsageError if it is malformed, or if `text` and the options contradict each other."""
     if text == "local":
         if user or port or identity or jump:
-            raise UsageError("`local` is this machine, without SSH: it takes no SSH options")
+            raise UsageError("`local` doesn't use SSH; leave out --user, --port, --identity and --jump")
         return Address()
     match = HOST.fullmatch(text)
     if match is None or text.startswith("-"):
-        raise UsageError(f"'{text}' is no host", hint="write HOST, USER@HOST, USER@HOST:PORT or [::1]:PORT")
+        raise UsageError(f"'{text}' is not a valid host", hint="write HOST, USER@HOST, USER@HOST:PORT or [::1]:PORT")
     written = int(match["port"]) if match["port"] else None
     if (user and match["user"] and user != match["user"]) or (port and written and port != written):
-        raise UsageError(f"'{text}' and --user or --port say different things")
+        raise UsageError(f"--user or --port contradicts '{text}'; give each only once")
     if written is not None and not 0 < written < 65536:
-        raise UsageError(f"{written} is no port")
+        raise UsageError(f"{written} is not a valid port; write a number from 1 to 65535")
     return Address(
         host=match["v6"] or match["host"] or match["bare"],
         user=user or match["user"],
@@ -89,7 +99,7 @@ def parse_host(text: str, *, user: str | None, port: int | None, identity: str |
 
 
 def _add(client: Client, request: AddRunner) -> RunnerView:
-    """Add it; a person may vouch for a key that nobody knows yet."""
+    """Add the runner. On a terminal, ask the user to confirm an unknown host key."""
     try:
         return client.add_runner(request)
     except HostAuthError:
@@ -99,23 +109,23 @@ def _add(client: Client, request: AddRunner) -> RunnerView:
     except UnknownHostKeyError as unknown:
         if request.fingerprint is not None or not show.interactive():
             if not unknown.hint:
-                unknown.hint = f"if it is the right one, add --fingerprint {unknown.fingerprint}"
+                unknown.hint = f"if the key is right, add --fingerprint {unknown.fingerprint}"
             raise
         show.say(unknown.message)
-        if not show.confirm(f"Is {unknown.fingerprint} its key?"):
-            raise UsageError("the machine was not added") from unknown
+        if not show.confirm(f"Is {unknown.fingerprint} its host key?"):
+            raise UsageError("the runner was not added") from unknown
         request.fingerprint = unknown.fingerprint
         return _add(client, request)
 
 
 def letting_in(client: Client, request: AddRunner) -> RunnerView:
-    """Let the server's own key in from here, with this user's keys, then add the machine."""
+    """Install the server's own key from here, with this user's keys, then add the runner."""
     if request.address.local:
-        raise UsageError("`local` is this machine, without SSH: no key is needed")
+        raise UsageError("`local` doesn't use SSH; leave out --authorize")
     from dstack.cli import letin
 
     own = client.key()
-    show.say(f"letting the key of the server in on {request.address}")
+    show.say(f"installing the server's key on {request.address}")
     request.fingerprint = letin.let_in(request.address, request.fingerprint, own)
     request.authorized = True
     return _add(client, request)

@@ -1,4 +1,4 @@
-"""The walk over the words of `dstack run`: its own options on both sides of the workflow's name, variables after it."""
+"""Sorts the words of `dstack run`: options before or after the workflow's name, variables after it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ HELP = ("-h", "--help")
 
 @dataclass
 class Walk:
-    """What the words mean: `options` are those of `run` itself, for click to read; `overrides` the variables;
-    `replayed` the run that is to be repeated."""
+    """The sorted words. `options` are those of `run` itself, for click to parse; `overrides` are the variables;
+    `replayed` is the run to repeat."""
 
     options: list[str] = field(default_factory=list)
     workflow: str | None = None
@@ -33,14 +33,13 @@ def walk(
     variables: Callable[[str], Collection[str]],
     replayed: Callable[[str], Collection[str]] | None = None,
 ) -> Walk:
-    """Sort the words. `variables` gives the names of a workflow's variables, and is called once the workflow is known,
-    `replayed` those of a run that is to be repeated (--from).
-    UsageError for what is neither an option, a variable's place nor a value."""
+    """Sort the words. `variables` returns the names of a workflow's variables, `replayed` those of the run given with
+    --from. Raises UsageError for a word that is neither an option, a variable nor a value."""
     return _Walker(list(words), _takes_value(parameters), variables, replayed).walk()
 
 
 def _takes_value(parameters: Sequence[click.Parameter]) -> dict[str, bool]:
-    """Every spelling of every option, and whether a value follows."""
+    """Every spelling of every option, and whether it takes a value."""
     options = [parameter for parameter in parameters if isinstance(parameter, click.Option)]
     return {name: not option.is_flag for option in options for name in (*option.opts, *option.secondary_opts)}
 
@@ -72,8 +71,8 @@ class _Walker:
                 self._short(word)
             elif self._result.replayed is not None:
                 raise UsageError(
-                    f"unexpected word '{word}': --from {self._result.replayed} runs the workflow of that run",
-                    hint="variables are given as --name value; quote a value that holds spaces",
+                    f"unexpected word '{word}'; --from {self._result.replayed} already chooses the workflow",
+                    hint="write variables as --name value, and quote values with spaces",
                 )
             elif self._result.workflow is None:
                 self._result.workflow = word
@@ -81,7 +80,7 @@ class _Walker:
             else:
                 raise UsageError(
                     f"unexpected word '{word}' after workflow '{self._result.workflow}'",
-                    hint="variables are given as --name value; quote a value that holds spaces",
+                    hint="write variables as --name value, and quote values with spaces",
                 )
             if self._result.help:
                 break
@@ -89,7 +88,7 @@ class _Walker:
 
     @property
     def _named(self) -> bool:
-        """Whether it is known what to run: variables may follow."""
+        """Whether the workflow or the run to repeat is known, so variables may follow."""
         return self._result.workflow is not None or self._result.replayed is not None
 
     def _long(self, word: str, only_variables: bool) -> None:
@@ -105,7 +104,7 @@ class _Walker:
         elif not self._named:
             raise UsageError(
                 f"unknown option {option}{did_you_mean(option, self._takes_value)}",
-                hint="a workflow's variables come after its name: dstack run WORKFLOW --name value",
+                hint="write a workflow's variables after its name: dstack run WORKFLOW --name value",
             )
         else:
             near = did_you_mean(name, [*self._known, *(known[2:] for known in self._takes_value)])
@@ -131,7 +130,7 @@ class _Walker:
 
     def _replay(self, run: str) -> None:
         if self._result.workflow is not None:
-            raise UsageError("--from RUN runs the workflow of that run: leave out the workflow's name")
+            raise UsageError("--from RUN already chooses the workflow; leave out the workflow's name")
         self._result.replayed = run
         if self._replayed is not None:
             self._known = self._replayed(run)
@@ -152,5 +151,5 @@ class _Walker:
 
 
 def is_value(word: str) -> bool:
-    """Whether a word after `--name` is its value: a word that begins with '-' is one only if it is a number."""
+    """Whether a word after `--name` is its value. A word that begins with '-' is one only if it is a number."""
     return not word.startswith("-") or word == "-" or NEGATIVE.fullmatch(word) is not None

@@ -1,4 +1,4 @@
-"""`dstack artifacts`: what a run or job left."""
+"""`dstack artifacts`: list and download the files that runs and jobs stored."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ from dstack.model.suggest import did_you_mean
 
 @click.group("artifacts", cls=Noun)
 def command() -> None:
-    """List and download what runs and jobs left."""
+    """List and download the artifacts of runs and jobs."""
 
 
 @command.command("list")
 @click.argument("ref", metavar="RUN_OR_JOB", type=REF)
 @click.argument("paths", metavar="[PATH...]", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Show every file, however many a folder has.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Show every file, even in large folders; default: 20 entries per folder."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_artifacts(ref: str, paths: tuple[str, ...], everything: bool, as_json: bool) -> None:
-    """List the stored files with their sizes.
+    """List the stored files and their sizes.
 
-    Everything, or only the files and folders called PATH. On a terminal as a tree, folders with their totals;
-    elsewhere a line a file, with tabs between workflow, path, bytes, and the target of a link.
+    With PATH, only these files and folders. A terminal shows a tree with the total of each folder. Otherwise, one file
+    per line: workflow, path, size in bytes and, for a link, its target, separated by tabs.
     """
     client = settings.connect()
     views = client.artifacts(ref)
@@ -47,15 +49,20 @@ def list_artifacts(ref: str, paths: tuple[str, ...], everything: bool, as_json: 
 @click.argument("ref", metavar="RUN_OR_JOB", type=REF)
 @click.argument("paths", metavar="[PATH...]", nargs=-1)
 @click.option(
-    "-o", "--output", metavar="DIR", type=click.Path(path_type=Path), default=".", help="Where to; default: here."
+    "-o",
+    "--output",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    default=".",
+    help="Destination; default: this folder.",
 )
 @click.option("--force", is_flag=True, help="Overwrite files that differ.")
 def download(ref: str, paths: tuple[str, ...], output: Path, force: bool) -> None:
-    """Download what a run or job left.
+    """Download the artifacts of a run or job.
 
-    Everything, or only the files and folders called PATH.
-    A run's files go to DIR/WORKFLOW/..., a job's to DIR/.... Every file is checked by its sha256. What is there already
-    is kept, and what an interrupted download left is completed. With storage on S3 they come straight from there.
+    With PATH, only these files and folders. A run's files go to DIR/WORKFLOW/..., a job's to DIR/.... Every file is
+    verified by its sha256. Complete files are not downloaded again, and an interrupted download resumes. With S3
+    storage, the files come straight from the bucket.
     """
     from dstack.cli.download import Download, Item
 
@@ -69,7 +76,7 @@ def download(ref: str, paths: tuple[str, ...], output: Path, force: bool) -> Non
     items = [Item.of(view, under=view.workflow if isinstance(found, RunView) else None) for view in chosen]
     done = Download(client, output, force=force).run(items)
     _say_partial(chosen)
-    kept = f"; {done.present} were there already" if done.present else ""
+    kept = f"; {done.present} already downloaded" if done.present else ""
     noun = "file" if done.files == 1 else "files"
     show.say(f"{done.files} {noun}, {words.size(done.bytes)}, in {output}{kept}")
 
@@ -79,15 +86,15 @@ def download(ref: str, paths: tuple[str, ...], output: Path, force: bool) -> Non
 @click.argument("path", metavar="PATH")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def url(ref: str, path: str, as_json: bool) -> None:
-    """Print a URL that anybody may read a file with.
+    """Print a temporary URL that lets anyone download a file.
 
-    It needs storage on S3, and expires after some hours.
+    Requires S3 storage. The URL expires after 12 hours, unless DSTACK_URL_LIFETIME is set on the server.
     """
     client = settings.connect()
     found = choose(client.artifacts(ref), (path,))
     if len(found) > 1 or found[0].link is not None:
         names = ", ".join(f"{view.workflow}/{view.path}" for view in found[:5])
-        raise UsageError(f"'{path}' is no file alone: it fits {names}", hint="name one file")
+        raise UsageError(f"'{path}' is not a single file; it matches {names}", hint="give the path of one file")
     made = client.artifact_url(found[0].job, found[0].path)
     if as_json:
         show.document(made)
@@ -97,19 +104,19 @@ def url(ref: str, path: str, as_json: bool) -> None:
 
 def _say_partial(views: list[ArtifactView]) -> None:
     for workflow in dict.fromkeys(view.workflow for view in views if view.partial):
-        show.say(f"{workflow}: partial, as of its last sync while it ran")
+        show.say(f"{workflow}: incomplete; these are the files of its last sync")
 
 
 def _nothing(found: RunView | JobView) -> str:
     name = found.name if isinstance(found, RunView) else found.id
     if not found.status.finished:
-        return f"{name} has stored nothing yet: it is {found.status.value}"
-    return f"{name} left no artifacts"
+        return f"{name} has stored no artifacts yet; it is {found.status.value}"
+    return f"{name} has no artifacts"
 
 
 def choose(views: list[ArtifactView], paths: tuple[str, ...]) -> list[ArtifactView]:
-    """The files that are, or lie under, one of the paths, with or without the workflow's name before them. Raises
-    NotFoundError for a path that fits nothing."""
+    """Return the files at or below the paths, which may begin with the workflow's name. Raises NotFoundError for a path
+    that matches nothing."""
     if not paths:
         return views
     wanted = {path: path.strip("/").removeprefix("./") for path in paths}
@@ -120,7 +127,7 @@ def choose(views: list[ArtifactView], paths: tuple[str, ...]) -> list[ArtifactVi
     for path, found in fitting.items():
         if not found:
             near = did_you_mean(path, [view.path for view in views])
-            raise NotFoundError(f"no artifact is called '{path}'{near}", hint="`dstack artifacts list` shows all")
+            raise NotFoundError(f"no artifact '{path}'{near}", hint="`dstack artifacts list RUN_OR_JOB` shows all")
     chosen = {id(view) for found in fitting.values() for view in found}
     return [view for view in views if id(view) in chosen]
 

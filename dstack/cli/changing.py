@@ -1,4 +1,4 @@
-"""`dstack runners set`: what an owner says of a machine, after it was added."""
+"""`dstack runners set`: change a runner's settings."""
 
 from __future__ import annotations
 
@@ -12,30 +12,32 @@ from dstack.errors import NotFoundError, UsageError
 
 @click.command("set")
 @click.argument("name", type=RUNNER)
-@click.option("--label", "labels", multiple=True, metavar="LABEL", help="All its labels; '' for none.")
-@click.option("--gpus", type=click.IntRange(0), metavar="N", help="How many GPUs jobs may get.")
+@click.option(
+    "--label", "labels", multiple=True, metavar="LABEL", help="New labels, replacing all; '' for none; repeatable."
+)
+@click.option("--gpus", type=click.IntRange(0), metavar="N", help="How many GPUs jobs may use.")
 @click.option(
     "--allow-mount",
     "allow_mounts",
     multiple=True,
     metavar="DIR",
-    help="All folders that jobs may mount; '' for none.",
+    help="Folders that jobs may mount, replacing all; '' for none; repeatable.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def set_(name: str, as_json: bool, **options: object) -> int:
-    """Change what was said of a machine when it was added.
+    """Change a runner's settings.
 
-    Jobs that run there go on as they are. What comes from an inventory is as the file says after the next import.
+    Running jobs are not affected. If the runner comes from an inventory, the next import restores the file's settings.
     """
-    said = {option: value for option, value in options.items() if value not in ((), None)}
-    if not said:
-        raise UsageError("nothing is to be changed", hint="say what: dstack runners set --help")
+    given = {option: value for option, value in options.items() if value not in ((), None)}
+    if not given:
+        raise UsageError("nothing to change; give at least one option", hint="dstack runners set --help")
     client = settings.connect()
     known = next((runner.definition for runner in client.runners() if runner.name == name), None)
     if known is None:
         raise NotFoundError(f"no runner '{name}'", hint="dstack runners")
     changes = {
         option: tuple(text for text in value if text) if isinstance(value, tuple) else value
-        for option, value in said.items()
+        for option, value in given.items()
     }
     return machine.report(client.change_runner(name, replace(known, **changes)), as_json)

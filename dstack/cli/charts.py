@@ -1,4 +1,4 @@
-"""What jobs used over time, as small charts."""
+"""Charts of the resources that jobs used over time."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ WIDEST = 60
 
 
 def print_metrics(jobs: list[JobMetrics], *, as_json: bool) -> None:
-    """A chart for each job and thing that it used."""
+    """Print one chart per job and resource."""
     if as_json:
         show.document(jobs)
         return
     for job in jobs:
         if not job.points:
-            show.line(show.clean(f"{job.workflow}: nothing was sampled"))
+            show.line(show.clean(f"{job.workflow}: no samples were taken"))
             continue
         span = words.duration(job.points[-1].time - job.points[0].time)
         show.line(show.clean(f"{job.workflow} on {job.runner}, {span}:"))
@@ -31,20 +31,20 @@ def _rows(points: list[Point]) -> list[tuple[str, list[float], str]]:
     cpu = [point.cpu for point in points]
     memory = [float(point.memory) for point in points]
     rows = [
-        ("cpu", cpu, f"{_mean(cpu):.1f} on average, {max(cpu):.1f} at most"),
-        ("memory", memory, f"{words.size(int(_mean(memory)))} on average, {words.size(int(max(memory)))} at most"),
+        ("cpu", cpu, f"{_mean(cpu):.1f} on average, {max(cpu):.1f} peak"),
+        ("memory", memory, f"{words.size(int(_mean(memory)))} on average, {words.size(int(max(memory)))} peak"),
     ]
     gpu = [point.gpu for point in points if point.gpu is not None]
     held = [float(point.gpu_memory) for point in points if point.gpu_memory is not None]
     if gpu:
-        rows.append(("gpu", gpu, f"{_mean(gpu):.0f}% on average, {max(gpu):.0f}% at most"))
+        rows.append(("gpu", gpu, f"{_mean(gpu):.0f}% on average, {max(gpu):.0f}% peak"))
     if held:
-        rows.append(("gpu memory", held, f"{words.size(int(max(held)))} at most"))
+        rows.append(("gpu memory", held, f"{words.size(int(max(held)))} peak"))
     return rows
 
 
 def chart(values: Sequence[float], width: int | None = None) -> str:
-    """One line of bars, from zero to the largest value; each bar is the average of its part of the time."""
+    """One line of bars, scaled from zero to the largest value. Each bar is the average over its share of the time."""
     most = width or min(WIDEST, max(shutil.get_terminal_size().columns - 50, 10))
     count = min(len(values), most)
     top = max(values) or 1.0

@@ -1,4 +1,4 @@
-"""`dstack completion`: shell completion, with the project's workflows, their variables, and recent runs."""
+"""`dstack completion`: shell completion, including workflows, their variables and recent runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from dstack.server.client import Client
 @click.command("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> None:
-    """Print the script for shell completion.
+    """Print the shell completion script.
+
+    Install it with:
 
     \b
     bash: dstack completion bash > ~/.local/share/bash-completion/completions/dstack
@@ -29,7 +31,7 @@ def command(shell: str) -> None:
 
 
 def quiet_client() -> Client | None:
-    """A client that starts nothing and says nothing; None if there is no server to ask."""
+    """Return a client that starts no server and prints nothing, or None if no server is running."""
     home = embedded.home()
     endpoint = settings.configured(home)
     if endpoint is None and not embedded.answers(home):
@@ -38,7 +40,7 @@ def quiet_client() -> Client | None:
 
 
 def complete_run(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-    """Workflows, and once one is named, its variables."""
+    """Complete workflows and, after a workflow, its variables."""
     try:
         found = project.load()
     except DstackError:

@@ -1,4 +1,4 @@
-"""`dstack config`: which server, and where it stores artifacts."""
+"""`dstack config`: which server to use, and the server's settings."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ from dstack.server.endpoint import Endpoint
 
 
 @click.command("config")
-@click.option("--url", metavar="URL", help="The server to use, http://HOST:PORT; '' for your own on this machine.")
-@click.option("--token", metavar="TOKEN", help="What that server asks for; '-' reads it from stdin.")
-@click.option("--storage", metavar="URL", help="Where the server stores artifacts: a folder, or s3://bucket/prefix.")
-@click.option("--endpoint-url", metavar="URL", help="With --storage s3://...: the endpoint, if it is not AWS's.")
-@click.option("--max-gpus-per-user", metavar="N", help="How many GPUs one user's jobs may hold at once; '' for any.")
+@click.option("--url", metavar="URL", help="Server to use, http://HOST:PORT; '' for your own on this machine.")
+@click.option("--token", metavar="TOKEN", help="Token for that server; '-' reads it from stdin.")
+@click.option(
+    "--storage", metavar="URL", help="Where the server stores artifacts: an absolute path, or s3://bucket/prefix."
+)
+@click.option("--endpoint-url", metavar="URL", help="S3 endpoint, with --storage s3://...; default: AWS.")
+@click.option(
+    "--max-gpus-per-user", metavar="N", help="How many GPUs the jobs of one user may use at once; '' for no limit."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     url: str | None,
@@ -29,7 +33,7 @@ def command(
     max_gpus_per_user: str | None,
     as_json: bool,
 ) -> None:
-    """Show the settings, or change those that are given."""
+    """Show the settings, or change those given as options."""
     home = embedded.home()
     if url is not None or token is not None:
         _change(url, token)
@@ -37,9 +41,7 @@ def command(
         _check_storage(storage)
         settings.connect().configure(ServerConfig(storage=storage, endpoint_url=endpoint_url or None))
     elif endpoint_url is not None:
-        raise UsageError(
-            "--endpoint-url goes with --storage", hint="dstack config --storage s3://... --endpoint-url URL"
-        )
+        raise UsageError("--endpoint-url needs --storage", hint="dstack config --storage s3://... --endpoint-url URL")
     if max_gpus_per_user is not None:
         settings.connect().configure(ServerConfig(max_gpus_per_user=_limit(max_gpus_per_user)))
     server = _server()
@@ -60,9 +62,12 @@ def command(
             ("home", str(home)),
             ("server", known.url if known else f"your own on this machine, {embedded.socket_path(home)}"),
             ("token", "set" if shown["token"] else None),
-            ("storage", str(shown["storage"] or "unknown: the server is out of reach")),
+            ("storage", str(shown["storage"] or "unknown; the server is unreachable")),
             ("endpoint", server.endpoint_url if server else None),
-            ("GPUs a user", str(server.max_gpus_per_user) if server and server.max_gpus_per_user is not None else None),
+            (
+                "GPUs per user",
+                str(server.max_gpus_per_user) if server and server.max_gpus_per_user is not None else None,
+            ),
         ]
     )
 
@@ -78,22 +83,26 @@ def _change(url: str | None, token: str | None) -> None:
         saved.token = (sys.stdin.readline().strip() if token == "-" else token) or None
     settings.save(home, saved)
     if url is not None and os.environ.get("DSTACK_SERVER_URL"):
-        settings.warn("warning: DSTACK_SERVER_URL is set, and wins over what was saved now")
+        settings.warn("warning: DSTACK_SERVER_URL is set and overrides the URL that you saved")
 
 
 def _check_storage(storage: str) -> None:
     if storage.startswith("s3://"):
         return
     if "://" in storage:
-        raise UsageError(f"'{storage}' can't be the storage", hint="it is a folder, or s3://bucket/prefix")
+        raise UsageError(
+            f"--storage: '{storage}' is not supported", hint="write an absolute path, or s3://bucket/prefix"
+        )
     if not os.path.isabs(storage):
-        raise UsageError(f"'{storage}' is not an absolute path on the server's machine")
+        raise UsageError(f"--storage: '{storage}' is not an absolute path on the server")
 
 
 def _limit(text: str) -> int:
-    """What the server takes: -1 for no limit."""
+    """Return the limit for the server; -1 means no limit."""
     if text and not text.isdecimal():
-        raise UsageError(f"'{text}' is no number of GPUs", hint="write a whole number, or '' for no limit")
+        raise UsageError(
+            f"--max-gpus-per-user: '{text}' is not a number", hint="write a whole number, or '' for no limit"
+        )
     return int(text) if text else -1
 
 

@@ -1,4 +1,4 @@
-"""Brings stored files here: several at once, checked, resumed, never outside the folder that was asked for."""
+"""Downloads stored files: in parallel, verified, resumable, and never outside the requested folder."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ from dstack.server.connection import BrokenAnswerError
 AT_ONCE = 8
 BLOCK = 1 << 20
 TRIES = 6
-"""How often a file's transfer may break without a byte of progress."""
+"""How often in a row a file's transfer may break without a byte of progress."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """A stored file and its path under the folder, checked to be one."""
+    """A stored file and its path, which is checked to lie inside the folder."""
 
     view: ArtifactView
     path: str
 
     @classmethod
     def of(cls, view: ArtifactView, *, under: str | None) -> Item:
-        """Raises StorageError for a path that leaves the folder."""
+        """Return the item. Raises StorageError for a path that leaves the folder."""
         path = view.path if under is None else f"{under}/{view.path}"
         if "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
-            raise StorageError(f"the store names a file '{view.path}', which is no path inside a folder")
+            raise StorageError(f"the storage lists a file with an unsafe path, '{view.path}'; nothing was downloaded")
         return cls(view, path)
 
     @property
     def link_stays_inside(self) -> bool:
-        """Whether the link's target is below the folder, whatever other links there are: `..` only at its start."""
+        """Whether the link's target lies below the folder, whatever other links exist: `..` may only come first."""
         parts = (self.view.link or "/").split("/")
         ups = [index for index, part in enumerate(parts) if part == ".."]
         return bool(parts[0]) and ups == list(range(len(ups))) and len(ups) < len(self.path.split("/"))
@@ -52,7 +52,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Done:
-    """What a download did. `files` and `bytes` count all that is in place now, `present` what was before."""
+    """The result of a download. `files` and `bytes` count everything now in place, `present` what already was."""
 
     files: int
     bytes: int
@@ -60,7 +60,7 @@ class Done:
 
 
 class Download:
-    """One download into `folder`. Without `force` nothing is fetched if a file would be overwritten."""
+    """One download into `folder`. Without `force`, nothing is downloaded if a file would be overwritten."""
 
     def __init__(self, client: Client, folder: Path, *, force: bool) -> None:
         self._client = client
@@ -70,7 +70,7 @@ class Download:
         self._stop = threading.Event()
 
     def run(self, items: Sequence[Item]) -> Done:
-        """Fetch what is not there. Raises ConflictError, before anything is written, for files that differ."""
+        """Download what is missing. Raises ConflictError for files that differ, before anything is written."""
         allowed = [item for item in items if self._allowed(item)]
         self._folder.mkdir(parents=True, exist_ok=True)
         present = self._each(self._present, allowed)
@@ -92,11 +92,11 @@ class Download:
     def _allowed(self, item: Item) -> bool:
         if item.view.link is None or item.link_stays_inside:
             return True
-        settings.warn(f"warning: {item.path} is a link out of the folder, to {item.view.link}: left out")
+        settings.warn(f"warning: skipped {item.path}: it links to {item.view.link}, outside the folder")
         return False
 
     def _each(self, work: Callable[[Item], Any], items: Sequence[Item]) -> list[Any]:
-        """Do the work for all items, several at once; the first error ends it."""
+        """Do the work for all items in parallel; the first error stops it."""
         pool = ThreadPoolExecutor(AT_ONCE)
         futures: list[Future[Any]] = [pool.submit(work, item) for item in items]
         try:
@@ -111,13 +111,15 @@ class Download:
             self._stop = threading.Event()
 
     def _target(self, item: Item) -> Path:
-        """Where it goes. Raises UsageError if a folder on the way is a link, or no folder."""
+        """Return the destination. Raises UsageError if a parent folder is a link or not a folder."""
         target = self._folder / item.path
         for depth in range(item.path.count("/")):
             parent = self._folder / "/".join(item.path.split("/")[: depth + 1])
             if os.path.lexists(parent) and not stat.S_ISDIR(parent.lstat().st_mode):
-                kind = "a symbolic link" if parent.is_symlink() else "no folder"
-                raise UsageError(f"{parent} is {kind}: nothing is written through it", hint="choose another -o DIR")
+                kind = "a symbolic link" if parent.is_symlink() else "a file"
+                raise UsageError(
+                    f"{parent} is {kind}, not a folder; {item.path} can't go there", hint="choose another -o DIR"
+                )
         return target
 
     def _present(self, item: Item) -> bool:
@@ -132,11 +134,11 @@ class Download:
         there = [target for target in map(self._target, missing) if os.path.lexists(target)]
         folders = [str(target) for target in there if target.is_dir() and not target.is_symlink()]
         if folders:
-            raise ConflictError(f"{_some(folders)}: a folder is where a file goes; nothing was downloaded")
+            raise ConflictError(f"a folder is in the way of a file: {_some(folders)}; nothing was downloaded")
         if there and not self._force:
             raise ConflictError(
-                f"{_some(list(map(str, there)))}: there already, with other contents; nothing was downloaded",
-                hint="--force overwrites, -o DIR goes elsewhere",
+                f"files exist with different contents: {_some(list(map(str, there)))}; nothing was downloaded",
+                hint="overwrite them with --force, or choose another -o DIR",
             )
 
     def _link(self, item: Item) -> None:
@@ -148,7 +150,7 @@ class Download:
         aside.replace(target)
 
     def _fetch(self, item: Item, advance: Callable[[int], None]) -> None:
-        """Complete the partial file, check it, and move it into place at once."""
+        """Complete the partial file, verify it, and move it into place atomically."""
         stop, target, view = self._stop, self._target(item), item.view
         target.parent.mkdir(parents=True, exist_ok=True)
         part = _aside(target, item)
@@ -160,7 +162,7 @@ class Download:
             digest = self._complete(part, item, advance, stop)
         if digest != view.sha256:
             part.unlink()
-            raise StorageError(f"{view.path}: the stored bytes are not those that the job made (sha256 differs)")
+            raise StorageError(f"{view.path}: the stored file is damaged (sha256 differs)")
         part.chmod(view.mode & 0o777)
         part.replace(target)
 
@@ -189,9 +191,11 @@ class Download:
                         raise
                     time.sleep(min(0.1 * 2**tries, 5))
                 if tries > TRIES:
-                    raise StorageError(f"{item.view.path}: the storage has only {offset} of {item.view.size} bytes")
+                    raise StorageError(
+                        f"{item.view.path}: the stored file is cut short: {offset} of {item.view.size} bytes"
+                    )
         if stop.is_set():
-            raise DstackError("the download was ended; the same command completes it")
+            raise DstackError("download interrupted; run the same command to resume")
         return digest.hexdigest()
 
 
@@ -204,7 +208,7 @@ def _digest(path: Path) -> Any:
 
 
 def _aside(target: Path, item: Item) -> Path:
-    """The partial file: its name holds what it is part of, so that it is never completed with other bytes."""
+    """The partial file. Its name depends on path and sha256, so it is never completed with other bytes."""
     name = hashlib.sha256(f"{item.path}\0{item.view.sha256}".encode("utf-8", "surrogateescape")).hexdigest()[:24]
     return target.with_name(f".dstack-{name}.part")
 

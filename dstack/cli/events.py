@@ -1,4 +1,4 @@
-"""A follow stream as lines of JSON: each an object with `event`, the run's own last."""
+"""A follow stream as JSON lines: one object with `event` per line, the run last."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from dstack.model.api.runs import Event, JobView, RunView
 
 
 class JsonEvents:
-    """Prints frames. Characters that a frame cuts in two are held back for the next one."""
+    """Prints frames. A character that is split between two frames is printed with the second."""
 
     def __init__(self) -> None:
         self._cut: dict[str, bytes] = {}
 
     def job(self, job: JobView) -> None:
-        """A job changed."""
+        """Print a job that changed."""
         _write({"event": "job", **msgspec.to_builtins(job)})
 
     def run(self, run: RunView) -> None:
-        """The run: as it was submitted, and as the last line of all."""
+        """Print the run: when it is submitted, and as the last line."""
         _write({"event": "run", **msgspec.to_builtins(run)})
 
     def log(self, event: Event, data: bytes) -> None:
-        """Bytes of a log."""
+        """Print bytes of a log."""
         job = event.id or ""
         held = self._cut.pop(job, b"")
         whole, cut = whole_characters(held + data)
@@ -37,19 +37,19 @@ class JsonEvents:
             _write(log_object(event, whole, (event.offset or 0) - len(held)))
 
     def finish(self, job: str, workflow: str) -> None:
-        """The job's log ends here, perhaps within a character."""
+        """Print what is left of the job's log, if it ends within a character."""
         if cut := self._cut.pop(job, b""):
             _write({"event": "log", "id": job, "workflow": workflow, **_data(cut)})
 
 
 def log_object(event: Event, data: bytes, offset: int) -> dict[str, Any]:
-    """A log event as it is printed: `data`, or `data_base64` for what is not UTF-8."""
+    """A log event as it is printed, with `data`, or `data_base64` if it is not UTF-8."""
     head = {"event": "log", "id": event.id, "workflow": event.workflow, "offset": offset, "time": event.time}
     return {**head, **_data(data)}
 
 
 def whole_characters(data: bytes) -> tuple[bytes, bytes]:
-    """The data without a UTF-8 character that has only begun at its end, and that beginning."""
+    """Split off a UTF-8 character that is incomplete at the end of the data."""
     for back in range(1, min(4, len(data) + 1)):
         byte = data[-back]
         if byte >= 0xC0:

@@ -1,4 +1,4 @@
-"""What a command says when it fails: one line, a hint, an exit code; never a traceback."""
+"""What a failing command prints: one line, a hint and an exit code, but no traceback."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INTERRUPTED = 130
 
 
 def report(error: BaseException) -> int:
-    """Tell the user about the error and return the exit code for it."""
+    """Print the error and return its exit code."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 0
     if isinstance(error, BrokenPipeError):
@@ -56,14 +56,14 @@ def _usage(error: click.ClickException) -> int:
 
 
 def _unexpected(error: BaseException) -> int:
-    """A defect of ours, or a full disk: the traceback goes to a file."""
+    """Report a bug in dstack, or a full disk: write the traceback to a file."""
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     try:
         path = _keep(error)
     except OSError as full:
-        complain(f"unexpected {what}; the traceback could not be kept either ({full})", None)
+        complain(f"unexpected {what}; the traceback could not be saved ({full})", None)
     else:
-        complain(f"unexpected {what}", f"the traceback is in {path}: please report it")
+        complain(f"unexpected {what}", f"this may be a bug in dstack; please report it, with the traceback in {path}")
     return DstackError.exit_code
 
 
@@ -78,7 +78,7 @@ def _keep(error: BaseException) -> Path:
 
 
 def complain(message: str, hint: str | None) -> None:
-    """`dstack: error: ...`, and what to type next."""
+    """Print `dstack: error: ...` and the hint."""
     show.say(f"dstack: error: {message}", style="red")
     if hint:
         show.say(f"hint: {hint}")

@@ -1,4 +1,4 @@
-"""Stored files as people and scripts see them: a tree with sizes, or a line a file."""
+"""Prints stored files: as a tree with sizes for people, or one file per line for scripts."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dstack.cli import words
 from dstack.model.api.artifacts import ArtifactView
 
 SHOWN = 20
-"""Entries of a folder that are shown unless all are asked for."""
+"""How many entries of a folder are shown without --all."""
 MARKS = (("├── ", "│   "), ("└── ", "    "))
 PLAIN_MARKS = (("|-- ", "|   "), ("`-- ", "    "))
-"""For terminals that have ASCII alone."""
+"""For terminals that can only show ASCII."""
 
 _ODD = re.compile(r"[\x00-\x1f\x7f\\]")
 _ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\"}
@@ -21,7 +21,7 @@ _ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\"}
 
 @dataclass
 class Node:
-    """A file, or a folder with what is in it. `size` in bytes and `files` count all below."""
+    """A file, or a folder with its contents. `size` in bytes and `files` count everything below."""
 
     link: str | None = None
     size: int = 0
@@ -30,8 +30,8 @@ class Node:
 
 
 def tree(views: Sequence[ArtifactView], *, everything: bool, ascii_only: bool = False) -> list[tuple[str, str]]:
-    """Size and name of each line, the workflows at the top. A folder of many entries shows the first of them by
-    name, and counts the rest, unless `everything` is shown."""
+    """Return the size and name of each line, with the workflows at the top. Unless `everything` is set, a large folder
+    shows its first entries by name and counts the rest."""
     top = Node()
     for view in views:
         _add(top, [view.workflow, *view.path.split("/")], view)
@@ -43,8 +43,8 @@ def tree(views: Sequence[ArtifactView], *, everything: bool, ascii_only: bool = 
 
 
 def lines(views: Sequence[ArtifactView]) -> Iterator[str]:
-    """`WORKFLOW<tab>PATH<tab>BYTES` of each file, of a link its target as a fourth column. What would break a line
-    is escaped: `\\n`, `\\t`, `\\\\`."""
+    """Yield `WORKFLOW<tab>PATH<tab>BYTES` for each file, and a link's target as fourth column. Characters that would
+    break a line are escaped: `\\n`, `\\t`, `\\\\`."""
     for view in views:
         columns = [view.workflow, view.path, str(view.size), *([view.link] if view.link is not None else [])]
         yield "\t".join(_ODD.sub(_escaped, column) for column in columns)
@@ -78,7 +78,7 @@ def _count(files: int) -> str:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Numbers by their value: step-9 comes before step-10."""
+    """A sort key that compares numbers by value: step-9 comes before step-10."""
     return [(int(part) if part.isdecimal() else -1, part) for part in re.split(r"([0-9]+)", name)]
 
 

@@ -1,4 +1,4 @@
-"""Following a run: its frames to whoever shows them, and what Ctrl-C means."""
+"""Follows a run: passes its frames to a display, and handles Ctrl-C."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def stream(
     follow: bool = True,
     logs: bool = True,
 ) -> RunView | None:
-    """Show the frames of a run or job, counting log bytes in `offsets`; the run if its end was among them. Raises
-    Interruption between frames only, so that it can be called again and goes on where it was."""
+    """Show the frames of a run or job, counting log bytes in `offsets`. Return the run if it ended, else None. Raises
+    Interruption between frames only, so it can be called again and resumes where it stopped."""
     for frame in client.follow(ref, offsets, follow=follow, logs=logs):
         event = frame.event
         with interrupts.held():
@@ -54,7 +54,7 @@ def stream(
 
 
 def to_the_end(client: Client, name: str, display: Display, *, logs: bool = True, asks: bool = True) -> RunView | None:
-    """Follow a run until it ends; None when the user looks away. `asks`: Ctrl-C on a terminal offers to stop it."""
+    """Follow a run until it ends; return None if the user detaches. `asks`: on a terminal, Ctrl-C asks what to do."""
     offsets: dict[str, int] = {}
     with Interrupts() as interrupts:
         while True:
@@ -63,19 +63,21 @@ def to_the_end(client: Client, name: str, display: Display, *, logs: bool = True
             except Interruption as interruption:
                 if not (asks and interruption.number == signal.SIGINT and show.interactive()):
                     break
-            if not _goes_on(client, name, display):
+            if not _keep_following(client, name, display):
                 break
     _close(display)
-    show.say(f"detached: {name} goes on; look again with `dstack logs -f {name}`, end it with `dstack stop {name}`")
+    show.say(
+        f"detached; {name} keeps running: follow it with `dstack logs -f {name}`, stop it with `dstack stop {name}`"
+    )
     return None
 
 
-def _goes_on(client: Client, name: str, display: Display) -> bool:
-    """Ask what Ctrl-C meant. False: detach."""
+def _keep_following(client: Client, name: str, display: Display) -> bool:
+    """Ask what to do on Ctrl-C. Return False to detach."""
     _close(display)
     try:
         while True:
-            answer = show.ask(f"\n{name}: [s]top it, [d]etach or [c]ontinue?")
+            answer = show.ask(f"\n{name}: [s]top, [d]etach or [c]ontinue?")
             if answer in ("s", "stop"):
                 client.stop(StopRequest(refs=(name,)))
                 show.say(f"{name}: stopping")

@@ -1,4 +1,4 @@
-"""`dstack hold` and `dstack release`: keep queued jobs from starting, and let them go."""
+"""`dstack hold` and `dstack release`: keep queued jobs from starting, and release them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from dstack.model.api.runs import HoldRequest
 def command(refs: tuple[str, ...]) -> None:
     """Keep queued jobs from starting.
 
-    They keep their place in the queue; `dstack release` lets them go. What runs already is left alone.
+    Held jobs keep their place in the queue until `dstack release`. Running jobs are not affected.
     """
     change(refs, user())
 
 
 def change(refs: tuple[str, ...], holder: str | None) -> None:
-    """Hold or release, and say what came of it. Raises ConflictError where nothing was there to change."""
+    """Hold or release, and print the result. Raises ConflictError if there was nothing to change."""
     answer = settings.connect().hold(HoldRequest(refs=refs, user=holder))
     for run in answer.changed:
         show.say(f"{run}: {'held' if holder else 'released'}")
     if answer.unchanged:
-        words = "has no queued job that is not held" if holder else "has no held job"
+        words = "has no queued job to hold" if holder else "has no held job"
         raise ConflictError(f"{answer.unchanged[0]} {words}", hint=f"dstack runs {answer.unchanged[0]}")

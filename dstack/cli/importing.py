@@ -1,4 +1,4 @@
-"""Makes the server's runners those of an inventory file."""
+"""Makes the server's runners match an inventory file."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ FAILED = 125
 
 
 def steps(client: Client, file: Path) -> list[Step]:
-    """What has to be done, as the file and the server are now."""
+    """Return the steps that make the server match the file."""
     source = str(file.absolute())
     wanted = machines(read(file), source)
     return difference(wanted, client.runners(), source)
 
 
 def apply(client: Client, todo: list[Step], *, quiet: bool = False) -> int:
-    """Do it, many machines at once; say what was done with each (`quiet`: only what failed), and return the exit
-    code."""
+    """Carry out the steps in parallel, print the result of each (`quiet`: only failures), and return the exit code."""
     failed = 0
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for step, outcome in zip(todo, pool.map(lambda step: _done(client, step), todo), strict=True):
             if isinstance(outcome, UnknownHostKeyError):
-                outcome = _vouched(client, step, outcome)
+                outcome = _confirmed(client, step, outcome)
             if isinstance(outcome, DstackError):
                 failed += 1
                 show.say(f"{step.name}: {outcome.message}", style="red")
@@ -39,28 +38,28 @@ def apply(client: Client, todo: list[Step], *, quiet: bool = False) -> int:
             elif not quiet:
                 show.line(show.clean(f"{step.name}: {outcome}"))
     if failed:
-        show.say(f"{failed} of {len(todo)} machines could not be made as the file says; the same command tries again")
+        show.say(f"{failed} of {len(todo)} runners could not be updated; run the same command to try again")
     return FAILED if failed else 0
 
 
 def words(step: Step) -> str:
-    """What would be done."""
+    """Say what a step would do."""
     if step.do == "change":
         return f"change {'; '.join(step.differences)}"
     if step.do == "add":
         assert step.wanted
         labels = f", labels {', '.join(step.wanted.labels)}" if step.wanted.labels else ""
         return f"add {step.wanted.address}{labels}"
-    return {"keep": "as it is", "remove": "drain and remove: it is no longer in the file"}[step.do]
+    return {"keep": "unchanged", "remove": "drain and remove: it is no longer in the file"}[step.do]
 
 
-def _vouched(client: Client, step: Step, unknown: UnknownHostKeyError) -> str | DstackError:
-    """Try again with a host key that the person at the terminal knows."""
+def _confirmed(client: Client, step: Step, unknown: UnknownHostKeyError) -> str | DstackError:
+    """Ask the user at the terminal to confirm the host key, then try again."""
     assert step.wanted
-    if show.interactive() and show.confirm(f"{unknown.message}. Is it the right one?"):
+    if show.interactive() and show.confirm(f"{unknown.message}. Is the key right?"):
         step.wanted.fingerprint = unknown.fingerprint
         return _done(client, step)
-    unknown.hint = f"if it is the right one, give the host the variable dstack_fingerprint: {unknown.fingerprint}"
+    unknown.hint = f"if the key is right, set the host's variable dstack_fingerprint: {unknown.fingerprint}"
     return unknown
 
 
@@ -82,16 +81,16 @@ def _do(client: Client, step: Step) -> str:
         return f"changed {'; '.join(step.differences)}"
     if step.do == "remove":
         return _removed(client, step.name)
-    return "as it is"
+    return "unchanged"
 
 
 def _removed(client: Client, name: str) -> str:
-    """Drained first: no job is placed there in between. One that is busy or away is removed by a later import."""
+    """Drain first, so that no job starts there meanwhile. A later import removes a busy or unreachable runner."""
     client.drain_runner(name, "no longer in the inventory")
     try:
         client.remove_runner(name)
     except ConflictError:
-        return "drained: it still runs jobs, and is removed by the next import after them"
+        return "drained; it still runs jobs, and an import after they end removes it"
     except HostError as error:
-        return f"drained: {error.message}"
-    return "removed; nothing of it is left there"
+        return f"drained, not removed: {error.message}"
+    return "removed; nothing is left on the machine"

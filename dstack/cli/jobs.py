@@ -1,4 +1,4 @@
-"""`dstack jobs`: recent jobs, or those of a run."""
+"""`dstack jobs`: list recent jobs, or the jobs of a run."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from dstack.model.api.runs import JobView
 
 @click.command("jobs")
 @click.argument("run", required=False, type=REF)
-@click.option("-n", "limit", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="How many.")
+@click.option(
+    "-n", "limit", type=click.IntRange(1), default=20, metavar="N", help="Number of jobs to list; default: 20."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(run: str | None, limit: int, as_json: bool) -> None:
-    """Show recent jobs, newest first, or those of a run. A job's id in RUN's place shows that job."""
+    """List recent jobs, newest first, or the jobs of a run.
+
+    RUN may also be the id of a job.
+    """
     client = settings.connect()
     found = None if run is None else run_or_job(client, run)
     jobs = [found] if isinstance(found, JobView) else client.jobs(run=found.name if found else None, limit=limit)

@@ -1,4 +1,4 @@
-"""Lets a server's key in on a machine, with the keys of the user who runs the command."""
+"""Installs the server's key on a machine, logging in with the keys of the user who runs the command."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ SECONDS = 60.0
 
 
 def let_in(address: Address, given: str | None, own: ServerKey) -> str:
-    """Add the server's key to the machine's authorized_keys; return the fingerprint of the host key that was vouched
-    for, by the one that was `given`, by known_hosts or by the person at the terminal."""
+    """Add the server's key to the machine's authorized_keys. Return the fingerprint of its host key, which is confirmed
+    by the `given` fingerprint, by known_hosts or by the user at the terminal."""
     return asyncio.run(_let_in(address, given, own))
 
 
@@ -30,8 +30,11 @@ async def _let_in(address: Address, given: str | None, own: ServerKey) -> str:
     if given is None and key not in known_keys(address):
         if certified := await certified_key(address):
             key, shown = certified, fingerprint(certified)
-        elif not _vouched(address, shown):
-            raise HostKeyError(f"the host key of {address} is not known: {shown}", hint=f"add --fingerprint {shown}")
+        elif not _confirmed(address, shown):
+            raise HostKeyError(
+                f"the host key of {address} is not known: {shown}",
+                hint=f"if the key is right, add --fingerprint {shown}",
+            )
     host = SshHost(address, key)
     try:
         await ask(host, authorize(own.key, own.server), timeout=SECONDS)
@@ -40,5 +43,5 @@ async def _let_in(address: Address, given: str | None, own: ServerKey) -> str:
     return shown
 
 
-def _vouched(address: Address, shown: str) -> bool:
+def _confirmed(address: Address, shown: str) -> bool:
     return show.interactive() and show.confirm(f"Is {shown} the host key of {address}?")

@@ -1,4 +1,4 @@
-"""`dstack logs`: what a run or job printed."""
+"""`dstack logs`: print the log of a run or job."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ INTERRUPTED = 130
 
 
 class Plain:
-    """Logs alone."""
+    """A display that prints only logs."""
 
     def __init__(self, writer: LogWriter) -> None:
         self.writer = writer
@@ -30,16 +30,16 @@ class Plain:
         self.finish = writer.finish
 
     def job(self, job: JobView) -> None:
-        """The end of a job ends its log."""
+        """Finish the log of a job that ended."""
         if job.status.finished:
             self.writer.finish(job.id, job.workflow)
 
     def run(self, run: RunView) -> None:
-        """Nothing to print: the logs have ended."""
+        """Print nothing: the logs have ended."""
 
 
 class Since:
-    """A display that shows only logs that came at `begin` or later."""
+    """A display that shows only logs from `begin` (an RFC 3339 time) on."""
 
     def __init__(self, display: Display, begin: str | None) -> None:
         self._display = display
@@ -49,13 +49,13 @@ class Since:
         self.run = display.run
 
     def log(self, event: Event, data: bytes) -> None:
-        """Pass on what is new enough, and what has no time."""
+        """Pass on bytes that are new enough or have no time."""
         if self._begin is None or event.time is None or event.time >= self._begin:
             self._display.log(event, data)
 
 
 class Part:
-    """A display that shows the log of each job up to a byte."""
+    """A display that shows each job's log only up to the offset in `ends` (bytes by job id)."""
 
     def __init__(self, display: Display, ends: dict[str, int]) -> None:
         self._display = display
@@ -65,7 +65,7 @@ class Part:
         self.run = display.run
 
     def log(self, event: Event, data: bytes) -> None:
-        """Pass on what comes before the end."""
+        """Pass on the bytes before the end."""
         end = self._ends.get(event.id or "")
         kept = data if end is None else data[: max(0, end - (event.offset or 0))]
         if kept:
@@ -73,40 +73,42 @@ class Part:
 
 
 class JsonArray:
-    """Log events as one array."""
+    """A display that prints log events as one JSON array."""
 
     def __init__(self) -> None:
         self._any = False
 
     def log(self, event: Event, data: bytes) -> None:
-        """An element of the array."""
+        """Print an element of the array."""
         show.out().write(b",\n" if self._any else b"[\n")
         show.out().write(msgspec.json.encode(log_object(event, data, event.offset or 0)))
         self._any = True
 
     def close(self) -> None:
-        """The end of the array."""
+        """Print the end of the array."""
         show.write_json(b"\n]" if self._any else b"[]")
 
     def job(self, job: JobView) -> None:
-        """Only logs are asked for."""
+        """Print nothing: only logs were asked for."""
 
     def finish(self, job: str, workflow: str) -> None:
-        """Bytes are given as they were stored."""
+        """Print nothing: bytes are printed as they were stored."""
 
     def run(self, run: RunView) -> None:
-        """Only logs are asked for."""
+        """Print nothing: only logs were asked for."""
 
 
 @click.command("logs")
 @click.argument("ref", metavar="RUN_OR_JOB", type=REF)
-@click.option("-f", "--follow", is_flag=True, help="Go on until it ends.")
-@click.option("--tail", type=click.IntRange(0), metavar="N", help="Only the last N lines of each job.")
-@click.option("--since", metavar="TIME", help="Only what came since: 10m, 2h, or an RFC 3339 time.")
-@click.option("--timestamps", is_flag=True, help="Put the time of arrival before each line.")
-@click.option("--grep", metavar="RE", help="Only lines that fit this regular expression.")
-@click.option("--attempt", type=click.IntRange(1), metavar="N", help="Only the Nth attempt of a job that was retried.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON; with -f one object a line, the last is the run.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing until the run or job ends.")
+@click.option("--tail", type=click.IntRange(0), metavar="N", help="Print only the last N lines of each job.")
+@click.option(
+    "--since", metavar="TIME", help="Print only what arrived in the last 10m or 2h, or since an RFC 3339 time."
+)
+@click.option("--timestamps", is_flag=True, help="Start each line with its time of arrival.")
+@click.option("--grep", metavar="RE", help="Print only lines that match this regular expression.")
+@click.option("--attempt", type=click.IntRange(1), metavar="N", help="Print only attempt N; default: all.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; with -f, one object per line, the last is the run.")
 def command(
     ref: str,
     follow: bool,
@@ -117,12 +119,13 @@ def command(
     attempt: int | None,
     as_json: bool,
 ) -> int:
-    """Print what a job or the jobs of a run printed.
+    """Print the log of a run or job.
 
-    One job's log comes byte for byte; of several, each line is prefixed by its workflow. Ctrl-C ends only the printing.
+    The log of one job is printed byte for byte. With several jobs, each line is prefixed with its workflow. Ctrl-C
+    stops the printing, not the run.
     """
     if as_json and (tail is not None or timestamps or grep):
-        raise UsageError("--json gives all there is: leave out --tail, --timestamps and --grep")
+        raise UsageError("--json prints the complete log; leave out --tail, --timestamps and --grep")
     begin = rfc3339(words.since(since)) if since else None
     pattern = _pattern(grep)
     client = settings.connect()
@@ -145,18 +148,20 @@ def _pattern(text: str | None) -> re.Pattern[bytes] | None:
     try:
         return re.compile(text.encode("utf-8", "surrogateescape")) if text else None
     except re.error as error:
-        raise UsageError(f"--grep {text}: not a regular expression: {error}") from error
+        raise UsageError(f"--grep: '{text}' is not a regular expression: {error}") from error
 
 
 def _bounds(found: RunView | JobView, attempt: int | None) -> tuple[dict[str, int], dict[str, int]]:
-    """Where the wanted attempt's log begins in that of each job, and where it ends if it has. Raises UsageError where
-    no job had so many."""
+    """Return where the attempt begins in each job's log, and where it ends if it did, in bytes by job id. Raises
+    UsageError if no job had that many attempts."""
     begins, ends = dict[str, int](), dict[str, int]()
     if attempt is None:
         return begins, ends
     jobs = found.jobs if isinstance(found, RunView) else [found]
     if all(job.attempt < attempt for job in jobs):
-        raise UsageError(f"there was no attempt {attempt}", hint=f"the last is {max(job.attempt for job in jobs)}")
+        raise UsageError(
+            f"there is no attempt {attempt}", hint=f"the last attempt is {max(job.attempt for job in jobs)}"
+        )
     for job in jobs:
         earlier = next((each for each in job.attempts if each.number == attempt), None)
         begins[job.id] = earlier.log_start if earlier else job.log_start

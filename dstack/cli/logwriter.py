@@ -1,4 +1,4 @@
-"""A job's log on stdout: byte for byte for one job, line by line where lines are prefixed or chosen."""
+"""Prints logs: byte for byte for one job, line by line when lines are prefixed or filtered."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from dstack.cli import show
 from dstack.model.api.runs import Event
 
 LONGEST = 1 << 16
-"""A line that is still open after so many bytes is printed in pieces."""
+"""A line longer than this, in bytes, is printed in pieces."""
 COLOURS = ("cyan", "green", "yellow", "magenta", "blue")
 
 
 @dataclass
 class Open:
-    """A job's last line, as far as it came, and when it began to come."""
+    """A job's unfinished last line, and when its first byte arrived."""
 
     workflow: str
     text: bytearray = field(default_factory=bytearray)
@@ -26,8 +26,8 @@ class Open:
 
 
 class LogWriter:
-    """Writes log frames. `workflows` are the names to prefix by, none for a single job. `since` is an RFC 3339 time;
-    `tail` holds everything back but the last lines of each job, until `release()`."""
+    """Writes log frames. `workflows` are the names to prefix lines with, empty for a single job. `since` is an RFC 3339
+    time. With `tail`, the last lines of each job are held back until `release()`, and earlier ones are dropped."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class LogWriter:
 
     @property
     def raw(self) -> bool:
-        """Bytes pass as they are."""
+        """Whether bytes are printed unchanged."""
         return not (self._prefixes or self._timestamps or self._pattern or self._tail is not None)
 
     def write(self, event: Event, data: bytes) -> None:
@@ -75,19 +75,19 @@ class LogWriter:
         self._keep_or_put(job, [line for line in lines if line])
 
     def finish(self, job: str, workflow: str) -> None:
-        """The job's log ends here: print what has no newline. A prefixed line gets one."""
+        """Print the unfinished last line of a log that ended. A prefixed line gets a newline."""
         last = self._open.pop(job, None)
         if last and last.text:
             line = self._line(workflow, bytes(last.text), last.time)
             self._keep_or_put(job, [line if self._prefixes else line[:-1]] if line else [])
 
     def finish_all(self) -> None:
-        """No log goes on: print what has no newline."""
+        """Finish all logs."""
         for job in list(self._open):
             self.finish(job, self._open[job].workflow)
 
     def release(self) -> None:
-        """Print what `tail` kept; from here on everything is printed."""
+        """Print the lines that `tail` held back, and everything from now on."""
         self._tail = None
         for job, lines in self._kept.items():
             self._put(b"".join(lines))
@@ -105,7 +105,7 @@ class LogWriter:
             self._kept.setdefault(job, deque(maxlen=self._tail)).extend(lines)
 
     def _line(self, workflow: str, text: bytes, time: str | None) -> bytes:
-        """The line as it is printed, b"" for one that is not asked for."""
+        """Return the line to print, or b"" if the pattern does not match."""
         if self._pattern and not self._pattern.search(text):
             return b""
         stamp = f"{time} ".encode() if self._timestamps and time else b""
@@ -120,7 +120,7 @@ class LogWriter:
 
 
 def _prefixes(workflows: Sequence[str]) -> dict[str, bytes]:
-    """`train | `; aligned and in colours for a person."""
+    """Return the prefix for each workflow, such as `train | `; aligned and coloured on a terminal."""
     width = max(map(len, workflows), default=0) if show.terminal(sys.stdout) else 0
     colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(workflows)}
     return {name: show.paint(f"{name.ljust(width)} |", colours[name], sys.stdout).encode() + b" " for name in workflows}

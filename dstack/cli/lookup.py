@@ -1,4 +1,4 @@
-"""What a name on the command line means, and completion for it."""
+"""Finds runs, jobs and runners by the names on the command line, and completes these names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dstack.server.client import Client
 
 
 def run_or_job(client: Client, ref: str) -> RunView | JobView:
-    """The run of that name, or the job of that id; a unique prefix is enough."""
+    """Return the run with this name, or the job with this id; a unique prefix is enough."""
     try:
         return client.run(ref)
     except NotFoundError as no_run:
@@ -25,17 +25,17 @@ def run_or_job(client: Client, ref: str) -> RunView | JobView:
             if is_tag(ref):
                 raise
             several = next((error for error in (no_run, no_job) if "several" in error.message), None)
-            raise several or NotFoundError(f"no run or job '{ref}'", hint="see `dstack runs`") from no_job
+            raise several or NotFoundError(f"no run or job '{ref}'", hint="`dstack runs` lists the runs") from no_job
 
 
 def run_of(client: Client, ref: str) -> RunView:
-    """The run of that name, or the one that the job of that id belongs to; a unique prefix is enough."""
+    """Return the run with this name, or the run of the job with this id; a unique prefix is enough."""
     found = run_or_job(client, ref)
     return client.run(found.run) if isinstance(found, JobView) else found
 
 
 class RefType(click.types.StringParamType):
-    """A run or a job by its name or a prefix of it; completes to recent runs."""
+    """A run, job or unique prefix; completes to recent runs."""
 
     name = "run"
 
@@ -51,7 +51,7 @@ class RefType(click.types.StringParamType):
 
 
 class RunnerType(click.types.StringParamType):
-    """A runner by its name; completes to all, as they are known."""
+    """A runner's name; completes to all runners without probing them."""
 
     name = "name"
 

@@ -1,4 +1,4 @@
-"""How machines look: a table of all, or everything about one."""
+"""Prints runners: a table of all, or one in full."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ NOT_READY = 125
 
 
 def table(runners: list[RunnerView], as_json: bool) -> None:
-    """All machines, a line each, and what is wrong with them."""
+    """Print a table of all runners, and their problems."""
     if as_json:
         show.document(runners)
     elif not runners:
-        show.say("no runners yet; add a machine with `dstack runners add HOST`")
+        show.say("no runners yet; add one with `dstack runners add HOST`")
     else:
         columns = ("NAME", "STATE", "CPUS", "MEMORY", "GPUS", "DISK", "JOBS", "LATENCY", "ADDRESS")
         show.table(columns, [_row(runner) for runner in runners])
@@ -27,7 +27,7 @@ def table(runners: list[RunnerView], as_json: bool) -> None:
 
 
 def report(runner: RunnerView, as_json: bool) -> int:
-    """All about one machine; the exit code."""
+    """Print one runner in full, and return the exit code."""
     if as_json:
         show.document(runner)
     else:
@@ -54,7 +54,7 @@ def report(runner: RunnerView, as_json: bool) -> int:
 
 
 def _host_key(runner: RunnerView) -> str | None:
-    """As `ssh-keygen -l` shows it."""
+    """The fingerprint, in the format of `ssh-keygen -l`."""
     if runner.host_key is None:
         return None
     from dstack.hosts.trust import fingerprint
@@ -90,14 +90,14 @@ def _row(runner: RunnerView) -> tuple[str, ...]:
 
 
 def _cpus(runner: RunnerView) -> str:
-    """`16`, or `16 35%` when it is known how busy they are."""
+    """`16`, or `16 35%` if the load is known."""
     if runner.use is None or runner.use.cpu is None:
         return str(runner.cpus or "")
     return f"{runner.cpus} {runner.use.cpu:.0f}%"
 
 
 def _memory(runner: RunnerView) -> str:
-    """`64 GB`, or `12/64 GB`."""
+    """`64 GB`, or `12/64 GB` if the use is known."""
     if not runner.memory:
         return ""
     whole = words.memory(runner.memory)

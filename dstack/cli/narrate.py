@@ -1,4 +1,4 @@
-"""What happens to a run, in words, on stderr."""
+"""Prints the progress of a run on stderr."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dstack.model.api.runs import Event, JobView, RunView
 from dstack.model.status import Status
 
 SPARSE = 30.0
-"""Seconds between two lines on how far a transfer is, where there is no status line."""
+"""Seconds between two lines about the same transfer, when there is no status line."""
 
 
 def state(job: JobView) -> str:
-    """What a job does or did, in a few words."""
+    """Describe the state of a job in a few words."""
     where = f" on {job.runner}" if job.runner and not job.status.finished else ""
     if job.cached:
         return f"cached: {job.cache.why}"
@@ -25,7 +25,7 @@ def state(job: JobView) -> str:
     if job.status is Status.FAILED:
         text = f"failed with exit code {job.exit_code}" if job.exit_code is not None else "failed"
     elif job.status is Status.UPLOADING:
-        text = f"storing artifacts{where}"
+        text = f"uploading artifacts{where}"
     elif job.status is Status.QUEUED:
         text = "queued"
     else:
@@ -39,7 +39,7 @@ def _files(count: int) -> str:
 
 
 def exit_code(run: RunView) -> int:
-    """What the command exits with for a run that ended (docs/exit-codes.md)."""
+    """Return the command's exit code for a run that ended (docs/exit-codes.md)."""
     if run.status is Status.DONE:
         return 0
     if run.exit_code:
@@ -48,7 +48,7 @@ def exit_code(run: RunView) -> int:
 
 
 def ending(run: RunView) -> list[str]:
-    """How a run ended, and what to type next."""
+    """Return lines that say how a run ended, and what to type next."""
     took = words.took(run.submitted_at, run.finished_at)
     if run.status is Status.DONE:
         files = any(job.artifacts.files for job in run.jobs)
@@ -61,35 +61,35 @@ def ending(run: RunView) -> list[str]:
 
 
 class Narrator:
-    """Prints what changes, once; logs go to the writer (None: nowhere), a cached job's never."""
+    """Prints each change once. Passes logs, except those of cached jobs, to `writer` (None: prints no logs)."""
 
     def __init__(self, run: RunView, writer: LogWriter | None, *, quiet: bool = False) -> None:
         self._jobs = {job.id: job for job in run.jobs}
         self._named = run.workflow
-        self._told: dict[str, str] = {}
+        self._printed: dict[str, str] = {}
         self._writer = writer
         self._quiet = quiet
         self._spinner = show.Spinner()
         self._transfers: dict[str, float] = {}
 
     def begin(self) -> None:
-        """Tell how things stand now, and why dependencies run or do not."""
+        """Print the current state, and why dependencies run or are cached."""
         for job in list(self._jobs.values()):
             if not job.cached and job.workflow != self._named and not self._quiet:
                 self._say(f"{job.workflow}: will run: {job.cache.why}", None)
             self.job(job)
 
     def job(self, job: JobView) -> None:
-        """A job changed, or nothing that matters did."""
+        """Print a job's state, if it changed."""
         self._jobs[job.id] = job
         text = state(job)
-        if self._told.get(job.id) == text or text == "queued":
+        if self._printed.get(job.id) == text or text == "queued":
             return
         if self._only_further(job):
             if not self._quiet:
                 self._spin()
             return
-        self._told[job.id] = text
+        self._printed[job.id] = text
         if job.status.finished:
             self.finish(job.id, job.workflow)
         if not self._quiet:
@@ -97,7 +97,7 @@ class Narrator:
             self._spin()
 
     def _only_further(self, job: JobView) -> bool:
-        """Whether all the news is how far a transfer is: the status line shows it, or a line now and then."""
+        """Whether only a transfer has progressed. The status line shows that, or else a line every SPARSE seconds."""
         pulling = job.status is Status.PREPARING and (job.reason or "").startswith(f"pulling {job.image} on ")
         if not pulling and not (job.status is Status.UPLOADING and " are stored" in (job.reason or "")):
             return False
@@ -108,20 +108,20 @@ class Narrator:
         return True
 
     def log(self, event: Event, data: bytes) -> None:
-        """Bytes of a log."""
+        """Print bytes of a log."""
         known = self._jobs.get(event.id or "")
         if self._writer and not (known and known.cached):
             self._spinner.hide()
             self._writer.write(event, data)
 
     def finish(self, job: str, workflow: str) -> None:
-        """No more log comes from the job."""
+        """Finish the job's log."""
         if self._writer:
             self._spinner.hide()
             self._writer.finish(job, workflow)
 
     def run(self, run: RunView) -> None:
-        """The run ended. Even a quiet command says why it failed."""
+        """Print how the run ended. Even a quiet command says why it failed."""
         for job in run.jobs:
             self.job(job)
         self._spinner.hide()
@@ -130,7 +130,7 @@ class Narrator:
                 self._say(text, show.STYLES.get(run.status.value) if index == 0 else None)
 
     def close(self) -> None:
-        """Leave the terminal in order."""
+        """Remove the status line, and start a new line if a log stopped in the middle of one."""
         self._spinner.hide()
         self._end_line()
 
@@ -140,7 +140,7 @@ class Narrator:
         show.say(text, style=style)
 
     def _end_line(self) -> None:
-        """A log that stopped in the middle of a line must not swallow ours, where both are on one screen."""
+        """Start a new line if a log stopped in the middle of one and both streams are on the same terminal."""
         writer = self._writer
         if writer and not writer.fresh_line and show.terminal(sys.stderr) and show.terminal(sys.stdout):
             show.say("")
@@ -153,5 +153,5 @@ class Narrator:
 
 
 def _doing(job: JobView) -> str:
-    """What a job that has not ended does, for the status line."""
+    """Describe an unfinished job for the status line."""
     return job.reason if job.status in (Status.PREPARING, Status.UPLOADING) and job.reason else job.status.value

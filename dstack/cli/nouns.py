@@ -1,4 +1,4 @@
-"""Groups of commands around one noun: `artifacts`, `runners`, `server`."""
+"""Groups of commands: `artifacts`, `runners`, `secrets`, `server`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dstack.model.suggest import did_you_mean
 
 
 class Noun(click.Group):
-    """A group that says which name was probably meant."""
+    """A group that suggests the closest name for an unknown command."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

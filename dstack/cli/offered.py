@@ -1,4 +1,4 @@
-"""`dstack runners approve` and `token`: machines that offer themselves."""
+"""`dstack runners approve` and `token`: machines that register themselves with dstack-runner."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from dstack.cli import settings, show
 def approve(names: tuple[str, ...], as_json: bool) -> None:
     """Approve machines that registered with dstack-runner.
 
-    Without NAME, the machines that wait for it. Compare the fingerprint with `ssh-keygen -l` on the machine.
+    Without NAME, list the machines that wait for approval. Before you approve one, compare its fingerprint with the
+    output of `ssh-keygen -l` on the machine.
     """
     client = settings.connect()
     if not names:
@@ -21,7 +22,7 @@ def approve(names: tuple[str, ...], as_json: bool) -> None:
         if as_json:
             show.document(waiting)
         elif not waiting:
-            show.say("no machine waits for approval")
+            show.say("no machine is waiting for approval")
         else:
             rows = [(each.name, each.address, ", ".join(each.gpus), each.fingerprints[0]) for each in waiting]
             show.table(("NAME", "ADDRESS", "GPUS", "HOST KEY"), rows)
@@ -30,13 +31,13 @@ def approve(names: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         show.document(approved)
     for each in approved:
-        show.say(f"{each.name}: approved; it is added with its next sign of life")
+        show.say(f"{each.name}: approved; it is added at its next heartbeat")
 
 
 @click.command("token")
 def token() -> None:
-    """Make a token for dstack-runner.
+    """Create a token for dstack-runner.
 
-    It registers one machine, which needs no approval then.
+    The token registers one machine, which then needs no approval.
     """
     show.line(settings.connect().registration_token().token)

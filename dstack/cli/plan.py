@@ -1,4 +1,4 @@
-"""What `dstack run --dry-run` prints."""
+"""Prints the plan of `dstack run --dry-run`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dstack.cli import show, words
 from dstack.model.api.runs import Plan
 
 LARGEST = 10
-"""Files that are listed by size."""
+"""How many of the largest files are listed."""
 SHOWN = 20
-"""Changes, modes and empty folders that are listed one by one."""
+"""How many changes, modes and empty folders are listed."""
 
 
 def print_plan(plan: Plan) -> None:
-    """Each job: cached or not and why, where it would run; and what the code holds beyond the commit."""
+    """Print for each job whether it is cached, why, and where it would run, then the changes since the commit."""
     rows = [
         (
             job.workflow,
@@ -24,10 +24,10 @@ def print_plan(plan: Plan) -> None:
         )
         for job in plan.jobs
     ]
-    show.table(("WORKFLOW", "WOULD", "RUNNER", "WHY"), rows)
+    show.table(("WORKFLOW", "PLAN", "RUNNER", "WHY"), rows)
     repo = plan.repo
     commit = f"commit {repo.commit[:12]}" if repo.commit else "no commit"
-    branch = f" of {repo.branch}" if repo.branch else ""
+    branch = f" on {repo.branch}" if repo.branch else ""
     show.line("")
     show.line(f"code: {commit}{branch}, {plan.files} files, {words.size(plan.bytes)}")
     for file in plan.largest[:LARGEST]:
@@ -35,7 +35,7 @@ def print_plan(plan: Plan) -> None:
     show.line(f"changes since the commit: {len(plan.changes) or 'none'}" if repo.commit else f"files: {plan.files}")
     _list([f"{words.size(change.size):>8}  {change.change:<8}  {show.clean(change.path)}" for change in plan.changes])
     if plan.modes:
-        show.line(f"modes that are not those of umask {plan.umask}: {len(plan.modes)}")
+        show.line(f"file modes that differ from umask {plan.umask}: {len(plan.modes)}")
     _list([f"{each.mode:>8}  {show.clean(each.path)}" for each in plan.modes])
     if plan.empty_folders:
         show.line(f"empty folders: {len(plan.empty_folders)}")

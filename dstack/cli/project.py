@@ -1,4 +1,4 @@
-"""Finds and reads the project that the user stands in."""
+"""Finds and reads the project of the current folder."""
 
 from __future__ import annotations
 
@@ -32,23 +32,24 @@ class Found:
         return self.project.workflows
 
     def values(self, workflow: str) -> Values:
-        """The variables of a workflow with their defaults: its own first."""
+        """Return a workflow's variables and their defaults, its own first."""
         own = self.project.own.get(workflow, {})
         return {**own, **{name: value for name, value in self.project.shared.items() if name not in own}}
 
 
 def find_root(start: Path) -> Path:
-    """The nearest folder upward that holds a project. UsageError if there is none."""
+    """Return the nearest folder, from `start` upward, that holds a project. Raises UsageError if there is none."""
     for folder in (start, *start.parents):
         if any((folder / FOLDER / name).is_file() for name in WORKFLOWS):
             return folder
     raise UsageError(
-        f"no {FOLDER}/{WORKFLOWS[0]} in {start}, nor in a folder above it", hint="`dstack init` makes a starter"
+        f"no {FOLDER}/{WORKFLOWS[0]} in {start} or a folder above it",
+        hint="create a starter project with `dstack init`",
     )
 
 
 def load(start: Path | None = None) -> Found:
-    """Read the project's files, and tell its warnings. Raises ProjectError with all that is wrong in them."""
+    """Read the project's files and print its warnings. Raises ProjectError with all problems."""
     from dstack.model.project import Source, parse
 
     root = find_root(start or Path.cwd())
@@ -57,14 +58,14 @@ def load(start: Path | None = None) -> Found:
         there = [name for name in names if (root / FOLDER / name).is_file()]
         if len(there) > 1:
             raise UsageError(
-                f"{FOLDER}/{there[0]} and {FOLDER}/{there[1]} are both there, and only one can hold",
-                hint=f"put everything into {FOLDER}/{there[0]} and remove the other",
+                f"both {FOLDER}/{there[0]} and {FOLDER}/{there[1]} exist; only one is allowed",
+                hint=f"move everything into {FOLDER}/{there[0]} and remove the other file",
             )
         return Source(f"{FOLDER}/{there[0]}", _text(root / FOLDER / there[0])) if there else None
 
     workflows = source(WORKFLOWS)
     if workflows is None:
-        raise UsageError(f"{root / FOLDER / WORKFLOWS[0]} has just gone")
+        raise UsageError(f"{root / FOLDER / WORKFLOWS[0]} was removed while it was read")
     project = parse(workflows, source(CONFIGS))
     for warning in project.warnings:
         settings.warn(f"warning: {warning}")
@@ -76,6 +77,6 @@ def _text(path: Path) -> str:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise UsageError(f"{FOLDER}/{path.name}:{line}: this is not UTF-8", hint="save the file as UTF-8") from error
+        raise UsageError(f"{FOLDER}/{path.name}:{line}: the file is not UTF-8", hint="save it as UTF-8") from error
     except OSError as error:
         raise UsageError(f"{FOLDER}/{path.name} can't be read: {error.strerror}") from error

@@ -1,5 +1,4 @@
-"""The way to object storage: straight, or through the proxy that the environment names, as for curl and Python itself
-(HTTP_PROXY, HTTPS_PROXY, NO_PROXY)."""
+"""Connects to object storage: directly, or through the proxy in HTTP_PROXY, HTTPS_PROXY and NO_PROXY, as curl does."""
 
 from __future__ import annotations
 
@@ -11,8 +10,8 @@ from urllib.parse import unquote, urlsplit
 
 @dataclass(frozen=True)
 class Way:
-    """A connection to be made. A request's path has `prefix` in front, and the request has `headers`; `name` is the
-    proxy's, None where there is none."""
+    """A connection that is not open yet. Requests put `prefix` before the path and send `headers`. `name` is the URL
+    of the proxy, or None without one."""
 
     connection: http.client.HTTPConnection
     name: str | None = None
@@ -21,7 +20,7 @@ class Way:
 
 
 def way(scheme: str, netloc: str, timeout: float) -> Way:
-    """To a server. `timeout` in seconds. Raises OSError for a proxy of a kind that dstack does not speak to."""
+    """Return the way to a server. `timeout` in seconds. Raises OSError for a proxy that is not an HTTP proxy."""
     from urllib.request import getproxies, proxy_bypass  # 20 ms
 
     make = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
@@ -31,7 +30,7 @@ def way(scheme: str, netloc: str, timeout: float) -> Way:
     proxy = urlsplit(named if "://" in named else f"http://{named}")
     name = f"{proxy.scheme}://{proxy.hostname}:{proxy.port or 80}"
     if proxy.scheme != "http" or not proxy.hostname:
-        raise OSError(f"{name} is no HTTP proxy")
+        raise OSError(f"{name} is not an HTTP proxy")
     headers = {}
     if proxy.username is not None:
         login = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"

@@ -1,4 +1,4 @@
-"""`dstack prune`: remove what retention allows."""
+"""`dstack prune`: remove old runs and unused data."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ from dstack.server.client import Client
 
 @click.command("prune")
 @click.option("--keep-last", type=click.IntRange(0), metavar="N", help="Keep the newest N runs of each workflow.")
-@click.option("--older-than", metavar="SPAN", help="Only runs that ended longer ago, such as 30d.")
-@click.option("--caches", is_flag=True, help="Also the folders of `cache:` on runners that no job uses now.")
-@click.option("--images", is_flag=True, help="Also the images that dstack pulled and that no run needs.")
-@click.option("--dry-run", is_flag=True, help="Show what would go, and remove nothing.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--older-than", metavar="SPAN", help="Remove runs that ended longer ago than this, such as 30d, 12h or 90m."
+)
+@click.option("--caches", is_flag=True, help="Also remove `cache:` folders on runners that no job is using.")
+@click.option("--images", is_flag=True, help="Also remove images that dstack pulled and no run needs.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed; remove nothing.")
+@click.option("-y", "--yes", is_flag=True, help="Don't ask for confirmation.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     keep_last: int | None,
@@ -39,16 +41,17 @@ def command(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Remove old runs with what they left, and unused caches.
+    """Remove old runs and unused data.
 
-    Without --keep-last and --older-than, no run goes: only what none needs any more. Unfinished runs, runs with a tag,
-    and results that other runs took from the cache stay. Copies of a repository go with its last run, and so does what
-    broken uploads left. A folder of `cache:` goes when no job used it for --older-than; with --caches, however long ago
-    that was. Images go with --images: those that dstack itself pulled, unless a run that stays needs them, or a
-    container.
+    Runs are removed with their logs and artifacts. Without --keep-last and --older-than, no run is removed, only data
+    that no run needs: copies of repositories and leftovers of interrupted uploads. With both, a run must match both
+    rules. Unfinished runs, tagged runs, and results that other runs reuse are always kept.
+
+    --older-than also removes `cache:` folders that no job has used for that long; --caches removes all that no job is
+    using. --images removes images that dstack pulled, unless a remaining run or a container needs them.
     """
     if older_than is not None and not re.fullmatch(SPAN, older_than):
-        raise UsageError(f"'{older_than}' is no span of time", hint="write it like 30d, 12h or 90m")
+        raise UsageError(f"--older-than: '{older_than}' is not a duration; write 30d, 12h or 90m")
     wish = Wish(keep_last, None if older_than is None else span(older_than), caches, images)
     client = settings.connect()
     found = wish.ask(client, dry_run=True)
@@ -62,18 +65,18 @@ def command(
         show.document([*found.runs, *found.folders, *found.rest])
         return
     table(found)
-    done = "would go" if dry_run else "removed"
+    done = "would be removed" if dry_run else "removed"
     show.say(f"{count(found)} {done}, {words.size(found.bytes)}" if found.any else "nothing to remove")
     for runner in client.runners():
         if runner.state == "unreachable":
-            show.say(f"{runner.name} does not answer: what is unused there stays until the next time")
+            show.say(f"runner '{runner.name}' is unreachable; its unused data is kept until the next `dstack prune`")
     if keep_last is None and older_than is None:
-        show.say("all runs stay; old ones go with --keep-last N, --older-than 30d, or both")
+        show.say("all runs are kept; to remove old ones, add --keep-last N, --older-than 30d or both")
 
 
 @dataclass(frozen=True)
 class Found:
-    """What goes."""
+    """What was or would be removed."""
 
     runs: Sequence[Removed]
     folders: Sequence[CacheFolder] = ()
@@ -91,7 +94,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Wish:
-    """What a user lets go. `older_than` in seconds."""
+    """What the user wants to remove. `older_than` in seconds."""
 
     keep_last: int | None
     older_than: float | None
@@ -99,7 +102,7 @@ class Wish:
     images: bool
 
     def ask(self, client: Client, *, dry_run: bool) -> Found:
-        """Remove it, or ask what would go."""
+        """Remove it, or with `dry_run` ask what would be removed."""
         last, age = self.keep_last, self.older_than
         folders: list[CacheFolder] = []
         runs = client.prune(PruneRequest(keep_last=last, older_than=age, dry_run=dry_run))
@@ -111,15 +114,15 @@ class Wish:
 
 
 def table(found: Found) -> None:
-    """One line a run, one a folder, and one for each other thing."""
+    """Print one line per run, per cache folder and per other item."""
     if found.runs:
         rows = [
             (each.run, each.workflow, words.ago(each.submitted_at), words.size(each.bytes), ", ".join(each.kept))
             for each in found.runs
         ]
         show.table(("RUN", "WORKFLOW", "SUBMITTED", "FREES", "STILL USED"), rows)
-        for said in (said for each in found.runs for said in each.stays):
-            settings.warn(f"warning: {said}; remove it there by hand")
+        for kept in (kept for each in found.runs for kept in each.stays):
+            settings.warn(f"warning: {kept}; remove it there by hand")
     if found.folders:
         lines = [
             (each.cache, each.runner, each.repo, words.ago(each.used_at), words.size(each.bytes))
@@ -132,7 +135,7 @@ def table(found: Found) -> None:
 
 
 def count(found: Found) -> str:
-    """How many of which there are."""
-    told = [(len(found.runs), "run"), (len(found.folders), "cache"), (len(found.rest), "other thing")]
-    parts = [f"{number} {what}" + ("" if number == 1 else "s") for number, what in told if number]
+    """Say how much of each kind there is: `2 runs and 1 cache`."""
+    kinds = [(len(found.runs), "run"), (len(found.folders), "cache"), (len(found.rest), "other item")]
+    parts = [f"{number} {what}" + ("" if number == 1 else "s") for number, what in kinds if number]
     return ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else "".join(parts)

@@ -1,4 +1,4 @@
-"""Writes docs/cli.md from the commands' own help: `python -m dstack.cli.reference > docs/cli.md`."""
+"""Writes docs/cli.md from the help texts: `python -m dstack.cli.reference > docs/cli.md`."""
 
 from __future__ import annotations
 
@@ -12,17 +12,22 @@ from dstack.cli.root import dstack
 HEAD = """\
 # Commands
 
-Made from the help texts: `python -m dstack.cli.reference > docs/cli.md`.
+This page is generated from the help texts: `python -m dstack.cli.reference > docs/cli.md`.
 
-Exit codes are in [exit-codes.md](exit-codes.md). `DSTACK_HOME` (default `~/.dstack`) holds what dstack keeps on this
-machine; `DSTACK_SERVER_URL` and `DSTACK_TOKEN` choose a server for one command; `DSTACK_IDLE_EXIT` is how many
-seconds the server stays without work (0: for ever), `DSTACK_URL_LIFETIME` how long the URLs of
-storage on S3 are good (default 12h). `NO_COLOR` turns colours off.
+For exit codes, see [exit-codes.md](exit-codes.md). Environment variables:
+
+| variable | does |
+|---|---|
+| `DSTACK_HOME` | Folder for dstack's files on this machine; default: `~/.dstack`. |
+| `DSTACK_SERVER_URL`, `DSTACK_TOKEN` | The server to use and its token; they override `dstack config`. |
+| `DSTACK_IDLE_EXIT` | Seconds without work after which your own server stops; default: 600, 0 for never. |
+| `DSTACK_URL_LIFETIME` | How long URLs of files in S3 storage are valid; default: 12h. Set it for the server. |
+| `NO_COLOR` | Turns colours off. |
 """
 
 
 def markdown() -> str:
-    """The whole page."""
+    """Return the page."""
     return "\n".join([HEAD, *_sections(dstack, "dstack")]).rstrip() + "\n"
 
 

@@ -1,4 +1,4 @@
-"""`dstack release`: let held jobs go."""
+"""`dstack release`: let held jobs start."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from dstack.cli.lookup import REF
 @click.command("release")
 @click.argument("refs", metavar="RUN_OR_JOB...", nargs=-1, required=True, type=REF)
 def command(refs: tuple[str, ...]) -> None:
-    """Let held jobs go: they start when their turn comes."""
+    """Release held jobs, so that they start when their turn comes."""
     change(refs, None)

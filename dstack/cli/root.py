@@ -1,4 +1,4 @@
-"""The `dstack` group: finds a command's file when it is called, and turns whatever happens into an exit code."""
+"""The `dstack` group: imports a command when it is called, and turns every outcome into an exit code."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ COMMANDS = (
     "server",
     "completion",
 )
-"""In the order of a newcomer's day."""
+"""In the order in which a new user needs them."""
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 class Root(click.Group):
-    """Commands by name, each in the module of its name."""
+    """Finds each command in the module of the same name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -65,14 +65,15 @@ class Root(click.Group):
 def dstack(ctx: click.Context) -> None:
     """Run ML workflows on machines that you can reach over SSH.
 
-    A project is a folder with .dstack/workflows.yaml: `dstack init` makes one, `dstack run --help` lists its workflows.
+    A project is a folder with .dstack/workflows.yaml. `dstack init` creates one, and `dstack run --help` lists its
+    workflows.
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit code; nothing but SystemExit of --help comes out as an exception."""
+    """Run one command line and return its exit code. Errors are printed, not raised."""
     show.prepare()
     try:
         if "_DSTACK_COMPLETE" in os.environ:

@@ -25,7 +25,7 @@ from dstack.server.client import Client
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]
-    """Bytes, as `500MB` or `2GB`."""
+    """A size, such as `500MB` or `2GB`, in bytes."""
 
     name = "size"
 
@@ -34,14 +34,14 @@ class Size(click.ParamType):  # type: ignore[type-arg]
 
 
 class Lookup:
-    """The project, read when the workflow's name is known."""
+    """Reads the project once the workflow's name is known, or the recipe of the run to repeat."""
 
     def __init__(self) -> None:
         self.found: project.Found | None = None
         self.recipe: Recipe | None = None
 
     def variables(self, workflow: str) -> Sequence[str]:
-        """The names of the workflow's variables. Raises UsageError for a workflow that is not there."""
+        """Return the names of the workflow's variables. Raises UsageError for an unknown workflow."""
         from dstack.model.graph import closure
 
         self.found = project.load()
@@ -49,14 +49,14 @@ class Lookup:
         return list(self.found.values(workflow))
 
     def recorded(self, run: str) -> Sequence[str]:
-        """The names of the variables of a run that is to be repeated."""
+        """Return the names of the variables of the run to repeat."""
         self.recipe = settings.connect().recipe(run)
         variables = self.recipe.variables[self.recipe.workflow]
         return [*variables.own, *variables.shared]
 
 
 class RunCommand(click.Command):
-    """`run [OPTIONS] WORKFLOW [--VARIABLE VALUE]...`, with a help that knows the project."""
+    """`run [OPTIONS] WORKFLOW [--VARIABLE VALUE]...`, with help about the project's workflows."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if ctx.resilient_parsing:
@@ -70,7 +70,7 @@ class RunCommand(click.Command):
             show_help(ctx, self, words.workflow)
             ctx.exit()
         if words.workflow is None and lookup.recipe is None:
-            raise UsageError("which workflow?", hint="`dstack run --help` lists them")
+            raise UsageError("no workflow given", hint="`dstack run --help` lists the workflows")
         rest = super().parse_args(ctx, words.options)
         ctx.params.update(words=words, found=lookup.found, recipe=lookup.recipe)
         return rest
@@ -85,31 +85,47 @@ class RunCommand(click.Command):
 
 
 @click.command("run", cls=RunCommand, add_help_option=False)
-@click.option("-d", "--detach", is_flag=True, help="Submit, print the run's name and return.")
-@click.option("--name", metavar="NAME", help="The run's name; the default reads like brave-otter-7.")
-@click.option("--runner", metavar="NAME_OR_LABEL", type=RUNNER, help="Run on this machine, or on one with this label.")
+@click.option("-d", "--detach", is_flag=True, help="Submit the run, print its name and return.")
+@click.option("--name", metavar="NAME", help="Name of the run; default: one like brave-otter-7.")
+@click.option("--runner", metavar="NAME_OR_LABEL", type=RUNNER, help="Run on this runner, or on one with this label.")
 @click.option("--local", is_flag=True, help="Run on the server's own machine, without SSH.")
-@click.option("--gpus", type=click.IntRange(0), metavar="N", help="Give the job of WORKFLOW N GPUs.")
-@click.option("--priority", type=click.IntRange(0, 100), metavar="N", help="Higher ones go first; 0 to 100.")
-@click.option("--timeout", metavar="TIME", help="Withdraw it after so long in the queue (30s, 10m, 2h); exits with 75.")
-@click.option("--singleton", is_flag=True, help="Exit with 75 while another run of WORKFLOW here has not ended.")
-@click.option("--idempotency-key", "once", metavar="KEY", help="Submit once: the same KEY gives the same run.")
-@click.option("--wait-for-runner", is_flag=True, help="Queue it even if no runner could run it yet.")
-@click.option("-e", "env", multiple=True, metavar="KEY=VALUE", help="Set it in every job; KEY alone takes yours.")
-@click.option("--no-cache", is_flag=True, help="Run the dependencies too, whatever is cached.")
-@click.option("--from", "from_run", metavar="RUN", help="Repeat RUN: its code, definitions and variables.")
+@click.option(
+    "--gpus", type=click.IntRange(0), metavar="N", help="Number of GPUs for WORKFLOW; default: as in workflows.yaml."
+)
+@click.option(
+    "--priority",
+    type=click.IntRange(0, 100),
+    metavar="N",
+    help="0 to 100, highest first; default: as in workflows.yaml.",
+)
+@click.option(
+    "--timeout",
+    metavar="TIME",
+    help="Withdraw the run if it is still queued after this time (30s, 10m, 2h), and exit with 75.",
+)
+@click.option("--singleton", is_flag=True, help="Exit with 75 if a run of WORKFLOW in this repository is unfinished.")
+@click.option("--idempotency-key", "once", metavar="KEY", help="Submit once: the same KEY returns the same run.")
+@click.option("--wait-for-runner", is_flag=True, help="Queue the run even if no runner could run it yet.")
+@click.option(
+    "-e",
+    "env",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Set an environment variable in every job; KEY alone copies yours; repeatable.",
+)
+@click.option("--no-cache", is_flag=True, help="Run the dependencies even if they are cached.")
+@click.option("--from", "from_run", metavar="RUN", help="Repeat RUN with its code, definitions and variables.")
 @click.option(
     "--max-snapshot",
     type=Size(),
     default="256MB",
-    show_default=True,
     metavar="SIZE",
-    help="Refuse to send more changed and untracked content; 0 for no limit.",
+    help="Refuse to send more changed and untracked data than this; default: 256MB, 0 for no limit.",
 )
-@click.option("--dry-run", is_flag=True, help="Show what would run where, and submit nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line; the last is the run.")
-@click.option("-q", "--quiet", is_flag=True, help="Print the run's name alone.")
-@click.option("-h", "--help", is_flag=True, help="Show this; after WORKFLOW, its variables.")
+@click.option("--dry-run", is_flag=True, help="Show what would run where; submit nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line; the last is the run.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the run's name.")
+@click.option("-h", "--help", is_flag=True, help="Show this help, or after WORKFLOW its variables.")
 def command(
     words: Walk,
     found: project.Found | None,
@@ -119,17 +135,17 @@ def command(
     quiet: bool,
     **options: Any,
 ) -> int:
-    """Run a workflow on a machine and follow it.
+    """Run a workflow and follow it.
 
-    Options may come before or after WORKFLOW; a variable of the workflow that is called like an option wins after it.
-    The exit code is the failed job's own, as with `docker run`.
+    Options may come before or after WORKFLOW. After it, a variable wins over an option with the same name. If a job
+    fails, the exit code is the job's own, as with `docker run`.
     """
     options.pop("help")
     client = settings.connect()
     try:
         answer = submit(client, found, words, **options) if found else repeat(client, recipe, words, **options)
     except KeyboardInterrupt:
-        show.say("interrupted while submitting: `dstack runs` shows whether the run was taken")
+        show.say("interrupted while submitting; `dstack runs` shows whether the run was accepted")
         return DETACHED
     if isinstance(answer, Plan):
         if as_json:
@@ -145,7 +161,7 @@ def command(
 def submit(
     client: Client, found: project.Found, words: Walk, *, env: Sequence[str], max_snapshot: int, **options: Any
 ) -> RunView | Plan:
-    """Take the snapshot and send it with the definitions: the thin pack first."""
+    """Take the snapshot and send it with the definitions. Try the smallest pack first."""
     from dstack.model.graph import closure
     from dstack.model.variables import apply
 
@@ -179,14 +195,13 @@ def submit(
 def repeat(
     client: Client, recipe: Recipe | None, words: Walk, *, env: Sequence[str], max_snapshot: int, **options: Any
 ) -> RunView | Plan:
-    """Submit what another run was made of, with other values for the variables that the user names. The server has
-    the code."""
+    """Submit another run's code and definitions again, with the given variables. The server has the code."""
     from dstack.model.project import Project
     from dstack.model.variables import apply
 
     _check(options)
     if recipe is None:
-        raise UsageError("which run?", hint="dstack run --from RUN")
+        raise UsageError("no run to repeat", hint="dstack run --from RUN")
     given = recipe.variables
     workflows = {workflow.name: workflow for workflow in recipe.workflows}
     own = {name: variables.own for name, variables in given.items()}
@@ -205,18 +220,18 @@ def repeat(
 
 
 def _check(options: dict[str, Any]) -> None:
-    """Raise UsageError for options that can't be; a length of time becomes seconds."""
+    """Raise UsageError for invalid options, and convert `timeout` to seconds."""
     from dstack.model.names import check_run_name
 
     if options["name"] is not None:
         check_run_name(options["name"])
     if options["local"] and options["runner"] is not None:
-        raise UsageError("--local and --runner exclude each other")
+        raise UsageError("--local and --runner can't be used together")
     options["timeout"] = _seconds(options["timeout"])
 
 
 def user() -> str:
-    """Who submits, also where no login shell set a name."""
+    """Return the name of the user, even without a login shell's environment."""
     for name in ("LOGNAME", "USER"):
         if os.environ.get(name):
             return os.environ[name]
@@ -227,23 +242,23 @@ def user() -> str:
 
 
 def _seconds(text: str | None) -> float | None:
-    """`30s`, `10m`, `1h30m` in seconds."""
+    """Convert `30s`, `10m` or `1h30m` to seconds."""
     from dstack.model.quantities import SPAN, span
 
     if text is not None and not re.search(SPAN, text):
-        raise UsageError(f"--timeout {text}: it is no time", hint="write 30s, 10m, 2h or 1d")
+        raise UsageError(f"--timeout: '{text}' is not a duration; write 30s, 10m, 2h or 1d")
     return None if text is None else span(text)
 
 
 def _environment(given: Sequence[str]) -> dict[str, str]:
-    """`KEY=VALUE`, or `KEY` for the value that it has here, as docker does."""
+    """Parse `KEY=VALUE`, or `KEY` for its value in this environment, as docker does."""
     environment = {}
     for text in given:
         name, equals, value = text.partition("=")
         if not name.isidentifier() or not name.isascii():
-            raise UsageError(f"-e {text}: '{name}' is no name of a variable", hint="write -e KEY=VALUE")
+            raise UsageError(f"-e: '{name}' is not a valid variable name; write -e KEY=VALUE")
         if not equals and name not in os.environ:
-            raise UsageError(f"-e {name}: it is not set here", hint=f"write -e {name}=VALUE")
+            raise UsageError(f"-e: {name} is not set in your environment", hint=f"set its value with -e {name}=VALUE")
         environment[name] = value if equals else os.environ[name]
     return environment
 
@@ -264,12 +279,12 @@ def _follow(client: Client, run: RunView, *, detach: bool, as_json: bool, quiet:
             narrator.begin()
     if detach:
         if not quiet and not as_json:
-            show.say(f"follow it with `dstack logs -f {run.name}`, wait for it with `dstack wait {run.name}`")
+            show.say(f"follow it with `dstack logs -f {run.name}`, or wait for its end with `dstack wait {run.name}`")
         return 0
     try:
         ended = to_the_end(client, run.name, display, logs=as_json or not quiet)
     except BrokenPipeError:
         show.leave_closed_output()
-        show.say(f"nobody reads any more: {run.name} goes on; look again with `dstack logs -f {run.name}`")
+        show.say(f"output closed; {run.name} keeps running: follow it with `dstack logs -f {run.name}`")
         return DETACHED
     return DETACHED if ended is None else exit_code(ended)

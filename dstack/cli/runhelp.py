@@ -1,4 +1,4 @@
-"""`dstack run --help` and `dstack run WORKFLOW --help`: what this project has."""
+"""`dstack run --help` and `dstack run WORKFLOW --help`: help about this project."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dstack.model.graph import closure
 
 
 def show_help(ctx: click.Context, command: click.Command, workflow: str | None) -> None:
-    """Print the options and the project's workflows, or one workflow with its variables."""
+    """Print the options and workflows, or the variables of one workflow."""
     if workflow is not None:
         _workflow(ctx, project.load(), workflow)
         return
@@ -18,7 +18,7 @@ def show_help(ctx: click.Context, command: click.Command, workflow: str | None) 
     try:
         found = project.load()
     except UsageError as error:
-        click.echo(f"\nWorkflows: none to list. {error.message}")
+        click.echo(f"\nWorkflows: none found; {error.message}")
         return
     formatter = ctx.make_formatter()
     with formatter.section("Workflows"):
@@ -41,10 +41,10 @@ def _workflow(ctx: click.Context, found: project.Found, name: str) -> None:
             formatter.write_dl([(f"--{key} [{key.upper()}]", _default(value)) for key, value in values.items()])
     else:
         formatter.write_paragraph()
-        formatter.write_text("It has no variables.")
+        formatter.write_text("This workflow has no variables.")
     click.echo(formatter.getvalue().rstrip())
-    click.echo("\n`dstack run --help` lists the options of run.")
+    click.echo("\n`dstack run --help` lists the options.")
 
 
 def _default(value: str | None) -> str:
-    return "default is null" if value is None else f"default is {value}" if value else "default is empty"
+    return "default: null" if value is None else f"default: {value}" if value else "default: empty"

@@ -1,4 +1,4 @@
-"""`dstack runners`: the machines that run jobs."""
+"""`dstack runners`: manage the machines that run jobs."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from dstack.server.client import Client
 
 WATCH_SECONDS = 2.0
 RECHECK_SECONDS = 30.0
-"""While they are shown live, they are looked at no more often than otherwise: what they do is sampled beside it."""
+"""`--watch` probes runners no more often than usual; their use is sampled separately."""
 
 
 @click.group("runners", cls=Noun, invoke_without_command=True)
-@click.option("-w", "--watch", is_flag=True, help="Show them again every two seconds.")
+@click.option("-w", "--watch", is_flag=True, help="Refresh every two seconds until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def command(ctx: click.Context, watch: bool, as_json: bool) -> None:
-    """Show, add, check and remove machines.
+    """Manage runners, the machines that run jobs.
 
-    Without a command, all of them: state, processors and memory with what is used of them by whoever it is, GPUs free
-    of all, disk, jobs, latency, and what is wrong.
+    Without a command, list all runners: state, CPUs and memory with their total use, free and total GPUs, free disk
+    space, number of jobs, latency and problems.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -38,7 +38,7 @@ def command(ctx: click.Context, watch: bool, as_json: bool) -> None:
 
 
 def _watch(client: Client, as_json: bool) -> None:
-    """Show them until Ctrl-C, which just ends it."""
+    """Print the table again and again until Ctrl-C."""
     with contextlib.suppress(KeyboardInterrupt):
         runners = client.runners()
         while True:
@@ -56,24 +56,24 @@ command.add_command(adding.add)
 @click.argument("name", type=RUNNER)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(name: str, as_json: bool) -> int:
-    """Look at a machine now.
+    """Check a runner now.
 
-    Says what to do about what is wrong, and exits with 0 if it is ready.
+    Prints a fix for every problem, and exits with 0 if the runner is ready, else with 125.
     """
     return machine.report(settings.connect().check_runner(name), as_json)
 
 
 @command.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--dry-run", is_flag=True, help="Show the difference; change nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would change; change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def import_(file: Path, dry_run: bool, as_json: bool) -> int:
-    """Make the machines those of an Ansible inventory.
+    """Make the runners match an Ansible inventory.
 
-    FILE is YAML, INI, or a program that prints JSON; group_vars/ and host_vars/ beside it count. Machines are added,
-    changed, and drained and removed when they are no longer in it. Groups become labels; the variables dstack_labels,
-    dstack_gpus, dstack_root, dstack_docker, dstack_allow_mount, dstack_fingerprint and dstack_skip are for dstack.
-    Machines that were added by hand are let be.
+    FILE is YAML, INI or a program that prints JSON; group_vars/ and host_vars/ beside it are read. dstack adds and
+    changes runners, and drains and removes those no longer in the file. Groups become labels. The variables
+    dstack_labels, dstack_gpus, dstack_root, dstack_docker, dstack_allow_mount, dstack_fingerprint and dstack_skip are
+    settings for dstack. Runners that you added by hand are left unchanged, unless the file names them.
     """
     from dstack.cli import importing
 
@@ -95,25 +95,25 @@ command.add_command(offered.token)
 
 @command.command("drain")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, type=RUNNER)
-@click.option("--reason", metavar="TEXT", default="by hand", show_default=True, help="Why; shown to everybody.")
-@click.option("--wait", is_flag=True, help="Return when its last job has ended.")
+@click.option("--reason", metavar="TEXT", default="by hand", help="Reason, shown to all users; default: by hand.")
+@click.option("--wait", is_flag=True, help="Return once the last job has ended.")
 def drain(names: tuple[str, ...], reason: str, wait: bool) -> None:
-    """Give a machine no new jobs.
+    """Stop giving new jobs to a runner.
 
-    What it runs goes on. `dstack runners resume NAME` gives it jobs again.
+    Running jobs continue. `dstack runners resume NAME` undoes this.
     """
     client = settings.connect()
     drained = [client.drain_runner(name, reason) for name in names]
     for runner in drained:
         jobs = len(runner.jobs)
-        still = f"; {jobs} {'job goes' if jobs == 1 else 'jobs go'} on" if jobs else ""
-        show.say(f"{runner.name}: takes no new jobs{still}")
+        still = f"; {jobs} {'job keeps' if jobs == 1 else 'jobs keep'} running" if jobs else ""
+        show.say(f"{runner.name}: gets no new jobs{still}")
     if wait:
         _wait(client, names)
 
 
 def _wait(client: Client, names: tuple[str, ...]) -> None:
-    """Return when none of these has a job left."""
+    """Return once none of these runners has a job."""
     pause = 0.2
     while any(runner.jobs for runner in client.runners() if runner.name in names):
         time.sleep(pause)
@@ -125,23 +125,25 @@ def _wait(client: Client, names: tuple[str, ...]) -> None:
 @command.command("resume")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, type=RUNNER)
 def resume(names: tuple[str, ...]) -> None:
-    """Give a drained machine jobs again."""
+    """Give a drained runner jobs again."""
     client = settings.connect()
     for name in names:
         runner = client.resume_runner(name)
-        show.say(f"{name}: takes jobs again" + ("" if runner.state == "ready" else f", once it is not {runner.state}"))
+        show.say(
+            f"{name}: gets jobs again" + ("" if runner.state == "ready" else f" when it is no longer {runner.state}")
+        )
 
 
 @command.command("remove")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, type=RUNNER)
-@click.option("--force", is_flag=True, help="Forget it even if it can't be cleaned up.")
+@click.option("--force", is_flag=True, help="Remove it even if it can't be cleaned up.")
 def remove(names: tuple[str, ...], force: bool) -> None:
-    """Remove a machine, and everything of dstack's from it.
+    """Remove a runner and all that dstack put on the machine.
 
-    Its folder, containers, volumes and images of dstack's are removed, and it is asked what is left: only if that is
-    nothing, the machine is forgotten.
+    Deletes dstack's folder, containers, volumes and images there, then checks that nothing is left. If something is
+    left, the runner is not removed.
     """
     client = settings.connect()
     for name in names:
         client.remove_runner(name, force=force)
-        show.say(f"{name}: removed" + ("" if force else "; nothing of it is left there"))
+        show.say(f"{name}: removed" + ("" if force else "; nothing is left on the machine"))

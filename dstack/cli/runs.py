@@ -1,4 +1,4 @@
-"""`dstack runs`: recent runs, or one in full."""
+"""`dstack runs`: list runs, show one in full, or delete some."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from dstack.model.status import Status
 
 @click.command("runs")
 @click.argument("refs", metavar="[RUN | delete RUN...]", nargs=-1, type=REF)
-@click.option("-y", "--yes", is_flag=True, help="With delete: do not ask.")
-@click.option("--workflow", metavar="NAME", help="Only runs of this workflow.")
-@click.option("--status", type=click.Choice([status.value for status in Status]), help="Only runs in this state.")
-@click.option("--mine", is_flag=True, help="Only your own.")
-@click.option("-n", "limit", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="How many.")
+@click.option("-y", "--yes", is_flag=True, help="With delete: don't ask for confirmation.")
+@click.option("--workflow", metavar="NAME", help="List only runs of this workflow.")
+@click.option("--status", type=click.Choice([status.value for status in Status]), help="List only runs in this state.")
+@click.option("--mine", is_flag=True, help="List only your own runs.")
+@click.option(
+    "-n", "limit", type=click.IntRange(1), default=20, metavar="N", help="Number of runs to list; default: 20."
+)
 @click.option("--diff", is_flag=True, help="Print the patch from the run's commit to the code that it ran.")
-@click.option("--metrics", is_flag=True, help="Show what the run's jobs used over time: processors, memory, GPUs.")
+@click.option("--metrics", is_flag=True, help="Show the CPU, memory and GPU use of the run's jobs over time.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     refs: tuple[str, ...],
@@ -34,34 +36,38 @@ def command(
     metrics: bool,
     as_json: bool,
 ) -> None:
-    """Show recent runs, or one in full, or delete some.
+    """List recent runs, show one in full, or delete some.
 
-    `dstack runs delete RUN...` removes runs with their logs and artifacts. What other runs took from the cache stays
-    until they are deleted too.
+    `dstack runs delete RUN...` deletes runs with their logs and artifacts. Results that other runs reuse are kept until
+    those runs are deleted too.
     """
     if refs[:1] == ("delete",):
         if workflow or status or mine or diff or metrics:
-            raise UsageError("delete takes names of runs, -y and --json", hint="dstack runs delete RUN...")
+            raise UsageError(
+                "`dstack runs delete` takes only names of runs, -y and --json", hint="dstack runs delete RUN..."
+            )
         delete(refs[1:], yes, as_json)
         return
     if len(refs) > 1:
-        raise UsageError("one run at a time", hint=f"dstack runs {refs[0]}")
+        raise UsageError("can only show one run at a time", hint=f"dstack runs {refs[0]}")
     run = refs[0] if refs else None
     client = settings.connect()
     if diff:
         if run is None or as_json:
-            raise UsageError("--diff prints one run's patch", hint="dstack runs RUN --diff")
+            raise UsageError(
+                "--diff needs the name of one run, and can't be used with --json", hint="dstack runs RUN --diff"
+            )
         for block in client.diff(run):
             show.out().write(block)
         return
     if metrics:
         if run is None:
-            raise UsageError("--metrics shows one run's use", hint="dstack runs RUN --metrics")
+            raise UsageError("--metrics needs the name of one run", hint="dstack runs RUN --metrics")
         charts.print_metrics(client.metrics(run), as_json=as_json)
         return
     if run is not None:
         if workflow or status or mine:
-            raise UsageError("--workflow, --status and --mine choose among runs: leave out the run's name")
+            raise UsageError("--workflow, --status and --mine can't be used with the name of a run")
         found = run_of(client, run)
         if as_json:
             show.document(found)
@@ -79,12 +85,12 @@ def command(
 
 
 def delete(refs: tuple[str, ...], yes: bool, as_json: bool) -> None:
-    """Remove runs for good."""
+    """Delete runs permanently."""
     from dstack.cli.prune import Found, count, table
 
     if not refs:
         raise UsageError("name the runs to delete", hint="dstack runs delete RUN...")
-    if not yes and show.interactive() and not show.confirm(f"Delete {', '.join(refs)} for good?"):
+    if not yes and show.interactive() and not show.confirm(f"Permanently delete {', '.join(refs)}?"):
         raise UsageError("nothing was deleted")
     found = settings.connect().delete(refs)
     if as_json:
@@ -103,13 +109,13 @@ def _row(run: RunView) -> tuple[str, ...]:
 
 
 def position(run: RunView) -> str | None:
-    """`no. 3 in the queue`; None for a run of which no job waits for a runner."""
+    """Return `no. 3 in the queue`, or None if no job of the run waits for a runner."""
     places = [job.position for job in run.jobs if job.position is not None]
     return f"no. {min(places)} in the queue" if places else None
 
 
 def print_run(run: RunView) -> None:
-    """Everything about a run: its jobs, its code, and why each job was cached or not."""
+    """Print a run in full: its jobs, its code, and why each job was cached or not."""
     finished = run.status.finished
     show.fields(
         [
@@ -150,9 +156,9 @@ def _value(value: str | None) -> str:
 
 
 def code(repo: RepoView) -> str:
-    """Where the code came from, in a line."""
+    """Describe where the code came from, in one line."""
     changed = " with changes" if repo.dirty else ""
     if repo.commit is None:
         return "no commit"
-    branch = f" of {repo.branch}" if repo.branch else ""
+    branch = f" on {repo.branch}" if repo.branch else ""
     return f"{repo.commit[:12]}{branch}{changed}" + (f", {repo.url}" if repo.url else "")

@@ -1,4 +1,4 @@
-"""`dstack secrets`: values that jobs get in their environment, and that nobody else is shown."""
+"""`dstack secrets`: values that jobs get in their environment and that are never shown."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from dstack.model.mask import SHORTEST
 def command() -> None:
     """Set, list and delete secrets.
 
-    A workflow that names one in `secrets` finds it in its environment. They are encrypted on the server, and masked in
-    the logs that it serves.
+    Jobs get the secrets that their workflow lists under `secrets` as environment variables. The server encrypts secrets
+    and masks them in logs.
     """
 
 
@@ -27,38 +27,39 @@ def command() -> None:
 def set_secret(name: str) -> None:
     """Set a secret.
 
-    The value comes from stdin, or from a prompt on a terminal: never from the command line.
+    The value is read from stdin, or from a prompt on a terminal, never from the command line.
     """
     if not (name.isidentifier() and name.isascii()):
-        raise UsageError(f"'{name}' can't be the name of a secret: letters, digits and '_', not beginning with a digit")
+        raise UsageError(
+            f"'{name}' is not a valid name for a secret; use letters, digits and '_', and don't begin with a digit"
+        )
     value = _value(name)
     if not value:
-        raise UsageError("the value is empty; nothing was set")
+        raise UsageError("the value is empty; the secret was not set")
     settings.connect().set_secret(SetSecret(name=name, value=value))
     show.say(f"{name}: set")
     if len(value.encode("utf-8", "surrogateescape")) < SHORTEST:
-        show.say(f"warning: values of fewer than {SHORTEST} bytes are not masked in logs")
+        show.say(f"warning: values shorter than {SHORTEST} bytes are not masked in logs")
 
 
 def _value(name: str) -> str:
-    """One line from a prompt, or all of stdin without the newline at its end."""
+    """Read one line from a prompt, or all of stdin without the last newline."""
     if show.interactive():
         import getpass
 
         return getpass.getpass(f"{name}: ")
     text = sys.stdin.read() if sys.stdin is not None else ""
     if "\0" in text:
-        raise UsageError("a secret can't hold a NUL character: no variable of an environment can")
+        raise UsageError(
+            "the value contains a NUL character, which environment variables can't hold; the secret was not set"
+        )
     return text[:-1] if text.endswith("\n") else text
 
 
 @command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_secrets(as_json: bool) -> None:
-    """List the names of the secrets.
-
-    The values are not shown to anybody.
-    """
+    """List the names of the secrets. Values are never shown."""
     found = settings.connect().secrets()
     if as_json:
         show.document(found)
@@ -73,8 +74,8 @@ def list_secrets(as_json: bool) -> None:
 def delete_secret(name: str) -> None:
     """Delete a secret.
 
-    Jobs that were given it keep it, and their logs stay masked. Jobs that have not started yet and need it fail then,
-    unless it is set again.
+    Running jobs keep it, and their logs stay masked. Jobs that need it and have not started will fail, unless you
+    set it again.
     """
     deleted = settings.connect().delete_secret(name)
     show.say(f"{name}: deleted")

@@ -1,4 +1,4 @@
-"""`dstack server`: the server of this machine's DSTACK_HOME."""
+"""`dstack server`: manage the server of DSTACK_HOME on this machine."""
 
 from __future__ import annotations
 
@@ -20,21 +20,26 @@ STOP_SECONDS = 30.0
 
 @click.group("server", cls=Noun)
 def command() -> None:
-    """Start and stop the server, and see how it is.
+    """Start, stop and inspect the server.
 
-    Your own starts by itself with the first command that needs it, and leaves when it is idle. Runs go on while no
-    server is there; the next one takes them up.
+    Your own server starts automatically with the first command that needs it, and stops when it is idle. Runs
+    continue without a server; the next server picks them up.
     """
 
 
 @command.command("start")
-@click.option("--host", metavar="HOST", help="Listen on this address too, for a team; needs DSTACK_TOKEN.")
-@click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="The port to listen on.")
-@click.option("--foreground", is_flag=True, help="Stay in the foreground, for systemd and containers.")
+@click.option("--host", metavar="HOST", help="Address to listen on, with --port; default: 127.0.0.1.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="TCP port to listen on, for a team; needs DSTACK_TOKEN.",
+)
+@click.option("--foreground", is_flag=True, help="Run in the foreground, for systemd and containers.")
 def start(host: str | None, port: int | None, foreground: bool) -> None:
-    """Start the server of this machine.
+    """Start the server on this machine.
 
-    With --port it also listens on TCP, for a team; then it stays until it is stopped.
+    With --port, it also listens on TCP, for a team, and doesn't stop when it is idle.
     """
     if host is not None and port is None:
         raise UsageError("--host needs --port", hint="dstack server start --host 0.0.0.0 --port 8000")
@@ -42,8 +47,10 @@ def start(host: str | None, port: int | None, foreground: bool) -> None:
     arguments = [*(["--host", host] if host else []), *(["--port", str(port)] if port is not None else [])]
     if embedded.answers(home):
         if arguments or foreground:
-            raise ConflictError("the server runs already", hint="`dstack server stop` first; runs go on meanwhile")
-        show.say(f"the server runs already at {_local().status().url}")
+            raise ConflictError(
+                "the server is already running", hint="stop it first with `dstack server stop`; runs continue"
+            )
+        show.say(f"the server is already running at {_local().status().url}")
         return
     if foreground:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -51,12 +58,12 @@ def start(host: str | None, port: int | None, foreground: bool) -> None:
         words_ = embedded.command(home, arguments)
         os.execve(words_[0], words_, {"DSTACK_IDLE_EXIT": "0", **embedded.server_environment()})
     embedded.start(home, arguments)
-    show.say(f"the server listens at {_local().status().url}")
+    show.say(f"the server is running at {_local().status().url}")
 
 
 @command.command("stop")
 def stop() -> None:
-    """Stop the server of this machine. Runs go on: the next server takes them up."""
+    """Stop the server on this machine. Runs continue, and the next server picks them up."""
     client = _local()
     try:
         status = client.status()
@@ -67,16 +74,19 @@ def stop() -> None:
     deadline = time.monotonic() + STOP_SECONDS
     while _alive(status.pid):
         if time.monotonic() > deadline:
-            raise DstackError(f"the server (pid {status.pid}) does not end", hint="dstack server logs")
+            raise DstackError(
+                f"the server (pid {status.pid}) has not stopped after {STOP_SECONDS:.0f} seconds",
+                hint="dstack server logs",
+            )
         time.sleep(0.02)
-    goes_on = f"; {status.runs} unfinished {'run goes' if status.runs == 1 else 'runs go'} on" if status.runs else ""
-    show.say(f"the server has stopped{goes_on}")
+    unfinished = f"; {status.runs} unfinished {'run continues' if status.runs == 1 else 'runs continue'}"
+    show.say("the server has stopped" + (unfinished if status.runs else ""))
 
 
 @command.command("status")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(as_json: bool) -> None:
-    """Show the server that commands talk to. Exits with 75 if there is none."""
+    """Show the server that commands use. Exits with 75 if it is not running or can't be reached."""
     endpoint = settings.configured(embedded.home())
     client = _local() if endpoint is None else Client(endpoint, say=settings.warn, tolerant=True)
     try:
@@ -84,7 +94,9 @@ def status(as_json: bool) -> None:
     except TryAgainError as error:
         if endpoint is not None:
             raise
-        raise TryAgainError("no server is running", hint="it starts with the next command that needs it") from error
+        raise TryAgainError(
+            "no server is running", hint="it starts automatically, or with `dstack server start`"
+        ) from error
     if as_json:
         show.document(found)
         return
@@ -101,13 +113,13 @@ def status(as_json: bool) -> None:
 
 
 @command.command("logs")
-@click.option("-f", "--follow", is_flag=True, help="Go on until Ctrl-C.")
-@click.option("--tail", type=click.IntRange(0), metavar="N", help="Only the last N lines.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing until Ctrl-C.")
+@click.option("--tail", type=click.IntRange(0), metavar="N", help="Print only the last N lines.")
 def logs(follow: bool, tail: int | None) -> None:
-    """Print the log of this machine's server."""
+    """Print the log of the server on this machine."""
     path = ServerLayout(embedded.home()).server_log
     if not path.exists():
-        raise UsageError(f"there is no log: no server was ever started here ({path})")
+        raise UsageError(f"no server log at {path}; no server has been started on this machine")
     out = show.out()
     with path.open("rb") as file:
         out.writelines(file if tail is None else deque(file, tail))
@@ -124,7 +136,7 @@ def logs(follow: bool, tail: int | None) -> None:
 
 
 def _local() -> Client:
-    """A client that never starts the server, and talks to one of any version."""
+    """Return a client that never starts the server, and accepts any server version."""
     return Client(embedded.endpoint(embedded.home()), say=settings.warn, tolerant=True)
 
 
@@ -137,7 +149,7 @@ def _alive(pid: int) -> bool:
 
 
 def _zombie(pid: int) -> bool:
-    """Ended, but its parent did not look yet. Only Linux can tell."""
+    """Whether the process has ended but its parent has not reaped it. Only Linux can tell."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return file.read().rpartition(b")")[2].split()[0] == b"Z"

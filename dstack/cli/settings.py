@@ -1,4 +1,4 @@
-"""Which server this user's commands talk to: DSTACK_SERVER_URL, `dstack config --url`, or the embedded one."""
+"""Finds the server to use: DSTACK_SERVER_URL, `dstack config --url`, or the embedded server."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from dstack.server.endpoint import Endpoint
 
 
 class Settings(msgspec.Struct, omit_defaults=True):
-    """What HOME/config.json holds."""
+    """The contents of DSTACK_HOME/config.json."""
 
     url: str | None = None
     token: str | None = None
 
 
 def load(home: Path) -> Settings:
-    """The settings as saved, or empty ones."""
+    """Return the saved settings, or empty ones."""
     path = ServerLayout(home).config
     try:
         return msgspec.json.decode(path.read_bytes(), type=Settings)
@@ -31,12 +31,13 @@ def load(home: Path) -> Settings:
         return Settings()
     except msgspec.DecodeError as error:
         raise UsageError(
-            f"{path} is damaged: {error}", hint="dstack config --url ... --token ... writes it anew"
+            f"{path} is damaged: {error}",
+            hint=f"remove it with `rm {path}`, then run `dstack config --url URL --token TOKEN`",
         ) from error
 
 
 def save(home: Path, settings: Settings) -> None:
-    """Replace the file at once; nobody else may read it, because of the token."""
+    """Replace the file atomically. Only its owner may read it, because it holds the token."""
     path = ServerLayout(home).config
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     aside = path.with_name(f"{path.name}.{os.getpid()}")
@@ -47,7 +48,8 @@ def save(home: Path, settings: Settings) -> None:
 
 
 def configured(home: Path) -> Endpoint | None:
-    """The server that the user named, or None for the embedded one. A saved token goes to the saved URL alone."""
+    """Return the server that the user configured, or None for the embedded one. A saved token is sent only to the saved
+    URL."""
     saved = load(home)
     url = os.environ.get("DSTACK_SERVER_URL") or saved.url
     token = os.environ.get("DSTACK_TOKEN") or (saved.token if url == saved.url else None)
@@ -55,12 +57,12 @@ def configured(home: Path) -> Endpoint | None:
 
 
 def warn(text: str) -> None:
-    """A line on stderr that does not end the command."""
+    """Print a warning on stderr."""
     show.say(f"dstack: {text}", style="yellow")
 
 
 def connect() -> Client:
-    """A client of the server in charge; only the embedded one is started when it is not there."""
+    """Return a client of the server to use. Only the embedded server is started if it is not running."""
     home = embedded.home()
     endpoint = configured(home)
     return embedded.connect(home, warn) if endpoint is None else Client(endpoint, say=warn)

@@ -1,6 +1,6 @@
-"""Everything that people see: stdout for what was asked, stderr for the rest; plain lines unless it is a terminal.
+"""All output: results on stdout, everything else on stderr. Plain lines, unless the stream is a terminal.
 
-rich is imported here alone, and for a terminal alone.
+Only this module imports rich, and only for a terminal.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(0x20), *range(0
 
 
 def prepare() -> None:
-    """Make stdout and stderr take any text; a stream that the caller closed becomes one that swallows."""
+    """Make stdout and stderr accept any text. A stream that the caller closed discards its output."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            # It takes the number that was closed, so that no file or socket gets it.
+            # Take the closed descriptor's number, so that no file or socket gets it.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             setattr(sys, name, open(nowhere, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
         elif hasattr(stream, "reconfigure"):
@@ -45,56 +45,56 @@ def prepare() -> None:
 
 
 def leave_closed_output() -> int:
-    """The reader of stdout has gone (`| head`): end quietly. Keeps the interpreter's last flush from complaining."""
+    """End quietly if the reader of stdout went away (`| head`): the interpreter's last flush would fail."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
 def terminal(stream: TextIO) -> bool:
-    """Whether a person looks at it. TERM=dumb gets what a file gets."""
+    """Whether the stream is a terminal. TERM=dumb counts as a file."""
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def interactive() -> bool:
-    """Whether there is somebody to ask."""
+    """Whether the command can ask the user."""
     return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def colour(stream: TextIO) -> bool:
-    """Whether colours are welcome (no-color.org)."""
+    """Whether to use colours (no-color.org)."""
     return terminal(stream) and not os.environ.get("NO_COLOR")
 
 
 def clean(text: str) -> str:
-    """The text without what moves a cursor or changes a terminal: it may come from a host."""
+    """Replace control characters, which could change the terminal: the text may come from a host."""
     return text.translate(CONTROL)
 
 
 def paint(text: str, style: str | None, stream: TextIO) -> str:
-    """The text in a colour, where colours are welcome."""
+    """Return the text in a colour, if the stream takes colours."""
     code = ANSI.get(style or "")
     return f"\x1b[{code}m{text}\x1b[0m" if code and colour(stream) else text
 
 
 def say(text: str, *, style: str | None = None) -> None:
-    """A line on stderr."""
+    """Print a line on stderr."""
     print(paint(clean(text), style, sys.stderr), file=sys.stderr, flush=True)
 
 
 def out() -> BinaryIO:
-    """stdout for bytes; flushed by who writes."""
+    """Return stdout as a byte stream. The caller flushes it."""
     sys.stdout.flush()
     return sys.stdout.buffer
 
 
 def line(text: str) -> None:
-    """A line on stdout."""
+    """Print a line on stdout."""
     print(text, flush=True)
 
 
 def document(value: Any) -> None:
-    """One JSON document on stdout: indented for a person, one line for a program."""
+    """Print one JSON document on stdout: indented on a terminal, else on one line."""
     import msgspec
 
     from dstack.model import wire
@@ -104,25 +104,25 @@ def document(value: Any) -> None:
 
 
 def write_json(encoded: bytes) -> None:
-    """One line of JSON on stdout."""
+    """Print one line of JSON on stdout."""
     stream = out()
     stream.write(encoded + b"\n")
     stream.flush()
 
 
 def ask(question: str) -> str:
-    """What the person at the terminal answers; "" at the end of input."""
+    """Ask the user and return the answer, or "" at the end of input."""
     print(clean(question), end=" ", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower()
 
 
 def confirm(question: str) -> bool:
-    """Yes or no from the person at the terminal; no is the default."""
+    """Ask the user a yes-or-no question. The default is no."""
     return ask(f"{question} [y/N]") in ("y", "yes")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Aligned columns on stdout. A terminal gets colours and its own width; anything else gets all there is."""
+    """Print aligned columns on stdout. On a terminal, use colours and fit its width; elsewhere, cut nothing."""
     cells = [[clean(cell).replace("\n", " ") for cell in row] for row in rows]
     if terminal(sys.stdout):
         _rich_table(columns, cells)
@@ -134,7 +134,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def files(views: Sequence[ArtifactView], *, everything: bool) -> None:
-    """Stored files on stdout: a tree on a terminal, else a line a file."""
+    """Print stored files on stdout: a tree on a terminal, otherwise one file per line."""
     from dstack.cli import filetree
 
     if not terminal(sys.stdout):
@@ -149,12 +149,12 @@ def files(views: Sequence[ArtifactView], *, everything: bool) -> None:
 
 
 def clear() -> None:
-    """Empty the terminal's screen; a line between, elsewhere."""
+    """Clear the terminal's screen, or print an empty line elsewhere."""
     line("\x1b[H\x1b[2J" if terminal(sys.stdout) else "")
 
 
 def fields(pairs: Iterable[tuple[str, str | None]]) -> None:
-    """`name  value` lines on stdout; None is left out."""
+    """Print `name  value` lines on stdout, leaving out None."""
     known = [(name, value) for name, value in pairs if value is not None]
     width = max((len(name) for name, _ in known), default=0)
     for name, value in known:
@@ -180,13 +180,13 @@ def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 class Spinner:
-    """The one status line of a terminal, on stderr; nothing elsewhere."""
+    """The status line on stderr. Without a terminal, it shows nothing."""
 
     def __init__(self) -> None:
         self._status: Any = None
 
     def show(self, text: str) -> None:
-        """Put the text there, or change it."""
+        """Show the text, or change it."""
         if not terminal(sys.stderr):
             return
         if self._status is None:
@@ -202,7 +202,7 @@ class Spinner:
             self._status.update(Text(clean(text), no_wrap=True, overflow="ellipsis"))
 
     def hide(self) -> None:
-        """Take it away."""
+        """Remove the status line."""
         if self._status is not None:
             self._status.stop()
             self._status = None
@@ -210,7 +210,7 @@ class Spinner:
 
 @contextlib.contextmanager
 def progress(label: str, total: int) -> Iterator[Any]:
-    """A bar for `total` bytes on a terminal's stderr. Yields a function that takes the bytes that came."""
+    """Show a progress bar for `total` bytes on a terminal. Yields a function to call with each number of new bytes."""
     if not terminal(sys.stderr):
         yield lambda count: None
         return

@@ -1,4 +1,4 @@
-"""Being interrupted while following: never between writing bytes and counting them."""
+"""Interrupts while following a run: never between writing bytes and counting them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interruption(BaseException):
-    """Somebody wants the command to end. `number` is the signal."""
+    """A signal to end the command. `number` is the signal's number."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -19,9 +19,9 @@ class Interruption(BaseException):
 
 
 class Interrupts:
-    """While entered, SIGINT, SIGTERM and SIGHUP raise Interruption; inside `held()` they wait for its end, except a
-    second one, which ends a write that nobody reads. A signal that the caller ignores (nohup, a shell's `&`) stays
-    ignored."""
+    """While entered, SIGINT, SIGTERM and SIGHUP raise Interruption. Inside `held()`, the first signal waits for its
+    end; a second one doesn't, because a write may block for ever. A signal that the caller ignores (nohup, a shell's
+    `&`) stays ignored."""
 
     def __init__(self) -> None:
         self._held = False
@@ -49,7 +49,7 @@ class Interrupts:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """What is inside happens as a whole."""
+        """Delay the first signal until the end of the block."""
         self._held = True
         try:
             yield

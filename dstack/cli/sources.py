@@ -1,4 +1,4 @@
-"""Where the bytes of stored files come from: object storage itself where that can be, else the server."""
+"""Reads stored files: straight from object storage if possible, else through the server."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from dstack.server.connection import BrokenAnswerError
 
 BLOCK = 1 << 18
 BATCH = 1000
-"""URLs that are asked for at one time."""
+"""How many URLs are requested at once."""
 CONNECT = 10.0
-"""Seconds for a connection to object storage; then the server is used instead."""
+"""Seconds to wait for a connection to object storage before the server is used instead."""
 SILENCE = 60.0
-"""Seconds without a byte, after which a connection is broken."""
+"""Seconds without a byte after which a connection counts as broken."""
 OK, PARTIAL, GONE, WHO, TROUBLE = 200, 206, 404, 407, 500
 
 
 class UnreachableError(DstackError):
-    """Object storage does not answer this machine."""
+    """Object storage can't be reached from this machine."""
 
 
 class RefusedError(DstackError):
-    """Object storage does not give the file: the URL expired, or the file is gone."""
+    """Object storage refused the file: the URL has expired, or the file no longer exists."""
 
     def __init__(self, status: int) -> None:
-        super().__init__(f"the storage refuses to give files to this machine, with status {status}")
+        super().__init__(f"the storage refused the download with status {status}")
         self.status = status
 
 
 class Sources:
-    """Reads the files of one download. Safe to use from several threads, each of which keeps a connection."""
+    """Reads the files of one download. Thread-safe; each thread keeps its own connection."""
 
     def __init__(self, client: Client, views: Sequence[ArtifactView], warn: Callable[[str], None]) -> None:
         self._warn = warn
@@ -57,7 +57,7 @@ class Sources:
             connection.close()
 
     def read(self, view: ArtifactView, offset: int) -> Iterator[bytes]:
-        """The file's bytes from `offset` on. A connection that breaks raises BrokenAnswerError."""
+        """Yield the file's bytes from `offset` on. Raises BrokenAnswerError if the connection breaks."""
         for again in (False, True):
             url = self._url(view)
             if url is None:
@@ -76,7 +76,7 @@ class Sources:
         yield from self._client.artifact(view.job, view.path, offset)
 
     def _url(self, view: ArtifactView) -> str | None:
-        """The file's URL, asked for together with those of the files behind it."""
+        """Return the file's URL, or None if the storage gives none. Requests the URLs of the files after it, too."""
         name = (view.job, view.path)
         with self._asking:
             if self._straight and name not in self._urls:
@@ -84,7 +84,7 @@ class Sources:
                 batch = [each for each in self._views[at : at + BATCH] if each.job == view.job]
                 try:
                     made = self._client.artifact_urls(view.job, [each.path for each in batch]).urls
-                except NotFoundError:  # an older server
+                except NotFoundError:  # an older server has no such route
                     made = []
                 self._straight = bool(made)
                 self._urls.update(zip([(each.job, each.path) for each in batch], made, strict=False))
@@ -93,23 +93,23 @@ class Sources:
     def _forget(self, view: ArtifactView, url: str) -> None:
         with self._asking:
             if self._urls.get((view.job, view.path)) == url:
-                self._urls.clear()  # what was asked for together expires together
+                self._urls.clear()  # URLs that were requested together expire together
 
     def _give_up(self, error: DstackError) -> None:
         with self._asking:
             if self._straight:
                 self._straight = False
-                self._warn(f"{error.message}; the files come through the server")
+                self._warn(f"{error.message}; downloading through the server instead")
 
     def _get(self, url: str, offset: int, left: int) -> Iterator[bytes]:
-        """The `left` bytes from `offset` on. An answer that was not read to its end closes the connection."""
+        """Yield the `left` bytes from `offset` on. Closes the connection if the response was not read to its end."""
         response, connection = self._answer(url, {"Range": f"bytes={offset}-"} if offset else {})
         try:
             if response.status >= TROUBLE:
                 raise BrokenAnswerError(f"the storage answered with status {response.status}")
             if response.status not in (OK, PARTIAL):
                 raise RefusedError(response.status)
-            # A store may give the whole file for a part of it, and one says 200 for a part.
+            # Some stores ignore Range and send the whole file; one sends the part with status 200.
             skip = max(0, (response.length or left) - left)
             while block := response.read(BLOCK):
                 if skip < len(block):
@@ -122,18 +122,18 @@ class Sources:
                 connection.close()
 
     def _answer(self, url: str, headers: dict[str, str]) -> tuple[http.client.HTTPResponse, http.client.HTTPConnection]:
-        """The answer, over the thread's connection. One that was kept may have been closed meanwhile."""
+        """Send the request over the thread's connection. If that was closed meanwhile, try once more with a new one."""
         address = urlsplit(url)
         for fresh in (False, True):
             way = self._way(address.scheme, address.netloc, fresh=fresh)
             connection = way.connection
-            told = {"Host": address.netloc, "User-Agent": f"dstack/{__version__}", **way.headers, **headers}
+            sent = {"Host": address.netloc, "User-Agent": f"dstack/{__version__}", **way.headers, **headers}
             try:
-                connection.request("GET", f"{way.prefix}{address.path}?{address.query}", headers=told)
+                connection.request("GET", f"{way.prefix}{address.path}?{address.query}", headers=sent)
                 response = connection.getresponse()
                 if response.status == WHO and way.name:
                     connection.close()
-                    raise UnreachableError(f"the proxy {way.name} wants to know who you are")
+                    raise UnreachableError(f"the proxy {way.name} requires a user name and password")
                 return response, connection
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
@@ -152,7 +152,9 @@ class Sources:
         except (OSError, ValueError, http.client.HTTPException) as error:
             if made is not None:
                 made.connection.close()
-            raise UnreachableError(f"the storage at {netloc} can't be reached from here{through}: {error}") from error
+            raise UnreachableError(
+                f"the storage at {netloc} can't be reached from this machine{through}: {error}"
+            ) from error
         made.connection.sock.settimeout(SILENCE)
         with self._asking:
             self._reached = True

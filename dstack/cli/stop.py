@@ -1,4 +1,4 @@
-"""`dstack stop`: end runs and jobs."""
+"""`dstack stop`: stop runs and jobs."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from dstack.model.status import Status
 @click.argument("refs", metavar="RUN_OR_JOB...", nargs=-1, type=REF)
 @click.option("--all", "everything", is_flag=True, help="Stop every unfinished run.")
 @click.option("--workflow", metavar="NAME", help="Stop every unfinished run of this workflow.")
-@click.option("--abort", is_flag=True, help="End it at once; nothing that it made is collected.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--abort", is_flag=True, help="Stop at once, without uploading artifacts.")
+@click.option("-y", "--yes", is_flag=True, help="Don't ask for confirmation.")
 @click.option("--json", "as_json", is_flag=True, help="Print the runs as JSON.")
 def command(
     refs: tuple[str, ...], everything: bool, workflow: str | None, abort: bool, yes: bool, as_json: bool
 ) -> int:
-    """End runs and jobs.
+    """Stop runs and jobs.
 
-    They get SIGTERM and time to save, and what they made so far is stored. One that only stores its artifacts any more
-    ends when it has them. The command returns at once; `dstack wait RUN` waits for the end. On a terminal, --all,
-    --workflow and --abort ask first.
+    Jobs get SIGTERM and time to save, then their artifacts are uploaded. A job that is only uploading finishes once the
+    upload completes. The command returns at once; `dstack wait RUN` waits for the end. On a terminal, --all, --workflow
+    and --abort ask for confirmation.
     """
     if bool(refs) + everything + (workflow is not None) != 1:
         raise UsageError(
-            "name the runs or jobs to stop, or give --all or --workflow NAME", hint="`dstack runs` lists them"
+            "give the runs or jobs to stop, or --all, or --workflow NAME", hint="`dstack runs` lists the runs"
         )
     if (everything or workflow or abort) and not yes and show.interactive():
         of = f" of '{workflow}'" if workflow else ""
@@ -44,14 +44,14 @@ def command(
     for run in runs:
         show.say(f"{run.name}: {told(run, abort=abort)}")
     if not runs:
-        show.say("nothing is running")
+        show.say("no unfinished runs")
     return 0
 
 
 def told(run: RunView, *, abort: bool) -> str:
-    """What a run does now."""
+    """Describe what a run does after the request."""
     if run.status.finished:
-        return f"{run.status.value} already"
+        return f"already {run.status.value}"
     if not abort and {job.status for job in run.jobs if not job.status.finished} == {Status.UPLOADING}:
-        return f"stopping; what it made is being stored, and dropped by `dstack stop --abort {run.name}`"
+        return f"stopping once its artifacts are uploaded; to drop them, run `dstack stop --abort {run.name}`"
     return "stopping"

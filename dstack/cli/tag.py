@@ -1,4 +1,4 @@
-"""`dstack tag`: names for results."""
+"""`dstack tag`: name results."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from dstack.model.tag import name_of
 @click.command("tag")
 @click.argument("ref", metavar="[RUN_OR_JOB", required=False, type=REF)
 @click.argument("name", metavar="NAME]", required=False)
-@click.option("--force", is_flag=True, help="Take the name from another run.")
-@click.option("--delete", metavar="NAME", help="Take a name away; the run stays.")
+@click.option("--force", is_flag=True, help="Move the tag if another run has it.")
+@click.option("--delete", metavar="NAME", help="Delete a tag; the run is kept.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(ref: str | None, name: str | None, force: bool, delete: str | None, as_json: bool) -> None:
-    """Name a run or job, or list the names.
+    """Tag a run or job, or list the tags.
 
-    `:NAME` then stands for it wherever a run or job is expected, also in `depends-on: {workflows: [":NAME"]}`, which
-    gives a workflow its artifacts. For a run, that is the job of the workflow that was named.
+    Use `:NAME` wherever a run or job is expected. With `depends-on: {workflows: [":NAME"]}`, a workflow gets the
+    artifacts of the tagged job; for a run, that is the job of the workflow that the run was started with.
     """
     if delete is not None:
         if ref is not None:
-            raise UsageError("--delete goes alone", hint=f"dstack tag --delete {delete}")
+            raise UsageError("--delete can't be used with a run or job", hint=f"dstack tag --delete {delete}")
         settings.connect().delete_tag(name_of(delete))
         return
     if ref is not None:
         if name is None:
-            raise UsageError("a name is missing", hint=f"dstack tag {ref} NAME")
+            raise UsageError("the tag's name is missing", hint=f"dstack tag {ref} NAME")
         found = [settings.connect().tag(ref, name_of(name), force=force)]
     else:
         found = settings.connect().tags()
@@ -39,4 +39,4 @@ def command(ref: str | None, name: str | None, force: bool, delete: str | None, 
         rows = [(f":{tag.name}", tag.run, tag.workflow, words.ago(tag.created_at)) for tag in found]
         show.table(("TAG", "RUN", "WORKFLOW", "CREATED"), rows)
     else:
-        show.say("no tags; make one with `dstack tag RUN NAME`")
+        show.say("no tags yet; create one with `dstack tag RUN NAME`")

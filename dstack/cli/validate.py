@@ -9,7 +9,7 @@ from dstack.cli import project, show
 
 @click.command("validate")
 def command() -> None:
-    """Check the project's files, and submit nothing."""
+    """Check the project's files without submitting anything."""
     found = project.load()
     names = ", ".join(found.workflows)
     count = len(found.workflows)

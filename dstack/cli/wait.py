@@ -1,4 +1,4 @@
-"""`dstack wait`: block until a run ends."""
+"""`dstack wait`: wait for the end of a run."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from dstack.cli.narrate import Narrator, exit_code
 
 @click.command("wait")
 @click.argument("run", type=REF)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line; the last is the run.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing unless it fails.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line; the last is the run.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing unless the run fails.")
 def command(run: str, as_json: bool, quiet: bool) -> int:
-    """Wait for a run, and exit as `dstack run` would have."""
+    """Wait until a run ends, and exit as `dstack run` would."""
     client = settings.connect()
     found = run_of(client, run)
     narrator = Narrator(found, None, quiet=quiet)

@@ -1,4 +1,4 @@
-"""Requests to one server. Part of every command's start: it needs the standard library and msgspec alone."""
+"""Requests to one server. Every command imports this, so it imports only the standard library and msgspec."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from dstack.server.problems import problem
 T = TypeVar("T")
 
 ANSWER_SECONDS = 120.0
-"""How long a question may take."""
+"""Seconds that a simple request may take."""
 WORK_SECONDS = 900.0
-"""How long a request may take that makes the server talk to hosts."""
+"""Seconds that a request may take if the server talks to hosts for it."""
 
 
 class BrokenAnswerError(DstackError):
-    """The connection broke before the answer came: what was asked may or may not have happened."""
+    """The connection broke before the response arrived. The request may or may not have been carried out."""
 
 
 def ignore(text: str) -> None:
-    """Say nothing."""
+    """Discard the text."""
 
 
 @dataclass
 class Connection:
-    """Asks one server. `start` brings it up when nobody listens (None: it is not ours to start); `say` gets one line
-    for the user when something is odd but goes on. Safe to use from several threads."""
+    """Sends requests to one server. `start` starts it if it is not running (None: never start it). `say` prints a
+    warning to the user. `tolerant` accepts any server version. Thread-safe."""
 
     endpoint: Endpoint
     start: Callable[[], None] | None = None
@@ -64,7 +64,7 @@ class Connection:
         body: Callable[[], Iterable[bytes]] = list,
         size: int = 0,
     ) -> http.client.HTTPResponse:
-        """The response to a request, checked; only a question is asked a second time when the connection breaks."""
+        """Send a request and return the checked response. If the connection breaks, only GET is sent again."""
         try:
             response = self._exchange(method, path, seconds, body, size)
         except BrokenAnswerError:
@@ -87,7 +87,7 @@ class Connection:
         if self.endpoint.token:
             headers["Authorization"] = f"Bearer {self.endpoint.token}"
         try:
-            # A server may refuse without reading everything: then its answer is there to be read.
+            # A server may refuse a request before reading all of it; its response can still be read.
             with suppress(BrokenPipeError, ConnectionResetError):
                 connection.request(method, f"{self.endpoint.prefix}/v1{path}", body() if size else None, headers)
             response = connection.getresponse()
@@ -95,7 +95,7 @@ class Connection:
             connection.close()
             raise self._broken(error) from error
         if connection.sock is not None:
-            # The response reads on; the socket goes with it.
+            # The response keeps the connection open until it is closed.
             connection.sock.close()
         return response
 
@@ -116,8 +116,8 @@ class Connection:
         if version is None or api is None:
             response.close()
             if response.status in (502, 503, 504):
-                raise TryAgainError(f"the server behind {self.endpoint.url} does not answer (status {response.status})")
-            raise DstackError(f"what answers at {self.endpoint.url} is not a dstack server", hint="dstack config")
+                raise TryAgainError(f"can't reach the server behind {self.endpoint.url} (status {response.status})")
+            raise DstackError(f"{self.endpoint.url} is not a dstack server", hint="check the URL with `dstack config`")
         if not self.tolerant:
             self._compare(version, api)
         if response.status >= 400:
@@ -126,9 +126,9 @@ class Connection:
 
     def _compare(self, version: str, api: str) -> None:
         where = "this machine's own server" if self.endpoint.embedded else f"the server at {self.endpoint.url}"
-        remedy = "`dstack server stop`: the next command starts the new one, and runs go on"
+        remedy = "restart it with `dstack server stop`; runs continue, and the next command starts the new version"
         if not self.endpoint.embedded:
-            remedy = f"install the same version on both sides: `pip install dstack=={version}`"
+            remedy = f"install the server's version with `pip install dstack=={version}`"
         if api != str(API):
             raise DstackError(
                 f"this is dstack {__version__}, {where} is dstack {version}: they can't talk to each other", hint=remedy
@@ -142,20 +142,20 @@ class Connection:
             try:
                 return wire.decode(response.read(), kind)
             except msgspec.DecodeError as error:
-                raise DstackError(f"the server's answer makes no sense: {error}") from error
+                raise DstackError(f"can't read the server's response: {error}") from error
             except (OSError, http.client.HTTPException) as error:
                 raise self._broken(error) from error
 
     def _unreachable(self, error: OSError) -> TryAgainError:
-        hint = "see `dstack config`, and `dstack server status` on its machine"
-        return TryAgainError(f"the server at {self.endpoint.url} is out of reach: {reason(error)}", hint=hint)
+        hint = "check the URL with `dstack config`, and run `dstack server status` on the server's machine"
+        return TryAgainError(f"can't reach the server at {self.endpoint.url}: {reason(error)}", hint=hint)
 
     def _broken(self, error: Exception) -> BrokenAnswerError:
-        hint = "see `dstack runs` for what it did"
+        hint = "the request may have been carried out; check with `dstack runs`"
         return BrokenAnswerError(f"the connection to the server broke: {reason(error)}", hint=hint)
 
 
 def reason(error: Exception) -> str:
-    """What an error says, in lower case words and without its number."""
+    """Return an error's message without its number, beginning in lower case."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return text[:1].lower() + text[1:]

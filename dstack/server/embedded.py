@@ -1,4 +1,4 @@
-"""The user's own server on this machine: where its socket is, and how it is started when nobody listens there."""
+"""The user's own server on this machine: where its socket is, and how to start it."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from dstack.server.endpoint import Endpoint
 
 START_SECONDS = 30.0
 ERROR = "dstack server: error: "
-"""How the server's own words begin when it can't start."""
+"""The start of the line that the server prints if it can't start."""
 SOCKET_PATH_BYTES = 100
 """sun_path holds 104 bytes on macOS and 108 on Linux (unix(4), unix(7))."""
 
 _children: list[subprocess.Popen[bytes]] = []
-"""Servers outlive the command that started them, so nobody waits for them here."""
+"""Kept so that Popen doesn't warn: a server outlives the command that started it."""
 
 
 class StartError(DstackError):
-    """The server did not come up."""
+    """The server did not start."""
 
 
 def home() -> Path:
-    """DSTACK_HOME, or ~/.dstack; the user's home comes from the password database where HOME is not set (cron)."""
+    """Return DSTACK_HOME, or ~/.dstack. Without HOME (cron), the home folder comes from the password database."""
     given = os.environ.get("DSTACK_HOME")
     if given:
         return Path(given).expanduser().absolute()
@@ -43,8 +43,8 @@ def home() -> Path:
 
 
 def socket_path(home: Path) -> Path:
-    """Where the server of this home listens. A path that is too long for a socket is replaced by one in /tmp, in a
-    folder that only this user can enter; DstackError if somebody else made that folder."""
+    """Return the socket of this home's server. If its path is too long, use one in /tmp, in a folder that only this
+    user can access. Raises DstackError if that folder belongs to somebody else."""
     path = ServerLayout(home.absolute()).state / "socket"
     if len(os.fsencode(path)) < SOCKET_PATH_BYTES:
         return path
@@ -54,22 +54,24 @@ def socket_path(home: Path) -> Path:
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
         hint = f"remove {folder}, or set DSTACK_HOME to a shorter path"
-        raise DstackError(f"{folder} is not a folder of yours alone: the server's socket can't be there", hint=hint)
+        raise DstackError(
+            f"the server's socket can't be in {folder}: the folder must belong to you alone (mode 0700)", hint=hint
+        )
     return folder / "socket"
 
 
 def endpoint(home: Path) -> Endpoint:
-    """The embedded server's address."""
+    """Return the embedded server's address."""
     return Endpoint(str(socket_path(home)), embedded=True)
 
 
 def connect(home: Path, say: Callable[[str], None] = ignore) -> Client:
-    """A client of the embedded server, which is started when a request finds nobody there."""
+    """Return a client of the embedded server. It starts the server if none is running."""
     return Client(endpoint(home), start=lambda: start(home), say=say)
 
 
 def answers(home: Path) -> bool:
-    """Whether the server of this home is up."""
+    """Whether this home's server is running."""
     try:
         connection = endpoint(home).open(START_SECONDS)
     except OSError:
@@ -85,8 +87,8 @@ def answers(home: Path) -> bool:
 
 
 def start(home: Path, arguments: Sequence[str] = (), environment: dict[str, str] | None = None) -> None:
-    """Bring the server up and return when it answers. Of several that try at once, one starts it and the others find
-    it. `arguments` follow `--home HOME`. Raises StartError with the end of the server's log."""
+    """Start the server and return once it answers. If several commands try at once, only one starts it. `arguments`
+    follow `--home HOME`. Raises StartError with the end of the server's log."""
     layout = ServerLayout(home)
     layout.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     layout.state.mkdir(mode=0o700, exist_ok=True)
@@ -100,12 +102,12 @@ def start(home: Path, arguments: Sequence[str] = (), environment: dict[str, str]
 
 
 def command(home: Path, arguments: Sequence[str] = ()) -> list[str]:
-    """The words that start the server in the foreground."""
+    """Return the command line that runs the server in the foreground."""
     return [sys.executable, "-m", "dstack.server", "--home", str(home), "--socket", str(socket_path(home)), *arguments]
 
 
 def server_environment() -> dict[str, str]:
-    """The user's environment, in which `python -m dstack.server` finds this very package from any folder."""
+    """Return the user's environment, changed so that `python -m dstack.server` finds this package from any folder."""
     environment = dict(os.environ)
     package = Path(__file__).resolve().parents[2]
     if not {"site-packages", "dist-packages"} & set(package.parts):
@@ -138,21 +140,21 @@ def _wait(home: Path, process: subprocess.Popen[bytes], log: Path, before: int) 
             raise _failed(process.returncode, log, before)
         if time.monotonic() > deadline:
             raise StartError(
-                f"the dstack server does not answer after {START_SECONDS:.0f} seconds", hint=f"its log is {log}"
+                f"the dstack server did not start within {START_SECONDS:.0f} seconds", hint=f"see its log, {log}"
             )
         time.sleep(pause)
         pause = min(pause * 1.5, 0.2)
 
 
 def _failed(exit_code: int, log: Path, before: int) -> StartError:
-    """What the server said last; where it knew what was wrong, its own words and exit code alone."""
+    """Return the error: the server's own message and exit code if it printed one, else the end of its log."""
     with log.open("rb") as file:
         file.seek(before)
         lines = file.read().decode(errors="replace").strip().splitlines() or ["it printed nothing"]
     known = [line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)]
     hints = [line.removeprefix("hint: ") for line in lines if line.startswith("hint: ")]
-    said = known[-1] if known else "\n".join(lines[-8:])
-    hint = hints[-1] if known and hints else f"its log is {log}"
-    error = StartError(f"the dstack server did not start: {said}", hint=hint)
+    message = known[-1] if known else "\n".join(lines[-8:])
+    hint = hints[-1] if known and hints else f"see its log, {log}"
+    error = StartError(f"the dstack server did not start: {message}", hint=hint)
     error.exit_code = exit_code if known else StartError.exit_code
     return error

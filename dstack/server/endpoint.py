@@ -1,4 +1,4 @@
-"""Where a server listens, and how a connection to it is opened."""
+"""A server's address, and how to connect to it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        """Raises OSError when nobody listens."""
+        """Connect. Raises OSError if no server is listening."""
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
         try:
@@ -38,7 +38,7 @@ class Endpoint:
 
     @classmethod
     def parse(cls, text: str, token: str | None = None) -> Endpoint:
-        """Read what a user wrote; UsageError for anything else."""
+        """Parse a URL or path. Raises UsageError if it is neither."""
         if text.startswith("unix://"):
             text = text.removeprefix("unix://")
         if text.startswith("/"):
@@ -49,23 +49,21 @@ class Endpoint:
         except ValueError:
             usable = False
         if not usable:
-            raise UsageError(
-                f"'{text}' is not the address of a server", hint="write http://HOST:PORT or /PATH/OF/SOCKET"
-            )
+            raise UsageError(f"'{text}' is not a valid server URL", hint="write http://HOST:PORT or /PATH/TO/SOCKET")
         return cls(text.rstrip("/"), token)
 
     @property
     def unix(self) -> bool:
-        """A socket on this machine."""
+        """Whether this is a unix socket on this machine."""
         return self.url.startswith("/")
 
     @property
     def prefix(self) -> str:
-        """What comes before the routes in a request's path."""
+        """The part of a request's path before the route."""
         return "" if self.unix else urlsplit(self.url).path
 
     def open(self, timeout: float) -> http.client.HTTPConnection:
-        """Connect. `timeout` in seconds holds for the connection and for every read. Raises OSError."""
+        """Connect. `timeout`, in seconds, applies to connecting and to every read. Raises OSError."""
         connection = self._connection(timeout)
         try:
             connection.connect()

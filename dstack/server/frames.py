@@ -1,4 +1,4 @@
-"""A follow stream as its reader sees it: one line of JSON a frame, and the raw bytes of a log after it."""
+"""Reads a follow stream: each frame is one line of JSON, followed by the raw bytes of a log."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ BLOCK = 1 << 16
 
 
 class Source(Protocol):
-    """What `http.client.HTTPResponse` offers: `read1` gives b"" at the proper end, and raises when it breaks."""
+    """What is used of `http.client.HTTPResponse`. `read1` returns b"" at the end, and raises if the stream breaks."""
 
     def read1(self, size: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame; `data` are the raw bytes of a `log` event."""
+    """One frame. `data` holds the raw bytes of a `log` event."""
 
     event: Event
     data: bytes = b""
 
     def after(self, offsets: Mapping[str, int]) -> Frame | None:
-        """The part of it that is beyond `offsets` (bytes by job id), or None."""
+        """Return the part of the frame beyond `offsets` (bytes by job id), or None if there is none."""
         event = self.event
         if event.event != "log" or event.id is None or event.offset is None:
             return self
@@ -39,12 +39,12 @@ class Frame:
 
 
 def event_from(event: Event, offset: int, size: int) -> Event:
-    """The same log event for a later part of its bytes."""
+    """Return the same log event for a later part of its bytes."""
     return Event(event="log", id=event.id, workflow=event.workflow, offset=offset, bytes=size, time=event.time)
 
 
 def read_frames(source: Source) -> Iterator[Frame]:
-    """Whole frames only. Raises http.client.IncompleteRead when the stream ends within one."""
+    """Yield complete frames. Raises http.client.IncompleteRead if the stream ends within a frame."""
     buffer = bytearray()
     while True:
         end = buffer.find(b"\n")
@@ -64,7 +64,7 @@ def read_frames(source: Source) -> Iterator[Frame]:
 
 
 def _read(source: Source, buffer: bytearray) -> bool:
-    """Whether there was more; an end in the middle of a line raises."""
+    """Read a block; return False at the end. Raises http.client.IncompleteRead if the end is within a frame."""
     block = source.read1(BLOCK)
     buffer += block
     if not block and buffer:

@@ -1,4 +1,4 @@
-"""The server's errors, as the exceptions that they were there."""
+"""Turns the server's error responses back into exceptions."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from dstack.model.api.server import Problem
 
 
 def problem(status: int, body: bytes) -> DstackError:
-    """The server's error as the exception it was there."""
+    """Return the exception for an error response."""
     try:
-        told = msgspec.json.decode(body, type=Problem)
+        decoded = msgspec.json.decode(body, type=Problem)
     except msgspec.DecodeError:
         return DstackError(f"the server answered with status {status}: {body[:200].decode(errors='replace').strip()}")
-    error = _error(told)
-    error.exit_code = told.exit_code
+    error = _error(decoded)
+    error.exit_code = decoded.exit_code
     return error
 
 
-def _error(told: Problem) -> DstackError:
-    if told.kind == "host-key":
-        return UnknownHostKeyError(told.message, hint=told.hint, fingerprint=told.fingerprint or "")
-    if told.kind == "missing-base":
-        missing = MissingBaseError(told.message, hint=told.hint)
-        missing.known = told.known
+def _error(problem: Problem) -> DstackError:
+    if problem.kind == "host-key":
+        return UnknownHostKeyError(problem.message, hint=problem.hint, fingerprint=problem.fingerprint or "")
+    if problem.kind == "missing-base":
+        missing = MissingBaseError(problem.message, hint=problem.hint)
+        missing.known = problem.known
         return missing
-    if told.kind == "ProjectError":
-        return errors.ProjectError(told.message.splitlines(), hint=told.hint)
-    kind = getattr(errors, told.kind, None)
+    if problem.kind == "ProjectError":
+        return errors.ProjectError(problem.message.splitlines(), hint=problem.hint)
+    kind = getattr(errors, problem.kind, None)
     if isinstance(kind, type) and issubclass(kind, DstackError) and kind is not errors.CommandError:
-        return kind(told.message, hint=told.hint)
-    return (UsageError if told.exit_code == 2 else DstackError)(told.message, hint=told.hint)
+        return kind(problem.message, hint=problem.hint)
+    return (UsageError if problem.exit_code == 2 else DstackError)(problem.message, hint=problem.hint)

@@ -164,13 +164,13 @@ def test_an_import_changes_a_machine_that_runs_a_job(
     gone = cli("runners", "import", inventory)
     assert (gone.returncode, gone.stdout) == (
         0,
-        "m: drained: it still runs jobs, and is removed by the next import after them\n",
+        "m: drained; it still runs jobs, and an import after they end removes it\n",
     )
     (tree,) = (user.home / ".dstack-host").glob("*/*/jobs/*/workflow")
     (tree / "go").touch()
     assert cli("wait", run).returncode == 0
     assert cli("logs", run).stdout == "done\n"
-    assert cli("runners", "import", inventory).stdout == "m: removed; nothing of it is left there\n"
+    assert cli("runners", "import", inventory).stdout == "m: removed; nothing is left on the machine\n"
 
 
 def test_a_users_own_docker_is_found(

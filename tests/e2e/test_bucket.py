@@ -102,7 +102,7 @@ def test_a_download_goes_through_the_proxy_of_the_environment(
     assert done.returncode == direct.returncode == gone.returncode == 0, done.stderr
     assert all(line.startswith(f"GET {storage.url}/{BUCKET}/x/one/job/out/") for line in asked)
     assert f"through the proxy http://127.0.0.1:{way.port}: " in gone.stderr
-    assert "the files come through the server" in gone.stderr
+    assert "downloading through the server instead" in gone.stderr
     for folder in ("d", "e", "f"):
         assert (tmp_path / folder / "job/out/large").read_bytes() == made
 
@@ -160,7 +160,7 @@ def test_what_the_bucket_does_not_give(
     assert fetched(cli, tmp_path / "refused") == made
     whole = cli("artifacts", "download", "one", "-o", tmp_path / "all")
     assert whole.returncode == 0, whole.stderr
-    assert whole.stderr.count("refuses to give files to this machine, with status 403") == 1
+    assert whole.stderr.count("refused the download with status 403") == 1
 
     # Other bytes than were stored.
     storage.refuse = lambda request: None
@@ -183,7 +183,7 @@ def test_what_the_bucket_does_not_give(
         check=False,
     )
     assert alone.returncode == 0, alone.stderr
-    assert alone.stderr.count("can't be reached from here") == 1
+    assert alone.stderr.count("can't be reached from this machine") == 1
     assert (tmp_path / "alone/job/out/large").read_bytes() == made
     assert not [each for each in storage.passed if of_people(each)]
 

@@ -105,7 +105,7 @@ def test_75_the_server_is_out_of_reach(cli: Cli, tmp_path: Path) -> None:
     done = cli("run", "job", cwd=folder, env={"DSTACK_SERVER_URL": f"http://127.0.0.1:{free_port()}"})
 
     assert done.returncode == 75
-    assert "out of reach" in done.stderr
+    assert "can't reach the server" in done.stderr
 
 
 def test_125_the_image_is_missing(cli: Cli, runner: str, tmp_path: Path) -> None:

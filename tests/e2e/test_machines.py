@@ -303,7 +303,7 @@ def test_a_removed_machine_is_as_it_was_before(
     (ours,) = (path.name for path in (person.home / ".dstack-host").glob("*/*"))
 
     removed = cli("runners", "remove", "m")
-    assert (removed.returncode, removed.stderr) == (0, "m: removed; nothing of it is left there\n")
+    assert (removed.returncode, removed.stderr) == (0, "m: removed; nothing is left on the machine\n")
     assert snapshot(person.home) == before
     for noun in (["images"], ["ps"], ["volume", "ls"]):
         listed = [*docker, *noun, "--quiet", "--filter", f"label=dstack.server={ours}"]
@@ -317,7 +317,7 @@ def test_a_drained_machine_gets_no_new_jobs(add: Add, cli: Cli, busybox: str, tm
     until(lambda: json.loads(cli("runs", running, "--json").stdout)["status"] == "running", "it runs")
 
     drained = cli("runners", "drain", "m", "--reason", "new disk")
-    assert (drained.returncode, drained.stderr) == (0, "m: takes no new jobs; 1 job goes on\n")
+    assert (drained.returncode, drained.stderr) == (0, "m: gets no new jobs; 1 job keeps running\n")
     shown = json.loads(cli("runners", "--json").stdout)[0]
     assert (shown["state"], shown["reason"]) == ("drained", "new disk")
     waits = cli("run", "job", "-q", "-d", "--name", "second", cwd=first)
@@ -326,7 +326,7 @@ def test_a_drained_machine_gets_no_new_jobs(add: Add, cli: Cli, busybox: str, tm
     assert cli("stop", "-y", running).returncode == 0
     assert "m: idle" in cli("runners", "drain", "m", "--wait").stderr
 
-    assert cli("runners", "resume", "m").stderr == "m: takes jobs again\n"
+    assert cli("runners", "resume", "m").stderr == "m: gets jobs again\n"
     until(lambda: json.loads(cli("runs", second, "--json").stdout)["status"] == "running", "it runs after all")
     assert cli("stop", "-y", second).returncode == 0
     cli("wait", second)
@@ -400,12 +400,12 @@ def test_twenty_machines_behind_two_jump_hosts_are_imported(
         logins = [hop.log.count("Accepted publickey") for hop in hops]
         assert logins == [1, 1], "one connection to a bastion serves all machines behind it"
 
-        assert cli("runners", "import", file).stdout == "".join(f"m{number:02}: as it is\n" for number in range(1, 21))
+        assert cli("runners", "import", file).stdout == "".join(f"m{number:02}: unchanged\n" for number in range(1, 21))
         write(19, "new")
         changed = cli("runners", "import", file)
         assert changed.returncode == 0, changed.stderr
         assert changed.stdout.splitlines()[0] == "m01: changed labels: lab, old -> lab, new"
-        assert changed.stdout.splitlines()[-1] == "m20: removed; nothing of it is left there"
+        assert changed.stdout.splitlines()[-1] == "m20: removed; nothing is left on the machine"
         assert len(json.loads(cli("runners", "--json").stdout)) == 19
     finally:
         for hop in hops:
@@ -458,7 +458,7 @@ def test_a_teams_server_without_keys_is_let_in_with_the_users(
         agent.wait()
 
     assert done.returncode == 0, done.stderr
-    assert f"letting the key of the server in on {there}" in done.stderr
+    assert f"installing the server's key on {there}" in done.stderr
     assert cli("runners", "check", "m", env=team).returncode == 0
     assert cli("runners", "remove", "m", env=team).returncode == 0
     assert snapshot(person.home) == before

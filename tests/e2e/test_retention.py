@@ -94,7 +94,7 @@ def test_prune(cli: Cli, objects: Callable[[], set[str]], folder: Path, dstack_h
     for options in ((), ("--dry-run",)):
         without = cli("prune", *options)
         assert (without.returncode, names(cli)) == (0, ["four", "three", "two", "one"])
-        assert "all runs stay; old ones go with --keep-last N, --older-than 30d, or both" in without.stderr
+        assert "all runs are kept; to remove old ones, add --keep-last N, --older-than 30d or both" in without.stderr
     assert cli("prune", "--older-than", "soon").returncode == 2
     socket = str(dstack_home.dstack / "server" / "socket")
     asked = ["curl", "-fsS", "--unix-socket", socket, "-d", "{}", "http://localhost/v1/prune"]

@@ -173,7 +173,7 @@ def test_a_machine_that_offers_itself(
 
     again = offer()
     said(again, "available as offered")
-    assert cli("runners", "remove", "offered").stderr == "offered: removed; nothing of it is left there\n"
+    assert cli("runners", "remove", "offered").stderr == "offered: removed; nothing is left on the machine\n"
     assert home_of(person) == before
     said(again, "no machine has registered as 'offered'")
     assert again.wait(30) == 2

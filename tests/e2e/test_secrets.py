@@ -140,5 +140,5 @@ def test_what_can_be_no_secret(cli: Cli) -> None:
     assert cli("secrets", "set", "AB", stdin="").returncode == 2
     assert cli("secrets", "set", "UID", stdin="long enough").returncode == 2
     assert cli("secrets", "delete", "AB").returncode == 2
-    assert "fewer than 4 bytes" in cli("secrets", "set", "AB", stdin="x").stderr
+    assert "shorter than 4 bytes" in cli("secrets", "set", "AB", stdin="x").stderr
     assert "AB" in cli("secrets", "list").stdout

@@ -106,7 +106,10 @@ def test_each_state(cli: Cli, folder: Path, slow_storage: Throttle, user: Accoun
         start = time.monotonic()
         if name == "uploading-1":
             done = cli("stop", name)
-            assert "what it made is being stored, and dropped by `dstack stop --abort uploading-1`" in done.stderr
+            assert (
+                "stopping once its artifacts are uploaded; to drop them, run `dstack stop --abort uploading-1`"
+                in done.stderr
+            )
             assert "dstack stop --abort uploading-1" in told(cli, name, "stopping: ")
             assert time.monotonic() - start < AT_ONCE
             told(cli, name, "stopping: 0 B of 4 MB are stored")

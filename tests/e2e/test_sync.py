@@ -83,7 +83,7 @@ def test_what_changed_is_stored_while_it_runs(
     assert first["out/latest"]["link"] == "deep/a"
     assert first["out/deep/a"]["mode"] == 0o600
     shown = cli("artifacts", "list", "one")
-    assert "job: partial" in shown.stderr
+    assert "job: incomplete" in shown.stderr
     assert cli("artifacts", "download", "one", "-o", tmp_path / "d").returncode == 0
     assert (tmp_path / "d/job/out/latest").read_bytes() == b"one\n"
     assert first["out/large"]["sha256"] in cli("logs", "one").stdout

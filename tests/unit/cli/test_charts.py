@@ -35,9 +35,9 @@ def test_a_jobs_charts(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert capsys.readouterr().out == (
         "train on gpu1, 10s:\n"
-        "  cpu        ▃█  2.0 on average, 3.0 at most\n"
-        "  memory     ▅█  1.5 GB on average, 2.0 GB at most\n"
-        "  gpu        ▅█  75% on average, 100% at most\n"
-        "  gpu memory ▅█  4.0 GB at most\n"
-        "eval: nothing was sampled\n"
+        "  cpu        ▃█  2.0 on average, 3.0 peak\n"
+        "  memory     ▅█  1.5 GB on average, 2.0 GB peak\n"
+        "  gpu        ▅█  75% on average, 100% peak\n"
+        "  gpu memory ▅█  4.0 GB peak\n"
+        "eval: no samples were taken\n"
     )

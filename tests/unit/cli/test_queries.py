@@ -48,7 +48,7 @@ def test_a_run_in_full(cli: Cli, state: State) -> None:
     shown = cli("runs", "brave-otter-7").stdout.decode()
 
     assert "variables  model=124M\n           seed=null" in shown
-    assert "c0ffeec0ffee of main with changes, https://example.org/r" in shown
+    assert "c0ffeec0ffee on main with changes, https://example.org/r" in shown
     assert "cache: no earlier run of it" in shown
 
 
@@ -58,7 +58,7 @@ def test_prune_names_the_machines_that_it_could_not_ask(cli: Cli, state: State) 
     done = cli("prune", "--caches")
 
     assert done.returncode == 0
-    assert b"lab2 does not answer: what is unused there stays until the next time" in done.stderr
+    assert b"runner 'lab2' is unreachable; its unused data is kept until the next `dstack prune`" in done.stderr
     assert b"lab1" not in done.stderr
 
 
@@ -219,7 +219,7 @@ def test_check_and_remove_a_runner(cli: Cli, state: State) -> None:
 
     assert checked.returncode == 125
     assert b"hint: apt-get install docker.io" in checked.stderr
-    assert cli("runners", "remove", "lab1").stderr == b"lab1: removed; nothing of it is left there\n"
+    assert cli("runners", "remove", "lab1").stderr == b"lab1: removed; nothing is left on the machine\n"
 
 
 def test_config_is_saved_for_its_owner_alone(cli: Cli, folder: Path, server: str) -> None:
@@ -262,7 +262,7 @@ def test_no_server_at_the_configured_address(cli: Cli, folder: Path) -> None:
         done = cli("runs", environment={"DSTACK_SERVER_URL": url})
 
         assert done.returncode == 75
-        assert b"out of reach" in done.stderr
+        assert b"can't reach the server" in done.stderr
 
 
 def test_init_then_validate(cli: Cli, folder: Path) -> None:

@@ -172,17 +172,17 @@ def test_the_servers_refusal_is_shown(cli: Cli, state: State) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("run", "which workflow?"),
+        ("run", "no workflow given"),
         ("run trian", "did you mean 'train'?"),
         ("run train --batchsize 2", "did you mean 'batch_size'?"),
         ("run train --priority 101", "101 is not in the range"),
-        ("run --timeout soon train", "--timeout soon: it is no time"),
-        ("run --local --runner x train", "--local and --runner exclude each other"),
+        ("run --timeout soon train", "--timeout: 'soon' is not a duration; write 30s, 10m, 2h or 1d"),
+        ("run --local --runner x train", "--local and --runner can't be used together"),
         ("run --gpus -1 train", "-1 is not in the range"),
-        ("run -e A-B=1 train", "'A-B' is no name of a variable"),
-        ("run -e NOPE train", "it is not set here"),
-        ("runs --diff", "--diff prints one run's patch"),
-        ("run --max-snapshot much train", "'much' is no size"),
+        ("run -e A-B=1 train", "'A-B' is not a valid variable name"),
+        ("run -e NOPE train", "NOPE is not set in your environment"),
+        ("runs --diff", "--diff needs the name of one run"),
+        ("run --max-snapshot much train", "'much' is not a size"),
         ("jobs x y", "unexpected extra argument"),
         ("runners drian x", "unknown command 'drian'; did you mean 'drain'?"),
     ],
@@ -213,7 +213,7 @@ def test_both_spellings_of_the_configs_at_once(cli: Cli, project: Path) -> None:
     done = cli("validate")
 
     assert done.returncode == 2
-    assert b".dstack/configs.yaml and .dstack/config.yml are both there" in done.stderr
+    assert b"both .dstack/configs.yaml and .dstack/config.yml exist" in done.stderr
 
 
 def test_outside_a_project(cli: Cli, folder: Path) -> None:
@@ -231,9 +231,9 @@ def test_help_lists_workflows_and_variables(cli: Cli) -> None:
     assert "  train    Fine-tune the model" in workflows
     assert "  prepare  Make the data" in workflows
     assert "--batch_size [BATCH_SIZE]" in variables
-    assert "default is 0.00002" in variables
-    assert "  default is 1\n" in variables
-    assert "default is null" in variables
+    assert "default: 0.00002" in variables
+    assert "  default: 1\n" in variables
+    assert "default: null" in variables
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -257,7 +257,7 @@ def test_a_signal_detaches(
         said = process.stderr.read().decode()
 
     assert process.returncode == 130
-    assert "brave-otter-7 goes on" in said
+    assert "brave-otter-7 keeps running" in said
     assert "dstack logs -f brave-otter-7" in said
     assert state.stops == []
 

@@ -115,7 +115,7 @@ def test_in_the_foreground_until_it_is_told_to_end(
     with subprocess.Popen(command("server", "start", "--foreground"), cwd=project, env=environment) as process:
         until(lambda: embedded.answers(folder / "home"), "the server answers")
         assert status(alone)["pid"] == process.pid
-        assert alone("server", "start").stderr.startswith(b"the server runs already at ")
+        assert alone("server", "start").stderr.startswith(b"the server is already running at ")
         assert alone("server", "start", "--foreground").returncode == 2
         process.terminate()
 

@@ -134,9 +134,9 @@ def test_a_proxy_that_lets_nobody_through_is_told(
         assert read(server[0]) == b"through the server"
 
         said = capsys.readouterr().err
-        assert f"can't be reached from here through the proxy http://127.0.0.1:{proxy.port}: " in said
+        assert f"can't be reached from this machine through the proxy http://127.0.0.1:{proxy.port}: " in said
         assert "407" in said
         assert "wrong" not in said
     monkeypatch.setenv("HTTPS_PROXY", "socks5://127.0.0.1:1")
     assert read(server[0]) == b"through the server"
-    assert "socks5://127.0.0.1:1 is no HTTP proxy" in capsys.readouterr().err
+    assert "socks5://127.0.0.1:1 is not an HTTP proxy" in capsys.readouterr().err

@@ -65,7 +65,7 @@ def test_ctrl_c_and_detach(person: Person, state: State, typed: str) -> None:
 
     shown, code = person("run train", ("three", CTRL_C), (MENU, typed))
 
-    assert "detached: brave-otter-7 goes on" in shown
+    assert "detached; brave-otter-7 keeps running" in shown
     assert (code, state.stops) == (130, [])
 
 
@@ -98,7 +98,7 @@ def test_tables_fit_eighty_columns(person: Person, state: State) -> None:
 def test_a_person_vouches_for_a_host_key(person: Person, state: State) -> None:
     unknown = Problem(kind="host-key", message="nobody knows the key of lab1", fingerprint="SHA256:abc")
     state.problems["POST /runners"] = [unknown]
-    shown, code = person("runners add lab1", ("SHA256:abc its key? [y/N]", "y\n"))
+    shown, code = person("runners add lab1", ("SHA256:abc its host key? [y/N]", "y\n"))
     assert (code, state.added[0].fingerprint) == (0, "SHA256:abc")
 
     state.problems["POST /runners"] = [unknown]
