@@ -1,4 +1,4 @@
-"""When a job that ended is tried again, and what its next attempt begins with."""
+"""Decides when an ended job is tried again, and what its next attempt starts with."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ ATTEMPTS_OWN = (
     *("unreachable_since", "placed_at", "expired", "warned", "cause", "started_at"),
     *("preempted", "yielding"),
 )
-"""What a new attempt of a job begins without."""
+"""Fields of a job that a new attempt resets."""
 
 NEW = {field.name: field.default for field in fields(Job)}
 
 
 def again(job: Job, exit_code: int | None) -> bool:
-    """Whether a job that ended so is to be tried once more. Giving way to others is no try."""
+    """Whether a job that ended like this gets another attempt. A preempted attempt does not count."""
     if job.preempted and not job.stop:
         return True
     retry = job.definition.retry
@@ -34,8 +34,8 @@ def again(job: Job, exit_code: int | None) -> bool:
 
 
 def following(job: Job, status: Status, *, exit_code: int | None, reason: str | None, log_size: int) -> dict[str, Any]:
-    """What to record of a job that is queued again after an attempt that ended so. `log_size`: bytes of all its
-    attempts' logs."""
+    """Return the changes that queue a job again after an attempt that ended like this. `log_size`: bytes in the logs of
+    all its attempts."""
     ended = Attempt(
         number=job.attempt,
         status=status,

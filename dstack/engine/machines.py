@@ -26,11 +26,11 @@ from dstack.model.runner import Facts, Finding, Runner
 from dstack.store import Store
 
 FRESH = 5.0
-"""Seconds for which the last probe is good enough to be shown."""
+"""Seconds for which the last probe is recent enough to be shown."""
 LATE = 4.0
-"""Seconds after which a machine that owes an answer is shown as one that gives none."""
+"""Seconds after which a machine that has not answered is shown as unreachable."""
 INTERVAL = 30.0
-"""Seconds between two probes of a machine in the background; more where that would cost too much."""
+"""Seconds between two background probes of a machine; longer if probes are expensive there."""
 RAREST = 300.0
 """Seconds after which a machine is probed again, whatever that costs."""
 PROBE_TIMEOUT = 30.0
@@ -40,7 +40,8 @@ NOTHING = Command("measuring the latency", ":", lambda result: None)
 
 @dataclass
 class Condition:
-    """What the last probe of a machine said. Times are monotonic seconds, `failing_since` is of the wall clock."""
+    """The result of a machine's last probe. `checked` is in monotonic seconds, `failing_since` in wall clock seconds.
+    `patient`: the machine may recover, so jobs wait for it."""
 
     state: str
     reason: str | None = None
@@ -53,8 +54,8 @@ class Condition:
 
 
 class Machines:
-    """Probes runners, and says how things stand. `changed` is called when a machine's state changed; `absent` says
-    of a machine why it does not offer itself now, `use` what it does, `load` what others use of it."""
+    """Probes runners and keeps their conditions. `changed` is called when a machine's state changes. `absent` returns
+    why a machine is not available now, `use` what it is doing, and `load` what is used on it outside dstack."""
 
     def __init__(self, store: Store, pool: Pool, changed: Callable[[], None]) -> None:
         self.store = store
@@ -68,17 +69,17 @@ class Machines:
         self.asked: dict[str, float] = {}
 
     def host(self, runner: Runner) -> Host:
-        """The kept connection to a runner."""
+        """The connection to a runner, which is kept open."""
         return self.pool.get(runner)
 
     def place(self, runner: Runner) -> Place:
-        """Where this server's things lie on the runner."""
+        """Where this server's files are on the runner."""
         machine = runner.facts.machine if runner.facts else ""
         return Place(HostLayout(runner.root, machine, self.store.settings.server_id), runner.docker)
 
     async def check(self, name: str, *, fresh: float = 0.0, thorough: bool = False) -> Condition:
-        """Probe a machine, or take the last probe if it is at most `fresh` seconds old. Never raises for what is
-        wrong with the machine."""
+        """Probe a machine, or return the last probe if it is at most `fresh` seconds old. Whatever is wrong with the
+        machine is in the result, never raised."""
         known = self.conditions.get(name)
         if known and time.monotonic() - known.checked < fresh:
             return known
@@ -89,7 +90,7 @@ class Machines:
         return await asyncio.shield(self.probes[name])
 
     async def probe(self, name: str, *, thorough: bool = False) -> Condition:
-        """One round trip to the machine."""
+        """Probe the machine in one round trip."""
         runner = self.store.runners.require(name)
         before = self.conditions.get(name)
         try:
@@ -113,8 +114,8 @@ class Machines:
         return found
 
     async def look(self, runner: Runner, *, thorough: bool = False) -> tuple[Facts, float]:
-        """What the machine says of itself, and the seconds that a round trip to it takes. Whether containers get the
-        GPUs is tried when asked for (`thorough`), and for as long as they did not."""
+        """Return the machine's facts, and how many seconds a round trip takes. Whether containers get the GPUs is only
+        tested if the probe is `thorough`, or if the last test failed."""
         again = bool(runner.facts and any(finding.name == "gpu-toolkit" for finding in runner.facts.findings))
         command = probe(runner.root, runner.docker, self.store.settings.server_id, thorough=thorough or again)
         facts = await ask(self.host(runner), command, timeout=THOROUGH_TIMEOUT if thorough else PROBE_TIMEOUT)
@@ -125,8 +126,8 @@ class Machines:
         return facts, time.monotonic() - start
 
     async def check_all(self, names: Iterable[str], *, fresh: float = FRESH, patience: float = LATE) -> None:
-        """Probe those of these machines whose last probe is older than `fresh` seconds, all at once. One that gives no
-        answer within `patience` seconds keeps nobody waiting: its probe goes on."""
+        """Probe all of these machines whose last probe is older than `fresh` seconds, in parallel. Returns after at
+        most `patience` seconds; slower probes continue in the background."""
         checks = [asyncio.ensure_future(self.check(name, fresh=fresh)) for name in names]
         if not checks:
             return
@@ -137,11 +138,11 @@ class Machines:
             check.result()
 
     def late(self, name: str) -> bool:
-        """Whether the machine has owed an answer for most of the time that a list waits."""
+        """Whether the machine has not answered for most of the time that a list waits."""
         return name in self.probes and time.monotonic() - self.asked[name] > LATE / 2
 
     async def watch(self) -> None:
-        """Keep the conditions up to date while something may be placed, and of machines on which something is left."""
+        """Keep conditions up to date while a job may be placed, and on machines that still have to be cleaned up."""
         while True:
             names = {runner.name for runner in self.store.runners.all()}
             wanted = names if self.store.jobs.unfinished() else names & self.store.jobs.left_on()
@@ -149,7 +150,7 @@ class Machines:
             await asyncio.sleep(INTERVAL / 3)
 
     async def again(self, name: str) -> None:
-        """Look again at a machine that was not looked at for some time; more often at one that takes no jobs."""
+        """Probe a machine if its last probe is old; more often if it takes no jobs."""
         known, runner = self.conditions.get(name), self.store.runners.get(name)
         ready = known is not None and known.state == "ready"
         await self.check(name, fresh=rest(ready, runner.facts if runner else None))
@@ -164,15 +165,16 @@ class Machines:
         ]
 
     def trouble(self, runner: Runner) -> str | None:
-        """Why the runner takes no jobs now."""
+        """Why the runner takes no jobs now, in words that follow "NAME is"."""
         condition = self.conditions.get(runner.name)
         if condition is None:
-            return "is being checked"
+            return "being checked"
         if condition.state != "ready":
             return f"{condition.state}: {condition.reason}"
         if runner.drained is not None:
             return f"drained: {runner.drained}"
-        return self.absent(runner.name)
+        absent = self.absent(runner.name)
+        return f"unavailable: {absent}" if absent is not None else None
 
     @property
     def refused(self) -> bool:
@@ -180,13 +182,13 @@ class Machines:
         return any(found.failing_since and not found.patient for found in self.conditions.values())
 
     def hopeless(self, names: list[str], since: float) -> bool:
-        """Whether all of these refuse SSH, and have refused since before `since` (wall clock, seconds). A machine that
-        gives no answer at all, or lets dstack in and lacks something, is not counted: it may be on its way back."""
+        """Whether all of these refuse SSH, and have since before `since` (wall clock, seconds). A machine that does not
+        answer, or that lets dstack in but lacks something, is not counted: it may recover."""
         found = [self.conditions.get(name) for name in names]
         return bool(found) and all(c and c.failing_since and not c.patient and c.failing_since <= since for c in found)
 
     def mark(self, name: str, finding: Finding) -> None:
-        """Remember what a job found out about a machine, until a probe finds it mended."""
+        """Record what a job found wrong with a machine, until a probe finds it fixed."""
         runner = self.store.runners.require(name)
         if runner.facts is None:
             return
@@ -197,7 +199,7 @@ class Machines:
             self.conditions[name].findings = facts.findings
 
     def forget(self, name: str) -> None:
-        """A runner was removed."""
+        """Forget a runner that was removed."""
         self.conditions.pop(name, None)
 
     def leases(self, runner: Runner) -> list[Lease]:
@@ -238,20 +240,20 @@ class Machines:
 
 
 def rest(ready: bool, facts: Facts | None) -> float:
-    """Seconds for which the last probe is good enough in the background: longer where it cost much. A machine that
-    takes no jobs is not sampled: its probes may take that share."""
+    """Seconds between two background probes: longer if they are expensive. A machine that takes no jobs is not sampled,
+    so its probes may use the samples' share."""
     costs = pause(facts.cost, facts.cpus, LOOKING if ready else SAMPLING) if facts else 0.0
     return max(INTERVAL * (5 / 6 if ready else 1 / 2), min(costs, RAREST))
 
 
 def gpu_trouble(runner: Runner) -> str | None:
-    """Why no job gets the runner's GPUs, though it has some."""
+    """Why no job gets the runner's GPUs, if it has any."""
     found = [f for f in (runner.facts.findings if runner.facts else ()) if f.name in ("gpu-toolkit", "gpu-driver")]
     return f"{found[0].what}; {found[0].fix}" if found else None
 
 
 def definition(runner: Runner) -> AddRunner:
-    """How the runner would be added again."""
+    """The request that would add the runner again."""
     address = replace(runner.address, identity=None) if runner.authorized else runner.address
     return AddRunner(
         address=address,

@@ -1,4 +1,4 @@
-"""A job on the runner that it was placed on, as recorded now."""
+"""A job on the runner that it was placed on, as it is recorded now."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOST_ANSWER = 120.0
 
 
 class Placed:
-    """Always read from the store: other parts of the server change jobs and runners meanwhile."""
+    """Always reads from the store, because other parts of the server change jobs and runners, too."""
 
     def __init__(self, context: Context, job_id: str) -> None:
         self.context = context
@@ -52,13 +52,13 @@ class Placed:
         return math.ceil(span(self.job.definition.stop_grace))
 
     def will_store(self) -> None:
-        """Record where something of the job may be stored from now on, so that it is found when the job goes."""
+        """Record the current storage as one that may hold artifacts of the job, so that they can be removed later."""
         here = (self.context.storage_url, self.context.endpoint_url or "")
         if here not in self.job.storages:
             self.change(storages=(*self.job.storages, here))
 
     def change(self, **changes: Any) -> Job:
-        """Record, and tell who follows."""
+        """Record changes of the job, and notify its followers."""
         job = self.store.jobs.change(self.id, **changes)
         self.context.bells.ring(job.run)
         return job
