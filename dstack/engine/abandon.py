@@ -13,7 +13,7 @@ from dstack.hosts.host import ask
 
 
 async def abandoned(placed: Placed) -> None:
-    """End the upload on the host, then remove what a sync or an interrupted collection has stored. Repeatable. Raises
+    """End the upload on the runner, then remove what a sync or an interrupted collection has stored. Repeatable. Raises
     HostError or StorageError, after which it may be tried again."""
     job = placed.job
     if not job.definition.artifacts:

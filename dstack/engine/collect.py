@@ -103,7 +103,7 @@ class Collector:
         return self.context.machines.host(self.runner)
 
     async def listed(self) -> Listing:
-        """List what the job made, with sums from the host."""
+        """List what the job made, with sums from the runner."""
         if not self.job.definition.artifacts:
             return Listing((), (), ())
         place = self.context.machines.place(self.runner)

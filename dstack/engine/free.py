@@ -28,11 +28,11 @@ LEAST = 5 * 1024**3
 FREEING = 600.0
 """Seconds for removing what may be many files."""
 DISK = {"disk-full", "disk-inodes"}
-"""Findings that keep a machine from running jobs and are fixed here."""
+"""Findings that keep a runner from running jobs and are fixed here."""
 
 
 def clearable(context: Context, machine: Machine) -> bool:
-    """Whether the machine answers, so that something can be removed there."""
+    """Whether the runner answers, so that something can be removed there."""
     condition = context.machines.conditions.get(machine.runner.name)
     if condition is None or condition.state == "unreachable":
         return False
@@ -42,7 +42,7 @@ def clearable(context: Context, machine: Machine) -> bool:
 
 @dataclass(frozen=True)
 class Surplus:
-    """`gone`: the attempts whose artifacts are removed from a machine. `oldest`: those that are removed, oldest first,
+    """`gone`: the attempts whose artifacts are removed from a runner. `oldest`: those that are removed, oldest first,
     until `wanted` bytes of its disk are free. Only collected artifacts are kept there, so nothing is lost."""
 
     gone: tuple[str, ...] = ()
@@ -56,16 +56,16 @@ class Surplus:
 
 def disk_asks(context: Context) -> list[tuple[str | None, tuple[str, ...], int]]:
     """How much disk queued jobs request, each with its run's pin and its workflow's runners."""
-    found = []
+    asks = []
     for job in context.store.jobs.unfinished():
         asked = ask_of(job.definition.resources).disk
         if asked and job.status is Status.QUEUED:
-            found.append((context.store.runs.require(job.run).pin, job.definition.runners, asked))
-    return found
+            asks.append((context.store.runs.require(job.run).pin, job.definition.runners, asked))
+    return asks
 
 
 def surplus(context: Context, machine: Machine, asks: Sequence[tuple[str | None, tuple[str, ...], int]]) -> Surplus:
-    """What can be removed from a machine now."""
+    """What can be removed from a runner now."""
     kept, name = context.store.kept, machine.runner.name
     gone = kept.overdue(name, rfc3339(time.time() - LONGEST), MOST)
     wanted = max([LEAST, *(disk for pin, runners, disk in asks if allows(pin, runners, machine.runner))])

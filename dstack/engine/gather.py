@@ -1,4 +1,4 @@
-"""Checks that a host can reach object storage, and has it fetch dependencies' artifacts from there."""
+"""Checks that a runner can reach object storage, and has it fetch dependencies' artifacts from there."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from dstack.model.paths import attempt_id
 from dstack.model.runner import Runner
 
 REACH = 60.0
-"""Seconds for a host to get an answer from the storage."""
+"""Seconds for a runner to get an answer from the storage."""
 
 log = logging.getLogger("dstack.engine")
 
 
 async def reached(context: Context, job: Job, runner: Runner) -> None:
-    """Raise HostError if the host of a job with artifacts can't reach the storage: the user should learn it before the
-    job runs, not after. Each host is asked once in a server's life."""
+    """Raise HostError if the runner of a job with artifacts can't reach the storage, so that the user learns it before
+    the job runs. Each runner is asked once in a server's life."""
     storage = context.storage
     if not isinstance(storage, S3Store) or not job.definition.artifacts:
         return
@@ -46,8 +46,8 @@ async def reached(context: Context, job: Job, runner: Runner) -> None:
 async def gathered(
     context: Context, job: Job, runner: Runner, manifests: Sequence[Manifest], *, beside: bool = False
 ) -> bool:
-    """Have the host fetch the dependencies' artifacts straight from the storage, `beside` those that were copied on the
-    host. Returns False if that is impossible and they have to be sent by the server."""
+    """Have the runner fetch the dependencies' artifacts straight from the storage, `beside` those that were copied
+    there. Returns False if that is impossible, and the server has to send them."""
     storage = context.storage
     if not isinstance(storage, S3Store) or not manifests:
         return False

@@ -55,31 +55,31 @@ async def reused(
 ) -> tuple[bool, list[Manifest]]:
     """Have the runner copy the dependencies' artifacts that were made there. Returns whether it did, and which
     artifacts still have to come from elsewhere."""
-    there = {}
+    reusable = {}
     if job.attempt == 1:  # a later attempt starts with what the previous one left, which wins
         for manifest in manifests:
             kept = await _kept(context, manifest.job, runner)
             if kept:
-                there[kept.attempt] = manifest
-    if not there:
+                reusable[kept.attempt] = manifest
+    if not reusable:
         return False, list(manifests)
-    links = [file for manifest in there.values() for file in manifest.files if file.link is not None]
-    command = reuse(context.machines.place(runner), attempt_id(job.id, job.attempt), list(there), links)
+    links = [file for manifest in reusable.values() for file in manifest.files if file.link is not None]
+    command = reuse(context.machines.place(runner), attempt_id(job.id, job.attempt), list(reusable), links)
     try:
         copied = await ask(context.machines.host(runner), command)
     except CommandError as error:
         log.warning("job %s: %s; fetching the artifacts from the storage instead", job.id, error.message)
         return False, list(manifests)
-    lost = [attempt for attempt, manifest in there.items() if copied.get(attempt) != _expected(manifest)]
+    lost = [attempt for attempt, manifest in reusable.items() if copied.get(attempt) != _expected(manifest)]
     if lost:
         log.info("job %s: artifacts that were kept on %s are gone or incomplete", job.id, runner.name)
         context.store.kept.remove(lost)
         return False, list(manifests)
-    paths = {file.path for manifest in there.values() for file in manifest.files}
+    paths = {file.path for manifest in reusable.values() for file in manifest.files}
     rest = [
         replace(manifest, files=tuple(file for file in manifest.files if file.path not in paths))
         for manifest in manifests
-        if manifest not in there.values()
+        if manifest not in reusable.values()
     ]
     return True, [manifest for manifest in rest if manifest.files]
 

@@ -1,4 +1,4 @@
-"""Removes what deleted runs leave behind: code on the server and on hosts, images, and objects without a manifest."""
+"""Removes what deleted runs leave behind: code on the server and on runners, images, and objects without a manifest."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from dstack.model.quantities import span
 from dstack.model.times import seconds
 
 ASK_AGAIN = 1.0
-"""Seconds between two tries to reach a host whose job has to end."""
+"""Seconds between two tries to reach a runner whose job has to end."""
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ async def limit(placed: Placed) -> None:
 
 
 async def insist(placed: Placed, command: Command[T]) -> T | None:
-    """Ask until the host answers; return None if it refuses."""
+    """Ask until the runner answers; return None if it refuses."""
     while True:
         try:
             return await ask(placed.host, command, timeout=HOST_ANSWER)

@@ -60,7 +60,7 @@ def counted(load: Load, facts: Facts) -> Load:
 def own_machine() -> str:
     """This machine's name in `Facts.machine` (templates/prelude.sh.j2)."""
     for path in (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id")):
-        known = path.read_text().split("\n")[0] if path.exists() else ""
-        if re.fullmatch(r"[0-9a-f]+", known):
-            return known
+        machine_id = path.read_text().split("\n")[0] if path.exists() else ""
+        if re.fullmatch(r"[0-9a-f]+", machine_id):
+            return machine_id
     return sha256(f"{platform.node()}\n".encode()).hexdigest()[:32]

@@ -16,12 +16,12 @@ from dstack.model.runner import Runner
 from dstack.model.variables import config_args
 
 SAFE_DIRECTORY = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
-"""The tree belongs to the host's user, not the container's, so git would refuse it ("dubious ownership")."""
+"""The tree belongs to the runner's user, not the container's, so git would refuse it ("dubious ownership")."""
 
 
 def order(context: Context, job: Job, runner: Runner, *, artifacts: bool, gathered: bool) -> Order:
     """The launch order for a job on a runner. `artifacts`: some of its dependencies are sent on stdin. `gathered`: some
-    are already on the host."""
+    are already on the runner."""
     run = context.store.runs.require(job.run)
     snapshot = run.snapshot
     resources = job.definition.resources

@@ -14,7 +14,7 @@ from dstack.model.quantities import span
 from dstack.model.runner import Runner
 
 HOST_ANSWER = 120.0
-"""Seconds for a short question to a host."""
+"""Seconds for a short question to a runner."""
 
 
 class Placed:
@@ -43,7 +43,7 @@ class Placed:
 
     @property
     def attempt(self) -> str:
-        """The name of the job's attempt on the host."""
+        """The name of the job's attempt on the runner."""
         return attempt_id(self.id, self.job.attempt)
 
     @property

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 AT_ONCE = 8
 """How many jobs have others stopped for them in one pass; the next pass serves more."""
 COMPARED = 16
-"""How many machines are compared (those that lack the least), and how many jobs of a machine are tried alone and in
+"""How many runners are compared (those that lack the least), and how many jobs of a runner are tried alone and in
 pairs."""
 EXACTLY = 2
 """Up to this size, the smallest set of victims is found; larger sets are built from the largest jobs down."""
@@ -51,7 +51,7 @@ class Room:
         return [one for one in self.all if one.name == name and one.works]
 
     def claim(self, one: Capacity, job: Waiting) -> Capacity:
-        """Promise the job its room on this machine."""
+        """Promise the job its room on this runner."""
         self.claims[one.number].append(job)
         self.promised[job.id] = one.number
         self.futures.pop(one.number, None)
@@ -59,15 +59,15 @@ class Room:
 
     @property
     def promises(self) -> dict[str, str]:
-        """The name of the machine on which each job is promised room."""
+        """The name of the runner on which each job is promised room."""
         return {job: self.all[number].name for job, number in self.promised.items()}
 
     def keeps_from(self, job: Waiting, one: Capacity) -> bool:
-        """Whether a job that has a promise should leave this machine to other jobs that it is promised to."""
+        """Whether a job that has a promise should leave this runner to other jobs that it is promised to."""
         return job.id in self.promised and any(other.id != job.id for other in self.claims[one.number])
 
     def placed(self, job: Waiting, one: Capacity) -> None:
-        """Drop a job's promise: it got this machine, whichever one was promised."""
+        """Drop a job's promise: it got this runner, whichever one was promised."""
         self.futures.pop(one.number, None)
         number = self.promised.pop(job.id, None)
         if number is not None:
@@ -75,7 +75,7 @@ class Room:
             self.futures.pop(number, None)
 
     def make(self, job: Waiting, kind: Kind) -> Capacity | None:
-        """Return the machine on which the job can start once other jobs have given way; None if no preemption would
+        """Return the runner on which the job can start once other jobs have given way; None if no preemption would
         help."""
         if job.id in self.promised:
             return self.all[self.promised[job.id]]
@@ -98,17 +98,17 @@ class Room:
         return self.claim(one, job)
 
     def close(self, kind: Kind) -> None:
-        """Stop no further jobs on the machines that this kind could use: the job ahead can't be helped by that, and
+        """Stop no further jobs on the runners that this kind could use: the job ahead can't be helped by that, and
         what became free would be reserved for it."""
         if not kind.ask.shares:
             self.closed |= self.lowest.keys() & kind.able
 
     def running(self, one: Capacity) -> list[Lease]:
-        """The jobs on the machine that are not ending."""
+        """The jobs on the runner that are not ending."""
         return [lease for lease in one.leases if not lease.ending and lease.job not in self.yields]
 
     def future(self, one: Capacity) -> Capacity:
-        """The machine without the jobs that are ending, and with the promised ones."""
+        """The runner without the jobs that are ending, and with the promised ones."""
         if one.number not in self.futures:
             running = self.running(one)
             same = len(running) == len(one.leases) and not self.claims[one.number]
@@ -116,7 +116,7 @@ class Room:
         return self.futures[one.number]
 
     def imagined(self, one: Capacity, leases: Iterable[Lease]) -> Capacity:
-        """The machine with these leases and the promised jobs."""
+        """The runner with these leases and the promised jobs."""
         found = Capacity(one.machine, one.number, leases)
         found.disk = one.disk
         for job in self.claims[one.number]:

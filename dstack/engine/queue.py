@@ -50,7 +50,7 @@ class Queue:
     def waiting(self, jobs: Sequence[Job], promises: Mapping[str, str]) -> list[Waiting]:
         """Jobs that may be placed. `promises` maps a job to the runner on which it is promised room."""
         self.known.refresh()
-        found = []
+        waiting = []
         for job in jobs:
             before, item = self.items.get(job.id, (None, None))
             if item is None or before is not job:
@@ -59,8 +59,8 @@ class Queue:
             if item.near != near or item.room_on != room:
                 item = replace(item, near=near, room_on=room)
             self.items[job.id] = job, item
-            found.append(item)
-        return found
+            waiting.append(item)
+        return waiting
 
     def item(self, job: Job, run: Run) -> Waiting:
         """One job that may be placed, without what depends on runners."""
@@ -78,15 +78,15 @@ class Queue:
 
     def leases(self, jobs: Sequence[Job]) -> list[Lease]:
         """What jobs with a runner hold."""
-        found = []
+        leases = []
         for job in jobs:
             if job.runner:
                 before, lease = self.held.get(job.id, (None, None))
                 if lease is None or before is not job:
                     lease = self.lease(job, job.runner)
                     self.held[job.id] = job, lease
-                found.append(lease)
-        return found
+                leases.append(lease)
+        return leases
 
     def lease(self, job: Job, runner: str) -> Lease:
         """What a job holds on its runner."""

@@ -23,7 +23,9 @@ def nobody(pin: str | None, runners: tuple[str, ...]) -> str:
         return f"no runner that the workflow allows ({', '.join(runners)}) has the name or label '{pin}'"
     if pin:
         return f"no runner has the name or label '{pin}'"
-    return f"no runner has the name or label {' or '.join(map(repr, runners))}" if runners else "no runner is known"
+    if runners:
+        return f"no runner has the name or label {' or '.join(map(repr, runners))}"
+    return "no runner has been added yet"
 
 
 def no_mount(sources: tuple[str, ...], runners: Sequence[Runner]) -> str:

@@ -1,6 +1,6 @@
 """Decides which job runs where, and says why a job does not run yet. Pure.
 
-Jobs are placed by priority, then age. A job that does not fit gets a reservation: the closest machine keeps its free
+Jobs are placed by priority, then age. A job that does not fit gets a reservation: the closest runner keeps its free
 share for it, so smaller jobs may pass it only if they take nothing from it. Preemptible jobs give way to a job of
 higher priority if that lets it start. Each pass starts from scratch.
 """
@@ -20,12 +20,12 @@ from dstack.model.resources import NOTHING, Ask
 from dstack.model.runner import Runner
 
 RESERVATIONS = 16
-"""At most this many jobs have a machine reserved for them."""
+"""At most this many jobs have a runner reserved for them."""
 
 
 class Waiting(Struct, frozen=True, gc=False):
     """A job that could start, because its dependencies are done. `pin` is the name or label that its run is limited to,
-    `runners` those that its workflow allows, `mounts` the machine's folders that it mounts. `submitted` is in seconds
+    `runners` those that its workflow allows, `mounts` the runner's folders that it mounts. `submitted` is in seconds
     on the same clock as `now`. `near` says how much of what it needs each runner already has. `room_on` is the runner
     on which an earlier pass promised it the room of jobs that give way.
     """
@@ -67,12 +67,12 @@ class Schedule(Struct, frozen=True):
 
 
 def eligible(job: Waiting, machines: Sequence[Machine]) -> list[Machine]:
-    """The machines that the job may use."""
+    """The runners that the job may use."""
     return [machine for machine in machines if opens(job.door, machine.runner)]
 
 
 def impossible(job: Waiting, machines: Sequence[Machine], max_gpus: int | None = None) -> str | None:
-    """Return why the job could never run on these machines, however long it waits; None if it could."""
+    """Return why the job could never run on these runners, however long it waits; None if it could."""
     if max_gpus is not None and job.ask.gpus > max_gpus:
         return f"it needs {job.ask.gpu_words}; the limit per user is {max_gpus}"
     found = eligible(job, machines)
@@ -85,7 +85,7 @@ def impossible(job: Waiting, machines: Sequence[Machine], max_gpus: int | None =
 
 
 def closed(door: Door, runners: Sequence[Runner]) -> str:
-    """Why no machine allows the job, whatever it requests."""
+    """Why no runner allows the job, whatever it requests."""
     pin, names, mounts = door
     near = [runner for runner in runners if allows(pin, names, runner)]
     return reasons.no_mount(mounts, near) if near else reasons.nobody(pin, names)
@@ -163,7 +163,7 @@ class Pass:
         return found
 
     def behind(self, door: Door) -> Behind:
-        """The machines that jobs with this door may use."""
+        """The runners that jobs with this door may use."""
         if door not in self.doors:
             self.doors[door] = Behind([one for one in self.all if opens(door, one.machine.runner)])
         return self.doors[door]
@@ -175,13 +175,13 @@ class Pass:
         return self.users.get(job.user, 0) + job.ask.gpus > self.max_gpus
 
     def choose(self, job: Waiting, kind: Kind) -> Capacity | None:
-        """The best machine that the job fits on now: one that already has some of what it needs, else the best for its
+        """The best runner that the job fits on now: one that already has some of what it needs, else the best for its
         kind."""
         best = (self.nearby(job, kind) if job.near else None) or kind.best()
         return None if best and self.room.promised and self.room.keeps_from(job, best) else best
 
     def nearby(self, job: Waiting, kind: Kind) -> Capacity | None:
-        """The machine that has the most of what the job needs, among those that it fits on."""
+        """The runner that has the most of what the job needs, among those that it fits on."""
         best: Capacity | None = None
         rank: tuple[float, ...] = ()
         for name, has in job.near.items():
@@ -194,12 +194,12 @@ class Pass:
         return best
 
     def promised(self, job: Waiting) -> Capacity | None:
-        """The machine that was promised to the job, if it fits there by now."""
+        """The runner that was promised to the job, if it fits there by now."""
         number = self.room.promised.get(job.id)
         return self.all[number] if number is not None and self.all[number].fits(job.ask) else None
 
     def give(self, one: Capacity, job: Waiting) -> tuple[int, ...]:
-        """Take the job's share out of a machine."""
+        """Take the job's share out of a runner."""
         gpus = one.pick(job.ask)
         one.take(Lease(job.id, one.name, job.run, job.user, gpus, job.ask, self.now))
         if gpus:
@@ -211,7 +211,7 @@ class Pass:
 
     def wait(self, job: Waiting, kind: Kind) -> None:
         """Have others give way to a job that fits nowhere. If that does not help and the job requests resources,
-        reserve the closest machine for it."""
+        reserve the closest runner for it."""
         first = not kind.blocked
         if first and job.id not in self.room.promised:
             kind.block()

@@ -29,7 +29,7 @@ log = logging.getLogger("dstack.engine")
 async def launch_with_code(
     context: Context, snapshot: Snapshot, runner: Runner, launch: Callable[[bytes], Command[Launched]]
 ) -> Launched:
-    """Launch if the host has the code, or send a small pack with the launch. Packs are sent one at a time per runner
+    """Launch if the runner has the code, or send a small pack with the launch. Packs are sent one at a time per runner
     and repository, because jobs of one snapshot share a pack."""
     shipped, host = context.store.shipped, context.machines.host(runner)
     async with context.shipping[runner.name, snapshot.repo]:

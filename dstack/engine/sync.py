@@ -134,7 +134,7 @@ def batches(files: Sequence[File]) -> Iterator[list[File]]:
 
 
 def bare(file: File) -> File:
-    """The file as its host listed it."""
+    """The file as its runner listed it."""
     return replace(file, etag=None)
 
 

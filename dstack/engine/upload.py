@@ -1,4 +1,4 @@
-"""Has a host upload a job's artifacts straight to object storage."""
+"""Has a runner upload a job's artifacts straight to object storage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dstack.model.runner import Runner
 from dstack.model.upload import Piece, Stored, Sums, total
 
 ANSWER = 120.0
-"""Seconds that an answer may take on top of the time that the host was told to wait."""
+"""Seconds that an answer may take on top of the time that the runner was told to wait."""
 COPIES = 16
 """Copies inside the store at a time."""
 
@@ -28,9 +28,9 @@ COPIES = 16
 class Uploader:
     """Uploads a job's files to the store. Repeatable; what has arrived is never sent again.
 
-    The state of an upload is on the host and in S3: the host continues by itself, and a new server asks both. `tree` is
-    the folder of the files inside the job's folder; None for the files of a job that has ended. `tell` is called with
-    the bytes that are left.
+    The state of an upload is on the runner and in S3: the runner continues by itself, and a new server asks both.
+    `tree` is the folder of the files inside the job's folder; None for the files of a job that has ended. `tell` is
+    called with the bytes that are left.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Uploader:
         return False
 
     async def sent(self, files: Sequence[File]) -> None:
-        """Have the host send these files, until S3 has all of them."""
+        """Have the runner send these files, until S3 has all of them."""
         if not files:
             return
         await self.earlier()
@@ -121,12 +121,12 @@ class Uploader:
         return plan
 
     async def earlier(self) -> None:
-        """Wait for an upload that an earlier server started: the host continues it."""
+        """Wait for an upload that an earlier server started: the runner continues it."""
         while (await self.asked(None)).running:
             continue
 
     async def round(self, pieces: Sequence[Piece]) -> Upload:
-        """Have the host upload these pieces, and wait until it is done."""
+        """Have the runner upload these pieces, and wait until it is done."""
         report = await self.asked(pieces)
         if report.other:
             raise StorageError("another upload of the same job is in progress on the runner")

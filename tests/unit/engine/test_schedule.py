@@ -171,7 +171,7 @@ def test_a_users_share_is_limited() -> None:
 
 
 REASONS = [
-    (wants("a"), [], [], "no runner is known"),
+    (wants("a"), [], [], "no runner has been added yet"),
     (wants("a", pin="x"), [machine("lab")], [], "no runner has the name or label 'x'"),
     (wants("a", runners=("x", "y")), [machine("lab")], [], "no runner has the name or label 'x' or 'y'"),
     (wants("a", 3), [machine("lab", 2)], [], "it needs 3 GPUs; no runner has more than 2 (lab)"),
@@ -244,8 +244,8 @@ def test_the_reason_in_full(job: Waiting, machines: list[Machine], leases: list[
 @pytest.mark.parametrize(
     ("job", "machines", "why"),
     [
-        (wants("a"), [], "no runner is known"),
-        (wants("a"), [machine("m", hidden=True)], "no runner is known"),
+        (wants("a"), [], "no runner has been added yet"),
+        (wants("a"), [machine("m", hidden=True)], "no runner has been added yet"),
         (wants("a", pin="x"), [machine("m")], "no runner has the name or label 'x'"),
         (wants("a", 3), [machine("m", 2)], "it needs 3 GPUs; no runner has more than 2 (m)"),
         (wants("a", 2), [machine("m", 2, trouble="unreachable: gone")], None),
