@@ -58,7 +58,7 @@ def test_what_waits_says_why_and_the_order_is_priority_then_age(cli: Cli, queuei
     old = run_of(cli, "old")
     assert [run_of(cli, name)["jobs"][0]["position"] for name in ("vip", "old", "young")] == [1, 2, 3]
     assert "CPUs free" in old["reason"]
-    assert "first of " in old["reason"]
+    assert "'s first holds " in old["reason"]
     listed = cli("runs").stdout
     assert "no. 2 in the queue: job: needs " in listed
 
