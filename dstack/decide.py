@@ -1,4 +1,4 @@
-"""What a job's state on its host means. Pure: the order of truth is the exit file, then Docker, then nothing."""
+"""What a job's state on its runner means. Pure. The order of truth: the exit file, then Docker, then nothing."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from dstack.model.job import Launch as Origin
 RUNNING_STATES = frozenset({"running", "paused", "restarting", "stopping"})
 OUT_OF_MEMORY = "out-of-memory"
 FULL = 1024**2
-"""A disk with fewer bytes than this is full."""
+"""A disk with fewer free bytes than this counts as full."""
 UNBEGUN_STATES = frozenset({"created", "configured", "initialized"})
-"""Words of Docker and podman for a container that was made and not started."""
+"""What Docker and podman call a container that was created but not started."""
 
 
 class Claim(str, Enum):
-    """Whose `started` is: nobody's, the container's (it is a file), or the server's fence (a folder). It may be gone
-    with all of the job's folder."""
+    """Who created `started`: nobody, the container (a file), or the server as a fence (a folder). GONE: the job's whole
+    folder is missing."""
 
     NONE = "none"
     GONE = "gone"
@@ -29,7 +29,7 @@ class Claim(str, Enum):
 
 
 class Container(Struct, frozen=True, kw_only=True):
-    """What `docker inspect` says of a container."""
+    """What `docker inspect` says about a container."""
 
     state: str
     exit_code: int = 0
@@ -38,11 +38,11 @@ class Container(Struct, frozen=True, kw_only=True):
 
 
 class Observed(Struct, frozen=True, kw_only=True):
-    """A job as it was found on its host.
+    """A job as found on its runner.
 
-    `exit_code` is from a complete exit file, read after everything else. `container` is None for none, and says
-    nothing when Docker is `silent`: then `silence` holds its words. `log_size` and `disk_free` in bytes, the latter
-    None where it is not known: of the fuller of the disks for jobs' folders and for containers.
+    `exit_code` comes from a complete exit file, read after everything else. `container` is None if there is none; it
+    means nothing when Docker is `silent`, and `silence` then holds Docker's error. `log_size` is in bytes. `disk_free`
+    is in bytes, of the fuller of the disks for job folders and for containers; None if unknown.
     """
 
     exit_code: int | None = None
@@ -56,13 +56,13 @@ class Observed(Struct, frozen=True, kw_only=True):
 
     @property
     def unsettled(self) -> bool:
-        """It failed, and its container has not quite ended: Docker can't say yet whether memory ran out."""
+        """It failed, but its container is still exiting: Docker can't yet say whether memory ran out."""
         return bool(self.exit_code) and self.container is not None and self.container.state in RUNNING_STATES
 
 
 class Recorded(Struct, frozen=True):
-    """A job as the server knows it. `stop` says that a user wants it to end; `waited`, that it was found created but
-    not started before, longer ago than a launch takes."""
+    """A job as the server knows it. `stop`: a user wants it to end. `waited`: its container has been created but not
+    started for longer than a launch takes."""
 
     launch: Origin | None = None
     stop: bool = False
@@ -70,8 +70,8 @@ class Recorded(Struct, frozen=True):
 
 
 class Decision(Struct, frozen=True):
-    """What follows. `exit_code` and `reason` say how a job ended; `reason` is one plain sentence for users. `cause`
-    is what it may be retried for, where that is more than its exit code."""
+    """What follows. `exit_code` and `reason` say how a job ended; `reason` is one plain sentence for users. `cause` is
+    what a retry rule may name, if that is more than the exit code."""
 
     exit_code: int | None = None
     reason: str | None = None
@@ -79,12 +79,12 @@ class Decision(Struct, frozen=True):
 
     @property
     def ended(self) -> bool:
-        """The container will do nothing more."""
+        """The container has ended for good."""
         return isinstance(self, (Finished, Failed, Lost))
 
     @property
     def running(self) -> bool:
-        """The container runs."""
+        """The container is running."""
         return isinstance(self, Running)
 
     @property
@@ -101,41 +101,41 @@ class Decision(Struct, frozen=True):
 
 
 class Launch(Decision, frozen=True):
-    """It does not run, and its commands never began: launching it is safe."""
+    """Its commands never started, and nothing is running: it is safe to launch."""
 
 
 class Wait(Decision, frozen=True):
-    """A launch is under way, or, with a wish to stop, the fence is to be set. Look again."""
+    """A launch is in progress or, for a job to stop, the fence still has to be set. Look again."""
 
 
 class Running(Decision, frozen=True):
-    """Its container runs."""
+    """Its container is running."""
 
 
 class Finished(Decision, frozen=True):
-    """Its commands ended and said so, with `exit_code`."""
+    """Its commands ended and recorded their `exit_code`."""
 
 
 class Failed(Decision, frozen=True):
-    """It ended without saying so itself."""
+    """It ended without recording an exit code."""
 
 
 class Lost(Decision, frozen=True):
-    """It ended through no fault of its own, and nobody knows how far it came."""
+    """It ended through no fault of its own, and nobody knows how far it got."""
 
 
 class Unknown(Decision, frozen=True):
-    """Nobody can tell now. Keep the state, and ask again."""
+    """The state can't be known now. Keep it, and ask again."""
 
 
 def decide(recorded: Recorded, observed: Observed) -> Decision:
-    """What the job's state on its host means (docs/how-it-works.md has the table)."""
+    """Return what the job's state on its runner means (docs/how-it-works.md has the table)."""
     if observed.exit_code is not None:
         return _finished(observed.exit_code, observed)
     if observed.claim is Claim.FENCED:
         return _fenced(recorded)
     if observed.silent:
-        return Unknown(reason=f"Docker does not answer on this host: {observed.silence or 'it says nothing'}")
+        return Unknown(reason=f"Docker on this runner does not answer: {observed.silence or 'no error message'}")
     state = observed.container.state if observed.container else None
     if state in RUNNING_STATES:
         return Running()
@@ -147,31 +147,31 @@ def decide(recorded: Recorded, observed: Observed) -> Decision:
 
 
 def _finished(code: int, observed: Observed) -> Decision:
-    """The commands ended with this code, and perhaps not through their own fault."""
+    """The commands ended with this code, perhaps through no fault of their own."""
     if code and observed.container and observed.container.out_of_memory:
         words = "out of memory: the kernel killed a process of the job"
         after = "" if code == 137 else f", which then ended with exit code {code}"
         return Finished(code, words + after, OUT_OF_MEMORY)
     if code and observed.disk_free is not None and observed.disk_free < FULL:
-        return Finished(code, f"exit code {code}, and the host's disk is full: {observed.disk_free} bytes are free")
+        return Finished(code, f"exit code {code}, and the runner's disk is full: {observed.disk_free} bytes are free")
     return Finished(code)
 
 
 def _fenced(recorded: Recorded) -> Decision:
     if recorded.stop:
-        return Failed(Ends.STOPPED, "stopped before its commands began")
-    return Lost(Ends.DSTACK, "withdrawn before its commands began")
+        return Failed(Ends.STOPPED, "stopped before its commands started")
+    return Lost(Ends.DSTACK, "withdrawn before its commands started")
 
 
 def _vanished(recorded: Recorded) -> Decision:
-    """It was launched, and nothing on the host says how far it came."""
+    """It was launched, and nothing on the runner says how far it got."""
     if recorded.stop:
-        return Failed(Ends.STOPPED, "stopped; its folder was removed from the host")
-    return Lost(Ends.DSTACK, "its folder was removed from the host while it ran")
+        return Failed(Ends.STOPPED, "stopped; its folder was removed from the runner")
+    return Lost(Ends.DSTACK, "its folder was removed from the runner while it was running")
 
 
 def _unbegun(recorded: Recorded, observed: Observed, state: str | None) -> Decision:
-    """Nothing runs, and nothing ever did."""
+    """Nothing is running, and nothing ever was."""
     if recorded.stop:
         return Wait()
     if state in UNBEGUN_STATES and not recorded.waited:
@@ -179,12 +179,12 @@ def _unbegun(recorded: Recorded, observed: Observed, state: str | None) -> Decis
     container = observed.container
     if state is None or container is None or state in UNBEGUN_STATES or _interrupted(recorded, observed):
         return Launch()
-    said = f": {container.error}" if container.error else ""
-    return Failed(Ends.DSTACK, f"the container ended with code {container.exit_code} before it could begin{said}")
+    error = f": {container.error}" if container.error else ""
+    return Failed(Ends.DSTACK, f"the container exited with code {container.exit_code} before it could start{error}")
 
 
 def _over(recorded: Recorded, observed: Observed) -> Decision:
-    """The commands began, nothing runs any more, and there is no exit file."""
+    """The commands started, nothing is running now, and there is no exit file."""
     interrupted = _interrupted(recorded, observed)
     if interrupted:
         return Lost(Ends.DSTACK, interrupted)
@@ -192,34 +192,35 @@ def _over(recorded: Recorded, observed: Observed) -> Decision:
     if container is None or container.state in UNBEGUN_STATES or container.state == "removing":
         if recorded.stop:
             return Failed(Ends.STOPPED, "stopped; its container was removed")
-        return Lost(Ends.DSTACK, "the container was removed from outside while it ran")
+        return Lost(Ends.DSTACK, "the container was removed while it was running, but not by dstack")
     if recorded.stop:
-        return Failed(Ends.STOPPED, "stopped; it did not end within its grace period, and was killed")
+        return Failed(Ends.STOPPED, "stopped; it did not exit within its grace period and was killed")
     return _died(container)
 
 
 def _interrupted(recorded: Recorded, observed: Observed) -> str | None:
-    """What happened to the host or its Docker since the launch, if anything is known to have."""
+    """What is known to have happened to the machine or its Docker since the launch."""
     before, now = recorded.launch, observed.origin
     if before is None:
         return None
     if before.boot and now.boot and before.boot != now.boot:
-        return "the host restarted while the job ran"
+        return "the runner restarted while the job was running"
     if set(before.docker.split()) - set(now.docker.split()):
-        return "Docker was restarted on the host, which ended the container"
+        return "Docker restarted on the runner, which ended the container"
     return None
 
 
 def _died(container: Container) -> Decision:
-    """The container ended on its own, and left no exit file."""
+    """The container ended on its own and left no exit file."""
     code = container.exit_code
-    said = f": {container.error}" if container.error else ""
+    error = f": {container.error}" if container.error else ""
     if container.out_of_memory:
         return Failed(code or Ends.DSTACK, "out of memory: the kernel killed the container", OUT_OF_MEMORY)
     if code == 0:
-        return Failed(Ends.DSTACK, "the container ended without leaving a result; its disk may be full")
+        return Failed(Ends.DSTACK, "the container exited without recording a result; the runner's disk may be full")
     if code == 128 + signal.SIGPIPE:
-        return Failed(code, "the log could not be written; the host's disk may be full")
+        return Failed(code, "the log could not be written; the runner's disk may be full")
     if code > 128:
-        return Failed(code, f"the container was killed from outside by signal {code - 128}{said}")
-    return Failed(code, f"the container ended with code {code} without leaving a result; its disk may be full{said}")
+        return Failed(code, f"the container was killed by signal {code - 128}, but not by dstack{error}")
+    why = f"the container exited with code {code} without recording a result; the runner's disk may be full{error}"
+    return Failed(code, why)

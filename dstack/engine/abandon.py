@@ -1,4 +1,4 @@
-"""What a job leaves whose artifacts are not to be stored: nothing."""
+"""Removes everything that an aborted job has stored."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dstack.hosts.host import ask
 
 
 async def abandoned(placed: Placed) -> None:
-    """End what the host still sends, then remove what was stored of the job: by a sync, or by a collection that was
-    under way. Repeatable. Raises HostError or StorageError: then it may be tried again."""
+    """End the upload on the runner, then remove what a sync or an interrupted collection has stored. Repeatable. Raises
+    HostError or StorageError, after which it may be tried again."""
     job = placed.job
     if not job.definition.artifacts:
         return
@@ -26,14 +26,14 @@ async def abandoned(placed: Placed) -> None:
 
 
 async def removed(context: Context, runner: str) -> None:
-    """Remove the jobs that were aborted while the runner did not answer: what they hold is about to be given to
-    another one. Raises HostUnreachableError: then it may be tried again."""
+    """Remove the jobs that were aborted while the runner did not answer: what they hold is about to go to another job.
+    Raises HostUnreachableError, after which it may be tried again."""
     for job in context.store.jobs.to_discard(runner):
         if job.stop == "abort":
             try:
                 await clear(context, job.id)
             except CommandError as refused:
                 raise HostUnreachableError(
-                    f"{job.run} was aborted and can't be removed: {refused.message}"
+                    f"{job.run} was aborted, but can't be removed from {runner}: {refused.message}"
                 ) from refused
     context.unsure.discard(runner)

@@ -1,4 +1,4 @@
-"""When a job that ended is tried again, and what its next attempt begins with."""
+"""Decides when an ended job is tried again, and what its next attempt starts with."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ ATTEMPTS_OWN = (
     *("unreachable_since", "placed_at", "expired", "warned", "cause", "started_at"),
     *("preempted", "yielding"),
 )
-"""What a new attempt of a job begins without."""
+"""Fields of a job that a new attempt resets."""
 
 NEW = {field.name: field.default for field in fields(Job)}
 
 
 def again(job: Job, exit_code: int | None) -> bool:
-    """Whether a job that ended so is to be tried once more. Giving way to others is no try."""
+    """Whether a job that ended like this gets another attempt. A preempted attempt does not count."""
     if job.preempted and not job.stop:
         return True
     retry = job.definition.retry

@@ -1,4 +1,4 @@
-"""The folders that workflows keep on runners (`cache:`), as users see and remove them."""
+"""Lists and removes the folders that workflows keep on runners (`cache:`)."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from dstack.model.runner import Runner
 from dstack.model.times import rfc3339
 
 TIMEOUT = 600.0
-"""Seconds for counting or removing what may be many files."""
+"""Seconds for measuring or removing what may be many files."""
 
 log = logging.getLogger("dstack.engine")
 
 
 async def prune_caches(context: Context, wish: PruneCachesRequest) -> list[CacheFolder]:
-    """Remove the folders that no job has used for so long, and that none uses now; return them. With `dry_run`,
-    return those that would go. A runner that does not answer is passed over: it is asked the next time."""
+    """Remove the cache folders that are not in use and have not been used for `unused_for` seconds; return them. With
+    `dry_run`, only return them. A runner that does not answer is skipped; the next call asks it again."""
     runners = [runner for runner in context.store.runners.all() if runner.facts]
-    found = await asyncio.gather(*(_pruned(context, runner, wish) for runner in runners))
-    return [folder for folders in found for folder in folders]
+    pruned = await asyncio.gather(*(_pruned(context, runner, wish) for runner in runners))
+    return [folder for folders in pruned for folder in folders]
 
 
 async def _pruned(context: Context, runner: Runner, wish: PruneCachesRequest) -> list[CacheFolder]:
     host, place = context.machines.host(runner), context.machines.place(runner)
     try:
-        there = await ask(host, caches(place), timeout=TIMEOUT)
-        chosen = [cache for cache in there if time.time() - cache.used >= wish.unused_for]
+        cached = await ask(host, caches(place), timeout=TIMEOUT)
+        chosen = [cache for cache in cached if time.time() - cache.used >= wish.unused_for]
         if chosen and not wish.dry_run:
-            gone = await ask(host, drop(place, [cache.folder for cache in chosen]), timeout=TIMEOUT)
-            chosen = [cache for cache in chosen if cache.folder in gone]
+            removed = await ask(host, drop(place, [cache.folder for cache in chosen]), timeout=TIMEOUT)
+            chosen = [cache for cache in chosen if cache.folder in removed]
     except HostError as trouble:
-        log.warning("%s: its caches could not be looked at: %s", runner.name, trouble.message)
+        log.warning("%s: its caches could not be pruned: %s", runner.name, trouble.message)
         return []
-    return [_told(context, runner, cache) for cache in chosen]
+    return [_folder(context, runner, cache) for cache in chosen]
 
 
-def _told(context: Context, runner: Runner, cache: Cache) -> CacheFolder:
+def _folder(context: Context, runner: Runner, cache: Cache) -> CacheFolder:
     snapshots = context.store.runs.snapshots(cache.repo)
     url = next((snapshot.url for snapshot in reversed(snapshots) if snapshot.url), None)
     return CacheFolder(

@@ -1,4 +1,4 @@
-"""What a machine has, and how much of it is free while a pass over the queue gives it away. Pure."""
+"""What a runner has, and how much of it is still free during a scheduling pass. Pure."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from dstack.engine.schedule import Waiting
 
 SHARED_JOBS = 4
-"""A machine takes this many jobs at once that ask for nothing, or one a CPU where it has more CPUs."""
+"""How many jobs that request no resources share a runner; one per CPU if it has more CPUs than this."""
 
 
 class Lease(Struct, frozen=True, gc=False):
-    """What an unfinished job holds on a runner, `since` when (seconds). `preemptible`: it gives way to jobs of higher
-    priority. `ending`: it will be free before long."""
+    """What an unfinished job holds on a runner, `since` when (seconds). `preemptible`: jobs of higher priority may stop
+    it. `ending`: it will soon be free."""
 
     job: str
     runner: str
@@ -36,7 +36,7 @@ class Lease(Struct, frozen=True, gc=False):
 
 
 class Load(Struct, frozen=True):
-    """What others than dstack's jobs use of a machine: processors, and memory in bytes."""
+    """What is used on a machine outside dstack: CPUs, and memory in bytes."""
 
     cpu: float = 0.0
     memory: int = 0
@@ -47,8 +47,9 @@ IDLE = Load()
 
 @dataclass(frozen=True)
 class Machine:
-    """A runner as it is now. `trouble` is why it takes no jobs, None when it is ready; `foreign` says by index who
-    uses a GPU outside of dstack, `load` what else is used there; `gpu_trouble` is why no job gets a GPU of it."""
+    """A runner as it is now. `trouble` says why it takes no jobs, in words that follow "NAME is"; None if it is ready.
+    `foreign` says by index who uses a GPU outside dstack, `load` what else is used there, `gpu_trouble` why no job
+    gets its GPUs."""
 
     runner: Runner
     trouble: str | None = None
@@ -62,17 +63,17 @@ class Machine:
 
     @property
     def memory(self) -> float:
-        """As it is sold: in bytes."""
+        """In bytes, as sold: 64 GB of RAM count as 64 GB, although the kernel reports less."""
         return self.runner.facts.memory / SOLD if self.runner.facts else 0
 
     @property
     def slots(self) -> int:
-        """How many jobs that ask for nothing it takes at once."""
+        """How many jobs that request no resources it takes at once."""
         return max(SHARED_JOBS, self.cpus) if self.runner.max_jobs is None else self.runner.max_jobs
 
     @property
     def gpus(self) -> Sequence[Gpu]:
-        """The GPUs that jobs may get, with what is known of each."""
+        """The GPUs that jobs may get, with what is known about each."""
         found = self.runner.facts.gpus if self.runner.facts else ()
         if self.runner.gpus is None:
             return [gpu for gpu in found if gpu.usable]
@@ -81,7 +82,7 @@ class Machine:
 
 
 class Capacity:
-    """A machine's free share, which only becomes less. `number` is its place among the machines."""
+    """A runner's free share, which only shrinks. `number` is its position among the runners."""
 
     def __init__(self, machine: Machine, number: int, leases: Iterable[Lease]) -> None:
         runner, facts = machine.runner, machine.runner.facts
@@ -110,7 +111,7 @@ class Capacity:
         self.kinds: list[Gpu] | None = None
 
     def matching(self, ask: Ask) -> list[Gpu]:
-        """The free GPUs of the kind."""
+        """The free GPUs that the job can use."""
         kind = ask.gpu_kind
         found = self.matches.get(kind)
         if found is None:
@@ -118,7 +119,7 @@ class Capacity:
         return found
 
     def of_kind(self, gpus: Sequence[Gpu], ask: Ask) -> list[Gpu]:
-        """Those that the job could use."""
+        """Those of these GPUs that the job can use."""
         if self.kinds is None:
             self.kinds = list({(gpu.name, gpu.memory, gpu.vendor): gpu for gpu in self.gpus}.values())
         if len(self.kinds) == 1:
@@ -126,7 +127,7 @@ class Capacity:
         return [gpu for gpu in gpus if ask.takes(gpu)]
 
     def pick(self, ask: Ask) -> tuple[int, ...]:
-        """The GPUs for a job that fits: the smallest that do, and if it can be none that are kept for another one."""
+        """The GPUs for a job that fits: those with the least memory, and reserved ones only if there is no choice."""
         if not ask.gpus:
             return ()
         if not self.reserved and self.kinds is not None and len(self.kinds) == 1:
@@ -137,7 +138,7 @@ class Capacity:
         return tuple(sorted([index for _, _, index in found[: ask.gpus]]))
 
     def room(self, ask: Ask) -> bool:
-        """Whether the free share holds it."""
+        """Whether the free share is large enough."""
         if ask.gpus:
             if len(self.free) < ask.gpus or len(self.matching(ask)) < ask.gpus:
                 return False
@@ -148,11 +149,11 @@ class Capacity:
         return self.disk >= ask.disk
 
     def fits(self, ask: Ask) -> bool:
-        """Whether a job may start here now: there is room, and none of it is kept for another one."""
+        """Whether the job may start here now: there is room, and none of it is reserved for another job."""
         return self.works and self.room(ask) and (not self.reserved or self.spares(ask))
 
     def spares(self, ask: Ask) -> bool:
-        """Whether the job takes nothing that those need for which this machine is kept."""
+        """Whether the job leaves enough for the jobs for which this runner is reserved."""
         theirs = [job.ask for job in self.reserved]
         gpus, cpu, memory = sum(a.gpus for a in theirs), sum(a.cpu for a in theirs), sum(a.memory for a in theirs)
         if ask.gpus and gpus:
@@ -167,7 +168,7 @@ class Capacity:
         return not (ask.memory and memory and self.memory - ask.memory < memory)
 
     def could_hold(self, ask: Ask) -> bool:
-        """Whether it would fit if nothing ran here. The disk may be cleared."""
+        """Whether it would fit on the empty runner. The disk does not count, because it may be cleared."""
         return (
             (not ask.gpus or self.count(ask) >= ask.gpus)
             and self.cpus >= ask.cpu
@@ -176,23 +177,23 @@ class Capacity:
         )
 
     def count(self, ask: Ask) -> int:
-        """How many GPUs of the kind it has, free or not."""
+        """How many GPUs it has that the job can use, free or not."""
         return len(self.of_kind(self.gpus, ask))
 
     def missing(self, ask: Ask) -> tuple[float, ...]:
-        """How far it is from fitting: GPUs, CPUs, bytes of memory."""
+        """What is missing until it fits: GPUs, CPUs, bytes of memory."""
         gpus = ask.gpus - len(self.matching(ask)) if ask.gpus else 0
         cpu, memory = ask.cpu - self.cpu, ask.memory - self.memory
         return gpus if gpus > 0 else 0, cpu if cpu > 0 else 0, memory if memory > 0 and ask.memory else 0
 
     @property
     def quiet(self) -> tuple[int, int, int]:
-        """Less is better for a job without GPUs: the fewest jobs, then GPUs, so that those stay free for who needs
-        them. It never becomes less."""
+        """Sort key for jobs without GPUs, best first: the fewest jobs, then the fewest GPUs, which stay free for jobs
+        that need them. It never gets smaller."""
         return len(self.leases), len(self.gpus), self.number
 
     def take(self, lease: Lease) -> None:
-        """Give a share away."""
+        """Give a share to a job."""
         ask = lease.ask
         self.leases.append(lease)
         if lease.gpus:

@@ -1,4 +1,4 @@
-"""Brings home what a job made."""
+"""Collects a job's artifacts into the artifact store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dstack.model.status import Status
 
 @dataclass(frozen=True)
 class Collected:
-    """How much was stored, and what is wrong with it in one sentence, or None."""
+    """How much was stored; `complaint` says in one sentence what is wrong with it."""
 
     files: int
     bytes: int
@@ -29,8 +29,8 @@ class Collected:
 
 
 class Collector:
-    """Lists, brings over what the store lacks, and writes the manifest last. Repeatable at any point. `tell` is called
-    with how many bytes of all are stored."""
+    """Lists the artifacts, transfers what the store lacks, and writes the manifest last. Repeatable at any point.
+    `tell` is called with the bytes stored so far and the total."""
 
     def __init__(self, context: Context, job: Job, runner: Runner, tell: Callable[[int, int], None]) -> None:
         self.context = context
@@ -40,8 +40,8 @@ class Collector:
         self.found: Listing | None = None
 
     async def store(self) -> Listing:
-        """Have all of it in the store, without the manifest; or raise HostError or StorageError: then it may be tried
-        again."""
+        """Put all files into the store, without the manifest. Raises HostError or StorageError, after which it may be
+        tried again."""
         self.found = found = await self.listed()
         storage = self.context.storage
         if found.gone:
@@ -50,14 +50,14 @@ class Collector:
         if isinstance(storage, S3Store):
             uploader = Uploader(self.context, self.job, self.runner, storage, tell=self.told)
             if any(artifact.sync for artifact in self.job.definition.outputs):
-                await uploader.earlier()  # it would write over what is stored now
+                await uploader.earlier()  # it would overwrite what is stored now
             await uploader.run(found.files)
         else:
             await self.fetched(found, storage)
         return found
 
     async def commit(self, found: Listing, end: Status) -> Collected:
-        """Write the manifest of what is stored now, and say how the job ended."""
+        """Write the manifest for what is stored now."""
         if found.gone:
             return await self.left(complaint(found))
         kept = Status.FAILED if end is Status.DONE and complaint(found) else end
@@ -66,7 +66,7 @@ class Collector:
         return Collected(len(manifest.files), manifest.bytes, complaint(found))
 
     async def salvage(self, end: Status) -> Collected:
-        """Keep of a job whose machine is given up what has arrived: by a sync, or now."""
+        """Keep what has arrived from a job whose runner is given up, through a sync or this collection."""
         before = await self.left(None)
         if self.found is None or self.found.gone or before.files:
             return before
@@ -86,15 +86,15 @@ class Collector:
 
         return tuple(file for file in files if file.link or there(file))
 
-    async def left(self, said: str | None) -> Collected:
-        """What was stored while the job ran stays, where there is nothing any more to be collected."""
+    async def left(self, problem: str | None) -> Collected:
+        """Keep what a sync stored while the job ran: there is nothing left to collect."""
         kept = await asyncio.to_thread(self.context.storage.manifest, self.job.run, self.job.workflow)
         mine = kept is not None and kept.job == self.job.id
         files, size = (len(kept.files), kept.bytes) if kept and mine else (0, 0)
-        return Collected(files, size, said)
+        return Collected(files, size, problem)
 
     def told(self, left: int) -> None:
-        """So many bytes are not stored yet."""
+        """Report that this many bytes are not stored yet."""
         total = sum(file.size for file in self.found.files) if self.found else 0
         self.tell(total - left, total)
 
@@ -103,7 +103,7 @@ class Collector:
         return self.context.machines.host(self.runner)
 
     async def listed(self) -> Listing:
-        """What is there, hashed on the host."""
+        """List what the job made, with sums from the runner."""
         if not self.job.definition.artifacts:
             return Listing((), (), ())
         place = self.context.machines.place(self.runner)
@@ -112,7 +112,7 @@ class Collector:
         return await ask(self.host, listing(place, attempt, project, self.job.image, self.job.definition.outputs))
 
     async def fetched(self, found: Listing, storage: FolderStore) -> None:
-        """Bring over the contents that the store does not have."""
+        """Transfer the contents that the store lacks."""
         missing = await storage.missing(found.files)
         if not missing:
             return
@@ -123,7 +123,7 @@ class Collector:
         await storage.receive(self.job.run, self.job.workflow, self.job.id, stream, missing)
 
     async def counted(self, stream: AsyncIterator[bytes], files: Sequence[File]) -> AsyncIterator[bytes]:
-        """The stream of these files, telling how far it is."""
+        """Pass the stream of these files on, and report progress."""
         left = sum(file.size for file in files)
         try:
             async for data in stream:
@@ -136,6 +136,6 @@ class Collector:
 
 
 def complaint(found: Listing) -> str | None:
-    """What keeps the artifacts from being what the workflow promised."""
-    said = [f"artifact '{path}' was not produced" for path in found.missing] + list(found.refused)
-    return "; ".join(said) or None
+    """Return what is wrong with the artifacts, compared with what the workflow declares."""
+    problems = [f"artifact '{path}' was not produced" for path in found.missing] + list(found.refused)
+    return "; ".join(problems) or None

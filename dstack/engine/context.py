@@ -28,10 +28,10 @@ from dstack.store import Store
 
 @dataclass
 class Context:
-    """The store, the machines, and who is told of changes. `shipping` has a lock for each runner and
-    repository: a pack is sent once, however many jobs need it. `pulls` has the images that are being fetched,
-    `clearing` a lock for each job that ended. Where a runner is `unsure`, a job may still run that was aborted while it
-    did not answer. Presigned URLs are good for `url_lifetime` seconds."""
+    """The store, the machines, and the bells. `shipping` has one lock per runner and repository, so that a pack is sent
+    once however many jobs need it; `pulls` has the image pulls in progress, and `clearing` one lock per ended job. On a
+    runner in `unsure`, a job that was aborted while the runner did not answer may still be running. Presigned URLs are
+    valid for `url_lifetime` seconds."""
 
     layout: ServerLayout
     store: Store
@@ -53,12 +53,12 @@ class Context:
 
     @property
     def endpoint_url(self) -> str | None:
-        """The S3 endpoint of the storage; None for AWS's own, and for a folder."""
+        """The storage's S3 endpoint; None for AWS and for a folder."""
         return self.store.settings.get("endpoint_url") or None
 
     @property
     def storage(self) -> FolderStore | S3Store:
-        """The store of artifacts."""
+        """The artifact store in use now."""
         return self.storage_at(self.storage_url, self.endpoint_url)
 
     def storage_at(self, url: str, endpoint: str | None) -> FolderStore | S3Store:
@@ -66,18 +66,18 @@ class Context:
         return self.bucket(url, endpoint) if url.startswith("s3://") else FolderStore(Path(url))
 
     def bucket(self, url: str, endpoint: str | None) -> S3Store:
-        """A store on S3, whose connections are kept."""
+        """A store on S3; its connections are kept."""
         return self.buckets.setdefault((url, endpoint), S3Store(url, endpoint, expires=self.url_lifetime))
 
     async def use_storage(self, url: str, endpoint: str | None) -> None:
-        """Store artifacts there from now on; raises UsageError for a place that can't be written. What was stored
-        before stays where it is, and is found again when the setting comes back."""
+        """Store artifacts there from now on. Raises UsageError if it can't be written to. Earlier artifacts stay where
+        they are, and can be used again once the setting is changed back."""
         if url.startswith("s3://"):
             found = self.bucket(url, endpoint)
             try:
                 await asyncio.to_thread(found.check)
             except UsageError:
-                del self.buckets[url, endpoint]  # others may be given
+                del self.buckets[url, endpoint]  # the next try may come with other credentials
                 raise
             url = found.url
         else:
@@ -87,7 +87,7 @@ class Context:
             self.store.settings.set("endpoint_url", endpoint or "")
 
     async def damage(self, job: Job) -> str | None:
-        """What keeps a done job's artifacts from being used again; None when they are all there."""
+        """Return why a done job's artifacts can't be reused; None if all of them are intact."""
         storage = self.storage
         manifest = await asyncio.to_thread(storage.manifest, job.run, job.workflow)
         if manifest is None or manifest.job != job.id:
@@ -100,14 +100,15 @@ class Context:
         return Mirror(self.layout.mirror(repo))
 
     async def manifest(self, job: Job) -> Manifest:
-        """What a job left, or StorageError."""
+        """Return the manifest of a job's artifacts. Raises StorageError if there is none."""
         found = await asyncio.to_thread(self.storage.manifest, job.run, job.workflow)
         if found is None:
-            raise StorageError(f"the artifacts of {job.workflow} of {job.run} are gone", hint="dstack run --no-cache")
+            hint = f"run {job.workflow} again: dstack run {job.workflow}"
+            raise StorageError(f"the artifacts of {job.workflow} of {job.run} are no longer stored", hint=hint)
         return found
 
     async def resumed(self, job: Job, manifests: list[Manifest]) -> list[Manifest]:
-        """With what the job's attempt before this one left, in place of what others made at the same paths."""
+        """Add what the job's previous attempt left, which replaces other files at the same paths."""
         storage = self.storage
         before = await asyncio.to_thread(storage.manifest, job.run, job.workflow) if job.attempt > 1 else None
         if before is None or before.job != job.id or not before.files:
@@ -119,8 +120,8 @@ class Context:
         return [*(each for each in others if each.files), before]
 
     async def dependencies(self, job: Job) -> list[Manifest]:
-        """What the job's direct dependencies made, if they made anything, and its own attempt before this one, which
-        wins; raises StorageError when two dependencies give one path different bytes."""
+        """Return the artifacts of the job's direct dependencies and of its own previous attempt, whose files win.
+        Raises StorageError if two dependencies have different content at one path."""
         needed = [self.store.jobs.require(source) for source in job.dependencies.values()]
         sources = [self.store.jobs.require(source.source) for source in needed]
         found = [await self.manifest(source) for source in sources]
@@ -142,13 +143,13 @@ class Context:
 
 
 def check_folder(url: str, endpoint: str | None) -> None:
-    """Raise UsageError for what is no folder that can be written."""
+    """Raise UsageError unless the folder can be used as storage."""
     folder = Path(url)
-    hint = "dstack config --storage s3://bucket/prefix, or --storage /absolute/path/of/a/folder"
+    hint = "use a bucket or absolute path: dstack config --storage s3://bucket/prefix, or --storage /folder"
     if endpoint:
-        raise UsageError(f"'{url}' is no bucket, and has no endpoint", hint=hint)
+        raise UsageError(f"an endpoint needs a bucket, and '{url}' is not one", hint=hint)
     if "://" in url or not folder.is_absolute():
-        raise UsageError(f"'{url}' can't be the storage", hint=hint)
+        raise UsageError(f"'{url}' is not a valid storage", hint=hint)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=folder).close()

@@ -31,16 +31,16 @@ from dstack.model.times import rfc3339, seconds
 LONGEST_PAUSE = 30.0
 """Seconds between two tries to reach a host."""
 DISCARDING = 300.0
-"""Seconds for removing what an attempt left."""
+"""Seconds for removing what an attempt left on its runner."""
 SILENCE = 600.0
-"""Seconds without an answer, after which a stopped job does not wait any longer for what its machine has to store."""
+"""Seconds without an answer after which a stopped job no longer waits for artifacts that are still on its runner."""
 
 log = logging.getLogger("dstack.engine")
 
 
 class Drive(Placed):
-    """Takes a job through its states. Every step is committed before it acts and may be repeated: cancelling a drive
-    at any point and starting another one for the same job is how a server restarts, and how a stop takes effect."""
+    """Takes a job through its states. Every step is committed before it acts and may be repeated, so a drive can be
+    cancelled at any point and replaced by another: that is how a server restarts, and how a stop takes effect."""
 
     def __init__(self, context: Context, job_id: str) -> None:
         super().__init__(context, job_id)
@@ -48,7 +48,7 @@ class Drive(Placed):
         self.collector: Collector | None = None
 
     async def run(self) -> None:
-        """Drive the job to its end, or back to the queue."""
+        """Drive the job to its end, or back into the queue."""
         while not self.job.finished and self.job.status is not Status.QUEUED:
             try:
                 await self.step(self.job)
@@ -57,10 +57,10 @@ class Drive(Placed):
                 await self.cope(trouble)
             except Exception as bug:
                 log.exception("job %s: unexpected error", self.id)
-                await self.cope(HostError(f"an error in dstack itself: {bug!r}; the server's log has the details"))
+                await self.cope(HostError(f"internal error in dstack: {bug!r}; for details: dstack server logs"))
 
     async def step(self, job: Job) -> None:
-        """The next thing to do for a job in this state."""
+        """Take the next step for a job in this state."""
         if job.status is Status.PREPARING:
             await (self.withdraw() if job.stop or job.preempted else self.prepare())
         elif job.status is Status.RUNNING:
@@ -69,11 +69,11 @@ class Drive(Placed):
             await self.collect()
 
     async def cope(self, trouble: DstackError) -> None:
-        """A step failed: end a job that never began, and try everything else again, for as long as it takes."""
+        """Handle a failed step: end a job that never started, and repeat any other step for as long as it takes."""
         job = self.job
         unreachable = isinstance(trouble, HostUnreachableError)
         if unreachable and job.stop == "abort":
-            reason = f"aborted; {job.runner} does not answer, and what runs there is removed when it does"
+            reason = f"aborted; runner '{job.runner}' is not answering, and its container is removed once it does"
             self.context.unsure.add(job.runner or "")
             self.finish(Status.STOPPED, exit_code=Ends.STOPPED, reason=reason)
             return
@@ -89,7 +89,7 @@ class Drive(Placed):
         await self.pause(job, trouble)
 
     async def pause(self, job: Job, trouble: DstackError) -> None:
-        """Say what is wrong, and wait for longer each time."""
+        """Record what is wrong, then wait, longer each time."""
         unreachable = isinstance(trouble, HostUnreachableError)
         self.failures += 1
         since = job.unreachable_since or rfc3339(time.time())
@@ -99,16 +99,16 @@ class Drive(Placed):
         await asyncio.sleep(pause)
 
     def condition(self, job: Job, trouble: DstackError, since: str) -> str:
-        """What to tell the user while a step is tried again."""
-        hint = f"; to end it all the same: dstack stop --abort {job.run}" if job.stop else ""
+        """What to tell the user while a step is repeated."""
+        hint = f"; to end it anyway: dstack stop --abort {job.run}" if job.stop else ""
         if isinstance(trouble, HostUnreachableError):
-            return f"{job.runner} has not answered since {since}: {trouble.message}{hint}"
+            return f"runner '{job.runner}' has not answered since {since}: {trouble.message}{hint}"
         if isinstance(trouble, StorageError):
             return f"the artifacts could not be stored yet: {trouble.message}{hint}"
         return f"{trouble.message}{hint}"
 
     async def give_up(self, trouble: DstackError) -> None:
-        """The job can't be launched. Make sure of it on the host before saying so."""
+        """End a job that can't be launched, once its runner confirms that it did not start."""
         hint = f"; {trouble.hint}" if trouble.hint else ""
         try:
             outcome = await ask(self.host, stop(self.place, self.attempt, 0), timeout=HOST_ANSWER)
@@ -122,7 +122,7 @@ class Drive(Placed):
         await self.close(Status.FAILED, exit_code=Ends.DSTACK, reason=trouble.message + hint)
 
     async def prepare(self) -> None:
-        """Bring the job to its host and launch it. The intent is committed before anything may run there."""
+        """Bring the job to its runner and launch it. The intent is committed before anything may run there."""
         first = not self.job.launching
         self.change(launching=True)
         try:
@@ -137,13 +137,13 @@ class Drive(Placed):
             begun(self, answer)
 
     def requeue(self, trouble: HostError) -> None:
-        """The host could not even be asked: place the job anew."""
+        """Put the job back into the queue: its runner could not even be asked."""
         reason = f"{self.job.runner}: {trouble.message}"
         self.context.machines.conditions.pop(self.job.runner or "", None)
         self.change(status=Status.QUEUED, launching=False, runner=None, gpus=(), reason=reason)
 
     async def watch(self) -> None:
-        """Follow the log until the container is seen to have ended, passing on the wish to stop."""
+        """Follow the log until the container has ended, and pass on a stop."""
         job = self.job
         duty = asyncio.create_task(halt(self) if job.stop else give_way(self) if job.preempted else limit(self))
         syncing = asyncio.create_task(Sync(self).run())
@@ -159,7 +159,7 @@ class Drive(Placed):
         self.ended(await blamed(self, decision))
 
     async def withdraw(self) -> None:
-        """Stop a job whose container may or may not have been started: the fence decides."""
+        """Stop a job whose container may or may not have started: the fence decides."""
         if self.job.launching:
             outcome = await ask(self.host, stop(self.place, self.attempt, self.grace), timeout=self.grace + HOST_ANSWER)
             if outcome.outcome != "fenced":
@@ -169,7 +169,7 @@ class Drive(Placed):
         await self.close(Status.STOPPED, exit_code=Ends.STOPPED, reason=reason)
 
     def ended(self, decision: Decision) -> None:
-        """Record how the container ended. What it made is collected next."""
+        """Record how the container ended. Its artifacts are collected next."""
         job = self.job
         code, reason = decision.exit_code, decision.reason
         end = Status.LOST if decision.lost else Status.DONE if code == 0 else Status.FAILED
@@ -177,7 +177,7 @@ class Drive(Placed):
             end, code, reason = Status.STOPPED, Ends.STOPPED, "stopped by dstack stop" + killed(decision)
         elif job.expired:
             limit = span_words(span(job.definition.max_duration or "0"))
-            reason = f"max-duration: it was stopped after {limit}" + killed(decision)
+            reason = f"max-duration: stopped after {limit}" + killed(decision)
             end, code = Status.FAILED, Ends.MAX_DURATION
         elif job.preempted:
             end, code, reason = Status.STOPPED, Ends.STOPPED, job.preempted
@@ -189,11 +189,11 @@ class Drive(Placed):
         self.change(status=Status.UPLOADING, **changes)
 
     async def collect(self) -> None:
-        """Store what the job made, and end it."""
+        """Store what the job made, then end it."""
         job = self.job
         if job.stop == "abort":
             await abandoned(self)
-            self.finish(Status.STOPPED, exit_code=Ends.STOPPED, reason="aborted; nothing was kept")
+            self.finish(Status.STOPPED, exit_code=Ends.STOPPED, reason="aborted; nothing was stored")
             return
         self.collector = Collector(self.context, job, self.runner, Progress(self))
         self.will_store()
@@ -209,20 +209,19 @@ class Drive(Placed):
             await self.close(end, exit_code=job.exit_code, reason=why, outcome=outcome)
 
     def settled(self) -> Job:
-        """The job as it ends, once all is stored: a stop that comes later comes too late."""
+        """Return the job as it ends now that everything is stored; a later stop has no effect."""
         job = self.job
         if not job.stop or job.end is Status.STOPPED:
             return job
         return self.change(end=Status.STOPPED, exit_code=Ends.STOPPED, ending=stopped(job), cause=None)
 
     async def salvage(self, job: Job) -> None:
-        """End a stopped job whose machine took what is not stored yet with it."""
+        """End a stopped job whose runner holds artifacts that can no longer be collected."""
         collector = self.collector or Collector(self.context, job, self.runner, Progress(self))
         outcome = await collector.salvage(Status.STOPPED)
-        reason = (
-            f"stopped by dstack stop; {job.runner} has not answered since {job.unreachable_since}, and what was not"
-        )
-        self.finish(Status.STOPPED, exit_code=Ends.STOPPED, reason=f"{reason} stored by then is lost", outcome=outcome)
+        silence = f"runner '{job.runner}' has not answered since {job.unreachable_since}"
+        reason = f"stopped by dstack stop; {silence}, so artifacts that were not stored by then are lost"
+        self.finish(Status.STOPPED, exit_code=Ends.STOPPED, reason=reason, outcome=outcome)
 
     async def close(self, status: Status, *, exit_code: int | None, reason: str | None, outcome: Any = None) -> None:
         """End the job, or queue it for its next attempt."""
@@ -235,7 +234,7 @@ class Drive(Placed):
         except DstackError as trouble:
             if job.status is Status.UPLOADING:
                 raise
-            log.info("job %s: nothing ran, and what it left stays: %s", self.id, trouble.message)
+            log.info("job %s: nothing ran, but its folder could not be removed: %s", self.id, trouble.message)
         size = self.store.logs.size(self.id)
         self.change(**following(job, status, exit_code=exit_code, reason=reason, log_size=size, now=time.time()))
 
@@ -253,11 +252,11 @@ class Drive(Placed):
 
 
 def silent(job: Job) -> float:
-    """Seconds since its runner does not answer."""
+    """How long its runner has not answered, in seconds."""
     return time.time() - seconds(job.unreachable_since) if job.unreachable_since else 0.0
 
 
 def killed(decision: Decision) -> str:
-    """What to add of a job that was told to end."""
+    """What to add to the reason of a job that was told to end."""
     cut = isinstance(decision, Failed) and decision.exit_code in (Ends.STOPPED, 137)
-    return "; it did not end within its grace period, and was killed" if cut else ""
+    return "; it did not exit within its grace period and was killed" if cut else ""

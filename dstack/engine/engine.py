@@ -1,4 +1,4 @@
-"""The engine: one drive a job, one scheduling pass whenever something changed."""
+"""The engine: one drive per job, and a scheduling pass whenever something changes."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ from dstack.model.status import Status
 from dstack.model.times import rfc3339, seconds
 
 PATIENCE = 15.0
-"""Seconds that a new job waits for runners that all refuse to let dstack in, before it fails."""
-TOLD = 1000
-"""Of so many jobs at most the reason is recorded in one pass; of the others, in the next."""
+"""Seconds that a new job waits while every runner refuses SSH; then it fails."""
+EXPLAINED = 1000
+"""At most this many changed reasons are recorded in one pass; the next pass records the others."""
 TICK = 5.0
-"""Seconds between two passes when nothing rings."""
+"""Seconds between two passes when nothing happens."""
+ENDED = {Status.FAILED: "failed", Status.STOPPED: "was stopped", Status.LOST: "was lost"}
 
 log = logging.getLogger("dstack.engine")
 
 
 class Engine:
-    """Owns the drives. Everything it knows is in the store: it may be killed at any point and started again."""
+    """Owns the drives. All its state is in the store, so it may be killed at any point and started again."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -49,7 +50,7 @@ class Engine:
         self.deadline: float | None = None
 
     def start(self) -> None:
-        """Take up every unfinished job where it was, and begin to schedule."""
+        """Resume every unfinished job where it was, and start scheduling."""
         for job in self.store.jobs.unfinished():
             if job.status is not Status.QUEUED:
                 self.drive(job.id)
@@ -58,24 +59,24 @@ class Engine:
             self.background(coroutine)
 
     def background(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run until the engine closes."""
+        """Run this until the engine closes."""
         task = asyncio.create_task(coroutine)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
     async def close(self) -> None:
-        """Stop driving. Jobs go on where they are."""
+        """Stop driving. Running jobs are left alone."""
         tasks = [*self.tasks, *self.drives.values(), *self.cleaning.values(), *self.context.spares]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def poke(self) -> None:
-        """Something changed that may let a job start."""
+        """Run a scheduling pass soon: something changed that may let a job start."""
         self.wake.set()
 
     async def loop(self) -> None:
-        """Schedule whenever something changed."""
+        """Run a scheduling pass whenever something changes."""
         while True:
             self.wake.clear()
             try:
@@ -90,7 +91,7 @@ class Engine:
                 continue
 
     def schedule(self) -> None:
-        """One pass over the queue."""
+        """Run one pass over the queue."""
         unfinished = self.store.jobs.unfinished()
         self.queue.forget(unfinished)
         self.ready &= self.store.jobs.current().keys()
@@ -109,8 +110,8 @@ class Engine:
         self.tell(waiting, machines, made.reasons)
 
     def tell(self, waiting: Sequence[Waiting], machines: list[Machine], reasons: Mapping[str, str]) -> None:
-        """Record why jobs wait, of not more than some whose reason changed in one pass."""
-        jobs, told = self.store.jobs.current(), 0
+        """Record why jobs wait, for at most EXPLAINED jobs whose reason changed."""
+        jobs, explained = self.store.jobs.current(), 0
         refused = self.context.machines.refused
         with self.store.database.transaction():
             for item in waiting:
@@ -123,25 +124,26 @@ class Engine:
                     self.end(job, Status.FAILED, exit_code=Ends.DSTACK, reason=f"no runner can take it: {reason}")
                 elif job.reason != reason:
                     self.explain(job, reason)
-                    told += 1
-                if told == TOLD:
+                    explained += 1
+                if explained == EXPLAINED:
                     self.deadline = time.time()
                     return
 
     @property
     def max_gpus_per_user(self) -> int | None:
-        """How many GPUs the jobs of one user may hold at once; None for any number."""
+        """How many GPUs the jobs of one user may hold at once; None for no limit."""
         text = self.store.settings.get("max-gpus-per-user")
         return int(text) if text else None
 
     def withdrawn(self, job: Job) -> bool:
-        """Take a run out of the queue that was not to wait longer. One of which a job has begun stays."""
+        """Whether the job's run has waited too long and is withdrawn from the queue. A run stays once any of its jobs
+        has started."""
         run = self.queue.run(job.run)
         if run.timeout is None:
             return False
         jobs = [job for job in self.store.jobs.of(run.name) if not job.cached_from]
         if all(job.finished for job in jobs):
-            return True  # with an earlier one of this pass
+            return True  # withdrawn earlier in this pass
         deadline = seconds(run.submitted_at) + run.timeout
         if any(each.status is not Status.QUEUED or each.history for each in jobs):
             return False
@@ -155,12 +157,12 @@ class Engine:
         return True
 
     def may_start(self, job: Job) -> bool:
-        """Whether a queued job's dependencies are done. Ends the job where it can't start any more."""
+        """Whether a queued job's dependencies are done. Ends the job if it can never start."""
         if job.stop:
             self.end(job, Status.STOPPED, exit_code=Ends.STOPPED, reason="stopped before it started")
             return False
         if job.held:
-            self.explain(job, f"held by {job.held}; let it go: dstack release {job.run}")
+            self.explain(job, f"held by {job.held}; to let it start: dstack release {job.run}")
             return False
         if job.id in self.ready:
             return True
@@ -169,26 +171,27 @@ class Engine:
         sources = [self.store.jobs.require(source) for source in job.dependencies.values()]
         broken = [source for source in sources if source.finished and source.status is not Status.DONE]
         if broken:
-            self.end(job, Status.STOPPED, exit_code=None, reason=f"{broken[0].workflow} {broken[0].status.value}")
+            why = f"the dependency {broken[0].workflow} {ENDED[broken[0].status]}"
+            self.end(job, Status.STOPPED, exit_code=None, reason=why)
             self.poke()
             return False
         pending = [source.workflow for source in sources if not source.finished]
         if pending:
-            self.explain(job, f"waits for {', '.join(pending)}")
+            self.explain(job, f"waiting for {', '.join(pending)}")
             return False
         self.ready.add(job.id)
         return True
 
     def left_alone(self, job: Job, other: Job | None) -> bool:
-        """Whether a job that hoped for the result of another has to run after all. Takes a result that is there."""
+        """Whether a job that was to share another job's result has to run after all. Takes the result if it is
+        there."""
         if other and not other.finished and not other.stop:
-            self.explain(job, f"waits for {other.run}, where the same job is {other.status.value}")
+            self.explain(job, f"waiting for {other.run}, where the same job is {other.status.value}")
             return False
         if other is None or other.status is not Status.DONE:
-            how = other.status.value if other and other.finished else "was stopped"
-            ended = f"{other.run} {how}" if other else "it was removed"
+            ended = f"{other.run} {ENDED.get(other.status, 'was stopped')}" if other else "it was removed"
             third = self.same_as(job)
-            self.store.jobs.change(job.id, shares=third, why=f"the same job was under way, but {ended}")
+            self.store.jobs.change(job.id, shares=third, why=f"the same job was already in progress, but {ended}")
             if third:
                 self.poke()
             return third is None
@@ -210,8 +213,8 @@ class Engine:
         return False
 
     def same_as(self, job: Job) -> str | None:
-        """Another unfinished job whose result will be this one's, too: of those that hoped for the same one, the first
-        runs, and the others wait for it."""
+        """Another unfinished job whose result this one can share. Of several jobs that waited for the same result, the
+        first one runs and the others wait for it."""
         others = (other for other in self.store.jobs.unfinished() if other.key == job.key and other.id != job.id)
         return next((other.id for other in others if other.shares is None and not (other.stop or other.held)), None)
 
@@ -229,17 +232,17 @@ class Engine:
         self.drive(job_id)
 
     def preempt(self, victims: Mapping[str, str]) -> None:
-        """Have running jobs give way, each to the one that it is mapped to."""
+        """Make running jobs give way, each to the job that it is mapped to."""
         with self.store.database.transaction():
             for job_id, winner in victims.items():
                 by = self.queue.run(self.store.jobs.require(winner).run)
-                self.store.jobs.change(job_id, preempted=f"preempted by {by.name} of {by.user}")
+                self.store.jobs.change(job_id, preempted=f"preempted by {by.user}'s {by.name}")
         for job_id in victims:
             self.context.bells.ring(self.store.jobs.require(job_id).run)
             self.drive(job_id)
 
     def hopeless(self, job: Job, waiting: Waiting, machines: list[Machine]) -> bool:
-        """Whether every runner of a waiting job has refused SSH from the start and goes on to."""
+        """Whether every runner that the job may use refuses SSH and has done so since the job was submitted."""
         submitted = seconds(job.submitted_at)
         if time.time() - submitted <= PATIENCE:
             return False
@@ -258,7 +261,7 @@ class Engine:
         self.context.bells.ring(job.run)
 
     def drive(self, job_id: str) -> None:
-        """Start a drive for the job, in place of the one that it has."""
+        """Start a drive for the job; it replaces a drive that is already running."""
         before = self.drives.pop(job_id, None)
         task = asyncio.create_task(self.driven(job_id, before))
         self.drives[job_id] = task
@@ -273,7 +276,7 @@ class Engine:
         self.poke()
 
     def stop(self, jobs: Iterable[Job], *, abort: bool) -> None:
-        """Record the wish for each unfinished job, then act on it."""
+        """Record the stop for each unfinished job, then act on it."""
         for job in jobs:
             if job.finished or (job.stop and not abort):
                 continue
@@ -286,7 +289,7 @@ class Engine:
         self.poke()
 
     def hold(self, jobs: Iterable[Job], user: str | None) -> list[Job]:
-        """Keep queued jobs from starting, or with no user let them go. Returns those that this changed."""
+        """Keep queued jobs from starting or, without a user, let them start. Returns the jobs that changed."""
         changed = []
         for job in jobs:
             if job.status is Status.QUEUED and bool(job.held) != bool(user):
@@ -296,7 +299,7 @@ class Engine:
         return changed
 
     def clean(self) -> None:
-        """Remove what ended jobs left on runners that answer, and what was kept there for long enough."""
+        """Remove what ended jobs left on runners that answer, and artifacts that were kept there long enough."""
         asks = disk_asks(self.context)
         for machine in self.context.machines.now():
             name = machine.runner.name
@@ -307,7 +310,7 @@ class Engine:
                 self.cleaning[name] = asyncio.create_task(self.cleaned(machine, found))
 
     async def cleaned(self, machine: Machine, found: Surplus) -> None:
-        """Clear a runner of every ended job, and free its disk."""
+        """Remove what ended jobs left on a runner, and free its disk."""
         name = machine.runner.name
         try:
             for job in self.store.jobs.to_discard(name):
@@ -315,11 +318,11 @@ class Engine:
             if await relieve(self.context, machine, found):
                 self.poke()
         except DstackError as trouble:
-            log.warning("%s: could not clean up yet: %s", name, trouble.message)
+            log.warning("%s: could not clean up: %s; the next pass tries again", name, trouble.message)
         finally:
             del self.cleaning[name]
 
 
 def gave_way(job: Job) -> bool:
-    """Whether the job waits because it was stopped for another one."""
+    """Whether the job is queued because another one preempted it."""
     return bool(job.history) and job.history[-1].preempted

@@ -1,4 +1,4 @@
-"""Frees the disks of runners of kept artifacts: of deleted runs, of long ago, and where the disk is short."""
+"""Frees disk space on runners: removes artifacts kept there that are old, belong to deleted runs, or fill the disk."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from dstack.model.times import rfc3339
 LONGEST = 7 * 24 * 3600.0
 """Seconds for which artifacts stay where they were made."""
 MOST = 1000
-"""So many jobs' artifacts stay on one machine at most."""
+"""How many jobs' artifacts stay on one runner at most."""
 AT_ONCE = 100
-"""How many are removed in one go."""
+"""How many are removed at a time."""
 LEAST = 5 * 1024**3
-"""Bytes of a disk that should be free, as the doctor of machines has it."""
+"""Bytes of a disk that should be free; the doctor uses the same limit."""
 FREEING = 600.0
 """Seconds for removing what may be many files."""
 DISK = {"disk-full", "disk-inodes"}
-"""What keeps a machine from running jobs, and is mended here."""
+"""Findings that keep a runner from running jobs and are fixed here."""
 
 
 def clearable(context: Context, machine: Machine) -> bool:
-    """Whether the machine answers, so that something can be removed there."""
+    """Whether the runner answers, so that something can be removed there."""
     condition = context.machines.conditions.get(machine.runner.name)
     if condition is None or condition.state == "unreachable":
         return False
@@ -42,8 +42,8 @@ def clearable(context: Context, machine: Machine) -> bool:
 
 @dataclass(frozen=True)
 class Surplus:
-    """The attempts whose artifacts on a machine go, and those that may, oldest first, until `wanted` bytes of its disk
-    are free. Only what was collected is kept, so that none of it is lost."""
+    """`gone`: the attempts whose artifacts are removed from a runner. `oldest`: those that are removed, oldest first,
+    until `wanted` bytes of its disk are free. Only collected artifacts are kept there, so nothing is lost."""
 
     gone: tuple[str, ...] = ()
     oldest: tuple[str, ...] = ()
@@ -55,17 +55,17 @@ class Surplus:
 
 
 def disk_asks(context: Context) -> list[tuple[str | None, tuple[str, ...], int]]:
-    """How much disk those ask for that wait: each with its run's pin and its own runners."""
-    found = []
+    """How much disk queued jobs request, each with its run's pin and its workflow's runners."""
+    asks = []
     for job in context.store.jobs.unfinished():
         asked = ask_of(job.definition.resources).disk
         if asked and job.status is Status.QUEUED:
-            found.append((context.store.runs.require(job.run).pin, job.definition.runners, asked))
-    return found
+            asks.append((context.store.runs.require(job.run).pin, job.definition.runners, asked))
+    return asks
 
 
 def surplus(context: Context, machine: Machine, asks: Sequence[tuple[str | None, tuple[str, ...], int]]) -> Surplus:
-    """What can go from a machine now."""
+    """What can be removed from a runner now."""
     kept, name = context.store.kept, machine.runner.name
     gone = kept.overdue(name, rfc3339(time.time() - LONGEST), MOST)
     wanted = max([LEAST, *(disk for pin, runners, disk in asks if allows(pin, runners, machine.runner))])
@@ -77,7 +77,7 @@ def surplus(context: Context, machine: Machine, asks: Sequence[tuple[str | None,
 
 
 async def relieve(context: Context, machine: Machine, found: Surplus) -> bool:
-    """Remove it; whether anything was."""
+    """Remove it; return whether anything was removed."""
     name = machine.runner.name
     removed: list[str] = []
     for attempts, wanted in ((found.gone, 0), (found.oldest, found.wanted)):

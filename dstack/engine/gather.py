@@ -1,4 +1,4 @@
-"""What a host and object storage have to do with each other before a job begins."""
+"""Checks that a runner can reach object storage, and has it fetch dependencies' artifacts from there."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from dstack.model.paths import attempt_id
 from dstack.model.runner import Runner
 
 REACH = 60.0
-"""Seconds for a host to get an answer of the storage."""
+"""Seconds for a runner to get an answer from the storage."""
 
 log = logging.getLogger("dstack.engine")
 
 
 async def reached(context: Context, job: Job, runner: Runner) -> None:
-    """Raise HostError if the host of a job with artifacts can't reach the storage: better now than after its end. A
-    host is asked once in a server's life."""
+    """Raise HostError if the runner of a job with artifacts can't reach the storage, so that the user learns it before
+    the job runs. Each runner is asked once in a server's life."""
     storage = context.storage
     if not isinstance(storage, S3Store) or not job.definition.artifacts:
         return
@@ -36,9 +36,9 @@ async def reached(context: Context, job: Job, runner: Runner) -> None:
         await ask(context.machines.host(runner), reach(context.machines.place(runner), url), timeout=REACH)
     except CommandError as error:
         raise HostError(
-            f"{runner.name} can't reach the storage {storage.name}, so that its artifacts would be lost:"
+            f"{runner.name} can't reach the storage {storage.name}, so the job's artifacts would be lost:"
             f" {error.stderr.strip()}",
-            hint="let it through, or choose another storage: dstack config --storage",
+            hint="let the machine connect to it, or choose another storage: dstack config --storage URL",
         ) from error
     context.reached.add(asked)
 
@@ -46,8 +46,8 @@ async def reached(context: Context, job: Job, runner: Runner) -> None:
 async def gathered(
     context: Context, job: Job, runner: Runner, manifests: Sequence[Manifest], *, beside: bool = False
 ) -> bool:
-    """Have the host fetch the dependencies' artifacts straight from the storage, `beside` what was copied there. False
-    where that can't be, and they have to come through the server."""
+    """Have the runner fetch the dependencies' artifacts straight from the storage, `beside` those that were copied
+    there. Returns False if that is impossible, and the server has to send them."""
     storage = context.storage
     if not isinstance(storage, S3Store) or not manifests:
         return False
@@ -67,7 +67,7 @@ async def gathered(
     try:
         await ask(context.machines.host(runner), command)
     except CommandError as error:
-        log.warning("job %s: %s; the artifacts come through the server", job.id, error.message)
+        log.warning("job %s: %s; the server sends the artifacts itself", job.id, error.message)
         return False
     return True
 

@@ -1,4 +1,4 @@
-"""What stays on a runner after a job's end: the artifacts of one that is done, for those that depend on them."""
+"""Decides what stays on a runner when a job ends: a done job's artifacts, for the jobs that depend on it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from dstack.model.times import rfc3339
 from dstack.store.kept import KeptArtifacts
 
 DISCARDING = 300.0
-"""Seconds for removing what a job left."""
+"""Seconds for removing what a job left on its runner."""
 
 log = logging.getLogger("dstack.engine")
 
 
 async def clear(context: Context, job_id: str) -> None:
-    """Remove the container and the folder of an ended job, once; the artifacts of one that is done stay."""
+    """Remove the container and the folder of an ended job, once. A done job's artifacts stay."""
     store = context.store
     async with context.clearing[job_id]:
         job = store.jobs.get(job_id)
@@ -53,38 +53,39 @@ async def clear(context: Context, job_id: str) -> None:
 async def reused(
     context: Context, job: Job, runner: Runner, manifests: Sequence[Manifest]
 ) -> tuple[bool, list[Manifest]]:
-    """Have the runner copy the dependencies' artifacts that were made there: whether it did, and what it lacks."""
-    there = {}
-    if job.attempt == 1:  # a later one begins with what the one before it left, which wins
+    """Have the runner copy the dependencies' artifacts that were made there. Returns whether it did, and which
+    artifacts still have to come from elsewhere."""
+    reusable = {}
+    if job.attempt == 1:  # a later attempt starts with what the previous one left, which wins
         for manifest in manifests:
             kept = await _kept(context, manifest.job, runner)
             if kept:
-                there[kept.attempt] = manifest
-    if not there:
+                reusable[kept.attempt] = manifest
+    if not reusable:
         return False, list(manifests)
-    links = [file for manifest in there.values() for file in manifest.files if file.link is not None]
-    command = reuse(context.machines.place(runner), attempt_id(job.id, job.attempt), list(there), links)
+    links = [file for manifest in reusable.values() for file in manifest.files if file.link is not None]
+    command = reuse(context.machines.place(runner), attempt_id(job.id, job.attempt), list(reusable), links)
     try:
         copied = await ask(context.machines.host(runner), command)
     except CommandError as error:
-        log.warning("job %s: %s; the artifacts come from the storage", job.id, error.message)
+        log.warning("job %s: %s; fetching the artifacts from the storage instead", job.id, error.message)
         return False, list(manifests)
-    lost = [attempt for attempt, manifest in there.items() if copied.get(attempt) != _told(manifest)]
+    lost = [attempt for attempt, manifest in reusable.items() if copied.get(attempt) != _expected(manifest)]
     if lost:
-        log.info("job %s: %s does not have all that was kept there any more", job.id, runner.name)
+        log.info("job %s: artifacts that were kept on %s are gone or incomplete", job.id, runner.name)
         context.store.kept.remove(lost)
         return False, list(manifests)
-    paths = {file.path for manifest in there.values() for file in manifest.files}
+    paths = {file.path for manifest in reusable.values() for file in manifest.files}
     rest = [
         replace(manifest, files=tuple(file for file in manifest.files if file.path not in paths))
         for manifest in manifests
-        if manifest not in there.values()
+        if manifest not in reusable.values()
     ]
     return True, [manifest for manifest in rest if manifest.files]
 
 
 async def _kept(context: Context, job_id: str, runner: Runner) -> KeptArtifacts | None:
-    """The artifacts of a job that are on the runner. One that ended just now is cleared first."""
+    """The artifacts of a job that are kept on the runner. A job that ended just now is cleared first."""
     job = context.store.jobs.get(job_id)
     if job and job.runner == runner.name and not job.discarded:
         try:
@@ -95,6 +96,6 @@ async def _kept(context: Context, job_id: str, runner: Runner) -> KeptArtifacts 
     return kept if kept and kept.runner == runner.name else None
 
 
-def _told(manifest: Manifest) -> Copied:
+def _expected(manifest: Manifest) -> Copied:
     regular = [file for file in manifest.files if file.link is None]
     return Copied(len(regular), sum(file.size for file in regular))

@@ -23,7 +23,7 @@ from dstack.model.times import rfc3339
 
 
 async def launched(placed: Placed) -> Launched:
-    """Launch, after the host has what it lacks of code and image. A job that was begun before is left alone."""
+    """Launch the job once the runner has its code and image. A job that has already started is left alone."""
     context, job, runner = placed.context, placed.job, placed.runner
     snapshot = placed.store.runs.require(job.run).snapshot
     needed = await context.dependencies(job)
@@ -49,7 +49,7 @@ async def launched(placed: Placed) -> Launched:
 
 
 async def pulled(placed: Placed, command: Command[Launched]) -> Launched:
-    """Launch once the host has the image. It is pulled once, however many jobs there wait for it."""
+    """Launch once the runner has the image. It is pulled once, however many jobs wait for it there."""
     job, name = placed.job, placed.runner.name
 
     def tell(how_far: str) -> None:
@@ -67,42 +67,41 @@ async def pulled(placed: Placed, command: Command[Launched]) -> Launched:
 
 
 def login_of(context: Context, job: Job) -> Login | None:
-    """Who fetches the job's image; None: whoever the host itself is. Raises NotFoundError for a secret that was
-    deleted since."""
+    """Who pulls the job's image; None for the runner's own login. Raises NotFoundError for a deleted secret."""
     auth = job.definition.registry_auth
     return Login(auth.username, context.store.secrets.require(auth.password)) if auth else None
 
 
 def not_pulled(job: Job, runner: str, refused: CommandError) -> HostError:
-    """The error for an image that could not be fetched."""
+    """The error for an image that could not be pulled."""
     auth = job.definition.registry_auth
     username, secret = (auth.username, auth.password) if auth else ("", "")
-    words = bare(refused.stderr) or "Docker does not say why"
-    found = pulling(words, runner=runner, image=job.image, username=username, secret=secret)
-    what = f"{found.what}: {words}" if found.what else words
-    error = HostUnreachableError if found.silent else HostError
-    return error(f"pulling {job.image} failed: {what}", hint=found.hint)
+    words = bare(refused.stderr) or "Docker gives no reason"
+    failure = pulling(words, runner=runner, image=job.image, username=username, secret=secret)
+    what = f"{failure.what}: {words}" if failure.what else words
+    error = HostUnreachableError if failure.silent else HostError
+    return error(f"pulling {job.image} failed: {what}", hint=failure.hint)
 
 
 async def explained(placed: Placed, launching: Awaitable[Launched]) -> Launched:
-    """Launch; where that fails, say why, and remember it of a machine that is itself at fault."""
+    """Launch. On failure, say why; if the machine itself is at fault, record that, too."""
     try:
         return await launching
     except CommandError as refused:
         job, name = placed.job, placed.runner.name
         words = bare(refused.stderr)
-        found = starting(words, runner=name, image=job.image, gpus=job.gpus)
-        if found.finding:
-            placed.context.machines.mark(name, found.finding)
-        error = HostUnreachableError if found.silent else HostError
-        what = found.what or f"{refused.name} failed with exit status {refused.exit_status}"
-        raise error(f"{what}: {words}", hint=found.hint) from refused
+        failure = starting(words, runner=name, image=job.image, gpus=job.gpus)
+        if failure.finding:
+            placed.context.machines.mark(name, failure.finding)
+        error = HostUnreachableError if failure.silent else HostError
+        what = failure.what or f"{refused.name} failed with exit status {refused.exit_status}"
+        raise error(f"{what}: {words}", hint=failure.hint) from refused
 
 
 def begun(placed: Placed, answer: Launched) -> None:
-    """Record what the launch answered."""
+    """Record the answer to a launch."""
     if answer.outcome not in ("started", "exists"):
-        raise HostError(f"the job could not be launched: the host answered '{answer.outcome}'")
+        raise HostError(f"the job could not be launched: {placed.runner.name} answered '{answer.outcome}'")
     placed.change(
         status=Status.RUNNING,
         started_at=placed.job.started_at or rfc3339(time.time()),

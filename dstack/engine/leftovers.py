@@ -1,4 +1,4 @@
-"""What runs that went have left behind: code on the server and on hosts, images, and objects without a manifest."""
+"""Removes what deleted runs leave behind: code on the server and on runners, images, and objects without a manifest."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from dstack.model.times import seconds
 TIMEOUT = 600.0
 """Seconds for removing what may be large."""
 AT_ONCE = 16
-"""Jobs whose objects are looked at at one time."""
+"""How many jobs' objects are checked at a time."""
 
 log = logging.getLogger("dstack.engine")
 
 
 class Leftovers:
-    """Removes, or with `dry_run` names, what none of the runs in `staying` needs. A runner that does not answer is
-    passed over: it is asked the next time."""
+    """Removes what no run in `staying` needs; with `dry_run`, only lists it. A runner that does not answer is skipped;
+    the next call asks it again."""
 
     def __init__(self, context: Context, staying: Sequence[Run], *, images: bool, dry_run: bool) -> None:
         self.context = context
@@ -41,7 +41,7 @@ class Leftovers:
         self.repos = {run.snapshot.repo for run in staying}
 
     async def prune(self) -> list[Leftover]:
-        """All of it."""
+        """Remove or list all of it."""
         hosts = await asyncio.gather(*map(self.on_host, self.store.runners.all()))
         objects = await self.objects()
         return [
@@ -52,7 +52,7 @@ class Leftovers:
         ]
 
     async def on_host(self, runner: Runner) -> list[Leftover]:
-        """Mirrors, and images that dstack pulled there."""
+        """Prune code, and images that dstack pulled, on one runner."""
         repos = [repo for name, repo in self.store.shipped.places() if name == runner.name and repo not in self.repos]
         used = {job.image for job in self.jobs} | {job.image for job in self.store.jobs.unfinished()}
         pulled = self.store.pulled.of(runner.name) if self.images else {}
@@ -63,18 +63,18 @@ class Leftovers:
             command = prune(self.context.machines.place(runner), repos, images, dry_run=self.dry_run)
             pruned = await ask(self.context.machines.host(runner), command, timeout=TIMEOUT)
         except HostError as trouble:
-            log.warning("%s: what no run needs could not be removed yet: %s", runner.name, trouble.message)
+            log.warning("%s: unused code and images not removed: %s", runner.name, trouble.message)
             return []
         self.remember(runner, repos, pruned)
-        told = [("code", pruned.mirrors), ("image", pruned.images)]
+        sizes_of = [("code", pruned.mirrors), ("image", pruned.images)]
         return [
             Leftover(what=what, name=name, runner=runner.name, bytes=size)
-            for what, sizes in told
+            for what, sizes in sizes_of
             for name, size in sizes.items()
         ]
 
     def remember(self, runner: Runner, repos: Sequence[str], pruned: Pruned) -> None:
-        """What is not there any more is not counted on."""
+        """Record what is no longer on the runner."""
         for image in pruned.forgotten:
             self.store.pulled.forget(runner.name, image)
         if not self.dry_run:
@@ -84,7 +84,7 @@ class Leftovers:
                 self.store.pulled.forget(runner.name, image)
 
     async def objects(self) -> list[Leftover]:
-        """What jobs stored that ended before there was a manifest."""
+        """Prune objects stored by jobs that ended before they had a manifest."""
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def look(job: Job) -> Leftover | None:
@@ -96,14 +96,15 @@ class Leftovers:
                 except StorageError as trouble:
                     if storage.name == self.context.storage.name:
                         raise
-                    log.warning("%s: what broken uploads left there stays: %s", storage.name, trouble.message)
+                    log.warning("%s: leftovers of broken uploads not removed: %s", storage.name, trouble.message)
             return Leftover(what="objects", name=f"{job.run}/{job.workflow}", bytes=size) if size else None
 
         jobs = [job for job in self.jobs if job.finished and not job.cached_from and not job.files]
         return [found for found in await asyncio.gather(*map(look, jobs)) if found]
 
     async def contents(self) -> list[Leftover]:
-        """What collections brought that were given up. One that is under way may still use all that came since."""
+        """Prune contents from abandoned collections. A collection in progress may still use everything newer than its
+        job's placement."""
         storage = self.context.storage
         if not isinstance(storage, FolderStore):
             return []
@@ -112,7 +113,7 @@ class Leftovers:
         return [Leftover(what="contents", name=storage.name, bytes=size)] if size else []
 
     async def mirrors(self) -> list[Leftover]:
-        """The server's own copies of repositories of which there is no run."""
+        """Prune the server's own mirrors of repositories without a run."""
         found = []
         for path in sorted(self.context.layout.mirrors.glob("*.git")):
             repo = path.name.removesuffix(".git")
@@ -128,5 +129,5 @@ class Leftovers:
 
 
 def size_of(folder: Path) -> int:
-    """The bytes of all files below."""
+    """The total size in bytes of all files in a folder."""
     return sum(path.lstat().st_size for path in folder.rglob("*"))

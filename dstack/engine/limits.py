@@ -1,4 +1,4 @@
-"""Ends a job that runs: because somebody wants it, or because its time is over."""
+"""Ends a running job: because somebody wants it, or because its time is up."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dstack.model.quantities import span
 from dstack.model.times import seconds
 
 ASK_AGAIN = 1.0
-"""Seconds between two tries to reach a host whose job's time is over."""
+"""Seconds between two tries to reach a runner whose job has to end."""
 
 T = TypeVar("T")
 
@@ -30,7 +30,8 @@ async def halt(placed: Placed) -> None:
 
 
 async def give_way(placed: Placed) -> None:
-    """Tell the container to end for one of higher priority. One that ended by itself just before has ended."""
+    """Tell the container to end for a job of higher priority. If it ended on its own just before, it was not
+    preempted."""
     before = placed.job.yielding
     placed.change(yielding=True, reason=placed.job.preempted)
     outcome = await insist(placed, stop(placed.place, placed.attempt, placed.grace))
@@ -39,7 +40,7 @@ async def give_way(placed: Placed) -> None:
 
 
 async def limit(placed: Placed) -> None:
-    """Warn the container before its time is over, and end it when it is."""
+    """Warn the container before its time is up, and end it when it is."""
     job = placed.job
     if job.definition.max_duration is None or job.started_at is None:
         return
@@ -54,11 +55,11 @@ async def limit(placed: Placed) -> None:
     placed.change(expired=True)
     outcome = await insist(placed, stop(placed.place, placed.attempt, placed.grace))
     if not before and outcome is not None and outcome.outcome == "ended":
-        placed.change(expired=False)  # it ended by itself, just before
+        placed.change(expired=False)  # it ended on its own just before
 
 
 async def insist(placed: Placed, command: Command[T]) -> T | None:
-    """Ask until the host answers; None where it refuses."""
+    """Ask until the runner answers; return None if it refuses."""
     while True:
         try:
             return await ask(placed.host, command, timeout=HOST_ANSWER)
@@ -70,5 +71,5 @@ async def insist(placed: Placed, command: Command[T]) -> T | None:
 
 
 async def until(moment: float) -> None:
-    """Sleep until then (wall clock, seconds)."""
+    """Sleep until this moment (wall clock, seconds)."""
     await asyncio.sleep(max(0.0, moment - time.time()))

@@ -1,7 +1,7 @@
-"""What others than dstack's jobs use of a machine: measured between two samples, smoothed, counted where it matters.
+"""How much of a machine is used outside dstack: measured between two samples, smoothed, and counted if it matters.
 
-A spike doesn't matter: processor time counts as it was over about a minute. Neither does what every machine uses by
-itself. The machine on which the server itself runs is not judged so: who works there is who submits.
+A spike doesn't matter: CPU time is averaged over about a minute. Neither does the little that every machine uses by
+itself. The server's own machine is always counted as idle, because whoever works there is also who submits jobs.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from dstack.model.runner import Facts
 
 MINUTE = 60.0
 MATTERS = 0.1
-"""The share of a machine's processors or memory that others may use before it counts."""
+"""Use outside dstack counts from this share of a machine's CPUs or memory."""
 GB = 1024**3
 
 
 def foreign(before: Sample, last: Sample, ours: Iterable[str]) -> Load:
-    """What was used between two samples beside our attempts."""
+    """What was used between two samples, not counting our attempts."""
     seconds = max(last.uptime - before.uptime, 0.01)
     share = (last.busy - before.busy) / max(last.all - before.all, 1)
     cpu, memory = share * last.cpus, last.memory_used
@@ -38,18 +38,18 @@ def foreign(before: Sample, last: Sample, ours: Iterable[str]) -> Load:
 
 
 def smoothed(known: Load, new: Load, seconds: float) -> Load:
-    """What is known, after so many seconds of something new."""
+    """Move the known load towards a new one that was measured over so many seconds."""
     weight = 1 - math.exp(-max(seconds, 0.0) / MINUTE)
     return Load(known.cpu + weight * (new.cpu - known.cpu), round(known.memory + weight * (new.memory - known.memory)))
 
 
 def at_rest(facts: Facts) -> Load:
-    """What is used of a machine where dstack runs nothing, by what its kernel says: the load of the last minute."""
+    """The load of a machine that runs nothing of dstack's, from its kernel: the load average of the last minute."""
     return Load(min(facts.load, facts.cpus), facts.memory - facts.memory_free if facts.memory_free else 0)
 
 
 def counted(load: Load, facts: Facts) -> Load:
-    """As jobs are placed by it: whole CPUs and whole GB, where they matter."""
+    """The load as the scheduler counts it: whole CPUs and whole GB, or nothing if it is too small to matter."""
     if facts.machine == own_machine():
         return IDLE
     cpu = math.floor(load.cpu) if load.cpu >= MATTERS * facts.cpus else 0
@@ -58,9 +58,9 @@ def counted(load: Load, facts: Facts) -> Load:
 
 @lru_cache(maxsize=1)
 def own_machine() -> str:
-    """What this machine is called in `Facts.machine` (templates/prelude.sh.j2)."""
+    """This machine's name in `Facts.machine` (templates/prelude.sh.j2)."""
     for path in (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id")):
-        known = path.read_text().split("\n")[0] if path.exists() else ""
-        if re.fullmatch(r"[0-9a-f]+", known):
-            return known
+        machine_id = path.read_text().split("\n")[0] if path.exists() else ""
+        if re.fullmatch(r"[0-9a-f]+", machine_id):
+            return machine_id
     return sha256(f"{platform.node()}\n".encode()).hexdigest()[:32]

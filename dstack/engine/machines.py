@@ -1,4 +1,4 @@
-"""The inventory as it is now: which machines answer, what they have, and what keeps them from running jobs."""
+"""The inventory as it is now: which runners answer, what they have, and what keeps them from running jobs."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from dstack.model.runner import Facts, Finding, Runner
 from dstack.store import Store
 
 FRESH = 5.0
-"""Seconds for which the last probe is good enough to be shown."""
+"""Seconds for which the last probe is recent enough to be shown."""
 LATE = 4.0
-"""Seconds after which a machine that owes an answer is shown as one that gives none."""
+"""Seconds after which a runner that has not answered is shown as unreachable."""
 INTERVAL = 30.0
-"""Seconds between two probes of a machine in the background; more where that would cost too much."""
+"""Seconds between two background probes of a runner; longer if probes are expensive there."""
 RAREST = 300.0
-"""Seconds after which a machine is probed again, whatever that costs."""
+"""Seconds after which a runner is probed again, whatever that costs."""
 PROBE_TIMEOUT = 30.0
 THOROUGH_TIMEOUT = 120.0
 NOTHING = Command("measuring the latency", ":", lambda result: None)
@@ -40,7 +40,8 @@ NOTHING = Command("measuring the latency", ":", lambda result: None)
 
 @dataclass
 class Condition:
-    """What the last probe of a machine said. Times are monotonic seconds, `failing_since` is of the wall clock."""
+    """The result of a runner's last probe. `checked` is in monotonic seconds, `failing_since` in wall clock seconds.
+    `patient`: the runner may recover, so jobs wait for it."""
 
     state: str
     reason: str | None = None
@@ -53,8 +54,8 @@ class Condition:
 
 
 class Machines:
-    """Probes runners, and says how things stand. `changed` is called when a machine's state changed; `absent` says
-    of a machine why it does not offer itself now, `use` what it does, `load` what others use of it."""
+    """Probes runners and keeps their conditions. `changed` is called when a runner's state changes. `absent` returns
+    why a runner is not available now, `use` what it is doing, and `load` what is used on it outside dstack."""
 
     def __init__(self, store: Store, pool: Pool, changed: Callable[[], None]) -> None:
         self.store = store
@@ -68,20 +69,20 @@ class Machines:
         self.asked: dict[str, float] = {}
 
     def host(self, runner: Runner) -> Host:
-        """The kept connection to a runner."""
+        """The connection to a runner, which is kept open."""
         return self.pool.get(runner)
 
     def place(self, runner: Runner) -> Place:
-        """Where this server's things lie on the runner."""
+        """Where this server's files are on the runner."""
         machine = runner.facts.machine if runner.facts else ""
         return Place(HostLayout(runner.root, machine, self.store.settings.server_id), runner.docker)
 
     async def check(self, name: str, *, fresh: float = 0.0, thorough: bool = False) -> Condition:
-        """Probe a machine, or take the last probe if it is at most `fresh` seconds old. Never raises for what is
-        wrong with the machine."""
-        known = self.conditions.get(name)
-        if known and time.monotonic() - known.checked < fresh:
-            return known
+        """Probe a runner, or return the last probe if it is at most `fresh` seconds old. Whatever is wrong with the
+        runner is in the result, never raised."""
+        last = self.conditions.get(name)
+        if last and time.monotonic() - last.checked < fresh:
+            return last
         if name not in self.probes:
             self.probes[name] = asyncio.create_task(self.probe(name, thorough=thorough))
             self.probes[name].add_done_callback(lambda _: self.probes.pop(name, None))
@@ -89,32 +90,33 @@ class Machines:
         return await asyncio.shield(self.probes[name])
 
     async def probe(self, name: str, *, thorough: bool = False) -> Condition:
-        """One round trip to the machine."""
+        """Probe the runner in one round trip."""
         runner = self.store.runners.require(name)
         before = self.conditions.get(name)
         try:
             facts, latency = await self.look(runner, thorough=thorough)
         except HostUnreachableError as trouble:
-            found = Condition("unreachable", trouble.message, trouble.hint, patient="refused" not in trouble.message)
+            patient = "refused" not in trouble.message
+            condition = Condition("unreachable", trouble.message, trouble.hint, patient=patient)
         except DstackError as trouble:
-            found = Condition("unusable", trouble.message, trouble.hint)
+            condition = Condition("unusable", trouble.message, trouble.hint)
         else:
-            found = Condition("unusable" if facts.problem else "ready", facts.problem, facts.fix, latency)
-            found.findings = facts.findings
-            found.patient = True
+            condition = Condition("unusable" if facts.problem else "ready", facts.problem, facts.fix, latency)
+            condition.findings = facts.findings
+            condition.patient = True
             if self.store.runners.get(name):
                 self.store.runners.change(name, facts=facts)
-        found.checked = time.monotonic()
-        if found.state != "ready":
-            found.failing_since = (before and before.failing_since) or time.time()
-        self.conditions[name] = found
-        if before is None or before.state != found.state:
+        condition.checked = time.monotonic()
+        if condition.state != "ready":
+            condition.failing_since = (before and before.failing_since) or time.time()
+        self.conditions[name] = condition
+        if before is None or before.state != condition.state:
             self.changed()
-        return found
+        return condition
 
     async def look(self, runner: Runner, *, thorough: bool = False) -> tuple[Facts, float]:
-        """What the machine says of itself, and the seconds that a round trip to it takes. Whether containers get the
-        GPUs is tried when asked for (`thorough`), and for as long as they did not."""
+        """Return the runner's facts, and how many seconds a round trip takes. Whether containers get the GPUs is only
+        tested if the probe is `thorough`, or if the last test failed."""
         again = bool(runner.facts and any(finding.name == "gpu-toolkit" for finding in runner.facts.findings))
         command = probe(runner.root, runner.docker, self.store.settings.server_id, thorough=thorough or again)
         facts = await ask(self.host(runner), command, timeout=THOROUGH_TIMEOUT if thorough else PROBE_TIMEOUT)
@@ -125,8 +127,8 @@ class Machines:
         return facts, time.monotonic() - start
 
     async def check_all(self, names: Iterable[str], *, fresh: float = FRESH, patience: float = LATE) -> None:
-        """Probe those of these machines whose last probe is older than `fresh` seconds, all at once. One that gives no
-        answer within `patience` seconds keeps nobody waiting: its probe goes on."""
+        """Probe all of these runners whose last probe is older than `fresh` seconds, in parallel. Returns after at
+        most `patience` seconds; slower probes continue in the background."""
         checks = [asyncio.ensure_future(self.check(name, fresh=fresh)) for name in names]
         if not checks:
             return
@@ -137,11 +139,11 @@ class Machines:
             check.result()
 
     def late(self, name: str) -> bool:
-        """Whether the machine has owed an answer for most of the time that a list waits."""
+        """Whether the runner has not answered for most of the time that a list waits."""
         return name in self.probes and time.monotonic() - self.asked[name] > LATE / 2
 
     async def watch(self) -> None:
-        """Keep the conditions up to date while something may be placed, and of machines on which something is left."""
+        """Keep conditions up to date while a job may be placed, and on runners that still have to be cleaned up."""
         while True:
             names = {runner.name for runner in self.store.runners.all()}
             wanted = names if self.store.jobs.unfinished() else names & self.store.jobs.left_on()
@@ -149,9 +151,9 @@ class Machines:
             await asyncio.sleep(INTERVAL / 3)
 
     async def again(self, name: str) -> None:
-        """Look again at a machine that was not looked at for some time; more often at one that takes no jobs."""
-        known, runner = self.conditions.get(name), self.store.runners.get(name)
-        ready = known is not None and known.state == "ready"
+        """Probe a runner if its last probe is old; more often if it takes no jobs."""
+        last, runner = self.conditions.get(name), self.store.runners.get(name)
+        ready = last is not None and last.state == "ready"
         await self.check(name, fresh=rest(ready, runner.facts if runner else None))
 
     def now(self) -> list[Machine]:
@@ -164,29 +166,30 @@ class Machines:
         ]
 
     def trouble(self, runner: Runner) -> str | None:
-        """Why the runner takes no jobs now."""
+        """Why the runner takes no jobs now, in words that follow "NAME is"."""
         condition = self.conditions.get(runner.name)
         if condition is None:
-            return "is being checked"
+            return "being checked"
         if condition.state != "ready":
             return f"{condition.state}: {condition.reason}"
         if runner.drained is not None:
             return f"drained: {runner.drained}"
-        return self.absent(runner.name)
+        absent = self.absent(runner.name)
+        return f"unavailable: {absent}" if absent is not None else None
 
     @property
     def refused(self) -> bool:
-        """Whether any machine refuses SSH."""
+        """Whether any runner refuses SSH."""
         return any(found.failing_since and not found.patient for found in self.conditions.values())
 
     def hopeless(self, names: list[str], since: float) -> bool:
-        """Whether all of these refuse SSH, and have refused since before `since` (wall clock, seconds). A machine that
-        gives no answer at all, or lets dstack in and lacks something, is not counted: it may be on its way back."""
-        found = [self.conditions.get(name) for name in names]
-        return bool(found) and all(c and c.failing_since and not c.patient and c.failing_since <= since for c in found)
+        """Whether all of these refuse SSH, and have since before `since` (wall clock, seconds). A runner that does not
+        answer, or that lets dstack in but lacks something, is not counted: it may recover."""
+        known = [self.conditions.get(name) for name in names]
+        return bool(known) and all(c and c.failing_since and not c.patient and c.failing_since <= since for c in known)
 
     def mark(self, name: str, finding: Finding) -> None:
-        """Remember what a job found out about a machine, until a probe finds it mended."""
+        """Record what a job found wrong with a runner, until a probe finds it fixed."""
         runner = self.store.runners.require(name)
         if runner.facts is None:
             return
@@ -197,7 +200,7 @@ class Machines:
             self.conditions[name].findings = facts.findings
 
     def forget(self, name: str) -> None:
-        """A runner was removed."""
+        """Forget a runner that was removed."""
         self.conditions.pop(name, None)
 
     def leases(self, runner: Runner) -> list[Lease]:
@@ -238,20 +241,20 @@ class Machines:
 
 
 def rest(ready: bool, facts: Facts | None) -> float:
-    """Seconds for which the last probe is good enough in the background: longer where it cost much. A machine that
-    takes no jobs is not sampled: its probes may take that share."""
+    """Seconds between two background probes: longer if they are expensive. A runner that takes no jobs is not sampled,
+    so its probes may use the samples' share."""
     costs = pause(facts.cost, facts.cpus, LOOKING if ready else SAMPLING) if facts else 0.0
     return max(INTERVAL * (5 / 6 if ready else 1 / 2), min(costs, RAREST))
 
 
 def gpu_trouble(runner: Runner) -> str | None:
-    """Why no job gets the runner's GPUs, though it has some."""
-    found = [f for f in (runner.facts.findings if runner.facts else ()) if f.name in ("gpu-toolkit", "gpu-driver")]
-    return f"{found[0].what}; {found[0].fix}" if found else None
+    """Why no job gets the runner's GPUs, if it has any."""
+    findings = [f for f in (runner.facts.findings if runner.facts else ()) if f.name in ("gpu-toolkit", "gpu-driver")]
+    return f"{findings[0].what}; {findings[0].fix}" if findings else None
 
 
 def definition(runner: Runner) -> AddRunner:
-    """How the runner would be added again."""
+    """The request that would add the runner again."""
     address = replace(runner.address, identity=None) if runner.authorized else runner.address
     return AddRunner(
         address=address,

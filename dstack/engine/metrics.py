@@ -1,4 +1,4 @@
-"""Samples machines: what they do now, and what their jobs use over time."""
+"""Samples machines: what they are doing now, and what their jobs use over time."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from dstack.model.status import Status
 from dstack.store import Store
 
 INTERVAL = 10.0
-"""Seconds between two samples of a machine that runs jobs; the first of a job come faster."""
+"""Seconds between two samples of a machine that runs jobs; a new job is sampled more often at first."""
 FIRST = 1.0
 TIMEOUT = 30.0
 REMEMBERED = 120.0
-"""Seconds after a machine's last sample for which its kernel's load of the last minute may still be that of jobs that
-have ended."""
+"""Seconds after a machine's last sample for which the load average of its last minute may still include jobs that have
+ended."""
 
 log = logging.getLogger("dstack.engine")
 
 
 @dataclass
 class Seen:
-    """The last two samples of a machine, in monotonic seconds; `cost` is what all cost together, in processor seconds,
-    and `count` how many they were: the machine counts hundredths of a second."""
+    """The last two samples of a machine. `at` is in monotonic seconds. `cost` is the total cost of all `count` samples
+    in CPU seconds: a single one is too cheap to measure, because the machine counts in hundredths of a second."""
 
     last: Sample
     at: float
@@ -45,13 +45,13 @@ class Seen:
 
     @property
     def pause(self) -> float:
-        """Seconds between two samples that keep to the share."""
+        """Seconds between two samples that keep their cost within the share."""
         return pause(self.cost / self.count, self.last.cpus, SAMPLING)
 
 
 @dataclass
 class Metrics:
-    """Watches the machines that run jobs, and any machine that somebody looks at."""
+    """Samples the machines that run jobs, and any machine that somebody looks at."""
 
     store: Store
     machines: Machines
@@ -61,7 +61,7 @@ class Metrics:
     loads: dict[str, Load] = field(default_factory=dict)
 
     async def watch(self) -> None:
-        """Have one watcher for each machine that runs jobs."""
+        """Keep one watcher for each machine that runs jobs."""
         try:
             while True:
                 for name in {job.runner for job in self.running() if job.runner} - set(self.watching):
@@ -78,7 +78,7 @@ class Metrics:
         return [job for job in jobs if name is None or job.runner == name]
 
     async def follow(self, name: str) -> None:
-        """Sample a machine for as long as it runs jobs: often for a new job, then ever less."""
+        """Sample a machine for as long as it runs jobs: often for a new job, then less and less."""
         rest, known = FIRST, frozenset[str]()
         while jobs := self.running(name):
             if fresh := frozenset(job.id for job in jobs) - known:
@@ -86,7 +86,7 @@ class Metrics:
             try:
                 await self.look(name)
             except DstackError as trouble:
-                log.info("%s: not sampled: %s", name, trouble.message)
+                log.info("%s: sampling failed: %s", name, trouble.message)
                 rest = INTERVAL
             else:
                 self.record(name, jobs)
@@ -110,8 +110,8 @@ class Metrics:
         return taken
 
     def containers(self, runner: Runner) -> dict[str, str] | None:
-        """The containers on a runner, where those of all its running jobs are known and no GPU is to be looked at:
-        whose process computes there is told by all containers."""
+        """The containers of a runner's jobs, if all are known and no GPU has to be checked; else None, which means all
+        containers on the machine: they tell which of them computes on a GPU."""
         known = self.seen[runner.name].last.containers if runner.name in self.seen else {}
         attempts = {attempt_id(job.id, job.attempt) for job in self.running(runner.name)}
         if (runner.facts and runner.facts.gpus) or not attempts <= set(known):
@@ -119,8 +119,8 @@ class Metrics:
         return {attempt: known[attempt] for attempt in attempts}
 
     async def look_at_all(self, *, fresh: float) -> None:
-        """Sample every machine that answers and whose last sample is older than `fresh` seconds. One that falls silent
-        keeps nobody waiting: it is sampled on."""
+        """Sample every machine that answers and whose last sample is older than `fresh` seconds. A machine that stops
+        answering delays nobody; its sample continues in the background."""
         now, begun = time.monotonic(), []
         for runner in self.store.runners.all():
             condition = self.machines.conditions.get(runner.name)
@@ -133,16 +133,16 @@ class Metrics:
             await asyncio.wait(begun, timeout=LATE)
 
     async def look_quietly(self, name: str) -> None:
-        """Sample a machine if that is possible."""
+        """Sample a machine; only log it if that fails."""
         try:
             await self.look(name)
         except DstackError as trouble:
-            log.info("%s: not sampled: %s", name, trouble.message)
+            log.info("%s: sampling failed: %s", name, trouble.message)
         finally:
             del self.looking[name]
 
     def record(self, name: str, jobs: list[Job]) -> None:
-        """Keep what each job used since the sample before."""
+        """Store what each job used since the previous sample."""
         seen = self.seen[name]
         if seen.before is None:
             return
@@ -163,11 +163,12 @@ class Metrics:
             self.store.metrics.append(job.id, point)
 
     def load(self, runner: Runner) -> Load:
-        """What others use of a machine."""
+        """What is used on a machine outside dstack."""
         return counted(self.known_load(runner), runner.facts) if runner.facts else IDLE
 
     def known_load(self, runner: Runner) -> Load:
-        """As it was measured while dstack's jobs ran there, and for some time after; else as the machine says."""
+        """The load as measured during dstack's jobs and for some time after; otherwise as the machine's kernel reports
+        it."""
         seen = self.seen.get(runner.name)
         recent = seen is not None and time.monotonic() - seen.at < REMEMBERED
         if runner.name in self.loads and (recent or self.running(runner.name)):
@@ -175,7 +176,7 @@ class Metrics:
         return at_rest(runner.facts) if runner.facts else IDLE
 
     def use(self, name: str) -> Use | None:
-        """What a machine does, as last seen."""
+        """What a machine was doing when it was last sampled."""
         seen = self.seen.get(name)
         if seen is None:
             return None

@@ -1,4 +1,4 @@
-"""What exactly is launched: a job with its environment, its script and its place in the tree."""
+"""Builds a launch order: a job with its environment, its script and its folder in the tree."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dstack.model.runner import Runner
 from dstack.model.variables import config_args
 
 SAFE_DIRECTORY = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
-"""The tree belongs to the host's user, not to the container's: git would refuse it (FACTS: dubious ownership)."""
+"""The tree belongs to the runner's user, not the container's, so git would refuse it ("dubious ownership")."""
 
 
 def order(context: Context, job: Job, runner: Runner, *, artifacts: bool, gathered: bool) -> Order:
-    """The order for a job that was placed on a runner. `artifacts`: some of its dependencies come on stdin;
-    `gathered`: some are on the host."""
+    """The launch order for a job on a runner. `artifacts`: some of its dependencies are sent on stdin. `gathered`: some
+    are already on the runner."""
     run = context.store.runs.require(job.run)
     snapshot = run.snapshot
     resources = job.definition.resources
@@ -62,8 +62,8 @@ def order(context: Context, job: Job, runner: Runner, *, artifacts: bool, gather
 
 
 def secrets_of(context: Context, job: Job) -> dict[str, str]:
-    """The job's secrets, noted as given to it: its log is masked from now on. Raises NotFoundError for one that was
-    deleted since."""
+    """The job's secrets. They are recorded as given to the job, and masked in its log from now on. Raises NotFoundError
+    if one has been deleted."""
     secrets = {name: context.store.secrets.require(name) for name in job.definition.secrets}
     if secrets:
         context.store.secrets.give(job.id, list(secrets.values()))
@@ -71,7 +71,7 @@ def secrets_of(context: Context, job: Job) -> dict[str, str]:
 
 
 def variables_of(job: Job, run: Run, runner: Runner, secrets: Mapping[str, str]) -> dict[str, str | None]:
-    """The container's environment: None unsets."""
+    """The container's environment; None unsets a variable."""
     reserved = environment.reserved_values(
         run=job.run,
         job=job.id,

@@ -1,15 +1,15 @@
-"""How often machines are looked at in the background: what that costs is kept to a share of their processors."""
+"""How often machines are probed and sampled in the background, so that it costs only a small share of their CPUs."""
 
 from __future__ import annotations
 
 SAMPLING = 0.002
-"""The share of a machine's processors that samples may take."""
+"""The share of a machine's CPUs that samples may use."""
 LOOKING = 0.001
-"""The share that probes may take."""
+"""The share that probes may use."""
 SESSION = 0.005
-"""Processor seconds of sshd for one command over a kept connection, which the command itself can't see."""
+"""CPU seconds that sshd spends on one command over an open connection; the command itself can't measure them."""
 
 
 def pause(cost: float, cpus: int, share: float) -> float:
-    """Seconds between two commands of this cost, in processor seconds, that keep to the share."""
+    """Seconds between two commands of this cost (in CPU seconds) that keep to the share."""
     return (cost + SESSION) / (share * max(cpus, 1))

@@ -1,4 +1,4 @@
-"""A job on the runner that it was placed on, as recorded now."""
+"""A job on the runner that it was placed on, as it is recorded now."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from dstack.model.quantities import span
 from dstack.model.runner import Runner
 
 HOST_ANSWER = 120.0
-"""Seconds for a short question to a host."""
+"""Seconds for a short question to a runner."""
 
 
 class Placed:
-    """Always read from the store: other parts of the server change jobs and runners meanwhile."""
+    """Always reads from the store, because other parts of the server change jobs and runners, too."""
 
     def __init__(self, context: Context, job_id: str) -> None:
         self.context = context
@@ -43,7 +43,7 @@ class Placed:
 
     @property
     def attempt(self) -> str:
-        """The name of the job's attempt on the host."""
+        """The name of the job's attempt on the runner."""
         return attempt_id(self.id, self.job.attempt)
 
     @property
@@ -52,13 +52,13 @@ class Placed:
         return math.ceil(span(self.job.definition.stop_grace))
 
     def will_store(self) -> None:
-        """Record where something of the job may be stored from now on, so that it is found when the job goes."""
+        """Record the current storage as one that may hold artifacts of the job, so that they can be removed later."""
         here = (self.context.storage_url, self.context.endpoint_url or "")
         if here not in self.job.storages:
             self.change(storages=(*self.job.storages, here))
 
     def change(self, **changes: Any) -> Job:
-        """Record, and tell who follows."""
+        """Record changes of the job, and notify its followers."""
         job = self.store.jobs.change(self.id, **changes)
         self.context.bells.ring(job.run)
         return job

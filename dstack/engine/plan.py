@@ -1,4 +1,4 @@
-"""From a submission to jobs: the graph, the cache keys, and what comes from the cache."""
+"""Turns a submission into jobs: the graph, the cache keys, and what comes from the cache."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from dstack.model.tag import MARK, is_tag
 from dstack.model.workflow import Workflow
 from dstack.store import Store
 
-NAMED = "it was named, so it runs"
+NAMED = "requested by name, so it always runs"
 
 
 @dataclass
 class Planner:
     """Decides what a submission runs.
 
-    `files` are those of the snapshot's tree, `run` is the name that the run will have, `damage` says what keeps a done
-    job's artifacts from being used again. After `plan`, `components` tells what each key is made of, and `warnings`
-    are for the user.
+    `files` are the files in the snapshot's tree, `run` is the name of the new run, and `damage` returns why a done
+    job's artifacts can't be reused. `plan` fills `components`, the parts of each cache key, and `warnings` for the
+    user.
     """
 
     store: Store
@@ -40,8 +40,8 @@ class Planner:
     warnings: list[str] = field(default_factory=list)
 
     def plan(self, submission: Submission) -> list[Job]:
-        """The jobs of the run, dependencies first: the named workflow and those of its dependencies whose results are
-        needed, each from the cache where something fits. Raises UsageError for what can't be."""
+        """Return the jobs of the run, dependencies first: the named workflow and the dependencies whose results it
+        needs, each from the cache if possible. Raises UsageError if the submission is invalid."""
         candidates: dict[str, Job] = {}
         for workflow in closure(submission.workflows, submission.workflow):
             candidates[workflow.name] = self.candidate(submission, workflow, candidates)
@@ -49,7 +49,7 @@ class Planner:
         return [self.connected(job, candidates) for name, job in candidates.items() if name in needed]
 
     def candidate(self, submission: Submission, workflow: Workflow, before: dict[str, Job]) -> Job:
-        """The job of a workflow, with its cache key, and its source if the cache has it."""
+        """Return the job of a workflow with its cache key, and with its result if that is cached."""
         variables = submission.variables[workflow.name]
         job_id = names.job_id()
         expanded = script.expanded(workflow, variables, {"run_name": self.run, "job_id": job_id})
@@ -79,17 +79,17 @@ class Planner:
         """The files that a workflow depends on."""
         include = workflow.depends_on.repo.include if workflow.depends_on.repo else None
         files, unmatched = select(self.files, submission.snapshot.project, include)
-        self.warnings += [f"{workflow.name}: depends-on.repo.include: '{name}' names no file" for name in unmatched]
+        self.warnings += [f"{workflow.name}: depends-on.repo.include: '{name}' matches no file" for name in unmatched]
         return files
 
     def named(self, job: Job, submission: Submission) -> Job:
-        """The workflow that the user named always runs; it is said what changed all the same."""
+        """The named workflow always runs; its `why` still says what has changed since it was last done."""
         last = self.store.jobs.last_done(job.workflow, submission.snapshot.repo)
         changed = self.difference(last, job) if last else None
         return replace(job, why=f"{NAMED} ({changed})" if changed else NAMED)
 
     def looked_up(self, job: Job, submission: Submission) -> Job:
-        """The job with the result that fits, or with why there is none."""
+        """Return the job with a cached result, or with the reason why there is none."""
         if submission.no_cache:
             return replace(job, why="--no-cache")
         damage = None
@@ -97,10 +97,10 @@ class Planner:
             found = self.damage(source)
             if found is None:
                 return self.cached(job, source)
-            damage = damage or found  # of the newest
+            damage = damage or found  # of the newest result
         for other in reversed(self.store.jobs.unfinished()):
             if other.key == job.key and other.shares is None and not other.stop:
-                return replace(job, shares=other.id, why=f"the same job is under way in {other.run}")
+                return replace(job, shares=other.id, why=f"the same job is already in progress in {other.run}")
         return replace(job, why=damage or self.why_not(job, submission))
 
     def cached(self, job: Job, source: Job) -> Job:
@@ -128,7 +128,7 @@ class Planner:
         return cachekey.difference(self.store.keys.components(last.key), self.components[job.key])
 
     def needed(self, name: str, candidates: dict[str, Job]) -> set[str]:
-        """The named workflow, and what is needed to run whatever does not come from the cache."""
+        """The names of the workflow and of all dependencies that are needed to run what is not cached."""
         needed = {name}
         if candidates[name].cached_from is None:
             for dependency in candidates[name].definition.depends_on.names:
@@ -136,7 +136,7 @@ class Planner:
         return needed
 
     def connected(self, job: Job, candidates: dict[str, Job]) -> Job:
-        """The job with the ids of those whose artifacts it gets."""
+        """The job with the ids of the jobs whose artifacts it gets."""
         sources = {
             name: self.tagged(name).source if is_tag(name) else candidates[name].source
             for name in job.definition.depends_on.workflows
@@ -144,11 +144,12 @@ class Planner:
         return replace(job, dependencies=sources)
 
     def tagged(self, ref: str) -> Job:
-        """The job whose artifacts `:NAME` stands for. Raises UsageError where there are none to be had."""
+        """The job that the tag `:NAME` points to. Raises UsageError if there is no such tag or the job is not done."""
         tag = self.store.tags.get(ref.removeprefix(MARK))
         if tag is None:
-            raise UsageError(f"no tag '{ref}'", hint=f"dstack tag RUN {ref.removeprefix(MARK)}")
+            raise UsageError(f"no tag '{ref}'", hint=f"create it: dstack tag RUN {ref.removeprefix(MARK)}")
         job = self.store.jobs.require(tag.job)
         if job.status is not Status.DONE:
-            raise UsageError(f"{ref} is {job.workflow} of {job.run}, which is {job.status.value}", hint="dstack tag")
+            what = f"'{ref}' is the job {job.workflow} of {job.run}, which is {job.status.value}, not done"
+            raise UsageError(what, hint=f"tag a run that is done: dstack tag RUN {ref.removeprefix(MARK)}")
         return job

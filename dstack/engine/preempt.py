@@ -1,4 +1,4 @@
-"""Which jobs give way to one of higher priority, so that it can start. Pure."""
+"""Chooses which jobs give way so that a job of higher priority can start. Pure."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ if TYPE_CHECKING:
     from dstack.engine.schedule import Waiting
 
 AT_ONCE = 8
-"""So many jobs have others stopped for them in one pass; the next ones, in the next pass."""
+"""How many jobs have others stopped for them in one pass; the next pass serves more."""
 COMPARED = 16
-"""So many machines are compared, those that lack the least; and so many jobs of a machine, one by one and in pairs."""
+"""How many runners are compared (those that lack the least), and how many jobs of a runner are tried alone and in
+pairs."""
 EXACTLY = 2
-"""Up to so many victims are the fewest; more are found from the largest down."""
+"""Up to this size, the smallest set of victims is found; larger sets are built from the largest jobs down."""
 NOBODY = 101
-"""Above every priority."""
+"""Higher than every priority."""
 
 
 class Room:
-    """Where others give way, during one pass. `yields` has the jobs that are to stop, each with the one that it makes
-    room for. What ends already, and what is promised to whom, is counted: nobody is stopped twice for one job."""
+    """The room that preemption makes during one pass. `yields` maps each job to stop to the job that it makes room for.
+    Jobs that are ending and earlier promises are counted, so that nothing is stopped twice for one job."""
 
     def __init__(self, machines: Sequence[Capacity], jobs: Iterable[Waiting]) -> None:
         self.all = machines
@@ -40,7 +41,7 @@ class Room:
         self.remember(jobs)
 
     def remember(self, jobs: Iterable[Waiting]) -> None:
-        """What earlier passes promised, as far as it still holds."""
+        """Restore the promises of earlier passes, as far as they still hold."""
         promised = [(job, one) for job in jobs if job.room_on for one in self.by_name(job.room_on)]
         for job, one in promised:
             if opens(job.door, one.machine.runner) and self.future(one).room(job.ask):
@@ -50,7 +51,7 @@ class Room:
         return [one for one in self.all if one.name == name and one.works]
 
     def claim(self, one: Capacity, job: Waiting) -> Capacity:
-        """Promise the job its place."""
+        """Promise the job its room on this runner."""
         self.claims[one.number].append(job)
         self.promised[job.id] = one.number
         self.futures.pop(one.number, None)
@@ -58,15 +59,15 @@ class Room:
 
     @property
     def promises(self) -> dict[str, str]:
-        """On which machine room is made for whom."""
+        """The name of the runner on which each job is promised room."""
         return {job: self.all[number].name for job, number in self.promised.items()}
 
     def keeps_from(self, job: Waiting, one: Capacity) -> bool:
-        """Whether a job that has a promise should leave a machine to those to whom that one is promised."""
+        """Whether a job that has a promise should leave this runner to other jobs that it is promised to."""
         return job.id in self.promised and any(other.id != job.id for other in self.claims[one.number])
 
     def placed(self, job: Waiting, one: Capacity) -> None:
-        """A job got its place there, whatever was promised to it."""
+        """Drop a job's promise: it got this runner, whichever one was promised."""
         self.futures.pop(one.number, None)
         number = self.promised.pop(job.id, None)
         if number is not None:
@@ -74,8 +75,8 @@ class Room:
             self.futures.pop(number, None)
 
     def make(self, job: Waiting, kind: Kind) -> Capacity | None:
-        """The machine where the job will start once those have ended that give way to it; None if nothing that ends
-        would let it start."""
+        """Return the runner on which the job can start once other jobs have given way; None if no preemption would
+        help."""
         if job.id in self.promised:
             return self.all[self.promised[job.id]]
         if self.searches >= AT_ONCE:
@@ -97,16 +98,17 @@ class Room:
         return self.claim(one, job)
 
     def close(self, kind: Kind) -> None:
-        """A job that goes first can't be helped: what became free where it could run would be kept for it."""
+        """Stop no further jobs on the runners that this kind could use: the job ahead can't be helped by that, and
+        what became free would be reserved for it."""
         if not kind.ask.shares:
             self.closed |= self.lowest.keys() & kind.able
 
     def running(self, one: Capacity) -> list[Lease]:
-        """What does not end yet."""
+        """The jobs on the runner that are not ending."""
         return [lease for lease in one.leases if not lease.ending and lease.job not in self.yields]
 
     def future(self, one: Capacity) -> Capacity:
-        """The machine without what ends, and with what is promised."""
+        """The runner without the jobs that are ending, and with the promised ones."""
         if one.number not in self.futures:
             running = self.running(one)
             same = len(running) == len(one.leases) and not self.claims[one.number]
@@ -114,7 +116,7 @@ class Room:
         return self.futures[one.number]
 
     def imagined(self, one: Capacity, leases: Iterable[Lease]) -> Capacity:
-        """The machine with these leases and what is promised."""
+        """The runner with these leases and the promised jobs."""
         found = Capacity(one.machine, one.number, leases)
         found.disk = one.disk
         for job in self.claims[one.number]:
@@ -123,7 +125,8 @@ class Room:
         return found
 
     def spare(self) -> None:
-        """Let those go on whom nobody needs any more, now that all is promised: one may make room for several."""
+        """Spare victims that turn out not to be needed, now that all promises are made: one may make room for
+        several jobs."""
         for number in sorted(set(self.promised.values())):
             one = self.all[number]
             for lease in one.leases:
@@ -141,8 +144,8 @@ class Room:
         return True
 
     def victims(self, job: Waiting, one: Capacity) -> Sequence[Lease]:
-        """The fewest jobs whose end lets this one start, of equally many the least important and youngest; none if
-        nothing helps."""
+        """The smallest set of jobs whose end lets this job start; among equals, the least important and youngest. Empty
+        if nothing helps."""
         running = self.running(one)
         able = [lease for lease in running if gives_way(lease, job)]
         able.sort(key=lambda lease: (lease.priority, -lease.since, lease.job))
@@ -161,22 +164,22 @@ class Room:
 
 
 def gives_way(lease: Lease, job: Waiting) -> bool:
-    """Whether a running job is stopped for a waiting one."""
+    """Whether a running job may be stopped for a waiting one."""
     return lease.preemptible and lease.priority < job.priority
 
 
 def least(leases: Iterable[Lease]) -> int:
-    """The lowest priority of those that give way."""
+    """The lowest priority of the jobs that give way."""
     return min([lease.priority for lease in leases if lease.preemptible], default=NOBODY)
 
 
 def rank(one: Capacity, victims: Sequence[Lease]) -> tuple[float, ...]:
-    """Less is better: few victims, unimportant, young."""
+    """Sort key, best first: few victims, of low priority, started recently."""
     return len(victims), max(v.priority for v in victims), -min(v.since for v in victims), one.number
 
 
 def fewer(leases: Sequence[Lease], enough: Callable[[Sequence[Lease]], bool]) -> Sequence[Lease]:
-    """The first of these that are enough, and none of them that is not needed."""
+    """Take the first of these that are enough, then drop those that turn out not to be needed."""
     chosen: list[Lease] = []
     for lease in leases:
         chosen.append(lease)

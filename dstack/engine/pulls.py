@@ -1,4 +1,4 @@
-"""Images are fetched once for a runner at a time, however many jobs wait for them."""
+"""Pulls each image once per runner at a time, however many jobs wait for it."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ from dstack.errors import CommandError
 from dstack.hosts.host import Host
 from dstack.model.registry import Login
 
-TOLD = 1.0
-"""Seconds between two reports of how far a pull is."""
+REPORT_EVERY = 1.0
+"""Seconds between two progress reports of a pull."""
 
 Tell = Callable[[str], None]
 Key = tuple[str, str, "Login | None"]
 
 
 class Going:
-    """A pull under way, and whom to tell how far it is."""
+    """A pull in progress, and the callbacks that get its progress."""
 
     def __init__(self, host: Host, place: Place, image: str, login: Login | None) -> None:
         self.tells: list[Tell] = []
         self.progress = Progress()
         self.task = asyncio.create_task(self.run(host, place, image, login))
-        self.task.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody may be left to ask
+        # if nobody waits any longer, asyncio must not warn about an exception that was never retrieved
+        self.task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     async def run(self, host: Host, place: Place, image: str, login: Login | None) -> None:
-        """Fetch the image. Raises CommandError with the registry's words."""
-        told = 0.0
+        """Pull the image. Raises CommandError with the registry's message."""
+        reported = 0.0
         command = pull(place, image, login)
         try:
             async for data in host.stream(command):
                 self.progress.feed(data)
-                if time.monotonic() - told >= TOLD:
-                    told = time.monotonic()
+                if time.monotonic() - reported >= REPORT_EVERY:
+                    reported = time.monotonic()
                     self.tell()
         except CommandError as refused:
             self.progress.end()
@@ -44,20 +45,20 @@ class Going:
             raise CommandError(command.name, refused.exit_status, words) from refused
 
     def tell(self) -> None:
-        """Say how far it is to all who wait for it."""
+        """Report the progress to every job that waits for the image."""
         for tell in self.tells:
             tell(self.progress.words)
 
 
 class Pulls:
-    """The pulls that somebody waits for: one that nobody waits for any more is ended."""
+    """The pulls that a job waits for; a pull is cancelled once nobody waits for it."""
 
     def __init__(self) -> None:
         self.going: dict[Key, Going] = {}
 
     async def fetch(self, runner: str, host: Host, place: Place, image: str, login: Login | None, tell: Tell) -> None:
-        """Have the image on the runner. Raises CommandError with the registry's words. `tell` gets words on how far
-        it is, at first and then each second that brought news."""
+        """Pull the image to the runner. Raises CommandError with the registry's message. `tell` gets the progress in
+        words, first at once and then at most once a second."""
         key = (runner, image, login)
         going = self.going.get(key)
         if going is None or going.task.done():

@@ -1,4 +1,4 @@
-"""The queue and what is held, as the scheduler sees them."""
+"""The queue and the leases, as the scheduler sees them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from dstack.store import Store
 HAS_CODE = 1
 HAS_ARTIFACTS = 2
 HAS_IMAGE = 4
-"""How much it is worth to a job that a runner has something: an image is the largest, and comes from furthest."""
+"""What it is worth to a job that a runner already has something: an image is the largest and takes longest to fetch."""
 
 
 class Queue:
-    """Reads jobs as the scheduler wants them. A run never changes, so that it is read once."""
+    """Converts jobs for the scheduler. Runs never change, so each is read once."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -32,13 +32,13 @@ class Queue:
         self.known = Known(store)
 
     def run(self, name: str) -> Run:
-        """The run of that name."""
+        """The run with this name."""
         if name not in self.runs:
             self.runs[name] = self.store.runs.require(name)
         return self.runs[name]
 
     def forget(self, unfinished: Sequence[Job]) -> None:
-        """Keep only the runs that are needed again."""
+        """Drop cached entries of finished jobs."""
         names = {job.run for job in unfinished}
         if len(names) < len(self.runs):
             self.runs = {name: run for name, run in self.runs.items() if name in names}
@@ -48,9 +48,9 @@ class Queue:
             self.held = {job: lease for job, lease in self.held.items() if job in ids}
 
     def waiting(self, jobs: Sequence[Job], promises: Mapping[str, str]) -> list[Waiting]:
-        """Jobs that may be placed. `promises` says where room is made for one."""
+        """Jobs that may be placed. `promises` maps a job to the runner on which it is promised room."""
         self.known.refresh()
-        found = []
+        waiting = []
         for job in jobs:
             before, item = self.items.get(job.id, (None, None))
             if item is None or before is not job:
@@ -59,11 +59,11 @@ class Queue:
             if item.near != near or item.room_on != room:
                 item = replace(item, near=near, room_on=room)
             self.items[job.id] = job, item
-            found.append(item)
-        return found
+            waiting.append(item)
+        return waiting
 
     def item(self, job: Job, run: Run) -> Waiting:
-        """One job that may be placed, wherever what it needs lies."""
+        """One job that may be placed, without what depends on runners."""
         return Waiting(
             id=job.id,
             ask=ask_of(job.definition.resources),
@@ -77,16 +77,16 @@ class Queue:
         )
 
     def leases(self, jobs: Sequence[Job]) -> list[Lease]:
-        """What jobs hold that have a runner."""
-        found = []
+        """What jobs with a runner hold."""
+        leases = []
         for job in jobs:
             if job.runner:
                 before, lease = self.held.get(job.id, (None, None))
                 if lease is None or before is not job:
                     lease = self.lease(job, job.runner)
                     self.held[job.id] = job, lease
-                found.append(lease)
-        return found
+                leases.append(lease)
+        return leases
 
     def lease(self, job: Job, runner: str) -> Lease:
         """What a job holds on its runner."""
@@ -105,12 +105,12 @@ class Queue:
 
 
 def ending(job: Job) -> bool:
-    """Whether what it holds will be free before long."""
+    """Whether what it holds will soon be free."""
     return bool(job.stop or job.preempted or job.expired) or job.status is Status.UPLOADING
 
 
 class Known:
-    """Which runners have what, as far as the server knows."""
+    """Which runners have which code, images and artifacts, as far as the server knows."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -121,7 +121,7 @@ class Known:
         self.found: dict[tuple[str, str, str, tuple[str, ...]], dict[str, int]] = {}
 
     def refresh(self) -> None:
-        """A new pass over the queue begins."""
+        """Reload at the start of a pass over the queue."""
         self.runners = len(self.store.runners.all())
         self.images = self.store.jobs.images()
         self.code.clear()
@@ -129,7 +129,7 @@ class Known:
         self.found.clear()
 
     def near(self, job: Job, run: Run) -> dict[str, int]:
-        """How much of what a job needs is on which runner. Nothing where all have the same."""
+        """How much of what a job needs each runner has; empty if all have the same."""
         makers = tuple(filter(None, [self.keeper(source) for source in job.dependencies.values()]))
         key = job.image, run.snapshot.repo, run.snapshot.tree, makers
         if key not in self.found:

@@ -1,4 +1,4 @@
-"""Why a job waits, in a sentence that is true. Pure."""
+"""Why a job waits, in one sentence that is true. Pure."""
 
 from __future__ import annotations
 
@@ -14,46 +14,49 @@ if TYPE_CHECKING:
     from dstack.engine.capacity import Capacity, Lease
 
 SHOWN = 3
-"""So many machines, or holders of one, are named; the others are counted."""
+"""How many runners, or jobs on a runner, are named; the others are counted."""
 
 
 def nobody(pin: str | None, runners: tuple[str, ...]) -> str:
-    """No machine is allowed."""
+    """No runner is allowed."""
     if pin and runners:
-        return f"no runner has the name or label '{pin}' and is one of {', '.join(runners)}"
+        return f"no runner that the workflow allows ({', '.join(runners)}) has the name or label '{pin}'"
     if pin:
         return f"no runner has the name or label '{pin}'"
-    return f"no runner has the name or label {' or '.join(map(repr, runners))}" if runners else "no runner is known"
+    if runners:
+        return f"no runner has the name or label {' or '.join(map(repr, runners))}"
+    return "no runner has been added yet"
 
 
 def no_mount(sources: tuple[str, ...], runners: Sequence[Runner]) -> str:
-    """No machine lets jobs mount all of these folders: what the nearest one allows."""
+    """No runner allows all of these mounts: what the closest one allows."""
     nearest = max(runners, key=lambda runner: sum(allowed(source, runner.allow_mounts) for source in sources))
     refused = [source for source in sources if not allowed(source, nearest.allow_mounts)]
-    what = f"no runner lets it mount {' and '.join(refused)}"
+    what = f"no runner allows mounting {' and '.join(refused)}"
     if not nearest.allow_mounts:
-        return f"{what}: the owner of a machine allows that with dstack runners add --allow-mount DIR"
-    return f"{what}; the nearest is {nearest.name}, which allows {', '.join(nearest.allow_mounts)}"
+        return f"{what}; to allow it: dstack runners set NAME --allow-mount DIR"
+    return f"{what}; the closest is {nearest.name}, which allows {', '.join(nearest.allow_mounts)}"
 
 
 def too_much(ask: Ask, machines: Sequence[Capacity]) -> str:
-    """No machine could hold it, however empty: what the nearest one has."""
+    """No runner could hold it, even when empty: what the closest one has."""
     most = min(machines, key=lambda one: (short(ask, one), -len(one.gpus), -one.machine.cpus, -one.machine.memory))
     has = ask.gpus and most.count(ask)
     if ask.gpus and has < ask.gpus:
         if ask.gpu_name or ask.gpu_memory or ask.gpu_vendor or (most.gpus and not has):
-            return f"it needs {ask.gpu_words}; the nearest is {most.name} with {gpus(most)}"
-        return f"it needs {ask.gpu_words}; the most that a runner has is {has} ({most.name})"
+            return f"it needs {ask.gpu_words}; the closest runner is {most.name} with {gpus(most)}"
+        return f"it needs {ask.gpu_words}; no runner has more than {has} ({most.name})"
     if most.machine.cpus < ask.cpu:
-        return f"it needs {ask.words}; the nearest is {most.name} with {most.machine.cpus} CPUs"
+        return f"it needs {ask.words}; the closest runner is {most.name} with {most.machine.cpus} CPUs"
     if most.machine.memory < ask.memory:
         facts = most.machine.runner.facts
-        return f"it needs {ask.words}; the nearest is {most.name} with {size_words(facts.memory if facts else 0)}"
-    return f"{most.name} takes no jobs that ask for no resources"
+        memory = size_words(facts.memory if facts else 0)
+        return f"it needs {ask.words}; the closest runner is {most.name} with {memory}"
+    return f"{most.name} only takes jobs that request CPUs, memory or GPUs"
 
 
 def short(ask: Ask, one: Capacity) -> tuple[float, ...]:
-    """How far an empty machine is from holding it."""
+    """How much an empty runner lacks to hold it."""
     gpus = max(0, ask.gpus - one.count(ask))
     return gpus, max(0.0, ask.cpu - one.machine.cpus), max(0.0, ask.memory - one.machine.memory)
 
@@ -65,39 +68,39 @@ def gpus(one: Capacity) -> str:
 
 
 def limit(ask: Ask, user: str, has: int, most: int) -> str:
-    """The user's share is used up."""
-    return f"needs {ask.gpu_words}; {user} has {has} of the {most} that a user may have at once"
+    """The user has reached the limit."""
+    return f"needs {ask.gpu_words}; {user} already has {has} of the {most} GPUs allowed per user"
 
 
 def blocked(ask: Ask, nearest: Sequence[Capacity], count: int, now: float) -> str:
-    """What is in the way on the nearest of the machines that could hold it, of which there are so many."""
-    told = [obstacle(ask, one, now) for one in nearest[:SHOWN]]
+    """What is in the way on the nearest of the `count` runners that could hold it."""
+    obstacles = [obstacle(ask, one, now) for one in nearest[:SHOWN]]
     if count > SHOWN:
         others = count - SHOWN
-        told.append(f"{others} other {'runner' if others == 1 else 'runners'} can't take it now either")
+        obstacles.append(f"{others} other {'runner' if others == 1 else 'runners'} can't take it now either")
     needs = f"needs {ask.words}; " if ask.words else ""
-    return needs + "; ".join(told)
+    return needs + "; ".join(obstacles)
 
 
 def obstacle(ask: Ask, one: Capacity, now: float) -> str:
-    """Why it does not start on this machine."""
+    """Why it does not start on this runner."""
     if one.machine.trouble:
-        return f"{one.name}: {one.machine.trouble}"
+        return f"{one.name} is {one.machine.trouble}"
     if one.reserved and one.room(ask):
         first = one.reserved[0]
-        return f"{one.name} keeps its free share for {whose(first.run, first.user)}, which goes first"
+        return f"{one.name} keeps its free share for {whose(first.run, first.user)}, which is ahead in the queue"
     if ask.gpus and len(one.matching(ask)) < ask.gpus:
         return gpu_obstacle(ask, one, now)
     if ask.cpu and one.cpu < ask.cpu:
-        outside = f", {one.machine.load.cpu:g} are used outside of dstack" if one.machine.load.cpu else ""
+        outside = f", {one.machine.load.cpu:g} are used outside dstack" if one.machine.load.cpu else ""
         return f"{one.name} has {max(one.cpu, 0):g} of {one.cpus} CPUs free{holders(one, 'cpu', now)}{outside}"
     if ask.memory and one.memory < ask.memory:
         free, used = size_words(max(int(one.memory), 0)), one.machine.load.memory
-        outside = f", {size_words(used)} are used outside of dstack" if used else ""
+        outside = f", {size_words(used)} are used outside dstack" if used else ""
         return f"{one.name} has {free} of memory free{holders(one, 'memory', now)}{outside}"
     if one.disk < ask.disk:
         return f"{one.name} has {size_words(max(one.disk, 0))} of disk free"
-    return f"{one.name} runs {sum(lease.ask.shares for lease in one.leases)} jobs already"
+    return f"{one.name} already runs {sum(lease.ask.shares for lease in one.leases)} jobs, its limit"
 
 
 def gpu_obstacle(ask: Ask, one: Capacity, now: float) -> str:
@@ -105,11 +108,14 @@ def gpu_obstacle(ask: Ask, one: Capacity, now: float) -> str:
     if one.machine.gpu_trouble:
         return f"{one.name}: {one.machine.gpu_trouble}"
     wanted = [gpu.index for gpu in one.gpus if ask.takes(gpu)]
-    free = len(one.matching(ask))
-    parts = [f"{one.name} has {free} of {len(wanted)} free"]
-    held = [lease for lease in one.leases if set(lease.gpus) & set(wanted)]
-    parts += who(held, [len(set(lease.gpus) & set(wanted)) for lease in held], len(wanted), free, now)
-    parts += [f"GPU {index} is used outside of dstack {one.machine.foreign[index]}" for index in foreign(one, wanted)]
+    kind = "GPUs" if len(wanted) == len(one.gpus) else "matching GPUs"
+    parts = [f"{one.name} has {len(one.matching(ask))} of {len(wanted)} {kind} free"]
+    held = [(lease, len(set(lease.gpus) & set(wanted))) for lease in one.leases if set(lease.gpus) & set(wanted)]
+    parts += [holds(lease, f"{count}", now) for lease, count in held[:SHOWN]]
+    if len(held) > SHOWN:
+        others = len(held) - SHOWN
+        parts.append(f"{others} other {'job holds' if others == 1 else 'jobs hold'} the rest")
+    parts += [f"GPU {index} is used outside dstack {one.machine.foreign[index]}" for index in foreign(one, wanted)]
     return ", ".join(parts)
 
 
@@ -118,35 +124,22 @@ def foreign(one: Capacity, wanted: Sequence[int]) -> list[int]:
     return [index for index in wanted if index in one.machine.foreign and index not in leased]
 
 
-def who(leases: Sequence[Lease], counts: Sequence[int], total: int, free: int, now: float) -> list[str]:
-    """`the other runs brave-otter-7 of ann, started 2 h ago`."""
-    told = []
-    for lease, count in list(zip(leases, counts, strict=True))[:SHOWN]:
-        verb = "runs" if count == 1 else "run"
-        which = "the other" if count == total - free and free else f"{count}"
-        if which == "the other" and count > 1:
-            which = f"the other {count}"
-        told.append(f"{which} {verb} {since(lease, now)}")
-    if len(leases) > SHOWN:
-        told.append(f"{len(leases) - SHOWN} more jobs have the rest")
-    return told
-
-
 def holders(one: Capacity, what: str, now: float) -> str:
-    """Who has the most of the CPUs or the memory, and how many others have some."""
+    """Who holds most of the CPUs or the memory, and how many others hold some."""
     held = [lease for lease in one.leases if getattr(lease.ask, what)]
     if not held:
         return ""
     most = max(held, key=lambda lease: float(getattr(lease.ask, what)))
-    has = f"{most.ask.cpu:g}" if what == "cpu" else size_words(most.ask.memory)
-    others = f", {len(held) - 1} more {'job has' if len(held) == 2 else 'jobs have'} some" if len(held) > 1 else ""
-    return f", {has} {'is' if has == '1' else 'are'} held by {since(most, now)}{others}"
+    amount = f"{most.ask.cpu:g}" if what == "cpu" else size_words(most.ask.memory)
+    others = f", {len(held) - 1} other {'job holds' if len(held) == 2 else 'jobs hold'} some" if len(held) > 1 else ""
+    return f", {holds(most, amount, now)}{others}"
 
 
-def since(lease: Lease, now: float) -> str:
-    ending = " and ending now" if lease.ending else ""
-    return f"{whose(lease.run, lease.user)}, started {ago_words(now - lease.since)}{ending}"
+def holds(lease: Lease, amount: str, now: float) -> str:
+    """`ann's brave-otter-7 holds 2 (started 2 h ago)`."""
+    ending = ", ending now" if lease.ending else ""
+    return f"{whose(lease.run, lease.user)} holds {amount} (started {ago_words(now - lease.since)}{ending})"
 
 
 def whose(run: str, user: str) -> str:
-    return f"{run} of {user}" if user else run
+    return f"{user}'s {run}" if user else run

@@ -1,4 +1,4 @@
-"""Which runs go, and what goes with them."""
+"""Removes runs, with everything that belongs to them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from dstack.model.job import Job, Run
 from dstack.model.times import seconds
 
 LATER = 10.0
-"""Seconds between two looks at what could not go."""
+"""Seconds between two tries to remove what could not be removed at once."""
 
 log = logging.getLogger("dstack.engine")
 
 
 @dataclass(frozen=True)
 class Stay:
-    """What a job left in a storage that was in use before, and that does not let it go."""
+    """A job's artifacts in an earlier storage that can't be removed there now."""
 
     run: str
     workflow: str
@@ -33,12 +33,12 @@ class Stay:
 
     @property
     def words(self) -> str:
-        """It in a sentence."""
-        return f"{self.run}/{self.workflow} stays in {self.storage}: {self.why}"
+        """It in one sentence."""
+        return f"{self.run}/{self.workflow} could not be removed from {self.storage}: {self.why}"
 
 
 class Retention:
-    """Removes runs with their logs and artifacts. Repeatable at any point: what was begun is ended by the next one."""
+    """Removes runs with their logs and artifacts. Repeatable at any point: the next call completes what one began."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -47,7 +47,7 @@ class Retention:
         self.stays: list[Stay] = []
 
     async def delete(self, runs: Sequence[Run]) -> list[Removed]:
-        """Remove these. Raises ConflictError, before anything is removed, for one that is unfinished or has a tag."""
+        """Remove these runs. Raises ConflictError, before removing anything, if one is unfinished or has a tag."""
         for run in runs:
             why = self.kept(run)
             if why:
@@ -55,8 +55,8 @@ class Retention:
         return await self.remove(runs)
 
     def prunable(self, keep_last: int | None, older_than: float | None) -> list[Run]:
-        """The runs that a rule lets go, oldest first: not the newest `keep_last` of a workflow of a repository, none
-        that ended within `older_than` seconds, none that is unfinished or has a tag. No rule lets nothing go."""
+        """The runs that a rule removes, oldest first. It keeps the newest `keep_last` per repository and workflow, runs
+        that ended within `older_than` seconds, and runs that are unfinished or have a tag. Without a rule, none."""
         if keep_last is None and older_than is None:
             return []
         kept: Counter[tuple[str, str]] = Counter()
@@ -70,17 +70,17 @@ class Retention:
         return found[::-1]
 
     async def remove(self, runs: Sequence[Run]) -> list[Removed]:
-        """Remove runs, and of earlier ones what nothing needs any more."""
-        told = {each.run: each for each in self.told(runs)}
+        """Remove runs, and whatever is left of earlier ones and no longer needed."""
+        removed = {each.run: each for each in self.told(runs)}
         for run in runs:
             self.store.runs.hide(run.name)
         for each in await self.complete():
-            if each.run in told:
-                told[each.run].stays.append(each.words)
-        return list(told.values())
+            if each.run in removed:
+                removed[each.run].stays.append(each.words)
+        return list(removed.values())
 
     async def complete(self) -> list[Stay]:
-        """Remove what is left of the runs that were removed and is not needed any more. Returns what can't go."""
+        """Remove what is left of removed runs and no longer needed. Returns what could not be removed."""
         async with self.lock:
             self.stays = []
             while [job for run in self.store.runs.hidden() for job in self.store.jobs.of(run) if await self.gone(job)]:
@@ -91,7 +91,7 @@ class Retention:
             return self.stays
 
     async def watch(self) -> None:
-        """What could not go at once goes when nothing uses it any more and its host was cleaned."""
+        """Remove the rest of a run once nothing uses it and its runner has been cleaned."""
         while True:
             await asyncio.sleep(LATER)
             left = [job for run in self.store.runs.hidden() for job in self.store.jobs.of(run)]
@@ -99,11 +99,11 @@ class Retention:
                 try:
                     await self.complete()
                 except DstackError as trouble:
-                    log.warning("what runs left could not be removed yet: %s", trouble.message)
+                    log.warning("leftovers of deleted runs not removed: %s", trouble.message)
 
     async def gone(self, job: Job) -> bool:
-        """Remove what a job left, unless another one uses it, and the job itself, unless a host still has to be
-        cleaned of it: then a later one removes it."""
+        """Remove a job and what it left, unless another job uses it. A job whose runner still has to be cleaned is
+        removed by a later call."""
         if self.used(job):
             return False
         if job.cached_from is None:
@@ -116,7 +116,7 @@ class Retention:
         return True
 
     async def unstored(self, job: Job) -> None:
-        """Remove what is stored of a job. What a storage of before does not let go is told, and stays."""
+        """Remove a job's artifacts. If an earlier storage can't be cleaned, record that and go on."""
         silent = {stay.storage: stay.why for stay in self.stays}
         for storage in stored_in(self.context, job):
             try:
@@ -138,14 +138,14 @@ class Retention:
         return bool(job.runner and there and self.store.runners.get(job.runner))
 
     def used(self, job: Job, going: Collection[str] = ()) -> bool:
-        """Whether the job's log and artifacts are those of another one too, or one waits for them. Those of runs that
-        are `going` don't count."""
+        """Whether another job uses the job's log and artifacts, or waits for them. Jobs of the runs in `going` don't
+        count."""
         waiting = any(job.id in (each.shares, *each.dependencies.values()) for each in self.store.jobs.unfinished())
         users = (self.store.jobs.require(user) for user in self.store.jobs.users_of(job.id))
         return waiting or any(user.run not in going for user in users)
 
     def kept(self, run: Run) -> tuple[str, str] | None:
-        """Why a run stays, and what would change that; None if it may go."""
+        """Why a run can't be removed, and what to type to change that; None if it can."""
         tag = next((tag for tag in self.store.tags.all() if tag.run == run.name), None)
         if tag:
             return f"has the tag ':{tag.name}'", f"dstack tag --delete {tag.name}"
@@ -159,7 +159,7 @@ class Retention:
         return max(map(seconds, times), default=seconds(run.submitted_at))
 
     def told(self, runs: Sequence[Run]) -> list[Removed]:
-        """These runs as users are told about their removal: `bytes` are those that become free."""
+        """Describe the removal of these runs to users. `bytes` are those that become free."""
         going = {run.name for run in runs} | set(self.store.runs.hidden())
         return [self.told_of(run, going) for run in runs]
 

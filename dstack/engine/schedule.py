@@ -1,8 +1,8 @@
-"""Which job runs where, and why a job does not run yet. Pure.
+"""Decides which job runs where, and says why a job does not run yet. Pure.
 
-Jobs are placed by priority, then age. One that does not fit gets a reservation: the machine that comes nearest
-keeps for it what is free there, so that smaller jobs pass it only where that takes nothing from it. Jobs that are
-preemptible give way to one of higher priority where that lets it start. Each pass looks again.
+Jobs are placed by priority, then age. A job that does not fit gets a reservation: the closest runner keeps its free
+share for it, so smaller jobs may pass it only if they take nothing from it. Preemptible jobs give way to a job of
+higher priority if that lets it start. Each pass starts from scratch.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from dstack.model.resources import NOTHING, Ask
 from dstack.model.runner import Runner
 
 RESERVATIONS = 16
-"""At most so many jobs have a machine kept for them."""
+"""At most this many jobs have a runner reserved for them."""
 
 
 class Waiting(Struct, frozen=True, gc=False):
-    """A job that could start: its dependencies are done. `pin` is the name or label of the runners that its run may
-    use, `runners` are those that its workflow may, `mounts` the folders of the machine that it mounts. `submitted` in
-    seconds of the clock that `now` has; `near` says how much of what it needs is on which runner already,
-    `room_on` where an earlier pass promised it the room of jobs that give way to it.
+    """A job that could start, because its dependencies are done. `pin` is the name or label that its run is limited to,
+    `runners` those that its workflow allows, `mounts` the runner's folders that it mounts. `submitted` is in seconds
+    on the same clock as `now`. `near` says how much of what it needs each runner already has. `room_on` is the runner
+    on which an earlier pass promised it the room of jobs that give way.
     """
 
     id: str
@@ -55,9 +55,9 @@ class Placement(Struct, frozen=True, gc=False):
 
 
 class Schedule(Struct, frozen=True):
-    """Placements and, for every job without one, the reason. `order` holds the jobs without one, first come first.
-    `preemptions` are running jobs that are to give way, each with the waiting job that it makes room for; `promises`
-    says on which runner room is made for whom."""
+    """Placements, and a reason for every job without one. `order` lists the jobs without one, first come first.
+    `preemptions` maps each running job that has to give way to the waiting job that it makes room for; `promises` maps
+    a waiting job to the runner on which room is made for it."""
 
     placements: dict[str, Placement]
     reasons: dict[str, str]
@@ -67,14 +67,14 @@ class Schedule(Struct, frozen=True):
 
 
 def eligible(job: Waiting, machines: Sequence[Machine]) -> list[Machine]:
-    """The machines that the job may use."""
+    """The runners that the job may use."""
     return [machine for machine in machines if opens(job.door, machine.runner)]
 
 
 def impossible(job: Waiting, machines: Sequence[Machine], max_gpus: int | None = None) -> str | None:
-    """Why the job could never run on these machines, however long it waits; None when it could."""
+    """Return why the job could never run on these runners, however long it waits; None if it could."""
     if max_gpus is not None and job.ask.gpus > max_gpus:
-        return f"it needs {job.ask.gpu_words}; a user may have {max_gpus} at once"
+        return f"it needs {job.ask.gpu_words}; the limit per user is {max_gpus}"
     found = eligible(job, machines)
     if not found:
         return closed(job.door, [machine.runner for machine in machines])
@@ -85,7 +85,7 @@ def impossible(job: Waiting, machines: Sequence[Machine], max_gpus: int | None =
 
 
 def closed(door: Door, runners: Sequence[Runner]) -> str:
-    """Why no machine is for a job, whatever it asks for."""
+    """Why no runner allows the job, whatever it requests."""
     pin, names, mounts = door
     near = [runner for runner in runners if allows(pin, names, runner)]
     return reasons.no_mount(mounts, near) if near else reasons.nobody(pin, names)
@@ -99,12 +99,12 @@ def schedule(
     *,
     max_gpus: int | None = None,
 ) -> Schedule:
-    """Place the jobs. `leases` is what unfinished jobs hold; `max_gpus` limits what a user holds at once."""
+    """Place the jobs. `leases` are what unfinished jobs hold; `max_gpus` limits how many GPUs a user holds at once."""
     return Pass(jobs, machines, leases, now, max_gpus).run()
 
 
 class Pass:
-    """One pass over the queue. What it gives away is gone for the rest of it."""
+    """One pass over the queue. What it gives to a job is gone for the rest of the pass."""
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ class Pass:
         return Schedule(placements, self.reasons(left), order, self.room.yields, self.room.promises)
 
     def kind(self, job: Waiting) -> Kind:
-        """The jobs of its kind."""
+        """The job's kind: all jobs with the same needs share one."""
         key = job.ask, job.pin, job.runners, job.mounts
         found = self.kinds.get(key)
         if found is None:
@@ -163,25 +163,25 @@ class Pass:
         return found
 
     def behind(self, door: Door) -> Behind:
-        """The machines that jobs may use."""
+        """The runners that jobs with this door may use."""
         if door not in self.doors:
             self.doors[door] = Behind([one for one in self.all if opens(door, one.machine.runner)])
         return self.doors[door]
 
     def over_limit(self, job: Waiting) -> bool:
-        """Whether the user may not have so many more GPUs now."""
+        """Whether the job would exceed the GPU limit of its user now."""
         if self.max_gpus is None or not job.ask.gpus:
             return False
         return self.users.get(job.user, 0) + job.ask.gpus > self.max_gpus
 
     def choose(self, job: Waiting, kind: Kind) -> Capacity | None:
-        """The best machine that the job fits now: one that has what it needs, else the one that is best for its
+        """The best runner that the job fits on now: one that already has some of what it needs, else the best for its
         kind."""
         best = (self.nearby(job, kind) if job.near else None) or kind.best()
         return None if best and self.room.promised and self.room.keeps_from(job, best) else best
 
     def nearby(self, job: Waiting, kind: Kind) -> Capacity | None:
-        """The machine that has most of what the job needs, if it fits one that has any of it."""
+        """The runner that has the most of what the job needs, among those that it fits on."""
         best: Capacity | None = None
         rank: tuple[float, ...] = ()
         for name, has in job.near.items():
@@ -194,12 +194,12 @@ class Pass:
         return best
 
     def promised(self, job: Waiting) -> Capacity | None:
-        """The machine that was promised to the job, if it fits there by now."""
+        """The runner that was promised to the job, if it fits there by now."""
         number = self.room.promised.get(job.id)
         return self.all[number] if number is not None and self.all[number].fits(job.ask) else None
 
     def give(self, one: Capacity, job: Waiting) -> tuple[int, ...]:
-        """Take the job's share out of a machine."""
+        """Take the job's share out of a runner."""
         gpus = one.pick(job.ask)
         one.take(Lease(job.id, one.name, job.run, job.user, gpus, job.ask, self.now))
         if gpus:
@@ -210,8 +210,8 @@ class Pass:
         return gpus
 
     def wait(self, job: Waiting, kind: Kind) -> None:
-        """Have others give way to a job that fits nowhere, or keep what is free for it on the machine that comes
-        nearest, if it asks for something of its own."""
+        """Have others give way to a job that fits nowhere. If that does not help and the job requests resources,
+        reserve the closest runner for it."""
         first = not kind.blocked
         if first and job.id not in self.room.promised:
             kind.block()
@@ -230,19 +230,19 @@ class Pass:
                 return
 
     def reasons(self, left: Sequence[tuple[Waiting, Kind]]) -> dict[str, str]:
-        """Why each job waits, as things stand when all that can be placed has been."""
-        told: dict[str, str] = {}
+        """Why each job waits, once everything that can be placed has been placed."""
+        why: dict[str, str] = {}
         for job, kind in left:
             if self.max_gpus is not None and self.over_limit(job):
-                told[job.id] = reasons.limit(job.ask, job.user, self.users.get(job.user, 0), self.max_gpus)
+                why[job.id] = reasons.limit(job.ask, job.user, self.users.get(job.user, 0), self.max_gpus)
                 continue
             promised = self.room.promised.get(job.id)
             if promised is not None:
-                told[job.id] = reasons.blocked(job.ask, [self.all[promised]], 1, self.now)
+                why[job.id] = reasons.blocked(job.ask, [self.all[promised]], 1, self.now)
                 continue
             kind.reason = kind.reason or self.why(kind, job.door)
-            told[job.id] = kind.reason
-        return told
+            why[job.id] = kind.reason
+        return why
 
     def why(self, kind: Kind, door: Door) -> str:
         """Why no job of this kind fits anywhere."""

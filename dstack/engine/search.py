@@ -1,7 +1,7 @@
-"""Finds machines for jobs of one kind: the best that fits, and the nearest that does not. Pure.
+"""Finds runners for jobs of one kind: the best that fits, or the closest that does not. Pure.
 
-What is free only becomes less during a pass over the queue. So a machine that a kind of job does not fit is never
-looked at again for it, and a pass over many jobs looks at few machines for each.
+During a pass over the queue, free shares only shrink. So a runner that does not fit a kind of job is never tried for
+it again, and a pass over many jobs looks at few runners for each.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from dstack.model.resources import Ask
 from dstack.model.runner import Runner
 
 LOOKED_AT = 64
-"""So many machines, those with the most that is free, are compared to find the nearest."""
+"""How many runners, those with the most free resources, are compared to find the closest."""
 
 Door = tuple["str | None", tuple[str, ...], tuple[str, ...]]
-"""What decides which machines a job may use: the pin of its run, its workflow's runners, the folders that it mounts."""
+"""What decides which runners a job may use: the pin of its run, its workflow's runners, the folders that it mounts."""
 Row = tuple[float, int, float, Capacity]
-"""A machine with what it would have if nothing ran there: GPUs of a kind, CPUs, bytes of memory."""
+"""A runner with what it has when empty: GPUs of a kind, CPUs, bytes of memory."""
 
 
 def allows(pin: str | None, runners: tuple[str, ...], runner: Runner) -> bool:
-    """Whether a job may use a machine by its run's pin and its workflow's runners: each narrows the choice. A hidden
-    machine takes those that name it, and no others."""
+    """Whether a job may use a runner, by its run's pin and its workflow's runners; both must match. A hidden runner
+    only takes jobs whose pin is its name."""
     if runner.hidden:
         return pin == runner.name
     known = {runner.name, *runner.labels}
@@ -33,14 +33,14 @@ def allows(pin: str | None, runners: tuple[str, ...], runner: Runner) -> bool:
 
 
 def opens(door: Door, runner: Runner) -> bool:
-    """Whether a job may use a machine, and mount there what it mounts."""
+    """Whether a job may use a runner, and may mount its folders there."""
     pin, runners, sources = door
     return allows(pin, runners, runner) and all(allowed(source, runner.allow_mounts) for source in sources)
 
 
 class Boxes:
-    """Working machines by how many of their GPUs are free. A machine's place in a list that it has left is passed
-    over."""
+    """Working runners by their number of free GPUs. A runner stays in lists that no longer apply to it; they are
+    skipped when read."""
 
     def __init__(self, machines: Iterable[Capacity]) -> None:
         self.by_free: list[list[Capacity]] = [[]]
@@ -49,14 +49,14 @@ class Boxes:
                 self.add(one)
 
     def add(self, one: Capacity) -> None:
-        """The machine has another number of free GPUs than before."""
+        """Add the runner under its new number of free GPUs."""
         while len(self.by_free) <= len(one.free):
             self.by_free.append([])
         self.by_free[len(one.free)].append(one)
 
 
 class Behind:
-    """The machines that a door leads to."""
+    """The runners that a door leads to."""
 
     def __init__(self, machines: list[Capacity]) -> None:
         self.machines = machines
@@ -64,18 +64,18 @@ class Behind:
         self.quiet: list[tuple[tuple[int, int, int], Capacity]] | None = None
 
     def could_hold(self, ask: Ask) -> list[Capacity]:
-        """The machines that an empty one of would do, those with the most that is free now first, and those that take
-        no jobs last. One that was never seen may have anything."""
+        """The runners that could hold it when empty: those with the most free resources first, those that take no jobs
+        last. A runner that was never probed counts as large enough."""
         kind = ask.gpu_kind if ask.gpus else None
         if kind not in self.rows:
             ranked = sorted(self.machines, key=lambda one: (not one.works, *_free(one, ask)))
             self.rows[kind] = [_row(one, ask) for one in ranked]
         gpus, cpu, memory = ask.gpus, ask.cpu, ask.memory
-        found = [one for count, cpus, size, one in self.rows[kind] if count >= gpus and cpus >= cpu and size >= memory]
-        return [one for one in found if one.machine.slots > 0] if ask.shares else found
+        large = [one for count, cpus, size, one in self.rows[kind] if count >= gpus and cpus >= cpu and size >= memory]
+        return [one for one in large if one.machine.slots > 0] if ask.shares else large
 
     def quietest(self) -> list[tuple[tuple[int, int, int], Capacity]]:
-        """The machines that take jobs, those with the fewest first, as they were when somebody asked first."""
+        """The runners that take jobs, those with the fewest jobs first, as they were at the first call."""
         if self.quiet is None:
             self.quiet = sorted([(one.quiet, one) for one in self.machines if one.works])
         return list(self.quiet)
@@ -92,8 +92,8 @@ def _row(one: Capacity, ask: Ask) -> Row:
 
 
 class Kind:
-    """Jobs that fit the same machines, those that `could` hold them. `blocked`: none fits them any more; `stuck`: nor
-    would one if others gave way; `nearest` are those machines then, and `reason` says why."""
+    """Jobs with the same needs; `could` are the runners that could hold them. `blocked`: none fits now, and `nearest`
+    are the closest runners. `stuck`: preemption would not help either. `reason` says why they wait."""
 
     def __init__(self, ask: Ask, behind: Behind, boxes: Boxes) -> None:
         self.ask = ask
@@ -109,7 +109,7 @@ class Kind:
         self.nearest: Sequence[Capacity] = ()
 
     def best(self) -> Capacity | None:
-        """The machine for the next job: the fullest box that still has its GPUs, or the one with the fewest jobs."""
+        """The runner for the next job: the fullest one with enough free GPUs, or the one with the fewest jobs."""
         return self.fullest() if self.ask.gpus else self.quietest()
 
     def fullest(self) -> Capacity | None:
@@ -139,7 +139,7 @@ class Kind:
         return None
 
     def block(self) -> None:
-        """No machine fits: find those that come nearest."""
+        """Record that no runner fits, and find the closest ones."""
         self.blocked = True
         looked_at = self.could[:LOOKED_AT]
         self.nearest = sorted(looked_at, key=lambda one: (not one.works, one.missing(self.ask), one.number))

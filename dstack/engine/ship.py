@@ -18,14 +18,10 @@ from dstack.model.runner import Runner
 from dstack.model.snapshot import Snapshot
 
 CHUNK = 256 * 1024
-
-
 RIDES = 64 * 1024
-"""Bytes of a pack that goes with the launch itself: more are sent beforehand."""
-
-
+"""A pack of at most this many bytes is sent with the launch itself; a larger one is sent first."""
 SPARE = 300.0
-"""Seconds for one more tree."""
+"""Seconds for writing a spare tree."""
 
 log = logging.getLogger("dstack.engine")
 
@@ -33,8 +29,8 @@ log = logging.getLogger("dstack.engine")
 async def launch_with_code(
     context: Context, snapshot: Snapshot, runner: Runner, launch: Callable[[bytes], Command[Launched]]
 ) -> Launched:
-    """Launch where the host has the code, or gets it with the launch if there is little to send. One pack at a time for
-    a runner and repository: jobs of one snapshot share it."""
+    """Launch if the runner has the code, or send a small pack with the launch. Packs are sent one at a time per runner
+    and repository, because jobs of one snapshot share a pack."""
     shipped, host = context.store.shipped, context.machines.host(runner)
     async with context.shipping[runner.name, snapshot.repo]:
         known = shipped.of(runner.name, snapshot.repo)
@@ -50,7 +46,7 @@ async def launch_with_code(
 
 
 async def ship(context: Context, snapshot: Snapshot, runner: Runner, known: Iterable[str]) -> None:
-    """Bring the snapshot to a runner that said that it lacks it, and that these are there."""
+    """Send the snapshot to a runner that reported that it lacks it and has only the `known` objects."""
     async with context.shipping[runner.name, snapshot.repo]:
         context.store.shipped.forget(runner.name, snapshot.repo)
         async with written(context.mirror(snapshot.repo).pack(snapshot, known)) as pack:
@@ -58,13 +54,13 @@ async def ship(context: Context, snapshot: Snapshot, runner: Runner, known: Iter
 
 
 def keep_spare(context: Context, runner: Runner, snapshot: Snapshot) -> None:
-    """Have the runner write the tree once more, while the job is running: the next one begins sooner."""
+    """Have the runner write the tree once more while the job runs, so that the next job starts sooner."""
 
     async def make() -> None:
         try:
             await ask(context.machines.host(runner), spare(context.machines.place(runner), snapshot), timeout=SPARE)
         except DstackError as trouble:
-            log.info("%s: no tree is kept ready: %s", runner.name, trouble.message)
+            log.info("%s: no spare tree was written: %s", runner.name, trouble.message)
 
     task = asyncio.create_task(make())
     context.spares.add(task)
@@ -72,7 +68,7 @@ def keep_spare(context: Context, runner: Runner, snapshot: Snapshot) -> None:
 
 
 async def deliver(context: Context, runner: Runner, snapshot: Snapshot, pack: Path) -> None:
-    """Send the pack, and all of the snapshot if that is not enough."""
+    """Send the pack; if the runner lacks its base, send all of the snapshot."""
     shipped = context.store.shipped
     answer = await send(context, runner, snapshot, pack)
     if answer is Received.NEED_FULL:
@@ -84,19 +80,19 @@ async def deliver(context: Context, runner: Runner, snapshot: Snapshot, pack: Pa
         if damage:
             raise damage
         hint = f"dstack runners check {runner.name}"
-        raise HostError(f"{runner.name} could not take in the code, though all of it was sent", hint=hint)
+        raise HostError(f"{runner.name} could not unpack the code, although all of it was sent", hint=hint)
     shipped.add(runner.name, snapshot.repo, snapshot.names)
 
 
 async def send(context: Context, runner: Runner, snapshot: Snapshot, pack: Path) -> Received:
-    """One pack, one round trip."""
+    """Send one pack, in one round trip."""
     command = receive(context.machines.place(runner), snapshot, lambda: contents(pack))
     return await ask(context.machines.host(runner), command)
 
 
 @asynccontextmanager
 async def written(pack: AbstractContextManager[Path]) -> AsyncIterator[Path]:
-    """The file of a pack, which a thread writes."""
+    """The file of a pack; a thread writes it."""
     path = await asyncio.to_thread(pack.__enter__)
     try:
         yield path

@@ -1,4 +1,4 @@
-"""Where something of a job is stored, and how it goes from there."""
+"""Where a job's artifacts are stored, and how they are removed."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from dstack.model.job import Job
 
 
 def stored_in(context: Context, job: Job) -> list[FolderStore | S3Store]:
-    """Every store that may have something of the job: also those that were in use before `dstack config --storage`."""
+    """Every store that may have artifacts of the job, including those in use before `dstack config --storage`."""
     here = (context.storage_url, context.endpoint_url or "")
     return [context.storage_at(url, endpoint or None) for url, endpoint in job.storages or (here,)]
 
 
 async def forget(context: Context, job: Job, storage: FolderStore | S3Store) -> None:
-    """Remove what a job left in a store. Raises StorageError: then it may be tried again."""
+    """Remove what a job left in a store. Raises StorageError, after which it may be tried again."""
     if isinstance(storage, S3Store):
         context.store.contents.forget_below(storage.name, storage.key(job.run, job.workflow, ""))
     elif storage.name != context.storage.name and not await asyncio.to_thread(storage.root.is_dir):
-        raise StorageError("there is no such folder now")
+        raise StorageError("the folder does not exist")
     await storage.remove(job.run, job.workflow)

@@ -1,4 +1,4 @@
-"""What a job that only stores its artifacts any more tells: how far that is, and what a stop does to it."""
+"""What users read while a job only uploads its artifacts: the progress, and what a stop does."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from dstack.model.quantities import decimal_words
 from dstack.model.status import Status
 
 EVERY = 2.0
-"""Seconds between two changes of what is told; what is quicker is not told at all."""
+"""Seconds between two progress reports; a faster upload is not reported at all."""
 
 
 class Progress:
-    """Tells how much of what a job made is stored."""
+    """Reports how much of a job's artifacts is stored."""
 
     def __init__(self, placed: Placed, clock: Callable[[], float] = time.monotonic) -> None:
         self.placed = placed
         self.clock = clock
-        self.told = clock()
+        self.reported = clock()
 
     def __call__(self, stored: int, total: int) -> None:
-        """So many bytes of all are stored."""
+        """Report the stored and the total bytes."""
         job = self.placed.job
-        if self.clock() - self.told < EVERY and not job.unreachable_since:
+        if self.clock() - self.reported < EVERY and not job.unreachable_since:
             return
-        self.told = self.clock()
+        self.reported = self.clock()
         reason = f"{decimal_words(stored)} of {decimal_words(total)} are stored"
         if job.stop:
             reason = f"stopping: {reason}; {to_drop(job)}"
@@ -36,20 +36,20 @@ class Progress:
 
 
 def stopping(job: Job) -> str:
-    """What a job that stores its artifacts tells once it was stopped."""
+    """The reason of a job that is stopped while it uploads its artifacts."""
     if job.unreachable_since:
-        return f"{job.reason}; to end it all the same: dstack stop --abort {job.run}"
-    return f"stopping: what it made is being stored; {to_drop(job)}"
+        return f"{job.reason}; to end it anyway: dstack stop --abort {job.run}"
+    return f"stopping: its artifacts are being stored; {to_drop(job)}"
 
 
 def to_drop(job: Job) -> str:
-    """What to type against waiting for artifacts."""
-    return f"to drop that: dstack stop --abort {job.run}"
+    """What to type to end without the artifacts."""
+    return f"to discard them: dstack stop --abort {job.run}"
 
 
 def stopped(job: Job) -> str:
-    """Why a job was stopped whose commands had ended before."""
+    """The reason of a job that was stopped after its commands had ended."""
     code = f" with exit code {job.exit_code}" if job.exit_code else ""
     how = "it was lost before" if job.end is Status.LOST else f"its commands had ended{code}"
     why = f": {job.ending}" if job.ending else ""
-    return f"stopped by dstack stop while its artifacts were stored; {how}{why}"
+    return f"stopped by dstack stop while its artifacts were being stored; {how}{why}"

@@ -1,4 +1,4 @@
-"""Stores what jobs make while they run: the artifacts that ask for it (`sync: 5m`)."""
+"""Stores artifacts while their job runs, for those with `sync: 5m`."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from dstack.model.tree import normal
 from dstack.model.workflow import Artifact
 
 SHORTEST = 1.0
-"""Seconds between two syncs of an artifact, at least."""
+"""The shortest interval between two syncs of an artifact, in seconds."""
 TIMEOUT = 3600.0
-"""Seconds for hashing what may be large."""
+"""Seconds for hashing what may be large files."""
 
 log = logging.getLogger("dstack.engine")
 
 
 class Sync:
-    """Keeps the stored artifacts of a running job close to what it has. What it stores is marked as partial, and the
-    collection after the job's end takes its place.
+    """Keeps the stored artifacts of a running job up to date. They are marked as partial, and the collection after the
+    job's end replaces them.
 
-    What changed while it was read is left for the next time; so is everything after any trouble.
+    A file that changed while it was read is left for the next sync; so is everything else if a sync fails.
     """
 
     def __init__(self, placed: Placed) -> None:
@@ -43,7 +43,7 @@ class Sync:
         self.turn = asyncio.Lock()
 
     async def run(self) -> None:
-        """Go on until cancelled. Returns at once for a job without such artifacts."""
+        """Sync until cancelled. Returns at once for a job without such artifacts."""
         asking = [artifact for artifact in self.job.definition.outputs if artifact.sync]
         if not asking:
             return
@@ -53,7 +53,7 @@ class Sync:
         await asyncio.gather(*(self.repeat(artifact, number) for number, artifact in enumerate(asking)))
 
     async def repeat(self, artifact: Artifact, number: int) -> None:
-        """One artifact, again and again."""
+        """Sync one artifact again and again."""
         complete = False
         while True:
             await asyncio.sleep(max(SHORTEST, span(artifact.sync or "0")))
@@ -65,17 +65,17 @@ class Sync:
                     log.warning("job %s: %s could not be synced: %s", self.job.id, artifact.path, trouble.message)
                 except Exception:
                     complete = False
-                    log.exception("job %s: unexpected error while %s was synced", self.job.id, artifact.path)
+                    log.exception("job %s: unexpected error while syncing %s", self.job.id, artifact.path)
 
     async def once(self, artifact: Artifact, number: int, *, keep: bool) -> bool:
-        """Store what changed of an artifact; whether all that was seen of it is stored now."""
+        """Store what changed in an artifact; return whether everything seen is stored now."""
         placed = self.placed
         placed.will_store()
         project = self.context.store.runs.require(self.job.run).snapshot.project
         look = sync(placed.place, placed.attempt, project, self.job.image, artifact, number, keep=keep)
         changes = await ask(placed.host, look, timeout=TIMEOUT)
         if not (changes.found or changes.same or changes.moving):
-            return False  # it may be about to be replaced: what was stored of it stays
+            return False  # it may be about to be replaced: keep what was stored
         stored = {path: self.files[path] for path in (*changes.same, *changes.moving) if path in self.files}
         found = [file for file in changes.found if (had := self.files.get(file.path)) is None or unlike(had, file)]
         missing = [path async for path in self.missed(found, frozen(number))]
@@ -89,17 +89,17 @@ class Sync:
         return not missing and all(path in stored for path in changes.same)
 
     async def missed(self, files: Sequence[File], folder: str) -> AsyncIterator[str]:
-        """Bring these into the store; the paths of those that changed before they had arrived."""
+        """Bring these files into the store; yield the paths of those that changed while they were sent."""
         for batch in batches([file for file in files if file.link is None]):
             try:
                 await self.bring(batch, folder)
             except (StorageError, CommandError) as trouble:
-                log.info("job %s: %s; it is synced the next time", self.job.id, trouble.message)
+                log.info("job %s: %s; the next sync tries again", self.job.id, trouble.message)
                 for file in batch:
                     yield file.path
 
     async def bring(self, files: Sequence[File], folder: str) -> None:
-        """Have these in the store."""
+        """Bring these files into the store."""
         placed, job, storage = self.placed, self.job, self.context.storage
         if isinstance(storage, S3Store):
             await Uploader(self.context, job, placed.runner, storage, folder).run(files)
@@ -110,7 +110,7 @@ class Sync:
             await storage.receive(job.run, job.workflow, job.id, stream, lacking)
 
     async def commit(self, path: str, stored: dict[str, File]) -> None:
-        """Say what is stored now, if that is not what was."""
+        """Write the manifest of what is stored now, if it has changed."""
         others = {name: file for name, file in self.files.items() if name != path and not name.startswith(f"{path}/")}
         files = {**others, **stored}
         if {name: bare(file) for name, file in files.items()} == {n: bare(file) for n, file in self.files.items()}:
@@ -124,7 +124,7 @@ class Sync:
 
 
 def batches(files: Sequence[File]) -> Iterator[list[File]]:
-    """Small files together, which were copied and don't change any more; each large one alone."""
+    """Group the files: all small ones together, as they were copied and can't change; each large one alone."""
     small = [file for file in files if file.size <= SMALL]
     if small:
         yield small
@@ -134,7 +134,7 @@ def batches(files: Sequence[File]) -> Iterator[list[File]]:
 
 
 def bare(file: File) -> File:
-    """The file as its host listed it."""
+    """The file as its runner listed it."""
     return replace(file, etag=None)
 
 

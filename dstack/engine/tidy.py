@@ -1,4 +1,4 @@
-"""Keeps the server's mirrors small: what no run needs goes, and the rest becomes one pack."""
+"""Keeps the server's mirrors small: drops what no run needs, and packs the rest into one pack."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from dstack.engine.context import Context
 from dstack.errors import DstackError
 
 MOST_PACKS = 50
-"""Packs in a mirror before it is collected: each submission adds one."""
+"""Packs in a mirror before it is collected; each submission adds one."""
 
 log = logging.getLogger("dstack.engine")
 
 
 async def tidy(context: Context, repo: str, *, most: int = MOST_PACKS) -> None:
-    """Collect a repository's mirror if it has more packs. Every run's code stays, so that it can be run again."""
+    """Collect a repository's mirror if it has more than `most` packs. The code of every run is
+    kept, so that it can be run again."""
     mirror = context.mirror(repo)
     if mirror.packs <= most:
         return

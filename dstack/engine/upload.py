@@ -1,4 +1,4 @@
-"""Has a host upload what a job made, straight to object storage."""
+"""Has a runner upload a job's artifacts straight to object storage."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from dstack.model.runner import Runner
 from dstack.model.upload import Piece, Stored, Sums, total
 
 ANSWER = 120.0
-"""Seconds that a question may take longer than the host was told to wait."""
+"""Seconds that an answer may take on top of the time that the runner was told to wait."""
 COPIES = 16
-"""Copies inside the store at one time."""
+"""Copies inside the store at a time."""
 
 
 class Uploader:
-    """Brings a job's files into the store: repeatable, and what has arrived is never sent again.
+    """Uploads a job's files to the store. Repeatable; what has arrived is never sent again.
 
-    What is known of an upload is on the host and in S3: the host goes on by itself, and whoever comes next asks both.
-    `tree` is where the files lie, below the job's folder: None for those of a job that ended. `tell` is called with
-    how many bytes are left.
+    The state of an upload is on the runner and in S3: the runner continues by itself, and a new server asks both.
+    `tree` is the folder of the files inside the job's folder; None for the files of a job that has ended. `tell` is
+    called with the bytes that are left.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Uploader:
         self.tree = made(context.store.runs.require(job.run).snapshot.project) if tree is None else tree
 
     async def run(self, files: Sequence[File]) -> None:
-        """Have all these files in the store. Raises StorageError or HostError: then it may be tried again."""
+        """Put all these files into the store. Raises StorageError or HostError, after which it may be tried again."""
         regular = [file for file in files if file.link is None]
         each = {(file.sha256, file.size): file for file in reversed(regular)}
         missing = await self.copied(list(each.values()))
@@ -62,7 +62,7 @@ class Uploader:
         await self.sent(left)
 
     async def copied(self, files: Sequence[File]) -> list[File]:
-        """Copy inside the store what it has already; the files that it has not, or has at their own place."""
+        """Copy what the store already has elsewhere; return the files that still have to be sent or checked."""
         gate = asyncio.Semaphore(COPIES)
 
         async def copy(file: File) -> File | None:
@@ -72,7 +72,7 @@ class Uploader:
         return [file for file in await asyncio.gather(*map(copy, files)) if file]
 
     async def copy(self, file: File) -> bool:
-        """Copy one file's content from another object, if there is one that is still what it was."""
+        """Copy one file's content from another object, if one has it unchanged."""
         own = self.key(file)
         contents = self.context.store.contents
         known = contents.find(self.storage.name, file.sha256, file.size)
@@ -87,7 +87,7 @@ class Uploader:
         return False
 
     async def sent(self, files: Sequence[File]) -> None:
-        """Have the host send these, until S3 has them all."""
+        """Have the runner send these files, until S3 has all of them."""
         if not files:
             return
         await self.earlier()
@@ -105,7 +105,7 @@ class Uploader:
     async def planned(
         self, files: Sequence[File], hashed: dict[str, Sums], answered: frozenset[tuple[str, int | None]]
     ) -> Uploading:
-        """What S3 lacks. What it has is remembered."""
+        """Plan what S3 lacks, and record what it has."""
         contents = self.context.store.contents
         known = {
             file.path: stored.etag
@@ -121,15 +121,15 @@ class Uploader:
         return plan
 
     async def earlier(self) -> None:
-        """Wait for an upload that an earlier server began: it goes on with what it has."""
+        """Wait for an upload that an earlier server started: the runner continues it."""
         while (await self.asked(None)).running:
             continue
 
     async def round(self, pieces: Sequence[Piece]) -> Upload:
-        """Let the host upload these, and wait for its end."""
+        """Have the runner upload these pieces, and wait until it is done."""
         report = await self.asked(pieces)
         if report.other:
-            raise StorageError("another upload of the same job is under way on the host")
+            raise StorageError("another upload of the same job is in progress on the runner")
         while report.running:
             self.tell(total([piece for index, piece in enumerate(pieces) if index not in report.sent]))
             report = await self.asked(None)
@@ -144,15 +144,15 @@ class Uploader:
         """Why nothing arrived."""
         codes = sorted({code for code in report.refused.values() if code})
         if codes:
-            return f"S3 refuses what {self.runner.name} sends, with status {', '.join(map(str, codes))}"
-        said = report.trouble or "it does not say why"
-        return f"{self.runner.name} can't send {len(pieces)} pieces to S3: {said}"
+            return f"S3 refuses the upload from {self.runner.name} with status {', '.join(map(str, codes))}"
+        error = report.trouble or "no error message"
+        return f"{self.runner.name} can't send {len(pieces)} pieces to S3: {error}"
 
     def key(self, file: File) -> str:
-        """The object of a file."""
+        """The S3 key of a file."""
         return self.storage.key(self.job.run, self.job.workflow, file.path)
 
 
 def weight(plan: Uploading) -> int:
-    """How much is to be sent: files of nothing count too."""
+    """How much is left to send; the number of pieces is added, so that empty files count, too."""
     return total(plan.pieces) + len(plan.pieces)

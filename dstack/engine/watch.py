@@ -1,4 +1,4 @@
-"""Follows a job's log until its container is seen to have ended."""
+"""Follows a job's log until its container has ended."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from dstack.hosts.host import ask
 from dstack.model.runner import Runner
 
 SETTLING = 20
-"""How often a container that failed is looked at again, until Docker knows why."""
+"""How many times a failed container is looked at again, until Docker knows why it failed."""
 SETTLES = 0.25
 """Seconds between two such looks."""
 LAUNCH_TAKES = 60.0
-"""Seconds after which a container that was made and not started won't be."""
+"""Seconds after which a container that was created but not started counts as failed to start."""
 LOOK_AGAIN = 1.0
-"""Seconds between two looks at a container that has not ended though its log has, or is about to start."""
+"""Seconds before looking again at a container that has not ended though its log has, or that is about to start."""
 
 
 async def until_ended(placed: Placed) -> Decision:
-    """Follow the log; return what ended the job. Raises HostUnreachableError while that can't be known."""
+    """Follow the log; return how the job ended. Raises HostUnreachableError while that can't be known."""
     waiting_since, looks = None, 0
     while True:
         await keep_up(placed)
@@ -51,7 +51,7 @@ async def until_ended(placed: Placed) -> Decision:
 
 
 async def blamed(placed: Placed, decision: Decision) -> Decision:
-    """With what the machine says of its GPUs now, where a job that had some failed and nobody knows why."""
+    """Add what is wrong with the machine's GPUs, if a job that had some failed for no known reason."""
     job, machines = placed.job, placed.context.machines
     if not job.gpus or not decision.exit_code or decision.reason or job.stop or job.expired or job.preempted:
         return decision
@@ -65,21 +65,21 @@ def gpus_gone(runner: Runner, gpus: tuple[int, ...]) -> str | None:
     facts = runner.facts
     broken = [finding for finding in (facts.findings if facts else ()) if finding.name == "gpu-driver"]
     if broken:
-        return f"the GPU driver of {runner.name} fails: {broken[0].what}; {broken[0].fix}"
+        return f"the GPU driver of {runner.name} is failing: {broken[0].what}; {broken[0].fix}"
     there = {gpu.index for gpu in facts.gpus if not gpu.trouble} if facts else set()
     gone = [str(index) for index in gpus if index not in there and runner.gpus is None]
     which = f"GPU {gone[0]} is" if len(gone) == 1 else f"GPUs {', '.join(gone)} are"
-    return f"{which} gone from {runner.name}; see what nvidia-smi says there: sudo dmesg | grep Xid" if gone else None
+    return f"{which} gone from {runner.name}; to see why, run there: sudo dmesg | grep Xid" if gone else None
 
 
 async def keep_up(placed: Placed) -> None:
-    """Append the log's bytes as they come, until the stream ends."""
+    """Append the log's bytes as they arrive, until the stream ends."""
     async for data in placed.host.stream(follow(placed.place, placed.attempt, offset(placed))):
         heard(placed, data)
 
 
 async def drain(placed: Placed) -> None:
-    """Read the rest of the log. Its end is known: the job has ended."""
+    """Read the rest of the log, which is complete because the job has ended."""
     async for data in placed.host.stream(read_log(placed.place, placed.attempt, offset(placed))):
         heard(placed, data)
 

@@ -58,9 +58,9 @@ def test_why(cli: Cli, runner: str, folder: Path) -> None:
     planned = ("run", "train", "--dry-run")
     assert whys(cli, *planned, cwd=folder) == [
         (True, "nothing changed since first"),
-        (False, "it was named, so it runs"),
+        (False, "requested by name, so it always runs"),
     ]
-    named = "it was named, so it runs (dependency encode ran again)"
+    named = "requested by name, so it always runs (dependency encode ran again)"
     assert whys(cli, *planned, "--model", "117M", cwd=folder) == [
         (False, "variable model: 124M -> 117M"),
         (False, "dependency download-model ran again"),

@@ -106,7 +106,7 @@ def test_touching_a_file_reruns_its_workflow_and_the_dependent_and_says_so(
     assert jobs["download-model"]["cached"]
     assert jobs["encode-dataset"]["cache"] == {"hit": False, "why": "encode.py changed"}
     assert "encode.py changed" in done.stderr
-    assert jobs["finetune-model"]["cache"]["why"] == "it was named, so it runs (encode.py changed)"
+    assert jobs["finetune-model"]["cache"]["why"] == "requested by name, so it always runs (encode.py changed)"
 
 
 def test_what_dependency_and_dependent_share_is_stored_once(cli: Cli, first: dict[str, Any], dstack_home: Any) -> None:

@@ -162,8 +162,8 @@ def test_a_gpu_is_found_by_its_name_and_memory(cli: Cli, lab: list[Box], tmp_pat
 
     assert (fits.returncode, fits.stdout) == (0, "0,1\n")
     assert large.returncode == more.returncode == 2
-    assert "it needs 1 a100 GPU of 80 GB; the nearest is lab1 with 4x Fake A100 of 40 GB" in large.stderr
-    assert "it needs 5 a100 GPUs of 40 GB; the nearest is lab1 with 4x Fake A100 of 40 GB" in more.stderr
+    assert "it needs 1 a100 GPU of 80 GB; the closest runner is lab1 with 4x Fake A100 of 40 GB" in large.stderr
+    assert "it needs 5 a100 GPUs of 40 GB; the closest runner is lab1 with 4x Fake A100 of 40 GB" in more.stderr
 
 
 def test_a_gpu_that_somebody_else_uses_is_left_alone(cli: Cli, lab: list[Box], tmp_path: Path) -> None:
@@ -181,8 +181,8 @@ def test_a_gpu_that_somebody_else_uses_is_left_alone(cli: Cli, lab: list[Box], t
 
     assert one.stdout == "0,1,3\n"
     assert waits.returncode == 75
-    whose = f"GPU 2 is used outside of dstack by root (python3, process {os.getpid()})"
-    assert f"needs 4 GPUs; lab1 has 3 of 4 free, {whose}" in waits.stderr
+    whose = f"GPU 2 is used outside dstack by root (python3, process {os.getpid()})"
+    assert f"needs 4 GPUs; lab1 has 3 of 4 GPUs free, {whose}" in waits.stderr
     assert cli("run", "job", cwd=folder).stdout == "0,1,2,3\n"
 
 
@@ -225,5 +225,5 @@ def test_gpus_that_are_lost_under_a_job_are_told(cli: Cli, lab: list[Box], tmp_p
     assert cli("runners", "check", "lab1").returncode == 0
 
     assert reason.startswith(
-        "job: exit code 31, and the GPU driver of lab1 fails: nvidia-smi fails: No devices were found"
+        "job: exit code 31, and the GPU driver of lab1 is failing: nvidia-smi fails: No devices were found"
     )

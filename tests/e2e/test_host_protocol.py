@@ -344,7 +344,7 @@ def test_following_ends_when_the_container_is_removed(ground: Ground, busybox: s
 
     assert process.wait(timeout=30) == 0
     process.communicate()
-    assert ground.decide(A, launched) == Lost(125, "the container was removed from outside while it ran")
+    assert ground.decide(A, launched) == Lost(125, "the container was removed while it was running, but not by dstack")
 
 
 def test_a_child_that_holds_the_log_open_is_waited_for_only_so_long(ground: Ground, python_image: str) -> None:
@@ -410,7 +410,7 @@ def test_stopping_does_not_hold_its_caller_for_the_grace(ground: Ground, python_
     assert out == b"outcome=stopping\n"
     assert ground.ended(A) is None
     assert ground.decide(A, launched, stop=True).exit_code == 143
-    assert ground.decide(A, launched) == Failed(137, "the container was killed from outside by signal 9")
+    assert ground.decide(A, launched) == Failed(137, "the container was killed by signal 9, but not by dstack")
 
 
 def test_aborting_is_at_once(ground: Ground, busybox: str) -> None:
@@ -458,9 +458,9 @@ def test_a_killed_container_has_failed(ground: Ground, busybox: str) -> None:
     os.kill(int(docker("inspect", "--format", "{{.State.Pid}}", container(A))), signal.SIGKILL)
 
     assert ground.ended(A) is None
-    assert ground.decide(A, launched) == Failed(137, "the container was killed from outside by signal 9")
+    assert ground.decide(A, launched) == Failed(137, "the container was killed by signal 9, but not by dstack")
     elsewhen = Launched("started", Origin("another boot", launched.launch.docker if launched.launch else ""))
-    assert ground.decide(A, elsewhen) == Lost(125, "the host restarted while the job ran")
+    assert ground.decide(A, elsewhen) == Lost(125, "the runner restarted while the job was running")
     docker("start", container(A))
     docker("wait", container(A))
     assert isinstance(ground.decide(A, launched), Failed)

@@ -49,7 +49,7 @@ while True:
     assert done.returncode == 124, done.stderr
     assert done.stdout == "training\nsaving\n"
     job = job_of(cli, "long")
-    assert (job["status"], job["exit_code"], job["reason"]) == ("failed", 124, "max-duration: it was stopped after 4s")
+    assert (job["status"], job["exit_code"], job["reason"]) == ("failed", 124, "max-duration: stopped after 4s")
     assert [each["path"] for each in json.loads(cli("artifacts", "list", "long", "--json").stdout)] == ["saved"]
 
 
@@ -62,7 +62,7 @@ def test_what_does_not_end_is_killed_after_its_grace(cli: Cli, runner: str, tmp_
     assert cli("stop", "deaf").returncode == 0
 
     assert cli("wait", "deaf", timeout=30).returncode == 143
-    reason = "stopped by dstack stop; it did not end within its grace period, and was killed"
+    reason = "stopped by dstack stop; it did not exit within its grace period and was killed"
     assert job_of(cli, "deaf")["reason"] == reason
 
 
@@ -117,7 +117,7 @@ def test_a_job_that_was_removed_with_its_folder_does_not_begin_again(
 
     assert cli("wait", "gone", timeout=240).returncode == 125
     ended = job_of(cli, "gone")
-    assert (ended["status"], ended["reason"]) == ("lost", "its folder was removed from the host while it ran")
+    assert (ended["status"], ended["reason"]) == ("lost", "its folder was removed from the runner while it was running")
     assert cli("logs", "gone").stdout == "here\n"
 
 
@@ -173,7 +173,8 @@ def test_a_lost_container_is_tried_again_elsewhere_or_here(
 
     assert cli("wait", "gone").returncode == 0
     (first,) = job_of(cli, "gone")["attempts"]
-    assert (first["status"], first["reason"]) == ("lost", "the container was removed from outside while it ran")
+    assert first["status"] == "lost"
+    assert first["reason"] == "the container was removed while it was running, but not by dstack"
     assert cli("logs", "gone").stdout == "here\nhere\n"
 
 
@@ -207,7 +208,7 @@ def test_a_full_disk_of_containers_is_told(cli: Cli, tmp_path: Path, images: mad
         done = cli("run", "job", "--name", "full", cwd=project)
 
         assert done.returncode == 1
-        assert job_of(cli, "full")["reason"].startswith("exit code 1, and the host's disk is full: ")
+        assert job_of(cli, "full")["reason"].startswith("exit code 1, and the runner's disk is full: ")
     finally:
         cli("runners", "remove", "local")
         small.close()

@@ -71,9 +71,9 @@ def test_what_the_owner_does_not_allow_is_refused(cli: Cli, owner: Path, tmp_pat
     now = run("now", owner)
 
     assert (changed["allow_mounts"], changed["labels"]) == (["/srv"], ["lab"])
-    assert (now.returncode, "the nearest is box, which allows /srv" in now.stderr) == (2, True)
+    assert (now.returncode, "the closest is box, which allows /srv" in now.stderr) == (2, True)
     assert etc.returncode == 2
-    assert f"job can't run: no runner lets it mount /etc; the nearest is box, which allows {owner}" in etc.stderr
+    assert f"job can't run: no runner allows mounting /etc; the closest is box, which allows {owner}" in etc.stderr
     assert link.returncode == 125
     real = os.path.realpath("/etc/ssl")
     assert f"{owner}/out/ssl can't be mounted: it leads to {real}, which its owner does not allow" in link.stderr

@@ -58,7 +58,7 @@ def test_what_waits_says_why_and_the_order_is_priority_then_age(cli: Cli, queuei
     old = run_of(cli, "old")
     assert [run_of(cli, name)["jobs"][0]["position"] for name in ("vip", "old", "young")] == [1, 2, 3]
     assert "CPUs free" in old["reason"]
-    assert "first of " in old["reason"]
+    assert "'s first holds " in old["reason"]
     listed = cli("runs").stdout
     assert "no. 2 in the queue: job: needs " in listed
 
@@ -89,7 +89,7 @@ def test_a_preemptible_job_gives_way_and_goes_on_later(cli: Cli, tmp_path: Path,
     assert (job["attempt"], job["status"]) == (2, "done")
     (first,) = job["attempts"]
     assert (first["status"], first["exit_code"]) == ("stopped", 143)
-    assert first["reason"].startswith("preempted by dear of ")
+    assert first["reason"].endswith("'s dear")
     assert "attempt 2 has what attempt 1 left" in cli("logs", "cheap").stdout
     assert run_of(cli, "equal")["jobs"][0]["attempt"] == 1
     assert cli("stop", "--all", "--abort", "-y").returncode == 0
@@ -195,7 +195,7 @@ def test_what_cannot_be_is_refused_with_the_nearest_miss_unless_it_is_to_wait(
     waits = cli("run", "job", "--wait-for-runner", "--timeout", "1s", cwd=folder)
 
     assert refused.returncode == 2
-    assert "it needs 900 TB of memory; the nearest is box with " in refused.stderr
+    assert "it needs 900 TB of memory; the closest runner is box with " in refused.stderr
     assert waits.returncode == 75
     assert "it needs 900 TB of memory" in waits.stderr
 
@@ -253,7 +253,7 @@ def test_a_users_gpus_are_limited(cli: Cli, runner: str, tmp_path: Path, busybox
 
     assert json.loads(cli("config", "--json").stdout)["max_gpus_per_user"] == 1
     assert refused.returncode == 2
-    assert "it needs 2 GPUs; a user may have 1 at once" in refused.stderr
+    assert "it needs 2 GPUs; the limit per user is 1" in refused.stderr
     assert cli("config", "--max-gpus-per-user", "").returncode == 0
     assert json.loads(cli("config", "--json").stdout)["max_gpus_per_user"] is None
     assert cli("config", "--max-gpus-per-user", "some").returncode == 2

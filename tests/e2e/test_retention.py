@@ -143,13 +143,13 @@ def test_what_another_storage_has_goes_too_or_is_named(
     s3.kill()
     gone = cli("prune", "--keep-last", "1", "-y")
     assert gone.returncode == 0, gone.stderr
-    assert f"warning: two/base stays in {s3.url} {url}: S3 does not answer" in gone.stderr
+    assert f"warning: two/base could not be removed from {s3.url} {url}: S3 does not answer" in gone.stderr
     assert "remove it there by hand" in gone.stderr
     assert names(cli) == ["three"]
     assert cli("config", "--storage", first).returncode == 0
     shutil.rmtree(second)
     told = json.loads(cli("runs", "delete", "three", "--json").stdout)
-    assert told[0]["stays"] == [f"three/base stays in {second}: there is no such folder now"]
+    assert told[0]["stays"] == [f"three/base could not be removed from {second}: the folder does not exist"]
 
 
 def rest(cli: Cli, *options: str) -> list[tuple[str, str, str | None]]:

@@ -232,7 +232,7 @@ def test_an_aborted_upload_leaves_nothing(cli: Cli, storage: S3, user: Any, tmp_
     storage.thaw()
 
     assert cli("wait", "one").returncode == 143
-    assert job_of(cli, "one")["reason"] == "aborted; nothing was kept"
+    assert job_of(cli, "one")["reason"] == "aborted; nothing was stored"
     assert storage.objects == {}
 
 

@@ -107,7 +107,7 @@ def started(cli: Cli, home: Home, folder: Path) -> tuple[str, list[dict[str, Any
         done = cli("run", "one", "-d", "--name", name, cwd=folder)
         assert done.returncode == 0, done.stderr
     until(lambda: view(cli, "left")["jobs"][0]["status"] == "running", "the slow job runs", 60)
-    until(lambda: "waits for left" in (view(cli, "right")["jobs"][0]["reason"] or ""), "the other one waits")
+    until(lambda: "waiting for left" in (view(cli, "right")["jobs"][0]["reason"] or ""), "the other one waits")
     return view(cli, "left")["jobs"][0]["id"], [view(cli, name)["jobs"][0] for name in ("left", "right")]
 
 
@@ -135,14 +135,14 @@ def test_when_the_one_that_runs_it_is_stopped_one_of_the_others_does(
     folder = project(tmp_path / "p", SLOW.format(image=busybox))
     started(cli, dstack_home, folder)
     assert cli("run", "one", "-d", "--name", "third", cwd=folder).returncode == 0
-    until(lambda: "waits for left" in (view(cli, "third")["jobs"][0]["reason"] or ""), "the third one waits, too")
+    until(lambda: "waiting for left" in (view(cli, "third")["jobs"][0]["reason"] or ""), "the third one waits, too")
 
     assert cli("stop", "left").returncode == 0
 
     until(lambda: view(cli, "right")["jobs"][0]["status"] == "running", "the second one runs it", 60)
-    until(lambda: "waits for right" in (view(cli, "third")["jobs"][0]["reason"] or ""), "the third one waits for that")
+    until(lambda: "waiting for right" in (view(cli, "third")["jobs"][0]["reason"] or ""), "the third waits for that")
     own = view(cli, "right")["jobs"][0]
-    assert "the same job was under way, but left " in own["cache"]["why"]
+    assert "the same job was already in progress, but left " in own["cache"]["why"]
     assert cli("wait", "left").returncode == 143
     let_go(docker, own["id"], 0)
     assert cli("wait", "right").returncode == cli("wait", "third").returncode == 0
@@ -160,6 +160,6 @@ def test_a_shared_job_that_fails_is_run_again_by_the_other(
     assert cli("wait", "left").returncode == 7
     until(lambda: view(cli, "right")["jobs"][0]["status"] == "running", "the other run does it itself", 60)
     own = view(cli, "right")["jobs"][0]
-    assert own["cache"]["why"] == "the same job was under way, but left failed"
+    assert own["cache"]["why"] == "the same job was already in progress, but left failed"
     let_go(docker, own["id"], 0)
     assert cli("wait", "right").returncode == 0

@@ -134,13 +134,13 @@ def test_each_state(cli: Cli, folder: Path, slow_storage: Throttle, user: Accoun
     assert reasons["queued-1"] == {"queued": "stopped before it started", "running": "stopped by dstack stop"}
     assert reasons["running-1"] == {"running": "stopped by dstack stop"}
     assert reasons["pulling-1"] == {"pulling": "stopped before it started"}
-    said = "stopped by dstack stop while its artifacts were stored; its commands had ended"
+    said = "stopped by dstack stop while its artifacts were being stored; its commands had ended"
     assert reasons["uploading-1"] == {"uploading": said}
     kept = json.loads(s3.objects["team/uploading-1/uploading/manifest.json"])
     assert (kept["status"], [file["size"] for file in kept["files"]]) == ("stopped", [SIZE])
     assert run_of(cli, "uploading-1")["jobs"][0]["artifacts"] == {"files": 1, "bytes": SIZE}
     assert {run["status"] for run in aborted.values()} == {"stopped"}
-    assert "aborted; nothing was kept" in aborted["uploading"]["reason"]
+    assert "aborted; nothing was stored" in aborted["uploading"]["reason"]
     assert not [key for key in s3.objects if key.endswith("manifest.json") and "/uploading-2" in key]
     listed = [*docker, "ps", "-aq", "--filter", "name=dstack-", "--filter", f"volume={user.home}"]
     until(lambda: not subprocess.run(listed, capture_output=True, check=True).stdout, "no container is left", 30)
@@ -171,15 +171,15 @@ def test_while_artifacts_come_through_the_server(
 
         assert cli("stop", "r").returncode == 0
 
-        assert "stopping: " in told(cli, "r", "; to drop that: dstack stop --abort r")
+        assert "stopping: " in told(cli, "r", "; to discard them: dstack stop --abort r")
         assert time.monotonic() - start < AT_ONCE
-        told(cli, "r", " of 4 MB are stored; to drop that: dstack stop --abort r")
+        told(cli, "r", " of 4 MB are stored; to discard them: dstack stop --abort r")
         assert stored(cli) >= before, "it goes on where it was"
         for pid in servers(dstack_home.dstack):
             os.kill(pid, signal.SIGKILL)
         way.speed = None
         assert cli("wait", "r", timeout=60).returncode == 143
-        assert "stopped by dstack stop while its artifacts were stored" in run_of(cli, "r")["reason"]
+        assert "stopped by dstack stop while its artifacts were being stored" in run_of(cli, "r")["reason"]
         assert cli("artifacts", "download", "r", "-o", tmp_path / "d").returncode == 0
         assert (tmp_path / "d/job/large").stat().st_size == SIZE
         until(lambda: not list(user.home.glob(".dstack-far/*/*/jobs/*")), "its folder is removed", 60)
@@ -242,7 +242,7 @@ def test_an_abort_ends_a_job_whose_machine_does_not_answer(
         until(lambda: "dstack stop --abort r" in (run_of(cli, "r")["reason"] or ""), "it says what can be done", 60)
         assert cli("stop", "r", "--abort", "-y").returncode == 0
         assert cli("wait", "r", timeout=60).returncode == 143
-        assert "aborted; box does not answer" in run_of(cli, "r")["reason"]
+        assert "aborted; runner 'box' is not answering" in run_of(cli, "r")["reason"]
         assert cli("runners", "check", "box").returncode == 125, "it is known as one that does not answer"
         assert subprocess.run([*docker, "ps", "-q", *container], capture_output=True, check=True).stdout
     finally:

@@ -242,7 +242,7 @@ QUEUED: dict[str, Queued] = {
     "what it needs fails": Queued(needed=Status.FAILED),
     "what it needs is lost": Queued(needed=Status.LOST),
     "it waits for too long": Queued(
-        job={"reason": "box has 1 of 8 CPUs free, 7 are held by brave-otter-7 of ann, started 2 h ago"},
+        job={"reason": "box has 1 of 8 CPUs free, ann's brave-otter-7 holds 7 (started 2 h ago)"},
         run={"timeout": 90.0},
     ),
     "no machine lets dstack in": Queued(

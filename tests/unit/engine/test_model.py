@@ -306,7 +306,7 @@ class Day(RuleBasedStateMachine):
             said = [attempt.reason for attempt in job.history if attempt.preempted]
             assert not (said or job.preempted) or job.definition.preemptible
             for reason in (*said, *([job.preempted] if job.preempted else [])):
-                winner = re.fullmatch(r"preempted by (run\d+) of ann", reason or "")
+                winner = re.fullmatch(r"preempted by ann's (run\d+)", reason or "")
                 assert winner
                 assert self.store.jobs.of(winner[1])[0].priority > job.priority
 

@@ -59,7 +59,7 @@ QUEUED: dict[str, Case] = {
     "a machine that is drained": (wants("a"), [machine("lab", trouble="drained: disk swap")], []),
     "a machine that was never seen": (
         wants("a", 1),
-        [Machine(Runner(name="lab", address=Address(host="lab")), "is being checked")],
+        [Machine(Runner(name="lab", address=Address(host="lab")), "being checked")],
         [],
     ),
     "GPUs that others have": (wants("a", 2, gpu_memory=40 * GB), [LAB2], [ANN]),
@@ -136,7 +136,7 @@ def told(store: Store, tmp_path: Path) -> Iterator[tuple[str, str]]:
         number=1,
         status=Status.STOPPED,
         exit_code=143,
-        reason="preempted by brave-otter-7 of bob",
+        reason="preempted by bob's brave-otter-7",
         runner="lab",
         gpus=(),
         started_at=NOW,

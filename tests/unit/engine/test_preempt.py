@@ -56,7 +56,7 @@ def test_nobody_gives_way_to_a_job_whose_user_has_enough() -> None:
     made = schedule([wants("x", 1, priority=9, user="bob")], [machine("lab", 1)], [low("a", "lab", 0)], max_gpus=1)
 
     assert made.preemptions == {}
-    assert "a user may have at once" in made.reasons["x"]
+    assert "allowed per user" in made.reasons["x"]
 
 
 def test_what_ends_for_a_job_is_waited_for_and_kept() -> None:
@@ -227,7 +227,7 @@ def test_whoever_waits_waits_for_a_reason(sizes: list[int], jobs: Any, ended: se
         for vip in vips:
             reason = made.reasons.get(vip.id)
             assert (reason is None) == (vip.id in made.placements)
-            if reason is None or "at once" in reason or vip.id in made.promises:
+            if reason is None or "allowed per user" in reason or vip.id in made.promises:
                 continue
             for one in after:
                 assert not one.room(vip.ask) or f"{one.name} keeps its free share for run-v" in reason

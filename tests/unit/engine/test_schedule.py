@@ -52,7 +52,7 @@ def test_gpus_are_leased_by_index_and_never_twice() -> None:
 
     assert [made.placements[name].gpus for name in "ab"] == [(0,), (2,)]
     assert made.reasons.keys() == {"c"}
-    assert made.reasons["c"].startswith("needs 1 GPU; lab has 0 of 3 free, ")
+    assert made.reasons["c"].startswith("needs 1 GPU; lab has 0 of 3 GPUs free, ")
 
 
 def test_a_job_without_gpus_prefers_the_machine_without() -> None:
@@ -105,7 +105,7 @@ def test_a_workflows_runners_narrow_it_too() -> None:
     assert schedule([wants("a", pin="fast", runners=("two",))], machines).placements["a"].runner == "two"
     assert "a" in schedule([wants("a", pin="one", runners=("three",))], machines).reasons
     refused = schedule([wants("a", pin="fast", runners=("three",))], machines).reasons["a"]
-    assert refused == "no runner has the name or label 'fast' and is one of three"
+    assert refused == "no runner that the workflow allows (three) has the name or label 'fast'"
 
 
 def test_a_folder_is_mounted_only_where_that_is_allowed() -> None:
@@ -114,10 +114,10 @@ def test_a_folder_is_mounted_only_where_that_is_allowed() -> None:
     assert schedule([wants("a", mounts=("/data/set",))], machines).placements["a"].runner == "two"
     assert schedule([wants("a", mounts=("/x",), pin="three")], machines).placements["a"].runner == "three"
     refused = wants("a", mounts=("/data/set", "/x"))
-    why = "no runner lets it mount /x; the nearest is two, which allows /data"
+    why = "no runner allows mounting /x; the closest is two, which allows /data"
     assert impossible(refused, machines) == schedule([refused], machines).reasons["a"] == why
     assert impossible(wants("a", mounts=("/data",)), machines[:1]) == (
-        "no runner lets it mount /data: the owner of a machine allows that with dstack runners add --allow-mount DIR"
+        "no runner allows mounting /data; to allow it: dstack runners set NAME --allow-mount DIR"
     )
 
 
@@ -146,7 +146,9 @@ def test_a_small_job_passes_a_large_one_only_where_that_takes_nothing_from_it() 
     beside = schedule(jobs, [lab, machine("other", 1)], [lease("lab", 0)], HOUR)
 
     assert alone.placements.keys() == {"cpu"}
-    assert alone.reasons["small"] == ("needs 1 GPU; lab keeps its free share for big-bear-1 of bob, which goes first")
+    assert alone.reasons["small"] == (
+        "needs 1 GPU; lab keeps its free share for bob's big-bear-1, which is ahead in the queue"
+    )
     assert beside.placements["small"].runner == "other"
 
 
@@ -165,71 +167,71 @@ def test_a_users_share_is_limited() -> None:
     made = schedule(jobs, [machine("lab", 4)], [lease("lab", 0, 1)], max_gpus=2)
 
     assert made.placements.keys() == {"b", "c"}
-    assert made.reasons == {"a": "needs 1 GPU; ann has 2 of the 2 that a user may have at once"}
+    assert made.reasons == {"a": "needs 1 GPU; ann already has 2 of the 2 GPUs allowed per user"}
 
 
 REASONS = [
-    (wants("a"), [], [], "no runner is known"),
+    (wants("a"), [], [], "no runner has been added yet"),
     (wants("a", pin="x"), [machine("lab")], [], "no runner has the name or label 'x'"),
     (wants("a", runners=("x", "y")), [machine("lab")], [], "no runner has the name or label 'x' or 'y'"),
-    (wants("a", 3), [machine("lab", 2)], [], "it needs 3 GPUs; the most that a runner has is 2 (lab)"),
+    (wants("a", 3), [machine("lab", 2)], [], "it needs 3 GPUs; no runner has more than 2 (lab)"),
     (
         wants("a", 2, gpu_name="A100", gpu_memory=80 * GB),
         [machine("one", 4), machine("lab", kinds=[A100, A100])],
         [],
-        "it needs 2 A100 GPUs of 80 GB; the nearest is one with 4x GPU",
+        "it needs 2 A100 GPUs of 80 GB; the closest runner is one with 4x GPU",
     ),
-    (wants("a", cpu=9), [machine("lab")], [], "it needs 9 CPUs; the nearest is lab with 8 CPUs"),
+    (wants("a", cpu=9), [machine("lab")], [], "it needs 9 CPUs; the closest runner is lab with 8 CPUs"),
     (
         wants("a", cpu=1, memory=90 * GB),
         [machine("lab")],
         [],
-        "it needs 1 CPU and 90 GB of memory; the nearest is lab with 64 GB",
+        "it needs 1 CPU and 90 GB of memory; the closest runner is lab with 64 GB",
     ),
-    (wants("a"), [machine("lab", max_jobs=0)], [], "lab takes no jobs that ask for no resources"),
-    (wants("a"), [machine("lab", trouble="unreachable: no route")], [], "lab: unreachable: no route"),
-    (wants("a"), [machine("lab", max_jobs=2)], shared("lab", 2), "lab runs 2 jobs already"),
+    (wants("a"), [machine("lab", max_jobs=0)], [], "lab only takes jobs that request CPUs, memory or GPUs"),
+    (wants("a"), [machine("lab", trouble="unreachable: no route")], [], "lab is unreachable: no route"),
+    (wants("a"), [machine("lab", max_jobs=2)], shared("lab", 2), "lab already runs 2 jobs, its limit"),
     (
         wants("a", 2, gpu_memory=40 * GB),
         [machine("lab2", kinds=[A100, A100])],
         [lease("lab2", 0, since=0.0)],
-        "needs 2 GPUs of 40 GB; lab2 has 1 of 2 free, the other runs brave-otter-7 of ann, started 2 h ago",
+        "needs 2 GPUs of 40 GB; lab2 has 1 of 2 GPUs free, ann's brave-otter-7 holds 1 (started 2 h ago)",
     ),
     (
         wants("a", 4),
         [machine("lab", 4), machine("off", 4, trouble="drained: disk swap")],
         [lease("lab", 0, 1), lease("lab", 2, run="calm-fox-2", user="bob", since=1.75 * HOUR)],
-        "needs 4 GPUs; lab has 1 of 4 free, 2 run brave-otter-7 of ann, started 2 h ago, "
-        "1 runs calm-fox-2 of bob, started 15 min ago; off: drained: disk swap",
+        "needs 4 GPUs; lab has 1 of 4 GPUs free, ann's brave-otter-7 holds 2 (started 2 h ago), "
+        "bob's calm-fox-2 holds 1 (started 15 min ago); off is drained: disk swap",
     ),
     (
         wants("a", 1),
         [machine("lab", 2, foreign={1: "by bob (python3, process 42)"})],
         [lease("lab", 0)],
-        "needs 1 GPU; lab has 0 of 2 free, 1 runs brave-otter-7 of ann, started 2 h ago, "
-        "GPU 1 is used outside of dstack by bob (python3, process 42)",
+        "needs 1 GPU; lab has 0 of 2 GPUs free, ann's brave-otter-7 holds 1 (started 2 h ago), "
+        "GPU 1 is used outside dstack by bob (python3, process 42)",
     ),
     (
         wants("a", cpu=4),
         [machine("lab")],
         [lease("lab", ask=Ask(cpu=6))],
-        "needs 4 CPUs; lab has 2 of 8 CPUs free, 6 are held by brave-otter-7 of ann, started 2 h ago",
+        "needs 4 CPUs; lab has 2 of 8 CPUs free, ann's brave-otter-7 holds 6 (started 2 h ago)",
     ),
     (
         wants("a", memory=40 * GB),
         [machine("lab", memory=60 * GB)],
         [lease("lab", ask=Ask(memory=40 * GB)), lease("lab", run="r", ask=Ask(memory=4 * GB))],
         "needs 40 GB of memory; lab has 20.4 GB of memory free, "
-        "40 GB are held by brave-otter-7 of ann, started 2 h ago, 1 more job has some",
+        "ann's brave-otter-7 holds 40 GB (started 2 h ago), 1 other job holds some",
     ),
     (wants("a", disk=500 * GB), [machine("lab")], [], "needs 500 GB of disk; lab has 100 GB of disk free"),
     (
         wants("a", 1),
         [machine(name, 1) for name in "vwxyz"],
         [lease(name, 0, run=name) for name in "vwxyz"],
-        "needs 1 GPU; v has 0 of 1 free, 1 runs v of ann, started 2 h ago; w has 0 of 1 free, 1 runs w of ann, "
-        "started 2 h ago; x has 0 of 1 free, 1 runs x of ann, started 2 h ago; "
-        "2 other runners can't take it now either",
+        "needs 1 GPU; v has 0 of 1 GPUs free, ann's v holds 1 (started 2 h ago); "
+        "w has 0 of 1 GPUs free, ann's w holds 1 (started 2 h ago); "
+        "x has 0 of 1 GPUs free, ann's x holds 1 (started 2 h ago); 2 other runners can't take it now either",
     ),
 ]
 
@@ -242,12 +244,12 @@ def test_the_reason_in_full(job: Waiting, machines: list[Machine], leases: list[
 @pytest.mark.parametrize(
     ("job", "machines", "why"),
     [
-        (wants("a"), [], "no runner is known"),
-        (wants("a"), [machine("m", hidden=True)], "no runner is known"),
+        (wants("a"), [], "no runner has been added yet"),
+        (wants("a"), [machine("m", hidden=True)], "no runner has been added yet"),
         (wants("a", pin="x"), [machine("m")], "no runner has the name or label 'x'"),
-        (wants("a", 3), [machine("m", 2)], "it needs 3 GPUs; the most that a runner has is 2 (m)"),
+        (wants("a", 3), [machine("m", 2)], "it needs 3 GPUs; no runner has more than 2 (m)"),
         (wants("a", 2), [machine("m", 2, trouble="unreachable: gone")], None),
-        (wants("a", 3), [machine("m", 3)], "it needs 3 GPUs; a user may have 2 at once"),
+        (wants("a", 3), [machine("m", 3)], "it needs 3 GPUs; the limit per user is 2"),
     ],
 )
 def test_what_could_never_run_is_told(job: Waiting, machines: list[Machine], why: str | None) -> None:
@@ -255,10 +257,10 @@ def test_what_could_never_run_is_told(job: Waiting, machines: list[Machine], why
 
 
 def test_a_machine_that_was_never_seen_may_have_anything() -> None:
-    unseen = Machine(Runner(name="new", address=Address(host="new")), trouble="is being checked")
+    unseen = Machine(Runner(name="new", address=Address(host="new")), trouble="being checked")
 
     assert impossible(wants("a", 8), [unseen]) is None
-    assert schedule([wants("a", 8)], [unseen]).reasons == {"a": "needs 8 GPUs; new: is being checked"}
+    assert schedule([wants("a", 8)], [unseen]).reasons == {"a": "needs 8 GPUs; new is being checked"}
 
 
 # --- what holds for every queue ------------------------------------------------------------------------------------
@@ -364,10 +366,10 @@ def test_a_reason_is_true(jobs: Any, sizes: Any, limit: int | None) -> None:
             continue
         allowed = [after[one.runner.name] for one in eligible(job, machines)]
         has_room = [one.name for one in allowed if one.machine.trouble is None and one.room(job.ask)]
-        if "that a user may have at once" in reason:
+        if "allowed per user" in reason:
             assert limit is not None
             assert users[job.user] + job.ask.gpus > limit
-            assert f"{job.user} has {users[job.user]} of the {limit}" in reason
+            assert f"{job.user} already has {users[job.user]} of the {limit} GPUs" in reason
         elif reason.startswith("no runner"):
             assert not allowed
         elif reason.startswith("it needs"):
@@ -377,7 +379,7 @@ def test_a_reason_is_true(jobs: Any, sizes: Any, limit: int | None) -> None:
             for name in has_room:
                 kept = f"{name} keeps its free share for "
                 assert kept in reason
-                run = reason.split(kept)[1].split(" of ")[0]
+                run = reason.split(kept)[1].split(", ")[0].split("'s ")[-1]
                 other = next(each for each in waiting if each.run == run)
                 assert other.id in made.reasons
                 assert (-other.priority, other.submitted) <= (-job.priority, job.submitted)

@@ -55,7 +55,8 @@ def test_a_machine_that_is_gone_blocks_no_stop_for_ever(world: World) -> None:
 
     assert (world.job.status, world.job.exit_code, world.job.files) == (Status.STOPPED, 143, 0)
     assert world.job.reason == (
-        f"stopped by dstack stop; box has not answered since {since}, and what was not stored by then is lost"
+        f"stopped by dstack stop; runner 'box' has not answered since {since}, "
+        "so artifacts that were not stored by then are lost"
     )
 
 
@@ -105,9 +106,9 @@ def test_it_says_how_far_it_is_now_and_then(world: World) -> None:
     tell(1500, 5000)
     assert world.job.reason == "1 kB of 5 kB are stored"
     world.store.jobs.change("abc", stop="stop", reason=stopping(world.job))
-    assert world.job.reason == "stopping: what it made is being stored; to drop that: dstack stop --abort run"
+    assert world.job.reason == "stopping: its artifacts are being stored; to discard them: dstack stop --abort run"
     tell(2000, 5000)
-    assert world.job.reason == "stopping: 2 kB of 5 kB are stored; to drop that: dstack stop --abort run"
+    assert world.job.reason == "stopping: 2 kB of 5 kB are stored; to discard them: dstack stop --abort run"
 
 
 @pytest.mark.parametrize(
@@ -116,10 +117,10 @@ def test_it_says_how_far_it_is_now_and_then(world: World) -> None:
         (Status.DONE, 0, None, "its commands had ended"),
         (Status.FAILED, 3, None, "its commands had ended with exit code 3"),
         (Status.FAILED, 137, "out of memory", "its commands had ended with exit code 137: out of memory"),
-        (Status.LOST, 125, "the host restarted", "it was lost before: the host restarted"),
+        (Status.LOST, 125, "the runner restarted", "it was lost before: the runner restarted"),
     ],
 )
 def test_how_it_had_ended_is_told(world: World, end: Status, code: int, ending: str | None, said: str) -> None:
     job = world.store.jobs.change("abc", end=end, exit_code=code, ending=ending)
 
-    assert stopped(job) == f"stopped by dstack stop while its artifacts were stored; {said}"
+    assert stopped(job) == f"stopped by dstack stop while its artifacts were being stored; {said}"

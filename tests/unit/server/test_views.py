@@ -42,7 +42,7 @@ LATER = job("c", Status.FAILED, exit_code=125, reason="x", finished_at="2026-01-
 GIVEN_UP = job("d", Status.STOPPED, reason="b failed", finished_at="2026-01-01T00:02:01.000Z")
 STOPPED = job("e", Status.STOPPED, exit_code=143, reason="by you", finished_at="2026-01-01T00:04:00.000Z")
 RUNNING = job("f", Status.RUNNING)
-QUEUED = job("g", Status.QUEUED, reason="waits for f")
+QUEUED = job("g", Status.QUEUED, reason="waiting for f")
 
 
 @pytest.mark.parametrize(
@@ -52,9 +52,9 @@ QUEUED = job("g", Status.QUEUED, reason="waits for f")
         ([DONE, FAILED, GIVEN_UP], Status.FAILED, 9, "b: exited with 9"),
         ([LATER, FAILED], Status.FAILED, 9, "b: exited with 9"),
         ([STOPPED, DONE], Status.STOPPED, 143, "e: by you"),
-        ([DONE, RUNNING, QUEUED], Status.RUNNING, None, "g: waits for f"),
+        ([DONE, RUNNING, QUEUED], Status.RUNNING, None, "g: waiting for f"),
         ([FAILED, RUNNING], Status.RUNNING, None, None),
-        ([DONE, QUEUED], Status.QUEUED, None, "g: waits for f"),
+        ([DONE, QUEUED], Status.QUEUED, None, "g: waiting for f"),
     ],
 )
 def test_the_deciding_job(jobs: list[Job], status: Status, code: int | None, reason: str | None) -> None:
