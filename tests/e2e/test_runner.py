@@ -184,11 +184,11 @@ def test_a_machine_that_is_offered_until_a_time_of_day(offer: Offer, cli: Cli, p
 
     runner = offer("--until", until_then, "--cleanup", token=cli("runners", "token").stdout.strip())
     said(runner, "available as offered")
-    said(runner, f"available until {until_then} only; offered gets no new jobs")
+    said(runner, f"it was available until {until_then}; offered gets no new jobs")
     assert runner.wait(30) == 0
 
     now = shown(cli)
-    assert (now["state"], now["reason"]) == ("drained", f"no longer offered: available until {until_then} only")
+    assert (now["state"], now["reason"]) == ("drained", f"no longer offered: it was available until {until_then}")
     assert home_of(person) == before
     assert cli("runners", "remove", "--force", "offered").returncode == 0
 
