@@ -40,7 +40,7 @@ class Uploads:
     ) -> Uploading:
         """Compare what has arrived with these regular files, complete multipart uploads, and presign the rest.
 
-        `sums` are the files' checksums from the host. `sent` names the pieces that S3 accepted after checking their
+        `sums` are the files' checksums from the runner. `sent` names the pieces that S3 accepted after checking their
         MD5. `known` has ETags that were seen just before: some stores' ETags are not MD5s.
         """
         self.objects.refuse(run, workflow, files)

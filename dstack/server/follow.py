@@ -31,7 +31,7 @@ class Follower:
         self.offsets = dict(offsets)
         self.live = live
         self.logs = logs
-        self.told: dict[str, JobView] = {}
+        self.sent: dict[str, JobView] = {}
 
     async def frames(self) -> AsyncIterator[bytes]:
         """Yield frames until every job has ended or, without `live`, until the reader is up to date."""
@@ -54,13 +54,13 @@ class Follower:
         """Yield what the reader lacks. A job's whole log comes before the frame that says it has ended."""
         for job in jobs:
             view = job_view(job)
-            if self.told.get(job.id) != view and not job.finished:
-                self.told[job.id] = view
+            if self.sent.get(job.id) != view and not job.finished:
+                self.sent[job.id] = view
                 yield encoded(Event(event="job", job=view))
             if self.logs:
                 yield from self.log(job)
-            if self.told.get(job.id) != view:
-                self.told[job.id] = view
+            if self.sent.get(job.id) != view:
+                self.sent[job.id] = view
                 yield encoded(Event(event="job", job=view))
 
     def log(self, job: Job) -> Iterator[bytes]:

@@ -85,8 +85,8 @@ class Inventory:
             raise
         before = self.store.runners.get(name)
         if before and before.hidden:
-            told = {field: getattr(runner, field) for field in ("labels", "gpus", "max_jobs", "allow_mounts")}
-            self.store.runners.change(name, hidden=False, facts=facts, **told)
+            given = {field: getattr(runner, field) for field in ("labels", "gpus", "max_jobs", "allow_mounts")}
+            self.store.runners.change(name, hidden=False, facts=facts, **given)
         else:
             self.store.runners.add(runner)
             self.store.runners.change(name, facts=facts)
@@ -115,7 +115,7 @@ class Inventory:
             )
 
     async def trusted(self, request: AddRunner) -> str:
-        """Return the host's key if the request's fingerprint, known_hosts or a certificate authority in it vouches."""
+        """Return the host's key, trusted by the request's fingerprint, known_hosts or a certificate authority there."""
         key = await self.machines.pool.offered_key(request.address)
         shown = fingerprint(key)
         if request.fingerprint is None and key not in known_keys(request.address):
