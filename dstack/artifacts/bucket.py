@@ -159,7 +159,7 @@ def refused(bucket: str, endpoint: str | None, response: Any) -> StorageError:
     if code in FORBIDDEN:
         return StorageError(
             f"the server's credentials may not use the bucket '{bucket}'{at}: {code}",
-            hint="allow them s3:PutObject, GetObject, DeleteObject, ListBucket and AbortMultipartUpload on it",
+            hint="allow s3:PutObject, GetObject, DeleteObject, ListBucket and AbortMultipartUpload on it",
         )
     if code in GONE:
         return GoneError(f"the object is not in the bucket '{bucket}'{at}: {code}")
