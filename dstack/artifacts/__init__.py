@@ -1,1 +1,1 @@
-"""Where artifacts are kept: floor 2, with its own I/O."""
+"""Artifact stores: floor 2, with its own I/O."""

@@ -1,4 +1,4 @@
-"""A bucket, and what its answers mean. boto3 is imported when one is first used: a server without S3 never pays."""
+"""A bucket, and what its answers mean. boto3 is imported on first use, so a server without S3 never pays for it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,16 @@ from dstack.errors import StorageError, UsageError
 FORBIDDEN = {"AccessDenied", "AllAccessDisabled", "403", "Forbidden", "AccountProblem"}
 WRONG_KEYS = {"SignatureDoesNotMatch", "InvalidAccessKeyId", "InvalidToken", "ExpiredToken", "AuthFailure"}
 GONE = {"NoSuchKey", "404", "NotFound", "NoSuchUpload"}
-CREDENTIALS = (
-    "give the server others (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws), then: dstack server stop"
-)
+CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for the server, or edit ~/.aws, then: dstack server stop"
 NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
-"""What boto3 takes; AWS itself takes less for new buckets."""
+"""The bucket names that boto3 accepts; AWS accepts fewer for new buckets."""
 PATIENCE = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 4, "mode": "standard"}}
 AT_ONCE = 16
-"""Requests of the server's own to the bucket at one time."""
+"""Most requests that the server itself sends to the bucket at once."""
 
 
 def parse(url: str) -> tuple[str, str]:
-    """Bucket and prefix of `s3://bucket/prefix`. Raises UsageError for what is none."""
+    """Return bucket and prefix of `s3://bucket/prefix`. Raises UsageError for any other URL."""
     parts = urlsplit(url)
     prefix = parts.path.strip("/")
     odd = parts.query or parts.fragment or "//" in prefix or {".", ".."} & set(prefix.split("/"))
@@ -37,12 +35,12 @@ def parse(url: str) -> tuple[str, str]:
         or odd
         or any(ord(c) < 33 or ord(c) > 126 for c in prefix)
     ):
-        raise UsageError(f"'{url}' can't be the storage", hint="write it as s3://bucket/prefix")
+        raise UsageError(f"'{url}' is not a valid storage URL; write s3://bucket/prefix")
     return parts.netloc, prefix
 
 
 class Bucket:
-    """One bucket at an endpoint: AWS's own, or that of `endpoint`. Safe to use from several threads."""
+    """One bucket at `endpoint`, by default AWS's own. Safe to use from several threads."""
 
     def __init__(self, name: str, endpoint: str | None = None) -> None:
         self.name = name
@@ -53,31 +51,31 @@ class Bucket:
 
     @property
     def client(self) -> Any:
-        """boto3's client."""
+        """The boto3 client, connected on first use."""
         with self._lock:
             if self._client is None:
                 self._client = self._connected()
             return self._client
 
     def call(self, operation: str, **parameters: Any) -> Any:
-        """One request. Raises StorageError."""
+        """Send one request. Raises StorageError."""
         with trouble(self.name, self.endpoint):
             return getattr(self.client, operation)(Bucket=self.name, **parameters)
 
     def pages(self, operation: str, field: str, **parameters: Any) -> Iterator[Any]:
-        """The entries of a list, however long. Raises StorageError."""
+        """Yield the entries of a list from all its pages. Raises StorageError."""
         with trouble(self.name, self.endpoint):
             for page in self.client.get_paginator(operation).paginate(Bucket=self.name, **parameters):
                 yield from page.get(field, ())
 
     def signer(self) -> Signer:
-        """What presigns URLs with the credentials of now."""
+        """Return a signer of URLs with the current credentials."""
         with trouble(self.name, self.endpoint):
             client = self.client
-            found = self._session.get_credentials().get_frozen_credentials()
+            keys = self._session.get_credentials().get_frozen_credentials()
             example = client.generate_presigned_url("get_object", Params={"Bucket": self.name, "Key": "k"})
         base = str(example).split("?")[0].removesuffix("/k")
-        return Signer(base, client.meta.region_name, Keys(found.access_key, found.secret_key, found.token))
+        return Signer(base, client.meta.region_name, Keys(keys.access_key, keys.secret_key, keys.token))
 
     def check(self, key: str) -> None:
         """Raise UsageError unless an object can be written, read, listed and removed."""
@@ -85,7 +83,7 @@ class Bucket:
         try:
             self.call("put_object", Key=key, Body=content)
             if self.call("get_object", Key=key)["Body"].read() != content:
-                raise StorageError(f"the bucket '{self.name}' gave back other bytes than were written")
+                raise StorageError(f"the bucket '{self.name}' returned other bytes than were written")
             self.call("list_objects_v2", Prefix=key, MaxKeys=1)
             self.call("delete_object", Key=key)
         except StorageError as error:
@@ -119,7 +117,7 @@ class Bucket:
         )
 
     def _region(self, client: Any) -> str | None:
-        """Where AWS keeps the bucket: a URL that is signed for another region is refused."""
+        """Return the region where AWS keeps the bucket: it refuses URLs signed for another one."""
         from botocore.exceptions import ClientError
 
         try:
@@ -132,7 +130,7 @@ class Bucket:
 
 @contextlib.contextmanager
 def trouble(bucket: str, endpoint: str | None) -> Iterator[None]:
-    """Whatever boto3 raises, as StorageError."""
+    """Turn whatever boto3 raises into StorageError."""
     import botocore.exceptions as raised
 
     try:
@@ -140,9 +138,9 @@ def trouble(bucket: str, endpoint: str | None) -> Iterator[None]:
     except raised.ClientError as error:
         raise refused(bucket, endpoint, error.response) from error
     except (raised.BotoCoreError, raised.HTTPClientError, ValueError) as error:
-        said = str(error).rstrip(".")
-        hint = CREDENTIALS if "credential" in said.lower() else "check the endpoint: dstack config"
-        raise StorageError(f"S3 does not answer: {said}", hint=hint) from error
+        message = str(error).rstrip(".")
+        hint = CREDENTIALS if "credential" in message.lower() else "check the endpoint: dstack config"
+        raise StorageError(f"S3 does not answer: {message}", hint=hint) from error
 
 
 class GoneError(StorageError):
@@ -150,12 +148,12 @@ class GoneError(StorageError):
 
 
 def refused(bucket: str, endpoint: str | None, response: Any) -> StorageError:
-    """A refusal in the words of a person."""
-    told = response.get("Error", {})
-    code, message = str(told.get("Code", "")), str(told.get("Message", "")).rstrip(".")
+    """Return the error for a refused request."""
+    error = response.get("Error", {})
+    code, message = str(error.get("Code", "")), str(error.get("Message", "")).rstrip(".")
     at = f" at {endpoint}" if endpoint else ""
     if code == "NoSuchBucket":
-        return StorageError(f"there is no bucket '{bucket}'{at}", hint="create it, or choose another: dstack config")
+        return StorageError(f"there is no bucket '{bucket}'{at}", hint="create it, or: dstack config --storage URL")
     if code in WRONG_KEYS:
         return StorageError(f"S3 refuses the server's credentials{at}: {code}: {message}", hint=CREDENTIALS)
     if code in FORBIDDEN:
@@ -164,6 +162,6 @@ def refused(bucket: str, endpoint: str | None, response: Any) -> StorageError:
             hint="allow s3:PutObject, GetObject, DeleteObject, ListBucket and AbortMultipartUpload on it",
         )
     if code in GONE:
-        return GoneError(f"it is not in the bucket '{bucket}'{at}: {code}")
-    said = f"S3 answered {code or 'with an error'}{at}: {message}"
-    return StorageError(said, hint="dstack config shows the storage")
+        return GoneError(f"the object is not in the bucket '{bucket}'{at}: {code}")
+    answer = f"S3 answered {code or 'with an error'}{at}: {message}"
+    return StorageError(answer, hint="dstack config shows the storage")

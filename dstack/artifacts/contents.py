@@ -1,4 +1,4 @@
-"""Every content that the store has, found by its sha256."""
+"""The contents in the folder store, found by sha256."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ SHA256 = re.compile("[0-9a-f]{64}")
 class Contents:
     """`<folder>/<ab>/<cd>/<sha256>-<mtime in ns>`: hard links to the files of the jobs' trees.
 
-    A content is trusted while it has its size and the mtime of its name; else it is hashed again, and dropped if it
-    was damaged. Files of other modes are contents of their own.
+    A content is trusted while it has its size and the mtime in its name. Otherwise it is hashed again, and dropped if
+    damaged. Files with the same bytes but different modes are separate contents.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def has(self, file: File) -> bool:
-        """Whether the content is there and whole."""
-        return next(self._whole(file), None) is not None
+        """Return whether the content is there and intact."""
+        return next(self._intact(file), None) is not None
 
     def add(self, aside: Path, file: File) -> None:
-        """Take in a file whose content was verified; it is moved."""
+        """Add a verified file by moving it into the store."""
         aside.chmod(disk_mode(file))
         name = self._name(file.sha256, aside.stat().st_mtime_ns)
         try:
@@ -46,26 +46,26 @@ class Contents:
             aside.rename(name)
 
     def place(self, file: File, target: Path) -> None:
-        """Make `target` the file: a hard link, or a copy where none can be had. Raises StorageError if it is not in
-        the store."""
-        whole = list(self._whole(file))
-        if not whole:
-            raise StorageError(f"the content of {shown(file.path)} is not in the store", hint="collect it again")
+        """Create `target` as a hard link to the content, or as a copy if it can't be linked. Raises StorageError if
+        the store lacks the content."""
+        intact = list(self._intact(file))
+        if not intact:
+            raise StorageError(f"the content of {shown(file.path)} is not in the store")
         mode = disk_mode(file)
-        for content in whole:
+        for content in intact:
             if stat.S_IMODE(content.stat().st_mode) == mode and linked(content, target):
                 return
-        shutil.copyfile(whole[0], target)
+        shutil.copyfile(intact[0], target)
         if digest(target) != file.sha256:
-            os.utime(whole[0])  # from now on it is not trusted without being hashed
-            raise StorageError(f"the stored content of {shown(file.path)} is damaged", hint="collect it again")
+            os.utime(intact[0])  # a new mtime: it is hashed before it is trusted again
+            raise StorageError(f"the stored content of {shown(file.path)} is damaged")
         target.chmod(mode)
         if not linked(target, self._name(file.sha256, target.stat().st_mtime_ns)):
-            shutil.copystat(whole[0], target)
+            shutil.copystat(intact[0], target)
             target.chmod(mode)
 
     def damage(self, file: File, stored: Path) -> str | None:
-        """What is wrong with a job's stored file, or None."""
+        """Return what is wrong with a job's stored file, or None."""
         try:
             return self._damage(file, stored)
         except (FileNotFoundError, NotADirectoryError):
@@ -76,15 +76,15 @@ class Contents:
     def _damage(self, file: File, stored: Path) -> str | None:
         status = stored.lstat()
         if not stat.S_ISREG(status.st_mode):
-            return f"{shown(file.path)} is no file any more"
+            return f"{shown(file.path)} is no longer a regular file"
         if status.st_size != file.size:
             return f"{shown(file.path)} has {status.st_size} bytes instead of {file.size}"
         if not self._name(file.sha256, status.st_mtime_ns).exists() and digest(stored) != file.sha256:
-            return f"{shown(file.path)} has other bytes than were stored"
+            return f"{shown(file.path)} no longer matches its checksum"
         return None
 
     def forget(self, files: Iterable[File]) -> None:
-        """Drop those of these contents that no job's tree has any more."""
+        """Remove those of these contents that are no longer in any job's tree."""
         for file in files:
             for content in self._all(file):
                 with contextlib.suppress(FileNotFoundError):
@@ -92,8 +92,8 @@ class Contents:
                         content.unlink()
 
     def unused(self, before: float, *, remove: bool) -> int:
-        """The bytes of the contents that no job's tree has, and that are there unchanged since before a time (seconds
-        since the epoch): those that came later may be about to be used. With `remove` they go."""
+        """Return the bytes of the contents that are in no job's tree and unchanged since `before` (seconds since the
+        epoch); younger ones may be about to be used. With `remove`, remove them."""
         total = 0
         for content in self.folder.glob("??/??/*"):
             with contextlib.suppress(FileNotFoundError):  # another thread dropped or renamed it
@@ -104,16 +104,16 @@ class Contents:
                         content.unlink()
         return total
 
-    def _whole(self, file: File) -> Iterator[Path]:
+    def _intact(self, file: File) -> Iterator[Path]:
         for content in self._all(file):
-            found = None
+            trusted = None
             with contextlib.suppress(FileNotFoundError):  # another thread dropped or renamed it
-                found = self._trusted(content, file)
-            if found is not None:
-                yield found
+                trusted = self._trusted(content, file)
+            if trusted is not None:
+                yield trusted
 
     def _trusted(self, content: Path, file: File) -> Path | None:
-        """The content under the name that it should have, or None, and it is dropped, if it is damaged."""
+        """Return the content under the name that it should have. If it is damaged, drop it and return None."""
         status = content.lstat()
         name = self._name(file.sha256, status.st_mtime_ns)
         if stat.S_ISREG(status.st_mode) and status.st_size == file.size:
@@ -133,17 +133,17 @@ class Contents:
 
     def _name(self, sha256: str, mtime: int) -> Path:
         if not SHA256.fullmatch(sha256):
-            raise StorageError(f"{shown(sha256)} is no sha256")
+            raise StorageError(f"{shown(sha256)} is not a sha256")
         return self.folder / sha256[:2] / sha256[2:4] / f"{sha256}-{mtime}"
 
 
 def disk_mode(file: File) -> int:
-    """The mode of a stored file: its own, and readable by the store."""
+    """Return the mode of a stored file: its own, plus readable by the store."""
     return (file.mode & 0o777) | 0o400
 
 
 def linked(source: Path, target: Path) -> bool:
-    """Make `target` a hard link to the file; False where the file system or its limits forbid it."""
+    """Make `target` a hard link to the file. Return False if the file system or its limits forbid it."""
     try:
         os.link(source, target, follow_symlinks=False)
     except OSError as error:
@@ -154,9 +154,9 @@ def linked(source: Path, target: Path) -> bool:
 
 
 def digest(path: Path) -> str:
-    """The sha256 of a file, in hex."""
-    found = hashlib.sha256()
+    """Return the sha256 of a file, in hex."""
+    sha256 = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(BLOCK):
-            found.update(block)
-    return found.hexdigest()
+            sha256.update(block)
+    return sha256.hexdigest()

@@ -1,4 +1,4 @@
-"""What the folder store does with the file system."""
+"""File system operations of the folder store."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from dstack.model.tree import shown
 
 @contextlib.contextmanager
 def storing(root: Path) -> Iterator[None]:
-    """Trouble with the file system as StorageError."""
+    """Turn file system errors into StorageError."""
     try:
         yield
     except OSError as error:
         raise StorageError(
             f"artifacts can't be stored in {root}: {error.strerror}: {shown(str(error.filename))}",
-            hint="free space or fix the folder's rights; or choose another folder: dstack config --storage FOLDER",
+            hint="free space, fix the folder's permissions, or use another folder: dstack config --storage FOLDER",
         ) from error
 
 
 def read(stored: Path, offset: int) -> Iterator[bytes]:
-    """A file from an offset on."""
+    """Yield a file's bytes from an offset on."""
     with open(os.open(stored, os.O_RDONLY | os.O_NOFOLLOW), "rb") as source:
         source.seek(offset)
         while block := source.read(BLOCK):
@@ -34,12 +34,12 @@ def read(stored: Path, offset: int) -> Iterator[bytes]:
 
 
 def points_to(path: Path, target: str) -> bool:
-    """Whether there is a symbolic link with this target."""
+    """Return whether the path is a symbolic link with this target."""
     return path.is_symlink() and os.readlink(path) == target
 
 
 def replace(target: Path, new: Path, old: Path) -> None:
-    """Put a folder in another's place, whole; the other goes to `old`."""
+    """Rename the folder `new` to `target`. If `target` exists, rename it to `old` first."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         target.rename(old)
@@ -52,7 +52,7 @@ def replace(target: Path, new: Path, old: Path) -> None:
 
 
 def flush(folder: Path) -> None:
-    """Have the folder's file system written to the disk: once, instead of an fsync for each of thousands of files."""
+    """Write the folder's file system to disk: one call instead of an fsync for each of thousands of files."""
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "syncfs"):
         os.sync()

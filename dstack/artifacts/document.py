@@ -1,4 +1,4 @@
-"""The text of manifest.json: a file a line, names that are not UTF-8 as escapes."""
+"""The text of manifest.json: one file per line, bytes that are not UTF-8 as escapes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dstack.model.tree import problem
 
 
 def encode(manifest: Manifest) -> bytes:
-    """The document. msgspec's own encoder refuses surrogate escapes, which stand for bytes that are not UTF-8."""
+    """Return the text. msgspec's own encoder refuses surrogate escapes, which stand for bytes that are not UTF-8."""
     head = msgspec.to_builtins(manifest)
     files = head.pop("files")
     lines = ",\n".join(json.dumps(file) for file in files)
@@ -19,7 +19,7 @@ def encode(manifest: Manifest) -> bytes:
 
 
 def decode(document: bytes) -> Manifest:
-    """The manifest; raises ValueError for what is none, or holds paths that no manifest may have."""
+    """Return the manifest. Raises ValueError if the text is not a manifest, or contains paths that none may have."""
     manifest = msgspec.convert(json.loads(document), Manifest)
     if why := problem(manifest.files):
         raise ValueError(why)

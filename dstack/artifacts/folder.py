@@ -26,8 +26,8 @@ from dstack.model.tree import shown
 class FolderStore:
     """`<root>/<run>/<workflow>/<path>`, with `manifest.json` beside a job's files.
 
-    Each content is stored once: `.content` has hard links by sha256. What is not whole yet lies in `.incoming`.
-    Making one costs nothing, and several of the same root don't disturb each other.
+    Each content is stored once: `.content` has hard links by sha256. Incomplete files and trees lie in `.incoming`.
+    Instances cost nothing to create, and several with the same root can work side by side.
     """
 
     def __init__(self, root: Path) -> None:
@@ -37,18 +37,18 @@ class FolderStore:
 
     @property
     def name(self) -> str:
-        """What tells it from other stores."""
+        """The store's identity: no other store has this name."""
         return str(self.root)
 
     async def missing(self, files: Sequence[File]) -> list[File]:
-        """Of these files, those whose content is not in the store: each content once."""
+        """Return the files whose content the store lacks, one file per content."""
         return await to_its_end(lambda: self._missing(files))
 
     async def receive(
         self, run: str, workflow: str, job: str, stream: AsyncIterator[bytes], files: Sequence[File]
     ) -> None:
-        """Take the contents of these files, which come one after the other. Contents that arrived whole stay, also
-        when a later one raises StorageError: for other bytes than were listed, for too few or too many."""
+        """Receive the contents of these files, one after the other. Raises StorageError for bytes that differ from
+        the listing, and for too few or too many; contents that arrived before stay in the store."""
         aside = await to_its_end(lambda: self._aside(self._names(run, workflow)[1]))
         try:
             incoming = await to_its_end(lambda: self._opened(aside, files))
@@ -63,21 +63,21 @@ class FolderStore:
             await to_its_end(lambda: shutil.rmtree(aside))
 
     async def commit(self, manifest: Manifest) -> Manifest:
-        """Lay all files at their paths, then write the manifest. What an earlier commit laid there is replaced.
-        Raises StorageError for paths that can't be, and where the store lacks a content."""
+        """Put all files at their paths, then write the manifest. Replaces an earlier commit. Raises StorageError for
+        paths that can't be stored, and if the store lacks a content."""
         await to_its_end(lambda: self._commit(manifest))
         return manifest
 
     def manifest(self, run: str, workflow: str) -> Manifest | None:
-        """What the job left; None where there is no manifest, or none that can be read."""
+        """Return the job's manifest, or None if there is none that can be read."""
         try:
-            found = document.decode((self._tree(run, workflow) / tree.MANIFEST).read_bytes())
+            manifest = document.decode((self._tree(run, workflow) / tree.MANIFEST).read_bytes())
         except (OSError, ValueError):
             return None
-        return found if (found.run, found.workflow) == (run, workflow) else None
+        return manifest if (manifest.run, manifest.workflow) == (run, workflow) else None
 
     def verify(self, manifest: Manifest) -> str | None:
-        """What of it is damaged or gone, in a few words, or None. It hashes only what was touched."""
+        """Return what is damaged or gone, in a few words, or None. Hashes only files that were touched."""
         top = self._tree(manifest.run, manifest.workflow)
         for file in manifest.files:
             stored = top / file.path
@@ -90,7 +90,7 @@ class FolderStore:
         return None
 
     def path_of(self, run: str, workflow: str, path: str) -> Path:
-        """Where a job's file is stored. Raises NotFoundError for what is no regular file, or lies behind a link."""
+        """Return where a job's file is stored. Raises NotFoundError if it is not a regular file or is behind a link."""
         top = self._tree(run, workflow)
         if tree.objection(path) is None:
             at = top / path
@@ -101,13 +101,13 @@ class FolderStore:
         raise NotFoundError(f"{run}/{workflow} has no file {shown(path)}", hint=f"dstack artifacts list {run}")
 
     def open(self, run: str, workflow: str, path: str, offset: int = 0) -> AsyncIterator[bytes]:
-        """A stored file's bytes from `offset` on. Raises NotFoundError for what is no file of the job's."""
+        """Return a stored file's bytes from `offset` on. Raises NotFoundError if the job has no such file."""
         stored = self.path_of(run, workflow, path)
         return pieces(read(stored, offset))
 
     def tar(self, manifests: Sequence[Manifest]) -> AsyncIterator[bytes]:
-        """A tar stream of all their files, for a job that depends on them. It breaks off with StorageError where a
-        file's bytes are not those of the manifest."""
+        """Return a tar stream of all their files, for a job that depends on them. It ends in StorageError at a file
+        that does not match its manifest."""
         files: dict[str, tuple[File, Path]] = {}
         for manifest in manifests:
             top = self._tree(manifest.run, manifest.workflow)
@@ -116,24 +116,24 @@ class FolderStore:
         return pieces(tar(files.values()))
 
     def conflicts(self, manifests: Sequence[Manifest]) -> str | None:
-        """Why these can't be given to one job, or None: two give one path different bytes."""
+        """Return why one job can't have all of these, or None: two of them give one path different bytes."""
         return tree.conflicts(manifests)
 
     async def remove(self, run: str, workflow: str) -> None:
-        """Remove what the job left, and the contents that nothing else uses."""
+        """Remove the job's artifacts, and the contents that nothing else uses."""
         await to_its_end(lambda: self._remove(run, workflow))
 
     async def clear(self, run: str, workflow: str, *, dry_run: bool = False) -> int:
-        """Remove what is there of a job without a manifest, which nobody adds to any more; its bytes."""
+        """Remove what a job without a manifest left, once nothing adds to it. Return its bytes."""
         return await to_its_end(lambda: self._clear(run, workflow, dry_run))
 
     async def unused(self, before: float, *, dry_run: bool = False) -> int:
-        """Remove contents that arrived before a time (seconds since the epoch) and that no job has: of collections
-        that were given up. Their bytes."""
+        """Remove contents that arrived before a time (seconds since the epoch) and that no job has, as abandoned
+        collections leave them. Return their bytes."""
         return await to_its_end(lambda: self._contents.unused(before, remove=not dry_run))
 
     async def sweep(self) -> None:
-        """Remove what crashes left unfinished. For a server that begins: nothing else may be writing."""
+        """Remove what crashes left incomplete. Only for a starting server: nothing else may be writing."""
         await to_its_end(lambda: shutil.rmtree(self._incoming, ignore_errors=True))
 
     def _missing(self, files: Sequence[File]) -> list[File]:
@@ -165,7 +165,7 @@ class FolderStore:
             shutil.rmtree(aside)
 
     def _lay(self, manifest: Manifest, top: Path) -> None:
-        """The whole tree of a job: its files, and when they are on the disk, the manifest."""
+        """Create the whole tree of a job: its files and, once they are on disk, the manifest."""
         top.mkdir()
         folders = {top}
         for file in manifest.files:
@@ -202,7 +202,7 @@ class FolderStore:
             target.rename(aside / "old")
             shutil.rmtree(aside)
         self._contents.forget(file for file in (manifest.files if manifest else ()) if file.link is None)
-        with contextlib.suppress(OSError):  # another workflow's artifacts are there, or it is gone
+        with contextlib.suppress(OSError):  # it holds another workflow's artifacts, or is gone
             target.parent.rmdir()
 
     def _aside(self, name: str) -> Path:
@@ -217,5 +217,5 @@ class FolderStore:
     def _names(run: str, workflow: str) -> tuple[str, str]:
         for name in (run, workflow):
             if not name or name.startswith(".") or "/" in name or "\0" in name or len(name) > 200:
-                raise StorageError(f"{shown(name)} can't name a run or a workflow in the store")
+                raise StorageError(f"{shown(name)} is not a valid name for a run or a workflow in the store")
         return run, workflow

@@ -1,4 +1,4 @@
-"""Splits a stream of files' contents, and takes in each that is what was listed."""
+"""Splits a stream of file contents, and adds those that match the listing to the store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dstack.model.tree import shown
 
 
 class Incoming:
-    """Gets bytes in pieces of any size; writes each file aside in `folder`, which is its own, and verifies it."""
+    """Takes bytes in pieces of any size, writes each file to `folder`, which it has to itself, and verifies it."""
 
     def __init__(self, folder: Path, contents: Contents, files: Sequence[File]) -> None:
         self._folder = folder
@@ -25,11 +25,11 @@ class Incoming:
         self._next()
 
     def write(self, data: bytes) -> None:
-        """The next bytes. Raises StorageError for other bytes than were listed."""
+        """Take the next bytes. Raises StorageError for bytes that do not match the listing."""
         rest = memoryview(data)
         while rest:
             if self._file is None:
-                raise StorageError("the host sent more than the files that were asked for", hint="collect it again")
+                raise StorageError("the runner sent more bytes than the requested files have")
             assert self._aside is not None
             piece, rest = rest[: self._left], rest[self._left :]
             self._aside.write(piece)
@@ -39,22 +39,20 @@ class Incoming:
                 self._finish(self._file)
 
     def end(self) -> None:
-        """There are no more bytes. Raises StorageError for a file that is not whole."""
+        """Note that the stream has ended. Raises StorageError if a file is incomplete."""
         if self._file is not None:
             got = self._file.size - self._left
-            raise StorageError(
-                f"{shown(self._file.path)} arrived cut: {got} of {self._file.size} bytes", hint="collect it again"
-            )
+            raise StorageError(f"{shown(self._file.path)} arrived incomplete: {got} of {self._file.size} bytes")
 
     def close(self) -> None:
-        """Remove what is not whole."""
+        """Remove an incomplete file."""
         if self._aside is not None:
             self._aside.close()
             os.unlink(self._aside.name)
             self._aside = None
 
     def _next(self) -> None:
-        """Begin the next file; those without bytes are done at once."""
+        """Begin the next file. Empty files are done at once."""
         self._file = next(self._files, None)
         if self._file is None:
             return
@@ -68,8 +66,8 @@ class Incoming:
         assert self._aside is not None
         if self._sum.hexdigest() != file.sha256:
             raise StorageError(
-                f"{shown(file.path)} arrived with other bytes than were listed; it changed, or was damaged on the way",
-                hint="collect it again",
+                f"{shown(file.path)} does not match its checksum: it changed while it was collected, or was damaged "
+                "on the way"
             )
         self._aside.close()
         self._contents.add(Path(self._aside.name), file)

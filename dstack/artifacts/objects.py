@@ -1,4 +1,4 @@
-"""The objects of a store in a bucket: what they are called, which there are, and how they go."""
+"""The objects of a store in a bucket: their keys, how to list them, and how to remove them."""
 
 from __future__ import annotations
 
@@ -18,51 +18,51 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 LONGEST_KEY = 1024
-"""Bytes (https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html)."""
+"""The longest key that S3 takes, in bytes (https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html)."""
 
 _ODD = re.compile(r"[\x00-\x1f\x7f\udc80-\udcff]")
 
 
 class Objects:
-    """All below `prefix`, which is empty or ends with a slash. Every method raises StorageError."""
+    """All objects below `prefix`, which is empty or ends with a slash. Every method raises StorageError."""
 
     def __init__(self, bucket: Bucket, prefix: str) -> None:
         self.bucket = bucket
         self.prefix = prefix
 
     def key(self, run: str, workflow: str, path: str) -> str:
-        """The object of a file. What no key should hold stands as `%0A`."""
+        """Return the key of a file's object. Bytes that no key should contain become `%0A` and the like."""
         return f"{self.prefix}{run}/{workflow}/{_ODD.sub(_escaped, path)}"
 
     def refuse(self, run: str, workflow: str, files: Sequence[File]) -> None:
-        """Raise StorageError for files that can't all have objects of their own."""
+        """Raise StorageError unless each file can have an object of its own."""
         keys: dict[str, str] = {}
         for file in files:
             key = self.key(run, workflow, file.path)
             if len(key.encode()) > LONGEST_KEY:
-                raise StorageError(f"{shown(file.path)} is too long a name for S3, which takes {LONGEST_KEY} bytes")
+                raise StorageError(f"the name {shown(file.path)} is too long for S3, which takes {LONGEST_KEY} bytes")
             if keys.setdefault(key, file.path) != file.path:
                 raise StorageError(f"{shown(file.path)} and {shown(keys[key])} have the same name in S3")
 
     def listed(self, run: str, workflow: str) -> dict[str, Stored]:
-        """What there is of a job, by key: one request a thousand objects."""
+        """Return a job's objects by key. Costs one request per thousand objects."""
         prefix = self.key(run, workflow, "")
         entries = self.bucket.pages("list_objects_v2", "Contents", Prefix=prefix)
         return {entry["Key"]: Stored(entry["Key"], entry["Size"], plain(entry["ETag"])) for entry in entries}
 
     def uploads(self, run: str, workflow: str) -> dict[str, str]:
-        """The newest unfinished multipart upload of each object of a job."""
+        """Return the newest unfinished multipart upload of each object of a job, by key."""
         return dict(self._uploads(run, workflow))
 
     def parts(self, key: str, upload: str) -> list[Any]:
-        """What has arrived of a multipart upload, as S3 tells it; nothing of one that is not there."""
+        """Return the parts of a multipart upload that have arrived; none if there is no such upload."""
         try:
             return list(self.bucket.pages("list_parts", "Parts", Key=key, UploadId=upload))
         except GoneError:
             return []
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Remove objects, several at once."""
+        """Remove objects, several at a time."""
 
         def delete(key: str) -> None:
             with contextlib.suppress(GoneError):
@@ -71,22 +71,22 @@ class Objects:
         each(delete, list(keys))
 
     def abort(self, run: str, workflow: str) -> None:
-        """Give up unfinished uploads, whose parts cost money."""
+        """Abort unfinished uploads, because their parts cost money."""
         for key, upload in self._uploads(run, workflow):
             with contextlib.suppress(GoneError):
                 self.bucket.call("abort_multipart_upload", Key=key, UploadId=upload)
 
     def _uploads(self, run: str, workflow: str) -> list[tuple[str, str]]:
-        """Key and id of every unfinished upload, oldest first."""
+        """Return key and id of every unfinished upload, oldest first."""
         try:
-            found = list(self.bucket.pages("list_multipart_uploads", "Uploads", Prefix=self.key(run, workflow, "")))
-        except GoneError:  # how rclone says that there are none
+            entries = list(self.bucket.pages("list_multipart_uploads", "Uploads", Prefix=self.key(run, workflow, "")))
+        except GoneError:  # rclone's answer if there are none
             return []
-        return [(entry["Key"], entry["UploadId"]) for entry in sorted(found, key=lambda entry: entry["Initiated"])]
+        return [(entry["Key"], entry["UploadId"]) for entry in sorted(entries, key=lambda entry: entry["Initiated"])]
 
 
 def each(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """The work for all items, several at once."""
+    """Return the results of the work for all items, done several at a time."""
     if not items:
         return []
     with ThreadPoolExecutor(min(AT_ONCE, len(items))) as pool:
@@ -94,9 +94,9 @@ def each(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
 
 
 def plain(etag: str) -> str:
-    """An ETag without its quotes."""
+    """Return an ETag without its quotes."""
     return etag.strip('"')
 
 
-def _escaped(found: re.Match[str]) -> str:
-    return f"%{ord(found[0]) & 0xFF:02X}"
+def _escaped(match: re.Match[str]) -> str:
+    return f"%{ord(match[0]) & 0xFF:02X}"

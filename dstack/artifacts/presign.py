@@ -1,6 +1,6 @@
 """Presigned URLs: AWS Signature Version 4 in the query string.
 
-boto3 makes them too, through layers that an upload of thousands of files does not need.
+boto3 makes them too, but through layers that are too slow for uploads of thousands of files.
 https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
 """
 
@@ -14,15 +14,15 @@ from datetime import datetime, timezone
 from urllib.parse import quote, urlsplit
 
 EXPIRES = 12 * 3600
-"""Seconds for which a presigned URL is good unless told otherwise: how long a host goes on while the server is down."""
+"""Default seconds for which presigned URLs are valid: for so long, runners can upload while the server is down."""
 LONGEST = 7 * 24 * 3600
-"""Seconds; S3 takes no more."""
+"""Most seconds that S3 accepts."""
 ALGORITHM = "AWS4-HMAC-SHA256"
 
 
 @dataclass(frozen=True)
 class Keys:
-    """What a signature is made with. `token` comes with keys that expire."""
+    """The keys for signing. `token` comes with keys that expire."""
 
     access: str
     secret: str
@@ -31,7 +31,7 @@ class Keys:
 
 @dataclass(frozen=True)
 class Signer:
-    """Signs for one bucket. `base` is the bucket's URL, without a slash at its end."""
+    """Signs URLs for one bucket. `base` is the bucket's URL, without a slash at its end."""
 
     base: str
     region: str
@@ -47,7 +47,7 @@ class Signer:
         headers: Mapping[str, str] | None = None,
         now: datetime | None = None,
     ) -> str:
-        """The URL that lets anybody make this request for `expires` seconds. `headers` must be sent as they are."""
+        """Return the URL that lets anyone make this request for `expires` seconds. `headers` must be sent unchanged."""
         when = now or datetime.now(timezone.utc)
         stamp, day = when.strftime("%Y%m%dT%H%M%SZ"), when.strftime("%Y%m%d")
         scope = f"{day}/{self.region}/s3/aws4_request"

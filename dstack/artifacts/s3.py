@@ -1,4 +1,4 @@
-"""The artifact store in an S3 bucket. The bytes go between hosts and bucket, by presigned URLs."""
+"""The artifact store in an S3 bucket. Runners exchange the bytes with the bucket directly, by presigned URLs."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from dstack.model.tree import shown
 from dstack.model.upload import Stored, Sums
 
 COPY = 5 * 1024**3
-"""Bytes of the largest object that one request copies."""
+"""The largest object that one request can copy, in bytes."""
 
 
 class S3Store:
     """`s3://bucket/prefix/<run>/<workflow>/<path>`, with `manifest.json` beside a job's files, written last.
 
-    Nothing is kept here: what has arrived of an upload is asked of S3. `expires` in seconds.
+    It keeps no state: it asks S3 how far an upload is. URLs are valid for `expires` seconds.
     """
 
     def __init__(self, url: str, endpoint: str | None = None, *, expires: int = EXPIRES) -> None:
@@ -40,7 +40,7 @@ class S3Store:
 
     @property
     def name(self) -> str:
-        """What tells it from other stores."""
+        """The store's identity: no other store has this name."""
         return f"{self.bucket.endpoint} {self.url}" if self.bucket.endpoint else self.url
 
     def check(self) -> None:
@@ -48,7 +48,7 @@ class S3Store:
         self.bucket.check(f"{self._objects.prefix}.dstack-check")
 
     def key(self, run: str, workflow: str, path: str) -> str:
-        """The object of a file. What no key should hold stands as `%0A`."""
+        """Return the key of a file's object: see Objects."""
         return self._objects.key(run, workflow, path)
 
     async def plan(
@@ -61,50 +61,50 @@ class S3Store:
         sent: frozenset[tuple[str, int | None]] = frozenset(),
         known: Mapping[str, str] | None = None,
     ) -> Uploading:
-        """What has arrived of these regular files, and what has to be sent: see Uploads."""
+        """Return which of these regular files have arrived, and which pieces are still to send: see Uploads."""
         uploads = Uploads(self._objects, self.expires)
         return await to_its_end(lambda: uploads.plan(run, workflow, files, sums, sent, known or {}))
 
     async def copy(self, run: str, workflow: str, file: File, source: Stored) -> str | None:
-        """Make the file a copy of an object with the same content; the ETag that it has, or None where that object
-        is not what it was."""
+        """Make the file a copy of an object with the same content. Return its ETag, or None if that object has
+        changed."""
         return await to_its_end(lambda: self._copy(self.key(run, workflow, file.path), source))
 
     async def commit(self, manifest: Manifest) -> Manifest:
-        """Write the manifest, with ETags, when all its files are there. What an earlier commit left is removed."""
+        """Write the manifest, with ETags, once all its files are there. Removes what an earlier commit left."""
         return await to_its_end(lambda: self._commit(manifest))
 
     def manifest(self, run: str, workflow: str) -> Manifest | None:
-        """What the job left; None where there is no manifest, or none that can be read."""
+        """Return the job's manifest, or None if there is none that can be read."""
         try:
             body = self.bucket.call("get_object", Key=self.key(run, workflow, tree.MANIFEST))["Body"]
             with contextlib.closing(body):
-                found = document.decode(b"".join(self._blocks(body)))
+                manifest = document.decode(b"".join(self._blocks(body)))
         except (GoneError, ValueError):
             return None
-        return found if (found.run, found.workflow) == (run, workflow) else None
+        return manifest if (manifest.run, manifest.workflow) == (run, workflow) else None
 
     def verify(self, manifest: Manifest) -> str | None:
-        """What of it is damaged or gone, in a few words, or None. One request a thousand files."""
-        found = self._objects.listed(manifest.run, manifest.workflow)
+        """Return what is damaged or gone, in a few words, or None. Costs one request per thousand files."""
+        listed = self._objects.listed(manifest.run, manifest.workflow)
         for file in manifest.files:
             if file.link is not None:
                 continue
-            stored = found.get(self.key(manifest.run, manifest.workflow, file.path))
+            stored = listed.get(self.key(manifest.run, manifest.workflow, file.path))
             if stored is None:
                 return f"{shown(file.path)} is gone"
             if stored.size != file.size:
                 return f"{shown(file.path)} has {stored.size} bytes instead of {file.size}"
             if stored.etag != file.etag:
-                return f"{shown(file.path)} has other bytes than were stored"
+                return f"{shown(file.path)} no longer matches its checksum"
         return None
 
     def open(self, run: str, workflow: str, path: str, offset: int = 0) -> AsyncIterator[bytes]:
-        """A stored file's bytes from `offset` on. Raises NotFoundError for what is no file of the job's."""
+        """Return a stored file's bytes from `offset` on. Raises NotFoundError if the job has no such file."""
         return pieces(self._read(run, workflow, path, offset))
 
     def tar(self, manifests: Sequence[Manifest]) -> AsyncIterator[bytes]:
-        """A tar stream of all their files. It breaks off with StorageError where a file's bytes are not those of the
+        """Return a tar stream of all their files. It ends in StorageError at a file that does not match its
         manifest."""
         files: dict[str, tuple[File, Callable[[], Iterator[bytes]]]] = {}
         for manifest in manifests:
@@ -113,23 +113,23 @@ class S3Store:
         return pieces(tar(files.values()))
 
     def conflicts(self, manifests: Sequence[Manifest]) -> str | None:
-        """Why these can't be given to one job, or None: two give one path different bytes."""
+        """Return why one job can't have all of these, or None: two of them give one path different bytes."""
         return tree.conflicts(manifests)
 
     async def remove(self, run: str, workflow: str) -> None:
-        """Remove what the job left, its manifest first."""
+        """Remove the job's artifacts, the manifest first."""
         await to_its_end(lambda: self._remove(run, workflow))
 
     async def clear(self, run: str, workflow: str, *, dry_run: bool = False) -> int:
-        """Remove what is there of a job without a manifest, which nobody adds to any more; its bytes, those of
-        unfinished uploads included."""
+        """Remove what a job without a manifest left, once nothing adds to it. Return its bytes, unfinished uploads
+        included."""
         return await to_its_end(lambda: self._clear(run, workflow, dry_run))
 
     async def sweep(self) -> None:
-        """Nothing: what has arrived of an unfinished upload is of use to whoever takes it up again."""
+        """Do nothing: an unfinished upload can be resumed."""
 
     async def urls(self, run: str, workflow: str, paths: Sequence[str]) -> list[str]:
-        """URLs that anybody may read these files with, until they expire."""
+        """Return URLs at which anyone can read these files until they expire."""
         return await to_its_end(lambda: self._urls(run, workflow, paths))
 
     def _urls(self, run: str, workflow: str, paths: Sequence[str]) -> list[str]:
@@ -139,13 +139,13 @@ class S3Store:
     def _copy(self, key: str, source: Stored) -> str | None:
         origin = {"Bucket": self.bucket.name, "Key": source.key}
         try:
-            found = self.bucket.call("head_object", Key=source.key)
-            if (found["ContentLength"], plain(found["ETag"])) != (source.size, source.etag):
+            head = self.bucket.call("head_object", Key=source.key)
+            if (head["ContentLength"], plain(head["ETag"])) != (source.size, source.etag):
                 return None
             if source.size > COPY:
                 self.bucket.call("copy", CopySource=origin, Key=key)
             else:
-                self.bucket.call("copy_object", CopySource=origin, Key=key, CopySourceIfMatch=found["ETag"])
+                self.bucket.call("copy_object", CopySource=origin, Key=key, CopySourceIfMatch=head["ETag"])
         except GoneError:
             return None
         return plain(self.bucket.call("head_object", Key=key)["ETag"])
@@ -159,16 +159,16 @@ class S3Store:
             if file.link is None:
                 stored = listed.pop(self.key(manifest.run, manifest.workflow, file.path), None)
                 if stored is None or stored.size != file.size:
-                    raise StorageError(f"{shown(file.path)} is not in the store", hint="collect it again")
+                    raise StorageError(f"{shown(file.path)} is not in the store")
                 file = msgspec.structs.replace(file, etag=stored.etag)
             files.append(file)
         key = self.key(manifest.run, manifest.workflow, tree.MANIFEST)
         listed.pop(key, None)
         self._objects.abort(manifest.run, manifest.workflow)
         self._objects.delete(listed)
-        whole = msgspec.structs.replace(manifest, files=tuple(files))
-        self.bucket.call("put_object", Key=key, Body=document.encode(whole), ContentType="application/json")
-        return whole
+        written = msgspec.structs.replace(manifest, files=tuple(files))
+        self.bucket.call("put_object", Key=key, Body=document.encode(written), ContentType="application/json")
+        return written
 
     def _remove(self, run: str, workflow: str) -> None:
         manifest = self.key(run, workflow, tree.MANIFEST)

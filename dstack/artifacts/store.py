@@ -1,4 +1,4 @@
-"""What every artifact store can do."""
+"""The protocol of all artifact stores."""
 
 from __future__ import annotations
 
@@ -9,46 +9,46 @@ from dstack.model.manifest import Manifest
 
 
 class Store(Protocol):
-    """Keeps what jobs made, at `<run>/<workflow>/<path>`, with `manifest.json` beside it, written last.
+    """Keeps the artifacts of jobs at `<run>/<workflow>/<path>`, with `manifest.json` beside them, written last.
 
-    How the files get there is each store's own: a folder receives them, a bucket has hosts upload them. All of it may
-    be repeated, also after a crash at any point. Trouble raises StorageError.
+    How the files arrive is up to each store: a folder receives them, and to a bucket, runners upload them. Every step
+    can be repeated, also after a crash at any point. Methods raise StorageError.
     """
 
     async def commit(self, manifest: Manifest) -> Manifest:
-        """Have all files at their paths, then write the manifest, which is returned as written. What an earlier
-        commit left there is replaced. Raises StorageError for paths that can't be, and where a content is missing."""
+        """Put all files at their paths, then write the manifest and return it as written. Replaces an earlier commit.
+        Raises StorageError for paths that can't be stored, and if a content is missing."""
         ...
 
     def manifest(self, run: str, workflow: str) -> Manifest | None:
-        """What the job left; None where there is no manifest, or none that can be read."""
+        """Return the job's manifest, or None if there is none that can be read."""
         ...
 
     def verify(self, manifest: Manifest) -> str | None:
-        """What of it is damaged or gone, in a few words, or None. It hashes only what was touched."""
+        """Return what is damaged or gone, in a few words, or None. Hashes only files that were touched."""
         ...
 
     def open(self, run: str, workflow: str, path: str, offset: int = 0) -> AsyncIterator[bytes]:
-        """A stored file's bytes from `offset` on. Raises NotFoundError for what is no file of the job's."""
+        """Return a stored file's bytes from `offset` on. Raises NotFoundError if the job has no such file."""
         ...
 
     def tar(self, manifests: Sequence[Manifest]) -> AsyncIterator[bytes]:
-        """A tar stream of all their files, for a job that depends on them. It breaks off with StorageError where a
-        file's bytes are not those of the manifest."""
+        """Return a tar stream of all their files, for a job that depends on them. It ends in StorageError at a file
+        that does not match its manifest."""
         ...
 
     def conflicts(self, manifests: Sequence[Manifest]) -> str | None:
-        """Why these can't be given to one job, or None: two give one path different bytes."""
+        """Return why one job can't have all of these, or None: two of them give one path different bytes."""
         ...
 
     async def sweep(self) -> None:
-        """Remove what crashes left unfinished. For a server that begins: nothing else may be writing."""
+        """Remove what crashes left incomplete. Only for a starting server: nothing else may be writing."""
         ...
 
     async def clear(self, run: str, workflow: str, *, dry_run: bool = False) -> int:
-        """Remove what is there of a job without a manifest, which nobody adds to any more; its bytes."""
+        """Remove what a job without a manifest left, once nothing adds to it. Return its bytes."""
         ...
 
     async def remove(self, run: str, workflow: str) -> None:
-        """Remove what the job left, and the contents that nothing else uses."""
+        """Remove the job's artifacts, and the contents that nothing else uses."""
         ...

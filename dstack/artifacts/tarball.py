@@ -1,4 +1,4 @@
-"""A tar stream of stored files, made piece by piece."""
+"""Makes a tar stream of stored files, piece by piece."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Blocks = Callable[[], Iterator[bytes]]
 
 
 def tar(files: Iterable[tuple[File, Path | Blocks]]) -> Iterator[bytes]:
-    """The archive of these files, each with where it is stored or what reads it, in pieces of about a MiB.
+    """Yield the archive of these files, each with its path or its reader, in pieces of about 1 MiB.
 
-    GNU's format, which GNU tar, busybox and libarchive read whatever the length of names; busybox ignores those of
-    PAX. Owner is 0 and has no name. The last entry says that it is whole. Raises StorageError where a file's bytes are
-    not those of its sha256: what was sent until then must not be used.
+    It is in GNU format, because GNU tar, busybox and libarchive all read its long names; busybox ignores PAX's. The
+    owner is 0, without a name. The last entry marks the archive as complete. Raises StorageError at a file that does
+    not match its sha256: the receiver must not use what was sent until then.
     """
     pieces: list[bytes] = []
     pending = 0
@@ -64,23 +64,23 @@ def _entry(file: File, stored: Path | Blocks) -> Iterator[bytes]:
         yield from _content(file, stored)
     except OSError as error:
         raise StorageError(
-            f"the stored {shown(file.path)} can't be read: {error.strerror}", hint="dstack run --no-cache"
+            f"the stored file {shown(file.path)} can't be read: {error.strerror}", hint="dstack run --no-cache"
         ) from error
 
 
 def _content(file: File, stored: Path | Blocks) -> Iterator[bytes]:
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     left = file.size
     for block in _blocks(stored, file.size) if isinstance(stored, Path) else stored():
-        found.update(block)
+        sha256.update(block)
         left -= len(block)
         if left < 0:
             break
         yield block
-    if left or found.hexdigest() != file.sha256:
+    if left or sha256.hexdigest() != file.sha256:
         if isinstance(stored, Path):
-            os.utime(stored)  # from now on it is not trusted without being hashed
-        raise StorageError(f"the stored {shown(file.path)} is damaged", hint="dstack run --no-cache")
+            os.utime(stored)  # a new mtime: it is hashed before it is trusted again
+        raise StorageError(f"the stored file {shown(file.path)} is damaged", hint="dstack run --no-cache")
     yield bytes(-file.size % tarfile.BLOCKSIZE)
 
 

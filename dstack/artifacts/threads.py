@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 async def to_its_end(work: Callable[[], T]) -> T:
-    """Do the work in a thread. When cancelled, wait for its end first: nothing goes on behind the caller's back."""
+    """Do the work in a thread. When cancelled, wait until the thread has finished, so that nothing runs on unseen."""
     task = asyncio.ensure_future(asyncio.to_thread(work))
     try:
         return await asyncio.shield(task)
@@ -22,14 +22,14 @@ async def to_its_end(work: Callable[[], T]) -> T:
 
 
 async def pieces(iterator: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """What the iterator yields. Each piece is made in a thread, when it is asked for: no thread is held meanwhile."""
+    """Yield what the iterator yields. A thread makes each piece on demand; none is held in between."""
     while (piece := await to_its_end(lambda: next(iterator, None))) is not None:
         if piece:
             yield piece
 
 
 async def gathered(stream: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """The stream in pieces of a MiB and more: a thread is not worth its start for less. Closes the stream."""
+    """Yield the stream in pieces of at least 1 MiB: starting a thread is not worth it for less. Closes the stream."""
     pending = bytearray()
     try:
         async for data in stream:

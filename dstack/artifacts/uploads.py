@@ -1,4 +1,4 @@
-"""What a job's host has to upload to a bucket, and what has arrived of it."""
+"""What a job's runner has to upload to a bucket, and what has arrived."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from dstack.model.upload import Piece, Sums, in_base64, spans
 
 @dataclass(frozen=True)
 class Uploading:
-    """How far an upload is: what has to be sent yet, and the ETags of the files that are there, by path."""
+    """How far an upload is: the pieces still to send, and the ETags of the files that have arrived, by path."""
 
     pieces: tuple[Piece, ...]
     arrived: Mapping[str, str]
 
 
 class Uploads:
-    """Of one store. URLs are good for `expires` seconds."""
+    """Plans the uploads to one store. URLs are valid for `expires` seconds."""
 
     def __init__(self, objects: Objects, expires: int) -> None:
         self.objects = objects
@@ -38,10 +38,10 @@ class Uploads:
         sent: frozenset[tuple[str, int | None]],
         known: Mapping[str, str],
     ) -> Uploading:
-        """Compare what has arrived with these regular files, complete what is complete, and presign the rest.
+        """Compare what has arrived with these regular files, complete multipart uploads, and presign the rest.
 
-        `sums` are theirs as the host hashed them. `sent` names the pieces that S3 took after checking their MD5, and
-        `known` has ETags that were found right before: some stores' are no MD5.
+        `sums` are the files' checksums from the runner. `sent` names the pieces that S3 accepted after checking their
+        MD5. `known` has ETags that were seen just before: some stores' ETags are not MD5s.
         """
         self.objects.refuse(run, workflow, files)
         listed, uploads = self.objects.listed(run, workflow), self.objects.uploads(run, workflow)
@@ -77,8 +77,8 @@ class Uploads:
         uploads: Mapping[str, str],
         sent: frozenset[tuple[str, int | None]],
     ) -> tuple[File, str | None, list[int]]:
-        """The numbers of the parts of a file that S3 lacks, and the upload that they belong to: None for one that
-        goes whole."""
+        """Return the file, its multipart upload (None for a file sent in one piece), and the part numbers that S3
+        lacks."""
         expected = sums[file.path].parts
         if len(expected) == 1:
             return file, None, [1]
@@ -99,7 +99,7 @@ class Uploads:
         return file, upload, lacking
 
     def _completed(self, key: str, upload: str, file: File) -> str:
-        """Make an object of its parts; its ETag."""
+        """Complete a multipart upload. Return the object's ETag."""
         parts = [{"PartNumber": part["PartNumber"], "ETag": part["ETag"]} for part in self.objects.parts(key, upload)]
         wanted = sorted(parts, key=lambda part: part["PartNumber"])[: len(spans(file.size))]
         self.bucket.call("complete_multipart_upload", Key=key, UploadId=upload, MultipartUpload={"Parts": wanted})

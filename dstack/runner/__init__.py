@@ -1,7 +1,7 @@
-"""`dstack-runner`: tells a dstack server that the machine on which it runs may be used, and when it may not.
+"""`dstack-runner`: offers the machine on which it runs to a dstack server, for as long as it runs.
 
-It runs nothing of anybody's: it lets the server's public key in, and the server comes over SSH. Standard library only,
-one file, Python 3.8 and newer, so that `curl -fsS SERVER/dstack-runner | DSTACK_TOKEN=T python3 -` is enough.
+It runs no jobs: it authorizes the server's public key, and the server connects over SSH. It is one file for Python 3.8
+and newer and needs only the standard library, so `curl -fsS SERVER/dstack-runner | DSTACK_TOKEN=T python3 -` is enough.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ import urllib.parse
 from typing import Any
 
 SERVER = ""
-"""The server that handed this file out; empty in an installed one."""
+"""The server from which this file was downloaded; empty in an installed copy."""
 
 INTERVAL = 10.0
-"""Seconds between two signs of life."""
+"""Seconds between two heartbeats."""
 SECONDS = 120.0
-"""For an answer: the server looks at the machine before it gives the first one."""
+"""Seconds to wait for an answer: the server checks the machine before it answers the first heartbeat."""
 
 
 class RunnerError(Exception):
-    """Something that a person is told in one line, with what to type next."""
+    """An error that is shown in one line, with a hint at what to type next."""
 
     def __init__(self, message: str, hint: str = "", code: int = 125) -> None:
         super().__init__(message)
@@ -46,7 +46,7 @@ class RunnerError(Exception):
 
 
 class GoneError(RunnerError):
-    """The server knows this machine no more."""
+    """The server no longer knows this machine."""
 
 
 def say(text: str) -> None:
@@ -70,13 +70,13 @@ class Unix(http.client.HTTPConnection):
 
 
 class Server:
-    """Where registrations go: a URL, or the path of a socket."""
+    """The server to register with: a URL, or the path of a socket."""
 
     def __init__(self, url: str, token: str | None) -> None:
         self.url = url[len("unix://") :] if url.startswith("unix://") else url.rstrip("/")
         self.token = token
         if not self.url.startswith(("/", "http://", "https://")):
-            raise RunnerError(f"'{url}' is not the address of a server", "--server http://HOST:PORT", 2)
+            raise RunnerError(f"'{url}' is not a valid server URL", "write --server http://HOST:PORT", 2)
 
     @property
     def unix(self) -> bool:
@@ -90,7 +90,7 @@ class Server:
         return kind(parts.hostname or "", parts.port, timeout=SECONDS)
 
     def own_address(self) -> str:
-        """The address of this machine on the way to the server."""
+        """Return this machine's address on the route to the server."""
         if self.unix:
             return "127.0.0.1"
         connection = self.connection()
@@ -101,7 +101,7 @@ class Server:
             connection.close()
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """The answer to a request. OSError when the server is out of reach."""
+        """Send a request and return the answer. Raises OSError if the server can't be reached."""
         prefix = "" if self.unix else urllib.parse.urlsplit(self.url).path
         headers = {"Content-Type": "application/json", "Connection": "close"}
         if self.token:
@@ -112,22 +112,23 @@ class Server:
             response = connection.getresponse()
             data = response.read()
         except http.client.HTTPException as error:
-            raise OSError(f"the answer broke: {error!r}") from error
+            raise OSError(f"the answer was cut off: {error!r}") from error
         finally:
             connection.close()
         try:
             answer = json.loads(data)
         except ValueError:
-            raise RunnerError(f"what answers at {self.url} is not a dstack server (status {response.status})") from None
+            raise RunnerError(f"{self.url} is not a dstack server (HTTP status {response.status})") from None
         if response.status >= 400:
             kind = GoneError if response.status == 404 else RunnerError
-            raise kind(answer.get("message", "refused"), answer.get("hint") or "", answer.get("exit_code", 125))
+            message = answer.get("message", "the server refused the request")
+            raise kind(message, answer.get("hint") or "", answer.get("exit_code", 125))
         return dict(answer)
 
 
 def default_server() -> str:
-    """DSTACK_SERVER_URL, who handed this file out, what `dstack config --url` saved, or the user's own on this
-    machine."""
+    """Return the server to use: DSTACK_SERVER_URL, the server that this file came from, the one that `dstack config
+    --url` saved, or the user's own server on this machine."""
     if os.environ.get("DSTACK_SERVER_URL") or SERVER:
         return os.environ.get("DSTACK_SERVER_URL") or SERVER
     home = os.environ.get("DSTACK_HOME") or os.path.expanduser("~/.dstack")
@@ -138,7 +139,7 @@ def default_server() -> str:
         saved = None
     own = os.path.join(home, "server", "socket")
     if not saved and not os.path.exists(own):
-        raise RunnerError("which server?", "--server http://HOST:PORT, or DSTACK_SERVER_URL", 2)
+        raise RunnerError("no server is set", "add --server http://HOST:PORT, or set DSTACK_SERVER_URL", 2)
     return str(saved or own)
 
 
@@ -146,21 +147,21 @@ def default_server() -> str:
 
 
 def host_keys(files: list[str]) -> list[str]:
-    """The public keys by which SSH clients know this machine: type and base64."""
+    """Return the public host keys of this machine's SSH server: type and base64."""
     keys = []
     for path in files or sorted(glob.glob("/etc/ssh/ssh_host_*_key.pub")):
         try:
             with open(path, encoding="utf-8") as file:
                 keys.append(" ".join(file.read().split()[:2]))
         except OSError as error:
-            raise RunnerError(f"{path} can't be read: {error.strerror}", "name one with --host-key FILE") from error
+            raise RunnerError(f"{path} can't be read: {error.strerror}", "name another: --host-key FILE") from error
     if not keys:
         raise RunnerError("this machine has no SSH host keys", "sudo apt-get install openssh-server")
     return keys
 
 
 def ssh_port() -> int:
-    """The port in sshd_config, else 22."""
+    """Return the port in sshd_config, or 22."""
     try:
         with open("/etc/ssh/sshd_config", encoding="utf-8", errors="replace") as file:
             for line in file:
@@ -173,7 +174,7 @@ def ssh_port() -> int:
 
 
 def output(*words: str) -> str:
-    """What a program prints; "" where it is missing or fails."""
+    """Return what a program prints, or "" if it is missing or fails."""
     try:
         done = subprocess.run(
             words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=30, check=False
@@ -184,13 +185,13 @@ def output(*words: str) -> str:
 
 
 def gpus() -> list[str]:
-    """The names of the GPUs."""
+    """Return the names of the GPUs."""
     listed = output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
     return [line.strip() for line in listed.splitlines() if line.strip()]
 
 
 def foreign_use() -> str:
-    """Who uses the GPUs beside dstack's own jobs, in words; "" for nobody."""
+    """Return the processes other than dstack's jobs that use the GPUs, for a message; "" for none."""
     listed = output("nvidia-smi", "--query-compute-apps=pid,process_name", "--format=csv,noheader").splitlines()
     ours = output("docker", "ps", "--no-trunc", "--quiet", "--filter", "label=dstack.job").split()
     foreign = []
@@ -213,12 +214,12 @@ def cgroup(pid: str) -> str:
 
 
 def key_file() -> tuple[str, str]:
-    """~/.ssh and authorized_keys in it, of the user's own home as sshd sees it. RunnerError where one is a link."""
+    """Return ~/.ssh and its authorized_keys, in the home that sshd uses. Raises RunnerError if one is a link."""
     folder = os.path.join(pwd.getpwuid(os.getuid()).pw_dir, ".ssh")
     path = os.path.join(folder, "authorized_keys")
     for each in (folder, path):
         if os.path.islink(each):
-            raise RunnerError(f"{each} is a link, which is not followed; the server's key was not let in")
+            raise RunnerError(f"{each} is a symbolic link, which is not followed; the server's key was not added")
     return folder, path
 
 
@@ -231,7 +232,7 @@ def read_keys(path: str) -> bytes:
 
 
 def write_keys(folder: str, path: str, text: bytes) -> None:
-    """Replace the file at once, with the mode that it had."""
+    """Replace the file atomically, keeping its mode."""
     mode = stat.S_IMODE(os.lstat(path).st_mode) if os.path.exists(path) else 0o600
     number, aside = tempfile.mkstemp(prefix=".dstack.", dir=folder)
     with os.fdopen(number, "wb") as file:
@@ -241,7 +242,7 @@ def write_keys(folder: str, path: str, text: bytes) -> None:
 
 
 def let_in(key: str, server: str) -> None:
-    """Let the server's key in, restricted to running commands. Behind its marker stands what was made for it."""
+    """Authorize the server's key, restricted to running commands. The marker after it lists what was created for it."""
     folder, path = key_file()
     before = read_keys(path)
     if key.encode() in before:
@@ -259,7 +260,7 @@ def let_in(key: str, server: str) -> None:
 
 
 def let_out(server: str) -> None:
-    """Take the server's key out, and what was made for it."""
+    """Remove the server's key, and what was created for it."""
     folder, path = key_file()
     marker = f"dstack-server-{server}".encode()
     lines = read_keys(path).splitlines(keepends=True)
@@ -275,11 +276,11 @@ def let_out(server: str) -> None:
         os.rmdir(folder)
 
 
-# Being available
+# The registration
 
 
 class Registration:
-    """This machine at one server."""
+    """This machine's registration at one server."""
 
     def __init__(self, server: Server, options: argparse.Namespace) -> None:
         self.server = server
@@ -289,10 +290,10 @@ class Registration:
         self.name = ""
         self.secret = ""
         self.id = ""
-        self.said = ""
+        self.last_words = ""
 
     def run(self) -> int:
-        """Register, and say that the machine is available until it is not; the exit code."""
+        """Register, and send heartbeats until the machine is no longer available. Return the exit code."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: self.end("dstack-runner was stopped"))
         until = ends_at(self.options.until) if self.options.until else None
@@ -302,7 +303,7 @@ class Registration:
         while not self.stop.is_set():
             self.beat()
             if until is not None and time.time() >= until:
-                self.end(f"available until {self.options.until} only")
+                self.end(f"it was available until {self.options.until}")
             self.stop.wait(min(self.options.interval, max(until - time.time(), 0.0) if until else 1e9))
         self.leave()
         return 0
@@ -312,7 +313,7 @@ class Registration:
         self.stop.set()
 
     def register(self) -> None:
-        """Introduce the machine. The server may want a person to approve it."""
+        """Register the machine. The server may require that an admin approves it."""
         options = self.options
         address, port = host_and_port(options.address or self.server.own_address())
         try:
@@ -331,18 +332,18 @@ class Registration:
                 },
             )
         except OSError as error:
-            raise RunnerError(f"the server at {self.server.url} is out of reach: {error}", code=75) from error
+            raise RunnerError(f"can't reach the server at {self.server.url}: {error}", code=75) from error
         self.name, self.secret, self.id = answer["name"], answer["secret"], answer["server"]
         let_in(answer["key"], self.id)
 
     def beat(self) -> str:
-        """One sign of life; the state that the server tells."""
+        """Send one heartbeat. Return the state that the server answers."""
         foreign = foreign_use() if self.options.unless_busy else ""
         reason = f"its GPUs are used by {foreign}" if foreign else None
         try:
             answer = self.tell(reason)
         except OSError as error:
-            self.tell_user(f"the server is out of reach: {error}; trying again")
+            self.tell_user(f"can't reach the server: {error}; trying again")
             return "unknown"
         self.tell_user(answer["words"])
         return str(answer["state"])
@@ -353,8 +354,8 @@ class Registration:
         return self.server.post(f"/registrations/{urllib.parse.quote(self.name, safe='')}/heartbeat", body)
 
     def tell_user(self, words: str) -> None:
-        if words != self.said:
-            self.said = words
+        if words != self.last_words:
+            self.last_words = words
             say(words)
 
     def once(self) -> int:
@@ -362,37 +363,37 @@ class Registration:
         return 0 if state == "ready" else 75 if state in ("pending", "unknown") else 125
 
     def leave(self) -> None:
-        """Say that the machine is no longer offered, and take the key out if asked to."""
+        """Tell the server that the machine is no longer available, and remove the key if asked to."""
         say(f"{self.why}; {self.name} gets no new jobs")
         try:
             self.tell(self.why)
         except (OSError, RunnerError) as error:
-            say(f"the server could not be told: {error}; it notices by itself")
+            say(f"could not tell the server: {error}; it will notice that the heartbeats stopped")
         if self.options.cleanup:
             let_out(self.id)
 
 
 def ends_at(text: str) -> float:
-    """The next time that the clock shows HH:MM or HH:MM:SS, in seconds since the epoch."""
+    """Return the next time at which the clock shows HH:MM or HH:MM:SS, in seconds since the epoch."""
     try:
         hour, minute, second = [int(part) for part in (text if text.count(":") > 1 else text + ":00").split(":")]
         now = datetime.datetime.now()
         moment = now.replace(hour=hour, minute=minute, second=second, microsecond=0)
     except ValueError:
-        raise RunnerError(f"'{text}' is no time of day", "--until 18:00", 2) from None
+        raise RunnerError(f"--until: '{text}' is not a time of day; write 18:00 or 18:00:30", code=2) from None
     return (moment if moment > now else moment + datetime.timedelta(days=1)).timestamp()
 
 
 def host_and_port(address: str) -> tuple[str, int | None]:
-    """`host:2222` and `[::1]:2222` in their parts; an IPv6 address without brackets has no port."""
-    found = re.fullmatch(r"(?:\[([^\]]+)\]|([^:\[\]]+))(?::(\d+))?", address)
-    return (found[1] or found[2], int(found[3]) if found[3] else None) if found else (address, None)
+    """Split `host:2222` or `[::1]:2222` into host and port. An IPv6 address without brackets has no port."""
+    match = re.fullmatch(r"(?:\[([^\]]+)\]|([^:\[\]]+))(?::(\d+))?", address)
+    return (match[1] or match[2], int(match[3]) if match[3] else None) if match else (address, None)
 
 
 UNIT = """\
 # ~/.config/systemd/user/dstack-runner.service
 # systemctl --user daemon-reload && systemctl --user enable --now dstack-runner; loginctl enable-linger
-# The token stands in ~/.config/dstack-runner.env: DSTACK_TOKEN=...
+# Put the token in ~/.config/dstack-runner.env: DSTACK_TOKEN=...
 [Unit]
 Description=Offers this machine to dstack
 After=network-online.target
@@ -410,9 +411,9 @@ WantedBy=default.target
 
 
 def systemd_unit(arguments: list[str]) -> str:
-    """A user unit that runs this program with these arguments."""
+    """Return a systemd user unit that runs this program with these arguments."""
     program, first = os.path.abspath(sys.argv[0]), ""
-    if not os.path.isfile(program):  # it came through a pipe
+    if not os.path.isfile(program):  # Python read it from a pipe
         program = os.path.expanduser("~/dstack-runner")
         first = f"# curl -fsS {SERVER or 'SERVER'}/dstack-runner -o {program}\n"
     words = [program] if os.access(program, os.X_OK) else [sys.executable, program]
@@ -423,7 +424,7 @@ def systemd_unit(arguments: list[str]) -> str:
 
 
 def without_token(arguments: list[str]) -> list[str]:
-    """The same arguments for a unit, which others can read."""
+    """Return the arguments without the token: other users can read a unit."""
     left = iter(arguments)
     kept = []
     for word in left:
@@ -438,31 +439,31 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="dstack-runner",
         allow_abbrev=False,
-        description="Offers this machine to a dstack server for as long as this runs. It lets the server's public key "
-        "in; the server comes over SSH.",
+        description="Offer this machine to a dstack server for as long as this command runs. It adds the server's "
+        "public key to ~/.ssh/authorized_keys; the server connects over SSH.",
     )
-    made.add_argument("--server", metavar="URL", help="the server; default: DSTACK_SERVER_URL, or the user's own")
-    made.add_argument("--token", metavar="T", help="what the server asks for; default: DSTACK_TOKEN")
-    made.add_argument("--name", help="what to call the machine; default: its host name")
-    made.add_argument("--label", action="append", default=[], help="a label that runs can ask for; repeatable")
+    made.add_argument("--server", metavar="URL", help="the server; default: DSTACK_SERVER_URL, or your own server")
+    made.add_argument("--token", metavar="T", help="the server's token, or a registration token; default: DSTACK_TOKEN")
+    made.add_argument("--name", help="name of the runner; default: the machine's host name")
+    made.add_argument("--label", action="append", default=[], help="label that runs can require; repeatable")
     made.add_argument(
-        "--address", help="where the server reaches it, HOST or HOST:PORT; default: how it reaches the server"
+        "--address", help="address for the server to connect to, HOST or HOST:PORT; default: found automatically"
     )
-    made.add_argument("--port", type=int, help="the port of its SSH server; default: what sshd_config says")
-    made.add_argument("--host-key", action="append", default=[], metavar="FILE", help="a public host key; repeatable")
-    made.add_argument("--root", metavar="DIR", help="where it keeps dstack's files; default: ~/.dstack-host")
-    made.add_argument("--docker", metavar="COMMAND", help="docker, podman, or 'sudo -n docker'")
-    made.add_argument("--until", metavar="HH:MM", help="offer it until this time of day; HH:MM:SS will do, too")
-    made.add_argument("--unless-busy", action="store_true", help="don't offer it while others use its GPUs")
-    made.add_argument("--once", action="store_true", help="register, and offer it without further signs of life")
-    made.add_argument("--cleanup", action="store_true", help="take the server's key out again at the end")
-    made.add_argument("--interval", type=float, default=INTERVAL, metavar="S", help="seconds between signs of life")
+    made.add_argument("--port", type=int, help="port of this machine's SSH server; default: from sshd_config")
+    made.add_argument("--host-key", action="append", default=[], metavar="FILE", help="public host key; repeatable")
+    made.add_argument("--root", metavar="DIR", help="folder for dstack's files; default: ~/.dstack-host")
+    made.add_argument("--docker", metavar="COMMAND", help="docker, podman or 'sudo -n docker'")
+    made.add_argument("--until", metavar="HH:MM", help="stop at this time of day; HH:MM:SS also works")
+    made.add_argument("--unless-busy", action="store_true", help="take no new jobs while other programs use the GPUs")
+    made.add_argument("--once", action="store_true", help="register and exit; the machine stays available")
+    made.add_argument("--cleanup", action="store_true", help="remove the server's key at the end")
+    made.add_argument("--interval", type=float, default=INTERVAL, metavar="S", help="seconds between heartbeats")
     made.add_argument("--systemd", action="store_true", help="print a systemd user unit that runs this command")
     return made
 
 
 def main() -> None:
-    """The console script."""
+    """Run the command."""
     options = parser().parse_args()
     if options.systemd:
         print(systemd_unit(sys.argv[1:]), end="")

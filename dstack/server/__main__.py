@@ -38,13 +38,13 @@ from dstack.server.submit import Intake
 from dstack.store import Store
 
 IDLE_EXIT = 600.0
-"""Seconds without a request and without an unfinished run, after which the server leaves (DSTACK_IDLE_EXIT)."""
+"""Seconds without requests or unfinished runs after which the server exits (DSTACK_IDLE_EXIT)."""
 
 log = logging.getLogger("dstack.server")
 
 
 def main() -> None:
-    """Serve until told to stop, or until idle for long enough."""
+    """Serve until stopped, or until idle for too long."""
     parser = argparse.ArgumentParser(prog="python -m dstack.server")
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--socket", type=Path, required=True)
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--port", type=int)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("asyncssh").setLevel(logging.WARNING)  # it tells of every session: 10 kB a minute and host
+    logging.getLogger("asyncssh").setLevel(logging.WARNING)  # it logs every session: 10 kB per minute and host
     try:
         serve(ServerLayout(arguments.home.absolute()), arguments.socket, arguments.host, arguments.port)
     except DstackError as error:
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def serve(layout: ServerLayout, path: Path, host: str, port: int | None) -> None:
-    """Own the home, listen, and run the engine."""
+    """Lock the home folder, listen, and run the engine."""
     os.umask(0o077)
     complete_environment()
     layout.state.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def serve(layout: ServerLayout, path: Path, host: str, port: int | None) -> None
 
 
 async def run(layout: ServerLayout, store: Store, sockets: list[socket.socket], url: str, *, stays: bool) -> None:
-    """Everything that lives in the loop."""
+    """Set up and run everything that lives in the event loop."""
     pool, bells = Pool(), Bells()
     machines = Machines(store, pool, changed=lambda: engine.poke())
     context = Context(layout=layout, store=store, machines=machines, bells=bells, url_lifetime=url_lifetime())
@@ -124,55 +124,57 @@ async def run(layout: ServerLayout, store: Store, sockets: list[socket.socket], 
 
 
 async def leave_when_idle(server: uvicorn.Server, access: Access, store: Store, limit: float) -> None:
-    """End the server once nobody has asked for anything for `limit` seconds and nothing is unfinished; 0: never."""
+    """Stop the server after `limit` seconds without requests or unfinished jobs; 0 means never."""
     while limit:
         await asyncio.sleep(min(1.0, limit / 2))
         if store.jobs.unfinished():
             access.last = time.monotonic()
         elif access.idle > limit:
-            log.info("idle for %.0f seconds: leaving", limit)
+            log.info("idle for %.0f seconds: exiting", limit)
             server.should_exit = True
             return
 
 
 def idle_exit(stays: bool) -> float:
-    """Seconds after which an idle server leaves; one that listens on TCP stays unless told otherwise."""
+    """Return the seconds after which an idle server exits. On TCP it stays up unless DSTACK_IDLE_EXIT is set."""
     text = os.environ.get("DSTACK_IDLE_EXIT", "")
     if not text:
         return 0.0 if stays else IDLE_EXIT
     try:
         return max(0.0, float(text))
     except ValueError as error:
-        raise UsageError(f"DSTACK_IDLE_EXIT must be a number of seconds, not '{text}'") from error
+        message = f"DSTACK_IDLE_EXIT: '{text}' is not a number of seconds; write 600, or 0 to stay up"
+        raise UsageError(message) from error
 
 
 def url_lifetime() -> int:
-    """Seconds for which presigned URLs are good (DSTACK_URL_LIFETIME)."""
+    """Return the seconds for which presigned URLs are valid (DSTACK_URL_LIFETIME)."""
     text = os.environ.get("DSTACK_URL_LIFETIME", "")
     if not text:
         return EXPIRES
     try:
-        found = int(span(text))
+        seconds = int(span(text))
     except ValueError as error:
-        raise UsageError(f"DSTACK_URL_LIFETIME must be a span of time like 12h, not '{text}'") from error
-    if not 1 <= found <= LONGEST:
-        raise UsageError(f"DSTACK_URL_LIFETIME must be between a second and seven days, not '{text}'")
-    return found
+        raise UsageError(f"DSTACK_URL_LIFETIME: '{text}' is not a duration; write 30m, 12h or 7d") from error
+    if not 1 <= seconds <= LONGEST:
+        raise UsageError(f"DSTACK_URL_LIFETIME: '{text}' is out of range; write a duration between 1s and 7d")
+    return seconds
 
 
 def owned(layout: ServerLayout) -> IO[str]:
-    """The lock that makes one server the only one of its home. It is free again when the process ends, however."""
+    """Lock the home so that only one server uses it. The system releases the lock when the process ends."""
     lock = layout.lock.open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         lock.close()
-        raise ConflictError(f"another server runs already in {layout.home}", hint="dstack server status") from error
+        message = f"another server is already running in {layout.home}"
+        raise ConflictError(message, hint="dstack server status") from error
     return lock
 
 
 def unix_socket(path: Path) -> socket.socket:
-    """The socket that only this user can open."""
+    """Return a listening socket that only this user can open."""
     path.unlink(missing_ok=True)
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(str(path))
@@ -182,7 +184,7 @@ def unix_socket(path: Path) -> socket.socket:
 
 
 def tcp_socket(host: str, port: int) -> socket.socket:
-    """A listening TCP socket; port 0 takes a free one. Raises UsageError when it can't be had."""
+    """Return a listening TCP socket; port 0 picks a free one. Raises UsageError if it can't listen there."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
@@ -195,17 +197,17 @@ def tcp_socket(host: str, port: int) -> socket.socket:
 
 
 def remember_token(store: Store) -> None:
-    """Keep the hash of DSTACK_TOKEN. Raises UsageError where no token was ever given."""
+    """Store the hash of DSTACK_TOKEN. Raises UsageError if no token was ever set."""
     token = os.environ.get("DSTACK_TOKEN")
     if token:
         store.settings.set("token", hashed(token))
     elif store.settings.get("token") is None:
-        hint = "set DSTACK_TOKEN to a secret of yours, for the server and for its users"
+        hint = "set DSTACK_TOKEN to a secret of your choice, for the server and for its users"
         raise UsageError("a server on TCP needs a token", hint=hint)
 
 
 def complete_environment() -> None:
-    """Whoever started the server may have had nothing in the environment, as a cron job or a service has."""
+    """Set HOME, USER and PATH if they are missing, as under cron or in a service."""
     person = pwd.getpwuid(os.getuid())
     os.environ.setdefault("HOME", person.pw_dir)
     os.environ.setdefault("USER", person.pw_name)
@@ -213,7 +215,7 @@ def complete_environment() -> None:
 
 
 def raise_file_limit() -> None:
-    """Every connection and log is an open file: take what the system allows."""
+    """Raise the limit of open files as far as the system allows: each connection and each log is one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536) if hard > 0 else 65536, hard))

@@ -1,4 +1,4 @@
-"""Who may ask: anybody who can open the unix socket, and over TCP whoever has the token."""
+"""Decides who may send requests: anyone who can open the unix socket, and over TCP anyone with the token."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from dstack.errors import UnauthorizedError
 
 OPEN = re.compile(r"GET /dstack-runner|POST /v1/registrations(/[^/]+/heartbeat)?")
-"""What a machine may ask that registers: the first is public, and the others look at their tokens themselves."""
+"""Requests of `dstack-runner`, which need no server token: the first is public, the others check their own tokens."""
 
 Refusal = Callable[[UnauthorizedError], ASGIApp]
 
 
 def hashed(token: str) -> str:
-    """What is stored of a token."""
+    """Return the hash that is stored in place of a token."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 class Access:
-    """Refuses TCP requests without the token, and knows when the last request was under way."""
+    """Refuses TCP requests without the token, and tracks how long the server has been idle."""
 
     def __init__(
         self, app: ASGIApp, token_hash: Callable[[], str | None], refuse: Callable[[UnauthorizedError], ASGIApp]
@@ -66,14 +66,14 @@ class Access:
             return self.app
         return self.refuse(
             UnauthorizedError(
-                "the server wants a token, and this is not it" if given else "the server wants a token",
+                "the server does not accept this token" if given else "the server requires a token",
                 hint="dstack config --token TOKEN, or set DSTACK_TOKEN",
             )
         )
 
 
 def take_agent(path: bytes) -> None:
-    """Use the SSH agent of the session that asks: the one that the server was started from may be gone. Only who can
-    open the server's own socket gets here."""
+    """Use the SSH agent of the session that sends the request: the session that started the server may have ended.
+    Only requests over the server's own socket get here."""
     if path and os.path.exists(path):
         os.environ["SSH_AUTH_SOCK"] = os.fsdecode(path)

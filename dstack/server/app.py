@@ -1,4 +1,4 @@
-"""The HTTP API: its routes put together, and how errors are told."""
+"""The HTTP API: all routes, and how errors become responses."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ HEADERS = {"X-Dstack-Version": __version__, "X-Dstack-Api": str(API)}
 
 
 def routes(parts: Parts) -> list[Route]:
-    """Every route of the API."""
+    """Return every route of the API."""
     nouns = [noun(parts) for noun in (Runs, Jobs, Artifacts, Runners, Secrets, Settings)]
     registrations = Registrations(parts)
     tables = [*(noun.table() for noun in nouns), registrations.table()]
@@ -49,7 +49,7 @@ def routes(parts: Parts) -> list[Route]:
 
 
 def answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
-    """An endpoint whose answer becomes JSON, and whose errors become a Problem."""
+    """Wrap an endpoint: its result becomes JSON, its errors become a Problem."""
 
     async def answer(request: Request) -> Response:
         try:
@@ -57,7 +57,7 @@ def answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
         except DstackError as error:
             return told(error)
         except (ValueError, KeyError, msgspec.DecodeError) as error:
-            return told(UsageError(f"the request can't be read: {error}"))
+            return told(UsageError(f"the request is not valid: {error}"))
         if isinstance(answered, Response):
             answered.headers.update(HEADERS)
             return answered
@@ -68,7 +68,7 @@ def answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
 
 
 def told(error: DstackError) -> Response:
-    """An error as a client gets it."""
+    """Return an error as an HTTP response."""
     kinds: list[tuple[type[DstackError], str, int]] = [
         (UnknownHostKeyError, "host-key", 409),
         (MissingBaseError, "missing-base", 409),
@@ -91,12 +91,12 @@ def told(error: DstackError) -> Response:
 
 
 def application(parts: Parts) -> Starlette:
-    """The ASGI application."""
+    """Return the ASGI application."""
 
     async def crashed(request: Request, error: Exception) -> Response:
-        return told(DstackError(f"an error in the server: {error!r}", hint="dstack server logs"))
+        return told(DstackError(f"internal error in the server: {error!r}", hint="dstack server logs"))
 
     async def unknown(request: Request, error: Exception) -> Response:
-        return told(NotFoundError(f"the server has no {request.url.path}"))
+        return told(NotFoundError(f"the server has no route {request.url.path}"))
 
     return Starlette(routes=routes(parts), exception_handlers={Exception: crashed, 404: unknown, 405: unknown})

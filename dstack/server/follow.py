@@ -1,4 +1,4 @@
-"""A run or job as a stream of frames: what changed, and the logs' bytes as they come."""
+"""Streams a run or job as frames: changes of state, and log bytes as they arrive."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from dstack.server.views import job_view, run_view
 from dstack.store.logs import Logs, chunks
 
 BLOCK = 256 * 1024
-"""The largest piece of a log in one frame, in bytes."""
+"""Most log bytes in one frame."""
 PING = 15.0
-"""Seconds of silence after which the reader is told that the server is there."""
+"""Seconds of silence after which the reader gets a ping."""
 
 
 class Follower:
-    """Streams one run or job from the offsets (bytes by job id) that the reader has. With `live` it goes on until the
-    end; `logs` says whether log bytes are wanted."""
+    """Streams one run or job from the reader's offsets (log bytes by job id). With `live` it continues until the end;
+    `logs` says whether to send log bytes."""
 
     def __init__(self, context: Context, ref: str, offsets: dict[str, int], *, live: bool, logs: bool) -> None:
         self.context = context
@@ -31,10 +31,10 @@ class Follower:
         self.offsets = dict(offsets)
         self.live = live
         self.logs = logs
-        self.told: dict[str, JobView] = {}
+        self.sent: dict[str, JobView] = {}
 
     async def frames(self) -> AsyncIterator[bytes]:
-        """The frames, until everything ended or, without `live`, until the present."""
+        """Yield frames until every job has ended or, without `live`, until the reader is up to date."""
         while True:
             bell = self.context.bells.take(self.run.name)
             jobs = [self.context.store.jobs.require(job) for job in self.ids]
@@ -51,20 +51,20 @@ class Follower:
             yield encoded(Event(event="run", run=run))
 
     def news(self, jobs: list[Job]) -> Iterator[bytes]:
-        """What the reader does not have yet. A job that is seen to have ended has its whole log before that."""
+        """Yield what the reader lacks. A job's whole log comes before the frame that says it has ended."""
         for job in jobs:
             view = job_view(job)
-            if self.told.get(job.id) != view and not job.finished:
-                self.told[job.id] = view
+            if self.sent.get(job.id) != view and not job.finished:
+                self.sent[job.id] = view
                 yield encoded(Event(event="job", job=view))
             if self.logs:
                 yield from self.log(job)
-            if self.told.get(job.id) != view:
-                self.told[job.id] = view
+            if self.sent.get(job.id) != view:
+                self.sent[job.id] = view
                 yield encoded(Event(event="job", job=view))
 
     def log(self, job: Job) -> Iterator[bytes]:
-        """The bytes of a job's log from where the reader is."""
+        """Yield the bytes of a job's log from the reader's offset on."""
         start = self.offsets.get(job.id, 0)
         secrets = needles(self.context.store.secrets.given(job.source))
         for offset, time, data in masked(self.context.store.logs, job, start, secrets):
@@ -74,7 +74,7 @@ class Follower:
 
 
 def masked(logs: Logs, job: Job, start: int, secrets: Sequence[bytes]) -> Iterator[tuple[int, str, bytes]]:
-    """The log from `start` on without the secrets. What may be the beginning of one waits for the rest of it."""
+    """Yield the log from `start` on with secrets masked. Bytes that may begin a secret wait for the rest of it."""
     if not secrets:
         yield from chunks(logs, job.source, start, BLOCK)
         return
@@ -90,5 +90,5 @@ def masked(logs: Logs, job: Job, start: int, secrets: Sequence[bytes]) -> Iterat
 
 
 def encoded(event: Event) -> bytes:
-    """One line of JSON."""
+    """Return the event as one line of JSON."""
     return wire.encode(event) + b"\n"

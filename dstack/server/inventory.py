@@ -25,13 +25,13 @@ from dstack.model.runner import DEFAULT_ROOT, Address, Facts, Runner
 from dstack.store import Store
 
 LOOK = 1.0
-"""Seconds for which a sample is good enough to be shown."""
+"""Seconds for which a metrics sample is fresh enough to show."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass
 class Inventory:
-    """The runners, as a user changes them."""
+    """Lists, adds, changes and removes runners for users."""
 
     store: Store
     machines: Machines
@@ -40,16 +40,16 @@ class Inventory:
     metrics: Metrics
 
     async def list(self, *, fresh: float = FRESH) -> list[RunnerView]:
-        """All runners but those that only `--local` made, looked at no longer than `fresh` seconds ago; `inf`: as they
-        were last seen."""
+        """Return all runners except the hidden one of `--local`, as seen at most `fresh` seconds ago; `inf` means as
+        last seen."""
         if fresh != math.inf:
             await self.machines.check_all((runner.name for runner in self.store.runners.all()), fresh=fresh)
             await self.metrics.look_at_all(fresh=LOOK)
         return [self.machines.view(runner) for runner in self.store.runners.all() if not runner.hidden]
 
     async def add(self, request: AddRunner) -> RunnerView:
-        """Check a machine and record it. Raises UnknownHostKeyError until its key is vouched for, HostError for a
-        machine that can't run jobs: then it was not added."""
+        """Check a machine and record it as a runner. Raises UnknownHostKeyError for a key that is not trusted yet, and
+        HostError for a machine that can't run jobs; neither is added."""
         name = request.name or default_name(request.address)
         self.check_name(name, request.address)
         runner = Runner(
@@ -74,8 +74,8 @@ class Inventory:
             raise
         before = self.store.runners.get(name)
         if before and before.hidden:
-            told = {field: getattr(runner, field) for field in ("labels", "gpus", "max_jobs", "allow_mounts")}
-            self.store.runners.change(name, hidden=False, facts=facts, **told)
+            given = {field: getattr(runner, field) for field in ("labels", "gpus", "max_jobs", "allow_mounts")}
+            self.store.runners.change(name, hidden=False, facts=facts, **given)
         else:
             self.store.runners.add(runner)
             self.store.runners.change(name, facts=facts)
@@ -84,54 +84,55 @@ class Inventory:
         return self.machines.view(self.store.runners.require(name))
 
     def reached(self, request: AddRunner) -> Address:
-        """The address with the key to log in with: the server's own where the machine lets that in."""
+        """Return the address with the key to log in with: the server's own key if the machine accepts it."""
         if not request.authorized:
             return request.address
         return replace(request.address, identity=str(self.identity))
 
     def check_name(self, name: str, address: Address) -> None:
-        """Raise UsageError for a name that can't be, ConflictError for one that is taken."""
+        """Raise UsageError for an invalid name, ConflictError for one that is taken."""
         if not NAME.fullmatch(name):
-            raise UsageError(f"'{name}' can't be a runner's name: letters, digits, '.', '_' and '-'")
+            hint = "use letters, digits, '.', '_' and '-'; start with a letter or a digit"
+            raise UsageError(f"'{name}' is not a valid runner name", hint=hint)
         if name == "local" and not address.local:
-            raise UsageError("the name 'local' is kept for this machine", hint="choose another --name")
+            raise UsageError("the name 'local' is reserved for the server's own machine", hint="choose another --name")
         before = self.store.runners.get(name)
         if before and not before.hidden:
             raise ConflictError(
-                f"a runner of the name '{name}' exists already ({before.address})",
+                f"a runner named '{name}' already exists ({before.address})",
                 hint=f"choose another --name, or: dstack runners remove {name}",
             )
 
     async def trusted(self, request: AddRunner) -> str:
-        """The host's key, vouched for by the fingerprint in the request, by known_hosts or by an authority there."""
+        """Return the host's key, trusted by the request's fingerprint, known_hosts or a certificate authority there."""
         key = await self.machines.pool.offered_key(request.address)
         shown = fingerprint(key)
         if request.fingerprint is None and key not in known_keys(request.address):
             certified = await self.machines.pool.certified_key(request.address)
             if certified is None:
                 raise UnknownHostKeyError(
-                    f"the host key of {request.address} is not known: {shown}",
-                    hint=f"compare it on the machine, then: dstack runners add {request.address} --fingerprint {shown}",
+                    f"the host key of {request.address} is not trusted yet: {shown}",
+                    hint=f"if the machine has this key, type: dstack runners add {request.address} --fingerprint {shown}",
                     fingerprint=shown,
                 )
             return certified
         if request.fingerprint not in (None, shown):
             raise UsageError(
-                f"{request.address} shows the host key {shown}, not {request.fingerprint}; nothing was sent to it",
-                hint="look at the machine: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
+                f"the host key of {request.address} is {shown}, not {request.fingerprint}; nothing was sent to it",
+                hint="on the machine, compare: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
             )
         return key
 
     async def check(self, name: str) -> RunnerView:
-        """Look at a machine now."""
+        """Check a runner's machine now."""
         self.store.runners.require(name)
         await self.machines.check(name, thorough=True)
         self.engine.poke()
         return self.machines.view(self.store.runners.require(name))
 
     async def change(self, name: str, request: AddRunner) -> RunnerView:
-        """Give a machine another definition, also while it runs jobs: only where these jobs lie can't change then.
-        Nothing is changed for a machine that can't run jobs as it is defined now."""
+        """Change a runner's definition. While jobs run there, its machine, root and docker can't change. If the machine
+        can't run jobs under the new definition, nothing changes."""
         before = self.store.runners.require(name)
         after = replace(
             before,
@@ -158,8 +159,8 @@ class Inventory:
         return self.machines.view(self.store.runners.require(name))
 
     async def moved(self, before: Runner, after: Runner) -> Runner:
-        """See that the machine can run jobs as it is reached now, and that those it runs are still there."""
-        aside = replace(after, name=f"{after.name} (as it would be)")
+        """Check that the machine can run jobs under the new definition, and that it is still the one that runs jobs."""
+        aside = replace(after, name=f"{after.name} (as changed)")
         try:
             facts, _ = await self.machines.look(aside, thorough=True)
         finally:
@@ -177,11 +178,11 @@ class Inventory:
         jobs = [job for job in self.store.jobs.unfinished() if job.runner == name]
         if jobs:
             listed = ", ".join(f"{job.workflow} of {job.run}" for job in jobs)
-            hint = f"dstack runners drain {name} --wait, then the same again"
+            hint = f"type `dstack runners drain {name} --wait`, then the same command again"
             raise ConflictError(f"{name} {consequence} while it runs {listed}", hint=hint)
 
     def drain(self, name: str, reason: str) -> RunnerView:
-        """Give the machine no new jobs; those that it runs go on."""
+        """Give the runner no new jobs. The jobs that it runs continue."""
         return self.marked(name, reason)
 
     def resume(self, name: str) -> RunnerView:
@@ -195,19 +196,19 @@ class Inventory:
         return self.machines.view(runner)
 
     async def remove(self, name: str, *, force: bool = False) -> None:
-        """Take everything of this server off the machine, then forget it. Raises ConflictError while jobs run there,
-        HostUnreachableError when it can't be cleaned (`force` forgets it all the same)."""
+        """Remove everything of this server from the machine, then forget it. Raises ConflictError while jobs run there,
+        and HostUnreachableError if the machine can't be cleaned (`force` forgets it anyway)."""
         runner = self.store.runners.require(name)
         jobs = [job for job in self.store.jobs.unfinished() if job.runner == name]
         if jobs:
             listed = ", ".join(f"{job.workflow} of {job.run}" for job in jobs)
-            raise ConflictError(f"{name} still runs {listed}", hint=f"dstack stop {jobs[0].run}, or wait")
+            raise ConflictError(f"{name} still runs {listed}", hint=f"wait, or: dstack stop {jobs[0].run}")
         try:
             await self.leave(runner)
         except HostError as trouble:
             if not force:
                 message = f"{name} could not be cleaned, so it was not removed: {trouble.message}"
-                hint = f"bring it back, or forget it: dstack runners remove --force {name}"
+                hint = f"try again later, or leave its files there: dstack runners remove --force {name}"
                 raise HostUnreachableError(message, hint=hint) from trouble
         await self.machines.pool.close(name)
         self.store.runners.remove(name)
@@ -216,7 +217,7 @@ class Inventory:
         self.machines.forget(name)
 
     async def leave(self, runner: Runner, *, keep_key: bool = False) -> None:
-        """Remove what this server made on the machine, and see that it is gone."""
+        """Remove what this server created on the machine, and check that nothing is left."""
         if runner.facts is None:
             return
         if cleaning := self.engine.cleaning.get(runner.name):
@@ -228,20 +229,20 @@ class Inventory:
 
 
 def folders(texts: tuple[str, ...]) -> tuple[str, ...]:
-    """The folders that jobs may mount. Raises UsageError for what can't be one."""
+    """Return the folders that jobs may mount. Raises UsageError for an invalid one."""
     try:
         return tuple(dict.fromkeys(mounts.folder(text) for text in texts))
     except ValueError as trouble:
-        hint = "name folders that jobs need: --allow-mount /data"
+        hint = "name a folder that jobs need: --allow-mount /data"
         raise UsageError(f"a folder that jobs may mount {trouble}", hint=hint) from trouble
 
 
 def unfit(address: Address, facts: Facts, consequence: str = "was not added") -> HostError:
-    """The error for a machine that can't run jobs, with everything that has to be mended first."""
+    """Return the error for a machine that can't run jobs, with everything that must be fixed first."""
     listed = "".join(f"\n  {f.what}\n    why: {f.why}\n    fix: {f.fix}" for f in facts.findings)
     return HostError(f"{address} can't run jobs: {facts.problem}; it {consequence}{listed}", hint=facts.fix)
 
 
 def default_name(address: Address) -> str:
-    """A runner's name where none is given: the host without user, domain kept, what a name can't hold replaced."""
+    """Return a runner's default name: the host with its domain, without the user, invalid characters replaced."""
     return "local" if address.host is None else re.sub(r"[^A-Za-z0-9._-]+", "-", address.host).strip("-.")

@@ -14,11 +14,11 @@ from dstack.model.times import rfc3339
 
 
 async def link(context: Context, job: Job, path: str) -> LinkView:
-    """Where anybody can read a job's file for a while. Raises UsageError where the storage is a folder."""
+    """Return a temporary URL where anyone can read a job's file. Raises UsageError if the storage is a folder."""
     storage = context.storage
     if not isinstance(storage, S3Store):
         raise UsageError(
-            f"the artifacts lie in a folder, {context.storage_url}: only storage on S3 gives URLs",
+            f"artifacts are stored in the folder {context.storage_url}; only S3 storage has URLs",
             hint=f"dstack artifacts download {job.id} {path}",
         )
     made = await links(context, job, [path])
@@ -26,8 +26,8 @@ async def link(context: Context, job: Job, path: str) -> LinkView:
 
 
 async def links(context: Context, job: Job, paths: Sequence[str]) -> LinksView:
-    """Where a job's files can be read for a while; no URLs where the storage is a folder. Raises NotFoundError for a
-    path that is none of its files."""
+    """Return temporary URLs of a job's files; none if the storage is a folder. Raises NotFoundError for a path that
+    is not one of its files."""
     storage = context.storage
     if not isinstance(storage, S3Store):
         return LinksView(urls=[], expires_at=rfc3339(time.time()))

@@ -1,4 +1,4 @@
-"""What the routes of the HTTP API work on."""
+"""The objects that the routes of the HTTP API use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Table = list[tuple[str, str, Endpoint]]
 
 @dataclass
 class Parts:
-    """The server's parts. `quit` ends the server; `url` is where it listens; `started` is a Unix time."""
+    """The server's parts. `quit` stops the server; `url` is where it listens; `started` is a Unix time."""
 
     context: Context
     engine: Engine
@@ -35,5 +35,5 @@ class Parts:
 
     @cached_property
     def retention(self) -> Retention:
-        """What removes runs: one at a time."""
+        """The one object that removes runs: it removes one at a time."""
         return Retention(self.context)

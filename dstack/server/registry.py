@@ -1,4 +1,4 @@
-"""Machines that offer themselves with `dstack-runner`: who may, which are approved, and which are still there."""
+"""Machines that register with `dstack-runner`: who may register, which are approved, and which are still alive."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from dstack.server.access import hashed
 from dstack.server.inventory import Inventory
 
 MISSED = 3.5
-"""After so many intervals without a sign of life, a machine gets no new jobs."""
+"""Intervals without a heartbeat after which a machine gets no new jobs."""
 
 
 @dataclass
 class Registry:
-    """The registrations, on top of the inventory. `heard` is when each machine gave a sign of life, in monotonic
-    seconds: after a restart, all have just been heard."""
+    """The registrations, on top of the inventory. `heard` holds the monotonic time of each machine's last heartbeat, in
+    seconds. After a restart, all machines count as just heard."""
 
     inventory: Inventory
     heard: dict[str, float] = field(default_factory=dict)
@@ -35,8 +35,8 @@ class Registry:
     adding: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
     async def register(self, wanted: Registration, *, by: str, token: str = "") -> Registered:
-        """Take a registration. `by` is `owner` (over the socket), `user` (with the server's token: an admin approves
-        the machine the first time), or `token`, one that was made for it."""
+        """Record a registration. `by` is `owner` (over the socket), `user` (with the server's token: an admin must
+        approve the machine the first time) or `token` (with a registration token)."""
         store = self.inventory.store
         name, address = wanted.name, address_of(wanted)
         before = store.registrations.get(name)
@@ -44,9 +44,10 @@ class Registry:
             self.inventory.check_name(name, address)
         elif not before.same_machine(wanted):
             hint = f"choose another --name, or: dstack runners remove {name}"
-            raise ConflictError(f"'{name}' is another machine, {address_of(before)}", hint=hint)
+            raise ConflictError(f"'{name}' is already another machine, {address_of(before)}", hint=hint)
         if by == "token" and not store.registrations.take_token(hashed(token)):
-            raise UnauthorizedError("the token is not good, or was used", hint="dstack runners token makes one")
+            hint = "make a new one: dstack runners token"
+            raise UnauthorizedError("the registration token is invalid, or already used", hint=hint)
         known = before is not None and before.approved and before.same_machine(wanted)
         secret = secrets.token_urlsafe(24)
         approved = known or by != "user"
@@ -55,7 +56,7 @@ class Registry:
         return Registered(name=name, secret=secret, key=key, server=store.settings.server_id, approved=approved)
 
     async def heartbeat(self, name: str, beat: Heartbeat) -> Heard:
-        """A sign of life: adds an approved machine the first time, and records whether it may be used."""
+        """Record a heartbeat and whether the machine may be used. The first one adds an approved machine."""
         store = self.inventory.store
         known = store.registrations.require(name)
         if not hmac.compare_digest(known.secret, hashed(beat.secret)):
@@ -68,7 +69,7 @@ class Registry:
             )
             self.inventory.engine.poke()
         if not known.approved:
-            return Heard(state="pending", words=f"waits for approval: dstack runners approve {name}")
+            return Heard(state="pending", words=f"waiting for approval: dstack runners approve {name}")
         async with self.adding[name]:
             if store.runners.get(name) is None:
                 try:
@@ -81,7 +82,7 @@ class Registry:
         return Heard(state="ready", words=f"available as {name}")
 
     async def add(self, known: Registration) -> None:
-        """Add the machine. The key that it shows must be one of those that it reported."""
+        """Add the machine. Its host key must be one of those that it reported."""
         address = address_of(known)
         shown = await self.inventory.machines.pool.offered_key(address)
         vouched = fingerprint(shown) if shown in known.host_keys else fingerprint(known.host_keys[0])
@@ -97,21 +98,21 @@ class Registry:
         await self.inventory.add(request)
 
     def approve(self, name: str) -> RegistrationView:
-        """Let the machine be added with its next sign of life."""
+        """Approve the machine. Its next heartbeat adds it."""
         return view(self.inventory.store.registrations.change(name, approved=True))
 
     def token(self) -> RegistrationToken:
-        """A new token that registers one machine."""
+        """Create a token that registers one machine."""
         token = secrets.token_urlsafe(24)
         self.inventory.store.registrations.add_token(hashed(token))
         return RegistrationToken(token=token)
 
     def all(self) -> list[RegistrationView]:
-        """Every registration."""
+        """Return every registration."""
         return [view(known) for known in self.inventory.store.registrations.all()]
 
     def absent(self, name: str) -> str | None:
-        """Why a registered machine gets no new jobs now."""
+        """Return why a registered machine gets no new jobs now, or None."""
         known = self.inventory.store.registrations.get(name)
         if known is None:
             return None
@@ -120,16 +121,16 @@ class Registry:
         silent = time.monotonic() - self.heard.get(name, self.begun)
         if known.once or silent < known.interval * MISSED:
             return None
-        return f"dstack-runner on it has given no sign of life for {silent:.0f} seconds"
+        return f"its dstack-runner has sent no heartbeat for {silent:.0f} seconds"
 
 
 def address_of(known: Registration) -> Address:
-    """How the machine is reached."""
+    """Return the machine's SSH address."""
     return Address(host=known.address, user=known.user, port=known.port)
 
 
 def view(known: Registration) -> RegistrationView:
-    """A registration as users see it."""
+    """Return a registration as users see it."""
     return RegistrationView(
         name=known.name,
         address=str(address_of(known)),

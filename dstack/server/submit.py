@@ -1,4 +1,4 @@
-"""Takes a submission in: its code into the mirror, its run and jobs into the store."""
+"""Accepts submissions: the code goes into the mirror, the run and its jobs into the store."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from dstack.server.lookup import run_named
 from dstack.server.views import job_view, repo_view, run_view
 
 LOCAL = "local"
-FRESH = 15.0
-"""Seconds for which a look at a machine is good enough to place jobs by."""
-PATIENCE = 2.0
-"""Seconds that a submission waits for machines that give no answer."""
 """The name of the runner that is the server's own machine."""
+FRESH = 15.0
+"""Seconds for which a probe is fresh enough to place jobs by."""
+PATIENCE = 2.0
+"""Seconds that a submission waits for machines that don't answer."""
 LISTED = 100
-"""Files that a dry run's answer lists, the largest first."""
+"""How many files a dry run lists, largest first."""
 LONGEST_HEAD = 64 * 1024 * 1024
 
 
 class Intake:
-    """What `POST /runs` does."""
+    """Handles `POST /runs`."""
 
     def __init__(self, context: Context, engine: Engine) -> None:
         self.context = context
@@ -48,8 +48,8 @@ class Intake:
         self.store = context.store
 
     async def take(self, body: AsyncIterator[bytes]) -> RunView | Plan:
-        """Read a submission and record it as a run, or say what it would do. Raises UsageError for one that can't
-        run, MissingBaseError for a pack that builds on a commit which is not here."""
+        """Read a submission and record it as a run, or return its plan for a dry run. Raises UsageError if it can't
+        run, and MissingBaseError if its pack builds on a commit that the server lacks."""
         submission, pack = await self.read(body)
         try:
             submission = await self.replayed(submission) if submission.from_run else submission
@@ -64,7 +64,7 @@ class Intake:
         name = self.name(submission)
         pin = LOCAL if submission.local else submission.runner
         await self.look(pin, submission)
-        # Nothing may come between the plan and its record: two that need the same job find each other.
+        # Plan and record without an await between, so that two submissions needing the same job share it.
         planner, jobs = await self.planned(submission, name)
         self.refuse_unknown_secrets(jobs)
         self.refuse_impossible(jobs, pin, submission)
@@ -73,7 +73,7 @@ class Intake:
         return self.record(submission, planner, jobs, pin)
 
     async def read(self, body: AsyncIterator[bytes]) -> tuple[Submission, Path]:
-        """The submission's line, and the pack behind it in a file."""
+        """Return the submission from the first line, and the file with the pack that follows it."""
         head = bytearray()
         with NamedTemporaryFile(dir=self.context.layout.incoming, suffix=".pack", delete=False) as pack:
             complete = False
@@ -95,15 +95,16 @@ class Intake:
             raise UsageError(f"the submission can't be read: {error}") from error
 
     async def replayed(self, submission: Submission) -> Submission:
-        """The submission with the code of the run that it repeats. Raises NotFoundError if that is gone."""
+        """Return the submission with the code of the run that it repeats. Raises NotFoundError if that code is gone."""
         run = run_named(self.store, submission.from_run or "")
         if not await asyncio.to_thread(self.context.mirror(run.snapshot.repo).has, run.snapshot):
-            hint = "submit it from a working tree"
+            hint = f"from a working tree, type: dstack run {run.workflow}"
             raise NotFoundError(f"the code of {run.name} is no longer on the server", hint=hint)
         return structs.replace(submission, snapshot=run.snapshot)
 
     def known(self, submission: Submission) -> RunView | None:
-        """The run that was made with the same idempotency key. Raises TryAgainError where a singleton runs already."""
+        """Return the run made earlier with the same idempotency key, or None. Raises TryAgainError if it is a singleton
+        and one is unfinished."""
         if submission.dry_run:
             return None
         before = self.store.runs.submitted_with(submission.once) if submission.once else None
@@ -114,7 +115,7 @@ class Intake:
         return None
 
     def refuse_unknown_secrets(self, jobs: list[Job]) -> None:
-        """Raise UsageError for a secret that nobody has set."""
+        """Raise UsageError for a secret that is not set."""
         known = self.store.secrets.names()
         for job in jobs:
             missing = [name for name in job.definition.needed_secrets if name not in known and not job.finished]
@@ -123,17 +124,17 @@ class Intake:
                 raise UsageError(message, hint=f"dstack secrets set {missing[0]}")
 
     def refuse_second(self, submission: Submission) -> None:
-        """Raise TryAgainError while a run of this repository and workflow is unfinished."""
+        """Raise TryAgainError if a run of this repository and workflow is unfinished."""
         for name in dict.fromkeys(job.run for job in self.store.jobs.unfinished()):
             run = self.store.runs.require(name)
             if run.workflow == submission.workflow and run.snapshot.repo == submission.snapshot.repo:
                 raise TryAgainError(
-                    f"{name} of {run.user} is a run of '{run.workflow}' that has not ended; nothing was submitted",
+                    f"'{run.workflow}' already has an unfinished run, {name} of {run.user}; nothing was submitted",
                     hint=f"dstack logs -f {name}, or dstack stop {name}",
                 )
 
     def name(self, submission: Submission) -> str:
-        """The run's name: the user's if it is free, else a new one."""
+        """Return the user's name for the run, or a new one. Raises ConflictError if the user's is taken."""
         if submission.name is None:
             return names.run_name(lambda name: self.store.runs.get(name) is not None, random.SystemRandom())
         names.check_run_name(submission.name)
@@ -141,14 +142,14 @@ class Intake:
         return submission.name
 
     def refuse_taken(self, name: str) -> None:
-        """Raise ConflictError for a name that a run has."""
+        """Raise ConflictError if a run has this name."""
         if self.store.runs.get(name):
-            hint = f"choose another --name; the other one: dstack runs {name}"
-            raise ConflictError(f"a run of the name '{name}' exists already", hint=hint)
+            hint = f"choose another --name; to see that run: dstack runs {name}"
+            raise ConflictError(f"a run named '{name}' already exists", hint=hint)
 
     async def planned(self, submission: Submission, name: str) -> tuple[Planner, list[Job]]:
-        """The jobs that it takes, and what decided on them. Results that it would use are looked at between two
-        tries, which takes a while where they are far away."""
+        """Return the jobs and the planner that decided on them. The results it wants to reuse are verified between two
+        passes, because that takes a while with remote storage."""
         files = await self.files(submission)
         looked: dict[str, str | None] = {}
         while True:
@@ -167,12 +168,12 @@ class Intake:
                 looked[job.id] = await self.context.damage(job)
 
     async def files(self, submission: Submission) -> list[TreeFile]:
-        """The files and folders of the snapshot that count."""
+        """Return the files and folders of the snapshot that count."""
         mirror = self.context.mirror(submission.snapshot.repo)
         return await asyncio.to_thread(mirror.files, submission.snapshot)
 
     async def look(self, pin: str | None, submission: Submission) -> None:
-        """Have fresh news of the machines that may run it."""
+        """Refresh the facts of the machines that may run it."""
         if submission.local and self.store.runners.get(LOCAL) is None:
             self.store.runners.add(Runner(name=LOCAL, address=Address(), hidden=True))
         allowed = eligible(Waiting("", pin=pin), self.context.machines.now())
@@ -182,7 +183,7 @@ class Intake:
         await asyncio.gather(*(self.context.machines.check(name, fresh=FRESH) for name in unknown))
 
     def refuse_impossible(self, jobs: list[Job], pin: str | None, submission: Submission) -> None:
-        """Raise UsageError for what could never run."""
+        """Raise UsageError if a job could never run."""
         machines = self.context.machines.now()
         for job in jobs:
             if job.finished or submission.wait_for_runner:
@@ -190,12 +191,12 @@ class Intake:
             why = impossible(self.waiting(job, pin, submission), machines, self.engine.max_gpus_per_user)
             if why and not (submission.dry_run and not eligible(Waiting("", pin=pin), machines)):
                 add = "dstack runners add HOST, or run it on this machine: dstack run --local"
-                wait = "see `dstack runners`; to wait for a runner that can: dstack run --wait-for-runner"
+                wait = "see `dstack runners`, or wait for a runner that can run it: dstack run --wait-for-runner"
                 hint = add if not eligible(Waiting(""), machines) else wait
                 raise UsageError(f"{job.workflow} can't run: {why}", hint=hint)
 
     def waiting(self, job: Job, pin: str | None, submission: Submission) -> Waiting:
-        """A job as the scheduler sees it, before its run is recorded."""
+        """Return a job as the scheduler sees it, before its run is recorded."""
         run = Run(
             name=job.run,
             workflow=submission.workflow,
@@ -208,7 +209,7 @@ class Intake:
         return self.engine.queue.item(job, run)
 
     async def plan(self, submission: Submission, planner: Planner, jobs: list[Job], pin: str | None) -> Plan:
-        """What would happen, and with what code."""
+        """Return what would happen, and with what code."""
         waiting = [self.waiting(job, pin, submission) for job in jobs if not job.finished]
         leases = self.engine.queue.leases(self.store.jobs.unfinished())
         machines = self.context.machines.now()
@@ -246,7 +247,7 @@ class Intake:
         )
 
     def record(self, submission: Submission, planner: Planner, jobs: list[Job], pin: str | None) -> RunView:
-        """Write run and jobs in one transaction, and set the engine to work."""
+        """Record the run and its jobs in one transaction, and wake the engine."""
         known = self.known(submission)
         if known is not None:
             return known

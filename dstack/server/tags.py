@@ -1,4 +1,4 @@
-"""Naming results."""
+"""Tags: names for results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dstack.store import Store
 
 
 def set_tag(store: Store, wish: TagRequest) -> TagView:
-    """Name a run, which means the job of the workflow that was named, or a job."""
+    """Tag a job. Tagging a run tags the job of the workflow that the user named."""
     name = name_of(wish.name)
     run, jobs, whole = jobs_named(store, wish.ref)
     job = next((job for job in jobs if job.workflow == run.workflow), None) if whole else jobs[0]
@@ -21,13 +21,14 @@ def set_tag(store: Store, wish: TagRequest) -> TagView:
         raise UsageError(f"{run.name} has no job of {run.workflow}")
     taken = store.tags.get(name)
     if taken and taken.job != job.id and not wish.force:
-        raise ConflictError(f"':{name}' is {taken.run} already", hint="--force takes the name from it")
+        hint = f"to move it: dstack tag {wish.ref} {name} --force"
+        raise ConflictError(f"the tag ':{name}' already names {taken.run}", hint=hint)
     tag = TagView(name=name, run=run.name, job=job.id, workflow=job.workflow, created_at=rfc3339(time.time()))
     store.tags.set(tag)
     return tag
 
 
 def delete_tag(store: Store, name: str) -> None:
-    """Take a name away. Raises NotFoundError where there is none."""
+    """Delete a tag. Raises NotFoundError if there is none of that name."""
     if not store.tags.delete(name):
         raise NotFoundError(f"no tag ':{name}'", hint="see `dstack tag`")

@@ -11,7 +11,7 @@ from dstack.model.status import Status, summary
 
 
 def job_view(job: Job, position: int | None = None) -> JobView:
-    """A job as users see it. `position` is its place in the queue."""
+    """Return a job as users see it. `position` is its position in the queue."""
     return JobView(
         id=job.id,
         run=job.run,
@@ -39,7 +39,7 @@ def job_view(job: Job, position: int | None = None) -> JobView:
 
 
 def attempt_view(attempt: Attempt) -> AttemptView:
-    """An earlier attempt as users see it."""
+    """Return an earlier attempt as users see it."""
     return AttemptView(
         number=attempt.number,
         status=attempt.status,
@@ -55,18 +55,18 @@ def attempt_view(attempt: Attempt) -> AttemptView:
 
 
 def run_view(run: Run, jobs: list[Job], positions: Mapping[str, int] | None = None) -> RunView:
-    """A run as users see it: its status, exit code and reason are those of the job that decided it. `positions` holds
-    the queue's places by job id."""
+    """Return a run as users see it, with the status, exit code and reason of the job that decided it. `positions`
+    holds the positions in the queue by job id."""
     status = summary([job.status for job in jobs])
     deciding = decisive(jobs) if status.finished else None
-    said = deciding or next((job for job in jobs if not job.finished and job.reason), None)
+    reasoned = deciding or next((job for job in jobs if not job.finished and job.reason), None)
     return RunView(
         name=run.name,
         workflow=run.workflow,
         user=run.user,
         status=status,
         exit_code=(deciding.exit_code if deciding else 0) if status.finished else None,
-        reason=f"{said.workflow}: {said.reason}" if said and said.reason else None,
+        reason=f"{reasoned.workflow}: {reasoned.reason}" if reasoned and reasoned.reason else None,
         submitted_at=run.submitted_at,
         finished_at=max((job.finished_at or "" for job in jobs), default=None) if status.finished else None,
         repo=repo_view(run.snapshot),
@@ -76,7 +76,7 @@ def run_view(run: Run, jobs: list[Job], positions: Mapping[str, int] | None = No
 
 
 def decisive(jobs: list[Job]) -> Job | None:
-    """The job that the run's end is due to: the first that failed, was lost or was stopped while it mattered."""
+    """Return the job that decided how the run ended: the first that failed or was lost, else the first that stopped."""
     for ends in ((Status.FAILED, Status.LOST), (Status.STOPPED,)):
         ended = [job for job in jobs if job.status in ends and job.exit_code is not None]
         if ended:
@@ -85,5 +85,5 @@ def decisive(jobs: list[Job]) -> Job | None:
 
 
 def repo_view(snapshot: Snapshot) -> RepoView:
-    """Where the code came from."""
+    """Return where the code came from."""
     return RepoView(url=snapshot.url, branch=snapshot.branch, commit=snapshot.commit, dirty=snapshot.dirty)

@@ -29,11 +29,12 @@ def test_a_key_that_nobody_vouched_for_gets_no_login(cli: Cli, sshd: Sshd, docke
     unknown = cli(*words(sshd))
     wrong = cli(*words(sshd, "--fingerprint", f"SHA256:{'A' * 43}"))
 
+    key = f"the host key of {sshd.user}@{sshd.host}:{sshd.port} is"
     assert unknown.returncode == 125
-    assert f"the host key of {sshd.user}@{sshd.host}:{sshd.port} is not known: {sshd.fingerprint}" in unknown.stderr
+    assert f"{key} not trusted yet: {sshd.fingerprint}" in unknown.stderr
     assert f"--fingerprint {sshd.fingerprint}" in unknown.stderr
     assert wrong.returncode == 2
-    assert f"shows the host key {sshd.fingerprint}, not SHA256:AAA" in wrong.stderr
+    assert f"{key} {sshd.fingerprint}, not SHA256:AAA" in wrong.stderr
     assert sshd.log.count("Accepted") == before
     assert json.loads(cli("runners", "--json").stdout) == []
 

@@ -223,7 +223,7 @@ def test_a_folder_gives_no_urls(cli: Cli, runner: str, tmp_path: Path, busybox: 
     refused = cli("artifacts", "url", "one", "made")
 
     assert refused.returncode == 2
-    assert "only storage on S3 gives URLs" in refused.stderr
+    assert "; only S3 storage has URLs" in refused.stderr
     assert "dstack artifacts download" in refused.stderr
     assert refused.stdout == ""
 

@@ -113,7 +113,7 @@ def test_a_result_that_is_not_whole_is_a_miss_that_says_why(
     run, said = "r0", "it has not run before"
     for number, (path, content, expected) in enumerate(
         [
-            ("model", b"999M\n", "the result of {run} is damaged: 'model' has other bytes than were stored"),
+            ("model", b"999M\n", "the result of {run} is damaged: 'model' no longer matches its checksum"),
             ("d/e", None, "the result of {run} is damaged: 'd/e' is gone"),
             ("manifest.json", b'{"job": ', "the result of {run} is no longer stored"),
         ],

@@ -137,7 +137,7 @@ def test_a_machine_that_offers_itself(
 ) -> None:
     before = home_of(person)
     runner = offer("--label", "desk", "--cleanup")
-    said(runner, "waits for approval: dstack runners approve offered")
+    said(runner, "waiting for approval: dstack runners approve offered")
     assert shown(cli) == {}
     waiting = cli("runners", "approve").stdout
     assert "offered" in waiting
@@ -153,12 +153,10 @@ def test_a_machine_that_offers_itself(
     first = cli("run", "job", "-q", "-d", cwd=project).stdout.strip()
     until(lambda: status(cli, first) == "running", "the job runs")
     runner.send_signal(signal.SIGSTOP)
-    until(lambda: "no sign of life" in (shown(cli)["reason"] or ""), "the silence is noticed")
+    until(lambda: "has sent no heartbeat for" in (shown(cli)["reason"] or ""), "the silence is noticed")
     assert shown(cli)["state"] == "drained"
     second = cli("run", "job", "-q", "-d", cwd=project).stdout.strip()
-    until(
-        lambda: "no sign of life" in (json.loads(cli("runs", second, "--json").stdout)["reason"] or ""), "it says why"
-    )
+    until(lambda: "no heartbeat" in (json.loads(cli("runs", second, "--json").stdout)["reason"] or ""), "it says why")
     assert (status(cli, first), status(cli, second)) == ("running", "queued")
     runner.send_signal(signal.SIGCONT)
     until(lambda: shown(cli)["state"] == "ready", "it is back")
@@ -186,11 +184,11 @@ def test_a_machine_that_is_offered_until_a_time_of_day(offer: Offer, cli: Cli, p
 
     runner = offer("--until", until_then, "--cleanup", token=cli("runners", "token").stdout.strip())
     said(runner, "available as offered")
-    said(runner, f"available until {until_then} only; offered gets no new jobs")
+    said(runner, f"it was available until {until_then}; offered gets no new jobs")
     assert runner.wait(30) == 0
 
     now = shown(cli)
-    assert (now["state"], now["reason"]) == ("drained", f"no longer offered: available until {until_then} only")
+    assert (now["state"], now["reason"]) == ("drained", f"no longer offered: it was available until {until_then}")
     assert home_of(person) == before
     assert cli("runners", "remove", "--force", "offered").returncode == 0
 
@@ -247,7 +245,7 @@ def test_a_token_that_was_made_for_one_machine(offer: Offer, cli: Cli) -> None:
     assert cli("runners", "remove", "offered").returncode == 0
 
     second = offer("--once", token=token)
-    said(second, "the token is not good, or was used")
+    said(second, "the registration token is invalid, or already used")
     assert second.wait(30) == 2
 
 
@@ -273,7 +271,7 @@ def test_others_who_use_the_gpus(offer: Offer, cli: Cli, folder: Path, monkeypat
 
 def test_wrong_tokens(offer: Offer) -> None:
     runner = offer(token="")
-    said(runner, "the server wants a token")
+    said(runner, "the server requires a token")
     assert runner.wait(30) == 2
 
 
@@ -293,5 +291,5 @@ def test_over_the_socket_the_owner_needs_no_approval(cli: Cli, dstack_home: Home
     assert heard["state"] == "refused"
     assert "127.0.0.1:1 can't be reached" in heard["words"]
     assert cli("runners", "add", "local", "--name", "here").returncode == 0
-    with pytest.raises(runner.RunnerError, match="'here' is another machine"):
+    with pytest.raises(runner.RunnerError, match="'here' is already another machine"):
         server.post("/registrations", {**machine, "port": 2})

@@ -91,7 +91,7 @@ def test_a_chain_of_jobs_and_the_cache(cli: Cli, storage: S3, chain: Path, tmp_p
     (storage.folder / "objects" / BUCKET / "team/x/first/make/out/a").write_bytes(b"two\n")
     third = cli("run", "use", "--name", "third", cwd=chain)
     assert third.returncode == 0, third.stderr
-    assert "the result of first is damaged: 'out/a' has other bytes than were stored" in third.stderr
+    assert "the result of first is damaged: 'out/a' no longer matches its checksum" in third.stderr
     assert storage.objects["team/x/third/make/out/a"] == b"one\n"
 
 
@@ -111,7 +111,7 @@ def test_equal_content_is_copied_in_the_bucket(cli: Cli, storage: S3, tmp_path: 
     [
         ({"AWS_SECRET_ACCESS_KEY": "wrong"}, f"s3://{BUCKET}/x", "S3 refuses the server's credentials"),
         ({}, "s3://no-such-bucket/x", "there is no bucket 'no-such-bucket'"),
-        ({}, "s3://", "can't be the storage"),
+        ({}, "s3://", "is not a valid storage URL"),
     ],
 )
 def test_a_bucket_that_can_not_be_used_is_refused(

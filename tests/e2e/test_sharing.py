@@ -71,7 +71,7 @@ def test_a_tag_stands_for_a_run_also_in_another_repository(cli: Cli, runner: str
     assert cli("run", "base", "--name", "second", cwd=base).returncode == 0
     taken = cli("tag", "second", "base-model")
     assert taken.returncode == 2
-    assert "':base-model' is first already" in taken.stderr
+    assert "the tag ':base-model' already names first" in taken.stderr
     assert cli("tag", "second", "base-model", "--force").returncode == 0
     again = cli("run", "twice", "--name", "moved", cwd=other)
     assert again.stdout == "tune | second\ntwice | second\n"

@@ -29,14 +29,14 @@ up=$job/upload
 [ -d "$up" ] || exit 0
 exec 9>> "$job/upload.lock"
 tries=0
-# While it is held the worker lives, so that the number is its own; right after its start it is not written yet.
+# While the lock is held the worker is alive, so the pid is its own. Right after the start it is not written yet.
 until flock -n 9; do
 	pid=
 	if [ -f "$up/pid" ]; then read -r pid < "$up/pid" || :; fi
 	if [ -n "$pid" ]; then kill -KILL "-$pid" 2> /dev/null || kill -KILL "$pid" 2> /dev/null || :; fi
 	tries=$((tries + 1))
 	if [ "$tries" -gt 600 ]; then
-		echo 'the upload does not end' >&2
+		echo 'the upload did not stop within a minute' >&2
 		exit 75
 	fi
 	sleep 0.1

@@ -62,7 +62,7 @@ reclaim() {
 		hand_back_by_empty_image "$1" || :
 	fi
 	if foreign "$1"; then
-		echo "files of other users are left in $1" >&2
+		echo "files of other users remain in $1" >&2
 		exit 1
 	fi
 }
@@ -70,7 +70,7 @@ reclaim() {
 scrap() {
 	if ! rm -rf "$1" 2> /dev/null; then
 		reclaim "$1" "$2" -700
-		# Where there is no Docker any more, which nothing of the job's survives.
+		# In case Docker is gone; then nothing of the job runs.
 		find "$1" -type d ! -perm -700 -exec chmod u+rwx {} \;
 		rm -rf "$1"
 	fi
@@ -80,7 +80,7 @@ scrap() {
 cd "$base"
 set -- caches/*/*/data
 [ -d "$1" ] || exit 0
-# Only root can look into what root closed to others. What goes meanwhile is no trouble.
+# Only root can read folders that root closed to others. Files that vanish meanwhile do no harm.
 sizes=$(du -sk "$@" 2> /dev/null) || {
 	empty=$(head -c 10240 /dev/zero | dk import --change LABEL\ dstack.server='5e12' - | tail -n 1)
 	# shellcheck disable=SC2016

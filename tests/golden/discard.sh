@@ -62,7 +62,7 @@ reclaim() {
 		hand_back_by_empty_image "$1" || :
 	fi
 	if foreign "$1"; then
-		echo "files of other users are left in $1" >&2
+		echo "files of other users remain in $1" >&2
 		exit 1
 	fi
 }
@@ -70,7 +70,7 @@ reclaim() {
 scrap() {
 	if ! rm -rf "$1" 2> /dev/null; then
 		reclaim "$1" "$2" -700
-		# Where there is no Docker any more, which nothing of the job's survives.
+		# In case Docker is gone; then nothing of the job runs.
 		find "$1" -type d ! -perm -700 -exec chmod u+rwx {} \;
 		rm -rf "$1"
 	fi

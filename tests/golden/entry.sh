@@ -1,8 +1,8 @@
 #!/bin/sh
-# PID 1 of a job's container. The image has sh and cat, and perhaps nothing else. It is one function, so that nothing
-# done to this file while it runs changes it.
+# PID 1 of a job's container. The image has sh and cat, and perhaps nothing else. All code is in functions, so that
+# changes to this file have no effect once it runs.
 main() {
-	# An sh other than bash starts everything in the background with SIGINT ignored, and can't undo it.
+	# Shells other than bash start background processes with SIGINT ignored, and can't undo that.
 	if [ "${1-}" != bash ] && command -v bash > /dev/null 2>&1; then
 		exec bash --posix /.dstack/entry.sh bash
 	fi
@@ -13,15 +13,15 @@ main() {
 		trap "dstack_caught=1; kill -$dstack_signal -1 2> /dev/null" "$dstack_signal"
 	done
 
-	# Only one ever makes this file: it is at most once.
+	# At most once: only one process ever creates this file.
 	if ! (set -C && : > /.dstack/started) 2> /dev/null; then
 		if [ -e /.dstack/started ]; then exit 0; else exit 125; fi
 	fi
 	dstack_shell=$(command -v bash || command -v sh || echo /bin/sh)
 	own_repositories
 
-	# The script's output goes to the log through cat. Descriptor 3 leads to `conclude`, and only that cat and the
-	# subshells here hold it: at its end, the log is complete.
+	# The script's output goes to the log through cat. Descriptor 3 leads to `conclude`; only that cat and these
+	# subshells hold it, so when it ends, the log is complete.
 	{
 		trap : TERM INT HUP USR1 USR2
 		run 2> /dev/null | write_log
@@ -42,8 +42,8 @@ main() {
 	exit "$dstack_recorded"
 }
 
-# git refuses a working tree of another user, and one before 2.38 does so whatever its environment says of
-# safe.directory. It looks at the folders alone, and when the job ends all goes back to the user of the machine.
+# git refuses the working tree of another user; before 2.38, even if the environment sets safe.directory. It checks only
+# these folders. When the job ends, all files go back to the machine's user.
 own_repositories() {
 	if [ "$(id -u 2> /dev/null)" != 0 ] || ! command -v chown > /dev/null 2>&1; then return; fi
 	chown 0:0 /workflow /workflow/.git 2> /dev/null
@@ -53,7 +53,7 @@ own_repositories() {
 	done < /.dstack/nested
 }
 
-# What a shell has to say about a command that was killed is no part of the log: only the script's stderr is.
+# Keeps the shell's own messages about killed commands out of the log: only the script's stderr goes there.
 run() {
 	dstack_stopping=
 	trap 'dstack_stopping=1' TERM
@@ -67,10 +67,10 @@ script() {
 	exec 3>&-
 	trap - INT QUIT
 	. /.dstack/env
-	# For a time only: `:` would end this shell where the file can't be written.
+	# `true`, because `:` would end this shell if the file can't be written.
 	true > /.dstack/env
 	if ! cd /workflow/''; then
-		printf 'dstack: the commands start in the folder that holds .dstack, and the tree has no folder %s\n' ''
+		printf 'dstack: commands start in the folder that holds .dstack, but the tree has no folder %s\n' ''
 		exit 125
 	fi
 	unset OLDPWD
@@ -97,7 +97,7 @@ conclude() {
 	exit "$dstack_code"
 }
 
-# A process that the script left behind may hold the log open for ever. One that is being stopped has Docker's grace.
+# A process that the script left behind may hold the log open forever. A job that is being stopped has Docker's grace.
 cut_off() {
 	trap - TERM
 	command -v sleep > /dev/null 2>&1 || exit 0
@@ -113,7 +113,7 @@ record() {
 	echo "$1" 2> /dev/null > /.dstack/exit
 }
 
-# Who owns this job's folder on the host, as seen from here.
+# Prints the owner of this job's folder on the host, as seen from the container.
 owner() {
 	stat -c %u:%g /.dstack 2> /dev/null && return
 	read -r _ _ dstack_user dstack_group _ << END

@@ -30,7 +30,7 @@ spool() {
 		if [ "${left:-0}" -lt 16384 ]; then continue; fi
 		if list=$(mktemp -d "$at/dstack-${base##*/}-${job##*/}.XXXXXX" 2> /dev/null); then return; fi
 	done
-	echo "no disk of this machine has room: free some of $job" >&2
+	echo "no disk of this machine has 16 MiB free; free some space on the disk of $job" >&2
 	exit 1
 }
 

@@ -26,21 +26,21 @@ fi
 base=$root/$machine/'5e12'
 job=$base/'jobs/j1'
 log=$job/io/log
-# Nothing but a regular file is opened: the container may have put anything there.
+# Open only a regular file: the container may have put anything there.
 if ! [ -f "$log" ] || [ -L "$log" ]; then exit 0; fi
 name='dstack-j1'
 state() {
 	id=$(timeout 20 'docker' ps --all --quiet --filter "name=^$name\$" < /dev/null) || return
 	if [ -n "$id" ]; then
 		timeout 20 'docker' inspect --type container --format '{{.State.Status}}' "$id" < /dev/null || {
-			# A launch that was fenced may have removed it since.
+			# A fenced launch may have removed it in the meantime.
 			id=$(timeout 20 'docker' ps --all --quiet --filter "name=^$name\$" < /dev/null) && [ -z "$id" ]
 		}
 	fi
 }
 if [ -e "$job/io/exit" ]; then exec tail -c "+"'1' "$log"; fi
 
-# Each ends tail when its own wait is over, and takes what it waits for along when it is told to end.
+# Each of these kills tail when its wait is over. On TERM, each kills the process that it waits for.
 until_reader_leaves() {
 	trap 'kill "$!" 2> /dev/null; exit 0' TERM
 	cat <&3 > /dev/null &

@@ -49,7 +49,7 @@ fetch() {
 	done
 }
 
-# One after the other over one connection. What breaks off is fetched again, unless the storage refuses it.
+# Fetches a share's files one after the other over one connection. Repeats what broke off, unless the storage refuses it.
 share() {
 	left=$gather/left.$1
 	tries=0 pause=1

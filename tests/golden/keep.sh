@@ -62,7 +62,7 @@ reclaim() {
 		hand_back_by_empty_image "$1" || :
 	fi
 	if foreign "$1"; then
-		echo "files of other users are left in $1" >&2
+		echo "files of other users remain in $1" >&2
 		exit 1
 	fi
 }
@@ -70,13 +70,13 @@ reclaim() {
 scrap() {
 	if ! rm -rf "$1" 2> /dev/null; then
 		reclaim "$1" "$2" -700
-		# Where there is no Docker any more, which nothing of the job's survives.
+		# In case Docker is gone; then nothing of the job runs.
 		find "$1" -type d ! -perm -700 -exec chmod u+rwx {} \;
 		rm -rf "$1"
 	fi
 }
 
-# What tells whether a file was touched since it was hashed, for all regular files below.
+# Prints size, mtime and ctime of all regular files below: they show whether a file was touched since it was hashed.
 facts() {
 	TZ=UTC0 find "$@" -type f -exec stat -c '%s %y %z %n' {} + | sort
 }
@@ -92,7 +92,7 @@ sweep() {
 	done
 }
 
-# Part of a condition, where `set -e` does not hold.
+# Runs as part of a condition, where `set -e` has no effect.
 keep() (
 	cd "$job/made/"'sub dir/it'\''s' 2> /dev/null || exit 1
 	set --
@@ -110,7 +110,7 @@ keep() (
 		mv "$job/hashed" ..
 )
 
-# Once the job's own names of them are gone, which is seen as a change; what else changed meanwhile is not kept.
+# Removing the job's own hard links changes the ctimes: record them anew, and keep nothing that changed otherwise.
 seal() (
 	cd "$kept.new/tree" && facts . > ../facts && bare < ../facts > ../found && bare < ../hashed | cmp -s - ../found &&
 		mv "$kept.new" "$kept" && rm ../hashed ../found

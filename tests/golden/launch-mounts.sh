@@ -56,7 +56,7 @@ state() {
 	id=$(timeout 20 'docker' ps --all --quiet --filter "name=^$name\$" < /dev/null) || return
 	if [ -n "$id" ]; then
 		timeout 20 'docker' inspect --type container --format '{{.State.Status}}' "$id" < /dev/null || {
-			# A launch that was fenced may have removed it since.
+			# A fenced launch may have removed it in the meantime.
 			id=$(timeout 20 'docker' ps --all --quiet --filter "name=^$name\$" < /dev/null) && [ -z "$id" ]
 		}
 	fi
@@ -77,7 +77,7 @@ as_root() (
 hand_back='owner=$(stat -c %u:%g /dstack-job) && chown -hR "$owner" /dstack-job &&
 	find /dstack-job -type d ! -perm -700 -exec chmod u+rwx {} +'
 
-# The boot and the daemon of the launch itself, whoever asks later: the answer to it may have been lost.
+# Answers with the boot and daemon of the launch itself, also when asked again: the first answer may have been lost.
 answer() {
 	echo "outcome=$1"
 	cat "$job/origin"
@@ -119,15 +119,15 @@ within() {
 	esac
 }
 refuse_mount() { echo "this machine's $1 can't be mounted: $2" >&2 && exit 2; }
-# The folder that is meant in the end: a link may lead anywhere.
+# Prints the real path of a mount's source, because a link may lead anywhere.
 mountable() {
 	real=$(readlink -f "$1" 2> /dev/null) || real=
-	if [ -z "$real" ] || ! [ -e "$real" ]; then refuse_mount "$1" "it is not there, or $(id -un) may not see it"; fi
+	if [ -z "$real" ] || ! [ -e "$real" ]; then refuse_mount "$1" "it does not exist, or $(id -un) may not see it"; fi
 	case $real in
-		*[,\"]*) refuse_mount "$1" 'the path behind it holds a comma or a quote' ;;
+		*[,\"]*) refuse_mount "$1" 'its real path contains a comma or a quote' ;;
 	esac
 	own=$(readlink -f "$root")
-	if within "$real" "$own" || within "$own" "$real"; then refuse_mount "$1" "it holds dstack's own files"; fi
+	if within "$real" "$own" || within "$own" "$real"; then refuse_mount "$1" "it contains dstack's own files"; fi
 	for folder in '/data' '/it'\''s'; do
 		folder=$(readlink -f "$folder" 2> /dev/null) || continue
 		if within "$real" "$folder"; then
@@ -135,16 +135,16 @@ mountable() {
 			return
 		fi
 	done
-	refuse_mount "$1" "it leads to $real, which its owner does not allow"
+	refuse_mount "$1" "it leads to $real, which is not in a folder that jobs may mount"
 }
 
 write_files() {
 	mkdir -p "$io/objects"
 	printf '%s' '#!/bin/sh
-# PID 1 of a job'\''s container. The image has sh and cat, and perhaps nothing else. It is one function, so that nothing
-# done to this file while it runs changes it.
+# PID 1 of a job'\''s container. The image has sh and cat, and perhaps nothing else. All code is in functions, so that
+# changes to this file have no effect once it runs.
 main() {
-	# An sh other than bash starts everything in the background with SIGINT ignored, and can'\''t undo it.
+	# Shells other than bash start background processes with SIGINT ignored, and can'\''t undo that.
 	if [ "${1-}" != bash ] && command -v bash > /dev/null 2>&1; then
 		exec bash --posix /.dstack/entry.sh bash
 	fi
@@ -155,15 +155,15 @@ main() {
 		trap "dstack_caught=1; kill -$dstack_signal -1 2> /dev/null" "$dstack_signal"
 	done
 
-	# Only one ever makes this file: it is at most once.
+	# At most once: only one process ever creates this file.
 	if ! (set -C && : > /.dstack/started) 2> /dev/null; then
 		if [ -e /.dstack/started ]; then exit 0; else exit 125; fi
 	fi
 	dstack_shell=$(command -v bash || command -v sh || echo /bin/sh)
 	own_repositories
 
-	# The script'\''s output goes to the log through cat. Descriptor 3 leads to `conclude`, and only that cat and the
-	# subshells here hold it: at its end, the log is complete.
+	# The script'\''s output goes to the log through cat. Descriptor 3 leads to `conclude`; only that cat and these
+	# subshells hold it, so when it ends, the log is complete.
 	{
 		trap : TERM INT HUP USR1 USR2
 		run 2> /dev/null | write_log
@@ -184,8 +184,8 @@ main() {
 	exit "$dstack_recorded"
 }
 
-# git refuses a working tree of another user, and one before 2.38 does so whatever its environment says of
-# safe.directory. It looks at the folders alone, and when the job ends all goes back to the user of the machine.
+# git refuses the working tree of another user; before 2.38, even if the environment sets safe.directory. It checks only
+# these folders. When the job ends, all files go back to the machine'\''s user.
 own_repositories() {
 	if [ "$(id -u 2> /dev/null)" != 0 ] || ! command -v chown > /dev/null 2>&1; then return; fi
 	chown 0:0 /workflow /workflow/.git 2> /dev/null
@@ -195,7 +195,7 @@ own_repositories() {
 	done < /.dstack/nested
 }
 
-# What a shell has to say about a command that was killed is no part of the log: only the script'\''s stderr is.
+# Keeps the shell'\''s own messages about killed commands out of the log: only the script'\''s stderr goes there.
 run() {
 	dstack_stopping=
 	trap '\''dstack_stopping=1'\'' TERM
@@ -209,10 +209,10 @@ script() {
 	exec 3>&-
 	trap - INT QUIT
 	. /.dstack/env
-	# For a time only: `:` would end this shell where the file can'\''t be written.
+	# `true`, because `:` would end this shell if the file can'\''t be written.
 	true > /.dstack/env
 	if ! cd /workflow/'\'''\''; then
-		printf '\''dstack: the commands start in the folder that holds .dstack, and the tree has no folder %s\n'\'' '\'''\''
+		printf '\''dstack: commands start in the folder that holds .dstack, but the tree has no folder %s\n'\'' '\'''\''
 		exit 125
 	fi
 	unset OLDPWD
@@ -239,7 +239,7 @@ conclude() {
 	exit "$dstack_code"
 }
 
-# A process that the script left behind may hold the log open for ever. One that is being stopped has Docker'\''s grace.
+# A process that the script left behind may hold the log open forever. A job that is being stopped has Docker'\''s grace.
 cut_off() {
 	trap - TERM
 	command -v sleep > /dev/null 2>&1 || exit 0
@@ -255,7 +255,7 @@ record() {
 	echo "$1" 2> /dev/null > /.dstack/exit
 }
 
-# Who owns this job'\''s folder on the host, as seen from here.
+# Prints the owner of this job'\''s folder on the host, as seen from the container.
 owner() {
 	stat -c %u:%g /.dstack 2> /dev/null && return
 	read -r _ _ dstack_user dstack_group _ << END
@@ -273,10 +273,10 @@ exit
 unset GONE
 ' > "$io/env"
 	: >> "$io/log"
-	# Room for collecting what a job made that fills the disk.
+	# Space reserved for collecting the artifacts of a job that filled the disk.
 	head -c 1048576 /dev/zero 2> /dev/null > "$job/ballast" || :
 	if [ "$user" != 0 ]; then
-		# The job's folder is closed to all but its owner, so that this opens it to the container alone.
+		# Only its owner can enter the job's folder, so these modes open the files to the container alone.
 		chmod 0777 "$io"
 		chmod 0644 "$io/entry.sh" "$io/script.sh"
 		chmod 0666 "$io/env" "$io/log"
@@ -290,7 +290,7 @@ begin() {
 	origin > "$job/origin"
 	error=$(dk "$@" 2>&1 > /dev/null) && status=0 || status=$?
 	if [ "$status" != 0 ] && [ "$(claim)" = none ]; then
-		# Without --force: what runs after all stays.
+		# Without --force, so that a container that does run stays.
 		dk rm "$name" > /dev/null 2>&1 || :
 		if [ -z "$(state)" ]; then
 			rm -f "$io/env"
@@ -299,7 +299,7 @@ begin() {
 		fi
 	fi
 	if [ "$(claim)" = fenced ]; then
-		# It lost its claim, and stopping may be removing it already.
+		# This launch lost its claim; a stop may already be removing the container.
 		dk rm --force "$name" > /dev/null 2>&1 || :
 		echo outcome=fenced
 		exit 0
@@ -336,7 +336,7 @@ readable() {
 }
 }
 
-# What comes first on stdin. If it can't be taken in, the checkout says what is needed.
+# Takes the pack that comes first on stdin. If that fails, the checkout answers what it needs.
 take_code() (
 quiet_git
 prepare() {
@@ -561,15 +561,15 @@ fi
 }
 
 case $base in
-	*[,\"]*) echo "the path $base holds a comma or a quote, which Docker's mounts can't: choose another --root" >&2 && exit 2 ;;
+	*[,\"]*) echo "the path $base contains a comma or a quote, which Docker can't mount; choose another --root" >&2 && exit 2 ;;
 esac
 mkdir -p "$io"
 exec 9> "$job/lock"
 if ! flock -w 60 9; then
-	echo "another launch of this job has been under way on the host for a minute" >&2
+	echo "another launch of this job has been running on this machine for a minute" >&2
 	exit 75
 fi
-# Closed for what is started here, which may outlive this script: the copy that the shell keeps holds the lock.
+# Closed for the programs started here, which may outlive this script; the shell's own copy holds the lock.
 launch 9>&-
 }
 main

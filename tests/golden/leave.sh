@@ -62,7 +62,7 @@ reclaim() {
 		hand_back_by_empty_image "$1" || :
 	fi
 	if foreign "$1"; then
-		echo "files of other users are left in $1" >&2
+		echo "files of other users remain in $1" >&2
 		exit 1
 	fi
 }
@@ -70,7 +70,7 @@ reclaim() {
 scrap() {
 	if ! rm -rf "$1" 2> /dev/null; then
 		reclaim "$1" "$2" -700
-		# Where there is no Docker any more, which nothing of the job's survives.
+		# In case Docker is gone; then nothing of the job runs.
 		find "$1" -type d ! -perm -700 -exec chmod u+rwx {} \;
 		rm -rf "$1"
 	fi
@@ -81,22 +81,22 @@ unspool() {
 	rm -rf "/dev/shm/dstack-${base##*/}-"$1.* "${TMPDIR:-/tmp}/dstack-${base##*/}-"$1.* 2> /dev/null || :
 }
 
-# Without Docker there is nothing of Docker's.
+# Without Docker there are no containers or images to remove.
 engine() {
 	command -v 'docker' > /dev/null
 }
 
 label=label=dstack.server='5e12'
-# A job's own cleaning may be under way: what it removes at this moment can't be removed twice.
+# Repeats failed removals: a job's own cleanup may be removing the same container.
 clear_containers() {
 	tries=0
 	containers=$(dk ps -aq --filter "$label")
 	while [ -n "$containers" ]; do
 		for container in $containers; do
-			said=$(dk rm -f -v "$container" 2>&1) || tries=$((tries + 1))
+			error=$(dk rm -f -v "$container" 2>&1) || tries=$((tries + 1))
 		done
 		if [ $tries -gt 0 ]; then
-			if [ $tries -gt 30 ]; then printf '%s\n' "$said" >&2 && exit 1; fi
+			if [ $tries -gt 30 ]; then printf '%s\n' "$error" >&2 && exit 1; fi
 			sleep 1
 		fi
 		containers=$(dk ps -aq --filter "$label")
@@ -106,7 +106,7 @@ if engine; then
 	clear_containers
 fi
 unspool '*'
-# A tree that is being made (spare.sh.j2) would come back.
+# Wait for trees that are being made (spare.sh.j2), or they would come back.
 for lock in "$base"/mirrors/*.spare.lock; do
 	if [ -e "$lock" ]; then (exec 8>> "$lock" && flock -w 60 8) || :; fi
 done
@@ -120,7 +120,7 @@ if engine; then
 	dk images -a --filter "$label" --format 'image=''{{.ID}}'
 	dk volume ls --filter "$label" --format 'volume=''{{.Name}}'
 fi
-# Other servers' folders, and other machines' in a shared home, stay.
+# Folders of other servers, and of other machines with the same home, stay.
 if rmdir "${base%/*}" 2> /dev/null; then rmdir "${base%/*/*}" 2> /dev/null || :; fi
 if [ -e "$base" ]; then
 	echo "path=$base"

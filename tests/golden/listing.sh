@@ -62,7 +62,7 @@ reclaim() {
 		hand_back_by_empty_image "$1" || :
 	fi
 	if foreign "$1"; then
-		echo "files of other users are left in $1" >&2
+		echo "files of other users remain in $1" >&2
 		exit 1
 	fi
 }
@@ -70,7 +70,7 @@ reclaim() {
 scrap() {
 	if ! rm -rf "$1" 2> /dev/null; then
 		reclaim "$1" "$2" -700
-		# Where there is no Docker any more, which nothing of the job's survives.
+		# In case Docker is gone; then nothing of the job runs.
 		find "$1" -type d ! -perm -700 -exec chmod u+rwx {} \;
 		rm -rf "$1"
 	fi
@@ -81,19 +81,19 @@ if ! [ -d "$job/workflow" ]; then
 	echo gone=yes
 	exit 0
 fi
-# A job's end is written down shortly before its container is gone.
+# A job records its end shortly before its container stops.
 running=$(dk ps -q --filter name='^''dstack-j1''$')
 [ -z "$running" ] || dk stop -t 10 "$running" > /dev/null
 
 reclaim "$job" 'busybox'
-# A folder is entered only where it lies: a link that was put in its way is noticed, and nothing is read behind it.
+# Enters a folder only at its own path, so that a link put in its place is noticed and never followed.
 enter() { cd -P "$1" 2> /dev/null && [ "$PWD" = "$top${at#.}" ]; }
 
-astray() { echo "$at was replaced while it was looked at, or is closed" >> "$job/made.trouble"; }
+astray() { echo "$at was replaced while it was read, or can't be opened" >> "$job/made.trouble"; }
 
 real() { [ -d "$1" ] && ! [ -h "$1" ]; }
 
-# One program for each folder and each hundred files: what this costs is starting them.
+# Starts one program per folder and per hundred files, because starting programs is what costs time here.
 take_all() {
 	if ! { [ -r . ] && [ -x . ]; }; then chmod u+rwx . || return; fi
 	set --
@@ -127,7 +127,7 @@ take_all() {
 		name=${name%/}
 		if real "$name" && [ -d "$new/$at/${name#./}" ]; then
 			at=$at/${name#./}
-			# What is longer is refused.
+			# Longer paths are refused.
 			if [ "${#at}" -ge '3503' ]; then
 				at=${at%/*}
 				continue
@@ -144,24 +144,24 @@ take_all() {
 
 there() { [ -e "$1" ] || [ -h "$1" ]; }
 
-# What vanishes meanwhile is no part of it.
+# Files that vanish meanwhile are left out.
 take() {
 	ln "$@" "$new/$at" 2> /dev/null && return
 	for name; do
-		if there "$name" && ! there "$new/$at/${name#./}" && ! said=$(ln "$name" "$new/$at" 2>&1); then
+		if there "$name" && ! there "$new/$at/${name#./}" && ! error=$(ln "$name" "$new/$at" 2>&1); then
 			if [ "$(df -Pk "$job" | sed -n '2p' | tr -s ' ' | cut -d ' ' -f 4)" -lt 64 ]; then
-				printf '%s\n' "$said" >&2
+				printf '%s\n' "$error" >&2
 				return 1
 			elif real "$name"; then
 				(at=$at/${name#./} && astray)
 			else
-				printf '%s\n' "$said" >> "$job/made.trouble"
+				printf '%s\n' "$error" >> "$job/made.trouble"
 			fi
 		fi
 	done
 }
 
-# The folders above it, or the link among them that is in its way.
+# Takes a path with the folders above it. If one of those is a link, takes only that link.
 take_path() (
 	rest=$1 at=.
 	cd -P "$top" || exit
@@ -201,7 +201,7 @@ make() {
 [ -d "$job/made" ] || make
 
 tree=$job/made
-# What is at a path. No part of it may be a link.
+# Prints what is at a path: present, missing, special, or link if any part of the path is a link.
 kind() (
 	rest=$1 at=.
 	while :; do
@@ -230,11 +230,11 @@ spool() {
 		if [ "${left:-0}" -lt 16384 ]; then continue; fi
 		if list=$(mktemp -d "$at/dstack-${base##*/}-${job##*/}.XXXXXX" 2> /dev/null); then return; fi
 	done
-	echo "no disk of this machine has room: free some of $job" >&2
+	echo "no disk of this machine has 16 MiB free; free some space on the disk of $job" >&2
 	exit 1
 }
 
-# What tells whether a file was touched since it was hashed, for all regular files below.
+# Prints size, mtime and ctime of all regular files below: they show whether a file was touched since it was hashed.
 facts() {
 	TZ=UTC0 find "$@" -type f -exec stat -c '%s %y %z %n' {} + | sort
 }
@@ -252,7 +252,7 @@ finish() {
 pick() {
 	expression=$1
 	shift
-	# The expression is words of this script's own.
+	# The expression comes from this script, and must split into words.
 	# shellcheck disable=SC2086
 	find "$@" -path "$skipped" -prune -o -path "$long" -prune $expression 2>> "$list/trouble" ||
 		echo "find ended with exit status $?" >> "$list/trouble"
@@ -262,7 +262,7 @@ project='' skipped='./.git'
 long=$(printf '%''3503''s' '' | tr ' ' '?')'*'
 chmod u+rwx "$tree"
 cd "$tree"
-# What can't be opened for its depth is refused below.
+# Folders too deep to be opened are refused below.
 find . -type d ! -perm -700 -exec chmod u+rwx {} \; 2> /dev/null || :
 if [ -n "$project" ]; then
 	found=$(kind "$project")
@@ -294,7 +294,7 @@ else
 		done' sh {} + > "$list/links" 2>> "$list/trouble" || :
 fi
 
-# In the order of the names; one that is missing is noticed by who reads this. Not xargs: busybox's spoils names.
+# In the order of the names; the reader notices a missing one. Not xargs, because busybox's damages names.
 find "$@" -path "$skipped" -prune -o -path "$long" -prune -o ! -type d ! -type l -exec stat -c '%f %s %n' {} + \
 	> "$list/stats" 2>> "$list/trouble" || :
 if openssl dgst -sha256 -r /dev/null > /dev/null 2>&1; then
@@ -302,7 +302,7 @@ if openssl dgst -sha256 -r /dev/null > /dev/null 2>&1; then
 else
 	hash=sha256sum
 fi
-# Before they are hashed: what is touched later shows itself.
+# Recorded before the files are hashed, so that later changes show.
 facts "$@" > "$job/hashed" 2> /dev/null || rm -f "$job/hashed"
 pick "-o -type f -exec $hash {} +" "$@" > "$list/hashes"
 section names

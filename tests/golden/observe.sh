@@ -52,7 +52,7 @@ claim() {
 	fi
 }
 
-# Complete with its newline only. Nothing but a regular file is opened: the container may have put anything there.
+# The exit file counts only once its newline is there. Open only a regular file: the container may have put anything there.
 ended() {
 	code=
 	if [ -f "$io/exit" ] && ! [ -L "$io/exit" ]; then
@@ -64,7 +64,7 @@ ended() {
 	echo "$code"
 }
 inspect() {
-	# What it prints for a container that is not there is an empty line.
+	# For a container that does not exist it prints an empty line, and fails.
 	if state=$(timeout 20 'docker' inspect --type container --format '{{json .State}}' "$name" < /dev/null 2> /dev/null); then
 		printf '%s\n' "$state"
 		return
@@ -76,12 +76,12 @@ inspect() {
 	if [ -z "$words" ]; then
 		echo none
 	else
-		printf 'silent\nsilence=it knows the container, and does not say how it fares\n'
+		printf 'silent\nsilence=it lists the container, but does not report its state\n'
 	fi
 }
 
 code=$(ended)
-# Of one that failed, Docker knows whether memory ran out.
+# If the job failed, ask Docker whether memory ran out.
 if [ "$code" = 0 ]; then container=none; else container=$(inspect); fi
 printf 'container=%s\n' "$container"
 if [ -d "$io" ]; then echo "claim=$(claim)"; else echo claim=gone; fi
@@ -94,7 +94,7 @@ disk() {
 }
 disk disk_free "$io"
 if [ -n "$code" ] && [ "$code" != 0 ]; then
-	# What the job wrote outside of its tree lies there.
+	# This disk holds what the job wrote outside its tree.
 	data=$(timeout 20 'docker' info --format '{{.DockerRootDir}}' 2> /dev/null < /dev/null || :)
 	if [ -n "$data" ]; then disk docker_disk_free "$data"; fi
 fi

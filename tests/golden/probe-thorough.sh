@@ -22,7 +22,7 @@ machine=$(machine_id)
 base=$root/$machine/'probe'
 oneline() { tr '\n' ' '; }
 has() { command -v "$1" > /dev/null; }
-# Blocks and inodes that are free, and the mount that holds a folder.
+# Prints the free and total blocks and inodes of a folder's file system; sets $point to its mount point.
 disk() {
 	{ read -r _ && read -r _ total _ free _ point; } << END
 $(df -Pk "$2")
@@ -49,7 +49,7 @@ done < /proc/meminfo
 read -r load _ < /proc/loadavg
 echo "load=$load"
 
-# The root is made by the first job: ask the nearest folder that is there.
+# The first job creates the root: until then, check the nearest folder that exists.
 folder=$root
 while ! [ -e "$folder" ]; do folder=${folder%/*} && folder=${folder:-/}; done
 printf 'folder=%s\n' "$folder"
@@ -80,7 +80,7 @@ if ! has "$1"; then
 	echo "client=none"
 	if has podman; then echo podman=yes; fi
 else
-	# One program says all where all is well; its template means nothing to another engine under this name.
+	# If all is well, one command answers everything. Another engine under this name does not know the template.
 	info=$(timeout 8 "$@" info --format "$format" 2> /dev/null < /dev/null) || :
 	while IFS= read -r line; do
 		case $line in docker_root=?*) data=${line#*=} ;; esac
@@ -97,14 +97,14 @@ elif ! has "$1"; then
 elif client=$("$@" --version 2>&1 < /dev/null); then
 	printf 'client=%s\n' "$(printf '%s' "$client" | oneline)"
 	status=0
-	said=$(timeout 20 "$@" ps --quiet 2>&1 < /dev/null) || status=$?
+	output=$(timeout 20 "$@" ps --quiet 2>&1 < /dev/null) || status=$?
 	if [ $status -eq 0 ]; then
 		echo answers=yes
 		answers=yes
 	else
-		printf 'refusal=%s\n' "$(printf '%s' "$said" | oneline)"
+		printf 'refusal=%s\n' "$(printf '%s' "$output" | oneline)"
 	fi
-	# One that hangs has taken all the time that there is.
+	# After a time-out, no time is left for this.
 	if [ $status -ne 0 ] && [ $status -ne 124 ]; then
 		own=/run/user/$(id -u)/docker.sock
 		if timeout 20 "$@" -H "unix://$own" ps --quiet > /dev/null 2>&1 < /dev/null; then echo "own_docker=$own"; fi
@@ -115,7 +115,7 @@ else
 fi
 if [ -e "/var/lib/systemd/linger/$user" ] || ! has loginctl; then echo lingers=yes; else echo lingers=no; fi
 
-# Who computes on a GPU: the process, its user, and the server whose job it is, if it is one.
+# Prints a process that uses a GPU: its pid and user, and the server if it belongs to a job.
 used_by() {
 	gpu=$1
 	pid=$2
@@ -133,12 +133,12 @@ users_of_gpus() {
 		sed -n 's/^[A-Za-z]/gpu_memory=&/p' || :
 	timeout 20 nvidia-smi --query-compute-apps=gpu_uuid,pid,process_name --format=csv,noheader 2> /dev/null < /dev/null |
 		while IFS=, read -r uuid pid name; do
-			# A GPU that does not tell of processes says [N/A] or [Not Supported] for one.
+			# A GPU that does not report processes prints [N/A] or [Not Supported].
 			case ${pid# } in *[!0-9]* | '') ;; *) used_by "$uuid" "${pid# }" "${name# }" "$@" ;; esac
 		done || :
 }
-# The device of each AMD GPU (PCI vendor 1002) with its PCI address, and who computes on it: the kernel names a GPU's
-# memory that a process has vram_ID, and the device of ID in its topology (Documentation/ABI: sysfs-class-kfd).
+# Prints the device of each AMD GPU (PCI vendor 1002) with its PCI address, and the processes that use it. The kernel has
+# a file vram_ID for a process's memory on a GPU, and ID's device in its topology (Documentation/ABI: sysfs-class-kfd).
 amd_nodes() {
 	for node in '/sys'/class/drm/renderD*; do
 		vendor=
@@ -159,12 +159,12 @@ amd_nodes() {
 		done
 	done
 }
-# Drivers older than 450 know no MIG, and refuse the whole question.
+# Drivers older than 450 don't know MIG, and refuse the whole query.
 nvidia() {
 	fields=index,name,memory.total,uuid,driver_version
-	if said=$(timeout 20 nvidia-smi --query-gpu=$fields,mig.mode.current --format=csv,noheader,nounits 2>&1 < /dev/null); then return; fi
-	case $said in
-		*'not a valid field'*) said=$(timeout 20 nvidia-smi --query-gpu=$fields --format=csv,noheader,nounits 2>&1 < /dev/null) ;;
+	if output=$(timeout 20 nvidia-smi --query-gpu=$fields,mig.mode.current --format=csv,noheader,nounits 2>&1 < /dev/null); then return; fi
+	case $output in
+		*'not a valid field'*) output=$(timeout 20 nvidia-smi --query-gpu=$fields --format=csv,noheader,nounits 2>&1 < /dev/null) ;;
 		*) return 1 ;;
 	esac
 }
@@ -172,16 +172,16 @@ gpus=no
 if has nvidia-smi; then
 	if nvidia; then
 		gpus=yes
-		printf '%s\n' "$said" | sed -n 's/^[0-9]/gpu=&/p'
-		case $said in
+		printf '%s\n' "$output" | sed -n 's/^[0-9]/gpu=&/p'
+		case $output in
 			*', Enabled'*) timeout 20 nvidia-smi -L 2> /dev/null < /dev/null | sed -n -e 's/^GPU \([0-9][0-9]*\): .*/mig=\1/p' -e 's/^ *MIG \([^ ]*\) .*/mig=\1/p' || : ;;
 		esac
 		users_of_gpus "$@"
 	else
-		printf 'driver=%s\n' "$(printf '%s' "$said" | oneline)"
+		printf 'driver=%s\n' "$(printf '%s' "$output" | oneline)"
 	fi
 fi
-# Where one of the two tools does not work, the other may. Neither's exit status says whether it answered.
+# If one of the two tools does not work, the other may. Their exit status does not say whether they answered.
 amd=
 refusal=
 for tool in amd-smi rocm-smi; do
@@ -203,14 +203,14 @@ if [ -n "$amd" ] || [ -n "$refusal" ] || [ -e '/dev'/kfd ]; then
 	amd_nodes "$@"
 fi
 if [ $gpus = yes ] && [ $answers = yes ]; then
-	# A container of nothing: with the GPUs there, all that Docker misses is the program.
+	# An empty container: if it gets the GPUs, Docker complains only that the program is missing.
 	image=$(head -c 10240 /dev/zero | dk import - 2> /dev/null | tail -n 1)
-	said=$(timeout 60 "$@" run --rm --network none --device nvidia.com/gpu=all --entrypoint /dstack-nothing "$image" 2>&1 < /dev/null) || :
-	printf 'gpu_container=%s\n' "$(printf '%s' "$said" | oneline)"
+	output=$(timeout 60 "$@" run --rm --network none --device nvidia.com/gpu=all --entrypoint /dstack-nothing "$image" 2>&1 < /dev/null) || :
+	printf 'gpu_container=%s\n' "$(printf '%s' "$output" | oneline)"
 	dk rmi -f "$image" > /dev/null 2>&1 || :
 fi
 echo "clock=$(date +%s)"
-# What this cost: the ticks of this shell and of what it started, a hundredth of a second each (proc(5)).
+# The cost of this script: ticks of this shell and its children, each a hundredth of a second (proc(5)).
 read -r _ _ _ _ _ _ _ _ _ _ _ _ _ own kernel children below _ < /proc/$$/stat
 echo "cost=$((own + kernel + children + below))"
 }

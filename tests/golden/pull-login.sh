@@ -37,7 +37,7 @@ finish() {
 	rm -rf "$work"
 }
 
-# An open connection is what keeps the daemon at it.
+# The daemon pulls only while the connection is open.
 by_api() {
 	mkfifo "$work/request"
 	'docker' system dial-stdio < "$work/request" 2>&1 3<&- 9>&- &

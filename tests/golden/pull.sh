@@ -37,7 +37,7 @@ finish() {
 	rm -rf "$work"
 }
 
-# An open connection is what keeps the daemon at it.
+# The daemon pulls only while the connection is open.
 by_api() {
 	mkfifo "$work/request"
 	'docker' system dial-stdio < "$work/request" 2>&1 3<&- 9>&- &
@@ -65,7 +65,7 @@ by_client() {
 	reader=$!
 }
 
-# The client knows the logins of this machine's user.
+# If this machine's user has logged in, the client knows how.
 logged_in() {
 	grep -s -q -E '"(auth|identitytoken|credsStore|credHelpers)"' "${DOCKER_CONFIG:-$HOME/.docker}/config.json"
 }

@@ -26,7 +26,7 @@ fi
 base=$root/$machine/'5e12'
 job=$base/'jobs/j1'
 log=$job/io/log
-# Nothing but a regular file is opened: the container may have put anything there.
+# Open only a regular file: the container may have put anything there.
 if ! [ -f "$log" ] || [ -L "$log" ]; then exit 0; fi
 exec tail -c "+"'42' "$log"
 }

@@ -24,7 +24,7 @@ if [ "$machine" != '0123456789abcdef0123456789abcdef' ]; then
 	exit 94
 fi
 base=$root/$machine/'5e12'
-# What tells whether a file was touched since it was hashed, for all regular files below.
+# Prints size, mtime and ctime of all regular files below: they show whether a file was touched since it was hashed.
 facts() {
 	TZ=UTC0 find "$@" -type f -exec stat -c '%s %y %z %n' {} + | sort
 }

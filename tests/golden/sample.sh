@@ -24,12 +24,12 @@ if [ "$machine" != '0123456789abcdef0123456789abcdef' ]; then
 	exit 94
 fi
 base=$root/$machine/'5e12'
-# A program that is started costs as much as all that the shell reads here: nothing is, but Docker and the GPUs' tools.
+# Starting a program costs as much as everything that the shell reads here, so only Docker and the GPU tools are started.
 echo "cpus=$(getconf _NPROCESSORS_ONLN 2> /dev/null || grep -c '^processor' /proc/cpuinfo)"
 # user nice system idle iowait irq softirq steal, in ticks (proc(5)); guests are counted in user.
 read -r _ user nice system idle iowait irq soft steal _ < /proc/stat
 echo "cpu=$((user + nice + system + irq + soft + steal)) $((user + nice + system + idle + iowait + irq + soft + steal))"
-# The value that stands behind a key in a file of such lines.
+# Sets $value to the value of a key in a file of `key value` lines.
 value_of() {
 	value=
 	while read -r key value _; do
@@ -42,7 +42,7 @@ total=$value
 value_of /proc/meminfo MemAvailable:
 echo "memory=$total ${value:-0}"
 
-# Processor time in microseconds, and memory without the page cache that the kernel may take back.
+# Prints a job's processor time in microseconds, and its memory without the page cache that the kernel can reclaim.
 usage() {
 	for at in "docker/$1" "system.slice/docker-$1.scope" "machine.slice/libpod-$1.scope" "libpod_parent/libpod-$1"; do
 		if [ -r "/sys/fs/cgroup/$at/cpu.stat" ]; then
@@ -82,13 +82,13 @@ if command -v nvidia-smi > /dev/null; then
 		for id in $(printf '%s\n' "$containers" | cut -d ' ' -f 1); do
 			if grep -q "$id" "/proc/${pid# }/cgroup" 2> /dev/null; then whose=dstack; fi
 		done
-		# A GPU that does not tell of processes says [N/A] or [Not Supported] for one.
+		# A GPU that does not report processes prints [N/A] or [Not Supported].
 		case ${pid# } in *[!0-9]* | '') ;; *) printf 'app=%s\n' "$uuid,$pid,$held,$whose,$name" ;; esac
 	done << END
 $apps
 END
 fi
-# Where one of the two tools does not work, the other may.
+# If one of the two tools does not work, the other may.
 amd=
 for tool in amd-smi rocm-smi; do
 	if command -v $tool > /dev/null; then
@@ -101,7 +101,7 @@ for tool in amd-smi rocm-smi; do
 	fi
 done
 if [ -n "$amd" ]; then printf 'amd=%s\n' "$(printf '%s' "$amd" | tr '\n' ' ')"; fi
-# What this cost: the ticks of this shell and of what it started, a hundredth of a second each (proc(5)).
+# The cost of this script: ticks of this shell and its children, each a hundredth of a second (proc(5)).
 read -r uptime _ < /proc/uptime
 echo "uptime=$uptime"
 read -r _ _ _ _ _ _ _ _ _ _ _ _ _ own kernel children below _ < /proc/$$/stat

@@ -40,7 +40,7 @@ state() {
 	id=$(timeout 20 'docker' ps --all --quiet --filter "name=^$name\$" < /dev/null) || return
 	if [ -n "$id" ]; then
 		timeout 20 'docker' inspect --type container --format '{{.State.Status}}' "$id" < /dev/null || {
-			# A launch that was fenced may have removed it since.
+			# A fenced launch may have removed it in the meantime.
 			id=$(timeout 20 'docker' ps --all --quiet --filter "name=^$name\$" < /dev/null) && [ -z "$id" ]
 		}
 	fi
@@ -60,9 +60,9 @@ stop() {
 	mkdir "$io/started" 2> /dev/null || :
 	found=$(state)
 	case $(claim) in
-		none) echo "the job can't be fenced: $io/started can't be made" >&2 && exit 1 ;;
+		none) echo "can't fence the job: $io/started can't be created" >&2 && exit 1 ;;
 		fenced)
-			# Its claim is lost, whether it goes now or when the job is discarded.
+			# The container has lost its claim, whether it is removed now or when the job is discarded.
 			if [ -n "$found" ]; then dk rm --force "$name" > /dev/null 2>&1 || :; fi
 			rm -f "$io/env"
 			answer fenced

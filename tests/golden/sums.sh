@@ -30,7 +30,7 @@ spool() {
 		if [ "${left:-0}" -lt 16384 ]; then continue; fi
 		if list=$(mktemp -d "$at/dstack-${base##*/}-${job##*/}.XXXXXX" 2> /dev/null); then return; fi
 	done
-	echo "no disk of this machine has room: free some of $job" >&2
+	echo "no disk of this machine has 16 MiB free; free some space on the disk of $job" >&2
 	exit 1
 }
 
@@ -56,7 +56,7 @@ parts() {
 	$sha256 < "$list/copy" > "$list/sum" &
 	exec 4> "$list/copy"
 	while [ "$at" -lt "$count" ]; do
-		# tee's other end is the fifo, so that each byte is read from the disk once.
+		# tee also feeds the fifo, so that each byte is read from disk only once.
 		dd if="$path" bs=1048576 skip="$((at * step))" count="$step" 2> /dev/null 4>&- | tee /dev/fd/4 | $md5 4>&- | cut -c 1-32
 		at=$((at + 1))
 	done >> "$list/parts"

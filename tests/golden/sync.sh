@@ -46,7 +46,7 @@ if ! [ -d "$job/workflow" ]; then
 	exit 1
 fi
 mkdir -p "$job/"'sync/0'
-as_root "$job" 'busybox' '# What is at a path. No part of it may be a link.
+as_root "$job" 'busybox' '# Prints what is at a path: present, missing, special, or link if any part of the path is a link.
 kind() (
 	rest=$1 at=.
 	while :; do
@@ -77,7 +77,7 @@ cd /dstack-job/'\''sync/0'\'' || exit 1
 rm -rf last
 rm -rf pins next copies same moving
 mkdir pins next copies && : > same && : > moving && : > stamp || exit 1
-# What was written right before may be written again within the same tick of the clock.
+# A file written just now may be written again within the same clock tick.
 touch -d "@$(($(date +%s) - 2))" stamp.old || exit 1
 
 take() {
@@ -103,12 +103,12 @@ if [ -d ../last ]; then
 		done
 		[ "$#" = 0 ] || rm -f "$@"'\'' sh {} +
 fi
-# Of large files the link is what is read. Small ones, and those that this machine'\''s user may not read, are copied.
+# Large files are read through the link. Small files, and those that this machine'\''s user may not read, are copied.
 find . -type d -exec sh -c '\''cd ../copies && mkdir -p "$@"'\'' sh {} +
 # shellcheck disable=SC2016
 find . -type f \( -size '\''-16385'\'' -o ! -perm -004 \) -exec sh -c '\''
 	for file; do cp -p "$file" "../copies/$file"; done'\'' sh {} + 2> /dev/null
-# What was written meanwhile is not still.
+# Files written meanwhile are not complete.
 # shellcheck disable=SC2016
 find . -type f -newer ../stamp -exec sh -c '\''
 	printf "%s\0" "$@" >> ../moving
@@ -125,7 +125,7 @@ for kind in same moving; do
 	cat "$job/"'sync/0'/$kind
 done
 tree=$job/'sync/0'/next
-# What is at a path. No part of it may be a link.
+# Prints what is at a path: present, missing, special, or link if any part of the path is a link.
 kind() (
 	rest=$1 at=.
 	while :; do
@@ -154,7 +154,7 @@ spool() {
 		if [ "${left:-0}" -lt 16384 ]; then continue; fi
 		if list=$(mktemp -d "$at/dstack-${base##*/}-${job##*/}.XXXXXX" 2> /dev/null); then return; fi
 	done
-	echo "no disk of this machine has room: free some of $job" >&2
+	echo "no disk of this machine has 16 MiB free; free some space on the disk of $job" >&2
 	exit 1
 }
 
@@ -171,7 +171,7 @@ finish() {
 pick() {
 	expression=$1
 	shift
-	# The expression is words of this script's own.
+	# The expression comes from this script, and must split into words.
 	# shellcheck disable=SC2086
 	find "$@" -path "$skipped" -prune -o -path "$long" -prune $expression 2>> "$list/trouble" ||
 		echo "find ended with exit status $?" >> "$list/trouble"
@@ -181,7 +181,7 @@ project='' skipped='-'
 long=$(printf '%''3503''s' '' | tr ' ' '?')'*'
 chmod u+rwx "$tree"
 cd "$tree"
-# What can't be opened for its depth is refused below.
+# Folders too deep to be opened are refused below.
 find . -type d ! -perm -700 -exec chmod u+rwx {} \; 2> /dev/null || :
 if [ -n "$project" ]; then
 	found=$(kind "$project")
@@ -212,7 +212,7 @@ else
 		done' sh {} + > "$list/links" 2>> "$list/trouble" || :
 fi
 
-# In the order of the names; one that is missing is noticed by who reads this. Not xargs: busybox's spoils names.
+# In the order of the names; the reader notices a missing one. Not xargs, because busybox's damages names.
 find "$@" -path "$skipped" -prune -o -path "$long" -prune -o ! -type d ! -type l -exec stat -c '%f %s %n' {} + \
 	> "$list/stats" 2>> "$list/trouble" || :
 if openssl dgst -sha256 -r /dev/null > /dev/null 2>&1; then

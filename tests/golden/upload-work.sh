@@ -36,7 +36,7 @@ round() {
 	if [ "$(wc -l < "$up/done")" -gt "$before" ]; then pause=1; fi
 }
 
-# One curl sends all whole files of a share, over one connection.
+# One curl sends all whole files of a share over one connection.
 send() {
 	: > "$up/share.$1.whole"
 	: > "$up/answers.$1"
@@ -60,7 +60,7 @@ send_part() {
 	dd if="$path" bs=1048576 skip="$skip" count="$count" 2> /dev/null | curl -q --config "$up/conf/$1"
 }
 
-# Whether what failed will not change by itself: URLs that expired, and the like.
+# True if all failures are permanent, like expired URLs.
 only_refusals() {
 	cat "$up"/answers.* > "$up/answers"
 	if grep -v -q -e ' 200$' -e ' 40[0-7]$' -e ' 41[0-9]$' "$up/answers"; then return 1; fi

@@ -39,7 +39,7 @@ spool() {
 		if [ "${left:-0}" -lt 16384 ]; then continue; fi
 		if list=$(mktemp -d "$at/dstack-${base##*/}-${job##*/}.XXXXXX" 2> /dev/null); then return; fi
 	done
-	echo "no disk of this machine has room: free some of $job" >&2
+	echo "no disk of this machine has 16 MiB free; free some space on the disk of $job" >&2
 	exit 1
 }
 
@@ -87,7 +87,7 @@ round() {
 	if [ "$(wc -l < "$up/done")" -gt "$before" ]; then pause=1; fi
 }
 
-# One curl sends all whole files of a share, over one connection.
+# One curl sends all whole files of a share over one connection.
 send() {
 	: > "$up/share.$1.whole"
 	: > "$up/answers.$1"
@@ -111,7 +111,7 @@ send_part() {
 	dd if="$path" bs=1048576 skip="$skip" count="$count" 2> /dev/null | curl -q --config "$up/conf/$1"
 }
 
-# Whether what failed will not change by itself: URLs that expired, and the like.
+# True if all failures are permanent, like expired URLs.
 only_refusals() {
 	cat "$up"/answers.* > "$up/answers"
 	if grep -v -q -e '\'' 200$'\'' -e '\'' 40[0-7]$'\'' -e '\'' 41[0-9]$'\'' "$up/answers"; then return 1; fi
@@ -128,7 +128,7 @@ main "$@"
 	fi
 }
 
-# The copy of the lock's descriptor that the worker has holds it until the worker and its curls are gone.
+# The worker's copy of the lock's descriptor holds the lock until the worker and its curls are gone.
 exec 9> "$lock"
 if flock -n 9; then
 	begin
@@ -136,7 +136,7 @@ else
 	echo other=yes
 fi
 exec 9>&-
-# While it goes on, what S3 said to the round that is under way counts, too.
+# Includes S3's answers to the round that is under way.
 sent() {
 	cat "$up"/answers.* 2> /dev/null | sed -n 's/ 200$//p' | sort -u - "$up/done" 2> /dev/null | sed 's/^/sent=/'
 }

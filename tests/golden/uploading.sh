@@ -32,7 +32,7 @@ if ! command -v curl > /dev/null; then
 	echo 'curl is not installed on this machine, and storage on S3 needs it; install it: apt-get install curl' >&2
 	exit 1
 fi
-# While it goes on, what S3 said to the round that is under way counts, too.
+# Includes S3's answers to the round that is under way.
 sent() {
 	cat "$up"/answers.* 2> /dev/null | sed -n 's/ 200$//p' | sort -u - "$up/done" 2> /dev/null | sed 's/^/sent=/'
 }

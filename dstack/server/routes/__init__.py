@@ -1,1 +1,1 @@
-"""The routes of the HTTP API, a file a noun."""
+"""The routes of the HTTP API, one file per noun."""

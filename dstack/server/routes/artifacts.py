@@ -1,4 +1,4 @@
-"""What jobs made."""
+"""The artifacts of jobs: list, read, link."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Artifacts:
         path = parse_qs(request.url.query, errors="surrogateescape")["path"][0]
         offset = int(request.query_params.get("offset", "0"))
         opened = self.parts.context.storage.open(source.run, source.workflow, path, offset)
-        first = await anext(opened, b"")  # what is wrong with the storage can still be told
+        first = await anext(opened, b"")  # a storage error can still become an error response
         return StreamingResponse(behind(first, opened), media_type="application/octet-stream")
 
     async def artifact_url(self, request: Request) -> Any:
@@ -74,7 +74,7 @@ class Artifacts:
 
 
 async def behind(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """A stream whose first piece was read already."""
+    """Yield the first piece, which was already read, then the rest."""
     yield first
     async for piece in rest:
         yield piece

@@ -1,4 +1,4 @@
-"""Jobs: shown, followed, measured, stopped, held."""
+"""Jobs: show, follow, measure, stop, hold."""
 
 from __future__ import annotations
 
@@ -60,15 +60,15 @@ class Jobs:
     async def stop(self, request: Request) -> Any:
         wish = msgspec.json.decode(await request.body(), type=StopRequest)
         store = self.parts.context.store
-        found = store.jobs.unfinished() if wish.everything else []
+        stopping = store.jobs.unfinished() if wish.everything else []
         if wish.workflow is not None:
-            found = [job for job in store.jobs.unfinished() if store.runs.require(job.run).workflow == wish.workflow]
-        names = [job.run for job in found]
+            stopping = [job for job in store.jobs.unfinished() if store.runs.require(job.run).workflow == wish.workflow]
+        names = [job.run for job in stopping]
         for ref in wish.refs:
             run, jobs, _ = jobs_named(store, ref)
-            found += jobs
+            stopping += jobs
             names.append(run.name)
-        self.parts.engine.stop(found, abort=wish.abort)
+        self.parts.engine.stop(stopping, abort=wish.abort)
         return [run_view(store.runs.require(name), store.jobs.of(name)) for name in dict.fromkeys(names)]
 
     async def hold(self, request: Request) -> Any:
@@ -78,8 +78,10 @@ class Jobs:
             run, jobs, _ = jobs_named(self.parts.context.store, ref)
             found.setdefault(run.name, []).extend(jobs)
         changed = {name: [job.id for job in self.parts.engine.hold(jobs, wish.user)] for name, jobs in found.items()}
-        told = {name: jobs for name, jobs in changed.items() if jobs}
-        return HoldAnswer(changed=told, unchanged=[name for name in changed if name not in told])
+        return HoldAnswer(
+            changed={name: jobs for name, jobs in changed.items() if jobs},
+            unchanged=[name for name, jobs in changed.items() if not jobs],
+        )
 
     def table(self) -> Table:
         """Method, path and endpoint of each route below /v1."""

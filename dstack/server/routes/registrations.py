@@ -1,4 +1,5 @@
-"""The routes of `dstack-runner`, and the file itself. They are open over TCP: each looks at its token or secret."""
+"""The routes of `dstack-runner`, and the program itself. Over TCP they need no server token: each checks its own token
+or secret."""
 
 from __future__ import annotations
 
@@ -26,10 +27,10 @@ class Registrations:
     parts: Parts
 
     async def program(self, request: Request) -> Response:
-        """dstack-runner, which knows this server."""
+        """Return the program, with this server's URL filled in."""
         host = request.headers.get("host", "")
         if not HOST.fullmatch(host):
-            raise UsageError("the request names no host")
+            raise UsageError("the request's Host header is missing or not valid")
         scheme = request.headers.get("x-forwarded-proto", request.url.scheme)
         url = f"{'https' if scheme == 'https' else 'http'}://{host}"
         text = PROGRAM.read_text().replace('SERVER = ""', f'SERVER = "{url}"', 1)
@@ -40,7 +41,7 @@ class Registrations:
         token = bearer(request)
         by = request.scope.get("dstack.caller", "nobody")
         if by == "nobody" and not token:
-            raise UnauthorizedError("the server wants a token", hint="set DSTACK_TOKEN")
+            raise UnauthorizedError("the server requires a token", hint="set DSTACK_TOKEN")
         return await self.parts.registry.register(wanted, by="token" if by == "nobody" else by, token=token)
 
     async def heartbeat(self, request: Request) -> Any:
@@ -68,6 +69,6 @@ class Registrations:
 
 
 def bearer(request: Request) -> str:
-    """The token of a request."""
+    """Return the bearer token of a request, or ''."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     return token if scheme.lower() == "bearer" else ""

@@ -1,4 +1,4 @@
-"""The inventory."""
+"""Runners: list, add, check, change, drain, remove."""
 
 from __future__ import annotations
 

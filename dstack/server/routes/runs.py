@@ -1,4 +1,4 @@
-"""Runs: submitted, shown, removed."""
+"""Runs: submit, show, tag, remove."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Runs:
     async def recipe(self, request: Request) -> Any:
         run = run_named(self.parts.context.store, request.path_params["ref"])
         if not run.workflows:
-            raise NotFoundError(f"{run.name} was submitted to an older server, which did not keep its definitions")
+            raise NotFoundError(f"{run.name} can't be repeated: an older server recorded it without its definitions")
         return Recipe(
             workflow=run.workflow,
             workflows=run.workflows,
@@ -87,7 +87,7 @@ class Runs:
         return removed
 
     def _tidy(self, runs: Sequence[Run]) -> None:
-        """The code of runs that are gone goes, too, and what machines kept of them."""
+        """Remove the code of deleted runs, and what machines kept of them."""
         self.parts.engine.poke()
         for repo in {run.snapshot.repo for run in runs}:
             self.parts.engine.background(tidy(self.parts.context, repo, most=0))

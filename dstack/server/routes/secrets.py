@@ -1,4 +1,4 @@
-"""The values that jobs get and logs do not show."""
+"""Secrets: values that jobs get and logs hide."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Secrets:
         secret = msgspec.json.decode(await request.body(), type=SetSecret)
         check_name(secret.name)
         if not secret.value or "\0" in secret.value:
-            raise UsageError(f"the value of '{secret.name}' is empty, or holds a NUL character")
+            raise UsageError(f"the value of '{secret.name}' is empty or contains a NUL character")
         now = rfc3339(time.time())
         self.parts.context.store.secrets.set(secret.name, secret.value, now)
         return SecretView(name=secret.name, set_at=now)

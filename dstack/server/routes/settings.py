@@ -1,4 +1,4 @@
-"""The server itself."""
+"""The server itself: status, key, configuration, shutdown."""
 
 from __future__ import annotations
 

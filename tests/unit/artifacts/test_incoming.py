@@ -66,11 +66,11 @@ def test_the_message_names_the_file(tmp_path: Path) -> None:
     store = FolderStore(tmp_path)
     files = [file("first", b"12345"), file("second", b"12345678")]
 
-    with pytest.raises(StorageError, match="'second' arrived cut: 3 of 8 bytes"):
+    with pytest.raises(StorageError, match="'second' arrived incomplete: 3 of 8 bytes"):
         asyncio.run(store.receive("r", "w", "j", stream(b"12345678"), files))
-    with pytest.raises(StorageError, match="'second' arrived with other bytes"):
+    with pytest.raises(StorageError, match="'second' does not match its checksum: it changed"):
         asyncio.run(store.receive("r", "w", "j", stream(b"1234587654321"), files))
-    with pytest.raises(StorageError, match="more than the files"):
+    with pytest.raises(StorageError, match="more bytes than the requested files"):
         asyncio.run(store.receive("r", "w", "j", stream(b"123451234567890"), files))
     assert [one.path for one in asyncio.run(store.missing(files))] == []
 

@@ -137,7 +137,7 @@ def test_a_commit_needs_all_files_and_removes_the_others(store: S3Store, server:
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(None, "'a' is gone"), (b"other", "'a' has 5 bytes instead of 3"), (b"eno", "'a' has other bytes")],
+    [(None, "'a' is gone"), (b"other", "'a' has 5 bytes instead of 3"), (b"eno", "'a' no longer matches its checksum")],
 )
 def test_damage_is_told(store: S3Store, server: S3, content: bytes | None, said: str) -> None:
     manifest = asyncio.run(stored(store, {"a": b"one", "b": b"two"}))
@@ -197,7 +197,7 @@ def test_a_manifest_that_breaks_off_is_trouble_and_one_that_is_damaged_none(stor
     "url", ["s3://", "s3:///x", "http://b/x", "s3://b/../x", "s3://b/a//b", "s3://b/x?y", "s3://a!b/x"]
 )
 def test_what_is_no_bucket(url: str) -> None:
-    with pytest.raises(UsageError, match="can't be the storage"):
+    with pytest.raises(UsageError, match="is not a valid storage URL; write s3://bucket/prefix"):
         parse(url)
 
 

@@ -168,7 +168,7 @@ class Handler(BaseHTTPRequestHandler):
         self.state.requests.append(route)
         assert self.headers["X-Dstack-Version"] or route == "GET /status"
         if self.state.token and self.headers["Authorization"] != f"Bearer {self.state.token}":
-            self._problem(401, Problem(kind="UnauthorizedError", message="the server wants a token", exit_code=2))
+            self._problem(401, Problem(kind="UnauthorizedError", message="the server requires a token", exit_code=2))
         elif self.state.problems.get(route):
             self._problem(409, self.state.problems[route].pop(0))
         else:
@@ -257,7 +257,7 @@ class Handler(BaseHTTPRequestHandler):
         if len(found) == 1:
             self._json(found[0])
         else:
-            text = f"'{ref}' is the beginning of several" if found else f"nothing is called '{ref}'"
+            text = f"'{ref}' matches several" if found else f"nothing is called '{ref}'"
             self._problem(404, Problem(kind="NotFoundError", message=text, exit_code=2))
 
     def _follow(self, ref: str) -> None:

@@ -93,7 +93,7 @@ def test_a_team_server_wants_its_token(alone: Alone, folder: Path) -> None:
     assert refused.returncode == 2
     assert refused.stderr == (
         b"dstack: error: the dstack server did not start: a server on TCP needs a token\n"
-        b"hint: set DSTACK_TOKEN to a secret of yours, for the server and for its users\n"
+        b"hint: set DSTACK_TOKEN to a secret of your choice, for the server and for its users\n"
     )
     assert started.returncode == 0, started.stderr
     assert url.startswith("http://127.0.0.1:")

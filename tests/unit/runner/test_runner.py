@@ -83,7 +83,7 @@ def test_times_of_day() -> None:
     to_the_second = now.replace(microsecond=0) + datetime.timedelta(seconds=5)
     assert runner.ends_at(to_the_second.strftime("%H:%M:%S")) == to_the_second.timestamp()
     for text in ("25:99", "18", "6pm", "1:2:3:4", "18:00:"):
-        with pytest.raises(runner.RunnerError, match=f"'{text}' is no time of day"):
+        with pytest.raises(runner.RunnerError, match=f"'{text}' is not a time of day"):
             runner.ends_at(text)
 
 
@@ -140,6 +140,6 @@ def test_no_link_is_followed(home: Path) -> None:
     (home / ".ssh").mkdir()
     (home / ".ssh" / "authorized_keys").symlink_to(elsewhere)
 
-    with pytest.raises(runner.RunnerError, match="is a link, which is not followed"):
+    with pytest.raises(runner.RunnerError, match="is a symbolic link, which is not followed"):
         runner.let_in(KEY, "5e12")
     assert elsewhere.read_text() == ""
