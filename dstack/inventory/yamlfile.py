@@ -27,7 +27,7 @@ _Loader.add_constructor("!unsafe", lambda loader, node: loader.construct_scalar(
 def load(text: str, path: str) -> Any:
     """The document; UsageError with file and line for one whose syntax is wrong."""
     try:
-        return yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=_Loader)  # noqa: S506, a SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"{path}:{mark.line + 1}" if mark else path

@@ -41,7 +41,7 @@ def objection(path: str) -> str | None:
         return f"{shown(path)} is not a path"
     if length > LONGEST:
         return f"{shown(path)} is longer than {LONGEST} bytes"
-    if path.split("/")[0] == MANIFEST:
+    if path.split("/", 1)[0] == MANIFEST:
         return f"{shown(path)} is the name of the store's own list of files; write the artifact to another name"
     return None
 

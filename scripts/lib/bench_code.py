@@ -95,7 +95,7 @@ def main() -> None:
 
     def measure(command: list[str]) -> tuple[int, float]:
         before, begin = proxy.count, time.perf_counter()
-        done = subprocess.run(command, cwd=root, capture_output=True)
+        done = subprocess.run(command, cwd=root, capture_output=True, check=False)
         if done.returncode:
             sys.exit(f"{shlex.join(command)}: {done.stderr.decode(errors='replace')}")
         took = time.perf_counter() - begin
