@@ -14,7 +14,7 @@ from dstack.cli.root import dstack
 from dstack.model.project import Source, parse
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLES = [*PAGES, *sorted(path for path in (ROOT / "inventory").rglob("*") if path.is_file())]
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
