@@ -14,7 +14,7 @@ from dstack.cli.root import dstack
 from dstack.model.project import Source, parse
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLES = [*PAGES, *sorted(path for path in (ROOT / "inventory").rglob("*") if path.is_file())]
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -72,8 +72,24 @@ def known(command: click.Command) -> set[str]:
     return own | {"-h", "--help"} | ({"--version"} if command is dstack else set())
 
 
-def test_the_readmes_project_is_valid() -> None:
-    workflows, configs = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+def examples(page: Path) -> list[str]:
+    return re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_readmes_workflow_is_valid() -> None:
+    (workflows,) = examples(ROOT / "README.md")
+    assert list(parse(Source("workflows.yaml", workflows), None).workflows) == ["train"]
+
+
+def test_the_guides_project_is_valid() -> None:
+    workflows, configs = examples(ROOT / "docs" / "guide.md")
     project = parse(Source("workflows.yaml", workflows), Source("configs.yaml", configs))
     assert list(project.workflows) == ["prepare", "train"]
     assert project.shared.keys() == {"torch"}
+
+
+def test_the_reference_of_project_files_is_valid() -> None:
+    workflows, configs = examples(ROOT / "docs" / "project-files.md")
+    workflows += "  - {name: encode-dataset, image: busybox, commands: [sh]}\n"
+    project = parse(Source("workflows.yaml", workflows), Source("configs.yaml", configs))
+    assert list(project.workflows) == ["train", "encode-dataset"]

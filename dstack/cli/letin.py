@@ -32,7 +32,7 @@ async def _let_in(address: Address, given: str | None, own: ServerKey) -> str:
             key, shown = certified, fingerprint(certified)
         elif not _confirmed(address, shown):
             raise HostKeyError(
-                f"the host key of {address} is not known: {shown}",
+                f"the host key of {address} is not trusted yet: {shown}",
                 hint=f"if the key is right, add --fingerprint {shown}",
             )
     host = SshHost(address, key)

@@ -91,6 +91,7 @@ def _asked(config: str, address: Address) -> list[str] | None:
             capture_output=True,
             text=True,
             errors="surrogateescape",
+            check=False,
             timeout=TIMEOUT,
         )
     except (OSError, subprocess.TimeoutExpired):

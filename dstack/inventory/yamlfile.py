@@ -27,7 +27,7 @@ _Loader.add_constructor("!unsafe", lambda loader, node: loader.construct_scalar(
 def load(text: str, path: str) -> Any:
     """Parse a YAML document. Raises UsageError with file and line for a syntax error."""
     try:
-        return yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=_Loader)  # noqa: S506, a SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"{path}:{mark.line + 1}" if mark else path

@@ -41,8 +41,8 @@ def objection(path: str) -> str | None:
         return f"{shown(path)} is not a path"
     if length > LONGEST:
         return f"{shown(path)} is longer than {LONGEST} bytes"
-    if path.split("/")[0] == MANIFEST:
-        return f"{shown(path)} is reserved for dstack's own list of files; give the artifact another name"
+    if path.split("/", 1)[0] == MANIFEST:
+        return f"{shown(path)} is reserved for dstack\'s own list of files; give the artifact another name"
     return None
 
 

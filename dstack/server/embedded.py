@@ -49,7 +49,7 @@ def socket_path(home: Path) -> Path:
     if len(os.fsencode(path)) < SOCKET_PATH_BYTES:
         return path
     digest = hashlib.sha256(os.fsencode(home.absolute())).hexdigest()[:12]
-    folder = Path(f"/tmp/dstack-{os.getuid()}-{digest}")
+    folder = Path(f"/tmp/dstack-{os.getuid()}-{digest}")  # noqa: S108, checked below
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:

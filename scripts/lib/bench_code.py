@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""What bringing code to a machine costs, against `rsync -az` of the same tree: bytes on the wire and seconds.
+"""Compare what it costs to send code to a machine with `rsync -az` of the same tree, in bytes and seconds.
 
     bench_code.py WORK USER PORT IMAGE FINGERPRINT DOCKER FILES HISTORY_MB
 
-Both go through a proxy that counts. dstack's own protocol is what a run of an unchanged tree costs.
+Both go through a proxy that counts bytes. The cost of dstack's own protocol is that of a run of an unchanged tree.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from pathlib import Path
 
 BLOB = 25_000_000
 QUIET = 2.0
-"""Seconds without a byte after which a run is over."""
+"""A run is over after this many seconds without a byte."""
 
 
 class Proxy:
-    """Passes connections on to a port of this machine, and counts their bytes."""
+    """Forwards connections to a port of this machine and counts their bytes."""
 
     def __init__(self, port: int) -> None:
         self.target = port
@@ -95,14 +95,14 @@ def main() -> None:
 
     def measure(command: list[str]) -> tuple[int, float]:
         before, begin = proxy.count, time.perf_counter()
-        done = subprocess.run(command, cwd=root, capture_output=True)
+        done = subprocess.run(command, cwd=root, capture_output=True, check=False)
         if done.returncode:
             sys.exit(f"{shlex.join(command)}: {done.stderr.decode(errors='replace')}")
         took = time.perf_counter() - begin
         return settled() - before, took
 
     def settled() -> int:
-        """The count when what follows a run (a spare tree, its folder's end) is over, too."""
+        """Return the count once the work after a run (a spare tree, removing the folder) has ended."""
         count, since = proxy.count, time.perf_counter()
         while time.perf_counter() - since < QUIET:
             time.sleep(0.1)

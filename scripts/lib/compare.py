@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Time commands against each other: how long until the first line on stdout, or until the end where there is none.
+"""Compare commands by the time to their first line on stdout, or to their end if they print nothing.
 
     compare.py ROUNDS NAME COMMAND NAME COMMAND...
 
-They run in turns, so that a busy moment hits all of them. Prints the median and the best of each in milliseconds, and
-the ratio of its median to the last one's. Standard library only.
+The commands take turns, so that a busy moment affects all of them. Prints the median and the best time of each in
+milliseconds, and the ratio of its median to that of the last command. Standard library only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 
 
 def first_line(command: list[str]) -> float:
-    """Seconds from starting the command to its first line. Waits for its end, which is not counted."""
+    """Return the seconds from the start of the command to its first line, and wait for its end."""
     begin = time.perf_counter()
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -35,7 +35,7 @@ def main() -> None:
     commands = {name: shlex.split(line) for name, line in zip(sys.argv[2::2], sys.argv[3::2], strict=True)}
     times: dict[str, list[float]] = {name: [] for name in commands}
     for command in commands.values():
-        first_line(command)  # warms what can be warm
+        first_line(command)  # warm up
     for _ in range(int(sys.argv[1])):
         for name, command in commands.items():
             times[name].append(first_line(command))

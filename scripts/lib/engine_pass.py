@@ -1,5 +1,4 @@
-"""How long the server's whole pass over the queue takes: what is stored, read and told, beside the decision itself.
-`engine_pass.py [ROUNDS]`"""
+"""Measure a whole pass of the server over the queue, with all that it reads and stores. `engine_pass.py [ROUNDS]`"""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ NOW = "2026-01-01T00:00:00.000Z"
 
 
 def fill(store: Store) -> None:
-    """Machines whose GPUs all run jobs, and a queue behind them."""
+    """Add runners whose GPUs are all in use, and a queue."""
     gpus = tuple(Gpu(index=index, name="A100", memory=40 << 30) for index in range(8))
     facts = Facts(machine="m", cpus=64, memory=512 << 30, disk_free=10**13, gpus=gpus)
     for number in range(RUNNERS):
@@ -41,7 +40,7 @@ def fill(store: Store) -> None:
 
 
 def add(store: Store, name: str, gpu: int, **fields: object) -> None:
-    """A run of one job."""
+    """Add a run with one job."""
     snapshot = Snapshot(repo=f"repo{hash(name) % 20}", tree=f"tree{hash(name) % 500}")
     user = f"user{hash(name) % 50}"
     store.runs.add(Run(name=name, workflow="w", user=user, submitted_at=NOW, snapshot=snapshot, variables={}))
@@ -68,7 +67,7 @@ def main() -> None:
             times.append((time.process_time() - start) * 1000)
         store.close()
     first, rest = times[0], times[-rounds:]
-    print(f"the server's whole pass over {QUEUED} queued jobs on {RUNNERS} runners that all run jobs, CPU time:")
+    print(f"a whole pass of the server over {QUEUED} queued jobs, with {RUNNERS} busy runners, CPU time:")
     print(f"  the first {first:.0f} ms; then the best of {rounds} {min(rest):.1f} ms")
 
 

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What a script needs of the machine that it runs on. Sourced by the scripts in this folder's parent, from the checkout's root.
+# Find and install what a script needs on this machine. Sourced by the scripts in the parent folder, from the root of the checkout.
 
 die() {
     printf '%s: %s\n' "${0##*/}" "$1" >&2
@@ -14,14 +14,14 @@ has() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1; }
 
 on_systemd() { [ -d /run/systemd/system ]; }
 
-# Whether as_root works: root, or sudo that needs no password or may ask for one.
+# Whether as_root works: as root, or with a sudo that needs no password or can ask for one.
 can_be_root() { [ "$(id -u)" -eq 0 ] || { has sudo && { sudo -n true 2>/dev/null || [ -t 0 ]; }; }; }
 
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-# Sets python to one that is new enough.
+# Set python to one that is new enough.
 find_python() {
     local candidate
     for candidate in python3 python3.14 python3.13 python3.12 python3.11 python3.10; do
@@ -32,22 +32,22 @@ find_python() {
     done
     if has python3; then
         die "dstack needs Python 3.10 or newer; this machine has $(python3 --version 2>&1 | cut -d' ' -f2)." \
-            "Debian 12 and Ubuntu 22.04 bring a newer one; else install one that is called python3.10 or above."
+            "Debian 12 and Ubuntu 22.04 have a newer one. On other systems, install one as python3.10 or later."
     fi
     python=python3
 }
 
-# Whether the python makes virtual environments: Debian's does so with a package of its own.
+# Whether $python can create virtual environments. Debian has a separate package for that.
 makes_venvs() { has "$python" && "$python" -c 'import ensurepip, venv' 2>/dev/null; }
 
-# The package that lets the python make virtual environments.
+# The package that lets $python create virtual environments.
 venv_package() {
     if [ "$python" = python3 ]; then echo python3-venv; else echo "$python-venv"; fi
 }
 
 has_static_busybox() { has busybox && ! ldd "$(command -v busybox)" >/dev/null 2>&1; }
 
-# What need and its like found missing, and the services that it would bring.
+# Packages that are missing, and the services that they would start.
 missing=()
 units=()
 
@@ -68,21 +68,21 @@ need_sshd() {
 need_docker() {
     has docker && { has dockerd || docker info >/dev/null 2>&1; } && return
     missing+=(docker.io)
-    # Debian 13 has the client in a package of its own.
+    # Debian 13 has a separate package for the client.
     if apt-cache show docker-cli >/dev/null 2>&1; then missing+=(docker-cli); fi
     units+=(docker.service docker.socket containerd.service)
 }
 
-# install_missing: by apt. Starts no service, and keeps those that it brings from starting with the machine.
+# install_missing: with apt. Starts no service, and keeps new services from starting when the machine boots.
 install_missing() {
     [ ${#missing[@]} -gt 0 ] || return 0
-    has apt-get || die "this machine lacks, by their names in Debian: ${missing[*]}" "Install them and run this again."
-    can_be_root || die "this machine lacks: ${missing[*]}" "Type this, and run this again:  sudo apt-get install ${missing[*]}"
+    has apt-get || die "some packages are missing (their names in Debian): ${missing[*]}" "Install them and run this again."
+    can_be_root || die "some packages are missing: ${missing[*]}" "Install them and run this again:  sudo apt-get install ${missing[*]}"
     say "Installing with apt: ${missing[*]}"
     apt_without_services "${missing[@]}"
     [ ${#units[@]} -eq 0 ] || disable_services "${units[@]}"
     hash -r
-    makes_venvs || die "$python still makes no virtual environments." "Install $(venv_package) and run this again."
+    makes_venvs || die "$python still can't create virtual environments." "Install $(venv_package) and run this again."
 }
 
 apt_without_services() (
@@ -101,23 +101,23 @@ disable_services() {
     has systemctl || return 0
     local unit
     for unit in "$@"; do
-        if as_root systemctl disable --quiet "$unit" 2>/dev/null; then say "$unit is not started by itself"; fi
+        if as_root systemctl disable --quiet "$unit" 2>/dev/null; then say "$unit will not start when the machine boots"; fi
     done
 }
 
-# What apt and pip print goes into this file; it is shown and kept when one of them fails.
+# The output of apt and pip. It is kept if one of them fails.
 install_log=$(mktemp /tmp/dstack-install-XXXXXX)
 
 logged() {
-    "$@" >>"$install_log" 2>&1 </dev/null || die "'$*' failed. Its output is in $install_log, and ends with:" "$(tail -n 5 "$install_log")"
+    "$@" >>"$install_log" 2>&1 </dev/null || die "'$*' failed. All of its output is in $install_log; the last lines are:" "$(tail -n 5 "$install_log")"
 }
 
-# free_port: one of the loopback that nothing listens on.
+# free_port: print a loopback port that nothing listens on.
 free_port() {
     "$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-# install_checkout EXTRAS: the checkout and what it needs into .venv, unless pyproject.toml is as it was.
+# install_checkout EXTRAS: install the checkout into .venv, unless pyproject.toml has not changed since the last time.
 install_checkout() {
     local extras=$1 wanted stamp
     wanted="$(sha256sum pyproject.toml) $("$python" --version 2>&1) $PWD"

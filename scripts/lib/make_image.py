@@ -4,7 +4,7 @@
     make_image.py busybox | docker import - busybox
     make_image.py python --add FOLDER | docker import - python:3.11-slim
 
-For machines without a registry in reach. The same input gives the same bytes. Standard library only.
+For machines that can't reach a registry. The same input gives the same bytes. Standard library only.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ GROUP = "root:x:0:\nnogroup:x:65534:\n"
 
 
 class Root:
-    """A root file system under way: what lies where, written out sorted and without times."""
+    """A root file system being built. It is written sorted and without times."""
 
     def __init__(self) -> None:
         self.entries: dict[str, Path | str | bytes | None] = {}
@@ -48,13 +48,13 @@ class Root:
         self.entries[path.strip("/")] = target
 
     def program(self, path: str, source: Path) -> None:
-        """A program with the shared libraries that it needs."""
+        """Add a program with its shared libraries."""
         self.file(path, source)
         for library in libraries(source):
             self.file(library, Path(library))
 
     def tree(self, path: str, source: Path) -> None:
-        """A folder with all that it holds, but for what only tests and installers need."""
+        """Add a folder with everything below it, except what only tests and installers need."""
         for name in sorted(os.listdir(source)):
             below = source / name
             if re.fullmatch(UNUSED, name):
@@ -89,13 +89,13 @@ class Root:
 
 @functools.cache
 def libraries(program: Path) -> tuple[str, ...]:
-    """The shared libraries of a program, the loader among them, as ldd(1) names them. None for a static one."""
+    """Return the shared libraries of a program, including the loader, as ldd(1) lists them; none for a static one."""
     answer = subprocess.run(["ldd", program], capture_output=True, text=True, check=False).stdout
     return tuple(re.findall(r"^\t(?:\S+ => )?(/\S+) \(0x", answer, re.MULTILINE))
 
 
 def busybox() -> Root:
-    """One static program under the names of all that it can do."""
+    """Add one static program under all its names."""
     source = shutil.which("busybox")
     if source is None or libraries(Path(source)):
         sys.exit("make_image.py: no static busybox here; install it: apt-get install busybox-static")
@@ -108,7 +108,7 @@ def busybox() -> Root:
 
 
 def python() -> Root:
-    """bash, coreutils, git and Python with its standard library, at /usr whatever their place on this machine."""
+    """Add bash, coreutils, git and Python with its standard library, below /usr wherever they are on this machine."""
     root = Root()
     for tool in TOOLS.split():
         source = shutil.which(tool)
@@ -124,7 +124,7 @@ def python() -> Root:
 
 
 def interpreter() -> tuple[str, Path, Path]:
-    """The version, the program and the standard library of the system's Python, or of this one."""
+    """Return the version, program and standard library of the system's Python, or of this one."""
     ask = "import sys, sysconfig; print('%d.%d' % sys.version_info[:2], sysconfig.get_path('stdlib'))"
     system = Path("/usr/bin/python3")
     if not system.exists():
@@ -135,7 +135,7 @@ def interpreter() -> tuple[str, Path, Path]:
 
 
 def common(root: Root) -> None:
-    """What every image has."""
+    """Add what every image has."""
     for folder in ("tmp", "root", "proc", "sys", "dev", "var/tmp"):
         root.folder(folder)
     root.file("etc/passwd", PASSWD.encode())
@@ -143,7 +143,7 @@ def common(root: Root) -> None:
 
 
 def below(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Every file in a folder, with its path in the image."""
+    """Yield every file in a folder, with its path in the image."""
     for source in sorted(folder.rglob("*")):
         if source.is_file():
             yield str(source.relative_to(folder)), source

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# Docker and an SSH server for a demonstration, in the folder $work; stop_parts ends what was started here, and only that.
+# Docker and an SSH server for a demonstration, in the folder $work. stop_parts stops what was started here, and nothing else.
 # Sourced after machine.sh.
 
-docker=(docker) # the words of a docker command that works
+docker=(docker) # a docker command that works
 dockerd_pid=
 sshd_pid=
 made_image=
@@ -18,35 +18,36 @@ wait_for() {
     done
 }
 
-# start_docker: sets docker. A daemon that runs is used; systemd's is started, and stays; else one is started in $work.
+# start_docker: set docker. Uses a running daemon, else starts systemd's, which keeps running, else starts one in $work.
 start_docker() {
     docker info >/dev/null 2>&1 && return
     if has sudo && sudo -n docker info >/dev/null 2>&1; then
         docker=(sudo -n docker)
         return
     fi
-    [ "$(id -u)" -eq 0 ] || sudo -n true 2>/dev/null || die "you may not use Docker on this machine." \
-        "Type this, log in again and run this again:  sudo usermod -aG docker $USER" \
-            "(Who is in the group docker can become root on that machine.)"
+    [ "$(id -u)" -eq 0 ] || sudo -n true 2>/dev/null || die "Docker is not running on this machine, or you may not use it." \
+        "If it is not running, start it and run this again:  sudo systemctl start docker" \
+        "Otherwise join its group, log in again and run this again:  sudo usermod -aG docker $(id -un)" \
+        "(Members of the group docker can become root on this machine.)"
     [ "$(id -u)" -eq 0 ] || docker=(sudo -n docker)
     if on_systemd; then
-        as_root systemctl start docker || die "Docker does not start." "See why:  journalctl -u docker"
+        as_root systemctl start docker || die "Docker does not start." "To see why:  journalctl -u docker"
     else
         start_dockerd
     fi
-    wait_for 60 "${docker[@]}" info || die "Docker does not answer; dockerd's log ends with:" "$(tail -n 5 "$work/dockerd.log" 2>/dev/null)"
+    wait_for 60 "${docker[@]}" info || die "Docker does not answer. The end of dockerd's log:" "$(tail -n 5 "$work/dockerd.log" 2>/dev/null)"
 }
 
-# A daemon without a network of its own: it leaves no bridge and no firewall rule behind.
+# Start a daemon without a network, so that it leaves no bridge and no firewall rule behind.
 start_dockerd() {
     [ -n "$(ls /sys/fs/cgroup)" ] || as_root mount -t cgroup2 cgroup2 /sys/fs/cgroup
     as_root setsid unshare --net dockerd --data-root "$work/docker" --exec-root "$work/docker-run" --pidfile "$work/dockerd.pid" \
         --bridge none --iptables=false >"$work/dockerd.log" 2>&1 &
-    wait_for 30 test -s "$work/dockerd.pid" || die "dockerd does not start; its log ends with:" "$(tail -n 5 "$work/dockerd.log")"
+    wait_for 30 test -s "$work/dockerd.pid" || die "dockerd does not start. The end of its log:" "$(tail -n 5 "$work/dockerd.log")"
     dockerd_pid=$(cat "$work/dockerd.pid")
 }
 
-# make_image NAME: unless there is one, out of this machine's own programs.
+# make_image NAME: build the image from this machine's own programs, unless there is one.
 make_image() {
     if [ "$("${docker[@]}" image inspect --format '{{index .Config.Labels "dstack.made-by"}}' "$1" 2>/dev/null || echo none)" = '' ]; then
         return
@@ -56,7 +57,7 @@ make_image() {
         "${docker[@]}" import --change 'LABEL dstack.made-by=quickstart' --change 'CMD ["sh"]' - "$1" >/dev/null
 }
 
-# start_sshd: one that lets $(id -un) in by $work/id_ed25519. Sets port.
+# start_sshd: start one that accepts $work/id_ed25519 for $(id -un). Sets port.
 start_sshd() {
     local sshd pam=no
     sshd=$(PATH="$PATH:/usr/sbin:/sbin" command -v sshd)
@@ -65,7 +66,7 @@ start_sshd() {
     cp "$work/id_ed25519.pub" "$work/authorized_keys"
     if [ "$(id -u)" -eq 0 ]; then
         mkdir -p /run/sshd
-        # sshd refuses a user whose password is locked, unless PAM decides.
+        # sshd refuses users with a locked password, unless it uses PAM.
         case $(getent shadow root | cut -d: -f2) in !*) pam=yes ;; esac
     fi
     port=$(free_port)
@@ -87,7 +88,7 @@ start_sshd() {
 	END
     "$sshd" -D -f "$work/sshd_config" -E "$work/sshd.log" &
     sshd_pid=$!
-    wait_for 20 try_ssh || die "sshd does not let us in; its log ends with:" "$(tail -n 5 "$work/sshd.log")"
+    wait_for 20 try_ssh || die "logging in to the test's SSH server failed. The end of its log:" "$(tail -n 5 "$work/sshd.log")"
 }
 
 try_ssh() {
@@ -97,7 +98,7 @@ try_ssh() {
 
 fingerprint() { ssh-keygen -l -f "$work/host_key.pub" | cut -d' ' -f2; }
 
-# Ends what was started here. Never fails: it is a script's last word.
+# Stop what was started here. Never fails, because it runs when a script exits.
 stop_parts() {
     [ -z "$made_image" ] || "${docker[@]}" rmi -f "$made_image" >/dev/null 2>&1 || true
     [ -z "$sshd_pid" ] || kill "$sshd_pid" 2>/dev/null || true

@@ -1,4 +1,4 @@
-"""How long one pass over the queue takes: 1,000 runners and 10,000 queued jobs. `schedule.py [ROUNDS]`"""
+"""Measure one scheduling pass over 10,000 queued jobs on 1,000 runners. `schedule.py [ROUNDS]`"""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MANY = [
 
 
 def machines(dice: random.Random, sizes: Sequence[int] = (8,)) -> list[Machine]:
-    """A quarter have A100s, every tenth is drained; no two have the same memory and disk."""
+    """Return runners: a quarter have A100s, every tenth is drained, and no two have the same memory and disk."""
     found = []
     for number in range(RUNNERS):
         kind = ("A100", 40 * GB) if number % 4 == 0 else ("RTX 3090", 24 * GB)
@@ -43,7 +43,7 @@ def machines(dice: random.Random, sizes: Sequence[int] = (8,)) -> list[Machine]:
 
 
 def queue(dice: random.Random, asks: Sequence[Ask] = ASKS) -> list[Waiting]:
-    """Jobs of all sizes, users and priorities, oldest first; some may run on some runners only."""
+    """Return jobs of all sizes, users and priorities, oldest first. Some may run only on certain runners."""
     return [
         Waiting(
             id=f"job{number}",
@@ -59,7 +59,7 @@ def queue(dice: random.Random, asks: Sequence[Ask] = ASKS) -> list[Waiting]:
 
 
 def leases(dice: random.Random, all_machines: Sequence[Machine], free: float, *, yields: bool = False) -> list[Lease]:
-    """All GPUs are taken, but for this share of them."""
+    """Lease all GPUs except this share of them."""
     return [
         Lease(
             f"l{one.runner.name}-{gpu.index}",
@@ -80,7 +80,7 @@ Case = tuple[list[Waiting], list[Machine], list[Lease], "int | None"]
 
 
 def cases() -> dict[str, Callable[[random.Random], Case]]:
-    """What a pass may meet."""
+    """Measure each situation that a pass may find."""
 
     def share(free: float, **more: bool) -> Callable[[random.Random], Case]:
         def made(dice: random.Random) -> Case:
@@ -124,7 +124,7 @@ def replaced(job: Waiting, **changes: object) -> Waiting:
 
 
 def milliseconds(case: Case, rounds: int) -> tuple[float, int]:
-    """The best of some passes, as other programs share the processors, and how many jobs it places."""
+    """Return the best time of several passes (other programs share the processors) and the number of jobs placed."""
     jobs, found, held, limit = case
     times = []
     for _ in range(rounds):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -14,6 +15,7 @@ import pytest
 from tests.environment.waiting import until
 
 MOUNTS = "{{.Names}} {{.Mounts}}"
+README = Path(__file__).parents[2] / "README.md"
 QUICKSTART = Path(__file__).parents[2] / "scripts" / "quickstart"
 
 
@@ -58,6 +60,20 @@ def test_it_runs_a_project_twice_and_the_second_time_from_the_cache(environment:
     first, second = done.stdout.split(shown[0])[1:]
     assert "artifacts download" in first
     assert "cached" in (second + done.stderr)
+    printed = {anonymous(line) for line in (done.stdout + done.stderr).splitlines()}
+    untrue = [line for line in readme_session() if anonymous(line) not in printed]
+    assert not untrue, "README.md shows what dstack does not print"
+
+
+def readme_session() -> list[str]:
+    """The lines of the README's session, without its gaps."""
+    (session,) = re.findall(r"^```console\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    return [line for line in session.splitlines() if line not in ("", "...")]
+
+
+def anonymous(line: str) -> str:
+    """The line with the same name for every run, and the same duration."""
+    return re.sub(r"\b[0-9.]+s\b", "1s", re.sub(r"\b[a-z]+-[a-z]+-[0-9]+\b", "run", line))
 
 
 def test_it_works_again(environment: dict[str, str]) -> None:

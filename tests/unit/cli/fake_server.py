@@ -172,7 +172,7 @@ class Handler(BaseHTTPRequestHandler):
         elif self.state.problems.get(route):
             self._problem(409, self.state.problems[route].pop(0))
         else:
-            self._route(route.split("/")[0].strip(), [unquote(part) for part in route.split("/")[1:]])
+            self._route(route.split("/", 1)[0].strip(), [unquote(part) for part in route.split("/")[1:]])
 
     def _route(self, method: str, path: list[str]) -> None:
         state = self.state
