@@ -50,7 +50,6 @@ def checkout_values(snapshot: Snapshot, depth: int | None = None) -> dict[str, o
         "history": snapshot.history or "",
         "shallow": lines(snapshot.cut),
         "end": lines(snapshot.cut if depth is None else snapshot.cut_at(depth)),
-        "upstream": snapshot.upstream or "",
         "umask": unusual(snapshot.umask),
         "modes": snapshot.modes or "",
         "object_format": snapshot.object_format,

@@ -30,7 +30,7 @@ class Order(Struct, frozen=True, kw_only=True):
     half of the machine's memory). `mounts` are of folders that lie in one of `allowed`; `caches` are paths in the
     container of folders that stay on the host. On stdin come `pack` bytes of code that the host may lack and, with
     `artifacts`, a tar of the dependencies' files with paths below `project`, unless they were `gathered` on the host.
-    `history`, `shallow`, `upstream`, `modes` and `umask` ("" for the usual one) are a snapshot's, `end` is what this
+    `history`, `shallow`, `modes` and `umask` ("" for the usual one) are a snapshot's, `end` is what this
     job has for `shallow`.
     """
 
@@ -44,7 +44,6 @@ class Order(Struct, frozen=True, kw_only=True):
     history: str = ""
     shallow: str = ""
     end: str = ""
-    upstream: str = ""
     umask: str = ""
     modes: str = ""
     branch: str = ""

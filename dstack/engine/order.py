@@ -38,7 +38,6 @@ def order(context: Context, job: Job, runner: Runner, *, artifacts: bool, gather
         history=snapshot.history or "",
         shallow=lines(snapshot.cut),
         end=lines(snapshot.cut_at(job.definition.fetch_depth)),
-        upstream=snapshot.upstream or "",
         umask=unusual(snapshot.umask),
         modes=snapshot.modes or "",
         branch=snapshot.branch or "",

@@ -18,11 +18,9 @@ class Snapshot(Struct, frozen=True, kw_only=True, omit_defaults=True):
     `index` is that of a tree which says what git knows beyond commit and files (`dstack/repo/status.py`), None for
     nothing. `branch` is None for a detached HEAD. `project` is the folder that holds `.dstack`, "" for the root.
     `object_format` is git's: sha1 or sha256. `depth` is how many commits deep the history goes, 0 for all of it;
-    `shallow` are the commits whose parents are left out, where that is not the one commit of depth 1. `ends` are the
-    same for other depths, which some jobs see. `upstream` is the commit that the branch is compared with, if it is
-    another one: what lies between the two belongs to the history. `umask`, three octal digits, makes the permissions of
-    most files and folders right; `modes` is the id of a tree that has the rest (`dstack/repo/modes.py`), None for
-    nothing.
+    `shallow` are the commits whose parents are left out, of a history deeper than 1. `ends` are the
+    same for other depths, which some jobs see. `umask`, three octal digits, makes the permissions of most files and
+    folders right; `modes` is the id of a tree that has the rest (`dstack/repo/modes.py`), None for nothing.
     """
 
     repo: str
@@ -38,14 +36,13 @@ class Snapshot(Struct, frozen=True, kw_only=True, omit_defaults=True):
     depth: int = 1
     shallow: tuple[str, ...] = ()
     ends: dict[int, tuple[str, ...]] = {}
-    upstream: str | None = None
     umask: str = PLAIN
     modes: str | None = None
 
     @property
     def objects(self) -> tuple[str, ...]:
         """The ids from which all of it is reached."""
-        return (*self.commits, *self.trees)
+        return (*filter(None, [self.commit]), *self.trees)
 
     @property
     def trees(self) -> tuple[str, ...]:
@@ -53,21 +50,16 @@ class Snapshot(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return tuple(oid for oid in (self.tree, self.index, self.modes) if oid)
 
     @property
-    def commits(self) -> tuple[str, ...]:
-        """The tips of its history."""
-        return tuple(oid for oid in (self.commit, self.upstream) if oid)
-
-    @property
     def history(self) -> str | None:
         """The name of a history that is more than the commit: `full-` or a hash of where it ends, and the commit."""
-        if self.commit is None or (self.depth == 1 and not self.shallow):
+        if self.commit is None or self.depth == 1:
             return None
         return f"{_hash(self.shallow) if self.shallow else 'full'}-{self.commit}"
 
     @property
     def cut(self) -> tuple[str, ...]:
         """The commits whose parents are left out."""
-        return (self.commit,) if self.commit and self.depth == 1 and not self.shallow else self.shallow
+        return (self.commit,) if self.commit and self.depth == 1 else self.shallow
 
     def cut_at(self, depth: int) -> tuple[str, ...]:
         """The same, as a job sees it that asked for this depth."""

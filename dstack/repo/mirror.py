@@ -268,7 +268,7 @@ class Mirror:
         """References keep the objects; `shallow` says that the commit's parents are not here."""
         lines = [f"update {TREES}/{tree} {tree}" for tree in snapshot.trees]
         if snapshot.commit:
-            lines += [f"update {COMMITS}/{commit} {commit}" for commit in snapshot.commits]
+            lines.append(f"update {COMMITS}/{snapshot.commit} {snapshot.commit}")
             self._cut(snapshot.cut)
         if snapshot.history:
             lines.append(f"update {HISTORIES}/{snapshot.history} {snapshot.commit}")

@@ -30,7 +30,6 @@ from dstack.repo.partial import fetch_missing
 from dstack.repo.scratch import Scratch
 from dstack.repo.status import Status, staged
 from dstack.repo.trees import differences, make_tree
-from dstack.repo.upstream import find as find_upstream
 from dstack.repo.worktree import Worktree, locate
 
 TRIES = 3
@@ -115,11 +114,10 @@ def _take(start: Path, folder: Scratch, limit: int, depths: set[int]) -> Taken:
             guard.expect(listing, staged(worktree) if worktree and worktree.commit else set(listing.files))
             known = _read(root, listing, blobs, guard)
             tree = _make(listing, known, scratch)
-            upstream = find_upstream(worktree, scratch) if worktree else None
-            index = Status(scratch, blobs, listing, known, left_out, upstream).tree() if worktree else None
+            index = Status(scratch, blobs, listing, known, left_out).tree() if worktree else None
             taken = _describe(worktree, start, folder, listing, left_out, tree, index)
             snapshot = _with_modes(taken.snapshot, listing, blobs, scratch)
-            return replace(taken, snapshot=with_history(snapshot, worktree, upstream, depths))
+            return replace(taken, snapshot=with_history(snapshot, worktree, depths))
         except ChangedError as error:
             changed = error
     raise UsageError(

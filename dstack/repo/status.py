@@ -1,4 +1,4 @@
-"""What git knows of a working tree beyond its commit and its files: the index, settings, what is under way.
+"""What git knows of a working tree beyond its commit and its files: the index, settings, rules.
 
 It becomes a git tree of its own, from which `templates/_furnish.sh.j2` makes the job's `.git`. The repository itself is
 `root` in it, the repositories within are `0`, `1` and so on. Each holds, where there is something to say:
@@ -6,40 +6,26 @@ It becomes a git tree of its own, from which `templates/_furnish.sh.j2` makes th
     changes    how the index differs from the commit, as `git update-index --index-info` takes it
     files/     the contents that the index names and the commit may lack
     assumed, skipped    paths with these flags; filtered files that git finds unchanged are assumed to be
-    intended/  files that were added with -N
     config     settings that change what git says
-    git/       small files of `.git`: what is under way, sparse patterns, excludes, attributes
-    refs       references beside the branch itself, as `packed-refs` has them
+    git/       small files of `.git`: sparse patterns, excludes, attributes
     path, commit, branch, head/    for a repository within: where, the commit as bytes, and the commit's tree
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dstack.repo.blobs import Blobs
 from dstack.repo.git import Git
-from dstack.repo.listing import GITLINK, LINK, Indexed, Inside, Listing
+from dstack.repo.listing import GITLINK, Indexed, Inside, Listing
 from dstack.repo.trees import make_tree
-from dstack.repo.upstream import Upstream, find
 from dstack.repo.worktree import Worktree
 
 Entry = tuple[str, str, bytes]
 FILE = "100644"
-
-UNDER_WAY = (
-    *("MERGE_HEAD", "MERGE_MODE", "MERGE_MSG", "SQUASH_MSG", "CHERRY_PICK_HEAD", "REVERT_HEAD"),
-    *("BISECT_LOG", "BISECT_START", "BISECT_TERMS", "sequencer/todo", "sequencer/head"),
-    *(f"rebase-merge/{name}" for name in ("head-name", "onto", "orig-head", "interactive", "done", "git-rebase-todo")),
-    *(f"rebase-merge/{name}" for name in ("msgnum", "end", "amend", "stopped-sha")),
-    *(f"rebase-apply/{name}" for name in ("head-name", "onto", "orig-head", "applying", "rebasing", "next", "last")),
-)
-"""What `git status` reads (git's wt-status.c)."""
-LONG_IDS = re.compile(rb"(?m)^([a-z]+ )([0-9a-f]{40,64})\b")
 USUAL_ABBREVIATION = 7
 
 
@@ -51,7 +37,6 @@ class Described:
     files: list[Entry] = field(default_factory=list)
     assumed: list[bytes] = field(default_factory=list)
     skipped: list[bytes] = field(default_factory=list)
-    intended: list[Entry] = field(default_factory=list)
 
 
 def staged(worktree: Worktree) -> set[bytes]:
@@ -65,7 +50,7 @@ def staged(worktree: Worktree) -> set[bytes]:
 
 class Status:
     """Makes the tree. `blobs` writes into the bare repository `scratch`; `known` maps each file of the snapshot to its
-    blob, `left_out` are tracked files that the snapshot leaves out, `upstream` is what the branch is compared with."""
+    blob, `left_out` are tracked files that the snapshot leaves out."""
 
     def __init__(
         self,
@@ -74,15 +59,12 @@ class Status:
         listing: Listing,
         known: dict[bytes, str],
         left_out: set[bytes],
-        upstream: Upstream | None,
     ):
         self.git = Git.within(scratch, GIT_INDEX_FILE=str(scratch / "status-index"))
-        self.scratch = scratch
         self.blobs = blobs
         self.listing = listing
         self.known = known
         self.left_out = left_out
-        self.upstream = upstream
 
     def tree(self) -> str | None:
         """Its id, or None if commit and files say it all."""
@@ -129,27 +111,11 @@ class Status:
             if lines:
                 yield self._blob(name, b"".join(line + b"\0" for line in lines))
         yield from found.files
-        yield from found.intended
         settings = dict(repository.worktree.settings)
         for file, content in self._small_files(repository, settings):
             yield self._blob(b"git/" + file.encode(), content)
-        if upstream := self._upstream(repository):
-            yield from self._follow(upstream, repository.worktree.branch, settings)
         if settings:
             yield self._blob(b"config", config(settings))
-
-    def _upstream(self, repository: Inside) -> Upstream | None:
-        """A repository within has its own commit alone: no other could be compared with it."""
-        if not repository.path:
-            return self.upstream
-        found = find(repository.worktree, self.scratch)
-        return None if found and found.between else found
-
-    def _follow(self, upstream: Upstream, branch: str | None, settings: dict[str, str]) -> Iterator[Entry]:
-        """As a branch of this repository: git says the same of it, and needs no remote."""
-        settings |= {f"branch.{branch}.remote": ".", f"branch.{branch}.merge": upstream.ref}
-        if upstream.commit:
-            yield self._blob(b"refs", os.fsencode(f"{upstream.commit} {upstream.ref}\n"))
 
     def _blob(self, path: bytes, content: bytes) -> Entry:
         return FILE, self.blobs.add(content), path
@@ -158,21 +124,20 @@ class Status:
         worktree, found = repository.worktree, Described()
         differing = staged(worktree)
         everything = worktree.commit is None
-        indexed = {entry.path for entry in repository.index if not entry.intended}
+        index = [entry for entry in repository.index if not entry.intended]
+        indexed = {entry.path for entry in index}
         zero = "0" * (64 if worktree.object_format == "sha256" else 40)
-        unmerged = {entry.path for entry in repository.index if entry.stage}
+        unmerged = {entry.path for entry in index if entry.stage}
         for path in sorted((differing - indexed) | unmerged):
             found.changes.append(b"0 %s\t%s" % (zero.encode(), path))
         wanted: list[Indexed] = []
-        for entry in repository.index:
-            if entry.intended:
-                # Only that it is there counts; a link can't be empty.
-                content = b"link" if entry.mode == LINK else b""
-                found.intended.append((entry.mode, self.blobs.add(content), b"intended/" + entry.path))
-            elif everything or entry.stage or entry.path in differing:
+        for entry in index:
+            if everything or entry.stage or entry.path in differing:
                 stage = f" {entry.stage}" if entry.stage else ""
                 found.changes.append(f"{entry.mode} {entry.id}{stage}\t".encode() + entry.path)
                 wanted.append(entry)
+            if entry.stage:
+                continue  # git can't flag an unmerged path
             if entry.skipped or self._full(repository, entry.path) in self.left_out:
                 found.skipped.append(entry.path)
             elif entry.assumed:
@@ -216,12 +181,6 @@ class Status:
         abbreviation = self._abbreviation(worktree)
         if abbreviation != USUAL_ABBREVIATION:
             settings.setdefault("core.abbrev", str(abbreviation))
-        for name in UNDER_WAY:
-            content = _content(worktree.git_dir / name)
-            if content is not None:
-                yield name, LONG_IDS.sub(lambda found: found[1] + found[2][:abbreviation], content)
-        if worktree.commit and worktree.branch is None and (line := _last_checkout(worktree)):
-            yield "logs/HEAD", line
         if (content := _content(worktree.git_dir / "info/sparse-checkout")) is not None:
             yield "info/sparse-checkout", content
         excludes = _rules(worktree.excludes_file) + _rules(worktree.common / "info/exclude")
@@ -268,9 +227,3 @@ def _rules(path: Path) -> bytes:
         return b""
     lines: Iterable[bytes] = (line.strip() for line in content.splitlines())
     return content.rstrip(b"\n") + b"\n" if any(line and not line.startswith(b"#") for line in lines) else b""
-
-
-def _last_checkout(worktree: Worktree) -> bytes | None:
-    """What `git status` takes "HEAD detached at ..." from."""
-    lines = (_content(worktree.git_dir / "logs/HEAD") or b"").splitlines(keepends=True)
-    return next((line for line in reversed(lines) if b"\tcheckout: moving from " in line), None)

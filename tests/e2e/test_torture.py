@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.unit.repo.test_fidelity import root_of, state
-from tests.unit.repo.trees import CASES
+from tests.unit.repo.trees import CASES, forget_intended
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -52,6 +52,9 @@ def test_what_you_have_is_what_runs(cli: Cli, runner: str, tmp_path: Path, pytho
         there = dict(zip(CASES, pool.map(run, CASES), strict=True))
 
     assert {name: state(root) for name, root in roots.items()} == before
+    for root in roots.values():
+        if (root / ".git").exists():
+            forget_intended(root)
     expected = {name: at_home(root) for name, root in roots.items()}
     assert {name: differences(there[name], told) for name, told in expected.items() if there[name] != told} == {}
     assert all(told["files"] for told in expected.values())

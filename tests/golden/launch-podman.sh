@@ -338,7 +338,7 @@ raw='* -text -filter -ident -eol !working-tree-encoding'
 mirror="$base/mirrors/"'r'.git
 tree='7777777777777777777777777777777777777777777777777777777777777777'
 commit='8888888888888888888888888888888888888888888888888888888888888888'
-objects="${commit:+$commit }$tree"\ 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'\ '9999999999999999999999999999999999999999999999999999999999999999'
+objects="${commit:+$commit }$tree"\ '9999999999999999999999999999999999999999999999999999999999999999'
 format="[extensions]
 	objectformat = "'sha256'"
 [core]
@@ -430,7 +430,6 @@ name() {
 		echo "update refs/dstack/trees/$tree $tree"
 		echo "update refs/dstack/trees/"'9999999999999999999999999999999999999999999999999999999999999999'" "'9999999999999999999999999999999999999999999999999999999999999999'
 		if [ -n "$commit" ]; then echo "update refs/dstack/commits/$commit $commit"; fi
-		echo "update refs/dstack/commits/"'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'" "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'
 		echo "update refs/dstack/histories/"'full-8888888888888888888888888888888888888888888888888888888888888888'" $commit"
 	} | git update-ref --stdin
 }
@@ -522,12 +521,6 @@ furnish() {
 	part=$1
 	names=$(list "$part") || return
 	if has changes; then give changes | git update-index -z --index-info || return; fi
-	if has intended; then
-		rm -rf "$job/aside" && mkdir "$job/aside" &&
-			GIT_INDEX_FILE=$job/aside.index GIT_WORK_TREE=$job/aside git read-tree --reset -u "$index:$part/intended" &&
-			(cd "$job/aside" && GIT_WORK_TREE=$job/aside git add --no-all -N -f .) &&
-			rm -rf "$job/aside" "$job/aside.index" || return
-	fi
 	if has assumed; then give assumed | git update-index -z --assume-unchanged --stdin || return; fi
 	if has skipped; then give skipped | git update-index -z --skip-worktree --stdin || return; fi
 	rm -f "$GIT_DIR/info/attributes"
@@ -566,7 +559,6 @@ within() {
 		put "$GIT_DIR/HEAD" "$commit
 " || return
 	fi
-	if has refs; then give refs >> "$GIT_DIR/packed-refs" || return; fi
 	git read-tree --reset "$index:$part-head" && furnish "$part" && lend && printf '%s\n' "$path" >> "$io/nested"
 }
 
@@ -604,10 +596,9 @@ within() {
 	[ -s "$known/commits/$commit" ] || exit 3
 	[ -s "$known/histories/"'full-8888888888888888888888888888888888888888888888888888888888888888' ] || exit 3
 	[ -s "$known/trees/"'9999999999999999999999999999999999999999999999999999999999999999' ] || exit 3
-	[ -s "$known/commits/"'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' ] || exit 3
 	[ ! -e "$mirror/damaged" ] || exit 3
 	# For those who collect: this was used now, and is in use until the job's folder goes.
-	printf '%s\n' 'r' "$tree" "$commit" 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' '9999999999999999999999999999999999999999999999999999999999999999' 'full-8888888888888888888888888888888888888888888888888888888888888888' > "$job/uses"
+	printf '%s\n' 'r' "$tree" "$commit" '9999999999999999999999999999999999999999999999999999999999999999' 'full-8888888888888888888888888888888888888888888888888888888888888888' > "$job/uses"
 	touch "$mirror" "$known/trees/$tree" "$known/commits/$commit" || exit 3
 	rm -rf "$job/workflow" "$job/git" "$job/spare" "$io/nested" && mkdir -p "$job/workflow" || exit 1
 	export GIT_DIR="$job/git" GIT_WORK_TREE="$job/workflow" GIT_OBJECT_DIRECTORY="$mirror/objects"
@@ -631,7 +622,6 @@ within() {
 	rm -f "$GIT_DIR/packed-refs" && lend &&
 		put "$GIT_DIR/packed-refs" "$commit refs/heads/"'feature/it'\''s''
 ' &&
-		{ ! has refs || give refs >> "$GIT_DIR/packed-refs"; } &&
 		mv "$GIT_DIR" "$job/workflow/.git" || exit 1
 	for number in $numbers; do
 		(within "$number") || refuse

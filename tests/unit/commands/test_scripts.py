@@ -63,7 +63,6 @@ FULL = Order(
     index="9" * 64,
     commit="8" * 64,
     history="full-" + "8" * 64,
-    upstream="a" * 64,
     branch="feature/it's",
     object_format="sha256",
     project="sub dir/it's",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.repo.shipping import Road, git, manifest
-from tests.unit.repo.trees import CASES, lfs, write
+from tests.unit.repo.trees import CASES, forget_intended, intended_beside_unmerged, lfs, merge_under_way, write
 
 
 def root_of(project: Path) -> Path:
@@ -31,8 +31,8 @@ QUESTIONS = (
     ("rev-parse", "--abbrev-ref", "HEAD"),
     ("log", "-1"),
     ("status", "--porcelain", "-z"),
-    ("status", "--porcelain=2", "--branch"),
-    ("status",),
+    ("status", "--porcelain=2"),
+    ("status", "--short"),
     ("diff", "--binary"),
     ("diff", "--submodule=diff"),
     ("diff", "--cached"),
@@ -77,5 +77,28 @@ def test_the_job_has_the_users_tree(name: str, tmp_path: Path) -> None:
     assert manifest(tree) == expected
     assert root / snapshot.project == project
     if snapshot.git:
+        forget_intended(root)
         for question in QUESTIONS:
             assert road.in_job(tree, *question, ok=False) == git(root, *question, ok=False), question
+
+
+def test_intended_paths_are_untracked_beside_unmerged_ones(tmp_path: Path) -> None:
+    road = Road(tmp_path / "road")
+    root = intended_beside_unmerged(tmp_path / "project")
+
+    tree = road.launch(road.submit(root))
+
+    status = road.in_job(tree, "status", "--porcelain").decode().splitlines()
+    assert status == ["D  lib/a.py", "UU train.py", "?? empty.py", "?? later.py", "?? lib/a.py"]
+
+
+def test_an_unmerged_path_may_be_left_out(tmp_path: Path) -> None:
+    """git refuses to flag an unmerged path."""
+    road = Road(tmp_path / "road")
+    root = merge_under_way(tmp_path / "project")
+    write(root / ".dstackignore", "train.py\n")
+
+    tree = road.launch(road.submit(root))
+
+    assert not (tree / "train.py").exists()
+    assert b"train.py" in road.in_job(tree, "status", "--porcelain")

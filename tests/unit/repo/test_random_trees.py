@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.repo.shipping import Road, git, manifest
-from tests.unit.repo.trees import under, write
+from tests.unit.repo.trees import forget_intended, under, write
 
 EXAMPLES = os.environ.get("EXAMPLES")
 """How many to try, others each time; without it, a few that are always the same."""
@@ -110,6 +110,7 @@ def test_what_arrives(
         tree = road.launch(road.submit(root))
 
         assert manifest(tree) == manifest(root)
+        forget_intended(root)
         for question in (("status", "--porcelain", "-z"), ("diff", "--binary"), ("diff", "--cached", "--binary")):
             assert road.in_job(tree, *question, ok=False) == git(root, *question, ok=False), question
     finally:

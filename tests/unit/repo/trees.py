@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +37,14 @@ def define(root: Path, more: str = "") -> None:
     """The project's file: a workflow that runs the program in the variable PROGRAM."""
     text = f"workflows:\n  - name: job\n    image: {PYTHON}\n    commands: ['exec python3 -c \"$PROGRAM\" /workflow']\n"
     write(root / ".dstack/workflows.yaml", text + more)
+
+
+def forget_intended(root: Path) -> None:
+    """Make untracked what was added with `git add -N`, as it is in a job."""
+    listed = git(root, "ls-files", "--debug", "-z")
+    for path, flags in re.findall(rb"([^\0]+)\0(?:  .*\n){4}  size: \d+\tflags: ([0-9a-f]+)\n", listed):
+        if int(flags, 16) & 1 << 29:
+            git(root, "update-index", "--force-remove", "--", path)
 
 
 def start(root: Path, *options: str) -> Path:
@@ -397,6 +406,18 @@ def merge_under_way(root: Path) -> Path:
 
 
 @case
+def intended_beside_unmerged(root: Path) -> Path:
+    """With an empty file, and one that the commit has."""
+    merge_under_way(root)
+    write(root / "later.py", "intended\n")
+    write(root / "empty.py", "")
+    git(root, "rm", "-q", "--cached", "lib/a.py")
+    git(root, "add", "-N", "later.py", "empty.py", "lib/a.py")
+    git(root, "update-index", "--assume-unchanged", "later.py")
+    return root
+
+
+@case
 def rebase_under_way(root: Path) -> Path:
     merge_under_way(root)
     git(root, "merge", "--abort")
@@ -455,69 +476,15 @@ def many_branches_deep(root: Path) -> Path:
     return root
 
 
-def cloned(root: Path, ours: int, theirs: int) -> Path:
-    """A clone; so many commits were made there since, and so many at its origin, which the clone knows of."""
-    origin = start(root.parent / "origin")
-    git(root.parent, "clone", "-q", str(origin), str(root))
-    for place, number, name in ((origin, theirs, "theirs"), (root, ours, "ours")):
-        for at in range(number):
-            write(place / f"{name}.py", f"{at}\n")
-            commit(place, f"{name} {at}")
-    git(root, "fetch", "-q")
-    write(root / "train.py", "in the clone\n")
-    return root
-
-
-@case
-def up_to_date(root: Path) -> Path:
-    return cloned(root, 0, 0)
-
-
 @case
 def ahead(root: Path) -> Path:
-    return cloned(root, 2, 0)
-
-
-@case
-def behind(root: Path) -> Path:
-    return cloned(root, 0, 3)
-
-
-@case
-def diverged(root: Path) -> Path:
-    cloned(root, 2, 1)
-    git(root, "merge", "-q", "-m", "merged", "origin/main")
-    write(root / "more.py", "more\n")
-    commit(root)
-    git(root, "reset", "-q", "--hard", "HEAD~1")
-    git(root, "checkout", "-q", "-b", "side", "--track", "origin/main")
-    git(root, "reset", "-q", "--hard", "HEAD~1")
-    write(root / "side.py", "side\n")
-    commit(root)
-    return root
-
-
-@case
-def ahead_with_a_merge(root: Path) -> Path:
-    cloned(root, 1, 1)
-    git(root, "stash", "-q")
-    git(root, "merge", "-q", "-m", "merged", "origin/main")
-    return root
-
-
-@case
-def upstream_is_gone(root: Path) -> Path:
-    cloned(root, 1, 0)
-    git(root, "update-ref", "-d", "refs/remotes/origin/main")
-    return root
-
-
-@case
-def follows_a_local_branch(root: Path) -> Path:
-    start(root)
-    git(root, "checkout", "-q", "-b", "topic/x", "--track", "main")
-    write(root / "topic.py", "topic\n")
-    commit(root)
+    """A clone in which commits were made that its origin lacks."""
+    origin = start(root.parent / "origin")
+    git(root.parent, "clone", "-q", str(origin), str(root))
+    for number in range(2):
+        write(root / "ours.py", f"{number}\n")
+        commit(root, f"ours {number}")
+    write(root / "train.py", "in the clone\n")
     return root
 
 
