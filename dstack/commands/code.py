@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import Enum
 
+from msgspec.structs import asdict
+
 from dstack import render
 from dstack.commands.answer import values
 from dstack.commands.command import Command, Result, Stdin
@@ -40,20 +42,15 @@ def spare(place: Place, snapshot: Snapshot) -> Command[None]:
 
 
 def checkout_values(snapshot: Snapshot, depth: int | None = None) -> dict[str, object]:
-    """The values that `_checkout.sh.j2` wants, for a job that asked for this depth, or for all of the history."""
+    """Return the values for `_checkout.sh.j2`: the snapshot's fields, None as "". `depth` is how many commits of
+    history the job asked for (0: all), None for all that the snapshot has."""
+    fields = {name: "" if value is None else value for name, value in asdict(snapshot).items()}
     return {
-        "repo": snapshot.repo,
-        "commit": snapshot.commit or "",
-        "tree": snapshot.tree,
-        "index": snapshot.index or "",
-        "branch": snapshot.branch or "",
+        **fields,
         "history": snapshot.history or "",
         "shallow": lines(snapshot.cut),
         "end": lines(snapshot.cut if depth is None else snapshot.cut_at(depth)),
         "umask": unusual(snapshot.umask),
-        "modes": snapshot.modes or "",
-        "object_format": snapshot.object_format,
-        "git": snapshot.git,
     }
 
 
