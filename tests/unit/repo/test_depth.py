@@ -1,12 +1,15 @@
-"""How much history a job has, and what it costs to bring it."""
+"""How much history a job has, and what it costs to send it."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
+from dstack.model import wire
+from dstack.model.snapshot import Snapshot
 from dstack.repo.snapshot import take
 from tests.unit.repo.shipping import Road, git, manifest
 from tests.unit.repo.trees import ahead, commit, start, write
@@ -35,7 +38,7 @@ def subjects(road: Road, tree: Path) -> set[str]:
 
 
 def at_depth(project: Path, depth: int, tmp_path: Path) -> set[str]:
-    """What git itself gives."""
+    """Return the subjects in a clone of this depth made by git."""
     clone = tmp_path / f"clone-{depth}"
     options = ["--depth", str(depth)] if depth else []
     git(tmp_path, "clone", "-q", *options, f"file://{project}", str(clone))
@@ -70,6 +73,16 @@ def test_each_job_has_the_depth_that_it_asked_for(project: Path, tmp_path: Path)
         tree = road.launch(snapshot, f"job-{depth}", depth)
         assert subjects(road, tree) == at_depth(project, depth, tmp_path)
         assert road.in_job(tree, "fsck", "--no-dangling") == b""
+
+
+def test_a_stored_snapshot_of_an_earlier_version(project: Path, tmp_path: Path) -> None:
+    """It may have an upstream, and ends although its depth is 1."""
+    road = Road(tmp_path / "road")
+    stored = json.loads(wire.encode(road.submit(project, 3)))
+    stored |= {"depth": 1, "upstream": stored["commit"]}
+    snapshot = wire.decode(json.dumps(stored).encode(), Snapshot)
+    assert road.mirror.has(snapshot)
+    assert subjects(road, road.launch(snapshot)) == at_depth(project, 1, tmp_path)
 
 
 def test_commits_that_are_not_pushed_yet_change_no_depth(tmp_path: Path) -> None:
