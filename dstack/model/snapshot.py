@@ -1,4 +1,4 @@
-"""What a run's code is: a commit, and the tree that the user had on disk."""
+"""A run's code: a commit, and the tree that the user had on disk."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from hashlib import sha256
 from msgspec import Struct
 
 PLAIN = "022"
-"""The umask that is usual."""
+"""The usual umask."""
 
 
 class Snapshot(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A working tree as it was when the run was submitted. Paths are relative to the git root.
 
-    `repo` names the mirror on server and hosts; `url` is the remote without credentials, or None; `tree` is the id of
-    a git tree made of the raw bytes on disk; `commit` is None for a folder without git or without a commit;
-    `index` is that of a tree which says what git knows beyond commit and files (`dstack/repo/status.py`), None for
-    nothing. `branch` is None for a detached HEAD. `project` is the folder that holds `.dstack`, "" for the root.
+    `repo` names the mirror on the server and on hosts; `url` is the remote without credentials, or None. `tree` is the
+    id of a git tree made of the raw bytes on disk. `commit` is None without git or without a commit, `branch` is None
+    for a detached HEAD. `index` is the id of a tree with what git knows beyond commit and files
+    (`dstack/repo/status.py`), None for nothing. `project` is the folder that holds `.dstack`, "" for the root.
     `object_format` is git's: sha1 or sha256. `depth` is how many commits deep the history goes, 0 for all of it;
-    `shallow` are the commits whose parents are left out, of a history deeper than 1. `ends` are the
-    same for other depths, which some jobs see. `umask`, three octal digits, makes the permissions of most files and
-    folders right; `modes` is the id of a tree that has the rest (`dstack/repo/modes.py`), None for nothing.
+    `shallow` are the commits whose parents are left out of a history deeper than 1, and `ends` are the same for other
+    depths, which some jobs see. `umask`, three octal digits, makes the permissions of most files and folders right;
+    `modes` is the id of a tree with the rest (`dstack/repo/modes.py`), None for nothing.
     """
 
     repo: str
@@ -41,17 +41,17 @@ class Snapshot(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def objects(self) -> tuple[str, ...]:
-        """The ids from which all of it is reached."""
+        """The object ids from which everything is reached."""
         return (*filter(None, [self.commit]), *self.trees)
 
     @property
     def trees(self) -> tuple[str, ...]:
-        """Those of its ids that are not commits'."""
+        """The ids of its trees."""
         return tuple(oid for oid in (self.tree, self.index, self.modes) if oid)
 
     @property
     def history(self) -> str | None:
-        """The name of a history that is more than the commit: `full-` or a hash of where it ends, and the commit."""
+        """The name of a history deeper than 1: `full-` or a hash of its ends, and the commit. None for depth 1."""
         if self.commit is None or self.depth == 1:
             return None
         return f"{_hash(self.shallow) if self.shallow else 'full'}-{self.commit}"
@@ -62,12 +62,12 @@ class Snapshot(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return (self.commit,) if self.commit and self.depth == 1 else self.shallow
 
     def cut_at(self, depth: int) -> tuple[str, ...]:
-        """The same, as a job sees it that asked for this depth."""
+        """The commits whose parents a job of this depth does not see."""
         return self.ends.get(depth, self.cut)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What one must have to have all of it."""
+        """The names under which all of it is kept in a mirror."""
         return (*self.objects, *([self.history] if self.history else []))
 
 

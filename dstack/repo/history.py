@@ -1,4 +1,4 @@
-"""How much of the past goes with a snapshot."""
+"""Decides how much history goes with a snapshot."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dstack.repo.worktree import Worktree
 
 
 def with_history(snapshot: Snapshot, worktree: Worktree | None, depths: set[int]) -> Snapshot:
-    """The snapshot with as much of the past as the deepest wants."""
+    """Return the snapshot with as much history as the deepest of `depths` (in commits; 0: all) asks for."""
     if worktree is None or snapshot.commit is None or depths == {1}:
         return snapshot
     ends = {depth: boundary(worktree, snapshot.commit, depth) for depth in depths}
@@ -19,8 +19,8 @@ def with_history(snapshot: Snapshot, worktree: Worktree | None, depths: set[int]
 
 
 def boundary(worktree: Worktree, commit: str, depth: int) -> tuple[str, ...]:
-    """The commits at which a history of so many commits ends (0: of all that the repository has): their parents are
-    left out. A shallow clone's own end counts."""
+    """Return the commits at which a history of `depth` commits (0: all) ends: those whose parents are left out. The
+    ends of a shallow clone are among them."""
     git = worktree.git()
     own = worktree.common / "shallow"
     ends = set(own.read_text().split()) if own.is_file() else set()

@@ -1,14 +1,15 @@
-"""What git knows of a working tree beyond its commit and its files: the index, settings, rules.
+"""What git knows of a working tree beyond its commit and its files: index, settings and rules.
 
-It becomes a git tree of its own, from which `templates/_furnish.sh.j2` makes the job's `.git`. The repository itself is
-`root` in it, the repositories within are `0`, `1` and so on. Each holds, where there is something to say:
+It is stored as a git tree, from which `templates/_furnish.sh.j2` makes the job's `.git`. `root` in it is the repository
+itself; `0`, `1` and so on are nested repositories, with the trees of their commits as `0-head`, `1-head` and so on.
+Each holds, where needed:
 
-    changes    how the index differs from the commit, as `git update-index --index-info` takes it
-    files/     the contents that the index names and the commit may lack
-    assumed, skipped    paths with these flags; filtered files that git finds unchanged are assumed to be
-    config     settings that change what git says
+    changes    how the index differs from the commit, as input of `git update-index --index-info`
+    files/     contents that the index names and the commit may lack
+    assumed, skipped    paths with these flags; filtered files that git finds unchanged are among the assumed
+    config     settings that change what git prints
     git/       small files of `.git`: sparse patterns, excludes, attributes
-    path, commit, branch, head/    for a repository within: where, the commit as bytes, and the commit's tree
+    path, commit, branch    of a nested repository: where it is, its commit as bytes, and its branch
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ USUAL_ABBREVIATION = 7
 
 @dataclass
 class Described:
-    """The index of one repository, sorted out."""
+    """The index of one repository, by purpose."""
 
     changes: list[bytes] = field(default_factory=list)
     files: list[Entry] = field(default_factory=list)
@@ -40,7 +41,7 @@ class Described:
 
 
 def staged(worktree: Worktree) -> set[bytes]:
-    """The paths that differ between commit and index; without a commit there is none to differ from."""
+    """Return the paths that differ between commit and index; none without a commit."""
     if worktree.commit is None:
         return set()
     options = ("--cached", "--raw", "-z", "--no-renames", "--ignore-submodules=none")
@@ -49,8 +50,8 @@ def staged(worktree: Worktree) -> set[bytes]:
 
 
 class Status:
-    """Makes the tree. `blobs` writes into the bare repository `scratch`; `known` maps each file of the snapshot to its
-    blob, `left_out` are tracked files that the snapshot leaves out."""
+    """Makes the tree. `blobs` writes into the bare repository `scratch`, `known` maps each file of the snapshot to its
+    blob, and `left_out` are tracked files that the snapshot leaves out."""
 
     def __init__(
         self,
@@ -67,7 +68,7 @@ class Status:
         self.left_out = left_out
 
     def tree(self) -> str | None:
-        """Its id, or None if commit and files say it all."""
+        """Write the tree and return its id, or None if there is nothing to store."""
         parts: list[tuple[str, str]] = []
         number = 0
         for repository in self.listing.repositories:
@@ -89,7 +90,7 @@ class Status:
         return self.git.run("mktree", "-z", stdin=lines.encode()).decode().strip()
 
     def _head(self, worktree: Worktree) -> str | None:
-        """The tree of a repository within, if all of it is here."""
+        """Return the tree of a nested repository's commit, or None if not all of it is here."""
         if worktree.object_format != self.blobs.object_format:
             return None
         if worktree.commit is None:
@@ -147,7 +148,7 @@ class Status:
         return found
 
     def _contents(self, entries: list[Indexed]) -> Iterator[Entry]:
-        """The files that the index names, where they are here: a partial clone may lack some."""
+        """Yield the files that the index names, except those that a partial clone lacks."""
         blobs = [entry for entry in entries if entry.mode != GITLINK]
         asked = "".join(f"{entry.id}\n" for entry in blobs).encode()
         answers = self.git.run("cat-file", "--batch-check=%(objecttype)", stdin=asked).splitlines() if blobs else []
@@ -156,8 +157,8 @@ class Status:
                 yield entry.mode, entry.id, b"files/%d/%s" % (entry.stage, entry.path)
 
     def _unchanged(self, repository: Inside, flagged: set[bytes]) -> Iterator[bytes]:
-        """Filtered files that git finds to be what the index says, though their bytes are others. The filter is not
-        there where the job runs."""
+        """Yield filtered files that git finds unchanged although their bytes differ from the index. A job does not have
+        the filter."""
         candidates: list[tuple[bytes, bool]] = []
         for entry in repository.index:
             if entry.path not in repository.filtered or entry.stage or entry.intended or entry.path in flagged:
@@ -200,7 +201,7 @@ class Status:
 
 
 def config(settings: dict[str, str]) -> bytes:
-    """Settings as a configuration file has them (git-config, "Syntax")."""
+    """Return settings in the format of a configuration file (git-config, "Syntax")."""
     lines: list[str] = []
     for key, value in settings.items():
         section, _, rest = key.partition(".")
@@ -220,7 +221,7 @@ def _content(path: Path) -> bytes | None:
 
 
 def _rules(path: Path) -> bytes:
-    """A file of rules, or nothing if it has only comments."""
+    """Return a file of rules, b"" if it is unreadable or has only comments."""
     try:
         content = _content(path) or b""
     except PermissionError:
