@@ -1,5 +1,5 @@
-"""Every kind of working tree that people really have, in a container: its files are the user's own, and git says the
-same of them there."""
+"""Every kind of working tree that people have, in a container: it has the user's files, and git gives the same answers
+about them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AT_ONCE = 4
 
 
 def at_home(root: Path) -> dict[str, Any]:
-    """What the program says of the user's tree."""
+    """Return what the program prints about the user's tree."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment |= {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
     done = subprocess.run(
@@ -61,7 +61,7 @@ def test_what_you_have_is_what_runs(cli: Cli, runner: str, tmp_path: Path, pytho
 
 
 def differences(there: dict[str, Any], home: dict[str, Any]) -> dict[str, Any]:
-    """What is not the same, there and at home."""
+    """Return what differs between the job and the user's tree."""
     return {
         key: (there[part].get(key), home[part].get(key))
         for part in ("files", "git")

@@ -1,4 +1,4 @@
-"""What you have is what runs: the job's tree equals the user's, and git answers there as it does at home."""
+"""What you have is what runs: the job's tree equals the user's, and git gives the same answers in both."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def root_of(project: Path) -> Path:
 
 
 def state(root: Path) -> dict[str, bytes]:
-    """All of a repository that a snapshot must not touch."""
+    """Return the content of `.git`, which a snapshot must not touch."""
     if not (root / ".git").exists():
         return {}
     folder = Path(git(root, "rev-parse", "--absolute-git-dir").decode().rstrip("\n"))
@@ -41,7 +41,7 @@ QUESTIONS = (
 
 
 def test_a_large_file_that_was_edited(tmp_path: Path) -> None:
-    """Git LFS is not there, so that of such a file git shows the bytes, and not two pointers."""
+    """A job has no Git LFS, so `git diff` shows the bytes of such a file instead of two pointers."""
     root = lfs(tmp_path / "project")
     write(root / "here.big", b"edited" * 20_000)
     write(root / "far.big", b"edited, too" * 20_000)

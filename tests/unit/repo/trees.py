@@ -1,4 +1,4 @@
-"""Working trees that people really have. Each builder makes one and says which paths stay at home."""
+"""Working trees as people have them. Each builder makes one, and its names say which paths are not sent."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tests.images import PYTHON
 from tests.unit.repo.shipping import git
 
 Builder = Callable[[Path], Path]
-"""Makes a working tree in an empty folder; returns the folder that holds `.dstack`. What is to stay at home has
-`ignored` in its name."""
+"""Makes a working tree in an empty folder and returns the folder that holds `.dstack`. Paths that must not be sent have
+`ignored` in their names."""
 
 CASES: dict[str, Builder] = {}
 
@@ -34,7 +34,7 @@ def commit(root: Path, message: str = "all") -> None:
 
 
 def define(root: Path, more: str = "") -> None:
-    """The project's file: a workflow that runs the program in the variable PROGRAM."""
+    """Write the project's file: a workflow that runs the program in the variable PROGRAM."""
     text = f"workflows:\n  - name: job\n    image: {PYTHON}\n    commands: ['exec python3 -c \"$PROGRAM\" /workflow']\n"
     write(root / ".dstack/workflows.yaml", text + more)
 
@@ -48,7 +48,7 @@ def forget_intended(root: Path) -> None:
 
 
 def start(root: Path, *options: str) -> Path:
-    """A repository with two commits, an ignored file and some history."""
+    """Make a repository with two commits and an ignored file."""
     root.mkdir(parents=True, exist_ok=True)
     git(root, "init", "-q", "-b", "main", *options)
     write(root / "old.py", "old\n")
@@ -203,7 +203,7 @@ def auto_crlf(root: Path) -> Path:
 
 @case
 def lfs_like_filter(root: Path) -> Path:
-    """The content that the user has, not what the filter made of it; one file keeps its size under the filter."""
+    """The content on disk counts, not the filter's output. One file keeps its size under the filter."""
     start(root)
     git(root, "config", "filter.point.clean", "sha256sum")
     git(root, "config", "filter.point.smudge", "cat")
@@ -217,7 +217,7 @@ def lfs_like_filter(root: Path) -> Path:
 
 @case
 def lfs(root: Path) -> Path:
-    """Downloaded, changed and staged, still a pointer, and new."""
+    """Files that are downloaded, changed and staged, still a pointer, and new."""
     origin = start(root.parent / "origin")
     git(origin, "lfs", "install", "--local")
     git(origin, "lfs", "track", "*.big")
@@ -283,7 +283,7 @@ def split_index(root: Path) -> Path:
 
 @case
 def same_size_at_the_same_time(root: Path) -> Path:
-    """An edit that stat can't see: same size, and the time of modification put back."""
+    """An edit that stat can't see: same size, and the modification time restored."""
     start(root)
     before = (root / "lib/a.py").stat()
     git(root, "update-index", "-q", "--refresh")
@@ -349,7 +349,7 @@ def shallow_clone(root: Path) -> Path:
 
 @case
 def partial_and_sparse_clone(root: Path) -> Path:
-    """The blobs outside the sparse folder are at the remote alone."""
+    """Only the remote has the blobs outside the sparse folder."""
     return partial(root, "blob:none")
 
 
@@ -360,7 +360,7 @@ def clone_without_trees(root: Path) -> Path:
 
 @case
 def sparse_index_without_trees(root: Path) -> Path:
-    """git itself would fetch to list the index, and to read the rules of folders that are left out."""
+    """git would fetch by itself to list the index, and to read the rules of folders that are left out."""
     partial(root, "tree:0", "--sparse-index")
     write(root / "lib/beside.py", "in a folder that is left out\n")
     return root
@@ -478,7 +478,7 @@ def many_branches_deep(root: Path) -> Path:
 
 @case
 def ahead(root: Path) -> Path:
-    """A clone in which commits were made that its origin lacks."""
+    """A clone with commits that its origin lacks."""
     origin = start(root.parent / "origin")
     git(root.parent, "clone", "-q", str(origin), str(root))
     for number in range(2):
@@ -490,7 +490,7 @@ def ahead(root: Path) -> Path:
 
 @case
 def modes_of_every_kind(root: Path) -> Path:
-    """What a umask took, and what somebody closed by hand; folders, too."""
+    """Files and folders with permissions that a umask took away, or that somebody removed by hand."""
     start(root)
     for mode in (0o600, 0o640, 0o664, 0o400, 0o444, 0o555, 0o700, 0o755, 0o711, 0o666, 0o777, 0o604):
         write(root / f"file {mode:o}", f"{mode:o}", mode)
@@ -511,7 +511,7 @@ def modes_of_every_kind(root: Path) -> Path:
 
 
 def under(umask: int, build: Builder, root: Path) -> Path:
-    """A tree that somebody with this umask made."""
+    """Build a tree as a user with this umask would."""
     project = build(root)
     for path in (root, *root.rglob("*")):
         if not path.is_symlink() and ".git" not in path.relative_to(root).parts:
@@ -533,7 +533,7 @@ def umask_002(root: Path) -> Path:
 
 @case
 def empty_folders(root: Path) -> Path:
-    """With those in which only ignored files are; ignored ones stay at home."""
+    """Including folders that hold only ignored files. Ignored folders are not sent."""
     start(root)
     write(root / ".gitignore", "*ignored*\n/lib/*-back/\n!/lib/taken-back\n")
     for name in ("empty", "deep/er/est", "lib/in a tracked one", "lib/deep", "new/beside", "ignored/deep"):
