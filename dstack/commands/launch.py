@@ -9,6 +9,7 @@ from msgspec import Struct, ValidationError, convert
 from msgspec.structs import replace
 
 from dstack.commands import answer
+from dstack.commands.code import checkout_values
 from dstack.commands.command import Command, Result, Stdin
 from dstack.commands.place import Place, folder_name
 from dstack.errors import CommandError
@@ -16,6 +17,7 @@ from dstack.model.caches import cache_name
 from dstack.model.job import Launch
 from dstack.model.mounts import Mount
 from dstack.model.paths import TAR_COMPLETE, container
+from dstack.model.snapshot import Snapshot
 from dstack.render import quote, script, text
 
 NAME = "launching the job"
@@ -24,33 +26,19 @@ NAME = "launching the job"
 class Order(Struct, frozen=True, kw_only=True):
     """What to launch.
 
-    `commit`, `index` and `branch` are "" for none; `project` is the folder below the git root that commands start in,
-    "" for the root itself; `user` is a uid, a name, or `image` for the image's own; `environment` maps names to
-    values, None to unset one; `cpu` in CPUs, `memory` and the `shm` of /dev/shm in bytes, 0 for no limit (of /dev/shm:
-    half of the machine's memory). `mounts` are of folders that lie in one of `allowed`; `caches` are paths in the
-    container of folders that stay on the host. On stdin come `pack` bytes of code that the host may lack and, with
-    `artifacts`, a tar of the dependencies' files with paths below `project`, unless they were `gathered` on the host.
-    `history`, `shallow`, `upstream`, `modes` and `umask` ("" for the usual one) are a snapshot's, `end` is what this
-    job has for `shallow`.
+    `depth` is how many commits of the snapshot's history the job sees, None for all of them. `user` is a uid, a name,
+    or `image` for the image's own. `environment` maps names to values, None to unset one. `cpu` is in CPUs, `memory`
+    and `shm` (of /dev/shm) in bytes; 0 for no limit (`shm`: half of the machine's memory). `mounts` are of folders that
+    lie in one of `allowed`; `caches` are paths in the container of folders that stay on the host. On stdin come `pack`
+    bytes of code that the host may lack and, with `artifacts`, a tar of the dependencies' files with paths below the
+    snapshot's project, unless they were `gathered` on the host.
     """
 
     job: str
     attempt: str
     image: str
-    repo: str
-    commit: str = ""
-    tree: str
-    index: str = ""
-    history: str = ""
-    shallow: str = ""
-    end: str = ""
-    upstream: str = ""
-    umask: str = ""
-    modes: str = ""
-    branch: str = ""
-    object_format: str = "sha1"
-    git: bool = True
-    project: str = ""
+    snapshot: Snapshot
+    depth: int | None = None
     user: str = "root"
     gpus: tuple[int, ...] = ()
     cpu: float = 0
@@ -99,21 +87,23 @@ def launch(place: Place, order: Order, artifacts: Stdin = b"", pack: bytes = b""
     """
     order = replace(order, pack=len(pack))
     environment = exports(order.environment)
+    snapshot = order.snapshot
     body = script(
         "launch",
         place,
         order=order,
         folder=place.layout.job(folder_name(order.attempt)),
-        mirror=place.layout.mirror(folder_name(order.repo)),
+        mirror=place.layout.mirror(folder_name(snapshot.repo)),
         name=container(order.attempt),
         labels=(f"dstack.job={order.job}", f"dstack.server={place.layout.server}"),
         gpus=_gpus(place, order),
         limits=_limits(order),
-        caches=[(place.layout.cache(folder_name(order.repo), cache_name(path)), path) for path in order.caches],
-        entry=entry(order.project),
+        caches=[(place.layout.cache(folder_name(snapshot.repo), cache_name(path)), path) for path in order.caches],
+        entry=entry(snapshot.project),
         complete=TAR_COMPLETE,
         server=place.layout.server,
         environment=environment,
+        **checkout_values(snapshot, order.depth),
     )
     return Command(NAME, body, _launched, _behind(pack, artifacts), secret=(quote(environment),) if environment else ())
 

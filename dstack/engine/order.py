@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dstack.commands.code import lines, unusual
 from dstack.commands.launch import Order
 from dstack.engine.context import Context
 from dstack.model import environment, mounts, script
@@ -23,7 +22,6 @@ def order(context: Context, job: Job, runner: Runner, *, artifacts: bool, gather
     """The launch order for a job on a runner. `artifacts`: some of its dependencies are sent on stdin. `gathered`: some
     are already on the runner."""
     run = context.store.runs.require(job.run)
-    snapshot = run.snapshot
     resources = job.definition.resources
     asked = ask_of(resources)
     leased = [gpu for gpu in (runner.facts.gpus if runner.facts else ()) if gpu.index in job.gpus]
@@ -31,20 +29,8 @@ def order(context: Context, job: Job, runner: Runner, *, artifacts: bool, gather
         job=job.id,
         attempt=attempt_id(job.id, job.attempt),
         image=job.image,
-        repo=snapshot.repo,
-        commit=snapshot.commit or "",
-        tree=snapshot.tree,
-        index=snapshot.index or "",
-        history=snapshot.history or "",
-        shallow=lines(snapshot.cut),
-        end=lines(snapshot.cut_at(job.definition.fetch_depth)),
-        upstream=snapshot.upstream or "",
-        umask=unusual(snapshot.umask),
-        modes=snapshot.modes or "",
-        branch=snapshot.branch or "",
-        object_format=snapshot.object_format,
-        git=snapshot.git,
-        project=snapshot.project,
+        snapshot=run.snapshot,
+        depth=job.definition.fetch_depth,
         user=job.definition.user,
         gpus=job.gpus,
         cpu=asked.cpu,

@@ -1,4 +1,4 @@
-"""The code of a run: a commit, and the user's files on disk as a git tree."""
+"""A run's code: a commit, and the tree that the user had on disk."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ PLAIN = "022"
 class Snapshot(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A working tree as it was when the run was submitted. Paths are relative to the git root.
 
-    - `repo` names the mirror on the server and on runners; `url` is the remote without credentials, or None.
-    - `commit` is None for a folder without git or without a commit; `branch` is None for a detached HEAD.
-    - `tree` is the id of a git tree of the raw bytes on disk. `index` is the id of a tree with what git knows beyond
-      commit and files (`dstack/repo/status.py`), or None.
-    - `project` is the folder that contains `.dstack`, "" for the root. `object_format` is sha1 or sha256.
-    - `depth` is the number of commits in the history, 0 for all. `shallow` has the commits whose parents are left out,
-      unless that is just the commit of depth 1. `ends` has the same for other depths that some jobs ask for.
-    - `upstream` is the commit that the branch is compared with, if it differs: the history includes all between them.
-    - `umask`, three octal digits, gives most files and folders their permissions. `modes` is the id of a tree with the
-      other permissions (`dstack/repo/modes.py`), or None.
+    `repo` names the mirror on the server and on hosts; `url` is the remote without credentials, or None. `tree` is the
+    id of a git tree made of the raw bytes on disk. `commit` is None without git or without a commit, `branch` is None
+    for a detached HEAD. `index` is the id of a tree with what git knows beyond commit and files
+    (`dstack/repo/status.py`), None for nothing. `project` is the folder that holds `.dstack`, "" for the root.
+    `object_format` is git's: sha1 or sha256. `depth` is how many commits deep the history goes, 0 for all of it;
+    `shallow` are the commits whose parents are left out of a history deeper than 1, and `ends` are the same for other
+    depths, which some jobs see. `umask`, three octal digits, makes the permissions of most files and folders right;
+    `modes` is the id of a tree with the rest (`dstack/repo/modes.py`), None for nothing.
     """
 
     repo: str
@@ -38,14 +36,13 @@ class Snapshot(Struct, frozen=True, kw_only=True, omit_defaults=True):
     depth: int = 1
     shallow: tuple[str, ...] = ()
     ends: dict[int, tuple[str, ...]] = {}
-    upstream: str | None = None
     umask: str = PLAIN
     modes: str | None = None
 
     @property
     def objects(self) -> tuple[str, ...]:
-        """The ids from which every object of the snapshot can be reached."""
-        return (*self.commits, *self.trees)
+        """The object ids from which everything is reached."""
+        return (*filter(None, [self.commit]), *self.trees)
 
     @property
     def trees(self) -> tuple[str, ...]:
@@ -53,29 +50,24 @@ class Snapshot(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return tuple(oid for oid in (self.tree, self.index, self.modes) if oid)
 
     @property
-    def commits(self) -> tuple[str, ...]:
-        """The newest commits of its history."""
-        return tuple(oid for oid in (self.commit, self.upstream) if oid)
-
-    @property
     def history(self) -> str | None:
-        """A name for a history that is more than the commit: `full-` or a hash of where it ends, and the commit."""
-        if self.commit is None or (self.depth == 1 and not self.shallow):
+        """The name of a history deeper than 1: `full-` or a hash of its ends, and the commit. None for depth 1."""
+        if self.commit is None or self.depth == 1:
             return None
         return f"{_hash(self.shallow) if self.shallow else 'full'}-{self.commit}"
 
     @property
     def cut(self) -> tuple[str, ...]:
         """The commits whose parents are left out."""
-        return (self.commit,) if self.commit and self.depth == 1 and not self.shallow else self.shallow
+        return (self.commit,) if self.commit and self.depth == 1 else self.shallow
 
     def cut_at(self, depth: int) -> tuple[str, ...]:
-        """Return `cut` for a job that asked for this depth."""
+        """The commits whose parents a job of this depth does not see."""
         return self.ends.get(depth, self.cut)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Everything that a holder of the complete snapshot must have."""
+        """The names under which all of it is kept in a mirror."""
         return (*self.objects, *([self.history] if self.history else []))
 
 

@@ -1,1 +1,1 @@
-"""Floor 2: the user's code as git objects. git runs here only: on the user's machine, and in the server's mirrors."""
+"""Floor 2: your code as git objects. Only this package runs git: on your machine and in the server's mirrors."""

@@ -1,4 +1,4 @@
-"""Which folders a working tree holds beside its files: those of the files, and empty ones that nothing ignores."""
+"""Finds the folders of a working tree: those that hold files, and empty ones that git does not ignore."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dstack.repo.git import Git
 
 
 def above(paths: Iterable[bytes]) -> set[bytes]:
-    """All folders that these paths lie in; b"" is the root."""
+    """Return all folders that contain these paths; b"" is the root."""
     found = {b""}
     for path in paths:
         folder = path.rpartition(b"/")[0]
@@ -24,14 +24,14 @@ def above(paths: Iterable[bytes]) -> set[bytes]:
 
 
 def leaves(folders: Iterable[bytes], files: Iterable[bytes]) -> set[bytes]:
-    """The folders in which nothing is, neither one of the files nor another folder."""
+    """Return the folders that contain neither one of the files nor another folder."""
     bare = set(folders) - above(files)
     return bare - above(bare)
 
 
 def find_folders(git: Git, root: Path, files: Collection[bytes], apart: Collection[bytes]) -> dict[bytes, int]:
-    """The permission bits of each folder by path: of those that hold `files`, and of those without any that git would
-    not ignore. `apart` are folders that are not looked into: submodules and repositories within."""
+    """Return the permission bits of each folder by path: of those that hold `files`, and of those without files that
+    git does not ignore. `apart` are submodules and nested repositories, which are not searched."""
     base = os.fsencode(root) + b"/"
     filled = {path: _look(base, path) for path in above([*files, *apart])}
     found = {**filled, **{path: _look(base, path) for path in apart if os.path.isdir(base + path)}}
@@ -45,8 +45,8 @@ def find_folders(git: Git, root: Path, files: Collection[bytes], apart: Collecti
 
 
 def _with_more(filled: Mapping[bytes, os.stat_result], found: Iterable[bytes]) -> Iterator[bytes]:
-    """The folders that may hold others than those that were found. Most file systems count a folder's folders in its
-    links (find(1), -noleaf), which saves reading it; one that does so shows it where some were found."""
+    """Yield the folders that may have more subfolders than were found. Most file systems count subfolders in a folder's
+    links (find(1), -noleaf), so it need not be read. A file system does so if the counts cover all that were found."""
     inside = Counter(path.rpartition(b"/")[0] for path in found if path)
     counting: dict[int, bool] = {}
     for path, number in inside.items():
@@ -75,8 +75,8 @@ def _below(base: bytes, folder: bytes) -> list[bytes]:
 
 
 def _ignored(git: Git, folders: Collection[bytes]) -> set[bytes]:
-    """Asked with the rule that decides: before 2.26, git named what a rule with `!` takes back, too. With `./` in
-    front, a name that begins with a colon is no magic."""
+    """Return the ignored folders. -v shows the rule that decides: before git 2.26, paths that a `!` rule takes back
+    were listed, too. The leading `./` keeps a colon from starting pathspec magic."""
     names = b"".join(b"./" + path + b"\0" for path in folders)
     words = git.run("check-ignore", "-v", "-z", "--stdin", stdin=names, accept=(0, 1)).split(b"\0")
     return {path[2:] for rule, path in zip(words[2::4], words[3::4], strict=False) if not rule.startswith(b"!")}

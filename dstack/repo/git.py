@@ -1,4 +1,4 @@
-"""Runs git so that neither the caller's environment nor anybody's configuration leads it astray."""
+"""Runs git with a controlled environment and configuration."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dstack.errors import DstackError, UsageError
 
 OLDEST = (2, 20)
 
-# Whoever sets these means them. GIT_DIR, GIT_INDEX_FILE and the like, as in a git hook, mean another command.
+# Set by users on purpose. Others, such as GIT_DIR and GIT_INDEX_FILE in a git hook, are meant for another command.
 KEPT = {
     "GIT_CEILING_DIRECTORIES",
     "GIT_CONFIG_GLOBAL",
@@ -24,15 +24,14 @@ KEPT = {
 
 QUIET = {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_NO_REPLACE_OBJECTS": "1"}
 
-# Bytes are shipped as they are on disk. `!` and not `-`: git dies of an encoding that is false.
+# Files are shipped byte for byte. `!` instead of `-`: git rejects a working-tree-encoding that is unset.
 RAW_ATTRIBUTES = "* -text -filter -ident -eol !working-tree-encoding\n"
 
-
-UNTIDIED = ("gc.auto=0", "maintenance.auto=false")
+NO_MAINTENANCE = ("gc.auto=0", "maintenance.auto=false")
 
 
 class GitError(DstackError):
-    """git failed. `status` is its exit status, `detail` what it said."""
+    """git failed. `status` is its exit status, `detail` its stderr."""
 
     def __init__(self, arguments: Sequence[str], status: int, stderr: bytes) -> None:
         self.status = status
@@ -41,7 +40,7 @@ class GitError(DstackError):
 
 
 class Git:
-    """git at one place: the user's repository (`at`), or one of our own (`within`)."""
+    """git for one repository: the user's (`at`), or one of dstack's own (`within`)."""
 
     def __init__(self, environment: Mapping[str, str], folder: Path | None = None, *settings: str) -> None:
         self.environment = dict(environment)
@@ -50,14 +49,14 @@ class Git:
 
     @classmethod
     def at(cls, folder: Path) -> Git:
-        """The repository that `folder` is in, with the user's configuration, but without what would run a program
-        or refuse a repository for its owner (the setting counts from git 2.38), or tidy it up after a fetch."""
-        settings = ("safe.directory=*", "core.fsmonitor=false", "core.quotePath=false", *UNTIDIED)
+        """Return git for the repository that `folder` is in, with the user's configuration, except for settings that
+        run a program, reject a repository because of its owner (from git 2.38), or start maintenance after a fetch."""
+        settings = ("safe.directory=*", "core.fsmonitor=false", "core.quotePath=false", *NO_MAINTENANCE)
         return cls({**_environment(), **QUIET, "GIT_NO_LAZY_FETCH": "1"}, folder, *settings)
 
     @classmethod
     def within(cls, repository: Path, **variables: str) -> Git:
-        """A bare repository of our own: no configuration but its own, no hooks, names as they are."""
+        """Return git for a bare repository of dstack's: its own configuration only, no hooks, any file names."""
         settings = ("safe.directory=*", "core.protectNTFS=false", "core.protectHFS=false")
         own = {
             "GIT_DIR": str(repository),
@@ -70,7 +69,7 @@ class Git:
         return cls({**_environment(), **QUIET, **own, **variables}, repository, *settings)
 
     def run(self, *arguments: str, stdin: bytes = b"", accept: Sequence[int] = (0,)) -> bytes:
-        """What the command prints. Raises GitError for an exit status that is not in `accept`."""
+        """Run the command and return its stdout. Raises GitError unless its exit status is in `accept`."""
         process = self.start(*arguments, stdin=subprocess.PIPE)
         stdout, stderr = process.communicate(stdin)
         if process.returncode not in accept:
@@ -78,7 +77,7 @@ class Git:
         return stdout
 
     def write(self, target: Path, *arguments: str, stdin: bytes = b"") -> None:
-        """Run the command with its output in the file `target`."""
+        """Run the command and write its stdout to the file `target`. Raises GitError."""
         with target.open("wb") as file:
             process = self.start(*arguments, stdin=subprocess.PIPE, stdout=file)
             _, stderr = process.communicate(stdin)
@@ -86,14 +85,14 @@ class Git:
             raise GitError(arguments, process.returncode, stderr)
 
     def read(self, source: IO[bytes], *arguments: str) -> None:
-        """Run the command with an open file as its input."""
+        """Run the command with an open file as its stdin. Raises GitError."""
         process = self.start(*arguments, stdin=source)
         _, stderr = process.communicate()
         if process.returncode != 0:
             raise GitError(arguments, process.returncode, stderr)
 
     def succeeds(self, *arguments: str, stdin: bytes = b"") -> bool:
-        """Whether the command exits with 0."""
+        """Run the command and return whether it exits with 0."""
         process = self.start(*arguments, stdin=subprocess.PIPE)
         process.communicate(stdin)
         return process.returncode == 0
@@ -101,7 +100,7 @@ class Git:
     def start(
         self, *arguments: str, stdin: int | IO[bytes] | None = None, stdout: int | IO[bytes] = subprocess.PIPE
     ) -> subprocess.Popen[bytes]:
-        """The running command, its stderr on a pipe."""
+        """Start the command, with its stderr on a pipe."""
         try:
             return subprocess.Popen(
                 ["git", *self.options, *arguments],
@@ -112,20 +111,20 @@ class Git:
                 stderr=subprocess.PIPE,
             )
         except FileNotFoundError as error:
-            raise UsageError("git is not installed, and dstack ships code with it", hint="install git") from error
+            raise UsageError("git is not installed; dstack needs it to send your code", hint="install git") from error
 
 
 def require_git() -> None:
-    """Raise UsageError unless a git of 2.20 or newer is on PATH."""
+    """Raise UsageError if git is missing or older than 2.20."""
     words = Git({**_environment(), **QUIET}).run("version").decode(errors="replace").split()
     number = words[2] if len(words) > 2 else ""
     parts = [int(part) for part in number.split(".")[:2] if part.isdigit()]
     if len(parts) == 2 and tuple(parts) < OLDEST:
-        raise UsageError(f"git {number} is too old: dstack needs 2.20 or newer", hint="upgrade git")
+        raise UsageError(f"git {number} is too old; dstack needs git 2.20 or newer", hint="upgrade git")
 
 
 def make_bare(path: Path, object_format: str, alternates: Sequence[Path] = ()) -> None:
-    """Write a bare repository that runs no hook and applies no attribute, over a half one if need be."""
+    """Write a bare repository that runs no hooks and applies no attributes. Completes a half-written one."""
     for name in ("objects/pack", "objects/info", "refs", "info"):
         (path / name).mkdir(parents=True, exist_ok=True)
     extension = f"[extensions]\n\tobjectFormat = {object_format}\n" if object_format != "sha1" else ""
@@ -139,13 +138,13 @@ def make_bare(path: Path, object_format: str, alternates: Sequence[Path] = ()) -
 
 
 def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f"{path.name}.new")
-    aside.write_bytes(os.fsencode(text))
-    aside.replace(path)
+    unfinished = path.with_name(f"{path.name}.new")
+    unfinished.write_bytes(os.fsencode(text))
+    unfinished.replace(path)
 
 
 def quoted(folder: Path) -> str:
-    """A folder as git reads it in lists of object folders, whatever its name holds."""
+    """Quote a folder for git's lists of object folders."""
     text = str(folder)
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 

@@ -1,4 +1,4 @@
-"""Keeps a folder that someone forgot from being shipped."""
+"""Refuses a snapshot that is too large, usually because a data folder was forgotten."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dstack.errors import UsageError
 from dstack.repo.listing import Listing
 
 LIMIT = 256 * 10**6
-"""Bytes of changed and untracked content that a snapshot may have, unless the user says otherwise."""
+"""The default limit on changed and untracked content in a snapshot, in bytes."""
 SHOWN = 10
 
 
 class Guard:
-    """Counts what differs from the commit. `limit` in bytes; 0 for none."""
+    """Counts the bytes that differ from the commit. `limit` is in bytes; 0 for none."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -22,7 +22,7 @@ class Guard:
         self.total = 0
 
     def expect(self, listing: Listing, staged: set[bytes]) -> None:
-        """Count what is known to differ before anything is read. Raises UsageError above the limit."""
+        """Count what is known to differ before any file is read. Raises UsageError above the limit."""
         self.sizes = {
             path: found.stat.st_size
             for path, found in listing.files.items()
@@ -32,7 +32,7 @@ class Guard:
         self._check()
 
     def add(self, path: bytes, size: int) -> None:
-        """Count a tracked file that turned out to differ, before its content is kept."""
+        """Count a tracked file that turned out to differ, before it is stored. Raises UsageError above the limit."""
         self.sizes[path] = size
         self.total += size
         self._check()
@@ -40,15 +40,15 @@ class Guard:
     def _check(self) -> None:
         if self.limit and self.total > self.limit:
             raise UsageError(
-                f"the snapshot would have {megabytes(self.total)} of changed and untracked files, and the limit is "
+                f"the snapshot has {megabytes(self.total)} of changed and untracked files, and the limit is "
                 f"{megabytes(self.limit)}; nothing was sent\n{largest(self.sizes)}",
-                hint="add to .gitignore or .dstackignore what the job does not need, or raise the limit: "
+                hint="add what the job does not need to .gitignore or .dstackignore, or raise the limit: "
                 f"--max-snapshot {-(-self.total // 10**6)}MB",
             )
 
 
 def largest(sizes: dict[bytes, int]) -> str:
-    """The largest files and folders, a line each."""
+    """Return a list of the largest files and folders, one per line."""
     folders: Counter[bytes] = Counter()
     for path, size in sizes.items():
         while path := os.path.dirname(path):
@@ -67,5 +67,5 @@ def _lines(title: str, sizes: dict[bytes, int], end: bytes) -> list[str]:
 
 
 def megabytes(count: int) -> str:
-    """Bytes as a person reads them here."""
+    """Format a number of bytes as MB or GB."""
     return f"{count / 10**9:.1f} GB" if count >= 10**9 else f"{count / 10**6:.1f} MB"

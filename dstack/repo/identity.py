@@ -1,4 +1,4 @@
-"""Which repository a project is: the name of its mirror on server and hosts."""
+"""Identifies a project's repository, to name its mirror on the server and on hosts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MACHINE_IDS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 
 
 def clean_url(url: str) -> str:
-    """The URL without password and token. A user name stays where it only says whom to log in as (SSH)."""
+    """Return the URL without password and token. Only SSH URLs keep the user name, which is the login."""
     url = url.strip()
     parts = _URL.fullmatch(url)
     if parts is None:
@@ -29,8 +29,8 @@ def clean_url(url: str) -> str:
 
 
 def repo_id(url: str | None, root: Path, object_format: str = "sha1", *, machine: str | None = None) -> str:
-    """A short hash of the cleaned remote URL, so that all who work on a repository share its objects. Without a
-    remote, or with one on this machine's disk, of machine and path."""
+    """Return a short hash of the cleaned remote URL, so that everyone who works on a repository shares its objects.
+    Without a remote, or with one on this machine's disk, it is a hash of machine and path."""
     identity = _normal(clean_url(url)) if url else ""
     if not identity or _is_local(identity):
         identity = f"{machine or machine_name()}:{identity or os.path.abspath(root)}"
@@ -40,7 +40,7 @@ def repo_id(url: str | None, root: Path, object_format: str = "sha1", *, machine
 
 
 def machine_name() -> str:
-    """What tells this machine from others."""
+    """Return an id that is unique to this machine."""
     for file in _MACHINE_IDS:
         if file.is_file() and (name := file.read_text().strip()):
             return name

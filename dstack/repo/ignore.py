@@ -1,4 +1,4 @@
-"""`.dstackignore`: what a snapshot leaves out beyond what git ignores, tracked files too. Rules as in gitignore."""
+"""`.dstackignore`: files that a snapshot leaves out in addition to those git ignores, even tracked ones."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ FILE = "100644"
 
 
 def leave_out(root: Path, listing: Listing, scratch: Path, object_format: str) -> set[bytes]:
-    """Take what the rules name out of the listing, and return it. git itself matches: every path stands in an index
-    beside the user's, and is asked for by the files of rules in its folders."""
+    """Remove the paths that match the rules (as in gitignore) from the listing, and return them. git does the matching:
+    the paths are put into a separate index, to which it applies the `.dstackignore` files."""
     name = NAME.encode()
     if not (root / NAME).is_file() and not any(path.endswith(b"/" + name) for path in listing.files):
         return set()
@@ -25,7 +25,7 @@ def leave_out(root: Path, listing: Listing, scratch: Path, object_format: str) -
     git.folder = root
     oid = EMPTY_BLOB[object_format]
     submodules = [(GITLINK, oid, path) for path in listing.submodules]
-    left = _named(git, [*((FILE, oid, path) for path in listing.files), *submodules])
+    left = _matching(git, [*((FILE, oid, path) for path in listing.files), *submodules])
     listing.files = {path: found for path, found in listing.files.items() if path not in left}
     listing.submodules = {path: commit for path, commit in listing.submodules.items() if path not in left}
     _leave_out_folders(git, oid, listing, left)
@@ -38,21 +38,22 @@ def leave_out(root: Path, listing: Listing, scratch: Path, object_format: str) -
 
 
 def _leave_out_folders(git: Git, oid: str, listing: Listing, left: set[bytes]) -> None:
-    """Those without files. In an index, no folder can stand beside one that it is in: they are asked for by depth."""
+    """Remove folders without files. An index can't hold both a folder and one inside it, so they are matched depth by
+    depth."""
     holding = above([*listing.files, *listing.submodules])
     bare = listing.folders.keys() - holding - listing.submodules.keys() - left
     gone = listing.folders.keys() & left
     for _, level in groupby(sorted(bare, key=lambda path: path.count(b"/")), lambda path: path.count(b"/")):
         folders = list(level)
         inside = {path for path in folders if path.rpartition(b"/")[0] in gone}
-        gone |= inside | _named(git, [(GITLINK, oid, path) for path in folders if path not in inside])
+        gone |= inside | _matching(git, [(GITLINK, oid, path) for path in folders if path not in inside])
     listing.folders = {path: mode for path, mode in listing.folders.items() if path not in gone}
 
 
-def _named(git: Git, entries: Iterable[tuple[str, str, bytes]]) -> set[bytes]:
-    """Which of these the rules name."""
+def _matching(git: Git, entries: Iterable[tuple[str, str, bytes]]) -> set[bytes]:
+    """Return the paths that match the rules."""
     lines = b"".join(b"%s %s\t%s\0" % (mode.encode(), oid.encode(), path) for mode, oid, path in entries)
     git.run("read-tree", "--empty")
     git.run("update-index", "-z", "--index-info", stdin=lines)
-    named = git.run("ls-files", "--cached", "--ignored", f"--exclude-per-directory={NAME}", "-z")
-    return set(named.split(b"\0")) - {b""}
+    matching = git.run("ls-files", "--cached", "--ignored", f"--exclude-per-directory={NAME}", "-z")
+    return set(matching.split(b"\0")) - {b""}

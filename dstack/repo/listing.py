@@ -1,4 +1,4 @@
-"""Which files a working tree holds, and which of them git's index already knows by their bytes."""
+"""Lists the files of a working tree, and which of them git's index already has byte for byte."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GITLINK = "160000"
 LINK = "120000"
 ATTRIBUTES = b".gitattributes"
 
-# What `git ls-files --stage --debug -z` prints for an entry of the index.
+# An index entry as `git ls-files --stage --debug -z` prints it.
 _ENTRY = re.compile(
     rb"(?P<mode>\d{6}) (?P<id>[0-9a-f]{40,64}) (?P<stage>[0-3])\t(?P<path>[^\0]+)\0"
     rb"  ctime: (\d+):(\d+)\n  mtime: (\d+):(\d+)\n  dev: \d+\tino: (\d+)\n"
@@ -29,8 +29,8 @@ _UNREADABLE = re.compile(r"could not open directory '(.*)': (.*)")
 
 @dataclass(frozen=True)
 class Indexed:
-    """An entry of the index: `stamp` is the file's state when git last found it to be that blob. `stage` is 0 unless
-    the path is unmerged; `flags` are those of git's cache.h."""
+    """An index entry. `stamp` is the file's status when git last found it to match the blob; `stage` is 0 unless the
+    path is unmerged; `flags` are those of git's cache.h."""
 
     path: bytes
     mode: str
@@ -46,7 +46,7 @@ class Indexed:
 
     @property
     def skipped(self) -> bool:
-        """Marked skip-worktree, as what a sparse checkout leaves out."""
+        """Marked skip-worktree, as files outside a sparse checkout are."""
         return bool(self.flags & 1 << 30)
 
     @property
@@ -57,8 +57,8 @@ class Indexed:
 
 @dataclass(frozen=True)
 class Inside:
-    """A repository whose files are listed: the whole one, or one within it at `path`. `filtered` are the paths whose
-    content goes through a filter's program or another encoding, which may not be known where a job runs."""
+    """A repository whose files are listed: the main one (`path` is b""), or one nested at `path`. `filtered` are the
+    paths whose content goes through a filter program or another encoding, which a job may not have."""
 
     path: bytes
     worktree: Worktree
@@ -68,8 +68,8 @@ class Inside:
 
 @dataclass(frozen=True)
 class Found:
-    """A file on disk. `id` is the blob that it is known to be; `indexed` the one that git's index names, which may
-    differ from the bytes on disk by a filter or, unless it is `clean`, an edit."""
+    """A file on disk. `id` is its blob, if known without reading it. `indexed` is the blob in git's index, which may
+    differ from the bytes on disk by a filter or, unless the file is `clean`, an edit."""
 
     stat: os.stat_result
     id: str | None = None
@@ -78,7 +78,7 @@ class Found:
 
     @property
     def mode(self) -> str:
-        """The mode as git writes it, by the file system alone."""
+        """The mode as git writes it, from the file system alone."""
         if stat.S_ISLNK(self.stat.st_mode):
             return LINK
         return "100755" if self.stat.st_mode & stat.S_IXUSR else "100644"
@@ -86,9 +86,9 @@ class Found:
 
 @dataclass
 class Listing:
-    """A working tree: files, and submodules that are not there, by path from the root; `folders` have their permission
-    bits, and are b"" for the root; `nested` are the folders of repositories within. `objects` are the repositories'
-    object folders, `repositories` what their indexes say."""
+    """A working tree. Paths are relative to its root, which is b"". `submodules` maps those that are not checked out to
+    their commits, `folders` maps folders to permission bits, `nested` are the folders of nested repositories. `objects`
+    are the repositories' object folders, `repositories` their indexes."""
 
     files: dict[bytes, Found] = field(default_factory=dict)
     submodules: dict[bytes, str] = field(default_factory=dict)
@@ -99,8 +99,8 @@ class Listing:
 
 
 def list_repository(worktree: Worktree, scratch: Path, object_format: str) -> Listing:
-    """All that git would track or offer to add, as it is on disk. Nested repositories and submodules are listed by
-    their own rules. `scratch` is an empty bare repository; blobs of another format than `object_format` are unknown."""
+    """List everything on disk that git tracks or would offer to add. Nested repositories and submodules are listed by
+    their own rules. `scratch` is an empty bare repository; blobs in another format than `object_format` don't count."""
     known = worktree.object_format == object_format
     listing = Listing(objects=_objects(worktree) if known else [])
     index, others = _index(worktree), _others(worktree.git())
@@ -136,7 +136,7 @@ def list_repository(worktree: Worktree, scratch: Path, object_format: str) -> Li
 
 
 def list_folder(root: Path, scratch: Path, object_format: str) -> Listing:
-    """All files of a folder that is in no repository, but for those that a .gitignore in it leaves out."""
+    """List all files of a folder outside any repository, except those that a .gitignore in it excludes."""
     listing = Listing()
     git = Git.within(scratch, GIT_WORK_TREE=str(root), GIT_INDEX_FILE=str(scratch / "no-index"))
     git.folder = root
@@ -166,19 +166,19 @@ def _index(worktree: Worktree) -> list[Indexed]:
         entries.append(Indexed(path, mode.decode(), oid.decode(), int(stage), int(flags, 16), stamp))
     if end != len(output):
         raise UsageError(
-            "git lists its index in a way that dstack does not know", hint="report `git version` to dstack's authors"
+            "dstack can't read how this version of git lists its index", hint="report the output of: git version"
         )
     return entries
 
 
 def _may_be(entry: Indexed, found: os.stat_result) -> bool:
-    """Whether the file could still be what git read: it has the same size, or git did not note it."""
+    """Return whether the file may still match the index: its size does, or git did not record one."""
     return not entry.stamp or entry.stamp[-1] in (0, found.st_size & 0xFFFFFFFF)
 
 
 def _same(entry: Indexed, found: os.stat_result, indexed_at: int) -> bool:
-    """Whether the file was not touched since git read it. One that was changed in the instant in which the index was
-    written may look the same (gitformat-index, "racy git"): not trusted."""
+    """Return whether the file is untouched since git read it. One that changed at the instant the index was written
+    may look the same, and is not trusted (gitformat-index, "racy git")."""
     if found.st_mtime_ns >= indexed_at or not entry.stamp or entry.stamp[-1] != found.st_size & 0xFFFFFFFF:
         return False
     low = 0xFFFFFFFF
@@ -202,8 +202,8 @@ def _unfiltered(
     filtered: set[bytes],
     scratch: Path,
 ) -> Iterator[tuple[bytes, Indexed]]:
-    """Those whose blob in the index is the very bytes on disk. Line ends and `ident` change the size whenever they
-    change anything; for a filter or an encoding only the bytes themselves tell."""
+    """Yield those whose indexed blob has exactly the bytes on disk. Line ends and `ident` change the size whenever they
+    change anything; with a filter or an encoding, the file must be read to find out."""
     if not (has_attributes or worktree.converts or worktree.promisor):
         yield from candidates.items()
         return
@@ -216,7 +216,7 @@ def _unfiltered(
 
 
 def _filtered(worktree: Worktree, paths: Iterable[bytes]) -> set[bytes]:
-    """The paths whose content on disk is not what git would store."""
+    """Return the paths whose content git converts by a filter or an encoding."""
     names = b"".join(path + b"\0" for path in paths)
     output = worktree.git().run("check-attr", "-z", "--stdin", "filter", "working-tree-encoding", stdin=names)
     words = output.split(b"\0")
@@ -226,7 +226,7 @@ def _filtered(worktree: Worktree, paths: Iterable[bytes]) -> set[bytes]:
 
 
 def _others(git: Git) -> list[bytes]:
-    """Untracked files that are not ignored; a nested repository ends in '/'."""
+    """Return untracked files that are not ignored; a nested repository ends in '/'."""
     process = git.start("ls-files", "--others", "--exclude-standard", "-z")
     stdout, stderr = process.communicate()
     if process.returncode != 0:
@@ -237,22 +237,23 @@ def _others(git: Git) -> list[bytes]:
 
 
 def unreadable_error(paths: list[str]) -> UsageError:
-    """The error that names what can't be read."""
+    """Return an error that names the unreadable paths."""
     shown = "\n".join(f"  {path}" for path in paths[:20]) + ("\n  ..." if len(paths) > 20 else "")
     return UsageError(
-        f"cannot read what would be shipped:\n{shown}", hint="make it readable, or add it to .gitignore, and try again"
+        f"these paths can't be read, so nothing was sent:\n{shown}",
+        hint="make them readable or add them to .gitignore, then try again",
     )
 
 
 class _Reader:
-    """Looks at files below a root without following a link in place of a folder."""
+    """Reads the status of files below a root. Never follows a link that stands in place of a folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = os.fsencode(root) + b"/"
         self.folders: dict[bytes, bool] = {b"": True}
 
     def stat(self, path: bytes) -> os.stat_result | None:
-        """The file, link or folder at `path`; None for what is not there or is something else."""
+        """Return the status of the file, link or folder at `path`, None if it is missing or something else."""
         if not self._is_folder(os.path.dirname(path)):
             return None
         try:
@@ -290,7 +291,7 @@ def _submodule(worktree: Worktree, path: bytes, commit: str, listing: Listing, n
 
 
 def _nested(root: Path, path: bytes, listing: Listing, scratch: Path, object_format: str) -> None:
-    """Add the files of a repository inside another as plain ones."""
+    """Add the files of a nested repository as plain files."""
     folder = root / os.fsdecode(path)
     inner = locate(folder, scratch)
     if inner is not None and inner.root.samefile(folder):

@@ -1,4 +1,4 @@
-"""The server's bare repository of a project: it holds the snapshots that were submitted and nothing else."""
+"""The server's bare repository of a project. It holds the submitted snapshots and nothing else."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ COMMITS = "refs/dstack/commits"
 TREES = "refs/dstack/trees"
 HISTORIES = "refs/dstack/histories"
 YOUNG = 600.0
-"""Seconds in which a snapshot that nobody wants may be about to become a run."""
+"""Seconds for which an unused snapshot is kept: it may be about to become a run."""
 KNOWN = 20
-"""How many names are told to who must build a pack."""
+"""The most names that the builder of a pack is told, or that a pack builds on."""
 
 log = logging.getLogger("dstack.repo")
 
@@ -37,14 +37,14 @@ _ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 class Mirror:
-    """The mirror at `path`, made when the first pack arrives. Several threads and processes may use it at once."""
+    """The mirror at `path`, created when the first pack arrives. Threads and processes may use it concurrently."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def receive(self, snapshot: Snapshot, pack: Path | bytes) -> None:
-        """Take in a pack; the snapshot is there whole afterwards. Raises MissingBaseError if the pack does not
-        complete it, and leaves nothing of it then."""
+        """Take in a pack that completes the snapshot. Raises MissingBaseError, and keeps nothing of the pack, if it
+        does not."""
         _check(snapshot)
         with self._locked():
             self._prepare(snapshot)
@@ -54,8 +54,8 @@ class Mirror:
                     self._take_in(snapshot, pack, quarantine)
                 except GitError as error:
                     missing = MissingBaseError(
-                        f"the code can't be completed from what the server has: {error.detail}",
-                        hint="all of it must be sent",
+                        f"the server lacks code that this submission builds on: {error.detail}",
+                        hint="all of the code must be sent",
                     )
                     missing.known = tuple(self.newest()[:KNOWN])
                     raise missing from error
@@ -63,7 +63,7 @@ class Mirror:
             self._name(snapshot)
 
     def has(self, snapshot: Snapshot) -> bool:
-        """Whether commit and tree are there with every object, undamaged."""
+        """Return whether every object of the snapshot is here, undamaged."""
         _check(snapshot)
         if (self.path / "HEAD").exists():
             with self._locked():
@@ -71,23 +71,23 @@ class Mirror:
         return (self.path / "HEAD").exists() and is_complete(self._git(), snapshot)
 
     def files(self, snapshot: Snapshot) -> list[TreeFile]:
-        """The files of its tree, in git's order, then folders of which there is something to say; a path's bytes that
-        are not UTF-8 are surrogate escapes."""
+        """Return the files of its tree, in git's order, then empty folders and those with unusual permissions. Path
+        bytes that are not UTF-8 become surrogate escapes."""
         git = self._git()
         files = (TreeFile(os.fsdecode(path), mode, oid) for mode, oid, _, path in trees.entries(git, snapshot.tree))
         return modes.counted(files, modes.load(git, snapshot.modes))
 
     def modes_of(self, snapshot: Snapshot) -> modes.Modes:
-        """What is not as the umask makes it, and the empty folders."""
+        """Return the permissions that differ from what the umask gives, and the empty folders."""
         return modes.load(self._git(), snapshot.modes)
 
     def sizes(self, tree: str) -> list[SizedFile]:
-        """The tree's files with their bytes, the largest first."""
+        """Return the tree's files with their sizes in bytes, largest first."""
         found = trees.entries(self._git(), tree, sized=True)
         return sorted((SizedFile(os.fsdecode(path), size) for _, _, size, path in found), key=lambda file: -file.size)
 
     def changes(self, commit: str | None, tree: str) -> list[Change]:
-        """What the tree adds to, changes in and leaves out of the commit."""
+        """Return what the tree adds, modifies and deletes, compared to the commit."""
         sizes = {oid: size for _, oid, size, _ in trees.entries(self._git(), tree, sized=True)}
         return [
             Change(os.fsdecode(difference.path), difference.change, sizes.get(difference.new, 0))
@@ -95,7 +95,7 @@ class Mirror:
         ]
 
     def diff(self, snapshot: Snapshot) -> bytes:
-        """The patch from commit to tree, as `git apply` takes it; what no patch can say is in comments in front."""
+        """Return the patch from commit to tree, for `git apply`. Comments in front say what a patch can't."""
         base = snapshot.commit or trees.EMPTY_TREE[len(snapshot.tree)]
         options = ("-r", "-p", "--binary", "--full-index", "--no-renames", "--no-textconv", "--no-ext-diff")
         return modes.comments(self.modes_of(snapshot)) + self._git().run("diff-tree", *options, base, snapshot.tree)
@@ -104,10 +104,10 @@ class Mirror:
     def pack(
         self, snapshot: Snapshot, known_commits: Iterable[str] = (), known_trees: Iterable[str] = ()
     ) -> Iterator[Path]:
-        """A file with what a host lacks that has these commits and trees; those that the mirror itself lacks do not
-        count. The file is removed at the end of the context."""
+        """Yield a file with what a host with these commits and trees lacks. Those that the mirror itself lacks are
+        ignored. The file is removed when the context ends."""
         theirs = {*known_commits, *known_trees}
-        # The nearest bases first: only some of them serve.
+        # The nearest bases first: git uses only the first few.
         known = [name for name in self.newest() if name in theirs]
         known = sorted(known, key=lambda name: name not in snapshot.names)[:KNOWN]
         with tempfile.TemporaryDirectory(prefix="out-", dir=self.path) as folder:
@@ -120,17 +120,17 @@ class Mirror:
             yield pack
 
     def damage(self) -> DstackError | None:
-        """Read everything again and take out what is damaged: what to tell then, None if all is well. git does not
-        look at what it copies from pack to pack."""
+        """Verify everything and remove what is damaged. Return the error to report, None if nothing was. Needed because
+        git does not verify objects that it copies from pack to pack."""
         with self._locked():
             if not self._look(Health.look_at_all):
                 return None
-        message = "the server's copy of the code was damaged on its disk, and is removed"
-        return DstackError(message, hint="run it again: the code is sent once more")
+        message = "the server's copy of the code was damaged on its disk and has been removed"
+        return DstackError(message, hint="run it again: the code will be sent again")
 
     def collect(self, wanted: Iterable[Snapshot], *, older_than: float = YOUNG) -> None:
-        """Forget the snapshots that nobody wants and that came before so many seconds ago, and put the rest into one
-        pack. A mirror of which nothing is left goes."""
+        """Remove the snapshots that are not `wanted` and came more than `older_than` seconds ago, and put the rest into
+        one pack. Removes the mirror if nothing is left."""
         keep = {name for snapshot in wanted for name in snapshot.names}
         with self._locked():
             self._look(Health.look)
@@ -150,40 +150,40 @@ class Mirror:
             Health(self.path).remember()
 
     def _repack(self) -> None:
-        """Put all that is named into one pack. What lost objects can't be kept."""
+        """Put everything that has a name into one pack. Names that lost objects are removed if they prevent it."""
         repack = ("repack", "-a", "-d", "-q", "-l")
         if not self._git().succeeds(*repack):
             self._forget_lost()
             self._git().run(*repack)
 
     def _look(self, look: Callable[[Health], bool]) -> bool:
-        """Whether something was damaged, and is gone now."""
+        """Return whether something was damaged and has been removed."""
         damaged = look(Health(self.path))
         if damaged:
             self._forget_lost()
         return damaged
 
     def _forget_lost(self) -> None:
-        """The names of what is not here whole: no pack may build on it."""
+        """Remove the names of what is incomplete, so that no pack builds on it."""
         for folder in (COMMITS, TREES, HISTORIES):
             for ref in (self.path / folder).glob("*"):
                 if not self._git().succeeds("rev-list", "--objects", "--quiet", ref.read_text().strip()):
-                    log.warning("%s: %s lost objects and is forgotten", self.path, ref.name)
+                    log.warning("%s: removed %s, which lost objects; its code must be sent again", self.path, ref.name)
                     ref.unlink()
 
     @property
     def settled(self) -> bool:
-        """Whether no snapshot came so lately that it may be about to become a run."""
+        """Whether no snapshot is so new that it may be about to become a run."""
         times = (ref.stat().st_mtime for folder in (COMMITS, TREES) for ref in (self.path / folder).glob("*"))
         return time.time() - max(times, default=0.0) > YOUNG
 
     @property
     def packs(self) -> int:
-        """How many packs it has: one for each submission since it was collected."""
+        """How many packs it has: one per submission since it was last collected."""
         return len(list((self.path / "objects/pack").glob("*.pack")))
 
     def _open_cuts(self) -> None:
-        """A commit whose parents came later is no end any more: what lies behind must be kept."""
+        """Remove commits from `shallow` whose parents have arrived since, so that the history behind them is kept."""
         shallow = self.path / "shallow"
         if not shallow.exists():
             return
@@ -195,15 +195,15 @@ class Mirror:
             parents = [line[len(b"parent ") :].decode() for line in head if line.startswith(b"parent ")]
             if not parents or not all(git.succeeds("cat-file", "-e", parent) for parent in parents):
                 kept.append(commit)
-        aside = shallow.with_name("shallow.new")
-        aside.write_text("".join(f"{oid}\n" for oid in kept))
-        aside.replace(shallow)
+        unfinished = shallow.with_name("shallow.new")
+        unfinished.write_text("".join(f"{oid}\n" for oid in kept))
+        unfinished.replace(shallow)
 
     def _git(self, **variables: str) -> Git:
         return Git.within(self.path, **variables)
 
     def newest(self) -> list[str]:
-        """The names of commits, trees and histories that are here, the latest used first."""
+        """Return the names of the commits, trees and histories that are here, most recently used first."""
         found: list[tuple[float, str]] = []
         for folder in (COMMITS, TREES, HISTORIES):
             if (self.path / folder).is_dir():
@@ -219,7 +219,7 @@ class Mirror:
             yield
 
     def _prepare(self, snapshot: Snapshot) -> None:
-        """Only the holder of the lock writes here: what lies half-made was left by one that was killed."""
+        """Create or repair it. Only the lock's holder writes here: unfinished files are of a killed process."""
         make_bare(self.path, snapshot.object_format)
         for left in self.path.glob("in-*"):
             shutil.rmtree(left)
@@ -258,10 +258,10 @@ class Mirror:
             part.replace(self.path / "objects/pack" / part.name)
 
     def _name(self, snapshot: Snapshot) -> None:
-        """References keep the objects; `shallow` says that the commit's parents are not here."""
+        """Write the refs that keep the objects. `shallow` records which commits have no parents here."""
         lines = [f"update {TREES}/{tree} {tree}" for tree in snapshot.trees]
         if snapshot.commit:
-            lines += [f"update {COMMITS}/{commit} {commit}" for commit in snapshot.commits]
+            lines.append(f"update {COMMITS}/{snapshot.commit} {snapshot.commit}")
             self._cut(snapshot.cut)
         if snapshot.history:
             lines.append(f"update {HISTORIES}/{snapshot.history} {snapshot.commit}")
@@ -274,9 +274,9 @@ class Mirror:
         known = shallow.read_text().split() if shallow.exists() else []
         new = [commit for commit in commits if commit not in known]
         if new:
-            aside = shallow.with_name("shallow.new")
-            aside.write_text("".join(f"{oid}\n" for oid in (*known, *new)))
-            aside.replace(shallow)
+            unfinished = shallow.with_name("shallow.new")
+            unfinished.write_text("".join(f"{oid}\n" for oid in (*known, *new)))
+            unfinished.replace(shallow)
 
 
 def _index(git: Git, source: Path) -> None:
@@ -285,9 +285,9 @@ def _index(git: Git, source: Path) -> None:
 
 
 def _check(snapshot: Snapshot) -> None:
-    """What came over the wire must not be anything else to git."""
+    """Raise UsageError for ids and a umask that git or a script could take for something else."""
     ids = (*snapshot.objects, *snapshot.shallow, *chain(*snapshot.ends.values()))
     if not all(map(_ID.fullmatch, ids)) or snapshot.object_format not in ("sha1", "sha256"):
-        raise UsageError("the snapshot names no git objects")
+        raise UsageError("the snapshot has an invalid object id or object format")
     if not re.fullmatch("0[0-7]{2}", snapshot.umask):
-        raise UsageError(f"the snapshot's umask {snapshot.umask!r} is none that leaves all to a file's owner")
+        raise UsageError(f"the snapshot's umask {snapshot.umask!r} is invalid: it must leave the owner all permissions")

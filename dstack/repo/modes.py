@@ -1,13 +1,13 @@
-"""Permissions beyond git's own, and folders without files.
+"""Permissions that git does not record, and folders without files.
 
-A snapshot has the umask that makes most of its tree right, and for the rest a git tree, the snapshot's `modes`, from
-which `templates/_modes.sh.j2` makes it so. In it are blobs of paths, each with `./` in front and a NUL behind:
+A snapshot has the umask that gives most of its tree the right permissions. The rest is in a git tree, the snapshot's
+`modes`, which `templates/_modes.sh.j2` applies. Its blobs are lists of paths, each with `./` in front and a NUL behind:
 
-    empty      folders in which nothing is
-    0000-0600  what has the mode 0600; the numbers are the order in which modes are given
+    empty      folders that contain nothing
+    0000-0600  paths with the mode 0600; the first number is the order in which modes are set
 
-Of a folder the bits setgid and sticky count, too: who makes files in it depends on them. Of a file neither setuid nor
-setgid do: they lend the rights of its owner, who is another one there.
+Folders keep setgid and sticky, which affect those who create files in them. Files lose setuid and setgid: these would
+grant the rights of the file's owner, who is another user on the host.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _GROUP = re.compile(r"\d{4}-([0-7]{4})")
 
 @dataclass
 class Modes:
-    """`groups` are modes with the paths that have them, in the order in which they can be given; `empty` are folders.
+    """`groups` are modes with the paths that have them, in an order in which they can be set; `empty` are folders.
     Paths are relative to the root, which is b""."""
 
     groups: list[tuple[int, list[bytes]]] = field(default_factory=list)
@@ -45,12 +45,12 @@ class Modes:
 
     @property
     def by_path(self) -> dict[bytes, int]:
-        """The mode of each path that is not as the umask makes it."""
+        """The mode of each path whose mode differs from what the umask gives."""
         return {path: mode for mode, paths in self.groups for path in paths}
 
 
 def describe(listing: Listing) -> tuple[int, Modes]:
-    """The umask and the rest, of what is on disk."""
+    """Return the umask that fits most of what is on disk, and the modes of the rest."""
     files = {path: found.stat.st_mode for path, found in listing.files.items() if stat.S_ISREG(found.stat.st_mode)}
     umask = _umask(Counter(files.values()), Counter(listing.folders.values()))
     others = {path: mode & OF_FILES for path, mode in files.items() if mode & OF_FILES != _made(mode, umask)}
@@ -61,14 +61,14 @@ def describe(listing: Listing) -> tuple[int, Modes]:
     for path, mode in sorted(others.items()):
         by_mode[mode].append(path)
     groups = sorted(by_mode.items())
-    # What nobody could get into any more comes last, the deepest first.
+    # Folders that can't be entered once their mode is set come last, deepest first.
     inwards = sorted(closed, key=lambda path: (-path.count(b"/"), path == b"", closed[path], path))
     groups += [(mode, list(paths)) for mode, paths in groupby(inwards, closed.__getitem__)]
     return umask, Modes(groups, sorted(leaves(listing.folders, [*listing.files, *listing.submodules])))
 
 
 def _umask(files: Counter[int], folders: Counter[int]) -> int:
-    """The one that makes most of it right, of those that leave all to the owner; the usual one where it is as good."""
+    """Return the umask that fits most paths and leaves the owner all permissions; the usual one wins a tie."""
 
     def right(umask: int) -> tuple[int, bool]:
         hits = sum(count for mode, count in files.items() if mode & OF_FILES == _made(mode, umask))
@@ -79,12 +79,12 @@ def _umask(files: Counter[int], folders: Counter[int]) -> int:
 
 
 def _made(mode: int, umask: int) -> int:
-    """What git gives a file, which can be executed by its owner or not."""
+    """Return the mode that git gives such a file under this umask."""
     return (0o777 if mode & stat.S_IXUSR else 0o666) & ~umask
 
 
 def store(git: Git, blobs: Blobs, modes: Modes) -> str | None:
-    """The id of the tree that holds it, or None if there is nothing to say."""
+    """Store the modes as a tree and return its id, or None if there are none."""
     contents = [(f"{number:04}-{mode:04o}", paths) for number, (mode, paths) in enumerate(modes.groups)]
     contents += [(EMPTY, modes.empty)] if modes.empty else []
     if not contents:
@@ -95,16 +95,16 @@ def store(git: Git, blobs: Blobs, modes: Modes) -> str | None:
 
 
 def load(git: Git, tree: str | None) -> Modes:
-    """The inverse of `store`. Raises UsageError for anything else."""
+    """Read a tree that `store` wrote. Raises UsageError for any other."""
     modes = Modes()
     for line in git.run("ls-tree", "-z", tree).split(b"\0")[:-1] if tree else ():
         about, _, name = line.decode(errors="replace").partition("\t")
         match = _GROUP.fullmatch(name)
         if not about.startswith("100644 blob ") or not (match or name == EMPTY):
-            raise _odd(f"it has {name!r}")
+            raise _invalid(f"it has the entry {name!r}")
         paths = git.run("cat-file", "blob", about.split()[2]).split(b"\0")
         if paths.pop() or not all(path.startswith(b"./") for path in paths):
-            raise _odd(f"{name} is no list of paths")
+            raise _invalid(f"{name} is not a list of paths")
         if match:
             modes.groups.append((int(match[1], 8), [path[2:] for path in paths]))
         else:
@@ -113,19 +113,19 @@ def load(git: Git, tree: str | None) -> Modes:
 
 
 def check(git: Git, snapshot: Snapshot) -> None:
-    """Raise UsageError unless every path is a file or folder of the snapshot's own tree: a host takes them as they are,
-    and there a path could lead anywhere."""
+    """Raise UsageError unless every path is a file or folder of the snapshot's tree: a host does not check them, and
+    others could lead anywhere."""
     if not snapshot.modes:
         return
     modes = load(git, snapshot.modes)
     listed = [(path, kind) for kind, _, _, path in entries(git, snapshot.tree)]
     kinds = dict(listed)
     if len(kinds) != len(listed):
-        raise _odd("the tree has a path twice")
+        raise _invalid("the tree has a path twice")
     solid = {path for path, kind in kinds.items() if kind != GITLINK}
     folders = above([*kinds, *modes.empty]) | {*modes.empty} | (kinds.keys() - solid)
     if both := solid & folders:
-        raise _odd(f"{min(both)!r} can't be a folder")
+        raise _invalid(f"{min(both)!r} can't be a folder")
     for mode, paths in [*modes.groups, (0, modes.empty)]:
         for path in paths:
             most = OF_FOLDERS if path in folders else OF_FILES if kinds.get(path, LINK) != LINK else None
@@ -133,19 +133,19 @@ def check(git: Git, snapshot: Snapshot) -> None:
 
 
 def _check(path: bytes, mode: int, most: int | None) -> None:
-    """`most` are the bits that may be set; None where the tree has nothing that takes a mode."""
+    """`most` are the bits that may be set, None if nothing at this path has a mode."""
     if most is None or (path and not {b"", b".", b"..", b".git"}.isdisjoint(path.split(b"/"))):
-        raise _odd(f"{path!r} is no file or folder of the tree")
+        raise _invalid(f"{path!r} is not a file or folder of the tree")
     if mode & ~most:
-        raise _odd(f"{path!r} can't have the mode {mode:o}")
+        raise _invalid(f"{path!r} can't have the mode {mode:o}")
 
 
-def _odd(why: str) -> UsageError:
-    return UsageError(f"the snapshot's list of modes is not one: {why}", hint="update dstack")
+def _invalid(why: str) -> UsageError:
+    return UsageError(f"the snapshot's list of modes is invalid: {why}", hint="update dstack")
 
 
 def comments(modes: Modes) -> bytes:
-    """A line for each path with a mode of its own, and for each empty folder."""
+    """Return one comment line per path with its own mode and per empty folder."""
     lines = [b"# mode %04o %s\n" % (mode, _line(path)) for path, mode in sorted(modes.by_path.items())]
     return b"".join([*lines, *(b"# empty folder %s\n" % _line(path) for path in modes.empty)])
 
@@ -155,8 +155,8 @@ def _line(path: bytes) -> bytes:
 
 
 def counted(files: Iterable[TreeFile], modes: Modes) -> list[TreeFile]:
-    """The files with what their owner may do, which results may depend on, and folders of which there is something
-    to say: empty ones, and those in which the owner can't do everything. What others may do, a umask decides."""
+    """Return the files with their owner's permissions, which results may depend on, and folders that are empty or
+    deny their owner something. The permissions of others depend on the umask and don't count."""
     own = {os.fsdecode(path): mode >> 6 & 7 for path, mode in modes.by_path.items()}
     found = []
     for file in files:
@@ -169,5 +169,5 @@ def counted(files: Iterable[TreeFile], modes: Modes) -> list[TreeFile]:
 
 
 def _written(kind: str, own: int) -> str:
-    """As git writes modes, with the umask that is usual."""
+    """Return the mode as git writes it, under the usual umask."""
     return f"{kind}{own:o}{own & 5:o}{own & 5:o}"

@@ -1,4 +1,4 @@
-"""Packs: what one side lacks of a snapshot, as deltas against what it has."""
+"""Packs: the objects of a snapshot that one side lacks, as deltas against those it has."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from threading import get_ident
 from dstack.model.snapshot import Snapshot
 from dstack.repo.git import Git
 
-# git takes as many delta bases as its window is long (git-pack-objects, --window).
+# git uses at most as many delta bases as its window is long (git-pack-objects, --window).
 BASES = 10
 FULL = "full-"
-"""What begins the name of a commit that is known with all that came before it (`Snapshot.history`)."""
+"""The prefix in the name of a complete history (`Snapshot.history`)."""
 
 
 def commit_of(name: str) -> str:
-    """The id in the name of a commit, tree or history."""
+    """Return the object id in the name of a commit, tree or history."""
     return name.rpartition("-")[2]
 
 
 def write_pack(git: Git, snapshot: Snapshot, known: Sequence[str], target: Path) -> Path:
-    """Write the objects of the snapshot into `target`, but for those of `known`: names of commits, trees and histories
-    that the reader has, whose objects may serve as bases."""
+    """Write the snapshot's objects into `target`, without those of `known`: names of commits, trees and histories that
+    the reader has, whose objects may serve as delta bases. Return `target`."""
     wanted = [oid for oid in snapshot.objects if oid not in known]
     if snapshot.history and snapshot.history not in known:
         wanted = list(snapshot.objects)
     bases = list(dict.fromkeys(map(commit_of, known)))
     excluded = [f"^{oid}^{{tree}}" for oid in bases]
     if snapshot.history:
-        # Who has a history that ends where this one does has what came before its commit here, too.
+        # A reader whose history ends at the same commits as this one has everything up to its own commit.
         ends = f"{snapshot.history.partition('-')[0]}-"
         excluded += [f"^{commit_of(name)}" for name in known if name.startswith((FULL, ends))]
     git.write(
@@ -41,30 +41,30 @@ def write_pack(git: Git, snapshot: Snapshot, known: Sequence[str], target: Path)
 
 
 def is_complete(git: Git, snapshot: Snapshot) -> bool:
-    """Whether every object of it is there."""
+    """Return whether every object of the snapshot is there."""
     with_history, options = walking(git, snapshot)
     return with_history.succeeds("rev-list", "--objects", *options, "--quiet", *snapshot.objects)
 
 
 def walking(git: Git, snapshot: Snapshot) -> tuple[Git, list[str]]:
-    """git that sees the snapshot's history and no more, and the options of `rev-list` for it."""
+    """Return git that sees the snapshot's history and no more, and the `rev-list` options for it."""
     if snapshot.commit is None or git.folder is None:
         return git, ["--no-walk"]
-    # Not --no-walk: git forgets it as soon as anything is excluded.
+    # Without --no-walk: git ignores it as soon as anything is excluded.
     file = git.folder / "cuts" / (snapshot.history or snapshot.commit)
     file.parent.mkdir(exist_ok=True)
     if not file.exists():
-        aside = file.with_name(f"{file.name}.{get_ident()}.new")
-        aside.write_text("".join(f"{oid}\n" for oid in snapshot.cut))
-        aside.replace(file)
-    seeing = Git(git.environment, git.folder)
-    seeing.options = git.options
-    seeing.environment["GIT_SHALLOW_FILE"] = str(file)
-    return seeing, []
+        unfinished = file.with_name(f"{file.name}.{get_ident()}.new")
+        unfinished.write_text("".join(f"{oid}\n" for oid in snapshot.cut))
+        unfinished.replace(file)
+    limited = Git(git.environment, git.folder)
+    limited.options = git.options
+    limited.environment["GIT_SHALLOW_FILE"] = str(file)
+    return limited, []
 
 
 def _objects(git: Git, snapshot: Snapshot, wanted: Sequence[str], excluded: Sequence[str]) -> bytes:
-    """Ids with their paths: pack-objects finds delta bases by path."""
+    """Return object ids with their paths, by which pack-objects finds delta bases."""
     if not wanted:
         return b""
     revisions = "".join(f"{revision}\n" for revision in (*wanted, *excluded))

@@ -1,4 +1,4 @@
-"""Partial clones: fetches what the clone left at its remote (git-clone, --filter), beside the user's objects."""
+"""Partial clones (git-clone, --filter): fetches what the clone lacks, without adding to the user's objects."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from dstack.repo.packs import walking
 from dstack.repo.worktree import Worktree
 
 ROUNDS = 100
-"""A clone without trees learns of a folder's content only when it has the folder."""
+"""The most fetches. A clone without trees learns what a folder contains only after fetching the folder."""
 
 
 def fetch_missing(worktree: Worktree, snapshot: Snapshot, scratch: Path) -> None:
-    """Bring the missing objects of the snapshot's commits into the bare repository `scratch`, with the user's own
-    access to the remote. Raises UsageError if the remote does not give them."""
+    """Fetch the missing objects of the snapshot's history into the bare repository `scratch`, with the user's own
+    access to the remote. Raises UsageError if that fails."""
     git = Git.at(worktree.root)
     git.environment["GIT_OBJECT_DIRECTORY"] = str(scratch / "objects")
     git.environment["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = quoted(worktree.objects)
@@ -32,11 +32,11 @@ def fetch_missing(worktree: Worktree, snapshot: Snapshot, scratch: Path) -> None
             )
         except GitError as error:
             raise UsageError(
-                f"this is a partial clone, and its remote '{worktree.promisor}' does not give what it lacks of the "
-                f"commit: {error.detail}",
-                hint="fetch it yourself: git checkout HEAD -- . (in a clone without sparse-checkout)",
+                f"this is a partial clone, and what it lacks can't be fetched from '{worktree.promisor}': "
+                f"{error.detail}",
+                hint="fetch it yourself: git archive HEAD > /dev/null",
             ) from error
-    raise UsageError(f"the remote '{worktree.promisor}' keeps leaving out objects of {snapshot.commit}")
+    raise UsageError(f"the remote '{worktree.promisor}' does not send all objects of {snapshot.commit}")
 
 
 def _missing(git: Git, snapshot: Snapshot) -> list[str]:

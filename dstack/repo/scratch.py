@@ -1,4 +1,4 @@
-"""The folder in which a snapshot is made. One that was killed can't remove its own: the next one does."""
+"""The temporary folder in which a snapshot is made. If its process is killed, the next snapshot removes it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 PREFIX = f"dstack-snapshot-{os.getuid()}-"
 ABANDONED = 3600
-"""Seconds after which a folder that nobody holds is removed."""
+"""Seconds after which a folder that no process holds is removed."""
 
 
 class Scratch:
@@ -45,6 +45,6 @@ def _sweep() -> None:
                 continue
             lock = _lock(folder)
         except OSError:
-            continue  # somebody's, or just removed
+            continue  # in use, or just removed
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)

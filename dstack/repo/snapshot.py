@@ -1,6 +1,6 @@
-"""Takes a snapshot of a working tree: its raw bytes as a git tree, in a scratch repository beside the user's own.
+"""Takes a snapshot of a working tree: its raw bytes as a git tree, in a scratch repository.
 
-The user's repository is only read: index, references, stash and objects stay as they are, and no lock is taken.
+The user's own repository is only read: index, refs, stash and objects stay unchanged, and no lock is taken.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from dstack.repo.partial import fetch_missing
 from dstack.repo.scratch import Scratch
 from dstack.repo.status import Status, staged
 from dstack.repo.trees import differences, make_tree
-from dstack.repo.upstream import find as find_upstream
 from dstack.repo.worktree import Worktree, locate
 
 TRIES = 3
@@ -38,7 +37,7 @@ TRIES = 3
 
 @dataclass(frozen=True)
 class Taken:
-    """A snapshot, and what differs from its commit. Leaving the context removes the folder with its objects."""
+    """A snapshot, and what differs from its commit. Leaving the context removes the scratch folder."""
 
     snapshot: Snapshot
     changes: list[Change]
@@ -46,8 +45,8 @@ class Taken:
     worktree: Worktree | None
 
     def pack(self, known: Sequence[str] | None = None) -> Path:
-        """A file with the objects that a server lacks which knows these names, by default the commit with its history;
-        the deltas are against their files. Those that are not here don't count."""
+        """Write a pack for a server that has these names (default: the commit and its history), as deltas against
+        their files. Names that are not here are ignored."""
         if known is None:
             return self._write("thin.pack", [name for name in (self.snapshot.commit, self.snapshot.history) if name])
         self._fetch()
@@ -60,8 +59,8 @@ class Taken:
         return self._write("known.pack", whole[:BASES])
 
     def full_pack(self) -> Path:
-        """A file with all objects of commit and tree, for a server that has nothing. What a partial clone lacks is
-        fetched from its remote, to the scratch folder alone."""
+        """Write a pack of all objects, for a server that has none of them. What a partial clone lacks is fetched from
+        its remote into the scratch folder."""
         self._fetch()
         return self._write("full.pack", [])
 
@@ -84,10 +83,10 @@ class Taken:
 
 
 def take(start: Path, *, limit: int = LIMIT, depths: Iterable[int] = (1,)) -> Taken:
-    """The working tree that the project folder `start` is in, as it is on disk, but for ignored files.
+    """Take a snapshot of the working tree that the project folder `start` is in, without ignored files.
 
-    Raises UsageError for what can't be read, changes while it is read, has no working tree, or has more than `limit`
-    bytes of changed and untracked content (0: no limit). `depths` is how many commits of history jobs want, 0 for all.
+    `limit` is on changed and untracked content, in bytes (0: none). `depths` are how many commits of history jobs want
+    (0: all). Raises UsageError above the limit, without a working tree, and if a file is unreadable or keeps changing.
     """
     require_git()
     start = start.resolve()
@@ -115,16 +114,15 @@ def _take(start: Path, folder: Scratch, limit: int, depths: set[int]) -> Taken:
             guard.expect(listing, staged(worktree) if worktree and worktree.commit else set(listing.files))
             known = _read(root, listing, blobs, guard)
             tree = _make(listing, known, scratch)
-            upstream = find_upstream(worktree, scratch) if worktree else None
-            index = Status(scratch, blobs, listing, known, left_out, upstream).tree() if worktree else None
+            index = Status(scratch, blobs, listing, known, left_out).tree() if worktree else None
             taken = _describe(worktree, start, folder, listing, left_out, tree, index)
             snapshot = _with_modes(taken.snapshot, listing, blobs, scratch)
-            return replace(taken, snapshot=with_history(snapshot, worktree, upstream, depths))
+            return replace(taken, snapshot=with_history(snapshot, worktree, depths))
         except ChangedError as error:
             changed = error
     raise UsageError(
-        f"{changed.message}, so what would run is not what you see",
-        hint="wait until nothing writes there, or add it to .gitignore",
+        f"{changed.message}; nothing was sent",
+        hint="wait until nothing writes to it, or add it to .gitignore",
     )
 
 
@@ -135,7 +133,7 @@ def _list(worktree: Worktree | None, start: Path, scratch: Path, object_format: 
 
 
 def _read(root: Path, listing: Listing, blobs: Blobs, guard: Guard) -> dict[bytes, str]:
-    """The blob of every file. Everything is looked at once more at the end: files that changed together, as in a
+    """Return the blob of every file. All files are checked again at the end: files that change together, as in a
     checkout, must not be shipped half old and half new."""
     base = os.fsencode(root) + b"/"
     known: dict[bytes, str] = {}
@@ -154,7 +152,7 @@ def _read(root: Path, listing: Listing, blobs: Blobs, guard: Guard) -> dict[byte
 
 
 def _make(listing: Listing, known: dict[bytes, str], scratch: Path) -> str:
-    """The id of the tree."""
+    """Write the tree and return its id."""
     entries = [(GITLINK, commit, path) for path, commit in listing.submodules.items()]
     entries += [(found.mode, known[path], path) for path, found in listing.files.items()]
     return make_tree(Git.within(scratch, GIT_INDEX_FILE=str(scratch / "index")), entries)
@@ -174,7 +172,7 @@ def _blob(blobs: Blobs, file: bytes, path: bytes, found: Found, guard: Guard) ->
 def _with_modes(snapshot: Snapshot, listing: Listing, blobs: Blobs, scratch: Path) -> Snapshot:
     umask, modes = describe(listing)
     found = msgspec.structs.replace(snapshot, modes=store(Git.within(scratch), blobs, modes))
-    # The default itself is not written.
+    # msgspec omits a default only if it is the same object.
     return found if umask == int(PLAIN, 8) else msgspec.structs.replace(found, umask=f"{umask:03o}")
 
 
@@ -233,5 +231,5 @@ def _describe(
 
 
 def _is_dirty(worktree: Worktree) -> bool:
-    """What git itself says: it alone compares submodules as such."""
+    """Ask git, which alone can compare submodules."""
     return bool(worktree.git().run("status", "--porcelain", "-z", "--no-renames", "--ignore-submodules=none"))

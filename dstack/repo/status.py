@@ -1,61 +1,47 @@
-"""What git knows of a working tree beyond its commit and its files: the index, settings, what is under way.
+"""What git knows of a working tree beyond its commit and its files: index, settings and rules.
 
-It becomes a git tree of its own, from which `templates/_furnish.sh.j2` makes the job's `.git`. The repository itself is
-`root` in it, the repositories within are `0`, `1` and so on. Each holds, where there is something to say:
+It is stored as a git tree, from which `templates/_furnish.sh.j2` makes the job's `.git`. `root` in it is the repository
+itself; `0`, `1` and so on are nested repositories, with the trees of their commits as `0-head`, `1-head` and so on.
+Each holds, where needed:
 
-    changes    how the index differs from the commit, as `git update-index --index-info` takes it
-    files/     the contents that the index names and the commit may lack
-    assumed, skipped    paths with these flags; filtered files that git finds unchanged are assumed to be
-    intended/  files that were added with -N
-    config     settings that change what git says
-    git/       small files of `.git`: what is under way, sparse patterns, excludes, attributes
-    refs       references beside the branch itself, as `packed-refs` has them
-    path, commit, branch, head/    for a repository within: where, the commit as bytes, and the commit's tree
+    changes    how the index differs from the commit, as input of `git update-index --index-info`
+    files/     contents that the index names and the commit may lack
+    assumed, skipped    paths with these flags; filtered files that git finds unchanged are among the assumed
+    config     settings that change what git prints
+    git/       small files of `.git`: sparse patterns, excludes, attributes
+    path, commit, branch    of a nested repository: where it is, its commit as bytes, and its branch
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dstack.repo.blobs import Blobs
 from dstack.repo.git import Git
-from dstack.repo.listing import GITLINK, LINK, Indexed, Inside, Listing
+from dstack.repo.listing import GITLINK, Indexed, Inside, Listing
 from dstack.repo.trees import make_tree
-from dstack.repo.upstream import Upstream, find
 from dstack.repo.worktree import Worktree
 
 Entry = tuple[str, str, bytes]
 FILE = "100644"
-
-UNDER_WAY = (
-    *("MERGE_HEAD", "MERGE_MODE", "MERGE_MSG", "SQUASH_MSG", "CHERRY_PICK_HEAD", "REVERT_HEAD"),
-    *("BISECT_LOG", "BISECT_START", "BISECT_TERMS", "sequencer/todo", "sequencer/head"),
-    *(f"rebase-merge/{name}" for name in ("head-name", "onto", "orig-head", "interactive", "done", "git-rebase-todo")),
-    *(f"rebase-merge/{name}" for name in ("msgnum", "end", "amend", "stopped-sha")),
-    *(f"rebase-apply/{name}" for name in ("head-name", "onto", "orig-head", "applying", "rebasing", "next", "last")),
-)
-"""What `git status` reads (git's wt-status.c)."""
-LONG_IDS = re.compile(rb"(?m)^([a-z]+ )([0-9a-f]{40,64})\b")
 USUAL_ABBREVIATION = 7
 
 
 @dataclass
 class Described:
-    """The index of one repository, sorted out."""
+    """The index of one repository, by purpose."""
 
     changes: list[bytes] = field(default_factory=list)
     files: list[Entry] = field(default_factory=list)
     assumed: list[bytes] = field(default_factory=list)
     skipped: list[bytes] = field(default_factory=list)
-    intended: list[Entry] = field(default_factory=list)
 
 
 def staged(worktree: Worktree) -> set[bytes]:
-    """The paths that differ between commit and index; without a commit there is none to differ from."""
+    """Return the paths that differ between commit and index; none without a commit."""
     if worktree.commit is None:
         return set()
     options = ("--cached", "--raw", "-z", "--no-renames", "--ignore-submodules=none")
@@ -64,8 +50,8 @@ def staged(worktree: Worktree) -> set[bytes]:
 
 
 class Status:
-    """Makes the tree. `blobs` writes into the bare repository `scratch`; `known` maps each file of the snapshot to its
-    blob, `left_out` are tracked files that the snapshot leaves out, `upstream` is what the branch is compared with."""
+    """Makes the tree. `blobs` writes into the bare repository `scratch`, `known` maps each file of the snapshot to its
+    blob, and `left_out` are tracked files that the snapshot leaves out."""
 
     def __init__(
         self,
@@ -74,18 +60,15 @@ class Status:
         listing: Listing,
         known: dict[bytes, str],
         left_out: set[bytes],
-        upstream: Upstream | None,
     ):
         self.git = Git.within(scratch, GIT_INDEX_FILE=str(scratch / "status-index"))
-        self.scratch = scratch
         self.blobs = blobs
         self.listing = listing
         self.known = known
         self.left_out = left_out
-        self.upstream = upstream
 
     def tree(self) -> str | None:
-        """Its id, or None if commit and files say it all."""
+        """Write the tree and return its id, or None if there is nothing to store."""
         parts: list[tuple[str, str]] = []
         number = 0
         for repository in self.listing.repositories:
@@ -107,7 +90,7 @@ class Status:
         return self.git.run("mktree", "-z", stdin=lines.encode()).decode().strip()
 
     def _head(self, worktree: Worktree) -> str | None:
-        """The tree of a repository within, if all of it is here."""
+        """Return the tree of a nested repository's commit, or None if not all of it is here."""
         if worktree.object_format != self.blobs.object_format:
             return None
         if worktree.commit is None:
@@ -129,27 +112,11 @@ class Status:
             if lines:
                 yield self._blob(name, b"".join(line + b"\0" for line in lines))
         yield from found.files
-        yield from found.intended
         settings = dict(repository.worktree.settings)
         for file, content in self._small_files(repository, settings):
             yield self._blob(b"git/" + file.encode(), content)
-        if upstream := self._upstream(repository):
-            yield from self._follow(upstream, repository.worktree.branch, settings)
         if settings:
             yield self._blob(b"config", config(settings))
-
-    def _upstream(self, repository: Inside) -> Upstream | None:
-        """A repository within has its own commit alone: no other could be compared with it."""
-        if not repository.path:
-            return self.upstream
-        found = find(repository.worktree, self.scratch)
-        return None if found and found.between else found
-
-    def _follow(self, upstream: Upstream, branch: str | None, settings: dict[str, str]) -> Iterator[Entry]:
-        """As a branch of this repository: git says the same of it, and needs no remote."""
-        settings |= {f"branch.{branch}.remote": ".", f"branch.{branch}.merge": upstream.ref}
-        if upstream.commit:
-            yield self._blob(b"refs", os.fsencode(f"{upstream.commit} {upstream.ref}\n"))
 
     def _blob(self, path: bytes, content: bytes) -> Entry:
         return FILE, self.blobs.add(content), path
@@ -158,21 +125,20 @@ class Status:
         worktree, found = repository.worktree, Described()
         differing = staged(worktree)
         everything = worktree.commit is None
-        indexed = {entry.path for entry in repository.index if not entry.intended}
+        index = [entry for entry in repository.index if not entry.intended]
+        indexed = {entry.path for entry in index}
         zero = "0" * (64 if worktree.object_format == "sha256" else 40)
-        unmerged = {entry.path for entry in repository.index if entry.stage}
+        unmerged = {entry.path for entry in index if entry.stage}
         for path in sorted((differing - indexed) | unmerged):
             found.changes.append(b"0 %s\t%s" % (zero.encode(), path))
         wanted: list[Indexed] = []
-        for entry in repository.index:
-            if entry.intended:
-                # Only that it is there counts; a link can't be empty.
-                content = b"link" if entry.mode == LINK else b""
-                found.intended.append((entry.mode, self.blobs.add(content), b"intended/" + entry.path))
-            elif everything or entry.stage or entry.path in differing:
+        for entry in index:
+            if everything or entry.stage or entry.path in differing:
                 stage = f" {entry.stage}" if entry.stage else ""
                 found.changes.append(f"{entry.mode} {entry.id}{stage}\t".encode() + entry.path)
                 wanted.append(entry)
+            if entry.stage:
+                continue  # git can't flag an unmerged path
             if entry.skipped or self._full(repository, entry.path) in self.left_out:
                 found.skipped.append(entry.path)
             elif entry.assumed:
@@ -182,7 +148,7 @@ class Status:
         return found
 
     def _contents(self, entries: list[Indexed]) -> Iterator[Entry]:
-        """The files that the index names, where they are here: a partial clone may lack some."""
+        """Yield the files that the index names, except those that a partial clone lacks."""
         blobs = [entry for entry in entries if entry.mode != GITLINK]
         asked = "".join(f"{entry.id}\n" for entry in blobs).encode()
         answers = self.git.run("cat-file", "--batch-check=%(objecttype)", stdin=asked).splitlines() if blobs else []
@@ -191,8 +157,8 @@ class Status:
                 yield entry.mode, entry.id, b"files/%d/%s" % (entry.stage, entry.path)
 
     def _unchanged(self, repository: Inside, flagged: set[bytes]) -> Iterator[bytes]:
-        """Filtered files that git finds to be what the index says, though their bytes are others. The filter is not
-        there where the job runs."""
+        """Yield filtered files that git finds unchanged although their bytes differ from the index. A job does not have
+        the filter."""
         candidates: list[tuple[bytes, bool]] = []
         for entry in repository.index:
             if entry.path not in repository.filtered or entry.stage or entry.intended or entry.path in flagged:
@@ -216,12 +182,6 @@ class Status:
         abbreviation = self._abbreviation(worktree)
         if abbreviation != USUAL_ABBREVIATION:
             settings.setdefault("core.abbrev", str(abbreviation))
-        for name in UNDER_WAY:
-            content = _content(worktree.git_dir / name)
-            if content is not None:
-                yield name, LONG_IDS.sub(lambda found: found[1] + found[2][:abbreviation], content)
-        if worktree.commit and worktree.branch is None and (line := _last_checkout(worktree)):
-            yield "logs/HEAD", line
         if (content := _content(worktree.git_dir / "info/sparse-checkout")) is not None:
             yield "info/sparse-checkout", content
         excludes = _rules(worktree.excludes_file) + _rules(worktree.common / "info/exclude")
@@ -241,7 +201,7 @@ class Status:
 
 
 def config(settings: dict[str, str]) -> bytes:
-    """Settings as a configuration file has them (git-config, "Syntax")."""
+    """Return settings in the format of a configuration file (git-config, "Syntax")."""
     lines: list[str] = []
     for key, value in settings.items():
         section, _, rest = key.partition(".")
@@ -261,16 +221,10 @@ def _content(path: Path) -> bytes | None:
 
 
 def _rules(path: Path) -> bytes:
-    """A file of rules, or nothing if it has only comments."""
+    """Return a file of rules, b"" if it is unreadable or has only comments."""
     try:
         content = _content(path) or b""
     except PermissionError:
         return b""
     lines: Iterable[bytes] = (line.strip() for line in content.splitlines())
     return content.rstrip(b"\n") + b"\n" if any(line and not line.startswith(b"#") for line in lines) else b""
-
-
-def _last_checkout(worktree: Worktree) -> bytes | None:
-    """What `git status` takes "HEAD detached at ..." from."""
-    lines = (_content(worktree.git_dir / "logs/HEAD") or b"").splitlines(keepends=True)
-    return next((line for line in reversed(lines) if b"\tcheckout: moving from " in line), None)

@@ -1,4 +1,4 @@
-"""Trees: made from a list of files, listed, and compared."""
+"""Makes, lists and compares git trees."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CHANGES = {"A": "added", "D": "deleted"}
 
 @dataclass(frozen=True)
 class Difference:
-    """A path that two trees disagree on: `change` is added, modified or deleted; `old` and `new` are object ids."""
+    """A path that differs between two trees: `change` is added, modified or deleted; `old` and `new` are object ids."""
 
     path: bytes
     change: str
@@ -29,7 +29,7 @@ class Difference:
 
 
 def make_tree(git: Git, entries: Iterable[tuple[str, str, bytes]]) -> str:
-    """The id of the tree with these (mode, object id, path). `git` has an index of its own, which is replaced."""
+    """Write a tree with these (mode, object id, path) and return its id. Overwrites the index of `git`."""
     lines = b"".join(b"%s %s\t%s\0" % (mode.encode(), oid.encode(), path) for mode, oid, path in entries)
     git.run("read-tree", "--empty")
     git.run("update-index", "-z", "--index-info", stdin=lines)
@@ -37,7 +37,7 @@ def make_tree(git: Git, entries: Iterable[tuple[str, str, bytes]]) -> str:
 
 
 def differences(git: Git, commit: str | None, tree: str) -> list[Difference]:
-    """What differs in `tree` from the commit's, by path; everything without a commit."""
+    """Return the paths at which `tree` differs from the commit's tree; all paths without a commit."""
     base = commit or EMPTY_TREE[len(tree)]
     words = git.run("diff-tree", "-r", "-z", "--no-renames", base, tree).split(b"\0")
     found = []
@@ -48,7 +48,7 @@ def differences(git: Git, commit: str | None, tree: str) -> list[Difference]:
 
 
 def entries(git: Git, tree: str, *, sized: bool = False) -> Iterator[tuple[str, str, int, bytes]]:
-    """Mode, object id, size in bytes (0 unless `sized`) and path of each file, link and submodule."""
+    """Yield mode, object id, size in bytes (0 unless `sized`) and path of each file, link and submodule."""
     options = ("-r", "-z", "--full-tree", *(("-l",) if sized else ()))
     for line in git.run("ls-tree", *options, tree).split(b"\0"):
         if line:

@@ -1,4 +1,4 @@
-"""Finds the repository that a folder is in, and asks it what a snapshot must know."""
+"""Finds the repository that a folder is in, and reads what a snapshot needs of it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dstack.errors import UsageError
 from dstack.repo.git import Git, GitError, quoted
 from dstack.repo.identity import clean_url
 
-# Those that a snapshot needs itself, and those that change what `git status` and `git diff` say: none runs a program.
-_TELLING = (
+# Settings that change what `git status` and `git diff` print. None of them runs a program.
+_OUTPUT = (
     r"core\.(autocrlf|eol|safecrlf|filemode|ignorecase|symlinks|abbrev|sparsecheckout|sparsecheckoutcone|whitespace)"
     r"|index\.sparse"
     r"|status\.(showuntrackedfiles|relativepaths|renames|renamelimit|branch|short|submodulesummary|displaycommentprefix)"
@@ -21,7 +21,7 @@ _TELLING = (
     r"|submodule\..*\.(ignore|active)"
 )
 _SETTINGS = (
-    rf"^({_TELLING}|core\.(attributesfile|excludesfile)|remote\..*\.(url|promisor)|branch\..*\.remote"
+    rf"^({_OUTPUT}|core\.(attributesfile|excludesfile)|remote\..*\.(url|promisor)|branch\..*\.remote"
     r"|extensions\.partialclone)$"
 )
 _USUAL = {"core.filemode": "true", "core.symlinks": "true", "core.ignorecase": "false"}
@@ -29,11 +29,11 @@ _USUAL = {"core.filemode": "true", "core.symlinks": "true", "core.ignorecase": "
 
 @dataclass(frozen=True)
 class Worktree:
-    """A working tree of git's. `url` is the remote's without credentials; `indexed_at` when the index was written, in
-    nanoseconds (0: there is none); `converts` whether line ends may differ between disk and blobs; `promisor` the
-    remote that has the objects which a partial clone lacks; `has_attributes` whether attributes lie outside the tree.
-    `git_dir` is this working tree's own, `common` that of all; `settings` are those that change what git says of it.
-    `aside` is a folder for objects that git fetches by itself where it finds that a partial clone lacks them.
+    """A working tree of git. `git_dir` is its own, `common` is shared by all working trees of the repository. `url` is
+    the remote's, without credentials. `indexed_at` is when the index was written, in nanoseconds (0: there is none).
+    `converts`: line ends may differ between disk and blobs. `promisor` is the remote with the objects that a partial
+    clone lacks; `aside` is the folder for those that git fetches by itself. `has_attributes`: there are attributes
+    outside the tree. `settings` are those that change what git prints.
     """
 
     root: Path
@@ -54,8 +54,8 @@ class Worktree:
     aside: Path
 
     def git(self) -> Git:
-        """git there. What it fetches by itself, and what Git LFS keeps of what it hashed, never lands among the user's
-        objects."""
+        """Return git for this working tree. Objects that it fetches by itself, and files that Git LFS caches, go to the
+        scratch folder and not to the user's repository."""
         git = Git.at(self.root)
         git.options += ["-c", f"lfs.storage={self.aside.parent / 'lfs'}"]
         if self.promisor:
@@ -67,8 +67,8 @@ class Worktree:
 
 
 def locate(folder: Path, scratch: Path) -> Worktree | None:
-    """The working tree that `folder` is in, or None if no repository is there. Raises UsageError for a repository that
-    has no working tree here or that git refuses to read. `scratch` is a folder of our own."""
+    """Return the working tree that `folder` is in, or None if it is not in a repository. Raises UsageError if the
+    repository has no working tree here or git refuses to read it. `scratch` is a folder for git's own files."""
     git = Git.at(folder)
     if not _inside(git, folder):
         return None
@@ -97,10 +97,10 @@ def locate(folder: Path, scratch: Path) -> Worktree | None:
         settings={
             key: value
             for key, value in settings.items()
-            if re.fullmatch(_TELLING, key, re.DOTALL) and _USUAL.get(key.lower()) != value
+            if re.fullmatch(_OUTPUT, key, re.DOTALL) and _USUAL.get(key.lower()) != value
         },
-        attributes_file=_users(settings, "attributes"),
-        excludes_file=_users(settings, "excludes", "ignore"),
+        attributes_file=_user_file(settings, "attributes"),
+        excludes_file=_user_file(settings, "excludes", "ignore"),
         aside=scratch / f"fetched-{object_format}",
     )
 
@@ -117,14 +117,14 @@ def _inside(git: Git, folder: Path) -> bool:
         raise UsageError(f"git refuses to read the repository of {folder}: {error.detail}", hint=hint) from error
     if answer != b"true":
         raise UsageError(
-            f"{folder} is inside a bare repository or a .git folder, which has no working tree to ship",
-            hint="go to a working tree: git worktree add ../work",
+            f"{folder} is in a bare repository or a .git folder, where there is no working tree to send",
+            hint="make a working tree and run it there: git worktree add ../work",
         )
     return True
 
 
 def _common(git_dir: Path) -> Path:
-    """Where the objects of all worktrees lie (gitrepository-layout, "commondir")."""
+    """Return the folder with the objects of all working trees (gitrepository-layout, "commondir")."""
     pointer = git_dir / "commondir"
     if not pointer.is_file():
         return git_dir
@@ -139,7 +139,7 @@ def _settings(git: Git) -> dict[str, str]:
 
 
 def _remote(settings: dict[str, str], branch: str | None) -> str | None:
-    """The URL of the branch's remote, else of origin, else of the first one."""
+    """Return the URL of the branch's remote, else of origin, else of the first remote."""
     urls = {key[len("remote.") : -len(".url")]: value for key, value in settings.items() if key.endswith(".url")}
     for name in (settings.get(f"branch.{branch}.remote"), "origin", *urls):
         if name is not None and name in urls:
@@ -152,8 +152,8 @@ def _promisor(settings: dict[str, str]) -> str | None:
     return settings.get("extensions.partialclone") or (names[0] if names else None)
 
 
-def _users(settings: dict[str, str], kind: str, default: str | None = None) -> Path:
-    """The file of the user's own attributes or excludes (gitattributes, gitignore)."""
+def _user_file(settings: dict[str, str], kind: str, default: str | None = None) -> Path:
+    """Return the user's own attributes or excludes file (gitattributes, gitignore)."""
     named = settings.get(f"core.{kind}file")
     if named:
         return Path(named).expanduser()
@@ -161,5 +161,5 @@ def _users(settings: dict[str, str], kind: str, default: str | None = None) -> P
 
 
 def _attributes_outside(common: Path, settings: dict[str, str]) -> bool:
-    files = [common / "info/attributes", Path("/etc/gitattributes"), _users(settings, "attributes")]
+    files = [common / "info/attributes", Path("/etc/gitattributes"), _user_file(settings, "attributes")]
     return any(file.is_file() and file.stat().st_size > 0 for file in files)

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from msgspec import structs
+
 from dstack.commands.code import receive
 from dstack.commands.command import Command, Result
 from dstack.commands.follow import read_log
@@ -73,9 +75,9 @@ class Ground:
 
     def order(self, attempt: str, image: str, script: str, **changes: Any) -> Order:
         """An order that runs the script on the small tree."""
-        snapshot = self.snapshot
-        what = {"job": attempt, "repo": snapshot.repo, "tree": snapshot.tree, "commit": snapshot.commit or ""}
-        return Order(**{"attempt": attempt, "image": image, "script": script, "branch": "main", **what, **changes})
+        other = {name: changes.pop(name) for name in ("project", "tree") if name in changes}
+        snapshot = structs.replace(self.snapshot, **other)
+        return Order(job=attempt, attempt=attempt, image=image, script=script, snapshot=snapshot, **changes)
 
     def launch(self, attempt: str, image: str, script: str, stdin: bytes = b"", **changes: Any) -> Launched:
         return self.ask(launch(self.place, self.order(attempt, image, script, **changes), stdin))

@@ -1,4 +1,4 @@
-"""The user's tree arrives in a container over real SSH, and git answers there as it does at home."""
+"""The user's tree arrives in a container over real SSH, and git gives the same answers there."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def edited(tmp_path: Path, python_image: str) -> Path:
 
 
 def told(root: Path) -> str:
-    """What the job's commands print at home."""
+    """Return what the job's commands print in the user's own tree."""
     script = f"umask 022; {LISTED}\necho ---\n{ASKED}"
     done = subprocess.run(["bash", "-ec", script], cwd=root, capture_output=True, text=True, check=True)
     return "".join(line for line in done.stdout.splitlines(keepends=True) if "weights.pt" not in line)
@@ -83,7 +83,7 @@ def test_commands_start_in_the_projects_folder(cli: Cli, runner: str, tmp_path: 
 
 
 def garble(mirrors: Path) -> None:
-    """Change bytes in the middle of every pack, as a disk does that forgets: the file looks the same."""
+    """Change bytes in the middle of every pack, as a failing disk does: the file looks the same."""
     packs = list(mirrors.glob("*.git/objects/pack/*.pack"))
     assert packs
     for pack in packs:
@@ -118,5 +118,5 @@ def test_what_a_disk_forgot(
     cli("runners", "resume", runner)
     waited = cli("wait", "waiting", cwd=root)
     assert waited.returncode == 125, waited.stderr
-    assert "run it again: the code is sent once more" in waited.stderr
+    assert "run it again: the code will be sent again" in waited.stderr
     assert cli("run", "job", cwd=root).returncode == 0

@@ -151,10 +151,7 @@ def test_a_small_change_is_one_round_trip(tmp_path: Path, busybox: str) -> None:
     box: Any = SimpleNamespace(name="box")
 
     def go(name: str, snapshot: Snapshot) -> Launched:
-        order = Order(
-            **{"job": name, "attempt": name, "image": busybox, "repo": snapshot.repo, "tree": snapshot.tree},
-            **{"commit": snapshot.commit or "", "branch": "main", "script": "true"},
-        )
+        order = Order(job=name, attempt=name, image=busybox, snapshot=snapshot, script="true")
         host.sent.clear()
 
         async def launched() -> Launched:

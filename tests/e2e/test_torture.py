@@ -1,5 +1,5 @@
-"""Every kind of working tree that people really have, in a container: its files are the user's own, and git says the
-same of them there."""
+"""Every kind of working tree that people have, in a container: it has the user's files, and git gives the same answers
+about them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.unit.repo.test_fidelity import root_of, state
-from tests.unit.repo.trees import CASES
+from tests.unit.repo.trees import CASES, forget_intended
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -23,7 +23,7 @@ AT_ONCE = 4
 
 
 def at_home(root: Path) -> dict[str, Any]:
-    """What the program says of the user's tree."""
+    """Return what the program prints about the user's tree."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment |= {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
     done = subprocess.run(
@@ -52,13 +52,16 @@ def test_what_you_have_is_what_runs(cli: Cli, runner: str, tmp_path: Path, pytho
         there = dict(zip(CASES, pool.map(run, CASES), strict=True))
 
     assert {name: state(root) for name, root in roots.items()} == before
+    for root in roots.values():
+        if (root / ".git").exists():
+            forget_intended(root)
     expected = {name: at_home(root) for name, root in roots.items()}
     assert {name: differences(there[name], told) for name, told in expected.items() if there[name] != told} == {}
     assert all(told["files"] for told in expected.values())
 
 
 def differences(there: dict[str, Any], home: dict[str, Any]) -> dict[str, Any]:
-    """What is not the same, there and at home."""
+    """Return what differs between the job and the user's tree."""
     return {
         key: (there[part].get(key), home[part].get(key))
         for part in ("files", "git")

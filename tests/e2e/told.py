@@ -1,4 +1,4 @@
-"""Tells of the working tree in its argument, as JSON. Runs at home and in containers, with the standard library alone.
+"""Describes the working tree in its argument as JSON. Runs outside and inside containers, on the standard library only.
 
 `files`: type, mode, size and sha256 (of a link: its target; of a folder: nothing) of all but git's own. `git`: what git
 answers to the questions, with its exit status, in each repository that is there. Bytes are Latin-1.
@@ -17,8 +17,7 @@ QUESTIONS = (
     ("rev-parse", "HEAD"),
     ("rev-parse", "--abbrev-ref", "HEAD"),
     ("log", "-1"),
-    ("status",),
-    ("status", "--porcelain=2", "--branch", "-z"),
+    ("status", "--porcelain=2", "-z"),
     ("diff", "--binary"),
     ("diff", "--cached", "--binary"),
     ("diff", "--submodule=diff"),
@@ -52,7 +51,7 @@ def describe(path: bytes) -> list[object]:
 
 
 def repositories(root: bytes) -> list[bytes]:
-    """The whole one, if only as a place to ask, and those within."""
+    """Return the root, even if it is not a repository, and the nested repositories."""
     return [root, *sorted(at for at, folders, files in os.walk(root) if at != root and b".git" in [*folders, *files])]
 
 

@@ -322,7 +322,7 @@ prepare() {
 "
 	put "$mirror/info/attributes" "$raw
 "
-	# Only the holder of the lock writes here: this was left by one that was killed.
+	# Only the lock's holder writes here: this was left by a script that was killed.
 	rm -rf "$mirror/in" "$mirror"/objects/pack/tmp_*
 	find "$mirror/refs" -name '*.lock' -exec rm -f {} +
 	put "$mirror/HEAD" 'ref: refs/heads/none
@@ -347,7 +347,7 @@ index_alone() {
 	done
 }
 
-# Packs that can't be read are in the way of their objects' second copies, and nothing may build on what they had.
+# Unreadable packs would hide new copies of their objects. Refs that lack objects go, too: no pack may build on them.
 drop_damaged() {
 	for pack in "$mirror"/objects/pack/*.pack; do
 		if ! git verify-pack "$pack"; then rm -f "${pack%.pack}".*; fi
@@ -381,7 +381,7 @@ name() {
 	} | git update-ref --stdin
 }
 
-# What the newest snapshots and the jobs that are here need stays. Objects that a job has open stay readable to it.
+# Keeps what the newest snapshots and the jobs on this host need. Objects that a job has open stay readable.
 collect() {
 	keep=$(for kind in commits trees histories; do
 		# shellcheck disable=SC2012 # the names are ids
@@ -397,7 +397,7 @@ ${ref##*/}
 			*) rm -f "$ref" "$mirror/cuts/${ref##*/}" ;;
 		esac
 	done
-	# A commit whose parents came later is no end any more.
+	# A commit whose parents have arrived since is no longer an end of history.
 	while read -r end; do
 		all=
 		for parent in $(git cat-file commit "$end" 2> /dev/null | sed -n '/^$/q;s/^parent //p'); do
@@ -410,7 +410,7 @@ ${ref##*/}
 	git repack -a -d -q -l > /dev/null 2>&1
 }
 
-# Repositories that were not used for a month, and that no job here uses.
+# Removes repositories that were not used for a month and that no job here uses.
 forget_old() {
 	find "$base/mirrors" -maxdepth 1 -name '*.git' -mtime +30 | while read -r old; do
 		name=${old##*/}
@@ -448,7 +448,7 @@ launch() {
 	need_image
 checkout() (
 	quiet_git
-	# GIT_DIR, without objects and with a HEAD that is to be replaced.
+	# Creates GIT_DIR without objects. HEAD is replaced later.
 	small_git() {
 		mkdir -p "$GIT_DIR/objects/info" "$GIT_DIR/objects/pack" "$GIT_DIR/refs/heads" "$GIT_DIR/info" &&
 			put "$GIT_DIR/config" "$format	filemode = true
@@ -460,7 +460,7 @@ checkout() (
 			put "$GIT_DIR/HEAD" 'ref: refs/heads/main
 '
 	}
-	# In the container, the objects are those of the mirror.
+	# The mirror's objects are mounted there in the container.
 	lend() {
 		put "$GIT_DIR/objects/info/alternates" '/.dstack/objects
 '
@@ -471,7 +471,7 @@ checkout() (
 		: > "$mirror/damaged"
 		exit 3
 	}
-	# A tree that is there already is brought up to this one: what git finds changed is written anew.
+	# Takes the spare checkout, if there is one: git then writes only what differs.
 	take_spare() {
 		mv "$mirror.spare" "$job/spare" 2> /dev/null && mv "$job/spare/index" "$GIT_DIR/index" &&
 			rmdir "$job/workflow" && mv "$job/spare/tree" "$job/workflow"
@@ -480,7 +480,7 @@ checkout() (
 	known="$mirror/refs/dstack"
 	[ -s "$known/trees/$tree" ] || exit 3
 	[ ! -e "$mirror/damaged" ] || exit 3
-	# For those who collect: this was used now, and is in use until the job's folder goes.
+	# For garbage collection: this was used now, and is in use until the job's folder is removed.
 	printf '%s\n' 'r' "$tree" > "$job/uses"
 	touch "$mirror" "$known/trees/$tree" || exit 3
 	rm -rf "$job/workflow" "$job/git" "$job/spare" "$io/nested" && mkdir -p "$job/workflow" || exit 1
@@ -491,7 +491,7 @@ checkout() (
 		write_files_of_tree || refuse
 	fi
 	rm -rf "$job/spare"
-	# A large one takes long to write: the next job should find it there.
+	# A large tree takes long to write: have one ready for the next job.
 	if [ "$(wc -c < "$GIT_DIR/index")" -gt 80000 ]; then echo spare=wanted; fi
 	git read-tree ${commit:+--reset} "${commit:---empty}" || refuse
 	rm -rf "$GIT_DIR" &&

@@ -358,7 +358,7 @@ raw='* -text -filter -ident -eol !working-tree-encoding'
 mirror="$base/mirrors/"'r'.git
 tree='7777777777777777777777777777777777777777777777777777777777777777'
 commit='8888888888888888888888888888888888888888888888888888888888888888'
-objects="${commit:+$commit }$tree"\ 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'\ '9999999999999999999999999999999999999999999999999999999999999999'\ 'eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee'
+objects="${commit:+$commit }$tree"\ '9999999999999999999999999999999999999999999999999999999999999999'\ 'eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee'
 format="[extensions]
 	objectformat = "'sha256'"
 [core]
@@ -367,7 +367,7 @@ format="[extensions]
 git() {
 	command git -c safe.directory='*' -c core.autocrlf=false -c core.protectNTFS=false -c core.protectHFS=false "$@"
 }
-# Makes what is the user's under the user's own umask.
+# Runs a command that creates the user's files, under the user's umask.
 theirs() (
 	umask '002'
 	"$@"
@@ -398,7 +398,7 @@ prepare() {
 "
 	put "$mirror/info/attributes" "$raw
 "
-	# Only the holder of the lock writes here: this was left by one that was killed.
+	# Only the lock's holder writes here: this was left by a script that was killed.
 	rm -rf "$mirror/in" "$mirror"/objects/pack/tmp_*
 	find "$mirror/refs" -name '*.lock' -exec rm -f {} +
 	put "$mirror/HEAD" 'ref: refs/heads/none
@@ -423,7 +423,7 @@ index_alone() {
 	done
 }
 
-# Packs that can't be read are in the way of their objects' second copies, and nothing may build on what they had.
+# Unreadable packs would hide new copies of their objects. Refs that lack objects go, too: no pack may build on them.
 drop_damaged() {
 	for pack in "$mirror"/objects/pack/*.pack; do
 		if ! git verify-pack "$pack"; then rm -f "${pack%.pack}".*; fi
@@ -456,12 +456,11 @@ name() {
 		echo "update refs/dstack/trees/"'9999999999999999999999999999999999999999999999999999999999999999'" "'9999999999999999999999999999999999999999999999999999999999999999'
 		echo "update refs/dstack/trees/"'eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee'" "'eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee'
 		if [ -n "$commit" ]; then echo "update refs/dstack/commits/$commit $commit"; fi
-		echo "update refs/dstack/commits/"'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'" "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'
 		echo "update refs/dstack/histories/"'full-8888888888888888888888888888888888888888888888888888888888888888'" $commit"
 	} | git update-ref --stdin
 }
 
-# What the newest snapshots and the jobs that are here need stays. Objects that a job has open stay readable to it.
+# Keeps what the newest snapshots and the jobs on this host need. Objects that a job has open stay readable.
 collect() {
 	keep=$(for kind in commits trees histories; do
 		# shellcheck disable=SC2012 # the names are ids
@@ -477,7 +476,7 @@ ${ref##*/}
 			*) rm -f "$ref" "$mirror/cuts/${ref##*/}" ;;
 		esac
 	done
-	# A commit whose parents came later is no end any more.
+	# A commit whose parents have arrived since is no longer an end of history.
 	while read -r end; do
 		all=
 		for parent in $(git cat-file commit "$end" 2> /dev/null | sed -n '/^$/q;s/^parent //p'); do
@@ -490,7 +489,7 @@ ${ref##*/}
 	git repack -a -d -q -l > /dev/null 2>&1
 }
 
-# Repositories that were not used for a month, and that no job here uses.
+# Removes repositories that were not used for a month and that no job here uses.
 forget_old() {
 	find "$base/mirrors" -maxdepth 1 -name '*.git' -mtime +30 | while read -r old; do
 		name=${old##*/}
@@ -530,7 +529,7 @@ checkout() (
 	quiet_git
 index='9999999999999999999999999999999999999999999999999999999999999999'
 list() { GIT_DIR=$mirror git ls-tree --name-only "$index:$1"; }
-# What a part has, once its names are listed.
+# Whether the part whose entries are in $names has this one.
 has() {
 	case "
 $names
@@ -543,17 +542,11 @@ $1
 }
 give() { GIT_DIR=$mirror git cat-file blob "$index:$part/$1"; }
 
-# For GIT_DIR and GIT_WORK_TREE, whose index is the commit's.
+# Works on GIT_DIR and GIT_WORK_TREE, where the index is the commit's.
 furnish() {
 	part=$1
 	names=$(list "$part") || return
 	if has changes; then give changes | git update-index -z --index-info || return; fi
-	if has intended; then
-		rm -rf "$job/aside" && mkdir "$job/aside" &&
-			GIT_INDEX_FILE=$job/aside.index GIT_WORK_TREE=$job/aside git read-tree --reset -u "$index:$part/intended" &&
-			(cd "$job/aside" && GIT_WORK_TREE=$job/aside git add --no-all -N -f .) &&
-			rm -rf "$job/aside" "$job/aside.index" || return
-	fi
 	if has assumed; then give assumed | git update-index -z --assume-unchanged --stdin || return; fi
 	if has skipped; then give skipped | git update-index -z --skip-worktree --stdin || return; fi
 	rm -f "$GIT_DIR/info/attributes"
@@ -561,7 +554,7 @@ furnish() {
 		GIT_INDEX_FILE=$job/aside.index GIT_WORK_TREE=$GIT_DIR git read-tree --reset -u "$index:$part/git" &&
 			rm "$job/aside.index" || return
 	fi
-	# From here on git heeds them: it is not asked any more.
+	# Last, because git follows these settings from now on.
 	if has config; then give config >> "$GIT_DIR/config" || return; fi
 }
 
@@ -592,7 +585,6 @@ within() {
 		put "$GIT_DIR/HEAD" "$commit
 " || return
 	fi
-	if has refs; then give refs >> "$GIT_DIR/packed-refs" || return; fi
 	git read-tree --reset "$index:$part-head" && furnish "$part" && lend && printf '%s\n' "$path" >> "$io/nested"
 }
 
@@ -604,13 +596,13 @@ give_modes() (
 	esac
 	for name in $names; do
 		if [ "$name" = empty ]; then continue; fi
-		# GNU's chmod leaves a folder its setgid, unless five digits say otherwise.
+		# GNU chmod keeps a folder's setgid unless the mode has five digits.
 		paths_of "$name" && xargs -0 chmod "0${name#*-}" < "$job/paths" || exit
 	done
 	rm -f "$job/paths"
 )
 
-	# GIT_DIR, without objects and with a HEAD that is to be replaced.
+	# Creates GIT_DIR without objects. HEAD is replaced later.
 	small_git() {
 		mkdir -p "$GIT_DIR/objects/info" "$GIT_DIR/objects/pack" "$GIT_DIR/refs/heads" "$GIT_DIR/info" &&
 			put "$GIT_DIR/config" "$format	filemode = true
@@ -622,7 +614,7 @@ give_modes() (
 			put "$GIT_DIR/HEAD" 'ref: refs/heads/main
 '
 	}
-	# In the container, the objects are those of the mirror.
+	# The mirror's objects are mounted there in the container.
 	lend() {
 		put "$GIT_DIR/objects/info/alternates" '/.dstack/objects
 '
@@ -633,7 +625,7 @@ give_modes() (
 		: > "$mirror/damaged"
 		exit 3
 	}
-	# A tree that is there already is brought up to this one: what git finds changed is written anew.
+	# Takes the spare checkout, if there is one: git then writes only what differs.
 	take_spare() {
 		mv "$mirror.spare-"'002' "$job/spare" 2> /dev/null && mv "$job/spare/index" "$GIT_DIR/index" &&
 			rmdir "$job/workflow" && mv "$job/spare/tree" "$job/workflow"
@@ -645,12 +637,11 @@ give_modes() (
 	[ -s "$known/histories/"'full-8888888888888888888888888888888888888888888888888888888888888888' ] || exit 3
 	[ -s "$known/trees/"'9999999999999999999999999999999999999999999999999999999999999999' ] || exit 3
 	[ -s "$known/trees/"'eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee' ] || exit 3
-	[ -s "$known/commits/"'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' ] || exit 3
 	[ ! -e "$mirror/damaged" ] || exit 3
-	# For those who collect: this was used now, and is in use until the job's folder goes.
-	printf '%s\n' 'r' "$tree" "$commit" 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' '9999999999999999999999999999999999999999999999999999999999999999' 'eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee' 'full-8888888888888888888888888888888888888888888888888888888888888888' > "$job/uses"
+	# For garbage collection: this was used now, and is in use until the job's folder is removed.
+	printf '%s\n' 'r' "$tree" "$commit" '9999999999999999999999999999999999999999999999999999999999999999' 'eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee' 'full-8888888888888888888888888888888888888888888888888888888888888888' > "$job/uses"
 	touch "$mirror" "$known/trees/$tree" "$known/commits/$commit" "$known/trees/"'eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee' || exit 3
-	# A folder that nobody can write to may be left of one that was cut off.
+	# An interrupted checkout may have left a folder that is not writable.
 	if [ -d "$job/workflow" ]; then find "$job/workflow" -type d ! -perm -700 -exec chmod u+rwx {} \; || exit 1; fi
 	rm -rf "$job/workflow" "$job/git" "$job/spare" "$io/nested" && theirs mkdir -p "$job/workflow" || exit 1
 	export GIT_DIR="$job/git" GIT_WORK_TREE="$job/workflow" GIT_OBJECT_DIRECTORY="$mirror/objects"
@@ -662,7 +653,7 @@ give_modes() (
 		write_files_of_tree || refuse
 	fi
 	rm -rf "$job/spare"
-	# A large one takes long to write: the next job should find it there.
+	# A large tree takes long to write: have one ready for the next job.
 	if [ "$(wc -c < "$GIT_DIR/index")" -gt 80000 ]; then echo spare=wanted; fi
 	git read-tree ${commit:+--reset} "${commit:---empty}" || refuse
 	parts=$(list '') || refuse
@@ -674,7 +665,6 @@ give_modes() (
 	rm -f "$GIT_DIR/packed-refs" && lend &&
 		put "$GIT_DIR/packed-refs" "$commit refs/heads/"'feature/it'\''s''
 ' &&
-		{ ! has refs || give refs >> "$GIT_DIR/packed-refs"; } &&
 		mv "$GIT_DIR" "$job/workflow/.git" || exit 1
 	for number in $numbers; do
 		(within "$number") || refuse

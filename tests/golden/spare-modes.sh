@@ -40,7 +40,7 @@ format='[core]
 git() {
 	command git -c safe.directory='*' -c core.autocrlf=false -c core.protectNTFS=false -c core.protectHFS=false "$@"
 }
-# Makes what is the user's under the user's own umask.
+# Runs a command that creates the user's files, under the user's umask.
 theirs() (
 	umask '077'
 	"$@"

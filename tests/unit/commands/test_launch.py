@@ -10,9 +10,11 @@ from dstack.commands.place import Place
 from dstack.errors import CommandError, HostError
 from dstack.model.job import Launch
 from dstack.model.paths import HostLayout
+from dstack.model.snapshot import Snapshot
 
 PLACE = Place(HostLayout(root="/r", machine="m", server="s"))
-ORDER = Order(job="j", attempt="j", image="i", repo="r", tree="t", script="true", environment={"TOKEN": "hunter2"})
+CODE = Snapshot(repo="r", tree="t")
+ORDER = Order(job="j", attempt="j", image="i", snapshot=CODE, script="true", environment={"TOKEN": "hunter2"})
 
 
 def answered(stdout: str, status: int = 0, stderr: str = "") -> Launched:
@@ -55,7 +57,7 @@ def test_values_of_the_environment_are_not_shown() -> None:
 
     assert "hunter2" in command.script
     assert "hunter2" not in str(command)
-    assert str(launch(PLACE, Order(job="j", attempt="j", image="i", repo="r", tree="t", script="true")))
+    assert str(launch(PLACE, Order(job="j", attempt="j", image="i", snapshot=CODE, script="true")))
 
 
 @pytest.mark.parametrize("name", ["", "1A", "A-B", "A B", "A;B", "Ä", "A\n"])
@@ -67,4 +69,4 @@ def test_what_is_no_name_is_not_exported(name: str) -> None:
 def test_ids_that_would_leave_their_folder_are_refused() -> None:
     for bad in ("", "../x", "a/b", ".x", "a\n"):
         with pytest.raises(ValueError, match="can't name a folder"):
-            launch(PLACE, Order(job="j", attempt=bad, image="i", repo="r", tree="t", script="true"))
+            launch(PLACE, Order(job="j", attempt=bad, image="i", snapshot=CODE, script="true"))

@@ -1,4 +1,4 @@
-"""The whole way of a working tree, without Docker and SSH: snapshot, the server's mirror, a host's mirror, a job."""
+"""Takes a working tree to a job without Docker and SSH: snapshot, server's mirror, host's mirror, job."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dstack.repo.snapshot import take
 Manifest = dict[bytes, tuple[str, int, str]]
 
 HOST_GIT = f"{os.environ['HOST_GIT']}:" if "HOST_GIT" in os.environ else ""
-"""The folder with the host's git, where that is to be another one than the client's."""
+"""The folder with the host's git, to test one that differs from the client's."""
 
 IDENTITY = {
     "GIT_AUTHOR_NAME": "A",
@@ -39,7 +39,7 @@ def git(folder: Path, *arguments: str | bytes, ok: bool = True, **variables: str
 
 
 def manifest(root: Path) -> Manifest:
-    """Type, mode and content of all but git's own; the root is `.`."""
+    """Return type, mode and content of everything outside `.git`; the root is `.`."""
     found: Manifest = {}
     base = os.fsencode(root)
     for folder, folders, files in os.walk(base):
@@ -63,7 +63,7 @@ def _describe(path: bytes) -> tuple[str, int, str]:
 
 @dataclass
 class Answer:
-    """What a host script said."""
+    """A host script's answer."""
 
     status: int
     values: dict[str, str]
@@ -91,7 +91,7 @@ class Road:
         return self.base / "mirrors" / f"{self.repo}.git"
 
     def submit(self, project: Path, *depths: int) -> Snapshot:
-        """From the working tree to the server's mirror."""
+        """Send the working tree to the server's mirror."""
         with take(project, depths=depths or (1,)) as taken:
             self.repo = taken.snapshot.repo
             try:
@@ -104,7 +104,7 @@ class Road:
             return taken.snapshot
 
     def launch(self, snapshot: Snapshot, attempt: str = "a", depth: int | None = None) -> Path:
-        """As the engine does it: check out; ship what is missing; check out again. Returns the job's tree."""
+        """Check out, send what is missing and check out again, as the engine does. Return the job's tree."""
         answer = self.checkout(snapshot, attempt, depth)
         if answer.values.get("need") == "code":
             known = [name for kind in ("commits", "trees", "histories") for name in answer.values.get(kind, "").split()]
@@ -128,7 +128,7 @@ class Road:
         return self._sh("receive", snapshot, "", pack)
 
     def spare(self, snapshot: Snapshot) -> Path:
-        """One more tree, for the next job. Returns where it is."""
+        """Make a spare checkout for the next job. Return its folder."""
         answer = self._sh("spare", snapshot, "", b"")
         assert (answer.status, answer.values) == (0, {}), answer
         return self.host_mirror.with_suffix(".git.spare")
@@ -145,7 +145,7 @@ class Road:
         return f"main() {{\n{head}{body}\n{end}}}\nmain\n"
 
     def _sh(self, template: str, snapshot: Snapshot, attempt: str, stdin: bytes, depth: int | None = None) -> Answer:
-        # As on a host whose user has a hostile environment.
+        # The host's user may have such variables set.
         environment = {**os.environ, "GIT_DIR": "/nonexistent", "GIT_INDEX_FILE": "/nonexistent"}
         environment["PATH"] = HOST_GIT + environment["PATH"]
         command = ["sh", "-c", self.script(template, snapshot, attempt, depth)]
@@ -154,7 +154,7 @@ class Road:
         return Answer(done.returncode, {key: value for key, _, value in pairs}, done.stderr.decode())
 
     def in_job(self, tree: Path, *arguments: str, ok: bool = True) -> bytes:
-        """git in the job's tree, which finds the mirror's objects where a container has them mounted."""
+        """Run git in the job's tree, with the mirror's objects where a container has them mounted."""
         pointers = list(tree.rglob(".git/objects/info/alternates"))
         said = {pointer: pointer.read_text() for pointer in pointers}
         assert set(said.values()) <= {"/.dstack/objects\n"}

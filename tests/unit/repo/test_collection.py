@@ -1,4 +1,4 @@
-"""Mirrors that grow are collected, and what is damaged is noticed, on the server and on a host."""
+"""Mirrors on the server and on hosts: garbage collection, and detection of damage."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_the_servers_mirror_keeps_what_runs_need(depth: int, project: Path, road
 
 
 def age(mirror: Path) -> None:
-    """All that is there came long ago."""
+    """Make everything in the mirror old."""
     for path in [*mirror.glob("refs/dstack/*/*"), *mirror.glob("cuts/*")]:
         os.utime(path, (0, 0))
 

@@ -1,16 +1,18 @@
-"""How much history a job has, and what it costs to bring it."""
+"""How much history a job has, and what it costs to send it."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
-from dstack.repo import upstream
+from dstack.model import wire
+from dstack.model.snapshot import Snapshot
 from dstack.repo.snapshot import take
 from tests.unit.repo.shipping import Road, git, manifest
-from tests.unit.repo.trees import ahead, commit, diverged, start, write
+from tests.unit.repo.trees import ahead, commit, start, write
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def subjects(road: Road, tree: Path) -> set[str]:
 
 
 def at_depth(project: Path, depth: int, tmp_path: Path) -> set[str]:
-    """What git itself gives."""
+    """Return the subjects in a clone of this depth made by git."""
     clone = tmp_path / f"clone-{depth}"
     options = ["--depth", str(depth)] if depth else []
     git(tmp_path, "clone", "-q", *options, f"file://{project}", str(clone))
@@ -73,34 +75,23 @@ def test_each_job_has_the_depth_that_it_asked_for(project: Path, tmp_path: Path)
         assert road.in_job(tree, "fsck", "--no-dangling") == b""
 
 
-def test_an_upstream_is_there_with_its_files(tmp_path: Path) -> None:
-    project = diverged(tmp_path / "project")
+def test_a_stored_snapshot_of_an_earlier_version(project: Path, tmp_path: Path) -> None:
+    """It may have an upstream, and ends although its depth is 1."""
     road = Road(tmp_path / "road")
-    tree = road.launch(road.submit(project))
-    assert b"have diverged" in road.in_job(tree, "status")
-    for question in (("diff", "@{upstream}"), ("merge-base", "HEAD", "@{upstream}"), ("show", "HEAD")):
-        assert road.in_job(tree, *question) == git(project, *question)
-    assert road.in_job(tree, "fsck", "--no-dangling") == b""
-    assert road.in_job(tree, "remote") == b""
-
-    git(project, "commit", "-q", "--allow-empty", "-m", "one more")
-    before = len(list(road.host_mirror.glob("objects/pack/*.pack")))
-    again = road.launch(road.submit(project), "b")
-    assert road.in_job(again, "status") == git(project, "status")
-    packs = sorted(road.host_mirror.glob("objects/pack/*.pack"), key=lambda pack: pack.stat().st_mtime_ns)
-    assert len(packs) == before + 1
-    assert packs[-1].stat().st_size < 1000
+    stored = json.loads(wire.encode(road.submit(project, 3)))
+    stored |= {"depth": 1, "upstream": stored["commit"]}
+    snapshot = wire.decode(json.dumps(stored).encode(), Snapshot)
+    assert road.mirror.has(snapshot)
+    assert subjects(road, road.launch(snapshot)) == at_depth(project, 1, tmp_path)
 
 
-@pytest.mark.parametrize("what", ["commits", "files"])
-def test_an_upstream_that_is_far_away_stays_at_home(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commits_that_are_not_pushed_yet_change_no_depth(tmp_path: Path) -> None:
     project = ahead(tmp_path / "project")
-    monkeypatch.setattr(upstream, "MOST" if what == "commits" else "LARGEST", 1)
     road = Road(tmp_path / "road")
     tree = road.launch(road.submit(project))
     assert road.in_job(tree, "log", "--format=%s") == git(project, "log", "-1", "--format=%s")
     assert road.in_job(tree, "status", "--porcelain") == git(project, "status", "--porcelain")
-    assert b"origin" not in road.in_job(tree, "status")
+    assert road.in_job(tree, "remote") == b""
 
 
 def _folder(tmp_path: Path, number: int) -> Path:

@@ -1,4 +1,4 @@
-"""What you have is what runs: the job's tree equals the user's, and git answers there as it does at home."""
+"""What you have is what runs: the job's tree equals the user's, and git gives the same answers in both."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.repo.shipping import Road, git, manifest
-from tests.unit.repo.trees import CASES, lfs, write
+from tests.unit.repo.trees import CASES, forget_intended, intended_beside_unmerged, lfs, merge_under_way, write
 
 
 def root_of(project: Path) -> Path:
@@ -16,7 +16,7 @@ def root_of(project: Path) -> Path:
 
 
 def state(root: Path) -> dict[str, bytes]:
-    """All of a repository that a snapshot must not touch."""
+    """Return the content of `.git`, which a snapshot must not touch."""
     if not (root / ".git").exists():
         return {}
     folder = Path(git(root, "rev-parse", "--absolute-git-dir").decode().rstrip("\n"))
@@ -31,8 +31,8 @@ QUESTIONS = (
     ("rev-parse", "--abbrev-ref", "HEAD"),
     ("log", "-1"),
     ("status", "--porcelain", "-z"),
-    ("status", "--porcelain=2", "--branch"),
-    ("status",),
+    ("status", "--porcelain=2"),
+    ("status", "--short"),
     ("diff", "--binary"),
     ("diff", "--submodule=diff"),
     ("diff", "--cached"),
@@ -41,7 +41,7 @@ QUESTIONS = (
 
 
 def test_a_large_file_that_was_edited(tmp_path: Path) -> None:
-    """Git LFS is not there, so that of such a file git shows the bytes, and not two pointers."""
+    """A job has no Git LFS, so `git diff` shows the bytes of such a file instead of two pointers."""
     root = lfs(tmp_path / "project")
     write(root / "here.big", b"edited" * 20_000)
     write(root / "far.big", b"edited, too" * 20_000)
@@ -77,5 +77,28 @@ def test_the_job_has_the_users_tree(name: str, tmp_path: Path) -> None:
     assert manifest(tree) == expected
     assert root / snapshot.project == project
     if snapshot.git:
+        forget_intended(root)
         for question in QUESTIONS:
             assert road.in_job(tree, *question, ok=False) == git(root, *question, ok=False), question
+
+
+def test_intended_paths_are_untracked_beside_unmerged_ones(tmp_path: Path) -> None:
+    road = Road(tmp_path / "road")
+    root = intended_beside_unmerged(tmp_path / "project")
+
+    tree = road.launch(road.submit(root))
+
+    status = road.in_job(tree, "status", "--porcelain").decode().splitlines()
+    assert status == ["D  lib/a.py", "UU train.py", "?? empty.py", "?? later.py", "?? lib/a.py"]
+
+
+def test_an_unmerged_path_may_be_left_out(tmp_path: Path) -> None:
+    """git refuses to flag an unmerged path."""
+    road = Road(tmp_path / "road")
+    root = merge_under_way(tmp_path / "project")
+    write(root / ".dstackignore", "train.py\n")
+
+    tree = road.launch(road.submit(root))
+
+    assert not (tree / "train.py").exists()
+    assert b"train.py" in road.in_job(tree, "status", "--porcelain")

@@ -1,4 +1,4 @@
-"""What keeps a forgotten folder at home: the size guard and `.dstackignore`."""
+"""What keeps a forgotten folder from being sent: the size guard and `.dstackignore`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_it_says_what_is_large_before_anything_is_read(tmp_path: Path, monkeypat
         ["1.0", "GB", "data/raw/second.bin"],
     ]
     assert "41.0 GB  data/raw/\n" in folders + "\n"
-    assert "add to .gitignore or .dstackignore" in (refused.value.hint or "")
+    assert "add what the job does not need to .gitignore or .dstackignore" in (refused.value.hint or "")
     assert refused.value.exit_code == 2
 
 

@@ -1,4 +1,4 @@
-"""The scripts of a host: its mirror, and a job's tree."""
+"""The host scripts that fill the mirror and check out a job's tree."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_a_mirror_without_its_objects_is_filled_again(project: Path, road: Road)
 
 
 def unpack(mirror: Path) -> None:
-    """Make the objects loose, so that one of them can be spoiled."""
+    """Make the objects loose, so that a single one can be damaged."""
     packs = list((mirror / "objects/pack").iterdir())
     aside = mirror.parent / "aside"
     aside.mkdir()

@@ -1,4 +1,4 @@
-"""Permissions and empty folders: what is told of them, and what a host is never told."""
+"""Permissions and empty folders: what a snapshot records of them, and what the server refuses."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_a_client_that_means_harm(harm: str, project: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("path", ["both/x", "both"])
 def test_a_tree_that_means_harm(path: str, project: Path, tmp_path: Path) -> None:
-    """What is a link and something else at once may be either in the end."""
+    """A path that is both a link and something else may end up as either."""
     with take(project) as found:
         scratch = found.scratch.path / "git"
         own, blobs = Git.within(scratch), Blobs(scratch / "objects", "sha1")
@@ -255,7 +255,7 @@ def test_what_the_owner_may_do_counts(project: Path, road: Road) -> None:
 
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
-    """A tree that is large enough to be kept ready."""
+    """A tree that is large enough for a spare checkout."""
     root = start(tmp_path / "large")
     (root / "ignored.bin").unlink()
     for number in range(1300):
@@ -304,7 +304,7 @@ sys.path.insert(0, os.getcwd())
 from tests.unit.repo.shipping import Road, manifest
 project, there, other, warm = map(Path, sys.argv[1:])
 first = Road(warm)
-first.launch(first.submit(other))  # imports all that it takes, which nobody else may be able to read
+first.launch(first.submit(other))  # imports what it needs: the other user may be unable to read it
 os.setuid(65534)
 road = Road(there)
 snapshot = road.submit(project)
@@ -319,7 +319,7 @@ print("whole")
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becomes another user")
 def test_who_is_not_root_can_begin_again(project: Path, tmp_path: Path) -> None:
-    """A folder that its owner can't write to is in nobody's way but root's."""
+    """Only root can remove what is in a folder that its owner can't write to."""
     (project / "ignored.bin").unlink()
     (project / "lib").chmod(0o555)
     (project / "lib/deep/er").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Random trees and random edits of them arrive as they are, and git tells the same of them."""
+"""Random trees with random edits arrive unchanged, and git gives the same answers about them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.repo.shipping import Road, git, manifest
-from tests.unit.repo.trees import under, write
+from tests.unit.repo.trees import forget_intended, under, write
 
 EXAMPLES = os.environ.get("EXAMPLES")
-"""How many to try, others each time; without it, a few that are always the same."""
+"""How many new examples to try; without it, a few that are always the same."""
 
 SETTINGS = settings(
     max_examples=int(EXAMPLES or 25),
@@ -44,7 +44,7 @@ FOLDERS = (0o755, 0o700, 0o2775, 0o1777, 0o555, 0o500)
 
 
 def put(root: Path, path: str, kind: str, content: bytes) -> None:
-    """Make it, unless something of another kind is in the way."""
+    """Create the file, unless something of another kind is in its place."""
     target = root / path
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def put(root: Path, path: str, kind: str, content: bytes) -> None:
 
 
 def edit(root: Path, what: str, file: tuple[str, str, bytes], at: int) -> None:
-    """One thing that a person does to a working tree."""
+    """Do one thing that people do to a working tree."""
     found = manifest(root)
     there = sorted(path for path, about in found.items() if about[0] != "folder")
     folders = sorted(path for path, about in found.items() if about[0] == "folder")
@@ -110,6 +110,7 @@ def test_what_arrives(
         tree = road.launch(road.submit(root))
 
         assert manifest(tree) == manifest(root)
+        forget_intended(root)
         for question in (("status", "--porcelain", "-z"), ("diff", "--binary"), ("diff", "--cached", "--binary")):
             assert road.in_job(tree, *question, ok=False) == git(root, *question, ok=False), question
     finally:

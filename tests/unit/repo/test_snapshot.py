@@ -74,7 +74,7 @@ def test_filtered_and_submodule_content_is_not_dirty(tmp_path: Path) -> None:
 
 
 def settle(root: Path) -> None:
-    """Until the index is younger than the files: before that git itself can't tell by the clock."""
+    """Wait until the index is newer than the files: before that, git can't trust their times."""
     newest = max(path.lstat().st_mtime_ns for path in root.rglob("*") if ".git" not in path.parts)
     while (root / ".git/index").stat().st_mtime_ns <= newest:
         os.utime(root / ".git/index")
@@ -200,7 +200,7 @@ def assert_refused(root: Path, name: str) -> None:
     code = PROGRAM.replace("with take", "import os\nos.setuid(65534)\nwith take")
     environment = {**os.environ, "HOME": "/", "TMPDIR": "/tmp"}
     done = subprocess.run([sys.executable, "-c", code, str(root)], capture_output=True, text=True, env=environment)
-    assert f"cannot read what would be shipped:\n  {name}" in done.stderr, done.stderr
+    assert f"these paths can't be read, so nothing was sent:\n  {name}" in done.stderr, done.stderr
 
 
 def test_a_file_that_keeps_changing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,7 +265,7 @@ def test_a_killed_snapshot_leaves_the_repository_as_it_was(tmp_path: Path) -> No
 
 
 class Victim:
-    """A process that takes a snapshot, and says when it begins and when it has it."""
+    """A process that takes a snapshot, and reports when it starts and finishes."""
 
     def __init__(self, root: Path) -> None:
         command = [sys.executable, "-c", PROGRAM, str(root)]
@@ -276,14 +276,14 @@ class Victim:
         self.begun = time.monotonic()
 
     def lives(self) -> float:
-        """The seconds that it takes."""
+        """Return how many seconds it takes."""
         assert self.said.readline() == b"has it\n"
         took = time.monotonic() - self.begun
         self.process.communicate()
         return took
 
     def dies(self, after: float, *, everything: bool) -> bool:
-        """Kill it so many seconds after it began, with its children or without. Whether that was in the middle."""
+        """Kill it `seconds` after it started, with or without its children. Return whether it was still at work."""
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=after)
         if everything and self.process.returncode is None:

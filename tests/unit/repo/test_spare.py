@@ -1,4 +1,4 @@
-"""A tree that is kept ready for the next job."""
+"""The spare checkout for the next job."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def road(tmp_path: Path) -> Road:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """One that is large enough."""
+    """A project that is large enough for a spare checkout."""
     root = start(tmp_path / "project")
     (root / "ignored.bin").unlink()
     for number in range(1300):
@@ -28,7 +28,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def change(root: Path) -> None:
-    """In every way in which a tree may differ from the next one."""
+    """Change the tree in every way."""
     write(root / "many/1/1.py", "changed\n")
     (root / "many/2/2.py").unlink()
     (root / "many/3/3.py").chmod(0o755)
@@ -69,7 +69,7 @@ def test_the_next_job_takes_it(project: Path, road: Road) -> None:
 
 @pytest.fixture
 def ready(project: Path, road: Road) -> Path:
-    """What was made for the next job of the project."""
+    """The spare checkout of the project."""
     snapshot = road.submit(project)
     with road.mirror.pack(snapshot) as pack:
         road.receive(snapshot, pack.read_bytes())

@@ -1,8 +1,9 @@
-"""Working trees that people really have. Each builder makes one and says which paths stay at home."""
+"""Working trees as people have them. Each builder makes one, and its names say which paths are not sent."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from tests.images import PYTHON
 from tests.unit.repo.shipping import git
 
 Builder = Callable[[Path], Path]
-"""Makes a working tree in an empty folder; returns the folder that holds `.dstack`. What is to stay at home has
-`ignored` in its name."""
+"""Makes a working tree in an empty folder and returns the folder that holds `.dstack`. Paths that must not be sent have
+`ignored` in their names."""
 
 CASES: dict[str, Builder] = {}
 
@@ -33,13 +34,21 @@ def commit(root: Path, message: str = "all") -> None:
 
 
 def define(root: Path, more: str = "") -> None:
-    """The project's file: a workflow that runs the program in the variable PROGRAM."""
+    """Write the project's file: a workflow that runs the program in the variable PROGRAM."""
     text = f"workflows:\n  - name: job\n    image: {PYTHON}\n    commands: ['exec python3 -c \"$PROGRAM\" /workflow']\n"
     write(root / ".dstack/workflows.yaml", text + more)
 
 
+def forget_intended(root: Path) -> None:
+    """Make untracked what was added with `git add -N`, as it is in a job."""
+    listed = git(root, "ls-files", "--debug", "-z")
+    for path, flags in re.findall(rb"([^\0]+)\0(?:  .*\n){4}  size: \d+\tflags: ([0-9a-f]+)\n", listed):
+        if int(flags, 16) & 1 << 29:
+            git(root, "update-index", "--force-remove", "--", path)
+
+
 def start(root: Path, *options: str) -> Path:
-    """A repository with two commits, an ignored file and some history."""
+    """Make a repository with two commits and an ignored file."""
     root.mkdir(parents=True, exist_ok=True)
     git(root, "init", "-q", "-b", "main", *options)
     write(root / "old.py", "old\n")
@@ -194,7 +203,7 @@ def auto_crlf(root: Path) -> Path:
 
 @case
 def lfs_like_filter(root: Path) -> Path:
-    """The content that the user has, not what the filter made of it; one file keeps its size under the filter."""
+    """The content on disk counts, not the filter's output. One file keeps its size under the filter."""
     start(root)
     git(root, "config", "filter.point.clean", "sha256sum")
     git(root, "config", "filter.point.smudge", "cat")
@@ -208,7 +217,7 @@ def lfs_like_filter(root: Path) -> Path:
 
 @case
 def lfs(root: Path) -> Path:
-    """Downloaded, changed and staged, still a pointer, and new."""
+    """Files that are downloaded, changed and staged, still a pointer, and new."""
     origin = start(root.parent / "origin")
     git(origin, "lfs", "install", "--local")
     git(origin, "lfs", "track", "*.big")
@@ -274,7 +283,7 @@ def split_index(root: Path) -> Path:
 
 @case
 def same_size_at_the_same_time(root: Path) -> Path:
-    """An edit that stat can't see: same size, and the time of modification put back."""
+    """An edit that stat can't see: same size, and the modification time restored."""
     start(root)
     before = (root / "lib/a.py").stat()
     git(root, "update-index", "-q", "--refresh")
@@ -340,7 +349,7 @@ def shallow_clone(root: Path) -> Path:
 
 @case
 def partial_and_sparse_clone(root: Path) -> Path:
-    """The blobs outside the sparse folder are at the remote alone."""
+    """Only the remote has the blobs outside the sparse folder."""
     return partial(root, "blob:none")
 
 
@@ -351,7 +360,7 @@ def clone_without_trees(root: Path) -> Path:
 
 @case
 def sparse_index_without_trees(root: Path) -> Path:
-    """git itself would fetch to list the index, and to read the rules of folders that are left out."""
+    """git would fetch by itself to list the index, and to read the rules of folders that are left out."""
     partial(root, "tree:0", "--sparse-index")
     write(root / "lib/beside.py", "in a folder that is left out\n")
     return root
@@ -393,6 +402,18 @@ def merge_under_way(root: Path) -> Path:
     commit(root)
     git(root, "merge", "other", ok=False)
     assert b"<<<<<<<" in (root / "train.py").read_bytes()
+    return root
+
+
+@case
+def intended_beside_unmerged(root: Path) -> Path:
+    """With an empty file, and one that the commit has."""
+    merge_under_way(root)
+    write(root / "later.py", "intended\n")
+    write(root / "empty.py", "")
+    git(root, "rm", "-q", "--cached", "lib/a.py")
+    git(root, "add", "-N", "later.py", "empty.py", "lib/a.py")
+    git(root, "update-index", "--assume-unchanged", "later.py")
     return root
 
 
@@ -455,75 +476,21 @@ def many_branches_deep(root: Path) -> Path:
     return root
 
 
-def cloned(root: Path, ours: int, theirs: int) -> Path:
-    """A clone; so many commits were made there since, and so many at its origin, which the clone knows of."""
+@case
+def ahead(root: Path) -> Path:
+    """A clone with commits that its origin lacks."""
     origin = start(root.parent / "origin")
     git(root.parent, "clone", "-q", str(origin), str(root))
-    for place, number, name in ((origin, theirs, "theirs"), (root, ours, "ours")):
-        for at in range(number):
-            write(place / f"{name}.py", f"{at}\n")
-            commit(place, f"{name} {at}")
-    git(root, "fetch", "-q")
+    for number in range(2):
+        write(root / "ours.py", f"{number}\n")
+        commit(root, f"ours {number}")
     write(root / "train.py", "in the clone\n")
     return root
 
 
 @case
-def up_to_date(root: Path) -> Path:
-    return cloned(root, 0, 0)
-
-
-@case
-def ahead(root: Path) -> Path:
-    return cloned(root, 2, 0)
-
-
-@case
-def behind(root: Path) -> Path:
-    return cloned(root, 0, 3)
-
-
-@case
-def diverged(root: Path) -> Path:
-    cloned(root, 2, 1)
-    git(root, "merge", "-q", "-m", "merged", "origin/main")
-    write(root / "more.py", "more\n")
-    commit(root)
-    git(root, "reset", "-q", "--hard", "HEAD~1")
-    git(root, "checkout", "-q", "-b", "side", "--track", "origin/main")
-    git(root, "reset", "-q", "--hard", "HEAD~1")
-    write(root / "side.py", "side\n")
-    commit(root)
-    return root
-
-
-@case
-def ahead_with_a_merge(root: Path) -> Path:
-    cloned(root, 1, 1)
-    git(root, "stash", "-q")
-    git(root, "merge", "-q", "-m", "merged", "origin/main")
-    return root
-
-
-@case
-def upstream_is_gone(root: Path) -> Path:
-    cloned(root, 1, 0)
-    git(root, "update-ref", "-d", "refs/remotes/origin/main")
-    return root
-
-
-@case
-def follows_a_local_branch(root: Path) -> Path:
-    start(root)
-    git(root, "checkout", "-q", "-b", "topic/x", "--track", "main")
-    write(root / "topic.py", "topic\n")
-    commit(root)
-    return root
-
-
-@case
 def modes_of_every_kind(root: Path) -> Path:
-    """What a umask took, and what somebody closed by hand; folders, too."""
+    """Files and folders with permissions that a umask took away, or that somebody removed by hand."""
     start(root)
     for mode in (0o600, 0o640, 0o664, 0o400, 0o444, 0o555, 0o700, 0o755, 0o711, 0o666, 0o777, 0o604):
         write(root / f"file {mode:o}", f"{mode:o}", mode)
@@ -544,7 +511,7 @@ def modes_of_every_kind(root: Path) -> Path:
 
 
 def under(umask: int, build: Builder, root: Path) -> Path:
-    """A tree that somebody with this umask made."""
+    """Build a tree as a user with this umask would."""
     project = build(root)
     for path in (root, *root.rglob("*")):
         if not path.is_symlink() and ".git" not in path.relative_to(root).parts:
@@ -566,7 +533,7 @@ def umask_002(root: Path) -> Path:
 
 @case
 def empty_folders(root: Path) -> Path:
-    """With those in which only ignored files are; ignored ones stay at home."""
+    """Including folders that hold only ignored files. Ignored folders are not sent."""
     start(root)
     write(root / ".gitignore", "*ignored*\n/lib/*-back/\n!/lib/taken-back\n")
     for name in ("empty", "deep/er/est", "lib/in a tracked one", "lib/deep", "new/beside", "ignored/deep"):
