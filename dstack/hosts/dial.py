@@ -12,7 +12,7 @@ import asyncssh
 from dstack.errors import HostAuthError, HostError, HostKeyError
 from dstack.hosts.keys import Keys, agent_keys, key_name
 from dstack.hosts.known import authorities, known_keys, public_text, read_known_hosts
-from dstack.hosts.settings import Settings, named, read_settings
+from dstack.hosts.settings import Settings, read_settings
 from dstack.hosts.shared import Shared
 from dstack.hosts.tcp import Direct
 from dstack.hosts.trouble import TROUBLE, host_error, ssh_command
@@ -31,6 +31,7 @@ _CERTIFICATES = [f"{name}-cert-v01@openssh.com" for name in _KEY_ALGORITHMS]
 _CIPHERS = "aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,aes256-ctr,aes128-ctr"
 
 _SESSION: dict[str, Any] = {
+    "config": None,
     "encoding": None,
     "command": None,
     "request_pty": False,
@@ -145,13 +146,16 @@ class Dialer:
             keys = [*settings.keys.pairs, *(key for key in held if key.public_data not in in_files)]
             try:
                 return await asyncssh.connect(
-                    **named(address),
+                    settings.host,
+                    settings.port,
+                    username=settings.user,
+                    host_key_alias=settings.alias,
                     **_SESSION,
-                    config=[settings.flat.path] if settings.flat else (),
                     keepalive_interval=settings.keepalive or self._keepalive,
-                    keepalive_count_max=settings.keepalives or self._keepalives,
+                    keepalive_count_max=settings.keepalives if settings.keepalive else self._keepalives,
                     **trust,
                     tunnel=tunnel,
+                    proxy_command=settings.proxy,
                     client_factory=lambda: visitor,
                     client_keys=keys or None,
                     agent_path=None,
@@ -168,7 +172,7 @@ class Dialer:
         if hop and (hop.host, hop.port) != (address.host, address.port):  # `Host *` with a ProxyJump names the hop too
             key = (",".join(hops), address.identity)
             return await self._bastions.setdefault(key, _Bastion()).connection(self, key)
-        return () if settings.proxied else Direct(settings.family, settings.local)
+        return None if settings.proxy else Direct(settings.family, settings.local)
 
     async def bastion(self, hops: str, identity: str | None) -> asyncssh.SSHClientConnection:
         """Connect to the last of these hosts through those before it. Its key must be among the user's known hosts;
@@ -177,7 +181,7 @@ class Dialer:
         address = _hop(last, before or None)
         visitor = _Visitor(identity)
         settings = await asyncio.to_thread(read_settings, address)
-        known = await asyncio.to_thread(read_known_hosts, settings)
+        known = await asyncio.to_thread(read_known_hosts, settings) if settings.strict else None
         try:
             return await self._open(address, settings, visitor, {"known_hosts": known})
         except asyncssh.HostKeyNotVerifiable as error:

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import asyncssh
 
-_DEFAULT = ("id_ed25519", "id_ecdsa", "id_rsa")
-
 
 @dataclass
 class Keys:
@@ -46,12 +44,6 @@ class Keys:
                 self.unusable.append(f"{path} is not a key that can be used: {error}")
         if public is not None:
             self.public.append(public)
-
-
-def default_paths() -> list[Path]:
-    """The key files that ssh looks for."""
-    paths = [Path("~/.ssh", name).expanduser() for name in _DEFAULT]
-    return [path for path in paths if path.exists()]
 
 
 @asynccontextmanager

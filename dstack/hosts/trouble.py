@@ -45,8 +45,6 @@ def _no_session(error: BaseException, address: Address) -> HostError:
             f"{address}: the server saw too many keys before the right one",
             hint="name the right key with --identity",
         )
-    if isinstance(error, asyncssh.ConfigParseError):
-        return HostError(f"~/.ssh/config can't be used: {error}", hint="correct that line")
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
         return HostKeyError(f"{address}: the host key can't be verified: {error.reason}", hint=hint)
     if isinstance(error, (ValueError, RuntimeError)):

@@ -628,9 +628,10 @@ def test_a_broken_configuration_is_told_with_its_line(tmp_path: Path, home: Path
 
     async def scene() -> None:
         async with Server(tmp_path).listening() as server, host_on(server, at(server.address, port=None)) as host:
-            with pytest.raises(HostError, match=r"~/\.ssh/config can't be used: .*config line 2: .*many") as caught:
+            with pytest.raises(HostError, match=r"SSH can't be set up: .*/\.ssh/config line 2: .*many") as caught:
                 await host.run(sh("true"))
-            assert caught.value.hint == "correct that line"
+            assert caught.value.hint == f"ssh -i {server.identity} someone@127.0.0.1"
+            assert caught.value.sent is False
 
     play(scene)
 
@@ -647,7 +648,7 @@ def test_a_broken_configuration_is_told_with_its_line(tmp_path: Path, home: Path
     ],
     ids=["comment", "exec with =", "exec with %", "ProxyCommand="],
 )
-def test_what_the_library_reads_otherwise_is_read_as_ssh_does(tmp_path: Path, home: Path, text: str) -> None:
+def test_a_configuration_means_what_it_means_to_ssh(tmp_path: Path, home: Path, text: str) -> None:
     async def scene() -> None:
         async with Server(tmp_path).listening() as server:
             relay = tmp_path / "relay.py"
@@ -751,6 +752,17 @@ def test_a_bastion_that_is_not_known_is_not_trusted(tmp_path: Path, home: Path) 
             assert fingerprint(bastion.host_key) in caught.value.message
             assert caught.value.hint == f"ssh -p {bastion.port} 127.0.0.1"
             assert bastion.logins == []
+
+    play(scene)
+
+
+def test_a_bastion_whose_key_the_configuration_does_not_check(tmp_path: Path, home: Path) -> None:
+    async def scene() -> None:
+        async with bastion_and(tmp_path, home, 1) as (bastion, (target,)):
+            (home / ".ssh" / "known_hosts").unlink()
+            config(home, "Host 127.0.0.1\n  StrictHostKeyChecking no\n")
+            async with host_on(target, at(target.address, jump=f"127.0.0.1:{bastion.port}")) as host:
+                assert await host.run(sh("echo hello")) == HELLO
 
     play(scene)
 
