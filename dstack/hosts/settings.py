@@ -1,4 +1,4 @@
-"""What ssh would use for an address: the user's ~/.ssh/config, keys and known hosts."""
+"""The settings that ssh would use for an address: its configuration, keys and known hosts."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class Settings:
 
 
 def read_settings(address: Address) -> Settings:
-    """Read the configuration and the keys; blocks. HostError for a broken configuration, HostAuthError for an
-    identity that is no key."""
+    """Read the configuration and the keys; blocks. HostError if the configuration is broken, HostAuthError if the
+    address's identity is not a usable key."""
     try:
         options = read_options(address)
         keys = Keys.read(_identities(address, options["identityfile"]), _paths(options["certificatefile"]))

@@ -144,9 +144,9 @@ def test_a_changed_host_key_gets_no_command(add: Add, cli: Cli, server: Sshd, fo
     checked = cli("runners", "check", "m")
 
     assert checked.returncode == 125
-    changed = f"the host key changed from {before} to {server.fingerprint}; nothing was sent to it"
+    changed = f"the host key changed from {before} to {server.fingerprint}; dstack did not log in"
     assert f"m: unusable: {server.user}@{server.host}:{server.port}: {changed}" in checked.stderr
-    assert "hint: if the machine was set up anew: dstack runners remove m, then dstack runners add" in checked.stderr
+    assert "hint: if the machine was reinstalled: dstack runners remove m, then dstack runners add" in checked.stderr
     assert "Accepted" not in server.log[seen:]
     assert cli("runners", "remove", "--force", "m").returncode == 0
 
@@ -340,7 +340,7 @@ def test_the_agent_of_the_session_that_asks_is_used(cli: Cli, server: Sshd, fold
     words = ("runners", "add", f"{server.user}@{server.host}:{server.port}", "--name", "m", *known)
     refused = cli(*words)
     assert refused.returncode == 125
-    assert "keys tried: none was found" in refused.stderr
+    assert "keys tried: none found" in refused.stderr
 
     for number in (1, 2):
         socket = folder / f"agent-{number}"
@@ -519,5 +519,5 @@ def test_a_certificate_over_ipv6(cli: Cli, folder: Path, person: account.Account
         server.close()
 
     assert refused.returncode == 125
-    assert f"refuses the user {person.name}; keys tried: " in refused.stderr
+    assert f"refused to log in {person.name}; keys tried: " in refused.stderr
     assert done.returncode == 0, done.stderr
