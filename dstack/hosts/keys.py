@@ -33,7 +33,9 @@ class Keys:
     def _load(self, path: Path, certlist: list[str]) -> None:
         public = _public(path)
         try:
-            self.pairs += asyncssh.load_keypairs(str(path), certlist=certlist)
+            pairs = asyncssh.load_keypairs(str(path), certlist=certlist)
+            # a security key waits for a touch: it is used only if the agent holds it
+            self.pairs += [pair for pair in pairs if not pair.get_algorithm().startswith("sk-")]
         except OSError as error:
             self.unusable.append(f"the key {path} can't be read: {error.strerror}")
             return

@@ -36,7 +36,7 @@ def read_options(address: Address) -> dict[str, list[str]]:
     options: dict[str, list[str]] = {}
     for line in _printed(address).splitlines():
         name, _, value = line.partition(" ")
-        options.setdefault(name, []).extend([value] if value != "none" else [])
+        options.setdefault(name, []).extend([value] if value != "none" or name in ("hostname", "user") else [])
     tokens = _tokens(address, options)
     for name in ("identityfile", "certificatefile", "proxycommand"):
         options[name] = [re.sub("%(.)", lambda m: tokens.get(m[1], m[0]), value) for value in options.get(name, ())]
@@ -49,7 +49,7 @@ def _printed(address: Address) -> str:
     flags = [*(("-p", str(port)) if port else ()), *(("-l", user) if user else ()), "--", str(address.host)]
     try:
         home = pwd.getpwuid(os.getuid()).pw_dir
-        if Path(home) != Path.home():  # ssh ignores $HOME
+        if Path(home).resolve() != Path.home().resolve():  # ssh ignores $HOME
             flags = ["-F", str(config) if config.exists() else "none", *flags]
         done = subprocess.run(
             ["ssh", "-G", *flags],

@@ -8,7 +8,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import asyncssh
 import pytest
+from asyncssh.sk_eddsa import _SKEd25519Key
 
 from dstack.errors import HostError
 from dstack.hosts import openssh
@@ -73,6 +75,20 @@ def test_tokens_are_expanded(ssh: Path, monkeypatch: pytest.MonkeyPatch) -> None
     ]
     assert found.known_hosts[0].name == "known_lab.example"
     assert found.known_hosts[1] == Path("/tmp/with space/known")
+
+
+def test_a_security_key_is_left_to_the_agent(ssh: Path) -> None:
+    key: Any = _SKEd25519Key(bytes(32), "ssh:", 1, b"handle", b"")
+    key.write_private_key(str(ssh / "id_ed25519_sk"))
+    asyncssh.generate_private_key("ssh-ed25519").write_private_key(str(ssh / "id_ed25519"))
+    keys = settings(ssh, "").keys
+
+    assert [pair.get_algorithm() for pair in keys.pairs] == ["ssh-ed25519"]
+    assert key.public_data in keys.public
+
+
+def test_a_host_may_be_called_none(ssh: Path) -> None:
+    assert read_settings(Address(host="none")).host == "none"
 
 
 def test_none_means_none(ssh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
