@@ -1,4 +1,4 @@
-"""Templates to scripts. Every value is quoted for sh unless it is marked as `Safe`."""
+"""Renders templates to scripts. Every value is quoted for sh unless it is marked as `Safe`."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Undefined
 from dstack.commands.place import Place
 
 FOLDERS = (Path(__file__).parent / "templates", Path(__file__).parent.parent / "templates")
-"""Where the templates lie: in the wheel, and in a checkout."""
+"""The templates' folders: in the wheel, and in a checkout."""
 
 
 class Safe(str):
-    """Text that is sh already. Each use is a reviewed exception."""
+    """Text that is already sh. Each use is a reviewed exception."""
 
     __slots__ = ()
 
 
 def quote(value: object) -> str:
-    """One word of POSIX sh that means the value, whatever it holds; for a tuple, a word for each of its items.
+    """Quote any value as one word of POSIX sh; a tuple as one word per item.
 
-    It is for sh alone: the quotes of tcsh and fish mean other things. Raises ValueError for a NUL, which no argument
-    can hold, and TypeError for what is neither text nor a whole number.
+    Only for sh: tcsh and fish quote differently. Raises ValueError for a NUL, which no argument can contain, and
+    TypeError for a value that is neither text nor an integer.
     """
     if isinstance(value, Safe):
         return str(value)
@@ -32,29 +32,29 @@ def quote(value: object) -> str:
     if isinstance(value, Undefined):
         return str(value)  # raises, and names what is missing
     if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise TypeError(f"a script can't hold {value!r}: pass text or a whole number")
+        raise TypeError(f"a script can't contain {value!r}: pass text or an integer")
     text = str(value)
     if "\0" in text:
-        raise ValueError("a value with a NUL byte can't be passed to a program")
+        raise ValueError("a value that contains a NUL byte can't be passed to a program")
     return "'" + text.replace("'", "'\\''") + "'"
 
 
 def script(template: str, place: Place | None, **values: object) -> str:
-    """`templates/<template>.sh.j2` behind the prelude, as one function that runs when all of it was read.
+    """Render the prelude and `templates/<template>.sh.j2` as one function, which runs once all of it was read.
 
-    With a place, the script has what `templates/prelude.sh.j2` defines: `$base`, `$machine`, `dk`.
+    With a `place`, the script can use what `templates/prelude.sh.j2` defines: `$base`, `$machine`, `dk`.
     """
     return _templates().get_template("prelude.sh.j2").render(body=f"{template}.sh.j2", place=place, **values)
 
 
 def text(template: str, **values: object) -> str:
-    """`templates/<template>.sh.j2` alone."""
+    """Render `templates/<template>.sh.j2` without the prelude."""
     return _templates().get_template(f"{template}.sh.j2").render(**values)
 
 
 @lru_cache(maxsize=1)
 def _templates() -> Environment:
-    """Comments are `<# #>`, because `{#` is in sh's `${#name}`."""
+    """Comments are `<# #>`, because sh's `${#name}` contains `{#`."""
     return Environment(
         loader=FileSystemLoader(FOLDERS),
         finalize=quote,

@@ -1,4 +1,4 @@
-"""What `amd-smi` and `rocm-smi` print as JSON, in their several versions."""
+"""Reads the JSON of `amd-smi` and `rocm-smi`, in several versions."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ _UNITS = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
 
 
 def gpus(text: str, nodes: Mapping[str, str] | None = None, first: int = 0) -> tuple[Gpu, ...]:
-    """The GPUs in the answer of `amd-smi static` or `rocm-smi --showproductname ...`. `nodes` has the names below
-    /dev/dri by PCI address; indexes begin with `first`, where a machine has others before them."""
+    """Return the GPUs in the output of `amd-smi static` or `rocm-smi --showproductname ...`. `nodes` maps PCI addresses
+    to names below /dev/dri. Indexes start at `first`, after the machine's other GPUs."""
     return tuple(_gpu(first + index, card, nodes or {}) for index, card in _cards(text))
 
 
 def uses(text: str, first: int = 0) -> tuple[GpuUse, ...]:
-    """What they do, in the answer of `amd-smi metric` or `rocm-smi --showuse ...`."""
+    """Return the GPUs' usage from the output of `amd-smi metric` or `rocm-smi --showuse ...`."""
     return tuple(_use(first + index, card) for index, card in _cards(text))
 
 
 def behind(indexes: Iterable[int]) -> int:
-    """The index after these: where a machine has GPUs of two vendors, no two have the same."""
+    """Return the index after these. GPUs of two vendors in one machine get distinct indexes."""
     return max(indexes, default=-1) + 1
 
 
 def _cards(text: str) -> list[tuple[int, Mapping[str, Any]]]:
-    """Index and facts of each card: of the first document in the text that has any. Warnings may stand around it, and
-    have brackets, too ("GPU[0]: ..."); amd-smi 25 and newer wrap the list."""
+    """Return index and facts of each card, from the first JSON document that has any. It may be surrounded by warnings,
+    which contain brackets, too ("GPU[0]: ..."). amd-smi 25 and newer wrap the list."""
     for found in re.finditer(r"[\[{]", text):
         with suppress(ValueError):
             if cards := list(_listed(json.JSONDecoder().raw_decode(text, found.start())[0])):
@@ -46,7 +46,7 @@ def _listed(answer: Any) -> Iterator[tuple[int, Mapping[str, Any]]]:
     if isinstance(answer, list):
         yield from ((card["gpu"], card) for card in answer if isinstance(card, dict) and type(card.get("gpu")) is int)
     elif isinstance(answer, dict):
-        # rocm-smi says the driver's version once, beside the cards.
+        # rocm-smi prints the driver's version once, next to the cards.
         system = _section(answer, "system")
         for name, card in answer.items():
             if name.startswith("card") and name[4:].isdecimal() and isinstance(card, dict):
@@ -73,7 +73,7 @@ def _use(index: int, card: Mapping[str, Any]) -> GpuUse:
 
 
 def _section(card: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A part of a card's facts; amd-smi writes "N/A" for one that the card lacks."""
+    """Return a section of a card's facts; amd-smi writes "N/A" for one that the card lacks."""
     found = card.get(name)
     return found if isinstance(found, dict) else {}
 
@@ -83,23 +83,23 @@ def _known(text: str) -> str:
 
 
 def _named(text: str) -> bool:
-    """Whether that is a name: rocm-smi puts a PCI id where it knows none."""
+    """Whether this is a name: rocm-smi prints a PCI id if it knows none."""
     return bool(_known(text)) and not re.fullmatch("0x[0-9a-f]+", text)
 
 
 def _version(driver: str) -> str:
-    """A driver that is the kernel's own says the kernel's whole banner, without its spaces."""
+    """Return the driver's version. The kernel's own driver reports the kernel's banner, without spaces."""
     banner = re.match(r"Linuxversion([^(]+)", driver)
     return f"Linux {banner[1]}" if banner else _known(driver)
 
 
 def _value(field: Any) -> Any:
-    """`{"value": 12, "unit": "%"}`, or the value alone."""
+    """Return the value of `{"value": 12, "unit": "%"}`, or a bare value."""
     return field.get("value") if isinstance(field, dict) else field
 
 
 def _bytes(field: Any) -> int | None:
-    """A size with its unit; a bare number is in MB."""
+    """Return a size in bytes; a bare number is in MB."""
     size = _whole(_value(field))
     unit = field.get("unit", "MB") if isinstance(field, dict) else "MB"
     return None if size is None else size * _UNITS.get(unit, 2**20)

@@ -1,4 +1,4 @@
-"""What host scripts answer: lines of `key=value`."""
+"""Reads the answers of host scripts: lines of `key=value`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dstack.errors import CommandError, HostError
 
 
 def lines(name: str, result: Result) -> list[tuple[str, str]]:
-    """The pairs, in order. Raises CommandError for a failure, and HostError where another machine answered."""
+    """Return the pairs in order. Raises CommandError if the script failed, HostError if another machine answered."""
     if result.exit_status not in (0, OTHER_MACHINE):
         raise CommandError(name, result.exit_status, result.stderr.decode(errors="replace"))
     text = result.stdout.decode(errors="surrogateescape")
@@ -16,14 +16,14 @@ def lines(name: str, result: Result) -> list[tuple[str, str]]:
     if result.exit_status == OTHER_MACHINE:
         found = dict(pairs).get("machine", "an unknown one")
         raise HostError(
-            f"another machine answers at this address: its machine id is {found}. Nothing was done there",
+            f"a different machine answers at this address (machine id {found}); dstack changed nothing there",
             hint="if the machine was replaced, run: dstack runners remove NAME, then dstack runners add HOST",
         )
     return pairs
 
 
 def values(name: str, result: Result, *wanted: str) -> dict[str, str]:
-    """The pairs by key. Raises CommandError unless all that is wanted was answered."""
+    """Return the pairs by key. Raises CommandError if a wanted key is missing."""
     answered = dict(lines(name, result))
     missing = [key for key in wanted if key not in answered]
     if missing:
@@ -34,5 +34,5 @@ def values(name: str, result: Result, *wanted: str) -> dict[str, str]:
 def _pair(name: str, line: str) -> tuple[str, str]:
     key, equals, value = line.partition("=")
     if not equals:
-        raise CommandError(name, 0, f"the host answered {line[:200]!r}, which is not understood")
+        raise CommandError(name, 0, f"the host's answer can't be parsed: {line[:200]!r}")
     return key, value

@@ -1,4 +1,4 @@
-"""The folders that jobs keep on a host: what there is, and removing it."""
+"""Lists and removes the cache folders of jobs on a host."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ REMOVING = "removing caches"
 
 @dataclass(frozen=True)
 class Cache:
-    """A folder that jobs of a repository share. `folder` names it on its host, `path` is where containers have it;
-    `used` is when a job that has it was last launched, in seconds since the epoch; `size` in bytes."""
+    """A folder that the jobs of a repository share. `folder` is its name on the host, `path` its path in containers;
+    `used` is when a job with it was last launched, in seconds since the epoch; `size` is in bytes."""
 
     folder: str
     path: str
@@ -31,12 +31,12 @@ class Cache:
 
 
 def caches(place: Place) -> Command[list[Cache]]:
-    """All of this server's on the host. Sizes are those of now: they take as long as the host needs to count."""
+    """List this server's caches on the host. Their sizes are measured now, which may take long."""
     return Command(LISTING, script("caches", place, server=place.layout.server, wanted=()), _listed)
 
 
 def drop(place: Place, folders: Sequence[str]) -> Command[list[str]]:
-    """Remove these, but none that a job uses; the folders that are gone. Repeatable."""
+    """Remove these caches unless a job uses them. Returns the removed folders. Repeatable."""
     body = script("caches", place, server=place.layout.server, wanted=tuple(folders))
     return Command(REMOVING, body, lambda result: [value for key, value in lines(REMOVING, result) if key == "gone"])
 
@@ -45,7 +45,7 @@ def _listed(result: Result) -> list[Cache]:
     try:
         return [_read(value) for key, value in lines(LISTING, result) if key == "cache"]
     except ValueError as problem:
-        raise CommandError(LISTING, 0, f"the host's answer is not understood: {problem}") from problem
+        raise CommandError(LISTING, 0, f"the host's answer can't be parsed: {problem}") from problem
 
 
 def _read(line: str) -> Cache:

@@ -1,6 +1,6 @@
-"""What a job made: the list of it, hashed on the host, and its bytes.
+"""Collects a job's artifacts: their list, hashed on the host, and their bytes.
 
-All that comes from a container is hostile. It is looked at only after the container ended, and no link is followed.
+Files from a container are untrusted. They are read only after the container has ended, and links are not followed.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ LISTING = "listing the artifacts"
 FETCHING = "fetching the artifacts"
 
 COMMAND_LINE = 16_000
-"""Characters of arguments, before the last one. Linux lets a command have 128 KiB at least."""
+"""Characters of arguments before the last one. Linux allows a command at least 128 KiB."""
 
 KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a device", stat.S_IFCHR: "a device"}
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What there is. `missing` are the paths of artifacts that are not optional and not there; `refused` says in a
-    plain sentence for each path that may not be stored why not. `gone`: the job's folder is not there any more."""
+    """A job's artifacts. `missing` are the paths of required artifacts that don't exist; `refused` has one sentence
+    per path that can't be stored, with the reason. `gone`: the job's folder no longer exists."""
 
     files: tuple[File, ...]
     missing: tuple[str, ...]
@@ -43,7 +43,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The artifacts as the host is asked for them: `paths` in their normal form, `roots` those in no other one."""
+    """The artifacts to ask the host for: `paths` in normal form, `roots` those that lie in no other one."""
 
     paths: dict[str, Artifact]
     roots: tuple[str, ...]
@@ -51,11 +51,11 @@ class Wanted:
 
 
 def listing(place: Place, attempt: str, project: str, image: str, artifacts: tuple[Artifact, ...]) -> Command[Listing]:
-    """List and hash the artifacts of a job whose container has ended; one that is about to end is waited for, and
-    stopped. What others own is given back to the host's user first, and made readable. Then it is held where nothing
-    of the job's can reach it: see `made`.
+    """List and hash the artifacts of a job whose container has ended. Waits for a container that is about to end, and
+    stops it. First makes the host's user the owner of all files, and makes them readable; then puts them where no
+    process of the job can reach them: see `made`.
 
-    Raises CommandError where the job's folder can't be given back.
+    Raises CommandError if the owner can't be changed.
     """
     wanted = want(artifacts, project)
     body = script(
@@ -77,15 +77,15 @@ def listing(place: Place, attempt: str, project: str, image: str, artifacts: tup
 
 
 def made(project: str) -> str:
-    """Where what was listed lies, below the job's folder: what still runs with the job's tree can't reach it."""
+    """Return the folder of the listed files, below the job's folder. Processes of the job can't reach it."""
     return f"made/{project}" if project else "made"
 
 
 def fetch(place: Place, attempt: str, tree: str, files: Sequence[File]) -> Command[None]:
-    """The contents of these regular files, one after the other, on stdout. `tree` is where they lie, below the job's
-    folder.
+    """Print the contents of these regular files, one after the other, on stdout. `tree` is their folder, below the
+    job's folder.
 
-    What comes is worth nothing until its sha256 is the listed one: bytes from elsewhere never pass for a job's.
+    The reader must compare each sha256 with the list: the bytes may come from elsewhere.
     """
     paths = [dotted(file.path) for file in files if file.link is None]
     cats = b"".join(b"cat " + quote(batch).encode(errors="surrogateescape") + b"\n" for batch in batches(paths))
@@ -94,7 +94,7 @@ def fetch(place: Place, attempt: str, tree: str, files: Sequence[File]) -> Comma
 
 
 def batches(paths: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """The paths in groups that fit a command line."""
+    """Yield the paths in groups that fit on a command line."""
     batch: list[str] = []
     size = 0
     for path in paths:
@@ -108,7 +108,7 @@ def batches(paths: Sequence[str]) -> Iterator[tuple[str, ...]]:
 
 
 def want(artifacts: tuple[Artifact, ...], project: str) -> Wanted:
-    """What to ask for. A path that no artifact may have is refused without asking."""
+    """Return what to ask the host for. Paths that an artifact can't have are refused right away."""
     paths: dict[str, Artifact] = {}
     refused = []
     for artifact in artifacts:
@@ -116,7 +116,7 @@ def want(artifacts: tuple[Artifact, ...], project: str) -> Wanted:
         if (why := tree.objection(path)) is not None:
             refused.append(f"the artifact {why}")
         elif not project and path.split("/")[0] == ".git":
-            refused.append(f"the artifact {shown(path)} is git's own folder")
+            refused.append(f"the artifact {shown(path)} is git's internal folder")
         elif path not in paths or not artifact.optional:
             paths[path] = artifact
     roots = tuple(path for path in paths if path == "." or not ("." in paths or tree.occupied_parent(path, paths)))
@@ -124,7 +124,7 @@ def want(artifacts: tuple[Artifact, ...], project: str) -> Wanted:
 
 
 def dotted(path: str) -> str:
-    """The path as commands get it: none takes it for an option."""
+    """Return the path so that no command mistakes it for an option."""
     return path if path == "." else f"./{path}"
 
 
@@ -142,24 +142,24 @@ def read(wanted: Wanted, project: str, result: Result) -> Listing:
         artifact.path for path, artifact in wanted.paths.items() if kinds[path] == "missing" and not artifact.optional
     )
     refused = [*wanted.refused]
-    refused += [f"the artifact {shown(path)} is a link, or lies behind one" for path in kinds if kinds[path] == "link"]
-    refused += [f"the artifact {shown(path)} is no file and no folder" for path in kinds if kinds[path] == "special"]
-    refused += [f"a path of the artifacts is too long: {shown(path)}" for path in answer.long]
-    refused += [f"the artifacts could not be listed whole: {answer.trouble}"] if answer.trouble else []
+    refused += [f"the artifact {shown(path)} is a link or lies behind one" for path in kinds if kinds[path] == "link"]
+    refused += [f"the artifact {shown(path)} is not a file or folder" for path in kinds if kinds[path] == "special"]
+    refused += [f"the path of an artifact is too long: {shown(path)}" for path in answer.long]
+    refused += [f"the artifacts could not be listed completely: {answer.trouble}"] if answer.trouble else []
     files, complaints = judged(answer, wanted.roots)
     return Listing(files, missing, (*refused, *complaints))
 
 
 def without_project(wanted: Wanted, project: str, kind: str | None) -> Listing:
-    """Nothing was listed: the folder that commands start in is gone, or is a link."""
+    """Return the listing for a project folder that is missing, or is a link."""
     if kind == "missing":
         missing = tuple(artifact.path for artifact in wanted.paths.values() if not artifact.optional)
         return Listing((), missing, wanted.refused)
-    return Listing((), (), (*wanted.refused, f"the project's folder {shown(project)} is a link, or no folder"))
+    return Listing((), (), (*wanted.refused, f"the project's folder {shown(project)} is a link or not a folder"))
 
 
 def judged(answer: listed.Answer, roots: tuple[str, ...]) -> tuple[tuple[File, ...], list[str]]:
-    """The files and links that may be stored, and a sentence about each that may not."""
+    """Return the files and links that can be stored, and a sentence about each one that can't."""
     files, refused = [], []
     for path, (mode, size) in answer.stats.items():
         kind = KINDS.get(stat.S_IFMT(mode))
@@ -177,7 +177,7 @@ def judged(answer: listed.Answer, roots: tuple[str, ...]) -> tuple[tuple[File, .
         if (why := tree.objection(path)) is not None:
             refused.append(why)
         elif not tree.stays(path, answer.links, top):
-            refused.append(f"{shown(path)} is a link that leaves its artifact: it leads to {shown(target)}")
+            refused.append(f"{shown(path)} is a link out of its artifact, to {shown(target)}")
         else:
             files.append(File(path, 0, 0o777, "", target))
     return tuple(sorted(files, key=lambda file: file.path)), refused

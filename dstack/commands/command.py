@@ -1,4 +1,4 @@
-"""A command is data: the script to run on a host, what it gets on stdin, and the parser of its answer."""
+"""A command is data: the script to run on a host, its stdin, and the parser of its answer."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from dstack.errors import CommandError
 T = TypeVar("T")
 
 Stdin = bytes | Callable[[], AsyncIterator[bytes]]
-"""Bytes, or a function that opens a stream of them: it is called once a try."""
+"""Bytes, or a function that opens a stream of bytes. It is called once per attempt."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a command left: its exit status and all that it printed."""
+    """A command's exit status and output."""
 
     exit_status: int
     stdout: bytes
@@ -25,10 +25,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Command(Generic[T]):
-    """A POSIX sh script with the parser of its answer, as one unit.
+    """A POSIX sh script and the parser of its answer.
 
-    `name` says in a word or two what it does, for messages. `parse` gets the result whatever its exit status and
-    raises CommandError for one that it can't accept. `secret` holds strings that no message may show.
+    `name` says in a few words what it does, for messages. `parse` gets the result with any exit status, and raises
+    CommandError if it can't accept it. `secret` holds strings that messages must not show.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""curl's configuration, which holds what no process list may show: https://curl.se/docs/manpage.html#-K"""
+"""curl's configuration, which keeps URLs out of process lists: https://curl.se/docs/manpage.html#-K"""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ ALWAYS = (
     "speed-limit = 1",
     "speed-time = 60",
 )
-"""A connection that is silent for a minute is broken. The first transfer that breaks ends the command: what a network
-that fails would take minutes for, file by file."""
+"""A connection that is silent for a minute counts as broken. The first broken transfer ends the command: otherwise a
+failing network would cost a minute per file."""
 
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r", "\v": "\\v"})
 
 
 def transfer(options: Iterable[tuple[str, str]]) -> bytes:
-    """The lines of one transfer. The first is `next`, which the first transfer of all goes without."""
+    """Return the lines of one transfer. They begin with `next`; omit that line for the first transfer of a command."""
     lines = [*ALWAYS, *(f"{name} = {quoted(value)}" for name, value in options)]
     return ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")
 
 
 def quoted(value: str) -> str:
-    """The value in the quotes of a configuration file."""
+    """Quote the value for a configuration file."""
     return f'"{value.translate(_ESCAPES)}"'
 
 
 def archive(files: Mapping[str, bytes]) -> bytes:
-    """A tar of small files, for a script that unpacks them."""
+    """Return a tar of small files, for a script that unpacks it."""
     blocks = []
     for path, data in files.items():
         entry = tarfile.TarInfo(path)

@@ -1,4 +1,4 @@
-"""What is wrong with a machine: each finding says what, why it matters, and what to type about it."""
+"""Finds what is wrong with a machine. Each finding says what, why it matters, and what to type."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from dstack.model.runner import Finding, Gpu
 OLDEST_GIT = (2, 20)
 PACKAGES = {"flock": "util-linux", "sha256sum": "coreutils", "tar": "tar", "timeout": "coreutils", "curl": "curl"}
 USES = {
-    "flock": "launches of jobs are kept apart with it",
-    "sha256sum": "scripts and artifacts are checked with it",
-    "tar": "code and artifacts travel in its format",
-    "timeout": "a Docker that hangs is given up with it",
-    "curl": "with storage in S3, artifacts are uploaded with it",
+    "flock": "dstack uses it to launch jobs one at a time",
+    "sha256sum": "dstack uses it to verify scripts and artifacts",
+    "tar": "dstack uses it to transfer code and artifacts",
+    "timeout": "dstack uses it to interrupt a Docker command that hangs",
+    "curl": "dstack uses it to upload artifacts to S3",
 }
 NETWORK = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "lustre", "ceph", "9p")
 FULL = 50 * 1024
-"""Free KiB below which nothing can be written any more that matters."""
+"""Free KiB below which no job can run."""
 LOW = 5 * 1024 * 1024
 """Free KiB below which an image or a checkpoint may not fit."""
 MEMORY_LOW = 512 * 1024
-"""KiB that are available."""
-SLOW = "not within 20 seconds"
-LOST = "sudo reboot; where it stays so, the card or its power is broken: sudo dmesg | grep -i -e nvrm -e xid"
+"""Available KiB below which jobs may be killed."""
+SLOW = "no answer within 20 seconds"
+LOST = "sudo reboot; if that does not help, the card or its power supply is broken: sudo dmesg | grep -i -e nvrm -e xid"
 SKEW = 60
-"""Seconds between the clocks of machine and server: signed URLs and file times are wrong then."""
+"""Seconds between the clocks of machine and server from which signed URLs and file times are wrong."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What the probe's script said: values by key, the tools that are missing, and the GPUs."""
+    """The probe's answer: values by key, missing tools, and GPUs."""
 
     place: Place
     said: Mapping[str, str]
@@ -42,12 +42,12 @@ class Answers:
     gpus: tuple[Gpu, ...]
 
     def yes(self, key: str) -> bool:
-        """Whether the script said yes."""
+        """Whether the answer for this key is yes."""
         return self.said.get(key) == "yes"
 
 
 def findings(answers: Answers) -> tuple[Finding, ...]:
-    """All that was found, what blocks first, each kind in its order."""
+    """Return all findings, blocking ones first."""
     found = [
         *_docker(answers),
         *_git(answers.said),
@@ -62,12 +62,12 @@ def findings(answers: Answers) -> tuple[Finding, ...]:
 
 
 def skewed(clock: int, now: float) -> Finding | None:
-    """The finding for a machine whose clock said `clock` when the server's said `now`, both in seconds."""
+    """Return the finding for a machine whose clock shows `clock` when the server's shows `now`, both in seconds."""
     off = round(clock - now)
     if abs(off) < SKEW:
         return None
     what = f"its clock is {abs(off)} seconds {'ahead of' if off > 0 else 'behind'} the server's"
-    return Finding("clock", what, "uploads to S3 are signed for a time", "sudo timedatectl set-ntp true")
+    return Finding("clock", what, "S3 rejects uploads with a wrong time", "sudo timedatectl set-ntp true")
 
 
 def _docker(answers: Answers) -> Iterator[Finding]:
@@ -77,40 +77,40 @@ def _docker(answers: Answers) -> Iterator[Finding]:
         name = place.words[0]
         fix = _install("docker.io" if name == "docker" else name)
         if answers.yes("podman") and name == "docker":
-            fix = "add it with --docker podman, which is there; or " + fix
-        yield Finding("docker-missing", f"there is no '{name}' on this machine", why, fix, True)
+            fix = "add it with --docker podman, which is installed; or " + fix
+        yield Finding("docker-missing", f"'{name}' is not installed", why, fix, True)
     elif "podman" in said.get("client", "") and not place.podman:
-        what = f"'{place.words[-1]}' on this machine is podman under Docker's name"
+        what = f"'{place.words[-1]}' on this machine is actually podman"
         fix = f"add it with --docker {shlex.quote(shlex.join((*place.words[:-1], 'podman')))}"
-        yield Finding("docker-is-podman", what, "it is told other things than Docker", fix, True)
+        yield Finding("docker-is-podman", what, "podman needs other options than Docker", fix, True)
     elif said.get("answers") != "yes":
         yield _refused(answers, said.get("refusal", "").strip(), why)
 
 
 def _refused(answers: Answers, words: str, why: str) -> Finding:
-    """Docker is there, and does not serve this user. The daemon itself can't say why: the words are the system's."""
+    """Return the finding for a Docker that is installed but does not answer this user. `words` is its error message."""
     user = answers.said["user"]
     if own := answers.said.get("own_docker"):
-        what = f"{user} has a Docker without root, at {own}, and the machine's own does not serve {user}: {words}"
+        what = f"{user} has a rootless Docker at {own}, and can't use the machine's Docker: {words}"
         docker = shlex.join((*answers.place.words, "-H", f"unix://{own}"))
         return Finding("docker-rootless", what, why, f"add it with --docker {shlex.quote(docker)}", True)
     if "sudo" in answers.place.words and "password" in words:
-        fix = f"sudo usermod -aG docker {user}, and --docker docker"
+        fix = f"sudo usermod -aG docker {user}, then add it with --docker docker"
         return Finding("sudo", f"sudo asks {user} for a password", why, fix, True)
     if "permission denied" in words.lower():
         fix = f"sudo usermod -aG docker {user}"
         if answers.yes("sudo"):
             fix = f"add it with --docker 'sudo -n {' '.join(answers.place.words)}', which works; or {fix}"
-        return Finding("docker-permission", f"{user} may not use Docker: {words}", why, fix, True)
+        return Finding("docker-permission", f"{user} is not allowed to use Docker: {words}", why, fix, True)
     if answers.place.podman:
-        fix = "see what it says there: podman info; without root it needs user namespaces, and ranges in /etc/subuid"
-        return Finding("docker-daemon", f"podman does not answer: {words or SLOW}", why, f"{fix} and /etc/subgid", True)
+        fix = "run there: podman info; rootless podman needs user namespaces, and ranges in /etc/subuid and /etc/subgid"
+        return Finding("docker-daemon", f"podman does not answer: {words or SLOW}", why, fix, True)
     what = f"Docker does not answer: {words or SLOW}"
     return Finding("docker-daemon", what, why, "sudo systemctl start docker", True)
 
 
 def _git(said: Mapping[str, str]) -> Iterator[Finding]:
-    why = "your code travels as git objects"
+    why = "dstack transfers your code as git objects"
     if not said.get("git"):
         yield Finding("git", "git is not installed", why, _install("git"), True)
     elif version(said["git"]) < OLDEST_GIT:
@@ -130,23 +130,23 @@ def _root(said: Mapping[str, str]) -> Iterator[Finding]:
     if "ro" in options.split(","):
         what = f"{folder} is on a file system that is mounted read-only ({point})"
         fix = f"sudo mount -o remount,rw {point}, or choose another folder with --root"
-        yield Finding("read-only", what, "jobs and their code are kept there", fix, True)
+        yield Finding("read-only", what, "dstack keeps jobs and their code there", fix, True)
     elif said["writable"] != "yes":
         fix = f"sudo chown {user} {folder}, or choose another folder with --root"
         what = f"{user} can't write to {folder}"
-        yield Finding("not-writable", what, "jobs and their code are kept there", fix, True)
+        yield Finding("not-writable", what, "dstack keeps jobs and their code there", fix, True)
     if "noexec" in options.split(","):
         what = f"{folder} is on a file system that is mounted noexec ({point})"
         fix = f"choose another folder with --root, or: sudo mount -o remount,exec {point}"
-        yield Finding("noexec", what, "a job can't start programs of its own tree, like ./run.sh", fix)
+        yield Finding("noexec", what, "a job can't run programs from its own tree, such as ./run.sh", fix)
     if kind in NETWORK:
         what = f"{folder} is on a network file system ({kind})"
-        why = "it is slow, and Docker's root may not be allowed to read it"
+        why = "it is slow, and root in a container may not be allowed to read it"
         yield Finding("network-home", what, why, "choose a folder on a local disk with --root")
 
 
 def _disks(said: Mapping[str, str]) -> Iterator[Finding]:
-    yield from _disk(said, "disk", said["folder"], "code, logs and results of jobs are written there")
+    yield from _disk(said, "disk", said["folder"], "dstack writes code, logs and results of jobs there")
     if said.get("docker_disk_free") and said["docker_disk_free"] != said["disk_free"]:
         yield from _disk(said, "docker_disk", said["docker_root"], "Docker keeps images and containers there")
 
@@ -154,7 +154,7 @@ def _disks(said: Mapping[str, str]) -> Iterator[Finding]:
 def _disk(said: Mapping[str, str], name: str, folder: str, why: str) -> Iterator[Finding]:
     kind = name.replace("_", "-")
     free, total = int(said[f"{name}_free"]), int(said.get(f"{name}_total") or 0)
-    fix = f"see what fills it: sudo du -xh --max-depth=2 {folder} | sort -h | tail"
+    fix = f"find what fills it: sudo du -xh --max-depth=2 {folder} | sort -h | tail"
     if name == "docker_disk":
         fix = "docker system prune, or give Docker another data-root"
     if free < FULL:
@@ -165,7 +165,7 @@ def _disk(said: Mapping[str, str], name: str, folder: str, why: str) -> Iterator
     inodes = [int(part) for part in said.get(f"{name}_inodes", "").split() if part.isdecimal()]
     if len(inodes) == 2 and inodes[0] and inodes[1] < 100:
         what = f"the disk of {folder} has no inodes left: {inodes[1]} of {inodes[0]} free"
-        yield Finding(f"{kind}-inodes", what, "no file can be made there, whatever its size", fix, True)
+        yield Finding(f"{kind}-inodes", what, "no files can be created there", fix, True)
 
 
 def _gpus(answers: Answers) -> Iterator[Finding]:
@@ -176,19 +176,19 @@ def _gpus(answers: Answers) -> Iterator[Finding]:
     for gpu in answers.gpus:
         if gpu.trouble:
             what = f"GPU {gpu.index} ({gpu.name}) does not work: {gpu.trouble}"
-            yield Finding("gpu-lost", what, "jobs are given GPUs that work alone, so it is left out", LOST)
+            yield Finding("gpu-lost", what, "jobs only get GPUs that work, so it is not used", LOST)
         if gpu.mig is not None:
             listed = ", ".join(f"{gpu.mig.count(name)}x {name}" for name in dict.fromkeys(gpu.mig)) or "no devices yet"
             what = f"GPU {gpu.index} ({gpu.name}) is split by MIG: {listed}"
-            fix = f"make it whole: sudo nvidia-smi -i {gpu.index} -mig 0"
-            yield Finding("gpu-mig", what, "jobs are given whole GPUs alone, so it is left out", fix)
+            fix = f"turn MIG off: sudo nvidia-smi -i {gpu.index} -mig 0"
+            yield Finding("gpu-mig", what, "jobs only get whole GPUs, so it is not used", fix)
     words = answers.said.get("gpu_container", "").strip()
     if any(gpu.vendor == "nvidia" for gpu in answers.gpus) and words and "dstack-nothing" not in words:
         yield gpus_fail(words)
     amd = [gpu for gpu in answers.gpus if gpu.vendor == "amd"]
     lost = [str(gpu.index) for gpu in amd if not gpu.node]
     if lost:
-        what = f"no device of AMD GPU {', '.join(lost)} is found below /dev/dri"
+        what = f"/dev/dri has no device for AMD GPU {', '.join(lost)}"
         fix = "see `rocm-smi --showbus` and `ls -l /dev/kfd /dev/dri/by-path`; sudo modprobe amdgpu"
         yield Finding("gpu-amd", what, "it can't be given to jobs", fix)
     elif "amd" in answers.said and not amd:
@@ -198,35 +198,35 @@ def _gpus(answers: Answers) -> Iterator[Finding]:
 
 
 def _driver_fix(words: str) -> str:
-    """What to type, by what nvidia-smi says (its man page, RETURN VALUE)."""
+    """Return what to type for a message of nvidia-smi (its man page, RETURN VALUE)."""
     if "version mismatch" in words:
         return "sudo reboot"
     if "GPU is lost" in words or "Unable to determine the device handle" in words:
         return LOST
     if "libnvidia-ml" in words or "Mismatch in versions between nvidia-smi" in words:
-        return "install the driver again: nvidia-smi and its library are of one version, and come together"
+        return "reinstall the driver: nvidia-smi and its library must have the same version"
     if "couldn't communicate with the NVIDIA driver" in words:
-        return "sudo modprobe nvidia; where that fails, install the driver for this kernel again"
+        return "sudo modprobe nvidia; if that fails, reinstall the driver for this kernel"
     if "No devices were found" in words:
-        return "see what the kernel says: sudo dmesg | grep -i nvrm; without a card, remove nvidia-smi"
-    return "sudo reboot, if the driver was updated; else install the driver again"
+        return "check the kernel's log: sudo dmesg | grep -i nvrm; if there is no card, remove nvidia-smi"
+    return "sudo reboot if the driver was updated; otherwise reinstall the driver"
 
 
 def _amd_fix(words: str, user: str) -> str:
-    """What to type, by what amd-smi or rocm-smi says."""
+    """Return what to type for a message of amd-smi or rocm-smi."""
     if "required groups" in words or "Permission" in words:
         return f"sudo usermod -aG render,video {user}"
-    return "sudo modprobe amdgpu, and see sudo dmesg | grep -i amdgpu; without a card, remove the tool"
+    return "sudo modprobe amdgpu, then sudo dmesg | grep -i amdgpu; if there is no card, remove the tool"
 
 
 def gpus_fail(words: str) -> Finding:
-    """The finding for a machine whose containers don't get its GPUs; the words are Docker's."""
+    """Return the finding for a machine whose containers don't get its GPUs; `words` is Docker's message."""
     fix = (
         "install the NVIDIA Container Toolkit: sudo apt-get install nvidia-container-toolkit, then "
         "sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
     )
     if not re.search("could not select device driver|unresolvable CDI", words):
-        fix = "see what nvidia-smi says there; after an update of the driver: sudo reboot"
+        fix = "run nvidia-smi on the machine; if the driver was updated: sudo reboot"
     what = f"containers don't get the GPUs: {words}"
     return Finding("gpu-toolkit", what, "jobs that ask for GPUs fail when they start", fix)
 
@@ -234,26 +234,24 @@ def gpus_fail(words: str) -> Finding:
 def _lingering(answers: Answers) -> Iterator[Finding]:
     rootless = answers.said.get("rootless", "")
     if answers.said.get("lingers") == "no" and ("rootless" in rootless or rootless == "true"):
-        what = f"what {answers.said['user']} runs ends when the last login does"
-        why = "containers of a rootless engine belong to the login, and a job would end with it"
+        what = f"processes of {answers.said['user']} end with the last login session"
+        why = "a rootless engine's containers belong to the login session, so jobs would end with it"
         yield Finding("lingering", what, why, f"sudo loginctl enable-linger {answers.said['user']}")
 
 
 def _memory(said: Mapping[str, str]) -> Iterator[Finding]:
     free = said.get("memory_free", "")
     if free.isdecimal() and int(free) < MEMORY_LOW:
-        what = f"only {_size(int(free))} of memory are available"
-        yield Finding(
-            "memory", what, "jobs may be killed for lack of it", "see what uses it: ps aux --sort=-rss | head"
-        )
+        what = f"only {_size(int(free))} of memory is available"
+        yield Finding("memory", what, "jobs may run out of it", "find what uses it: ps aux --sort=-rss | head")
 
 
 def _install(package: str) -> str:
-    return f"sudo apt-get install {package}, or what your system's package manager calls it"
+    return f"sudo apt-get install {package}, or the equivalent for your system's package manager"
 
 
 def version(text: str) -> tuple[int, ...]:
-    """`2.39.5` and `2.39.3.windows.1` alike: the numbers in front."""
+    """Return the leading numbers of a version such as `2.39.5` or `2.39.3.windows.1`."""
     found = re.match(r"\d+(\.\d+)*", text)
     return tuple(int(part) for part in found.group().split(".")) if found else ()
 

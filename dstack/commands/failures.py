@@ -1,4 +1,4 @@
-"""What kept a job from starting, told apart by the words of Docker, of registries and of NVIDIA's tools. Pure."""
+"""Explains why a job could not start, from the messages of Docker, registries and NVIDIA's tools. Pure."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from dstack.model.runner import Finding
 
 
 class Failure(Struct, frozen=True, kw_only=True):
-    """`what` went wrong, for a sentence that ends with the words that said so; `hint` is what to type. `finding` is
-    set where the machine itself is at fault, and other jobs would fail as well; `silent`: Docker did not
-    answer, which may change."""
+    """`what` went wrong, for a sentence that ends with the original message; `hint` is what to type. `finding` is set
+    if the machine is at fault and other jobs would fail, too; `silent`: Docker did not answer, which may change."""
 
     what: str
     hint: str | None = None
@@ -23,7 +22,7 @@ class Failure(Struct, frozen=True, kw_only=True):
 
 
 class Kind(Struct, frozen=True):
-    """A failure that is known by its words. `what` and `hint` may hold {runner} and {image}."""
+    """A failure that is recognized by its message. `what` and `hint` may contain {runner} and {image}."""
 
     words: str
     what: str
@@ -33,7 +32,7 @@ class Kind(Struct, frozen=True):
 FULL = Kind(
     r"no space left on device|disk quota exceeded|not enough space",
     "the disk of {runner} is full",
-    "see what fills it: dstack runners check {runner}; remove what is not needed: dstack prune",
+    "find what fills it: dstack runners check {runner}; remove unneeded data: dstack prune",
 )
 SILENT = Kind(
     r"cannot connect to the docker daemon|is the docker daemon running|error during connect",
@@ -45,8 +44,8 @@ PULLING: tuple[Kind, ...] = (
     SILENT,
     Kind(
         r"toomanyrequests|rate limit|too many requests",
-        "the registry limits how often it is asked",
-        "try again later, or log in: give the workflow 'registry-auth'",
+        "the registry's rate limit was reached",
+        "try again later, or log in: add 'registry-auth' to the workflow",
     ),
     Kind(
         r"manifest unknown|manifest for .* not found|name unknown|repository name not known|: not found",
@@ -55,13 +54,13 @@ PULLING: tuple[Kind, ...] = (
     ),
     Kind(
         r"no matching manifest for|image operating system .* cannot be used|no image found in .* for architecture",
-        "the image is not made for machines like {runner}",
+        "the image does not support the architecture of {runner}",
         "choose an image for the machine's architecture",
     ),
     Kind(
         r"x509|certificate|http response to https client",
         "{runner} does not trust the registry",
-        "put its certificate into /etc/docker/certs.d on {runner}, or list it in insecure-registries",
+        "put its certificate into /etc/docker/certs.d on {runner}, or add it to insecure-registries",
     ),
     Kind(
         r"dial tcp|no such host|connection refused|no route to host|network is unreachable|i/o timeout"
@@ -91,28 +90,28 @@ STARTING: tuple[Kind, ...] = (
     Kind(
         r'exec: "/bin/sh"|/bin/sh: no such file|executable file not found|exec format error',
         "the image {image} can't run /bin/sh",
-        "choose an image that has it, for the machine's architecture",
+        "choose an image with /bin/sh for the machine's architecture",
     ),
     Kind(
         r"unable to find user|no matching entries in passwd|looking up user|unable to find group",
-        "the image {image} does not know the user",
-        "give 'user' as a number, or leave it out",
+        "the image {image} does not have this user",
+        "set 'user' to a number, or leave it out",
     ),
     Kind(
         r"no such image|image not known",
-        "the image {image} was removed from {runner} meanwhile",
-        "submit it again; it is pulled then",
+        "the image {image} was removed from {runner} in the meantime",
+        "submit the run again; that pulls the image",
     ),
 )
 
 
 def bare(words: str) -> str:
-    """The words in one line, without those of the layers of Docker that passed them on."""
+    """Return the message in one line, without the prefixes that Docker's layers added."""
     return ADVICE.sub("", LAYERS.sub("", " ".join(words.split())))
 
 
 def pulling(words: str, *, runner: str, image: str, username: str = "", secret: str = "") -> Failure:
-    """Why an image could not be fetched. `username` and `secret` are those of the workflow's `registry-auth`."""
+    """Explain why an image could not be pulled. `username` and `secret` are from the workflow's `registry-auth`."""
     found = _known(PULLING, words, runner, image)
     if found is None and REFUSED.search(words.lower()):
         return _refused(username, secret)
@@ -120,19 +119,19 @@ def pulling(words: str, *, runner: str, image: str, username: str = "", secret: 
 
 
 def starting(words: str, *, runner: str, image: str, gpus: Sequence[int] = ()) -> Failure:
-    """Why Docker did not start the container."""
+    """Explain why Docker did not start the container."""
     if gpus and DEVICES.search(words.lower()):
         finding = gpus_fail(words)
-        return Failure(what=f"the GPUs of {runner} can't be given to containers", hint=finding.fix, finding=finding)
+        return Failure(what=f"containers can't use the GPUs of {runner}", hint=finding.fix, finding=finding)
     return _known(STARTING, words, runner, image) or Failure(what="")
 
 
 def _refused(username: str, secret: str) -> Failure:
     if secret:
-        what = f"the registry does not let '{username}' in with the secret {secret}"
-        return Failure(what=what, hint=f"set the password anew: dstack secrets set {secret}")
-    hint = "check 'image'; for a private one give the workflow 'registry-auth: {username: NAME, password: SECRET}'"
-    return Failure(what="the registry wants a login, or has no such image", hint=hint)
+        what = f"the registry rejected the login of '{username}' with the secret {secret}"
+        return Failure(what=what, hint=f"set the password again: dstack secrets set {secret}")
+    hint = "check 'image'; if it is private, add 'registry-auth: {username: NAME, password: SECRET}' to the workflow"
+    return Failure(what="the registry requires a login, or has no such image", hint=hint)
 
 
 def _known(kinds: Sequence[Kind], words: str, runner: str, image: str) -> Failure | None:

@@ -1,4 +1,4 @@
-"""A job's log, byte for byte."""
+"""Reads a job's log, byte for byte."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from dstack.render import script
 
 
 def follow(place: Place, attempt: str, offset: int) -> Command[bytes]:
-    """Print the log's bytes from `offset` on, as they come, until the job has ended or stdin has.
+    """Print the log's bytes from `offset` on, as they arrive, until the job ends or stdin is closed.
 
-    It may end before it has printed everything: what is left is for `read_log`, once the job is known to have ended.
+    It may end before it has printed everything: read the rest with `read_log` once the job is known to have ended.
     """
     return _command("following the log", "follow", place, attempt, offset)
 
 
 def read_log(place: Place, attempt: str, offset: int) -> Command[bytes]:
-    """Print the log's bytes from `offset` to where it ends now. A log that was removed has none."""
+    """Print the log's bytes from `offset` to its current end. Prints nothing if the log was removed."""
     return _command("reading the log", "read_log", place, attempt, offset)
 
 
 def _command(name: str, template: str, place: Place, attempt: str, offset: int) -> Command[bytes]:
     if offset < 0:
-        raise ValueError(f"a log has no byte {offset}")
+        raise ValueError(f"the log offset {offset} is negative")
 
     def read(result: Result) -> bytes:
         succeeded(name, result)

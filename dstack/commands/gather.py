@@ -1,4 +1,4 @@
-"""The artifacts of a job's dependencies from object storage straight to its host."""
+"""Fetches the artifacts of a job's dependencies from object storage straight to its host."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from dstack.render import quote, script
 GATHERING = "fetching the dependencies' artifacts"
 
 AT_ONCE = 8
-"""Connections at one time."""
+"""Simultaneous connections."""
 TRIES = 5
-"""How often files are fetched again without one more that arrived, after 1, 2, 4, 8 and 16 seconds."""
+"""Retries in a row that fetch no further file, after 1, 2, 4, 8 and 16 seconds."""
 
 
 def gather(
     place: Place, attempt: str, files: Sequence[File], urls: Mapping[str, str], *, beside: bool = False
 ) -> Command[None]:
-    """Fetch files from their URLs to where the launch takes them from, with their modes and links; with `beside`, what
-    is there already stays.
+    """Fetch files from their URLs to the folder that the launch reads, with their modes and links. With `beside`, keep
+    what is already there.
 
-    Raises CommandError where a URL gives nothing, or other bytes than the file's.
+    Raises CommandError if a URL returns nothing, or bytes that differ from the file's.
     """
     regular = [file for file in files if file.link is None]
     packed = curl.archive({**_configs(regular, urls), "finish": _finish(files)})
@@ -40,7 +40,7 @@ def gather(
 
 
 def _configs(files: Sequence[File], urls: Mapping[str, str]) -> dict[str, bytes]:
-    """What curl is told for each file, and a share of them for each connection."""
+    """Return curl's configuration for each file, and a share of the files for each connection."""
     packed = {}
     for share in range(min(AT_ONCE, len(files))):
         names, wanted = [], []
@@ -56,7 +56,7 @@ def _configs(files: Sequence[File], urls: Mapping[str, str]) -> dict[str, bytes]
 
 
 def _finish(files: Sequence[File]) -> bytes:
-    """sh that hashes all files in their order, gives them their modes and makes the links."""
+    """Return sh that hashes all files in order, sets their modes and creates the links."""
     regular = [file for file in files if file.link is None]
     said = [f"sums {quote(batch)}\n" for batch in batches([dotted(file.path) for file in regular])]
     for mode in sorted({file.mode for file in regular}):
@@ -78,7 +78,7 @@ def _gathered(files: Sequence[File], result: Result) -> None:
     try:
         sums = hashes(found[1] if found else b"?", names)
     except ValueError as error:
-        raise CommandError(GATHERING, 0, f"the host's answer is not understood: {error}") from error
+        raise CommandError(GATHERING, 0, f"the host's answer can't be parsed: {error}") from error
     for file in files:
         if sums.get(file.path) != file.sha256:
-            raise CommandError(GATHERING, 0, f"{shown(file.path)} arrived with other bytes than were stored")
+            raise CommandError(GATHERING, 0, f"{shown(file.path)} differs from what was stored")

@@ -1,4 +1,4 @@
-"""Artifacts that stay on the host where they were made: for jobs that depend on them, until they are freed."""
+"""Keeps artifacts on the host that made them, for jobs that depend on them, until the disk space is needed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FREEING = "freeing kept artifacts"
 
 @dataclass(frozen=True)
 class Copied:
-    """How many regular files of a kept job were copied, and their sizes together."""
+    """The number of regular files copied from a kept job, and their total size."""
 
     files: int
     bytes: int
@@ -30,15 +30,15 @@ class Copied:
 
 @dataclass(frozen=True)
 class Freed:
-    """Which attempts' artifacts are gone, and how many bytes of the disk are free now; None where it is not said."""
+    """The attempts whose artifacts were removed, and the free bytes on the disk, None if unknown."""
 
     attempts: tuple[str, ...]
     disk_free: int | None
 
 
 def keep(place: Place, attempt: str, project: str, image: str, artifacts: tuple[Artifact, ...]) -> Command[bool]:
-    """Remove the container and the folder of a job that was collected, but for its artifacts. False where these had to
-    go too: they are not what was hashed. Repeatable."""
+    """Remove the container and the folder of a collected job, except its artifacts. False if the artifacts were
+    removed, too, because they differ from what was hashed. Repeatable."""
     body = script(
         "keep",
         place,
@@ -54,8 +54,8 @@ def keep(place: Place, attempt: str, project: str, image: str, artifacts: tuple[
 
 
 def reuse(place: Place, attempt: str, sources: Sequence[str], links: Sequence[File]) -> Command[dict[str, Copied]]:
-    """Copy what was kept of these attempts to where a launch takes its artifacts from, and make `links`. Those that
-    are not in the answer have to come from elsewhere: they are gone, or were touched."""
+    """Copy the kept artifacts of these attempts to the folder that the launch reads, and create `links`. Attempts that
+    are missing from the answer were removed or modified: fetch their artifacts from storage."""
     made = "".join(_link(file) for file in links).encode("utf-8", "surrogateescape")
     body = script(
         "reuse",
@@ -68,7 +68,7 @@ def reuse(place: Place, attempt: str, sources: Sequence[str], links: Sequence[Fi
 
 
 def free(place: Place, attempts: Sequence[str], wanted: int = 0) -> Command[Freed]:
-    """Remove what was kept of these attempts, in their order, until `wanted` bytes of the disk are free; 0: of all."""
+    """Remove the kept artifacts of these attempts in order, until `wanted` bytes of disk are free; 0 removes all."""
     named = tuple(map(folder_name, attempts))
     body = script("free", place, server=place.layout.server, attempts=named, wanted=-(-wanted // 1024))
     return Command(FREEING, body, _freed)
@@ -85,7 +85,7 @@ def _copied(result: Result) -> dict[str, Copied]:
         found = [value.split(" ") for key, value in lines(REUSING, result) if key == "copied"]
         return {attempt: Copied(int(files), int(size)) for attempt, files, size in found}
     except ValueError as problem:
-        raise CommandError(REUSING, 0, f"the host's answer is not understood: {problem}") from problem
+        raise CommandError(REUSING, 0, f"the host's answer can't be parsed: {problem}") from problem
 
 
 def _freed(result: Result) -> Freed:

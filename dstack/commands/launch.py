@@ -1,4 +1,4 @@
-"""Launching a job: everything that may be repeated, then the container, in one round trip."""
+"""Launches a job in one round trip: first everything that is safe to repeat, then the container."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ class Order(Struct, frozen=True, kw_only=True):
 
 
 class Launched(Struct, frozen=True):
-    """`started`: it was begun now. `exists`: it was begun before, or has ended. `fenced`: it must not begin.
-    `need-code`, `need-image`: nothing was done, for want of it.
+    """`started`: the job started now. `exists`: it started earlier, or has ended. `fenced`: it must not start.
+    `need-code`, `need-image`: nothing was done, because this is missing.
 
-    `received`: the pack was taken in. `spare`: the tree took long to write; see `commands.code.spare`.
+    `received`: the pack was stored. `spare`: writing the tree took long; see `commands.code.spare`.
 
-    `launch` and `digest` (of the image: `name@sha256:...`, or its id where it never came from a registry) are there
-    for the first two. `commits`, `trees` and `histories` are, for need-code, what the host has to build a pack on.
+    `launch` and `digest` (of the image: `name@sha256:...`, or its id if it never came from a registry) are set for the
+    first two. For need-code, `commits`, `trees` and `histories` are what the host has, for a pack to build on.
     """
 
     outcome: Literal["started", "exists", "need-code", "need-image", "fenced"]
@@ -76,14 +76,14 @@ class Launched(Struct, frozen=True):
 
     @property
     def has(self) -> tuple[str, ...]:
-        """The names of what the host has, for a pack to build on."""
+        """The names of the objects that the host has, for a pack to build on."""
         return (*self.histories, *self.commits, *self.trees)
 
 
 def launch(place: Place, order: Order, artifacts: Stdin = b"", pack: bytes = b"") -> Command[Launched]:
-    """Prepare the job's folder and start its container, unless it was begun before. Safe to repeat at any point.
+    """Prepare the job's folder and start its container, unless it was started before. Safe to repeat at any point.
 
-    Raises CommandError with Docker's own words where the container can't be started: then there is none.
+    Raises CommandError with Docker's message if the container can't be started: then there is none.
     """
     order = replace(order, pack=len(pack))
     environment = exports(order.environment)
@@ -123,23 +123,23 @@ def _behind(pack: bytes, artifacts: Stdin) -> Stdin:
 
 
 def entry(project: str) -> str:
-    """The script that is the container's PID 1."""
+    """Return the script that runs as the container's PID 1."""
     return text("entry", project=project)
 
 
 def exports(environment: Mapping[str, str | None]) -> str:
-    """sh that sets and unsets the variables. Raises ValueError for what is no name of a variable."""
+    """Return sh that sets and unsets the variables. Raises ValueError for an invalid name."""
     for name in environment:
         if not (name.isascii() and name.isidentifier()):
-            raise ValueError(f"{name!r} can't name an environment variable")
+            raise ValueError(f"{name!r} is not a valid name for an environment variable")
     return "".join(
         f"unset {name}\n" if value is None else f"export {name}={quote(value)}\n" for name, value in environment.items()
     )
 
 
 def _gpus(place: Place, order: Order) -> tuple[str, ...]:
-    """The options that give a container its GPUs, and no others. The devices of AMD's are added on the host."""
-    # An image may ask for all of them by itself, where NVIDIA's runtime is Docker's default one.
+    """Return the options that give a container its GPUs, and no others. The host adds the devices of AMD GPUs."""
+    # If NVIDIA's runtime is Docker's default, an image can request all GPUs by itself.
     none = ("--env", "NVIDIA_VISIBLE_DEVICES=void")
     if order.nodes:
         seen = ",".join(str(number) for number in range(len(order.nodes)))
@@ -152,7 +152,7 @@ def _gpus(place: Place, order: Order) -> tuple[str, ...]:
 
 
 def _limits(order: Order) -> tuple[str, ...]:
-    """The options that hold a container to its share. Without swap beyond its memory: what is too much is killed."""
+    """Return the options that limit CPUs and memory. No swap on top: a job that exceeds its memory is killed."""
     cpus = ("--cpus", f"{order.cpu:g}") if order.cpu else ()
     memory = ("--memory", str(order.memory), "--memory-swap", str(order.memory)) if order.memory else ()
     return (*cpus, *memory)
@@ -175,4 +175,4 @@ def _launched(result: Result) -> Launched:
     try:
         return convert(fields, Launched)
     except ValidationError as problem:
-        raise CommandError(NAME, result.exit_status, f"the host's answer is not understood: {problem}") from problem
+        raise CommandError(NAME, result.exit_status, f"the host's answer can't be parsed: {problem}") from problem

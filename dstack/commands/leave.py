@@ -1,4 +1,4 @@
-"""Leaving a host without residue: of one job, or of all that this server made there."""
+"""Removes a job, or everything that this server created, from a host."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from dstack.model.paths import container
 from dstack.render import script
 
 DISCARDING = "removing the job's folder"
-LEAVING = "leaving the host"
-ASKING = "asking for running jobs"
+LEAVING = "uninstalling from the machine"
+ASKING = "listing running jobs"
 
 
 @dataclass(frozen=True)
 class Leftovers:
-    """What is still there: names of containers, images, volumes, paths, and the key that lets the server in."""
+    """What remains: names of containers, images and volumes, paths, and the server's authorized key."""
 
     containers: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
@@ -28,12 +28,12 @@ class Leftovers:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All of it; empty when nothing is left."""
+        """All of these; empty if nothing remains."""
         return self.containers + self.images + self.volumes + self.paths + self.keys
 
 
 def discard(place: Place, attempt: str, image: str) -> Command[None]:
-    """Remove the container, running or not, and the job's folder, whoever owns what is in it. Repeatable."""
+    """Remove the container, running or not, and the job's folder, whoever owns its files. Repeatable."""
     body = script(
         "discard",
         place,
@@ -46,10 +46,10 @@ def discard(place: Place, attempt: str, image: str) -> Command[None]:
 
 
 def leave(place: Place, *, keep_key: bool = False) -> Command[Leftovers]:
-    """Remove this server's containers with their volumes, images, folder, and the key that lets it in. What other
-    servers have there stays.
+    """Remove this server's containers with their volumes, its images, folder and authorized key. Leaves other servers'
+    data alone.
 
-    `keep_key` lets the server in on. Docker must answer if it is installed. Repeatable.
+    `keep_key` keeps the server's key authorized. Docker must answer if it is installed. Repeatable.
     """
     server, program = place.layout.server, place.words[0]
     body = script("leave", place, server=server, program=program, marker=marker(server), keep_key=keep_key)
@@ -57,7 +57,7 @@ def leave(place: Place, *, keep_key: bool = False) -> Command[Leftovers]:
 
 
 def running(place: Place) -> Command[list[str]]:
-    """The attempts of this server's jobs that have a live container."""
+    """List the attempts of this server's jobs that have a live container."""
     body = script("running", place, server=place.layout.server)
     return Command(ASKING, body, _attempts)
 

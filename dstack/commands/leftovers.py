@@ -1,4 +1,4 @@
-"""What lies on a host that no run needs: mirrors of repositories, and images that dstack pulled."""
+"""Removes data that no run needs from a host: mirrors of repositories, and images that dstack pulled."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dstack.errors import CommandError
 from dstack.render import script
 
 DIGEST = "{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}"
-"""The digest of an image, its id where it never came from a registry."""
-PRUNING = "removing what no run needs"
+"""The digest of an image, or its id if it never came from a registry."""
+PRUNING = "removing unused data"
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """Bytes that became free, or would, by repository and by image; `forgotten` are images that are not the ones that
-    were pulled."""
+    """Bytes that were or would be freed, by repository and by image; `forgotten` are image names that no longer refer
+    to what was pulled."""
 
     mirrors: dict[str, int]
     images: dict[str, int]
@@ -27,8 +27,8 @@ class Pruned:
 
 
 def prune(place: Place, mirrors: Sequence[str], images: Mapping[str, str], *, dry_run: bool) -> Command[Pruned]:
-    """Remove the mirrors of these repositories, and these images (digests by name, as a launch answers them) unless a
-    container has them, or another image has their name by now. Repeatable."""
+    """Remove the mirrors of these repositories, and these images (digests by name, as a launch returns them) unless a
+    container uses them or their name now refers to another image. Repeatable."""
     body = script("leftovers", place, mirrors=tuple(mirrors), images=tuple(images.items()), digest=DIGEST, dry=dry_run)
     return Command(PRUNING, body, _pruned)
 
@@ -43,4 +43,4 @@ def _pruned(result: Result) -> Pruned:
             forgotten=tuple(value for key, value in said if key == "forget"),
         )
     except ValueError as problem:
-        raise CommandError(PRUNING, 0, f"the host's answer is not understood: {problem}") from problem
+        raise CommandError(PRUNING, 0, f"the host's answer can't be parsed: {problem}") from problem

@@ -1,4 +1,4 @@
-"""The answer of `listing.sh.j2`. Names hold any byte, so each list is read by the names that stand before it."""
+"""Parses the answer of `listing.sh.j2`. Names may contain any byte, so each list is parsed with the names before it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _HASH = re.compile(rb"(\\?)([0-9a-f]{64}|[0-9a-f]{32}) [ *]")
 
 @dataclass(frozen=True)
 class Answer:
-    """What a host said. Paths have bytes that are not UTF-8 as surrogate escapes.
+    """A host's answer. In paths, bytes that are not UTF-8 are surrogate escapes.
 
-    `project` and `paths` say what is where something was asked for: present, missing, link, special. `names` are
-    all but folders and links; `stats` has mode and size, `hashes` the sha256 of those that could be read; `links`
-    has targets. `long` are paths that are too long. `trouble` is what the host's programs complained about.
+    `project` and `paths` are the states of the requested paths: present, missing, link or special. `names` are all
+    files except folders and links; `stats` has their mode and size, `hashes` the sha256 of those that could be read;
+    `links` maps links to their targets. `long` are paths that are too long. `trouble` holds error messages.
     """
 
     project: str | None
@@ -35,11 +35,11 @@ class Answer:
 
 
 def parse(name: str, result: Result) -> Answer:
-    """Read the answer. Raises CommandError for one that makes no sense."""
+    """Parse the answer. Raises CommandError if it is malformed."""
     try:
         return _parse(result.stdout)
     except (ValueError, IndexError) as error:
-        raise CommandError(name, result.exit_status, f"the host's answer is not understood: {error}") from error
+        raise CommandError(name, result.exit_status, f"the host's answer can't be parsed: {error}") from error
 
 
 def _parse(data: bytes) -> Answer:
@@ -58,9 +58,9 @@ def _parse(data: bytes) -> Answer:
         elif key in SECTIONS:
             sections[key], at = data[at : at + int(value)], at + int(value)
         else:
-            raise ValueError(f"{key[:100]!r} was not asked for")
+            raise ValueError(f"unexpected key {key[:100]!r}")
     if sections and set(sections) != set(SECTIONS):
-        raise ValueError("it lacks a list")
+        raise ValueError("a list is missing")
     names = _split(sections.get("names", b""))
     links = _split(sections.get("links", b""))
     return Answer(
@@ -76,13 +76,13 @@ def _parse(data: bytes) -> Answer:
 
 
 def hashes(data: bytes, names: list[bytes]) -> dict[str, str]:
-    """The sums of named files by path, from what `md5sum`, `sha256sum` or `openssl dgst -r` printed about them in
-    this order. Raises ValueError for what makes no sense."""
+    """Return checksums by path, from the output of `md5sum`, `sha256sum` or `openssl dgst -r` for these names in this
+    order. Raises ValueError if it is malformed."""
     return dict(_hashes(data, names))
 
 
 def _stats(data: bytes, names: list[bytes]) -> Iterable[tuple[str, tuple[int, int]]]:
-    """Lines `MODE SIZE NAME`, in the order of the names; some may be left out."""
+    """Parse lines `MODE SIZE NAME`, in the order of the names; some may be missing."""
     at = 0
     for name in names:
         found = _STAT.match(data, at)
@@ -93,8 +93,8 @@ def _stats(data: bytes, names: list[bytes]) -> Iterable[tuple[str, tuple[int, in
 
 
 def _hashes(data: bytes, names: list[bytes]) -> Iterable[tuple[str, str]]:
-    """Lines `SHA256  NAME`, as sha256sum or `openssl dgst -r` write them; some names may be left out. GNU's begins
-    those with a backslash whose name it escapes, busybox's and openssl's never escape one (or not all)."""
+    """Parse lines `SHA256  NAME` of sha256sum or `openssl dgst -r`; some names may be missing. GNU's sha256sum starts a
+    line with a backslash if it escapes the name; busybox and openssl escape no names, or only some."""
     at = 0
     for name in names:
         found = _HASH.match(data, at)
@@ -108,7 +108,7 @@ def _hashes(data: bytes, names: list[bytes]) -> Iterable[tuple[str, str]]:
 
 
 def _escaped(name: bytes, data: bytes, at: int) -> bytes:
-    """The name as the host's program escaped it: coreutils also escapes CR since 9.0, openssl only line ends."""
+    """Return the name as the host's program escaped it: coreutils since 9.0 escapes CR, too, openssl only newlines."""
     lines = name.replace(b"\n", b"\\n")
     gnu = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n")
     return next((form for form in (gnu, gnu.replace(b"\r", b"\\r"), lines) if data.startswith(form + b"\n", at)), gnu)
@@ -116,17 +116,17 @@ def _escaped(name: bytes, data: bytes, at: int) -> bytes:
 
 def _all_read(data: bytes, at: int) -> None:
     if at != len(data):
-        raise ValueError(f"{data[at : at + 100]!r} fits no name")
+        raise ValueError(f"{data[at : at + 100]!r} does not match any name")
 
 
 def _split(data: bytes) -> list[bytes]:
     if data and not data.endswith(b"\0"):
-        raise ValueError("a list of names is cut")
+        raise ValueError("a list of names is truncated")
     return data.split(b"\0")[:-1]
 
 
 def _text(name: bytes) -> str:
-    """A path without the leading `./`."""
+    """Decode a path, without its leading `./`."""
     return _target(name.removeprefix(b"./"))
 
 

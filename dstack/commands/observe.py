@@ -1,4 +1,4 @@
-"""How a job fares on its host."""
+"""Observes a job on its host."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ NAME = "observing the job"
 
 
 def observe(place: Place, attempt: str) -> Command[Observed]:
-    """Look at the exit file, the claim, the container, boot and Docker daemon, and the exit file once more.
+    """Read the exit file, the claim, the container, boot and Docker daemon, and the exit file again.
 
-    Takes at most 30 seconds: a Docker that does not answer is reported, not waited for.
+    Takes at most 30 seconds: if Docker does not answer, the result says so.
     """
     folder = place.layout.job(folder_name(attempt))
     return Command(NAME, script("observe", place, folder=folder, name=container(attempt)), _observed)
@@ -40,17 +40,17 @@ def _observed(result: Result) -> Observed:
             disk_free=_free(said),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as problem:
-        raise CommandError(NAME, result.exit_status, f"the host's answer is not understood: {problem}") from problem
+        raise CommandError(NAME, result.exit_status, f"the host's answer can't be parsed: {problem}") from problem
 
 
 def _free(said: Mapping[str, str]) -> int | None:
-    """Bytes on the fuller of the disks on which the job could write."""
+    """Return the free bytes on the fuller of the disks that the job can write to."""
     found = [int(said[disk]) * 1024 for disk in ("disk_free", "docker_disk_free") if said.get(disk)]
     return min(found, default=None)
 
 
 def _container(text: str) -> Container | None:
-    """From the JSON of `docker inspect`'s State, which podman writes the same way."""
+    """Parse the JSON of `docker inspect`'s State, which podman writes the same way."""
     if text in ("none", "silent"):
         return None
     state = json.loads(text)

@@ -1,4 +1,4 @@
-"""Where on a host, and with which Docker: what every script needs to know."""
+"""A server's folder on a host and its docker command, which every script needs."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from dstack.model.paths import HostLayout
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 OTHER_MACHINE = 94
-"""The exit status of a script that found itself on another machine than the one it is for."""
+"""The exit status of a script that runs on a different machine than intended."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
 class Place:
-    """A server's folder on one host, and the words before a docker command there.
+    """A server's folder on one host, and the docker command there.
 
-    `docker` is split as sh does: `podman`, `sudo -n docker`, `docker -H unix:///x.sock`. `boot_id` and `proc` are
-    where the kernel says which boot this is and what runs, `sys` and `dev` where it shows devices.
+    `docker` is split as sh does: `podman`, `sudo -n docker`, `docker -H unix:///x.sock`. `boot_id`, `proc`, `sys` and
+    `dev` are the kernel's paths for the boot id, processes and devices.
     """
 
     layout: HostLayout
@@ -34,11 +34,11 @@ class Place:
     def __post_init__(self) -> None:
         if not self.layout.root.startswith(("/", "~/")):
             raise UsageError(
-                f"the root '{self.layout.root}' is neither an absolute path nor one below the user's home",
-                hint="begin it with / or ~/",
+                f"'{self.layout.root}' is not a valid root: it must start with / or ~/",
+                hint="use --root ~/.dstack-host",
             )
         if not self.words:
-            raise UsageError("the docker command is empty", hint="name one: docker, podman, sudo docker")
+            raise UsageError("the docker command is empty", hint="use --docker docker, podman or 'sudo docker'")
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -46,16 +46,16 @@ class Place:
         try:
             return tuple(shlex.split(self.docker))
         except ValueError as problem:
-            raise UsageError(f"the docker command {self.docker!r} can't be read: {problem}") from problem
+            raise UsageError(f"the docker command {self.docker!r} can't be parsed: {problem}") from problem
 
     @property
     def podman(self) -> bool:
-        """Whether the command names podman."""
+        """Whether the command is podman."""
         return any(word.rpartition("/")[2] == "podman" for word in self.words)
 
 
 def folder_name(text: str) -> str:
-    """The text, if it may name a folder on a host. Raises ValueError: ids are made by the server."""
+    """Return the text if it is a valid folder name on a host. Otherwise raise ValueError: the server makes all ids."""
     if not _NAME.fullmatch(text):
-        raise ValueError(f"{text!r} can't name a folder on a host")
+        raise ValueError(f"{text!r} is not a valid folder name on a host")
     return text

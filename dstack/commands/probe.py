@@ -1,4 +1,4 @@
-"""What a machine has, and what keeps jobs from running there."""
+"""Probes a machine: its resources, and what keeps jobs from running there."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ from dstack.model.runner import Facts, Gpu
 from dstack.render import script
 
 IDLE = 512
-"""MiB that a GPU's driver may hold though nobody uses it."""
-NAME = "looking at the machine"
+"""MiB that the driver may allocate on an unused GPU."""
+NAME = "probing the machine"
 _TROUBLE = re.compile(r"\[(?!N/A|Not Supported).*]")
-"""What nvidia-smi puts where a value should be; a value that a GPU does not have is no trouble."""
+"""What nvidia-smi prints in place of a value when the GPU fails, and not when the GPU lacks that value."""
 ANSWERED = ("machine", "user", "kernel", "cpus", "memory", "folder", "writable", "disk_free")
 
 
 def probe(
     root: str, docker: str, server: str = "", *, thorough: bool = False, sys: str = "/sys", dev: str = "/dev"
 ) -> Command[Facts]:
-    """Ask a machine everything in one round trip; it is left as it was. Takes at most 90 seconds, or 150 with GPUs.
-    `thorough` also sees whether a container gets the GPUs. One that jobs of `server` alone use counts as free: who has
-    it is known."""
+    """Ask a machine everything in one round trip, without changing it. Takes at most 90 seconds, or 150 with GPUs.
+    `thorough` also tests whether a container gets the GPUs. GPUs that only jobs of `server` use count as free."""
     place = Place(HostLayout(root, machine="", server="probe"), docker, sys=sys, dev=dev)
 
     def facts(result: Result) -> Facts:
@@ -63,11 +62,11 @@ def _facts(place: Place, result: Result, server: str) -> Facts:
             cost=int(said.get("cost", 0)) / 100,
         )
     except ValueError as failure:
-        raise CommandError(NAME, result.exit_status, f"the host's answer is not understood: {failure}") from failure
+        raise CommandError(NAME, result.exit_status, f"the host's answer can't be parsed: {failure}") from failure
 
 
 def _docker_version(said: Mapping[str, str]) -> str:
-    """The server's; podman has none, and says its own."""
+    """Return the version of Docker's server; podman has none, so return its own."""
     if said.get("answers") != "yes":
         return ""
     if said.get("server"):
@@ -77,7 +76,7 @@ def _docker_version(said: Mapping[str, str]) -> str:
 
 
 def used(gpus: tuple[Gpu, ...], pairs: Sequence[tuple[str, str]], server: str) -> dict[int, str]:
-    """Which GPUs somebody else uses: by whose process, or by how much memory where no process is to be seen."""
+    """Return which GPUs are used outside of dstack, and by which process, or by how much memory if none is visible."""
     index = {key: gpu.index for gpu in gpus for key in (gpu.uuid, gpu.node) if key}
     found: dict[int, str] = {}
     ours: set[int] = set()
@@ -92,12 +91,12 @@ def used(gpus: tuple[Gpu, ...], pairs: Sequence[tuple[str, str]], server: str) -
         if len(memory) == 2 and memory[0] in index and memory[1].strip().isdigit():
             at, held = index[memory[0]], int(memory[1])
             if held > IDLE and at not in ours:
-                found.setdefault(at, f"by a process that is not to be seen ({held} MiB)")
+                found.setdefault(at, f"by an unknown process ({held} MiB)")
     return found
 
 
 def _split(lines: Sequence[str]) -> dict[int, tuple[str, ...]]:
-    """What `nvidia-smi -L` lists: the index of each GPU, and behind it the profiles of its MIG devices."""
+    """Parse what `nvidia-smi -L` lists: the index of each GPU, followed by the profiles of its MIG devices."""
     found: dict[int, tuple[str, ...]] = {}
     index = -1
     for line in lines:
@@ -109,8 +108,8 @@ def _split(lines: Sequence[str]) -> dict[int, tuple[str, ...]]:
 
 
 def _gpu(text: str, split: Mapping[int, tuple[str, ...]]) -> Gpu:
-    """A line of nvidia-smi: index, name, memory in MiB, UUID, the driver's version, and whether MIG is on: Enabled or
-    Disabled, nothing before driver 450. Each may be [N/A], or a trouble: [GPU is lost], [Unknown Error]."""
+    """Parse a line of nvidia-smi: index, name, memory in MiB, UUID, the driver's version, and MIG: Enabled or Disabled,
+    missing before driver 450. Each may be [N/A], or an error: [GPU is lost], [Unknown Error]."""
     index, name, memory, uuid, *more = (part.strip() for part in text.split(","))
     driver, mig, *_ = (*more, "", "")
     return Gpu(

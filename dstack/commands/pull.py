@@ -1,4 +1,4 @@
-"""Fetching an image from its registry, with what is heard of it meanwhile."""
+"""Pulls an image from its registry, and reads the progress."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ SAID = re.compile(
     r"[^:]+: Pulling from |Pulling from |Digest: |Status: |Using default tag|Trying to pull |Getting image source|"
     r"Copying config |Writing manifest|Storing signatures|[0-9a-f]{64}$"
 )
-"""Lines of Docker and podman that are neither of a layer nor of a trouble."""
+"""Lines of Docker and podman that concern neither a layer nor an error."""
 LAYER = re.compile(r"([0-9a-f]{12}): (.+)|Copying blob (?:sha256:)?([0-9a-f]{12})[0-9a-f]*(.*)")
 FINISHED = ("Pull complete", "Already exists")
 ARRIVED = ("Download complete", "Verifying Checksum", "Extracting", *FINISHED)
 KEPT = 3
-"""So many lines of what went wrong are told."""
+"""How many lines of an error to report."""
 
 
 def pull(place: Place, image: str, login: Login | None = None) -> Command[None]:
-    """Fetch the image: a command to stream, since it ends when its reader leaves. It prints what `Progress` reads, and
-    takes as long as it takes. The login is for this image alone, and stays nowhere on the host."""
+    """Pull the image. Run this with `stream`: it ends when its reader leaves. It prints what `Progress` reads, and has
+    no time limit. The login is used only for this image, and is not stored on the host."""
     name = f"pulling {image}"
 
     def pulled(result: Result) -> None:
         answer.lines(name, result)
 
-    # Behind sudo it is not to be seen whether the user has logins of his own.
+    # With sudo, the script can't tell whether the user has logins of their own.
     api = not place.podman and (login is not None or place.words[0].rpartition("/")[2] != "sudo")
     header = _header(image, login) if login and api else ""
     config = _config(image, login) if login and not api else ""
@@ -47,20 +47,20 @@ def pull(place: Place, image: str, login: Login | None = None) -> Command[None]:
 
 
 def _header(image: str, login: Login) -> str:
-    """The login as Docker's API takes it: URL-safe base64 of JSON."""
+    """Return the login for Docker's API: URL-safe base64 of JSON."""
     given = {"username": login.username, "password": login.password, "serveraddress": registry(image)}
     return base64.urlsafe_b64encode(json.dumps(given).encode()).decode()
 
 
 def _config(image: str, login: Login) -> str:
-    """The login as containers-auth.json(5) has it."""
+    """Return the login in the format of containers-auth.json(5)."""
     both = base64.b64encode(f"{login.username}:{login.password}".encode("utf-8", "surrogateescape")).decode()
     return json.dumps({"auths": {registry(image): {"auth": both}}})
 
 
 @dataclass
 class Layer:
-    """What is known of a part of an image: its size and how much of it came, in bytes; 0 for unknown."""
+    """A layer of an image: its size and how much of it was downloaded, in bytes; 0 for unknown."""
 
     total: int = 0
     came: int = 0
@@ -70,7 +70,7 @@ class Layer:
 
 @dataclass
 class Progress:
-    """Reads what a pull prints."""
+    """Reads the output of a pull."""
 
     layers: dict[str, Layer] = field(default_factory=dict)
     troubles: list[str] = field(default_factory=list)
@@ -78,18 +78,18 @@ class Progress:
     _head: bool = False
 
     def feed(self, data: bytes) -> None:
-        """The next piece of the output."""
+        """Read the next piece of the output."""
         *lines, self._cut = (self._cut + data).split(b"\n")
         for line in lines:
             self._line(line.decode(errors="replace").strip())
 
     def end(self) -> None:
-        """There is no more."""
+        """End the output."""
         self.feed(b"\n")
 
     @property
     def words(self) -> str:
-        """How far it is: `3 of 8 layers, 1.2 GB of 3.4 GB`; "" while nothing is known."""
+        """The progress: `3 of 8 layers, 1.2 GB of 3.4 GB`; "" while nothing is known."""
         layers = self.layers.values()
         if not layers:
             return ""
@@ -106,7 +106,7 @@ class Progress:
 
     @property
     def trouble(self) -> str:
-        """What the registry or Docker said that is no progress, in one line."""
+        """The error messages of the registry or Docker, in one line."""
         said = " ".join(dict.fromkeys(self.troubles[-KEPT:]))
         return said.removeprefix("Error response from daemon: ").removeprefix("Error: ")
 
@@ -123,7 +123,7 @@ class Progress:
             self.troubles.append(line)
 
     def _message(self, line: str) -> None:
-        """One of the API's messages."""
+        """Read one of the API's messages."""
         try:
             said: dict[str, Any] = json.loads(line)
         except ValueError:

@@ -1,4 +1,4 @@
-"""What a machine does now, and the jobs on it."""
+"""Samples the current load of a machine and of the jobs on it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ NAME = "sampling the machine"
 
 @dataclass(frozen=True)
 class Sample:
-    """Counters at one moment. `uptime` in seconds since the machine's start; `busy` and `all` are processor time in
-    ticks since then, of all processors together; memory in bytes; `jobs` has for each attempt its processor seconds and
-    its memory in bytes; `containers` is the id of the container of each attempt; `cost` is the processor seconds that
-    the sample took."""
+    """Counters at one moment. `uptime` is in seconds; `busy` and `all` are processor time since boot, in ticks, of all
+    processors together; memory is in bytes; `jobs` maps attempts to processor seconds and bytes of memory; `containers`
+    maps attempts to container ids; `cost` is the processor seconds that the sample took."""
 
     uptime: float
     cpus: int
@@ -36,8 +35,8 @@ class Sample:
 
 
 def sample(place: Place, containers: Mapping[str, str] | None = None, cpus: int = 0) -> Command[Sample]:
-    """Ask for all of it in one round trip. `containers` are those that an earlier sample listed, where no other is of
-    interest: then Docker is not asked. Nor is asked how many processors there are, where `cpus` says it."""
+    """Take a sample in one round trip. Pass the `containers` of an earlier sample if no others matter, to avoid asking
+    Docker, and `cpus` to avoid counting processors."""
     known = "\n".join(f"{number} {container(attempt)}" for attempt, number in (containers or {}).items())
     text = script("sample", place, containers=known, ask=containers is None, cpus=cpus)
     return Command(NAME, text, lambda result: _sample(result, cpus))
@@ -64,11 +63,11 @@ def _sample(result: Result, cpus: int) -> Sample:
             cost=int(said["cost"]) / 100,
         )
     except ValueError as failure:
-        raise CommandError(NAME, result.exit_status, f"the host's answer is not understood: {failure}") from failure
+        raise CommandError(NAME, result.exit_status, f"the host's answer can't be parsed: {failure}") from failure
 
 
 def _gpu(text: str, apps: list[list[str]]) -> GpuUse:
-    """A line of nvidia-smi: index, UUID, busy percent, used and total MiB; each may be [N/A]."""
+    """Parse a line of nvidia-smi: index, UUID, busy percent, used and total MiB; each may be [N/A]."""
     index, uuid, percent, used, _ = (part.strip() for part in text.split(","))
     others = [app for app in apps if app[0].strip() == uuid and app[3] == "others"]
     return GpuUse(

@@ -1,9 +1,8 @@
-"""What gets a script past a login shell: one constant command, and the first line that its `sh` reads.
+"""Gets a script past any login shell: one constant command, and the first line that its `sh` reads.
 
-Nothing but LOGIN_COMMAND is ever read by the user's login shell, which may be one that no quoting fits. It becomes a
-POSIX sh, which takes one line from stdin. That line reads the script by its exact length (a shell that reads its
-script from stdin reads ahead, and swallows what follows), checks its sum, and runs it. The rest of stdin is the
-script's own.
+The user's login shell reads only LOGIN_COMMAND, because no quoting works in every shell. It becomes a POSIX sh, which
+reads one line from stdin. That line reads the script by its exact length (a shell that reads its script from stdin
+reads ahead, and swallows what follows), checks its sum, and runs it. The rest of stdin belongs to the script.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ LOGIN_COMMAND = r"exec sh -c read\ -r\ x\;eval\ \$x"
 """Means the same to dash, bash, zsh, fish, tcsh and busybox: become the sh that runs START."""
 
 START = "read -r x;eval $x"
-"""The script of that sh, for a machine that is reached without a login shell."""
+"""The script of that sh, for use without a login shell."""
 
 DAMAGED = 93
-"""The exit status of a script that did not arrive whole, or whose host has no sha256sum. It did not begin."""
+"""The exit status if the script arrived incomplete, or the host has no sha256sum. The script did not start."""
 
 _FOLDERS = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin:/snap/bin"
 
-# `eval $x` is not quoted: this is single-spaced, and has no character that a shell would expand to file names.
+# `eval $x` is unquoted, so this line has only single spaces and no characters that a shell expands to file names.
 _BOOTSTRAP = (
     "LC_ALL=C; export LC_ALL; umask 077; PATH=${{PATH:+$PATH:}}{folders}; export PATH; "
     "x=$(dd ibs=1 obs=65536 count={length} 2>/dev/null); "
@@ -32,15 +31,15 @@ _BOOTSTRAP = (
 
 
 def new_marker() -> str:
-    """A line that nothing else prints."""
+    """Return a line that nothing else prints."""
     return f"dstack-{secrets.token_hex(16)}"
 
 
 def wrap(script: str, marker: str) -> bytes:
-    """The first bytes of stdin for LOGIN_COMMAND or START: the bootstrap line and the script.
+    """Return the first bytes of stdin for LOGIN_COMMAND or START: the bootstrap line and the script.
 
-    What follows them is the script's stdin. The script runs with LC_ALL=C, umask 077 and a PATH that holds the usual
-    folders. Right before it begins, `marker` stands as a line of its own on stdout and on stderr.
+    The bytes after them are the script's stdin. The script runs with LC_ALL=C, umask 077 and a PATH with the usual
+    folders. Right before it starts, `marker` is printed as a line of its own on stdout and on stderr.
     """
     body = script.rstrip("\n").encode("utf-8", "surrogateescape")
     line = _BOOTSTRAP.format(
@@ -50,7 +49,7 @@ def wrap(script: str, marker: str) -> bytes:
 
 
 class AfterMarker:
-    """Drops what a stream says up to its marker line: banners, and what a start-up file prints."""
+    """Drops a stream's output up to its marker line: banners, and the output of start-up files."""
 
     _KEPT = 4096
 
@@ -61,11 +60,11 @@ class AfterMarker:
 
     @property
     def noise(self) -> bytes:
-        """The end of what came before the marker, at most 4 KiB: without a marker, why the script did not begin."""
+        """The last 4 KiB before the marker. If the marker is missing, they say why the script did not start."""
         return self._before[-self._KEPT :]
 
     def feed(self, data: bytes) -> bytes:
-        """What of the next piece comes after the marker."""
+        """Return the part of the next piece that comes after the marker."""
         if self.found:
             return data
         before, line, after = (self._before + data).partition(self._line)

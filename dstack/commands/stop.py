@@ -1,4 +1,4 @@
-"""Ending a job: before it began, or while it runs."""
+"""Stops a job, before it starts or while it runs."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ WARNING = "warning the job"
 
 
 class Stopped(Struct, frozen=True):
-    """`fenced`: its commands never began and never will. `stopping`: it was told to end. `ended`: nothing runs."""
+    """`fenced`: its commands never started and never will. `stopping`: it was told to end. `ended`: nothing runs."""
 
     outcome: Literal["fenced", "stopping", "ended"]
 
 
 def stop(place: Place, attempt: str, grace: int) -> Command[Stopped]:
-    """Keep the job from beginning, or tell its container to end and kill it after `grace` seconds (0: at once).
+    """Keep the job from starting, or tell its container to end and kill it after `grace` seconds (0: at once).
 
-    Does not wait for the end. While an earlier stop is under way, another one with a grace changes nothing.
+    Does not wait for the end. While an earlier stop is in progress, another one with a grace has no effect.
     """
     if grace < 0:
-        raise ValueError(f"a grace of {grace} seconds")
+        raise ValueError(f"the grace of {grace} seconds is negative")
     folder = place.layout.job(folder_name(attempt))
     return Command(NAME, script("stop", place, folder=folder, name=container(attempt), grace=grace), _stopped)
 
 
 def warn(place: Place, attempt: str, signal: str) -> Command[None]:
-    """Send the container a signal that does not end it, which it passes on to all that runs in it. Raises CommandError
-    where it does not run."""
+    """Send the container a signal that does not end it; it forwards the signal to all its processes. Raises
+    CommandError if the container does not run."""
     body = script("warn", place, name=container(folder_name(attempt)), signal=signal)
     return Command(WARNING, body, lambda result: succeeded(WARNING, result))
 
@@ -45,4 +45,4 @@ def _stopped(result: Result) -> Stopped:
     try:
         return convert(answer.values(NAME, result, "outcome"), Stopped)
     except ValidationError as problem:
-        raise CommandError(NAME, result.exit_status, f"the host's answer is not understood: {problem}") from problem
+        raise CommandError(NAME, result.exit_status, f"the host's answer can't be parsed: {problem}") from problem

@@ -1,7 +1,7 @@
-"""What a job that runs has made so far: what is still of one artifact, hashed on the host.
+"""Lists and hashes the files of an artifact that a running job is not writing to.
 
-The job may change anything meanwhile, and is hostile. A helper container, which sees the job's folder alone, makes hard
-links of what there is to where the job can't reach; only they are looked at and read.
+The job is untrusted, and may change files at any time. A helper container, which sees only the job's folder, creates
+hard links to the files where the job can't reach them; only these links are read.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from dstack.model.manifest import File
 from dstack.model.workflow import Artifact
 from dstack.render import script, text
 
-SYNCING = "looking at the artifacts of a job that runs"
+SYNCING = "syncing an artifact"
 
 SMALL = 8 * 1024 * 1024
-"""Bytes up to which a file is copied before it is hashed. Of a larger one, what is sent may have changed since."""
+"""Files up to this many bytes are copied before they are hashed. A larger file may change before it is sent."""
 
 
 @dataclass(frozen=True)
 class Changes:
-    """`found` is what changed and is still, `same` the paths of what did not change since the time before, `moving`
-    those of what is being written."""
+    """`found` are files that changed and are no longer being written, `same` the paths of files unchanged since the
+    last sync, `moving` the paths of files being written."""
 
     found: tuple[File, ...]
     same: tuple[str, ...]
@@ -36,20 +36,20 @@ class Changes:
 
 
 def frozen(number: int) -> str:
-    """Where what was found of an artifact lies, below the job's folder."""
+    """Return the folder of an artifact's found files, below the job's folder."""
     return f"{top(number)}/next"
 
 
 def top(number: int) -> str:
-    """What the syncs of an artifact leave in a job's folder. `number` tells it from the job's others."""
+    """Return the folder of an artifact's syncs, below the job's folder. `number` identifies the artifact."""
     return f"sync/{number}"
 
 
 def sync(
     place: Place, attempt: str, project: str, image: str, artifact: Artifact, number: int, *, keep: bool
 ) -> Command[Changes]:
-    """List and hash what changed of an artifact of a running job. With `keep`, what did not change since the time
-    before is only named. Raises CommandError where the job's folder is gone."""
+    """List and hash the changed files of a running job's artifact. With `keep`, files unchanged since the last sync are
+    only named. Raises CommandError if the job's folder is gone."""
     wanted = want((artifact,), "")
     paths = tuple(map(dotted, wanted.paths))
     work = text(
@@ -89,10 +89,10 @@ def _read(artifact: Artifact, result: Result) -> Changes:
 
 
 def _names(key: bytes, data: bytes) -> tuple[tuple[str, ...], bytes]:
-    """A list of names at the beginning, and what follows it."""
+    """Parse a list of names at the start of the data. Returns it and the rest."""
     head = re.match(key + rb"=(\d+)\n", data)
     end = head.end() + int(head[1]) if head else 0
     if head is None or end > len(data):
-        raise CommandError(SYNCING, 0, "the host's answer is not understood")
+        raise CommandError(SYNCING, 0, "the host's answer can't be parsed")
     names = data[head.end() : end].split(b"\0")[:-1]
     return tuple(name.removeprefix(b"./").decode(errors="surrogateescape") for name in names), data[end:]

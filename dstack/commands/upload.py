@@ -1,4 +1,4 @@
-"""A job's artifacts from its host straight to object storage."""
+"""Uploads a job's artifacts from its host straight to object storage."""
 
 from __future__ import annotations
 
@@ -18,25 +18,24 @@ from dstack.model.tree import shown
 from dstack.model.upload import MIB, Piece, Sums, part_size, spans
 from dstack.render import quote, script, text
 
-SUMMING = "summing the artifacts"
+SUMMING = "checksumming the artifacts"
 UPLOADING = "uploading the artifacts"
-ABANDONING = "ending the upload"
+ABANDONING = "canceling the upload"
 REACHING = "reaching the storage"
 
 AT_ONCE = 8
 """Connections of one upload."""
 SMALL = 1 << 20
-"""Bytes that are sent without asking. S3 refuses a large body before it is sent: otherwise it breaks the connection,
-and its answer may be lost."""
+"""Bytes that are sent without `Expect: 100-continue`. With it, S3 refuses a large body before it is sent. Otherwise S3
+breaks the connection, and its answer may be lost."""
 WAIT = 5
-"""Seconds that one question about an upload may last. So often it is told how far it is."""
+"""Seconds that one query of an upload waits for its end. Progress is reported this often."""
 
 
 @dataclass(frozen=True)
 class Upload:
-    """How an upload is. `other`: it was begun before, with a plan that is not known any more. `sent` and `refused`
-    are indexes of the plan's pieces, those of `refused`, which are known at its end, with the status that S3 gave; 0 is
-    none."""
+    """An upload's progress. `other`: it was started earlier, with a plan that is no longer known. `sent` holds indexes
+    of the plan's pieces; `refused`, known at the end, maps indexes to S3's status, 0 for none."""
 
     running: bool
     other: bool = False
@@ -46,10 +45,10 @@ class Upload:
 
 
 def sums(place: Place, attempt: str, tree: str, files: Sequence[File]) -> Command[dict[str, Sums]]:
-    """The MD5s of regular files by path: of the whole, or of each part. `tree` is where they lie, below
-    the job's folder.
+    """Return the MD5s of regular files by path: of the whole file, or of each part. `tree` is their folder, below the
+    job's folder.
 
-    Raises CommandError where a file is not what was listed.
+    Raises CommandError if a file differs from the list.
     """
     whole = [file for file in files if len(spans(file.size)) == 1]
     large = [file for file in files if len(spans(file.size)) > 1]
@@ -63,30 +62,30 @@ def sums(place: Place, attempt: str, tree: str, files: Sequence[File]) -> Comman
 
 
 def upload(place: Place, attempt: str, tree: str, pieces: Sequence[Piece]) -> Command[Upload]:
-    """Begin to upload these, unless an upload is under way; then wait a while for its end. It goes on by itself."""
+    """Start to upload these, unless an upload is in progress; then wait a while for its end. It continues by itself."""
     return _upload(place, attempt, tree, plan(pieces))
 
 
 def uploading(place: Place, attempt: str) -> Command[Upload]:
-    """Wait a while for the end of the upload that is under way."""
+    """Wait a while for the end of the current upload."""
     return _upload(place, attempt, "", b"")
 
 
 def abandon(place: Place, attempt: str) -> Command[None]:
-    """End an upload that is under way: nothing is sent any more."""
+    """Cancel the current upload."""
     body = script("abandon", place, folder=place.layout.job(folder_name(attempt)))
     return Command(ABANDONING, body, lambda result: succeeded(ABANDONING, result))
 
 
 def reach(place: Place, url: str) -> Command[None]:
-    """Whether the host gets any answer from a URL. Raises CommandError with curl's words where it gets none."""
+    """Check that the host gets an answer from a URL. Raises CommandError with curl's message if it gets none."""
     stdin = curl.transfer([("url", url), ("output", "/dev/null")]).partition(b"\n")[2]
     body = script("reach", place, length=len(stdin))
     return Command(REACHING, body, lambda result: succeeded(REACHING, result), stdin)
 
 
 def plan(pieces: Sequence[Piece]) -> bytes:
-    """A tar with what the worker is to do."""
+    """Return a tar with the worker's tasks."""
     if not pieces:
         return b""
     named = {f"{index:07}": piece for index, piece in enumerate(pieces)}
@@ -98,7 +97,7 @@ def plan(pieces: Sequence[Piece]) -> bytes:
         if piece.part is None:
             files[f"conf/{name}"] = curl.transfer([*options, ("upload-file", dotted(piece.path))])
             continue
-        # Read from a pipe, whose length curl can't know: S3 takes no chunks.
+        # Read from a pipe, whose length curl can't know: S3 does not accept chunked uploads.
         options += [("header", f"Content-Length: {piece.length}"), ("header", "Transfer-Encoding:")]
         files[f"conf/{name}"] = curl.transfer([*options, ("upload-file", "-")]).partition(b"\n")[2]
         span = f"skip={piece.start // MIB} count={-(-piece.length // MIB)} path={quote(dotted(piece.path))}\n"
@@ -107,7 +106,7 @@ def plan(pieces: Sequence[Piece]) -> bytes:
 
 
 def work() -> str:
-    """The script that uploads, in a process of its own."""
+    """Return the script that uploads in a process of its own."""
     return text("upload_work", at_once=AT_ONCE)
 
 
@@ -136,7 +135,7 @@ def _uploaded(result: Result) -> Upload:
             trouble="".join(value for key, value in said if key == "trouble")[:500],
         )
     except ValueError as error:
-        raise CommandError(UPLOADING, 0, f"the host's answer is not understood: {error}") from error
+        raise CommandError(UPLOADING, 0, f"the host's answer can't be parsed: {error}") from error
 
 
 def _summed(whole: Sequence[File], large: Sequence[File], result: Result) -> dict[str, Sums]:
@@ -146,12 +145,12 @@ def _summed(whole: Sequence[File], large: Sequence[File], result: Result) -> dic
     size = int(found[1]) if found else 0
     rest = re.fullmatch(rb"parts=\d+\n([0-9a-f\n]*)end=\n", found[2][size:], re.DOTALL) if found else None
     if found is None or rest is None:
-        raise CommandError(SUMMING, result.exit_status, "the host's answer is not understood")
+        raise CommandError(SUMMING, result.exit_status, "the host's answer can't be parsed")
     names = [dotted(file.path).encode("utf-8", "surrogateescape") for file in whole]
     try:
         md5s = hashes(found[2][:size], names)
     except ValueError as error:
-        raise CommandError(SUMMING, result.exit_status, f"the host's answer is not understood: {error}") from error
+        raise CommandError(SUMMING, result.exit_status, f"the host's answer can't be parsed: {error}") from error
     made = {path: Sums((md5,)) for path, md5 in md5s.items()}
     words = iter(rest[1].decode().split())
     for file in large:

@@ -1,1 +1,1 @@
-"""Floor 2: the ways to run a command on a machine. asyncssh is imported here and nowhere else."""
+"""Floor 2: ways to run a command on a machine. asyncssh is imported only here."""

@@ -1,4 +1,4 @@
-"""One command on its way: what every kind of host does with a channel once it has one."""
+"""Runs one command over a channel, the same way for every kind of host."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from dstack.errors import CommandError, HostError, HostUnreachableError
 T = TypeVar("T")
 
 PIECE = 256 * 1024
-"""How many bytes are read or written at once."""
+"""Bytes read or written at once."""
 
 _SHOWN = 64 * 1024
 
 
 class Channel(Protocol):
-    """A started command's streams. Reading and waiting raise HostUnreachableError once the way to the host broke."""
+    """A started command's streams. Reading and waiting raise HostUnreachableError after the connection broke."""
 
     async def write(self, data: bytes) -> None:
-        """Send to stdin and wait until there is room for more. BrokenPipeError: the command reads no more."""
+        """Send to stdin and wait until there is room for more. BrokenPipeError if the command stopped reading."""
         ...
 
     def write_eof(self) -> None:
-        """End stdin."""
+        """Close stdin."""
         ...
 
     async def read(self) -> bytes:
-        """The next piece of stdout, b"" at its end."""
+        """Return the next piece of stdout, b"" at its end."""
         ...
 
     async def read_errors(self) -> bytes:
-        """The next piece of stderr, b"" at its end."""
+        """Return the next piece of stderr, b"" at its end."""
         ...
 
     async def status(self) -> int:
-        """Wait for the end. The exit status, or 128 + n for signal n."""
+        """Wait for the end and return the exit status, or 128 + n for signal n."""
         ...
 
     def end(self) -> None:
@@ -48,7 +48,7 @@ class Channel(Protocol):
 
 
 async def complete(channel: Channel, command: Command[Any], place: str) -> Result:
-    """Feed the command, read it to its end, and return what it left. `place` names the host in messages."""
+    """Feed the command, read its output to the end, and return the result. `place` names the host in messages."""
     marker = new_marker()
     out, errors = AfterMarker(marker), AfterMarker(marker)
     async with (
@@ -64,7 +64,7 @@ async def complete(channel: Channel, command: Command[Any], place: str) -> Resul
 
 
 async def follow(channel: Channel, command: Command[Any], place: str) -> AsyncGenerator[bytes, None]:
-    """Feed the command and yield its stdout as it arrives; stdin stays open. CommandError unless it exits with 0."""
+    """Feed the command and yield its stdout as it arrives. stdin stays open. CommandError unless it exits with 0."""
     marker = new_marker()
     out, errors = AfterMarker(marker), AfterMarker(marker)
     async with (
@@ -91,12 +91,12 @@ async def within(timeout: float | None, work: Coroutine[Any, Any, T], what: str)
             return task.result()
     finally:
         await ended(task)
-    raise HostUnreachableError(f"{what} gave no answer in {timeout:g} seconds; what it did is not known")
+    raise HostUnreachableError(f"{what} did not answer in {timeout:g} seconds; it may or may not have taken effect")
 
 
 @asynccontextmanager
 async def background(work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]:
-    """Run the work beside the body, for no longer than the body."""
+    """Run the work alongside the body, and cancel it when the body ends."""
     task = asyncio.ensure_future(work)
     try:
         yield task
@@ -105,7 +105,7 @@ async def background(work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task
 
 
 async def ended(task: asyncio.Task[Any]) -> None:
-    """Cancel the task and wait until it is over. What it raised stays in it."""
+    """Cancel the task and wait until it has ended. Its exception is not raised."""
     task.cancel()
     await asyncio.wait({task})
     if not task.cancelled():
@@ -113,18 +113,18 @@ async def ended(task: asyncio.Task[Any]) -> None:
 
 
 def not_begun(place: str, status: int, noise: bytes) -> HostError:
-    """The error for a command that ended before its script began: the login shell did not let it."""
-    said = " ".join(noise.decode(errors="replace").split()) or "it printed nothing"
+    """The error for a command that ended before its script began: the login shell did not start it."""
+    output = " ".join(noise.decode(errors="replace").split()) or "it printed nothing"
     return HostError(
-        f"{place}: the login shell did not start the command (exit status {status}): {said}",
-        hint="the account needs a login shell that runs commands, and the host needs sh, dd and sha256sum",
+        f"{place}: the login shell did not start the command (exit status {status}): {output}",
+        hint="the account needs a login shell that runs commands, and the machine needs sh, dd and sha256sum",
     )
 
 
 @asynccontextmanager
 async def _fed(channel: Channel, payload: bytes, stdin: Stdin, *, last: bool) -> AsyncIterator[None]:
-    """Feed stdin beside the body. A source that fails ends the command; its error is raised in place of the body's
-    result, which is that of a command whose input was cut off."""
+    """Feed stdin alongside the body. If its source fails, end the command and raise that error instead of the body's
+    result, which would be that of a command with truncated input."""
     async with background(_feed(channel, payload, stdin, last=last)) as feeding:
         try:
             yield
@@ -172,7 +172,7 @@ async def _write(channel: Channel, data: bytes) -> None:
 
 
 async def _collected(read: Callable[[], Awaitable[bytes]], stream: AfterMarker, most: int | None = None) -> bytes:
-    """All of a stream after its marker, or the last `most` bytes."""
+    """Return all of a stream after its marker, or its last `most` bytes."""
     kept = bytearray()
     while data := await read():
         kept += stream.feed(data)

@@ -1,4 +1,4 @@
-"""Opens SSH connections: one bastion for many hosts, no more handshakes at once than an sshd takes, no key unknown."""
+"""Opens SSH connections: shares bastions, limits simultaneous handshakes, and verifies every host key."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import asyncssh
 from dstack.errors import HostAuthError, HostError, HostKeyError
 from dstack.hosts.keys import Keys, agent_keys, key_name
 from dstack.hosts.known import authorities, known_keys, public_text, read_known_hosts
-from dstack.hosts.settings import Settings, named, read_settings
+from dstack.hosts.settings import Settings, read_settings
 from dstack.hosts.shared import Shared
 from dstack.hosts.tcp import Direct
 from dstack.hosts.trouble import TROUBLE, host_error, ssh_command
@@ -31,6 +31,7 @@ _CERTIFICATES = [f"{name}-cert-v01@openssh.com" for name in _KEY_ALGORITHMS]
 _CIPHERS = "aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,aes256-ctr,aes128-ctr"
 
 _SESSION: dict[str, Any] = {
+    "config": None,
     "encoding": None,
     "command": None,
     "request_pty": False,
@@ -44,17 +45,19 @@ _SESSION: dict[str, Any] = {
     "encryption_algs": _CIPHERS,
     "compression_algs": None,
 }
-"""What no configuration changes. GSS and X.509 would vouch for a host in place of its key."""
+"""Options that no configuration changes. GSS and X.509 would vouch for a host in place of its key."""
 
 _TRIES = 7
 _RESET = (asyncssh.ConnectionLost, ConnectionResetError, BrokenPipeError)
-"""What an sshd with too many handshakes under way looks like (MaxStartups in sshd_config(5))."""
+"""How an sshd with too many handshakes in progress fails (MaxStartups in sshd_config(5))."""
 
 
 class Dialer:
-    """`keepalive` is the pause in seconds between questions to a silent peer; after `keepalives` unanswered ones the
-    connection is broken. ssh_config may name others. `timeout` in seconds is for one try; `starts` is how many
-    handshakes one sshd sees at once.
+    """Opens connections and keeps those to bastions.
+
+    `keepalive` is the pause in seconds between probes of a silent peer; after `keepalives` unanswered ones the
+    connection counts as broken. ServerAliveInterval in ssh_config overrides both. `timeout` is in seconds per attempt;
+    `starts` limits the simultaneous handshakes with one sshd.
     """
 
     def __init__(self, *, keepalive: float = 10.0, keepalives: int = 3, timeout: float = 15.0, starts: int = 8) -> None:
@@ -66,7 +69,7 @@ class Dialer:
         self._bastions: dict[tuple[str, str | None], _Bastion] = {}
 
     async def dial(self, address: Address, host_key: str, name: str = "NAME") -> asyncssh.SSHClientConnection:
-        """Connect to the machine that has this key. `name` is the runner's, for what to type when the key changed."""
+        """Connect to the machine with this host key. `name` is the runner's name, for the hint if the key changed."""
         visitor = _Visitor()
         settings = await asyncio.to_thread(read_settings, address)
         try:
@@ -78,8 +81,8 @@ class Dialer:
             raise host_error(error, address) from error
 
     async def offered_key(self, address: Address) -> str:
-        """The public host key that the machine shows, of a type that known_hosts has for it if there is one. The
-        connection ends there: nobody logs in."""
+        """Return the public host key that the machine presents, preferably of a type that known_hosts lists for it.
+        Does not log in."""
         visitor = _Visitor()
         settings = await asyncio.to_thread(read_settings, address)
         known = await asyncio.to_thread(known_keys, settings)
@@ -92,11 +95,11 @@ class Dialer:
             raise host_error(error, address) from error
         except TROUBLE as error:
             raise host_error(error, address) from error
-        raise HostKeyError(f"{address} showed no host key")
+        raise HostKeyError(f"{address} did not present a host key")
 
     async def certified_key(self, address: Address) -> str | None:
-        """The public host key of the machine's certificate, if it is one that an authority of known_hosts made for this
-        host. The connection ends there: nobody logs in."""
+        """Return the machine's public host key if a certificate authority in known_hosts certified it for this host,
+        else None. Does not log in."""
         visitor = _Visitor()
         settings = await asyncio.to_thread(read_settings, address)
         certifying, revoked = await asyncio.to_thread(authorities, settings)
@@ -107,9 +110,9 @@ class Dialer:
         try:
             (await self._open(address, nobody, visitor, trust)).abort()
         except HostAuthError:
-            pass  # the certificate was good
+            pass  # the certificate is valid
         except (asyncssh.KeyExchangeFailed, asyncssh.HostKeyNotVerifiable):
-            return None  # there is none, or it is not good
+            return None  # no certificate, or an invalid one
         except TROUBLE as error:
             raise host_error(error, address) from error
         shown = visitor.connection and visitor.connection.get_server_host_key()
@@ -134,7 +137,7 @@ class Dialer:
                 if attempt == _TRIES:
                     raise host_error(error, address) from error
             await asyncio.sleep(min(1.0, 0.05 * 2**attempt) * random.uniform(0.5, 1.5))
-        raise AssertionError("the last try returns or raises")
+        raise AssertionError("the last attempt returns or raises")
 
     async def _attempt(
         self, address: Address, settings: Settings, visitor: _Visitor, trust: dict[str, Any], tunnel: Any
@@ -145,13 +148,16 @@ class Dialer:
             keys = [*settings.keys.pairs, *(key for key in held if key.public_data not in in_files)]
             try:
                 return await asyncssh.connect(
-                    **named(address),
+                    settings.host,
+                    settings.port,
+                    username=settings.user,
+                    host_key_alias=settings.alias,
                     **_SESSION,
-                    config=[settings.flat.path] if settings.flat else (),
                     keepalive_interval=settings.keepalive or self._keepalive,
-                    keepalive_count_max=settings.keepalives or self._keepalives,
+                    keepalive_count_max=settings.keepalives if settings.keepalive else self._keepalives,
                     **trust,
                     tunnel=tunnel,
+                    proxy_command=settings.proxy,
                     client_factory=lambda: visitor,
                     client_keys=keys or None,
                     agent_path=None,
@@ -162,22 +168,25 @@ class Dialer:
                 raise _refused(address, settings, keys) from error
 
     async def _way(self, address: Address, settings: Settings) -> Any:
-        """What asyncssh calls a tunnel: the bastion's connection, or how to connect without one."""
+        """Return asyncssh's `tunnel` argument: the bastion's connection, or how to connect without one."""
         hops = [hop.strip() for hop in (settings.jump or "").split(",") if hop.strip()]
         hop = _hop(hops[-1], None) if hops else None
-        if hop and (hop.host, hop.port) != (address.host, address.port):  # `Host *` with a ProxyJump names the hop too
+        if hop and (hop.host, hop.port) != (
+            address.host,
+            address.port,
+        ):  # `Host *` with a ProxyJump matches the hop too
             key = (",".join(hops), address.identity)
             return await self._bastions.setdefault(key, _Bastion()).connection(self, key)
-        return () if settings.proxied else Direct(settings.family, settings.local)
+        return None if settings.proxy else Direct(settings.family, settings.local)
 
     async def bastion(self, hops: str, identity: str | None) -> asyncssh.SSHClientConnection:
-        """Connect to the last of these hosts through those before it. Its key must be among the user's known hosts;
-        `identity` is tried after its own keys."""
+        """Connect to the last of these hosts through the ones before it. Its key must be in known_hosts. `identity` is
+        tried after the keys that the configuration names for it."""
         before, _, last = hops.rpartition(",")
         address = _hop(last, before or None)
         visitor = _Visitor(identity)
         settings = await asyncio.to_thread(read_settings, address)
-        known = await asyncio.to_thread(read_known_hosts, settings)
+        known = await asyncio.to_thread(read_known_hosts, settings) if settings.strict else None
         try:
             return await self._open(address, settings, visitor, {"known_hosts": known})
         except asyncssh.HostKeyNotVerifiable as error:
@@ -206,7 +215,7 @@ class _Bastion:
 
 
 class _Visitor(asyncssh.SSHClient):
-    """Remembers a host key that was not accepted; has one more key, for when all others were refused."""
+    """Remembers a host key that was not accepted, and offers one more login key after all others were refused."""
 
     def __init__(self, identity: str | None = None) -> None:
         self.offered: str | None = None
@@ -226,8 +235,8 @@ class _Visitor(asyncssh.SSHClient):
 
 
 def _only(keys: list[asyncssh.SSHKey], *, first: list[asyncssh.SSHKey]) -> dict[str, Any]:
-    """asyncssh's arguments to accept these host keys alone. Other types are asked for too, after those of `first`: a
-    host that has another key now can then be told so."""
+    """Return asyncssh's arguments to accept only these host keys. Types other than those of `first` are requested
+    last: a changed key is then reported as such, and not as a failed negotiation."""
     preferred = [name.decode() for key in first for name in key.sig_algorithms]
     algorithms = dict.fromkeys(name for name in (*preferred, *_KEY_ALGORITHMS) if name != "ssh-rsa")
     return {"known_hosts": (keys, [], []), "server_host_key_algs": list(algorithms)}
@@ -237,33 +246,33 @@ def _hop(text: str, before: str | None) -> Address:
     try:
         address = Address.parse(text.removeprefix("ssh://"))
     except ValueError as error:
-        raise HostError(f"the jump host can't be used: {error}") from error
+        raise HostError(f"the jump host is not valid: {error}") from error
     return Address(host=address.host, user=address.user, port=address.port, jump=before)
 
 
 def _changed(address: Address, pinned: str, offered: str | None, name: str) -> HostKeyError:
     shown = fingerprint(offered) if offered else "a key that can't be read"
     return HostKeyError(
-        f"{address}: the host key changed from {fingerprint(pinned)} to {shown}; nothing was sent to it",
-        hint=f"if the machine was set up anew: dstack runners remove {name}, then dstack runners add {address}",
+        f"{address}: the host key changed from {fingerprint(pinned)} to {shown}; dstack did not log in",
+        hint=f"if the machine was reinstalled: dstack runners remove {name}, then dstack runners add {address}",
     )
 
 
 def _unknown(address: Address, offered: str | None) -> HostKeyError:
     shown = f" {fingerprint(offered)}" if offered else ""
     return HostKeyError(
-        f"the jump host {address} shows a host key{shown} that your known_hosts does not have; nothing was sent to it",
+        f"the host key{shown} of the jump host {address} is not in your known_hosts; dstack did not log in",
         hint=ssh_command(address),
     )
 
 
 def _refused(address: Address, settings: Settings, keys: list[asyncssh.SSHKeyPair]) -> HostAuthError:
-    tried = ", ".join(key_name(key) for key in keys) or "none was found"
+    tried = ", ".join(key_name(key) for key in keys) or "none found"
     locked = settings.keys.locked
     also = "".join(f"; {path} has a passphrase and no agent holds it" for path in locked)
     also += "".join(f"; {problem}" for problem in settings.keys.unusable)
     unlock = f"ssh-add {locked[0]}, then " if locked else ""
     return HostAuthError(
-        f"{address} refuses the user {settings.user}; keys tried: {tried}{also}",
+        f"{address} refused to log in {settings.user}; keys tried: {tried}{also}",
         hint=f"{unlock}{ssh_command(address)}",
     )

@@ -1,4 +1,4 @@
-"""What every host can do."""
+"""The interface of every host."""
 
 from __future__ import annotations
 
@@ -11,25 +11,24 @@ T = TypeVar("T")
 
 
 class Host(Protocol):
-    """A machine that runs commands. Transport trouble always raises HostUnreachableError; what a command exits with
-    never does. Cancelling a call ends the command's channel: what it started detached goes on.
+    """The connection to a machine. A broken connection always raises HostUnreachableError; a command's exit status
+    never does. Cancelling a call closes the command's channel, but not processes that it detached.
     """
 
     async def run(self, command: Command[T], *, timeout: float | None = None) -> Result:
-        """Run the command to its end and return all that it printed. `timeout` in seconds raises
-        HostUnreachableError."""
+        """Run the command to its end and return its output. HostUnreachableError after `timeout` seconds."""
         ...
 
     def stream(self, command: Command[T]) -> AsyncIterator[bytes]:
         """Run the command and yield its stdout as it arrives. Raises CommandError at the end unless it exits with 0.
-        The command's stdin stays open until the iterator is closed: a script notices the end of its reader by EOF."""
+        stdin stays open until the iterator is closed, so a script sees EOF when its reader leaves."""
         ...
 
     async def close(self) -> None:
-        """Give back the connection. Running commands end with HostUnreachableError."""
+        """Close the connection. Running commands end with HostUnreachableError."""
         ...
 
 
 async def ask(host: Host, command: Command[T], *, timeout: float | None = None) -> T:
-    """Run the command on the host and parse its answer."""
+    """Run the command on the host and parse its output."""
     return command.parse(await host.run(command, timeout=timeout))

@@ -1,4 +1,4 @@
-"""The user's keys: those in files, and those that the agent holds."""
+"""The user's keys, from files and from the SSH agent."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from pathlib import Path
 
 import asyncssh
 
-_DEFAULT = ("id_ed25519", "id_ecdsa", "id_rsa")
-
 
 @dataclass
 class Keys:
-    """What the key files are good for. `public` holds the public halves as ssh sends them, of `locked` ones (those
-    with a passphrase) too where the file shows it; `unusable` says in words what is wrong with a file.
+    """The keys in key files. `public` holds public keys as ssh sends them, including those of `locked` files (with a
+    passphrase) if readable; `unusable` holds one sentence per file that can't be used.
     """
 
     pairs: list[asyncssh.SSHKeyPair] = field(default_factory=list)
@@ -25,7 +23,7 @@ class Keys:
 
     @classmethod
     def read(cls, paths: Iterable[Path], certificates: Iterable[Path]) -> Keys:
-        """Read private keys, and public ones that stand for a key in the agent. Blocks."""
+        """Read private keys, and public keys that select one in the agent. Blocks."""
         keys = cls()
         certlist = [str(path) for path in certificates if path.exists()]
         for path in paths:
@@ -35,7 +33,9 @@ class Keys:
     def _load(self, path: Path, certlist: list[str]) -> None:
         public = _public(path)
         try:
-            self.pairs += asyncssh.load_keypairs(str(path), certlist=certlist)
+            pairs = asyncssh.load_keypairs(str(path), certlist=certlist)
+            # a security key waits for a touch: it is used only if the agent holds it
+            self.pairs += [pair for pair in pairs if not pair.get_algorithm().startswith("sk-")]
         except OSError as error:
             self.unusable.append(f"the key {path} can't be read: {error.strerror}")
             return
@@ -43,21 +43,15 @@ class Keys:
             if "passphrase" in str(error).lower():
                 self.locked.append(path)
             elif public is None:
-                self.unusable.append(f"{path} is not a key that can be used: {error}")
+                self.unusable.append(f"{path} is not a usable key: {error}")
         if public is not None:
             self.public.append(public)
 
 
-def default_paths() -> list[Path]:
-    """The key files that ssh looks for."""
-    paths = [Path("~/.ssh", name).expanduser() for name in _DEFAULT]
-    return [path for path in paths if path.exists()]
-
-
 @asynccontextmanager
 async def agent_keys(path: str | None, only: list[bytes] | None) -> AsyncIterator[list[asyncssh.SSHKeyPair]]:
-    """The keys of the agent that listens at this socket, usable within the body; `only` these if given. An agent that
-    does not answer has none, as for ssh."""
+    """Yield the keys of the agent at this socket, usable within the body; `only` these if given. As with ssh, an agent
+    that does not answer has no keys."""
     if path is None or only == []:
         yield []
         return
@@ -73,12 +67,12 @@ async def agent_keys(path: str | None, only: list[bytes] | None) -> AsyncIterato
 
 
 def key_name(key: asyncssh.SSHKeyPair) -> str:
-    """What a person calls the key: its comment or file, else its fingerprint."""
+    """Return the key's comment (often its file), else its algorithm."""
     return key.get_comment(errors="replace") or key.get_algorithm()
 
 
 def _public(path: Path) -> bytes | None:
-    """The public half; None for a file that hides it, or has none."""
+    """Return the public key in the file, or None if it can't be read without a passphrase."""
     try:
         return asyncssh.read_public_key(str(path)).public_data
     except (OSError, asyncssh.KeyImportError):

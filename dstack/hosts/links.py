@@ -1,4 +1,4 @@
-"""The connections to one host, and the sessions that fit on them."""
+"""The connections to one machine, and the sessions on each."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from dstack.errors import HostUnreachableError
 from dstack.hosts.shared import Shared
 
 SESSIONS = 8
-"""sshd takes 10 on a connection (MaxSessions); with 10 in use some are refused, with 8 none was."""
+"""Per connection. sshd allows 10 (MaxSessions); with 10 in use some are refused, with 8 none was."""
 
 _KEPT_FREE = 2
-"""Of these, what long-lived streams leave to runs."""
+"""Sessions that long-lived streams leave for runs."""
 
 
 class Link:
-    """One connection and its sessions. `limit` falls when the host turns out to take fewer."""
+    """One connection and its sessions. `limit` is lowered when the server refuses a session."""
 
     def __init__(self, connection: asyncssh.SSHClientConnection) -> None:
         self.connection = connection
@@ -30,22 +30,22 @@ class Link:
 
     @property
     def sessions(self) -> int:
-        """How many are open."""
+        """How many sessions are open."""
         return self._runs + self._streams
 
     @property
     def alive(self) -> bool:
-        """Whether a session may still be opened."""
+        """Whether the connection is open."""
         return not self.connection.is_closed()
 
     def has_room(self, stream: bool) -> bool:
-        """Whether one more fits."""
+        """Whether one more session fits."""
         if self.sessions >= self.limit:
             return False
         return not stream or self._streams < max(1, self.limit - _KEPT_FREE)
 
     def count(self, stream: bool, change: int) -> None:
-        """Note that a session began or ended."""
+        """Count a session that began (+1) or ended (-1)."""
         if stream:
             self._streams += change
         else:
@@ -53,8 +53,8 @@ class Link:
 
 
 class Links:
-    """Opens the first connection on first use, another when a stream finds no room or a run found none for
-    `patience` seconds, and a new one after one broke. Callers at the same time share an attempt."""
+    """Opens the first connection on first use, and another one when a stream finds no room, when a run has found none
+    for `patience` seconds, or after a break. Concurrent callers share one attempt."""
 
     def __init__(
         self, dial: Callable[[], Coroutine[Any, Any, asyncssh.SSHClientConnection]], patience: float = 1.0
@@ -68,7 +68,7 @@ class Links:
         self._closed = False
 
     async def take(self, stream: bool) -> Link:
-        """A connection with a session counted on it. To be given back."""
+        """Return a connection with one session counted on it. The caller must give it back."""
         clock = asyncio.get_running_loop().time
         until = clock() + self._patience
         while not self._closed:
@@ -81,10 +81,10 @@ class Links:
                 await self._attempt.result(self._add)
             else:
                 await self._change(until - clock())
-        raise HostUnreachableError("the connection to the host was closed here")
+        raise HostUnreachableError("dstack closed the connection to the host")
 
     def give_back(self, link: Link, stream: bool) -> None:
-        """The session ended. A connection that nobody needs beside another one is closed."""
+        """Count the session as ended. Closes an idle connection if there is another one."""
         link.count(stream, -1)
         others = [other for other in self._links if other.alive and other is not link]
         if link.sessions == 0 and others and not self._waiting:
@@ -93,8 +93,8 @@ class Links:
         self._changed = asyncio.Event()
 
     def refused(self, link: Link, error: Exception) -> bool:
-        """Note that the host refused one more session. Whether those that are open on this connection show that it
-        has to do with their number; else the connection is of no use and is dropped."""
+        """Handle a refused session. Return True, with a lower limit, if other sessions are open on this connection:
+        then their number is the likely cause. Otherwise drop the connection and return False."""
         if isinstance(error, asyncssh.ChannelOpenError) and link.alive and link.sessions > 0:
             link.limit = min(link.limit, link.sessions)
             return True
@@ -102,12 +102,12 @@ class Links:
         return False
 
     def drop(self, link: Link) -> None:
-        """Use this connection no more."""
+        """Stop using this connection."""
         self._links = [other for other in self._links if other is not link]
         link.connection.close()
 
     async def close(self) -> None:
-        """Close all connections, whatever runs on them."""
+        """Close all connections, even if commands are running."""
         self._closed = True
         self._changed.set()
         await self._attempt.cancel()

@@ -21,21 +21,21 @@ T = TypeVar("T")
 
 _PLACE = "local"
 _GRACE = 2.0
-"""Seconds that a command has to end after its stdin ended, and again after SIGTERM."""
+"""Seconds for a command to end after its stdin was closed, and again after SIGTERM."""
 
 _PASSED = {"HOME", "USER", "LOGNAME", "SHELL", "PATH", "TMPDIR", "XDG_RUNTIME_DIR"}
 _PASSED_PREFIXES = ("DOCKER_", "CONTAINER_", "CONTAINERS_")
 
 
 class LocalHost:
-    """Runs commands on this machine as SshHost does on others: in the home folder, in a session of their own, with
-    none of the server's own environment but what says who and where one is and how Docker is reached."""
+    """Runs commands on this machine as SshHost does on others: in the home folder, in a session of their own, and
+    with only those environment variables of the server that identify the user and configure Docker."""
 
     def __init__(self) -> None:
         self._running: set[LocalChannel] = set()
 
     async def run(self, command: Command[T], *, timeout: float | None = None) -> Result:
-        """Run the command to its end and return all that it printed. `timeout` in seconds."""
+        """Run the command to its end and return its output. `timeout` in seconds."""
         return await within(timeout, self._run(command), f"{command.name} on this machine")
 
     async def stream(self, command: Command[T]) -> AsyncIterator[bytes]:
@@ -45,7 +45,7 @@ class LocalHost:
                 yield piece
 
     async def close(self) -> None:
-        """End what runs."""
+        """End all running commands."""
         for channel in tuple(self._running):
             channel.lost = True
             await channel.finish(gently=False)
@@ -66,7 +66,7 @@ class LocalHost:
 
 
 class LocalChannel:
-    """One process group and its pipes. `lost` is set when the host was closed under it."""
+    """One process group and its pipes. `lost` is set when the host was closed while it ran."""
 
     def __init__(self, transport: asyncio.SubprocessTransport, process: Process) -> None:
         assert process.stdin
@@ -117,15 +117,14 @@ class LocalChannel:
     async def status(self) -> int:
         code = await self._process.wait()
         if self.lost:
-            raise HostUnreachableError("the command was ended, because its host was closed")
+            raise HostUnreachableError("the command was ended because its host was closed")
         return 128 - code if code < 0 else code
 
     def end(self) -> None:
         self._signal(signal.SIGTERM)
 
     async def finish(self, *, gently: bool) -> None:
-        """Leave nothing behind. A command that is still there gets, `gently`, the end of its stdin and time to end by
-        itself; then SIGTERM, then SIGKILL."""
+        """End the command: with `gently`, close stdin and give it time to end by itself; then SIGTERM, then SIGKILL."""
         try:
             self._stdin.close()
             if not (gently and await self._over()):

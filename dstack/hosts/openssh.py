@@ -1,92 +1,58 @@
-"""What OpenSSH makes of a configuration that asyncssh's parser does not read as ssh does.
-
-ssh takes a comment behind a value, `=` and %h in the command of `Match exec`, and `ProxyCommand=nc` without spaces. For
-such a file `ssh -G` says what counts for one host, and asyncssh reads that.
-"""
+"""Asks ssh what its configuration says about a host."""
 
 from __future__ import annotations
 
+import getpass
+import os
+import pwd
 import re
-import shlex
+import socket
 import subprocess
-import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import asyncssh
 
 from dstack.model.runner import Address
 
-Options = asyncssh.SSHClientConnectionOptions
-
 TIMEOUT = 30.0
-"""Seconds for what `Match exec` may run."""
-ODD = re.compile(r"^\s*(match\b.*\bexec\b.*[%=]|proxycommand\s*=)", re.IGNORECASE | re.MULTILINE)
-"""Lines that asyncssh reads without an error, but not as ssh does."""
-_ONE_VALUE = {
-    *(
-        "addressfamily",
-        "bindaddress",
-        "certificatefile",
-        "connecttimeout",
-        "hostkeyalias",
-        "hostname",
-        "identitiesonly",
-    ),
-    *("identityagent", "identityfile", "port", "serveralivecountmax", "serveraliveinterval", "user"),
-}
-_AS_IT_IS = {"globalknownhostsfile", "proxycommand", "proxyjump", "userknownhostsfile"}
+"""Seconds, enough for the commands of `Match exec`."""
+
+_DEFAULTS = """\
+hostname {address.host}
+port {port}
+user {user}
+identityfile ~/.ssh/id_rsa
+identityfile ~/.ssh/id_ecdsa
+identityfile ~/.ssh/id_ed25519
+globalknownhostsfile /etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2
+userknownhostsfile ~/.ssh/known_hosts ~/.ssh/known_hosts2
+"""
 
 
-class Flat:
-    """A configuration for one host alone, in a file that goes with this object."""
+def read_options(address: Address) -> dict[str, list[str]]:
+    """Return the options for this address, by lower-case name; `none` is an empty list. Blocks.
 
-    def __init__(self, lines: Sequence[str]) -> None:
-        self._file = tempfile.NamedTemporaryFile("w", prefix="dstack-ssh-")  # noqa: SIM115
-        self._file.write("".join(f"{line}\n" for line in lines))
-        self._file.flush()
+    The values are those of `ssh -G`, with the tokens that it leaves for later (TOKENS in ssh_config(5)) expanded.
+    Raises ValueError if ssh rejects its configuration, or if there is one and ssh is not installed.
+    """
+    options: dict[str, list[str]] = {}
+    for line in _printed(address).splitlines():
+        name, _, value = line.partition(" ")
+        options.setdefault(name, []).extend([value] if value != "none" or name in ("hostname", "user") else [])
+    tokens = _tokens(address, options)
+    for name in ("identityfile", "certificatefile", "proxycommand"):
+        options[name] = [re.sub("%(.)", lambda m: tokens.get(m[1], m[0]), value) for value in options.get(name, ())]
+    return options
 
-    @property
-    def path(self) -> str:
-        """Where it is."""
-        return self._file.name
 
-
-def read_options(
-    address: Address, arguments: dict[str, Any]
-) -> tuple[asyncssh.SSHClientConnectionOptions, Flat | None]:
-    """What the user's configuration says for an address that is given by asyncssh's arguments, and the file to use in
-    its place, if there has to be one. Blocks. Raises asyncssh.ConfigParseError where ssh can't read it either."""
-    path = Path("~/.ssh/config").expanduser()
+def _printed(address: Address) -> str:
+    config = Path("~/.ssh/config").expanduser()
+    port, user = address.port, address.user
+    flags = [*(("-p", str(port)) if port else ()), *(("-l", user) if user else ()), "--", str(address.host)]
     try:
-        options = Options(**arguments, config=(), client_keys=None)
-        flat = flatten(path, address) if path.exists() and ODD.search(path.read_text(errors="replace")) else None
-    except asyncssh.ConfigParseError:
-        flat = flatten(path, address)
-        if flat is None:
-            raise
-    if flat is None:
-        return options, None
-    return Options(**arguments, config=[flat.path], client_keys=None), flat
-
-
-def flatten(path: Path, address: Address) -> Flat | None:
-    """What ssh takes from the file for this address; None where ssh is not there, or refuses the file."""
-    found, defaults = _asked(str(path), address), _asked("none", address)
-    if found is None or defaults is None:
-        return None
-    keys = [line for line in found if line.startswith("identityfile ")]
-    usual = keys == [line for line in defaults if line.startswith("identityfile ")]
-    said = [line for line in found if (line in keys and not usual) or line not in defaults]
-    return Flat([line for line in map(_line, said) if line])
-
-
-def _asked(config: str, address: Address) -> list[str] | None:
-    options = [*(("-p", str(address.port)) if address.port else ()), *(("-l", address.user) if address.user else ())]
-    try:
+        home = pwd.getpwuid(os.getuid()).pw_dir
+        if Path(home).resolve() != Path.home().resolve():  # ssh ignores $HOME
+            flags = ["-F", str(config) if config.exists() else "none", *flags]
         done = subprocess.run(
-            ["ssh", "-G", "-F", config, *options, "--", str(address.host)],
+            ["ssh", "-G", *flags],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -94,14 +60,31 @@ def _asked(config: str, address: Address) -> list[str] | None:
             check=False,
             timeout=TIMEOUT,
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.splitlines() if done.returncode == 0 else None
+    except (FileNotFoundError, KeyError) as error:  # KeyError: a user without an account, whom ssh refuses
+        if config.exists():
+            raise ValueError(f"~/.ssh/config can't be read without ssh: {error}; install the OpenSSH client") from error
+        return _DEFAULTS.format(address=address, port=port or 22, user=user or getpass.getuser())
+    except subprocess.TimeoutExpired as error:
+        raise ValueError(f"`ssh -G {address.host}` took longer than {TIMEOUT:g} seconds") from error
+    if done.returncode != 0:
+        raise ValueError(" ".join(done.stderr.split()))
+    known = f"{home}/.ssh/known_hosts"
+    return done.stdout.replace(f" {known} {known}2\n", " ~/.ssh/known_hosts ~/.ssh/known_hosts2\n")
 
 
-def _line(said: str) -> str | None:
-    """A line of `ssh -G` as asyncssh reads it."""
-    key, _, value = said.partition(" ")
-    if value == "none" or key not in _ONE_VALUE | _AS_IT_IS:
-        return None
-    return f"{key} {value if key in _AS_IT_IS else shlex.quote(value)}"
+def _tokens(address: Address, options: dict[str, list[str]]) -> dict[str, str]:
+    (host,), (port,), (user,) = options["hostname"], options["port"], options["user"]
+    machine = socket.gethostname()
+    return {
+        "%": "%",
+        "d": str(Path.home()),
+        "h": host,
+        "i": str(os.getuid()),
+        "k": next(iter(options.get("hostkeyalias", ())), str(address.host)),
+        "L": machine.partition(".")[0],
+        "l": machine,
+        "n": str(address.host),
+        "p": port,
+        "r": user,
+        "u": getpass.getuser(),
+    }

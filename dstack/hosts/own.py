@@ -1,4 +1,4 @@
-"""The server's own key, for machines that let it in."""
+"""The server's own key, for machines that authorize it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def own_key(path: Path) -> str:
-    """The public half (type and base64) of the private key in this file, which is made when it is not there."""
+    """Return the public key (type and base64) of the private key in this file. Generates the key if it is missing."""
     import asyncssh
 
     if not path.exists():

@@ -1,4 +1,4 @@
-"""The hosts that are in use, one for a runner."""
+"""The hosts in use, one per runner."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Identity = tuple[Address, "str | None"]
 
 
 class Pool:
-    """Makes a runner's host on first use and keeps it. asyncssh is imported when the first runner needs SSH."""
+    """Creates a runner's host on first use and keeps it. asyncssh is imported when the first runner needs SSH."""
 
     def __init__(self) -> None:
         self._hosts: dict[str, tuple[_Identity, Host]] = {}
@@ -24,8 +24,8 @@ class Pool:
         self._closing: set[asyncio.Task[None]] = set()
 
     def get(self, runner: Runner) -> Host:
-        """The runner's host; a new one when the runner's address or host key is another than before. To be called
-        where an event loop runs."""
+        """Return the runner's host; a new one if the runner's address or host key has changed. Needs a running event
+        loop."""
         identity = (runner.address, runner.host_key)
         known = self._hosts.get(runner.name)
         if known is not None and known[0] == identity:
@@ -37,21 +37,21 @@ class Pool:
         return host
 
     async def offered_key(self, address: Address) -> str:
-        """The public host key that the machine shows; see trust.offered_key. Bastions are shared with all hosts."""
+        """Return the public host key that the machine presents; see trust.offered_key."""
         return await self._dial().offered_key(address)
 
     async def certified_key(self, address: Address) -> str | None:
-        """The host key that an authority of known_hosts certified; see trust.certified_key."""
+        """Return the host key that an authority in known_hosts certified; see trust.certified_key."""
         return await self._dial().certified_key(address)
 
     async def close(self, name: str) -> None:
-        """Give back the connections to the runner, if there are any."""
+        """Close the connections to the runner, if any."""
         known = self._hosts.pop(name, None)
         if known is not None:
             await known[1].close()
 
     async def close_all(self) -> None:
-        """Give back everything."""
+        """Close all connections."""
         for name in tuple(self._hosts):
             await self.close(name)
         if self._closing:

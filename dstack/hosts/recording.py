@@ -1,4 +1,4 @@
-"""A host that runs nothing: it notes what it was asked and answers what it was told to."""
+"""A host for tests: runs nothing, records its commands and returns prepared answers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ T = TypeVar("T")
 
 Reply = Result | bytes | str | Exception
 Answer = Reply | Callable[[Command[Any]], Reply]
-"""What a command leaves: a result, its stdout alone, an error to raise, or a function of the command that says so."""
+"""A result, only its stdout, an error to raise, or a function that returns one of these for a command."""
 
 
 class RecordingHost:
-    """`answers` maps names of commands to what they leave, or is a function for all. `default` answers the others;
-    without it they raise HostError. `commands` holds what was asked, in order, and `inputs` what each got on stdin.
+    """`answers` maps names of commands to answers, or is a function that answers all. `default` answers the others;
+    without it they raise HostError. `commands` holds the commands in order, and `inputs` the stdin of each.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class RecordingHost:
         return [command.name for command in self.commands]
 
     async def run(self, command: Command[T], *, timeout: float | None = None) -> Result:
-        """Note the command and give its answer."""
+        """Record the command and return its answer."""
         self.commands.append(command)
         self.inputs.append(await _read(command))
         reply = self._reply(command)
@@ -46,14 +46,14 @@ class RecordingHost:
         return Result(0, reply, b"") if isinstance(reply, bytes) else reply
 
     async def stream(self, command: Command[T]) -> AsyncIterator[bytes]:
-        """Note the command and yield its answer's stdout."""
+        """Record the command and yield its answer's stdout."""
         result = await self.run(command)
         if result.stdout:
             yield result.stdout
         succeeded(command.name, result)
 
     async def close(self) -> None:
-        """Note that nothing more will be asked."""
+        """Record that the host was closed."""
         self.closed = True
 
     def _reply(self, command: Command[Any]) -> Reply:
@@ -62,7 +62,7 @@ class RecordingHost:
         answer = self._answers.get(command.name, self._default)
         if answer is None:
             known = ", ".join(self._answers) or "none"
-            raise HostError(f"no answer to {command.name!r} is recorded; there are answers to: {known}")
+            raise HostError(f"no answer to {command.name!r} was prepared; there are answers to: {known}")
         return answer(command) if callable(answer) else answer
 
 

@@ -1,29 +1,31 @@
-"""What ssh would use for an address: the user's ~/.ssh/config, keys and known hosts."""
+"""The settings that ssh would use for an address: its configuration, keys and known hosts."""
 
 from __future__ import annotations
 
 import os
+import re
+import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dstack.errors import HostAuthError
-from dstack.hosts.keys import Keys, default_paths
-from dstack.hosts.openssh import Flat, read_options
+from dstack.hosts.keys import Keys
+from dstack.hosts.openssh import read_options
 from dstack.hosts.trouble import TROUBLE, host_error
 from dstack.model.runner import Address
 
-_USER_KNOWN = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
-_SYSTEM_KNOWN = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
+_FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """`jump` is a list of hosts, as ProxyJump has it; `proxied` tells of a ProxyCommand. `agent` is a socket, and
-    `agent_keys` the only ones of it to use, None for all. `timeout` in seconds, if the configuration names one.
-    `family` and `local` are AddressFamily and BindAddress; `keepalive` in seconds is ServerAliveInterval, and
-    `keepalives` ServerAliveCountMax, where they are named and not 0. `flat` is what asyncssh has to read in place of
-    the user's configuration, if that is needed.
+    """Options of ssh_config(5) for one address.
+
+    `jump` is a comma-separated list of hosts, as in ProxyJump; `proxy` is the argv of a ProxyCommand. `agent` is a
+    socket, and `agent_keys` the only keys of it to use, None for all. `timeout` (ConnectTimeout) and `keepalive`
+    (ServerAliveInterval) are seconds, None where the configuration sets none. `strict` is False for
+    `StrictHostKeyChecking no`.
     """
 
     host: str
@@ -31,74 +33,73 @@ class Settings:
     user: str
     alias: str | None
     jump: str | None
-    proxied: bool
+    proxy: list[str] | None
     timeout: float | None
     known_hosts: tuple[Path, ...]
+    strict: bool
     keys: Keys
     agent: str | None
     agent_keys: list[bytes] | None
-    family: int = 0
-    local: tuple[str, int] | None = None
-    keepalive: float | None = None
-    keepalives: int | None = None
-    flat: Flat | None = None
-
-
-def named(address: Address) -> dict[str, Any]:
-    """The address as asyncssh's arguments: what it leaves out comes from the configuration."""
-    return {"host": address.host, "port": address.port or (), "username": address.user or ()}
+    family: int
+    local: tuple[str, int] | None
+    keepalive: float | None
+    keepalives: int
 
 
 def read_settings(address: Address) -> Settings:
-    """Read the configuration and the keys; blocks. HostError for a broken configuration, HostAuthError for an
-    identity that is no key."""
+    """Read the configuration and the keys; blocks. HostError if the configuration is broken, HostAuthError if the
+    address's identity is not a usable key."""
     try:
-        options, flat = read_options(address, named(address))
-        config: Any = options.config
-        keys = Keys.read(_identities(address, config), _paths(config.get("CertificateFile") or ()))
+        options = read_options(address)
+        keys = Keys.read(_identities(address, options["identityfile"]), _paths(options["certificatefile"]))
     except TROUBLE as error:
         raise host_error(error, address) from error
     if address.identity and keys.unusable:
         raise HostAuthError(f"{address}: {keys.unusable[0]}", hint="name a private key with --identity")
-    only = bool(address.identity or config.get("IdentitiesOnly"))
+
+    def first(name: str, default: str = "") -> str:
+        return next(iter(options.get(name, ())), default)
+
+    proxy, local = first("proxycommand"), first("bindaddress")
+    only = bool(address.identity) or first("identitiesonly") == "yes"
     return Settings(
-        host=options.host,
-        port=options.port,
-        user=options.username,
-        alias=options.host_key_alias,
-        jump=address.jump or (options.tunnel if isinstance(options.tunnel, str) else None),
-        proxied=bool(options.proxy_command),
-        timeout=options.connect_timeout,
-        known_hosts=_known_hosts(config),
+        host=first("hostname"),
+        port=int(first("port")),
+        user=first("user"),
+        alias=first("hostkeyalias") or None,
+        jump=address.jump or first("proxyjump") or None,
+        proxy=["sh", "-c", f"exec {proxy}"] if proxy else None,
+        timeout=float(first("connecttimeout", "0")) or None,
+        known_hosts=_known_hosts(first("userknownhostsfile"), first("globalknownhostsfile")),
+        strict=first("stricthostkeychecking") != "false",
         keys=keys,
-        agent=_agent(config),
+        agent=_agent(options.get("identityagent", ["SSH_AUTH_SOCK"])),
         agent_keys=keys.public if only and (keys.public or not keys.locked) else None,
-        family=int(options.family),
-        local=options.local_addr,
-        keepalive=config.get("ServerAliveInterval") or None,
-        keepalives=config.get("ServerAliveCountMax") or None,
-        flat=flat,
+        family=_FAMILIES.get(first("addressfamily"), socket.AF_UNSPEC),
+        local=(local, 0) if local else None,
+        keepalive=float(first("serveraliveinterval", "0")) or None,
+        keepalives=int(first("serveralivecountmax", "3")),
     )
 
 
-def _identities(address: Address, config: Any) -> list[Path]:
+def _identities(address: Address, configured: list[str]) -> list[Path]:
+    """The key files to try. ssh looks for `~/.ssh/id_*` without being asked to: they need not exist."""
     if address.identity:
         return _paths([address.identity])
-    return _paths(config.get("IdentityFile") or ()) or default_paths()
+    return [path for path in _paths(configured) if path.exists() or not path.name.startswith("id_")]
 
 
-def _known_hosts(config: Any) -> tuple[Path, ...]:
-    user = config.get("UserKnownHostsFile", _USER_KNOWN)
-    system = config.get("GlobalKnownHostsFile", _SYSTEM_KNOWN)
-    return tuple(_paths([*user, *system]))
+def _known_hosts(*lists: str) -> tuple[Path, ...]:
+    """The paths in these lists. A path may contain spaces: ssh prints it without quotes."""
+    return tuple(_paths(path for text in lists for path in re.split(" (?=[/~])", text) if path))
 
 
-def _agent(config: Any) -> str | None:
-    agent = config.get("IdentityAgent", "SSH_AUTH_SOCK")
+def _agent(named: list[str]) -> str | None:
+    agent = next(iter(named), "")
     if agent == "SSH_AUTH_SOCK" or agent.startswith("$"):
         return os.environ.get(agent.strip("${}")) or None
     return str(Path(agent).expanduser()) if agent else None
 
 
-def _paths(names: Any) -> list[Path]:
-    return [Path(name).expanduser() for name in names]
+def _paths(names: Iterable[str]) -> list[Path]:
+    return [Path(os.path.expandvars(name)).expanduser() for name in names]

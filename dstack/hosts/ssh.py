@@ -1,4 +1,4 @@
-"""Machines reached over SSH."""
+"""Runs commands on a machine over SSH."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from dstack.model.runner import Address
 T = TypeVar("T")
 
 _GRACE = 2.0
-"""Seconds that a stream's command has to end after its stdin ended."""
+"""Seconds for a stream's command to end after its stdin was closed."""
 
 _TRIES = 3
 
 
 class SshHost:
-    """One machine over kept connections: opened on first use, and again on the next use after they broke.
+    """One machine over persistent connections, opened on first use and reopened after a break.
 
-    Only `host_key`, a public key in OpenSSH's format, is accepted. `name` is the runner's, for messages. `dialer` is
-    shared by hosts that share bastions; without one the host has its own. `patience` is how long in seconds a run
-    waits for a session before it gets a further connection.
+    Only `host_key`, a public key in OpenSSH's format, is accepted. `name` is the runner's name, for messages. Hosts
+    that share bastions share a `dialer`; without one the host creates its own. `patience` is how many seconds a run
+    waits for a session before another connection is opened.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class SshHost:
         self._ending: set[asyncio.Task[None]] = set()
 
     async def run(self, command: Command[T], *, timeout: float | None = None) -> Result:
-        """Run the command to its end and return all that it printed. `timeout` in seconds, connecting included."""
+        """Run the command to its end and return its output. `timeout` in seconds includes connecting."""
         return await within(timeout, self._run(command), f"{command.name} on {self._address}")
 
     async def stream(self, command: Command[T]) -> AsyncIterator[bytes]:
@@ -64,7 +64,7 @@ class SshHost:
                 yield piece
 
     async def close(self) -> None:
-        """Close the connections. What runs ends with HostUnreachableError; so does whatever is asked later."""
+        """Close the connections. Running and later commands raise HostUnreachableError."""
         await self._links.close()
         if self._own_dialer is not None:
             await self._own_dialer.close()
@@ -88,7 +88,7 @@ class SshHost:
                 self._aside(self._finish(process, link, stream))
 
     async def _opened(self, stream: bool) -> tuple[Link, asyncssh.SSHClientProcess[bytes]]:
-        """Open a session. Until that is done the host has seen no script, so it may be tried again."""
+        """Open a session. Until it is open the host has seen no script, so retrying is safe."""
         failures = 0
         while True:
             link = await self._links.take(stream)
@@ -97,7 +97,7 @@ class SshHost:
                 await asyncio.wait({opening})
                 return link, opening.result()
             except asyncio.CancelledError:
-                # asyncssh would forget a session that sshd is about to open, and sshd would count it for ever
+                # asyncssh would forget a session that sshd is about to open, and sshd would count it forever
                 self._aside(self._abandon(opening, link, stream))
                 raise
             except (asyncssh.Error, OSError) as error:
@@ -119,7 +119,7 @@ class SshHost:
             await self._finish(process, link, stream)
 
     async def _finish(self, process: asyncssh.SSHClientProcess[bytes], link: Link, stream: bool) -> None:
-        """End a command whose caller has gone; a stream's may first end by itself. The session counts until then."""
+        """End a command whose caller has left; a stream's command may first end by itself. Then free the session."""
         try:
             with suppress(OSError, asyncio.TimeoutError):  # OSError: it has ended
                 if stream:
@@ -139,7 +139,7 @@ class SshHost:
 
 
 class SshChannel:
-    """One session of a connection. `over` once its command has ended and its status was taken."""
+    """One session of a connection. `over` is True once the command has ended and its status was read."""
 
     def __init__(self, process: asyncssh.SSHClientProcess[bytes], address: Address) -> None:
         self._process = process
@@ -151,7 +151,7 @@ class SshChannel:
             self._process.stdin.write(data)
             await self._process.stdin.drain()
         except (OSError, asyncssh.Error) as error:
-            raise BrokenPipeError from error  # whether the command or the connection ended, its reader learns
+            raise BrokenPipeError from error  # the reader learns whether the command or the connection ended
 
     def write_eof(self) -> None:
         self._process.stdin.write_eof()

@@ -1,4 +1,4 @@
-"""What asyncssh and the system raise, in the words of dstack's errors: the one place that knows both."""
+"""Translates exceptions of asyncssh and the system into dstack's errors."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from dstack.errors import HostAuthError, HostError, HostKeyError, HostUnreachabl
 from dstack.model.runner import Address
 
 TROUBLE = (asyncssh.Error, OSError, ValueError, RuntimeError, asyncio.TimeoutError)
-"""What opening or using a connection may raise. ValueError: a configuration, a key or a name that can't be used."""
+"""What opening or using a connection may raise. ValueError: an invalid configuration, key or name."""
 
 _TOO_MANY_KEYS = "Too many authentication failures"
 
 
 def ssh_command(address: Address) -> str:
-    """What a person types to try the same connection."""
+    """Return the ssh command that tries the same connection."""
     options = [
         (("-p", str(address.port)) if address.port else ()),
         (("-i", address.identity) if address.identity else ()),
@@ -30,7 +30,7 @@ def ssh_command(address: Address) -> str:
 
 
 def host_error(error: BaseException, address: Address) -> HostError:
-    """The error that says why no session with that address came about: no command was sent."""
+    """Return the error for a session that could not be opened: no command was sent."""
     if isinstance(error, HostError):
         return error
     found = _no_session(error, address)
@@ -42,31 +42,29 @@ def _no_session(error: BaseException, address: Address) -> HostError:
     hint = ssh_command(address)
     if isinstance(error, asyncssh.DisconnectError) and _TOO_MANY_KEYS in error.reason:
         return HostAuthError(
-            f"{address}: the server saw too many keys before the right one",
+            f"{address}: the server rejected too many keys and disconnected",
             hint="name the right key with --identity",
         )
-    if isinstance(error, asyncssh.ConfigParseError):
-        return HostError(f"~/.ssh/config can't be used: {error}", hint="correct that line")
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
         return HostKeyError(f"{address}: the host key can't be verified: {error.reason}", hint=hint)
     if isinstance(error, (ValueError, RuntimeError)):
         return HostError(f"{address}: SSH can't be set up: {error}", hint=hint)
-    return HostUnreachableError(f"{address} can't be reached: {_said(error)}", hint=hint)
+    return HostUnreachableError(f"{address} can't be reached: {_reason(error)}", hint=hint)
 
 
 def broken(address: Address, error: BaseException | None = None) -> HostUnreachableError:
-    """The error for a command whose connection broke while it ran."""
-    why = f": {_said(error)}" if error else ""
-    return HostUnreachableError(f"{address}: the connection broke{why}; whether the command ended is not known")
+    """Return the error for a command whose connection broke while it ran."""
+    why = f": {_reason(error)}" if error else ""
+    return HostUnreachableError(f"{address}: the connection broke{why}; the command may or may not have finished")
 
 
-def _said(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     if isinstance(error, (asyncssh.DisconnectError, asyncssh.ChannelOpenError)):
         return error.reason or type(error).__name__
     if isinstance(error, (asyncio.TimeoutError, TimeoutError)):
-        return "no answer in time"
+        return "timed out"
     if isinstance(error, socket.gaierror):
         return error.strerror or str(error)
     if isinstance(error, OSError) and error.errno is not None:
-        return os.strerror(error.errno)  # asyncio's own words name a call, not what happened
+        return os.strerror(error.errno)  # asyncio's own text names a call, not what happened
     return str(error) or type(error).__name__

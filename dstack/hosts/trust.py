@@ -1,4 +1,4 @@
-"""The keys by which hosts are known. Imports asyncssh only when a host is asked or a file read."""
+"""Host keys. asyncssh is imported only to ask a machine or read a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dstack.model.runner import Address
 
 
 def fingerprint(key: str) -> str:
-    """The fingerprint of a public key in OpenSSH's format, as ssh-keygen -l prints it: `SHA256:...`."""
+    """Return the fingerprint of a public key in OpenSSH's format, as `ssh-keygen -l` prints it: `SHA256:...`."""
     try:
         blob = base64.b64decode(key.split()[1], validate=True)
     except (IndexError, binascii.Error) as error:
@@ -20,8 +20,8 @@ def fingerprint(key: str) -> str:
 
 
 async def offered_key(address: Address) -> str:
-    """The public host key that the machine shows, in OpenSSH's format, of a type that known_hosts has if there is
-    one. Nobody logs in. HostUnreachableError if it can't be asked."""
+    """Return the public host key that the machine presents, in OpenSSH's format, preferably of a type that known_hosts
+    lists. Does not log in. HostUnreachableError if there is no answer."""
     from dstack.hosts.dial import Dialer
 
     dialer = Dialer()
@@ -32,8 +32,8 @@ async def offered_key(address: Address) -> str:
 
 
 async def certified_key(address: Address) -> str | None:
-    """The public host key for which a certificate by an authority of known_hosts stands, as ssh would accept it. Nobody
-    logs in."""
+    """Return the machine's public host key if an authority in known_hosts certified it, as ssh would accept it, else
+    None. Does not log in."""
     from dstack.hosts.dial import Dialer
 
     dialer = Dialer()
@@ -44,8 +44,8 @@ async def certified_key(address: Address) -> str | None:
 
 
 def known_keys(address: Address) -> list[str]:
-    """The public keys that the user's and the system's known_hosts files have for the machine, under the name, port
-    and alias that ~/.ssh/config gives it. Reads files."""
+    """Return the public keys in the user's and the system's known_hosts files for the machine, under the name, port
+    and alias from ssh's configuration. Reads files."""
     from dstack.hosts import known, settings
 
     return [known.public_text(key) for key in known.known_keys(settings.read_settings(address))]

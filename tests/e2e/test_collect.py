@@ -105,7 +105,7 @@ def test_closed_files_of_root_are_collected(
         File("out/link", 0, 0o777, "", "two"),
         file("out/two", b"two\n", 0o400),
     )
-    assert found.refused == ("'out/outside' is a link that leaves its artifact: it leads to '/etc/passwd'",)
+    assert found.refused == ("'out/outside' is a link out of its artifact, to '/etc/passwd'",)
     assert host.result(fetch(host.place, "j1", made(""), found.files)).stdout == b"one\ntwo\n"
     owners = as_user(user, "find", str(host.base), "!", "-user", user.name)
     assert owners == ""
@@ -192,6 +192,6 @@ def test_leaving_while_docker_does_not_answer_is_an_error(host: Folder, user: Ac
     dead = Folder(host.root, host.shell, docker=f"docker -H unix://{os.devnull}")
     as_user(user, "mkdir", "-p", f"{dead.base}/jobs/j1")
 
-    with pytest.raises(CommandError, match="leaving the host failed"):
+    with pytest.raises(CommandError, match="uninstalling from the machine failed"):
         dead.ask(leave(dead.place))
     assert dead.base.exists()

@@ -205,7 +205,7 @@ def test_a_driver_that_fails_is_told_and_its_machine_gets_no_more_jobs_for_gpus(
 
     words = "nvidia-container-cli: initialization error: nvml error: driver not loaded"
     assert failed.returncode == 125
-    assert f"the GPUs of lab1 can't be given to containers: {words}; see what" in failed.stderr, failed.stderr
+    assert f"containers can't use the GPUs of lab1: {words}; run nvidia-smi" in failed.stderr, failed.stderr
     assert elsewhere.returncode == 0
     assert run_of(cli, "elsewhere")["jobs"][0]["runner"] == "lab2"
     assert waits["status"] == "queued"

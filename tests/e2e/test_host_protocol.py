@@ -240,7 +240,7 @@ def test_another_machine_does_nothing(ground: Ground, busybox: str) -> None:
     elsewhere = replace(ground.place, layout=replace(ground.place.layout, machine="0" * 32))
 
     for command in (launch(elsewhere, ground.order(A, busybox, "true")), stop(elsewhere, A, 0)):
-        with pytest.raises(HostError, match="another machine answers"):
+        with pytest.raises(HostError, match="a different machine answers"):
             ground.ask(command)
     assert not (ground.folder / "root" / ("0" * 32)).exists()
 
@@ -715,7 +715,7 @@ def test_a_probe_names_what_is_in_the_way(plain: Ground) -> None:
         )
     }
 
-    assert found["dockerr"].problem == "there is no 'dockerr' on this machine"
+    assert found["dockerr"].problem == "'dockerr' is not installed"
     silent = found["docker -H unix:///nonexistent/x.sock"]
     assert "does not answer" in (silent.problem or "")
     assert silent.fix == "sudo systemctl start docker"
@@ -731,7 +731,7 @@ def test_a_probe_of_a_user_who_may_not_use_docker(plain: Ground) -> None:
 
     facts = command.parse(Result(outsider.returncode, out, err))
 
-    assert "may not use Docker" in (facts.problem or "")
+    assert "is not allowed to use Docker" in (facts.problem or "")
     assert facts.fix == f"sudo usermod -aG docker {plain.user.name}"
 
 

@@ -172,11 +172,11 @@ def test_a_login_by_secret_fetches_and_is_seen_nowhere(
     assert "job needs the secret 'REGISTRY_PASSWORD', which is not set\nhint: dstack secrets set" in unset.stderr
     assert wrong.returncode == 125
     assert (
-        f"pulling {image} failed: the registry does not let 'ann' in with the secret REGISTRY_PASSWORD: "
+        f"pulling {image} failed: the registry rejected the login of 'ann' with the secret REGISTRY_PASSWORD: "
         in wrong.stderr
     )
     assert "no basic auth credentials" in wrong.stderr or "unauthorized" in wrong.stderr
-    assert "set the password anew: dstack secrets set REGISTRY_PASSWORD" in wrong.stderr
+    assert "set the password again: dstack secrets set REGISTRY_PASSWORD" in wrong.stderr
     assert right.returncode == 0, right.stderr
     assert PASSWORD not in cli("logs", "right").stdout
     assert "REGISTRY_PASSWORD" not in cli("logs", "right").stdout
@@ -186,7 +186,7 @@ def test_a_login_by_secret_fetches_and_is_seen_nowhere(
     subprocess.run([*docker, "rmi", "-f", image], check=True, capture_output=True)
     refused = cli("run", "job", cwd=without)
     assert refused.returncode == 125
-    assert "the registry wants a login, or has no such image: " in refused.stderr
+    assert "the registry requires a login, or has no such image: " in refused.stderr
     assert "registry-auth" in refused.stderr
 
     own = user.home / ".docker"

@@ -92,7 +92,7 @@ def test_a_full_disk(add: Add, folder: Path, person: account.Account) -> None:
 
     assert done.returncode == 125
     assert f"can't run jobs: the disk of {full} is full: 1 MiB of 1 MiB free; it was not added" in done.stderr
-    assert f"fix: see what fills it: sudo du -xh --max-depth=2 {full} | sort -h | tail" in done.stderr
+    assert f"fix: find what fills it: sudo du -xh --max-depth=2 {full} | sort -h | tail" in done.stderr
 
 
 def test_a_read_only_home(add: Add, folder: Path, person: account.Account) -> None:
@@ -144,9 +144,9 @@ def test_a_changed_host_key_gets_no_command(add: Add, cli: Cli, server: Sshd, fo
     checked = cli("runners", "check", "m")
 
     assert checked.returncode == 125
-    changed = f"the host key changed from {before} to {server.fingerprint}; nothing was sent to it"
+    changed = f"the host key changed from {before} to {server.fingerprint}; dstack did not log in"
     assert f"m: unusable: {server.user}@{server.host}:{server.port}: {changed}" in checked.stderr
-    assert "hint: if the machine was set up anew: dstack runners remove m, then dstack runners add" in checked.stderr
+    assert "hint: if the machine was reinstalled: dstack runners remove m, then dstack runners add" in checked.stderr
     assert "Accepted" not in server.log[seen:]
     assert cli("runners", "remove", "--force", "m").returncode == 0
 
@@ -192,15 +192,15 @@ def test_a_machine_without_docker_and_git(cli: Cli, folder: Path, person: accoun
     assert done.returncode == 125
     assert (
         """
-  there is no 'docker' on this machine
+  'docker' is not installed
     why: every job runs in a container
-    fix: sudo apt-get install docker.io, or what your system's package manager calls it
+    fix: sudo apt-get install docker.io, or the equivalent for your system's package manager
   git is not installed
-    why: your code travels as git objects
-    fix: sudo apt-get install git, or what your system's package manager calls it
+    why: dstack transfers your code as git objects
+    fix: sudo apt-get install git, or the equivalent for your system's package manager
   'flock' is not installed
-    why: launches of jobs are kept apart with it
-    fix: sudo apt-get install util-linux, or what your system's package manager calls it
+    why: dstack uses it to launch jobs one at a time
+    fix: sudo apt-get install util-linux, or the equivalent for your system's package manager
 """
         in done.stderr
     )
@@ -222,23 +222,23 @@ def test_a_machine_that_is_worn(cli: Cli, folder: Path, person: account.Account)
 
     assert done.returncode == 125
     assert f"  the disk of {place} has no inodes left: " in done.stderr
-    assert "    why: no file can be made there, whatever its size\n" in done.stderr
+    assert "    why: no files can be created there\n" in done.stderr
     assert (
         f"""
   'curl' is not installed
-    why: with storage in S3, artifacts are uploaded with it
-    fix: sudo apt-get install curl, or what your system's package manager calls it
+    why: dstack uses it to upload artifacts to S3
+    fix: sudo apt-get install curl, or the equivalent for your system's package manager
   {place} is on a file system that is mounted noexec ({place})
-    why: a job can't start programs of its own tree, like ./run.sh
+    why: a job can't run programs from its own tree, such as ./run.sh
     fix: choose another folder with --root, or: sudo mount -o remount,exec {place}
 """
         in done.stderr
     )
     assert (
         """
-  only 195 MiB of memory are available
-    why: jobs may be killed for lack of it
-    fix: see what uses it: ps aux --sort=-rss | head
+  only 195 MiB of memory is available
+    why: jobs may run out of it
+    fix: find what uses it: ps aux --sort=-rss | head
 """
         in done.stderr
     )
@@ -257,7 +257,7 @@ def test_a_clock_that_is_off(add: Add, cli: Cli, server: Sshd, folder: Path) -> 
     assert done.returncode == 0
     assert re.fullmatch(
         r"m: ready, but its clock is 36\d\d seconds behind the server's\n"
-        r"  why: uploads to S3 are signed for a time\n"
+        r"  why: S3 rejects uploads with a wrong time\n"
         r"  fix: sudo timedatectl set-ntp true\n",
         done.stderr,
     )
@@ -340,7 +340,7 @@ def test_the_agent_of_the_session_that_asks_is_used(cli: Cli, server: Sshd, fold
     words = ("runners", "add", f"{server.user}@{server.host}:{server.port}", "--name", "m", *known)
     refused = cli(*words)
     assert refused.returncode == 125
-    assert "keys tried: none was found" in refused.stderr
+    assert "keys tried: none found" in refused.stderr
 
     for number in (1, 2):
         socket = folder / f"agent-{number}"
@@ -519,5 +519,5 @@ def test_a_certificate_over_ipv6(cli: Cli, folder: Path, person: account.Account
         server.close()
 
     assert refused.returncode == 125
-    assert f"refuses the user {person.name}; keys tried: " in refused.stderr
+    assert f"refused to log in {person.name}; keys tried: " in refused.stderr
     assert done.returncode == 0, done.stderr

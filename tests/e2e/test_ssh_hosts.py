@@ -250,7 +250,7 @@ def test_a_cancelled_run_and_a_closed_stream_leave_nothing(
             await become(lambda: running("4322"), "the stream's command runs")
             await stream.aclose()
             await become(lambda: not running("432"), "nothing is left")
-            with pytest.raises(HostUnreachableError, match=r"no answer in 0\.3 seconds"):
+            with pytest.raises(HostUnreachableError, match=r"did not answer in 0\.3 seconds"):
                 await host.run(sh("sleep 4323; true"), timeout=0.3)
             await become(lambda: not running("432"), "nothing is left")
             answers = await asyncio.gather(*(host.run(sh("echo hello")) for _ in range(8)))
@@ -346,7 +346,7 @@ def test_wrong_users_and_wrong_keys_are_refused(
             msgspec.structs.replace(right, identity=str(other.identity)),
         ):
             host = SshHost(wrong, server.host_key)
-            with pytest.raises(HostAuthError, match=f"refuses the user {wrong.user}; keys tried: ") as caught:
+            with pytest.raises(HostAuthError, match=f"refused to log in {wrong.user}; keys tried: ") as caught:
                 await host.run(sh("true"))
             await host.close()
             assert f"{wrong.user}@127.0.0.1" in str(caught.value.hint)

@@ -49,7 +49,7 @@ def test_only_text_and_whole_numbers_are_quoted() -> None:
     assert quote(()) == ""
     assert quote(Safe("$HOME")) == "$HOME"
     for value in (None, True, 1.5, b"x", ["a"], {"a": 1}):
-        with pytest.raises(TypeError, match="can't hold"):
+        with pytest.raises(TypeError, match="can't contain"):
             quote(value)
     with pytest.raises(ValueError, match="NUL"):
         quote("a\0b")

@@ -224,14 +224,14 @@ def is_too_deep(tree: Path, outside: Path) -> None:
 
 
 HOSTILE: dict[Callable[[Path, Path], None], str] = {
-    leaves_by_file: "leads to",
-    leaves_relatively: "leads to",
-    leaves_the_artifact: "leads to '../beside'",
-    leaves_and_comes_back: "leads to",
-    leaves_by_folder: "leads to",
-    leaves_by_a_chain: "'out/a/bad' is a link that leaves its artifact",
-    leaves_through_a_link: "leads to",
-    goes_in_circles: "leads to",
+    leaves_by_file: "out of its artifact, to",
+    leaves_relatively: "out of its artifact, to",
+    leaves_the_artifact: "out of its artifact, to '../beside'",
+    leaves_and_comes_back: "out of its artifact, to",
+    leaves_by_folder: "out of its artifact, to",
+    leaves_by_a_chain: "'out/a/bad' is a link out of its artifact",
+    leaves_through_a_link: "out of its artifact, to",
+    goes_in_circles: "out of its artifact, to",
     is_a_fifo: "'out/bad' is a FIFO",
     is_a_socket: "'out/bad' is a socket",
     is_a_device: "'out/bad' is a device",
@@ -262,7 +262,7 @@ def test_an_artifact_that_is_a_link_or_behind_one(host: Folder, tmp_path: Path, 
     found = asked(host, path)
 
     assert found.files == found.missing == ()
-    assert [s for s in found.refused if "is a link, or lies behind one" in s]
+    assert [s for s in found.refused if "is a link or lies behind one" in s]
 
 
 @pytest.mark.parametrize("make", [is_a_fifo, is_a_socket])
@@ -271,7 +271,7 @@ def test_an_artifact_that_is_no_file(host: Folder, tmp_path: Path, make: Callabl
     (tree / "out").mkdir()
     make(tree, tmp_path)
 
-    assert asked(host, "out/bad") == Listing((), (), ("the artifact 'out/bad' is no file and no folder",))
+    assert asked(host, "out/bad") == Listing((), (), ("the artifact 'out/bad' is not a file or folder",))
 
 
 def test_the_projects_folder_is_a_link(host: Folder, tmp_path: Path) -> None:
@@ -280,7 +280,9 @@ def test_the_projects_folder_is_a_link(host: Folder, tmp_path: Path) -> None:
     (tmp_path / "outside" / "out" / "a").write_text("x")
     (tree / "sub").symlink_to(tmp_path / "outside")
 
-    assert asked(host, "out", project="sub") == Listing((), (), ("the project's folder 'sub' is a link, or no folder",))
+    assert asked(host, "out", project="sub") == Listing(
+        (), (), ("the project's folder 'sub' is a link or not a folder",)
+    )
     assert asked(host, "out", project="gone") == Listing((), ("out",), ())
 
 
@@ -318,7 +320,7 @@ def test_another_machine_is_an_error(tmp_path: Path) -> None:
     host = Folder(tmp_path)
     command = listing(host.place, "j1", "", "image", (Artifact(path="out"),))
 
-    with pytest.raises(HostError, match="another machine"):
+    with pytest.raises(HostError, match="a different machine"):
         command.parse(Result(94, b"machine=00\n", b""))
 
 

@@ -21,16 +21,16 @@ GOLDEN: list[tuple[str, dict[str, str | None], str]] = [
     (
         "docker",
         {"client": "none", "answers": None, "podman": "yes"},
-        """there is no 'docker' on this machine
+        """'docker' is not installed
 every job runs in a container
-add it with --docker podman, which is there; or sudo apt-get install docker.io, or what your system's package manager \
-calls it
+add it with --docker podman, which is installed; or sudo apt-get install docker.io, or the equivalent for your \
+system's package manager
 blocks""",
     ),
     (
         "docker",
         {"answers": None, "refusal": NO_SOCKET, "sudo": "yes"},
-        f"""ann may not use Docker: {NO_SOCKET}
+        f"""ann is not allowed to use Docker: {NO_SOCKET}
 every job runs in a container
 add it with --docker 'sudo -n docker', which works; or sudo usermod -aG docker ann
 blocks""",
@@ -38,7 +38,7 @@ blocks""",
     (
         "docker",
         {"answers": None, "refusal": "Cannot connect", "own_docker": "/run/user/1000/docker.sock"},
-        """ann has a Docker without root, at /run/user/1000/docker.sock, and the machine's own does not serve ann: \
+        """ann has a rootless Docker at /run/user/1000/docker.sock, and can't use the machine's Docker: \
 Cannot connect
 every job runs in a container
 add it with --docker 'docker -H unix:///run/user/1000/docker.sock'
@@ -56,23 +56,23 @@ blocks""",
         "docker",
         {"git": None},
         """git is not installed
-your code travels as git objects
-sudo apt-get install git, or what your system's package manager calls it
+dstack transfers your code as git objects
+sudo apt-get install git, or the equivalent for your system's package manager
 blocks""",
     ),
     (
         "docker",
         {"missing": "curl"},
         """'curl' is not installed
-with storage in S3, artifacts are uploaded with it
-sudo apt-get install curl, or what your system's package manager calls it
+dstack uses it to upload artifacts to S3
+sudo apt-get install curl, or the equivalent for your system's package manager
 passes""",
     ),
     (
         "docker",
         {"mount": "/home ext4 ro,relatime", "writable": "no"},
         """/home/ann is on a file system that is mounted read-only (/home)
-jobs and their code are kept there
+dstack keeps jobs and their code there
 sudo mount -o remount,rw /home, or choose another folder with --root
 blocks""",
     ),
@@ -80,7 +80,7 @@ blocks""",
         "docker",
         {"mount": "/home ext4 rw,noexec"},
         """/home/ann is on a file system that is mounted noexec (/home)
-a job can't start programs of its own tree, like ./run.sh
+a job can't run programs from its own tree, such as ./run.sh
 choose another folder with --root, or: sudo mount -o remount,exec /home
 passes""",
     ),
@@ -88,7 +88,7 @@ passes""",
         "docker",
         {"mount": "/home nfs4 rw,vers=4.2"},
         """/home/ann is on a network file system (nfs4)
-it is slow, and Docker's root may not be allowed to read it
+it is slow, and root in a container may not be allowed to read it
 choose a folder on a local disk with --root
 passes""",
     ),
@@ -96,8 +96,8 @@ passes""",
         "docker",
         {"disk_free": "1024", "disk_total": "104857600"},
         """the disk of /home/ann is full: 1 MiB of 100.0 GiB free
-code, logs and results of jobs are written there
-see what fills it: sudo du -xh --max-depth=2 /home/ann | sort -h | tail
+dstack writes code, logs and results of jobs there
+find what fills it: sudo du -xh --max-depth=2 /home/ann | sort -h | tail
 blocks""",
     ),
     (
@@ -112,8 +112,8 @@ passes""",
         "docker",
         {"disk_inodes": "6553600 0"},
         """the disk of /home/ann has no inodes left: 0 of 6553600 free
-no file can be made there, whatever its size
-see what fills it: sudo du -xh --max-depth=2 /home/ann | sort -h | tail
+no files can be created there
+find what fills it: sudo du -xh --max-depth=2 /home/ann | sort -h | tail
 blocks""",
     ),
     (
@@ -139,25 +139,25 @@ passes""",
     (
         "sudo -n docker",
         {"client": "podman version 4.3.1 ", "server": ""},
-        """'docker' on this machine is podman under Docker's name
-it is told other things than Docker
+        """'docker' on this machine is actually podman
+podman needs other options than Docker
 add it with --docker 'sudo -n podman'
 blocks""",
     ),
     (
         "podman",
         {"client": "podman version 4.3.1 ", "server": "", "rootless": "true", "lingers": "no"},
-        """what ann runs ends when the last login does
-containers of a rootless engine belong to the login, and a job would end with it
+        """processes of ann end with the last login session
+a rootless engine's containers belong to the login session, so jobs would end with it
 sudo loginctl enable-linger ann
 passes""",
     ),
     (
         "docker",
         {"memory_free": "102400"},
-        """only 100 MiB of memory are available
-jobs may be killed for lack of it
-see what uses it: ps aux --sort=-rss | head
+        """only 100 MiB of memory is available
+jobs may run out of it
+find what uses it: ps aux --sort=-rss | head
 passes""",
     ),
 ]

@@ -104,7 +104,7 @@ def test_other_bytes_than_were_stored_are_refused(host: Folder, store: S3Store) 
     files = stored(store, ["a", "b"])
     store.bucket.call("put_object", Key=store.key("r", "w", "b"), Body=b"c")
 
-    with pytest.raises(CommandError, match="'b' arrived with other bytes than were stored"):
+    with pytest.raises(CommandError, match="'b' differs from what was stored"):
         fetch(host, store, files)
 
 

@@ -85,7 +85,7 @@ def test_an_amd_gpu_without_a_device_is_shown_and_not_given_to_jobs() -> None:
     said = facts(amd=AMD_LIST)
 
     assert [gpu.vendor for gpu in said.gpus] == ["amd"]
-    assert [finding.what for finding in said.findings] == ["no device of AMD GPU 0 is found below /dev/dri"]
+    assert [finding.what for finding in said.findings] == ["/dev/dri has no device for AMD GPU 0"]
     assert Runner(name="m", address=Address(), facts=said).gpu_indexes == ()
 
 

@@ -48,7 +48,7 @@ def test_an_answer_that_is_not_understood(answer: str) -> None:
 
 
 def test_another_machine() -> None:
-    with pytest.raises(HostError, match="its machine id is ffff"):
+    with pytest.raises(HostError, match=r"\(machine id ffff\)"):
         answered("machine=ffff\n", 94)
 
 
@@ -68,5 +68,5 @@ def test_what_is_no_name_is_not_exported(name: str) -> None:
 
 def test_ids_that_would_leave_their_folder_are_refused() -> None:
     for bad in ("", "../x", "a/b", ".x", "a\n"):
-        with pytest.raises(ValueError, match="can't name a folder"):
+        with pytest.raises(ValueError, match="is not a valid folder name"):
             launch(PLACE, Order(job="j", attempt=bad, image="i", snapshot=CODE, script="true"))

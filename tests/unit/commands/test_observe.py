@@ -56,7 +56,7 @@ def test_docker_is_silent() -> None:
     "changes", [{"exit": "x"}, {"claim": "odd"}, {"container": "{"}, {"container": "{}"}, {"container": "[]"}]
 )
 def test_an_answer_that_is_not_understood(changes: dict[str, str]) -> None:
-    with pytest.raises(CommandError, match="not understood"):
+    with pytest.raises(CommandError, match="the host's answer can't be parsed"):
         observed(**changes)
 
 
@@ -73,7 +73,7 @@ def test_stopped(outcome: str) -> None:
 
 
 def test_stopping_fails() -> None:
-    with pytest.raises(CommandError, match="not understood"):
+    with pytest.raises(CommandError, match="the host's answer can't be parsed"):
         stop(PLACE, "j", 3).parse(Result(0, b"outcome=odd\n", b""))
     with pytest.raises(CommandError, match="stopping the job failed with exit status 1: Cannot connect"):
         stop(PLACE, "j", 3).parse(Result(1, b"", b"Cannot connect"))

@@ -28,5 +28,5 @@ def test_a_docker_command_that_is_none(docker: str) -> None:
 
 @pytest.mark.parametrize("root", ["", "x", "~user/x", "./x"])
 def test_a_root_is_absolute_or_below_home(root: str) -> None:
-    with pytest.raises(UsageError, match="absolute path"):
+    with pytest.raises(UsageError, match="is not a valid root: it must start with"):
         place(root=root)

@@ -61,11 +61,17 @@ def test_podman_says_its_own_version() -> None:
 
 NO_SOCKET = "Got permission denied while trying to connect to the Docker daemon socket: connect: permission denied"
 TROUBLE: list[tuple[str, dict[str, str | None], str, str, str]] = [
-    ("docker", {"client": "none"}, "", "there is no 'docker'", "apt-get install docker.io"),
-    ("podman", {"client": "none"}, "", "there is no 'podman'", "apt-get install podman"),
-    ("docker", {"answers": None, "refusal": NO_SOCKET}, "", "ann may not use Docker", "sudo usermod -aG docker ann"),
+    ("docker", {"client": "none"}, "", "'docker' is not installed", "apt-get install docker.io"),
+    ("podman", {"client": "none"}, "", "'podman' is not installed", "apt-get install podman"),
+    (
+        "docker",
+        {"answers": None, "refusal": NO_SOCKET},
+        "",
+        "ann is not allowed to use Docker",
+        "sudo usermod -aG docker ann",
+    ),
     ("docker", {"answers": None, "refusal": "Cannot connect"}, "", "Cannot connect", "sudo systemctl start docker"),
-    ("docker", {"answers": None, "refusal": ""}, "", "not within 20 seconds", "sudo systemctl start docker"),
+    ("docker", {"answers": None, "refusal": ""}, "", "no answer within 20 seconds", "sudo systemctl start docker"),
     ("sudo -n docker", {"answers": None, "refusal": "sudo: a password is required"}, "", "password", "usermod"),
     ("docker", {"git": None}, "", "git is not installed", "apt-get install git"),
     ("docker", {"git": "2.19.9"}, "", "git 2.19.9 is too old", "upgrade git"),
@@ -90,7 +96,7 @@ def test_git_is_new_enough(git: str) -> None:
 
 
 def test_an_answer_that_is_not_understood() -> None:
-    with pytest.raises(CommandError, match="not understood"):
+    with pytest.raises(CommandError, match="the host's answer can't be parsed"):
         facts(cpus="many")
     with pytest.raises(CommandError, match="lacks machine"):
         facts(machine=None)
@@ -112,7 +118,7 @@ GPUS = (Gpu(index=0, uuid="GPU-a"), Gpu(index=3, uuid="GPU-b"))
         ),
         (
             [("gpu_memory", "GPU-a, 512"), ("gpu_memory", "GPU-b, 513")],
-            {3: "by a process that is not to be seen (513 MiB)"},
+            {3: "by an unknown process (513 MiB)"},
         ),
         ([("gpu_memory", "0, A100, 40960, GPU-a"), ("gpu_memory", "GPU-a, [N/A]"), ("app", "GPU-x,1,a,,b")], {}),
     ],

@@ -55,7 +55,7 @@ def test_jobs_gpus_and_who_else_uses_them() -> None:
 
 
 def test_an_answer_that_is_not_understood() -> None:
-    with pytest.raises(CommandError, match="not understood"):
+    with pytest.raises(CommandError, match="the host's answer can't be parsed"):
         parsed(text=GOOD.replace("cpu=100 1000", "cpu=many"))
 
 

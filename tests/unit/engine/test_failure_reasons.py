@@ -69,7 +69,7 @@ class Failing(Machine):
         super().__init__()
         self.case = case
         self.answers: dict[str, Callable[[], Reply]] = {
-            "looking at the machine": lambda: case.probed,
+            "probing the machine": lambda: case.probed,
             "measuring the latency": lambda: b"",
             "pulling box:1": lambda: Result(1 if case.pull else 0, f"{case.pull or ''}\n".encode(), b""),
             "listing the artifacts": lambda: b"path=missing\nend=\n",

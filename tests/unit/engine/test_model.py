@@ -87,7 +87,7 @@ class Box:
     def reply(self, command: Command[Any]) -> Reply:
         if self.down:
             return HostUnreachableError("no route to host")
-        if command.name in ("looking at the machine", "measuring the latency"):
+        if command.name in ("probing the machine", "measuring the latency"):
             lines = [f"gpu={index}, A100, 40960, GPU-{index}" for index in range(self.gpus)]
             return "\n".join([*(f"{key}={value}" for key, value in GOOD.items()), *lines, ""])
         attempt = re.findall(r"jobs/([a-z0-9-]+)", command.script)[0]

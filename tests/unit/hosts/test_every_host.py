@@ -132,7 +132,7 @@ def test_a_source_of_stdin_that_fails_ends_the_command_with_its_error(on_host: M
 def test_a_timeout_says_so_and_ends_the_command(on_host: MakeHost, tmp_path: Path) -> None:
     async def scene() -> None:
         async with on_host() as host:
-            with pytest.raises(HostUnreachableError, match=r"test on .* no answer in 0\.5 seconds"):
+            with pytest.raises(HostUnreachableError, match=r"test on .* did not answer in 0\.5 seconds"):
                 await host.run(sh(f"echo $$ > {tmp_path}/pid; sleep 1000"), timeout=0.5)
             assert (await host.run(sh("echo fine"), timeout=30)).stdout == b"fine\n"
 

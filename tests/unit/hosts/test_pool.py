@@ -48,7 +48,7 @@ def test_another_address_or_key_makes_another_host(tmp_path: Path) -> None:
             assert new is not old
             assert await new.run(HELLO) == Result(0, b"hello\n", b"")
             await become(lambda: first.connected == [], "the old connection is closed")
-            with pytest.raises(HostUnreachableError, match="closed here"):
+            with pytest.raises(HostUnreachableError, match="dstack closed the connection"):
                 await old.run(HELLO)
             labelled = msgspec.structs.replace(runner(second), labels=("fast",))
             assert pool.get(labelled) is new

@@ -56,7 +56,7 @@ def test_a_function_may_answer_everything() -> None:
 
 
 def test_what_has_no_answer_is_an_error_unless_there_is_a_default() -> None:
-    with pytest.raises(HostError, match="no answer to 'other' is recorded; there are answers to: one"):
+    with pytest.raises(HostError, match="no answer to 'other' was prepared; there are answers to: one"):
         asyncio.run(RecordingHost({"one": ""}).run(named("other")))
     assert asyncio.run(ask(RecordingHost({}, default="fine"), named("other"))) == b"fine"
 

@@ -117,7 +117,7 @@ def test_ipv6(tmp_path: Path) -> None:
         server = Server(tmp_path, at="::1")
         async with server.listening():
             host = SshHost(Address.parse(f"me@[::1]:{server.port}"), server.host_key)
-            with pytest.raises(Exception, match="keys tried: none was found"):
+            with pytest.raises(Exception, match="keys tried: none found"):
                 await host.run(HELLO)
             await host.close()
             named = Address(host="::1", port=server.port, user="me", identity=str(server.identity))
