@@ -42,7 +42,7 @@ def objection(path: str) -> str | None:
     if length > LONGEST:
         return f"{shown(path)} is longer than {LONGEST} bytes"
     if path.split("/", 1)[0] == MANIFEST:
-        return f"{shown(path)} is reserved for dstack\'s own list of files; give the artifact another name"
+        return f"{shown(path)} is reserved for dstack's own list of files; give the artifact another name"
     return None
 
 

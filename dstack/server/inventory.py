@@ -110,9 +110,10 @@ class Inventory:
         if request.fingerprint is None and key not in known_keys(request.address):
             certified = await self.machines.pool.certified_key(request.address)
             if certified is None:
+                add = f"dstack runners add {request.address} --fingerprint {shown}"
                 raise UnknownHostKeyError(
                     f"the host key of {request.address} is not trusted yet: {shown}",
-                    hint=f"if the machine has this key, type: dstack runners add {request.address} --fingerprint {shown}",
+                    hint=f"if the machine has this key, type: {add}",
                     fingerprint=shown,
                 )
             return certified
