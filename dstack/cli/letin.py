@@ -9,9 +9,9 @@ from dstack.commands.authorize import authorize
 from dstack.errors import HostKeyError, UsageError
 from dstack.hosts.host import ask
 from dstack.hosts.ssh import SshHost
-from dstack.hosts.trust import certified_key, fingerprint, known_keys, offered_key
+from dstack.hosts.trust import certified_key, known_keys, offered_key
 from dstack.model.api.runners import ServerKey
-from dstack.model.runner import Address
+from dstack.model.runner import Address, fingerprint
 
 SECONDS = 60.0
 

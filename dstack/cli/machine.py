@@ -57,7 +57,7 @@ def _host_key(runner: RunnerView) -> str | None:
     """The fingerprint, in the format of `ssh-keygen -l`."""
     if runner.host_key is None:
         return None
-    from dstack.hosts.trust import fingerprint
+    from dstack.model.runner import fingerprint
 
     return f"{fingerprint(runner.host_key)} ({runner.host_key.split()[0]})"
 

@@ -2,83 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
-from dstack.model.quantities import SOLD
-from dstack.model.resources import NOTHING, Ask
-from dstack.model.runner import Gpu, Runner
+from dstack.engine.types import Lease, Machine
+from dstack.model.resources import Ask
+from dstack.model.runner import Gpu
 
 if TYPE_CHECKING:
-    from dstack.engine.schedule import Waiting
-
-SHARED_JOBS = 4
-"""How many jobs that request no resources share a runner; one per CPU if it has more CPUs than this."""
-
-
-class Lease(Struct, frozen=True, gc=False):
-    """What an unfinished job holds on a runner, `since` when (seconds). `preemptible`: jobs of higher priority may stop
-    it. `ending`: it will soon be free."""
-
-    job: str
-    runner: str
-    run: str = ""
-    user: str = ""
-    gpus: tuple[int, ...] = ()
-    ask: Ask = NOTHING
-    since: float = 0.0
-    priority: int = 0
-    preemptible: bool = False
-    ending: bool = False
-
-
-class Load(Struct, frozen=True):
-    """What is used on a machine outside dstack: CPUs, and memory in bytes."""
-
-    cpu: float = 0.0
-    memory: int = 0
-
-
-IDLE = Load()
-
-
-@dataclass(frozen=True)
-class Machine:
-    """A runner as it is now. `trouble` says why it takes no jobs, in words that follow "NAME is"; None if it is ready.
-    `foreign` says by index who uses a GPU outside dstack, `load` what else is used there, `gpu_trouble` why no job
-    gets its GPUs."""
-
-    runner: Runner
-    trouble: str | None = None
-    foreign: Mapping[int, str] = field(default_factory=dict)
-    gpu_trouble: str | None = None
-    load: Load = IDLE
-
-    @property
-    def cpus(self) -> int:
-        return self.runner.facts.cpus if self.runner.facts else 0
-
-    @property
-    def memory(self) -> float:
-        """In bytes, as sold: 64 GB of RAM count as 64 GB, although the kernel reports less."""
-        return self.runner.facts.memory / SOLD if self.runner.facts else 0
-
-    @property
-    def slots(self) -> int:
-        """How many jobs that request no resources it takes at once."""
-        return max(SHARED_JOBS, self.cpus) if self.runner.max_jobs is None else self.runner.max_jobs
-
-    @property
-    def gpus(self) -> Sequence[Gpu]:
-        """The GPUs that jobs may get, with what is known about each."""
-        found = self.runner.facts.gpus if self.runner.facts else ()
-        if self.runner.gpus is None:
-            return [gpu for gpu in found if gpu.usable]
-        facts = {gpu.index: gpu for gpu in found}
-        return [facts.get(index) or Gpu(index=index) for index in self.runner.gpu_indexes]
+    from dstack.engine.types import Waiting
 
 
 class Capacity:

@@ -8,14 +8,14 @@ import time
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
-from dstack.engine.capacity import Machine
 from dstack.engine.context import Context
 from dstack.engine.drive import Drive
 from dstack.engine.free import Surplus, clearable, disk_asks, relieve, surplus
 from dstack.engine.keep import clear
 from dstack.engine.queue import Queue
-from dstack.engine.schedule import Placement, Waiting, eligible, schedule
+from dstack.engine.schedule import eligible, schedule
 from dstack.engine.storing import stopping
+from dstack.engine.types import Machine, Placement, Waiting
 from dstack.errors import DstackError
 from dstack.model.job import Ends, Job
 from dstack.model.quantities import span_words

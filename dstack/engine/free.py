@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from dstack.commands.kept import free
-from dstack.engine.capacity import Machine
 from dstack.engine.context import Context
 from dstack.engine.search import allows
+from dstack.engine.types import Machine
 from dstack.hosts.host import ask
 from dstack.model.resources import ask_of
 from dstack.model.status import Status

@@ -15,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from dstack.commands.sample import Sample
-from dstack.engine.capacity import IDLE, Load
+from dstack.engine.types import IDLE, Load
 from dstack.model.runner import Facts
 
 MINUTE = 60.0

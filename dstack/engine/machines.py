@@ -14,8 +14,9 @@ from dstack.commands.command import Command
 from dstack.commands.doctor import skewed
 from dstack.commands.place import Place
 from dstack.commands.probe import probe
-from dstack.engine.capacity import IDLE, Capacity, Lease, Load, Machine
+from dstack.engine.capacity import Capacity
 from dstack.engine.pace import LOOKING, SAMPLING, pause
+from dstack.engine.types import IDLE, Lease, Load, Machine
 from dstack.errors import DstackError, HostUnreachableError
 from dstack.hosts.host import Host, ask
 from dstack.hosts.pool import Pool

@@ -8,10 +8,10 @@ import time
 from dataclasses import dataclass, field
 
 from dstack.commands.sample import Sample, sample
-from dstack.engine.capacity import IDLE, Load
 from dstack.engine.load import at_rest, counted, foreign, smoothed
 from dstack.engine.machines import LATE, Machines
 from dstack.engine.pace import SAMPLING, pause
+from dstack.engine.types import IDLE, Load
 from dstack.errors import DstackError
 from dstack.hosts.host import ask
 from dstack.model.job import Job

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
-from dstack.engine.capacity import Lease
-from dstack.engine.schedule import Waiting
+from dstack.engine.types import Lease, Waiting
 from dstack.model import mounts
 from dstack.model.job import Job, Run
 from dstack.model.resources import ask_of

@@ -11,7 +11,8 @@ from dstack.model.resources import Ask
 from dstack.model.runner import Runner
 
 if TYPE_CHECKING:
-    from dstack.engine.capacity import Capacity, Lease
+    from dstack.engine.capacity import Capacity
+    from dstack.engine.types import Lease
 
 SHOWN = 3
 """How many runners, or jobs on a runner, are named; the others are counted."""

@@ -7,63 +7,19 @@ higher priority if that lets it start. Each pass starts from scratch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from operator import attrgetter
 
-from msgspec import Struct
-
 from dstack.engine import reasons
-from dstack.engine.capacity import Capacity, Lease, Machine
+from dstack.engine.capacity import Capacity
 from dstack.engine.preempt import Room
-from dstack.engine.search import Behind, Boxes, Door, Kind, allows, opens
-from dstack.model.resources import NOTHING, Ask
+from dstack.engine.search import Behind, Boxes, Kind, allows, opens
+from dstack.engine.types import Door, Lease, Machine, Placement, Schedule, Waiting
+from dstack.model.resources import Ask
 from dstack.model.runner import Runner
 
 RESERVATIONS = 16
 """At most this many jobs have a runner reserved for them."""
-
-
-class Waiting(Struct, frozen=True, gc=False):
-    """A job that could start, because its dependencies are done. `pin` is the name or label that its run is limited to,
-    `runners` those that its workflow allows, `mounts` the runner's folders that it mounts. `submitted` is in seconds
-    on the same clock as `now`. `near` says how much of what it needs each runner already has. `room_on` is the runner
-    on which an earlier pass promised it the room of jobs that give way.
-    """
-
-    id: str
-    ask: Ask = NOTHING
-    pin: str | None = None
-    runners: tuple[str, ...] = ()
-    run: str = ""
-    user: str = ""
-    priority: int = 0
-    submitted: float = 0.0
-    near: Mapping[str, int] = {}
-    mounts: tuple[str, ...] = ()
-    room_on: str | None = None
-
-    @property
-    def door(self) -> Door:
-        return self.pin, self.runners, self.mounts
-
-
-class Placement(Struct, frozen=True, gc=False):
-    """A job's runner, and the indexes of the GPUs that it gets."""
-
-    runner: str
-    gpus: tuple[int, ...]
-
-
-class Schedule(Struct, frozen=True):
-    """Placements, and a reason for every job without one. `order` lists the jobs without one, first come first.
-    `preemptions` maps each running job that has to give way to the waiting job that it makes room for; `promises` maps
-    a waiting job to the runner on which room is made for it."""
-
-    placements: dict[str, Placement]
-    reasons: dict[str, str]
-    order: list[str]
-    preemptions: dict[str, str] = {}
-    promises: dict[str, str] = {}
 
 
 def eligible(job: Waiting, machines: Sequence[Machine]) -> list[Machine]:

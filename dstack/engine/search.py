@@ -10,15 +10,13 @@ import heapq
 from collections.abc import Iterable, Sequence
 
 from dstack.engine.capacity import Capacity
+from dstack.engine.types import Door
 from dstack.model.mounts import allowed
 from dstack.model.resources import Ask
 from dstack.model.runner import Runner
 
 LOOKED_AT = 64
 """How many runners, those with the most free resources, are compared to find the closest."""
-
-Door = tuple["str | None", tuple[str, ...], tuple[str, ...]]
-"""What decides which runners a job may use: the pin of its run, its workflow's runners, the folders that it mounts."""
 Row = tuple[float, int, float, Capacity]
 """A runner with what it has when empty: GPUs of a kind, CPUs, bytes of memory."""
 

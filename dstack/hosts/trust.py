@@ -2,21 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-from hashlib import sha256
-
-from dstack.errors import HostKeyError
 from dstack.model.runner import Address
-
-
-def fingerprint(key: str) -> str:
-    """Return the fingerprint of a public key in OpenSSH's format, as `ssh-keygen -l` prints it: `SHA256:...`."""
-    try:
-        blob = base64.b64decode(key.split()[1], validate=True)
-    except (IndexError, binascii.Error) as error:
-        raise HostKeyError(f"{key!r} is not a public key in OpenSSH's format") from error
-    return "SHA256:" + base64.b64encode(sha256(blob).digest()).decode().rstrip("=")
 
 
 async def offered_key(address: Address) -> str:

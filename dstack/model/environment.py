@@ -5,17 +5,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from dstack.errors import UsageError
-from dstack.model.graph import closure
 from dstack.model.interpolation import expand
 from dstack.model.workflow import Values, Variables
-
-if TYPE_CHECKING:
-    from dstack.model.project import Project
 
 RESERVED = frozenset(
     {
@@ -100,15 +95,6 @@ def reserved_values(
 def variable_warnings(values: Mapping[str, str | None]) -> list[str]:
     """Return warnings about the names of these variables, one sentence each."""
     return _exported(values)[1]
-
-
-def warnings(project: Project, workflow: str) -> tuple[str, ...]:
-    """Return warnings about the workflow and everything it depends on, one sentence per name."""
-    notes: dict[str, None] = {}
-    for each in closure(project.workflows, workflow):
-        notes.update(dict.fromkeys(variable_warnings({**project.shared, **project.own.get(each.name, {})})))
-        notes.update(dict.fromkeys(_overridden(name) for name in each.env if name in RESERVED))
-    return tuple(notes)
 
 
 def trouble(name: str) -> str | None:

@@ -7,8 +7,10 @@ from typing import TypeVar
 from msgspec import Struct
 
 from dstack.errors import ProjectError
-from dstack.model import checks, environment
+from dstack.model import checks
 from dstack.model.decode import Decoder, Path
+from dstack.model.environment import RESERVED, _overridden, variable_warnings
+from dstack.model.graph import closure
 from dstack.model.nodes import MappingNode, Report, Source, compose, line
 from dstack.model.workflow import ConfigsFile, Values, Workflow, WorkflowsFile
 
@@ -56,7 +58,7 @@ def parse(workflows: Source, configs: Source | None) -> Project:
         shared,
         {workflow.name: own.get(workflow.name, {}) for workflow in found},
     )
-    notes = [note for name in project.workflows for note in environment.warnings(project, name)]
+    notes = [note for name in project.workflows for note in warnings(project, name)]
     return Project(project.workflows, project.shared, project.own, tuple(dict.fromkeys(notes)))
 
 
@@ -72,3 +74,12 @@ def _read(source: Source, key: str, kind: type[T], report: Report) -> tuple[T | 
         return None, {}
     decoder = Decoder(report)
     return decoder.decode(node, kind), decoder.lines
+
+
+def warnings(project: Project, workflow: str) -> tuple[str, ...]:
+    """Return warnings about the workflow and everything it depends on, one sentence per name."""
+    notes: dict[str, None] = {}
+    for each in closure(project.workflows, workflow):
+        notes.update(dict.fromkeys(variable_warnings({**project.shared, **project.own.get(each.name, {})})))
+        notes.update(dict.fromkeys(_overridden(name) for name in each.env if name in RESERVED))
+    return tuple(notes)

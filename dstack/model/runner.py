@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+from hashlib import sha256
+
 from msgspec import Struct
+
+from dstack.errors import HostKeyError
 
 DEFAULT_ROOT = "~/.dstack-host"
 
@@ -148,3 +154,12 @@ class Runner(Struct, frozen=True, kw_only=True):
             broken = {gpu.index for gpu in found if gpu.trouble}
             return tuple(index for index in range(self.gpus) if index not in broken)
         return tuple(gpu.index for gpu in found if gpu.usable)
+
+
+def fingerprint(key: str) -> str:
+    """Return the fingerprint of a public key in OpenSSH's format, as `ssh-keygen -l` prints it: `SHA256:...`."""
+    try:
+        blob = base64.b64decode(key.split()[1], validate=True)
+    except (IndexError, binascii.Error) as error:
+        raise HostKeyError(f"{key!r} is not a public key in OpenSSH's format") from error
+    return "SHA256:" + base64.b64encode(sha256(blob).digest()).decode().rstrip("=")

@@ -16,8 +16,9 @@ from msgspec import structs
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
 from dstack.engine.plan import Planner
-from dstack.engine.schedule import Waiting, eligible, impossible, schedule
+from dstack.engine.schedule import eligible, impossible, schedule
 from dstack.engine.tidy import tidy
+from dstack.engine.types import Waiting
 from dstack.errors import ConflictError, NotFoundError, TryAgainError, UsageError
 from dstack.model import names, wire
 from dstack.model.api.runs import PathMode, Plan, PlannedJob, RunView, Submission

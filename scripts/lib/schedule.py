@@ -10,8 +10,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from dstack.engine.capacity import Lease, Machine
-from dstack.engine.schedule import Waiting, schedule
+from dstack.engine.schedule import schedule
+from dstack.engine.types import Lease, Machine, Waiting
 from dstack.model.resources import Ask
 from dstack.model.runner import Address, Facts, Gpu, Runner
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from dstack.commands.sample import Sample
-from dstack.engine.capacity import IDLE, Load, Machine
 from dstack.engine.load import at_rest, counted, foreign, own_machine, smoothed
 from dstack.engine.schedule import impossible, schedule
+from dstack.engine.types import IDLE, Load, Machine
 from dstack.model.resources import Ask
 from dstack.model.runner import Facts
 from tests.unit.engine.test_schedule import GB, lease, machine, wants

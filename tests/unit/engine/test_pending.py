@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from dstack.engine.bells import Bells
-from dstack.engine.capacity import Lease, Load, Machine
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
 from dstack.engine.machines import Condition, Machines
-from dstack.engine.schedule import Waiting, schedule
+from dstack.engine.schedule import schedule
+from dstack.engine.types import Lease, Load, Machine, Waiting
 from dstack.hosts.pool import Pool
 from dstack.model.job import Attempt, Job, Run
 from dstack.model.paths import ServerLayout

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from dstack.engine.capacity import Capacity, Lease, Machine
-from dstack.engine.schedule import Waiting, schedule
+from dstack.engine.capacity import Capacity
+from dstack.engine.schedule import schedule
+from dstack.engine.types import Lease, Machine, Waiting
 from dstack.model.resources import Ask
 from tests.unit.engine.test_schedule import machine, wants
 

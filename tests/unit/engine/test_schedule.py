@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstack.engine.capacity import Capacity, Lease, Machine
-from dstack.engine.schedule import Placement, Schedule, Waiting, eligible, impossible, schedule
+from dstack.engine.capacity import Capacity
+from dstack.engine.schedule import eligible, impossible, schedule
 from dstack.engine.search import allows
+from dstack.engine.types import Lease, Machine, Placement, Schedule, Waiting
 from dstack.model.resources import Ask
 from dstack.model.runner import Address, Facts, Gpu, Runner
 

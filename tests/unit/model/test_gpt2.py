@@ -8,7 +8,7 @@ import pytest
 
 from dstack.model import cachekey, environment
 from dstack.model.graph import closure
-from dstack.model.project import Project
+from dstack.model.project import Project, warnings
 from dstack.model.script import expanded, script
 from dstack.model.variables import apply, config_args
 from dstack.model.workflow import Artifact
@@ -36,9 +36,9 @@ def test_a_run_name_of_the_user_gives_way_to_the_reserved_one(gpt2: Project) -> 
     assert "RUN_NAME" not in built.values
     assert "run_name" not in config_args(variables.own)
     assert len(built.warnings) == 1
-    assert built.warnings == gpt2.warnings == environment.warnings(gpt2, FINETUNE)
+    assert built.warnings == gpt2.warnings == warnings(gpt2, FINETUNE)
     assert built.warnings[0].startswith("variable 'run_name' has a reserved name")
-    assert environment.warnings(gpt2, "encode-dataset") == ()
+    assert warnings(gpt2, "encode-dataset") == ()
 
 
 def test_artifacts_of_the_job_lie_where_the_trainer_writes(gpt2: Project) -> None:
