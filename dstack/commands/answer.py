@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dstack.commands.command import Result
-from dstack.commands.place import OTHER_MACHINE
 from dstack.errors import CommandError, HostError
+from dstack.model.host_context import OTHER_MACHINE
 
 
 def lines(name: str, result: Result) -> list[tuple[str, str]]:

@@ -10,8 +10,8 @@ from msgspec.structs import asdict
 from dstack import render
 from dstack.commands.answer import values
 from dstack.commands.command import Command, Result, Stdin
-from dstack.commands.place import Place
 from dstack.errors import CommandError
+from dstack.model.host_context import Place
 from dstack.model.snapshot import PLAIN, Snapshot
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from dstack.commands import listed
 from dstack.commands.answer import lines
 from dstack.commands.command import Command, Result, succeeded
-from dstack.commands.place import Place, folder_name
 from dstack.model import tree
+from dstack.model.host_context import Place, folder_name
 from dstack.model.manifest import File
 from dstack.model.paths import container
 from dstack.model.tree import shown

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from dstack.commands.place import Place
+from dstack.model.host_context import Place
 from dstack.model.runner import Finding, Gpu
 
 OLDEST_GIT = (2, 20)

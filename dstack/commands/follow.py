@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dstack.commands.command import Command, Result, succeeded
-from dstack.commands.place import Place, folder_name
+from dstack.model.host_context import Place, folder_name
 from dstack.model.paths import container
 from dstack.render import script
 

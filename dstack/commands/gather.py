@@ -10,8 +10,8 @@ from dstack.commands.answer import lines
 from dstack.commands.collect import batches, dotted
 from dstack.commands.command import Command, Result
 from dstack.commands.listed import hashes
-from dstack.commands.place import Place, folder_name
 from dstack.errors import CommandError
+from dstack.model.host_context import Place, folder_name
 from dstack.model.manifest import File
 from dstack.model.tree import shown
 from dstack.render import quote, script

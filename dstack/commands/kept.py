@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from dstack.commands.answer import lines, values
 from dstack.commands.collect import dotted, want
 from dstack.commands.command import Command, Result
-from dstack.commands.place import Place, folder_name
 from dstack.errors import CommandError
+from dstack.model.host_context import Place, folder_name
 from dstack.model.manifest import File
 from dstack.model.paths import container
 from dstack.model.workflow import Artifact

@@ -11,9 +11,9 @@ from msgspec.structs import replace
 from dstack.commands import answer
 from dstack.commands.code import checkout_values
 from dstack.commands.command import Command, Result, Stdin
-from dstack.commands.place import Place, folder_name
 from dstack.errors import CommandError
 from dstack.model.caches import cache_name
+from dstack.model.host_context import Place, folder_name
 from dstack.model.job import Launch
 from dstack.model.mounts import Mount
 from dstack.model.paths import TAR_COMPLETE, container

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dstack.commands.answer import lines
 from dstack.commands.authorize import marker
 from dstack.commands.command import Command, Result
-from dstack.commands.place import Place, folder_name
+from dstack.model.host_context import Place, folder_name
 from dstack.model.paths import container
 from dstack.render import script
 

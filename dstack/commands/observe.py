@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 from dstack.commands import answer
 from dstack.commands.command import Command, Result
-from dstack.commands.place import Place, folder_name
 from dstack.decide import Claim, Container, Observed
 from dstack.errors import CommandError
+from dstack.model.host_context import Place, folder_name
 from dstack.model.job import Launch
 from dstack.model.paths import container
 from dstack.render import script

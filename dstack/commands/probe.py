@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dstack.commands import amd, answer
 from dstack.commands.command import Command, Result
 from dstack.commands.doctor import Answers, findings
-from dstack.commands.place import Place
 from dstack.errors import CommandError
+from dstack.model.host_context import Place
 from dstack.model.paths import HostLayout
 from dstack.model.runner import Facts, Gpu
 from dstack.render import script

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from dstack.commands import answer
 from dstack.commands.command import Command, Result
-from dstack.commands.place import Place
+from dstack.model.host_context import Place
 from dstack.model.quantities import decimal_words
 from dstack.model.registry import Login, named, registry
 from dstack.render import quote, script

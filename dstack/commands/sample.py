@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from dstack.commands import amd, answer
 from dstack.commands.command import Command, Result
-from dstack.commands.place import Place
 from dstack.errors import CommandError
+from dstack.model.host_context import Place
 from dstack.model.metrics import GpuUse
 from dstack.model.paths import container
 from dstack.render import script

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from dstack.commands.answer import lines
 from dstack.commands.collect import dotted, read, want
 from dstack.commands.command import Command, Result
-from dstack.commands.place import Place, folder_name
 from dstack.errors import CommandError
 from dstack.model import tree
+from dstack.model.host_context import Place, folder_name
 from dstack.model.manifest import File
 from dstack.model.workflow import Artifact
 from dstack.render import script, text

@@ -11,8 +11,8 @@ from dstack.commands.answer import lines
 from dstack.commands.collect import batches, dotted
 from dstack.commands.command import Command, Result, succeeded
 from dstack.commands.listed import hashes
-from dstack.commands.place import Place, folder_name
 from dstack.errors import CommandError
+from dstack.model.host_context import Place, folder_name
 from dstack.model.manifest import File
 from dstack.model.tree import shown
 from dstack.model.upload import MIB, Piece, Sums, part_size, spans

@@ -12,7 +12,6 @@ from msgspec.structs import replace
 
 from dstack.commands.command import Command
 from dstack.commands.doctor import skewed
-from dstack.commands.place import Place
 from dstack.commands.probe import probe
 from dstack.engine.capacity import Capacity
 from dstack.engine.pace import LOOKING, SAMPLING, pause
@@ -21,6 +20,7 @@ from dstack.errors import DstackError, HostUnreachableError
 from dstack.hosts.host import Host, ask
 from dstack.hosts.pool import Pool
 from dstack.model.api.runners import AddRunner, RunnerView
+from dstack.model.host_context import Place
 from dstack.model.metrics import Use
 from dstack.model.paths import HostLayout
 from dstack.model.runner import Facts, Finding, Runner

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from dstack.commands.place import Place
 from dstack.engine.context import Context
 from dstack.hosts.host import Host
+from dstack.model.host_context import Place
 from dstack.model.job import Job
 from dstack.model.paths import attempt_id
 from dstack.model.quantities import span

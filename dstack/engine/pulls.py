@@ -6,10 +6,10 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from dstack.commands.place import Place
 from dstack.commands.pull import Progress, pull
 from dstack.errors import CommandError
 from dstack.hosts.host import Host
+from dstack.model.host_context import Place
 from dstack.model.registry import Login
 
 REPORT_EVERY = 1.0

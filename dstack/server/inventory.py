@@ -11,7 +11,6 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from dstack.commands.leave import leave
-from dstack.commands.place import Place
 from dstack.engine.engine import Engine
 from dstack.engine.machines import FRESH, Machines
 from dstack.engine.metrics import Metrics
@@ -20,6 +19,7 @@ from dstack.hosts.host import ask
 from dstack.hosts.trust import known_keys
 from dstack.model import mounts
 from dstack.model.api.runners import AddRunner, RunnerView
+from dstack.model.host_context import Place
 from dstack.model.paths import HostLayout
 from dstack.model.runner import DEFAULT_ROOT, Address, Facts, Runner, fingerprint
 from dstack.store import Store

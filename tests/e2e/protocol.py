@@ -21,8 +21,8 @@ from dstack.commands.command import Command, Result
 from dstack.commands.follow import read_log
 from dstack.commands.launch import Launched, Order, launch
 from dstack.commands.observe import observe
-from dstack.commands.place import Place
 from dstack.decide import Decision, Observed, Recorded, decide
+from dstack.model.host_context import Place
 from dstack.model.paths import TAR_COMPLETE, HostLayout
 from dstack.model.snapshot import Snapshot
 from tests.environment.account import Account

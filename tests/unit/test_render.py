@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2 import TemplateNotFound, UndefinedError
 
-from dstack.commands.place import Place
+from dstack.model.host_context import Place
 from dstack.model.paths import HostLayout
 from dstack.render import Safe, quote, script, text
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dstack.commands.command import Command, Result
-from dstack.commands.place import OTHER_MACHINE, Place
+from dstack.model.host_context import OTHER_MACHINE, Place
 from dstack.model.paths import HostLayout
 from dstack.render import script
 from tests.environment import needs

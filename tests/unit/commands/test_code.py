@@ -7,8 +7,8 @@ import pytest
 
 from dstack.commands.code import Received, receive
 from dstack.commands.command import Result
-from dstack.commands.place import Place
 from dstack.errors import CommandError
+from dstack.model.host_context import Place
 from dstack.model.paths import HostLayout
 from dstack.model.snapshot import Snapshot
 from dstack.repo.mirror import Mirror

@@ -7,9 +7,9 @@ import subprocess
 
 import pytest
 
-from dstack.commands.place import Place
 from dstack.commands.probe import probe
 from dstack.commands.sample import sample
+from dstack.model.host_context import Place
 from dstack.model.paths import HostLayout
 from tests.environment import needs
 

@@ -6,8 +6,8 @@ import pytest
 
 from dstack.commands.command import Result
 from dstack.commands.launch import Launched, Order, exports, launch
-from dstack.commands.place import Place
 from dstack.errors import CommandError, HostError
+from dstack.model.host_context import Place
 from dstack.model.job import Launch
 from dstack.model.paths import HostLayout
 from dstack.model.snapshot import Snapshot

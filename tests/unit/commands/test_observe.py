@@ -9,10 +9,10 @@ import pytest
 from dstack.commands.command import Result
 from dstack.commands.follow import follow, read_log
 from dstack.commands.observe import observe
-from dstack.commands.place import Place
 from dstack.commands.stop import Stopped, stop
 from dstack.decide import Claim, Container, Observed
 from dstack.errors import CommandError
+from dstack.model.host_context import Place
 from dstack.model.job import Launch
 from dstack.model.paths import HostLayout
 

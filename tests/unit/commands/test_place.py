@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dstack.commands.place import Place
 from dstack.errors import UsageError
+from dstack.model.host_context import Place
 from dstack.model.paths import HostLayout
 
 

@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from dstack.commands.place import Place
 from dstack.commands.pull import Progress, pull
+from dstack.model.host_context import Place
 from dstack.model.paths import HostLayout
 from dstack.model.registry import Login, named, registry
 

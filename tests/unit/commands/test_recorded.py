@@ -19,9 +19,9 @@ import pytest
 import yaml
 
 from dstack.commands.command import Command, Result
-from dstack.commands.place import Place
 from dstack.commands.probe import probe
 from dstack.commands.sample import Sample, sample
+from dstack.model.host_context import Place
 from dstack.model.metrics import GpuUse
 from dstack.model.paths import HostLayout
 from dstack.model.runner import Address, Facts, Gpu, Runner

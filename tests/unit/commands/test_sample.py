@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from dstack.commands.command import Result
-from dstack.commands.place import Place
 from dstack.commands.sample import Sample, sample
 from dstack.errors import CommandError
+from dstack.model.host_context import Place
 from dstack.model.metrics import GpuUse
 from dstack.model.paths import HostLayout
 

@@ -24,13 +24,13 @@ from dstack.commands.launch import Order, entry, launch
 from dstack.commands.leave import discard, leave, running
 from dstack.commands.leftovers import prune
 from dstack.commands.observe import observe
-from dstack.commands.place import Place
 from dstack.commands.probe import probe
 from dstack.commands.pull import pull
 from dstack.commands.sample import sample
 from dstack.commands.stop import stop, warn
 from dstack.commands.sync import sync
 from dstack.commands.upload import abandon, reach, sums, upload, uploading, work
+from dstack.model.host_context import Place
 from dstack.model.manifest import File
 from dstack.model.mounts import Mount
 from dstack.model.paths import HostLayout

@@ -17,7 +17,7 @@ import pytest
 from dstack import runner
 from dstack.commands.authorize import authorize, marker
 from dstack.commands.leave import leave
-from dstack.commands.place import Place
+from dstack.model.host_context import Place
 from dstack.model.paths import HostLayout
 from tests.environment.product import program
 
