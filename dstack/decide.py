@@ -7,8 +7,8 @@ from enum import Enum
 
 from msgspec import Struct
 
-from dstack.model.job import Ends
-from dstack.model.job import Launch as Origin
+from dstack.model.job.job import Ends
+from dstack.model.job.job import Launch as Origin
 
 RUNNING_STATES = frozenset({"running", "paused", "restarting", "stopping"})
 OUT_OF_MEMORY = "out-of-memory"

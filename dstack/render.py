@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Undefined
 
-from dstack.model.host_context import Place
+from dstack.model.runner.host_context import Place
 
 FOLDERS = (Path(__file__).parent / "templates", Path(__file__).parent.parent / "templates")
 """The templates' folders: in the wheel, and in a checkout."""

@@ -11,7 +11,7 @@ import click
 import pytest
 
 from dstack.cli.root import dstack
-from dstack.model.project import Source, parse
+from dstack.model.project.project import Source, parse
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dstack.errors import StorageError
-from dstack.model.manifest import File
-from dstack.model.tree import shown
+from dstack.model.job.manifest import File
+from dstack.model.job.tree import shown
 
 CANNOT_LINK = {errno.EMLINK, errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 BLOCK = 1 << 20

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dstack.artifacts.contents import BLOCK
 from dstack.errors import StorageError
-from dstack.model.tree import shown
+from dstack.model.job.tree import shown
 
 
 @contextlib.contextmanager

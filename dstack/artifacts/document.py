@@ -6,8 +6,8 @@ import json
 
 import msgspec
 
-from dstack.model.manifest import Manifest
-from dstack.model.tree import problem
+from dstack.model.job.manifest import Manifest
+from dstack.model.job.tree import problem
 
 
 def encode(manifest: Manifest) -> bytes:

@@ -18,9 +18,9 @@ from dstack.artifacts.incoming import Incoming
 from dstack.artifacts.tarball import tar
 from dstack.artifacts.threads import gathered, pieces, to_its_end
 from dstack.errors import NotFoundError, StorageError
-from dstack.model import tree
-from dstack.model.manifest import File, Manifest
-from dstack.model.tree import shown
+from dstack.model.job import tree
+from dstack.model.job.manifest import File, Manifest
+from dstack.model.job.tree import shown
 
 
 class FolderStore:

@@ -10,8 +10,8 @@ from typing import BinaryIO
 
 from dstack.artifacts.contents import Contents
 from dstack.errors import StorageError
-from dstack.model.manifest import File
-from dstack.model.tree import shown
+from dstack.model.job.manifest import File
+from dstack.model.job.tree import shown
 
 
 class Incoming:

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 from dstack.artifacts.bucket import AT_ONCE, Bucket, GoneError
 from dstack.errors import StorageError
-from dstack.model.manifest import File
-from dstack.model.tree import shown
-from dstack.model.upload import Stored
+from dstack.model.job.manifest import File
+from dstack.model.job.pieces import Stored
+from dstack.model.job.tree import shown
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -16,10 +16,10 @@ from dstack.artifacts.tarball import BLOCK, tar
 from dstack.artifacts.threads import pieces, to_its_end
 from dstack.artifacts.uploads import Uploading, Uploads
 from dstack.errors import NotFoundError, StorageError
-from dstack.model import tree
-from dstack.model.manifest import File, Manifest
-from dstack.model.tree import shown
-from dstack.model.upload import Stored, Sums
+from dstack.model.job import tree
+from dstack.model.job.manifest import File, Manifest
+from dstack.model.job.pieces import Stored, Sums
+from dstack.model.job.tree import shown
 
 COPY = 5 * 1024**3
 """The largest object that one request can copy, in bytes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
-from dstack.model.manifest import Manifest
+from dstack.model.job.manifest import Manifest
 
 
 class Store(Protocol):

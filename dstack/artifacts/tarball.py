@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from dstack.errors import StorageError
-from dstack.model.manifest import File
+from dstack.model.job.manifest import File
+from dstack.model.job.tree import shown
 from dstack.model.paths import TAR_COMPLETE
-from dstack.model.tree import shown
 
 BLOCK = 1 << 20
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from dstack.artifacts.objects import Objects, each, plain
 from dstack.artifacts.presign import Signer
 from dstack.errors import StorageError
-from dstack.model.manifest import File
-from dstack.model.tree import shown
-from dstack.model.upload import Piece, Sums, in_base64, spans
+from dstack.model.job.manifest import File
+from dstack.model.job.pieces import Piece, Sums, in_base64, spans
+from dstack.model.job.tree import shown
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import click
 from dstack.cli import machine, settings, show
 from dstack.errors import HostAuthError, UnknownHostKeyError, UsageError
 from dstack.model.api.runners import AddRunner, RunnerView
-from dstack.model.runner import Address
+from dstack.model.runner.runner import Address
 from dstack.server.client import Client
 
 HOST = re.compile(

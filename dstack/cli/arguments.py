@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import click
 
 from dstack.errors import UsageError
-from dstack.model.suggest import did_you_mean
+from dstack.model.text.suggest import did_you_mean
 
 NEGATIVE = re.compile(r"-(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 HELP = ("-h", "--help")

@@ -12,7 +12,7 @@ from dstack.cli.nouns import Noun
 from dstack.errors import NotFoundError, UsageError
 from dstack.model.api.artifacts import ArtifactView
 from dstack.model.api.runs import JobView, RunView
-from dstack.model.suggest import did_you_mean
+from dstack.model.text.suggest import did_you_mean
 
 
 @click.group("artifacts", cls=Noun)

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 
 from dstack.cli import show, words
-from dstack.model.metrics import JobMetrics, Point
+from dstack.model.runner.metrics import JobMetrics, Point
 
 BARS = "▁▂▃▄▅▆▇█"
 WIDEST = 60

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from dstack.cli import show
-from dstack.model import wire
+from dstack.model.api import wire
 from dstack.model.api.runs import Event, JobView, RunView
 
 

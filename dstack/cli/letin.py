@@ -11,7 +11,7 @@ from dstack.hosts.host import ask
 from dstack.hosts.ssh import SshHost
 from dstack.hosts.trust import certified_key, known_keys, offered_key
 from dstack.model.api.runners import ServerKey
-from dstack.model.runner import Address, fingerprint
+from dstack.model.runner.runner import Address, fingerprint
 
 SECONDS = 60.0
 

@@ -15,7 +15,7 @@ from dstack.cli.lookup import REF, run_or_job
 from dstack.cli.signals import Interruption, Interrupts
 from dstack.errors import UsageError
 from dstack.model.api.runs import Event, JobView, RunView
-from dstack.model.times import rfc3339
+from dstack.model.text.times import rfc3339
 from dstack.server.client import Client
 
 INTERRUPTED = 130

@@ -10,7 +10,7 @@ from click.shell_completion import CompletionItem
 
 from dstack.errors import DstackError, NotFoundError
 from dstack.model.api.runs import JobView, RunView
-from dstack.model.tag import is_tag
+from dstack.model.text.tag import is_tag
 from dstack.server.client import Client
 
 

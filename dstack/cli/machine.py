@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dstack.cli import show, words
 from dstack.model.api.runners import RunnerView
-from dstack.model.runner import Finding
+from dstack.model.runner.runner import Finding
 
 NOT_READY = 125
 
@@ -57,7 +57,7 @@ def _host_key(runner: RunnerView) -> str | None:
     """The fingerprint, in the format of `ssh-keygen -l`."""
     if runner.host_key is None:
         return None
-    from dstack.model.runner import fingerprint
+    from dstack.model.runner.runner import fingerprint
 
     return f"{fingerprint(runner.host_key)} ({runner.host_key.split()[0]})"
 

@@ -8,7 +8,7 @@ import time
 from dstack.cli import show, words
 from dstack.cli.logwriter import LogWriter
 from dstack.model.api.runs import Event, JobView, RunView
-from dstack.model.status import Status
+from dstack.model.job.status import Status
 
 SPARSE = 30.0
 """Seconds between two lines about the same transfer, when there is no status line."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dstack.model.suggest import did_you_mean
+from dstack.model.text.suggest import did_you_mean
 
 
 class Noun(click.Group):

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from dstack.cli import settings
 from dstack.errors import UsageError
-from dstack.model.workflow import Values, Workflow
+from dstack.model.project.workflow import Values, Workflow
 
 if TYPE_CHECKING:
-    from dstack.model.project import Project
+    from dstack.model.project.project import Project
 
 FOLDER = ".dstack"
 WORKFLOWS = ("workflows.yaml", "workflows.yml")
@@ -50,7 +50,7 @@ def find_root(start: Path) -> Path:
 
 def load(start: Path | None = None) -> Found:
     """Read the project's files and print its warnings. Raises ProjectError with all problems."""
-    from dstack.model.project import Source, parse
+    from dstack.model.project.project import Source, parse
 
     root = find_root(start or Path.cwd())
 

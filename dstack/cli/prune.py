@@ -18,7 +18,7 @@ from dstack.model.api.retention import (
     PruneRestRequest,
     Removed,
 )
-from dstack.model.quantities import SPAN, span
+from dstack.model.text.quantities import SPAN, span
 from dstack.server.client import Client
 
 

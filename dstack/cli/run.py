@@ -42,7 +42,7 @@ class Lookup:
 
     def variables(self, workflow: str) -> Sequence[str]:
         """Return the names of the workflow's variables. Raises UsageError for an unknown workflow."""
-        from dstack.model.graph import closure
+        from dstack.model.project.graph import closure
 
         self.found = project.load()
         closure(self.found.workflows, workflow)
@@ -162,8 +162,8 @@ def submit(
     client: Client, found: project.Found, words: Walk, *, env: Sequence[str], max_snapshot: int, **options: Any
 ) -> RunView | Plan:
     """Take the snapshot and send it with the definitions. Try the smallest pack first."""
-    from dstack.model.graph import closure
-    from dstack.model.variables import apply
+    from dstack.model.project.graph import closure
+    from dstack.model.project.variables import apply
 
     workflow = words.workflow or ""
     _check(options)
@@ -196,8 +196,8 @@ def repeat(
     client: Client, recipe: Recipe | None, words: Walk, *, env: Sequence[str], max_snapshot: int, **options: Any
 ) -> RunView | Plan:
     """Submit another run's code and definitions again, with the given variables. The server has the code."""
-    from dstack.model.project import Project
-    from dstack.model.variables import apply
+    from dstack.model.project.project import Project
+    from dstack.model.project.variables import apply
 
     _check(options)
     if recipe is None:
@@ -221,7 +221,7 @@ def repeat(
 
 def _check(options: dict[str, Any]) -> None:
     """Raise UsageError for invalid options, and convert `timeout` to seconds."""
-    from dstack.model.names import check_run_name
+    from dstack.model.job.names import check_run_name
 
     if options["name"] is not None:
         check_run_name(options["name"])
@@ -243,7 +243,7 @@ def user() -> str:
 
 def _seconds(text: str | None) -> float | None:
     """Convert `30s`, `10m` or `1h30m` to seconds."""
-    from dstack.model.quantities import SPAN, span
+    from dstack.model.text.quantities import SPAN, span
 
     if text is not None and not re.search(SPAN, text):
         raise UsageError(f"--timeout: '{text}' is not a duration; write 30s, 10m, 2h or 1d")

@@ -6,7 +6,7 @@ import click
 
 from dstack.cli import project
 from dstack.errors import UsageError
-from dstack.model.graph import closure
+from dstack.model.project.graph import closure
 
 
 def show_help(ctx: click.Context, command: click.Command, workflow: str | None) -> None:

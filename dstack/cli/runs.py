@@ -10,7 +10,7 @@ from dstack.cli.narrate import exit_code, state
 from dstack.cli.run import user
 from dstack.errors import UsageError
 from dstack.model.api.runs import RepoView, RunView
-from dstack.model.status import Status
+from dstack.model.job.status import Status
 
 
 @click.command("runs")

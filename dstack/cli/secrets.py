@@ -10,7 +10,7 @@ from dstack.cli import settings, show, words
 from dstack.cli.nouns import Noun
 from dstack.errors import UsageError
 from dstack.model.api.server import SetSecret
-from dstack.model.mask import SHORTEST
+from dstack.model.job.log_mask import SHORTEST
 
 
 @click.group("secrets", cls=Noun)

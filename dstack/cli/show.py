@@ -97,7 +97,7 @@ def document(value: Any) -> None:
     """Print one JSON document on stdout: indented on a terminal, else on one line."""
     import msgspec
 
-    from dstack.model import wire
+    from dstack.model.api import wire
 
     encoded = wire.encode(value)
     write_json(msgspec.json.format(encoded, indent=2) if terminal(sys.stdout) else encoded)

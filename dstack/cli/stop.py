@@ -8,7 +8,7 @@ from dstack.cli import settings, show
 from dstack.cli.lookup import REF
 from dstack.errors import UsageError
 from dstack.model.api.runs import RunView, StopRequest
-from dstack.model.status import Status
+from dstack.model.job.status import Status
 
 
 @click.command("stop")

@@ -7,7 +7,7 @@ import click
 from dstack.cli import settings, show, words
 from dstack.cli.lookup import REF
 from dstack.errors import UsageError
-from dstack.model.tag import name_of
+from dstack.model.text.tag import name_of
 
 
 @click.command("tag")

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from dstack.model.metrics import GpuUse
-from dstack.model.runner import Gpu
+from dstack.model.runner.metrics import GpuUse
+from dstack.model.runner.runner import Gpu
 
 _UNITS = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
 

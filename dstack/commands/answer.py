@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dstack.commands.command import Result
 from dstack.errors import CommandError, HostError
-from dstack.model.host_context import OTHER_MACHINE
+from dstack.model.runner.host_context import OTHER_MACHINE
 
 
 def lines(name: str, result: Result) -> list[tuple[str, str]]:

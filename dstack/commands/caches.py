@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dstack.commands.answer import lines
 from dstack.commands.command import Command, Result
 from dstack.errors import CommandError
-from dstack.model.host_context import Place
+from dstack.model.runner.host_context import Place
 from dstack.render import script
 
 LISTING = "listing the caches"

@@ -11,8 +11,8 @@ from dstack import render
 from dstack.commands.answer import values
 from dstack.commands.command import Command, Result, Stdin
 from dstack.errors import CommandError
-from dstack.model.host_context import Place
-from dstack.model.snapshot import PLAIN, Snapshot
+from dstack.model.code.snapshot import PLAIN, Snapshot
+from dstack.model.runner.host_context import Place
 
 
 class Received(Enum):

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from dstack.commands import listed
 from dstack.commands.answer import lines
 from dstack.commands.command import Command, Result, succeeded
-from dstack.model import tree
-from dstack.model.host_context import Place, folder_name
-from dstack.model.manifest import File
+from dstack.model.job import tree
+from dstack.model.job.manifest import File
+from dstack.model.job.tree import shown
 from dstack.model.paths import container
-from dstack.model.tree import shown
-from dstack.model.workflow import Artifact
+from dstack.model.project.workflow import Artifact
+from dstack.model.runner.host_context import Place, folder_name
 from dstack.render import quote, script
 
 LISTING = "listing the artifacts"

@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from dstack.model.host_context import Place
-from dstack.model.runner import Finding, Gpu
+from dstack.model.runner.host_context import Place
+from dstack.model.runner.runner import Finding, Gpu
 
 OLDEST_GIT = (2, 20)
 PACKAGES = {"flock": "util-linux", "sha256sum": "coreutils", "tar": "tar", "timeout": "coreutils", "curl": "curl"}

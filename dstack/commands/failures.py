@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from dstack.commands.doctor import gpus_fail
-from dstack.model.runner import Finding
+from dstack.model.runner.runner import Finding
 
 
 class Failure(Struct, frozen=True, kw_only=True):

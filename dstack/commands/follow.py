@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dstack.commands.command import Command, Result, succeeded
-from dstack.model.host_context import Place, folder_name
 from dstack.model.paths import container
+from dstack.model.runner.host_context import Place, folder_name
 from dstack.render import script
 
 

@@ -11,9 +11,9 @@ from dstack.commands.collect import batches, dotted
 from dstack.commands.command import Command, Result
 from dstack.commands.listed import hashes
 from dstack.errors import CommandError
-from dstack.model.host_context import Place, folder_name
-from dstack.model.manifest import File
-from dstack.model.tree import shown
+from dstack.model.job.manifest import File
+from dstack.model.job.tree import shown
+from dstack.model.runner.host_context import Place, folder_name
 from dstack.render import quote, script
 
 GATHERING = "fetching the dependencies' artifacts"

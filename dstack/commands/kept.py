@@ -9,10 +9,10 @@ from dstack.commands.answer import lines, values
 from dstack.commands.collect import dotted, want
 from dstack.commands.command import Command, Result
 from dstack.errors import CommandError
-from dstack.model.host_context import Place, folder_name
-from dstack.model.manifest import File
+from dstack.model.job.manifest import File
 from dstack.model.paths import container
-from dstack.model.workflow import Artifact
+from dstack.model.project.workflow import Artifact
+from dstack.model.runner.host_context import Place, folder_name
 from dstack.render import quote, script
 
 KEEPING = "keeping the artifacts"

@@ -12,12 +12,12 @@ from dstack.commands import answer
 from dstack.commands.code import checkout_values
 from dstack.commands.command import Command, Result, Stdin
 from dstack.errors import CommandError
-from dstack.model.caches import cache_name
-from dstack.model.host_context import Place, folder_name
-from dstack.model.job import Launch
-from dstack.model.mounts import Mount
+from dstack.model.code.snapshot import Snapshot
+from dstack.model.job.job import Launch
 from dstack.model.paths import TAR_COMPLETE, container
-from dstack.model.snapshot import Snapshot
+from dstack.model.project.caches import cache_name
+from dstack.model.runner.host_context import Place, folder_name
+from dstack.model.runner.mounts import Mount
 from dstack.render import quote, script, text
 
 NAME = "launching the job"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from dstack.commands.answer import lines
 from dstack.commands.authorize import marker
 from dstack.commands.command import Command, Result
-from dstack.model.host_context import Place, folder_name
 from dstack.model.paths import container
+from dstack.model.runner.host_context import Place, folder_name
 from dstack.render import script
 
 DISCARDING = "removing the job's folder"

@@ -9,9 +9,9 @@ from dstack.commands import answer
 from dstack.commands.command import Command, Result
 from dstack.decide import Claim, Container, Observed
 from dstack.errors import CommandError
-from dstack.model.host_context import Place, folder_name
-from dstack.model.job import Launch
+from dstack.model.job.job import Launch
 from dstack.model.paths import container
+from dstack.model.runner.host_context import Place, folder_name
 from dstack.render import script
 
 NAME = "observing the job"

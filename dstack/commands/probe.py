@@ -9,9 +9,9 @@ from dstack.commands import amd, answer
 from dstack.commands.command import Command, Result
 from dstack.commands.doctor import Answers, findings
 from dstack.errors import CommandError
-from dstack.model.host_context import Place
 from dstack.model.paths import HostLayout
-from dstack.model.runner import Facts, Gpu
+from dstack.model.runner.host_context import Place
+from dstack.model.runner.runner import Facts, Gpu
 from dstack.render import script
 
 IDLE = 512

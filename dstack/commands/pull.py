@@ -11,9 +11,9 @@ from urllib.parse import urlencode
 
 from dstack.commands import answer
 from dstack.commands.command import Command, Result
-from dstack.model.host_context import Place
-from dstack.model.quantities import decimal_words
 from dstack.model.registry import Login, named, registry
+from dstack.model.runner.host_context import Place
+from dstack.model.text.quantities import decimal_words
 from dstack.render import quote, script
 
 SAID = re.compile(

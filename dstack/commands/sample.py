@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from dstack.commands import amd, answer
 from dstack.commands.command import Command, Result
 from dstack.errors import CommandError
-from dstack.model.host_context import Place
-from dstack.model.metrics import GpuUse
 from dstack.model.paths import container
+from dstack.model.runner.host_context import Place
+from dstack.model.runner.metrics import GpuUse
 from dstack.render import script
 
 NAME = "sampling the machine"

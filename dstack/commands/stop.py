@@ -9,8 +9,8 @@ from msgspec import Struct, ValidationError, convert
 from dstack.commands import answer
 from dstack.commands.command import Command, Result, succeeded
 from dstack.errors import CommandError
-from dstack.model.host_context import Place, folder_name
 from dstack.model.paths import container
+from dstack.model.runner.host_context import Place, folder_name
 from dstack.render import script
 
 NAME = "stopping the job"

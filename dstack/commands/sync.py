@@ -13,10 +13,10 @@ from dstack.commands.answer import lines
 from dstack.commands.collect import dotted, read, want
 from dstack.commands.command import Command, Result
 from dstack.errors import CommandError
-from dstack.model import tree
-from dstack.model.host_context import Place, folder_name
-from dstack.model.manifest import File
-from dstack.model.workflow import Artifact
+from dstack.model.job import tree
+from dstack.model.job.manifest import File
+from dstack.model.project.workflow import Artifact
+from dstack.model.runner.host_context import Place, folder_name
 from dstack.render import script, text
 
 SYNCING = "syncing an artifact"

@@ -12,10 +12,10 @@ from dstack.commands.collect import batches, dotted
 from dstack.commands.command import Command, Result, succeeded
 from dstack.commands.listed import hashes
 from dstack.errors import CommandError
-from dstack.model.host_context import Place, folder_name
-from dstack.model.manifest import File
-from dstack.model.tree import shown
-from dstack.model.upload import MIB, Piece, Sums, part_size, spans
+from dstack.model.job.manifest import File
+from dstack.model.job.pieces import MIB, Piece, Sums, part_size, spans
+from dstack.model.job.tree import shown
+from dstack.model.runner.host_context import Place, folder_name
 from dstack.render import quote, script, text
 
 SUMMING = "checksumming the artifacts"

@@ -11,8 +11,8 @@ from dstack.engine.context import Context
 from dstack.errors import HostError
 from dstack.hosts.host import ask
 from dstack.model.api.retention import CacheFolder, PruneCachesRequest
-from dstack.model.runner import Runner
-from dstack.model.times import rfc3339
+from dstack.model.runner.runner import Runner
+from dstack.model.text.times import rfc3339
 
 TIMEOUT = 600.0
 """Seconds for measuring or removing what may be many files."""

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from dstack.engine.types import Lease, Machine
-from dstack.model.resources import Ask
-from dstack.model.runner import Gpu
+from dstack.model.job.resources import Ask
+from dstack.model.runner.runner import Gpu
 
 if TYPE_CHECKING:
     from dstack.engine.types import Waiting

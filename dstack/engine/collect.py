@@ -12,11 +12,11 @@ from dstack.commands.collect import Listing, fetch, listing, made
 from dstack.engine.context import Context
 from dstack.engine.upload import Uploader
 from dstack.hosts.host import Host, ask
-from dstack.model.job import Job
-from dstack.model.manifest import File, Manifest
+from dstack.model.job.job import Job
+from dstack.model.job.manifest import File, Manifest
+from dstack.model.job.status import Status
 from dstack.model.paths import attempt_id
-from dstack.model.runner import Runner
-from dstack.model.status import Status
+from dstack.model.runner.runner import Runner
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from dstack.engine.sync import Sync
 from dstack.engine.watch import blamed, drain, until_ended
 from dstack.errors import DstackError, HostError, HostUnreachableError, StorageError
 from dstack.hosts.host import ask
-from dstack.model.job import Ends, Job
-from dstack.model.quantities import span, span_words
-from dstack.model.status import Status
-from dstack.model.times import rfc3339, seconds
+from dstack.model.job.job import Ends, Job
+from dstack.model.job.status import Status
+from dstack.model.text.quantities import span, span_words
+from dstack.model.text.times import rfc3339, seconds
 
 LONGEST_PAUSE = 30.0
 """Seconds between two tries to reach a host."""

@@ -17,10 +17,10 @@ from dstack.engine.schedule import eligible, schedule
 from dstack.engine.storing import stopping
 from dstack.engine.types import Machine, Placement, Waiting
 from dstack.errors import DstackError
-from dstack.model.job import Ends, Job
-from dstack.model.quantities import span_words
-from dstack.model.status import Status
-from dstack.model.times import rfc3339, seconds
+from dstack.model.job.job import Ends, Job
+from dstack.model.job.status import Status
+from dstack.model.text.quantities import span_words
+from dstack.model.text.times import rfc3339, seconds
 
 PATIENCE = 15.0
 """Seconds that a new job waits while every runner refuses SSH; then it fails."""

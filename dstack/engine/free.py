@@ -13,9 +13,9 @@ from dstack.engine.context import Context
 from dstack.engine.search import allows
 from dstack.engine.types import Machine
 from dstack.hosts.host import ask
-from dstack.model.resources import ask_of
-from dstack.model.status import Status
-from dstack.model.times import rfc3339
+from dstack.model.job.resources import ask_of
+from dstack.model.job.status import Status
+from dstack.model.text.times import rfc3339
 
 LONGEST = 7 * 24 * 3600.0
 """Seconds for which artifacts stay where they were made."""

@@ -11,10 +11,10 @@ from dstack.commands.upload import reach
 from dstack.engine.context import Context
 from dstack.errors import CommandError, HostError
 from dstack.hosts.host import ask
-from dstack.model.job import Job
-from dstack.model.manifest import File, Manifest
+from dstack.model.job.job import Job
+from dstack.model.job.manifest import File, Manifest
 from dstack.model.paths import attempt_id
-from dstack.model.runner import Runner
+from dstack.model.runner.runner import Runner
 
 REACH = 60.0
 """Seconds for a runner to get an answer from the storage."""

@@ -13,12 +13,12 @@ from dstack.commands.leave import discard
 from dstack.engine.context import Context
 from dstack.errors import CommandError
 from dstack.hosts.host import ask
-from dstack.model.job import Job
-from dstack.model.manifest import Manifest
+from dstack.model.job.job import Job
+from dstack.model.job.manifest import Manifest
+from dstack.model.job.status import Status
 from dstack.model.paths import attempt_id
-from dstack.model.runner import Runner
-from dstack.model.status import Status
-from dstack.model.times import rfc3339
+from dstack.model.runner.runner import Runner
+from dstack.model.text.times import rfc3339
 from dstack.store.kept import KeptArtifacts
 
 DISCARDING = 300.0

@@ -16,10 +16,10 @@ from dstack.engine.placed import Placed
 from dstack.engine.ship import keep_spare, launch_with_code, ship
 from dstack.errors import CommandError, HostError, HostUnreachableError
 from dstack.hosts.host import ask
-from dstack.model.job import Job
+from dstack.model.job.job import Job
+from dstack.model.job.status import Status
 from dstack.model.registry import Login
-from dstack.model.status import Status
-from dstack.model.times import rfc3339
+from dstack.model.text.times import rfc3339
 
 
 async def launched(placed: Placed) -> Launched:

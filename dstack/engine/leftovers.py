@@ -16,9 +16,9 @@ from dstack.engine.tidy import tidy
 from dstack.errors import HostError, StorageError
 from dstack.hosts.host import ask
 from dstack.model.api.retention import Leftover
-from dstack.model.job import Job, Run
-from dstack.model.runner import Runner
-from dstack.model.times import seconds
+from dstack.model.job.job import Job, Run
+from dstack.model.runner.runner import Runner
+from dstack.model.text.times import seconds
 
 TIMEOUT = 600.0
 """Seconds for removing what may be large."""

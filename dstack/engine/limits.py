@@ -12,8 +12,8 @@ from dstack.commands.stop import stop, warn
 from dstack.engine.placed import HOST_ANSWER, Placed
 from dstack.errors import CommandError, HostUnreachableError
 from dstack.hosts.host import ask
-from dstack.model.quantities import span
-from dstack.model.times import seconds
+from dstack.model.text.quantities import span
+from dstack.model.text.times import seconds
 
 ASK_AGAIN = 1.0
 """Seconds between two tries to reach a runner whose job has to end."""

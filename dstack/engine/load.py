@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dstack.commands.sample import Sample
 from dstack.engine.types import IDLE, Load
-from dstack.model.runner import Facts
+from dstack.model.runner.runner import Facts
 
 MINUTE = 60.0
 MATTERS = 0.1

@@ -20,10 +20,10 @@ from dstack.errors import DstackError, HostUnreachableError
 from dstack.hosts.host import Host, ask
 from dstack.hosts.pool import Pool
 from dstack.model.api.runners import AddRunner, RunnerView
-from dstack.model.host_context import Place
-from dstack.model.metrics import Use
 from dstack.model.paths import HostLayout
-from dstack.model.runner import Facts, Finding, Runner
+from dstack.model.runner.host_context import Place
+from dstack.model.runner.metrics import Use
+from dstack.model.runner.runner import Facts, Finding, Runner
 from dstack.store import Store
 
 FRESH = 5.0

@@ -14,11 +14,11 @@ from dstack.engine.pace import SAMPLING, pause
 from dstack.engine.types import IDLE, Load
 from dstack.errors import DstackError
 from dstack.hosts.host import ask
-from dstack.model.job import Job
-from dstack.model.metrics import Point, Use
+from dstack.model.job.job import Job
+from dstack.model.job.status import Status
 from dstack.model.paths import attempt_id
-from dstack.model.runner import Runner
-from dstack.model.status import Status
+from dstack.model.runner.metrics import Point, Use
+from dstack.model.runner.runner import Runner
 from dstack.store import Store
 
 INTERVAL = 10.0

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 
 from dstack.commands.launch import Order
 from dstack.engine.context import Context
-from dstack.model import environment, mounts, script
-from dstack.model.job import Job, Run
+from dstack.model.job import script
+from dstack.model.job.job import Job, Run
+from dstack.model.job.resources import ask_of
 from dstack.model.paths import attempt_id
-from dstack.model.quantities import size
-from dstack.model.resources import ask_of
-from dstack.model.runner import Runner
-from dstack.model.variables import config_args
+from dstack.model.project import environment
+from dstack.model.project.variables import config_args
+from dstack.model.runner import mounts
+from dstack.model.runner.runner import Runner
+from dstack.model.text.quantities import size
 
 SAFE_DIRECTORY = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
 """The tree belongs to the runner's user, not the container's, so git would refuse it ("dubious ownership")."""

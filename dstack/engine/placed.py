@@ -7,11 +7,11 @@ from typing import Any
 
 from dstack.engine.context import Context
 from dstack.hosts.host import Host
-from dstack.model.host_context import Place
-from dstack.model.job import Job
+from dstack.model.job.job import Job
 from dstack.model.paths import attempt_id
-from dstack.model.quantities import span
-from dstack.model.runner import Runner
+from dstack.model.runner.host_context import Place
+from dstack.model.runner.runner import Runner
+from dstack.model.text.quantities import span
 
 HOST_ANSWER = 120.0
 """Seconds for a short question to a runner."""

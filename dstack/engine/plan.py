@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from dstack.errors import UsageError
-from dstack.model import cachekey, names, script
 from dstack.model.api.runs import Submission
-from dstack.model.graph import closure
-from dstack.model.job import Job
-from dstack.model.resources import with_gpus
-from dstack.model.selection import TreeFile, select
-from dstack.model.status import Status
-from dstack.model.tag import MARK, is_tag
-from dstack.model.workflow import Workflow
+from dstack.model.code.selection import TreeFile, select
+from dstack.model.job import cache_key, names, script
+from dstack.model.job.job import Job
+from dstack.model.job.resources import with_gpus
+from dstack.model.job.status import Status
+from dstack.model.project.graph import closure
+from dstack.model.project.workflow import Workflow
+from dstack.model.text.tag import MARK, is_tag
 from dstack.store import Store
 
 NAMED = "requested by name, so it always runs"
@@ -58,8 +58,8 @@ class Planner:
         keys = {name: before[name].key for name in workflow.depends_on.names}
         keys |= {name: self.tagged(name).source for name in workflow.depends_on.workflows if is_tag(name)}
         files = self.selected(submission, expanded)
-        components = cachekey.components(workflow, expanded.image, files, variables, keys)
-        key = cachekey.key(components)
+        components = cache_key.components(workflow, expanded.image, files, variables, keys)
+        key = cache_key.key(components)
         self.components[key] = components
         job = Job(
             id=job_id,
@@ -125,7 +125,7 @@ class Planner:
 
     def difference(self, last: Job, job: Job) -> str | None:
         """The first thing that changed between two jobs of a workflow."""
-        return cachekey.difference(self.store.keys.components(last.key), self.components[job.key])
+        return cache_key.difference(self.store.keys.components(last.key), self.components[job.key])
 
     def needed(self, name: str, candidates: dict[str, Job]) -> set[str]:
         """The names of the workflow and of all dependencies that are needed to run what is not cached."""

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dstack.commands.pull import Progress, pull
 from dstack.errors import CommandError
 from dstack.hosts.host import Host
-from dstack.model.host_context import Place
 from dstack.model.registry import Login
+from dstack.model.runner.host_context import Place
 
 REPORT_EVERY = 1.0
 """Seconds between two progress reports of a pull."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dstack.model.mounts import allowed
-from dstack.model.quantities import ago_words, size_words
-from dstack.model.resources import Ask
-from dstack.model.runner import Runner
+from dstack.model.job.resources import Ask
+from dstack.model.runner.mounts import allowed
+from dstack.model.runner.runner import Runner
+from dstack.model.text.quantities import ago_words, size_words
 
 if TYPE_CHECKING:
     from dstack.engine.capacity import Capacity

@@ -13,8 +13,8 @@ from dstack.engine.context import Context
 from dstack.engine.stored import forget, stored_in
 from dstack.errors import ConflictError, DstackError, StorageError
 from dstack.model.api.retention import Removed
-from dstack.model.job import Job, Run
-from dstack.model.times import seconds
+from dstack.model.job.job import Job, Run
+from dstack.model.text.times import seconds
 
 LATER = 10.0
 """Seconds between two tries to remove what could not be removed at once."""

@@ -15,8 +15,8 @@ from dstack.engine.capacity import Capacity
 from dstack.engine.preempt import Room
 from dstack.engine.search import Behind, Boxes, Kind, allows, opens
 from dstack.engine.types import Door, Lease, Machine, Placement, Schedule, Waiting
-from dstack.model.resources import Ask
-from dstack.model.runner import Runner
+from dstack.model.job.resources import Ask
+from dstack.model.runner.runner import Runner
 
 RESERVATIONS = 16
 """At most this many jobs have a runner reserved for them."""

@@ -14,8 +14,8 @@ from dstack.commands.launch import Launched
 from dstack.engine.context import Context
 from dstack.errors import DstackError, HostError
 from dstack.hosts.host import ask
-from dstack.model.runner import Runner
-from dstack.model.snapshot import Snapshot
+from dstack.model.code.snapshot import Snapshot
+from dstack.model.runner.runner import Runner
 
 CHUNK = 256 * 1024
 RIDES = 64 * 1024

@@ -8,7 +8,7 @@ from dstack.artifacts.folder import FolderStore
 from dstack.artifacts.s3 import S3Store
 from dstack.engine.context import Context
 from dstack.errors import StorageError
-from dstack.model.job import Job
+from dstack.model.job.job import Job
 
 
 def stored_in(context: Context, job: Job) -> list[FolderStore | S3Store]:

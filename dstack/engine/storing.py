@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 
 from dstack.engine.placed import Placed
-from dstack.model.job import Job
-from dstack.model.quantities import decimal_words
-from dstack.model.status import Status
+from dstack.model.job.job import Job
+from dstack.model.job.status import Status
+from dstack.model.text.quantities import decimal_words
 
 EVERY = 2.0
 """Seconds between two progress reports; a faster upload is not reported at all."""

@@ -15,10 +15,10 @@ from dstack.engine.placed import Placed
 from dstack.engine.upload import Uploader
 from dstack.errors import CommandError, DstackError, StorageError
 from dstack.hosts.host import ask
-from dstack.model.manifest import PARTIAL, File, Manifest
-from dstack.model.quantities import span
-from dstack.model.tree import normal
-from dstack.model.workflow import Artifact
+from dstack.model.job.manifest import PARTIAL, File, Manifest
+from dstack.model.job.tree import normal
+from dstack.model.project.workflow import Artifact
+from dstack.model.text.quantities import span
 
 SHORTEST = 1.0
 """The shortest interval between two syncs of an artifact, in seconds."""

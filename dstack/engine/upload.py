@@ -13,11 +13,11 @@ from dstack.commands.upload import Upload, sums, upload, uploading
 from dstack.engine.context import Context
 from dstack.errors import StorageError
 from dstack.hosts.host import ask
-from dstack.model.job import Job
-from dstack.model.manifest import File
+from dstack.model.job.job import Job
+from dstack.model.job.manifest import File
+from dstack.model.job.pieces import Piece, Stored, Sums, total
 from dstack.model.paths import attempt_id
-from dstack.model.runner import Runner
-from dstack.model.upload import Piece, Stored, Sums, total
+from dstack.model.runner.runner import Runner
 
 ANSWER = 120.0
 """Seconds that an answer may take on top of the time that the runner was told to wait."""

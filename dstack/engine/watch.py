@@ -14,7 +14,7 @@ from dstack.engine.launching import begun, launched
 from dstack.engine.placed import HOST_ANSWER, Placed
 from dstack.errors import HostUnreachableError
 from dstack.hosts.host import ask
-from dstack.model.runner import Runner
+from dstack.model.runner.runner import Runner
 
 SETTLING = 20
 """How many times a failed container is looked at again, until Docker knows why it failed."""

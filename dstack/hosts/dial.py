@@ -16,7 +16,7 @@ from dstack.hosts.settings import Settings, read_settings
 from dstack.hosts.shared import Shared
 from dstack.hosts.tcp import Direct
 from dstack.hosts.trouble import TROUBLE, host_error, ssh_command
-from dstack.model.runner import Address, fingerprint
+from dstack.model.runner.runner import Address, fingerprint
 
 _KEY_ALGORITHMS = (
     "ssh-ed25519",

@@ -10,7 +10,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from dstack.model.runner import Address
+from dstack.model.runner.runner import Address
 
 TIMEOUT = 30.0
 """Seconds, enough for the commands of `Match exec`."""

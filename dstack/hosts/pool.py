@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dstack.hosts.host import Host
 from dstack.hosts.local import LocalHost
-from dstack.model.runner import Address, Runner
+from dstack.model.runner.runner import Address, Runner
 
 if TYPE_CHECKING:
     from dstack.hosts.dial import Dialer

@@ -13,7 +13,7 @@ from dstack.errors import HostAuthError
 from dstack.hosts.keys import Keys
 from dstack.hosts.openssh import read_options
 from dstack.hosts.trouble import TROUBLE, host_error
-from dstack.model.runner import Address
+from dstack.model.runner.runner import Address
 
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 

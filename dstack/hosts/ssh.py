@@ -16,7 +16,7 @@ from dstack.hosts.channel import PIECE, complete, follow, within
 from dstack.hosts.dial import Dialer
 from dstack.hosts.links import Link, Links
 from dstack.hosts.trouble import broken, host_error
-from dstack.model.runner import Address
+from dstack.model.runner.runner import Address
 
 T = TypeVar("T")
 

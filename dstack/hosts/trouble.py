@@ -10,7 +10,7 @@ import socket
 import asyncssh
 
 from dstack.errors import HostAuthError, HostError, HostKeyError, HostUnreachableError
-from dstack.model.runner import Address
+from dstack.model.runner.runner import Address
 
 TROUBLE = (asyncssh.Error, OSError, ValueError, RuntimeError, asyncio.TimeoutError)
 """What opening or using a connection may raise. ValueError: an invalid configuration, key or name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dstack.model.runner import Address
+from dstack.model.runner.runner import Address
 
 
 async def offered_key(address: Address) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from dstack.model.api.runners import AddRunner, RunnerView
-from dstack.model.runner import DEFAULT_ROOT
+from dstack.model.runner.runner import DEFAULT_ROOT
 
 
 @dataclass(frozen=True)

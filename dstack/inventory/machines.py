@@ -10,10 +10,10 @@ from pathlib import Path
 from dstack.errors import ProjectError
 from dstack.inventory.groups import ALL, UNGROUPED, Groups, Variables
 from dstack.inventory.yamlfile import Locked
-from dstack.model import mounts
 from dstack.model.api.runners import AddRunner
-from dstack.model.runner import Address
-from dstack.model.suggest import did_you_mean
+from dstack.model.runner import mounts
+from dstack.model.runner.runner import Address
+from dstack.model.text.suggest import did_you_mean
 
 OWN = (
     *("dstack_labels", "dstack_gpus", "dstack_root", "dstack_docker", "dstack_allow_mount", "dstack_fingerprint"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from dstack.model.snapshot import Snapshot
+from dstack.model.code.snapshot import Snapshot
 from dstack.repo.worktree import Worktree
 
 

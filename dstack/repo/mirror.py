@@ -16,8 +16,8 @@ from pathlib import Path
 
 from dstack.errors import DstackError, MissingBaseError, UsageError
 from dstack.model.api.runs import Change, SizedFile
-from dstack.model.selection import TreeFile
-from dstack.model.snapshot import Snapshot
+from dstack.model.code.selection import TreeFile
+from dstack.model.code.snapshot import Snapshot
 from dstack.repo import modes, trees
 from dstack.repo.git import Git, GitError, make_bare, quoted
 from dstack.repo.health import Health

@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from dstack.errors import UsageError
-from dstack.model.selection import TreeFile
-from dstack.model.snapshot import PLAIN, Snapshot
+from dstack.model.code.selection import TreeFile
+from dstack.model.code.snapshot import PLAIN, Snapshot
 from dstack.repo.blobs import Blobs
 from dstack.repo.folders import above, leaves
 from dstack.repo.git import Git

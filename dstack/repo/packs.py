@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from threading import get_ident
 
-from dstack.model.snapshot import Snapshot
+from dstack.model.code.snapshot import Snapshot
 from dstack.repo.git import Git
 
 # git uses at most as many delta bases as its window is long (git-pack-objects, --window).

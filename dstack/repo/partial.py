@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dstack.errors import UsageError
-from dstack.model.snapshot import Snapshot
+from dstack.model.code.snapshot import Snapshot
 from dstack.repo.git import Git, GitError, quoted
 from dstack.repo.packs import walking
 from dstack.repo.worktree import Worktree

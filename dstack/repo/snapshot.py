@@ -16,7 +16,7 @@ import msgspec
 
 from dstack.errors import UsageError
 from dstack.model.api.runs import Change
-from dstack.model.snapshot import PLAIN, Snapshot
+from dstack.model.code.snapshot import PLAIN, Snapshot
 from dstack.repo.blobs import Blobs, ChangedError, unchanged
 from dstack.repo.git import Git, make_bare, require_git
 from dstack.repo.guard import LIMIT, Guard

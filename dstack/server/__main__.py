@@ -28,7 +28,7 @@ from dstack.engine.metrics import Metrics
 from dstack.errors import ConflictError, DstackError, UsageError
 from dstack.hosts.pool import Pool
 from dstack.model.paths import ServerLayout
-from dstack.model.quantities import span
+from dstack.model.text.quantities import span
 from dstack.server.access import Access, hashed
 from dstack.server.app import application, told
 from dstack.server.inventory import Inventory

@@ -21,7 +21,7 @@ from dstack.errors import (
     UnknownHostKeyError,
     UsageError,
 )
-from dstack.model import wire
+from dstack.model.api import wire
 from dstack.model.api.server import API, Problem
 from dstack.server.parts import Endpoint, Parts
 from dstack.server.routes.artifacts import Artifacts

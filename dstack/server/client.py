@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 from dstack.errors import DstackError, TryAgainError
-from dstack.model import wire
+from dstack.model.api import wire
 from dstack.model.api.artifacts import ArtifactView, LinksRequest, LinksView, LinkView, TagRequest, TagView
 from dstack.model.api.retention import (
     CacheFolder,
@@ -23,8 +23,8 @@ from dstack.model.api.retention import (
 from dstack.model.api.runners import AddRunner, Drain, RunnerView, ServerKey
 from dstack.model.api.runs import HoldAnswer, HoldRequest, JobView, Plan, Recipe, RunView, StopRequest, Submission
 from dstack.model.api.server import DeletedSecret, SecretView, ServerConfig, ServerStatus, SetSecret
-from dstack.model.metrics import JobMetrics
-from dstack.model.registration import RegistrationToken, RegistrationView
+from dstack.model.runner.metrics import JobMetrics
+from dstack.model.runner.registration import RegistrationToken, RegistrationView
 from dstack.server.connection import ANSWER_SECONDS, WORK_SECONDS, BrokenAnswerError, Connection
 from dstack.server.frames import Frame, read_frames
 

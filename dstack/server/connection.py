@@ -14,7 +14,7 @@ import msgspec
 
 from dstack import __version__
 from dstack.errors import DstackError, TryAgainError
-from dstack.model import wire
+from dstack.model.api import wire
 from dstack.model.api.server import API
 from dstack.server.endpoint import Endpoint
 from dstack.server.problems import problem

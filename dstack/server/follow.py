@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 
 from dstack.engine.context import Context
-from dstack.model import wire
+from dstack.model.api import wire
 from dstack.model.api.runs import Event, JobView
-from dstack.model.job import Job
-from dstack.model.mask import mask, needles, reach, unfinished
+from dstack.model.job.job import Job
+from dstack.model.job.log_mask import mask, needles, reach, unfinished
 from dstack.server.lookup import jobs_named
 from dstack.server.views import job_view, run_view
 from dstack.store.logs import Logs, chunks

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from dstack.model import wire
+from dstack.model.api import wire
 from dstack.model.api.runs import Event
 
 BLOCK = 1 << 16

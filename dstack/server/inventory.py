@@ -17,11 +17,11 @@ from dstack.engine.metrics import Metrics
 from dstack.errors import ConflictError, HostError, HostUnreachableError, UnknownHostKeyError, UsageError
 from dstack.hosts.host import ask
 from dstack.hosts.trust import known_keys
-from dstack.model import mounts
 from dstack.model.api.runners import AddRunner, RunnerView
-from dstack.model.host_context import Place
 from dstack.model.paths import HostLayout
-from dstack.model.runner import DEFAULT_ROOT, Address, Facts, Runner, fingerprint
+from dstack.model.runner import mounts
+from dstack.model.runner.host_context import Place
+from dstack.model.runner.runner import DEFAULT_ROOT, Address, Facts, Runner, fingerprint
 from dstack.store import Store
 
 LOOK = 1.0

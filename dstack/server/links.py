@@ -9,8 +9,8 @@ from dstack.artifacts.s3 import S3Store
 from dstack.engine.context import Context
 from dstack.errors import NotFoundError, UsageError
 from dstack.model.api.artifacts import LinksView, LinkView
-from dstack.model.job import Job
-from dstack.model.times import rfc3339
+from dstack.model.job.job import Job
+from dstack.model.text.times import rfc3339
 
 
 async def link(context: Context, job: Job, path: str) -> LinkView:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dstack.errors import NotFoundError
-from dstack.model.job import Job, Run
-from dstack.model.suggest import did_you_mean
-from dstack.model.tag import MARK, is_tag
+from dstack.model.job.job import Job, Run
+from dstack.model.text.suggest import did_you_mean
+from dstack.model.text.tag import MARK, is_tag
 from dstack.store import Store
 
 

@@ -14,8 +14,15 @@ from msgspec.structs import replace
 from dstack.errors import ConflictError, DstackError, UnauthorizedError
 from dstack.hosts.own import own_key
 from dstack.model.api.runners import AddRunner
-from dstack.model.registration import Heard, Heartbeat, Registered, Registration, RegistrationToken, RegistrationView
-from dstack.model.runner import Address, fingerprint
+from dstack.model.runner.registration import (
+    Heard,
+    Heartbeat,
+    Registered,
+    Registration,
+    RegistrationToken,
+    RegistrationView,
+)
+from dstack.model.runner.runner import Address, fingerprint
 from dstack.server.access import hashed
 from dstack.server.inventory import Inventory
 

@@ -20,12 +20,13 @@ from dstack.engine.schedule import eligible, impossible, schedule
 from dstack.engine.tidy import tidy
 from dstack.engine.types import Waiting
 from dstack.errors import ConflictError, NotFoundError, TryAgainError, UsageError
-from dstack.model import names, wire
+from dstack.model.api import wire
 from dstack.model.api.runs import PathMode, Plan, PlannedJob, RunView, Submission
-from dstack.model.job import Job, Run
-from dstack.model.runner import Address, Runner
-from dstack.model.selection import TreeFile
-from dstack.model.times import rfc3339
+from dstack.model.code.selection import TreeFile
+from dstack.model.job import names
+from dstack.model.job.job import Job, Run
+from dstack.model.runner.runner import Address, Runner
+from dstack.model.text.times import rfc3339
 from dstack.server.lookup import run_named
 from dstack.server.views import job_view, repo_view, run_view
 

@@ -6,8 +6,8 @@ import time
 
 from dstack.errors import ConflictError, NotFoundError, UsageError
 from dstack.model.api.artifacts import TagRequest, TagView
-from dstack.model.tag import name_of
-from dstack.model.times import rfc3339
+from dstack.model.text.tag import name_of
+from dstack.model.text.times import rfc3339
 from dstack.server.lookup import jobs_named
 from dstack.store import Store
 

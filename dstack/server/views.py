@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dstack.model.api.runs import ArtifactsView, AttemptView, CacheView, JobView, RepoView, RunView
-from dstack.model.job import Attempt, Job, Run
-from dstack.model.snapshot import Snapshot
-from dstack.model.status import Status, summary
+from dstack.model.code.snapshot import Snapshot
+from dstack.model.job.job import Attempt, Job, Run
+from dstack.model.job.status import Status, summary
 
 
 def job_view(job: Job, position: int | None = None) -> JobView:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dstack.model.upload import Stored
+from dstack.model.job.pieces import Stored
 from dstack.store.database import Database
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 
 from dstack.errors import NotFoundError
-from dstack.model import wire
-from dstack.model.job import Job
-from dstack.model.status import FINISHED, Status, may_follow
+from dstack.model.api import wire
+from dstack.model.job.job import Job
+from dstack.model.job.status import FINISHED, Status, may_follow
 from dstack.store.database import Database
 
 UNFINISHED = tuple(status.value for status in Status if status not in FINISHED)

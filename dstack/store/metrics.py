@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from dstack.model.metrics import Point
 from dstack.model.paths import ServerLayout
+from dstack.model.runner.metrics import Point
 
 
 class Metrics:

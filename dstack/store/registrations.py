@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from dstack.errors import NotFoundError
-from dstack.model.registration import Registration
+from dstack.model.runner.registration import Registration
 from dstack.store.database import Database
 
 

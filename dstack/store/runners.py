@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from dstack.errors import ConflictError, NotFoundError
-from dstack.model.runner import Runner
+from dstack.model.runner.runner import Runner
 from dstack.store.database import Database
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dstack.errors import ConflictError, NotFoundError
-from dstack.model import wire
-from dstack.model.job import Run
-from dstack.model.snapshot import Snapshot
+from dstack.model.api import wire
+from dstack.model.code.snapshot import Snapshot
+from dstack.model.job.job import Run
 from dstack.store.database import Database
 
 

@@ -14,12 +14,12 @@ from dstack.engine.context import Context
 from dstack.engine.engine import Engine
 from dstack.engine.machines import Condition, Machines
 from dstack.hosts.pool import Pool
-from dstack.model.job import Job, Run
+from dstack.model.code.snapshot import Snapshot
+from dstack.model.job.job import Job, Run
+from dstack.model.job.status import Status
 from dstack.model.paths import ServerLayout
-from dstack.model.runner import Address, Facts, Gpu, Runner
-from dstack.model.snapshot import Snapshot
-from dstack.model.status import Status
-from dstack.model.workflow import Resources, Variables, Workflow
+from dstack.model.project.workflow import Resources, Variables, Workflow
+from dstack.model.runner.runner import Address, Facts, Gpu, Runner
 from dstack.store import Store
 
 RUNNERS, QUEUED = 1000, 10_000

@@ -22,9 +22,9 @@ from dstack.commands.follow import read_log
 from dstack.commands.launch import Launched, Order, launch
 from dstack.commands.observe import observe
 from dstack.decide import Decision, Observed, Recorded, decide
-from dstack.model.host_context import Place
+from dstack.model.code.snapshot import Snapshot
 from dstack.model.paths import TAR_COMPLETE, HostLayout
-from dstack.model.snapshot import Snapshot
+from dstack.model.runner.host_context import Place
 from tests.environment.account import Account
 from tests.environment.waiting import until
 

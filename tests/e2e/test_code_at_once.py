@@ -15,7 +15,7 @@ from typing import Any
 from dstack.commands.command import Command, Result
 from dstack.commands.launch import Launched, Order, launch
 from dstack.engine.ship import launch_with_code, ship
-from dstack.model.snapshot import Snapshot
+from dstack.model.code.snapshot import Snapshot
 from dstack.repo.mirror import Mirror
 from dstack.repo.snapshot import take
 from dstack.store.database import Database

@@ -13,8 +13,8 @@ import pytest
 from dstack.commands.collect import fetch, listing, made
 from dstack.commands.leave import Leftovers, discard, leave, running
 from dstack.errors import CommandError
-from dstack.model.manifest import File
-from dstack.model.workflow import Artifact
+from dstack.model.job.manifest import File
+from dstack.model.project.workflow import Artifact
 from tests.environment.account import Account
 from tests.environment.waiting import until
 from tests.unit.commands.hosts import Folder

@@ -26,7 +26,7 @@ from dstack.commands.pull import Progress, pull
 from dstack.commands.stop import stop
 from dstack.decide import Claim, Failed, Finished, Launch, Lost, Running, Unknown, Wait
 from dstack.errors import CommandError, HostError
-from dstack.model.job import Launch as Origin
+from dstack.model.job.job import Launch as Origin
 from dstack.model.paths import container
 from dstack.model.registry import Login
 from tests.e2e.protocol import Ground, docker, docker_state, make_image, printed, tarball

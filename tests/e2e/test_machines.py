@@ -19,7 +19,7 @@ import pytest
 
 from dstack.commands.command import Result
 from dstack.commands.probe import probe
-from dstack.model.runner import Facts
+from dstack.model.runner.runner import Facts
 from tests.conftest import Cli
 from tests.e2e.project import single
 from tests.environment import account

@@ -22,7 +22,7 @@ from dstack.errors import HostAuthError, HostError, HostKeyError, HostUnreachabl
 from dstack.hosts.dial import Dialer
 from dstack.hosts.ssh import SshHost
 from dstack.hosts.trust import known_keys, offered_key
-from dstack.model.runner import Address
+from dstack.model.runner.runner import Address
 from tests.environment import account, needs
 from tests.environment.sshd import Sshd
 from tests.environment.waiting import until

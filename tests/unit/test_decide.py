@@ -21,7 +21,7 @@ from dstack.decide import (
     Wait,
     decide,
 )
-from dstack.model.job import Launch as Origin
+from dstack.model.job.job import Launch as Origin
 
 ORIGIN = Origin(boot="b1", docker="10:100 20:200")
 REBOOTED = Origin(boot="b2", docker="11:50")

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2 import TemplateNotFound, UndefinedError
 
-from dstack.model.host_context import Place
 from dstack.model.paths import HostLayout
+from dstack.model.runner.host_context import Place
 from dstack.render import Safe, quote, script, text
 
 SHELLS = [shell for shell in ("dash", "bash", "busybox", "zsh") if shutil.which(shell)]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from dstack.model.metrics import Use
-from dstack.model.runner import Address, Finding, Gpu
+from dstack.model.runner.metrics import Use
+from dstack.model.runner.runner import Address, Finding, Gpu
 
 
 class RunnerView(Struct, kw_only=True):

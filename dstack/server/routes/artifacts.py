@@ -11,9 +11,9 @@ from urllib.parse import parse_qs
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from dstack.model import wire
+from dstack.model.api import wire
 from dstack.model.api.artifacts import ArtifactView, LinksRequest
-from dstack.model.manifest import PARTIAL
+from dstack.model.job.manifest import PARTIAL
 from dstack.server.links import link, links
 from dstack.server.lookup import job_named, jobs_named
 from dstack.server.parts import Parts, Table

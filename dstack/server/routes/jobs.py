@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from dstack.model.api.runs import HoldAnswer, HoldRequest, StopRequest
-from dstack.model.job import Job
-from dstack.model.metrics import JobMetrics
+from dstack.model.job.job import Job
+from dstack.model.runner.metrics import JobMetrics
 from dstack.server.follow import Follower
 from dstack.server.lookup import job_named, jobs_named, run_named
 from dstack.server.parts import Parts, Table

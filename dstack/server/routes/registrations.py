@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dstack.errors import UnauthorizedError, UsageError
-from dstack.model.registration import Heartbeat, Registration
+from dstack.model.runner.registration import Heartbeat, Registration
 from dstack.server.parts import Parts, Table
 
 PROGRAM = Path(__file__).parents[2] / "runner" / "__init__.py"

@@ -18,8 +18,8 @@ from dstack.errors import NotFoundError
 from dstack.model.api.artifacts import TagRequest
 from dstack.model.api.retention import DeleteRequest, PruneCachesRequest, PruneRequest, PruneRestRequest
 from dstack.model.api.runs import Recipe
-from dstack.model.job import Run
-from dstack.model.status import Status
+from dstack.model.job.job import Run
+from dstack.model.job.status import Status
 from dstack.server.lookup import run_named
 from dstack.server.parts import Parts, Table
 from dstack.server.tags import delete_tag, set_tag

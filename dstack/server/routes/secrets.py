@@ -11,8 +11,8 @@ from starlette.requests import Request
 
 from dstack.errors import UsageError
 from dstack.model.api.server import DeletedSecret, SecretView, SetSecret
-from dstack.model.environment import check_name
-from dstack.model.times import rfc3339
+from dstack.model.project.environment import check_name
+from dstack.model.text.times import rfc3339
 from dstack.server.parts import Parts, Table
 
 

@@ -14,7 +14,7 @@ from dstack import __version__
 from dstack.hosts.own import own_key
 from dstack.model.api.runners import ServerKey
 from dstack.model.api.server import API, ServerConfig, ServerStatus
-from dstack.model.times import rfc3339
+from dstack.model.text.times import rfc3339
 from dstack.server.parts import Parts, Table
 
 

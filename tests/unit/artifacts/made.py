@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 
 from dstack.artifacts.folder import FolderStore
-from dstack.model.manifest import File, Manifest
+from dstack.model.job.manifest import File, Manifest
 
 
 def file(path: str, content: bytes, mode: int = 0o644) -> File:

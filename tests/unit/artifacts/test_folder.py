@@ -14,7 +14,7 @@ import pytest
 from dstack.artifacts import contents as contents_module
 from dstack.artifacts.folder import FolderStore
 from dstack.errors import NotFoundError, StorageError
-from dstack.model.manifest import File, Manifest
+from dstack.model.job.manifest import File, Manifest
 from tests.unit.artifacts.made import file, keep, link, manifest, on_disk, stream
 
 T = TypeVar("T")

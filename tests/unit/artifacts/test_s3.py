@@ -15,8 +15,8 @@ from dstack.artifacts.bucket import parse
 from dstack.artifacts.presign import Keys, Signer
 from dstack.artifacts.s3 import S3Store
 from dstack.errors import NotFoundError, StorageError, UsageError
-from dstack.model.manifest import File, Manifest
-from dstack.model.upload import MIB, PART, Piece, Stored, Sums, part_size, spans
+from dstack.model.job.manifest import File, Manifest
+from dstack.model.job.pieces import MIB, PART, Piece, Stored, Sums, part_size, spans
 from tests.environment.proxy import Proxy
 from tests.environment.s3 import BUCKET, S3
 

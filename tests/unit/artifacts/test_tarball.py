@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from dstack.artifacts.folder import FolderStore
 from dstack.errors import StorageError
-from dstack.model.manifest import Manifest
+from dstack.model.job.manifest import Manifest
+from dstack.model.job.tree import problem
 from dstack.model.paths import TAR_COMPLETE
-from dstack.model.tree import problem
 from tests.environment import needs
 from tests.unit.artifacts.made import file, keep, link, manifest
 

@@ -33,8 +33,8 @@ from dstack.model.api.runs import (
     Submission,
 )
 from dstack.model.api.server import API, Problem, ServerConfig, ServerStatus
-from dstack.model.runner import Gpu
-from dstack.model.status import Status
+from dstack.model.job.status import Status
+from dstack.model.runner.runner import Gpu
 from dstack.server.embedded import socket_path
 
 BEGAN = "2026-01-31T12:00:00.000Z"

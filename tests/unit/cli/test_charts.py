@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dstack.cli.charts import chart, print_metrics
-from dstack.model.metrics import JobMetrics, Point
+from dstack.model.runner.metrics import JobMetrics, Point
 
 
 @pytest.mark.parametrize(

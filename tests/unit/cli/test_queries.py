@@ -12,9 +12,9 @@ import pytest
 
 from dstack.model.api.runs import StopRequest
 from dstack.model.api.server import Problem
-from dstack.model.metrics import GpuUse, Use
-from dstack.model.runner import Address
-from dstack.model.status import Status
+from dstack.model.job.status import Status
+from dstack.model.runner.metrics import GpuUse, Use
+from dstack.model.runner.runner import Address
 from tests.unit.cli.conftest import Cli, command
 from tests.unit.cli.fake_server import State, job_view, run_view, runner_view
 

@@ -12,7 +12,7 @@ import pytest
 
 from dstack.model.api.runs import CacheView
 from dstack.model.api.server import Problem
-from dstack.model.status import Status
+from dstack.model.job.status import Status
 from tests.unit.cli.conftest import Cli, command
 from tests.unit.cli.fake_server import ENDED, State, job_view, run_view
 

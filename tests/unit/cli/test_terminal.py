@@ -10,7 +10,7 @@ import pytest
 
 from dstack.model.api.runs import StopRequest
 from dstack.model.api.server import Problem
-from dstack.model.status import Status
+from dstack.model.job.status import Status
 from tests.unit.cli.conftest import command
 from tests.unit.cli.fake_server import State, job_view, run_view, runner_view
 from tests.unit.cli.terminal import type_into

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from dstack.commands.command import Command, Result
-from dstack.model.host_context import OTHER_MACHINE, Place
 from dstack.model.paths import HostLayout
+from dstack.model.runner.host_context import OTHER_MACHINE, Place
 from dstack.render import script
 from tests.environment import needs
 

@@ -8,9 +8,9 @@ import pytest
 from dstack.commands.code import Received, receive
 from dstack.commands.command import Result
 from dstack.errors import CommandError
-from dstack.model.host_context import Place
+from dstack.model.code.snapshot import Snapshot
 from dstack.model.paths import HostLayout
-from dstack.model.snapshot import Snapshot
+from dstack.model.runner.host_context import Place
 from dstack.repo.mirror import Mirror
 from dstack.repo.snapshot import take
 

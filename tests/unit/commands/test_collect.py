@@ -17,8 +17,8 @@ import pytest
 from dstack.commands.collect import Listing, fetch, listing, made
 from dstack.commands.command import Result
 from dstack.errors import CommandError, HostError
-from dstack.model.manifest import File
-from dstack.model.workflow import Artifact
+from dstack.model.job.manifest import File
+from dstack.model.project.workflow import Artifact
 from tests.unit.commands.hosts import Folder, busybox
 
 SECRET = b"not the job's"

@@ -9,8 +9,8 @@ import pytest
 
 from dstack.commands.probe import probe
 from dstack.commands.sample import sample
-from dstack.model.host_context import Place
 from dstack.model.paths import HostLayout
+from dstack.model.runner.host_context import Place
 from tests.environment import needs
 
 PLACE = Place(HostLayout("~/.dstack-host", "", "s"), "true")

@@ -7,7 +7,7 @@ import pytest
 from dstack.commands.command import Result
 from dstack.commands.doctor import skewed
 from dstack.commands.probe import probe
-from dstack.model.runner import Finding
+from dstack.model.runner.runner import Finding
 from tests.unit.commands.test_probe import GOOD, NO_SOCKET
 
 

@@ -13,7 +13,7 @@ import pytest
 from dstack.artifacts.s3 import S3Store
 from dstack.commands.gather import gather
 from dstack.errors import CommandError
-from dstack.model.manifest import File
+from dstack.model.job.manifest import File
 from tests.environment import needs
 from tests.environment.proxy import Proxy
 from tests.environment.s3 import BUCKET, S3

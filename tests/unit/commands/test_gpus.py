@@ -11,9 +11,9 @@ import pytest
 from dstack.commands import amd
 from dstack.commands.command import Result
 from dstack.commands.probe import probe
-from dstack.model.metrics import GpuUse
-from dstack.model.resources import Ask
-from dstack.model.runner import Address, Gpu, Runner
+from dstack.model.job.resources import Ask
+from dstack.model.runner.metrics import GpuUse
+from dstack.model.runner.runner import Address, Gpu, Runner
 from tests.unit.commands.test_probe import facts
 
 ROCM = """WARNING: AMD GPU device(s) is/are in a low-power state. Check power control/runtime_status

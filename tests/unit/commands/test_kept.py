@@ -11,8 +11,8 @@ import pytest
 
 from dstack.commands.collect import listing
 from dstack.commands.kept import Copied, free, keep, reuse
-from dstack.model.manifest import File
-from dstack.model.workflow import Artifact
+from dstack.model.job.manifest import File
+from dstack.model.project.workflow import Artifact
 from tests.unit.commands.hosts import Folder, busybox
 
 ARTIFACTS = (Artifact(path="out"), Artifact(path="deep/er/file"), Artifact(path="gone", optional=True))

@@ -7,10 +7,10 @@ import pytest
 from dstack.commands.command import Result
 from dstack.commands.launch import Launched, Order, exports, launch
 from dstack.errors import CommandError, HostError
-from dstack.model.host_context import Place
-from dstack.model.job import Launch
+from dstack.model.code.snapshot import Snapshot
+from dstack.model.job.job import Launch
 from dstack.model.paths import HostLayout
-from dstack.model.snapshot import Snapshot
+from dstack.model.runner.host_context import Place
 
 PLACE = Place(HostLayout(root="/r", machine="m", server="s"))
 CODE = Snapshot(repo="r", tree="t")

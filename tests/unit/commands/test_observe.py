@@ -12,9 +12,9 @@ from dstack.commands.observe import observe
 from dstack.commands.stop import Stopped, stop
 from dstack.decide import Claim, Container, Observed
 from dstack.errors import CommandError
-from dstack.model.host_context import Place
-from dstack.model.job import Launch
+from dstack.model.job.job import Launch
 from dstack.model.paths import HostLayout
+from dstack.model.runner.host_context import Place
 
 PLACE = Place(HostLayout(root="/r", machine="m", server="s"))
 STATE = {"Status": "exited", "ExitCode": 137, "OOMKilled": True, "Error": "two\nlines", "Pid": 0}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dstack.errors import UsageError
-from dstack.model.host_context import Place
 from dstack.model.paths import HostLayout
+from dstack.model.runner.host_context import Place
 
 
 def place(root: str = "/r", docker: str = "docker") -> Place:

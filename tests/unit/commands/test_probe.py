@@ -7,7 +7,7 @@ import pytest
 from dstack.commands.command import Result
 from dstack.commands.probe import probe, used
 from dstack.errors import CommandError
-from dstack.model.runner import Facts, Gpu
+from dstack.model.runner.runner import Facts, Gpu
 
 GOOD = {
     "machine": "m",

@@ -8,9 +8,9 @@ import json
 import pytest
 
 from dstack.commands.pull import Progress, pull
-from dstack.model.host_context import Place
 from dstack.model.paths import HostLayout
 from dstack.model.registry import Login, named, registry
+from dstack.model.runner.host_context import Place
 
 PLACE = Place(HostLayout("/root", "m", "s"))
 LOGIN = Login("$oauthtoken", "it's ünï")

@@ -21,10 +21,10 @@ import yaml
 from dstack.commands.command import Command, Result
 from dstack.commands.probe import probe
 from dstack.commands.sample import Sample, sample
-from dstack.model.host_context import Place
-from dstack.model.metrics import GpuUse
 from dstack.model.paths import HostLayout
-from dstack.model.runner import Address, Facts, Gpu, Runner
+from dstack.model.runner.host_context import Place
+from dstack.model.runner.metrics import GpuUse
+from dstack.model.runner.runner import Address, Facts, Gpu, Runner
 from tests.environment import needs
 
 RECORDED = Path(__file__).parents[2] / "data" / "recorded"

@@ -10,9 +10,9 @@ import pytest
 from dstack.commands.command import Result
 from dstack.commands.sample import Sample, sample
 from dstack.errors import CommandError
-from dstack.model.host_context import Place
-from dstack.model.metrics import GpuUse
 from dstack.model.paths import HostLayout
+from dstack.model.runner.host_context import Place
+from dstack.model.runner.metrics import GpuUse
 
 GOOD = """cpus=8
 cpu=100 1000

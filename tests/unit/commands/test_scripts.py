@@ -30,14 +30,14 @@ from dstack.commands.sample import sample
 from dstack.commands.stop import stop, warn
 from dstack.commands.sync import sync
 from dstack.commands.upload import abandon, reach, sums, upload, uploading, work
-from dstack.model.host_context import Place
-from dstack.model.manifest import File
-from dstack.model.mounts import Mount
+from dstack.model.code.snapshot import Snapshot
+from dstack.model.job.manifest import File
+from dstack.model.job.pieces import Piece
 from dstack.model.paths import HostLayout
+from dstack.model.project.workflow import Artifact
 from dstack.model.registry import Login
-from dstack.model.snapshot import Snapshot
-from dstack.model.upload import Piece
-from dstack.model.workflow import Artifact
+from dstack.model.runner.host_context import Place
+from dstack.model.runner.mounts import Mount
 
 GOLDEN = Path(__file__).parent.parent.parent / "golden"
 LOGIN = Login("ann", "it's secret")

@@ -12,8 +12,8 @@ import pytest
 
 from dstack.commands.upload import sums
 from dstack.errors import CommandError
-from dstack.model.manifest import File
-from dstack.model.upload import PART, Sums, spans
+from dstack.model.job.manifest import File
+from dstack.model.job.pieces import PART, Sums, spans
 from tests.unit.commands.hosts import Folder, busybox
 
 

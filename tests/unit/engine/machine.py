@@ -13,12 +13,12 @@ from dstack.engine.drive import Drive
 from dstack.engine.machines import Machines
 from dstack.hosts.pool import Pool
 from dstack.hosts.recording import RecordingHost, Reply
-from dstack.model.job import Job, Run
+from dstack.model.code.snapshot import Snapshot
+from dstack.model.job.job import Job, Run
+from dstack.model.job.status import Status
 from dstack.model.paths import ServerLayout
-from dstack.model.runner import Address, Facts, Runner
-from dstack.model.snapshot import Snapshot
-from dstack.model.status import Status
-from dstack.model.workflow import Variables, Workflow
+from dstack.model.project.workflow import Variables, Workflow
+from dstack.model.runner.runner import Address, Facts, Runner
 from dstack.store import Store
 
 LOG = b"first line\nsecond line\n\xff\x00\r end without newline"

@@ -11,7 +11,7 @@ import pytest
 
 from dstack.engine import drive, limits, watch
 from dstack.errors import CommandError, HostAuthError, HostUnreachableError
-from dstack.model.status import Status
+from dstack.model.job.status import Status
 from tests.unit.engine.machine import LOG, Killed, Machine, World
 
 

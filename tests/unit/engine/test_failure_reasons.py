@@ -20,8 +20,8 @@ from dstack.engine import drive, limits, watch
 from dstack.engine.engine import Engine
 from dstack.engine.machines import Condition
 from dstack.hosts.recording import Reply
-from dstack.model.status import Status
-from dstack.model.workflow import RegistryAuth
+from dstack.model.job.status import Status
+from dstack.model.project.workflow import RegistryAuth
 from tests.unit.engine.machine import ORIGIN, Machine, World
 
 GOLDEN = Path(__file__).parent.parent.parent / "golden" / "failure-reasons.txt"

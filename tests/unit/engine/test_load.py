@@ -11,8 +11,8 @@ from dstack.commands.sample import Sample
 from dstack.engine.load import at_rest, counted, foreign, own_machine, smoothed
 from dstack.engine.schedule import impossible, schedule
 from dstack.engine.types import IDLE, Load, Machine
-from dstack.model.resources import Ask
-from dstack.model.runner import Facts
+from dstack.model.job.resources import Ask
+from dstack.model.runner.runner import Facts
 from tests.unit.engine.test_schedule import GB, lease, machine, wants
 
 

@@ -11,7 +11,7 @@ from dstack.engine.machines import Condition, Machines
 from dstack.hosts.pool import Pool
 from dstack.model.api.runners import RunnerView
 from dstack.model.paths import ServerLayout
-from dstack.model.runner import Address, Facts, Gpu, Runner
+from dstack.model.runner.runner import Address, Facts, Gpu, Runner
 from dstack.store import Store
 
 

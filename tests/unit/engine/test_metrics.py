@@ -8,7 +8,7 @@ from dstack.commands.sample import Sample
 from dstack.engine.machines import INTERVAL, RAREST, rest
 from dstack.engine.metrics import Seen
 from dstack.engine.pace import LOOKING, SAMPLING, SESSION
-from dstack.model.runner import Facts
+from dstack.model.runner.runner import Facts
 
 
 def seen(cost: float, count: int, cpus: int) -> Seen:

@@ -22,12 +22,12 @@ from dstack.engine.machines import Condition, Machines
 from dstack.errors import HostUnreachableError
 from dstack.hosts.pool import Pool
 from dstack.hosts.recording import RecordingHost, Reply
-from dstack.model.job import Job, Run
+from dstack.model.code.snapshot import Snapshot
+from dstack.model.job.job import Job, Run
+from dstack.model.job.status import Status
 from dstack.model.paths import ServerLayout
-from dstack.model.runner import Address, Facts, Gpu, Runner
-from dstack.model.snapshot import Snapshot
-from dstack.model.status import Status
-from dstack.model.workflow import Resources, Retry, Variables, Workflow
+from dstack.model.project.workflow import Resources, Retry, Variables, Workflow
+from dstack.model.runner.runner import Address, Facts, Gpu, Runner
 from dstack.store import Store
 from tests.unit.commands.test_probe import GOOD
 

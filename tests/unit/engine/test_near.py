@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from dstack.engine.queue import HAS_ARTIFACTS, Known
-from dstack.model.job import Job, Run
+from dstack.model.code.snapshot import Snapshot
+from dstack.model.job.job import Job, Run
+from dstack.model.job.status import Status
 from dstack.model.paths import ServerLayout
-from dstack.model.runner import Address, Runner
-from dstack.model.snapshot import Snapshot
-from dstack.model.status import Status
-from dstack.model.workflow import Variables, Workflow
+from dstack.model.project.workflow import Variables, Workflow
+from dstack.model.runner.runner import Address, Runner
 from dstack.store import Store
 from dstack.store.kept import KeptArtifacts
 

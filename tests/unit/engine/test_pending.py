@@ -19,13 +19,13 @@ from dstack.engine.machines import Condition, Machines
 from dstack.engine.schedule import schedule
 from dstack.engine.types import Lease, Load, Machine, Waiting
 from dstack.hosts.pool import Pool
-from dstack.model.job import Attempt, Job, Run
+from dstack.model.code.snapshot import Snapshot
+from dstack.model.job.job import Attempt, Job, Run
+from dstack.model.job.resources import Ask
+from dstack.model.job.status import Status
 from dstack.model.paths import ServerLayout
-from dstack.model.resources import Ask
-from dstack.model.runner import Address, Facts, Runner
-from dstack.model.snapshot import Snapshot
-from dstack.model.status import Status
-from dstack.model.workflow import Variables, Workflow
+from dstack.model.project.workflow import Variables, Workflow
+from dstack.model.runner.runner import Address, Facts, Runner
 from dstack.store import Store
 from tests.unit.engine.test_schedule import A100, GB, HOUR, lease, machine, shared, wants
 

@@ -11,11 +11,11 @@ import pytest
 
 from dstack.engine.plan import Planner
 from dstack.model.api.runs import Submission
-from dstack.model.job import Job
+from dstack.model.code.selection import TreeFile
+from dstack.model.code.snapshot import Snapshot
+from dstack.model.job.job import Job
 from dstack.model.paths import ServerLayout
-from dstack.model.selection import TreeFile
-from dstack.model.snapshot import Snapshot
-from dstack.model.workflow import DependsOn, Variables, Workflow
+from dstack.model.project.workflow import DependsOn, Variables, Workflow
 from dstack.store import Store
 
 FILES = [TreeFile("encode.py", "100644", "aaa")]

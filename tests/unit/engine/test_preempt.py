@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from dstack.engine.capacity import Capacity
 from dstack.engine.schedule import schedule
 from dstack.engine.types import Lease, Machine, Waiting
-from dstack.model.resources import Ask
+from dstack.model.job.resources import Ask
 from tests.unit.engine.test_schedule import machine, wants
 
 GB = 1024**3

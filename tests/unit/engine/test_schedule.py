@@ -12,8 +12,8 @@ from dstack.engine.capacity import Capacity
 from dstack.engine.schedule import eligible, impossible, schedule
 from dstack.engine.search import allows
 from dstack.engine.types import Lease, Machine, Placement, Schedule, Waiting
-from dstack.model.resources import Ask
-from dstack.model.runner import Address, Facts, Gpu, Runner
+from dstack.model.job.resources import Ask
+from dstack.model.runner.runner import Address, Facts, Gpu, Runner
 
 GB = 1024**3
 HOUR = 3600.0

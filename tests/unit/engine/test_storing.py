@@ -16,10 +16,10 @@ from dstack.engine import drive
 from dstack.engine.collect import Collector
 from dstack.engine.storing import Progress, stopped, stopping
 from dstack.errors import HostUnreachableError
-from dstack.model.manifest import File
-from dstack.model.status import Status
-from dstack.model.times import rfc3339
-from dstack.model.workflow import Artifact, Workflow
+from dstack.model.job.manifest import File
+from dstack.model.job.status import Status
+from dstack.model.project.workflow import Artifact, Workflow
+from dstack.model.text.times import rfc3339
 from tests.unit.engine.machine import Machine, World
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import asyncssh
 from asyncssh.stream import SSHServerStreamSession
 
-from dstack.model.runner import Address
+from dstack.model.runner.runner import Address
 
 
 class Server:

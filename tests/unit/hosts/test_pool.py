@@ -12,7 +12,7 @@ from dstack.commands.command import Command, Result
 from dstack.errors import HostUnreachableError
 from dstack.hosts.local import LocalHost
 from dstack.hosts.pool import Pool
-from dstack.model.runner import Address, Runner
+from dstack.model.runner.runner import Address, Runner
 from tests.unit.hosts.conftest import become, play
 from tests.unit.hosts.servers import Server
 
@@ -77,7 +77,7 @@ def test_this_machine_needs_no_ssh() -> None:
     program = (
         "import sys, asyncio\n"
         "from dstack.hosts import pool, recording, trust\n"
-        "from dstack.model.runner import Address, Runner\n"
+        "from dstack.model.runner.runner import Address, Runner\n"
         "pool.Pool().get(Runner(name='here', address=Address()))\n"
         "assert 'asyncssh' not in sys.modules\n"
     )

@@ -15,7 +15,7 @@ from asyncssh.sk_eddsa import _SKEd25519Key
 from dstack.errors import HostError
 from dstack.hosts import openssh
 from dstack.hosts.settings import Settings, read_settings
-from dstack.model.runner import Address
+from dstack.model.runner.runner import Address
 
 LAB = Address(host="lab")
 

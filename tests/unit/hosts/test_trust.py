@@ -10,7 +10,7 @@ import pytest
 
 from dstack.errors import HostKeyError, HostUnreachableError
 from dstack.hosts.trust import certified_key, known_keys, offered_key
-from dstack.model.runner import Address, fingerprint
+from dstack.model.runner.runner import Address, fingerprint
 from tests.unit.hosts.conftest import play
 from tests.unit.hosts.servers import Server, Way
 

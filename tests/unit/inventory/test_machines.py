@@ -13,7 +13,7 @@ from dstack.inventory.difference import difference
 from dstack.inventory.machines import machines
 from dstack.inventory.read import read
 from dstack.model.api.runners import AddRunner, RunnerView
-from dstack.model.runner import Address
+from dstack.model.runner.runner import Address
 
 ROOT = Path(__file__).parents[3]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dstack.errors import ProjectError
-from dstack.model.project import Project, Source, parse
+from dstack.model.project.project import Project, Source, parse
 
 TESTS = Path(__file__).resolve().parents[2]
 ROOT = TESTS.parent

@@ -6,9 +6,9 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from dstack.model.cachekey import components, difference, key
-from dstack.model.selection import TreeFile
-from dstack.model.workflow import Artifact, DependsOn, Resources, Variables, Workflow
+from dstack.model.code.selection import TreeFile
+from dstack.model.job.cache_key import components, difference, key
+from dstack.model.project.workflow import Artifact, DependsOn, Resources, Variables, Workflow
 
 WORKFLOW = Workflow(
     name="encode",

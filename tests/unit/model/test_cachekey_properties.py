@@ -10,10 +10,10 @@ import msgspec
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from dstack.model.cachekey import components, difference, key
-from dstack.model.environment import RESERVED
-from dstack.model.selection import TreeFile
-from dstack.model.workflow import (
+from dstack.model.code.selection import TreeFile
+from dstack.model.job.cache_key import components, difference, key
+from dstack.model.project.environment import RESERVED
+from dstack.model.project.workflow import (
     Artifact,
     DependsOn,
     RegistryAuth,

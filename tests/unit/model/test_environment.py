@@ -5,8 +5,8 @@ import subprocess
 import pytest
 
 from dstack.errors import UsageError
-from dstack.model.environment import RESERVED, build, check_name, reserved_values
-from dstack.model.workflow import Values, Variables
+from dstack.model.project.environment import RESERVED, build, check_name, reserved_values
+from dstack.model.project.workflow import Values, Variables
 
 KNOWN = reserved_values(
     run="brave-otter-7", job="0a1b", workflow="train", config_args="--x 1", runner="box", gpus=[0, 2], attempt=2

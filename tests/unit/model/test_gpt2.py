@@ -6,12 +6,13 @@ import subprocess
 
 import pytest
 
-from dstack.model import cachekey, environment
-from dstack.model.graph import closure
-from dstack.model.project import Project, warnings
-from dstack.model.script import expanded, script
-from dstack.model.variables import apply, config_args
-from dstack.model.workflow import Artifact
+from dstack.model.job import cache_key
+from dstack.model.job.script import expanded, script
+from dstack.model.project import environment
+from dstack.model.project.graph import closure
+from dstack.model.project.project import Project, warnings
+from dstack.model.project.variables import apply, config_args
+from dstack.model.project.workflow import Artifact
 from tests.unit.model.projects import GPT2, read
 
 RUN = {"run_name": "brave-otter-7", "job_id": "0a1b2c3d4e5f"}
@@ -99,7 +100,7 @@ def test_one_job_of_download_model_serves_both(gpt2: Project) -> None:
     assert names == ["download-model", "encode-dataset", "finetune-model"]
 
     keys = [
-        cachekey.key(cachekey.components(gpt2.workflows["download-model"], "i", [], variables["download-model"], {}))
+        cache_key.key(cache_key.components(gpt2.workflows["download-model"], "i", [], variables["download-model"], {}))
         for variables in (apply(gpt2, FINETUNE, []), apply(gpt2, "encode-dataset", []))
     ]
     assert keys[0] == keys[1]

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from dstack.errors import UsageError
-from dstack.model.graph import closure, walk
-from dstack.model.workflow import DependsOn, Workflow
+from dstack.model.project.graph import closure, walk
+from dstack.model.project.workflow import DependsOn, Workflow
 
 
 def workflow(name: str, *needed: str) -> Workflow:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dstack.errors import UsageError
-from dstack.model.interpolation import expand, mentions, replace_config_args, troubles
+from dstack.model.project.interpolation import expand, mentions, replace_config_args, troubles
 
 VALUES = {"x": "1", "x_y": "$x", "null": None, "config_args": "--a 'b c'"}
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstack.model.mask import mask, needles, reach, unfinished
+from dstack.model.job.log_mask import mask, needles, reach, unfinished
 
 small = st.text(alphabet="ab", min_size=4, max_size=7)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dstack.model.mounts import Mount, allowed, folder, outermost, parse
+from dstack.model.runner.mounts import Mount, allowed, folder, outermost, parse
 
 
 @pytest.mark.parametrize(

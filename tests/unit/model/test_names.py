@@ -7,8 +7,8 @@ import secrets
 import pytest
 
 from dstack.errors import UsageError
-from dstack.model import names
-from dstack.model.suggest import did_you_mean, nearest
+from dstack.model.job import names
+from dstack.model.text.suggest import did_you_mean, nearest
 
 
 def test_run_names_read_like_brave_otter_7() -> None:

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from dstack.errors import ProjectError
-from dstack.model import nodes
-from dstack.model.workflow import Workflow
+from dstack.model.project import nodes
+from dstack.model.project.workflow import Workflow
 from tests.unit.model.projects import problems, project
 
 ONE = "workflows:\n- name: train\n  image: i\n  commands: [c]\n"

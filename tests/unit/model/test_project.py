@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from dstack.model import nodes
-from dstack.model.workflow import Artifact
+from dstack.model.project import nodes
+from dstack.model.project.workflow import Artifact
 from tests.unit.model.projects import STARTER, project, read
 
 ONE = "workflows:\n- {name: a, image: i, commands: [c]}\n"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dstack.model.runner import Address
+from dstack.model.runner.runner import Address
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dstack.model.schema import configs_schema, document, workflows_schema
+from dstack.model.project.schema import configs_schema, document, workflows_schema
 from tests.unit.model.projects import ROOT, STARTER
 
 FOLDERS = [ROOT / "docs" / "schemas", STARTER / "schemas"]

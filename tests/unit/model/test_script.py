@@ -7,10 +7,10 @@ import subprocess
 import pytest
 
 from dstack.errors import UsageError
-from dstack.model.environment import build
-from dstack.model.script import expanded, script
-from dstack.model.variables import apply
-from dstack.model.workflow import Artifact, DependsOn, RepoDependency, Values, Variables, Workflow
+from dstack.model.job.script import expanded, script
+from dstack.model.project.environment import build
+from dstack.model.project.variables import apply
+from dstack.model.project.workflow import Artifact, DependsOn, RepoDependency, Values, Variables, Workflow
 from tests.unit.model.projects import STARTER, read
 
 RESERVED = {"run_name": "brave-otter-7", "job_id": "0a1b"}

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dstack.errors import UsageError
-from dstack.model.project import Project
-from dstack.model.variables import apply, config_args
-from dstack.model.workflow import Variables
+from dstack.model.project.project import Project
+from dstack.model.project.variables import apply, config_args
+from dstack.model.project.workflow import Variables
 from tests.unit.model.projects import project
 
 

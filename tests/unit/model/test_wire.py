@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstack.model import wire
+from dstack.model.api import wire
 from dstack.model.api.runs import Change
 
 

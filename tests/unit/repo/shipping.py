@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dstack import render
 from dstack.commands.code import checkout_values
-from dstack.model.snapshot import Snapshot
+from dstack.model.code.snapshot import Snapshot
 from dstack.repo.mirror import Mirror, MissingBaseError
 from dstack.repo.snapshot import take
 

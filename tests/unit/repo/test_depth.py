@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dstack.model import wire
-from dstack.model.snapshot import Snapshot
+from dstack.model.api import wire
+from dstack.model.code.snapshot import Snapshot
 from dstack.repo.snapshot import take
 from tests.unit.repo.shipping import Road, git, manifest
 from tests.unit.repo.trees import ahead, commit, start, write

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from dstack.errors import UsageError
-from dstack.model.snapshot import Snapshot
+from dstack.model.code.snapshot import Snapshot
 from dstack.repo.blobs import Blobs
 from dstack.repo.git import Git, make_bare
 from dstack.repo.mirror import Mirror

@@ -17,8 +17,8 @@ import pytest
 from dstack import runner
 from dstack.commands.authorize import authorize, marker
 from dstack.commands.leave import leave
-from dstack.model.host_context import Place
 from dstack.model.paths import HostLayout
+from dstack.model.runner.host_context import Place
 from tests.environment.product import program
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from dstack.model.job import Job, Run
-from dstack.model.snapshot import Snapshot
-from dstack.model.status import Status
-from dstack.model.workflow import Variables, Workflow
+from dstack.model.code.snapshot import Snapshot
+from dstack.model.job.job import Job, Run
+from dstack.model.job.status import Status
+from dstack.model.project.workflow import Variables, Workflow
 from dstack.server.views import run_view
 
 RUN = Run(

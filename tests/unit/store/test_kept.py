@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dstack.model.job import Job
+from dstack.model.job.job import Job
 from dstack.model.paths import ServerLayout
-from dstack.model.workflow import Variables, Workflow
+from dstack.model.project.workflow import Variables, Workflow
 from dstack.store import Store
 from dstack.store.kept import KeptArtifacts
 

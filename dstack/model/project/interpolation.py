@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 
 from dstack.errors import UsageError
-from dstack.model.suggest import nearest
+from dstack.model.text.suggest import nearest
 
 REFERENCE = re.compile(r"\$(?:(?P<dollar>\$)|(?P<plain>[A-Za-z_][A-Za-z0-9_]*)|\{(?P<braced>[^}]*)(?P<end>\}?))")
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

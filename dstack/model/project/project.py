@@ -7,12 +7,12 @@ from typing import TypeVar
 from msgspec import Struct
 
 from dstack.errors import ProjectError
-from dstack.model import checks
-from dstack.model.decode import Decoder, Path
-from dstack.model.environment import RESERVED, _overridden, variable_warnings
-from dstack.model.graph import closure
-from dstack.model.nodes import MappingNode, Report, Source, compose, line
-from dstack.model.workflow import ConfigsFile, Values, Workflow, WorkflowsFile
+from dstack.model.project import checks
+from dstack.model.project.decode import Decoder, Path
+from dstack.model.project.environment import RESERVED, _overridden, variable_warnings
+from dstack.model.project.graph import closure
+from dstack.model.project.nodes import MappingNode, Report, Source, compose, line
+from dstack.model.project.workflow import ConfigsFile, Values, Workflow, WorkflowsFile
 
 __all__ = ["GLOBAL", "Project", "Source", "parse"]
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from dstack.model import environment, interpolation, location, mounts
-from dstack.model.caches import cache_path, cache_trouble
-from dstack.model.decode import Path, Place
-from dstack.model.graph import walk
-from dstack.model.nodes import Report
-from dstack.model.quantities import span
-from dstack.model.suggest import did_you_mean
-from dstack.model.tag import is_tag
-from dstack.model.tag import trouble as tag_trouble
-from dstack.model.workflow import Values, Workflow
+from dstack.model.project import environment, interpolation, location
+from dstack.model.project.caches import cache_path, cache_trouble
+from dstack.model.project.decode import Path, Place
+from dstack.model.project.graph import walk
+from dstack.model.project.nodes import Report
+from dstack.model.project.workflow import Values, Workflow
+from dstack.model.runner import mounts
+from dstack.model.text.quantities import span
+from dstack.model.text.suggest import did_you_mean
+from dstack.model.text.tag import is_tag
+from dstack.model.text.tag import trouble as tag_trouble
 
 GLOBAL = "global"
 """The section of the configs that applies to every workflow."""

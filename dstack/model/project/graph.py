@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from dstack.errors import UsageError
-from dstack.model.suggest import did_you_mean
-from dstack.model.workflow import Workflow
+from dstack.model.project.workflow import Workflow
+from dstack.model.text.suggest import did_you_mean
 
 
 def closure(workflows: Mapping[str, Workflow] | Iterable[Workflow], name: str) -> tuple[Workflow, ...]:

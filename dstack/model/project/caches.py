@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
-from dstack.model.location import normal
 from dstack.model.paths import CONTAINER_IO, CONTAINER_TREE
+from dstack.model.project.location import normal
 
 SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/usr", "/etc", "/proc", "/sys", "/dev")
 """A container can't start without these."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from dstack.model.workflow import ConfigsFile, WorkflowsFile
+from dstack.model.project.workflow import ConfigsFile, WorkflowsFile
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

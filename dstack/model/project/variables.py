@@ -6,11 +6,11 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from dstack.errors import UsageError
-from dstack.model.environment import RESERVED
-from dstack.model.graph import closure
-from dstack.model.project import Project
-from dstack.model.suggest import did_you_mean
-from dstack.model.workflow import Values, Variables
+from dstack.model.project.environment import RESERVED
+from dstack.model.project.graph import closure
+from dstack.model.project.project import Project
+from dstack.model.project.workflow import Values, Variables
+from dstack.model.text.suggest import did_you_mean
 
 TRUE = frozenset({"true", "True", "TRUE"})
 LEFT_OUT = frozenset({"false", "False", "FALSE", "None"})

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 
 from dstack.errors import UsageError
-from dstack.model.interpolation import expand
-from dstack.model.workflow import Values, Variables
+from dstack.model.project.interpolation import expand
+from dstack.model.project.workflow import Values, Variables
 
 RESERVED = frozenset(
     {

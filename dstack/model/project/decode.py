@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from msgspec import Struct
 from msgspec import inspect as types
 
-from dstack.model.nodes import NULL, MappingNode, Maps, Node, Report, ScalarNode, SequenceNode, line
-from dstack.model.suggest import did_you_mean
+from dstack.model.project.nodes import NULL, MappingNode, Maps, Node, Report, ScalarNode, SequenceNode, line
+from dstack.model.text.suggest import did_you_mean
 
 T = TypeVar("T", bound=Struct)
 

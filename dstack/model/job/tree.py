@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable, Mapping
 
-from dstack.model.manifest import File, Manifest
+from dstack.model.job.manifest import File, Manifest
 
 MANIFEST = "manifest.json"
 """The store's own file next to a job's artifacts."""

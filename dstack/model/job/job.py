@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from dstack.model.snapshot import Snapshot
-from dstack.model.status import Status
-from dstack.model.workflow import Variables, Workflow
+from dstack.model.code.snapshot import Snapshot
+from dstack.model.job.status import Status
+from dstack.model.project.workflow import Variables, Workflow
 
 
 class Ends:

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from dstack.model.environment import RESERVED
-from dstack.model.interpolation import mentions
-from dstack.model.selection import TreeFile
-from dstack.model.tag import is_tag
-from dstack.model.workflow import Variables, Workflow
+from dstack.model.code.selection import TreeFile
+from dstack.model.project.environment import RESERVED
+from dstack.model.project.interpolation import mentions
+from dstack.model.project.workflow import Variables, Workflow
+from dstack.model.text.tag import is_tag
 
 FORMAT = "1"
 """Part of every key. Raise it when the meaning of keys changes, so that old keys no longer match."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from msgspec import Struct
 
-from dstack.model import location
+from dstack.model.project import location
 
 Rule = Callable[[str], bool]
 

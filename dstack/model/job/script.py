@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from dstack.errors import UsageError
-from dstack.model import location, mounts
-from dstack.model.caches import cache_path, cache_trouble
-from dstack.model.checks import image_trouble
-from dstack.model.environment import PLACED, replacements
-from dstack.model.interpolation import expand, replace_config_args
-from dstack.model.variables import config_args
-from dstack.model.workflow import Artifact, DependsOn, RegistryAuth, RepoDependency, Values, Variables, Workflow
+from dstack.model.project import location
+from dstack.model.project.caches import cache_path, cache_trouble
+from dstack.model.project.checks import image_trouble
+from dstack.model.project.environment import PLACED, replacements
+from dstack.model.project.interpolation import expand, replace_config_args
+from dstack.model.project.variables import config_args
+from dstack.model.project.workflow import Artifact, DependsOn, RegistryAuth, RepoDependency, Values, Variables, Workflow
+from dstack.model.runner import mounts
 
 
 def script(workflow: Workflow, variables: Variables, job_id: str, run_name: str) -> str:

@@ -1,0 +1,1 @@
+"""A run and its jobs: what they ask for, run and leave."""

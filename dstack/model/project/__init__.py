@@ -1,0 +1,1 @@
+"""`.dstack/`: read, checked, its variables filled in."""

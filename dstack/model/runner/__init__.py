@@ -1,0 +1,1 @@
+"""A runner: how to reach it, what it has, uses and allows."""

@@ -1,0 +1,1 @@
+"""Words and units: read and printed here, and nowhere else."""
