@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Undefined
 
 from dstack.model.runner.host_context import Place
 
-FOLDERS = (Path(__file__).parent / "templates", Path(__file__).parent.parent / "templates")
+FOLDERS = (Path(__file__).parent / "templates" / "host", Path(__file__).parent.parent / "templates" / "host")
 """The templates' folders: in the wheel, and in a checkout."""
 
 
@@ -40,15 +40,15 @@ def quote(value: object) -> str:
 
 
 def script(template: str, place: Place | None, **values: object) -> str:
-    """Render the prelude and `templates/<template>.sh.j2` as one function, which runs once all of it was read.
+    """Render the prelude and `templates/host/<template>.sh.j2` as one function, which runs once all of it was read.
 
-    With a `place`, the script can use what `templates/prelude.sh.j2` defines: `$base`, `$machine`, `dk`.
+    With a `place`, the script can use what `templates/host/lib/prelude.sh.j2` defines: `$base`, `$machine`, `dk`.
     """
-    return _templates().get_template("prelude.sh.j2").render(body=f"{template}.sh.j2", place=place, **values)
+    return _templates().get_template("lib/prelude.sh.j2").render(body=f"{template}.sh.j2", place=place, **values)
 
 
 def text(template: str, **values: object) -> str:
-    """Render `templates/<template>.sh.j2` without the prelude."""
+    """Render `templates/host/<template>.sh.j2` without the prelude."""
     return _templates().get_template(f"{template}.sh.j2").render(**values)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from dstack.cli import show
-from dstack.commands.authorize import authorize
+from dstack.commands.machine.authorize import authorize
 from dstack.errors import HostKeyError, UsageError
 from dstack.hosts.host import ask
 from dstack.hosts.ssh import SshHost

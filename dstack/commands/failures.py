@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from dstack.commands.doctor import gpus_fail
+from dstack.commands.machine.doctor import gpus_fail
 from dstack.model.runner.runner import Finding
 
 

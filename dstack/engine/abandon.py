@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dstack.artifacts.s3 import S3Store
-from dstack.commands.upload import abandon
+from dstack.commands.artifacts.upload import abandon
 from dstack.engine.context import Context
 from dstack.engine.keep import clear
 from dstack.engine.placed import HOST_ANSWER, Placed

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 
-from dstack.commands.caches import Cache, caches, drop
+from dstack.commands.machine.caches import Cache, caches, drop
 from dstack.engine.context import Context
 from dstack.errors import HostError
 from dstack.hosts.host import ask

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from dstack.artifacts.folder import FolderStore
 from dstack.artifacts.s3 import S3Store
-from dstack.commands.collect import Listing, fetch, listing, made
+from dstack.commands.artifacts.collect import Listing, fetch, listing, made
 from dstack.engine.context import Context
 from dstack.engine.upload import Uploader
 from dstack.hosts.host import Host, ask

@@ -8,8 +8,8 @@ import random
 import time
 from typing import Any
 
-from dstack.commands.leave import discard
-from dstack.commands.stop import stop
+from dstack.commands.job.stop import stop
+from dstack.commands.machine.uninstall import discard
 from dstack.decide import Decision, Failed
 from dstack.engine.abandon import abandoned, removed
 from dstack.engine.attempts import again, following

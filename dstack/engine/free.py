@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from dstack.commands.kept import free
+from dstack.commands.artifacts.retain import free
 from dstack.engine.context import Context
 from dstack.engine.search import allows
 from dstack.engine.types import Machine

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Sequence
 
 from dstack.artifacts.s3 import S3Store
-from dstack.commands.gather import gather
-from dstack.commands.upload import reach
+from dstack.commands.artifacts.fetch_dependencies import gather
+from dstack.commands.artifacts.upload import reach
 from dstack.engine.context import Context
 from dstack.errors import CommandError, HostError
 from dstack.hosts.host import ask

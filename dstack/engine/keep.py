@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from dstack.commands.kept import Copied, keep, reuse
-from dstack.commands.leave import discard
+from dstack.commands.artifacts.retain import Copied, keep, reuse
+from dstack.commands.machine.uninstall import discard
 from dstack.engine.context import Context
 from dstack.errors import CommandError
 from dstack.hosts.host import ask

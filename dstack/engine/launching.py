@@ -7,7 +7,8 @@ from collections.abc import Awaitable
 
 from dstack.commands.command import Command, Stdin
 from dstack.commands.failures import bare, pulling, starting
-from dstack.commands.launch import Launched, launch
+from dstack.commands.job.launch import Launched, launch
+from dstack.commands.machine.docker_registry import Login
 from dstack.engine.context import Context
 from dstack.engine.gather import gathered, reached
 from dstack.engine.keep import reused
@@ -18,7 +19,6 @@ from dstack.errors import CommandError, HostError, HostUnreachableError
 from dstack.hosts.host import ask
 from dstack.model.job.job import Job
 from dstack.model.job.status import Status
-from dstack.model.registry import Login
 from dstack.model.text.times import rfc3339
 
 

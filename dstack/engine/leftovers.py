@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dstack.artifacts.folder import FolderStore
-from dstack.commands.leftovers import Pruned, prune
+from dstack.commands.machine.orphans import Pruned, prune
 from dstack.engine.context import Context
 from dstack.engine.stored import stored_in
 from dstack.engine.tidy import tidy

@@ -8,7 +8,7 @@ import time
 from typing import TypeVar
 
 from dstack.commands.command import Command
-from dstack.commands.stop import stop, warn
+from dstack.commands.job.stop import stop, warn
 from dstack.engine.placed import HOST_ANSWER, Placed
 from dstack.errors import CommandError, HostUnreachableError
 from dstack.hosts.host import ask

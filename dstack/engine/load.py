@@ -14,7 +14,7 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
-from dstack.commands.sample import Sample
+from dstack.commands.machine.sample import Sample
 from dstack.engine.types import IDLE, Load
 from dstack.model.runner.runner import Facts
 
@@ -58,7 +58,7 @@ def counted(load: Load, facts: Facts) -> Load:
 
 @lru_cache(maxsize=1)
 def own_machine() -> str:
-    """This machine's name in `Facts.machine` (templates/prelude.sh.j2)."""
+    """This machine's name in `Facts.machine` (templates/host/lib/prelude.sh.j2)."""
     for path in (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id")):
         machine_id = path.read_text().split("\n")[0] if path.exists() else ""
         if re.fullmatch(r"[0-9a-f]+", machine_id):

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from dstack.commands.command import Command
-from dstack.commands.doctor import skewed
-from dstack.commands.probe import probe
+from dstack.commands.machine.doctor import skewed
+from dstack.commands.machine.probe import probe
 from dstack.engine.capacity import Capacity
 from dstack.engine.pace import LOOKING, SAMPLING, pause
 from dstack.engine.types import IDLE, Lease, Load, Machine

@@ -7,7 +7,7 @@ import logging
 import time
 from dataclasses import dataclass, field
 
-from dstack.commands.sample import Sample, sample
+from dstack.commands.machine.sample import Sample, sample
 from dstack.engine.load import at_rest, counted, foreign, smoothed
 from dstack.engine.machines import LATE, Machines
 from dstack.engine.pace import SAMPLING, pause

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dstack.commands.launch import Order
+from dstack.commands.job.launch import Order
 from dstack.engine.context import Context
 from dstack.model.job import script
 from dstack.model.job.job import Job, Run

@@ -6,10 +6,10 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from dstack.commands.pull import Progress, pull
+from dstack.commands.machine.docker_registry import Login
+from dstack.commands.machine.pull import Progress, pull
 from dstack.errors import CommandError
 from dstack.hosts.host import Host
-from dstack.model.registry import Login
 from dstack.model.runner.host_context import Place
 
 REPORT_EVERY = 1.0

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
-from dstack.commands.code import Received, receive, spare
 from dstack.commands.command import Command
-from dstack.commands.launch import Launched
+from dstack.commands.job.launch import Launched
+from dstack.commands.job.receive_code import Received, receive, spare
 from dstack.engine.context import Context
 from dstack.errors import DstackError, HostError
 from dstack.hosts.host import ask

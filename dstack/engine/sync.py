@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from msgspec.structs import replace
 
 from dstack.artifacts.s3 import S3Store
-from dstack.commands.collect import fetch
-from dstack.commands.sync import SMALL, frozen, sync
+from dstack.commands.artifacts.collect import fetch
+from dstack.commands.artifacts.sync import SMALL, frozen, sync
 from dstack.engine.placed import Placed
 from dstack.engine.upload import Uploader
 from dstack.errors import CommandError, DstackError, StorageError

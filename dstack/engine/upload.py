@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 
 from dstack.artifacts.s3 import S3Store
 from dstack.artifacts.uploads import Uploading
-from dstack.commands.collect import made
-from dstack.commands.upload import Upload, sums, upload, uploading
+from dstack.commands.artifacts.collect import made
+from dstack.commands.artifacts.upload import Upload, sums, upload, uploading
 from dstack.engine.context import Context
 from dstack.errors import StorageError
 from dstack.hosts.host import ask

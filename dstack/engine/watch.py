@@ -7,8 +7,8 @@ import time
 
 from msgspec.structs import replace
 
-from dstack.commands.follow import follow, read_log
-from dstack.commands.observe import observe
+from dstack.commands.job.follow import follow, read_log
+from dstack.commands.job.observe import observe
 from dstack.decide import Decision, Recorded, decide
 from dstack.engine.launching import begun, launched
 from dstack.engine.placed import HOST_ANSWER, Placed

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from dstack.commands.leave import leave
+from dstack.commands.machine.uninstall import leave
 from dstack.engine.engine import Engine
 from dstack.engine.machines import FRESH, Machines
 from dstack.engine.metrics import Metrics

@@ -16,11 +16,11 @@ from typing import Any, TypeVar
 
 from msgspec import structs
 
-from dstack.commands.code import receive
 from dstack.commands.command import Command, Result
-from dstack.commands.follow import read_log
-from dstack.commands.launch import Launched, Order, launch
-from dstack.commands.observe import observe
+from dstack.commands.job.follow import read_log
+from dstack.commands.job.launch import Launched, Order, launch
+from dstack.commands.job.observe import observe
+from dstack.commands.job.receive_code import receive
 from dstack.decide import Decision, Observed, Recorded, decide
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.paths import TAR_COMPLETE, HostLayout
@@ -153,7 +153,7 @@ def docker_state(attempt: str) -> str | None:
 
 
 def machine_id() -> str:
-    """As templates/prelude.sh.j2 finds it: bare machines have no /etc/machine-id."""
+    """As templates/host/lib/prelude.sh.j2 finds it: bare machines have no /etc/machine-id."""
     path = Path("/etc/machine-id")
     known = path.read_text().strip() if path.exists() else ""
     return known or hashlib.sha256(f"{os.uname().nodename}\n".encode()).hexdigest()[:32]

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from dstack.commands.command import Command, Result
-from dstack.commands.launch import Launched, Order, launch
+from dstack.commands.job.launch import Launched, Order, launch
 from dstack.engine.ship import launch_with_code, ship
 from dstack.model.code.snapshot import Snapshot
 from dstack.repo.mirror import Mirror

@@ -18,17 +18,17 @@ from pathlib import Path
 import pytest
 
 from dstack.commands.command import Result
-from dstack.commands.follow import follow
-from dstack.commands.launch import Launched, launch
-from dstack.commands.leave import discard
-from dstack.commands.probe import probe
-from dstack.commands.pull import Progress, pull
-from dstack.commands.stop import stop
+from dstack.commands.job.follow import follow
+from dstack.commands.job.launch import Launched, launch
+from dstack.commands.job.stop import stop
+from dstack.commands.machine.docker_registry import Login
+from dstack.commands.machine.probe import probe
+from dstack.commands.machine.pull import Progress, pull
+from dstack.commands.machine.uninstall import discard
 from dstack.decide import Claim, Failed, Finished, Launch, Lost, Running, Unknown, Wait
 from dstack.errors import CommandError, HostError
 from dstack.model.job.job import Launch as Origin
 from dstack.model.paths import container
-from dstack.model.registry import Login
 from tests.e2e.protocol import Ground, docker, docker_state, make_image, printed, tarball
 from tests.environment import needs
 from tests.environment.account import Account, processes

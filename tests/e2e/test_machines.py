@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from dstack.commands.command import Result
-from dstack.commands.probe import probe
+from dstack.commands.machine.probe import probe
 from dstack.model.runner.runner import Facts
 from tests.conftest import Cli
 from tests.e2e.project import single

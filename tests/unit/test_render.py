@@ -57,7 +57,7 @@ def test_only_text_and_whole_numbers_are_quoted() -> None:
 
 def test_a_value_that_is_missing_is_an_error() -> None:
     with pytest.raises(UndefinedError, match="'project' is undefined"):
-        text("entry")
+        text("job/entry")
     with pytest.raises(TemplateNotFound):
         text("no-such-template")
 
@@ -65,7 +65,7 @@ def test_a_value_that_is_missing_is_an_error() -> None:
 def test_every_value_of_a_template_is_quoted() -> None:
     place = Place(HostLayout(root="/r/$(id)'", machine="m", server="s"), docker="docker -H 'a b'")
 
-    rendered = script("warn", place, signal="x; rm -rf /", name="n")
+    rendered = script("job/warn", place, signal="x; rm -rf /", name="n")
 
     assert "root='/r/$(id)'\\'''\n" in rendered
     assert "dk() { 'docker' '-H' 'a b' \"$@\"; }" in rendered
@@ -73,7 +73,9 @@ def test_every_value_of_a_template_is_quoted() -> None:
 
 
 def test_a_script_that_was_cut_runs_nothing(tmp_path: Path) -> None:
-    whole = script("warn", Place(HostLayout("/r", "", "s"), docker=f"touch {tmp_path}/ran --"), signal="s", name="n")
+    whole = script(
+        "job/warn", Place(HostLayout("/r", "", "s"), docker=f"touch {tmp_path}/ran --"), signal="s", name="n"
+    )
     end = len(whole.rstrip("\n"))
     for length in range(0, end - len("main"), 7):
         subprocess.run(["sh", "-c", whole[:length]], capture_output=True, cwd=tmp_path, check=False)
@@ -84,7 +86,7 @@ def test_a_script_that_was_cut_runs_nothing(tmp_path: Path) -> None:
 
 
 def test_the_root_is_below_home_where_it_says_so() -> None:
-    rendered = script("warn", Place(HostLayout("~/a b", "", "s"), docker="echo"), signal="s", name="n")
+    rendered = script("job/warn", Place(HostLayout("~/a b", "", "s"), docker="echo"), signal="s", name="n")
     shown = rendered.replace("\nmain\n", '\nmain; printf %s "$base"')
     done = subprocess.run(["sh", "-c", shown], env={"HOME": "/h o", "PATH": "/usr/bin:/bin"}, capture_output=True)
 

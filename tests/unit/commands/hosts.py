@@ -34,7 +34,9 @@ class Folder:
 
     def __post_init__(self) -> None:
         self.place = Place(HostLayout(str(self.root), "0", self.server), self.docker)
-        asked = self.result(Command("", script("running", self.place, server=self.server), lambda result: result))
+        asked = self.result(
+            Command("", script("machine/running", self.place, server=self.server), lambda result: result)
+        )
         assert asked.exit_status == OTHER_MACHINE, asked
         machine = asked.stdout.decode().strip().removeprefix("machine=")
         self.place = Place(HostLayout(str(self.root), machine, self.server), self.docker)

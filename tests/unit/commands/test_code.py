@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dstack.commands.code import Received, receive
 from dstack.commands.command import Result
+from dstack.commands.job.receive_code import Received, receive
 from dstack.errors import CommandError
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.paths import HostLayout

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.commands.collect import Listing, fetch, listing, made
+from dstack.commands.artifacts.collect import Listing, fetch, listing, made
 from dstack.commands.command import Result
 from dstack.errors import CommandError, HostError
 from dstack.model.job.manifest import File

@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from dstack.commands.probe import probe
-from dstack.commands.sample import sample
+from dstack.commands.machine.probe import probe
+from dstack.commands.machine.sample import sample
 from dstack.model.paths import HostLayout
 from dstack.model.runner.host_context import Place
 from tests.environment import needs

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dstack.commands.command import Result
-from dstack.commands.doctor import skewed
-from dstack.commands.probe import probe
+from dstack.commands.machine.doctor import skewed
+from dstack.commands.machine.probe import probe
 from dstack.model.runner.runner import Finding
 from tests.unit.commands.test_probe import GOOD, NO_SOCKET
 

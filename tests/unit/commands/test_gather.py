@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dstack.artifacts.s3 import S3Store
-from dstack.commands.gather import gather
+from dstack.commands.artifacts.fetch_dependencies import gather
 from dstack.errors import CommandError
 from dstack.model.job.manifest import File
 from tests.environment import needs
@@ -91,7 +91,7 @@ def test_what_breaks_off_is_fetched_again(host: Folder, store: S3Store, proxy: P
 def test_what_never_arrives_whole_is_an_error(
     host: Folder, store: S3Store, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dstack.commands.gather.TRIES", 1)
+    monkeypatch.setattr("dstack.commands.artifacts.fetch_dependencies.TRIES", 1)
     files = stored(store, ["a" * 20, "b" * 20])
     proxy.cut = lambda request: 10 if request.method == "GET" and "b" in request.key.rpartition("/")[2] else None
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dstack.commands import amd
 from dstack.commands.command import Result
-from dstack.commands.probe import probe
+from dstack.commands.machine import amd
+from dstack.commands.machine.probe import probe
 from dstack.model.job.resources import Ask
 from dstack.model.runner.metrics import GpuUse
 from dstack.model.runner.runner import Address, Gpu, Runner

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dstack.commands.collect import listing
-from dstack.commands.kept import Copied, free, keep, reuse
+from dstack.commands.artifacts.collect import listing
+from dstack.commands.artifacts.retain import Copied, free, keep, reuse
 from dstack.model.job.manifest import File
 from dstack.model.project.workflow import Artifact
 from tests.unit.commands.hosts import Folder, busybox

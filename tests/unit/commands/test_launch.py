@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dstack.commands.command import Result
-from dstack.commands.launch import Launched, Order, exports, launch
+from dstack.commands.job.launch import Launched, Order, exports, launch
 from dstack.errors import CommandError, HostError
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import Launch

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from dstack.commands.command import Result
-from dstack.commands.follow import follow, read_log
-from dstack.commands.observe import observe
-from dstack.commands.stop import Stopped, stop
+from dstack.commands.job.follow import follow, read_log
+from dstack.commands.job.observe import observe
+from dstack.commands.job.stop import Stopped, stop
 from dstack.decide import Claim, Container, Observed
 from dstack.errors import CommandError
 from dstack.model.job.job import Launch

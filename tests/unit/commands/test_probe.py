@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dstack.commands.command import Result
-from dstack.commands.probe import probe, used
+from dstack.commands.machine.probe import probe, used
 from dstack.errors import CommandError
 from dstack.model.runner.runner import Facts, Gpu
 

@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from dstack.commands.pull import Progress, pull
+from dstack.commands.machine.docker_registry import Login, named, registry
+from dstack.commands.machine.pull import Progress, pull
 from dstack.model.paths import HostLayout
-from dstack.model.registry import Login, named, registry
 from dstack.model.runner.host_context import Place
 
 PLACE = Place(HostLayout("/root", "m", "s"))

@@ -19,8 +19,8 @@ import pytest
 import yaml
 
 from dstack.commands.command import Command, Result
-from dstack.commands.probe import probe
-from dstack.commands.sample import Sample, sample
+from dstack.commands.machine.probe import probe
+from dstack.commands.machine.sample import Sample, sample
 from dstack.model.paths import HostLayout
 from dstack.model.runner.host_context import Place
 from dstack.model.runner.metrics import GpuUse

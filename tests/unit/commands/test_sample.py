@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dstack.commands.command import Result
-from dstack.commands.sample import Sample, sample
+from dstack.commands.machine.sample import Sample, sample
 from dstack.errors import CommandError
 from dstack.model.paths import HostLayout
 from dstack.model.runner.host_context import Place

@@ -13,29 +13,29 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from dstack.commands.authorize import authorize
-from dstack.commands.caches import caches, drop
-from dstack.commands.code import spare
-from dstack.commands.collect import fetch, listing
-from dstack.commands.follow import follow, read_log
-from dstack.commands.gather import gather
-from dstack.commands.kept import free, keep, reuse
-from dstack.commands.launch import Order, entry, launch
-from dstack.commands.leave import discard, leave, running
-from dstack.commands.leftovers import prune
-from dstack.commands.observe import observe
-from dstack.commands.probe import probe
-from dstack.commands.pull import pull
-from dstack.commands.sample import sample
-from dstack.commands.stop import stop, warn
-from dstack.commands.sync import sync
-from dstack.commands.upload import abandon, reach, sums, upload, uploading, work
+from dstack.commands.artifacts.collect import fetch, listing
+from dstack.commands.artifacts.fetch_dependencies import gather
+from dstack.commands.artifacts.retain import free, keep, reuse
+from dstack.commands.artifacts.sync import sync
+from dstack.commands.artifacts.upload import abandon, reach, sums, upload, uploading, work
+from dstack.commands.job.follow import follow, read_log
+from dstack.commands.job.launch import Order, entry, launch
+from dstack.commands.job.observe import observe
+from dstack.commands.job.receive_code import spare
+from dstack.commands.job.stop import stop, warn
+from dstack.commands.machine.authorize import authorize
+from dstack.commands.machine.caches import caches, drop
+from dstack.commands.machine.docker_registry import Login
+from dstack.commands.machine.orphans import prune
+from dstack.commands.machine.probe import probe
+from dstack.commands.machine.pull import pull
+from dstack.commands.machine.sample import sample
+from dstack.commands.machine.uninstall import discard, leave, running
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.manifest import File
 from dstack.model.job.pieces import Piece
 from dstack.model.paths import HostLayout
 from dstack.model.project.workflow import Artifact
-from dstack.model.registry import Login
 from dstack.model.runner.host_context import Place
 from dstack.model.runner.mounts import Mount
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.commands.upload import sums
+from dstack.commands.artifacts.upload import sums
 from dstack.errors import CommandError
 from dstack.model.job.manifest import File
 from dstack.model.job.pieces import PART, Sums, spans

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dstack.commands.sample import Sample
+from dstack.commands.machine.sample import Sample
 from dstack.engine.load import at_rest, counted, foreign, own_machine, smoothed
 from dstack.engine.schedule import impossible, schedule
 from dstack.engine.types import IDLE, Load, Machine

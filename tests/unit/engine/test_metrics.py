@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dstack.commands.sample import Sample
+from dstack.commands.machine.sample import Sample
 from dstack.engine.machines import INTERVAL, RAREST, rest
 from dstack.engine.metrics import Seen
 from dstack.engine.pace import LOOKING, SAMPLING, SESSION

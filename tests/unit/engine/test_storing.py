@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dstack.artifacts.folder import FolderStore
-from dstack.commands.collect import Listing
+from dstack.commands.artifacts.collect import Listing
 from dstack.engine import drive
 from dstack.engine.collect import Collector
 from dstack.engine.storing import Progress, stopped, stopping

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dstack import render
-from dstack.commands.code import checkout_values
+from dstack.commands.job.receive_code import checkout_values
 from dstack.model.code.snapshot import Snapshot
 from dstack.repo.mirror import Mirror, MissingBaseError
 from dstack.repo.snapshot import take
@@ -140,7 +140,7 @@ class Road:
         values = checkout_values(snapshot, depth)
         body = render.text(template, most=self.most, **values)
         if template == "_checkout":
-            body = render.text("_git", **values) + body
+            body = render.text("code/_git", **values) + body
         end = "echo reached=end\n" if template == "_checkout" else ""
         return f"main() {{\n{head}{body}\n{end}}}\nmain\n"
 

@@ -15,8 +15,8 @@ from types import SimpleNamespace
 import pytest
 
 from dstack import runner
-from dstack.commands.authorize import authorize, marker
-from dstack.commands.leave import leave
+from dstack.commands.machine.authorize import authorize, marker
+from dstack.commands.machine.uninstall import leave
 from dstack.model.paths import HostLayout
 from dstack.model.runner.host_context import Place
 from tests.environment.product import program

@@ -1,0 +1,1 @@
+"""What jobs make: on a host, and on its way from there."""

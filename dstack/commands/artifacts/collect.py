@@ -1,0 +1,183 @@
+"""Collects a job's artifacts: their list, hashed on the host, and their bytes.
+
+Files from a container are untrusted. They are read only after the container has ended, and links are not followed.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from dstack.commands.answer import lines
+from dstack.commands.artifacts import listing_parser
+from dstack.commands.command import Command, Result, succeeded
+from dstack.model.job import tree
+from dstack.model.job.manifest import File
+from dstack.model.job.tree import shown
+from dstack.model.paths import container
+from dstack.model.project.workflow import Artifact
+from dstack.model.runner.host_context import Place, folder_name
+from dstack.render import quote, script
+
+LISTING = "listing the artifacts"
+FETCHING = "fetching the artifacts"
+
+COMMAND_LINE = 16_000
+"""Characters of arguments before the last one. Linux allows a command at least 128 KiB."""
+
+KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a device", stat.S_IFCHR: "a device"}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A job's artifacts. `missing` are the paths of required artifacts that don't exist; `refused` has one sentence
+    per path that can't be stored, with the reason. `gone`: the job's folder no longer exists."""
+
+    files: tuple[File, ...]
+    missing: tuple[str, ...]
+    refused: tuple[str, ...]
+    gone: bool = False
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The artifacts to ask the host for: `paths` in normal form, `roots` those that lie in no other one."""
+
+    paths: dict[str, Artifact]
+    roots: tuple[str, ...]
+    refused: tuple[str, ...]
+
+
+def listing(place: Place, attempt: str, project: str, image: str, artifacts: tuple[Artifact, ...]) -> Command[Listing]:
+    """List and hash the artifacts of a job whose container has ended. Waits for a container that is about to end, and
+    stops it. First makes the host's user the owner of all files, and makes them readable; then puts them where no
+    process of the job can reach them: see `made`.
+
+    Raises CommandError if the owner can't be changed.
+    """
+    wanted = want(artifacts, project)
+    body = script(
+        "artifacts/listing",
+        place,
+        folder=place.layout.job(folder_name(attempt)),
+        name=container(attempt),
+        image=image,
+        server=place.layout.server,
+        project=project,
+        paths=tuple(map(dotted, wanted.paths)),
+        roots=tuple(map(dotted, wanted.roots)),
+        held=tuple(posixpath.normpath(posixpath.join(project, path)) for path in wanted.roots),
+        skipped="-" if project else "./.git",
+        longest=tree.LONGEST + len("./") + 1,
+        record=True,
+    )
+    return Command(LISTING, body, lambda result: read(wanted, project, result))
+
+
+def made(project: str) -> str:
+    """Return the folder of the listed files, below the job's folder. Processes of the job can't reach it."""
+    return f"made/{project}" if project else "made"
+
+
+def fetch(place: Place, attempt: str, tree: str, files: Sequence[File]) -> Command[None]:
+    """Print the contents of these regular files, one after the other, on stdout. `tree` is their folder, below the
+    job's folder.
+
+    The reader must compare each sha256 with the list: the bytes may come from elsewhere.
+    """
+    paths = [dotted(file.path) for file in files if file.link is None]
+    cats = b"".join(b"cat " + quote(batch).encode(errors="surrogateescape") + b"\n" for batch in batches(paths))
+    body = script("artifacts/fetch", place, folder=place.layout.job(folder_name(attempt)), tree=tree, length=len(cats))
+    return Command(FETCHING, body, lambda result: succeeded(FETCHING, result), cats)
+
+
+def batches(paths: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Yield the paths in groups that fit on a command line."""
+    batch: list[str] = []
+    size = 0
+    for path in paths:
+        if size > COMMAND_LINE:
+            yield tuple(batch)
+            batch, size = [], 0
+        batch.append(path)
+        size += len(path)
+    if batch:
+        yield tuple(batch)
+
+
+def want(artifacts: tuple[Artifact, ...], project: str) -> Wanted:
+    """Return what to ask the host for. Paths that an artifact can't have are refused right away."""
+    paths: dict[str, Artifact] = {}
+    refused = []
+    for artifact in artifacts:
+        path = tree.normal(artifact.path)
+        if (why := tree.objection(path)) is not None:
+            refused.append(f"the artifact {why}")
+        elif not project and path.split("/")[0] == ".git":
+            refused.append(f"the artifact {shown(path)} is git's internal folder")
+        elif path not in paths or not artifact.optional:
+            paths[path] = artifact
+    roots = tuple(path for path in paths if path == "." or not ("." in paths or tree.occupied_parent(path, paths)))
+    return Wanted(paths, roots, tuple(refused))
+
+
+def dotted(path: str) -> str:
+    """Return the path so that no command mistakes it for an option."""
+    return path if path == "." else f"./{path}"
+
+
+def read(wanted: Wanted, project: str, result: Result) -> Listing:
+    """Parse the host's answer."""
+    if result.exit_status != 0:
+        lines(LISTING, result)
+    if result.stdout == b"gone=yes\n":
+        return Listing((), (), ("the job's folder is gone from its machine",), gone=True)
+    answer = listing_parser.parse(LISTING, result)
+    if answer.project not in (None, "present"):
+        return without_project(wanted, project, answer.project)
+    kinds = dict(zip(wanted.paths, answer.paths, strict=True))
+    missing = tuple(
+        artifact.path for path, artifact in wanted.paths.items() if kinds[path] == "missing" and not artifact.optional
+    )
+    refused = [*wanted.refused]
+    refused += [f"the artifact {shown(path)} is a link or lies behind one" for path in kinds if kinds[path] == "link"]
+    refused += [f"the artifact {shown(path)} is not a file or folder" for path in kinds if kinds[path] == "special"]
+    refused += [f"the path of an artifact is too long: {shown(path)}" for path in answer.long]
+    refused += [f"the artifacts could not be listed completely: {answer.trouble}"] if answer.trouble else []
+    files, complaints = judged(answer, wanted.roots)
+    return Listing(files, missing, (*refused, *complaints))
+
+
+def without_project(wanted: Wanted, project: str, kind: str | None) -> Listing:
+    """Return the listing for a project folder that is missing, or is a link."""
+    if kind == "missing":
+        missing = tuple(artifact.path for artifact in wanted.paths.values() if not artifact.optional)
+        return Listing((), missing, wanted.refused)
+    return Listing((), (), (*wanted.refused, f"the project's folder {shown(project)} is a link or not a folder"))
+
+
+def judged(answer: listing_parser.Answer, roots: tuple[str, ...]) -> tuple[tuple[File, ...], list[str]]:
+    """Return the files and links that can be stored, and a sentence about each one that can't."""
+    files, refused = [], []
+    for path, (mode, size) in answer.stats.items():
+        kind = KINDS.get(stat.S_IFMT(mode))
+        if (why := tree.objection(path)) is not None:
+            refused.append(why)
+        elif kind is not None:
+            refused.append(f"{shown(path)} is {kind}")
+        elif (sha256 := answer.hashes.get(path)) is None:
+            refused.append(f"{shown(path)} could not be read")
+        else:
+            files.append(File(path, size, mode & 0o777, sha256))
+    refused += [f"{shown(path)} could not be read" for path in answer.names if path not in answer.stats]
+    for path, target in answer.links.items():
+        top = next((root for root in roots if path.startswith(f"{root}/")), ".")
+        if (why := tree.objection(path)) is not None:
+            refused.append(why)
+        elif not tree.stays(path, answer.links, top):
+            refused.append(f"{shown(path)} is a link out of its artifact, to {shown(target)}")
+        else:
+            files.append(File(path, 0, 0o777, "", target))
+    return tuple(sorted(files, key=lambda file: file.path)), refused

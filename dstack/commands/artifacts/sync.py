@@ -1,0 +1,98 @@
+"""Lists and hashes the files of an artifact that a running job is not writing to.
+
+The job is untrusted, and may change files at any time. A helper container, which sees only the job's folder, creates
+hard links to the files where the job can't reach them; only these links are read.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from dstack.commands.answer import lines
+from dstack.commands.artifacts.collect import dotted, read, want
+from dstack.commands.command import Command, Result
+from dstack.errors import CommandError
+from dstack.model.job import tree
+from dstack.model.job.manifest import File
+from dstack.model.project.workflow import Artifact
+from dstack.model.runner.host_context import Place, folder_name
+from dstack.render import script, text
+
+SYNCING = "syncing an artifact"
+
+SMALL = 8 * 1024 * 1024
+"""Files up to this many bytes are copied before they are hashed. A larger file may change before it is sent."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """`found` are files that changed and are no longer being written, `same` the paths of files unchanged since the
+    last sync, `moving` the paths of files being written."""
+
+    found: tuple[File, ...]
+    same: tuple[str, ...]
+    moving: tuple[str, ...]
+
+
+def frozen(number: int) -> str:
+    """Return the folder of an artifact's found files, below the job's folder."""
+    return f"{top(number)}/next"
+
+
+def top(number: int) -> str:
+    """Return the folder of an artifact's syncs, below the job's folder. `number` identifies the artifact."""
+    return f"sync/{number}"
+
+
+def sync(
+    place: Place, attempt: str, project: str, image: str, artifact: Artifact, number: int, *, keep: bool
+) -> Command[Changes]:
+    """List and hash the changed files of a running job's artifact. With `keep`, files unchanged since the last sync are
+    only named. Raises CommandError if the job's folder is gone."""
+    wanted = want((artifact,), "")
+    paths = tuple(map(dotted, wanted.paths))
+    work = text(
+        "artifacts/sync_work",
+        top=top(number),
+        project=project,
+        path=dotted(tree.normal(artifact.path)),
+        keep=keep,
+        small=f"-{SMALL // 512 + 1}",
+    )
+    body = script(
+        "artifacts/sync",
+        place,
+        folder=place.layout.job(folder_name(attempt)),
+        image=image,
+        server=place.layout.server,
+        top=top(number),
+        work=work,
+        project="",
+        paths=paths,
+        roots=paths,
+        skipped="-",
+        longest=tree.LONGEST + len("./") + 1,
+        record=False,
+    )
+    return Command(SYNCING, body, lambda result: _read(artifact, result))
+
+
+def _read(artifact: Artifact, result: Result) -> Changes:
+    if result.exit_status != 0:
+        lines(SYNCING, result)
+    rest = result.stdout
+    same, rest = _names(b"same", rest)
+    moving, rest = _names(b"moving", rest)
+    listing = read(want((artifact,), ""), "", Result(0, rest, result.stderr))
+    return Changes(listing.files, same, moving)
+
+
+def _names(key: bytes, data: bytes) -> tuple[tuple[str, ...], bytes]:
+    """Parse a list of names at the start of the data. Returns it and the rest."""
+    head = re.match(key + rb"=(\d+)\n", data)
+    end = head.end() + int(head[1]) if head else 0
+    if head is None or end > len(data):
+        raise CommandError(SYNCING, 0, "the host's answer can't be parsed")
+    names = data[head.end() : end].split(b"\0")[:-1]
+    return tuple(name.removeprefix(b"./").decode(errors="surrogateescape") for name in names), data[end:]

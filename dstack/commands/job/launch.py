@@ -1,0 +1,178 @@
+"""Launches a job in one round trip: first everything that is safe to repeat, then the container."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Literal
+
+from msgspec import Struct, ValidationError, convert
+from msgspec.structs import replace
+
+from dstack.commands import answer
+from dstack.commands.command import Command, Result, Stdin
+from dstack.commands.job.receive_code import checkout_values
+from dstack.errors import CommandError
+from dstack.model.code.snapshot import Snapshot
+from dstack.model.job.job import Launch
+from dstack.model.paths import TAR_COMPLETE, container
+from dstack.model.project.caches import cache_name
+from dstack.model.runner.host_context import Place, folder_name
+from dstack.model.runner.mounts import Mount
+from dstack.render import quote, script, text
+
+NAME = "launching the job"
+
+
+class Order(Struct, frozen=True, kw_only=True):
+    """What to launch.
+
+    `depth` is how many commits of the snapshot's history the job sees, None for all of them. `user` is a uid, a name,
+    or `image` for the image's own. `environment` maps names to values, None to unset one. `cpu` is in CPUs, `memory`
+    and `shm` (of /dev/shm) in bytes; 0 for no limit (`shm`: half of the machine's memory). `mounts` are of folders that
+    lie in one of `allowed`; `caches` are paths in the container of folders that stay on the host. On stdin come `pack`
+    bytes of code that the host may lack and, with `artifacts`, a tar of the dependencies' files with paths below the
+    snapshot's project, unless they were `gathered` on the host.
+    """
+
+    job: str
+    attempt: str
+    image: str
+    snapshot: Snapshot
+    depth: int | None = None
+    user: str = "root"
+    gpus: tuple[int, ...] = ()
+    cpu: float = 0
+    memory: int = 0
+    shm: int = 0
+    script: str
+    environment: dict[str, str | None] = {}
+    caches: tuple[str, ...] = ()
+    artifacts: bool = False
+    pack: int = 0
+    gathered: bool = False
+    mounts: tuple[Mount, ...] = ()
+    allowed: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+
+
+class Launched(Struct, frozen=True):
+    """`started`: the job started now. `exists`: it started earlier, or has ended. `fenced`: it must not start.
+    `need-code`, `need-image`: nothing was done, because this is missing.
+
+    `received`: the pack was stored. `spare`: writing the tree took long; see `commands.code.spare`.
+
+    `launch` and `digest` (of the image: `name@sha256:...`, or its id if it never came from a registry) are set for the
+    first two. For need-code, `commits`, `trees` and `histories` are what the host has, for a pack to build on.
+    """
+
+    outcome: Literal["started", "exists", "need-code", "need-image", "fenced"]
+    launch: Launch | None = None
+    digest: str | None = None
+    commits: tuple[str, ...] = ()
+    trees: tuple[str, ...] = ()
+    histories: tuple[str, ...] = ()
+    received: bool = False
+    spare: bool = False
+
+    @property
+    def has(self) -> tuple[str, ...]:
+        """The names of the objects that the host has, for a pack to build on."""
+        return (*self.histories, *self.commits, *self.trees)
+
+
+def launch(place: Place, order: Order, artifacts: Stdin = b"", pack: bytes = b"") -> Command[Launched]:
+    """Prepare the job's folder and start its container, unless it was started before. Safe to repeat at any point.
+
+    Raises CommandError with Docker's message if the container can't be started: then there is none.
+    """
+    order = replace(order, pack=len(pack))
+    environment = exports(order.environment)
+    snapshot = order.snapshot
+    body = script(
+        "job/launch",
+        place,
+        order=order,
+        folder=place.layout.job(folder_name(order.attempt)),
+        mirror=place.layout.mirror(folder_name(snapshot.repo)),
+        name=container(order.attempt),
+        labels=(f"dstack.job={order.job}", f"dstack.server={place.layout.server}"),
+        gpus=_gpus(place, order),
+        limits=_limits(order),
+        caches=[(place.layout.cache(folder_name(snapshot.repo), cache_name(path)), path) for path in order.caches],
+        entry=entry(snapshot.project),
+        complete=TAR_COMPLETE,
+        server=place.layout.server,
+        environment=environment,
+        **checkout_values(snapshot, order.depth),
+    )
+    return Command(NAME, body, _launched, _behind(pack, artifacts), secret=(quote(environment),) if environment else ())
+
+
+def _behind(pack: bytes, artifacts: Stdin) -> Stdin:
+    if isinstance(artifacts, bytes):
+        return pack + artifacts
+    if not pack:
+        return artifacts
+
+    async def both() -> AsyncIterator[bytes]:
+        yield pack
+        async for data in artifacts():
+            yield data
+
+    return both
+
+
+def entry(project: str) -> str:
+    """Return the script that runs as the container's PID 1."""
+    return text("job/entry", project=project)
+
+
+def exports(environment: Mapping[str, str | None]) -> str:
+    """Return sh that sets and unsets the variables. Raises ValueError for an invalid name."""
+    for name in environment:
+        if not (name.isascii() and name.isidentifier()):
+            raise ValueError(f"{name!r} is not a valid name for an environment variable")
+    return "".join(
+        f"unset {name}\n" if value is None else f"export {name}={quote(value)}\n" for name, value in environment.items()
+    )
+
+
+def _gpus(place: Place, order: Order) -> tuple[str, ...]:
+    """Return the options that give a container its GPUs, and no others. The host adds the devices of AMD GPUs."""
+    # If NVIDIA's runtime is Docker's default, an image can request all GPUs by itself.
+    none = ("--env", "NVIDIA_VISIBLE_DEVICES=void")
+    if order.nodes:
+        seen = ",".join(str(number) for number in range(len(order.nodes)))
+        return (*none, "--env", f"ROCR_VISIBLE_DEVICES={seen}", "--env", f"HIP_VISIBLE_DEVICES={seen}")
+    if not order.gpus:
+        return none
+    if place.podman:
+        return tuple(word for index in order.gpus for word in ("--device", f"nvidia.com/gpu={index}"))
+    return ("--gpus", '"device={}"'.format(",".join(str(index) for index in order.gpus)))
+
+
+def _limits(order: Order) -> tuple[str, ...]:
+    """Return the options that limit CPUs and memory. No swap on top: a job that exceeds its memory is killed."""
+    cpus = ("--cpus", f"{order.cpu:g}") if order.cpu else ()
+    memory = ("--memory", str(order.memory), "--memory-swap", str(order.memory)) if order.memory else ()
+    return (*cpus, *memory)
+
+
+def _launched(result: Result) -> Launched:
+    said = answer.values(NAME, result)
+    outcome = f"need-{said['need']}" if "need" in said else said.get("outcome")
+    begun = outcome in ("started", "exists")
+    fields = {
+        "outcome": outcome,
+        "launch": Launch(said.get("boot", ""), said.get("docker", "")) if begun else None,
+        "digest": said.get("digest") or None,
+        "commits": tuple(said.get("commits", "").split()),
+        "trees": tuple(said.get("trees", "").split()),
+        "histories": tuple(said.get("histories", "").split()),
+        "received": said.get("received") == "ok",
+        "spare": "spare" in said,
+    }
+    try:
+        return convert(fields, Launched)
+    except ValidationError as problem:
+        raise CommandError(NAME, result.exit_status, f"the host's answer can't be parsed: {problem}") from problem

@@ -1,0 +1,124 @@
+"""Probes a machine: its resources, and what keeps jobs from running there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from dstack.commands import answer
+from dstack.commands.command import Command, Result
+from dstack.commands.machine import amd
+from dstack.commands.machine.doctor import Answers, findings
+from dstack.errors import CommandError
+from dstack.model.paths import HostLayout
+from dstack.model.runner.host_context import Place
+from dstack.model.runner.runner import Facts, Gpu
+from dstack.render import script
+
+IDLE = 512
+"""MiB that the driver may allocate on an unused GPU."""
+NAME = "probing the machine"
+_TROUBLE = re.compile(r"\[(?!N/A|Not Supported).*]")
+"""What nvidia-smi prints in place of a value when the GPU fails, and not when the GPU lacks that value."""
+ANSWERED = ("machine", "user", "kernel", "cpus", "memory", "folder", "writable", "disk_free")
+
+
+def probe(
+    root: str, docker: str, server: str = "", *, thorough: bool = False, sys: str = "/sys", dev: str = "/dev"
+) -> Command[Facts]:
+    """Ask a machine everything in one round trip, without changing it. Takes at most 90 seconds, or 150 with GPUs.
+    `thorough` also tests whether a container gets the GPUs. GPUs that only jobs of `server` use count as free."""
+    place = Place(HostLayout(root, machine="", server="probe"), docker, sys=sys, dev=dev)
+
+    def facts(result: Result) -> Facts:
+        return _facts(place, result, server)
+
+    return Command(NAME, script("machine/probe", place, podman=place.podman, thorough=thorough), facts)
+
+
+def _facts(place: Place, result: Result, server: str) -> Facts:
+    said = answer.values(NAME, result, *ANSWERED)
+    pairs = answer.lines(NAME, result)
+    missing = tuple(value for key, value in pairs if key == "missing")
+    try:
+        split = _split([value for key, value in pairs if key == "mig"])
+        nvidia = tuple(_gpu(value, split) for key, value in pairs if key == "gpu")
+        nodes = {at: node for key, value in pairs if key == "render" for node, _, at in [value.partition(" ")]}
+        gpus = nvidia + amd.gpus(said.get("amd", ""), nodes, amd.behind(gpu.index for gpu in nvidia))
+        return Facts(
+            machine=said["machine"],
+            user=said["user"],
+            cpus=int(said["cpus"]),
+            memory=int(said["memory"]) * 1024,
+            disk_free=int(said["disk_free"]) * 1024,
+            load=float(said.get("load") or 0),
+            memory_free=int(said.get("memory_free") or 0) * 1024,
+            gpus=gpus,
+            used=used(gpus, pairs, server),
+            docker=_docker_version(said),
+            git=said.get("git", ""),
+            kernel=said["kernel"],
+            clock=int(said.get("clock", 0)),
+            findings=findings(Answers(place, said, missing, gpus)),
+            cost=int(said.get("cost", 0)) / 100,
+        )
+    except ValueError as failure:
+        raise CommandError(NAME, result.exit_status, f"the host's answer can't be parsed: {failure}") from failure
+
+
+def _docker_version(said: Mapping[str, str]) -> str:
+    """Return the version of Docker's server; podman has none, so return its own."""
+    if said.get("answers") != "yes":
+        return ""
+    if said.get("server"):
+        return said["server"]
+    found = re.search(r"\d+(\.\d+)+", said.get("client", ""))
+    return found.group() if found else ""
+
+
+def used(gpus: tuple[Gpu, ...], pairs: Sequence[tuple[str, str]], server: str) -> dict[int, str]:
+    """Return which GPUs are used outside of dstack, and by which process, or by how much memory if none is visible."""
+    index = {key: gpu.index for gpu in gpus for key in (gpu.uuid, gpu.node) if key}
+    found: dict[int, str] = {}
+    ours: set[int] = set()
+    for app in (value.split(",", 4) for key, value in pairs if key == "app"):
+        if len(app) == 5 and app[0] in index:
+            uuid, pid, user, owner, name = app
+            if server and owner == server:
+                ours.add(index[uuid])
+            else:
+                found.setdefault(index[uuid], f"by {user or 'somebody'} ({name.rpartition('/')[2]}, process {pid})")
+    for memory in (value.split(",") for key, value in pairs if key == "gpu_memory"):
+        if len(memory) == 2 and memory[0] in index and memory[1].strip().isdigit():
+            at, held = index[memory[0]], int(memory[1])
+            if held > IDLE and at not in ours:
+                found.setdefault(at, f"by an unknown process ({held} MiB)")
+    return found
+
+
+def _split(lines: Sequence[str]) -> dict[int, tuple[str, ...]]:
+    """Parse what `nvidia-smi -L` lists: the index of each GPU, followed by the profiles of its MIG devices."""
+    found: dict[int, tuple[str, ...]] = {}
+    index = -1
+    for line in lines:
+        if line.isdecimal():
+            index = int(line)
+        else:
+            found[index] = (*found.get(index, ()), line)
+    return found
+
+
+def _gpu(text: str, split: Mapping[int, tuple[str, ...]]) -> Gpu:
+    """Parse a line of nvidia-smi: index, name, memory in MiB, UUID, the driver's version, and MIG: Enabled or Disabled,
+    missing before driver 450. Each may be [N/A], or an error: [GPU is lost], [Unknown Error]."""
+    index, name, memory, uuid, *more = (part.strip() for part in text.split(","))
+    driver, mig, *_ = (*more, "", "")
+    return Gpu(
+        index=int(index),
+        name="NVIDIA GPU" if name.startswith("[") else name,
+        memory=int(memory) * 2**20 if memory.isdigit() else 0,
+        uuid=uuid,
+        driver=driver,
+        mig=split.get(int(index), ()) if mig == "Enabled" else None,
+        trouble=next((part.strip("[]") for part in (name, memory, uuid) if _TROUBLE.fullmatch(part)), ""),
+    )

@@ -1,0 +1,146 @@
+"""Pulls an image from its registry, and reads the progress."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+
+from dstack.commands import answer
+from dstack.commands.command import Command, Result
+from dstack.commands.machine.docker_registry import Login, named, registry
+from dstack.model.runner.host_context import Place
+from dstack.model.text.quantities import decimal_words
+from dstack.render import quote, script
+
+SAID = re.compile(
+    r"[^:]+: Pulling from |Pulling from |Digest: |Status: |Using default tag|Trying to pull |Getting image source|"
+    r"Copying config |Writing manifest|Storing signatures|[0-9a-f]{64}$"
+)
+"""Lines of Docker and podman that concern neither a layer nor an error."""
+LAYER = re.compile(r"([0-9a-f]{12}): (.+)|Copying blob (?:sha256:)?([0-9a-f]{12})[0-9a-f]*(.*)")
+FINISHED = ("Pull complete", "Already exists")
+ARRIVED = ("Download complete", "Verifying Checksum", "Extracting", *FINISHED)
+KEPT = 3
+"""How many lines of an error to report."""
+
+
+def pull(place: Place, image: str, login: Login | None = None) -> Command[None]:
+    """Pull the image. Run this with `stream`: it ends when its reader leaves. It prints what `Progress` reads, and has
+    no time limit. The login is used only for this image, and is not stored on the host."""
+    name = f"pulling {image}"
+
+    def pulled(result: Result) -> None:
+        answer.lines(name, result)
+
+    # With sudo, the script can't tell whether the user has logins of their own.
+    api = not place.podman and (login is not None or place.words[0].rpartition("/")[2] != "sudo")
+    header = _header(image, login) if login and api else ""
+    config = _config(image, login) if login and not api else ""
+    query = urlencode({"fromImage": image} if named(image) else {"fromImage": image, "tag": "latest"})
+    body = script("machine/pull", place, image=image, api=api, header=header, config=config, query=query)
+    secret = tuple(text for text in (header, quote(config) if config else "") if text)
+    return Command(name, body, pulled, secret=secret)
+
+
+def _header(image: str, login: Login) -> str:
+    """Return the login for Docker's API: URL-safe base64 of JSON."""
+    given = {"username": login.username, "password": login.password, "serveraddress": registry(image)}
+    return base64.urlsafe_b64encode(json.dumps(given).encode()).decode()
+
+
+def _config(image: str, login: Login) -> str:
+    """Return the login in the format of containers-auth.json(5)."""
+    both = base64.b64encode(f"{login.username}:{login.password}".encode("utf-8", "surrogateescape")).decode()
+    return json.dumps({"auths": {registry(image): {"auth": both}}})
+
+
+@dataclass
+class Layer:
+    """A layer of an image: its size and how much of it was downloaded, in bytes; 0 for unknown."""
+
+    total: int = 0
+    came: int = 0
+    arrived: bool = False
+    finished: bool = False
+
+
+@dataclass
+class Progress:
+    """Reads the output of a pull."""
+
+    layers: dict[str, Layer] = field(default_factory=dict)
+    troubles: list[str] = field(default_factory=list)
+    _cut: bytes = b""
+    _head: bool = False
+
+    def feed(self, data: bytes) -> None:
+        """Read the next piece of the output."""
+        *lines, self._cut = (self._cut + data).split(b"\n")
+        for line in lines:
+            self._line(line.decode(errors="replace").strip())
+
+    def end(self) -> None:
+        """End the output."""
+        self.feed(b"\n")
+
+    @property
+    def words(self) -> str:
+        """The progress: `3 of 8 layers, 1.2 GB of 3.4 GB`; "" while nothing is known."""
+        layers = self.layers.values()
+        if not layers:
+            return ""
+        finished, came = sum(layer.finished for layer in layers), sum(layer.came for layer in layers)
+        done = f"{finished} of {len(layers)} layers"
+        if not came:
+            return done if finished else f"{len(layers)} layers"
+        total = sum(layer.total for layer in layers)
+        if not all(layer.total or layer.arrived for layer in layers):
+            return f"{done}, {decimal_words(came)} so far"
+        if came < total:
+            return f"{done}, {decimal_words(came)} of {decimal_words(total)}"
+        return f"{done} unpacked, {decimal_words(total)} downloaded"
+
+    @property
+    def trouble(self) -> str:
+        """The error messages of the registry or Docker, in one line."""
+        said = " ".join(dict.fromkeys(self.troubles[-KEPT:]))
+        return said.removeprefix("Error response from daemon: ").removeprefix("Error: ")
+
+    def _line(self, line: str) -> None:
+        if line.startswith("HTTP/1."):
+            self._head = True
+        elif self._head:
+            self._head = bool(line)
+        elif line.startswith("{"):
+            self._message(line)
+        elif found := LAYER.fullmatch(line):
+            self._layer(found[1] or found[3], (found[2] or found[4]).strip(), {})
+        elif line and not SAID.match(line):
+            self.troubles.append(line)
+
+    def _message(self, line: str) -> None:
+        """Read one of the API's messages."""
+        try:
+            said: dict[str, Any] = json.loads(line)
+        except ValueError:
+            self.troubles.append(line)
+            return
+        trouble = said.get("error") or said.get("message")
+        if trouble:
+            self.troubles.append(str(trouble))
+        elif "progressDetail" in said and "id" in said:
+            self._layer(str(said["id"]), str(said.get("status", "")), said["progressDetail"] or {})
+
+    def _layer(self, name: str, status: str, detail: dict[str, Any]) -> None:
+        layer = self.layers.setdefault(name, Layer())
+        if status == "Downloading":
+            layer.total = max(layer.total, int(detail.get("total") or 0))
+            layer.came = int(detail.get("current") or 0)
+        layer.arrived = layer.arrived or status in ARRIVED or status in ("done", "skipped: already exists")
+        layer.finished = layer.finished or status in FINISHED or status in ("done", "skipped: already exists")
+        if layer.arrived:
+            layer.came = layer.total

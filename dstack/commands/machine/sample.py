@@ -1,0 +1,89 @@
+"""Samples the current load of a machine and of the jobs on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dstack.commands import answer
+from dstack.commands.command import Command, Result
+from dstack.commands.machine import amd
+from dstack.errors import CommandError
+from dstack.model.paths import container
+from dstack.model.runner.host_context import Place
+from dstack.model.runner.metrics import GpuUse
+from dstack.render import script
+
+NAME = "sampling the machine"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Counters at one moment. `uptime` is in seconds; `busy` and `all` are processor time since boot, in ticks, of all
+    processors together; memory is in bytes; `jobs` maps attempts to processor seconds and bytes of memory; `containers`
+    maps attempts to container ids; `cost` is the processor seconds that the sample took."""
+
+    uptime: float
+    cpus: int
+    busy: int
+    all: int
+    memory: int
+    memory_used: int
+    gpus: tuple[GpuUse, ...]
+    jobs: dict[str, tuple[float, int]]
+    containers: dict[str, str]
+    cost: float
+
+
+def sample(place: Place, containers: Mapping[str, str] | None = None, cpus: int = 0) -> Command[Sample]:
+    """Take a sample in one round trip. Pass the `containers` of an earlier sample if no others matter, to avoid asking
+    Docker, and `cpus` to avoid counting processors."""
+    known = "\n".join(f"{number} {container(attempt)}" for attempt, number in (containers or {}).items())
+    text = script("machine/sample", place, containers=known, ask=containers is None, cpus=cpus)
+    return Command(NAME, text, lambda result: _sample(result, cpus))
+
+
+def _sample(result: Result, cpus: int) -> Sample:
+    said = answer.values(NAME, result, "cpu", "memory", "uptime", "cost")
+    pairs = answer.lines(NAME, result)
+    apps = [value.split(",", 4) for key, value in pairs if key == "app"]
+    try:
+        busy, everything = (int(word) for word in said["cpu"].split())
+        nvidia = [_gpu(value, apps) for key, value in pairs if key == "gpu"]
+        memory, available = (int(word) * 1024 for word in said["memory"].split())
+        return Sample(
+            uptime=float(said["uptime"]),
+            cpus=cpus or int(said["cpus"]),
+            busy=busy,
+            all=everything,
+            memory=memory,
+            memory_used=memory - available,
+            gpus=(*nvidia, *amd.uses(said.get("amd", ""), amd.behind(gpu.index for gpu in nvidia))),
+            jobs=dict(_job(value) for key, value in pairs if key == "job"),
+            containers=dict(_container(value) for key, value in pairs if key == "container"),
+            cost=int(said["cost"]) / 100,
+        )
+    except ValueError as failure:
+        raise CommandError(NAME, result.exit_status, f"the host's answer can't be parsed: {failure}") from failure
+
+
+def _gpu(text: str, apps: list[list[str]]) -> GpuUse:
+    """Parse a line of nvidia-smi: index, UUID, busy percent, used and total MiB; each may be [N/A]."""
+    index, uuid, percent, used, _ = (part.strip() for part in text.split(","))
+    others = [app for app in apps if app[0].strip() == uuid and app[3] == "others"]
+    return GpuUse(
+        index=int(index),
+        percent=int(percent) if percent.isdecimal() else None,
+        memory_used=int(used) * 2**20 if used.isdecimal() else 0,
+        others=tuple(f"{app[4].strip().rpartition('/')[2]} ({app[1].strip()})" for app in others),
+    )
+
+
+def _container(text: str) -> tuple[str, str]:
+    number, name = text.split()
+    return name.removeprefix(container("")), number
+
+
+def _job(text: str) -> tuple[str, tuple[float, int]]:
+    name, time, memory = text.split()
+    return name.removeprefix(container("")), (int(time) / 1e6, int(memory))

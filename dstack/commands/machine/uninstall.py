@@ -1,0 +1,77 @@
+"""Removes a job, or everything that this server created, from a host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dstack.commands.answer import lines
+from dstack.commands.command import Command, Result
+from dstack.commands.machine.authorize import marker
+from dstack.model.paths import container
+from dstack.model.runner.host_context import Place, folder_name
+from dstack.render import script
+
+DISCARDING = "removing the job's folder"
+LEAVING = "uninstalling from the machine"
+ASKING = "listing running jobs"
+
+
+@dataclass(frozen=True)
+class Leftovers:
+    """What remains: names of containers, images and volumes, paths, and the server's authorized key."""
+
+    containers: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of these; empty if nothing remains."""
+        return self.containers + self.images + self.volumes + self.paths + self.keys
+
+
+def discard(place: Place, attempt: str, image: str) -> Command[None]:
+    """Remove the container, running or not, and the job's folder, whoever owns its files. Repeatable."""
+    body = script(
+        "job/discard",
+        place,
+        folder=place.layout.job(folder_name(attempt)),
+        name=container(attempt),
+        image=image,
+        server=place.layout.server,
+    )
+    return Command(DISCARDING, body, _done)
+
+
+def leave(place: Place, *, keep_key: bool = False) -> Command[Leftovers]:
+    """Remove this server's containers with their volumes, its images, folder and authorized key. Leaves other servers'
+    data alone.
+
+    `keep_key` keeps the server's key authorized. Docker must answer if it is installed. Repeatable.
+    """
+    server, program = place.layout.server, place.words[0]
+    body = script("machine/uninstall", place, server=server, program=program, marker=marker(server), keep_key=keep_key)
+    return Command(LEAVING, body, _leftovers)
+
+
+def running(place: Place) -> Command[list[str]]:
+    """List the attempts of this server's jobs that have a live container."""
+    body = script("machine/running", place, server=place.layout.server)
+    return Command(ASKING, body, _attempts)
+
+
+def _done(result: Result) -> None:
+    lines(DISCARDING, result)
+
+
+def _leftovers(result: Result) -> Leftovers:
+    left = lines(LEAVING, result)
+    kinds = ("container", "image", "volume", "path", "key")
+    return Leftovers(*(tuple(value for key, value in left if key == kind) for kind in kinds))
+
+
+def _attempts(result: Result) -> list[str]:
+    prefix = container("")
+    return [value.removeprefix(prefix) for key, value in lines(ASKING, result) if key == "container"]
