@@ -13,14 +13,14 @@ from dstack.engine.drive import Drive
 from dstack.engine.free import Surplus, clearable, disk_asks, relieve, surplus
 from dstack.engine.keep import clear
 from dstack.engine.queue import Queue
-from dstack.engine.schedule import eligible, schedule
 from dstack.engine.storing import stopping
-from dstack.engine.types import Machine, Placement, Waiting
 from dstack.errors import DstackError
 from dstack.model.job.job import Ends, Job
 from dstack.model.job.status import Status
 from dstack.model.text.quantities import span_words
 from dstack.model.text.times import rfc3339, seconds
+from dstack.scheduling.schedule import eligible, schedule
+from dstack.scheduling.types import Machine, Placement, Waiting
 
 PATIENCE = 15.0
 """Seconds that a new job waits while every runner refuses SSH; then it fails."""

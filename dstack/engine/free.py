@@ -10,12 +10,12 @@ from msgspec.structs import replace
 
 from dstack.commands.artifacts.retain import free
 from dstack.engine.context import Context
-from dstack.engine.search import allows
-from dstack.engine.types import Machine
 from dstack.hosts.host import ask
 from dstack.model.job.resources import ask_of
 from dstack.model.job.status import Status
 from dstack.model.text.times import rfc3339
+from dstack.scheduling.matching import allows
+from dstack.scheduling.types import Machine
 
 LONGEST = 7 * 24 * 3600.0
 """Seconds for which artifacts stay where they were made."""

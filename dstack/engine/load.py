@@ -15,8 +15,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from dstack.commands.machine.sample import Sample
-from dstack.engine.types import IDLE, Load
 from dstack.model.runner.runner import Facts
+from dstack.scheduling.types import IDLE, Load
 
 MINUTE = 60.0
 MATTERS = 0.1

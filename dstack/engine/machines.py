@@ -13,9 +13,7 @@ from msgspec.structs import replace
 from dstack.commands.command import Command
 from dstack.commands.machine.doctor import skewed
 from dstack.commands.machine.probe import probe
-from dstack.engine.capacity import Capacity
 from dstack.engine.pace import LOOKING, SAMPLING, pause
-from dstack.engine.types import IDLE, Lease, Load, Machine
 from dstack.errors import DstackError, HostUnreachableError
 from dstack.hosts.host import Host, ask
 from dstack.hosts.pool import Pool
@@ -24,6 +22,8 @@ from dstack.model.paths import HostLayout
 from dstack.model.runner.host_context import Place
 from dstack.model.runner.metrics import Use
 from dstack.model.runner.runner import Facts, Finding, Runner
+from dstack.scheduling.capacity import Capacity
+from dstack.scheduling.types import IDLE, Lease, Load, Machine
 from dstack.store import Store
 
 FRESH = 5.0

@@ -11,7 +11,6 @@ from dstack.commands.machine.sample import Sample, sample
 from dstack.engine.load import at_rest, counted, foreign, smoothed
 from dstack.engine.machines import LATE, Machines
 from dstack.engine.pace import SAMPLING, pause
-from dstack.engine.types import IDLE, Load
 from dstack.errors import DstackError
 from dstack.hosts.host import ask
 from dstack.model.job.job import Job
@@ -19,6 +18,7 @@ from dstack.model.job.status import Status
 from dstack.model.paths import attempt_id
 from dstack.model.runner.metrics import Point, Use
 from dstack.model.runner.runner import Runner
+from dstack.scheduling.types import IDLE, Load
 from dstack.store import Store
 
 INTERVAL = 10.0

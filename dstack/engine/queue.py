@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
-from dstack.engine.types import Lease, Waiting
 from dstack.model.job.job import Job, Run
 from dstack.model.job.resources import ask_of
 from dstack.model.job.status import Status
 from dstack.model.runner import mounts
 from dstack.model.text.times import seconds
+from dstack.scheduling.types import Lease, Waiting
 from dstack.store import Store
 
 HAS_CODE = 1

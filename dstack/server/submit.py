@@ -16,9 +16,7 @@ from msgspec import structs
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
 from dstack.engine.plan import Planner
-from dstack.engine.schedule import eligible, impossible, schedule
 from dstack.engine.tidy import tidy
-from dstack.engine.types import Waiting
 from dstack.errors import ConflictError, NotFoundError, TryAgainError, UsageError
 from dstack.model.api import wire
 from dstack.model.api.runs import PathMode, Plan, PlannedJob, RunView, Submission
@@ -27,6 +25,8 @@ from dstack.model.job import names
 from dstack.model.job.job import Job, Run
 from dstack.model.runner.runner import Address, Runner
 from dstack.model.text.times import rfc3339
+from dstack.scheduling.schedule import eligible, impossible, schedule
+from dstack.scheduling.types import Waiting
 from dstack.server.lookup import run_named
 from dstack.server.views import job_view, repo_view, run_view
 

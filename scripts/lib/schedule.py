@@ -10,10 +10,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from dstack.engine.schedule import schedule
-from dstack.engine.types import Lease, Machine, Waiting
 from dstack.model.job.resources import Ask
 from dstack.model.runner.runner import Address, Facts, Gpu, Runner
+from dstack.scheduling.schedule import schedule
+from dstack.scheduling.types import Lease, Machine, Waiting
 
 GB = 1024**3
 RUNNERS, JOBS = 1000, 10_000

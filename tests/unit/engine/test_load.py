@@ -9,10 +9,10 @@ import pytest
 
 from dstack.commands.machine.sample import Sample
 from dstack.engine.load import at_rest, counted, foreign, own_machine, smoothed
-from dstack.engine.schedule import impossible, schedule
-from dstack.engine.types import IDLE, Load, Machine
 from dstack.model.job.resources import Ask
 from dstack.model.runner.runner import Facts
+from dstack.scheduling.schedule import impossible, schedule
+from dstack.scheduling.types import IDLE, Load, Machine
 from tests.unit.engine.test_schedule import GB, lease, machine, wants
 
 

@@ -16,8 +16,6 @@ from dstack.engine.bells import Bells
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
 from dstack.engine.machines import Condition, Machines
-from dstack.engine.schedule import schedule
-from dstack.engine.types import Lease, Load, Machine, Waiting
 from dstack.hosts.pool import Pool
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import Attempt, Job, Run
@@ -26,6 +24,8 @@ from dstack.model.job.status import Status
 from dstack.model.paths import ServerLayout
 from dstack.model.project.workflow import Variables, Workflow
 from dstack.model.runner.runner import Address, Facts, Runner
+from dstack.scheduling.schedule import schedule
+from dstack.scheduling.types import Lease, Load, Machine, Waiting
 from dstack.store import Store
 from tests.unit.engine.test_schedule import A100, GB, HOUR, lease, machine, shared, wants
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from dstack.engine.capacity import Capacity
-from dstack.engine.schedule import schedule
-from dstack.engine.types import Lease, Machine, Waiting
 from dstack.model.job.resources import Ask
+from dstack.scheduling.capacity import Capacity
+from dstack.scheduling.schedule import schedule
+from dstack.scheduling.types import Lease, Machine, Waiting
 from tests.unit.engine.test_schedule import machine, wants
 
 GB = 1024**3

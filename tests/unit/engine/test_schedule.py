@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstack.engine.capacity import Capacity
-from dstack.engine.schedule import eligible, impossible, schedule
-from dstack.engine.search import allows
-from dstack.engine.types import Lease, Machine, Placement, Schedule, Waiting
 from dstack.model.job.resources import Ask
 from dstack.model.runner.runner import Address, Facts, Gpu, Runner
+from dstack.scheduling.capacity import Capacity
+from dstack.scheduling.matching import allows
+from dstack.scheduling.schedule import eligible, impossible, schedule
+from dstack.scheduling.types import Lease, Machine, Placement, Schedule, Waiting
 
 GB = 1024**3
 HOUR = 3600.0

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from operator import attrgetter
 
-from dstack.engine import reasons
-from dstack.engine.capacity import Capacity
-from dstack.engine.preempt import Room
-from dstack.engine.search import Behind, Boxes, Kind, allows, opens
-from dstack.engine.types import Door, Lease, Machine, Placement, Schedule, Waiting
 from dstack.model.job.resources import Ask
 from dstack.model.runner.runner import Runner
+from dstack.scheduling import reasons
+from dstack.scheduling.capacity import Capacity
+from dstack.scheduling.matching import Behind, Boxes, Kind, allows, opens
+from dstack.scheduling.preemption import Room
+from dstack.scheduling.types import Door, Lease, Machine, Placement, Schedule, Waiting
 
 RESERVATIONS = 16
 """At most this many jobs have a runner reserved for them."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Sequence
 
-from dstack.engine.capacity import Capacity
-from dstack.engine.types import Door
 from dstack.model.job.resources import Ask
 from dstack.model.runner.mounts import allowed
 from dstack.model.runner.runner import Runner
+from dstack.scheduling.capacity import Capacity
+from dstack.scheduling.types import Door
 
 LOOKED_AT = 64
 """How many runners, those with the most free resources, are compared to find the closest."""

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from dstack.engine.capacity import Capacity
-from dstack.engine.search import Kind, opens
-from dstack.engine.types import Lease
+from dstack.scheduling.capacity import Capacity
+from dstack.scheduling.matching import Kind, opens
+from dstack.scheduling.types import Lease
 
 if TYPE_CHECKING:
-    from dstack.engine.types import Waiting
+    from dstack.scheduling.types import Waiting
 
 AT_ONCE = 8
 """How many jobs have others stopped for them in one pass; the next pass serves more."""

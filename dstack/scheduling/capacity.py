@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from dstack.engine.types import Lease, Machine
 from dstack.model.job.resources import Ask
 from dstack.model.runner.runner import Gpu
+from dstack.scheduling.types import Lease, Machine
 
 if TYPE_CHECKING:
-    from dstack.engine.types import Waiting
+    from dstack.scheduling.types import Waiting
 
 
 class Capacity:

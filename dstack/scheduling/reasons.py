@@ -11,8 +11,8 @@ from dstack.model.runner.runner import Runner
 from dstack.model.text.quantities import ago_words, size_words
 
 if TYPE_CHECKING:
-    from dstack.engine.capacity import Capacity
-    from dstack.engine.types import Lease
+    from dstack.scheduling.capacity import Capacity
+    from dstack.scheduling.types import Lease
 
 SHOWN = 3
 """How many runners, or jobs on a runner, are named; the others are counted."""
