@@ -8,7 +8,7 @@ from dstack.cli import show
 from dstack.commands.machine.authorize import authorize
 from dstack.errors import HostKeyError, UsageError
 from dstack.hosts.host import ask
-from dstack.hosts.ssh import SshHost
+from dstack.hosts.ssh.host import SshHost
 from dstack.hosts.trust import certified_key, known_keys, offered_key
 from dstack.model.api.runners import ServerKey
 from dstack.model.runner.runner import Address, fingerprint

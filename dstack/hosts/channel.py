@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
 from dstack.commands.command import Command, Result, Stdin
-from dstack.commands.shell import AfterMarker, new_marker, wrap
 from dstack.errors import CommandError, HostError, HostUnreachableError
+from dstack.hosts.shell import AfterMarker, new_marker, wrap
 
 T = TypeVar("T")
 

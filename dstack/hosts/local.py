@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from dstack.commands.command import Command, Result
-from dstack.commands.shell import START
 from dstack.errors import HostUnreachableError
 from dstack.hosts.channel import PIECE, complete, follow, within
+from dstack.hosts.shell import START
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from dstack.hosts.local import LocalHost
 from dstack.model.runner.runner import Address, Runner
 
 if TYPE_CHECKING:
-    from dstack.hosts.dial import Dialer
+    from dstack.hosts.ssh.dial import Dialer
 
 _Identity = tuple[Address, "str | None"]
 
@@ -63,12 +63,12 @@ class Pool:
     def _make(self, runner: Runner) -> Host:
         if runner.address.local:
             return LocalHost()
-        from dstack.hosts.ssh import SshHost
+        from dstack.hosts.ssh.host import SshHost
 
         return SshHost(runner.address, runner.host_key or "", name=runner.name, dialer=self._dial())
 
     def _dial(self) -> Dialer:
-        from dstack.hosts.dial import Dialer
+        from dstack.hosts.ssh.dial import Dialer
 
         if self._dialer is None:
             self._dialer = Dialer()

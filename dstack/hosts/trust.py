@@ -8,7 +8,7 @@ from dstack.model.runner.runner import Address
 async def offered_key(address: Address) -> str:
     """Return the public host key that the machine presents, in OpenSSH's format, preferably of a type that known_hosts
     lists. Does not log in. HostUnreachableError if there is no answer."""
-    from dstack.hosts.dial import Dialer
+    from dstack.hosts.ssh.dial import Dialer
 
     dialer = Dialer()
     try:
@@ -20,7 +20,7 @@ async def offered_key(address: Address) -> str:
 async def certified_key(address: Address) -> str | None:
     """Return the machine's public host key if an authority in known_hosts certified it, as ssh would accept it, else
     None. Does not log in."""
-    from dstack.hosts.dial import Dialer
+    from dstack.hosts.ssh.dial import Dialer
 
     dialer = Dialer()
     try:
@@ -32,6 +32,6 @@ async def certified_key(address: Address) -> str | None:
 def known_keys(address: Address) -> list[str]:
     """Return the public keys in the user's and the system's known_hosts files for the machine, under the name, port
     and alias from ssh's configuration. Reads files."""
-    from dstack.hosts import known, settings
+    from dstack.hosts.ssh import known, settings
 
     return [known.public_text(key) for key in known.known_keys(settings.read_settings(address))]

@@ -19,8 +19,8 @@ import pytest
 
 from dstack.commands.command import Command, Result, Stdin
 from dstack.errors import HostAuthError, HostError, HostKeyError, HostUnreachableError
-from dstack.hosts.dial import Dialer
-from dstack.hosts.ssh import SshHost
+from dstack.hosts.ssh.dial import Dialer
+from dstack.hosts.ssh.host import SshHost
 from dstack.hosts.trust import known_keys, offered_key
 from dstack.model.runner.runner import Address
 from tests.environment import account, needs

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstack.commands.shell import DAMAGED, LOGIN_COMMAND, START, AfterMarker, new_marker, wrap
+from dstack.hosts.shell import DAMAGED, LOGIN_COMMAND, START, AfterMarker, new_marker, wrap
 
 MARKER = "dstack-0123456789abcdef0123456789abcdef"
 SHELLS = ["dash", "bash", "zsh", "fish", "tcsh", "busybox sh", "bash --posix"]

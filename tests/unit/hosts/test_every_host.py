@@ -17,7 +17,7 @@ from dstack.commands.command import Command, Result, Stdin
 from dstack.errors import CommandError, HostError, HostUnreachableError
 from dstack.hosts.host import Host, ask
 from dstack.hosts.local import LocalHost
-from dstack.hosts.ssh import SshHost
+from dstack.hosts.ssh.host import SshHost
 from tests.unit.hosts.conftest import become, play
 from tests.unit.hosts.servers import Server
 

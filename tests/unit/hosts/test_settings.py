@@ -13,8 +13,8 @@ import pytest
 from asyncssh.sk_eddsa import _SKEd25519Key
 
 from dstack.errors import HostError
-from dstack.hosts import openssh
-from dstack.hosts.settings import Settings, read_settings
+from dstack.hosts.ssh import openssh
+from dstack.hosts.ssh.settings import Settings, read_settings
 from dstack.model.runner.runner import Address
 
 LAB = Address(host="lab")

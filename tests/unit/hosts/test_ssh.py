@@ -20,8 +20,8 @@ import pytest
 
 from dstack.commands.command import Command, Result, Stdin
 from dstack.errors import HostAuthError, HostError, HostKeyError, HostUnreachableError
-from dstack.hosts.dial import Dialer
-from dstack.hosts.ssh import SshHost
+from dstack.hosts.ssh.dial import Dialer
+from dstack.hosts.ssh.host import SshHost
 from dstack.model.runner.runner import Address, fingerprint
 from tests.unit.hosts.conftest import become, play
 from tests.unit.hosts.servers import Server, Way

@@ -11,8 +11,8 @@ import pytest
 
 from dstack.commands.command import Command, Result
 from dstack.errors import HostUnreachableError
-from dstack.hosts.ssh import SshHost
-from dstack.hosts.tcp import Direct
+from dstack.hosts.ssh.host import SshHost
+from dstack.hosts.ssh.tcp import Direct
 from dstack.model.runner.runner import Address
 from tests.unit.hosts.conftest import play
 from tests.unit.hosts.servers import Server

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dstack.errors import HostAuthError
-from dstack.hosts.keys import Keys
-from dstack.hosts.openssh import read_options
-from dstack.hosts.trouble import TROUBLE, host_error
+from dstack.hosts.ssh.failures import TROUBLE, host_error
+from dstack.hosts.ssh.keys import Keys
+from dstack.hosts.ssh.openssh import read_options
 from dstack.model.runner.runner import Address
 
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}

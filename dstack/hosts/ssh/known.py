@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncssh
 
-from dstack.hosts.settings import Settings
+from dstack.hosts.ssh.settings import Settings
 
 
 def read_known_hosts(settings: Settings) -> asyncssh.SSHKnownHosts:

@@ -10,12 +10,12 @@ from typing import Any
 import asyncssh
 
 from dstack.errors import HostAuthError, HostError, HostKeyError
-from dstack.hosts.keys import Keys, agent_keys, key_name
-from dstack.hosts.known import authorities, known_keys, public_text, read_known_hosts
-from dstack.hosts.settings import Settings, read_settings
-from dstack.hosts.shared import Shared
-from dstack.hosts.tcp import Direct
-from dstack.hosts.trouble import TROUBLE, host_error, ssh_command
+from dstack.hosts.ssh.failures import TROUBLE, host_error, ssh_command
+from dstack.hosts.ssh.keys import Keys, agent_keys, key_name
+from dstack.hosts.ssh.known import authorities, known_keys, public_text, read_known_hosts
+from dstack.hosts.ssh.settings import Settings, read_settings
+from dstack.hosts.ssh.shared import Shared
+from dstack.hosts.ssh.tcp import Direct
 from dstack.model.runner.runner import Address, fingerprint
 
 _KEY_ALGORITHMS = (

@@ -10,7 +10,7 @@ from typing import Any
 import asyncssh
 
 from dstack.errors import HostUnreachableError
-from dstack.hosts.shared import Shared
+from dstack.hosts.ssh.shared import Shared
 
 SESSIONS = 8
 """Per connection. sshd allows 10 (MaxSessions); with 10 in use some are refused, with 8 none was."""

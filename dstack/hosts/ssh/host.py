@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 import asyncssh
 
 from dstack.commands.command import Command, Result
-from dstack.commands.shell import LOGIN_COMMAND
 from dstack.hosts.channel import PIECE, complete, follow, within
-from dstack.hosts.dial import Dialer
-from dstack.hosts.links import Link, Links
-from dstack.hosts.trouble import broken, host_error
+from dstack.hosts.shell import LOGIN_COMMAND
+from dstack.hosts.ssh.dial import Dialer
+from dstack.hosts.ssh.failures import broken, host_error
+from dstack.hosts.ssh.links import Link, Links
 from dstack.model.runner.runner import Address
 
 T = TypeVar("T")

@@ -1,0 +1,1 @@
+"""asyncssh, and what ssh would do."""
