@@ -19,7 +19,7 @@ from dstack.model.job.status import Status
 from dstack.model.paths import attempt_id
 from dstack.model.runner.runner import Runner
 from dstack.model.text.times import rfc3339
-from dstack.store.kept import KeptArtifacts
+from dstack.store.tables.retained_artifacts import KeptArtifacts
 
 DISCARDING = 300.0
 """Seconds for removing what a job left on its runner."""

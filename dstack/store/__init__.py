@@ -6,21 +6,21 @@ Only this package imports sqlite-utils.
 from __future__ import annotations
 
 from dstack.model.paths import ServerLayout
-from dstack.store.contents import Contents
 from dstack.store.database import Database
-from dstack.store.jobs import Jobs
-from dstack.store.kept import Kept
-from dstack.store.keys import Keys
 from dstack.store.logs import Logs
-from dstack.store.metrics import Metrics
-from dstack.store.pulled import Pulled
-from dstack.store.registrations import Registrations
-from dstack.store.runners import Runners
-from dstack.store.runs import Runs
-from dstack.store.secrets import Secrets
-from dstack.store.settings import Settings
-from dstack.store.shipped import Shipped
-from dstack.store.tags import Tags
+from dstack.store.tables.cache_keys import Keys
+from dstack.store.tables.jobs import Jobs
+from dstack.store.tables.known_objects import Shipped
+from dstack.store.tables.pulled_images import Pulled
+from dstack.store.tables.registrations import Registrations
+from dstack.store.tables.retained_artifacts import Kept
+from dstack.store.tables.runners import Runners
+from dstack.store.tables.runs import Runs
+from dstack.store.tables.secrets import Secrets
+from dstack.store.tables.settings import Settings
+from dstack.store.tables.stored_contents import Contents
+from dstack.store.tables.tags import Tags
+from dstack.store.usage_logs import Metrics
 
 
 class Store:

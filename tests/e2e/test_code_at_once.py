@@ -19,7 +19,7 @@ from dstack.model.code.snapshot import Snapshot
 from dstack.repo.mirror import Mirror
 from dstack.repo.snapshot import take
 from dstack.store.database import Database
-from dstack.store.shipped import Shipped
+from dstack.store.tables.known_objects import Shipped
 from tests.environment.account import Account
 from tests.environment.sshd import Sshd
 from tests.environment.waiting import until
