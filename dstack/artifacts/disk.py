@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from dstack.artifacts.contents import BLOCK
+from dstack.artifacts.folder.contents import BLOCK
 from dstack.errors import StorageError
 from dstack.model.job.tree import shown
 

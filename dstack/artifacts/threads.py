@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import TypeVar
 
-from dstack.artifacts.contents import BLOCK
+from dstack.artifacts.folder.contents import BLOCK
 
 T = TypeVar("T")
 

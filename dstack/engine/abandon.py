@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dstack.artifacts.s3 import S3Store
+from dstack.artifacts.s3.store import S3Store
 from dstack.commands.artifacts.upload import abandon
 from dstack.engine.context import Context
 from dstack.engine.keep import clear

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 
-from dstack.artifacts.folder import FolderStore
-from dstack.artifacts.s3 import S3Store
+from dstack.artifacts.folder.store import FolderStore
+from dstack.artifacts.s3.store import S3Store
 from dstack.commands.artifacts.collect import Listing, fetch, listing, made
 from dstack.engine.context import Context
 from dstack.engine.upload import Uploader

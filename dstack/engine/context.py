@@ -11,9 +11,9 @@ from tempfile import TemporaryFile
 
 from msgspec.structs import replace
 
-from dstack.artifacts.folder import FolderStore
-from dstack.artifacts.presign import EXPIRES
-from dstack.artifacts.s3 import S3Store
+from dstack.artifacts.folder.store import FolderStore
+from dstack.artifacts.s3.presign import EXPIRES
+from dstack.artifacts.s3.store import S3Store
 from dstack.commands.command import Stdin
 from dstack.engine.bells import Bells
 from dstack.engine.machines import Machines

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from dstack.artifacts.s3 import S3Store
+from dstack.artifacts.s3.store import S3Store
 from dstack.commands.artifacts.fetch_dependencies import gather
 from dstack.commands.artifacts.upload import reach
 from dstack.engine.context import Context

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from dstack.artifacts.folder import FolderStore
+from dstack.artifacts.folder.store import FolderStore
 from dstack.commands.machine.orphans import Pruned, prune
 from dstack.engine.context import Context
 from dstack.engine.stored import stored_in

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from dstack.artifacts.folder import FolderStore
-from dstack.artifacts.s3 import S3Store
+from dstack.artifacts.folder.store import FolderStore
+from dstack.artifacts.s3.store import S3Store
 from dstack.engine.context import Context
 from dstack.errors import StorageError
 from dstack.model.job.job import Job

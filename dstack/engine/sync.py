@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 
 from msgspec.structs import replace
 
-from dstack.artifacts.s3 import S3Store
+from dstack.artifacts.s3.store import S3Store
 from dstack.commands.artifacts.collect import fetch
 from dstack.commands.artifacts.sync import SMALL, frozen, sync
 from dstack.engine.placed import Placed

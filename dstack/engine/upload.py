@@ -6,8 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
-from dstack.artifacts.s3 import S3Store
-from dstack.artifacts.uploads import Uploading
+from dstack.artifacts.s3.store import S3Store
+from dstack.artifacts.s3.uploads import Uploading
 from dstack.commands.artifacts.collect import made
 from dstack.commands.artifacts.upload import Upload, sums, upload, uploading
 from dstack.engine.context import Context

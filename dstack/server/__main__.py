@@ -19,7 +19,7 @@ from typing import IO
 import uvicorn
 
 from dstack import __version__
-from dstack.artifacts.presign import EXPIRES, LONGEST
+from dstack.artifacts.s3.presign import EXPIRES, LONGEST
 from dstack.engine.bells import Bells
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from dstack.artifacts.s3 import S3Store
+from dstack.artifacts.s3.store import S3Store
 from dstack.engine.context import Context
 from dstack.errors import NotFoundError, UsageError
 from dstack.model.api.artifacts import LinksView, LinkView

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 
-from dstack.artifacts.folder import FolderStore
+from dstack.artifacts.folder.store import FolderStore
 from dstack.model.job.manifest import File, Manifest
 
 

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from dstack.artifacts.folder import FolderStore
+from dstack.artifacts.folder.store import FolderStore
 from tests.unit.artifacts.made import file, keep, link, manifest, on_disk
 
 CONTENTS = {f"out/{number % 7}/{number}": (b"%d" % (number % 300)) * 50 for number in range(400)}

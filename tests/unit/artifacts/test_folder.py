@@ -11,8 +11,8 @@ from typing import TypeVar
 
 import pytest
 
-from dstack.artifacts import contents as contents_module
-from dstack.artifacts.folder import FolderStore
+from dstack.artifacts.folder import contents as contents_module
+from dstack.artifacts.folder.store import FolderStore
 from dstack.errors import NotFoundError, StorageError
 from dstack.model.job.manifest import File, Manifest
 from tests.unit.artifacts.made import file, keep, link, manifest, on_disk, stream
@@ -306,7 +306,7 @@ def test_a_full_disk_is_a_storage_error(store: FolderStore, monkeypatch: pytest.
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "/x")
 
-    monkeypatch.setattr("dstack.artifacts.folder.flush", full)
+    monkeypatch.setattr("dstack.artifacts.folder.store.flush", full)
     with pytest.raises(StorageError, match="No space left"):
         kept(store, manifest(FILES))
     assert on_disk(store.root) == {}

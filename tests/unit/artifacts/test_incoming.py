@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dstack.artifacts.folder import FolderStore
+from dstack.artifacts.folder.store import FolderStore
 from dstack.errors import StorageError
 from tests.unit.artifacts.made import file, manifest, on_disk, stream
 

@@ -11,9 +11,9 @@ from datetime import datetime, timezone
 
 import pytest
 
-from dstack.artifacts.bucket import parse
-from dstack.artifacts.presign import Keys, Signer
-from dstack.artifacts.s3 import S3Store
+from dstack.artifacts.s3.bucket import parse
+from dstack.artifacts.s3.presign import Keys, Signer
+from dstack.artifacts.s3.store import S3Store
 from dstack.errors import NotFoundError, StorageError, UsageError
 from dstack.model.job.manifest import File, Manifest
 from dstack.model.job.pieces import MIB, PART, Piece, Stored, Sums, part_size, spans

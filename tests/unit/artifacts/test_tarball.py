@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dstack.artifacts.folder import FolderStore
+from dstack.artifacts.folder.store import FolderStore
 from dstack.errors import StorageError
 from dstack.model.job.manifest import Manifest
 from dstack.model.job.tree import problem

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from dstack.artifacts.s3 import S3Store
+from dstack.artifacts.s3.store import S3Store
 from dstack.cli import settings
 from dstack.cli.sources import Sources
 from dstack.model.api.artifacts import ArtifactView, LinksView

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.artifacts.s3 import S3Store
+from dstack.artifacts.s3.store import S3Store
 from dstack.commands.artifacts.fetch_dependencies import gather
 from dstack.errors import CommandError
 from dstack.model.job.manifest import File

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.artifacts.folder import FolderStore
+from dstack.artifacts.folder.store import FolderStore
 from dstack.commands.artifacts.collect import Listing
 from dstack.engine import drive
 from dstack.engine.collect import Collector

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from dstack.artifacts.presign import Keys, Signer
+from dstack.artifacts.s3.presign import Keys, Signer
 from dstack.errors import StorageError, UsageError
 
 FORBIDDEN = {"AccessDenied", "AllAccessDisabled", "403", "Forbidden", "AccountProblem"}

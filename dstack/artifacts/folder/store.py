@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 
 from dstack.artifacts import document
-from dstack.artifacts.contents import Contents
 from dstack.artifacts.disk import flush, points_to, read, replace, storing
-from dstack.artifacts.incoming import Incoming
+from dstack.artifacts.folder.contents import Contents
+from dstack.artifacts.folder.incoming import Incoming
 from dstack.artifacts.tarball import tar
 from dstack.artifacts.threads import gathered, pieces, to_its_end
 from dstack.errors import NotFoundError, StorageError

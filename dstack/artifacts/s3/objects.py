@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from dstack.artifacts.bucket import AT_ONCE, Bucket, GoneError
+from dstack.artifacts.s3.bucket import AT_ONCE, Bucket, GoneError
 from dstack.errors import StorageError
 from dstack.model.job.manifest import File
 from dstack.model.job.pieces import Stored

@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 
 from dstack.artifacts import document
-from dstack.artifacts.bucket import Bucket, GoneError, parse
-from dstack.artifacts.objects import Objects, plain
-from dstack.artifacts.presign import EXPIRES
+from dstack.artifacts.s3.bucket import Bucket, GoneError, parse
+from dstack.artifacts.s3.objects import Objects, plain
+from dstack.artifacts.s3.presign import EXPIRES
+from dstack.artifacts.s3.uploads import Uploading, Uploads
 from dstack.artifacts.tarball import BLOCK, tar
 from dstack.artifacts.threads import pieces, to_its_end
-from dstack.artifacts.uploads import Uploading, Uploads
 from dstack.errors import NotFoundError, StorageError
 from dstack.model.job import tree
 from dstack.model.job.manifest import File, Manifest
@@ -207,7 +207,7 @@ class S3Store:
             yield from self._blocks(body)
 
     def _blocks(self, body: Any) -> Iterator[bytes]:
-        from dstack.artifacts.bucket import trouble
+        from dstack.artifacts.s3.bucket import trouble
 
         with trouble(self.bucket.name, self.bucket.endpoint):
             yield from body.iter_chunks(BLOCK)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dstack.artifacts.objects import Objects, each, plain
-from dstack.artifacts.presign import Signer
+from dstack.artifacts.s3.objects import Objects, each, plain
+from dstack.artifacts.s3.presign import Signer
 from dstack.errors import StorageError
 from dstack.model.job.manifest import File
 from dstack.model.job.pieces import Piece, Sums, in_base64, spans

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from dstack.artifacts.contents import Contents
+from dstack.artifacts.folder.contents import Contents
 from dstack.errors import StorageError
 from dstack.model.job.manifest import File
 from dstack.model.job.tree import shown

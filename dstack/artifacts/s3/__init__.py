@@ -1,0 +1,1 @@
+"""Artifacts in an S3-compatible bucket. boto3 is imported here only."""
