@@ -170,7 +170,7 @@ def submit(
     variables = apply(found.project, workflow, words.overrides)
     environment = _environment(env)
     depths = {each.fetch_depth for each in closure(found.workflows, workflow)}
-    from dstack.repo.snapshot import take
+    from dstack.snapshot.take import take
 
     with take(found.root, limit=max_snapshot, depths=depths) as taken:
         submission = Submission(

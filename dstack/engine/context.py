@@ -19,10 +19,10 @@ from dstack.engine.bells import Bells
 from dstack.engine.machines import Machines
 from dstack.engine.pulls import Pulls
 from dstack.errors import StorageError, UsageError
+from dstack.mirror.mirror import Mirror
 from dstack.model.job.job import Job
 from dstack.model.job.manifest import Manifest
 from dstack.model.paths import ServerLayout
-from dstack.repo.mirror import Mirror
 from dstack.store import Store
 
 

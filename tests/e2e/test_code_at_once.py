@@ -15,9 +15,9 @@ from typing import Any
 from dstack.commands.command import Command, Result
 from dstack.commands.job.launch import Launched, Order, launch
 from dstack.engine.ship import launch_with_code, ship
+from dstack.mirror.mirror import Mirror
 from dstack.model.code.snapshot import Snapshot
-from dstack.repo.mirror import Mirror
-from dstack.repo.snapshot import take
+from dstack.snapshot.take import take
 from dstack.store.database import Database
 from dstack.store.tables.known_objects import Shipped
 from tests.environment.account import Account

@@ -16,11 +16,11 @@ class Snapshot(Struct, frozen=True, kw_only=True, omit_defaults=True):
     `repo` names the mirror on the server and on hosts; `url` is the remote without credentials, or None. `tree` is the
     id of a git tree made of the raw bytes on disk. `commit` is None without git or without a commit, `branch` is None
     for a detached HEAD. `index` is the id of a tree with what git knows beyond commit and files
-    (`dstack/repo/status.py`), None for nothing. `project` is the folder that holds `.dstack`, "" for the root.
+    (`dstack/snapshot/git_status.py`), None for nothing. `project` is the folder that holds `.dstack`, "" for the root.
     `object_format` is git's: sha1 or sha256. `depth` is how many commits deep the history goes, 0 for all of it;
     `shallow` are the commits whose parents are left out of a history deeper than 1, and `ends` are the same for other
     depths, which some jobs see. `umask`, three octal digits, makes the permissions of most files and folders right;
-    `modes` is the id of a tree with the rest (`dstack/repo/modes.py`), None for nothing.
+    `modes` is the id of a tree with the rest (`dstack/plumbing/modes.py`), None for nothing.
     """
 
     repo: str

@@ -8,11 +8,11 @@ import pytest
 from dstack.commands.command import Result
 from dstack.commands.job.receive_code import Received, receive
 from dstack.errors import CommandError
+from dstack.mirror.mirror import Mirror
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.paths import HostLayout
 from dstack.model.runner.host_context import Place
-from dstack.repo.mirror import Mirror
-from dstack.repo.snapshot import take
+from dstack.snapshot.take import take
 
 SNAPSHOT = Snapshot(repo="r", tree="4b825dc642cb6eb9a060e54bf8d69288fbee4904")
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from dstack import render
 from dstack.commands.job.receive_code import checkout_values
+from dstack.mirror.mirror import Mirror, MissingBaseError
 from dstack.model.code.snapshot import Snapshot
-from dstack.repo.mirror import Mirror, MissingBaseError
-from dstack.repo.snapshot import take
+from dstack.snapshot.take import take
 
 Manifest = dict[bytes, tuple[str, int, str]]
 

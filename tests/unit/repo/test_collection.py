@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dstack.repo.mirror import MissingBaseError
-from dstack.repo.snapshot import take
+from dstack.mirror.mirror import MissingBaseError
+from dstack.snapshot.take import take
 from tests.unit.repo.shipping import Road, git, manifest
 from tests.unit.repo.trees import commit, start, write
 

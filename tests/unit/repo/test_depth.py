@@ -10,7 +10,7 @@ import pytest
 
 from dstack.model.api import wire
 from dstack.model.code.snapshot import Snapshot
-from dstack.repo.snapshot import take
+from dstack.snapshot.take import take
 from tests.unit.repo.shipping import Road, git, manifest
 from tests.unit.repo.trees import ahead, commit, start, write
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from dstack.errors import UsageError
-from dstack.repo import blobs
-from dstack.repo.snapshot import take
+from dstack.snapshot import blobs
+from dstack.snapshot.take import take
 from tests.unit.repo.shipping import Road, git, manifest
 from tests.unit.repo.trees import commit, start, write
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.repo.trees import entries
+from dstack.plumbing.trees import entries
 from tests.unit.repo.shipping import Road, git, manifest
 from tests.unit.repo.trees import start, write
 

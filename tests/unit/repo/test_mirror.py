@@ -8,8 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from dstack.errors import UsageError
-from dstack.repo.mirror import Mirror, MissingBaseError
-from dstack.repo.snapshot import take
+from dstack.mirror.mirror import Mirror, MissingBaseError
+from dstack.snapshot.take import take
 from tests.unit.repo.shipping import git
 from tests.unit.repo.trees import commit, start, write
 

@@ -12,13 +12,13 @@ import msgspec
 import pytest
 
 from dstack.errors import UsageError
+from dstack.mirror.mirror import Mirror
 from dstack.model.code.snapshot import Snapshot
-from dstack.repo.blobs import Blobs
-from dstack.repo.git import Git, make_bare
-from dstack.repo.mirror import Mirror
-from dstack.repo.modes import Modes, load, store
-from dstack.repo.snapshot import take
-from dstack.repo.trees import make_tree
+from dstack.plumbing.git import Git, make_bare
+from dstack.plumbing.modes import Modes, load, store
+from dstack.plumbing.trees import make_tree
+from dstack.snapshot.blobs import Blobs
+from dstack.snapshot.take import take
 from tests.unit.commands.hosts import busybox
 from tests.unit.repo.shipping import Road, git, manifest
 from tests.unit.repo.trees import CASES, commit, start, under, write

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from dstack.errors import UsageError
-from dstack.repo import blobs, scratch, snapshot
-from dstack.repo.listing import Listing
-from dstack.repo.snapshot import take
+from dstack.snapshot import blobs, scratch
+from dstack.snapshot import take as snapshot
+from dstack.snapshot.listing import Listing
+from dstack.snapshot.take import take
 from tests.unit.repo.shipping import git, manifest
 from tests.unit.repo.trees import commit, start, write
 

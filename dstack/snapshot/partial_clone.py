@@ -6,9 +6,9 @@ from pathlib import Path
 
 from dstack.errors import UsageError
 from dstack.model.code.snapshot import Snapshot
-from dstack.repo.git import Git, GitError, quoted
-from dstack.repo.packs import walking
-from dstack.repo.worktree import Worktree
+from dstack.plumbing.git import Git, GitError, quoted
+from dstack.plumbing.packs import walking
+from dstack.snapshot.worktree import Worktree
 
 ROUNDS = 100
 """The most fetches. A clone without trees learns what a folder contains only after fetching the folder."""

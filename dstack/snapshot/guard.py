@@ -6,7 +6,7 @@ import os
 from collections import Counter
 
 from dstack.errors import UsageError
-from dstack.repo.listing import Listing
+from dstack.snapshot.listing import Listing
 
 LIMIT = 256 * 10**6
 """The default limit on changed and untracked content in a snapshot, in bytes."""

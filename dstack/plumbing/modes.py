@@ -23,11 +23,11 @@ from itertools import groupby
 from dstack.errors import UsageError
 from dstack.model.code.selection import TreeFile
 from dstack.model.code.snapshot import PLAIN, Snapshot
-from dstack.repo.blobs import Blobs
-from dstack.repo.folders import above, leaves
-from dstack.repo.git import Git
-from dstack.repo.listing import GITLINK, LINK, Listing
-from dstack.repo.trees import entries
+from dstack.plumbing.git import Git
+from dstack.plumbing.trees import entries
+from dstack.snapshot.blobs import Blobs
+from dstack.snapshot.folders import above, leaves
+from dstack.snapshot.listing import GITLINK, LINK, Listing
 
 OF_FILES = 0o777
 OF_FOLDERS = 0o3777

@@ -19,11 +19,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dstack.repo.blobs import Blobs
-from dstack.repo.git import Git
-from dstack.repo.listing import GITLINK, Indexed, Inside, Listing
-from dstack.repo.trees import make_tree
-from dstack.repo.worktree import Worktree
+from dstack.plumbing.git import Git
+from dstack.plumbing.trees import make_tree
+from dstack.snapshot.blobs import Blobs
+from dstack.snapshot.listing import GITLINK, Indexed, Inside, Listing
+from dstack.snapshot.worktree import Worktree
 
 Entry = tuple[str, str, bytes]
 FILE = "100644"

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dstack.errors import UsageError
-from dstack.repo.folders import find_folders
-from dstack.repo.git import Git, GitError
-from dstack.repo.worktree import Worktree, locate
+from dstack.plumbing.git import Git, GitError
+from dstack.snapshot.folders import find_folders
+from dstack.snapshot.worktree import Worktree, locate
 
 GITLINK = "160000"
 LINK = "120000"

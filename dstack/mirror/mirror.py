@@ -15,13 +15,13 @@ from itertools import chain
 from pathlib import Path
 
 from dstack.errors import DstackError, MissingBaseError, UsageError
+from dstack.mirror.health import Health
 from dstack.model.api.runs import Change, SizedFile
 from dstack.model.code.selection import TreeFile
 from dstack.model.code.snapshot import Snapshot
-from dstack.repo import modes, trees
-from dstack.repo.git import Git, GitError, make_bare, quoted
-from dstack.repo.health import Health
-from dstack.repo.packs import is_complete, write_pack
+from dstack.plumbing import modes, trees
+from dstack.plumbing.git import Git, GitError, make_bare, quoted
+from dstack.plumbing.packs import is_complete, write_pack
 
 COMMITS = "refs/dstack/commits"
 TREES = "refs/dstack/trees"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from dstack.model.code.snapshot import Snapshot
-from dstack.repo.worktree import Worktree
+from dstack.snapshot.worktree import Worktree
 
 
 def with_history(snapshot: Snapshot, worktree: Worktree | None, depths: set[int]) -> Snapshot:

@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import get_ident
 
 from dstack.model.code.snapshot import Snapshot
-from dstack.repo.git import Git
+from dstack.plumbing.git import Git
 
 # git uses at most as many delta bases as its window is long (git-pack-objects, --window).
 BASES = 10

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
-from dstack.repo.folders import above
-from dstack.repo.git import Git
-from dstack.repo.listing import GITLINK, Listing
-from dstack.repo.trees import EMPTY_BLOB
+from dstack.plumbing.git import Git
+from dstack.plumbing.trees import EMPTY_BLOB
+from dstack.snapshot.folders import above
+from dstack.snapshot.listing import GITLINK, Listing
 
 NAME = ".dstackignore"
 FILE = "100644"

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from dstack.repo.blobs import ChangedError
-from dstack.repo.git import Git
+from dstack.plumbing.git import Git
+from dstack.snapshot.blobs import ChangedError
 
 
 def above(paths: Iterable[bytes]) -> set[bytes]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dstack.errors import UsageError
-from dstack.repo.git import Git, GitError, quoted
-from dstack.repo.identity import clean_url
+from dstack.plumbing.git import Git, GitError, quoted
+from dstack.snapshot.identity import clean_url
 
 # Settings that change what `git status` and `git diff` print. None of them runs a program.
 _OUTPUT = (

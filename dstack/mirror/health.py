@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from dstack.repo.git import Git
+from dstack.plumbing.git import Git
 
 log = logging.getLogger("dstack.repo")
 

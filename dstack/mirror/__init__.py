@@ -1,0 +1,1 @@
+"""Floor 2: the bare repositories on the server's side."""

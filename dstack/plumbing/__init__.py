@@ -1,0 +1,1 @@
+"""Floor 2, below the other leaves: git itself, called safely; trees, packs, modes."""

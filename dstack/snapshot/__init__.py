@@ -1,0 +1,1 @@
+"""Floor 2: the working tree as git objects, on the user's side."""
