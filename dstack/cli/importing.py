@@ -8,8 +8,8 @@ from pathlib import Path
 from dstack.cli import show
 from dstack.errors import ConflictError, DstackError, HostError, UnknownHostKeyError
 from dstack.inventory.difference import Step, difference
-from dstack.inventory.machines import machines
 from dstack.inventory.read import read
+from dstack.inventory.runners import machines
 from dstack.server.client import Client
 
 AT_ONCE = 16

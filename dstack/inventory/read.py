@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from dstack.errors import UsageError
-from dstack.inventory import ini, listing, yamlfile
+from dstack.inventory import ini, listing, yaml_file
 from dstack.inventory.groups import Groups, Variables
 
 _ENDINGS = ("", ".yml", ".yaml", ".json")
@@ -29,7 +29,7 @@ def _file(path: Path) -> Groups:
         return listing.read(path)
     text = _text(path)
     if path.suffix in (".yml", ".yaml", ".json") or (path.suffix != ".ini" and _is_yaml(text)):
-        return yamlfile.read(text, str(path))
+        return yaml_file.read(text, str(path))
     return ini.read(text, str(path))
 
 
@@ -60,8 +60,8 @@ def _beside(folder: Path, name: str) -> Variables:
             merged: Variables = {}
             for file in files:
                 if not file.name.startswith("."):
-                    merged.update(yamlfile.variables(_text(file), str(file)))
+                    merged.update(yaml_file.variables(_text(file), str(file)))
             return merged
         if path.exists():
-            return yamlfile.variables(_text(path), str(path))
+            return yaml_file.variables(_text(path), str(path))
     return {}

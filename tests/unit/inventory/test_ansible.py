@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from dstack.inventory.groups import Groups
-from dstack.inventory.machines import machines
 from dstack.inventory.read import read
+from dstack.inventory.runners import machines
 from tests.environment import needs
 
 ROOT = Path(__file__).parents[3]

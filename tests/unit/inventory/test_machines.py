@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from dstack.errors import ProjectError, UsageError
-from dstack.inventory import ini, ranges, yamlfile
+from dstack.inventory import ini, ranges, yaml_file
 from dstack.inventory.difference import difference
-from dstack.inventory.machines import machines
 from dstack.inventory.read import read
+from dstack.inventory.runners import machines
 from dstack.model.api.runners import AddRunner, RunnerView
 from dstack.model.runner.runner import Address
 
@@ -105,7 +105,7 @@ def test_this_machine() -> None:
             "ansible_user is the template '{{ me }}', which dstack can't expand; write the value itself",
         ),
         (
-            {"ansible_user": yamlfile.Locked()},
+            {"ansible_user": yaml_file.Locked()},
             "ansible_user is encrypted with Ansible Vault, which dstack can't read; write the value unencrypted",
         ),
         ({"ansible_host": ["a"]}, "ansible_host must be text or a number, not ['a']"),
@@ -151,7 +151,7 @@ def test_a_broken_ini_file(text: str, said: str) -> None:
 )
 def test_a_broken_yaml_file(text: str, said: str) -> None:
     with pytest.raises(UsageError) as caught:
-        yamlfile.read(text, "f.yml")
+        yaml_file.read(text, "f.yml")
     assert said in caught.value.message
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dstack.errors import ProjectError
 from dstack.inventory.groups import ALL, UNGROUPED, Groups, Variables
-from dstack.inventory.yamlfile import Locked
+from dstack.inventory.yaml_file import Locked
 from dstack.model.api.runners import AddRunner
 from dstack.model.runner import mounts
 from dstack.model.runner.runner import Address
