@@ -15,10 +15,10 @@ from dstack.artifacts.folder.store import FolderStore
 from dstack.artifacts.s3.presign import EXPIRES
 from dstack.artifacts.s3.store import S3Store
 from dstack.commands.command import Stdin
-from dstack.engine.bells import Bells
-from dstack.engine.machines import Machines
-from dstack.engine.pulls import Pulls
+from dstack.engine.events import Bells
+from dstack.engine.fleet.runners import Machines
 from dstack.errors import StorageError, UsageError
+from dstack.executors.docker.image_pulls import Pulls
 from dstack.mirror.mirror import Mirror
 from dstack.model.job.job import Job
 from dstack.model.job.manifest import Manifest

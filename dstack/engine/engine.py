@@ -9,11 +9,11 @@ from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from dstack.engine.context import Context
-from dstack.engine.drive import Drive
-from dstack.engine.free import Surplus, clearable, disk_asks, relieve, surplus
-from dstack.engine.keep import clear
+from dstack.engine.lifecycle.drive import Drive
+from dstack.engine.lifecycle.upload_status import stopping
 from dstack.engine.queue import Queue
-from dstack.engine.storing import stopping
+from dstack.engine.retention.disk_pressure import Surplus, clearable, disk_asks, relieve, surplus
+from dstack.engine.retention.retain import clear
 from dstack.errors import DstackError
 from dstack.model.job.job import Ends, Job
 from dstack.model.job.status import Status

@@ -20,11 +20,11 @@ import uvicorn
 
 from dstack import __version__
 from dstack.artifacts.s3.presign import EXPIRES, LONGEST
-from dstack.engine.bells import Bells
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
-from dstack.engine.machines import Machines
-from dstack.engine.metrics import Metrics
+from dstack.engine.events import Bells
+from dstack.engine.fleet.runners import Machines
+from dstack.engine.fleet.sampling import Metrics
 from dstack.errors import ConflictError, DstackError, UsageError
 from dstack.hosts.pool import Pool
 from dstack.model.paths import ServerLayout

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 
 from dstack.commands.machine.uninstall import leave
 from dstack.engine.engine import Engine
-from dstack.engine.machines import FRESH, Machines
-from dstack.engine.metrics import Metrics
+from dstack.engine.fleet.runners import FRESH, Machines
+from dstack.engine.fleet.sampling import Metrics
 from dstack.errors import ConflictError, HostError, HostUnreachableError, UnknownHostKeyError, UsageError
 from dstack.hosts.host import ask
 from dstack.hosts.trust import known_keys

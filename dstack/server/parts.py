@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
-from dstack.engine.retention import Retention
+from dstack.engine.retention.retention import Retention
 from dstack.server.inventory import Inventory
 from dstack.server.registry import Registry
 from dstack.server.submit import Intake

@@ -9,10 +9,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from dstack.engine.bells import Bells
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
-from dstack.engine.machines import Condition, Machines
+from dstack.engine.events import Bells
+from dstack.engine.fleet.runners import Condition, Machines
 from dstack.hosts.pool import Pool
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import Job, Run

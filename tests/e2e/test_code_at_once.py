@@ -14,7 +14,7 @@ from typing import Any
 
 from dstack.commands.command import Command, Result
 from dstack.commands.job.launch import Launched, Order, launch
-from dstack.engine.ship import launch_with_code, ship
+from dstack.engine.transfer.push_code import launch_with_code, ship
 from dstack.mirror.mirror import Mirror
 from dstack.model.code.snapshot import Snapshot
 from dstack.snapshot.take import take

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 
-from dstack.engine.machines import FRESH
+from dstack.engine.fleet.runners import FRESH
 from dstack.model.api.runners import AddRunner, Drain
 from dstack.server.parts import Parts, Table
 

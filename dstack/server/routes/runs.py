@@ -11,9 +11,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dstack.engine.caches import prune_caches
-from dstack.engine.leftovers import Leftovers
-from dstack.engine.tidy import tidy
+from dstack.engine.retention.caches import prune_caches
+from dstack.engine.retention.mirror_gc import tidy
+from dstack.engine.retention.orphans import Leftovers
 from dstack.errors import NotFoundError
 from dstack.model.api.artifacts import TagRequest
 from dstack.model.api.retention import DeleteRequest, PruneCachesRequest, PruneRequest, PruneRestRequest

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from dstack.commands.command import Command, Result
-from dstack.engine.bells import Bells
 from dstack.engine.context import Context
-from dstack.engine.drive import Drive
-from dstack.engine.machines import Machines
+from dstack.engine.events import Bells
+from dstack.engine.fleet.runners import Machines
+from dstack.engine.lifecycle.drive import Drive
 from dstack.hosts.pool import Pool
 from dstack.hosts.recording import RecordingHost, Reply
 from dstack.model.code.snapshot import Snapshot

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dstack.engine import drive, limits, watch
+from dstack.engine.lifecycle import drive, limits, watch
 from dstack.errors import CommandError, HostAuthError, HostUnreachableError
 from dstack.model.job.status import Status
 from tests.unit.engine.machine import LOG, Killed, Machine, World

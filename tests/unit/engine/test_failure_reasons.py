@@ -16,9 +16,9 @@ import pytest
 from msgspec.structs import replace
 
 from dstack.commands.command import Command, Result
-from dstack.engine import drive, limits, watch
 from dstack.engine.engine import Engine
-from dstack.engine.machines import Condition
+from dstack.engine.fleet.runners import Condition
+from dstack.engine.lifecycle import drive, limits, watch
 from dstack.hosts.recording import Reply
 from dstack.model.job.status import Status
 from dstack.model.project.workflow import RegistryAuth

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dstack.commands.machine.sample import Sample
-from dstack.engine.load import at_rest, counted, foreign, own_machine, smoothed
+from dstack.engine.fleet.foreign_load import at_rest, counted, foreign, own_machine, smoothed
 from dstack.model.job.resources import Ask
 from dstack.model.runner.runner import Facts
 from dstack.scheduling.schedule import impossible, schedule

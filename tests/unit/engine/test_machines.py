@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.engine.machines import Condition, Machines
+from dstack.engine.fleet.runners import Condition, Machines
 from dstack.hosts.pool import Pool
 from dstack.model.api.runners import RunnerView
 from dstack.model.paths import ServerLayout

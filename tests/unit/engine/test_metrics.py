@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from dstack.commands.machine.sample import Sample
-from dstack.engine.machines import INTERVAL, RAREST, rest
-from dstack.engine.metrics import Seen
-from dstack.engine.pace import LOOKING, SAMPLING, SESSION
+from dstack.engine.fleet.probe_interval import LOOKING, SAMPLING, SESSION
+from dstack.engine.fleet.runners import INTERVAL, RAREST, rest
+from dstack.engine.fleet.sampling import Seen
 from dstack.model.runner.runner import Facts
 
 

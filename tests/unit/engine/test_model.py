@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from dstack.commands.command import Command, Result
-from dstack.engine.bells import Bells
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
-from dstack.engine.machines import Condition, Machines
+from dstack.engine.events import Bells
+from dstack.engine.fleet.runners import Condition, Machines
 from dstack.errors import HostUnreachableError
 from dstack.hosts.pool import Pool
 from dstack.hosts.recording import RecordingHost, Reply

@@ -12,9 +12,9 @@ import pytest
 
 from dstack.artifacts.folder.store import FolderStore
 from dstack.commands.artifacts.collect import Listing
-from dstack.engine import drive
-from dstack.engine.collect import Collector
-from dstack.engine.storing import Progress, stopped, stopping
+from dstack.engine.lifecycle import drive
+from dstack.engine.lifecycle.upload_status import Progress, stopped, stopping
+from dstack.engine.transfer.collect import Collector
 from dstack.errors import HostUnreachableError
 from dstack.model.job.manifest import File
 from dstack.model.job.status import Status

@@ -6,16 +6,16 @@ import time
 from collections.abc import Awaitable
 
 from dstack.commands.command import Command, Stdin
-from dstack.commands.failures import bare, pulling, starting
 from dstack.commands.job.launch import Launched, launch
 from dstack.commands.machine.docker_registry import Login
 from dstack.engine.context import Context
-from dstack.engine.gather import gathered, reached
-from dstack.engine.keep import reused
-from dstack.engine.order import order
-from dstack.engine.placed import Placed
-from dstack.engine.ship import keep_spare, launch_with_code, ship
+from dstack.engine.job_on_runner import Placed
+from dstack.engine.lifecycle.order import order
+from dstack.engine.retention.retain import reused
+from dstack.engine.transfer.fetch_dependencies import gathered, reached
+from dstack.engine.transfer.push_code import keep_spare, launch_with_code, ship
 from dstack.errors import CommandError, HostError, HostUnreachableError
+from dstack.executors.docker.failures import bare, pulling, starting
 from dstack.hosts.host import ask
 from dstack.model.job.job import Job
 from dstack.model.job.status import Status

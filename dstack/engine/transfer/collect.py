@@ -10,7 +10,7 @@ from dstack.artifacts.folder.store import FolderStore
 from dstack.artifacts.s3.store import S3Store
 from dstack.commands.artifacts.collect import Listing, fetch, listing, made
 from dstack.engine.context import Context
-from dstack.engine.upload import Uploader
+from dstack.engine.transfer.upload import Uploader
 from dstack.hosts.host import Host, ask
 from dstack.model.job.job import Job
 from dstack.model.job.manifest import File, Manifest

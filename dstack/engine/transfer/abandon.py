@@ -5,9 +5,9 @@ from __future__ import annotations
 from dstack.artifacts.s3.store import S3Store
 from dstack.commands.artifacts.upload import abandon
 from dstack.engine.context import Context
-from dstack.engine.keep import clear
-from dstack.engine.placed import HOST_ANSWER, Placed
-from dstack.engine.stored import forget, stored_in
+from dstack.engine.job_on_runner import HOST_ANSWER, Placed
+from dstack.engine.retention.artifact_locations import forget, stored_in
+from dstack.engine.retention.retain import clear
 from dstack.errors import CommandError, HostUnreachableError
 from dstack.hosts.host import ask
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from dstack.engine.placed import Placed
+from dstack.engine.job_on_runner import Placed
 from dstack.model.job.job import Job
 from dstack.model.job.status import Status
 from dstack.model.text.quantities import decimal_words

@@ -11,8 +11,8 @@ from pathlib import Path
 from dstack.artifacts.folder.store import FolderStore
 from dstack.commands.machine.orphans import Pruned, prune
 from dstack.engine.context import Context
-from dstack.engine.stored import stored_in
-from dstack.engine.tidy import tidy
+from dstack.engine.retention.artifact_locations import stored_in
+from dstack.engine.retention.mirror_gc import tidy
 from dstack.errors import HostError, StorageError
 from dstack.hosts.host import ask
 from dstack.model.api.retention import Leftover

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from dstack.commands.command import Command
 from dstack.commands.machine.doctor import skewed
 from dstack.commands.machine.probe import probe
-from dstack.engine.pace import LOOKING, SAMPLING, pause
+from dstack.engine.fleet.probe_interval import LOOKING, SAMPLING, pause
 from dstack.errors import DstackError, HostUnreachableError
 from dstack.hosts.host import Host, ask
 from dstack.hosts.pool import Pool

@@ -10,8 +10,8 @@ from msgspec.structs import replace
 from dstack.commands.job.follow import follow, read_log
 from dstack.commands.job.observe import observe
 from dstack.decide import Decision, Recorded, decide
-from dstack.engine.launching import begun, launched
-from dstack.engine.placed import HOST_ANSWER, Placed
+from dstack.engine.job_on_runner import HOST_ANSWER, Placed
+from dstack.engine.lifecycle.launch import begun, launched
 from dstack.errors import HostUnreachableError
 from dstack.hosts.host import ask
 from dstack.model.runner.runner import Runner

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from dstack.engine.context import Context
-from dstack.engine.stored import forget, stored_in
+from dstack.engine.retention.artifact_locations import forget, stored_in
 from dstack.errors import ConflictError, DstackError, StorageError
 from dstack.model.api.retention import Removed
 from dstack.model.job.job import Job, Run

@@ -11,18 +11,18 @@ from typing import Any
 from dstack.commands.job.stop import stop
 from dstack.commands.machine.uninstall import discard
 from dstack.decide import Decision, Failed
-from dstack.engine.abandon import abandoned, removed
-from dstack.engine.attempts import again, following
-from dstack.engine.collect import Collector
 from dstack.engine.context import Context
-from dstack.engine.launching import begun, launched
-from dstack.engine.limits import give_way, halt, limit
-from dstack.engine.placed import HOST_ANSWER, Placed
-from dstack.engine.storing import Progress, stopped
-from dstack.engine.sync import Sync
-from dstack.engine.watch import blamed, drain, until_ended
+from dstack.engine.job_on_runner import HOST_ANSWER, Placed
+from dstack.engine.lifecycle.launch import begun, launched
+from dstack.engine.lifecycle.limits import give_way, halt, limit
+from dstack.engine.lifecycle.upload_status import Progress, stopped
+from dstack.engine.lifecycle.watch import blamed, drain, until_ended
+from dstack.engine.transfer.abandon import abandoned, removed
+from dstack.engine.transfer.collect import Collector
+from dstack.engine.transfer.sync import Sync
 from dstack.errors import DstackError, HostError, HostUnreachableError, StorageError
 from dstack.hosts.host import ask
+from dstack.model.job.attempts import again, following
 from dstack.model.job.job import Ends, Job
 from dstack.model.job.status import Status
 from dstack.model.text.quantities import span, span_words

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from dstack.commands.command import Command
 from dstack.commands.job.stop import stop, warn
-from dstack.engine.placed import HOST_ANSWER, Placed
+from dstack.engine.job_on_runner import HOST_ANSWER, Placed
 from dstack.errors import CommandError, HostUnreachableError
 from dstack.hosts.host import ask
 from dstack.model.text.quantities import span

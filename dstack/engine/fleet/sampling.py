@@ -8,9 +8,9 @@ import time
 from dataclasses import dataclass, field
 
 from dstack.commands.machine.sample import Sample, sample
-from dstack.engine.load import at_rest, counted, foreign, smoothed
-from dstack.engine.machines import LATE, Machines
-from dstack.engine.pace import SAMPLING, pause
+from dstack.engine.fleet.foreign_load import at_rest, counted, foreign, smoothed
+from dstack.engine.fleet.probe_interval import SAMPLING, pause
+from dstack.engine.fleet.runners import LATE, Machines
 from dstack.errors import DstackError
 from dstack.hosts.host import ask
 from dstack.model.job.job import Job

@@ -1,0 +1,1 @@
+"""Runners as they are now."""

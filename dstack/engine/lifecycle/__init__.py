@@ -1,0 +1,1 @@
+"""A job, from its placement to its end."""

@@ -1,0 +1,1 @@
+"""What is removed, when, and what happens when a disk fills up."""

@@ -1,0 +1,1 @@
+"""Code and artifacts, to and from runners."""
