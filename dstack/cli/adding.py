@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from dstack.cli import machine, settings, show
+from dstack.client.client import Client
 from dstack.errors import HostAuthError, UnknownHostKeyError, UsageError
 from dstack.model.api.runners import AddRunner, RunnerView
 from dstack.model.runner.runner import Address
-from dstack.server.client import Client
 
 HOST = re.compile(
     r"(?:(?P<user>[^@]+)@)?(?:\[(?P<v6>[^]]+)\]|(?P<host>[^@:\[\]]+)|(?P<bare>[0-9A-Fa-f:.%]+))(?::(?P<port>\d+))?"

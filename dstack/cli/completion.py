@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from dstack.cli import project, settings, show
+from dstack.cli import project, show
+from dstack.client import embedded
+from dstack.client.client import Client
+from dstack.client.settings import configured
 from dstack.errors import DstackError
-from dstack.server import embedded
-from dstack.server.client import Client
 
 
 @click.command("completion")
@@ -33,7 +34,7 @@ def command(shell: str) -> None:
 def quiet_client() -> Client | None:
     """Return a client that starts no server and prints nothing, or None if no server is running."""
     home = embedded.home()
-    endpoint = settings.configured(home)
+    endpoint = configured(home)
     if endpoint is None and not embedded.answers(home):
         return None
     return Client(endpoint or embedded.endpoint(home))

@@ -8,10 +8,11 @@ import sys
 import click
 
 from dstack.cli import settings, show
+from dstack.client import embedded
+from dstack.client.endpoint import Endpoint
+from dstack.client.settings import configured, load, save
 from dstack.errors import TryAgainError, UsageError
 from dstack.model.api.server import ServerConfig
-from dstack.server import embedded
-from dstack.server.endpoint import Endpoint
 
 
 @click.command("config")
@@ -45,7 +46,7 @@ def command(
     if max_gpus_per_user is not None:
         settings.connect().configure(ServerConfig(max_gpus_per_user=_limit(max_gpus_per_user)))
     server = _server()
-    known = settings.configured(home)
+    known = configured(home)
     shown = {
         "home": str(home),
         "url": known.url if known else None,
@@ -74,14 +75,14 @@ def command(
 
 def _change(url: str | None, token: str | None) -> None:
     home = embedded.home()
-    saved = settings.load(home)
+    saved = load(home)
     if url is not None:
         saved.url = Endpoint.parse(url).url if url else None
         if token is None and not url:
             saved.token = None
     if token is not None:
         saved.token = (sys.stdin.readline().strip() if token == "-" else token) or None
-    settings.save(home, saved)
+    save(home, saved)
     if url is not None and os.environ.get("DSTACK_SERVER_URL"):
         settings.warn("warning: DSTACK_SERVER_URL is set and overrides the URL that you saved")
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from dstack.cli import settings, show
-from dstack.cli.sources import Sources
+from dstack.client.artifact_sources import Sources
+from dstack.client.client import Client
+from dstack.client.connection import BrokenAnswerError
 from dstack.errors import ConflictError, DstackError, StorageError, TryAgainError, UsageError
 from dstack.model.api.artifacts import ArtifactView
-from dstack.server.client import Client
-from dstack.server.connection import BrokenAnswerError
 
 AT_ONCE = 8
 BLOCK = 1 << 20

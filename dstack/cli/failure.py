@@ -12,8 +12,8 @@ import click
 
 from dstack import __version__
 from dstack.cli import show
+from dstack.client import embedded
 from dstack.errors import DstackError, ProjectError
-from dstack.server import embedded
 
 INTERRUPTED = 130
 

@@ -7,8 +7,8 @@ from typing import Protocol
 
 from dstack.cli import show
 from dstack.cli.signals import Interruption, Interrupts
+from dstack.client.client import Client
 from dstack.model.api.runs import Event, JobView, RunView, StopRequest
-from dstack.server.client import Client
 
 DETACHED = 130
 

@@ -6,7 +6,7 @@ import click
 
 from dstack.cli import settings, show
 from dstack.cli.lookup import REF
-from dstack.cli.run import user
+from dstack.client.settings import user
 from dstack.errors import ConflictError
 from dstack.model.api.runs import HoldRequest
 

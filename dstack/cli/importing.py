@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dstack.cli import show
+from dstack.client.client import Client
 from dstack.errors import ConflictError, DstackError, HostError, UnknownHostKeyError
 from dstack.inventory.difference import Step, difference
 from dstack.inventory.read import read
 from dstack.inventory.runners import machines
-from dstack.server.client import Client
 
 AT_ONCE = 16
 FAILED = 125

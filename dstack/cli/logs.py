@@ -13,10 +13,10 @@ from dstack.cli.follow import Display, stream
 from dstack.cli.logwriter import LogWriter
 from dstack.cli.lookup import REF, run_or_job
 from dstack.cli.signals import Interruption, Interrupts
+from dstack.client.client import Client
 from dstack.errors import UsageError
 from dstack.model.api.runs import Event, JobView, RunView
 from dstack.model.text.times import rfc3339
-from dstack.server.client import Client
 
 INTERRUPTED = 130
 

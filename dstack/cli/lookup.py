@@ -8,10 +8,10 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from dstack.client.client import Client
 from dstack.errors import DstackError, NotFoundError
 from dstack.model.api.runs import JobView, RunView
 from dstack.model.text.tag import is_tag
-from dstack.server.client import Client
 
 
 def run_or_job(client: Client, ref: str) -> RunView | JobView:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import click
 
 from dstack.cli import settings, show, words
+from dstack.client.client import Client
 from dstack.errors import UsageError
 from dstack.model.api.retention import (
     CacheFolder,
@@ -19,7 +20,6 @@ from dstack.model.api.retention import (
     Removed,
 )
 from dstack.model.text.quantities import SPAN, span
-from dstack.server.client import Client
 
 
 @click.command("prune")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,9 +18,10 @@ from dstack.cli.follow import DETACHED, Display, to_the_end
 from dstack.cli.logwriter import LogWriter
 from dstack.cli.lookup import RUNNER
 from dstack.cli.narrate import Narrator, exit_code
+from dstack.client.client import Client
+from dstack.client.settings import user
 from dstack.errors import MissingBaseError, UsageError
 from dstack.model.api.runs import Plan, Recipe, RunView, Submission
-from dstack.server.client import Client
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]
@@ -228,17 +228,6 @@ def _check(options: dict[str, Any]) -> None:
     if options["local"] and options["runner"] is not None:
         raise UsageError("--local and --runner can't be used together")
     options["timeout"] = _seconds(options["timeout"])
-
-
-def user() -> str:
-    """Return the name of the user, even without a login shell's environment."""
-    for name in ("LOGNAME", "USER"):
-        if os.environ.get(name):
-            return os.environ[name]
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
 
 
 def _seconds(text: str | None) -> float | None:

@@ -11,7 +11,7 @@ import click
 from dstack.cli import adding, changing, machine, offered, settings, show
 from dstack.cli.lookup import RUNNER
 from dstack.cli.nouns import Noun
-from dstack.server.client import Client
+from dstack.client.client import Client
 
 WATCH_SECONDS = 2.0
 RECHECK_SECONDS = 30.0

@@ -7,7 +7,7 @@ import click
 from dstack.cli import charts, settings, show, words
 from dstack.cli.lookup import REF, run_of
 from dstack.cli.narrate import exit_code, state
-from dstack.cli.run import user
+from dstack.client.settings import user
 from dstack.errors import UsageError
 from dstack.model.api.runs import RepoView, RunView
 from dstack.model.job.status import Status

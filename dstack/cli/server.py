@@ -10,10 +10,11 @@ import click
 
 from dstack.cli import settings, show, words
 from dstack.cli.nouns import Noun
+from dstack.client import embedded
+from dstack.client.client import Client
+from dstack.client.settings import configured
 from dstack.errors import ConflictError, DstackError, TryAgainError, UsageError
 from dstack.model.paths import ServerLayout
-from dstack.server import embedded
-from dstack.server.client import Client
 
 STOP_SECONDS = 30.0
 
@@ -87,7 +88,7 @@ def stop() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(as_json: bool) -> None:
     """Show the server that commands use. Exits with 75 if it is not running or can't be reached."""
-    endpoint = settings.configured(embedded.home())
+    endpoint = configured(embedded.home())
     client = _local() if endpoint is None else Client(endpoint, say=settings.warn, tolerant=True)
     try:
         found = client.status()

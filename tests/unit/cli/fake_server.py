@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import msgspec
 
 from dstack import __version__
+from dstack.client.embedded import socket_path
 from dstack.model.api.artifacts import ArtifactView, LinksView
 from dstack.model.api.runners import AddRunner, RunnerView
 from dstack.model.api.runs import (
@@ -35,7 +36,6 @@ from dstack.model.api.runs import (
 from dstack.model.api.server import API, Problem, ServerConfig, ServerStatus
 from dstack.model.job.status import Status
 from dstack.model.runner.runner import Gpu
-from dstack.server.embedded import socket_path
 
 BEGAN = "2026-01-31T12:00:00.000Z"
 ENDED = "2026-01-31T12:01:12.000Z"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.server import embedded
+from dstack.client import embedded
 from tests.environment.waiting import until
 from tests.unit.cli.conftest import Cli, command
 

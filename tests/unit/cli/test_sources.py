@@ -17,10 +17,10 @@ from cryptography.x509.oid import NameOID
 
 from dstack.artifacts.s3.store import S3Store
 from dstack.cli import settings
-from dstack.cli.sources import Sources
+from dstack.client.artifact_sources import Sources
+from dstack.client.client import Client
+from dstack.client.endpoint import Endpoint
 from dstack.model.api.artifacts import ArtifactView, LinksView
-from dstack.server.client import Client
-from dstack.server.endpoint import Endpoint
 from tests.environment.forward import forward
 from tests.environment.proxy import Proxy
 from tests.environment.s3 import BUCKET, S3

@@ -19,6 +19,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dstack.client import client as client_module
+from dstack.client import embedded
+from dstack.client.client import Client
+from dstack.client.connection import BrokenAnswerError
+from dstack.client.endpoint import Endpoint
+from dstack.client.frames import Frame, read_frames
+from dstack.client.problems import problem
 from dstack.errors import (
     ConflictError,
     DstackError,
@@ -32,13 +39,6 @@ from dstack.errors import (
 )
 from dstack.model.api.runs import Event
 from dstack.model.api.server import Problem
-from dstack.server import client as client_module
-from dstack.server import embedded
-from dstack.server.client import Client
-from dstack.server.connection import BrokenAnswerError
-from dstack.server.endpoint import Endpoint
-from dstack.server.frames import Frame, read_frames
-from dstack.server.problems import problem
 from tests.unit.cli.conftest import ROOT
 from tests.unit.cli.fake_server import State, job_view, run_view, serving
 

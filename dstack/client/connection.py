@@ -13,11 +13,11 @@ from urllib.parse import urlencode
 import msgspec
 
 from dstack import __version__
+from dstack.client.endpoint import Endpoint
+from dstack.client.problems import problem
 from dstack.errors import DstackError, TryAgainError
 from dstack.model.api import wire
 from dstack.model.api.server import API
-from dstack.server.endpoint import Endpoint
-from dstack.server.problems import problem
 
 T = TypeVar("T")
 

@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from dstack.client.client import Client
+from dstack.client.connection import ignore
+from dstack.client.endpoint import Endpoint
 from dstack.errors import DstackError
 from dstack.model.paths import ServerLayout
-from dstack.server.client import Client
-from dstack.server.connection import ignore
-from dstack.server.endpoint import Endpoint
 
 START_SECONDS = 30.0
 ERROR = "dstack server: error: "

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import urlsplit
 
 from dstack import __version__
-from dstack.cli.proxies import Way, way
+from dstack.client.client import Client
+from dstack.client.connection import BrokenAnswerError
+from dstack.client.http_proxy import Way, way
 from dstack.errors import DstackError, NotFoundError
 from dstack.model.api.artifacts import ArtifactView
-from dstack.server.client import Client
-from dstack.server.connection import BrokenAnswerError
 
 BLOCK = 1 << 18
 BATCH = 1000

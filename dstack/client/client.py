@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
+from dstack.client.connection import ANSWER_SECONDS, WORK_SECONDS, BrokenAnswerError, Connection
+from dstack.client.frames import Frame, read_frames
 from dstack.errors import DstackError, TryAgainError
 from dstack.model.api import wire
 from dstack.model.api.artifacts import ArtifactView, LinksRequest, LinksView, LinkView, TagRequest, TagView
@@ -25,8 +27,6 @@ from dstack.model.api.runs import HoldAnswer, HoldRequest, JobView, Plan, Recipe
 from dstack.model.api.server import DeletedSecret, SecretView, ServerConfig, ServerStatus, SetSecret
 from dstack.model.runner.metrics import JobMetrics
 from dstack.model.runner.registration import RegistrationToken, RegistrationView
-from dstack.server.connection import ANSWER_SECONDS, WORK_SECONDS, BrokenAnswerError, Connection
-from dstack.server.frames import Frame, read_frames
 
 SILENCE_SECONDS = 60.0
 """Seconds without a byte after which a follow stream counts as broken. A live server sends pings."""
