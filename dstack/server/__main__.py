@@ -31,9 +31,9 @@ from dstack.model.paths import ServerLayout
 from dstack.model.text.quantities import span
 from dstack.server.access import Access, hashed
 from dstack.server.app import application, told
-from dstack.server.inventory import Inventory
 from dstack.server.parts import Parts
-from dstack.server.registry import Registry
+from dstack.server.registrations import Registry
+from dstack.server.runner_service import Inventory
 from dstack.server.submit import Intake
 from dstack.store import Store
 

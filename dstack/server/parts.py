@@ -12,8 +12,8 @@ from starlette.requests import Request
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
 from dstack.engine.retention.retention import Retention
-from dstack.server.inventory import Inventory
-from dstack.server.registry import Registry
+from dstack.server.registrations import Registry
+from dstack.server.runner_service import Inventory
 from dstack.server.submit import Intake
 
 Endpoint = Callable[[Request], Awaitable[Any]]

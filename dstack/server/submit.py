@@ -15,8 +15,8 @@ from msgspec import structs
 
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
-from dstack.engine.plan import Planner
 from dstack.engine.retention.mirror_gc import tidy
+from dstack.engine.submission.plan import Planner
 from dstack.errors import ConflictError, NotFoundError, TryAgainError, UsageError
 from dstack.model.api import wire
 from dstack.model.api.runs import PathMode, Plan, PlannedJob, RunView, Submission

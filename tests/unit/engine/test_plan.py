@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from dstack.engine.plan import Planner
+from dstack.engine.submission.plan import Planner
 from dstack.model.api.runs import Submission
 from dstack.model.code.selection import TreeFile
 from dstack.model.code.snapshot import Snapshot

@@ -24,7 +24,7 @@ from dstack.model.runner.registration import (
 )
 from dstack.model.runner.runner import Address, fingerprint
 from dstack.server.access import hashed
-from dstack.server.inventory import Inventory
+from dstack.server.runner_service import Inventory
 
 MISSED = 3.5
 """Intervals without a heartbeat after which a machine gets no new jobs."""
