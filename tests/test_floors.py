@@ -39,7 +39,7 @@ HOME_OF = {
     "git": ("dstack.repo",),
     "gitdb": ("dstack.repo",),
     "jinja2": ("dstack.render",),
-    "rich": ("dstack.cli.show",),
+    "rich": ("dstack.cli.output.show",),
     "click": ("dstack.cli",),
     "starlette": ("dstack.server",),
     "uvicorn": ("dstack.server",),

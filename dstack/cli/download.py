@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dstack.cli import settings, show
+from dstack.cli import connect
+from dstack.cli.output import show
 from dstack.client.artifact_sources import Sources
 from dstack.client.client import Client
 from dstack.client.connection import BrokenAnswerError
@@ -64,7 +65,7 @@ class Download:
 
     def __init__(self, client: Client, folder: Path, *, force: bool) -> None:
         self._client = client
-        self._sources = Sources(client, (), settings.warn)
+        self._sources = Sources(client, (), connect.warn)
         self._folder = folder
         self._force = force
         self._stop = threading.Event()
@@ -84,7 +85,7 @@ class Download:
 
     def _fetch_all(self, items: Sequence[Item]) -> None:
         with (
-            contextlib.closing(Sources(self._client, [item.view for item in items], settings.warn)) as self._sources,
+            contextlib.closing(Sources(self._client, [item.view for item in items], connect.warn)) as self._sources,
             show.progress("downloading", sum(item.view.size for item in items)) as advance,
         ):
             self._each(lambda item: self._fetch(item, advance), items)
@@ -92,7 +93,7 @@ class Download:
     def _allowed(self, item: Item) -> bool:
         if item.view.link is None or item.link_stays_inside:
             return True
-        settings.warn(f"warning: skipped {item.path}: it links to {item.view.link}, outside the folder")
+        connect.warn(f"warning: skipped {item.path}: it links to {item.view.link}, outside the folder")
         return False
 
     def _each(self, work: Callable[[Item], Any], items: Sequence[Item]) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from typing import Protocol
 
-from dstack.cli import show
+from dstack.cli.output import show
 from dstack.cli.signals import Interruption, Interrupts
 from dstack.client.client import Client
 from dstack.model.api.runs import Event, JobView, RunView, StopRequest

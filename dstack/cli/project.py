@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dstack.cli import settings
+from dstack.cli import connect
 from dstack.errors import UsageError
 from dstack.model.project.workflow import Values, Workflow
 
@@ -68,7 +68,7 @@ def load(start: Path | None = None) -> Found:
         raise UsageError(f"{root / FOLDER / WORKFLOWS[0]} was removed while it was read")
     project = parse(workflows, source(CONFIGS))
     for warning in project.warnings:
-        settings.warn(f"warning: {warning}")
+        connect.warn(f"warning: {warning}")
     return Found(root, project)
 
 

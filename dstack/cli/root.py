@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import click
 
 from dstack import __version__
-from dstack.cli import failure, show
+from dstack.cli.output import failure, show
 
 COMMANDS = (
     "run",

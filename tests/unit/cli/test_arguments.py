@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dstack.cli.arguments import Walk, is_value, walk
-from dstack.cli.run import command
+from dstack.cli.commands.run.arguments import Walk, is_value, walk
+from dstack.cli.commands.run.command import command
 from dstack.errors import UsageError
 
 VARIABLES = ("batch_size", "name", "seed", "amp")

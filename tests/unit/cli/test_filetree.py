@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 
-from dstack.cli.filetree import lines, tree
+from dstack.cli.output.file_tree import lines, tree
 from dstack.model.api.artifacts import ArtifactView
 from tests.unit.cli.conftest import Cli, command
 from tests.unit.cli.fake_server import State

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from dstack.cli.commands.runners.difference import difference
 from dstack.errors import ProjectError, UsageError
 from dstack.inventory import ini, ranges, yaml_file
-from dstack.inventory.difference import difference
 from dstack.inventory.read import read
 from dstack.inventory.runners import machines
 from dstack.model.api.runners import AddRunner, RunnerView

@@ -1,0 +1,137 @@
+"""`dstack artifacts`: list and download the files that runs and jobs stored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from dstack.cli import connect
+from dstack.cli.names import REF, run_or_job
+from dstack.cli.nouns import Noun
+from dstack.cli.output import show, words
+from dstack.errors import NotFoundError, UsageError
+from dstack.model.api.artifacts import ArtifactView
+from dstack.model.api.runs import JobView, RunView
+from dstack.model.text.suggest import did_you_mean
+
+
+@click.group("artifacts", cls=Noun)
+def command() -> None:
+    """List and download the artifacts of runs and jobs."""
+
+
+@command.command("list")
+@click.argument("ref", metavar="RUN_OR_JOB", type=REF)
+@click.argument("paths", metavar="[PATH...]", nargs=-1)
+@click.option(
+    "--all", "everything", is_flag=True, help="Show every file, even in large folders; default: 20 entries per folder."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_artifacts(ref: str, paths: tuple[str, ...], everything: bool, as_json: bool) -> None:
+    """List the stored files and their sizes.
+
+    With PATH, only these files and folders. A terminal shows a tree with the total of each folder. Otherwise, one file
+    per line: workflow, path, size in bytes and, for a link, its target, separated by tabs.
+    """
+    client = connect.connect()
+    views = client.artifacts(ref)
+    found = choose(views, paths) if views else []
+    if as_json:
+        show.document(found)
+    elif not views:
+        show.say(_nothing(run_or_job(client, ref)))
+    else:
+        show.files(found, everything=everything)
+        _say_partial(found)
+
+
+@command.command("download")
+@click.argument("ref", metavar="RUN_OR_JOB", type=REF)
+@click.argument("paths", metavar="[PATH...]", nargs=-1)
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    default=".",
+    help="Destination; default: this folder.",
+)
+@click.option("--force", is_flag=True, help="Overwrite files that differ.")
+def download(ref: str, paths: tuple[str, ...], output: Path, force: bool) -> None:
+    """Download the artifacts of a run or job.
+
+    With PATH, only these files and folders. A run's files go to DIR/WORKFLOW/..., a job's to DIR/.... Every file is
+    verified by its sha256. Complete files are not downloaded again, and an interrupted download resumes. With S3
+    storage, the files come straight from the bucket.
+    """
+    from dstack.cli.download import Download, Item
+
+    client = connect.connect()
+    found = run_or_job(client, ref)
+    views = client.artifacts(found.name if isinstance(found, RunView) else found.id)
+    if not views:
+        show.say(_nothing(found))
+        return
+    chosen = choose(views, paths)
+    items = [Item.of(view, under=view.workflow if isinstance(found, RunView) else None) for view in chosen]
+    done = Download(client, output, force=force).run(items)
+    _say_partial(chosen)
+    kept = f"; {done.present} already downloaded" if done.present else ""
+    noun = "file" if done.files == 1 else "files"
+    show.say(f"{done.files} {noun}, {words.size(done.bytes)}, in {output}{kept}")
+
+
+@command.command("url")
+@click.argument("ref", metavar="RUN_OR_JOB", type=REF)
+@click.argument("path", metavar="PATH")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def url(ref: str, path: str, as_json: bool) -> None:
+    """Print a temporary URL that lets anyone download a file.
+
+    Requires S3 storage. The URL expires after 12 hours, unless DSTACK_URL_LIFETIME is set on the server.
+    """
+    client = connect.connect()
+    found = choose(client.artifacts(ref), (path,))
+    if len(found) > 1 or found[0].link is not None:
+        names = ", ".join(f"{view.workflow}/{view.path}" for view in found[:5])
+        raise UsageError(f"'{path}' is not a single file; it matches {names}", hint="give the path of one file")
+    made = client.artifact_url(found[0].job, found[0].path)
+    if as_json:
+        show.document(made)
+    else:
+        show.line(made.url)
+
+
+def _say_partial(views: list[ArtifactView]) -> None:
+    for workflow in dict.fromkeys(view.workflow for view in views if view.partial):
+        show.say(f"{workflow}: incomplete; these are the files of its last sync")
+
+
+def _nothing(found: RunView | JobView) -> str:
+    name = found.name if isinstance(found, RunView) else found.id
+    if not found.status.finished:
+        return f"{name} has stored no artifacts yet; it is {found.status.value}"
+    return f"{name} has no artifacts"
+
+
+def choose(views: list[ArtifactView], paths: tuple[str, ...]) -> list[ArtifactView]:
+    """Return the files at or below the paths, which may begin with the workflow's name. Raises NotFoundError for a path
+    that matches nothing."""
+    if not paths:
+        return views
+    wanted = {path: path.strip("/").removeprefix("./") for path in paths}
+    fitting = {
+        path: [view for view in views if _under(view.path, plain) or _under(f"{view.workflow}/{view.path}", plain)]
+        for path, plain in wanted.items()
+    }
+    for path, found in fitting.items():
+        if not found:
+            near = did_you_mean(path, [view.path for view in views])
+            raise NotFoundError(f"no artifact '{path}'{near}", hint="`dstack artifacts list RUN_OR_JOB` shows all")
+    chosen = {id(view) for found in fitting.values() for view in found}
+    return [view for view in views if id(view) in chosen]
+
+
+def _under(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(f"{folder}/")

@@ -1,0 +1,115 @@
+"""`dstack config`: which server to use, and the server's settings."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from dstack.cli import connect
+from dstack.cli.output import show
+from dstack.client import embedded
+from dstack.client.endpoint import Endpoint
+from dstack.client.settings import configured, load, save
+from dstack.errors import TryAgainError, UsageError
+from dstack.model.api.server import ServerConfig
+
+
+@click.command("config")
+@click.option("--url", metavar="URL", help="Server to use, http://HOST:PORT; '' for your own on this machine.")
+@click.option("--token", metavar="TOKEN", help="Token for that server; '-' reads it from stdin.")
+@click.option(
+    "--storage", metavar="URL", help="Where the server stores artifacts: an absolute path, or s3://bucket/prefix."
+)
+@click.option("--endpoint-url", metavar="URL", help="S3 endpoint, with --storage s3://...; default: AWS.")
+@click.option(
+    "--max-gpus-per-user", metavar="N", help="How many GPUs the jobs of one user may use at once; '' for no limit."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    url: str | None,
+    token: str | None,
+    storage: str | None,
+    endpoint_url: str | None,
+    max_gpus_per_user: str | None,
+    as_json: bool,
+) -> None:
+    """Show the settings, or change those given as options."""
+    home = embedded.home()
+    if url is not None or token is not None:
+        _change(url, token)
+    if storage is not None:
+        _check_storage(storage)
+        connect.connect().configure(ServerConfig(storage=storage, endpoint_url=endpoint_url or None))
+    elif endpoint_url is not None:
+        raise UsageError("--endpoint-url needs --storage", hint="dstack config --storage s3://... --endpoint-url URL")
+    if max_gpus_per_user is not None:
+        connect.connect().configure(ServerConfig(max_gpus_per_user=_limit(max_gpus_per_user)))
+    server = _server()
+    known = configured(home)
+    shown = {
+        "home": str(home),
+        "url": known.url if known else None,
+        "token": bool(known and known.token),
+        "storage": server.storage if server else None,
+        "endpoint_url": server.endpoint_url if server else None,
+        "max_gpus_per_user": server.max_gpus_per_user if server else None,
+    }
+    if as_json:
+        show.document(shown)
+        return
+    show.fields(
+        [
+            ("home", str(home)),
+            ("server", known.url if known else f"your own on this machine, {embedded.socket_path(home)}"),
+            ("token", "set" if shown["token"] else None),
+            ("storage", str(shown["storage"] or "unknown; the server is unreachable")),
+            ("endpoint", server.endpoint_url if server else None),
+            (
+                "GPUs per user",
+                str(server.max_gpus_per_user) if server and server.max_gpus_per_user is not None else None,
+            ),
+        ]
+    )
+
+
+def _change(url: str | None, token: str | None) -> None:
+    home = embedded.home()
+    saved = load(home)
+    if url is not None:
+        saved.url = Endpoint.parse(url).url if url else None
+        if token is None and not url:
+            saved.token = None
+    if token is not None:
+        saved.token = (sys.stdin.readline().strip() if token == "-" else token) or None
+    save(home, saved)
+    if url is not None and os.environ.get("DSTACK_SERVER_URL"):
+        connect.warn("warning: DSTACK_SERVER_URL is set and overrides the URL that you saved")
+
+
+def _check_storage(storage: str) -> None:
+    if storage.startswith("s3://"):
+        return
+    if "://" in storage:
+        raise UsageError(
+            f"--storage: '{storage}' is not supported", hint="write an absolute path, or s3://bucket/prefix"
+        )
+    if not os.path.isabs(storage):
+        raise UsageError(f"--storage: '{storage}' is not an absolute path on the server")
+
+
+def _limit(text: str) -> int:
+    """Return the limit for the server; -1 means no limit."""
+    if text and not text.isdecimal():
+        raise UsageError(
+            f"--max-gpus-per-user: '{text}' is not a number", hint="write a whole number, or '' for no limit"
+        )
+    return int(text) if text else -1
+
+
+def _server() -> ServerConfig | None:
+    try:
+        return connect.connect().config()
+    except TryAgainError:
+        return None

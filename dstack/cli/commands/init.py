@@ -1,0 +1,48 @@
+"""`dstack init`: create a starter project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from dstack.cli.output import show
+from dstack.cli.project import CONFIGS, WORKFLOWS, load
+from dstack.errors import ConflictError, DstackError
+
+FOLDER = "init"
+"""The starter's folder in templates/."""
+
+
+@click.command("init")
+@click.option("--force", is_flag=True, help="Overwrite existing files.")
+def command(force: bool) -> None:
+    """Create a starter .dstack/ in this folder.
+
+    It has three small workflows, with comments that explain them.
+    """
+    files = starter()
+    there = [name for name in files if Path(name).exists()]
+    if not there:
+        there = [f".dstack/{name}" for name in (*WORKFLOWS, *CONFIGS) if (Path(".dstack") / name).exists()]
+    if there and not force:
+        raise ConflictError(
+            f"{there[0]} exists already; nothing was changed",
+            hint="check it with `dstack validate`, or overwrite it with --force",
+        )
+    for name, content in files.items():
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(content)
+        show.line(name)
+    last = list(load(Path.cwd()).workflows)[-1]
+    show.say(f"next: `dstack run --help` lists the workflows; `dstack run {last} --local` runs them on this machine")
+
+
+def starter() -> dict[str, bytes]:
+    """Return the starter's files by name. They are inside an installed package, but beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "templates" / FOLDER, package.parent / "templates" / FOLDER):
+        if folder.is_dir():
+            paths = sorted(path for path in folder.rglob("*") if path.is_file())
+            return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    raise DstackError(f"the starter's files are missing from {package}", hint="reinstall dstack")

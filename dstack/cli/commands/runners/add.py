@@ -1,0 +1,132 @@
+"""`dstack runners add`: add a machine by its address, and confirm its host key."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+
+from dstack.cli import connect
+from dstack.cli.output import runners, show
+from dstack.client.client import Client
+from dstack.errors import HostAuthError, UnknownHostKeyError, UsageError
+from dstack.model.api.runners import AddRunner, RunnerView
+from dstack.model.runner.runner import Address
+
+HOST = re.compile(
+    r"(?:(?P<user>[^@]+)@)?(?:\[(?P<v6>[^]]+)\]|(?P<host>[^@:\[\]]+)|(?P<bare>[0-9A-Fa-f:.%]+))(?::(?P<port>\d+))?"
+)
+
+
+@click.command("add")
+@click.argument("host")
+@click.option("--name", metavar="NAME", help="Name of the runner; default: the host's name.")
+@click.option("--user", metavar="USER", help="User to log in as; default: from ~/.ssh/config.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help="Port of the SSH server; default: from ~/.ssh/config, else 22.",
+)
+@click.option("--identity", metavar="FILE", help="Private key to log in with.")
+@click.option("--jump", metavar="HOST", help="Connect through this jump host.")
+@click.option("--label", "labels", multiple=True, metavar="LABEL", help="Label that workflows can ask for; repeatable.")
+@click.option("--gpus", type=click.IntRange(0), metavar="N", help="Number of GPUs; default: the number found.")
+@click.option(
+    "--max-jobs",
+    type=click.IntRange(0),
+    metavar="N",
+    help="How many jobs that ask for no resources may run at once; default: one per CPU, at least 4.",
+)
+@click.option("--root", metavar="DIR", help="Folder for dstack's files on the machine; default: ~/.dstack-host.")
+@click.option(
+    "--allow-mount",
+    "allow_mounts",
+    multiple=True,
+    metavar="DIR",
+    help="Folder on the machine that jobs may mount, with everything below it; repeatable.",
+)
+@click.option("--docker", metavar="COMMAND", help="Docker command: docker (default), podman or 'sudo docker'.")
+@click.option("--fingerprint", metavar="SHA256:...", help="Fingerprint of the host key, to pin it without asking.")
+@click.option("--authorize", is_flag=True, help="Install the server's own key, so it doesn't depend on your SSH agent.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def add(
+    host: str,
+    user: str | None,
+    port: int | None,
+    identity: str | None,
+    jump: str | None,
+    authorize: bool,
+    as_json: bool,
+    **options: object,
+) -> int:
+    """Add a machine as a runner.
+
+    HOST is [USER@]HOST[:PORT], an alias from ~/.ssh/config, or `local` for the server's own machine without SSH. dstack
+    checks the machine, then shows and pins its host key.
+
+    If a team's server can't log in by itself, your SSH keys are used to install the server's own key on the machine.
+    `--authorize` does the same for your own server. `dstack runners remove` removes the key again.
+    """
+    address = parse_host(host, user=user, port=port, identity=identity, jump=jump)
+    request = AddRunner(address=address, **options)  # type: ignore[arg-type]
+    client = connect.connect()
+    runner = letting_in(client, request) if authorize else _add(client, request)
+    return runners.report(runner, as_json)
+
+
+def parse_host(text: str, *, user: str | None, port: int | None, identity: str | None, jump: str | None) -> Address:
+    """Return the address. Raises UsageError if it is malformed, or if `text` and the options contradict each other."""
+    if text == "local":
+        if user or port or identity or jump:
+            raise UsageError("`local` doesn't use SSH; leave out --user, --port, --identity and --jump")
+        return Address()
+    match = HOST.fullmatch(text)
+    if match is None or text.startswith("-"):
+        raise UsageError(f"'{text}' is not a valid host", hint="write HOST, USER@HOST, USER@HOST:PORT or [::1]:PORT")
+    written = int(match["port"]) if match["port"] else None
+    if (user and match["user"] and user != match["user"]) or (port and written and port != written):
+        raise UsageError(f"--user or --port contradicts '{text}'; give each only once")
+    if written is not None and not 0 < written < 65536:
+        raise UsageError(f"{written} is not a valid port; write a number from 1 to 65535")
+    return Address(
+        host=match["v6"] or match["host"] or match["bare"],
+        user=user or match["user"],
+        port=port or written,
+        identity=identity and str(Path(identity).expanduser().absolute()),
+        jump=jump,
+    )
+
+
+def _add(client: Client, request: AddRunner) -> RunnerView:
+    """Add the runner. On a terminal, ask the user to confirm an unknown host key."""
+    try:
+        return client.add_runner(request)
+    except HostAuthError:
+        if client.endpoint.embedded or request.authorized:
+            raise
+        return letting_in(client, request)
+    except UnknownHostKeyError as unknown:
+        if request.fingerprint is not None or not show.interactive():
+            if not unknown.hint:
+                unknown.hint = f"if the key is right, add --fingerprint {unknown.fingerprint}"
+            raise
+        show.say(unknown.message)
+        if not show.confirm(f"Is {unknown.fingerprint} its host key?"):
+            raise UsageError("the runner was not added") from unknown
+        request.fingerprint = unknown.fingerprint
+        return _add(client, request)
+
+
+def letting_in(client: Client, request: AddRunner) -> RunnerView:
+    """Install the server's own key from here, with this user's keys, then add the runner."""
+    if request.address.local:
+        raise UsageError("`local` doesn't use SSH; leave out --authorize")
+    from dstack.cli.commands.runners import authorize as letin
+
+    own = client.key()
+    show.say(f"installing the server's key on {request.address}")
+    request.fingerprint = letin.let_in(request.address, request.fingerprint, own)
+    request.authorized = True
+    return _add(client, request)

@@ -1,0 +1,47 @@
+"""Installs the server's key on a machine, logging in with the keys of the user who runs the command."""
+
+from __future__ import annotations
+
+import asyncio
+
+from dstack.cli.output import show
+from dstack.commands.machine.authorize import authorize
+from dstack.errors import HostKeyError, UsageError
+from dstack.hosts.host import ask
+from dstack.hosts.ssh.host import SshHost
+from dstack.hosts.trust import certified_key, known_keys, offered_key
+from dstack.model.api.runners import ServerKey
+from dstack.model.runner.runner import Address, fingerprint
+
+SECONDS = 60.0
+
+
+def let_in(address: Address, given: str | None, own: ServerKey) -> str:
+    """Add the server's key to the machine's authorized_keys. Return the fingerprint of its host key, which is confirmed
+    by the `given` fingerprint, by known_hosts or by the user at the terminal."""
+    return asyncio.run(_let_in(address, given, own))
+
+
+async def _let_in(address: Address, given: str | None, own: ServerKey) -> str:
+    key = await offered_key(address)
+    shown = fingerprint(key)
+    if given not in (None, shown):
+        raise UsageError(f"{address} shows the host key {shown}, not {given}; nothing was sent to it")
+    if given is None and key not in known_keys(address):
+        if certified := await certified_key(address):
+            key, shown = certified, fingerprint(certified)
+        elif not _confirmed(address, shown):
+            raise HostKeyError(
+                f"the host key of {address} is not trusted yet: {shown}",
+                hint=f"if the key is right, add --fingerprint {shown}",
+            )
+    host = SshHost(address, key)
+    try:
+        await ask(host, authorize(own.key, own.server), timeout=SECONDS)
+    finally:
+        await host.close()
+    return shown
+
+
+def _confirmed(address: Address, shown: str) -> bool:
+    return show.interactive() and show.confirm(f"Is {shown} the host key of {address}?")

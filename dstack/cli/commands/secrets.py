@@ -1,0 +1,84 @@
+"""`dstack secrets`: values that jobs get in their environment and that are never shown."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from dstack.cli import connect
+from dstack.cli.nouns import Noun
+from dstack.cli.output import show, words
+from dstack.errors import UsageError
+from dstack.model.api.server import SetSecret
+from dstack.model.job.log_mask import SHORTEST
+
+
+@click.group("secrets", cls=Noun)
+def command() -> None:
+    """Set, list and delete secrets.
+
+    Jobs get the secrets that their workflow lists under `secrets` as environment variables. The server encrypts secrets
+    and masks them in logs.
+    """
+
+
+@command.command("set")
+@click.argument("name")
+def set_secret(name: str) -> None:
+    """Set a secret.
+
+    The value is read from stdin, or from a prompt on a terminal, never from the command line.
+    """
+    if not (name.isidentifier() and name.isascii()):
+        raise UsageError(
+            f"'{name}' is not a valid name for a secret; use letters, digits and '_', and don't begin with a digit"
+        )
+    value = _value(name)
+    if not value:
+        raise UsageError("the value is empty; the secret was not set")
+    connect.connect().set_secret(SetSecret(name=name, value=value))
+    show.say(f"{name}: set")
+    if len(value.encode("utf-8", "surrogateescape")) < SHORTEST:
+        show.say(f"warning: values shorter than {SHORTEST} bytes are not masked in logs")
+
+
+def _value(name: str) -> str:
+    """Read one line from a prompt, or all of stdin without the last newline."""
+    if show.interactive():
+        import getpass
+
+        return getpass.getpass(f"{name}: ")
+    text = sys.stdin.read() if sys.stdin is not None else ""
+    if "\0" in text:
+        raise UsageError(
+            "the value contains a NUL character, which environment variables can't hold; the secret was not set"
+        )
+    return text[:-1] if text.endswith("\n") else text
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_secrets(as_json: bool) -> None:
+    """List the names of the secrets. Values are never shown."""
+    found = connect.connect().secrets()
+    if as_json:
+        show.document(found)
+    elif not found:
+        show.say("no secrets yet; set one with `dstack secrets set NAME`")
+    else:
+        show.table(("NAME", "SET"), [(secret.name, words.ago(secret.set_at)) for secret in found])
+
+
+@command.command("delete")
+@click.argument("name")
+def delete_secret(name: str) -> None:
+    """Delete a secret.
+
+    Running jobs keep it, and their logs stay masked. Jobs that need it and have not started will fail, unless you
+    set it again.
+    """
+    deleted = connect.connect().delete_secret(name)
+    show.say(f"{name}: deleted")
+    for job in deleted.missed_by:
+        show.say(f"warning: {job} needs it to start; set it again, or stop the run")

@@ -1,0 +1,159 @@
+"""`dstack server`: manage the server of DSTACK_HOME on this machine."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+
+import click
+
+from dstack.cli import connect
+from dstack.cli.nouns import Noun
+from dstack.cli.output import show, words
+from dstack.client import embedded
+from dstack.client.client import Client
+from dstack.client.settings import configured
+from dstack.errors import ConflictError, DstackError, TryAgainError, UsageError
+from dstack.model.paths import ServerLayout
+
+STOP_SECONDS = 30.0
+
+
+@click.group("server", cls=Noun)
+def command() -> None:
+    """Start, stop and inspect the server.
+
+    Your own server starts automatically with the first command that needs it, and stops when it is idle. Runs
+    continue without a server; the next server picks them up.
+    """
+
+
+@command.command("start")
+@click.option("--host", metavar="HOST", help="Address to listen on, with --port; default: 127.0.0.1.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="TCP port to listen on, for a team; needs DSTACK_TOKEN.",
+)
+@click.option("--foreground", is_flag=True, help="Run in the foreground, for systemd and containers.")
+def start(host: str | None, port: int | None, foreground: bool) -> None:
+    """Start the server on this machine.
+
+    With --port, it also listens on TCP, for a team, and doesn't stop when it is idle.
+    """
+    if host is not None and port is None:
+        raise UsageError("--host needs --port", hint="dstack server start --host 0.0.0.0 --port 8000")
+    home = embedded.home()
+    arguments = [*(["--host", host] if host else []), *(["--port", str(port)] if port is not None else [])]
+    if embedded.answers(home):
+        if arguments or foreground:
+            raise ConflictError(
+                "the server is already running", hint="stop it first with `dstack server stop`; runs continue"
+            )
+        show.say(f"the server is already running at {_local().status().url}")
+        return
+    if foreground:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.chdir(home)
+        words_ = embedded.command(home, arguments)
+        os.execve(words_[0], words_, {"DSTACK_IDLE_EXIT": "0", **embedded.server_environment()})
+    embedded.start(home, arguments)
+    show.say(f"the server is running at {_local().status().url}")
+
+
+@command.command("stop")
+def stop() -> None:
+    """Stop the server on this machine. Runs continue, and the next server picks them up."""
+    client = _local()
+    try:
+        status = client.status()
+        client.shutdown()
+    except TryAgainError:
+        show.say("no server is running")
+        return
+    deadline = time.monotonic() + STOP_SECONDS
+    while _alive(status.pid):
+        if time.monotonic() > deadline:
+            raise DstackError(
+                f"the server (pid {status.pid}) has not stopped after {STOP_SECONDS:.0f} seconds",
+                hint="dstack server logs",
+            )
+        time.sleep(0.02)
+    unfinished = f"; {status.runs} unfinished {'run continues' if status.runs == 1 else 'runs continue'}"
+    show.say("the server has stopped" + (unfinished if status.runs else ""))
+
+
+@command.command("status")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(as_json: bool) -> None:
+    """Show the server that commands use. Exits with 75 if it is not running or can't be reached."""
+    endpoint = configured(embedded.home())
+    client = _local() if endpoint is None else Client(endpoint, say=connect.warn, tolerant=True)
+    try:
+        found = client.status()
+    except TryAgainError as error:
+        if endpoint is not None:
+            raise
+        raise TryAgainError(
+            "no server is running", hint="it starts automatically, or with `dstack server start`"
+        ) from error
+    if as_json:
+        show.document(found)
+        return
+    show.fields(
+        [
+            ("url", found.url),
+            ("version", found.version),
+            ("pid", str(found.pid)),
+            ("started", f"{found.started_at} ({words.ago(found.started_at)})"),
+            ("unfinished runs", str(found.runs)),
+            ("home", found.home),
+        ]
+    )
+
+
+@command.command("logs")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing until Ctrl-C.")
+@click.option("--tail", type=click.IntRange(0), metavar="N", help="Print only the last N lines.")
+def logs(follow: bool, tail: int | None) -> None:
+    """Print the log of the server on this machine."""
+    path = ServerLayout(embedded.home()).server_log
+    if not path.exists():
+        raise UsageError(f"no server log at {path}; no server has been started on this machine")
+    out = show.out()
+    with path.open("rb") as file:
+        out.writelines(file if tail is None else deque(file, tail))
+        out.flush()
+        while follow:
+            if file.tell() > path.stat().st_size:
+                file.seek(0)
+            block = file.read()
+            if block:
+                out.write(block)
+                out.flush()
+            else:
+                time.sleep(0.2)
+
+
+def _local() -> Client:
+    """Return a client that never starts the server, and accepts any server version."""
+    return Client(embedded.endpoint(embedded.home()), say=connect.warn, tolerant=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return not _zombie(pid)
+
+
+def _zombie(pid: int) -> bool:
+    """Whether the process has ended but its parent has not reaped it. Only Linux can tell."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] == b"Z"
+    except FileNotFoundError:
+        return os.path.isdir("/proc/self")

@@ -1,0 +1,27 @@
+"""`dstack wait`: wait for the end of a run."""
+
+from __future__ import annotations
+
+import click
+
+from dstack.cli import connect
+from dstack.cli.follow import DETACHED, Display, to_the_end
+from dstack.cli.names import REF, run_of
+from dstack.cli.output.json_events import JsonEvents
+from dstack.cli.output.progress import Narrator, exit_code
+
+
+@click.command("wait")
+@click.argument("run", type=REF)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line; the last is the run.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing unless the run fails.")
+def command(run: str, as_json: bool, quiet: bool) -> int:
+    """Wait until a run ends, and exit as `dstack run` would."""
+    client = connect.connect()
+    found = run_of(client, run)
+    narrator = Narrator(found, None, quiet=quiet)
+    display: Display = JsonEvents() if as_json else narrator
+    if not as_json and not found.status.finished:
+        narrator.begin()
+    ended = to_the_end(client, found.name, display, logs=False, asks=False)
+    return DETACHED if ended is None else exit_code(ended)

@@ -1,0 +1,86 @@
+"""Prints stored files: as a tree with sizes for people, or one file per line for scripts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from dstack.cli.output import words
+from dstack.model.api.artifacts import ArtifactView
+
+SHOWN = 20
+"""How many entries of a folder are shown without --all."""
+MARKS = (("├── ", "│   "), ("└── ", "    "))
+PLAIN_MARKS = (("|-- ", "|   "), ("`-- ", "    "))
+"""For terminals that can only show ASCII."""
+
+_ODD = re.compile(r"[\x00-\x1f\x7f\\]")
+_ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\"}
+
+
+@dataclass
+class Node:
+    """A file, or a folder with its contents. `size` in bytes and `files` count everything below."""
+
+    link: str | None = None
+    size: int = 0
+    files: int = 0
+    inside: dict[str, Node] = field(default_factory=dict)
+
+
+def tree(views: Sequence[ArtifactView], *, everything: bool, ascii_only: bool = False) -> list[tuple[str, str]]:
+    """Return the size and name of each line, with the workflows at the top. Unless `everything` is set, a large folder
+    shows its first entries by name and counts the rest."""
+    top = Node()
+    for view in views:
+        _add(top, [view.workflow, *view.path.split("/")], view)
+    lines: list[tuple[str, str]] = []
+    for name, node in top.inside.items():
+        lines.append((words.size(node.size), f"{name}: {_count(node.files)}"))
+        lines += _below(node, "", SHOWN if not everything else len(views) + 1, PLAIN_MARKS if ascii_only else MARKS)
+    return lines
+
+
+def lines(views: Sequence[ArtifactView]) -> Iterator[str]:
+    """Yield `WORKFLOW<tab>PATH<tab>BYTES` for each file, and a link's target as fourth column. Characters that would
+    break a line are escaped: `\\n`, `\\t`, `\\\\`."""
+    for view in views:
+        columns = [view.workflow, view.path, str(view.size), *([view.link] if view.link is not None else [])]
+        yield "\t".join(_ODD.sub(_escaped, column) for column in columns)
+
+
+def _add(top: Node, parts: Sequence[str], view: ArtifactView) -> None:
+    node = top
+    for part in parts:
+        node = node.inside.setdefault(part, Node())
+        node.size += view.size
+        node.files += 1
+    node.link = view.link
+
+
+def _below(folder: Node, indent: str, most: int, marks: tuple[tuple[str, str], ...]) -> Iterator[tuple[str, str]]:
+    entries = sorted(folder.inside.items(), key=lambda entry: _natural(entry[0]))
+    shown = entries if len(entries) <= most else entries[: most - 1]
+    rest = [node for _, node in entries[len(shown) :]]
+    for number, (name, node) in enumerate(shown, 1):
+        mark, deeper = marks[number == len(entries)]
+        slash = "/" if node.inside else "" if node.link is None else f" -> {node.link}"
+        yield words.size(node.size), f"{indent}{mark}{name}{slash}"
+        yield from _below(node, indent + deeper, most, marks)
+    if rest:
+        size, count = sum(node.size for node in rest), sum(node.files for node in rest)
+        yield words.size(size), f"{indent}{marks[1][0]}and {_count(count)} more (--all shows them)"
+
+
+def _count(files: int) -> str:
+    return "1 file" if files == 1 else f"{files} files"
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A sort key that compares numbers by value: step-9 comes before step-10."""
+    return [(int(part) if part.isdecimal() else -1, part) for part in re.split(r"([0-9]+)", name)]
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return _ESCAPES.get(found[0]) or f"\\x{ord(found[0]):02x}"

@@ -1,0 +1,126 @@
+"""Prints logs: byte for byte for one job, line by line when lines are prefixed or filtered."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from dstack.cli.output import show
+from dstack.model.api.runs import Event
+
+LONGEST = 1 << 16
+"""A line longer than this, in bytes, is printed in pieces."""
+COLOURS = ("cyan", "green", "yellow", "magenta", "blue")
+
+
+@dataclass
+class Open:
+    """A job's unfinished last line, and when its first byte arrived."""
+
+    workflow: str
+    text: bytearray = field(default_factory=bytearray)
+    time: str | None = None
+
+
+class LogWriter:
+    """Writes log frames. `workflows` are the names to prefix lines with, empty for a single job. `since` is an RFC 3339
+    time. With `tail`, the last lines of each job are held back until `release()`, and earlier ones are dropped."""
+
+    def __init__(
+        self,
+        workflows: Sequence[str] = (),
+        *,
+        timestamps: bool = False,
+        pattern: re.Pattern[bytes] | None = None,
+        since: str | None = None,
+        tail: int | None = None,
+    ) -> None:
+        self._prefixes = _prefixes(workflows)
+        self._timestamps = timestamps
+        self._pattern = pattern
+        self._since = since
+        self._tail = tail
+        self._kept: dict[str, deque[bytes]] = {}
+        self._open: dict[str, Open] = {}
+        self.fresh_line = True
+
+    @property
+    def raw(self) -> bool:
+        """Whether bytes are printed unchanged."""
+        return not (self._prefixes or self._timestamps or self._pattern or self._tail is not None)
+
+    def write(self, event: Event, data: bytes) -> None:
+        """Print a `log` frame."""
+        if self._since and event.time and event.time < self._since:
+            return
+        job = event.id or ""
+        if self.raw:
+            self._put(data)
+            return
+        last = self._open.setdefault(job, Open(event.workflow or ""))
+        pieces = data.split(b"\n")
+        lines = []
+        for piece in pieces[:-1]:
+            lines.append(self._line(event.workflow or "", bytes(last.text) + piece, last.time or event.time))
+            last.text, last.time = bytearray(), None
+        if pieces[-1]:
+            last.text += pieces[-1]
+            last.time = last.time or event.time
+        if len(last.text) > LONGEST:
+            lines.append(self._line(event.workflow or "", bytes(last.text), last.time))
+            last.text, last.time = bytearray(), None
+        self._keep_or_put(job, [line for line in lines if line])
+
+    def finish(self, job: str, workflow: str) -> None:
+        """Print the unfinished last line of a log that ended. A prefixed line gets a newline."""
+        last = self._open.pop(job, None)
+        if last and last.text:
+            line = self._line(workflow, bytes(last.text), last.time)
+            self._keep_or_put(job, [line if self._prefixes else line[:-1]] if line else [])
+
+    def finish_all(self) -> None:
+        """Finish all logs."""
+        for job in list(self._open):
+            self.finish(job, self._open[job].workflow)
+
+    def release(self) -> None:
+        """Print the lines that `tail` held back, and everything from now on."""
+        self._tail = None
+        for job, lines in self._kept.items():
+            self._put(b"".join(lines))
+            last = self._open.get(job)
+            if self.raw and last:
+                self._put(bytes(last.text))
+        self._kept.clear()
+        if self.raw:
+            self._open.clear()
+
+    def _keep_or_put(self, job: str, lines: list[bytes]) -> None:
+        if self._tail is None:
+            self._put(b"".join(lines))
+        else:
+            self._kept.setdefault(job, deque(maxlen=self._tail)).extend(lines)
+
+    def _line(self, workflow: str, text: bytes, time: str | None) -> bytes:
+        """Return the line to print, or b"" if the pattern does not match."""
+        if self._pattern and not self._pattern.search(text):
+            return b""
+        stamp = f"{time} ".encode() if self._timestamps and time else b""
+        return self._prefixes.get(workflow, b"") + stamp + text + b"\n"
+
+    def _put(self, data: bytes) -> None:
+        if data:
+            stream = show.out()
+            stream.write(data)
+            stream.flush()
+            self.fresh_line = data.endswith(b"\n")
+
+
+def _prefixes(workflows: Sequence[str]) -> dict[str, bytes]:
+    """Return the prefix for each workflow, such as `train | `; aligned and coloured on a terminal."""
+    width = max(map(len, workflows), default=0) if show.terminal(sys.stdout) else 0
+    colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(workflows)}
+    return {name: show.paint(f"{name.ljust(width)} |", colours[name], sys.stdout).encode() + b" " for name in workflows}

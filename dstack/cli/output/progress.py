@@ -1,0 +1,157 @@
+"""Prints the progress of a run on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from dstack.cli.output import show, words
+from dstack.cli.output.log_writer import LogWriter
+from dstack.model.api.runs import Event, JobView, RunView
+from dstack.model.job.status import Status
+
+SPARSE = 30.0
+"""Seconds between two lines about the same transfer, when there is no status line."""
+
+
+def state(job: JobView) -> str:
+    """Describe the state of a job in a few words."""
+    where = f" on {job.runner}" if job.runner and not job.status.finished else ""
+    if job.cached:
+        return f"cached: {job.cache.why}"
+    if job.status is Status.DONE:
+        made = f", {_files(job.artifacts.files)}, {words.size(job.artifacts.bytes)}" if job.artifacts.files else ""
+        return f"done in {words.took(job.started_at or job.submitted_at, job.finished_at)}{made}"
+    if job.status is Status.FAILED:
+        text = f"failed with exit code {job.exit_code}" if job.exit_code is not None else "failed"
+    elif job.status is Status.UPLOADING:
+        text = f"uploading artifacts{where}"
+    elif job.status is Status.QUEUED:
+        text = "queued"
+    else:
+        gpus = f" with GPU {','.join(map(str, job.gpus))}" if job.gpus and where else ""
+        text = f"{job.status.value}{where}{gpus}"
+    return f"{text}: {job.reason}" if job.reason else text
+
+
+def _files(count: int) -> str:
+    return f"{count} file" if count == 1 else f"{count} files"
+
+
+def exit_code(run: RunView) -> int:
+    """Return the command's exit code for a run that ended (docs/exit-codes.md)."""
+    if run.status is Status.DONE:
+        return 0
+    if run.exit_code:
+        return run.exit_code
+    return 143 if run.status is Status.STOPPED else 125
+
+
+def ending(run: RunView) -> list[str]:
+    """Return lines that say how a run ended, and what to type next."""
+    took = words.took(run.submitted_at, run.finished_at)
+    if run.status is Status.DONE:
+        files = any(job.artifacts.files for job in run.jobs)
+        return [f"{run.name}: done in {took}", f"next: dstack {'artifacts list' if files else 'logs'} {run.name}"]
+    reason = f": {run.reason.splitlines()[0]}" if run.reason else ""
+    return [
+        f"{run.name}: {run.status.value} after {took}, exit code {exit_code(run)}{reason}",
+        f"next: dstack logs {run.name}",
+    ]
+
+
+class Narrator:
+    """Prints each change once. Passes logs, except those of cached jobs, to `writer` (None: prints no logs)."""
+
+    def __init__(self, run: RunView, writer: LogWriter | None, *, quiet: bool = False) -> None:
+        self._jobs = {job.id: job for job in run.jobs}
+        self._named = run.workflow
+        self._printed: dict[str, str] = {}
+        self._writer = writer
+        self._quiet = quiet
+        self._spinner = show.Spinner()
+        self._transfers: dict[str, float] = {}
+
+    def begin(self) -> None:
+        """Print the current state, and why dependencies run or are cached."""
+        for job in list(self._jobs.values()):
+            if not job.cached and job.workflow != self._named and not self._quiet:
+                self._say(f"{job.workflow}: will run: {job.cache.why}", None)
+            self.job(job)
+
+    def job(self, job: JobView) -> None:
+        """Print a job's state, if it changed."""
+        self._jobs[job.id] = job
+        text = state(job)
+        if self._printed.get(job.id) == text or text == "queued":
+            return
+        if self._only_further(job):
+            if not self._quiet:
+                self._spin()
+            return
+        self._printed[job.id] = text
+        if job.status.finished:
+            self.finish(job.id, job.workflow)
+        if not self._quiet:
+            self._say(f"{job.workflow}: {text}", show.STYLES.get(job.status.value) if job.status.finished else None)
+            self._spin()
+
+    def _only_further(self, job: JobView) -> bool:
+        """Whether only a transfer has progressed. The status line shows that, or else a line every SPARSE seconds."""
+        pulling = job.status is Status.PREPARING and (job.reason or "").startswith(f"pulling {job.image} on ")
+        if not pulling and not (job.status is Status.UPLOADING and " are stored" in (job.reason or "")):
+            return False
+        now, last = time.monotonic(), self._transfers.get(job.id)
+        if last is None or (now - last >= SPARSE and not show.terminal(sys.stderr)):
+            self._transfers[job.id] = now
+            return False
+        return True
+
+    def log(self, event: Event, data: bytes) -> None:
+        """Print bytes of a log."""
+        known = self._jobs.get(event.id or "")
+        if self._writer and not (known and known.cached):
+            self._spinner.hide()
+            self._writer.write(event, data)
+
+    def finish(self, job: str, workflow: str) -> None:
+        """Finish the job's log."""
+        if self._writer:
+            self._spinner.hide()
+            self._writer.finish(job, workflow)
+
+    def run(self, run: RunView) -> None:
+        """Print how the run ended. Even a quiet command says why it failed."""
+        for job in run.jobs:
+            self.job(job)
+        self._spinner.hide()
+        if not self._quiet or exit_code(run):
+            for index, text in enumerate(ending(run)):
+                self._say(text, show.STYLES.get(run.status.value) if index == 0 else None)
+
+    def close(self) -> None:
+        """Remove the status line, and start a new line if a log stopped in the middle of one."""
+        self._spinner.hide()
+        self._end_line()
+
+    def _say(self, text: str, style: str | None) -> None:
+        self._spinner.hide()
+        self._end_line()
+        show.say(text, style=style)
+
+    def _end_line(self) -> None:
+        """Start a new line if a log stopped in the middle of one and both streams are on the same terminal."""
+        writer = self._writer
+        if writer and not writer.fresh_line and show.terminal(sys.stderr) and show.terminal(sys.stdout):
+            show.say("")
+            writer.fresh_line = True
+
+    def _spin(self) -> None:
+        waiting = [job for job in self._jobs.values() if not job.status.finished]
+        if waiting and not any(job.status is Status.RUNNING for job in waiting):
+            self._spinner.show(" · ".join(f"{job.workflow}: {_doing(job)}" for job in waiting))
+
+
+def _doing(job: JobView) -> str:
+    """Describe an unfinished job for the status line."""
+    return job.reason if job.status in (Status.PREPARING, Status.UPLOADING) and job.reason else job.status.value

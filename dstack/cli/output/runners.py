@@ -1,0 +1,122 @@
+"""Prints runners: a table of all, or one in full."""
+
+from __future__ import annotations
+
+from dstack.cli.output import show, words
+from dstack.model.api.runners import RunnerView
+from dstack.model.runner.runner import Finding
+
+NOT_READY = 125
+
+
+def table(runners: list[RunnerView], as_json: bool) -> None:
+    """Print a table of all runners, and their problems."""
+    if as_json:
+        show.document(runners)
+    elif not runners:
+        show.say("no runners yet; add one with `dstack runners add HOST`")
+    else:
+        columns = ("NAME", "STATE", "CPUS", "MEMORY", "GPUS", "DISK", "JOBS", "LATENCY", "ADDRESS")
+        show.table(columns, [_row(runner) for runner in runners])
+        for runner in runners:
+            if runner.state != "ready":
+                _trouble(runner)
+            for gpu in runner.use.gpus if runner.use else ():
+                if gpu.others:
+                    show.say(f"{runner.name}: GPU {gpu.index} is also used by {', '.join(gpu.others)}")
+
+
+def report(runner: RunnerView, as_json: bool) -> int:
+    """Print one runner in full, and return the exit code."""
+    if as_json:
+        show.document(runner)
+    else:
+        show.fields(
+            [
+                ("name", runner.name),
+                ("address", runner.address),
+                ("state", runner.state),
+                ("host key", _host_key(runner)),
+                ("labels", ", ".join(runner.labels) or None),
+                ("mounts", ", ".join(runner.allow_mounts) or None),
+                ("cpus", str(runner.cpus) if runner.cpus else None),
+                ("memory", words.memory(runner.memory) if runner.memory else None),
+                ("gpus", _gpus(runner) if runner.gpus else None),
+                ("disk free", words.size(runner.disk_free) if runner.disk_free else None),
+                ("latency", _latency(runner) or None),
+            ]
+        )
+        if runner.state != "ready" and not any(finding.blocking for finding in runner.findings):
+            _trouble(runner)
+        for finding in runner.findings:
+            _finding(runner, finding)
+    return 0 if runner.state == "ready" else NOT_READY
+
+
+def _host_key(runner: RunnerView) -> str | None:
+    """The fingerprint, in the format of `ssh-keygen -l`."""
+    if runner.host_key is None:
+        return None
+    from dstack.model.runner.runner import fingerprint
+
+    return f"{fingerprint(runner.host_key)} ({runner.host_key.split()[0]})"
+
+
+def _trouble(runner: RunnerView) -> None:
+    show.say(f"{runner.name}: {runner.state}" + (f": {runner.reason}" if runner.reason else ""), style="yellow")
+    if runner.fix:
+        show.say(f"hint: {runner.fix}")
+
+
+def _finding(runner: RunnerView, finding: Finding) -> None:
+    state = f"{runner.state}: " if finding.blocking else "ready, but " if runner.state == "ready" else ""
+    show.say(f"{runner.name}: {state}{finding.what}", style="yellow")
+    show.say(f"  why: {finding.why}")
+    show.say(f"  fix: {finding.fix}")
+
+
+def _row(runner: RunnerView) -> tuple[str, ...]:
+    return (
+        runner.name,
+        runner.state,
+        _cpus(runner),
+        _memory(runner),
+        _free_gpus(runner),
+        words.size(runner.disk_free) if runner.disk_free else "",
+        str(len(runner.jobs)),
+        _latency(runner),
+        runner.address,
+    )
+
+
+def _cpus(runner: RunnerView) -> str:
+    """`16`, or `16 35%` if the load is known."""
+    if runner.use is None or runner.use.cpu is None:
+        return str(runner.cpus or "")
+    return f"{runner.cpus} {runner.use.cpu:.0f}%"
+
+
+def _memory(runner: RunnerView) -> str:
+    """`64 GB`, or `12/64 GB` if the use is known."""
+    if not runner.memory:
+        return ""
+    whole = words.memory(runner.memory)
+    return f"{runner.use.memory_used / 1024**3:.0f}/{whole}" if runner.use and whole.endswith("GB") else whole
+
+
+def _free_gpus(runner: RunnerView) -> str:
+    """`1/2 A100`: one of two is free."""
+    if not runner.gpus:
+        return _gpus(runner)
+    names = dict.fromkeys(gpu.name or "GPU" for gpu in runner.gpus)
+    return f"{runner.gpus_free}/{len(runner.gpus)} {', '.join(names)}"
+
+
+def _gpus(runner: RunnerView) -> str:
+    """`2x A100, 1x V100`."""
+    names = [gpu.name or "GPU" for gpu in runner.gpus]
+    return ", ".join(f"{names.count(name)}x {name}" for name in dict.fromkeys(names)) or "0"
+
+
+def _latency(runner: RunnerView) -> str:
+    return "" if runner.latency_ms is None else f"{runner.latency_ms:.0f} ms"

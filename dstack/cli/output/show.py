@@ -1,0 +1,224 @@
+"""All output: results on stdout, everything else on stderr. Plain lines, unless the stream is a terminal.
+
+Only this module imports rich, and only for a terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+
+if TYPE_CHECKING:
+    from dstack.model.api.artifacts import ArtifactView
+
+STYLES = {
+    "done": "green",
+    "ready": "green",
+    "running": "cyan",
+    "preparing": "cyan",
+    "uploading": "cyan",
+    "failed": "red",
+    "lost": "red",
+    "unusable": "red",
+    "unreachable": "yellow",
+    "stopped": "yellow",
+    "drained": "yellow",
+}
+ANSI = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "blue": "34", "magenta": "35"}
+CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 0x0A}
+
+
+def prepare() -> None:
+    """Make stdout and stderr accept any text. A stream that the caller closed discards its output."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            # Take the closed descriptor's number, so that no file or socket gets it.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            setattr(sys, name, open(nowhere, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            utf8 = stream.encoding.lower().replace("-", "") == "utf8"
+            stream.reconfigure(errors="surrogateescape" if utf8 and name == "stdout" else "backslashreplace")
+
+
+def leave_closed_output() -> int:
+    """End quietly if the reader of stdout went away (`| head`): the interpreter's last flush would fail."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def terminal(stream: TextIO) -> bool:
+    """Whether the stream is a terminal. TERM=dumb counts as a file."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def interactive() -> bool:
+    """Whether the command can ask the user."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def colour(stream: TextIO) -> bool:
+    """Whether to use colours (no-color.org)."""
+    return terminal(stream) and not os.environ.get("NO_COLOR")
+
+
+def clean(text: str) -> str:
+    """Replace control characters, which could change the terminal: the text may come from a host."""
+    return text.translate(CONTROL)
+
+
+def paint(text: str, style: str | None, stream: TextIO) -> str:
+    """Return the text in a colour, if the stream takes colours."""
+    code = ANSI.get(style or "")
+    return f"\x1b[{code}m{text}\x1b[0m" if code and colour(stream) else text
+
+
+def say(text: str, *, style: str | None = None) -> None:
+    """Print a line on stderr."""
+    print(paint(clean(text), style, sys.stderr), file=sys.stderr, flush=True)
+
+
+def out() -> BinaryIO:
+    """Return stdout as a byte stream. The caller flushes it."""
+    sys.stdout.flush()
+    return sys.stdout.buffer
+
+
+def line(text: str) -> None:
+    """Print a line on stdout."""
+    print(text, flush=True)
+
+
+def document(value: Any) -> None:
+    """Print one JSON document on stdout: indented on a terminal, else on one line."""
+    import msgspec
+
+    from dstack.model.api import wire
+
+    encoded = wire.encode(value)
+    write_json(msgspec.json.format(encoded, indent=2) if terminal(sys.stdout) else encoded)
+
+
+def write_json(encoded: bytes) -> None:
+    """Print one line of JSON on stdout."""
+    stream = out()
+    stream.write(encoded + b"\n")
+    stream.flush()
+
+
+def ask(question: str) -> str:
+    """Ask the user and return the answer, or "" at the end of input."""
+    print(clean(question), end=" ", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower()
+
+
+def confirm(question: str) -> bool:
+    """Ask the user a yes-or-no question. The default is no."""
+    return ask(f"{question} [y/N]") in ("y", "yes")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print aligned columns on stdout. On a terminal, use colours and fit its width; elsewhere, cut nothing."""
+    cells = [[clean(cell).replace("\n", " ") for cell in row] for row in rows]
+    if terminal(sys.stdout):
+        _rich_table(columns, cells)
+        return
+    everything = [list(columns), *cells]
+    widths = [max(map(len, column)) for column in zip(*everything, strict=True)]
+    for row in everything:
+        line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def files(views: Sequence[ArtifactView], *, everything: bool) -> None:
+    """Print stored files on stdout: a tree on a terminal, otherwise one file per line."""
+    from dstack.cli.output import file_tree
+
+    if not terminal(sys.stdout):
+        for text in file_tree.lines(views):
+            line(text)
+        return
+    ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
+    shown = file_tree.tree(views, everything=everything, ascii_only=ascii_only)
+    width = max(len(size) for size, _ in shown)
+    for size, text in shown:
+        line(f"{size.rjust(width)}  {clean(text)}".replace("\n", " "))
+
+
+def clear() -> None:
+    """Clear the terminal's screen, or print an empty line elsewhere."""
+    line("\x1b[H\x1b[2J" if terminal(sys.stdout) else "")
+
+
+def fields(pairs: Iterable[tuple[str, str | None]]) -> None:
+    """Print `name  value` lines on stdout, leaving out None."""
+    known = [(name, value) for name, value in pairs if value is not None]
+    width = max((len(name) for name, _ in known), default=0)
+    for name, value in known:
+        text = clean(value).replace("\n", "\n" + " " * (width + 2))
+        line(f"{name.ljust(width)}  {paint(text, STYLES.get(value), sys.stdout)}")
+
+
+def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold" if colour(sys.stdout) else "")
+    for index, name in enumerate(columns):
+        shown.add_column(name, no_wrap=index == 0, overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+    console = Console(highlight=False, markup=False, emoji=False, no_color=not colour(sys.stdout))
+    with console.capture() as captured:
+        console.print(shown)
+    for text in captured.get().splitlines():
+        line(text.rstrip())
+
+
+class Spinner:
+    """The status line on stderr. Without a terminal, it shows nothing."""
+
+    def __init__(self) -> None:
+        self._status: Any = None
+
+    def show(self, text: str) -> None:
+        """Show the text, or change it."""
+        if not terminal(sys.stderr):
+            return
+        if self._status is None:
+            from rich.console import Console
+            from rich.text import Text
+
+            console = Console(stderr=True, highlight=False, markup=False, no_color=not colour(sys.stderr))
+            self._status = console.status(Text(clean(text), no_wrap=True, overflow="ellipsis"))
+            self._status.start()
+        else:
+            from rich.text import Text
+
+            self._status.update(Text(clean(text), no_wrap=True, overflow="ellipsis"))
+
+    def hide(self) -> None:
+        """Remove the status line."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+
+@contextlib.contextmanager
+def progress(label: str, total: int) -> Iterator[Any]:
+    """Show a progress bar for `total` bytes on a terminal. Yields a function to call with each number of new bytes."""
+    if not terminal(sys.stderr):
+        yield lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    console = Console(stderr=True, no_color=not colour(sys.stderr))
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+        task = bar.add_task(clean(label), total=total)
+        yield lambda count: bar.advance(task, count)
