@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from dstack.errors import StorageError
-from dstack.model.job.manifest import File
-from dstack.model.job.tree import shown
+from dstack.model.job.manifest import File, shown
 from dstack.model.paths import TAR_COMPLETE
 
 BLOCK = 1 << 20

@@ -1,4 +1,4 @@
-"""Finds runs, jobs and runners by the names on the command line, and completes these names."""
+"""What a name on the command line means: a run, a job, a runner, a command of a group; and completion for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from click.shell_completion import CompletionItem
 
 from dstack.client.client import Client
 from dstack.errors import DstackError, NotFoundError
-from dstack.model.api.runs import JobView, RunView
+from dstack.model.api.jobs import JobView
+from dstack.model.api.runs import RunView
+from dstack.model.text.suggest import did_you_mean
 from dstack.model.text.tag import is_tag
 
 
@@ -68,3 +70,18 @@ class RunnerType(click.types.StringParamType):
 
 REF = RefType()
 RUNNER = RunnerType()
+
+
+class Noun(click.Group):
+    """A group that suggests the closest name for an unknown command."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        known = self.list_commands(ctx)
+        if not args[0].startswith("-") and args[0] not in known:
+            raise click.UsageError(f"unknown command '{args[0]}'{did_you_mean(args[0], known)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)

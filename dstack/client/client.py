@@ -13,6 +13,7 @@ from dstack.client.frames import Frame, read_frames
 from dstack.errors import DstackError, TryAgainError
 from dstack.model.api import wire
 from dstack.model.api.artifacts import ArtifactView, LinksRequest, LinksView, LinkView, TagRequest, TagView
+from dstack.model.api.jobs import HoldAnswer, HoldRequest, JobView, StopRequest
 from dstack.model.api.retention import (
     CacheFolder,
     DeleteRequest,
@@ -23,7 +24,7 @@ from dstack.model.api.retention import (
     Removed,
 )
 from dstack.model.api.runners import AddRunner, Drain, RunnerView, ServerKey
-from dstack.model.api.runs import HoldAnswer, HoldRequest, JobView, Plan, Recipe, RunView, StopRequest, Submission
+from dstack.model.api.runs import Plan, Recipe, RunView, Submission
 from dstack.model.api.server import DeletedSecret, SecretView, ServerConfig, ServerStatus, SetSecret
 from dstack.model.runner.metrics import JobMetrics
 from dstack.model.runner.registration import RegistrationToken, RegistrationView

@@ -23,7 +23,7 @@ from dstack.mirror.mirror import Mirror
 from dstack.model.job.job import Job
 from dstack.model.job.manifest import Manifest
 from dstack.model.paths import ServerLayout
-from dstack.store import Store
+from dstack.store.store import Store
 
 
 @dataclass

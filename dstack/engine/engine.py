@@ -12,13 +12,12 @@ from dstack.engine.context import Context
 from dstack.engine.lifecycle.drive import Drive
 from dstack.engine.lifecycle.upload_status import stopping
 from dstack.engine.queue import Queue
+from dstack.engine.retention.clear import clear
 from dstack.engine.retention.disk_pressure import Surplus, clearable, disk_asks, relieve, surplus
-from dstack.engine.retention.retain import clear
 from dstack.errors import DstackError
 from dstack.model.job.job import Ends, Job
 from dstack.model.job.status import Status
-from dstack.model.text.quantities import span_words
-from dstack.model.text.times import rfc3339, seconds
+from dstack.model.text.units import rfc3339, seconds, span_words
 from dstack.scheduling.schedule import eligible, schedule
 from dstack.scheduling.types import Machine, Placement, Waiting
 

@@ -11,7 +11,7 @@ from dstack.model.job.job import Job
 from dstack.model.paths import attempt_id
 from dstack.model.runner.host_context import Place
 from dstack.model.runner.runner import Runner
-from dstack.model.text.quantities import span
+from dstack.model.text.units import span
 
 HOST_ANSWER = 120.0
 """Seconds for a short question to a runner."""

@@ -10,9 +10,9 @@ from dstack.model.job.job import Job, Run
 from dstack.model.job.resources import ask_of
 from dstack.model.job.status import Status
 from dstack.model.runner import mounts
-from dstack.model.text.times import seconds
+from dstack.model.text.units import seconds
 from dstack.scheduling.types import Lease, Waiting
-from dstack.store import Store
+from dstack.store.store import Store
 
 HAS_CODE = 1
 HAS_ARTIFACTS = 2

@@ -16,9 +16,8 @@ from pathlib import Path
 
 from dstack.errors import DstackError, MissingBaseError, UsageError
 from dstack.mirror.health import Health
-from dstack.model.api.runs import Change, SizedFile
-from dstack.model.code.selection import TreeFile
 from dstack.model.code.snapshot import Snapshot
+from dstack.model.code.tree import Change, SizedFile, TreeFile
 from dstack.plumbing import modes, trees
 from dstack.plumbing.git import Git, GitError, make_bare, quoted
 from dstack.plumbing.packs import is_complete, write_pack

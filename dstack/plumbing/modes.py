@@ -14,20 +14,14 @@ from __future__ import annotations
 
 import os
 import re
-import stat
-from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import groupby
 
 from dstack.errors import UsageError
-from dstack.model.code.selection import TreeFile
-from dstack.model.code.snapshot import PLAIN, Snapshot
+from dstack.model.code.snapshot import Snapshot
+from dstack.model.code.tree import TreeFile
 from dstack.plumbing.git import Git
-from dstack.plumbing.trees import entries
-from dstack.snapshot.blobs import Blobs
-from dstack.snapshot.folders import above, leaves
-from dstack.snapshot.listing import GITLINK, LINK, Listing
+from dstack.plumbing.trees import GITLINK, LINK, above, entries
 
 OF_FILES = 0o777
 OF_FOLDERS = 0o3777
@@ -47,51 +41,6 @@ class Modes:
     def by_path(self) -> dict[bytes, int]:
         """The mode of each path whose mode differs from what the umask gives."""
         return {path: mode for mode, paths in self.groups for path in paths}
-
-
-def describe(listing: Listing) -> tuple[int, Modes]:
-    """Return the umask that fits most of what is on disk, and the modes of the rest."""
-    files = {path: found.stat.st_mode for path, found in listing.files.items() if stat.S_ISREG(found.stat.st_mode)}
-    umask = _umask(Counter(files.values()), Counter(listing.folders.values()))
-    others = {path: mode & OF_FILES for path, mode in files.items() if mode & OF_FILES != _made(mode, umask)}
-    folders = {path: mode & OF_FOLDERS for path, mode in listing.folders.items()}
-    closed = {path: mode for path, mode in folders.items() if not mode & stat.S_IXUSR}
-    others |= {path: mode for path, mode in folders.items() if mode != OF_FILES & ~umask and path not in closed}
-    by_mode: dict[int, list[bytes]] = defaultdict(list)
-    for path, mode in sorted(others.items()):
-        by_mode[mode].append(path)
-    groups = sorted(by_mode.items())
-    # Folders that can't be entered once their mode is set come last, deepest first.
-    inwards = sorted(closed, key=lambda path: (-path.count(b"/"), path == b"", closed[path], path))
-    groups += [(mode, list(paths)) for mode, paths in groupby(inwards, closed.__getitem__)]
-    return umask, Modes(groups, sorted(leaves(listing.folders, [*listing.files, *listing.submodules])))
-
-
-def _umask(files: Counter[int], folders: Counter[int]) -> int:
-    """Return the umask that fits most paths and leaves the owner all permissions; the usual one wins a tie."""
-
-    def right(umask: int) -> tuple[int, bool]:
-        hits = sum(count for mode, count in files.items() if mode & OF_FILES == _made(mode, umask))
-        hits += sum(count for mode, count in folders.items() if mode & OF_FOLDERS == OF_FILES & ~umask)
-        return hits, umask == int(PLAIN, 8)
-
-    return max(range(0o100), key=right)
-
-
-def _made(mode: int, umask: int) -> int:
-    """Return the mode that git gives such a file under this umask."""
-    return (0o777 if mode & stat.S_IXUSR else 0o666) & ~umask
-
-
-def store(git: Git, blobs: Blobs, modes: Modes) -> str | None:
-    """Store the modes as a tree and return its id, or None if there are none."""
-    contents = [(f"{number:04}-{mode:04o}", paths) for number, (mode, paths) in enumerate(modes.groups)]
-    contents += [(EMPTY, modes.empty)] if modes.empty else []
-    if not contents:
-        return None
-    made = [(name, blobs.add(b"".join(b"./" + path + b"\0" for path in paths))) for name, paths in contents]
-    lines = "".join(f"100644 blob {oid}\t{name}\0" for name, oid in made)
-    return git.run("mktree", "-z", stdin=lines.encode()).decode().strip()
 
 
 def load(git: Git, tree: str | None) -> Modes:

@@ -55,3 +55,18 @@ def entries(git: Git, tree: str, *, sized: bool = False) -> Iterator[tuple[str, 
             about, _, path = line.partition(b"\t")
             mode, _, oid, *size = about.decode().split()
             yield mode, oid, int(size[0]) if size and size[0].isdigit() else 0, path
+
+
+GITLINK = "160000"
+LINK = "120000"
+
+
+def above(paths: Iterable[bytes]) -> set[bytes]:
+    """Return all folders that contain these paths; b"" is the root."""
+    found = {b""}
+    for path in paths:
+        folder = path.rpartition(b"/")[0]
+        while folder not in found:
+            found.add(folder)
+            folder = folder.rpartition(b"/")[0]
+    return found

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dstack.model.job.resources import Ask
 from dstack.model.runner.mounts import allowed
 from dstack.model.runner.runner import Runner
-from dstack.model.text.quantities import ago_words, size_words
+from dstack.model.text.units import ago_words, size_words
 
 if TYPE_CHECKING:
     from dstack.scheduling.capacity import Capacity

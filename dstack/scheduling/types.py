@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from dstack.model.job.resources import NOTHING, Ask
 from dstack.model.runner.runner import Gpu, Runner
-from dstack.model.text.quantities import SOLD
+from dstack.model.text.units import SOLD
 
 SHARED_JOBS = 4
 """How many jobs that request no resources share a runner; one per CPU if it has more CPUs than this."""

@@ -28,14 +28,14 @@ from dstack.engine.fleet.sampling import Metrics
 from dstack.errors import ConflictError, DstackError, UsageError
 from dstack.hosts.pool import Pool
 from dstack.model.paths import ServerLayout
-from dstack.model.text.quantities import span
+from dstack.model.text.units import span
 from dstack.server.access import Access, hashed
 from dstack.server.app import application, told
 from dstack.server.parts import Parts
 from dstack.server.registrations import Registry
 from dstack.server.runner_service import Inventory
 from dstack.server.submit import Intake
-from dstack.store import Store
+from dstack.store.store import Store
 
 IDLE_EXIT = 600.0
 """Seconds without requests or unfinished runs after which the server exits (DSTACK_IDLE_EXIT)."""

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 
 from dstack.engine.context import Context
 from dstack.model.api import wire
-from dstack.model.api.runs import Event, JobView
+from dstack.model.api.jobs import JobView
+from dstack.model.api.runs import Event
 from dstack.model.job.job import Job
 from dstack.model.job.log_mask import mask, needles, reach, unfinished
 from dstack.server.lookup import jobs_named

@@ -10,7 +10,7 @@ from dstack.engine.context import Context
 from dstack.errors import NotFoundError, UsageError
 from dstack.model.api.artifacts import LinksView, LinkView
 from dstack.model.job.job import Job
-from dstack.model.text.times import rfc3339
+from dstack.model.text.units import rfc3339
 
 
 async def link(context: Context, job: Job, path: str) -> LinkView:

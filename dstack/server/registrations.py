@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from dstack.errors import ConflictError, DstackError, UnauthorizedError
-from dstack.hosts.own import own_key
+from dstack.hosts.own_key import own_key
 from dstack.model.api.runners import AddRunner
 from dstack.model.runner.registration import (
     Heard,

@@ -22,7 +22,7 @@ from dstack.model.paths import HostLayout
 from dstack.model.runner import mounts
 from dstack.model.runner.host_context import Place
 from dstack.model.runner.runner import DEFAULT_ROOT, Address, Facts, Runner, fingerprint
-from dstack.store import Store
+from dstack.store.store import Store
 
 LOOK = 1.0
 """Seconds for which a metrics sample is fresh enough to show."""

@@ -19,12 +19,12 @@ from dstack.engine.retention.mirror_gc import tidy
 from dstack.engine.submission.plan import Planner
 from dstack.errors import ConflictError, NotFoundError, TryAgainError, UsageError
 from dstack.model.api import wire
-from dstack.model.api.runs import PathMode, Plan, PlannedJob, RunView, Submission
-from dstack.model.code.selection import TreeFile
+from dstack.model.api.runs import Plan, PlannedJob, RunView, Submission
+from dstack.model.code.tree import PathMode, TreeFile
 from dstack.model.job import names
 from dstack.model.job.job import Job, Run
 from dstack.model.runner.runner import Address, Runner
-from dstack.model.text.times import rfc3339
+from dstack.model.text.units import rfc3339
 from dstack.scheduling.schedule import eligible, impossible, schedule
 from dstack.scheduling.types import Waiting
 from dstack.server.lookup import run_named

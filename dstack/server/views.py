@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dstack.model.api.runs import ArtifactsView, AttemptView, CacheView, JobView, RepoView, RunView
+from dstack.model.api.jobs import ArtifactsView, AttemptView, CacheView, JobView
+from dstack.model.api.runs import RepoView, RunView
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import Attempt, Job, Run
 from dstack.model.job.status import Status, summary

@@ -7,9 +7,8 @@ from itertools import groupby
 from pathlib import Path
 
 from dstack.plumbing.git import Git
-from dstack.plumbing.trees import EMPTY_BLOB
-from dstack.snapshot.folders import above
-from dstack.snapshot.listing import GITLINK, Listing
+from dstack.plumbing.trees import EMPTY_BLOB, GITLINK, above
+from dstack.snapshot.listing import Listing
 
 NAME = ".dstackignore"
 FILE = "100644"

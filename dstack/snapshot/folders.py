@@ -9,18 +9,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from dstack.plumbing.git import Git
+from dstack.plumbing.trees import above
 from dstack.snapshot.blobs import ChangedError
-
-
-def above(paths: Iterable[bytes]) -> set[bytes]:
-    """Return all folders that contain these paths; b"" is the root."""
-    found = {b""}
-    for path in paths:
-        folder = path.rpartition(b"/")[0]
-        while folder not in found:
-            found.add(folder)
-            folder = folder.rpartition(b"/")[0]
-    return found
 
 
 def leaves(folders: Iterable[bytes], files: Iterable[bytes]) -> set[bytes]:

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dstack.plumbing.git import Git
-from dstack.plumbing.trees import make_tree
+from dstack.plumbing.trees import GITLINK, make_tree
 from dstack.snapshot.blobs import Blobs
-from dstack.snapshot.listing import GITLINK, Indexed, Inside, Listing
+from dstack.snapshot.listing import Indexed, Inside, Listing
 from dstack.snapshot.worktree import Worktree
 
 Entry = tuple[str, str, bytes]

@@ -11,11 +11,10 @@ from pathlib import Path
 
 from dstack.errors import UsageError
 from dstack.plumbing.git import Git, GitError
+from dstack.plumbing.trees import GITLINK, LINK
 from dstack.snapshot.folders import find_folders
 from dstack.snapshot.worktree import Worktree, locate
 
-GITLINK = "160000"
-LINK = "120000"
 ATTRIBUTES = b".gitattributes"
 
 # An index entry as `git ls-files --stage --debug -z` prints it.

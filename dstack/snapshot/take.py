@@ -15,20 +15,20 @@ from types import TracebackType
 import msgspec
 
 from dstack.errors import UsageError
-from dstack.model.api.runs import Change
 from dstack.model.code.snapshot import PLAIN, Snapshot
+from dstack.model.code.tree import Change
 from dstack.plumbing.git import Git, make_bare, require_git
-from dstack.plumbing.modes import describe, store
 from dstack.plumbing.packs import BASES, commit_of, write_pack
-from dstack.plumbing.trees import differences, make_tree
+from dstack.plumbing.trees import GITLINK, differences, make_tree
 from dstack.snapshot.blobs import Blobs, ChangedError, unchanged
 from dstack.snapshot.exclusions import leave_out
 from dstack.snapshot.git_status import Status, staged
 from dstack.snapshot.guard import LIMIT, Guard
 from dstack.snapshot.history import with_history
 from dstack.snapshot.identity import repo_id
-from dstack.snapshot.listing import GITLINK, Found, Listing, list_folder, list_repository, unreadable_error
+from dstack.snapshot.listing import Found, Listing, list_folder, list_repository, unreadable_error
 from dstack.snapshot.partial_clone import fetch_missing
+from dstack.snapshot.permissions import describe, store
 from dstack.snapshot.scratch import Scratch
 from dstack.snapshot.worktree import Worktree, locate
 

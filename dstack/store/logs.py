@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO, overload
 
 from dstack.model.paths import ServerLayout
-from dstack.model.text.times import rfc3339
+from dstack.model.text.units import rfc3339
 
 RECORD = struct.Struct("<Qd")
 """An offset in bytes, and the arrival time, in seconds since the epoch, of the bytes from there on."""

@@ -20,7 +20,7 @@ from dstack.model.job.status import Status
 from dstack.model.paths import ServerLayout
 from dstack.model.project.workflow import Resources, Variables, Workflow
 from dstack.model.runner.runner import Address, Facts, Gpu, Runner
-from dstack.store import Store
+from dstack.store.store import Store
 
 RUNNERS, QUEUED = 1000, 10_000
 NOW = "2026-01-01T00:00:00.000Z"

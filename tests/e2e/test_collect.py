@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from dstack.commands.artifacts.collect import fetch, listing, made
-from dstack.commands.machine.uninstall import Leftovers, discard, leave, running
+from dstack.commands.job.discard import discard
+from dstack.commands.machine.uninstall import Leftovers, leave, running
 from dstack.errors import CommandError
 from dstack.model.job.manifest import File
 from dstack.model.project.workflow import Artifact

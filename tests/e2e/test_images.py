@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from dstack.model.text.times import seconds
+from dstack.model.text.units import seconds
 from tests.e2e.project import single
 from tests.environment.account import Account
 from tests.environment.product import Home, program

@@ -12,12 +12,11 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from dstack.artifacts.files import BLOCK
 from dstack.errors import StorageError
-from dstack.model.job.manifest import File
-from dstack.model.job.tree import shown
+from dstack.model.job.manifest import File, shown
 
 CANNOT_LINK = {errno.EMLINK, errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-BLOCK = 1 << 20
 SHA256 = re.compile("[0-9a-f]{64}")
 
 

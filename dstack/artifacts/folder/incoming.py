@@ -10,8 +10,7 @@ from typing import BinaryIO
 
 from dstack.artifacts.folder.contents import Contents
 from dstack.errors import StorageError
-from dstack.model.job.manifest import File
-from dstack.model.job.tree import shown
+from dstack.model.job.manifest import File, shown
 
 
 class Incoming:

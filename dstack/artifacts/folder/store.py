@@ -11,16 +11,13 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from dstack.artifacts import document
-from dstack.artifacts.disk import flush, points_to, read, replace, storing
+from dstack.artifacts.files import flush, gathered, pieces, points_to, read, replace, storing, to_its_end
 from dstack.artifacts.folder.contents import Contents
 from dstack.artifacts.folder.incoming import Incoming
 from dstack.artifacts.tarball import tar
-from dstack.artifacts.threads import gathered, pieces, to_its_end
 from dstack.errors import NotFoundError, StorageError
-from dstack.model.job import tree
-from dstack.model.job.manifest import File, Manifest
-from dstack.model.job.tree import shown
+from dstack.model.job import manifest as manifest_module
+from dstack.model.job.manifest import MANIFEST, File, Manifest, decode, encode, objection, problem, shown
 
 
 class FolderStore:
@@ -71,7 +68,7 @@ class FolderStore:
     def manifest(self, run: str, workflow: str) -> Manifest | None:
         """Return the job's manifest, or None if there is none that can be read."""
         try:
-            manifest = document.decode((self._tree(run, workflow) / tree.MANIFEST).read_bytes())
+            manifest = decode((self._tree(run, workflow) / MANIFEST).read_bytes())
         except (OSError, ValueError):
             return None
         return manifest if (manifest.run, manifest.workflow) == (run, workflow) else None
@@ -92,7 +89,7 @@ class FolderStore:
     def path_of(self, run: str, workflow: str, path: str) -> Path:
         """Return where a job's file is stored. Raises NotFoundError if it is not a regular file or is behind a link."""
         top = self._tree(run, workflow)
-        if tree.objection(path) is None:
+        if objection(path) is None:
             at = top / path
             above = [parent for parent in at.parents if parent.is_relative_to(top)]
             with contextlib.suppress(OSError):
@@ -117,7 +114,7 @@ class FolderStore:
 
     def conflicts(self, manifests: Sequence[Manifest]) -> str | None:
         """Return why one job can't have all of these, or None: two of them give one path different bytes."""
-        return tree.conflicts(manifests)
+        return manifest_module.conflicts(manifests)
 
     async def remove(self, run: str, workflow: str) -> None:
         """Remove the job's artifacts, and the contents that nothing else uses."""
@@ -154,7 +151,7 @@ class FolderStore:
 
     def _commit(self, manifest: Manifest) -> None:
         target = self._tree(manifest.run, manifest.workflow)
-        if why := tree.problem(manifest.files):
+        if why := problem(manifest.files):
             raise StorageError(f"the artifacts of {manifest.workflow} can't be stored: {why}")
         aside = self._aside(manifest.workflow)
         try:
@@ -178,16 +175,16 @@ class FolderStore:
             else:
                 target.symlink_to(file.link)
         flush(self.root)
-        aside = top.parent / tree.MANIFEST
+        aside = top.parent / MANIFEST
         with aside.open("xb") as written:
-            written.write(document.encode(manifest))
+            written.write(encode(manifest))
             written.flush()
             os.fsync(written.fileno())
-        aside.rename(top / tree.MANIFEST)
+        aside.rename(top / MANIFEST)
 
     def _clear(self, run: str, workflow: str, dry_run: bool) -> int:
         top = self._tree(run, workflow)
-        if not top.is_dir() or (top / tree.MANIFEST).exists():
+        if not top.is_dir() or (top / MANIFEST).exists():
             return 0
         size = sum(path.lstat().st_size for path in top.rglob("*"))
         if not dry_run:

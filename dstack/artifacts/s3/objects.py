@@ -10,9 +10,8 @@ from typing import Any, TypeVar
 
 from dstack.artifacts.s3.bucket import AT_ONCE, Bucket, GoneError
 from dstack.errors import StorageError
-from dstack.model.job.manifest import File
+from dstack.model.job.manifest import File, shown
 from dstack.model.job.pieces import Stored
-from dstack.model.job.tree import shown
 
 T = TypeVar("T")
 R = TypeVar("R")

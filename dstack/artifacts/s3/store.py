@@ -8,18 +8,16 @@ from typing import Any
 
 import msgspec
 
-from dstack.artifacts import document
+from dstack.artifacts.files import pieces, to_its_end
 from dstack.artifacts.s3.bucket import Bucket, GoneError, parse
 from dstack.artifacts.s3.objects import Objects, plain
 from dstack.artifacts.s3.presign import EXPIRES
 from dstack.artifacts.s3.uploads import Uploading, Uploads
 from dstack.artifacts.tarball import BLOCK, tar
-from dstack.artifacts.threads import pieces, to_its_end
 from dstack.errors import NotFoundError, StorageError
-from dstack.model.job import tree
-from dstack.model.job.manifest import File, Manifest
+from dstack.model.job import manifest as manifest_module
+from dstack.model.job.manifest import MANIFEST, File, Manifest, decode, encode, objection, problem, shown
 from dstack.model.job.pieces import Stored, Sums
-from dstack.model.job.tree import shown
 
 COPY = 5 * 1024**3
 """The largest object that one request can copy, in bytes."""
@@ -77,9 +75,9 @@ class S3Store:
     def manifest(self, run: str, workflow: str) -> Manifest | None:
         """Return the job's manifest, or None if there is none that can be read."""
         try:
-            body = self.bucket.call("get_object", Key=self.key(run, workflow, tree.MANIFEST))["Body"]
+            body = self.bucket.call("get_object", Key=self.key(run, workflow, MANIFEST))["Body"]
             with contextlib.closing(body):
-                manifest = document.decode(b"".join(self._blocks(body)))
+                manifest = decode(b"".join(self._blocks(body)))
         except (GoneError, ValueError):
             return None
         return manifest if (manifest.run, manifest.workflow) == (run, workflow) else None
@@ -114,7 +112,7 @@ class S3Store:
 
     def conflicts(self, manifests: Sequence[Manifest]) -> str | None:
         """Return why one job can't have all of these, or None: two of them give one path different bytes."""
-        return tree.conflicts(manifests)
+        return manifest_module.conflicts(manifests)
 
     async def remove(self, run: str, workflow: str) -> None:
         """Remove the job's artifacts, the manifest first."""
@@ -151,7 +149,7 @@ class S3Store:
         return plain(self.bucket.call("head_object", Key=key)["ETag"])
 
     def _commit(self, manifest: Manifest) -> Manifest:
-        if why := tree.problem(manifest.files):
+        if why := problem(manifest.files):
             raise StorageError(f"the artifacts of {manifest.workflow} can't be stored: {why}")
         listed = self._objects.listed(manifest.run, manifest.workflow)
         files = []
@@ -162,23 +160,23 @@ class S3Store:
                     raise StorageError(f"{shown(file.path)} is not in the store")
                 file = msgspec.structs.replace(file, etag=stored.etag)
             files.append(file)
-        key = self.key(manifest.run, manifest.workflow, tree.MANIFEST)
+        key = self.key(manifest.run, manifest.workflow, MANIFEST)
         listed.pop(key, None)
         self._objects.abort(manifest.run, manifest.workflow)
         self._objects.delete(listed)
         written = msgspec.structs.replace(manifest, files=tuple(files))
-        self.bucket.call("put_object", Key=key, Body=document.encode(written), ContentType="application/json")
+        self.bucket.call("put_object", Key=key, Body=encode(written), ContentType="application/json")
         return written
 
     def _remove(self, run: str, workflow: str) -> None:
-        manifest = self.key(run, workflow, tree.MANIFEST)
+        manifest = self.key(run, workflow, MANIFEST)
         self._objects.delete([manifest])
         self._objects.delete(key for key in self._objects.listed(run, workflow) if key != manifest)
         self._objects.abort(run, workflow)
 
     def _clear(self, run: str, workflow: str, dry_run: bool) -> int:
         listed = self._objects.listed(run, workflow)
-        if self.key(run, workflow, tree.MANIFEST) in listed:
+        if self.key(run, workflow, MANIFEST) in listed:
             return 0
         uploads = self._objects.uploads(run, workflow)
         parts = [part for key, upload in uploads.items() for part in self._objects.parts(key, upload)]
@@ -191,7 +189,7 @@ class S3Store:
         return lambda: self._read(manifest.run, manifest.workflow, file.path, 0)
 
     def _read(self, run: str, workflow: str, path: str, offset: int) -> Iterator[bytes]:
-        if tree.objection(path) is not None:
+        if objection(path) is not None:
             raise NotFoundError(f"{run}/{workflow} has no file {shown(path)}", hint=f"dstack artifacts list {run}")
         key = self.key(run, workflow, path)
         try:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from dstack.artifacts.s3.objects import Objects, each, plain
 from dstack.artifacts.s3.presign import Signer
 from dstack.errors import StorageError
-from dstack.model.job.manifest import File
+from dstack.model.job.manifest import File, shown
 from dstack.model.job.pieces import Piece, Sums, in_base64, spans
-from dstack.model.job.tree import shown
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 
 from dstack.cli import connect
-from dstack.cli.names import REF, run_or_job
-from dstack.cli.nouns import Noun
+from dstack.cli.names import REF, Noun, run_or_job
 from dstack.cli.output import show, words
 from dstack.errors import NotFoundError, UsageError
 from dstack.model.api.artifacts import ArtifactView
-from dstack.model.api.runs import JobView, RunView
+from dstack.model.api.jobs import JobView
+from dstack.model.api.runs import RunView
 from dstack.model.text.suggest import did_you_mean
 
 

@@ -9,12 +9,12 @@ from dstack.cli.names import REF
 from dstack.cli.output import show
 from dstack.client.settings import user
 from dstack.errors import ConflictError
-from dstack.model.api.runs import HoldRequest
+from dstack.model.api.jobs import HoldRequest
 
 
 @click.command("hold")
 @click.argument("refs", metavar="RUN_OR_JOB...", nargs=-1, required=True, type=REF)
-def command(refs: tuple[str, ...]) -> None:
+def hold(refs: tuple[str, ...]) -> None:
     """Keep queued jobs from starting.
 
     Held jobs keep their place in the queue until `dstack release`. Running jobs are not affected.
@@ -30,3 +30,10 @@ def change(refs: tuple[str, ...], holder: str | None) -> None:
     if answer.unchanged:
         words = "has no queued job to hold" if holder else "has no held job"
         raise ConflictError(f"{answer.unchanged[0]} {words}", hint=f"dstack runs {answer.unchanged[0]}")
+
+
+@click.command("release")
+@click.argument("refs", metavar="RUN_OR_JOB...", nargs=-1, required=True, type=REF)
+def release(refs: tuple[str, ...]) -> None:
+    """Release held jobs, so that they start when their turn comes."""
+    change(refs, None)

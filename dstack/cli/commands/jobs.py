@@ -7,7 +7,7 @@ import click
 from dstack.cli import connect
 from dstack.cli.names import REF, run_or_job
 from dstack.cli.output import show, words
-from dstack.model.api.runs import JobView
+from dstack.model.api.jobs import JobView
 
 
 @click.command("jobs")

@@ -8,16 +8,16 @@ import click
 import msgspec
 
 from dstack.cli import connect
-from dstack.cli.follow import Display, stream
+from dstack.cli.follow import Display, Interruption, Interrupts, stream
 from dstack.cli.names import REF, run_or_job
 from dstack.cli.output import show, words
 from dstack.cli.output.json_events import JsonEvents, log_object
 from dstack.cli.output.log_writer import LogWriter
-from dstack.cli.signals import Interruption, Interrupts
 from dstack.client.client import Client
 from dstack.errors import UsageError
-from dstack.model.api.runs import Event, JobView, RunView
-from dstack.model.text.times import rfc3339
+from dstack.model.api.jobs import JobView
+from dstack.model.api.runs import Event, RunView
+from dstack.model.text.units import rfc3339
 
 INTERRUPTED = 130
 

@@ -20,7 +20,7 @@ from dstack.model.api.retention import (
     PruneRestRequest,
     Removed,
 )
-from dstack.model.text.quantities import SPAN, span
+from dstack.model.text.units import SPAN, span
 
 
 @click.command("prune")

@@ -7,7 +7,7 @@ import sys
 import click
 
 from dstack.cli import connect
-from dstack.cli.nouns import Noun
+from dstack.cli.names import Noun
 from dstack.cli.output import show, words
 from dstack.errors import UsageError
 from dstack.model.api.server import SetSecret

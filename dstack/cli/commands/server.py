@@ -9,7 +9,7 @@ from collections import deque
 import click
 
 from dstack.cli import connect
-from dstack.cli.nouns import Noun
+from dstack.cli.names import Noun
 from dstack.cli.output import show, words
 from dstack.client import embedded
 from dstack.client.client import Client

@@ -8,7 +8,8 @@ from dstack.cli import connect
 from dstack.cli.names import REF
 from dstack.cli.output import show
 from dstack.errors import UsageError
-from dstack.model.api.runs import RunView, StopRequest
+from dstack.model.api.jobs import StopRequest
+from dstack.model.api.runs import RunView
 from dstack.model.job.status import Status
 
 

@@ -9,7 +9,8 @@ import msgspec
 
 from dstack.cli.output import show
 from dstack.model.api import wire
-from dstack.model.api.runs import Event, JobView, RunView
+from dstack.model.api.jobs import JobView
+from dstack.model.api.runs import Event, RunView
 
 
 class JsonEvents:

@@ -7,7 +7,8 @@ import time
 
 from dstack.cli.output import show, words
 from dstack.cli.output.log_writer import LogWriter
-from dstack.model.api.runs import Event, JobView, RunView
+from dstack.model.api.jobs import JobView
+from dstack.model.api.runs import Event, RunView
 from dstack.model.job.status import Status
 
 SPARSE = 30.0

@@ -7,7 +7,7 @@ import time
 from datetime import datetime, timezone
 
 from dstack.errors import UsageError
-from dstack.model.text.times import seconds
+from dstack.model.text.units import seconds
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 

@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from dstack.commands.answer import lines
 from dstack.commands.artifacts import listing_parser
 from dstack.commands.command import Command, Result, succeeded
-from dstack.model.job import tree
-from dstack.model.job.manifest import File
-from dstack.model.job.tree import shown
+from dstack.model.job.manifest import LONGEST, File, normal, objection, occupied_parent, shown, stays
 from dstack.model.paths import container
 from dstack.model.project.workflow import Artifact
 from dstack.model.runner.host_context import Place, folder_name
@@ -70,7 +68,7 @@ def listing(place: Place, attempt: str, project: str, image: str, artifacts: tup
         roots=tuple(map(dotted, wanted.roots)),
         held=tuple(posixpath.normpath(posixpath.join(project, path)) for path in wanted.roots),
         skipped="-" if project else "./.git",
-        longest=tree.LONGEST + len("./") + 1,
+        longest=LONGEST + len("./") + 1,
         record=True,
     )
     return Command(LISTING, body, lambda result: read(wanted, project, result))
@@ -112,14 +110,14 @@ def want(artifacts: tuple[Artifact, ...], project: str) -> Wanted:
     paths: dict[str, Artifact] = {}
     refused = []
     for artifact in artifacts:
-        path = tree.normal(artifact.path)
-        if (why := tree.objection(path)) is not None:
+        path = normal(artifact.path)
+        if (why := objection(path)) is not None:
             refused.append(f"the artifact {why}")
         elif not project and path.split("/")[0] == ".git":
             refused.append(f"the artifact {shown(path)} is git's internal folder")
         elif path not in paths or not artifact.optional:
             paths[path] = artifact
-    roots = tuple(path for path in paths if path == "." or not ("." in paths or tree.occupied_parent(path, paths)))
+    roots = tuple(path for path in paths if path == "." or not ("." in paths or occupied_parent(path, paths)))
     return Wanted(paths, roots, tuple(refused))
 
 
@@ -163,7 +161,7 @@ def judged(answer: listing_parser.Answer, roots: tuple[str, ...]) -> tuple[tuple
     files, refused = [], []
     for path, (mode, size) in answer.stats.items():
         kind = KINDS.get(stat.S_IFMT(mode))
-        if (why := tree.objection(path)) is not None:
+        if (why := objection(path)) is not None:
             refused.append(why)
         elif kind is not None:
             refused.append(f"{shown(path)} is {kind}")
@@ -174,9 +172,9 @@ def judged(answer: listing_parser.Answer, roots: tuple[str, ...]) -> tuple[tuple
     refused += [f"{shown(path)} could not be read" for path in answer.names if path not in answer.stats]
     for path, target in answer.links.items():
         top = next((root for root in roots if path.startswith(f"{root}/")), ".")
-        if (why := tree.objection(path)) is not None:
+        if (why := objection(path)) is not None:
             refused.append(why)
-        elif not tree.stays(path, answer.links, top):
+        elif not stays(path, answer.links, top):
             refused.append(f"{shown(path)} is a link out of its artifact, to {shown(target)}")
         else:
             files.append(File(path, 0, 0o777, "", target))

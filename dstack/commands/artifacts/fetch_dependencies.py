@@ -11,8 +11,7 @@ from dstack.commands.artifacts.collect import batches, dotted
 from dstack.commands.artifacts.listing_parser import hashes
 from dstack.commands.command import Command, Result
 from dstack.errors import CommandError
-from dstack.model.job.manifest import File
-from dstack.model.job.tree import shown
+from dstack.model.job.manifest import File, shown
 from dstack.model.runner.host_context import Place, folder_name
 from dstack.render import quote, script
 

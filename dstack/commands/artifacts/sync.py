@@ -13,8 +13,7 @@ from dstack.commands.answer import lines
 from dstack.commands.artifacts.collect import dotted, read, want
 from dstack.commands.command import Command, Result
 from dstack.errors import CommandError
-from dstack.model.job import tree
-from dstack.model.job.manifest import File
+from dstack.model.job.manifest import LONGEST, File, normal
 from dstack.model.project.workflow import Artifact
 from dstack.model.runner.host_context import Place, folder_name
 from dstack.render import script, text
@@ -56,7 +55,7 @@ def sync(
         "artifacts/sync_work",
         top=top(number),
         project=project,
-        path=dotted(tree.normal(artifact.path)),
+        path=dotted(normal(artifact.path)),
         keep=keep,
         small=f"-{SMALL // 512 + 1}",
     )
@@ -72,7 +71,7 @@ def sync(
         paths=paths,
         roots=paths,
         skipped="-",
-        longest=tree.LONGEST + len("./") + 1,
+        longest=LONGEST + len("./") + 1,
         record=False,
     )
     return Command(SYNCING, body, lambda result: _read(artifact, result))

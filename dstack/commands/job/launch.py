@@ -15,7 +15,7 @@ from dstack.errors import CommandError
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import Launch
 from dstack.model.paths import TAR_COMPLETE, container
-from dstack.model.project.caches import cache_name
+from dstack.model.project.locations import cache_name
 from dstack.model.runner.host_context import Place, folder_name
 from dstack.model.runner.mounts import Mount
 from dstack.render import quote, script, text

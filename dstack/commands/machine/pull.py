@@ -13,7 +13,7 @@ from dstack.commands import answer
 from dstack.commands.command import Command, Result
 from dstack.commands.machine.docker_registry import Login, named, registry
 from dstack.model.runner.host_context import Place
-from dstack.model.text.quantities import decimal_words
+from dstack.model.text.units import decimal_words
 from dstack.render import quote, script
 
 SAID = re.compile(

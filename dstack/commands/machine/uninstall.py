@@ -8,10 +8,9 @@ from dstack.commands.answer import lines
 from dstack.commands.command import Command, Result
 from dstack.commands.machine.authorize import marker
 from dstack.model.paths import container
-from dstack.model.runner.host_context import Place, folder_name
+from dstack.model.runner.host_context import Place
 from dstack.render import script
 
-DISCARDING = "removing the job's folder"
 LEAVING = "uninstalling from the machine"
 ASKING = "listing running jobs"
 
@@ -32,19 +31,6 @@ class Leftovers:
         return self.containers + self.images + self.volumes + self.paths + self.keys
 
 
-def discard(place: Place, attempt: str, image: str) -> Command[None]:
-    """Remove the container, running or not, and the job's folder, whoever owns its files. Repeatable."""
-    body = script(
-        "job/discard",
-        place,
-        folder=place.layout.job(folder_name(attempt)),
-        name=container(attempt),
-        image=image,
-        server=place.layout.server,
-    )
-    return Command(DISCARDING, body, _done)
-
-
 def leave(place: Place, *, keep_key: bool = False) -> Command[Leftovers]:
     """Remove this server's containers with their volumes, its images, folder and authorized key. Leaves other servers'
     data alone.
@@ -60,10 +46,6 @@ def running(place: Place) -> Command[list[str]]:
     """List the attempts of this server's jobs that have a live container."""
     body = script("machine/running", place, server=place.layout.server)
     return Command(ASKING, body, _attempts)
-
-
-def _done(result: Result) -> None:
-    lines(DISCARDING, result)
 
 
 def _leftovers(result: Result) -> Leftovers:

@@ -24,7 +24,7 @@ from dstack.model.runner.metrics import Use
 from dstack.model.runner.runner import Facts, Finding, Runner
 from dstack.scheduling.capacity import Capacity
 from dstack.scheduling.types import IDLE, Lease, Load, Machine
-from dstack.store import Store
+from dstack.store.store import Store
 
 FRESH = 5.0
 """Seconds for which the last probe is recent enough to be shown."""

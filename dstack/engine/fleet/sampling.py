@@ -19,7 +19,7 @@ from dstack.model.paths import attempt_id
 from dstack.model.runner.metrics import Point, Use
 from dstack.model.runner.runner import Runner
 from dstack.scheduling.types import IDLE, Load
-from dstack.store import Store
+from dstack.store.store import Store
 
 INTERVAL = 10.0
 """Seconds between two samples of a machine that runs jobs; a new job is sampled more often at first."""

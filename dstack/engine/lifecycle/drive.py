@@ -8,8 +8,8 @@ import random
 import time
 from typing import Any
 
+from dstack.commands.job.discard import discard
 from dstack.commands.job.stop import stop
-from dstack.commands.machine.uninstall import discard
 from dstack.decide import Decision, Failed
 from dstack.engine.context import Context
 from dstack.engine.job_on_runner import HOST_ANSWER, Placed
@@ -17,7 +17,8 @@ from dstack.engine.lifecycle.launch import begun, launched
 from dstack.engine.lifecycle.limits import give_way, halt, limit
 from dstack.engine.lifecycle.upload_status import Progress, stopped
 from dstack.engine.lifecycle.watch import blamed, drain, until_ended
-from dstack.engine.transfer.abandon import abandoned, removed
+from dstack.engine.retention.clear import removed
+from dstack.engine.transfer.abandon import abandoned
 from dstack.engine.transfer.collect import Collector
 from dstack.engine.transfer.sync import Sync
 from dstack.errors import DstackError, HostError, HostUnreachableError, StorageError
@@ -25,8 +26,7 @@ from dstack.hosts.host import ask
 from dstack.model.job.attempts import again, following
 from dstack.model.job.job import Ends, Job
 from dstack.model.job.status import Status
-from dstack.model.text.quantities import span, span_words
-from dstack.model.text.times import rfc3339, seconds
+from dstack.model.text.units import rfc3339, seconds, span, span_words
 
 LONGEST_PAUSE = 30.0
 """Seconds between two tries to reach a host."""

@@ -11,15 +11,14 @@ from dstack.commands.machine.docker_registry import Login
 from dstack.engine.context import Context
 from dstack.engine.job_on_runner import Placed
 from dstack.engine.lifecycle.order import order
-from dstack.engine.retention.retain import reused
-from dstack.engine.transfer.fetch_dependencies import gathered, reached
+from dstack.engine.transfer.fetch_dependencies import gathered, reached, reused
 from dstack.engine.transfer.push_code import keep_spare, launch_with_code, ship
 from dstack.errors import CommandError, HostError, HostUnreachableError
 from dstack.executors.docker.failures import bare, pulling, starting
 from dstack.hosts.host import ask
 from dstack.model.job.job import Job
 from dstack.model.job.status import Status
-from dstack.model.text.times import rfc3339
+from dstack.model.text.units import rfc3339
 
 
 async def launched(placed: Placed) -> Launched:

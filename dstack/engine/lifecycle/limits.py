@@ -12,8 +12,7 @@ from dstack.commands.job.stop import stop, warn
 from dstack.engine.job_on_runner import HOST_ANSWER, Placed
 from dstack.errors import CommandError, HostUnreachableError
 from dstack.hosts.host import ask
-from dstack.model.text.quantities import span
-from dstack.model.text.times import seconds
+from dstack.model.text.units import seconds, span
 
 ASK_AGAIN = 1.0
 """Seconds between two tries to reach a runner whose job has to end."""

@@ -14,7 +14,7 @@ from dstack.model.project import environment
 from dstack.model.project.variables import config_args
 from dstack.model.runner import mounts
 from dstack.model.runner.runner import Runner
-from dstack.model.text.quantities import size
+from dstack.model.text.units import size
 
 SAFE_DIRECTORY = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
 """The tree belongs to the runner's user, not the container's, so git would refuse it ("dubious ownership")."""

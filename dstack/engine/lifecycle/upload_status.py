@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dstack.engine.job_on_runner import Placed
 from dstack.model.job.job import Job
 from dstack.model.job.status import Status
-from dstack.model.text.quantities import decimal_words
+from dstack.model.text.units import decimal_words
 
 EVERY = 2.0
 """Seconds between two progress reports; a faster upload is not reported at all."""

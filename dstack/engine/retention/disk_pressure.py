@@ -13,7 +13,7 @@ from dstack.engine.context import Context
 from dstack.hosts.host import ask
 from dstack.model.job.resources import ask_of
 from dstack.model.job.status import Status
-from dstack.model.text.times import rfc3339
+from dstack.model.text.units import rfc3339
 from dstack.scheduling.matching import allows
 from dstack.scheduling.types import Machine
 

@@ -18,7 +18,7 @@ from dstack.hosts.host import ask
 from dstack.model.api.retention import Leftover
 from dstack.model.job.job import Job, Run
 from dstack.model.runner.runner import Runner
-from dstack.model.text.times import seconds
+from dstack.model.text.units import seconds
 
 TIMEOUT = 600.0
 """Seconds for removing what may be large."""

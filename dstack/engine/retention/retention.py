@@ -14,7 +14,7 @@ from dstack.engine.retention.artifact_locations import forget, stored_in
 from dstack.errors import ConflictError, DstackError, StorageError
 from dstack.model.api.retention import Removed
 from dstack.model.job.job import Job, Run
-from dstack.model.text.times import seconds
+from dstack.model.text.units import seconds
 
 LATER = 10.0
 """Seconds between two tries to remove what could not be removed at once."""

@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from dstack.errors import UsageError
 from dstack.model.api.runs import Submission
-from dstack.model.code.selection import TreeFile, select
+from dstack.model.code.selection import select
+from dstack.model.code.tree import TreeFile
 from dstack.model.job import cache_key, names, script
 from dstack.model.job.job import Job
 from dstack.model.job.resources import with_gpus
@@ -17,7 +18,7 @@ from dstack.model.job.status import Status
 from dstack.model.project.graph import closure
 from dstack.model.project.workflow import Workflow
 from dstack.model.text.tag import MARK, is_tag
-from dstack.store import Store
+from dstack.store.store import Store
 
 NAMED = "requested by name, so it always runs"
 

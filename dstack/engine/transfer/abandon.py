@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dstack.artifacts.s3.store import S3Store
 from dstack.commands.artifacts.upload import abandon
-from dstack.engine.context import Context
 from dstack.engine.job_on_runner import HOST_ANSWER, Placed
 from dstack.engine.retention.artifact_locations import forget, stored_in
-from dstack.engine.retention.retain import clear
-from dstack.errors import CommandError, HostUnreachableError
 from dstack.hosts.host import ask
 
 
@@ -23,17 +20,3 @@ async def abandoned(placed: Placed) -> None:
         await ask(placed.host, abandon(placed.place, placed.attempt), timeout=HOST_ANSWER)
     for storage in storages:
         await forget(placed.context, job, storage)
-
-
-async def removed(context: Context, runner: str) -> None:
-    """Remove the jobs that were aborted while the runner did not answer: what they hold is about to go to another job.
-    Raises HostUnreachableError, after which it may be tried again."""
-    for job in context.store.jobs.to_discard(runner):
-        if job.stop == "abort":
-            try:
-                await clear(context, job.id)
-            except CommandError as refused:
-                raise HostUnreachableError(
-                    f"{job.run} was aborted, but can't be removed from {runner}: {refused.message}"
-                ) from refused
-    context.unsure.discard(runner)

@@ -15,10 +15,9 @@ from dstack.engine.job_on_runner import Placed
 from dstack.engine.transfer.upload import Uploader
 from dstack.errors import CommandError, DstackError, StorageError
 from dstack.hosts.host import ask
-from dstack.model.job.manifest import PARTIAL, File, Manifest
-from dstack.model.job.tree import normal
+from dstack.model.job.manifest import PARTIAL, File, Manifest, normal
 from dstack.model.project.workflow import Artifact
-from dstack.model.text.quantities import span
+from dstack.model.text.units import span
 
 SHORTEST = 1.0
 """The shortest interval between two syncs of an artifact, in seconds."""

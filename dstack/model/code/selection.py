@@ -5,27 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
-from msgspec import Struct
-
-from dstack.model.project import location
+from dstack.model.code.tree import TreeFile
+from dstack.model.project.locations import normal
 
 Rule = Callable[[str], bool]
 
 DEFINITIONS = ".dstack/"
-
-
-class TreeFile(Struct, frozen=True):
-    """A file of the snapshot. `mode` is git's, in octal (`100644`); `id` is that of its blob. The path of a folder ends
-    with a slash, and its `id` is empty."""
-
-    path: str
-    mode: str
-    id: str
-
-    @property
-    def is_folder(self) -> bool:
-        """Whether this is a folder. Only folders that are empty or have unusual permissions are listed."""
-        return self.path.endswith("/")
 
 
 def select(
@@ -38,7 +23,7 @@ def select(
     If `include` is None, all files of the repository match; those outside the project's folder become `../x`. Files in
     `.dstack/` never match.
     """
-    inside, outside = _divided(files, f"{location.normal(project)}/".lstrip("/"))
+    inside, outside = _divided(files, f"{normal(project)}/".lstrip("/"))
     if include is None:
         return sorted([*inside, *outside], key=_path), ()
     chosen: dict[str, TreeFile] = {}
@@ -58,7 +43,7 @@ def rule(entry: str) -> Rule:
     `*` and `?` match anything but '/', `[..]` one character, and `**` between slashes any number of folders. A pattern
     that matches a folder matches all below it. An entry that ends with a slash matches folders only.
     """
-    plain = location.normal(entry)
+    plain = normal(entry)
     folder = f"{plain}/" if plain else ""
     files_too = not entry.endswith(("/", "/."))
     pattern = _pattern(plain, files_too) if re.search(r"[*?\[]", plain) else None

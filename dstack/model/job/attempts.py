@@ -8,7 +8,7 @@ from msgspec.structs import fields
 
 from dstack.model.job.job import Attempt, Job
 from dstack.model.job.status import Status
-from dstack.model.text.times import rfc3339
+from dstack.model.text.units import rfc3339
 
 ATTEMPTS_OWN = (
     *("status", "reason", "exit_code", "runner", "gpus", "image_digest", "launching", "launch", "end"),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from dstack.model.code.selection import TreeFile
+from dstack.model.code.tree import TreeFile
 from dstack.model.project.environment import RESERVED
 from dstack.model.project.interpolation import mentions
 from dstack.model.project.workflow import Variables, Workflow

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import posixpath
+from collections.abc import Iterable, Mapping
+
+import msgspec
 from msgspec import Struct
 
 
@@ -36,3 +41,131 @@ class Manifest(Struct, frozen=True):
     def bytes(self) -> int:
         """The total size of all files."""
         return sum(file.size for file in self.files)
+
+
+MANIFEST = "manifest.json"
+"""The store's own file next to a job's artifacts."""
+
+LONGEST = 3500
+"""Maximum bytes of a path. Leaves room below Linux's limit of 4096 for a folder of the store or host in front."""
+
+HOPS = 40
+"""How many links the kernel follows in one path (path_resolution(7))."""
+
+
+def shown(path: str) -> str:
+    """Return the path for a message: quoted, on one line, shortened if very long."""
+    return repr(path if len(path) <= 300 else f"{path[:200]}...{path[-60:]}")
+
+
+def normal(path: str) -> str:
+    """Return an artifact's path without trailing slash, `.` and redundant `..`; "." for the whole folder."""
+    return posixpath.normpath(path) if path else ""
+
+
+def objection(path: str) -> str | None:
+    """Why an artifact can't have this path, or None if it can. "." is the whole folder."""
+    if not path or "\0" in path:
+        return f"{shown(path)} is not a path"
+    if path.startswith("/") or ".." in path.split("/"):
+        return f"{shown(path)} is outside the project's folder"
+    if path != posixpath.normpath(path):
+        return f"{shown(path)} is not in its shortest form"
+    try:
+        length = len(path.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        return f"{shown(path)} is not a path"
+    if length > LONGEST:
+        return f"{shown(path)} is longer than {LONGEST} bytes"
+    if path.split("/", 1)[0] == MANIFEST:
+        return f"{shown(path)} is reserved for dstack's own list of files; give the artifact another name"
+    return None
+
+
+def stays(path: str, links: Mapping[str, str], top: str = ".") -> bool:
+    """Whether the link at `path`, followed through other `links`, never leaves the folder `top`."""
+    root = [] if top == "." else top.split("/")
+    here = path.split("/")[:-1]
+    todo = [links[path]]
+    hops = 1
+    while todo:
+        target = todo.pop()
+        if target.startswith("/") or hops > HOPS:
+            return False
+        parts = target.split("/")
+        for at, part in enumerate(parts):
+            if part == "..":
+                if not here:
+                    return False
+                here.pop()
+            elif part not in ("", "."):
+                here.append(part)
+            if here[: len(root)] != root:
+                return False
+            followed = links.get("/".join(here)) if part not in ("", ".", "..") else None
+            if followed is not None:
+                here.pop()
+                hops += 1
+                todo += ["/".join(parts[at + 1 :]).lstrip("/"), followed]
+                break
+    return True
+
+
+def problem(files: Iterable[File]) -> str | None:
+    """Why these files can't be in one folder, or None: an invalid or repeated path, a file that is also a folder, or a
+    link that leaves the folder."""
+    by_path: dict[str, File] = {}
+    for file in files:
+        if (why := objection(file.path)) or (why := "'.' is not a file" if file.path == "." else None):
+            return why
+        if file.path in by_path:
+            return f"{shown(file.path)} is listed twice"
+        by_path[file.path] = file
+    links = {file.path: file.link for file in by_path.values() if file.link is not None}
+    for path in by_path:
+        if (above := occupied_parent(path, by_path)) is not None:
+            return f"{shown(above)} is both a file and the folder of {shown(path)}"
+        if path in links and not stays(path, links):
+            return f"{shown(path)} is a link to outside the project's folder"
+    return None
+
+
+def occupied_parent(path: str, files: Mapping[str, object]) -> str | None:
+    """Return the parent folder of `path` that is also a file in `files`, or None."""
+    at = path.find("/")
+    while at >= 0:
+        if path[:at] in files:
+            return path[:at]
+        at = path.find("/", at + 1)
+    return None
+
+
+def conflicts(manifests: Iterable[Manifest]) -> str | None:
+    """Why the artifacts of these jobs can't be in one folder, or None: two jobs give one path different bytes."""
+    owner: dict[str, tuple[File, str]] = {}
+    for manifest in manifests:
+        for file in manifest.files:
+            mine = (file, manifest.workflow)
+            other, theirs = owner.setdefault(file.path, mine)
+            if (other.sha256, other.link) != (file.sha256, file.link):
+                return f"'{theirs}' and '{manifest.workflow}' both produce {shown(file.path)}, with different content"
+    for path, (_, workflow) in owner.items():
+        if (above := occupied_parent(path, owner)) is not None:
+            return f"'{owner[above][1]}' produces the file {shown(above)}, and '{workflow}' a folder with that name"
+    return None
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Return the text. msgspec's own encoder refuses surrogate escapes, which stand for bytes that are not UTF-8."""
+    head = msgspec.to_builtins(manifest)
+    files = head.pop("files")
+    lines = ",\n".join(json.dumps(file) for file in files)
+    return f'{json.dumps(head)[:-1]}, "files": [\n{lines}\n]}}\n'.encode("ascii")
+
+
+def decode(document: bytes) -> Manifest:
+    """Return the manifest. Raises ValueError if the text is not a manifest, or contains paths that none may have."""
+    manifest = msgspec.convert(json.loads(document), Manifest)
+    if why := problem(manifest.files):
+        raise ValueError(why)
+    return manifest

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from dstack.model.project.workflow import GpuRequest, Resources
 from dstack.model.runner.runner import Gpu
-from dstack.model.text.quantities import SOLD, size, size_words
+from dstack.model.text.units import SOLD, size, size_words
 
 
 class Ask(Struct, frozen=True, cache_hash=True):

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from dstack.errors import UsageError
-from dstack.model.project import location
-from dstack.model.project.caches import cache_path, cache_trouble
+from dstack.model.project import locations
 from dstack.model.project.checks import image_trouble
 from dstack.model.project.environment import PLACED, replacements
 from dstack.model.project.interpolation import expand, replace_config_args
+from dstack.model.project.locations import artifact_trouble, cache_path, cache_trouble, normal, overlap
 from dstack.model.project.variables import config_args
 from dstack.model.project.workflow import Artifact, DependsOn, RegistryAuth, RepoDependency, Values, Variables, Workflow
 from dstack.model.runner import mounts
@@ -74,7 +74,7 @@ def include(workflow: Workflow, values: Mapping[str, str | None]) -> tuple[str, 
         return None
     entries = tuple(_expand(entry, values, "depends-on.repo.include", workflow) for entry in repo.include)
     for entry in entries:
-        _refuse(location.trouble(entry), "depends-on.repo.include", workflow)
+        _refuse(locations.trouble(entry), "depends-on.repo.include", workflow)
     return entries
 
 
@@ -92,12 +92,12 @@ def _registry_auth(workflow: Workflow, values: Values) -> RegistryAuth | None:
 def _artifacts(workflow: Workflow, values: Values) -> tuple[Artifact | str, ...]:
     paths = [_expand(artifact.path, values, "artifacts", workflow) for artifact in workflow.outputs]
     for path in paths:
-        _refuse(location.artifact_trouble(path), "artifacts", workflow)
-    pair = location.overlap(paths)
+        _refuse(artifact_trouble(path), "artifacts", workflow)
+    pair = overlap(paths)
     if pair:
         _refuse(f"has overlapping paths: '{paths[pair[1]]}' and '{paths[pair[0]]}'", "artifacts", workflow)
     return tuple(
-        location.normal(path) if isinstance(written, str) else replace(written, path=location.normal(path))
+        normal(path) if isinstance(written, str) else replace(written, path=normal(path))
         for written, path in zip(workflow.artifacts, paths, strict=True)
     )
 
@@ -106,7 +106,7 @@ def _cache(workflow: Workflow, values: Values) -> tuple[str, ...]:
     paths = [_expand(path, values, "cache", workflow) for path in workflow.cache]
     for path in paths:
         _refuse(cache_trouble(path), "cache", workflow)
-    pair = location.overlap(paths)
+    pair = overlap(paths)
     if pair:
         _refuse(f"has overlapping paths: '{paths[pair[1]]}' and '{paths[pair[0]]}'", "cache", workflow)
     return tuple(map(cache_path, paths))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from dstack.model.project import environment, interpolation, location
-from dstack.model.project.caches import cache_path, cache_trouble
+from dstack.model.project import environment, interpolation, locations
 from dstack.model.project.decode import Path, Place
 from dstack.model.project.graph import walk
+from dstack.model.project.locations import artifact_trouble, cache_path, cache_trouble, normal, overlap, pattern_trouble
 from dstack.model.project.nodes import Report
 from dstack.model.project.workflow import Values, Workflow
 from dstack.model.runner import mounts
-from dstack.model.text.quantities import span
 from dstack.model.text.suggest import did_you_mean
 from dstack.model.text.tag import is_tag
 from dstack.model.text.tag import trouble as tag_trouble
+from dstack.model.text.units import span
 
 GLOBAL = "global"
 """The section of the configs that applies to every workflow."""
@@ -161,10 +161,10 @@ def _paths(report: Report, lines: Lines, workflow: Workflow, place: Place) -> No
     artifacts = [artifact.path for artifact in workflow.outputs]
     for index, path in enumerate(artifacts):
         inner = place / "artifacts" / index
-        trouble = location.artifact_trouble(path) or location.pattern_trouble(path)
+        trouble = artifact_trouble(path) or pattern_trouble(path)
         if path and trouble:
             report.add(lines[inner.path], f"{inner} {trouble}")
-    pair = location.overlap([path for path in artifacts if location.normal(path)])
+    pair = overlap([path for path in artifacts if normal(path)])
     if pair:
         later, earlier = pair
         at = lines[(place / "artifacts" / later).path]
@@ -173,7 +173,7 @@ def _paths(report: Report, lines: Lines, workflow: Workflow, place: Place) -> No
     repo = workflow.depends_on.repo
     for index, entry in enumerate(repo.include if repo else ()):
         inner = place / "depends-on" / "repo" / "include" / index
-        trouble = location.trouble(entry)
+        trouble = locations.trouble(entry)
         if entry and trouble:
             report.add(lines[inner.path], f"{inner} {trouble}")
 
@@ -184,7 +184,7 @@ def _caches(report: Report, lines: Lines, workflow: Workflow, place: Place) -> N
         trouble = None if path.startswith("$") else cache_trouble(path)
         if path and trouble:
             report.add(lines[inner.path], f"{inner} {trouble}")
-    pair = location.overlap(list(workflow.cache))
+    pair = overlap(list(workflow.cache))
     if pair:
         later, earlier = pair
         words = f"caches '{workflow.cache[earlier]}' and '{workflow.cache[later]}' in workflow '{workflow.name}'"

@@ -9,8 +9,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from dstack.model.text.quantities import SIZE, SPAN
 from dstack.model.text.tag import is_tag
+from dstack.model.text.units import SIZE, SPAN
 
 Text = Annotated[str, Meta(min_length=1, extra_json_schema={"x-scalar": True})]
 """Any single value, as its author wrote it: `1.15` stays `1.15`."""

@@ -9,7 +9,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from dstack.model.api.runs import HoldAnswer, HoldRequest, StopRequest
+from dstack.model.api.jobs import HoldAnswer, HoldRequest, StopRequest
 from dstack.model.job.job import Job
 from dstack.model.runner.metrics import JobMetrics
 from dstack.server.follow import Follower

@@ -11,7 +11,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dstack.engine.retention.caches import prune_caches
+from dstack.engine.retention.cache_folders import prune_caches
 from dstack.engine.retention.mirror_gc import tidy
 from dstack.engine.retention.orphans import Leftovers
 from dstack.errors import NotFoundError
@@ -20,9 +20,8 @@ from dstack.model.api.retention import DeleteRequest, PruneCachesRequest, PruneR
 from dstack.model.api.runs import Recipe
 from dstack.model.job.job import Run
 from dstack.model.job.status import Status
-from dstack.server.lookup import run_named
+from dstack.server.lookup import delete_tag, run_named, set_tag
 from dstack.server.parts import Parts, Table
-from dstack.server.tags import delete_tag, set_tag
 from dstack.server.views import run_view
 
 

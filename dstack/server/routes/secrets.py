@@ -12,7 +12,7 @@ from starlette.requests import Request
 from dstack.errors import UsageError
 from dstack.model.api.server import DeletedSecret, SecretView, SetSecret
 from dstack.model.project.environment import check_name
-from dstack.model.text.times import rfc3339
+from dstack.model.text.units import rfc3339
 from dstack.server.parts import Parts, Table
 
 

@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 
 from dstack.artifacts.folder.store import FolderStore
 from dstack.errors import StorageError
-from dstack.model.job.manifest import Manifest
-from dstack.model.job.tree import problem
+from dstack.model.job.manifest import Manifest, problem
 from dstack.model.paths import TAR_COMPLETE
 from tests.environment import needs
 from tests.unit.artifacts.made import file, keep, link, manifest

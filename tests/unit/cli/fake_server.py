@@ -19,21 +19,11 @@ import msgspec
 from dstack import __version__
 from dstack.client.embedded import socket_path
 from dstack.model.api.artifacts import ArtifactView, LinksView
+from dstack.model.api.jobs import ArtifactsView, CacheView, JobView, StopRequest
 from dstack.model.api.runners import AddRunner, RunnerView
-from dstack.model.api.runs import (
-    ArtifactsView,
-    CacheView,
-    Change,
-    Event,
-    JobView,
-    Plan,
-    PlannedJob,
-    RepoView,
-    RunView,
-    StopRequest,
-    Submission,
-)
+from dstack.model.api.runs import Event, Plan, PlannedJob, RepoView, RunView, Submission
 from dstack.model.api.server import API, Problem, ServerConfig, ServerStatus
+from dstack.model.code.tree import Change
 from dstack.model.job.status import Status
 from dstack.model.runner.runner import Gpu
 

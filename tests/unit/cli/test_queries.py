@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.model.api.runs import StopRequest
+from dstack.model.api.jobs import StopRequest
 from dstack.model.api.server import Problem
 from dstack.model.job.status import Status
 from dstack.model.runner.metrics import GpuUse, Use

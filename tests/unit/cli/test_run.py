@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.model.api.runs import CacheView
+from dstack.model.api.jobs import CacheView
 from dstack.model.api.server import Problem
 from dstack.model.job.status import Status
 from tests.unit.cli.conftest import Cli, command

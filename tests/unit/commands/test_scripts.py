@@ -18,19 +18,20 @@ from dstack.commands.artifacts.fetch_dependencies import gather
 from dstack.commands.artifacts.retain import free, keep, reuse
 from dstack.commands.artifacts.sync import sync
 from dstack.commands.artifacts.upload import abandon, reach, sums, upload, uploading, work
+from dstack.commands.job.discard import discard
 from dstack.commands.job.follow import follow, read_log
 from dstack.commands.job.launch import Order, entry, launch
 from dstack.commands.job.observe import observe
 from dstack.commands.job.receive_code import spare
 from dstack.commands.job.stop import stop, warn
 from dstack.commands.machine.authorize import authorize
-from dstack.commands.machine.caches import caches, drop
+from dstack.commands.machine.cache_folders import caches, drop
 from dstack.commands.machine.docker_registry import Login
 from dstack.commands.machine.orphans import prune
 from dstack.commands.machine.probe import probe
 from dstack.commands.machine.pull import pull
 from dstack.commands.machine.sample import sample
-from dstack.commands.machine.uninstall import discard, leave, running
+from dstack.commands.machine.uninstall import leave, running
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.manifest import File
 from dstack.model.job.pieces import Piece

@@ -19,7 +19,7 @@ from dstack.model.job.status import Status
 from dstack.model.paths import ServerLayout
 from dstack.model.project.workflow import Variables, Workflow
 from dstack.model.runner.runner import Address, Facts, Runner
-from dstack.store import Store
+from dstack.store.store import Store
 
 LOG = b"first line\nsecond line\n\xff\x00\r end without newline"
 ORIGIN = "boot=b1\ndocker=7:100\n"

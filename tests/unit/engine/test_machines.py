@@ -12,7 +12,7 @@ from dstack.hosts.pool import Pool
 from dstack.model.api.runners import RunnerView
 from dstack.model.paths import ServerLayout
 from dstack.model.runner.runner import Address, Facts, Gpu, Runner
-from dstack.store import Store
+from dstack.store.store import Store
 
 
 def view(tmp_path: Path, found: tuple[Gpu, ...], declared: int | None) -> RunnerView:

@@ -14,7 +14,7 @@ from dstack.model.job.status import Status
 from dstack.model.paths import ServerLayout
 from dstack.model.project.workflow import Variables, Workflow
 from dstack.model.runner.runner import Address, Runner
-from dstack.store import Store
+from dstack.store.store import Store
 from dstack.store.tables.retained_artifacts import KeptArtifacts
 
 NOW = "2026-01-01T00:00:00.000Z"

@@ -26,7 +26,7 @@ from dstack.model.project.workflow import Variables, Workflow
 from dstack.model.runner.runner import Address, Facts, Runner
 from dstack.scheduling.schedule import schedule
 from dstack.scheduling.types import Lease, Load, Machine, Waiting
-from dstack.store import Store
+from dstack.store.store import Store
 from tests.unit.engine.test_schedule import A100, GB, HOUR, lease, machine, shared, wants
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "pending-reasons.txt"

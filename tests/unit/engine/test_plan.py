@@ -11,12 +11,12 @@ import pytest
 
 from dstack.engine.submission.plan import Planner
 from dstack.model.api.runs import Submission
-from dstack.model.code.selection import TreeFile
 from dstack.model.code.snapshot import Snapshot
+from dstack.model.code.tree import TreeFile
 from dstack.model.job.job import Job
 from dstack.model.paths import ServerLayout
 from dstack.model.project.workflow import DependsOn, Variables, Workflow
-from dstack.store import Store
+from dstack.store.store import Store
 
 FILES = [TreeFile("encode.py", "100644", "aaa")]
 BASE = Workflow(name="base", image="busybox", commands=("make",), artifacts=("out/$job_id", "of/$run_name"))

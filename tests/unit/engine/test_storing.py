@@ -19,7 +19,7 @@ from dstack.errors import HostUnreachableError
 from dstack.model.job.manifest import File
 from dstack.model.job.status import Status
 from dstack.model.project.workflow import Artifact, Workflow
-from dstack.model.text.times import rfc3339
+from dstack.model.text.units import rfc3339
 from tests.unit.engine.machine import Machine, World
 
 

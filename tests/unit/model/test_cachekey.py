@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from dstack.model.code.selection import TreeFile
+from dstack.model.code.tree import TreeFile
 from dstack.model.job.cache_key import components, difference, key
 from dstack.model.project.workflow import Artifact, DependsOn, Resources, Variables, Workflow
 

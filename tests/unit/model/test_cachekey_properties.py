@@ -10,7 +10,7 @@ import msgspec
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from dstack.model.code.selection import TreeFile
+from dstack.model.code.tree import TreeFile
 from dstack.model.job.cache_key import components, difference, key
 from dstack.model.project.environment import RESERVED
 from dstack.model.project.workflow import (

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dstack.model.code.selection import TreeFile, select
+from dstack.model.code.selection import select
+from dstack.model.code.tree import TreeFile
 
 TREE = [
     ".dstack/workflows.yaml", "README.md", "conf/a.yaml", "conf/deep/er/b.yaml", "conf/deep/c.yml", "data[1].txt",

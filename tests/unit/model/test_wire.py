@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dstack.model.api import wire
-from dstack.model.api.runs import Change
+from dstack.model.code.tree import Change
 
 
 @given(st.binary(max_size=20).map(os.fsdecode))

@@ -15,9 +15,10 @@ from dstack.errors import UsageError
 from dstack.mirror.mirror import Mirror
 from dstack.model.code.snapshot import Snapshot
 from dstack.plumbing.git import Git, make_bare
-from dstack.plumbing.modes import Modes, load, store
+from dstack.plumbing.modes import Modes, load
 from dstack.plumbing.trees import make_tree
 from dstack.snapshot.blobs import Blobs
+from dstack.snapshot.permissions import store
 from dstack.snapshot.take import take
 from tests.unit.commands.hosts import busybox
 from tests.unit.repo.shipping import Road, git, manifest

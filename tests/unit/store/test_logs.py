@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dstack.model.paths import ServerLayout
-from dstack.model.text.times import seconds
+from dstack.model.text.units import seconds
 from dstack.store import logs as module
 from dstack.store.logs import Logs, chunks
 

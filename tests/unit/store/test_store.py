@@ -14,7 +14,8 @@ from dstack.model.job.status import Status
 from dstack.model.paths import ServerLayout
 from dstack.model.project.workflow import Variables, Workflow
 from dstack.model.runner.runner import Address, Runner
-from dstack.store import Store, database
+from dstack.store import database
+from dstack.store.store import Store
 
 WORKFLOW = Workflow(name="train", image="busybox", commands=("true",))
 

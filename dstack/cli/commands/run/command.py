@@ -66,7 +66,7 @@ class RunCommand(click.Command):
         lookup = Lookup()
         words = walk(args, self.params, lookup.variables, lookup.recorded)
         if words.help:
-            from dstack.cli.commands.run.runhelp import show_help
+            from dstack.cli.commands.run.help import show_help
 
             show_help(ctx, self, words.workflow)
             ctx.exit()
@@ -233,7 +233,7 @@ def _check(options: dict[str, Any]) -> None:
 
 def _seconds(text: str | None) -> float | None:
     """Convert `30s`, `10m` or `1h30m` to seconds."""
-    from dstack.model.text.quantities import SPAN, span
+    from dstack.model.text.units import SPAN, span
 
     if text is not None and not re.search(SPAN, text):
         raise UsageError(f"--timeout: '{text}' is not a duration; write 30s, 10m, 2h or 1d")

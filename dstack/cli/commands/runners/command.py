@@ -10,8 +10,7 @@ import click
 
 from dstack.cli import connect
 from dstack.cli.commands.runners import add, registrations, set
-from dstack.cli.names import RUNNER
-from dstack.cli.nouns import Noun
+from dstack.cli.names import RUNNER, Noun
 from dstack.cli.output import runners as machine
 from dstack.cli.output import show
 from dstack.client.client import Client

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime, timezone
 
 SIZE = r"^[0-9]+(\.[0-9]+)? ?([KMGT]i?)?B?$(?!\n)"
 SPAN = r"^([0-9]+(\.[0-9]+)?|([0-9]+(\.[0-9]+)?[smhd])+)$(?!\n)"
@@ -65,3 +66,13 @@ def ago_words(seconds: float) -> str:
         if seconds >= length * step:
             return f"{int(seconds // (length * step)) * step} {unit} ago"
     return "a moment ago"
+
+
+def rfc3339(seconds: float) -> str:
+    """Format seconds since the epoch as `2026-01-31T12:00:00.000Z`."""
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def seconds(text: str) -> float:
+    """Parse `rfc3339` output back into seconds since the epoch."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()

@@ -6,13 +6,13 @@ import asyncio
 import logging
 import time
 
-from dstack.commands.machine.caches import Cache, caches, drop
+from dstack.commands.machine.cache_folders import Cache, caches, drop
 from dstack.engine.context import Context
 from dstack.errors import HostError
 from dstack.hosts.host import ask
 from dstack.model.api.retention import CacheFolder, PruneCachesRequest
 from dstack.model.runner.runner import Runner
-from dstack.model.text.times import rfc3339
+from dstack.model.text.units import rfc3339
 
 TIMEOUT = 600.0
 """Seconds for measuring or removing what may be many files."""

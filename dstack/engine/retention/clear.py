@@ -1,0 +1,58 @@
+"""Decides what stays on a runner when a job ends: a done job's artifacts, for the jobs that depend on it."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from dstack.commands.artifacts.retain import keep
+from dstack.commands.job.discard import discard
+from dstack.engine.context import Context
+from dstack.errors import CommandError, HostUnreachableError
+from dstack.hosts.host import ask
+from dstack.model.job.status import Status
+from dstack.model.paths import attempt_id
+from dstack.model.text.units import rfc3339
+from dstack.store.tables.retained_artifacts import KeptArtifacts
+
+DISCARDING = 300.0
+"""Seconds for removing what a job left on its runner."""
+
+log = logging.getLogger("dstack.engine")
+
+
+async def clear(context: Context, job_id: str) -> None:
+    """Remove the container and the folder of an ended job, once. A done job's artifacts stay."""
+    store = context.store
+    async with context.clearing[job_id]:
+        job = store.jobs.get(job_id)
+        runner = store.runners.get(job.runner or "") if job else None
+        if job is None or job.discarded or runner is None:
+            return
+        place, attempt = context.machines.place(runner), attempt_id(job.id, job.attempt)
+        if job.status is Status.DONE and job.files:
+            project = store.runs.require(job.run).snapshot.project
+            command = keep(place, attempt, project, job.image, job.definition.outputs)
+            stays = await ask(context.machines.host(runner), command, timeout=DISCARDING)
+        else:
+            await ask(context.machines.host(runner), discard(place, attempt, job.image), timeout=DISCARDING)
+            stays = False
+        with store.database.transaction():
+            store.jobs.change(job.id, discarded=True)
+            if stays:
+                store.kept.add(KeptArtifacts(job.id, attempt, runner.name, rfc3339(time.time())))
+    context.clearing.pop(job_id, None)
+
+
+async def removed(context: Context, runner: str) -> None:
+    """Remove the jobs that were aborted while the runner did not answer: what they hold is about to go to another job.
+    Raises HostUnreachableError, after which it may be tried again."""
+    for job in context.store.jobs.to_discard(runner):
+        if job.stop == "abort":
+            try:
+                await clear(context, job.id)
+            except CommandError as refused:
+                raise HostUnreachableError(
+                    f"{job.run} was aborted, but can't be removed from {runner}: {refused.message}"
+                ) from refused
+    context.unsure.discard(runner)

@@ -1,0 +1,48 @@
+"""All that the server knows: the tables, and the files beside the database."""
+
+from __future__ import annotations
+
+from dstack.model.paths import ServerLayout
+from dstack.store.database import Database
+from dstack.store.logs import Logs
+from dstack.store.tables.cache_keys import Keys
+from dstack.store.tables.jobs import Jobs
+from dstack.store.tables.known_objects import Shipped
+from dstack.store.tables.pulled_images import Pulled
+from dstack.store.tables.registrations import Registrations
+from dstack.store.tables.retained_artifacts import Kept
+from dstack.store.tables.runners import Runners
+from dstack.store.tables.runs import Runs
+from dstack.store.tables.secrets import Secrets
+from dstack.store.tables.settings import Settings
+from dstack.store.tables.stored_contents import Contents
+from dstack.store.tables.tags import Tags
+from dstack.store.usage_logs import Metrics
+
+
+class Store:
+    """The server's state. The server's event loop is the only writer, so methods are synchronous and take well under a
+    millisecond."""
+
+    def __init__(self, layout: ServerLayout) -> None:
+        for folder in (layout.home, layout.state, layout.logs, layout.mirrors, layout.incoming):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.database = Database(layout.database)
+        self.runs = Runs(self.database)
+        self.jobs = Jobs(self.database)
+        self.keys = Keys(self.database)
+        self.kept = Kept(self.database)
+        self.registrations = Registrations(self.database)
+        self.runners = Runners(self.database)
+        self.secrets = Secrets(self.database, layout.secret_key)
+        self.settings = Settings(self.database)
+        self.shipped = Shipped(self.database)
+        self.contents = Contents(self.database)
+        self.pulled = Pulled(self.database)
+        self.tags = Tags(self.database)
+        self.logs = Logs(layout)
+        self.metrics = Metrics(layout)
+
+    def close(self) -> None:
+        """Close the database."""
+        self.database.close()
