@@ -7,7 +7,7 @@ from enum import Enum
 
 from msgspec import Struct
 
-from dstack.model.job.job import Ends
+from dstack.model.job.job import ExitCode
 from dstack.model.job.job import Launch as Origin
 
 RUNNING_STATES = frozenset({"running", "paused", "restarting", "stopping"})
@@ -93,14 +93,14 @@ class Decision(Struct, frozen=True):
 
     @property
     def launch(self) -> bool:
-        return isinstance(self, Launch)
+        return isinstance(self, LaunchAgain)
 
     @property
     def unknown(self) -> bool:
         return isinstance(self, Unknown)
 
 
-class Launch(Decision, frozen=True):
+class LaunchAgain(Decision, frozen=True):
     """Its commands never started, and nothing is running: it is safe to launch."""
 
 
@@ -159,15 +159,15 @@ def _finished(code: int, observed: Observed) -> Decision:
 
 def _fenced(recorded: Recorded) -> Decision:
     if recorded.stop:
-        return Failed(Ends.STOPPED, "stopped before its commands started")
-    return Lost(Ends.DSTACK, "withdrawn before its commands started")
+        return Failed(ExitCode.STOPPED, "stopped before its commands started")
+    return Lost(ExitCode.DSTACK, "withdrawn before its commands started")
 
 
 def _vanished(recorded: Recorded) -> Decision:
     """It was launched, and nothing on the runner says how far it got."""
     if recorded.stop:
-        return Failed(Ends.STOPPED, "stopped; its folder was removed from the runner")
-    return Lost(Ends.DSTACK, "its folder was removed from the runner while it was running")
+        return Failed(ExitCode.STOPPED, "stopped; its folder was removed from the runner")
+    return Lost(ExitCode.DSTACK, "its folder was removed from the runner while it was running")
 
 
 def _unbegun(recorded: Recorded, observed: Observed, state: str | None) -> Decision:
@@ -178,23 +178,23 @@ def _unbegun(recorded: Recorded, observed: Observed, state: str | None) -> Decis
         return Wait()
     container = observed.container
     if state is None or container is None or state in UNBEGUN_STATES or _interrupted(recorded, observed):
-        return Launch()
+        return LaunchAgain()
     error = f": {container.error}" if container.error else ""
-    return Failed(Ends.DSTACK, f"the container exited with code {container.exit_code} before it could start{error}")
+    return Failed(ExitCode.DSTACK, f"the container exited with code {container.exit_code} before it could start{error}")
 
 
 def _over(recorded: Recorded, observed: Observed) -> Decision:
     """The commands started, nothing is running now, and there is no exit file."""
     interrupted = _interrupted(recorded, observed)
     if interrupted:
-        return Lost(Ends.DSTACK, interrupted)
+        return Lost(ExitCode.DSTACK, interrupted)
     container = observed.container
     if container is None or container.state in UNBEGUN_STATES or container.state == "removing":
         if recorded.stop:
-            return Failed(Ends.STOPPED, "stopped; its container was removed")
-        return Lost(Ends.DSTACK, "the container was removed while it was running, but not by dstack")
+            return Failed(ExitCode.STOPPED, "stopped; its container was removed")
+        return Lost(ExitCode.DSTACK, "the container was removed while it was running, but not by dstack")
     if recorded.stop:
-        return Failed(Ends.STOPPED, "stopped; it did not exit within its grace period and was killed")
+        return Failed(ExitCode.STOPPED, "stopped; it did not exit within its grace period and was killed")
     return _died(container)
 
 
@@ -215,9 +215,9 @@ def _died(container: Container) -> Decision:
     code = container.exit_code
     error = f": {container.error}" if container.error else ""
     if container.out_of_memory:
-        return Failed(code or Ends.DSTACK, "out of memory: the kernel killed the container", OUT_OF_MEMORY)
+        return Failed(code or ExitCode.DSTACK, "out of memory: the kernel killed the container", OUT_OF_MEMORY)
     if code == 0:
-        return Failed(Ends.DSTACK, "the container exited without recording a result; the runner's disk may be full")
+        return Failed(ExitCode.DSTACK, "the container exited without recording a result; the runner's disk may be full")
     if code == 128 + signal.SIGPIPE:
         return Failed(code, "the log could not be written; the runner's disk may be full")
     if code > 128:

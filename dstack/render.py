@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Undefined
 
-from dstack.model.runner.host_context import Place
+from dstack.model.runner.host_context import HostContext
 
 FOLDERS = (Path(__file__).parent / "templates" / "host", Path(__file__).parent.parent / "templates" / "host")
 """The templates' folders: in the wheel, and in a checkout."""
@@ -39,7 +39,7 @@ def quote(value: object) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
-def script(template: str, place: Place | None, **values: object) -> str:
+def script(template: str, place: HostContext | None, **values: object) -> str:
     """Render the prelude and `templates/host/<template>.sh.j2` as one function, which runs once all of it was read.
 
     With a `place`, the script can use what `templates/host/lib/prelude.sh.j2` defines: `$base`, `$machine`, `dk`.

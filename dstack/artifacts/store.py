@@ -8,7 +8,7 @@ from typing import Protocol
 from dstack.model.job.manifest import Manifest
 
 
-class Store(Protocol):
+class ArtifactStore(Protocol):
     """Keeps the artifacts of jobs at `<run>/<workflow>/<path>`, with `manifest.json` beside them, written last.
 
     How the files arrive is up to each store: a folder receives them, and to a bucket, runners upload them. Every step

@@ -16,7 +16,7 @@ from typing import Any
 
 from dstack.cli import connect
 from dstack.cli.output import show
-from dstack.client.artifact_sources import Sources
+from dstack.client.artifact_sources import ArtifactSources
 from dstack.client.client import Client
 from dstack.client.connection import BrokenAnswerError
 from dstack.errors import ConflictError, DstackError, StorageError, TryAgainError, UsageError
@@ -65,7 +65,7 @@ class Download:
 
     def __init__(self, client: Client, folder: Path, *, force: bool) -> None:
         self._client = client
-        self._sources = Sources(client, (), connect.warn)
+        self._sources = ArtifactSources(client, (), connect.warn)
         self._folder = folder
         self._force = force
         self._stop = threading.Event()
@@ -85,7 +85,9 @@ class Download:
 
     def _fetch_all(self, items: Sequence[Item]) -> None:
         with (
-            contextlib.closing(Sources(self._client, [item.view for item in items], connect.warn)) as self._sources,
+            contextlib.closing(
+                ArtifactSources(self._client, [item.view for item in items], connect.warn)
+            ) as self._sources,
             show.progress("downloading", sum(item.view.size for item in items)) as advance,
         ):
             self._each(lambda item: self._fetch(item, advance), items)

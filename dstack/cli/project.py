@@ -20,7 +20,7 @@ CONFIGS = ("configs.yaml", "configs.yml", "config.yaml", "config.yml")
 
 
 @dataclass(frozen=True)
-class Found:
+class LoadedProject:
     """A project on disk. `root` is the folder that holds `.dstack`."""
 
     root: Path
@@ -48,7 +48,7 @@ def find_root(start: Path) -> Path:
     )
 
 
-def load(start: Path | None = None) -> Found:
+def load(start: Path | None = None) -> LoadedProject:
     """Read the project's files and print its warnings. Raises ProjectError with all problems."""
     from dstack.model.project.project import Source, parse
 
@@ -69,7 +69,7 @@ def load(start: Path | None = None) -> Found:
     project = parse(workflows, source(CONFIGS))
     for warning in project.warnings:
         connect.warn(f"warning: {warning}")
-    return Found(root, project)
+    return LoadedProject(root, project)
 
 
 def _text(path: Path) -> str:

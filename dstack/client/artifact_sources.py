@@ -36,7 +36,7 @@ class RefusedError(DstackError):
         self.status = status
 
 
-class Sources:
+class ArtifactSources:
     """Reads the files of one download. Thread-safe; each thread keeps its own connection."""
 
     def __init__(self, client: Client, views: Sequence[ArtifactView], warn: Callable[[str], None]) -> None:

@@ -13,7 +13,7 @@ from dstack.model.api.runs import Event
 BLOCK = 1 << 16
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """What is used of `http.client.HTTPResponse`. `read1` returns b"" at the end, and raises if the stream breaks."""
 
     def read1(self, size: int, /) -> bytes: ...
@@ -43,7 +43,7 @@ def event_from(event: Event, offset: int, size: int) -> Event:
     return Event(event="log", id=event.id, workflow=event.workflow, offset=offset, bytes=size, time=event.time)
 
 
-def read_frames(source: Source) -> Iterator[Frame]:
+def read_frames(source: ByteSource) -> Iterator[Frame]:
     """Yield complete frames. Raises http.client.IncompleteRead if the stream ends within a frame."""
     buffer = bytearray()
     while True:
@@ -63,7 +63,7 @@ def read_frames(source: Source) -> Iterator[Frame]:
         del buffer[:size]
 
 
-def _read(source: Source, buffer: bytearray) -> bool:
+def _read(source: ByteSource, buffer: bytearray) -> bool:
     """Read a block; return False at the end. Raises http.client.IncompleteRead if the end is within a frame."""
     block = source.read1(BLOCK)
     buffer += block

@@ -13,20 +13,20 @@ from dstack.errors import UsageError
 from dstack.model.paths import ServerLayout
 
 
-class Settings(msgspec.Struct, omit_defaults=True):
+class ClientSettings(msgspec.Struct, omit_defaults=True):
     """The contents of DSTACK_HOME/config.json."""
 
     url: str | None = None
     token: str | None = None
 
 
-def load(home: Path) -> Settings:
+def load(home: Path) -> ClientSettings:
     """Return the saved settings, or empty ones."""
     path = ServerLayout(home).config
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Settings)
+        return msgspec.json.decode(path.read_bytes(), type=ClientSettings)
     except FileNotFoundError:
-        return Settings()
+        return ClientSettings()
     except msgspec.DecodeError as error:
         raise UsageError(
             f"{path} is damaged: {error}",
@@ -34,7 +34,7 @@ def load(home: Path) -> Settings:
         ) from error
 
 
-def save(home: Path, settings: Settings) -> None:
+def save(home: Path, settings: ClientSettings) -> None:
     """Replace the file atomically. Only its owner may read it, because it holds the token."""
     path = ServerLayout(home).config
     home.mkdir(mode=0o700, parents=True, exist_ok=True)

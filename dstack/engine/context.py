@@ -15,10 +15,10 @@ from dstack.artifacts.folder.store import FolderStore
 from dstack.artifacts.s3.presign import EXPIRES
 from dstack.artifacts.s3.store import S3Store
 from dstack.commands.command import Stdin
-from dstack.engine.events import Bells
-from dstack.engine.fleet.runners import Machines
+from dstack.engine.events import Events
+from dstack.engine.fleet.runners import Fleet
 from dstack.errors import StorageError, UsageError
-from dstack.executors.docker.image_pulls import Pulls
+from dstack.executors.docker.image_pulls import ImagePulls
 from dstack.mirror.mirror import Mirror
 from dstack.model.job.job import Job
 from dstack.model.job.manifest import Manifest
@@ -35,9 +35,9 @@ class Context:
 
     layout: ServerLayout
     store: Store
-    machines: Machines
-    bells: Bells
-    pulls: Pulls = field(default_factory=Pulls)
+    machines: Fleet
+    bells: Events
+    pulls: ImagePulls = field(default_factory=ImagePulls)
     shipping: dict[tuple[str, str], asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     buckets: dict[tuple[str, str | None], S3Store] = field(default_factory=dict)
     clearing: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))

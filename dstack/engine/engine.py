@@ -15,7 +15,7 @@ from dstack.engine.queue import Queue
 from dstack.engine.retention.clear import clear
 from dstack.engine.retention.disk_pressure import Surplus, clearable, disk_asks, relieve, surplus
 from dstack.errors import DstackError
-from dstack.model.job.job import Ends, Job
+from dstack.model.job.job import ExitCode, Job
 from dstack.model.job.status import Status
 from dstack.model.text.units import rfc3339, seconds, span_words
 from dstack.scheduling.schedule import eligible, schedule
@@ -120,7 +120,7 @@ class Engine:
                 job = jobs[item.id]
                 reason = f"{job.history[-1].reason}; {reason}" if gave_way(job) else reason
                 if refused and self.hopeless(job, item, machines):
-                    self.end(job, Status.FAILED, exit_code=Ends.DSTACK, reason=f"no runner can take it: {reason}")
+                    self.end(job, Status.FAILED, exit_code=ExitCode.DSTACK, reason=f"no runner can take it: {reason}")
                 elif job.reason != reason:
                     self.explain(job, reason)
                     explained += 1
@@ -152,13 +152,13 @@ class Engine:
         waited = f"withdrawn after {span_words(run.timeout)} in the queue"
         for each in jobs:
             reason = f"{waited}: {each.reason}" if each.reason else waited
-            self.end(each, Status.STOPPED, exit_code=Ends.WITHDRAWN, reason=reason)
+            self.end(each, Status.STOPPED, exit_code=ExitCode.WITHDRAWN, reason=reason)
         return True
 
     def may_start(self, job: Job) -> bool:
         """Whether a queued job's dependencies are done. Ends the job if it can never start."""
         if job.stop:
-            self.end(job, Status.STOPPED, exit_code=Ends.STOPPED, reason="stopped before it started")
+            self.end(job, Status.STOPPED, exit_code=ExitCode.STOPPED, reason="stopped before it started")
             return False
         if job.held:
             self.explain(job, f"held by {job.held}; to let it start: dstack release {job.run}")

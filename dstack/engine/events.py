@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 
-class Bells:
+class Events:
     """One bell per run; a listener sleeps until it rings. A ring without a listener is lost: take the bell first, then
     look, then wait."""
 

@@ -9,7 +9,7 @@ from dstack.engine.context import Context
 from dstack.hosts.host import Host
 from dstack.model.job.job import Job
 from dstack.model.paths import attempt_id
-from dstack.model.runner.host_context import Place
+from dstack.model.runner.host_context import HostContext
 from dstack.model.runner.runner import Runner
 from dstack.model.text.units import span
 
@@ -17,7 +17,7 @@ HOST_ANSWER = 120.0
 """Seconds for a short question to a runner."""
 
 
-class Placed:
+class JobOnRunner:
     """Always reads from the store, because other parts of the server change jobs and runners, too."""
 
     def __init__(self, context: Context, job_id: str) -> None:
@@ -38,7 +38,7 @@ class Placed:
         return self.context.machines.host(self.runner)
 
     @property
-    def place(self) -> Place:
+    def place(self) -> HostContext:
         return self.context.machines.place(self.runner)
 
     @property

@@ -279,7 +279,7 @@ def let_out(server: str) -> None:
 # The registration
 
 
-class Registration:
+class Announcement:
     """This machine's registration at one server."""
 
     def __init__(self, server: Server, options: argparse.Namespace) -> None:
@@ -470,7 +470,7 @@ def main() -> None:
         return
     try:
         server = Server(options.server or default_server(), options.token or os.environ.get("DSTACK_TOKEN"))
-        code = Registration(server, options).run()
+        code = Announcement(server, options).run()
     except RunnerError as error:
         print(f"dstack-runner: error: {error}", file=sys.stderr)
         if error.hint:

@@ -13,7 +13,7 @@ from dstack.model.job.resources import Ask
 from dstack.model.runner.mounts import allowed
 from dstack.model.runner.runner import Runner
 from dstack.scheduling.capacity import Capacity
-from dstack.scheduling.types import Door
+from dstack.scheduling.types import Eligibility
 
 LOOKED_AT = 64
 """How many runners, those with the most free resources, are compared to find the closest."""
@@ -30,13 +30,13 @@ def allows(pin: str | None, runners: tuple[str, ...], runner: Runner) -> bool:
     return (pin is None or pin in known) and (not runners or not known.isdisjoint(runners))
 
 
-def opens(door: Door, runner: Runner) -> bool:
+def opens(door: Eligibility, runner: Runner) -> bool:
     """Whether a job may use a runner, and may mount its folders there."""
     pin, runners, sources = door
     return allows(pin, runners, runner) and all(allowed(source, runner.allow_mounts) for source in sources)
 
 
-class Boxes:
+class FreeIndex:
     """Working runners by their number of free GPUs. A runner stays in lists that no longer apply to it; they are
     skipped when read."""
 
@@ -53,7 +53,7 @@ class Boxes:
         self.by_free[len(one.free)].append(one)
 
 
-class Behind:
+class Candidates:
     """The runners that a door leads to."""
 
     def __init__(self, machines: list[Capacity]) -> None:
@@ -89,11 +89,11 @@ def _row(one: Capacity, ask: Ask) -> Row:
     return one.count(ask) if ask.gpus else 0, one.cpus, one.machine.memory, one
 
 
-class Kind:
+class JobShape:
     """Jobs with the same needs; `could` are the runners that could hold them. `blocked`: none fits now, and `nearest`
     are the closest runners. `stuck`: preemption would not help either. `reason` says why they wait."""
 
-    def __init__(self, ask: Ask, behind: Behind, boxes: Boxes) -> None:
+    def __init__(self, ask: Ask, behind: Candidates, boxes: FreeIndex) -> None:
         self.ask = ask
         self.behind = behind
         self.boxes = boxes

@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from dstack.scheduling.capacity import Capacity
-from dstack.scheduling.matching import Kind, opens
+from dstack.scheduling.matching import JobShape, opens
 from dstack.scheduling.types import Lease
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Room:
             self.claims[number].remove(job)
             self.futures.pop(number, None)
 
-    def make(self, job: Waiting, kind: Kind) -> Capacity | None:
+    def make(self, job: Waiting, kind: JobShape) -> Capacity | None:
         """Return the runner on which the job can start once other jobs have given way; None if no preemption would
         help."""
         if job.id in self.promised:
@@ -98,7 +98,7 @@ class Room:
         self.yields.update((victim.job, job.id) for victim in victims)
         return self.claim(one, job)
 
-    def close(self, kind: Kind) -> None:
+    def close(self, kind: JobShape) -> None:
         """Stop no further jobs on the runners that this kind could use: the job ahead can't be helped by that, and
         what became free would be reserved for it."""
         if not kind.ask.shares:

@@ -14,9 +14,9 @@ from dstack.model.job.resources import Ask
 from dstack.model.runner.runner import Runner
 from dstack.scheduling import reasons
 from dstack.scheduling.capacity import Capacity
-from dstack.scheduling.matching import Behind, Boxes, Kind, allows, opens
+from dstack.scheduling.matching import Candidates, FreeIndex, JobShape, allows, opens
 from dstack.scheduling.preemption import Room
-from dstack.scheduling.types import Door, Lease, Machine, Placement, Schedule, Waiting
+from dstack.scheduling.types import Eligibility, Lease, Machine, Placement, Schedule, Waiting
 
 RESERVATIONS = 16
 """At most this many jobs have a runner reserved for them."""
@@ -40,7 +40,7 @@ def impossible(job: Waiting, machines: Sequence[Machine], max_gpus: int | None =
     return reasons.too_much(job.ask, empty)
 
 
-def closed(door: Door, runners: Sequence[Runner]) -> str:
+def closed(door: Eligibility, runners: Sequence[Runner]) -> str:
     """Why no runner allows the job, whatever it requests."""
     pin, names, mounts = door
     near = [runner for runner in runners if allows(pin, names, runner)]
@@ -83,16 +83,16 @@ class Pass:
         self.by_name = {one.name: one for one in self.all}
         self.now = now
         self.max_gpus = max_gpus
-        self.boxes = Boxes(self.all)
+        self.boxes = FreeIndex(self.all)
         self.room = Room(self.all, self.jobs)
-        self.doors: dict[Door, Behind] = {}
-        self.kinds: dict[tuple[Ask, str | None, tuple[str, ...], tuple[str, ...]], Kind] = {}
+        self.doors: dict[Eligibility, Candidates] = {}
+        self.kinds: dict[tuple[Ask, str | None, tuple[str, ...], tuple[str, ...]], JobShape] = {}
         self.reserved = 0
 
     def run(self) -> Schedule:
         """Place what can be placed, in order."""
         placements: dict[str, Placement] = {}
-        left: list[tuple[Waiting, Kind]] = []
+        left: list[tuple[Waiting, JobShape]] = []
         for job in self.jobs:
             kind = self.kind(job)
             if self.max_gpus is not None and self.over_limit(job):
@@ -110,18 +110,18 @@ class Pass:
         order = [job.id for job, _ in left]
         return Schedule(placements, self.reasons(left), order, self.room.yields, self.room.promises)
 
-    def kind(self, job: Waiting) -> Kind:
+    def kind(self, job: Waiting) -> JobShape:
         """The job's kind: all jobs with the same needs share one."""
         key = job.ask, job.pin, job.runners, job.mounts
         found = self.kinds.get(key)
         if found is None:
-            found = self.kinds[key] = Kind(job.ask, self.behind(job.door), self.boxes)
+            found = self.kinds[key] = JobShape(job.ask, self.behind(job.door), self.boxes)
         return found
 
-    def behind(self, door: Door) -> Behind:
+    def behind(self, door: Eligibility) -> Candidates:
         """The runners that jobs with this door may use."""
         if door not in self.doors:
-            self.doors[door] = Behind([one for one in self.all if opens(door, one.machine.runner)])
+            self.doors[door] = Candidates([one for one in self.all if opens(door, one.machine.runner)])
         return self.doors[door]
 
     def over_limit(self, job: Waiting) -> bool:
@@ -130,13 +130,13 @@ class Pass:
             return False
         return self.users.get(job.user, 0) + job.ask.gpus > self.max_gpus
 
-    def choose(self, job: Waiting, kind: Kind) -> Capacity | None:
+    def choose(self, job: Waiting, kind: JobShape) -> Capacity | None:
         """The best runner that the job fits on now: one that already has some of what it needs, else the best for its
         kind."""
         best = (self.nearby(job, kind) if job.near else None) or kind.best()
         return None if best and self.room.promised and self.room.keeps_from(job, best) else best
 
-    def nearby(self, job: Waiting, kind: Kind) -> Capacity | None:
+    def nearby(self, job: Waiting, kind: JobShape) -> Capacity | None:
         """The runner that has the most of what the job needs, among those that it fits on."""
         best: Capacity | None = None
         rank: tuple[float, ...] = ()
@@ -165,7 +165,7 @@ class Pass:
             self.room.placed(job, one)
         return gpus
 
-    def wait(self, job: Waiting, kind: Kind) -> None:
+    def wait(self, job: Waiting, kind: JobShape) -> None:
         """Have others give way to a job that fits nowhere. If that does not help and the job requests resources,
         reserve the closest runner for it."""
         first = not kind.blocked
@@ -185,7 +185,7 @@ class Pass:
                 self.reserved += 1
                 return
 
-    def reasons(self, left: Sequence[tuple[Waiting, Kind]]) -> dict[str, str]:
+    def reasons(self, left: Sequence[tuple[Waiting, JobShape]]) -> dict[str, str]:
         """Why each job waits, once everything that can be placed has been placed."""
         why: dict[str, str] = {}
         for job, kind in left:
@@ -200,7 +200,7 @@ class Pass:
             why[job.id] = kind.reason
         return why
 
-    def why(self, kind: Kind, door: Door) -> str:
+    def why(self, kind: JobShape, door: Eligibility) -> str:
         """Why no job of this kind fits anywhere."""
         if not kind.behind.machines:
             return closed(door, [one.machine.runner for one in self.all])

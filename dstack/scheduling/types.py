@@ -77,7 +77,7 @@ class Machine:
         return [facts.get(index) or Gpu(index=index) for index in self.runner.gpu_indexes]
 
 
-Door = tuple["str | None", tuple[str, ...], tuple[str, ...]]
+Eligibility = tuple["str | None", tuple[str, ...], tuple[str, ...]]
 """What decides which runners a job may use: the pin of its run, its workflow's runners, the folders that it mounts."""
 
 
@@ -101,7 +101,7 @@ class Waiting(Struct, frozen=True, gc=False):
     room_on: str | None = None
 
     @property
-    def door(self) -> Door:
+    def door(self) -> Eligibility:
         return self.pin, self.runners, self.mounts
 
 

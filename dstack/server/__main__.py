@@ -22,9 +22,9 @@ from dstack import __version__
 from dstack.artifacts.s3.presign import EXPIRES, LONGEST
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
-from dstack.engine.events import Bells
-from dstack.engine.fleet.runners import Machines
-from dstack.engine.fleet.sampling import Metrics
+from dstack.engine.events import Events
+from dstack.engine.fleet.runners import Fleet
+from dstack.engine.fleet.sampling import Sampler
 from dstack.errors import ConflictError, DstackError, UsageError
 from dstack.hosts.pool import Pool
 from dstack.model.paths import ServerLayout
@@ -32,8 +32,8 @@ from dstack.model.text.units import span
 from dstack.server.access import Access, hashed
 from dstack.server.app import application, told
 from dstack.server.parts import Parts
-from dstack.server.registrations import Registry
-from dstack.server.runner_service import Inventory
+from dstack.server.registrations import RegistrationService
+from dstack.server.runner_service import RunnerService
 from dstack.server.submit import Intake
 from dstack.store.store import Store
 
@@ -87,15 +87,15 @@ def serve(layout: ServerLayout, path: Path, host: str, port: int | None) -> None
 
 async def run(layout: ServerLayout, store: Store, sockets: list[socket.socket], url: str, *, stays: bool) -> None:
     """Set up and run everything that lives in the event loop."""
-    pool, bells = Pool(), Bells()
-    machines = Machines(store, pool, changed=lambda: engine.poke())
+    pool, bells = Pool(), Events()
+    machines = Fleet(store, pool, changed=lambda: engine.poke())
     context = Context(layout=layout, store=store, machines=machines, bells=bells, url_lifetime=url_lifetime())
     engine = Engine(context)
-    metrics = Metrics(store, machines)
+    metrics = Sampler(store, machines)
     machines.use = metrics.use
     machines.load = metrics.load
-    inventory = Inventory(store, machines, engine, layout.identity, metrics)
-    registry = Registry(inventory)
+    inventory = RunnerService(store, machines, engine, layout.identity, metrics)
+    registry = RegistrationService(inventory)
     machines.absent = registry.absent
     parts = Parts(
         context=context,

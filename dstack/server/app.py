@@ -24,21 +24,21 @@ from dstack.errors import (
 from dstack.model.api import wire
 from dstack.model.api.server import API, Problem
 from dstack.server.parts import Endpoint, Parts
-from dstack.server.routes.artifacts import Artifacts
-from dstack.server.routes.jobs import Jobs
-from dstack.server.routes.registrations import Registrations
-from dstack.server.routes.runners import Runners
-from dstack.server.routes.runs import Runs
-from dstack.server.routes.secrets import Secrets
-from dstack.server.routes.settings import Settings
+from dstack.server.routes.artifacts import ArtifactRoutes
+from dstack.server.routes.jobs import JobRoutes
+from dstack.server.routes.registrations import RegistrationRoutes
+from dstack.server.routes.runners import RunnerRoutes
+from dstack.server.routes.runs import RunRoutes
+from dstack.server.routes.secrets import SecretRoutes
+from dstack.server.routes.settings import SettingsRoutes
 
 HEADERS = {"X-Dstack-Version": __version__, "X-Dstack-Api": str(API)}
 
 
 def routes(parts: Parts) -> list[Route]:
     """Return every route of the API."""
-    nouns = [noun(parts) for noun in (Runs, Jobs, Artifacts, Runners, Secrets, Settings)]
-    registrations = Registrations(parts)
+    nouns = [noun(parts) for noun in (RunRoutes, JobRoutes, ArtifactRoutes, RunnerRoutes, SecretRoutes, SettingsRoutes)]
+    registrations = RegistrationRoutes(parts)
     tables = [*(noun.table() for noun in nouns), registrations.table()]
     every = [
         Route(f"/v1{path}", answering(endpoint), methods=[method])

@@ -12,8 +12,8 @@ from starlette.requests import Request
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
 from dstack.engine.retention.retention import Retention
-from dstack.server.registrations import Registry
-from dstack.server.runner_service import Inventory
+from dstack.server.registrations import RegistrationService
+from dstack.server.runner_service import RunnerService
 from dstack.server.submit import Intake
 
 Endpoint = Callable[[Request], Awaitable[Any]]
@@ -26,8 +26,8 @@ class Parts:
 
     context: Context
     engine: Engine
-    inventory: Inventory
-    registry: Registry
+    inventory: RunnerService
+    registry: RegistrationService
     intake: Intake
     url: str
     started: float

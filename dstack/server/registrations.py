@@ -24,18 +24,18 @@ from dstack.model.runner.registration import (
 )
 from dstack.model.runner.runner import Address, fingerprint
 from dstack.server.access import hashed
-from dstack.server.runner_service import Inventory
+from dstack.server.runner_service import RunnerService
 
 MISSED = 3.5
 """Intervals without a heartbeat after which a machine gets no new jobs."""
 
 
 @dataclass
-class Registry:
+class RegistrationService:
     """The registrations, on top of the inventory. `heard` holds the monotonic time of each machine's last heartbeat, in
     seconds. After a restart, all machines count as just heard."""
 
-    inventory: Inventory
+    inventory: RunnerService
     heard: dict[str, float] = field(default_factory=dict)
     begun: float = field(default_factory=time.monotonic)
     adding: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))

@@ -10,17 +10,17 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from dstack.commands.machine.uninstall import leave
+from dstack.commands.machine.uninstall import uninstall
 from dstack.engine.engine import Engine
-from dstack.engine.fleet.runners import FRESH, Machines
-from dstack.engine.fleet.sampling import Metrics
+from dstack.engine.fleet.runners import FRESH, Fleet
+from dstack.engine.fleet.sampling import Sampler
 from dstack.errors import ConflictError, HostError, HostUnreachableError, UnknownHostKeyError, UsageError
 from dstack.hosts.host import ask
 from dstack.hosts.trust import known_keys
 from dstack.model.api.runners import AddRunner, RunnerView
 from dstack.model.paths import HostLayout
 from dstack.model.runner import mounts
-from dstack.model.runner.host_context import Place
+from dstack.model.runner.host_context import HostContext
 from dstack.model.runner.runner import DEFAULT_ROOT, Address, Facts, Runner, fingerprint
 from dstack.store.store import Store
 
@@ -30,14 +30,14 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass
-class Inventory:
+class RunnerService:
     """Lists, adds, changes and removes runners for users."""
 
     store: Store
-    machines: Machines
+    machines: Fleet
     engine: Engine
     identity: Path
-    metrics: Metrics
+    metrics: Sampler
 
     async def list(self, *, fresh: float = FRESH) -> list[RunnerView]:
         """Return all runners except the hidden one of `--local`, as seen at most `fresh` seconds ago; `inf` means as
@@ -223,8 +223,8 @@ class Inventory:
             return
         if cleaning := self.engine.cleaning.get(runner.name):
             await asyncio.wait({cleaning})
-        place = Place(HostLayout(runner.root, runner.facts.machine, self.store.settings.server_id), runner.docker)
-        left = await ask(self.machines.host(runner), leave(place, keep_key=keep_key), timeout=300)
+        place = HostContext(HostLayout(runner.root, runner.facts.machine, self.store.settings.server_id), runner.docker)
+        left = await ask(self.machines.host(runner), uninstall(place, keep_key=keep_key), timeout=300)
         if left.names:
             raise HostError(f"these could not be removed: {', '.join(left.names)}")
 

@@ -49,7 +49,7 @@ def staged(worktree: Worktree) -> set[bytes]:
     return set(words[1::2])
 
 
-class Status:
+class GitStatus:
     """Makes the tree. `blobs` writes into the bare repository `scratch`, `known` maps each file of the snapshot to its
     blob, and `left_out` are tracked files that the snapshot leaves out."""
 

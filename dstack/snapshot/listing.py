@@ -66,7 +66,7 @@ class Inside:
 
 
 @dataclass(frozen=True)
-class Found:
+class ListedFile:
     """A file on disk. `id` is its blob, if known without reading it. `indexed` is the blob in git's index, which may
     differ from the bytes on disk by a filter or, unless the file is `clean`, an edit."""
 
@@ -89,7 +89,7 @@ class Listing:
     their commits, `folders` maps folders to permission bits, `nested` are the folders of nested repositories. `objects`
     are the repositories' object folders, `repositories` their indexes."""
 
-    files: dict[bytes, Found] = field(default_factory=dict)
+    files: dict[bytes, ListedFile] = field(default_factory=dict)
     submodules: dict[bytes, str] = field(default_factory=dict)
     folders: dict[bytes, int] = field(default_factory=dict)
     nested: list[bytes] = field(default_factory=list)
@@ -117,7 +117,7 @@ def list_repository(worktree: Worktree, scratch: Path, object_format: str) -> Li
             continue
         clean = known and _same(entry, found, worktree.indexed_at)
         comparable = known and entry.mode != GITLINK and _may_be(entry, found)
-        listing.files[path] = Found(found, None, entry.id if comparable else None, clean)
+        listing.files[path] = ListedFile(found, None, entry.id if comparable else None, clean)
         if clean:
             candidates[path] = entry
     has_attributes = worktree.has_attributes or any(
@@ -126,7 +126,7 @@ def list_repository(worktree: Worktree, scratch: Path, object_format: str) -> Li
     filtered = _filtered(worktree, listing.files) if has_attributes else set()
     listing.repositories.append(Inside(b"", worktree, index, filtered))
     for path, entry in _unfiltered(worktree, candidates, listing.files, has_attributes, filtered, scratch):
-        listing.files[path] = Found(listing.files[path].stat, entry.id, entry.id, True)
+        listing.files[path] = ListedFile(listing.files[path].stat, entry.id, entry.id, True)
     reader.add((path for path in others if not path.endswith(b"/")), listing)
     listing.folders = find_folders(worktree.git(), worktree.root, listing.files, [*listing.submodules, *nested])
     for path in nested:
@@ -196,7 +196,7 @@ def _same(entry: Indexed, found: os.stat_result, indexed_at: int) -> bool:
 def _unfiltered(
     worktree: Worktree,
     candidates: dict[bytes, Indexed],
-    files: dict[bytes, Found],
+    files: dict[bytes, ListedFile],
     has_attributes: bool,
     filtered: set[bytes],
     scratch: Path,
@@ -268,7 +268,7 @@ class _Reader:
         for path in paths:
             found = self.stat(path)
             if found is not None and not stat.S_ISDIR(found.st_mode):
-                listing.files[path] = Found(found)
+                listing.files[path] = ListedFile(found)
 
     def _is_folder(self, path: bytes) -> bool:
         known = self.folders.get(path)

@@ -22,11 +22,11 @@ from dstack.plumbing.packs import BASES, commit_of, write_pack
 from dstack.plumbing.trees import GITLINK, differences, make_tree
 from dstack.snapshot.blobs import Blobs, ChangedError, unchanged
 from dstack.snapshot.exclusions import leave_out
-from dstack.snapshot.git_status import Status, staged
+from dstack.snapshot.git_status import GitStatus, staged
 from dstack.snapshot.guard import LIMIT, Guard
 from dstack.snapshot.history import with_history
 from dstack.snapshot.identity import repo_id
-from dstack.snapshot.listing import Found, Listing, list_folder, list_repository, unreadable_error
+from dstack.snapshot.listing import ListedFile, Listing, list_folder, list_repository, unreadable_error
 from dstack.snapshot.partial_clone import fetch_missing
 from dstack.snapshot.permissions import describe, store
 from dstack.snapshot.scratch import Scratch
@@ -114,7 +114,7 @@ def _take(start: Path, folder: Scratch, limit: int, depths: set[int]) -> Taken:
             guard.expect(listing, staged(worktree) if worktree and worktree.commit else set(listing.files))
             known = _read(root, listing, blobs, guard)
             tree = _make(listing, known, scratch)
-            index = Status(scratch, blobs, listing, known, left_out).tree() if worktree else None
+            index = GitStatus(scratch, blobs, listing, known, left_out).tree() if worktree else None
             taken = _describe(worktree, start, folder, listing, left_out, tree, index)
             snapshot = _with_modes(taken.snapshot, listing, blobs, scratch)
             return replace(taken, snapshot=with_history(snapshot, worktree, depths))
@@ -158,7 +158,7 @@ def _make(listing: Listing, known: dict[bytes, str], scratch: Path) -> str:
     return make_tree(Git.within(scratch, GIT_INDEX_FILE=str(scratch / "index")), entries)
 
 
-def _blob(blobs: Blobs, file: bytes, path: bytes, found: Found, guard: Guard) -> str:
+def _blob(blobs: Blobs, file: bytes, path: bytes, found: ListedFile, guard: Guard) -> str:
     if found.id is not None:
         return found.id
     if found.indexed is not None:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dstack.model.paths import ServerLayout
 from dstack.store.database import Database
 from dstack.store.logs import Logs
-from dstack.store.tables.cache_keys import Keys
+from dstack.store.tables.cache_keys import CacheKeys
 from dstack.store.tables.jobs import Jobs
-from dstack.store.tables.known_objects import Shipped
-from dstack.store.tables.pulled_images import Pulled
+from dstack.store.tables.known_objects import KnownObjects
+from dstack.store.tables.pulled_images import PulledImages
 from dstack.store.tables.registrations import Registrations
-from dstack.store.tables.retained_artifacts import Kept
+from dstack.store.tables.retained_artifacts import RetainedArtifacts
 from dstack.store.tables.runners import Runners
 from dstack.store.tables.runs import Runs
 from dstack.store.tables.secrets import Secrets
 from dstack.store.tables.settings import Settings
-from dstack.store.tables.stored_contents import Contents
+from dstack.store.tables.stored_contents import BucketContents
 from dstack.store.tables.tags import Tags
-from dstack.store.usage_logs import Metrics
+from dstack.store.usage_logs import UsageLogs
 
 
 class Store:
@@ -30,18 +30,18 @@ class Store:
         self.database = Database(layout.database)
         self.runs = Runs(self.database)
         self.jobs = Jobs(self.database)
-        self.keys = Keys(self.database)
-        self.kept = Kept(self.database)
+        self.keys = CacheKeys(self.database)
+        self.kept = RetainedArtifacts(self.database)
         self.registrations = Registrations(self.database)
         self.runners = Runners(self.database)
         self.secrets = Secrets(self.database, layout.secret_key)
         self.settings = Settings(self.database)
-        self.shipped = Shipped(self.database)
-        self.contents = Contents(self.database)
-        self.pulled = Pulled(self.database)
+        self.shipped = KnownObjects(self.database)
+        self.contents = BucketContents(self.database)
+        self.pulled = PulledImages(self.database)
         self.tags = Tags(self.database)
         self.logs = Logs(layout)
-        self.metrics = Metrics(layout)
+        self.metrics = UsageLogs(layout)
 
     def close(self) -> None:
         """Close the database."""

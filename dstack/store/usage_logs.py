@@ -8,7 +8,7 @@ from dstack.model.paths import ServerLayout
 from dstack.model.runner.metrics import Point
 
 
-class Metrics:
+class UsageLogs:
     """The samples of all jobs."""
 
     def __init__(self, layout: ServerLayout) -> None:

@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
-from dstack.engine.events import Bells
-from dstack.engine.fleet.runners import Condition, Machines
+from dstack.engine.events import Events
+from dstack.engine.fleet.runners import Condition, Fleet
 from dstack.hosts.pool import Pool
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import Job, Run
@@ -57,9 +57,9 @@ def main() -> None:
         store = Store(layout)
         with store.database.transaction():
             fill(store)
-        machines = Machines(store, Pool(), lambda: None)
+        machines = Fleet(store, Pool(), lambda: None)
         machines.conditions = {runner.name: Condition("ready") for runner in store.runners.all()}
-        engine = Engine(Context(layout=layout, store=store, machines=machines, bells=Bells()))
+        engine = Engine(Context(layout=layout, store=store, machines=machines, bells=Events()))
         times = []
         for _ in range(rounds + QUEUED // 1000):
             start = time.process_time()

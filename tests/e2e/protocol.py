@@ -24,7 +24,7 @@ from dstack.commands.job.receive_code import receive
 from dstack.decide import Decision, Observed, Recorded, decide
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.paths import TAR_COMPLETE, HostLayout
-from dstack.model.runner.host_context import Place
+from dstack.model.runner.host_context import HostContext
 from tests.environment.account import Account
 from tests.environment.waiting import until
 
@@ -43,7 +43,7 @@ class Ground:
         self.folder = folder
         self.user = user
         self.server = f"e2e-{os.getpid()}-{next(self._numbers)}"
-        self.place = Place(HostLayout(str(folder / "root"), machine_id(), self.server))
+        self.place = HostContext(HostLayout(str(folder / "root"), machine_id(), self.server))
         self.home = folder / "root" / machine_id() / self.server
         self.snapshot = self._ship()
 

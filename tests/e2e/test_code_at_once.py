@@ -19,7 +19,7 @@ from dstack.mirror.mirror import Mirror
 from dstack.model.code.snapshot import Snapshot
 from dstack.snapshot.take import take
 from dstack.store.database import Database
-from dstack.store.tables.known_objects import Shipped
+from dstack.store.tables.known_objects import KnownObjects
 from tests.environment.account import Account
 from tests.environment.sshd import Sshd
 from tests.environment.waiting import until
@@ -143,7 +143,7 @@ def test_a_small_change_is_one_round_trip(tmp_path: Path, busybox: str) -> None:
     git(project, "commit", "-qm", "code")
     (tmp_path / "state").mkdir()
     context: Any = SimpleNamespace(
-        store=SimpleNamespace(shipped=Shipped(Database(tmp_path / "state/x.db"))),
+        store=SimpleNamespace(shipped=KnownObjects(Database(tmp_path / "state/x.db"))),
         shipping=defaultdict(asyncio.Lock),
         machines=SimpleNamespace(host=lambda _: host, place=lambda _: ground.place),
         mirror=lambda repo: Mirror(tmp_path / f"{repo}.git"),

@@ -12,7 +12,7 @@ import pytest
 
 from dstack.commands.artifacts.collect import fetch, listing, made
 from dstack.commands.job.discard import discard
-from dstack.commands.machine.uninstall import Leftovers, leave, running
+from dstack.commands.machine.uninstall import Residue, running, uninstall
 from dstack.errors import CommandError
 from dstack.model.job.manifest import File
 from dstack.model.project.workflow import Artifact
@@ -169,7 +169,7 @@ def test_leaving_takes_everything_of_this_server_and_nothing_else(
     foreign = launch("sleep 600", attempt="foreign", of=other, wait=False)
 
     for _ in range(2):
-        assert host.ask(leave(host.place)) == Leftovers((), ())
+        assert host.ask(uninstall(host.place)) == Residue((), ())
 
         assert not host.base.exists()
         assert labelled(docker, "ps", "server1") == labelled(docker, "images", "server1") == []
@@ -177,7 +177,7 @@ def test_leaving_takes_everything_of_this_server_and_nothing_else(
         assert other.ask(running(other.place)) == ["foreign"]
     assert foreign == "dstack-foreign"
 
-    assert other.ask(leave(other.place)) == Leftovers((), ())
+    assert other.ask(uninstall(other.place)) == Residue((), ())
     assert not host.root.exists()
 
 
@@ -185,7 +185,7 @@ def test_leaving_a_machine_without_docker(host: Folder, user: Account) -> None:
     bare = Folder(host.root, host.shell, docker="no-such-program")
     as_user(user, "mkdir", "-p", f"{bare.base}/jobs/j1")
 
-    assert bare.ask(leave(bare.place)) == Leftovers((), ())
+    assert bare.ask(uninstall(bare.place)) == Residue((), ())
     assert not bare.root.exists()
 
 
@@ -194,5 +194,5 @@ def test_leaving_while_docker_does_not_answer_is_an_error(host: Folder, user: Ac
     as_user(user, "mkdir", "-p", f"{dead.base}/jobs/j1")
 
     with pytest.raises(CommandError, match="uninstalling from the machine failed"):
-        dead.ask(leave(dead.place))
+        dead.ask(uninstall(dead.place))
     assert dead.base.exists()

@@ -24,8 +24,8 @@ from dstack.commands.job.launch import Launched, launch
 from dstack.commands.job.stop import stop
 from dstack.commands.machine.docker_registry import Login
 from dstack.commands.machine.probe import probe
-from dstack.commands.machine.pull import Progress, pull
-from dstack.decide import Claim, Failed, Finished, Launch, Lost, Running, Unknown, Wait
+from dstack.commands.machine.pull import PullProgress, pull
+from dstack.decide import Claim, Failed, Finished, LaunchAgain, Lost, Running, Unknown, Wait
 from dstack.errors import CommandError, HostError
 from dstack.model.job.job import Launch as Origin
 from dstack.model.paths import container
@@ -172,8 +172,8 @@ def test_what_is_missing_is_told_before_stdin_is_read(ground: Ground, busybox: s
     assert uncoded.outcome == "need-code"
     assert uncoded.trees == (ground.snapshot.tree,)
     assert uncoded.commits == (ground.snapshot.commit,)
-    assert ground.decide(A) == ground.decide(B) == Launch()
-    heard = Progress()
+    assert ground.decide(A) == ground.decide(B) == LaunchAgain()
+    heard = PullProgress()
     with ground.process(pull(ground.place, "127.0.0.1:1/dstack-test/absent:1").script) as fetching:
         heard.feed(printed(fetching, lambda got: False))
         assert fetching.wait(60) == 1
@@ -218,7 +218,7 @@ def test_dockers_own_words_when_it_refuses_and_a_clean_start_after(ground: Groun
         ground.launch(B, busybox, "echo ran", gpus=(0, 1))
     assert no_gpu.value.exit_status == 125
     assert docker_state(B) is None
-    assert ground.decide(B) == Launch()
+    assert ground.decide(B) == LaunchAgain()
 
     assert ground.run(A, busybox, "echo ran") == (0, b"ran\n")
     assert ground.run(B, busybox, "echo ran") == (0, b"ran\n")

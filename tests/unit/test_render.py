@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jinja2 import TemplateNotFound, UndefinedError
 
 from dstack.model.paths import HostLayout
-from dstack.model.runner.host_context import Place
+from dstack.model.runner.host_context import HostContext
 from dstack.render import Safe, quote, script, text
 
 SHELLS = [shell for shell in ("dash", "bash", "busybox", "zsh") if shutil.which(shell)]
@@ -63,7 +63,7 @@ def test_a_value_that_is_missing_is_an_error() -> None:
 
 
 def test_every_value_of_a_template_is_quoted() -> None:
-    place = Place(HostLayout(root="/r/$(id)'", machine="m", server="s"), docker="docker -H 'a b'")
+    place = HostContext(HostLayout(root="/r/$(id)'", machine="m", server="s"), docker="docker -H 'a b'")
 
     rendered = script("job/warn", place, signal="x; rm -rf /", name="n")
 
@@ -74,7 +74,7 @@ def test_every_value_of_a_template_is_quoted() -> None:
 
 def test_a_script_that_was_cut_runs_nothing(tmp_path: Path) -> None:
     whole = script(
-        "job/warn", Place(HostLayout("/r", "", "s"), docker=f"touch {tmp_path}/ran --"), signal="s", name="n"
+        "job/warn", HostContext(HostLayout("/r", "", "s"), docker=f"touch {tmp_path}/ran --"), signal="s", name="n"
     )
     end = len(whole.rstrip("\n"))
     for length in range(0, end - len("main"), 7):
@@ -86,7 +86,7 @@ def test_a_script_that_was_cut_runs_nothing(tmp_path: Path) -> None:
 
 
 def test_the_root_is_below_home_where_it_says_so() -> None:
-    rendered = script("job/warn", Place(HostLayout("~/a b", "", "s"), docker="echo"), signal="s", name="n")
+    rendered = script("job/warn", HostContext(HostLayout("~/a b", "", "s"), docker="echo"), signal="s", name="n")
     shown = rendered.replace("\nmain\n", '\nmain; printf %s "$base"')
     done = subprocess.run(["sh", "-c", shown], env={"HOME": "/h o", "PATH": "/usr/bin:/bin"}, capture_output=True)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from dstack.artifacts.s3.presign import Keys, Signer
+from dstack.artifacts.s3.presign import AccessKeys, Signer
 from dstack.errors import StorageError, UsageError
 
 FORBIDDEN = {"AccessDenied", "AllAccessDisabled", "403", "Forbidden", "AccountProblem"}
@@ -75,7 +75,7 @@ class Bucket:
             keys = self._session.get_credentials().get_frozen_credentials()
             example = client.generate_presigned_url("get_object", Params={"Bucket": self.name, "Key": "k"})
         base = str(example).split("?")[0].removesuffix("/k")
-        return Signer(base, client.meta.region_name, Keys(keys.access_key, keys.secret_key, keys.token))
+        return Signer(base, client.meta.region_name, AccessKeys(keys.access_key, keys.secret_key, keys.token))
 
     def check(self, key: str) -> None:
         """Raise UsageError unless an object can be written, read, listed and removed."""
@@ -143,7 +143,7 @@ def trouble(bucket: str, endpoint: str | None) -> Iterator[None]:
         raise StorageError(f"S3 does not answer: {message}", hint=hint) from error
 
 
-class GoneError(StorageError):
+class ObjectGoneError(StorageError):
     """The object or upload is not there."""
 
 
@@ -162,6 +162,6 @@ def refused(bucket: str, endpoint: str | None, response: Any) -> StorageError:
             hint="allow s3:PutObject, GetObject, DeleteObject, ListBucket and AbortMultipartUpload on it",
         )
     if code in GONE:
-        return GoneError(f"the object is not in the bucket '{bucket}'{at}: {code}")
+        return ObjectGoneError(f"the object is not in the bucket '{bucket}'{at}: {code}")
     answer = f"S3 answered {code or 'with an error'}{at}: {message}"
     return StorageError(answer, hint="dstack config shows the storage")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from dstack.artifacts.s3.bucket import AT_ONCE, Bucket, GoneError
+from dstack.artifacts.s3.bucket import AT_ONCE, Bucket, ObjectGoneError
 from dstack.errors import StorageError
 from dstack.model.job.manifest import File, shown
 from dstack.model.job.pieces import Stored
@@ -57,14 +57,14 @@ class Objects:
         """Return the parts of a multipart upload that have arrived; none if there is no such upload."""
         try:
             return list(self.bucket.pages("list_parts", "Parts", Key=key, UploadId=upload))
-        except GoneError:
+        except ObjectGoneError:
             return []
 
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects, several at a time."""
 
         def delete(key: str) -> None:
-            with contextlib.suppress(GoneError):
+            with contextlib.suppress(ObjectGoneError):
                 self.bucket.call("delete_object", Key=key)
 
         each(delete, list(keys))
@@ -72,14 +72,14 @@ class Objects:
     def abort(self, run: str, workflow: str) -> None:
         """Abort unfinished uploads, because their parts cost money."""
         for key, upload in self._uploads(run, workflow):
-            with contextlib.suppress(GoneError):
+            with contextlib.suppress(ObjectGoneError):
                 self.bucket.call("abort_multipart_upload", Key=key, UploadId=upload)
 
     def _uploads(self, run: str, workflow: str) -> list[tuple[str, str]]:
         """Return key and id of every unfinished upload, oldest first."""
         try:
             entries = list(self.bucket.pages("list_multipart_uploads", "Uploads", Prefix=self.key(run, workflow, "")))
-        except GoneError:  # rclone's answer if there are none
+        except ObjectGoneError:  # rclone's answer if there are none
             return []
         return [(entry["Key"], entry["UploadId"]) for entry in sorted(entries, key=lambda entry: entry["Initiated"])]
 

@@ -21,7 +21,7 @@ ALGORITHM = "AWS4-HMAC-SHA256"
 
 
 @dataclass(frozen=True)
-class Keys:
+class AccessKeys:
     """The keys for signing. `token` comes with keys that expire."""
 
     access: str
@@ -35,7 +35,7 @@ class Signer:
 
     base: str
     region: str
-    keys: Keys
+    keys: AccessKeys
 
     def url(
         self,

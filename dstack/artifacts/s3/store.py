@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from dstack.artifacts.files import pieces, to_its_end
-from dstack.artifacts.s3.bucket import Bucket, GoneError, parse
+from dstack.artifacts.s3.bucket import Bucket, ObjectGoneError, parse
 from dstack.artifacts.s3.objects import Objects, plain
 from dstack.artifacts.s3.presign import EXPIRES
 from dstack.artifacts.s3.uploads import Uploading, Uploads
@@ -78,7 +78,7 @@ class S3Store:
             body = self.bucket.call("get_object", Key=self.key(run, workflow, MANIFEST))["Body"]
             with contextlib.closing(body):
                 manifest = decode(b"".join(self._blocks(body)))
-        except (GoneError, ValueError):
+        except (ObjectGoneError, ValueError):
             return None
         return manifest if (manifest.run, manifest.workflow) == (run, workflow) else None
 
@@ -144,7 +144,7 @@ class S3Store:
                 self.bucket.call("copy", CopySource=origin, Key=key)
             else:
                 self.bucket.call("copy_object", CopySource=origin, Key=key, CopySourceIfMatch=head["ETag"])
-        except GoneError:
+        except ObjectGoneError:
             return None
         return plain(self.bucket.call("head_object", Key=key)["ETag"])
 
@@ -197,7 +197,7 @@ class S3Store:
                 return
             extra = {"Range": f"bytes={offset}-"} if offset else {}
             body = self.bucket.call("get_object", Key=key, **extra)["Body"]
-        except GoneError as error:
+        except ObjectGoneError as error:
             raise NotFoundError(
                 f"{run}/{workflow} has no file {shown(path)}", hint=f"dstack artifacts list {run}"
             ) from error

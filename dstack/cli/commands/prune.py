@@ -76,7 +76,7 @@ def command(
 
 
 @dataclass(frozen=True)
-class Found:
+class PrunePreview:
     """What was or would be removed."""
 
     runs: Sequence[Removed]
@@ -102,7 +102,7 @@ class Wish:
     caches: bool
     images: bool
 
-    def ask(self, client: Client, *, dry_run: bool) -> Found:
+    def ask(self, client: Client, *, dry_run: bool) -> PrunePreview:
         """Remove it, or with `dry_run` ask what would be removed."""
         last, age = self.keep_last, self.older_than
         folders: list[CacheFolder] = []
@@ -111,10 +111,10 @@ class Wish:
             unused = 0 if self.caches else age or 0
             folders = client.prune_caches(PruneCachesRequest(unused_for=unused, dry_run=dry_run))
         asked = PruneRestRequest(keep_last=last, older_than=age, images=self.images, dry_run=dry_run)
-        return Found(runs, folders, client.prune_rest(asked))
+        return PrunePreview(runs, folders, client.prune_rest(asked))
 
 
-def table(found: Found) -> None:
+def table(found: PrunePreview) -> None:
     """Print one line per run, per cache folder and per other item."""
     if found.runs:
         rows = [
@@ -135,7 +135,7 @@ def table(found: Found) -> None:
         show.table(("UNUSED", "NAME", "RUNNER", "FREES"), left)
 
 
-def count(found: Found) -> str:
+def count(found: PrunePreview) -> str:
     """Say how much of each kind there is: `2 runs and 1 cache`."""
     kinds = [(len(found.runs), "run"), (len(found.folders), "cache"), (len(found.rest), "other item")]
     parts = [f"{number} {what}" + ("" if number == 1 else "s") for number, what in kinds if number]

@@ -87,7 +87,7 @@ def command(
 
 def delete(refs: tuple[str, ...], yes: bool, as_json: bool) -> None:
     """Delete runs permanently."""
-    from dstack.cli.commands.prune import Found, count, table
+    from dstack.cli.commands.prune import PrunePreview, count, table
 
     if not refs:
         raise UsageError("name the runs to delete", hint="dstack runs delete RUN...")
@@ -97,7 +97,7 @@ def delete(refs: tuple[str, ...], yes: bool, as_json: bool) -> None:
     if as_json:
         show.document(found)
         return
-    deleted = Found(found)
+    deleted = PrunePreview(found)
     table(deleted)
     show.say(f"{count(deleted)} deleted, {words.size(deleted.bytes)}")
 

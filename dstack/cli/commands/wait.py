@@ -8,7 +8,7 @@ from dstack.cli import connect
 from dstack.cli.follow import DETACHED, Display, to_the_end
 from dstack.cli.names import REF, run_of
 from dstack.cli.output.json_events import JsonEvents
-from dstack.cli.output.progress import Narrator, exit_code
+from dstack.cli.output.progress import ProgressLines, exit_code
 
 
 @click.command("wait")
@@ -19,7 +19,7 @@ def command(run: str, as_json: bool, quiet: bool) -> int:
     """Wait until a run ends, and exit as `dstack run` would."""
     client = connect.connect()
     found = run_of(client, run)
-    narrator = Narrator(found, None, quiet=quiet)
+    narrator = ProgressLines(found, None, quiet=quiet)
     display: Display = JsonEvents() if as_json else narrator
     if not as_json and not found.status.finished:
         narrator.begin()

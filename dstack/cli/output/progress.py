@@ -61,7 +61,7 @@ def ending(run: RunView) -> list[str]:
     ]
 
 
-class Narrator:
+class ProgressLines:
     """Prints each change once. Passes logs, except those of cached jobs, to `writer` (None: prints no logs)."""
 
     def __init__(self, run: RunView, writer: LogWriter | None, *, quiet: bool = False) -> None:

@@ -16,7 +16,7 @@ from dstack.commands.command import Command, Result, succeeded
 from dstack.model.job.manifest import LONGEST, File, normal, objection, occupied_parent, shown, stays
 from dstack.model.paths import container
 from dstack.model.project.workflow import Artifact
-from dstack.model.runner.host_context import Place, folder_name
+from dstack.model.runner.host_context import HostContext, folder_name
 from dstack.render import quote, script
 
 LISTING = "listing the artifacts"
@@ -29,7 +29,7 @@ KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a dev
 
 
 @dataclass(frozen=True)
-class Listing:
+class ArtifactListing:
     """A job's artifacts. `missing` are the paths of required artifacts that don't exist; `refused` has one sentence
     per path that can't be stored, with the reason. `gone`: the job's folder no longer exists."""
 
@@ -48,7 +48,9 @@ class Wanted:
     refused: tuple[str, ...]
 
 
-def listing(place: Place, attempt: str, project: str, image: str, artifacts: tuple[Artifact, ...]) -> Command[Listing]:
+def listing(
+    place: HostContext, attempt: str, project: str, image: str, artifacts: tuple[Artifact, ...]
+) -> Command[ArtifactListing]:
     """List and hash the artifacts of a job whose container has ended. Waits for a container that is about to end, and
     stops it. First makes the host's user the owner of all files, and makes them readable; then puts them where no
     process of the job can reach them: see `made`.
@@ -79,7 +81,7 @@ def made(project: str) -> str:
     return f"made/{project}" if project else "made"
 
 
-def fetch(place: Place, attempt: str, tree: str, files: Sequence[File]) -> Command[None]:
+def fetch(place: HostContext, attempt: str, tree: str, files: Sequence[File]) -> Command[None]:
     """Print the contents of these regular files, one after the other, on stdout. `tree` is their folder, below the
     job's folder.
 
@@ -126,12 +128,12 @@ def dotted(path: str) -> str:
     return path if path == "." else f"./{path}"
 
 
-def read(wanted: Wanted, project: str, result: Result) -> Listing:
+def read(wanted: Wanted, project: str, result: Result) -> ArtifactListing:
     """Parse the host's answer."""
     if result.exit_status != 0:
         lines(LISTING, result)
     if result.stdout == b"gone=yes\n":
-        return Listing((), (), ("the job's folder is gone from its machine",), gone=True)
+        return ArtifactListing((), (), ("the job's folder is gone from its machine",), gone=True)
     answer = listing_parser.parse(LISTING, result)
     if answer.project not in (None, "present"):
         return without_project(wanted, project, answer.project)
@@ -145,15 +147,17 @@ def read(wanted: Wanted, project: str, result: Result) -> Listing:
     refused += [f"the path of an artifact is too long: {shown(path)}" for path in answer.long]
     refused += [f"the artifacts could not be listed completely: {answer.trouble}"] if answer.trouble else []
     files, complaints = judged(answer, wanted.roots)
-    return Listing(files, missing, (*refused, *complaints))
+    return ArtifactListing(files, missing, (*refused, *complaints))
 
 
-def without_project(wanted: Wanted, project: str, kind: str | None) -> Listing:
+def without_project(wanted: Wanted, project: str, kind: str | None) -> ArtifactListing:
     """Return the listing for a project folder that is missing, or is a link."""
     if kind == "missing":
         missing = tuple(artifact.path for artifact in wanted.paths.values() if not artifact.optional)
-        return Listing((), missing, wanted.refused)
-    return Listing((), (), (*wanted.refused, f"the project's folder {shown(project)} is a link or not a folder"))
+        return ArtifactListing((), missing, wanted.refused)
+    return ArtifactListing(
+        (), (), (*wanted.refused, f"the project's folder {shown(project)} is a link or not a folder")
+    )
 
 
 def judged(answer: listing_parser.Answer, roots: tuple[str, ...]) -> tuple[tuple[File, ...], list[str]]:

@@ -12,7 +12,7 @@ from dstack.commands.artifacts.listing_parser import hashes
 from dstack.commands.command import Command, Result
 from dstack.errors import CommandError
 from dstack.model.job.manifest import File, shown
-from dstack.model.runner.host_context import Place, folder_name
+from dstack.model.runner.host_context import HostContext, folder_name
 from dstack.render import quote, script
 
 GATHERING = "fetching the dependencies' artifacts"
@@ -24,7 +24,7 @@ TRIES = 5
 
 
 def gather(
-    place: Place, attempt: str, files: Sequence[File], urls: Mapping[str, str], *, beside: bool = False
+    place: HostContext, attempt: str, files: Sequence[File], urls: Mapping[str, str], *, beside: bool = False
 ) -> Command[None]:
     """Fetch files from their URLs to the folder that the launch reads, with their modes and links. With `beside`, keep
     what is already there.

@@ -12,7 +12,7 @@ from dstack.errors import CommandError
 from dstack.model.job.manifest import File
 from dstack.model.paths import container
 from dstack.model.project.workflow import Artifact
-from dstack.model.runner.host_context import Place, folder_name
+from dstack.model.runner.host_context import HostContext, folder_name
 from dstack.render import quote, script
 
 KEEPING = "keeping the artifacts"
@@ -36,7 +36,7 @@ class Freed:
     disk_free: int | None
 
 
-def keep(place: Place, attempt: str, project: str, image: str, artifacts: tuple[Artifact, ...]) -> Command[bool]:
+def keep(place: HostContext, attempt: str, project: str, image: str, artifacts: tuple[Artifact, ...]) -> Command[bool]:
     """Remove the container and the folder of a collected job, except its artifacts. False if the artifacts were
     removed, too, because they differ from what was hashed. Repeatable."""
     body = script(
@@ -53,7 +53,9 @@ def keep(place: Place, attempt: str, project: str, image: str, artifacts: tuple[
     return Command(KEEPING, body, lambda result: values(KEEPING, result, "kept")["kept"] == "yes")
 
 
-def reuse(place: Place, attempt: str, sources: Sequence[str], links: Sequence[File]) -> Command[dict[str, Copied]]:
+def reuse(
+    place: HostContext, attempt: str, sources: Sequence[str], links: Sequence[File]
+) -> Command[dict[str, Copied]]:
     """Copy the kept artifacts of these attempts to the folder that the launch reads, and create `links`. Attempts that
     are missing from the answer were removed or modified: fetch their artifacts from storage."""
     made = "".join(_link(file) for file in links).encode("utf-8", "surrogateescape")
@@ -67,7 +69,7 @@ def reuse(place: Place, attempt: str, sources: Sequence[str], links: Sequence[Fi
     return Command(REUSING, body, _copied, made)
 
 
-def free(place: Place, attempts: Sequence[str], wanted: int = 0) -> Command[Freed]:
+def free(place: HostContext, attempts: Sequence[str], wanted: int = 0) -> Command[Freed]:
     """Remove the kept artifacts of these attempts in order, until `wanted` bytes of disk are free; 0 removes all."""
     named = tuple(map(folder_name, attempts))
     body = script("artifacts/free", place, server=place.layout.server, attempts=named, wanted=-(-wanted // 1024))

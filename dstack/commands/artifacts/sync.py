@@ -15,7 +15,7 @@ from dstack.commands.command import Command, Result
 from dstack.errors import CommandError
 from dstack.model.job.manifest import LONGEST, File, normal
 from dstack.model.project.workflow import Artifact
-from dstack.model.runner.host_context import Place, folder_name
+from dstack.model.runner.host_context import HostContext, folder_name
 from dstack.render import script, text
 
 SYNCING = "syncing an artifact"
@@ -45,7 +45,7 @@ def top(number: int) -> str:
 
 
 def sync(
-    place: Place, attempt: str, project: str, image: str, artifact: Artifact, number: int, *, keep: bool
+    place: HostContext, attempt: str, project: str, image: str, artifact: Artifact, number: int, *, keep: bool
 ) -> Command[Changes]:
     """List and hash the changed files of a running job's artifact. With `keep`, files unchanged since the last sync are
     only named. Raises CommandError if the job's folder is gone."""

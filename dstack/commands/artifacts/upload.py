@@ -14,7 +14,7 @@ from dstack.commands.command import Command, Result, succeeded
 from dstack.errors import CommandError
 from dstack.model.job.manifest import File, shown
 from dstack.model.job.pieces import MIB, Piece, Sums, part_size, spans
-from dstack.model.runner.host_context import Place, folder_name
+from dstack.model.runner.host_context import HostContext, folder_name
 from dstack.render import quote, script, text
 
 SUMMING = "checksumming the artifacts"
@@ -43,7 +43,7 @@ class Upload:
     trouble: str = ""
 
 
-def sums(place: Place, attempt: str, tree: str, files: Sequence[File]) -> Command[dict[str, Sums]]:
+def sums(place: HostContext, attempt: str, tree: str, files: Sequence[File]) -> Command[dict[str, Sums]]:
     """Return the MD5s of regular files by path: of the whole file, or of each part. `tree` is their folder, below the
     job's folder.
 
@@ -60,23 +60,23 @@ def sums(place: Place, attempt: str, tree: str, files: Sequence[File]) -> Comman
     return Command(SUMMING, body, lambda result: _summed(whole, large, result), stdin)
 
 
-def upload(place: Place, attempt: str, tree: str, pieces: Sequence[Piece]) -> Command[Upload]:
+def upload(place: HostContext, attempt: str, tree: str, pieces: Sequence[Piece]) -> Command[Upload]:
     """Start to upload these, unless an upload is in progress; then wait a while for its end. It continues by itself."""
     return _upload(place, attempt, tree, plan(pieces))
 
 
-def uploading(place: Place, attempt: str) -> Command[Upload]:
+def uploading(place: HostContext, attempt: str) -> Command[Upload]:
     """Wait a while for the end of the current upload."""
     return _upload(place, attempt, "", b"")
 
 
-def abandon(place: Place, attempt: str) -> Command[None]:
+def abandon(place: HostContext, attempt: str) -> Command[None]:
     """Cancel the current upload."""
     body = script("artifacts/abandon", place, folder=place.layout.job(folder_name(attempt)))
     return Command(ABANDONING, body, lambda result: succeeded(ABANDONING, result))
 
 
-def reach(place: Place, url: str) -> Command[None]:
+def reach(place: HostContext, url: str) -> Command[None]:
     """Check that the host gets an answer from a URL. Raises CommandError with curl's message if it gets none."""
     stdin = curl.transfer([("url", url), ("output", "/dev/null")]).partition(b"\n")[2]
     body = script("artifacts/reach", place, length=len(stdin))
@@ -109,7 +109,7 @@ def work() -> str:
     return text("artifacts/upload_work", at_once=AT_ONCE)
 
 
-def _upload(place: Place, attempt: str, tree: str, stdin: bytes) -> Command[Upload]:
+def _upload(place: HostContext, attempt: str, tree: str, stdin: bytes) -> Command[Upload]:
     body = script(
         "artifacts/upload",
         place,

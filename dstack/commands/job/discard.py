@@ -5,13 +5,13 @@ from __future__ import annotations
 from dstack.commands.answer import lines
 from dstack.commands.command import Command, Result
 from dstack.model.paths import container
-from dstack.model.runner.host_context import Place, folder_name
+from dstack.model.runner.host_context import HostContext, folder_name
 from dstack.render import script
 
 DISCARDING = "removing the job's folder"
 
 
-def discard(place: Place, attempt: str, image: str) -> Command[None]:
+def discard(place: HostContext, attempt: str, image: str) -> Command[None]:
     """Remove the container, running or not, and the job's folder, whoever owns its files. Repeatable."""
     body = script(
         "job/discard",

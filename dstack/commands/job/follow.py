@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dstack.commands.command import Command, Result, succeeded
 from dstack.model.paths import container
-from dstack.model.runner.host_context import Place, folder_name
+from dstack.model.runner.host_context import HostContext, folder_name
 from dstack.render import script
 
 
-def follow(place: Place, attempt: str, offset: int) -> Command[bytes]:
+def follow(place: HostContext, attempt: str, offset: int) -> Command[bytes]:
     """Print the log's bytes from `offset` on, as they arrive, until the job ends or stdin is closed.
 
     It may end before it has printed everything: read the rest with `read_log` once the job is known to have ended.
@@ -16,12 +16,12 @@ def follow(place: Place, attempt: str, offset: int) -> Command[bytes]:
     return _command("following the log", "job/follow", place, attempt, offset)
 
 
-def read_log(place: Place, attempt: str, offset: int) -> Command[bytes]:
+def read_log(place: HostContext, attempt: str, offset: int) -> Command[bytes]:
     """Print the log's bytes from `offset` to its current end. Prints nothing if the log was removed."""
     return _command("reading the log", "job/read_log", place, attempt, offset)
 
 
-def _command(name: str, template: str, place: Place, attempt: str, offset: int) -> Command[bytes]:
+def _command(name: str, template: str, place: HostContext, attempt: str, offset: int) -> Command[bytes]:
     if offset < 0:
         raise ValueError(f"the log offset {offset} is negative")
 

@@ -16,7 +16,7 @@ from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import Launch
 from dstack.model.paths import TAR_COMPLETE, container
 from dstack.model.project.locations import cache_name
-from dstack.model.runner.host_context import Place, folder_name
+from dstack.model.runner.host_context import HostContext, folder_name
 from dstack.model.runner.mounts import Mount
 from dstack.render import quote, script, text
 
@@ -80,7 +80,7 @@ class Launched(Struct, frozen=True):
         return (*self.histories, *self.commits, *self.trees)
 
 
-def launch(place: Place, order: Order, artifacts: Stdin = b"", pack: bytes = b"") -> Command[Launched]:
+def launch(place: HostContext, order: Order, artifacts: Stdin = b"", pack: bytes = b"") -> Command[Launched]:
     """Prepare the job's folder and start its container, unless it was started before. Safe to repeat at any point.
 
     Raises CommandError with Docker's message if the container can't be started: then there is none.
@@ -137,7 +137,7 @@ def exports(environment: Mapping[str, str | None]) -> str:
     )
 
 
-def _gpus(place: Place, order: Order) -> tuple[str, ...]:
+def _gpus(place: HostContext, order: Order) -> tuple[str, ...]:
     """Return the options that give a container its GPUs, and no others. The host adds the devices of AMD GPUs."""
     # If NVIDIA's runtime is Docker's default, an image can request all GPUs by itself.
     none = ("--env", "NVIDIA_VISIBLE_DEVICES=void")

@@ -11,13 +11,13 @@ from dstack.decide import Claim, Container, Observed
 from dstack.errors import CommandError
 from dstack.model.job.job import Launch
 from dstack.model.paths import container
-from dstack.model.runner.host_context import Place, folder_name
+from dstack.model.runner.host_context import HostContext, folder_name
 from dstack.render import script
 
 NAME = "observing the job"
 
 
-def observe(place: Place, attempt: str) -> Command[Observed]:
+def observe(place: HostContext, attempt: str) -> Command[Observed]:
     """Read the exit file, the claim, the container, boot and Docker daemon, and the exit file again.
 
     Takes at most 30 seconds: if Docker does not answer, the result says so.

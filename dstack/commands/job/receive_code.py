@@ -12,7 +12,7 @@ from dstack.commands.answer import values
 from dstack.commands.command import Command, Result, Stdin
 from dstack.errors import CommandError
 from dstack.model.code.snapshot import PLAIN, Snapshot
-from dstack.model.runner.host_context import Place
+from dstack.model.runner.host_context import HostContext
 
 
 class Received(Enum):
@@ -22,7 +22,7 @@ class Received(Enum):
     NEED_FULL = "full"
 
 
-def receive(place: Place, snapshot: Snapshot, pack: Stdin = b"") -> Command[Received]:
+def receive(place: HostContext, snapshot: Snapshot, pack: Stdin = b"") -> Command[Received]:
     """Take a pack of the snapshot into the host's mirror, which is created or repaired as needed. Safe to repeat."""
     body = render.script("code/receive", place, **checkout_values(snapshot))
     return Command("receiving the code", body, _received, stdin=pack)
@@ -32,7 +32,7 @@ SPARE = 10**9
 """The largest tree, in bytes, of which a host keeps one more checkout."""
 
 
-def spare(place: Place, snapshot: Snapshot) -> Command[None]:
+def spare(place: HostContext, snapshot: Snapshot) -> Command[None]:
     """Check out the tree once more, for the next job to take. Safe to repeat and to interrupt."""
 
     def prepared(result: Result) -> None:

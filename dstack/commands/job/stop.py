@@ -10,7 +10,7 @@ from dstack.commands import answer
 from dstack.commands.command import Command, Result, succeeded
 from dstack.errors import CommandError
 from dstack.model.paths import container
-from dstack.model.runner.host_context import Place, folder_name
+from dstack.model.runner.host_context import HostContext, folder_name
 from dstack.render import script
 
 NAME = "stopping the job"
@@ -23,7 +23,7 @@ class Stopped(Struct, frozen=True):
     outcome: Literal["fenced", "stopping", "ended"]
 
 
-def stop(place: Place, attempt: str, grace: int) -> Command[Stopped]:
+def stop(place: HostContext, attempt: str, grace: int) -> Command[Stopped]:
     """Keep the job from starting, or tell its container to end and kill it after `grace` seconds (0: at once).
 
     Does not wait for the end. While an earlier stop is in progress, another one with a grace has no effect.
@@ -34,7 +34,7 @@ def stop(place: Place, attempt: str, grace: int) -> Command[Stopped]:
     return Command(NAME, script("job/stop", place, folder=folder, name=container(attempt), grace=grace), _stopped)
 
 
-def warn(place: Place, attempt: str, signal: str) -> Command[None]:
+def warn(place: HostContext, attempt: str, signal: str) -> Command[None]:
     """Send the container a signal that does not end it; it forwards the signal to all its processes. Raises
     CommandError if the container does not run."""
     body = script("job/warn", place, name=container(folder_name(attempt)), signal=signal)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dstack.commands.answer import lines
 from dstack.commands.command import Command, Result
 from dstack.errors import CommandError
-from dstack.model.runner.host_context import Place
+from dstack.model.runner.host_context import HostContext
 from dstack.render import script
 
 LISTING = "listing the caches"
@@ -30,12 +30,12 @@ class Cache:
         return self.folder.split("/")[1]
 
 
-def caches(place: Place) -> Command[list[Cache]]:
+def caches(place: HostContext) -> Command[list[Cache]]:
     """List this server's caches on the host. Their sizes are measured now, which may take long."""
     return Command(LISTING, script("machine/cache_folders", place, server=place.layout.server, wanted=()), _listed)
 
 
-def drop(place: Place, folders: Sequence[str]) -> Command[list[str]]:
+def drop(place: HostContext, folders: Sequence[str]) -> Command[list[str]]:
     """Remove these caches unless a job uses them. Returns the removed folders. Repeatable."""
     body = script("machine/cache_folders", place, server=place.layout.server, wanted=tuple(folders))
     return Command(REMOVING, body, lambda result: [value for key, value in lines(REMOVING, result) if key == "gone"])

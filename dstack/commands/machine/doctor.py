@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from dstack.model.runner.host_context import Place
+from dstack.model.runner.host_context import HostContext
 from dstack.model.runner.runner import Finding, Gpu
 
 OLDEST_GIT = (2, 20)
@@ -36,7 +36,7 @@ SKEW = 60
 class Answers:
     """The probe's answer: values by key, missing tools, and GPUs."""
 
-    place: Place
+    place: HostContext
     said: Mapping[str, str]
     missing: tuple[str, ...]
     gpus: tuple[Gpu, ...]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dstack.commands.answer import lines
 from dstack.commands.command import Command, Result
 from dstack.errors import CommandError
-from dstack.model.runner.host_context import Place
+from dstack.model.runner.host_context import HostContext
 from dstack.render import script
 
 DIGEST = "{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}"
@@ -26,7 +26,7 @@ class Pruned:
     forgotten: tuple[str, ...]
 
 
-def prune(place: Place, mirrors: Sequence[str], images: Mapping[str, str], *, dry_run: bool) -> Command[Pruned]:
+def prune(place: HostContext, mirrors: Sequence[str], images: Mapping[str, str], *, dry_run: bool) -> Command[Pruned]:
     """Remove the mirrors of these repositories, and these images (digests by name, as a launch returns them) unless a
     container uses them or their name now refers to another image. Repeatable."""
     body = script(

@@ -11,7 +11,7 @@ from dstack.commands.machine import amd
 from dstack.commands.machine.doctor import Answers, findings
 from dstack.errors import CommandError
 from dstack.model.paths import HostLayout
-from dstack.model.runner.host_context import Place
+from dstack.model.runner.host_context import HostContext
 from dstack.model.runner.runner import Facts, Gpu
 from dstack.render import script
 
@@ -28,7 +28,7 @@ def probe(
 ) -> Command[Facts]:
     """Ask a machine everything in one round trip, without changing it. Takes at most 90 seconds, or 150 with GPUs.
     `thorough` also tests whether a container gets the GPUs. GPUs that only jobs of `server` use count as free."""
-    place = Place(HostLayout(root, machine="", server="probe"), docker, sys=sys, dev=dev)
+    place = HostContext(HostLayout(root, machine="", server="probe"), docker, sys=sys, dev=dev)
 
     def facts(result: Result) -> Facts:
         return _facts(place, result, server)
@@ -36,7 +36,7 @@ def probe(
     return Command(NAME, script("machine/probe", place, podman=place.podman, thorough=thorough), facts)
 
 
-def _facts(place: Place, result: Result, server: str) -> Facts:
+def _facts(place: HostContext, result: Result, server: str) -> Facts:
     said = answer.values(NAME, result, *ANSWERED)
     pairs = answer.lines(NAME, result)
     missing = tuple(value for key, value in pairs if key == "missing")

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from dstack.commands import answer
 from dstack.commands.command import Command, Result
 from dstack.commands.machine.docker_registry import Login, named, registry
-from dstack.model.runner.host_context import Place
+from dstack.model.runner.host_context import HostContext
 from dstack.model.text.units import decimal_words
 from dstack.render import quote, script
 
@@ -28,7 +28,7 @@ KEPT = 3
 """How many lines of an error to report."""
 
 
-def pull(place: Place, image: str, login: Login | None = None) -> Command[None]:
+def pull(place: HostContext, image: str, login: Login | None = None) -> Command[None]:
     """Pull the image. Run this with `stream`: it ends when its reader leaves. It prints what `Progress` reads, and has
     no time limit. The login is used only for this image, and is not stored on the host."""
     name = f"pulling {image}"
@@ -69,7 +69,7 @@ class Layer:
 
 
 @dataclass
-class Progress:
+class PullProgress:
     """Reads the output of a pull."""
 
     layers: dict[str, Layer] = field(default_factory=dict)

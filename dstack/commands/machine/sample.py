@@ -10,7 +10,7 @@ from dstack.commands.command import Command, Result
 from dstack.commands.machine import amd
 from dstack.errors import CommandError
 from dstack.model.paths import container
-from dstack.model.runner.host_context import Place
+from dstack.model.runner.host_context import HostContext
 from dstack.model.runner.metrics import GpuUse
 from dstack.render import script
 
@@ -35,7 +35,7 @@ class Sample:
     cost: float
 
 
-def sample(place: Place, containers: Mapping[str, str] | None = None, cpus: int = 0) -> Command[Sample]:
+def sample(place: HostContext, containers: Mapping[str, str] | None = None, cpus: int = 0) -> Command[Sample]:
     """Take a sample in one round trip. Pass the `containers` of an earlier sample if no others matter, to avoid asking
     Docker, and `cpus` to avoid counting processors."""
     known = "\n".join(f"{number} {container(attempt)}" for attempt, number in (containers or {}).items())

@@ -8,7 +8,7 @@ from dstack.commands.answer import lines
 from dstack.commands.command import Command, Result
 from dstack.commands.machine.authorize import marker
 from dstack.model.paths import container
-from dstack.model.runner.host_context import Place
+from dstack.model.runner.host_context import HostContext
 from dstack.render import script
 
 LEAVING = "uninstalling from the machine"
@@ -16,7 +16,7 @@ ASKING = "listing running jobs"
 
 
 @dataclass(frozen=True)
-class Leftovers:
+class Residue:
     """What remains: names of containers, images and volumes, paths, and the server's authorized key."""
 
     containers: tuple[str, ...] = ()
@@ -31,7 +31,7 @@ class Leftovers:
         return self.containers + self.images + self.volumes + self.paths + self.keys
 
 
-def leave(place: Place, *, keep_key: bool = False) -> Command[Leftovers]:
+def uninstall(place: HostContext, *, keep_key: bool = False) -> Command[Residue]:
     """Remove this server's containers with their volumes, its images, folder and authorized key. Leaves other servers'
     data alone.
 
@@ -42,16 +42,16 @@ def leave(place: Place, *, keep_key: bool = False) -> Command[Leftovers]:
     return Command(LEAVING, body, _leftovers)
 
 
-def running(place: Place) -> Command[list[str]]:
+def running(place: HostContext) -> Command[list[str]]:
     """List the attempts of this server's jobs that have a live container."""
     body = script("machine/running", place, server=place.layout.server)
     return Command(ASKING, body, _attempts)
 
 
-def _leftovers(result: Result) -> Leftovers:
+def _leftovers(result: Result) -> Residue:
     left = lines(LEAVING, result)
     kinds = ("container", "image", "volume", "path", "key")
-    return Leftovers(*(tuple(value for key, value in left if key == kind) for kind in kinds))
+    return Residue(*(tuple(value for key, value in left if key == kind) for kind in kinds))
 
 
 def _attempts(result: Result) -> list[str]:

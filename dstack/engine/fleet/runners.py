@@ -19,7 +19,7 @@ from dstack.hosts.host import Host, ask
 from dstack.hosts.pool import Pool
 from dstack.model.api.runners import AddRunner, RunnerView
 from dstack.model.paths import HostLayout
-from dstack.model.runner.host_context import Place
+from dstack.model.runner.host_context import HostContext
 from dstack.model.runner.metrics import Use
 from dstack.model.runner.runner import Facts, Finding, Runner
 from dstack.scheduling.capacity import Capacity
@@ -54,7 +54,7 @@ class Condition:
     findings: tuple[Finding, ...] = ()
 
 
-class Machines:
+class Fleet:
     """Probes runners and keeps their conditions. `changed` is called when a runner's state changes. `absent` returns
     why a runner is not available now, `use` what it is doing, and `load` what is used on it outside dstack."""
 
@@ -73,10 +73,10 @@ class Machines:
         """The connection to a runner, which is kept open."""
         return self.pool.get(runner)
 
-    def place(self, runner: Runner) -> Place:
+    def place(self, runner: Runner) -> HostContext:
         """Where this server's files are on the runner."""
         machine = runner.facts.machine if runner.facts else ""
-        return Place(HostLayout(runner.root, machine, self.store.settings.server_id), runner.docker)
+        return HostContext(HostLayout(runner.root, machine, self.store.settings.server_id), runner.docker)
 
     async def check(self, name: str, *, fresh: float = 0.0, thorough: bool = False) -> Condition:
         """Probe a runner, or return the last probe if it is at most `fresh` seconds old. Whatever is wrong with the

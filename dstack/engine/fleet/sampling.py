@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from dstack.commands.machine.sample import Sample, sample
 from dstack.engine.fleet.foreign_load import at_rest, counted, foreign, smoothed
 from dstack.engine.fleet.probe_interval import SAMPLING, pause
-from dstack.engine.fleet.runners import LATE, Machines
+from dstack.engine.fleet.runners import LATE, Fleet
 from dstack.errors import DstackError
 from dstack.hosts.host import ask
 from dstack.model.job.job import Job
@@ -50,11 +50,11 @@ class Seen:
 
 
 @dataclass
-class Metrics:
+class Sampler:
     """Samples the machines that run jobs, and any machine that somebody looks at."""
 
     store: Store
-    machines: Machines
+    machines: Fleet
     seen: dict[str, Seen] = field(default_factory=dict)
     watching: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     looking: dict[str, asyncio.Task[None]] = field(default_factory=dict)

@@ -12,10 +12,10 @@ from dstack.commands.job.discard import discard
 from dstack.commands.job.stop import stop
 from dstack.decide import Decision, Failed
 from dstack.engine.context import Context
-from dstack.engine.job_on_runner import HOST_ANSWER, Placed
+from dstack.engine.job_on_runner import HOST_ANSWER, JobOnRunner
 from dstack.engine.lifecycle.launch import begun, launched
 from dstack.engine.lifecycle.limits import give_way, halt, limit
-from dstack.engine.lifecycle.upload_status import Progress, stopped
+from dstack.engine.lifecycle.upload_status import UploadProgress, stopped
 from dstack.engine.lifecycle.watch import blamed, drain, until_ended
 from dstack.engine.retention.clear import removed
 from dstack.engine.transfer.abandon import abandoned
@@ -24,7 +24,7 @@ from dstack.engine.transfer.sync import Sync
 from dstack.errors import DstackError, HostError, HostUnreachableError, StorageError
 from dstack.hosts.host import ask
 from dstack.model.job.attempts import again, following
-from dstack.model.job.job import Ends, Job
+from dstack.model.job.job import ExitCode, Job
 from dstack.model.job.status import Status
 from dstack.model.text.units import rfc3339, seconds, span, span_words
 
@@ -38,7 +38,7 @@ SILENCE = 600.0
 log = logging.getLogger("dstack.engine")
 
 
-class Drive(Placed):
+class Drive(JobOnRunner):
     """Takes a job through its states. Every step is committed before it acts and may be repeated, so a drive can be
     cancelled at any point and replaced by another: that is how a server restarts, and how a stop takes effect."""
 
@@ -75,7 +75,7 @@ class Drive(Placed):
         if unreachable and job.stop == "abort":
             reason = f"aborted; runner '{job.runner}' is not answering, and its container is removed once it does"
             self.context.unsure.add(job.runner or "")
-            self.finish(Status.STOPPED, exit_code=Ends.STOPPED, reason=reason)
+            self.finish(Status.STOPPED, exit_code=ExitCode.STOPPED, reason=reason)
             return
         if job.status is Status.PREPARING and not job.stop and not unreachable:
             await self.give_up(trouble)
@@ -119,7 +119,7 @@ class Drive(Placed):
             self.change(status=Status.RUNNING)
             return
         self.change(cause="error")
-        await self.close(Status.FAILED, exit_code=Ends.DSTACK, reason=trouble.message + hint)
+        await self.close(Status.FAILED, exit_code=ExitCode.DSTACK, reason=trouble.message + hint)
 
     async def prepare(self) -> None:
         """Bring the job to its runner and launch it. The intent is committed before anything may run there."""
@@ -166,7 +166,7 @@ class Drive(Placed):
                 self.change(status=Status.RUNNING, started_at=rfc3339(time.time()))
                 return
         reason = "stopped before it started" if self.job.stop else self.job.preempted
-        await self.close(Status.STOPPED, exit_code=Ends.STOPPED, reason=reason)
+        await self.close(Status.STOPPED, exit_code=ExitCode.STOPPED, reason=reason)
 
     def ended(self, decision: Decision) -> None:
         """Record how the container ended. Its artifacts are collected next."""
@@ -174,15 +174,15 @@ class Drive(Placed):
         code, reason = decision.exit_code, decision.reason
         end = Status.LOST if decision.lost else Status.DONE if code == 0 else Status.FAILED
         if job.stop:
-            end, code, reason = Status.STOPPED, Ends.STOPPED, "stopped by dstack stop" + killed(decision)
+            end, code, reason = Status.STOPPED, ExitCode.STOPPED, "stopped by dstack stop" + killed(decision)
         elif job.expired:
             limit = span_words(span(job.definition.max_duration or "0"))
             reason = f"max-duration: stopped after {limit}" + killed(decision)
-            end, code = Status.FAILED, Ends.MAX_DURATION
+            end, code = Status.FAILED, ExitCode.MAX_DURATION
         elif job.preempted:
-            end, code, reason = Status.STOPPED, Ends.STOPPED, job.preempted
+            end, code, reason = Status.STOPPED, ExitCode.STOPPED, job.preempted
         elif decision.lost:
-            code = Ends.DSTACK
+            code = ExitCode.DSTACK
         changes = {"end": end, "exit_code": code, "reason": reason, "ending": reason, "unreachable_since": None}
         if not (job.stop or job.expired or job.preempted) and end is not Status.DONE:
             changes["cause"] = decision.cause or ("lost" if decision.lost else "error")
@@ -193,9 +193,9 @@ class Drive(Placed):
         job = self.job
         if job.stop == "abort":
             await abandoned(self)
-            self.finish(Status.STOPPED, exit_code=Ends.STOPPED, reason="aborted; nothing was stored")
+            self.finish(Status.STOPPED, exit_code=ExitCode.STOPPED, reason="aborted; nothing was stored")
             return
-        self.collector = Collector(self.context, job, self.runner, Progress(self))
+        self.collector = Collector(self.context, job, self.runner, UploadProgress(self))
         self.will_store()
         found = await self.collector.store()
         job = self.settled()
@@ -203,7 +203,7 @@ class Drive(Placed):
         outcome = await self.collector.commit(found, end)
         if outcome.complaint and end is Status.DONE:
             self.change(cause="error")
-            await self.close(Status.FAILED, exit_code=Ends.NO_ARTIFACT, reason=outcome.complaint, outcome=outcome)
+            await self.close(Status.FAILED, exit_code=ExitCode.NO_ARTIFACT, reason=outcome.complaint, outcome=outcome)
         else:
             why = "stopped by dstack stop" if job.stop and job.preempted else job.ending
             await self.close(end, exit_code=job.exit_code, reason=why, outcome=outcome)
@@ -213,15 +213,15 @@ class Drive(Placed):
         job = self.job
         if not job.stop or job.end is Status.STOPPED:
             return job
-        return self.change(end=Status.STOPPED, exit_code=Ends.STOPPED, ending=stopped(job), cause=None)
+        return self.change(end=Status.STOPPED, exit_code=ExitCode.STOPPED, ending=stopped(job), cause=None)
 
     async def salvage(self, job: Job) -> None:
         """End a stopped job whose runner holds artifacts that can no longer be collected."""
-        collector = self.collector or Collector(self.context, job, self.runner, Progress(self))
+        collector = self.collector or Collector(self.context, job, self.runner, UploadProgress(self))
         outcome = await collector.salvage(Status.STOPPED)
         silence = f"runner '{job.runner}' has not answered since {job.unreachable_since}"
         reason = f"stopped by dstack stop; {silence}, so artifacts that were not stored by then are lost"
-        self.finish(Status.STOPPED, exit_code=Ends.STOPPED, reason=reason, outcome=outcome)
+        self.finish(Status.STOPPED, exit_code=ExitCode.STOPPED, reason=reason, outcome=outcome)
 
     async def close(self, status: Status, *, exit_code: int | None, reason: str | None, outcome: Any = None) -> None:
         """End the job, or queue it for its next attempt."""
@@ -258,5 +258,5 @@ def silent(job: Job) -> float:
 
 def killed(decision: Decision) -> str:
     """What to add to the reason of a job that was told to end."""
-    cut = isinstance(decision, Failed) and decision.exit_code in (Ends.STOPPED, 137)
+    cut = isinstance(decision, Failed) and decision.exit_code in (ExitCode.STOPPED, 137)
     return "; it did not exit within its grace period and was killed" if cut else ""

@@ -9,7 +9,7 @@ from dstack.commands.command import Command, Stdin
 from dstack.commands.job.launch import Launched, launch
 from dstack.commands.machine.docker_registry import Login
 from dstack.engine.context import Context
-from dstack.engine.job_on_runner import Placed
+from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.lifecycle.order import order
 from dstack.engine.transfer.fetch_dependencies import gathered, reached, reused
 from dstack.engine.transfer.push_code import keep_spare, launch_with_code, ship
@@ -21,7 +21,7 @@ from dstack.model.job.status import Status
 from dstack.model.text.units import rfc3339
 
 
-async def launched(placed: Placed) -> Launched:
+async def launched(placed: JobOnRunner) -> Launched:
     """Launch the job once the runner has its code and image. A job that has already started is left alone."""
     context, job, runner = placed.context, placed.job, placed.runner
     snapshot = placed.store.runs.require(job.run).snapshot
@@ -47,7 +47,7 @@ async def launched(placed: Placed) -> Launched:
     return answer
 
 
-async def pulled(placed: Placed, command: Command[Launched]) -> Launched:
+async def pulled(placed: JobOnRunner, command: Command[Launched]) -> Launched:
     """Launch once the runner has the image. It is pulled once, however many jobs wait for it there."""
     job, name = placed.job, placed.runner.name
 
@@ -82,7 +82,7 @@ def not_pulled(job: Job, runner: str, refused: CommandError) -> HostError:
     return error(f"pulling {job.image} failed: {what}", hint=failure.hint)
 
 
-async def explained(placed: Placed, launching: Awaitable[Launched]) -> Launched:
+async def explained(placed: JobOnRunner, launching: Awaitable[Launched]) -> Launched:
     """Launch. On failure, say why; if the machine itself is at fault, record that, too."""
     try:
         return await launching
@@ -97,7 +97,7 @@ async def explained(placed: Placed, launching: Awaitable[Launched]) -> Launched:
         raise error(f"{what}: {words}", hint=failure.hint) from refused
 
 
-def begun(placed: Placed, answer: Launched) -> None:
+def begun(placed: JobOnRunner, answer: Launched) -> None:
     """Record the answer to a launch."""
     if answer.outcome not in ("started", "exists"):
         raise HostError(f"the job could not be launched: {placed.runner.name} answered '{answer.outcome}'")

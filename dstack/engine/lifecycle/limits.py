@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from dstack.commands.command import Command
 from dstack.commands.job.stop import stop, warn
-from dstack.engine.job_on_runner import HOST_ANSWER, Placed
+from dstack.engine.job_on_runner import HOST_ANSWER, JobOnRunner
 from dstack.errors import CommandError, HostUnreachableError
 from dstack.hosts.host import ask
 from dstack.model.text.units import seconds, span
@@ -22,13 +22,13 @@ T = TypeVar("T")
 log = logging.getLogger("dstack.engine")
 
 
-async def halt(placed: Placed) -> None:
+async def halt(placed: JobOnRunner) -> None:
     """Tell the container to end."""
     grace = 0 if placed.job.stop == "abort" else placed.grace
     await ask(placed.host, stop(placed.place, placed.attempt, grace), timeout=grace + HOST_ANSWER)
 
 
-async def give_way(placed: Placed) -> None:
+async def give_way(placed: JobOnRunner) -> None:
     """Tell the container to end for a job of higher priority. If it ended on its own just before, it was not
     preempted."""
     before = placed.job.yielding
@@ -38,7 +38,7 @@ async def give_way(placed: Placed) -> None:
         placed.change(yielding=False, preempted=None, reason=None)
 
 
-async def limit(placed: Placed) -> None:
+async def limit(placed: JobOnRunner) -> None:
     """Warn the container before its time is up, and end it when it is."""
     job = placed.job
     if job.definition.max_duration is None or job.started_at is None:
@@ -57,7 +57,7 @@ async def limit(placed: Placed) -> None:
         placed.change(expired=False)  # it ended on its own just before
 
 
-async def insist(placed: Placed, command: Command[T]) -> T | None:
+async def insist(placed: JobOnRunner, command: Command[T]) -> T | None:
     """Ask until the runner answers; return None if it refuses."""
     while True:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from dstack.engine.job_on_runner import Placed
+from dstack.engine.job_on_runner import JobOnRunner
 from dstack.model.job.job import Job
 from dstack.model.job.status import Status
 from dstack.model.text.units import decimal_words
@@ -14,10 +14,10 @@ EVERY = 2.0
 """Seconds between two progress reports; a faster upload is not reported at all."""
 
 
-class Progress:
+class UploadProgress:
     """Reports how much of a job's artifacts is stored."""
 
-    def __init__(self, placed: Placed, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, placed: JobOnRunner, clock: Callable[[], float] = time.monotonic) -> None:
         self.placed = placed
         self.clock = clock
         self.reported = clock()

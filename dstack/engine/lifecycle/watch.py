@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from dstack.commands.job.follow import follow, read_log
 from dstack.commands.job.observe import observe
 from dstack.decide import Decision, Recorded, decide
-from dstack.engine.job_on_runner import HOST_ANSWER, Placed
+from dstack.engine.job_on_runner import HOST_ANSWER, JobOnRunner
 from dstack.engine.lifecycle.launch import begun, launched
 from dstack.errors import HostUnreachableError
 from dstack.hosts.host import ask
@@ -26,7 +26,7 @@ LOOK_AGAIN = 1.0
 """Seconds before looking again at a container that has not ended though its log has, or that is about to start."""
 
 
-async def until_ended(placed: Placed) -> Decision:
+async def until_ended(placed: JobOnRunner) -> Decision:
     """Follow the log; return how the job ended. Raises HostUnreachableError while that can't be known."""
     waiting_since, looks = None, 0
     while True:
@@ -50,7 +50,7 @@ async def until_ended(placed: Placed) -> Decision:
         await asyncio.sleep(LOOK_AGAIN)
 
 
-async def blamed(placed: Placed, decision: Decision) -> Decision:
+async def blamed(placed: JobOnRunner, decision: Decision) -> Decision:
     """Add what is wrong with the machine's GPUs, if a job that had some failed for no known reason."""
     job, machines = placed.job, placed.context.machines
     if not job.gpus or not decision.exit_code or decision.reason or job.stop or job.expired or job.preempted:
@@ -72,24 +72,24 @@ def gpus_gone(runner: Runner, gpus: tuple[int, ...]) -> str | None:
     return f"{which} gone from {runner.name}; to see why, run there: sudo dmesg | grep Xid" if gone else None
 
 
-async def keep_up(placed: Placed) -> None:
+async def keep_up(placed: JobOnRunner) -> None:
     """Append the log's bytes as they arrive, until the stream ends."""
     async for data in placed.host.stream(follow(placed.place, placed.attempt, offset(placed))):
         heard(placed, data)
 
 
-async def drain(placed: Placed) -> None:
+async def drain(placed: JobOnRunner) -> None:
     """Read the rest of the log, which is complete because the job has ended."""
     async for data in placed.host.stream(read_log(placed.place, placed.attempt, offset(placed))):
         heard(placed, data)
 
 
-def offset(placed: Placed) -> int:
+def offset(placed: JobOnRunner) -> int:
     """How many bytes of the attempt's log have been read."""
     return placed.store.logs.size(placed.id) - placed.job.log_start
 
 
-def heard(placed: Placed, data: bytes) -> None:
+def heard(placed: JobOnRunner, data: bytes) -> None:
     job = placed.job
     placed.store.logs.append(placed.id, data)
     if job.unreachable_since:

@@ -13,7 +13,7 @@ from dstack.hosts.host import ask
 from dstack.model.job.status import Status
 from dstack.model.paths import attempt_id
 from dstack.model.text.units import rfc3339
-from dstack.store.tables.retained_artifacts import KeptArtifacts
+from dstack.store.tables.retained_artifacts import Retained
 
 DISCARDING = 300.0
 """Seconds for removing what a job left on its runner."""
@@ -40,7 +40,7 @@ async def clear(context: Context, job_id: str) -> None:
         with store.database.transaction():
             store.jobs.change(job.id, discarded=True)
             if stays:
-                store.kept.add(KeptArtifacts(job.id, attempt, runner.name, rfc3339(time.time())))
+                store.kept.add(Retained(job.id, attempt, runner.name, rfc3339(time.time())))
     context.clearing.pop(job_id, None)
 
 

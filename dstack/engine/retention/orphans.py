@@ -28,7 +28,7 @@ AT_ONCE = 16
 log = logging.getLogger("dstack.engine")
 
 
-class Leftovers:
+class Orphans:
     """Removes what no run in `staying` needs; with `dry_run`, only lists it. A runner that does not answer is skipped;
     the next call asks it again."""
 

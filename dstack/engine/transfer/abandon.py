@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dstack.artifacts.s3.store import S3Store
 from dstack.commands.artifacts.upload import abandon
-from dstack.engine.job_on_runner import HOST_ANSWER, Placed
+from dstack.engine.job_on_runner import HOST_ANSWER, JobOnRunner
 from dstack.engine.retention.artifact_locations import forget, stored_in
 from dstack.hosts.host import ask
 
 
-async def abandoned(placed: Placed) -> None:
+async def abandoned(placed: JobOnRunner) -> None:
     """End the upload on the runner, then remove what a sync or an interrupted collection has stored. Repeatable. Raises
     HostError or StorageError, after which it may be tried again."""
     job = placed.job

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from dstack.artifacts.folder.store import FolderStore
 from dstack.artifacts.s3.store import S3Store
-from dstack.commands.artifacts.collect import Listing, fetch, listing, made
+from dstack.commands.artifacts.collect import ArtifactListing, fetch, listing, made
 from dstack.engine.context import Context
 from dstack.engine.transfer.upload import Uploader
 from dstack.hosts.host import Host, ask
@@ -37,9 +37,9 @@ class Collector:
         self.job = job
         self.runner = runner
         self.tell = tell
-        self.found: Listing | None = None
+        self.found: ArtifactListing | None = None
 
-    async def store(self) -> Listing:
+    async def store(self) -> ArtifactListing:
         """Put all files into the store, without the manifest. Raises HostError or StorageError, after which it may be
         tried again."""
         self.found = found = await self.listed()
@@ -56,7 +56,7 @@ class Collector:
             await self.fetched(found, storage)
         return found
 
-    async def commit(self, found: Listing, end: Status) -> Collected:
+    async def commit(self, found: ArtifactListing, end: Status) -> Collected:
         """Write the manifest for what is stored now."""
         if found.gone:
             return await self.left(complaint(found))
@@ -102,16 +102,16 @@ class Collector:
     def host(self) -> Host:
         return self.context.machines.host(self.runner)
 
-    async def listed(self) -> Listing:
+    async def listed(self) -> ArtifactListing:
         """List what the job made, with sums from the runner."""
         if not self.job.definition.artifacts:
-            return Listing((), (), ())
+            return ArtifactListing((), (), ())
         place = self.context.machines.place(self.runner)
         project = self.context.store.runs.require(self.job.run).snapshot.project
         attempt = attempt_id(self.job.id, self.job.attempt)
         return await ask(self.host, listing(place, attempt, project, self.job.image, self.job.definition.outputs))
 
-    async def fetched(self, found: Listing, storage: FolderStore) -> None:
+    async def fetched(self, found: ArtifactListing, storage: FolderStore) -> None:
         """Transfer the contents that the store lacks."""
         missing = await storage.missing(found.files)
         if not missing:
@@ -135,7 +135,7 @@ class Collector:
                 await stream.aclose()
 
 
-def complaint(found: Listing) -> str | None:
+def complaint(found: ArtifactListing) -> str | None:
     """Return what is wrong with the artifacts, compared with what the workflow declares."""
     problems = [f"artifact '{path}' was not produced" for path in found.missing] + list(found.refused)
     return "; ".join(problems) or None

@@ -19,7 +19,7 @@ from dstack.model.job.job import Job
 from dstack.model.job.manifest import File, Manifest
 from dstack.model.paths import attempt_id
 from dstack.model.runner.runner import Runner
-from dstack.store.tables.retained_artifacts import KeptArtifacts
+from dstack.store.tables.retained_artifacts import Retained
 
 REACH = 60.0
 """Seconds for a runner to get an answer from the storage."""
@@ -115,7 +115,7 @@ async def reused(
     return True, [manifest for manifest in rest if manifest.files]
 
 
-async def _kept(context: Context, job_id: str, runner: Runner) -> KeptArtifacts | None:
+async def _kept(context: Context, job_id: str, runner: Runner) -> Retained | None:
     """The artifacts of a job that are kept on the runner. A job that ended just now is cleared first."""
     job = context.store.jobs.get(job_id)
     if job and job.runner == runner.name and not job.discarded:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from dstack.artifacts.s3.store import S3Store
 from dstack.commands.artifacts.collect import fetch
 from dstack.commands.artifacts.sync import SMALL, frozen, sync
-from dstack.engine.job_on_runner import Placed
+from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.transfer.upload import Uploader
 from dstack.errors import CommandError, DstackError, StorageError
 from dstack.hosts.host import ask
@@ -34,7 +34,7 @@ class Sync:
     A file that changed while it was read is left for the next sync; so is everything else if a sync fails.
     """
 
-    def __init__(self, placed: Placed) -> None:
+    def __init__(self, placed: JobOnRunner) -> None:
         self.placed = placed
         self.job = placed.job
         self.context = placed.context

@@ -21,7 +21,7 @@ class Failure(Struct, frozen=True, kw_only=True):
     silent: bool = False
 
 
-class Kind(Struct, frozen=True):
+class FailureKind(Struct, frozen=True):
     """A failure that is recognized by its message. `what` and `hint` may contain {runner} and {image}."""
 
     words: str
@@ -29,40 +29,40 @@ class Kind(Struct, frozen=True):
     hint: str
 
 
-FULL = Kind(
+FULL = FailureKind(
     r"no space left on device|disk quota exceeded|not enough space",
     "the disk of {runner} is full",
     "find what fills it: dstack runners check {runner}; remove unneeded data: dstack prune",
 )
-SILENT = Kind(
+SILENT = FailureKind(
     r"cannot connect to the docker daemon|is the docker daemon running|error during connect",
     "Docker on {runner} does not answer",
     "dstack runners check {runner}",
 )
-PULLING: tuple[Kind, ...] = (
+PULLING: tuple[FailureKind, ...] = (
     FULL,
     SILENT,
-    Kind(
+    FailureKind(
         r"toomanyrequests|rate limit|too many requests",
         "the registry's rate limit was reached",
         "try again later, or log in: add 'registry-auth' to the workflow",
     ),
-    Kind(
+    FailureKind(
         r"manifest unknown|manifest for .* not found|name unknown|repository name not known|: not found",
         "the registry has no such image",
         "check 'image' in .dstack/workflows.yaml",
     ),
-    Kind(
+    FailureKind(
         r"no matching manifest for|image operating system .* cannot be used|no image found in .* for architecture",
         "the image does not support the architecture of {runner}",
         "choose an image for the machine's architecture",
     ),
-    Kind(
+    FailureKind(
         r"x509|certificate|http response to https client",
         "{runner} does not trust the registry",
         "put its certificate into /etc/docker/certs.d on {runner}, or add it to insecure-registries",
     ),
-    Kind(
+    FailureKind(
         r"dial tcp|no such host|connection refused|no route to host|network is unreachable|i/o timeout"
         r"|tls handshake timeout|temporary failure|client\.timeout|connection reset|unexpected eof",
         "{runner} can't reach the registry",
@@ -84,20 +84,20 @@ LAYERS = re.compile(
     r"|exit status \d+, stdout: , stderr: )+"
 )
 ADVICE = re.compile(r"(: unknown)?[.]?( (Run|See) 'docker [a-z ]*--help'.*)?$")
-STARTING: tuple[Kind, ...] = (
+STARTING: tuple[FailureKind, ...] = (
     FULL,
     SILENT,
-    Kind(
+    FailureKind(
         r'exec: "/bin/sh"|/bin/sh: no such file|executable file not found|exec format error',
         "the image {image} can't run /bin/sh",
         "choose an image with /bin/sh for the machine's architecture",
     ),
-    Kind(
+    FailureKind(
         r"unable to find user|no matching entries in passwd|looking up user|unable to find group",
         "the image {image} does not have this user",
         "set 'user' to a number, or leave it out",
     ),
-    Kind(
+    FailureKind(
         r"no such image|image not known",
         "the image {image} was removed from {runner} in the meantime",
         "submit the run again; that pulls the image",
@@ -134,7 +134,7 @@ def _refused(username: str, secret: str) -> Failure:
     return Failure(what="the registry requires a login, or has no such image", hint=hint)
 
 
-def _known(kinds: Sequence[Kind], words: str, runner: str, image: str) -> Failure | None:
+def _known(kinds: Sequence[FailureKind], words: str, runner: str, image: str) -> Failure | None:
     said = words.lower()
     for kind in kinds:
         if re.search(kind.words, said):

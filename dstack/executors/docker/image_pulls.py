@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 
 from dstack.commands.machine.docker_registry import Login
-from dstack.commands.machine.pull import Progress, pull
+from dstack.commands.machine.pull import PullProgress, pull
 from dstack.errors import CommandError
 from dstack.hosts.host import Host
-from dstack.model.runner.host_context import Place
+from dstack.model.runner.host_context import HostContext
 
 REPORT_EVERY = 1.0
 """Seconds between two progress reports of a pull."""
@@ -22,14 +22,14 @@ Key = tuple[str, str, "Login | None"]
 class Going:
     """A pull in progress, and the callbacks that get its progress."""
 
-    def __init__(self, host: Host, place: Place, image: str, login: Login | None) -> None:
+    def __init__(self, host: Host, place: HostContext, image: str, login: Login | None) -> None:
         self.tells: list[Tell] = []
-        self.progress = Progress()
+        self.progress = PullProgress()
         self.task = asyncio.create_task(self.run(host, place, image, login))
         # if nobody waits any longer, asyncio must not warn about an exception that was never retrieved
         self.task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
-    async def run(self, host: Host, place: Place, image: str, login: Login | None) -> None:
+    async def run(self, host: Host, place: HostContext, image: str, login: Login | None) -> None:
         """Pull the image. Raises CommandError with the registry's message."""
         reported = 0.0
         command = pull(place, image, login)
@@ -50,13 +50,15 @@ class Going:
             tell(self.progress.words)
 
 
-class Pulls:
+class ImagePulls:
     """The pulls that a job waits for; a pull is cancelled once nobody waits for it."""
 
     def __init__(self) -> None:
         self.going: dict[Key, Going] = {}
 
-    async def fetch(self, runner: str, host: Host, place: Place, image: str, login: Login | None, tell: Tell) -> None:
+    async def fetch(
+        self, runner: str, host: Host, place: HostContext, image: str, login: Login | None, tell: Tell
+    ) -> None:
         """Pull the image to the runner. Raises CommandError with the registry's message. `tell` gets the progress in
         words, first at once and then at most once a second."""
         key = (runner, image, login)

@@ -11,9 +11,9 @@ import asyncssh
 
 from dstack.errors import HostAuthError, HostError, HostKeyError
 from dstack.hosts.ssh.failures import TROUBLE, host_error, ssh_command
-from dstack.hosts.ssh.keys import Keys, agent_keys, key_name
+from dstack.hosts.ssh.keys import UserKeys, agent_keys, key_name
 from dstack.hosts.ssh.known import authorities, known_keys, public_text, read_known_hosts
-from dstack.hosts.ssh.settings import Settings, read_settings
+from dstack.hosts.ssh.settings import SshSettings, read_settings
 from dstack.hosts.ssh.shared import Shared
 from dstack.hosts.ssh.tcp import Direct
 from dstack.model.runner.runner import Address, fingerprint
@@ -104,7 +104,7 @@ class Dialer:
         certifying, revoked = await asyncio.to_thread(authorities, settings)
         if not certifying:
             return None
-        nobody = replace(settings, keys=Keys(), agent=None)
+        nobody = replace(settings, keys=UserKeys(), agent=None)
         trust = {"known_hosts": ([], certifying, revoked), "server_host_key_algs": _CERTIFICATES}
         try:
             (await self._open(address, nobody, visitor, trust)).abort()
@@ -124,7 +124,7 @@ class Dialer:
             await bastion.close()
 
     async def _open(
-        self, address: Address, settings: Settings, visitor: _Visitor, trust: dict[str, Any]
+        self, address: Address, settings: SshSettings, visitor: _Visitor, trust: dict[str, Any]
     ) -> asyncssh.SSHClientConnection:
         gate = self._gates.setdefault((settings.host, settings.port), asyncio.Semaphore(self._starts))
         for attempt in range(1, _TRIES + 1):
@@ -139,7 +139,7 @@ class Dialer:
         raise AssertionError("the last attempt returns or raises")
 
     async def _attempt(
-        self, address: Address, settings: Settings, visitor: _Visitor, trust: dict[str, Any], tunnel: Any
+        self, address: Address, settings: SshSettings, visitor: _Visitor, trust: dict[str, Any], tunnel: Any
     ) -> asyncssh.SSHClientConnection:
         timeout = settings.timeout or self._timeout
         async with agent_keys(settings.agent, settings.agent_keys) as held:
@@ -166,7 +166,7 @@ class Dialer:
             except asyncssh.PermissionDenied as error:
                 raise _refused(address, settings, keys) from error
 
-    async def _way(self, address: Address, settings: Settings) -> Any:
+    async def _way(self, address: Address, settings: SshSettings) -> Any:
         """Return asyncssh's `tunnel` argument: the bastion's connection, or how to connect without one."""
         hops = [hop.strip() for hop in (settings.jump or "").split(",") if hop.strip()]
         hop = _hop(hops[-1], None) if hops else None
@@ -265,7 +265,7 @@ def _unknown(address: Address, offered: str | None) -> HostKeyError:
     )
 
 
-def _refused(address: Address, settings: Settings, keys: list[asyncssh.SSHKeyPair]) -> HostAuthError:
+def _refused(address: Address, settings: SshSettings, keys: list[asyncssh.SSHKeyPair]) -> HostAuthError:
     tried = ", ".join(key_name(key) for key in keys) or "none found"
     locked = settings.keys.locked
     also = "".join(f"; {path} has a passphrase and no agent holds it" for path in locked)

@@ -11,7 +11,7 @@ import asyncssh
 
 
 @dataclass
-class Keys:
+class UserKeys:
     """The keys in key files. `public` holds public keys as ssh sends them, including those of `locked` files (with a
     passphrase) if readable; `unusable` holds one sentence per file that can't be used.
     """
@@ -22,7 +22,7 @@ class Keys:
     unusable: list[str] = field(default_factory=list)
 
     @classmethod
-    def read(cls, paths: Iterable[Path], certificates: Iterable[Path]) -> Keys:
+    def read(cls, paths: Iterable[Path], certificates: Iterable[Path]) -> UserKeys:
         """Read private keys, and public keys that select one in the agent. Blocks."""
         keys = cls()
         certlist = [str(path) for path in certificates if path.exists()]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncssh
 
-from dstack.hosts.ssh.settings import Settings
+from dstack.hosts.ssh.settings import SshSettings
 
 
-def read_known_hosts(settings: Settings) -> asyncssh.SSHKnownHosts:
+def read_known_hosts(settings: SshSettings) -> asyncssh.SSHKnownHosts:
     """Read all valid entries; blocks. Invalid lines and missing files are skipped, as ssh does."""
     known = asyncssh.SSHKnownHosts()
     for path in settings.known_hosts:
@@ -20,14 +20,14 @@ def read_known_hosts(settings: Settings) -> asyncssh.SSHKnownHosts:
     return known
 
 
-def known_keys(settings: Settings) -> list[asyncssh.SSHKey]:
+def known_keys(settings: SshSettings) -> list[asyncssh.SSHKey]:
     """Return the keys listed for the machine's name and port; blocks."""
     port = settings.port if settings.port != 22 else None
     keys, _, revoked, *_ = read_known_hosts(settings).match(settings.alias or settings.host, "", port)
     return [key for key in keys if key not in revoked]
 
 
-def authorities(settings: Settings) -> tuple[list[asyncssh.SSHKey], list[asyncssh.SSHKey]]:
+def authorities(settings: SshSettings) -> tuple[list[asyncssh.SSHKey], list[asyncssh.SSHKey]]:
     """Return the keys of authorities (`@cert-authority`) for the machine, and the revoked keys; blocks."""
     port = settings.port if settings.port != 22 else None
     _, certifying, revoked, *_ = read_known_hosts(settings).match(settings.alias or settings.host, "", port)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dstack.errors import HostAuthError
 from dstack.hosts.ssh.failures import TROUBLE, host_error
-from dstack.hosts.ssh.keys import Keys
+from dstack.hosts.ssh.keys import UserKeys
 from dstack.hosts.ssh.openssh import read_options
 from dstack.model.runner.runner import Address
 
@@ -19,7 +19,7 @@ _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
 
 @dataclass(frozen=True)
-class Settings:
+class SshSettings:
     """Options of ssh_config(5) for one address.
 
     `jump` is a comma-separated list of hosts, as in ProxyJump; `proxy` is the argv of a ProxyCommand. `agent` is a
@@ -37,7 +37,7 @@ class Settings:
     timeout: float | None
     known_hosts: tuple[Path, ...]
     strict: bool
-    keys: Keys
+    keys: UserKeys
     agent: str | None
     agent_keys: list[bytes] | None
     family: int
@@ -46,12 +46,12 @@ class Settings:
     keepalives: int
 
 
-def read_settings(address: Address) -> Settings:
+def read_settings(address: Address) -> SshSettings:
     """Read the configuration and the keys; blocks. HostError if the configuration is broken, HostAuthError if the
     address's identity is not a usable key."""
     try:
         options = read_options(address)
-        keys = Keys.read(_identities(address, options["identityfile"]), _paths(options["certificatefile"]))
+        keys = UserKeys.read(_identities(address, options["identityfile"]), _paths(options["certificatefile"]))
     except TROUBLE as error:
         raise host_error(error, address) from error
     if address.identity and keys.unusable:
@@ -62,7 +62,7 @@ def read_settings(address: Address) -> Settings:
 
     proxy, local = first("proxycommand"), first("bindaddress")
     only = bool(address.identity) or first("identitiesonly") == "yes"
-    return Settings(
+    return SshSettings(
         host=first("hostname"),
         port=int(first("port")),
         user=first("user"),

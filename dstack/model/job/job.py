@@ -9,7 +9,7 @@ from dstack.model.job.status import Status
 from dstack.model.project.workflow import Variables, Workflow
 
 
-class Ends:
+class ExitCode:
     """The values of `Job.exit_code` when the container's own code does not apply (docs/exit-codes.md)."""
 
     NO_ARTIFACT = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from dstack.model.project import environment, interpolation, locations
-from dstack.model.project.decode import Path, Place
+from dstack.model.project.decode import FieldPath, Path
 from dstack.model.project.graph import walk
 from dstack.model.project.locations import artifact_trouble, cache_path, cache_trouble, normal, overlap, pattern_trouble
 from dstack.model.project.nodes import Report
@@ -77,7 +77,7 @@ def variables(
                 report.add(lines[inner.path], trouble)
 
 
-def _signal(report: Report, lines: Lines, workflow: Workflow, place: Place) -> None:
+def _signal(report: Report, lines: Lines, workflow: Workflow, place: FieldPath) -> None:
     """Check that `max-duration` is set and leaves time for the signal."""
     if workflow.signal is None:
         return
@@ -88,7 +88,7 @@ def _signal(report: Report, lines: Lines, workflow: Workflow, place: Place) -> N
         report.add(lines[inner.path], f"{inner / 'before'} must be shorter than 'max-duration'")
 
 
-def _mounts(report: Report, lines: Lines, workflow: Workflow, place: Place) -> None:
+def _mounts(report: Report, lines: Lines, workflow: Workflow, place: FieldPath) -> None:
     """Check the mounts without variables. The others are checked on submission."""
     targets = {cache_path(path) for path in workflow.cache}
     for index, text in enumerate(workflow.mounts):
@@ -116,9 +116,9 @@ def image_trouble(image: str) -> str | None:
     return None
 
 
-def _places(found: Sequence[Workflow]) -> Iterator[tuple[Workflow, Place]]:
+def _places(found: Sequence[Workflow]) -> Iterator[tuple[Workflow, FieldPath]]:
     for index, workflow in enumerate(found):
-        yield workflow, Place(("workflows", index)).named(f"workflow '{workflow.name}'")
+        yield workflow, FieldPath(("workflows", index)).named(f"workflow '{workflow.name}'")
 
 
 def _names(report: Report, lines: Lines, found: Sequence[Workflow]) -> None:
@@ -157,7 +157,7 @@ def _dependencies(report: Report, lines: Lines, found: Sequence[Workflow]) -> No
             report.add(there, f"workflows depend on each other in a cycle: {' -> '.join(cycle)}; remove one dependency")
 
 
-def _paths(report: Report, lines: Lines, workflow: Workflow, place: Place) -> None:
+def _paths(report: Report, lines: Lines, workflow: Workflow, place: FieldPath) -> None:
     artifacts = [artifact.path for artifact in workflow.outputs]
     for index, path in enumerate(artifacts):
         inner = place / "artifacts" / index
@@ -178,7 +178,7 @@ def _paths(report: Report, lines: Lines, workflow: Workflow, place: Place) -> No
             report.add(lines[inner.path], f"{inner} {trouble}")
 
 
-def _caches(report: Report, lines: Lines, workflow: Workflow, place: Place) -> None:
+def _caches(report: Report, lines: Lines, workflow: Workflow, place: FieldPath) -> None:
     for index, path in enumerate(workflow.cache):
         inner = place / "cache" / index
         trouble = None if path.startswith("$") else cache_trouble(path)
@@ -191,7 +191,7 @@ def _caches(report: Report, lines: Lines, workflow: Workflow, place: Place) -> N
         report.add(lines[(place / "cache" / later).path], f"{words} overlap; keep only the outer one")
 
 
-def _texts(workflow: Workflow, place: Place) -> Iterator[tuple[Place, str, bool]]:
+def _texts(workflow: Workflow, place: FieldPath) -> Iterator[tuple[FieldPath, str, bool]]:
     """The texts whose variables are replaced, and whether that happens before the job has a runner."""
     yield place / "image", workflow.image, True
     for index, artifact in enumerate(workflow.outputs):

@@ -24,29 +24,29 @@ BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": F
 WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 
 
-class Place(Struct, frozen=True):
+class FieldPath(Struct, frozen=True):
     """Where a value is. In messages: `trail`, the steps from `owner`, the named thing around it."""
 
     path: Path = ()
     owner: str = ""
     trail: Path = ()
 
-    def __truediv__(self, step: str | int) -> Place:
-        return Place((*self.path, step), self.owner, (*self.trail, step))
+    def __truediv__(self, step: str | int) -> FieldPath:
+        return FieldPath((*self.path, step), self.owner, (*self.trail, step))
 
-    def named(self, owner: str) -> Place:
+    def named(self, owner: str) -> FieldPath:
         """The same place, called `owner` in messages."""
-        return Place(self.path, owner)
+        return FieldPath(self.path, owner)
 
     def __str__(self) -> str:
         if not self.trail:
             return self.owner or "the file"
         last = self.trail[-1]
         if isinstance(last, int):
-            return f"entry {last + 1} of {Place((), self.owner, self.trail[:-1])}"
+            return f"entry {last + 1} of {FieldPath((), self.owner, self.trail[:-1])}"
         start = max((at + 1 for at, step in enumerate(self.trail) if isinstance(step, int)), default=0)
         keys = ".".join(str(step) for step in self.trail[start:])
-        outer = Place((), self.owner, self.trail[:start])
+        outer = FieldPath((), self.owner, self.trail[:start])
         return f"'{keys}' in {outer}" if start or self.owner else f"'{keys}'"
 
 
@@ -61,10 +61,10 @@ class Decoder:
 
     def decode(self, node: Node, kind: type[T]) -> T:
         """Return the document's value. Invalid parts are reported, and blank in it: empty, or the default."""
-        value: T = self._value(types.type_info(kind), node, Place())
+        value: T = self._value(types.type_info(kind), node, FieldPath())
         return value
 
-    def _value(self, kind: types.Type, node: Node, place: Place) -> Any:
+    def _value(self, kind: types.Type, node: Node, place: FieldPath) -> Any:
         bare, expected = _bare(kind)
         options = [_bare(option) for option in bare.types] if isinstance(bare, types.UnionType) else [(bare, expected)]
         if node.tag not in TAGS:
@@ -78,7 +78,7 @@ class Decoder:
         self._report.add(self.lines[place.path], f"{place} {_mismatch([option for option, _ in options], node)}")
         return _blank(kind)
 
-    def _fitting(self, kind: types.Type, node: Node, place: Place, expected: str) -> Any:
+    def _fitting(self, kind: types.Type, node: Node, place: FieldPath, expected: str) -> Any:
         if isinstance(node, MappingNode):
             return self._map(kind, node, place)
         if isinstance(node, SequenceNode) and isinstance(kind, types.VarTupleType):
@@ -87,14 +87,14 @@ class Decoder:
             return self._scalar(kind, node.value, place, expected)
         return None
 
-    def _map(self, kind: types.Type, node: MappingNode, place: Place) -> Struct | dict[str, Any]:
+    def _map(self, kind: types.Type, node: MappingNode, place: FieldPath) -> Struct | dict[str, Any]:
         if isinstance(kind, types.StructType):
             return self._struct(kind, node, place)
         if isinstance(kind, types.DictType):
             return self._dict(kind, node, place)
         raise TypeError(f"a project file can't hold a {kind}")
 
-    def _struct(self, kind: types.StructType, node: MappingNode, place: Place) -> Struct:
+    def _struct(self, kind: types.StructType, node: MappingNode, place: FieldPath) -> Struct:
         place = _called_by_name(kind, node, place)
         fields = {field.encode_name: field for field in kind.fields}
         values: dict[str, Any] = {}
@@ -117,7 +117,7 @@ class Decoder:
         built: Struct = kind.cls(**values)
         return built
 
-    def _dict(self, kind: types.DictType, node: MappingNode, place: Place) -> dict[str, Any]:
+    def _dict(self, kind: types.DictType, node: MappingNode, place: FieldPath) -> dict[str, Any]:
         key_type, expected = _bare(kind.key_type)
         values: dict[str, Any] = {}
         for entry in self._maps.entries(node, str(place)):
@@ -130,7 +130,7 @@ class Decoder:
             values[entry.key] = self._value(kind.value_type, entry.value, inner)
         return values
 
-    def _tuple(self, kind: types.VarTupleType, node: SequenceNode, place: Place) -> tuple[Any, ...]:
+    def _tuple(self, kind: types.VarTupleType, node: SequenceNode, place: FieldPath) -> tuple[Any, ...]:
         if len(node.value) < (kind.min_length or 0):
             self._report.add(self.lines[place.path], f"{place} is empty; add at least one entry")
         values = []
@@ -140,7 +140,7 @@ class Decoder:
             values.append(self._value(kind.item_type, item, inner))
         return tuple(values)
 
-    def _scalar(self, kind: types.Type, text: str, place: Place, expected: str) -> str | int | bool:
+    def _scalar(self, kind: types.Type, text: str, place: FieldPath, expected: str) -> str | int | bool:
         at = self.lines[place.path]
         if isinstance(kind, types.BoolType):
             if text not in BOOLEANS:
@@ -167,7 +167,7 @@ def _bare(kind: types.Type) -> tuple[types.Type, str]:
     return kind, expected
 
 
-def _called_by_name(kind: types.StructType, node: MappingNode, place: Place) -> Place:
+def _called_by_name(kind: types.StructType, node: MappingNode, place: FieldPath) -> FieldPath:
     """Let messages call a struct that has a name by that name, or by its number if the name is missing."""
     step = place.path[-1] if place.path else None
     if not isinstance(step, int) or "name" not in {field.encode_name for field in kind.fields}:

@@ -22,7 +22,7 @@ MERGE = "tag:yaml.org,2002:merge"
 FORBIDDEN = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-class Source(Struct, frozen=True):
+class SourceFile(Struct, frozen=True):
     """A project file. `path` is what messages call it, relative to the project's folder."""
 
     path: str
@@ -54,7 +54,7 @@ def line(node: Node) -> int:
     return int(node.start_mark.line) + 1
 
 
-def compose(source: Source, report: Report) -> Node | None:
+def compose(source: SourceFile, report: Report) -> Node | None:
     """Return the file's only document; None if the file is empty, or has a syntax error, which is reported."""
     forbidden = FORBIDDEN.search(source.text)
     if forbidden:

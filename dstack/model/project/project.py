@@ -11,10 +11,10 @@ from dstack.model.project import checks
 from dstack.model.project.decode import Decoder, Path
 from dstack.model.project.environment import RESERVED, _overridden, variable_warnings
 from dstack.model.project.graph import closure
-from dstack.model.project.nodes import MappingNode, Report, Source, compose, line
+from dstack.model.project.nodes import MappingNode, Report, SourceFile, compose, line
 from dstack.model.project.workflow import ConfigsFile, Values, Workflow, WorkflowsFile
 
-__all__ = ["GLOBAL", "Project", "Source", "parse"]
+__all__ = ["GLOBAL", "Project", "SourceFile", "parse"]
 
 T = TypeVar("T", bound=Struct)
 
@@ -31,7 +31,7 @@ class Project(Struct, frozen=True):
     warnings: tuple[str, ...] = ()
 
 
-def parse(workflows: Source, configs: Source | None) -> Project:
+def parse(workflows: SourceFile, configs: SourceFile | None) -> Project:
     """Read the project files. `configs` is None if there is no such file.
 
     Raises ProjectError with every problem in both files, each as `path:LINE: what is wrong`.
@@ -62,7 +62,7 @@ def parse(workflows: Source, configs: Source | None) -> Project:
     return Project(project.workflows, project.shared, project.own, tuple(dict.fromkeys(notes)))
 
 
-def _read(source: Source, key: str, kind: type[T], report: Report) -> tuple[T | None, dict[Path, int]]:
+def _read(source: SourceFile, key: str, kind: type[T], report: Report) -> tuple[T | None, dict[Path, int]]:
     """Return the file's content and lines; None for a file that is empty or invalid. Only the configs may be empty."""
     node = compose(source, report)
     if node is None:

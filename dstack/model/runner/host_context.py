@@ -17,7 +17,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
-class Place:
+class HostContext:
     """A server's folder on one host, and the docker command there.
 
     `docker` is split as sh does: `podman`, `sudo -n docker`, `docker -H unix:///x.sock`. `boot_id`, `proc`, `sys` and

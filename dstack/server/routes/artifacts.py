@@ -20,7 +20,7 @@ from dstack.server.parts import Parts, Table
 
 
 @dataclass
-class Artifacts:
+class ArtifactRoutes:
     """Endpoints."""
 
     parts: Parts

@@ -19,7 +19,7 @@ from dstack.server.views import job_view, run_view
 
 
 @dataclass
-class Jobs:
+class JobRoutes:
     """Endpoints."""
 
     parts: Parts

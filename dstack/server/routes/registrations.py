@@ -21,7 +21,7 @@ HOST = re.compile(r"[A-Za-z0-9.:\[\]_-]+")
 
 
 @dataclass
-class Registrations:
+class RegistrationRoutes:
     """Endpoints."""
 
     parts: Parts

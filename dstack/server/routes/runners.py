@@ -14,7 +14,7 @@ from dstack.server.parts import Parts, Table
 
 
 @dataclass
-class Runners:
+class RunnerRoutes:
     """Endpoints."""
 
     parts: Parts

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from dstack.engine.retention.cache_folders import prune_caches
 from dstack.engine.retention.mirror_gc import tidy
-from dstack.engine.retention.orphans import Leftovers
+from dstack.engine.retention.orphans import Orphans
 from dstack.errors import NotFoundError
 from dstack.model.api.artifacts import TagRequest
 from dstack.model.api.retention import DeleteRequest, PruneCachesRequest, PruneRequest, PruneRestRequest
@@ -26,7 +26,7 @@ from dstack.server.views import run_view
 
 
 @dataclass
-class Runs:
+class RunRoutes:
     """Endpoints."""
 
     parts: Parts
@@ -97,7 +97,7 @@ class Runs:
         going = self.parts.retention.prunable(wish.keep_last, wish.older_than) if ruled else []
         names = {run.name for run in going}
         staying = [run for run in self.parts.context.store.runs.newest(-1) if run.name not in names]
-        return await Leftovers(self.parts.context, staying, images=wish.images, dry_run=wish.dry_run).prune()
+        return await Orphans(self.parts.context, staying, images=wish.images, dry_run=wish.dry_run).prune()
 
     async def prune_caches(self, request: Request) -> Any:
         wish = msgspec.json.decode(await request.body(), type=PruneCachesRequest)

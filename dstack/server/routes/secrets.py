@@ -17,7 +17,7 @@ from dstack.server.parts import Parts, Table
 
 
 @dataclass
-class Secrets:
+class SecretRoutes:
     """Endpoints."""
 
     parts: Parts

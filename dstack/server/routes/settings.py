@@ -19,7 +19,7 @@ from dstack.server.parts import Parts, Table
 
 
 @dataclass
-class Settings:
+class SettingsRoutes:
     """Endpoints."""
 
     parts: Parts

@@ -7,7 +7,7 @@ import msgspec
 from dstack.store.database import Database
 
 
-class Keys:
+class CacheKeys:
     """The components by key, stored once for all jobs with that key."""
 
     def __init__(self, database: Database) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dstack.store.database import Database
 
 
-class Shipped:
+class KnownObjects:
     """May be outdated: a runner that lost objects says so, and is sent everything."""
 
     def __init__(self, database: Database) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dstack.store.database import Database
 
 
-class Pulled:
+class PulledImages:
     """The images by runner and name, with the digest that dstack pulled. It differs if someone else pulled since."""
 
     def __init__(self, database: Database) -> None:

@@ -9,7 +9,7 @@ from dstack.store.database import Database
 
 
 @dataclass(frozen=True)
-class KeptArtifacts:
+class Retained:
     """The artifacts of an attempt, retained on a runner since a time (RFC 3339)."""
 
     job: str
@@ -18,26 +18,26 @@ class KeptArtifacts:
     since: str
 
 
-class Kept:
+class RetainedArtifacts:
     """May be outdated: the runner is asked before they are used, and what it no longer has is forgotten."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    def add(self, kept: KeptArtifacts) -> None:
+    def add(self, kept: Retained) -> None:
         """Record retained artifacts."""
         values = (kept.job, kept.attempt, kept.runner, kept.since)
         self.database.execute("INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?)", *values)
 
-    def get(self, job: str) -> KeptArtifacts | None:
+    def get(self, job: str) -> Retained | None:
         """Return the retained artifacts of a job, or None."""
         row = self.database.row("SELECT * FROM kept WHERE job = ?", job)
-        return KeptArtifacts(row["job"], row["attempt"], row["runner"], row["since"]) if row else None
+        return Retained(row["job"], row["attempt"], row["runner"], row["since"]) if row else None
 
-    def of(self, runner: str) -> list[KeptArtifacts]:
+    def of(self, runner: str) -> list[Retained]:
         """Return the retained artifacts on a runner, oldest first."""
         rows = self.database.rows("SELECT * FROM kept WHERE runner = ? ORDER BY since", runner)
-        return [KeptArtifacts(row["job"], row["attempt"], row["runner"], row["since"]) for row in rows]
+        return [Retained(row["job"], row["attempt"], row["runner"], row["since"]) for row in rows]
 
     def overdue(self, runner: str, before: str, most: int) -> list[str]:
         """Return up to 100 attempts whose artifacts the runner can remove, oldest first: they are from before a time

@@ -8,7 +8,7 @@ from dstack.model.job.pieces import Stored
 from dstack.store.database import Database
 
 
-class Contents:
+class BucketContents:
     """May be outdated: an object is checked before it is copied, and forgotten if it has changed."""
 
     def __init__(self, database: Database) -> None:

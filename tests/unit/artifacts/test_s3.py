@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 import pytest
 
 from dstack.artifacts.s3.bucket import parse
-from dstack.artifacts.s3.presign import Keys, Signer
+from dstack.artifacts.s3.presign import AccessKeys, Signer
 from dstack.artifacts.s3.store import S3Store
 from dstack.errors import NotFoundError, StorageError, UsageError
 from dstack.model.job.manifest import File, Manifest
@@ -223,7 +223,7 @@ def test_what_is_lacking_is_told(
 
 def test_the_signature_is_that_of_the_specification() -> None:
     """https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html has this example."""
-    keys = Keys("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
+    keys = AccessKeys("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
     signer = Signer("https://examplebucket.s3.amazonaws.com", "us-east-1", keys)
 
     url = signer.url("GET", "test.txt", 86400, now=datetime(2013, 5, 24, tzinfo=timezone.utc))

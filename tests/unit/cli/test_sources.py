@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from dstack.artifacts.s3.store import S3Store
 from dstack.cli import connect
-from dstack.client.artifact_sources import Sources
+from dstack.client.artifact_sources import ArtifactSources
 from dstack.client.client import Client
 from dstack.client.endpoint import Endpoint
 from dstack.model.api.artifacts import ArtifactView, LinksView
@@ -76,7 +76,7 @@ def server(s3_server: S3, certificate: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def read(server: Server, offset: int = 0) -> bytes:
     view = ArtifactView(job="j", workflow="w", path="a", size=len(CONTENT), mode=0o644, sha256="")
-    with closing(Sources(server, [view], connect.warn)) as sources:
+    with closing(ArtifactSources(server, [view], connect.warn)) as sources:
         return b"".join(sources.read(view, offset))
 
 

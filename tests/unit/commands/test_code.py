@@ -11,14 +11,14 @@ from dstack.errors import CommandError
 from dstack.mirror.mirror import Mirror
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.paths import HostLayout
-from dstack.model.runner.host_context import Place
+from dstack.model.runner.host_context import HostContext
 from dstack.snapshot.take import take
 
 SNAPSHOT = Snapshot(repo="r", tree="4b825dc642cb6eb9a060e54bf8d69288fbee4904")
 
 
-def place(root: str) -> Place:
-    return Place(HostLayout(root, "", "server"))
+def place(root: str) -> HostContext:
+    return HostContext(HostLayout(root, "", "server"))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.commands.artifacts.collect import Listing, fetch, listing, made
+from dstack.commands.artifacts.collect import ArtifactListing, fetch, listing, made
 from dstack.commands.command import Result
 from dstack.errors import CommandError, HostError
 from dstack.model.job.manifest import File
@@ -35,7 +35,7 @@ def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Folder]:
         yield Folder(tmp_path / "root", (request.param,))
 
 
-def asked(host: Folder, *paths: str, project: str = "", optional: bool = False) -> Listing:
+def asked(host: Folder, *paths: str, project: str = "", optional: bool = False) -> ArtifactListing:
     artifacts = tuple(Artifact(path=path, optional=optional) for path in paths)
     return host.ask(listing(host.place, "j1", project, "image", artifacts))
 
@@ -78,14 +78,14 @@ def test_files_folders_modes_and_links(host: Folder) -> None:
 def test_below_the_project(host: Folder) -> None:
     put(host.job("j1"), "sub/dir/out/a", b"one")
 
-    assert asked(host, "out/", project="sub/dir") == Listing((file("out/a", b"one"),), (), ())
+    assert asked(host, "out/", project="sub/dir") == ArtifactListing((file("out/a", b"one"),), (), ())
 
 
 def test_an_empty_folder_is_produced_and_what_is_not_there_is_missing(host: Folder) -> None:
     (host.job("j1") / "empty").mkdir()
 
-    assert asked(host, "empty", "nope", "no/folder/") == Listing((), ("nope", "no/folder/"), ())
-    assert asked(host, "nope", optional=True) == Listing((), (), ())
+    assert asked(host, "empty", "nope", "no/folder/") == ArtifactListing((), ("nope", "no/folder/"), ())
+    assert asked(host, "nope", optional=True) == ArtifactListing((), (), ())
 
 
 def test_nested_artifacts_are_listed_once(host: Folder) -> None:
@@ -271,7 +271,7 @@ def test_an_artifact_that_is_no_file(host: Folder, tmp_path: Path, make: Callabl
     (tree / "out").mkdir()
     make(tree, tmp_path)
 
-    assert asked(host, "out/bad") == Listing((), (), ("the artifact 'out/bad' is not a file or folder",))
+    assert asked(host, "out/bad") == ArtifactListing((), (), ("the artifact 'out/bad' is not a file or folder",))
 
 
 def test_the_projects_folder_is_a_link(host: Folder, tmp_path: Path) -> None:
@@ -280,10 +280,10 @@ def test_the_projects_folder_is_a_link(host: Folder, tmp_path: Path) -> None:
     (tmp_path / "outside" / "out" / "a").write_text("x")
     (tree / "sub").symlink_to(tmp_path / "outside")
 
-    assert asked(host, "out", project="sub") == Listing(
+    assert asked(host, "out", project="sub") == ArtifactListing(
         (), (), ("the project's folder 'sub' is a link or not a folder",)
     )
-    assert asked(host, "out", project="gone") == Listing((), ("out",), ())
+    assert asked(host, "out", project="gone") == ArtifactListing((), ("out",), ())
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_setuid_bits_are_dropped(host: Folder) -> None:
 def test_a_job_that_is_gone(host: Folder) -> None:
     found = asked(host, "out")
 
-    assert found == Listing((), (), ("the job's folder is gone from its machine",), gone=True)
+    assert found == ArtifactListing((), (), ("the job's folder is gone from its machine",), gone=True)
 
 
 def test_another_machine_is_an_error(tmp_path: Path) -> None:

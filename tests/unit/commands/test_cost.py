@@ -10,10 +10,10 @@ import pytest
 from dstack.commands.machine.probe import probe
 from dstack.commands.machine.sample import sample
 from dstack.model.paths import HostLayout
-from dstack.model.runner.host_context import Place
+from dstack.model.runner.host_context import HostContext
 from tests.environment import needs
 
-PLACE = Place(HostLayout("~/.dstack-host", "", "s"), "true")
+PLACE = HostContext(HostLayout("~/.dstack-host", "", "s"), "true")
 KNOWN = {"a-1": "0" * 64, "b-1": "f" * 64}
 
 

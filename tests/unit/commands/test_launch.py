@@ -10,9 +10,9 @@ from dstack.errors import CommandError, HostError
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import Launch
 from dstack.model.paths import HostLayout
-from dstack.model.runner.host_context import Place
+from dstack.model.runner.host_context import HostContext
 
-PLACE = Place(HostLayout(root="/r", machine="m", server="s"))
+PLACE = HostContext(HostLayout(root="/r", machine="m", server="s"))
 CODE = Snapshot(repo="r", tree="t")
 ORDER = Order(job="j", attempt="j", image="i", snapshot=CODE, script="true", environment={"TOKEN": "hunter2"})
 

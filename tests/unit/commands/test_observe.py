@@ -14,9 +14,9 @@ from dstack.decide import Claim, Container, Observed
 from dstack.errors import CommandError
 from dstack.model.job.job import Launch
 from dstack.model.paths import HostLayout
-from dstack.model.runner.host_context import Place
+from dstack.model.runner.host_context import HostContext
 
-PLACE = Place(HostLayout(root="/r", machine="m", server="s"))
+PLACE = HostContext(HostLayout(root="/r", machine="m", server="s"))
 STATE = {"Status": "exited", "ExitCode": 137, "OOMKilled": True, "Error": "two\nlines", "Pid": 0}
 
 

@@ -6,11 +6,11 @@ import pytest
 
 from dstack.errors import UsageError
 from dstack.model.paths import HostLayout
-from dstack.model.runner.host_context import Place
+from dstack.model.runner.host_context import HostContext
 
 
-def place(root: str = "/r", docker: str = "docker") -> Place:
-    return Place(HostLayout(root, "m", "s"), docker)
+def place(root: str = "/r", docker: str = "docker") -> HostContext:
+    return HostContext(HostLayout(root, "m", "s"), docker)
 
 
 def test_the_docker_command_is_read_as_sh_does() -> None:

@@ -8,11 +8,11 @@ import json
 import pytest
 
 from dstack.commands.machine.docker_registry import Login, named, registry
-from dstack.commands.machine.pull import Progress, pull
+from dstack.commands.machine.pull import PullProgress, pull
 from dstack.model.paths import HostLayout
-from dstack.model.runner.host_context import Place
+from dstack.model.runner.host_context import HostContext
 
-PLACE = Place(HostLayout("/root", "m", "s"))
+PLACE = HostContext(HostLayout("/root", "m", "s"))
 LOGIN = Login("$oauthtoken", "it's ünï")
 
 API = """HTTP/1.0 200 OK\r
@@ -50,8 +50,8 @@ Content-Length: 100
 {"message":"manifest for life/big:2 not found: manifest unknown: manifest unknown"}"""
 
 
-def heard(*pieces: str) -> Progress:
-    progress = Progress()
+def heard(*pieces: str) -> PullProgress:
+    progress = PullProgress()
     for piece in pieces:
         progress.feed(piece.encode())
     progress.end()
@@ -100,7 +100,7 @@ def test_a_login_is_in_the_script_and_in_no_message() -> None:
     }
     assert header in command.script
     assert header not in str(command)
-    podman = pull(Place(PLACE.layout, "sudo -n podman"), "ubuntu", LOGIN)
+    podman = pull(HostContext(PLACE.layout, "sudo -n podman"), "ubuntu", LOGIN)
     assert '"docker.io"' in podman.script
     assert '"auth"' not in str(podman)
 

@@ -22,7 +22,7 @@ from dstack.commands.command import Command, Result
 from dstack.commands.machine.probe import probe
 from dstack.commands.machine.sample import Sample, sample
 from dstack.model.paths import HostLayout
-from dstack.model.runner.host_context import Place
+from dstack.model.runner.host_context import HostContext
 from dstack.model.runner.metrics import GpuUse
 from dstack.model.runner.runner import Address, Facts, Gpu, Runner
 from tests.environment import needs
@@ -82,7 +82,7 @@ def test_gpus(case: dict[str, Any], tmp_path: Path) -> None:
         assert list(Runner(name="m", address=Address(), facts=facts).gpu_indexes) == case["given"]
     assert list(facts.used) == case.get("used", [])
     assert [f.what for f in facts.findings if f.name == "gpu-amd"] == ([case["refused"]] if "refused" in case else [])
-    sampled: Sample = run(sample(Place(HostLayout("~/.dstack-host", "", "s"), "true")), environment)
+    sampled: Sample = run(sample(HostContext(HostLayout("~/.dstack-host", "", "s"), "true")), environment)
     assert list(sampled.gpus) == [use(fields) for fields in case.get("uses", [])]
 
 

@@ -11,7 +11,7 @@ from dstack.commands.command import Result
 from dstack.commands.machine.sample import Sample, sample
 from dstack.errors import CommandError
 from dstack.model.paths import HostLayout
-from dstack.model.runner.host_context import Place
+from dstack.model.runner.host_context import HostContext
 from dstack.model.runner.metrics import GpuUse
 
 GOOD = """cpus=8
@@ -23,7 +23,7 @@ cost=13
 
 
 def parsed(more: str = "", text: str = GOOD) -> Sample:
-    return sample(Place(HostLayout("~/d", "", "s"))).parse(Result(0, (text + more).encode(), b""))
+    return sample(HostContext(HostLayout("~/d", "", "s"))).parse(Result(0, (text + more).encode(), b""))
 
 
 def test_a_machine_without_gpus_and_jobs() -> None:
@@ -63,7 +63,7 @@ def test_docker_is_asked_only_for_what_is_not_known(tmp_path: Path) -> None:
     docker = tmp_path / "docker"
     docker.write_text(f"#!/bin/sh\necho asked >> {tmp_path}/asked\necho 0123abc dstack-j1\n")
     docker.chmod(0o755)
-    place = Place(HostLayout("~/d", "", "s"), str(docker))
+    place = HostContext(HostLayout("~/d", "", "s"), str(docker))
 
     def taken(containers: dict[str, str] | None) -> Sample:
         command = sample(place, containers)

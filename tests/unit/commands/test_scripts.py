@@ -31,19 +31,19 @@ from dstack.commands.machine.orphans import prune
 from dstack.commands.machine.probe import probe
 from dstack.commands.machine.pull import pull
 from dstack.commands.machine.sample import sample
-from dstack.commands.machine.uninstall import leave, running
+from dstack.commands.machine.uninstall import running, uninstall
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.manifest import File
 from dstack.model.job.pieces import Piece
 from dstack.model.paths import HostLayout
 from dstack.model.project.workflow import Artifact
-from dstack.model.runner.host_context import Place
+from dstack.model.runner.host_context import HostContext
 from dstack.model.runner.mounts import Mount
 
 GOLDEN = Path(__file__).parent.parent.parent / "golden"
 LOGIN = Login("ann", "it's secret")
-PLACE = Place(HostLayout(root="~/.dstack-host", machine="0123456789abcdef" * 2, server="5e12"), "docker")
-ELSEWHERE = Place(HostLayout(root="/data/d's", machine="", server="5e12"), "sudo -n podman")
+PLACE = HostContext(HostLayout(root="~/.dstack-host", machine="0123456789abcdef" * 2, server="5e12"), "docker")
+ELSEWHERE = HostContext(HostLayout(root="/data/d's", machine="", server="5e12"), "sudo -n podman")
 
 PLAIN = Order(
     job="j1",
@@ -107,7 +107,7 @@ SCRIPTS = {
     "free": free(PLACE, ["j1", "j2-3"], 1 << 30).script,
     "keep": keep(PLACE, "j1", "sub dir/it's", "busybox", (Artifact(path="it's/out"), Artifact(path="a"))).script,
     "reuse": reuse(PLACE, "j3", ["j1", "j2-3"], []).script,
-    "leave": leave(PLACE).script,
+    "uninstall": uninstall(PLACE).script,
     "leftovers": prune(PLACE, ["r"], {"busybox": "sha256:1"}, dry_run=False).script,
     "leftovers-dry": prune(PLACE, [], {}, dry_run=True).script,
     "listing": listing(PLACE, "j1", "", "busybox", (Artifact(path="it's/out"), Artifact(path="it's"))).script,
@@ -117,7 +117,7 @@ SCRIPTS = {
     "probe-thorough": probe("~/.dstack-host", "podman", thorough=True).script,
     "pull": pull(PLACE, "busybox").script,
     "pull-login": pull(PLACE, "lab:5000/it's:1", LOGIN).script,
-    "pull-podman": pull(Place(PLACE.layout, "podman"), "lab:5000/it's:1", LOGIN).script,
+    "pull-podman": pull(HostContext(PLACE.layout, "podman"), "lab:5000/it's:1", LOGIN).script,
     "read-log": read_log(PLACE, "j1", 41).script,
     "running": running(PLACE).script,
     "sample": sample(PLACE).script,

@@ -8,8 +8,8 @@ from typing import Any
 
 from dstack.commands.command import Command, Result
 from dstack.engine.context import Context
-from dstack.engine.events import Bells
-from dstack.engine.fleet.runners import Machines
+from dstack.engine.events import Events
+from dstack.engine.fleet.runners import Fleet
 from dstack.engine.lifecycle.drive import Drive
 from dstack.hosts.pool import Pool
 from dstack.hosts.recording import RecordingHost, Reply
@@ -95,8 +95,8 @@ class World:
         """The server's memory is empty; its state is as it was."""
         pool = Pool()
         pool.get = lambda runner: self.machine.host  # type: ignore[method-assign, assignment, return-value]
-        machines = Machines(self.store, pool, lambda: None)
-        self.context = Context(layout=self.layout, store=self.store, machines=machines, bells=Bells())
+        machines = Fleet(self.store, pool, lambda: None)
+        self.context = Context(layout=self.layout, store=self.store, machines=machines, bells=Events())
 
     def populate(self) -> None:
         facts = Facts(machine="m")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.engine.fleet.runners import Condition, Machines
+from dstack.engine.fleet.runners import Condition, Fleet
 from dstack.hosts.pool import Pool
 from dstack.model.api.runners import RunnerView
 from dstack.model.paths import ServerLayout
@@ -19,7 +19,7 @@ def view(tmp_path: Path, found: tuple[Gpu, ...], declared: int | None) -> Runner
     with closing(Store(ServerLayout(tmp_path))) as store:
         facts = Facts(machine="m", cpus=8, gpus=found)
         store.runners.add(Runner(name="lab", address=Address(host="lab"), gpus=declared, facts=facts))
-        machines = Machines(store, Pool(), lambda: None)
+        machines = Fleet(store, Pool(), lambda: None)
         machines.conditions = {"lab": Condition("ready")}
         return machines.view(store.runners.require("lab"))
 

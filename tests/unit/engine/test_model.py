@@ -17,8 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from dstack.commands.command import Command, Result
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
-from dstack.engine.events import Bells
-from dstack.engine.fleet.runners import Condition, Machines
+from dstack.engine.events import Events
+from dstack.engine.fleet.runners import Condition, Fleet
 from dstack.errors import HostUnreachableError
 from dstack.hosts.pool import Pool
 from dstack.hosts.recording import RecordingHost, Reply
@@ -161,9 +161,9 @@ class Day(RuleBasedStateMachine):
         """A server starts: all that it knows is in the store."""
         pool = Pool()
         pool.get = lambda runner: self.boxes[runner.name].host  # type: ignore[method-assign, assignment, return-value]
-        machines = Machines(self.store, pool, lambda: None)
+        machines = Fleet(self.store, pool, lambda: None)
         machines.conditions = {name: Condition("ready") for name in SIZES}
-        context = Context(layout=self.layout, store=self.store, machines=machines, bells=Bells())
+        context = Context(layout=self.layout, store=self.store, machines=machines, bells=Events())
 
         async def start() -> Engine:
             engine = Engine(context)

@@ -14,8 +14,8 @@ import pytest
 
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
-from dstack.engine.events import Bells
-from dstack.engine.fleet.runners import Condition, Machines
+from dstack.engine.events import Events
+from dstack.engine.fleet.runners import Condition, Fleet
 from dstack.hosts.pool import Pool
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import Attempt, Job, Run
@@ -130,7 +130,7 @@ def add(store: Store, name: str, workflow: str, *, timeout: float | None = None,
 
 def told(store: Store, tmp_path: Path) -> Iterator[tuple[str, str]]:
     """What the engine says of jobs that the scheduler does not see, and adds to what it says."""
-    machines = Machines(store, Pool(), lambda: None)
+    machines = Fleet(store, Pool(), lambda: None)
     machines.conditions = {"lab": Condition("ready")}
     gave = Attempt(
         number=1,
@@ -152,7 +152,7 @@ def told(store: Store, tmp_path: Path) -> Iterator[tuple[str, str]]:
     add(store, "four", "train", timeout=60.0)
     add(store, "five", "train", stop="stop")
     add(store, "six", "train", timeout=60.0, attempt=2, history=(gave,))
-    engine = Engine(Context(layout=ServerLayout(tmp_path), store=store, machines=machines, bells=Bells()))
+    engine = Engine(Context(layout=ServerLayout(tmp_path), store=store, machines=machines, bells=Events()))
     engine.schedule()
     names = {
         "one-train": "a dependency",

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from dstack.artifacts.folder.store import FolderStore
-from dstack.commands.artifacts.collect import Listing
+from dstack.commands.artifacts.collect import ArtifactListing
 from dstack.engine.lifecycle import drive
-from dstack.engine.lifecycle.upload_status import Progress, stopped, stopping
+from dstack.engine.lifecycle.upload_status import UploadProgress, stopped, stopping
 from dstack.engine.transfer.collect import Collector
 from dstack.errors import HostUnreachableError
 from dstack.model.job.manifest import File
@@ -82,7 +82,7 @@ def test_what_has_arrived_from_it_is_kept_as_of_a_stopped_job(world: World) -> N
     assert isinstance(storage, FolderStore)
     came, lost, link = file("out/a", b"one"), file("out/b", b"two"), File("out/c", 0, 0o777, "", "a")
     collector = Collector(world.context, world.job, world.store.runners.require("box"), lambda stored, total: None)
-    collector.found = Listing((came, lost, link), (), ())
+    collector.found = ArtifactListing((came, lost, link), (), ())
 
     async def kept() -> int:
         await storage.receive("run", "job", "abc", stream(b"one"), [came])
@@ -97,7 +97,7 @@ def test_what_has_arrived_from_it_is_kept_as_of_a_stopped_job(world: World) -> N
 def test_it_says_how_far_it_is_now_and_then(world: World) -> None:
     clock = iter([0.0, 1.0, 2.0, 2.0, 3.0, 5.0, 5.0])
     placed = world.drive()
-    tell = Progress(placed, lambda: next(clock))
+    tell = UploadProgress(placed, lambda: next(clock))
 
     tell(10, 5000)
     assert world.job.reason is None

@@ -14,7 +14,7 @@ from asyncssh.sk_eddsa import _SKEd25519Key
 
 from dstack.errors import HostError
 from dstack.hosts.ssh import openssh
-from dstack.hosts.ssh.settings import Settings, read_settings
+from dstack.hosts.ssh.settings import SshSettings, read_settings
 from dstack.model.runner.runner import Address
 
 LAB = Address(host="lab")
@@ -27,7 +27,7 @@ def ssh(home: Path) -> Path:
     return folder
 
 
-def settings(ssh: Path, text: str, address: Address = LAB) -> Settings:
+def settings(ssh: Path, text: str, address: Address = LAB) -> SshSettings:
     (ssh / "config").write_text(text)
     return read_settings(address)
 

@@ -16,9 +16,9 @@ import pytest
 
 from dstack import runner
 from dstack.commands.machine.authorize import authorize, marker
-from dstack.commands.machine.uninstall import leave
+from dstack.commands.machine.uninstall import uninstall
 from dstack.model.paths import HostLayout
-from dstack.model.runner.host_context import Place
+from dstack.model.runner.host_context import HostContext
 from tests.environment.product import program
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA"
@@ -123,12 +123,12 @@ def test_the_servers_script_does_the_same_and_takes_it_out(home: Path, before: b
 
     run(authorize(KEY, "5e12").script)
     by_script = path.read_bytes()
-    run(leave(Place(HostLayout("~/.dstack-host", "", "5e12"), "no-docker-here")).script)
+    run(uninstall(HostContext(HostLayout("~/.dstack-host", "", "5e12"), "no-docker-here")).script)
     assert (path.read_bytes() if path.exists() else None) == before
     runner.let_in(KEY, "5e12")
     assert path.read_bytes() == by_script
     assert marker("5e12") in path.read_text()
-    run(leave(Place(HostLayout("~/.dstack-host", "", "5e12"), "no-docker-here")).script)
+    run(uninstall(HostContext(HostLayout("~/.dstack-host", "", "5e12"), "no-docker-here")).script)
 
     assert (path.read_bytes() if path.exists() else None) == before
     assert sorted(home.iterdir()) == ([] if before is None else [path.parent])

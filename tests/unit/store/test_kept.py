@@ -11,7 +11,7 @@ from dstack.model.job.job import Job
 from dstack.model.paths import ServerLayout
 from dstack.model.project.workflow import Variables, Workflow
 from dstack.store.store import Store
-from dstack.store.tables.retained_artifacts import KeptArtifacts
+from dstack.store.tables.retained_artifacts import Retained
 
 LONG_AGO = "2020-01-01T00:00:00.000Z"
 
@@ -22,8 +22,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
     for number in range(5):
         made = job(f"j{number}")
         opened.jobs.add(made)
-        opened.kept.add(KeptArtifacts(made.id, f"{made.id}-2", "box", f"2026-01-0{number + 1}T00:00:00.000Z"))
-    opened.kept.add(KeptArtifacts("other", "other", "lab", LONG_AGO))
+        opened.kept.add(Retained(made.id, f"{made.id}-2", "box", f"2026-01-0{number + 1}T00:00:00.000Z"))
+    opened.kept.add(Retained("other", "other", "lab", LONG_AGO))
     yield opened
     opened.close()
 

@@ -18,7 +18,8 @@ from dstack.cli.output import show
 from dstack.cli.output import words as words_
 from dstack.cli.output.json_events import JsonEvents
 from dstack.cli.output.log_writer import LogWriter
-from dstack.cli.output.progress import Narrator, exit_code
+from dstack.cli.output.progress import ProgressLines, exit_code
+from dstack.cli.project import LoadedProject
 from dstack.client.client import Client
 from dstack.client.settings import user
 from dstack.errors import MissingBaseError, UsageError
@@ -38,7 +39,7 @@ class Lookup:
     """Reads the project once the workflow's name is known, or the recipe of the run to repeat."""
 
     def __init__(self) -> None:
-        self.found: project.Found | None = None
+        self.found: LoadedProject | None = None
         self.recipe: Recipe | None = None
 
     def variables(self, workflow: str) -> Sequence[str]:
@@ -129,7 +130,7 @@ class RunCommand(click.Command):
 @click.option("-h", "--help", is_flag=True, help="Show this help, or after WORKFLOW its variables.")
 def command(
     words: Walk,
-    found: project.Found | None,
+    found: LoadedProject | None,
     recipe: Recipe | None,
     detach: bool,
     as_json: bool,
@@ -160,7 +161,7 @@ def command(
 
 
 def submit(
-    client: Client, found: project.Found, words: Walk, *, env: Sequence[str], max_snapshot: int, **options: Any
+    client: Client, found: LoadedProject, words: Walk, *, env: Sequence[str], max_snapshot: int, **options: Any
 ) -> RunView | Plan:
     """Take the snapshot and send it with the definitions. Try the smallest pack first."""
     from dstack.model.project.graph import closure
@@ -263,7 +264,7 @@ def _follow(client: Client, run: RunView, *, detach: bool, as_json: bool, quiet:
             show.line(run.name)
         workflows = [job.workflow for job in run.jobs]
         writer = None if quiet else LogWriter(workflows if len(workflows) > 1 else ())
-        display = narrator = Narrator(run, writer, quiet=quiet)
+        display = narrator = ProgressLines(run, writer, quiet=quiet)
         if not quiet and not detach:
             show.say(f"{run.name}: {', '.join(workflows)}")
             narrator.begin()

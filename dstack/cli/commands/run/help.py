@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from dstack.cli import project
+from dstack.cli.project import LoadedProject
 from dstack.errors import UsageError
 from dstack.model.project.graph import closure
 
@@ -27,7 +28,7 @@ def show_help(ctx: click.Context, command: click.Command, workflow: str | None) 
     click.echo("\n`dstack run WORKFLOW --help` lists its variables.")
 
 
-def _workflow(ctx: click.Context, found: project.Found, name: str) -> None:
+def _workflow(ctx: click.Context, found: LoadedProject, name: str) -> None:
     workflow = closure(found.workflows, name)[-1]
     formatter = ctx.make_formatter()
     formatter.write_usage(ctx.command_path, f"[OPTIONS] {name} [--VARIABLE VALUE]...")
