@@ -11,7 +11,8 @@ import click
 import pytest
 
 from dstack.cli.root import dstack
-from dstack.model.project.project import Source, parse
+from dstack.model.project.nodes import SourceFile
+from dstack.model.project.project import parse
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -78,12 +79,12 @@ def examples(page: Path) -> list[str]:
 
 def test_the_readmes_workflow_is_valid() -> None:
     (workflows,) = examples(ROOT / "README.md")
-    assert list(parse(Source("workflows.yaml", workflows), None).workflows) == ["train"]
+    assert list(parse(SourceFile("workflows.yaml", workflows), None).workflows) == ["train"]
 
 
 def test_the_guides_project_is_valid() -> None:
     workflows, configs = examples(ROOT / "docs" / "guide.md")
-    project = parse(Source("workflows.yaml", workflows), Source("configs.yaml", configs))
+    project = parse(SourceFile("workflows.yaml", workflows), SourceFile("configs.yaml", configs))
     assert list(project.workflows) == ["prepare", "train"]
     assert project.shared.keys() == {"torch"}
 
@@ -91,5 +92,5 @@ def test_the_guides_project_is_valid() -> None:
 def test_the_reference_of_project_files_is_valid() -> None:
     workflows, configs = examples(ROOT / "docs" / "project-files.md")
     workflows += "  - {name: encode-dataset, image: busybox, commands: [sh]}\n"
-    project = parse(Source("workflows.yaml", workflows), Source("configs.yaml", configs))
+    project = parse(SourceFile("workflows.yaml", workflows), SourceFile("configs.yaml", configs))
     assert list(project.workflows) == ["train", "encode-dataset"]

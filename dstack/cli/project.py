@@ -50,18 +50,19 @@ def find_root(start: Path) -> Path:
 
 def load(start: Path | None = None) -> LoadedProject:
     """Read the project's files and print its warnings. Raises ProjectError with all problems."""
-    from dstack.model.project.project import Source, parse
+    from dstack.model.project.nodes import SourceFile
+    from dstack.model.project.project import parse
 
     root = find_root(start or Path.cwd())
 
-    def source(names: tuple[str, ...]) -> Source | None:
+    def source(names: tuple[str, ...]) -> SourceFile | None:
         there = [name for name in names if (root / FOLDER / name).is_file()]
         if len(there) > 1:
             raise UsageError(
                 f"both {FOLDER}/{there[0]} and {FOLDER}/{there[1]} exist; only one is allowed",
                 hint=f"move everything into {FOLDER}/{there[0]} and remove the other file",
             )
-        return Source(f"{FOLDER}/{there[0]}", _text(root / FOLDER / there[0])) if there else None
+        return SourceFile(f"{FOLDER}/{there[0]}", _text(root / FOLDER / there[0])) if there else None
 
     workflows = source(WORKFLOWS)
     if workflows is None:

@@ -12,26 +12,26 @@ import click
 from dstack import __version__
 from dstack.cli.output import failure, show
 
-COMMANDS = (
-    "run",
-    "init",
-    "validate",
-    "runs",
-    "jobs",
-    "logs",
-    "stop",
-    "hold",
-    "release",
-    "wait",
-    "artifacts",
-    "tag",
-    "prune",
-    "runners",
-    "secrets",
-    "config",
-    "server",
-    "completion",
-)
+COMMANDS = {
+    "run": "run.command:command",
+    "init": "init:command",
+    "validate": "validate:command",
+    "runs": "runs:command",
+    "jobs": "jobs:command",
+    "logs": "logs:command",
+    "stop": "stop:command",
+    "hold": "hold:hold",
+    "release": "hold:release",
+    "wait": "wait:command",
+    "artifacts": "artifacts:command",
+    "tag": "tag:command",
+    "prune": "prune:command",
+    "runners": "runners.command:command",
+    "secrets": "secrets:command",
+    "config": "config:command",
+    "server": "server:command",
+    "completion": "completion:command",
+}
 """In the order in which a new user needs them."""
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -46,7 +46,8 @@ class Root(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"dstack.cli.{cmd_name}").command
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(f"dstack.cli.commands.{module}"), name)
         return command
 
     def resolve_command(

@@ -40,7 +40,7 @@ def command(force: bool) -> None:
 
 def starter() -> dict[str, bytes]:
     """Return the starter's files by name. They are inside an installed package, but beside it in a checkout."""
-    package = Path(__file__).resolve().parents[1]
+    package = Path(__file__).resolve().parents[2]
     for folder in (package / "templates" / FOLDER, package.parent / "templates" / FOLDER):
         if folder.is_dir():
             paths = sorted(path for path in folder.rglob("*") if path.is_file())

@@ -14,8 +14,6 @@ from dstack.model.project.graph import closure
 from dstack.model.project.nodes import MappingNode, Report, SourceFile, compose, line
 from dstack.model.project.workflow import ConfigsFile, Values, Workflow, WorkflowsFile
 
-__all__ = ["GLOBAL", "Project", "SourceFile", "parse"]
-
 T = TypeVar("T", bound=Struct)
 
 GLOBAL = checks.GLOBAL

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from dstack.errors import ProjectError
-from dstack.model.project.project import Project, Source, parse
+from dstack.model.project.nodes import SourceFile
+from dstack.model.project.project import Project, parse
 
 TESTS = Path(__file__).resolve().parents[2]
 ROOT = TESTS.parent
@@ -18,7 +19,7 @@ STARTER = ROOT / "templates" / "init" / ".dstack"
 def read(folder: Path) -> Project:
     """The project whose files lie in the folder."""
     sources = [
-        Source(f".dstack/{name}", (folder / name).read_text(encoding="utf-8"))
+        SourceFile(f".dstack/{name}", (folder / name).read_text(encoding="utf-8"))
         for name in ("workflows.yaml", "configs.yaml")
     ]
     return parse(*sources)
@@ -27,8 +28,8 @@ def read(folder: Path) -> Project:
 def project(workflows: str, configs: str | None = None) -> Project:
     """The project with these texts in its files."""
     return parse(
-        Source(".dstack/workflows.yaml", workflows),
-        None if configs is None else Source(".dstack/configs.yaml", configs),
+        SourceFile(".dstack/workflows.yaml", workflows),
+        None if configs is None else SourceFile(".dstack/configs.yaml", configs),
     )
 
 
