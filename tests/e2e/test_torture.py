@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.unit.repo.test_fidelity import root_of, state
-from tests.unit.repo.trees import CASES, forget_intended
+from tests.unit.snapshot.test_fidelity import root_of, state
+from tests.unit.snapshot.trees import CASES, forget_intended
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -29,7 +29,7 @@ from dstack.model.paths import ServerLayout
 from dstack.model.project.workflow import Resources, Retry, Variables, Workflow
 from dstack.model.runner.runner import Address, Facts, Gpu, Runner
 from dstack.store.store import Store
-from tests.unit.commands.test_probe import GOOD
+from tests.unit.commands.machine.test_probe import GOOD
 
 ORIGIN = "boot=b1\ndocker=7:100\n"
 SIZES = {"one": 2, "two": 4}

@@ -1,0 +1,126 @@
+"""A job that only stores its artifacts any more, and is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from dstack.artifacts.folder.store import FolderStore
+from dstack.commands.artifacts.collect import ArtifactListing
+from dstack.engine.lifecycle import drive
+from dstack.engine.lifecycle.upload_status import UploadProgress, stopped, stopping
+from dstack.engine.transfer.collect import Collector
+from dstack.errors import HostUnreachableError
+from dstack.model.job.manifest import File
+from dstack.model.job.status import Status
+from dstack.model.project.workflow import Artifact, Workflow
+from dstack.model.text.units import rfc3339
+from tests.unit.engine.lifecycle.machine import Machine, World
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Its job has ended by itself, its machine is gone."""
+    monkeypatch.setattr(drive, "LONGEST_PAUSE", 0.0)
+
+    def silence(when: str) -> None:
+        raise HostUnreachableError("it is gone")
+
+    made = World(tmp_path, Machine(trouble=silence))
+    definition = Workflow(name="job", image="busybox", commands=("true",), artifacts=(Artifact(path="out"),))
+    ended = {"end": Status.DONE, "exit_code": 0, "definition": definition}
+    made.store.jobs.change("abc", status=Status.RUNNING)
+    made.store.jobs.change("abc", status=Status.UPLOADING, **ended)
+    return made
+
+
+def file(path: str, content: bytes) -> File:
+    return File(path, len(content), 0o644, hashlib.sha256(content).hexdigest())
+
+
+async def stream(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
+def test_a_machine_that_is_gone_blocks_no_stop_for_ever(world: World) -> None:
+    since = rfc3339(time.time() - drive.SILENCE - 1)
+    world.store.jobs.change("abc", stop="stop", unreachable_since=since)
+
+    asyncio.run(world.drive().run())
+
+    assert (world.job.status, world.job.exit_code, world.job.files) == (Status.STOPPED, 143, 0)
+    assert world.job.reason == (
+        f"stopped by dstack stop; runner 'box' has not answered since {since}, "
+        "so artifacts that were not stored by then are lost"
+    )
+
+
+@pytest.mark.parametrize("wish", [None, "stop"])
+def test_one_that_is_silent_for_a_while_is_waited_for(world: World, wish: str | None) -> None:
+    since = rfc3339(time.time() - (0 if wish else drive.SILENCE + 1))
+    world.store.jobs.change("abc", stop=wish, unreachable_since=since)
+
+    async def tried() -> None:
+        driving = asyncio.create_task(world.drive().run())
+        while "it is gone" not in (world.job.reason or ""):
+            await asyncio.sleep(0)
+        driving.cancel()
+
+    asyncio.run(tried())
+
+    assert world.job.status is Status.UPLOADING
+    assert ("dstack stop --abort run" in (world.job.reason or "")) == bool(wish)
+
+
+def test_what_has_arrived_from_it_is_kept_as_of_a_stopped_job(world: World) -> None:
+    storage = world.context.storage
+    assert isinstance(storage, FolderStore)
+    came, lost, link = file("out/a", b"one"), file("out/b", b"two"), File("out/c", 0, 0o777, "", "a")
+    collector = Collector(world.context, world.job, world.store.runners.require("box"), lambda stored, total: None)
+    collector.found = ArtifactListing((came, lost, link), (), ())
+
+    async def kept() -> int:
+        await storage.receive("run", "job", "abc", stream(b"one"), [came])
+        return (await collector.salvage(Status.STOPPED)).files
+
+    assert asyncio.run(kept()) == 2
+    manifest = storage.manifest("run", "job")
+    assert manifest is not None
+    assert (manifest.status, manifest.files) == ("stopped", (came, link))
+
+
+def test_it_says_how_far_it_is_now_and_then(world: World) -> None:
+    clock = iter([0.0, 1.0, 2.0, 2.0, 3.0, 5.0, 5.0])
+    placed = world.drive()
+    tell = UploadProgress(placed, lambda: next(clock))
+
+    tell(10, 5000)
+    assert world.job.reason is None
+    tell(1000, 5000)
+    assert world.job.reason == "1 kB of 5 kB are stored"
+    tell(1500, 5000)
+    assert world.job.reason == "1 kB of 5 kB are stored"
+    world.store.jobs.change("abc", stop="stop", reason=stopping(world.job))
+    assert world.job.reason == "stopping: its artifacts are being stored; to discard them: dstack stop --abort run"
+    tell(2000, 5000)
+    assert world.job.reason == "stopping: 2 kB of 5 kB are stored; to discard them: dstack stop --abort run"
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "ending", "said"),
+    [
+        (Status.DONE, 0, None, "its commands had ended"),
+        (Status.FAILED, 3, None, "its commands had ended with exit code 3"),
+        (Status.FAILED, 137, "out of memory", "its commands had ended with exit code 137: out of memory"),
+        (Status.LOST, 125, "the runner restarted", "it was lost before: the runner restarted"),
+    ],
+)
+def test_how_it_had_ended_is_told(world: World, end: Status, code: int, ending: str | None, said: str) -> None:
+    job = world.store.jobs.change("abc", end=end, exit_code=code, ending=ending)
+
+    assert stopped(job) == f"stopped by dstack stop while its artifacts were being stored; {said}"
