@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,29 +18,57 @@ FLOORS = {
     "dstack.errors": 0,
     "dstack.model": 0,
     "dstack.commands": 1,
+    "dstack.scheduling": 1,
     "dstack.decide": 1,
     "dstack.render": 1,
-    "dstack.hosts": 2,
-    "dstack.store": 2,
-    "dstack.artifacts": 2,
-    "dstack.repo": 2,
-    "dstack.inventory": 2,
-    "dstack.engine": 3,
-    "dstack.server": 4,
-    "dstack.cli": 5,
-    "dstack.runner": 5,
+    "dstack.plumbing": 2,
+    "dstack.hosts": 3,
+    "dstack.store": 3,
+    "dstack.artifacts": 3,
+    "dstack.snapshot": 3,
+    "dstack.mirror": 3,
+    "dstack.inventory": 3,
+    "dstack.client": 3,
+    "dstack.executors": 4,
+    "dstack.engine": 5,
+    "dstack.server": 6,
+    "dstack.cli": 7,
+    "dstack.runner": 7,
 }
+"""Plumbing lies below the leaves, which import nothing of each other; so do the client and the rest of that floor."""
+LEAVES = 3
+ROOMS = {
+    "dstack.model": (
+        "dstack.model.text",
+        "dstack.model.runner",
+        "dstack.model.project",
+        "dstack.model.code",
+        "dstack.model.job",
+        "dstack.model.api",
+    ),
+    "dstack.engine": (
+        "dstack.engine.fleet",
+        "dstack.engine.retention",
+        "dstack.engine.transfer",
+        "dstack.engine.lifecycle",
+        "dstack.engine.submission",
+    ),
+}
+"""Inside these, a folder imports those before it and never those behind it."""
+FORBIDDEN = {"dstack.cli": ("dstack.server", "dstack.engine", "dstack.store", "dstack.mirror", "dstack.artifacts")}
+"""What a floor does not import although it lies below: the command line talks to the server by HTTP."""
+MOST_FILES = 15
 HOME_OF = {
     "asyncssh": ("dstack.hosts",),
     "cryptography": ("dstack.store",),
     "sqlite_utils": ("dstack.store",),
     "sqlite3": ("dstack.store",),
-    "boto3": ("dstack.artifacts",),
-    "botocore": ("dstack.artifacts",),
-    "git": ("dstack.repo",),
-    "gitdb": ("dstack.repo",),
+    "boto3": ("dstack.artifacts.s3",),
+    "botocore": ("dstack.artifacts.s3",),
+    "git": ("dstack.mirror",),
+    "gitdb": ("dstack.mirror",),
     "jinja2": ("dstack.render",),
-    "rich": ("dstack.cli.output.show",),
+    "rich": ("dstack.cli.output",),
     "click": ("dstack.cli",),
     "starlette": ("dstack.server",),
     "uvicorn": ("dstack.server",),
@@ -60,59 +89,110 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def place_of(module: str) -> str:
+def part_of(module: str) -> str:
     """The part of the house that a module belongs to."""
     parts = module.split(".")
     return ".".join(parts[:2]) if len(parts) > 1 else module
 
 
 def floor_of(module: str) -> int:
-    return FLOORS[place_of(module)]
+    return FLOORS[part_of(module)]
 
 
-def imports(path: Path) -> Iterator[tuple[int, str]]:
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
+def imports(path: Path) -> tuple[tuple[int, str], ...]:
     """Line and module of every import in a file."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node.lineno, alias.name
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: a relative import; name the module in full"
             assert node.module is not None
-            if node.module == "dstack":
+            if node.module.split(".")[0] == "dstack":
                 for alias in node.names:
-                    whole = f"dstack.{alias.name}"
-                    yield node.lineno, whole if whole in FLOORS else "dstack"
+                    whole = f"{node.module}.{alias.name}"
+                    yield node.lineno, whole if _is_module(whole) else node.module
             else:
                 yield node.lineno, node.module
+
+
+@cache
+def _is_module(name: str) -> bool:
+    path = PACKAGE.parent.joinpath(*name.split("."))
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
 
 
 def inside(module: str, places: tuple[str, ...]) -> bool:
     return any(module == place or module.startswith(f"{place}.") for place in places)
 
 
-@pytest.mark.parametrize("path", modules(), ids=name_of)
-def test_every_module_has_a_floor(path: Path) -> None:
-    assert place_of(name_of(path)) in FLOORS
+def test_every_module_has_a_floor() -> None:
+    assert [name_of(path) for path in modules() if part_of(name_of(path)) not in FLOORS] == []
 
 
-@pytest.mark.parametrize("path", modules(), ids=name_of)
-def test_imports_point_down(path: Path) -> None:
-    here = name_of(path)
-    for line, module in imports(path):
-        if module.split(".")[0] != "dstack" or place_of(module) == place_of(here):
-            continue
-        assert floor_of(module) <= floor_of(here), f"{path}:{line}: {here} imports {module}, which is on a higher floor"
-        leaves = floor_of(here) == floor_of(module) == 2
-        assert not leaves, f"{path}:{line}: {here} imports {module}: no leaf imports another"
+def test_imports_point_down() -> None:
+    wrong = []
+    for path in modules():
+        here = name_of(path)
+        for line, module in imports(path):
+            if module.split(".")[0] != "dstack" or part_of(module) == part_of(here):
+                continue
+            if floor_of(module) > floor_of(here):
+                wrong.append(f"{path}:{line}: {here} imports {module}, which is on a higher floor")
+            elif floor_of(module) == floor_of(here) == LEAVES:
+                wrong.append(f"{path}:{line}: {here} imports {module}: no leaf imports another")
+            elif inside(module, FORBIDDEN.get(part_of(here), ())):
+                wrong.append(f"{path}:{line}: {here} imports {module}, which is not for it")
+    assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("path", modules(), ids=name_of)
-def test_each_library_has_one_home(path: Path) -> None:
-    here = name_of(path)
-    for line, module in imports(path):
-        homes = HOME_OF.get(module.split(".")[0])
-        assert homes is None or inside(here, homes), f"{path}:{line}: {module} is for {homes} only"
+def test_folders_inside_a_floor_stand_on_each_other() -> None:
+    wrong = []
+    for path in modules():
+        here = name_of(path)
+        for line, module in imports(path):
+            for rooms in ROOMS.values():
+                mine = next((at for at, room in enumerate(rooms) if inside(here, (room,))), None)
+                theirs = next((at for at, room in enumerate(rooms) if inside(module, (room,))), None)
+                if mine is not None and theirs is not None and theirs > mine:
+                    wrong.append(f"{path}:{line}: {here} imports {module}, whose folder stands on its own")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_folder_shows_too_many_files() -> None:
+    folders = {path.parent for path in modules()}
+    full = {folder: len(list(folder.glob("*.py"))) - 1 for folder in folders}
+    assert {str(folder): count for folder, count in full.items() if count > MOST_FILES} == {}
+
+
+def test_a_class_name_exists_once() -> None:
+    homes: dict[str, list[str]] = {}
+    for path in modules():
+        for node in parsed(path).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(name_of(path))
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
+
+
+def test_each_library_has_one_home() -> None:
+    wrong = []
+    for path in modules():
+        here = name_of(path)
+        for line, module in imports(path):
+            homes = HOME_OF.get(module.split(".")[0])
+            if homes is not None and not inside(here, homes):
+                wrong.append(f"{path}:{line}: {module} is for {homes} only")
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("path", [p for p in modules() if floor_of(name_of(p)) < 2], ids=name_of)
@@ -121,7 +201,7 @@ def test_the_pure_floors_do_no_io(path: Path) -> None:
         assert module.split(".")[0] not in PURE, f"{path}:{line}: {module} does I/O; floors 0 and 1 are pure"
     if name_of(path) == "dstack.render":
         return  # reads the templates, which are part of the program
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Call):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             assert called not in OPENS, f"{path}:{node.lineno}: {called}() does I/O; floors 0 and 1 are pure"

@@ -1,7 +1,8 @@
 """Permissions that git does not record, and folders without files.
 
 A snapshot has the umask that gives most of its tree the right permissions. The rest is in a git tree, the snapshot's
-`modes`, which `templates/host/code/_modes.sh.j2` applies. Its blobs are lists of paths, each with `./` in front and a NUL behind:
+`modes`, which `templates/host/code/_modes.sh.j2` applies. Its blobs are lists of paths, each with `./` in front and a
+NUL behind:
 
     empty      folders that contain nothing
     0000-0600  paths with the mode 0600; the first number is the order in which modes are set

@@ -123,10 +123,10 @@ def letting_in(client: Client, request: AddRunner) -> RunnerView:
     """Install the server's own key from here, with this user's keys, then add the runner."""
     if request.address.local:
         raise UsageError("`local` doesn't use SSH; leave out --authorize")
-    from dstack.cli.commands.runners import authorize as letin
+    from dstack.cli.commands.runners.authorize import let_in
 
     own = client.key()
     show.say(f"installing the server's key on {request.address}")
-    request.fingerprint = letin.let_in(request.address, request.fingerprint, own)
+    request.fingerprint = let_in(request.address, request.fingerprint, own)
     request.authorized = True
     return _add(client, request)

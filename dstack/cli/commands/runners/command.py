@@ -9,9 +9,10 @@ from pathlib import Path
 import click
 
 from dstack.cli import connect
-from dstack.cli.commands.runners import add, registrations, set
+from dstack.cli.commands.runners import add, registrations
+from dstack.cli.commands.runners.set import set_
 from dstack.cli.names import RUNNER, Noun
-from dstack.cli.output import runners as machine
+from dstack.cli.output import runners as output
 from dstack.cli.output import show
 from dstack.client.client import Client
 
@@ -36,7 +37,7 @@ def command(ctx: click.Context, watch: bool, as_json: bool) -> None:
     if watch:
         _watch(client, as_json)
     else:
-        machine.table(client.runners(), as_json)
+        output.table(client.runners(), as_json)
 
 
 def _watch(client: Client, as_json: bool) -> None:
@@ -46,7 +47,7 @@ def _watch(client: Client, as_json: bool) -> None:
         while True:
             if not as_json:
                 show.clear()
-            machine.table(runners, as_json)
+            output.table(runners, as_json)
             time.sleep(WATCH_SECONDS)
             runners = client.runners(fresh=RECHECK_SECONDS)
 
@@ -62,7 +63,7 @@ def check(name: str, as_json: bool) -> int:
 
     Prints a fix for every problem, and exits with 0 if the runner is ready, else with 125.
     """
-    return machine.report(connect.connect().check_runner(name), as_json)
+    return output.report(connect.connect().check_runner(name), as_json)
 
 
 @command.command("import")
@@ -90,7 +91,7 @@ def import_(file: Path, dry_run: bool, as_json: bool) -> int:
     return 0
 
 
-command.add_command(set.set_)
+command.add_command(set_)
 command.add_command(registrations.approve)
 command.add_command(registrations.token)
 
