@@ -39,12 +39,12 @@ def quote(value: object) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
-def script(template: str, place: HostContext | None, **values: object) -> str:
+def script(template: str, context: HostContext | None, **values: object) -> str:
     """Render the prelude and `templates/host/<template>.sh.j2` as one function, which runs once all of it was read.
 
     With a `place`, the script can use what `templates/host/lib/prelude.sh.j2` defines: `$base`, `$machine`, `dk`.
     """
-    return _templates().get_template("lib/prelude.sh.j2").render(body=f"{template}.sh.j2", place=place, **values)
+    return _templates().get_template("lib/prelude.sh.j2").render(body=f"{template}.sh.j2", context=context, **values)
 
 
 def text(template: str, **values: object) -> str:

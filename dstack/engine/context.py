@@ -28,15 +28,15 @@ from dstack.store.store import Store
 
 @dataclass
 class Context:
-    """The store, the machines, and the bells. `shipping` has one lock per runner and repository, so that a pack is sent
+    """The store, the fleet, and the events. `shipping` has one lock per runner and repository, so that a pack is sent
     once however many jobs need it; `pulls` has the image pulls in progress, and `clearing` one lock per ended job. On a
     runner in `unsure`, a job that was aborted while the runner did not answer may still be running. Presigned URLs are
     valid for `url_lifetime` seconds."""
 
     layout: ServerLayout
     store: Store
-    machines: Fleet
-    bells: Events
+    fleet: Fleet
+    events: Events
     pulls: ImagePulls = field(default_factory=ImagePulls)
     shipping: dict[tuple[str, str], asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     buckets: dict[tuple[str, str | None], S3Store] = field(default_factory=dict)

@@ -54,7 +54,7 @@ class Engine:
             if job.status is not Status.QUEUED:
                 self.drive(job.id)
         self.context.unsure |= self.store.jobs.aborted_on()
-        for coroutine in (self.loop(), self.context.machines.watch()):
+        for coroutine in (self.loop(), self.context.fleet.watch()):
             self.background(coroutine)
 
     def background(self, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -97,7 +97,7 @@ class Engine:
         self.deadline = None
         queued = [job for job in unfinished if job.status is Status.QUEUED and self.may_start(job)]
         queued = [job for job in queued if not self.withdrawn(job)]
-        machines = self.context.machines.now()
+        machines = self.context.fleet.now()
         waiting = self.queue.waiting(queued, self.promises)
         leases = self.queue.leases(unfinished)
         made = schedule(waiting, machines, leases, time.time(), max_gpus=self.max_gpus_per_user)
@@ -111,7 +111,7 @@ class Engine:
     def tell(self, waiting: Sequence[Waiting], machines: list[Machine], reasons: Mapping[str, str]) -> None:
         """Record why jobs wait, for at most EXPLAINED jobs whose reason changed."""
         jobs, explained = self.store.jobs.current(), 0
-        refused = self.context.machines.refused
+        refused = self.context.fleet.refused
         with self.store.database.transaction():
             for item in waiting:
                 reason = reasons.get(item.id)
@@ -207,7 +207,7 @@ class Engine:
             files=other.files,
             bytes=other.bytes,
         )
-        self.context.bells.ring(job.run)
+        self.context.events.publish(job.run)
         self.poke()
         return False
 
@@ -227,7 +227,7 @@ class Engine:
             placed_at=rfc3339(time.time()),
             reason=None,
         )
-        self.context.bells.ring(job.run)
+        self.context.events.publish(job.run)
         self.drive(job_id)
 
     def preempt(self, victims: Mapping[str, str]) -> None:
@@ -237,7 +237,7 @@ class Engine:
                 by = self.queue.run(self.store.jobs.require(winner).run)
                 self.store.jobs.change(job_id, preempted=f"preempted by {by.user}'s {by.name}")
         for job_id in victims:
-            self.context.bells.ring(self.store.jobs.require(job_id).run)
+            self.context.events.publish(self.store.jobs.require(job_id).run)
             self.drive(job_id)
 
     def hopeless(self, job: Job, waiting: Waiting, machines: list[Machine]) -> bool:
@@ -246,18 +246,18 @@ class Engine:
         if time.time() - submitted <= PATIENCE:
             return False
         names = [machine.runner.name for machine in eligible(waiting, machines)]
-        return self.context.machines.hopeless(names, submitted + PATIENCE / 2)
+        return self.context.fleet.hopeless(names, submitted + PATIENCE / 2)
 
     def explain(self, job: Job, reason: str) -> None:
         if job.reason != reason:
             self.store.jobs.change(job.id, reason=reason)
-            self.context.bells.ring(job.run)
+            self.context.events.publish(job.run)
 
     def end(self, job: Job, status: Status, *, exit_code: int | None, reason: str) -> None:
         """End a job that never had a runner."""
         now = rfc3339(time.time())
         self.store.jobs.change(job.id, status=status, exit_code=exit_code, reason=reason, finished_at=now)
-        self.context.bells.ring(job.run)
+        self.context.events.publish(job.run)
 
     def drive(self, job_id: str) -> None:
         """Start a drive for the job; it replaces a drive that is already running."""
@@ -282,7 +282,7 @@ class Engine:
             storing = job.status is Status.UPLOADING and not abort
             reason = stopping(job) if storing else job.reason
             self.store.jobs.change(job.id, stop="abort" if abort else "stop", reason=reason)
-            self.context.bells.ring(job.run)
+            self.context.events.publish(job.run)
             if job.status is not Status.QUEUED and not storing:
                 self.drive(job.id)
         self.poke()
@@ -293,14 +293,14 @@ class Engine:
         for job in jobs:
             if job.status is Status.QUEUED and bool(job.held) != bool(user):
                 changed.append(self.store.jobs.change(job.id, held=user, reason=None))
-                self.context.bells.ring(job.run)
+                self.context.events.publish(job.run)
         self.poke()
         return changed
 
     def clean(self) -> None:
         """Remove what ended jobs left on runners that answer, and artifacts that were kept there long enough."""
         asks = disk_asks(self.context)
-        for machine in self.context.machines.now():
+        for machine in self.context.fleet.now():
             name = machine.runner.name
             if name in self.cleaning or not clearable(self.context, machine):
                 continue

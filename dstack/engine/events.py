@@ -10,14 +10,14 @@ class Events:
     look, then wait."""
 
     def __init__(self) -> None:
-        self.bells: dict[str, asyncio.Event] = {}
+        self.events: dict[str, asyncio.Event] = {}
 
-    def take(self, run: str) -> asyncio.Event:
+    def subscribe(self, run: str) -> asyncio.Event:
         """Return the bell that rings at the run's next change."""
-        return self.bells.setdefault(run, asyncio.Event())
+        return self.events.setdefault(run, asyncio.Event())
 
-    def ring(self, run: str) -> None:
+    def publish(self, run: str) -> None:
         """Report that something about the run changed."""
-        bell = self.bells.pop(run, None)
+        bell = self.events.pop(run, None)
         if bell:
             bell.set()

@@ -35,11 +35,11 @@ class JobOnRunner:
 
     @property
     def host(self) -> Host:
-        return self.context.machines.host(self.runner)
+        return self.context.fleet.host(self.runner)
 
     @property
-    def place(self) -> HostContext:
-        return self.context.machines.place(self.runner)
+    def host_context(self) -> HostContext:
+        return self.context.fleet.host_context(self.runner)
 
     @property
     def attempt(self) -> str:
@@ -60,5 +60,5 @@ class JobOnRunner:
     def change(self, **changes: Any) -> Job:
         """Record changes of the job, and notify its followers."""
         job = self.store.jobs.change(self.id, **changes)
-        self.context.bells.ring(job.run)
+        self.context.events.publish(job.run)
         return job

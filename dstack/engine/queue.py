@@ -139,14 +139,14 @@ class Known:
         """The runner that still has what a job made."""
         if source not in self.keepers:
             made = self.store.jobs.require(self.store.jobs.require(source).source)
-            kept = self.store.kept.get(made.id)
+            kept = self.store.retained_artifacts.get(made.id)
             self.keepers[source] = kept.runner if kept else None if made.discarded else made.runner
         return self.keepers[source]
 
     def look(self, image: str, repo: str, tree: str, makers: tuple[str, ...]) -> dict[str, int]:
         found: dict[str, int] = {}
         if repo not in self.code:
-            self.code[repo] = self.store.shipped.holders(repo)
+            self.code[repo] = self.store.known_objects.holders(repo)
         for names, worth in (
             (self.images.get(image, ()), HAS_IMAGE),
             (makers, HAS_ARTIFACTS),

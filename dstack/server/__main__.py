@@ -87,16 +87,16 @@ def serve(layout: ServerLayout, path: Path, host: str, port: int | None) -> None
 
 async def run(layout: ServerLayout, store: Store, sockets: list[socket.socket], url: str, *, stays: bool) -> None:
     """Set up and run everything that lives in the event loop."""
-    pool, bells = Pool(), Events()
-    machines = Fleet(store, pool, changed=lambda: engine.poke())
-    context = Context(layout=layout, store=store, machines=machines, bells=bells, url_lifetime=url_lifetime())
+    pool, events = Pool(), Events()
+    fleet = Fleet(store, pool, changed=lambda: engine.poke())
+    context = Context(layout=layout, store=store, fleet=fleet, events=events, url_lifetime=url_lifetime())
     engine = Engine(context)
-    metrics = Sampler(store, machines)
-    machines.use = metrics.use
-    machines.load = metrics.load
-    inventory = RunnerService(store, machines, engine, layout.identity, metrics)
+    metrics = Sampler(store, fleet)
+    fleet.use = metrics.use
+    fleet.load = metrics.load
+    inventory = RunnerService(store, fleet, engine, layout.identity, metrics)
     registry = RegistrationService(inventory)
-    machines.absent = registry.absent
+    fleet.absent = registry.absent
     parts = Parts(
         context=context,
         engine=engine,

@@ -37,7 +37,7 @@ class Follower:
     async def frames(self) -> AsyncIterator[bytes]:
         """Yield frames until every job has ended or, without `live`, until the reader is up to date."""
         while True:
-            bell = self.context.bells.take(self.run.name)
+            bell = self.context.events.subscribe(self.run.name)
             jobs = [self.context.store.jobs.require(job) for job in self.ids]
             for frame in self.news(jobs):
                 yield frame

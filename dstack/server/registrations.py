@@ -90,7 +90,7 @@ class RegistrationService:
     async def add(self, known: Registration) -> None:
         """Add the machine. Its host key must be one of those that it reported."""
         address = address_of(known)
-        shown = await self.inventory.machines.pool.offered_key(address)
+        shown = await self.inventory.fleet.pool.offered_key(address)
         vouched = fingerprint(shown) if shown in known.host_keys else fingerprint(known.host_keys[0])
         request = AddRunner(
             address=address,

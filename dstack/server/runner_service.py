@@ -34,7 +34,7 @@ class RunnerService:
     """Lists, adds, changes and removes runners for users."""
 
     store: Store
-    machines: Fleet
+    fleet: Fleet
     engine: Engine
     identity: Path
     metrics: Sampler
@@ -43,9 +43,9 @@ class RunnerService:
         """Return all runners except the hidden one of `--local`, as seen at most `fresh` seconds ago; `inf` means as
         last seen."""
         if fresh != math.inf:
-            await self.machines.check_all((runner.name for runner in self.store.runners.all()), fresh=fresh)
+            await self.fleet.check_all((runner.name for runner in self.store.runners.all()), fresh=fresh)
             await self.metrics.look_at_all(fresh=LOOK)
-        return [self.machines.view(runner) for runner in self.store.runners.all() if not runner.hidden]
+        return [self.fleet.view(runner) for runner in self.store.runners.all() if not runner.hidden]
 
     async def add(self, request: AddRunner) -> RunnerView:
         """Check a machine and record it as a runner. Raises UnknownHostKeyError for a key that is not trusted yet, and
@@ -66,11 +66,11 @@ class RunnerService:
             allow_mounts=folders(request.allow_mounts),
         )
         try:
-            facts, _ = await self.machines.look(runner, thorough=True)
+            facts, _ = await self.fleet.look(runner, thorough=True)
             if facts.problem:
                 raise unfit(request.address, facts)
         except HostError:
-            await self.machines.pool.close(name)
+            await self.fleet.pool.close(name)
             raise
         before = self.store.runners.get(name)
         if before and before.hidden:
@@ -79,9 +79,9 @@ class RunnerService:
         else:
             self.store.runners.add(runner)
             self.store.runners.change(name, facts=facts)
-        await self.machines.check(name)
+        await self.fleet.check(name)
         self.engine.poke()
-        return self.machines.view(self.store.runners.require(name))
+        return self.fleet.view(self.store.runners.require(name))
 
     def reached(self, request: AddRunner) -> Address:
         """Return the address with the key to log in with: the server's own key if the machine accepts it."""
@@ -105,10 +105,10 @@ class RunnerService:
 
     async def trusted(self, request: AddRunner) -> str:
         """Return the host's key, trusted by the request's fingerprint, known_hosts or a certificate authority there."""
-        key = await self.machines.pool.offered_key(request.address)
+        key = await self.fleet.pool.offered_key(request.address)
         shown = fingerprint(key)
         if request.fingerprint is None and key not in known_keys(request.address):
-            certified = await self.machines.pool.certified_key(request.address)
+            certified = await self.fleet.pool.certified_key(request.address)
             if certified is None:
                 add = f"dstack runners add {request.address} --fingerprint {shown}"
                 raise UnknownHostKeyError(
@@ -127,9 +127,9 @@ class RunnerService:
     async def check(self, name: str) -> RunnerView:
         """Check a runner's machine now."""
         self.store.runners.require(name)
-        await self.machines.check(name, thorough=True)
+        await self.fleet.check(name, thorough=True)
         self.engine.poke()
-        return self.machines.view(self.store.runners.require(name))
+        return self.fleet.view(self.store.runners.require(name))
 
     async def change(self, name: str, request: AddRunner) -> RunnerView:
         """Change a runner's definition. While jobs run there, its machine, root and docker can't change. If the machine
@@ -155,17 +155,17 @@ class RunnerService:
             field: getattr(after, field) for field in after.__struct_fields__ if field not in ("name", "drained")
         }
         self.store.runners.change(name, **changed)
-        await self.machines.check(name)
+        await self.fleet.check(name)
         self.engine.poke()
-        return self.machines.view(self.store.runners.require(name))
+        return self.fleet.view(self.store.runners.require(name))
 
     async def moved(self, before: Runner, after: Runner) -> Runner:
         """Check that the machine can run jobs under the new definition, and that it is still the one that runs jobs."""
         aside = replace(after, name=f"{after.name} (as changed)")
         try:
-            facts, _ = await self.machines.look(aside, thorough=True)
+            facts, _ = await self.fleet.look(aside, thorough=True)
         finally:
-            await self.machines.pool.close(aside.name)
+            await self.fleet.pool.close(aside.name)
         if facts.problem:
             raise unfit(after.address, facts, "was not changed")
         other = before.facts is not None and before.facts.machine != facts.machine
@@ -194,7 +194,7 @@ class RunnerService:
         self.store.runners.require(name)
         runner = self.store.runners.change(name, drained=drained)
         self.engine.poke()
-        return self.machines.view(runner)
+        return self.fleet.view(runner)
 
     async def remove(self, name: str, *, force: bool = False) -> None:
         """Remove everything of this server from the machine, then forget it. Raises ConflictError while jobs run there,
@@ -211,11 +211,11 @@ class RunnerService:
                 message = f"{name} could not be cleaned, so it was not removed: {trouble.message}"
                 hint = f"try again later, or leave its files there: dstack runners remove --force {name}"
                 raise HostUnreachableError(message, hint=hint) from trouble
-        await self.machines.pool.close(name)
+        await self.fleet.pool.close(name)
         self.store.runners.remove(name)
-        self.store.kept.remove(each.attempt for each in self.store.kept.of(name))
+        self.store.retained_artifacts.remove(each.attempt for each in self.store.retained_artifacts.of(name))
         self.store.registrations.remove(name)
-        self.machines.forget(name)
+        self.fleet.forget(name)
 
     async def leave(self, runner: Runner, *, keep_key: bool = False) -> None:
         """Remove what this server created on the machine, and check that nothing is left."""
@@ -223,8 +223,10 @@ class RunnerService:
             return
         if cleaning := self.engine.cleaning.get(runner.name):
             await asyncio.wait({cleaning})
-        place = HostContext(HostLayout(runner.root, runner.facts.machine, self.store.settings.server_id), runner.docker)
-        left = await ask(self.machines.host(runner), uninstall(place, keep_key=keep_key), timeout=300)
+        host_context = HostContext(
+            HostLayout(runner.root, runner.facts.machine, self.store.settings.server_id), runner.docker
+        )
+        left = await ask(self.fleet.host(runner), uninstall(host_context, keep_key=keep_key), timeout=300)
         if left.names:
             raise HostError(f"these could not be removed: {', '.join(left.names)}")
 

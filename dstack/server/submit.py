@@ -178,15 +178,15 @@ class Intake:
         """Refresh the facts of the machines that may run it."""
         if submission.local and self.store.runners.get(LOCAL) is None:
             self.store.runners.add(Runner(name=LOCAL, address=Address(), hidden=True))
-        allowed = eligible(Waiting("", pin=pin), self.context.machines.now())
+        allowed = eligible(Waiting("", pin=pin), self.context.fleet.now())
         known = [machine.runner.name for machine in allowed if machine.runner.facts]
-        await self.context.machines.check_all(known, fresh=FRESH, patience=PATIENCE)
+        await self.context.fleet.check_all(known, fresh=FRESH, patience=PATIENCE)
         unknown = [machine.runner.name for machine in allowed if not machine.runner.facts]
-        await asyncio.gather(*(self.context.machines.check(name, fresh=FRESH) for name in unknown))
+        await asyncio.gather(*(self.context.fleet.check(name, fresh=FRESH) for name in unknown))
 
     def refuse_impossible(self, jobs: list[Job], pin: str | None, submission: Submission) -> None:
         """Raise UsageError if a job could never run."""
-        machines = self.context.machines.now()
+        machines = self.context.fleet.now()
         for job in jobs:
             if job.finished or submission.wait_for_runner:
                 continue
@@ -214,7 +214,7 @@ class Intake:
         """Return what would happen, and with what code."""
         waiting = [self.waiting(job, pin, submission) for job in jobs if not job.finished]
         leases = self.engine.queue.leases(self.store.jobs.unfinished())
-        machines = self.context.machines.now()
+        machines = self.context.fleet.now()
         made = schedule(waiting, machines, leases, time.time(), max_gpus=self.engine.max_gpus_per_user)
         snapshot = submission.snapshot
         mirror = self.context.mirror(snapshot.repo)
@@ -273,7 +273,7 @@ class Intake:
             self.store.runs.add(run)
             for job in jobs:
                 self.store.jobs.add(job)
-                self.store.keys.add(job.key, planner.components[job.key])
+                self.store.cache_keys.add(job.key, planner.components[job.key])
         self.engine.poke()
         self.engine.background(tidy(self.context, run.snapshot.repo))
         return structs.replace(run_view(run, jobs), warnings=planner.warnings)

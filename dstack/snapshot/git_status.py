@@ -1,8 +1,8 @@
 """What git knows of a working tree beyond its commit and its files: index, settings and rules.
 
-It is stored as a git tree, from which `templates/host/code/_furnish.sh.j2` makes the job's `.git`. `root` in it is the
-repository itself; `0`, `1` and so on are nested repositories, with the trees of their commits as `0-head`, `1-head` and so on.
-Each holds, where needed:
+It is stored as a git tree, from which `templates/host/code/_furnish.sh.j2` makes the job's `.git`. `root` in it is
+the repository itself; `0`, `1` and so on are nested repositories, with the trees of their commits as `0-head`,
+`1-head` and so on. Each holds, where needed:
 
     changes    how the index differs from the commit, as input of `git update-index --index-info`
     files/     contents that the index names and the commit may lack

@@ -43,7 +43,7 @@ class Ground:
         self.folder = folder
         self.user = user
         self.server = f"e2e-{os.getpid()}-{next(self._numbers)}"
-        self.place = HostContext(HostLayout(str(folder / "root"), machine_id(), self.server))
+        self.context = HostContext(HostLayout(str(folder / "root"), machine_id(), self.server))
         self.home = folder / "root" / machine_id() / self.server
         self.snapshot = self._ship()
 
@@ -80,7 +80,7 @@ class Ground:
         return Order(job=attempt, attempt=attempt, image=image, script=script, snapshot=snapshot, **changes)
 
     def launch(self, attempt: str, image: str, script: str, stdin: bytes = b"", **changes: Any) -> Launched:
-        return self.ask(launch(self.place, self.order(attempt, image, script, **changes), stdin))
+        return self.ask(launch(self.context, self.order(attempt, image, script, **changes), stdin))
 
     def start(self, attempt: str, image: str, script: str, **changes: Any) -> Launched:
         """Launch what was not launched before."""
@@ -95,7 +95,7 @@ class Ground:
         return self.home / "jobs" / attempt / "workflow"
 
     def observe(self, attempt: str) -> Observed:
-        return self.ask(observe(self.place, attempt))
+        return self.ask(observe(self.context, attempt))
 
     def decide(self, attempt: str, launched: Launched | None = None, *, stop: bool = False) -> Decision:
         return decide(Recorded(launched.launch if launched else None, stop), self.observe(attempt))
@@ -106,7 +106,7 @@ class Ground:
         return self.observe(attempt).exit_code
 
     def log(self, attempt: str, offset: int = 0) -> bytes:
-        return self.ask(read_log(self.place, attempt, offset))
+        return self.ask(read_log(self.context, attempt, offset))
 
     def run(self, attempt: str, image: str, script: str, **changes: Any) -> tuple[int | None, bytes]:
         """Launch, wait, and return the exit code and the log."""
@@ -137,7 +137,7 @@ class Ground:
         objects = git("rev-list", "--objects", "--no-walk", commit).decode()
         ids = "".join(f"{line.split()[0]}\n" for line in objects.splitlines())
         snapshot = Snapshot(repo="r", tree=tree, commit=commit, branch="main")
-        self.ask(receive(self.place, snapshot, git("pack-objects", "--stdout", "-q", stdin=ids.encode())))
+        self.ask(receive(self.context, snapshot, git("pack-objects", "--stdout", "-q", stdin=ids.encode())))
         return snapshot
 
 

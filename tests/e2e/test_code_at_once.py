@@ -145,7 +145,7 @@ def test_a_small_change_is_one_round_trip(tmp_path: Path, busybox: str) -> None:
     context: Any = SimpleNamespace(
         store=SimpleNamespace(shipped=KnownObjects(Database(tmp_path / "state/x.db"))),
         shipping=defaultdict(asyncio.Lock),
-        machines=SimpleNamespace(host=lambda _: host, place=lambda _: ground.place),
+        machines=SimpleNamespace(host=lambda _: host, context=lambda _: ground.context),
         mirror=lambda repo: Mirror(tmp_path / f"{repo}.git"),
     )
     box: Any = SimpleNamespace(name="box")
@@ -155,11 +155,13 @@ def test_a_small_change_is_one_round_trip(tmp_path: Path, busybox: str) -> None:
         host.sent.clear()
 
         async def launched() -> Launched:
-            first = await launch_with_code(context, snapshot, box, lambda pack: launch(ground.place, order, b"", pack))
+            first = await launch_with_code(
+                context, snapshot, box, lambda pack: launch(ground.context, order, b"", pack)
+            )
             if first.outcome != "need-code":
                 return first
             await ship(context, snapshot, box, first.has)
-            return await launch_with_code(context, snapshot, box, lambda pack: launch(ground.place, order, b"", pack))
+            return await launch_with_code(context, snapshot, box, lambda pack: launch(ground.context, order, b"", pack))
 
         return asyncio.run(launched())
 

@@ -61,7 +61,7 @@ def launch(host: Folder, user: Account, docker: list[str], busybox: str) -> Iter
         job = of.base / "jobs" / attempt
         as_user(user, "mkdir", "-p", f"{job}/io", f"{job}/workflow")
         names.append(f"dstack-{attempt}")
-        labels = ("--label", f"dstack.job={attempt}", "--label", f"dstack.server={of.place.layout.server}")
+        labels = ("--label", f"dstack.job={attempt}", "--label", f"dstack.server={of.context.layout.server}")
         mounts = ("-v", f"{job}/io:/.dstack", "-v", f"{job}/workflow:/workflow", "-v", "/somewhere")
         command = ["run", "-d", "--name", names[-1], *labels, *mounts, "--workdir", "/workflow", "--network", "none"]
         subprocess.run([*docker, *command, busybox, "sh", "-c", script], check=True, capture_output=True)
@@ -99,7 +99,7 @@ def test_closed_files_of_root_are_collected(
     launch(CLOSED)
     name = {"its own": busybox, "one without files": empty_image}.get(image, "dstack-test/never-there:1")
 
-    found = host.ask(listing(host.place, "j1", "", name, (Artifact(path="out"),)))
+    found = host.ask(listing(host.context, "j1", "", name, (Artifact(path="out"),)))
 
     assert found.files == (
         file("out/closed/one", b"one\n", 0o400),
@@ -107,7 +107,7 @@ def test_closed_files_of_root_are_collected(
         file("out/two", b"two\n", 0o400),
     )
     assert found.refused == ("'out/outside' is a link out of its artifact, to '/etc/passwd'",)
-    assert host.result(fetch(host.place, "j1", made(""), found.files)).stdout == b"one\ntwo\n"
+    assert host.result(fetch(host.context, "j1", made(""), found.files)).stdout == b"one\ntwo\n"
     owners = as_user(user, "find", str(host.base), "!", "-user", user.name)
     assert owners == ""
     assert Path("/etc/passwd").stat().st_uid == 0
@@ -119,7 +119,7 @@ def test_a_container_that_is_about_to_end_is_waited_for(host: Folder, docker: li
     name = launch("trap 'echo late > out; exit' TERM; echo early > out; sleep 600 & wait", wait=False)
     until((host.base / "jobs/j1/workflow/out").exists, "the job has written")
 
-    found = host.ask(listing(host.place, "j1", "", "image", (Artifact(path="out"),)))
+    found = host.ask(listing(host.context, "j1", "", "image", (Artifact(path="out"),)))
 
     assert found.files == (file("out", b"late\n", 0o644),)
     state = [*docker, "inspect", "--format", "{{.State.Running}}", name]
@@ -134,7 +134,7 @@ def test_discarding_leaves_nothing_of_a_job(host: Folder, docker: list[str], lau
     assert volumes
 
     for _ in range(2):
-        host.ask(discard(host.place, "j1", busybox))
+        host.ask(discard(host.context, "j1", busybox))
 
         assert [path.name for path in (host.base / "jobs").iterdir()] == ["other"]
         assert subprocess.run([*docker, "inspect", name], capture_output=True, check=False).returncode != 0
@@ -156,8 +156,8 @@ def test_running_names_the_live_attempts_of_this_server(host: Folder, user: Acco
     other = Folder(host.root, host.shell, docker=host.docker, server="server2")
     launch("sleep 600", attempt="foreign", of=other, wait=False)
 
-    assert host.ask(running(host.place)) == ["j1-2"]
-    assert other.ask(running(other.place)) == ["foreign"]
+    assert host.ask(running(host.context)) == ["j1-2"]
+    assert other.ask(running(other.context)) == ["foreign"]
 
 
 def test_leaving_takes_everything_of_this_server_and_nothing_else(
@@ -169,15 +169,15 @@ def test_leaving_takes_everything_of_this_server_and_nothing_else(
     foreign = launch("sleep 600", attempt="foreign", of=other, wait=False)
 
     for _ in range(2):
-        assert host.ask(uninstall(host.place)) == Residue((), ())
+        assert host.ask(uninstall(host.context)) == Residue((), ())
 
         assert not host.base.exists()
         assert labelled(docker, "ps", "server1") == labelled(docker, "images", "server1") == []
         assert (other.base / "jobs/foreign").exists()
-        assert other.ask(running(other.place)) == ["foreign"]
+        assert other.ask(running(other.context)) == ["foreign"]
     assert foreign == "dstack-foreign"
 
-    assert other.ask(uninstall(other.place)) == Residue((), ())
+    assert other.ask(uninstall(other.context)) == Residue((), ())
     assert not host.root.exists()
 
 
@@ -185,7 +185,7 @@ def test_leaving_a_machine_without_docker(host: Folder, user: Account) -> None:
     bare = Folder(host.root, host.shell, docker="no-such-program")
     as_user(user, "mkdir", "-p", f"{bare.base}/jobs/j1")
 
-    assert bare.ask(uninstall(bare.place)) == Residue((), ())
+    assert bare.ask(uninstall(bare.context)) == Residue((), ())
     assert not bare.root.exists()
 
 
@@ -194,5 +194,5 @@ def test_leaving_while_docker_does_not_answer_is_an_error(host: Folder, user: Ac
     as_user(user, "mkdir", "-p", f"{dead.base}/jobs/j1")
 
     with pytest.raises(CommandError, match="uninstalling from the machine failed"):
-        dead.ask(uninstall(dead.place))
+        dead.ask(uninstall(dead.context))
     assert dead.base.exists()

@@ -112,7 +112,7 @@ def test_commands_start_in_the_projects_folder(ground: Ground, any_image: str) -
 
 
 def test_twenty_launches_at_once_run_the_commands_once(ground: Ground, busybox: str) -> None:
-    command = launch(ground.place, ground.order(A, busybox, "echo ran; sleep 1"))
+    command = launch(ground.context, ground.order(A, busybox, "echo ran; sleep 1"))
     racers = [ground.process(command.script) for _ in range(20)]
 
     answers = [racer.communicate(timeout=120) for racer in racers]
@@ -174,7 +174,7 @@ def test_what_is_missing_is_told_before_stdin_is_read(ground: Ground, busybox: s
     assert uncoded.commits == (ground.snapshot.commit,)
     assert ground.decide(A) == ground.decide(B) == LaunchAgain()
     heard = PullProgress()
-    with ground.process(pull(ground.place, "127.0.0.1:1/dstack-test/absent:1").script) as fetching:
+    with ground.process(pull(ground.context, "127.0.0.1:1/dstack-test/absent:1").script) as fetching:
         heard.feed(printed(fetching, lambda got: False))
         assert fetching.wait(60) == 1
     assert "127.0.0.1:1" in heard.trouble
@@ -186,8 +186,8 @@ def test_a_pull_that_is_killed_leaves_nothing_for_long(ground: Ground, busybox: 
     podman = ground.folder / "podman"
     podman.write_text('#!/bin/sh\ncase $1 in pull) cat "$3"; exec sleep 600 ;; esac\nexec docker "$@"\n')
     podman.chmod(0o755)
-    place = replace(ground.place, docker=str(podman))
-    scripts = [pull(place, f"lab/box:{number}", Login("ann", "hunter2")).script for number in (1, 2)]
+    context = replace(ground.context, docker=str(podman))
+    scripts = [pull(context, f"lab/box:{number}", Login("ann", "hunter2")).script for number in (1, 2)]
     with ground.process(scripts[0]) as killed, ground.process(scripts[1]) as ended:
         for fetching in (killed, ended):
             assert b'"auth"' in printed(fetching, lambda got: got.endswith(b"\n"))
@@ -197,7 +197,7 @@ def test_a_pull_that_is_killed_leaves_nothing_for_long(ground: Ground, busybox: 
             assert [path.stat().st_mode & 0o777 for path in (work, work / "login.json")] == [0o700, 0o600]
 
         os.kill(killed.pid, signal.SIGKILL)
-        ground.ask(discard(ground.place, A, busybox))
+        ground.ask(discard(ground.context, A, busybox))
 
         assert not works[killed.pid].exists()
         assert works[ended.pid].exists(), "one that is under way is left alone"
@@ -237,7 +237,7 @@ def test_an_image_whose_sh_does_not_exist(ground: Ground, bare: str) -> None:
 
 
 def test_another_machine_does_nothing(ground: Ground, busybox: str) -> None:
-    elsewhere = replace(ground.place, layout=replace(ground.place.layout, machine="0" * 32))
+    elsewhere = replace(ground.context, layout=replace(ground.context.layout, machine="0" * 32))
 
     for command in (launch(elsewhere, ground.order(A, busybox, "true")), stop(elsewhere, A, 0)):
         with pytest.raises(HostError, match="a different machine answers"):
@@ -278,7 +278,7 @@ def test_a_hundred_megabytes_of_anything_are_kept_byte_for_byte(ground: Ground, 
     size = 100 * 2**20
     expected = (block * (size // len(block) + 1))[:size]
     ground.start(A, python_image, f"python3 -c '{BINARY}'")
-    process = ground.process(follow(ground.place, A, 0).script)
+    process = ground.process(follow(ground.context, A, 0).script)
 
     live = printed(process, lambda got: False)
     process.communicate(timeout=30)
@@ -307,7 +307,7 @@ def test_the_log_from_an_offset(ground: Ground, busybox: str) -> None:
 def test_following_shows_bytes_as_they_come_and_ends_with_the_job(ground: Ground, busybox: str) -> None:
     ground.start(A, busybox, "printf first; while ! [ -e go ]; do sleep 0.1; done; printf second")
     until(lambda: ground.log(A, 0) == b"first", "so much is in the log")
-    process = ground.process(follow(ground.place, A, 2).script)
+    process = ground.process(follow(ground.context, A, 2).script)
 
     assert printed(process, lambda got: len(got) >= 3) == b"rst"
     (ground.tree(A) / "go").touch()
@@ -321,7 +321,7 @@ def test_following_shows_bytes_as_they_come_and_ends_with_the_job(ground: Ground
 def test_following_ends_when_its_reader_leaves_and_leaves_no_process(plain: Ground, busybox: str) -> None:
     plain.start(A, busybox, "echo here; sleep 600")
     assert plain.user is not None
-    process = plain.process(follow(plain.place, A, 0).script)
+    process = plain.process(follow(plain.context, A, 0).script)
     assert printed(process, lambda got: b"here\n" in got) == b"here\n"
 
     assert process.stdin is not None
@@ -337,7 +337,7 @@ def test_following_ends_when_its_reader_leaves_and_leaves_no_process(plain: Grou
 
 def test_following_ends_when_the_container_is_removed(ground: Ground, busybox: str) -> None:
     launched = ground.start(A, busybox, "echo here; sleep 600")
-    process = ground.process(follow(ground.place, A, 0).script)
+    process = ground.process(follow(ground.context, A, 0).script)
     assert printed(process, lambda got: b"here\n" in got) == b"here\n"
 
     docker("rm", "--force", container(A))
@@ -381,20 +381,20 @@ def test_sigterm_reaches_python_and_no_further_command_begins(ground: Ground, py
     launched = ground.start(A, python_image, f"python3 -c '{TRAINER}'\necho next command >&2\n")
     heard(ground, A, b"training")
 
-    assert ground.ask(stop(ground.place, A, 60)).outcome == "stopping"
-    assert ground.ask(stop(ground.place, A, 60)).outcome in ("stopping", "ended")
+    assert ground.ask(stop(ground.context, A, 60)).outcome == "stopping"
+    assert ground.ask(stop(ground.context, A, 60)).outcome in ("stopping", "ended")
 
     assert ground.ended(A) == 143
     assert ground.log(A) == b"training\ncheckpoint saved\n"
     assert ground.decide(A, launched, stop=True) == Finished(143)
-    assert ground.ask(stop(ground.place, A, 60)).outcome == "ended"
+    assert ground.ask(stop(ground.context, A, 60)).outcome == "ended"
 
 
 def test_sigterm_ends_any_shell(ground: Ground, any_image: str) -> None:
     ground.start(A, any_image, "echo begun\nwhile :; do :; done\necho never")
     heard(ground, A, b"begun")
 
-    ground.ask(stop(ground.place, A, 60))
+    ground.ask(stop(ground.context, A, 60))
 
     assert ground.ended(A, seconds=30) == 143
     assert ground.log(A) == b"begun\n"
@@ -404,7 +404,7 @@ def test_stopping_does_not_hold_its_caller_for_the_grace(ground: Ground, python_
     launched = ground.start(A, python_image, "trap '' TERM; echo begun; sleep 600 & wait; sleep 600")
     heard(ground, A, b"begun")
 
-    process = ground.process(stop(ground.place, A, 3).script)
+    process = ground.process(stop(ground.context, A, 3).script)
     out, _ = process.communicate(timeout=3)
 
     assert out == b"outcome=stopping\n"
@@ -417,17 +417,17 @@ def test_aborting_is_at_once(ground: Ground, busybox: str) -> None:
     ground.start(A, busybox, "trap '' TERM; echo begun; sleep 600; sleep 600")
     heard(ground, A, b"begun")
 
-    assert ground.ask(stop(ground.place, A, 600)).outcome == "stopping"
-    ground.ask(stop(ground.place, A, 0))
+    assert ground.ask(stop(ground.context, A, 600)).outcome == "stopping"
+    ground.ask(stop(ground.context, A, 0))
 
     assert ground.ended(A, seconds=20) is None
 
 
 def test_a_job_that_was_stopped_before_it_began_never_begins(ground: Ground, busybox: str) -> None:
-    assert ground.ask(stop(ground.place, A, 30)).outcome == "fenced"
+    assert ground.ask(stop(ground.context, A, 30)).outcome == "fenced"
 
     assert ground.launch(A, busybox, "echo ran").outcome == "fenced"
-    assert ground.ask(stop(ground.place, A, 30)).outcome == "fenced"
+    assert ground.ask(stop(ground.context, A, 30)).outcome == "fenced"
 
     assert docker_state(A) is None
     assert ground.observe(A).claim is Claim.FENCED
@@ -437,9 +437,9 @@ def test_a_job_that_was_stopped_before_it_began_never_begins(ground: Ground, bus
 def test_stop_and_launch_at_once_agree(ground: Ground, busybox: str) -> None:
     for number in range(6):
         attempt = f"{A}-{number}"
-        starting = ground.process(launch(ground.place, ground.order(attempt, busybox, "echo ran; sleep 600")).script)
+        starting = ground.process(launch(ground.context, ground.order(attempt, busybox, "echo ran; sleep 600")).script)
         threading.Event().wait(number * 0.08)
-        stopped = ground.ask(stop(ground.place, attempt, 0)).outcome
+        stopped = ground.ask(stop(ground.context, attempt, 0)).outcome
         launched, _ = starting.communicate(timeout=60)
 
         if stopped == "fenced":
@@ -489,7 +489,7 @@ def test_out_of_memory_is_said(ground: Ground, python_image: str) -> None:
 
 def test_docker_that_does_not_answer_is_unknown(ground: Ground, busybox: str) -> None:
     launched = ground.start(A, busybox, "echo begun; sleep 600")
-    ground.place = replace(ground.place, docker="docker -H unix:///nonexistent/docker.sock")
+    ground.context = replace(ground.context, docker="docker -H unix:///nonexistent/docker.sock")
 
     decision = ground.decide(A, launched)
 
@@ -693,7 +693,7 @@ def test_a_probe_finds_the_machine_and_leaves_it_as_it_was(plain: Ground) -> Non
 
     assert facts.problem is None
     assert facts.fix is None
-    assert facts.machine == plain.place.layout.machine
+    assert facts.machine == plain.context.layout.machine
     assert plain.user is not None
     assert facts.user == plain.user.name
     assert facts.cpus == os.cpu_count()
@@ -746,7 +746,7 @@ def test_a_container_gets_the_devices_of_its_amd_gpus_and_no_others(
     for name in ("kfd", "dri/renderD128", "dri/renderD129", "dri/renderD130"):
         os.mknod(devices / name, 0o660 | stat.S_IFCHR, os.makedev(1, 3))
         os.chown(devices / name, 0, 4321)
-    ground.place = replace(ground.place, dev=str(devices))
+    ground.context = replace(ground.context, dev=str(devices))
     script = "ls /dev/dri\ntest -c /dev/kfd\necho $ROCR_VISIBLE_DEVICES $HIP_VISIBLE_DEVICES\nid -G\n"
 
     code, log = ground.run(A, busybox, script, gpus=(0, 2), nodes=("renderD128", "renderD130"))

@@ -63,9 +63,9 @@ def test_a_value_that_is_missing_is_an_error() -> None:
 
 
 def test_every_value_of_a_template_is_quoted() -> None:
-    place = HostContext(HostLayout(root="/r/$(id)'", machine="m", server="s"), docker="docker -H 'a b'")
+    context = HostContext(HostLayout(root="/r/$(id)'", machine="m", server="s"), docker="docker -H 'a b'")
 
-    rendered = script("job/warn", place, signal="x; rm -rf /", name="n")
+    rendered = script("job/warn", context, signal="x; rm -rf /", name="n")
 
     assert "root='/r/$(id)'\\'''\n" in rendered
     assert "dk() { 'docker' '-H' 'a b' \"$@\"; }" in rendered

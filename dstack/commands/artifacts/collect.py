@@ -49,7 +49,7 @@ class Wanted:
 
 
 def listing(
-    place: HostContext, attempt: str, project: str, image: str, artifacts: tuple[Artifact, ...]
+    context: HostContext, attempt: str, project: str, image: str, artifacts: tuple[Artifact, ...]
 ) -> Command[ArtifactListing]:
     """List and hash the artifacts of a job whose container has ended. Waits for a container that is about to end, and
     stops it. First makes the host's user the owner of all files, and makes them readable; then puts them where no
@@ -60,11 +60,11 @@ def listing(
     wanted = want(artifacts, project)
     body = script(
         "artifacts/listing",
-        place,
-        folder=place.layout.job(folder_name(attempt)),
+        context,
+        folder=context.layout.job(folder_name(attempt)),
         name=container(attempt),
         image=image,
-        server=place.layout.server,
+        server=context.layout.server,
         project=project,
         paths=tuple(map(dotted, wanted.paths)),
         roots=tuple(map(dotted, wanted.roots)),
@@ -81,7 +81,7 @@ def made(project: str) -> str:
     return f"made/{project}" if project else "made"
 
 
-def fetch(place: HostContext, attempt: str, tree: str, files: Sequence[File]) -> Command[None]:
+def fetch(context: HostContext, attempt: str, tree: str, files: Sequence[File]) -> Command[None]:
     """Print the contents of these regular files, one after the other, on stdout. `tree` is their folder, below the
     job's folder.
 
@@ -89,7 +89,9 @@ def fetch(place: HostContext, attempt: str, tree: str, files: Sequence[File]) ->
     """
     paths = [dotted(file.path) for file in files if file.link is None]
     cats = b"".join(b"cat " + quote(batch).encode(errors="surrogateescape") + b"\n" for batch in batches(paths))
-    body = script("artifacts/fetch", place, folder=place.layout.job(folder_name(attempt)), tree=tree, length=len(cats))
+    body = script(
+        "artifacts/fetch", context, folder=context.layout.job(folder_name(attempt)), tree=tree, length=len(cats)
+    )
     return Command(FETCHING, body, lambda result: succeeded(FETCHING, result), cats)
 
 

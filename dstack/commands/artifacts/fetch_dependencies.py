@@ -24,7 +24,7 @@ TRIES = 5
 
 
 def gather(
-    place: HostContext, attempt: str, files: Sequence[File], urls: Mapping[str, str], *, beside: bool = False
+    context: HostContext, attempt: str, files: Sequence[File], urls: Mapping[str, str], *, beside: bool = False
 ) -> Command[None]:
     """Fetch files from their URLs to the folder that the launch reads, with their modes and links. With `beside`, keep
     what is already there.
@@ -33,8 +33,10 @@ def gather(
     """
     regular = [file for file in files if file.link is None]
     packed = curl.archive({**_configs(regular, urls), "finish": _finish(files)})
-    folder = place.layout.job(folder_name(attempt))
-    body = script("artifacts/fetch_dependencies", place, folder=folder, beside=beside, length=len(packed), tries=TRIES)
+    folder = context.layout.job(folder_name(attempt))
+    body = script(
+        "artifacts/fetch_dependencies", context, folder=folder, beside=beside, length=len(packed), tries=TRIES
+    )
     return Command(GATHERING, body, lambda result: _gathered(regular, result), packed)
 
 

@@ -36,17 +36,19 @@ class Freed:
     disk_free: int | None
 
 
-def keep(place: HostContext, attempt: str, project: str, image: str, artifacts: tuple[Artifact, ...]) -> Command[bool]:
+def keep(
+    context: HostContext, attempt: str, project: str, image: str, artifacts: tuple[Artifact, ...]
+) -> Command[bool]:
     """Remove the container and the folder of a collected job, except its artifacts. False if the artifacts were
     removed, too, because they differ from what was hashed. Repeatable."""
     body = script(
         "artifacts/retain",
-        place,
-        folder=place.layout.job(folder_name(attempt)),
-        kept=place.layout.kept(attempt),
+        context,
+        folder=context.layout.job(folder_name(attempt)),
+        kept=context.layout.kept(attempt),
         name=container(attempt),
         image=image,
-        server=place.layout.server,
+        server=context.layout.server,
         project=project,
         paths=tuple(map(dotted, want(artifacts, project).roots)),
     )
@@ -54,25 +56,25 @@ def keep(place: HostContext, attempt: str, project: str, image: str, artifacts: 
 
 
 def reuse(
-    place: HostContext, attempt: str, sources: Sequence[str], links: Sequence[File]
+    context: HostContext, attempt: str, sources: Sequence[str], links: Sequence[File]
 ) -> Command[dict[str, Copied]]:
     """Copy the kept artifacts of these attempts to the folder that the launch reads, and create `links`. Attempts that
     are missing from the answer were removed or modified: fetch their artifacts from storage."""
     made = "".join(_link(file) for file in links).encode("utf-8", "surrogateescape")
     body = script(
         "artifacts/reuse",
-        place,
-        folder=place.layout.job(folder_name(attempt)),
+        context,
+        folder=context.layout.job(folder_name(attempt)),
         sources=tuple(map(folder_name, sources)),
         length=len(made),
     )
     return Command(REUSING, body, _copied, made)
 
 
-def free(place: HostContext, attempts: Sequence[str], wanted: int = 0) -> Command[Freed]:
+def free(context: HostContext, attempts: Sequence[str], wanted: int = 0) -> Command[Freed]:
     """Remove the kept artifacts of these attempts in order, until `wanted` bytes of disk are free; 0 removes all."""
     named = tuple(map(folder_name, attempts))
-    body = script("artifacts/free", place, server=place.layout.server, attempts=named, wanted=-(-wanted // 1024))
+    body = script("artifacts/free", context, server=context.layout.server, attempts=named, wanted=-(-wanted // 1024))
     return Command(FREEING, body, _freed)
 
 

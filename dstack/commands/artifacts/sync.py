@@ -45,7 +45,7 @@ def top(number: int) -> str:
 
 
 def sync(
-    place: HostContext, attempt: str, project: str, image: str, artifact: Artifact, number: int, *, keep: bool
+    context: HostContext, attempt: str, project: str, image: str, artifact: Artifact, number: int, *, keep: bool
 ) -> Command[Changes]:
     """List and hash the changed files of a running job's artifact. With `keep`, files unchanged since the last sync are
     only named. Raises CommandError if the job's folder is gone."""
@@ -61,10 +61,10 @@ def sync(
     )
     body = script(
         "artifacts/sync",
-        place,
-        folder=place.layout.job(folder_name(attempt)),
+        context,
+        folder=context.layout.job(folder_name(attempt)),
         image=image,
-        server=place.layout.server,
+        server=context.layout.server,
         top=top(number),
         work=work,
         project="",

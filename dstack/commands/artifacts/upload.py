@@ -43,7 +43,7 @@ class Upload:
     trouble: str = ""
 
 
-def sums(place: HostContext, attempt: str, tree: str, files: Sequence[File]) -> Command[dict[str, Sums]]:
+def sums(context: HostContext, attempt: str, tree: str, files: Sequence[File]) -> Command[dict[str, Sums]]:
     """Return the MD5s of regular files by path: of the whole file, or of each part. `tree` is their folder, below the
     job's folder.
 
@@ -56,30 +56,32 @@ def sums(place: HostContext, attempt: str, tree: str, files: Sequence[File]) -> 
         f"parts {part_size(file.size) // MIB} {len(spans(file.size))} {quote(dotted(file.path))}\n" for file in large
     ]
     stdin = "".join(said).encode("utf-8", "surrogateescape")
-    body = script("artifacts/sums", place, folder=place.layout.job(folder_name(attempt)), tree=tree, length=len(stdin))
+    body = script(
+        "artifacts/sums", context, folder=context.layout.job(folder_name(attempt)), tree=tree, length=len(stdin)
+    )
     return Command(SUMMING, body, lambda result: _summed(whole, large, result), stdin)
 
 
-def upload(place: HostContext, attempt: str, tree: str, pieces: Sequence[Piece]) -> Command[Upload]:
+def upload(context: HostContext, attempt: str, tree: str, pieces: Sequence[Piece]) -> Command[Upload]:
     """Start to upload these, unless an upload is in progress; then wait a while for its end. It continues by itself."""
-    return _upload(place, attempt, tree, plan(pieces))
+    return _upload(context, attempt, tree, plan(pieces))
 
 
-def uploading(place: HostContext, attempt: str) -> Command[Upload]:
+def uploading(context: HostContext, attempt: str) -> Command[Upload]:
     """Wait a while for the end of the current upload."""
-    return _upload(place, attempt, "", b"")
+    return _upload(context, attempt, "", b"")
 
 
-def abandon(place: HostContext, attempt: str) -> Command[None]:
+def abandon(context: HostContext, attempt: str) -> Command[None]:
     """Cancel the current upload."""
-    body = script("artifacts/abandon", place, folder=place.layout.job(folder_name(attempt)))
+    body = script("artifacts/abandon", context, folder=context.layout.job(folder_name(attempt)))
     return Command(ABANDONING, body, lambda result: succeeded(ABANDONING, result))
 
 
-def reach(place: HostContext, url: str) -> Command[None]:
+def reach(context: HostContext, url: str) -> Command[None]:
     """Check that the host gets an answer from a URL. Raises CommandError with curl's message if it gets none."""
     stdin = curl.transfer([("url", url), ("output", "/dev/null")]).partition(b"\n")[2]
-    body = script("artifacts/reach", place, length=len(stdin))
+    body = script("artifacts/reach", context, length=len(stdin))
     return Command(REACHING, body, lambda result: succeeded(REACHING, result), stdin)
 
 
@@ -109,11 +111,11 @@ def work() -> str:
     return text("artifacts/upload_work", at_once=AT_ONCE)
 
 
-def _upload(place: HostContext, attempt: str, tree: str, stdin: bytes) -> Command[Upload]:
+def _upload(context: HostContext, attempt: str, tree: str, stdin: bytes) -> Command[Upload]:
     body = script(
         "artifacts/upload",
-        place,
-        folder=place.layout.job(folder_name(attempt)),
+        context,
+        folder=context.layout.job(folder_name(attempt)),
         tree=tree,
         work=work(),
         seconds=WAIT,

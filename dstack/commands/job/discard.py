@@ -11,15 +11,15 @@ from dstack.render import script
 DISCARDING = "removing the job's folder"
 
 
-def discard(place: HostContext, attempt: str, image: str) -> Command[None]:
+def discard(context: HostContext, attempt: str, image: str) -> Command[None]:
     """Remove the container, running or not, and the job's folder, whoever owns its files. Repeatable."""
     body = script(
         "job/discard",
-        place,
-        folder=place.layout.job(folder_name(attempt)),
+        context,
+        folder=context.layout.job(folder_name(attempt)),
         name=container(attempt),
         image=image,
-        server=place.layout.server,
+        server=context.layout.server,
     )
     return Command(DISCARDING, body, _done)
 

@@ -8,20 +8,20 @@ from dstack.model.runner.host_context import HostContext, folder_name
 from dstack.render import script
 
 
-def follow(place: HostContext, attempt: str, offset: int) -> Command[bytes]:
+def follow(context: HostContext, attempt: str, offset: int) -> Command[bytes]:
     """Print the log's bytes from `offset` on, as they arrive, until the job ends or stdin is closed.
 
     It may end before it has printed everything: read the rest with `read_log` once the job is known to have ended.
     """
-    return _command("following the log", "job/follow", place, attempt, offset)
+    return _command("following the log", "job/follow", context, attempt, offset)
 
 
-def read_log(place: HostContext, attempt: str, offset: int) -> Command[bytes]:
+def read_log(context: HostContext, attempt: str, offset: int) -> Command[bytes]:
     """Print the log's bytes from `offset` to its current end. Prints nothing if the log was removed."""
-    return _command("reading the log", "job/read_log", place, attempt, offset)
+    return _command("reading the log", "job/read_log", context, attempt, offset)
 
 
-def _command(name: str, template: str, place: HostContext, attempt: str, offset: int) -> Command[bytes]:
+def _command(name: str, template: str, context: HostContext, attempt: str, offset: int) -> Command[bytes]:
     if offset < 0:
         raise ValueError(f"the log offset {offset} is negative")
 
@@ -29,5 +29,5 @@ def _command(name: str, template: str, place: HostContext, attempt: str, offset:
         succeeded(name, result)
         return result.stdout
 
-    values = {"folder": place.layout.job(folder_name(attempt)), "name": container(attempt), "first": offset + 1}
-    return Command(name, script(template, place, **values), read)
+    values = {"folder": context.layout.job(folder_name(attempt)), "name": container(attempt), "first": offset + 1}
+    return Command(name, script(template, context, **values), read)

@@ -80,7 +80,7 @@ class Launched(Struct, frozen=True):
         return (*self.histories, *self.commits, *self.trees)
 
 
-def launch(place: HostContext, order: Order, artifacts: Stdin = b"", pack: bytes = b"") -> Command[Launched]:
+def launch(context: HostContext, order: Order, artifacts: Stdin = b"", pack: bytes = b"") -> Command[Launched]:
     """Prepare the job's folder and start its container, unless it was started before. Safe to repeat at any point.
 
     Raises CommandError with Docker's message if the container can't be started: then there is none.
@@ -90,18 +90,18 @@ def launch(place: HostContext, order: Order, artifacts: Stdin = b"", pack: bytes
     snapshot = order.snapshot
     body = script(
         "job/launch",
-        place,
+        context,
         order=order,
-        folder=place.layout.job(folder_name(order.attempt)),
-        mirror=place.layout.mirror(folder_name(snapshot.repo)),
+        folder=context.layout.job(folder_name(order.attempt)),
+        mirror=context.layout.mirror(folder_name(snapshot.repo)),
         name=container(order.attempt),
-        labels=(f"dstack.job={order.job}", f"dstack.server={place.layout.server}"),
-        gpus=_gpus(place, order),
+        labels=(f"dstack.job={order.job}", f"dstack.server={context.layout.server}"),
+        gpus=_gpus(context, order),
         limits=_limits(order),
-        caches=[(place.layout.cache(folder_name(snapshot.repo), cache_name(path)), path) for path in order.caches],
+        caches=[(context.layout.cache(folder_name(snapshot.repo), cache_name(path)), path) for path in order.caches],
         entry=entry(snapshot.project),
         complete=TAR_COMPLETE,
-        server=place.layout.server,
+        server=context.layout.server,
         environment=environment,
         **checkout_values(snapshot, order.depth),
     )
@@ -137,7 +137,7 @@ def exports(environment: Mapping[str, str | None]) -> str:
     )
 
 
-def _gpus(place: HostContext, order: Order) -> tuple[str, ...]:
+def _gpus(context: HostContext, order: Order) -> tuple[str, ...]:
     """Return the options that give a container its GPUs, and no others. The host adds the devices of AMD GPUs."""
     # If NVIDIA's runtime is Docker's default, an image can request all GPUs by itself.
     none = ("--env", "NVIDIA_VISIBLE_DEVICES=void")
@@ -146,7 +146,7 @@ def _gpus(place: HostContext, order: Order) -> tuple[str, ...]:
         return (*none, "--env", f"ROCR_VISIBLE_DEVICES={seen}", "--env", f"HIP_VISIBLE_DEVICES={seen}")
     if not order.gpus:
         return none
-    if place.podman:
+    if context.podman:
         return tuple(word for index in order.gpus for word in ("--device", f"nvidia.com/gpu={index}"))
     return ("--gpus", '"device={}"'.format(",".join(str(index) for index in order.gpus)))
 

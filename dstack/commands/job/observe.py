@@ -17,13 +17,13 @@ from dstack.render import script
 NAME = "observing the job"
 
 
-def observe(place: HostContext, attempt: str) -> Command[Observed]:
+def observe(context: HostContext, attempt: str) -> Command[Observed]:
     """Read the exit file, the claim, the container, boot and Docker daemon, and the exit file again.
 
     Takes at most 30 seconds: if Docker does not answer, the result says so.
     """
-    folder = place.layout.job(folder_name(attempt))
-    return Command(NAME, script("job/observe", place, folder=folder, name=container(attempt)), _observed)
+    folder = context.layout.job(folder_name(attempt))
+    return Command(NAME, script("job/observe", context, folder=folder, name=container(attempt)), _observed)
 
 
 def _observed(result: Result) -> Observed:

@@ -22,9 +22,9 @@ class Received(Enum):
     NEED_FULL = "full"
 
 
-def receive(place: HostContext, snapshot: Snapshot, pack: Stdin = b"") -> Command[Received]:
+def receive(context: HostContext, snapshot: Snapshot, pack: Stdin = b"") -> Command[Received]:
     """Take a pack of the snapshot into the host's mirror, which is created or repaired as needed. Safe to repeat."""
-    body = render.script("code/receive", place, **checkout_values(snapshot))
+    body = render.script("code/receive", context, **checkout_values(snapshot))
     return Command("receiving the code", body, _received, stdin=pack)
 
 
@@ -32,13 +32,13 @@ SPARE = 10**9
 """The largest tree, in bytes, of which a host keeps one more checkout."""
 
 
-def spare(place: HostContext, snapshot: Snapshot) -> Command[None]:
+def spare(context: HostContext, snapshot: Snapshot) -> Command[None]:
     """Check out the tree once more, for the next job to take. Safe to repeat and to interrupt."""
 
     def prepared(result: Result) -> None:
         values("preparing a spare checkout", result)
 
-    body = render.script("code/spare", place, most=SPARE, **checkout_values(snapshot))
+    body = render.script("code/spare", context, most=SPARE, **checkout_values(snapshot))
     return Command("preparing a spare checkout", body, prepared)
 
 

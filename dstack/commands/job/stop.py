@@ -23,21 +23,21 @@ class Stopped(Struct, frozen=True):
     outcome: Literal["fenced", "stopping", "ended"]
 
 
-def stop(place: HostContext, attempt: str, grace: int) -> Command[Stopped]:
+def stop(context: HostContext, attempt: str, grace: int) -> Command[Stopped]:
     """Keep the job from starting, or tell its container to end and kill it after `grace` seconds (0: at once).
 
     Does not wait for the end. While an earlier stop is in progress, another one with a grace has no effect.
     """
     if grace < 0:
         raise ValueError(f"the grace of {grace} seconds is negative")
-    folder = place.layout.job(folder_name(attempt))
-    return Command(NAME, script("job/stop", place, folder=folder, name=container(attempt), grace=grace), _stopped)
+    folder = context.layout.job(folder_name(attempt))
+    return Command(NAME, script("job/stop", context, folder=folder, name=container(attempt), grace=grace), _stopped)
 
 
-def warn(place: HostContext, attempt: str, signal: str) -> Command[None]:
+def warn(context: HostContext, attempt: str, signal: str) -> Command[None]:
     """Send the container a signal that does not end it; it forwards the signal to all its processes. Raises
     CommandError if the container does not run."""
-    body = script("job/warn", place, name=container(folder_name(attempt)), signal=signal)
+    body = script("job/warn", context, name=container(folder_name(attempt)), signal=signal)
     return Command(WARNING, body, lambda result: succeeded(WARNING, result))
 
 

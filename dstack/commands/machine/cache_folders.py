@@ -30,14 +30,14 @@ class Cache:
         return self.folder.split("/")[1]
 
 
-def caches(place: HostContext) -> Command[list[Cache]]:
+def caches(context: HostContext) -> Command[list[Cache]]:
     """List this server's caches on the host. Their sizes are measured now, which may take long."""
-    return Command(LISTING, script("machine/cache_folders", place, server=place.layout.server, wanted=()), _listed)
+    return Command(LISTING, script("machine/cache_folders", context, server=context.layout.server, wanted=()), _listed)
 
 
-def drop(place: HostContext, folders: Sequence[str]) -> Command[list[str]]:
+def drop(context: HostContext, folders: Sequence[str]) -> Command[list[str]]:
     """Remove these caches unless a job uses them. Returns the removed folders. Repeatable."""
-    body = script("machine/cache_folders", place, server=place.layout.server, wanted=tuple(folders))
+    body = script("machine/cache_folders", context, server=context.layout.server, wanted=tuple(folders))
     return Command(REMOVING, body, lambda result: [value for key, value in lines(REMOVING, result) if key == "gone"])
 
 

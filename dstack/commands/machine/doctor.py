@@ -36,7 +36,7 @@ SKEW = 60
 class Answers:
     """The probe's answer: values by key, missing tools, and GPUs."""
 
-    place: HostContext
+    context: HostContext
     said: Mapping[str, str]
     missing: tuple[str, ...]
     gpus: tuple[Gpu, ...]
@@ -71,17 +71,17 @@ def skewed(clock: int, now: float) -> Finding | None:
 
 
 def _docker(answers: Answers) -> Iterator[Finding]:
-    place, said = answers.place, answers.said
+    context, said = answers.context, answers.said
     why = "every job runs in a container"
     if said.get("client") == "none":
-        name = place.words[0]
+        name = context.words[0]
         fix = _install("docker.io" if name == "docker" else name)
         if answers.yes("podman") and name == "docker":
             fix = "add it with --docker podman, which is installed; or " + fix
         yield Finding("docker-missing", f"'{name}' is not installed", why, fix, True)
-    elif "podman" in said.get("client", "") and not place.podman:
-        what = f"'{place.words[-1]}' on this machine is actually podman"
-        fix = f"add it with --docker {shlex.quote(shlex.join((*place.words[:-1], 'podman')))}"
+    elif "podman" in said.get("client", "") and not context.podman:
+        what = f"'{context.words[-1]}' on this machine is actually podman"
+        fix = f"add it with --docker {shlex.quote(shlex.join((*context.words[:-1], 'podman')))}"
         yield Finding("docker-is-podman", what, "podman needs other options than Docker", fix, True)
     elif said.get("answers") != "yes":
         yield _refused(answers, said.get("refusal", "").strip(), why)
@@ -92,17 +92,17 @@ def _refused(answers: Answers, words: str, why: str) -> Finding:
     user = answers.said["user"]
     if own := answers.said.get("own_docker"):
         what = f"{user} has a rootless Docker at {own}, and can't use the machine's Docker: {words}"
-        docker = shlex.join((*answers.place.words, "-H", f"unix://{own}"))
+        docker = shlex.join((*answers.context.words, "-H", f"unix://{own}"))
         return Finding("docker-rootless", what, why, f"add it with --docker {shlex.quote(docker)}", True)
-    if "sudo" in answers.place.words and "password" in words:
+    if "sudo" in answers.context.words and "password" in words:
         fix = f"sudo usermod -aG docker {user}, then add it with --docker docker"
         return Finding("sudo", f"sudo asks {user} for a password", why, fix, True)
     if "permission denied" in words.lower():
         fix = f"sudo usermod -aG docker {user}"
         if answers.yes("sudo"):
-            fix = f"add it with --docker 'sudo -n {' '.join(answers.place.words)}', which works; or {fix}"
+            fix = f"add it with --docker 'sudo -n {' '.join(answers.context.words)}', which works; or {fix}"
         return Finding("docker-permission", f"{user} is not allowed to use Docker: {words}", why, fix, True)
-    if answers.place.podman:
+    if answers.context.podman:
         fix = "run there: podman info; rootless podman needs user namespaces, and ranges in /etc/subuid and /etc/subgid"
         return Finding("docker-daemon", f"podman does not answer: {words or SLOW}", why, fix, True)
     what = f"Docker does not answer: {words or SLOW}"

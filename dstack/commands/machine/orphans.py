@@ -26,11 +26,11 @@ class Pruned:
     forgotten: tuple[str, ...]
 
 
-def prune(place: HostContext, mirrors: Sequence[str], images: Mapping[str, str], *, dry_run: bool) -> Command[Pruned]:
+def prune(context: HostContext, mirrors: Sequence[str], images: Mapping[str, str], *, dry_run: bool) -> Command[Pruned]:
     """Remove the mirrors of these repositories, and these images (digests by name, as a launch returns them) unless a
     container uses them or their name now refers to another image. Repeatable."""
     body = script(
-        "machine/orphans", place, mirrors=tuple(mirrors), images=tuple(images.items()), digest=DIGEST, dry=dry_run
+        "machine/orphans", context, mirrors=tuple(mirrors), images=tuple(images.items()), digest=DIGEST, dry=dry_run
     )
     return Command(PRUNING, body, _pruned)
 

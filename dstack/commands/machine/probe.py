@@ -28,15 +28,15 @@ def probe(
 ) -> Command[Facts]:
     """Ask a machine everything in one round trip, without changing it. Takes at most 90 seconds, or 150 with GPUs.
     `thorough` also tests whether a container gets the GPUs. GPUs that only jobs of `server` use count as free."""
-    place = HostContext(HostLayout(root, machine="", server="probe"), docker, sys=sys, dev=dev)
+    context = HostContext(HostLayout(root, machine="", server="probe"), docker, sys=sys, dev=dev)
 
     def facts(result: Result) -> Facts:
-        return _facts(place, result, server)
+        return _facts(context, result, server)
 
-    return Command(NAME, script("machine/probe", place, podman=place.podman, thorough=thorough), facts)
+    return Command(NAME, script("machine/probe", context, podman=context.podman, thorough=thorough), facts)
 
 
-def _facts(place: HostContext, result: Result, server: str) -> Facts:
+def _facts(context: HostContext, result: Result, server: str) -> Facts:
     said = answer.values(NAME, result, *ANSWERED)
     pairs = answer.lines(NAME, result)
     missing = tuple(value for key, value in pairs if key == "missing")
@@ -59,7 +59,7 @@ def _facts(place: HostContext, result: Result, server: str) -> Facts:
             git=said.get("git", ""),
             kernel=said["kernel"],
             clock=int(said.get("clock", 0)),
-            findings=findings(Answers(place, said, missing, gpus)),
+            findings=findings(Answers(context, said, missing, gpus)),
             cost=int(said.get("cost", 0)) / 100,
         )
     except ValueError as failure:

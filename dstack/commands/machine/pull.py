@@ -28,7 +28,7 @@ KEPT = 3
 """How many lines of an error to report."""
 
 
-def pull(place: HostContext, image: str, login: Login | None = None) -> Command[None]:
+def pull(context: HostContext, image: str, login: Login | None = None) -> Command[None]:
     """Pull the image. Run this with `stream`: it ends when its reader leaves. It prints what `Progress` reads, and has
     no time limit. The login is used only for this image, and is not stored on the host."""
     name = f"pulling {image}"
@@ -37,11 +37,11 @@ def pull(place: HostContext, image: str, login: Login | None = None) -> Command[
         answer.lines(name, result)
 
     # With sudo, the script can't tell whether the user has logins of their own.
-    api = not place.podman and (login is not None or place.words[0].rpartition("/")[2] != "sudo")
+    api = not context.podman and (login is not None or context.words[0].rpartition("/")[2] != "sudo")
     header = _header(image, login) if login and api else ""
     config = _config(image, login) if login and not api else ""
     query = urlencode({"fromImage": image} if named(image) else {"fromImage": image, "tag": "latest"})
-    body = script("machine/pull", place, image=image, api=api, header=header, config=config, query=query)
+    body = script("machine/pull", context, image=image, api=api, header=header, config=config, query=query)
     secret = tuple(text for text in (header, quote(config) if config else "") if text)
     return Command(name, body, pulled, secret=secret)
 

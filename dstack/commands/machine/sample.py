@@ -35,11 +35,11 @@ class Sample:
     cost: float
 
 
-def sample(place: HostContext, containers: Mapping[str, str] | None = None, cpus: int = 0) -> Command[Sample]:
+def sample(context: HostContext, containers: Mapping[str, str] | None = None, cpus: int = 0) -> Command[Sample]:
     """Take a sample in one round trip. Pass the `containers` of an earlier sample if no others matter, to avoid asking
     Docker, and `cpus` to avoid counting processors."""
     known = "\n".join(f"{number} {container(attempt)}" for attempt, number in (containers or {}).items())
-    text = script("machine/sample", place, containers=known, ask=containers is None, cpus=cpus)
+    text = script("machine/sample", context, containers=known, ask=containers is None, cpus=cpus)
     return Command(NAME, text, lambda result: _sample(result, cpus))
 
 

@@ -31,20 +31,22 @@ class Residue:
         return self.containers + self.images + self.volumes + self.paths + self.keys
 
 
-def uninstall(place: HostContext, *, keep_key: bool = False) -> Command[Residue]:
+def uninstall(context: HostContext, *, keep_key: bool = False) -> Command[Residue]:
     """Remove this server's containers with their volumes, its images, folder and authorized key. Leaves other servers'
     data alone.
 
     `keep_key` keeps the server's key authorized. Docker must answer if it is installed. Repeatable.
     """
-    server, program = place.layout.server, place.words[0]
-    body = script("machine/uninstall", place, server=server, program=program, marker=marker(server), keep_key=keep_key)
+    server, program = context.layout.server, context.words[0]
+    body = script(
+        "machine/uninstall", context, server=server, program=program, marker=marker(server), keep_key=keep_key
+    )
     return Command(LEAVING, body, _leftovers)
 
 
-def running(place: HostContext) -> Command[list[str]]:
+def running(context: HostContext) -> Command[list[str]]:
     """List the attempts of this server's jobs that have a live container."""
-    body = script("machine/running", place, server=place.layout.server)
+    body = script("machine/running", context, server=context.layout.server)
     return Command(ASKING, body, _attempts)
 
 

@@ -73,7 +73,7 @@ class Fleet:
         """The connection to a runner, which is kept open."""
         return self.pool.get(runner)
 
-    def place(self, runner: Runner) -> HostContext:
+    def host_context(self, runner: Runner) -> HostContext:
         """Where this server's files are on the runner."""
         machine = runner.facts.machine if runner.facts else ""
         return HostContext(HostLayout(runner.root, machine, self.store.settings.server_id), runner.docker)

@@ -54,7 +54,7 @@ class Sampler:
     """Samples the machines that run jobs, and any machine that somebody looks at."""
 
     store: Store
-    machines: Fleet
+    fleet: Fleet
     seen: dict[str, Seen] = field(default_factory=dict)
     watching: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     looking: dict[str, asyncio.Task[None]] = field(default_factory=dict)
@@ -98,8 +98,8 @@ class Sampler:
         """Sample a machine now."""
         runner = self.store.runners.require(name)
         cpus = runner.facts.cpus if runner.facts else 0
-        command = sample(self.machines.place(runner), self.containers(runner), cpus)
-        taken = await ask(self.machines.host(runner), command, timeout=TIMEOUT)
+        command = sample(self.fleet.host_context(runner), self.containers(runner), cpus)
+        taken = await ask(self.fleet.host(runner), command, timeout=TIMEOUT)
         before = self.seen.get(name)
         cost, count = (before.cost, before.count) if before else (0.0, 0)
         if before:
@@ -123,7 +123,7 @@ class Sampler:
         answering delays nobody; its sample continues in the background."""
         now, begun = time.monotonic(), []
         for runner in self.store.runners.all():
-            condition = self.machines.conditions.get(runner.name)
+            condition = self.fleet.conditions.get(runner.name)
             if condition is None or condition.state != "ready" or runner.name in self.looking:
                 continue
             if (seen := self.seen.get(runner.name)) is None or now - seen.at > max(fresh, seen.pause):
@@ -160,7 +160,7 @@ class Sampler:
                 gpu=sum(gpu.percent or 0 for gpu in gpus) / len(gpus) if gpus else None,
                 gpu_memory=sum(gpu.memory_used for gpu in gpus) if gpus else None,
             )
-            self.store.metrics.append(job.id, point)
+            self.store.usage_logs.append(job.id, point)
 
     def load(self, runner: Runner) -> Load:
         """What is used on a machine outside dstack."""

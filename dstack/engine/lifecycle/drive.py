@@ -111,7 +111,7 @@ class Drive(JobOnRunner):
         """End a job that can't be launched, once its runner confirms that it did not start."""
         hint = f"; {trouble.hint}" if trouble.hint else ""
         try:
-            outcome = await ask(self.host, stop(self.place, self.attempt, 0), timeout=HOST_ANSWER)
+            outcome = await ask(self.host, stop(self.host_context, self.attempt, 0), timeout=HOST_ANSWER)
         except HostError as unknown:
             await self.pause(self.job, unknown)
             return
@@ -139,7 +139,7 @@ class Drive(JobOnRunner):
     def requeue(self, trouble: HostError) -> None:
         """Put the job back into the queue: its runner could not even be asked."""
         reason = f"{self.job.runner}: {trouble.message}"
-        self.context.machines.conditions.pop(self.job.runner or "", None)
+        self.context.fleet.conditions.pop(self.job.runner or "", None)
         self.change(status=Status.QUEUED, launching=False, runner=None, gpus=(), reason=reason)
 
     async def watch(self) -> None:
@@ -161,7 +161,9 @@ class Drive(JobOnRunner):
     async def withdraw(self) -> None:
         """Stop a job whose container may or may not have started: the fence decides."""
         if self.job.launching:
-            outcome = await ask(self.host, stop(self.place, self.attempt, self.grace), timeout=self.grace + HOST_ANSWER)
+            outcome = await ask(
+                self.host, stop(self.host_context, self.attempt, self.grace), timeout=self.grace + HOST_ANSWER
+            )
             if outcome.outcome != "fenced":
                 self.change(status=Status.RUNNING, started_at=rfc3339(time.time()))
                 return
@@ -230,7 +232,7 @@ class Drive(JobOnRunner):
             self.finish(status, exit_code=exit_code, reason=reason, outcome=outcome)
             return
         try:
-            await ask(self.host, discard(self.place, self.attempt, job.image), timeout=DISCARDING)
+            await ask(self.host, discard(self.host_context, self.attempt, job.image), timeout=DISCARDING)
         except DstackError as trouble:
             if job.status is Status.UPLOADING:
                 raise

@@ -32,11 +32,11 @@ async def launched(placed: JobOnRunner) -> Launched:
     sent = [] if fetched else lacking
     ordered = order(context, job, runner, artifacts=bool(sent), gathered=copied or fetched)
     given: Stdin = context.tar(sent)
-    place = placed.place
+    host_context = placed.host_context
     answer = await explained(
-        placed, launch_with_code(context, snapshot, runner, lambda pack: launch(place, ordered, given, pack))
+        placed, launch_with_code(context, snapshot, runner, lambda pack: launch(host_context, ordered, given, pack))
     )
-    command = launch(place, ordered, given)
+    command = launch(host_context, ordered, given)
     if answer.outcome == "need-code":
         await ship(context, snapshot, runner, answer.has)
         answer = await explained(placed, ask(placed.host, command))
@@ -56,12 +56,12 @@ async def pulled(placed: JobOnRunner, command: Command[Launched]) -> Launched:
 
     login = login_of(placed.context, job)
     try:
-        await placed.context.pulls.fetch(name, placed.host, placed.place, job.image, login, tell)
+        await placed.context.pulls.fetch(name, placed.host, placed.host_context, job.image, login, tell)
     except CommandError as refused:
         raise not_pulled(job, name, refused) from refused
     answer = await explained(placed, ask(placed.host, command))
     if answer.digest:
-        placed.store.pulled.add(name, job.image, answer.digest)
+        placed.store.pulled_images.add(name, job.image, answer.digest)
     return answer
 
 
@@ -91,7 +91,7 @@ async def explained(placed: JobOnRunner, launching: Awaitable[Launched]) -> Laun
         words = bare(refused.stderr)
         failure = starting(words, runner=name, image=job.image, gpus=job.gpus)
         if failure.finding:
-            placed.context.machines.mark(name, failure.finding)
+            placed.context.fleet.mark(name, failure.finding)
         error = HostUnreachableError if failure.silent else HostError
         what = failure.what or f"{refused.name} failed with exit status {refused.exit_status}"
         raise error(f"{what}: {words}", hint=failure.hint) from refused

@@ -25,7 +25,7 @@ log = logging.getLogger("dstack.engine")
 async def halt(placed: JobOnRunner) -> None:
     """Tell the container to end."""
     grace = 0 if placed.job.stop == "abort" else placed.grace
-    await ask(placed.host, stop(placed.place, placed.attempt, grace), timeout=grace + HOST_ANSWER)
+    await ask(placed.host, stop(placed.host_context, placed.attempt, grace), timeout=grace + HOST_ANSWER)
 
 
 async def give_way(placed: JobOnRunner) -> None:
@@ -33,7 +33,7 @@ async def give_way(placed: JobOnRunner) -> None:
     preempted."""
     before = placed.job.yielding
     placed.change(yielding=True, reason=placed.job.preempted)
-    outcome = await insist(placed, stop(placed.place, placed.attempt, placed.grace))
+    outcome = await insist(placed, stop(placed.host_context, placed.attempt, placed.grace))
     if not before and outcome is not None and outcome.outcome == "ended":
         placed.change(yielding=False, preempted=None, reason=None)
 
@@ -48,11 +48,11 @@ async def limit(placed: JobOnRunner) -> None:
     if warning and not job.warned:
         await until(ends - span(warning.before))
         placed.change(warned=True)
-        await insist(placed, warn(placed.place, placed.attempt, warning.name))
+        await insist(placed, warn(placed.host_context, placed.attempt, warning.name))
     await until(ends)
     before = placed.job.expired
     placed.change(expired=True)
-    outcome = await insist(placed, stop(placed.place, placed.attempt, placed.grace))
+    outcome = await insist(placed, stop(placed.host_context, placed.attempt, placed.grace))
     if not before and outcome is not None and outcome.outcome == "ended":
         placed.change(expired=False)  # it ended on its own just before
 

@@ -34,7 +34,7 @@ async def until_ended(placed: JobOnRunner) -> Decision:
         waited = waiting_since is not None and time.monotonic() - waiting_since > LAUNCH_TAKES
         job = placed.job
         recorded = Recorded(launch=job.launch, stop=bool(job.stop or job.preempted), waited=waited)
-        observed = await ask(placed.host, observe(placed.place, placed.attempt), timeout=HOST_ANSWER)
+        observed = await ask(placed.host, observe(placed.host_context, placed.attempt), timeout=HOST_ANSWER)
         if observed.unsettled and looks < SETTLING:
             looks += 1
             await asyncio.sleep(SETTLES)
@@ -52,10 +52,10 @@ async def until_ended(placed: JobOnRunner) -> Decision:
 
 async def blamed(placed: JobOnRunner, decision: Decision) -> Decision:
     """Add what is wrong with the machine's GPUs, if a job that had some failed for no known reason."""
-    job, machines = placed.job, placed.context.machines
+    job, fleet = placed.job, placed.context.fleet
     if not job.gpus or not decision.exit_code or decision.reason or job.stop or job.expired or job.preempted:
         return decision
-    await machines.check(placed.runner.name)
+    await fleet.check(placed.runner.name)
     trouble = gpus_gone(placed.runner, job.gpus)
     return replace(decision, reason=f"exit code {decision.exit_code}, and {trouble}") if trouble else decision
 
@@ -74,13 +74,13 @@ def gpus_gone(runner: Runner, gpus: tuple[int, ...]) -> str | None:
 
 async def keep_up(placed: JobOnRunner) -> None:
     """Append the log's bytes as they arrive, until the stream ends."""
-    async for data in placed.host.stream(follow(placed.place, placed.attempt, offset(placed))):
+    async for data in placed.host.stream(follow(placed.host_context, placed.attempt, offset(placed))):
         heard(placed, data)
 
 
 async def drain(placed: JobOnRunner) -> None:
     """Read the rest of the log, which is complete because the job has ended."""
-    async for data in placed.host.stream(read_log(placed.place, placed.attempt, offset(placed))):
+    async for data in placed.host.stream(read_log(placed.host_context, placed.attempt, offset(placed))):
         heard(placed, data)
 
 
@@ -94,4 +94,4 @@ def heard(placed: JobOnRunner, data: bytes) -> None:
     placed.store.logs.append(placed.id, data)
     if job.unreachable_since:
         placed.change(unreachable_since=None, reason=None)
-    placed.context.bells.ring(job.run)
+    placed.context.events.publish(job.run)

@@ -20,7 +20,7 @@ def stored_in(context: Context, job: Job) -> list[FolderStore | S3Store]:
 async def forget(context: Context, job: Job, storage: FolderStore | S3Store) -> None:
     """Remove what a job left in a store. Raises StorageError, after which it may be tried again."""
     if isinstance(storage, S3Store):
-        context.store.contents.forget_below(storage.name, storage.key(job.run, job.workflow, ""))
+        context.store.bucket_contents.forget_below(storage.name, storage.key(job.run, job.workflow, ""))
     elif storage.name != context.storage.name and not await asyncio.to_thread(storage.root.is_dir):
         raise StorageError("the folder does not exist")
     await storage.remove(job.run, job.workflow)

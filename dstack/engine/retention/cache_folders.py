@@ -29,12 +29,12 @@ async def prune_caches(context: Context, wish: PruneCachesRequest) -> list[Cache
 
 
 async def _pruned(context: Context, runner: Runner, wish: PruneCachesRequest) -> list[CacheFolder]:
-    host, place = context.machines.host(runner), context.machines.place(runner)
+    host, host_context = context.fleet.host(runner), context.fleet.host_context(runner)
     try:
-        cached = await ask(host, caches(place), timeout=TIMEOUT)
+        cached = await ask(host, caches(host_context), timeout=TIMEOUT)
         chosen = [cache for cache in cached if time.time() - cache.used >= wish.unused_for]
         if chosen and not wish.dry_run:
-            removed = await ask(host, drop(place, [cache.folder for cache in chosen]), timeout=TIMEOUT)
+            removed = await ask(host, drop(host_context, [cache.folder for cache in chosen]), timeout=TIMEOUT)
             chosen = [cache for cache in chosen if cache.folder in removed]
     except HostError as trouble:
         log.warning("%s: its caches could not be pruned: %s", runner.name, trouble.message)

@@ -29,18 +29,18 @@ async def clear(context: Context, job_id: str) -> None:
         runner = store.runners.get(job.runner or "") if job else None
         if job is None or job.discarded or runner is None:
             return
-        place, attempt = context.machines.place(runner), attempt_id(job.id, job.attempt)
+        host_context, attempt = context.fleet.host_context(runner), attempt_id(job.id, job.attempt)
         if job.status is Status.DONE and job.files:
             project = store.runs.require(job.run).snapshot.project
-            command = keep(place, attempt, project, job.image, job.definition.outputs)
-            stays = await ask(context.machines.host(runner), command, timeout=DISCARDING)
+            command = keep(host_context, attempt, project, job.image, job.definition.outputs)
+            stays = await ask(context.fleet.host(runner), command, timeout=DISCARDING)
         else:
-            await ask(context.machines.host(runner), discard(place, attempt, job.image), timeout=DISCARDING)
+            await ask(context.fleet.host(runner), discard(host_context, attempt, job.image), timeout=DISCARDING)
             stays = False
         with store.database.transaction():
             store.jobs.change(job.id, discarded=True)
             if stays:
-                store.kept.add(Retained(job.id, attempt, runner.name, rfc3339(time.time())))
+                store.retained_artifacts.add(Retained(job.id, attempt, runner.name, rfc3339(time.time())))
     context.clearing.pop(job_id, None)
 
 

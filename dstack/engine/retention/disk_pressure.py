@@ -33,7 +33,7 @@ DISK = {"disk-full", "disk-inodes"}
 
 def clearable(context: Context, machine: Machine) -> bool:
     """Whether the runner answers, so that something can be removed there."""
-    condition = context.machines.conditions.get(machine.runner.name)
+    condition = context.fleet.conditions.get(machine.runner.name)
     if condition is None or condition.state == "unreachable":
         return False
     facts = machine.runner.facts
@@ -66,7 +66,7 @@ def disk_asks(context: Context) -> list[tuple[str | None, tuple[str, ...], int]]
 
 def surplus(context: Context, machine: Machine, asks: Sequence[tuple[str | None, tuple[str, ...], int]]) -> Surplus:
     """What can be removed from a runner now."""
-    kept, name = context.store.kept, machine.runner.name
+    kept, name = context.store.retained_artifacts, machine.runner.name
     gone = kept.overdue(name, rfc3339(time.time() - LONGEST), MOST)
     wanted = max([LEAST, *(disk for pin, runners, disk in asks if allows(pin, runners, machine.runner))])
     facts = machine.runner.facts
@@ -83,10 +83,10 @@ async def relieve(context: Context, machine: Machine, found: Surplus) -> bool:
     for attempts, wanted in ((found.gone, 0), (found.oldest, found.wanted)):
         if not attempts:
             continue
-        command = free(context.machines.place(machine.runner), attempts, wanted)
-        freed = await ask(context.machines.host(machine.runner), command, timeout=FREEING)
+        command = free(context.fleet.host_context(machine.runner), attempts, wanted)
+        freed = await ask(context.fleet.host(machine.runner), command, timeout=FREEING)
         removed += freed.attempts
-        context.store.kept.remove(freed.attempts)
+        context.store.retained_artifacts.remove(freed.attempts)
         facts = context.store.runners.require(name).facts
         if facts and freed.disk_free is not None:
             context.store.runners.change(name, facts=replace(facts, disk_free=freed.disk_free))

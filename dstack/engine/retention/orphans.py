@@ -53,15 +53,17 @@ class Orphans:
 
     async def on_host(self, runner: Runner) -> list[Leftover]:
         """Prune code, and images that dstack pulled, on one runner."""
-        repos = [repo for name, repo in self.store.shipped.places() if name == runner.name and repo not in self.repos]
+        repos = [
+            repo for name, repo in self.store.known_objects.places() if name == runner.name and repo not in self.repos
+        ]
         used = {job.image for job in self.jobs} | {job.image for job in self.store.jobs.unfinished()}
-        pulled = self.store.pulled.of(runner.name) if self.images else {}
+        pulled = self.store.pulled_images.of(runner.name) if self.images else {}
         images = {name: digest for name, digest in pulled.items() if name not in used}
         if not runner.facts or not (repos or images):
             return []
         try:
-            command = prune(self.context.machines.place(runner), repos, images, dry_run=self.dry_run)
-            pruned = await ask(self.context.machines.host(runner), command, timeout=TIMEOUT)
+            command = prune(self.context.fleet.host_context(runner), repos, images, dry_run=self.dry_run)
+            pruned = await ask(self.context.fleet.host(runner), command, timeout=TIMEOUT)
         except HostError as trouble:
             log.warning("%s: unused code and images not removed: %s", runner.name, trouble.message)
             return []
@@ -76,12 +78,12 @@ class Orphans:
     def remember(self, runner: Runner, repos: Sequence[str], pruned: Pruned) -> None:
         """Record what is no longer on the runner."""
         for image in pruned.forgotten:
-            self.store.pulled.forget(runner.name, image)
+            self.store.pulled_images.forget(runner.name, image)
         if not self.dry_run:
             for repo in repos:
-                self.store.shipped.forget(runner.name, repo)
+                self.store.known_objects.forget(runner.name, repo)
             for image in pruned.images:
-                self.store.pulled.forget(runner.name, image)
+                self.store.pulled_images.forget(runner.name, image)
 
     async def objects(self) -> list[Leftover]:
         """Prune objects stored by jobs that ended before they had a manifest."""

@@ -134,7 +134,7 @@ class Retention:
 
     def on_host(self, job: Job) -> bool:
         """Whether something of the job is still on its runner."""
-        there = not job.discarded or self.store.kept.get(job.id) is not None
+        there = not job.discarded or self.store.retained_artifacts.get(job.id) is not None
         return bool(job.runner and there and self.store.runners.get(job.runner))
 
     def used(self, job: Job, going: Collection[str] = ()) -> bool:

@@ -126,7 +126,7 @@ class Planner:
 
     def difference(self, last: Job, job: Job) -> str | None:
         """The first thing that changed between two jobs of a workflow."""
-        return cache_key.difference(self.store.keys.components(last.key), self.components[job.key])
+        return cache_key.difference(self.store.cache_keys.components(last.key), self.components[job.key])
 
     def needed(self, name: str, candidates: dict[str, Job]) -> set[str]:
         """The names of the workflow and of all dependencies that are needed to run what is not cached."""

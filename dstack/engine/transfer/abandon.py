@@ -17,6 +17,6 @@ async def abandoned(placed: JobOnRunner) -> None:
         return
     storages = stored_in(placed.context, job)
     if any(isinstance(storage, S3Store) for storage in storages):
-        await ask(placed.host, abandon(placed.place, placed.attempt), timeout=HOST_ANSWER)
+        await ask(placed.host, abandon(placed.host_context, placed.attempt), timeout=HOST_ANSWER)
     for storage in storages:
         await forget(placed.context, job, storage)

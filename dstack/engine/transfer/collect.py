@@ -75,7 +75,7 @@ class Collector:
 
     async def arrived(self, files: Sequence[File]) -> tuple[File, ...]:
         """Those of the files whose content is known to be in the store."""
-        storage, contents = self.context.storage, self.context.store.contents
+        storage, contents = self.context.storage, self.context.store.bucket_contents
         if not isinstance(storage, S3Store):
             lacking = {(file.sha256, file.size) for file in await storage.missing(files)}
             return tuple(file for file in files if file.link or (file.sha256, file.size) not in lacking)
@@ -100,26 +100,28 @@ class Collector:
 
     @property
     def host(self) -> Host:
-        return self.context.machines.host(self.runner)
+        return self.context.fleet.host(self.runner)
 
     async def listed(self) -> ArtifactListing:
         """List what the job made, with sums from the runner."""
         if not self.job.definition.artifacts:
             return ArtifactListing((), (), ())
-        place = self.context.machines.place(self.runner)
+        host_context = self.context.fleet.host_context(self.runner)
         project = self.context.store.runs.require(self.job.run).snapshot.project
         attempt = attempt_id(self.job.id, self.job.attempt)
-        return await ask(self.host, listing(place, attempt, project, self.job.image, self.job.definition.outputs))
+        return await ask(
+            self.host, listing(host_context, attempt, project, self.job.image, self.job.definition.outputs)
+        )
 
     async def fetched(self, found: ArtifactListing, storage: FolderStore) -> None:
         """Transfer the contents that the store lacks."""
         missing = await storage.missing(found.files)
         if not missing:
             return
-        place = self.context.machines.place(self.runner)
+        host_context = self.context.fleet.host_context(self.runner)
         project = self.context.store.runs.require(self.job.run).snapshot.project
         attempt = attempt_id(self.job.id, self.job.attempt)
-        stream = self.counted(self.host.stream(fetch(place, attempt, made(project), missing)), missing)
+        stream = self.counted(self.host.stream(fetch(host_context, attempt, made(project), missing)), missing)
         await storage.receive(self.job.run, self.job.workflow, self.job.id, stream, missing)
 
     async def counted(self, stream: AsyncIterator[bytes], files: Sequence[File]) -> AsyncIterator[bytes]:

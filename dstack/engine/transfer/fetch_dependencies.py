@@ -38,7 +38,7 @@ async def reached(context: Context, job: Job, runner: Runner) -> None:
         return
     url = (await storage.urls(job.run, job.workflow, ["."]))[0]
     try:
-        await ask(context.machines.host(runner), reach(context.machines.place(runner), url), timeout=REACH)
+        await ask(context.fleet.host(runner), reach(context.fleet.host_context(runner), url), timeout=REACH)
     except CommandError as error:
         raise HostError(
             f"{runner.name} can't reach the storage {storage.name}, so the job's artifacts would be lost:"
@@ -63,14 +63,14 @@ async def gathered(
         paths = [file.path for file in manifest.files if file.link is None]
         urls.update(zip(paths, await storage.urls(manifest.run, manifest.workflow, paths), strict=True))
     command = gather(
-        context.machines.place(runner),
+        context.fleet.host_context(runner),
         attempt_id(job.id, job.attempt),
         sorted(files.values(), key=by_path),
         urls,
         beside=beside,
     )
     try:
-        await ask(context.machines.host(runner), command)
+        await ask(context.fleet.host(runner), command)
     except CommandError as error:
         log.warning("job %s: %s; the server sends the artifacts itself", job.id, error.message)
         return False
@@ -95,16 +95,16 @@ async def reused(
     if not reusable:
         return False, list(manifests)
     links = [file for manifest in reusable.values() for file in manifest.files if file.link is not None]
-    command = reuse(context.machines.place(runner), attempt_id(job.id, job.attempt), list(reusable), links)
+    command = reuse(context.fleet.host_context(runner), attempt_id(job.id, job.attempt), list(reusable), links)
     try:
-        copied = await ask(context.machines.host(runner), command)
+        copied = await ask(context.fleet.host(runner), command)
     except CommandError as error:
         log.warning("job %s: %s; fetching the artifacts from the storage instead", job.id, error.message)
         return False, list(manifests)
     lost = [attempt for attempt, manifest in reusable.items() if copied.get(attempt) != _expected(manifest)]
     if lost:
         log.info("job %s: artifacts that were kept on %s are gone or incomplete", job.id, runner.name)
-        context.store.kept.remove(lost)
+        context.store.retained_artifacts.remove(lost)
         return False, list(manifests)
     paths = {file.path for manifest in reusable.values() for file in manifest.files}
     rest = [
@@ -123,7 +123,7 @@ async def _kept(context: Context, job_id: str, runner: Runner) -> Retained | Non
             await clear(context, job_id)
         except CommandError as error:
             log.warning("job %s: %s", job_id, error.message)
-    kept = context.store.kept.get(job_id)
+    kept = context.store.retained_artifacts.get(job_id)
     return kept if kept and kept.runner == runner.name else None
 
 

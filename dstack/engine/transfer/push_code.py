@@ -31,7 +31,7 @@ async def launch_with_code(
 ) -> Launched:
     """Launch if the runner has the code, or send a small pack with the launch. Packs are sent one at a time per runner
     and repository, because jobs of one snapshot share a pack."""
-    shipped, host = context.store.shipped, context.machines.host(runner)
+    shipped, host = context.store.known_objects, context.fleet.host(runner)
     async with context.shipping[runner.name, snapshot.repo]:
         known = shipped.of(runner.name, snapshot.repo)
         if not set(snapshot.names) <= set(known):
@@ -48,7 +48,7 @@ async def launch_with_code(
 async def ship(context: Context, snapshot: Snapshot, runner: Runner, known: Iterable[str]) -> None:
     """Send the snapshot to a runner that reported that it lacks it and has only the `known` objects."""
     async with context.shipping[runner.name, snapshot.repo]:
-        context.store.shipped.forget(runner.name, snapshot.repo)
+        context.store.known_objects.forget(runner.name, snapshot.repo)
         async with written(context.mirror(snapshot.repo).pack(snapshot, known)) as pack:
             await deliver(context, runner, snapshot, pack)
 
@@ -58,7 +58,7 @@ def keep_spare(context: Context, runner: Runner, snapshot: Snapshot) -> None:
 
     async def make() -> None:
         try:
-            await ask(context.machines.host(runner), spare(context.machines.place(runner), snapshot), timeout=SPARE)
+            await ask(context.fleet.host(runner), spare(context.fleet.host_context(runner), snapshot), timeout=SPARE)
         except DstackError as trouble:
             log.info("%s: no spare tree was written: %s", runner.name, trouble.message)
 
@@ -69,7 +69,7 @@ def keep_spare(context: Context, runner: Runner, snapshot: Snapshot) -> None:
 
 async def deliver(context: Context, runner: Runner, snapshot: Snapshot, pack: Path) -> None:
     """Send the pack; if the runner lacks its base, send all of the snapshot."""
-    shipped = context.store.shipped
+    shipped = context.store.known_objects
     answer = await send(context, runner, snapshot, pack)
     if answer is Received.NEED_FULL:
         shipped.forget(runner.name, snapshot.repo)
@@ -86,8 +86,8 @@ async def deliver(context: Context, runner: Runner, snapshot: Snapshot, pack: Pa
 
 async def send(context: Context, runner: Runner, snapshot: Snapshot, pack: Path) -> Received:
     """Send one pack, in one round trip."""
-    command = receive(context.machines.place(runner), snapshot, lambda: contents(pack))
-    return await ask(context.machines.host(runner), command)
+    command = receive(context.fleet.host_context(runner), snapshot, lambda: contents(pack))
+    return await ask(context.fleet.host(runner), command)
 
 
 @asynccontextmanager

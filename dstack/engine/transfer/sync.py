@@ -71,7 +71,7 @@ class Sync:
         placed = self.placed
         placed.will_store()
         project = self.context.store.runs.require(self.job.run).snapshot.project
-        look = sync(placed.place, placed.attempt, project, self.job.image, artifact, number, keep=keep)
+        look = sync(placed.host_context, placed.attempt, project, self.job.image, artifact, number, keep=keep)
         changes = await ask(placed.host, look, timeout=TIMEOUT)
         if not (changes.found or changes.same or changes.moving):
             return False  # it may be about to be replaced: keep what was stored
@@ -105,7 +105,7 @@ class Sync:
             return
         lacking = await storage.missing(files)
         if lacking:
-            stream = placed.host.stream(fetch(placed.place, placed.attempt, folder, lacking))
+            stream = placed.host.stream(fetch(placed.host_context, placed.attempt, folder, lacking))
             await storage.receive(job.run, job.workflow, job.id, stream, lacking)
 
     async def commit(self, path: str, stored: dict[str, File]) -> None:

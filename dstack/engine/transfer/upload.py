@@ -47,7 +47,7 @@ class Uploader:
         self.runner = runner
         self.storage = storage
         self.tell = tell
-        self.place = context.machines.place(runner)
+        self.host_context = context.fleet.host_context(runner)
         self.attempt = attempt_id(job.id, job.attempt)
         self.tree = made(context.store.runs.require(job.run).snapshot.project) if tree is None else tree
 
@@ -74,7 +74,7 @@ class Uploader:
     async def copy(self, file: File) -> bool:
         """Copy one file's content from another object, if one has it unchanged."""
         own = self.key(file)
-        contents = self.context.store.contents
+        contents = self.context.store.bucket_contents
         known = contents.find(self.storage.name, file.sha256, file.size)
         if any(stored.key == own for stored in known):
             return False
@@ -91,7 +91,9 @@ class Uploader:
         if not files:
             return
         await self.earlier()
-        hashed = await ask(self.context.machines.host(self.runner), sums(self.place, self.attempt, self.tree, files))
+        hashed = await ask(
+            self.context.fleet.host(self.runner), sums(self.host_context, self.attempt, self.tree, files)
+        )
         answered: frozenset[tuple[str, int | None]] = frozenset()
         signed, plan = time.monotonic(), await self.planned(files, hashed, answered)
         while plan.pieces:
@@ -106,7 +108,7 @@ class Uploader:
         self, files: Sequence[File], hashed: dict[str, Sums], answered: frozenset[tuple[str, int | None]]
     ) -> Uploading:
         """Plan what S3 lacks, and record what it has."""
-        contents = self.context.store.contents
+        contents = self.context.store.bucket_contents
         known = {
             file.path: stored.etag
             for file in files
@@ -136,9 +138,11 @@ class Uploader:
         return report
 
     async def asked(self, pieces: Sequence[Piece] | None) -> Upload:
-        place, attempt = self.place, self.attempt
-        command = uploading(place, attempt) if pieces is None else upload(place, attempt, self.tree, pieces)
-        return await ask(self.context.machines.host(self.runner), command)
+        host_context, attempt = self.host_context, self.attempt
+        command = (
+            uploading(host_context, attempt) if pieces is None else upload(host_context, attempt, self.tree, pieces)
+        )
+        return await ask(self.context.fleet.host(self.runner), command)
 
     def problem(self, report: Upload, pieces: Sequence[Piece]) -> str:
         """Why nothing arrived."""

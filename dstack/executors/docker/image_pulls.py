@@ -22,17 +22,17 @@ Key = tuple[str, str, "Login | None"]
 class Going:
     """A pull in progress, and the callbacks that get its progress."""
 
-    def __init__(self, host: Host, place: HostContext, image: str, login: Login | None) -> None:
+    def __init__(self, host: Host, host_context: HostContext, image: str, login: Login | None) -> None:
         self.tells: list[Tell] = []
         self.progress = PullProgress()
-        self.task = asyncio.create_task(self.run(host, place, image, login))
+        self.task = asyncio.create_task(self.run(host, host_context, image, login))
         # if nobody waits any longer, asyncio must not warn about an exception that was never retrieved
         self.task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
-    async def run(self, host: Host, place: HostContext, image: str, login: Login | None) -> None:
+    async def run(self, host: Host, host_context: HostContext, image: str, login: Login | None) -> None:
         """Pull the image. Raises CommandError with the registry's message."""
         reported = 0.0
-        command = pull(place, image, login)
+        command = pull(host_context, image, login)
         try:
             async for data in host.stream(command):
                 self.progress.feed(data)
@@ -57,14 +57,14 @@ class ImagePulls:
         self.going: dict[Key, Going] = {}
 
     async def fetch(
-        self, runner: str, host: Host, place: HostContext, image: str, login: Login | None, tell: Tell
+        self, runner: str, host: Host, host_context: HostContext, image: str, login: Login | None, tell: Tell
     ) -> None:
         """Pull the image to the runner. Raises CommandError with the registry's message. `tell` gets the progress in
         words, first at once and then at most once a second."""
         key = (runner, image, login)
         going = self.going.get(key)
         if going is None or going.task.done():
-            going = self.going[key] = Going(host, place, image, login)
+            going = self.going[key] = Going(host, host_context, image, login)
         going.tells.append(tell)
         tell(going.progress.words)
         try:

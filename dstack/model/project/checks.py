@@ -41,18 +41,18 @@ def workflows(report: Report, lines: Lines, found: Sequence[Workflow]) -> None:
     """Check everything about the workflows except their variables."""
     _names(report, lines, found)
     _dependencies(report, lines, found)
-    for workflow, place in _places(found):
-        _paths(report, lines, workflow, place)
-        _caches(report, lines, workflow, place)
+    for workflow, where in _fields(found):
+        _paths(report, lines, workflow, where)
+        _caches(report, lines, workflow, where)
         for name in workflow.env:
             if name in environment.READONLY:
-                inner = place / "env" / name
+                inner = where / "env" / name
                 report.add(lines[inner.path], f"{inner} can't be set because shells reserve the name; rename it")
-        _signal(report, lines, workflow, place)
-        _mounts(report, lines, workflow, place)
+        _signal(report, lines, workflow, where)
+        _mounts(report, lines, workflow, where)
         trouble = image_trouble(workflow.image)
         if workflow.image and trouble:
-            inner = place / "image"
+            inner = where / "image"
             report.add(lines[inner.path], f"{inner} {trouble}")
 
 
@@ -60,14 +60,14 @@ def variables(
     report: Report, lines: Lines, found: Sequence[Workflow], shared: Values, own: Mapping[str, Values]
 ) -> None:
     """Check that every variable a workflow uses is defined."""
-    for workflow, place in _places(found):
+    for workflow, where in _fields(found):
         values = {**shared, **own.get(workflow.name, {})}
         for index, name in enumerate(workflow.depends_on.config or ()):
             if name and name not in values:
-                inner = place / "depends-on" / "config" / index
+                inner = where / "depends-on" / "config" / index
                 near = did_you_mean(name, values)
-                report.add(lines[inner.path], f"unknown variable '{name}' in {place / 'depends-on' / 'config'}{near}")
-        for inner, text, early in _texts(workflow, place):
+                report.add(lines[inner.path], f"unknown variable '{name}' in {where / 'depends-on' / 'config'}{near}")
+        for inner, text, early in _texts(workflow, where):
             names = {*values, *(environment.RESERVED - environment.PLACED if early else environment.RESERVED)}
             for name in environment.PLACED - names:
                 if interpolation.mentions(text, name):
@@ -77,22 +77,22 @@ def variables(
                 report.add(lines[inner.path], trouble)
 
 
-def _signal(report: Report, lines: Lines, workflow: Workflow, place: FieldPath) -> None:
+def _signal(report: Report, lines: Lines, workflow: Workflow, where: FieldPath) -> None:
     """Check that `max-duration` is set and leaves time for the signal."""
     if workflow.signal is None:
         return
-    inner = place / "signal"
+    inner = where / "signal"
     if workflow.max_duration is None:
         report.add(lines[inner.path], f"{inner} needs 'max-duration'; add it, or remove 'signal'")
     elif span(workflow.signal.before) >= span(workflow.max_duration):
         report.add(lines[inner.path], f"{inner / 'before'} must be shorter than 'max-duration'")
 
 
-def _mounts(report: Report, lines: Lines, workflow: Workflow, place: FieldPath) -> None:
+def _mounts(report: Report, lines: Lines, workflow: Workflow, where: FieldPath) -> None:
     """Check the mounts without variables. The others are checked on submission."""
     targets = {cache_path(path) for path in workflow.cache}
     for index, text in enumerate(workflow.mounts):
-        inner = place / "mounts" / index
+        inner = where / "mounts" / index
         if not text or "$" in text:
             continue
         try:
@@ -116,17 +116,17 @@ def image_trouble(image: str) -> str | None:
     return None
 
 
-def _places(found: Sequence[Workflow]) -> Iterator[tuple[Workflow, FieldPath]]:
+def _fields(found: Sequence[Workflow]) -> Iterator[tuple[Workflow, FieldPath]]:
     for index, workflow in enumerate(found):
         yield workflow, FieldPath(("workflows", index)).named(f"workflow '{workflow.name}'")
 
 
 def _names(report: Report, lines: Lines, found: Sequence[Workflow]) -> None:
     first: dict[str, int] = {}
-    for workflow, place in _places(found):
+    for workflow, where in _fields(found):
         if not workflow.name:
             continue
-        at = lines[(place / "name").path]
+        at = lines[(where / "name").path]
         if workflow.name == GLOBAL:
             report.add(at, f"a workflow can't be named '{GLOBAL}', which means all workflows in the configs; rename it")
         if workflow.name in first:
@@ -138,10 +138,10 @@ def _names(report: Report, lines: Lines, found: Sequence[Workflow]) -> None:
 def _dependencies(report: Report, lines: Lines, found: Sequence[Workflow]) -> None:
     edges: dict[str, tuple[str, ...]] = {}
     at: dict[tuple[str, str], int] = {}
-    for workflow, place in _places(found):
+    for workflow, where in _fields(found):
         edges.setdefault(workflow.name, workflow.depends_on.names)
         for index, needed in enumerate(workflow.depends_on.workflows):
-            at.setdefault((workflow.name, needed), lines[(place / "depends-on" / "workflows" / index).path])
+            at.setdefault((workflow.name, needed), lines[(where / "depends-on" / "workflows" / index).path])
     for (name, needed), there in at.items():
         if is_tag(needed):
             if why := tag_trouble(needed):
@@ -157,30 +157,30 @@ def _dependencies(report: Report, lines: Lines, found: Sequence[Workflow]) -> No
             report.add(there, f"workflows depend on each other in a cycle: {' -> '.join(cycle)}; remove one dependency")
 
 
-def _paths(report: Report, lines: Lines, workflow: Workflow, place: FieldPath) -> None:
+def _paths(report: Report, lines: Lines, workflow: Workflow, where: FieldPath) -> None:
     artifacts = [artifact.path for artifact in workflow.outputs]
     for index, path in enumerate(artifacts):
-        inner = place / "artifacts" / index
+        inner = where / "artifacts" / index
         trouble = artifact_trouble(path) or pattern_trouble(path)
         if path and trouble:
             report.add(lines[inner.path], f"{inner} {trouble}")
     pair = overlap([path for path in artifacts if normal(path)])
     if pair:
         later, earlier = pair
-        at = lines[(place / "artifacts" / later).path]
+        at = lines[(where / "artifacts" / later).path]
         words = f"artifacts '{artifacts[earlier]}' and '{artifacts[later]}' in workflow '{workflow.name}'"
         report.add(at, f"{words} overlap; keep only the outer one")
     repo = workflow.depends_on.repo
     for index, entry in enumerate(repo.include if repo else ()):
-        inner = place / "depends-on" / "repo" / "include" / index
+        inner = where / "depends-on" / "repo" / "include" / index
         trouble = locations.trouble(entry)
         if entry and trouble:
             report.add(lines[inner.path], f"{inner} {trouble}")
 
 
-def _caches(report: Report, lines: Lines, workflow: Workflow, place: FieldPath) -> None:
+def _caches(report: Report, lines: Lines, workflow: Workflow, where: FieldPath) -> None:
     for index, path in enumerate(workflow.cache):
-        inner = place / "cache" / index
+        inner = where / "cache" / index
         trouble = None if path.startswith("$") else cache_trouble(path)
         if path and trouble:
             report.add(lines[inner.path], f"{inner} {trouble}")
@@ -188,22 +188,22 @@ def _caches(report: Report, lines: Lines, workflow: Workflow, place: FieldPath) 
     if pair:
         later, earlier = pair
         words = f"caches '{workflow.cache[earlier]}' and '{workflow.cache[later]}' in workflow '{workflow.name}'"
-        report.add(lines[(place / "cache" / later).path], f"{words} overlap; keep only the outer one")
+        report.add(lines[(where / "cache" / later).path], f"{words} overlap; keep only the outer one")
 
 
-def _texts(workflow: Workflow, place: FieldPath) -> Iterator[tuple[FieldPath, str, bool]]:
+def _texts(workflow: Workflow, where: FieldPath) -> Iterator[tuple[FieldPath, str, bool]]:
     """The texts whose variables are replaced, and whether that happens before the job has a runner."""
-    yield place / "image", workflow.image, True
+    yield where / "image", workflow.image, True
     for index, artifact in enumerate(workflow.outputs):
-        yield place / "artifacts" / index, artifact.path, True
+        yield where / "artifacts" / index, artifact.path, True
     for index, path in enumerate(workflow.cache):
-        yield place / "cache" / index, path, True
+        yield where / "cache" / index, path, True
     for index, mount in enumerate(workflow.mounts):
-        yield place / "mounts" / index, mount, True
+        yield where / "mounts" / index, mount, True
     for name, text in workflow.env.items():
-        yield place / "env" / name, text, False
+        yield where / "env" / name, text, False
     if workflow.registry_auth:
-        yield place / "registry-auth" / "username", workflow.registry_auth.username, True
+        yield where / "registry-auth" / "username", workflow.registry_auth.username, True
     repo = workflow.depends_on.repo
     for index, entry in enumerate(repo.include if repo else ()):
-        yield place / "depends-on" / "repo" / "include" / index, entry, True
+        yield where / "depends-on" / "repo" / "include" / index, entry, True

@@ -64,47 +64,47 @@ class Decoder:
         value: T = self._value(types.type_info(kind), node, FieldPath())
         return value
 
-    def _value(self, kind: types.Type, node: Node, place: FieldPath) -> Any:
+    def _value(self, kind: types.Type, node: Node, where: FieldPath) -> Any:
         bare, expected = _bare(kind)
         options = [_bare(option) for option in bare.types] if isinstance(bare, types.UnionType) else [(bare, expected)]
         if node.tag not in TAGS:
             self._report.add(
-                self.lines[place.path], f"{place} has the YAML tag '{node.tag}', which is not supported; remove the tag"
+                self.lines[where.path], f"{where} has the YAML tag '{node.tag}', which is not supported; remove the tag"
             )
             return _blank(kind)
         for option, expected in options:
             if _fits(option, node):
-                return self._fitting(option, node, place, expected)
-        self._report.add(self.lines[place.path], f"{place} {_mismatch([option for option, _ in options], node)}")
+                return self._fitting(option, node, where, expected)
+        self._report.add(self.lines[where.path], f"{where} {_mismatch([option for option, _ in options], node)}")
         return _blank(kind)
 
-    def _fitting(self, kind: types.Type, node: Node, place: FieldPath, expected: str) -> Any:
+    def _fitting(self, kind: types.Type, node: Node, where: FieldPath, expected: str) -> Any:
         if isinstance(node, MappingNode):
-            return self._map(kind, node, place)
+            return self._map(kind, node, where)
         if isinstance(node, SequenceNode) and isinstance(kind, types.VarTupleType):
-            return self._tuple(kind, node, place)
+            return self._tuple(kind, node, where)
         if isinstance(node, ScalarNode) and not isinstance(kind, types.NoneType):
-            return self._scalar(kind, node.value, place, expected)
+            return self._scalar(kind, node.value, where, expected)
         return None
 
-    def _map(self, kind: types.Type, node: MappingNode, place: FieldPath) -> Struct | dict[str, Any]:
+    def _map(self, kind: types.Type, node: MappingNode, where: FieldPath) -> Struct | dict[str, Any]:
         if isinstance(kind, types.StructType):
-            return self._struct(kind, node, place)
+            return self._struct(kind, node, where)
         if isinstance(kind, types.DictType):
-            return self._dict(kind, node, place)
+            return self._dict(kind, node, where)
         raise TypeError(f"a project file can't hold a {kind}")
 
-    def _struct(self, kind: types.StructType, node: MappingNode, place: FieldPath) -> Struct:
-        place = _called_by_name(kind, node, place)
+    def _struct(self, kind: types.StructType, node: MappingNode, where: FieldPath) -> Struct:
+        where = _called_by_name(kind, node, where)
         fields = {field.encode_name: field for field in kind.fields}
         values: dict[str, Any] = {}
-        for entry in self._maps.entries(node, str(place)):
+        for entry in self._maps.entries(node, str(where)):
             field = fields.get(entry.key)
             if field is None:
                 near = did_you_mean(entry.key, fields)
-                self._report.add(entry.line, f"unknown key '{entry.key}' in {place}{near}")
+                self._report.add(entry.line, f"unknown key '{entry.key}' in {where}{near}")
                 continue
-            inner = place / entry.key
+            inner = where / entry.key
             self.lines[inner.path] = entry.line
             if not field.required and entry.value.tag == NULL:
                 self._report.add(entry.line, f"{inner} has no value; add one or remove the key")
@@ -112,49 +112,49 @@ class Decoder:
             values[field.name] = self._value(field.type, entry.value, inner)
         for field in kind.fields:
             if field.required and field.name not in values:
-                self._report.add(line(node), f"{place} is missing the required key '{field.encode_name}'")
+                self._report.add(line(node), f"{where} is missing the required key '{field.encode_name}'")
                 values[field.name] = _blank(field.type)
         built: Struct = kind.cls(**values)
         return built
 
-    def _dict(self, kind: types.DictType, node: MappingNode, place: FieldPath) -> dict[str, Any]:
+    def _dict(self, kind: types.DictType, node: MappingNode, where: FieldPath) -> dict[str, Any]:
         key_type, expected = _bare(kind.key_type)
         values: dict[str, Any] = {}
-        for entry in self._maps.entries(node, str(place)):
-            inner = place / entry.key
+        for entry in self._maps.entries(node, str(where)):
+            inner = where / entry.key
             self.lines[inner.path] = entry.line
             if trouble := _text_trouble(key_type, entry.key):
-                self._report.add(entry.line, f"'{entry.key}' in {place} {trouble}")
+                self._report.add(entry.line, f"'{entry.key}' in {where} {trouble}")
             elif not _matches(key_type, entry.key):
-                self._report.add(entry.line, f"'{entry.key}' in {place} is not {expected}")
+                self._report.add(entry.line, f"'{entry.key}' in {where} is not {expected}")
             values[entry.key] = self._value(kind.value_type, entry.value, inner)
         return values
 
-    def _tuple(self, kind: types.VarTupleType, node: SequenceNode, place: FieldPath) -> tuple[Any, ...]:
+    def _tuple(self, kind: types.VarTupleType, node: SequenceNode, where: FieldPath) -> tuple[Any, ...]:
         if len(node.value) < (kind.min_length or 0):
-            self._report.add(self.lines[place.path], f"{place} is empty; add at least one entry")
+            self._report.add(self.lines[where.path], f"{where} is empty; add at least one entry")
         values = []
         for index, item in enumerate(node.value):
-            inner = place / index
+            inner = where / index
             self.lines[inner.path] = line(item)
             values.append(self._value(kind.item_type, item, inner))
         return tuple(values)
 
-    def _scalar(self, kind: types.Type, text: str, place: FieldPath, expected: str) -> str | int | bool:
-        at = self.lines[place.path]
+    def _scalar(self, kind: types.Type, text: str, where: FieldPath, expected: str) -> str | int | bool:
+        at = self.lines[where.path]
         if isinstance(kind, types.BoolType):
             if text not in BOOLEANS:
-                self._report.add(at, f"{place} must be true or false, not '{text}'")
+                self._report.add(at, f"{where} must be true or false, not '{text}'")
             return BOOLEANS.get(text, False)
         if isinstance(kind, types.IntType):
             number = int(text) if WHOLE.fullmatch(text) else None
             if number is None or not (kind.ge or 0) <= number <= (kind.le or number):
-                self._report.add(at, f"{place} must be a whole number{_bounds(kind)}, not '{text}'")
+                self._report.add(at, f"{where} must be a whole number{_bounds(kind)}, not '{text}'")
             return number or 0
         if trouble := _text_trouble(kind, text):
-            self._report.add(at, f"{place} {trouble}")
+            self._report.add(at, f"{where} {trouble}")
         elif not _matches(kind, text):
-            self._report.add(at, f"{place}: '{text}' is not {expected}")
+            self._report.add(at, f"{where}: '{text}' is not {expected}")
         return text
 
 
@@ -167,14 +167,14 @@ def _bare(kind: types.Type) -> tuple[types.Type, str]:
     return kind, expected
 
 
-def _called_by_name(kind: types.StructType, node: MappingNode, place: FieldPath) -> FieldPath:
+def _called_by_name(kind: types.StructType, node: MappingNode, where: FieldPath) -> FieldPath:
     """Let messages call a struct that has a name by that name, or by its number if the name is missing."""
-    step = place.path[-1] if place.path else None
+    step = where.path[-1] if where.path else None
     if not isinstance(step, int) or "name" not in {field.encode_name for field in kind.fields}:
-        return place
+        return where
     names = [value.value for key, value in node.value if key.value == "name" and isinstance(value, ScalarNode)]
     title = kind.cls.__name__.lower()
-    return place.named(f"{title} '{names[0]}'" if names and names[0] else f"{title} {step + 1}")
+    return where.named(f"{title} '{names[0]}'" if names and names[0] else f"{title} {step + 1}")
 
 
 def _fits(kind: types.Type, node: Node) -> bool:

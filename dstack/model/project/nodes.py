@@ -114,7 +114,7 @@ class Maps:
         self._report = report
         self._read: dict[int, list[Entry]] = {}
 
-    def entries(self, node: MappingNode, place: str) -> list[Entry]:
+    def entries(self, node: MappingNode, where: str) -> list[Entry]:
         """Return the map's entries in file order. Entries merged with `<<` take its position; the map's own keys win.
         `place` is how messages name the map."""
         cached = self._read.get(id(node))
@@ -124,16 +124,16 @@ class Maps:
         first: dict[str, int] = {}
         for key, _ in node.value:
             if not isinstance(key, ScalarNode):
-                self._report.add(line(key), f"a key in {place} is a list or a map; a key must be text")
+                self._report.add(line(key), f"a key in {where} is a list or a map; a key must be text")
             elif key.value in first:
                 at = first[key.value]
-                self._report.add(line(key), f"duplicate key '{key.value}' in {place}; it is already on line {at}")
+                self._report.add(line(key), f"duplicate key '{key.value}' in {where}; it is already on line {at}")
             else:
                 first[key.value] = line(key)
         entries: dict[str, Entry] = {}
         for key, value in node.value:
             if isinstance(key, ScalarNode) and key.tag == MERGE:
-                for entry in self._merged(value, place):
+                for entry in self._merged(value, where):
                     if entry.key not in first:
                         entries.setdefault(entry.key, entry)
             elif isinstance(key, ScalarNode):
@@ -141,10 +141,10 @@ class Maps:
         self._read[id(node)] = list(entries.values())
         return self._read[id(node)]
 
-    def _merged(self, node: Node, place: str) -> list[Entry]:
+    def _merged(self, node: Node, where: str) -> list[Entry]:
         if isinstance(node, MappingNode):
-            return self.entries(node, place)
+            return self.entries(node, where)
         if isinstance(node, SequenceNode) and all(isinstance(item, MappingNode) for item in node.value):
-            return [entry for item in node.value for entry in self.entries(item, place)]
-        self._report.add(line(node), f"'<<' in {place} can only merge a map or a list of maps")
+            return [entry for item in node.value for entry in self.entries(item, where)]
+        self._report.add(line(node), f"'<<' in {where} can only merge a map or a list of maps")
         return []

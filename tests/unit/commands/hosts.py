@@ -29,17 +29,17 @@ class Folder:
     path: str | None = None
     docker: str = NO_DOCKER
     server: str = "server1"
-    place: HostContext = field(init=False)
+    context: HostContext = field(init=False)
     base: Path = field(init=False)
 
     def __post_init__(self) -> None:
-        self.place = HostContext(HostLayout(str(self.root), "0", self.server), self.docker)
+        self.context = HostContext(HostLayout(str(self.root), "0", self.server), self.docker)
         asked = self.result(
-            Command("", script("machine/running", self.place, server=self.server), lambda result: result)
+            Command("", script("machine/running", self.context, server=self.server), lambda result: result)
         )
         assert asked.exit_status == OTHER_MACHINE, asked
         machine = asked.stdout.decode().strip().removeprefix("machine=")
-        self.place = HostContext(HostLayout(str(self.root), machine, self.server), self.docker)
+        self.context = HostContext(HostLayout(str(self.root), machine, self.server), self.docker)
         self.base = self.root / machine / self.server
 
     def job(self, attempt: str) -> Path:

@@ -150,7 +150,7 @@ class Day(RuleBasedStateMachine):
             gpus = tuple(Gpu(index=index) for index in range(count))
             facts = Facts(machine="m", cpus=8, gpus=gpus)
             self.store.runners.add(Runner(name=name, address=Address(host=name), facts=facts))
-            self.store.shipped.add(name, "repo", ["tree"])
+            self.store.known_objects.add(name, "repo", ["tree"])
         self.jobs: list[str] = []
 
     @initialize()
@@ -163,7 +163,7 @@ class Day(RuleBasedStateMachine):
         pool.get = lambda runner: self.boxes[runner.name].host  # type: ignore[method-assign, assignment, return-value]
         machines = Fleet(self.store, pool, lambda: None)
         machines.conditions = {name: Condition("ready") for name in SIZES}
-        context = Context(layout=self.layout, store=self.store, machines=machines, bells=Events())
+        context = Context(layout=self.layout, store=self.store, fleet=machines, events=Events())
 
         async def start() -> Engine:
             engine = Engine(context)
@@ -180,7 +180,7 @@ class Day(RuleBasedStateMachine):
         async def passing() -> None:
             for _ in range(2):
                 for name in SIZES:
-                    self.engine.context.machines.conditions.setdefault(name, Condition("ready"))
+                    self.engine.context.fleet.conditions.setdefault(name, Condition("ready"))
                 self.engine.schedule()
                 self.engine.clean()
                 await asyncio.sleep(seconds / 2)

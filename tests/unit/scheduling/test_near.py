@@ -46,7 +46,7 @@ def near(store: Store, **made: object) -> dict[str, int]:
 
 
 def test_artifacts_that_were_kept_are_near(store: Store) -> None:
-    store.kept.add(Retained("a", "a", "two", NOW))
+    store.retained_artifacts.add(Retained("a", "a", "two", NOW))
 
     assert near(store, runner="two", discarded=True) == {"two": HAS_ARTIFACTS}
 
@@ -61,6 +61,6 @@ def test_those_that_were_freed_are_nowhere(store: Store) -> None:
 
 def test_those_of_a_cached_job_are_where_they_were_made(store: Store) -> None:
     store.jobs.add(job("c", status=Status.DONE, runner="two", discarded=True))
-    store.kept.add(Retained("c", "c", "two", NOW))
+    store.retained_artifacts.add(Retained("c", "c", "two", NOW))
 
     assert near(store, cached_from="c") == {"two": HAS_ARTIFACTS}

@@ -152,7 +152,7 @@ def told(store: Store, tmp_path: Path) -> Iterator[tuple[str, str]]:
     add(store, "four", "train", timeout=60.0)
     add(store, "five", "train", stop="stop")
     add(store, "six", "train", timeout=60.0, attempt=2, history=(gave,))
-    engine = Engine(Context(layout=ServerLayout(tmp_path), store=store, machines=machines, bells=Events()))
+    engine = Engine(Context(layout=ServerLayout(tmp_path), store=store, fleet=machines, events=Events()))
     engine.schedule()
     names = {
         "one-train": "a dependency",

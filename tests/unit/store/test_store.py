@@ -137,12 +137,12 @@ def test_jobs_to_discard_are_those_that_ended_on_the_runner(store: Store) -> Non
 
 def test_removing_a_runner_forgets_what_it_held(store: Store) -> None:
     store.runners.add(Runner(name="lab1", address=Address(host="lab1")))
-    store.shipped.add("lab1", "repo", ["c", "t", "c"])
-    assert store.shipped.of("lab1", "repo") == ["c", "t"]
+    store.known_objects.add("lab1", "repo", ["c", "t", "c"])
+    assert store.known_objects.of("lab1", "repo") == ["c", "t"]
 
     store.runners.remove("lab1")
 
-    assert store.shipped.of("lab1", "repo") == []
+    assert store.known_objects.of("lab1", "repo") == []
     with pytest.raises(NotFoundError, match="no runner 'lab1'"):
         store.runners.require("lab1")
 
@@ -166,13 +166,13 @@ def test_state_of_a_newer_version_is_refused(tmp_path: Path) -> None:
 
 def test_what_was_pulled_is_forgotten_with_its_runner(store: Store) -> None:
     store.runners.add(Runner(name="lab1", address=Address(host="lab1")))
-    store.pulled.add("lab1", "busybox", "sha256:1")
-    store.pulled.add("lab1", "busybox", "sha256:2")
-    assert store.pulled.of("lab1") == {"busybox": "sha256:2"}
+    store.pulled_images.add("lab1", "busybox", "sha256:1")
+    store.pulled_images.add("lab1", "busybox", "sha256:2")
+    assert store.pulled_images.of("lab1") == {"busybox": "sha256:2"}
 
     store.runners.remove("lab1")
 
-    assert store.pulled.of("lab1") == {}
+    assert store.pulled_images.of("lab1") == {}
 
 
 def test_a_result_of_a_deleted_run_is_known_by_the_run_that_uses_it(store: Store) -> None:
@@ -205,22 +205,22 @@ def test_what_is_kept_in_memory_is_what_is_stored(tmp_path: Path, store: Store) 
     for job_id in ("aa", "bb", "cc"):
         store.jobs.add(job(job_id, "r"))
     store.runners.add(Runner(name="lab1", address=Address(host="lab1")))
-    store.shipped.add("lab1", "r", ["tree"])
-    assert store.shipped.holders("r") == {"tree": ["lab1"]}
+    store.known_objects.add("lab1", "r", ["tree"])
+    assert store.known_objects.holders("r") == {"tree": ["lab1"]}
 
     def broken() -> None:
         with store.database.transaction():
             store.jobs.change("aa", reason="undone")
             store.jobs.add(job("dd", "r"))
             store.runners.change("lab1", drained="undone")
-            store.shipped.add("lab1", "r", ["other"])
+            store.known_objects.add("lab1", "r", ["other"])
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         broken()
     assert [(each.id, each.reason) for each in store.jobs.unfinished()] == [("aa", None), ("bb", None), ("cc", None)]
     assert store.runners.require("lab1").drained is None
-    assert store.shipped.holders("r") == {"tree": ["lab1"]}
+    assert store.known_objects.holders("r") == {"tree": ["lab1"]}
 
     elsewhere = Store(ServerLayout(tmp_path))
     elsewhere.jobs.change("bb", status=Status.STOPPED)
@@ -231,7 +231,7 @@ def test_what_is_kept_in_memory_is_what_is_stored(tmp_path: Path, store: Store) 
     assert [(each.id, each.reason) for each in store.jobs.unfinished()] == [("aa", None), ("cc", "changed elsewhere")]
     assert store.jobs.require("bb").status is Status.STOPPED
     assert store.runners.all() == []
-    assert store.shipped.holders("r") == {}
+    assert store.known_objects.holders("r") == {}
 
 
 def test_the_runners_that_had_an_image_follow_the_jobs(store: Store) -> None:

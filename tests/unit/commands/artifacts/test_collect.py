@@ -37,7 +37,7 @@ def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Folder]:
 
 def asked(host: Folder, *paths: str, project: str = "", optional: bool = False) -> ArtifactListing:
     artifacts = tuple(Artifact(path=path, optional=optional) for path in paths)
-    return host.ask(listing(host.place, "j1", project, "image", artifacts))
+    return host.ask(listing(host.context, "j1", project, "image", artifacts))
 
 
 def file(path: str, content: bytes, mode: int = 0o644) -> File:
@@ -149,7 +149,7 @@ def test_names_survive(host: Folder) -> None:
     links = {f"links/to{number}": text.replace("/", "_") for number, text in enumerate(texts)}
     links |= {"links/" + text.replace("/", "_"): "gone" for text in texts}
     assert {f.path: f.link for f in found.files if f.link is not None} == links
-    assert host.result(fetch(host.place, "j1", made(""), plain)).stdout == b"".join(
+    assert host.result(fetch(host.context, "j1", made(""), plain)).stdout == b"".join(
         (b"one%d" if f.path.startswith("out") else b"two%d") % texts.index(f.path.partition("/")[2]) for f in plain
     )
 
@@ -318,7 +318,7 @@ def test_a_job_that_is_gone(host: Folder) -> None:
 
 def test_another_machine_is_an_error(tmp_path: Path) -> None:
     host = Folder(tmp_path)
-    command = listing(host.place, "j1", "", "image", (Artifact(path="out"),))
+    command = listing(host.context, "j1", "", "image", (Artifact(path="out"),))
 
     with pytest.raises(HostError, match="a different machine"):
         command.parse(Result(94, b"machine=00\n", b""))
@@ -326,7 +326,7 @@ def test_another_machine_is_an_error(tmp_path: Path) -> None:
 
 def test_an_answer_that_is_cut_is_an_error(host: Folder) -> None:
     put(host.job("j1"), "out/a")
-    command = listing(host.place, "j1", "", "image", (Artifact(path="out"),))
+    command = listing(host.context, "j1", "", "image", (Artifact(path="out"),))
     whole = host.result(command)
     assert command.parse(whole).files
 
@@ -340,7 +340,7 @@ def test_nothing_is_left_behind(host: Folder) -> None:
     put(tree, "out/a", b"one")
 
     found = asked(host, "out")
-    host.result(fetch(host.place, "j1", made(""), found.files))
+    host.result(fetch(host.context, "j1", made(""), found.files))
 
     assert {path.name for path in tree.parent.iterdir()} == {"workflow", "made", "hashed"}
 
@@ -348,7 +348,7 @@ def test_nothing_is_left_behind(host: Folder) -> None:
 def test_fetching_a_file_that_is_gone_fails(host: Folder) -> None:
     host.job("j1")
 
-    result = host.result(fetch(host.place, "j1", made(""), [file("out/a", b"one")]))
+    result = host.result(fetch(host.context, "j1", made(""), [file("out/a", b"one")]))
 
     assert result.exit_status != 0
 
@@ -356,7 +356,7 @@ def test_fetching_a_file_that_is_gone_fails(host: Folder) -> None:
 def test_fetching_does_not_wait_for_the_end_of_stdin(tmp_path: Path) -> None:
     host = Folder(tmp_path)
     put(host.job("j1"), "out/a", b"one")
-    command = fetch(host.place, "j1", "workflow", [file("out/a", b"one")])
+    command = fetch(host.context, "j1", "workflow", [file("out/a", b"one")])
     assert isinstance(command.stdin, bytes)
     read, write = os.pipe()
     os.write(write, command.stdin)
@@ -375,7 +375,7 @@ def test_thousands_of_small_files(host: Folder) -> None:
     begun = time.monotonic()
     found = asked(host, "out")
     listed = time.monotonic() - begun
-    result = host.result(fetch(host.place, "j1", made(""), found.files))
+    result = host.result(fetch(host.context, "j1", made(""), found.files))
 
     assert len(found.files) == 5000
     assert listed < 5

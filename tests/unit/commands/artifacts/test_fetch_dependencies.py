@@ -63,7 +63,7 @@ def fetch(host: Folder, store: S3Store, files: list[File]) -> Path:
     """Where the host has them."""
     paths = [file.path for file in files if file.link is None]
     urls = dict(zip(paths, asyncio.run(store.urls("r", "w", paths)), strict=True))
-    host.ask(gather(host.place, "j1", files, urls))
+    host.ask(gather(host.context, "j1", files, urls))
     return host.base / "jobs/j1/gathered"
 
 

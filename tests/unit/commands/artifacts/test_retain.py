@@ -39,13 +39,13 @@ def collected(host: Folder, attempt: str) -> tuple[File, ...]:
     (tree / "deep" / "er").mkdir(parents=True)
     (tree / "deep" / "er" / "file").write_text("three")
     (tree / "other").write_text("no artifact")
-    found = host.ask(listing(host.place, attempt, "", "image", ARTIFACTS))
+    found = host.ask(listing(host.context, attempt, "", "image", ARTIFACTS))
     assert (found.missing, found.refused) == ((), ())
     return found.files
 
 
 def kept(host: Folder, attempt: str) -> bool:
-    return host.ask(keep(host.place, attempt, "", "image", ARTIFACTS))
+    return host.ask(keep(host.context, attempt, "", "image", ARTIFACTS))
 
 
 def tree_of(folder: Path) -> dict[str, tuple[int, str]]:
@@ -71,14 +71,14 @@ def test_what_was_kept_is_copied_whole(host: Folder) -> None:
     assert kept(host, "j1")
     assert not (host.base / "jobs/j1").exists()
 
-    assert host.ask(reuse(host.place, "j2", ["j1"], links)) == {"j1": Copied(3, 11)}
+    assert host.ask(reuse(host.context, "j2", ["j1"], links)) == {"j1": Copied(3, 11)}
 
     copy = host.base / "jobs/j2/gathered"
     assert tree_of(copy) == WHOLE
     assert (copy / "out/closed").stat().st_mode & 0o777 == 0o755
     (copy / "out/x").write_text("mine now")
     assert (host.base / "kept/j1/tree/out/x").read_text() == "two"
-    assert host.ask(reuse(host.place, "j3", ["j1"], links)) == {"j1": Copied(3, 11)}
+    assert host.ask(reuse(host.context, "j3", ["j1"], links)) == {"j1": Copied(3, 11)}
 
 
 @pytest.mark.parametrize("touched", ["written", "same time", "removed", "added"])
@@ -98,7 +98,7 @@ def test_what_was_touched_is_not_used(host: Folder, touched: str) -> None:
 
     if touched == "same time" and host.path:
         pytest.skip("busybox tells seconds only")
-    assert host.ask(reuse(host.place, "j2", ["j1", "j0"], [])) == {}
+    assert host.ask(reuse(host.context, "j2", ["j1", "j0"], [])) == {}
     assert not (host.base / "kept/j1").exists()
 
 
@@ -126,7 +126,7 @@ def test_it_may_be_cut_off_anywhere(host: Folder) -> None:
     (host.base / "again").rename(host.base / "jobs/j2")
     assert kept(host, "j2")
     assert not (host.base / "jobs/j2").exists()
-    assert host.ask(reuse(host.place, "j3", ["j2"], [])) == {"j2": Copied(3, 11)}
+    assert host.ask(reuse(host.context, "j3", ["j2"], [])) == {"j2": Copied(3, 11)}
 
     collected(host, "j4")
     moved = host.base / "kept/j4.new"
@@ -135,7 +135,7 @@ def test_it_may_be_cut_off_anywhere(host: Folder) -> None:
     shutil.move(host.base / "jobs/j4/hashed", moved / "hashed")
     (moved / "tree/out/link").unlink()
     assert kept(host, "j4")
-    assert host.ask(reuse(host.place, "j5", ["j4"], [])) == {"j4": Copied(3, 11)}
+    assert host.ask(reuse(host.context, "j5", ["j4"], [])) == {"j4": Copied(3, 11)}
 
 
 def test_the_oldest_are_freed_until_there_is_room(host: Folder, tmp_path: Path) -> None:
@@ -153,8 +153,8 @@ def test_the_oldest_are_freed_until_there_is_room(host: Folder, tmp_path: Path) 
     (programs / "df").chmod(0o755)
     small = Folder(host.root, host.shell, f"{programs}:{host.path or os.environ['PATH']}")
 
-    freed = small.ask(free(small.place, ["j1", "j2", "j3"], 800 * 1024))
+    freed = small.ask(free(small.context, ["j1", "j2", "j3"], 800 * 1024))
 
     assert (freed.attempts, freed.disk_free) == (("j1",), 800 * 1024)
-    assert small.ask(free(small.place, ["j1", "j2"])).attempts == ("j1", "j2")
+    assert small.ask(free(small.context, ["j1", "j2"])).attempts == ("j1", "j2")
     assert [path.name for path in (host.base / "kept").iterdir()] == ["j3"]

@@ -42,7 +42,7 @@ def test_the_sums_of_files_and_of_parts(host: Folder) -> None:
     made = [put(tree, name, name.encode() * (name != "empty")) for name in names]
     made += [put(tree, "large '1'", os.urandom(PART) + b"tail"), put(tree, "large\n2", b"\0" * (PART + 1))]
 
-    found = host.ask(sums(host.place, "j1", "workflow/sub", [file for file, _ in made]))
+    found = host.ask(sums(host.context, "j1", "workflow/sub", [file for file, _ in made]))
 
     assert found == {file.path: right for file, right in made}
     assert [path.name for path in tree.parent.parent.iterdir()] == ["workflow"]
@@ -56,7 +56,7 @@ def test_a_file_that_changed_since_it_was_listed(host: Folder) -> None:
         changed.write(b"x")
 
     with pytest.raises(CommandError, match="'large' changed since it was listed"):
-        host.ask(sums(host.place, "j1", "workflow", [file]))
+        host.ask(sums(host.context, "j1", "workflow", [file]))
 
 
 def test_a_file_that_is_gone(host: Folder) -> None:
@@ -65,4 +65,4 @@ def test_a_file_that_is_gone(host: Folder) -> None:
     (host.base / "jobs" / "j1" / "workflow" / "a").unlink()
 
     with pytest.raises(CommandError):
-        host.ask(sums(host.place, "j1", "workflow", [file]))
+        host.ask(sums(host.context, "j1", "workflow", [file]))

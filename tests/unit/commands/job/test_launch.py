@@ -12,13 +12,13 @@ from dstack.model.job.job import Launch
 from dstack.model.paths import HostLayout
 from dstack.model.runner.host_context import HostContext
 
-PLACE = HostContext(HostLayout(root="/r", machine="m", server="s"))
+CONTEXT = HostContext(HostLayout(root="/r", machine="m", server="s"))
 CODE = Snapshot(repo="r", tree="t")
 ORDER = Order(job="j", attempt="j", image="i", snapshot=CODE, script="true", environment={"TOKEN": "hunter2"})
 
 
 def answered(stdout: str, status: int = 0, stderr: str = "") -> Launched:
-    return launch(PLACE, ORDER).parse(Result(status, stdout.encode(), stderr.encode()))
+    return launch(CONTEXT, ORDER).parse(Result(status, stdout.encode(), stderr.encode()))
 
 
 @pytest.mark.parametrize("outcome", ["started", "exists"])
@@ -53,11 +53,11 @@ def test_another_machine() -> None:
 
 
 def test_values_of_the_environment_are_not_shown() -> None:
-    command = launch(PLACE, ORDER)
+    command = launch(CONTEXT, ORDER)
 
     assert "hunter2" in command.script
     assert "hunter2" not in str(command)
-    assert str(launch(PLACE, Order(job="j", attempt="j", image="i", snapshot=CODE, script="true")))
+    assert str(launch(CONTEXT, Order(job="j", attempt="j", image="i", snapshot=CODE, script="true")))
 
 
 @pytest.mark.parametrize("name", ["", "1A", "A-B", "A B", "A;B", "Ä", "A\n"])
@@ -69,4 +69,4 @@ def test_what_is_no_name_is_not_exported(name: str) -> None:
 def test_ids_that_would_leave_their_folder_are_refused() -> None:
     for bad in ("", "../x", "a/b", ".x", "a\n"):
         with pytest.raises(ValueError, match="is not a valid folder name"):
-            launch(PLACE, Order(job="j", attempt=bad, image="i", snapshot=CODE, script="true"))
+            launch(CONTEXT, Order(job="j", attempt=bad, image="i", snapshot=CODE, script="true"))

@@ -16,14 +16,14 @@ from dstack.model.job.job import Launch
 from dstack.model.paths import HostLayout
 from dstack.model.runner.host_context import HostContext
 
-PLACE = HostContext(HostLayout(root="/r", machine="m", server="s"))
+CONTEXT = HostContext(HostLayout(root="/r", machine="m", server="s"))
 STATE = {"Status": "exited", "ExitCode": 137, "OOMKilled": True, "Error": "two\nlines", "Pid": 0}
 
 
 def observed(**changes: str) -> Observed:
     said = {"container": "none", "claim": "none", "boot": "b", "docker": "1:2", "log_size": "0", "exit": "", **changes}
     text = "".join(f"{key}={value}\n" for key, value in said.items())
-    return observe(PLACE, "j").parse(Result(0, text.encode(), b""))
+    return observe(CONTEXT, "j").parse(Result(0, text.encode(), b""))
 
 
 def test_nothing_there() -> None:
@@ -62,29 +62,29 @@ def test_an_answer_that_is_not_understood(changes: dict[str, str]) -> None:
 
 def test_an_answer_that_was_cut() -> None:
     with pytest.raises(CommandError, match="lacks exit, claim, boot, docker, log_size"):
-        observe(PLACE, "j").parse(Result(0, b"container=none\n", b""))
+        observe(CONTEXT, "j").parse(Result(0, b"container=none\n", b""))
 
 
 @pytest.mark.parametrize("outcome", ["fenced", "stopping", "ended"])
 def test_stopped(outcome: str) -> None:
-    said = stop(PLACE, "j", 3).parse(Result(0, f"outcome={outcome}\n".encode(), b""))
+    said = stop(CONTEXT, "j", 3).parse(Result(0, f"outcome={outcome}\n".encode(), b""))
 
     assert said == Stopped(outcome)  # type: ignore[arg-type]
 
 
 def test_stopping_fails() -> None:
     with pytest.raises(CommandError, match="the host's answer can't be parsed"):
-        stop(PLACE, "j", 3).parse(Result(0, b"outcome=odd\n", b""))
+        stop(CONTEXT, "j", 3).parse(Result(0, b"outcome=odd\n", b""))
     with pytest.raises(CommandError, match="stopping the job failed with exit status 1: Cannot connect"):
-        stop(PLACE, "j", 3).parse(Result(1, b"", b"Cannot connect"))
+        stop(CONTEXT, "j", 3).parse(Result(1, b"", b"Cannot connect"))
     with pytest.raises(ValueError, match="grace"):
-        stop(PLACE, "j", -1)
+        stop(CONTEXT, "j", -1)
 
 
 def test_a_log_is_bytes() -> None:
     for ask in (follow, read_log):
-        assert ask(PLACE, "j", 0).parse(Result(0, b"\xff\0\n", b"")) == b"\xff\0\n"
+        assert ask(CONTEXT, "j", 0).parse(Result(0, b"\xff\0\n", b"")) == b"\xff\0\n"
         with pytest.raises(CommandError, match="gone"):
-            ask(PLACE, "j", 0).parse(Result(1, b"", b"gone"))
+            ask(CONTEXT, "j", 0).parse(Result(1, b"", b"gone"))
         with pytest.raises(ValueError, match="-1"):
-            ask(PLACE, "j", -1)
+            ask(CONTEXT, "j", -1)

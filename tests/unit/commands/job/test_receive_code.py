@@ -17,7 +17,7 @@ from dstack.snapshot.take import take
 SNAPSHOT = Snapshot(repo="r", tree="4b825dc642cb6eb9a060e54bf8d69288fbee4904")
 
 
-def place(root: str) -> HostContext:
+def context(root: str) -> HostContext:
     return HostContext(HostLayout(root, "", "server"))
 
 
@@ -25,7 +25,7 @@ def place(root: str) -> HostContext:
     ("answer", "received"), [(b"received=ok\n", Received.OK), (b"need=full\n", Received.NEED_FULL)]
 )
 def test_the_answer(answer: bytes, received: Received) -> None:
-    assert receive(place("/x"), SNAPSHOT).parse(Result(0, answer, b"")) is received
+    assert receive(context("/x"), SNAPSHOT).parse(Result(0, answer, b"")) is received
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_the_answer(answer: bytes, received: Received) -> None:
 )
 def test_no_answer_is_an_error(result: Result) -> None:
     with pytest.raises(CommandError):
-        receive(place("/x"), SNAPSHOT).parse(result)
+        receive(context("/x"), SNAPSHOT).parse(result)
 
 
 def test_the_script_takes_a_pack_in(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_the_script_takes_a_pack_in(tmp_path: Path) -> None:
     with take(project) as taken:
         mirror.receive(taken.snapshot, taken.pack())
     with mirror.pack(taken.snapshot) as pack:
-        command = receive(place(str(tmp_path / "it's a root")), taken.snapshot, pack.read_bytes())
+        command = receive(context(str(tmp_path / "it's a root")), taken.snapshot, pack.read_bytes())
     for _ in range(2):
         done = subprocess.run(["sh", "-c", command.script], input=command.stdin, capture_output=True)
         result = Result(done.returncode, done.stdout, done.stderr)

@@ -13,7 +13,7 @@ from dstack.model.paths import HostLayout
 from dstack.model.runner.host_context import HostContext
 from tests.environment import needs
 
-PLACE = HostContext(HostLayout("~/.dstack-host", "", "s"), "true")
+CONTEXT = HostContext(HostLayout("~/.dstack-host", "", "s"), "true")
 KNOWN = {"a-1": "0" * 64, "b-1": "f" * 64}
 
 
@@ -30,11 +30,11 @@ def processes(script: str) -> int:
 @pytest.mark.parametrize("containers", [{}, KNOWN])
 def test_a_sample_reads_files_and_starts_nothing(containers: dict[str, str]) -> None:
     # The one is the subshell that finds the machine's id.
-    assert processes(sample(PLACE, containers, cpus=2).script) <= 1
+    assert processes(sample(CONTEXT, containers, cpus=2).script) <= 1
 
 
 def test_a_sample_that_asks_docker_starts_little_more() -> None:
-    assert processes(sample(PLACE, cpus=2).script) <= 2
+    assert processes(sample(CONTEXT, cpus=2).script) <= 2
 
 
 def test_a_probe() -> None:

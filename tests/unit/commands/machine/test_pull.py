@@ -12,7 +12,7 @@ from dstack.commands.machine.pull import PullProgress, pull
 from dstack.model.paths import HostLayout
 from dstack.model.runner.host_context import HostContext
 
-PLACE = HostContext(HostLayout("/root", "m", "s"))
+CONTEXT = HostContext(HostLayout("/root", "m", "s"))
 LOGIN = Login("$oauthtoken", "it's ünï")
 
 API = """HTTP/1.0 200 OK\r
@@ -90,7 +90,7 @@ def test_what_went_wrong(said: str, trouble: str) -> None:
 
 
 def test_a_login_is_in_the_script_and_in_no_message() -> None:
-    command = pull(PLACE, "nvcr.io/nvidia/pytorch:24.01", LOGIN)
+    command = pull(CONTEXT, "nvcr.io/nvidia/pytorch:24.01", LOGIN)
     header = command.secret[0]
 
     assert json.loads(base64.urlsafe_b64decode(header)) == {
@@ -100,7 +100,7 @@ def test_a_login_is_in_the_script_and_in_no_message() -> None:
     }
     assert header in command.script
     assert header not in str(command)
-    podman = pull(HostContext(PLACE.layout, "sudo -n podman"), "ubuntu", LOGIN)
+    podman = pull(HostContext(CONTEXT.layout, "sudo -n podman"), "ubuntu", LOGIN)
     assert '"docker.io"' in podman.script
     assert '"auth"' not in str(podman)
 

@@ -63,10 +63,10 @@ def test_docker_is_asked_only_for_what_is_not_known(tmp_path: Path) -> None:
     docker = tmp_path / "docker"
     docker.write_text(f"#!/bin/sh\necho asked >> {tmp_path}/asked\necho 0123abc dstack-j1\n")
     docker.chmod(0o755)
-    place = HostContext(HostLayout("~/d", "", "s"), str(docker))
+    context = HostContext(HostLayout("~/d", "", "s"), str(docker))
 
     def taken(containers: dict[str, str] | None) -> Sample:
-        command = sample(place, containers)
+        command = sample(context, containers)
         done = subprocess.run(["sh", "-c", command.script], capture_output=True, check=False)
         return command.parse(Result(done.returncode, done.stdout, done.stderr))
 

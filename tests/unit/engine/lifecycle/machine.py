@@ -96,12 +96,12 @@ class World:
         pool = Pool()
         pool.get = lambda runner: self.machine.host  # type: ignore[method-assign, assignment, return-value]
         machines = Fleet(self.store, pool, lambda: None)
-        self.context = Context(layout=self.layout, store=self.store, machines=machines, bells=Events())
+        self.context = Context(layout=self.layout, store=self.store, fleet=machines, events=Events())
 
     def populate(self) -> None:
         facts = Facts(machine="m")
         self.store.runners.add(Runner(name="box", address=Address(host="box"), facts=facts))
-        self.store.shipped.add("box", "repo", ["tree"])
+        self.store.known_objects.add("box", "repo", ["tree"])
         snapshot = Snapshot(repo="repo", tree="tree")
         self.store.runs.add(
             Run(name="run", workflow="job", user="ann", submitted_at="2026-01-01", snapshot=snapshot, variables={})

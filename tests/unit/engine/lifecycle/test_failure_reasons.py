@@ -265,7 +265,7 @@ def ended_in_queue(folder: Path, case: Queued) -> str:
         queued = replace(queued, dependencies={"data": "def"})
     store.jobs.add(queued)
     if case.condition:
-        world.context.machines.conditions["box"] = case.condition
+        world.context.fleet.conditions["box"] = case.condition
 
     async def passed() -> None:
         engine = Engine(world.context)
@@ -293,13 +293,13 @@ def test_a_machine_whose_gpus_fail_gets_no_more_jobs_for_them(tmp_path: Path) ->
     case = CASES["the driver fails"]
     ended(tmp_path, case)
     world = World(tmp_path, Failing(case))
-    (machine,) = world.context.machines.now()
+    (machine,) = world.context.fleet.now()
 
     assert machine.gpu_trouble is not None
     assert "driver error: failed to process request" in machine.gpu_trouble
     assert "sudo reboot" in machine.gpu_trouble
-    asyncio.run(world.context.machines.check("box"))
-    (mended,) = world.context.machines.now()
+    asyncio.run(world.context.fleet.check("box"))
+    (mended,) = world.context.fleet.now()
     assert mended.gpu_trouble is None
     world.store.close()
 

@@ -22,8 +22,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
     for number in range(5):
         made = job(f"j{number}")
         opened.jobs.add(made)
-        opened.kept.add(Retained(made.id, f"{made.id}-2", "box", f"2026-01-0{number + 1}T00:00:00.000Z"))
-    opened.kept.add(Retained("other", "other", "lab", LONG_AGO))
+        opened.retained_artifacts.add(Retained(made.id, f"{made.id}-2", "box", f"2026-01-0{number + 1}T00:00:00.000Z"))
+    opened.retained_artifacts.add(Retained("other", "other", "lab", LONG_AGO))
     yield opened
     opened.close()
 
@@ -35,19 +35,19 @@ def job(name: str) -> Job:
 
 
 def test_nothing_goes_before_its_time(store: Store) -> None:
-    assert store.kept.overdue("box", LONG_AGO, 5) == []
-    assert [each.job for each in store.kept.of("box")] == ["j0", "j1", "j2", "j3", "j4"]
+    assert store.retained_artifacts.overdue("box", LONG_AGO, 5) == []
+    assert [each.job for each in store.retained_artifacts.of("box")] == ["j0", "j1", "j2", "j3", "j4"]
 
 
 def test_the_oldest_go(store: Store) -> None:
-    assert store.kept.overdue("box", "2026-01-02T12:00:00.000Z", 100) == ["j0-2", "j1-2"]
-    assert store.kept.overdue("box", LONG_AGO, 3) == ["j0-2", "j1-2"]
+    assert store.retained_artifacts.overdue("box", "2026-01-02T12:00:00.000Z", 100) == ["j0-2", "j1-2"]
+    assert store.retained_artifacts.overdue("box", LONG_AGO, 3) == ["j0-2", "j1-2"]
 
 
 def test_those_of_deleted_runs_go(store: Store) -> None:
     store.runs.hide("run-j3")
     store.jobs.remove("j1")
 
-    assert store.kept.overdue("box", LONG_AGO, 5) == ["j1-2", "j3-2"]
-    store.kept.remove(["j1-2", "j3-2"])
-    assert [each.job for each in store.kept.of("box")] == ["j0", "j2", "j4"]
+    assert store.retained_artifacts.overdue("box", LONG_AGO, 5) == ["j1-2", "j3-2"]
+    store.retained_artifacts.remove(["j1-2", "j3-2"])
+    assert [each.job for each in store.retained_artifacts.of("box")] == ["j0", "j2", "j4"]
