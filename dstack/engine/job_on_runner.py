@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from dstack.commands.host import Host
 from dstack.engine.context import Context
-from dstack.hosts.host import Host
 from dstack.model.job.job import Job
 from dstack.model.paths import attempt_id
 from dstack.model.runner.host_context import HostContext

@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable
 
 from dstack.commands.command import Command, Stdin
+from dstack.commands.host import ask
 from dstack.commands.job.launch import Launched, launch
 from dstack.commands.machine.docker_registry import Login
 from dstack.engine.context import Context
@@ -15,7 +16,6 @@ from dstack.engine.transfer.fetch_dependencies import gathered, reached, reused
 from dstack.engine.transfer.push_code import keep_spare, launch_with_code, ship
 from dstack.errors import CommandError, HostError, HostUnreachableError
 from dstack.executors.docker.failures import bare, pulling, starting
-from dstack.hosts.host import ask
 from dstack.model.job.job import Job
 from dstack.model.job.status import Status
 from dstack.model.text.units import rfc3339
