@@ -12,7 +12,7 @@ from dstack.commands.machine.docker_registry import Login
 from dstack.engine.context import Context
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.lifecycle.order import order
-from dstack.engine.transfer.fetch_dependencies import gathered, reached, reused
+from dstack.engine.transfer.fetch_dependencies import reached, reused
 from dstack.engine.transfer.push_code import keep_spare, launch_with_code, ship
 from dstack.errors import CommandError, HostError, HostUnreachableError
 from dstack.executors.docker.failures import bare, pulling, starting
@@ -25,13 +25,13 @@ async def launched(placed: JobOnRunner) -> Launched:
     """Launch the job once the runner has its code and image. A job that has already started is left alone."""
     context, job, runner = placed.context, placed.job, placed.runner
     snapshot = placed.store.runs.require(job.run).snapshot
-    needed = await context.dependencies(job)
-    await reached(context, job, runner)
-    copied, lacking = await reused(context, job, runner, needed)
-    fetched = await gathered(context, job, runner, lacking, beside=copied)
-    sent = [] if fetched else lacking
-    ordered = order(context, job, runner, artifacts=bool(sent), gathered=copied or fetched)
-    given: Stdin = context.tar(sent)
+    needed = await context.artifacts.dependencies(job)
+    await reached(placed)
+    copied, lacking = await reused(placed, needed)
+    tar = await context.artifacts.current.place(placed.folder(), lacking, beside=copied) if lacking else None
+    fetched = bool(lacking) and tar is None
+    ordered = order(context, job, runner, artifacts=tar is not None, gathered=copied or fetched)
+    given: Stdin = tar or b""
     host_context = placed.host_context
     answer = await explained(
         placed, launch_with_code(context, snapshot, runner, lambda pack: launch(host_context, ordered, given, pack))
