@@ -12,7 +12,7 @@ from dstack.commands.machine.docker_registry import Login
 from dstack.engine.context import Context
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.lifecycle.order import order
-from dstack.engine.transfer.fetch_dependencies import reached, reused
+from dstack.engine.transfer.fetch_dependencies import reused
 from dstack.engine.transfer.push_code import keep_spare, launch_with_code, ship
 from dstack.errors import CommandError, HostError, HostUnreachableError
 from dstack.executors.docker.failures import bare, pulling, starting
@@ -26,7 +26,8 @@ async def launched(placed: JobOnRunner) -> Launched:
     context, job, runner = placed.context, placed.job, placed.runner
     snapshot = placed.store.runs.require(job.run).snapshot
     needed = await context.artifacts.dependencies(job)
-    await reached(placed)
+    if job.definition.artifacts:
+        await context.artifacts.reach(placed.folder())
     copied, lacking = await reused(placed, needed)
     tar = await context.artifacts.current.place(placed.folder(), lacking, beside=copied) if lacking else None
     fetched = bool(lacking) and tar is None
