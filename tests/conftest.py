@@ -186,8 +186,9 @@ def cli(dstack_home: Home) -> Cli:
 
 
 @pytest.fixture
-def runner(cli: Cli, sshd: Sshd, user: account.Account, docker: list[str]) -> str:
+def runner(dstack_home: Home, cli: Cli, sshd: Sshd, user: account.Account, docker: list[str]) -> str:
     """The name of a runner behind real SSH, as a user who is not root; nothing of dstack's is there yet."""
+    dstack_home.serve()
     remove_containers(docker, user.home)
     folder = user.home / ".dstack-host"
     while folder.exists():  # a script that the test before cut off may still write
