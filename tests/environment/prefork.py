@@ -19,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -192,8 +193,17 @@ def _become(request: bytes, files: Sequence[int], main: Callable[[], None]) -> N
     time.tzset()
     os.chdir(asked["cwd"])
     sys.argv = asked["words"]
-    main()
-    sys.exit()
+    code: object = None
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+    if threading.active_count() == 1 and isinstance(code, int | None):
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code or 0)  # to take an interpreter apart costs as much as the command
+    sys.exit(code)
 
 
 if __name__ == "__main__":
