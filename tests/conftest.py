@@ -53,6 +53,15 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[SHARED].start()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker runs all tests of a file whose fixtures are made once a file, so that each is made once."""
+    for item in items:
+        scopes = {found[-1].scope for found in item._fixtureinfo.name2fixturedefs.values()}
+        if scopes & {"class", "module"}:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     if SHARED in config.stash:
         config.stash[SHARED].close()

@@ -6,9 +6,12 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
+
+pytestmark = pytest.mark.xdist_group("floors")  # so that each file is parsed once
 
 PACKAGE = Path(__file__).parent.parent / "dstack"
 
@@ -51,6 +54,7 @@ PURE = {"os", "io", "subprocess", "socket", "shutil", "tempfile", "glob", "fcntl
 OPENS = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "exists", "is_file", "is_dir", "iterdir"}
 
 
+@cache
 def modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
@@ -70,9 +74,20 @@ def floor_of(module: str) -> int:
     return FLOORS[place_of(module)]
 
 
-def imports(path: Path) -> Iterator[tuple[int, str]]:
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    """Every node of a file, which several tests look at."""
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
+@cache
+def imports(path: Path) -> list[tuple[int, str]]:
     """Line and module of every import in a file."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    return list(imported(path))
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node.lineno, alias.name
@@ -121,7 +136,7 @@ def test_the_pure_floors_do_no_io(path: Path) -> None:
         assert module.split(".")[0] not in PURE, f"{path}:{line}: {module} does I/O; floors 0 and 1 are pure"
     if name_of(path) == "dstack.render":
         return  # reads the templates, which are part of the program
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Call):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             assert called not in OPENS, f"{path}:{node.lineno}: {called}() does I/O; floors 0 and 1 are pure"

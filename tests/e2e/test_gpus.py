@@ -120,6 +120,7 @@ def forget(lab: list[Box]) -> None:
             (box.gpus.folder / left).unlink(missing_ok=True)
 
 
+@pytest.mark.long
 def test_forty_jobs_share_eight_gpus(cli: Cli, lab: list[Box], tmp_path: Path) -> None:
     forget(lab)
 
@@ -129,6 +130,7 @@ def test_forty_jobs_share_eight_gpus(cli: Cli, lab: list[Box], tmp_path: Path) -
     check(cli, lab, "forty")
 
 
+@pytest.mark.long
 def test_forty_jobs_while_the_server_dies_ten_times(cli: Cli, lab: list[Box], tmp_path: Path) -> None:
     forget(lab)
     assert cli("run", "all", "--name", "hardy", "-d", cwd=forty(tmp_path / "p")).returncode == 0

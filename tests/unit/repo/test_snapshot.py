@@ -236,6 +236,7 @@ def test_a_checkout_meanwhile_is_not_shipped_by_halves(tmp_path: Path, monkeypat
         assert [change.path for change in taken.changes] == ["lib/a.py"]
 
 
+@pytest.mark.long
 def test_a_killed_snapshot_leaves_the_repository_as_it_was(tmp_path: Path) -> None:
     root = start(tmp_path / "project")
     for number in range(300):
