@@ -85,9 +85,11 @@ class Home:
         return subprocess.CompletedProcess(words, done.returncode, text(done.stdout), text(done.stderr))
 
     def serve(self) -> None:
-        """Start the server as the first command would, for a test that is about something else."""
+        """Start the server as the first command would, unless one was started, for a test of something else."""
         layout = ServerLayout(self.dstack)
-        layout.home.mkdir(mode=0o700)
+        if layout.state.exists():
+            return
+        layout.home.mkdir(mode=0o700, exist_ok=True)
         layout.state.mkdir(mode=0o700)
         layout.server_log.touch(0o600)
         forked[self.dstack] = prefork.serve(layout.home, {**self.environment, "PYTHONPATH": ROOT}, layout.server_log)
