@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import TextIO
 
 AT_START = ("LANG", "LC_", "LANGUAGE", "PYTHON")
@@ -154,22 +155,36 @@ def _command() -> Callable[[], None]:
     import dstack.model
     import dstack.repo.snapshot
 
-    for package in (dstack.cli, dstack.model):
-        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if not module.name.endswith("__main__"):
-                importlib.import_module(module.name)
+    _load(dstack.cli)
+    _load(dstack.model)
     for name in ("rich.progress", "rich.table", "urllib.request"):
         importlib.import_module(name)
     return dstack.cli.main
 
 
 def _server() -> Callable[[], None]:
-    """The server, with all that it imports later."""
+    """The server, with all that it imports and all templates that it reads later."""
+    import dstack.artifacts
+    import dstack.engine
+    import dstack.hosts
+    import dstack.repo
+    from dstack import render
     from dstack.server.__main__ import main
 
+    for package in (dstack.artifacts, dstack.engine, dstack.hosts, dstack.repo):
+        _load(package)
     for name in ("boto3", "botocore.exceptions"):
         importlib.import_module(name)
+    for template in (path for folder in render.FOLDERS for path in folder.glob("*.sh.j2")):
+        with suppress(Exception):  # no values are there; it is read and kept
+            render.text(template.name.removesuffix(".sh.j2"))
     return main
+
+
+def _load(package: ModuleType) -> None:
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
 
 
 def _stream(number: int, like: TextIO) -> TextIO:
