@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from dstack.server.embedded import answers
+from dstack.server.embedded import answers, connect
 from tests.environment.daemon import Daemon
 from tests.environment.product import Home, program, servers
 from tests.environment.sshd import Sshd
@@ -82,3 +83,19 @@ def test_a_forked_server_is_as_one_that_is_started(dstack_home: Home) -> None:
     assert dstack_home.run("runs", "--json").stdout == listed == "[]\n"
     (second,) = servers(dstack_home.dstack)
     assert second != first
+
+
+def test_a_forked_command_does_not_wait_for_one_that_began_later(dstack_home: Home, tmp_path: Path) -> None:
+    foreground = ("server", "start", "--foreground")
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(dstack_home.run, *foreground)
+        until(lambda: answers(dstack_home.dstack), "the first runs")
+        second = pool.submit(dstack_home.run, *foreground, env={"DSTACK_HOME": str(tmp_path)})
+        until(lambda: answers(tmp_path), "the second runs")
+
+        connect(dstack_home.dstack).shutdown()
+        first_ended = first.result(timeout=60)
+
+        assert first_ended.returncode == 0
+        assert not second.done()
+        connect(tmp_path).shutdown()

@@ -132,6 +132,9 @@ def _fork(channel: socket.socket, main: Callable[[], None]) -> None:
                         return
                     pid = os.fork()
                     if not pid:
+                        for other in [key for key in selector.get_map().values() if key.data]:
+                            os.close(other.fd)
+                            os.close(other.data[1])
                         selector.close()
                         channel.close()
                         _become(request, files, main)
