@@ -8,6 +8,7 @@ import random
 import time
 from typing import Any
 
+from dstack.commands.host import ask
 from dstack.commands.job.discard import discard
 from dstack.commands.job.stop import stop
 from dstack.decide import Decision, Failed
@@ -22,7 +23,6 @@ from dstack.engine.transfer.abandon import abandoned
 from dstack.engine.transfer.collect import Collector
 from dstack.engine.transfer.sync import Sync
 from dstack.errors import DstackError, HostError, HostUnreachableError, StorageError
-from dstack.hosts.host import ask
 from dstack.model.job.attempts import again, following
 from dstack.model.job.job import ExitCode, Job
 from dstack.model.job.reasons import Reason, ReasonCode, failed_with, preempted
@@ -196,7 +196,7 @@ class Drive(JobOnRunner):
             reason = Reason(ReasonCode.ABORTED, "aborted; nothing was stored")
             self.finish(Status.STOPPED, exit_code=ExitCode.STOPPED, reason=reason)
             return
-        self.collector = Collector(self.context, job, self.runner, UploadProgress(self))
+        self.collector = Collector(self, UploadProgress(self))
         self.will_store()
         found = await self.collector.store()
         job = self.settled()
@@ -221,7 +221,7 @@ class Drive(JobOnRunner):
 
     async def salvage(self, job: Job) -> None:
         """End a stopped job whose runner holds artifacts that can no longer be collected."""
-        collector = self.collector or Collector(self.context, job, self.runner, UploadProgress(self))
+        collector = self.collector or Collector(self, UploadProgress(self))
         outcome = await collector.salvage(Status.STOPPED)
         silence = f"runner '{job.runner}' has not answered since {job.unreachable_since}"
         text = f"{STOPPED}; {silence}, so artifacts that were not stored by then are lost"

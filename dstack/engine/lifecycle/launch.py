@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from dstack.commands.command import Command, Stdin
+from dstack.commands.host import ask
 from dstack.commands.job.launch import Launched, launch
 from dstack.commands.machine.docker_registry import Login
 from dstack.commands.machine.pull import PullProgress
@@ -13,11 +14,10 @@ from dstack.engine.context import Context
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.lifecycle.order import order
 from dstack.engine.lifecycle.upload_status import EVERY
-from dstack.engine.transfer.fetch_dependencies import gathered, reached, reused
+from dstack.engine.transfer.fetch_dependencies import reused
 from dstack.engine.transfer.push_code import counted, keep_spare, launch_with_code, ship
 from dstack.errors import CommandError, HostError, HostUnreachableError
 from dstack.executors.docker.failures import bare, pulling, starting
-from dstack.hosts.host import ask
 from dstack.model.job.job import Job
 from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.status import Phase, Progress, Status
@@ -43,16 +43,15 @@ async def launched(placed: JobOnRunner) -> Launched:
     """Launch the job once the runner has its code and image. A job that has already started is left alone."""
     context, job, runner = placed.context, placed.job, placed.runner
     snapshot = placed.store.runs.require(job.run).snapshot
-    needed = await context.dependencies(job)
-    await reached(context, job, runner)
-    copied, lacking = await reused(context, job, runner, needed)
-    fetched = await gathered(context, job, runner, lacking, beside=copied)
-    sent = [] if fetched else lacking
-    ordered = order(context, job, runner, artifacts=bool(sent), gathered=copied or fetched)
+    needed = await context.artifacts.dependencies(job)
+    if job.definition.artifacts:
+        await context.artifacts.reach(placed.folder())
+    copied, lacking = await reused(placed, needed)
+    tar = await context.artifacts.current.place(placed.folder(), lacking, beside=copied) if lacking else None
+    fetched = bool(lacking) and tar is None
+    ordered = order(context, job, runner, artifacts=tar is not None, gathered=copied or fetched)
     tell = ShippingProgress(placed)
-    given: Stdin = context.tar(sent)
-    if callable(given):
-        given = counted(given, sum(manifest.bytes for manifest in sent), tell)
+    given: Stdin = counted(tar, sum(manifest.bytes for manifest in lacking), tell) if tar else b""
     host_context = placed.host_context
     answer = await explained(
         placed,

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from dstack.commands.duplex import Channel, TerminalSize
+from dstack.commands.host import Host
 from dstack.errors import HostError, HostUnreachableError
-from dstack.hosts.host import Host
 from dstack.hosts.ssh.host import SshHost
 from tests.unit.hosts.conftest import become, play
 from tests.unit.hosts.servers import Server

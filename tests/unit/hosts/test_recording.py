@@ -7,8 +7,8 @@ import pytest
 
 from dstack.commands.command import Command, Result, Stdin
 from dstack.commands.duplex import TerminalSize
+from dstack.commands.host import ask
 from dstack.errors import CommandError, HostError, HostUnreachableError
-from dstack.hosts.host import ask
 from dstack.hosts.recording import RecordingHost
 
 
