@@ -35,7 +35,7 @@ def _sections(command: click.Command, path: str) -> Iterator[str]:
     ctx = click.Context(command, info_name=path)
     if path != "dstack":
         yield f"## `{path}`\n"
-    if not isinstance(command, click.Group):
+    if not isinstance(command, click.Group) or any(isinstance(each, click.Argument) for each in command.params):
         yield f"    {path} {' '.join(command.collect_usage_pieces(ctx))}\n"
     if command.help:
         yield inspect.cleandoc(command.help).replace("\b\n", "") + "\n"

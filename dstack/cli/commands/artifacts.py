@@ -8,6 +8,7 @@ import click
 
 from dstack.cli import connect
 from dstack.cli.names import REF, Noun, run_or_job
+from dstack.cli.options import json_option
 from dstack.cli.output import show, words
 from dstack.errors import NotFoundError, UsageError
 from dstack.model.api.artifacts import ArtifactView
@@ -27,7 +28,7 @@ def command() -> None:
 @click.option(
     "--all", "everything", is_flag=True, help="Show every file, even in large folders; default: 20 entries per folder."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def list_artifacts(ref: str, paths: tuple[str, ...], everything: bool, as_json: bool) -> None:
     """List the stored files and their sizes.
 
@@ -85,7 +86,7 @@ def download(ref: str, paths: tuple[str, ...], output: Path, force: bool) -> Non
 @command.command("url")
 @click.argument("ref", metavar="RUN_OR_JOB", type=REF)
 @click.argument("path", metavar="PATH")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def url(ref: str, path: str, as_json: bool) -> None:
     """Print a temporary URL that lets anyone download a file.
 

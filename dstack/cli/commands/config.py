@@ -8,6 +8,7 @@ import sys
 import click
 
 from dstack.cli import connect
+from dstack.cli.options import json_option
 from dstack.cli.output import show
 from dstack.client import embedded
 from dstack.client.endpoint import Endpoint
@@ -26,7 +27,7 @@ from dstack.model.api.server import ServerConfig
 @click.option(
     "--max-gpus-per-user", metavar="N", help="How many GPUs the jobs of one user may use at once; '' for no limit."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def command(
     url: str | None,
     token: str | None,

@@ -6,6 +6,7 @@ import click
 
 from dstack.cli import connect
 from dstack.cli.names import REF, run_or_job
+from dstack.cli.options import json_option
 from dstack.cli.output import show, words
 from dstack.model.api.jobs import JobView
 
@@ -15,7 +16,7 @@ from dstack.model.api.jobs import JobView
 @click.option(
     "-n", "limit", type=click.IntRange(1), default=20, metavar="N", help="Number of jobs to list; default: 20."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def command(run: str | None, limit: int, as_json: bool) -> None:
     """List recent jobs, newest first, or the jobs of a run.
 

@@ -10,6 +10,7 @@ import msgspec
 from dstack.cli import connect
 from dstack.cli.follow import Display, Interruption, Interrupts, stream
 from dstack.cli.names import REF, run_or_job
+from dstack.cli.options import json_option
 from dstack.cli.output import show, words
 from dstack.cli.output.json_events import JsonEvents, log_object
 from dstack.cli.output.log_writer import LogWriter
@@ -109,7 +110,7 @@ class JsonArray:
 @click.option("--timestamps", is_flag=True, help="Start each line with its time of arrival.")
 @click.option("--grep", metavar="RE", help="Print only lines that match this regular expression.")
 @click.option("--attempt", type=click.IntRange(1), metavar="N", help="Print only attempt N; default: all.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON; with -f, one object per line, the last is the run.")
+@json_option
 def command(
     ref: str,
     follow: bool,
@@ -123,7 +124,7 @@ def command(
     """Print the log of a run or job.
 
     The log of one job is printed byte for byte. With several jobs, each line is prefixed with its workflow. Ctrl-C
-    stops the printing, not the run.
+    stops the printing, not the run. With -f, --json prints one object per line, and the last is the run.
     """
     if as_json and (tail is not None or timestamps or grep):
         raise UsageError("--json prints the complete log; leave out --tail, --timestamps and --grep")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import click
 
 from dstack.cli import connect
+from dstack.cli.options import json_option
 from dstack.cli.output import show, words
 from dstack.client.client import Client
 from dstack.errors import UsageError
@@ -32,7 +33,7 @@ from dstack.model.text.units import SPAN, span
 @click.option("--images", is_flag=True, help="Also remove images that dstack pulled and no run needs.")
 @click.option("--dry-run", is_flag=True, help="Show what would be removed; remove nothing.")
 @click.option("-y", "--yes", is_flag=True, help="Don't ask for confirmation.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def command(
     keep_last: int | None,
     older_than: str | None,

@@ -8,6 +8,7 @@ import click
 
 from dstack.cli import connect
 from dstack.cli.names import Noun
+from dstack.cli.options import json_option
 from dstack.cli.output import show, words
 from dstack.errors import UsageError
 from dstack.model.api.server import SetSecret
@@ -58,7 +59,7 @@ def _value(name: str) -> str:
 
 
 @command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def list_secrets(as_json: bool) -> None:
     """List the names of the secrets. Values are never shown."""
     found = connect.connect().secrets()

@@ -10,6 +10,7 @@ import click
 
 from dstack.cli import connect
 from dstack.cli.names import Noun
+from dstack.cli.options import json_option
 from dstack.cli.output import show, words
 from dstack.client import embedded
 from dstack.client.client import Client
@@ -86,7 +87,7 @@ def stop() -> None:
 
 
 @command.command("status")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def status(as_json: bool) -> None:
     """Show the server that commands use. Exits with 75 if it is not running or can't be reached."""
     endpoint = configured(embedded.home())

@@ -14,6 +14,7 @@ from dstack.cli import connect, project
 from dstack.cli.commands.run.arguments import Walk, walk
 from dstack.cli.follow import DETACHED, Display, to_the_end
 from dstack.cli.names import RUNNER
+from dstack.cli.options import json_lines_option
 from dstack.cli.output import show
 from dstack.cli.output import words as words_
 from dstack.cli.output.json_events import JsonEvents
@@ -125,7 +126,7 @@ class RunCommand(click.Command):
     help="Refuse to send more changed and untracked data than this; default: 256MB, 0 for no limit.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would run where; submit nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line; the last is the run.")
+@json_lines_option
 @click.option("-q", "--quiet", is_flag=True, help="Print only the run's name.")
 @click.option("-h", "--help", is_flag=True, help="Show this help, or after WORKFLOW its variables.")
 def command(

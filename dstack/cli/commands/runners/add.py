@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from dstack.cli import connect
+from dstack.cli.options import json_option
 from dstack.cli.output import runners, show
 from dstack.client.client import Client
 from dstack.errors import HostAuthError, UnknownHostKeyError, UsageError
@@ -50,7 +51,7 @@ HOST = re.compile(
 @click.option("--docker", metavar="COMMAND", help="Docker command: docker (default), podman or 'sudo docker'.")
 @click.option("--fingerprint", metavar="SHA256:...", help="Fingerprint of the host key, to pin it without asking.")
 @click.option("--authorize", is_flag=True, help="Install the server's own key, so it doesn't depend on your SSH agent.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def add(
     host: str,
     user: str | None,

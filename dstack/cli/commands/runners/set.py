@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from dstack.cli import connect
 from dstack.cli.names import RUNNER
+from dstack.cli.options import json_option
 from dstack.cli.output import runners
 from dstack.errors import NotFoundError, UsageError
 
@@ -24,7 +25,7 @@ from dstack.errors import NotFoundError, UsageError
     metavar="DIR",
     help="Folders that jobs may mount, replacing all; '' for none; repeatable.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def set_(name: str, as_json: bool, **options: object) -> int:
     """Change a runner's settings.
 
