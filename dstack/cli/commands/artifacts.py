@@ -9,12 +9,13 @@ import click
 from dstack.cli import connect
 from dstack.cli.names import REF, Noun, run_or_job
 from dstack.cli.options import json_option
-from dstack.cli.output import show, words
+from dstack.cli.output import show
 from dstack.errors import NotFoundError, UsageError
 from dstack.model.api.artifacts import ArtifactView
 from dstack.model.api.jobs import JobView
 from dstack.model.api.runs import RunView
 from dstack.model.text.suggest import did_you_mean
+from dstack.model.text.units import size_words
 
 
 @click.group("artifacts", cls=Noun)
@@ -80,7 +81,7 @@ def download(ref: str, paths: tuple[str, ...], output: Path, force: bool) -> Non
     _say_partial(chosen)
     kept = f"; {done.present} already downloaded" if done.present else ""
     noun = "file" if done.files == 1 else "files"
-    show.say(f"{done.files} {noun}, {words.size(done.bytes)}, in {output}{kept}")
+    show.say(f"{done.files} {noun}, {size_words(done.bytes)}, in {output}{kept}")
 
 
 @command.command("url")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import click
 
 from dstack.cli import connect
-from dstack.cli.options import json_option
+from dstack.cli.options import SPAN, json_option
 from dstack.cli.output import show, words
 from dstack.client.client import Client
 from dstack.errors import UsageError
@@ -21,13 +20,16 @@ from dstack.model.api.retention import (
     PruneRestRequest,
     Removed,
 )
-from dstack.model.text.units import SPAN, span
+from dstack.model.text.units import size_words
 
 
 @click.command("prune")
 @click.option("--keep-last", type=click.IntRange(0), metavar="N", help="Keep the newest N runs of each workflow.")
 @click.option(
-    "--older-than", metavar="SPAN", help="Remove runs that ended longer ago than this, such as 30d, 12h or 90m."
+    "--older-than",
+    type=SPAN,
+    metavar="SPAN",
+    help="Remove runs that ended longer ago than this, such as 30d, 12h or 90m.",
 )
 @click.option("--caches", is_flag=True, help="Also remove `cache:` folders on runners that no job is using.")
 @click.option("--images", is_flag=True, help="Also remove images that dstack pulled and no run needs.")
@@ -36,7 +38,7 @@ from dstack.model.text.units import SPAN, span
 @json_option
 def command(
     keep_last: int | None,
-    older_than: str | None,
+    older_than: float | None,
     caches: bool,
     images: bool,
     dry_run: bool,
@@ -52,9 +54,7 @@ def command(
     --older-than also removes `cache:` folders that no job has used for that long; --caches removes all that no job is
     using. --images removes images that dstack pulled, unless a remaining run or a container needs them.
     """
-    if older_than is not None and not re.fullmatch(SPAN, older_than):
-        raise UsageError(f"--older-than: '{older_than}' is not a duration; write 30d, 12h or 90m")
-    wish = Wish(keep_last, None if older_than is None else span(older_than), caches, images)
+    wish = Wish(keep_last, older_than, caches, images)
     client = connect.connect()
     found = wish.ask(client, dry_run=True)
     if found.any and not dry_run:
@@ -68,7 +68,7 @@ def command(
         return
     table(found)
     done = "would be removed" if dry_run else "removed"
-    show.say(f"{count(found)} {done}, {words.size(found.bytes)}" if found.any else "nothing to remove")
+    show.say(f"{count(found)} {done}, {size_words(found.bytes)}" if found.any else "nothing to remove")
     for runner in client.runners():
         if runner.state == "unreachable":
             show.say(f"runner '{runner.name}' is unreachable; its unused data is kept until the next `dstack prune`")
@@ -119,7 +119,7 @@ def table(found: PrunePreview) -> None:
     """Print one line per run, per cache folder and per other item."""
     if found.runs:
         rows = [
-            (each.run, each.workflow, words.ago(each.submitted_at), words.size(each.bytes), ", ".join(each.kept))
+            (each.run, each.workflow, words.ago(each.submitted_at), size_words(each.bytes), ", ".join(each.kept))
             for each in found.runs
         ]
         show.table(("RUN", "WORKFLOW", "SUBMITTED", "FREES", "STILL USED"), rows)
@@ -127,12 +127,12 @@ def table(found: PrunePreview) -> None:
             connect.warn(f"warning: {kept}; remove it there by hand")
     if found.folders:
         lines = [
-            (each.cache, each.runner, each.repo, words.ago(each.used_at), words.size(each.bytes))
+            (each.cache, each.runner, each.repo, words.ago(each.used_at), size_words(each.bytes))
             for each in found.folders
         ]
         show.table(("CACHE", "RUNNER", "REPOSITORY", "USED", "FREES"), lines)
     if found.rest:
-        left = [(each.what, each.name, each.runner or "-", words.size(each.bytes)) for each in found.rest]
+        left = [(each.what, each.name, each.runner or "-", size_words(each.bytes)) for each in found.rest]
         show.table(("UNUSED", "NAME", "RUNNER", "FREES"), left)
 
 

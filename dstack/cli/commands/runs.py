@@ -13,6 +13,7 @@ from dstack.client.settings import user
 from dstack.errors import UsageError
 from dstack.model.api.runs import RepoView, RunView
 from dstack.model.job.status import Status
+from dstack.model.text.units import size_words
 
 
 @click.group("runs", cls=NounOrName, invoke_without_command=True, subcommand_metavar="| COMMAND [ARGS]...")
@@ -80,7 +81,7 @@ def delete(refs: tuple[str, ...], yes: bool, as_json: bool) -> None:
         return
     deleted = PrunePreview(removed)
     table(deleted)
-    show.say(f"{count(deleted)} deleted, {words.size(deleted.bytes)}")
+    show.say(f"{count(deleted)} deleted, {size_words(deleted.bytes)}")
 
 
 def _list(workflow: str | None, status: str | None, by: str | None, limit: int, as_json: bool) -> None:

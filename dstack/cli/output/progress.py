@@ -10,6 +10,7 @@ from dstack.cli.output.log_writer import LogWriter
 from dstack.model.api.jobs import JobView
 from dstack.model.api.runs import Event, RunView
 from dstack.model.job.status import Status
+from dstack.model.text.units import size_words
 
 SPARSE = 30.0
 """Seconds between two lines about the same transfer, when there is no status line."""
@@ -21,7 +22,7 @@ def state(job: JobView) -> str:
     if job.cached:
         return f"cached: {job.cache.why}"
     if job.status is Status.DONE:
-        made = f", {_files(job.artifacts.files)}, {words.size(job.artifacts.bytes)}" if job.artifacts.files else ""
+        made = f", {_files(job.artifacts.files)}, {size_words(job.artifacts.bytes)}" if job.artifacts.files else ""
         return f"done in {words.took(job.started_at or job.submitted_at, job.finished_at)}{made}"
     if job.status is Status.FAILED:
         text = f"failed with exit code {job.exit_code}" if job.exit_code is not None else "failed"

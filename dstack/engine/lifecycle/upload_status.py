@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.model.job.job import Job
 from dstack.model.job.status import Status
-from dstack.model.text.units import decimal_words
+from dstack.model.text.units import size_words
 
 EVERY = 2.0
 """Seconds between two progress reports; a faster upload is not reported at all."""
@@ -28,7 +28,7 @@ class UploadProgress:
         if self.clock() - self.reported < EVERY and not job.unreachable_since:
             return
         self.reported = self.clock()
-        reason = f"{decimal_words(stored)} of {decimal_words(total)} are stored"
+        reason = f"{size_words(stored)} of {size_words(total)} are stored"
         if job.stop:
             reason = f"stopping: {reason}; {to_drop(job)}"
         if job.status is Status.UPLOADING and reason != job.reason:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -14,9 +13,8 @@ from dstack.cli import connect, project
 from dstack.cli.commands.run.arguments import Walk, walk
 from dstack.cli.follow import DETACHED, Display, to_the_end
 from dstack.cli.names import RUNNER
-from dstack.cli.options import json_lines_option
+from dstack.cli.options import SIZE, SPAN, json_lines_option
 from dstack.cli.output import show
-from dstack.cli.output import words as words_
 from dstack.cli.output.json_events import JsonEvents
 from dstack.cli.output.log_writer import LogWriter
 from dstack.cli.output.progress import ProgressLines, exit_code
@@ -25,15 +23,6 @@ from dstack.client.client import Client
 from dstack.client.settings import user
 from dstack.errors import MissingBaseError, UsageError
 from dstack.model.api.runs import Plan, Recipe, RunView, Submission
-
-
-class Size(click.ParamType):  # type: ignore[type-arg]
-    """A size, such as `500MB` or `2GB`, in bytes."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        return value if isinstance(value, int) else words_.bytes_in(value)
 
 
 class Lookup:
@@ -103,6 +92,7 @@ class RunCommand(click.Command):
 )
 @click.option(
     "--timeout",
+    type=SPAN,
     metavar="TIME",
     help="Withdraw the run if it is still queued after this time (30s, 10m, 2h), and exit with 75.",
 )
@@ -120,7 +110,7 @@ class RunCommand(click.Command):
 @click.option("--from", "from_run", metavar="RUN", help="Repeat RUN with its code, definitions and variables.")
 @click.option(
     "--max-snapshot",
-    type=Size(),
+    type=SIZE,
     default="256MB",
     metavar="SIZE",
     help="Refuse to send more changed and untracked data than this; default: 256MB, 0 for no limit.",
@@ -223,23 +213,13 @@ def repeat(
 
 
 def _check(options: dict[str, Any]) -> None:
-    """Raise UsageError for invalid options, and convert `timeout` to seconds."""
+    """Raise UsageError for invalid options."""
     from dstack.model.job.names import check_run_name
 
     if options["name"] is not None:
         check_run_name(options["name"])
     if options["local"] and options["runner"] is not None:
         raise UsageError("--local and --runner can't be used together")
-    options["timeout"] = _seconds(options["timeout"])
-
-
-def _seconds(text: str | None) -> float | None:
-    """Convert `30s`, `10m` or `1h30m` to seconds."""
-    from dstack.model.text.units import SPAN, span
-
-    if text is not None and not re.search(SPAN, text):
-        raise UsageError(f"--timeout: '{text}' is not a duration; write 30s, 10m, 2h or 1d")
-    return None if text is None else span(text)
 
 
 def _environment(given: Sequence[str]) -> dict[str, str]:
