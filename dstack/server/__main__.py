@@ -25,6 +25,7 @@ from dstack.engine.engine import Engine
 from dstack.engine.events import Events
 from dstack.engine.fleet.runners import Fleet
 from dstack.engine.fleet.sampling import Sampler
+from dstack.engine.submission.submit import Submitter
 from dstack.errors import ConflictError, DstackError, UsageError
 from dstack.hosts.pool import Pool
 from dstack.model.paths import ServerLayout
@@ -34,7 +35,6 @@ from dstack.server.app import application, told
 from dstack.server.parts import Parts
 from dstack.server.registrations import RegistrationService
 from dstack.server.runner_service import RunnerService
-from dstack.server.submit import Intake
 from dstack.store.store import Store
 
 IDLE_EXIT = 600.0
@@ -102,7 +102,7 @@ async def run(layout: ServerLayout, store: Store, sockets: list[socket.socket], 
         engine=engine,
         inventory=inventory,
         registry=registry,
-        intake=Intake(context, engine),
+        submitter=Submitter(context, engine),
         url=url,
         started=time.time(),
         quit=lambda: setattr(server, "should_exit", True),

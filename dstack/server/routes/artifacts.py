@@ -15,8 +15,8 @@ from dstack.model.api import wire
 from dstack.model.api.artifacts import ArtifactView, LinksRequest
 from dstack.model.job.manifest import PARTIAL
 from dstack.server.links import link, links
-from dstack.server.lookup import job_named, jobs_named
 from dstack.server.parts import Parts, Table
+from dstack.store.lookup import job_named, jobs_named
 
 
 @dataclass

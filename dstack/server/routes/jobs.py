@@ -13,9 +13,9 @@ from dstack.model.api.jobs import HoldAnswer, HoldRequest, StopRequest
 from dstack.model.job.job import Job
 from dstack.model.runner.metrics import JobMetrics
 from dstack.server.follow import Follower
-from dstack.server.lookup import job_named, jobs_named, run_named
 from dstack.server.parts import Parts, Table
 from dstack.server.views import job_view, run_view
+from dstack.store.lookup import job_named, jobs_named, run_named
 
 
 @dataclass

@@ -20,9 +20,11 @@ from dstack.model.api.retention import DeleteRequest, PruneCachesRequest, PruneR
 from dstack.model.api.runs import Recipe
 from dstack.model.job.job import Run
 from dstack.model.job.status import Status
-from dstack.server.lookup import delete_tag, run_named, set_tag
 from dstack.server.parts import Parts, Table
+from dstack.server.submit import submit
+from dstack.server.tags import delete_tag, set_tag
 from dstack.server.views import run_view
+from dstack.store.lookup import run_named
 
 
 @dataclass
@@ -32,7 +34,7 @@ class RunRoutes:
     parts: Parts
 
     async def submit(self, request: Request) -> Any:
-        return await self.parts.intake.take(request.stream())
+        return await submit(self.parts.submitter, self.parts.context.layout.incoming, request.stream())
 
     async def runs(self, request: Request) -> Any:
         asked = request.query_params
