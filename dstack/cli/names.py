@@ -32,8 +32,8 @@ def run_or_job(client: Client, ref: str) -> RunView | JobView:
 
 def run_of(client: Client, ref: str) -> RunView:
     """Return the run with this name, or the run of the job with this id; a unique prefix is enough."""
-    found = run_or_job(client, ref)
-    return client.run(found.run) if isinstance(found, JobView) else found
+    target = run_or_job(client, ref)
+    return client.run(target.run) if isinstance(target, JobView) else target
 
 
 class KnownName(click.types.StringParamType):
@@ -80,9 +80,9 @@ class Noun(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        known = self.list_commands(ctx)
-        if not args[0].startswith("-") and args[0] not in known:
-            raise click.UsageError(f"unknown command '{args[0]}'{did_you_mean(args[0], known)}", ctx)
+        commands = self.list_commands(ctx)
+        if not args[0].startswith("-") and args[0] not in commands:
+            raise click.UsageError(f"unknown command '{args[0]}'{did_you_mean(args[0], commands)}", ctx)
         return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -55,9 +55,9 @@ def answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
         try:
             answered = await endpoint(request)
         except DstackError as error:
-            return told(error)
+            return problem_response(error)
         except (ValueError, KeyError, msgspec.DecodeError) as error:
-            return told(UsageError(f"the request is not valid: {error}"))
+            return problem_response(UsageError(f"the request is not valid: {error}"))
         if isinstance(answered, Response):
             answered.headers.update(HEADERS)
             return answered
@@ -67,7 +67,7 @@ def answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
     return answer
 
 
-def told(error: DstackError) -> Response:
+def problem_response(error: DstackError) -> Response:
     """Return an error as an HTTP response."""
     kinds: list[tuple[type[DstackError], str, int]] = [
         (UnknownHostKeyError, "host-key", 409),
@@ -94,9 +94,9 @@ def application(parts: Parts) -> Starlette:
     """Return the ASGI application."""
 
     async def crashed(request: Request, error: Exception) -> Response:
-        return told(DstackError(f"internal error in the server: {error!r}", hint="dstack server logs"))
+        return problem_response(DstackError(f"internal error in the server: {error!r}", hint="dstack server logs"))
 
     async def unknown(request: Request, error: Exception) -> Response:
-        return told(NotFoundError(f"the server has no route {request.url.path}"))
+        return problem_response(NotFoundError(f"the server has no route {request.url.path}"))
 
     return Starlette(routes=routes(parts), exception_handlers={Exception: crashed, 404: unknown, 405: unknown})

@@ -26,8 +26,8 @@ class Parts:
 
     context: Context
     engine: Engine
-    inventory: RunnerService
-    registry: RegistrationService
+    runner_service: RunnerService
+    registrations: RegistrationService
     submitter: Submitter
     url: str
     started: float

@@ -23,8 +23,8 @@ def command(run: str | None, limit: int, as_json: bool) -> None:
     RUN may also be the id of a job.
     """
     client = connect.connect()
-    found = None if run is None else run_or_job(client, run)
-    jobs = [found] if isinstance(found, JobView) else client.jobs(run=found.name if found else None, limit=limit)
+    target = None if run is None else run_or_job(client, run)
+    jobs = [target] if isinstance(target, JobView) else client.jobs(run=target.name if target else None, limit=limit)
     if as_json:
         show.document(jobs)
     elif not jobs:

@@ -56,19 +56,19 @@ def command(
     """
     wish = Wish(keep_last, older_than, caches, images)
     client = connect.connect()
-    found = wish.ask(client, dry_run=True)
-    if found.any and not dry_run:
+    preview = wish.ask(client, dry_run=True)
+    if preview.any and not dry_run:
         if not yes and show.interactive():
-            table(found)
-            if not show.confirm(f"Remove {count(found)}?"):
+            table(preview)
+            if not show.confirm(f"Remove {count(preview)}?"):
                 raise UsageError("nothing was removed")
-        found = wish.ask(client, dry_run=False)
+        preview = wish.ask(client, dry_run=False)
     if as_json:
-        show.document([*found.runs, *found.folders, *found.rest])
+        show.document([*preview.runs, *preview.folders, *preview.rest])
         return
-    table(found)
+    table(preview)
     done = "would be removed" if dry_run else "removed"
-    show.say(f"{count(found)} {done}, {size_words(found.bytes)}" if found.any else "nothing to remove")
+    show.say(f"{count(preview)} {done}, {size_words(preview.bytes)}" if preview.any else "nothing to remove")
     for runner in client.runners():
         if runner.state == "unreachable":
             show.say(f"runner '{runner.name}' is unreachable; its unused data is kept until the next `dstack prune`")
@@ -111,33 +111,33 @@ class Wish:
         if self.caches or age is not None:
             unused = 0 if self.caches else age or 0
             folders = client.prune_caches(PruneCachesRequest(unused_for=unused, dry_run=dry_run))
-        asked = PruneRestRequest(keep_last=last, older_than=age, images=self.images, dry_run=dry_run)
-        return PrunePreview(runs, folders, client.prune_rest(asked))
+        rest = PruneRestRequest(keep_last=last, older_than=age, images=self.images, dry_run=dry_run)
+        return PrunePreview(runs, folders, client.prune_rest(rest))
 
 
-def table(found: PrunePreview) -> None:
+def table(preview: PrunePreview) -> None:
     """Print one line per run, per cache folder and per other item."""
-    if found.runs:
+    if preview.runs:
         rows = [
             (each.run, each.workflow, words.ago(each.submitted_at), size_words(each.bytes), ", ".join(each.kept))
-            for each in found.runs
+            for each in preview.runs
         ]
         show.table(("RUN", "WORKFLOW", "SUBMITTED", "FREES", "STILL USED"), rows)
-        for kept in (kept for each in found.runs for kept in each.stays):
+        for kept in (kept for each in preview.runs for kept in each.stays):
             connect.warn(f"warning: {kept}; remove it there by hand")
-    if found.folders:
+    if preview.folders:
         lines = [
             (each.cache, each.runner, each.repo, words.ago(each.used_at), size_words(each.bytes))
-            for each in found.folders
+            for each in preview.folders
         ]
         show.table(("CACHE", "RUNNER", "REPOSITORY", "USED", "FREES"), lines)
-    if found.rest:
-        left = [(each.what, each.name, each.runner or "-", size_words(each.bytes)) for each in found.rest]
+    if preview.rest:
+        left = [(each.what, each.name, each.runner or "-", size_words(each.bytes)) for each in preview.rest]
         show.table(("UNUSED", "NAME", "RUNNER", "FREES"), left)
 
 
-def count(found: PrunePreview) -> str:
+def count(preview: PrunePreview) -> str:
     """Say how much of each kind there is: `2 runs and 1 cache`."""
-    kinds = [(len(found.runs), "run"), (len(found.folders), "cache"), (len(found.rest), "other item")]
+    kinds = [(len(preview.runs), "run"), (len(preview.folders), "cache"), (len(preview.rest), "other item")]
     parts = [f"{number} {what}" + ("" if number == 1 else "s") for number, what in kinds if number]
     return ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else "".join(parts)

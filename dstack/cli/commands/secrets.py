@@ -62,13 +62,13 @@ def _value(name: str) -> str:
 @json_option
 def list_secrets(as_json: bool) -> None:
     """List the names of the secrets. Values are never shown."""
-    found = connect.connect().secrets()
+    secrets = connect.connect().secrets()
     if as_json:
-        show.document(found)
-    elif not found:
+        show.document(secrets)
+    elif not secrets:
         show.say("no secrets yet; set one with `dstack secrets set NAME`")
     else:
-        show.table(("NAME", "SET"), [(secret.name, words.ago(secret.set_at)) for secret in found])
+        show.table(("NAME", "SET"), [(secret.name, words.ago(secret.set_at)) for secret in secrets])
 
 
 @command.command("delete")

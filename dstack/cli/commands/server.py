@@ -93,7 +93,7 @@ def status(as_json: bool) -> None:
     endpoint = configured(embedded.home())
     client = _local() if endpoint is None else Client(endpoint, say=connect.warn, tolerant=True)
     try:
-        found = client.status()
+        current = client.status()
     except TryAgainError as error:
         if endpoint is not None:
             raise
@@ -101,16 +101,16 @@ def status(as_json: bool) -> None:
             "no server is running", hint="it starts automatically, or with `dstack server start`"
         ) from error
     if as_json:
-        show.document(found)
+        show.document(current)
         return
     show.fields(
         [
-            ("url", found.url),
-            ("version", found.version),
-            ("pid", str(found.pid)),
-            ("started", f"{found.started_at} ({words.ago(found.started_at)})"),
-            ("unfinished runs", str(found.runs)),
-            ("home", found.home),
+            ("url", current.url),
+            ("version", current.version),
+            ("pid", str(current.pid)),
+            ("started", f"{current.started_at} ({words.ago(current.started_at)})"),
+            ("unfinished runs", str(current.runs)),
+            ("home", current.home),
         ]
     )
 

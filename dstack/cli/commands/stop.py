@@ -45,13 +45,13 @@ def command(
         show.document(runs)
         return 0
     for run in runs:
-        show.say(f"{run.name}: {told(run, abort=abort)}")
+        show.say(f"{run.name}: {outcome(run, abort=abort)}")
     if not runs:
         show.say("no unfinished runs")
     return 0
 
 
-def told(run: RunView, *, abort: bool) -> str:
+def outcome(run: RunView, *, abort: bool) -> str:
     """Describe what a run does after the request."""
     if run.status.finished:
         return f"already {run.status.value}"

@@ -19,10 +19,10 @@ from dstack.cli.output.progress import ProgressLines, exit_code
 def command(run: str, as_json: bool, quiet: bool) -> int:
     """Wait until a run ends, and exit as `dstack run` would."""
     client = connect.connect()
-    found = run_of(client, run)
-    narrator = ProgressLines(found, None, quiet=quiet)
+    current = run_of(client, run)
+    narrator = ProgressLines(current, None, quiet=quiet)
     display: Display = JsonEvents() if as_json else narrator
-    if not as_json and not found.status.finished:
+    if not as_json and not current.status.finished:
         narrator.begin()
-    ended = to_the_end(client, found.name, display, logs=False, asks=False)
+    ended = to_the_end(client, current.name, display, logs=False, asks=False)
     return DETACHED if ended is None else exit_code(ended)

@@ -29,16 +29,16 @@ class Lookup:
     """Reads the project once the workflow's name is known, or the recipe of the run to repeat."""
 
     def __init__(self) -> None:
-        self.found: LoadedProject | None = None
+        self.loaded: LoadedProject | None = None
         self.recipe: Recipe | None = None
 
     def variables(self, workflow: str) -> Sequence[str]:
         """Return the names of the workflow's variables. Raises UsageError for an unknown workflow."""
         from dstack.model.project.graph import closure
 
-        self.found = project.load()
-        closure(self.found.workflows, workflow)
-        return list(self.found.values(workflow))
+        self.loaded = project.load()
+        closure(self.loaded.workflows, workflow)
+        return list(self.loaded.values(workflow))
 
     def recorded(self, run: str) -> Sequence[str]:
         """Return the names of the variables of the run to repeat."""
@@ -64,7 +64,7 @@ class RunCommand(click.Command):
         if words.workflow is None and lookup.recipe is None:
             raise UsageError("no workflow given", hint="`dstack run --help` lists the workflows")
         rest = super().parse_args(ctx, words.options)
-        ctx.params.update(words=words, found=lookup.found, recipe=lookup.recipe)
+        ctx.params.update(words=words, loaded=lookup.loaded, recipe=lookup.recipe)
         return rest
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
@@ -121,7 +121,7 @@ class RunCommand(click.Command):
 @click.option("-h", "--help", is_flag=True, help="Show this help, or after WORKFLOW its variables.")
 def command(
     words: Walk,
-    found: LoadedProject | None,
+    loaded: LoadedProject | None,
     recipe: Recipe | None,
     detach: bool,
     as_json: bool,
@@ -136,7 +136,7 @@ def command(
     options.pop("help")
     client = connect.connect()
     try:
-        answer = submit(client, found, words, **options) if found else repeat(client, recipe, words, **options)
+        answer = submit(client, loaded, words, **options) if loaded else repeat(client, recipe, words, **options)
     except KeyboardInterrupt:
         show.say("interrupted while submitting; `dstack runs` shows whether the run was accepted")
         return DETACHED
@@ -152,7 +152,7 @@ def command(
 
 
 def submit(
-    client: Client, found: LoadedProject, words: Walk, *, env: Sequence[str], max_snapshot: int, **options: Any
+    client: Client, loaded: LoadedProject, words: Walk, *, env: Sequence[str], max_snapshot: int, **options: Any
 ) -> RunView | Plan:
     """Take the snapshot and send it with the definitions. Try the smallest pack first."""
     from dstack.model.project.graph import closure
@@ -160,15 +160,15 @@ def submit(
 
     workflow = words.workflow or ""
     _check(options)
-    variables = apply(found.project, workflow, words.overrides)
+    variables = apply(loaded.project, workflow, words.overrides)
     environment = _environment(env)
-    depths = {each.fetch_depth for each in closure(found.workflows, workflow)}
+    depths = {each.fetch_depth for each in closure(loaded.workflows, workflow)}
     from dstack.snapshot.take import take
 
-    with take(found.root, limit=max_snapshot, depths=depths) as taken:
+    with take(loaded.root, limit=max_snapshot, depths=depths) as taken:
         submission = Submission(
             workflow=workflow,
-            workflows=closure(found.workflows, workflow),
+            workflows=closure(loaded.workflows, workflow),
             variables=variables,
             snapshot=taken.snapshot,
             user=user(),
@@ -178,10 +178,10 @@ def submit(
         try:
             return client.submit(submission, taken.pack())
         except MissingBaseError as missing:
-            known = missing.known
+            commits = missing.known
         with suppress(MissingBaseError):
-            if known:
-                return client.submit(submission, taken.pack(known))
+            if commits:
+                return client.submit(submission, taken.pack(commits))
         return client.submit(submission, taken.full_pack())
 
 

@@ -35,11 +35,11 @@ def set_(name: str, as_json: bool, **options: object) -> int:
     if not given:
         raise UsageError("nothing to change; give at least one option", hint="dstack runners set --help")
     client = connect.connect()
-    known = next((runner.definition for runner in client.runners() if runner.name == name), None)
-    if known is None:
+    definition = next((runner.definition for runner in client.runners() if runner.name == name), None)
+    if definition is None:
         raise NotFoundError(f"no runner '{name}'", hint="dstack runners")
     changes = {
         option: tuple(text for text in value if text) if isinstance(value, tuple) else value
         for option, value in given.items()
     }
-    return runners.report(client.change_runner(name, replace(known, **changes)), as_json)
+    return runners.report(client.change_runner(name, replace(definition, **changes)), as_json)
