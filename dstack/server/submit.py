@@ -78,12 +78,13 @@ def plan_view(preview: Preview) -> Plan:
 
 def planned_view(job: Job, preview: Preview) -> PlannedJob:
     """Return a job of a plan as users see it."""
-    placement = preview.schedule.placements.get(job.id)
+    placement, reason = preview.schedule.placements.get(job.id), preview.schedule.reasons.get(job.id)
     return PlannedJob(
         workflow=job.workflow,
         image=job.image,
         cached_from=job.cached_from,
         cache=CacheView(job.cached_from is not None, job.why),
         runner=placement.runner if placement else None,
-        reason=preview.schedule.reasons.get(job.id),
+        reason=reason.text if reason else None,
+        reason_code=reason.code if reason else None,
     )

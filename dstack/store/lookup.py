@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dstack.errors import NotFoundError
+from dstack.errors import ErrorCode, NotFoundError
 from dstack.model.job.job import Job, Run
 from dstack.model.text.suggest import did_you_mean
 from dstack.model.text.tag import MARK, is_tag
@@ -51,5 +51,6 @@ def only(ref: str, found: list[str], noun: str, command: str) -> str:
     if not found or not ref:
         raise NotFoundError(f"no {noun} '{ref}'", hint=f"see `{command}`")
     if len(found) > 1:
-        raise NotFoundError(f"'{ref}' matches several: {', '.join(sorted(found))}", hint="type more of the name")
+        message = f"'{ref}' matches several: {', '.join(sorted(found))}"
+        raise NotFoundError(message, hint="type more of the name", code=ErrorCode.AMBIGUOUS)
     return found[0]

@@ -50,4 +50,4 @@ def refuse_impossible(
             add = "dstack runners add HOST, or run it on this machine: dstack run --local"
             wait = "see `dstack runners`, or wait for a runner that can run it: dstack run --wait-for-runner"
             hint = wait if eligible(Waiting(""), machines) else add
-            raise UsageError(f"{job.workflow} can't run: {why}", hint=hint)
+            raise UsageError(f"{job.workflow} can't run: {why.text}", hint=hint, code=why.code)

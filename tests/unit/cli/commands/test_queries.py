@@ -343,7 +343,7 @@ def test_a_run_with_the_name_of_a_command_can_be_shown(cli: Cli, state: State) -
     # then
     assert json.loads(shown.stdout)["name"] == "delete"
     assert (refused.returncode, state.deleted) == (2, [])
-    assert refused.stderr.startswith(b"dstack: error: write 'delete' first, and its options after it\n")
+    assert json.loads(refused.stderr)["error"]["message"] == "write 'delete' first, and its options after it"
 
 
 def test_tags(cli: Cli) -> None:

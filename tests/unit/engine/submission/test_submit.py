@@ -212,6 +212,6 @@ def test_a_preview_needs_no_runner(world: World) -> None:
     preview = asyncio.run(world.submitter.preview(replace(SUBMISSION, dry_run=True)))
 
     # then
-    assert set(preview.schedule.reasons.values()) == {"no runner has been added yet"}
+    assert {reason.text for reason in preview.schedule.reasons.values()} == {"no runner has been added yet"}
     with pytest.raises(UsageError, match="no runner has been added yet"):
         world.submit()
