@@ -14,7 +14,7 @@ from dstack.model.project import environment
 from dstack.model.project.variables import config_args
 from dstack.model.runner import mounts
 from dstack.model.runner.runner import Runner
-from dstack.model.text.units import size
+from dstack.model.text.units import memory_bytes
 
 SAFE_DIRECTORY = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
 """The tree belongs to the runner's user, not the container's, so git would refuse it ("dubious ownership")."""
@@ -37,7 +37,7 @@ def order(context: Context, job: Job, runner: Runner, *, artifacts: bool, gather
         gpus=job.gpus,
         cpu=asked.cpu,
         memory=asked.memory,
-        shm=size(resources.shm_size) if resources.shm_size else 0,
+        shm=memory_bytes(resources.shm_size) if resources.shm_size else 0,
         script=script.script(job.definition, job.variables, job.id, job.run),
         environment=variables_of(job, run, runner, secrets_of(context, job)),
         caches=job.definition.cache,
