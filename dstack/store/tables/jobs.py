@@ -40,12 +40,7 @@ class Jobs:
         """Record a new job."""
         self.database.execute(
             "INSERT INTO jobs (id, run, workflow, status, key, data) VALUES (?, ?, ?, ?, ?, ?)",
-            job.id,
-            job.run,
-            job.workflow,
-            job.status.value,
-            job.key,
-            wire.encode(job).decode(),
+            (job.id, job.run, job.workflow, job.status.value, job.key, wire.encode(job).decode()),
         )
         if not job.finished:
             self.current()[job.id] = job
@@ -74,9 +69,7 @@ class Jobs:
                 raise ValueError(f"job {job_id}: {before.status.value} can't become {after.status.value}")
             self.database.execute(
                 "UPDATE jobs SET status = ?, data = ? WHERE id = ?",
-                after.status.value,
-                wire.encode(after).decode(),
-                job_id,
+                (after.status.value, wire.encode(after).decode(), job_id),
             )
             if after.image_digest != before.image_digest:
                 self.had = None
@@ -105,7 +98,7 @@ class Jobs:
 
     def remove(self, job_id: str) -> None:
         """Forget a job."""
-        self.database.execute("DELETE FROM jobs WHERE id = ?", job_id)
+        self.database.table("jobs").delete_where("id = ?", [job_id])
         self.current().pop(job_id, None)
 
     def done_with(self, key: str) -> list[Job]:

@@ -36,7 +36,7 @@ class Runners:
                 hint=f"choose another --name, or: dstack runners remove {runner.name}",
             )
         data = msgspec.json.encode(runner).decode()
-        self.database.execute("INSERT INTO runners (name, data) VALUES (?, ?)", runner.name, data)
+        self.database.table("runners").insert({"name": runner.name, "data": data})
         self.current()[runner.name] = runner
 
     def get(self, name: str) -> Runner | None:
@@ -58,14 +58,14 @@ class Runners:
         """Set fields of a runner."""
         runner = msgspec.structs.replace(self.require(name), **changes)
         data = msgspec.json.encode(runner).decode()
-        self.database.execute("UPDATE runners SET data = ? WHERE name = ?", data, name)
+        self.database.execute("UPDATE runners SET data = ? WHERE name = ?", (data, name))
         self.current()[name] = runner
         return runner
 
     def remove(self, name: str) -> None:
         """Forget a runner and the objects and images recorded for it."""
         with self.database.transaction():
-            self.database.execute("DELETE FROM runners WHERE name = ?", name)
-            self.database.execute("DELETE FROM shipped WHERE runner = ?", name)
-            self.database.execute("DELETE FROM pulled WHERE runner = ?", name)
+            self.database.table("runners").delete_where("name = ?", [name])
+            for table in ("shipped", "pulled"):
+                self.database.table(table).delete_where("runner = ?", [name])
             self.current().pop(name, None)

@@ -21,10 +21,7 @@ class Runs:
             raise ConflictError(f"a run named '{run.name}' already exists", hint=f"dstack runs {run.name}")
         self.database.execute(
             "INSERT INTO runs (name, workflow, user, data) VALUES (?, ?, ?, ?)",
-            run.name,
-            run.workflow,
-            run.user,
-            wire.encode(run).decode(),
+            (run.name, run.workflow, run.user, wire.encode(run).decode()),
         )
 
     def get(self, name: str) -> Run | None:
@@ -46,7 +43,7 @@ class Runs:
 
     def hide(self, name: str) -> None:
         """Mark a run as deleted. What other runs use of it is kept until they are deleted too."""
-        self.database.execute("INSERT OR IGNORE INTO hidden_runs VALUES (?)", name)
+        self.database.table("hidden_runs").upsert({"name": name})
 
     def hidden(self) -> list[str]:
         """Return the names of deleted runs that other runs still use."""
@@ -55,8 +52,8 @@ class Runs:
     def remove(self, name: str) -> None:
         """Forget a run that has no jobs left."""
         with self.database.transaction():
-            self.database.execute("DELETE FROM runs WHERE name = ?", name)
-            self.database.execute("DELETE FROM hidden_runs WHERE name = ?", name)
+            for table in ("runs", "hidden_runs"):
+                self.database.table(table).delete_where("name = ?", [name])
 
     def newest(self, limit: int, *, workflow: str | None = None, user: str | None = None) -> list[Run]:
         """Return the newest runs, newest first."""

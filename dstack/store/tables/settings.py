@@ -20,9 +20,7 @@ class Settings:
 
     def set(self, name: str, value: str) -> None:
         """Set a value."""
-        with self.database.transaction():
-            self.database.execute("DELETE FROM settings WHERE name = ?", name)
-            self.database.execute("INSERT INTO settings (name, value) VALUES (?, ?)", name, value)
+        self.database.table("settings", pk="name").upsert({"name": name, "value": value})
 
     @property
     def server_id(self) -> str:

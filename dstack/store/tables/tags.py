@@ -16,10 +16,7 @@ class Tags:
 
     def set(self, tag: TagView) -> None:
         """Set a tag. Replaces one with the same name."""
-        with self.database.transaction():
-            self.delete(tag.name)
-            data = msgspec.json.encode(tag).decode()
-            self.database.execute("INSERT INTO tags (name, data) VALUES (?, ?)", tag.name, data)
+        self.database.table("tags").upsert({"name": tag.name, "data": msgspec.json.encode(tag).decode()})
 
     def get(self, name: str) -> TagView | None:
         """Return the tag with exactly this name, or None."""
@@ -28,9 +25,9 @@ class Tags:
 
     def all(self) -> list[TagView]:
         """Return all tags, sorted by name."""
-        rows = self.database.rows("SELECT data FROM tags ORDER BY name")
+        rows = self.database.table("tags").rows_where(order_by="name")
         return [msgspec.json.decode(row["data"], type=TagView) for row in rows]
 
     def delete(self, name: str) -> bool:
         """Delete a tag. Return whether it existed."""
-        return self.database.execute("DELETE FROM tags WHERE name = ?", name) > 0
+        return self.database.execute("DELETE FROM tags WHERE name = ?", [name]).rowcount > 0
