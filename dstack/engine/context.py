@@ -46,6 +46,9 @@ class Context:
     reached: set[tuple[str, str]] = field(default_factory=set)
     url_lifetime: int = EXPIRES
 
+    def __post_init__(self) -> None:
+        self.store.database.committed = self.events.publish_all
+
     @property
     def storage_url(self) -> str:
         """Where artifacts are stored now: a folder, or s3://bucket/prefix."""

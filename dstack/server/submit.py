@@ -29,6 +29,7 @@ from dstack.scheduling.schedule import eligible, impossible, schedule
 from dstack.scheduling.types import Waiting
 from dstack.server.lookup import run_named
 from dstack.server.views import job_view, repo_view, run_view
+from dstack.store.tables.events import acting
 
 LOCAL = "local"
 """The name of the runner that is the server's own machine."""
@@ -269,7 +270,7 @@ class Intake:
             timeout=submission.timeout,
             once=submission.once,
         )
-        with self.store.database.transaction():
+        with acting(run.user), self.store.database.transaction():
             self.store.runs.add(run)
             for job in jobs:
                 self.store.jobs.add(job)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ class Database(sqlite_utils.Database):
 
     The methods of sqlite-utils' tables look at the schema at each call, which costs 50 to 200 µs; `execute` and `rows`
     cost 15. What is written or read for each job therefore has its SQL written out.
+
+    A transaction collects in `changed` the names of the runs that it changes, and "" if it writes events. Once it is
+    committed, `committed` gets them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,6 +36,8 @@ class Database(sqlite_utils.Database):
             self.execute(f"PRAGMA {pragma}")
         path.chmod(0o600)
         self.rollbacks = 0
+        self.changed: set[str] = set()
+        self.committed: Callable[[set[str]], None] = lambda changed: None
         migrate(self)
 
     @property
@@ -56,7 +61,11 @@ class Database(sqlite_utils.Database):
         except BaseException:
             self.rollback()
             self.rollbacks += 1
+            self.changed = set()
             raise
+        if self.changed:
+            changed, self.changed = self.changed, set()
+            self.committed(changed)
 
     def rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
         """Return all rows of a query."""

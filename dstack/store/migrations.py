@@ -112,6 +112,14 @@ def kept_artifacts(database: Database) -> None:
     database.execute("CREATE INDEX kept_on ON kept (runner, since)")
 
 
+def event_log(database: Database) -> None:
+    database.execute(
+        "CREATE TABLE events (id INTEGER PRIMARY KEY, time TEXT NOT NULL, actor TEXT NOT NULL,"
+        " kind TEXT NOT NULL, run TEXT, job TEXT, runner TEXT, data TEXT NOT NULL)"
+    )
+    database.table("events").create_index(["run"])
+
+
 STEPS: tuple[Callable[[Database], None], ...] = (
     first_schema,
     registrations,
@@ -123,4 +131,5 @@ STEPS: tuple[Callable[[Database], None], ...] = (
     pulled_images,
     index_sources,
     kept_artifacts,
+    event_log,
 )

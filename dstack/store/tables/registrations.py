@@ -9,13 +9,15 @@ import msgspec
 from dstack.errors import NotFoundError
 from dstack.model.runner.registration import Registration
 from dstack.store.database import Database
+from dstack.store.tables.events import EventLog
 
 
 class Registrations:
     """Registrations by name. Tokens are stored as hashes; each is valid for one machine."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, events: EventLog) -> None:
         self.database = database
+        self.events = events
 
     def put(self, registration: Registration) -> None:
         """Record a registration. Replaces one with the same name."""
@@ -41,8 +43,12 @@ class Registrations:
 
     def change(self, name: str, **changes: Any) -> Registration:
         """Set fields of a registration."""
-        changed = msgspec.structs.replace(self.require(name), **changes)
-        self.put(changed)
+        before = self.require(name)
+        changed = msgspec.structs.replace(before, **changes)
+        with self.database.transaction():
+            self.put(changed)
+            if changed.approved and not before.approved:
+                self.events.add("runner.approved", runner=name)
         return changed
 
     def remove(self, name: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from dstack.errors import DstackError, NotFoundError
 from dstack.store.database import Database
+from dstack.store.tables.events import EventLog
 
 if TYPE_CHECKING:
     from cryptography.fernet import Fernet
@@ -19,14 +20,17 @@ if TYPE_CHECKING:
 class Secrets:
     """Values by name, and the values that each job was given, which stay masked in its log even if they change."""
 
-    def __init__(self, database: Database, key: Path) -> None:
+    def __init__(self, database: Database, events: EventLog, key: Path) -> None:
         self.database = database
+        self.events = events
         self.key = key
         self._box: Fernet | None = None
 
     def set(self, name: str, value: str, now: str) -> None:
         """Record a value. Replaces an earlier one."""
-        self.database.table("secrets").upsert({"name": name, "value": self._sealed(value), "set_at": now})
+        with self.database.transaction():
+            self.database.table("secrets").upsert({"name": name, "value": self._sealed(value), "set_at": now})
+            self.events.add("secret.set", data={"name": name})
 
     def names(self) -> dict[str, str]:
         """Return the names, each with the time when it was set."""
@@ -41,8 +45,10 @@ class Secrets:
 
     def delete(self, name: str) -> None:
         """Forget a value. Raises NotFoundError if it is not set."""
-        if not self.database.execute("DELETE FROM secrets WHERE name = ?", [name]).rowcount:
-            raise NotFoundError(f"no secret '{name}'", hint="dstack secrets list")
+        with self.database.transaction():
+            if not self.database.execute("DELETE FROM secrets WHERE name = ?", [name]).rowcount:
+                raise NotFoundError(f"no secret '{name}'", hint="dstack secrets list")
+            self.events.add("secret.deleted", data={"name": name})
 
     def give(self, job: str, values: list[str]) -> None:
         """Record the values for a job before it gets them."""
