@@ -32,8 +32,8 @@ def acting(actor: str) -> Iterator[None]:
 
 
 class EventLog:
-    """The events, oldest first. Only the store's tables add to it, so that no caller can forget one. The newest event is
-    never forgotten: SQLite would give its id to the next one."""
+    """The events, oldest first. Only the store's tables add to it, so that no caller can forget one. The newest event
+    stays even if it is old: SQLite would give its id to the next one."""
 
     def __init__(self, database: Database) -> None:
         self.database = database

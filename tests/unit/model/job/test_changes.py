@@ -1,0 +1,58 @@
+"""Which changes of a job are events."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from dstack.model.job.changes import details, happened
+from dstack.model.job.job import Job
+from dstack.model.job.status import Status
+from dstack.model.project.workflow import Variables, Workflow
+
+JOB = Job(
+    id="aa",
+    run="brave-otter-7",
+    workflow="train",
+    definition=Workflow(name="train", image="busybox", commands=("true",)),
+    variables=Variables(),
+    image="busybox",
+    key="k",
+    why="",
+    submitted_at="2026-01-01T00:00:00.000Z",
+)
+
+
+def between(before: Job | None, **changes: object) -> list[str]:
+    return list(happened(before, replace(before or JOB, **changes)))
+
+
+def test_each_status_is_an_event() -> None:
+    placed = replace(JOB, status=Status.PREPARING, runner="lab1", gpus=(0,))
+
+    assert between(None) == ["job.queued"]
+    assert between(None, status=Status.DONE, cached_from="bb") == ["job.done"]
+    assert between(JOB, status=Status.PREPARING, runner="lab1") == ["job.placed"]
+    assert between(placed, status=Status.RUNNING) == ["job.running"]
+    assert between(placed, status=Status.QUEUED, runner=None) == ["job.queued"]
+
+
+def test_what_users_ask_for_is_an_event() -> None:
+    held = replace(JOB, held="ann")
+
+    assert between(JOB, held="ann") == ["job.held"]
+    assert between(held, held=None) == ["job.released"]
+    assert between(held, held=None, stop="stop") == ["job.released", "job.stop-requested"]
+    assert between(replace(JOB, stop="stop"), stop="abort") == ["job.stop-requested"]
+
+
+def test_bookkeeping_is_no_event() -> None:
+    assert between(JOB) == []
+    assert between(replace(JOB, status=Status.RUNNING), warned=True, image_digest="sha256:1") == []
+    assert between(replace(JOB, status=Status.DONE), discarded=True, storages=()) == []
+
+
+def test_the_data_has_what_is_set() -> None:
+    assert details(JOB)["workflow"] == "train"
+    assert "exit_code" not in details(replace(JOB, status=Status.UPLOADING, exit_code=0))
+    assert details(replace(JOB, status=Status.DONE, exit_code=0, gpus=(0, 1)))["exit_code"] == 0
+    assert details(replace(JOB, gpus=(0, 1)))["gpus"] == (0, 1)
