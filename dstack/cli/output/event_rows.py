@@ -27,12 +27,13 @@ def text(event: EventView) -> str:
 
 def _details(event: EventView) -> list[str]:
     data: dict[str, Any] = event.data
-    named = data.get("name")
+    named, previous = data.get("name"), data.get("previous")
     gpus = data.get("gpus", ())
     details = (
         f"on {event.runner}" if event.run and event.runner else None,
         f"GPU {' '.join(map(str, gpus))}" if gpus else None,
         f"attempt {data['attempt']}" if data.get("attempt", 1) > 1 else None,
+        f"the one before: {previous['status']}, {previous['reason'] or previous['exit_code']}" if previous else None,
         f"exit code {data['exit_code']}" if data.get("exit_code") else None,
         f"result of job {data['cached_from']}" if "cached_from" in data else None,
         f"{named}: {data['value'] or 'not set'}" if "value" in data else named,

@@ -25,17 +25,25 @@ def happened(before: Job | None, after: Job) -> Iterator[str]:
 
 
 def details(job: Job) -> dict[str, Any]:
-    """Return what an event says about a job: the fields that are set."""
+    """Return what an event says about a job: the fields that are set. `previous` is how the attempt before ended."""
+    last = job.history[-1] if job.history and job.status is Status.QUEUED else None
     fields = {
         "workflow": job.workflow,
         "attempt": job.attempt,
         "phase": getattr(job, "phase", None),
         "reason_code": getattr(job, "reason_code", None),
-        "reason": getattr(job.reason, "text", job.reason),
+        "reason": text(job.reason),
         "gpus": job.gpus or None,
         "exit_code": job.exit_code if job.finished else None,
         "cached_from": job.cached_from,
         "held": job.held,
         "stop": job.stop,
+        "previous": last and {"status": last.status, "exit_code": last.exit_code, "reason": text(last.reason)},
     }
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def text(reason: Any) -> str | None:
+    """Return a reason as people read it."""
+    words: str | None = getattr(reason, "text", reason)
+    return words

@@ -56,7 +56,7 @@ class EventLog:
         )
         self.database.changed.update({"", run or ""})
 
-    def newest(
+    def select(
         self,
         limit: int = -1,
         *,
@@ -66,15 +66,21 @@ class EventLog:
         job: str | None = None,
         runner: str | None = None,
     ) -> list[EventView]:
-        """Return the newest events, oldest first: those with a higher id than `after`, from the time `since` (RFC 3339)
-        on, of a run, a job or a runner."""
+        """Return the first `limit` events with a higher id than `after`: from the time `since` (RFC 3339) on, of a run,
+        a job or a runner."""
         conditions = {"id > ?": after, "time >= ?": since, "run = ?": run, "job = ?": job, "runner = ?": runner}
         wanted = {condition: value for condition, value in conditions.items() if value is not None}
         rows = self.database.rows(
-            f"SELECT * FROM events WHERE {' AND '.join(wanted)} ORDER BY id DESC LIMIT ?", *wanted.values(), limit
+            f"SELECT * FROM events WHERE {' AND '.join(wanted)} ORDER BY id LIMIT ?", *wanted.values(), limit
         )
-        views = [{**row, "data": wire.decode(row["data"].encode(), dict[str, Any])} for row in rows]
-        return [EventView(**view) for view in reversed(views)]
+        return [EventView(**{**row, "data": wire.decode(row["data"].encode(), dict[str, Any])}) for row in rows]
+
+    def before_newest(self, count: int, **wanted: str) -> int:
+        """Return the id before the newest `count` events of a run, job or runner; 0 if there are not more."""
+        where = " AND ".join(f"{column} = ?" for column in wanted) or "TRUE"
+        sql = f"SELECT id FROM events WHERE {where} ORDER BY id DESC LIMIT 1 OFFSET ?"
+        row = self.database.row(sql, *wanted.values(), count)
+        return row["id"] if row else 0
 
     @property
     def last(self) -> int:

@@ -36,6 +36,12 @@ def context(tmp_path: Path) -> Iterator[Context]:
     store.close()
 
 
+async def body(answer: Response) -> Any:
+    if isinstance(answer, StreamingResponse):
+        return json.loads(b"".join([part async for part in answer.body_iterator]))  # type: ignore[misc]
+    return json.loads(bytes(answer.body))
+
+
 async def sent(endpoint: Endpoint, user: str = "", **asked: object) -> Response:
     headers = [(b"x-dstack-user", user.encode())] if user else []
     scope = {"type": "http", "method": "GET", "path": "/v1/events", "headers": headers}
@@ -47,8 +53,10 @@ def endpoint(context: Context) -> Endpoint:
 
 
 def ids(context: Context, **asked: object) -> list[int]:
-    answer = asyncio.run(sent(endpoint(context), **asked))
-    return [event["id"] for event in json.loads(bytes(answer.body))]
+    async def listed() -> Any:
+        return await body(await sent(endpoint(context), **asked))
+
+    return [event["id"] for event in asyncio.run(listed())]
 
 
 def problem(context: Context, **asked: object) -> str:
@@ -77,6 +85,16 @@ def test_it_lists_the_events_of_what_is_named(context: Context) -> None:
     assert ids(context, since="2999-01-01T00:00:00Z") == []
 
 
+def test_a_long_list_is_read_in_batches(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dstack.server.follow_events.BATCH", 2)
+    populate(context.store)
+
+    assert ids(context) == [1, 2, 3, 4, 5]
+    assert ids(context, limit=3) == [3, 4, 5]
+    assert ids(context, limit=0) == []
+    assert len(asyncio.run(followed(context, ref="brave"))) == 6
+
+
 def test_what_is_gone_is_still_found_by_its_name(context: Context) -> None:
     populate(context.store)
     context.store.runners.remove("lab1")
@@ -99,7 +117,7 @@ def test_a_request_is_made_by_the_user_that_it_names(context: Context) -> None:
     asyncio.run(sent(drain, user="zo%C3%AB"))
     context.store.runners.change("lab1", drained=None)
 
-    assert [event.actor for event in context.store.events.newest(2)] == ["zoë", "server"]
+    assert [event.actor for event in context.store.events.select()[-2:]] == ["zoë", "server"]
 
 
 async def followed(context: Context, **asked: object) -> list[str]:
@@ -111,7 +129,7 @@ async def followed(context: Context, **asked: object) -> list[str]:
 
     async def read() -> None:
         async for frame in answer.body_iterator:
-            kinds.append(json.loads(frame)["entry"]["kind"])  # type: ignore[arg-type]
+            kinds.extend(json.loads(line)["entry"]["kind"] for line in frame.splitlines())  # type: ignore[union-attr]
 
     reading = asyncio.create_task(read())
     for change in (Status.PREPARING, Status.RUNNING, Status.UPLOADING, Status.DONE):

@@ -26,14 +26,21 @@ INTERRUPTED = 130
 @click.option(
     "--since", metavar="TIME", help="Print only what happened in the last 10m or 2h, or since an RFC 3339 time."
 )
-@click.option("-n", "limit", type=click.IntRange(0), metavar="N", help="Print the last N events; default: 100.")
+@click.option(
+    "-n",
+    "limit",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Print only the last N events; without --since, the default is 100.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; with -f, one object per line.")
 def command(
     ref: str | None, runner: str | None, follow: bool, since: str | None, limit: int | None, as_json: bool
 ) -> int:
-    """Print what happened to runs, jobs, runners, tags, secrets and settings: when, and who asked for it.
+    """Print what happened, when, and who asked for it.
 
-    With --since, all events since then are printed. Ctrl-C stops the printing.
+    Events are about runs, jobs, runners, tags, secrets and settings. With --since, all events since then are printed.
+    Ctrl-C stops the printing.
     """
     begin = rfc3339(words.since(since)) if since else None
     query = EventQuery(ref=ref, runner=runner, since=begin, limit=limit)

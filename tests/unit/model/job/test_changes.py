@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from dstack.model.job.attempts import following
 from dstack.model.job.changes import details, happened
 from dstack.model.job.job import Job
 from dstack.model.job.status import Status
@@ -56,3 +57,12 @@ def test_the_data_has_what_is_set() -> None:
     assert "exit_code" not in details(replace(JOB, status=Status.UPLOADING, exit_code=0))
     assert details(replace(JOB, status=Status.DONE, exit_code=0, gpus=(0, 1)))["exit_code"] == 0
     assert details(replace(JOB, gpus=(0, 1)))["gpus"] == (0, 1)
+
+
+def test_a_new_attempt_says_how_the_one_before_ended() -> None:
+    running = replace(JOB, status=Status.UPLOADING, runner="lab1", cause="error")
+    again = following(running, Status.FAILED, exit_code=3, reason="out of memory", log_size=9, now=1.7e9)
+
+    assert between(running, **again) == ["job.queued"]
+    said = details(replace(running, **again))
+    assert (said["attempt"], said["previous"]["exit_code"], said["previous"]["reason"]) == (2, 3, "out of memory")

@@ -31,11 +31,11 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def kinds(store: Store, **wanted: str) -> list[str]:
-    return [event.kind for event in store.events.newest(**wanted)]  # type: ignore[arg-type]
+    return [event.kind for event in store.events.select(**wanted)]  # type: ignore[arg-type]
 
 
 def last(store: Store) -> EventView:
-    return store.events.newest(1)[0]
+    return store.events.select()[-1]
 
 
 def test_the_life_of_a_job_is_in_it(store: Store) -> None:
@@ -52,7 +52,7 @@ def test_the_life_of_a_job_is_in_it(store: Store) -> None:
     ):
         store.jobs.change("aa", **change)
 
-    events = store.events.newest()
+    events = store.events.select()
 
     expected = ["run.submitted", "job.queued", "job.placed", "job.running", "job.uploading", "job.done"]
     assert [event.kind for event in events] == expected
@@ -89,7 +89,7 @@ def test_what_happens_to_runners_is_in_it_but_not_what_probes_find(store: Store)
     store.registrations.change("lab2", interval=5.0)
     store.registrations.change("lab2", approved=True)
 
-    assert [(event.kind, event.runner, event.data) for event in store.events.newest()] == [
+    assert [(event.kind, event.runner, event.data) for event in store.events.select()] == [
         ("runner.added", "lab1", {"address": "ann@lab1"}),
         ("runner.drained", "lab1", {"reason": "a new disk"}),
         ("runner.resumed", "lab1", {}),
@@ -106,7 +106,7 @@ def test_no_secret_is_in_it(store: Store) -> None:
     store.settings.set("token", "hash-of-the-token")
 
     assert kinds(store) == ["secret.set", "secret.deleted", "config.changed"]
-    assert [event.data for event in store.events.newest()] == [
+    assert [event.data for event in store.events.select()] == [
         {"name": "HF_TOKEN"},
         {"name": "HF_TOKEN"},
         {"name": "token"},
@@ -122,7 +122,7 @@ def test_settings_and_tags_are_in_it(store: Store) -> None:
     assert store.tags.delete("base")
     assert not store.tags.delete("base")
 
-    assert [(event.kind, event.run, event.data) for event in store.events.newest()] == [
+    assert [(event.kind, event.run, event.data) for event in store.events.select()] == [
         ("config.changed", None, {"name": "storage", "value": "/srv"}),
         ("tag.set", "one", {"name": "base"}),
         ("tag.deleted", "one", {"name": "base"}),
@@ -180,7 +180,7 @@ with store.database.transaction():
         ("aa", Status.PREPARING),
         ("bb", Status.QUEUED),
     ]
-    assert [(event.kind, event.job) for event in store.events.newest()] == [
+    assert [(event.kind, event.job) for event in store.events.select()] == [
         ("job.queued", "aa"),
         ("job.queued", "bb"),
         ("job.placed", "aa"),
@@ -205,15 +205,16 @@ def test_filters(store: Store) -> None:
         store.jobs.add(job(f"{name}-a", name))
         store.jobs.add(job(f"{name}-b", name, runner="lab1", status=Status.RUNNING))
 
-    assert [event.id for event in store.events.newest(2)] == [3, 4]
-    assert [event.id for event in store.events.newest(0)] == []
-    assert [event.id for event in store.events.newest(after=3)] == [4]
-    assert [event.id for event in store.events.newest(run="two")] == [3, 4]
-    assert [event.id for event in store.events.newest(job="one-b")] == [2]
-    assert [event.id for event in store.events.newest(runner="lab1", run="one")] == [2]
-    assert store.events.newest(since="2999-01-01T00:00:00.000Z") == []
-    assert len(store.events.newest(since="2000-01-01T00:00:00.000Z")) == 4
-    assert store.events.last == 4
+    assert [event.id for event in store.events.select(2)] == [1, 2]
+    assert [event.id for event in store.events.select(after=3)] == [4]
+    assert [event.id for event in store.events.select(run="two")] == [3, 4]
+    assert [event.id for event in store.events.select(job="one-b")] == [2]
+    assert [event.id for event in store.events.select(runner="lab1", run="one")] == [2]
+    assert store.events.select(since="2999-01-01T00:00:00.000Z") == []
+    assert len(store.events.select(since="2000-01-01T00:00:00.000Z")) == 4
+    assert [store.events.before_newest(count) for count in (0, 1, 4, 9)] == [4, 3, 0, 0]
+    assert store.events.before_newest(1, run="one") == 1
+    assert store.events.before_newest(0, run="three") == 0
 
 
 def test_the_events_of_a_run_go_with_it_except_that_it_was_deleted(store: Store) -> None:
@@ -227,7 +228,7 @@ def test_the_events_of_a_run_go_with_it_except_that_it_was_deleted(store: Store)
     store.jobs.remove("aa")
     store.runs.remove("one")
 
-    assert [(event.kind, event.actor) for event in store.events.newest(run="one")] == [("run.deleted", "ann")]
+    assert [(event.kind, event.actor) for event in store.events.select(run="one")] == [("run.deleted", "ann")]
     assert kinds(store, run="two") == ["run.submitted"]
 
 
@@ -236,9 +237,9 @@ def test_old_events_go_and_ids_still_grow(store: Store) -> None:
         store.jobs.add(job(str(number), "one"))
 
     store.events.trim("2000-01-01T00:00:00.000Z", 4)
-    assert [event.id for event in store.events.newest()] == [3, 4, 5, 6]
+    assert [event.id for event in store.events.select()] == [3, 4, 5, 6]
     store.events.trim("2999-01-01T00:00:00.000Z", 4)
-    assert [event.id for event in store.events.newest()] == [6]
+    assert [event.id for event in store.events.select()] == [6]
     store.jobs.add(job("new", "one"))
 
     assert last(store).id == 7
