@@ -276,7 +276,7 @@ def test_a_long_path_gets_a_short_socket_in_a_folder_of_ones_own(folder: Path) -
 STARTER = """
 import sys
 from pathlib import Path
-from dstack.server import embedded
+from dstack.client import embedded
 embedded.command = lambda home, arguments=(): [sys.executable, "-m", "tests.unit.cli.fake_server", "--home", str(home)]
 {code}
 """
