@@ -9,6 +9,7 @@ from sqlite_utils import Database, Migrations
 
 from dstack.errors import UsageError
 from dstack.model.text.units import rfc3339
+from dstack.store.structured_reasons import structure_reasons
 
 
 def migrate(database: Database) -> None:
@@ -131,5 +132,6 @@ STEPS: tuple[Callable[[Database], None], ...] = (
     pulled_images,
     index_sources,
     kept_artifacts,
+    structure_reasons,
     event_log,
 )

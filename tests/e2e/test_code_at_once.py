@@ -143,9 +143,9 @@ def test_a_small_change_is_one_round_trip(tmp_path: Path, busybox: str) -> None:
     git(project, "commit", "-qm", "code")
     (tmp_path / "state").mkdir()
     context: Any = SimpleNamespace(
-        store=SimpleNamespace(shipped=KnownObjects(Database(tmp_path / "state/x.db"))),
+        store=SimpleNamespace(known_objects=KnownObjects(Database(tmp_path / "state/x.db"))),
         shipping=defaultdict(asyncio.Lock),
-        machines=SimpleNamespace(host=lambda _: host, context=lambda _: ground.context),
+        fleet=SimpleNamespace(host=lambda _: host, host_context=lambda _: ground.context),
         mirror=lambda repo: Mirror(tmp_path / f"{repo}.git"),
     )
     box: Any = SimpleNamespace(name="box")

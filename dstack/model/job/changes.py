@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from dstack.model.job.job import Job
+from dstack.model.job.job import Attempt, Job
+from dstack.model.job.reasons import reason_code
 from dstack.model.job.status import Status
 
 
@@ -14,9 +15,9 @@ def happened(before: Job | None, after: Job) -> Iterator[str]:
     worded differently, and progress, are no events."""
     if before is None or after.status is not before.status:
         yield "job.placed" if after.status is Status.PREPARING else f"job.{after.status.value}"
-    elif getattr(after, "phase", None) != getattr(before, "phase", None):
+    elif after.phase is not before.phase:
         yield f"job.{after.status.value}"
-    elif getattr(after, "reason_code", None) != getattr(before, "reason_code", None):
+    elif after.reason_code is not before.reason_code:
         yield "job.reason"
     if before is not None and after.held != before.held:
         yield "job.held" if after.held else "job.released"
@@ -30,20 +31,21 @@ def details(job: Job) -> dict[str, Any]:
     fields = {
         "workflow": job.workflow,
         "attempt": job.attempt,
-        "phase": getattr(job, "phase", None),
-        "reason_code": getattr(job, "reason_code", None),
-        "reason": text(job.reason),
+        "phase": job.phase,
+        "reason_code": job.reason_code,
+        "reason": job.reason and job.reason.text,
         "gpus": job.gpus or None,
         "exit_code": job.exit_code if job.finished else None,
         "cached_from": job.cached_from,
         "held": job.held,
         "stop": job.stop,
-        "previous": last and {"status": last.status, "exit_code": last.exit_code, "reason": text(last.reason)},
+        "previous": last and ended(last),
     }
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def text(reason: Any) -> str | None:
-    """Return a reason as people read it."""
-    words: str | None = getattr(reason, "text", reason)
-    return words
+def ended(attempt: Attempt) -> dict[str, Any]:
+    """Return how an attempt ended."""
+    code = reason_code(attempt.status, attempt.reason)
+    reason = attempt.reason and attempt.reason.text
+    return {"status": attempt.status, "exit_code": attempt.exit_code, "reason_code": code, "reason": reason}

@@ -29,6 +29,7 @@ from dstack.client.problems import problem
 from dstack.errors import (
     ConflictError,
     DstackError,
+    ErrorCode,
     MissingBaseError,
     NotFoundError,
     ProjectError,
@@ -313,6 +314,13 @@ def test_a_server_that_dies_at_once_says_why(folder: Path) -> None:
     _, error = process.communicate(timeout=60)
 
     assert "StartError: the dstack server did not start: the disk is full" in error
+
+
+def test_a_server_that_can_say_why_it_does_not_start(folder: Path) -> None:
+    with pytest.raises(embedded.StartError, match="DSTACK_IDLE_EXIT: 'never' is not a number") as refused:
+        embedded.start(folder / "h", environment={"DSTACK_IDLE_EXIT": "never"})
+
+    assert (refused.value.code, refused.value.exit_code) == (ErrorCode.SERVER_NOT_STARTED, 2)
 
 
 def test_a_socket_that_nobody_serves_is_no_server(folder: Path) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import sqlite_utils
 
 from dstack.model.job.pieces import Stored
+from dstack.model.job.reasons import Reason
 from dstack.model.job.status import Status
 from dstack.model.paths import ServerLayout
 from dstack.store.migrations import STEPS
@@ -22,6 +25,18 @@ def layout(folder: Path) -> ServerLayout:
     found = ServerLayout(folder)
     found.state.mkdir(parents=True)
     return found
+
+
+@contextmanager
+def at_step(path: Path, done: int) -> Iterator[sqlite_utils.Database]:
+    """A database as an early version left it, after the first `done` steps."""
+    database = sqlite_utils.Database(path)
+    with database.atomic():
+        for step in STEPS[:done]:
+            step(database)
+        yield database
+    database.execute(f"PRAGMA user_version = {done}")
+    database.close()
 
 
 def columns_and_indexes(database: sqlite_utils.Database) -> dict[str, object]:
@@ -46,7 +61,7 @@ def test_the_state_of_the_first_release_is_read_without_loss(tmp_path: Path) -> 
     assert store.runs.hidden() == ["old-owl-2"]
     assert store.runs.require("brave-otter-7").variables == {"lr": "0.1"}
     assert [(job.id, job.status) for job in store.jobs.newest(9)] == [("bb", Status.RUNNING), ("aa", Status.DONE)]
-    assert (store.jobs.require("bb").gpus, store.jobs.require("bb").history[0].reason) == ((0, 1), "x")
+    assert (store.jobs.require("bb").gpus, store.jobs.require("bb").history[0].reason) == ((0, 1), Reason(None, "x"))
     assert store.jobs.users_of("aa") == ["cc"]
     assert store.cache_keys.components("k") == {"image": "busybox"}
     assert [(runner.name, runner.drained) for runner in store.runners.all()] == [("lab1", "maintenance")]
@@ -66,11 +81,8 @@ def test_the_state_of_the_first_release_is_read_without_loss(tmp_path: Path) -> 
 @pytest.mark.parametrize("done", range(1, len(STEPS)))
 def test_each_earlier_schema_becomes_the_same_as_a_new_one(tmp_path: Path, done: int) -> None:
     fresh, found = Store(layout(tmp_path / "fresh")), layout(tmp_path / "old")
-    before = sqlite_utils.Database(found.database)
-    for step in STEPS[:done]:
-        step(before)
-    before.execute(f"PRAGMA user_version = {done}")
-    before.close()
+    with at_step(found.database, done):
+        pass
 
     migrated = Store(found)
 

@@ -7,7 +7,8 @@ from msgspec.structs import replace
 from dstack.model.job.attempts import following
 from dstack.model.job.changes import details, happened
 from dstack.model.job.job import Job
-from dstack.model.job.status import Status
+from dstack.model.job.reasons import Reason, ReasonCode
+from dstack.model.job.status import Phase, Progress, Status
 from dstack.model.project.workflow import Variables, Workflow
 
 JOB = Job(
@@ -37,6 +38,23 @@ def test_each_status_is_an_event() -> None:
     assert between(placed, status=Status.QUEUED, runner=None) == ["job.queued"]
 
 
+def test_each_phase_of_the_preparation_is_an_event_but_progress_is_none() -> None:
+    placed = replace(JOB, status=Status.PREPARING, runner="lab1")
+
+    assert between(placed, preparation=Phase.PULLING) == ["job.preparing"]
+    assert between(placed, progress=Progress(done=1, total=2, unit="bytes")) == []
+
+
+def test_a_reason_is_an_event_if_its_code_changes() -> None:
+    waits = replace(JOB, reason=Reason(ReasonCode.RUNNER_BUSY, "lab1 has 1 of 2 GPUs free"))
+
+    assert between(JOB, reason=waits.reason) == ["job.reason"]
+    assert between(waits, reason=Reason(ReasonCode.RUNNER_BUSY, "lab1 has no GPU free")) == []
+    assert between(waits, reason=None) == ["job.reason"]
+    assert details(waits)["reason_code"] == "runner-busy"
+    assert details(waits)["reason"] == "lab1 has 1 of 2 GPUs free"
+
+
 def test_what_users_ask_for_is_an_event() -> None:
     held = replace(JOB, held="ann")
 
@@ -61,8 +79,15 @@ def test_the_data_has_what_is_set() -> None:
 
 def test_a_new_attempt_says_how_the_one_before_ended() -> None:
     running = replace(JOB, status=Status.UPLOADING, runner="lab1", cause="error")
-    again = following(running, Status.FAILED, exit_code=3, reason="out of memory", log_size=9, now=1.7e9)
+    why = Reason(ReasonCode.OUT_OF_MEMORY, "out of memory")
+    again = following(running, Status.FAILED, exit_code=3, reason=why, log_size=9, now=1.7e9)
 
     assert between(running, **again) == ["job.queued"]
     said = details(replace(running, **again))
-    assert (said["attempt"], said["previous"]["exit_code"], said["previous"]["reason"]) == (2, 3, "out of memory")
+    assert said["attempt"] == 2
+    assert said["previous"] == {
+        "status": "failed",
+        "exit_code": 3,
+        "reason_code": "out-of-memory",
+        "reason": "out of memory",
+    }

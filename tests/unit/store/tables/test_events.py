@@ -46,7 +46,7 @@ def test_the_life_of_a_job_is_in_it(store: Store) -> None:
         {"status": Status.PREPARING, "runner": "lab1", "gpus": (0,)},
         {"launching": True},
         {"status": Status.RUNNING},
-        {"status": Status.UPLOADING, "end": Status.DONE},
+        {"status": Status.UPLOADING, "final_status": Status.DONE},
         {"status": Status.DONE, "exit_code": 0},
         {"discarded": True},
     ):
