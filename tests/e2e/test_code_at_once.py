@@ -77,10 +77,10 @@ def test_bytes_on_the_wire(
     try:
         cost(small)
         first = cost(large)
-        # The least of several: a look at the machine may have come between.
-        protocol = min(cost(small) for _ in range(3))
-        again = min(cost(large) for _ in range(3))
-        change = min(cost_of_a_change() for _ in range(3))
+        # The least of several: on a busy machine, the server observes a job more often before it has ended.
+        protocol = min(cost(small) for _ in range(6))
+        again = min(cost(large) for _ in range(6))
+        change = min(cost_of_a_change() for _ in range(6))
     finally:
         wire.close()
     assert first - protocol > 300_000
