@@ -7,6 +7,8 @@ from typing import Any
 
 from dstack.engine.context import Context
 from dstack.hosts.host import Host
+from dstack.mirror.mirror import Mirror
+from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import Job
 from dstack.model.paths import attempt_id
 from dstack.model.runner.host_context import HostContext
@@ -30,6 +32,16 @@ class JobOnRunner:
         return self.store.jobs.require(self.id)
 
     @property
+    def snapshot(self) -> Snapshot:
+        """The code that the job runs."""
+        return self.store.runs.require(self.job.run).snapshot
+
+    @property
+    def mirror(self) -> Mirror:
+        """The server's copy of the code's repository."""
+        return self.context.mirror(self.snapshot.repo)
+
+    @property
     def runner(self) -> Runner:
         return self.store.runners.require(self.job.runner or "")
 
@@ -50,6 +62,18 @@ class JobOnRunner:
     def grace(self) -> int:
         """Seconds between SIGTERM and SIGKILL."""
         return math.ceil(span(self.job.definition.stop_grace))
+
+    @property
+    def log_offset(self) -> int:
+        """How many bytes of the attempt's log have been read."""
+        return self.store.logs.size(self.id) - self.job.log_start
+
+    def append_log(self, data: bytes) -> None:
+        """Append what arrived of the log, and notify the job's followers. The runner answers, so it is reachable."""
+        self.store.logs.append(self.id, data)
+        if self.job.unreachable_since:
+            self.change(unreachable_since=None, reason=None)
+        self.context.events.publish(self.job.run)
 
     def will_store(self) -> None:
         """Record the current storage as one that may hold artifacts of the job, so that they can be removed later."""

@@ -13,11 +13,11 @@ from dstack.commands.job.stop import stop
 from dstack.decide import Decision, Failed
 from dstack.engine.context import Context
 from dstack.engine.job_on_runner import HOST_ANSWER, JobOnRunner
-from dstack.engine.lifecycle.launch import begun, launched
+from dstack.engine.lifecycle.launch import launched, record_start
 from dstack.engine.lifecycle.limits import give_way, halt, limit
 from dstack.engine.lifecycle.upload_status import UploadProgress, stopped
 from dstack.engine.lifecycle.watch import blamed, drain, until_ended
-from dstack.engine.retention.clear import removed
+from dstack.engine.retention.clear import remove_aborted
 from dstack.engine.transfer.abandon import abandoned
 from dstack.engine.transfer.collect import Collector
 from dstack.engine.transfer.sync import Sync
@@ -127,14 +127,14 @@ class Drive(JobOnRunner):
         self.change(launching=True)
         try:
             if self.runner.name in self.context.unsure:
-                await removed(self.context, self.runner.name)
+                await remove_aborted(self.context, self.runner.name)
             answer = await launched(self)
         except HostError as trouble:
             if not first or trouble.sent:
                 raise
             self.requeue(trouble)
         else:
-            begun(self, answer)
+            record_start(self, answer)
 
     def requeue(self, trouble: HostError) -> None:
         """Put the job back into the queue: its runner could not even be asked."""
@@ -156,7 +156,7 @@ class Drive(JobOnRunner):
             syncing.cancel()
             await asyncio.gather(syncing, return_exceptions=True)
         await drain(self)
-        self.ended(await blamed(self, decision))
+        self.record_end(await blamed(self, decision))
 
     async def withdraw(self) -> None:
         """Stop a job whose container may or may not have started: the fence decides."""
@@ -170,7 +170,7 @@ class Drive(JobOnRunner):
         reason = "stopped before it started" if self.job.stop else self.job.preempted
         await self.close(Status.STOPPED, exit_code=ExitCode.STOPPED, reason=reason)
 
-    def ended(self, decision: Decision) -> None:
+    def record_end(self, decision: Decision) -> None:
         """Record how the container ended. Its artifacts are collected next."""
         job = self.job
         code, reason = decision.exit_code, decision.reason
@@ -200,7 +200,7 @@ class Drive(JobOnRunner):
         self.collector = Collector(self.context, job, self.runner, UploadProgress(self))
         self.will_store()
         found = await self.collector.store()
-        job = self.settled()
+        job = self.settle()
         end = job.end or Status.FAILED
         outcome = await self.collector.commit(found, end)
         if outcome.complaint and end is Status.DONE:
@@ -210,8 +210,8 @@ class Drive(JobOnRunner):
             why = "stopped by dstack stop" if job.stop and job.preempted else job.ending
             await self.close(end, exit_code=job.exit_code, reason=why, outcome=outcome)
 
-    def settled(self) -> Job:
-        """Return the job as it ends now that everything is stored; a later stop has no effect."""
+    def settle(self) -> Job:
+        """Decide how the job ends now that everything is stored; a later stop has no effect."""
         job = self.job
         if not job.stop or job.end is Status.STOPPED:
             return job

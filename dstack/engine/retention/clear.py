@@ -44,7 +44,7 @@ async def clear(context: Context, job_id: str) -> None:
     context.clearing.pop(job_id, None)
 
 
-async def removed(context: Context, runner: str) -> None:
+async def remove_aborted(context: Context, runner: str) -> None:
     """Remove the jobs that were aborted while the runner did not answer: what they hold is about to go to another job.
     Raises HostUnreachableError, after which it may be tried again."""
     for job in context.store.jobs.to_discard(runner):

@@ -11,11 +11,9 @@ from pathlib import Path
 from dstack.commands.command import Command
 from dstack.commands.job.launch import Launched
 from dstack.commands.job.receive_code import Received, receive, spare
-from dstack.engine.context import Context
+from dstack.engine.job_on_runner import JobOnRunner
 from dstack.errors import DstackError, HostError
 from dstack.hosts.host import ask
-from dstack.model.code.snapshot import Snapshot
-from dstack.model.runner.runner import Runner
 
 CHUNK = 256 * 1024
 RIDES = 64 * 1024
@@ -26,68 +24,71 @@ SPARE = 300.0
 log = logging.getLogger("dstack.engine")
 
 
-async def launch_with_code(
-    context: Context, snapshot: Snapshot, runner: Runner, launch: Callable[[bytes], Command[Launched]]
-) -> Launched:
+async def launch_with_code(job_on_runner: JobOnRunner, launch: Callable[[bytes], Command[Launched]]) -> Launched:
     """Launch if the runner has the code, or send a small pack with the launch. Packs are sent one at a time per runner
     and repository, because jobs of one snapshot share a pack."""
-    shipped, host = context.store.known_objects, context.fleet.host(runner)
-    async with context.shipping[runner.name, snapshot.repo]:
-        known = shipped.of(runner.name, snapshot.repo)
+    snapshot, host = job_on_runner.snapshot, job_on_runner.host
+    shipped, runner = job_on_runner.store.known_objects, job_on_runner.runner.name
+    async with job_on_runner.context.shipping[runner, snapshot.repo]:
+        known = shipped.of(runner, snapshot.repo)
         if not set(snapshot.names) <= set(known):
-            async with written(context.mirror(snapshot.repo).pack(snapshot, known)) as pack:
+            async with written(job_on_runner.mirror.pack(snapshot, known)) as pack:
                 if pack.stat().st_size <= RIDES:
                     launched = await ask(host, launch(pack.read_bytes()))
                     if launched.received:
-                        shipped.add(runner.name, snapshot.repo, snapshot.names)
+                        shipped.add(runner, snapshot.repo, snapshot.names)
                     return launched
-                await deliver(context, runner, snapshot, pack)
+                await deliver(job_on_runner, pack)
     return await ask(host, launch(b""))
 
 
-async def ship(context: Context, snapshot: Snapshot, runner: Runner, known: Iterable[str]) -> None:
+async def ship(job_on_runner: JobOnRunner, known: Iterable[str]) -> None:
     """Send the snapshot to a runner that reported that it lacks it and has only the `known` objects."""
-    async with context.shipping[runner.name, snapshot.repo]:
-        context.store.known_objects.forget(runner.name, snapshot.repo)
-        async with written(context.mirror(snapshot.repo).pack(snapshot, known)) as pack:
-            await deliver(context, runner, snapshot, pack)
+    snapshot, runner = job_on_runner.snapshot, job_on_runner.runner.name
+    async with job_on_runner.context.shipping[runner, snapshot.repo]:
+        job_on_runner.store.known_objects.forget(runner, snapshot.repo)
+        async with written(job_on_runner.mirror.pack(snapshot, known)) as pack:
+            await deliver(job_on_runner, pack)
 
 
-def keep_spare(context: Context, runner: Runner, snapshot: Snapshot) -> None:
+def keep_spare(job_on_runner: JobOnRunner) -> None:
     """Have the runner write the tree once more while the job runs, so that the next job starts sooner."""
+    runner, spares = job_on_runner.runner.name, job_on_runner.context.spares
+    host, command = job_on_runner.host, spare(job_on_runner.host_context, job_on_runner.snapshot)
 
     async def make() -> None:
         try:
-            await ask(context.fleet.host(runner), spare(context.fleet.host_context(runner), snapshot), timeout=SPARE)
+            await ask(host, command, timeout=SPARE)
         except DstackError as trouble:
-            log.info("%s: no spare tree was written: %s", runner.name, trouble.message)
+            log.info("%s: no spare tree was written: %s", runner, trouble.message)
 
     task = asyncio.create_task(make())
-    context.spares.add(task)
-    task.add_done_callback(context.spares.discard)
+    spares.add(task)
+    task.add_done_callback(spares.discard)
 
 
-async def deliver(context: Context, runner: Runner, snapshot: Snapshot, pack: Path) -> None:
+async def deliver(job_on_runner: JobOnRunner, pack: Path) -> None:
     """Send the pack; if the runner lacks its base, send all of the snapshot."""
-    shipped = context.store.known_objects
-    answer = await send(context, runner, snapshot, pack)
+    snapshot, runner, mirror = job_on_runner.snapshot, job_on_runner.runner.name, job_on_runner.mirror
+    shipped = job_on_runner.store.known_objects
+    answer = await send(job_on_runner, pack)
     if answer is Received.NEED_FULL:
-        shipped.forget(runner.name, snapshot.repo)
-        async with written(context.mirror(snapshot.repo).pack(snapshot)) as everything:
-            answer = await send(context, runner, snapshot, everything)
+        shipped.forget(runner, snapshot.repo)
+        async with written(mirror.pack(snapshot)) as everything:
+            answer = await send(job_on_runner, everything)
     if answer is Received.NEED_FULL:
-        damage = await asyncio.to_thread(context.mirror(snapshot.repo).damage)
+        damage = await asyncio.to_thread(mirror.damage)
         if damage:
             raise damage
-        hint = f"dstack runners check {runner.name}"
-        raise HostError(f"{runner.name} could not unpack the code, although all of it was sent", hint=hint)
-    shipped.add(runner.name, snapshot.repo, snapshot.names)
+        hint = f"dstack runners check {runner}"
+        raise HostError(f"{runner} could not unpack the code, although all of it was sent", hint=hint)
+    shipped.add(runner, snapshot.repo, snapshot.names)
 
 
-async def send(context: Context, runner: Runner, snapshot: Snapshot, pack: Path) -> Received:
+async def send(job_on_runner: JobOnRunner, pack: Path) -> Received:
     """Send one pack, in one round trip."""
-    command = receive(context.fleet.host_context(runner), snapshot, lambda: contents(pack))
-    return await ask(context.fleet.host(runner), command)
+    command = receive(job_on_runner.host_context, job_on_runner.snapshot, lambda: contents(pack))
+    return await ask(job_on_runner.host, command)
 
 
 @asynccontextmanager

@@ -102,7 +102,7 @@ class SshHost:
                 raise
             except (asyncssh.Error, OSError) as error:
                 self._links.give_back(link, stream)
-                if self._links.refused(link, error):
+                if self._links.lower_limit(link, error):
                     continue
                 failures += 1
                 if failures == _TRIES:
