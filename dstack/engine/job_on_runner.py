@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from dstack.commands.host import Host
 from dstack.engine.context import Context
-from dstack.hosts.host import Host
 from dstack.mirror.mirror import Mirror
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import Job

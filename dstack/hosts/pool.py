@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from dstack.hosts.host import Host
+from dstack.commands.host import Host
 from dstack.hosts.local import LocalHost
 from dstack.model.runner.runner import Address, Runner
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from dstack.commands.host import ask
 from dstack.commands.machine.uninstall import uninstall
 from dstack.engine.engine import Engine
 from dstack.engine.fleet.runners import FRESH, Fleet
 from dstack.engine.fleet.sampling import Sampler
 from dstack.errors import ConflictError, HostError, HostUnreachableError, UnknownHostKeyError, UsageError
-from dstack.hosts.host import ask
 from dstack.hosts.trust import known_keys
 from dstack.model.api.runners import AddRunner, RunnerView
 from dstack.model.paths import HostLayout

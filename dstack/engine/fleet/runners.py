@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from dstack.commands.command import Command
+from dstack.commands.host import Host, ask
 from dstack.commands.machine.doctor import skewed
 from dstack.commands.machine.probe import probe
 from dstack.engine.fleet.probe_interval import LOOKING, SAMPLING, pause
 from dstack.errors import DstackError, HostUnreachableError
-from dstack.hosts.host import Host, ask
 from dstack.hosts.pool import Pool
 from dstack.model.api.runners import AddRunner, RunnerView
 from dstack.model.paths import HostLayout

@@ -7,12 +7,12 @@ import logging
 import time
 from dataclasses import dataclass, field
 
+from dstack.commands.host import ask
 from dstack.commands.machine.sample import Sample, sample
 from dstack.engine.fleet.foreign_load import at_rest, counted, foreign, smoothed
 from dstack.engine.fleet.probe_interval import SAMPLING, pause
 from dstack.engine.fleet.runners import LATE, Fleet
 from dstack.errors import DstackError
-from dstack.hosts.host import ask
 from dstack.model.job.job import Job
 from dstack.model.job.status import Status
 from dstack.model.paths import attempt_id

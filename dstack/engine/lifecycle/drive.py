@@ -8,6 +8,7 @@ import random
 import time
 from typing import Any
 
+from dstack.commands.host import ask
 from dstack.commands.job.discard import discard
 from dstack.commands.job.stop import stop
 from dstack.decide import Decision, Failed
@@ -22,7 +23,6 @@ from dstack.engine.transfer.abandon import abandoned
 from dstack.engine.transfer.collect import Collector
 from dstack.engine.transfer.sync import Sync
 from dstack.errors import DstackError, HostError, HostUnreachableError, StorageError
-from dstack.hosts.host import ask
 from dstack.model.job.attempts import again, following
 from dstack.model.job.job import ExitCode, Job
 from dstack.model.job.status import Status

@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Mapping
 
 from dstack.commands.command import Command, Stdin
+from dstack.commands.host import ask
 from dstack.commands.job.launch import Launched, Order, launch
 from dstack.commands.machine.docker_registry import Login
 from dstack.engine.job_on_runner import JobOnRunner
@@ -13,7 +14,6 @@ from dstack.engine.transfer.fetch_dependencies import gathered, reached, reused
 from dstack.engine.transfer.push_code import keep_spare, launch_with_code, ship
 from dstack.errors import CommandError, HostError, HostUnreachableError
 from dstack.executors.docker.failures import bare, pulling, starting
-from dstack.hosts.host import ask
 from dstack.model.job import script
 from dstack.model.job.job import Job, Run
 from dstack.model.job.resources import ask_of

@@ -8,10 +8,10 @@ import time
 from typing import TypeVar
 
 from dstack.commands.command import Command
+from dstack.commands.host import ask
 from dstack.commands.job.stop import stop, warn
 from dstack.engine.job_on_runner import HOST_ANSWER, JobOnRunner
 from dstack.errors import CommandError, HostUnreachableError
-from dstack.hosts.host import ask
 from dstack.model.text.units import seconds, span
 
 ASK_AGAIN = 1.0

@@ -7,13 +7,13 @@ import time
 
 from msgspec.structs import replace
 
+from dstack.commands.host import ask
 from dstack.commands.job.follow import follow, read_log
 from dstack.commands.job.observe import observe
 from dstack.decide import Decision, Recorded, decide
 from dstack.engine.job_on_runner import HOST_ANSWER, JobOnRunner
 from dstack.engine.lifecycle.launch import launched, record_start
 from dstack.errors import HostUnreachableError
-from dstack.hosts.host import ask
 from dstack.model.runner.runner import Runner
 
 SETTLING = 20

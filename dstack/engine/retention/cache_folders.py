@@ -6,10 +6,10 @@ import asyncio
 import logging
 import time
 
+from dstack.commands.host import ask
 from dstack.commands.machine.cache_folders import Cache, caches, drop
 from dstack.engine.context import Context
 from dstack.errors import HostError
-from dstack.hosts.host import ask
 from dstack.model.api.retention import CacheFolder, PruneCachesRequest
 from dstack.model.runner.runner import Runner
 from dstack.model.text.units import rfc3339

@@ -6,10 +6,10 @@ import logging
 import time
 
 from dstack.commands.artifacts.retain import keep
+from dstack.commands.host import ask
 from dstack.commands.job.discard import discard
 from dstack.engine.context import Context
 from dstack.errors import CommandError, HostUnreachableError
-from dstack.hosts.host import ask
 from dstack.model.job.status import Status
 from dstack.model.paths import attempt_id
 from dstack.model.text.units import rfc3339

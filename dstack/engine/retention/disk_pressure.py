@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from dstack.commands.artifacts.retain import free
+from dstack.commands.host import ask
 from dstack.engine.context import Context
-from dstack.hosts.host import ask
 from dstack.model.job.resources import ask_of
 from dstack.model.job.status import Status
 from dstack.model.text.units import rfc3339

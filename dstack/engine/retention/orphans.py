@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dstack.artifacts.folder.store import FolderStore
+from dstack.commands.host import ask
 from dstack.commands.machine.orphans import Pruned, prune
 from dstack.engine.context import Context
 from dstack.engine.retention.artifact_locations import stored_in
 from dstack.engine.retention.mirror_gc import tidy
 from dstack.errors import HostError, StorageError
-from dstack.hosts.host import ask
 from dstack.model.api.retention import Leftover
 from dstack.model.job.job import Job, Run
 from dstack.model.runner.runner import Runner

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dstack.artifacts.s3.store import S3Store
 from dstack.commands.artifacts.upload import abandon
+from dstack.commands.host import ask
 from dstack.engine.job_on_runner import HOST_ANSWER, JobOnRunner
 from dstack.engine.retention.artifact_locations import forget, stored_in
-from dstack.hosts.host import ask
 
 
 async def abandoned(placed: JobOnRunner) -> None:

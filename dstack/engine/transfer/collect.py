@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from dstack.artifacts.folder.store import FolderStore
 from dstack.artifacts.s3.store import S3Store
 from dstack.commands.artifacts.collect import ArtifactListing, fetch, listing, made
+from dstack.commands.host import Host, ask
 from dstack.engine.context import Context
 from dstack.engine.transfer.upload import Uploader
-from dstack.hosts.host import Host, ask
 from dstack.model.job.job import Job
 from dstack.model.job.manifest import File, Manifest
 from dstack.model.job.status import Status

@@ -11,10 +11,10 @@ from dstack.artifacts.s3.store import S3Store
 from dstack.commands.artifacts.fetch_dependencies import gather
 from dstack.commands.artifacts.retain import Copied, reuse
 from dstack.commands.artifacts.upload import reach
+from dstack.commands.host import ask
 from dstack.engine.context import Context
 from dstack.engine.retention.clear import clear
 from dstack.errors import CommandError, HostError
-from dstack.hosts.host import ask
 from dstack.model.job.job import Job
 from dstack.model.job.manifest import File, Manifest
 from dstack.model.paths import attempt_id

@@ -9,11 +9,11 @@ from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
 from dstack.commands.command import Command
+from dstack.commands.host import ask
 from dstack.commands.job.launch import Launched
 from dstack.commands.job.receive_code import Received, receive, spare
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.errors import DstackError, HostError
-from dstack.hosts.host import ask
 
 CHUNK = 256 * 1024
 RIDES = 64 * 1024

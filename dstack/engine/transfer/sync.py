@@ -11,10 +11,10 @@ from msgspec.structs import replace
 from dstack.artifacts.s3.store import S3Store
 from dstack.commands.artifacts.collect import fetch
 from dstack.commands.artifacts.sync import SMALL, frozen, sync
+from dstack.commands.host import ask
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.transfer.upload import Uploader
 from dstack.errors import CommandError, DstackError, StorageError
-from dstack.hosts.host import ask
 from dstack.model.job.manifest import PARTIAL, File, Manifest, normal
 from dstack.model.project.workflow import Artifact
 from dstack.model.text.units import span

@@ -10,9 +10,9 @@ from dstack.artifacts.s3.store import S3Store
 from dstack.artifacts.s3.uploads import Uploading
 from dstack.commands.artifacts.collect import made
 from dstack.commands.artifacts.upload import Upload, sums, upload, uploading
+from dstack.commands.host import ask
 from dstack.engine.context import Context
 from dstack.errors import StorageError
-from dstack.hosts.host import ask
 from dstack.model.job.job import Job
 from dstack.model.job.manifest import File
 from dstack.model.job.pieces import Piece, Stored, Sums, total

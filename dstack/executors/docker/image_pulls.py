@@ -6,10 +6,10 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from dstack.commands.host import Host
 from dstack.commands.machine.docker_registry import Login
 from dstack.commands.machine.pull import PullProgress, pull
 from dstack.errors import CommandError
-from dstack.hosts.host import Host
 from dstack.model.runner.host_context import HostContext
 
 REPORT_EVERY = 1.0

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from dstack.commands.command import Command, Result, Stdin
+from dstack.commands.host import Host, ask
 from dstack.errors import CommandError, HostError, HostUnreachableError
-from dstack.hosts.host import Host, ask
 from dstack.hosts.local import LocalHost
 from dstack.hosts.ssh.host import SshHost
 from tests.unit.hosts.conftest import become, play

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from dstack.commands.command import Command, Result, Stdin
+from dstack.commands.host import ask
 from dstack.errors import CommandError, HostError, HostUnreachableError
-from dstack.hosts.host import ask
 from dstack.hosts.recording import RecordingHost
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from dstack.cli.output import show
+from dstack.commands.host import ask
 from dstack.commands.machine.authorize import authorize
 from dstack.errors import HostKeyError, UsageError
-from dstack.hosts.host import ask
 from dstack.hosts.ssh.host import SshHost
 from dstack.hosts.trust import certified_key, known_keys, offered_key
 from dstack.model.api.runners import ServerKey

@@ -1,4 +1,4 @@
-"""The interface of every host."""
+"""What every host can do."""
 
 from __future__ import annotations
 
