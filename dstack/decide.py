@@ -1,4 +1,5 @@
-"""What a job's state on its runner means. Pure. The order of truth: the exit file, then Docker, then nothing."""
+"""What a job's state on its runner means. Pure. The order of truth: the exit file, then the engine that holds the
+container (Docker, podman, ...), then nothing."""
 
 from __future__ import annotations
 
@@ -7,15 +8,21 @@ from enum import Enum
 
 from msgspec import Struct
 
-from dstack.model.job.job import ExitCode
-from dstack.model.job.job import Launch as Origin
+from dstack.model.job.job import ExitCode, Origin
 
-RUNNING_STATES = frozenset({"running", "paused", "restarting", "stopping"})
 OUT_OF_MEMORY = "out-of-memory"
 FULL = 1024**2
 """A disk with fewer free bytes than this counts as full."""
-UNBEGUN_STATES = frozenset({"created", "configured", "initialized"})
-"""What Docker and podman call a container that was created but not started."""
+
+
+class ContainerState(str, Enum):
+    """CREATED: it has not been started yet. RUNNING: also if it is paused, or about to end. EXITED: all of it has
+    ended. REMOVING: it is about to be gone."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    EXITED = "exited"
+    REMOVING = "removing"
 
 
 class Claim(str, Enum):
@@ -29,9 +36,9 @@ class Claim(str, Enum):
 
 
 class Container(Struct, frozen=True, kw_only=True):
-    """What `docker inspect` says about a container."""
+    """What the engine that holds a container says about it."""
 
-    state: str
+    state: ContainerState
     exit_code: int = 0
     out_of_memory: bool = False
     error: str = ""
@@ -41,13 +48,15 @@ class Observed(Struct, frozen=True, kw_only=True):
     """A job as found on its runner.
 
     `exit_code` comes from a complete exit file, read after everything else. `container` is None if there is none; it
-    means nothing when Docker is `silent`, and `silence` then holds Docker's error. `log_size` is in bytes. `disk_free`
-    is in bytes, of the fuller of the disks for job folders and for containers; None if unknown.
+    means nothing when the engine is `silent`, and `silence` then holds the error; `engine` is its name, for people.
+    `log_size` is in bytes. `disk_free` is in bytes, of the fuller of the disks for job folders and for containers; None
+    if unknown.
     """
 
     exit_code: int | None = None
     claim: Claim = Claim.NONE
     container: Container | None = None
+    engine: str = "the container engine"
     silent: bool = False
     silence: str = ""
     origin: Origin
@@ -56,8 +65,8 @@ class Observed(Struct, frozen=True, kw_only=True):
 
     @property
     def unsettled(self) -> bool:
-        """It failed, but its container is still exiting: Docker can't yet say whether memory ran out."""
-        return bool(self.exit_code) and self.container is not None and self.container.state in RUNNING_STATES
+        """It failed, but its container is still exiting: the engine can't yet say whether memory ran out."""
+        return bool(self.exit_code) and self.container is not None and self.container.state is ContainerState.RUNNING
 
 
 class Recorded(Struct, frozen=True):
@@ -135,9 +144,11 @@ def decide(recorded: Recorded, observed: Observed) -> Decision:
     if observed.claim is Claim.FENCED:
         return _fenced(recorded)
     if observed.silent:
-        return Unknown(reason=f"Docker on this runner does not answer: {observed.silence or 'no error message'}")
+        return Unknown(
+            reason=f"{observed.engine} on this runner does not answer: {observed.silence or 'no error message'}"
+        )
     state = observed.container.state if observed.container else None
-    if state in RUNNING_STATES:
+    if state is ContainerState.RUNNING:
         return Running()
     if observed.claim is Claim.GONE and recorded.launch is not None:
         return _vanished(recorded)
@@ -170,14 +181,14 @@ def _vanished(recorded: Recorded) -> Decision:
     return Lost(ExitCode.DSTACK, "its folder was removed from the runner while it was running")
 
 
-def _unbegun(recorded: Recorded, observed: Observed, state: str | None) -> Decision:
+def _unbegun(recorded: Recorded, observed: Observed, state: ContainerState | None) -> Decision:
     """Nothing is running, and nothing ever was."""
     if recorded.stop:
         return Wait()
-    if state in UNBEGUN_STATES and not recorded.waited:
+    if state is ContainerState.CREATED and not recorded.waited:
         return Wait()
     container = observed.container
-    if state is None or container is None or state in UNBEGUN_STATES or _interrupted(recorded, observed):
+    if state is None or container is None or state is ContainerState.CREATED or _interrupted(recorded, observed):
         return LaunchAgain()
     error = f": {container.error}" if container.error else ""
     return Failed(ExitCode.DSTACK, f"the container exited with code {container.exit_code} before it could start{error}")
@@ -189,7 +200,7 @@ def _over(recorded: Recorded, observed: Observed) -> Decision:
     if interrupted:
         return Lost(ExitCode.DSTACK, interrupted)
     container = observed.container
-    if container is None or container.state in UNBEGUN_STATES or container.state == "removing":
+    if container is None or container.state in (ContainerState.CREATED, ContainerState.REMOVING):
         if recorded.stop:
             return Failed(ExitCode.STOPPED, "stopped; its container was removed")
         return Lost(ExitCode.DSTACK, "the container was removed while it was running, but not by dstack")
@@ -199,14 +210,14 @@ def _over(recorded: Recorded, observed: Observed) -> Decision:
 
 
 def _interrupted(recorded: Recorded, observed: Observed) -> str | None:
-    """What is known to have happened to the machine or its Docker since the launch."""
+    """What is known to have happened to the machine or its container engine since the launch."""
     before, now = recorded.launch, observed.origin
     if before is None:
         return None
     if before.boot and now.boot and before.boot != now.boot:
         return "the runner restarted while the job was running"
-    if set(before.docker.split()) - set(now.docker.split()):
-        return "Docker restarted on the runner, which ended the container"
+    if set(before.engine.split()) - set(now.engine.split()):
+        return f"{observed.engine} restarted on the runner, which ended the container"
     return None
 
 

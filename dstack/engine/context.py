@@ -18,7 +18,8 @@ from dstack.commands.command import Stdin
 from dstack.engine.events import Events
 from dstack.engine.fleet.runners import Fleet
 from dstack.errors import StorageError, UsageError
-from dstack.executors.docker.image_pulls import ImagePulls
+from dstack.executors.executor import OpenExecutor
+from dstack.executors.kinds import executors
 from dstack.mirror.mirror import Mirror
 from dstack.model.job.job import Job
 from dstack.model.job.manifest import Manifest
@@ -28,8 +29,8 @@ from dstack.store.store import Store
 
 @dataclass
 class Context:
-    """The store, the fleet, and the events. `shipping` has one lock per runner and repository, so that a pack is sent
-    once however many jobs need it; `pulls` has the image pulls in progress, and `clearing` one lock per ended job. On a
+    """The store, the fleet, and the events. `executors` has one entry per kind of runner. `shipping` has one lock per
+    runner and repository, so that a pack is sent once however many jobs need it; `clearing` has one per ended job. On a
     runner in `unsure`, a job that was aborted while the runner did not answer may still be running. Presigned URLs are
     valid for `url_lifetime` seconds."""
 
@@ -37,7 +38,7 @@ class Context:
     store: Store
     fleet: Fleet
     events: Events
-    pulls: ImagePulls = field(default_factory=ImagePulls)
+    executors: dict[str, OpenExecutor] = field(default_factory=executors)
     shipping: dict[tuple[str, str], asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     buckets: dict[tuple[str, str | None], S3Store] = field(default_factory=dict)
     clearing: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))

@@ -7,6 +7,7 @@ from typing import Any
 
 from dstack.commands.host import Host
 from dstack.engine.context import Context
+from dstack.executors.executor import Executor
 from dstack.mirror.mirror import Mirror
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import Job
@@ -52,6 +53,11 @@ class JobOnRunner:
     @property
     def host_context(self) -> HostContext:
         return self.context.fleet.host_context(self.runner)
+
+    @property
+    def executor(self) -> Executor:
+        """What runs the job on its runner."""
+        return self.context.executors[self.runner.kind](self.runner, self.host, self.host_context)
 
     @property
     def attempt(self) -> str:

@@ -13,10 +13,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from dstack.commands.command import Command, Result
-from dstack.commands.job.launch import Launched, Order, launch
+from dstack.commands.job.launch import launch
 from dstack.engine.transfer.push_code import launch_with_code, ship
 from dstack.mirror.mirror import Mirror
 from dstack.model.code.snapshot import Snapshot
+from dstack.model.job.execution import Launched, Order
 from dstack.snapshot.take import take
 from dstack.store.database import Database
 from dstack.store.tables.known_objects import KnownObjects

@@ -8,13 +8,10 @@ import random
 import time
 from typing import Any
 
-from dstack.commands.host import ask
-from dstack.commands.job.discard import discard
-from dstack.commands.job.stop import stop
 from dstack.decide import Decision, Failed
 from dstack.engine.context import Context
-from dstack.engine.job_on_runner import HOST_ANSWER, JobOnRunner
-from dstack.engine.lifecycle.launch import launched, record_start
+from dstack.engine.job_on_runner import JobOnRunner
+from dstack.engine.lifecycle.launch import start
 from dstack.engine.lifecycle.limits import give_way, halt, limit
 from dstack.engine.lifecycle.upload_status import UploadProgress, stopped
 from dstack.engine.lifecycle.watch import blamed, drain, until_ended
@@ -30,8 +27,6 @@ from dstack.model.text.units import rfc3339, seconds, span, span_words
 
 LONGEST_PAUSE = 30.0
 """Seconds between two tries to reach a host."""
-DISCARDING = 300.0
-"""Seconds for removing what an attempt left on its runner."""
 SILENCE = 600.0
 """Seconds without an answer after which a stopped job no longer waits for artifacts that are still on its runner."""
 
@@ -111,7 +106,7 @@ class Drive(JobOnRunner):
         """End a job that can't be launched, once its runner confirms that it did not start."""
         hint = f"; {trouble.hint}" if trouble.hint else ""
         try:
-            outcome = await ask(self.host, stop(self.host_context, self.attempt, 0), timeout=HOST_ANSWER)
+            outcome = await self.executor.stop(self.attempt, 0)
         except HostError as unknown:
             await self.pause(self.job, unknown)
             return
@@ -128,13 +123,11 @@ class Drive(JobOnRunner):
         try:
             if self.runner.name in self.context.unsure:
                 await remove_aborted(self.context, self.runner.name)
-            answer = await launched(self)
+            await start(self)
         except HostError as trouble:
             if not first or trouble.sent:
                 raise
             self.requeue(trouble)
-        else:
-            record_start(self, answer)
 
     def requeue(self, trouble: HostError) -> None:
         """Put the job back into the queue: its runner could not even be asked."""
@@ -161,9 +154,7 @@ class Drive(JobOnRunner):
     async def withdraw(self) -> None:
         """Stop a job whose container may or may not have started: the fence decides."""
         if self.job.launching:
-            outcome = await ask(
-                self.host, stop(self.host_context, self.attempt, self.grace), timeout=self.grace + HOST_ANSWER
-            )
+            outcome = await self.executor.stop(self.attempt, self.grace)
             if outcome.outcome != "fenced":
                 self.change(status=Status.RUNNING, started_at=rfc3339(time.time()))
                 return
@@ -232,7 +223,7 @@ class Drive(JobOnRunner):
             self.finish(status, exit_code=exit_code, reason=reason, outcome=outcome)
             return
         try:
-            await ask(self.host, discard(self.host_context, self.attempt, job.image), timeout=DISCARDING)
+            await self.executor.discard(self.attempt, job.image)
         except DstackError as trouble:
             if job.status is Status.UPLOADING:
                 raise

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 
-from dstack.commands.command import Command, Stdin
-from dstack.commands.host import ask
-from dstack.commands.job.launch import Launched, Order, launch
+from dstack.commands.command import Stdin
 from dstack.commands.machine.docker_registry import Login
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.transfer.fetch_dependencies import gathered, reached, reused
 from dstack.engine.transfer.push_code import keep_spare, launch_with_code, ship
-from dstack.errors import CommandError, HostError, HostUnreachableError
-from dstack.executors.docker.failures import bare, pulling, starting
+from dstack.errors import HostError
+from dstack.executors.executor import RunnerFaultError
 from dstack.model.job import script
+from dstack.model.job.execution import Launched, Order
 from dstack.model.job.job import Job, Run
 from dstack.model.job.resources import ask_of
 from dstack.model.job.status import Status
@@ -28,9 +27,20 @@ SAFE_DIRECTORY = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory",
 """The tree belongs to the runner's user, not the container's, so git would refuse it ("dubious ownership")."""
 
 
+async def start(job_on_runner: JobOnRunner) -> None:
+    """Launch the job on its runner, and record that it runs there. If the runner is at fault, record that, too."""
+    try:
+        answer = await launched(job_on_runner)
+    except RunnerFaultError as fault:
+        job_on_runner.context.fleet.mark(job_on_runner.runner.name, fault.finding)
+        raise
+    record_start(job_on_runner, answer)
+
+
 async def launched(job_on_runner: JobOnRunner) -> Launched:
     """Launch the job once the runner has its code and image. A job that has already started is left alone."""
-    context, job, runner = job_on_runner.context, job_on_runner.job, job_on_runner.runner
+    context, executor = job_on_runner.context, job_on_runner.executor
+    job, runner = job_on_runner.job, job_on_runner.runner
     needed = await context.dependencies(job)
     await reached(context, job, runner)
     copied, lacking = await reused(context, job, runner, needed)
@@ -38,71 +48,36 @@ async def launched(job_on_runner: JobOnRunner) -> Launched:
     sent = [] if fetched else lacking
     ordered = order(job_on_runner, artifacts=bool(sent), gathered=copied or fetched)
     given: Stdin = context.tar(sent)
-    host_context = job_on_runner.host_context
-    answer = await explained(
-        job_on_runner, launch_with_code(job_on_runner, lambda pack: launch(host_context, ordered, given, pack))
-    )
-    command = launch(host_context, ordered, given)
+    answer = await launch_with_code(job_on_runner, lambda pack: executor.launch(ordered, given, pack))
     if answer.outcome == "need-code":
         await ship(job_on_runner, answer.has)
-        answer = await explained(job_on_runner, ask(job_on_runner.host, command))
+        answer = await executor.launch(ordered, given)
     if answer.outcome == "need-image":
-        answer = await pulled(job_on_runner, command)
+        await prepare_image(job_on_runner)
+        answer = await executor.launch(ordered, given)
+        if answer.digest:
+            job_on_runner.store.pulled_images.add(runner.name, job.image, answer.digest)
     if answer.spare:
         keep_spare(job_on_runner)
     return answer
 
 
-async def pulled(job_on_runner: JobOnRunner, command: Command[Launched]) -> Launched:
-    """Launch once the runner has the image. It is pulled once, however many jobs wait for it there."""
+async def prepare_image(job_on_runner: JobOnRunner) -> None:
+    """Bring the job's image to the runner, and tell the job's followers how far it is."""
     job, name = job_on_runner.job, job_on_runner.runner.name
 
     def tell(how_far: str) -> None:
         job_on_runner.change(reason=f"pulling {job.image} on {name}" + (f": {how_far}" if how_far else ""))
 
-    login = login_of(job_on_runner)
-    try:
-        await job_on_runner.context.pulls.fetch(
-            name, job_on_runner.host, job_on_runner.host_context, job.image, login, tell
-        )
-    except CommandError as refused:
-        raise not_pulled(job, name, refused) from refused
-    answer = await explained(job_on_runner, ask(job_on_runner.host, command))
-    if answer.digest:
-        job_on_runner.store.pulled_images.add(name, job.image, answer.digest)
-    return answer
+    await job_on_runner.executor.prepare(job.image, login_of(job_on_runner), tell)
 
 
 def login_of(job_on_runner: JobOnRunner) -> Login | None:
     """Who pulls the job's image; None for the runner's own login. Raises NotFoundError for a deleted secret."""
     auth = job_on_runner.job.definition.registry_auth
-    return Login(auth.username, job_on_runner.store.secrets.require(auth.password)) if auth else None
-
-
-def not_pulled(job: Job, runner: str, refused: CommandError) -> HostError:
-    """The error for an image that could not be pulled."""
-    auth = job.definition.registry_auth
-    username, secret = (auth.username, auth.password) if auth else ("", "")
-    words = bare(refused.stderr) or "Docker gives no reason"
-    failure = pulling(words, runner=runner, image=job.image, username=username, secret=secret)
-    what = f"{failure.what}: {words}" if failure.what else words
-    error = HostUnreachableError if failure.silent else HostError
-    return error(f"pulling {job.image} failed: {what}", hint=failure.hint)
-
-
-async def explained(job_on_runner: JobOnRunner, launching: Awaitable[Launched]) -> Launched:
-    """Launch. On failure, say why; if the machine itself is at fault, record that, too."""
-    try:
-        return await launching
-    except CommandError as refused:
-        job, name = job_on_runner.job, job_on_runner.runner.name
-        words = bare(refused.stderr)
-        failure = starting(words, runner=name, image=job.image, gpus=job.gpus)
-        if failure.finding:
-            job_on_runner.context.fleet.mark(name, failure.finding)
-        error = HostUnreachableError if failure.silent else HostError
-        what = failure.what or f"{refused.name} failed with exit status {refused.exit_status}"
-        raise error(f"{what}: {words}", hint=failure.hint) from refused
+    if auth is None:
+        return None
+    return Login(auth.username, job_on_runner.store.secrets.require(auth.password), secret=auth.password)
 
 
 def record_start(job_on_runner: JobOnRunner, answer: Launched) -> None:
@@ -112,7 +87,7 @@ def record_start(job_on_runner: JobOnRunner, answer: Launched) -> None:
     job_on_runner.change(
         status=Status.RUNNING,
         started_at=job_on_runner.job.started_at or rfc3339(time.time()),
-        launch=answer.launch,
+        launch=answer.origin,
         image_digest=answer.digest,
         reason=None,
         unreachable_since=None,

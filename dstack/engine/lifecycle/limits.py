@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from dstack.commands.command import Command
-from dstack.commands.host import ask
-from dstack.commands.job.stop import stop, warn
-from dstack.engine.job_on_runner import HOST_ANSWER, JobOnRunner
+from dstack.engine.job_on_runner import JobOnRunner
 from dstack.errors import CommandError, HostUnreachableError
 from dstack.model.text.units import seconds, span
 
@@ -25,9 +23,7 @@ log = logging.getLogger("dstack.engine")
 async def halt(job_on_runner: JobOnRunner) -> None:
     """Tell the container to end."""
     grace = 0 if job_on_runner.job.stop == "abort" else job_on_runner.grace
-    await ask(
-        job_on_runner.host, stop(job_on_runner.host_context, job_on_runner.attempt, grace), timeout=grace + HOST_ANSWER
-    )
+    await job_on_runner.executor.stop(job_on_runner.attempt, grace)
 
 
 async def give_way(job_on_runner: JobOnRunner) -> None:
@@ -35,8 +31,7 @@ async def give_way(job_on_runner: JobOnRunner) -> None:
     preempted."""
     before = job_on_runner.job.yielding
     job_on_runner.change(yielding=True, reason=job_on_runner.job.preempted)
-    outcome = await insist(job_on_runner, stop(job_on_runner.host_context, job_on_runner.attempt, job_on_runner.grace))
-    if not before and outcome is not None and outcome.outcome == "ended":
+    if await insist_on_stop(job_on_runner) == "ended" and not before:
         job_on_runner.change(yielding=False, preempted=None, reason=None)
 
 
@@ -48,22 +43,29 @@ async def limit(job_on_runner: JobOnRunner) -> None:
     ends = seconds(job.started_at) + span(job.definition.max_duration)
     warning = job.definition.signal
     if warning and not job.warned:
+        name = warning.name
         await until(ends - span(warning.before))
         job_on_runner.change(warned=True)
-        await insist(job_on_runner, warn(job_on_runner.host_context, job_on_runner.attempt, warning.name))
+        await insist(job_on_runner, lambda: job_on_runner.executor.warn(job_on_runner.attempt, name))
     await until(ends)
     before = job_on_runner.job.expired
     job_on_runner.change(expired=True)
-    outcome = await insist(job_on_runner, stop(job_on_runner.host_context, job_on_runner.attempt, job_on_runner.grace))
-    if not before and outcome is not None and outcome.outcome == "ended":
+    if await insist_on_stop(job_on_runner) == "ended" and not before:
         job_on_runner.change(expired=False)  # it ended on its own just before
 
 
-async def insist(job_on_runner: JobOnRunner, command: Command[T]) -> T | None:
+async def insist_on_stop(job_on_runner: JobOnRunner) -> str | None:
+    """Tell the container to end, until the runner answers; return the outcome, or None if the runner refuses."""
+    attempt, grace = job_on_runner.attempt, job_on_runner.grace
+    stopped = await insist(job_on_runner, lambda: job_on_runner.executor.stop(attempt, grace))
+    return stopped.outcome if stopped else None
+
+
+async def insist(job_on_runner: JobOnRunner, ask: Callable[[], Awaitable[T]]) -> T | None:
     """Ask until the runner answers; return None if it refuses."""
     while True:
         try:
-            return await ask(job_on_runner.host, command, timeout=HOST_ANSWER)
+            return await ask()
         except HostUnreachableError:
             await asyncio.sleep(ASK_AGAIN)
         except CommandError as refused:

@@ -7,17 +7,14 @@ import time
 
 from msgspec.structs import replace
 
-from dstack.commands.host import ask
-from dstack.commands.job.follow import follow, read_log
-from dstack.commands.job.observe import observe
 from dstack.decide import Decision, Recorded, decide
-from dstack.engine.job_on_runner import HOST_ANSWER, JobOnRunner
-from dstack.engine.lifecycle.launch import launched, record_start
+from dstack.engine.job_on_runner import JobOnRunner
+from dstack.engine.lifecycle.launch import start
 from dstack.errors import HostUnreachableError
 from dstack.model.runner.runner import Runner
 
 SETTLING = 20
-"""How many times a failed container is looked at again, until Docker knows why it failed."""
+"""How many times a failed container is looked at again, until the engine that holds it knows why it failed."""
 SETTLES = 0.25
 """Seconds between two such looks."""
 LAUNCH_TAKES = 60.0
@@ -34,9 +31,7 @@ async def until_ended(job_on_runner: JobOnRunner) -> Decision:
         waited = waiting_since is not None and time.monotonic() - waiting_since > LAUNCH_TAKES
         job = job_on_runner.job
         recorded = Recorded(launch=job.launch, stop=bool(job.stop or job.preempted), waited=waited)
-        observed = await ask(
-            job_on_runner.host, observe(job_on_runner.host_context, job_on_runner.attempt), timeout=HOST_ANSWER
-        )
+        observed = await job_on_runner.executor.observe(job_on_runner.attempt)
         if observed.unsettled and looks < SETTLING:
             looks += 1
             await asyncio.sleep(SETTLES)
@@ -47,7 +42,7 @@ async def until_ended(job_on_runner: JobOnRunner) -> Decision:
         if decision.unknown:
             raise HostUnreachableError(decision.reason or "Docker does not answer")
         if decision.launch:
-            record_start(job_on_runner, await launched(job_on_runner))
+            await start(job_on_runner)
         waiting_since = None if decision.running else waiting_since or time.monotonic()
         await asyncio.sleep(LOOK_AGAIN)
 
@@ -76,13 +71,11 @@ def gpus_gone(runner: Runner, gpus: tuple[int, ...]) -> str | None:
 
 async def keep_up(job_on_runner: JobOnRunner) -> None:
     """Append the log's bytes as they arrive, until the stream ends."""
-    command = follow(job_on_runner.host_context, job_on_runner.attempt, job_on_runner.log_offset)
-    async for data in job_on_runner.host.stream(command):
+    async for data in job_on_runner.executor.follow(job_on_runner.attempt, job_on_runner.log_offset):
         job_on_runner.append_log(data)
 
 
 async def drain(job_on_runner: JobOnRunner) -> None:
     """Read the rest of the log, which is complete because the job has ended."""
-    command = read_log(job_on_runner.host_context, job_on_runner.attempt, job_on_runner.log_offset)
-    async for data in job_on_runner.host.stream(command):
+    async for data in job_on_runner.executor.read_log(job_on_runner.attempt, job_on_runner.log_offset):
         job_on_runner.append_log(data)

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 from dstack.artifacts.folder.store import FolderStore
 from dstack.artifacts.s3.store import S3Store
-from dstack.commands.artifacts.collect import ArtifactListing, fetch, listing, made
-from dstack.commands.host import Host, ask
+from dstack.commands.artifacts.collect import ArtifactListing, fetch, made
+from dstack.commands.host import Host
 from dstack.engine.context import Context
+from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.transfer.upload import Uploader
 from dstack.model.job.job import Job
 from dstack.model.job.manifest import File, Manifest
@@ -106,12 +107,9 @@ class Collector:
         """List what the job made, with sums from the runner."""
         if not self.job.definition.artifacts:
             return ArtifactListing((), (), ())
-        host_context = self.context.fleet.host_context(self.runner)
-        project = self.context.store.runs.require(self.job.run).snapshot.project
-        attempt = attempt_id(self.job.id, self.job.attempt)
-        return await ask(
-            self.host, listing(host_context, attempt, project, self.job.image, self.job.definition.outputs)
-        )
+        on_runner = JobOnRunner(self.context, self.job.id)
+        project, outputs = on_runner.snapshot.project, self.job.definition.outputs
+        return await on_runner.executor.collect(on_runner.attempt, project, self.job.image, outputs)
 
     async def fetched(self, found: ArtifactListing, storage: FolderStore) -> None:
         """Transfer the contents that the store lacks."""

@@ -4,42 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
-from dstack.commands.command import Command
-from dstack.commands.host import ask
-from dstack.commands.job.launch import Launched
-from dstack.commands.job.receive_code import Received, receive, spare
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.errors import DstackError, HostError
+from dstack.model.job.execution import Launched, Received
 
 CHUNK = 256 * 1024
 RIDES = 64 * 1024
 """A pack of at most this many bytes is sent with the launch itself; a larger one is sent first."""
-SPARE = 300.0
-"""Seconds for writing a spare tree."""
 
 log = logging.getLogger("dstack.engine")
 
 
-async def launch_with_code(job_on_runner: JobOnRunner, launch: Callable[[bytes], Command[Launched]]) -> Launched:
+async def launch_with_code(job_on_runner: JobOnRunner, launch: Callable[[bytes], Awaitable[Launched]]) -> Launched:
     """Launch if the runner has the code, or send a small pack with the launch. Packs are sent one at a time per runner
     and repository, because jobs of one snapshot share a pack."""
-    snapshot, host = job_on_runner.snapshot, job_on_runner.host
-    shipped, runner = job_on_runner.store.known_objects, job_on_runner.runner.name
+    snapshot, runner = job_on_runner.snapshot, job_on_runner.runner.name
+    shipped = job_on_runner.store.known_objects
     async with job_on_runner.context.shipping[runner, snapshot.repo]:
         known = shipped.of(runner, snapshot.repo)
         if not set(snapshot.names) <= set(known):
             async with written(job_on_runner.mirror.pack(snapshot, known)) as pack:
                 if pack.stat().st_size <= RIDES:
-                    launched = await ask(host, launch(pack.read_bytes()))
+                    launched = await launch(pack.read_bytes())
                     if launched.received:
                         shipped.add(runner, snapshot.repo, snapshot.names)
                     return launched
                 await deliver(job_on_runner, pack)
-    return await ask(host, launch(b""))
+    return await launch(b"")
 
 
 async def ship(job_on_runner: JobOnRunner, known: Iterable[str]) -> None:
@@ -54,11 +49,11 @@ async def ship(job_on_runner: JobOnRunner, known: Iterable[str]) -> None:
 def keep_spare(job_on_runner: JobOnRunner) -> None:
     """Have the runner write the tree once more while the job runs, so that the next job starts sooner."""
     runner, spares = job_on_runner.runner.name, job_on_runner.context.spares
-    host, command = job_on_runner.host, spare(job_on_runner.host_context, job_on_runner.snapshot)
+    executor, snapshot = job_on_runner.executor, job_on_runner.snapshot
 
     async def make() -> None:
         try:
-            await ask(host, command, timeout=SPARE)
+            await executor.spare(snapshot)
         except DstackError as trouble:
             log.info("%s: no spare tree was written: %s", runner, trouble.message)
 
@@ -87,8 +82,7 @@ async def deliver(job_on_runner: JobOnRunner, pack: Path) -> None:
 
 async def send(job_on_runner: JobOnRunner, pack: Path) -> Received:
     """Send one pack, in one round trip."""
-    command = receive(job_on_runner.host_context, job_on_runner.snapshot, lambda: contents(pack))
-    return await ask(job_on_runner.host, command)
+    return await job_on_runner.executor.receive(job_on_runner.snapshot, lambda: contents(pack))
 
 
 @asynccontextmanager
