@@ -49,6 +49,18 @@ async def gathered(stream: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
             await stream.aclose()
 
 
+async def counted(stream: AsyncIterator[bytes], left: int, tell: Callable[[int], None]) -> AsyncGenerator[bytes, None]:
+    """Pass the stream on, and tell how many of its bytes are left. Closes the stream."""
+    try:
+        async for data in stream:
+            left -= len(data)
+            tell(left)
+            yield data
+    finally:
+        if isinstance(stream, AsyncGenerator):
+            await stream.aclose()
+
+
 @contextlib.contextmanager
 def storing(root: Path) -> Iterator[None]:
     """Turn file system errors into StorageError."""

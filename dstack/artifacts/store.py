@@ -1,19 +1,129 @@
-"""The protocol of all artifact stores."""
+"""The protocol of all artifact stores, and what the server lends to one."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
-from dstack.model.job.manifest import Manifest
+from dstack.commands.host import Host
+from dstack.model.job.manifest import File, Manifest
+from dstack.model.job.pieces import Stored
+from dstack.model.runner.host_context import HostContext
+
+URL_LIFETIME = 12 * 3600
+"""Default seconds for which presigned URLs are valid: for so long, runners can upload while the server is down."""
+LONGEST_URL_LIFETIME = 7 * 24 * 3600
+"""Most seconds that S3 accepts."""
+STORAGES = "use a bucket or absolute path: dstack config --storage s3://bucket/prefix, or --storage /folder"
+"""The hint for a URL that is not a storage."""
+
+Tar = Callable[[], AsyncIterator[bytes]]
+"""Opens a tar stream of artifacts. It ends in StorageError at a file that does not match its manifest."""
+
+
+class ContentIndex(Protocol):
+    """Which object of a store has which content. It may be outdated, so check an object before using it."""
+
+    def add(self, storage: str, objects: Iterable[tuple[str, Stored]]) -> None:
+        """Record objects, given as pairs of sha256 and object."""
+        ...
+
+    def find(self, storage: str, sha256: str, size: int) -> list[Stored]:
+        """Return objects with this content."""
+        ...
+
+    def forget(self, storage: str, keys: Iterable[str]) -> None:
+        """Forget these objects: they were removed or have changed."""
+        ...
+
+    def forget_below(self, storage: str, prefix: str) -> None:
+        """Forget all objects whose key starts with `prefix`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a store is. `index` is for stores that can't find content by themselves. Presigned URLs are valid for
+    `url_lifetime` seconds."""
+
+    url: str
+    endpoint: str | None
+    index: ContentIndex
+    url_lifetime: int
+
+
+@dataclass(frozen=True)
+class JobFolder:
+    """A job's folder on its host. `runner` is the host's name in messages; `tree` is the folder of the job's files,
+    below the job's folder."""
+
+    job: str
+    run: str
+    workflow: str
+    attempt: str
+    runner: str
+    host: Host
+    context: HostContext
+    tree: str
+
+
+@dataclass(frozen=True)
+class PresignedUrls:
+    """URLs at which anyone can read files, valid for `lifetime` seconds."""
+
+    urls: list[str]
+    lifetime: int
 
 
 class ArtifactStore(Protocol):
     """Keeps the artifacts of jobs at `<run>/<workflow>/<path>`, with `manifest.json` beside them, written last.
 
-    How the files arrive is up to each store: a folder receives them, and to a bucket, runners upload them. Every step
-    can be repeated, also after a crash at any point. Methods raise StorageError.
+    A store drives the host that it is given, so that the files take the shortest way. Every step can be cancelled, and
+    repeated after that or after a crash; it continues where the last one ended. Methods raise StorageError; those that
+    take a JobFolder also raise HostError.
     """
+
+    @property
+    def url(self) -> str:
+        """Where the store is, in its shortest form."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The store's identity: no other store has this name."""
+        ...
+
+    def check(self) -> None:
+        """Raise UsageError unless the store can be used."""
+        ...
+
+    def absent(self) -> str | None:
+        """Return why the store as a whole is gone, in a few words, or None."""
+        ...
+
+    async def sweep(self) -> None:
+        """Remove what crashes left incomplete. Only for a starting server: nothing else may be writing."""
+        ...
+
+    async def reach(self, folder: JobFolder) -> None:
+        """Raise HostError unless the host can connect to the store, if it has to."""
+        ...
+
+    async def collect(
+        self, folder: JobFolder, files: Sequence[File], tell: Callable[[int], None] = lambda left: None
+    ) -> None:
+        """Bring the contents of these files from the host into the store. `tell` is called with the bytes that are
+        left."""
+        ...
+
+    async def abandon(self, folder: JobFolder) -> None:
+        """Stop what the host still does for a collection."""
+        ...
+
+    async def copy(self, run: str, workflow: str, files: Sequence[File]) -> list[File]:
+        """Give the job the contents that the store already has, without its host. Return the files that it lacks."""
+        ...
 
     async def commit(self, manifest: Manifest) -> Manifest:
         """Put all files at their paths, then write the manifest and return it as written. Replaces an earlier commit.
@@ -32,21 +142,22 @@ class ArtifactStore(Protocol):
         """Return a stored file's bytes from `offset` on. Raises NotFoundError if the job has no such file."""
         ...
 
-    def tar(self, manifests: Sequence[Manifest]) -> AsyncIterator[bytes]:
-        """Return a tar stream of all their files, for a job that depends on them. It ends in StorageError at a file
-        that does not match its manifest."""
+    async def presign(self, run: str, workflow: str, paths: Sequence[str]) -> PresignedUrls | None:
+        """Return a URL for each of these files, or None if the store has no URLs."""
         ...
 
-    def conflicts(self, manifests: Sequence[Manifest]) -> str | None:
-        """Return why one job can't have all of these, or None: two of them give one path different bytes."""
-        ...
-
-    async def sweep(self) -> None:
-        """Remove what crashes left incomplete. Only for a starting server: nothing else may be writing."""
+    async def place(self, folder: JobFolder, manifests: Sequence[Manifest], *, beside: bool) -> Tar | None:
+        """Bring all their files to the host, for a job that depends on them. `beside`: other files are there already.
+        Returns None once they are there; otherwise, the launch has to send the tar."""
         ...
 
     async def clear(self, run: str, workflow: str, *, dry_run: bool = False) -> int:
         """Remove what a job without a manifest left, once nothing adds to it. Return its bytes."""
+        ...
+
+    async def unused(self, before: float, *, dry_run: bool = False) -> int:
+        """Remove contents that arrived before a time (seconds since the epoch) and that no job has, as abandoned
+        collections leave them. Return their bytes."""
         ...
 
     async def remove(self, run: str, workflow: str) -> None:

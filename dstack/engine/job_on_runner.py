@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from dstack.artifacts.store import JobFolder
+from dstack.commands.artifacts.collect import made
 from dstack.commands.host import Host
 from dstack.engine.context import Context
 from dstack.executors.executor import Executor
@@ -65,6 +67,11 @@ class JobOnRunner:
         return attempt_id(self.id, self.job.attempt)
 
     @property
+    def project(self) -> str:
+        """The project's folder in the repository."""
+        return self.snapshot.project
+
+    @property
     def grace(self) -> int:
         """Seconds between SIGTERM and SIGKILL."""
         return math.ceil(span(self.job.definition.stop_grace))
@@ -81,9 +88,23 @@ class JobOnRunner:
             self.change(unreachable_since=None, reason=None)
         self.context.events.publish(self.job.run)
 
+    def folder(self, tree: str | None = None) -> JobFolder:
+        """The job's folder on the runner. Its files are in `tree`, by default where they are after the job's end."""
+        job = self.job
+        return JobFolder(
+            job=job.id,
+            run=job.run,
+            workflow=job.workflow,
+            attempt=self.attempt,
+            runner=self.runner.name,
+            host=self.host,
+            context=self.host_context,
+            tree=made(self.project) if tree is None else tree,
+        )
+
     def will_store(self) -> None:
         """Record the current storage as one that may hold artifacts of the job, so that they can be removed later."""
-        here = (self.context.storage_url, self.context.endpoint_url or "")
+        here = (self.context.artifacts.url, self.context.artifacts.endpoint)
         if here not in self.job.storages:
             self.change(storages=(*self.job.storages, here))
 

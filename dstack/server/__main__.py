@@ -19,7 +19,7 @@ from typing import IO
 import uvicorn
 
 from dstack import __version__
-from dstack.artifacts.s3.presign import EXPIRES, LONGEST
+from dstack.artifacts.store import LONGEST_URL_LIFETIME, URL_LIFETIME
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
 from dstack.engine.events import Events
@@ -110,7 +110,7 @@ async def run(layout: ServerLayout, store: Store, sockets: list[socket.socket], 
     access = Access(application(parts), lambda: store.settings.get("token"), told)
     config = uvicorn.Config(access, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
-    await context.storage.sweep()
+    await context.artifacts.current.sweep()
     engine.start()
     engine.background(metrics.watch())
     engine.background(parts.retention.watch())
@@ -151,12 +151,12 @@ def url_lifetime() -> int:
     """Return the seconds for which presigned URLs are valid (DSTACK_URL_LIFETIME)."""
     text = os.environ.get("DSTACK_URL_LIFETIME", "")
     if not text:
-        return EXPIRES
+        return URL_LIFETIME
     try:
         seconds = int(span(text))
     except ValueError as error:
         raise UsageError(f"DSTACK_URL_LIFETIME: '{text}' is not a duration; write 30m, 12h or 7d") from error
-    if not 1 <= seconds <= LONGEST:
+    if not 1 <= seconds <= LONGEST_URL_LIFETIME:
         raise UsageError(f"DSTACK_URL_LIFETIME: '{text}' is out of range; write a duration between 1s and 7d")
     return seconds
 

@@ -167,7 +167,7 @@ class Intake:
             if not wanted:
                 return planner, jobs
             for job in wanted.values():
-                looked[job.id] = await self.context.damage(job)
+                looked[job.id] = await self.context.artifacts.damage(job)
 
     async def files(self, submission: Submission) -> list[TreeFile]:
         """Return the files and folders of the snapshot that count."""

@@ -7,16 +7,17 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from dstack.artifacts.files import flush, gathered, pieces, points_to, read, replace, storing, to_its_end
+from dstack.artifacts.files import counted, flush, gathered, pieces, points_to, read, replace, storing, to_its_end
 from dstack.artifacts.folder.contents import Contents
 from dstack.artifacts.folder.incoming import Incoming
+from dstack.artifacts.store import STORAGES, JobFolder, Location, PresignedUrls, Tar
 from dstack.artifacts.tarball import tar
-from dstack.errors import NotFoundError, StorageError
-from dstack.model.job import manifest as manifest_module
+from dstack.commands.artifacts.collect import fetch
+from dstack.errors import NotFoundError, StorageError, UsageError
 from dstack.model.job.manifest import MANIFEST, File, Manifest, decode, encode, objection, problem, shown
 
 
@@ -32,10 +33,59 @@ class FolderStore:
         self._contents = Contents(root / ".content")
         self._incoming = root / ".incoming"
 
+    @classmethod
+    def at(cls, location: Location) -> FolderStore:
+        """Open the store in a folder. Raises UsageError if an endpoint is given."""
+        if location.endpoint:
+            raise UsageError(f"an endpoint needs a bucket, and '{location.url}' is not one", hint=STORAGES)
+        return cls(Path(location.url))
+
+    @property
+    def url(self) -> str:
+        """The folder's path."""
+        return str(self.root)
+
     @property
     def name(self) -> str:
         """The store's identity: no other store has this name."""
-        return str(self.root)
+        return self.url
+
+    def check(self) -> None:
+        """Raise UsageError unless the folder can be used."""
+        if not self.root.is_absolute():
+            raise UsageError(f"'{self.root}' is not a valid storage", hint=STORAGES)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.root).close()
+        except OSError as error:
+            raise UsageError(
+                f"{self.root} can't be the storage: {error.strerror}", hint="choose another folder"
+            ) from error
+
+    def absent(self) -> str | None:
+        """Return why the store is gone: nobody creates it again, and a disk may be mounted there later."""
+        return None if self.root.is_dir() else "the folder does not exist"
+
+    async def reach(self, folder: JobFolder) -> None:
+        """Do nothing: the server fetches the files."""
+
+    async def collect(
+        self, folder: JobFolder, files: Sequence[File], tell: Callable[[int], None] = lambda left: None
+    ) -> None:
+        """Fetch the contents that the store lacks. Every one that arrives whole is kept."""
+        missing = await self.missing(files)
+        if missing:
+            sent = folder.host.stream(fetch(folder.context, folder.attempt, folder.tree, missing))
+            arriving = counted(sent, sum(file.size for file in missing), tell)
+            await self.receive(folder.run, folder.workflow, folder.job, arriving, missing)
+
+    async def abandon(self, folder: JobFolder) -> None:
+        """Do nothing: a fetch ends with the connection that it uses."""
+
+    async def copy(self, run: str, workflow: str, files: Sequence[File]) -> list[File]:
+        """Return the files whose content the store lacks. The commit links all others to theirs."""
+        lacking = {(file.sha256, file.size) for file in await self.missing(files)}
+        return [file for file in files if file.link is None and (file.sha256, file.size) in lacking]
 
     async def missing(self, files: Sequence[File]) -> list[File]:
         """Return the files whose content the store lacks, one file per content."""
@@ -102,6 +152,14 @@ class FolderStore:
         stored = self.path_of(run, workflow, path)
         return pieces(read(stored, offset))
 
+    async def presign(self, run: str, workflow: str, paths: Sequence[str]) -> PresignedUrls | None:
+        """Return None: files in a folder have no URLs."""
+        return None
+
+    async def place(self, folder: JobFolder, manifests: Sequence[Manifest], *, beside: bool) -> Tar | None:
+        """Return the tar: the host can't fetch from the server."""
+        return lambda: self.tar(manifests)
+
     def tar(self, manifests: Sequence[Manifest]) -> AsyncIterator[bytes]:
         """Return a tar stream of all their files, for a job that depends on them. It ends in StorageError at a file
         that does not match its manifest."""
@@ -111,10 +169,6 @@ class FolderStore:
             for file in manifest.files:
                 files.setdefault(file.path, (file, top / file.path))
         return pieces(tar(files.values()))
-
-    def conflicts(self, manifests: Sequence[Manifest]) -> str | None:
-        """Return why one job can't have all of these, or None: two of them give one path different bytes."""
-        return manifest_module.conflicts(manifests)
 
     async def remove(self, run: str, workflow: str) -> None:
         """Remove the job's artifacts, and the contents that nothing else uses."""

@@ -18,6 +18,8 @@ R = TypeVar("R")
 
 LONGEST_KEY = 1024
 """The longest key that S3 takes, in bytes (https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html)."""
+LARGEST_COPY = 5 * 1024**3
+"""The largest object that one request can copy, in bytes."""
 
 _ODD = re.compile(r"[\x00-\x1f\x7f\udc80-\udcff]")
 
@@ -68,6 +70,21 @@ class Objects:
                 self.bucket.call("delete_object", Key=key)
 
         each(delete, list(keys))
+
+    def copy(self, key: str, source: Stored) -> str | None:
+        """Make an object a copy of another one. Return its ETag, or None if the other one has changed."""
+        origin = {"Bucket": self.bucket.name, "Key": source.key}
+        try:
+            head = self.bucket.call("head_object", Key=source.key)
+            if (head["ContentLength"], plain(head["ETag"])) != (source.size, source.etag):
+                return None
+            if source.size > LARGEST_COPY:
+                self.bucket.call("copy", CopySource=origin, Key=key)
+            else:
+                self.bucket.call("copy_object", CopySource=origin, Key=key, CopySourceIfMatch=head["ETag"])
+        except ObjectGoneError:
+            return None
+        return plain(self.bucket.call("head_object", Key=key)["ETag"])
 
     def abort(self, run: str, workflow: str) -> None:
         """Abort unfinished uploads, because their parts cost money."""

@@ -13,10 +13,6 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from urllib.parse import quote, urlsplit
 
-EXPIRES = 12 * 3600
-"""Default seconds for which presigned URLs are valid: for so long, runners can upload while the server is down."""
-LONGEST = 7 * 24 * 3600
-"""Most seconds that S3 accepts."""
 ALGORITHM = "AWS4-HMAC-SHA256"
 
 

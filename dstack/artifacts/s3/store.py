@@ -3,38 +3,48 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from dstack.artifacts.files import pieces, to_its_end
 from dstack.artifacts.s3.bucket import Bucket, ObjectGoneError, parse
-from dstack.artifacts.s3.objects import Objects, plain
-from dstack.artifacts.s3.presign import EXPIRES
-from dstack.artifacts.s3.uploads import Uploading, Uploads
+from dstack.artifacts.s3.copies import Copies
+from dstack.artifacts.s3.objects import Objects
+from dstack.artifacts.s3.transfer import Uploader, fetched, reached
+from dstack.artifacts.s3.uploads import Uploads
+from dstack.artifacts.store import URL_LIFETIME, ContentIndex, JobFolder, Location, PresignedUrls, Tar
 from dstack.artifacts.tarball import BLOCK, tar
+from dstack.commands.artifacts.upload import abandon
+from dstack.commands.host import ask
 from dstack.errors import NotFoundError, StorageError
-from dstack.model.job import manifest as manifest_module
 from dstack.model.job.manifest import MANIFEST, File, Manifest, decode, encode, objection, problem, shown
-from dstack.model.job.pieces import Stored, Sums
 
-COPY = 5 * 1024**3
-"""The largest object that one request can copy, in bytes."""
+ABANDON = 120.0
+"""Seconds for a host to cancel an upload."""
 
 
 class S3Store:
     """`s3://bucket/prefix/<run>/<workflow>/<path>`, with `manifest.json` beside a job's files, written last.
 
-    It keeps no state: it asks S3 how far an upload is. URLs are valid for `expires` seconds.
+    It keeps no state: it asks S3 how far an upload is, and the index which objects may have a content. URLs are valid
+    for `expires` seconds.
     """
 
-    def __init__(self, url: str, endpoint: str | None = None, *, expires: int = EXPIRES) -> None:
+    def __init__(self, url: str, endpoint: str | None, index: ContentIndex, *, expires: int = URL_LIFETIME) -> None:
         name, prefix = parse(url)
         self.url = f"s3://{name}/{prefix}".rstrip("/")
         self.bucket = Bucket(name, endpoint)
+        self.index = index
         self.expires = expires
-        self._objects = Objects(self.bucket, f"{prefix}/" if prefix else "")
+        self.objects = Objects(self.bucket, f"{prefix}/" if prefix else "")
+        self.uploads = Uploads(self.objects, expires)
+
+    @classmethod
+    def at(cls, location: Location) -> S3Store:
+        """Open the store at s3://bucket/prefix. Raises UsageError for any other URL."""
+        return cls(location.url, location.endpoint, location.index, expires=location.url_lifetime)
 
     @property
     def name(self) -> str:
@@ -43,30 +53,37 @@ class S3Store:
 
     def check(self) -> None:
         """Raise UsageError unless the store can be used."""
-        self.bucket.check(f"{self._objects.prefix}.dstack-check")
+        self.bucket.check(f"{self.objects.prefix}.dstack-check")
+
+    def absent(self) -> str | None:
+        """Return None: a bucket that is gone refuses every request."""
+        return None
 
     def key(self, run: str, workflow: str, path: str) -> str:
         """Return the key of a file's object: see Objects."""
-        return self._objects.key(run, workflow, path)
+        return self.objects.key(run, workflow, path)
 
-    async def plan(
-        self,
-        run: str,
-        workflow: str,
-        files: Sequence[File],
-        sums: Mapping[str, Sums],
-        *,
-        sent: frozenset[tuple[str, int | None]] = frozenset(),
-        known: Mapping[str, str] | None = None,
-    ) -> Uploading:
-        """Return which of these regular files have arrived, and which pieces are still to send: see Uploads."""
-        uploads = Uploads(self._objects, self.expires)
-        return await to_its_end(lambda: uploads.plan(run, workflow, files, sums, sent, known or {}))
+    async def reach(self, folder: JobFolder) -> None:
+        """Raise HostError unless the host gets an answer from the bucket."""
+        url = (await self.urls(folder.run, folder.workflow, ["."]))[0]
+        await reached(folder, url, self.name)
 
-    async def copy(self, run: str, workflow: str, file: File, source: Stored) -> str | None:
-        """Make the file a copy of an object with the same content. Return its ETag, or None if that object has
-        changed."""
-        return await to_its_end(lambda: self._copy(self.key(run, workflow, file.path), source))
+    async def collect(
+        self, folder: JobFolder, files: Sequence[File], tell: Callable[[int], None] = lambda left: None
+    ) -> None:
+        """Have the host upload what the bucket lacks. It continues by itself, also while the server is down."""
+        copies = self._copies(folder.run, folder.workflow)
+        await Uploader(folder, self.uploads, copies, tell).run([file for file in files if file.link is None])
+
+    async def abandon(self, folder: JobFolder) -> None:
+        """Cancel the host's upload."""
+        await ask(folder.host, abandon(folder.context, folder.attempt), timeout=ABANDON)
+
+    async def copy(self, run: str, workflow: str, files: Sequence[File]) -> list[File]:
+        """Have S3 copy what the bucket has elsewhere. Return the files that it lacks as far as is known."""
+        copies = self._copies(run, workflow)
+        left = await copies.make([file for file in files if file.link is None])
+        return [file for file in left if not copies.recorded(file)]
 
     async def commit(self, manifest: Manifest) -> Manifest:
         """Write the manifest, with ETags, once all its files are there. Removes what an earlier commit left."""
@@ -84,7 +101,7 @@ class S3Store:
 
     def verify(self, manifest: Manifest) -> str | None:
         """Return what is damaged or gone, in a few words, or None. Costs one request per thousand files."""
-        listed = self._objects.listed(manifest.run, manifest.workflow)
+        listed = self.objects.listed(manifest.run, manifest.workflow)
         for file in manifest.files:
             if file.link is not None:
                 continue
@@ -110,12 +127,9 @@ class S3Store:
                 files.setdefault(file.path, (file, self._reader(manifest, file)))
         return pieces(tar(files.values()))
 
-    def conflicts(self, manifests: Sequence[Manifest]) -> str | None:
-        """Return why one job can't have all of these, or None: two of them give one path different bytes."""
-        return manifest_module.conflicts(manifests)
-
     async def remove(self, run: str, workflow: str) -> None:
         """Remove the job's artifacts, the manifest first."""
+        self.index.forget_below(self.name, self.key(run, workflow, ""))
         await to_its_end(lambda: self._remove(run, workflow))
 
     async def clear(self, run: str, workflow: str, *, dry_run: bool = False) -> int:
@@ -126,6 +140,25 @@ class S3Store:
     async def sweep(self) -> None:
         """Do nothing: an unfinished upload can be resumed."""
 
+    async def unused(self, before: float, *, dry_run: bool = False) -> int:
+        """Return 0: every object belongs to a job."""
+        return 0
+
+    async def presign(self, run: str, workflow: str, paths: Sequence[str]) -> PresignedUrls | None:
+        """Return URLs at which anyone can read these files until they expire."""
+        return PresignedUrls(await self.urls(run, workflow, paths), self.expires)
+
+    async def place(self, folder: JobFolder, manifests: Sequence[Manifest], *, beside: bool) -> Tar | None:
+        """Have the host fetch the files from the bucket. Returns the tar if it can't."""
+        files: dict[str, File] = {}
+        urls: dict[str, str] = {}
+        for manifest in manifests:
+            files.update({file.path: file for file in manifest.files if file.path not in files})
+            paths = [file.path for file in manifest.files if file.link is None]
+            urls.update(zip(paths, await self.urls(manifest.run, manifest.workflow, paths), strict=True))
+        ordered = sorted(files.values(), key=lambda file: file.path)
+        return None if await fetched(folder, ordered, urls, beside=beside) else lambda: self.tar(manifests)
+
     async def urls(self, run: str, workflow: str, paths: Sequence[str]) -> list[str]:
         """Return URLs at which anyone can read these files until they expire."""
         return await to_its_end(lambda: self._urls(run, workflow, paths))
@@ -134,24 +167,13 @@ class S3Store:
         signer = self.bucket.signer()
         return [signer.url("GET", self.key(run, workflow, path), self.expires) for path in paths]
 
-    def _copy(self, key: str, source: Stored) -> str | None:
-        origin = {"Bucket": self.bucket.name, "Key": source.key}
-        try:
-            head = self.bucket.call("head_object", Key=source.key)
-            if (head["ContentLength"], plain(head["ETag"])) != (source.size, source.etag):
-                return None
-            if source.size > COPY:
-                self.bucket.call("copy", CopySource=origin, Key=key)
-            else:
-                self.bucket.call("copy_object", CopySource=origin, Key=key, CopySourceIfMatch=head["ETag"])
-        except ObjectGoneError:
-            return None
-        return plain(self.bucket.call("head_object", Key=key)["ETag"])
+    def _copies(self, run: str, workflow: str) -> Copies:
+        return Copies(self.name, self.objects, self.index, run, workflow)
 
     def _commit(self, manifest: Manifest) -> Manifest:
         if why := problem(manifest.files):
             raise StorageError(f"the artifacts of {manifest.workflow} can't be stored: {why}")
-        listed = self._objects.listed(manifest.run, manifest.workflow)
+        listed = self.objects.listed(manifest.run, manifest.workflow)
         files = []
         for file in manifest.files:
             if file.link is None:
@@ -162,27 +184,27 @@ class S3Store:
             files.append(file)
         key = self.key(manifest.run, manifest.workflow, MANIFEST)
         listed.pop(key, None)
-        self._objects.abort(manifest.run, manifest.workflow)
-        self._objects.delete(listed)
+        self.objects.abort(manifest.run, manifest.workflow)
+        self.objects.delete(listed)
         written = msgspec.structs.replace(manifest, files=tuple(files))
         self.bucket.call("put_object", Key=key, Body=encode(written), ContentType="application/json")
         return written
 
     def _remove(self, run: str, workflow: str) -> None:
         manifest = self.key(run, workflow, MANIFEST)
-        self._objects.delete([manifest])
-        self._objects.delete(key for key in self._objects.listed(run, workflow) if key != manifest)
-        self._objects.abort(run, workflow)
+        self.objects.delete([manifest])
+        self.objects.delete(key for key in self.objects.listed(run, workflow) if key != manifest)
+        self.objects.abort(run, workflow)
 
     def _clear(self, run: str, workflow: str, dry_run: bool) -> int:
-        listed = self._objects.listed(run, workflow)
+        listed = self.objects.listed(run, workflow)
         if self.key(run, workflow, MANIFEST) in listed:
             return 0
-        uploads = self._objects.uploads(run, workflow)
-        parts = [part for key, upload in uploads.items() for part in self._objects.parts(key, upload)]
+        uploads = self.objects.uploads(run, workflow)
+        parts = [part for key, upload in uploads.items() for part in self.objects.parts(key, upload)]
         if not dry_run:
-            self._objects.delete(listed)
-            self._objects.abort(run, workflow)
+            self.objects.delete(listed)
+            self.objects.abort(run, workflow)
         return sum(stored.size for stored in listed.values()) + sum(int(part["Size"]) for part in parts)
 
     def _reader(self, manifest: Manifest, file: File) -> Callable[[], Iterator[bytes]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from dstack.artifacts.s3.objects import Objects, each, plain
 from dstack.artifacts.s3.presign import Signer
@@ -34,8 +35,8 @@ class Uploads:
         workflow: str,
         files: Sequence[File],
         sums: Mapping[str, Sums],
-        sent: frozenset[tuple[str, int | None]],
-        known: Mapping[str, str],
+        sent: frozenset[tuple[str, int | None]] = frozenset(),
+        known: Mapping[str, str] = MappingProxyType({}),
     ) -> Uploading:
         """Compare what has arrived with these regular files, complete multipart uploads, and presign the rest.
 

@@ -89,13 +89,7 @@ def _change(url: str | None, token: str | None) -> None:
 
 
 def _check_storage(storage: str) -> None:
-    if storage.startswith("s3://"):
-        return
-    if "://" in storage:
-        raise UsageError(
-            f"--storage: '{storage}' is not supported", hint="write an absolute path, or s3://bucket/prefix"
-        )
-    if not os.path.isabs(storage):
+    if "://" not in storage and not os.path.isabs(storage):
         raise UsageError(f"--storage: '{storage}' is not an absolute path on the server")
 
 

@@ -188,7 +188,7 @@ class Drive(JobOnRunner):
             await abandoned(self)
             self.finish(Status.STOPPED, exit_code=ExitCode.STOPPED, reason="aborted; nothing was stored")
             return
-        self.collector = Collector(self.context, job, self.runner, UploadProgress(self))
+        self.collector = Collector(self, UploadProgress(self))
         self.will_store()
         found = await self.collector.store()
         job = self.settle()
@@ -210,7 +210,7 @@ class Drive(JobOnRunner):
 
     async def salvage(self, job: Job) -> None:
         """End a stopped job whose runner holds artifacts that can no longer be collected."""
-        collector = self.collector or Collector(self.context, job, self.runner, UploadProgress(self))
+        collector = self.collector or Collector(self, UploadProgress(self))
         outcome = await collector.salvage(Status.STOPPED)
         silence = f"runner '{job.runner}' has not answered since {job.unreachable_since}"
         reason = f"stopped by dstack stop; {silence}, so artifacts that were not stored by then are lost"

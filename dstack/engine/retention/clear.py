@@ -26,8 +26,7 @@ async def clear(context: Context, job_id: str) -> None:
         job_on_runner = JobOnRunner(context, job_id)
         executor, attempt = job_on_runner.executor, job_on_runner.attempt
         if job.status is Status.DONE and job.files:
-            project = job_on_runner.snapshot.project
-            stays = await executor.retain(attempt, project, job.image, job.definition.outputs)
+            stays = await executor.retain(attempt, job_on_runner.project, job.image, job.definition.outputs)
         else:
             await executor.discard(attempt, job.image)
             stays = False

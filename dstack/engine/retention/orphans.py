@@ -8,11 +8,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from dstack.artifacts.folder.store import FolderStore
 from dstack.commands.host import ask
 from dstack.commands.machine.orphans import Pruned, prune
 from dstack.engine.context import Context
-from dstack.engine.retention.artifact_locations import stored_in
 from dstack.engine.retention.mirror_gc import tidy
 from dstack.errors import HostError, StorageError
 from dstack.model.api.retention import Leftover
@@ -91,12 +89,12 @@ class Orphans:
 
         async def look(job: Job) -> Leftover | None:
             size = 0
-            for storage in stored_in(self.context, job):
+            for storage in self.context.artifacts.of(job):
                 try:
                     async with gate:
                         size += await storage.clear(job.run, job.workflow, dry_run=self.dry_run)
                 except StorageError as trouble:
-                    if storage.name == self.context.storage.name:
+                    if storage.name == self.context.artifacts.current.name:
                         raise
                     log.warning("%s: leftovers of broken uploads not removed: %s", storage.name, trouble.message)
             return Leftover(what="objects", name=f"{job.run}/{job.workflow}", bytes=size) if size else None
@@ -107,9 +105,7 @@ class Orphans:
     async def contents(self) -> list[Leftover]:
         """Prune contents from abandoned collections. A collection in progress may still use everything newer than its
         job's placement."""
-        storage = self.context.storage
-        if not isinstance(storage, FolderStore):
-            return []
+        storage = self.context.artifacts.current
         begun = [seconds(job.placed_at) for job in self.store.jobs.unfinished() if job.placed_at]
         size = await storage.unused(min(begun, default=time.time()), dry_run=self.dry_run)
         return [Leftover(what="contents", name=storage.name, bytes=size)] if size else []

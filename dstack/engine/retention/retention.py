@@ -10,7 +10,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from dstack.engine.context import Context
-from dstack.engine.retention.artifact_locations import forget, stored_in
 from dstack.errors import ConflictError, DstackError, StorageError
 from dstack.model.api.retention import Removed
 from dstack.model.job.job import Job, Run
@@ -120,13 +119,13 @@ class Retention:
     async def remove_artifacts(self, job: Job) -> None:
         """Remove a job's artifacts. If an earlier storage can't be cleaned, record that and go on."""
         silent = {stay.storage: stay.why for stay in self.stays}
-        for storage in stored_in(self.context, job):
+        for storage in self.context.artifacts.of(job):
             try:
                 if storage.name in silent:
                     raise StorageError(silent[storage.name])
-                await forget(self.context, job, storage)
+                await self.context.artifacts.remove(job, storage)
             except StorageError as trouble:
-                if storage.name == self.context.storage.name:
+                if storage.name == self.context.artifacts.current.name:
                     raise
                 stay = Stay(job.run, job.workflow, storage.name, trouble.message)
                 self.stays.append(stay)

@@ -8,12 +8,9 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 
 from msgspec.structs import replace
 
-from dstack.artifacts.s3.store import S3Store
-from dstack.commands.artifacts.collect import fetch
 from dstack.commands.artifacts.sync import SMALL, frozen, sync
 from dstack.commands.host import ask
 from dstack.engine.job_on_runner import JobOnRunner
-from dstack.engine.transfer.upload import Uploader
 from dstack.errors import CommandError, DstackError, StorageError
 from dstack.model.job.manifest import PARTIAL, File, Manifest, normal
 from dstack.model.project.workflow import Artifact
@@ -37,7 +34,7 @@ class Sync:
     def __init__(self, placed: JobOnRunner) -> None:
         self.placed = placed
         self.job = placed.job
-        self.context = placed.context
+        self.artifacts = placed.context.artifacts
         self.files: dict[str, File] = {}
         self.turn = asyncio.Lock()
 
@@ -46,8 +43,8 @@ class Sync:
         asking = [artifact for artifact in self.job.definition.outputs if artifact.sync]
         if not asking:
             return
-        before = await asyncio.to_thread(self.context.storage.manifest, self.job.run, self.job.workflow)
-        if before and before.job == self.job.id:
+        before = await self.artifacts.left(self.job)
+        if before:
             self.files = {file.path: file for file in before.files}
         await asyncio.gather(*(self.repeat(artifact, number) for number, artifact in enumerate(asking)))
 
@@ -70,8 +67,7 @@ class Sync:
         """Store what changed in an artifact; return whether everything seen is stored now."""
         placed = self.placed
         placed.will_store()
-        project = self.context.store.runs.require(self.job.run).snapshot.project
-        look = sync(placed.host_context, placed.attempt, project, self.job.image, artifact, number, keep=keep)
+        look = sync(placed.host_context, placed.attempt, placed.project, self.job.image, artifact, number, keep=keep)
         changes = await ask(placed.host, look, timeout=TIMEOUT)
         if not (changes.found or changes.same or changes.moving):
             return False  # it may be about to be replaced: keep what was stored
@@ -87,26 +83,15 @@ class Sync:
         await self.commit(normal(artifact.path), stored)
         return not missing and all(path in stored for path in changes.same)
 
-    async def missed(self, files: Sequence[File], folder: str) -> AsyncIterator[str]:
+    async def missed(self, files: Sequence[File], tree: str) -> AsyncIterator[str]:
         """Bring these files into the store; yield the paths of those that changed while they were sent."""
         for batch in batches([file for file in files if file.link is None]):
             try:
-                await self.bring(batch, folder)
+                await self.artifacts.current.collect(self.placed.folder(tree), batch)
             except (StorageError, CommandError) as trouble:
                 log.info("job %s: %s; the next sync tries again", self.job.id, trouble.message)
                 for file in batch:
                     yield file.path
-
-    async def bring(self, files: Sequence[File], folder: str) -> None:
-        """Bring these files into the store."""
-        placed, job, storage = self.placed, self.job, self.context.storage
-        if isinstance(storage, S3Store):
-            await Uploader(self.context, job, placed.runner, storage, folder).run(files)
-            return
-        lacking = await storage.missing(files)
-        if lacking:
-            stream = placed.host.stream(fetch(placed.host_context, placed.attempt, folder, lacking))
-            await storage.receive(job.run, job.workflow, job.id, stream, lacking)
 
     async def commit(self, path: str, stored: dict[str, File]) -> None:
         """Write the manifest of what is stored now, if it has changed."""
@@ -118,7 +103,7 @@ class Sync:
         manifest = Manifest(
             job=self.job.id, run=self.job.run, workflow=self.job.workflow, status=PARTIAL, files=ordered
         )
-        await self.context.storage.commit(manifest)
+        await self.artifacts.current.commit(manifest)
         self.files = files
 
 

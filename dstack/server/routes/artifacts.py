@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from dstack.artifacts.store import ArtifactStore
 from dstack.model.api import wire
 from dstack.model.api.artifacts import ArtifactView, LinksRequest
 from dstack.model.job.manifest import PARTIAL
@@ -25,12 +26,16 @@ class ArtifactRoutes:
 
     parts: Parts
 
+    @property
+    def storage(self) -> ArtifactStore:
+        return self.parts.context.artifacts.current
+
     async def artifacts(self, request: Request) -> Any:
         _, jobs, _ = jobs_named(self.parts.context.store, request.path_params["ref"])
         views: list[ArtifactView] = []
         for job in jobs:
             source = self.parts.context.store.jobs.require(job.source)
-            manifest = await asyncio.to_thread(self.parts.context.storage.manifest, source.run, source.workflow)
+            manifest = await asyncio.to_thread(self.storage.manifest, source.run, source.workflow)
             for file in manifest.files if manifest else ():
                 views.append(
                     ArtifactView(
@@ -51,7 +56,7 @@ class ArtifactRoutes:
         source = self.parts.context.store.jobs.require(job.source)
         path = parse_qs(request.url.query, errors="surrogateescape")["path"][0]
         offset = int(request.query_params.get("offset", "0"))
-        opened = self.parts.context.storage.open(source.run, source.workflow, path, offset)
+        opened = self.storage.open(source.run, source.workflow, path, offset)
         first = await anext(opened, b"")  # a storage error can still become an error response
         return StreamingResponse(behind(first, opened), media_type="application/octet-stream")
 

@@ -44,14 +44,14 @@ class SettingsRoutes:
         if request.method == "POST":
             wish = msgspec.json.decode(await request.body(), type=ServerConfig)
             if wish.storage is not None:
-                await self.parts.context.use_storage(wish.storage, wish.endpoint_url)
+                await self.parts.context.artifacts.use(wish.storage, wish.endpoint_url or "")
             if wish.max_gpus_per_user is not None:
                 limit = str(wish.max_gpus_per_user) if wish.max_gpus_per_user >= 0 else ""
                 self.parts.context.store.settings.set("max-gpus-per-user", limit)
                 self.parts.engine.poke()
         return ServerConfig(
-            storage=self.parts.context.storage_url,
-            endpoint_url=self.parts.context.endpoint_url,
+            storage=self.parts.context.artifacts.url,
+            endpoint_url=self.parts.context.artifacts.endpoint or None,
             max_gpus_per_user=self.parts.engine.max_gpus_per_user,
         )
 

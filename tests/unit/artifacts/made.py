@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dstack.artifacts.folder.store import FolderStore
 from dstack.model.job.manifest import File, Manifest
+from dstack.model.job.pieces import Stored
 
 
 def file(path: str, content: bytes, mode: int = 0o644) -> File:
@@ -25,6 +26,27 @@ def manifest(files: Iterable[File], run: str = "run-1", workflow: str = "train",
 async def stream(*chunks: bytes) -> AsyncIterator[bytes]:
     for chunk in chunks:
         yield chunk
+
+
+class Index:
+    """Which object has which content, in memory."""
+
+    def __init__(self) -> None:
+        self.objects: dict[tuple[str, str], tuple[str, Stored]] = {}
+
+    def add(self, storage: str, objects: Iterable[tuple[str, Stored]]) -> None:
+        self.objects.update({(storage, stored.key): (sha256, stored) for sha256, stored in objects})
+
+    def find(self, storage: str, sha256: str, size: int) -> list[Stored]:
+        known = [(digest, stored) for (name, _), (digest, stored) in self.objects.items() if name == storage]
+        return [stored for digest, stored in known if (digest, stored.size) == (sha256, size)]
+
+    def forget(self, storage: str, keys: Iterable[str]) -> None:
+        for key in keys:
+            self.objects.pop((storage, key), None)
+
+    def forget_below(self, storage: str, prefix: str) -> None:
+        self.forget(storage, [key for name, key in self.objects if name == storage and key.startswith(prefix)])
 
 
 async def keep(store: FolderStore, made: Manifest, contents: Mapping[str, bytes]) -> list[File]:

@@ -24,6 +24,7 @@ from dstack.model.api.artifacts import ArtifactView, LinksView
 from tests.environment.forward import forward
 from tests.environment.proxy import Proxy
 from tests.environment.s3 import BUCKET, S3
+from tests.unit.artifacts.made import Index
 
 CONTENT = bytes(range(256)) * 4000
 
@@ -63,10 +64,10 @@ def certificate(tmp_path: Path) -> Path:
 def server(s3_server: S3, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Server, Proxy]]:
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
-    S3Store(f"s3://{BUCKET}", s3_server.url).bucket.call("put_object", Key="r/w/a", Body=CONTENT)
+    S3Store(f"s3://{BUCKET}", s3_server.url, Index()).bucket.call("put_object", Key="r/w/a", Body=CONTENT)
     proxy = Proxy(s3_server.port, certificate)
     server = Server(Endpoint.parse("/nowhere"))
-    server.store = S3Store(f"s3://{BUCKET}", proxy.url)
+    server.store = S3Store(f"s3://{BUCKET}", proxy.url, Index())
     try:
         yield server, proxy
     finally:

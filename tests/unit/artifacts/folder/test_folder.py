@@ -312,20 +312,6 @@ def test_a_full_disk_is_a_storage_error(store: FolderStore, monkeypatch: pytest.
     assert on_disk(store.root) == {}
 
 
-def test_conflicts(store: FolderStore) -> None:
-    one = manifest([file("m/a", b"1"), file("m/b", b"2")], workflow="one")
-    same = manifest([file("m/a", b"1", 0o600), file("m/c", b"3")], workflow="same")
-    other = manifest([file("m/a", b"9")], workflow="other")
-    folder = manifest([file("m", b"a file")], workflow="folder")
-    linked = manifest([link("m/b", "a")], workflow="linked")
-
-    assert store.conflicts([one, same]) is None
-    assert store.conflicts([]) is None
-    assert store.conflicts([one, other]) == "'one' and 'other' both produce 'm/a', with different content"
-    assert store.conflicts([one, linked]) == "'one' and 'linked' both produce 'm/b', with different content"
-    assert store.conflicts([one, folder]) == "'folder' produces the file 'm', and 'one' a folder with that name"
-
-
 def test_the_loop_stays_live(store: FolderStore) -> None:
     """While 2,000 files are stored, the loop turns at least every quarter of a second."""
     contents = {f"out/{number}": str(number).encode() for number in range(2000)}

@@ -19,6 +19,7 @@ from dstack.model.job.manifest import File, Manifest
 from dstack.model.job.pieces import MIB, PART, Piece, Stored, Sums, part_size, spans
 from tests.environment.proxy import Proxy
 from tests.environment.s3 import BUCKET, S3
+from tests.unit.artifacts.made import Index
 
 ODD = ["a b", 'it\'s "x"', "-rf", "[a]{b,c}*?", "ünïcödé 名前", "new\nline", "x" * 250, "%0A", "a+b&c=d#e", "d/-n/e"]
 
@@ -33,7 +34,7 @@ def server(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
 
 @pytest.fixture
 def store(server: S3) -> S3Store:
-    return S3Store(f"s3://{BUCKET}/p", server.url)
+    return S3Store(f"s3://{BUCKET}/p", server.url, Index())
 
 
 def file(path: str, content: bytes) -> File:
@@ -56,10 +57,10 @@ def put(piece: Piece, content: bytes) -> int:
 async def stored(store: S3Store, contents: dict[str, bytes]) -> Manifest:
     files = [file(path, content) for path, content in contents.items()]
     hashed = {path: sums(content) for path, content in contents.items()}
-    plan = await store.plan("r", "w", files, hashed)
+    plan = store.uploads.plan("r", "w", files, hashed)
     for piece in plan.pieces:
         assert put(piece, contents[piece.path]) == 200
-    known = (await store.plan("r", "w", files, hashed)).arrived
+    known = store.uploads.plan("r", "w", files, hashed).arrived
     assert set(known) == set(contents)
     return await store.commit(Manifest("j", "r", "w", "done", tuple(files)))
 
@@ -84,20 +85,20 @@ def test_names_that_no_key_can_tell_apart_are_refused(store: S3Store) -> None:
     hashed = {"a\nb": sums(b"1"), "a%0Ab": sums(b"2")}
 
     with pytest.raises(StorageError, match="same name in S3"):
-        asyncio.run(store.plan("r", "w", files, hashed))
+        store.uploads.plan("r", "w", files, hashed)
 
 
 def test_a_large_file_goes_in_parts_and_only_those_that_lack(store: S3Store) -> None:
     content = os.urandom(PART + 5)
     one, hashed = file("large", content), {"large": sums(content)}
-    plan = asyncio.run(store.plan("r", "w", [one], hashed))
+    plan = store.uploads.plan("r", "w", [one], hashed)
     assert [(piece.part, piece.start, piece.length) for piece in plan.pieces] == [(1, 0, PART), (2, PART, 5)]
     assert put(plan.pieces[1], content) == 200
 
-    plan = asyncio.run(store.plan("r", "w", [one], hashed))
+    plan = store.uploads.plan("r", "w", [one], hashed)
     assert [piece.part for piece in plan.pieces] == [1]
     assert put(plan.pieces[0], content) == 200
-    plan = asyncio.run(store.plan("r", "w", [one], hashed))
+    plan = store.uploads.plan("r", "w", [one], hashed)
 
     assert not plan.pieces
     asyncio.run(store.commit(Manifest("j", "r", "w", "done", (one,))))
@@ -106,14 +107,14 @@ def test_a_large_file_goes_in_parts_and_only_those_that_lack(store: S3Store) -> 
 
 
 def test_other_bytes_than_were_hashed_are_refused(store: S3Store) -> None:
-    plan = asyncio.run(store.plan("r", "w", [file("a", b"right")], {"a": sums(b"right")}))
+    plan = store.uploads.plan("r", "w", [file("a", b"right")], {"a": sums(b"right")})
 
     assert put(plan.pieces[0], b"wrong") == 400
 
 
 def test_a_url_is_good_for_its_own_object_and_its_own_time_alone(server: S3) -> None:
-    store = S3Store(f"s3://{BUCKET}/p", server.url, expires=1)
-    plan = asyncio.run(store.plan("r", "w", [file("a", b"x")], {"a": sums(b"x")}))
+    store = S3Store(f"s3://{BUCKET}/p", server.url, Index(), expires=1)
+    plan = store.uploads.plan("r", "w", [file("a", b"x")], {"a": sums(b"x")})
     piece = plan.pieces[0]
 
     elsewhere = Piece(piece.path, 0, 1, None, piece.url.replace("/r/w/a", "/r/w/b"), piece.headers)
@@ -155,10 +156,10 @@ def test_copies_of_what_is_not_what_it_was_are_not_made(store: S3Store, server: 
     one = manifest.files[0]
     source = Stored(store.key("r", "w", "a"), one.size, str(one.etag))
 
-    assert asyncio.run(store.copy("r2", "w", one, source)) == one.etag
+    assert store.objects.copy(store.key("r2", "w", "a"), source) == one.etag
     (server.folder / "objects" / BUCKET / "p/r/w/a").write_bytes(b"eno")
-    assert asyncio.run(store.copy("r3", "w", one, source)) is None
-    assert asyncio.run(store.copy("r3", "w", one, Stored("p/none", one.size, str(one.etag)))) is None
+    assert store.objects.copy(store.key("r3", "w", "a"), source) is None
+    assert store.objects.copy(store.key("r3", "w", "a"), Stored("p/none", one.size, str(one.etag))) is None
     assert server.objects["p/r2/w/a"] == b"one"
     assert "p/r3/w/a" not in server.objects
 
@@ -166,7 +167,7 @@ def test_copies_of_what_is_not_what_it_was_are_not_made(store: S3Store, server: 
 def test_nothing_is_left_of_what_is_removed(store: S3Store, server: S3) -> None:
     asyncio.run(stored(store, {"a": b"one", "d/b": b"two"}))
     content = os.urandom(PART + 1)
-    plan = asyncio.run(store.plan("r", "w", [file("large", content)], {"large": sums(content)}))
+    plan = store.uploads.plan("r", "w", [file("large", content)], {"large": sums(content)})
     assert put(plan.pieces[1], content) == 200
 
     asyncio.run(store.remove("r", "w"))
@@ -181,7 +182,7 @@ def test_a_manifest_that_breaks_off_is_trouble_and_one_that_is_damaged_none(stor
     asyncio.run(stored(store, {"a": b"x"}))
     proxy = Proxy(server.port)
     try:
-        there = S3Store(f"s3://{BUCKET}/p", proxy.url)
+        there = S3Store(f"s3://{BUCKET}/p", proxy.url, Index())
         proxy.cut = lambda request: 20
         with pytest.raises(StorageError, match="S3 does not answer"):
             there.manifest("r", "w")
@@ -217,7 +218,7 @@ def test_what_is_lacking_is_told(
         monkeypatch.delenv(name)
 
     with pytest.raises(UsageError, match=said) as refused:
-        S3Store(f"s3://{BUCKET}/p", endpoint or server.url).check()
+        S3Store(f"s3://{BUCKET}/p", endpoint or server.url, Index()).check()
     assert refused.value.hint
 
 

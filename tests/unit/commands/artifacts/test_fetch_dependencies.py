@@ -17,6 +17,7 @@ from dstack.model.job.manifest import File
 from tests.environment import needs
 from tests.environment.proxy import Proxy
 from tests.environment.s3 import BUCKET, S3
+from tests.unit.artifacts.made import Index
 from tests.unit.commands.hosts import Folder, busybox
 
 NAMES = ["a b", "it's\nnew", "-rf", "d/ü\\", "[x]{y}?*", "empty", "x" * 250]
@@ -36,7 +37,7 @@ def proxy(s3_server: S3) -> Iterator[Proxy]:
 def store(s3_server: S3, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> S3Store:
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
-    return S3Store(f"s3://{BUCKET}/p", proxy.url)
+    return S3Store(f"s3://{BUCKET}/p", proxy.url, Index())
 
 
 @pytest.fixture(params=["sh", "busybox"])

@@ -12,6 +12,7 @@ import pytest
 
 from dstack.artifacts.folder.store import FolderStore
 from dstack.commands.artifacts.collect import ArtifactListing
+from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.lifecycle import drive
 from dstack.engine.lifecycle.upload_status import UploadProgress, stopped, stopping
 from dstack.engine.transfer.collect import Collector
@@ -78,10 +79,10 @@ def test_one_that_is_silent_for_a_while_is_waited_for(world: World, wish: str | 
 
 
 def test_what_has_arrived_from_it_is_kept_as_of_a_stopped_job(world: World) -> None:
-    storage = world.context.storage
+    storage = world.context.artifacts.current
     assert isinstance(storage, FolderStore)
     came, lost, link = file("out/a", b"one"), file("out/b", b"two"), File("out/c", 0, 0o777, "", "a")
-    collector = Collector(world.context, world.job, world.store.runners.require("box"), lambda stored, total: None)
+    collector = Collector(JobOnRunner(world.context, "abc"), lambda stored, total: None)
     collector.found = ArtifactListing((came, lost, link), (), ())
 
     async def kept() -> int:

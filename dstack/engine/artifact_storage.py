@@ -1,0 +1,115 @@
+"""Where artifacts are stored: now, and in the past."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from dstack.artifacts.open import open_store
+from dstack.artifacts.store import ArtifactStore, Location
+from dstack.errors import StorageError, UsageError
+from dstack.model.job.job import Job
+from dstack.model.job.manifest import Manifest, conflicts
+from dstack.store.store import Store
+
+
+class ArtifactStorage:
+    """The stores, and what is in them. Without a setting, artifacts are stored in `folder`. Presigned URLs are valid
+    for `url_lifetime` seconds."""
+
+    def __init__(self, store: Store, folder: Path, url_lifetime: int) -> None:
+        self.store = store
+        self.folder = folder
+        self.url_lifetime = url_lifetime
+        self.opened: dict[tuple[str, str], ArtifactStore] = {}
+
+    @property
+    def url(self) -> str:
+        """Where artifacts are stored now: a folder, or s3://bucket/prefix."""
+        return self.store.settings.get("storage") or str(self.folder)
+
+    @property
+    def endpoint(self) -> str:
+        """The endpoint of the current store; empty for AWS and for a folder."""
+        return self.store.settings.get("endpoint_url") or ""
+
+    @property
+    def current(self) -> ArtifactStore:
+        """The store in use now."""
+        return self.at(self.url, self.endpoint)
+
+    def at(self, url: str, endpoint: str) -> ArtifactStore:
+        """The store at a URL; its connections are kept. Raises UsageError for a URL that no store can have."""
+        if (url, endpoint) not in self.opened:
+            location = Location(url, endpoint or None, self.store.bucket_contents, self.url_lifetime)
+            self.opened[url, endpoint] = open_store(location)
+        return self.opened[url, endpoint]
+
+    def of(self, job: Job) -> list[ArtifactStore]:
+        """Every store that may have artifacts of the job, including those in use before `dstack config --storage`."""
+        return [self.at(url, endpoint) for url, endpoint in job.storages or ((self.url, self.endpoint),)]
+
+    async def use(self, url: str, endpoint: str) -> None:
+        """Store artifacts there from now on. Raises UsageError if it can't be written to. Earlier artifacts stay where
+        they are, and can be used again once the setting is changed back."""
+        found = self.at(url, endpoint)
+        try:
+            await asyncio.to_thread(found.check)
+        except UsageError:
+            self.opened.pop((url, endpoint), None)  # the next try may come with other credentials
+            raise
+        with self.store.database.transaction():
+            self.store.settings.set("storage", found.url)
+            self.store.settings.set("endpoint_url", endpoint)
+
+    async def remove(self, job: Job, storage: ArtifactStore) -> None:
+        """Remove what a job left in a store. Raises StorageError, after which it may be tried again."""
+        if storage.name != self.current.name and (why := await asyncio.to_thread(storage.absent)):
+            raise StorageError(why)
+        await storage.remove(job.run, job.workflow)
+
+    async def left(self, job: Job) -> Manifest | None:
+        """Return what the job itself has stored so far, or None."""
+        found = await asyncio.to_thread(self.current.manifest, job.run, job.workflow)
+        return found if found and found.job == job.id else None
+
+    async def damage(self, job: Job) -> str | None:
+        """Return why a done job's artifacts can't be reused; None if all of them are intact."""
+        manifest = await self.left(job)
+        if manifest is None:
+            return f"the result of {job.run} is no longer stored"
+        damage = await asyncio.to_thread(self.current.verify, manifest)
+        return f"the result of {job.run} is damaged: {damage}" if damage else None
+
+    async def manifest(self, job: Job) -> Manifest:
+        """Return the manifest of a job's artifacts. Raises StorageError if there is none."""
+        found = await asyncio.to_thread(self.current.manifest, job.run, job.workflow)
+        if found is None:
+            hint = f"run {job.workflow} again: dstack run {job.workflow}"
+            raise StorageError(f"the artifacts of {job.workflow} of {job.run} are no longer stored", hint=hint)
+        return found
+
+    async def dependencies(self, job: Job) -> list[Manifest]:
+        """Return the artifacts of the job's direct dependencies and of its own previous attempt, whose files win.
+        Raises StorageError if two dependencies have different content at one path."""
+        needed = [self.store.jobs.require(source) for source in job.dependencies.values()]
+        sources = [self.store.jobs.require(source.source) for source in needed]
+        found = [await self.manifest(source) for source in sources]
+        manifests = [manifest for manifest in found if manifest.files]
+        conflict = conflicts(manifests)
+        if conflict:
+            raise StorageError(conflict)
+        return await self.resumed(job, manifests)
+
+    async def resumed(self, job: Job, manifests: list[Manifest]) -> list[Manifest]:
+        """Add what the job's previous attempt left, which replaces other files at the same paths."""
+        before = await self.left(job) if job.attempt > 1 else None
+        if before is None or not before.files:
+            return manifests
+        paths = {file.path for file in before.files}
+        others = [
+            replace(each, files=tuple(file for file in each.files if file.path not in paths)) for each in manifests
+        ]
+        return [*(each for each in others if each.files), before]
