@@ -18,9 +18,6 @@ from dstack.model.runner.host_context import HostContext
 from dstack.model.runner.runner import Runner
 from dstack.model.text.units import span
 
-HOST_ANSWER = 120.0
-"""Seconds for a short question to a runner."""
-
 
 class JobOnRunner:
     """Always reads from the store, because other parts of the server change jobs and runners, too."""
