@@ -8,7 +8,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from dstack.artifacts.open import open_store
-from dstack.artifacts.store import ArtifactStore, Location
+from dstack.artifacts.store import ArtifactStore, JobFolder, Location
 from dstack.errors import StorageError, UsageError
 from dstack.model.job.job import Job
 from dstack.model.job.manifest import Manifest, conflicts
@@ -24,6 +24,7 @@ class ArtifactStorage:
         self.folder = folder
         self.url_lifetime = url_lifetime
         self.opened: dict[tuple[str, str], ArtifactStore] = {}
+        self.reached: set[tuple[str, str]] = set()
 
     @property
     def url(self) -> str:
@@ -63,6 +64,14 @@ class ArtifactStorage:
         with self.store.database.transaction():
             self.store.settings.set("storage", found.url)
             self.store.settings.set("endpoint_url", endpoint)
+
+    async def reach(self, folder: JobFolder) -> None:
+        """Raise HostError if the host can't reach the current store, so that the user learns it before the job runs.
+        Each runner is asked once in a server's life."""
+        storage = self.current
+        if (folder.runner, storage.name) not in self.reached:
+            await storage.reach(folder)
+            self.reached.add((folder.runner, storage.name))
 
     async def remove(self, job: Job, storage: ArtifactStore) -> None:
         """Remove what a job left in a store. Raises StorageError, after which it may be tried again."""

@@ -33,7 +33,6 @@ class Context:
     clearing: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     unsure: set[str] = field(default_factory=set)
     spares: set[asyncio.Task[None]] = field(default_factory=set)
-    reached: set[tuple[str, str]] = field(default_factory=set)
     url_lifetime: int = URL_LIFETIME
     artifacts: ArtifactStorage = field(init=False)
 

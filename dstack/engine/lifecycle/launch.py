@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dstack.commands.command import Stdin
 from dstack.commands.machine.docker_registry import Login
 from dstack.engine.job_on_runner import JobOnRunner
-from dstack.engine.transfer.fetch_dependencies import reached, reused
+from dstack.engine.transfer.fetch_dependencies import reused
 from dstack.engine.transfer.push_code import keep_spare, launch_with_code, ship
 from dstack.errors import HostError
 from dstack.executors.executor import RunnerFaultError
@@ -40,11 +40,12 @@ async def start(job_on_runner: JobOnRunner) -> None:
 async def launched(job_on_runner: JobOnRunner) -> Launched:
     """Launch the job once the runner has its code and image. A job that has already started is left alone."""
     artifacts, executor = job_on_runner.context.artifacts, job_on_runner.executor
-    job, runner = job_on_runner.job, job_on_runner.runner
+    job, runner, folder = job_on_runner.job, job_on_runner.runner, job_on_runner.folder()
     needed = await artifacts.dependencies(job)
-    await reached(job_on_runner)
+    if job.definition.artifacts:
+        await artifacts.reach(folder)
     copied, lacking = await reused(job_on_runner, needed)
-    tar = await artifacts.current.place(job_on_runner.folder(), lacking, beside=copied) if lacking else None
+    tar = await artifacts.current.place(folder, lacking, beside=copied) if lacking else None
     fetched = bool(lacking) and tar is None
     ordered = order(job_on_runner, artifacts=tar is not None, gathered=copied or fetched)
     given: Stdin = tar or b""

@@ -1,4 +1,4 @@
-"""Checks that a runner can reach the storage, and reuses dependencies' artifacts that were made there."""
+"""Has a runner reuse the artifacts of dependencies that were made there."""
 
 from __future__ import annotations
 
@@ -16,16 +16,6 @@ from dstack.model.job.manifest import Manifest
 from dstack.store.tables.retained_artifacts import Retained
 
 log = logging.getLogger("dstack.engine")
-
-
-async def reached(placed: JobOnRunner) -> None:
-    """Raise HostError if the runner of a job with artifacts can't reach the storage, so that the user learns it before
-    the job runs. Each runner is asked once in a server's life."""
-    storage, asked = placed.context.artifacts.current, placed.context.reached
-    here = (placed.runner.name, storage.name)
-    if placed.job.definition.artifacts and here not in asked:
-        await storage.reach(placed.folder())
-        asked.add(here)
 
 
 async def reused(placed: JobOnRunner, manifests: Sequence[Manifest]) -> tuple[bool, list[Manifest]]:
