@@ -22,6 +22,7 @@ from dstack.executors.docker.image_pulls import ImagePulls
 from dstack.mirror.mirror import Mirror
 from dstack.model.job.job import Job
 from dstack.model.job.manifest import Manifest
+from dstack.model.job.reasons import ReasonCode
 from dstack.model.paths import ServerLayout
 from dstack.store.store import Store
 
@@ -104,7 +105,8 @@ class Context:
         found = await asyncio.to_thread(self.storage.manifest, job.run, job.workflow)
         if found is None:
             hint = f"run {job.workflow} again: dstack run {job.workflow}"
-            raise StorageError(f"the artifacts of {job.workflow} of {job.run} are no longer stored", hint=hint)
+            message = f"the artifacts of {job.workflow} of {job.run} are no longer stored"
+            raise StorageError(message, hint=hint, code=ReasonCode.ARTIFACT_MISSING)
         return found
 
     async def resumed(self, job: Job, manifests: list[Manifest]) -> list[Manifest]:
@@ -128,7 +130,7 @@ class Context:
         manifests = [manifest for manifest in found if manifest.files]
         conflict = self.storage.conflicts(manifests)
         if conflict:
-            raise StorageError(conflict)
+            raise StorageError(conflict, code=ReasonCode.ARTIFACT_CONFLICT)
         return await self.resumed(job, manifests)
 
     def tar(self, manifests: Sequence[Manifest]) -> Stdin:

@@ -16,8 +16,10 @@ from dstack.engine.retention.clear import clear
 from dstack.engine.retention.disk_pressure import Surplus, clearable, disk_asks, relieve, surplus
 from dstack.errors import DstackError
 from dstack.model.job.job import ExitCode, Job
-from dstack.model.job.status import Status
-from dstack.model.text.units import rfc3339, seconds, span_words
+from dstack.model.job.reasons import Reason
+from dstack.model.job.status import Phase, Status
+from dstack.model.text.units import rfc3339, seconds
+from dstack.scheduling import reasons
 from dstack.scheduling.schedule import eligible, schedule
 from dstack.scheduling.types import Machine, Placement, Waiting
 
@@ -27,7 +29,6 @@ EXPLAINED = 1000
 """At most this many changed reasons are recorded in one pass; the next pass records the others."""
 TICK = 5.0
 """Seconds between two passes when nothing happens."""
-ENDED = {Status.FAILED: "failed", Status.STOPPED: "was stopped", Status.LOST: "was lost"}
 
 log = logging.getLogger("dstack.engine")
 
@@ -108,19 +109,19 @@ class Engine:
         self.preempt(made.preemptions)
         self.tell(waiting, machines, made.reasons)
 
-    def tell(self, waiting: Sequence[Waiting], machines: list[Machine], reasons: Mapping[str, str]) -> None:
+    def tell(self, waiting: Sequence[Waiting], machines: list[Machine], why: Mapping[str, Reason]) -> None:
         """Record why jobs wait, for at most EXPLAINED jobs whose reason changed."""
         jobs, explained = self.store.jobs.current(), 0
         refused = self.context.fleet.refused
         with self.store.database.transaction():
             for item in waiting:
-                reason = reasons.get(item.id)
+                reason = why.get(item.id)
                 if reason is None:
                     continue
                 job = jobs[item.id]
-                reason = f"{job.history[-1].reason}; {reason}" if gave_way(job) else reason
+                reason = reasons.after(job.history[-1].reason, reason) if gave_way(job) else reason
                 if refused and self.hopeless(job, item, machines):
-                    self.end(job, Status.FAILED, exit_code=ExitCode.DSTACK, reason=f"no runner can take it: {reason}")
+                    self.end(job, Status.FAILED, exit_code=ExitCode.DSTACK, reason=reasons.hopeless(reason))
                 elif job.reason != reason:
                     self.explain(job, reason)
                     explained += 1
@@ -149,19 +150,18 @@ class Engine:
         if time.time() < deadline:
             self.deadline = min(deadline, self.deadline or deadline)
             return False
-        waited = f"withdrawn after {span_words(run.timeout)} in the queue"
         for each in jobs:
-            reason = f"{waited}: {each.reason}" if each.reason else waited
+            reason = reasons.withdrawn(run.timeout, each.reason)
             self.end(each, Status.STOPPED, exit_code=ExitCode.WITHDRAWN, reason=reason)
         return True
 
     def may_start(self, job: Job) -> bool:
         """Whether a queued job's dependencies are done. Ends the job if it can never start."""
         if job.stop:
-            self.end(job, Status.STOPPED, exit_code=ExitCode.STOPPED, reason="stopped before it started")
+            self.end(job, Status.STOPPED, exit_code=ExitCode.STOPPED, reason=reasons.stopped_early())
             return False
         if job.held:
-            self.explain(job, f"held by {job.held}; to let it start: dstack release {job.run}")
+            self.explain(job, reasons.held(job.held, job.run))
             return False
         if job.id in self.ready:
             return True
@@ -170,13 +170,13 @@ class Engine:
         sources = [self.store.jobs.require(source) for source in job.dependencies.values()]
         broken = [source for source in sources if source.finished and source.status is not Status.DONE]
         if broken:
-            why = f"the dependency {broken[0].workflow} {ENDED[broken[0].status]}"
+            why = reasons.dependency_ended(broken[0].workflow, broken[0].status)
             self.end(job, Status.STOPPED, exit_code=None, reason=why)
             self.poke()
             return False
         pending = [source.workflow for source in sources if not source.finished]
         if pending:
-            self.explain(job, f"waiting for {', '.join(pending)}")
+            self.explain(job, reasons.dependencies_pending(pending))
             return False
         self.ready.add(job.id)
         return True
@@ -185,10 +185,10 @@ class Engine:
         """Whether a job that was to share another job's result has to run after all. Takes the result if it is
         there."""
         if other and not other.finished and not other.stop:
-            self.explain(job, f"waiting for {other.run}, where the same job is {other.status.value}")
+            self.explain(job, reasons.same_job(other.run, other.status))
             return False
         if other is None or other.status is not Status.DONE:
-            ended = f"{other.run} {ENDED.get(other.status, 'was stopped')}" if other else "it was removed"
+            ended = f"{other.run} {reasons.ENDED.get(other.status, 'was stopped')}" if other else "it was removed"
             third = self.same_as(job)
             self.store.jobs.change(job.id, shares=third, why=f"the same job was already in progress, but {ended}")
             if third:
@@ -225,6 +225,8 @@ class Engine:
             runner=placement.runner,
             gpus=placement.gpus,
             placed_at=rfc3339(time.time()),
+            preparation=Phase.SHIPPING,
+            progress=None,
             reason=None,
         )
         self.context.events.publish(job.run)
@@ -235,7 +237,7 @@ class Engine:
         with self.store.database.transaction():
             for job_id, winner in victims.items():
                 by = self.queue.run(self.store.jobs.require(winner).run)
-                self.store.jobs.change(job_id, preempted=f"preempted by {by.user}'s {by.name}")
+                self.store.jobs.change(job_id, preempted_by=f"{by.user}'s {by.name}")
         for job_id in victims:
             self.context.events.publish(self.store.jobs.require(job_id).run)
             self.drive(job_id)
@@ -248,12 +250,12 @@ class Engine:
         names = [machine.runner.name for machine in eligible(waiting, machines)]
         return self.context.fleet.hopeless(names, submitted + PATIENCE / 2)
 
-    def explain(self, job: Job, reason: str) -> None:
+    def explain(self, job: Job, reason: Reason) -> None:
         if job.reason != reason:
             self.store.jobs.change(job.id, reason=reason)
             self.context.events.publish(job.run)
 
-    def end(self, job: Job, status: Status, *, exit_code: int | None, reason: str) -> None:
+    def end(self, job: Job, status: Status, *, exit_code: int | None, reason: Reason) -> None:
         """End a job that never had a runner."""
         now = rfc3339(time.time())
         self.store.jobs.change(job.id, status=status, exit_code=exit_code, reason=reason, finished_at=now)

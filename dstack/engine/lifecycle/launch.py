@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 from dstack.commands.command import Command, Stdin
 from dstack.commands.job.launch import Launched, launch
 from dstack.commands.machine.docker_registry import Login
+from dstack.commands.machine.pull import PullProgress
 from dstack.engine.context import Context
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.lifecycle.order import order
+from dstack.engine.lifecycle.upload_status import EVERY
 from dstack.engine.transfer.fetch_dependencies import gathered, reached, reused
-from dstack.engine.transfer.push_code import keep_spare, launch_with_code, ship
+from dstack.engine.transfer.push_code import counted, keep_spare, launch_with_code, ship
 from dstack.errors import CommandError, HostError, HostUnreachableError
 from dstack.executors.docker.failures import bare, pulling, starting
 from dstack.hosts.host import ask
 from dstack.model.job.job import Job
-from dstack.model.job.status import Status
+from dstack.model.job.reasons import Reason, ReasonCode
+from dstack.model.job.status import Phase, Progress, Status
 from dstack.model.text.units import rfc3339
+
+
+class ShippingProgress:
+    """Reports how much of the code, and then of the dependencies' artifacts, was sent to the runner."""
+
+    def __init__(self, placed: JobOnRunner, clock: Callable[[], float] = time.monotonic) -> None:
+        self.placed = placed
+        self.clock = clock
+        self.reported = clock()
+
+    def __call__(self, sent: int, total: int) -> None:
+        """Report the sent and the total bytes."""
+        if self.clock() - self.reported >= EVERY:
+            self.reported = self.clock()
+            self.placed.change(preparation=Phase.SHIPPING, progress=Progress(sent, total))
 
 
 async def launched(placed: JobOnRunner) -> Launched:
@@ -31,14 +49,18 @@ async def launched(placed: JobOnRunner) -> Launched:
     fetched = await gathered(context, job, runner, lacking, beside=copied)
     sent = [] if fetched else lacking
     ordered = order(context, job, runner, artifacts=bool(sent), gathered=copied or fetched)
+    tell = ShippingProgress(placed)
     given: Stdin = context.tar(sent)
+    if callable(given):
+        given = counted(given, sum(manifest.bytes for manifest in sent), tell)
     host_context = placed.host_context
     answer = await explained(
-        placed, launch_with_code(context, snapshot, runner, lambda pack: launch(host_context, ordered, given, pack))
+        placed,
+        launch_with_code(context, snapshot, runner, lambda pack: launch(host_context, ordered, given, pack), tell),
     )
     command = launch(host_context, ordered, given)
     if answer.outcome == "need-code":
-        await ship(context, snapshot, runner, answer.has)
+        await ship(context, snapshot, runner, answer.has, tell)
         answer = await explained(placed, ask(placed.host, command))
     if answer.outcome == "need-image":
         answer = await pulled(placed, command)
@@ -51,14 +73,17 @@ async def pulled(placed: JobOnRunner, command: Command[Launched]) -> Launched:
     """Launch once the runner has the image. It is pulled once, however many jobs wait for it there."""
     job, name = placed.job, placed.runner.name
 
-    def tell(how_far: str) -> None:
-        placed.change(reason=f"pulling {job.image} on {name}" + (f": {how_far}" if how_far else ""))
+    def tell(pull: PullProgress) -> None:
+        text = f"pulling {job.image} on {name}" + (f": {pull.words}" if pull.words else "")
+        reason = Reason(ReasonCode.PULLING_IMAGE, text)
+        placed.change(preparation=Phase.PULLING, progress=pull.progress, reason=reason)
 
     login = login_of(placed.context, job)
     try:
         await placed.context.pulls.fetch(name, placed.host, placed.host_context, job.image, login, tell)
     except CommandError as refused:
         raise not_pulled(job, name, refused) from refused
+    placed.change(preparation=Phase.STARTING, progress=None, reason=None)
     answer = await explained(placed, ask(placed.host, command))
     if answer.digest:
         placed.store.pulled_images.add(name, job.image, answer.digest)
@@ -79,7 +104,7 @@ def not_pulled(job: Job, runner: str, refused: CommandError) -> HostError:
     failure = pulling(words, runner=runner, image=job.image, username=username, secret=secret)
     what = f"{failure.what}: {words}" if failure.what else words
     error = HostUnreachableError if failure.silent else HostError
-    return error(f"pulling {job.image} failed: {what}", hint=failure.hint)
+    return error(f"pulling {job.image} failed: {what}", hint=failure.hint, code=failure.code)
 
 
 async def explained(placed: JobOnRunner, launching: Awaitable[Launched]) -> Launched:
@@ -94,7 +119,7 @@ async def explained(placed: JobOnRunner, launching: Awaitable[Launched]) -> Laun
             placed.context.fleet.mark(name, failure.finding)
         error = HostUnreachableError if failure.silent else HostError
         what = failure.what or f"{refused.name} failed with exit status {refused.exit_status}"
-        raise error(f"{what}: {words}", hint=failure.hint) from refused
+        raise error(f"{what}: {words}", hint=failure.hint, code=failure.code) from refused
 
 
 def begun(placed: JobOnRunner, answer: Launched) -> None:
@@ -106,6 +131,7 @@ def begun(placed: JobOnRunner, answer: Launched) -> None:
         started_at=placed.job.started_at or rfc3339(time.time()),
         launch=answer.launch,
         image_digest=answer.digest,
+        progress=None,
         reason=None,
         unreachable_since=None,
     )

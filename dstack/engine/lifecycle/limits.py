@@ -12,6 +12,7 @@ from dstack.commands.job.stop import stop, warn
 from dstack.engine.job_on_runner import HOST_ANSWER, JobOnRunner
 from dstack.errors import CommandError, HostUnreachableError
 from dstack.hosts.host import ask
+from dstack.model.job.reasons import preempted
 from dstack.model.text.units import seconds, span
 
 ASK_AGAIN = 1.0
@@ -32,10 +33,10 @@ async def give_way(placed: JobOnRunner) -> None:
     """Tell the container to end for a job of higher priority. If it ended on its own just before, it was not
     preempted."""
     before = placed.job.yielding
-    placed.change(yielding=True, reason=placed.job.preempted)
+    placed.change(yielding=True, reason=preempted(placed.job.preempted_by or ""))
     outcome = await insist(placed, stop(placed.host_context, placed.attempt, placed.grace))
     if not before and outcome is not None and outcome.outcome == "ended":
-        placed.change(yielding=False, preempted=None, reason=None)
+        placed.change(yielding=False, preempted_by=None, reason=None)
 
 
 async def limit(placed: JobOnRunner) -> None:

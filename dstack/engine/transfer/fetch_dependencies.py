@@ -17,6 +17,7 @@ from dstack.errors import CommandError, HostError
 from dstack.hosts.host import ask
 from dstack.model.job.job import Job
 from dstack.model.job.manifest import File, Manifest
+from dstack.model.job.reasons import ReasonCode
 from dstack.model.paths import attempt_id
 from dstack.model.runner.runner import Runner
 from dstack.store.tables.retained_artifacts import Retained
@@ -44,6 +45,7 @@ async def reached(context: Context, job: Job, runner: Runner) -> None:
             f"{runner.name} can't reach the storage {storage.name}, so the job's artifacts would be lost:"
             f" {error.stderr.strip()}",
             hint="let the machine connect to it, or choose another storage: dstack config --storage URL",
+            code=ReasonCode.STORAGE_UNAVAILABLE,
         ) from error
     context.reached.add(asked)
 

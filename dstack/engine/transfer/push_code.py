@@ -20,17 +20,26 @@ from dstack.model.runner.runner import Runner
 CHUNK = 256 * 1024
 RIDES = 64 * 1024
 """A pack of at most this many bytes is sent with the launch itself; a larger one is sent first."""
+Tell = Callable[[int, int], None]
 SPARE = 300.0
 """Seconds for writing a spare tree."""
 
 log = logging.getLogger("dstack.engine")
 
 
+def ignore(sent: int, total: int) -> None:
+    """Report nothing."""
+
+
 async def launch_with_code(
-    context: Context, snapshot: Snapshot, runner: Runner, launch: Callable[[bytes], Command[Launched]]
+    context: Context,
+    snapshot: Snapshot,
+    runner: Runner,
+    launch: Callable[[bytes], Command[Launched]],
+    tell: Tell = ignore,
 ) -> Launched:
     """Launch if the runner has the code, or send a small pack with the launch. Packs are sent one at a time per runner
-    and repository, because jobs of one snapshot share a pack."""
+    and repository, because jobs of one snapshot share a pack. `tell` is called with the bytes sent and the total."""
     shipped, host = context.store.known_objects, context.fleet.host(runner)
     async with context.shipping[runner.name, snapshot.repo]:
         known = shipped.of(runner.name, snapshot.repo)
@@ -41,16 +50,16 @@ async def launch_with_code(
                     if launched.received:
                         shipped.add(runner.name, snapshot.repo, snapshot.names)
                     return launched
-                await deliver(context, runner, snapshot, pack)
+                await deliver(context, runner, snapshot, pack, tell)
     return await ask(host, launch(b""))
 
 
-async def ship(context: Context, snapshot: Snapshot, runner: Runner, known: Iterable[str]) -> None:
+async def ship(context: Context, snapshot: Snapshot, runner: Runner, known: Iterable[str], tell: Tell = ignore) -> None:
     """Send the snapshot to a runner that reported that it lacks it and has only the `known` objects."""
     async with context.shipping[runner.name, snapshot.repo]:
         context.store.known_objects.forget(runner.name, snapshot.repo)
         async with written(context.mirror(snapshot.repo).pack(snapshot, known)) as pack:
-            await deliver(context, runner, snapshot, pack)
+            await deliver(context, runner, snapshot, pack, tell)
 
 
 def keep_spare(context: Context, runner: Runner, snapshot: Snapshot) -> None:
@@ -67,14 +76,14 @@ def keep_spare(context: Context, runner: Runner, snapshot: Snapshot) -> None:
     task.add_done_callback(context.spares.discard)
 
 
-async def deliver(context: Context, runner: Runner, snapshot: Snapshot, pack: Path) -> None:
+async def deliver(context: Context, runner: Runner, snapshot: Snapshot, pack: Path, tell: Tell) -> None:
     """Send the pack; if the runner lacks its base, send all of the snapshot."""
     shipped = context.store.known_objects
-    answer = await send(context, runner, snapshot, pack)
+    answer = await send(context, runner, snapshot, pack, tell)
     if answer is Received.NEED_FULL:
         shipped.forget(runner.name, snapshot.repo)
         async with written(context.mirror(snapshot.repo).pack(snapshot)) as everything:
-            answer = await send(context, runner, snapshot, everything)
+            answer = await send(context, runner, snapshot, everything, tell)
     if answer is Received.NEED_FULL:
         damage = await asyncio.to_thread(context.mirror(snapshot.repo).damage)
         if damage:
@@ -84,10 +93,24 @@ async def deliver(context: Context, runner: Runner, snapshot: Snapshot, pack: Pa
     shipped.add(runner.name, snapshot.repo, snapshot.names)
 
 
-async def send(context: Context, runner: Runner, snapshot: Snapshot, pack: Path) -> Received:
+async def send(context: Context, runner: Runner, snapshot: Snapshot, pack: Path, tell: Tell) -> Received:
     """Send one pack, in one round trip."""
-    command = receive(context.fleet.host_context(runner), snapshot, lambda: contents(pack))
+    given = counted(lambda: contents(pack), pack.stat().st_size, tell)
+    command = receive(context.fleet.host_context(runner), snapshot, given)
     return await ask(context.fleet.host(runner), command)
+
+
+def counted(stream: Callable[[], AsyncIterator[bytes]], total: int, tell: Tell) -> Callable[[], AsyncIterator[bytes]]:
+    """Pass a stream of about `total` bytes on, and report how much of it was taken."""
+
+    async def passed() -> AsyncIterator[bytes]:
+        sent = 0
+        async for data in stream():
+            yield data
+            sent += len(data)
+            tell(min(sent, total), total)
+
+    return passed
 
 
 @asynccontextmanager

@@ -38,8 +38,9 @@ class AttemptView(Struct, kw_only=True):
 
 
 class JobView(Struct, kw_only=True):
-    """A job as users see it. `progress` is that of the transfer in this `phase`, if it is known. `position` is its position in the queue, from 1; None if it is not waiting for a runner.
-    `attempts` are the earlier ones; the log of the current one starts at byte `log_start`."""
+    """A job as users see it. `progress` is that of the transfer in this `phase`, if it is known. `position` is its
+    position in the queue, from 1; None if it is not waiting for a runner. `attempts` are the earlier ones; the log of
+    the current one starts at byte `log_start`."""
 
     id: str
     run: str

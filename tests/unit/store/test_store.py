@@ -10,6 +10,7 @@ import pytest
 from dstack.errors import ConflictError, NotFoundError, UsageError
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import Job, Run
+from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.status import Status
 from dstack.model.paths import ServerLayout
 from dstack.model.project.workflow import Variables, Workflow
@@ -68,6 +69,9 @@ def test_what_is_recorded_is_there_after_reopening(tmp_path: Path) -> None:
     assert again.jobs.of("brave-otter-7") == [job("aa", "brave-otter-7")]
     assert again.runners.all() == [Runner(name="lab1", address=Address(host="lab1"))]
     again.close()
+
+
+ELSEWHERE = Reason(ReasonCode.HELD, "changed elsewhere")
 
 
 def test_a_job_moves_only_legally(store: Store) -> None:
@@ -210,7 +214,7 @@ def test_what_is_kept_in_memory_is_what_is_stored(tmp_path: Path, store: Store) 
 
     def broken() -> None:
         with store.database.transaction():
-            store.jobs.change("aa", reason="undone")
+            store.jobs.change("aa", reason=Reason(ReasonCode.HELD, "undone"))
             store.jobs.add(job("dd", "r"))
             store.runners.change("lab1", drained="undone")
             store.known_objects.add("lab1", "r", ["other"])
@@ -224,11 +228,11 @@ def test_what_is_kept_in_memory_is_what_is_stored(tmp_path: Path, store: Store) 
 
     elsewhere = Store(ServerLayout(tmp_path))
     elsewhere.jobs.change("bb", status=Status.STOPPED)
-    elsewhere.jobs.change("cc", reason="changed elsewhere")
+    elsewhere.jobs.change("cc", reason=ELSEWHERE)
     elsewhere.runners.remove("lab1")
     elsewhere.close()
 
-    assert [(each.id, each.reason) for each in store.jobs.unfinished()] == [("aa", None), ("cc", "changed elsewhere")]
+    assert [(each.id, each.reason) for each in store.jobs.unfinished()] == [("aa", None), ("cc", ELSEWHERE)]
     assert store.jobs.require("bb").status is Status.STOPPED
     assert store.runners.all() == []
     assert store.known_objects.holders("r") == {}
