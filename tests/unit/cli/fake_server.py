@@ -254,7 +254,8 @@ class Handler(BaseHTTPRequestHandler):
             self._json(found[0])
         else:
             text = f"'{ref}' matches several" if found else f"nothing is called '{ref}'"
-            self._problem(404, Problem(kind="NotFoundError", message=text, exit_code=2))
+            code = "ambiguous-name" if found else "not-found"
+            self._problem(404, Problem(kind="NotFoundError", message=text, code=code, exit_code=2))
 
     def _follow(self, ref: str) -> None:
         run = self.state.runs.get(ref)
