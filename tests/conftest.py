@@ -53,6 +53,15 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[SHARED].start()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker runs all tests of a file whose fixtures are made once a file, so that each is made once."""
+    for item in items:
+        scopes = {found[-1].scope for found in item._fixtureinfo.name2fixturedefs.values()}
+        if scopes & {"class", "module"}:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     if SHARED in config.stash:
         config.stash[SHARED].close()
@@ -186,8 +195,9 @@ def cli(dstack_home: Home) -> Cli:
 
 
 @pytest.fixture
-def runner(cli: Cli, sshd: Sshd, user: account.Account, docker: list[str]) -> str:
+def runner(dstack_home: Home, cli: Cli, sshd: Sshd, user: account.Account, docker: list[str]) -> str:
     """The name of a runner behind real SSH, as a user who is not root; nothing of dstack's is there yet."""
+    dstack_home.serve()
     remove_containers(docker, user.home)
     folder = user.home / ".dstack-host"
     while folder.exists():  # a script that the test before cut off may still write

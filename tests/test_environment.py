@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import pytest
+
+from dstack.client.embedded import answers, connect
 from tests.environment.daemon import Daemon
+from tests.environment.product import Home, program, servers
 from tests.environment.sshd import Sshd
 from tests.environment.waiting import until
 
@@ -43,3 +51,51 @@ def test_a_container_outlives_its_daemon(own_dockerd: Daemon) -> None:
     own_dockerd.start()
     until(lambda: own_dockerd.docker("ps", "-q"), "the container is still listed")
     assert own_dockerd.docker("inspect", "--format", "{{.State.Pid}}", "long") == started
+
+
+@pytest.mark.parametrize("words", [["--help"], ["validate"], ["server", "status", "--json"], ["runs", "--nothing"]])
+def test_a_forked_command_is_as_one_that_is_started(dstack_home: Home, tmp_path: Path, words: list[str]) -> None:
+    environment = {**dstack_home.environment, "NO_COLOR": "1"}
+    started = subprocess.run(
+        [program(), *words], cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+
+    forked = dstack_home.run(*words, cwd=tmp_path, env={"NO_COLOR": "1"})
+
+    assert (forked.returncode, forked.stdout, forked.stderr) == (started.returncode, started.stdout, started.stderr)
+
+
+def test_a_forked_command_that_takes_too_long_is_killed(dstack_home: Home) -> None:
+    with pytest.raises(subprocess.TimeoutExpired):
+        dstack_home.run("server", "start", "--foreground", timeout=1)
+
+    until(lambda: not answers(dstack_home.dstack), "it is gone")
+
+
+def test_a_forked_server_is_as_one_that_is_started(dstack_home: Home) -> None:
+    dstack_home.serve()
+    (first,) = servers(dstack_home.dstack)
+    listed = dstack_home.run("runs", "--json").stdout
+
+    os.kill(first, signal.SIGKILL)
+    until(lambda: not servers(dstack_home.dstack), "it is gone")
+
+    assert dstack_home.run("runs", "--json").stdout == listed == "[]\n"
+    (second,) = servers(dstack_home.dstack)
+    assert second != first
+
+
+def test_a_forked_command_does_not_wait_for_one_that_began_later(dstack_home: Home, tmp_path: Path) -> None:
+    foreground = ("server", "start", "--foreground")
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(dstack_home.run, *foreground)
+        until(lambda: answers(dstack_home.dstack), "the first runs")
+        second = pool.submit(dstack_home.run, *foreground, env={"DSTACK_HOME": str(tmp_path)})
+        until(lambda: answers(tmp_path), "the second runs")
+
+        connect(dstack_home.dstack).shutdown()
+        first_ended = first.result(timeout=60)
+
+        assert first_ended.returncode == 0
+        assert not second.done()
+        connect(tmp_path).shutdown()

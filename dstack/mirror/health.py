@@ -9,7 +9,7 @@ import msgspec
 
 from dstack.plumbing.git import Git
 
-log = logging.getLogger("dstack.repo")
+log = logging.getLogger("dstack.mirror")
 
 Stamp = tuple[int, int, int]
 

@@ -31,7 +31,7 @@ YOUNG = 600.0
 KNOWN = 20
 """The most names that the builder of a pack is told, or that a pack builds on."""
 
-log = logging.getLogger("dstack.repo")
+log = logging.getLogger("dstack.mirror")
 
 _ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 

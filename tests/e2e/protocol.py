@@ -102,6 +102,8 @@ class Ground:
 
     def ended(self, attempt: str, seconds: float = 60) -> int | None:
         """Wait until the container has ended; its exit file's code."""
+        waiting = ["timeout", f"{seconds:g}", "docker", "wait", f"dstack-{attempt}"]
+        subprocess.run(waiting, capture_output=True, check=False)  # not a process for each look
         until(lambda: docker_state(attempt) in ("exited", None), f"{attempt} has ended", seconds)
         return self.observe(attempt).exit_code
 

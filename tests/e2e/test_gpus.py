@@ -19,6 +19,7 @@ from tests.e2e.project import project, single
 from tests.environment.account import Account
 from tests.environment.daemon import Daemon
 from tests.environment.gpus import FakeGpus
+from tests.environment.product import Home
 from tests.environment.sshd import Sshd
 from tests.environment.waiting import until
 
@@ -67,8 +68,9 @@ def boxes(images: made.Images, user: Account) -> Iterator[list[Box]]:
 
 
 @pytest.fixture
-def lab(cli: Cli, boxes: list[Box], tmp_path: Path, user: Account) -> list[Box]:
+def lab(dstack_home: Home, cli: Cli, boxes: list[Box], tmp_path: Path, user: Account) -> list[Box]:
     """The machines as runners, from nothing."""
+    dstack_home.serve()
     for number, box in enumerate(boxes, 1):
         box.add(cli, f"lab{number}", f"~/lab{number}-{os.getpid()}-{tmp_path.name}")
     return boxes
@@ -120,6 +122,7 @@ def forget(lab: list[Box]) -> None:
             (box.gpus.folder / left).unlink(missing_ok=True)
 
 
+@pytest.mark.long
 def test_forty_jobs_share_eight_gpus(cli: Cli, lab: list[Box], tmp_path: Path) -> None:
     forget(lab)
 
@@ -129,6 +132,7 @@ def test_forty_jobs_share_eight_gpus(cli: Cli, lab: list[Box], tmp_path: Path) -
     check(cli, lab, "forty")
 
 
+@pytest.mark.long
 def test_forty_jobs_while_the_server_dies_ten_times(cli: Cli, lab: list[Box], tmp_path: Path) -> None:
     forget(lab)
     assert cli("run", "all", "--name", "hardy", "-d", cwd=forty(tmp_path / "p")).returncode == 0

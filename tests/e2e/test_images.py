@@ -94,6 +94,7 @@ def test_an_image_is_pulled_once_however_many_jobs_wait_for_it_and_says_how_far_
     before = registry.log.count('"GET /v2/team/big/manifests/1 ')
 
     followed = dstack_home.popen("run", "job", "--name", "one", cwd=folder)
+    until(lambda: cli("runs", "one").returncode == 0, "the first is submitted", 60)
     assert cli("run", "job", "--name", "two", "-d", cwd=folder).returncode == 0
     how_far = rf"pulling {re.escape(image)} on box: 1 of 2 layers, [0-9.]+ [kM]B of 6 MB"
     until(lambda: all(re.fullmatch(how_far, reason_of(cli, name)) for name in ("one", "two")), "both say it", 60)

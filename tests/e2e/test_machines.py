@@ -61,8 +61,9 @@ def server(folder: Path, person: account.Account) -> Iterator[Sshd]:
 
 
 @pytest.fixture
-def add(cli: Cli, server: Sshd) -> Callable[..., subprocess.CompletedProcess[str]]:
+def add(dstack_home: Home, cli: Cli, server: Sshd) -> Callable[..., subprocess.CompletedProcess[str]]:
     def add(*options: str, name: str = "m") -> subprocess.CompletedProcess[str]:
+        dstack_home.serve()
         known = ("--identity", str(server.identity), "--fingerprint", server.fingerprint)
         return cli("runners", "add", f"{server.user}@{server.host}:{server.port}", "--name", name, *known, *options)
 

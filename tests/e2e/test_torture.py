@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.unit.snapshot.test_fidelity import root_of, state
 from tests.unit.snapshot.trees import CASES, forget_intended
 
@@ -34,6 +36,7 @@ def at_home(root: Path) -> dict[str, Any]:
     return told
 
 
+@pytest.mark.long
 def test_what_you_have_is_what_runs(cli: Cli, runner: str, tmp_path: Path, python_image: str) -> None:
     projects = {}
     for name, build in CASES.items():

@@ -93,14 +93,20 @@ class Daemon:
         if self._process is not None:
             if self._process.poll() is not None:
                 self.start()
-            if containers := self.docker("ps", "-aq").split():
-                self.docker("rm", "-f", *containers)
+            until(self._empty, "no container is left", 60)
             self.stop()
             self._process = None
         for mount in reversed(mounts_below(self.folder)):
             subprocess.run(["umount", "--lazy", mount], check=True)
         self.socket.unlink(missing_ok=True)
         shutil.rmtree(self.folder)
+
+    def _empty(self) -> bool:
+        """Remove all containers. Docker refuses to remove what somebody just removes: what counts is what is left."""
+        containers = self.docker("ps", "-aq").split()
+        if containers:
+            subprocess.run([*self.command, "rm", "-f", *containers], capture_output=True, check=False)
+        return not containers
 
     def _configuration(self) -> Path:
         """An empty daemon.json: the one in /etc is the machine's owner's."""

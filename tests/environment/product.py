@@ -10,11 +10,17 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.environment import needs
+from dstack.client.embedded import answers, connect
+from dstack.model.paths import ServerLayout
+from tests.environment import needs, prefork
+from tests.environment.daemon import ended
 from tests.environment.waiting import until
 
 KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "DOCKER_HOST", "SYSTEMROOT")
 """What a command sees of the tests' own environment."""
+ROOT = str(Path(__file__).parents[2])
+forked: dict[Path, int] = {}
+"""The servers that were not started by a command, by DSTACK_HOME."""
 
 
 def program(name: str = "dstack") -> Path:
@@ -62,31 +68,50 @@ class Home:
         timeout: float = 120,
     ) -> subprocess.CompletedProcess[str]:
         """Run `dstack ARGUMENTS` to its end. Output that is not UTF-8 has surrogate escapes. `timeout` in seconds."""
-        return subprocess.run(
-            [program(), *arguments],
-            cwd=cwd or self.path,
-            env={**self.environment, **(env or {})},
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            text=True,
-            errors="surrogateescape",
-            timeout=timeout,
-            check=False,
-        )
+        words = [os.fspath(argument) for argument in arguments]
+        known = {**self.environment, **(env or {})}
+        if stdin is None:
+            done = prefork.run(words, cwd or self.path, known, timeout)
+        else:
+            done = subprocess.run(
+                [program(), *words],
+                cwd=cwd or self.path,
+                env=known,
+                input=stdin.encode(),
+                capture_output=True,
+                timeout=timeout,
+                check=False,
+            )
+        return subprocess.CompletedProcess(words, done.returncode, text(done.stdout), text(done.stderr))
+
+    def serve(self) -> None:
+        """Start the server as the first command would, unless one was started, for a test of something else."""
+        layout = ServerLayout(self.dstack)
+        if layout.state.exists():
+            return
+        layout.home.mkdir(mode=0o700, exist_ok=True)
+        layout.state.mkdir(mode=0o700)
+        layout.server_log.touch(0o600)
+        forked[self.dstack] = prefork.serve(layout.home, {**self.environment, "PYTHONPATH": ROOT}, layout.server_log)
+        until(lambda: answers(self.dstack), f"the server of {self.dstack} answers")
 
     def close(self) -> None:
         """Stop the server and remove the home."""
         if servers(self.dstack):
-            self.run("server", "stop")
+            connect(self.dstack).shutdown()
             until(lambda: not servers(self.dstack), f"the server of {self.dstack} has stopped")
         shutil.rmtree(self.path)
+
+
+def text(output: bytes) -> str:
+    """Output as a person's editor shows it, bytes that are not UTF-8 as surrogate escapes."""
+    return output.decode(errors="surrogateescape").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def servers(home: Path) -> list[int]:
     """The servers that run with this DSTACK_HOME."""
     wanted = b"--home\0" + bytes(home) + b"\0"
-    found = []
+    found = [forked[home]] if home in forked and not ended(forked[home]) else []
     for entry in Path("/proc").iterdir():
         try:
             if entry.name.isdigit() and wanted in (entry / "cmdline").read_bytes():

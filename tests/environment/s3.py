@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tests.environment import needs
@@ -40,10 +41,9 @@ class S3:
         }
 
     @property
-    def objects(self) -> dict[str, bytes]:
+    def objects(self) -> Objects:
         """All objects of the bucket, by key."""
-        top = self.folder / "objects" / BUCKET
-        return {str(path.relative_to(top)): path.read_bytes() for path in sorted(top.rglob("*")) if path.is_file()}
+        return Objects(self.folder / "objects" / BUCKET)
 
     @property
     def requests(self) -> list[str]:
@@ -102,3 +102,19 @@ class S3:
     def _answers(self) -> bool:
         with socket.socket() as one:
             return one.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+class Objects(Mapping[str, bytes]):
+    """The files that were in a folder, by their paths there. A file is read when somebody asks for it."""
+
+    def __init__(self, top: Path) -> None:
+        self._paths = {str(path.relative_to(top)): path for path in sorted(top.rglob("*")) if path.is_file()}
+
+    def __getitem__(self, key: str) -> bytes:
+        return self._paths[key].read_bytes()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)

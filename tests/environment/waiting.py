@@ -8,12 +8,18 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+PAUSE = 0.02
+LONGEST_PAUSE = 0.25
+"""Seconds between two looks."""
+
 
 def until(condition: Callable[[], T], what: str, seconds: float = 30) -> T:
     """The first true answer of the condition. AssertionError that names `what` when there was none in time."""
     end = time.monotonic() + seconds
     while True:
+        before = time.monotonic()
         if answer := condition():
             return answer
-        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
-        time.sleep(0.02)
+        now = time.monotonic()
+        assert now < end, f"not within {seconds:g} s: {what}"
+        time.sleep(min(max(PAUSE, 3 * (now - before)), LONGEST_PAUSE))  # a look takes a quarter of a processor at most

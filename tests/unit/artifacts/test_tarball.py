@@ -113,7 +113,7 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
 import asyncio, hashlib, resource, sys
 from pathlib import Path
 from dstack.artifacts.tarball import tar
-from dstack.artifacts.threads import pieces
+from dstack.artifacts.files import pieces
 from dstack.model.paths import TAR_COMPLETE
 from dstack.model.manifest import File
 size = 400 << 20

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.environment import prefork
 from tests.unit.cli.fake_server import State, job_view, run_view, serving
 
 ROOT = Path(__file__).parents[3]
@@ -87,11 +88,16 @@ def cli(environment: dict[str, str], server: str, project: Path) -> Cli:
 
     def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[bytes]:
         extra = options.pop("environment", {})
+        cwd = options.pop("cwd", project)
         assert isinstance(extra, dict)
+        assert isinstance(cwd, Path)
+        whole = {**environment, "DSTACK_SERVER_URL": server, **extra}
+        if not options:
+            return prefork.run(arguments, cwd, whole, 60)
         return subprocess.run(  # type: ignore[call-overload,no-any-return]
             command(*arguments),
-            cwd=options.pop("cwd", project),
-            env={**environment, "DSTACK_SERVER_URL": server, **extra},
+            cwd=cwd,
+            env=whole,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=60,

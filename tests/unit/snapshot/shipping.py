@@ -122,14 +122,14 @@ class Road:
         return self.base / "jobs" / attempt
 
     def checkout(self, snapshot: Snapshot, attempt: str = "a", depth: int | None = None) -> Answer:
-        return self._sh("_checkout", snapshot, attempt, b"", depth)
+        return self._sh("code/_checkout", snapshot, attempt, b"", depth)
 
     def receive(self, snapshot: Snapshot, pack: bytes) -> Answer:
-        return self._sh("receive", snapshot, "", pack)
+        return self._sh("code/receive", snapshot, "", pack)
 
     def spare(self, snapshot: Snapshot) -> Path:
         """Make a spare checkout for the next job. Return its folder."""
-        answer = self._sh("spare", snapshot, "", b"")
+        answer = self._sh("code/spare", snapshot, "", b"")
         assert (answer.status, answer.values) == (0, {}), answer
         return self.host_mirror.with_suffix(".git.spare")
 
@@ -139,9 +139,9 @@ class Road:
         head += f'job={shlex.quote(str(job))}\nio=$job/io\nmkdir -p "$base/jobs/{attempt}/io"\n'
         values = checkout_values(snapshot, depth)
         body = render.text(template, most=self.most, **values)
-        if template == "_checkout":
+        if template == "code/_checkout":
             body = render.text("code/_git", **values) + body
-        end = "echo reached=end\n" if template == "_checkout" else ""
+        end = "echo reached=end\n" if template == "code/_checkout" else ""
         return f"main() {{\n{head}{body}\n{end}}}\nmain\n"
 
     def _sh(self, template: str, snapshot: Snapshot, attempt: str, stdin: bytes, depth: int | None = None) -> Answer:

@@ -23,7 +23,7 @@ from tests.unit.snapshot.trees import commit, start, write
 PROGRAM = """
 import sys
 from pathlib import Path
-from dstack.repo.snapshot import take
+from dstack.snapshot.take import take
 print("begins", flush=True)
 with take(Path(sys.argv[1])) as taken:
     taken.pack(), taken.full_pack()
@@ -237,6 +237,7 @@ def test_a_checkout_meanwhile_is_not_shipped_by_halves(tmp_path: Path, monkeypat
         assert [change.path for change in taken.changes] == ["lib/a.py"]
 
 
+@pytest.mark.long
 def test_a_killed_snapshot_leaves_the_repository_as_it_was(tmp_path: Path) -> None:
     root = start(tmp_path / "project")
     for number in range(300):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dstack.client import embedded
+from tests.environment import prefork
 from tests.environment.waiting import until
 from tests.unit.cli.conftest import Cli, command
 
@@ -21,14 +22,7 @@ def alone(environment: dict[str, str], project: Path, folder: Path) -> Iterator[
     """Runs `dstack ARGUMENTS`, which starts a server of its own."""
 
     def run(*arguments: str, **extra: str) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
-            command(*arguments),
-            cwd=project,
-            env={**environment, "PYTHONWARNINGS": "default", **extra},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=90,
-        )
+        return prefork.run(arguments, project, {**environment, "PYTHONWARNINGS": "default", **extra}, 90)
 
     yield run
     run("server", "stop")
