@@ -115,7 +115,7 @@ from pathlib import Path
 from dstack.artifacts.tarball import tar
 from dstack.artifacts.files import pieces
 from dstack.model.paths import TAR_COMPLETE
-from dstack.model.manifest import File
+from dstack.model.job.manifest import File
 size = 400 << 20
 with open(sys.argv[1], "wb") as made:
     made.truncate(size)

@@ -20,7 +20,7 @@ MADE = manifest(
 PROGRAM = """
 import asyncio, sys
 from pathlib import Path
-from tests.unit.artifacts.test_crash import CONTENTS, MADE, FolderStore, keep
+from tests.unit.artifacts.folder.test_crash import CONTENTS, MADE, FolderStore, keep
 store = FolderStore(Path(sys.argv[1]))
 print("ready", flush=True)
 asyncio.run(keep(store, MADE, CONTENTS))
