@@ -9,6 +9,7 @@ from enum import Enum
 from msgspec import Struct
 
 from dstack.model.job.job import ExitCode, Origin
+from dstack.model.job.reasons import Reason, ReasonCode
 
 OUT_OF_MEMORY = "out-of-memory"
 FULL = 1024**2
@@ -83,7 +84,7 @@ class Decision(Struct, frozen=True):
     what a retry rule may name, if that is more than the exit code."""
 
     exit_code: int | None = None
-    reason: str | None = None
+    reason: Reason | None = None
     cause: str | None = None
 
     @property
@@ -144,9 +145,8 @@ def decide(recorded: Recorded, observed: Observed) -> Decision:
     if observed.claim is Claim.FENCED:
         return _fenced(recorded)
     if observed.silent:
-        return Unknown(
-            reason=f"{observed.engine} on this runner does not answer: {observed.silence or 'no error message'}"
-        )
+        text = f"{observed.engine} on this runner does not answer: {observed.silence or 'no error message'}"
+        return Unknown(reason=Reason(ReasonCode.RUNNER_UNREACHABLE, text))
     state = observed.container.state if observed.container else None
     if state is ContainerState.RUNNING:
         return Running()
@@ -162,23 +162,24 @@ def _finished(code: int, observed: Observed) -> Decision:
     if code and observed.container and observed.container.out_of_memory:
         words = "out of memory: the kernel killed a process of the job"
         after = "" if code == 137 else f", which then ended with exit code {code}"
-        return Finished(code, words + after, OUT_OF_MEMORY)
+        return Finished(code, Reason(ReasonCode.OUT_OF_MEMORY, words + after), OUT_OF_MEMORY)
     if code and observed.disk_free is not None and observed.disk_free < FULL:
-        return Finished(code, f"exit code {code}, and the runner's disk is full: {observed.disk_free} bytes are free")
+        text = f"exit code {code}, and the runner's disk is full: {observed.disk_free} bytes are free"
+        return Finished(code, Reason(ReasonCode.DISK_FULL, text))
     return Finished(code)
 
 
 def _fenced(recorded: Recorded) -> Decision:
     if recorded.stop:
-        return Failed(ExitCode.STOPPED, "stopped before its commands started")
-    return Lost(ExitCode.DSTACK, "withdrawn before its commands started")
+        return _stopped("stopped before its commands started")
+    return _lost(ReasonCode.INTERNAL_ERROR, "withdrawn before its commands started")
 
 
 def _vanished(recorded: Recorded) -> Decision:
     """It was launched, and nothing on the runner says how far it got."""
     if recorded.stop:
-        return Failed(ExitCode.STOPPED, "stopped; its folder was removed from the runner")
-    return Lost(ExitCode.DSTACK, "its folder was removed from the runner while it was running")
+        return _stopped("stopped; its folder was removed from the runner")
+    return _lost(ReasonCode.LOST_REMOVED, "its folder was removed from the runner while it was running")
 
 
 def _unbegun(recorded: Recorded, observed: Observed, state: ContainerState | None) -> Decision:
@@ -191,7 +192,8 @@ def _unbegun(recorded: Recorded, observed: Observed, state: ContainerState | Non
     if state is None or container is None or state is ContainerState.CREATED or _interrupted(recorded, observed):
         return LaunchAgain()
     error = f": {container.error}" if container.error else ""
-    return Failed(ExitCode.DSTACK, f"the container exited with code {container.exit_code} before it could start{error}")
+    text = f"the container exited with code {container.exit_code} before it could start{error}"
+    return Failed(ExitCode.DSTACK, Reason(ReasonCode.CONTAINER_NOT_STARTED, text))
 
 
 def _over(recorded: Recorded, observed: Observed) -> Decision:
@@ -202,22 +204,23 @@ def _over(recorded: Recorded, observed: Observed) -> Decision:
     container = observed.container
     if container is None or container.state in (ContainerState.CREATED, ContainerState.REMOVING):
         if recorded.stop:
-            return Failed(ExitCode.STOPPED, "stopped; its container was removed")
-        return Lost(ExitCode.DSTACK, "the container was removed while it was running, but not by dstack")
+            return _stopped("stopped; its container was removed")
+        return _lost(ReasonCode.LOST_REMOVED, "the container was removed while it was running, but not by dstack")
     if recorded.stop:
-        return Failed(ExitCode.STOPPED, "stopped; it did not exit within its grace period and was killed")
+        return _stopped("stopped; it did not exit within its grace period and was killed")
     return _died(container)
 
 
-def _interrupted(recorded: Recorded, observed: Observed) -> str | None:
+def _interrupted(recorded: Recorded, observed: Observed) -> Reason | None:
     """What is known to have happened to the machine or its container engine since the launch."""
     before, now = recorded.launch, observed.origin
     if before is None:
         return None
     if before.boot and now.boot and before.boot != now.boot:
-        return "the runner restarted while the job was running"
+        return Reason(ReasonCode.LOST_HOST_RESTARTED, "the runner restarted while the job was running")
     if set(before.engine.split()) - set(now.engine.split()):
-        return f"{observed.engine} restarted on the runner, which ended the container"
+        text = f"{observed.engine} restarted on the runner, which ended the container"
+        return Reason(ReasonCode.LOST_DOCKER_RESTARTED, text)
     return None
 
 
@@ -226,12 +229,26 @@ def _died(container: Container) -> Decision:
     code = container.exit_code
     error = f": {container.error}" if container.error else ""
     if container.out_of_memory:
-        return Failed(code or ExitCode.DSTACK, "out of memory: the kernel killed the container", OUT_OF_MEMORY)
+        reason = Reason(ReasonCode.OUT_OF_MEMORY, "out of memory: the kernel killed the container")
+        return Failed(code or ExitCode.DSTACK, reason, OUT_OF_MEMORY)
     if code == 0:
-        return Failed(ExitCode.DSTACK, "the container exited without recording a result; the runner's disk may be full")
+        return _full(ExitCode.DSTACK, "the container exited without recording a result; the runner's disk may be full")
     if code == 128 + signal.SIGPIPE:
-        return Failed(code, "the log could not be written; the runner's disk may be full")
+        return _full(code, "the log could not be written; the runner's disk may be full")
     if code > 128:
-        return Failed(code, f"the container was killed by signal {code - 128}, but not by dstack{error}")
+        text = f"the container was killed by signal {code - 128}, but not by dstack{error}"
+        return Failed(code, Reason(ReasonCode.KILLED, text))
     why = f"the container exited with code {code} without recording a result; the runner's disk may be full{error}"
-    return Failed(code, why)
+    return _full(code, why)
+
+
+def _full(code: int, text: str) -> Failed:
+    return Failed(code, Reason(ReasonCode.DISK_FULL, text))
+
+
+def _stopped(text: str) -> Failed:
+    return Failed(ExitCode.STOPPED, Reason(ReasonCode.STOPPED_BY_USER, text))
+
+
+def _lost(code: ReasonCode, text: str) -> Lost:
+    return Lost(ExitCode.DSTACK, Reason(code, text))

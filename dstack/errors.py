@@ -4,30 +4,66 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dstack.model.text.code import Code
+
+
+class ErrorCode(Code):
+    """The `code` of every error that is shown to users."""
+
+    ERROR = "error", "Something failed that has no code of its own."
+    INTERNAL = "internal", "A bug in dstack, or the machine that it runs on failed."
+    USAGE = "usage", "The command line or the request is invalid."
+    PROJECT = "invalid-project", "The project's files are invalid; the message has one problem per line."
+    NOT_FOUND = "not-found", "Nothing has this name."
+    AMBIGUOUS = "ambiguous-name", "A prefix matches several runs or jobs."
+    CONFLICT = "conflict", "The name is taken, or the current state forbids the request."
+    UNAUTHORIZED = "unauthorized", "The token that the server requires is missing or wrong."
+    TRY_AGAIN = "try-again", "Nothing was started, and the same command may work later."
+    SERVER_UNREACHABLE = "server-unreachable", "The server can't be reached."
+    CONNECTION_BROKE = "connection-broke", "The connection to the server broke; the request may have been carried out."
+    SERVER_NOT_STARTED = "server-not-started", "The user's own server did not start."
+    GIT = "git", "git failed on this machine or on the server."
+    FILES_CHANGED = "files-changed", "Files changed while they were read."
+    MISSING_BASE = "missing-base", "The server lacks commits that the sent code builds on."
+    DOWNLOAD = "download", "An artifact could not be downloaded from where it is stored."
+    HOST = "host", "A host failed."
+    HOST_UNREACHABLE = "host-unreachable", "There is no connection to the host, or it broke."
+    CONNECTION_REFUSED = "connection-refused", "The host answers, but nothing accepts SSH connections there."
+    HOST_KEY = "host-key", "The host's key differs from the pinned one, or can't be verified."
+    HOST_KEY_UNKNOWN = "host-key-unknown", "Nobody has vouched for the host's key yet."
+    HOST_LOGIN = "host-login", "The host accepted none of the keys that were tried."
+    HOST_COMMAND = "host-command", "A command on the host failed."
+    STORAGE = "storage", "The artifact store refused a request, or lacks a file."
+
 
 class DstackError(Exception):
     """An error that is shown to the user in one line.
 
     `message` says what happened and what it means; `hint` is what to type next. `exit_code` is the exit code of the
-    command (see docs/exit-codes.md).
+    command (see docs/exit-codes.md), `code` what programs compare: an ErrorCode or the code of a reason.
     """
 
     exit_code = 125
+    code: str = ErrorCode.ERROR
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.code = code or self.code
 
 
 class UsageError(DstackError):
     """The command line, a project file or the request is invalid. Nothing was done."""
 
+    code = ErrorCode.USAGE
     exit_code = 2
 
 
 class ProjectError(UsageError):
     """All problems in the project's files, one per line, each with file and line number."""
+
+    code = ErrorCode.PROJECT
 
     def __init__(self, problems: Sequence[str], *, hint: str | None = None) -> None:
         super().__init__("\n".join(problems), hint=hint)
@@ -37,39 +73,52 @@ class ProjectError(UsageError):
 class NotFoundError(UsageError):
     """No run, job, runner or path has this name, or a prefix matches several."""
 
+    code = ErrorCode.NOT_FOUND
+
 
 class ConflictError(UsageError):
     """The name is taken, or the current state forbids the request."""
+
+    code = ErrorCode.CONFLICT
 
 
 class UnauthorizedError(UsageError):
     """The token that the server requires is missing or wrong."""
 
+    code = ErrorCode.UNAUTHORIZED
+
 
 class TryAgainError(DstackError):
     """Nothing was started, and the same command may work later (EX_TEMPFAIL)."""
 
+    code = ErrorCode.TRY_AGAIN
     exit_code = 75
 
 
 class HostError(DstackError):
     """A host or the connection to it failed. `sent` is False if the command was certainly not sent."""
 
+    code = ErrorCode.HOST
     sent = True
 
 
 class HostUnreachableError(HostError):
     """There is no connection, or it broke: the command may or may not have run. Never the result of a job."""
 
+    code = ErrorCode.HOST_UNREACHABLE
+
 
 class HostKeyError(HostError):
     """The host's key differs from the pinned one. Nothing was sent to it."""
 
+    code = ErrorCode.HOST_KEY
     sent = False
 
 
 class UnknownHostKeyError(HostKeyError):
     """Nobody has vouched for the host's key yet. `fingerprint` is the one that the host shows."""
+
+    code = ErrorCode.HOST_KEY_UNKNOWN
 
     def __init__(self, message: str, *, hint: str | None = None, fingerprint: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -79,11 +128,14 @@ class UnknownHostKeyError(HostKeyError):
 class HostAuthError(HostError):
     """The host accepted none of the keys that were tried."""
 
+    code = ErrorCode.HOST_LOGIN
     sent = False
 
 
 class CommandError(HostError):
     """A command ran on the host and failed, or its output could not be parsed."""
+
+    code = ErrorCode.HOST_COMMAND
 
     def __init__(self, name: str, exit_status: int, stderr: str, *, hint: str | None = None) -> None:
         detail = stderr.strip() or "it printed nothing"
@@ -96,8 +148,11 @@ class CommandError(HostError):
 class MissingBaseError(DstackError):
     """A pack builds on commits that the server lacks. `known` names the commits that a pack may build on."""
 
+    code = ErrorCode.MISSING_BASE
     known: tuple[str, ...] = ()
 
 
 class StorageError(DstackError):
     """The artifact store refused a request, or lacks a file that its manifest lists."""
+
+    code = ErrorCode.STORAGE

@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from dstack.client.client import Client
-from dstack.errors import DstackError, NotFoundError
+from dstack.errors import DstackError, ErrorCode, NotFoundError
 from dstack.model.api.jobs import JobView
 from dstack.model.api.runs import RunView
 from dstack.model.text.suggest import did_you_mean
@@ -26,7 +26,7 @@ def run_or_job(client: Client, ref: str) -> RunView | JobView:
         except NotFoundError as no_job:
             if is_tag(ref):
                 raise
-            several = next((error for error in (no_run, no_job) if "several" in error.message), None)
+            several = next((error for error in (no_run, no_job) if error.code == ErrorCode.AMBIGUOUS), None)
             raise several or NotFoundError(f"no run or job '{ref}'", hint="`dstack runs` lists the runs") from no_job
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -73,6 +74,11 @@ def dstack(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
+def asks_for_json(arguments: Sequence[str]) -> bool:
+    """Whether the command line has `--json`. It may be too wrong to be parsed, so this looks at the words."""
+    return "--json" in itertools.takewhile(lambda word: word != "--", arguments)
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code. Errors are printed, not raised."""
     show.prepare()
@@ -84,4 +90,4 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except BaseException as error:
-        return failure.report(error)
+        return failure.report(error, as_json=asks_for_json(arguments))

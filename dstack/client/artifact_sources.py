@@ -11,7 +11,7 @@ from dstack import __version__
 from dstack.client.client import Client
 from dstack.client.connection import BrokenAnswerError
 from dstack.client.http_proxy import Way, way
-from dstack.errors import DstackError, NotFoundError
+from dstack.errors import DstackError, ErrorCode, NotFoundError
 from dstack.model.api.artifacts import ArtifactView
 
 BLOCK = 1 << 18
@@ -27,9 +27,13 @@ OK, PARTIAL, GONE, WHO, TROUBLE = 200, 206, 404, 407, 500
 class UnreachableError(DstackError):
     """Object storage can't be reached from this machine."""
 
+    code = ErrorCode.DOWNLOAD
+
 
 class RefusedError(DstackError):
     """Object storage refused the file: the URL has expired, or the file no longer exists."""
+
+    code = ErrorCode.DOWNLOAD
 
     def __init__(self, status: int) -> None:
         super().__init__(f"the storage refused the download with status {status}")

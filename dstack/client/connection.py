@@ -15,7 +15,7 @@ import msgspec
 from dstack import __version__
 from dstack.client.endpoint import Endpoint
 from dstack.client.problems import problem
-from dstack.errors import DstackError, TryAgainError
+from dstack.errors import DstackError, ErrorCode, TryAgainError
 from dstack.model.api import wire
 from dstack.model.api.server import API
 
@@ -29,6 +29,8 @@ WORK_SECONDS = 900.0
 
 class BrokenAnswerError(DstackError):
     """The connection broke before the response arrived. The request may or may not have been carried out."""
+
+    code = ErrorCode.CONNECTION_BROKE
 
 
 def ignore(text: str) -> None:
@@ -73,7 +75,7 @@ class Connection:
             try:
                 response = self._exchange(method, path, seconds, body, size)
             except BrokenAnswerError as error:
-                raise TryAgainError(error.message, hint=error.hint) from error
+                raise TryAgainError(error.message, hint=error.hint, code=error.code) from error
         self._check(response)
         return response
 
@@ -116,7 +118,10 @@ class Connection:
         if version is None or api is None:
             response.close()
             if response.status in (502, 503, 504):
-                raise TryAgainError(f"can't reach the server behind {self.endpoint.url} (status {response.status})")
+                raise TryAgainError(
+                    f"can't reach the server behind {self.endpoint.url} (status {response.status})",
+                    code=ErrorCode.SERVER_UNREACHABLE,
+                )
             raise DstackError(f"{self.endpoint.url} is not a dstack server", hint="check the URL with `dstack config`")
         if not self.tolerant:
             self._compare(version, api)
@@ -148,7 +153,8 @@ class Connection:
 
     def _unreachable(self, error: OSError) -> TryAgainError:
         hint = "check the URL with `dstack config`, and run `dstack server status` on the server's machine"
-        return TryAgainError(f"can't reach the server at {self.endpoint.url}: {reason(error)}", hint=hint)
+        message = f"can't reach the server at {self.endpoint.url}: {reason(error)}"
+        return TryAgainError(message, hint=hint, code=ErrorCode.SERVER_UNREACHABLE)
 
     def _broken(self, error: Exception) -> BrokenAnswerError:
         hint = "the request may have been carried out; check with `dstack runs`"

@@ -17,12 +17,11 @@ from pathlib import Path
 from dstack.client.client import Client
 from dstack.client.connection import ignore
 from dstack.client.endpoint import Endpoint
-from dstack.errors import DstackError
+from dstack.client.problems import problem
+from dstack.errors import DstackError, ErrorCode
 from dstack.model.paths import ServerLayout
 
 START_SECONDS = 30.0
-ERROR = "dstack server: error: "
-"""The start of the line that the server prints if it can't start."""
 SOCKET_PATH_BYTES = 100
 """sun_path holds 104 bytes on macOS and 108 on Linux (unix(4), unix(7))."""
 
@@ -32,6 +31,8 @@ _children: list[subprocess.Popen[bytes]] = []
 
 class StartError(DstackError):
     """The server did not start."""
+
+    code = ErrorCode.SERVER_NOT_STARTED
 
 
 def home() -> Path:
@@ -97,8 +98,9 @@ def start(home: Path, arguments: Sequence[str] = (), environment: dict[str, str]
         if answers(home):
             return
         before = layout.server_log.stat().st_size if layout.server_log.exists() else 0
-        process = _spawn(layout, arguments, environment or {})
-        _wait(home, process, layout.server_log, before)
+        layout.start_problem.unlink(missing_ok=True)
+        process = _spawn(layout, ["--problem-file", str(layout.start_problem), *arguments], environment or {})
+        _wait(layout, process, before)
 
 
 def command(home: Path, arguments: Sequence[str] = ()) -> list[str]:
@@ -132,12 +134,13 @@ def _spawn(layout: ServerLayout, arguments: Sequence[str], extra: dict[str, str]
     return process
 
 
-def _wait(home: Path, process: subprocess.Popen[bytes], log: Path, before: int) -> None:
+def _wait(layout: ServerLayout, process: subprocess.Popen[bytes], before: int) -> None:
+    home, log = layout.home, layout.server_log
     deadline = time.monotonic() + START_SECONDS
     pause = 0.01
     while not answers(home):
         if process.poll() is not None and not answers(home):
-            raise _failed(process.returncode, log, before)
+            raise _failed(layout, before)
         if time.monotonic() > deadline:
             raise StartError(
                 f"the dstack server did not start within {START_SECONDS:.0f} seconds", hint=f"see its log, {log}"
@@ -146,15 +149,15 @@ def _wait(home: Path, process: subprocess.Popen[bytes], log: Path, before: int) 
         pause = min(pause * 1.5, 0.2)
 
 
-def _failed(exit_code: int, log: Path, before: int) -> StartError:
-    """Return the error: the server's own message and exit code if it printed one, else the end of its log."""
-    with log.open("rb") as file:
+def _failed(layout: ServerLayout, before: int) -> StartError:
+    """Return the error: what the server met, if it could say so, else the end of its log."""
+    hint = f"see its log, {layout.server_log}"
+    if layout.start_problem.exists():
+        known = problem(500, layout.start_problem.read_bytes())
+        error = StartError(f"the dstack server did not start: {known.message}", hint=known.hint or hint)
+        error.exit_code = known.exit_code
+        return error
+    with layout.server_log.open("rb") as file:
         file.seek(before)
         lines = file.read().decode(errors="replace").strip().splitlines() or ["it printed nothing"]
-    known = [line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)]
-    hints = [line.removeprefix("hint: ") for line in lines if line.startswith("hint: ")]
-    message = known[-1] if known else "\n".join(lines[-8:])
-    hint = hints[-1] if known and hints else f"see its log, {log}"
-    error = StartError(f"the dstack server did not start: {message}", hint=hint)
-    error.exit_code = exit_code if known else StartError.exit_code
-    return error
+    return StartError("the dstack server did not start: " + "\n".join(lines[-8:]), hint=hint)

@@ -12,6 +12,7 @@ from dstack.artifacts.store import ArtifactStore, JobFolder, Location
 from dstack.errors import StorageError, UsageError
 from dstack.model.job.job import Job
 from dstack.model.job.manifest import Manifest, conflicts
+from dstack.model.job.reasons import ReasonCode
 from dstack.store.store import Store
 
 
@@ -97,7 +98,8 @@ class ArtifactStorage:
         found = await asyncio.to_thread(self.current.manifest, job.run, job.workflow)
         if found is None:
             hint = f"run {job.workflow} again: dstack run {job.workflow}"
-            raise StorageError(f"the artifacts of {job.workflow} of {job.run} are no longer stored", hint=hint)
+            message = f"the artifacts of {job.workflow} of {job.run} are no longer stored"
+            raise StorageError(message, hint=hint, code=ReasonCode.ARTIFACT_MISSING)
         return found
 
     async def dependencies(self, job: Job) -> list[Manifest]:
@@ -109,7 +111,7 @@ class ArtifactStorage:
         manifests = [manifest for manifest in found if manifest.files]
         conflict = conflicts(manifests)
         if conflict:
-            raise StorageError(conflict)
+            raise StorageError(conflict, code=ReasonCode.ARTIFACT_CONFLICT)
         return await self.resumed(job, manifests)
 
     async def resumed(self, job: Job, manifests: list[Manifest]) -> list[Manifest]:

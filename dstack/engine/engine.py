@@ -18,8 +18,10 @@ from dstack.engine.retention.clear import clear
 from dstack.engine.retention.disk_pressure import Surplus, clearable, disk_asks, relieve, surplus
 from dstack.errors import DstackError
 from dstack.model.job.job import ExitCode, Job
-from dstack.model.job.status import Status
-from dstack.model.text.units import rfc3339, seconds, span_words
+from dstack.model.job.reasons import Reason
+from dstack.model.job.status import Phase, Status
+from dstack.model.text.units import rfc3339, seconds
+from dstack.scheduling import reasons
 from dstack.scheduling.schedule import eligible, schedule
 from dstack.scheduling.types import Machine, Placement, Waiting
 
@@ -29,7 +31,6 @@ EXPLAINED = 1000
 """At most this many changed reasons are recorded in one pass; the next pass records the others."""
 TICK = 5.0
 """Seconds between two passes when nothing happens."""
-ENDED = {Status.FAILED: "failed", Status.STOPPED: "was stopped", Status.LOST: "was lost"}
 
 log = logging.getLogger("dstack.engine")
 
@@ -37,7 +38,7 @@ log = logging.getLogger("dstack.engine")
 class Obstacle(Struct, frozen=True):
     """What keeps a queued job from being placed; for good if it `ends` the job."""
 
-    reason: str
+    reason: Reason
     ends: bool = False
     exit_code: int | None = None
 
@@ -118,19 +119,19 @@ class Engine:
         self.preempt(made.preemptions)
         self.explain_all(waiting, machines, made.reasons)
 
-    def explain_all(self, waiting: Sequence[Waiting], machines: list[Machine], reasons: Mapping[str, str]) -> None:
+    def explain_all(self, waiting: Sequence[Waiting], machines: list[Machine], why: Mapping[str, Reason]) -> None:
         """Record why jobs wait, for at most EXPLAINED jobs whose reason changed."""
         jobs, explained = self.store.jobs.current(), 0
         refused = self.context.fleet.refused
         with self.store.database.transaction():
             for item in waiting:
-                reason = reasons.get(item.id)
+                reason = why.get(item.id)
                 if reason is None:
                     continue
                 job = jobs[item.id]
-                reason = f"{job.history[-1].reason}; {reason}" if gave_way(job) else reason
+                reason = reasons.after(job.history[-1].reason, reason) if gave_way(job) else reason
                 if refused and self.hopeless(job, item, machines):
-                    self.end(job, Status.FAILED, exit_code=ExitCode.DSTACK, reason=f"no runner can take it: {reason}")
+                    self.end(job, Status.FAILED, exit_code=ExitCode.DSTACK, reason=reasons.hopeless(reason))
                 elif job.reason != reason:
                     self.explain(job, reason)
                     explained += 1
@@ -170,9 +171,8 @@ class Engine:
     def withdraw(self, run: str) -> None:
         """End the jobs of a run that has waited too long."""
         timeout = self.queue.run(run).timeout or 0
-        waited = f"withdrawn after {span_words(timeout)} in the queue"
         for job in self.uncached(run):
-            reason = f"{waited}: {job.reason}" if job.reason else waited
+            reason = reasons.withdrawn(timeout, job.reason)
             self.end(job, Status.STOPPED, exit_code=ExitCode.WITHDRAWN, reason=reason)
 
     def uncached(self, run: str) -> list[Job]:
@@ -198,20 +198,20 @@ class Engine:
     def obstacle(self, job: Job) -> Obstacle | None:
         """What keeps a queued job from being placed, whatever the runners have free."""
         if job.stop:
-            return Obstacle("stopped before it started", ends=True, exit_code=ExitCode.STOPPED)
+            return Obstacle(reasons.stopped_early(), ends=True, exit_code=ExitCode.STOPPED)
         if job.held:
-            return Obstacle(f"held by {job.held}; to let it start: dstack release {job.run}")
+            return Obstacle(reasons.held(job.held, job.run))
         if job.id in self.ready:
             return None
         if job.shares:
             other = self.store.jobs.require(job.shares)
-            return Obstacle(f"waiting for {other.run}, where the same job is {other.status.value}")
+            return Obstacle(reasons.same_job(other.run, other.status))
         sources = [self.store.jobs.require(source) for source in job.dependencies.values()]
         broken = [source for source in sources if source.finished and source.status is not Status.DONE]
         if broken:
-            return Obstacle(f"the dependency {broken[0].workflow} {ENDED[broken[0].status]}", ends=True)
+            return Obstacle(reasons.dependency_ended(broken[0].workflow, broken[0].status), ends=True)
         pending = [source.workflow for source in sources if not source.finished]
-        return Obstacle(f"waiting for {', '.join(pending)}") if pending else None
+        return Obstacle(reasons.dependencies_pending(pending)) if pending else None
 
     def resolve_sharing(self, job: Job) -> Job:
         """If the job whose result this one shares has ended, take its result, share with another one, or let this one
@@ -221,7 +221,7 @@ class Engine:
             return job
         if other and other.status is Status.DONE:
             return self.take_result(job, other)
-        ended = f"{other.run} {ENDED.get(other.status, 'was stopped')}" if other else "it was removed"
+        ended = f"{other.run} {reasons.ENDED.get(other.status, 'was stopped')}" if other else "it was removed"
         why = f"the same job was already in progress, but {ended}"
         return self.store.jobs.change(job.id, shares=self.same_as(job), why=why)
 
@@ -258,6 +258,8 @@ class Engine:
             runner=placement.runner,
             gpus=placement.gpus,
             placed_at=rfc3339(time.time()),
+            preparation=Phase.SHIPPING,
+            progress=None,
             reason=None,
         )
         self.context.events.publish(job.run)
@@ -268,7 +270,7 @@ class Engine:
         with self.store.database.transaction():
             for job_id, winner in victims.items():
                 by = self.queue.run(self.store.jobs.require(winner).run)
-                self.store.jobs.change(job_id, preempted=f"preempted by {by.user}'s {by.name}")
+                self.store.jobs.change(job_id, preempted_by=f"{by.user}'s {by.name}")
         for job_id in victims:
             self.context.events.publish(self.store.jobs.require(job_id).run)
             self.drive(job_id)
@@ -281,12 +283,12 @@ class Engine:
         names = [machine.runner.name for machine in eligible(waiting, machines)]
         return self.context.fleet.hopeless(names, submitted + PATIENCE / 2)
 
-    def explain(self, job: Job, reason: str) -> None:
+    def explain(self, job: Job, reason: Reason) -> None:
         if job.reason != reason:
             self.store.jobs.change(job.id, reason=reason)
             self.context.events.publish(job.run)
 
-    def end(self, job: Job, status: Status, *, exit_code: int | None, reason: str) -> None:
+    def end(self, job: Job, status: Status, *, exit_code: int | None, reason: Reason) -> None:
         """End a job that never had a runner."""
         now = rfc3339(time.time())
         self.store.jobs.change(job.id, status=status, exit_code=exit_code, reason=reason, finished_at=now)

@@ -105,7 +105,7 @@ class Queue:
 
 def ending(job: Job) -> bool:
     """Whether what it holds will soon be free."""
-    return bool(job.stop or job.preempted or job.expired) or job.status is Status.UPLOADING
+    return bool(job.stop or job.preempted_by or job.expired) or job.status is Status.UPLOADING
 
 
 class Known:

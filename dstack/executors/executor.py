@@ -13,16 +13,20 @@ from dstack.decide import Observed
 from dstack.errors import HostError
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.execution import Launched, Order, Received, Stopped
+from dstack.model.job.status import Progress
 from dstack.model.project.workflow import Artifact
 from dstack.model.runner.host_context import HostContext
 from dstack.model.runner.runner import Finding, Runner
+
+Tell = Callable[[str, Progress | None], None]
+"""Gets how far a preparation is, in words and in numbers; "" and None while nothing is known."""
 
 
 class RunnerFaultError(HostError):
     """A job could not start because of its runner, so other jobs would fail there, too: `finding` says why."""
 
-    def __init__(self, message: str, finding: Finding, *, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self, message: str, finding: Finding, *, hint: str | None, code: str) -> None:
+        super().__init__(message, hint=hint, code=code)
         self.finding = finding
 
 
@@ -48,8 +52,8 @@ class Executor(Protocol):
         """Write the snapshot's tree once more, for the next job."""
         ...
 
-    async def prepare(self, image: str, login: Login | None, tell: Callable[[str], None]) -> None:
-        """Bring the image to the runner, once for all jobs that wait for it. `tell` gets the progress in words."""
+    async def prepare(self, image: str, login: Login | None, tell: Tell) -> None:
+        """Bring the image to the runner, once for all jobs that wait for it. `tell` gets the progress."""
         ...
 
     async def launch(self, order: Order, artifacts: Stdin = b"", pack: bytes = b"") -> Launched:

@@ -18,6 +18,7 @@ from dstack.errors import DstackError, MissingBaseError, UsageError
 from dstack.mirror.health import Health
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.code.tree import Change, SizedFile, TreeFile
+from dstack.model.job.reasons import ReasonCode
 from dstack.plumbing import modes, trees
 from dstack.plumbing.git import Git, GitError, make_bare, quoted
 from dstack.plumbing.packs import is_complete, write_pack
@@ -113,9 +114,8 @@ class Mirror:
             try:
                 pack = write_pack(self._git(), snapshot, known, Path(folder) / "pack")
             except GitError as error:
-                raise self.damage() or DstackError(
-                    f"the server's copy of the code can't be read: {error.detail}", hint="dstack server logs"
-                ) from error
+                message, hint = f"the server's copy of the code can't be read: {error.detail}", "dstack server logs"
+                raise self.damage() or DstackError(message, hint=hint, code=ReasonCode.CODE_DAMAGED) from error
             yield pack
 
     def damage(self) -> DstackError | None:
@@ -125,7 +125,7 @@ class Mirror:
             if not self._look(Health.look_at_all):
                 return None
         message = "the server's copy of the code was damaged on its disk and has been removed"
-        return DstackError(message, hint="run it again: the code will be sent again")
+        return DstackError(message, hint="run it again: the code will be sent again", code=ReasonCode.CODE_DAMAGED)
 
     def collect(self, wanted: Iterable[Snapshot], *, older_than: float = YOUNG) -> None:
         """Remove the snapshots that are not `wanted` and came more than `older_than` seconds ago, and put the rest into

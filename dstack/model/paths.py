@@ -92,6 +92,11 @@ class ServerLayout:
         return self.state / "server.log"
 
     @property
+    def start_problem(self) -> Path:
+        """Why the last server could not start, for the command that started it."""
+        return self.state / "start-problem.json"
+
+    @property
     def logs(self) -> Path:
         return self.state / "logs"
 

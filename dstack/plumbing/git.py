@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from dstack.errors import DstackError, UsageError
+from dstack.errors import DstackError, ErrorCode, UsageError
 
 OLDEST = (2, 20)
 
@@ -32,6 +32,8 @@ NO_MAINTENANCE = ("gc.auto=0", "maintenance.auto=false")
 
 class GitError(DstackError):
     """git failed. `status` is its exit status, `detail` its stderr."""
+
+    code = ErrorCode.GIT
 
     def __init__(self, arguments: Sequence[str], status: int, stderr: bytes) -> None:
         self.status = status

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Sequence
 
+from dstack.model.job.reasons import Reason
 from dstack.model.job.resources import Ask
 from dstack.model.runner.mounts import allowed
 from dstack.model.runner.runner import Runner
@@ -99,7 +100,7 @@ class JobShape:
         self.boxes = boxes
         self.seen: dict[int, int] = {}
         self.heap: list[tuple[tuple[int, int, int], Capacity]] | None = None
-        self.reason = ""
+        self.reason: Reason | None = None
         self.blocked = False
         self.stuck = False
         self.could = behind.could_hold(ask)

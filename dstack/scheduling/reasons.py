@@ -1,46 +1,118 @@
-"""Why a job waits, in one sentence that is true. Pure."""
+"""Why a job waits in the queue or leaves it, in one sentence that is true. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.resources import Ask
+from dstack.model.job.status import Status
 from dstack.model.runner.mounts import allowed
 from dstack.model.runner.runner import Runner
-from dstack.model.text.units import ago_words, size_words
+from dstack.model.text.units import ago_words, size_words, span_words
 
 if TYPE_CHECKING:
     from dstack.scheduling.capacity import Capacity
     from dstack.scheduling.types import Lease
 
+ENDED = {Status.FAILED: "failed", Status.STOPPED: "was stopped", Status.LOST: "was lost"}
 SHOWN = 3
 """How many runners, or jobs on a runner, are named; the others are counted."""
 
 
-def nobody(pin: str | None, runners: tuple[str, ...]) -> str:
+def held(by: str, run: str) -> Reason:
+    """Someone holds the job."""
+    return Reason(ReasonCode.HELD, f"held by {by}; to let it start: dstack release {run}")
+
+
+def dependencies_pending(workflows: Sequence[str]) -> Reason:
+    """These have not finished."""
+    return Reason(ReasonCode.WAITING_FOR_DEPENDENCY, f"waiting for {', '.join(workflows)}")
+
+
+def dependency_ended(workflow: str, status: Status) -> Reason:
+    """A dependency is not done, so the job can never start."""
+    return Reason(ReasonCode.DEPENDENCY_FAILED, f"the dependency {workflow} {ENDED[status]}")
+
+
+def same_job(run: str, status: Status) -> Reason:
+    """Another run has the same job, whose result will be shared."""
+    return Reason(ReasonCode.WAITING_FOR_SAME_JOB, f"waiting for {run}, where the same job is {status.value}")
+
+
+def stopped_early() -> Reason:
+    """The user stopped it in the queue or before its container started."""
+    return Reason(ReasonCode.STOPPED_BY_USER, "stopped before it started")
+
+
+def withdrawn(timeout: float, waited_for: Reason | None) -> Reason:
+    """It has waited for `timeout` seconds."""
+    waited = f"withdrawn after {span_words(timeout)} in the queue"
+    return Reason(ReasonCode.WITHDRAWN, f"{waited}: {waited_for.text}" if waited_for else waited)
+
+
+def hopeless(waits_for: Reason) -> Reason:
+    """Every runner that it may use refuses SSH."""
+    return Reason(waits_for.code, f"no runner can take it: {waits_for.text}")
+
+
+def after(attempt: Reason | None, waits_for: Reason) -> Reason:
+    """It waits once more, because an attempt ended like this."""
+    return Reason(waits_for.code, f"{attempt.text}; {waits_for.text}") if attempt else waits_for
+
+
+def unchecked() -> Reason:
+    """Why a runner takes no jobs now, as all reasons of a runner in words that follow "NAME is"."""
+    return Reason(ReasonCode.RUNNER_BEING_CHECKED, "being checked")
+
+
+def not_ready(state: str, why: str | None) -> Reason:
+    """The runner's state is "unreachable" or "unusable"."""
+    unreachable = state == "unreachable"
+    return Reason(ReasonCode.RUNNER_UNREACHABLE if unreachable else ReasonCode.RUNNER_UNUSABLE, f"{state}: {why}")
+
+
+def drained(why: str) -> Reason:
+    """Someone drained the runner."""
+    return Reason(ReasonCode.RUNNER_DRAINED, f"drained: {why}")
+
+
+def unavailable(why: str) -> Reason:
+    """The runner's dstack-runner does not offer it."""
+    return Reason(ReasonCode.RUNNER_UNAVAILABLE, f"unavailable: {why}")
+
+
+def nobody(pin: str | None, runners: tuple[str, ...]) -> Reason:
     """No runner is allowed."""
+    if not (pin or runners):
+        return Reason(ReasonCode.NO_RUNNER_KNOWN, "no runner has been added yet")
     if pin and runners:
-        return f"no runner that the workflow allows ({', '.join(runners)}) has the name or label '{pin}'"
-    if pin:
-        return f"no runner has the name or label '{pin}'"
-    if runners:
-        return f"no runner has the name or label {' or '.join(map(repr, runners))}"
-    return "no runner has been added yet"
+        text = f"no runner that the workflow allows ({', '.join(runners)}) has the name or label '{pin}'"
+    else:
+        text = f"no runner has the name or label {' or '.join(map(repr, [pin] if pin else runners))}"
+    return Reason(ReasonCode.NO_MATCHING_RUNNER, text)
 
 
-def no_mount(sources: tuple[str, ...], runners: Sequence[Runner]) -> str:
+def no_mount(sources: tuple[str, ...], runners: Sequence[Runner]) -> Reason:
     """No runner allows all of these mounts: what the closest one allows."""
     nearest = max(runners, key=lambda runner: sum(allowed(source, runner.allow_mounts) for source in sources))
     refused = [source for source in sources if not allowed(source, nearest.allow_mounts)]
     what = f"no runner allows mounting {' and '.join(refused)}"
-    if not nearest.allow_mounts:
-        return f"{what}; to allow it: dstack runners set NAME --allow-mount DIR"
-    return f"{what}; the closest is {nearest.name}, which allows {', '.join(nearest.allow_mounts)}"
+    if nearest.allow_mounts:
+        how = f"the closest is {nearest.name}, which allows {', '.join(nearest.allow_mounts)}"
+    else:
+        how = "to allow it: dstack runners set NAME --allow-mount DIR"
+    return Reason(ReasonCode.MOUNT_NOT_ALLOWED, f"{what}; {how}")
 
 
-def too_much(ask: Ask, machines: Sequence[Capacity]) -> str:
+def too_much(ask: Ask, machines: Sequence[Capacity]) -> Reason:
     """No runner could hold it, even when empty: what the closest one has."""
+    return Reason(ReasonCode.NEEDS_MORE_THAN_ANY_RUNNER_HAS, lacks(ask, machines))
+
+
+def lacks(ask: Ask, machines: Sequence[Capacity]) -> str:
+    """What the job needs, and what the closest runner has of it."""
     most = min(machines, key=lambda one: (short(ask, one), -len(one.gpus), -one.machine.cpus, -one.machine.memory))
     has = ask.gpus and most.count(ask)
     if ask.gpus and has < ask.gpus:
@@ -68,46 +140,59 @@ def gpus(one: Capacity) -> str:
     return ", ".join(f"{kinds.count(kind)}x {kind}" for kind in dict.fromkeys(kinds)) or "no GPU"
 
 
-def limit(ask: Ask, user: str, has: int, most: int) -> str:
+def limit(ask: Ask, user: str, has: int, most: int) -> Reason:
     """The user has reached the limit."""
-    return f"needs {ask.gpu_words}; {user} already has {has} of the {most} GPUs allowed per user"
+    text = f"needs {ask.gpu_words}; {user} already has {has} of the {most} GPUs allowed per user"
+    return Reason(ReasonCode.USER_GPU_LIMIT, text)
 
 
-def blocked(ask: Ask, nearest: Sequence[Capacity], count: int, now: float) -> str:
-    """What is in the way on the nearest of the `count` runners that could hold it."""
+def over_limit(ask: Ask, most: int) -> Reason:
+    """The job alone exceeds the limit."""
+    return Reason(ReasonCode.USER_GPU_LIMIT, f"it needs {ask.gpu_words}; the limit per user is {most}")
+
+
+def blocked(ask: Ask, nearest: Sequence[Capacity], count: int, now: float) -> Reason:
+    """What is in the way on the nearest of the `count` runners that could hold it. The code is that of the nearest."""
     obstacles = [obstacle(ask, one, now) for one in nearest[:SHOWN]]
+    texts = [each.text for each in obstacles]
     if count > SHOWN:
         others = count - SHOWN
-        obstacles.append(f"{others} other {'runner' if others == 1 else 'runners'} can't take it now either")
+        texts.append(f"{others} other {'runner' if others == 1 else 'runners'} can't take it now either")
     needs = f"needs {ask.words}; " if ask.words else ""
-    return needs + "; ".join(obstacles)
+    return Reason(obstacles[0].code, needs + "; ".join(texts))
 
 
-def obstacle(ask: Ask, one: Capacity, now: float) -> str:
+def obstacle(ask: Ask, one: Capacity, now: float) -> Reason:
     """Why it does not start on this runner."""
     if one.machine.trouble:
-        return f"{one.name} is {one.machine.trouble}"
+        return Reason(one.machine.trouble.code, f"{one.name} is {one.machine.trouble.text}")
     if one.reserved and one.room(ask):
         first = one.reserved[0]
-        return f"{one.name} keeps its free share for {whose(first.run, first.user)}, which is ahead in the queue"
+        text = f"{one.name} keeps its free share for {whose(first.run, first.user)}, which is ahead in the queue"
+        return Reason(ReasonCode.RESERVED_FOR_OTHER_JOB, text)
     if ask.gpus and len(one.matching(ask)) < ask.gpus:
         return gpu_obstacle(ask, one, now)
     if ask.cpu and one.cpu < ask.cpu:
         outside = f", {one.machine.load.cpu:g} are used outside dstack" if one.machine.load.cpu else ""
-        return f"{one.name} has {max(one.cpu, 0):g} of {one.cpus} CPUs free{holders(one, 'cpu', now)}{outside}"
+        return busy(f"{one.name} has {max(one.cpu, 0):g} of {one.cpus} CPUs free{holders(one, 'cpu', now)}{outside}")
     if ask.memory and one.memory < ask.memory:
         free, used = size_words(max(int(one.memory), 0)), one.machine.load.memory
         outside = f", {size_words(used)} are used outside dstack" if used else ""
-        return f"{one.name} has {free} of memory free{holders(one, 'memory', now)}{outside}"
+        return busy(f"{one.name} has {free} of memory free{holders(one, 'memory', now)}{outside}")
     if one.disk < ask.disk:
-        return f"{one.name} has {size_words(max(one.disk, 0))} of disk free"
-    return f"{one.name} already runs {sum(lease.ask.shares for lease in one.leases)} jobs, its limit"
+        return Reason(ReasonCode.NOT_ENOUGH_DISK, f"{one.name} has {size_words(max(one.disk, 0))} of disk free")
+    return busy(f"{one.name} already runs {sum(lease.ask.shares for lease in one.leases)} jobs, its limit")
 
 
-def gpu_obstacle(ask: Ask, one: Capacity, now: float) -> str:
+def busy(text: str) -> Reason:
+    """Other jobs, or others on the machine, use what it needs."""
+    return Reason(ReasonCode.RUNNER_BUSY, text)
+
+
+def gpu_obstacle(ask: Ask, one: Capacity, now: float) -> Reason:
     """How many GPUs are free, and who has the others."""
     if one.machine.gpu_trouble:
-        return f"{one.name}: {one.machine.gpu_trouble}"
+        return Reason(one.machine.gpu_trouble.code, f"{one.name}: {one.machine.gpu_trouble.text}")
     wanted = [gpu.index for gpu in one.gpus if ask.takes(gpu)]
     kind = "GPUs" if len(wanted) == len(one.gpus) else "matching GPUs"
     parts = [f"{one.name} has {len(one.matching(ask))} of {len(wanted)} {kind} free"]
@@ -117,7 +202,7 @@ def gpu_obstacle(ask: Ask, one: Capacity, now: float) -> str:
         others = len(held) - SHOWN
         parts.append(f"{others} other {'job holds' if others == 1 else 'jobs hold'} the rest")
     parts += [f"GPU {index} is used outside dstack {one.machine.foreign[index]}" for index in foreign(one, wanted)]
-    return ", ".join(parts)
+    return busy(", ".join(parts))
 
 
 def foreign(one: Capacity, wanted: Sequence[int]) -> list[int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from operator import attrgetter
 
+from dstack.model.job.reasons import Reason
 from dstack.model.job.resources import Ask
 from dstack.model.runner.runner import Runner
 from dstack.scheduling import reasons
@@ -27,10 +28,10 @@ def eligible(job: Waiting, machines: Sequence[Machine]) -> list[Machine]:
     return [machine for machine in machines if opens(job.door, machine.runner)]
 
 
-def impossible(job: Waiting, machines: Sequence[Machine], max_gpus: int | None = None) -> str | None:
+def impossible(job: Waiting, machines: Sequence[Machine], max_gpus: int | None = None) -> Reason | None:
     """Return why the job could never run on these runners, however long it waits; None if it could."""
     if max_gpus is not None and job.ask.gpus > max_gpus:
-        return f"it needs {job.ask.gpu_words}; the limit per user is {max_gpus}"
+        return reasons.over_limit(job.ask, max_gpus)
     found = eligible(job, machines)
     if not found:
         return closed(job.door, [machine.runner for machine in machines])
@@ -40,7 +41,7 @@ def impossible(job: Waiting, machines: Sequence[Machine], max_gpus: int | None =
     return reasons.too_much(job.ask, empty)
 
 
-def closed(door: Eligibility, runners: Sequence[Runner]) -> str:
+def closed(door: Eligibility, runners: Sequence[Runner]) -> Reason:
     """Why no runner allows the job, whatever it requests."""
     pin, names, mounts = door
     near = [runner for runner in runners if allows(pin, names, runner)]
@@ -185,9 +186,9 @@ class Pass:
                 self.reserved += 1
                 return
 
-    def reasons(self, left: Sequence[tuple[Waiting, JobShape]]) -> dict[str, str]:
+    def reasons(self, left: Sequence[tuple[Waiting, JobShape]]) -> dict[str, Reason]:
         """Why each job waits, once everything that can be placed has been placed."""
-        why: dict[str, str] = {}
+        why: dict[str, Reason] = {}
         for job, kind in left:
             if self.max_gpus is not None and self.over_limit(job):
                 why[job.id] = reasons.limit(job.ask, job.user, self.users.get(job.user, 0), self.max_gpus)
@@ -200,7 +201,7 @@ class Pass:
             why[job.id] = kind.reason
         return why
 
-    def why(self, kind: JobShape, door: Eligibility) -> str:
+    def why(self, kind: JobShape, door: Eligibility) -> Reason:
         """Why no job of this kind fits anywhere."""
         if not kind.behind.machines:
             return closed(door, [one.machine.runner for one in self.all])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from msgspec import Struct
 
+from dstack.model.job.reasons import Reason
 from dstack.model.job.resources import NOTHING, Ask
 from dstack.model.runner.runner import Gpu, Runner
 from dstack.model.text.units import SOLD
@@ -48,9 +49,9 @@ class Machine:
     gets its GPUs."""
 
     runner: Runner
-    trouble: str | None = None
+    trouble: Reason | None = None
     foreign: Mapping[int, str] = field(default_factory=dict)
-    gpu_trouble: str | None = None
+    gpu_trouble: Reason | None = None
     load: Load = IDLE
 
     @property
@@ -118,7 +119,7 @@ class Schedule(Struct, frozen=True):
     a waiting job to the runner on which room is made for it."""
 
     placements: dict[str, Placement]
-    reasons: dict[str, str]
+    reasons: dict[str, Reason]
     order: list[str]
     preemptions: dict[str, str] = {}
     promises: dict[str, str] = {}

@@ -27,10 +27,11 @@ from dstack.engine.fleet.runners import Fleet
 from dstack.engine.fleet.sampling import Sampler
 from dstack.errors import ConflictError, DstackError, UsageError
 from dstack.hosts.pool import Pool
+from dstack.model.api import wire
 from dstack.model.paths import ServerLayout
 from dstack.model.text.units import span
 from dstack.server.access import Access, hashed
-from dstack.server.app import application, told
+from dstack.server.app import application, problem_of, told
 from dstack.server.parts import Parts
 from dstack.server.registrations import RegistrationService
 from dstack.server.runner_service import RunnerService
@@ -44,12 +45,14 @@ log = logging.getLogger("dstack.server")
 
 
 def main() -> None:
-    """Serve until stopped, or until idle for too long."""
+    """Serve until stopped, or until idle for too long. The command that starts the server reads from the problem file
+    why it could not start."""
     parser = argparse.ArgumentParser(prog="python -m dstack.server")
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int)
+    parser.add_argument("--problem-file", type=Path)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("asyncssh").setLevel(logging.WARNING)  # it logs every session: 10 kB per minute and host
@@ -59,6 +62,8 @@ def main() -> None:
         print(f"dstack server: error: {error.message}", file=sys.stderr)
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
+        if arguments.problem_file:
+            arguments.problem_file.write_bytes(wire.encode(problem_of(error)[0]))
         sys.exit(error.exit_code)
 
 

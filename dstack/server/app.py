@@ -14,6 +14,7 @@ from dstack import __version__
 from dstack.errors import (
     ConflictError,
     DstackError,
+    ErrorCode,
     MissingBaseError,
     NotFoundError,
     TryAgainError,
@@ -69,6 +70,12 @@ def answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
 
 def told(error: DstackError) -> Response:
     """Return an error as an HTTP response."""
+    problem, status = problem_of(error)
+    return Response(wire.encode(problem), status, HEADERS, "application/json")
+
+
+def problem_of(error: DstackError) -> tuple[Problem, int]:
+    """Return an error as it travels, with its HTTP status."""
     kinds: list[tuple[type[DstackError], str, int]] = [
         (UnknownHostKeyError, "host-key", 409),
         (MissingBaseError, "missing-base", 409),
@@ -83,18 +90,20 @@ def told(error: DstackError) -> Response:
         kind=kind,
         message=error.message,
         hint=error.hint,
+        code=error.code,
         exit_code=error.exit_code,
         fingerprint=getattr(error, "fingerprint", None),
         known=getattr(error, "known", ()),
     )
-    return Response(wire.encode(problem), status, HEADERS, "application/json")
+    return problem, status
 
 
 def application(parts: Parts) -> Starlette:
     """Return the ASGI application."""
 
     async def crashed(request: Request, error: Exception) -> Response:
-        return told(DstackError(f"internal error in the server: {error!r}", hint="dstack server logs"))
+        message, hint = f"internal error in the server: {error!r}", "dstack server logs"
+        return told(DstackError(message, hint=hint, code=ErrorCode.INTERNAL))
 
     async def unknown(request: Request, error: Exception) -> Response:
         return told(NotFoundError(f"the server has no route {request.url.path}"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from dstack.errors import ConflictError, NotFoundError, UsageError
+from dstack.errors import ConflictError, ErrorCode, NotFoundError, UsageError
 from dstack.model.api.artifacts import TagRequest, TagView
 from dstack.model.job.job import Job, Run
 from dstack.model.text.suggest import did_you_mean
@@ -55,7 +55,8 @@ def only(ref: str, found: list[str], noun: str, command: str) -> str:
     if not found or not ref:
         raise NotFoundError(f"no {noun} '{ref}'", hint=f"see `{command}`")
     if len(found) > 1:
-        raise NotFoundError(f"'{ref}' matches several: {', '.join(sorted(found))}", hint="type more of the name")
+        message = f"'{ref}' matches several: {', '.join(sorted(found))}"
+        raise NotFoundError(message, hint="type more of the name", code=ErrorCode.AMBIGUOUS)
     return found[0]
 
 

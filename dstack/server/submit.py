@@ -195,7 +195,7 @@ class Intake:
                 add = "dstack runners add HOST, or run it on this machine: dstack run --local"
                 wait = "see `dstack runners`, or wait for a runner that can run it: dstack run --wait-for-runner"
                 hint = add if not eligible(Waiting(""), machines) else wait
-                raise UsageError(f"{job.workflow} can't run: {why}", hint=hint)
+                raise UsageError(f"{job.workflow} can't run: {why.text}", hint=hint, code=why.code)
 
     def waiting(self, job: Job, pin: str | None, submission: Submission) -> Waiting:
         """Return a job as the scheduler sees it, before its run is recorded."""
@@ -223,7 +223,7 @@ class Intake:
         modes = await asyncio.to_thread(mirror.modes_of, snapshot)
         planned = []
         for job in jobs:
-            placement = made.placements.get(job.id)
+            placement, reason = made.placements.get(job.id), made.reasons.get(job.id)
             planned.append(
                 PlannedJob(
                     workflow=job.workflow,
@@ -231,7 +231,8 @@ class Intake:
                     cached_from=job.cached_from,
                     cache=job_view(job).cache,
                     runner=placement.runner if placement else None,
-                    reason=made.reasons.get(job.id),
+                    reason=reason.text if reason else None,
+                    reason_code=reason.code if reason else None,
                 )
             )
         return Plan(

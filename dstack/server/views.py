@@ -8,6 +8,7 @@ from dstack.model.api.jobs import ArtifactsView, AttemptView, CacheView, JobView
 from dstack.model.api.runs import RepoView, RunView
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import Attempt, Job, Run
+from dstack.model.job.reasons import reason_code
 from dstack.model.job.status import Status, summary
 
 
@@ -18,8 +19,11 @@ def job_view(job: Job, position: int | None = None) -> JobView:
         run=job.run,
         workflow=job.workflow,
         status=job.status,
+        phase=job.phase,
+        progress=job.progress,
         exit_code=job.exit_code if job.finished else None,
-        reason=job.reason,
+        reason=job.reason.text if job.reason else None,
+        reason_code=job.reason_code,
         cached=job.cached_from is not None,
         cached_from=job.cached_from,
         cache=CacheView(job.cached_from is not None, job.why),
@@ -45,7 +49,8 @@ def attempt_view(attempt: Attempt) -> AttemptView:
         number=attempt.number,
         status=attempt.status,
         exit_code=attempt.exit_code,
-        reason=attempt.reason,
+        reason=attempt.reason.text if attempt.reason else None,
+        reason_code=reason_code(attempt.status, attempt.reason),
         runner=attempt.runner,
         gpus=list(attempt.gpus),
         started_at=attempt.started_at,
@@ -67,7 +72,8 @@ def run_view(run: Run, jobs: list[Job], positions: Mapping[str, int] | None = No
         user=run.user,
         status=status,
         exit_code=(deciding.exit_code if deciding else 0) if status.finished else None,
-        reason=f"{reasoned.workflow}: {reasoned.reason}" if reasoned and reasoned.reason else None,
+        reason=f"{reasoned.workflow}: {reasoned.reason.text}" if reasoned and reasoned.reason else None,
+        reason_code=reasoned.reason_code if reasoned else None,
         submitted_at=run.submitted_at,
         finished_at=max((job.finished_at or "" for job in jobs), default=None) if status.finished else None,
         repo=repo_view(run.snapshot),

@@ -9,13 +9,15 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from dstack.errors import DstackError
+from dstack.errors import DstackError, ErrorCode
 
 CHUNK = 1 << 20
 
 
 class ChangedError(DstackError):
     """A file has changed since it was listed."""
+
+    code = ErrorCode.FILES_CHANGED
 
     def __init__(self, path: bytes) -> None:
         self.path = path

@@ -11,6 +11,7 @@ from typing import Any
 import sqlite_utils
 
 from dstack.errors import UsageError
+from dstack.store.structured_reasons import structure_reasons
 
 NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "lustre", "ceph"})
 
@@ -185,4 +186,5 @@ MIGRATIONS: tuple[Callable[[sqlite_utils.Database], None], ...] = (
     pulled_images,
     index_sources,
     kept_artifacts,
+    structure_reasons,
 )

@@ -495,7 +495,7 @@ def test_docker_that_does_not_answer_is_unknown(ground: Ground, busybox: str) ->
     decision = ground.decide(A, launched)
 
     assert isinstance(decision, Unknown)
-    assert "/nonexistent/docker.sock" in (decision.reason or "")
+    assert "/nonexistent/docker.sock" in (decision.reason.text if decision.reason else "")
 
 
 @pytest.mark.parametrize(

@@ -44,11 +44,14 @@ def run(
     return subprocess.CompletedProcess(words, int(told.splitlines()[1]), out, err)
 
 
-def serve(home: Path, address: Path, environment: Mapping[str, str], log: Path) -> int:
-    """Start the server of this home at this address as a command would; its process id. `log` gets what it says."""
+def serve(home: Path, environment: Mapping[str, str], log: Path) -> int:
+    """Start the server of this home as a command would; its process id. `log` gets what it says."""
+    from dstack.client import embedded
+
     ours, theirs = os.pipe()
     with open(os.devnull) as nothing, log.open("ab") as said, os.fdopen(ours, "rb") as told, os.fdopen(theirs, "wb"):
-        request = _request(["dstack", "--home", str(home), "--socket", str(address)], home, environment)
+        words = ["dstack", "--home", str(home), "--socket", str(embedded.socket_path(home))]
+        request = _request(words, home, environment)
         files = [nothing.fileno(), said.fileno(), said.fileno(), theirs]
         socket.send_fds(_forker("server", _fixed(environment)), [request], files)
         return int(told.readline())

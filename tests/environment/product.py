@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from dstack.client.embedded import answers, connect, socket_path
+from dstack.client.embedded import answers, connect
 from dstack.model.paths import ServerLayout
 from tests.environment import needs, prefork
 from tests.environment.daemon import ended
@@ -92,8 +92,7 @@ class Home:
         layout.home.mkdir(mode=0o700, exist_ok=True)
         layout.state.mkdir(mode=0o700)
         layout.server_log.touch(0o600)
-        environment = {**self.environment, "PYTHONPATH": ROOT}
-        forked[self.dstack] = prefork.serve(layout.home, socket_path(layout.home), environment, layout.server_log)
+        forked[self.dstack] = prefork.serve(layout.home, {**self.environment, "PYTHONPATH": ROOT}, layout.server_log)
         until(lambda: answers(self.dstack), f"the server of {self.dstack} answers")
 
     def close(self) -> None:

@@ -111,7 +111,7 @@ def test_the_table(recorded: Recorded, observed: Observed, kind: type[Decision],
 
     assert type(decision) is kind
     assert decision.exit_code == code
-    assert words in (decision.reason or "")
+    assert words in (decision.reason.text if decision.reason else "")
 
 
 def every() -> list[tuple[Recorded, Observed, Decision]]:
@@ -146,7 +146,7 @@ def test_what_holds_in_every_combination() -> None:
         if decision.ended:
             assert decision.exit_code not in (None, 0), case
             assert decision.reason, case
-            assert not decision.reason.endswith("."), case
+            assert not decision.reason.text.endswith("."), case
             assert decision.lost == isinstance(decision, Lost), case
         if observed.container == RUNNING and observed.claim is not Claim.FENCED:
             assert isinstance(decision, (Running, Unknown)), case

@@ -16,6 +16,7 @@ from dstack.commands.host import ask
 from dstack.errors import CommandError, HostError, StorageError
 from dstack.model.job.manifest import File
 from dstack.model.job.pieces import Piece, Sums, total
+from dstack.model.job.reasons import ReasonCode
 
 REACH = 60.0
 """Seconds for a host to get an answer from the storage."""
@@ -116,6 +117,7 @@ async def reached(folder: JobFolder, url: str, storage: str) -> None:
             f"{folder.runner} can't reach the storage {storage}, so the job's artifacts would be lost:"
             f" {error.stderr.strip()}",
             hint="let the machine connect to it, or choose another storage: dstack config --storage URL",
+            code=ReasonCode.STORAGE_UNAVAILABLE,
         ) from error
 
 

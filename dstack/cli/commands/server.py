@@ -14,7 +14,7 @@ from dstack.cli.output import show, words
 from dstack.client import embedded
 from dstack.client.client import Client
 from dstack.client.settings import configured
-from dstack.errors import ConflictError, DstackError, TryAgainError, UsageError
+from dstack.errors import ConflictError, DstackError, ErrorCode, TryAgainError, UsageError
 from dstack.model.paths import ServerLayout
 
 STOP_SECONDS = 30.0
@@ -96,9 +96,8 @@ def status(as_json: bool) -> None:
     except TryAgainError as error:
         if endpoint is not None:
             raise
-        raise TryAgainError(
-            "no server is running", hint="it starts automatically, or with `dstack server start`"
-        ) from error
+        hint = "it starts automatically, or with `dstack server start`"
+        raise TryAgainError("no server is running", hint=hint, code=ErrorCode.SERVER_UNREACHABLE) from error
     if as_json:
         show.document(found)
         return

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -13,13 +14,25 @@ import click
 from dstack import __version__
 from dstack.cli.output import show
 from dstack.client import embedded
-from dstack.errors import DstackError, ProjectError
+from dstack.errors import DstackError, ErrorCode, ProjectError
+from dstack.model.api import wire
 
 INTERRUPTED = 130
 
 
-def report(error: BaseException) -> int:
-    """Print the error and return its exit code."""
+@dataclass(frozen=True)
+class Complaint:
+    """What is printed about an error. `problems` are lines that come before the message."""
+
+    code: str
+    message: str
+    hint: str | None
+    exit_code: int
+    problems: tuple[str, ...] = ()
+
+
+def report(error: BaseException, *, as_json: bool = False) -> int:
+    """Print the error, for people or as one line of JSON, and return its exit code."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 0
     if isinstance(error, BrokenPipeError):
@@ -28,6 +41,17 @@ def report(error: BaseException) -> int:
         return INTERRUPTED
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
+    complaint = _complaint(error)
+    if as_json:
+        _print_json(complaint)
+    else:
+        for line in complaint.problems:
+            show.say(line)
+        complain(complaint.message, complaint.hint)
+    return complaint.exit_code
+
+
+def _complaint(error: BaseException) -> Complaint:
     if isinstance(error, DstackError):
         return _expected(error)
     if isinstance(error, click.ClickException):
@@ -35,36 +59,44 @@ def report(error: BaseException) -> int:
     return _unexpected(error)
 
 
-def _expected(error: DstackError) -> int:
+def _expected(error: DstackError) -> Complaint:
+    message, problems = error.message, tuple[str, ...]()
     if isinstance(error, ProjectError):
-        for line in error.problems:
-            show.say(line)
-        count = len(error.problems)
-        complain(f"the project has {count} {'error' if count == 1 else 'errors'}; nothing was submitted", error.hint)
-    else:
-        complain(error.message, error.hint)
-    return error.exit_code
+        count, problems = len(error.problems), error.problems
+        message = f"the project has {count} {'error' if count == 1 else 'errors'}; nothing was submitted"
+    return Complaint(error.code, message, error.hint, error.exit_code, problems)
 
 
-def _usage(error: click.ClickException) -> int:
+def _usage(error: click.ClickException) -> Complaint:
     message = error.format_message().rstrip(".")
     hint = None
     if isinstance(error, click.UsageError) and error.ctx is not None:
         hint = f"{error.ctx.command_path} --help"
-    complain(message[:1].lower() + message[1:], hint)
-    return error.exit_code
+    return Complaint(ErrorCode.USAGE, message[:1].lower() + message[1:], hint, error.exit_code)
 
 
-def _unexpected(error: BaseException) -> int:
+def _unexpected(error: BaseException) -> Complaint:
     """Report a bug in dstack, or a full disk: write the traceback to a file."""
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     try:
         path = _keep(error)
     except OSError as full:
-        complain(f"unexpected {what}; the traceback could not be saved ({full})", None)
+        message, hint = f"unexpected {what}; the traceback could not be saved ({full})", None
     else:
-        complain(f"unexpected {what}", f"this may be a bug in dstack; please report it, with the traceback in {path}")
-    return DstackError.exit_code
+        message = f"unexpected {what}"
+        hint = f"this may be a bug in dstack; please report it, with the traceback in {path}"
+    return Complaint(ErrorCode.INTERNAL, message, hint, DstackError.exit_code)
+
+
+def _print_json(complaint: Complaint) -> None:
+    """Print the error as one line on stderr. The problems of a project are the lines of its message."""
+    error = {
+        "code": complaint.code,
+        "message": "\n".join(complaint.problems) or complaint.message,
+        "hint": complaint.hint,
+        "exit_code": complaint.exit_code,
+    }
+    print(wire.encode({"error": error}).decode(), file=sys.stderr, flush=True)
 
 
 def _keep(error: BaseException) -> Path:

@@ -9,10 +9,14 @@ from dstack.cli.output import show, words
 from dstack.cli.output.log_writer import LogWriter
 from dstack.model.api.jobs import JobView
 from dstack.model.api.runs import Event, RunView
-from dstack.model.job.status import Status
+from dstack.model.job.reasons import ReasonCode
+from dstack.model.job.status import Phase, Progress, Status
 
 SPARSE = 30.0
 """Seconds between two lines about the same transfer, when there is no status line."""
+
+
+TRANSFERS = frozenset({ReasonCode.PULLING_IMAGE, ReasonCode.UPLOADING})
 
 
 def state(job: JobView) -> str:
@@ -84,9 +88,9 @@ class ProgressLines:
         """Print a job's state, if it changed."""
         self._jobs[job.id] = job
         text = state(job)
-        if self._printed.get(job.id) == text or text == "queued":
+        if text == "queued":
             return
-        if self._only_further(job):
+        if self._printed.get(job.id) == text or self._only_further(job):
             if not self._quiet:
                 self._spin()
             return
@@ -98,9 +102,11 @@ class ProgressLines:
             self._spin()
 
     def _only_further(self, job: JobView) -> bool:
-        """Whether only a transfer has progressed. The status line shows that, or else a line every SPARSE seconds."""
-        pulling = job.status is Status.PREPARING and (job.reason or "").startswith(f"pulling {job.image} on ")
-        if not pulling and not (job.status is Status.UPLOADING and " are stored" in (job.reason or "")):
+        """Whether only a transfer has progressed, or the container is about to start. The status line shows that; a
+        transfer has a line every SPARSE seconds if there is no status line."""
+        if job.phase is Phase.STARTING and job.reason is None:
+            return True
+        if job.reason_code not in TRANSFERS:
             return False
         now, last = time.monotonic(), self._transfers.get(job.id)
         if last is None or (now - last >= SPARSE and not show.terminal(sys.stderr)):
@@ -155,4 +161,13 @@ class ProgressLines:
 
 def _doing(job: JobView) -> str:
     """Describe an unfinished job for the status line."""
-    return job.reason if job.status in (Status.PREPARING, Status.UPLOADING) and job.reason else job.status.value
+    if job.progress:
+        return f"{job.phase.value} {so_far(job.progress)}"
+    return job.reason if job.status in (Status.PREPARING, Status.UPLOADING) and job.reason else job.phase.value
+
+
+def so_far(progress: Progress) -> str:
+    """`1.2 GB of 3.4 GB` or `3 of 8 layers`."""
+    if progress.unit == "bytes":
+        return f"{words.size(progress.done)} of {words.size(progress.total)}"
+    return f"{progress.done} of {progress.total} {progress.unit}"

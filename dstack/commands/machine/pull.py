@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 from dstack.commands import answer
 from dstack.commands.command import Command, Result
 from dstack.commands.machine.docker_registry import Login, named, registry
+from dstack.model.job.status import Progress
 from dstack.model.runner.host_context import HostContext
 from dstack.model.text.units import decimal_words
 from dstack.render import quote, script
@@ -103,6 +104,18 @@ class PullProgress:
         if came < total:
             return f"{done}, {decimal_words(came)} of {decimal_words(total)}"
         return f"{done} unpacked, {decimal_words(total)} downloaded"
+
+    @property
+    def progress(self) -> Progress | None:
+        """The bytes downloaded or, while their total is unknown and while they are unpacked, the finished layers; None
+        while nothing is known."""
+        layers = self.layers.values()
+        if not layers:
+            return None
+        came, total = sum(layer.came for layer in layers), sum(layer.total for layer in layers)
+        if 0 < came < total and all(layer.total or layer.arrived for layer in layers):
+            return Progress(came, total)
+        return Progress(sum(layer.finished for layer in layers), len(layers), "layers")
 
     @property
     def trouble(self) -> str:

@@ -15,13 +15,15 @@ from dstack.commands.host import Host, ask
 from dstack.commands.machine.doctor import skewed
 from dstack.commands.machine.probe import probe
 from dstack.engine.fleet.probe_interval import LOOKING, SAMPLING, pause
-from dstack.errors import DstackError, HostUnreachableError
+from dstack.errors import DstackError, ErrorCode, HostUnreachableError
 from dstack.hosts.pool import Pool
 from dstack.model.api.runners import AddRunner, RunnerView
+from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.paths import HostLayout
 from dstack.model.runner.host_context import HostContext
 from dstack.model.runner.metrics import Use
 from dstack.model.runner.runner import Facts, Finding, Runner
+from dstack.scheduling import reasons
 from dstack.scheduling.capacity import Capacity
 from dstack.scheduling.types import IDLE, Lease, Load, Machine
 from dstack.store.store import Store
@@ -36,6 +38,8 @@ RAREST = 300.0
 """Seconds after which a runner is probed again, whatever that costs."""
 PROBE_TIMEOUT = 30.0
 THOROUGH_TIMEOUT = 120.0
+NO_GPUS = {"gpu-toolkit": ReasonCode.NO_CONTAINER_TOOLKIT, "gpu-driver": ReasonCode.GPU_DRIVER}
+"""Findings that keep jobs from the runner's GPUs."""
 NOTHING = Command("measuring the latency", ":", lambda result: None)
 
 
@@ -97,7 +101,7 @@ class Fleet:
         try:
             facts, latency = await self.look(runner, thorough=thorough)
         except HostUnreachableError as trouble:
-            patient = "refused" not in trouble.message
+            patient = trouble.code != ErrorCode.CONNECTION_REFUSED
             condition = Condition("unreachable", trouble.message, trouble.hint, patient=patient)
         except DstackError as trouble:
             condition = Condition("unusable", trouble.message, trouble.hint)
@@ -166,17 +170,17 @@ class Fleet:
             for runner in self.store.runners.all()
         ]
 
-    def trouble(self, runner: Runner) -> str | None:
+    def trouble(self, runner: Runner) -> Reason | None:
         """Why the runner takes no jobs now, in words that follow "NAME is"."""
         condition = self.conditions.get(runner.name)
         if condition is None:
-            return "being checked"
+            return reasons.unchecked()
         if condition.state != "ready":
-            return f"{condition.state}: {condition.reason}"
+            return reasons.not_ready(condition.state, condition.reason)
         if runner.drained is not None:
-            return f"drained: {runner.drained}"
+            return reasons.drained(runner.drained)
         absent = self.absent(runner.name)
-        return f"unavailable: {absent}" if absent is not None else None
+        return reasons.unavailable(absent) if absent is not None else None
 
     @property
     def refused(self) -> bool:
@@ -248,10 +252,10 @@ def rest(ready: bool, facts: Facts | None) -> float:
     return max(INTERVAL * (5 / 6 if ready else 1 / 2), min(costs, RAREST))
 
 
-def gpu_trouble(runner: Runner) -> str | None:
+def gpu_trouble(runner: Runner) -> Reason | None:
     """Why no job gets the runner's GPUs, if it has any."""
-    findings = [f for f in (runner.facts.findings if runner.facts else ()) if f.name in ("gpu-toolkit", "gpu-driver")]
-    return f"{findings[0].what}; {findings[0].fix}" if findings else None
+    findings = [found for found in (runner.facts.findings if runner.facts else ()) if found.name in NO_GPUS]
+    return Reason(NO_GPUS[findings[0].name], f"{findings[0].what}; {findings[0].fix}") if findings else None
 
 
 def definition(runner: Runner) -> AddRunner:

@@ -13,7 +13,7 @@ from dstack.engine.context import Context
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.lifecycle.launch import start
 from dstack.engine.lifecycle.limits import give_way, halt, limit
-from dstack.engine.lifecycle.upload_status import UploadProgress, stopped
+from dstack.engine.lifecycle.upload_status import UploadProgress, stopped, unreachable
 from dstack.engine.lifecycle.watch import blamed, drain, until_ended
 from dstack.engine.retention.clear import remove_aborted
 from dstack.engine.transfer.abandon import abandoned
@@ -22,9 +22,12 @@ from dstack.engine.transfer.sync import Sync
 from dstack.errors import DstackError, HostError, HostUnreachableError, StorageError
 from dstack.model.job.attempts import again, following
 from dstack.model.job.job import ExitCode, Job
+from dstack.model.job.reasons import Reason, ReasonCode, failed_with, preempted
 from dstack.model.job.status import Status
 from dstack.model.text.units import rfc3339, seconds, span, span_words
+from dstack.scheduling.reasons import stopped_early
 
+STOPPED = "stopped by dstack stop"
 LONGEST_PAUSE = 30.0
 """Seconds between two tries to reach a host."""
 SILENCE = 600.0
@@ -52,12 +55,13 @@ class Drive(JobOnRunner):
                 await self.cope(trouble)
             except Exception as bug:
                 log.exception("job %s: unexpected error", self.id)
-                await self.cope(HostError(f"internal error in dstack: {bug!r}; for details: dstack server logs"))
+                message = f"internal error in dstack: {bug!r}; for details: dstack server logs"
+                await self.cope(HostError(message, code=ReasonCode.INTERNAL_ERROR))
 
     async def step(self, job: Job) -> None:
         """Take the next step for a job in this state."""
         if job.status is Status.PREPARING:
-            await (self.withdraw() if job.stop or job.preempted else self.prepare())
+            await (self.withdraw() if job.stop or job.preempted_by else self.prepare())
         elif job.status is Status.RUNNING:
             await self.watch()
         elif job.status is Status.UPLOADING:
@@ -68,9 +72,9 @@ class Drive(JobOnRunner):
         job = self.job
         unreachable = isinstance(trouble, HostUnreachableError)
         if unreachable and job.stop == "abort":
-            reason = f"aborted; runner '{job.runner}' is not answering, and its container is removed once it does"
+            text = f"aborted; runner '{job.runner}' is not answering, and its container is removed once it does"
             self.context.unsure.add(job.runner or "")
-            self.finish(Status.STOPPED, exit_code=ExitCode.STOPPED, reason=reason)
+            self.finish(Status.STOPPED, exit_code=ExitCode.STOPPED, reason=Reason(ReasonCode.ABORTED, text))
             return
         if job.status is Status.PREPARING and not job.stop and not unreachable:
             await self.give_up(trouble)
@@ -88,19 +92,11 @@ class Drive(JobOnRunner):
         unreachable = isinstance(trouble, HostUnreachableError)
         self.failures += 1
         since = job.unreachable_since or rfc3339(time.time())
-        self.change(reason=self.condition(job, trouble, since), unreachable_since=since if unreachable else None)
+        reason = condition(job, trouble, since)
+        self.change(reason=reason, progress=None, unreachable_since=since if unreachable else None)
         pause = min(LONGEST_PAUSE, 0.5 * 2 ** min(self.failures, 10)) * random.uniform(0.75, 1.25)
         log.warning("job %s: %s; next try in %.1f s", self.id, trouble.message, pause)
         await asyncio.sleep(pause)
-
-    def condition(self, job: Job, trouble: DstackError, since: str) -> str:
-        """What to tell the user while a step is repeated."""
-        hint = f"; to end it anyway: dstack stop --abort {job.run}" if job.stop else ""
-        if isinstance(trouble, HostUnreachableError):
-            return f"runner '{job.runner}' has not answered since {since}: {trouble.message}{hint}"
-        if isinstance(trouble, StorageError):
-            return f"the artifacts could not be stored yet: {trouble.message}{hint}"
-        return f"{trouble.message}{hint}"
 
     async def give_up(self, trouble: DstackError) -> None:
         """End a job that can't be launched, once its runner confirms that it did not start."""
@@ -114,7 +110,8 @@ class Drive(JobOnRunner):
             self.change(status=Status.RUNNING)
             return
         self.change(cause="error")
-        await self.close(Status.FAILED, exit_code=ExitCode.DSTACK, reason=trouble.message + hint)
+        reason = Reason(failed_with(trouble), trouble.message + hint)
+        await self.close(Status.FAILED, exit_code=ExitCode.DSTACK, reason=reason)
 
     async def prepare(self) -> None:
         """Bring the job to its runner and launch it. The intent is committed before anything may run there."""
@@ -131,18 +128,18 @@ class Drive(JobOnRunner):
 
     def requeue(self, trouble: HostError) -> None:
         """Put the job back into the queue: its runner could not even be asked."""
-        reason = f"{self.job.runner}: {trouble.message}"
+        reason = Reason(failed_with(trouble), f"{self.job.runner}: {trouble.message}")
         self.context.fleet.conditions.pop(self.job.runner or "", None)
-        self.change(status=Status.QUEUED, launching=False, runner=None, gpus=(), reason=reason)
+        self.change(status=Status.QUEUED, launching=False, runner=None, gpus=(), progress=None, reason=reason)
 
     async def watch(self) -> None:
         """Follow the log until the container has ended, and pass on a stop."""
         job = self.job
-        duty = asyncio.create_task(halt(self) if job.stop else give_way(self) if job.preempted else limit(self))
+        duty = asyncio.create_task(halt(self) if job.stop else give_way(self) if job.preempted_by else limit(self))
         syncing = asyncio.create_task(Sync(self).run())
         try:
             decision = await until_ended(self)
-            if self.job.stop or self.job.preempted or self.job.expired:
+            if self.job.stop or self.job.preempted_by or self.job.expired:
                 await duty
         finally:
             duty.cancel()
@@ -158,7 +155,7 @@ class Drive(JobOnRunner):
             if outcome.outcome != "fenced":
                 self.change(status=Status.RUNNING, started_at=rfc3339(time.time()))
                 return
-        reason = "stopped before it started" if self.job.stop else self.job.preempted
+        reason = stopped_early() if self.job.stop else preempted(self.job.preempted_by or "")
         await self.close(Status.STOPPED, exit_code=ExitCode.STOPPED, reason=reason)
 
     def record_end(self, decision: Decision) -> None:
@@ -167,56 +164,62 @@ class Drive(JobOnRunner):
         code, reason = decision.exit_code, decision.reason
         end = Status.LOST if decision.lost else Status.DONE if code == 0 else Status.FAILED
         if job.stop:
-            end, code, reason = Status.STOPPED, ExitCode.STOPPED, "stopped by dstack stop" + killed(decision)
+            end, code = Status.STOPPED, ExitCode.STOPPED
+            reason = Reason(ReasonCode.STOPPED_BY_USER, STOPPED + killed(decision))
         elif job.expired:
             limit = span_words(span(job.definition.max_duration or "0"))
-            reason = f"max-duration: stopped after {limit}" + killed(decision)
+            reason = Reason(ReasonCode.MAX_DURATION, f"max-duration: stopped after {limit}" + killed(decision))
             end, code = Status.FAILED, ExitCode.MAX_DURATION
-        elif job.preempted:
-            end, code, reason = Status.STOPPED, ExitCode.STOPPED, job.preempted
+        elif job.preempted_by:
+            end, code, reason = Status.STOPPED, ExitCode.STOPPED, preempted(job.preempted_by)
         elif decision.lost:
             code = ExitCode.DSTACK
-        changes = {"end": end, "exit_code": code, "reason": reason, "ending": reason, "unreachable_since": None}
-        if not (job.stop or job.expired or job.preempted) and end is not Status.DONE:
+        changes: dict[str, Any] = {"final_status": end, "final_reason": reason, "reason": reason, "exit_code": code}
+        if not (job.stop or job.expired or job.preempted_by) and end is not Status.DONE:
             changes["cause"] = decision.cause or ("lost" if decision.lost else "error")
-        self.change(status=Status.UPLOADING, **changes)
+        self.change(status=Status.UPLOADING, progress=None, unreachable_since=None, **changes)
 
     async def collect(self) -> None:
         """Store what the job made, then end it."""
         job = self.job
         if job.stop == "abort":
             await abandoned(self)
-            self.finish(Status.STOPPED, exit_code=ExitCode.STOPPED, reason="aborted; nothing was stored")
+            reason = Reason(ReasonCode.ABORTED, "aborted; nothing was stored")
+            self.finish(Status.STOPPED, exit_code=ExitCode.STOPPED, reason=reason)
             return
         self.collector = Collector(self, UploadProgress(self))
         self.will_store()
         found = await self.collector.store()
         job = self.settle()
-        end = job.end or Status.FAILED
+        end = job.final_status or Status.FAILED
         outcome = await self.collector.commit(found, end)
         if outcome.complaint and end is Status.DONE:
             self.change(cause="error")
-            await self.close(Status.FAILED, exit_code=ExitCode.NO_ARTIFACT, reason=outcome.complaint, outcome=outcome)
+            reason = Reason(ReasonCode.ARTIFACT_MISSING, outcome.complaint)
+            await self.close(Status.FAILED, exit_code=ExitCode.NO_ARTIFACT, reason=reason, outcome=outcome)
         else:
-            why = "stopped by dstack stop" if job.stop and job.preempted else job.ending
+            stop = bool(job.stop and job.preempted_by)
+            why = Reason(ReasonCode.STOPPED_BY_USER, STOPPED) if stop else job.final_reason
             await self.close(end, exit_code=job.exit_code, reason=why, outcome=outcome)
 
     def settle(self) -> Job:
         """Decide how the job ends now that everything is stored; a later stop has no effect."""
         job = self.job
-        if not job.stop or job.end is Status.STOPPED:
+        if not job.stop or job.final_status is Status.STOPPED:
             return job
-        return self.change(end=Status.STOPPED, exit_code=ExitCode.STOPPED, ending=stopped(job), cause=None)
+        changes = {"final_status": Status.STOPPED, "final_reason": stopped(job), "cause": None}
+        return self.change(exit_code=ExitCode.STOPPED, **changes)
 
     async def salvage(self, job: Job) -> None:
         """End a stopped job whose runner holds artifacts that can no longer be collected."""
         collector = self.collector or Collector(self, UploadProgress(self))
         outcome = await collector.salvage(Status.STOPPED)
         silence = f"runner '{job.runner}' has not answered since {job.unreachable_since}"
-        reason = f"stopped by dstack stop; {silence}, so artifacts that were not stored by then are lost"
+        text = f"{STOPPED}; {silence}, so artifacts that were not stored by then are lost"
+        reason = Reason(ReasonCode.STOPPED_BY_USER, text)
         self.finish(Status.STOPPED, exit_code=ExitCode.STOPPED, reason=reason, outcome=outcome)
 
-    async def close(self, status: Status, *, exit_code: int | None, reason: str | None, outcome: Any = None) -> None:
+    async def close(self, status: Status, *, exit_code: int | None, reason: Reason | None, outcome: Any = None) -> None:
         """End the job, or queue it for its next attempt."""
         job = self.job
         if not again(job, exit_code):
@@ -231,17 +234,27 @@ class Drive(JobOnRunner):
         size = self.store.logs.size(self.id)
         self.change(**following(job, status, exit_code=exit_code, reason=reason, log_size=size, now=time.time()))
 
-    def finish(self, status: Status, *, exit_code: int | None, reason: str | None, outcome: Any = None) -> None:
+    def finish(self, status: Status, *, exit_code: int | None, reason: Reason | None, outcome: Any = None) -> None:
         """Record the end."""
         self.change(
             status=status,
             exit_code=exit_code,
+            progress=None,
             reason=reason,
             finished_at=rfc3339(time.time()),
             unreachable_since=None,
             files=outcome.files if outcome else 0,
             bytes=outcome.bytes if outcome else 0,
         )
+
+
+def condition(job: Job, trouble: DstackError, since: str) -> Reason:
+    """What to tell the user while a step is repeated."""
+    if isinstance(trouble, HostUnreachableError):
+        return unreachable(job, since, trouble.message, stop=bool(job.stop))
+    what = "the artifacts could not be stored yet: " if isinstance(trouble, StorageError) else ""
+    hint = f"; to end it anyway: dstack stop --abort {job.run}" if job.stop else ""
+    return Reason(failed_with(trouble), f"{what}{trouble.message}{hint}")
 
 
 def silent(job: Job) -> float:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from dstack.commands.command import Stdin
 from dstack.commands.machine.docker_registry import Login
 from dstack.engine.job_on_runner import JobOnRunner
+from dstack.engine.lifecycle.upload_status import EVERY
 from dstack.engine.transfer.fetch_dependencies import reused
-from dstack.engine.transfer.push_code import keep_spare, launch_with_code, ship
+from dstack.engine.transfer.push_code import counted, keep_spare, launch_with_code, ship
 from dstack.errors import HostError
 from dstack.executors.executor import RunnerFaultError
 from dstack.model.job import script
 from dstack.model.job.execution import Launched, Order
 from dstack.model.job.job import Job, Run
+from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.resources import ask_of
-from dstack.model.job.status import Status
+from dstack.model.job.status import Phase, Progress, Status
 from dstack.model.project import environment
 from dstack.model.project.variables import config_args
 from dstack.model.runner import mounts
@@ -25,6 +27,21 @@ from dstack.model.text.units import rfc3339, size
 
 SAFE_DIRECTORY = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
 """The tree belongs to the runner's user, not the container's, so git would refuse it ("dubious ownership")."""
+
+
+class ShippingProgress:
+    """Reports how much of the code, and then of the dependencies' artifacts, was sent to the runner."""
+
+    def __init__(self, job_on_runner: JobOnRunner, clock: Callable[[], float] = time.monotonic) -> None:
+        self.job_on_runner = job_on_runner
+        self.clock = clock
+        self.reported = clock()
+
+    def __call__(self, sent: int, total: int) -> None:
+        """Report the sent and the total bytes."""
+        if self.clock() - self.reported >= EVERY:
+            self.reported = self.clock()
+            self.job_on_runner.change(preparation=Phase.SHIPPING, progress=Progress(sent, total))
 
 
 async def start(job_on_runner: JobOnRunner) -> None:
@@ -48,10 +65,11 @@ async def launched(job_on_runner: JobOnRunner) -> Launched:
     tar = await artifacts.current.place(folder, lacking, beside=copied) if lacking else None
     fetched = bool(lacking) and tar is None
     ordered = order(job_on_runner, artifacts=tar is not None, gathered=copied or fetched)
-    given: Stdin = tar or b""
-    answer = await launch_with_code(job_on_runner, lambda pack: executor.launch(ordered, given, pack))
+    tell = ShippingProgress(job_on_runner)
+    given: Stdin = counted(tar, sum(manifest.bytes for manifest in lacking), tell) if tar else b""
+    answer = await launch_with_code(job_on_runner, lambda pack: executor.launch(ordered, given, pack), tell)
     if answer.outcome == "need-code":
-        await ship(job_on_runner, answer.has)
+        await ship(job_on_runner, answer.has, tell)
         answer = await executor.launch(ordered, given)
     if answer.outcome == "need-image":
         await prepare_image(job_on_runner)
@@ -67,10 +85,13 @@ async def prepare_image(job_on_runner: JobOnRunner) -> None:
     """Bring the job's image to the runner, and tell the job's followers how far it is."""
     job, name = job_on_runner.job, job_on_runner.runner.name
 
-    def tell(how_far: str) -> None:
-        job_on_runner.change(reason=f"pulling {job.image} on {name}" + (f": {how_far}" if how_far else ""))
+    def tell(how_far: str, progress: Progress | None) -> None:
+        text = f"pulling {job.image} on {name}" + (f": {how_far}" if how_far else "")
+        reason = Reason(ReasonCode.PULLING_IMAGE, text)
+        job_on_runner.change(preparation=Phase.PULLING, progress=progress, reason=reason)
 
     await job_on_runner.executor.prepare(job.image, login_of(job_on_runner), tell)
+    job_on_runner.change(preparation=Phase.STARTING, progress=None, reason=None)
 
 
 def login_of(job_on_runner: JobOnRunner) -> Login | None:
@@ -90,6 +111,7 @@ def record_start(job_on_runner: JobOnRunner, answer: Launched) -> None:
         started_at=job_on_runner.job.started_at or rfc3339(time.time()),
         launch=answer.origin,
         image_digest=answer.digest,
+        progress=None,
         reason=None,
         unreachable_since=None,
     )

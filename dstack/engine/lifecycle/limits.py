@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.errors import CommandError, HostUnreachableError
+from dstack.model.job.reasons import preempted
 from dstack.model.text.units import seconds, span
 
 ASK_AGAIN = 1.0
@@ -30,9 +31,9 @@ async def give_way(job_on_runner: JobOnRunner) -> None:
     """Tell the container to end for a job of higher priority. If it ended on its own just before, it was not
     preempted."""
     before = job_on_runner.job.yielding
-    job_on_runner.change(yielding=True, reason=job_on_runner.job.preempted)
+    job_on_runner.change(yielding=True, reason=preempted(job_on_runner.job.preempted_by or ""))
     if await insist_on_stop(job_on_runner) == "ended" and not before:
-        job_on_runner.change(yielding=False, preempted=None, reason=None)
+        job_on_runner.change(yielding=False, preempted_by=None, reason=None)
 
 
 async def limit(job_on_runner: JobOnRunner) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.model.job.job import Job
-from dstack.model.job.status import Status
+from dstack.model.job.reasons import Reason, ReasonCode
+from dstack.model.job.status import Progress, Status
 from dstack.model.text.units import decimal_words
 
 EVERY = 2.0
@@ -28,18 +29,26 @@ class UploadProgress:
         if self.clock() - self.reported < EVERY and not job.unreachable_since:
             return
         self.reported = self.clock()
-        reason = f"{decimal_words(stored)} of {decimal_words(total)} are stored"
+        text = f"{decimal_words(stored)} of {decimal_words(total)} are stored"
         if job.stop:
-            reason = f"stopping: {reason}; {to_drop(job)}"
-        if job.status is Status.UPLOADING and reason != job.reason:
-            self.job_on_runner.change(reason=reason, unreachable_since=None)
+            text = f"stopping: {text}; {to_drop(job)}"
+        reason, progress = Reason(ReasonCode.UPLOADING, text), Progress(stored, total)
+        if job.status is Status.UPLOADING and (reason, progress) != (job.reason, job.progress):
+            self.job_on_runner.change(reason=reason, progress=progress, unreachable_since=None)
 
 
-def stopping(job: Job) -> str:
+def stopping(job: Job) -> Reason:
     """The reason of a job that is stopped while it uploads its artifacts."""
     if job.unreachable_since:
-        return f"{job.reason}; to end it anyway: dstack stop --abort {job.run}"
-    return f"stopping: its artifacts are being stored; {to_drop(job)}"
+        return unreachable(job, job.unreachable_since, stop=True)
+    return Reason(ReasonCode.STOPPING, f"stopping: its artifacts are being stored; {to_drop(job)}")
+
+
+def unreachable(job: Job, since: str, trouble: str = "", *, stop: bool = False) -> Reason:
+    """The reason of a job whose runner has not answered `since` then; `stop`: the user wants it to end."""
+    why = f": {trouble}" if trouble else ""
+    hint = f"; to end it anyway: dstack stop --abort {job.run}" if stop else ""
+    return Reason(ReasonCode.RUNNER_UNREACHABLE, f"runner '{job.runner}' has not answered since {since}{why}{hint}")
 
 
 def to_drop(job: Job) -> str:
@@ -47,9 +56,10 @@ def to_drop(job: Job) -> str:
     return f"to discard them: dstack stop --abort {job.run}"
 
 
-def stopped(job: Job) -> str:
+def stopped(job: Job) -> Reason:
     """The reason of a job that was stopped after its commands had ended."""
     code = f" with exit code {job.exit_code}" if job.exit_code else ""
-    how = "it was lost before" if job.end is Status.LOST else f"its commands had ended{code}"
-    why = f": {job.ending}" if job.ending else ""
-    return f"stopped by dstack stop while its artifacts were being stored; {how}{why}"
+    how = "it was lost before" if job.final_status is Status.LOST else f"its commands had ended{code}"
+    why = f": {job.final_reason.text}" if job.final_reason else ""
+    text = f"stopped by dstack stop while its artifacts were being stored; {how}{why}"
+    return Reason(ReasonCode.STOPPED_BY_USER, text)

@@ -11,6 +11,7 @@ from dstack.decide import Decision, Recorded, decide
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.lifecycle.launch import start
 from dstack.errors import HostUnreachableError
+from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.runner.runner import Runner
 
 SETTLING = 20
@@ -30,7 +31,7 @@ async def until_ended(job_on_runner: JobOnRunner) -> Decision:
         await keep_up(job_on_runner)
         waited = waiting_since is not None and time.monotonic() - waiting_since > LAUNCH_TAKES
         job = job_on_runner.job
-        recorded = Recorded(launch=job.launch, stop=bool(job.stop or job.preempted), waited=waited)
+        recorded = Recorded(launch=job.launch, stop=bool(job.stop or job.preempted_by), waited=waited)
         observed = await job_on_runner.executor.observe(job_on_runner.attempt)
         if observed.unsettled and looks < SETTLING:
             looks += 1
@@ -40,7 +41,7 @@ async def until_ended(job_on_runner: JobOnRunner) -> Decision:
         if decision.ended:
             return decision
         if decision.unknown:
-            raise HostUnreachableError(decision.reason or "Docker does not answer")
+            raise HostUnreachableError(decision.reason.text if decision.reason else "it does not answer")
         if decision.launch:
             await start(job_on_runner)
         waiting_since = None if decision.running else waiting_since or time.monotonic()
@@ -50,23 +51,29 @@ async def until_ended(job_on_runner: JobOnRunner) -> Decision:
 async def blamed(job_on_runner: JobOnRunner, decision: Decision) -> Decision:
     """Add what is wrong with the machine's GPUs, if a job that had some failed for no known reason."""
     job, fleet = job_on_runner.job, job_on_runner.context.fleet
-    if not job.gpus or not decision.exit_code or decision.reason or job.stop or job.expired or job.preempted:
+    if not job.gpus or not decision.exit_code or decision.reason or job.stop or job.expired or job.preempted_by:
         return decision
     await fleet.check(job_on_runner.runner.name)
     trouble = gpus_gone(job_on_runner.runner, job.gpus)
-    return replace(decision, reason=f"exit code {decision.exit_code}, and {trouble}") if trouble else decision
+    if trouble is None:
+        return decision
+    return replace(decision, reason=Reason(trouble.code, f"exit code {decision.exit_code}, and {trouble.text}"))
 
 
-def gpus_gone(runner: Runner, gpus: tuple[int, ...]) -> str | None:
+def gpus_gone(runner: Runner, gpus: tuple[int, ...]) -> Reason | None:
     """What is wrong with GPUs that worked before, in words that follow "and"."""
     facts = runner.facts
     broken = [finding for finding in (facts.findings if facts else ()) if finding.name == "gpu-driver"]
     if broken:
-        return f"the GPU driver of {runner.name} is failing: {broken[0].what}; {broken[0].fix}"
+        text = f"the GPU driver of {runner.name} is failing: {broken[0].what}; {broken[0].fix}"
+        return Reason(ReasonCode.GPU_DRIVER, text)
     there = {gpu.index for gpu in facts.gpus if not gpu.trouble} if facts else set()
     gone = [str(index) for index in gpus if index not in there and runner.gpus is None]
+    if not gone:
+        return None
     which = f"GPU {gone[0]} is" if len(gone) == 1 else f"GPUs {', '.join(gone)} are"
-    return f"{which} gone from {runner.name}; to see why, run there: sudo dmesg | grep Xid" if gone else None
+    text = f"{which} gone from {runner.name}; to see why, run there: sudo dmesg | grep Xid"
+    return Reason(ReasonCode.GPU_GONE, text)
 
 
 async def keep_up(job_on_runner: JobOnRunner) -> None:

@@ -15,11 +15,15 @@ from dstack.model.job.execution import Launched, Received
 CHUNK = 256 * 1024
 RIDES = 64 * 1024
 """A pack of at most this many bytes is sent with the launch itself; a larger one is sent first."""
+Tell = Callable[[int, int], None]
+"""Gets the bytes sent so far and the total."""
 
 log = logging.getLogger("dstack.engine")
 
 
-async def launch_with_code(job_on_runner: JobOnRunner, launch: Callable[[bytes], Awaitable[Launched]]) -> Launched:
+async def launch_with_code(
+    job_on_runner: JobOnRunner, launch: Callable[[bytes], Awaitable[Launched]], tell: Tell
+) -> Launched:
     """Launch if the runner has the code, or send a small pack with the launch. Packs are sent one at a time per runner
     and repository, because jobs of one snapshot share a pack."""
     snapshot, runner = job_on_runner.snapshot, job_on_runner.runner.name
@@ -33,17 +37,17 @@ async def launch_with_code(job_on_runner: JobOnRunner, launch: Callable[[bytes],
                     if launched.received:
                         shipped.add(runner, snapshot.repo, snapshot.names)
                     return launched
-                await deliver(job_on_runner, pack)
+                await deliver(job_on_runner, pack, tell)
     return await launch(b"")
 
 
-async def ship(job_on_runner: JobOnRunner, known: Iterable[str]) -> None:
+async def ship(job_on_runner: JobOnRunner, known: Iterable[str], tell: Tell) -> None:
     """Send the snapshot to a runner that reported that it lacks it and has only the `known` objects."""
     snapshot, runner = job_on_runner.snapshot, job_on_runner.runner.name
     async with job_on_runner.context.shipping[runner, snapshot.repo]:
         job_on_runner.store.known_objects.forget(runner, snapshot.repo)
         async with written(job_on_runner.mirror.pack(snapshot, known)) as pack:
-            await deliver(job_on_runner, pack)
+            await deliver(job_on_runner, pack, tell)
 
 
 def keep_spare(job_on_runner: JobOnRunner) -> None:
@@ -62,15 +66,15 @@ def keep_spare(job_on_runner: JobOnRunner) -> None:
     task.add_done_callback(spares.discard)
 
 
-async def deliver(job_on_runner: JobOnRunner, pack: Path) -> None:
+async def deliver(job_on_runner: JobOnRunner, pack: Path, tell: Tell) -> None:
     """Send the pack; if the runner lacks its base, send all of the snapshot."""
     snapshot, runner, mirror = job_on_runner.snapshot, job_on_runner.runner.name, job_on_runner.mirror
     shipped = job_on_runner.store.known_objects
-    answer = await send(job_on_runner, pack)
+    answer = await send(job_on_runner, pack, tell)
     if answer is Received.NEED_FULL:
         shipped.forget(runner, snapshot.repo)
         async with written(mirror.pack(snapshot)) as everything:
-            answer = await send(job_on_runner, everything)
+            answer = await send(job_on_runner, everything, tell)
     if answer is Received.NEED_FULL:
         damage = await asyncio.to_thread(mirror.damage)
         if damage:
@@ -80,9 +84,23 @@ async def deliver(job_on_runner: JobOnRunner, pack: Path) -> None:
     shipped.add(runner, snapshot.repo, snapshot.names)
 
 
-async def send(job_on_runner: JobOnRunner, pack: Path) -> Received:
+async def send(job_on_runner: JobOnRunner, pack: Path, tell: Tell) -> Received:
     """Send one pack, in one round trip."""
-    return await job_on_runner.executor.receive(job_on_runner.snapshot, lambda: contents(pack))
+    given = counted(lambda: contents(pack), pack.stat().st_size, tell)
+    return await job_on_runner.executor.receive(job_on_runner.snapshot, given)
+
+
+def counted(stream: Callable[[], AsyncIterator[bytes]], total: int, tell: Tell) -> Callable[[], AsyncIterator[bytes]]:
+    """Pass a stream of about `total` bytes on, and report how much of it was taken."""
+
+    async def passed() -> AsyncIterator[bytes]:
+        sent = 0
+        async for data in stream():
+            yield data
+            sent += len(data)
+            tell(min(sent, total), total)
+
+    return passed
 
 
 @asynccontextmanager

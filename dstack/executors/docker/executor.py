@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 from dstack.commands.artifacts.collect import ArtifactListing, listing
 from dstack.commands.artifacts.retain import keep
@@ -15,11 +15,12 @@ from dstack.commands.job.observe import observe
 from dstack.commands.job.receive_code import receive, spare
 from dstack.commands.job.stop import stop, warn
 from dstack.commands.machine.docker_registry import Login
+from dstack.commands.machine.pull import PullProgress
 from dstack.decide import Observed
 from dstack.errors import CommandError, HostError, HostUnreachableError
 from dstack.executors.docker.failures import bare, pulling, starting
 from dstack.executors.docker.image_pulls import ImagePulls
-from dstack.executors.executor import RunnerFaultError
+from dstack.executors.executor import RunnerFaultError, Tell
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.execution import Launched, Order, Received, Stopped
 from dstack.model.project.workflow import Artifact
@@ -50,9 +51,12 @@ class DockerExecutor:
     async def spare(self, snapshot: Snapshot) -> None:
         await ask(self.host, spare(self.host_context, snapshot), timeout=SPARE)
 
-    async def prepare(self, image: str, login: Login | None, tell: Callable[[str], None]) -> None:
+    async def prepare(self, image: str, login: Login | None, tell: Tell) -> None:
+        def told(pull: PullProgress) -> None:
+            tell(pull.words, pull.progress)
+
         try:
-            await self.pulls.fetch(self.runner, self.host, self.host_context, image, login, tell)
+            await self.pulls.fetch(self.runner, self.host, self.host_context, image, login, told)
         except CommandError as refused:
             raise self.not_pulled(image, login, refused) from refused
 
@@ -93,9 +97,10 @@ class DockerExecutor:
             failure = starting(words, runner=self.runner, image=image, gpus=gpus)
             what = failure.what or f"{refused.name} failed with exit status {refused.exit_status}"
             if failure.finding:
-                raise RunnerFaultError(f"{what}: {words}", failure.finding, hint=failure.hint) from refused
+                fault = f"{what}: {words}"
+                raise RunnerFaultError(fault, failure.finding, hint=failure.hint, code=failure.code) from refused
             error = HostUnreachableError if failure.silent else HostError
-            raise error(f"{what}: {words}", hint=failure.hint) from refused
+            raise error(f"{what}: {words}", hint=failure.hint, code=failure.code) from refused
 
     def not_pulled(self, image: str, login: Login | None, refused: CommandError) -> HostError:
         """The error for an image that could not be pulled."""
@@ -104,4 +109,4 @@ class DockerExecutor:
         failure = pulling(words, runner=self.runner, image=image, username=username, secret=secret)
         what = f"{failure.what}: {words}" if failure.what else words
         error = HostUnreachableError if failure.silent else HostError
-        return error(f"pulling {image} failed: {what}", hint=failure.hint)
+        return error(f"pulling {image} failed: {what}", hint=failure.hint, code=failure.code)

@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from dstack.commands.machine.doctor import gpus_fail
+from dstack.model.job.reasons import ReasonCode
 from dstack.model.runner.runner import Finding
 
 
 class Failure(Struct, frozen=True, kw_only=True):
-    """`what` went wrong, for a sentence that ends with the original message; `hint` is what to type. `finding` is set
-    if the machine is at fault and other jobs would fail, too; `silent`: Docker did not answer, which may change."""
+    """Why a job could not start. `what` went wrong, for a sentence that ends with the original message; `hint` is what
+    to type. `finding` is set if the machine is at fault and other jobs would fail, too; `silent`: Docker did not
+    answer, which may change."""
 
+    code: ReasonCode
     what: str
     hint: str | None = None
     finding: Finding | None = None
@@ -24,17 +27,20 @@ class Failure(Struct, frozen=True, kw_only=True):
 class FailureKind(Struct, frozen=True):
     """A failure that is recognized by its message. `what` and `hint` may contain {runner} and {image}."""
 
+    code: ReasonCode
     words: str
     what: str
     hint: str
 
 
 FULL = FailureKind(
+    ReasonCode.DISK_FULL,
     r"no space left on device|disk quota exceeded|not enough space",
     "the disk of {runner} is full",
     "find what fills it: dstack runners check {runner}; remove unneeded data: dstack prune",
 )
 SILENT = FailureKind(
+    ReasonCode.RUNNER_UNREACHABLE,
     r"cannot connect to the docker daemon|is the docker daemon running|error during connect",
     "Docker on {runner} does not answer",
     "dstack runners check {runner}",
@@ -43,26 +49,31 @@ PULLING: tuple[FailureKind, ...] = (
     FULL,
     SILENT,
     FailureKind(
+        ReasonCode.RATE_LIMITED,
         r"toomanyrequests|rate limit|too many requests",
         "the registry's rate limit was reached",
         "try again later, or log in: add 'registry-auth' to the workflow",
     ),
     FailureKind(
+        ReasonCode.IMAGE_NOT_FOUND,
         r"manifest unknown|manifest for .* not found|name unknown|repository name not known|: not found",
         "the registry has no such image",
         "check 'image' in .dstack/workflows.yaml",
     ),
     FailureKind(
+        ReasonCode.IMAGE_UNSUITABLE,
         r"no matching manifest for|image operating system .* cannot be used|no image found in .* for architecture",
         "the image does not support the architecture of {runner}",
         "choose an image for the machine's architecture",
     ),
     FailureKind(
+        ReasonCode.REGISTRY_UNREACHABLE,
         r"x509|certificate|http response to https client",
         "{runner} does not trust the registry",
         "put its certificate into /etc/docker/certs.d on {runner}, or add it to insecure-registries",
     ),
     FailureKind(
+        ReasonCode.REGISTRY_UNREACHABLE,
         r"dial tcp|no such host|connection refused|no route to host|network is unreachable|i/o timeout"
         r"|tls handshake timeout|temporary failure|client\.timeout|connection reset|unexpected eof",
         "{runner} can't reach the registry",
@@ -76,6 +87,7 @@ DEVICES = re.compile(
     r"could not select device driver|nvidia-container|nvidia container|nvml|unresolvable cdi|driver rpc error"
     r"|no devices were found|unknown device|error gathering device information"
 )
+TOOLKIT = re.compile(r"could not select device driver|unresolvable CDI")
 LAYERS = re.compile(
     r"^(docker: |Error response from daemon: |Error: |failed to create (shim|task)[a-z ]*: |OCI runtime create failed: "
     r"|runc create failed: |container_linux\.go:\d+: |starting container process caused: |process_linux\.go:\d+: "
@@ -88,16 +100,19 @@ STARTING: tuple[FailureKind, ...] = (
     FULL,
     SILENT,
     FailureKind(
+        ReasonCode.IMAGE_UNSUITABLE,
         r'exec: "/bin/sh"|/bin/sh: no such file|executable file not found|exec format error',
         "the image {image} can't run /bin/sh",
         "choose an image with /bin/sh for the machine's architecture",
     ),
     FailureKind(
+        ReasonCode.IMAGE_UNSUITABLE,
         r"unable to find user|no matching entries in passwd|looking up user|unable to find group",
         "the image {image} does not have this user",
         "set 'user' to a number, or leave it out",
     ),
     FailureKind(
+        ReasonCode.IMAGE_REMOVED,
         r"no such image|image not known",
         "the image {image} was removed from {runner} in the meantime",
         "submit the run again; that pulls the image",
@@ -115,23 +130,27 @@ def pulling(words: str, *, runner: str, image: str, username: str = "", secret: 
     found = _known(PULLING, words, runner, image)
     if found is None and REFUSED.search(words.lower()):
         return _refused(username, secret)
-    return found or Failure(what="")
+    return found or Failure(code=ReasonCode.IMAGE_PULL_FAILED, what="")
 
 
 def starting(words: str, *, runner: str, image: str, gpus: Sequence[int] = ()) -> Failure:
     """Explain why Docker did not start the container."""
     if gpus and DEVICES.search(words.lower()):
         finding = gpus_fail(words)
-        return Failure(what=f"containers can't use the GPUs of {runner}", hint=finding.fix, finding=finding)
-    return _known(STARTING, words, runner, image) or Failure(what="")
+        code = ReasonCode.NO_CONTAINER_TOOLKIT if TOOLKIT.search(words) else ReasonCode.GPU_DRIVER
+        what = f"containers can't use the GPUs of {runner}"
+        return Failure(code=code, what=what, hint=finding.fix, finding=finding)
+    return _known(STARTING, words, runner, image) or Failure(code=ReasonCode.CONTAINER_NOT_STARTED, what="")
 
 
 def _refused(username: str, secret: str) -> Failure:
     if secret:
         what = f"the registry rejected the login of '{username}' with the secret {secret}"
-        return Failure(what=what, hint=f"set the password again: dstack secrets set {secret}")
+        hint = f"set the password again: dstack secrets set {secret}"
+        return Failure(code=ReasonCode.REGISTRY_LOGIN, what=what, hint=hint)
     hint = "check 'image'; if it is private, add 'registry-auth: {username: NAME, password: SECRET}' to the workflow"
-    return Failure(what="the registry requires a login, or has no such image", hint=hint)
+    what = "the registry requires a login, or has no such image"
+    return Failure(code=ReasonCode.REGISTRY_LOGIN, what=what, hint=hint)
 
 
 def _known(kinds: Sequence[FailureKind], words: str, runner: str, image: str) -> Failure | None:
@@ -140,5 +159,5 @@ def _known(kinds: Sequence[FailureKind], words: str, runner: str, image: str) ->
         if re.search(kind.words, said):
             values = {"runner": runner, "image": image}
             what, hint = kind.what.format(**values), kind.hint.format(**values)
-            return Failure(what=what, hint=hint, silent=kind is SILENT)
+            return Failure(code=kind.code, what=what, hint=hint, silent=kind is SILENT)
     return None

@@ -15,7 +15,7 @@ from dstack.model.runner.host_context import HostContext
 REPORT_EVERY = 1.0
 """Seconds between two progress reports of a pull."""
 
-Tell = Callable[[str], None]
+Tell = Callable[[PullProgress], None]
 Key = tuple[str, str, "Login | None"]
 
 
@@ -47,7 +47,7 @@ class Going:
     def tell(self) -> None:
         """Report the progress to every job that waits for the image."""
         for tell in self.tells:
-            tell(self.progress.words)
+            tell(self.progress)
 
 
 class ImagePulls:
@@ -59,14 +59,14 @@ class ImagePulls:
     async def fetch(
         self, runner: str, host: Host, host_context: HostContext, image: str, login: Login | None, tell: Tell
     ) -> None:
-        """Pull the image to the runner. Raises CommandError with the registry's message. `tell` gets the progress in
-        words, first at once and then at most once a second."""
+        """Pull the image to the runner. Raises CommandError with the registry's message. `tell` gets the progress,
+        first at once and then at most once a second."""
         key = (runner, image, login)
         going = self.going.get(key)
         if going is None or going.task.done():
             going = self.going[key] = Going(host, host_context, image, login)
         going.tells.append(tell)
-        tell(going.progress.words)
+        tell(going.progress)
         try:
             await asyncio.shield(going.task)
         finally:

@@ -9,7 +9,7 @@ import socket
 
 import asyncssh
 
-from dstack.errors import HostAuthError, HostError, HostKeyError, HostUnreachableError
+from dstack.errors import ErrorCode, HostAuthError, HostError, HostKeyError, HostUnreachableError
 from dstack.model.runner.runner import Address
 
 TROUBLE = (asyncssh.Error, OSError, ValueError, RuntimeError, asyncio.TimeoutError)
@@ -49,7 +49,9 @@ def _no_session(error: BaseException, address: Address) -> HostError:
         return HostKeyError(f"{address}: the host key can't be verified: {error.reason}", hint=hint)
     if isinstance(error, (ValueError, RuntimeError)):
         return HostError(f"{address}: SSH can't be set up: {error}", hint=hint)
-    return HostUnreachableError(f"{address} can't be reached: {_reason(error)}", hint=hint)
+    why = _reason(error)
+    code = ErrorCode.CONNECTION_REFUSED if "refused" in why else ErrorCode.HOST_UNREACHABLE
+    return HostUnreachableError(f"{address} can't be reached: {why}", hint=hint, code=code)
 
 
 def broken(address: Address, error: BaseException | None = None) -> HostUnreachableError:

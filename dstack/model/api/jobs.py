@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from dstack.model.job.status import Status
+from dstack.model.job.status import Phase, Progress, Status
 
 
 class CacheView(Struct):
@@ -28,6 +28,7 @@ class AttemptView(Struct, kw_only=True):
     status: Status
     exit_code: int | None
     reason: str | None
+    reason_code: str | None
     runner: str | None
     gpus: list[int]
     started_at: str | None
@@ -37,15 +38,19 @@ class AttemptView(Struct, kw_only=True):
 
 
 class JobView(Struct, kw_only=True):
-    """A job as users see it. `position` is its position in the queue, from 1; None if it is not waiting for a runner.
-    `attempts` are the earlier ones; the log of the current one starts at byte `log_start`."""
+    """A job as users see it. `progress` is that of the transfer in this `phase`, if it is known. `position` is its
+    position in the queue, from 1; None if it is not waiting for a runner. `attempts` are the earlier ones; the log of
+    the current one starts at byte `log_start`."""
 
     id: str
     run: str
     workflow: str
     status: Status
+    phase: Phase
+    progress: Progress | None
     exit_code: int | None
     reason: str | None
+    reason_code: str | None
     cached: bool
     cached_from: str | None
     cache: CacheView

@@ -59,6 +59,7 @@ class RunView(Struct, kw_only=True):
     status: Status
     exit_code: int | None
     reason: str | None
+    reason_code: str | None
     submitted_at: str
     finished_at: str | None
     repo: RepoView
@@ -76,6 +77,7 @@ class PlannedJob(Struct, kw_only=True):
     cache: CacheView
     runner: str | None
     reason: str | None
+    reason_code: str | None
 
 
 class Plan(Struct, kw_only=True):

@@ -52,11 +52,13 @@ class ServerStatus(Struct, kw_only=True):
 
 class Problem(Struct, kw_only=True):
     """An error response. `kind` is the name of a class in `dstack/errors.py`, or one that clients handle: `host-key`,
-    or `missing-base`, where `known` has the objects that a pack may build on."""
+    or `missing-base`, where `known` has the objects that a pack may build on. `code` is the error's code
+    (docs/codes.md)."""
 
     kind: str
     message: str
     hint: str | None = None
+    code: str = "error"
     exit_code: int = 125
     fingerprint: str | None = None
     known: tuple[str, ...] = ()

@@ -7,13 +7,14 @@ from typing import Any
 from msgspec.structs import fields
 
 from dstack.model.job.job import Attempt, Job
+from dstack.model.job.reasons import Reason, preempted
 from dstack.model.job.status import Status
 from dstack.model.text.units import rfc3339
 
 ATTEMPTS_OWN = (
-    *("status", "reason", "exit_code", "runner", "gpus", "image_digest", "launching", "launch", "end"),
+    *("status", "reason", "exit_code", "runner", "gpus", "image_digest", "launching", "launch", "final_status"),
     *("unreachable_since", "placed_at", "expired", "warned", "cause", "started_at"),
-    *("preempted", "yielding"),
+    *("preempted_by", "yielding", "progress"),
 )
 """Fields of a job that a new attempt resets."""
 
@@ -22,7 +23,7 @@ NEW = {field.name: field.default for field in fields(Job)}
 
 def again(job: Job, exit_code: int | None) -> bool:
     """Whether a job that ended like this gets another attempt. A preempted attempt does not count."""
-    if job.preempted and not job.stop:
+    if job.preempted_by and not job.stop:
         return True
     retry = job.definition.retry
     tried = job.attempt - sum(attempt.preempted for attempt in job.history)
@@ -33,7 +34,7 @@ def again(job: Job, exit_code: int | None) -> bool:
 
 
 def following(
-    job: Job, status: Status, *, exit_code: int | None, reason: str | None, log_size: int, now: float
+    job: Job, status: Status, *, exit_code: int | None, reason: Reason | None, log_size: int, now: float
 ) -> dict[str, Any]:
     """Return what to record for a job that is queued again after its attempt ended like this. `log_size`: bytes of the
     logs of all its attempts; `now`: Unix time in seconds."""
@@ -48,8 +49,8 @@ def following(
         finished_at=rfc3339(now),
         log_start=job.log_start,
         log_end=log_size,
-        preempted=job.preempted is not None,
+        preempted=job.preempted_by is not None,
     )
     fresh = {name: NEW[name] for name in ATTEMPTS_OWN}
-    fresh["reason"] = job.preempted
+    fresh["reason"] = preempted(job.preempted_by) if job.preempted_by else None
     return {**fresh, "attempt": job.attempt + 1, "history": (*job.history, ended), "log_start": log_size}

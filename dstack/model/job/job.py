@@ -5,7 +5,8 @@ from __future__ import annotations
 from msgspec import Struct, field
 
 from dstack.model.code.snapshot import Snapshot
-from dstack.model.job.status import Status
+from dstack.model.job.reasons import Reason, ReasonCode, reason_code
+from dstack.model.job.status import Phase, Progress, Status
 from dstack.model.project.workflow import Variables, Workflow
 
 
@@ -33,7 +34,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
     number: int
     status: Status
     exit_code: int | None
-    reason: str | None
+    reason: Reason | None
     runner: str | None
     gpus: tuple[int, ...]
     started_at: str | None
@@ -50,12 +51,13 @@ class Job(Struct, frozen=True, kw_only=True):
       result this one will use. `dependencies` maps each direct dependency to the job that made its artifacts.
     - `priority` orders the queue; `held` says who keeps the job from starting; `placed_at` is when it got its runner.
     - `launching` is committed before the container may start: from then on, only the runner knows what happened.
-    - `stop` is what the user asked for: "stop", or "abort" to keep nothing. `end` is the final status that an uploading
-      job will get, `ending` the reason.
+    - `preparation` is the phase of a job with the status PREPARING, `progress` that of the current transfer.
+    - `stop` is what the user asked for: "stop", or "abort" to keep nothing. `final_status` and `final_reason` are what
+      an uploading job will end with.
     - `unreachable_since` is set while the runner does not answer; `discarded` once nothing of the job is left there.
     - `expired`: it ran longer than allowed; `warned`: it got the warning signal; `cause` is what it may be retried for.
     - `history` has the earlier attempts; the log of this one starts at byte `log_start`.
-    - `preempted` says why it must make room for another job; `yielding`: it was told to stop for that.
+    - `preempted_by` is the run, with its user, that it must make room for; `yielding`: it was told to stop for that.
     - `storages` are the storages that may have some of its artifacts, each with its endpoint or "".
 
     Times are RFC 3339, UTC.
@@ -71,7 +73,9 @@ class Job(Struct, frozen=True, kw_only=True):
     why: str
     submitted_at: str
     status: Status = Status.QUEUED
-    reason: str | None = None
+    preparation: Phase = Phase.SHIPPING
+    progress: Progress | None = None
+    reason: Reason | None = None
     exit_code: int | None = None
     cached_from: str | None = None
     shares: str | None = None
@@ -83,8 +87,8 @@ class Job(Struct, frozen=True, kw_only=True):
     launching: bool = False
     launch: Origin | None = None
     stop: str | None = None
-    end: Status | None = None
-    ending: str | None = None
+    final_status: Status | None = None
+    final_reason: Reason | None = None
     unreachable_since: str | None = None
     priority: int = 0
     held: str | None = None
@@ -92,7 +96,7 @@ class Job(Struct, frozen=True, kw_only=True):
     expired: bool = False
     warned: bool = False
     cause: str | None = None
-    preempted: str | None = None
+    preempted_by: str | None = None
     yielding: bool = False
     history: tuple[Attempt, ...] = ()
     log_start: int = 0
@@ -107,6 +111,18 @@ class Job(Struct, frozen=True, kw_only=True):
     def finished(self) -> bool:
         """Whether the job has ended."""
         return self.status.finished
+
+    @property
+    def phase(self) -> Phase:
+        """What happens to the job now."""
+        if self.finished:
+            return Phase.ENDED
+        return self.preparation if self.status is Status.PREPARING else Phase(self.status.value)
+
+    @property
+    def reason_code(self) -> ReasonCode | None:
+        """The code of the reason; also for a failure that needs no text."""
+        return reason_code(self.status, self.reason)
 
     @property
     def source(self) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import Enum
 
+from msgspec import Struct
+
 
 class Status(str, Enum):
     """The `status` of a job or run, as users see it."""
@@ -21,6 +23,27 @@ class Status(str, Enum):
     def finished(self) -> bool:
         """Whether this state is final."""
         return self in FINISHED
+
+
+class Phase(str, Enum):
+    """What happens to a job, in more detail than its status: a job that is `preparing` is shipping, pulling or
+    starting."""
+
+    QUEUED = "queued"
+    SHIPPING = "shipping"
+    PULLING = "pulling"
+    STARTING = "starting"
+    RUNNING = "running"
+    UPLOADING = "uploading"
+    ENDED = "ended"
+
+
+class Progress(Struct, frozen=True):
+    """How far a transfer has come: `done` of `total`, in `bytes` or, for an image whose size is unknown, `layers`."""
+
+    done: int
+    total: int
+    unit: str = "bytes"
 
 
 FINISHED = frozenset({Status.DONE, Status.FAILED, Status.STOPPED, Status.LOST})

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dstack.errors import DstackError, NotFoundError
+from dstack.model.job.reasons import ReasonCode
 from dstack.store.database import Database
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ class Secrets:
         """Return the value. Raises NotFoundError if it is not set."""
         row = self.database.row("SELECT value FROM secrets WHERE name = ?", name)
         if row is None:
-            raise NotFoundError(f"no secret '{name}'", hint=f"dstack secrets set {name}")
+            hint = f"dstack secrets set {name}"
+            raise NotFoundError(f"no secret '{name}'", hint=hint, code=ReasonCode.SECRET_MISSING)
         return self._opened(row["value"])
 
     def delete(self, name: str) -> None:

@@ -102,7 +102,7 @@ def test_a_job_that_depends_on_it_gets_the_files(world: World) -> None:
 
 
 def test_a_job_that_is_aborted_while_it_is_stored_leaves_nothing(world: World, tmp_path: Path) -> None:
-    world.store.jobs.change("abc", status=Status.UPLOADING, end=Status.DONE, exit_code=0)
+    world.store.jobs.change("abc", status=Status.UPLOADING, final_status=Status.DONE, exit_code=0)
     world.drive().will_store()
     world.store.jobs.change("abc", stop="abort")
 

@@ -24,7 +24,7 @@ from dstack.model.api.runners import AddRunner, RunnerView
 from dstack.model.api.runs import Event, Plan, PlannedJob, RepoView, RunView, Submission
 from dstack.model.api.server import API, Problem, ServerConfig, ServerStatus
 from dstack.model.code.tree import Change
-from dstack.model.job.status import Status
+from dstack.model.job.status import Phase, Status
 from dstack.model.runner.runner import Gpu
 
 BEGAN = "2026-01-31T12:00:00.000Z"
@@ -33,13 +33,17 @@ ENDED = "2026-01-31T12:01:12.000Z"
 
 def job_view(job: str, workflow: str, run: str = "brave-otter-7", **changes: Any) -> JobView:
     """A job that is done, unless `changes` say otherwise."""
+    status = changes.get("status", Status.DONE)
     values: dict[str, Any] = {
         "id": job,
         "run": run,
         "workflow": workflow,
-        "status": Status.DONE,
+        "status": status,
+        "phase": Phase.ENDED if status.finished else Phase(status.value.replace("preparing", "starting")),
+        "progress": None,
         "exit_code": 0,
         "reason": None,
+        "reason_code": None,
         "cached": False,
         "cached_from": None,
         "cache": CacheView(False, "no earlier run of it"),
@@ -65,6 +69,7 @@ def run_view(name: str, jobs: list[JobView], **changes: Any) -> RunView:
         "status": Status.DONE,
         "exit_code": 0,
         "reason": None,
+        "reason_code": None,
         "submitted_at": BEGAN,
         "finished_at": ENDED,
         "repo": RepoView(url="https://example.org/r", branch="main", commit="c0ffee" * 6 + "c0ff", dirty=True),
@@ -229,6 +234,7 @@ class Handler(BaseHTTPRequestHandler):
                 cache=CacheView(False, "it is the one you named"),
                 runner="lab1",
                 reason=None,
+                reason_code=None,
             )
             changes = [Change("train.py", "modified", 1200)]
             self._json(Plan(workflow="train", repo=run.repo, jobs=[planned], changes=changes, files=3, bytes=4096))
@@ -248,7 +254,8 @@ class Handler(BaseHTTPRequestHandler):
             self._json(found[0])
         else:
             text = f"'{ref}' matches several" if found else f"nothing is called '{ref}'"
-            self._problem(404, Problem(kind="NotFoundError", message=text, exit_code=2))
+            code = "ambiguous-name" if found else "not-found"
+            self._problem(404, Problem(kind="NotFoundError", message=text, code=code, exit_code=2))
 
     def _follow(self, ref: str) -> None:
         run = self.state.runs.get(ref)

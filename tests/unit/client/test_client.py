@@ -29,6 +29,7 @@ from dstack.client.problems import problem
 from dstack.errors import (
     ConflictError,
     DstackError,
+    ErrorCode,
     MissingBaseError,
     NotFoundError,
     ProjectError,
@@ -257,7 +258,7 @@ def test_a_long_path_gets_a_short_socket_in_a_folder_of_ones_own(folder: Path) -
 STARTER = """
 import sys
 from pathlib import Path
-from dstack.server import embedded
+from dstack.client import embedded
 embedded.command = lambda home, arguments=(): [sys.executable, "-m", "tests.unit.cli.fake_server", "--home", str(home)]
 {code}
 """
@@ -294,6 +295,13 @@ def test_a_server_that_dies_at_once_says_why(folder: Path) -> None:
     _, error = process.communicate(timeout=60)
 
     assert "StartError: the dstack server did not start: the disk is full" in error
+
+
+def test_a_server_that_can_say_why_it_does_not_start(folder: Path) -> None:
+    with pytest.raises(embedded.StartError, match="DSTACK_IDLE_EXIT: 'never' is not a number") as refused:
+        embedded.start(folder / "h", environment={"DSTACK_IDLE_EXIT": "never"})
+
+    assert (refused.value.code, refused.value.exit_code) == (ErrorCode.SERVER_NOT_STARTED, 2)
 
 
 def test_a_socket_that_nobody_serves_is_no_server(folder: Path) -> None:

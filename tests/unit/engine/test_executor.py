@@ -13,6 +13,7 @@ from dstack.engine.engine import Engine
 from dstack.engine.fleet.runners import Condition
 from dstack.engine.lifecycle import watch
 from dstack.model.job.job import Job
+from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.status import Status
 from dstack.model.project.workflow import Artifact
 from tests.unit.engine.lifecycle.machine import Machine, World
@@ -78,6 +79,8 @@ def test_a_runner_at_fault_gets_no_more_jobs_that_need_its_gpus(world: World) ->
 
     job = ended(world, executor)
 
-    assert (job.status, job.exit_code, job.reason) == (Status.FAILED, 125, "the GPUs can't be used")
+    broken = Reason(ReasonCode.GPU_DRIVER, "the GPUs can't be used")
+    assert (job.status, job.exit_code, job.reason) == (Status.FAILED, 125, broken)
     (machine,) = world.context.fleet.now()
-    assert machine.gpu_trouble == "the driver fails; reboot"
+    assert machine.gpu_trouble is not None
+    assert machine.gpu_trouble.text == "the driver fails; reboot"

@@ -303,10 +303,10 @@ class Day(RuleBasedStateMachine):
     @invariant()
     def only_what_is_preemptible_gives_way_and_only_to_what_is_more_important(self) -> None:
         for job in map(self.store.jobs.require, self.jobs):
-            said = [attempt.reason for attempt in job.history if attempt.preempted]
-            assert not (said or job.preempted) or job.definition.preemptible
-            for reason in (*said, *([job.preempted] if job.preempted else [])):
-                winner = re.fullmatch(r"preempted by ann's (run\d+)", reason or "")
+            said = [attempt.reason.text if attempt.reason else "" for attempt in job.history if attempt.preempted]
+            assert not (said or job.preempted_by) or job.definition.preemptible
+            for reason in (*said, *([f"preempted by {job.preempted_by}"] if job.preempted_by else [])):
+                winner = re.fullmatch(r"preempted by ann's (run\d+)", reason)
                 assert winner
                 assert self.store.jobs.of(winner[1])[0].priority > job.priority
 

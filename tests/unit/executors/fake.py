@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from dstack.commands.artifacts.collect import ArtifactListing
@@ -11,11 +11,12 @@ from dstack.commands.host import Host
 from dstack.commands.machine.docker_registry import Login
 from dstack.decide import Claim, Container, ContainerState, Observed
 from dstack.errors import CommandError, HostUnreachableError
-from dstack.executors.executor import RunnerFaultError
+from dstack.executors.executor import RunnerFaultError, Tell
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.execution import Launched, Order, Received, Stopped
 from dstack.model.job.job import Origin
 from dstack.model.job.manifest import File
+from dstack.model.job.reasons import ReasonCode
 from dstack.model.project.workflow import Artifact
 from dstack.model.runner.host_context import HostContext
 from dstack.model.runner.runner import Finding, Runner
@@ -63,9 +64,9 @@ class FakeExecutor:
     async def spare(self, snapshot: Snapshot) -> None:
         pass
 
-    async def prepare(self, image: str, login: Login | None, tell: Callable[[str], None]) -> None:
+    async def prepare(self, image: str, login: Login | None, tell: Tell) -> None:
         self.found("")
-        tell("")
+        tell("", None)
         self.lacks_image = False
 
     async def launch(self, order: Order, artifacts: Stdin = b"", pack: bytes = b"") -> Launched:
@@ -77,7 +78,7 @@ class FakeExecutor:
         if self.lacks_image:
             return Launched("need-image")
         if self.broken:
-            raise RunnerFaultError("the GPUs can't be used", BROKEN)
+            raise RunnerFaultError("the GPUs can't be used", BROKEN, hint=None, code=ReasonCode.GPU_DRIVER)
         self.attempts[order.attempt] = Attempt(Claim.CLAIMED, self.running)
         self.begun += 1
         return Launched("started", ORIGIN, "digest")

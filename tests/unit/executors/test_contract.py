@@ -120,11 +120,11 @@ def test_what_was_fenced_never_starts(case: Case) -> None:
 
 def test_nothing_is_launched_without_its_image(case: Case) -> None:
     case.ground.lacks_image = True
-    told: list[str] = []
+    told: list[tuple[Any, ...]] = []
 
     async def launches() -> list[str]:
         first = await case.executor.launch(order())
-        await case.executor.prepare("busybox", None, told.append)
+        await case.executor.prepare("busybox", None, lambda *progress: told.append(progress))
         return [first.outcome, (await case.executor.launch(order())).outcome]
 
     assert asyncio.run(launches()) == ["need-image", "started"]
@@ -221,7 +221,7 @@ def test_nothing_is_left_of_what_is_discarded(case: Case, keeping: bool) -> None
 def test_a_runner_that_does_not_answer_is_never_a_result(case: Case, method: str) -> None:
     calls: dict[str, Any] = {
         "launch": lambda: case.executor.launch(order()),
-        "prepare": lambda: case.executor.prepare("busybox", None, lambda words: None),
+        "prepare": lambda: case.executor.prepare("busybox", None, lambda *progress: None),
         "observe": lambda: case.executor.observe(A),
         "follow": lambda: read(case.executor.follow(A, 0)),
         "read_log": lambda: read(case.executor.read_log(A, 0)),

@@ -302,7 +302,7 @@ HALF = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, os.getcwd())
-from tests.unit.repo.shipping import Road, manifest
+from tests.unit.snapshot.shipping import Road, manifest
 project, there, other, warm = map(Path, sys.argv[1:])
 first = Road(warm)
 first.launch(first.submit(other))  # imports what it needs: the other user may be unable to read it

@@ -19,11 +19,13 @@ from dstack.engine.fleet.runners import Condition, Fleet
 from dstack.hosts.pool import Pool
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import Attempt, Job, Run
+from dstack.model.job.reasons import Reason, ReasonCode, preempted
 from dstack.model.job.resources import Ask
 from dstack.model.job.status import Status
 from dstack.model.paths import ServerLayout
 from dstack.model.project.workflow import Variables, Workflow
 from dstack.model.runner.runner import Address, Facts, Runner
+from dstack.scheduling.reasons import drained, not_ready, unchecked
 from dstack.scheduling.schedule import schedule
 from dstack.scheduling.types import Lease, Load, Machine, Waiting
 from dstack.store.store import Store
@@ -35,6 +37,8 @@ NOW = "2026-01-01T00:00:00.000Z"
 LAB2 = machine("lab2", kinds=[A100, A100])
 ANN = lease("lab2", 0)
 BIG = wants("big", 4, run="big-bear-1", user="bob")
+
+NO_GPUS = Reason(ReasonCode.NO_CONTAINER_TOOLKIT, "containers don't get its GPUs")
 
 Case = tuple[Waiting, list[Machine], list[Lease]]
 QUEUED: dict[str, Case] = {
@@ -55,11 +59,11 @@ QUEUED: dict[str, Case] = {
     "too many CPUs": (wants("a", cpu=9), [machine("lab")], []),
     "too much memory": (wants("a", memory=90 * GB), [machine("lab")], []),
     "none without resources": (wants("a"), [machine("lab", max_jobs=0)], []),
-    "a machine that is away": (wants("a"), [machine("lab", trouble="unreachable: no route to host")], []),
-    "a machine that is drained": (wants("a"), [machine("lab", trouble="drained: disk swap")], []),
+    "a machine that is away": (wants("a"), [machine("lab", trouble=not_ready("unreachable", "no route to host"))], []),
+    "a machine that is drained": (wants("a"), [machine("lab", trouble=drained("disk swap"))], []),
     "a machine that was never seen": (
         wants("a", 1),
-        [Machine(Runner(name="lab", address=Address(host="lab")), "being checked")],
+        [Machine(Runner(name="lab", address=Address(host="lab")), unchecked())],
         [],
     ),
     "GPUs that others have": (wants("a", 2, gpu_memory=40 * GB), [LAB2], [ANN]),
@@ -80,7 +84,7 @@ QUEUED: dict[str, Case] = {
     ),
     "GPUs that Docker does not give": (
         wants("a", 1),
-        [replace(machine("lab", 1), gpu_trouble="containers don't get its GPUs")],
+        [replace(machine("lab", 1), gpu_trouble=NO_GPUS)],
         [],
     ),
     "CPUs": (wants("a", cpu=4), [machine("lab")], [lease("lab", ask=Ask(cpu=6))]),
@@ -101,7 +105,7 @@ QUEUED: dict[str, Case] = {
 }
 
 
-def queued() -> Iterator[tuple[str, str]]:
+def queued() -> Iterator[tuple[str, Reason | None]]:
     for name, (job, machines, leases) in QUEUED.items():
         yield name, schedule([job], machines, leases, 2 * HOUR).reasons[job.id]
     small = wants("a", 1, submitted=1.0)
@@ -128,7 +132,7 @@ def add(store: Store, name: str, workflow: str, *, timeout: float | None = None,
     store.jobs.add(Job(id=f"{name}-{workflow}", key="k", why="", submitted_at=NOW, **basic, **fields))  # type: ignore[arg-type]
 
 
-def told(store: Store, tmp_path: Path) -> Iterator[tuple[str, str]]:
+def told(store: Store, tmp_path: Path) -> Iterator[tuple[str, Reason | None]]:
     """What the engine says of jobs that the scheduler does not see, and adds to what it says."""
     machines = Fleet(store, Pool(), lambda: None)
     machines.conditions = {"lab": Condition("ready")}
@@ -136,7 +140,7 @@ def told(store: Store, tmp_path: Path) -> Iterator[tuple[str, str]]:
         number=1,
         status=Status.STOPPED,
         exit_code=143,
-        reason="preempted by bob's brave-otter-7",
+        reason=preempted("bob's brave-otter-7"),
         runner="lab",
         gpus=(),
         started_at=NOW,
@@ -163,11 +167,12 @@ def told(store: Store, tmp_path: Path) -> Iterator[tuple[str, str]]:
         "six-train": "gave way",
     }
     for job, name in names.items():
-        yield name, store.jobs.require(job).reason or ""
+        yield name, store.jobs.require(job).reason
 
 
 def test_every_reason(store: Store, tmp_path: Path) -> None:
-    text = "".join(f"{name}:\n    {reason}\n" for name, reason in [*queued(), *told(store, tmp_path)])
+    reasons = [(name, reason) for name, reason in [*queued(), *told(store, tmp_path)] if reason]
+    text = "".join(f"{name}:\n    {reason.code}: {reason.text}\n" for name, reason in reasons)
     if os.environ.get("UPDATE_GOLDEN"):
         GOLDEN.write_text(text)
 

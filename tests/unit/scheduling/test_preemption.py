@@ -8,13 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from dstack.model.job.reasons import ReasonCode
 from dstack.model.job.resources import Ask
 from dstack.scheduling.capacity import Capacity
+from dstack.scheduling.reasons import not_ready
 from dstack.scheduling.schedule import schedule
 from dstack.scheduling.types import Lease, Machine, Waiting
 from tests.unit.scheduling.test_schedule import machine, wants
 
 GB = 1024**3
+
+OFF = not_ready("unreachable", "off")
 
 
 def low(job: str, runner: str, *gpus: int, **changes: Any) -> Lease:
@@ -48,7 +52,7 @@ def test_nobody_gives_way_to_an_equal_or_for_nothing() -> None:
 
     assert schedule([wants("x", 1, priority=1)], [machine("lab", 2)], running).preemptions == {}
     assert schedule([wants("x", 2, priority=9)], [machine("lab", 2)], running).preemptions == {}
-    assert schedule([wants("x", 1, priority=9)], [machine("lab", 2, trouble="off")], running).preemptions == {}
+    assert schedule([wants("x", 1, priority=9)], [machine("lab", 2, trouble=OFF)], running).preemptions == {}
     assert schedule([wants("x", 1, priority=9, pin="other")], [machine("lab", 2)], running).preemptions == {}
     assert schedule([wants("x", 1, priority=9)], [machine("lab", 3)], running).placements.keys() == {"x"}
 
@@ -57,7 +61,7 @@ def test_nobody_gives_way_to_a_job_whose_user_has_enough() -> None:
     made = schedule([wants("x", 1, priority=9, user="bob")], [machine("lab", 1)], [low("a", "lab", 0)], max_gpus=1)
 
     assert made.preemptions == {}
-    assert "allowed per user" in made.reasons["x"]
+    assert made.reasons["x"].code is ReasonCode.USER_GPU_LIMIT
 
 
 def test_what_ends_for_a_job_is_waited_for_and_kept() -> None:
@@ -75,7 +79,7 @@ def test_a_promise_is_void_where_the_job_may_not_run_any_more() -> None:
     machines = [machine("lab", 1), machine("other", 1, labels=("x",))]
 
     made = schedule([wants("vip", 1, priority=2, pin="x", room_on="lab")], machines)
-    off = schedule([wants("vip", 1, priority=2, room_on="lab")], [machine("lab", 1, trouble="drained"), machines[1]])
+    off = schedule([wants("vip", 1, priority=2, room_on="lab")], [machine("lab", 1, trouble=OFF), machines[1]])
 
     assert made.placements["vip"].runner == off.placements["vip"].runner == "other"
 
@@ -228,10 +232,10 @@ def test_whoever_waits_waits_for_a_reason(sizes: list[int], jobs: Any, ended: se
         for vip in vips:
             reason = made.reasons.get(vip.id)
             assert (reason is None) == (vip.id in made.placements)
-            if reason is None or "allowed per user" in reason or vip.id in made.promises:
+            if reason is None or reason.code is ReasonCode.USER_GPU_LIMIT or vip.id in made.promises:
                 continue
             for one in after:
-                assert not one.room(vip.ask) or f"{one.name} keeps its free share for run-v" in reason
+                assert not one.room(vip.ask) or f"{one.name} keeps its free share for run-v" in reason.text
         for victim in made.preemptions:
             lab.leases[victim] = replace(lab.leases[victim], ending=True)
         for victim in [name for name in made.preemptions if int(name[1:]) in ended]:

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.resources import Ask
 from dstack.model.runner.runner import Address, Facts, Gpu, Runner
 from dstack.scheduling.capacity import Capacity
 from dstack.scheduling.matching import allows
+from dstack.scheduling.reasons import drained, not_ready, unchecked
 from dstack.scheduling.schedule import eligible, impossible, schedule
 from dstack.scheduling.types import Lease, Machine, Placement, Schedule, Waiting
 
@@ -53,7 +55,7 @@ def test_gpus_are_leased_by_index_and_never_twice() -> None:
 
     assert [made.placements[name].gpus for name in "ab"] == [(0,), (2,)]
     assert made.reasons.keys() == {"c"}
-    assert made.reasons["c"].startswith("needs 1 GPU; lab has 0 of 3 GPUs free, ")
+    assert made.reasons["c"].text.startswith("needs 1 GPU; lab has 0 of 3 GPUs free, ")
 
 
 def test_a_job_without_gpus_prefers_the_machine_without() -> None:
@@ -105,7 +107,7 @@ def test_a_workflows_runners_narrow_it_too() -> None:
     assert schedule([wants("a", runners=("three", "x"))], machines).placements["a"].runner == "three"
     assert schedule([wants("a", pin="fast", runners=("two",))], machines).placements["a"].runner == "two"
     assert "a" in schedule([wants("a", pin="one", runners=("three",))], machines).reasons
-    refused = schedule([wants("a", pin="fast", runners=("three",))], machines).reasons["a"]
+    refused = schedule([wants("a", pin="fast", runners=("three",))], machines).reasons["a"].text
     assert refused == "no runner that the workflow allows (three) has the name or label 'fast'"
 
 
@@ -116,10 +118,13 @@ def test_a_folder_is_mounted_only_where_that_is_allowed() -> None:
     assert schedule([wants("a", mounts=("/x",), pin="three")], machines).placements["a"].runner == "three"
     refused = wants("a", mounts=("/data/set", "/x"))
     why = "no runner allows mounting /x; the closest is two, which allows /data"
-    assert impossible(refused, machines) == schedule([refused], machines).reasons["a"] == why
-    assert impossible(wants("a", mounts=("/data",)), machines[:1]) == (
-        "no runner allows mounting /data; to allow it: dstack runners set NAME --allow-mount DIR"
+    assert (
+        impossible(refused, machines)
+        == schedule([refused], machines).reasons["a"]
+        == Reason(ReasonCode.MOUNT_NOT_ALLOWED, why)
     )
+    why = "no runner allows mounting /data; to allow it: dstack runners set NAME --allow-mount DIR"
+    assert impossible(wants("a", mounts=("/data",)), machines[:1]) == Reason(ReasonCode.MOUNT_NOT_ALLOWED, why)
 
 
 def test_priority_then_age() -> None:
@@ -147,7 +152,7 @@ def test_a_small_job_passes_a_large_one_only_where_that_takes_nothing_from_it() 
     beside = schedule(jobs, [lab, machine("other", 1)], [lease("lab", 0)], HOUR)
 
     assert alone.placements.keys() == {"cpu"}
-    assert alone.reasons["small"] == (
+    assert alone.reasons["small"].text == (
         "needs 1 GPU; lab keeps its free share for bob's big-bear-1, which is ahead in the queue"
     )
     assert beside.placements["small"].runner == "other"
@@ -168,7 +173,8 @@ def test_a_users_share_is_limited() -> None:
     made = schedule(jobs, [machine("lab", 4)], [lease("lab", 0, 1)], max_gpus=2)
 
     assert made.placements.keys() == {"b", "c"}
-    assert made.reasons == {"a": "needs 1 GPU; ann already has 2 of the 2 GPUs allowed per user"}
+    why = "needs 1 GPU; ann already has 2 of the 2 GPUs allowed per user"
+    assert made.reasons == {"a": Reason(ReasonCode.USER_GPU_LIMIT, why)}
 
 
 REASONS = [
@@ -190,7 +196,7 @@ REASONS = [
         "it needs 1 CPU and 90 GB of memory; the closest runner is lab with 64 GB",
     ),
     (wants("a"), [machine("lab", max_jobs=0)], [], "lab only takes jobs that request CPUs, memory or GPUs"),
-    (wants("a"), [machine("lab", trouble="unreachable: no route")], [], "lab is unreachable: no route"),
+    (wants("a"), [machine("lab", trouble=not_ready("unreachable", "no route"))], [], "lab is unreachable: no route"),
     (wants("a"), [machine("lab", max_jobs=2)], shared("lab", 2), "lab already runs 2 jobs, its limit"),
     (
         wants("a", 2, gpu_memory=40 * GB),
@@ -200,7 +206,7 @@ REASONS = [
     ),
     (
         wants("a", 4),
-        [machine("lab", 4), machine("off", 4, trouble="drained: disk swap")],
+        [machine("lab", 4), machine("off", 4, trouble=drained("disk swap"))],
         [lease("lab", 0, 1), lease("lab", 2, run="calm-fox-2", user="bob", since=1.75 * HOUR)],
         "needs 4 GPUs; lab has 1 of 4 GPUs free, ann's brave-otter-7 holds 2 (started 2 h ago), "
         "bob's calm-fox-2 holds 1 (started 15 min ago); off is drained: disk swap",
@@ -239,7 +245,7 @@ REASONS = [
 
 @pytest.mark.parametrize(("job", "machines", "leases", "reason"), REASONS, ids=[each[3][:50] for each in REASONS])
 def test_the_reason_in_full(job: Waiting, machines: list[Machine], leases: list[Lease], reason: str) -> None:
-    assert schedule([job], machines, leases, 2 * HOUR).reasons == {"a": reason}
+    assert schedule([job], machines, leases, 2 * HOUR).reasons["a"].text == reason
 
 
 @pytest.mark.parametrize(
@@ -249,19 +255,21 @@ def test_the_reason_in_full(job: Waiting, machines: list[Machine], leases: list[
         (wants("a"), [machine("m", hidden=True)], "no runner has been added yet"),
         (wants("a", pin="x"), [machine("m")], "no runner has the name or label 'x'"),
         (wants("a", 3), [machine("m", 2)], "it needs 3 GPUs; no runner has more than 2 (m)"),
-        (wants("a", 2), [machine("m", 2, trouble="unreachable: gone")], None),
+        (wants("a", 2), [machine("m", 2, trouble=not_ready("unreachable", "gone"))], None),
         (wants("a", 3), [machine("m", 3)], "it needs 3 GPUs; the limit per user is 2"),
     ],
 )
 def test_what_could_never_run_is_told(job: Waiting, machines: list[Machine], why: str | None) -> None:
-    assert impossible(job, machines, 2 if job.ask.gpus == 3 and why and "user" in why else None) == why
+    found = impossible(job, machines, 2 if job.ask.gpus == 3 and why and "user" in why else None)
+
+    assert (found.text if found else None) == why
 
 
 def test_a_machine_that_was_never_seen_may_have_anything() -> None:
-    unseen = Machine(Runner(name="new", address=Address(host="new")), trouble="being checked")
+    unseen = Machine(Runner(name="new", address=Address(host="new")), trouble=unchecked())
 
     assert impossible(wants("a", 8), [unseen]) is None
-    assert schedule([wants("a", 8)], [unseen]).reasons == {"a": "needs 8 GPUs; new is being checked"}
+    assert schedule([wants("a", 8)], [unseen]).reasons["a"].text == "needs 8 GPUs; new is being checked"
 
 
 # --- what holds for every queue ------------------------------------------------------------------------------------
@@ -303,7 +311,7 @@ def built(jobs: Any, machines: Any) -> tuple[list[Waiting], list[Machine]]:
             kinds=kinds,
             cpus=cpus,
             memory=32 * GB,
-            trouble="unusable: x" if broken else None,
+            trouble=not_ready("unusable", "x") if broken else None,
             foreign={0: "by eve (x)"} if foreign and kinds else {},
         )
         for n, (kinds, cpus, broken, foreign) in enumerate(machines)
@@ -362,18 +370,19 @@ def test_a_reason_is_true(jobs: Any, sizes: Any, limit: int | None) -> None:
     users = {user: sum(len(each.gpus) for each in leases if each.user == user) for user in ("ann", "bob")}
 
     for job in waiting:
-        reason = made.reasons.get(job.id)
-        if reason is None:
+        told = made.reasons.get(job.id)
+        if told is None:
             continue
         allowed = [after[one.runner.name] for one in eligible(job, machines)]
         has_room = [one.name for one in allowed if one.machine.trouble is None and one.room(job.ask)]
-        if "allowed per user" in reason:
+        code, reason = told.code, told.text
+        if code is ReasonCode.USER_GPU_LIMIT:
             assert limit is not None
             assert users[job.user] + job.ask.gpus > limit
             assert f"{job.user} already has {users[job.user]} of the {limit} GPUs" in reason
-        elif reason.startswith("no runner"):
+        elif code in (ReasonCode.NO_RUNNER_KNOWN, ReasonCode.NO_MATCHING_RUNNER):
             assert not allowed
-        elif reason.startswith("it needs"):
+        elif code is ReasonCode.NEEDS_MORE_THAN_ANY_RUNNER_HAS:
             assert not any(one.could_hold(job.ask) for one in allowed)
         else:
             assert any(one.could_hold(job.ask) for one in allowed)

@@ -6,6 +6,7 @@ import pytest
 
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import Job, Run
+from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.status import Status
 from dstack.model.project.workflow import Variables, Workflow
 from dstack.server.views import run_view
@@ -36,13 +37,29 @@ def job(workflow: str, status: Status, **changes: object) -> Job:
     return Job(**{**base, **changes})  # type: ignore[arg-type]
 
 
+BROKE = Reason(None, "exited with 9")
+NOT_RUN = Reason(ReasonCode.RUNNER_ERROR, "x")
+NEEDED = Reason(ReasonCode.DEPENDENCY_FAILED, "b failed")
+BY_YOU = Reason(ReasonCode.STOPPED_BY_USER, "by you")
 DONE = job("a", Status.DONE, exit_code=0, finished_at="2026-01-01T00:01:00.000Z")
-FAILED = job("b", Status.FAILED, exit_code=9, reason="exited with 9", finished_at="2026-01-01T00:02:00.000Z")
-LATER = job("c", Status.FAILED, exit_code=125, reason="x", finished_at="2026-01-01T00:03:00.000Z")
-GIVEN_UP = job("d", Status.STOPPED, reason="b failed", finished_at="2026-01-01T00:02:01.000Z")
-STOPPED = job("e", Status.STOPPED, exit_code=143, reason="by you", finished_at="2026-01-01T00:04:00.000Z")
+FAILED = job("b", Status.FAILED, exit_code=9, reason=BROKE, finished_at="2026-01-01T00:02:00.000Z")
+LATER = job(
+    "c",
+    Status.FAILED,
+    exit_code=125,
+    reason=NOT_RUN,
+    finished_at="2026-01-01T00:03:00.000Z",
+)
+GIVEN_UP = job("d", Status.STOPPED, reason=NEEDED, finished_at="2026-01-01T00:02:01.000Z")
+STOPPED = job(
+    "e",
+    Status.STOPPED,
+    exit_code=143,
+    reason=BY_YOU,
+    finished_at="2026-01-01T00:04:00.000Z",
+)
 RUNNING = job("f", Status.RUNNING)
-QUEUED = job("g", Status.QUEUED, reason="waiting for f")
+QUEUED = job("g", Status.QUEUED, reason=Reason(ReasonCode.WAITING_FOR_DEPENDENCY, "waiting for f"))
 
 
 @pytest.mark.parametrize(

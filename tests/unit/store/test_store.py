@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dstack.errors import ConflictError, NotFoundError, UsageError
+from dstack.model.api import wire
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import Job, Run
-from dstack.model.job.status import Status
+from dstack.model.job.reasons import Reason, ReasonCode
+from dstack.model.job.status import Phase, Status
 from dstack.model.paths import ServerLayout
 from dstack.model.project.workflow import Variables, Workflow
 from dstack.model.runner.runner import Address, Runner
@@ -68,6 +71,9 @@ def test_what_is_recorded_is_there_after_reopening(tmp_path: Path) -> None:
     assert again.jobs.of("brave-otter-7") == [job("aa", "brave-otter-7")]
     assert again.runners.all() == [Runner(name="lab1", address=Address(host="lab1"))]
     again.close()
+
+
+ELSEWHERE = Reason(ReasonCode.HELD, "changed elsewhere")
 
 
 def test_a_job_moves_only_legally(store: Store) -> None:
@@ -210,7 +216,7 @@ def test_what_is_kept_in_memory_is_what_is_stored(tmp_path: Path, store: Store) 
 
     def broken() -> None:
         with store.database.transaction():
-            store.jobs.change("aa", reason="undone")
+            store.jobs.change("aa", reason=Reason(ReasonCode.HELD, "undone"))
             store.jobs.add(job("dd", "r"))
             store.runners.change("lab1", drained="undone")
             store.known_objects.add("lab1", "r", ["other"])
@@ -224,11 +230,11 @@ def test_what_is_kept_in_memory_is_what_is_stored(tmp_path: Path, store: Store) 
 
     elsewhere = Store(ServerLayout(tmp_path))
     elsewhere.jobs.change("bb", status=Status.STOPPED)
-    elsewhere.jobs.change("cc", reason="changed elsewhere")
+    elsewhere.jobs.change("cc", reason=ELSEWHERE)
     elsewhere.runners.remove("lab1")
     elsewhere.close()
 
-    assert [(each.id, each.reason) for each in store.jobs.unfinished()] == [("aa", None), ("cc", "changed elsewhere")]
+    assert [(each.id, each.reason) for each in store.jobs.unfinished()] == [("aa", None), ("cc", ELSEWHERE)]
     assert store.jobs.require("bb").status is Status.STOPPED
     assert store.runners.all() == []
     assert store.known_objects.holders("r") == {}
@@ -241,3 +247,26 @@ def test_the_runners_that_had_an_image_follow_the_jobs(store: Store) -> None:
     store.jobs.change("aa", image_digest="sha256:1")
 
     assert store.jobs.images() == {"busybox": {"lab1"}}
+
+
+def test_the_reasons_of_an_earlier_version_can_be_read(tmp_path: Path) -> None:
+    earlier = json.loads(wire.encode(job("aa", "one")))
+    for name in ("final_status", "final_reason", "preempted_by", "preparation", "progress"):
+        del earlier[name]
+    attempt = {"number": 1, "status": "lost", "exit_code": 125, "reason": "it restarted", "runner": "lab", "gpus": []}
+    attempt |= {"started_at": None, "finished_at": "2026-01-01T00:00:00.000Z", "log_start": 0, "log_end": 0}
+    earlier |= {"reason": "storing", "end": "failed", "ending": "no \udc80", "preempted": "preempted by bob's two"}
+    earlier |= {"status": "uploading", "history": [attempt]}
+    store = Store(ServerLayout(tmp_path))
+    row = (earlier["id"], "one", "train", "uploading", "k", json.dumps(earlier))
+    store.database.execute("INSERT INTO jobs (id, run, workflow, status, key, data) VALUES (?, ?, ?, ?, ?, ?)", *row)
+    store.database.execute(f"PRAGMA user_version = {database.MIGRATIONS.index(database.structure_reasons)}")
+    store.close()
+
+    read = Store(ServerLayout(tmp_path)).jobs.require("aa")
+
+    assert read.reason == Reason(None, "storing")
+    assert (read.final_status, read.final_reason) == (Status.FAILED, Reason(None, "no \udc80"))
+    assert read.preempted_by == "bob's two"
+    assert [each.reason for each in read.history] == [Reason(None, "it restarted")]
+    assert (read.phase, read.reason_code) == (Phase.UPLOADING, None)

@@ -80,11 +80,11 @@ def test_a_job_waits_for_what_others_use_and_says_so() -> None:
     memory = schedule([wants("a", memory=40 * GB)], [busy("lab", memory=30 * GB)])
     both = schedule([wants("a", cpu=4)], [busy("lab", cpu=3)], [lease("lab", ask=Ask(cpu=2))], 7200.0)
 
-    assert cpus.reasons["a"] == "needs 4 CPUs; lab has 3 of 8 CPUs free, 5 are used outside dstack"
-    assert memory.reasons["a"] == (
+    assert cpus.reasons["a"].text == "needs 4 CPUs; lab has 3 of 8 CPUs free, 5 are used outside dstack"
+    assert memory.reasons["a"].text == (
         "needs 40 GB of memory; lab has 38.7 GB of memory free, 30 GB are used outside dstack"
     )
-    assert both.reasons["a"] == (
+    assert both.reasons["a"].text == (
         "needs 4 CPUs; lab has 3 of 8 CPUs free, ann's brave-otter-7 holds 2 (started 2 h ago), "
         "3 are used outside dstack"
     )

@@ -11,6 +11,7 @@ import pytest
 
 from dstack.engine.lifecycle import drive, limits, watch
 from dstack.errors import CommandError, HostAuthError, HostUnreachableError
+from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.status import Status
 from tests.unit.engine.lifecycle.machine import LOG, Killed, Machine, World
 
@@ -105,7 +106,7 @@ def test_a_host_that_could_not_be_asked_gives_the_job_back(tmp_path: Path) -> No
 
     assert world.job.status is Status.QUEUED
     assert (world.job.runner, world.job.launching) == (None, False)
-    assert world.job.reason == "box: no key fits"
+    assert world.job.reason == Reason(ReasonCode.RUNNER_UNUSABLE, "box: no key fits")
 
 
 def test_what_docker_refuses_fails_once_the_job_is_fenced(tmp_path: Path) -> None:
@@ -115,7 +116,7 @@ def test_what_docker_refuses_fails_once_the_job_is_fenced(tmp_path: Path) -> Non
     lived(world)
 
     assert (world.job.status, world.job.exit_code) == (Status.FAILED, 125)
-    assert "no such device" in (world.job.reason or "")
+    assert "no such device" in (world.job.reason.text if world.job.reason else "")
     assert (machine.claim, machine.begun) == ("fenced", 0)
 
 

@@ -20,6 +20,7 @@ from dstack.engine.engine import Engine
 from dstack.engine.fleet.runners import Condition
 from dstack.engine.lifecycle import drive, limits, watch
 from dstack.hosts.recording import Reply
+from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.status import Status
 from dstack.model.project.workflow import RegistryAuth
 from tests.unit.engine.lifecycle.machine import ORIGIN, Machine, World
@@ -214,13 +215,13 @@ def ended(folder: Path, case: Case) -> str:
             "started_at": "2026-01-01T00:00:00.000Z",
         }
     if case.end:
-        changes |= {"status": Status.UPLOADING, "end": case.end}
+        changes |= {"status": Status.UPLOADING, "final_status": case.end}
     world.store.jobs.change("abc", **changes)
     asyncio.run(asyncio.wait_for(world.drive().run(), 20))
     job = world.job
     world.store.close()
     assert job.finished
-    return f"{job.status.value} {job.exit_code}: {job.reason}"
+    return f"{job.status.value} {job.exit_code}: {job.reason_code}: {job.reason and job.reason.text}"
 
 
 class Queued:
@@ -237,12 +238,17 @@ class Queued:
         self.job, self.run, self.needed, self.condition = job or {}, run or {}, needed, condition
 
 
+BUSY = Reason(ReasonCode.RUNNER_BUSY, "box has 1 of 8 CPUs free, ann's brave-otter-7 holds 7 (started 2 h ago)")
 QUEUED: dict[str, Queued] = {
     "it is stopped in the queue": Queued(job={"stop": "stop"}),
     "what it needs fails": Queued(needed=Status.FAILED),
     "what it needs is lost": Queued(needed=Status.LOST),
     "it waits for too long": Queued(
-        job={"reason": "box has 1 of 8 CPUs free, ann's brave-otter-7 holds 7 (started 2 h ago)"},
+        job={
+            "reason": Reason(
+                ReasonCode.RUNNER_BUSY, "box has 1 of 8 CPUs free, ann's brave-otter-7 holds 7 (started 2 h ago)"
+            )
+        },
         run={"timeout": 90.0},
     ),
     "no machine lets dstack in": Queued(
@@ -276,7 +282,7 @@ def ended_in_queue(folder: Path, case: Queued) -> str:
     job = world.job
     store.close()
     assert job.finished
-    return f"{job.status.value} {job.exit_code}: {job.reason}"
+    return f"{job.status.value} {job.exit_code}: {job.reason_code}: {job.reason and job.reason.text}"
 
 
 def test_the_reasons_are_what_they_were(tmp_path: Path) -> None:
@@ -296,8 +302,8 @@ def test_a_machine_whose_gpus_fail_gets_no_more_jobs_for_them(tmp_path: Path) ->
     (machine,) = world.context.fleet.now()
 
     assert machine.gpu_trouble is not None
-    assert "driver error: failed to process request" in machine.gpu_trouble
-    assert "sudo reboot" in machine.gpu_trouble
+    assert "driver error: failed to process request" in machine.gpu_trouble.text
+    assert "sudo reboot" in machine.gpu_trouble.text
     asyncio.run(world.context.fleet.check("box"))
     (mended,) = world.context.fleet.now()
     assert mended.gpu_trouble is None
@@ -317,7 +323,7 @@ def test_a_docker_that_does_not_answer_is_asked_again(tmp_path: Path, field: str
 
     def change(job: str, **changes: Any) -> Any:
         if changes.get("unreachable_since"):
-            told.append(changes["reason"])
+            told.append(changes["reason"].text)
             case.launch = case.pull = None  # it is back
         return real(job, **changes)
 

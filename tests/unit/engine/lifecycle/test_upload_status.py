@@ -17,8 +17,10 @@ from dstack.engine.lifecycle import drive
 from dstack.engine.lifecycle.upload_status import UploadProgress, stopped, stopping
 from dstack.engine.transfer.collect import Collector
 from dstack.errors import HostUnreachableError
+from dstack.model.job.job import Job
 from dstack.model.job.manifest import File
-from dstack.model.job.status import Status
+from dstack.model.job.reasons import Reason, ReasonCode
+from dstack.model.job.status import Progress, Status
 from dstack.model.project.workflow import Artifact, Workflow
 from dstack.model.text.units import rfc3339
 from tests.unit.engine.lifecycle.machine import Machine, World
@@ -34,10 +36,14 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
     made = World(tmp_path, Machine(trouble=silence))
     definition = Workflow(name="job", image="busybox", commands=("true",), artifacts=(Artifact(path="out"),))
-    ended = {"end": Status.DONE, "exit_code": 0, "definition": definition}
+    ended = {"final_status": Status.DONE, "exit_code": 0, "definition": definition}
     made.store.jobs.change("abc", status=Status.RUNNING)
     made.store.jobs.change("abc", status=Status.UPLOADING, **ended)
     return made
+
+
+def text(job: Job) -> str:
+    return job.reason.text if job.reason else ""
 
 
 def file(path: str, content: bytes) -> File:
@@ -55,7 +61,7 @@ def test_a_machine_that_is_gone_blocks_no_stop_for_ever(world: World) -> None:
     asyncio.run(world.drive().run())
 
     assert (world.job.status, world.job.exit_code, world.job.files) == (Status.STOPPED, 143, 0)
-    assert world.job.reason == (
+    assert text(world.job) == (
         f"stopped by dstack stop; runner 'box' has not answered since {since}, "
         "so artifacts that were not stored by then are lost"
     )
@@ -68,14 +74,14 @@ def test_one_that_is_silent_for_a_while_is_waited_for(world: World, wish: str | 
 
     async def tried() -> None:
         driving = asyncio.create_task(world.drive().run())
-        while "it is gone" not in (world.job.reason or ""):
+        while "it is gone" not in text(world.job):
             await asyncio.sleep(0)
         driving.cancel()
 
     asyncio.run(tried())
 
     assert world.job.status is Status.UPLOADING
-    assert ("dstack stop --abort run" in (world.job.reason or "")) == bool(wish)
+    assert ("dstack stop --abort run" in text(world.job)) == bool(wish)
 
 
 def test_what_has_arrived_from_it_is_kept_as_of_a_stopped_job(world: World) -> None:
@@ -103,13 +109,15 @@ def test_it_says_how_far_it_is_now_and_then(world: World) -> None:
     tell(10, 5000)
     assert world.job.reason is None
     tell(1000, 5000)
-    assert world.job.reason == "1 kB of 5 kB are stored"
+    assert text(world.job) == "1 kB of 5 kB are stored"
+    assert world.job.progress == Progress(1000, 5000)
     tell(1500, 5000)
-    assert world.job.reason == "1 kB of 5 kB are stored"
+    assert text(world.job) == "1 kB of 5 kB are stored"
     world.store.jobs.change("abc", stop="stop", reason=stopping(world.job))
-    assert world.job.reason == "stopping: its artifacts are being stored; to discard them: dstack stop --abort run"
+    assert text(world.job) == "stopping: its artifacts are being stored; to discard them: dstack stop --abort run"
+    assert world.job.reason_code is ReasonCode.STOPPING
     tell(2000, 5000)
-    assert world.job.reason == "stopping: 2 kB of 5 kB are stored; to discard them: dstack stop --abort run"
+    assert text(world.job) == "stopping: 2 kB of 5 kB are stored; to discard them: dstack stop --abort run"
 
 
 @pytest.mark.parametrize(
@@ -122,6 +130,8 @@ def test_it_says_how_far_it_is_now_and_then(world: World) -> None:
     ],
 )
 def test_how_it_had_ended_is_told(world: World, end: Status, code: int, ending: str | None, said: str) -> None:
-    job = world.store.jobs.change("abc", end=end, exit_code=code, ending=ending)
+    job = world.store.jobs.change(
+        "abc", final_status=end, exit_code=code, final_reason=Reason(None, ending) if ending else None
+    )
 
-    assert stopped(job) == f"stopped by dstack stop while its artifacts were being stored; {said}"
+    assert stopped(job).text == f"stopped by dstack stop while its artifacts were being stored; {said}"
