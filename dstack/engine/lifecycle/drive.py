@@ -16,7 +16,7 @@ from dstack.engine.lifecycle.limits import give_way, halt, limit
 from dstack.engine.lifecycle.upload_status import UploadProgress, stopped, unreachable
 from dstack.engine.lifecycle.watch import blamed, drain, until_ended
 from dstack.engine.retention.clear import remove_aborted
-from dstack.engine.transfer.abandon import abandoned
+from dstack.engine.transfer.abandon import remove_stored
 from dstack.engine.transfer.collect import Collector
 from dstack.engine.transfer.sync import Sync
 from dstack.errors import DstackError, HostError, HostUnreachableError, StorageError
@@ -183,7 +183,7 @@ class Drive(JobOnRunner):
         """Store what the job made, then end it."""
         job = self.job
         if job.stop == "abort":
-            await abandoned(self)
+            await remove_stored(self)
             reason = Reason(ReasonCode.ABORTED, "aborted; nothing was stored")
             self.finish(Status.STOPPED, exit_code=ExitCode.STOPPED, reason=reason)
             return
