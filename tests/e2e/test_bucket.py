@@ -210,7 +210,11 @@ def test_a_url_for_anybody_and_for_a_while(short: float, cli: Cli, made: bytes, 
     plain = cli("artifacts", "url", "one", "job/out/many/8")
     assert status(plain.stdout.strip()) == "200"
 
-    for path, said in (("out/many", "no file alone"), ("out/latest", "no file alone"), ("out/man", "did you mean")):
+    for path, said in (
+        ("out/many", "is not a single file"),
+        ("out/latest", "is not a single file"),
+        ("out/man", "did you mean"),
+    ):
         refused = cli("artifacts", "url", "one", path)
         assert refused.returncode == 2
         assert said in refused.stderr
