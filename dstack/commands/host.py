@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol, TypeVar
 
 from dstack.commands.command import Command, Result
+from dstack.commands.duplex import Channel, TerminalSize
 
 T = TypeVar("T")
 
@@ -22,6 +23,11 @@ class Host(Protocol):
     def stream(self, command: Command[T]) -> AsyncIterator[bytes]:
         """Run the command and yield its stdout as it arrives. Raises CommandError at the end unless it exits with 0.
         stdin stays open until the iterator is closed, so a script sees EOF when its reader leaves."""
+        ...
+
+    async def open(self, command: Command[T], *, terminal: TerminalSize | None = None) -> Channel:
+        """Start the command's script, in a terminal if a size is given, and return once it runs. The caller writes its
+        stdin and reads its output; the command's own stdin and parser are not used."""
         ...
 
     async def close(self) -> None:

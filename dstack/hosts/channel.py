@@ -16,18 +16,21 @@ T = TypeVar("T")
 PIECE = 256 * 1024
 """Bytes read or written at once."""
 
+CTRL_D = b"\4"
+"""Ends the input in a terminal."""
+
 _SHOWN = 64 * 1024
 
 
-class Channel(Protocol):
-    """A started command's streams. Reading and waiting raise HostUnreachableError after the connection broke."""
+class RawChannel(Protocol):
+    """The streams of a login shell. Reading and waiting raise HostUnreachableError after the connection broke."""
 
     async def write(self, data: bytes) -> None:
         """Send to stdin and wait until there is room for more. BrokenPipeError if the command stopped reading."""
         ...
 
     def write_eof(self) -> None:
-        """Close stdin."""
+        """Close stdin; in a terminal, press Ctrl-D."""
         ...
 
     async def read(self) -> bytes:
@@ -42,12 +45,28 @@ class Channel(Protocol):
         """Wait for the end and return the exit status, or 128 + n for signal n."""
         ...
 
+    def failure(self) -> HostUnreachableError | None:
+        """Return the error if the connection broke before the command ended."""
+        ...
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Set the size of the terminal."""
+        ...
+
+    def signal(self, name: str) -> None:
+        """Send the signal to the command. OSError if it has ended."""
+        ...
+
     def end(self) -> None:
         """End the command now."""
         ...
 
+    async def kill(self) -> None:
+        """End the command, by force if need be, and wait until it has ended."""
+        ...
 
-async def complete(channel: Channel, command: Command[Any], place: str) -> Result:
+
+async def complete(channel: RawChannel, command: Command[Any], place: str) -> Result:
     """Feed the command, read its output to the end, and return the result. `place` names the host in messages."""
     marker = new_marker()
     out, errors = AfterMarker(marker), AfterMarker(marker)
@@ -63,7 +82,7 @@ async def complete(channel: Channel, command: Command[Any], place: str) -> Resul
         return Result(status, stdout, stderr)
 
 
-async def follow(channel: Channel, command: Command[Any], place: str) -> AsyncGenerator[bytes, None]:
+async def follow(channel: RawChannel, command: Command[Any], place: str) -> AsyncGenerator[bytes, None]:
     """Feed the command and yield its stdout as it arrives. stdin stays open. CommandError unless it exits with 0."""
     marker = new_marker()
     out, errors = AfterMarker(marker), AfterMarker(marker)
@@ -122,7 +141,7 @@ def not_begun(place: str, status: int, noise: bytes) -> HostError:
 
 
 @asynccontextmanager
-async def _fed(channel: Channel, payload: bytes, stdin: Stdin, *, last: bool) -> AsyncIterator[None]:
+async def _fed(channel: RawChannel, payload: bytes, stdin: Stdin, *, last: bool) -> AsyncIterator[None]:
     """Feed stdin alongside the body. If its source fails, end the command and raise that error instead of the body's
     result, which would be that of a command with truncated input."""
     async with background(_feed(channel, payload, stdin, last=last)) as feeding:
@@ -139,12 +158,12 @@ def _raise_failure(task: asyncio.Task[None]) -> None:
         task.result()
 
 
-async def _feed(channel: Channel, payload: bytes, stdin: Stdin, *, last: bool) -> None:
+async def _feed(channel: RawChannel, payload: bytes, stdin: Stdin, *, last: bool) -> None:
     try:
         if isinstance(stdin, bytes):
-            await _write(channel, payload + stdin)
+            await write_pieces(channel, payload + stdin)
         else:
-            await _write(channel, payload)
+            await write_pieces(channel, payload)
             await _pump(channel, stdin())
         if last:
             channel.write_eof()
@@ -155,17 +174,18 @@ async def _feed(channel: Channel, payload: bytes, stdin: Stdin, *, last: bool) -
         raise
 
 
-async def _pump(channel: Channel, source: AsyncIterator[bytes]) -> None:
+async def _pump(channel: RawChannel, source: AsyncIterator[bytes]) -> None:
     try:
         async for data in source:
-            await _write(channel, data)
+            await write_pieces(channel, data)
     finally:
         close = getattr(source, "aclose", None)
         if close is not None:
             await close()
 
 
-async def _write(channel: Channel, data: bytes) -> None:
+async def write_pieces(channel: RawChannel, data: bytes) -> None:
+    """Write the data piece by piece. BrokenPipeError if the command stopped reading."""
     view = memoryview(data)
     for start in range(0, len(data), PIECE):
         await channel.write(bytes(view[start : start + PIECE]))

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from asyncio.subprocess import PIPE as PIPED
 from asyncio.subprocess import Process, SubprocessStreamProtocol
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
+from signal import SIGHUP, SIGKILL, SIGTERM, Signals
 from typing import TypeVar
 
 from dstack.commands.command import Command, Result
+from dstack.commands.duplex import TerminalSize
 from dstack.errors import HostUnreachableError
-from dstack.hosts.channel import PIECE, complete, follow, within
+from dstack.hosts.channel import CTRL_D, PIECE, complete, follow, within
+from dstack.hosts.program import Program, begin
+from dstack.hosts.pty import OPEN, Pty
 from dstack.hosts.shell import START
 
 T = TypeVar("T")
 
 _PLACE = "local"
 _GRACE = 2.0
-"""Seconds for a command to end after its stdin was closed, and again after SIGTERM."""
+"""Seconds for a command to end after its stdin was closed, and again after a signal."""
 
 _PASSED = {"HOME", "USER", "LOGNAME", "SHELL", "PATH", "TMPDIR", "XDG_RUNTIME_DIR"}
 _PASSED_PREFIXES = ("DOCKER_", "CONTAINER_", "CONTAINERS_")
@@ -44,6 +47,11 @@ class LocalHost:
             async for piece in pieces:
                 yield piece
 
+    async def open(self, command: Command[T], *, terminal: TerminalSize | None = None) -> Program:
+        """Start the command's script for a caller that writes and reads, and return once it runs."""
+        session = self._started(gently=False, terminal=terminal)
+        return await begin(session, command.script, _PLACE, terminal=terminal is not None)
+
     async def close(self) -> None:
         """End all running commands."""
         for channel in tuple(self._running):
@@ -55,8 +63,8 @@ class LocalHost:
             return await complete(channel, command, _PLACE)
 
     @asynccontextmanager
-    async def _started(self, *, gently: bool) -> AsyncIterator[LocalChannel]:
-        channel = await LocalChannel.start()
+    async def _started(self, *, gently: bool, terminal: TerminalSize | None = None) -> AsyncIterator[LocalChannel]:
+        channel = await (LocalChannel.start() if terminal is None else LocalTerminal.create(terminal))
         self._running.add(channel)
         try:
             yield channel
@@ -69,40 +77,29 @@ class LocalChannel:
     """One process group and its pipes. `lost` is set when the host was closed while it ran."""
 
     def __init__(self, transport: asyncio.SubprocessTransport, process: Process) -> None:
-        assert process.stdin
-        assert process.stdout
-        assert process.stderr
         self._transport, self._process = transport, process
-        self._stdin, self._stdout, self._stderr = process.stdin, process.stdout, process.stderr
         self.lost = False
 
     @classmethod
     async def start(cls) -> LocalChannel:
         """Start the sh that reads the bootstrap from its stdin."""
-        loop = asyncio.get_running_loop()
-        home = Path.home()
-        try:
-            transport, protocol = await loop.subprocess_exec(
-                lambda: SubprocessStreamProtocol(limit=PIECE, loop=loop),
-                "/bin/sh",
-                "-c",
-                START,
-                stdin=PIPED,
-                stdout=PIPED,
-                stderr=PIPED,
-                cwd=home if home.is_dir() else "/",
-                env=_environment(),
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise HostUnreachableError(f"this machine can't start a process: {error}") from error
-        return cls(transport, Process(transport, protocol, loop))
+        return cls(*await _start(START, stdin=PIPED, stdout=PIPED, stderr=PIPED))
+
+    @property
+    def _stdin(self) -> asyncio.StreamWriter:
+        assert self._process.stdin
+        return self._process.stdin
+
+    @property
+    def _stdout(self) -> asyncio.StreamReader:
+        assert self._process.stdout
+        return self._process.stdout
 
     async def write(self, data: bytes) -> None:
         try:
             self._stdin.write(data)
             await self._stdin.drain()
-        except ConnectionError as error:
+        except OSError as error:
             raise BrokenPipeError from error
 
     def write_eof(self) -> None:
@@ -112,28 +109,44 @@ class LocalChannel:
         return await self._stdout.read(PIECE)
 
     async def read_errors(self) -> bytes:
-        return await self._stderr.read(PIECE)
+        assert self._process.stderr
+        return await self._process.stderr.read(PIECE)
 
     async def status(self) -> int:
         code = await self._process.wait()
-        if self.lost:
-            raise HostUnreachableError("the command was ended because its host was closed")
+        if failure := self.failure():
+            raise failure
         return 128 - code if code < 0 else code
 
-    def end(self) -> None:
-        self._signal(signal.SIGTERM)
+    def failure(self) -> HostUnreachableError | None:
+        return HostUnreachableError("the command was ended because its host was closed") if self.lost else None
 
-    async def finish(self, *, gently: bool) -> None:
-        """End the command: with `gently`, close stdin and give it time to end by itself; then SIGTERM, then SIGKILL."""
+    def resize(self, columns: int, rows: int) -> None:
+        """There is no terminal."""
+
+    def signal(self, name: str) -> None:
+        self._signal(Signals[f"SIG{name}"])
+
+    def end(self) -> None:
+        self._signal(SIGTERM)
+
+    async def kill(self) -> None:
         try:
-            self._stdin.close()
-            if not (gently and await self._over()):
-                self._signal(signal.SIGTERM)
-                await self._over()
+            self.end()
+            await self._over()
         finally:
-            self._signal(signal.SIGKILL)
+            self._signal(SIGKILL)
             self._transport.close()
             await self._over()
+
+    async def finish(self, *, gently: bool) -> None:
+        """Close stdin and end the command; with `gently`, give it time to end by itself first."""
+        try:
+            self._stdin.close()
+            if gently:
+                await self._over()
+        finally:
+            await self.kill()
 
     async def _over(self) -> bool:
         if self._process.returncode is None:
@@ -141,10 +154,74 @@ class LocalChannel:
                 await asyncio.wait_for(self._process.wait(), _GRACE)
         return self._process.returncode is not None
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _signal(self, number: Signals) -> None:
         if self._process.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
+
+
+class LocalTerminal(LocalChannel):
+    """One process group in a terminal of its own."""
+
+    def __init__(self, transport: asyncio.SubprocessTransport, process: Process, pty: Pty) -> None:
+        super().__init__(transport, process)
+        self._pty = pty
+
+    @classmethod
+    async def create(cls, size: TerminalSize) -> LocalTerminal:
+        """Start the sh in a new terminal."""
+        with Pty(size) as pty:
+            started = await _start(OPEN + START, pty.path, stdin=pty.user, stdout=pty.user, stderr=pty.user)
+            await pty.connect(PIECE)
+        return cls(*started, pty)
+
+    @property
+    def _stdin(self) -> asyncio.StreamWriter:
+        return self._pty.writer
+
+    @property
+    def _stdout(self) -> asyncio.StreamReader:
+        return self._pty.reader
+
+    def write_eof(self) -> None:
+        self._stdin.write(CTRL_D)
+
+    async def read_errors(self) -> bytes:
+        return b""
+
+    def resize(self, columns: int, rows: int) -> None:
+        self._pty.resize(columns, rows)
+
+    def end(self) -> None:
+        self._signal(SIGHUP)
+
+    async def finish(self, *, gently: bool) -> None:
+        try:
+            await self.kill()
+        finally:
+            self._pty.close()
+
+
+async def _start(
+    script: str, *arguments: str, stdin: int, stdout: int, stderr: int
+) -> tuple[asyncio.SubprocessTransport, Process]:
+    """Start a sh with the script as the leader of a new session. `arguments` are $0 and so on."""
+    loop = asyncio.get_running_loop()
+    home = Path.home()
+    try:
+        transport, protocol = await loop.subprocess_exec(
+            lambda: SubprocessStreamProtocol(limit=PIECE, loop=loop),
+            *("/bin/sh", "-c", script, *arguments),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=home if home.is_dir() else "/",
+            env=_environment(),
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise HostUnreachableError(f"this machine can't start a process: {error}") from error
+    return transport, Process(transport, protocol, loop)
 
 
 def _environment() -> dict[str, str]:

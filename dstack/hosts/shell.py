@@ -17,7 +17,7 @@ START = "read -r x;eval $x"
 """The script of that sh, for use without a login shell."""
 
 DAMAGED = 93
-"""The exit status if the script arrived incomplete, or the host has no sha256sum. The script did not start."""
+"""The exit status if the script arrived incomplete, or the host has no sha256sum or stty. The script did not start."""
 
 _FOLDERS = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin:/snap/bin"
 
@@ -26,8 +26,10 @@ _BOOTSTRAP = (
     "LC_ALL=C; export LC_ALL; umask 077; PATH=${{PATH:+$PATH:}}{folders}; export PATH; "
     "x=$(dd ibs=1 obs=65536 count={length} 2>/dev/null); "
     'set -- $(printf %s "$x" | sha256sum); test x$1 = x{digest} || exit {damaged}; set --; '
-    'echo {marker}; echo {marker} >&2; eval "$x"\n'
+    '{begin}; eval "$x"\n'
 )
+_BEGIN = "echo {marker}; echo {marker} >&2"
+_BEGIN_IN_TERMINAL = "stty sane || exit {damaged}; stty iutf8 2>/dev/null; echo {marker}"
 
 
 def new_marker() -> str:
@@ -35,15 +37,17 @@ def new_marker() -> str:
     return f"dstack-{secrets.token_hex(16)}"
 
 
-def wrap(script: str, marker: str) -> bytes:
+def wrap(script: str, marker: str, *, terminal: bool = False) -> bytes:
     """Return the first bytes of stdin for LOGIN_COMMAND or START: the bootstrap line and the script.
 
     The bytes after them are the script's stdin. The script runs with LC_ALL=C, umask 077 and a PATH with the usual
-    folders. Right before it starts, `marker` is printed as a line of its own on stdout and on stderr.
+    folders. Right before it starts, `marker` is printed as a line of its own on stdout and on stderr. With `terminal`,
+    stdin must be a terminal that passes bytes unchanged; it becomes an ordinary one before `marker` is printed.
     """
     body = script.rstrip("\n").encode("utf-8", "surrogateescape")
+    begin = (_BEGIN_IN_TERMINAL if terminal else _BEGIN).format(marker=marker, damaged=DAMAGED)
     line = _BOOTSTRAP.format(
-        folders=_FOLDERS, length=len(body), digest=sha256(body).hexdigest(), damaged=DAMAGED, marker=marker
+        folders=_FOLDERS, length=len(body), digest=sha256(body).hexdigest(), damaged=DAMAGED, begin=begin
     )
     return line.encode() + body
 
@@ -53,8 +57,8 @@ class AfterMarker:
 
     _KEPT = 4096
 
-    def __init__(self, marker: str) -> None:
-        self._line = f"{marker}\n".encode()
+    def __init__(self, marker: str, *, terminal: bool = False) -> None:
+        self._line = f"{marker}\r\n".encode() if terminal else f"{marker}\n".encode()
         self._before = b""
         self.found = False
 

@@ -1,4 +1,9 @@
-"""The server's bare repository of a project. It holds the submitted snapshots and nothing else."""
+"""The server's bare repository of a project. It holds the submitted snapshots and nothing else.
+
+Its refs are read with GitPython. Objects are read with git itself: GitPython finds no object of a SHA-256 repository,
+and its diffs are empty if a name is not UTF-8. Its commands take 6 ms instead of 1.5, and inherit the variables of a
+git hook from which the server may have been started.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from dstack.errors import DstackError, MissingBaseError, UsageError
 from dstack.mirror.health import Health
@@ -23,9 +29,13 @@ from dstack.plumbing import modes, trees
 from dstack.plumbing.git import Git, GitError, make_bare, quoted
 from dstack.plumbing.packs import is_complete, write_pack
 
-COMMITS = "refs/dstack/commits"
-TREES = "refs/dstack/trees"
-HISTORIES = "refs/dstack/histories"
+if TYPE_CHECKING:
+    from git import Reference
+
+REFS = "refs/dstack"
+COMMITS = f"{REFS}/commits"
+TREES = f"{REFS}/trees"
+HISTORIES = f"{REFS}/histories"
 YOUNG = 600.0
 """Seconds for which an unused snapshot is kept: it may be about to become a run."""
 KNOWN = 20
@@ -108,7 +118,7 @@ class Mirror:
         ignored. The file is removed when the context ends."""
         theirs = {*known_commits, *known_trees}
         # The nearest bases first: git uses only the first few.
-        known = [name for name in self.newest() if name in theirs]
+        known = [name for name in (self.newest() if theirs else ()) if name in theirs]
         known = sorted(known, key=lambda name: name not in snapshot.names)[:KNOWN]
         with tempfile.TemporaryDirectory(prefix="out-", dir=self.path) as folder:
             try:
@@ -134,11 +144,9 @@ class Mirror:
         with self._locked():
             self._look(Health.look)
             before = time.time() - older_than
-            for folder in (COMMITS, TREES, HISTORIES):
-                for ref in (self.path / folder).glob("*"):
-                    if ref.name not in keep and ref.stat().st_mtime < before:
-                        ref.unlink()
-            if not self.newest():
+            for ref in [ref for ref in self._refs() if _name(ref) not in keep and self._used(ref) < before]:
+                ref.delete(ref.repo, ref)
+            if not self._refs():
                 shutil.rmtree(self.path, ignore_errors=True)
                 return
             self._open_cuts()
@@ -164,17 +172,15 @@ class Mirror:
 
     def _forget_lost(self) -> None:
         """Remove the names of what is incomplete, so that no pack builds on it."""
-        for folder in (COMMITS, TREES, HISTORIES):
-            for ref in (self.path / folder).glob("*"):
-                if not self._git().succeeds("rev-list", "--objects", "--quiet", ref.read_text().strip()):
-                    log.warning("%s: removed %s, which lost objects; its code must be sent again", self.path, ref.name)
-                    ref.unlink()
+        for ref in self._refs():
+            if not self._git().succeeds("rev-list", "--objects", "--quiet", ref.path):
+                log.warning("%s: removed %s, which lost objects; its code must be sent again", self.path, _name(ref))
+                ref.delete(ref.repo, ref)
 
     @property
     def settled(self) -> bool:
         """Whether no snapshot is so new that it may be about to become a run."""
-        times = (ref.stat().st_mtime for folder in (COMMITS, TREES) for ref in (self.path / folder).glob("*"))
-        return time.time() - max(times, default=0.0) > YOUNG
+        return time.time() - max(map(self._used, self._refs()), default=0.0) > YOUNG
 
     @property
     def packs(self) -> int:
@@ -203,12 +209,24 @@ class Mirror:
 
     def newest(self) -> list[str]:
         """Return the names of the commits, trees and histories that are here, most recently used first."""
-        found: list[tuple[float, str]] = []
-        for folder in (COMMITS, TREES, HISTORIES):
-            if (self.path / folder).is_dir():
-                with os.scandir(self.path / folder) as entries:
-                    found += [(entry.stat().st_mtime, entry.name) for entry in entries if "." not in entry.name]
-        return [name for _, name in sorted(found, reverse=True)]
+        return [_name(ref) for ref in sorted(self._refs(), key=self._used, reverse=True)]
+
+    def _refs(self) -> list[Reference]:
+        os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # the first command that needs git says that it is missing
+        from git import GitCmdObjectDB, Reference, Repo  # takes 0.1 s, for which a start need not wait
+
+        if not (self.path / "HEAD").exists():
+            return []
+        with Repo(self.path, odbt=GitCmdObjectDB, expand_vars=False) as repo:
+            return list(Reference.iter_items(repo, REFS))
+
+    def _used(self, ref: Reference) -> float:
+        return self._file(ref.path).stat().st_mtime
+
+    def _file(self, ref: str) -> Path:
+        """The file whose time says when the ref was last used. After someone's `git gc` one file holds many refs."""
+        loose = self.path / ref
+        return loose if loose.exists() else self.path / "packed-refs"
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -266,7 +284,7 @@ class Mirror:
             lines.append(f"update {HISTORIES}/{snapshot.history} {snapshot.commit}")
         self._git().run("update-ref", "--stdin", stdin="".join(f"{line}\n" for line in lines).encode())
         for line in lines:
-            os.utime(self.path / line.split()[1])
+            os.utime(self._file(line.split()[1]))
 
     def _cut(self, commits: Iterable[str]) -> None:
         shallow = self.path / "shallow"
@@ -276,6 +294,10 @@ class Mirror:
             unfinished = shallow.with_name("shallow.new")
             unfinished.write_text("".join(f"{oid}\n" for oid in (*known, *new)))
             unfinished.replace(shallow)
+
+
+def _name(ref: Reference) -> str:
+    return PurePosixPath(ref.path).name
 
 
 def _index(git: Git, source: Path) -> None:

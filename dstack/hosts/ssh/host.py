@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import asyncssh
+from asyncssh import constants
 
 from dstack.commands.command import Command, Result
-from dstack.hosts.channel import PIECE, complete, follow, within
+from dstack.commands.duplex import TerminalSize
+from dstack.errors import HostError, HostUnreachableError
+from dstack.hosts.channel import CTRL_D, background, complete, follow, within
+from dstack.hosts.program import Program, begin
 from dstack.hosts.shell import LOGIN_COMMAND
 from dstack.hosts.ssh.dial import Dialer
 from dstack.hosts.ssh.failures import broken, host_error
@@ -21,7 +25,18 @@ from dstack.model.runner.runner import Address
 T = TypeVar("T")
 
 _GRACE = 2.0
-"""Seconds for a stream's command to end after its stdin was closed."""
+"""Seconds for a command to end after its stdin was closed, and again after each signal."""
+
+_TERM = "xterm-256color"
+_RAW = (
+    *(constants.PTY_ICRNL, constants.PTY_INLCR, constants.PTY_IGNCR, constants.PTY_ISTRIP, constants.PTY_IXON),
+    *(constants.PTY_ISIG, constants.PTY_ICANON, constants.PTY_IEXTEN, constants.PTY_ECHO, constants.PTY_OPOST),
+)
+"""Modes that are off in a new terminal, so that the script passes it unchanged."""
+
+_ALL = 1 << 30
+"""More than ever is buffered. Reading less makes asyncssh ask for a full window (2 MiB) after each read, so that a slow
+reader's memory fills with the whole output; reading everything bounds it to two windows."""
 
 _TRIES = 3
 
@@ -63,6 +78,11 @@ class SshHost:
             async for piece in pieces:
                 yield piece
 
+    async def open(self, command: Command[T], *, terminal: TerminalSize | None = None) -> Program:
+        """Start the command's script for a caller that writes and reads, and return once it runs."""
+        session = self._session(stream=True, terminal=terminal)
+        return await begin(session, command.script, str(self._address), terminal=terminal is not None)
+
     async def close(self) -> None:
         """Close the connections. Running and later commands raise HostUnreachableError."""
         await self._links.close()
@@ -76,9 +96,9 @@ class SshHost:
             return await complete(channel, command, str(self._address))
 
     @asynccontextmanager
-    async def _session(self, *, stream: bool) -> AsyncIterator[SshChannel]:
-        link, process = await self._opened(stream)
-        channel = SshChannel(process, self._address)
+    async def _session(self, *, stream: bool, terminal: TerminalSize | None = None) -> AsyncIterator[SshChannel]:
+        link, process = await self._opened(stream, terminal)
+        channel = SshChannel(process, link, self._address, terminal=terminal is not None)
         try:
             yield channel
         finally:
@@ -87,12 +107,14 @@ class SshHost:
             else:
                 self._aside(self._finish(process, link, stream))
 
-    async def _opened(self, stream: bool) -> tuple[Link, asyncssh.SSHClientProcess[bytes]]:
+    async def _opened(
+        self, stream: bool, terminal: TerminalSize | None
+    ) -> tuple[Link, asyncssh.SSHClientProcess[bytes]]:
         """Open a session. Until it is open the host has seen no script, so retrying is safe."""
         failures = 0
         while True:
             link = await self._links.take(stream)
-            opening = asyncio.ensure_future(link.connection.create_process(LOGIN_COMMAND))
+            opening = asyncio.ensure_future(_create(link.connection, terminal))
             try:
                 await asyncio.wait({opening})
                 return link, opening.result()
@@ -102,6 +124,8 @@ class SshHost:
                 raise
             except (asyncssh.Error, OSError) as error:
                 self._links.give_back(link, stream)
+                if isinstance(error, asyncssh.ChannelOpenError) and error.code == constants.OPEN_REQUEST_PTY_FAILED:
+                    raise _no_terminal(self._address) from error
                 if self._links.lower_limit(link, error):
                     continue
                 failures += 1
@@ -138,12 +162,38 @@ class SshHost:
         task.add_done_callback(self._ending.discard)
 
 
+async def _create(
+    connection: asyncssh.SSHClientConnection, terminal: TerminalSize | None
+) -> asyncssh.SSHClientProcess[bytes]:
+    if terminal is None:
+        return await connection.create_process(LOGIN_COMMAND)
+    return await connection.create_process(
+        LOGIN_COMMAND,
+        request_pty=True,
+        term_type=_TERM,
+        term_size=(terminal.columns, terminal.rows),
+        term_modes=dict.fromkeys(_RAW, 0),
+    )
+
+
+def _no_terminal(address: Address) -> HostError:
+    error = HostError(
+        f"{address}: the SSH server refuses to create a terminal", hint="set PermitTTY yes in sshd_config"
+    )
+    error.sent = False
+    return error
+
+
 class SshChannel:
     """One session of a connection. `over` is True once the command has ended and its status was read."""
 
-    def __init__(self, process: asyncssh.SSHClientProcess[bytes], address: Address) -> None:
+    def __init__(
+        self, process: asyncssh.SSHClientProcess[bytes], link: Link, address: Address, *, terminal: bool
+    ) -> None:
         self._process = process
+        self._link = link
         self._address = address
+        self._terminal = terminal
         self.over = False
 
     async def write(self, data: bytes) -> None:
@@ -154,7 +204,10 @@ class SshChannel:
             raise BrokenPipeError from error  # the reader learns whether the command or the connection ended
 
     def write_eof(self) -> None:
-        self._process.stdin.write_eof()
+        if self._terminal:
+            self._process.stdin.write(CTRL_D)
+        else:
+            self._process.stdin.write_eof()
 
     async def read(self) -> bytes:
         return await self._read(self._process.stdout)
@@ -171,11 +224,35 @@ class SshChannel:
             return self._process.exit_status
         raise broken(self._address)
 
+    def failure(self) -> HostUnreachableError | None:
+        ended = self._process.exit_status is not None or self._process.exit_signal is not None
+        return None if ended or self._link.alive else broken(self._address)
+
+    def resize(self, columns: int, rows: int) -> None:
+        self._process.change_terminal_size(columns, rows)
+
+    def signal(self, name: str) -> None:
+        self._process.send_signal(name)
+
     def end(self) -> None:
         self._process.close()
 
+    async def kill(self) -> None:
+        # sshd reports the end after the output, which nobody else may be reading
+        async with background(_drain(self.read)), background(_drain(self.read_errors)):
+            for name in ("HUP" if self._terminal else "TERM", "KILL"):
+                with suppress(OSError, HostUnreachableError, asyncio.TimeoutError):
+                    self.signal(name)
+                    await asyncio.wait_for(self.status(), _GRACE)
+                    return
+
     async def _read(self, reader: asyncssh.SSHReader[bytes]) -> bytes:
         try:
-            return await reader.read(PIECE)
+            return await reader.read(_ALL)
         except (OSError, asyncssh.Error) as error:
             raise broken(self._address, error) from error
+
+
+async def _drain(read: Callable[[], Awaitable[bytes]]) -> None:
+    while await read():
+        pass

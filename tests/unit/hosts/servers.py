@@ -9,12 +9,14 @@ from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from signal import SIGKILL, SIGTERM, Signals
+from signal import SIGKILL, Signals
 from typing import Any
 
 import asyncssh
 from asyncssh.stream import SSHServerStreamSession
 
+from dstack.commands.duplex import TerminalSize
+from dstack.hosts.pty import Pty
 from dstack.model.runner.runner import Address
 
 
@@ -23,7 +25,7 @@ class Server:
 
     `sessions` is how many it takes at once; `opening` is waited for before a session is opened; `ending` says how a
     command ends: "status", "silence" or the name of a signal; `shell` is run in place of the command; `forwards` lets
-    clients jump through it.
+    clients jump through it; `terminals` lets them have a terminal.
     """
 
     def __init__(self, folder: Path, kind: str = "ssh-ed25519", identity: str = "id", at: str = "127.0.0.1") -> None:
@@ -42,6 +44,7 @@ class Server:
         self.ending = "status"
         self.shell: list[str] | None = None
         self.forwards = False
+        self.terminals = True
         self.forwarded: list[tuple[str, int]] = []
         self.clients: list[asyncssh.SSHServerConnection] = []
         self.logins: list[str] = []
@@ -50,6 +53,7 @@ class Server:
         self.open = 0
         self.running: list[asyncio.Task[Any]] = []
         self.processes: dict[Any, asyncio.subprocess.Process] = {}
+        self.ptys: dict[Any, Pty] = {}
         self.port = 0
 
     @property
@@ -73,6 +77,7 @@ class Server:
             server_host_keys=[(self.key, self.certificate) if self.certificate else self.key, *self.more_keys],
             authorized_client_keys=f"{self.identity}.pub",
             encoding=None,
+            line_editor=False,
         )
         self.port = acceptor.get_port()
         try:
@@ -98,13 +103,28 @@ class Server:
         command = channel.get_command()
         self.commands.append(command)
         words = self.shell or ["sh", "-c", command]
-        process = await asyncio.create_subprocess_exec(
-            *words, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True
-        )
+        if channel.get_terminal_type():
+            assert channel.get_terminal_mode(asyncssh.constants.PTY_ICANON) == 0, (
+                "the script would not arrive unchanged"
+            )
+            columns, rows, *_ = channel.get_terminal_size()
+            with Pty(TerminalSize(columns, rows)) as pty:
+                process = await asyncio.create_subprocess_exec(
+                    *("setsid", "--ctty", *words), stdin=pty.user, stdout=pty.user, stderr=pty.user
+                )
+                await pty.connect(65536)
+            self.ptys[channel] = pty
+            feeding = asyncio.ensure_future(_copy(stdin, pty.writer))
+            copying = [_copy(pty.reader, stdout)]
+        else:
+            process = await asyncio.create_subprocess_exec(
+                *words, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True
+            )
+            feeding = asyncio.ensure_future(_copy(stdin, process.stdin, last=True))
+            copying = [_copy(process.stdout, stdout), _copy(process.stderr, stderr)]
         self.processes[channel] = process
-        feeding = asyncio.ensure_future(_copy(stdin, process.stdin, last=True))
         try:
-            await asyncio.gather(_copy(process.stdout, stdout), _copy(process.stderr, stderr))
+            await asyncio.gather(*copying)
             status = await process.wait()
             if self.ending == "status" and status >= 0:
                 channel.exit(status)
@@ -117,6 +137,8 @@ class Server:
         finally:
             feeding.cancel()
             await asyncio.wait({feeding})
+            if channel in self.ptys:
+                self.ptys.pop(channel).close()
 
 
 class _Session(SSHServerStreamSession[bytes]):
@@ -125,11 +147,16 @@ class _Session(SSHServerStreamSession[bytes]):
         self._server = server
         server.open += 1
 
+    def pty_requested(self, term_type: str, term_size: Any, term_modes: Any) -> bool:
+        return self._server.terminals
+
+    def terminal_size_changed(self, width: int, height: int, pixwidth: int, pixheight: int) -> None:
+        self._server.ptys[self._chan].resize(width, height)
+
     def signal_received(self, signal: str) -> None:
-        assert signal == "TERM"
         process = self._server.processes.get(self._chan)
         if process is not None:
-            _kill(process, SIGTERM)
+            _kill(process, Signals[f"SIG{signal}"])
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.open -= 1
@@ -228,7 +255,7 @@ class Way:
 
 async def _copy(reader: Any, writer: Any, last: bool = False) -> None:
     with suppress(ConnectionError, asyncssh.Error):
-        while data := await reader.read(65536):
+        while data := await reader.read(1 << 30):  # all that came: asyncssh's memory grows without end otherwise
             writer.write(data)
             await writer.drain()
     if last:

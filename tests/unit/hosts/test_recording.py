@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from dstack.commands.command import Command, Result, Stdin
+from dstack.commands.duplex import TerminalSize
 from dstack.commands.host import ask
 from dstack.errors import CommandError, HostError, HostUnreachableError
 from dstack.hosts.recording import RecordingHost
@@ -67,3 +68,29 @@ def test_streams_end_as_those_of_other_hosts_do() -> None:
     assert asyncio.run(collected(host.stream(named("good")))) == b"abc"
     with pytest.raises(CommandError, match="bad failed with exit status 2: why"):
         asyncio.run(collected(host.stream(named("bad"))))
+
+
+def test_a_channel_plays_its_answer_and_notes_what_its_user_did() -> None:
+    host = RecordingHost({"shell": Result(3, b"out", b"err"), "lost": HostUnreachableError("gone")})
+
+    async def scene() -> None:
+        async with await host.open(named("shell"), terminal=TerminalSize(80, 24)) as channel:
+            assert await collected(channel.stdout) == b"out"
+            assert await collected(channel.stderr) == b"err"
+            await channel.write(b"exi")
+            await channel.write(b"t\n")
+            channel.resize(100, 30)
+            channel.signal("INT")
+            channel.write_eof()
+            assert await channel.wait() == 3
+        with pytest.raises(HostUnreachableError, match="gone"):
+            await host.open(named("lost"))
+
+    asyncio.run(scene())
+    (channel,) = host.channels
+    assert host.names == ["shell", "lost"]
+    assert channel.written == b"exit\n"
+    assert channel.sizes == [TerminalSize(80, 24), TerminalSize(100, 30)]
+    assert channel.signals == ["INT"]
+    assert channel.ended
+    assert channel.closed

@@ -49,6 +49,14 @@ def test_what_follows_the_script_is_its_stdin_to_the_byte(shell: str) -> None:
     assert after(result.stdout) == payload
 
 
+def test_outside_a_terminal_a_script_for_one_does_not_begin() -> None:
+    result = login("sh", wrap("echo one", MARKER, terminal=True))
+
+    assert result.returncode == DAMAGED
+    assert result.stdout == b""
+    assert b"stty" in result.stderr
+
+
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_damaged_script_does_not_begin(shell: str) -> None:
     sent = wrap("echo one; echo two", MARKER)

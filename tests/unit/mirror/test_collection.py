@@ -91,6 +91,51 @@ def age(mirror: Path) -> None:
         os.utime(path, (0, 0))
 
 
+@pytest.mark.parametrize("object_format", ["sha1", "sha256"])
+def test_refs_that_someone_packed_are_kept_and_removed_as_others(
+    object_format: str, tmp_path: Path, road: Road
+) -> None:
+    # given
+    project = start(tmp_path / "project", f"--object-format={object_format}")
+    write(project / "train.py", "new\n")
+    unwanted = road.submit(project)
+    git(project, "checkout", "-q", "train.py")
+    wanted = road.submit(project)
+    git(road.mirror.path, "pack-refs", "--all")
+    assert not list(road.mirror.path.glob("refs/dstack/*/*"))
+    assert {*unwanted.names, *wanted.names} <= {*road.mirror.newest()}
+    assert not road.mirror.settled
+    os.utime(road.mirror.path / "packed-refs", (0, 0))
+    assert road.mirror.settled
+
+    # when
+    road.mirror.collect([wanted])
+
+    # then
+    assert road.mirror.has(wanted)
+    assert not road.mirror.has(unwanted)
+    assert {*road.mirror.newest()} == {*wanted.names}
+    assert road.submit(project) == wanted
+    assert not road.mirror.settled
+    os.utime(road.mirror.path / "packed-refs", (0, 0))
+    road.mirror.collect([])
+    assert not road.mirror.path.exists()
+
+
+def test_reading_refs_leaves_no_process_and_no_open_file(project: Path, road: Road) -> None:
+    road.submit(project)
+    road.mirror.newest()
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    before = (len(os.listdir("/proc/self/fd")), children.read_text())
+
+    for _ in range(3):
+        road.mirror.newest()
+        assert not road.mirror.settled
+        road.mirror.collect([])
+
+    assert (len(os.listdir("/proc/self/fd")), children.read_text()) == before
+
+
 def test_a_mirror_that_no_run_needs_goes(project: Path, road: Road) -> None:
     road.submit(project)
     age(road.mirror.path)

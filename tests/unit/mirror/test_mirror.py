@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -160,3 +162,8 @@ def test_a_parent_that_is_known_as_another_snapshot(tmp_path: Path) -> None:
         with take(project) as taken:
             mirror.receive(taken.snapshot, taken.full_pack())
             assert git(mirror.path, "log", "--format=%s", taken.snapshot.commit or "") == f"commit {number}\n".encode()
+
+
+def test_a_server_starts_without_gitpython() -> None:
+    ask = "import sys, dstack.server.app; print('git' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", ask], text=True) == "False\n"
