@@ -11,9 +11,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from dstack.hosts.host import Host
 
 from dstack.commands.duplex import Channel, TerminalSize
+from dstack.commands.host import Host
 from dstack.errors import HostError, HostUnreachableError
 from dstack.hosts.ssh.host import SshHost
 from tests.unit.hosts.conftest import become, play
