@@ -1,9 +1,9 @@
-"""What a name on the command line means: a run, a job, a runner, a command of a group; and completion for it."""
+"""What a name on the command line means: a run, a job, a runner, a tag, a command of a group; and completion for it."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import click
 from click.shell_completion import CompletionItem
@@ -32,44 +32,46 @@ def run_or_job(client: Client, ref: str) -> RunView | JobView:
 
 def run_of(client: Client, ref: str) -> RunView:
     """Return the run with this name, or the run of the job with this id; a unique prefix is enough."""
-    found = run_or_job(client, ref)
-    return client.run(found.run) if isinstance(found, JobView) else found
+    target = run_or_job(client, ref)
+    return client.run(target.run) if isinstance(target, JobView) else target
 
 
-class RefType(click.types.StringParamType):
-    """A run, job or unique prefix; completes to recent runs."""
+class KnownName(click.types.StringParamType):
+    """A name that the server knows. Completes to `names(client)`, or to nothing if no server is running."""
 
-    name = "run"
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        from dstack.cli.connect import quiet_client
-
-        client = quiet_client()
-        try:
-            runs: list[Any] = client.runs(limit=50) if client else []
-        except DstackError:
-            return []
-        return [CompletionItem(run.name, help=run.workflow) for run in runs if run.name.startswith(incomplete)]
-
-
-class RunnerType(click.types.StringParamType):
-    """A runner's name; completes to all runners without probing them."""
-
-    name = "name"
+    def __init__(self, noun: str, names: Callable[[Client], Iterable[CompletionItem]]) -> None:
+        self.name = noun
+        self._names = names
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         from dstack.cli.connect import quiet_client
 
+        commands = ctx.command.shell_complete(ctx, incomplete) if isinstance(ctx.command, click.Group) else []
         client = quiet_client()
         try:
-            runners = client.runners(fresh=math.inf) if client else []
+            known = self._names(client) if client else ()
         except DstackError:
-            return []
-        return [CompletionItem(runner.name) for runner in runners if runner.name.startswith(incomplete)]
+            known = ()
+        return [*commands, *(item for item in known if item.value.startswith(incomplete))]
 
 
-REF = RefType()
-RUNNER = RunnerType()
+def _recent_runs(client: Client) -> list[CompletionItem]:
+    return [CompletionItem(run.name, help=run.workflow) for run in client.runs(limit=50)]
+
+
+def _runners(client: Client) -> list[CompletionItem]:
+    """All runners, without probing them."""
+    return [CompletionItem(runner.name) for runner in client.runners(fresh=math.inf)]
+
+
+def _tags(client: Client) -> list[CompletionItem]:
+    return [CompletionItem(tag.name, help=tag.run) for tag in client.tags()]
+
+
+REF = KnownName("run", _recent_runs)
+"""A run, a job or a unique prefix of either."""
+RUNNER = KnownName("name", _runners)
+TAG = KnownName("name", _tags)
 
 
 class Noun(click.Group):
@@ -78,10 +80,40 @@ class Noun(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        known = self.list_commands(ctx)
-        if not args[0].startswith("-") and args[0] not in known:
-            raise click.UsageError(f"unknown command '{args[0]}'{did_you_mean(args[0], known)}", ctx)
+        commands = self.list_commands(ctx)
+        if not args[0].startswith("-") and args[0] not in commands:
+            raise click.UsageError(f"unknown command '{args[0]}'{did_you_mean(args[0], commands)}", ctx)
         return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+
+class NounOrName(Noun):
+    """A group that, without a command, shows what its argument names: `runs [RUN]` beside `runs delete RUN...`. The
+    first word decides. After `--`, a word is never a command."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] in self.commands:
+            ctx.invoked_subcommand = args[0]
+            return super().parse_args(ctx, args)
+        ctx.allow_interspersed_args = True
+        extra = click.Command.parse_args(self, ctx, args.copy())
+        if not ctx.resilient_parsing:
+            self._refuse_misplaced(ctx, args, extra)
+        return extra
+
+    def _refuse_misplaced(self, ctx: click.Context, args: list[str], extra: list[str]) -> None:
+        """Raise UsageError for a command after options, and for more than one name."""
+        named = [ctx.params[each.name or ""] for each in self.params if isinstance(each, click.Argument)]
+        if "--" not in args and (command := next((name for name in self.commands if name in named), None)):
+            raise click.UsageError(f"write '{command}' first, and its options after it", ctx)
+        if extra:
+            raise click.UsageError(f"unexpected word '{extra[0]}'", ctx)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Leave out the argument if a command follows."""
+        params = super().get_params(ctx)
+        if ctx.command is self and not ctx.invoked_subcommand:
+            return params
+        return [each for each in params if isinstance(each, click.Option)]

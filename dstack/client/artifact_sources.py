@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from dstack import __version__
 from dstack.client.client import Client
 from dstack.client.connection import BrokenAnswerError
-from dstack.client.http_proxy import Way, way
+from dstack.client.http_proxy import StorageConnection, connection_to
 from dstack.errors import DstackError, ErrorCode, NotFoundError
 from dstack.model.api.artifacts import ArtifactView
 
@@ -129,39 +129,39 @@ class ArtifactSources:
         """Send the request over the thread's connection. If that was closed meanwhile, try once more with a new one."""
         address = urlsplit(url)
         for fresh in (False, True):
-            way = self._way(address.scheme, address.netloc, fresh=fresh)
-            connection = way.connection
-            sent = {"Host": address.netloc, "User-Agent": f"dstack/{__version__}", **way.headers, **headers}
+            storage = self._connected(address.scheme, address.netloc, fresh=fresh)
+            connection = storage.connection
+            sent = {"Host": address.netloc, "User-Agent": f"dstack/{__version__}", **storage.headers, **headers}
             try:
-                connection.request("GET", f"{way.prefix}{address.path}?{address.query}", headers=sent)
+                connection.request("GET", f"{storage.prefix}{address.path}?{address.query}", headers=sent)
                 response = connection.getresponse()
-                if response.status == WHO and way.name:
+                if response.status == WHO and storage.proxy:
                     connection.close()
-                    raise UnreachableError(f"the proxy {way.name} requires a user name and password")
+                    raise UnreachableError(f"the proxy {storage.proxy} requires a user name and password")
                 return response, connection
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 broken = error
         raise BrokenAnswerError(f"the connection to the storage broke: {broken}") from broken
 
-    def _way(self, scheme: str, netloc: str, *, fresh: bool) -> Way:
-        kept: Way | None = getattr(self._local, "way", None)
+    def _connected(self, scheme: str, netloc: str, *, fresh: bool) -> StorageConnection:
+        kept: StorageConnection | None = getattr(self._local, "storage", None)
         if kept is not None and kept.connection.sock is not None and not fresh:
             return kept
-        made, through = None, ""
+        storage, through = None, ""
         try:
-            made = way(scheme, netloc, CONNECT)
-            through = f" through the proxy {made.name}" if made.name else ""
-            made.connection.connect()
+            storage = connection_to(scheme, netloc, CONNECT)
+            through = f" through the proxy {storage.proxy}" if storage.proxy else ""
+            storage.connection.connect()
         except (OSError, ValueError, http.client.HTTPException) as error:
-            if made is not None:
-                made.connection.close()
+            if storage is not None:
+                storage.connection.close()
             raise UnreachableError(
                 f"the storage at {netloc} can't be reached from this machine{through}: {error}"
             ) from error
-        made.connection.sock.settimeout(SILENCE)
+        storage.connection.sock.settimeout(SILENCE)
         with self._asking:
             self._reached = True
-            self._opened.append(made.connection)
-        self._local.way = made
-        return made
+            self._opened.append(storage.connection)
+        self._local.storage = storage
+        return storage

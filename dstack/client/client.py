@@ -55,8 +55,8 @@ class Client(Connection):
         self, *, workflow: str | None = None, status: str | None = None, user: str | None = None, limit: int = 20
     ) -> list[RunView]:
         """Return runs, newest first."""
-        asked = {"workflow": workflow, "status": status, "user": user, "limit": str(limit)}
-        return self._get("/runs", list[RunView], asked)
+        query = {"workflow": workflow, "status": status, "user": user, "limit": str(limit)}
+        return self._get("/runs", list[RunView], query)
 
     def run(self, ref: str) -> RunView:
         """Return a run by its name or a unique prefix."""
@@ -113,8 +113,8 @@ class Client(Connection):
 
     def artifact(self, job: str, path: str, offset: int) -> Iterator[bytes]:
         """Yield the bytes of a file from `offset` on. Raises BrokenAnswerError if the connection breaks."""
-        asked = urlencode({"path": path.encode("utf-8", "surrogateescape"), "offset": offset})
-        response = self._send("GET", f"/artifacts/{_part(job)}/file?{asked}", ANSWER_SECONDS)
+        query = urlencode({"path": path.encode("utf-8", "surrogateescape"), "offset": offset})
+        response = self._send("GET", f"/artifacts/{_part(job)}/file?{query}", ANSWER_SECONDS)
         with response:
             try:
                 yield from iter(lambda: response.read1(BLOCK), b"")
@@ -123,8 +123,8 @@ class Client(Connection):
 
     def artifact_url(self, job: str, path: str) -> LinkView:
         """Return a temporary URL that lets anyone download a file."""
-        asked = urlencode({"path": path.encode("utf-8", "surrogateescape")})
-        return self._get(f"/artifacts/{_part(job)}/url?{asked}", LinkView)
+        query = urlencode({"path": path.encode("utf-8", "surrogateescape")})
+        return self._get(f"/artifacts/{_part(job)}/url?{query}", LinkView)
 
     def artifact_urls(self, job: str, paths: Sequence[str]) -> LinksView:
         """Return temporary URLs of a job's files, in the order of `paths`; none if the storage doesn't offer URLs."""
@@ -246,8 +246,8 @@ class Client(Connection):
 
     def _frames(self, ref: str, offsets: Mapping[str, int], follow: bool, logs: bool) -> Iterator[Frame]:
         begin = ",".join(f"{job}:{offset}" for job, offset in offsets.items())
-        asked = urlencode({"follow": int(follow), "from": begin, "logs": int(logs)}, safe=":,")
-        response = self._send("GET", f"/follow/{_part(ref)}?{asked}", SILENCE_SECONDS)
+        query = urlencode({"follow": int(follow), "from": begin, "logs": int(logs)}, safe=":,")
+        response = self._send("GET", f"/follow/{_part(ref)}?{query}", SILENCE_SECONDS)
         with response:
             try:
                 yield from read_frames(response)

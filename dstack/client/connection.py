@@ -49,9 +49,9 @@ class Connection:
     _warned: bool = False
 
     def _get(
-        self, path: str, kind: type[T], asked: Mapping[str, str | None] | None = None, seconds: float = ANSWER_SECONDS
+        self, path: str, kind: type[T], query: Mapping[str, str | None] | None = None, seconds: float = ANSWER_SECONDS
     ) -> T:
-        given = {name: value for name, value in (asked or {}).items() if value is not None}
+        given = {name: value for name, value in (query or {}).items() if value is not None}
         return self._decode(self._send("GET", f"{path}?{urlencode(given)}" if given else path, seconds), kind)
 
     def _post(self, path: str, kind: type[T], body: Any = None, method: str = "POST") -> T:

@@ -52,8 +52,8 @@ def socket_path(home: Path) -> Path:
     digest = hashlib.sha256(os.fsencode(home.absolute())).hexdigest()[:12]
     folder = Path(f"/tmp/dstack-{os.getuid()}-{digest}")  # noqa: S108, checked below
     folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
         hint = f"remove {folder}, or set DSTACK_HOME to a shorter path"
         raise DstackError(
             f"the server's socket can't be in {folder}: the folder must belong to you alone (mode 0700)", hint=hint

@@ -31,11 +31,11 @@ class Frame:
         event = self.event
         if event.event != "log" or event.id is None or event.offset is None:
             return self
-        known = offsets.get(event.id, 0) - event.offset
-        if known <= 0:
+        overlap = offsets.get(event.id, 0) - event.offset
+        if overlap <= 0:
             return self
-        rest = self.data[known:]
-        return Frame(event_from(event, event.offset + known, len(rest)), rest) if rest else None
+        rest = self.data[overlap:]
+        return Frame(event_from(event, event.offset + overlap, len(rest)), rest) if rest else None
 
 
 def event_from(event: Event, offset: int, size: int) -> Event:

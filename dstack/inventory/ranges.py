@@ -23,13 +23,13 @@ def hosts(pattern: str) -> tuple[list[str], int | None]:
 
 def expand(pattern: str) -> list[str]:
     """Return the names in order. With several ranges, the last one changes fastest."""
-    found = _RANGE.search(pattern)
-    if found is None:
+    matched = _RANGE.search(pattern)
+    if matched is None:
         if "[" in pattern or "]" in pattern:
             raise ValueError(f"'{pattern}' has a bracket but no range; write a range such as [1:9] or [a:c]")
         return [pattern]
-    head, tail = pattern[: found.start()], expand(pattern[found.end() :])
-    return [f"{head}{item}{rest}" for item in _items(found[1], found[2], int(found[3] or 1)) for rest in tail]
+    head, tail = pattern[: matched.start()], expand(pattern[matched.end() :])
+    return [f"{head}{item}{rest}" for item in _items(matched[1], matched[2], int(matched[3] or 1)) for rest in tail]
 
 
 def _items(begin: str, end: str, step: int) -> list[str]:

@@ -10,7 +10,7 @@ from dstack.model.job.resources import Ask
 from dstack.model.job.status import Status
 from dstack.model.runner.mounts import allowed
 from dstack.model.runner.runner import Runner
-from dstack.model.text.units import ago_words, size_words, span_words
+from dstack.model.text.units import ago_words, memory_words, size_words, span_words
 
 if TYPE_CHECKING:
     from dstack.scheduling.capacity import Capacity
@@ -123,7 +123,7 @@ def lacks(ask: Ask, machines: Sequence[Capacity]) -> str:
         return f"it needs {ask.words}; the closest runner is {most.name} with {most.machine.cpus} CPUs"
     if most.machine.memory < ask.memory:
         facts = most.machine.runner.facts
-        memory = size_words(facts.memory if facts else 0)
+        memory = memory_words(facts.memory if facts else 0)
         return f"it needs {ask.words}; the closest runner is {most.name} with {memory}"
     return f"{most.name} only takes jobs that request CPUs, memory or GPUs"
 
@@ -136,7 +136,7 @@ def short(ask: Ask, one: Capacity) -> tuple[float, ...]:
 
 def gpus(one: Capacity) -> str:
     """`2x A100 of 40 GB`."""
-    kinds = [f"{gpu.name or 'GPU'}" + (f" of {size_words(gpu.memory)}" if gpu.memory else "") for gpu in one.gpus]
+    kinds = [f"{gpu.name or 'GPU'}" + (f" of {memory_words(gpu.memory)}" if gpu.memory else "") for gpu in one.gpus]
     return ", ".join(f"{kinds.count(kind)}x {kind}" for kind in dict.fromkeys(kinds)) or "no GPU"
 
 
@@ -176,8 +176,8 @@ def obstacle(ask: Ask, one: Capacity, now: float) -> Reason:
         outside = f", {one.machine.load.cpu:g} are used outside dstack" if one.machine.load.cpu else ""
         return busy(f"{one.name} has {max(one.cpu, 0):g} of {one.cpus} CPUs free{holders(one, 'cpu', now)}{outside}")
     if ask.memory and one.memory < ask.memory:
-        free, used = size_words(max(int(one.memory), 0)), one.machine.load.memory
-        outside = f", {size_words(used)} are used outside dstack" if used else ""
+        free, used = memory_words(max(int(one.memory), 0)), one.machine.load.memory
+        outside = f", {memory_words(used)} are used outside dstack" if used else ""
         return busy(f"{one.name} has {free} of memory free{holders(one, 'memory', now)}{outside}")
     if one.disk < ask.disk:
         return Reason(ReasonCode.NOT_ENOUGH_DISK, f"{one.name} has {size_words(max(one.disk, 0))} of disk free")
@@ -216,7 +216,7 @@ def holders(one: Capacity, what: str, now: float) -> str:
     if not held:
         return ""
     most = max(held, key=lambda lease: float(getattr(lease.ask, what)))
-    amount = f"{most.ask.cpu:g}" if what == "cpu" else size_words(most.ask.memory)
+    amount = f"{most.ask.cpu:g}" if what == "cpu" else memory_words(most.ask.memory)
     others = f", {len(held) - 1} other {'job holds' if len(held) == 2 else 'jobs hold'} some" if len(held) > 1 else ""
     return f", {holds(most, amount, now)}{others}"
 

@@ -25,17 +25,17 @@ from dstack.engine.engine import Engine
 from dstack.engine.events import Events
 from dstack.engine.fleet.runners import Fleet
 from dstack.engine.fleet.sampling import Sampler
+from dstack.engine.submission.submit import Submitter
 from dstack.errors import ConflictError, DstackError, UsageError
 from dstack.hosts.pool import Pool
 from dstack.model.api import wire
 from dstack.model.paths import ServerLayout
 from dstack.model.text.units import span
 from dstack.server.access import Access, hashed
-from dstack.server.app import application, problem_of, told
+from dstack.server.app import application, problem_of, problem_response
 from dstack.server.parts import Parts
 from dstack.server.registrations import RegistrationService
 from dstack.server.runner_service import RunnerService
-from dstack.server.submit import Intake
 from dstack.store.store import Store
 
 IDLE_EXIT = 600.0
@@ -99,20 +99,20 @@ async def run(layout: ServerLayout, store: Store, sockets: list[socket.socket], 
     metrics = Sampler(store, fleet)
     fleet.use = metrics.use
     fleet.load = metrics.load
-    inventory = RunnerService(store, fleet, engine, layout.identity, metrics)
-    registry = RegistrationService(inventory)
-    fleet.absent = registry.absent
+    runner_service = RunnerService(store, fleet, engine, layout.identity, metrics)
+    registrations = RegistrationService(runner_service)
+    fleet.absent = registrations.absent
     parts = Parts(
         context=context,
         engine=engine,
-        inventory=inventory,
-        registry=registry,
-        intake=Intake(context, engine),
+        runner_service=runner_service,
+        registrations=registrations,
+        submitter=Submitter(context, engine),
         url=url,
         started=time.time(),
         quit=lambda: setattr(server, "should_exit", True),
     )
-    access = Access(application(parts), lambda: store.settings.get("token"), told)
+    access = Access(application(parts), lambda: store.settings.get("token"), problem_response)
     config = uvicorn.Config(access, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
     await context.artifacts.current.sweep()

@@ -56,9 +56,9 @@ def answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
         try:
             answered = await endpoint(request)
         except DstackError as error:
-            return told(error)
+            return problem_response(error)
         except (ValueError, KeyError, msgspec.DecodeError) as error:
-            return told(UsageError(f"the request is not valid: {error}"))
+            return problem_response(UsageError(f"the request is not valid: {error}"))
         if isinstance(answered, Response):
             answered.headers.update(HEADERS)
             return answered
@@ -68,7 +68,7 @@ def answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
     return answer
 
 
-def told(error: DstackError) -> Response:
+def problem_response(error: DstackError) -> Response:
     """Return an error as an HTTP response."""
     problem, status = problem_of(error)
     return Response(wire.encode(problem), status, HEADERS, "application/json")
@@ -103,9 +103,9 @@ def application(parts: Parts) -> Starlette:
 
     async def crashed(request: Request, error: Exception) -> Response:
         message, hint = f"internal error in the server: {error!r}", "dstack server logs"
-        return told(DstackError(message, hint=hint, code=ErrorCode.INTERNAL))
+        return problem_response(DstackError(message, hint=hint, code=ErrorCode.INTERNAL))
 
     async def unknown(request: Request, error: Exception) -> Response:
-        return told(NotFoundError(f"the server has no route {request.url.path}"))
+        return problem_response(NotFoundError(f"the server has no route {request.url.path}"))
 
     return Starlette(routes=routes(parts), exception_handlers={Exception: crashed, 404: unknown, 405: unknown})

@@ -11,9 +11,9 @@ from dstack.model.api.jobs import JobView
 from dstack.model.api.runs import Event
 from dstack.model.job.job import Job
 from dstack.model.job.log_mask import mask, needles, reach, unfinished
-from dstack.server.lookup import jobs_named
 from dstack.server.views import job_view, run_view
 from dstack.store.logs import Logs, chunks
+from dstack.store.lookup import jobs_named
 
 BLOCK = 256 * 1024
 """Most log bytes in one frame."""

@@ -12,9 +12,9 @@ from starlette.requests import Request
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
 from dstack.engine.retention.retention import Retention
+from dstack.engine.submission.submit import Submitter
 from dstack.server.registrations import RegistrationService
 from dstack.server.runner_service import RunnerService
-from dstack.server.submit import Intake
 
 Endpoint = Callable[[Request], Awaitable[Any]]
 Table = list[tuple[str, str, Endpoint]]
@@ -26,9 +26,9 @@ class Parts:
 
     context: Context
     engine: Engine
-    inventory: RunnerService
-    registry: RegistrationService
-    intake: Intake
+    runner_service: RunnerService
+    registrations: RegistrationService
+    submitter: Submitter
     url: str
     started: float
     quit: Callable[[], None]

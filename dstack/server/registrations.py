@@ -32,10 +32,10 @@ MISSED = 3.5
 
 @dataclass
 class RegistrationService:
-    """The registrations, on top of the inventory. `heard` holds the monotonic time of each machine's last heartbeat, in
+    """The registrations, on top of the runners. `heard` holds the monotonic time of each machine's last heartbeat, in
     seconds. After a restart, all machines count as just heard."""
 
-    inventory: RunnerService
+    runner_service: RunnerService
     heard: dict[str, float] = field(default_factory=dict)
     begun: float = field(default_factory=time.monotonic)
     adding: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
@@ -43,43 +43,43 @@ class RegistrationService:
     async def register(self, wanted: Registration, *, by: str, token: str = "") -> Registered:
         """Record a registration. `by` is `owner` (over the socket), `user` (with the server's token: an admin must
         approve the machine the first time) or `token` (with a registration token)."""
-        store = self.inventory.store
+        store = self.runner_service.store
         name, address = wanted.name, address_of(wanted)
         before = store.registrations.get(name)
         if before is None or store.runners.get(name) is None:
-            self.inventory.check_name(name, address)
+            self.runner_service.check_name(name, address)
         elif not before.same_machine(wanted):
             hint = f"choose another --name, or: dstack runners remove {name}"
             raise ConflictError(f"'{name}' is already another machine, {address_of(before)}", hint=hint)
         if by == "token" and not store.registrations.take_token(hashed(token)):
             hint = "make a new one: dstack runners token"
             raise UnauthorizedError("the registration token is invalid, or already used", hint=hint)
-        known = before is not None and before.approved and before.same_machine(wanted)
+        admitted = before is not None and before.approved and before.same_machine(wanted)
         secret = secrets.token_urlsafe(24)
-        approved = known or by != "user"
+        approved = admitted or by != "user"
         store.registrations.put(replace(wanted, secret=hashed(secret), approved=approved, unavailable=None))
-        key = await asyncio.to_thread(own_key, self.inventory.identity)
+        key = await asyncio.to_thread(own_key, self.runner_service.identity)
         return Registered(name=name, secret=secret, key=key, server=store.settings.server_id, approved=approved)
 
     async def heartbeat(self, name: str, beat: Heartbeat) -> Heard:
         """Record a heartbeat and whether the machine may be used. The first one adds an approved machine."""
-        store = self.inventory.store
-        known = store.registrations.require(name)
-        if not hmac.compare_digest(known.secret, hashed(beat.secret)):
+        store = self.runner_service.store
+        registration = store.registrations.require(name)
+        if not hmac.compare_digest(registration.secret, hashed(beat.secret)):
             raise UnauthorizedError("another machine has registered under this name", hint="choose another --name")
         self.heard[name] = time.monotonic()
-        changed = (known.unavailable, known.once, known.interval) != (beat.unavailable, beat.once, beat.interval)
-        if changed:
-            known = store.registrations.change(
+        before = (registration.unavailable, registration.once, registration.interval)
+        if before != (beat.unavailable, beat.once, beat.interval):
+            registration = store.registrations.change(
                 name, unavailable=beat.unavailable, once=beat.once, interval=beat.interval
             )
-            self.inventory.engine.poke()
-        if not known.approved:
+            self.runner_service.engine.poke()
+        if not registration.approved:
             return Heard(state="pending", words=f"waiting for approval: dstack runners approve {name}")
         async with self.adding[name]:
             if store.runners.get(name) is None:
                 try:
-                    await self.add(known)
+                    await self.add(registration)
                 except DstackError as trouble:
                     hint = f"; {trouble.hint}" if trouble.hint else ""
                     return Heard(state="refused", words=f"not usable yet: {trouble.message}{hint}")
@@ -87,61 +87,61 @@ class RegistrationService:
             return Heard(state="ready", words=f"gets no new jobs: {beat.unavailable}")
         return Heard(state="ready", words=f"available as {name}")
 
-    async def add(self, known: Registration) -> None:
+    async def add(self, registration: Registration) -> None:
         """Add the machine. Its host key must be one of those that it reported."""
-        address = address_of(known)
-        shown = await self.inventory.fleet.pool.offered_key(address)
-        vouched = fingerprint(shown) if shown in known.host_keys else fingerprint(known.host_keys[0])
+        address = address_of(registration)
+        shown = await self.runner_service.fleet.pool.offered_key(address)
+        vouched = fingerprint(shown) if shown in registration.host_keys else fingerprint(registration.host_keys[0])
         request = AddRunner(
             address=address,
-            name=known.name,
-            labels=known.labels,
-            root=known.root,
-            docker=known.docker,
+            name=registration.name,
+            labels=registration.labels,
+            root=registration.root,
+            docker=registration.docker,
             fingerprint=vouched,
             authorized=True,
         )
-        await self.inventory.add(request)
+        await self.runner_service.add(request)
 
     def approve(self, name: str) -> RegistrationView:
         """Approve the machine. Its next heartbeat adds it."""
-        return view(self.inventory.store.registrations.change(name, approved=True))
+        return view(self.runner_service.store.registrations.change(name, approved=True))
 
     def token(self) -> RegistrationToken:
         """Create a token that registers one machine."""
         token = secrets.token_urlsafe(24)
-        self.inventory.store.registrations.add_token(hashed(token))
+        self.runner_service.store.registrations.add_token(hashed(token))
         return RegistrationToken(token=token)
 
     def all(self) -> list[RegistrationView]:
         """Return every registration."""
-        return [view(known) for known in self.inventory.store.registrations.all()]
+        return [view(registration) for registration in self.runner_service.store.registrations.all()]
 
     def absent(self, name: str) -> str | None:
         """Return why a registered machine gets no new jobs now, or None."""
-        known = self.inventory.store.registrations.get(name)
-        if known is None:
+        registration = self.runner_service.store.registrations.get(name)
+        if registration is None:
             return None
-        if known.unavailable:
-            return f"no longer offered: {known.unavailable}"
+        if registration.unavailable:
+            return f"no longer offered: {registration.unavailable}"
         silent = time.monotonic() - self.heard.get(name, self.begun)
-        if known.once or silent < known.interval * MISSED:
+        if registration.once or silent < registration.interval * MISSED:
             return None
         return f"its dstack-runner has sent no heartbeat for {silent:.0f} seconds"
 
 
-def address_of(known: Registration) -> Address:
+def address_of(registration: Registration) -> Address:
     """Return the machine's SSH address."""
-    return Address(host=known.address, user=known.user, port=known.port)
+    return Address(host=registration.address, user=registration.user, port=registration.port)
 
 
-def view(known: Registration) -> RegistrationView:
+def view(registration: Registration) -> RegistrationView:
     """Return a registration as users see it."""
     return RegistrationView(
-        name=known.name,
-        address=str(address_of(known)),
-        fingerprints=[fingerprint(key) for key in known.host_keys],
-        labels=list(known.labels),
-        gpus=list(known.gpus),
-        approved=known.approved,
+        name=registration.name,
+        address=str(address_of(registration)),
+        fingerprints=[fingerprint(key) for key in registration.host_keys],
+        labels=list(registration.labels),
+        gpus=list(registration.gpus),
+        approved=registration.approved,
     )

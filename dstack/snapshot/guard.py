@@ -6,6 +6,7 @@ import os
 from collections import Counter
 
 from dstack.errors import UsageError
+from dstack.model.text.units import size_words
 from dstack.snapshot.listing import Listing
 
 LIMIT = 256 * 10**6
@@ -40,8 +41,8 @@ class Guard:
     def _check(self) -> None:
         if self.limit and self.total > self.limit:
             raise UsageError(
-                f"the snapshot has {megabytes(self.total)} of changed and untracked files, and the limit is "
-                f"{megabytes(self.limit)}; nothing was sent\n{largest(self.sizes)}",
+                f"the snapshot has {size_words(self.total)} of changed and untracked files, and the limit is "
+                f"{size_words(self.limit)}; nothing was sent\n{largest(self.sizes)}",
                 hint="add what the job does not need to .gitignore or .dstackignore, or raise the limit: "
                 f"--max-snapshot {-(-self.total // 10**6)}MB",
             )
@@ -63,9 +64,4 @@ def _lines(title: str, sizes: dict[bytes, int], end: bytes) -> list[str]:
     if not sizes:
         return []
     ordered = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:SHOWN]
-    return [f"{title}:", *(f"  {megabytes(size):>10}  {os.fsdecode(path + end)}" for path, size in ordered)]
-
-
-def megabytes(count: int) -> str:
-    """Format a number of bytes as MB or GB."""
-    return f"{count / 10**9:.1f} GB" if count >= 10**9 else f"{count / 10**6:.1f} MB"
+    return [f"{title}:", *(f"  {size_words(size):>10}  {os.fsdecode(path + end)}" for path, size in ordered)]

@@ -92,7 +92,7 @@ def test_a_full_disk(add: Add, folder: Path, person: account.Account) -> None:
         done = add("--root", str(full))
 
     assert done.returncode == 125
-    assert f"can't run jobs: the disk of {full} is full: 1 MiB of 1 MiB free; it was not added" in done.stderr
+    assert f"can't run jobs: the disk of {full} is full: 1 MB of 1 MB free; it was not added" in done.stderr
     assert f"fix: find what fills it: sudo du -xh --max-depth=2 {full} | sort -h | tail" in done.stderr
 
 
@@ -237,7 +237,7 @@ def test_a_machine_that_is_worn(cli: Cli, folder: Path, person: account.Account)
     )
     assert (
         """
-  only 195 MiB of memory is available
+  only 195.3 MB of memory is available
     why: jobs may run out of it
     fix: find what uses it: ps aux --sort=-rss | head
 """

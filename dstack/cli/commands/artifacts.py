@@ -8,12 +8,14 @@ import click
 
 from dstack.cli import connect
 from dstack.cli.names import REF, Noun, run_or_job
-from dstack.cli.output import show, words
+from dstack.cli.options import json_option
+from dstack.cli.output import show
 from dstack.errors import NotFoundError, UsageError
 from dstack.model.api.artifacts import ArtifactView
 from dstack.model.api.jobs import JobView
 from dstack.model.api.runs import RunView
 from dstack.model.text.suggest import did_you_mean
+from dstack.model.text.units import size_words
 
 
 @click.group("artifacts", cls=Noun)
@@ -27,7 +29,7 @@ def command() -> None:
 @click.option(
     "--all", "everything", is_flag=True, help="Show every file, even in large folders; default: 20 entries per folder."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def list_artifacts(ref: str, paths: tuple[str, ...], everything: bool, as_json: bool) -> None:
     """List the stored files and their sizes.
 
@@ -36,14 +38,14 @@ def list_artifacts(ref: str, paths: tuple[str, ...], everything: bool, as_json: 
     """
     client = connect.connect()
     views = client.artifacts(ref)
-    found = choose(views, paths) if views else []
+    chosen = choose(views, paths) if views else []
     if as_json:
-        show.document(found)
+        show.document(chosen)
     elif not views:
         show.say(_nothing(run_or_job(client, ref)))
     else:
-        show.files(found, everything=everything)
-        _say_partial(found)
+        show.files(chosen, everything=everything)
+        _say_partial(chosen)
 
 
 @command.command("download")
@@ -68,39 +70,39 @@ def download(ref: str, paths: tuple[str, ...], output: Path, force: bool) -> Non
     from dstack.cli.download import Download, Item
 
     client = connect.connect()
-    found = run_or_job(client, ref)
-    views = client.artifacts(found.name if isinstance(found, RunView) else found.id)
+    target = run_or_job(client, ref)
+    views = client.artifacts(target.name if isinstance(target, RunView) else target.id)
     if not views:
-        show.say(_nothing(found))
+        show.say(_nothing(target))
         return
     chosen = choose(views, paths)
-    items = [Item.of(view, under=view.workflow if isinstance(found, RunView) else None) for view in chosen]
+    items = [Item.of(view, under=view.workflow if isinstance(target, RunView) else None) for view in chosen]
     done = Download(client, output, force=force).run(items)
     _say_partial(chosen)
     kept = f"; {done.present} already downloaded" if done.present else ""
     noun = "file" if done.files == 1 else "files"
-    show.say(f"{done.files} {noun}, {words.size(done.bytes)}, in {output}{kept}")
+    show.say(f"{done.files} {noun}, {size_words(done.bytes)}, in {output}{kept}")
 
 
 @command.command("url")
 @click.argument("ref", metavar="RUN_OR_JOB", type=REF)
 @click.argument("path", metavar="PATH")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def url(ref: str, path: str, as_json: bool) -> None:
     """Print a temporary URL that lets anyone download a file.
 
     Requires S3 storage. The URL expires after 12 hours, unless DSTACK_URL_LIFETIME is set on the server.
     """
     client = connect.connect()
-    found = choose(client.artifacts(ref), (path,))
-    if len(found) > 1 or found[0].link is not None:
-        names = ", ".join(f"{view.workflow}/{view.path}" for view in found[:5])
+    chosen = choose(client.artifacts(ref), (path,))
+    if len(chosen) > 1 or chosen[0].link is not None:
+        names = ", ".join(f"{view.workflow}/{view.path}" for view in chosen[:5])
         raise UsageError(f"'{path}' is not a single file; it matches {names}", hint="give the path of one file")
-    made = client.artifact_url(found[0].job, found[0].path)
+    link = client.artifact_url(chosen[0].job, chosen[0].path)
     if as_json:
-        show.document(made)
+        show.document(link)
     else:
-        show.line(made.url)
+        show.line(link.url)
 
 
 def _say_partial(views: list[ArtifactView]) -> None:
@@ -108,10 +110,10 @@ def _say_partial(views: list[ArtifactView]) -> None:
         show.say(f"{workflow}: incomplete; these are the files of its last sync")
 
 
-def _nothing(found: RunView | JobView) -> str:
-    name = found.name if isinstance(found, RunView) else found.id
-    if not found.status.finished:
-        return f"{name} has stored no artifacts yet; it is {found.status.value}"
+def _nothing(target: RunView | JobView) -> str:
+    name = target.name if isinstance(target, RunView) else target.id
+    if not target.status.finished:
+        return f"{name} has stored no artifacts yet; it is {target.status.value}"
     return f"{name} has no artifacts"
 
 
@@ -125,11 +127,11 @@ def choose(views: list[ArtifactView], paths: tuple[str, ...]) -> list[ArtifactVi
         path: [view for view in views if _under(view.path, plain) or _under(f"{view.workflow}/{view.path}", plain)]
         for path, plain in wanted.items()
     }
-    for path, found in fitting.items():
-        if not found:
+    for path, matches in fitting.items():
+        if not matches:
             near = did_you_mean(path, [view.path for view in views])
             raise NotFoundError(f"no artifact '{path}'{near}", hint="`dstack artifacts list RUN_OR_JOB` shows all")
-    chosen = {id(view) for found in fitting.values() for view in found}
+    chosen = {id(view) for matches in fitting.values() for view in matches}
     return [view for view in views if id(view) in chosen]
 
 

@@ -32,12 +32,12 @@ def command(shell: str) -> None:
 def complete_run(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     """Complete workflows and, after a workflow, its variables."""
     try:
-        found = project.load()
+        loaded = project.load()
     except DstackError:
         return []
-    named = next((word for word in ctx.args if word in found.workflows), None)
+    named = next((word for word in ctx.args if word in loaded.workflows), None)
     if named is None:
-        fitting = [each for each in found.workflows.values() if each.name.startswith(incomplete)]
+        fitting = [each for each in loaded.workflows.values() if each.name.startswith(incomplete)]
         return [CompletionItem(each.name, help=each.help) for each in fitting]
-    names = [f"--{name}" for name in found.values(named)]
+    names = [f"--{name}" for name in loaded.values(named)]
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]

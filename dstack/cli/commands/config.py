@@ -8,6 +8,7 @@ import sys
 import click
 
 from dstack.cli import connect
+from dstack.cli.options import json_option
 from dstack.cli.output import show
 from dstack.client import embedded
 from dstack.client.endpoint import Endpoint
@@ -26,7 +27,7 @@ from dstack.model.api.server import ServerConfig
 @click.option(
     "--max-gpus-per-user", metavar="N", help="How many GPUs the jobs of one user may use at once; '' for no limit."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def command(
     url: str | None,
     token: str | None,
@@ -47,11 +48,11 @@ def command(
     if max_gpus_per_user is not None:
         connect.connect().configure(ServerConfig(max_gpus_per_user=_limit(max_gpus_per_user)))
     server = _server()
-    known = configured(home)
+    endpoint = configured(home)
     shown = {
         "home": str(home),
-        "url": known.url if known else None,
-        "token": bool(known and known.token),
+        "url": endpoint.url if endpoint else None,
+        "token": bool(endpoint and endpoint.token),
         "storage": server.storage if server else None,
         "endpoint_url": server.endpoint_url if server else None,
         "max_gpus_per_user": server.max_gpus_per_user if server else None,
@@ -62,7 +63,7 @@ def command(
     show.fields(
         [
             ("home", str(home)),
-            ("server", known.url if known else f"your own on this machine, {embedded.socket_path(home)}"),
+            ("server", endpoint.url if endpoint else f"your own on this machine, {embedded.socket_path(home)}"),
             ("token", "set" if shown["token"] else None),
             ("storage", str(shown["storage"] or "unknown; the server is unreachable")),
             ("endpoint", server.endpoint_url if server else None),

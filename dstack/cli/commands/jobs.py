@@ -6,6 +6,7 @@ import click
 
 from dstack.cli import connect
 from dstack.cli.names import REF, run_or_job
+from dstack.cli.options import json_option
 from dstack.cli.output import show, words
 from dstack.model.api.jobs import JobView
 
@@ -15,15 +16,15 @@ from dstack.model.api.jobs import JobView
 @click.option(
     "-n", "limit", type=click.IntRange(1), default=20, metavar="N", help="Number of jobs to list; default: 20."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def command(run: str | None, limit: int, as_json: bool) -> None:
     """List recent jobs, newest first, or the jobs of a run.
 
     RUN may also be the id of a job.
     """
     client = connect.connect()
-    found = None if run is None else run_or_job(client, run)
-    jobs = [found] if isinstance(found, JobView) else client.jobs(run=found.name if found else None, limit=limit)
+    target = None if run is None else run_or_job(client, run)
+    jobs = [target] if isinstance(target, JobView) else client.jobs(run=target.name if target else None, limit=limit)
     if as_json:
         show.document(jobs)
     elif not jobs:

@@ -10,6 +10,7 @@ import msgspec
 from dstack.cli import connect
 from dstack.cli.follow import Display, Interruption, Interrupts, stream
 from dstack.cli.names import REF, run_or_job
+from dstack.cli.options import json_option
 from dstack.cli.output import show, words
 from dstack.cli.output.json_events import JsonEvents, log_object
 from dstack.cli.output.log_writer import LogWriter
@@ -109,7 +110,7 @@ class JsonArray:
 @click.option("--timestamps", is_flag=True, help="Start each line with its time of arrival.")
 @click.option("--grep", metavar="RE", help="Print only lines that match this regular expression.")
 @click.option("--attempt", type=click.IntRange(1), metavar="N", help="Print only attempt N; default: all.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON; with -f, one object per line, the last is the run.")
+@json_option
 def command(
     ref: str,
     follow: bool,
@@ -123,22 +124,22 @@ def command(
     """Print the log of a run or job.
 
     The log of one job is printed byte for byte. With several jobs, each line is prefixed with its workflow. Ctrl-C
-    stops the printing, not the run.
+    stops the printing, not the run. With -f, --json prints one object per line, and the last is the run.
     """
     if as_json and (tail is not None or timestamps or grep):
         raise UsageError("--json prints the complete log; leave out --tail, --timestamps and --grep")
     begin = rfc3339(words.since(since)) if since else None
     pattern = _pattern(grep)
     client = connect.connect()
-    found = run_or_job(client, ref)
-    begins, ends = _bounds(found, attempt)
-    names = [job.workflow for job in found.jobs] if isinstance(found, RunView) else []
+    target = run_or_job(client, ref)
+    begins, ends = _bounds(target, attempt)
+    names = [job.workflow for job in target.jobs] if isinstance(target, RunView) else []
     writer = LogWriter(names if len(names) > 1 else (), timestamps=timestamps, pattern=pattern, since=begin, tail=tail)
     try:
         with Interrupts() as interrupts:
-            name = found.name if isinstance(found, RunView) else found.id
+            name = target.name if isinstance(target, RunView) else target.id
             if as_json:
-                return _json(client, name, found, follow, begin, interrupts, begins, ends)
+                return _json(client, name, target, follow, begin, interrupts, begins, ends)
             display = Part(Plain(writer), ends)
             return _plain(client, name, display, writer, interrupts, begins, follow=follow, tail=tail is not None)
     except Interruption:
@@ -152,13 +153,13 @@ def _pattern(text: str | None) -> re.Pattern[bytes] | None:
         raise UsageError(f"--grep: '{text}' is not a regular expression: {error}") from error
 
 
-def _bounds(found: RunView | JobView, attempt: int | None) -> tuple[dict[str, int], dict[str, int]]:
+def _bounds(target: RunView | JobView, attempt: int | None) -> tuple[dict[str, int], dict[str, int]]:
     """Return where the attempt begins in each job's log, and where it ends if it did, in bytes by job id. Raises
     UsageError if no job had that many attempts."""
     begins, ends = dict[str, int](), dict[str, int]()
     if attempt is None:
         return begins, ends
-    jobs = found.jobs if isinstance(found, RunView) else [found]
+    jobs = target.jobs if isinstance(target, RunView) else [target]
     if all(job.attempt < attempt for job in jobs):
         raise UsageError(
             f"there is no attempt {attempt}", hint=f"the last attempt is {max(job.attempt for job in jobs)}"
@@ -194,7 +195,7 @@ def _plain(
 def _json(
     client: Client,
     ref: str,
-    found: RunView | JobView,
+    target: RunView | JobView,
     follow: bool,
     since: str | None,
     interrupts: Interrupts,
@@ -208,5 +209,5 @@ def _json(
         return 0
     events = JsonEvents()
     if stream(client, ref, Part(Since(events, since), ends), interrupts, offsets) is None:
-        events.run(client.run(found.run if isinstance(found, JobView) else found.name))
+        events.run(client.run(target.run if isinstance(target, JobView) else target.name))
     return 0

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import click
 
 from dstack.cli import connect
+from dstack.cli.options import SPAN, json_option
 from dstack.cli.output import show, words
 from dstack.client.client import Client
 from dstack.errors import UsageError
@@ -20,22 +20,25 @@ from dstack.model.api.retention import (
     PruneRestRequest,
     Removed,
 )
-from dstack.model.text.units import SPAN, span
+from dstack.model.text.units import size_words
 
 
 @click.command("prune")
 @click.option("--keep-last", type=click.IntRange(0), metavar="N", help="Keep the newest N runs of each workflow.")
 @click.option(
-    "--older-than", metavar="SPAN", help="Remove runs that ended longer ago than this, such as 30d, 12h or 90m."
+    "--older-than",
+    type=SPAN,
+    metavar="SPAN",
+    help="Remove runs that ended longer ago than this, such as 30d, 12h or 90m.",
 )
 @click.option("--caches", is_flag=True, help="Also remove `cache:` folders on runners that no job is using.")
 @click.option("--images", is_flag=True, help="Also remove images that dstack pulled and no run needs.")
 @click.option("--dry-run", is_flag=True, help="Show what would be removed; remove nothing.")
 @click.option("-y", "--yes", is_flag=True, help="Don't ask for confirmation.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def command(
     keep_last: int | None,
-    older_than: str | None,
+    older_than: float | None,
     caches: bool,
     images: bool,
     dry_run: bool,
@@ -51,23 +54,21 @@ def command(
     --older-than also removes `cache:` folders that no job has used for that long; --caches removes all that no job is
     using. --images removes images that dstack pulled, unless a remaining run or a container needs them.
     """
-    if older_than is not None and not re.fullmatch(SPAN, older_than):
-        raise UsageError(f"--older-than: '{older_than}' is not a duration; write 30d, 12h or 90m")
-    wish = Wish(keep_last, None if older_than is None else span(older_than), caches, images)
+    wish = Wish(keep_last, older_than, caches, images)
     client = connect.connect()
-    found = wish.ask(client, dry_run=True)
-    if found.any and not dry_run:
+    preview = wish.ask(client, dry_run=True)
+    if preview.any and not dry_run:
         if not yes and show.interactive():
-            table(found)
-            if not show.confirm(f"Remove {count(found)}?"):
+            table(preview)
+            if not show.confirm(f"Remove {count(preview)}?"):
                 raise UsageError("nothing was removed")
-        found = wish.ask(client, dry_run=False)
+        preview = wish.ask(client, dry_run=False)
     if as_json:
-        show.document([*found.runs, *found.folders, *found.rest])
+        show.document([*preview.runs, *preview.folders, *preview.rest])
         return
-    table(found)
+    table(preview)
     done = "would be removed" if dry_run else "removed"
-    show.say(f"{count(found)} {done}, {words.size(found.bytes)}" if found.any else "nothing to remove")
+    show.say(f"{count(preview)} {done}, {size_words(preview.bytes)}" if preview.any else "nothing to remove")
     for runner in client.runners():
         if runner.state == "unreachable":
             show.say(f"runner '{runner.name}' is unreachable; its unused data is kept until the next `dstack prune`")
@@ -110,33 +111,33 @@ class Wish:
         if self.caches or age is not None:
             unused = 0 if self.caches else age or 0
             folders = client.prune_caches(PruneCachesRequest(unused_for=unused, dry_run=dry_run))
-        asked = PruneRestRequest(keep_last=last, older_than=age, images=self.images, dry_run=dry_run)
-        return PrunePreview(runs, folders, client.prune_rest(asked))
+        rest = PruneRestRequest(keep_last=last, older_than=age, images=self.images, dry_run=dry_run)
+        return PrunePreview(runs, folders, client.prune_rest(rest))
 
 
-def table(found: PrunePreview) -> None:
+def table(preview: PrunePreview) -> None:
     """Print one line per run, per cache folder and per other item."""
-    if found.runs:
+    if preview.runs:
         rows = [
-            (each.run, each.workflow, words.ago(each.submitted_at), words.size(each.bytes), ", ".join(each.kept))
-            for each in found.runs
+            (each.run, each.workflow, words.ago(each.submitted_at), size_words(each.bytes), ", ".join(each.kept))
+            for each in preview.runs
         ]
         show.table(("RUN", "WORKFLOW", "SUBMITTED", "FREES", "STILL USED"), rows)
-        for kept in (kept for each in found.runs for kept in each.stays):
+        for kept in (kept for each in preview.runs for kept in each.stays):
             connect.warn(f"warning: {kept}; remove it there by hand")
-    if found.folders:
+    if preview.folders:
         lines = [
-            (each.cache, each.runner, each.repo, words.ago(each.used_at), words.size(each.bytes))
-            for each in found.folders
+            (each.cache, each.runner, each.repo, words.ago(each.used_at), size_words(each.bytes))
+            for each in preview.folders
         ]
         show.table(("CACHE", "RUNNER", "REPOSITORY", "USED", "FREES"), lines)
-    if found.rest:
-        left = [(each.what, each.name, each.runner or "-", words.size(each.bytes)) for each in found.rest]
+    if preview.rest:
+        left = [(each.what, each.name, each.runner or "-", size_words(each.bytes)) for each in preview.rest]
         show.table(("UNUSED", "NAME", "RUNNER", "FREES"), left)
 
 
-def count(found: PrunePreview) -> str:
+def count(preview: PrunePreview) -> str:
     """Say how much of each kind there is: `2 runs and 1 cache`."""
-    kinds = [(len(found.runs), "run"), (len(found.folders), "cache"), (len(found.rest), "other item")]
+    kinds = [(len(preview.runs), "run"), (len(preview.folders), "cache"), (len(preview.rest), "other item")]
     parts = [f"{number} {what}" + ("" if number == 1 else "s") for number, what in kinds if number]
     return ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else "".join(parts)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import click
 
 from dstack.cli import connect
-from dstack.cli.names import REF, run_of
+from dstack.cli.names import REF, NounOrName, run_of
+from dstack.cli.options import json_option
 from dstack.cli.output import charts, show, words
 from dstack.cli.output.progress import exit_code, state
 from dstack.client.settings import user
 from dstack.errors import UsageError
 from dstack.model.api.runs import RepoView, RunView
 from dstack.model.job.status import Status
+from dstack.model.text.units import size_words
 
 
-@click.command("runs")
-@click.argument("refs", metavar="[RUN | delete RUN...]", nargs=-1, type=REF)
-@click.option("-y", "--yes", is_flag=True, help="With delete: don't ask for confirmation.")
+@click.group("runs", cls=NounOrName, invoke_without_command=True, subcommand_metavar="| COMMAND [ARGS]...")
+@click.argument("run", required=False, type=REF)
 @click.option("--workflow", metavar="NAME", help="List only runs of this workflow.")
 @click.option("--status", type=click.Choice([status.value for status in Status]), help="List only runs in this state.")
 @click.option("--mine", is_flag=True, help="List only your own runs.")
@@ -25,10 +26,10 @@ from dstack.model.job.status import Status
 )
 @click.option("--diff", is_flag=True, help="Print the patch from the run's commit to the code that it ran.")
 @click.option("--metrics", is_flag=True, help="Show the CPU, memory and GPU use of the run's jobs over time.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
+@click.pass_context
 def command(
-    refs: tuple[str, ...],
-    yes: bool,
+    ctx: click.Context,
     workflow: str | None,
     status: str | None,
     mine: bool,
@@ -36,70 +37,75 @@ def command(
     diff: bool,
     metrics: bool,
     as_json: bool,
+    run: str | None = None,
 ) -> None:
-    """List recent runs, show one in full, or delete some.
+    """List recent runs, or show one in full.
 
-    `dstack runs delete RUN...` deletes runs with their logs and artifacts. Results that other runs reuse are kept until
-    those runs are deleted too.
+    A run that is called `delete` is shown by `dstack runs -- delete`.
     """
-    if refs[:1] == ("delete",):
-        if workflow or status or mine or diff or metrics:
-            raise UsageError(
-                "`dstack runs delete` takes only names of runs, -y and --json", hint="dstack runs delete RUN..."
-            )
-        delete(refs[1:], yes, as_json)
+    if ctx.invoked_subcommand is not None:
         return
-    if len(refs) > 1:
-        raise UsageError("can only show one run at a time", hint=f"dstack runs {refs[0]}")
-    run = refs[0] if refs else None
-    client = connect.connect()
-    if diff:
-        if run is None or as_json:
-            raise UsageError(
-                "--diff needs the name of one run, and can't be used with --json", hint="dstack runs RUN --diff"
-            )
-        for block in client.diff(run):
-            show.out().write(block)
+    if run is None and (diff or metrics):
+        option = "--diff" if diff else "--metrics"
+        raise UsageError(f"{option} needs the name of one run", hint=f"dstack runs RUN {option}")
+    if run is not None and (workflow or status or mine):
+        raise UsageError("--workflow, --status and --mine can't be used with the name of a run")
+    if diff and as_json:
+        raise UsageError("--diff can't be used with --json")
+    if run is None:
+        _list(workflow, status, user() if mine else None, limit, as_json)
+    elif diff:
+        _print_diff(run)
+    elif metrics:
+        charts.print_metrics(connect.connect().metrics(run), as_json=as_json)
+    else:
+        _show(run, as_json)
+
+
+@command.command("delete")
+@click.argument("refs", metavar="RUN...", nargs=-1, required=True, type=REF)
+@click.option("-y", "--yes", is_flag=True, help="Don't ask for confirmation.")
+@json_option
+def delete(refs: tuple[str, ...], yes: bool, as_json: bool) -> None:
+    """Delete runs permanently, with their logs and artifacts.
+
+    Results that other runs reuse are kept until those runs are deleted too.
+    """
+    from dstack.cli.commands.prune import PrunePreview, count, table
+
+    if not yes and show.interactive() and not show.confirm(f"Permanently delete {', '.join(refs)}?"):
+        raise UsageError("nothing was deleted")
+    removed = connect.connect().delete(refs)
+    if as_json:
+        show.document(removed)
         return
-    if metrics:
-        if run is None:
-            raise UsageError("--metrics needs the name of one run", hint="dstack runs RUN --metrics")
-        charts.print_metrics(client.metrics(run), as_json=as_json)
-        return
-    if run is not None:
-        if workflow or status or mine:
-            raise UsageError("--workflow, --status and --mine can't be used with the name of a run")
-        found = run_of(client, run)
-        if as_json:
-            show.document(found)
-        else:
-            print_run(found)
-        return
-    runs = client.runs(workflow=workflow, status=status, user=user() if mine else None, limit=limit)
+    deleted = PrunePreview(removed)
+    table(deleted)
+    show.say(f"{count(deleted)} deleted, {size_words(deleted.bytes)}")
+
+
+def _list(workflow: str | None, status: str | None, by: str | None, limit: int, as_json: bool) -> None:
+    runs = connect.connect().runs(workflow=workflow, status=status, user=by, limit=limit)
     if as_json:
         show.document(runs)
     elif not runs:
-        show.say("no runs" if workflow or status or mine else "no runs yet; start one with `dstack run WORKFLOW`")
+        show.say("no runs" if workflow or status or by else "no runs yet; start one with `dstack run WORKFLOW`")
     else:
         columns = ("NAME", "WORKFLOW", "STATUS", "USER", "SUBMITTED", "TOOK", "REASON")
-        show.table(columns, [_row(each) for each in runs])
+        show.table(columns, [_row(run) for run in runs])
 
 
-def delete(refs: tuple[str, ...], yes: bool, as_json: bool) -> None:
-    """Delete runs permanently."""
-    from dstack.cli.commands.prune import PrunePreview, count, table
+def _print_diff(ref: str) -> None:
+    for block in connect.connect().diff(ref):
+        show.out().write(block)
 
-    if not refs:
-        raise UsageError("name the runs to delete", hint="dstack runs delete RUN...")
-    if not yes and show.interactive() and not show.confirm(f"Permanently delete {', '.join(refs)}?"):
-        raise UsageError("nothing was deleted")
-    found = connect.connect().delete(refs)
+
+def _show(ref: str, as_json: bool) -> None:
+    run = run_of(connect.connect(), ref)
     if as_json:
-        show.document(found)
-        return
-    deleted = PrunePreview(found)
-    table(deleted)
-    show.say(f"{count(deleted)} deleted, {words.size(deleted.bytes)}")
+        show.document(run)
+    else:
+        print_run(run)
 
 
 def _row(run: RunView) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import click
 
 from dstack.cli import connect
 from dstack.cli.names import Noun
+from dstack.cli.options import json_option
 from dstack.cli.output import show, words
 from dstack.errors import UsageError
 from dstack.model.api.server import SetSecret
@@ -58,16 +59,16 @@ def _value(name: str) -> str:
 
 
 @command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def list_secrets(as_json: bool) -> None:
     """List the names of the secrets. Values are never shown."""
-    found = connect.connect().secrets()
+    secrets = connect.connect().secrets()
     if as_json:
-        show.document(found)
-    elif not found:
+        show.document(secrets)
+    elif not secrets:
         show.say("no secrets yet; set one with `dstack secrets set NAME`")
     else:
-        show.table(("NAME", "SET"), [(secret.name, words.ago(secret.set_at)) for secret in found])
+        show.table(("NAME", "SET"), [(secret.name, words.ago(secret.set_at)) for secret in secrets])
 
 
 @command.command("delete")

@@ -10,6 +10,7 @@ import click
 
 from dstack.cli import connect
 from dstack.cli.names import Noun
+from dstack.cli.options import json_option
 from dstack.cli.output import show, words
 from dstack.client import embedded
 from dstack.client.client import Client
@@ -86,29 +87,29 @@ def stop() -> None:
 
 
 @command.command("status")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def status(as_json: bool) -> None:
     """Show the server that commands use. Exits with 75 if it is not running or can't be reached."""
     endpoint = configured(embedded.home())
     client = _local() if endpoint is None else Client(endpoint, say=connect.warn, tolerant=True)
     try:
-        found = client.status()
+        current = client.status()
     except TryAgainError as error:
         if endpoint is not None:
             raise
         hint = "it starts automatically, or with `dstack server start`"
         raise TryAgainError("no server is running", hint=hint, code=ErrorCode.SERVER_UNREACHABLE) from error
     if as_json:
-        show.document(found)
+        show.document(current)
         return
     show.fields(
         [
-            ("url", found.url),
-            ("version", found.version),
-            ("pid", str(found.pid)),
-            ("started", f"{found.started_at} ({words.ago(found.started_at)})"),
-            ("unfinished runs", str(found.runs)),
-            ("home", found.home),
+            ("url", current.url),
+            ("version", current.version),
+            ("pid", str(current.pid)),
+            ("started", f"{current.started_at} ({words.ago(current.started_at)})"),
+            ("unfinished runs", str(current.runs)),
+            ("home", current.home),
         ]
     )
 

@@ -6,6 +6,7 @@ import click
 
 from dstack.cli import connect
 from dstack.cli.names import REF
+from dstack.cli.options import json_option
 from dstack.cli.output import show
 from dstack.errors import UsageError
 from dstack.model.api.jobs import StopRequest
@@ -19,7 +20,7 @@ from dstack.model.job.status import Status
 @click.option("--workflow", metavar="NAME", help="Stop every unfinished run of this workflow.")
 @click.option("--abort", is_flag=True, help="Stop at once, without uploading artifacts.")
 @click.option("-y", "--yes", is_flag=True, help="Don't ask for confirmation.")
-@click.option("--json", "as_json", is_flag=True, help="Print the runs as JSON.")
+@json_option
 def command(
     refs: tuple[str, ...], everything: bool, workflow: str | None, abort: bool, yes: bool, as_json: bool
 ) -> int:
@@ -44,13 +45,13 @@ def command(
         show.document(runs)
         return 0
     for run in runs:
-        show.say(f"{run.name}: {told(run, abort=abort)}")
+        show.say(f"{run.name}: {outcome(run, abort=abort)}")
     if not runs:
         show.say("no unfinished runs")
     return 0
 
 
-def told(run: RunView, *, abort: bool) -> str:
+def outcome(run: RunView, *, abort: bool) -> str:
     """Describe what a run does after the request."""
     if run.status.finished:
         return f"already {run.status.value}"

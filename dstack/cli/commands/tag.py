@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from dstack.cli import connect
-from dstack.cli.names import REF
+from dstack.cli.names import REF, TAG
+from dstack.cli.options import json_option
 from dstack.cli.output import show, words
 from dstack.errors import UsageError
+from dstack.model.api.artifacts import TagView
 from dstack.model.text.tag import name_of
 
 
 @click.command("tag")
 @click.argument("ref", metavar="[RUN_OR_JOB", required=False, type=REF)
-@click.argument("name", metavar="NAME]", required=False)
+@click.argument("name", metavar="NAME]", required=False, type=TAG)
 @click.option("--force", is_flag=True, help="Move the tag if another run has it.")
-@click.option("--delete", metavar="NAME", help="Delete a tag; the run is kept.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--delete", metavar="NAME", type=TAG, help="Delete a tag; the run is kept.")
+@json_option
 def command(ref: str | None, name: str | None, force: bool, delete: str | None, as_json: bool) -> None:
     """Tag a run or job, or list the tags.
 
@@ -27,17 +31,22 @@ def command(ref: str | None, name: str | None, force: bool, delete: str | None, 
         if ref is not None:
             raise UsageError("--delete can't be used with a run or job", hint=f"dstack tag --delete {delete}")
         connect.connect().delete_tag(name_of(delete))
-        return
-    if ref is not None:
-        if name is None:
-            raise UsageError("the tag's name is missing", hint=f"dstack tag {ref} NAME")
-        found = [connect.connect().tag(ref, name_of(name), force=force)]
+    elif ref is None:
+        tags = connect.connect().tags()
+        if tags or as_json:
+            _print(tags, tags, as_json)
+        else:
+            show.say("no tags yet; create one with `dstack tag RUN NAME`")
+    elif name is None:
+        raise UsageError("the tag's name is missing", hint=f"dstack tag {ref} NAME")
     else:
-        found = connect.connect().tags()
+        tag = connect.connect().tag(ref, name_of(name), force=force)
+        _print([tag], tag, as_json)
+
+
+def _print(tags: Sequence[TagView], document: Sequence[TagView] | TagView, as_json: bool) -> None:
     if as_json:
-        show.document(found if ref is None else found[0])
-    elif found:
-        rows = [(f":{tag.name}", tag.run, tag.workflow, words.ago(tag.created_at)) for tag in found]
-        show.table(("TAG", "RUN", "WORKFLOW", "CREATED"), rows)
+        show.document(document)
     else:
-        show.say("no tags yet; create one with `dstack tag RUN NAME`")
+        rows = [(f":{tag.name}", tag.run, tag.workflow, words.ago(tag.created_at)) for tag in tags]
+        show.table(("TAG", "RUN", "WORKFLOW", "CREATED"), rows)

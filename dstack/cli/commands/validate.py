@@ -11,7 +11,7 @@ from dstack.cli.output import show
 @click.command("validate")
 def command() -> None:
     """Check the project's files without submitting anything."""
-    found = project.load()
-    names = ", ".join(found.workflows)
-    count = len(found.workflows)
+    loaded = project.load()
+    names = ", ".join(loaded.workflows)
+    count = len(loaded.workflows)
     show.line(f"valid: {count} {'workflow' if count == 1 else 'workflows'} ({names})")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 
-from dstack.cli.output import show, words
+from dstack.cli.output import show
 from dstack.model.runner.metrics import JobMetrics, Point
+from dstack.model.text.units import memory_words, took_words
 
 BARS = "▁▂▃▄▅▆▇█"
 WIDEST = 60
@@ -21,7 +22,7 @@ def print_metrics(jobs: list[JobMetrics], *, as_json: bool) -> None:
         if not job.points:
             show.line(show.clean(f"{job.workflow}: no samples were taken"))
             continue
-        span = words.duration(job.points[-1].time - job.points[0].time)
+        span = took_words(job.points[-1].time - job.points[0].time)
         show.line(show.clean(f"{job.workflow} on {job.runner}, {span}:"))
         for title, values, text in _rows(job.points):
             show.line(f"  {title:<10} {chart(values)}  {text}")
@@ -32,14 +33,14 @@ def _rows(points: list[Point]) -> list[tuple[str, list[float], str]]:
     memory = [float(point.memory) for point in points]
     rows = [
         ("cpu", cpu, f"{_mean(cpu):.1f} on average, {max(cpu):.1f} peak"),
-        ("memory", memory, f"{words.size(int(_mean(memory)))} on average, {words.size(int(max(memory)))} peak"),
+        ("memory", memory, f"{memory_words(_mean(memory))} on average, {memory_words(max(memory))} peak"),
     ]
     gpu = [point.gpu for point in points if point.gpu is not None]
     held = [float(point.gpu_memory) for point in points if point.gpu_memory is not None]
     if gpu:
         rows.append(("gpu", gpu, f"{_mean(gpu):.0f}% on average, {max(gpu):.0f}% peak"))
     if held:
-        rows.append(("gpu memory", held, f"{words.size(int(max(held)))} peak"))
+        rows.append(("gpu memory", held, f"{memory_words(max(held))} peak"))
     return rows
 
 

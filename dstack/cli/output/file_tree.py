@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from dstack.cli.output import words
 from dstack.model.api.artifacts import ArtifactView
+from dstack.model.text.units import size_words
 
 SHOWN = 20
 """How many entries of a folder are shown without --all."""
@@ -37,7 +37,7 @@ def tree(views: Sequence[ArtifactView], *, everything: bool, ascii_only: bool = 
         _add(top, [view.workflow, *view.path.split("/")], view)
     lines: list[tuple[str, str]] = []
     for name, node in top.inside.items():
-        lines.append((words.size(node.size), f"{name}: {_count(node.files)}"))
+        lines.append((size_words(node.size), f"{name}: {_count(node.files)}"))
         lines += _below(node, "", SHOWN if not everything else len(views) + 1, PLAIN_MARKS if ascii_only else MARKS)
     return lines
 
@@ -66,11 +66,11 @@ def _below(folder: Node, indent: str, most: int, marks: tuple[tuple[str, str], .
     for number, (name, node) in enumerate(shown, 1):
         mark, deeper = marks[number == len(entries)]
         slash = "/" if node.inside else "" if node.link is None else f" -> {node.link}"
-        yield words.size(node.size), f"{indent}{mark}{name}{slash}"
+        yield size_words(node.size), f"{indent}{mark}{name}{slash}"
         yield from _below(node, indent + deeper, most, marks)
     if rest:
         size, count = sum(node.size for node in rest), sum(node.files for node in rest)
-        yield words.size(size), f"{indent}{marks[1][0]}and {_count(count)} more (--all shows them)"
+        yield size_words(size), f"{indent}{marks[1][0]}and {_count(count)} more (--all shows them)"
 
 
 def _count(files: int) -> str:

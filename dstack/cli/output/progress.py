@@ -11,6 +11,7 @@ from dstack.model.api.jobs import JobView
 from dstack.model.api.runs import Event, RunView
 from dstack.model.job.reasons import ReasonCode
 from dstack.model.job.status import Phase, Progress, Status
+from dstack.model.text.units import size_words
 
 SPARSE = 30.0
 """Seconds between two lines about the same transfer, when there is no status line."""
@@ -25,7 +26,7 @@ def state(job: JobView) -> str:
     if job.cached:
         return f"cached: {job.cache.why}"
     if job.status is Status.DONE:
-        made = f", {_files(job.artifacts.files)}, {words.size(job.artifacts.bytes)}" if job.artifacts.files else ""
+        made = f", {_files(job.artifacts.files)}, {size_words(job.artifacts.bytes)}" if job.artifacts.files else ""
         return f"done in {words.took(job.started_at or job.submitted_at, job.finished_at)}{made}"
     if job.status is Status.FAILED:
         text = f"failed with exit code {job.exit_code}" if job.exit_code is not None else "failed"
@@ -169,5 +170,5 @@ def _doing(job: JobView) -> str:
 def so_far(progress: Progress) -> str:
     """`1.2 GB of 3.4 GB` or `3 of 8 layers`."""
     if progress.unit == "bytes":
-        return f"{words.size(progress.done)} of {words.size(progress.total)}"
+        return f"{size_words(progress.done)} of {size_words(progress.total)}"
     return f"{progress.done} of {progress.total} {progress.unit}"

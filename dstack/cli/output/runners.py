@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dstack.cli.output import show, words
+from dstack.cli.output import show
 from dstack.model.api.runners import RunnerView
 from dstack.model.runner.runner import Finding
+from dstack.model.text.units import memory_words, size_words
 
 NOT_READY = 125
 
@@ -40,9 +41,9 @@ def report(runner: RunnerView, as_json: bool) -> int:
                 ("labels", ", ".join(runner.labels) or None),
                 ("mounts", ", ".join(runner.allow_mounts) or None),
                 ("cpus", str(runner.cpus) if runner.cpus else None),
-                ("memory", words.memory(runner.memory) if runner.memory else None),
+                ("memory", memory_words(runner.memory) if runner.memory else None),
                 ("gpus", _gpus(runner) if runner.gpus else None),
-                ("disk free", words.size(runner.disk_free) if runner.disk_free else None),
+                ("disk free", size_words(runner.disk_free) if runner.disk_free else None),
                 ("latency", _latency(runner) or None),
             ]
         )
@@ -82,7 +83,7 @@ def _row(runner: RunnerView) -> tuple[str, ...]:
         _cpus(runner),
         _memory(runner),
         _free_gpus(runner),
-        words.size(runner.disk_free) if runner.disk_free else "",
+        size_words(runner.disk_free) if runner.disk_free else "",
         str(len(runner.jobs)),
         _latency(runner),
         runner.address,
@@ -100,8 +101,11 @@ def _memory(runner: RunnerView) -> str:
     """`64 GB`, or `12/64 GB` if the use is known."""
     if not runner.memory:
         return ""
-    whole = words.memory(runner.memory)
-    return f"{runner.use.memory_used / 1024**3:.0f}/{whole}" if runner.use and whole.endswith("GB") else whole
+    whole = memory_words(runner.memory)
+    if runner.use is None:
+        return whole
+    used, _, unit = memory_words(runner.use.memory_used).partition(" ")
+    return f"{used}/{whole}" if whole.endswith(f" {unit}") else f"{used} {unit}/{whole}"
 
 
 def _free_gpus(runner: RunnerView) -> str:

@@ -155,9 +155,9 @@ def clear() -> None:
 
 def fields(pairs: Iterable[tuple[str, str | None]]) -> None:
     """Print `name  value` lines on stdout, leaving out None."""
-    known = [(name, value) for name, value in pairs if value is not None]
-    width = max((len(name) for name, _ in known), default=0)
-    for name, value in known:
+    present = [(name, value) for name, value in pairs if value is not None]
+    width = max((len(name) for name, _ in present), default=0)
+    for name, value in present:
         text = clean(value).replace("\n", "\n" + " " * (width + 2))
         line(f"{name.ljust(width)}  {paint(text, STYLES.get(value), sys.stdout)}")
 

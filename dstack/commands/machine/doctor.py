@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from dstack.model.runner.host_context import HostContext
 from dstack.model.runner.runner import Finding, Gpu
+from dstack.model.text.units import memory_words, size_words
 
 OLDEST_GIT = (2, 20)
 PACKAGES = {"flock": "util-linux", "sha256sum": "coreutils", "tar": "tar", "timeout": "coreutils", "curl": "curl"}
@@ -20,12 +21,13 @@ USES = {
     "curl": "dstack uses it to upload artifacts to S3",
 }
 NETWORK = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "lustre", "ceph", "9p")
-FULL = 50 * 1024
-"""Free KiB below which no job can run."""
-LOW = 5 * 1024 * 1024
-"""Free KiB below which an image or a checkpoint may not fit."""
-MEMORY_LOW = 512 * 1024
-"""Available KiB below which jobs may be killed."""
+KIB = 1024
+FULL = 50 * 10**6
+"""Free bytes of a disk below which no job can run."""
+LOW = 5 * 10**9
+"""Free bytes of a disk below which an image or a checkpoint may not fit."""
+MEMORY_LOW = 512 * 1024**2
+"""Available bytes of memory below which jobs may be killed."""
 SLOW = "no answer within 20 seconds"
 LOST = "sudo reboot; if that does not help, the card or its power supply is broken: sudo dmesg | grep -i -e nvrm -e xid"
 SKEW = 60
@@ -153,15 +155,15 @@ def _disks(said: Mapping[str, str]) -> Iterator[Finding]:
 
 def _disk(said: Mapping[str, str], name: str, folder: str, why: str) -> Iterator[Finding]:
     kind = name.replace("_", "-")
-    free, total = int(said[f"{name}_free"]), int(said.get(f"{name}_total") or 0)
+    free, total = int(said[f"{name}_free"]) * KIB, int(said.get(f"{name}_total") or 0) * KIB
     fix = f"find what fills it: sudo du -xh --max-depth=2 {folder} | sort -h | tail"
     if name == "docker_disk":
         fix = "docker system prune, or give Docker another data-root"
     if free < FULL:
-        what = f"the disk of {folder} is full: {_size(free)} of {_size(total)} free"
+        what = f"the disk of {folder} is full: {size_words(free)} of {size_words(total)} free"
         yield Finding(f"{kind}-full", what, why, fix, True)
     elif free < LOW:
-        yield Finding(f"{kind}-low", f"the disk of {folder} has only {_size(free)} free", why, fix)
+        yield Finding(f"{kind}-low", f"the disk of {folder} has only {size_words(free)} free", why, fix)
     inodes = [int(part) for part in said.get(f"{name}_inodes", "").split() if part.isdecimal()]
     if len(inodes) == 2 and inodes[0] and inodes[1] < 100:
         what = f"the disk of {folder} has no inodes left: {inodes[1]} of {inodes[0]} free"
@@ -241,8 +243,8 @@ def _lingering(answers: Answers) -> Iterator[Finding]:
 
 def _memory(said: Mapping[str, str]) -> Iterator[Finding]:
     free = said.get("memory_free", "")
-    if free.isdecimal() and int(free) < MEMORY_LOW:
-        what = f"only {_size(int(free))} of memory is available"
+    if free.isdecimal() and int(free) * KIB < MEMORY_LOW:
+        what = f"only {memory_words(int(free) * KIB)} of memory is available"
         yield Finding("memory", what, "jobs may run out of it", "find what uses it: ps aux --sort=-rss | head")
 
 
@@ -254,7 +256,3 @@ def version(text: str) -> tuple[int, ...]:
     """Return the leading numbers of a version such as `2.39.5` or `2.39.3.windows.1`."""
     found = re.match(r"\d+(\.\d+)*", text)
     return tuple(int(part) for part in found.group().split(".")) if found else ()
-
-
-def _size(kib: int) -> str:
-    return f"{kib / 2**20:.1f} GiB" if kib >= 2**20 else f"{kib // 1024} MiB"

@@ -13,6 +13,7 @@ from dstack.errors import CommandError
 from dstack.model.paths import HostLayout
 from dstack.model.runner.host_context import HostContext
 from dstack.model.runner.runner import Facts, Gpu
+from dstack.model.text.units import memory_words
 from dstack.render import script
 
 IDLE = 512
@@ -92,7 +93,7 @@ def used(gpus: tuple[Gpu, ...], pairs: Sequence[tuple[str, str]], server: str) -
         if len(memory) == 2 and memory[0] in index and memory[1].strip().isdigit():
             at, held = index[memory[0]], int(memory[1])
             if held > IDLE and at not in ours:
-                found.setdefault(at, f"by an unknown process ({held} MiB)")
+                found.setdefault(at, f"by an unknown process ({memory_words(held * 1024**2)})")
     return found
 
 

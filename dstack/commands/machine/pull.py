@@ -14,7 +14,7 @@ from dstack.commands.command import Command, Result
 from dstack.commands.machine.docker_registry import Login, named, registry
 from dstack.model.job.status import Progress
 from dstack.model.runner.host_context import HostContext
-from dstack.model.text.units import decimal_words
+from dstack.model.text.units import size_words
 from dstack.render import quote, script
 
 SAID = re.compile(
@@ -100,10 +100,10 @@ class PullProgress:
             return done if finished else f"{len(layers)} layers"
         total = sum(layer.total for layer in layers)
         if not all(layer.total or layer.arrived for layer in layers):
-            return f"{done}, {decimal_words(came)} so far"
+            return f"{done}, {size_words(came)} so far"
         if came < total:
-            return f"{done}, {decimal_words(came)} of {decimal_words(total)}"
-        return f"{done} unpacked, {decimal_words(total)} downloaded"
+            return f"{done}, {size_words(came)} of {size_words(total)}"
+        return f"{done} unpacked, {size_words(total)} downloaded"
 
     @property
     def progress(self) -> Progress | None:

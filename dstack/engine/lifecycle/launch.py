@@ -23,7 +23,7 @@ from dstack.model.project import environment
 from dstack.model.project.variables import config_args
 from dstack.model.runner import mounts
 from dstack.model.runner.runner import Runner
-from dstack.model.text.units import rfc3339, size
+from dstack.model.text.units import memory_bytes, rfc3339
 
 SAFE_DIRECTORY = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
 """The tree belongs to the runner's user, not the container's, so git would refuse it ("dubious ownership")."""
@@ -135,7 +135,7 @@ def order(job_on_runner: JobOnRunner, *, artifacts: bool, gathered: bool) -> Ord
         gpus=job.gpus,
         cpu=asked.cpu,
         memory=asked.memory,
-        shm=size(resources.shm_size) if resources.shm_size else 0,
+        shm=memory_bytes(resources.shm_size) if resources.shm_size else 0,
         script=script.script(job.definition, job.variables, job.id, job.run),
         environment=variables_of(job, run, runner, give_secrets(job_on_runner)),
         caches=job.definition.cache,

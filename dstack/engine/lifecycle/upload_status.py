@@ -9,7 +9,7 @@ from dstack.engine.job_on_runner import JobOnRunner
 from dstack.model.job.job import Job
 from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.status import Progress, Status
-from dstack.model.text.units import decimal_words
+from dstack.model.text.units import size_words
 
 EVERY = 2.0
 """Seconds between two progress reports; a faster upload is not reported at all."""
@@ -29,7 +29,7 @@ class UploadProgress:
         if self.clock() - self.reported < EVERY and not job.unreachable_since:
             return
         self.reported = self.clock()
-        text = f"{decimal_words(stored)} of {decimal_words(total)} are stored"
+        text = f"{size_words(stored)} of {size_words(total)} are stored"
         if job.stop:
             text = f"stopping: {text}; {to_drop(job)}"
         reason, progress = Reason(ReasonCode.UPLOADING, text), Progress(stored, total)

@@ -23,7 +23,7 @@ MOST = 1000
 """How many jobs' artifacts stay on one runner at most."""
 AT_ONCE = 100
 """How many are removed at a time."""
-LEAST = 5 * 1024**3
+LEAST = 5 * 10**9
 """Bytes of a disk that should be free; the doctor uses the same limit."""
 FREEING = 600.0
 """Seconds for removing what may be many files."""

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from dstack.model.project.workflow import GpuRequest, Resources
 from dstack.model.runner.runner import Gpu
-from dstack.model.text.units import SOLD, size, size_words
+from dstack.model.text.units import SOLD, disk_bytes, memory_bytes, memory_words, size_words
 
 
 class Ask(Struct, frozen=True, cache_hash=True):
@@ -47,7 +47,7 @@ class Ask(Struct, frozen=True, cache_hash=True):
         """`2 A100 GPUs of 40 GB`."""
         vendor = {"amd": "AMD ", "nvidia": "NVIDIA "}.get(self.gpu_vendor, "")
         name = f"{vendor}{self.gpu_name} " if self.gpu_name else vendor
-        memory = f" of {size_words(self.gpu_memory)}" if self.gpu_memory else ""
+        memory = f" of {memory_words(self.gpu_memory)}" if self.gpu_memory else ""
         return f"{self.gpus} {name}{'GPU' if self.gpus == 1 else 'GPUs'}{memory}"
 
     @property
@@ -57,7 +57,7 @@ class Ask(Struct, frozen=True, cache_hash=True):
         if self.cpu:
             parts.append(f"{self.cpu:g} {'CPU' if self.cpu == 1 else 'CPUs'}")
         if self.memory:
-            parts.append(f"{size_words(self.memory)} of memory")
+            parts.append(f"{memory_words(self.memory)} of memory")
         if self.disk:
             parts.append(f"{size_words(self.disk)} of disk")
         return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
@@ -73,10 +73,10 @@ def ask_of(resources: Resources) -> Ask:
     return Ask(
         gpus=gpu.count,
         gpu_name=gpu.name or "",
-        gpu_memory=size(gpu.memory) if gpu.memory else 0,
+        gpu_memory=memory_bytes(gpu.memory) if gpu.memory else 0,
         cpu=float(resources.cpu or 0),
-        memory=size(resources.memory) if resources.memory else 0,
-        disk=size(resources.disk) if resources.disk else 0,
+        memory=memory_bytes(resources.memory) if resources.memory else 0,
+        disk=disk_bytes(resources.disk) if resources.disk else 0,
         gpu_vendor=gpu.vendor or "",
     )
 

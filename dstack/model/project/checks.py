@@ -9,12 +9,12 @@ from dstack.model.project.decode import FieldPath, Path
 from dstack.model.project.graph import walk
 from dstack.model.project.locations import artifact_trouble, cache_path, cache_trouble, normal, overlap, pattern_trouble
 from dstack.model.project.nodes import Report
-from dstack.model.project.workflow import Values, Workflow
+from dstack.model.project.workflow import GpuRequest, Resources, Values, Workflow
 from dstack.model.runner import mounts
 from dstack.model.text.suggest import did_you_mean
 from dstack.model.text.tag import is_tag
 from dstack.model.text.tag import trouble as tag_trouble
-from dstack.model.text.units import span
+from dstack.model.text.units import lacks_unit, span
 
 GLOBAL = "global"
 """The section of the configs that applies to every workflow."""
@@ -49,6 +49,7 @@ def workflows(report: Report, lines: Lines, found: Sequence[Workflow]) -> None:
                 inner = where / "env" / name
                 report.add(lines[inner.path], f"{inner} can't be set because shells reserve the name; rename it")
         _signal(report, lines, workflow, where)
+        _sizes(report, lines, workflow.resources, where / "resources")
         _mounts(report, lines, workflow, where)
         trouble = image_trouble(workflow.image)
         if workflow.image and trouble:
@@ -86,6 +87,20 @@ def _signal(report: Report, lines: Lines, workflow: Workflow, where: FieldPath) 
         report.add(lines[inner.path], f"{inner} needs 'max-duration'; add it, or remove 'signal'")
     elif span(workflow.signal.before) >= span(workflow.max_duration):
         report.add(lines[inner.path], f"{inner / 'before'} must be shorter than 'max-duration'")
+
+
+def _sizes(report: Report, lines: Lines, resources: Resources, where: FieldPath) -> None:
+    """Check that every size has a unit: `memory: 16` would be 16 bytes."""
+    gpu = resources.gpu if isinstance(resources.gpu, GpuRequest) else GpuRequest()
+    sizes = {
+        where / "memory": resources.memory,
+        where / "shm-size": resources.shm_size,
+        where / "disk": resources.disk,
+        where / "gpu" / "memory": gpu.memory,
+    }
+    for inner, size in sizes.items():
+        if size and lacks_unit(size):
+            report.add(lines[inner.path], f"{inner}: '{size}' has no unit; write a unit, such as {size}GB")
 
 
 def _mounts(report: Report, lines: Lines, workflow: Workflow, where: FieldPath) -> None:

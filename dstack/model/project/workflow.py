@@ -122,9 +122,15 @@ class Resources(Definition, frozen=True, kw_only=True):
     """What the workflow needs from a runner. CPU and memory are also its limits."""
 
     cpu: Annotated[Cpus | None, Meta(description="Number of CPUs, such as 4 or 0.5")] = None
-    memory: Annotated[Size | None, Meta(description="Memory, such as 16GB; a job that uses more is killed")] = None
+    memory: Annotated[
+        Size | None,
+        Meta(description="Memory, such as 16GB; a job that uses more is killed"),
+    ] = None
     shm_size: Annotated[Size | None, Meta(description="Size of /dev/shm; default: half of the runner's memory")] = None
-    disk: Annotated[Size | None, Meta(description="Free disk space required on the runner, such as 50GB")] = None
+    disk: Annotated[
+        Size | None,
+        Meta(description="Free disk space required on the runner, such as 50GB"),
+    ] = None
     gpu: Annotated[Count | GpuRequest, Meta(description="Number of GPUs, or a map that says which kind")] = 0
 
 

@@ -1,32 +1,70 @@
-"""Parses and formats sizes and durations."""
+"""Reads and prints every unit: sizes of disks and transfers, sizes of memory, durations and times.
+
+As in Docker, a GB of disk or of a transfer is 1000**3 bytes, and a GB of memory is 1024**3 bytes.
+"""
 
 from __future__ import annotations
 
 import re
 from datetime import datetime, timezone
 
-SIZE = r"^[0-9]+(\.[0-9]+)? ?([KMGT]i?)?B?$(?!\n)"
+SIZE = r"^[0-9]+(\.[0-9]+)? ?([KMGTkmgt]i?)?[Bb]?$(?!\n)"
 SPAN = r"^([0-9]+(\.[0-9]+)?|([0-9]+(\.[0-9]+)?[smhd])+)$(?!\n)"
 
-STEPS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
-SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+STEPS = ("", "k", "m", "g", "t")
+SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 SOLD = 1000**3 / 1024**3
-"""The fraction of a requested size that is enough. A machine or GPU sold with 16 GB reports a little less than
+"""The fraction of a requested memory size that is enough. A machine or GPU sold with 16 GB reports a little less than
 16 * 1024**3 bytes: the kernel or driver reserves some, or GB was meant as decimal."""
 
 
-def size(text: str) -> int:
-    """Return bytes. `16GB`, `16G` and `16GiB` are 16 * 1024**3, as in `docker run --memory`. A bare number is bytes."""
-    match = re.fullmatch(r"([0-9.]+) ?([KMGT]?)i?B?", text)
-    if match is None:
+def disk_bytes(text: str) -> int:
+    """Return the bytes of a size on disk: `2GB`, `2G` and `2g` are 2 * 1000**3, `2GiB` is 2 * 1024**3. A bare number is
+    bytes. Raises ValueError for anything else."""
+    return _bytes(text, 1000)
+
+
+def memory_bytes(text: str) -> int:
+    """Return the bytes of a size of memory: `2GB`, `2g` and `2GiB` are 2 * 1024**3, as in `docker run --memory`. A bare
+    number is bytes. Raises ValueError for anything else."""
+    return _bytes(text, 1024)
+
+
+def _bytes(text: str, step: int) -> int:
+    if not re.match(SIZE, text):
         raise ValueError(f"'{text}' is not a size; write 512MB, 16GB or 1TB")
-    factor: int = 1024 ** STEPS[match[2]]
-    return round(float(match[1]) * factor)
+    number, unit, binary = re.fullmatch(r"([0-9.]+) ?([kmgt]?)(i?)b?", text.lower()).groups()  # type: ignore[union-attr]
+    factor: int = (1024 if binary else step) ** STEPS.index(unit)
+    return round(float(number) * factor)
+
+
+def lacks_unit(text: str) -> bool:
+    """Whether a size is a bare number other than zero."""
+    return re.fullmatch(r"[0-9.]+", text) is not None and float(text) > 0
+
+
+def size_words(count: float) -> str:
+    """Format bytes on a disk or on their way: `1.2 GB`, `513 kB`."""
+    return _words(count, 1000, ("B", "kB", "MB", "GB", "TB"))
+
+
+def memory_words(count: float) -> str:
+    """Format bytes of memory: `16 GB`, `512 MB`."""
+    return _words(count, 1024, ("B", "KB", "MB", "GB", "TB"))
+
+
+def _words(count: float, step: int, units: tuple[str, ...]) -> str:
+    for unit in units[:-1]:
+        if round(count, 1) < step:
+            return f"{count:.1f}".removesuffix(".0") + f" {unit}"
+        count /= step
+    return f"{count:.1f}".removesuffix(".0") + f" {units[-1]}"
 
 
 def span(text: str) -> float:
-    """Return the seconds of `30s`, `5m`, `1h30m` or `2d`; a bare number is seconds, as for timeout(1)."""
+    """Return the seconds of `30s`, `5m`, `1h30m` or `2d`; a bare number is seconds, as for timeout(1). Raises
+    ValueError for anything else."""
     if not re.match(SPAN, text):
         raise ValueError(f"'{text}' is not a duration; write 30s, 10m, 1h30m or 2d")
     if text[-1:].isdigit():
@@ -34,30 +72,32 @@ def span(text: str) -> float:
     return sum(float(number) * SECONDS[unit] for number, unit in re.findall(r"([0-9.]+)([smhd])", text))
 
 
-def size_words(count: int) -> str:
-    """Format bytes: `40 GB`, `1.5 GB`, `512 MB`."""
-    for unit, step in (("TB", 4), ("GB", 3), ("MB", 2), ("KB", 1)):
-        if count >= 1024**step:
-            return f"{count / 1024**step:.1f}".removesuffix(".0") + f" {unit}"
-    return f"{count} B"
-
-
-def decimal_words(count: int) -> str:
-    """Format bytes in decimal units, as Docker does: `1.2 GB`, `513 kB`."""
-    for unit, step in (("TB", 4), ("GB", 3), ("MB", 2), ("kB", 1)):
-        if count >= 1000**step:
-            return f"{count / 1000**step:.1f}".removesuffix(".0") + f" {unit}"
-    return f"{count} B"
-
-
 def span_words(seconds: float) -> str:
-    """Format seconds: `6h`, `1h30m`, `45s`."""
+    """Format seconds as one would type them: `6h`, `1h30m`, `45s`."""
     whole, words = round(seconds), ""
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+    for unit, length in SECONDS.items():
         if whole >= length:
             words += f"{whole // length}{unit}"
             whole %= length
     return words or "0s"
+
+
+def took_words(seconds: float) -> str:
+    """Format how long something took: `0.4s`, `12s`, `3m 5s`, `2h 10m`, `3d 4h`."""
+    if seconds < 9.95:
+        return f"{max(seconds, 0):.1f}s"
+    whole = round(seconds)
+    for big, small in (("d", "h"), ("h", "m"), ("m", "s")):
+        if whole >= SECONDS[big]:
+            return f"{whole // SECONDS[big]}{big} {whole % SECONDS[big] // SECONDS[small]}{small}"
+    return f"{whole}s"
+
+
+def age_words(seconds: float) -> str:
+    """Format how long ago something was: `5m ago`."""
+    whole = max(int(seconds), 0)
+    unit = next((unit for unit, length in SECONDS.items() if whole >= length), "s")
+    return f"{whole // SECONDS[unit]}{unit} ago"
 
 
 def ago_words(seconds: float) -> str:
@@ -74,5 +114,6 @@ def rfc3339(seconds: float) -> str:
 
 
 def seconds(text: str) -> float:
-    """Parse `rfc3339` output back into seconds since the epoch."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+    """Parse a time such as `2026-01-31T12:00:00Z` into seconds since the epoch. Raises ValueError for anything else."""
+    moment = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text))
+    return (moment if moment.tzinfo else moment.astimezone(timezone.utc)).timestamp()

@@ -16,8 +16,8 @@ from dstack.model.api import wire
 from dstack.model.api.artifacts import ArtifactView, LinksRequest
 from dstack.model.job.manifest import PARTIAL
 from dstack.server.links import link, links
-from dstack.server.lookup import job_named, jobs_named
 from dstack.server.parts import Parts, Table
+from dstack.store.lookup import job_named, jobs_named
 
 
 @dataclass
@@ -58,7 +58,7 @@ class ArtifactRoutes:
         offset = int(request.query_params.get("offset", "0"))
         opened = self.storage.open(source.run, source.workflow, path, offset)
         first = await anext(opened, b"")  # a storage error can still become an error response
-        return StreamingResponse(behind(first, opened), media_type="application/octet-stream")
+        return StreamingResponse(prefixed(first, opened), media_type="application/octet-stream")
 
     async def artifact_url(self, request: Request) -> Any:
         job = job_named(self.parts.context.store, request.path_params["ref"])
@@ -78,7 +78,7 @@ class ArtifactRoutes:
         ]
 
 
-async def behind(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def prefixed(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Yield the first piece, which was already read, then the rest."""
     yield first
     async for piece in rest:

@@ -13,9 +13,9 @@ from dstack.model.api.jobs import HoldAnswer, HoldRequest, StopRequest
 from dstack.model.job.job import Job
 from dstack.model.runner.metrics import JobMetrics
 from dstack.server.follow import Follower
-from dstack.server.lookup import job_named, jobs_named, run_named
 from dstack.server.parts import Parts, Table
 from dstack.server.views import job_view, run_view
+from dstack.store.lookup import job_named, jobs_named, run_named
 
 
 @dataclass
@@ -25,11 +25,11 @@ class JobRoutes:
     parts: Parts
 
     async def jobs(self, request: Request) -> Any:
-        asked = request.query_params
-        if "run" in asked:
-            jobs = self.parts.context.store.jobs.of(run_named(self.parts.context.store, asked["run"]).name)
+        query = request.query_params
+        if "run" in query:
+            jobs = self.parts.context.store.jobs.of(run_named(self.parts.context.store, query["run"]).name)
         else:
-            jobs = self.parts.context.store.jobs.newest(int(asked.get("limit", "20")))
+            jobs = self.parts.context.store.jobs.newest(int(query.get("limit", "20")))
         return [job_view(job, self.parts.engine.positions.get(job.id)) for job in jobs]
 
     async def job(self, request: Request) -> Any:
@@ -37,14 +37,14 @@ class JobRoutes:
         return job_view(job, self.parts.engine.positions.get(job.id))
 
     async def follow(self, request: Request) -> Response:
-        asked = request.query_params
-        offsets = dict(part.split(":") for part in asked.get("from", "").split(",") if part)
+        query = request.query_params
+        offsets = dict(part.split(":") for part in query.get("from", "").split(",") if part)
         follower = Follower(
             self.parts.context,
             request.path_params["ref"],
             {job: int(offset) for job, offset in offsets.items()},
-            live=asked.get("follow") == "1",
-            logs=asked.get("logs", "1") == "1",
+            live=query.get("follow") == "1",
+            logs=query.get("logs", "1") == "1",
         )
         return StreamingResponse(follower.frames(), media_type="application/octet-stream")
 
@@ -73,11 +73,11 @@ class JobRoutes:
 
     async def hold(self, request: Request) -> Any:
         wish = msgspec.json.decode(await request.body(), type=HoldRequest)
-        found: dict[str, list[Job]] = {}
+        chosen: dict[str, list[Job]] = {}
         for ref in wish.refs:
             run, jobs, _ = jobs_named(self.parts.context.store, ref)
-            found.setdefault(run.name, []).extend(jobs)
-        changed = {name: [job.id for job in self.parts.engine.hold(jobs, wish.user)] for name, jobs in found.items()}
+            chosen.setdefault(run.name, []).extend(jobs)
+        changed = {name: [job.id for job in self.parts.engine.hold(jobs, wish.user)] for name, jobs in chosen.items()}
         return HoldAnswer(
             changed={name: jobs for name, jobs in changed.items() if jobs},
             unchanged=[name for name, jobs in changed.items() if not jobs],

@@ -42,20 +42,20 @@ class RegistrationRoutes:
         by = request.scope.get("dstack.caller", "nobody")
         if by == "nobody" and not token:
             raise UnauthorizedError("the server requires a token", hint="set DSTACK_TOKEN")
-        return await self.parts.registry.register(wanted, by="token" if by == "nobody" else by, token=token)
+        return await self.parts.registrations.register(wanted, by="token" if by == "nobody" else by, token=token)
 
     async def heartbeat(self, request: Request) -> Any:
         beat = msgspec.json.decode(await request.body(), type=Heartbeat)
-        return await self.parts.registry.heartbeat(request.path_params["name"], beat)
+        return await self.parts.registrations.heartbeat(request.path_params["name"], beat)
 
     async def all(self, request: Request) -> Any:
-        return self.parts.registry.all()
+        return self.parts.registrations.all()
 
     async def approve(self, request: Request) -> Any:
-        return self.parts.registry.approve(request.path_params["name"])
+        return self.parts.registrations.approve(request.path_params["name"])
 
     async def token(self, request: Request) -> Any:
-        return self.parts.registry.token()
+        return self.parts.registrations.token()
 
     def table(self) -> Table:
         """Method, path and endpoint of each route below /v1."""

@@ -20,28 +20,30 @@ class RunnerRoutes:
     parts: Parts
 
     async def runners(self, request: Request) -> Any:
-        return await self.parts.inventory.list(fresh=float(request.query_params.get("fresh", FRESH)))
+        return await self.parts.runner_service.list(fresh=float(request.query_params.get("fresh", FRESH)))
 
     async def add_runner(self, request: Request) -> Any:
-        return await self.parts.inventory.add(msgspec.json.decode(await request.body(), type=AddRunner))
+        return await self.parts.runner_service.add(msgspec.json.decode(await request.body(), type=AddRunner))
 
     async def remove_runner(self, request: Request) -> Any:
-        await self.parts.inventory.remove(request.path_params["name"], force=request.query_params.get("force") == "1")
+        await self.parts.runner_service.remove(
+            request.path_params["name"], force=request.query_params.get("force") == "1"
+        )
         return {}
 
     async def check_runner(self, request: Request) -> Any:
-        return await self.parts.inventory.check(request.path_params["name"])
+        return await self.parts.runner_service.check(request.path_params["name"])
 
     async def change_runner(self, request: Request) -> Any:
         wish = msgspec.json.decode(await request.body(), type=AddRunner)
-        return await self.parts.inventory.change(request.path_params["name"], wish)
+        return await self.parts.runner_service.change(request.path_params["name"], wish)
 
     async def drain_runner(self, request: Request) -> Any:
         wish = msgspec.json.decode(await request.body(), type=Drain)
-        return self.parts.inventory.drain(request.path_params["name"], wish.reason)
+        return self.parts.runner_service.drain(request.path_params["name"], wish.reason)
 
     async def resume_runner(self, request: Request) -> Any:
-        return self.parts.inventory.resume(request.path_params["name"])
+        return self.parts.runner_service.resume(request.path_params["name"])
 
     def table(self) -> Table:
         """Method, path and endpoint of each route below /v1."""

@@ -20,9 +20,11 @@ from dstack.model.api.retention import DeleteRequest, PruneCachesRequest, PruneR
 from dstack.model.api.runs import Recipe
 from dstack.model.job.job import Run
 from dstack.model.job.status import Status
-from dstack.server.lookup import delete_tag, run_named, set_tag
 from dstack.server.parts import Parts, Table
+from dstack.server.submit import submit
+from dstack.server.tags import delete_tag, set_tag
 from dstack.server.views import run_view
+from dstack.store.lookup import run_named
 
 
 @dataclass
@@ -32,14 +34,14 @@ class RunRoutes:
     parts: Parts
 
     async def submit(self, request: Request) -> Any:
-        return await self.parts.intake.take(request.stream())
+        return await submit(self.parts.submitter, self.parts.context.layout.incoming, request.stream())
 
     async def runs(self, request: Request) -> Any:
-        asked = request.query_params
-        status = Status(asked["status"]) if "status" in asked else None
-        limit = int(asked.get("limit", "20"))
+        query = request.query_params
+        status = Status(query["status"]) if "status" in query else None
+        limit = int(query.get("limit", "20"))
         runs = self.parts.context.store.runs.newest(
-            limit if status is None else 10_000, workflow=asked.get("workflow"), user=asked.get("user")
+            limit if status is None else 10_000, workflow=query.get("workflow"), user=query.get("user")
         )
         places = self.parts.engine.positions
         views = (run_view(run, self.parts.context.store.jobs.of(run.name), places) for run in runs)
@@ -78,11 +80,11 @@ class RunRoutes:
     async def prune(self, request: Request) -> Any:
         wish = msgspec.json.decode(await request.body(), type=PruneRequest)
         retention = self.parts.retention
-        found = retention.prunable(wish.keep_last, wish.older_than)
+        prunable = retention.prunable(wish.keep_last, wish.older_than)
         if wish.dry_run:
-            return retention.told(found)
-        removed = await retention.remove(found)
-        self._tidy(found)
+            return retention.told(prunable)
+        removed = await retention.remove(prunable)
+        self._tidy(prunable)
         return removed
 
     def _tidy(self, runs: Sequence[Run]) -> None:

@@ -18,8 +18,9 @@ import msgspec
 
 from dstack import __version__
 from dstack.client.embedded import socket_path
-from dstack.model.api.artifacts import ArtifactView, LinksView
+from dstack.model.api.artifacts import ArtifactView, LinksView, TagView
 from dstack.model.api.jobs import ArtifactsView, CacheView, JobView, StopRequest
+from dstack.model.api.retention import DeleteRequest, Removed
 from dstack.model.api.runners import AddRunner, RunnerView
 from dstack.model.api.runs import Event, Plan, PlannedJob, RepoView, RunView, Submission
 from dstack.model.api.server import API, Problem, ServerConfig, ServerStatus
@@ -122,6 +123,7 @@ class State:
         self.submissions: list[tuple[Submission, bytes]] = []
         self.stops: list[StopRequest] = []
         self.added: list[AddRunner] = []
+        self.deleted: list[str] = []
         self.chunk = 5
 
     def hold(self, run: RunView, logs: dict[str, bytes] | None = None) -> RunView:
@@ -186,6 +188,15 @@ class Handler(BaseHTTPRequestHandler):
             self._submit()
         elif path == ["runs"]:
             self._json(list(state.runs.values()))
+        elif path == ["runs", "delete"] and method == "POST":
+            state.deleted += msgspec.json.decode(self.body, type=DeleteRequest).refs
+            self._json(
+                [Removed(run=ref, workflow="train", submitted_at=BEGAN, bytes=0, kept=[]) for ref in state.deleted]
+            )
+        elif path == ["tags"] and method == "GET":
+            self._json(
+                [TagView(name="best", run="brave-otter-7", job="0123456789ab", workflow="train", created_at=BEGAN)]
+            )
         elif path[0] in ("runs", "jobs") and len(path) == 2:
             self._one({**state.runs} if path[0] == "runs" else {job.id: job for job in state.jobs()}, path[1])
         elif path == ["jobs"]:

@@ -95,7 +95,7 @@ QUEUED: dict[str, Case] = {
         [lease("lab", ask=Ask(memory=40 * GB)), lease("lab", run="r", ask=Ask(memory=4 * GB))],
     ),
     "memory that others use": (wants("a", memory=40 * GB), [replace(machine("lab"), load=Load(memory=30 * GB))], []),
-    "disk": (wants("a", disk=500 * GB), [machine("lab")], []),
+    "disk": (wants("a", disk=500 * 10**9), [machine("lab")], []),
     "slots": (wants("a"), [machine("lab", max_jobs=2)], shared("lab", 2)),
     "room that is made for it": (
         wants("a", 1, priority=1),

@@ -25,7 +25,7 @@ A100 = {"name": "NVIDIA A100-SXM4-40GB", "memory": 40 * GB}
 def machine(name: str, gpus: int = 0, *, cpus: int = 8, memory: int = 64 * GB, **changes: Any) -> Machine:
     kinds = changes.pop("kinds", [{}] * gpus)
     found = tuple(Gpu(index=index, **kind) for index, kind in enumerate(kinds))
-    facts = Facts(machine="m", cpus=cpus, memory=memory, disk_free=changes.pop("disk", 100 * GB), gpus=found)
+    facts = Facts(machine="m", cpus=cpus, memory=memory, disk_free=changes.pop("disk", 100 * 10**9), gpus=found)
     outside = {key: changes.pop(key) for key in ("trouble", "foreign") if key in changes}
     return Machine(Runner(name=name, address=Address(host=name), facts=facts, **changes), **outside)
 
@@ -231,7 +231,7 @@ REASONS = [
         "needs 40 GB of memory; lab has 20.4 GB of memory free, "
         "ann's brave-otter-7 holds 40 GB (started 2 h ago), 1 other job holds some",
     ),
-    (wants("a", disk=500 * GB), [machine("lab")], [], "needs 500 GB of disk; lab has 100 GB of disk free"),
+    (wants("a", disk=500 * 10**9), [machine("lab")], [], "needs 500 GB of disk; lab has 100 GB of disk free"),
     (
         wants("a", 1),
         [machine(name, 1) for name in "vwxyz"],

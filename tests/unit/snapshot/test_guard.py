@@ -28,15 +28,15 @@ def test_it_says_what_is_large_before_anything_is_read(tmp_path: Path, monkeypat
     monkeypatch.setattr(blobs.Blobs, "_read", lambda *_: pytest.fail("it was read"))
     with pytest.raises(UsageError) as refused:
         take(root)
-    assert "43.0 GB of changed and untracked files, and the limit is 256.0 MB" in refused.value.message
+    assert "43 GB of changed and untracked files, and the limit is 256 MB" in refused.value.message
     files, _, folders = refused.value.message.partition("largest folders:")
     lines = [line.split() for line in files.splitlines()[2:]]
     assert lines[:3] == [
-        ["40.0", "GB", "data/raw/forgotten.bin"],
-        ["2.0", "GB", "lib/a.py"],
-        ["1.0", "GB", "data/raw/second.bin"],
+        ["40", "GB", "data/raw/forgotten.bin"],
+        ["2", "GB", "lib/a.py"],
+        ["1", "GB", "data/raw/second.bin"],
     ]
-    assert "41.0 GB  data/raw/\n" in folders + "\n"
+    assert "41 GB  data/raw/\n" in folders + "\n"
     assert "add what the job does not need to .gitignore or .dstackignore" in (refused.value.hint or "")
     assert refused.value.exit_code == 2
 

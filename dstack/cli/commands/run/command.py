@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -14,8 +13,8 @@ from dstack.cli import connect, project
 from dstack.cli.commands.run.arguments import Walk, walk
 from dstack.cli.follow import DETACHED, Display, to_the_end
 from dstack.cli.names import RUNNER
+from dstack.cli.options import SIZE, SPAN, json_lines_option
 from dstack.cli.output import show
-from dstack.cli.output import words as words_
 from dstack.cli.output.json_events import JsonEvents
 from dstack.cli.output.log_writer import LogWriter
 from dstack.cli.output.progress import ProgressLines, exit_code
@@ -26,29 +25,20 @@ from dstack.errors import MissingBaseError, UsageError
 from dstack.model.api.runs import Plan, Recipe, RunView, Submission
 
 
-class Size(click.ParamType):  # type: ignore[type-arg]
-    """A size, such as `500MB` or `2GB`, in bytes."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        return value if isinstance(value, int) else words_.bytes_in(value)
-
-
 class Lookup:
     """Reads the project once the workflow's name is known, or the recipe of the run to repeat."""
 
     def __init__(self) -> None:
-        self.found: LoadedProject | None = None
+        self.loaded: LoadedProject | None = None
         self.recipe: Recipe | None = None
 
     def variables(self, workflow: str) -> Sequence[str]:
         """Return the names of the workflow's variables. Raises UsageError for an unknown workflow."""
         from dstack.model.project.graph import closure
 
-        self.found = project.load()
-        closure(self.found.workflows, workflow)
-        return list(self.found.values(workflow))
+        self.loaded = project.load()
+        closure(self.loaded.workflows, workflow)
+        return list(self.loaded.values(workflow))
 
     def recorded(self, run: str) -> Sequence[str]:
         """Return the names of the variables of the run to repeat."""
@@ -74,7 +64,7 @@ class RunCommand(click.Command):
         if words.workflow is None and lookup.recipe is None:
             raise UsageError("no workflow given", hint="`dstack run --help` lists the workflows")
         rest = super().parse_args(ctx, words.options)
-        ctx.params.update(words=words, found=lookup.found, recipe=lookup.recipe)
+        ctx.params.update(words=words, loaded=lookup.loaded, recipe=lookup.recipe)
         return rest
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
@@ -102,6 +92,7 @@ class RunCommand(click.Command):
 )
 @click.option(
     "--timeout",
+    type=SPAN,
     metavar="TIME",
     help="Withdraw the run if it is still queued after this time (30s, 10m, 2h), and exit with 75.",
 )
@@ -119,18 +110,18 @@ class RunCommand(click.Command):
 @click.option("--from", "from_run", metavar="RUN", help="Repeat RUN with its code, definitions and variables.")
 @click.option(
     "--max-snapshot",
-    type=Size(),
+    type=SIZE,
     default="256MB",
     metavar="SIZE",
     help="Refuse to send more changed and untracked data than this; default: 256MB, 0 for no limit.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would run where; submit nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line; the last is the run.")
+@json_lines_option
 @click.option("-q", "--quiet", is_flag=True, help="Print only the run's name.")
 @click.option("-h", "--help", is_flag=True, help="Show this help, or after WORKFLOW its variables.")
 def command(
     words: Walk,
-    found: LoadedProject | None,
+    loaded: LoadedProject | None,
     recipe: Recipe | None,
     detach: bool,
     as_json: bool,
@@ -145,7 +136,7 @@ def command(
     options.pop("help")
     client = connect.connect()
     try:
-        answer = submit(client, found, words, **options) if found else repeat(client, recipe, words, **options)
+        answer = submit(client, loaded, words, **options) if loaded else repeat(client, recipe, words, **options)
     except KeyboardInterrupt:
         show.say("interrupted while submitting; `dstack runs` shows whether the run was accepted")
         return DETACHED
@@ -161,7 +152,7 @@ def command(
 
 
 def submit(
-    client: Client, found: LoadedProject, words: Walk, *, env: Sequence[str], max_snapshot: int, **options: Any
+    client: Client, loaded: LoadedProject, words: Walk, *, env: Sequence[str], max_snapshot: int, **options: Any
 ) -> RunView | Plan:
     """Take the snapshot and send it with the definitions. Try the smallest pack first."""
     from dstack.model.project.graph import closure
@@ -169,15 +160,15 @@ def submit(
 
     workflow = words.workflow or ""
     _check(options)
-    variables = apply(found.project, workflow, words.overrides)
+    variables = apply(loaded.project, workflow, words.overrides)
     environment = _environment(env)
-    depths = {each.fetch_depth for each in closure(found.workflows, workflow)}
+    depths = {each.fetch_depth for each in closure(loaded.workflows, workflow)}
     from dstack.snapshot.take import take
 
-    with take(found.root, limit=max_snapshot, depths=depths) as taken:
+    with take(loaded.root, limit=max_snapshot, depths=depths) as taken:
         submission = Submission(
             workflow=workflow,
-            workflows=closure(found.workflows, workflow),
+            workflows=closure(loaded.workflows, workflow),
             variables=variables,
             snapshot=taken.snapshot,
             user=user(),
@@ -187,10 +178,10 @@ def submit(
         try:
             return client.submit(submission, taken.pack())
         except MissingBaseError as missing:
-            known = missing.known
+            commits = missing.known
         with suppress(MissingBaseError):
-            if known:
-                return client.submit(submission, taken.pack(known))
+            if commits:
+                return client.submit(submission, taken.pack(commits))
         return client.submit(submission, taken.full_pack())
 
 
@@ -222,23 +213,13 @@ def repeat(
 
 
 def _check(options: dict[str, Any]) -> None:
-    """Raise UsageError for invalid options, and convert `timeout` to seconds."""
+    """Raise UsageError for invalid options."""
     from dstack.model.job.names import check_run_name
 
     if options["name"] is not None:
         check_run_name(options["name"])
     if options["local"] and options["runner"] is not None:
         raise UsageError("--local and --runner can't be used together")
-    options["timeout"] = _seconds(options["timeout"])
-
-
-def _seconds(text: str | None) -> float | None:
-    """Convert `30s`, `10m` or `1h30m` to seconds."""
-    from dstack.model.text.units import SPAN, span
-
-    if text is not None and not re.search(SPAN, text):
-        raise UsageError(f"--timeout: '{text}' is not a duration; write 30s, 10m, 2h or 1d")
-    return None if text is None else span(text)
 
 
 def _environment(given: Sequence[str]) -> dict[str, str]:

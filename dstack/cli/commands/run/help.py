@@ -17,26 +17,26 @@ def show_help(ctx: click.Context, command: click.Command, workflow: str | None) 
         return
     click.echo(command.get_help(ctx))
     try:
-        found = project.load()
+        loaded = project.load()
     except UsageError as error:
         click.echo(f"\nWorkflows: none found; {error.message}")
         return
     formatter = ctx.make_formatter()
     with formatter.section("Workflows"):
-        formatter.write_dl([(each.name, each.help or "") for each in found.workflows.values()])
+        formatter.write_dl([(each.name, each.help or "") for each in loaded.workflows.values()])
     click.echo("\n" + formatter.getvalue().rstrip())
     click.echo("\n`dstack run WORKFLOW --help` lists its variables.")
 
 
-def _workflow(ctx: click.Context, found: LoadedProject, name: str) -> None:
-    workflow = closure(found.workflows, name)[-1]
+def _workflow(ctx: click.Context, loaded: LoadedProject, name: str) -> None:
+    workflow = closure(loaded.workflows, name)[-1]
     formatter = ctx.make_formatter()
     formatter.write_usage(ctx.command_path, f"[OPTIONS] {name} [--VARIABLE VALUE]...")
     if workflow.help:
         formatter.write_paragraph()
         with formatter.indentation():
             formatter.write_text(workflow.help)
-    values = found.values(name)
+    values = loaded.values(name)
     if values:
         with formatter.section("Variables"):
             formatter.write_dl([(f"--{key} [{key.upper()}]", _default(value)) for key, value in values.items()])

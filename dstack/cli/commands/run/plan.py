@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dstack.cli.output import show, words
+from dstack.cli.output import show
 from dstack.model.api.runs import Plan
+from dstack.model.text.units import size_words
 
 LARGEST = 10
 """How many of the largest files are listed."""
@@ -29,11 +30,11 @@ def print_plan(plan: Plan) -> None:
     commit = f"commit {repo.commit[:12]}" if repo.commit else "no commit"
     branch = f" on {repo.branch}" if repo.branch else ""
     show.line("")
-    show.line(f"code: {commit}{branch}, {plan.files} files, {words.size(plan.bytes)}")
+    show.line(f"code: {commit}{branch}, {plan.files} files, {size_words(plan.bytes)}")
     for file in plan.largest[:LARGEST]:
-        show.line(f"  {words.size(file.size):>8}  {show.clean(file.path)}")
+        show.line(f"  {size_words(file.size):>8}  {show.clean(file.path)}")
     show.line(f"changes since the commit: {len(plan.changes) or 'none'}" if repo.commit else f"files: {plan.files}")
-    _list([f"{words.size(change.size):>8}  {change.change:<8}  {show.clean(change.path)}" for change in plan.changes])
+    _list([f"{size_words(change.size):>8}  {change.change:<8}  {show.clean(change.path)}" for change in plan.changes])
     if plan.modes:
         show.line(f"file modes that differ from umask {plan.umask}: {len(plan.modes)}")
     _list([f"{each.mode:>8}  {show.clean(each.path)}" for each in plan.modes])

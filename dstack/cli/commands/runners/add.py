@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from dstack.cli import connect
+from dstack.cli.options import json_option
 from dstack.cli.output import runners, show
 from dstack.client.client import Client
 from dstack.errors import HostAuthError, UnknownHostKeyError, UsageError
@@ -50,7 +51,7 @@ HOST = re.compile(
 @click.option("--docker", metavar="COMMAND", help="Docker command: docker (default), podman or 'sudo docker'.")
 @click.option("--fingerprint", metavar="SHA256:...", help="Fingerprint of the host key, to pin it without asking.")
 @click.option("--authorize", is_flag=True, help="Install the server's own key, so it doesn't depend on your SSH agent.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def add(
     host: str,
     user: str | None,
@@ -72,7 +73,7 @@ def add(
     address = parse_host(host, user=user, port=port, identity=identity, jump=jump)
     request = AddRunner(address=address, **options)  # type: ignore[arg-type]
     client = connect.connect()
-    runner = letting_in(client, request) if authorize else _add(client, request)
+    runner = authorize_and_add(client, request) if authorize else _add(client, request)
     return runners.report(runner, as_json)
 
 
@@ -106,7 +107,7 @@ def _add(client: Client, request: AddRunner) -> RunnerView:
     except HostAuthError:
         if client.endpoint.embedded or request.authorized:
             raise
-        return letting_in(client, request)
+        return authorize_and_add(client, request)
     except UnknownHostKeyError as unknown:
         if request.fingerprint is not None or not show.interactive():
             if not unknown.hint:
@@ -119,14 +120,14 @@ def _add(client: Client, request: AddRunner) -> RunnerView:
         return _add(client, request)
 
 
-def letting_in(client: Client, request: AddRunner) -> RunnerView:
+def authorize_and_add(client: Client, request: AddRunner) -> RunnerView:
     """Install the server's own key from here, with this user's keys, then add the runner."""
     if request.address.local:
         raise UsageError("`local` doesn't use SSH; leave out --authorize")
-    from dstack.cli.commands.runners.authorize import let_in
+    from dstack.cli.commands.runners.authorize import install_key
 
     own = client.key()
     show.say(f"installing the server's key on {request.address}")
-    request.fingerprint = let_in(request.address, request.fingerprint, own)
+    request.fingerprint = install_key(request.address, request.fingerprint, own)
     request.authorized = True
     return _add(client, request)

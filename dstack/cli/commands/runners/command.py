@@ -12,6 +12,7 @@ from dstack.cli import connect
 from dstack.cli.commands.runners import add, registrations
 from dstack.cli.commands.runners.set import set_
 from dstack.cli.names import RUNNER, Noun
+from dstack.cli.options import json_option
 from dstack.cli.output import runners as output
 from dstack.cli.output import show
 from dstack.client.client import Client
@@ -23,7 +24,7 @@ RECHECK_SECONDS = 30.0
 
 @click.group("runners", cls=Noun, invoke_without_command=True)
 @click.option("-w", "--watch", is_flag=True, help="Refresh every two seconds until Ctrl-C.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_context
 def command(ctx: click.Context, watch: bool, as_json: bool) -> None:
     """Manage runners, the machines that run jobs.
@@ -57,7 +58,7 @@ command.add_command(add.add)
 
 @command.command("check")
 @click.argument("name", type=RUNNER)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def check(name: str, as_json: bool) -> int:
     """Check a runner now.
 
@@ -69,7 +70,7 @@ def check(name: str, as_json: bool) -> int:
 @command.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Show what would change; change nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def import_(file: Path, dry_run: bool, as_json: bool) -> int:
     """Make the runners match an Ansible inventory.
 

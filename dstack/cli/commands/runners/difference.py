@@ -22,23 +22,23 @@ class Step:
     differences: tuple[str, ...] = ()
 
 
-def difference(wanted: Sequence[AddRunner], known: Sequence[RunnerView], source: str) -> list[Step]:
+def difference(wanted: Sequence[AddRunner], runners: Sequence[RunnerView], source: str) -> list[Step]:
     """Return the steps that make the server's runners match the file, in file order. Runners imported from this file
     earlier but no longer in it come last. Other runners are left unchanged."""
-    by_name = {runner.name: runner for runner in known}
+    by_name = {runner.name: runner for runner in runners}
     steps = [_step(request, by_name.get(request.name or "")) for request in wanted]
     names = {request.name for request in wanted}
-    dropped = [r.name for r in known if r.definition and r.definition.source == source and r.name not in names]
+    dropped = [r.name for r in runners if r.definition and r.definition.source == source and r.name not in names]
     return steps + [Step("remove", name) for name in dropped]
 
 
-def _step(wanted: AddRunner, known: RunnerView | None) -> Step:
+def _step(wanted: AddRunner, current: RunnerView | None) -> Step:
     name = wanted.name or ""
-    if known is None or known.definition is None:
+    if current is None or current.definition is None:
         return Step("add", name, wanted)
-    if known.definition.authorized:
+    if current.definition.authorized:
         wanted = replace(wanted, authorized=True, address=replace(wanted.address, identity=None))
-    before, after = _settings(known.definition), _settings(wanted)
+    before, after = _settings(current.definition), _settings(wanted)
     differences = tuple(f"{key}: {before[key]} -> {after[key]}" for key in after if before[key] != after[key])
     return Step("change" if differences else "keep", name, wanted, differences)
 

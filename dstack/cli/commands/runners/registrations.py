@@ -5,12 +5,13 @@ from __future__ import annotations
 import click
 
 from dstack.cli import connect
+from dstack.cli.options import json_option
 from dstack.cli.output import show
 
 
 @click.command("approve")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def approve(names: tuple[str, ...], as_json: bool) -> None:
     """Approve machines that registered with dstack-runner.
 

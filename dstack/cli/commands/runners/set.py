@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from dstack.cli import connect
 from dstack.cli.names import RUNNER
+from dstack.cli.options import json_option
 from dstack.cli.output import runners
 from dstack.errors import NotFoundError, UsageError
 
@@ -24,7 +25,7 @@ from dstack.errors import NotFoundError, UsageError
     metavar="DIR",
     help="Folders that jobs may mount, replacing all; '' for none; repeatable.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def set_(name: str, as_json: bool, **options: object) -> int:
     """Change a runner's settings.
 
@@ -34,11 +35,11 @@ def set_(name: str, as_json: bool, **options: object) -> int:
     if not given:
         raise UsageError("nothing to change; give at least one option", hint="dstack runners set --help")
     client = connect.connect()
-    known = next((runner.definition for runner in client.runners() if runner.name == name), None)
-    if known is None:
+    definition = next((runner.definition for runner in client.runners() if runner.name == name), None)
+    if definition is None:
         raise NotFoundError(f"no runner '{name}'", hint="dstack runners")
     changes = {
         option: tuple(text for text in value if text) if isinstance(value, tuple) else value
         for option, value in given.items()
     }
-    return runners.report(client.change_runner(name, replace(known, **changes)), as_json)
+    return runners.report(client.change_runner(name, replace(definition, **changes)), as_json)

@@ -299,8 +299,58 @@ def test_completion(cli: Cli, project: Path) -> None:
     assert cli(environment=words).stdout == b"plain,train\n"
     words = {"_DSTACK_COMPLETE": "bash_complete", "COMP_WORDS": "dstack run train --ba", "COMP_CWORD": "3"}
     assert cli(environment=words).stdout == b"plain,--batch_size\n"
-    words = {"_DSTACK_COMPLETE": "bash_complete", "COMP_WORDS": "dstack logs br", "COMP_CWORD": "2"}
-    assert cli(environment=words).stdout == b"plain,brave-otter-7\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("logs br", ["brave-otter-7"]),
+        ("runs ", ["delete", "brave-otter-7"]),
+        ("runs delete br", ["brave-otter-7"]),
+        ("runs delete --j", ["--json"]),
+        ("runs br --m", ["--mine", "--metrics"]),
+        ("tag br", ["brave-otter-7"]),
+        ("tag brave-otter-7 b", ["best"]),
+        ("tag --delete b", ["best"]),
+    ],
+)
+def test_completion_of_what_the_server_knows(cli: Cli, words: str, completed: list[str]) -> None:
+    asked = {"COMP_WORDS": f"dstack {words}", "COMP_CWORD": str(words.count(" ") + 1)}
+
+    done = cli(environment={"_DSTACK_COMPLETE": "bash_complete", **asked})
+
+    assert done.stdout.decode().split() == [f"plain,{word}" for word in completed]
+
+
+def test_delete_runs(cli: Cli, state: State) -> None:
+    # when
+    done = cli("runs", "delete", "brave", "calm", "--json")
+
+    # then
+    assert [each["run"] for each in json.loads(done.stdout)] == state.deleted == ["brave", "calm"]
+    assert b"--yes" in cli("runs", "delete", "--help").stdout
+    assert b"missing argument 'RUN...'" in cli("runs", "delete").stderr
+
+
+def test_a_run_with_the_name_of_a_command_can_be_shown(cli: Cli, state: State) -> None:
+    # given
+    state.hold(run_view("delete", [job_view("ffffffffffff", "x", run="delete")]))
+
+    # when
+    shown = cli("runs", "--json", "--", "delete")
+    refused = cli("runs", "--json", "delete", "brave")
+
+    # then
+    assert json.loads(shown.stdout)["name"] == "delete"
+    assert (refused.returncode, state.deleted) == (2, [])
+    assert json.loads(refused.stderr)["error"]["message"] == "write 'delete' first, and its options after it"
+
+
+def test_tags(cli: Cli) -> None:
+    assert cli("tag").stdout.decode().splitlines()[1].split()[:3] == [":best", "brave-otter-7", "train"]
+    assert json.loads(cli("tag", "--json").stdout)[0]["name"] == "best"
+    assert cli("tag", "brave").stderr.startswith(b"dstack: error: the tag's name is missing\n")
+    assert cli("tag", "brave", "--delete", "best").returncode == 2
 
 
 def test_runners_live_end_with_ctrl_c(state: State, server: str, environment: dict[str, str]) -> None:

@@ -22,8 +22,8 @@ def test_a_long_time_is_averaged_to_the_width() -> None:
 
 def test_a_jobs_charts(capsys: pytest.CaptureFixture[str]) -> None:
     points = [
-        Point(time=100, cpu=1.0, memory=10**9, gpu=50.0, gpu_memory=2 * 10**9),
-        Point(time=110, cpu=3.0, memory=2 * 10**9, gpu=100.0, gpu_memory=4 * 10**9),
+        Point(time=100, cpu=1.0, memory=1024**3, gpu=50.0, gpu_memory=2 * 1024**3),
+        Point(time=110, cpu=3.0, memory=2 * 1024**3, gpu=100.0, gpu_memory=4 * 1024**3),
     ]
     print_metrics(
         [
@@ -36,8 +36,8 @@ def test_a_jobs_charts(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == (
         "train on gpu1, 10s:\n"
         "  cpu        ▃█  2.0 on average, 3.0 peak\n"
-        "  memory     ▅█  1.5 GB on average, 2.0 GB peak\n"
+        "  memory     ▅█  1.5 GB on average, 2 GB peak\n"
         "  gpu        ▅█  75% on average, 100% peak\n"
-        "  gpu memory ▅█  4.0 GB peak\n"
+        "  gpu memory ▅█  4 GB peak\n"
         "eval: no samples were taken\n"
     )

@@ -29,14 +29,14 @@ def test_a_tree_has_the_totals_of_folders() -> None:
     ]
 
     assert tree(views, everything=False) == [
-        ("3.0 MB", "train: 4 files"),
+        ("3 MB", "train: 4 files"),
         ("5 B", "├── log"),
-        ("3.0 MB", "└── out/"),
+        ("3 MB", "└── out/"),
         ("0 B", "    ├── latest -> step-10"),
-        ("1.0 MB", "    ├── step-9/"),
-        ("1.0 MB", "    │   └── w"),
-        ("2.0 MB", "    └── step-10/"),
-        ("2.0 MB", "        └── w"),
+        ("1 MB", "    ├── step-9/"),
+        ("1 MB", "    │   └── w"),
+        ("2 MB", "    └── step-10/"),
+        ("2 MB", "        └── w"),
         ("10 B", "prepare: 1 file"),
         ("10 B", "└── a"),
     ]

@@ -95,7 +95,7 @@ passes""",
     (
         "docker",
         {"disk_free": "1024", "disk_total": "104857600"},
-        """the disk of /home/ann is full: 1 MiB of 100.0 GiB free
+        """the disk of /home/ann is full: 1 MB of 107.4 GB free
 dstack writes code, logs and results of jobs there
 find what fills it: sudo du -xh --max-depth=2 /home/ann | sort -h | tail
 blocks""",
@@ -103,7 +103,7 @@ blocks""",
     (
         "docker",
         {"docker_root": "/var/lib/docker", "docker_disk_free": "2097152", "docker_disk_total": "104857600"},
-        """the disk of /var/lib/docker has only 2.0 GiB free
+        """the disk of /var/lib/docker has only 2.1 GB free
 Docker keeps images and containers there
 docker system prune, or give Docker another data-root
 passes""",
@@ -155,7 +155,7 @@ passes""",
     (
         "docker",
         {"memory_free": "102400"},
-        """only 100 MiB of memory is available
+        """only 100 MB of memory is available
 jobs may run out of it
 find what uses it: ps aux --sort=-rss | head
 passes""",

@@ -118,7 +118,7 @@ GPUS = (Gpu(index=0, uuid="GPU-a"), Gpu(index=3, uuid="GPU-b"))
         ),
         (
             [("gpu_memory", "GPU-a, 512"), ("gpu_memory", "GPU-b, 513")],
-            {3: "by an unknown process (513 MiB)"},
+            {3: "by an unknown process (513 MB)"},
         ),
         ([("gpu_memory", "0, A100, 40960, GPU-a"), ("gpu_memory", "GPU-a, [N/A]"), ("app", "GPU-x,1,a,,b")], {}),
     ],

@@ -1,18 +1,22 @@
-"""Writes docs/cli.md from the help texts: `python -m dstack.cli.reference > docs/cli.md`."""
+"""Writes docs/cli.md from the help texts: `python scripts/lib/cli_reference.py > docs/cli.md`."""
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from dstack.cli.root import dstack
 
 HEAD = """\
 # Commands
 
-This page is generated from the help texts: `python -m dstack.cli.reference > docs/cli.md`.
+This page is generated from the help texts: `python scripts/lib/cli_reference.py > docs/cli.md`.
 
 For exit codes, see [exit-codes.md](exit-codes.md). Environment variables:
 
@@ -35,7 +39,7 @@ def _sections(command: click.Command, path: str) -> Iterator[str]:
     ctx = click.Context(command, info_name=path)
     if path != "dstack":
         yield f"## `{path}`\n"
-    if not isinstance(command, click.Group):
+    if not isinstance(command, click.Group) or any(isinstance(each, click.Argument) for each in command.params):
         yield f"    {path} {' '.join(command.collect_usage_pieces(ctx))}\n"
     if command.help:
         yield inspect.cleandoc(command.help).replace("\b\n", "") + "\n"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 
-from dstack.cli.reference import markdown
 from dstack.cli.root import dstack
+
+ROOT = Path(__file__).parent.parent
 
 
 def commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
@@ -26,9 +29,11 @@ ALL = dict(commands(dstack, "dstack"))
 
 
 def test_the_page_is_current() -> None:
-    page = Path(__file__).parents[3] / "docs" / "cli.md"
+    page, script = ROOT / "docs" / "cli.md", ROOT / "scripts" / "lib" / "cli_reference.py"
 
-    assert page.read_text() == markdown(), "python -m dstack.cli.reference > docs/cli.md"
+    written = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True).stdout
+
+    assert page.read_text() == written, "python scripts/lib/cli_reference.py > docs/cli.md"
 
 
 @pytest.mark.parametrize("path", ALL)

@@ -1,0 +1,234 @@
+"""Submits runs, whoever asks for them: the code goes into the mirror, the run and its jobs into the store."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from msgspec import structs
+
+from dstack.engine.context import Context
+from dstack.engine.engine import Engine
+from dstack.engine.retention.mirror_gc import tidy
+from dstack.engine.submission.checks import refuse_impossible, refuse_second, refuse_taken, refuse_unknown_secrets
+from dstack.engine.submission.plan import Planner
+from dstack.errors import NotFoundError
+from dstack.model.api.runs import Submission
+from dstack.model.code.tree import Change, SizedFile, TreeFile
+from dstack.model.job import names
+from dstack.model.job.job import Job, Run
+from dstack.model.runner.runner import Address, Runner
+from dstack.model.text.units import rfc3339
+from dstack.plumbing.modes import Modes
+from dstack.scheduling.schedule import eligible, schedule
+from dstack.scheduling.types import Schedule, Waiting
+from dstack.store.lookup import run_named
+
+LOCAL = "local"
+"""The name of the runner that is the server's own machine."""
+FRESH = 15.0
+"""Seconds for which a probe is fresh enough to place jobs by."""
+PATIENCE = 2.0
+"""Seconds that a submission waits for machines that don't answer."""
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A recorded run and its jobs."""
+
+    run: Run
+    jobs: list[Job]
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A run and its jobs, planned but not recorded. `components` are the parts of each cache key."""
+
+    run: Run
+    jobs: list[Job]
+    components: dict[str, dict[str, str]]
+    warnings: list[str]
+
+    @property
+    def unfinished(self) -> list[Job]:
+        """The jobs without a cached result."""
+        return [job for job in self.jobs if not job.finished]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What would happen, where, and with what code."""
+
+    draft: Draft
+    schedule: Schedule
+    changes: Sequence[Change]
+    files: list[SizedFile]
+    modes: Modes
+
+
+class Submitter:
+    """Submits runs."""
+
+    def __init__(self, context: Context, engine: Engine) -> None:
+        self.context = context
+        self.engine = engine
+        self.store = context.store
+
+    async def submit(self, submission: Submission, pack: Path | None = None) -> Submitted:
+        """Record a run and wake the engine. Without a pack, the server must have the code. Raises UsageError if it
+        can't run, and MissingBaseError if the pack builds on a commit that the server lacks."""
+        submission = await self.with_code(submission, pack)
+        earlier = self.accepted(submission)
+        if earlier is not None:
+            return earlier
+        draft = await self.draft(submission)
+        # No await between the plan and its record, so that two submissions needing the same job share it.
+        earlier = self.accepted(submission)
+        if earlier is not None:
+            return earlier
+        refuse_taken(self.store, draft.run.name)
+        self.record(draft)
+        self.engine.poke()
+        self.engine.background(tidy(self.context, draft.run.snapshot.repo))
+        return Submitted(draft.run, draft.jobs, draft.warnings)
+
+    async def preview(self, submission: Submission, pack: Path | None = None) -> Preview:
+        """Plan a run without recording it. Raises the same errors as `submit`."""
+        draft = await self.draft(await self.with_code(submission, pack))
+        waiting = [self.engine.queue.item(job, draft.run) for job in draft.unfinished]
+        leases = self.engine.queue.leases(self.store.jobs.unfinished())
+        machines, limit = self.context.fleet.now(), self.engine.max_gpus_per_user
+        planned = schedule(waiting, machines, leases, time.time(), max_gpus=limit)
+        snapshot = draft.run.snapshot
+        mirror = self.context.mirror(snapshot.repo)
+        changes = await asyncio.to_thread(mirror.changes, snapshot.commit, snapshot.tree)
+        sizes = await asyncio.to_thread(mirror.sizes, snapshot.tree)
+        modes = await asyncio.to_thread(mirror.modes_of, snapshot)
+        return Preview(draft, planned, changes, sizes, modes)
+
+    async def with_code(self, submission: Submission, pack: Path | None) -> Submission:
+        """Return the submission once its code is in the mirror: its own, or that of the run that it repeats. Raises
+        NotFoundError if the server no longer has the code of that run."""
+        if submission.from_run:
+            return await self.repeated(submission, submission.from_run)
+        if pack is not None:
+            mirror = self.context.mirror(submission.snapshot.repo)
+            await asyncio.to_thread(mirror.receive, submission.snapshot, pack)
+        return submission
+
+    async def repeated(self, submission: Submission, ref: str) -> Submission:
+        """Return the submission with the code of another run."""
+        run = run_named(self.store, ref)
+        if not await asyncio.to_thread(self.context.mirror(run.snapshot.repo).has, run.snapshot):
+            hint = f"from a working tree, type: dstack run {run.workflow}"
+            raise NotFoundError(f"the code of {run.name} is no longer on the server", hint=hint)
+        return structs.replace(submission, snapshot=run.snapshot)
+
+    def accepted(self, submission: Submission) -> Submitted | None:
+        """Return the run made earlier with the same idempotency key, or None. Raises TryAgainError if it is a singleton
+        and one is unfinished."""
+        earlier = self.store.runs.submitted_with(submission.once) if submission.once else None
+        if earlier:
+            return Submitted(earlier, self.store.jobs.of(earlier.name))
+        if submission.singleton:
+            refuse_second(self.store, submission)
+        return None
+
+    async def draft(self, submission: Submission) -> Draft:
+        """Plan the run. Raises UsageError if a job could never run, or needs a secret that is not set."""
+        name = self.name_for(submission)
+        pin = LOCAL if submission.local else submission.runner
+        if submission.local:
+            self.add_local_runner()
+        await self.probe(pin)
+        planner, jobs = await self.planned(submission, name)
+        draft = Draft(new_run(submission, planner, pin), jobs, planner.components, planner.warnings)
+        refuse_unknown_secrets(self.store, jobs)
+        self.refuse_impossible(submission, draft)
+        return draft
+
+    def name_for(self, submission: Submission) -> str:
+        """Return the user's name for the run, or a new one. Raises ConflictError if the user's is taken."""
+        if submission.name is None:
+            return names.run_name(lambda name: self.store.runs.get(name) is not None, random.SystemRandom())
+        names.check_run_name(submission.name)
+        refuse_taken(self.store, submission.name)
+        return submission.name
+
+    def add_local_runner(self) -> None:
+        """Add the server's own machine as a hidden runner, if it is not a runner yet."""
+        if self.store.runners.get(LOCAL) is None:
+            self.store.runners.add(Runner(name=LOCAL, address=Address(), hidden=True))
+
+    async def probe(self, pin: str | None) -> None:
+        """Refresh the facts of the machines that may run it."""
+        fleet = self.context.fleet
+        allowed = [machine.runner for machine in eligible(Waiting("", pin=pin), fleet.now())]
+        await fleet.check_all([runner.name for runner in allowed if runner.facts], fresh=FRESH, patience=PATIENCE)
+        await asyncio.gather(*(fleet.check(runner.name, fresh=FRESH) for runner in allowed if not runner.facts))
+
+    async def planned(self, submission: Submission, name: str) -> tuple[Planner, list[Job]]:
+        """Return the jobs and the planner that decided on them. The results it wants to reuse are verified between two
+        passes, because that takes a while with remote storage."""
+        files = await self.files(submission)
+        damages: dict[str, str | None] = {}
+        while True:
+            unverified: dict[str, Job] = {}
+
+            def damage(job: Job, unverified: dict[str, Job] = unverified) -> str | None:
+                if job.id not in damages:
+                    unverified[job.id] = job
+                return damages.get(job.id)
+
+            planner = Planner(self.store, files, name, rfc3339(time.time()), damage)
+            jobs = planner.plan(submission)
+            if not unverified:
+                return planner, jobs
+            for job in unverified.values():
+                damages[job.id] = await self.context.artifacts.damage(job)
+
+    async def files(self, submission: Submission) -> list[TreeFile]:
+        """Return the files and folders of the snapshot that count."""
+        mirror = self.context.mirror(submission.snapshot.repo)
+        return await asyncio.to_thread(mirror.files, submission.snapshot)
+
+    def refuse_impossible(self, submission: Submission, draft: Draft) -> None:
+        """Raise UsageError if a job could never run, unless it may wait for a runner. A plan is shown without any."""
+        machines = self.context.fleet.now()
+        nowhere = not eligible(Waiting("", pin=draft.run.pin), machines)
+        if submission.wait_for_runner or (submission.dry_run and nowhere):
+            return
+        waiting = [(job, self.engine.queue.item(job, draft.run)) for job in draft.unfinished]
+        refuse_impossible(waiting, machines, self.engine.max_gpus_per_user)
+
+    def record(self, draft: Draft) -> None:
+        """Record the run and its jobs in one transaction."""
+        with self.store.database.transaction():
+            self.store.runs.add(draft.run)
+            for job in draft.jobs:
+                self.store.jobs.add(job)
+                self.store.cache_keys.add(job.key, draft.components[job.key])
+
+
+def new_run(submission: Submission, planner: Planner, pin: str | None) -> Run:
+    """Return the run of a submission. `pin` is the name or label of the runners that it is limited to."""
+    return Run(
+        name=planner.run,
+        workflow=submission.workflow,
+        user=submission.user,
+        submitted_at=planner.now,
+        snapshot=submission.snapshot,
+        variables=submission.variables[submission.workflow].all,
+        pin=pin,
+        environment=submission.environment,
+        workflows=submission.workflows,
+        inputs=submission.variables,
+        gpus=submission.gpus,
+        timeout=submission.timeout,
+        once=submission.once,
+    )

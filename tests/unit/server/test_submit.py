@@ -1,0 +1,42 @@
+"""The body of a submission: a line of JSON, then a pack."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator
+
+import pytest
+
+from dstack.errors import UsageError
+from dstack.model.api import wire
+from dstack.server import submit
+from tests.unit.engine.submission.test_plan import SUBMISSION
+
+LINE = wire.encode(SUBMISSION) + b"\n"
+PACK = b"PACK\n\x00\n" * 100
+
+
+async def pieces(body: bytes, size: int) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), size):
+        yield body[start : start + size]
+
+
+@pytest.mark.parametrize("size", [1, 7, len(LINE), len(LINE) + 3, 10**6])
+def test_however_the_body_is_cut_the_pack_is_what_follows_the_line(size: int) -> None:
+    pack = io.BytesIO()
+
+    submission = asyncio.run(submit.read(pieces(LINE + PACK, size), pack))
+
+    assert (submission, pack.getvalue()) == (SUBMISSION, PACK)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [(b"", "can't be read"), (b"{}\n", "can't be read"), (b"PACK", "can't be read"), (b"x" * 100, "too large")],
+)
+def test_no_submission(body: bytes, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submit, "LONGEST_HEAD", 50)
+
+    with pytest.raises(UsageError, match=message):
+        asyncio.run(submit.read(pieces(body, 10), io.BytesIO()))
