@@ -24,6 +24,7 @@ COMMANDS = {
     "hold": "hold:hold",
     "release": "hold:release",
     "wait": "wait:command",
+    "events": "events.command:command",
     "artifacts": "artifacts:command",
     "tag": "tag:command",
     "prune": "prune:command",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -13,6 +13,7 @@ from dstack.client.frames import Frame, read_frames
 from dstack.errors import DstackError, TryAgainError
 from dstack.model.api import wire
 from dstack.model.api.artifacts import ArtifactView, LinksRequest, LinksView, LinkView, TagRequest, TagView
+from dstack.model.api.events import EventQuery, EventView
 from dstack.model.api.jobs import HoldAnswer, HoldRequest, JobView, StopRequest
 from dstack.model.api.retention import (
     CacheFolder,
@@ -224,18 +225,47 @@ class Client(Connection):
         is lost or repeated. `logs=False` leaves out the logs. Pings are dropped.
         """
         wanted = ("log", "job", "run") if logs else ("job", "run")
+        hint = f"the run continues; wait for it with `dstack wait {ref}`"
+
+        def frames() -> Iterator[Frame]:
+            begin = ",".join(f"{job}:{offset}" for job, offset in offsets.items())
+            asked = urlencode({"follow": int(follow), "from": begin, "logs": int(logs)}, safe=":,")
+            return self._frames(f"/follow/{_part(ref)}?{asked}")
+
+        for frame in self._lasting(frames, hint):
+            fresh = frame.after(offsets) if frame.event.event in wanted else None
+            if fresh is not None:
+                yield fresh
+
+    def events(self, asked: EventQuery) -> list[EventView]:
+        """Return events, oldest first."""
+        return self._get("/events", list[EventView], asked.parameters())
+
+    def follow_events(self, asked: EventQuery) -> Iterator[EventView]:
+        """Yield events, then new ones as they happen: of a run until it ends, else without end. A broken stream resumes
+        after the last event."""
+        last = 0
+
+        def frames() -> Iterator[Frame]:
+            return self._frames(f"/events?{urlencode({**asked.parameters(), 'follow': '1', 'after': str(last)})}")
+
+        for frame in self._lasting(frames, "the same command shows the events since then: add --since"):
+            entry = frame.event.entry
+            if entry is not None:
+                last = entry.id
+                yield entry
+
+    def _lasting(self, frames: Callable[[], Iterator[Frame]], hint: str) -> Iterator[Frame]:
+        """Yield the frames of a stream that `frames` opens, again each time that it breaks."""
         last, pause = time.monotonic(), 0.05
         while True:
             try:
-                for frame in self._frames(ref, offsets, follow, logs):
+                for frame in frames():
                     last, pause = time.monotonic(), 0.05
-                    fresh = frame.after(offsets) if frame.event.event in wanted else None
-                    if fresh is not None:
-                        yield fresh
+                    yield frame
                 return
             except (TryAgainError, BrokenAnswerError) as error:
                 if time.monotonic() - last > PATIENCE_SECONDS:
-                    hint = f"the run continues; wait for it with `dstack wait {ref}`"
                     raise DstackError(
                         f"gave up after {PATIENCE_SECONDS / 60:.0f} minutes: {error.message}", hint=hint
                     ) from error
@@ -244,10 +274,8 @@ class Client(Connection):
                 time.sleep(pause)
                 pause = min(pause * 2, 10.0)
 
-    def _frames(self, ref: str, offsets: Mapping[str, int], follow: bool, logs: bool) -> Iterator[Frame]:
-        begin = ",".join(f"{job}:{offset}" for job, offset in offsets.items())
-        query = urlencode({"follow": int(follow), "from": begin, "logs": int(logs)}, safe=":,")
-        response = self._send("GET", f"/follow/{_part(ref)}?{query}", SILENCE_SECONDS)
+    def _frames(self, path: str) -> Iterator[Frame]:
+        response = self._send("GET", path, SILENCE_SECONDS)
         with response:
             try:
                 yield from read_frames(response)

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import msgspec
 
 from dstack import __version__
 from dstack.client.endpoint import Endpoint
 from dstack.client.problems import problem
+from dstack.client.settings import user
 from dstack.errors import DstackError, ErrorCode, TryAgainError
 from dstack.model.api import wire
 from dstack.model.api.server import API
@@ -86,6 +87,7 @@ class Connection:
         headers = {"X-Dstack-Version": __version__, "Content-Length": str(size), "Connection": "close"}
         if self.endpoint.embedded and os.environ.get("SSH_AUTH_SOCK"):
             headers["X-Dstack-Agent"] = os.path.abspath(os.environ["SSH_AUTH_SOCK"])
+        headers["X-Dstack-User"] = quote(user())
         if self.endpoint.token:
             headers["Authorization"] = f"Bearer {self.endpoint.token}"
         try:

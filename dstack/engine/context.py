@@ -38,6 +38,7 @@ class Context:
 
     def __post_init__(self) -> None:
         self.artifacts = ArtifactStorage(self.store, self.layout.artifacts, self.url_lifetime)
+        self.store.database.committed = self.events.publish_all
 
     def mirror(self, repo: str) -> Mirror:
         """The server's copy of a repository's objects."""

@@ -24,6 +24,7 @@ from dstack.model.text.units import rfc3339, seconds
 from dstack.scheduling import reasons
 from dstack.scheduling.schedule import eligible, schedule
 from dstack.scheduling.types import Machine, Placement, Waiting
+from dstack.store.tables.events import SERVER, acting
 
 PATIENCE = 15.0
 """Seconds that a new job waits while every runner refuses SSH; then it fails."""
@@ -240,7 +241,6 @@ class Engine:
             files=other.files,
             bytes=other.bytes,
         )
-        self.context.events.publish(job.run)
         self.poke()
         return done
 
@@ -252,7 +252,7 @@ class Engine:
 
     def place(self, job_id: str, placement: Placement) -> None:
         """Give a job its runner."""
-        job = self.store.jobs.change(
+        self.store.jobs.change(
             job_id,
             status=Status.PREPARING,
             runner=placement.runner,
@@ -262,7 +262,6 @@ class Engine:
             progress=None,
             reason=None,
         )
-        self.context.events.publish(job.run)
         self.drive(job_id)
 
     def preempt(self, victims: Mapping[str, str]) -> None:
@@ -272,7 +271,6 @@ class Engine:
                 by = self.queue.run(self.store.jobs.require(winner).run)
                 self.store.jobs.change(job_id, preempted_by=f"{by.user}'s {by.name}")
         for job_id in victims:
-            self.context.events.publish(self.store.jobs.require(job_id).run)
             self.drive(job_id)
 
     def hopeless(self, job: Job, waiting: Waiting, machines: list[Machine]) -> bool:
@@ -286,13 +284,11 @@ class Engine:
     def explain(self, job: Job, reason: Reason) -> None:
         if job.reason != reason:
             self.store.jobs.change(job.id, reason=reason)
-            self.context.events.publish(job.run)
 
     def end(self, job: Job, status: Status, *, exit_code: int | None, reason: Reason) -> None:
         """End a job that never had a runner."""
         now = rfc3339(time.time())
         self.store.jobs.change(job.id, status=status, exit_code=exit_code, reason=reason, finished_at=now)
-        self.context.events.publish(job.run)
 
     def drive(self, job_id: str) -> None:
         """Start a drive for the job; it replaces a drive that is already running."""
@@ -304,7 +300,8 @@ class Engine:
         if before:
             before.cancel()
             await asyncio.gather(before, return_exceptions=True)
-        await Drive(self.context, job_id).run()
+        with acting(SERVER):  # not the user whose request started the task
+            await Drive(self.context, job_id).run()
         if self.drives.get(job_id) is asyncio.current_task():
             del self.drives[job_id]
         self.poke()
@@ -317,7 +314,6 @@ class Engine:
             storing = job.status is Status.UPLOADING and not abort
             reason = stopping(job) if storing else job.reason
             self.store.jobs.change(job.id, stop="abort" if abort else "stop", reason=reason)
-            self.context.events.publish(job.run)
             if job.status is not Status.QUEUED and not storing:
                 self.drive(job.id)
         self.poke()
@@ -328,7 +324,6 @@ class Engine:
         for job in jobs:
             if job.status is Status.QUEUED and bool(job.held) != bool(user):
                 changed.append(self.store.jobs.change(job.id, held=user, reason=None))
-                self.context.events.publish(job.run)
         self.poke()
         return changed
 

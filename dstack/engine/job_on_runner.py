@@ -106,7 +106,5 @@ class JobOnRunner:
             self.change(storages=(*self.job.storages, here))
 
     def change(self, **changes: Any) -> Job:
-        """Record changes of the job, and notify its followers."""
-        job = self.store.jobs.change(self.id, **changes)
-        self.context.events.publish(job.run)
-        return job
+        """Record changes of the job."""
+        return self.store.jobs.change(self.id, **changes)

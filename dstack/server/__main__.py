@@ -25,6 +25,7 @@ from dstack.engine.engine import Engine
 from dstack.engine.events import Events
 from dstack.engine.fleet.runners import Fleet
 from dstack.engine.fleet.sampling import Sampler
+from dstack.engine.retention.event_limits import limit_events
 from dstack.engine.submission.submit import Submitter
 from dstack.errors import ConflictError, DstackError, UsageError
 from dstack.hosts.pool import Pool
@@ -119,6 +120,7 @@ async def run(layout: ServerLayout, store: Store, sockets: list[socket.socket], 
     engine.start()
     engine.background(metrics.watch())
     engine.background(parts.retention.watch())
+    engine.background(limit_events(store))
     idle = asyncio.create_task(leave_when_idle(server, access, store, idle_exit(stays)))
     try:
         await server.serve(sockets=sockets)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from urllib.parse import unquote
 
 import msgspec
 from starlette.applications import Starlette
@@ -26,21 +27,23 @@ from dstack.model.api import wire
 from dstack.model.api.server import API, Problem
 from dstack.server.parts import Endpoint, Parts
 from dstack.server.routes.artifacts import ArtifactRoutes
+from dstack.server.routes.events import EventRoutes
 from dstack.server.routes.jobs import JobRoutes
 from dstack.server.routes.registrations import RegistrationRoutes
 from dstack.server.routes.runners import RunnerRoutes
 from dstack.server.routes.runs import RunRoutes
 from dstack.server.routes.secrets import SecretRoutes
 from dstack.server.routes.settings import SettingsRoutes
+from dstack.store.tables.events import SERVER, acting
 
 HEADERS = {"X-Dstack-Version": __version__, "X-Dstack-Api": str(API)}
 
 
 def routes(parts: Parts) -> list[Route]:
     """Return every route of the API."""
-    nouns = [noun(parts) for noun in (RunRoutes, JobRoutes, ArtifactRoutes, RunnerRoutes, SecretRoutes, SettingsRoutes)]
+    nouns = (RunRoutes, JobRoutes, ArtifactRoutes, RunnerRoutes, SecretRoutes, SettingsRoutes, EventRoutes)
     registrations = RegistrationRoutes(parts)
-    tables = [*(noun.table() for noun in nouns), registrations.table()]
+    tables = [*(noun(parts).table() for noun in nouns), registrations.table()]
     every = [
         Route(f"/v1{path}", answering(endpoint), methods=[method])
         for table in tables
@@ -54,7 +57,8 @@ def answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
 
     async def answer(request: Request) -> Response:
         try:
-            answered = await endpoint(request)
+            with acting(actor(request)):
+                answered = await endpoint(request)
         except DstackError as error:
             return problem_response(error)
         except (ValueError, KeyError, msgspec.DecodeError) as error:
@@ -66,6 +70,11 @@ def answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
         return Response(wire.encode(answered), 201 if created else 200, HEADERS, "application/json")
 
     return answer
+
+
+def actor(request: Request) -> str:
+    """Return who sends the request. It is the name that the client gives; without one, the server itself acts."""
+    return unquote(request.headers.get("x-dstack-user", "")) or SERVER
 
 
 def problem_response(error: DstackError) -> Response:

@@ -6,6 +6,7 @@ from dstack.model.paths import ServerLayout
 from dstack.store.database import Database
 from dstack.store.logs import Logs
 from dstack.store.tables.cache_keys import CacheKeys
+from dstack.store.tables.events import EventLog
 from dstack.store.tables.jobs import Jobs
 from dstack.store.tables.known_objects import KnownObjects
 from dstack.store.tables.pulled_images import PulledImages
@@ -28,18 +29,19 @@ class Store:
         for folder in (layout.home, layout.state, layout.logs, layout.mirrors, layout.incoming):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.database = Database(layout.database)
-        self.runs = Runs(self.database)
-        self.jobs = Jobs(self.database)
+        self.events = EventLog(self.database)
+        self.runs = Runs(self.database, self.events)
+        self.jobs = Jobs(self.database, self.events)
         self.cache_keys = CacheKeys(self.database)
         self.retained_artifacts = RetainedArtifacts(self.database)
-        self.registrations = Registrations(self.database)
-        self.runners = Runners(self.database)
-        self.secrets = Secrets(self.database, layout.secret_key)
-        self.settings = Settings(self.database)
+        self.registrations = Registrations(self.database, self.events)
+        self.runners = Runners(self.database, self.events)
+        self.secrets = Secrets(self.database, self.events, layout.secret_key)
+        self.settings = Settings(self.database, self.events)
         self.known_objects = KnownObjects(self.database)
         self.bucket_contents = BucketContents(self.database)
         self.pulled_images = PulledImages(self.database)
-        self.tags = Tags(self.database)
+        self.tags = Tags(self.database, self.events)
         self.logs = Logs(layout)
         self.usage_logs = UsageLogs(layout)
 

@@ -12,7 +12,7 @@ PREEMPTED = "preempted by "
 
 
 def structure_reasons(database: sqlite_utils.Database) -> None:
-    rows = database.conn.execute("SELECT number, data FROM jobs").fetchall()
+    rows = database.execute("SELECT number, data FROM jobs").fetchall()
     changed = ((json.dumps(structured(json.loads(data))), number) for number, data in rows)
     database.conn.executemany("UPDATE jobs SET data = ? WHERE number = ?", changed)
 

@@ -27,6 +27,7 @@ from dstack.plumbing.modes import Modes
 from dstack.scheduling.schedule import eligible, schedule
 from dstack.scheduling.types import Schedule, Waiting
 from dstack.store.lookup import run_named
+from dstack.store.tables.events import acting
 
 LOCAL = "local"
 """The name of the runner that is the server's own machine."""
@@ -208,7 +209,7 @@ class Submitter:
 
     def record(self, draft: Draft) -> None:
         """Record the run and its jobs in one transaction."""
-        with self.store.database.transaction():
+        with acting(draft.run.user), self.store.database.transaction():
             self.store.runs.add(draft.run)
             for job in draft.jobs:
                 self.store.jobs.add(job)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from dstack.model.api.events import EventView
 from dstack.model.api.jobs import CacheView, JobView
 from dstack.model.code.snapshot import PLAIN, Snapshot
 from dstack.model.code.tree import Change, PathMode, SizedFile
@@ -112,7 +113,8 @@ class Event(Struct, kw_only=True, omit_defaults=True):
     """A frame of `GET /follow/REF`: one line of JSON. After a `log` event, `bytes` raw bytes of the job's log follow.
 
     `event` is `job` (a job changed, see `job`), `log` (`id`, `workflow`, `offset` in bytes, `time` of arrival), `run`
-    (the run has ended: the last frame) or `ping` (nothing happened for a while).
+    (the run has ended: the last frame) or `ping` (nothing happened for a while). In `GET /events?follow=1` it is
+    `event` (an event of the log, see `entry`) or `ping`.
     """
 
     event: str
@@ -123,3 +125,4 @@ class Event(Struct, kw_only=True, omit_defaults=True):
     offset: int | None = None
     bytes: int | None = None
     time: str | None = None
+    entry: EventView | None = None

@@ -110,7 +110,7 @@ def ago_words(seconds: float) -> str:
 
 def rfc3339(seconds: float) -> str:
     """Format seconds since the epoch as `2026-01-31T12:00:00.000Z`."""
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def seconds(text: str) -> float:

@@ -16,7 +16,7 @@ class CacheKeys:
     def add(self, key: str, components: dict[str, str]) -> None:
         """Record the components of a key."""
         data = msgspec.json.encode(components).decode()
-        self.database.execute("INSERT OR IGNORE INTO keys VALUES (?, ?)", key, data)
+        self.database.execute("INSERT OR IGNORE INTO keys VALUES (?, ?)", (key, data))
 
     def components(self, key: str) -> dict[str, str]:
         """Return the components of a key; empty if the key is unknown."""

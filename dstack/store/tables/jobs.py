@@ -8,9 +8,11 @@ import msgspec
 
 from dstack.errors import NotFoundError
 from dstack.model.api import wire
+from dstack.model.job.changes import details, happened
 from dstack.model.job.job import Job
 from dstack.model.job.status import FINISHED, Status, may_follow
 from dstack.store.database import Database
+from dstack.store.tables.events import EventLog
 
 UNFINISHED = tuple(status.value for status in Status if status not in FINISHED)
 SHOWN = "run NOT IN (SELECT name FROM hidden_runs)"
@@ -20,8 +22,9 @@ SHOWN = "run NOT IN (SELECT name FROM hidden_runs)"
 class Jobs:
     """The jobs of all runs. Unfinished jobs are also kept in memory."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, events: EventLog) -> None:
         self.database = database
+        self.events = events
         self.live: dict[str, Job] = {}
         self.version: tuple[int, int] | None = None
         self.had: dict[str, set[str]] | None = None
@@ -38,17 +41,14 @@ class Jobs:
 
     def add(self, job: Job) -> None:
         """Record a new job."""
-        self.database.execute(
-            "INSERT INTO jobs (id, run, workflow, status, key, data) VALUES (?, ?, ?, ?, ?, ?)",
-            job.id,
-            job.run,
-            job.workflow,
-            job.status.value,
-            job.key,
-            wire.encode(job).decode(),
-        )
-        if not job.finished:
-            self.current()[job.id] = job
+        with self.database.transaction():
+            self.database.execute(
+                "INSERT INTO jobs (id, run, workflow, status, key, data) VALUES (?, ?, ?, ?, ?, ?)",
+                (job.id, job.run, job.workflow, job.status.value, job.key, wire.encode(job).decode()),
+            )
+            self.tell(None, job)
+            if not job.finished:
+                self.current()[job.id] = job
 
     def get(self, job_id: str) -> Job | None:
         """Return the job with exactly this id, or None."""
@@ -74,10 +74,9 @@ class Jobs:
                 raise ValueError(f"job {job_id}: {before.status.value} can't become {after.status.value}")
             self.database.execute(
                 "UPDATE jobs SET status = ?, data = ? WHERE id = ?",
-                after.status.value,
-                wire.encode(after).decode(),
-                job_id,
+                (after.status.value, wire.encode(after).decode(), job_id),
             )
+            self.tell(before, after)
             if after.image_digest != before.image_digest:
                 self.had = None
             if after.finished:
@@ -85,6 +84,13 @@ class Jobs:
             else:
                 self.current()[job_id] = after
         return after
+
+    def tell(self, before: Job | None, after: Job) -> None:
+        """Record the events of a change, and wake up the run's followers once it is committed."""
+        self.database.changed.add(after.run)
+        for kind in happened(before, after):
+            actor = after.held if kind == "job.held" else None
+            self.events.add(kind, actor=actor, run=after.run, job=after.id, runner=after.runner, data=details(after))
 
     def of(self, run: str) -> list[Job]:
         """Return the jobs of a run, dependencies first."""
@@ -105,7 +111,7 @@ class Jobs:
 
     def remove(self, job_id: str) -> None:
         """Forget a job."""
-        self.database.execute("DELETE FROM jobs WHERE id = ?", job_id)
+        self.database.table("jobs").delete_where("id = ?", [job_id])
         self.current().pop(job_id, None)
 
     def done_with(self, key: str) -> list[Job]:

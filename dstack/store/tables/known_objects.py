@@ -19,8 +19,8 @@ class KnownObjects:
         """Record objects that the runner has."""
         self.known.pop(repo, None)
         with self.database.transaction():
-            for name in objects:
-                self.database.execute("INSERT OR IGNORE INTO shipped VALUES (?, ?, ?)", runner, repo, name)
+            rows = [(runner, repo, name) for name in objects]
+            self.database.conn.executemany("INSERT OR IGNORE INTO shipped VALUES (?, ?, ?)", rows)
 
     def of(self, runner: str, repo: str) -> list[str]:
         """Return the objects of a repository that the runner is known to have."""
@@ -40,7 +40,7 @@ class KnownObjects:
     def forget(self, runner: str, repo: str) -> None:
         """Forget the repository's objects on the runner: they are missing or damaged."""
         self.known.pop(repo, None)
-        self.database.execute("DELETE FROM shipped WHERE runner = ? AND repo = ?", runner, repo)
+        self.database.table("shipped").delete_where("runner = ? AND repo = ?", [runner, repo])
 
     def places(self) -> list[tuple[str, str]]:
         """Return each pair of runner and repository that it has objects of."""

@@ -13,13 +13,13 @@ class PulledImages:
 
     def add(self, runner: str, image: str, digest: str) -> None:
         """Record an image that dstack pulled to a runner."""
-        self.database.execute("INSERT OR REPLACE INTO pulled VALUES (?, ?, ?)", runner, image, digest)
+        self.database.table("pulled").upsert({"runner": runner, "image": image, "digest": digest})
 
     def of(self, runner: str) -> dict[str, str]:
         """Return the digests of a runner's images by name."""
-        rows = self.database.rows("SELECT image, digest FROM pulled WHERE runner = ? ORDER BY image", runner)
+        rows = self.database.table("pulled").rows_where("runner = ?", [runner], order_by="image")
         return {row["image"]: row["digest"] for row in rows}
 
     def forget(self, runner: str, image: str) -> None:
         """Forget an image: it was removed, or someone else pulled it since."""
-        self.database.execute("DELETE FROM pulled WHERE runner = ? AND image = ?", runner, image)
+        self.database.table("pulled").delete_where("runner = ? AND image = ?", [runner, image])

@@ -9,20 +9,20 @@ import msgspec
 from dstack.errors import NotFoundError
 from dstack.model.runner.registration import Registration
 from dstack.store.database import Database
+from dstack.store.tables.events import EventLog
 
 
 class Registrations:
     """Registrations by name. Tokens are stored as hashes; each is valid for one machine."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, events: EventLog) -> None:
         self.database = database
+        self.events = events
 
     def put(self, registration: Registration) -> None:
         """Record a registration. Replaces one with the same name."""
         data = msgspec.json.encode(registration).decode()
-        self.database.execute(
-            "INSERT OR REPLACE INTO registrations (name, data) VALUES (?, ?)", registration.name, data
-        )
+        self.database.table("registrations").upsert({"name": registration.name, "data": data})
 
     def get(self, name: str) -> Registration | None:
         """Return the registration with exactly this name, or None."""
@@ -38,23 +38,27 @@ class Registrations:
 
     def all(self) -> list[Registration]:
         """Return all registrations, sorted by name."""
-        rows = self.database.rows("SELECT data FROM registrations ORDER BY name")
+        rows = self.database.table("registrations").rows_where(order_by="name")
         return [msgspec.json.decode(row["data"], type=Registration) for row in rows]
 
     def change(self, name: str, **changes: Any) -> Registration:
         """Set fields of a registration."""
-        changed = msgspec.structs.replace(self.require(name), **changes)
-        self.put(changed)
+        before = self.require(name)
+        changed = msgspec.structs.replace(before, **changes)
+        with self.database.transaction():
+            self.put(changed)
+            if changed.approved and not before.approved:
+                self.events.add("runner.approved", runner=name)
         return changed
 
     def remove(self, name: str) -> None:
         """Forget a registration."""
-        self.database.execute("DELETE FROM registrations WHERE name = ?", name)
+        self.database.table("registrations").delete_where("name = ?", [name])
 
     def add_token(self, hashed: str) -> None:
         """Record the hash of a token that lets one machine register."""
-        self.database.execute("INSERT INTO registration_tokens (hash) VALUES (?)", hashed)
+        self.database.table("registration_tokens").insert({"hash": hashed})
 
     def take_token(self, hashed: str) -> bool:
         """Use up the token with this hash. Return whether it was valid."""
-        return self.database.execute("DELETE FROM registration_tokens WHERE hash = ?", hashed) == 1
+        return self.database.execute("DELETE FROM registration_tokens WHERE hash = ?", [hashed]).rowcount == 1

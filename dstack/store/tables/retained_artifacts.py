@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from dstack.store.database import Database
 
@@ -26,18 +26,17 @@ class RetainedArtifacts:
 
     def add(self, kept: Retained) -> None:
         """Record retained artifacts."""
-        values = (kept.job, kept.attempt, kept.runner, kept.since)
-        self.database.execute("INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?)", *values)
+        self.database.table("kept").upsert(asdict(kept))
 
     def get(self, job: str) -> Retained | None:
         """Return the retained artifacts of a job, or None."""
         row = self.database.row("SELECT * FROM kept WHERE job = ?", job)
-        return Retained(row["job"], row["attempt"], row["runner"], row["since"]) if row else None
+        return Retained(**row) if row else None
 
     def of(self, runner: str) -> list[Retained]:
         """Return the retained artifacts on a runner, oldest first."""
-        rows = self.database.rows("SELECT * FROM kept WHERE runner = ? ORDER BY since", runner)
-        return [Retained(row["job"], row["attempt"], row["runner"], row["since"]) for row in rows]
+        rows = self.database.table("kept").rows_where("runner = ?", [runner], order_by="since")
+        return [Retained(**row) for row in rows]
 
     def overdue(self, runner: str, before: str, most: int) -> list[str]:
         """Return up to 100 attempts whose artifacts the runner can remove, oldest first: they are from before a time
@@ -57,4 +56,4 @@ class RetainedArtifacts:
         """Forget the artifacts of these attempts: they were removed."""
         with self.database.transaction():
             for attempt in attempts:
-                self.database.execute("DELETE FROM kept WHERE attempt = ?", attempt)
+                self.database.table("kept").delete_where("attempt = ?", [attempt])

@@ -9,13 +9,17 @@ import msgspec
 from dstack.errors import ConflictError, NotFoundError
 from dstack.model.runner.runner import Runner
 from dstack.store.database import Database
+from dstack.store.tables.events import EventLog
+
+DEFINITION = tuple(name for name in Runner.__struct_fields__ if name not in ("name", "hidden", "drained", "facts"))
 
 
 class Runners:
     """The runners by name, also kept in memory."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, events: EventLog) -> None:
         self.database = database
+        self.events = events
         self.known: dict[str, Runner] = {}
         self.version: tuple[int, int] | None = None
 
@@ -36,8 +40,10 @@ class Runners:
                 hint=f"choose another --name, or: dstack runners remove {runner.name}",
             )
         data = msgspec.json.encode(runner).decode()
-        self.database.execute("INSERT INTO runners (name, data) VALUES (?, ?)", runner.name, data)
-        self.current()[runner.name] = runner
+        with self.database.transaction():
+            self.database.table("runners").insert({"name": runner.name, "data": data})
+            self.tell(None, runner)
+            self.current()[runner.name] = runner
 
     def get(self, name: str) -> Runner | None:
         """Return the runner with exactly this name, or None."""
@@ -56,16 +62,35 @@ class Runners:
 
     def change(self, name: str, **changes: Any) -> Runner:
         """Set fields of a runner."""
-        runner = msgspec.structs.replace(self.require(name), **changes)
+        before = self.require(name)
+        runner = msgspec.structs.replace(before, **changes)
         data = msgspec.json.encode(runner).decode()
-        self.database.execute("UPDATE runners SET data = ? WHERE name = ?", data, name)
-        self.current()[name] = runner
+        with self.database.transaction():
+            self.database.execute("UPDATE runners SET data = ? WHERE name = ?", (data, name))
+            self.tell(before, runner)
+            self.current()[name] = runner
         return runner
 
     def remove(self, name: str) -> None:
         """Forget a runner and the objects and images recorded for it."""
         with self.database.transaction():
-            self.database.execute("DELETE FROM runners WHERE name = ?", name)
-            self.database.execute("DELETE FROM shipped WHERE runner = ?", name)
-            self.database.execute("DELETE FROM pulled WHERE runner = ?", name)
-            self.current().pop(name, None)
+            self.database.table("runners").delete_where("name = ?", [name])
+            for table in ("shipped", "pulled"):
+                self.database.table(table).delete_where("runner = ?", [name])
+            runner = self.current().pop(name, None)
+            if runner and not runner.hidden:
+                self.events.add("runner.removed", runner=name)
+
+    def tell(self, before: Runner | None, after: Runner) -> None:
+        """Record the events of a change. What a probe finds is no event, nor is the hidden runner of `--local`."""
+        if after.hidden:
+            return
+        if before is None or before.hidden:
+            self.events.add("runner.added", runner=after.name, data={"address": str(after.address)})
+            return
+        if after.drained != before.drained:
+            kind, data = ("runner.drained", {"reason": after.drained}) if after.drained else ("runner.resumed", {})
+            self.events.add(kind, runner=after.name, data=data)
+        changed = [name for name in DEFINITION if getattr(after, name) != getattr(before, name)]
+        if changed:
+            self.events.add("runner.changed", runner=after.name, data={"changed": changed})

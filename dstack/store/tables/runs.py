@@ -7,25 +7,26 @@ from dstack.model.api import wire
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import Run
 from dstack.store.database import Database
+from dstack.store.tables.events import DELETED, EventLog
 
 
 class Runs:
     """The submitted runs. A run never changes; only its jobs do."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, events: EventLog) -> None:
         self.database = database
+        self.events = events
 
     def add(self, run: Run) -> None:
         """Record a run. Raises ConflictError if its name is taken."""
         if self.get(run.name):
             raise ConflictError(f"a run named '{run.name}' already exists", hint=f"dstack runs {run.name}")
-        self.database.execute(
-            "INSERT INTO runs (name, workflow, user, data) VALUES (?, ?, ?, ?)",
-            run.name,
-            run.workflow,
-            run.user,
-            wire.encode(run).decode(),
-        )
+        with self.database.transaction():
+            self.database.execute(
+                "INSERT INTO runs (name, workflow, user, data) VALUES (?, ?, ?, ?)",
+                (run.name, run.workflow, run.user, wire.encode(run).decode()),
+            )
+            self.events.add("run.submitted", actor=run.user, run=run.name, data={"workflow": run.workflow})
 
     def get(self, name: str) -> Run | None:
         """Return the run with exactly this name, or None."""
@@ -46,7 +47,9 @@ class Runs:
 
     def hide(self, name: str) -> None:
         """Mark a run as deleted. What other runs use of it is kept until they are deleted too."""
-        self.database.execute("INSERT OR IGNORE INTO hidden_runs VALUES (?)", name)
+        with self.database.transaction():
+            self.database.table("hidden_runs").upsert({"name": name})
+            self.events.add(DELETED, run=name)
 
     def hidden(self) -> list[str]:
         """Return the names of deleted runs that other runs still use."""
@@ -55,8 +58,9 @@ class Runs:
     def remove(self, name: str) -> None:
         """Forget a run that has no jobs left."""
         with self.database.transaction():
-            self.database.execute("DELETE FROM runs WHERE name = ?", name)
-            self.database.execute("DELETE FROM hidden_runs WHERE name = ?", name)
+            for table in ("runs", "hidden_runs"):
+                self.database.table(table).delete_where("name = ?", [name])
+            self.events.forget(name)
 
     def newest(self, limit: int, *, workflow: str | None = None, user: str | None = None) -> list[Run]:
         """Return the newest runs, newest first."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from dstack.errors import DstackError, NotFoundError
 from dstack.model.job.reasons import ReasonCode
 from dstack.store.database import Database
+from dstack.store.tables.events import EventLog
 
 if TYPE_CHECKING:
     from cryptography.fernet import Fernet
@@ -20,19 +21,21 @@ if TYPE_CHECKING:
 class Secrets:
     """Values by name, and the values that each job was given, which stay masked in its log even if they change."""
 
-    def __init__(self, database: Database, key: Path) -> None:
+    def __init__(self, database: Database, events: EventLog, key: Path) -> None:
         self.database = database
+        self.events = events
         self.key = key
         self._box: Fernet | None = None
 
     def set(self, name: str, value: str, now: str) -> None:
         """Record a value. Replaces an earlier one."""
-        sql = "INSERT INTO secrets (name, value, set_at) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET value ="
-        self.database.execute(f"{sql} excluded.value, set_at = excluded.set_at", name, self._sealed(value), now)
+        with self.database.transaction():
+            self.database.table("secrets").upsert({"name": name, "value": self._sealed(value), "set_at": now})
+            self.events.add("secret.set", data={"name": name})
 
     def names(self) -> dict[str, str]:
         """Return the names, each with the time when it was set."""
-        return {row["name"]: row["set_at"] for row in self.database.rows("SELECT * FROM secrets ORDER BY name")}
+        return {row["name"]: row["set_at"] for row in self.database.table("secrets").rows_where(order_by="name")}
 
     def require(self, name: str) -> str:
         """Return the value. Raises NotFoundError if it is not set."""
@@ -44,25 +47,25 @@ class Secrets:
 
     def delete(self, name: str) -> None:
         """Forget a value. Raises NotFoundError if it is not set."""
-        if not self.database.execute("DELETE FROM secrets WHERE name = ?", name):
-            raise NotFoundError(f"no secret '{name}'", hint="dstack secrets list")
+        with self.database.transaction():
+            if not self.database.execute("DELETE FROM secrets WHERE name = ?", [name]).rowcount:
+                raise NotFoundError(f"no secret '{name}'", hint="dstack secrets list")
+            self.events.add("secret.deleted", data={"name": name})
 
     def give(self, job: str, values: list[str]) -> None:
         """Record the values for a job before it gets them."""
         known = set(self.given(job))
+        fresh = ({"job": job, "value": self._sealed(value)} for value in values if value not in known)
         with self.database.transaction():
-            for value in values:
-                if value not in known:
-                    self.database.execute("INSERT INTO given (job, value) VALUES (?, ?)", job, self._sealed(value))
+            self.database.table("given").insert_all(fresh)
 
     def given(self, job: str) -> list[str]:
         """Return the values that a job was given."""
-        rows = self.database.rows("SELECT value FROM given WHERE job = ?", job)
-        return [self._opened(row["value"]) for row in rows]
+        return [self._opened(row["value"]) for row in self.database.rows("SELECT value FROM given WHERE job = ?", job)]
 
     def forget(self, job: str) -> None:
         """Forget what a job was given, once its log is removed."""
-        self.database.execute("DELETE FROM given WHERE job = ?", job)
+        self.database.table("given").delete_where("job = ?", [job])
 
     def _sealed(self, value: str) -> str:
         return self._fernet().encrypt(value.encode("utf-8", "surrogateescape")).decode()

@@ -5,13 +5,19 @@ from __future__ import annotations
 import secrets
 
 from dstack.store.database import Database
+from dstack.store.tables.events import EventLog
+
+SERVER_ID = "server_id"
+HIDDEN = frozenset({"token"})
+"""Settings whose value no event shows."""
 
 
 class Settings:
     """Text values by name."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, events: EventLog) -> None:
         self.database = database
+        self.events = events
 
     def get(self, name: str) -> str | None:
         """Return the value, or None."""
@@ -21,14 +27,17 @@ class Settings:
     def set(self, name: str, value: str) -> None:
         """Set a value."""
         with self.database.transaction():
-            self.database.execute("DELETE FROM settings WHERE name = ?", name)
-            self.database.execute("INSERT INTO settings (name, value) VALUES (?, ?)", name, value)
+            known = (self.get(name) or "") == value
+            self.database.table("settings", pk="name").upsert({"name": name, "value": value})
+            if not known and name != SERVER_ID:
+                shown = {} if name in HIDDEN else {"value": value}
+                self.events.add("config.changed", data={"name": name, **shown})
 
     @property
     def server_id(self) -> str:
         """The id that keeps this server's files on a host apart from those of other servers. Created once."""
-        server_id = self.get("server_id")
+        server_id = self.get(SERVER_ID)
         if server_id is None:
             server_id = secrets.token_hex(4)
-            self.set("server_id", server_id)
+            self.set(SERVER_ID, server_id)
         return server_id

@@ -17,9 +17,10 @@ class BucketContents:
     def add(self, storage: str, objects: Iterable[tuple[str, Stored]]) -> None:
         """Record objects, given as pairs of sha256 and object."""
         with self.database.transaction():
-            for sha256, stored in objects:
-                values = (storage, stored.key, sha256, stored.size, stored.etag)
-                self.database.execute("INSERT OR REPLACE INTO contents VALUES (?, ?, ?, ?, ?)", *values)
+            self.database.table("contents").upsert_all(
+                {"storage": storage, "key": stored.key, "sha256": sha256, "size": stored.size, "etag": stored.etag}
+                for sha256, stored in objects
+            )
 
     def find(self, storage: str, sha256: str, size: int) -> list[Stored]:
         """Return objects with this content."""
@@ -33,12 +34,11 @@ class BucketContents:
 
     def forget_below(self, storage: str, prefix: str) -> None:
         """Forget all objects whose key starts with `prefix`."""
-        self.database.execute(
-            "DELETE FROM contents WHERE storage = ? AND substr(key, 1, ?) = ?", storage, len(prefix), prefix
-        )
+        below = [storage, len(prefix), prefix]
+        self.database.table("contents").delete_where("storage = ? AND substr(key, 1, ?) = ?", below)
 
     def forget(self, storage: str, keys: Iterable[str]) -> None:
         """Forget these objects: they were removed or have changed."""
         with self.database.transaction():
-            for key in keys:
-                self.database.execute("DELETE FROM contents WHERE storage = ? AND key = ?", storage, key)
+            rows = [(storage, key) for key in keys]
+            self.database.conn.executemany("DELETE FROM contents WHERE storage = ? AND key = ?", rows)

@@ -19,6 +19,7 @@ import msgspec
 from dstack import __version__
 from dstack.client.embedded import socket_path
 from dstack.model.api.artifacts import ArtifactView, LinksView, TagView
+from dstack.model.api.events import EventView
 from dstack.model.api.jobs import ArtifactsView, CacheView, JobView, StopRequest
 from dstack.model.api.retention import DeleteRequest, Removed
 from dstack.model.api.runners import AddRunner, RunnerView
@@ -99,6 +100,12 @@ def runner_view(name: str, **changes: Any) -> RunnerView:
     return RunnerView(**{**values, **changes})
 
 
+def event_view(number: int, kind: str, **changes: Any) -> EventView:
+    """An event of nothing in particular, unless `changes` say otherwise."""
+    values: dict[str, Any] = {"time": BEGAN, "actor": "ada", "run": None, "job": None, "runner": None, "data": {}}
+    return EventView(id=number, kind=kind, **{**values, **changes})
+
+
 class State:
     """What the fake holds, and what it was asked."""
 
@@ -124,6 +131,9 @@ class State:
         self.stops: list[StopRequest] = []
         self.added: list[AddRunner] = []
         self.deleted: list[str] = []
+        self.events: list[EventView] = []
+        self.event_queries: list[dict[str, str]] = []
+        self.actors: list[str] = []
         self.chunk = 5
 
     def hold(self, run: RunView, logs: dict[str, bytes] | None = None) -> RunView:
@@ -163,6 +173,7 @@ class Handler(BaseHTTPRequestHandler):
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         route = f"{self.command} {self.parts.path.removeprefix('/v1')}"
         self.state.requests.append(route)
+        self.state.actors.append(self.headers["X-Dstack-User"])
         assert self.headers["X-Dstack-Version"] or route == "GET /status"
         if self.state.token and self.headers["Authorization"] != f"Bearer {self.state.token}":
             self._problem(401, Problem(kind="UnauthorizedError", message="the server requires a token", exit_code=2))
@@ -203,6 +214,8 @@ class Handler(BaseHTTPRequestHandler):
             self._json(state.jobs())
         elif path[0] == "follow":
             self._follow(path[1])
+        elif path == ["events"]:
+            self._events()
         elif path == ["stop"]:
             state.stops.append(msgspec.json.decode(self.body, type=StopRequest))
             state.held.set()
@@ -276,6 +289,14 @@ class Handler(BaseHTTPRequestHandler):
         }
         self._bytes_of(self._frames(run, jobs, offsets))
 
+    def _events(self) -> None:
+        self.state.event_queries.append(self.asked)
+        events = [event for event in self.state.events if event.id > int(self.asked.get("after", "0"))]
+        if self.asked.get("follow") != "1":
+            self._json(events)
+            return
+        self._bytes_of(_line(frame) for event in events for frame in (Event(event="ping"), event_frame(event)))
+
     def _frames(self, run: RunView | None, jobs: list[JobView], offsets: dict[str, int]) -> Iterator[bytes]:
         state = self.state
         for job in jobs:
@@ -324,6 +345,11 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in (("X-Dstack-Version", self.state.version), ("X-Dstack-Api", str(self.state.api)), *headers):
             self.send_header(name, value)
         self.end_headers()
+
+
+def event_frame(entry: EventView) -> Event:
+    """The frame of an event."""
+    return Event(event="event", entry=entry)
 
 
 def _line(event: Event) -> bytes:

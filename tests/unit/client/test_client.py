@@ -38,10 +38,11 @@ from dstack.errors import (
     UnknownHostKeyError,
     UsageError,
 )
+from dstack.model.api.events import EventQuery
 from dstack.model.api.runs import Event
 from dstack.model.api.server import Problem
 from tests.unit.cli.conftest import ROOT
-from tests.unit.cli.fake_server import State, job_view, run_view, serving
+from tests.unit.cli.fake_server import State, event_view, job_view, run_view, serving
 
 JOB = "0123456789ab"
 
@@ -121,6 +122,24 @@ def test_a_broken_question_is_asked_again_but_nothing_else(folder: Path) -> None
         thread.join()
 
     assert taken == [b"GET ", b"GET ", b"POST"]
+
+
+def test_follows_events_over_a_stream_that_breaks_anywhere(client: Client, state: State) -> None:
+    state.events = [event_view(number, "job.running") for number in range(1, 30)]
+    state.cuts = [0, 1, 333, 600, 601]
+
+    assert list(client.follow_events(EventQuery(limit=50))) == state.events
+    assert state.cuts == []
+    assert [query.get("after") for query in state.event_queries][:3] == ["0", "0", "0"]
+    assert {query["limit"] for query in state.event_queries} == {"50"}
+
+
+def test_says_who_asks(client: Client, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "zoë")
+
+    client.status()
+
+    assert state.actors == ["zo%C3%AB"]
 
 
 def test_sends_its_token(client: Client, state: State) -> None:

@@ -18,7 +18,10 @@ from dstack.model.paths import ServerLayout
 from dstack.model.project.workflow import Variables, Workflow
 from dstack.model.runner.runner import Address, Runner
 from dstack.store import database
+from dstack.store.migrations import STEPS
 from dstack.store.store import Store
+from dstack.store.structured_reasons import structure_reasons
+from tests.unit.store.test_migrations import at_step
 
 WORKFLOW = Workflow(name="train", image="busybox", commands=("true",))
 
@@ -257,11 +260,11 @@ def test_the_reasons_of_an_earlier_version_can_be_read(tmp_path: Path) -> None:
     attempt |= {"started_at": None, "finished_at": "2026-01-01T00:00:00.000Z", "log_start": 0, "log_end": 0}
     earlier |= {"reason": "storing", "end": "failed", "ending": "no \udc80", "preempted": "preempted by bob's two"}
     earlier |= {"status": "uploading", "history": [attempt]}
-    store = Store(ServerLayout(tmp_path))
-    row = (earlier["id"], "one", "train", "uploading", "k", json.dumps(earlier))
-    store.database.execute("INSERT INTO jobs (id, run, workflow, status, key, data) VALUES (?, ?, ?, ?, ?, ?)", *row)
-    store.database.execute(f"PRAGMA user_version = {database.MIGRATIONS.index(database.structure_reasons)}")
-    store.close()
+    layout = ServerLayout(tmp_path)
+    layout.state.mkdir(parents=True)
+    with at_step(layout.database, STEPS.index(structure_reasons)) as before:
+        row = {"id": "aa", "run": "one", "workflow": "train", "status": "uploading", "key": "k"}
+        before.table("jobs").insert({**row, "data": json.dumps(earlier)})
 
     read = Store(ServerLayout(tmp_path)).jobs.require("aa")
 

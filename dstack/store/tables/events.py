@@ -1,0 +1,98 @@
+"""The event log: every change of state, written in the transaction that makes it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from dstack.model.api import wire
+from dstack.model.api.events import EventView
+from dstack.model.text.units import rfc3339
+from dstack.store.database import Database
+
+SERVER = "server"
+"""The actor of what nobody asked for."""
+DELETED = "run.deleted"
+"""The only event that outlives its run."""
+
+_actor: ContextVar[str] = ContextVar("actor", default=SERVER)
+
+
+@contextmanager
+def acting(actor: str) -> Iterator[None]:
+    """Make `actor` the one who asked for the changes inside. Tasks that start inside inherit it."""
+    token = _actor.set(actor)
+    try:
+        yield
+    finally:
+        _actor.reset(token)
+
+
+class EventLog:
+    """The events, oldest first. Only the store's tables add to it, so that no caller can forget one. The newest event
+    stays even if it is old: SQLite would give its id to the next one."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def add(
+        self,
+        kind: str,
+        *,
+        actor: str | None = None,
+        run: str | None = None,
+        job: str | None = None,
+        runner: str | None = None,
+        data: dict[str, Any] | None = None,
+    ) -> None:
+        """Record an event of the transaction in progress."""
+        assert self.database.conn.in_transaction, f"{kind} is recorded without the change itself"
+        self.database.execute(
+            "INSERT INTO events (time, actor, kind, run, job, runner, data) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (rfc3339(time.time()), actor or _actor.get(), kind, run, job, runner, wire.encode(data or {}).decode()),
+        )
+        self.database.changed.update({"", run or ""})
+
+    def select(
+        self,
+        limit: int = -1,
+        *,
+        after: int = 0,
+        since: str | None = None,
+        run: str | None = None,
+        job: str | None = None,
+        runner: str | None = None,
+    ) -> list[EventView]:
+        """Return the first `limit` events with a higher id than `after`: from the time `since` (RFC 3339) on, of a run,
+        a job or a runner."""
+        conditions = {"id > ?": after, "time >= ?": since, "run = ?": run, "job = ?": job, "runner = ?": runner}
+        wanted = {condition: value for condition, value in conditions.items() if value is not None}
+        rows = self.database.rows(
+            f"SELECT * FROM events WHERE {' AND '.join(wanted)} ORDER BY id LIMIT ?", *wanted.values(), limit
+        )
+        return [EventView(**{**row, "data": wire.decode(row["data"].encode(), dict[str, Any])}) for row in rows]
+
+    def before_newest(self, count: int, **wanted: str) -> int:
+        """Return the id before the newest `count` events of a run, job or runner; 0 if there are not more."""
+        where = " AND ".join(f"{column} = ?" for column in wanted) or "TRUE"
+        sql = f"SELECT id FROM events WHERE {where} ORDER BY id DESC LIMIT 1 OFFSET ?"
+        row = self.database.row(sql, *wanted.values(), count)
+        return row["id"] if row else 0
+
+    @property
+    def last(self) -> int:
+        """The id of the newest event; 0 if there is none."""
+        row = self.database.row("SELECT max(id) FROM events")
+        return row[0] or 0 if row else 0
+
+    def forget(self, run: str) -> None:
+        """Forget the events of a run that was removed, except that it was deleted."""
+        self.database.table("events").delete_where("run = ? AND kind != ? AND id < ?", [run, DELETED, self.last])
+
+    def trim(self, before: str, most: int) -> None:
+        """Forget events from before a time (RFC 3339), and the oldest of more than `most`."""
+        last = self.last
+        self.database.table("events").delete_where("(time < ? AND id < ?) OR id <= ?", [before, last, last - most])
