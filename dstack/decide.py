@@ -1,4 +1,5 @@
-"""What a job's state on its runner means. Pure. The order of truth: the exit file, then Docker, then nothing."""
+"""What a job's state on its runner means. Pure. The order of truth: the exit file, then the engine that holds the
+container (Docker, podman, ...), then nothing."""
 
 from __future__ import annotations
 
@@ -7,16 +8,22 @@ from enum import Enum
 
 from msgspec import Struct
 
-from dstack.model.job.job import ExitCode
-from dstack.model.job.job import Launch as Origin
+from dstack.model.job.job import ExitCode, Origin
 from dstack.model.job.reasons import Reason, ReasonCode
 
-RUNNING_STATES = frozenset({"running", "paused", "restarting", "stopping"})
 OUT_OF_MEMORY = "out-of-memory"
 FULL = 1024**2
 """A disk with fewer free bytes than this counts as full."""
-UNBEGUN_STATES = frozenset({"created", "configured", "initialized"})
-"""What Docker and podman call a container that was created but not started."""
+
+
+class ContainerState(str, Enum):
+    """CREATED: it has not been started yet. RUNNING: also if it is paused, or about to end. EXITED: all of it has
+    ended. REMOVING: it is about to be gone."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    EXITED = "exited"
+    REMOVING = "removing"
 
 
 class Claim(str, Enum):
@@ -30,9 +37,9 @@ class Claim(str, Enum):
 
 
 class Container(Struct, frozen=True, kw_only=True):
-    """What `docker inspect` says about a container."""
+    """What the engine that holds a container says about it."""
 
-    state: str
+    state: ContainerState
     exit_code: int = 0
     out_of_memory: bool = False
     error: str = ""
@@ -42,13 +49,15 @@ class Observed(Struct, frozen=True, kw_only=True):
     """A job as found on its runner.
 
     `exit_code` comes from a complete exit file, read after everything else. `container` is None if there is none; it
-    means nothing when Docker is `silent`, and `silence` then holds Docker's error. `log_size` is in bytes. `disk_free`
-    is in bytes, of the fuller of the disks for job folders and for containers; None if unknown.
+    means nothing when the engine is `silent`, and `silence` then holds the error; `engine` is its name, for people.
+    `log_size` is in bytes. `disk_free` is in bytes, of the fuller of the disks for job folders and for containers; None
+    if unknown.
     """
 
     exit_code: int | None = None
     claim: Claim = Claim.NONE
     container: Container | None = None
+    engine: str = "the container engine"
     silent: bool = False
     silence: str = ""
     origin: Origin
@@ -57,8 +66,8 @@ class Observed(Struct, frozen=True, kw_only=True):
 
     @property
     def unsettled(self) -> bool:
-        """It failed, but its container is still exiting: Docker can't yet say whether memory ran out."""
-        return bool(self.exit_code) and self.container is not None and self.container.state in RUNNING_STATES
+        """It failed, but its container is still exiting: the engine can't yet say whether memory ran out."""
+        return bool(self.exit_code) and self.container is not None and self.container.state is ContainerState.RUNNING
 
 
 class Recorded(Struct, frozen=True):
@@ -136,10 +145,10 @@ def decide(recorded: Recorded, observed: Observed) -> Decision:
     if observed.claim is Claim.FENCED:
         return _fenced(recorded)
     if observed.silent:
-        text = f"Docker on this runner does not answer: {observed.silence or 'no error message'}"
+        text = f"{observed.engine} on this runner does not answer: {observed.silence or 'no error message'}"
         return Unknown(reason=Reason(ReasonCode.RUNNER_UNREACHABLE, text))
     state = observed.container.state if observed.container else None
-    if state in RUNNING_STATES:
+    if state is ContainerState.RUNNING:
         return Running()
     if observed.claim is Claim.GONE and recorded.launch is not None:
         return _vanished(recorded)
@@ -173,14 +182,14 @@ def _vanished(recorded: Recorded) -> Decision:
     return _lost(ReasonCode.LOST_REMOVED, "its folder was removed from the runner while it was running")
 
 
-def _unbegun(recorded: Recorded, observed: Observed, state: str | None) -> Decision:
+def _unbegun(recorded: Recorded, observed: Observed, state: ContainerState | None) -> Decision:
     """Nothing is running, and nothing ever was."""
     if recorded.stop:
         return Wait()
-    if state in UNBEGUN_STATES and not recorded.waited:
+    if state is ContainerState.CREATED and not recorded.waited:
         return Wait()
     container = observed.container
-    if state is None or container is None or state in UNBEGUN_STATES or _interrupted(recorded, observed):
+    if state is None or container is None or state is ContainerState.CREATED or _interrupted(recorded, observed):
         return LaunchAgain()
     error = f": {container.error}" if container.error else ""
     text = f"the container exited with code {container.exit_code} before it could start{error}"
@@ -193,7 +202,7 @@ def _over(recorded: Recorded, observed: Observed) -> Decision:
     if interrupted:
         return Lost(ExitCode.DSTACK, interrupted)
     container = observed.container
-    if container is None or container.state in UNBEGUN_STATES or container.state == "removing":
+    if container is None or container.state in (ContainerState.CREATED, ContainerState.REMOVING):
         if recorded.stop:
             return _stopped("stopped; its container was removed")
         return _lost(ReasonCode.LOST_REMOVED, "the container was removed while it was running, but not by dstack")
@@ -203,14 +212,14 @@ def _over(recorded: Recorded, observed: Observed) -> Decision:
 
 
 def _interrupted(recorded: Recorded, observed: Observed) -> Reason | None:
-    """What is known to have happened to the machine or its Docker since the launch."""
+    """What is known to have happened to the machine or its container engine since the launch."""
     before, now = recorded.launch, observed.origin
     if before is None:
         return None
     if before.boot and now.boot and before.boot != now.boot:
         return Reason(ReasonCode.LOST_HOST_RESTARTED, "the runner restarted while the job was running")
-    if set(before.docker.split()) - set(now.docker.split()):
-        text = "Docker restarted on the runner, which ended the container"
+    if set(before.engine.split()) - set(now.engine.split()):
+        text = f"{observed.engine} restarted on the runner, which ended the container"
         return Reason(ReasonCode.LOST_DOCKER_RESTARTED, text)
     return None
 

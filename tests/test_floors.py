@@ -55,8 +55,12 @@ ROOMS = {
     ),
 }
 """Inside these, a folder imports those before it and never those behind it."""
-FORBIDDEN = {"dstack.cli": ("dstack.server", "dstack.engine", "dstack.store", "dstack.mirror", "dstack.artifacts")}
-"""What a floor does not import although it lies below: the command line talks to the server by HTTP."""
+FORBIDDEN = {
+    "dstack.cli": ("dstack.server", "dstack.engine", "dstack.store", "dstack.mirror", "dstack.artifacts"),
+    "dstack.engine": ("dstack.commands.job", "dstack.executors.docker"),
+}
+"""What a floor does not import although it lies below: the command line talks to the server by HTTP, and the engine
+knows no executor but by the Protocol."""
 MOST_FILES = 15
 HOME_OF = {
     "asyncssh": ("dstack.hosts",),

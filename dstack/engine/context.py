@@ -10,7 +10,8 @@ from dstack.artifacts.store import URL_LIFETIME
 from dstack.engine.artifact_storage import ArtifactStorage
 from dstack.engine.events import Events
 from dstack.engine.fleet.runners import Fleet
-from dstack.executors.docker.image_pulls import ImagePulls
+from dstack.executors.executor import OpenExecutor
+from dstack.executors.kinds import executors
 from dstack.mirror.mirror import Mirror
 from dstack.model.paths import ServerLayout
 from dstack.store.store import Store
@@ -18,8 +19,8 @@ from dstack.store.store import Store
 
 @dataclass
 class Context:
-    """The store, the fleet, and the events. `shipping` has one lock per runner and repository, so that a pack is sent
-    once however many jobs need it; `pulls` has the image pulls in progress, and `clearing` one lock per ended job. On a
+    """The store, the fleet, and the events. `executors` has one entry per kind of runner. `shipping` has one lock per
+    runner and repository, so that a pack is sent once however many jobs need it; `clearing` has one per ended job. On a
     runner in `unsure`, a job that was aborted while the runner did not answer may still be running. Presigned URLs are
     valid for `url_lifetime` seconds."""
 
@@ -27,7 +28,7 @@ class Context:
     store: Store
     fleet: Fleet
     events: Events
-    pulls: ImagePulls = field(default_factory=ImagePulls)
+    executors: dict[str, OpenExecutor] = field(default_factory=executors)
     shipping: dict[tuple[str, str], asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     clearing: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     unsure: set[str] = field(default_factory=set)

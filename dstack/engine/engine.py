@@ -8,6 +8,8 @@ import time
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
+from msgspec import Struct
+
 from dstack.engine.context import Context
 from dstack.engine.lifecycle.drive import Drive
 from dstack.engine.lifecycle.upload_status import stopping
@@ -32,6 +34,14 @@ TICK = 5.0
 """Seconds between two passes when nothing happens."""
 
 log = logging.getLogger("dstack.engine")
+
+
+class Obstacle(Struct, frozen=True):
+    """What keeps a queued job from being placed; for good if it `ends` the job."""
+
+    reason: Reason
+    ends: bool = False
+    exit_code: int | None = None
 
 
 class Engine:
@@ -97,8 +107,8 @@ class Engine:
         self.queue.forget(unfinished)
         self.ready &= self.store.jobs.current().keys()
         self.deadline = None
-        queued = [job for job in unfinished if job.status is Status.QUEUED and self.may_start(job)]
-        queued = [job for job in queued if not self.withdrawn(job)]
+        queued = [job for job in unfinished if job.status is Status.QUEUED and self.admit(job)]
+        queued = self.withdraw_overdue(queued)
         machines = self.context.fleet.now()
         waiting = self.queue.waiting(queued, self.promises)
         leases = self.queue.leases(unfinished)
@@ -106,11 +116,11 @@ class Engine:
         self.positions = {job_id: place for place, job_id in enumerate(made.order, 1)}
         self.promises = made.promises
         for job_id, placement in made.placements.items():
-            self.placed(job_id, placement)
+            self.place(job_id, placement)
         self.preempt(made.preemptions)
-        self.tell(waiting, machines, made.reasons)
+        self.explain_all(waiting, machines, made.reasons)
 
-    def tell(self, waiting: Sequence[Waiting], machines: list[Machine], why: Mapping[str, Reason]) -> None:
+    def explain_all(self, waiting: Sequence[Waiting], machines: list[Machine], why: Mapping[str, Reason]) -> None:
         """Record why jobs wait, for at most EXPLAINED jobs whose reason changed."""
         jobs, explained = self.store.jobs.current(), 0
         refused = self.context.fleet.refused
@@ -136,66 +146,89 @@ class Engine:
         text = self.store.settings.get("max-gpus-per-user")
         return int(text) if text else None
 
-    def withdrawn(self, job: Job) -> bool:
-        """Whether the job's run has waited too long and is withdrawn from the queue. A run stays once any of its jobs
-        has started."""
-        run = self.queue.run(job.run)
-        if run.timeout is None:
-            return False
-        jobs = [job for job in self.store.jobs.of(run.name) if not job.cached_from]
-        if all(job.finished for job in jobs):
-            return True  # withdrawn earlier in this pass
-        deadline = seconds(run.submitted_at) + run.timeout
-        if any(each.status is not Status.QUEUED or each.history for each in jobs):
-            return False
-        if time.time() < deadline:
-            self.deadline = min(deadline, self.deadline or deadline)
-            return False
-        for each in jobs:
-            reason = reasons.withdrawn(run.timeout, each.reason)
-            self.end(each, Status.STOPPED, exit_code=ExitCode.WITHDRAWN, reason=reason)
-        return True
+    def withdraw_overdue(self, jobs: Sequence[Job]) -> list[Job]:
+        """Withdraw the runs that have waited too long; return the jobs of the others."""
+        now, overdue = time.time(), set()
+        for name in {job.run for job in jobs}:
+            deadline = self.leaves_queue_at(name)
+            if deadline is None:
+                continue
+            if now < deadline:
+                self.deadline = min(deadline, self.deadline or deadline)
+            else:
+                self.withdraw(name)
+                overdue.add(name)
+        return [job for job in jobs if job.run not in overdue]
 
-    def may_start(self, job: Job) -> bool:
-        """Whether a queued job's dependencies are done. Ends the job if it can never start."""
+    def leaves_queue_at(self, run: str) -> float | None:
+        """When the run is withdrawn (wall clock, seconds); None if it has no timeout or one of its jobs has started."""
+        recorded = self.queue.run(run)
+        if recorded.timeout is None:
+            return None
+        if any(job.status is not Status.QUEUED or job.history for job in self.uncached(run)):
+            return None
+        return seconds(recorded.submitted_at) + recorded.timeout
+
+    def withdraw(self, run: str) -> None:
+        """End the jobs of a run that has waited too long."""
+        timeout = self.queue.run(run).timeout or 0
+        for job in self.uncached(run):
+            reason = reasons.withdrawn(timeout, job.reason)
+            self.end(job, Status.STOPPED, exit_code=ExitCode.WITHDRAWN, reason=reason)
+
+    def uncached(self, run: str) -> list[Job]:
+        """The jobs of a run whose results don't come from the cache."""
+        return [job for job in self.store.jobs.of(run) if not job.cached_from]
+
+    def admit(self, job: Job) -> bool:
+        """Let a queued job be placed. Otherwise record why it waits, or end it if it can never start."""
+        if job.shares and not (job.stop or job.held):
+            job = self.resolve_sharing(job)
+        if job.finished:
+            return False
+        obstacle = self.obstacle(job)
+        if obstacle is None:
+            self.ready.add(job.id)
+        elif obstacle.ends:
+            self.end(job, Status.STOPPED, exit_code=obstacle.exit_code, reason=obstacle.reason)
+            self.poke()
+        else:
+            self.explain(job, obstacle.reason)
+        return obstacle is None
+
+    def obstacle(self, job: Job) -> Obstacle | None:
+        """What keeps a queued job from being placed, whatever the runners have free."""
         if job.stop:
-            self.end(job, Status.STOPPED, exit_code=ExitCode.STOPPED, reason=reasons.stopped_early())
-            return False
+            return Obstacle(reasons.stopped_early(), ends=True, exit_code=ExitCode.STOPPED)
         if job.held:
-            self.explain(job, reasons.held(job.held, job.run))
-            return False
+            return Obstacle(reasons.held(job.held, job.run))
         if job.id in self.ready:
-            return True
-        if job.shares and not self.left_alone(job, self.store.jobs.get(job.shares)):
-            return False
+            return None
+        if job.shares:
+            other = self.store.jobs.require(job.shares)
+            return Obstacle(reasons.same_job(other.run, other.status))
         sources = [self.store.jobs.require(source) for source in job.dependencies.values()]
         broken = [source for source in sources if source.finished and source.status is not Status.DONE]
         if broken:
-            why = reasons.dependency_ended(broken[0].workflow, broken[0].status)
-            self.end(job, Status.STOPPED, exit_code=None, reason=why)
-            self.poke()
-            return False
+            return Obstacle(reasons.dependency_ended(broken[0].workflow, broken[0].status), ends=True)
         pending = [source.workflow for source in sources if not source.finished]
-        if pending:
-            self.explain(job, reasons.dependencies_pending(pending))
-            return False
-        self.ready.add(job.id)
-        return True
+        return Obstacle(reasons.dependencies_pending(pending)) if pending else None
 
-    def left_alone(self, job: Job, other: Job | None) -> bool:
-        """Whether a job that was to share another job's result has to run after all. Takes the result if it is
-        there."""
+    def resolve_sharing(self, job: Job) -> Job:
+        """If the job whose result this one shares has ended, take its result, share with another one, or let this one
+        run itself."""
+        other = self.store.jobs.get(job.shares or "")
         if other and not other.finished and not other.stop:
-            self.explain(job, reasons.same_job(other.run, other.status))
-            return False
-        if other is None or other.status is not Status.DONE:
-            ended = f"{other.run} {reasons.ENDED.get(other.status, 'was stopped')}" if other else "it was removed"
-            third = self.same_as(job)
-            self.store.jobs.change(job.id, shares=third, why=f"the same job was already in progress, but {ended}")
-            if third:
-                self.poke()
-            return third is None
-        self.store.jobs.change(
+            return job
+        if other and other.status is Status.DONE:
+            return self.take_result(job, other)
+        ended = f"{other.run} {reasons.ENDED.get(other.status, 'was stopped')}" if other else "it was removed"
+        why = f"the same job was already in progress, but {ended}"
+        return self.store.jobs.change(job.id, shares=self.same_as(job), why=why)
+
+    def take_result(self, job: Job, other: Job) -> Job:
+        """End a queued job with the result of another one."""
+        done = self.store.jobs.change(
             job.id,
             status=Status.DONE,
             cached_from=other.source,
@@ -209,7 +242,7 @@ class Engine:
             bytes=other.bytes,
         )
         self.poke()
-        return False
+        return done
 
     def same_as(self, job: Job) -> str | None:
         """Another unfinished job whose result this one can share. Of several jobs that waited for the same result, the
@@ -217,7 +250,7 @@ class Engine:
         others = (other for other in self.store.jobs.unfinished() if other.key == job.key and other.id != job.id)
         return next((other.id for other in others if other.shares is None and not (other.stop or other.held)), None)
 
-    def placed(self, job_id: str, placement: Placement) -> None:
+    def place(self, job_id: str, placement: Placement) -> None:
         """Give a job its runner."""
         self.store.jobs.change(
             job_id,

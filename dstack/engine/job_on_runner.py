@@ -9,14 +9,14 @@ from dstack.artifacts.store import JobFolder
 from dstack.commands.artifacts.collect import made
 from dstack.commands.host import Host
 from dstack.engine.context import Context
+from dstack.executors.executor import Executor
+from dstack.mirror.mirror import Mirror
+from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import Job
 from dstack.model.paths import attempt_id
 from dstack.model.runner.host_context import HostContext
 from dstack.model.runner.runner import Runner
 from dstack.model.text.units import span
-
-HOST_ANSWER = 120.0
-"""Seconds for a short question to a runner."""
 
 
 class JobOnRunner:
@@ -32,6 +32,16 @@ class JobOnRunner:
         return self.store.jobs.require(self.id)
 
     @property
+    def snapshot(self) -> Snapshot:
+        """The code that the job runs."""
+        return self.store.runs.require(self.job.run).snapshot
+
+    @property
+    def mirror(self) -> Mirror:
+        """The server's copy of the code's repository."""
+        return self.context.mirror(self.snapshot.repo)
+
+    @property
     def runner(self) -> Runner:
         return self.store.runners.require(self.job.runner or "")
 
@@ -44,6 +54,11 @@ class JobOnRunner:
         return self.context.fleet.host_context(self.runner)
 
     @property
+    def executor(self) -> Executor:
+        """What runs the job on its runner."""
+        return self.context.executors[self.runner.kind](self.runner, self.host, self.host_context)
+
+    @property
     def attempt(self) -> str:
         """The name of the job's attempt on the runner."""
         return attempt_id(self.id, self.job.attempt)
@@ -51,12 +66,24 @@ class JobOnRunner:
     @property
     def project(self) -> str:
         """The project's folder in the repository."""
-        return self.store.runs.require(self.job.run).snapshot.project
+        return self.snapshot.project
 
     @property
     def grace(self) -> int:
         """Seconds between SIGTERM and SIGKILL."""
         return math.ceil(span(self.job.definition.stop_grace))
+
+    @property
+    def log_offset(self) -> int:
+        """How many bytes of the attempt's log have been read."""
+        return self.store.logs.size(self.id) - self.job.log_start
+
+    def append_log(self, data: bytes) -> None:
+        """Append what arrived of the log, and notify the job's followers. The runner answers, so it is reachable."""
+        self.store.logs.append(self.id, data)
+        if self.job.unreachable_since:
+            self.change(unreachable_since=None, reason=None)
+        self.context.events.publish(self.job.run)
 
     def folder(self, tree: str | None = None) -> JobFolder:
         """The job's folder on the runner. Its files are in `tree`, by default where they are after the job's end."""

@@ -18,11 +18,12 @@ from msgspec import structs
 
 from dstack.commands.command import Command, Result
 from dstack.commands.job.follow import read_log
-from dstack.commands.job.launch import Launched, Order, launch
+from dstack.commands.job.launch import launch
 from dstack.commands.job.observe import observe
 from dstack.commands.job.receive_code import receive
 from dstack.decide import Decision, Observed, Recorded, decide
 from dstack.model.code.snapshot import Snapshot
+from dstack.model.job.execution import Launched, Order
 from dstack.model.paths import TAR_COMPLETE, HostLayout
 from dstack.model.runner.host_context import HostContext
 from tests.environment.account import Account
@@ -98,7 +99,7 @@ class Ground:
         return self.ask(observe(self.context, attempt))
 
     def decide(self, attempt: str, launched: Launched | None = None, *, stop: bool = False) -> Decision:
-        return decide(Recorded(launched.launch if launched else None, stop), self.observe(attempt))
+        return decide(Recorded(launched.origin if launched else None, stop), self.observe(attempt))
 
     def ended(self, attempt: str, seconds: float = 60) -> int | None:
         """Wait until the container has ended; its exit file's code."""

@@ -13,10 +13,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from dstack.commands.command import Command, Result
-from dstack.commands.job.launch import Launched, Order, launch
 from dstack.engine.transfer.push_code import launch_with_code, ship
+from dstack.executors.docker.executor import DockerExecutor
+from dstack.executors.docker.image_pulls import ImagePulls
 from dstack.mirror.mirror import Mirror
 from dstack.model.code.snapshot import Snapshot
+from dstack.model.job.execution import Launched, Order
+from dstack.model.runner.runner import Address, Runner
 from dstack.snapshot.take import take
 from dstack.store.database import Database
 from dstack.store.tables.known_objects import KnownObjects
@@ -134,6 +137,10 @@ class Counted:
         return Result(process.returncode, out, err)
 
 
+def untold(sent: int, total: int) -> None:
+    pass
+
+
 def test_a_small_change_is_one_round_trip(tmp_path: Path, busybox: str) -> None:
     ground = Ground(tmp_path / "ground")
     host = Counted(ground)
@@ -142,26 +149,28 @@ def test_a_small_change_is_one_round_trip(tmp_path: Path, busybox: str) -> None:
     git(project, "add", "-A")
     git(project, "commit", "-qm", "code")
     (tmp_path / "state").mkdir()
-    context: Any = SimpleNamespace(
-        store=SimpleNamespace(known_objects=KnownObjects(Database(tmp_path / "state/x.db"))),
-        shipping=defaultdict(asyncio.Lock),
-        fleet=SimpleNamespace(host=lambda _: host, host_context=lambda _: ground.context),
-        mirror=lambda repo: Mirror(tmp_path / f"{repo}.git"),
-    )
-    box: Any = SimpleNamespace(name="box")
+    box = Runner(name="box", address=Address(host="box"))
+    executor = DockerExecutor(ImagePulls(), box, host, ground.context)
+    known, shipping = KnownObjects(Database(tmp_path / "state/x.db")), defaultdict(asyncio.Lock)
 
     def go(name: str, snapshot: Snapshot) -> Launched:
         order = Order(job=name, attempt=name, image=busybox, snapshot=snapshot, script="true")
+        job_on_runner: Any = SimpleNamespace(
+            snapshot=snapshot,
+            runner=box,
+            executor=executor,
+            mirror=Mirror(tmp_path / f"{snapshot.repo}.git"),
+            store=SimpleNamespace(known_objects=known),
+            context=SimpleNamespace(shipping=shipping),
+        )
         host.sent.clear()
 
         async def launched() -> Launched:
-            first = await launch_with_code(
-                context, snapshot, box, lambda pack: launch(ground.context, order, b"", pack)
-            )
+            first = await launch_with_code(job_on_runner, lambda pack: executor.launch(order, b"", pack), untold)
             if first.outcome != "need-code":
                 return first
-            await ship(context, snapshot, box, first.has)
-            return await launch_with_code(context, snapshot, box, lambda pack: launch(ground.context, order, b"", pack))
+            await ship(job_on_runner, first.has, untold)
+            return await executor.launch(order)
 
         return asyncio.run(launched())
 

@@ -20,14 +20,15 @@ import pytest
 from dstack.commands.command import Result
 from dstack.commands.job.discard import discard
 from dstack.commands.job.follow import follow
-from dstack.commands.job.launch import Launched, launch
+from dstack.commands.job.launch import launch
 from dstack.commands.job.stop import stop
 from dstack.commands.machine.docker_registry import Login
 from dstack.commands.machine.probe import probe
 from dstack.commands.machine.pull import PullProgress, pull
 from dstack.decide import Claim, Failed, Finished, LaunchAgain, Lost, Running, Unknown, Wait
 from dstack.errors import CommandError, HostError
-from dstack.model.job.job import Launch as Origin
+from dstack.model.job.execution import Launched
+from dstack.model.job.job import Origin
 from dstack.model.paths import container
 from tests.e2e.protocol import Ground, docker, docker_state, make_image, printed, tarball
 from tests.environment import needs
@@ -90,9 +91,9 @@ def test_the_exit_code_is_the_containers_own(ground: Ground, any_image: str, cod
     assert ground.decide(A, launched) == Finished(code)
     assert docker("inspect", "--format", "{{.State.ExitCode}}", container(A)).strip() == str(code)
     now = ground.observe(A).origin
-    assert launched.launch is not None
-    assert launched.launch.boot == now.boot
-    assert set(launched.launch.docker.split()) & set(now.docker.split())
+    assert launched.origin is not None
+    assert launched.origin.boot == now.boot
+    assert set(launched.origin.engine.split()) & set(now.engine.split())
     assert launched.digest
     assert launched.digest.startswith("sha256:")
 
@@ -459,7 +460,7 @@ def test_a_killed_container_has_failed(ground: Ground, busybox: str) -> None:
 
     assert ground.ended(A) is None
     assert ground.decide(A, launched) == Failed(137, "the container was killed by signal 9, but not by dstack")
-    elsewhen = Launched("started", Origin("another boot", launched.launch.docker if launched.launch else ""))
+    elsewhen = Launched("started", Origin("another boot", launched.origin.engine if launched.origin else ""))
     assert ground.decide(A, elsewhen) == Lost(125, "the runner restarted while the job was running")
     docker("start", container(A))
     docker("wait", container(A))

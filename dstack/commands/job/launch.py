@@ -3,81 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Literal
 
-from msgspec import Struct, ValidationError, convert
+from msgspec import ValidationError, convert
 from msgspec.structs import replace
 
 from dstack.commands import answer
 from dstack.commands.command import Command, Result, Stdin
 from dstack.commands.job.receive_code import checkout_values
 from dstack.errors import CommandError
-from dstack.model.code.snapshot import Snapshot
-from dstack.model.job.job import Launch
+from dstack.model.job.execution import Launched, Order
+from dstack.model.job.job import Origin
 from dstack.model.paths import TAR_COMPLETE, container
 from dstack.model.project.locations import cache_name
 from dstack.model.runner.host_context import HostContext, folder_name
-from dstack.model.runner.mounts import Mount
 from dstack.render import quote, script, text
 
 NAME = "launching the job"
-
-
-class Order(Struct, frozen=True, kw_only=True):
-    """What to launch.
-
-    `depth` is how many commits of the snapshot's history the job sees, None for all of them. `user` is a uid, a name,
-    or `image` for the image's own. `environment` maps names to values, None to unset one. `cpu` is in CPUs, `memory`
-    and `shm` (of /dev/shm) in bytes; 0 for no limit (`shm`: half of the machine's memory). `mounts` are of folders that
-    lie in one of `allowed`; `caches` are paths in the container of folders that stay on the host. On stdin come `pack`
-    bytes of code that the host may lack and, with `artifacts`, a tar of the dependencies' files with paths below the
-    snapshot's project, unless they were `gathered` on the host.
-    """
-
-    job: str
-    attempt: str
-    image: str
-    snapshot: Snapshot
-    depth: int | None = None
-    user: str = "root"
-    gpus: tuple[int, ...] = ()
-    cpu: float = 0
-    memory: int = 0
-    shm: int = 0
-    script: str
-    environment: dict[str, str | None] = {}
-    caches: tuple[str, ...] = ()
-    artifacts: bool = False
-    pack: int = 0
-    gathered: bool = False
-    mounts: tuple[Mount, ...] = ()
-    allowed: tuple[str, ...] = ()
-    nodes: tuple[str, ...] = ()
-
-
-class Launched(Struct, frozen=True):
-    """`started`: the job started now. `exists`: it started earlier, or has ended. `fenced`: it must not start.
-    `need-code`, `need-image`: nothing was done, because this is missing.
-
-    `received`: the pack was stored. `spare`: writing the tree took long; see `commands.code.spare`.
-
-    `launch` and `digest` (of the image: `name@sha256:...`, or its id if it never came from a registry) are set for the
-    first two. For need-code, `commits`, `trees` and `histories` are what the host has, for a pack to build on.
-    """
-
-    outcome: Literal["started", "exists", "need-code", "need-image", "fenced"]
-    launch: Launch | None = None
-    digest: str | None = None
-    commits: tuple[str, ...] = ()
-    trees: tuple[str, ...] = ()
-    histories: tuple[str, ...] = ()
-    received: bool = False
-    spare: bool = False
-
-    @property
-    def has(self) -> tuple[str, ...]:
-        """The names of the objects that the host has, for a pack to build on."""
-        return (*self.histories, *self.commits, *self.trees)
 
 
 def launch(context: HostContext, order: Order, artifacts: Stdin = b"", pack: bytes = b"") -> Command[Launched]:
@@ -164,7 +105,7 @@ def _launched(result: Result) -> Launched:
     begun = outcome in ("started", "exists")
     fields = {
         "outcome": outcome,
-        "launch": Launch(said.get("boot", ""), said.get("docker", "")) if begun else None,
+        "origin": Origin(said.get("boot", ""), said.get("docker", "")) if begun else None,
         "digest": said.get("digest") or None,
         "commits": tuple(said.get("commits", "").split()),
         "trees": tuple(said.get("trees", "").split()),

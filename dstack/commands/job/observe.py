@@ -7,14 +7,20 @@ from collections.abc import Mapping
 
 from dstack.commands import answer
 from dstack.commands.command import Command, Result
-from dstack.decide import Claim, Container, Observed
+from dstack.decide import Claim, Container, ContainerState, Observed
 from dstack.errors import CommandError
-from dstack.model.job.job import Launch
+from dstack.model.job.job import Origin
 from dstack.model.paths import container
 from dstack.model.runner.host_context import HostContext, folder_name
 from dstack.render import script
 
 NAME = "observing the job"
+STATES = {
+    **dict.fromkeys(("created", "configured", "initialized"), ContainerState.CREATED),
+    **dict.fromkeys(("running", "paused", "restarting", "stopping"), ContainerState.RUNNING),
+    "removing": ContainerState.REMOVING,
+}
+"""What Docker and podman call the states of a container that has not ended yet."""
 
 
 def observe(context: HostContext, attempt: str) -> Command[Observed]:
@@ -33,9 +39,10 @@ def _observed(result: Result) -> Observed:
             exit_code=int(said["exit"]) if said["exit"] else None,
             claim=Claim(said["claim"]),
             container=_container(said["container"]),
+            engine="Docker",
             silent=said["container"] == "silent",
             silence=said.get("silence", ""),
-            origin=Launch(said["boot"], said["docker"]),
+            origin=Origin(said["boot"], said["docker"]),
             log_size=int(said["log_size"]),
             disk_free=_free(said),
         )
@@ -55,7 +62,7 @@ def _container(text: str) -> Container | None:
         return None
     state = json.loads(text)
     return Container(
-        state=state["Status"],
+        state=STATES.get(state["Status"], ContainerState.EXITED),
         exit_code=state.get("ExitCode", 0),
         out_of_memory=state.get("OOMKilled", False),
         error=" ".join((state.get("Error") or "").split()),

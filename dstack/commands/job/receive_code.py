@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from enum import Enum
 
 from msgspec.structs import asdict
 
@@ -12,14 +11,8 @@ from dstack.commands.answer import values
 from dstack.commands.command import Command, Result, Stdin
 from dstack.errors import CommandError
 from dstack.model.code.snapshot import PLAIN, Snapshot
+from dstack.model.job.execution import Received
 from dstack.model.runner.host_context import HostContext
-
-
-class Received(Enum):
-    """What became of a pack: it was taken in, or the whole snapshot is needed because a base is missing or damaged."""
-
-    OK = "ok"
-    NEED_FULL = "full"
 
 
 def receive(context: HostContext, snapshot: Snapshot, pack: Stdin = b"") -> Command[Received]:

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from msgspec import Struct, ValidationError, convert
+from msgspec import ValidationError, convert
 
 from dstack.commands import answer
 from dstack.commands.command import Command, Result, succeeded
 from dstack.errors import CommandError
+from dstack.model.job.execution import Stopped
 from dstack.model.paths import container
 from dstack.model.runner.host_context import HostContext, folder_name
 from dstack.render import script
 
 NAME = "stopping the job"
 WARNING = "warning the job"
-
-
-class Stopped(Struct, frozen=True):
-    """`fenced`: its commands never started and never will. `stopping`: it was told to end. `ended`: nothing runs."""
-
-    outcome: Literal["fenced", "stopping", "ended"]
 
 
 def stop(context: HostContext, attempt: str, grace: int) -> Command[Stopped]:

@@ -8,10 +8,11 @@ HUB = "docker.io"
 
 
 class Login(Struct, frozen=True):
-    """A registry login."""
+    """A registry login. `secret` is the name of the secret that holds the password."""
 
     username: str
     password: str
+    secret: str = ""
 
 
 def registry(image: str) -> str:

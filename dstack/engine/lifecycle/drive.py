@@ -8,18 +8,15 @@ import random
 import time
 from typing import Any
 
-from dstack.commands.host import ask
-from dstack.commands.job.discard import discard
-from dstack.commands.job.stop import stop
 from dstack.decide import Decision, Failed
 from dstack.engine.context import Context
-from dstack.engine.job_on_runner import HOST_ANSWER, JobOnRunner
-from dstack.engine.lifecycle.launch import begun, launched
+from dstack.engine.job_on_runner import JobOnRunner
+from dstack.engine.lifecycle.launch import start
 from dstack.engine.lifecycle.limits import give_way, halt, limit
 from dstack.engine.lifecycle.upload_status import UploadProgress, stopped, unreachable
 from dstack.engine.lifecycle.watch import blamed, drain, until_ended
-from dstack.engine.retention.clear import removed
-from dstack.engine.transfer.abandon import abandoned
+from dstack.engine.retention.clear import remove_aborted
+from dstack.engine.transfer.abandon import remove_stored
 from dstack.engine.transfer.collect import Collector
 from dstack.engine.transfer.sync import Sync
 from dstack.errors import DstackError, HostError, HostUnreachableError, StorageError
@@ -33,8 +30,6 @@ from dstack.scheduling.reasons import stopped_early
 STOPPED = "stopped by dstack stop"
 LONGEST_PAUSE = 30.0
 """Seconds between two tries to reach a host."""
-DISCARDING = 300.0
-"""Seconds for removing what an attempt left on its runner."""
 SILENCE = 600.0
 """Seconds without an answer after which a stopped job no longer waits for artifacts that are still on its runner."""
 
@@ -107,7 +102,7 @@ class Drive(JobOnRunner):
         """End a job that can't be launched, once its runner confirms that it did not start."""
         hint = f"; {trouble.hint}" if trouble.hint else ""
         try:
-            outcome = await ask(self.host, stop(self.host_context, self.attempt, 0), timeout=HOST_ANSWER)
+            outcome = await self.executor.stop(self.attempt, 0)
         except HostError as unknown:
             await self.pause(self.job, unknown)
             return
@@ -124,14 +119,12 @@ class Drive(JobOnRunner):
         self.change(launching=True)
         try:
             if self.runner.name in self.context.unsure:
-                await removed(self.context, self.runner.name)
-            answer = await launched(self)
+                await remove_aborted(self.context, self.runner.name)
+            await start(self)
         except HostError as trouble:
             if not first or trouble.sent:
                 raise
             self.requeue(trouble)
-        else:
-            begun(self, answer)
 
     def requeue(self, trouble: HostError) -> None:
         """Put the job back into the queue: its runner could not even be asked."""
@@ -153,21 +146,19 @@ class Drive(JobOnRunner):
             syncing.cancel()
             await asyncio.gather(syncing, return_exceptions=True)
         await drain(self)
-        self.ended(await blamed(self, decision))
+        self.record_end(await blamed(self, decision))
 
     async def withdraw(self) -> None:
         """Stop a job whose container may or may not have started: the fence decides."""
         if self.job.launching:
-            outcome = await ask(
-                self.host, stop(self.host_context, self.attempt, self.grace), timeout=self.grace + HOST_ANSWER
-            )
+            outcome = await self.executor.stop(self.attempt, self.grace)
             if outcome.outcome != "fenced":
                 self.change(status=Status.RUNNING, started_at=rfc3339(time.time()))
                 return
         reason = stopped_early() if self.job.stop else preempted(self.job.preempted_by or "")
         await self.close(Status.STOPPED, exit_code=ExitCode.STOPPED, reason=reason)
 
-    def ended(self, decision: Decision) -> None:
+    def record_end(self, decision: Decision) -> None:
         """Record how the container ended. Its artifacts are collected next."""
         job = self.job
         code, reason = decision.exit_code, decision.reason
@@ -192,14 +183,14 @@ class Drive(JobOnRunner):
         """Store what the job made, then end it."""
         job = self.job
         if job.stop == "abort":
-            await abandoned(self)
+            await remove_stored(self)
             reason = Reason(ReasonCode.ABORTED, "aborted; nothing was stored")
             self.finish(Status.STOPPED, exit_code=ExitCode.STOPPED, reason=reason)
             return
         self.collector = Collector(self, UploadProgress(self))
         self.will_store()
         found = await self.collector.store()
-        job = self.settled()
+        job = self.settle()
         end = job.final_status or Status.FAILED
         outcome = await self.collector.commit(found, end)
         if outcome.complaint and end is Status.DONE:
@@ -211,8 +202,8 @@ class Drive(JobOnRunner):
             why = Reason(ReasonCode.STOPPED_BY_USER, STOPPED) if stop else job.final_reason
             await self.close(end, exit_code=job.exit_code, reason=why, outcome=outcome)
 
-    def settled(self) -> Job:
-        """Return the job as it ends now that everything is stored; a later stop has no effect."""
+    def settle(self) -> Job:
+        """Decide how the job ends now that everything is stored; a later stop has no effect."""
         job = self.job
         if not job.stop or job.final_status is Status.STOPPED:
             return job
@@ -235,7 +226,7 @@ class Drive(JobOnRunner):
             self.finish(status, exit_code=exit_code, reason=reason, outcome=outcome)
             return
         try:
-            await ask(self.host, discard(self.host_context, self.attempt, job.image), timeout=DISCARDING)
+            await self.executor.discard(self.attempt, job.image)
         except DstackError as trouble:
             if job.status is Status.UPLOADING:
                 raise

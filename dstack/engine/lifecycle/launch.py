@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping
 
-from dstack.commands.command import Command, Stdin
-from dstack.commands.host import ask
-from dstack.commands.job.launch import Launched, launch
+from dstack.commands.command import Stdin
 from dstack.commands.machine.docker_registry import Login
-from dstack.commands.machine.pull import PullProgress
-from dstack.engine.context import Context
 from dstack.engine.job_on_runner import JobOnRunner
-from dstack.engine.lifecycle.order import order
 from dstack.engine.lifecycle.upload_status import EVERY
 from dstack.engine.transfer.fetch_dependencies import reused
 from dstack.engine.transfer.push_code import counted, keep_spare, launch_with_code, ship
-from dstack.errors import CommandError, HostError, HostUnreachableError
-from dstack.executors.docker.failures import bare, pulling, starting
-from dstack.model.job.job import Job
+from dstack.errors import HostError
+from dstack.executors.executor import RunnerFaultError
+from dstack.model.job import script
+from dstack.model.job.execution import Launched, Order
+from dstack.model.job.job import Job, Run
 from dstack.model.job.reasons import Reason, ReasonCode
+from dstack.model.job.resources import ask_of
 from dstack.model.job.status import Phase, Progress, Status
-from dstack.model.text.units import rfc3339
+from dstack.model.project import environment
+from dstack.model.project.variables import config_args
+from dstack.model.runner import mounts
+from dstack.model.runner.runner import Runner
+from dstack.model.text.units import memory_bytes, rfc3339
+
+SAFE_DIRECTORY = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
+"""The tree belongs to the runner's user, not the container's, so git would refuse it ("dubious ownership")."""
 
 
 class ShippingProgress:
     """Reports how much of the code, and then of the dependencies' artifacts, was sent to the runner."""
 
-    def __init__(self, placed: JobOnRunner, clock: Callable[[], float] = time.monotonic) -> None:
-        self.placed = placed
+    def __init__(self, job_on_runner: JobOnRunner, clock: Callable[[], float] = time.monotonic) -> None:
+        self.job_on_runner = job_on_runner
         self.clock = clock
         self.reported = clock()
 
@@ -36,101 +41,132 @@ class ShippingProgress:
         """Report the sent and the total bytes."""
         if self.clock() - self.reported >= EVERY:
             self.reported = self.clock()
-            self.placed.change(preparation=Phase.SHIPPING, progress=Progress(sent, total))
+            self.job_on_runner.change(preparation=Phase.SHIPPING, progress=Progress(sent, total))
 
 
-async def launched(placed: JobOnRunner) -> Launched:
+async def start(job_on_runner: JobOnRunner) -> None:
+    """Launch the job on its runner, and record that it runs there. If the runner is at fault, record that, too."""
+    try:
+        answer = await launched(job_on_runner)
+    except RunnerFaultError as fault:
+        job_on_runner.context.fleet.mark(job_on_runner.runner.name, fault.finding)
+        raise
+    record_start(job_on_runner, answer)
+
+
+async def launched(job_on_runner: JobOnRunner) -> Launched:
     """Launch the job once the runner has its code and image. A job that has already started is left alone."""
-    context, job, runner = placed.context, placed.job, placed.runner
-    snapshot = placed.store.runs.require(job.run).snapshot
-    needed = await context.artifacts.dependencies(job)
+    artifacts, executor = job_on_runner.context.artifacts, job_on_runner.executor
+    job, runner, folder = job_on_runner.job, job_on_runner.runner, job_on_runner.folder()
+    needed = await artifacts.dependencies(job)
     if job.definition.artifacts:
-        await context.artifacts.reach(placed.folder())
-    copied, lacking = await reused(placed, needed)
-    tar = await context.artifacts.current.place(placed.folder(), lacking, beside=copied) if lacking else None
+        await artifacts.reach(folder)
+    copied, lacking = await reused(job_on_runner, needed)
+    tar = await artifacts.current.place(folder, lacking, beside=copied) if lacking else None
     fetched = bool(lacking) and tar is None
-    ordered = order(context, job, runner, artifacts=tar is not None, gathered=copied or fetched)
-    tell = ShippingProgress(placed)
+    ordered = order(job_on_runner, artifacts=tar is not None, gathered=copied or fetched)
+    tell = ShippingProgress(job_on_runner)
     given: Stdin = counted(tar, sum(manifest.bytes for manifest in lacking), tell) if tar else b""
-    host_context = placed.host_context
-    answer = await explained(
-        placed,
-        launch_with_code(context, snapshot, runner, lambda pack: launch(host_context, ordered, given, pack), tell),
-    )
-    command = launch(host_context, ordered, given)
+    answer = await launch_with_code(job_on_runner, lambda pack: executor.launch(ordered, given, pack), tell)
     if answer.outcome == "need-code":
-        await ship(context, snapshot, runner, answer.has, tell)
-        answer = await explained(placed, ask(placed.host, command))
+        await ship(job_on_runner, answer.has, tell)
+        answer = await executor.launch(ordered, given)
     if answer.outcome == "need-image":
-        answer = await pulled(placed, command)
+        await prepare_image(job_on_runner)
+        answer = await executor.launch(ordered, given)
+        if answer.digest:
+            job_on_runner.store.pulled_images.add(runner.name, job.image, answer.digest)
     if answer.spare:
-        keep_spare(context, runner, snapshot)
+        keep_spare(job_on_runner)
     return answer
 
 
-async def pulled(placed: JobOnRunner, command: Command[Launched]) -> Launched:
-    """Launch once the runner has the image. It is pulled once, however many jobs wait for it there."""
-    job, name = placed.job, placed.runner.name
+async def prepare_image(job_on_runner: JobOnRunner) -> None:
+    """Bring the job's image to the runner, and tell the job's followers how far it is."""
+    job, name = job_on_runner.job, job_on_runner.runner.name
 
-    def tell(pull: PullProgress) -> None:
-        text = f"pulling {job.image} on {name}" + (f": {pull.words}" if pull.words else "")
+    def tell(how_far: str, progress: Progress | None) -> None:
+        text = f"pulling {job.image} on {name}" + (f": {how_far}" if how_far else "")
         reason = Reason(ReasonCode.PULLING_IMAGE, text)
-        placed.change(preparation=Phase.PULLING, progress=pull.progress, reason=reason)
+        job_on_runner.change(preparation=Phase.PULLING, progress=progress, reason=reason)
 
-    login = login_of(placed.context, job)
-    try:
-        await placed.context.pulls.fetch(name, placed.host, placed.host_context, job.image, login, tell)
-    except CommandError as refused:
-        raise not_pulled(job, name, refused) from refused
-    placed.change(preparation=Phase.STARTING, progress=None, reason=None)
-    answer = await explained(placed, ask(placed.host, command))
-    if answer.digest:
-        placed.store.pulled_images.add(name, job.image, answer.digest)
-    return answer
+    await job_on_runner.executor.prepare(job.image, login_of(job_on_runner), tell)
+    job_on_runner.change(preparation=Phase.STARTING, progress=None, reason=None)
 
 
-def login_of(context: Context, job: Job) -> Login | None:
+def login_of(job_on_runner: JobOnRunner) -> Login | None:
     """Who pulls the job's image; None for the runner's own login. Raises NotFoundError for a deleted secret."""
-    auth = job.definition.registry_auth
-    return Login(auth.username, context.store.secrets.require(auth.password)) if auth else None
+    auth = job_on_runner.job.definition.registry_auth
+    if auth is None:
+        return None
+    return Login(auth.username, job_on_runner.store.secrets.require(auth.password), secret=auth.password)
 
 
-def not_pulled(job: Job, runner: str, refused: CommandError) -> HostError:
-    """The error for an image that could not be pulled."""
-    auth = job.definition.registry_auth
-    username, secret = (auth.username, auth.password) if auth else ("", "")
-    words = bare(refused.stderr) or "Docker gives no reason"
-    failure = pulling(words, runner=runner, image=job.image, username=username, secret=secret)
-    what = f"{failure.what}: {words}" if failure.what else words
-    error = HostUnreachableError if failure.silent else HostError
-    return error(f"pulling {job.image} failed: {what}", hint=failure.hint, code=failure.code)
-
-
-async def explained(placed: JobOnRunner, launching: Awaitable[Launched]) -> Launched:
-    """Launch. On failure, say why; if the machine itself is at fault, record that, too."""
-    try:
-        return await launching
-    except CommandError as refused:
-        job, name = placed.job, placed.runner.name
-        words = bare(refused.stderr)
-        failure = starting(words, runner=name, image=job.image, gpus=job.gpus)
-        if failure.finding:
-            placed.context.fleet.mark(name, failure.finding)
-        error = HostUnreachableError if failure.silent else HostError
-        what = failure.what or f"{refused.name} failed with exit status {refused.exit_status}"
-        raise error(f"{what}: {words}", hint=failure.hint, code=failure.code) from refused
-
-
-def begun(placed: JobOnRunner, answer: Launched) -> None:
+def record_start(job_on_runner: JobOnRunner, answer: Launched) -> None:
     """Record the answer to a launch."""
     if answer.outcome not in ("started", "exists"):
-        raise HostError(f"the job could not be launched: {placed.runner.name} answered '{answer.outcome}'")
-    placed.change(
+        raise HostError(f"the job could not be launched: {job_on_runner.runner.name} answered '{answer.outcome}'")
+    job_on_runner.change(
         status=Status.RUNNING,
-        started_at=placed.job.started_at or rfc3339(time.time()),
-        launch=answer.launch,
+        started_at=job_on_runner.job.started_at or rfc3339(time.time()),
+        launch=answer.origin,
         image_digest=answer.digest,
         progress=None,
         reason=None,
         unreachable_since=None,
     )
+
+
+def order(job_on_runner: JobOnRunner, *, artifacts: bool, gathered: bool) -> Order:
+    """What to launch: the job with its environment and its script. `artifacts`: some of its dependencies are sent on
+    stdin. `gathered`: some are already on the runner."""
+    job, runner = job_on_runner.job, job_on_runner.runner
+    run = job_on_runner.store.runs.require(job.run)
+    resources = job.definition.resources
+    asked = ask_of(resources)
+    leased = [gpu for gpu in (runner.facts.gpus if runner.facts else ()) if gpu.index in job.gpus]
+    return Order(
+        job=job.id,
+        attempt=job_on_runner.attempt,
+        image=job.image,
+        snapshot=run.snapshot,
+        depth=job.definition.fetch_depth,
+        user=job.definition.user,
+        gpus=job.gpus,
+        cpu=asked.cpu,
+        memory=asked.memory,
+        shm=memory_bytes(resources.shm_size) if resources.shm_size else 0,
+        script=script.script(job.definition, job.variables, job.id, job.run),
+        environment=variables_of(job, run, runner, give_secrets(job_on_runner)),
+        caches=job.definition.cache,
+        artifacts=artifacts,
+        gathered=gathered,
+        mounts=tuple(mounts.parse(text) for text in job.definition.mounts),
+        allowed=mounts.outermost(runner.allow_mounts),
+        nodes=tuple(gpu.node for gpu in leased if gpu.vendor == "amd"),
+    )
+
+
+def give_secrets(job_on_runner: JobOnRunner) -> dict[str, str]:
+    """Give the job its secrets: from now on they are masked in its log. Raises NotFoundError if one has been
+    deleted."""
+    store = job_on_runner.store.secrets
+    secrets = {name: store.require(name) for name in job_on_runner.job.definition.secrets}
+    if secrets:
+        store.give(job_on_runner.id, list(secrets.values()))
+    return secrets
+
+
+def variables_of(job: Job, run: Run, runner: Runner, secrets: Mapping[str, str]) -> dict[str, str | None]:
+    """The container's environment; None unsets a variable."""
+    reserved = environment.reserved_values(
+        run=job.run,
+        job=job.id,
+        workflow=job.workflow,
+        config_args=config_args(job.variables.own),
+        runner=runner.name,
+        gpus=job.gpus,
+        attempt=job.attempt,
+    )
+    built = environment.build(job.variables, job.definition.env, {**run.environment, **secrets}, reserved)
+    return {**SAFE_DIRECTORY, **built.values}

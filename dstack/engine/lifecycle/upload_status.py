@@ -18,14 +18,14 @@ EVERY = 2.0
 class UploadProgress:
     """Reports how much of a job's artifacts is stored."""
 
-    def __init__(self, placed: JobOnRunner, clock: Callable[[], float] = time.monotonic) -> None:
-        self.placed = placed
+    def __init__(self, job_on_runner: JobOnRunner, clock: Callable[[], float] = time.monotonic) -> None:
+        self.job_on_runner = job_on_runner
         self.clock = clock
         self.reported = clock()
 
     def __call__(self, stored: int, total: int) -> None:
         """Report the stored and the total bytes."""
-        job = self.placed.job
+        job = self.job_on_runner.job
         if self.clock() - self.reported < EVERY and not job.unreachable_since:
             return
         self.reported = self.clock()
@@ -34,7 +34,7 @@ class UploadProgress:
             text = f"stopping: {text}; {to_drop(job)}"
         reason, progress = Reason(ReasonCode.UPLOADING, text), Progress(stored, total)
         if job.status is Status.UPLOADING and (reason, progress) != (job.reason, job.progress):
-            self.placed.change(reason=reason, progress=progress, unreachable_since=None)
+            self.job_on_runner.change(reason=reason, progress=progress, unreachable_since=None)
 
 
 def stopping(job: Job) -> Reason:

@@ -5,18 +5,12 @@ from __future__ import annotations
 import logging
 import time
 
-from dstack.commands.artifacts.retain import keep
-from dstack.commands.host import ask
-from dstack.commands.job.discard import discard
 from dstack.engine.context import Context
+from dstack.engine.job_on_runner import JobOnRunner
 from dstack.errors import CommandError, HostUnreachableError
 from dstack.model.job.status import Status
-from dstack.model.paths import attempt_id
 from dstack.model.text.units import rfc3339
 from dstack.store.tables.retained_artifacts import Retained
-
-DISCARDING = 300.0
-"""Seconds for removing what a job left on its runner."""
 
 log = logging.getLogger("dstack.engine")
 
@@ -29,13 +23,12 @@ async def clear(context: Context, job_id: str) -> None:
         runner = store.runners.get(job.runner or "") if job else None
         if job is None or job.discarded or runner is None:
             return
-        host_context, attempt = context.fleet.host_context(runner), attempt_id(job.id, job.attempt)
+        job_on_runner = JobOnRunner(context, job_id)
+        executor, attempt = job_on_runner.executor, job_on_runner.attempt
         if job.status is Status.DONE and job.files:
-            project = store.runs.require(job.run).snapshot.project
-            command = keep(host_context, attempt, project, job.image, job.definition.outputs)
-            stays = await ask(context.fleet.host(runner), command, timeout=DISCARDING)
+            stays = await executor.retain(attempt, job_on_runner.project, job.image, job.definition.outputs)
         else:
-            await ask(context.fleet.host(runner), discard(host_context, attempt, job.image), timeout=DISCARDING)
+            await executor.discard(attempt, job.image)
             stays = False
         with store.database.transaction():
             store.jobs.change(job.id, discarded=True)
@@ -44,7 +37,7 @@ async def clear(context: Context, job_id: str) -> None:
     context.clearing.pop(job_id, None)
 
 
-async def removed(context: Context, runner: str) -> None:
+async def remove_aborted(context: Context, runner: str) -> None:
     """Remove the jobs that were aborted while the runner did not answer: what they hold is about to go to another job.
     Raises HostUnreachableError, after which it may be tried again."""
     for job in context.store.jobs.to_discard(runner):

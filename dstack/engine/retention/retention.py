@@ -82,7 +82,9 @@ class Retention:
         """Remove what is left of removed runs and no longer needed. Returns what could not be removed."""
         async with self.lock:
             self.stays = []
-            while [job for run in self.store.runs.hidden() for job in self.store.jobs.of(run) if await self.gone(job)]:
+            while [
+                job for run in self.store.runs.hidden() for job in self.store.jobs.of(run) if await self.remove_job(job)
+            ]:
                 continue
             for name in self.store.runs.hidden():
                 if not self.store.jobs.of(name):
@@ -100,13 +102,13 @@ class Retention:
                 except DstackError as trouble:
                     log.warning("leftovers of deleted runs not removed: %s", trouble.message)
 
-    async def gone(self, job: Job) -> bool:
-        """Remove a job and what it left, unless another job uses it. A job whose runner still has to be cleaned is
-        removed by a later call."""
+    async def remove_job(self, job: Job) -> bool:
+        """Remove a job and what it left, unless another job uses it. Returns whether the job is gone: one whose runner
+        still has to be cleaned is removed by a later call."""
         if self.used(job):
             return False
         if job.cached_from is None:
-            await self.unstored(job)
+            await self.remove_artifacts(job)
         self.store.logs.remove(job.id)
         self.store.secrets.forget(job.id)
         if self.on_host(job):
@@ -114,7 +116,7 @@ class Retention:
         self.store.jobs.remove(job.id)
         return True
 
-    async def unstored(self, job: Job) -> None:
+    async def remove_artifacts(self, job: Job) -> None:
         """Remove a job's artifacts. If an earlier storage can't be cleaned, record that and go on."""
         silent = {stay.storage: stay.why for stay in self.stays}
         for storage in self.context.artifacts.of(job):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dstack.engine.job_on_runner import JobOnRunner
 
 
-async def abandoned(placed: JobOnRunner) -> None:
+async def remove_stored(job_on_runner: JobOnRunner) -> None:
     """End the collection on the runner, then remove what a sync or an interrupted collection has stored. Raises
     HostError or StorageError, after which it may be tried again."""
-    job = placed.job
+    job = job_on_runner.job
     if not job.definition.artifacts:
         return
-    artifacts = placed.context.artifacts
+    artifacts = job_on_runner.context.artifacts
     for storage in artifacts.of(job):
-        await storage.abandon(placed.folder())
+        await storage.abandon(job_on_runner.folder())
         await artifacts.remove(job, storage)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from dstack.commands.artifacts.collect import ArtifactListing, listing
-from dstack.commands.host import ask
+from dstack.commands.artifacts.collect import ArtifactListing
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.model.job.manifest import Manifest
 from dstack.model.job.status import Status
@@ -25,9 +24,9 @@ class Collector:
     """Lists the artifacts, transfers what the store lacks, and writes the manifest last. Repeatable at any point.
     `tell` is called with the bytes stored so far and the total."""
 
-    def __init__(self, placed: JobOnRunner, tell: Callable[[int, int], None]) -> None:
-        self.placed = placed
-        self.artifacts = placed.context.artifacts
+    def __init__(self, job_on_runner: JobOnRunner, tell: Callable[[int, int], None]) -> None:
+        self.job_on_runner = job_on_runner
+        self.artifacts = job_on_runner.context.artifacts
         self.tell = tell
         self.found: ArtifactListing | None = None
 
@@ -35,9 +34,9 @@ class Collector:
         """Put all files into the store, without the manifest. Raises HostError or StorageError, after which it may be
         tried again."""
         self.found = found = await self.listed()
-        if not found.gone and self.placed.job.definition.artifacts:
+        if not found.gone and self.job_on_runner.job.definition.artifacts:
             self.told(sum(file.size for file in found.files))
-            await self.artifacts.current.collect(self.placed.folder(), found.files, self.told)
+            await self.artifacts.current.collect(self.job_on_runner.folder(), found.files, self.told)
         return found
 
     async def commit(self, found: ArtifactListing, end: Status) -> Collected:
@@ -45,7 +44,7 @@ class Collector:
         if found.gone:
             return await self.left(complaint(found))
         kept = Status.FAILED if end is Status.DONE and complaint(found) else end
-        job = self.placed.job
+        job = self.job_on_runner.job
         manifest = Manifest(job.id, job.run, job.workflow, kept.value, found.files)
         await self.artifacts.current.commit(manifest)
         return Collected(len(manifest.files), manifest.bytes, complaint(found))
@@ -55,14 +54,14 @@ class Collector:
         before = await self.left(None)
         if self.found is None or self.found.gone or before.files:
             return before
-        job = self.placed.job
+        job = self.job_on_runner.job
         lacking = set(await self.artifacts.current.copy(job.run, job.workflow, self.found.files))
         files = tuple(file for file in self.found.files if file not in lacking)
         return await self.commit(replace(self.found, files=files), end) if files else before
 
     async def left(self, problem: str | None) -> Collected:
         """Keep what a sync stored while the job ran: there is nothing left to collect."""
-        kept = await self.artifacts.left(self.placed.job)
+        kept = await self.artifacts.left(self.job_on_runner.job)
         return Collected(len(kept.files), kept.bytes, problem) if kept else Collected(0, 0, problem)
 
     def told(self, left: int) -> None:
@@ -72,11 +71,12 @@ class Collector:
 
     async def listed(self) -> ArtifactListing:
         """List what the job made, with sums from the runner."""
-        placed, job = self.placed, self.placed.job
+        job_on_runner, job = self.job_on_runner, self.job_on_runner.job
         if not job.definition.artifacts:
             return ArtifactListing((), (), ())
-        command = listing(placed.host_context, placed.attempt, placed.project, job.image, job.definition.outputs)
-        return await ask(placed.host, command)
+        return await job_on_runner.executor.collect(
+            job_on_runner.attempt, job_on_runner.project, job.image, job.definition.outputs
+        )
 
 
 def complaint(found: ArtifactListing) -> str | None:

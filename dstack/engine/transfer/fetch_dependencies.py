@@ -13,33 +13,33 @@ from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.retention.clear import clear
 from dstack.errors import CommandError
 from dstack.model.job.manifest import Manifest
-from dstack.store.tables.retained_artifacts import Retained
 
 log = logging.getLogger("dstack.engine")
 
 
-async def reused(placed: JobOnRunner, manifests: Sequence[Manifest]) -> tuple[bool, list[Manifest]]:
+async def reused(job_on_runner: JobOnRunner, manifests: Sequence[Manifest]) -> tuple[bool, list[Manifest]]:
     """Have the runner copy the dependencies' artifacts that were made there. Returns whether it did, and which
     artifacts still have to come from elsewhere."""
-    job, reusable = placed.job, {}
+    job, reusable = job_on_runner.job, {}
     if job.attempt == 1:  # a later attempt starts with what the previous one left, which wins
         for manifest in manifests:
-            kept = await _kept(placed, manifest.job)
-            if kept:
+            await _clear(job_on_runner, manifest.job)
+            kept = job_on_runner.store.retained_artifacts.get(manifest.job)
+            if kept and kept.runner == job.runner:
                 reusable[kept.attempt] = manifest
     if not reusable:
         return False, list(manifests)
     links = [file for manifest in reusable.values() for file in manifest.files if file.link is not None]
-    command = reuse(placed.host_context, placed.attempt, list(reusable), links)
+    command = reuse(job_on_runner.host_context, job_on_runner.attempt, list(reusable), links)
     try:
-        copied = await ask(placed.host, command)
+        copied = await ask(job_on_runner.host, command)
     except CommandError as error:
         log.warning("job %s: %s; fetching the artifacts from the storage instead", job.id, error.message)
         return False, list(manifests)
     lost = [attempt for attempt, manifest in reusable.items() if copied.get(attempt) != _expected(manifest)]
     if lost:
         log.info("job %s: artifacts that were kept on %s are gone or incomplete", job.id, job.runner)
-        placed.store.retained_artifacts.remove(lost)
+        job_on_runner.store.retained_artifacts.remove(lost)
         return False, list(manifests)
     paths = {file.path for manifest in reusable.values() for file in manifest.files}
     rest = [
@@ -50,16 +50,14 @@ async def reused(placed: JobOnRunner, manifests: Sequence[Manifest]) -> tuple[bo
     return True, [manifest for manifest in rest if manifest.files]
 
 
-async def _kept(placed: JobOnRunner, job_id: str) -> Retained | None:
-    """The artifacts of a job that are kept on the runner. A job that ended just now is cleared first."""
-    job, here = placed.store.jobs.get(job_id), placed.job.runner
-    if job and job.runner == here and not job.discarded:
+async def _clear(job_on_runner: JobOnRunner, job_id: str) -> None:
+    """Clear a job that ended on this runner just now, so that its artifacts are kept for this one."""
+    job = job_on_runner.store.jobs.get(job_id)
+    if job and job.runner == job_on_runner.job.runner and not job.discarded:
         try:
-            await clear(placed.context, job_id)
+            await clear(job_on_runner.context, job_id)
         except CommandError as error:
             log.warning("job %s: %s", job_id, error.message)
-    kept = placed.store.retained_artifacts.get(job_id)
-    return kept if kept and kept.runner == here else None
 
 
 def _expected(manifest: Manifest) -> Copied:

@@ -4,100 +4,90 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
-from dstack.commands.command import Command
-from dstack.commands.host import ask
-from dstack.commands.job.launch import Launched
-from dstack.commands.job.receive_code import Received, receive, spare
-from dstack.engine.context import Context
+from dstack.engine.job_on_runner import JobOnRunner
 from dstack.errors import DstackError, HostError
-from dstack.model.code.snapshot import Snapshot
-from dstack.model.runner.runner import Runner
+from dstack.model.job.execution import Launched, Received
 
 CHUNK = 256 * 1024
 RIDES = 64 * 1024
 """A pack of at most this many bytes is sent with the launch itself; a larger one is sent first."""
 Tell = Callable[[int, int], None]
-SPARE = 300.0
-"""Seconds for writing a spare tree."""
+"""Gets the bytes sent so far and the total."""
 
 log = logging.getLogger("dstack.engine")
 
 
-def ignore(sent: int, total: int) -> None:
-    """Report nothing."""
-
-
 async def launch_with_code(
-    context: Context,
-    snapshot: Snapshot,
-    runner: Runner,
-    launch: Callable[[bytes], Command[Launched]],
-    tell: Tell = ignore,
+    job_on_runner: JobOnRunner, launch: Callable[[bytes], Awaitable[Launched]], tell: Tell
 ) -> Launched:
     """Launch if the runner has the code, or send a small pack with the launch. Packs are sent one at a time per runner
-    and repository, because jobs of one snapshot share a pack. `tell` is called with the bytes sent and the total."""
-    shipped, host = context.store.known_objects, context.fleet.host(runner)
-    async with context.shipping[runner.name, snapshot.repo]:
-        known = shipped.of(runner.name, snapshot.repo)
+    and repository, because jobs of one snapshot share a pack."""
+    snapshot, runner = job_on_runner.snapshot, job_on_runner.runner.name
+    shipped = job_on_runner.store.known_objects
+    async with job_on_runner.context.shipping[runner, snapshot.repo]:
+        known = shipped.of(runner, snapshot.repo)
         if not set(snapshot.names) <= set(known):
-            async with written(context.mirror(snapshot.repo).pack(snapshot, known)) as pack:
+            async with written(job_on_runner.mirror.pack(snapshot, known)) as pack:
                 if pack.stat().st_size <= RIDES:
-                    launched = await ask(host, launch(pack.read_bytes()))
+                    launched = await launch(pack.read_bytes())
                     if launched.received:
-                        shipped.add(runner.name, snapshot.repo, snapshot.names)
+                        shipped.add(runner, snapshot.repo, snapshot.names)
                     return launched
-                await deliver(context, runner, snapshot, pack, tell)
-    return await ask(host, launch(b""))
+                await deliver(job_on_runner, pack, tell)
+    return await launch(b"")
 
 
-async def ship(context: Context, snapshot: Snapshot, runner: Runner, known: Iterable[str], tell: Tell = ignore) -> None:
+async def ship(job_on_runner: JobOnRunner, known: Iterable[str], tell: Tell) -> None:
     """Send the snapshot to a runner that reported that it lacks it and has only the `known` objects."""
-    async with context.shipping[runner.name, snapshot.repo]:
-        context.store.known_objects.forget(runner.name, snapshot.repo)
-        async with written(context.mirror(snapshot.repo).pack(snapshot, known)) as pack:
-            await deliver(context, runner, snapshot, pack, tell)
+    snapshot, runner = job_on_runner.snapshot, job_on_runner.runner.name
+    async with job_on_runner.context.shipping[runner, snapshot.repo]:
+        job_on_runner.store.known_objects.forget(runner, snapshot.repo)
+        async with written(job_on_runner.mirror.pack(snapshot, known)) as pack:
+            await deliver(job_on_runner, pack, tell)
 
 
-def keep_spare(context: Context, runner: Runner, snapshot: Snapshot) -> None:
+def keep_spare(job_on_runner: JobOnRunner) -> None:
     """Have the runner write the tree once more while the job runs, so that the next job starts sooner."""
+    runner, spares = job_on_runner.runner.name, job_on_runner.context.spares
+    executor, snapshot = job_on_runner.executor, job_on_runner.snapshot
 
     async def make() -> None:
         try:
-            await ask(context.fleet.host(runner), spare(context.fleet.host_context(runner), snapshot), timeout=SPARE)
+            await executor.spare(snapshot)
         except DstackError as trouble:
-            log.info("%s: no spare tree was written: %s", runner.name, trouble.message)
+            log.info("%s: no spare tree was written: %s", runner, trouble.message)
 
     task = asyncio.create_task(make())
-    context.spares.add(task)
-    task.add_done_callback(context.spares.discard)
+    spares.add(task)
+    task.add_done_callback(spares.discard)
 
 
-async def deliver(context: Context, runner: Runner, snapshot: Snapshot, pack: Path, tell: Tell) -> None:
+async def deliver(job_on_runner: JobOnRunner, pack: Path, tell: Tell) -> None:
     """Send the pack; if the runner lacks its base, send all of the snapshot."""
-    shipped = context.store.known_objects
-    answer = await send(context, runner, snapshot, pack, tell)
+    snapshot, runner, mirror = job_on_runner.snapshot, job_on_runner.runner.name, job_on_runner.mirror
+    shipped = job_on_runner.store.known_objects
+    answer = await send(job_on_runner, pack, tell)
     if answer is Received.NEED_FULL:
-        shipped.forget(runner.name, snapshot.repo)
-        async with written(context.mirror(snapshot.repo).pack(snapshot)) as everything:
-            answer = await send(context, runner, snapshot, everything, tell)
+        shipped.forget(runner, snapshot.repo)
+        async with written(mirror.pack(snapshot)) as everything:
+            answer = await send(job_on_runner, everything, tell)
     if answer is Received.NEED_FULL:
-        damage = await asyncio.to_thread(context.mirror(snapshot.repo).damage)
+        damage = await asyncio.to_thread(mirror.damage)
         if damage:
             raise damage
-        hint = f"dstack runners check {runner.name}"
-        raise HostError(f"{runner.name} could not unpack the code, although all of it was sent", hint=hint)
-    shipped.add(runner.name, snapshot.repo, snapshot.names)
+        hint = f"dstack runners check {runner}"
+        raise HostError(f"{runner} could not unpack the code, although all of it was sent", hint=hint)
+    shipped.add(runner, snapshot.repo, snapshot.names)
 
 
-async def send(context: Context, runner: Runner, snapshot: Snapshot, pack: Path, tell: Tell) -> Received:
+async def send(job_on_runner: JobOnRunner, pack: Path, tell: Tell) -> Received:
     """Send one pack, in one round trip."""
     given = counted(lambda: contents(pack), pack.stat().st_size, tell)
-    command = receive(context.fleet.host_context(runner), snapshot, given)
-    return await ask(context.fleet.host(runner), command)
+    return await job_on_runner.executor.receive(job_on_runner.snapshot, given)
 
 
 def counted(stream: Callable[[], AsyncIterator[bytes]], total: int, tell: Tell) -> Callable[[], AsyncIterator[bytes]]:

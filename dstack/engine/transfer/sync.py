@@ -31,10 +31,10 @@ class Sync:
     A file that changed while it was read is left for the next sync; so is everything else if a sync fails.
     """
 
-    def __init__(self, placed: JobOnRunner) -> None:
-        self.placed = placed
-        self.job = placed.job
-        self.artifacts = placed.context.artifacts
+    def __init__(self, job_on_runner: JobOnRunner) -> None:
+        self.job_on_runner = job_on_runner
+        self.job = job_on_runner.job
+        self.artifacts = job_on_runner.context.artifacts
         self.files: dict[str, File] = {}
         self.turn = asyncio.Lock()
 
@@ -65,10 +65,18 @@ class Sync:
 
     async def once(self, artifact: Artifact, number: int, *, keep: bool) -> bool:
         """Store what changed in an artifact; return whether everything seen is stored now."""
-        placed = self.placed
-        placed.will_store()
-        look = sync(placed.host_context, placed.attempt, placed.project, self.job.image, artifact, number, keep=keep)
-        changes = await ask(placed.host, look, timeout=TIMEOUT)
+        job_on_runner = self.job_on_runner
+        job_on_runner.will_store()
+        look = sync(
+            job_on_runner.host_context,
+            job_on_runner.attempt,
+            job_on_runner.project,
+            self.job.image,
+            artifact,
+            number,
+            keep=keep,
+        )
+        changes = await ask(job_on_runner.host, look, timeout=TIMEOUT)
         if not (changes.found or changes.same or changes.moving):
             return False  # it may be about to be replaced: keep what was stored
         stored = {path: self.files[path] for path in (*changes.same, *changes.moving) if path in self.files}
@@ -87,7 +95,7 @@ class Sync:
         """Bring these files into the store; yield the paths of those that changed while they were sent."""
         for batch in batches([file for file in files if file.link is None]):
             try:
-                await self.artifacts.current.collect(self.placed.folder(tree), batch)
+                await self.artifacts.current.collect(self.job_on_runner.folder(tree), batch)
             except (StorageError, CommandError) as trouble:
                 log.info("job %s: %s; the next sync tries again", self.job.id, trouble.message)
                 for file in batch:

@@ -126,7 +126,7 @@ class SshHost:
                 self._links.give_back(link, stream)
                 if isinstance(error, asyncssh.ChannelOpenError) and error.code == constants.OPEN_REQUEST_PTY_FAILED:
                     raise _no_terminal(self._address) from error
-                if self._links.refused(link, error):
+                if self._links.lower_limit(link, error):
                     continue
                 failures += 1
                 if failures == _TRIES:

@@ -92,9 +92,9 @@ class Links:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def refused(self, link: Link, error: Exception) -> bool:
-        """Handle a refused session. Return True, with a lower limit, if other sessions are open on this connection:
-        then their number is the likely cause. Otherwise drop the connection and return False."""
+    def lower_limit(self, link: Link, error: Exception) -> bool:
+        """After a refused session, lower the connection's limit and return True if other sessions are open on it: then
+        their number is the likely cause. Otherwise drop the connection and return False."""
         if isinstance(error, asyncssh.ChannelOpenError) and link.alive and link.sessions > 0:
             link.limit = min(link.limit, link.sessions)
             return True

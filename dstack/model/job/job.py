@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.reasons import Reason, ReasonCode, reason_code
@@ -20,11 +20,11 @@ class ExitCode:
     STOPPED = 143
 
 
-class Launch(Struct, frozen=True):
-    """Identifies the boot and the Docker daemon of the runner at the time when the container was started."""
+class Origin(Struct, frozen=True):
+    """Identifies the boot of the runner, and the processes of the engine that holds its containers, at one moment."""
 
     boot: str
-    docker: str
+    engine: str = field(name="docker")
 
 
 class Attempt(Struct, frozen=True, kw_only=True):
@@ -85,7 +85,7 @@ class Job(Struct, frozen=True, kw_only=True):
     image_digest: str | None = None
     attempt: int = 1
     launching: bool = False
-    launch: Launch | None = None
+    launch: Origin | None = None
     stop: str | None = None
     final_status: Status | None = None
     final_reason: Reason | None = None

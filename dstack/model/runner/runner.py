@@ -147,6 +147,11 @@ class Runner(Struct, frozen=True, kw_only=True):
     allow_mounts: tuple[str, ...] = ()
 
     @property
+    def kind(self) -> str:
+        """What runs its jobs; `executors/kinds.py` has the executor for each kind."""
+        return "docker"
+
+    @property
     def gpu_indexes(self) -> tuple[int, ...]:
         """The indexes of the GPUs that jobs may get."""
         found = self.facts.gpus if self.facts else ()

@@ -21,7 +21,7 @@ from dstack.commands.artifacts.sync import sync
 from dstack.commands.artifacts.upload import abandon, reach, sums, upload, uploading, work
 from dstack.commands.job.discard import discard
 from dstack.commands.job.follow import follow, read_log
-from dstack.commands.job.launch import Order, entry, launch
+from dstack.commands.job.launch import entry, launch
 from dstack.commands.job.observe import observe
 from dstack.commands.job.receive_code import spare
 from dstack.commands.job.stop import stop, warn
@@ -34,6 +34,7 @@ from dstack.commands.machine.pull import pull
 from dstack.commands.machine.sample import sample
 from dstack.commands.machine.uninstall import running, uninstall
 from dstack.model.code.snapshot import Snapshot
+from dstack.model.job.execution import Order
 from dstack.model.job.manifest import File
 from dstack.model.job.pieces import Piece
 from dstack.model.paths import HostLayout

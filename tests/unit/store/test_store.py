@@ -11,7 +11,7 @@ import pytest
 from dstack.errors import ConflictError, NotFoundError, UsageError
 from dstack.model.api import wire
 from dstack.model.code.snapshot import Snapshot
-from dstack.model.job.job import Job, Run
+from dstack.model.job.job import Job, Origin, Run
 from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.status import Phase, Status
 from dstack.model.paths import ServerLayout
@@ -273,3 +273,9 @@ def test_the_reasons_of_an_earlier_version_can_be_read(tmp_path: Path) -> None:
     assert read.preempted_by == "bob's two"
     assert [each.reason for each in read.history] == [Reason(None, "it restarted")]
     assert (read.phase, read.reason_code) == (Phase.UPLOADING, None)
+
+
+def test_a_launch_of_an_earlier_version_can_be_read() -> None:
+    recorded = json.loads(wire.encode(job("aa", "one"))) | {"launch": {"boot": "b1", "docker": "7:100"}}
+
+    assert wire.decode(json.dumps(recorded).encode(), Job).launch == Origin(boot="b1", engine="7:100")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from dstack.commands.command import Result
-from dstack.commands.job.launch import Launched, Order, exports, launch
+from dstack.commands.job.launch import exports, launch
 from dstack.errors import CommandError, HostError
 from dstack.model.code.snapshot import Snapshot
-from dstack.model.job.job import Launch
+from dstack.model.job.execution import Launched, Order
+from dstack.model.job.job import Origin
 from dstack.model.paths import HostLayout
 from dstack.model.runner.host_context import HostContext
 
@@ -25,7 +26,7 @@ def answered(stdout: str, status: int = 0, stderr: str = "") -> Launched:
 def test_a_launch_that_began(outcome: str) -> None:
     said = answered(f"outcome={outcome}\nboot=b\ndocker=1:2 3:4\ndigest=a@sha256:c\n")
 
-    assert said == Launched(outcome, Launch("b", "1:2 3:4"), "a@sha256:c")  # type: ignore[arg-type]
+    assert said == Launched(outcome, Origin("b", "1:2 3:4"), "a@sha256:c")  # type: ignore[arg-type]
 
 
 def test_a_launch_that_lacks_something() -> None:

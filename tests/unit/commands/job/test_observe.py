@@ -9,10 +9,11 @@ import pytest
 from dstack.commands.command import Result
 from dstack.commands.job.follow import follow, read_log
 from dstack.commands.job.observe import observe
-from dstack.commands.job.stop import Stopped, stop
-from dstack.decide import Claim, Container, Observed
+from dstack.commands.job.stop import stop
+from dstack.decide import Claim, Container, ContainerState, Observed
 from dstack.errors import CommandError
-from dstack.model.job.job import Launch
+from dstack.model.job.execution import Stopped
+from dstack.model.job.job import Origin
 from dstack.model.paths import HostLayout
 from dstack.model.runner.host_context import HostContext
 
@@ -27,16 +28,41 @@ def observed(**changes: str) -> Observed:
 
 
 def test_nothing_there() -> None:
-    assert observed() == Observed(origin=Launch("b", "1:2"))
+    assert observed() == Observed(engine="Docker", origin=Origin("b", "1:2"))
 
 
 def test_everything_there() -> None:
     said = observed(container=json.dumps(STATE), claim="claimed", log_size="12", exit="0")
 
-    container = Container(state="exited", exit_code=137, out_of_memory=True, error="two lines")
+    container = Container(state=ContainerState.EXITED, exit_code=137, out_of_memory=True, error="two lines")
     assert said == Observed(
-        exit_code=0, claim=Claim.CLAIMED, container=container, origin=Launch("b", "1:2"), log_size=12
+        exit_code=0,
+        claim=Claim.CLAIMED,
+        container=container,
+        engine="Docker",
+        origin=Origin("b", "1:2"),
+        log_size=12,
     )
+
+
+@pytest.mark.parametrize(
+    ("said", "state"),
+    [
+        ("created", ContainerState.CREATED),
+        ("configured", ContainerState.CREATED),
+        ("initialized", ContainerState.CREATED),
+        ("running", ContainerState.RUNNING),
+        ("paused", ContainerState.RUNNING),
+        ("restarting", ContainerState.RUNNING),
+        ("stopping", ContainerState.RUNNING),
+        ("removing", ContainerState.REMOVING),
+        ("exited", ContainerState.EXITED),
+        ("stopped", ContainerState.EXITED),
+        ("dead", ContainerState.EXITED),
+    ],
+)
+def test_the_states_of_docker_and_podman(said: str, state: ContainerState) -> None:
+    assert observed(container=json.dumps({"Status": said})).container == Container(state=state)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from dstack.commands.command import Result
-from dstack.commands.job.receive_code import Received, receive
+from dstack.commands.job.receive_code import receive
 from dstack.errors import CommandError
 from dstack.mirror.mirror import Mirror
 from dstack.model.code.snapshot import Snapshot
+from dstack.model.job.execution import Received
 from dstack.model.paths import HostLayout
 from dstack.model.runner.host_context import HostContext
 from dstack.snapshot.take import take

@@ -30,7 +30,8 @@ class Killed(BaseException):
 
 
 class Machine:
-    """Does what the host scripts do, as far as the engine can see. `begun` counts how often the commands were begun.
+    """Does what the host scripts do, as far as the engine can see. `begun` counts how often the commands were begun;
+    they end at once unless they are to be `running`. They make links, which `made` maps to their targets.
 
     `trouble` is called with the name of every command before it takes effect, and after: it may raise.
     """
@@ -40,7 +41,9 @@ class Machine:
         self.trouble = trouble
         self.begun = 0
         self.claim = "none"
-        self.discarded = False
+        self.running = False
+        self.lacks_image = False
+        self.made: dict[str, str] = {}
         self.host = RecordingHost(self.reply)
 
     def reply(self, command: Command[Any]) -> Reply:
@@ -50,6 +53,11 @@ class Machine:
             "following the log": self.log,
             "reading the log": self.log,
             "stopping the job": self.stop,
+            "warning the job": lambda command: Result(0 if self.running else 1, b"", b"No such container"),
+            "pulling busybox": self.pull,
+            "listing the artifacts": self.listing,
+            "keeping the artifacts": lambda command: f"kept=yes\n{self.discard(command)}",
+            "removing the job's folder": self.discard,
         }
         self.trouble(f"before {command.name}")
         answer = answers[command.name](command)
@@ -59,15 +67,19 @@ class Machine:
     def launch(self, command: Command[Any]) -> Reply:
         if self.claim == "fenced":
             return "outcome=fenced\n"
-        if self.claim == "none":
+        if self.lacks_image:
+            return "need=image\n"
+        if self.claim in ("none", "gone"):
             self.begun += 1
             self.claim = "claimed"
             return f"outcome=started\n{ORIGIN}digest=sha256:1\n"
         return f"outcome=exists\n{ORIGIN}digest=sha256:1\n"
 
     def observe(self, command: Command[Any]) -> Reply:
-        ended = str(self.exit_code) if self.claim == "claimed" else ""
-        return f"container=none\nclaim={self.claim}\n{ORIGIN}log_size={len(LOG)}\nexit={ended}\n"
+        running = self.claim == "claimed" and self.running
+        container = '{"Status": "running"}' if running else "none"
+        ended = str(self.exit_code) if self.claim == "claimed" and not running else ""
+        return f"container={container}\nclaim={self.claim}\n{ORIGIN}log_size={len(LOG)}\nexit={ended}\n"
 
     def log(self, command: Command[Any]) -> Reply:
         first = int(command.script.split('tail -c "+"\'')[1].split("'")[0])
@@ -77,7 +89,22 @@ class Machine:
         if self.claim != "claimed":
             self.claim = "fenced"
             return "outcome=fenced\n"
-        return "outcome=ended\n"
+        outcome, self.running = "stopping" if self.running else "ended", False
+        return f"outcome={outcome}\n"
+
+    def pull(self, command: Command[Any]) -> Reply:
+        self.lacks_image = False
+        return ""
+
+    def listing(self, command: Command[Any]) -> Reply:
+        if not self.made:
+            return "path=missing\nend=\n"
+        links = "".join(f"./{path}\0{target}\0" for path, target in self.made.items())
+        return f"path=present\nnames=0\nstats=0\nhashes=0\nlinks={len(links)}\n{links}long=0\ntrouble=0\nend=\n"
+
+    def discard(self, command: Command[Any]) -> Reply:
+        self.claim, self.running = "gone", False
+        return ""
 
 
 class World:

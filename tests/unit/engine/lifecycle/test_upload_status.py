@@ -103,8 +103,8 @@ def test_what_has_arrived_from_it_is_kept_as_of_a_stopped_job(world: World) -> N
 
 def test_it_says_how_far_it_is_now_and_then(world: World) -> None:
     clock = iter([0.0, 1.0, 2.0, 2.0, 3.0, 5.0, 5.0])
-    placed = world.drive()
-    tell = UploadProgress(placed, lambda: next(clock))
+    job_on_runner = world.drive()
+    tell = UploadProgress(job_on_runner, lambda: next(clock))
 
     tell(10, 5000)
     assert world.job.reason is None

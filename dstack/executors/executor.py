@@ -1,0 +1,102 @@
+"""How a job's attempt runs on its runner, whatever runs it there: Docker now, a batch system one day."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol
+
+from dstack.commands.artifacts.collect import ArtifactListing
+from dstack.commands.command import Stdin
+from dstack.commands.host import Host
+from dstack.commands.machine.docker_registry import Login
+from dstack.decide import Observed
+from dstack.errors import HostError
+from dstack.model.code.snapshot import Snapshot
+from dstack.model.job.execution import Launched, Order, Received, Stopped
+from dstack.model.job.status import Progress
+from dstack.model.project.workflow import Artifact
+from dstack.model.runner.host_context import HostContext
+from dstack.model.runner.runner import Finding, Runner
+
+Tell = Callable[[str, Progress | None], None]
+"""Gets how far a preparation is, in words and in numbers; "" and None while nothing is known."""
+
+
+class RunnerFaultError(HostError):
+    """A job could not start because of its runner, so other jobs would fail there, too: `finding` says why."""
+
+    def __init__(self, message: str, finding: Finding, *, hint: str | None, code: str) -> None:
+        super().__init__(message, hint=hint, code=code)
+        self.finding = finding
+
+
+class Executor(Protocol):
+    """Runs attempts of jobs on one runner. It keeps the folder protocol of docs/how-it-works.md: whoever creates
+    `started` first decides whether an attempt's commands ever run, and its exit file tells how they ended.
+
+    Every method may be repeated at any point, also by a server that was started meanwhile: all state is on the runner.
+    HostUnreachableError means that the call may or may not have had an effect, CommandError that the runner refused it.
+    What stands in the way of a launch (`receive`, `prepare`, `launch`) is explained in a HostError that users read. An
+    executor decides nothing: `decide` reads what `observe` returned.
+
+    An executor with a queue of its own (Slurm) needs one thing more: `observe` must tell that an attempt waits there,
+    and why. That is a state of its own, because `decide` launches again what is CREATED for too long; its decision is a
+    `Wait` whose `reason` users read.
+    """
+
+    async def receive(self, snapshot: Snapshot, pack: Stdin) -> Received:
+        """Store a pack of the snapshot's objects on the runner."""
+        ...
+
+    async def spare(self, snapshot: Snapshot) -> None:
+        """Write the snapshot's tree once more, for the next job."""
+        ...
+
+    async def prepare(self, image: str, login: Login | None, tell: Tell) -> None:
+        """Bring the image to the runner, once for all jobs that wait for it. `tell` gets the progress."""
+        ...
+
+    async def launch(self, order: Order, artifacts: Stdin = b"", pack: bytes = b"") -> Launched:
+        """Start the attempt unless it has been started or fenced, in one round trip. If the runner lacks something,
+        start nothing and return what it is. Raises RunnerFaultError if the runner itself is at fault."""
+        ...
+
+    async def observe(self, attempt: str) -> Observed:
+        """Look at the attempt: its claim, its exit file, and the container."""
+        ...
+
+    def follow(self, attempt: str, offset: int) -> AsyncIterator[bytes]:
+        """Yield the log's bytes from `offset` on as they arrive. May end before everything has arrived."""
+        ...
+
+    def read_log(self, attempt: str, offset: int) -> AsyncIterator[bytes]:
+        """Yield the log's bytes from `offset` to its current end."""
+        ...
+
+    async def warn(self, attempt: str, signal: str) -> None:
+        """Send a signal that does not end the attempt to all its processes."""
+        ...
+
+    async def stop(self, attempt: str, grace: int) -> Stopped:
+        """Fence an attempt that has not started, so that it never will. Otherwise tell it to end, and kill it after
+        `grace` seconds (0: at once). Does not wait for the end."""
+        ...
+
+    async def collect(self, attempt: str, project: str, image: str, artifacts: tuple[Artifact, ...]) -> ArtifactListing:
+        """List and hash the artifacts of an attempt that has ended, out of reach of whatever is left of it."""
+        ...
+
+    async def retain(self, attempt: str, project: str, image: str, artifacts: tuple[Artifact, ...]) -> bool:
+        """Discard all of a collected attempt but its artifacts, for the jobs that depend on it. Returns False if they
+        had to go, too."""
+        ...
+
+    async def discard(self, attempt: str, image: str) -> None:
+        """Remove whatever is left of the attempt on the runner, running or not."""
+        ...
+
+
+class OpenExecutor(Protocol):
+    """Makes the executor of a runner, from the connection to it and the server's folder there."""
+
+    def __call__(self, runner: Runner, host: Host, host_context: HostContext) -> Executor: ...

@@ -1,0 +1,86 @@
+"""The engine drives jobs on any executor: here on one that has neither Docker nor a host."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from dstack.engine.engine import Engine
+from dstack.engine.fleet.runners import Condition
+from dstack.engine.lifecycle import watch
+from dstack.model.job.job import Job
+from dstack.model.job.reasons import Reason, ReasonCode
+from dstack.model.job.status import Status
+from dstack.model.project.workflow import Artifact
+from tests.unit.engine.lifecycle.machine import Machine, World
+from tests.unit.executors.fake import LOG, ORIGIN, FakeExecutor
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """A server with one job in its queue and one runner, which is ready."""
+    monkeypatch.setattr(watch, "LOOK_AGAIN", 0.0)
+    made = World(tmp_path, Machine())
+    queued = replace(made.job, status=Status.QUEUED, runner=None)
+    made.store.jobs.remove("abc")
+    made.store.jobs.add(queued)
+    made.context.fleet.conditions["box"] = Condition("ready")
+    yield made
+    made.store.close()
+
+
+def ended(world: World, executor: FakeExecutor) -> Job:
+    """The job after its whole life, with what it left removed from its runner."""
+    world.context.executors["docker"] = executor
+
+    async def lived() -> None:
+        engine = Engine(world.context)
+        engine.schedule()
+        await engine.drives["abc"]
+        engine.clean()
+        await asyncio.gather(*engine.cleaning.values())
+        await engine.close()
+
+    asyncio.run(asyncio.wait_for(lived(), 20))
+    assert world.machine.host.commands == [], "the host was asked past the executor"
+    return world.job
+
+
+def test_a_job_is_driven_from_the_queue_to_its_end(world: World) -> None:
+    executor = FakeExecutor()
+    executor.lacks_image = True
+
+    job = ended(world, executor)
+
+    assert (job.status, job.exit_code, job.launch, job.image_digest) == (Status.DONE, 0, ORIGIN, "digest")
+    assert (world.log, executor.begun) == (LOG, 1)
+    assert (job.discarded, executor.attempts, executor.retained) == (True, {}, set())
+
+
+def test_its_artifacts_are_stored_and_retained_for_the_jobs_that_depend_on_it(world: World) -> None:
+    executor = FakeExecutor()
+    executor.made["out/latest"] = "step-1"
+    world.store.jobs.change("abc", definition=replace(world.job.definition, artifacts=(Artifact(path="out"),)))
+
+    job = ended(world, executor)
+
+    assert (job.status, job.files) == (Status.DONE, 1)
+    assert executor.retained == {"abc"}
+    assert world.store.retained_artifacts.get("abc") is not None
+
+
+def test_a_runner_at_fault_gets_no_more_jobs_that_need_its_gpus(world: World) -> None:
+    executor = FakeExecutor()
+    executor.broken = True
+
+    job = ended(world, executor)
+
+    broken = Reason(ReasonCode.GPU_DRIVER, "the GPUs can't be used")
+    assert (job.status, job.exit_code, job.reason) == (Status.FAILED, 125, broken)
+    (machine,) = world.context.fleet.now()
+    assert machine.gpu_trouble is not None
+    assert machine.gpu_trouble.text == "the driver fails; reboot"
