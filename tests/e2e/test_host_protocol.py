@@ -29,6 +29,7 @@ from dstack.decide import Claim, Failed, Finished, LaunchAgain, Lost, Running, U
 from dstack.errors import CommandError, HostError
 from dstack.model.job.execution import Launched
 from dstack.model.job.job import Origin
+from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.paths import container
 from tests.e2e.protocol import Ground, docker, docker_state, make_image, printed, tarball
 from tests.environment import needs
@@ -39,6 +40,7 @@ BARE = f"dstack-test/bare:{os.getpid()}"
 BASH_AS_SH = f"dstack-test/bash-as-sh:{os.getpid()}"
 A, B = f"a{os.getpid()}", f"b{os.getpid()}"
 """Attempts. Each test removes its containers, and other sessions have their own."""
+KILLED = Failed(137, Reason(ReasonCode.KILLED, "the container was killed by signal 9, but not by dstack"))
 TOOLS = ("bash", "cat", "chown", "env", "id", "ls", "sleep", "stat", "touch", "mkdir")
 
 
@@ -345,7 +347,9 @@ def test_following_ends_when_the_container_is_removed(ground: Ground, busybox: s
 
     assert process.wait(timeout=30) == 0
     process.communicate()
-    assert ground.decide(A, launched) == Lost(125, "the container was removed while it was running, but not by dstack")
+    assert ground.decide(A, launched) == Lost(
+        125, Reason(ReasonCode.LOST_REMOVED, "the container was removed while it was running, but not by dstack")
+    )
 
 
 def test_a_child_that_holds_the_log_open_is_waited_for_only_so_long(ground: Ground, python_image: str) -> None:
@@ -411,7 +415,7 @@ def test_stopping_does_not_hold_its_caller_for_the_grace(ground: Ground, python_
     assert out == b"outcome=stopping\n"
     assert ground.ended(A) is None
     assert ground.decide(A, launched, stop=True).exit_code == 143
-    assert ground.decide(A, launched) == Failed(137, "the container was killed by signal 9, but not by dstack")
+    assert ground.decide(A, launched) == KILLED
 
 
 def test_aborting_is_at_once(ground: Ground, busybox: str) -> None:
@@ -459,9 +463,11 @@ def test_a_killed_container_has_failed(ground: Ground, busybox: str) -> None:
     os.kill(int(docker("inspect", "--format", "{{.State.Pid}}", container(A))), signal.SIGKILL)
 
     assert ground.ended(A) is None
-    assert ground.decide(A, launched) == Failed(137, "the container was killed by signal 9, but not by dstack")
+    assert ground.decide(A, launched) == KILLED
     elsewhen = Launched("started", Origin("another boot", launched.origin.engine if launched.origin else ""))
-    assert ground.decide(A, elsewhen) == Lost(125, "the runner restarted while the job was running")
+    assert ground.decide(A, elsewhen) == Lost(
+        125, Reason(ReasonCode.LOST_HOST_RESTARTED, "the runner restarted while the job was running")
+    )
     docker("start", container(A))
     docker("wait", container(A))
     assert isinstance(ground.decide(A, launched), Failed)
