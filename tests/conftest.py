@@ -32,6 +32,7 @@ DATA = Path(__file__).parent / "data"
 SOCKET = Path("/var/run/docker.sock")
 
 
+WITH_DAEMONS = ("test_gpus.py", "test_host_protocol.py", "test_life.py")
 SHARED = pytest.StashKey[daemon.Daemon]()
 
 
@@ -55,10 +56,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker runs all tests of a file whose fixtures are made once a file, so that each is made once."""
+    """One worker runs all tests of a file whose fixtures are made once a file, so that each is made once. One worker
+    runs all tests that start a Docker daemon of their own, and those that look at why a container is gone: a daemon that
+    ends on the same machine counts as a restart of Docker."""
     for item in items:
         scopes = {found[-1].scope for found in item._fixtureinfo.name2fixturedefs.values()}
-        if scopes & {"class", "module"}:
+        if item.path.name in WITH_DAEMONS or "own_dockerd" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("daemons"))
+        elif scopes & {"class", "module"}:
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
