@@ -57,8 +57,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One worker runs all tests of a file whose fixtures are made once a file, so that each is made once. One worker
-    runs all tests that start a Docker daemon of their own, and those that look at why a container is gone: a daemon that
-    ends on the same machine counts as a restart of Docker."""
+    runs all tests that start a Docker daemon of their own, and those that look at why a container is gone: a daemon
+    that ends on the same machine counts as a restart of Docker."""
     for item in items:
         scopes = {found[-1].scope for found in item._fixtureinfo.name2fixturedefs.values()}
         if item.path.name in WITH_DAEMONS or "own_dockerd" in item.fixturenames:
