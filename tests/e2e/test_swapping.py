@@ -135,7 +135,7 @@ def test_what_is_swapped_while_it_is_collected_leads_nowhere(
     ended = json.loads(cli("runs", "one", "--json").stdout)["jobs"][0]
     assert ended["status"] in ("done", "failed"), ended
     for words in ("was not produced", "could not be read", "could not be listed"):
-        assert words not in (ended["reason"] or "") or "replaced while it was looked at" in ended["reason"], ended
+        assert words not in (ended["reason"] or "") or "replaced while it was read" in ended["reason"], ended
     made = dict(reversed(line.split("  ")) for line in cli("logs", "one").stdout.splitlines() if "  " in line)
     listed = {view["path"]: view for view in json.loads(cli("artifacts", "list", "one", "--json").stdout)}
     files = {path: view["sha256"] for path, view in listed.items() if not view.get("link")}
