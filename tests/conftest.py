@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -32,7 +33,16 @@ DATA = Path(__file__).parent / "data"
 SOCKET = Path("/var/run/docker.sock")
 
 
-WITH_DAEMONS = ("test_gpus.py", "test_host_protocol.py", "test_life.py")
+WITH_DAEMONS = (
+    *(
+        "test_adding.py",
+        "test_gpus.py",
+        "test_host_protocol.py",
+        "test_life.py",
+        "test_machines.py",
+        "test_survival.py",
+    ),
+)
 SHARED = pytest.StashKey[daemon.Daemon]()
 
 
@@ -55,16 +65,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker runs all tests of a file whose fixtures are made once a file, so that each is made once. One worker
-    runs all tests that start a Docker daemon of their own, and those that look at why a container is gone: a daemon
-    that ends on the same machine counts as a restart of Docker."""
-    for item in items:
-        scopes = {found[-1].scope for found in item._fixtureinfo.name2fixturedefs.values()}
-        if item.path.name in WITH_DAEMONS or "own_dockerd" in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group("daemons"))
-        elif scopes & {"class", "module"}:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """One worker runs all tests of a file, whose names and folders are not made for two at once. One worker runs the
+    files whose tests start a Docker daemon or look at why a container is gone: a daemon that ends on the same machine
+    counts as a restart of Docker."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "daemons" if Path(file).name in WITH_DAEMONS else file
+
+    return ByFile(config, log)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -20,9 +20,6 @@ from tests.environment.account import Account
 from tests.environment.waiting import until
 from tests.unit.commands.hosts import Folder
 
-pytestmark = pytest.mark.xdist_group("test_collect")
-"""Its containers have fixed names."""
-
 CLOSED = """
 mkdir -p out/closed
 echo one > out/closed/one
