@@ -33,16 +33,14 @@ DATA = Path(__file__).parent / "data"
 SOCKET = Path("/var/run/docker.sock")
 
 
-WITH_DAEMONS = (
-    *(
-        "test_adding.py",
-        "test_gpus.py",
-        "test_host_protocol.py",
-        "test_life.py",
-        "test_machines.py",
-        "test_survival.py",
-    ),
-)
+WITH_DAEMONS = {
+    "test_adding.py",
+    "test_gpus.py",
+    "test_host_protocol.py",
+    "test_life.py",
+    "test_machines.py",
+    "test_survival.py",
+}
 SHARED = pytest.StashKey[daemon.Daemon]()
 
 
@@ -64,7 +62,6 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[SHARED].start()
 
 
-@pytest.hookimpl(tryfirst=True)
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """One worker runs all tests of a file, whose names and folders are not made for two at once. One worker runs the
