@@ -1,4 +1,4 @@
-"""The real parts that tests ask for by name. What each is: `tests/environment/` and `tests/images.py`."""
+"""Fixtures for the real services in `tests/environment/` and the images in `tests/images.py`."""
 
 from __future__ import annotations
 
@@ -45,9 +45,8 @@ SHARED = pytest.StashKey[daemon.Daemon]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A session that is told to end cleans up as an interrupted one does, and Ctrl-C is not ignored, as it is in what a
-    script begins in the background. Several workers share one Docker daemon: where none answers, the process that
-    starts them has it."""
+    """Clean up on SIGTERM as on Ctrl-C, and don't ignore Ctrl-C, as processes that a script starts in the background
+    do. All workers share one Docker daemon: if none answers, their parent process starts one."""
 
     def interrupt(signum: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -64,9 +63,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """One worker runs all tests of a file, whose names and folders are not made for two at once. One worker runs the
-    files whose tests start a Docker daemon or look at why a container is gone: a daemon that ends on the same machine
-    counts as a restart of Docker."""
+    """Run all tests of a file in one worker, because they share names and folders. Also run all files in one worker
+    whose tests start a Docker daemon or check why a container is gone: a daemon that ends on the same machine counts as
+    a restart of Docker."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
@@ -84,7 +83,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def session_folder() -> Iterator[Path]:
-    """A short folder that other users may enter; pytest's own are closed to them."""
+    """A folder with a short path that other users may enter, unlike pytest's own."""
     folder = Path(tempfile.mkdtemp(prefix="ds-", dir="/tmp"))
     folder.chmod(0o755)
     yield folder
@@ -93,7 +92,7 @@ def session_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def docker(session_folder: Path) -> Iterator[list[str]]:
-    """The words of a docker command that works: the machine's Docker, else a daemon of the session's own."""
+    """A docker command line that works: the machine's Docker, or else a daemon for this session."""
     if not shutil.which("docker"):
         needs.missing("docker is not installed; install it: apt-get install docker.io")
     if daemon.answers():
@@ -120,14 +119,14 @@ def images(session_folder: Path, docker: list[str]) -> Iterator[made.Images]:
 
 @pytest.fixture(scope="session")
 def busybox(images: made.Images) -> str:
-    """The name of an image that has sh and busybox alone."""
+    """The name of an image with only busybox."""
     images.make(made.BUSYBOX)
     return made.BUSYBOX
 
 
 @pytest.fixture(scope="session")
 def python_image(images: made.Images) -> str:
-    """The name of an image that has bash, coreutils, git and Python."""
+    """The name of an image with bash, coreutils, git and Python."""
     images.make(made.PYTHON)
     return made.PYTHON
 
@@ -151,8 +150,8 @@ def user(session_folder: Path, docker: list[str]) -> Iterator[account.Account]:
 
 
 def remove_containers(docker: list[str], folder: Path) -> None:
-    """Remove what runs on with a mount of this folder: jobs that a test left alone. Docker refuses to remove what it
-    is just removing: what counts is that nothing is left."""
+    """Remove the containers that mount this folder: jobs that a test left running. Docker refuses if a removal is
+    already in progress, so only the result is checked."""
     listed = [*docker, "ps", "--all", "--no-trunc", "--format", "{{.ID}} {{.Mounts}}"]
 
     def removed() -> bool:
@@ -167,7 +166,7 @@ def remove_containers(docker: list[str], folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def sshd(session_folder: Path, user: account.Account) -> Iterator[Sshd]:
-    """A real SSH server that lets `user` in."""
+    """A real SSH server that accepts `user`."""
     variables = [f"DOCKER_HOST={os.environ['DOCKER_HOST']}"] if "DOCKER_HOST" in os.environ else []
     server = Sshd(session_folder / "sshd", user.name, [f"SetEnv {variable}" for variable in variables])
     server.start()
@@ -179,7 +178,7 @@ def sshd(session_folder: Path, user: account.Account) -> Iterator[Sshd]:
 
 @pytest.fixture
 def own_dockerd(images: made.Images) -> Iterator[daemon.Daemon]:
-    """A Docker daemon for this test alone, to be killed and started again; it has the busybox image.
+    """A Docker daemon for this test only, which it may kill and start again. It has the busybox image.
 
     Add it as a runner with `--docker "docker -H unix://SOCKET"`: its `command` joined by spaces.
     """
@@ -211,7 +210,7 @@ def cli(dstack_home: Home) -> Cli:
 
 @pytest.fixture
 def runner(dstack_home: Home, cli: Cli, sshd: Sshd, user: account.Account, docker: list[str]) -> str:
-    """The name of a runner behind real SSH, as a user who is not root; nothing of dstack's is there yet."""
+    """The name of a runner over real SSH, as a user who is not root. The machine has nothing of dstack's yet."""
     dstack_home.serve()
     remove_containers(docker, user.home)
     folder = user.home / ".dstack-host"
@@ -226,7 +225,7 @@ def runner(dstack_home: Home, cli: Cli, sshd: Sshd, user: account.Account, docke
 
 @pytest.fixture
 def gpt2(tmp_path: Path, tensorflow_image: str) -> Path:
-    """The founding example in a git repository of its own, with stand-ins for its programs."""
+    """The founding example in its own git repository, with stand-ins for its programs."""
     project = tmp_path / "gpt2"
     shutil.copytree(DATA / "gpt2", project)
     for command in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "GPT-2"]):
@@ -250,7 +249,7 @@ def s3_server(session_folder: Path) -> Iterator[S3]:
 
 @pytest.fixture
 def s3(s3_server: S3, dstack_home: Home) -> Iterator[S3]:
-    """An empty bucket, and the product's environment lets it in."""
+    """An empty bucket, with its credentials in dstack's environment."""
     dstack_home.environment.update(s3_server.environment)
     yield s3_server
     s3_server.restore()
@@ -258,7 +257,7 @@ def s3(s3_server: S3, dstack_home: Home) -> Iterator[S3]:
 
 @pytest.fixture
 def proxy(s3: S3) -> Iterator[Proxy]:
-    """In front of the S3 server: counts, and fails where the test wants it."""
+    """A proxy in front of the S3 server that counts requests and fails on demand."""
     proxy = Proxy(s3.port)
     try:
         yield proxy

@@ -1,7 +1,7 @@
-"""Docker images made on the spot: no registry is needed.
+"""Docker images made for the tests, without a registry.
 
-Each carries a label with the sum of what it was made of. What a test session made is removed by the last session that
-uses it; what was there before is used as it is, and never touched.
+Each has a label with a hash of its contents. The last test session that uses an image removes it; images that were
+there before are used as they are and never changed.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ STAND_INS = ROOT / "tests" / "data" / "image"
 LABEL = "dstack.made-by-tests"
 
 BUSYBOX = "dstack-test/busybox:1"
-"""sh, and nothing but busybox."""
+"""sh and the rest of busybox."""
 PYTHON = "python:3.11-slim"
 """bash, coreutils, git and Python, with stand-ins for pip and curl."""
 TENSORFLOW = "tensorflow/tensorflow:1.15.0-py3"
-"""The same, under the name that the founding example asks for."""
+"""The same, under the name in the founding example."""
 
 KINDS = {BUSYBOX: "busybox", PYTHON: "python", TENSORFLOW: "python"}
 
 
 class Images:
-    """The images of one Docker daemon, which `docker` (the words of a command) reaches.
+    """The images of one Docker daemon, which the command line `docker` reaches.
 
-    Their root file systems are made in `folder`. `shared` is for a daemon that other test sessions may use, too.
+    Their root file systems are made in `folder`. `shared`: other test sessions may use the daemon, too.
     """
 
     def __init__(self, folder: Path, docker: Sequence[str] = ("docker",), *, shared: bool = False) -> None:
@@ -44,7 +44,7 @@ class Images:
         self._use = lock("use") if shared else None
 
     def make(self, *names: str) -> None:
-        """Make those that are not there. From then on this session holds its share of them."""
+        """Make the images that are missing. From now on this session counts as one of their users."""
         with self._taking_turns():
             if self._use is not None:
                 fcntl.flock(self._use, fcntl.LOCK_SH)
@@ -53,11 +53,11 @@ class Images:
                     self._import(name)
 
     def beside(self, docker: Sequence[str]) -> Images:
-        """The images of another daemon, which no other session knows."""
+        """The images of another daemon that only this session uses."""
         return Images(self._folder, docker)
 
     def close(self) -> None:
-        """Remove what test sessions made, unless another session still uses it."""
+        """Remove the images that test sessions made, unless another session still uses them."""
         with self._taking_turns():
             if not self._used_by_others():
                 for name in KINDS:
@@ -88,12 +88,12 @@ class Images:
         return False
 
     def _present(self, name: str) -> bool:
-        """Whether it is there: a foreign one as it is, one of the tests' if it is what would be made now."""
+        """Whether the image exists. One made by tests must have the contents that it would get now."""
         made_of = self._made_of(name)
         return made_of is not None and made_of in ("", self._sum(KINDS[name]))
 
     def _made_of(self, name: str) -> str | None:
-        """The sum of what tests made it of; "" for a foreign image, None if there is none."""
+        """Return the hash in an image's label: "" if tests did not make it, None if there is no such image."""
         asked = [*self._docker, "image", "inspect", "--format", f'{{{{index .Config.Labels "{LABEL}"}}}}', name]
         done = subprocess.run(asked, capture_output=True, text=True, check=False)
         return done.stdout.strip() if done.returncode == 0 else None
@@ -109,13 +109,13 @@ class Images:
         assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr}"
 
     def _sum(self, kind: str) -> str:
-        """The sha256 of a kind's root file system."""
+        """Return the sha256 of an image's root file system."""
         if kind not in self._sums:
             self._sums[kind] = hashlib.sha256(self._tarball(kind).read_bytes()).hexdigest()
         return self._sums[kind]
 
     def _tarball(self, kind: str) -> Path:
-        """The root file system of a kind of image."""
+        """Make an image's root file system."""
         path = self._folder / f"{kind}.tar"
         if not path.exists():
             program = [sys.executable, str(ROOT / "scripts" / "lib" / "make_image.py"), kind]
@@ -127,6 +127,6 @@ class Images:
 
 
 def lock(name: str) -> int:
-    """A descriptor of the file that this user's test sessions lock."""
+    """Open the file that this user's test sessions lock."""
     path = Path(tempfile.gettempdir()) / f"dstack-test-images-{os.getuid()}.{name}"
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -1,1 +1,1 @@
-"""The real parts that tests run against: started on demand, and stopped by what started them."""
+"""The real services that tests run against. Whatever starts one stops it."""

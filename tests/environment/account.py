@@ -1,4 +1,4 @@
-"""A user of the tests' own: not root, no sudo, may use Docker."""
+"""A user account for tests: not root, no sudo, may use Docker."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.environment import needs
 
 @dataclass(frozen=True)
 class Account:
-    """A user of this machine, with a home of its own."""
+    """A user account on this machine."""
 
     name: str
     home: Path
@@ -26,8 +26,8 @@ class Account:
 
 
 def create(name: str, home: Path, group: int, shell: str = "/bin/bash") -> Account:
-    """Create the user, a member of the group, with a password that nobody knows but that isn't locked (sshd refuses
-    locked accounts)."""
+    """Create the user as a member of the group. Its password is unusable but not locked, because sshd refuses locked
+    accounts."""
     needs.root("a user of the tests' own")
     with turn():
         subprocess.run(
@@ -40,7 +40,7 @@ def create(name: str, home: Path, group: int, shell: str = "/bin/bash") -> Accou
 
 
 def remove(account: Account) -> None:
-    """End what the user runs, and remove the user with the home."""
+    """Kill the user's processes, and remove the user and its home."""
     for pid in processes(account.uid):
         with suppress(ProcessLookupError):  # it ended by itself
             os.kill(pid, signal.SIGKILL)
@@ -51,14 +51,14 @@ def remove(account: Account) -> None:
 
 @contextmanager
 def turn() -> Iterator[None]:
-    """useradd gives up where another one holds the lock of /etc/passwd: test sessions take turns."""
+    """Take turns with other test sessions: useradd gives up if another one holds the lock of /etc/passwd."""
     with Path("/tmp/dstack-test-accounts.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def processes(uid: int) -> list[int]:
-    """The processes that a user runs."""
+    """Return the ids of a user's processes."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
@@ -70,7 +70,7 @@ def processes(uid: int) -> list[int]:
 
 
 def docker_group(socket: Path = Path("/var/run/docker.sock")) -> int:
-    """The group whose members may use Docker."""
+    """Return the group whose members may use Docker."""
     group = socket.stat().st_gid if socket.exists() else grp.getgrnam("docker").gr_gid
     if group == 0:
         needs.missing(f"only root may use {socket}; create a group 'docker' and restart Docker")

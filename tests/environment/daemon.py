@@ -1,4 +1,4 @@
-"""A Docker daemon of the tests' own."""
+"""A Docker daemon for tests."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.environment.waiting import until
 
 
 class Daemon:
-    """dockerd with its own socket, state and network namespace: no other daemon of the machine notices it.
+    """dockerd with its own socket, state and network namespace, invisible to other daemons on the machine.
 
-    Containers have no network but their own loopback. They outlive the daemon (live-restore), so that a test may
-    `kill` it and `start` it again. `close` removes them and all that it left. `programs` is a folder of programs that
-    it finds first: Docker looks for NVIDIA's hook when it starts.
+    Containers have only a loopback network. They survive the daemon (live-restore), so a test can `kill` it and `start`
+    it again. `close` removes them and everything else. The folder `programs` comes first on its PATH: Docker looks for
+    NVIDIA's hook when it starts.
     """
 
     def __init__(self, folder: Path, socket: Path | None = None, programs: Path | None = None) -> None:
@@ -28,17 +28,17 @@ class Daemon:
 
     @property
     def command(self) -> list[str]:
-        """The words before a docker command that reach this daemon."""
+        """The start of a docker command line that reaches this daemon."""
         return ["docker", "-H", f"unix://{self.socket}"]
 
     @property
     def pid(self) -> int:
-        """The process id of dockerd."""
+        """dockerd's process id."""
         assert self._process is not None, "dockerd was not started"
         return self._process.pid
 
     def docker(self, *arguments: str) -> str:
-        """What `docker ARGUMENTS` prints, without the last newline."""
+        """Run `docker ARGUMENTS`; return its output without the last newline."""
         done = subprocess.run([*self.command, *arguments], capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr}"
         return done.stdout.rstrip("\n")
@@ -70,12 +70,12 @@ class Daemon:
         until(self._answers, f"dockerd answers at {self.socket}; its log is {self._log()}", 90)
 
     def _alone(self) -> list[str]:
-        """A network namespace of its own, so that `--bridge none` takes no other daemon's bridge away."""
+        """Enter a new network namespace, because `--bridge none` removes the bridge of any other daemon in this one."""
         others = subprocess.run(["pgrep", "-x", "dockerd"], stdout=subprocess.DEVNULL, check=False).returncode == 0
         return ["unshare", "--net"] if others else []
 
     def kill(self) -> None:
-        """`kill -9`: containers go on, nobody tells their clients."""
+        """`kill -9`: containers keep running, and their clients learn nothing."""
         assert self._process is not None, "dockerd was not started"
         containerd = int(self._containerd().read_text())
         self._process.send_signal(signal.SIGKILL)
@@ -83,7 +83,7 @@ class Daemon:
         until(lambda: ended(containerd), "containerd has ended with its dockerd")
 
     def stop(self) -> None:
-        """Stop dockerd as `systemctl stop docker` does; with live-restore, containers go on."""
+        """Stop dockerd as `systemctl stop docker` does. With live-restore, containers keep running."""
         assert self._process is not None, "dockerd was not started"
         self._process.terminate()
         self._process.wait(60)
@@ -102,20 +102,20 @@ class Daemon:
         shutil.rmtree(self.folder)
 
     def _empty(self) -> bool:
-        """Remove all containers. Docker refuses to remove what somebody just removes: what counts is what is left."""
+        """Remove all containers. Docker refuses if a removal is already in progress, so only the result is checked."""
         containers = self.docker("ps", "-aq").split()
         if containers:
             subprocess.run([*self.command, "rm", "-f", *containers], capture_output=True, check=False)
         return not containers
 
     def _configuration(self) -> Path:
-        """An empty daemon.json: the one in /etc is the machine's owner's."""
+        """An empty daemon.json, so that the one in /etc is not read."""
         path = self.folder / "daemon.json"
         path.write_text("{}")
         return path
 
     def _containerd(self) -> Path:
-        """The pidfile of the daemon's own containerd. A new dockerd would take a zombie of that id for it."""
+        """The pidfile of the daemon's containerd. A new dockerd would mistake a zombie with that id for it."""
         return self.folder / "exec" / "containerd" / "containerd.pid"
 
     def _log(self) -> Path:
@@ -129,14 +129,14 @@ class Daemon:
 
 
 def answers() -> bool:
-    """Whether `docker` reaches a daemon as it is."""
+    """Whether plain `docker` reaches a daemon."""
     if not shutil.which("docker"):
         return False
     return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
 
 
 def ended(pid: int) -> bool:
-    """Whether a process is gone, or a zombie that nobody has waited for."""
+    """Whether a process is gone, or is a zombie."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -145,7 +145,7 @@ def ended(pid: int) -> bool:
 
 
 def mount_cgroups() -> None:
-    """Mount the control groups where nothing has (a bare virtual machine, some containers); else change nothing."""
+    """Mount the control groups if nothing has, as in a bare virtual machine and some containers."""
     place = Path("/sys/fs/cgroup")
     if any(place.iterdir()):
         return
@@ -153,6 +153,6 @@ def mount_cgroups() -> None:
 
 
 def mounts_below(folder: Path) -> list[str]:
-    """The mount points in a folder, outermost first."""
+    """Return the mount points in a folder, outermost first."""
     lines = Path("/proc/self/mounts").read_text().splitlines()
     return sorted(mount for mount in (line.split()[1] for line in lines) if mount.startswith(f"{os.fspath(folder)}/"))

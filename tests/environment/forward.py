@@ -1,7 +1,7 @@
-"""A small HTTP proxy in a process of its own, for requests with whole URLs, and CONNECT.
+"""A small HTTP proxy that runs as its own process. It serves requests with absolute URLs, and CONNECT.
 
-`python -m tests.environment.forward LOGIN` listens on a free port of the loopback, which is the first line of its
-output, and tells each request in another.
+`python -m tests.environment.forward LOGIN` listens on a free loopback port. It prints the port on the first line, and
+then one line per request.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ BLOCK = 1 << 16
 
 
 class Forward(BaseHTTPRequestHandler):
-    """One request; the connection to the client ends with it."""
+    """Serve one request and close the connection."""
 
     login = ""
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Only what is asked for is told."""
+        """Log nothing: requests are printed elsewhere."""
 
     def serve(self) -> None:
         os.write(sys.stdout.fileno(), f"{self.command} {self.path}\n".encode())
@@ -52,7 +52,7 @@ class Forward(BaseHTTPRequestHandler):
     do_GET = do_CONNECT = serve  # noqa: N815
 
     def passed(self, server: socket.socket) -> None:
-        """Bytes both ways, until either has no more."""
+        """Copy bytes both ways until one side ends."""
         with selectors.DefaultSelector() as ready:
             for one, other in ((self.connection, server), (server, self.connection)):
                 ready.register(one, selectors.EVENT_READ, other)
@@ -65,7 +65,7 @@ class Forward(BaseHTTPRequestHandler):
 
 
 class ProxyProcess:
-    """Where it listens, and what it was asked."""
+    """Where it listens, and which requests it got."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout
@@ -81,7 +81,7 @@ class ProxyProcess:
 
 @contextlib.contextmanager
 def forward(login: str = "") -> Iterator[ProxyProcess]:
-    """Run one. `login` is USER:PASSWORD, without which it lets nobody through."""
+    """Run a proxy. `login` is the USER:PASSWORD that it asks for."""
     command = [sys.executable, "-m", "tests.environment.forward", login]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) as process:
         try:

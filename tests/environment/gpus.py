@@ -1,7 +1,7 @@
-"""GPUs that are not there: `nvidia-smi` for a host, and the hook by which Docker gives a container its GPUs.
+"""Fake GPUs: an `nvidia-smi` for a host, and the hook through which Docker gives a container its GPUs.
 
-The hook puts an `nvidia-smi` into the container that lists what the container was given, and notes who has which GPU.
-It proves flags, selection and errors, never CUDA.
+The hook puts an `nvidia-smi` into the container that lists the container's GPUs, and records which container has which
+GPU. This tests flags, selection and errors, but not CUDA.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ with (folder / "given").open("a") as log:
 
 
 class FakeGpus:
-    """`count` GPUs of a machine. `programs` holds `nvidia-smi` and Docker's hook."""
+    """A machine's `count` GPUs. The folder `programs` holds `nvidia-smi` and Docker's hook."""
 
     def __init__(self, folder: Path, count: int, name: str = "Fake A100", mib: int = 40960) -> None:
         self.folder = folder
@@ -68,7 +68,7 @@ class FakeGpus:
             (self.programs / program).chmod(0o755)
 
     def fail(self, words: str | None) -> None:
-        """Give no container a GPU from now on, as a driver that broke: with these words. None: it works again."""
+        """From now on refuse every container with this error, as a broken driver does. None: work again."""
         if words is None:
             (self.folder / "broken").unlink()
         else:
@@ -76,7 +76,7 @@ class FakeGpus:
 
     @contextlib.contextmanager
     def lost(self) -> Iterator[None]:
-        """The machine finds none of them meanwhile."""
+        """Hide all GPUs from the machine within this context."""
         (self.folder / "lost").touch()
         try:
             yield
@@ -85,12 +85,12 @@ class FakeGpus:
 
     @property
     def given(self) -> list[str]:
-        """What containers were given, in the order of their starts: `0,1`."""
+        """Return the GPUs given to each container, in the order of their starts, as `0,1`."""
         path = self.folder / "given"
         return path.read_text().splitlines() if path.exists() else []
 
     @property
     def overlaps(self) -> str:
-        """Starts with a GPU that a living container had."""
+        """Return the starts that got a GPU which a running container already had."""
         path = self.folder / "overlaps"
         return path.read_text() if path.exists() else ""

@@ -1,7 +1,8 @@
-"""Commands and servers of the product without the start of a Python for each: a process that has loaded them forks.
+"""Runs dstack's commands and servers without starting Python for each: a process with everything loaded forks.
 
-Each has a process, a folder, an environment, streams and an end of its own, as one that was started anew has. Each
-environment that an interpreter reads before it runs any code (`PYTHON...`, the locale) has a process that forks.
+Each fork has its own process id, working directory, environment, streams and exit code, as a newly started one has.
+There is one forking process per set of variables that the interpreter reads before it runs any code (`PYTHON...`, the
+locale).
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ from types import ModuleType
 from typing import TextIO
 
 AT_START = ("LANG", "LC_", "LANGUAGE", "PYTHON")
-"""How the names of variables begin that count when an interpreter starts."""
+"""Prefixes of the variables that the interpreter reads when it starts."""
 MOST = 100_000
-"""Bytes of a request; the kernel has a limit for one message."""
+"""The most bytes in a request, because the kernel limits the size of a message."""
 
 
 def run(
     arguments: Sequence[str], cwd: Path, environment: Mapping[str, str], timeout: float
 ) -> subprocess.CompletedProcess[bytes]:
-    """What `dstack ARGUMENTS` says and exits with. Raises subprocess.TimeoutExpired after `timeout` seconds."""
+    """Run `dstack ARGUMENTS`. Raises subprocess.TimeoutExpired after `timeout` seconds."""
     words = ["dstack", *arguments]
     forker, request = _forker("command", _fixed(environment)), _request(words, cwd, environment)
     out, err, told = _exchange(forker, request, timeout, words)
@@ -45,7 +46,7 @@ def run(
 
 
 def serve(home: Path, environment: Mapping[str, str], log: Path) -> int:
-    """Start the server of this home as a command would; its process id. `log` gets what it says."""
+    """Start this home's server as a command would; return its process id. Its output goes to `log`."""
     from dstack.client import embedded
 
     ours, theirs = os.pipe()
@@ -69,7 +70,7 @@ def _fixed(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 
 @functools.cache
 def _forker(what: str, fixed: tuple[tuple[str, str], ...]) -> socket.socket:
-    """The way to a process that forks."""
+    """Return the socket of a forking process."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         process = subprocess.Popen(
@@ -91,7 +92,7 @@ def _forker(what: str, fixed: tuple[tuple[str, str], ...]) -> socket.socket:
 def _exchange(
     forker: socket.socket, request: bytes, timeout: float, words: Sequence[str]
 ) -> tuple[bytes, bytes, bytes]:
-    """What the command said on stdout and stderr, and what was told of it: its id and its exit code, a line each."""
+    """Return the command's stdout and stderr, and two lines with its process id and its exit code."""
     pipes = [os.pipe() for _ in range(3)]
     read: dict[int, bytes] = {ours: b"" for ours, _ in pipes}
     with open(os.devnull) as nothing:
@@ -124,7 +125,7 @@ def _exchange(
 
 
 def _fork(channel: socket.socket, main: Callable[[], None]) -> None:
-    """Fork for each request, and tell how `main` ended, until nobody can ask any more."""
+    """Fork for each request and report how `main` ended, until the socket is closed."""
     with selectors.DefaultSelector() as selector:
         selector.register(channel, selectors.EVENT_READ)
         while True:
@@ -156,7 +157,7 @@ def _fork(channel: socket.socket, main: Callable[[], None]) -> None:
 
 
 def _command() -> Callable[[], None]:
-    """The command line, with all that it imports later."""
+    """Import the command line, with everything that it imports later."""
     import dstack.cli
     import dstack.client
     import dstack.model
@@ -171,7 +172,7 @@ def _command() -> Callable[[], None]:
 
 
 def _server() -> Callable[[], None]:
-    """The server, with all that it imports and all templates that it reads later."""
+    """Import the server, with everything that it imports and all templates that it reads later."""
     import dstack.artifacts
     import dstack.engine
     import dstack.hosts
@@ -197,14 +198,14 @@ def _load(package: ModuleType) -> None:
 
 
 def _stream(number: int, like: TextIO) -> TextIO:
-    """A text stream as an interpreter makes it."""
+    """Open a text stream as the interpreter does."""
     file = io.FileIO(number, "w" if number else "r", closefd=False)
     whole = io.BufferedWriter(file) if number else io.BufferedReader(file)
     return io.TextIOWrapper(whole, like.encoding, like.errors, line_buffering=number == 2)
 
 
 def _become(request: bytes, files: Sequence[int], main: Callable[[], None]) -> None:
-    """Be what was asked for, to its end."""
+    """Run the requested command or server, and exit."""
     os.setsid()
     asked = json.loads(request)
     for number, file in enumerate(files[:3]):

@@ -1,4 +1,4 @@
-"""The installed product, in a home of the test's own."""
+"""The installed product, in a home folder made for the test."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.environment.daemon import ended
 from tests.environment.waiting import until
 
 KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "DOCKER_HOST", "SYSTEMROOT")
-"""What a command sees of the tests' own environment."""
+"""Variables that a command inherits from the tests."""
 ROOT = str(Path(__file__).parents[2])
 forked: dict[Path, int] = {}
-"""The servers that were not started by a command, by DSTACK_HOME."""
+"""The process ids of servers that no command started, by DSTACK_HOME."""
 
 
 def program(name: str = "dstack") -> Path:
-    """The console script that is installed beside the running Python."""
+    """Return the console script installed beside the running Python."""
     path = Path(sysconfig.get_path("scripts")) / name
     if not path.exists():
         needs.missing(f"{path} is not there; install the checkout: pip install -e '.[dev]'")
@@ -32,9 +32,8 @@ def program(name: str = "dstack") -> Path:
 
 
 class Home:
-    """A fresh HOME and DSTACK_HOME: no file of the person's is read or written. Short, for unix sockets.
-
-    `close` stops the server that was started here and removes everything.
+    """A fresh HOME and DSTACK_HOME, so that no file of the developer is read or written. Its path is short, for unix
+    sockets. `close` stops the server and removes everything.
     """
 
     def __init__(self) -> None:
@@ -67,7 +66,7 @@ class Home:
         stdin: str | None = None,
         timeout: float = 120,
     ) -> subprocess.CompletedProcess[str]:
-        """Run `dstack ARGUMENTS` to its end. Output that is not UTF-8 has surrogate escapes. `timeout` in seconds."""
+        """Run `dstack ARGUMENTS` and wait for it. Invalid UTF-8 gets surrogate escapes. `timeout` is in seconds."""
         words = [os.fspath(argument) for argument in arguments]
         known = {**self.environment, **(env or {})}
         if stdin is None:
@@ -85,7 +84,7 @@ class Home:
         return subprocess.CompletedProcess(words, done.returncode, text(done.stdout), text(done.stderr))
 
     def serve(self) -> None:
-        """Start the server as the first command would, unless one was started, for a test of something else."""
+        """Start the server as the first command would, unless one was started."""
         layout = ServerLayout(self.dstack)
         if layout.state.exists():
             return
@@ -104,12 +103,12 @@ class Home:
 
 
 def text(output: bytes) -> str:
-    """Output as a person's editor shows it, bytes that are not UTF-8 as surrogate escapes."""
+    """Decode output, with surrogate escapes for what is not UTF-8."""
     return output.decode(errors="surrogateescape").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def servers(home: Path) -> list[int]:
-    """The servers that run with this DSTACK_HOME."""
+    """Return the process ids of the servers with this DSTACK_HOME."""
     wanted = b"--home\0" + bytes(home) + b"\0"
     found = [forked[home]] if home in forked and not ended(forked[home]) else []
     for entry in Path("/proc").iterdir():

@@ -1,4 +1,4 @@
-"""In front of a real S3 server: counts what passes, and fails where a test wants it, which the server itself can't."""
+"""A proxy in front of a real S3 server that counts requests and fails on demand."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ REFUSAL = "<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code} by the
 
 @dataclass
 class Passed:
-    """A request; its status is 0 while there is no answer. `sent` and `received` are bytes: of its body, and of the
-    answer's; `connection` tells connections apart."""
+    """A request. `status` is 0 until it is answered. `sent` and `received` are the sizes of both bodies in bytes;
+    `connection` identifies the connection."""
 
     method: str
     key: str
@@ -36,11 +36,11 @@ class Passed:
 
 
 class Proxy:
-    """Passes every request on to a port of the loopback. Hosts in signatures are those that clients see. With the file
-    of a certificate and its key, it speaks TLS.
+    """Forwards every request to a loopback port. The Host header stays as the client sent it: it is signed. With
+    a certificate and its key in a file, it speaks TLS.
 
-    `refuse` says for a request with which S3 error it is answered, if with any; `cut` after how many bytes of its
-    answer the connection breaks.
+    `refuse` returns the S3 error for a request, or None; `cut` returns after how many bytes of the answer the
+    connection breaks, or None.
     """
 
     def __init__(self, port: int, certificate: Path | None = None) -> None:
@@ -59,12 +59,12 @@ class Proxy:
         self._thread.start()
 
     def stored(self) -> Counter[tuple[str, str]]:
-        """How often each piece was taken by S3: by key, and number of its part."""
+        """Return how often S3 accepted each part, by key and part number."""
         puts = [each for each in self.passed if each.method == "PUT" and each.status == http.HTTPStatus.OK]
         return Counter((each.key, each.query.get("partNumber", "")) for each in puts)
 
     def close(self) -> None:
-        """Stop to listen. Nobody answers at its address then."""
+        """Stop listening: connections are refused."""
         if self._thread.is_alive():
             self._server.shutdown()
             self._server.server_close()
@@ -75,17 +75,17 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Whoever goes away is part of the tests."""
+        """Ignore clients that disconnect: the tests do that on purpose."""
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection of a client."""
+    """Serve one connection."""
 
     protocol_version = "HTTP/1.1"
     proxy: Proxy
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Nothing to tell."""
+        """Log nothing."""
 
     def serve(self) -> None:
         parts = urlsplit(self.path)

@@ -1,4 +1,4 @@
-"""Images in a registry of the tests' own that no machine has yet."""
+"""Images in a test registry that no machine has pulled yet."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 from tests.environment.registry import PASSWORD, USER, Registry
 
 BIG = 6_000_000
-"""Bytes of a layer that takes a while through a slow way."""
+"""The size in bytes of a layer that takes a while over a slow connection."""
 
 
 def push(docker: Sequence[str], registry: Registry, base: str, name: str, *, size: int = 0) -> str:
-    """Put `base`, with a layer of so many random bytes on it, into the registry alone. Its full name."""
+    """Push `base` with an extra layer of random bytes to the registry, and keep no local copy. Return its full name."""
     image = f"{registry.address}/{name}"
     with tempfile.TemporaryDirectory() as folder:
         login = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()

@@ -1,4 +1,4 @@
-"""A real Docker registry of the tests' own (Debian's docker-registry), on the loopback, which Docker trusts."""
+"""A real Docker registry (Debian's docker-registry) on loopback, which Docker trusts without TLS."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ http: {{addr: 127.0.0.1:{port}}}
 AUTH = "auth: {{htpasswd: {{realm: tests, path: {folder}/htpasswd}}}}\n"
 USER, PASSWORD = "ann", "pass word$1"
 HASH = "$2b$04$CckvSPWrdYlAdmWGlRpFk.8jKXrQZB2qHJmOQZCI7PD5ebEX.SMWy"
-"""bcrypt's of the password, as `htpasswd -nbB` writes it."""
+"""The password's bcrypt hash, as `htpasswd -nbB` writes it."""
 
 
 class Registry:
-    """Serves images at `address`, through a way that may be made slow. `log` is what it was asked. `closed`: only
-    USER with PASSWORD may fetch and push."""
+    """Serves images at `address`, over a connection that can be slowed down. `log` holds its requests. `closed`: only
+    USER with PASSWORD may pull and push."""
 
     def __init__(self, folder: Path, *, closed: bool = False) -> None:
         if not shutil.which("docker-registry"):
@@ -47,11 +47,11 @@ class Registry:
 
     @property
     def log(self) -> str:
-        """What it was asked, a line a request."""
+        """Its requests, one per line."""
         return (self.folder / "log").read_text()
 
     def close(self) -> None:
-        """End it."""
+        """Stop it."""
         self.way.close()
         self._process.terminate()
         self._process.wait(30)

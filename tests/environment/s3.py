@@ -1,4 +1,4 @@
-"""A real S3 server of the tests' own that checks signatures: rclone, in front of a folder."""
+"""A real S3 server that checks signatures: rclone, in front of a folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BUCKET = "bucket"
 
 
 class S3:
-    """`rclone serve s3` on a port of its own. Its objects survive `kill` and `start`; unfinished uploads don't."""
+    """`rclone serve s3` on a free port. Objects survive `kill` and `start`; unfinished uploads don't."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -31,7 +31,7 @@ class S3:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a server of the product needs to use it."""
+        """The environment that dstack's server needs to use it."""
         return {
             "AWS_ACCESS_KEY_ID": ACCESS,
             "AWS_SECRET_ACCESS_KEY": SECRET,
@@ -42,16 +42,16 @@ class S3:
 
     @property
     def objects(self) -> Objects:
-        """All objects of the bucket, by key."""
+        """The bucket's objects, by key."""
         return Objects(self.folder / "objects" / BUCKET)
 
     @property
     def requests(self) -> list[str]:
-        """The log, a line a request, and what else rclone reports."""
+        """The log: one line per request, and whatever else rclone reports."""
         return (self.folder / "log").read_text(errors="replace").splitlines()
 
     def start(self) -> None:
-        """Start it, on the same port as before, and wait until it answers."""
+        """Start it on the same port as before, and wait until it answers."""
         if not program("rclone").exists():
             needs.missing("rclone is not installed; install the checkout: pip install -e '.[dev]'")
         with (self.folder / "log").open("ab") as log:
@@ -69,24 +69,24 @@ class S3:
         until(self._answers, f"S3 answers on port {self.port}")
 
     def kill(self) -> None:
-        """End it as a power cut does."""
+        """Kill it."""
         assert self._process
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
         self._process = None
 
     def freeze(self) -> None:
-        """Have it answer nothing until `thaw`."""
+        """Stop answering until `thaw`."""
         assert self._process
         self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Undo a `freeze`."""
+        """Undo `freeze`."""
         assert self._process
         self._process.send_signal(signal.SIGCONT)
 
     def restore(self) -> None:
-        """Have it run with an empty bucket. It remembers folders: a new one does not know what was there before."""
+        """Restart it with an empty bucket. It caches folders, so only a new process forgets what was there."""
         if self._process:
             self.kill()
         top = self.folder / "objects" / BUCKET
@@ -95,7 +95,7 @@ class S3:
         self.start()
 
     def close(self) -> None:
-        """End it."""
+        """Stop it."""
         if self._process:
             self.kill()
 
@@ -105,7 +105,7 @@ class S3:
 
 
 class Objects(Mapping[str, bytes]):
-    """The files that were in a folder, by their paths there. A file is read when somebody asks for it."""
+    """The files of a folder, by relative path. Each file is read when it is asked for."""
 
     def __init__(self, top: Path) -> None:
         self._paths = {str(path.relative_to(top)): path for path in sorted(top.rglob("*")) if path.is_file()}

@@ -1,4 +1,4 @@
-"""A real OpenSSH server of the tests' own, on the loopback."""
+"""A real OpenSSH server on loopback."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ Subsystem sftp internal-sftp
 
 
 class Sshd:
-    """sshd with a host key, a client key and a port of its own. `identity` is the private key that opens it.
+    """sshd with its own host key, client key and port. `identity` is the private key that it accepts.
 
-    `options` are further lines of its configuration; `first` are those that stand above all others, and win.
+    `options` are further lines of its configuration; `first` are lines at the top, which win.
     """
 
     def __init__(self, folder: Path, user: str, options: Iterable[str] = ()) -> None:
@@ -48,7 +48,7 @@ class Sshd:
 
     @property
     def host_key(self) -> str:
-        """The public host key in OpenSSH's form: type and base64."""
+        """The public host key in OpenSSH's format: type and base64."""
         return " ".join((self.folder / "host_key.pub").read_text().split()[:2])
 
     @property
@@ -59,11 +59,11 @@ class Sshd:
 
     @property
     def log(self) -> str:
-        """What sshd reported so far."""
+        """sshd's log so far."""
         return (self.folder / "log").read_text()
 
     def ssh(self, *command: str) -> list[str]:
-        """The words of an `ssh` command that reaches this server and touches no file of the person's."""
+        """An `ssh` command line that reaches this server and touches no file of the developer."""
         known = self.folder / "known_hosts"
         known.write_text(f"[{self.host}]:{self.port} {self.host_key}\n")
         options = ("BatchMode=yes", f"UserKnownHostsFile={known}", "IdentitiesOnly=yes", "IdentityAgent=none")
@@ -72,7 +72,7 @@ class Sshd:
         return ["ssh", "-F", "none", *flags, *login, *command]
 
     def start(self) -> None:
-        """Start sshd, on the same port with the same key as before, and wait until it answers."""
+        """Start sshd on the same port and with the same key as before, and wait until it answers."""
         program = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
         if program is None:
             needs.missing("sshd is not installed; install it: apt-get install openssh-server")
@@ -84,14 +84,14 @@ class Sshd:
         until(self._answers, f"sshd answers on port {self.port}")
 
     def close(self) -> None:
-        """Stop sshd. Connections that are open stay."""
+        """Stop sshd. Open connections stay open."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait()
             self._process = None
 
     def cut(self) -> None:
-        """Cut every open connection, as a network that fails does; sshd goes on."""
+        """Cut every open connection, as a failing network does. sshd keeps running."""
         assert self._process is not None, "sshd was not started"
         for pid in descendants(self._process.pid):
             try:
@@ -126,7 +126,7 @@ class Sshd:
 
 
 def descendants(pid: int) -> list[int]:
-    """The children of a process that sshd made for connections, and theirs; not what users started in them."""
+    """Return the processes that sshd forked for connections, but not what users started in them."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except FileNotFoundError:
@@ -136,7 +136,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def process_name(pid: int) -> str:
-    """The short name of a process, "" for one that is gone."""
+    """Return the short name of a process, "" if it is gone."""
     try:
         return Path(f"/proc/{pid}/comm").read_text().strip()
     except (FileNotFoundError, ProcessLookupError):
@@ -144,7 +144,7 @@ def process_name(pid: int) -> str:
 
 
 def free_port() -> int:
-    """A port of the loopback that nothing listens on."""
+    """Return a loopback port on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

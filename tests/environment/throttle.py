@@ -1,4 +1,4 @@
-"""A way to a server on the loopback that can be made slow."""
+"""A connection to a loopback server that can be slowed down."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ PIECE = 16 * 1024
 
 
 class Throttle:
-    """Passes connections to `port` on, what comes back `speed` bytes a second at most, and what goes there `sent`;
-    None for as fast as can be. Both may be changed at any time."""
+    """Forwards connections to `port`, with at most `speed` bytes per second of answers and `sent` bytes per second of
+    requests; None for no limit. Both can be changed at any time."""
 
     def __init__(self, port: int) -> None:
         self.speed: float | None = None
@@ -25,7 +25,7 @@ class Throttle:
         self._start(self._accept)
 
     def close(self) -> None:
-        """Let nobody in any more, and cut who is."""
+        """Stop listening, and cut all connections."""
         self._closed.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         for each in self._threads:

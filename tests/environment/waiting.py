@@ -10,11 +10,11 @@ T = TypeVar("T")
 
 PAUSE = 0.02
 LONGEST_PAUSE = 0.25
-"""Seconds between two looks."""
+"""Seconds between two tries."""
 
 
 def until(condition: Callable[[], T], what: str, seconds: float = 30) -> T:
-    """The first true answer of the condition. AssertionError that names `what` when there was none in time."""
+    """Return the condition's first true value. Raises AssertionError that names `what` if there is none in time."""
     end = time.monotonic() + seconds
     while True:
         before = time.monotonic()

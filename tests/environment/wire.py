@@ -1,4 +1,4 @@
-"""A cable that counts: passes TCP connections on to a port of this machine."""
+"""Forwards TCP connections to a port of this machine, and counts bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 class Wire:
-    """`count` is the bytes that went through, in both directions. `close` cuts every connection."""
+    """`count` is the number of bytes forwarded in both directions. `close` cuts every connection."""
 
     def __init__(self, port: int) -> None:
         self.target = port
@@ -21,7 +21,7 @@ class Wire:
         self._start(self._accept)
 
     def close(self) -> None:
-        """Nothing passes any more."""
+        """Stop forwarding."""
         for each in list(self._sockets):
             try:
                 each.shutdown(socket.SHUT_RDWR)
