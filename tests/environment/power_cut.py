@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterable
@@ -29,42 +28,43 @@ class Disk:
         with self.image.open("wb") as image:
             image.truncate(size)
         subprocess.run(["mkfs.ext4", "-q", "-m", "0", "-E", "lazy_itable_init=0", self.image], check=True)
-        self.mount()
-
-    def mount(self) -> None:
-        options = "loop,commit=3600,nobarrier"
-        done = subprocess.run(["mount", "-o", options, self.image, self.path], capture_output=True, text=True)
-        if done.returncode:
-            needs.missing(f"a loop device can't be mounted here: {done.stderr.strip()}")
-
-    def unmount(self) -> None:
-        """Unmount it once nobody uses it any longer."""
-
-        def unmounted() -> bool:
-            return subprocess.run(["umount", self.path], capture_output=True).returncode == 0
-
-        until(unmounted, f"{self.path} is unmounted", 30)
+        self._mounted = 0
+        self._mount()
 
     def cut(self, processes: Iterable[int]) -> None:
         """Cut the power: kill these processes, and forget all that they wrote but did not sync.
 
-        They are frozen first, so that the image is one moment's.
+        They are frozen first, so that the image is one moment's. The new file system is mounted over the old one, so
+        that other processes never find the folder empty.
         """
         processes = list(processes)
-        for process in processes:
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGSTOP)
+        _signal(processes, signal.SIGSTOP)
         flushed = self.image.with_suffix(".cut")
         subprocess.run(["cp", "--sparse=always", self.image, flushed], check=True)
-        for process in processes:
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-        self.unmount()
+        _signal(processes, signal.SIGKILL)
         flushed.replace(self.image)
-        self.mount()
+        self._mount()
 
     def close(self) -> None:
-        """Unmount it and remove it."""
-        self.unmount()
+        """Unmount it once nobody uses it, and remove it."""
+
+        def unmounted() -> bool:
+            return subprocess.run(["umount", self.path], capture_output=True).returncode == 0
+
+        for _ in range(self._mounted):
+            until(unmounted, f"{self.path} is unmounted", 30)
         self.image.unlink()
-        shutil.rmtree(self.path)
+        self.path.rmdir()
+
+    def _mount(self) -> None:
+        options = "loop,commit=3600,nobarrier"
+        done = subprocess.run(["mount", "-o", options, self.image, self.path], capture_output=True, text=True)
+        if done.returncode:
+            needs.missing(f"a loop device can't be mounted here: {done.stderr.strip()}")
+        self._mounted += 1
+
+
+def _signal(processes: Iterable[int], number: int) -> None:
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, number)

@@ -188,7 +188,13 @@ def _server() -> Callable[[], None]:
         for template in folder.rglob("*.sh.j2"):
             with suppress(Exception):  # no values are there; it is read and kept
                 render.text(template.relative_to(folder).as_posix().removesuffix(".sh.j2"))
-    return main
+
+    def serve() -> None:
+        if any(name.startswith("CHAOS_") for name in os.environ):
+            importlib.import_module("tests.chaos.points").install()
+        main()
+
+    return serve
 
 
 def _load(package: ModuleType) -> None:

@@ -91,8 +91,13 @@ class Home:
         layout.home.mkdir(mode=0o700, exist_ok=True)
         layout.state.mkdir(mode=0o700)
         layout.server_log.touch(0o600)
-        forked[self.dstack] = prefork.serve(layout.home, {**self.environment, "PYTHONPATH": ROOT}, layout.server_log)
-        until(lambda: answers(self.dstack), f"the server of {self.dstack} answers")
+        self.serve_again()
+
+    def serve_again(self) -> None:
+        """Start the server of a home that has had one."""
+        log = ServerLayout(self.dstack).server_log
+        forked[self.dstack] = prefork.serve(self.dstack, {**self.environment, "PYTHONPATH": ROOT}, log)
+        until(lambda: answers(self.dstack), f"the server of {self.dstack} answers", 60)
 
     def close(self) -> None:
         """Stop the server and remove the home."""

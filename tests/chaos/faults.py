@@ -1,0 +1,323 @@
+"""What goes wrong. A fault begins, and ends; it says which jobs it may have ended, and which reasons it explains."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from typing import ClassVar
+
+from dstack.model.job.reasons import ReasonCode
+from tests.chaos.world import Machine, Site
+
+UNREACHABLE = frozenset({ReasonCode.RUNNER_UNREACHABLE, ReasonCode.RUNNER_BEING_CHECKED, ReasonCode.RUNNER_UNUSABLE})
+STORAGE = frozenset({ReasonCode.STORAGE_UNAVAILABLE, ReasonCode.UPLOADING})
+
+LOCK = """
+import sqlite3, sys, time
+database = sqlite3.connect(sys.argv[1], timeout=30, isolation_level=None)
+database.execute("BEGIN EXCLUSIVE")
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+class Fault:
+    """One thing that goes wrong, at a time and for a time. `random` decides what exactly, the same for the same plan.
+
+    `hit` has the attempts that it may have ended: `<job>` or `<job>-<attempt>`.
+    """
+
+    explains: ClassVar[frozenset[ReasonCode]] = frozenset()
+    needs: ClassVar[str] = ""
+    """The kind of storage that it breaks; "" if it fits any."""
+
+    def __init__(self, site: Site, random: random.Random) -> None:
+        self.site = site
+        self.random = random
+        self.machine: Machine = random.choice(site.machines)
+        self.hit: set[str] = set()
+
+    def begin(self) -> None:
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """Undo it."""
+
+    def __str__(self) -> str:
+        return type(self).__name__
+
+
+class ServerKilled(Fault):
+    """kill -9 of the server."""
+
+    def begin(self) -> None:
+        for process in self.site.running:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
+    def end(self) -> None:
+        self.site.serve()
+
+
+class ServerStopped(Fault):
+    """The server's process is stopped for a while, as on a laptop that sleeps."""
+
+    explains = UNREACHABLE
+
+    def begin(self) -> None:
+        self.stopped = self.site.running
+        self.signal(signal.SIGSTOP)
+
+    def end(self) -> None:
+        self.signal(signal.SIGCONT)
+
+    def signal(self, number: int) -> None:
+        for process in self.stopped:
+            with suppress(ProcessLookupError):
+                os.kill(process, number)
+
+
+class PowerCut(Fault):
+    """The server's machine loses power: what was not synced is gone."""
+
+    def begin(self) -> None:
+        self.site.cut_power()
+
+    def end(self) -> None:
+        self.site.serve()
+
+
+class DatabaseLocked(Fault):
+    """Another process holds the lock of the server's database."""
+
+    def begin(self) -> None:
+        words = [sys.executable, "-c", LOCK, str(self.site.home.dstack / "server" / "state.db")]
+        self.holder = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert self.holder.stdout is not None
+        self.holder.stdout.readline()
+
+    def end(self) -> None:
+        self.holder.communicate()
+
+
+class ServerDiskFull(Fault):
+    """The disk of the server's home has no space left."""
+
+    def begin(self) -> None:
+        self.ballast = self.site.disk.path / "ballast"
+        with suppress(OSError), self.ballast.open("wb") as file:
+            while True:
+                file.write(bytes(1 << 16))
+                file.flush()
+
+    def end(self) -> None:
+        self.ballast.unlink(missing_ok=True)
+
+
+class SshReset(Fault):
+    """All connections to a machine break."""
+
+    explains = UNREACHABLE
+
+    def begin(self) -> None:
+        self.machine.link.cut()
+
+
+class SshFrozen(Fault):
+    """Connections to a machine neither pass bytes nor end."""
+
+    explains = UNREACHABLE
+
+    def begin(self) -> None:
+        self.machine.link.frozen = True
+
+    def end(self) -> None:
+        self.machine.link.frozen = False
+
+
+class SshRefused(Fault):
+    """Nothing listens on the machine's SSH port, and open connections break."""
+
+    explains = UNREACHABLE
+
+    def begin(self) -> None:
+        self.machine.link.refuse()
+        self.machine.link.cut()
+
+    def end(self) -> None:
+        self.machine.link.accept()
+
+
+class SshSlow(Fault):
+    """The connection to a machine passes 30 kB per second."""
+
+    explains = UNREACHABLE
+
+    def begin(self) -> None:
+        self.machine.link.speed = self.machine.link.sent = 30_000
+
+    def end(self) -> None:
+        self.machine.link.speed = self.machine.link.sent = None
+
+
+class SshdRestarted(Fault):
+    """sshd is stopped for a while, and its connections break."""
+
+    explains = UNREACHABLE
+
+    def begin(self) -> None:
+        self.machine.sshd.cut()
+        self.machine.sshd.close()
+
+    def end(self) -> None:
+        self.machine.sshd.start()
+
+
+class DockerKilled(Fault):
+    """kill -9 of dockerd. Containers keep running."""
+
+    explains = UNREACHABLE
+
+    def begin(self) -> None:
+        self.machine.daemon.kill()
+
+    def end(self) -> None:
+        self.machine.daemon.start()
+
+
+class DockerHangs(Fault):
+    """dockerd does not answer."""
+
+    explains = UNREACHABLE
+
+    def begin(self) -> None:
+        os.kill(self.machine.daemon.pid, signal.SIGSTOP)
+
+    def end(self) -> None:
+        os.kill(self.machine.daemon.pid, signal.SIGCONT)
+
+
+class OnContainer(Fault):
+    """Something happens to one running container."""
+
+    def begin(self) -> None:
+        found = sorted(self.machine.containers())
+        self.container = self.random.choice(found) if found else None
+        if self.container:
+            self.strike(self.container)
+
+    def strike(self, container: str) -> None:
+        raise NotImplementedError
+
+    def docker(self, *words: str) -> None:
+        command = [*self.machine.daemon.command, *words]
+        subprocess.run(command, capture_output=True, check=False, timeout=60)
+
+
+class ContainerKilled(OnContainer):
+    """Somebody kills a container."""
+
+    explains = frozenset({ReasonCode.KILLED, ReasonCode.LOST_REMOVED, ReasonCode.DEPENDENCY_FAILED})
+
+    def strike(self, container: str) -> None:
+        self.hit.add(container.removeprefix("dstack-"))
+        self.docker("kill", container)
+
+
+class ContainerRemoved(ContainerKilled):
+    """Somebody removes a container."""
+
+    def strike(self, container: str) -> None:
+        self.hit.add(container.removeprefix("dstack-"))
+        self.docker("rm", "-f", container)
+
+
+class ContainerPaused(OnContainer):
+    """Somebody pauses a container."""
+
+    def strike(self, container: str) -> None:
+        self.docker("pause", container)
+
+    def end(self) -> None:
+        if self.container:
+            self.docker("unpause", self.container)
+
+
+class FolderRemoved(OnContainer):
+    """Somebody removes a running job's folder from the machine."""
+
+    explains = ContainerKilled.explains | {ReasonCode.ARTIFACT_MISSING, ReasonCode.RUNNER_ERROR}
+
+    def strike(self, container: str) -> None:
+        job = container.removeprefix("dstack-")
+        self.hit.add(job)
+        for folder in self.machine.folder.glob(f"*/*/jobs/{job}"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class S3Refuses(Fault):
+    """S3 answers every request with an error."""
+
+    needs = "s3"
+    explains = STORAGE
+
+    def begin(self) -> None:
+        code = self.random.choice(["SlowDown", "InternalError", "AccessDenied"])
+        self.site.world.proxy.refuse = lambda request: code
+
+    def end(self) -> None:
+        self.site.world.proxy.refuse = lambda request: None
+
+
+class S3Frozen(Fault):
+    """S3 does not answer."""
+
+    needs = "s3"
+    explains = STORAGE
+
+    def begin(self) -> None:
+        self.site.world.s3.freeze()
+
+    def end(self) -> None:
+        self.site.world.s3.thaw()
+
+
+class S3Down(Fault):
+    """S3 is not running."""
+
+    needs = "s3"
+    explains = STORAGE
+
+    def begin(self) -> None:
+        self.site.world.s3.kill()
+
+    def end(self) -> None:
+        self.site.world.s3.start()
+
+
+FAULTS: tuple[type[Fault], ...] = (
+    ServerKilled,
+    ServerStopped,
+    PowerCut,
+    DatabaseLocked,
+    ServerDiskFull,
+    SshReset,
+    SshFrozen,
+    SshRefused,
+    SshSlow,
+    SshdRestarted,
+    DockerKilled,
+    DockerHangs,
+    ContainerKilled,
+    ContainerRemoved,
+    ContainerPaused,
+    FolderRemoved,
+    S3Refuses,
+    S3Frozen,
+    S3Down,
+)

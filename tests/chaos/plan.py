@@ -1,0 +1,147 @@
+"""What happens in one chaos test: which runs, which faults, and when. A seed gives the same plan each time."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from tests.chaos.faults import FAULTS, Fault
+from tests.images import BUSYBOX
+
+LENGTH = 5.0
+"""Seconds in which a plan's runs are submitted and its faults begin."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one job does: it writes so many lines of log, and a file of so many bytes, within about `seconds`, and exits
+    with `code`."""
+
+    lines: int
+    size: int
+    seconds: float
+    code: int = 0
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run: `work` of its one job, or of two jobs of which the second depends on the first. `stop` and `abort` are
+    moments in seconds after its submission."""
+
+    name: str
+    at: float
+    work: tuple[Work, ...]
+    attempts: int = 1
+    stop: float | None = None
+    abort: bool = False
+
+    @property
+    def workflow(self) -> str:
+        return f"{self.name}-{len(self.work)}"
+
+
+@dataclass(frozen=True)
+class PlannedFault:
+    """A fault that begins at `at` and lasts for `seconds`."""
+
+    kind: type[Fault]
+    at: float
+    seconds: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All of it. `storage` is folder or s3."""
+
+    seed: int
+    storage: str
+    runs: tuple[PlannedRun, ...]
+    faults: tuple[PlannedFault, ...]
+
+    def __str__(self) -> str:
+        lines = [f"plan {self.seed}, storage: {self.storage}"]
+        for run in self.runs:
+            end = "" if run.stop is None else f", {'aborted' if run.abort else 'stopped'} after {run.stop:.1f} s"
+            lines.append(f"  {run.at:4.1f} s  run {run.name}: {', '.join(map(str, run.work))}{end}")
+        lines += [f"  {fault.at:4.1f} s  {fault.kind.__name__} for {fault.seconds:.1f} s" for fault in self.faults]
+        return "\n".join(lines)
+
+
+def plan(seed: int, kinds: tuple[type[Fault], ...] = FAULTS) -> Plan:
+    """Return the plan of this seed."""
+    chance = random.Random(seed)
+    storage = chance.choice(["folder", "s3"])
+    runs = tuple(_run(chance, number) for number in range(1, chance.randint(2, 4) + 1))
+    fitting = [kind for kind in kinds if kind.needs in ("", storage)]
+    faults = sorted((_fault(chance, fitting) for _ in range(chance.randint(3, 5))), key=lambda fault: fault.at)
+    return Plan(seed, storage, runs, _apart(faults))
+
+
+def _run(chance: random.Random, number: int) -> PlannedRun:
+    work = tuple(_work(chance) for _ in range(chance.choice([1, 1, 2])))
+    stop = chance.uniform(0.2, 3) if chance.random() < 0.2 else None
+    return PlannedRun(
+        name=f"run{number}",
+        at=chance.uniform(0, LENGTH / 2),
+        work=work,
+        attempts=chance.choice([1, 1, 3]),
+        stop=stop,
+        abort=chance.random() < 0.5,
+    )
+
+
+def _work(chance: random.Random) -> Work:
+    code = 0 if chance.random() < 0.8 else chance.choice([1, 3, 42])
+    return Work(chance.choice([1, 50, 2000]), chance.choice([0, 1, 300_000]), chance.uniform(0.1, 3), code)
+
+
+def _fault(chance: random.Random, kinds: list[type[Fault]]) -> PlannedFault:
+    return PlannedFault(chance.choice(kinds), chance.uniform(0, LENGTH), chance.uniform(0.1, 3), chance.getrandbits(32))
+
+
+def _apart(faults: list[PlannedFault]) -> tuple[PlannedFault, ...]:
+    """Leave out faults of a kind that has not ended yet: one can't break what is broken."""
+    kept: list[PlannedFault] = []
+    for fault in faults:
+        if all(fault.kind is not other.kind or fault.at > other.at + other.seconds + 1 for other in kept):
+            kept.append(fault)
+    return tuple(kept)
+
+
+def workflows(planned: Plan, witness: str) -> str:
+    """The workflows.yaml of a plan. Each job tells the witness when its commands begin and end."""
+    lines = ["workflows:"]
+    for run in planned.runs:
+        for number, work in enumerate(run.work, 1):
+            name = f"{run.name}-{number}"
+            lines += [
+                f"  - name: {name}",
+                f"    image: {BUSYBOX}",
+                "    stop-grace: 2s",
+                f"    retry: {{attempts: {run.attempts}, on: [lost]}}",
+                f"    mounts: ['{witness}:/witness']",
+                f"    artifacts: ['made-{name}']",
+                f"    depends-on: {{workflows: [{f'{run.name}-1' if number > 1 else ''}]}}",
+                "    commands:",
+                '      - me=$DSTACK_JOB_ID-$DSTACK_ATTEMPT; echo "begun $me" >>/witness/told',
+                f"      - {_log_loop(work)}",
+                f"      - mkdir made-{name} && head -c {work.size} /dev/zero >made-{name}/zeros"
+                f" && echo {name} >made-{name}/name",
+                f'      - echo "ended $me {work.code}" >>/witness/told; exit {work.code}',
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _log_loop(work: Work) -> str:
+    steps = max(1, round(work.seconds / 0.1))
+    each = max(1, work.lines // steps)
+    return (
+        f'i=0; while [ $i -lt {work.lines} ]; do i=$((i+1)); echo "line $i";'
+        f" if [ $((i % {each})) = 0 ]; then sleep 0.1; fi; done"
+    )
+
+
+def log_of(work: Work) -> bytes:
+    """The log that a job with this work writes."""
+    return b"".join(b"line %d\n" % number for number in range(1, work.lines + 1))

@@ -1,0 +1,109 @@
+"""Plays a plan: submits its runs and lets its faults happen, each at its time, and waits until all is over."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.chaos import oracle
+from tests.chaos.faults import Fault
+from tests.chaos.plan import Plan, PlannedFault, PlannedRun, workflows
+from tests.chaos.world import Site, World
+from tests.e2e.project import project
+from tests.environment.waiting import until
+
+PATIENCE = 150.0
+"""Seconds after the last fault in which all runs have to end."""
+
+
+def play(world: World, planned: Plan) -> list[str]:
+    """Play the plan; return one line per broken promise."""
+    with world.fresh(planned.storage) as site:
+        return Play(site, planned).run()
+
+
+class Play:
+    """One plan under way on one site."""
+
+    def __init__(self, site: Site, planned: Plan) -> None:
+        self.site = site
+        self.planned = planned
+        self.folder: Path = project(site.home.path / "p", workflows(planned, str(site.world.witness)))
+        self.accepted: set[str] = set()
+        self.happened: list[tuple[Fault, float, float]] = []
+        self.broken: list[str] = []
+        self.start = time.monotonic()
+
+    def run(self) -> list[str]:
+        """Do it all; return the violations."""
+        watcher = oracle.Watcher(self.site)
+        work: list[tuple[Callable[..., None], object]] = [(self.submit, run) for run in self.planned.runs]
+        work += [(self.fault, fault) for fault in self.planned.faults]
+        threads = [threading.Thread(target=self.guarded, args=each) for each in work]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        try:
+            until(self.over, "all runs have ended", PATIENCE)
+            until(lambda: not oracle.clean(self.site), "the machines are clean", 60)
+        except AssertionError as late:
+            self.broken += [str(late), *oracle.clean(self.site)]
+        finally:
+            watcher.close()
+        return self.broken + oracle.violations(self.site, self.planned, self.happened, self.accepted, watcher)
+
+    def guarded(self, work: Callable[..., None], item: object) -> None:
+        try:
+            work(item)
+        except Exception as error:
+            self.broken.append(f"{item}: {error!r}")
+
+    def at(self, moment: float) -> None:
+        """Wait until `moment` seconds after the start."""
+        time.sleep(max(0.0, self.start + moment - time.monotonic()))
+
+    def submit(self, run: PlannedRun) -> None:
+        """Submit until the server accepts the run, and stop it if that is planned."""
+        self.at(run.at)
+        words = ["run", run.workflow, "--name", run.name, "--detach", "--idempotency-key", run.name]
+        self.insist(words)
+        self.accepted.add(run.name)
+        if run.stop is not None:
+            time.sleep(run.stop)
+            self.insist(["stop", "-y", *(["--abort"] if run.abort else []), run.name])
+
+    def insist(self, words: list[str]) -> None:
+        """Repeat a command until it works."""
+
+        def worked() -> bool:
+            done = self.site.home.run(*words, cwd=self.folder)
+            if "Traceback" in done.stderr:
+                self.broken.append(f"dstack {' '.join(words)} shows a traceback: {done.stderr}")
+            self.last = done.stderr
+            return done.returncode == 0
+
+        until(worked, f"dstack {' '.join(words)} works", PATIENCE)
+
+    def fault(self, planned: PlannedFault) -> None:
+        """Let a fault happen."""
+        fault = planned.kind(self.site, random.Random(planned.seed))
+        self.at(planned.at)
+        begin = time.monotonic()
+        try:
+            fault.begin()
+            time.sleep(planned.seconds)
+        finally:
+            fault.end()
+        self.happened.append((fault, begin, time.monotonic()))
+
+    def over(self) -> bool:
+        """Whether every run that was accepted has ended."""
+        for name in self.accepted:
+            run = self.site.ask("runs", name)
+            if run is not None and any(job["status"] not in oracle.ENDED for job in run["jobs"]):
+                return False
+        return bool(self.site.ask("server", "status"))
