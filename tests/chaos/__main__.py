@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 
@@ -24,6 +25,7 @@ def main() -> None:
     if unknown := set(arguments.fault or ()) - set(names):
         parser.error(f"no fault {', '.join(sorted(unknown))}; there are: {', '.join(names)}")
     kinds = tuple(names[name] for name in arguments.fault) if arguments.fault else FAULTS
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     end = time.monotonic() + 60 * arguments.minutes
     seed, bad = arguments.seed, 0
     world = World()

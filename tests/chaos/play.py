@@ -15,7 +15,7 @@ from tests.chaos.world import Site, World
 from tests.e2e.project import project
 from tests.environment.waiting import until
 
-PATIENCE = 150.0
+PATIENCE = 60.0
 """Seconds after the last fault in which all runs have to end."""
 
 
@@ -83,10 +83,14 @@ class Play:
             done = self.site.home.run(*words, cwd=self.folder)
             if "Traceback" in done.stderr:
                 self.broken.append(f"dstack {' '.join(words)} shows a traceback: {done.stderr}")
-            self.last = done.stderr
+            said.append(done.stderr)
             return done.returncode == 0
 
-        until(worked, f"dstack {' '.join(words)} works", PATIENCE)
+        said: list[str] = []
+        try:
+            until(worked, f"dstack {' '.join(words)} works", PATIENCE)
+        except AssertionError as never:
+            raise AssertionError(f"{never}: {said[-1]}") from None
 
     def fault(self, planned: PlannedFault) -> None:
         """Let a fault happen."""
