@@ -19,9 +19,9 @@ PATIENCE = 60.0
 """Seconds after the last fault in which all runs have to end."""
 
 
-def play(world: World, planned: Plan) -> list[str]:
-    """Play the plan; return one line per broken promise."""
-    with world.fresh(planned.storage) as site:
+def play(world: World, planned: Plan, environment: dict[str, str] | None = None) -> list[str]:
+    """Play the plan; return one line per broken promise. `environment` is the first server's."""
+    with world.fresh(planned.storage, environment) as site:
         return Play(site, planned).run()
 
 

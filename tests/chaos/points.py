@@ -2,7 +2,8 @@
 piece of a log.
 
 The environment of a server says what happens there: `CHAOS_RECORD=FILE` appends the name of every point that is passed;
-`CHAOS_KILL=NAME` kills the server the first time that it comes by that point.
+`CHAOS_KILL=NAME` kills the server the first time that it comes by that point. Neither happens before the file
+`CHAOS_ARMED` exists.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ from typing import Any
 def install() -> None:
     """Make the server's steps points, if the environment asks for it."""
     record, kill = os.environ.get("CHAOS_RECORD"), os.environ.get("CHAOS_KILL")
-    if not record and not kill:
+    armed = os.environ.get("CHAOS_ARMED")
+    if armed is None:
         return
 
     def reached(point: str) -> None:
+        if not os.path.exists(armed):
+            return
         if record:
             with open(record, "a") as file:
                 file.write(f"{point}\n")

@@ -116,8 +116,9 @@ class Site:
         self.home = Home()
         self.disk = Disk(self.home.path)
         self.home.dstack = self.disk.path / "home"
-        self.home.environment |= {"DSTACK_HOME": str(self.home.dstack), **world.s3.environment, **environment}
-        self.copies: list[Path] = []
+        self.home.environment |= {"DSTACK_HOME": str(self.home.dstack), **world.s3.environment}
+        self.armed = self.home.path / "armed"
+        self.environment = {**environment, "CHAOS_ARMED": str(self.armed)}
 
     @property
     def machines(self) -> list[Machine]:
@@ -127,7 +128,7 @@ class Site:
         """Start the server, and add the machines."""
         for left in self.world.witness.iterdir():
             left.unlink()
-        self.home.serve()
+        self.home.serve(self.environment)
         for machine in self.machines:
             machine.clear()
             address = f"{machine.sshd.user}@127.0.0.1:{machine.link.port}"
@@ -139,6 +140,7 @@ class Site:
         if self.storage == "s3":
             self.world.s3.restore()
             self.must("config", "--storage", f"s3://{BUCKET}/chaos", "--endpoint-url", self.world.proxy.url)
+        self.armed.touch()
 
     @property
     def running(self) -> list[int]:

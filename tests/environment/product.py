@@ -83,20 +83,20 @@ class Home:
             )
         return subprocess.CompletedProcess(words, done.returncode, text(done.stdout), text(done.stderr))
 
-    def serve(self) -> None:
-        """Start the server as the first command would, unless one was started."""
+    def serve(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start the server as the first command would, unless one was started. `environment` is added to the home's."""
         layout = ServerLayout(self.dstack)
         if layout.state.exists():
             return
         layout.home.mkdir(mode=0o700, exist_ok=True)
         layout.state.mkdir(mode=0o700)
         layout.server_log.touch(0o600)
-        self.serve_again()
+        self.serve_again(environment)
 
-    def serve_again(self) -> None:
+    def serve_again(self, environment: Mapping[str, str] | None = None) -> None:
         """Start the server of a home that has had one."""
-        log = ServerLayout(self.dstack).server_log
-        forked[self.dstack] = prefork.serve(self.dstack, {**self.environment, "PYTHONPATH": ROOT}, log)
+        log, known = ServerLayout(self.dstack).server_log, {**self.environment, **(environment or {})}
+        forked[self.dstack] = prefork.serve(self.dstack, {**known, "PYTHONPATH": ROOT}, log)
         until(lambda: answers(self.dstack), f"the server of {self.dstack} answers", 60)
 
     def close(self) -> None:
