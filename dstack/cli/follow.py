@@ -5,8 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
-from typing import Protocol
+from types import FrameType
 
 from dstack.cli.output import show
 from dstack.client.client import Client
@@ -16,7 +15,10 @@ from dstack.model.api.runs import Event, RunView
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Interruption(BaseException):
+DETACHED = 130
+
+
+class Interruption(KeyboardInterrupt):
     """A signal to end the command. `number` is the signal's number."""
 
     def __init__(self, number: int) -> None:
@@ -40,9 +42,7 @@ class Interrupts:
                 self._before[number] = signal.signal(number, self._receive)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)  # type: ignore[arg-type]
 
@@ -66,19 +66,23 @@ class Interrupts:
             raise Interruption(number)
 
 
-DETACHED = 130
+class Display:
+    """Shows frames. A method that a display leaves out shows nothing."""
 
+    def job(self, job: JobView) -> None:
+        """Show a job that changed."""
 
-class Display(Protocol):
-    """Shows frames."""
+    def log(self, event: Event, data: bytes) -> None:
+        """Show bytes of a log."""
 
-    def job(self, job: JobView) -> None: ...
+    def finish(self, job: str, workflow: str) -> None:
+        """Show what is left of the log of a job that ended."""
 
-    def log(self, event: Event, data: bytes) -> None: ...
+    def run(self, run: RunView) -> None:
+        """Show the run, which has ended."""
 
-    def finish(self, job: str, workflow: str) -> None: ...
-
-    def run(self, run: RunView) -> None: ...
+    def close(self) -> None:
+        """End what is shown, or interrupt it to ask the user."""
 
 
 def stream(
@@ -121,7 +125,7 @@ def to_the_end(client: Client, name: str, display: Display, *, logs: bool = True
                     break
             if not _keep_following(client, name, display):
                 break
-    _close(display)
+    display.close()
     show.say(
         f"detached; {name} keeps running: follow it with `dstack logs -f {name}`, stop it with `dstack stop {name}`"
     )
@@ -130,7 +134,7 @@ def to_the_end(client: Client, name: str, display: Display, *, logs: bool = True
 
 def _keep_following(client: Client, name: str, display: Display) -> bool:
     """Ask what to do on Ctrl-C. Return False to detach."""
-    _close(display)
+    display.close()
     try:
         while True:
             answer = show.ask(f"\n{name}: [s]top, [d]etach or [c]ontinue?")
@@ -145,9 +149,3 @@ def _keep_following(client: Client, name: str, display: Display) -> bool:
     except Interruption:
         show.say("")
         return False
-
-
-def _close(display: Display) -> None:
-    close = getattr(display, "close", None)
-    if close is not None:
-        close()

@@ -36,6 +36,11 @@ def run_of(client: Client, ref: str) -> RunView:
     return client.run(target.run) if isinstance(target, JobView) else target
 
 
+def name_of(target: RunView | JobView) -> str:
+    """Return the name of a run, or the id of a job."""
+    return target.name if isinstance(target, RunView) else target.id
+
+
 class KnownName(click.types.StringParamType):
     """A name that the server knows. Completes to `names(client)`, or to nothing if no server is running."""
 

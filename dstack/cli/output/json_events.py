@@ -1,4 +1,4 @@
-"""A follow stream as JSON lines: one object with `event` per line, the run last."""
+"""A follow stream as JSON: one object with `event` per line and the run last, or the logs as one array."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any
 
 import msgspec
 
+from dstack.cli.follow import Display
 from dstack.cli.output import show
 from dstack.model.api import wire
 from dstack.model.api.jobs import JobView
 from dstack.model.api.runs import Event, RunView
 
 
-class JsonEvents:
+class JsonEvents(Display):
     """Prints frames. A character that is split between two frames is printed with the second."""
 
     def __init__(self) -> None:
         self._cut: dict[str, bytes] = {}
 
     def job(self, job: JobView) -> None:
-        """Print a job that changed."""
         _write({"event": "job", **msgspec.to_builtins(job)})
 
     def run(self, run: RunView) -> None:
@@ -28,14 +28,13 @@ class JsonEvents:
         _write({"event": "run", **msgspec.to_builtins(run)})
 
     def log(self, event: Event, data: bytes) -> None:
-        """Print bytes of a log."""
         job = event.id or ""
         held = self._cut.pop(job, b"")
         whole, cut = whole_characters(held + data)
         if cut:
             self._cut[job] = cut
         if whole:
-            _write(log_object(event, whole, (event.offset or 0) - len(held)))
+            _write(_log(event, whole, (event.offset or 0) - len(held)))
 
     def finish(self, job: str, workflow: str) -> None:
         """Print what is left of the job's log, if it ends within a character."""
@@ -43,10 +42,19 @@ class JsonEvents:
             _write({"event": "log", "id": job, "workflow": workflow, **_data(cut)})
 
 
-def log_object(event: Event, data: bytes, offset: int) -> dict[str, Any]:
-    """A log event as it is printed, with `data`, or `data_base64` if it is not UTF-8."""
-    head = {"event": "log", "id": event.id, "workflow": event.workflow, "offset": offset, "time": event.time}
-    return {**head, **_data(data)}
+class JsonArray(Display):
+    """Prints only log events, as one JSON array. Bytes are printed as they were stored."""
+
+    def __init__(self) -> None:
+        self._any = False
+
+    def log(self, event: Event, data: bytes) -> None:
+        show.out().write(b",\n" if self._any else b"[\n")
+        show.out().write(msgspec.json.encode(_log(event, data, event.offset or 0)))
+        self._any = True
+
+    def close(self) -> None:
+        show.write_json(b"\n]" if self._any else b"[]")
 
 
 def whole_characters(data: bytes) -> tuple[bytes, bytes]:
@@ -59,6 +67,12 @@ def whole_characters(data: bytes) -> tuple[bytes, bytes]:
         if byte < 0x80:
             break
     return data, b""
+
+
+def _log(event: Event, data: bytes, offset: int) -> dict[str, Any]:
+    """A log event as it is printed, with `data`, or `data_base64` if it is not UTF-8."""
+    head = {"event": "log", "id": event.id, "workflow": event.workflow, "offset": offset, "time": event.time}
+    return {**head, **_data(data)}
 
 
 def _data(data: bytes) -> dict[str, str]:

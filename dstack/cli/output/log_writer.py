@@ -6,9 +6,11 @@ import re
 import sys
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from dstack.cli.follow import Display
 from dstack.cli.output import show
+from dstack.model.api.jobs import JobView
 from dstack.model.api.runs import Event
 
 LONGEST = 1 << 16
@@ -21,13 +23,13 @@ class Open:
     """A job's unfinished last line, and when its first byte arrived."""
 
     workflow: str
-    text: bytearray = field(default_factory=bytearray)
-    time: str | None = None
+    time: str | None
+    text: bytes = b""
 
 
-class LogWriter:
-    """Writes log frames. `workflows` are the names to prefix lines with, empty for a single job. `since` is an RFC 3339
-    time. With `tail`, the last lines of each job are held back until `release()`, and earlier ones are dropped."""
+class LogWriter(Display):
+    """Prints only logs. `workflows` are the names to prefix lines with, empty for a single job. With `tail`, the last
+    lines of each job are held back until `release()`, and earlier ones are dropped."""
 
     def __init__(
         self,
@@ -35,13 +37,11 @@ class LogWriter:
         *,
         timestamps: bool = False,
         pattern: re.Pattern[bytes] | None = None,
-        since: str | None = None,
         tail: int | None = None,
     ) -> None:
         self._prefixes = _prefixes(workflows)
         self._timestamps = timestamps
         self._pattern = pattern
-        self._since = since
         self._tail = tail
         self._kept: dict[str, deque[bytes]] = {}
         self._open: dict[str, Open] = {}
@@ -52,39 +52,30 @@ class LogWriter:
         """Whether bytes are printed unchanged."""
         return not (self._prefixes or self._timestamps or self._pattern or self._tail is not None)
 
-    def write(self, event: Event, data: bytes) -> None:
-        """Print a `log` frame."""
-        if self._since and event.time and event.time < self._since:
-            return
-        job = event.id or ""
+    def log(self, event: Event, data: bytes) -> None:
         if self.raw:
             self._put(data)
             return
-        last = self._open.setdefault(job, Open(event.workflow or ""))
-        pieces = data.split(b"\n")
-        lines = []
-        for piece in pieces[:-1]:
-            lines.append(self._line(event.workflow or "", bytes(last.text) + piece, last.time or event.time))
-            last.text, last.time = bytearray(), None
-        if pieces[-1]:
-            last.text += pieces[-1]
-            last.time = last.time or event.time
-        if len(last.text) > LONGEST:
-            lines.append(self._line(event.workflow or "", bytes(last.text), last.time))
-            last.text, last.time = bytearray(), None
-        self._keep_or_put(job, [line for line in lines if line])
+        job, lines = event.id or "", list[bytes]()
+        for piece in re.findall(rb"[^\n]*\n|[^\n]+", data):
+            last = self._open.setdefault(job, Open(event.workflow or "", event.time))
+            last.text += piece
+            if piece.endswith(b"\n") or len(last.text) > LONGEST:
+                lines += self._lines(self._open.pop(job))
+        self._keep_or_put(job, lines)
+
+    def job(self, job: JobView) -> None:
+        if job.status.finished:
+            self.finish(job.id, job.workflow)
 
     def finish(self, job: str, workflow: str) -> None:
         """Print the unfinished last line of a log that ended. A prefixed line gets a newline."""
-        last = self._open.pop(job, None)
-        if last and last.text:
-            line = self._line(workflow, bytes(last.text), last.time)
-            self._keep_or_put(job, [line if self._prefixes else line[:-1]] if line else [])
+        if last := self._open.pop(job, None):
+            self._keep_or_put(job, [line if self._prefixes else line[:-1] for line in self._lines(last)])
 
-    def finish_all(self) -> None:
-        """Finish all logs."""
-        for job in list(self._open):
-            self.finish(job, self._open[job].workflow)
+    def close(self) -> None:
+        for job, last in list(self._open.items()):
+            self.finish(job, last.workflow)
 
     def release(self) -> None:
         """Print the lines that `tail` held back, and everything from now on."""
@@ -93,7 +84,7 @@ class LogWriter:
             self._put(b"".join(lines))
             last = self._open.get(job)
             if self.raw and last:
-                self._put(bytes(last.text))
+                self._put(last.text)
         self._kept.clear()
         if self.raw:
             self._open.clear()
@@ -104,12 +95,13 @@ class LogWriter:
         else:
             self._kept.setdefault(job, deque(maxlen=self._tail)).extend(lines)
 
-    def _line(self, workflow: str, text: bytes, time: str | None) -> bytes:
-        """Return the line to print, or b"" if the pattern does not match."""
+    def _lines(self, last: Open) -> list[bytes]:
+        """Return the line to print, or none if the pattern does not match."""
+        text = last.text.removesuffix(b"\n")
         if self._pattern and not self._pattern.search(text):
-            return b""
-        stamp = f"{time} ".encode() if self._timestamps and time else b""
-        return self._prefixes.get(workflow, b"") + stamp + text + b"\n"
+            return []
+        stamp = f"{last.time} ".encode() if self._timestamps and last.time else b""
+        return [self._prefixes.get(last.workflow, b"") + stamp + text + b"\n"]
 
     def _put(self, data: bytes) -> None:
         if data:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
+from dstack.cli.follow import Display
 from dstack.cli.output import show, words
 from dstack.cli.output.log_writer import LogWriter
 from dstack.model.api.jobs import JobView
@@ -66,7 +67,7 @@ def ending(run: RunView) -> list[str]:
     ]
 
 
-class ProgressLines:
+class ProgressLines(Display):
     """Prints each change once. Passes logs, except those of cached jobs, to `writer` (None: prints no logs)."""
 
     def __init__(self, run: RunView, writer: LogWriter | None, *, quiet: bool = False) -> None:
@@ -116,14 +117,12 @@ class ProgressLines:
         return True
 
     def log(self, event: Event, data: bytes) -> None:
-        """Print bytes of a log."""
         known = self._jobs.get(event.id or "")
         if self._writer and not (known and known.cached):
             self._spinner.hide()
-            self._writer.write(event, data)
+            self._writer.log(event, data)
 
     def finish(self, job: str, workflow: str) -> None:
-        """Finish the job's log."""
         if self._writer:
             self._spinner.hide()
             self._writer.finish(job, workflow)
