@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import click
 
 from dstack import __version__
+from dstack.cli.names import Noun
 from dstack.cli.output import failure, show
 
 COMMANDS = {
@@ -39,7 +40,7 @@ COMMANDS = {
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-class Root(click.Group):
+class Root(Noun):
     """Finds each command in the module of the same name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -51,15 +52,6 @@ class Root(click.Group):
         module, _, name = COMMANDS[cmd_name].partition(":")
         command: click.Command = getattr(importlib.import_module(f"dstack.cli.commands.{module}"), name)
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if not args[0].startswith("-") and args[0] not in COMMANDS:
-            from dstack.model.text.suggest import did_you_mean
-
-            raise click.UsageError(f"unknown command '{args[0]}'{did_you_mean(args[0], COMMANDS)}", ctx)
-        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=Root, context_settings=HELP, invoke_without_command=True, subcommand_metavar="COMMAND [ARGS]...")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from dstack.cli.output import words
 from dstack.model.api.artifacts import ArtifactView
 from dstack.model.text.units import size_words
 
@@ -37,7 +38,7 @@ def tree(views: Sequence[ArtifactView], *, everything: bool, ascii_only: bool = 
         _add(top, [view.workflow, *view.path.split("/")], view)
     lines: list[tuple[str, str]] = []
     for name, node in top.inside.items():
-        lines.append((size_words(node.size), f"{name}: {_count(node.files)}"))
+        lines.append((size_words(node.size), f"{name}: {words.count(node.files, 'file')}"))
         lines += _below(node, "", SHOWN if not everything else len(views) + 1, PLAIN_MARKS if ascii_only else MARKS)
     return lines
 
@@ -70,11 +71,7 @@ def _below(folder: Node, indent: str, most: int, marks: tuple[tuple[str, str], .
         yield from _below(node, indent + deeper, most, marks)
     if rest:
         size, count = sum(node.size for node in rest), sum(node.files for node in rest)
-        yield size_words(size), f"{indent}{marks[1][0]}and {_count(count)} more (--all shows them)"
-
-
-def _count(files: int) -> str:
-    return "1 file" if files == 1 else f"{files} files"
+        yield size_words(size), f"{indent}{marks[1][0]}and {words.count(count, 'file')} more (--all shows them)"
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

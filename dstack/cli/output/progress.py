@@ -27,7 +27,11 @@ def state(job: JobView) -> str:
     if job.cached:
         return f"cached: {job.cache.why}"
     if job.status is Status.DONE:
-        made = f", {_files(job.artifacts.files)}, {size_words(job.artifacts.bytes)}" if job.artifacts.files else ""
+        made = (
+            f", {words.count(job.artifacts.files, 'file')}, {size_words(job.artifacts.bytes)}"
+            if job.artifacts.files
+            else ""
+        )
         return f"done in {words.took(job.started_at or job.submitted_at, job.finished_at)}{made}"
     if job.status is Status.FAILED:
         text = f"failed with exit code {job.exit_code}" if job.exit_code is not None else "failed"
@@ -39,10 +43,6 @@ def state(job: JobView) -> str:
         gpus = f" with GPU {','.join(map(str, job.gpus))}" if job.gpus and where else ""
         text = f"{job.status.value}{where}{gpus}"
     return f"{text}: {job.reason}" if job.reason else text
-
-
-def _files(count: int) -> str:
-    return f"{count} file" if count == 1 else f"{count} files"
 
 
 def exit_code(run: RunView) -> int:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, TypeVar
 
 if TYPE_CHECKING:
     from dstack.model.api.artifacts import ArtifactView
+
+T = TypeVar("T")
 
 STYLES = {
     "done": "green",
@@ -133,6 +135,18 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def list_table(
+    items: Sequence[T], columns: Sequence[str], row: Callable[[T], Sequence[str]], none: str, *, as_json: bool
+) -> None:
+    """Print a list as JSON, or as a table with a `row` for each item. If it is empty, print the sentence `none`."""
+    if as_json:
+        document(items)
+    elif items:
+        table(columns, map(row, items))
+    else:
+        say(none)
+
+
 def files(views: Sequence[ArtifactView], *, everything: bool) -> None:
     """Print stored files on stdout: a tree on a terminal, otherwise one file per line."""
     from dstack.cli.output import file_tree
@@ -189,17 +203,16 @@ class Spinner:
         """Show the text, or change it."""
         if not terminal(sys.stderr):
             return
-        if self._status is None:
-            from rich.console import Console
-            from rich.text import Text
+        from rich.console import Console
+        from rich.text import Text
 
+        status = Text(clean(text), no_wrap=True, overflow="ellipsis")
+        if self._status is None:
             console = Console(stderr=True, highlight=False, markup=False, no_color=not colour(sys.stderr))
-            self._status = console.status(Text(clean(text), no_wrap=True, overflow="ellipsis"))
+            self._status = console.status(status)
             self._status.start()
         else:
-            from rich.text import Text
-
-            self._status.update(Text(clean(text), no_wrap=True, overflow="ellipsis"))
+            self._status.update(status)
 
     def hide(self) -> None:
         """Remove the status line."""

@@ -1,4 +1,4 @@
-"""Formats and parses times as seen from now."""
+"""Formats counts, and formats and parses times as seen from now."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from dstack.errors import UsageError
 from dstack.model.text.units import age_words, seconds, span, took_words
 
 WEEK = 7 * 86400
+
+
+def count(number: int, noun: str) -> str:
+    """Format a number of things: `1 file`, `2 files`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def took(begin: str | None, end: str | None) -> str:
