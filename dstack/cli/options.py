@@ -15,6 +15,8 @@ json_lines_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON: one object per line, the last is the run."
 )
 
+yes_option = click.option("-y", "--yes", is_flag=True, help="Don't ask for confirmation.")
+
 
 class Quantity(click.ParamType):  # type: ignore[type-arg]
     """A number with a unit, which `read` converts."""

@@ -62,13 +62,13 @@ def _value(name: str) -> str:
 @json_option
 def list_secrets(as_json: bool) -> None:
     """List the names of the secrets. Values are never shown."""
-    secrets = connect.connect().secrets()
-    if as_json:
-        show.document(secrets)
-    elif not secrets:
-        show.say("no secrets yet; set one with `dstack secrets set NAME`")
-    else:
-        show.table(("NAME", "SET"), [(secret.name, words.ago(secret.set_at)) for secret in secrets])
+    show.list_table(
+        connect.connect().secrets(),
+        ("NAME", "SET"),
+        lambda secret: (secret.name, words.ago(secret.set_at)),
+        "no secrets yet; set one with `dstack secrets set NAME`",
+        as_json=as_json,
+    )
 
 
 @command.command("delete")
