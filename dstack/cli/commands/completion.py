@@ -39,5 +39,5 @@ def complete_run(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     if named is None:
         fitting = [each for each in loaded.workflows.values() if each.name.startswith(incomplete)]
         return [CompletionItem(each.name, help=each.help) for each in fitting]
-    names = [f"--{name}" for name in loaded.values(named)]
+    names = [f"--{name}" for name in project.values(loaded, named)]
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]

@@ -34,7 +34,7 @@ def command(force: bool) -> None:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_bytes(content)
         show.line(name)
-    last = list(load(Path.cwd()).workflows)[-1]
+    last = list(load().workflows)[-1]
     show.say(f"next: `dstack run --help` lists the workflows; `dstack run {last} --local` runs them on this machine")
 
 

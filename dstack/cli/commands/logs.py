@@ -78,7 +78,7 @@ def command(
     target = run_or_job(client, ref)
     begins, ends = _bounds(target, attempt)
     names = [job.workflow for job in target.jobs] if isinstance(target, RunView) else []
-    writer = LogWriter(names if len(names) > 1 else (), timestamps=timestamps, pattern=pattern, tail=tail)
+    writer = LogWriter(names, timestamps=timestamps, pattern=pattern, tail=tail)
     events = JsonEvents() if follow else JsonArray()
     display = Part(events if as_json else writer, begin, ends)
     with Interrupts() as interrupts:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import click
 
 from dstack.cli import project
-from dstack.cli.output import show
+from dstack.cli.output import show, words
 
 
 @click.command("validate")
 def command() -> None:
     """Check the project's files without submitting anything."""
     loaded = project.load()
-    names = ", ".join(loaded.workflows)
-    count = len(loaded.workflows)
-    show.line(f"valid: {count} {'workflow' if count == 1 else 'workflows'} ({names})")
+    show.line(f"valid: {words.count(len(loaded.workflows), 'workflow')} ({', '.join(loaded.workflows)})")

@@ -28,7 +28,7 @@ class Open:
 
 
 class LogWriter(Display):
-    """Prints only logs. `workflows` are the names to prefix lines with, empty for a single job. With `tail`, the last
+    """Prints only logs. If there are several `workflows`, their names are put before the lines. With `tail`, the last
     lines of each job are held back until `release()`, and earlier ones are dropped."""
 
     def __init__(
@@ -39,7 +39,7 @@ class LogWriter(Display):
         pattern: re.Pattern[bytes] | None = None,
         tail: int | None = None,
     ) -> None:
-        self._prefixes = _prefixes(workflows)
+        self._prefixes = _prefixes(workflows) if len(workflows) > 1 else {}
         self._timestamps = timestamps
         self._pattern = pattern
         self._tail = tail
@@ -113,6 +113,6 @@ class LogWriter(Display):
 
 def _prefixes(workflows: Sequence[str]) -> dict[str, bytes]:
     """Return the prefix for each workflow, such as `train | `; aligned and coloured on a terminal."""
-    width = max(map(len, workflows), default=0) if show.terminal(sys.stdout) else 0
+    width = max(map(len, workflows)) if show.terminal(sys.stdout) else 0
     colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(workflows)}
     return {name: show.paint(f"{name.ljust(width)} |", colours[name], sys.stdout).encode() + b" " for name in workflows}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dstack.cli import connect, project
-from dstack.cli.commands.run.arguments import Walk, walk
+from dstack.cli.commands.run.arguments import Walk
 from dstack.cli.follow import DETACHED, Display, to_the_end
 from dstack.cli.names import RUNNER
 from dstack.cli.options import SIZE, SPAN, json_lines_option
@@ -18,33 +18,40 @@ from dstack.cli.output import show
 from dstack.cli.output.json_events import JsonEvents
 from dstack.cli.output.log_writer import LogWriter
 from dstack.cli.output.progress import ProgressLines, exit_code
-from dstack.cli.project import LoadedProject
 from dstack.client.client import Client
 from dstack.client.settings import user
 from dstack.errors import MissingBaseError, UsageError
 from dstack.model.api.runs import Plan, Recipe, RunView, Submission
 
+if TYPE_CHECKING:
+    from dstack.model.project.project import Project
 
-class Lookup:
-    """Reads the project once the workflow's name is known, or the recipe of the run to repeat."""
 
-    def __init__(self) -> None:
-        self.loaded: LoadedProject | None = None
-        self.recipe: Recipe | None = None
+class Chosen:
+    """What to run: a workflow of this folder's project, once its name is known, or the recipe of the run to repeat."""
+
+    project: Project
+    workflow: str | None = None
+    recipe: Recipe | None = None
 
     def variables(self, workflow: str) -> Sequence[str]:
         """Return the names of the workflow's variables. Raises UsageError for an unknown workflow."""
         from dstack.model.project.graph import closure
 
-        self.loaded = project.load()
-        closure(self.loaded.workflows, workflow)
-        return list(self.loaded.values(workflow))
+        self.project, self.workflow = project.load(), workflow
+        closure(self.project.workflows, workflow)
+        return list(project.values(self.project, workflow))
 
     def recorded(self, run: str) -> Sequence[str]:
         """Return the names of the variables of the run to repeat."""
-        self.recipe = connect.connect().recipe(run)
-        variables = self.recipe.variables[self.recipe.workflow]
-        return [*variables.own, *variables.shared]
+        from dstack.model.project.project import Project
+
+        self.recipe = recipe = connect.connect().recipe(run)
+        self.workflow = recipe.workflow
+        workflows = {workflow.name: workflow for workflow in recipe.workflows}
+        own = {name: variables.own for name, variables in recipe.variables.items()}
+        self.project = Project(workflows, recipe.variables[recipe.workflow].shared, own)
+        return list(project.values(self.project, recipe.workflow))
 
 
 class RunCommand(click.Command):
@@ -54,17 +61,17 @@ class RunCommand(click.Command):
         if ctx.resilient_parsing:
             ctx.args = args
             return args
-        lookup = Lookup()
-        words = walk(args, self.params, lookup.variables, lookup.recorded)
+        chosen = Chosen()
+        words = Walk(args, self.params, chosen.variables, chosen.recorded)
         if words.help:
             from dstack.cli.commands.run.help import show_help
 
             show_help(ctx, self, words.workflow)
             ctx.exit()
-        if words.workflow is None and lookup.recipe is None:
+        if chosen.workflow is None:
             raise UsageError("no workflow given", hint="`dstack run --help` lists the workflows")
         rest = super().parse_args(ctx, words.options)
-        ctx.params.update(words=words, loaded=lookup.loaded, recipe=lookup.recipe)
+        ctx.params.update(chosen=chosen, overrides=words.overrides)
         return rest
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
@@ -120,13 +127,7 @@ class RunCommand(click.Command):
 @click.option("-q", "--quiet", is_flag=True, help="Print only the run's name.")
 @click.option("-h", "--help", is_flag=True, help="Show this help, or after WORKFLOW its variables.")
 def command(
-    words: Walk,
-    loaded: LoadedProject | None,
-    recipe: Recipe | None,
-    detach: bool,
-    as_json: bool,
-    quiet: bool,
-    **options: Any,
+    chosen: Chosen, overrides: Sequence[tuple[str, str]], detach: bool, as_json: bool, quiet: bool, **options: Any
 ) -> int:
     """Run a workflow and follow it.
 
@@ -136,45 +137,50 @@ def command(
     options.pop("help")
     client = connect.connect()
     try:
-        answer = submit(client, loaded, words, **options) if loaded else repeat(client, recipe, words, **options)
+        answer = submit(client, chosen, overrides, **options)
     except KeyboardInterrupt:
         show.say("interrupted while submitting; `dstack runs` shows whether the run was accepted")
         return DETACHED
-    if isinstance(answer, Plan):
-        if as_json:
-            show.document(answer)
-        else:
-            from dstack.cli.commands.run.plan import print_plan
+    if isinstance(answer, RunView):
+        return _follow(client, answer, detach=detach, as_json=as_json, quiet=quiet)
+    if as_json:
+        show.document(answer)
+    else:
+        from dstack.cli.commands.run.plan import print_plan
 
-            print_plan(answer)
-        return 0
-    return _follow(client, answer, detach=detach, as_json=as_json, quiet=quiet)
+        print_plan(answer)
+    return 0
 
 
 def submit(
-    client: Client, loaded: LoadedProject, words: Walk, *, env: Sequence[str], max_snapshot: int, **options: Any
+    client: Client,
+    chosen: Chosen,
+    overrides: Sequence[tuple[str, str]],
+    *,
+    env: Sequence[str],
+    max_snapshot: int,
+    **options: Any,
 ) -> RunView | Plan:
-    """Take the snapshot and send it with the definitions. Try the smallest pack first."""
+    """Send the definitions and, unless another run is repeated, a snapshot. Try the smallest pack first."""
     from dstack.model.project.graph import closure
     from dstack.model.project.variables import apply
 
-    workflow = words.workflow or ""
     _check(options)
-    variables = apply(loaded.project, workflow, words.overrides)
+    recipe, workflow = chosen.recipe, chosen.workflow or ""
+    variables = apply(chosen.project, workflow, overrides)
     environment = _environment(env)
-    depths = {each.fetch_depth for each in closure(loaded.workflows, workflow)}
+    if recipe:
+        environment = {**recipe.environment, **environment}
+        options["gpus"] = recipe.gpus if options["gpus"] is None else options["gpus"]
+    workflows = recipe.workflows if recipe else closure(chosen.project.workflows, workflow)
+    options |= {"workflow": workflow, "workflows": workflows, "variables": variables, "environment": environment}
+    if recipe:
+        return client.submit(Submission(snapshot=recipe.snapshot, user=user(), **options))
     from dstack.snapshot.take import take
 
-    with take(loaded.root, limit=max_snapshot, depths=depths) as taken:
-        submission = Submission(
-            workflow=workflow,
-            workflows=closure(loaded.workflows, workflow),
-            variables=variables,
-            snapshot=taken.snapshot,
-            user=user(),
-            environment=environment,
-            **options,
-        )
+    depths = {each.fetch_depth for each in workflows}
+    with take(project.find_root(), limit=max_snapshot, depths=depths) as taken:
+        submission = Submission(snapshot=taken.snapshot, user=user(), **options)
         try:
             return client.submit(submission, taken.pack())
         except MissingBaseError as missing:
@@ -183,33 +189,6 @@ def submit(
             if commits:
                 return client.submit(submission, taken.pack(commits))
         return client.submit(submission, taken.full_pack())
-
-
-def repeat(
-    client: Client, recipe: Recipe | None, words: Walk, *, env: Sequence[str], max_snapshot: int, **options: Any
-) -> RunView | Plan:
-    """Submit another run's code and definitions again, with the given variables. The server has the code."""
-    from dstack.model.project.project import Project
-    from dstack.model.project.variables import apply
-
-    _check(options)
-    if recipe is None:
-        raise UsageError("no run to repeat", hint="dstack run --from RUN")
-    given = recipe.variables
-    workflows = {workflow.name: workflow for workflow in recipe.workflows}
-    own = {name: variables.own for name, variables in given.items()}
-    project = Project(workflows, given[recipe.workflow].shared, own)
-    options["gpus"] = recipe.gpus if options["gpus"] is None else options["gpus"]
-    submission = Submission(
-        workflow=recipe.workflow,
-        workflows=recipe.workflows,
-        variables=apply(project, recipe.workflow, words.overrides),
-        snapshot=recipe.snapshot,
-        user=user(),
-        environment={**recipe.environment, **_environment(env)},
-        **options,
-    )
-    return client.submit(submission)
 
 
 def _check(options: dict[str, Any]) -> None:
@@ -244,7 +223,7 @@ def _follow(client: Client, run: RunView, *, detach: bool, as_json: bool, quiet:
         if quiet or detach:
             show.line(run.name)
         workflows = [job.workflow for job in run.jobs]
-        writer = None if quiet else LogWriter(workflows if len(workflows) > 1 else ())
+        writer = None if quiet else LogWriter(workflows)
         display = narrator = ProgressLines(run, writer, quiet=quiet)
         if not quiet and not detach:
             show.say(f"{run.name}: {', '.join(workflows)}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from dstack.cli import project
-from dstack.cli.project import LoadedProject
 from dstack.errors import UsageError
 from dstack.model.project.graph import closure
 
@@ -13,7 +12,7 @@ from dstack.model.project.graph import closure
 def show_help(ctx: click.Context, command: click.Command, workflow: str | None) -> None:
     """Print the options and workflows, or the variables of one workflow."""
     if workflow is not None:
-        _workflow(ctx, project.load(), workflow)
+        _workflow(ctx, workflow)
         return
     click.echo(command.get_help(ctx))
     try:
@@ -28,7 +27,8 @@ def show_help(ctx: click.Context, command: click.Command, workflow: str | None) 
     click.echo("\n`dstack run WORKFLOW --help` lists its variables.")
 
 
-def _workflow(ctx: click.Context, loaded: LoadedProject, name: str) -> None:
+def _workflow(ctx: click.Context, name: str) -> None:
+    loaded = project.load()
     workflow = closure(loaded.workflows, name)[-1]
     formatter = ctx.make_formatter()
     formatter.write_usage(ctx.command_path, f"[OPTIONS] {name} [--VARIABLE VALUE]...")
@@ -36,8 +36,7 @@ def _workflow(ctx: click.Context, loaded: LoadedProject, name: str) -> None:
         formatter.write_paragraph()
         with formatter.indentation():
             formatter.write_text(workflow.help)
-    values = loaded.values(name)
-    if values:
+    if values := project.values(loaded, name):
         with formatter.section("Variables"):
             formatter.write_dl([(f"--{key} [{key.upper()}]", _default(value)) for key, value in values.items()])
     else:
