@@ -11,6 +11,7 @@ from dstack.cli.output import show
 from dstack.client.client import Client
 from dstack.model.api.jobs import JobView, StopRequest
 from dstack.model.api.runs import Event, RunView
+from dstack.model.job.status import Status
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -113,23 +114,30 @@ def stream(
     return None
 
 
-def to_the_end(client: Client, name: str, display: Display, *, logs: bool = True, asks: bool = True) -> RunView | None:
-    """Follow a run until it ends; return None if the user detaches. `asks`: on a terminal, Ctrl-C asks what to do."""
+def exit_code(run: RunView) -> int:
+    """Return the command's exit code for a run that ended (docs/exit-codes.md)."""
+    if run.status is Status.DONE:
+        return 0
+    return run.exit_code or (143 if run.status is Status.STOPPED else 125)
+
+
+def to_the_end(client: Client, name: str, display: Display, *, logs: bool = True, asks: bool = True) -> int:
+    """Follow a run until it ends or the user detaches, and return the command's exit code. `asks`: on a terminal,
+    Ctrl-C asks what to do."""
     offsets: dict[str, int] = {}
     with Interrupts() as interrupts:
         while True:
             try:
-                return stream(client, name, display, interrupts, offsets, logs=logs) or client.run(name)
+                return exit_code(stream(client, name, display, interrupts, offsets, logs=logs) or client.run(name))
             except Interruption as interruption:
-                if not (asks and interruption.number == signal.SIGINT and show.interactive()):
-                    break
-            if not _keep_following(client, name, display):
+                asks = asks and interruption.number == signal.SIGINT and show.interactive()
+            if not (asks and _keep_following(client, name, display)):
                 break
     display.close()
     show.say(
         f"detached; {name} keeps running: follow it with `dstack logs -f {name}`, stop it with `dstack stop {name}`"
     )
-    return None
+    return DETACHED
 
 
 def _keep_following(client: Client, name: str, display: Display) -> bool:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import click
 
 from dstack import __version__
-from dstack.cli.names import Noun
 from dstack.cli.output import failure, show
+from dstack.cli.parameters import Noun
 
 COMMANDS = {
     "run": "run.command:command",

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from dstack.cli import connect
-from dstack.cli.names import REF, Noun, name_of, run_or_job
-from dstack.cli.options import json_option
 from dstack.cli.output import show, words
+from dstack.cli.output.file_tree import print_files
+from dstack.cli.parameters import REF, Noun, json_option, name_of, run_or_job
 from dstack.errors import NotFoundError, UsageError
 from dstack.model.api.artifacts import ArtifactView
 from dstack.model.api.jobs import JobView
@@ -47,7 +47,7 @@ def list_artifacts(ref: str, paths: tuple[str, ...], everything: bool, as_json: 
     elif not views:
         show.say(_nothing(run_or_job(client, ref)))
     else:
-        show.files(chosen, everything=everything)
+        print_files(chosen, everything=everything)
         _say_partial(chosen)
 
 

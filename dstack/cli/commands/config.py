@@ -9,8 +9,8 @@ import click
 from msgspec.structs import asdict
 
 from dstack.cli import connect
-from dstack.cli.options import json_option
 from dstack.cli.output import show
+from dstack.cli.parameters import json_option
 from dstack.client import embedded
 from dstack.client.endpoint import Endpoint
 from dstack.client.settings import configured, load, save

@@ -8,8 +8,8 @@ import click
 
 from dstack.cli import connect
 from dstack.cli.follow import Interrupts
-from dstack.cli.names import REF, RUNNER
 from dstack.cli.output import show, words
+from dstack.cli.parameters import REF, RUNNER
 from dstack.model.api import wire
 from dstack.model.api.events import EventQuery, EventView
 from dstack.model.text.units import rfc3339

@@ -8,11 +8,10 @@ import click
 
 from dstack.cli import connect
 from dstack.cli.follow import Display, Interrupts, stream
-from dstack.cli.names import REF, name_of, run_or_job
-from dstack.cli.options import json_option
 from dstack.cli.output import words
 from dstack.cli.output.json_events import JsonArray, JsonEvents
 from dstack.cli.output.log_writer import LogWriter
+from dstack.cli.parameters import REF, json_option, name_of, run_or_job
 from dstack.errors import UsageError
 from dstack.model.api.jobs import JobView
 from dstack.model.api.runs import Event, RunView

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import click
 from msgspec import convert
 from msgspec.structs import replace
 
 from dstack.cli import connect
-from dstack.cli.options import SPAN, json_option, yes_option
 from dstack.cli.output import show, words
+from dstack.cli.parameters import SPAN, json_option, yes_option
 from dstack.client.client import Client
 from dstack.errors import UsageError
 from dstack.model.api.retention import (
@@ -38,15 +39,7 @@ from dstack.model.text.units import size_words
 @click.option("--dry-run", is_flag=True, help="Show what would be removed; remove nothing.")
 @yes_option
 @json_option
-def command(
-    keep_last: int | None,
-    older_than: float | None,
-    caches: bool,
-    images: bool,
-    dry_run: bool,
-    yes: bool,
-    as_json: bool,
-) -> None:
+def command(caches: bool, dry_run: bool, yes: bool, as_json: bool, **rule: Any) -> None:
     """Remove old runs and unused data.
 
     Runs are removed with their logs and artifacts. Without --keep-last and --older-than, no run is removed, only data
@@ -56,7 +49,7 @@ def command(
     --older-than also removes `cache:` folders that no job has used for that long; --caches removes all that no job is
     using. --images removes images that dstack pulled, unless a remaining run or a container needs them.
     """
-    wish = PruneRestRequest(keep_last=keep_last, older_than=older_than, images=images, dry_run=True)
+    wish = PruneRestRequest(**rule, dry_run=True)
     client = connect.connect()
     pruned = prune(client, wish, caches=caches)
     if pruned.all and not dry_run:
@@ -74,7 +67,7 @@ def command(
     for runner in client.runners():
         if runner.state == "unreachable":
             show.say(f"runner '{runner.name}' is unreachable; its unused data is kept until the next `dstack prune`")
-    if keep_last is None and older_than is None:
+    if wish.keep_last is None and wish.older_than is None:
         show.say("all runs are kept; to remove old ones, add --keep-last N, --older-than 30d or both")
 
 

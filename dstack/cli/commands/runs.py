@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 
 from dstack.cli import connect
-from dstack.cli.names import REF, NounOrName, run_of, run_or_job
-from dstack.cli.options import json_option, yes_option
+from dstack.cli.follow import exit_code
 from dstack.cli.output import charts, show, words
-from dstack.cli.output.progress import exit_code, state
+from dstack.cli.output.progress import state
+from dstack.cli.parameters import REF, NounOrName, json_option, run_of, run_or_job, yes_option
 from dstack.client.settings import user
 from dstack.errors import UsageError
 from dstack.model.api.jobs import JobView

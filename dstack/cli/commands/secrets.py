@@ -7,9 +7,8 @@ import sys
 import click
 
 from dstack.cli import connect
-from dstack.cli.names import Noun
-from dstack.cli.options import json_option
 from dstack.cli.output import show, words
+from dstack.cli.parameters import Noun, json_option
 from dstack.errors import UsageError
 from dstack.model.api.server import SetSecret
 from dstack.model.job.log_mask import SHORTEST

@@ -9,9 +9,8 @@ from collections import deque
 import click
 
 from dstack.cli import connect
-from dstack.cli.names import Noun
-from dstack.cli.options import json_option
 from dstack.cli.output import show, words
+from dstack.cli.parameters import Noun, json_option
 from dstack.client import embedded
 from dstack.client.client import Client
 from dstack.client.settings import configured

@@ -5,9 +5,8 @@ from __future__ import annotations
 import click
 
 from dstack.cli import connect
-from dstack.cli.names import REF
-from dstack.cli.options import json_option, yes_option
 from dstack.cli.output import show
+from dstack.cli.parameters import REF, json_option, yes_option
 from dstack.client.settings import user
 from dstack.errors import ConflictError, UsageError
 from dstack.model.api.jobs import HoldRequest, StopRequest

@@ -5,9 +5,8 @@ from __future__ import annotations
 import click
 
 from dstack.cli import connect
-from dstack.cli.names import REF, TAG
-from dstack.cli.options import json_option
 from dstack.cli.output import show, words
+from dstack.cli.parameters import REF, TAG, json_option
 from dstack.errors import UsageError
 from dstack.model.api.artifacts import TagView
 from dstack.model.text.tag import name_of

@@ -5,11 +5,10 @@ from __future__ import annotations
 import click
 
 from dstack.cli import connect
-from dstack.cli.follow import DETACHED, Display, to_the_end
-from dstack.cli.names import REF, run_of
-from dstack.cli.options import json_lines_option
+from dstack.cli.follow import Display, to_the_end
 from dstack.cli.output.json_events import JsonEvents
-from dstack.cli.output.progress import ProgressLines, exit_code
+from dstack.cli.output.progress import ProgressLines
+from dstack.cli.parameters import REF, json_lines_option, run_of
 
 
 @click.command("wait")
@@ -24,5 +23,4 @@ def command(run: str, as_json: bool, quiet: bool) -> int:
     display: Display = JsonEvents() if as_json else narrator
     if not as_json and not current.status.finished:
         narrator.begin()
-    ended = to_the_end(client, current.name, display, logs=False, asks=False)
-    return DETACHED if ended is None else exit_code(ended)
+    return to_the_end(client, current.name, display, logs=False, asks=False)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from dstack.cli.output import words
+from dstack.cli.output import show, words
 from dstack.model.api.artifacts import ArtifactView
 from dstack.model.text.units import size_words
 
@@ -28,6 +29,19 @@ class Node:
     size: int = 0
     files: int = 0
     inside: dict[str, Node] = field(default_factory=dict)
+
+
+def print_files(views: Sequence[ArtifactView], *, everything: bool) -> None:
+    """Print stored files on stdout: a tree on a terminal, otherwise one file per line."""
+    if not show.terminal(sys.stdout):
+        for text in lines(views):
+            show.line(text)
+        return
+    ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
+    shown = tree(views, everything=everything, ascii_only=ascii_only)
+    width = max(len(size) for size, _ in shown)
+    for size, text in shown:
+        show.line(f"{size.rjust(width)}  {show.clean(text)}".replace("\n", " "))
 
 
 def tree(views: Sequence[ArtifactView], *, everything: bool, ascii_only: bool = False) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from dstack.cli.follow import Display
+from dstack.cli.follow import Display, exit_code
 from dstack.cli.output import show, words
 from dstack.cli.output.log_writer import LogWriter
 from dstack.model.api.jobs import JobView
@@ -16,8 +16,6 @@ from dstack.model.text.units import size_words
 
 SPARSE = 30.0
 """Seconds between two lines about the same transfer, when there is no status line."""
-
-
 TRANSFERS = frozenset({ReasonCode.PULLING_IMAGE, ReasonCode.UPLOADING})
 
 
@@ -34,7 +32,7 @@ def state(job: JobView) -> str:
         )
         return f"done in {words.took(job.started_at or job.submitted_at, job.finished_at)}{made}"
     if job.status is Status.FAILED:
-        text = f"failed with exit code {job.exit_code}" if job.exit_code is not None else "failed"
+        text = "failed" if job.exit_code is None else f"failed with exit code {job.exit_code}"
     elif job.status is Status.UPLOADING:
         text = f"uploading artifacts{where}"
     elif job.status is Status.QUEUED:
@@ -45,26 +43,12 @@ def state(job: JobView) -> str:
     return f"{text}: {job.reason}" if job.reason else text
 
 
-def exit_code(run: RunView) -> int:
-    """Return the command's exit code for a run that ended (docs/exit-codes.md)."""
-    if run.status is Status.DONE:
-        return 0
-    if run.exit_code:
-        return run.exit_code
-    return 143 if run.status is Status.STOPPED else 125
-
-
-def ending(run: RunView) -> list[str]:
-    """Return lines that say how a run ended, and what to type next."""
+def _ending(run: RunView) -> str:
     took = words.took(run.submitted_at, run.finished_at)
     if run.status is Status.DONE:
-        files = any(job.artifacts.files for job in run.jobs)
-        return [f"{run.name}: done in {took}", f"next: dstack {'artifacts list' if files else 'logs'} {run.name}"]
+        return f"{run.name}: done in {took}"
     reason = f": {run.reason.splitlines()[0]}" if run.reason else ""
-    return [
-        f"{run.name}: {run.status.value} after {took}, exit code {exit_code(run)}{reason}",
-        f"next: dstack logs {run.name}",
-    ]
+    return f"{run.name}: {run.status.value} after {took}, exit code {exit_code(run)}{reason}"
 
 
 class ProgressLines(Display):
@@ -83,7 +67,7 @@ class ProgressLines(Display):
         """Print the current state, and why dependencies run or are cached."""
         for job in list(self._jobs.values()):
             if not job.cached and job.workflow != self._named and not self._quiet:
-                self._say(f"{job.workflow}: will run: {job.cache.why}", None)
+                self._say(f"{job.workflow}: will run: {job.cache.why}")
             self.job(job)
 
     def job(self, job: JobView) -> None:
@@ -128,20 +112,21 @@ class ProgressLines(Display):
             self._writer.finish(job, workflow)
 
     def run(self, run: RunView) -> None:
-        """Print how the run ended. Even a quiet command says why it failed."""
+        """Print how the run ended, and what to type next. Even a quiet command says why it failed."""
         for job in run.jobs:
             self.job(job)
         self._spinner.hide()
         if not self._quiet or exit_code(run):
-            for index, text in enumerate(ending(run)):
-                self._say(text, show.STYLES.get(run.status.value) if index == 0 else None)
+            files = run.status is Status.DONE and any(job.artifacts.files for job in run.jobs)
+            self._say(_ending(run), show.STYLES.get(run.status.value))
+            self._say(f"next: dstack {'artifacts list' if files else 'logs'} {run.name}")
 
     def close(self) -> None:
         """Remove the status line, and start a new line if a log stopped in the middle of one."""
         self._spinner.hide()
         self._end_line()
 
-    def _say(self, text: str, style: str | None) -> None:
+    def _say(self, text: str, style: str | None = None) -> None:
         self._spinner.hide()
         self._end_line()
         show.say(text, style=style)

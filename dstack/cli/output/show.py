@@ -9,10 +9,9 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, TypeVar
+from typing import Any, BinaryIO, TextIO, TypeVar
 
-if TYPE_CHECKING:
-    from dstack.model.api.artifacts import ArtifactView
+import click
 
 T = TypeVar("T")
 
@@ -29,7 +28,6 @@ STYLES = {
     "stopped": "yellow",
     "drained": "yellow",
 }
-ANSI = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "blue": "34", "magenta": "35"}
 CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 0x0A}
 
 
@@ -75,8 +73,7 @@ def clean(text: str) -> str:
 
 def paint(text: str, style: str | None, stream: TextIO) -> str:
     """Return the text in a colour, if the stream takes colours."""
-    code = ANSI.get(style or "")
-    return f"\x1b[{code}m{text}\x1b[0m" if code and colour(stream) else text
+    return click.style(text, fg=style) if style and colour(stream) else text
 
 
 def say(text: str, *, style: str | None = None) -> None:
@@ -145,21 +142,6 @@ def list_table(
         table(columns, map(row, items))
     else:
         say(none)
-
-
-def files(views: Sequence[ArtifactView], *, everything: bool) -> None:
-    """Print stored files on stdout: a tree on a terminal, otherwise one file per line."""
-    from dstack.cli.output import file_tree
-
-    if not terminal(sys.stdout):
-        for text in file_tree.lines(views):
-            line(text)
-        return
-    ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
-    shown = file_tree.tree(views, everything=everything, ascii_only=ascii_only)
-    width = max(len(size) for size, _ in shown)
-    for size, text in shown:
-        line(f"{size.rjust(width)}  {clean(text)}".replace("\n", " "))
 
 
 def clear() -> None:

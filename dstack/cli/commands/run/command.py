@@ -12,12 +12,11 @@ import click
 from dstack.cli import connect, project
 from dstack.cli.commands.run.arguments import Walk
 from dstack.cli.follow import DETACHED, Display, to_the_end
-from dstack.cli.names import RUNNER
-from dstack.cli.options import SIZE, SPAN, json_lines_option
 from dstack.cli.output import show
 from dstack.cli.output.json_events import JsonEvents
 from dstack.cli.output.log_writer import LogWriter
-from dstack.cli.output.progress import ProgressLines, exit_code
+from dstack.cli.output.progress import ProgressLines
+from dstack.cli.parameters import RUNNER, SIZE, SPAN, json_lines_option
 from dstack.client.client import Client
 from dstack.client.settings import user
 from dstack.errors import MissingBaseError, UsageError
@@ -233,9 +232,8 @@ def _follow(client: Client, run: RunView, *, detach: bool, as_json: bool, quiet:
             show.say(f"follow it with `dstack logs -f {run.name}`, or wait for its end with `dstack wait {run.name}`")
         return 0
     try:
-        ended = to_the_end(client, run.name, display, logs=as_json or not quiet)
+        return to_the_end(client, run.name, display, logs=as_json or not quiet)
     except BrokenPipeError:
         show.leave_closed_output()
         show.say(f"output closed; {run.name} keeps running: follow it with `dstack logs -f {run.name}`")
         return DETACHED
-    return DETACHED if ended is None else exit_code(ended)

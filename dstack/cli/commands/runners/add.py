@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from dstack.cli import connect
-from dstack.cli.options import json_option
 from dstack.cli.output import runners, show
+from dstack.cli.parameters import json_option
 from dstack.client.client import Client
 from dstack.errors import HostAuthError, UnknownHostKeyError, UsageError
 from dstack.model.api.runners import AddRunner, RunnerView

@@ -11,10 +11,9 @@ from msgspec.structs import replace
 
 from dstack.cli import connect
 from dstack.cli.commands.runners.add import add
-from dstack.cli.names import RUNNER, Noun
-from dstack.cli.options import json_option
 from dstack.cli.output import runners as output
 from dstack.cli.output import show, words
+from dstack.cli.parameters import RUNNER, Noun, json_option
 from dstack.client.client import Client
 from dstack.errors import NotFoundError, UsageError
 
