@@ -63,7 +63,6 @@ class Download:
 
     def __init__(self, client: Client, folder: Path, *, force: bool) -> None:
         self._client = client
-        self._sources = ArtifactSources(client, (), connect.warn)
         self._folder = folder
         self._force = force
         self._stop = threading.Event()
@@ -82,12 +81,10 @@ class Download:
         return Done(len(allowed), sum(item.view.size for item in allowed), len(allowed) - len(missing))
 
     def _fetch_all(self, items: Sequence[Item]) -> None:
-        with (
-            contextlib.closing(
-                ArtifactSources(self._client, [item.view for item in items], connect.warn)
-            ) as self._sources,
-            show.progress("downloading", sum(item.view.size for item in items)) as advance,
-        ):
+        views = [item.view for item in items]
+        sources = ArtifactSources(self._client, views, connect.warn)
+        size = sum(view.size for view in views)
+        with contextlib.closing(sources) as self._sources, show.progress("downloading", size) as advance:
             self._each(lambda item: self._fetch(item, advance), items)
 
     def _allowed(self, item: Item) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 from dstack.cli.output import show
@@ -27,25 +27,21 @@ class Interruption(KeyboardInterrupt):
         self.number = number
 
 
-class Interrupts:
+class Interrupts(ExitStack):
     """While entered, SIGINT, SIGTERM and SIGHUP raise Interruption. Inside `held()`, the first signal waits for its
     end; a second one doesn't, because a write may block for ever. A signal that the caller ignores (nohup, a shell's
     `&`) stays ignored."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._held = False
         self._pending: int | None = None
-        self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Interrupts:
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._receive)
+                self.callback(signal.signal, number, signal.signal(number, self._receive))
         return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)  # type: ignore[arg-type]
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._held and self._pending is None:

@@ -24,7 +24,7 @@ COMMANDS = {
     "stop": "stop:command",
     "hold": "stop:hold",
     "release": "stop:release",
-    "wait": "wait:command",
+    "wait": "logs:wait",
     "events": "events:command",
     "artifacts": "artifacts:command",
     "tag": "tag:command",
@@ -67,11 +67,6 @@ def dstack(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-def asks_for_json(arguments: Sequence[str]) -> bool:
-    """Whether the command line has `--json`. It may be too wrong to be parsed, so this looks at the words."""
-    return "--json" in itertools.takewhile(lambda word: word != "--", arguments)
-
-
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code. Errors are printed, not raised."""
     show.prepare()
@@ -83,4 +78,6 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except BaseException as error:
-        return failure.report(error, as_json=asks_for_json(arguments))
+        # The command line may be too wrong to be parsed.
+        options = itertools.takewhile(lambda word: word != "--", arguments)
+        return failure.report(error, as_json="--json" in options)

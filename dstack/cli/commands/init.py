@@ -10,9 +10,6 @@ from dstack.cli.output import show
 from dstack.cli.project import CONFIGS, WORKFLOWS, load
 from dstack.errors import ConflictError, DstackError
 
-FOLDER = "init"
-"""The starter's folder in templates/."""
-
 
 @click.command("init")
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
@@ -22,9 +19,8 @@ def command(force: bool) -> None:
     It has three small workflows, with comments that explain them.
     """
     files = starter()
-    there = [name for name in files if Path(name).exists()]
-    if not there:
-        there = [f".dstack/{name}" for name in (*WORKFLOWS, *CONFIGS) if (Path(".dstack") / name).exists()]
+    project = [f".dstack/{name}" for name in (*WORKFLOWS, *CONFIGS)]
+    there = [name for name in (*files, *project) if Path(name).exists()]
     if there and not force:
         raise ConflictError(
             f"{there[0]} exists already; nothing was changed",
@@ -41,7 +37,7 @@ def command(force: bool) -> None:
 def starter() -> dict[str, bytes]:
     """Return the starter's files by name. They are inside an installed package, but beside it in a checkout."""
     package = Path(__file__).resolve().parents[2]
-    for folder in (package / "templates" / FOLDER, package.parent / "templates" / FOLDER):
+    for folder in (package / "templates" / "init", package.parent / "templates" / "init"):
         if folder.is_dir():
             paths = sorted(path for path in folder.rglob("*") if path.is_file())
             return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}

@@ -25,11 +25,8 @@ def state(job: JobView) -> str:
     if job.cached:
         return f"cached: {job.cache.why}"
     if job.status is Status.DONE:
-        made = (
-            f", {words.count(job.artifacts.files, 'file')}, {size_words(job.artifacts.bytes)}"
-            if job.artifacts.files
-            else ""
-        )
+        files, size = job.artifacts.files, size_words(job.artifacts.bytes)
+        made = f", {words.count(files, 'file')}, {size}" if files else ""
         return f"done in {words.took(job.started_at or job.submitted_at, job.finished_at)}{made}"
     if job.status is Status.FAILED:
         text = "failed" if job.exit_code is None else f"failed with exit code {job.exit_code}"
@@ -115,28 +112,22 @@ class ProgressLines(Display):
         """Print how the run ended, and what to type next. Even a quiet command says why it failed."""
         for job in run.jobs:
             self.job(job)
-        self._spinner.hide()
         if not self._quiet or exit_code(run):
             files = run.status is Status.DONE and any(job.artifacts.files for job in run.jobs)
             self._say(_ending(run), show.STYLES.get(run.status.value))
             self._say(f"next: dstack {'artifacts list' if files else 'logs'} {run.name}")
 
     def close(self) -> None:
-        """Remove the status line, and start a new line if a log stopped in the middle of one."""
+        """Remove the status line. Start a new line if a log stopped in the middle of one on the same terminal."""
         self._spinner.hide()
-        self._end_line()
-
-    def _say(self, text: str, style: str | None = None) -> None:
-        self._spinner.hide()
-        self._end_line()
-        show.say(text, style=style)
-
-    def _end_line(self) -> None:
-        """Start a new line if a log stopped in the middle of one and both streams are on the same terminal."""
         writer = self._writer
         if writer and not writer.fresh_line and show.terminal(sys.stderr) and show.terminal(sys.stdout):
             show.say("")
             writer.fresh_line = True
+
+    def _say(self, text: str, style: str | None = None) -> None:
+        self.close()
+        show.say(text, style=style)
 
     def _spin(self) -> None:
         waiting = [job for job in self._jobs.values() if not job.status.finished]

@@ -16,17 +16,10 @@ import click
 T = TypeVar("T")
 
 STYLES = {
-    "done": "green",
-    "ready": "green",
-    "running": "cyan",
-    "preparing": "cyan",
-    "uploading": "cyan",
-    "failed": "red",
-    "lost": "red",
-    "unusable": "red",
-    "unreachable": "yellow",
-    "stopped": "yellow",
-    "drained": "yellow",
+    **dict.fromkeys(("done", "ready"), "green"),
+    **dict.fromkeys(("running", "preparing", "uploading"), "cyan"),
+    **dict.fromkeys(("failed", "lost", "unusable"), "red"),
+    **dict.fromkeys(("unreachable", "stopped", "drained"), "yellow"),
 }
 CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 0x0A}
 

@@ -81,17 +81,16 @@ class Walk:
         elif option in self._takes_value:
             self._option(option, word, bool(equals))
         elif not self._named:
-            raise UsageError(
-                f"unknown option {option}{did_you_mean(option, self._takes_value)}",
-                hint="write a workflow's variables after its name: dstack run WORKFLOW --name value",
-            )
+            hint = "write a workflow's variables after its name: dstack run WORKFLOW --name value"
+            raise self._unknown(option, hint)
         else:
             near = did_you_mean(name, [*self._known, *(known[2:] for known in self._takes_value)])
             if near and not did_you_mean(name, self._known):
-                raise UsageError(
-                    f"unknown option {option}{did_you_mean(option, self._takes_value)}", hint="dstack run --help"
-                )
+                raise self._unknown(option)
             self._override(name, value if equals else None)
+
+    def _unknown(self, option: str, hint: str = "dstack run --help") -> UsageError:
+        return UsageError(f"unknown option {option}{did_you_mean(option, self._takes_value)}", hint=hint)
 
     def _override(self, name: str, value: str | None) -> None:
         if value is None:

@@ -30,7 +30,7 @@ async def _install_key(address: Address, given: str | None, own: ServerKey) -> s
     if given is None and key not in known_keys(address):
         if certified := await certified_key(address):
             key, shown = certified, fingerprint(certified)
-        elif not _confirmed(address, shown):
+        elif not (show.interactive() and show.confirm(f"Is {shown} the host key of {address}?")):
             raise HostKeyError(
                 f"the host key of {address} is not trusted yet: {shown}",
                 hint=f"if the key is right, add --fingerprint {shown}",
@@ -41,7 +41,3 @@ async def _install_key(address: Address, given: str | None, own: ServerKey) -> s
     finally:
         await host.close()
     return shown
-
-
-def _confirmed(address: Address, shown: str) -> bool:
-    return show.interactive() and show.confirm(f"Is {shown} the host key of {address}?")
