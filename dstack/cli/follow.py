@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 from dstack.cli.output import show
+from dstack.cli.output.displays import Display
 from dstack.client.client import Client
-from dstack.model.api.jobs import JobView, StopRequest
+from dstack.model.api.jobs import StopRequest
 from dstack.model.api.runs import Event, RunView
 from dstack.model.job.status import Status
 
@@ -20,11 +21,7 @@ DETACHED = 130
 
 
 class Interruption(KeyboardInterrupt):
-    """A signal to end the command. `number` is the signal's number."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
+    """A signal to end the command. Its argument is the signal's number."""
 
 
 class Interrupts(ExitStack):
@@ -63,25 +60,6 @@ class Interrupts(ExitStack):
             raise Interruption(number)
 
 
-class Display:
-    """Shows frames. A method that a display leaves out shows nothing."""
-
-    def job(self, job: JobView) -> None:
-        """Show a job that changed."""
-
-    def log(self, event: Event, data: bytes) -> None:
-        """Show bytes of a log."""
-
-    def finish(self, job: str, workflow: str) -> None:
-        """Show what is left of the log of a job that ended."""
-
-    def run(self, run: RunView) -> None:
-        """Show the run, which has ended."""
-
-    def close(self) -> None:
-        """End what is shown, or interrupt it to ask the user."""
-
-
 def stream(
     client: Client,
     ref: str,
@@ -91,14 +69,17 @@ def stream(
     *,
     follow: bool = True,
     logs: bool = True,
+    part: Callable[[Event, bytes], bytes] = lambda event, data: data,
 ) -> RunView | None:
-    """Show the frames of a run or job, counting log bytes in `offsets`. Return the run if it ended, else None. Raises
-    Interruption between frames only, so it can be called again and resumes where it stopped."""
+    """Show the frames of a run or job, of its logs only what `part` returns, counting log bytes in `offsets`. Return
+    the run if it ended, else None. Raises Interruption between frames only, so it can be called again and resumes where
+    it stopped."""
     for frame in client.follow(ref, offsets, follow=follow, logs=logs):
         event = frame.event
         with interrupts.held():
             if event.event == "log" and event.id is not None:
-                display.log(event, frame.data)
+                if shown := part(event, frame.data):
+                    display.log(event, shown)
                 offsets[event.id] = (event.offset or 0) + len(frame.data)
             elif event.job is not None:
                 display.job(event.job)
@@ -126,7 +107,7 @@ def to_the_end(client: Client, name: str, display: Display, *, logs: bool = True
             try:
                 return exit_code(stream(client, name, display, interrupts, offsets, logs=logs) or client.run(name))
             except Interruption as interruption:
-                asks = asks and interruption.number == signal.SIGINT and show.interactive()
+                asks = asks and interruption.args == (signal.SIGINT,) and show.interactive()
             if not (asks and _keep_following(client, name, display)):
                 break
     display.close()

@@ -19,8 +19,7 @@ CONFIGS = ("configs.yaml", "configs.yml", "config.yaml", "config.yml")
 
 
 def find_root() -> Path:
-    """Return the nearest folder, from the current one upward, that holds `.dstack`. Raises UsageError if there is
-    none."""
+    """Return the nearest folder, from the current one upward, that holds `.dstack`. Raises UsageError if none does."""
     start = Path.cwd()
     for folder in (start, *start.parents):
         if any((folder / FOLDER / name).is_file() for name in WORKFLOWS):

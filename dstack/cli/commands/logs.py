@@ -3,45 +3,20 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import click
 
 from dstack.cli import connect
-from dstack.cli.follow import Display, Interrupts, stream, to_the_end
+from dstack.cli.follow import Interrupts, stream, to_the_end
 from dstack.cli.output import words
-from dstack.cli.output.json_events import JsonArray, JsonEvents
-from dstack.cli.output.log_writer import LogWriter
+from dstack.cli.output.displays import Display, JsonArray, JsonEvents, LogWriter
 from dstack.cli.output.progress import ProgressLines
 from dstack.cli.parameters import REF, json_lines_option, json_option, name_of, run_of, run_or_job
 from dstack.errors import UsageError
 from dstack.model.api.jobs import JobView
 from dstack.model.api.runs import Event, RunView
 from dstack.model.text.units import rfc3339
-
-
-class Part(Display):
-    """Passes on what arrived from `begin` on (an RFC 3339 time) or has no time, and each job's log up to the offset in
-    `ends` (bytes by job id)."""
-
-    def __init__(self, display: Display, begin: str | None, ends: dict[str, int]) -> None:
-        self._display, self._begin, self._ends = display, begin, ends
-
-    def job(self, job: JobView) -> None:
-        self._display.job(job)
-
-    def finish(self, job: str, workflow: str) -> None:
-        self._display.finish(job, workflow)
-
-    def run(self, run: RunView) -> None:
-        self._display.run(run)
-
-    def log(self, event: Event, data: bytes) -> None:
-        if self._begin and event.time and event.time < self._begin:
-            return
-        end = self._ends.get(event.id or "")
-        kept = data if end is None else data[: max(0, end - (event.offset or 0))]
-        if kept:
-            self._display.log(event, kept)
 
 
 @click.command("logs")
@@ -79,15 +54,24 @@ def command(
     begins, ends = _bounds(target, attempt)
     names = [job.workflow for job in target.jobs] if isinstance(target, RunView) else []
     writer = LogWriter(names, timestamps=timestamps, pattern=pattern, tail=tail)
-    events = JsonEvents() if follow else JsonArray()
-    display = Part(events if as_json else writer, begin, ends)
+    display = writer if not as_json else JsonEvents() if follow else JsonArray()
+    part = partial(_part, begin, ends)
     with Interrupts() as interrupts:
         if tail is not None or not follow:
-            stream(client, name_of(target), display, interrupts, begins, follow=False)
+            stream(client, name_of(target), display, interrupts, begins, follow=False, part=part)
             writer.release()
-        if follow and stream(client, name_of(target), display, interrupts, begins) is None and as_json:
-            events.run(client.run(target.run if isinstance(target, JobView) else target.name))
-        (events if as_json else writer).close()
+        if follow and stream(client, name_of(target), display, interrupts, begins, part=part) is None and as_json:
+            display.run(client.run(target.run if isinstance(target, JobView) else target.name))
+        display.close()
+
+
+def _part(begin: str | None, ends: dict[str, int], event: Event, data: bytes) -> bytes:
+    """Return the bytes that arrived from `begin` on (an RFC 3339 time) or have no time, and that lie before the job's
+    offset in `ends` (bytes by job id)."""
+    if begin and event.time and event.time < begin:
+        return b""
+    end = ends.get(event.id or "")
+    return data if end is None else data[: max(0, end - (event.offset or 0))]
 
 
 def _pattern(text: str | None) -> re.Pattern[bytes] | None:

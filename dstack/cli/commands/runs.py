@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from dstack.cli import connect
@@ -30,15 +32,7 @@ from dstack.model.text.units import size_words
 @json_option
 @click.pass_context
 def command(
-    ctx: click.Context,
-    workflow: str | None,
-    status: str | None,
-    mine: bool,
-    limit: int,
-    diff: bool,
-    metrics: bool,
-    as_json: bool,
-    run: str | None = None,
+    ctx: click.Context, /, limit: int, diff: bool, metrics: bool, as_json: bool, run: str | None = None, **filters: Any
 ) -> None:
     """List recent runs, or show one in full.
 
@@ -49,15 +43,16 @@ def command(
     if run is None and (diff or metrics):
         option = "--diff" if diff else "--metrics"
         raise UsageError(f"{option} needs the name of one run", hint=f"dstack runs RUN {option}")
-    if run is not None and (workflow or status or mine):
+    if run is not None and any(filters.values()):
         raise UsageError("--workflow, --status and --mine can't be used with the name of a run")
     if diff and as_json:
         raise UsageError("--diff can't be used with --json")
     client = connect.connect()
     if run is None:
-        runs = client.runs(workflow=workflow, status=status, user=user() if mine else None, limit=limit)
+        none = "no runs" if any(filters.values()) else "no runs yet; start one with `dstack run WORKFLOW`"
+        by = user() if filters.pop("mine") else None
+        runs = client.runs(user=by, limit=limit, **filters)
         columns = ("NAME", "WORKFLOW", "STATUS", "USER", "SUBMITTED", "TOOK", "REASON")
-        none = "no runs" if workflow or status or mine else "no runs yet; start one with `dstack run WORKFLOW`"
         show.list_table(runs, columns, _row, none, as_json=as_json)
     elif diff:
         for block in client.diff(run):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import time
 
-from dstack.cli.follow import Display, exit_code
+from dstack.cli.follow import exit_code
 from dstack.cli.output import show, words
-from dstack.cli.output.log_writer import LogWriter
+from dstack.cli.output.displays import Display, LogWriter
 from dstack.model.api.jobs import JobView
 from dstack.model.api.runs import Event, RunView
 from dstack.model.job.reasons import ReasonCode

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dstack.cli.output import show
 from dstack.model.api.runners import RunnerView
-from dstack.model.runner.runner import Finding, fingerprint
+from dstack.model.runner.runner import fingerprint
 from dstack.model.text.units import memory_words, size_words
 
 NOT_READY = 125
@@ -46,7 +46,10 @@ def report(runner: RunnerView, as_json: bool) -> int:
         if runner.state != "ready" and not any(finding.blocking for finding in runner.findings):
             _trouble(runner)
         for finding in runner.findings:
-            _finding(runner, finding)
+            state = f"{runner.state}: " if finding.blocking else "ready, but " if runner.state == "ready" else ""
+            show.say(f"{runner.name}: {state}{finding.what}", style="yellow")
+            show.say(f"  why: {finding.why}")
+            show.say(f"  fix: {finding.fix}")
     return 0 if runner.state == "ready" else NOT_READY
 
 
@@ -54,13 +57,6 @@ def _trouble(runner: RunnerView) -> None:
     show.say(f"{runner.name}: {runner.state}" + (f": {runner.reason}" if runner.reason else ""), style="yellow")
     if runner.fix:
         show.say(f"hint: {runner.fix}")
-
-
-def _finding(runner: RunnerView, finding: Finding) -> None:
-    state = f"{runner.state}: " if finding.blocking else "ready, but " if runner.state == "ready" else ""
-    show.say(f"{runner.name}: {state}{finding.what}", style="yellow")
-    show.say(f"  why: {finding.why}")
-    show.say(f"  fix: {finding.fix}")
 
 
 def _row(runner: RunnerView) -> tuple[str, ...]:

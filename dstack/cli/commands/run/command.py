@@ -11,10 +11,9 @@ import click
 
 from dstack.cli import connect, project
 from dstack.cli.commands.run.arguments import Walk
-from dstack.cli.follow import DETACHED, Display, to_the_end
+from dstack.cli.follow import DETACHED, to_the_end
 from dstack.cli.output import show
-from dstack.cli.output.json_events import JsonEvents
-from dstack.cli.output.log_writer import LogWriter
+from dstack.cli.output.displays import Display, JsonEvents, LogWriter
 from dstack.cli.output.progress import ProgressLines
 from dstack.cli.parameters import RUNNER, SIZE, SPAN, json_lines_option
 from dstack.client.client import Client
@@ -245,15 +244,10 @@ def _follow(client: Client, run: RunView, *, detach: bool, as_json: bool, quiet:
 
 def _print_plan(plan: Plan) -> None:
     """Print for each job whether it is cached, why, and where it would run, then the changes since the commit."""
-    rows = [
-        (
-            job.workflow,
-            "cached" if job.cache.hit else "run",
-            job.runner or "-",
-            f"{job.cache.why}; {job.reason}" if job.reason else job.cache.why,
-        )
-        for job in plan.jobs
-    ]
+    rows = []
+    for job in plan.jobs:
+        why = f"{job.cache.why}; {job.reason}" if job.reason else job.cache.why
+        rows.append((job.workflow, "cached" if job.cache.hit else "run", job.runner or "-", why))
     show.table(("WORKFLOW", "PLAN", "RUNNER", "WHY"), rows)
     repo = plan.repo
     commit = f"commit {repo.commit[:12]}" if repo.commit else "no commit"
@@ -263,18 +257,15 @@ def _print_plan(plan: Plan) -> None:
     for file in plan.largest[:LARGEST]:
         show.line(f"  {size_words(file.size):>8}  {show.clean(file.path)}")
     show.line(f"changes since the commit: {len(plan.changes) or 'none'}" if repo.commit else f"files: {plan.files}")
-    _print_list(
-        [f"{size_words(change.size):>8}  {change.change:<8}  {show.clean(change.path)}" for change in plan.changes]
-    )
-    if plan.modes:
-        show.line(f"file modes that differ from umask {plan.umask}: {len(plan.modes)}")
-    _print_list([f"{each.mode:>8}  {show.clean(each.path)}" for each in plan.modes])
-    if plan.empty_folders:
-        show.line(f"empty folders: {len(plan.empty_folders)}")
-    _print_list([f"{'':8}  {show.clean(path)}/" for path in plan.empty_folders])
+    _print_list("", [f"{size_words(each.size):>8}  {each.change:<8}  {show.clean(each.path)}" for each in plan.changes])
+    modes = [f"{each.mode:>8}  {show.clean(each.path)}" for each in plan.modes]
+    _print_list(f"file modes that differ from umask {plan.umask}", modes)
+    _print_list("empty folders", [f"{'':8}  {show.clean(path)}/" for path in plan.empty_folders])
 
 
-def _print_list(lines: Sequence[str]) -> None:
+def _print_list(title: str, lines: Sequence[str]) -> None:
+    if title and lines:
+        show.line(f"{title}: {len(lines)}")
     for line in lines[:SHOWN]:
         show.line(f"  {line}")
     if len(lines) > SHOWN:

@@ -14,7 +14,6 @@ from dstack.cli.commands.runners.add import add
 from dstack.cli.output import runners as output
 from dstack.cli.output import show, words
 from dstack.cli.parameters import RUNNER, Noun, json_option
-from dstack.client.client import Client
 from dstack.errors import NotFoundError, UsageError
 
 WATCH_SECONDS = 2.0
@@ -172,11 +171,8 @@ def drain(names: tuple[str, ...], reason: str, wait: bool) -> None:
         jobs = len(runner.jobs)
         still = f"; {words.count(jobs, 'job')} {'keeps' if jobs == 1 else 'keep'} running" if jobs else ""
         show.say(f"{runner.name}: gets no new jobs{still}")
-    if wait:
-        _wait(client, names)
-
-
-def _wait(client: Client, names: tuple[str, ...]) -> None:
+    if not wait:
+        return
     pause = 0.2
     while any(runner.jobs for runner in client.runners() if runner.name in names):
         time.sleep(pause)

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstack.cli.output.json_events import whole_characters
-from dstack.cli.output.log_writer import LogWriter
+from dstack.cli.output.displays import LogWriter, whole_characters
 from dstack.model.api.runs import Event
 
 
