@@ -15,8 +15,6 @@ from dstack.model.api.runs import Event, RunView
 from dstack.model.job.status import Status
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
 DETACHED = 130
 
 

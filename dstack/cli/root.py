@@ -17,7 +17,7 @@ from dstack.cli.parameters import Noun
 COMMANDS = {
     "run": "run.command:command",
     "init": "init:command",
-    "validate": "validate:command",
+    "validate": "init:validate",
     "runs": "runs:command",
     "jobs": "runs:jobs",
     "logs": "logs:command",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import click
 from msgspec.structs import asdict
@@ -40,7 +41,7 @@ def command(
     """Show the settings, or change those given as options."""
     home = embedded.home()
     if url is not None or token is not None:
-        _change(url, token)
+        _change(home, url, token)
     if storage is not None:
         if "://" not in storage and not os.path.isabs(storage):
             raise UsageError(f"--storage: '{storage}' is not an absolute path on the server")
@@ -71,8 +72,7 @@ def command(
     )
 
 
-def _change(url: str | None, token: str | None) -> None:
-    home = embedded.home()
+def _change(home: Path, url: str | None, token: str | None) -> None:
     saved = load(home)
     if url is not None:
         saved.url = Endpoint.parse(url).url if url else None

@@ -81,12 +81,10 @@ class Removals:
 
     @property
     def all(self) -> list[Removed | CacheFolder | Leftover]:
-        """Everything, whatever its kind."""
         return [*self.runs, *self.folders, *self.rest]
 
     @property
     def bytes(self) -> int:
-        """The bytes that this frees."""
         return sum(each.bytes for each in self.all)
 
     @property
@@ -121,8 +119,6 @@ class Removals:
 def prune(client: Client, wish: PruneRestRequest, *, caches: bool) -> Removals:
     """Remove what the user wants to remove, or with `dry_run` ask what would be removed."""
     runs = client.prune(convert(wish, PruneRequest, from_attributes=True))
-    unused = 0 if caches else wish.older_than
-    folders: list[CacheFolder] = []
-    if unused is not None:
-        folders = client.prune_caches(PruneCachesRequest(unused_for=unused, dry_run=wish.dry_run))
+    request = PruneCachesRequest(unused_for=0 if caches else wish.older_than or 0, dry_run=wish.dry_run)
+    folders = client.prune_caches(request) if caches or wish.older_than is not None else []
     return Removals(runs, folders, client.prune_rest(wish))

@@ -55,8 +55,7 @@ def command(
         columns = ("NAME", "WORKFLOW", "STATUS", "USER", "SUBMITTED", "TOOK", "REASON")
         show.list_table(runs, columns, _row, none, as_json=as_json)
     elif diff:
-        for block in client.diff(run):
-            show.out().write(block)
+        show.out().writelines(client.diff(run))
     elif metrics:
         charts.print_metrics(client.metrics(run), as_json=as_json)
     elif as_json:

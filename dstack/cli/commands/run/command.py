@@ -82,9 +82,9 @@ class RunCommand(click.Command):
         return ["[OPTIONS]", "{WORKFLOW | --from RUN}", "[--VARIABLE VALUE]..."]
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
-        from dstack.cli.commands.completion import complete_run
+        from dstack.cli.commands.run.help import complete
 
-        return [*complete_run(ctx, incomplete), *super().shell_complete(ctx, incomplete)]
+        return [*complete(ctx, incomplete), *super().shell_complete(ctx, incomplete)]
 
 
 @click.command("run", cls=RunCommand, add_help_option=False)

@@ -1,11 +1,12 @@
-"""`dstack run --help` and `dstack run WORKFLOW --help`: help about this project."""
+"""`dstack run --help`, `dstack run WORKFLOW --help` and completion: help about this project."""
 
 from __future__ import annotations
 
 import click
+from click.shell_completion import CompletionItem
 
 from dstack.cli import project
-from dstack.errors import UsageError
+from dstack.errors import DstackError, UsageError
 from dstack.model.project.graph import closure
 
 
@@ -48,3 +49,17 @@ def _workflow(ctx: click.Context, name: str) -> None:
 
 def _default(value: str | None) -> str:
     return "default: null" if value is None else f"default: {value}" if value else "default: empty"
+
+
+def complete(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    """Complete workflows and, after a workflow, its variables."""
+    try:
+        loaded = project.load()
+    except DstackError:
+        return []
+    named = next((word for word in ctx.args if word in loaded.workflows), None)
+    if named is None:
+        fitting = [each for each in loaded.workflows.values() if each.name.startswith(incomplete)]
+        return [CompletionItem(each.name, help=each.help) for each in fitting]
+    names = [f"--{name}" for name in project.values(loaded, named)]
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
