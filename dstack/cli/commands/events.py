@@ -12,7 +12,6 @@ from dstack.cli.output import show, words
 from dstack.cli.parameters import REF, RUNNER
 from dstack.model.api import wire
 from dstack.model.api.events import EventQuery, EventView
-from dstack.model.text.units import rfc3339
 
 COLUMNS = ("TIME", "EVENT", "SUBJECT", "BY", "DETAILS")
 WIDTHS = (24, 18, 24, 8, 0)
@@ -42,7 +41,7 @@ def command(
     Events are about runs, jobs, runners, tags, secrets and settings. With --since, all events since then are printed.
     Ctrl-C stops the printing.
     """
-    begin = rfc3339(words.since(since)) if since else None
+    begin = words.since(since) if since else None
     query = EventQuery(ref=ref, runner=runner, since=begin, limit=limit)
     client = connect.connect()
     if not follow:

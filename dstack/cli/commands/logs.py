@@ -16,7 +16,6 @@ from dstack.cli.parameters import REF, json_lines_option, json_option, name_of, 
 from dstack.errors import UsageError
 from dstack.model.api.jobs import JobView
 from dstack.model.api.runs import Event, RunView
-from dstack.model.text.units import rfc3339
 
 
 @click.command("logs")
@@ -47,7 +46,7 @@ def command(
     """
     if as_json and (tail is not None or timestamps or grep):
         raise UsageError("--json prints the complete log; leave out --tail, --timestamps and --grep")
-    begin = rfc3339(words.since(since)) if since else None
+    begin = words.since(since) if since else None
     pattern = _pattern(grep)
     client = connect.connect()
     target = run_or_job(client, ref)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import sys
 
 import click
@@ -46,8 +47,6 @@ def set_secret(name: str) -> None:
 def _value(name: str) -> str:
     """Read one line from a prompt, or all of stdin without the last newline."""
     if show.interactive():
-        import getpass
-
         return getpass.getpass(f"{name}: ")
     text = sys.stdin.read() if sys.stdin is not None else ""
     if "\0" in text:

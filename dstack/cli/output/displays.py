@@ -1,5 +1,4 @@
-"""What shows a follow stream: logs byte for byte, or line by line if they are prefixed or filtered; JSON lines with the
-run last; or logs as one JSON array."""
+"""Displays of a follow stream: logs byte for byte or line by line, JSON lines, or a JSON array of logs."""
 
 from __future__ import annotations
 
@@ -106,12 +105,9 @@ class LogWriter(Display):
         self._tail = None
         for job, lines in self._kept.items():
             self._put(b"".join(lines))
-            last = self._open.get(job)
-            if self.raw and last:
+            if self.raw and (last := self._open.pop(job, None)):
                 self._put(last.text)
         self._kept.clear()
-        if self.raw:
-            self._open.clear()
 
     def _keep_or_put(self, job: str, lines: list[bytes]) -> None:
         if self._tail is None:

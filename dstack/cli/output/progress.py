@@ -16,7 +16,6 @@ from dstack.model.text.units import size_words
 
 SPARSE = 30.0
 """Seconds between two lines about the same transfer, when there is no status line."""
-TRANSFERS = frozenset({ReasonCode.PULLING_IMAGE, ReasonCode.UPLOADING})
 
 
 def state(job: JobView) -> str:
@@ -73,15 +72,13 @@ class ProgressLines(Display):
         text = state(job)
         if text == "queued":
             return
-        if self._printed.get(job.id) == text or self._only_further(job):
+        if self._printed.get(job.id) != text and not self._only_further(job):
+            self._printed[job.id] = text
+            if job.status.finished:
+                self.finish(job.id, job.workflow)
             if not self._quiet:
-                self._spin()
-            return
-        self._printed[job.id] = text
-        if job.status.finished:
-            self.finish(job.id, job.workflow)
+                self._say(f"{job.workflow}: {text}", show.STYLES.get(job.status.value) if job.status.finished else None)
         if not self._quiet:
-            self._say(f"{job.workflow}: {text}", show.STYLES.get(job.status.value) if job.status.finished else None)
             self._spin()
 
     def _only_further(self, job: JobView) -> bool:
@@ -89,7 +86,7 @@ class ProgressLines(Display):
         transfer has a line every SPARSE seconds if there is no status line."""
         if job.phase is Phase.STARTING and job.reason is None:
             return True
-        if job.reason_code not in TRANSFERS:
+        if job.reason_code not in (ReasonCode.PULLING_IMAGE, ReasonCode.UPLOADING):
             return False
         now, last = time.monotonic(), self._transfers.get(job.id)
         if last is None or (now - last >= SPARSE and not show.terminal(sys.stderr)):

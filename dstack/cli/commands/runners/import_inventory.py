@@ -24,8 +24,7 @@ FAILED = 125
 
 @dataclass(frozen=True)
 class Step:
-    """What to do with one runner: `add`, `change` or `keep` it as `wanted`, or `remove` it. `differences` are for
-    messages."""
+    """What to do with one runner: `add`, `change`, `keep` or `remove`. `differences` are for messages."""
 
     do: str
     name: str
