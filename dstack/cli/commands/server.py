@@ -81,7 +81,7 @@ def stop() -> None:
                 hint="dstack server logs",
             )
         time.sleep(0.02)
-    unfinished = f"; {words.count(status.runs, 'unfinished run')} {'continues' if status.runs == 1 else 'continue'}"
+    unfinished = f"; {status.runs} unfinished {'run continues' if status.runs == 1 else 'runs continue'}"
     show.say("the server has stopped" + (unfinished if status.runs else ""))
 
 

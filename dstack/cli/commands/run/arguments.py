@@ -62,11 +62,10 @@ class Walk:
 
     def _name(self, word: str) -> None:
         if self._named:
-            chosen = f"; --from {self.replayed} already chooses the workflow"
-            raise UsageError(
-                f"unexpected word '{word}'" + (f" after workflow '{self.workflow}'" if self.workflow else chosen),
-                hint="write variables as --name value, and quote values with spaces",
-            )
+            replayed = f"; --from {self.replayed} already chooses the workflow"
+            why = replayed if self.workflow is None else f" after workflow '{self.workflow}'"
+            hint = "write variables as --name value, and quote values with spaces"
+            raise UsageError(f"unexpected word '{word}'{why}", hint=hint)
         self.workflow = word
         self._known = self._variables(word)
 

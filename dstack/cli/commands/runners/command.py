@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from dstack.cli import connect
 from dstack.cli.commands.runners.add import add
 from dstack.cli.output import runners as output
-from dstack.cli.output import show, words
+from dstack.cli.output import show
 from dstack.cli.parameters import RUNNER, Noun, json_option
 from dstack.errors import NotFoundError, UsageError
 
@@ -169,7 +169,7 @@ def drain(names: tuple[str, ...], reason: str, wait: bool) -> None:
     drained = [client.drain_runner(name, reason) for name in names]
     for runner in drained:
         jobs = len(runner.jobs)
-        still = f"; {words.count(jobs, 'job')} {'keeps' if jobs == 1 else 'keep'} running" if jobs else ""
+        still = f"; {jobs} {'job keeps' if jobs == 1 else 'jobs keep'} running" if jobs else ""
         show.say(f"{runner.name}: gets no new jobs{still}")
     if not wait:
         return
