@@ -1,4 +1,4 @@
-"""Floor 5: the `dstack` command. One file per command, imported only when the command is called."""
+"""Floor 5: the `dstack` command. A command's file is imported only when the command is called."""
 
 from __future__ import annotations
 

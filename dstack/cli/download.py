@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 from dstack.cli import connect
 from dstack.cli.output import show
@@ -51,8 +50,7 @@ class Item:
         return bool(parts[0]) and ups == list(range(len(ups))) and len(ups) < len(self.path.split("/"))
 
 
-@dataclass(frozen=True)
-class Done:
+class Done(NamedTuple):
     """The result of a download. `files` and `bytes` count everything now in place, `present` what already was."""
 
     files: int
@@ -65,7 +63,6 @@ class Download:
 
     def __init__(self, client: Client, folder: Path, *, force: bool) -> None:
         self._client = client
-        self._sources = ArtifactSources(client, (), connect.warn)
         self._folder = folder
         self._force = force
         self._stop = threading.Event()
@@ -84,12 +81,10 @@ class Download:
         return Done(len(allowed), sum(item.view.size for item in allowed), len(allowed) - len(missing))
 
     def _fetch_all(self, items: Sequence[Item]) -> None:
-        with (
-            contextlib.closing(
-                ArtifactSources(self._client, [item.view for item in items], connect.warn)
-            ) as self._sources,
-            show.progress("downloading", sum(item.view.size for item in items)) as advance,
-        ):
+        views = [item.view for item in items]
+        sources = ArtifactSources(self._client, views, connect.warn)
+        size = sum(view.size for view in views)
+        with contextlib.closing(sources) as self._sources, show.progress("downloading", size) as advance:
             self._each(lambda item: self._fetch(item, advance), items)
 
     def _allowed(self, item: Item) -> bool:
@@ -101,12 +96,11 @@ class Download:
     def _each(self, work: Callable[[Item], Any], items: Sequence[Item]) -> list[Any]:
         """Do the work for all items in parallel; the first error stops it."""
         pool = ThreadPoolExecutor(AT_ONCE)
-        futures: list[Future[Any]] = [pool.submit(work, item) for item in items]
         try:
+            futures = [pool.submit(work, item) for item in items]
             wait(futures, return_when=FIRST_EXCEPTION)
-            for future in futures:
-                if future.done() and (error := future.exception()):
-                    raise error
+            for future in filter(Future.done, futures):
+                future.result()
             return [future.result() for future in futures]
         finally:
             self._stop.set()
@@ -116,14 +110,21 @@ class Download:
     def _target(self, item: Item) -> Path:
         """Return the destination. Raises UsageError if a parent folder is a link or not a folder."""
         target = self._folder / item.path
-        for depth in range(item.path.count("/")):
-            parent = self._folder / "/".join(item.path.split("/")[: depth + 1])
-            if os.path.lexists(parent) and not stat.S_ISDIR(parent.lstat().st_mode):
+        for parent in reversed(target.parents[: item.path.count("/")]):
+            if parent.is_symlink() or (parent.exists() and not parent.is_dir()):
                 kind = "a symbolic link" if parent.is_symlink() else "a file"
                 raise UsageError(
                     f"{parent} is {kind}, not a folder; {item.path} can't go there", hint="choose another -o DIR"
                 )
         return target
+
+    def _prepared(self, item: Item) -> tuple[Path, Path]:
+        """Create the folder of the destination. Return the destination and the partial file beside it, whose name
+        depends on path and sha256, so it is never completed with other bytes."""
+        target = self._target(item)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        name = hashlib.sha256(f"{item.path}\0{item.view.sha256}".encode("utf-8", "surrogateescape")).hexdigest()[:24]
+        return target, target.with_name(f".dstack-{name}.part")
 
     def _present(self, item: Item) -> bool:
         target, view = self._target(item), item.view
@@ -131,7 +132,8 @@ class Download:
             return target.is_symlink() and os.readlink(target) == view.link
         if target.is_symlink() or not target.is_file() or target.stat().st_size != view.size:
             return False
-        return bool(_digest(target).hexdigest() == view.sha256)
+        with target.open("rb") as file:
+            return _digest(file).hexdigest() == view.sha256
 
     def _refuse_overwriting(self, missing: Sequence[Item]) -> None:
         there = [target for target in map(self._target, missing) if os.path.lexists(target)]
@@ -145,18 +147,15 @@ class Download:
             )
 
     def _link(self, item: Item) -> None:
-        target = self._target(item)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = _aside(target, item)
+        target, aside = self._prepared(item)
         aside.unlink(missing_ok=True)
         aside.symlink_to(item.view.link or "")
         aside.replace(target)
 
     def _fetch(self, item: Item, advance: Callable[[int], None]) -> None:
         """Complete the partial file, verify it, and move it into place atomically."""
-        stop, target, view = self._stop, self._target(item), item.view
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = _aside(target, item)
+        stop, view = self._stop, item.view
+        target, part = self._prepared(item)
         resumed = part.exists() and part.stat().st_size
         digest = self._complete(part, item, advance, stop)
         if digest != view.sha256 and resumed:
@@ -172,9 +171,7 @@ class Download:
     def _complete(self, part: Path, item: Item, advance: Callable[[int], None], stop: threading.Event) -> str:
         opened = os.open(part, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
         with os.fdopen(opened, "r+b") as file:
-            digest = hashlib.sha256()
-            while block := file.read(BLOCK):
-                digest.update(block)
+            digest = _digest(file)
             offset, tries = file.tell(), 0
             advance(offset)
             while offset < item.view.size and not stop.is_set():
@@ -202,18 +199,12 @@ class Download:
         return digest.hexdigest()
 
 
-def _digest(path: Path) -> Any:
+def _digest(file: BinaryIO) -> hashlib._Hash:
+    """Read the file to its end, and return its sha256."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
+    while block := file.read(BLOCK):
+        digest.update(block)
     return digest
-
-
-def _aside(target: Path, item: Item) -> Path:
-    """The partial file. Its name depends on path and sha256, so it is never completed with other bytes."""
-    name = hashlib.sha256(f"{item.path}\0{item.view.sha256}".encode("utf-8", "surrogateescape")).hexdigest()[:24]
-    return target.with_name(f".dstack-{name}.part")
 
 
 def _some(names: list[str]) -> str:

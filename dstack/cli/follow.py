@@ -3,48 +3,40 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType, TracebackType
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
 
 from dstack.cli.output import show
+from dstack.cli.output.displays import Display
 from dstack.client.client import Client
-from dstack.model.api.jobs import JobView, StopRequest
+from dstack.model.api.jobs import StopRequest
 from dstack.model.api.runs import Event, RunView
+from dstack.model.job.status import Status
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+DETACHED = 130
 
 
-class Interruption(BaseException):
-    """A signal to end the command. `number` is the signal's number."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
+class Interruption(KeyboardInterrupt):
+    """A signal to end the command. Its argument is the signal's number."""
 
 
-class Interrupts:
+class Interrupts(ExitStack):
     """While entered, SIGINT, SIGTERM and SIGHUP raise Interruption. Inside `held()`, the first signal waits for its
     end; a second one doesn't, because a write may block for ever. A signal that the caller ignores (nohup, a shell's
     `&`) stays ignored."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._held = False
         self._pending: int | None = None
-        self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Interrupts:
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._receive)
+                self.callback(signal.signal, number, signal.signal(number, self._receive))
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)  # type: ignore[arg-type]
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._held and self._pending is None:
@@ -66,21 +58,6 @@ class Interrupts:
             raise Interruption(number)
 
 
-DETACHED = 130
-
-
-class Display(Protocol):
-    """Shows frames."""
-
-    def job(self, job: JobView) -> None: ...
-
-    def log(self, event: Event, data: bytes) -> None: ...
-
-    def finish(self, job: str, workflow: str) -> None: ...
-
-    def run(self, run: RunView) -> None: ...
-
-
 def stream(
     client: Client,
     ref: str,
@@ -90,14 +67,17 @@ def stream(
     *,
     follow: bool = True,
     logs: bool = True,
+    part: Callable[[Event, bytes], bytes] = lambda event, data: data,
 ) -> RunView | None:
-    """Show the frames of a run or job, counting log bytes in `offsets`. Return the run if it ended, else None. Raises
-    Interruption between frames only, so it can be called again and resumes where it stopped."""
+    """Show the frames of a run or job, of its logs only what `part` returns, counting log bytes in `offsets`. Return
+    the run if it ended, else None. Raises Interruption between frames only, so it can be called again and resumes where
+    it stopped."""
     for frame in client.follow(ref, offsets, follow=follow, logs=logs):
         event = frame.event
         with interrupts.held():
             if event.event == "log" and event.id is not None:
-                display.log(event, frame.data)
+                if shown := part(event, frame.data):
+                    display.log(event, shown)
                 offsets[event.id] = (event.offset or 0) + len(frame.data)
             elif event.job is not None:
                 display.job(event.job)
@@ -109,28 +89,35 @@ def stream(
     return None
 
 
-def to_the_end(client: Client, name: str, display: Display, *, logs: bool = True, asks: bool = True) -> RunView | None:
-    """Follow a run until it ends; return None if the user detaches. `asks`: on a terminal, Ctrl-C asks what to do."""
+def exit_code(run: RunView) -> int:
+    """Return the command's exit code for a run that ended (docs/exit-codes.md)."""
+    if run.status is Status.DONE:
+        return 0
+    return run.exit_code or (143 if run.status is Status.STOPPED else 125)
+
+
+def to_the_end(client: Client, name: str, display: Display, *, logs: bool = True, asks: bool = True) -> int:
+    """Follow a run until it ends or the user detaches, and return the command's exit code. `asks`: on a terminal,
+    Ctrl-C asks what to do."""
     offsets: dict[str, int] = {}
     with Interrupts() as interrupts:
         while True:
             try:
-                return stream(client, name, display, interrupts, offsets, logs=logs) or client.run(name)
+                return exit_code(stream(client, name, display, interrupts, offsets, logs=logs) or client.run(name))
             except Interruption as interruption:
-                if not (asks and interruption.number == signal.SIGINT and show.interactive()):
-                    break
-            if not _keep_following(client, name, display):
+                asks = asks and interruption.args == (signal.SIGINT,) and show.interactive()
+            if not (asks and _keep_following(client, name, display)):
                 break
-    _close(display)
+    display.close()
     show.say(
         f"detached; {name} keeps running: follow it with `dstack logs -f {name}`, stop it with `dstack stop {name}`"
     )
-    return None
+    return DETACHED
 
 
 def _keep_following(client: Client, name: str, display: Display) -> bool:
     """Ask what to do on Ctrl-C. Return False to detach."""
-    _close(display)
+    display.close()
     try:
         while True:
             answer = show.ask(f"\n{name}: [s]top, [d]etach or [c]ontinue?")
@@ -145,9 +132,3 @@ def _keep_following(client: Client, name: str, display: Display) -> bool:
     except Interruption:
         show.say("")
         return False
-
-
-def _close(display: Display) -> None:
-    close = getattr(display, "close", None)
-    if close is not None:
-        close()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dstack.cli import connect
 from dstack.errors import UsageError
-from dstack.model.project.workflow import Values, Workflow
+from dstack.model.project.workflow import Values
 
 if TYPE_CHECKING:
+    from dstack.model.project.nodes import SourceFile
     from dstack.model.project.project import Project
 
 FOLDER = ".dstack"
@@ -19,26 +18,9 @@ WORKFLOWS = ("workflows.yaml", "workflows.yml")
 CONFIGS = ("configs.yaml", "configs.yml", "config.yaml", "config.yml")
 
 
-@dataclass(frozen=True)
-class LoadedProject:
-    """A project on disk. `root` is the folder that holds `.dstack`."""
-
-    root: Path
-    project: Project
-
-    @property
-    def workflows(self) -> Mapping[str, Workflow]:
-        """The workflows by name, in the order of the file."""
-        return self.project.workflows
-
-    def values(self, workflow: str) -> Values:
-        """Return a workflow's variables and their defaults, its own first."""
-        own = self.project.own.get(workflow, {})
-        return {**own, **{name: value for name, value in self.project.shared.items() if name not in own}}
-
-
-def find_root(start: Path) -> Path:
-    """Return the nearest folder, from `start` upward, that holds a project. Raises UsageError if there is none."""
+def find_root() -> Path:
+    """Return the nearest folder, from the current one upward, that holds `.dstack`. Raises UsageError if none does."""
+    start = Path.cwd()
     for folder in (start, *start.parents):
         if any((folder / FOLDER / name).is_file() for name in WORKFLOWS):
             return folder
@@ -48,29 +30,36 @@ def find_root(start: Path) -> Path:
     )
 
 
-def load(start: Path | None = None) -> LoadedProject:
+def load() -> Project:
     """Read the project's files and print its warnings. Raises ProjectError with all problems."""
-    from dstack.model.project.nodes import SourceFile
     from dstack.model.project.project import parse
 
-    root = find_root(start or Path.cwd())
-
-    def source(names: tuple[str, ...]) -> SourceFile | None:
-        there = [name for name in names if (root / FOLDER / name).is_file()]
-        if len(there) > 1:
-            raise UsageError(
-                f"both {FOLDER}/{there[0]} and {FOLDER}/{there[1]} exist; only one is allowed",
-                hint=f"move everything into {FOLDER}/{there[0]} and remove the other file",
-            )
-        return SourceFile(f"{FOLDER}/{there[0]}", _text(root / FOLDER / there[0])) if there else None
-
-    workflows = source(WORKFLOWS)
+    folder = find_root() / FOLDER
+    workflows = _source(folder, WORKFLOWS)
     if workflows is None:
-        raise UsageError(f"{root / FOLDER / WORKFLOWS[0]} was removed while it was read")
-    project = parse(workflows, source(CONFIGS))
+        raise UsageError(f"{folder / WORKFLOWS[0]} was removed while it was read")
+    project = parse(workflows, _source(folder, CONFIGS))
     for warning in project.warnings:
         connect.warn(f"warning: {warning}")
-    return LoadedProject(root, project)
+    return project
+
+
+def values(project: Project, workflow: str) -> Values:
+    """Return a workflow's variables and their defaults, its own first."""
+    own = project.own.get(workflow, {})
+    return own | {name: value for name, value in project.shared.items() if name not in own}
+
+
+def _source(folder: Path, names: tuple[str, ...]) -> SourceFile | None:
+    from dstack.model.project.nodes import SourceFile
+
+    there = [f"{FOLDER}/{name}" for name in names if (folder / name).is_file()]
+    if len(there) > 1:
+        raise UsageError(
+            f"both {there[0]} and {there[1]} exist; only one is allowed",
+            hint=f"move everything into {there[0]} and remove the other file",
+        )
+    return SourceFile(there[0], _text(folder.parent / there[0])) if there else None
 
 
 def _text(path: Path) -> str:

@@ -12,19 +12,20 @@ import click
 
 from dstack import __version__
 from dstack.cli.output import failure, show
+from dstack.cli.parameters import Noun
 
 COMMANDS = {
     "run": "run.command:command",
     "init": "init:command",
-    "validate": "validate:command",
+    "validate": "init:validate",
     "runs": "runs:command",
-    "jobs": "jobs:command",
+    "jobs": "runs:jobs",
     "logs": "logs:command",
     "stop": "stop:command",
-    "hold": "hold:hold",
-    "release": "hold:release",
-    "wait": "wait:command",
-    "events": "events.command:command",
+    "hold": "stop:hold",
+    "release": "stop:release",
+    "wait": "logs:wait",
+    "events": "events:command",
     "artifacts": "artifacts:command",
     "tag": "tag:command",
     "prune": "prune:command",
@@ -39,7 +40,7 @@ COMMANDS = {
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-class Root(click.Group):
+class Root(Noun):
     """Finds each command in the module of the same name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -51,15 +52,6 @@ class Root(click.Group):
         module, _, name = COMMANDS[cmd_name].partition(":")
         command: click.Command = getattr(importlib.import_module(f"dstack.cli.commands.{module}"), name)
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if not args[0].startswith("-") and args[0] not in COMMANDS:
-            from dstack.model.text.suggest import did_you_mean
-
-            raise click.UsageError(f"unknown command '{args[0]}'{did_you_mean(args[0], COMMANDS)}", ctx)
-        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=Root, context_settings=HELP, invoke_without_command=True, subcommand_metavar="COMMAND [ARGS]...")
@@ -75,11 +67,6 @@ def dstack(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-def asks_for_json(arguments: Sequence[str]) -> bool:
-    """Whether the command line has `--json`. It may be too wrong to be parsed, so this looks at the words."""
-    return "--json" in itertools.takewhile(lambda word: word != "--", arguments)
-
-
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code. Errors are printed, not raised."""
     show.prepare()
@@ -91,4 +78,6 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except BaseException as error:
-        return failure.report(error, as_json=asks_for_json(arguments))
+        # The command line may be too wrong to be parsed.
+        options = itertools.takewhile(lambda word: word != "--", arguments)
+        return failure.report(error, as_json="--json" in options)

@@ -23,7 +23,7 @@ from dstack.cli.root import dstack  # noqa: E402
 
 PACKAGE, TEMPLATES = ROOT / "dstack", ROOT / "templates"
 SHOWS = re.compile(
-    r"(say|line|warn|warning|complain|confirm|ask|print|echo|tell_user|table|fields|show|progress"
+    r"(say|line|warn|warning|complain|confirm|ask|print|echo|tell_user|table|list_table|fields|show|progress"
     r"|info|error|exception|explain|finish|\w*(Error|Finding|Failure\w*|Lost|Failed|Finished|Unknown))$"
 )
 """Functions and classes whose arguments a person reads, even if they are a single word."""

@@ -1,1 +1,1 @@
-"""One file per command; each is imported only when it is called."""
+"""The commands. Each file is imported only when its command is called."""

@@ -7,15 +7,18 @@ from pathlib import Path
 import click
 
 from dstack.cli import connect
-from dstack.cli.names import REF, Noun, run_or_job
-from dstack.cli.options import json_option
-from dstack.cli.output import show
+from dstack.cli.output import show, words
+from dstack.cli.output.file_tree import print_files
+from dstack.cli.parameters import REF, Noun, json_option, name_of, run_or_job
 from dstack.errors import NotFoundError, UsageError
 from dstack.model.api.artifacts import ArtifactView
 from dstack.model.api.jobs import JobView
 from dstack.model.api.runs import RunView
 from dstack.model.text.suggest import did_you_mean
 from dstack.model.text.units import size_words
+
+ref_argument = click.argument("ref", metavar="RUN_OR_JOB", type=REF)
+paths_argument = click.argument("paths", metavar="[PATH...]", nargs=-1)
 
 
 @click.group("artifacts", cls=Noun)
@@ -24,8 +27,8 @@ def command() -> None:
 
 
 @command.command("list")
-@click.argument("ref", metavar="RUN_OR_JOB", type=REF)
-@click.argument("paths", metavar="[PATH...]", nargs=-1)
+@ref_argument
+@paths_argument
 @click.option(
     "--all", "everything", is_flag=True, help="Show every file, even in large folders; default: 20 entries per folder."
 )
@@ -44,13 +47,13 @@ def list_artifacts(ref: str, paths: tuple[str, ...], everything: bool, as_json: 
     elif not views:
         show.say(_nothing(run_or_job(client, ref)))
     else:
-        show.files(chosen, everything=everything)
+        print_files(chosen, everything=everything)
         _say_partial(chosen)
 
 
 @command.command("download")
-@click.argument("ref", metavar="RUN_OR_JOB", type=REF)
-@click.argument("paths", metavar="[PATH...]", nargs=-1)
+@ref_argument
+@paths_argument
 @click.option(
     "-o",
     "--output",
@@ -71,7 +74,7 @@ def download(ref: str, paths: tuple[str, ...], output: Path, force: bool) -> Non
 
     client = connect.connect()
     target = run_or_job(client, ref)
-    views = client.artifacts(target.name if isinstance(target, RunView) else target.id)
+    views = client.artifacts(name_of(target))
     if not views:
         show.say(_nothing(target))
         return
@@ -80,12 +83,11 @@ def download(ref: str, paths: tuple[str, ...], output: Path, force: bool) -> Non
     done = Download(client, output, force=force).run(items)
     _say_partial(chosen)
     kept = f"; {done.present} already downloaded" if done.present else ""
-    noun = "file" if done.files == 1 else "files"
-    show.say(f"{done.files} {noun}, {size_words(done.bytes)}, in {output}{kept}")
+    show.say(f"{words.count(done.files, 'file')}, {size_words(done.bytes)}, in {output}{kept}")
 
 
 @command.command("url")
-@click.argument("ref", metavar="RUN_OR_JOB", type=REF)
+@ref_argument
 @click.argument("path", metavar="PATH")
 @json_option
 def url(ref: str, path: str, as_json: bool) -> None:
@@ -111,10 +113,9 @@ def _say_partial(views: list[ArtifactView]) -> None:
 
 
 def _nothing(target: RunView | JobView) -> str:
-    name = target.name if isinstance(target, RunView) else target.id
-    if not target.status.finished:
-        return f"{name} has stored no artifacts yet; it is {target.status.value}"
-    return f"{name} has no artifacts"
+    if target.status.finished:
+        return f"{name_of(target)} has no artifacts"
+    return f"{name_of(target)} has stored no artifacts yet; it is {target.status.value}"
 
 
 def choose(views: list[ArtifactView], paths: tuple[str, ...]) -> list[ArtifactView]:
@@ -122,18 +123,16 @@ def choose(views: list[ArtifactView], paths: tuple[str, ...]) -> list[ArtifactVi
     that matches nothing."""
     if not paths:
         return views
-    wanted = {path: path.strip("/").removeprefix("./") for path in paths}
-    fitting = {
-        path: [view for view in views if _under(view.path, plain) or _under(f"{view.workflow}/{view.path}", plain)]
-        for path, plain in wanted.items()
-    }
-    for path, matches in fitting.items():
-        if not matches:
+    chosen = set[int]()
+    for path in paths:
+        folder = path.strip("/").removeprefix("./") + "/"
+        fitting = {
+            index
+            for index, view in enumerate(views)
+            if f"{view.path}/".startswith(folder) or f"{view.workflow}/{view.path}/".startswith(folder)
+        }
+        if not fitting:
             near = did_you_mean(path, [view.path for view in views])
             raise NotFoundError(f"no artifact '{path}'{near}", hint="`dstack artifacts list RUN_OR_JOB` shows all")
-    chosen = {id(view) for matches in fitting.values() for view in matches}
-    return [view for view in views if id(view) in chosen]
-
-
-def _under(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(f"{folder}/")
+        chosen |= fitting
+    return [view for index, view in enumerate(views) if index in chosen]

@@ -1,13 +1,11 @@
-"""`dstack completion`: shell completion, including workflows, their variables and recent runs."""
+"""`dstack completion`: print the script that completes words in a shell."""
 
 from __future__ import annotations
 
 import click
-from click.shell_completion import CompletionItem, get_completion_class
+from click.shell_completion import get_completion_class
 
-from dstack.cli import project
 from dstack.cli.output import show
-from dstack.errors import DstackError
 
 
 @click.command("completion")
@@ -27,17 +25,3 @@ def command(shell: str) -> None:
     kind = get_completion_class(shell)
     assert kind is not None
     show.line(kind(dstack, {}, "dstack", "_DSTACK_COMPLETE").source())
-
-
-def complete_run(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-    """Complete workflows and, after a workflow, its variables."""
-    try:
-        loaded = project.load()
-    except DstackError:
-        return []
-    named = next((word for word in ctx.args if word in loaded.workflows), None)
-    if named is None:
-        fitting = [each for each in loaded.workflows.values() if each.name.startswith(incomplete)]
-        return [CompletionItem(each.name, help=each.help) for each in fitting]
-    names = [f"--{name}" for name in loaded.values(named)]
-    return [CompletionItem(name) for name in names if name.startswith(incomplete)]

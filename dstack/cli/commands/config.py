@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import click
+from msgspec.structs import asdict
 
 from dstack.cli import connect
-from dstack.cli.options import json_option
 from dstack.cli.output import show
+from dstack.cli.parameters import json_option
 from dstack.client import embedded
 from dstack.client.endpoint import Endpoint
 from dstack.client.settings import configured, load, save
@@ -39,44 +41,38 @@ def command(
     """Show the settings, or change those given as options."""
     home = embedded.home()
     if url is not None or token is not None:
-        _change(url, token)
+        _change(home, url, token)
     if storage is not None:
-        _check_storage(storage)
+        if "://" not in storage and not os.path.isabs(storage):
+            raise UsageError(f"--storage: '{storage}' is not an absolute path on the server")
         connect.connect().configure(ServerConfig(storage=storage, endpoint_url=endpoint_url or None))
     elif endpoint_url is not None:
         raise UsageError("--endpoint-url needs --storage", hint="dstack config --storage s3://... --endpoint-url URL")
     if max_gpus_per_user is not None:
         connect.connect().configure(ServerConfig(max_gpus_per_user=_limit(max_gpus_per_user)))
-    server = _server()
+    try:
+        server = connect.connect().config()
+    except TryAgainError:
+        server = ServerConfig()
     endpoint = configured(home)
-    shown = {
-        "home": str(home),
-        "url": endpoint.url if endpoint else None,
-        "token": bool(endpoint and endpoint.token),
-        "storage": server.storage if server else None,
-        "endpoint_url": server.endpoint_url if server else None,
-        "max_gpus_per_user": server.max_gpus_per_user if server else None,
-    }
+    address, token_set = endpoint.url if endpoint else None, bool(endpoint and endpoint.token)
     if as_json:
-        show.document(shown)
+        show.document({"home": str(home), "url": address, "token": token_set, **asdict(server)})
         return
+    limit = server.max_gpus_per_user
     show.fields(
         [
             ("home", str(home)),
-            ("server", endpoint.url if endpoint else f"your own on this machine, {embedded.socket_path(home)}"),
-            ("token", "set" if shown["token"] else None),
-            ("storage", str(shown["storage"] or "unknown; the server is unreachable")),
-            ("endpoint", server.endpoint_url if server else None),
-            (
-                "GPUs per user",
-                str(server.max_gpus_per_user) if server and server.max_gpus_per_user is not None else None,
-            ),
+            ("server", address or f"your own on this machine, {embedded.socket_path(home)}"),
+            ("token", "set" if token_set else None),
+            ("storage", server.storage or "unknown; the server is unreachable"),
+            ("endpoint", server.endpoint_url),
+            ("GPUs per user", None if limit is None else str(limit)),
         ]
     )
 
 
-def _change(url: str | None, token: str | None) -> None:
-    home = embedded.home()
+def _change(home: Path, url: str | None, token: str | None) -> None:
     saved = load(home)
     if url is not None:
         saved.url = Endpoint.parse(url).url if url else None
@@ -89,11 +85,6 @@ def _change(url: str | None, token: str | None) -> None:
         connect.warn("warning: DSTACK_SERVER_URL is set and overrides the URL that you saved")
 
 
-def _check_storage(storage: str) -> None:
-    if "://" not in storage and not os.path.isabs(storage):
-        raise UsageError(f"--storage: '{storage}' is not an absolute path on the server")
-
-
 def _limit(text: str) -> int:
     """Return the limit for the server; -1 means no limit."""
     if text and not text.isdecimal():
@@ -101,10 +92,3 @@ def _limit(text: str) -> int:
             f"--max-gpus-per-user: '{text}' is not a number", hint="write a whole number, or '' for no limit"
         )
     return int(text) if text else -1
-
-
-def _server() -> ServerConfig | None:
-    try:
-        return connect.connect().config()
-    except TryAgainError:
-        return None

@@ -1,4 +1,4 @@
-"""`dstack init`: create a starter project."""
+"""`dstack init` and `dstack validate`: create a starter project, or check a project's files."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ from pathlib import Path
 
 import click
 
-from dstack.cli.output import show
+from dstack.cli.output import show, words
 from dstack.cli.project import CONFIGS, WORKFLOWS, load
 from dstack.errors import ConflictError, DstackError
-
-FOLDER = "init"
-"""The starter's folder in templates/."""
 
 
 @click.command("init")
@@ -22,9 +19,8 @@ def command(force: bool) -> None:
     It has three small workflows, with comments that explain them.
     """
     files = starter()
-    there = [name for name in files if Path(name).exists()]
-    if not there:
-        there = [f".dstack/{name}" for name in (*WORKFLOWS, *CONFIGS) if (Path(".dstack") / name).exists()]
+    project = [f".dstack/{name}" for name in (*WORKFLOWS, *CONFIGS)]
+    there = [name for name in (*files, *project) if Path(name).exists()]
     if there and not force:
         raise ConflictError(
             f"{there[0]} exists already; nothing was changed",
@@ -34,14 +30,21 @@ def command(force: bool) -> None:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_bytes(content)
         show.line(name)
-    last = list(load(Path.cwd()).workflows)[-1]
+    last = list(load().workflows)[-1]
     show.say(f"next: `dstack run --help` lists the workflows; `dstack run {last} --local` runs them on this machine")
+
+
+@click.command("validate")
+def validate() -> None:
+    """Check the project's files without submitting anything."""
+    workflows = load().workflows
+    show.line(f"valid: {words.count(len(workflows), 'workflow')} ({', '.join(workflows)})")
 
 
 def starter() -> dict[str, bytes]:
     """Return the starter's files by name. They are inside an installed package, but beside it in a checkout."""
     package = Path(__file__).resolve().parents[2]
-    for folder in (package / "templates" / FOLDER, package.parent / "templates" / FOLDER):
+    for folder in (package / "templates" / "init", package.parent / "templates" / "init"):
         if folder.is_dir():
             paths = sorted(path for path in folder.rglob("*") if path.is_file())
             return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}

@@ -1,103 +1,21 @@
-"""`dstack logs`: print the log of a run or job."""
+"""`dstack logs` and `dstack wait`: print the log of a run or job, or wait for the end of a run."""
 
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import click
-import msgspec
 
 from dstack.cli import connect
-from dstack.cli.follow import Display, Interruption, Interrupts, stream
-from dstack.cli.names import REF, run_or_job
-from dstack.cli.options import json_option
-from dstack.cli.output import show, words
-from dstack.cli.output.json_events import JsonEvents, log_object
-from dstack.cli.output.log_writer import LogWriter
-from dstack.client.client import Client
+from dstack.cli.follow import Interrupts, stream, to_the_end
+from dstack.cli.output import words
+from dstack.cli.output.displays import Display, JsonArray, JsonEvents, LogWriter
+from dstack.cli.output.progress import ProgressLines
+from dstack.cli.parameters import REF, json_lines_option, json_option, name_of, run_of, run_or_job
 from dstack.errors import UsageError
 from dstack.model.api.jobs import JobView
 from dstack.model.api.runs import Event, RunView
-from dstack.model.text.units import rfc3339
-
-INTERRUPTED = 130
-
-
-class Plain:
-    """A display that prints only logs."""
-
-    def __init__(self, writer: LogWriter) -> None:
-        self.writer = writer
-        self.log = writer.write
-        self.finish = writer.finish
-
-    def job(self, job: JobView) -> None:
-        """Finish the log of a job that ended."""
-        if job.status.finished:
-            self.writer.finish(job.id, job.workflow)
-
-    def run(self, run: RunView) -> None:
-        """Print nothing: the logs have ended."""
-
-
-class Since:
-    """A display that shows only logs from `begin` (an RFC 3339 time) on."""
-
-    def __init__(self, display: Display, begin: str | None) -> None:
-        self._display = display
-        self._begin = begin
-        self.job = display.job
-        self.finish = display.finish
-        self.run = display.run
-
-    def log(self, event: Event, data: bytes) -> None:
-        """Pass on bytes that are new enough or have no time."""
-        if self._begin is None or event.time is None or event.time >= self._begin:
-            self._display.log(event, data)
-
-
-class Part:
-    """A display that shows each job's log only up to the offset in `ends` (bytes by job id)."""
-
-    def __init__(self, display: Display, ends: dict[str, int]) -> None:
-        self._display = display
-        self._ends = ends
-        self.job = display.job
-        self.finish = display.finish
-        self.run = display.run
-
-    def log(self, event: Event, data: bytes) -> None:
-        """Pass on the bytes before the end."""
-        end = self._ends.get(event.id or "")
-        kept = data if end is None else data[: max(0, end - (event.offset or 0))]
-        if kept:
-            self._display.log(event, kept)
-
-
-class JsonArray:
-    """A display that prints log events as one JSON array."""
-
-    def __init__(self) -> None:
-        self._any = False
-
-    def log(self, event: Event, data: bytes) -> None:
-        """Print an element of the array."""
-        show.out().write(b",\n" if self._any else b"[\n")
-        show.out().write(msgspec.json.encode(log_object(event, data, event.offset or 0)))
-        self._any = True
-
-    def close(self) -> None:
-        """Print the end of the array."""
-        show.write_json(b"\n]" if self._any else b"[]")
-
-    def job(self, job: JobView) -> None:
-        """Print nothing: only logs were asked for."""
-
-    def finish(self, job: str, workflow: str) -> None:
-        """Print nothing: bytes are printed as they were stored."""
-
-    def run(self, run: RunView) -> None:
-        """Print nothing: only logs were asked for."""
 
 
 @click.command("logs")
@@ -120,7 +38,7 @@ def command(
     grep: str | None,
     attempt: int | None,
     as_json: bool,
-) -> int:
+) -> None:
     """Print the log of a run or job.
 
     The log of one job is printed byte for byte. With several jobs, each line is prefixed with its workflow. Ctrl-C
@@ -128,22 +46,31 @@ def command(
     """
     if as_json and (tail is not None or timestamps or grep):
         raise UsageError("--json prints the complete log; leave out --tail, --timestamps and --grep")
-    begin = rfc3339(words.since(since)) if since else None
+    begin = words.since(since) if since else None
     pattern = _pattern(grep)
     client = connect.connect()
     target = run_or_job(client, ref)
     begins, ends = _bounds(target, attempt)
     names = [job.workflow for job in target.jobs] if isinstance(target, RunView) else []
-    writer = LogWriter(names if len(names) > 1 else (), timestamps=timestamps, pattern=pattern, since=begin, tail=tail)
-    try:
-        with Interrupts() as interrupts:
-            name = target.name if isinstance(target, RunView) else target.id
-            if as_json:
-                return _json(client, name, target, follow, begin, interrupts, begins, ends)
-            display = Part(Plain(writer), ends)
-            return _plain(client, name, display, writer, interrupts, begins, follow=follow, tail=tail is not None)
-    except Interruption:
-        return INTERRUPTED
+    writer = LogWriter(names, timestamps=timestamps, pattern=pattern, tail=tail)
+    display = writer if not as_json else JsonEvents() if follow else JsonArray()
+    part = partial(_part, begin, ends)
+    with Interrupts() as interrupts:
+        if tail is not None or not follow:
+            stream(client, name_of(target), display, interrupts, begins, follow=False, part=part)
+            writer.release()
+        if follow and stream(client, name_of(target), display, interrupts, begins, part=part) is None and as_json:
+            display.run(client.run(target.run if isinstance(target, JobView) else target.name))
+        display.close()
+
+
+def _part(begin: str | None, ends: dict[str, int], event: Event, data: bytes) -> bytes:
+    """Return the bytes that arrived from `begin` on (an RFC 3339 time) or have no time, and that lie before the job's
+    offset in `ends` (bytes by job id)."""
+    if begin and event.time and event.time < begin:
+        return b""
+    end = ends.get(event.id or "")
+    return data if end is None else data[: max(0, end - (event.offset or 0))]
 
 
 def _pattern(text: str | None) -> re.Pattern[bytes] | None:
@@ -172,42 +99,16 @@ def _bounds(target: RunView | JobView, attempt: int | None) -> tuple[dict[str, i
     return begins, ends
 
 
-def _plain(
-    client: Client,
-    ref: str,
-    display: Display,
-    writer: LogWriter,
-    interrupts: Interrupts,
-    offsets: dict[str, int],
-    *,
-    follow: bool,
-    tail: bool,
-) -> int:
-    if tail or not follow:
-        stream(client, ref, display, interrupts, offsets, follow=False)
-        writer.release()
-    if follow:
-        stream(client, ref, display, interrupts, offsets)
-    writer.finish_all()
-    return 0
-
-
-def _json(
-    client: Client,
-    ref: str,
-    target: RunView | JobView,
-    follow: bool,
-    since: str | None,
-    interrupts: Interrupts,
-    offsets: dict[str, int],
-    ends: dict[str, int],
-) -> int:
-    if not follow:
-        array = JsonArray()
-        stream(client, ref, Part(Since(array, since), ends), interrupts, offsets, follow=False)
-        array.close()
-        return 0
-    events = JsonEvents()
-    if stream(client, ref, Part(Since(events, since), ends), interrupts, offsets) is None:
-        events.run(client.run(target.run if isinstance(target, JobView) else target.name))
-    return 0
+@click.command("wait")
+@click.argument("run", type=REF)
+@json_lines_option
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing unless the run fails.")
+def wait(run: str, as_json: bool, quiet: bool) -> int:
+    """Wait until a run ends, and exit as `dstack run` would."""
+    client = connect.connect()
+    current = run_of(client, run)
+    narrator = ProgressLines(current, None, quiet=quiet)
+    display: Display = JsonEvents() if as_json else narrator
+    if not as_json and not current.status.finished:
+        narrator.begin()
+    return to_the_end(client, current.name, display, logs=False, asks=False)

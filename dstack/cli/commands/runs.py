@@ -1,16 +1,19 @@
-"""`dstack runs`: list runs, show one in full, or delete some."""
+"""`dstack runs` and `dstack jobs`: list runs or jobs, show a run in full, or delete some."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import click
 
 from dstack.cli import connect
-from dstack.cli.names import REF, NounOrName, run_of
-from dstack.cli.options import json_option
+from dstack.cli.follow import exit_code
 from dstack.cli.output import charts, show, words
-from dstack.cli.output.progress import exit_code, state
+from dstack.cli.output.progress import state
+from dstack.cli.parameters import REF, NounOrName, json_option, run_of, run_or_job, yes_option
 from dstack.client.settings import user
 from dstack.errors import UsageError
+from dstack.model.api.jobs import JobView
 from dstack.model.api.runs import RepoView, RunView
 from dstack.model.job.status import Status
 from dstack.model.text.units import size_words
@@ -29,15 +32,7 @@ from dstack.model.text.units import size_words
 @json_option
 @click.pass_context
 def command(
-    ctx: click.Context,
-    workflow: str | None,
-    status: str | None,
-    mine: bool,
-    limit: int,
-    diff: bool,
-    metrics: bool,
-    as_json: bool,
-    run: str | None = None,
+    ctx: click.Context, /, limit: int, diff: bool, metrics: bool, as_json: bool, run: str | None = None, **filters: Any
 ) -> None:
     """List recent runs, or show one in full.
 
@@ -48,30 +43,37 @@ def command(
     if run is None and (diff or metrics):
         option = "--diff" if diff else "--metrics"
         raise UsageError(f"{option} needs the name of one run", hint=f"dstack runs RUN {option}")
-    if run is not None and (workflow or status or mine):
+    if run is not None and any(filters.values()):
         raise UsageError("--workflow, --status and --mine can't be used with the name of a run")
     if diff and as_json:
         raise UsageError("--diff can't be used with --json")
+    client = connect.connect()
     if run is None:
-        _list(workflow, status, user() if mine else None, limit, as_json)
+        none = "no runs" if any(filters.values()) else "no runs yet; start one with `dstack run WORKFLOW`"
+        by = user() if filters.pop("mine") else None
+        runs = client.runs(user=by, limit=limit, **filters)
+        columns = ("NAME", "WORKFLOW", "STATUS", "USER", "SUBMITTED", "TOOK", "REASON")
+        show.list_table(runs, columns, _row, none, as_json=as_json)
     elif diff:
-        _print_diff(run)
+        show.out().writelines(client.diff(run))
     elif metrics:
-        charts.print_metrics(connect.connect().metrics(run), as_json=as_json)
+        charts.print_metrics(client.metrics(run), as_json=as_json)
+    elif as_json:
+        show.document(run_of(client, run))
     else:
-        _show(run, as_json)
+        _print(run_of(client, run))
 
 
 @command.command("delete")
 @click.argument("refs", metavar="RUN...", nargs=-1, required=True, type=REF)
-@click.option("-y", "--yes", is_flag=True, help="Don't ask for confirmation.")
+@yes_option
 @json_option
 def delete(refs: tuple[str, ...], yes: bool, as_json: bool) -> None:
     """Delete runs permanently, with their logs and artifacts.
 
     Results that other runs reuse are kept until those runs are deleted too.
     """
-    from dstack.cli.commands.prune import PrunePreview, count, table
+    from dstack.cli.commands.prune import Removals
 
     if not yes and show.interactive() and not show.confirm(f"Permanently delete {', '.join(refs)}?"):
         raise UsageError("nothing was deleted")
@@ -79,51 +81,52 @@ def delete(refs: tuple[str, ...], yes: bool, as_json: bool) -> None:
     if as_json:
         show.document(removed)
         return
-    deleted = PrunePreview(removed)
-    table(deleted)
-    show.say(f"{count(deleted)} deleted, {size_words(deleted.bytes)}")
+    deleted = Removals(removed)
+    deleted.print()
+    show.say(f"{deleted.count} deleted, {size_words(deleted.bytes)}")
 
 
-def _list(workflow: str | None, status: str | None, by: str | None, limit: int, as_json: bool) -> None:
-    runs = connect.connect().runs(workflow=workflow, status=status, user=by, limit=limit)
-    if as_json:
-        show.document(runs)
-    elif not runs:
-        show.say("no runs" if workflow or status or by else "no runs yet; start one with `dstack run WORKFLOW`")
-    else:
-        columns = ("NAME", "WORKFLOW", "STATUS", "USER", "SUBMITTED", "TOOK", "REASON")
-        show.table(columns, [_row(run) for run in runs])
+@click.command("jobs")
+@click.argument("run", required=False, type=REF)
+@click.option(
+    "-n", "limit", type=click.IntRange(1), default=20, metavar="N", help="Number of jobs to list; default: 20."
+)
+@json_option
+def jobs(run: str | None, limit: int, as_json: bool) -> None:
+    """List recent jobs, newest first, or the jobs of a run.
+
+    RUN may also be the id of a job.
+    """
+    client = connect.connect()
+    target = None if run is None else run_or_job(client, run)
+    found = [target] if isinstance(target, JobView) else client.jobs(run=target.name if target else None, limit=limit)
+    columns = ("JOB", "RUN", "WORKFLOW", "STATUS", "RUNNER", "TOOK", "EXIT")
+    show.list_table(found, columns, _job_row, "no jobs yet; start some with `dstack run WORKFLOW`", as_json=as_json)
 
 
-def _print_diff(ref: str) -> None:
-    for block in connect.connect().diff(ref):
-        show.out().write(block)
-
-
-def _show(ref: str, as_json: bool) -> None:
-    run = run_of(connect.connect(), ref)
-    if as_json:
-        show.document(run)
-    else:
-        print_run(run)
+def _job_row(job: JobView) -> tuple[str, ...]:
+    status = f"{job.status.value}, cached" if job.cached else job.status.value
+    took = "" if job.cached else words.took(job.started_at, job.finished_at)
+    code = "" if job.exit_code is None else str(job.exit_code)
+    return job.id, job.run, job.workflow, status, job.runner or "-", took, code
 
 
 def _row(run: RunView) -> tuple[str, ...]:
     took = words.took(run.submitted_at, run.finished_at)
-    place = position(run)
-    reason = f"{place}: {run.reason}" if place and run.reason else place or run.reason or ""
+    reason = ": ".join(filter(None, (_position(run), run.reason)))
     return run.name, run.workflow, run.status.value, run.user, words.ago(run.submitted_at), took, reason
 
 
-def position(run: RunView) -> str | None:
+def _position(run: RunView) -> str | None:
     """Return `no. 3 in the queue`, or None if no job of the run waits for a runner."""
     places = [job.position for job in run.jobs if job.position is not None]
     return f"no. {min(places)} in the queue" if places else None
 
 
-def print_run(run: RunView) -> None:
+def _print(run: RunView) -> None:
     """Print a run in full: its jobs, its code, and why each job was cached or not."""
     finished = run.status.finished
+    variables = [f"{name}={'null' if value is None else value}" for name, value in run.variables.items()]
     show.fields(
         [
             ("run", run.name),
@@ -131,19 +134,17 @@ def print_run(run: RunView) -> None:
             ("status", run.status.value),
             ("exit code", str(exit_code(run)) if finished else None),
             ("reason", run.reason),
-            ("position", position(run)),
+            ("position", _position(run)),
             ("user", run.user),
             ("submitted", f"{run.submitted_at} ({words.ago(run.submitted_at)})"),
             ("took" if finished else "for", words.took(run.submitted_at, run.finished_at)),
-            ("code", code(run.repo)),
-            ("variables", "\n".join(f"{name}={_value(value)}" for name, value in run.variables.items()) or None),
+            ("code", _code(run.repo)),
+            ("variables", "\n".join(variables) or None),
         ]
     )
     show.line("")
-    show.table(
-        ("JOB", "WORKFLOW", "STATUS", "RUNNER"),
-        [_job(job.id, job.workflow, job.status.value, job.runner) for job in run.jobs],
-    )
+    rows = [(job.id, job.workflow, job.status.value, job.runner or "-") for job in run.jobs]
+    show.table(("JOB", "WORKFLOW", "STATUS", "RUNNER"), rows)
     show.line("")
     for job in run.jobs:
         show.line(show.clean(f"{job.workflow}: {state(job)}"))
@@ -154,18 +155,10 @@ def print_run(run: RunView) -> None:
         show.line(show.clean(f"  cache: {job.cache.why}"))
 
 
-def _job(job: str, workflow: str, status: str, runner: str | None) -> tuple[str, ...]:
-    return job, workflow, status, runner or "-"
-
-
-def _value(value: str | None) -> str:
-    return "null" if value is None else value
-
-
-def code(repo: RepoView) -> str:
+def _code(repo: RepoView) -> str:
     """Describe where the code came from, in one line."""
-    changed = " with changes" if repo.dirty else ""
     if repo.commit is None:
         return "no commit"
     branch = f" on {repo.branch}" if repo.branch else ""
+    changed = " with changes" if repo.dirty else ""
     return f"{repo.commit[:12]}{branch}{changed}" + (f", {repo.url}" if repo.url else "")

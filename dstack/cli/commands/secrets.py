@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import getpass
 import sys
 
 import click
 
 from dstack.cli import connect
-from dstack.cli.names import Noun
-from dstack.cli.options import json_option
 from dstack.cli.output import show, words
+from dstack.cli.parameters import Noun, json_option
 from dstack.errors import UsageError
 from dstack.model.api.server import SetSecret
 from dstack.model.job.log_mask import SHORTEST
@@ -47,8 +47,6 @@ def set_secret(name: str) -> None:
 def _value(name: str) -> str:
     """Read one line from a prompt, or all of stdin without the last newline."""
     if show.interactive():
-        import getpass
-
         return getpass.getpass(f"{name}: ")
     text = sys.stdin.read() if sys.stdin is not None else ""
     if "\0" in text:
@@ -62,13 +60,13 @@ def _value(name: str) -> str:
 @json_option
 def list_secrets(as_json: bool) -> None:
     """List the names of the secrets. Values are never shown."""
-    secrets = connect.connect().secrets()
-    if as_json:
-        show.document(secrets)
-    elif not secrets:
-        show.say("no secrets yet; set one with `dstack secrets set NAME`")
-    else:
-        show.table(("NAME", "SET"), [(secret.name, words.ago(secret.set_at)) for secret in secrets])
+    show.list_table(
+        connect.connect().secrets(),
+        ("NAME", "SET"),
+        lambda secret: (secret.name, words.ago(secret.set_at)),
+        "no secrets yet; set one with `dstack secrets set NAME`",
+        as_json=as_json,
+    )
 
 
 @command.command("delete")

@@ -9,9 +9,8 @@ from collections import deque
 import click
 
 from dstack.cli import connect
-from dstack.cli.names import Noun
-from dstack.cli.options import json_option
 from dstack.cli.output import show, words
+from dstack.cli.parameters import Noun, json_option
 from dstack.client import embedded
 from dstack.client.client import Client
 from dstack.client.settings import configured
@@ -47,7 +46,7 @@ def start(host: str | None, port: int | None, foreground: bool) -> None:
     if host is not None and port is None:
         raise UsageError("--host needs --port", hint="dstack server start --host 0.0.0.0 --port 8000")
     home = embedded.home()
-    arguments = [*(["--host", host] if host else []), *(["--port", str(port)] if port is not None else [])]
+    arguments = (["--host", host] if host else []) + ([] if port is None else ["--port", str(port)])
     if embedded.answers(home):
         if arguments or foreground:
             raise ConflictError(
@@ -58,8 +57,8 @@ def start(host: str | None, port: int | None, foreground: bool) -> None:
     if foreground:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.chdir(home)
-        words_ = embedded.command(home, arguments)
-        os.execve(words_[0], words_, {"DSTACK_IDLE_EXIT": "0", **embedded.server_environment()})
+        program = embedded.command(home, arguments)
+        os.execve(program[0], program, {"DSTACK_IDLE_EXIT": "0", **embedded.server_environment()})
     embedded.start(home, arguments)
     show.say(f"the server is running at {_local().status().url}")
 
@@ -129,8 +128,7 @@ def logs(follow: bool, tail: int | None) -> None:
         while follow:
             if file.tell() > path.stat().st_size:
                 file.seek(0)
-            block = file.read()
-            if block:
+            if block := file.read():
                 out.write(block)
                 out.flush()
             else:
@@ -143,17 +141,12 @@ def _local() -> Client:
 
 
 def _alive(pid: int) -> bool:
+    """Whether the process runs. A process that ended but is not yet reaped does not; only Linux can tell."""
     try:
         os.kill(pid, 0)
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] != b"Z"
     except ProcessLookupError:
         return False
-    return not _zombie(pid)
-
-
-def _zombie(pid: int) -> bool:
-    """Whether the process has ended but its parent has not reaped it. Only Linux can tell."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] == b"Z"
     except FileNotFoundError:
-        return os.path.isdir("/proc/self")
+        return not os.path.isdir("/proc/self")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import click
 
 from dstack.cli import connect
-from dstack.cli.names import REF, TAG
-from dstack.cli.options import json_option
 from dstack.cli.output import show, words
+from dstack.cli.parameters import REF, TAG, json_option
 from dstack.errors import UsageError
 from dstack.model.api.artifacts import TagView
 from dstack.model.text.tag import name_of
+
+COLUMNS = ("TAG", "RUN", "WORKFLOW", "CREATED")
 
 
 @click.command("tag")
@@ -32,21 +31,17 @@ def command(ref: str | None, name: str | None, force: bool, delete: str | None, 
             raise UsageError("--delete can't be used with a run or job", hint=f"dstack tag --delete {delete}")
         connect.connect().delete_tag(name_of(delete))
     elif ref is None:
-        tags = connect.connect().tags()
-        if tags or as_json:
-            _print(tags, tags, as_json)
-        else:
-            show.say("no tags yet; create one with `dstack tag RUN NAME`")
+        none = "no tags yet; create one with `dstack tag RUN NAME`"
+        show.list_table(connect.connect().tags(), COLUMNS, _row, none, as_json=as_json)
     elif name is None:
         raise UsageError("the tag's name is missing", hint=f"dstack tag {ref} NAME")
     else:
         tag = connect.connect().tag(ref, name_of(name), force=force)
-        _print([tag], tag, as_json)
+        if as_json:
+            show.document(tag)
+        else:
+            show.table(COLUMNS, [_row(tag)])
 
 
-def _print(tags: Sequence[TagView], document: Sequence[TagView] | TagView, as_json: bool) -> None:
-    if as_json:
-        show.document(document)
-    else:
-        rows = [(f":{tag.name}", tag.run, tag.workflow, words.ago(tag.created_at)) for tag in tags]
-        show.table(("TAG", "RUN", "WORKFLOW", "CREATED"), rows)
+def _row(tag: TagView) -> tuple[str, ...]:
+    return f":{tag.name}", tag.run, tag.workflow, words.ago(tag.created_at)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from dstack.cli.output import show
 from dstack.model.runner.metrics import JobMetrics, Point
@@ -28,20 +28,15 @@ def print_metrics(jobs: list[JobMetrics], *, as_json: bool) -> None:
             show.line(f"  {title:<10} {chart(values)}  {text}")
 
 
-def _rows(points: list[Point]) -> list[tuple[str, list[float], str]]:
+def _rows(points: list[Point]) -> Iterator[tuple[str, list[float], str]]:
     cpu = [point.cpu for point in points]
+    yield "cpu", cpu, f"{_mean(cpu):.1f} on average, {max(cpu):.1f} peak"
     memory = [float(point.memory) for point in points]
-    rows = [
-        ("cpu", cpu, f"{_mean(cpu):.1f} on average, {max(cpu):.1f} peak"),
-        ("memory", memory, f"{memory_words(_mean(memory))} on average, {memory_words(max(memory))} peak"),
-    ]
-    gpu = [point.gpu for point in points if point.gpu is not None]
-    held = [float(point.gpu_memory) for point in points if point.gpu_memory is not None]
-    if gpu:
-        rows.append(("gpu", gpu, f"{_mean(gpu):.0f}% on average, {max(gpu):.0f}% peak"))
-    if held:
-        rows.append(("gpu memory", held, f"{memory_words(max(held))} peak"))
-    return rows
+    yield "memory", memory, f"{memory_words(_mean(memory))} on average, {memory_words(max(memory))} peak"
+    if gpu := [point.gpu for point in points if point.gpu is not None]:
+        yield "gpu", gpu, f"{_mean(gpu):.0f}% on average, {max(gpu):.0f}% peak"
+    if held := [float(point.gpu_memory) for point in points if point.gpu_memory is not None]:
+        yield "gpu memory", held, f"{memory_words(max(held))} peak"
 
 
 def chart(values: Sequence[float], width: int | None = None) -> str:

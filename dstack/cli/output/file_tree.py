@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from dstack.cli.output import show, words
 from dstack.model.api.artifacts import ArtifactView
 from dstack.model.text.units import size_words
 
@@ -29,6 +31,19 @@ class Node:
     inside: dict[str, Node] = field(default_factory=dict)
 
 
+def print_files(views: Sequence[ArtifactView], *, everything: bool) -> None:
+    """Print stored files on stdout: a tree on a terminal, otherwise one file per line."""
+    if not show.terminal(sys.stdout):
+        for text in lines(views):
+            show.line(text)
+        return
+    ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
+    shown = tree(views, everything=everything, ascii_only=ascii_only)
+    width = max(len(size) for size, _ in shown)
+    for size, text in shown:
+        show.line(f"{size.rjust(width)}  {show.clean(text)}".replace("\n", " "))
+
+
 def tree(views: Sequence[ArtifactView], *, everything: bool, ascii_only: bool = False) -> list[tuple[str, str]]:
     """Return the size and name of each line, with the workflows at the top. Unless `everything` is set, a large folder
     shows its first entries by name and counts the rest."""
@@ -37,7 +52,7 @@ def tree(views: Sequence[ArtifactView], *, everything: bool, ascii_only: bool = 
         _add(top, [view.workflow, *view.path.split("/")], view)
     lines: list[tuple[str, str]] = []
     for name, node in top.inside.items():
-        lines.append((size_words(node.size), f"{name}: {_count(node.files)}"))
+        lines.append((size_words(node.size), f"{name}: {words.count(node.files, 'file')}"))
         lines += _below(node, "", SHOWN if not everything else len(views) + 1, PLAIN_MARKS if ascii_only else MARKS)
     return lines
 
@@ -70,11 +85,7 @@ def _below(folder: Node, indent: str, most: int, marks: tuple[tuple[str, str], .
         yield from _below(node, indent + deeper, most, marks)
     if rest:
         size, count = sum(node.size for node in rest), sum(node.files for node in rest)
-        yield size_words(size), f"{indent}{marks[1][0]}and {_count(count)} more (--all shows them)"
-
-
-def _count(files: int) -> str:
-    return "1 file" if files == 1 else f"{files} files"
+        yield size_words(size), f"{indent}{marks[1][0]}and {words.count(count, 'file')} more (--all shows them)"
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

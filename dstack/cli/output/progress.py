@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 import time
 
+from dstack.cli.follow import exit_code
 from dstack.cli.output import show, words
-from dstack.cli.output.log_writer import LogWriter
+from dstack.cli.output.displays import Display, LogWriter
 from dstack.model.api.jobs import JobView
 from dstack.model.api.runs import Event, RunView
 from dstack.model.job.reasons import ReasonCode
@@ -17,19 +18,17 @@ SPARSE = 30.0
 """Seconds between two lines about the same transfer, when there is no status line."""
 
 
-TRANSFERS = frozenset({ReasonCode.PULLING_IMAGE, ReasonCode.UPLOADING})
-
-
 def state(job: JobView) -> str:
     """Describe the state of a job in a few words."""
     where = f" on {job.runner}" if job.runner and not job.status.finished else ""
     if job.cached:
         return f"cached: {job.cache.why}"
     if job.status is Status.DONE:
-        made = f", {_files(job.artifacts.files)}, {size_words(job.artifacts.bytes)}" if job.artifacts.files else ""
+        files, size = job.artifacts.files, size_words(job.artifacts.bytes)
+        made = f", {words.count(files, 'file')}, {size}" if files else ""
         return f"done in {words.took(job.started_at or job.submitted_at, job.finished_at)}{made}"
     if job.status is Status.FAILED:
-        text = f"failed with exit code {job.exit_code}" if job.exit_code is not None else "failed"
+        text = "failed" if job.exit_code is None else f"failed with exit code {job.exit_code}"
     elif job.status is Status.UPLOADING:
         text = f"uploading artifacts{where}"
     elif job.status is Status.QUEUED:
@@ -40,33 +39,15 @@ def state(job: JobView) -> str:
     return f"{text}: {job.reason}" if job.reason else text
 
 
-def _files(count: int) -> str:
-    return f"{count} file" if count == 1 else f"{count} files"
-
-
-def exit_code(run: RunView) -> int:
-    """Return the command's exit code for a run that ended (docs/exit-codes.md)."""
-    if run.status is Status.DONE:
-        return 0
-    if run.exit_code:
-        return run.exit_code
-    return 143 if run.status is Status.STOPPED else 125
-
-
-def ending(run: RunView) -> list[str]:
-    """Return lines that say how a run ended, and what to type next."""
+def _ending(run: RunView) -> str:
     took = words.took(run.submitted_at, run.finished_at)
     if run.status is Status.DONE:
-        files = any(job.artifacts.files for job in run.jobs)
-        return [f"{run.name}: done in {took}", f"next: dstack {'artifacts list' if files else 'logs'} {run.name}"]
+        return f"{run.name}: done in {took}"
     reason = f": {run.reason.splitlines()[0]}" if run.reason else ""
-    return [
-        f"{run.name}: {run.status.value} after {took}, exit code {exit_code(run)}{reason}",
-        f"next: dstack logs {run.name}",
-    ]
+    return f"{run.name}: {run.status.value} after {took}, exit code {exit_code(run)}{reason}"
 
 
-class ProgressLines:
+class ProgressLines(Display):
     """Prints each change once. Passes logs, except those of cached jobs, to `writer` (None: prints no logs)."""
 
     def __init__(self, run: RunView, writer: LogWriter | None, *, quiet: bool = False) -> None:
@@ -82,7 +63,7 @@ class ProgressLines:
         """Print the current state, and why dependencies run or are cached."""
         for job in list(self._jobs.values()):
             if not job.cached and job.workflow != self._named and not self._quiet:
-                self._say(f"{job.workflow}: will run: {job.cache.why}", None)
+                self._say(f"{job.workflow}: will run: {job.cache.why}")
             self.job(job)
 
     def job(self, job: JobView) -> None:
@@ -91,15 +72,13 @@ class ProgressLines:
         text = state(job)
         if text == "queued":
             return
-        if self._printed.get(job.id) == text or self._only_further(job):
+        if self._printed.get(job.id) != text and not self._only_further(job):
+            self._printed[job.id] = text
+            if job.status.finished:
+                self.finish(job.id, job.workflow)
             if not self._quiet:
-                self._spin()
-            return
-        self._printed[job.id] = text
-        if job.status.finished:
-            self.finish(job.id, job.workflow)
+                self._say(f"{job.workflow}: {text}", show.STYLES.get(job.status.value) if job.status.finished else None)
         if not self._quiet:
-            self._say(f"{job.workflow}: {text}", show.STYLES.get(job.status.value) if job.status.finished else None)
             self._spin()
 
     def _only_further(self, job: JobView) -> bool:
@@ -107,7 +86,7 @@ class ProgressLines:
         transfer has a line every SPARSE seconds if there is no status line."""
         if job.phase is Phase.STARTING and job.reason is None:
             return True
-        if job.reason_code not in TRANSFERS:
+        if job.reason_code not in (ReasonCode.PULLING_IMAGE, ReasonCode.UPLOADING):
             return False
         now, last = time.monotonic(), self._transfers.get(job.id)
         if last is None or (now - last >= SPARSE and not show.terminal(sys.stderr)):
@@ -116,43 +95,36 @@ class ProgressLines:
         return True
 
     def log(self, event: Event, data: bytes) -> None:
-        """Print bytes of a log."""
         known = self._jobs.get(event.id or "")
         if self._writer and not (known and known.cached):
             self._spinner.hide()
-            self._writer.write(event, data)
+            self._writer.log(event, data)
 
     def finish(self, job: str, workflow: str) -> None:
-        """Finish the job's log."""
         if self._writer:
             self._spinner.hide()
             self._writer.finish(job, workflow)
 
     def run(self, run: RunView) -> None:
-        """Print how the run ended. Even a quiet command says why it failed."""
+        """Print how the run ended, and what to type next. Even a quiet command says why it failed."""
         for job in run.jobs:
             self.job(job)
-        self._spinner.hide()
         if not self._quiet or exit_code(run):
-            for index, text in enumerate(ending(run)):
-                self._say(text, show.STYLES.get(run.status.value) if index == 0 else None)
+            files = run.status is Status.DONE and any(job.artifacts.files for job in run.jobs)
+            self._say(_ending(run), show.STYLES.get(run.status.value))
+            self._say(f"next: dstack {'artifacts list' if files else 'logs'} {run.name}")
 
     def close(self) -> None:
-        """Remove the status line, and start a new line if a log stopped in the middle of one."""
+        """Remove the status line. Start a new line if a log stopped in the middle of one on the same terminal."""
         self._spinner.hide()
-        self._end_line()
-
-    def _say(self, text: str, style: str | None) -> None:
-        self._spinner.hide()
-        self._end_line()
-        show.say(text, style=style)
-
-    def _end_line(self) -> None:
-        """Start a new line if a log stopped in the middle of one and both streams are on the same terminal."""
         writer = self._writer
         if writer and not writer.fresh_line and show.terminal(sys.stderr) and show.terminal(sys.stdout):
             show.say("")
             writer.fresh_line = True
+
+    def _say(self, text: str, style: str | None = None) -> None:
+        self.close()
+        show.say(text, style=style)
 
     def _spin(self) -> None:
         waiting = [job for job in self._jobs.values() if not job.status.finished]

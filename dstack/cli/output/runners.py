@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dstack.cli.output import show
 from dstack.model.api.runners import RunnerView
-from dstack.model.runner.runner import Finding
+from dstack.model.runner.runner import fingerprint
 from dstack.model.text.units import memory_words, size_words
 
 NOT_READY = 125
@@ -12,19 +12,14 @@ NOT_READY = 125
 
 def table(runners: list[RunnerView], as_json: bool) -> None:
     """Print a table of all runners, and their problems."""
-    if as_json:
-        show.document(runners)
-    elif not runners:
-        show.say("no runners yet; add one with `dstack runners add HOST`")
-    else:
-        columns = ("NAME", "STATE", "CPUS", "MEMORY", "GPUS", "DISK", "JOBS", "LATENCY", "ADDRESS")
-        show.table(columns, [_row(runner) for runner in runners])
-        for runner in runners:
-            if runner.state != "ready":
-                _trouble(runner)
-            for gpu in runner.use.gpus if runner.use else ():
-                if gpu.others:
-                    show.say(f"{runner.name}: GPU {gpu.index} is also used by {', '.join(gpu.others)}")
+    columns = ("NAME", "STATE", "CPUS", "MEMORY", "GPUS", "DISK", "JOBS", "LATENCY", "ADDRESS")
+    show.list_table(runners, columns, _row, "no runners yet; add one with `dstack runners add HOST`", as_json=as_json)
+    for runner in runners if not as_json else ():
+        if runner.state != "ready":
+            _trouble(runner)
+        for gpu in runner.use.gpus if runner.use else ():
+            if gpu.others:
+                show.say(f"{runner.name}: GPU {gpu.index} is also used by {', '.join(gpu.others)}")
 
 
 def report(runner: RunnerView, as_json: bool) -> int:
@@ -32,12 +27,13 @@ def report(runner: RunnerView, as_json: bool) -> int:
     if as_json:
         show.document(runner)
     else:
+        key = runner.host_key
         show.fields(
             [
                 ("name", runner.name),
                 ("address", runner.address),
                 ("state", runner.state),
-                ("host key", _host_key(runner)),
+                ("host key", key and f"{fingerprint(key)} ({key.split()[0]})"),
                 ("labels", ", ".join(runner.labels) or None),
                 ("mounts", ", ".join(runner.allow_mounts) or None),
                 ("cpus", str(runner.cpus) if runner.cpus else None),
@@ -50,30 +46,17 @@ def report(runner: RunnerView, as_json: bool) -> int:
         if runner.state != "ready" and not any(finding.blocking for finding in runner.findings):
             _trouble(runner)
         for finding in runner.findings:
-            _finding(runner, finding)
+            state = f"{runner.state}: " if finding.blocking else "ready, but " if runner.state == "ready" else ""
+            show.say(f"{runner.name}: {state}{finding.what}", style="yellow")
+            show.say(f"  why: {finding.why}")
+            show.say(f"  fix: {finding.fix}")
     return 0 if runner.state == "ready" else NOT_READY
-
-
-def _host_key(runner: RunnerView) -> str | None:
-    """The fingerprint, in the format of `ssh-keygen -l`."""
-    if runner.host_key is None:
-        return None
-    from dstack.model.runner.runner import fingerprint
-
-    return f"{fingerprint(runner.host_key)} ({runner.host_key.split()[0]})"
 
 
 def _trouble(runner: RunnerView) -> None:
     show.say(f"{runner.name}: {runner.state}" + (f": {runner.reason}" if runner.reason else ""), style="yellow")
     if runner.fix:
         show.say(f"hint: {runner.fix}")
-
-
-def _finding(runner: RunnerView, finding: Finding) -> None:
-    state = f"{runner.state}: " if finding.blocking else "ready, but " if runner.state == "ready" else ""
-    show.say(f"{runner.name}: {state}{finding.what}", style="yellow")
-    show.say(f"  why: {finding.why}")
-    show.say(f"  fix: {finding.fix}")
 
 
 def _row(runner: RunnerView) -> tuple[str, ...]:

@@ -8,26 +8,19 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, BinaryIO, TextIO, TypeVar
 
-if TYPE_CHECKING:
-    from dstack.model.api.artifacts import ArtifactView
+import click
+
+T = TypeVar("T")
 
 STYLES = {
-    "done": "green",
-    "ready": "green",
-    "running": "cyan",
-    "preparing": "cyan",
-    "uploading": "cyan",
-    "failed": "red",
-    "lost": "red",
-    "unusable": "red",
-    "unreachable": "yellow",
-    "stopped": "yellow",
-    "drained": "yellow",
+    **dict.fromkeys(("done", "ready"), "green"),
+    **dict.fromkeys(("running", "preparing", "uploading"), "cyan"),
+    **dict.fromkeys(("failed", "lost", "unusable"), "red"),
+    **dict.fromkeys(("unreachable", "stopped", "drained"), "yellow"),
 }
-ANSI = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "blue": "34", "magenta": "35"}
 CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 0x0A}
 
 
@@ -73,8 +66,7 @@ def clean(text: str) -> str:
 
 def paint(text: str, style: str | None, stream: TextIO) -> str:
     """Return the text in a colour, if the stream takes colours."""
-    code = ANSI.get(style or "")
-    return f"\x1b[{code}m{text}\x1b[0m" if code and colour(stream) else text
+    return click.style(text, fg=style) if style and colour(stream) else text
 
 
 def say(text: str, *, style: str | None = None) -> None:
@@ -133,19 +125,16 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def files(views: Sequence[ArtifactView], *, everything: bool) -> None:
-    """Print stored files on stdout: a tree on a terminal, otherwise one file per line."""
-    from dstack.cli.output import file_tree
-
-    if not terminal(sys.stdout):
-        for text in file_tree.lines(views):
-            line(text)
-        return
-    ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
-    shown = file_tree.tree(views, everything=everything, ascii_only=ascii_only)
-    width = max(len(size) for size, _ in shown)
-    for size, text in shown:
-        line(f"{size.rjust(width)}  {clean(text)}".replace("\n", " "))
+def list_table(
+    items: Sequence[T], columns: Sequence[str], row: Callable[[T], Sequence[str]], none: str, *, as_json: bool
+) -> None:
+    """Print a list as JSON, or as a table with a `row` for each item. If it is empty, print the sentence `none`."""
+    if as_json:
+        document(items)
+    elif items:
+        table(columns, map(row, items))
+    else:
+        say(none)
 
 
 def clear() -> None:
@@ -189,17 +178,16 @@ class Spinner:
         """Show the text, or change it."""
         if not terminal(sys.stderr):
             return
-        if self._status is None:
-            from rich.console import Console
-            from rich.text import Text
+        from rich.console import Console
+        from rich.text import Text
 
+        status = Text(clean(text), no_wrap=True, overflow="ellipsis")
+        if self._status is None:
             console = Console(stderr=True, highlight=False, markup=False, no_color=not colour(sys.stderr))
-            self._status = console.status(Text(clean(text), no_wrap=True, overflow="ellipsis"))
+            self._status = console.status(status)
             self._status.start()
         else:
-            from rich.text import Text
-
-            self._status.update(Text(clean(text), no_wrap=True, overflow="ellipsis"))
+            self._status.update(status)
 
     def hide(self) -> None:
         """Remove the status line."""

@@ -5,46 +5,57 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dstack.cli import connect, project
-from dstack.cli.commands.run.arguments import Walk, walk
-from dstack.cli.follow import DETACHED, Display, to_the_end
-from dstack.cli.names import RUNNER
-from dstack.cli.options import SIZE, SPAN, json_lines_option
+from dstack.cli.commands.run.arguments import Walk
+from dstack.cli.follow import DETACHED, to_the_end
 from dstack.cli.output import show
-from dstack.cli.output.json_events import JsonEvents
-from dstack.cli.output.log_writer import LogWriter
-from dstack.cli.output.progress import ProgressLines, exit_code
-from dstack.cli.project import LoadedProject
+from dstack.cli.output.displays import Display, JsonEvents, LogWriter
+from dstack.cli.output.progress import ProgressLines
+from dstack.cli.parameters import RUNNER, SIZE, SPAN, json_lines_option
 from dstack.client.client import Client
 from dstack.client.settings import user
 from dstack.errors import MissingBaseError, UsageError
 from dstack.model.api.runs import Plan, Recipe, RunView, Submission
+from dstack.model.text.units import size_words
+
+if TYPE_CHECKING:
+    from dstack.model.project.project import Project
+
+LARGEST = 10
+"""How many of the largest files are listed."""
+SHOWN = 20
+"""How many changes, modes and empty folders are listed."""
 
 
-class Lookup:
-    """Reads the project once the workflow's name is known, or the recipe of the run to repeat."""
+class Chosen:
+    """What to run: a workflow of this folder's project, once its name is known, or the recipe of the run to repeat."""
 
-    def __init__(self) -> None:
-        self.loaded: LoadedProject | None = None
-        self.recipe: Recipe | None = None
+    project: Project
+    workflow: str | None = None
+    recipe: Recipe | None = None
 
     def variables(self, workflow: str) -> Sequence[str]:
         """Return the names of the workflow's variables. Raises UsageError for an unknown workflow."""
         from dstack.model.project.graph import closure
 
-        self.loaded = project.load()
-        closure(self.loaded.workflows, workflow)
-        return list(self.loaded.values(workflow))
+        self.project, self.workflow = project.load(), workflow
+        closure(self.project.workflows, workflow)
+        return list(project.values(self.project, workflow))
 
     def recorded(self, run: str) -> Sequence[str]:
         """Return the names of the variables of the run to repeat."""
-        self.recipe = connect.connect().recipe(run)
-        variables = self.recipe.variables[self.recipe.workflow]
-        return [*variables.own, *variables.shared]
+        from dstack.model.project.project import Project
+
+        self.recipe = recipe = connect.connect().recipe(run)
+        self.workflow = recipe.workflow
+        workflows = {workflow.name: workflow for workflow in recipe.workflows}
+        own = {name: variables.own for name, variables in recipe.variables.items()}
+        self.project = Project(workflows, recipe.variables[recipe.workflow].shared, own)
+        return list(project.values(self.project, recipe.workflow))
 
 
 class RunCommand(click.Command):
@@ -54,26 +65,26 @@ class RunCommand(click.Command):
         if ctx.resilient_parsing:
             ctx.args = args
             return args
-        lookup = Lookup()
-        words = walk(args, self.params, lookup.variables, lookup.recorded)
+        chosen = Chosen()
+        words = Walk(args, self.params, chosen.variables, chosen.recorded)
         if words.help:
             from dstack.cli.commands.run.help import show_help
 
             show_help(ctx, self, words.workflow)
             ctx.exit()
-        if words.workflow is None and lookup.recipe is None:
+        if chosen.workflow is None:
             raise UsageError("no workflow given", hint="`dstack run --help` lists the workflows")
         rest = super().parse_args(ctx, words.options)
-        ctx.params.update(words=words, loaded=lookup.loaded, recipe=lookup.recipe)
+        ctx.params.update(chosen=chosen, overrides=words.overrides)
         return rest
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         return ["[OPTIONS]", "{WORKFLOW | --from RUN}", "[--VARIABLE VALUE]..."]
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
-        from dstack.cli.commands.completion import complete_run
+        from dstack.cli.commands.run.help import complete
 
-        return [*complete_run(ctx, incomplete), *super().shell_complete(ctx, incomplete)]
+        return [*complete(ctx, incomplete), *super().shell_complete(ctx, incomplete)]
 
 
 @click.command("run", cls=RunCommand, add_help_option=False)
@@ -120,13 +131,7 @@ class RunCommand(click.Command):
 @click.option("-q", "--quiet", is_flag=True, help="Print only the run's name.")
 @click.option("-h", "--help", is_flag=True, help="Show this help, or after WORKFLOW its variables.")
 def command(
-    words: Walk,
-    loaded: LoadedProject | None,
-    recipe: Recipe | None,
-    detach: bool,
-    as_json: bool,
-    quiet: bool,
-    **options: Any,
+    chosen: Chosen, overrides: Sequence[tuple[str, str]], detach: bool, as_json: bool, quiet: bool, **options: Any
 ) -> int:
     """Run a workflow and follow it.
 
@@ -136,45 +141,48 @@ def command(
     options.pop("help")
     client = connect.connect()
     try:
-        answer = submit(client, loaded, words, **options) if loaded else repeat(client, recipe, words, **options)
+        answer = submit(client, chosen, overrides, **options)
     except KeyboardInterrupt:
         show.say("interrupted while submitting; `dstack runs` shows whether the run was accepted")
         return DETACHED
-    if isinstance(answer, Plan):
-        if as_json:
-            show.document(answer)
-        else:
-            from dstack.cli.commands.run.plan import print_plan
-
-            print_plan(answer)
-        return 0
-    return _follow(client, answer, detach=detach, as_json=as_json, quiet=quiet)
+    if isinstance(answer, RunView):
+        return _follow(client, answer, detach=detach, as_json=as_json, quiet=quiet)
+    if as_json:
+        show.document(answer)
+    else:
+        _print_plan(answer)
+    return 0
 
 
 def submit(
-    client: Client, loaded: LoadedProject, words: Walk, *, env: Sequence[str], max_snapshot: int, **options: Any
+    client: Client,
+    chosen: Chosen,
+    overrides: Sequence[tuple[str, str]],
+    *,
+    env: Sequence[str],
+    max_snapshot: int,
+    **options: Any,
 ) -> RunView | Plan:
-    """Take the snapshot and send it with the definitions. Try the smallest pack first."""
+    """Send the definitions and, unless another run is repeated, a snapshot. Try the smallest pack first."""
     from dstack.model.project.graph import closure
     from dstack.model.project.variables import apply
 
-    workflow = words.workflow or ""
     _check(options)
-    variables = apply(loaded.project, workflow, words.overrides)
+    recipe, workflow = chosen.recipe, chosen.workflow or ""
+    variables = apply(chosen.project, workflow, overrides)
     environment = _environment(env)
-    depths = {each.fetch_depth for each in closure(loaded.workflows, workflow)}
+    if recipe:
+        environment = {**recipe.environment, **environment}
+        options["gpus"] = recipe.gpus if options["gpus"] is None else options["gpus"]
+    workflows = recipe.workflows if recipe else closure(chosen.project.workflows, workflow)
+    options |= {"workflow": workflow, "workflows": workflows, "variables": variables, "environment": environment}
+    if recipe:
+        return client.submit(Submission(snapshot=recipe.snapshot, user=user(), **options))
     from dstack.snapshot.take import take
 
-    with take(loaded.root, limit=max_snapshot, depths=depths) as taken:
-        submission = Submission(
-            workflow=workflow,
-            workflows=closure(loaded.workflows, workflow),
-            variables=variables,
-            snapshot=taken.snapshot,
-            user=user(),
-            environment=environment,
-            **options,
-        )
+    depths = {each.fetch_depth for each in workflows}
+    with take(project.find_root(), limit=max_snapshot, depths=depths) as taken:
+        submission = Submission(snapshot=taken.snapshot, user=user(), **options)
         try:
             return client.submit(submission, taken.pack())
         except MissingBaseError as missing:
@@ -183,33 +191,6 @@ def submit(
             if commits:
                 return client.submit(submission, taken.pack(commits))
         return client.submit(submission, taken.full_pack())
-
-
-def repeat(
-    client: Client, recipe: Recipe | None, words: Walk, *, env: Sequence[str], max_snapshot: int, **options: Any
-) -> RunView | Plan:
-    """Submit another run's code and definitions again, with the given variables. The server has the code."""
-    from dstack.model.project.project import Project
-    from dstack.model.project.variables import apply
-
-    _check(options)
-    if recipe is None:
-        raise UsageError("no run to repeat", hint="dstack run --from RUN")
-    given = recipe.variables
-    workflows = {workflow.name: workflow for workflow in recipe.workflows}
-    own = {name: variables.own for name, variables in given.items()}
-    project = Project(workflows, given[recipe.workflow].shared, own)
-    options["gpus"] = recipe.gpus if options["gpus"] is None else options["gpus"]
-    submission = Submission(
-        workflow=recipe.workflow,
-        workflows=recipe.workflows,
-        variables=apply(project, recipe.workflow, words.overrides),
-        snapshot=recipe.snapshot,
-        user=user(),
-        environment={**recipe.environment, **_environment(env)},
-        **options,
-    )
-    return client.submit(submission)
 
 
 def _check(options: dict[str, Any]) -> None:
@@ -244,7 +225,7 @@ def _follow(client: Client, run: RunView, *, detach: bool, as_json: bool, quiet:
         if quiet or detach:
             show.line(run.name)
         workflows = [job.workflow for job in run.jobs]
-        writer = None if quiet else LogWriter(workflows if len(workflows) > 1 else ())
+        writer = None if quiet else LogWriter(workflows)
         display = narrator = ProgressLines(run, writer, quiet=quiet)
         if not quiet and not detach:
             show.say(f"{run.name}: {', '.join(workflows)}")
@@ -254,9 +235,38 @@ def _follow(client: Client, run: RunView, *, detach: bool, as_json: bool, quiet:
             show.say(f"follow it with `dstack logs -f {run.name}`, or wait for its end with `dstack wait {run.name}`")
         return 0
     try:
-        ended = to_the_end(client, run.name, display, logs=as_json or not quiet)
+        return to_the_end(client, run.name, display, logs=as_json or not quiet)
     except BrokenPipeError:
         show.leave_closed_output()
         show.say(f"output closed; {run.name} keeps running: follow it with `dstack logs -f {run.name}`")
         return DETACHED
-    return DETACHED if ended is None else exit_code(ended)
+
+
+def _print_plan(plan: Plan) -> None:
+    """Print for each job whether it is cached, why, and where it would run, then the changes since the commit."""
+    rows = []
+    for job in plan.jobs:
+        why = f"{job.cache.why}; {job.reason}" if job.reason else job.cache.why
+        rows.append((job.workflow, "cached" if job.cache.hit else "run", job.runner or "-", why))
+    show.table(("WORKFLOW", "PLAN", "RUNNER", "WHY"), rows)
+    repo = plan.repo
+    commit = f"commit {repo.commit[:12]}" if repo.commit else "no commit"
+    branch = f" on {repo.branch}" if repo.branch else ""
+    show.line("")
+    show.line(f"code: {commit}{branch}, {plan.files} files, {size_words(plan.bytes)}")
+    for file in plan.largest[:LARGEST]:
+        show.line(f"  {size_words(file.size):>8}  {show.clean(file.path)}")
+    show.line(f"changes since the commit: {len(plan.changes) or 'none'}" if repo.commit else f"files: {plan.files}")
+    _print_list("", [f"{size_words(each.size):>8}  {each.change:<8}  {show.clean(each.path)}" for each in plan.changes])
+    modes = [f"{each.mode:>8}  {show.clean(each.path)}" for each in plan.modes]
+    _print_list(f"file modes that differ from umask {plan.umask}", modes)
+    _print_list("empty folders", [f"{'':8}  {show.clean(path)}/" for path in plan.empty_folders])
+
+
+def _print_list(title: str, lines: Sequence[str]) -> None:
+    if title and lines:
+        show.line(f"{title}: {len(lines)}")
+    for line in lines[:SHOWN]:
+        show.line(f"  {line}")
+    if len(lines) > SHOWN:
+        show.line(f"  and {len(lines) - SHOWN} more (--json lists all)")

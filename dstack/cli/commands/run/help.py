@@ -1,19 +1,19 @@
-"""`dstack run --help` and `dstack run WORKFLOW --help`: help about this project."""
+"""`dstack run --help`, `dstack run WORKFLOW --help` and completion: help about this project."""
 
 from __future__ import annotations
 
 import click
+from click.shell_completion import CompletionItem
 
 from dstack.cli import project
-from dstack.cli.project import LoadedProject
-from dstack.errors import UsageError
+from dstack.errors import DstackError, UsageError
 from dstack.model.project.graph import closure
 
 
 def show_help(ctx: click.Context, command: click.Command, workflow: str | None) -> None:
     """Print the options and workflows, or the variables of one workflow."""
     if workflow is not None:
-        _workflow(ctx, project.load(), workflow)
+        _workflow(ctx, workflow)
         return
     click.echo(command.get_help(ctx))
     try:
@@ -28,7 +28,8 @@ def show_help(ctx: click.Context, command: click.Command, workflow: str | None) 
     click.echo("\n`dstack run WORKFLOW --help` lists its variables.")
 
 
-def _workflow(ctx: click.Context, loaded: LoadedProject, name: str) -> None:
+def _workflow(ctx: click.Context, name: str) -> None:
+    loaded = project.load()
     workflow = closure(loaded.workflows, name)[-1]
     formatter = ctx.make_formatter()
     formatter.write_usage(ctx.command_path, f"[OPTIONS] {name} [--VARIABLE VALUE]...")
@@ -36,8 +37,7 @@ def _workflow(ctx: click.Context, loaded: LoadedProject, name: str) -> None:
         formatter.write_paragraph()
         with formatter.indentation():
             formatter.write_text(workflow.help)
-    values = loaded.values(name)
-    if values:
+    if values := project.values(loaded, name):
         with formatter.section("Variables"):
             formatter.write_dl([(f"--{key} [{key.upper()}]", _default(value)) for key, value in values.items()])
     else:
@@ -49,3 +49,17 @@ def _workflow(ctx: click.Context, loaded: LoadedProject, name: str) -> None:
 
 def _default(value: str | None) -> str:
     return "default: null" if value is None else f"default: {value}" if value else "default: empty"
+
+
+def complete(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    """Complete workflows and, after a workflow, its variables."""
+    try:
+        loaded = project.load()
+    except DstackError:
+        return []
+    named = next((word for word in ctx.args if word in loaded.workflows), None)
+    if named is None:
+        fitting = [each for each in loaded.workflows.values() if each.name.startswith(incomplete)]
+        return [CompletionItem(each.name, help=each.help) for each in fitting]
+    names = [f"--{name}" for name in project.values(loaded, named)]
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]

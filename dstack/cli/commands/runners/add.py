@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import click
 
 from dstack.cli import connect
-from dstack.cli.options import json_option
 from dstack.cli.output import runners, show
+from dstack.cli.parameters import json_option
 from dstack.client.client import Client
 from dstack.errors import HostAuthError, UnknownHostKeyError, UsageError
 from dstack.model.api.runners import AddRunner, RunnerView
@@ -52,16 +53,7 @@ HOST = re.compile(
 @click.option("--fingerprint", metavar="SHA256:...", help="Fingerprint of the host key, to pin it without asking.")
 @click.option("--authorize", is_flag=True, help="Install the server's own key, so it doesn't depend on your SSH agent.")
 @json_option
-def add(
-    host: str,
-    user: str | None,
-    port: int | None,
-    identity: str | None,
-    jump: str | None,
-    authorize: bool,
-    as_json: bool,
-    **options: object,
-) -> int:
+def add(host: str, authorize: bool, as_json: bool, **options: Any) -> int:
     """Add a machine as a runner.
 
     HOST is [USER@]HOST[:PORT], an alias from ~/.ssh/config, or `local` for the server's own machine without SSH. dstack
@@ -70,8 +62,8 @@ def add(
     If a team's server can't log in by itself, your SSH keys are used to install the server's own key on the machine.
     `--authorize` does the same for your own server. `dstack runners remove` removes the key again.
     """
-    address = parse_host(host, user=user, port=port, identity=identity, jump=jump)
-    request = AddRunner(address=address, **options)  # type: ignore[arg-type]
+    ssh = {name: options.pop(name) for name in ("user", "port", "identity", "jump")}
+    request = AddRunner(address=parse_host(host, **ssh), **options)
     client = connect.connect()
     runner = authorize_and_add(client, request) if authorize else _add(client, request)
     return runners.report(runner, as_json)
@@ -110,8 +102,7 @@ def _add(client: Client, request: AddRunner) -> RunnerView:
         return authorize_and_add(client, request)
     except UnknownHostKeyError as unknown:
         if request.fingerprint is not None or not show.interactive():
-            if not unknown.hint:
-                unknown.hint = f"if the key is right, add --fingerprint {unknown.fingerprint}"
+            unknown.hint = unknown.hint or f"if the key is right, add --fingerprint {unknown.fingerprint}"
             raise
         show.say(unknown.message)
         if not show.confirm(f"Is {unknown.fingerprint} its host key?"):
@@ -124,10 +115,12 @@ def authorize_and_add(client: Client, request: AddRunner) -> RunnerView:
     """Install the server's own key from here, with this user's keys, then add the runner."""
     if request.address.local:
         raise UsageError("`local` doesn't use SSH; leave out --authorize")
+    import asyncio
+
     from dstack.cli.commands.runners.authorize import install_key
 
     own = client.key()
     show.say(f"installing the server's key on {request.address}")
-    request.fingerprint = install_key(request.address, request.fingerprint, own)
+    request.fingerprint = asyncio.run(install_key(request.address, request.fingerprint, own))
     request.authorized = True
     return _add(client, request)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from dstack.cli.output import show
 from dstack.commands.host import ask
 from dstack.commands.machine.authorize import authorize
@@ -16,13 +14,9 @@ from dstack.model.runner.runner import Address, fingerprint
 SECONDS = 60.0
 
 
-def install_key(address: Address, given: str | None, own: ServerKey) -> str:
+async def install_key(address: Address, given: str | None, own: ServerKey) -> str:
     """Add the server's key to the machine's authorized_keys. Return the fingerprint of its host key, which is confirmed
     by the `given` fingerprint, by known_hosts or by the user at the terminal."""
-    return asyncio.run(_install_key(address, given, own))
-
-
-async def _install_key(address: Address, given: str | None, own: ServerKey) -> str:
     key = await offered_key(address)
     shown = fingerprint(key)
     if given not in (None, shown):
@@ -30,7 +24,7 @@ async def _install_key(address: Address, given: str | None, own: ServerKey) -> s
     if given is None and key not in known_keys(address):
         if certified := await certified_key(address):
             key, shown = certified, fingerprint(certified)
-        elif not _confirmed(address, shown):
+        elif not (show.interactive() and show.confirm(f"Is {shown} the host key of {address}?")):
             raise HostKeyError(
                 f"the host key of {address} is not trusted yet: {shown}",
                 hint=f"if the key is right, add --fingerprint {shown}",
@@ -41,7 +35,3 @@ async def _install_key(address: Address, given: str | None, own: ServerKey) -> s
     finally:
         await host.close()
     return shown
-
-
-def _confirmed(address: Address, shown: str) -> bool:
-    return show.interactive() and show.confirm(f"Is {shown} the host key of {address}?")

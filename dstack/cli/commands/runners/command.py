@@ -7,19 +7,20 @@ import time
 from pathlib import Path
 
 import click
+from msgspec.structs import replace
 
 from dstack.cli import connect
-from dstack.cli.commands.runners import add, registrations
-from dstack.cli.commands.runners.set import set_
-from dstack.cli.names import RUNNER, Noun
-from dstack.cli.options import json_option
+from dstack.cli.commands.runners.add import add
 from dstack.cli.output import runners as output
 from dstack.cli.output import show
-from dstack.client.client import Client
+from dstack.cli.parameters import RUNNER, Noun, json_option
+from dstack.errors import NotFoundError, UsageError
 
 WATCH_SECONDS = 2.0
 RECHECK_SECONDS = 30.0
 """`--watch` probes runners no more often than usual; their use is sampled separately."""
+
+names_argument = click.argument("names", metavar="NAME...", nargs=-1, required=True, type=RUNNER)
 
 
 @click.group("runners", cls=Noun, invoke_without_command=True)
@@ -35,14 +36,9 @@ def command(ctx: click.Context, watch: bool, as_json: bool) -> None:
     if ctx.invoked_subcommand is not None:
         return
     client = connect.connect()
-    if watch:
-        _watch(client, as_json)
-    else:
+    if not watch:
         output.table(client.runners(), as_json)
-
-
-def _watch(client: Client, as_json: bool) -> None:
-    """Print the table again and again until Ctrl-C."""
+        return
     with contextlib.suppress(KeyboardInterrupt):
         runners = client.runners()
         while True:
@@ -53,7 +49,7 @@ def _watch(client: Client, as_json: bool) -> None:
             runners = client.runners(fresh=RECHECK_SECONDS)
 
 
-command.add_command(add.add)
+command.add_command(add)
 
 
 @command.command("check")
@@ -88,17 +84,80 @@ def import_(file: Path, dry_run: bool, as_json: bool) -> int:
     if not dry_run:
         return import_inventory.apply(client, todo, quiet=as_json)
     for step in todo if not as_json else ():
-        show.line(show.clean(f"{step.name}: {import_inventory.words(step)}"))
+        show.line(show.clean(f"{step.name}: {step.words}"))
     return 0
 
 
-command.add_command(set_)
-command.add_command(registrations.approve)
-command.add_command(registrations.token)
+@command.command("set")
+@click.argument("name", type=RUNNER)
+@click.option(
+    "--label", "labels", multiple=True, metavar="LABEL", help="New labels, replacing all; '' for none; repeatable."
+)
+@click.option("--gpus", type=click.IntRange(0), metavar="N", help="How many GPUs jobs may use.")
+@click.option(
+    "--allow-mount",
+    "allow_mounts",
+    multiple=True,
+    metavar="DIR",
+    help="Folders that jobs may mount, replacing all; '' for none; repeatable.",
+)
+@json_option
+def set_(name: str, as_json: bool, **options: object) -> int:
+    """Change a runner's settings.
+
+    Running jobs are not affected. If the runner comes from an inventory, the next import restores the file's settings.
+    """
+    given = {option: value for option, value in options.items() if value not in ((), None)}
+    if not given:
+        raise UsageError("nothing to change; give at least one option", hint="dstack runners set --help")
+    client = connect.connect()
+    definition = next((runner.definition for runner in client.runners() if runner.name == name), None)
+    if definition is None:
+        raise NotFoundError(f"no runner '{name}'", hint="dstack runners")
+    changes = {
+        option: tuple(text for text in value if text) if isinstance(value, tuple) else value
+        for option, value in given.items()
+    }
+    return output.report(client.change_runner(name, replace(definition, **changes)), as_json)
+
+
+@command.command("approve")
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@json_option
+def approve(names: tuple[str, ...], as_json: bool) -> None:
+    """Approve machines that registered with dstack-runner.
+
+    Without NAME, list the machines that wait for approval. Before you approve one, compare its fingerprint with the
+    output of `ssh-keygen -l` on the machine.
+    """
+    client = connect.connect()
+    if not names:
+        show.list_table(
+            [each for each in client.registrations() if not each.approved],
+            ("NAME", "ADDRESS", "GPUS", "HOST KEY"),
+            lambda each: (each.name, each.address, ", ".join(each.gpus), each.fingerprints[0]),
+            "no machine is waiting for approval",
+            as_json=as_json,
+        )
+        return
+    approved = [client.approve(name) for name in names]
+    if as_json:
+        show.document(approved)
+    for each in approved:
+        show.say(f"{each.name}: approved; it is added at its next heartbeat")
+
+
+@command.command("token")
+def token() -> None:
+    """Create a token for dstack-runner.
+
+    The token registers one machine, which then needs no approval.
+    """
+    show.line(connect.connect().registration_token().token)
 
 
 @command.command("drain")
-@click.argument("names", metavar="NAME...", nargs=-1, required=True, type=RUNNER)
+@names_argument
 @click.option("--reason", metavar="TEXT", default="by hand", help="Reason, shown to all users; default: by hand.")
 @click.option("--wait", is_flag=True, help="Return once the last job has ended.")
 def drain(names: tuple[str, ...], reason: str, wait: bool) -> None:
@@ -112,12 +171,8 @@ def drain(names: tuple[str, ...], reason: str, wait: bool) -> None:
         jobs = len(runner.jobs)
         still = f"; {jobs} {'job keeps' if jobs == 1 else 'jobs keep'} running" if jobs else ""
         show.say(f"{runner.name}: gets no new jobs{still}")
-    if wait:
-        _wait(client, names)
-
-
-def _wait(client: Client, names: tuple[str, ...]) -> None:
-    """Return once none of these runners has a job."""
+    if not wait:
+        return
     pause = 0.2
     while any(runner.jobs for runner in client.runners() if runner.name in names):
         time.sleep(pause)
@@ -127,19 +182,18 @@ def _wait(client: Client, names: tuple[str, ...]) -> None:
 
 
 @command.command("resume")
-@click.argument("names", metavar="NAME...", nargs=-1, required=True, type=RUNNER)
+@names_argument
 def resume(names: tuple[str, ...]) -> None:
     """Give a drained runner jobs again."""
     client = connect.connect()
     for name in names:
         runner = client.resume_runner(name)
-        show.say(
-            f"{name}: gets jobs again" + ("" if runner.state == "ready" else f" when it is no longer {runner.state}")
-        )
+        later = "" if runner.state == "ready" else f" when it is no longer {runner.state}"
+        show.say(f"{name}: gets jobs again{later}")
 
 
 @command.command("remove")
-@click.argument("names", metavar="NAME...", nargs=-1, required=True, type=RUNNER)
+@names_argument
 @click.option("--force", is_flag=True, help="Remove it even if it can't be cleaned up.")
 def remove(names: tuple[str, ...], force: bool) -> None:
     """Remove a runner and all that dstack put on the machine.

@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from dstack.cli.commands.runners.difference import Step, difference
+from msgspec.structs import replace
+
 from dstack.cli.output import show
 from dstack.client.client import Client
 from dstack.errors import ConflictError, DstackError, HostError, UnknownHostKeyError
 from dstack.inventory.read import read
 from dstack.inventory.runners import machines
+from dstack.model.api.runners import AddRunner, RunnerView
+from dstack.model.runner.runner import DEFAULT_ROOT
 
 AT_ONCE = 16
 FAILED = 125
+
+
+@dataclass(frozen=True)
+class Step:
+    """What to do with one runner: `add`, `change`, `keep` or `remove`. `differences` are for messages."""
+
+    do: str
+    name: str
+    wanted: AddRunner
+    differences: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """Say what the step would do."""
+        labels = f", labels {', '.join(self.wanted.labels)}" if self.wanted.labels else ""
+        return {
+            "add": f"add {self.wanted.address}{labels}",
+            "change": f"change {'; '.join(self.differences)}",
+            "keep": "unchanged",
+            "remove": "drain and remove: it is no longer in the file",
+        }[self.do]
 
 
 def steps(client: Client, file: Path) -> list[Step]:
@@ -23,7 +50,44 @@ def steps(client: Client, file: Path) -> list[Step]:
     return difference(wanted, client.runners(), source)
 
 
-def apply(client: Client, todo: list[Step], *, quiet: bool = False) -> int:
+def difference(wanted: Sequence[AddRunner], runners: Sequence[RunnerView], source: str) -> list[Step]:
+    """Return the steps that make the server's runners match the file, in file order. Runners imported from this file
+    earlier but no longer in it come last. Other runners are left unchanged."""
+    known = {runner.name: runner.definition for runner in runners if runner.definition}
+    listed = [_step(request, known.get(request.name or "")) for request in wanted]
+    names = {request.name for request in wanted}
+    dropped = [Step("remove", name, old) for name, old in known.items() if old.source == source and name not in names]
+    return listed + dropped
+
+
+def _step(wanted: AddRunner, current: AddRunner | None) -> Step:
+    name = wanted.name or ""
+    if current is None:
+        return Step("add", name, wanted)
+    if current.authorized:
+        wanted = replace(wanted, authorized=True, address=replace(wanted.address, identity=None))
+    before, after = _settings(current), _settings(wanted)
+    differences = tuple(f"{key}: {before[key]} -> {after[key]}" for key in after if before[key] != after[key])
+    return Step("change" if differences else "keep", name, wanted, differences)
+
+
+def _settings(request: AddRunner) -> dict[str, Any]:
+    """Return a runner's settings as text that can be compared and shown."""
+    address = request.address
+    return {
+        "address": str(address),
+        "identity": address.identity or "ssh default",
+        "jump": address.jump or "none",
+        "labels": ", ".join(request.labels) or "none",
+        "gpus": "detected" if request.gpus is None else request.gpus,
+        "root": request.root or DEFAULT_ROOT,
+        "docker": request.docker or "docker",
+        "mounts": ", ".join(request.allow_mounts) or "none",
+        "source": request.source or "added by hand",
+    }
+
+
+def apply(client: Client, todo: list[Step], *, quiet: bool) -> int:
     """Carry out the steps in parallel, print the result of each (`quiet`: only failures), and return the exit code."""
     failed = 0
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -42,20 +106,8 @@ def apply(client: Client, todo: list[Step], *, quiet: bool = False) -> int:
     return FAILED if failed else 0
 
 
-def words(step: Step) -> str:
-    """Say what a step would do."""
-    if step.do == "change":
-        return f"change {'; '.join(step.differences)}"
-    if step.do == "add":
-        assert step.wanted
-        labels = f", labels {', '.join(step.wanted.labels)}" if step.wanted.labels else ""
-        return f"add {step.wanted.address}{labels}"
-    return {"keep": "unchanged", "remove": "drain and remove: it is no longer in the file"}[step.do]
-
-
 def _confirmed(client: Client, step: Step, unknown: UnknownHostKeyError) -> str | DstackError:
     """Ask the user at the terminal to confirm the host key, then try again."""
-    assert step.wanted
     if show.interactive() and show.confirm(f"{unknown.message}. Is the key right?"):
         step.wanted.fingerprint = unknown.fingerprint
         return _done(client, step)
@@ -64,24 +116,17 @@ def _confirmed(client: Client, step: Step, unknown: UnknownHostKeyError) -> str 
 
 
 def _done(client: Client, step: Step) -> str | DstackError:
+    """Carry out a step, and return its result in words, or its error."""
     try:
-        return _do(client, step)
+        if step.do == "add":
+            client.add_runner(step.wanted)
+            return f"added, {step.wanted.address}"
+        if step.do == "change":
+            client.change_runner(step.name, step.wanted)
+            return f"changed {'; '.join(step.differences)}"
+        return _removed(client, step.name) if step.do == "remove" else "unchanged"
     except DstackError as error:
         return error
-
-
-def _do(client: Client, step: Step) -> str:
-    if step.do == "add":
-        assert step.wanted
-        client.add_runner(step.wanted)
-        return f"added, {step.wanted.address}"
-    if step.do == "change":
-        assert step.wanted
-        client.change_runner(step.name, step.wanted)
-        return f"changed {'; '.join(step.differences)}"
-    if step.do == "remove":
-        return _removed(client, step.name)
-    return "unchanged"
 
 
 def _removed(client: Client, name: str) -> str:

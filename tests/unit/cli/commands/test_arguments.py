@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dstack.cli.commands.run.arguments import Walk, is_value, walk
+from dstack.cli.commands.run.arguments import Walk, is_value
 from dstack.cli.commands.run.command import command
 from dstack.errors import UsageError
 
@@ -12,7 +12,7 @@ VARIABLES = ("batch_size", "name", "seed", "amp")
 
 
 def walked(*words: str) -> Walk:
-    return walk(words, command.params, lambda workflow: VARIABLES)
+    return Walk(words, command.params, lambda workflow: VARIABLES, lambda run: VARIABLES)
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,29 @@
-"""What a name on the command line means: a run, a job, a runner, a tag, a command of a group; and completion for it."""
+"""What several commands share: options, types of values, groups, and what a name stands for."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
+from dstack.cli import connect
 from dstack.client.client import Client
-from dstack.errors import DstackError, ErrorCode, NotFoundError
+from dstack.errors import DstackError, ErrorCode, NotFoundError, UsageError
 from dstack.model.api.jobs import JobView
 from dstack.model.api.runs import RunView
 from dstack.model.text.suggest import did_you_mean
 from dstack.model.text.tag import is_tag
+from dstack.model.text.units import disk_bytes, span
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+json_lines_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON: one object per line, the last is the run."
+)
+yes_option = click.option("-y", "--yes", is_flag=True, help="Don't ask for confirmation.")
 
 
 def run_or_job(client: Client, ref: str) -> RunView | JobView:
@@ -36,6 +46,11 @@ def run_of(client: Client, ref: str) -> RunView:
     return client.run(target.run) if isinstance(target, JobView) else target
 
 
+def name_of(target: RunView | JobView) -> str:
+    """Return the name of a run, or the id of a job."""
+    return target.name if isinstance(target, RunView) else target.id
+
+
 class KnownName(click.types.StringParamType):
     """A name that the server knows. Completes to `names(client)`, or to nothing if no server is running."""
 
@@ -44,34 +59,40 @@ class KnownName(click.types.StringParamType):
         self._names = names
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        from dstack.cli.connect import quiet_client
-
         commands = ctx.command.shell_complete(ctx, incomplete) if isinstance(ctx.command, click.Group) else []
-        client = quiet_client()
-        try:
+        client = connect.quiet_client()
+        known: Iterable[CompletionItem] = ()
+        with suppress(DstackError):
             known = self._names(client) if client else ()
-        except DstackError:
-            known = ()
         return [*commands, *(item for item in known if item.value.startswith(incomplete))]
 
 
-def _recent_runs(client: Client) -> list[CompletionItem]:
-    return [CompletionItem(run.name, help=run.workflow) for run in client.runs(limit=50)]
-
-
-def _runners(client: Client) -> list[CompletionItem]:
-    """All runners, without probing them."""
-    return [CompletionItem(runner.name) for runner in client.runners(fresh=math.inf)]
-
-
-def _tags(client: Client) -> list[CompletionItem]:
-    return [CompletionItem(tag.name, help=tag.run) for tag in client.tags()]
-
-
-REF = KnownName("run", _recent_runs)
+REF = KnownName("run", lambda client: [CompletionItem(run.name, help=run.workflow) for run in client.runs(limit=50)])
 """A run, a job or a unique prefix of either."""
-RUNNER = KnownName("name", _runners)
-TAG = KnownName("name", _tags)
+RUNNER = KnownName("name", lambda client: [CompletionItem(runner.name) for runner in client.runners(fresh=math.inf)])
+"""Any runner. Completion doesn't probe them."""
+TAG = KnownName("name", lambda client: [CompletionItem(tag.name, help=tag.run) for tag in client.tags()])
+
+
+class Quantity(click.ParamType):  # type: ignore[type-arg]
+    """A number with a unit, which `read` converts."""
+
+    def __init__(self, name: str, read: Callable[[str], float]) -> None:
+        self.name = name
+        self.read = read
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return self.read(value) if isinstance(value, str) else float(value)
+        except ValueError as error:
+            option = f"{param.opts[0]}: " if param else ""
+            raise UsageError(f"{option}{error}") from error
+
+
+SIZE = Quantity("size", disk_bytes)
+"""Such as `500MB` or `2GB`, in bytes."""
+SPAN = Quantity("span", span)
+"""Such as `30s`, `10m` or `1h30m`, in seconds."""
 
 
 class Noun(click.Group):
