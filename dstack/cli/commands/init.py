@@ -1,4 +1,4 @@
-"""`dstack init` and `dstack validate`: create a starter project, or check a project's files."""
+"""`dstack init`: create a starter project."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from dstack.cli.output import show, words
+from dstack.cli.output import show
 from dstack.cli.project import CONFIGS, WORKFLOWS, load
 from dstack.errors import ConflictError, DstackError
 
@@ -32,13 +32,6 @@ def command(force: bool) -> None:
         show.line(name)
     last = list(load().workflows)[-1]
     show.say(f"next: `dstack run --help` lists the workflows; `dstack run {last} --local` runs them on this machine")
-
-
-@click.command("validate")
-def validate() -> None:
-    """Check the project's files without submitting anything."""
-    workflows = load().workflows
-    show.line(f"valid: {words.count(len(workflows), 'workflow')} ({', '.join(workflows)})")
 
 
 def starter() -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""`dstack logs` and `dstack wait`: print the log of a run or job, or wait for the end of a run."""
+"""`dstack logs`: print the log of a run or job."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from functools import partial
 import click
 
 from dstack.cli import connect
-from dstack.cli.follow import Interrupts, stream, to_the_end
+from dstack.cli.follow import Interrupts, stream
 from dstack.cli.output import words
-from dstack.cli.output.displays import Display, JsonArray, JsonEvents, LogWriter
-from dstack.cli.output.progress import ProgressLines
-from dstack.cli.parameters import REF, json_lines_option, json_option, name_of, run_of, run_or_job
+from dstack.cli.output.displays import JsonArray, JsonEvents, LogWriter
+from dstack.cli.parameters import REF, json_option, name_of, run_or_job
 from dstack.errors import UsageError
 from dstack.model.api.jobs import JobView
 from dstack.model.api.runs import Event, RunView
@@ -97,18 +96,3 @@ def _bounds(target: RunView | JobView, attempt: int | None) -> tuple[dict[str, i
         if earlier or job.attempt < attempt:
             ends[job.id] = earlier.log_end if earlier else 0
     return begins, ends
-
-
-@click.command("wait")
-@click.argument("run", type=REF)
-@json_lines_option
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing unless the run fails.")
-def wait(run: str, as_json: bool, quiet: bool) -> int:
-    """Wait until a run ends, and exit as `dstack run` would."""
-    client = connect.connect()
-    current = run_of(client, run)
-    narrator = ProgressLines(current, None, quiet=quiet)
-    display: Display = JsonEvents() if as_json else narrator
-    if not as_json and not current.status.finished:
-        narrator.begin()
-    return to_the_end(client, current.name, display, logs=False, asks=False)

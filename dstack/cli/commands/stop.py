@@ -1,4 +1,4 @@
-"""`dstack stop`, `hold` and `release`: stop runs and jobs, or keep queued jobs from starting."""
+"""`dstack stop`: stop runs and jobs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ import click
 from dstack.cli import connect
 from dstack.cli.output import show
 from dstack.cli.parameters import REF, json_option, yes_option
-from dstack.client.settings import user
-from dstack.errors import ConflictError, UsageError
-from dstack.model.api.jobs import HoldRequest, StopRequest
+from dstack.errors import UsageError
+from dstack.model.api.jobs import StopRequest
 from dstack.model.api.runs import RunView
 from dstack.model.job.status import Status
-
-refs_argument = click.argument("refs", metavar="RUN_OR_JOB...", nargs=-1, required=True, type=REF)
 
 
 @click.command("stop")
@@ -58,30 +55,3 @@ def _outcome(run: RunView, *, abort: bool) -> str:
     if not abort and {job.status for job in run.jobs if not job.status.finished} == {Status.UPLOADING}:
         return f"stopping once its artifacts are uploaded; to drop them, run `dstack stop --abort {run.name}`"
     return "stopping"
-
-
-@click.command("hold")
-@refs_argument
-def hold(refs: tuple[str, ...]) -> None:
-    """Keep queued jobs from starting.
-
-    Held jobs keep their place in the queue until `dstack release`. Running jobs are not affected.
-    """
-    _change(refs, user())
-
-
-@click.command("release")
-@refs_argument
-def release(refs: tuple[str, ...]) -> None:
-    """Release held jobs, so that they start when their turn comes."""
-    _change(refs, None)
-
-
-def _change(refs: tuple[str, ...], holder: str | None) -> None:
-    """Hold or release, and print the result. Raises ConflictError if there was nothing to change."""
-    answer = connect.connect().hold(HoldRequest(refs=refs, user=holder))
-    for run in answer.changed:
-        show.say(f"{run}: {'held' if holder else 'released'}")
-    if answer.unchanged:
-        words = "has no queued job to hold" if holder else "has no held job"
-        raise ConflictError(f"{answer.unchanged[0]} {words}", hint=f"dstack runs {answer.unchanged[0]}")
