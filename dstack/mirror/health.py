@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from dstack.plumbing.git import Git
+from dstack.plumbing.git import Git, write_file
 
 log = logging.getLogger("dstack.mirror")
 
@@ -43,9 +43,7 @@ class Health:
 
     def remember(self) -> None:
         """Record the current state of all packs as good."""
-        unfinished = self.file.with_name("known-packs.new")
-        unfinished.write_bytes(msgspec.json.encode(self._stamps()))
-        unfinished.replace(self.file)
+        write_file(self.file, msgspec.json.encode(self._stamps()).decode())
 
     def _verify(self, stem: str) -> bool:
         index = self.packs / f"{stem}.idx"

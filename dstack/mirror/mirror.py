@@ -26,7 +26,7 @@ from dstack.model.code.snapshot import Snapshot
 from dstack.model.code.tree import Change, SizedFile, TreeFile
 from dstack.model.job.reasons import ReasonCode
 from dstack.plumbing import modes, trees
-from dstack.plumbing.git import Git, GitError, make_bare, quoted
+from dstack.plumbing.git import Git, GitError, make_bare, quoted, write_file
 from dstack.plumbing.packs import is_complete, write_pack
 
 if TYPE_CHECKING:
@@ -200,9 +200,7 @@ class Mirror:
             parents = [line[len(b"parent ") :].decode() for line in head if line.startswith(b"parent ")]
             if not parents or not all(git.succeeds("cat-file", "-e", parent) for parent in parents):
                 kept.append(commit)
-        unfinished = shallow.with_name("shallow.new")
-        unfinished.write_text("".join(f"{oid}\n" for oid in kept))
-        unfinished.replace(shallow)
+        write_file(shallow, "".join(f"{oid}\n" for oid in kept))
 
     def _git(self, **variables: str) -> Git:
         return Git.within(self.path, **variables)
@@ -291,9 +289,7 @@ class Mirror:
         known = shallow.read_text().split() if shallow.exists() else []
         new = [commit for commit in commits if commit not in known]
         if new:
-            unfinished = shallow.with_name("shallow.new")
-            unfinished.write_text("".join(f"{oid}\n" for oid in (*known, *new)))
-            unfinished.replace(shallow)
+            write_file(shallow, "".join(f"{oid}\n" for oid in (*known, *new)))
 
 
 def _name(ref: Reference) -> str:
@@ -302,7 +298,7 @@ def _name(ref: Reference) -> str:
 
 def _index(git: Git, source: Path) -> None:
     with source.open("rb") as file:
-        git.read(file, "index-pack", "--stdin", "--fix-thin")
+        git.run("index-pack", "--stdin", "--fix-thin", stdin=file)
 
 
 def _check(snapshot: Snapshot) -> None:
