@@ -10,7 +10,7 @@ from typing import Any
 from dstack.errors import UsageError
 from dstack.inventory.groups import UNGROUPED, Groups
 
-_SECTION = re.compile(r"\[([^:\]\s]+)(?::(\w+))?\]\s*(?:#.*)?")
+_SECTION = re.compile(r"\[([^:\]\s]+)(?::(hosts|vars|children))?\]\s*(?:#.*)?")
 
 
 def read(text: str, path: str) -> Groups:
@@ -25,7 +25,7 @@ def read(text: str, path: str) -> Groups:
         try:
             if found := _SECTION.fullmatch(line):
                 section, kind = found[1], found[2] or "hosts"
-                _begin(groups, section, kind)
+                groups.group(section)
             elif line.startswith("[") and line.endswith("]"):
                 raise ValueError(f"'{line}' is not valid; write [GROUP], [GROUP:vars] or [GROUP:children]")
             elif kind == "hosts":
@@ -43,12 +43,6 @@ def read(text: str, path: str) -> Groups:
         if child not in groups.groups:
             raise UsageError(f"{path}:{number}: no group '{child}'; add the section [{child}], or remove this line")
     return groups
-
-
-def _begin(groups: Groups, section: str, kind: str) -> None:
-    if kind not in ("hosts", "vars", "children"):
-        raise ValueError(f"'[{section}:{kind}]' is not valid; write [GROUP], [GROUP:vars] or [GROUP:children]")
-    groups.group(section)
 
 
 def _host(groups: Groups, section: str, line: str) -> None:

@@ -9,14 +9,12 @@ import yaml
 from dstack.errors import UsageError
 from dstack.inventory.groups import ALL, Groups, Variables
 
-_LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
 
 class Locked:
     """A value encrypted with Ansible Vault, which only Ansible can read."""
 
 
-class _Loader(_LOADER):  # type: ignore[misc]
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     pass
 
 
@@ -28,12 +26,10 @@ def load(text: str, path: str) -> Any:
     """Parse a YAML document. Raises UsageError with file and line for a syntax error."""
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506, a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"{path}:{mark.line + 1}" if mark else path
-        raise UsageError(f"{where}: invalid YAML: {error.problem or error}") from error
     except yaml.YAMLError as error:
-        raise UsageError(f"{path}: invalid YAML: {error}") from error
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        where = f"{path}:{mark.line + 1}" if mark else path
+        raise UsageError(f"{where}: invalid YAML: {problem or error}") from error
 
 
 def read(text: str, path: str) -> Groups:

@@ -9,7 +9,8 @@ import pytest
 
 from dstack.cli.commands.runners.difference import difference
 from dstack.errors import ProjectError, UsageError
-from dstack.inventory import ini, ranges, yaml_file
+from dstack.inventory import ini, yaml_file
+from dstack.inventory.groups import expand_hosts
 from dstack.inventory.read import read
 from dstack.inventory.runners import machines
 from dstack.model.api.runners import AddRunner, RunnerView
@@ -199,8 +200,8 @@ def test_a_program_that_answers_for_each_host(tmp_path: Path) -> None:
     ],
 )
 def test_ranges(pattern: str, names: list[str]) -> None:
-    assert ranges.hosts(pattern) == (names, None)
-    assert ranges.hosts(f"{pattern}:22") == (names, 22)
+    assert expand_hosts(pattern) == (names, None)
+    assert expand_hosts(f"{pattern}:22") == (names, 22)
 
 
 @pytest.mark.parametrize("value", ["/data, /scratch/", "/data /scratch", ["/data", "/scratch"]])
