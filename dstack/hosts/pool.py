@@ -36,13 +36,14 @@ class Pool:
         self._hosts[runner.name] = (identity, host)
         return host
 
-    async def offered_key(self, address: Address) -> str:
-        """Return the public host key that the machine presents; see trust.offered_key."""
-        return await self._dial().offered_key(address)
+    @property
+    def dialer(self) -> Dialer:
+        """What opens all of its SSH connections."""
+        from dstack.hosts.ssh.dial import Dialer
 
-    async def certified_key(self, address: Address) -> str | None:
-        """Return the host key that an authority in known_hosts certified; see trust.certified_key."""
-        return await self._dial().certified_key(address)
+        if self._dialer is None:
+            self._dialer = Dialer()
+        return self._dialer
 
     async def close(self, name: str) -> None:
         """Close the connections to the runner, if any."""
@@ -65,14 +66,7 @@ class Pool:
             return LocalHost()
         from dstack.hosts.ssh.host import SshHost
 
-        return SshHost(runner.address, runner.host_key or "", name=runner.name, dialer=self._dial())
-
-    def _dial(self) -> Dialer:
-        from dstack.hosts.ssh.dial import Dialer
-
-        if self._dialer is None:
-            self._dialer = Dialer()
-        return self._dialer
+        return SshHost(runner.address, runner.host_key or "", name=runner.name, dialer=self.dialer)
 
     def _close_aside(self, host: Host) -> None:
         task = asyncio.ensure_future(host.close())

@@ -11,8 +11,7 @@ import asyncssh
 
 from dstack.errors import HostAuthError, HostError, HostKeyError
 from dstack.hosts.ssh.failures import TROUBLE, host_error, ssh_command
-from dstack.hosts.ssh.keys import UserKeys, agent_keys, key_name
-from dstack.hosts.ssh.known import authorities, known_keys, public_text, read_known_hosts
+from dstack.hosts.ssh.keys import UserKeys, agent_keys, key_name, public_text
 from dstack.hosts.ssh.settings import SshSettings, read_settings
 from dstack.hosts.ssh.shared import Shared
 from dstack.hosts.ssh.tcp import Direct
@@ -65,7 +64,7 @@ class Dialer:
         self._timeout = timeout
         self._starts = starts
         self._gates: dict[tuple[str, int], asyncio.Semaphore] = {}
-        self._bastions: dict[tuple[str, str | None], _Bastion] = {}
+        self._bastions: dict[tuple[str, str | None], Shared[asyncssh.SSHClientConnection]] = {}
 
     async def dial(self, address: Address, host_key: str, name: str = "NAME") -> asyncssh.SSHClientConnection:
         """Connect to the machine with this host key. `name` is the runner's name, for the hint if the key changed."""
@@ -73,7 +72,7 @@ class Dialer:
         settings = await asyncio.to_thread(read_settings, address)
         try:
             pinned = asyncssh.import_public_key(host_key)
-            return await self._open(address, settings, visitor, _only([pinned], first=[pinned]))
+            return await self._open(settings, visitor, _only([pinned], first=[pinned]))
         except asyncssh.HostKeyNotVerifiable as error:
             raise _changed(address, host_key, visitor.offered, name) from error
         except TROUBLE as error:
@@ -84,10 +83,9 @@ class Dialer:
         Does not log in."""
         visitor = _Visitor()
         settings = await asyncio.to_thread(read_settings, address)
-        known = await asyncio.to_thread(known_keys, settings)
+        known, *_ = await asyncio.to_thread(settings.listed_keys)
         try:
-            connection = await self._open(address, settings, visitor, _only([], first=known))
-            connection.abort()
+            (await self._open(settings, visitor, _only([], first=known))).abort()
         except asyncssh.HostKeyNotVerifiable as error:
             if visitor.offered is not None:
                 return visitor.offered
@@ -101,13 +99,13 @@ class Dialer:
         else None. Does not log in."""
         visitor = _Visitor()
         settings = await asyncio.to_thread(read_settings, address)
-        certifying, revoked = await asyncio.to_thread(authorities, settings)
+        _, certifying, revoked = await asyncio.to_thread(settings.listed_keys)
         if not certifying:
             return None
         nobody = replace(settings, keys=UserKeys(), agent=None)
         trust = {"known_hosts": ([], certifying, revoked), "server_host_key_algs": _CERTIFICATES}
         try:
-            (await self._open(address, nobody, visitor, trust)).abort()
+            (await self._open(nobody, visitor, trust)).abort()
         except HostAuthError:
             pass  # the certificate is valid
         except (asyncssh.KeyExchangeFailed, asyncssh.HostKeyNotVerifiable):
@@ -121,25 +119,35 @@ class Dialer:
         """Close the connections to bastions."""
         bastions, self._bastions = tuple(self._bastions.values()), {}
         for bastion in bastions:
-            await bastion.close()
+            await bastion.cancel()
+            if bastion.latest is not None:
+                bastion.latest.abort()
+                await bastion.latest.wait_closed()
+
+    async def __aenter__(self) -> Dialer:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def _open(
-        self, address: Address, settings: SshSettings, visitor: _Visitor, trust: dict[str, Any]
+        self, settings: SshSettings, visitor: _Visitor, trust: dict[str, Any]
     ) -> asyncssh.SSHClientConnection:
         gate = self._gates.setdefault((settings.host, settings.port), asyncio.Semaphore(self._starts))
-        for attempt in range(1, _TRIES + 1):
+        attempt = 1
+        while True:
             try:
-                tunnel = await self._way(address, settings)
+                tunnel = await self._way(settings)
                 async with gate:
-                    return await self._attempt(address, settings, visitor, trust, tunnel)
-            except _RESET as error:
+                    return await self._attempt(settings, visitor, trust, tunnel)
+            except _RESET:
                 if attempt == _TRIES:
-                    raise host_error(error, address) from error
+                    raise
             await asyncio.sleep(min(1.0, 0.05 * 2**attempt) * random.uniform(0.5, 1.5))
-        raise AssertionError("the last attempt returns or raises")
+            attempt += 1
 
     async def _attempt(
-        self, address: Address, settings: SshSettings, visitor: _Visitor, trust: dict[str, Any], tunnel: Any
+        self, settings: SshSettings, visitor: _Visitor, trust: dict[str, Any], tunnel: Any
     ) -> asyncssh.SSHClientConnection:
         timeout = settings.timeout or self._timeout
         async with agent_keys(settings.agent, settings.agent_keys) as held:
@@ -164,53 +172,36 @@ class Dialer:
                     login_timeout=timeout,
                 )
             except asyncssh.PermissionDenied as error:
-                raise _refused(address, settings, keys) from error
+                raise _refused(settings, keys) from error
 
-    async def _way(self, address: Address, settings: SshSettings) -> Any:
+    async def _way(self, settings: SshSettings) -> Any:
         """Return asyncssh's `tunnel` argument: the bastion's connection, or how to connect without one."""
+        address = settings.address
         hops = [hop.strip() for hop in (settings.jump or "").split(",") if hop.strip()]
         hop = _hop(hops[-1], None) if hops else None
-        if hop and (hop.host, hop.port) != (
-            address.host,
-            address.port,
-        ):  # `Host *` with a ProxyJump matches the hop too
-            key = (",".join(hops), address.identity)
-            return await self._bastions.setdefault(key, _Bastion()).connection(self, key)
-        return None if settings.proxy else Direct(settings.family, settings.local)
+        # `Host *` with a ProxyJump matches the hop too
+        if hop is None or (hop.host, hop.port) == (address.host, address.port):
+            return None if settings.proxy else Direct(settings.family, settings.local)
+        key = (",".join(hops), address.identity)
+        bastion = self._bastions.setdefault(key, Shared(lambda: self._bastion(*key)))
+        if bastion.latest is None or bastion.latest.is_closed():
+            return await bastion.result()
+        return bastion.latest
 
-    async def bastion(self, hops: str, identity: str | None) -> asyncssh.SSHClientConnection:
+    async def _bastion(self, hops: str, identity: str | None) -> asyncssh.SSHClientConnection:
         """Connect to the last of these hosts through the ones before it. Its key must be in known_hosts. `identity` is
         tried after the keys that the configuration names for it."""
         before, _, last = hops.rpartition(",")
         address = _hop(last, before or None)
         visitor = _Visitor(identity)
         settings = await asyncio.to_thread(read_settings, address)
-        known = await asyncio.to_thread(read_known_hosts, settings) if settings.strict else None
+        known = await asyncio.to_thread(settings.read_known_hosts) if settings.strict else None
         try:
-            return await self._open(address, settings, visitor, {"known_hosts": known})
+            return await self._open(settings, visitor, {"known_hosts": known})
         except asyncssh.HostKeyNotVerifiable as error:
             raise _unknown(address, visitor.offered) from error
         except TROUBLE as error:
             raise host_error(error, address) from error
-
-
-class _Bastion:
-    """The one connection to a jump host."""
-
-    def __init__(self) -> None:
-        self._attempt: Shared[asyncssh.SSHClientConnection] = Shared()
-        self._connection: asyncssh.SSHClientConnection | None = None
-
-    async def connection(self, dialer: Dialer, key: tuple[str, str | None]) -> asyncssh.SSHClientConnection:
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await self._attempt.result(lambda: dialer.bastion(*key))
-        return self._connection
-
-    async def close(self) -> None:
-        await self._attempt.cancel()
-        if self._connection is not None:
-            self._connection.abort()
-            await self._connection.wait_closed()
 
 
 class _Visitor(asyncssh.SSHClient):
@@ -265,13 +256,13 @@ def _unknown(address: Address, offered: str | None) -> HostKeyError:
     )
 
 
-def _refused(address: Address, settings: SshSettings, keys: list[asyncssh.SSHKeyPair]) -> HostAuthError:
+def _refused(settings: SshSettings, keys: list[asyncssh.SSHKeyPair]) -> HostAuthError:
     tried = ", ".join(key_name(key) for key in keys) or "none found"
     locked = settings.keys.locked
     also = "".join(f"; {path} has a passphrase and no agent holds it" for path in locked)
     also += "".join(f"; {problem}" for problem in settings.keys.unusable)
     unlock = f"ssh-add {locked[0]}, then " if locked else ""
     return HostAuthError(
-        f"{address} refused to log in {settings.user}; keys tried: {tried}{also}",
-        hint=f"{unlock}{ssh_command(address)}",
+        f"{settings.address} refused to log in {settings.user}; keys tried: {tried}{also}",
+        hint=f"{unlock}{ssh_command(settings.address)}",
     )

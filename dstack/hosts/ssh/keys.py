@@ -66,6 +66,11 @@ async def agent_keys(path: str | None, only: list[bytes] | None) -> AsyncIterato
         agent.close()
 
 
+def public_text(key: asyncssh.SSHKey) -> str:
+    """Return a public key in OpenSSH's format: type and base64."""
+    return " ".join(key.export_public_key("openssh").decode().split()[:2])
+
+
 def key_name(key: asyncssh.SSHKeyPair) -> str:
     """Return the key's comment (often its file), else its algorithm."""
     return key.get_comment(errors="replace") or key.get_algorithm()

@@ -62,7 +62,7 @@ class Links:
         self._dial = dial
         self._patience = patience
         self._links: list[Link] = []
-        self._attempt: Shared[None] = Shared()
+        self._attempt = Shared(self._add)
         self._changed = asyncio.Event()
         self._waiting = 0
         self._closed = False
@@ -78,7 +78,7 @@ class Links:
                     link.count(stream, 1)
                     return link
             if stream or not self._links or clock() >= until:
-                await self._attempt.result(self._add)
+                await self._attempt.result()
             else:
                 await self._change(until - clock())
         raise HostUnreachableError("dstack closed the connection to the host")

@@ -6,8 +6,11 @@ import os
 import re
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import asyncssh
 
 from dstack.errors import HostAuthError
 from dstack.hosts.ssh.failures import TROUBLE, host_error
@@ -28,6 +31,7 @@ class SshSettings:
     `StrictHostKeyChecking no`.
     """
 
+    address: Address
     host: str
     port: int
     user: str
@@ -44,6 +48,23 @@ class SshSettings:
     local: tuple[str, int] | None
     keepalive: float | None
     keepalives: int
+
+    def read_known_hosts(self) -> asyncssh.SSHKnownHosts:
+        """Read all valid entries; blocks. Invalid lines and unreadable files are skipped, as ssh does."""
+        known = asyncssh.SSHKnownHosts()
+        for path in self.known_hosts:
+            with suppress(OSError):
+                for line in path.read_text(errors="replace").splitlines():
+                    with suppress(ValueError):
+                        known.load(line)
+        return known
+
+    def listed_keys(self) -> tuple[list[asyncssh.SSHKey], list[asyncssh.SSHKey], list[asyncssh.SSHKey]]:
+        """Return the keys that known_hosts lists for the machine's name and port, those of its certificate authorities,
+        and the revoked ones; blocks."""
+        port = self.port if self.port != 22 else None
+        keys, authorities, revoked, *_ = self.read_known_hosts().match(self.alias or self.host, "", port)
+        return [key for key in keys if key not in revoked], list(authorities), list(revoked)
 
 
 def read_settings(address: Address) -> SshSettings:
@@ -63,6 +84,7 @@ def read_settings(address: Address) -> SshSettings:
     proxy, local = first("proxycommand"), first("bindaddress")
     only = bool(address.identity) or first("identitiesonly") == "yes"
     return SshSettings(
+        address=address,
         host=first("hostname"),
         port=int(first("port")),
         user=first("user"),
