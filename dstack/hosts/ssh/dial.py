@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +14,8 @@ import asyncssh
 from dstack.errors import HostAuthError, HostError, HostKeyError
 from dstack.hosts.ssh.failures import TROUBLE, host_error, ssh_command
 from dstack.hosts.ssh.keys import UserKeys, agent_keys, key_name, public_text
+from dstack.hosts.ssh.links import Shared
 from dstack.hosts.ssh.settings import SshSettings, read_settings
-from dstack.hosts.ssh.shared import Shared
 from dstack.hosts.ssh.tcp import Direct
 from dstack.model.runner.runner import Address, fingerprint
 
@@ -68,50 +70,39 @@ class Dialer:
 
     async def dial(self, address: Address, host_key: str, name: str = "NAME") -> asyncssh.SSHClientConnection:
         """Connect to the machine with this host key. `name` is the runner's name, for the hint if the key changed."""
-        visitor = _Visitor()
-        settings = await asyncio.to_thread(read_settings, address)
-        try:
+        async with _visiting(address) as visitor:
             pinned = asyncssh.import_public_key(host_key)
-            return await self._open(settings, visitor, _only([pinned], first=[pinned]))
-        except asyncssh.HostKeyNotVerifiable as error:
-            raise _changed(address, host_key, visitor.offered, name) from error
-        except TROUBLE as error:
-            raise host_error(error, address) from error
+            try:
+                return await self._open(visitor, _only([pinned], first=[pinned]))
+            except asyncssh.HostKeyNotVerifiable as error:
+                raise _changed(address, host_key, visitor.offered, name) from error
 
     async def offered_key(self, address: Address) -> str:
         """Return the public host key that the machine presents, preferably of a type that known_hosts lists for it.
         Does not log in."""
-        visitor = _Visitor()
-        settings = await asyncio.to_thread(read_settings, address)
-        known, *_ = await asyncio.to_thread(settings.listed_keys)
-        try:
-            (await self._open(settings, visitor, _only([], first=known))).abort()
-        except asyncssh.HostKeyNotVerifiable as error:
-            if visitor.offered is not None:
-                return visitor.offered
-            raise host_error(error, address) from error
-        except TROUBLE as error:
-            raise host_error(error, address) from error
-        raise HostKeyError(f"{address} did not present a host key")
+        async with _visiting(address) as visitor:
+            known, *_ = await asyncio.to_thread(visitor.settings.listed_keys)
+            with suppress(asyncssh.HostKeyNotVerifiable):
+                (await self._open(visitor, _only([], first=known))).abort()
+        if visitor.offered is None:
+            raise HostKeyError(f"{address} did not present a host key")
+        return visitor.offered
 
     async def certified_key(self, address: Address) -> str | None:
         """Return the machine's public host key if a certificate authority in known_hosts certified it for this host,
         else None. Does not log in."""
-        visitor = _Visitor()
-        settings = await asyncio.to_thread(read_settings, address)
-        _, certifying, revoked = await asyncio.to_thread(settings.listed_keys)
-        if not certifying:
-            return None
-        nobody = replace(settings, keys=UserKeys(), agent=None)
-        trust = {"known_hosts": ([], certifying, revoked), "server_host_key_algs": _CERTIFICATES}
-        try:
-            (await self._open(nobody, visitor, trust)).abort()
-        except HostAuthError:
-            pass  # the certificate is valid
-        except (asyncssh.KeyExchangeFailed, asyncssh.HostKeyNotVerifiable):
-            return None  # no certificate, or an invalid one
-        except TROUBLE as error:
-            raise host_error(error, address) from error
+        async with _visiting(address) as visitor:
+            _, certifying, revoked = await asyncio.to_thread(visitor.settings.listed_keys)
+            if not certifying:
+                return None
+            visitor.settings = replace(visitor.settings, keys=UserKeys(), agent=None)
+            trust = {"known_hosts": ([], certifying, revoked), "server_host_key_algs": _CERTIFICATES}
+            try:
+                (await self._open(visitor, trust)).abort()
+            except HostAuthError:
+                pass  # the certificate is valid
+            except (asyncssh.KeyExchangeFailed, asyncssh.HostKeyNotVerifiable):
+                return None  # no certificate, or an invalid one
         shown = visitor.connection and visitor.connection.get_server_host_key()
         return public_text(shown) if shown else None
 
@@ -130,25 +121,23 @@ class Dialer:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _open(
-        self, settings: SshSettings, visitor: _Visitor, trust: dict[str, Any]
-    ) -> asyncssh.SSHClientConnection:
+    async def _open(self, visitor: _Visitor, trust: dict[str, Any]) -> asyncssh.SSHClientConnection:
+        settings = visitor.settings
         gate = self._gates.setdefault((settings.host, settings.port), asyncio.Semaphore(self._starts))
         attempt = 1
         while True:
             try:
                 tunnel = await self._way(settings)
                 async with gate:
-                    return await self._attempt(settings, visitor, trust, tunnel)
+                    return await self._attempt(visitor, trust, tunnel)
             except _RESET:
                 if attempt == _TRIES:
                     raise
             await asyncio.sleep(min(1.0, 0.05 * 2**attempt) * random.uniform(0.5, 1.5))
             attempt += 1
 
-    async def _attempt(
-        self, settings: SshSettings, visitor: _Visitor, trust: dict[str, Any], tunnel: Any
-    ) -> asyncssh.SSHClientConnection:
+    async def _attempt(self, visitor: _Visitor, trust: dict[str, Any], tunnel: Any) -> asyncssh.SSHClientConnection:
+        settings = visitor.settings
         timeout = settings.timeout or self._timeout
         async with agent_keys(settings.agent, settings.agent_keys) as held:
             in_files = {pair.public_data for pair in settings.keys.pairs}
@@ -193,21 +182,29 @@ class Dialer:
         tried after the keys that the configuration names for it."""
         before, _, last = hops.rpartition(",")
         address = _hop(last, before or None)
-        visitor = _Visitor(identity)
-        settings = await asyncio.to_thread(read_settings, address)
-        known = await asyncio.to_thread(settings.read_known_hosts) if settings.strict else None
-        try:
-            return await self._open(settings, visitor, {"known_hosts": known})
-        except asyncssh.HostKeyNotVerifiable as error:
-            raise _unknown(address, visitor.offered) from error
-        except TROUBLE as error:
-            raise host_error(error, address) from error
+        async with _visiting(address, identity) as visitor:
+            settings = visitor.settings
+            known = await asyncio.to_thread(settings.read_known_hosts) if settings.strict else None
+            try:
+                return await self._open(visitor, {"known_hosts": known})
+            except asyncssh.HostKeyNotVerifiable as error:
+                raise _unknown(address, visitor.offered) from error
+
+
+@asynccontextmanager
+async def _visiting(address: Address, identity: str | None = None) -> AsyncIterator[_Visitor]:
+    """Read the settings for a visit in the body. What goes wrong becomes a HostError: no command was sent."""
+    try:
+        yield _Visitor(await asyncio.to_thread(read_settings, address), identity)
+    except TROUBLE as error:
+        raise host_error(error, address) from error
 
 
 class _Visitor(asyncssh.SSHClient):
     """Remembers a host key that was not accepted, and offers one more login key after all others were refused."""
 
-    def __init__(self, identity: str | None = None) -> None:
+    def __init__(self, settings: SshSettings, identity: str | None) -> None:
+        self.settings = settings
         self.offered: str | None = None
         self.connection: asyncssh.SSHClientConnection | None = None
         self._identity = identity

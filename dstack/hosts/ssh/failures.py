@@ -8,6 +8,7 @@ import shlex
 import socket
 
 import asyncssh
+from asyncssh import constants
 
 from dstack.errors import ErrorCode, HostAuthError, HostError, HostKeyError, HostUnreachableError
 from dstack.model.runner.runner import Address
@@ -20,13 +21,9 @@ _TOO_MANY_KEYS = "Too many authentication failures"
 
 def ssh_command(address: Address) -> str:
     """Return the ssh command that tries the same connection."""
-    options = [
-        (("-p", str(address.port)) if address.port else ()),
-        (("-i", address.identity) if address.identity else ()),
-        (("-J", address.jump) if address.jump else ()),
-    ]
-    target = f"{address.user}@{address.host}" if address.user else f"{address.host}"
-    return shlex.join(["ssh", *(word for option in options for word in option), target])
+    options = (("-p", address.port), ("-i", address.identity), ("-J", address.jump))
+    words = [str(word) for option in options if option[1] for word in option]
+    return shlex.join(["ssh", *words, f"{address.user}@{address.host}" if address.user else f"{address.host}"])
 
 
 def host_error(error: BaseException, address: Address) -> HostError:
@@ -38,8 +35,17 @@ def host_error(error: BaseException, address: Address) -> HostError:
     return found
 
 
+def no_terminal(error: BaseException) -> bool:
+    """Whether the server refused to create a terminal."""
+    return isinstance(error, asyncssh.ChannelOpenError) and error.code == constants.OPEN_REQUEST_PTY_FAILED
+
+
 def _no_session(error: BaseException, address: Address) -> HostError:
     hint = ssh_command(address)
+    if no_terminal(error):
+        return HostError(
+            f"{address}: the SSH server refuses to create a terminal", hint="set PermitTTY yes in sshd_config"
+        )
     if isinstance(error, asyncssh.DisconnectError) and _TOO_MANY_KEYS in error.reason:
         return HostAuthError(
             f"{address}: the server rejected too many keys and disconnected",

@@ -43,16 +43,23 @@ class Direct:
         self, factory: Callable[[], asyncio.Protocol], address: str, port: int
     ) -> tuple[asyncio.BaseTransport, asyncio.Protocol]:
         loop = asyncio.get_running_loop()
-        transport, protocol = await loop.create_connection(
-            lambda: _Prompt(factory()), address, port, local_addr=self._local
-        )
+
+        def prompt() -> Any:
+            return _Prompt(factory())
+
+        transport, protocol = await loop.create_connection(prompt, address, port, local_addr=self._local)
         return transport, protocol.inner
 
 
-class _Prompt(asyncio.Protocol):
+class _Prompt:
+    """Passes everything on to a protocol, and acknowledges each packet."""
+
     def __init__(self, inner: asyncio.Protocol) -> None:
         self.inner = inner
         self._socket: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._socket = transport.get_extra_info("socket")
@@ -63,15 +70,3 @@ class _Prompt(asyncio.Protocol):
         if _QUICKACK is not None:
             with suppress(OSError):  # the connection may have ended with this packet
                 self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
-
-    def eof_received(self) -> bool | None:
-        return self.inner.eof_received()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.inner.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        self.inner.pause_writing()
-
-    def resume_writing(self) -> None:
-        self.inner.resume_writing()
