@@ -38,6 +38,8 @@ YOUNG = 600.0
 KNOWN = 20
 """The most names that the builder of a pack is told, or that a pack builds on."""
 
+_REPACK = ("repack", "-a", "-d", "-q", "-l")
+
 log = logging.getLogger("dstack.mirror")
 
 _ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -146,18 +148,14 @@ class Mirror:
                 shutil.rmtree(self.path, ignore_errors=True)
                 return
             self._open_cuts()
-            self._repack()
+            # names that lost objects prevent it
+            if not self._git().succeeds(*_REPACK):
+                self._forget_lost()
+                self._git().run(*_REPACK)
             for file in (self.path / "cuts").glob("*"):
                 if file.name not in keep and file.stat().st_mtime < before:
                     file.unlink()
             Health(self.path).remember()
-
-    def _repack(self) -> None:
-        """Put everything that has a name into one pack. Names that lost objects are removed if they prevent it."""
-        repack = ("repack", "-a", "-d", "-q", "-l")
-        if not self._git().succeeds(*repack):
-            self._forget_lost()
-            self._git().run(*repack)
 
     def _look(self, *, everything: bool = False) -> bool:
         """Return whether something was damaged and has been removed."""
@@ -185,18 +183,23 @@ class Mirror:
 
     def _open_cuts(self) -> None:
         """Remove commits from `shallow` whose parents have arrived since, so that the history behind them is kept."""
-        shallow = self.path / "shallow"
-        if not shallow.exists():
-            return
         git, kept = self._git(), []
-        for commit in shallow.read_text().split():
+        for commit in self._shallow():
             if not git.succeeds("cat-file", "-e", commit):
                 continue
             head = git.run("cat-file", "commit", commit).partition(b"\n\n")[0]
             parents = re.findall(r"^parent (\S+)$", os.fsdecode(head), re.MULTILINE)
             if not parents or not all(git.succeeds("cat-file", "-e", parent) for parent in parents):
                 kept.append(commit)
-        write_file(shallow, "".join(f"{oid}\n" for oid in kept))
+        self._write_shallow(kept)
+
+    def _shallow(self) -> list[str]:
+        file = self.path / "shallow"
+        return file.read_text().split() if file.exists() else []
+
+    def _write_shallow(self, commits: list[str]) -> None:
+        if commits != self._shallow():
+            write_file(self.path / "shallow", "".join(f"{oid}\n" for oid in commits))
 
     @property
     def _exists(self) -> bool:
@@ -261,19 +264,13 @@ class Mirror:
         lines = [f"update {REFS}/trees/{tree} {tree}" for tree in snapshot.trees]
         if snapshot.commit:
             lines.append(f"update {REFS}/commits/{snapshot.commit} {snapshot.commit}")
-            self._cut(snapshot.cut)
+            known = self._shallow()
+            self._write_shallow([*known, *(commit for commit in snapshot.cut if commit not in known)])
         if snapshot.history:
             lines.append(f"update {REFS}/histories/{snapshot.history} {snapshot.commit}")
         self._git().run("update-ref", "--stdin", stdin="".join(f"{line}\n" for line in lines).encode())
         for line in lines:
             os.utime(self._file(line.split()[1]))
-
-    def _cut(self, commits: Iterable[str]) -> None:
-        shallow = self.path / "shallow"
-        known = shallow.read_text().split() if shallow.exists() else []
-        new = [commit for commit in commits if commit not in known]
-        if new:
-            write_file(shallow, "".join(f"{oid}\n" for oid in (*known, *new)))
 
 
 def _name(ref: Reference) -> str:
