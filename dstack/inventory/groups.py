@@ -113,16 +113,15 @@ def _expand(pattern: str) -> list[str]:
 
 def _items(begin: str, end: str, step: int) -> list[str]:
     begin = begin or "0"
-    if begin.isdecimal() != end.isdecimal() or step == 0:
+    numbers = begin.isdecimal()
+    if numbers != end.isdecimal() or step == 0 or not (numbers or len(begin) == len(end) == 1):
         raise ValueError(f"'[{begin}:{end}]' is not a valid range; write a range such as [1:9] or [a:c]")
-    if begin.isdecimal():
+    if numbers:
         width = len(begin) if begin.startswith("0") and len(begin) > 1 else 0
         if width and width != len(end):
             raise ValueError(f"'[{begin}:{end}]' starts with a zero, so both ends need the same number of digits")
         items = [str(number).zfill(width) for number in range(int(begin), int(end) + 1, step)]
     else:
-        if len(begin) != 1 or len(end) != 1:
-            raise ValueError(f"'[{begin}:{end}]' is not a valid range; write a range such as [1:9] or [a:c]")
         items = list(ascii_letters[ascii_letters.index(begin) : ascii_letters.index(end) + 1 : step])
     if not items:
         raise ValueError(f"'[{begin}:{end}]' runs backwards; write the smaller end first")

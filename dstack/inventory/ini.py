@@ -31,7 +31,7 @@ def read(text: str, path: str) -> Groups:
             elif kind == "hosts":
                 _host(groups, section, line)
             elif kind == "vars":
-                name, _, value = _split(line)
+                name, value = _split(line)
                 groups.group(section).variables[name] = value
             else:
                 child = line.split("#")[0].strip()
@@ -47,15 +47,14 @@ def read(text: str, path: str) -> Groups:
 
 def _host(groups: Groups, section: str, line: str) -> None:
     words = shlex.split(line, comments=True)
-    pairs = [_split(word) for word in words[1:]]
-    groups.add(section, words[0], {name: value for name, _, value in pairs})
+    groups.add(section, words[0], dict(map(_split, words[1:])))
 
 
-def _split(text: str) -> tuple[str, str, Any]:
+def _split(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
         raise ValueError(f"'{text}' is not a variable; write NAME=VALUE")
-    return name.strip(), equals, _value(value.strip())
+    return name.strip(), _value(value.strip())
 
 
 def _value(text: str) -> Any:
