@@ -38,8 +38,6 @@ YOUNG = 600.0
 KNOWN = 20
 """The most names that the builder of a pack is told, or that a pack builds on."""
 
-_REPACK = ("repack", "-a", "-d", "-q", "-l")
-
 log = logging.getLogger("dstack.mirror")
 
 _ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -148,10 +146,10 @@ class Mirror:
                 shutil.rmtree(self.path, ignore_errors=True)
                 return
             self._open_cuts()
-            # names that lost objects prevent it
-            if not self._git().succeeds(*_REPACK):
-                self._forget_lost()
-                self._git().run(*_REPACK)
+            repack = ("repack", "-a", "-d", "-q", "-l")
+            if not self._git().succeeds(*repack):
+                self._forget_lost()  # names that lost objects prevent it
+                self._git().run(*repack)
             for file in (self.path / "cuts").glob("*"):
                 if file.name not in keep and file.stat().st_mtime < before:
                     file.unlink()

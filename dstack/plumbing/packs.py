@@ -10,8 +10,6 @@ from dstack.plumbing.git import Git, write_file
 
 # git uses at most as many delta bases as its window is long (git-pack-objects, --window).
 BASES = 10
-FULL = "full-"
-"""The prefix in the name of a complete history (`Snapshot.history`)."""
 
 
 def commit_of(name: str) -> str:
@@ -28,9 +26,9 @@ def write_pack(git: Git, snapshot: Snapshot, known: Sequence[str], target: Path)
     bases = list(dict.fromkeys(map(commit_of, known)))
     excluded = [f"^{oid}^{{tree}}" for oid in bases]
     if snapshot.history:
-        # A reader whose history ends at the same commits as this one has everything up to its own commit.
+        # A reader with a full history, or one that ends at the same commits, has everything up to its own commit.
         ends = f"{snapshot.history.partition('-')[0]}-"
-        excluded += [f"^{commit_of(name)}" for name in known if name.startswith((FULL, ends))]
+        excluded += [f"^{commit_of(name)}" for name in known if name.startswith(("full-", ends))]
     left_out = b"".join(b"-%s\n" % oid.encode() for oid in bases[:BASES])
     with target.open("wb") as file:
         git.run(
