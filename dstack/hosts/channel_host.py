@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from dstack.commands.command import Command, Result, Stdin, succeeded
 from dstack.commands.duplex import TerminalSize
@@ -32,7 +32,12 @@ class ChannelHost(ABC):
 
     async def run(self, command: Command[T], *, timeout: float | None = None) -> Result:
         """Run the command to its end and return its output. `timeout` in seconds includes connecting."""
-        return await within(timeout, self._run(command), f"{command.name} on {self._machine}")
+        async with background(self._run(command)) as task:
+            await asyncio.wait({task}, timeout=timeout)
+            if task.done():
+                return task.result()
+        what = f"{command.name} on {self._machine}"
+        raise HostUnreachableError(f"{what} did not answer in {timeout:g} seconds; it may or may not have taken effect")
 
     async def stream(self, command: Command[T]) -> AsyncGenerator[bytes, None]:
         """Run the command and yield its stdout as it arrives. stdin stays open. CommandError unless it exits with 0."""
@@ -71,23 +76,11 @@ class ChannelHost(ABC):
                 try:
                     yield program
                 except HostError:
-                    _raise_failure(feeding)
+                    if feeding.done():
+                        feeding.result()
                     raise
-                _raise_failure(feeding)
-
-
-async def within(timeout: float | None, work: Coroutine[Any, Any, T], what: str) -> T:
-    """Await the work for at most `timeout` seconds; HostUnreachableError after that."""
-    async with background(work) as task:
-        await asyncio.wait({task}, timeout=timeout)
-        if task.done():
-            return task.result()
-    raise HostUnreachableError(f"{what} did not answer in {timeout:g} seconds; it may or may not have taken effect")
-
-
-def _raise_failure(task: asyncio.Task[None]) -> None:
-    if task.done():
-        task.result()
+                if feeding.done():
+                    feeding.result()
 
 
 async def _feed(channel: RawChannel, payload: bytes, stdin: Stdin, *, last: bool) -> None:
@@ -96,7 +89,13 @@ async def _feed(channel: RawChannel, payload: bytes, stdin: Stdin, *, last: bool
             await write_pieces(channel, payload + stdin)
         else:
             await write_pieces(channel, payload)
-            await _pump(channel, stdin())
+            source = stdin()
+            try:
+                async for data in source:
+                    await write_pieces(channel, data)
+            finally:
+                if close := getattr(source, "aclose", None):
+                    await close()
         if last:
             channel.write_eof()
     except BrokenPipeError:
@@ -104,16 +103,6 @@ async def _feed(channel: RawChannel, payload: bytes, stdin: Stdin, *, last: bool
     except Exception:
         channel.end()
         raise
-
-
-async def _pump(channel: RawChannel, source: AsyncIterator[bytes]) -> None:
-    try:
-        async for data in source:
-            await write_pieces(channel, data)
-    finally:
-        close = getattr(source, "aclose", None)
-        if close is not None:
-            await close()
 
 
 async def _collected(output: AsyncIterator[bytes], most: int | None = None) -> bytes:

@@ -24,6 +24,8 @@ _GRACE = 2.0
 _PASSED = {"HOME", "USER", "LOGNAME", "SHELL", "PATH", "TMPDIR", "XDG_RUNTIME_DIR"}
 _PASSED_PREFIXES = ("DOCKER_", "CONTAINER_", "CONTAINERS_")
 
+Started = tuple[asyncio.SubprocessTransport, Process]
+
 
 class LocalHost(ChannelHost):
     """Runs commands on this machine as SshHost does on others: in the home folder, in a session of their own, and
@@ -51,16 +53,10 @@ class LocalHost(ChannelHost):
 
 
 class LocalChannel:
-    """One process group and its pipes. `lost` is set when the host was closed while it ran."""
+    """One process group and its streams. `lost` is set when the host was closed while it ran."""
 
-    def __init__(
-        self,
-        transport: asyncio.SubprocessTransport,
-        process: Process,
-        stdin: asyncio.StreamWriter,
-        stdout: asyncio.StreamReader,
-    ) -> None:
-        self._transport, self._process = transport, process
+    def __init__(self, started: Started, stdin: asyncio.StreamWriter, stdout: asyncio.StreamReader) -> None:
+        self._transport, self._process = started
         self._stdin, self._stdout = stdin, stdout
         self.lost = False
 
@@ -70,7 +66,7 @@ class LocalChannel:
         transport, process = await _start(START, stdin=PIPED, stdout=PIPED, stderr=PIPED)
         assert process.stdin
         assert process.stdout
-        return cls(transport, process, process.stdin, process.stdout)
+        return cls((transport, process), process.stdin, process.stdout)
 
     async def write(self, data: bytes) -> None:
         try:
@@ -138,8 +134,8 @@ class LocalChannel:
 class LocalTerminal(LocalChannel):
     """One process group in a terminal of its own."""
 
-    def __init__(self, transport: asyncio.SubprocessTransport, process: Process, pty: Pty) -> None:
-        super().__init__(transport, process, pty.writer, pty.reader)
+    def __init__(self, started: Started, pty: Pty) -> None:
+        super().__init__(started, pty.writer, pty.reader)
         self._pty = pty
 
     @classmethod
@@ -148,7 +144,7 @@ class LocalTerminal(LocalChannel):
         with Pty(size) as pty:
             started = await _start(OPEN + START, pty.path, stdin=pty.user, stdout=pty.user, stderr=pty.user)
             await pty.connect(PIECE)
-        return cls(*started, pty)
+        return cls(started, pty)
 
     def write_eof(self) -> None:
         self._stdin.write(CTRL_D)
@@ -169,9 +165,7 @@ class LocalTerminal(LocalChannel):
             self._pty.close()
 
 
-async def _start(
-    script: str, *arguments: str, stdin: int, stdout: int, stderr: int
-) -> tuple[asyncio.SubprocessTransport, Process]:
+async def _start(script: str, *arguments: str, stdin: int, stdout: int, stderr: int) -> Started:
     """Start a sh with the script as the leader of a new session. `arguments` are $0 and so on."""
     loop = asyncio.get_running_loop()
     home = Path.home()
@@ -183,13 +177,9 @@ async def _start(
             stdout=stdout,
             stderr=stderr,
             cwd=home if home.is_dir() else "/",
-            env=_environment(),
+            env={k: v for k, v in os.environ.items() if k in _PASSED or k.startswith(_PASSED_PREFIXES)},
             start_new_session=True,
         )
     except OSError as error:
         raise HostUnreachableError(f"this machine can't start a process: {error}") from error
     return transport, Process(transport, protocol, loop)
-
-
-def _environment() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if k in _PASSED or k.startswith(_PASSED_PREFIXES)}

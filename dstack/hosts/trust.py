@@ -26,8 +26,7 @@ def own_key(path: Path) -> str:
 
     if not path.exists():
         aside = path.with_name(f"{path.name}.{os.getpid()}")
-        key = asyncssh.generate_private_key("ssh-ed25519")
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(key.export_private_key())
+        aside.touch(0o600)
+        aside.write_bytes(asyncssh.generate_private_key("ssh-ed25519").export_private_key())
         aside.replace(path)
     return public_text(asyncssh.read_private_key(str(path)))

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import asyncssh
+from msgspec import structs
 
 from dstack.errors import HostAuthError, HostError, HostKeyError
 from dstack.hosts.ssh.failures import TROUBLE, host_error, ssh_command
@@ -19,25 +20,15 @@ from dstack.hosts.ssh.settings import SshSettings, read_settings
 from dstack.hosts.ssh.tcp import Direct
 from dstack.model.runner.runner import Address, fingerprint
 
-_KEY_ALGORITHMS = (
-    "ssh-ed25519",
-    "ecdsa-sha2-nistp256",
-    "ecdsa-sha2-nistp384",
-    "ecdsa-sha2-nistp521",
-    "rsa-sha2-512",
-    "rsa-sha2-256",
-)
+_ECDSA = [f"ecdsa-sha2-nistp{bits}" for bits in (256, 384, 521)]
+_KEY_ALGORITHMS = ("ssh-ed25519", *_ECDSA, "rsa-sha2-512", "rsa-sha2-256")
 _CERTIFICATES = [f"{name}-cert-v01@openssh.com" for name in _KEY_ALGORITHMS]
 _CIPHERS = "aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,aes256-ctr,aes128-ctr"
 
 _SESSION: dict[str, Any] = {
     "config": None,
     "encoding": None,
-    "command": None,
     "request_pty": False,
-    "send_env": None,
-    "agent_forwarding": False,
-    "x11_forwarding": False,
     "x509_trusted_certs": None,
     "x509_trusted_cert_paths": [],
     "gss_host": None,
@@ -75,7 +66,12 @@ class Dialer:
             try:
                 return await self._open(visitor, _only([pinned], first=[pinned]))
             except asyncssh.HostKeyNotVerifiable as error:
-                raise _changed(address, host_key, visitor.offered, name) from error
+                shown = fingerprint(visitor.offered) if visitor.offered else "a key that can't be read"
+                raise HostKeyError(
+                    f"{address}: the host key changed from {fingerprint(host_key)} to {shown}; dstack did not log in",
+                    hint=f"if the machine was reinstalled: dstack runners remove {name}, "
+                    f"then dstack runners add {address}",
+                ) from error
 
     async def offered_key(self, address: Address) -> str:
         """Return the public host key that the machine presents, preferably of a type that known_hosts lists for it.
@@ -188,7 +184,11 @@ class Dialer:
             try:
                 return await self._open(visitor, {"known_hosts": known})
             except asyncssh.HostKeyNotVerifiable as error:
-                raise _unknown(address, visitor.offered) from error
+                shown = f" {fingerprint(visitor.offered)}" if visitor.offered else ""
+                raise HostKeyError(
+                    f"the host key{shown} of the jump host {address} is not in your known_hosts; dstack did not log in",
+                    hint=ssh_command(address),
+                ) from error
 
 
 @asynccontextmanager
@@ -231,26 +231,9 @@ def _only(keys: list[asyncssh.SSHKey], *, first: list[asyncssh.SSHKey]) -> dict[
 
 def _hop(text: str, before: str | None) -> Address:
     try:
-        address = Address.parse(text.removeprefix("ssh://"))
+        return structs.replace(Address.parse(text.removeprefix("ssh://")), jump=before)
     except ValueError as error:
         raise HostError(f"the jump host is not valid: {error}") from error
-    return Address(host=address.host, user=address.user, port=address.port, jump=before)
-
-
-def _changed(address: Address, pinned: str, offered: str | None, name: str) -> HostKeyError:
-    shown = fingerprint(offered) if offered else "a key that can't be read"
-    return HostKeyError(
-        f"{address}: the host key changed from {fingerprint(pinned)} to {shown}; dstack did not log in",
-        hint=f"if the machine was reinstalled: dstack runners remove {name}, then dstack runners add {address}",
-    )
-
-
-def _unknown(address: Address, offered: str | None) -> HostKeyError:
-    shown = f" {fingerprint(offered)}" if offered else ""
-    return HostKeyError(
-        f"the host key{shown} of the jump host {address} is not in your known_hosts; dstack did not log in",
-        hint=ssh_command(address),
-    )
 
 
 def _refused(settings: SshSettings, keys: list[asyncssh.SSHKeyPair]) -> HostAuthError:

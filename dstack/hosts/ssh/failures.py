@@ -16,8 +16,6 @@ from dstack.model.runner.runner import Address
 TROUBLE = (asyncssh.Error, OSError, ValueError, RuntimeError, asyncio.TimeoutError)
 """What opening or using a connection may raise. ValueError: an invalid configuration, key or name."""
 
-_TOO_MANY_KEYS = "Too many authentication failures"
-
 
 def ssh_command(address: Address) -> str:
     """Return the ssh command that tries the same connection."""
@@ -46,7 +44,7 @@ def _no_session(error: BaseException, address: Address) -> HostError:
         return HostError(
             f"{address}: the SSH server refuses to create a terminal", hint="set PermitTTY yes in sshd_config"
         )
-    if isinstance(error, asyncssh.DisconnectError) and _TOO_MANY_KEYS in error.reason:
+    if isinstance(error, asyncssh.DisconnectError) and "Too many authentication failures" in error.reason:
         return HostAuthError(
             f"{address}: the server rejected too many keys and disconnected",
             hint="name the right key with --identity",

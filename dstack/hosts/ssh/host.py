@@ -37,6 +37,8 @@ reader's memory fills with the whole output; reading everything bounds it to two
 
 _TRIES = 3
 
+Process = asyncssh.SSHClientProcess[bytes]
+
 
 class SshHost(ChannelHost):
     """One machine over persistent connections, opened on first use and reopened after a break.
@@ -72,19 +74,17 @@ class SshHost(ChannelHost):
 
     @asynccontextmanager
     async def session(self, *, stream: bool, terminal: TerminalSize | None = None) -> AsyncIterator[SshChannel]:
-        link, process = await self._opened(stream, terminal)
-        channel = SshChannel(process, link, self._address, terminal=terminal is not None)
+        link, opened = await self._opened(stream, terminal)
+        channel = SshChannel(opened.result(), link, self._address, terminal=terminal is not None)
         try:
             yield channel
         finally:
             if channel.over:
                 self._links.give_back(link, stream)
             else:
-                self._aside(self._finish(process, link, stream))
+                self._aside(self._finish(opened, link, stream))
 
-    async def _opened(
-        self, stream: bool, terminal: TerminalSize | None
-    ) -> tuple[Link, asyncssh.SSHClientProcess[bytes]]:
+    async def _opened(self, stream: bool, terminal: TerminalSize | None) -> tuple[Link, asyncio.Future[Process]]:
         """Open a session. Until it is open the host has seen no script, so retrying is safe."""
         failures = 0
         while True:
@@ -92,10 +92,11 @@ class SshHost(ChannelHost):
             opening = asyncio.ensure_future(_create(link.connection, terminal))
             try:
                 await asyncio.wait({opening})
-                return link, opening.result()
+                opening.result()
+                return link, opening
             except asyncio.CancelledError:
                 # asyncssh would forget a session that sshd is about to open, and sshd would count it forever
-                self._aside(self._abandon(opening, link, stream))
+                self._aside(self._finish(opening, link, stream))
                 raise
             except (asyncssh.Error, OSError) as error:
                 self._links.give_back(link, stream)
@@ -105,27 +106,19 @@ class SshHost(ChannelHost):
                 if failures == _TRIES or no_terminal(error):
                     raise host_error(error, self._address) from error
 
-    async def _abandon(
-        self, opening: asyncio.Future[asyncssh.SSHClientProcess[bytes]], link: Link, stream: bool
-    ) -> None:
+    async def _finish(self, opening: asyncio.Future[Process], link: Link, stream: bool) -> None:
+        """Free a session whose caller has left, once its command has ended; a stream's may first end by itself."""
         try:
-            process = await opening
-        except (asyncssh.Error, OSError):
-            self._links.give_back(link, stream)
-        else:
-            await self._finish(process, link, stream)
-
-    async def _finish(self, process: asyncssh.SSHClientProcess[bytes], link: Link, stream: bool) -> None:
-        """End a command whose caller has left; a stream's command may first end by itself. Then free the session."""
-        try:
-            with suppress(OSError, asyncio.TimeoutError):  # OSError: it has ended
-                if stream:
-                    process.stdin.write_eof()
-                    await asyncio.wait_for(process.wait_closed(), _GRACE)
-            with suppress(OSError):
-                process.terminate()
-            process.close()
-            await process.wait_closed()
+            with suppress(asyncssh.Error, OSError):  # it was not opened, or the connection broke
+                process = await opening
+                with suppress(OSError, asyncio.TimeoutError):  # OSError: it has ended
+                    if stream:
+                        process.stdin.write_eof()
+                        await asyncio.wait_for(process.wait_closed(), _GRACE)
+                with suppress(OSError):
+                    process.terminate()
+                process.close()
+                await process.wait_closed()
         finally:
             self._links.give_back(link, stream)
 
@@ -135,9 +128,7 @@ class SshHost(ChannelHost):
         task.add_done_callback(self._ending.discard)
 
 
-async def _create(
-    connection: asyncssh.SSHClientConnection, terminal: TerminalSize | None
-) -> asyncssh.SSHClientProcess[bytes]:
+async def _create(connection: asyncssh.SSHClientConnection, terminal: TerminalSize | None) -> Process:
     if terminal is None:
         return await connection.create_process(LOGIN_COMMAND)
     return await connection.create_process(
@@ -152,9 +143,7 @@ async def _create(
 class SshChannel:
     """One session of a connection. `over` is True once the command has ended and its status was read."""
 
-    def __init__(
-        self, process: asyncssh.SSHClientProcess[bytes], link: Link, address: Address, *, terminal: bool
-    ) -> None:
+    def __init__(self, process: Process, link: Link, address: Address, *, terminal: bool) -> None:
         self._process = process
         self._link = link
         self._address = address

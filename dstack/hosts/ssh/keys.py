@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,15 +55,11 @@ async def agent_keys(path: str | None, only: list[bytes] | None) -> AsyncIterato
     if path is None or only == []:
         yield []
         return
-    agent = asyncssh.SSHAgentClient(path)
-    try:
-        try:
-            found = list(await agent.get_keys(only))
-        except ValueError:
-            found = []
+    found: list[asyncssh.SSHKeyPair] = []
+    with closing(asyncssh.SSHAgentClient(path)) as agent:
+        with suppress(ValueError):
+            found += await agent.get_keys(only)
         yield found
-    finally:
-        agent.close()
 
 
 def public_text(key: asyncssh.SSHKey) -> str:

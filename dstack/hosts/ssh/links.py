@@ -1,4 +1,4 @@
-"""Connections that several callers share: one attempt for all of them, and the sessions on each."""
+"""The connections to one machine: one attempt to open each, and the sessions on it."""
 
 from __future__ import annotations
 
@@ -68,9 +68,7 @@ class Link:
 
     def has_room(self, stream: bool) -> bool:
         """Whether one more session fits."""
-        if self.sessions >= self.limit:
-            return False
-        return not stream or self._streams < max(1, self.limit - _KEPT_FREE)
+        return self.sessions < self.limit and (not stream or self._streams < max(1, self.limit - _KEPT_FREE))
 
     def count(self, stream: bool, change: int) -> None:
         """Count a session that began (+1) or ended (-1)."""
@@ -115,7 +113,7 @@ class Links:
         link.count(stream, -1)
         others = [other for other in self._links if other.alive and other is not link]
         if link.sessions == 0 and others and not self._waiting:
-            self.drop(link)
+            self._drop(link)
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -125,13 +123,8 @@ class Links:
         if isinstance(error, asyncssh.ChannelOpenError) and link.alive and link.sessions > 0:
             link.limit = min(link.limit, link.sessions)
             return True
-        self.drop(link)
+        self._drop(link)
         return False
-
-    def drop(self, link: Link) -> None:
-        """Stop using this connection."""
-        self._links = [other for other in self._links if other is not link]
-        link.connection.close()
 
     async def close(self) -> None:
         """Close all connections, even if commands are running."""
@@ -143,6 +136,10 @@ class Links:
             link.connection.abort()
         for link in links:
             await link.connection.wait_closed()
+
+    def _drop(self, link: Link) -> None:
+        self._links = [other for other in self._links if other is not link]
+        link.connection.close()
 
     async def _add(self) -> None:
         self._links.append(Link(await self._dial()))

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import asyncssh
@@ -17,8 +18,6 @@ from dstack.hosts.ssh.failures import TROUBLE, host_error
 from dstack.hosts.ssh.keys import UserKeys
 from dstack.hosts.ssh.openssh import read_options
 from dstack.model.runner.runner import Address
-
-_FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,10 @@ def read_settings(address: Address) -> SshSettings:
     def first(name: str, default: str = "") -> str:
         return next(iter(options.get(name, ())), default)
 
+    # a path may contain spaces: ssh prints it without quotes
+    lists = [re.split(" (?=[/~])", first(name)) for name in ("userknownhostsfile", "globalknownhostsfile")]
     proxy, local = first("proxycommand"), first("bindaddress")
+    families = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
     only = bool(address.identity) or first("identitiesonly") == "yes"
     return SshSettings(
         address=address,
@@ -92,12 +94,12 @@ def read_settings(address: Address) -> SshSettings:
         jump=address.jump or first("proxyjump") or None,
         proxy=["sh", "-c", f"exec {proxy}"] if proxy else None,
         timeout=float(first("connecttimeout", "0")) or None,
-        known_hosts=_known_hosts(first("userknownhostsfile"), first("globalknownhostsfile")),
+        known_hosts=tuple(_paths(filter(None, chain(*lists)))),
         strict=first("stricthostkeychecking") != "false",
         keys=keys,
         agent=_agent(options.get("identityagent", ["SSH_AUTH_SOCK"])),
         agent_keys=keys.public if only and (keys.public or not keys.locked) else None,
-        family=_FAMILIES.get(first("addressfamily"), socket.AF_UNSPEC),
+        family=families.get(first("addressfamily"), socket.AF_UNSPEC),
         local=(local, 0) if local else None,
         keepalive=float(first("serveraliveinterval", "0")) or None,
         keepalives=int(first("serveralivecountmax", "3")),
@@ -109,11 +111,6 @@ def _identities(address: Address, configured: list[str]) -> list[Path]:
     if address.identity:
         return _paths([address.identity])
     return [path for path in _paths(configured) if path.exists() or not path.name.startswith("id_")]
-
-
-def _known_hosts(*lists: str) -> tuple[Path, ...]:
-    """The paths in these lists. A path may contain spaces: ssh prints it without quotes."""
-    return tuple(_paths(path for text in lists for path in re.split(" (?=[/~])", text) if path))
 
 
 def _agent(named: list[str]) -> str | None:

@@ -32,23 +32,20 @@ class Direct:
     ) -> tuple[asyncio.BaseTransport, asyncio.Protocol]:
         """Connect to the first of the host's addresses that answers. OSError if none does."""
         loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, family=self._family, type=socket.SOCK_STREAM)
-        *addresses, last = dict.fromkeys(str(place[0]) for *_, place in found)
-        for address in addresses:
-            with suppress(OSError, asyncio.TimeoutError):
-                return await asyncio.wait_for(self._connect(factory, address, port), self._patience / len(addresses))
-        return await self._connect(factory, last, port)
-
-    async def _connect(
-        self, factory: Callable[[], asyncio.Protocol], address: str, port: int
-    ) -> tuple[asyncio.BaseTransport, asyncio.Protocol]:
-        loop = asyncio.get_running_loop()
 
         def prompt() -> Any:
             return _Prompt(factory())
 
-        transport, protocol = await loop.create_connection(prompt, address, port, local_addr=self._local)
-        return transport, protocol.inner
+        async def connect(address: str) -> tuple[asyncio.BaseTransport, asyncio.Protocol]:
+            transport, protocol = await loop.create_connection(prompt, address, port, local_addr=self._local)
+            return transport, protocol.inner
+
+        found = await loop.getaddrinfo(host, port, family=self._family, type=socket.SOCK_STREAM)
+        *addresses, last = dict.fromkeys(str(place[0]) for *_, place in found)
+        for address in addresses:
+            with suppress(OSError, asyncio.TimeoutError):
+                return await asyncio.wait_for(connect(address), self._patience / len(addresses))
+        return await connect(last)
 
 
 class _Prompt:
