@@ -148,6 +148,7 @@ def test_a_broken_ini_file(text: str, said: str) -> None:
         ("all: [", "f.yml:2: "),
         ("all:\n  host: {}\n", "f.yml: the group 'all' has the key 'host'; only hosts, vars and children are allowed"),
         ("- a\n", "f.yml: the file must be a map, not a list"),
+        ("all: {vars: {since: 2026-13-01}}\n", "f.yml: month must be in 1..12"),
     ],
 )
 def test_a_broken_yaml_file(text: str, said: str) -> None:
