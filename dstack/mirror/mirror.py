@@ -239,7 +239,7 @@ class Mirror:
         make_bare(self.path, snapshot.object_format)
         for left in self.path.glob("in-*"):
             shutil.rmtree(left)
-        for left in self.path.glob("refs/**/*.lock"):
+        for left in (*self.path.glob("refs/**/*.lock"), *self.path.glob("*.new")):
             left.unlink()
 
     def _take_in(self, snapshot: Snapshot, pack: Path, quarantine: Path) -> None:

@@ -99,6 +99,8 @@ def test_what_a_killed_receiver_left_is_no_obstacle(tmp_path: Path) -> None:
         refs.mkdir(parents=True)
         (refs / f"{taken.snapshot.tree}.lock").write_text("")
         (mirror.path / "in-old/pack").mkdir(parents=True)
+        (mirror.path / "shallow.1.new").write_text("")
+
         mirror.receive(taken.snapshot, taken.full_pack())
     assert mirror.has(taken.snapshot)
     assert leftovers(mirror) == []
