@@ -7,50 +7,33 @@ import os
 from asyncio.subprocess import PIPE as PIPED
 from asyncio.subprocess import Process, SubprocessStreamProtocol
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from signal import SIGHUP, SIGKILL, SIGTERM, Signals
-from typing import TypeVar
 
-from dstack.commands.command import Command, Result
 from dstack.commands.duplex import TerminalSize
 from dstack.errors import HostUnreachableError
-from dstack.hosts.channel import CTRL_D, PIECE, complete, follow, within
-from dstack.hosts.program import Program, begin
+from dstack.hosts.channel import CTRL_D, PIECE
+from dstack.hosts.channel_host import ChannelHost
 from dstack.hosts.pty import OPEN, Pty
 from dstack.hosts.shell import START
 
-T = TypeVar("T")
-
-_PLACE = "local"
 _GRACE = 2.0
 """Seconds for a command to end after its stdin was closed, and again after a signal."""
 
 _PASSED = {"HOME", "USER", "LOGNAME", "SHELL", "PATH", "TMPDIR", "XDG_RUNTIME_DIR"}
 _PASSED_PREFIXES = ("DOCKER_", "CONTAINER_", "CONTAINERS_")
 
+Started = tuple[asyncio.SubprocessTransport, Process]
 
-class LocalHost:
+
+class LocalHost(ChannelHost):
     """Runs commands on this machine as SshHost does on others: in the home folder, in a session of their own, and
     with only those environment variables of the server that identify the user and configure Docker."""
 
     def __init__(self) -> None:
+        super().__init__("local", "this machine")
         self._running: set[LocalChannel] = set()
-
-    async def run(self, command: Command[T], *, timeout: float | None = None) -> Result:
-        """Run the command to its end and return its output. `timeout` in seconds."""
-        return await within(timeout, self._run(command), f"{command.name} on this machine")
-
-    async def stream(self, command: Command[T]) -> AsyncIterator[bytes]:
-        """Run the command and yield its stdout as it arrives."""
-        async with self._started(gently=True) as channel, aclosing(follow(channel, command, _PLACE)) as pieces:
-            async for piece in pieces:
-                yield piece
-
-    async def open(self, command: Command[T], *, terminal: TerminalSize | None = None) -> Program:
-        """Start the command's script for a caller that writes and reads, and return once it runs."""
-        session = self._started(gently=False, terminal=terminal)
-        return await begin(session, command.script, _PLACE, terminal=terminal is not None)
 
     async def close(self) -> None:
         """End all running commands."""
@@ -58,42 +41,32 @@ class LocalHost:
             channel.lost = True
             await channel.finish(gently=False)
 
-    async def _run(self, command: Command[T]) -> Result:
-        async with self._started(gently=False) as channel:
-            return await complete(channel, command, _PLACE)
-
     @asynccontextmanager
-    async def _started(self, *, gently: bool, terminal: TerminalSize | None = None) -> AsyncIterator[LocalChannel]:
+    async def session(self, *, stream: bool, terminal: TerminalSize | None = None) -> AsyncIterator[LocalChannel]:
         channel = await (LocalChannel.start() if terminal is None else LocalTerminal.create(terminal))
         self._running.add(channel)
         try:
             yield channel
         finally:
             self._running.discard(channel)
-            await channel.finish(gently=gently)
+            await channel.finish(gently=stream)
 
 
 class LocalChannel:
-    """One process group and its pipes. `lost` is set when the host was closed while it ran."""
+    """One process group and its streams. `lost` is set when the host was closed while it ran."""
 
-    def __init__(self, transport: asyncio.SubprocessTransport, process: Process) -> None:
-        self._transport, self._process = transport, process
+    def __init__(self, started: Started, stdin: asyncio.StreamWriter, stdout: asyncio.StreamReader) -> None:
+        self._transport, self._process = started
+        self._stdin, self._stdout = stdin, stdout
         self.lost = False
 
     @classmethod
     async def start(cls) -> LocalChannel:
         """Start the sh that reads the bootstrap from its stdin."""
-        return cls(*await _start(START, stdin=PIPED, stdout=PIPED, stderr=PIPED))
-
-    @property
-    def _stdin(self) -> asyncio.StreamWriter:
-        assert self._process.stdin
-        return self._process.stdin
-
-    @property
-    def _stdout(self) -> asyncio.StreamReader:
-        assert self._process.stdout
-        return self._process.stdout
+        transport, process = await _start(START, stdin=PIPED, stdout=PIPED, stderr=PIPED)
+        assert process.stdin
+        assert process.stdout
+        return cls((transport, process), process.stdin, process.stdout)
 
     async def write(self, data: bytes) -> None:
         try:
@@ -148,11 +121,9 @@ class LocalChannel:
         finally:
             await self.kill()
 
-    async def _over(self) -> bool:
-        if self._process.returncode is None:
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._process.wait(), _GRACE)
-        return self._process.returncode is not None
+    async def _over(self) -> None:
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._process.wait(), _GRACE)
 
     def _signal(self, number: Signals) -> None:
         if self._process.returncode is None:
@@ -163,8 +134,8 @@ class LocalChannel:
 class LocalTerminal(LocalChannel):
     """One process group in a terminal of its own."""
 
-    def __init__(self, transport: asyncio.SubprocessTransport, process: Process, pty: Pty) -> None:
-        super().__init__(transport, process)
+    def __init__(self, started: Started, pty: Pty) -> None:
+        super().__init__(started, pty.writer, pty.reader)
         self._pty = pty
 
     @classmethod
@@ -173,15 +144,7 @@ class LocalTerminal(LocalChannel):
         with Pty(size) as pty:
             started = await _start(OPEN + START, pty.path, stdin=pty.user, stdout=pty.user, stderr=pty.user)
             await pty.connect(PIECE)
-        return cls(*started, pty)
-
-    @property
-    def _stdin(self) -> asyncio.StreamWriter:
-        return self._pty.writer
-
-    @property
-    def _stdout(self) -> asyncio.StreamReader:
-        return self._pty.reader
+        return cls(started, pty)
 
     def write_eof(self) -> None:
         self._stdin.write(CTRL_D)
@@ -202,9 +165,7 @@ class LocalTerminal(LocalChannel):
             self._pty.close()
 
 
-async def _start(
-    script: str, *arguments: str, stdin: int, stdout: int, stderr: int
-) -> tuple[asyncio.SubprocessTransport, Process]:
+async def _start(script: str, *arguments: str, stdin: int, stdout: int, stderr: int) -> Started:
     """Start a sh with the script as the leader of a new session. `arguments` are $0 and so on."""
     loop = asyncio.get_running_loop()
     home = Path.home()
@@ -216,13 +177,9 @@ async def _start(
             stdout=stdout,
             stderr=stderr,
             cwd=home if home.is_dir() else "/",
-            env=_environment(),
+            env={k: v for k, v in os.environ.items() if k in _PASSED or k.startswith(_PASSED_PREFIXES)},
             start_new_session=True,
         )
     except OSError as error:
         raise HostUnreachableError(f"this machine can't start a process: {error}") from error
     return transport, Process(transport, protocol, loop)
-
-
-def _environment() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if k in _PASSED or k.startswith(_PASSED_PREFIXES)}

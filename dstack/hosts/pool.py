@@ -12,14 +12,12 @@ from dstack.model.runner.runner import Address, Runner
 if TYPE_CHECKING:
     from dstack.hosts.ssh.dial import Dialer
 
-_Identity = tuple[Address, "str | None"]
-
 
 class Pool:
     """Creates a runner's host on first use and keeps it. asyncssh is imported when the first runner needs SSH."""
 
     def __init__(self) -> None:
-        self._hosts: dict[str, tuple[_Identity, Host]] = {}
+        self._hosts: dict[str, tuple[tuple[Address, str | None], Host]] = {}
         self._dialer: Dialer | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -28,21 +26,26 @@ class Pool:
         loop."""
         identity = (runner.address, runner.host_key)
         known = self._hosts.get(runner.name)
-        if known is not None and known[0] == identity:
-            return known[1]
         if known is not None:
+            if known[0] == identity:
+                return known[1]
             self._close_aside(known[1])
-        host = self._make(runner)
+        host: Host = LocalHost()
+        if not runner.address.local:
+            from dstack.hosts.ssh.host import SshHost
+
+            host = SshHost(runner.address, runner.host_key or "", name=runner.name, dialer=self.dialer)
         self._hosts[runner.name] = (identity, host)
         return host
 
-    async def offered_key(self, address: Address) -> str:
-        """Return the public host key that the machine presents; see trust.offered_key."""
-        return await self._dial().offered_key(address)
+    @property
+    def dialer(self) -> Dialer:
+        """What opens all of its SSH connections."""
+        from dstack.hosts.ssh.dial import Dialer
 
-    async def certified_key(self, address: Address) -> str | None:
-        """Return the host key that an authority in known_hosts certified; see trust.certified_key."""
-        return await self._dial().certified_key(address)
+        if self._dialer is None:
+            self._dialer = Dialer()
+        return self._dialer
 
     async def close(self, name: str) -> None:
         """Close the connections to the runner, if any."""
@@ -59,20 +62,6 @@ class Pool:
         if self._dialer is not None:
             await self._dialer.close()
             self._dialer = None
-
-    def _make(self, runner: Runner) -> Host:
-        if runner.address.local:
-            return LocalHost()
-        from dstack.hosts.ssh.host import SshHost
-
-        return SshHost(runner.address, runner.host_key or "", name=runner.name, dialer=self._dial())
-
-    def _dial(self) -> Dialer:
-        from dstack.hosts.ssh.dial import Dialer
-
-        if self._dialer is None:
-            self._dialer = Dialer()
-        return self._dialer
 
     def _close_aside(self, host: Host) -> None:
         task = asyncio.ensure_future(host.close())

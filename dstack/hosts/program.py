@@ -3,53 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
-from types import TracebackType
+from contextlib import AsyncExitStack, suppress
 
-from dstack.hosts.channel import RawChannel, not_begun, write_pieces
+from dstack.errors import HostError
+from dstack.hosts.channel import RawChannel, write_pieces
 from dstack.hosts.shell import AfterMarker, new_marker, wrap
 
 
-async def begin(
-    session: AbstractAsyncContextManager[RawChannel], script: str, place: str, *, terminal: bool
-) -> Program:
-    """Enter the session and start the script. Return once it runs. `place` names the host in messages."""
-    async with AsyncExitStack() as stack:
-        raw = await stack.enter_async_context(session)
-        program = Program(raw, terminal=terminal)
-        await program.start(script, place)
-        program.session = stack.pop_all()
-        return program
-
-
 class Program:
-    """A Channel over a raw one. `session` is left when the program is closed."""
+    """A Channel over a raw one. `session` is left when the program is closed. `place` names the host in messages."""
 
-    def __init__(self, raw: RawChannel, *, terminal: bool) -> None:
+    def __init__(self, raw: RawChannel, place: str, *, terminal: bool = False) -> None:
         self.session = AsyncExitStack()
         self._raw = raw
+        self._place = place
         self._marker = new_marker()
         self._terminal = terminal
         self._status: int | None = None
-        self._stdout = _Output(raw, raw.read, AfterMarker(self._marker, terminal=terminal))
-        self._stderr = _Output(raw, _nothing if terminal else raw.read_errors, AfterMarker(self._marker))
+        self.stdout = _Output(raw, raw.read, AfterMarker(self._marker, terminal=terminal))
+        self.stderr = _Output(raw, raw.read_errors, AfterMarker(self._marker))
 
-    @property
-    def stdout(self) -> AsyncIterator[bytes]:
-        return self._stdout
+    def payload(self, script: str) -> bytes:
+        """Return the first bytes of stdin: the bootstrap line and the script."""
+        return wrap(script, self._marker, terminal=self._terminal)
 
-    @property
-    def stderr(self) -> AsyncIterator[bytes]:
-        return self._stderr
-
-    async def start(self, script: str, place: str) -> None:
+    async def start(self, script: str) -> None:
         """Send the script and wait for its marker. HostError if the login shell did not start it."""
         with suppress(BrokenPipeError):  # the output says why
-            await write_pieces(self._raw, wrap(script, self._marker, terminal=self._terminal))
-        if not await self._stdout.begins():
-            await self._stderr.begins()
-            noise = self._stdout.marker.noise + self._stderr.marker.noise
-            raise not_begun(place, await self._raw.status(), noise)
+            await write_pieces(self._raw, self.payload(script))
+        if not await self.stdout.begins():
+            await self.stderr.begins()
+            await self.wait()
 
     async def write(self, data: bytes) -> None:
         try:
@@ -75,7 +59,14 @@ class Program:
     async def wait(self) -> int:
         if self._status is None:
             self._status = await self._raw.status()
-        return self._status
+        if self.stdout.marker.found:
+            return self._status
+        noise = self.stdout.marker.noise + self.stderr.marker.noise
+        output = " ".join(noise.decode(errors="replace").split()) or "it printed nothing"
+        raise HostError(
+            f"{self._place}: the login shell did not start the command (exit status {self._status}): {output}",
+            hint="the account needs a login shell that runs commands, and the machine needs sh, dd and sha256sum",
+        )
 
     async def close(self) -> None:
         try:
@@ -87,9 +78,7 @@ class Program:
     async def __aenter__(self) -> Program:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
 
@@ -121,7 +110,3 @@ class _Output:
         if failure := self._raw.failure():
             raise failure
         raise StopAsyncIteration
-
-
-async def _nothing() -> bytes:
-    return b""

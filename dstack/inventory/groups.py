@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from string import ascii_letters
 from typing import Any
-
-from dstack.inventory import ranges
 
 Variables = dict[str, Any]
 ALL, UNGROUPED = "all", "ungrouped"
+
+_RANGE = re.compile(r"\[([0-9A-Za-z]*):([0-9A-Za-z]+)(?::([0-9]+))?\]")
+_PORT = re.compile(r"(?P<host>\[[^\]]*:[^\]]*\]|[^:\[\]]*(?:\[[^\]]*\][^:\[\]]*)*):(?P<port>\d+)")
 
 
 @dataclass
@@ -39,7 +42,7 @@ class Groups:
 
     def add(self, group: str, pattern: str, variables: Variables) -> None:
         """Add the hosts of a pattern to a group."""
-        names, port = ranges.hosts(pattern)
+        names, port = expand_hosts(pattern)
         for name in names:
             self.group(group).hosts[name] = None
             own = self.hosts.setdefault(name, {})
@@ -86,3 +89,40 @@ class Groups:
         merged.update(self.beside_hosts.get(host, {}))
         merged.pop("ansible_group_priority", None)
         return merged
+
+
+def expand_hosts(pattern: str) -> tuple[list[str], int | None]:
+    """Return the names that a pattern stands for, and its port. Raises ValueError for an invalid range."""
+    found = _PORT.fullmatch(pattern)
+    text, port = (found["host"], int(found["port"])) if found else (pattern, None)
+    if text.startswith("[") and text.endswith("]") and not _RANGE.match(text):
+        text = text[1:-1]  # an IPv6 address
+    return _expand(text), port
+
+
+def _expand(pattern: str) -> list[str]:
+    """Return the names in order. With several ranges, the last one changes fastest."""
+    matched = _RANGE.search(pattern)
+    if matched is None:
+        if "[" in pattern or "]" in pattern:
+            raise ValueError(f"'{pattern}' has a bracket but no range; write a range such as [1:9] or [a:c]")
+        return [pattern]
+    head, tail = pattern[: matched.start()], _expand(pattern[matched.end() :])
+    return [f"{head}{item}{rest}" for item in _items(matched[1], matched[2], int(matched[3] or 1)) for rest in tail]
+
+
+def _items(begin: str, end: str, step: int) -> list[str]:
+    begin = begin or "0"
+    numbers = begin.isdecimal()
+    if numbers != end.isdecimal() or step == 0 or not (numbers or len(begin) == len(end) == 1):
+        raise ValueError(f"'[{begin}:{end}]' is not a valid range; write a range such as [1:9] or [a:c]")
+    if numbers:
+        width = len(begin) if begin.startswith("0") and len(begin) > 1 else 0
+        if width and width != len(end):
+            raise ValueError(f"'[{begin}:{end}]' starts with a zero, so both ends need the same number of digits")
+        items = [str(number).zfill(width) for number in range(int(begin), int(end) + 1, step)]
+    else:
+        items = list(ascii_letters[ascii_letters.index(begin) : ascii_letters.index(end) + 1 : step])
+    if not items:
+        raise ValueError(f"'[{begin}:{end}]' runs backwards; write the smaller end first")
+    return items

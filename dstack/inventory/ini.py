@@ -10,7 +10,7 @@ from typing import Any
 from dstack.errors import UsageError
 from dstack.inventory.groups import UNGROUPED, Groups
 
-_SECTION = re.compile(r"\[([^:\]\s]+)(?::(\w+))?\]\s*(?:#.*)?")
+_SECTION = re.compile(r"\[([^:\]\s]+)(?::(hosts|vars|children))?\]\s*(?:#.*)?")
 
 
 def read(text: str, path: str) -> Groups:
@@ -25,13 +25,13 @@ def read(text: str, path: str) -> Groups:
         try:
             if found := _SECTION.fullmatch(line):
                 section, kind = found[1], found[2] or "hosts"
-                _begin(groups, section, kind)
+                groups.group(section)
             elif line.startswith("[") and line.endswith("]"):
                 raise ValueError(f"'{line}' is not valid; write [GROUP], [GROUP:vars] or [GROUP:children]")
             elif kind == "hosts":
                 _host(groups, section, line)
             elif kind == "vars":
-                name, _, value = _split(line)
+                name, value = _split(line)
                 groups.group(section).variables[name] = value
             else:
                 child = line.split("#")[0].strip()
@@ -45,23 +45,16 @@ def read(text: str, path: str) -> Groups:
     return groups
 
 
-def _begin(groups: Groups, section: str, kind: str) -> None:
-    if kind not in ("hosts", "vars", "children"):
-        raise ValueError(f"'[{section}:{kind}]' is not valid; write [GROUP], [GROUP:vars] or [GROUP:children]")
-    groups.group(section)
-
-
 def _host(groups: Groups, section: str, line: str) -> None:
     words = shlex.split(line, comments=True)
-    pairs = [_split(word) for word in words[1:]]
-    groups.add(section, words[0], {name: value for name, _, value in pairs})
+    groups.add(section, words[0], dict(map(_split, words[1:])))
 
 
-def _split(text: str) -> tuple[str, str, Any]:
+def _split(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
         raise ValueError(f"'{text}' is not a variable; write NAME=VALUE")
-    return name.strip(), equals, _value(value.strip())
+    return name.strip(), _value(value.strip())
 
 
 def _value(text: str) -> Any:

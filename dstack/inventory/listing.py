@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dstack.errors import UsageError
-from dstack.inventory.groups import ALL, Groups
+from dstack.inventory.groups import UNGROUPED, Groups
+from dstack.inventory.yaml_file import add_group
 
 SECONDS = 120
 
@@ -23,12 +24,11 @@ def read(path: Path) -> Groups:
             _group(groups, name, body)
         if isinstance(meta, dict) and "hostvars" in meta:
             variables = meta["hostvars"]
-            for host in variables:
-                if host not in groups.hosts:
-                    groups.add("ungrouped", host, {})
         else:
             variables = {host: _run(path, "--host", host) for host in groups.hosts}
         for host, own in variables.items():
+            if host not in groups.hosts:
+                groups.add(UNGROUPED, host, {})
             groups.hosts[host].update(own)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise UsageError(f"{path} printed JSON that is not an Ansible inventory: {error}") from error
@@ -36,15 +36,9 @@ def read(path: Path) -> Groups:
 
 
 def _group(groups: Groups, name: str, body: Any) -> None:
-    group = groups.group(name)
     parts = {"hosts": body} if isinstance(body, list) else dict(body)
-    for host in parts.get("hosts") or ():
-        groups.add(name, host, {})
-    for child in parts.get("children") or ():
-        groups.group(child)
-        if (name, child) != (ALL, ALL):
-            group.children[child] = None
-    group.variables.update(parts.get("vars") or {})
+    listed = {key: dict.fromkeys(parts.get(key) or ()) for key in ("hosts", "children")}
+    add_group(groups, name, {**listed, "vars": parts.get("vars")})
 
 
 def _run(path: Path, *arguments: str) -> dict[str, Any]:

@@ -56,10 +56,9 @@ def _beside(folder: Path, name: str) -> Variables:
     for ending in _ENDINGS:
         path = folder / f"{name}{ending}"
         if path.is_dir():
-            files = [file for file in sorted(path.rglob("*")) if file.is_file() and file.suffix in _ENDINGS]
             merged: Variables = {}
-            for file in files:
-                if not file.name.startswith("."):
+            for file in sorted(path.rglob("*")):
+                if file.is_file() and file.suffix in _ENDINGS and not file.name.startswith("."):
                     merged.update(yaml_file.variables(_text(file), str(file)))
             return merged
         if path.exists():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from getopt import GetoptError, gnu_getopt
 from pathlib import Path
 
 from dstack.errors import ProjectError
@@ -20,24 +21,11 @@ OWN = (
     "dstack_skip",
 )
 _IGNORED = frozenset(
-    [
-        "controlmaster",
-        "controlpersist",
-        "controlpath",
-        "serveraliveinterval",
-        "serveralivecountmax",
-        "loglevel",
-        "stricthostkeychecking",
-        "userknownhostsfile",
-        "forwardagent",
-        "identitiesonly",
-        "connecttimeout",
-        "batchmode",
-        "preferredauthentications",
-        "compression",
-        "gssapiauthentication",
-        "passwordauthentication",
-    ]
+    (
+        *("controlmaster", "controlpersist", "controlpath", "serveraliveinterval", "serveralivecountmax", "loglevel"),
+        *("stricthostkeychecking", "userknownhostsfile", "forwardagent", "identitiesonly", "connecttimeout"),
+        *("batchmode", "preferredauthentications", "compression", "gssapiauthentication", "passwordauthentication"),
+    )
 )
 """Options that dstack can ignore, because it pins keys, keeps connections open and never prompts anyway."""
 
@@ -95,8 +83,7 @@ def _address(host: str, own: Variables) -> Address:
 def _arguments(own: Variables) -> Iterator[tuple[str, str]]:
     """Yield the settings in the arguments for ssh. Raises ValueError for an unsupported argument."""
     for name in ("ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args"):
-        words = shlex.split(_text(own, name) or "")
-        yield from _options(words, name)
+        yield from _options(shlex.split(_text(own, name) or ""), name)
 
 
 def _options(words: list[str], name: str) -> Iterator[tuple[str, str]]:
@@ -124,23 +111,14 @@ def _option(text: str, name: str) -> Iterator[tuple[str, str]]:
 def _jump_host(command: str, name: str) -> str:
     """Return the jump host of `ssh -W %h:%p [-q] [-p PORT] [USER@]HOST`, the form shown in Ansible's docs."""
     words = shlex.split(command)
-    host = user = port = None
-    rest = iter(words[1:])
-    for word in rest:
-        if word == "-W":
-            if next(rest, "") not in ("%h:%p", "[%h]:%p"):
-                break
-        elif word == "-p":
-            port = next(rest, None)
-        elif word == "-l":
-            user = next(rest, None)
-        elif not word.startswith("-") and host is None:
-            host = word
-        elif word not in ("-q", "-C", "-A"):
-            break
-    else:
-        if words and words[0].rpartition("/")[2] == "ssh" and "-W" in words and host:
-            return (f"{user}@" if user and "@" not in host else "") + host + (f":{port}" if port else "")
+    try:
+        options, hosts = gnu_getopt(words[1:], "W:p:l:qCA")
+    except GetoptError:
+        options, hosts = [], []
+    given = dict(options)
+    if words and words[0].rpartition("/")[2] == "ssh" and len(hosts) == 1 and given.get("-W") in ("%h:%p", "[%h]:%p"):
+        user = f"{given['-l']}@" if "-l" in given and "@" not in hosts[0] else ""
+        return user + hosts[0] + (f":{given['-p']}" if "-p" in given else "")
     raise ValueError(f"{name} has the ProxyCommand '{command}', which dstack does not support; set it in ~/.ssh/config")
 
 

@@ -9,14 +9,12 @@ import yaml
 from dstack.errors import UsageError
 from dstack.inventory.groups import ALL, Groups, Variables
 
-_LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
 
 class Locked:
     """A value encrypted with Ansible Vault, which only Ansible can read."""
 
 
-class _Loader(_LOADER):  # type: ignore[misc]
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     pass
 
 
@@ -24,43 +22,35 @@ _Loader.add_constructor("!vault", lambda loader, node: Locked())
 _Loader.add_constructor("!unsafe", lambda loader, node: loader.construct_scalar(node))
 
 
-def load(text: str, path: str) -> Any:
-    """Parse a YAML document. Raises UsageError with file and line for a syntax error."""
-    try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506, a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"{path}:{mark.line + 1}" if mark else path
-        raise UsageError(f"{where}: invalid YAML: {error.problem or error}") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}: invalid YAML: {error}") from error
-
-
 def read(text: str, path: str) -> Groups:
     """Parse an inventory. Raises UsageError if it is not valid."""
-    document = load(text, path)
     groups = Groups()
     try:
-        for name, body in _mapping(document, "the file").items():
-            _group(groups, str(name), body)
+        for name, body in variables(text, path).items():
+            add_group(groups, name, body)
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from error
     return groups
 
 
 def variables(text: str, path: str) -> Variables:
-    """Parse a file of variables."""
+    """Parse a YAML document that is a map. Raises UsageError, with file and line for a syntax error."""
     try:
-        return {str(name): value for name, value in _mapping(load(text, path), "the file").items()}
+        document = yaml.load(text, Loader=_Loader)  # noqa: S506, a SafeLoader
+        return {str(name): value for name, value in _mapping(document, "the file").items()}
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        where = f"{path}:{mark.line + 1}" if mark else path
+        raise UsageError(f"{where}: invalid YAML: {problem or error}") from error
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from error
 
 
-def _group(groups: Groups, name: str, body: Any) -> None:
+def add_group(groups: Groups, name: str, body: Any) -> None:
+    """Add a group with its hosts, variables and children. Raises ValueError if it is not valid."""
     group = groups.group(name)
     parts = _mapping(body, f"the group '{name}'")
-    unknown = set(parts) - {"hosts", "vars", "children"}
-    if unknown:
+    if unknown := set(parts) - {"hosts", "vars", "children"}:
         first = min(map(str, unknown))
         raise ValueError(f"the group '{name}' has the key '{first}'; only hosts, vars and children are allowed")
     group.variables.update(_mapping(parts.get("vars"), f"vars of '{name}'"))
@@ -69,7 +59,7 @@ def _group(groups: Groups, name: str, body: Any) -> None:
     for child, below in _mapping(parts.get("children"), f"children of '{name}'").items():
         if name != ALL or child != ALL:
             group.children[str(child)] = None
-        _group(groups, str(child), below)
+        add_group(groups, str(child), below)
 
 
 def _mapping(value: Any, what: str) -> dict[Any, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from dstack.plumbing.git import Git
+from dstack.plumbing.git import Git, write_file
 
 log = logging.getLogger("dstack.mirror")
 
@@ -22,30 +22,21 @@ class Health:
         self.packs = mirror / "objects/pack"
         self.file = mirror / "known-packs"
 
-    def look(self) -> bool:
-        """Verify every object of packs that were touched since they arrived, and remove damaged packs. Return whether
-        there were any."""
+    def look(self, *, everything: bool = False) -> bool:
+        """Verify every object of packs that were touched since they arrived, or of all packs. Remove damaged packs, and
+        return whether there were any."""
         if not self.packs.is_dir():
             return False
-        known = self._known()
-        suspects = {Path(name).stem for name, stamp in self._stamps().items() if known.get(name) != stamp}
-        suspects |= {Path(name).stem for name in known if not (self.packs / name).exists()}
+        now, known = self._stamps(), {} if everything else self._known()
+        suspects = {Path(name).stem for name in now.keys() | known.keys() if now.get(name) != known.get(name)}
         intact = [self._verify(stem) for stem in suspects]
         if suspects:
             self.remember()
         return not all(intact)
 
-    def look_at_all(self) -> bool:
-        """Verify all packs and remove damaged ones. Return whether there were any."""
-        intact = [self._verify(pack.stem) for pack in list(self.packs.glob("*.pack"))]
-        self.remember()
-        return not all(intact)
-
     def remember(self) -> None:
         """Record the current state of all packs as good."""
-        unfinished = self.file.with_name("known-packs.new")
-        unfinished.write_bytes(msgspec.json.encode(self._stamps()))
-        unfinished.replace(self.file)
+        write_file(self.file, msgspec.json.encode(self._stamps()).decode())
 
     def _verify(self, stem: str) -> bool:
         index = self.packs / f"{stem}.idx"
@@ -63,9 +54,6 @@ class Health:
             return {}
 
     def _stamps(self) -> dict[str, Stamp]:
-        stamps = {}
-        for path in self.packs.iterdir():
-            if path.suffix in (".pack", ".idx"):
-                about = path.stat()
-                stamps[path.name] = (about.st_size, about.st_mtime_ns, about.st_ino)
-        return stamps
+        files = [path for path in self.packs.iterdir() if path.suffix in (".pack", ".idx")]
+        about = {path.name: path.stat() for path in files}
+        return {name: (stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in about.items()}

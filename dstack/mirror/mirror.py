@@ -14,7 +14,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -26,16 +26,13 @@ from dstack.model.code.snapshot import Snapshot
 from dstack.model.code.tree import Change, SizedFile, TreeFile
 from dstack.model.job.reasons import ReasonCode
 from dstack.plumbing import modes, trees
-from dstack.plumbing.git import Git, GitError, make_bare, quoted
+from dstack.plumbing.git import Git, GitError, make_bare, quoted, write_file
 from dstack.plumbing.packs import is_complete, write_pack
 
 if TYPE_CHECKING:
     from git import Reference
 
 REFS = "refs/dstack"
-COMMITS = f"{REFS}/commits"
-TREES = f"{REFS}/trees"
-HISTORIES = f"{REFS}/histories"
 YOUNG = 600.0
 """Seconds for which an unused snapshot is kept: it may be about to become a run."""
 KNOWN = 20
@@ -52,16 +49,16 @@ class Mirror:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def receive(self, snapshot: Snapshot, pack: Path | bytes) -> None:
+    def receive(self, snapshot: Snapshot, pack: Path) -> None:
         """Take in a pack that completes the snapshot. Raises MissingBaseError, and keeps nothing of the pack, if it
         does not."""
         _check(snapshot)
         with self._locked():
             self._prepare(snapshot)
-            self._look(Health.look)
-            with self._quarantine() as quarantine:
+            self._look()
+            with tempfile.TemporaryDirectory(prefix="in-", dir=self.path) as quarantine:
                 try:
-                    self._take_in(snapshot, pack, quarantine)
+                    self._take_in(snapshot, pack, Path(quarantine))
                 except GitError as error:
                     missing = MissingBaseError(
                         f"the server lacks code that this submission builds on: {error.detail}",
@@ -75,10 +72,11 @@ class Mirror:
     def has(self, snapshot: Snapshot) -> bool:
         """Return whether every object of the snapshot is here, undamaged."""
         _check(snapshot)
-        if (self.path / "HEAD").exists():
-            with self._locked():
-                self._look(Health.look)
-        return (self.path / "HEAD").exists() and is_complete(self._git(), snapshot)
+        if not self._exists:
+            return False
+        with self._locked():
+            self._look()
+        return is_complete(self._git(), snapshot)
 
     def files(self, snapshot: Snapshot) -> list[TreeFile]:
         """Return the files of its tree, in git's order, then empty folders and those with unusual permissions. Path
@@ -111,12 +109,10 @@ class Mirror:
         return modes.comments(self.modes_of(snapshot)) + self._git().run("diff-tree", *options, base, snapshot.tree)
 
     @contextmanager
-    def pack(
-        self, snapshot: Snapshot, known_commits: Iterable[str] = (), known_trees: Iterable[str] = ()
-    ) -> Iterator[Path]:
-        """Yield a file with what a host with these commits and trees lacks. Those that the mirror itself lacks are
-        ignored. The file is removed when the context ends."""
-        theirs = {*known_commits, *known_trees}
+    def pack(self, snapshot: Snapshot, theirs: Iterable[str] = ()) -> Iterator[Path]:
+        """Yield a file with what a host lacks that has these commits, trees and histories. Those that the mirror itself
+        lacks are ignored. The file is removed when the context ends."""
+        theirs = {*theirs}
         # The nearest bases first: git uses only the first few.
         known = [name for name in (self.newest() if theirs else ()) if name in theirs]
         known = sorted(known, key=lambda name: name not in snapshot.names)[:KNOWN]
@@ -132,7 +128,7 @@ class Mirror:
         """Verify everything and remove what is damaged. Return the error to report, None if nothing was. Needed because
         git does not verify objects that it copies from pack to pack."""
         with self._locked():
-            if not self._look(Health.look_at_all):
+            if not self._look(everything=True):
                 return None
         message = "the server's copy of the code was damaged on its disk and has been removed"
         return DstackError(message, hint="run it again: the code will be sent again", code=ReasonCode.CODE_DAMAGED)
@@ -142,7 +138,7 @@ class Mirror:
         one pack. Removes the mirror if nothing is left."""
         keep = {name for snapshot in wanted for name in snapshot.names}
         with self._locked():
-            self._look(Health.look)
+            self._look()
             before = time.time() - older_than
             for ref in [ref for ref in self._refs() if _name(ref) not in keep and self._used(ref) < before]:
                 ref.delete(ref.repo, ref)
@@ -150,22 +146,18 @@ class Mirror:
                 shutil.rmtree(self.path, ignore_errors=True)
                 return
             self._open_cuts()
-            self._repack()
+            repack = ("repack", "-a", "-d", "-q", "-l")
+            if not self._git().succeeds(*repack):
+                self._forget_lost()  # names that lost objects prevent it
+                self._git().run(*repack)
             for file in (self.path / "cuts").glob("*"):
                 if file.name not in keep and file.stat().st_mtime < before:
                     file.unlink()
             Health(self.path).remember()
 
-    def _repack(self) -> None:
-        """Put everything that has a name into one pack. Names that lost objects are removed if they prevent it."""
-        repack = ("repack", "-a", "-d", "-q", "-l")
-        if not self._git().succeeds(*repack):
-            self._forget_lost()
-            self._git().run(*repack)
-
-    def _look(self, look: Callable[[Health], bool]) -> bool:
+    def _look(self, *, everything: bool = False) -> bool:
         """Return whether something was damaged and has been removed."""
-        damaged = look(Health(self.path))
+        damaged = Health(self.path).look(everything=everything)
         if damaged:
             self._forget_lost()
         return damaged
@@ -189,20 +181,27 @@ class Mirror:
 
     def _open_cuts(self) -> None:
         """Remove commits from `shallow` whose parents have arrived since, so that the history behind them is kept."""
-        shallow = self.path / "shallow"
-        if not shallow.exists():
-            return
         git, kept = self._git(), []
-        for commit in shallow.read_text().split():
+        for commit in self._shallow():
             if not git.succeeds("cat-file", "-e", commit):
                 continue
-            head = git.run("cat-file", "commit", commit).partition(b"\n\n")[0].splitlines()
-            parents = [line[len(b"parent ") :].decode() for line in head if line.startswith(b"parent ")]
+            head = git.run("cat-file", "commit", commit).partition(b"\n\n")[0]
+            parents = re.findall(r"^parent (\S+)$", os.fsdecode(head), re.MULTILINE)
             if not parents or not all(git.succeeds("cat-file", "-e", parent) for parent in parents):
                 kept.append(commit)
-        unfinished = shallow.with_name("shallow.new")
-        unfinished.write_text("".join(f"{oid}\n" for oid in kept))
-        unfinished.replace(shallow)
+        self._write_shallow(kept)
+
+    def _shallow(self) -> list[str]:
+        file = self.path / "shallow"
+        return file.read_text().split() if file.exists() else []
+
+    def _write_shallow(self, commits: list[str]) -> None:
+        if commits != self._shallow():
+            write_file(self.path / "shallow", "".join(f"{oid}\n" for oid in commits))
+
+    @property
+    def _exists(self) -> bool:
+        return (self.path / "HEAD").exists()
 
     def _git(self, **variables: str) -> Git:
         return Git.within(self.path, **variables)
@@ -215,7 +214,7 @@ class Mirror:
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # the first command that needs git says that it is missing
         from git import GitCmdObjectDB, Reference, Repo  # takes 0.1 s, for which a start need not wait
 
-        if not (self.path / "HEAD").exists():
+        if not self._exists:
             return []
         with Repo(self.path, odbt=GitCmdObjectDB, expand_vars=False) as repo:
             return list(Reference.iter_items(repo, REFS))
@@ -224,7 +223,7 @@ class Mirror:
         return self._file(ref.path).stat().st_mtime
 
     def _file(self, ref: str) -> Path:
-        """The file whose time says when the ref was last used. After someone's `git gc` one file holds many refs."""
+        """The file whose time says when the ref was last used. After `git gc` by hand, one file holds many refs."""
         loose = self.path / ref
         return loose if loose.exists() else self.path / "packed-refs"
 
@@ -240,34 +239,18 @@ class Mirror:
         make_bare(self.path, snapshot.object_format)
         for left in self.path.glob("in-*"):
             shutil.rmtree(left)
-        for left in self.path.glob("refs/**/*.lock"):
+        for left in (*self.path.glob("refs/**/*.lock"), *self.path.glob("*.new")):
             left.unlink()
 
-    @contextmanager
-    def _quarantine(self) -> Iterator[Path]:
-        folder = Path(tempfile.mkdtemp(prefix="in-", dir=self.path))
+    def _take_in(self, snapshot: Snapshot, pack: Path, quarantine: Path) -> None:
+        (quarantine / "pack").mkdir()
+        alone = {"GIT_OBJECT_DIRECTORY": str(quarantine)}
+        beside = self._git(**alone, GIT_ALTERNATE_OBJECT_DIRECTORIES=quoted(self.path.absolute() / "objects"))
         try:
-            (folder / "pack").mkdir()
-            yield folder
-        finally:
-            shutil.rmtree(folder)
-
-    def _take_in(self, snapshot: Snapshot, pack: Path | bytes, quarantine: Path) -> None:
-        if isinstance(pack, bytes):
-            source = quarantine / "received"
-            source.write_bytes(pack)
-        else:
-            source = pack
-        alone = self._git(GIT_OBJECT_DIRECTORY=str(quarantine))
-        beside = self._git(
-            GIT_OBJECT_DIRECTORY=str(quarantine),
-            GIT_ALTERNATE_OBJECT_DIRECTORIES=quoted(self.path.absolute() / "objects"),
-        )
-        try:
-            _index(beside, source)
+            _index(beside, pack)
         except GitError:
             # Damaged objects here don't matter to a pack that needs none of them.
-            _index(alone, source)
+            _index(self._git(**alone), pack)
         if not is_complete(beside, snapshot):
             raise GitError(("rev-list",), 1, b"objects are missing")
         modes.check(beside, snapshot)
@@ -276,24 +259,16 @@ class Mirror:
 
     def _name(self, snapshot: Snapshot) -> None:
         """Write the refs that keep the objects. `shallow` records which commits have no parents here."""
-        lines = [f"update {TREES}/{tree} {tree}" for tree in snapshot.trees]
+        lines = [f"update {REFS}/trees/{tree} {tree}" for tree in snapshot.trees]
         if snapshot.commit:
-            lines.append(f"update {COMMITS}/{snapshot.commit} {snapshot.commit}")
-            self._cut(snapshot.cut)
+            lines.append(f"update {REFS}/commits/{snapshot.commit} {snapshot.commit}")
+            known = self._shallow()
+            self._write_shallow([*known, *(commit for commit in snapshot.cut if commit not in known)])
         if snapshot.history:
-            lines.append(f"update {HISTORIES}/{snapshot.history} {snapshot.commit}")
+            lines.append(f"update {REFS}/histories/{snapshot.history} {snapshot.commit}")
         self._git().run("update-ref", "--stdin", stdin="".join(f"{line}\n" for line in lines).encode())
         for line in lines:
             os.utime(self._file(line.split()[1]))
-
-    def _cut(self, commits: Iterable[str]) -> None:
-        shallow = self.path / "shallow"
-        known = shallow.read_text().split() if shallow.exists() else []
-        new = [commit for commit in commits if commit not in known]
-        if new:
-            unfinished = shallow.with_name("shallow.new")
-            unfinished.write_text("".join(f"{oid}\n" for oid in (*known, *new)))
-            unfinished.replace(shallow)
 
 
 def _name(ref: Reference) -> str:
@@ -302,7 +277,7 @@ def _name(ref: Reference) -> str:
 
 def _index(git: Git, source: Path) -> None:
     with source.open("rb") as file:
-        git.read(file, "index-pack", "--stdin", "--fix-thin")
+        git.run("index-pack", "--stdin", "--fix-thin", stdin=file)
 
 
 def _check(snapshot: Snapshot) -> None:

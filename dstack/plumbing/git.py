@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import get_ident
 from typing import IO
 
 from dstack.errors import DstackError, ErrorCode, UsageError
@@ -14,20 +15,14 @@ OLDEST = (2, 20)
 
 # Set by users on purpose. Others, such as GIT_DIR and GIT_INDEX_FILE in a git hook, are meant for another command.
 KEPT = {
-    "GIT_CEILING_DIRECTORIES",
-    "GIT_CONFIG_GLOBAL",
-    "GIT_CONFIG_NOSYSTEM",
-    "GIT_CONFIG_SYSTEM",
-    "GIT_DISCOVERY_ACROSS_FILESYSTEM",
-    "GIT_EXEC_PATH",
+    *("GIT_CEILING_DIRECTORIES", "GIT_DISCOVERY_ACROSS_FILESYSTEM", "GIT_EXEC_PATH"),
+    *("GIT_CONFIG_GLOBAL", "GIT_CONFIG_NOSYSTEM", "GIT_CONFIG_SYSTEM"),
 }
 
-QUIET = {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_NO_REPLACE_OBJECTS": "1"}
+_QUIET = {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_NO_REPLACE_OBJECTS": "1"}
 
 # Files are shipped byte for byte. `!` instead of `-`: git rejects a working-tree-encoding that is unset.
 RAW_ATTRIBUTES = "* -text -filter -ident -eol !working-tree-encoding\n"
-
-NO_MAINTENANCE = ("gc.auto=0", "maintenance.auto=false")
 
 
 class GitError(DstackError):
@@ -53,8 +48,8 @@ class Git:
     def at(cls, folder: Path) -> Git:
         """Return git for the repository that `folder` is in, with the user's configuration, except for settings that
         run a program, reject a repository because of its owner (from git 2.38), or start maintenance after a fetch."""
-        settings = ("safe.directory=*", "core.fsmonitor=false", "core.quotePath=false", *NO_MAINTENANCE)
-        return cls({**_environment(), **QUIET, "GIT_NO_LAZY_FETCH": "1"}, folder, *settings)
+        plain = ("safe.directory=*", "core.fsmonitor=false", "core.quotePath=false")
+        return cls({**_environment(), "GIT_NO_LAZY_FETCH": "1"}, folder, *plain, "gc.auto=0", "maintenance.auto=false")
 
     @classmethod
     def within(cls, repository: Path, **variables: str) -> Git:
@@ -68,39 +63,32 @@ class Git:
             "HOME": str(repository),
             "XDG_CONFIG_HOME": str(repository),
         }
-        return cls({**_environment(), **QUIET, **own, **variables}, repository, *settings)
+        return cls({**_environment(), **own, **variables}, repository, *settings)
 
-    def run(self, *arguments: str, stdin: bytes = b"", accept: Sequence[int] = (0,)) -> bytes:
-        """Run the command and return its stdout. Raises GitError unless its exit status is in `accept`."""
-        process = self.start(*arguments, stdin=subprocess.PIPE)
-        stdout, stderr = process.communicate(stdin)
+    def run(
+        self,
+        *arguments: str,
+        stdin: bytes | IO[bytes] = b"",
+        stdout: int | IO[bytes] = subprocess.PIPE,
+        accept: Sequence[int] = (0,),
+    ) -> bytes:
+        """Run the command and return its stdout, unless that goes to an open file. `stdin` is its input, or an open
+        file with it. Raises GitError unless its exit status is in `accept`."""
+        data, source = (stdin, subprocess.PIPE) if isinstance(stdin, bytes) else (None, stdin)
+        process = self.start(*arguments, stdin=source, stdout=stdout)
+        output, errors = process.communicate(data)
         if process.returncode not in accept:
-            raise GitError(arguments, process.returncode, stderr)
-        return stdout
+            raise GitError(arguments, process.returncode, errors)
+        return output
 
-    def write(self, target: Path, *arguments: str, stdin: bytes = b"") -> None:
-        """Run the command and write its stdout to the file `target`. Raises GitError."""
-        with target.open("wb") as file:
-            process = self.start(*arguments, stdin=subprocess.PIPE, stdout=file)
-            _, stderr = process.communicate(stdin)
-        if process.returncode != 0:
-            raise GitError(arguments, process.returncode, stderr)
-
-    def read(self, source: IO[bytes], *arguments: str) -> None:
-        """Run the command with an open file as its stdin. Raises GitError."""
-        process = self.start(*arguments, stdin=source)
-        _, stderr = process.communicate()
-        if process.returncode != 0:
-            raise GitError(arguments, process.returncode, stderr)
-
-    def succeeds(self, *arguments: str, stdin: bytes = b"") -> bool:
+    def succeeds(self, *arguments: str) -> bool:
         """Run the command and return whether it exits with 0."""
-        process = self.start(*arguments, stdin=subprocess.PIPE)
-        process.communicate(stdin)
+        process = self.start(*arguments)
+        process.communicate()
         return process.returncode == 0
 
     def start(
-        self, *arguments: str, stdin: int | IO[bytes] | None = None, stdout: int | IO[bytes] = subprocess.PIPE
+        self, *arguments: str, stdin: int | IO[bytes] = subprocess.DEVNULL, stdout: int | IO[bytes] = subprocess.PIPE
     ) -> subprocess.Popen[bytes]:
         """Start the command, with its stderr on a pipe."""
         try:
@@ -118,7 +106,7 @@ class Git:
 
 def require_git() -> None:
     """Raise UsageError if git is missing or older than 2.20."""
-    words = Git({**_environment(), **QUIET}).run("version").decode(errors="replace").split()
+    words = Git(_environment()).run("version").decode(errors="replace").split()
     number = words[2] if len(words) > 2 else ""
     parts = [int(part) for part in number.split(".")[:2] if part.isdigit()]
     if len(parts) == 2 and tuple(parts) < OLDEST:
@@ -132,15 +120,16 @@ def make_bare(path: Path, object_format: str, alternates: Sequence[Path] = ()) -
     extension = f"[extensions]\n\tobjectFormat = {object_format}\n" if object_format != "sha1" else ""
     version = 1 if extension else 0
     core = f"\trepositoryFormatVersion = {version}\n\tbare = true\n\thooksPath = {os.devnull}\n\tcompression = 1\n"
-    _write(path / "config", f"[core]\n{core}[gc]\n\tauto = 0\n[pack]\n\tcompression = 1\n{extension}")
-    _write(path / "info/attributes", RAW_ATTRIBUTES)
+    write_file(path / "config", f"[core]\n{core}[gc]\n\tauto = 0\n[pack]\n\tcompression = 1\n{extension}")
+    write_file(path / "info/attributes", RAW_ATTRIBUTES)
     if alternates:
-        _write(path / "objects/info/alternates", "".join(f"{quoted(folder)}\n" for folder in alternates))
-    _write(path / "HEAD", "ref: refs/heads/none\n")
+        write_file(path / "objects/info/alternates", "".join(f"{quoted(folder)}\n" for folder in alternates))
+    write_file(path / "HEAD", "ref: refs/heads/none\n")
 
 
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(f"{path.name}.new")
+def write_file(path: Path, text: str) -> None:
+    """Write a file beside it and rename it: the path always has a whole file."""
+    unfinished = path.with_name(f"{path.name}.{get_ident()}.new")
     unfinished.write_bytes(os.fsencode(text))
     unfinished.replace(path)
 
@@ -152,4 +141,5 @@ def quoted(folder: Path) -> str:
 
 
 def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name in KEPT}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name in KEPT}
+    return {**kept, **_QUIET}

@@ -78,16 +78,11 @@ def check(git: Git, snapshot: Snapshot) -> None:
         raise _invalid(f"{min(both)!r} can't be a folder")
     for mode, paths in [*modes.groups, (0, modes.empty)]:
         for path in paths:
-            most = OF_FOLDERS if path in folders else OF_FILES if kinds.get(path, LINK) != LINK else None
-            _check(path, mode, most)
-
-
-def _check(path: bytes, mode: int, most: int | None) -> None:
-    """`most` are the bits that may be set, None if nothing at this path has a mode."""
-    if most is None or (path and not {b"", b".", b"..", b".git"}.isdisjoint(path.split(b"/"))):
-        raise _invalid(f"{path!r} is not a file or folder of the tree")
-    if mode & ~most:
-        raise _invalid(f"{path!r} can't have the mode {mode:o}")
+            in_tree = path in folders or kinds.get(path, LINK) != LINK
+            if not in_tree or (path and not {b"", b".", b"..", b".git"}.isdisjoint(path.split(b"/"))):
+                raise _invalid(f"{path!r} is not a file or folder of the tree")
+            if mode & ~(OF_FOLDERS if path in folders else OF_FILES):
+                raise _invalid(f"{path!r} can't have the mode {mode:o}")
 
 
 def _invalid(why: str) -> UsageError:

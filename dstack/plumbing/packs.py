@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from threading import get_ident
 
 from dstack.model.code.snapshot import Snapshot
-from dstack.plumbing.git import Git
+from dstack.plumbing.git import Git, write_file
 
 # git uses at most as many delta bases as its window is long (git-pack-objects, --window).
 BASES = 10
-FULL = "full-"
-"""The prefix in the name of a complete history (`Snapshot.history`)."""
 
 
 def commit_of(name: str) -> str:
@@ -29,14 +26,16 @@ def write_pack(git: Git, snapshot: Snapshot, known: Sequence[str], target: Path)
     bases = list(dict.fromkeys(map(commit_of, known)))
     excluded = [f"^{oid}^{{tree}}" for oid in bases]
     if snapshot.history:
-        # A reader whose history ends at the same commits as this one has everything up to its own commit.
+        # A reader with a full history, or one that ends at the same commits, has everything up to its own commit.
         ends = f"{snapshot.history.partition('-')[0]}-"
-        excluded += [f"^{commit_of(name)}" for name in known if name.startswith((FULL, ends))]
-    git.write(
-        target,
-        *("pack-objects", "--stdout", "-q", "--delta-base-offset"),
-        stdin=b"".join(b"-%s\n" % oid.encode() for oid in bases[:BASES]) + _objects(git, snapshot, wanted, excluded),
-    )
+        excluded += [f"^{commit_of(name)}" for name in known if name.startswith(("full-", ends))]
+    left_out = b"".join(b"-%s\n" % oid.encode() for oid in bases[:BASES])
+    with target.open("wb") as file:
+        git.run(
+            *("pack-objects", "--stdout", "-q", "--delta-base-offset"),
+            stdin=left_out + _objects(git, snapshot, wanted, excluded),
+            stdout=file,
+        )
     return target
 
 
@@ -54,12 +53,9 @@ def walking(git: Git, snapshot: Snapshot) -> tuple[Git, list[str]]:
     file = git.folder / "cuts" / (snapshot.history or snapshot.commit)
     file.parent.mkdir(exist_ok=True)
     if not file.exists():
-        unfinished = file.with_name(f"{file.name}.{get_ident()}.new")
-        unfinished.write_text("".join(f"{oid}\n" for oid in snapshot.cut))
-        unfinished.replace(file)
-    limited = Git(git.environment, git.folder)
+        write_file(file, "".join(f"{oid}\n" for oid in snapshot.cut))
+    limited = Git({**git.environment, "GIT_SHALLOW_FILE": str(file)}, git.folder)
     limited.options = git.options
-    limited.environment["GIT_SHALLOW_FILE"] = str(file)
     return limited, []
 
 

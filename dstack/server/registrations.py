@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from dstack.errors import ConflictError, DstackError, UnauthorizedError
-from dstack.hosts.own_key import own_key
+from dstack.hosts.trust import own_key
 from dstack.model.api.runners import AddRunner
 from dstack.model.runner.registration import (
     Heard,
@@ -90,7 +90,7 @@ class RegistrationService:
     async def add(self, registration: Registration) -> None:
         """Add the machine. Its host key must be one of those that it reported."""
         address = address_of(registration)
-        shown = await self.runner_service.fleet.pool.offered_key(address)
+        shown = await self.runner_service.fleet.pool.dialer.offered_key(address)
         vouched = fingerprint(shown) if shown in registration.host_keys else fingerprint(registration.host_keys[0])
         request = AddRunner(
             address=address,

@@ -105,10 +105,10 @@ class RunnerService:
 
     async def trusted(self, request: AddRunner) -> str:
         """Return the host's key, trusted by the request's fingerprint, known_hosts or a certificate authority there."""
-        key = await self.fleet.pool.offered_key(request.address)
+        key = await self.fleet.pool.dialer.offered_key(request.address)
         shown = fingerprint(key)
         if request.fingerprint is None and key not in known_keys(request.address):
-            certified = await self.fleet.pool.certified_key(request.address)
+            certified = await self.fleet.pool.dialer.certified_key(request.address)
             if certified is None:
                 add = f"dstack runners add {request.address} --fingerprint {shown}"
                 raise UnknownHostKeyError(

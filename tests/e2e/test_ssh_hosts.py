@@ -21,7 +21,7 @@ from dstack.commands.command import Command, Result, Stdin
 from dstack.errors import HostAuthError, HostError, HostKeyError, HostUnreachableError
 from dstack.hosts.ssh.dial import Dialer
 from dstack.hosts.ssh.host import SshHost
-from dstack.hosts.trust import known_keys, offered_key
+from dstack.hosts.trust import known_keys
 from dstack.model.runner.runner import Address
 from tests.environment import account, needs
 from tests.environment.sshd import Sshd
@@ -363,9 +363,9 @@ def test_a_host_behind_a_bastion(server: Sshd, users: Callable[[str], account.Ac
     )
 
     async def scene() -> None:
-        assert await offered_key(address) == server.host_key
-        assert known_keys(reach(server, user)) == [server.host_key]
         dialer = Dialer()
+        assert await dialer.offered_key(address) == server.host_key
+        assert known_keys(reach(server, user)) == [server.host_key]
         hosts = [SshHost(address, server.host_key, dialer=dialer) for _ in range(4)]
         answers = await asyncio.gather(*(host.run(sh("echo hello")) for host in hosts))
         assert answers == [Result(0, b"hello\n", b"")] * 4

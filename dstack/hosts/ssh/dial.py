@@ -4,39 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
 import asyncssh
+from msgspec import structs
 
 from dstack.errors import HostAuthError, HostError, HostKeyError
 from dstack.hosts.ssh.failures import TROUBLE, host_error, ssh_command
-from dstack.hosts.ssh.keys import UserKeys, agent_keys, key_name
-from dstack.hosts.ssh.known import authorities, known_keys, public_text, read_known_hosts
+from dstack.hosts.ssh.keys import UserKeys, agent_keys, key_name, public_text
+from dstack.hosts.ssh.links import Shared
 from dstack.hosts.ssh.settings import SshSettings, read_settings
-from dstack.hosts.ssh.shared import Shared
 from dstack.hosts.ssh.tcp import Direct
 from dstack.model.runner.runner import Address, fingerprint
 
-_KEY_ALGORITHMS = (
-    "ssh-ed25519",
-    "ecdsa-sha2-nistp256",
-    "ecdsa-sha2-nistp384",
-    "ecdsa-sha2-nistp521",
-    "rsa-sha2-512",
-    "rsa-sha2-256",
-)
+_ECDSA = [f"ecdsa-sha2-nistp{bits}" for bits in (256, 384, 521)]
+_KEY_ALGORITHMS = ("ssh-ed25519", *_ECDSA, "rsa-sha2-512", "rsa-sha2-256")
 _CERTIFICATES = [f"{name}-cert-v01@openssh.com" for name in _KEY_ALGORITHMS]
 _CIPHERS = "aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,aes256-ctr,aes128-ctr"
 
 _SESSION: dict[str, Any] = {
     "config": None,
     "encoding": None,
-    "command": None,
     "request_pty": False,
-    "send_env": None,
-    "agent_forwarding": False,
-    "x11_forwarding": False,
     "x509_trusted_certs": None,
     "x509_trusted_cert_paths": [],
     "gss_host": None,
@@ -65,55 +57,48 @@ class Dialer:
         self._timeout = timeout
         self._starts = starts
         self._gates: dict[tuple[str, int], asyncio.Semaphore] = {}
-        self._bastions: dict[tuple[str, str | None], _Bastion] = {}
+        self._bastions: dict[tuple[str, str | None], Shared[asyncssh.SSHClientConnection]] = {}
 
     async def dial(self, address: Address, host_key: str, name: str = "NAME") -> asyncssh.SSHClientConnection:
         """Connect to the machine with this host key. `name` is the runner's name, for the hint if the key changed."""
-        visitor = _Visitor()
-        settings = await asyncio.to_thread(read_settings, address)
-        try:
+        async with _visiting(address) as visitor:
             pinned = asyncssh.import_public_key(host_key)
-            return await self._open(address, settings, visitor, _only([pinned], first=[pinned]))
-        except asyncssh.HostKeyNotVerifiable as error:
-            raise _changed(address, host_key, visitor.offered, name) from error
-        except TROUBLE as error:
-            raise host_error(error, address) from error
+            try:
+                return await self._open(visitor, _only([pinned], first=[pinned]))
+            except asyncssh.HostKeyNotVerifiable as error:
+                shown = fingerprint(visitor.offered) if visitor.offered else "a key that can't be read"
+                raise HostKeyError(
+                    f"{address}: the host key changed from {fingerprint(host_key)} to {shown}; dstack did not log in",
+                    hint=f"if the machine was reinstalled: dstack runners remove {name}, "
+                    f"then dstack runners add {address}",
+                ) from error
 
     async def offered_key(self, address: Address) -> str:
         """Return the public host key that the machine presents, preferably of a type that known_hosts lists for it.
         Does not log in."""
-        visitor = _Visitor()
-        settings = await asyncio.to_thread(read_settings, address)
-        known = await asyncio.to_thread(known_keys, settings)
-        try:
-            connection = await self._open(address, settings, visitor, _only([], first=known))
-            connection.abort()
-        except asyncssh.HostKeyNotVerifiable as error:
-            if visitor.offered is not None:
-                return visitor.offered
-            raise host_error(error, address) from error
-        except TROUBLE as error:
-            raise host_error(error, address) from error
-        raise HostKeyError(f"{address} did not present a host key")
+        async with _visiting(address) as visitor:
+            known, *_ = await asyncio.to_thread(visitor.settings.listed_keys)
+            with suppress(asyncssh.HostKeyNotVerifiable):
+                (await self._open(visitor, _only([], first=known))).abort()
+        if visitor.offered is None:
+            raise HostKeyError(f"{address} did not present a host key")
+        return visitor.offered
 
     async def certified_key(self, address: Address) -> str | None:
         """Return the machine's public host key if a certificate authority in known_hosts certified it for this host,
         else None. Does not log in."""
-        visitor = _Visitor()
-        settings = await asyncio.to_thread(read_settings, address)
-        certifying, revoked = await asyncio.to_thread(authorities, settings)
-        if not certifying:
-            return None
-        nobody = replace(settings, keys=UserKeys(), agent=None)
-        trust = {"known_hosts": ([], certifying, revoked), "server_host_key_algs": _CERTIFICATES}
-        try:
-            (await self._open(address, nobody, visitor, trust)).abort()
-        except HostAuthError:
-            pass  # the certificate is valid
-        except (asyncssh.KeyExchangeFailed, asyncssh.HostKeyNotVerifiable):
-            return None  # no certificate, or an invalid one
-        except TROUBLE as error:
-            raise host_error(error, address) from error
+        async with _visiting(address) as visitor:
+            _, certifying, revoked = await asyncio.to_thread(visitor.settings.listed_keys)
+            if not certifying:
+                return None
+            visitor.settings = replace(visitor.settings, keys=UserKeys(), agent=None)
+            trust = {"known_hosts": ([], certifying, revoked), "server_host_key_algs": _CERTIFICATES}
+            try:
+                (await self._open(visitor, trust)).abort()
+            except HostAuthError:
+                pass  # the certificate is valid
+            except (asyncssh.KeyExchangeFailed, asyncssh.HostKeyNotVerifiable):
+                return None  # no certificate, or an invalid one
         shown = visitor.connection and visitor.connection.get_server_host_key()
         return public_text(shown) if shown else None
 
@@ -121,26 +106,34 @@ class Dialer:
         """Close the connections to bastions."""
         bastions, self._bastions = tuple(self._bastions.values()), {}
         for bastion in bastions:
-            await bastion.close()
+            await bastion.cancel()
+            if bastion.latest is not None:
+                bastion.latest.abort()
+                await bastion.latest.wait_closed()
 
-    async def _open(
-        self, address: Address, settings: SshSettings, visitor: _Visitor, trust: dict[str, Any]
-    ) -> asyncssh.SSHClientConnection:
+    async def __aenter__(self) -> Dialer:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _open(self, visitor: _Visitor, trust: dict[str, Any]) -> asyncssh.SSHClientConnection:
+        settings = visitor.settings
         gate = self._gates.setdefault((settings.host, settings.port), asyncio.Semaphore(self._starts))
-        for attempt in range(1, _TRIES + 1):
+        attempt = 1
+        while True:
             try:
-                tunnel = await self._way(address, settings)
+                tunnel = await self._way(settings)
                 async with gate:
-                    return await self._attempt(address, settings, visitor, trust, tunnel)
-            except _RESET as error:
+                    return await self._attempt(visitor, trust, tunnel)
+            except _RESET:
                 if attempt == _TRIES:
-                    raise host_error(error, address) from error
+                    raise
             await asyncio.sleep(min(1.0, 0.05 * 2**attempt) * random.uniform(0.5, 1.5))
-        raise AssertionError("the last attempt returns or raises")
+            attempt += 1
 
-    async def _attempt(
-        self, address: Address, settings: SshSettings, visitor: _Visitor, trust: dict[str, Any], tunnel: Any
-    ) -> asyncssh.SSHClientConnection:
+    async def _attempt(self, visitor: _Visitor, trust: dict[str, Any], tunnel: Any) -> asyncssh.SSHClientConnection:
+        settings = visitor.settings
         timeout = settings.timeout or self._timeout
         async with agent_keys(settings.agent, settings.agent_keys) as held:
             in_files = {pair.public_data for pair in settings.keys.pairs}
@@ -164,59 +157,54 @@ class Dialer:
                     login_timeout=timeout,
                 )
             except asyncssh.PermissionDenied as error:
-                raise _refused(address, settings, keys) from error
+                raise _refused(settings, keys) from error
 
-    async def _way(self, address: Address, settings: SshSettings) -> Any:
+    async def _way(self, settings: SshSettings) -> Any:
         """Return asyncssh's `tunnel` argument: the bastion's connection, or how to connect without one."""
+        address = settings.address
         hops = [hop.strip() for hop in (settings.jump or "").split(",") if hop.strip()]
         hop = _hop(hops[-1], None) if hops else None
-        if hop and (hop.host, hop.port) != (
-            address.host,
-            address.port,
-        ):  # `Host *` with a ProxyJump matches the hop too
-            key = (",".join(hops), address.identity)
-            return await self._bastions.setdefault(key, _Bastion()).connection(self, key)
-        return None if settings.proxy else Direct(settings.family, settings.local)
+        # `Host *` with a ProxyJump matches the hop too
+        if hop is None or (hop.host, hop.port) == (address.host, address.port):
+            return None if settings.proxy else Direct(settings.family, settings.local)
+        key = (",".join(hops), address.identity)
+        bastion = self._bastions.setdefault(key, Shared(lambda: self._bastion(*key)))
+        if bastion.latest is None or bastion.latest.is_closed():
+            return await bastion.result()
+        return bastion.latest
 
-    async def bastion(self, hops: str, identity: str | None) -> asyncssh.SSHClientConnection:
+    async def _bastion(self, hops: str, identity: str | None) -> asyncssh.SSHClientConnection:
         """Connect to the last of these hosts through the ones before it. Its key must be in known_hosts. `identity` is
         tried after the keys that the configuration names for it."""
         before, _, last = hops.rpartition(",")
         address = _hop(last, before or None)
-        visitor = _Visitor(identity)
-        settings = await asyncio.to_thread(read_settings, address)
-        known = await asyncio.to_thread(read_known_hosts, settings) if settings.strict else None
-        try:
-            return await self._open(address, settings, visitor, {"known_hosts": known})
-        except asyncssh.HostKeyNotVerifiable as error:
-            raise _unknown(address, visitor.offered) from error
-        except TROUBLE as error:
-            raise host_error(error, address) from error
+        async with _visiting(address, identity) as visitor:
+            settings = visitor.settings
+            known = await asyncio.to_thread(settings.read_known_hosts) if settings.strict else None
+            try:
+                return await self._open(visitor, {"known_hosts": known})
+            except asyncssh.HostKeyNotVerifiable as error:
+                shown = f" {fingerprint(visitor.offered)}" if visitor.offered else ""
+                raise HostKeyError(
+                    f"the host key{shown} of the jump host {address} is not in your known_hosts; dstack did not log in",
+                    hint=ssh_command(address),
+                ) from error
 
 
-class _Bastion:
-    """The one connection to a jump host."""
-
-    def __init__(self) -> None:
-        self._attempt: Shared[asyncssh.SSHClientConnection] = Shared()
-        self._connection: asyncssh.SSHClientConnection | None = None
-
-    async def connection(self, dialer: Dialer, key: tuple[str, str | None]) -> asyncssh.SSHClientConnection:
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await self._attempt.result(lambda: dialer.bastion(*key))
-        return self._connection
-
-    async def close(self) -> None:
-        await self._attempt.cancel()
-        if self._connection is not None:
-            self._connection.abort()
-            await self._connection.wait_closed()
+@asynccontextmanager
+async def _visiting(address: Address, identity: str | None = None) -> AsyncIterator[_Visitor]:
+    """Read the settings for a visit in the body. What goes wrong becomes a HostError: no command was sent."""
+    try:
+        yield _Visitor(await asyncio.to_thread(read_settings, address), identity)
+    except TROUBLE as error:
+        raise host_error(error, address) from error
 
 
 class _Visitor(asyncssh.SSHClient):
     """Remembers a host key that was not accepted, and offers one more login key after all others were refused."""
 
-    def __init__(self, identity: str | None = None) -> None:
+    def __init__(self, settings: SshSettings, identity: str | None) -> None:
+        self.settings = settings
         self.offered: str | None = None
         self.connection: asyncssh.SSHClientConnection | None = None
         self._identity = identity
@@ -243,35 +231,18 @@ def _only(keys: list[asyncssh.SSHKey], *, first: list[asyncssh.SSHKey]) -> dict[
 
 def _hop(text: str, before: str | None) -> Address:
     try:
-        address = Address.parse(text.removeprefix("ssh://"))
+        return structs.replace(Address.parse(text.removeprefix("ssh://")), jump=before)
     except ValueError as error:
         raise HostError(f"the jump host is not valid: {error}") from error
-    return Address(host=address.host, user=address.user, port=address.port, jump=before)
 
 
-def _changed(address: Address, pinned: str, offered: str | None, name: str) -> HostKeyError:
-    shown = fingerprint(offered) if offered else "a key that can't be read"
-    return HostKeyError(
-        f"{address}: the host key changed from {fingerprint(pinned)} to {shown}; dstack did not log in",
-        hint=f"if the machine was reinstalled: dstack runners remove {name}, then dstack runners add {address}",
-    )
-
-
-def _unknown(address: Address, offered: str | None) -> HostKeyError:
-    shown = f" {fingerprint(offered)}" if offered else ""
-    return HostKeyError(
-        f"the host key{shown} of the jump host {address} is not in your known_hosts; dstack did not log in",
-        hint=ssh_command(address),
-    )
-
-
-def _refused(address: Address, settings: SshSettings, keys: list[asyncssh.SSHKeyPair]) -> HostAuthError:
+def _refused(settings: SshSettings, keys: list[asyncssh.SSHKeyPair]) -> HostAuthError:
     tried = ", ".join(key_name(key) for key in keys) or "none found"
     locked = settings.keys.locked
     also = "".join(f"; {path} has a passphrase and no agent holds it" for path in locked)
     also += "".join(f"; {problem}" for problem in settings.keys.unusable)
     unlock = f"ssh-add {locked[0]}, then " if locked else ""
     return HostAuthError(
-        f"{address} refused to log in {settings.user}; keys tried: {tried}{also}",
-        hint=f"{unlock}{ssh_command(address)}",
+        f"{settings.address} refused to log in {settings.user}; keys tried: {tried}{also}",
+        hint=f"{unlock}{ssh_command(settings.address)}",
     )

@@ -8,6 +8,7 @@ import shlex
 import socket
 
 import asyncssh
+from asyncssh import constants
 
 from dstack.errors import ErrorCode, HostAuthError, HostError, HostKeyError, HostUnreachableError
 from dstack.model.runner.runner import Address
@@ -15,18 +16,12 @@ from dstack.model.runner.runner import Address
 TROUBLE = (asyncssh.Error, OSError, ValueError, RuntimeError, asyncio.TimeoutError)
 """What opening or using a connection may raise. ValueError: an invalid configuration, key or name."""
 
-_TOO_MANY_KEYS = "Too many authentication failures"
-
 
 def ssh_command(address: Address) -> str:
     """Return the ssh command that tries the same connection."""
-    options = [
-        (("-p", str(address.port)) if address.port else ()),
-        (("-i", address.identity) if address.identity else ()),
-        (("-J", address.jump) if address.jump else ()),
-    ]
-    target = f"{address.user}@{address.host}" if address.user else f"{address.host}"
-    return shlex.join(["ssh", *(word for option in options for word in option), target])
+    options = (("-p", address.port), ("-i", address.identity), ("-J", address.jump))
+    words = [str(word) for option in options if option[1] for word in option]
+    return shlex.join(["ssh", *words, f"{address.user}@{address.host}" if address.user else f"{address.host}"])
 
 
 def host_error(error: BaseException, address: Address) -> HostError:
@@ -38,9 +33,18 @@ def host_error(error: BaseException, address: Address) -> HostError:
     return found
 
 
+def no_terminal(error: BaseException) -> bool:
+    """Whether the server refused to create a terminal."""
+    return isinstance(error, asyncssh.ChannelOpenError) and error.code == constants.OPEN_REQUEST_PTY_FAILED
+
+
 def _no_session(error: BaseException, address: Address) -> HostError:
     hint = ssh_command(address)
-    if isinstance(error, asyncssh.DisconnectError) and _TOO_MANY_KEYS in error.reason:
+    if no_terminal(error):
+        return HostError(
+            f"{address}: the SSH server refuses to create a terminal", hint="set PermitTTY yes in sshd_config"
+        )
+    if isinstance(error, asyncssh.DisconnectError) and "Too many authentication failures" in error.reason:
         return HostAuthError(
             f"{address}: the server rejected too many keys and disconnected",
             hint="name the right key with --identity",

@@ -5,24 +5,21 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import aclosing, asynccontextmanager, suppress
-from typing import Any, TypeVar
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import asyncssh
 from asyncssh import constants
 
-from dstack.commands.command import Command, Result
 from dstack.commands.duplex import TerminalSize
-from dstack.errors import HostError, HostUnreachableError
-from dstack.hosts.channel import CTRL_D, background, complete, follow, within
-from dstack.hosts.program import Program, begin
+from dstack.errors import HostUnreachableError
+from dstack.hosts.channel import CTRL_D, background
+from dstack.hosts.channel_host import ChannelHost
 from dstack.hosts.shell import LOGIN_COMMAND
 from dstack.hosts.ssh.dial import Dialer
-from dstack.hosts.ssh.failures import broken, host_error
+from dstack.hosts.ssh.failures import broken, host_error, no_terminal
 from dstack.hosts.ssh.links import Link, Links
 from dstack.model.runner.runner import Address
-
-T = TypeVar("T")
 
 _GRACE = 2.0
 """Seconds for a command to end after its stdin was closed, and again after each signal."""
@@ -40,8 +37,10 @@ reader's memory fills with the whole output; reading everything bounds it to two
 
 _TRIES = 3
 
+Process = asyncssh.SSHClientProcess[bytes]
 
-class SshHost:
+
+class SshHost(ChannelHost):
     """One machine over persistent connections, opened on first use and reopened after a break.
 
     Only `host_key`, a public key in OpenSSH's format, is accepted. `name` is the runner's name, for messages. Hosts
@@ -58,30 +57,12 @@ class SshHost:
         dialer: Dialer | None = None,
         patience: float = 1.0,
     ) -> None:
+        super().__init__(str(address), str(address))
         self._address = address
-        self._own_dialer = Dialer() if dialer is None else None
-        connecting = dialer or self._own_dialer
-        assert connecting
-        self._links = Links(lambda: connecting.dial(address, host_key, name), patience)
+        used = dialer or Dialer()
+        self._own_dialer = None if dialer else used
+        self._links = Links(lambda: used.dial(address, host_key, name), patience)
         self._ending: set[asyncio.Task[None]] = set()
-
-    async def run(self, command: Command[T], *, timeout: float | None = None) -> Result:
-        """Run the command to its end and return its output. `timeout` in seconds includes connecting."""
-        return await within(timeout, self._run(command), f"{command.name} on {self._address}")
-
-    async def stream(self, command: Command[T]) -> AsyncIterator[bytes]:
-        """Run the command and yield its stdout as it arrives."""
-        async with (
-            self._session(stream=True) as channel,
-            aclosing(follow(channel, command, str(self._address))) as pieces,
-        ):
-            async for piece in pieces:
-                yield piece
-
-    async def open(self, command: Command[T], *, terminal: TerminalSize | None = None) -> Program:
-        """Start the command's script for a caller that writes and reads, and return once it runs."""
-        session = self._session(stream=True, terminal=terminal)
-        return await begin(session, command.script, str(self._address), terminal=terminal is not None)
 
     async def close(self) -> None:
         """Close the connections. Running and later commands raise HostUnreachableError."""
@@ -91,25 +72,19 @@ class SshHost:
         if self._ending:
             await asyncio.wait(tuple(self._ending))
 
-    async def _run(self, command: Command[T]) -> Result:
-        async with self._session(stream=False) as channel:
-            return await complete(channel, command, str(self._address))
-
     @asynccontextmanager
-    async def _session(self, *, stream: bool, terminal: TerminalSize | None = None) -> AsyncIterator[SshChannel]:
-        link, process = await self._opened(stream, terminal)
-        channel = SshChannel(process, link, self._address, terminal=terminal is not None)
+    async def session(self, *, stream: bool, terminal: TerminalSize | None = None) -> AsyncIterator[SshChannel]:
+        link, opened = await self._opened(stream, terminal)
+        channel = SshChannel(opened.result(), link, self._address, terminal=terminal is not None)
         try:
             yield channel
         finally:
             if channel.over:
                 self._links.give_back(link, stream)
             else:
-                self._aside(self._finish(process, link, stream))
+                self._aside(self._finish(opened, link, stream))
 
-    async def _opened(
-        self, stream: bool, terminal: TerminalSize | None
-    ) -> tuple[Link, asyncssh.SSHClientProcess[bytes]]:
+    async def _opened(self, stream: bool, terminal: TerminalSize | None) -> tuple[Link, asyncio.Future[Process]]:
         """Open a session. Until it is open the host has seen no script, so retrying is safe."""
         failures = 0
         while True:
@@ -117,42 +92,33 @@ class SshHost:
             opening = asyncio.ensure_future(_create(link.connection, terminal))
             try:
                 await asyncio.wait({opening})
-                return link, opening.result()
+                opening.result()
+                return link, opening
             except asyncio.CancelledError:
                 # asyncssh would forget a session that sshd is about to open, and sshd would count it forever
-                self._aside(self._abandon(opening, link, stream))
+                self._aside(self._finish(opening, link, stream))
                 raise
             except (asyncssh.Error, OSError) as error:
                 self._links.give_back(link, stream)
-                if isinstance(error, asyncssh.ChannelOpenError) and error.code == constants.OPEN_REQUEST_PTY_FAILED:
-                    raise _no_terminal(self._address) from error
-                if self._links.lower_limit(link, error):
+                if not no_terminal(error) and self._links.lower_limit(link, error):
                     continue
                 failures += 1
-                if failures == _TRIES:
+                if failures == _TRIES or no_terminal(error):
                     raise host_error(error, self._address) from error
 
-    async def _abandon(
-        self, opening: asyncio.Future[asyncssh.SSHClientProcess[bytes]], link: Link, stream: bool
-    ) -> None:
+    async def _finish(self, opening: asyncio.Future[Process], link: Link, stream: bool) -> None:
+        """Free a session whose caller has left, once its command has ended; a stream's may first end by itself."""
         try:
-            process = await opening
-        except (asyncssh.Error, OSError):
-            self._links.give_back(link, stream)
-        else:
-            await self._finish(process, link, stream)
-
-    async def _finish(self, process: asyncssh.SSHClientProcess[bytes], link: Link, stream: bool) -> None:
-        """End a command whose caller has left; a stream's command may first end by itself. Then free the session."""
-        try:
-            with suppress(OSError, asyncio.TimeoutError):  # OSError: it has ended
-                if stream:
-                    process.stdin.write_eof()
-                    await asyncio.wait_for(process.wait_closed(), _GRACE)
-            with suppress(OSError):
-                process.terminate()
-            process.close()
-            await process.wait_closed()
+            with suppress(asyncssh.Error, OSError):  # it was not opened, or the connection broke
+                process = await opening
+                with suppress(OSError, asyncio.TimeoutError):  # OSError: it has ended
+                    if stream:
+                        process.stdin.write_eof()
+                        await asyncio.wait_for(process.wait_closed(), _GRACE)
+                with suppress(OSError):
+                    process.terminate()
+                process.close()
+                await process.wait_closed()
         finally:
             self._links.give_back(link, stream)
 
@@ -162,9 +128,7 @@ class SshHost:
         task.add_done_callback(self._ending.discard)
 
 
-async def _create(
-    connection: asyncssh.SSHClientConnection, terminal: TerminalSize | None
-) -> asyncssh.SSHClientProcess[bytes]:
+async def _create(connection: asyncssh.SSHClientConnection, terminal: TerminalSize | None) -> Process:
     if terminal is None:
         return await connection.create_process(LOGIN_COMMAND)
     return await connection.create_process(
@@ -176,20 +140,10 @@ async def _create(
     )
 
 
-def _no_terminal(address: Address) -> HostError:
-    error = HostError(
-        f"{address}: the SSH server refuses to create a terminal", hint="set PermitTTY yes in sshd_config"
-    )
-    error.sent = False
-    return error
-
-
 class SshChannel:
     """One session of a connection. `over` is True once the command has ended and its status was read."""
 
-    def __init__(
-        self, process: asyncssh.SSHClientProcess[bytes], link: Link, address: Address, *, terminal: bool
-    ) -> None:
+    def __init__(self, process: Process, link: Link, address: Address, *, terminal: bool) -> None:
         self._process = process
         self._link = link
         self._address = address
@@ -213,7 +167,7 @@ class SshChannel:
         return await self._read(self._process.stdout)
 
     async def read_errors(self) -> bytes:
-        return await self._read(self._process.stderr)
+        return b"" if self._terminal else await self._read(self._process.stderr)
 
     async def status(self) -> int:
         await self._process.wait_closed()

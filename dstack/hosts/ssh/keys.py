@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,15 +55,16 @@ async def agent_keys(path: str | None, only: list[bytes] | None) -> AsyncIterato
     if path is None or only == []:
         yield []
         return
-    agent = asyncssh.SSHAgentClient(path)
-    try:
-        try:
-            found = list(await agent.get_keys(only))
-        except ValueError:
-            found = []
+    found: list[asyncssh.SSHKeyPair] = []
+    with closing(asyncssh.SSHAgentClient(path)) as agent:
+        with suppress(ValueError):
+            found += await agent.get_keys(only)
         yield found
-    finally:
-        agent.close()
+
+
+def public_text(key: asyncssh.SSHKey) -> str:
+    """Return a public key in OpenSSH's format: type and base64."""
+    return " ".join(key.export_public_key("openssh").decode().split()[:2])
 
 
 def key_name(key: asyncssh.SSHKeyPair) -> str:

@@ -1,16 +1,17 @@
-"""The connections to one machine, and the sessions on each."""
+"""The connections to one machine: one attempt to open each, and the sessions on it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import asyncssh
 
 from dstack.errors import HostUnreachableError
-from dstack.hosts.ssh.shared import Shared
+
+T = TypeVar("T")
 
 SESSIONS = 8
 """Per connection. sshd allows 10 (MaxSessions); with 10 in use some are refused, with 8 none was."""
@@ -19,19 +20,46 @@ _KEPT_FREE = 2
 """Sessions that long-lived streams leave for runs."""
 
 
+class Shared(Generic[T]):
+    """Runs one attempt at a time. Everyone who asks while it is in progress gets its outcome. `latest` is the last
+    outcome that was not an error."""
+
+    def __init__(self, attempt: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self.latest: T | None = None
+        self._attempt = attempt
+        self._task: asyncio.Task[T] | None = None
+
+    async def result(self) -> T:
+        """Return the outcome of the current attempt, or of a new one. Cancelling a caller does not end the attempt."""
+        if self._task is None or self._task.done():
+            self._task = asyncio.ensure_future(self._attempt())
+            self._task.add_done_callback(self._ended)
+        task = self._task
+        await asyncio.wait({task})
+        if task.cancelled():
+            raise HostUnreachableError("dstack closed the connection before it was established")
+        return task.result()
+
+    async def cancel(self) -> None:
+        """Cancel the current attempt."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    def _ended(self, task: asyncio.Task[T]) -> None:
+        # retrieves the exception: all callers may have been cancelled before the attempt failed
+        if not task.cancelled() and task.exception() is None:
+            self.latest = task.result()
+
+
 class Link:
-    """One connection and its sessions. `limit` is lowered when the server refuses a session."""
+    """One connection, and how many sessions are open on it. `limit` is lowered when the server refuses one."""
 
     def __init__(self, connection: asyncssh.SSHClientConnection) -> None:
         self.connection = connection
         self.limit = SESSIONS
-        self._runs = 0
+        self.sessions = 0
         self._streams = 0
-
-    @property
-    def sessions(self) -> int:
-        """How many sessions are open."""
-        return self._runs + self._streams
 
     @property
     def alive(self) -> bool:
@@ -40,16 +68,13 @@ class Link:
 
     def has_room(self, stream: bool) -> bool:
         """Whether one more session fits."""
-        if self.sessions >= self.limit:
-            return False
-        return not stream or self._streams < max(1, self.limit - _KEPT_FREE)
+        return self.sessions < self.limit and (not stream or self._streams < max(1, self.limit - _KEPT_FREE))
 
     def count(self, stream: bool, change: int) -> None:
         """Count a session that began (+1) or ended (-1)."""
+        self.sessions += change
         if stream:
             self._streams += change
-        else:
-            self._runs += change
 
 
 class Links:
@@ -62,7 +87,7 @@ class Links:
         self._dial = dial
         self._patience = patience
         self._links: list[Link] = []
-        self._attempt: Shared[None] = Shared()
+        self._attempt = Shared(self._add)
         self._changed = asyncio.Event()
         self._waiting = 0
         self._closed = False
@@ -78,7 +103,7 @@ class Links:
                     link.count(stream, 1)
                     return link
             if stream or not self._links or clock() >= until:
-                await self._attempt.result(self._add)
+                await self._attempt.result()
             else:
                 await self._change(until - clock())
         raise HostUnreachableError("dstack closed the connection to the host")
@@ -88,7 +113,7 @@ class Links:
         link.count(stream, -1)
         others = [other for other in self._links if other.alive and other is not link]
         if link.sessions == 0 and others and not self._waiting:
-            self.drop(link)
+            self._drop(link)
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -98,13 +123,8 @@ class Links:
         if isinstance(error, asyncssh.ChannelOpenError) and link.alive and link.sessions > 0:
             link.limit = min(link.limit, link.sessions)
             return True
-        self.drop(link)
+        self._drop(link)
         return False
-
-    def drop(self, link: Link) -> None:
-        """Stop using this connection."""
-        self._links = [other for other in self._links if other is not link]
-        link.connection.close()
 
     async def close(self) -> None:
         """Close all connections, even if commands are running."""
@@ -116,6 +136,10 @@ class Links:
             link.connection.abort()
         for link in links:
             await link.connection.wait_closed()
+
+    def _drop(self, link: Link) -> None:
+        self._links = [other for other in self._links if other is not link]
+        link.connection.close()
 
     async def _add(self) -> None:
         self._links.append(Link(await self._dial()))

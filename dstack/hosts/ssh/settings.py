@@ -6,16 +6,18 @@ import os
 import re
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+
+import asyncssh
 
 from dstack.errors import HostAuthError
 from dstack.hosts.ssh.failures import TROUBLE, host_error
 from dstack.hosts.ssh.keys import UserKeys
 from dstack.hosts.ssh.openssh import read_options
 from dstack.model.runner.runner import Address
-
-_FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class SshSettings:
     `StrictHostKeyChecking no`.
     """
 
+    address: Address
     host: str
     port: int
     user: str
@@ -45,6 +48,23 @@ class SshSettings:
     keepalive: float | None
     keepalives: int
 
+    def read_known_hosts(self) -> asyncssh.SSHKnownHosts:
+        """Read all valid entries; blocks. Invalid lines and unreadable files are skipped, as ssh does."""
+        known = asyncssh.SSHKnownHosts()
+        for path in self.known_hosts:
+            with suppress(OSError):
+                for line in path.read_text(errors="replace").splitlines():
+                    with suppress(ValueError):
+                        known.load(line)
+        return known
+
+    def listed_keys(self) -> tuple[list[asyncssh.SSHKey], list[asyncssh.SSHKey], list[asyncssh.SSHKey]]:
+        """Return the keys that known_hosts lists for the machine's name and port, those of its certificate authorities,
+        and the revoked ones; blocks."""
+        port = self.port if self.port != 22 else None
+        keys, authorities, revoked, *_ = self.read_known_hosts().match(self.alias or self.host, "", port)
+        return [key for key in keys if key not in revoked], list(authorities), list(revoked)
+
 
 def read_settings(address: Address) -> SshSettings:
     """Read the configuration and the keys; blocks. HostError if the configuration is broken, HostAuthError if the
@@ -60,9 +80,13 @@ def read_settings(address: Address) -> SshSettings:
     def first(name: str, default: str = "") -> str:
         return next(iter(options.get(name, ())), default)
 
+    # a path may contain spaces: ssh prints it without quotes
+    lists = [re.split(" (?=[/~])", first(name)) for name in ("userknownhostsfile", "globalknownhostsfile")]
     proxy, local = first("proxycommand"), first("bindaddress")
+    families = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
     only = bool(address.identity) or first("identitiesonly") == "yes"
     return SshSettings(
+        address=address,
         host=first("hostname"),
         port=int(first("port")),
         user=first("user"),
@@ -70,12 +94,12 @@ def read_settings(address: Address) -> SshSettings:
         jump=address.jump or first("proxyjump") or None,
         proxy=["sh", "-c", f"exec {proxy}"] if proxy else None,
         timeout=float(first("connecttimeout", "0")) or None,
-        known_hosts=_known_hosts(first("userknownhostsfile"), first("globalknownhostsfile")),
+        known_hosts=tuple(_paths(filter(None, chain(*lists)))),
         strict=first("stricthostkeychecking") != "false",
         keys=keys,
         agent=_agent(options.get("identityagent", ["SSH_AUTH_SOCK"])),
         agent_keys=keys.public if only and (keys.public or not keys.locked) else None,
-        family=_FAMILIES.get(first("addressfamily"), socket.AF_UNSPEC),
+        family=families.get(first("addressfamily"), socket.AF_UNSPEC),
         local=(local, 0) if local else None,
         keepalive=float(first("serveraliveinterval", "0")) or None,
         keepalives=int(first("serveralivecountmax", "3")),
@@ -87,11 +111,6 @@ def _identities(address: Address, configured: list[str]) -> list[Path]:
     if address.identity:
         return _paths([address.identity])
     return [path for path in _paths(configured) if path.exists() or not path.name.startswith("id_")]
-
-
-def _known_hosts(*lists: str) -> tuple[Path, ...]:
-    """The paths in these lists. A path may contain spaces: ssh prints it without quotes."""
-    return tuple(_paths(path for text in lists for path in re.split(" (?=[/~])", text) if path))
 
 
 def _agent(named: list[str]) -> str | None:

@@ -32,27 +32,31 @@ class Direct:
     ) -> tuple[asyncio.BaseTransport, asyncio.Protocol]:
         """Connect to the first of the host's addresses that answers. OSError if none does."""
         loop = asyncio.get_running_loop()
+
+        def prompt() -> Any:
+            return _Prompt(factory())
+
+        async def connect(address: str) -> tuple[asyncio.BaseTransport, asyncio.Protocol]:
+            transport, protocol = await loop.create_connection(prompt, address, port, local_addr=self._local)
+            return transport, protocol.inner
+
         found = await loop.getaddrinfo(host, port, family=self._family, type=socket.SOCK_STREAM)
         *addresses, last = dict.fromkeys(str(place[0]) for *_, place in found)
         for address in addresses:
             with suppress(OSError, asyncio.TimeoutError):
-                return await asyncio.wait_for(self._connect(factory, address, port), self._patience / len(addresses))
-        return await self._connect(factory, last, port)
-
-    async def _connect(
-        self, factory: Callable[[], asyncio.Protocol], address: str, port: int
-    ) -> tuple[asyncio.BaseTransport, asyncio.Protocol]:
-        loop = asyncio.get_running_loop()
-        transport, protocol = await loop.create_connection(
-            lambda: _Prompt(factory()), address, port, local_addr=self._local
-        )
-        return transport, protocol.inner
+                return await asyncio.wait_for(connect(address), self._patience / len(addresses))
+        return await connect(last)
 
 
-class _Prompt(asyncio.Protocol):
+class _Prompt:
+    """Passes everything on to a protocol, and acknowledges each packet."""
+
     def __init__(self, inner: asyncio.Protocol) -> None:
         self.inner = inner
         self._socket: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._socket = transport.get_extra_info("socket")
@@ -63,15 +67,3 @@ class _Prompt(asyncio.Protocol):
         if _QUICKACK is not None:
             with suppress(OSError):  # the connection may have ended with this packet
                 self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
-
-    def eof_received(self) -> bool | None:
-        return self.inner.eof_received()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.inner.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        self.inner.pause_writing()
-
-    def resume_writing(self) -> None:
-        self.inner.resume_writing()

@@ -11,7 +11,7 @@ import msgspec
 from starlette.requests import Request
 
 from dstack import __version__
-from dstack.hosts.own_key import own_key
+from dstack.hosts.trust import own_key
 from dstack.model.api.runners import ServerKey
 from dstack.model.api.server import API, ServerConfig, ServerStatus
 from dstack.model.text.units import rfc3339

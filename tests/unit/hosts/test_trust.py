@@ -9,7 +9,8 @@ import asyncssh
 import pytest
 
 from dstack.errors import HostKeyError, HostUnreachableError
-from dstack.hosts.trust import certified_key, known_keys, offered_key
+from dstack.hosts.ssh.dial import Dialer
+from dstack.hosts.trust import known_keys
 from dstack.model.runner.runner import Address, fingerprint
 from tests.unit.hosts.conftest import play
 from tests.unit.hosts.servers import Server, Way
@@ -40,6 +41,16 @@ def test_the_fingerprint_is_that_of_ssh_keygen(tmp_path: Path, kind: str) -> Non
 def test_what_is_no_key_has_no_fingerprint(text: str) -> None:
     with pytest.raises(HostKeyError, match="not a public key"):
         fingerprint(text)
+
+
+async def offered_key(address: Address) -> str:
+    async with Dialer() as dialer:
+        return await dialer.offered_key(address)
+
+
+async def certified_key(address: Address) -> str | None:
+    async with Dialer() as dialer:
+        return await dialer.certified_key(address)
 
 
 def test_known_keys_without_any_file(home: Path) -> None:

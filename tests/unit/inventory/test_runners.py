@@ -9,7 +9,8 @@ import pytest
 
 from dstack.cli.commands.runners.import_inventory import difference
 from dstack.errors import ProjectError, UsageError
-from dstack.inventory import ini, ranges, yaml_file
+from dstack.inventory import ini, yaml_file
+from dstack.inventory.groups import expand_hosts
 from dstack.inventory.read import read
 from dstack.inventory.runners import machines
 from dstack.model.api.runners import AddRunner, RunnerView
@@ -147,6 +148,7 @@ def test_a_broken_ini_file(text: str, said: str) -> None:
         ("all: [", "f.yml:2: "),
         ("all:\n  host: {}\n", "f.yml: the group 'all' has the key 'host'; only hosts, vars and children are allowed"),
         ("- a\n", "f.yml: the file must be a map, not a list"),
+        ("all: {vars: {since: 2026-13-01}}\n", "f.yml: month must be in 1..12"),
     ],
 )
 def test_a_broken_yaml_file(text: str, said: str) -> None:
@@ -199,8 +201,8 @@ def test_a_program_that_answers_for_each_host(tmp_path: Path) -> None:
     ],
 )
 def test_ranges(pattern: str, names: list[str]) -> None:
-    assert ranges.hosts(pattern) == (names, None)
-    assert ranges.hosts(f"{pattern}:22") == (names, 22)
+    assert expand_hosts(pattern) == (names, None)
+    assert expand_hosts(f"{pattern}:22") == (names, 22)
 
 
 @pytest.mark.parametrize("value", ["/data, /scratch/", "/data /scratch", ["/data", "/scratch"]])

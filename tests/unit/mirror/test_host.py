@@ -171,7 +171,7 @@ def test_a_damaged_object_is_repaired(harm: str, name: str, project: Path, road:
         victim.write_bytes(b"" if harm == "emptied" else os.urandom(40))
 
     assert road.checkout(snapshot, "b").values == {"need": "code"}
-    with road.mirror.pack(snapshot, [snapshot.commit or ""], [snapshot.tree]) as pack:
+    with road.mirror.pack(snapshot, [snapshot.commit or "", snapshot.tree]) as pack:
         assert road.receive(snapshot, pack.read_bytes()).values == {"need": "full"}
     assert manifest(road.launch(snapshot, "b")) == whole
     assert not (road.host_mirror / "damaged").exists()

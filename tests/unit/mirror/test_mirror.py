@@ -32,7 +32,7 @@ def test_a_thin_pack_needs_its_base_and_leaves_nothing_without(tmp_path: Path) -
         assert not list((mirror.path / "objects/pack").iterdir())
         assert leftovers(mirror) == []
 
-        mirror.receive(taken.snapshot, taken.full_pack().read_bytes())
+        mirror.receive(taken.snapshot, taken.full_pack())
         assert mirror.has(taken.snapshot)
         mirror.receive(taken.snapshot, taken.pack())
     assert leftovers(mirror) == []
@@ -51,9 +51,9 @@ def test_the_next_edit_costs_a_few_hundred_bytes(tmp_path: Path) -> None:
     with take(project) as taken:
         assert taken.pack().stat().st_size < 600
         mirror.receive(taken.snapshot, taken.pack())
-    with mirror.pack(taken.snapshot, [before.commit or ""], [before.tree]) as pack:
+    with mirror.pack(taken.snapshot, [before.commit or "", before.tree]) as pack:
         assert pack.stat().st_size < 600
-    with mirror.pack(taken.snapshot, [taken.snapshot.commit or ""], [taken.snapshot.tree]) as pack:
+    with mirror.pack(taken.snapshot, [taken.snapshot.commit or "", taken.snapshot.tree]) as pack:
         assert pack.stat().st_size == 32, "an empty pack"
     with mirror.pack(taken.snapshot, ["0" * 40]) as pack:
         assert pack.stat().st_size > 600, "a base that the mirror lacks does not count"
@@ -99,6 +99,8 @@ def test_what_a_killed_receiver_left_is_no_obstacle(tmp_path: Path) -> None:
         refs.mkdir(parents=True)
         (refs / f"{taken.snapshot.tree}.lock").write_text("")
         (mirror.path / "in-old/pack").mkdir(parents=True)
+        (mirror.path / "shallow.1.new").write_text("")
+
         mirror.receive(taken.snapshot, taken.full_pack())
     assert mirror.has(taken.snapshot)
     assert leftovers(mirror) == []

@@ -163,7 +163,7 @@ def test_a_client_that_means_harm(harm: str, project: Path, tmp_path: Path) -> N
         tree = store(Git.within(scratch), Blobs(scratch / "objects", "sha1"), Modes(*HARM[harm]))
         assert tree
         snapshot = msgspec.structs.replace(found.snapshot, modes=tree)
-        pack = packed(scratch, tree)
+        pack = packed(tmp_path / "pack", scratch, tree)
     with pytest.raises(UsageError, match="list of modes"):
         mirror.receive(snapshot, pack)
     assert not (mirror.path / "refs/dstack/trees" / tree).exists()
@@ -182,17 +182,18 @@ def test_a_tree_that_means_harm(path: str, project: Path, tmp_path: Path) -> Non
         tree = own.run("mktree", stdin=both.encode()).decode().strip()
         modes = store(own, blobs, Modes([(0o777, [path.encode()])]))
         snapshot = Snapshot(repo="r", tree=tree, modes=modes)
-        pack = packed(scratch, tree, modes or "")
+        pack = packed(tmp_path / "pack", scratch, tree, modes or "")
     with pytest.raises(UsageError, match="list of modes"):
         Mirror(tmp_path / "mirror.git").receive(snapshot, pack)
 
 
-def packed(repository: Path, *trees: str) -> bytes:
+def packed(target: Path, repository: Path, *trees: str) -> Path:
     objects = git(repository, "rev-list", "--objects", *trees)
-    done = subprocess.run(
-        ["git", "-C", repository, "pack-objects", "--stdout", "-q"], input=objects, capture_output=True, check=True
-    )
-    return done.stdout
+    with target.open("wb") as file:
+        subprocess.run(
+            ["git", "-C", repository, "pack-objects", "--stdout", "-q"], input=objects, stdout=file, check=True
+        )
+    return target
 
 
 @pytest.mark.parametrize(

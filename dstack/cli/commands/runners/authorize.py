@@ -6,8 +6,9 @@ from dstack.cli.output import show
 from dstack.commands.host import ask
 from dstack.commands.machine.authorize import authorize
 from dstack.errors import HostKeyError, UsageError
+from dstack.hosts.ssh.dial import Dialer
 from dstack.hosts.ssh.host import SshHost
-from dstack.hosts.trust import certified_key, known_keys, offered_key
+from dstack.hosts.trust import known_keys
 from dstack.model.api.runners import ServerKey
 from dstack.model.runner.runner import Address, fingerprint
 
@@ -17,21 +18,22 @@ SECONDS = 60.0
 async def install_key(address: Address, given: str | None, own: ServerKey) -> str:
     """Add the server's key to the machine's authorized_keys. Return the fingerprint of its host key, which is confirmed
     by the `given` fingerprint, by known_hosts or by the user at the terminal."""
-    key = await offered_key(address)
-    shown = fingerprint(key)
-    if given not in (None, shown):
-        raise UsageError(f"{address} shows the host key {shown}, not {given}; nothing was sent to it")
-    if given is None and key not in known_keys(address):
-        if certified := await certified_key(address):
-            key, shown = certified, fingerprint(certified)
-        elif not (show.interactive() and show.confirm(f"Is {shown} the host key of {address}?")):
-            raise HostKeyError(
-                f"the host key of {address} is not trusted yet: {shown}",
-                hint=f"if the key is right, add --fingerprint {shown}",
-            )
-    host = SshHost(address, key)
-    try:
-        await ask(host, authorize(own.key, own.server), timeout=SECONDS)
-    finally:
-        await host.close()
-    return shown
+    async with Dialer() as dialer:
+        key = await dialer.offered_key(address)
+        shown = fingerprint(key)
+        if given not in (None, shown):
+            raise UsageError(f"{address} shows the host key {shown}, not {given}; nothing was sent to it")
+        if given is None and key not in known_keys(address):
+            if certified := await dialer.certified_key(address):
+                key, shown = certified, fingerprint(certified)
+            elif not (show.interactive() and show.confirm(f"Is {shown} the host key of {address}?")):
+                raise HostKeyError(
+                    f"the host key of {address} is not trusted yet: {shown}",
+                    hint=f"if the key is right, add --fingerprint {shown}",
+                )
+        host = SshHost(address, key, dialer=dialer)
+        try:
+            await ask(host, authorize(own.key, own.server), timeout=SECONDS)
+        finally:
+            await host.close()
+        return shown
