@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dstack.model.project import environment, interpolation, locations
 from dstack.model.project.decode import FieldPath, Path
 from dstack.model.project.graph import walk
-from dstack.model.project.locations import artifact_trouble, cache_path, cache_trouble, normal, overlap, pattern_trouble
+from dstack.model.project.locations import artifact_trouble, cache_path, cache_trouble, overlap, pattern_trouble
 from dstack.model.project.nodes import Report
 from dstack.model.project.workflow import GpuRequest, Resources, Values, Workflow
 from dstack.model.runner import mounts
@@ -179,7 +179,7 @@ def _paths(report: Report, lines: Lines, workflow: Workflow, where: FieldPath) -
         trouble = artifact_trouble(path) or pattern_trouble(path)
         if path and trouble:
             report.add(lines[inner.path], f"{inner} {trouble}")
-    pair = overlap([path for path in artifacts if normal(path)])
+    pair = overlap(artifacts)
     if pair:
         later, earlier = pair
         at = lines[(where / "artifacts" / later).path]

@@ -38,11 +38,12 @@ def artifact_trouble(path: str) -> str | None:
 
 
 def overlap(paths: list[str]) -> tuple[int, int] | None:
-    """Return the indexes of two paths that are equal or nested, the later one first; None if there are none."""
+    """Return the indexes of two paths that are equal or nested, the later one first; None if there are none. A path
+    that names no folder counts as apart."""
     folders = [f"{normal(path)}/" for path in paths]
     for later, path in enumerate(folders):
         for earlier, other in enumerate(folders[:later]):
-            if path.startswith(other) or other.startswith(path):
+            if path != "/" != other and (path.startswith(other) or other.startswith(path)):
                 return later, earlier
     return None
 

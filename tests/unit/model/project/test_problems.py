@@ -103,6 +103,11 @@ TABLE = [
     ("artifacts: ['*.pt']", "w:5: entry 1 of 'artifacts' in workflow 'train' is the pattern '*.pt'; name the folder that contains the files"),
     ('artifacts: ["a\\nb"]', "w:5: entry 1 of 'artifacts' in workflow 'train' contains a control character; remove it"),
     ("artifacts: [models/124M, ./models/]", "w:5: artifacts 'models/124M' and './models/' in workflow 'train' overlap; keep only the outer one"),
+    (
+        "artifacts: [., a, a/b]",
+        "w:5: entry 1 of 'artifacts' in workflow 'train' is the whole project; name a file or folder in it",
+        "w:5: artifacts 'a' and 'a/b' in workflow 'train' overlap; keep only the outer one",
+    ),
     ("artifacts: [a, a/]", "w:5: artifacts 'a' and 'a/' in workflow 'train' overlap; keep only the outer one"),
     ("depends-on: {repo: {include: [../a]}}", "w:5: entry 1 of 'depends-on.repo.include' in workflow 'train' contains '..': '../a'; write a path inside the project's folder"),
     ("depends-on: {repo: {include: [.dstack/]}}", "w:5: entry 1 of 'depends-on.repo.include' in workflow 'train' is '.dstack/', but .dstack is for dstack's own files; remove this entry"),
