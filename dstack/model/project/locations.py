@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 from dstack.model.paths import CONTAINER_IO, CONTAINER_TREE
 
@@ -37,7 +38,7 @@ def artifact_trouble(path: str) -> str | None:
     return trouble(path)
 
 
-def overlap(paths: list[str]) -> tuple[int, int] | None:
+def overlap(paths: Sequence[str]) -> tuple[int, int] | None:
     """Return the indexes of two paths that are equal or nested, the later one first; None if there are none. A path
     that names no folder counts as apart."""
     folders = [f"{normal(path)}/" for path in paths]

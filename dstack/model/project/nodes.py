@@ -22,6 +22,10 @@ MERGE = "tag:yaml.org,2002:merge"
 FORBIDDEN = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
+Path = tuple[str | int, ...]
+"""The keys and list indexes (from 0) that lead to a value."""
+
+
 class SourceFile(Struct, frozen=True):
     """A project file. `path` is what messages call it, relative to the project's folder."""
 
@@ -29,16 +33,48 @@ class SourceFile(Struct, frozen=True):
     text: str
 
 
+class FieldPath(Struct, frozen=True):
+    """Where a value is. In messages: `trail`, the steps from `owner`, the named thing around it."""
+
+    path: Path = ()
+    owner: str = ""
+    trail: Path = ()
+
+    def __truediv__(self, step: str | int) -> FieldPath:
+        return FieldPath((*self.path, step), self.owner, (*self.trail, step))
+
+    def named(self, owner: str) -> FieldPath:
+        """The same place, called `owner` in messages."""
+        return FieldPath(self.path, owner)
+
+    def __str__(self) -> str:
+        if not self.trail:
+            return self.owner or "the file"
+        last = self.trail[-1]
+        if isinstance(last, int):
+            return f"entry {last + 1} of {FieldPath((), self.owner, self.trail[:-1])}"
+        start = max((at + 1 for at, step in enumerate(self.trail) if isinstance(step, int)), default=0)
+        keys = ".".join(str(step) for step in self.trail[start:])
+        outer = FieldPath((), self.owner, self.trail[:start])
+        return f"'{keys}' in {outer}" if start or self.owner else f"'{keys}'"
+
+
 class Report:
-    """The problems found in one file."""
+    """The problems found in one file. `lines` has the line of every value read: that of its key or list entry."""
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.lines: dict[Path, int] = {(): 1}
         self._problems: dict[tuple[int, str], None] = {}
 
-    def add(self, line: int, text: str) -> None:
-        """Add a problem. `line` counts from 1. A problem repeated through a YAML alias is kept once."""
-        self._problems[line, text] = None
+    def add(self, at: int | FieldPath, text: str) -> None:
+        """Add a problem at a line, counted from 1, or a value. A problem repeated through a YAML alias is kept once."""
+        self._problems[at if isinstance(at, int) else self.lines[at.path], text] = None
+
+    def refuse(self, where: FieldPath, trouble: str | None) -> None:
+        """Add what is wrong with a value, if anything, in words that follow its name."""
+        if trouble:
+            self.add(where, f"{where} {trouble}")
 
     def __bool__(self) -> bool:
         return bool(self._problems)

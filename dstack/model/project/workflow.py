@@ -104,6 +104,11 @@ class DependsOn(Definition, frozen=True, kw_only=True):
     ] = ()
 
     @property
+    def include(self) -> tuple[str, ...]:
+        """What `repo` includes; empty for all files."""
+        return self.repo.include if self.repo else ()
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The workflows of this project that it needs, without the tags."""
         return tuple(name for name in self.workflows if not is_tag(name))
