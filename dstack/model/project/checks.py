@@ -13,7 +13,7 @@ from dstack.model.runner import mounts
 from dstack.model.text.suggest import did_you_mean
 from dstack.model.text.tag import is_tag
 from dstack.model.text.tag import trouble as tag_trouble
-from dstack.model.text.units import lacks_unit, span
+from dstack.model.text.units import is_span, lacks_unit, span
 
 GLOBAL = "global"
 """The section of the configs that applies to every workflow."""
@@ -143,9 +143,10 @@ def _signal(report: Report, workflow: Workflow, where: FieldPath) -> None:
     """Check that `max-duration` is set and leaves time for the signal."""
     if workflow.signal is None:
         return
-    if workflow.max_duration is None:
+    before, limit = workflow.signal.before, workflow.max_duration
+    if limit is None:
         report.refuse(where / "signal", "needs 'max-duration'; add it, or remove 'signal'")
-    elif span(workflow.signal.before) >= span(workflow.max_duration):
+    elif is_span(before) and is_span(limit) and span(before) >= span(limit):
         report.add(where / "signal", f"{where / 'signal' / 'before'} must be shorter than 'max-duration'")
 
 

@@ -41,7 +41,7 @@ def _bytes(text: str, step: int) -> int:
 
 def lacks_unit(text: str) -> bool:
     """Whether a size is a bare number other than zero."""
-    return re.fullmatch(r"[0-9.]+", text) is not None and float(text) > 0
+    return re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) is not None and float(text) > 0
 
 
 def size_words(count: float) -> str:
@@ -62,10 +62,15 @@ def _words(count: float, step: int, units: tuple[str, ...]) -> str:
     return f"{count:.1f}".removesuffix(".0") + f" {units[-1]}"
 
 
+def is_span(text: str) -> bool:
+    """Whether `span` can read the text."""
+    return re.match(SPAN, text) is not None
+
+
 def span(text: str) -> float:
     """Return the seconds of `30s`, `5m`, `1h30m` or `2d`; a bare number is seconds, as for timeout(1). Raises
     ValueError for anything else."""
-    if not re.match(SPAN, text):
+    if not is_span(text):
         raise ValueError(f"'{text}' is not a duration; write 30s, 10m, 1h30m or 2d")
     if text[-1:].isdigit():
         return float(text)

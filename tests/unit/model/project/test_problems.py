@@ -73,6 +73,9 @@ TABLE = [
     ("resources: {cpu: four}", "w:5: 'resources.cpu' in workflow 'train': 'four' is not a number of CPUs; write a number such as 4 or 0.5"),
     ("resources: {gpu: {vendor: intel}}", "w:5: 'resources.gpu.vendor' in workflow 'train': 'intel' is not a supported GPU vendor; write nvidia or amd"),
     ("max-duration: 1h\n  signal: {name: KILL, before: 5m}", "w:6: 'signal.name' in workflow 'train': 'KILL' is not a supported signal; write USR1, USR2, HUP or INT"),
+    ("max-duration: 1h\n  signal: {before: soon}", "w:6: 'signal.before' in workflow 'train': 'soon' is not a duration; write 30s, 10m, 1h30m or 2d"),
+    ("max-duration: 1h\n  signal: {name: INT}", "w:6: 'signal' in workflow 'train' is missing the required key 'before'"),
+    ("resources: {memory: 1.2.3}", "w:5: 'resources.memory' in workflow 'train': '1.2.3' is not a size; write 512MB, 16GB or 1TB"),
     ("retry: {attempts: 2, on: [lots]}", "w:5: entry 1 of 'retry.on' in workflow 'train': 'lots' is not a cause for a retry; write lost, error, out-of-memory, or an exit code from 1 to 255"),
     ("depends-on:", "w:5: 'depends-on' in workflow 'train' has no value; add one or remove the key"),
     # dependencies
