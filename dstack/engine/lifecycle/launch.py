@@ -168,5 +168,5 @@ def variables_of(job: Job, run: Run, runner: Runner, secrets: Mapping[str, str])
         gpus=job.gpus,
         attempt=job.attempt,
     )
-    built = environment.build(job.variables, job.definition.env, {**run.environment, **secrets}, reserved)
-    return {**SAFE_DIRECTORY, **built.values}
+    values = environment.build(job.variables, job.definition.env, {**run.environment, **secrets}, reserved)
+    return {**SAFE_DIRECTORY, **values}

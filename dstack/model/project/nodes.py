@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import yaml
@@ -150,13 +151,15 @@ class Maps:
         self._report = report
         self._read: dict[int, list[Entry]] = {}
 
-    def entries(self, node: MappingNode, where: str) -> list[Entry]:
+    def entries(self, node: Node, where: str) -> list[Entry]:
         """Return the map's entries in file order. Entries merged with `<<` take its position; the map's own keys win.
-        `place` is how messages name the map."""
-        cached = self._read.get(id(node))
-        if cached is not None:
-            return cached
-        self._read[id(node)] = []  # so a map that merges itself gets nothing
+        `where` is what messages call the map."""
+        if id(node) not in self._read:
+            self._read[id(node)] = []  # so a map that merges itself gets nothing
+            self._read[id(node)] = list(self._entries(node, where))
+        return self._read[id(node)]
+
+    def _entries(self, node: Node, where: str) -> Iterable[Entry]:
         first: dict[str, int] = {}
         for key, _ in node.value:
             if not isinstance(key, ScalarNode):
@@ -168,14 +171,15 @@ class Maps:
                 first[key.value] = line(key)
         entries: dict[str, Entry] = {}
         for key, value in node.value:
-            if isinstance(key, ScalarNode) and key.tag == MERGE:
-                for entry in self._merged(value, where):
-                    if entry.key not in first:
-                        entries.setdefault(entry.key, entry)
-            elif isinstance(key, ScalarNode):
+            if not isinstance(key, ScalarNode):
+                continue
+            if key.tag != MERGE:
                 entries.setdefault(key.value, Entry(key.value, value, line(key)))
-        self._read[id(node)] = list(entries.values())
-        return self._read[id(node)]
+                continue
+            for entry in self._merged(value, where):
+                if entry.key not in first:
+                    entries.setdefault(entry.key, entry)
+        return entries.values()
 
     def _merged(self, node: Node, where: str) -> list[Entry]:
         if isinstance(node, MappingNode):

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from dstack.errors import ProjectError
 from dstack.model.project import checks
 from dstack.model.project.decode import Decoder
-from dstack.model.project.environment import RESERVED, _overridden, variable_warnings
+from dstack.model.project.environment import RESERVED, variable_warnings
 from dstack.model.project.graph import closure
 from dstack.model.project.nodes import MappingNode, Report, SourceFile, compose, line
 from dstack.model.project.workflow import ConfigsFile, Values, Workflow, WorkflowsFile
@@ -77,5 +77,7 @@ def warnings(project: Project, workflow: str) -> tuple[str, ...]:
     notes: dict[str, None] = {}
     for each in closure(project.workflows, workflow):
         notes.update(dict.fromkeys(variable_warnings({**project.shared, **project.own.get(each.name, {})})))
-        notes.update(dict.fromkeys(_overridden(name) for name in each.env if name in RESERVED))
+        for name in each.env:
+            if name in RESERVED:
+                notes[f"'{name}' is reserved: dstack's own value replaces the one in 'env' or -e"] = None
     return tuple(notes)

@@ -32,6 +32,15 @@ def parse(text: str) -> Mount:
     return Mount(source, target, parts[-1] != "ro")
 
 
+def trouble(text: str) -> str | None:
+    """Why `parse` refuses the text, as the end of an error sentence; None if it does not."""
+    try:
+        parse(text)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def folder(text: str) -> str:
     """Return the shortest form of a folder that jobs may mount. Raises ValueError, as `parse` does."""
     path = _absolute(text, text)
