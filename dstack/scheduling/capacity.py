@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from dstack.model.job.resources import Ask
 from dstack.model.runner.runner import Gpu
-from dstack.scheduling.types import Lease, Machine
-
-if TYPE_CHECKING:
-    from dstack.scheduling.types import Waiting
+from dstack.scheduling.types import Lease, Machine, Waiting
 
 
 class Capacity:
@@ -22,25 +18,20 @@ class Capacity:
         self.number = number
         self.name = runner.name
         self.works = machine.trouble is None
-        self.leases = list(leases)
+        self.leases: list[Lease] = []
         self.gpus = machine.gpus
         self.cpus = facts.cpus if facts else 0
         self.cpu = self.cpus - machine.load.cpu
         self.memory = machine.memory - machine.load.memory
-        self.disk = facts.disk_free if facts else 0
         self.slots = machine.slots
-        taken = set(machine.foreign)
-        for lease in self.leases:
-            ask = lease.ask
-            taken.update(lease.gpus)
-            self.cpu -= ask.cpu
-            self.memory -= ask.memory
-            if ask.shares:
-                self.slots -= 1
-        self.free = [] if machine.gpu_trouble else [gpu for gpu in self.gpus if gpu.index not in taken]
+        self.free = [] if machine.gpu_trouble else [gpu for gpu in self.gpus if gpu.index not in machine.foreign]
         self.reserved: list[Waiting] = []
         self.matches: dict[tuple[str, int, str], list[Gpu]] = {}
         self.kinds: list[Gpu] | None = None
+        self.disk = 0
+        for lease in leases:
+            self.take(lease)
+        self.disk = facts.disk_free if facts else 0
 
     def matching(self, ask: Ask) -> list[Gpu]:
         """The free GPUs that the job can use."""
@@ -87,17 +78,18 @@ class Capacity:
     def spares(self, ask: Ask) -> bool:
         """Whether the job leaves enough for the jobs for which this runner is reserved."""
         theirs = [job.ask for job in self.reserved]
-        gpus, cpu, memory = sum(a.gpus for a in theirs), sum(a.cpu for a in theirs), sum(a.memory for a in theirs)
+        gpus, shares = sum(a.gpus for a in theirs), sum(a.shares for a in theirs)
+        cpu, memory = sum(a.cpu for a in theirs), sum(a.memory for a in theirs)
         if ask.gpus and gpus:
             mine = set(self.pick(ask))
-            for wanted in ([gpu.index for gpu in self.matching(each)] for each in theirs if each.gpus):
-                if mine.intersection(wanted) and len(set(wanted) - mine) < gpus:
+            for wanted in ({gpu.index for gpu in self.matching(each)} for each in theirs if each.gpus):
+                if mine & wanted and len(wanted - mine) < gpus:
                     return False
-        if ask.cpu and cpu and self.cpu - ask.cpu < cpu:
-            return False
-        if ask.shares and self.slots <= sum(each.shares for each in theirs) and any(each.shares for each in theirs):
-            return False
-        return not (ask.memory and memory and self.memory - ask.memory < memory)
+        return not (
+            (ask.cpu and cpu and self.cpu - ask.cpu < cpu)
+            or (ask.memory and memory and self.memory - ask.memory < memory)
+            or (ask.shares and shares and self.slots <= shares)
+        )
 
     def could_hold(self, ask: Ask) -> bool:
         """Whether it would fit on the empty runner. The disk does not count, because it may be cleared."""
