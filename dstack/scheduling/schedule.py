@@ -32,13 +32,11 @@ def impossible(job: Waiting, machines: Sequence[Machine], max_gpus: int | None =
     """Return why the job could never run on these runners, however long it waits; None if it could."""
     if max_gpus is not None and job.ask.gpus > max_gpus:
         return reasons.over_limit(job.ask, max_gpus)
-    found = eligible(job, machines)
-    if not found:
+    empty = [Capacity(machine, number, ()) for number, machine in enumerate(eligible(job, machines))]
+    if not empty:
         return closed(job.door, [machine.runner for machine in machines])
-    empty = [Capacity(machine, number, ()) for number, machine in enumerate(found)]
-    if any(machine.runner.facts is None for machine in found) or any(one.could_hold(job.ask) for one in empty):
-        return None
-    return reasons.too_much(job.ask, empty)
+    possible = any(one.machine.runner.facts is None or one.could_hold(job.ask) for one in empty)
+    return None if possible else reasons.too_much(job.ask, empty)
 
 
 def closed(door: Eligibility, runners: Sequence[Runner]) -> Reason:
@@ -87,7 +85,7 @@ class Pass:
         self.boxes = FreeIndex(self.all)
         self.room = Room(self.all, self.jobs)
         self.doors: dict[Eligibility, Candidates] = {}
-        self.kinds: dict[tuple[Ask, str | None, tuple[str, ...], tuple[str, ...]], JobShape] = {}
+        self.kinds: dict[tuple[Ask, Eligibility], JobShape] = {}
         self.reserved = 0
 
     def run(self) -> Schedule:
@@ -96,16 +94,13 @@ class Pass:
         left: list[tuple[Waiting, JobShape]] = []
         for job in self.jobs:
             kind = self.kind(job)
-            if self.max_gpus is not None and self.over_limit(job):
-                left.append((job, kind))
-                continue
-            one = self.promised(job) if self.room.promised else None
-            one = one or (None if kind.blocked else self.choose(job, kind))
+            over = self.over_limit(job)
+            one = None if over else self.promised(job) or (None if kind.blocked else self.choose(job, kind))
             if one is not None:
                 placements[job.id] = Placement(one.name, self.give(one, job))
                 continue
             left.append((job, kind))
-            if not kind.stuck or job.id in self.room.promised:
+            if not over and (not kind.stuck or job.id in self.room.promised):
                 self.wait(job, kind)
         self.room.spare()
         order = [job.id for job, _ in left]
@@ -113,17 +108,13 @@ class Pass:
 
     def kind(self, job: Waiting) -> JobShape:
         """The job's kind: all jobs with the same needs share one."""
-        key = job.ask, job.pin, job.runners, job.mounts
-        found = self.kinds.get(key)
-        if found is None:
-            found = self.kinds[key] = JobShape(job.ask, self.behind(job.door), self.boxes)
-        return found
-
-    def behind(self, door: Eligibility) -> Candidates:
-        """The runners that jobs with this door may use."""
+        door = job.door
         if door not in self.doors:
             self.doors[door] = Candidates([one for one in self.all if opens(door, one.machine.runner)])
-        return self.doors[door]
+        found = self.kinds.get((job.ask, door))
+        if found is None:
+            found = self.kinds[job.ask, door] = JobShape(job.ask, self.doors[door], self.boxes)
+        return found
 
     def over_limit(self, job: Waiting) -> bool:
         """Whether the job would exceed the GPU limit of its user now."""
@@ -190,15 +181,13 @@ class Pass:
         """Why each job waits, once everything that can be placed has been placed."""
         why: dict[str, Reason] = {}
         for job, kind in left:
+            promised = self.room.promised.get(job.id)
             if self.max_gpus is not None and self.over_limit(job):
                 why[job.id] = reasons.limit(job.ask, job.user, self.users.get(job.user, 0), self.max_gpus)
-                continue
-            promised = self.room.promised.get(job.id)
-            if promised is not None:
+            elif promised is not None:
                 why[job.id] = reasons.blocked(job.ask, [self.all[promised]], 1, self.now)
-                continue
-            kind.reason = kind.reason or self.why(kind, job.door)
-            why[job.id] = kind.reason
+            else:
+                kind.reason = why[job.id] = kind.reason or self.why(kind, job.door)
         return why
 
     def why(self, kind: JobShape, door: Eligibility) -> Reason:

@@ -71,11 +71,8 @@ class Machine:
     @property
     def gpus(self) -> Sequence[Gpu]:
         """The GPUs that jobs may get, with what is known about each."""
-        found = self.runner.facts.gpus if self.runner.facts else ()
-        if self.runner.gpus is None:
-            return [gpu for gpu in found if gpu.usable]
-        facts = {gpu.index: gpu for gpu in found}
-        return [facts.get(index) or Gpu(index=index) for index in self.runner.gpu_indexes]
+        known = {gpu.index: gpu for gpu in (self.runner.facts.gpus if self.runner.facts else ())}
+        return [known.get(index) or Gpu(index=index) for index in self.runner.gpu_indexes]
 
 
 Eligibility = tuple["str | None", tuple[str, ...], tuple[str, ...]]
