@@ -81,10 +81,9 @@ Eligibility = tuple["str | None", tuple[str, ...], tuple[str, ...]]
 
 class Waiting(Struct, frozen=True, gc=False):
     """A job that could start, because its dependencies are done. `pin` is the name or label that its run is limited to,
-    `runners` those that its workflow allows, `mounts` the runner's folders that it mounts. `submitted` is in seconds
-    on the same clock as `now`. `near` says how much of what it needs each runner already has. `room_on` is the runner
-    on which an earlier pass promised it the room of jobs that give way.
-    """
+    `runners` those that its workflow allows, `mounts` the runner's folders that it mounts. `submitted` is in seconds on
+    the same clock as `now`. `near` says how much of what it needs each runner already has. `room_on` is the runner on
+    which an earlier pass promised it the room of jobs that give way."""
 
     id: str
     ask: Ask = NOTHING

@@ -40,10 +40,8 @@ class Stored:
 
 @dataclass(frozen=True)
 class Piece:
-    """One PUT to a presigned URL with these headers: `length` bytes of a file, from `start`.
-
-    `part` is the part's number, from 1, or None for a file uploaded in one request.
-    """
+    """One PUT to a presigned URL with these headers: `length` bytes of a file, from `start`. `part` is the part's
+    number, from 1, or None for a file uploaded in one request."""
 
     path: str
     start: int

@@ -12,12 +12,10 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def workflows_schema() -> dict[str, Any]:
-    """The schema of `.dstack/workflows.yaml`."""
     return _schema(WorkflowsFile)
 
 
 def configs_schema() -> dict[str, Any]:
-    """The schema of `.dstack/configs.yaml`."""
     return _schema(ConfigsFile)
 
 

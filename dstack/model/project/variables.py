@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +10,7 @@ from dstack.errors import UsageError
 from dstack.model.project.environment import RESERVED
 from dstack.model.project.graph import closure
 from dstack.model.project.project import Project
-from dstack.model.project.workflow import Values, Variables
+from dstack.model.project.workflow import Variables
 from dstack.model.text.suggest import did_you_mean
 
 TRUE = frozenset({"true", "True", "TRUE"})
@@ -28,9 +29,10 @@ def apply(project: Project, workflow: str, overrides: Sequence[tuple[str, str]])
     named = dict(project.own.get(workflow, {}))
     for name, text in overrides:
         _check(name, text)
-        scope, variable = _find(name, named, shared)
-        if scope is None:
+        found = [(scope, each) for each in (name, name.replace("-", "_")) for scope in (named, shared) if each in scope]
+        if not found:
             raise _unknown(project, workflow, name, [*named, *shared])
+        scope, variable = found[0]
         scope[variable] = text
     return {
         each.name: Variables(shared=shared, own=named if each.name == workflow else project.own.get(each.name, {}))
@@ -43,32 +45,15 @@ def config_args(own: Mapping[str, str | None]) -> str:
 
     True values become a bare flag. False, `None`, null and reserved names are left out.
     """
-    words: list[str] = []
-    for name, value in own.items():
-        if value is None or value in LEFT_OUT or name in RESERVED:
-            continue
-        words.append(f"--{name}")
-        if value not in TRUE:
-            words.append(shlex.quote(value))
-    return " ".join(words)
-
-
-def _find(name: str, own: Values, shared: Values) -> tuple[Values | None, str]:
-    """Return the scope that has the variable, and the variable's name there."""
-    for variable in (name, name.replace("-", "_")):
-        for scope in (own, shared):
-            if variable in scope:
-                return scope, variable
-    return None, name
+    return " ".join(
+        f"--{name}" if value in TRUE else f"--{name} {shlex.quote(value)}"
+        for name, value in own.items()
+        if not (value is None or value in LEFT_OUT or name in RESERVED)
+    )
 
 
 def _check(name: str, text: str) -> None:
-    try:
-        clean = "\0" not in text
-        text.encode()
-    except UnicodeEncodeError:
-        clean = False
-    if not clean:
+    if "\0" in text or re.search("[\ud800-\udfff]", text):
         raise UsageError(f"the value of --{name} is not text: it contains a NUL character or bytes that are not UTF-8")
 
 

@@ -8,8 +8,7 @@ from msgspec import Struct
 class Registration(Struct, frozen=True, kw_only=True):
     """What the machine reported about itself. `secret` is the hash of its heartbeats' secret; `host_keys` are public
     keys (type and base64); `unavailable` says why it accepts no jobs, in its own words; with `once`, it sends no
-    heartbeats. `interval` is the time between heartbeats in seconds.
-    """
+    heartbeats. `interval` is the time between heartbeats in seconds."""
 
     name: str
     user: str

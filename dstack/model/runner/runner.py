@@ -36,8 +36,7 @@ class Gpu(Struct, frozen=True):
 
 class Address(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How to reach a runner. `host` is a name, an address or an alias from ~/.ssh/config; None means this machine
-    without SSH. What is not set comes from ~/.ssh/config, or else from ssh's defaults.
-    """
+    without SSH. What is not set comes from ~/.ssh/config, or else from ssh's defaults."""
 
     host: str | None = None
     user: str | None = None
@@ -86,8 +85,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     """What a probe found. Sizes in bytes; `docker` and `git` are versions, "" if the tool does not work; `load` is the
     one-minute load average (proc_loadavg(5)); `memory_free` is 0 if unknown; `clock` is the machine's time in seconds
     since the epoch; `used` has, by index, the GPUs in use outside of dstack, each with words that follow "is used
-    outside of dstack"; `findings` starts with the blocking ones; `cost` is the CPU seconds that the probe took.
-    """
+    outside of dstack"; `findings` starts with the blocking ones; `cost` is the CPU seconds that the probe took."""
 
     machine: str
     user: str = ""
