@@ -33,10 +33,8 @@ class HostContext:
 
     def __post_init__(self) -> None:
         if not self.layout.root.startswith(("/", "~/")):
-            raise UsageError(
-                f"'{self.layout.root}' is not a valid root: it must start with / or ~/",
-                hint="use --root ~/.dstack-host",
-            )
+            words = f"'{self.layout.root}' is not a valid root: it must start with / or ~/"
+            raise UsageError(words, hint="use --root ~/.dstack-host")
         if not self.words:
             raise UsageError("the docker command is empty", hint="use --docker docker, podman or 'sudo docker'")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
@@ -67,12 +68,7 @@ def outermost(folders: Sequence[str]) -> tuple[str, ...]:
 
 def twice(targets: Iterable[str]) -> str | None:
     """Return a target that occurs twice; None if all differ."""
-    seen: set[str] = set()
-    for target in targets:
-        if target in seen:
-            return target
-        seen.add(target)
-    return None
+    return next((target for target, count in Counter(targets).items() if count > 1), None)
 
 
 def _absolute(path: str, text: str) -> str:

@@ -27,12 +27,8 @@ class Registration(Struct, frozen=True, kw_only=True):
 
     def same_machine(self, other: Registration) -> bool:
         """Whether both registrations are for the same account on the same machine."""
-        return (self.user, self.address, self.port, self.host_keys) == (
-            other.user,
-            other.address,
-            other.port,
-            other.host_keys,
-        )
+        mine, theirs = ((one.user, one.address, one.port, one.host_keys) for one in (self, other))
+        return mine == theirs
 
 
 class Heartbeat(Struct, frozen=True, kw_only=True):

@@ -67,7 +67,7 @@ class Address(Struct, frozen=True, kw_only=True, omit_defaults=True):
             return "local"
         user = f"{self.user}@" if self.user else ""
         host = f"[{self.host}]" if ":" in self.host and self.port else self.host
-        return f"{user}{host}:{self.port}" if self.port else f"{user}{host}"
+        return f"{user}{host}" + (f":{self.port}" if self.port else "")
 
 
 class Finding(Struct, frozen=True):
@@ -153,10 +153,10 @@ class Runner(Struct, frozen=True, kw_only=True):
     def gpu_indexes(self) -> tuple[int, ...]:
         """The indexes of the GPUs that jobs may get."""
         found = self.facts.gpus if self.facts else ()
-        if self.gpus is not None:
-            broken = {gpu.index for gpu in found if gpu.trouble}
-            return tuple(index for index in range(self.gpus) if index not in broken)
-        return tuple(gpu.index for gpu in found if gpu.usable)
+        if self.gpus is None:
+            return tuple(gpu.index for gpu in found if gpu.usable)
+        broken = {gpu.index for gpu in found if gpu.trouble}
+        return tuple(index for index in range(self.gpus) if index not in broken)
 
 
 def fingerprint(key: str) -> str:
