@@ -13,14 +13,13 @@ class Capacity:
     """A runner's free share, which only shrinks. `number` is its position among the runners."""
 
     def __init__(self, machine: Machine, number: int, leases: Iterable[Lease]) -> None:
-        runner, facts = machine.runner, machine.runner.facts
         self.machine = machine
         self.number = number
-        self.name = runner.name
+        self.name = machine.runner.name
         self.works = machine.trouble is None
         self.leases: list[Lease] = []
         self.gpus = machine.gpus
-        self.cpus = facts.cpus if facts else 0
+        self.cpus = machine.cpus
         self.cpu = self.cpus - machine.load.cpu
         self.memory = machine.memory - machine.load.memory
         self.slots = machine.slots
@@ -31,7 +30,7 @@ class Capacity:
         self.disk = 0
         for lease in leases:
             self.take(lease)
-        self.disk = facts.disk_free if facts else 0
+        self.disk = machine.runner.facts.disk_free if machine.runner.facts else 0  # what leases use is not free
 
     def matching(self, ask: Ask) -> list[Gpu]:
         """The free GPUs that the job can use."""

@@ -43,7 +43,7 @@ class Room:
         by_name = {one.name: one for one in self.all if one.works} if jobs else {}
         for job in jobs:
             one = by_name.get(job.room_on or "")
-            if one and opens(job.door, one.machine.runner) and self.future(one).room(job.ask):
+            if one and opens(job.eligibility, one.machine.runner) and self.future(one).room(job.ask):
                 self.claim(one, job)
 
     def claim(self, one: Capacity, job: Waiting) -> Capacity:
@@ -70,7 +70,7 @@ class Room:
             self.claims[number].remove(job)
             self.futures.pop(number, None)
 
-    def make(self, job: Waiting, kind: JobShape) -> Capacity | None:
+    def make(self, job: Waiting, shape: JobShape) -> Capacity | None:
         """Return the runner on which the job can start once other jobs have given way; None if no preemption would
         help."""
         if job.id in self.promised:
@@ -78,7 +78,7 @@ class Room:
         if self.searches >= AT_ONCE:
             return None
         lower = {number for number, priority in self.lowest.items() if priority < job.priority}
-        able = (lower & kind.able) - self.closed
+        able = (lower & shape.able) - self.closed
         if not able:
             return None
         self.searches += 1
@@ -86,7 +86,7 @@ class Room:
         for one in capable:
             if self.future(one).room(job.ask):
                 return self.claim(one, job)
-        near = [one for one in kind.nearest if one.number in able] or capable
+        near = [one for one in shape.nearest if one.number in able] or capable
         offers = [(one, victims) for one in near[:COMPARED] if (victims := self.victims(job, one))]
         if not offers:
             return None
@@ -94,11 +94,11 @@ class Room:
         self.yields.update((victim.job, job.id) for victim in victims)
         return self.claim(one, job)
 
-    def close(self, kind: JobShape) -> None:
-        """Stop no further jobs on the runners that this kind could use: the job ahead can't be helped by that, and
+    def close(self, shape: JobShape) -> None:
+        """Stop no further jobs on the runners that this shape could use: the job ahead can't be helped by that, and
         what became free would be reserved for it."""
-        if not kind.ask.shares:
-            self.closed |= self.lowest.keys() & kind.able
+        if not shape.ask.shares:
+            self.closed |= self.lowest.keys() & shape.able
 
     def running(self, one: Capacity) -> list[Lease]:
         """The jobs on the runner that are not ending."""

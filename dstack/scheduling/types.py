@@ -98,7 +98,7 @@ class Waiting(Struct, frozen=True, gc=False):
     room_on: str | None = None
 
     @property
-    def door(self) -> Eligibility:
+    def eligibility(self) -> Eligibility:
         return self.pin, self.runners, self.mounts
 
 
