@@ -26,7 +26,7 @@ class Capacity:
         self.free = [] if machine.gpu_trouble else [gpu for gpu in self.gpus if gpu.index not in machine.foreign]
         self.reserved: list[Waiting] = []
         self.matches: dict[tuple[str, int, str], list[Gpu]] = {}
-        self.kinds: list[Gpu] | None = None
+        self.alike = len({(gpu.name, gpu.memory, gpu.vendor) for gpu in self.gpus}) == 1
         self.disk = 0
         for lease in leases:
             self.take(lease)
@@ -42,21 +42,16 @@ class Capacity:
 
     def of_kind(self, gpus: Sequence[Gpu], ask: Ask) -> list[Gpu]:
         """Those of these GPUs that the job can use."""
-        if self.kinds is None:
-            self.kinds = list({(gpu.name, gpu.memory, gpu.vendor): gpu for gpu in self.gpus}.values())
-        if len(self.kinds) == 1:
-            return list(gpus) if ask.takes(self.kinds[0]) else []
+        if self.alike:
+            return list(gpus) if ask.takes(self.gpus[0]) else []
         return [gpu for gpu in gpus if ask.takes(gpu)]
 
     def pick(self, ask: Ask) -> tuple[int, ...]:
         """The GPUs for a job that fits: those with the least memory, and reserved ones only if there is no choice."""
         if not ask.gpus:
             return ()
-        if not self.reserved and self.kinds is not None and len(self.kinds) == 1:
-            return tuple(sorted([gpu.index for gpu in self.matching(ask)])[: ask.gpus])
         kept = {gpu.index for job in self.reserved if job.ask.gpus for gpu in self.matching(job.ask)}
-        found = [(gpu.index in kept, gpu.memory, gpu.index) for gpu in self.matching(ask)]
-        found.sort()
+        found = sorted([(gpu.index in kept, gpu.memory, gpu.index) for gpu in self.matching(ask)])
         return tuple(sorted([index for _, _, index in found[: ask.gpus]]))
 
     def room(self, ask: Ask) -> bool:
@@ -106,8 +101,8 @@ class Capacity:
     def missing(self, ask: Ask) -> tuple[float, ...]:
         """What is missing until it fits: GPUs, CPUs, bytes of memory."""
         gpus = ask.gpus - len(self.matching(ask)) if ask.gpus else 0
-        cpu, memory = ask.cpu - self.cpu, ask.memory - self.memory
-        return gpus if gpus > 0 else 0, cpu if cpu > 0 else 0, memory if memory > 0 and ask.memory else 0
+        memory = ask.memory - self.memory if ask.memory else 0
+        return max(0, gpus), max(0, ask.cpu - self.cpu), max(0, memory)
 
     @property
     def quiet(self) -> tuple[int, int, int]:

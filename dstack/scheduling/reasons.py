@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.resources import Ask
@@ -153,12 +153,11 @@ def obstacle(ask: Ask, one: Capacity, now: float) -> Reason:
     if ask.gpus and len(one.matching(ask)) < ask.gpus:
         return gpu_obstacle(ask, one, now)
     if ask.cpu and one.cpu < ask.cpu:
-        outside = f", {one.machine.load.cpu:g} are used outside dstack" if one.machine.load.cpu else ""
-        return busy(f"{one.name} has {max(one.cpu, 0):g} of {one.cpus} CPUs free{holders(one, 'cpu', now)}{outside}")
+        free = f"{max(one.cpu, 0):g} of {one.cpus} CPUs free"
+        return busy(f"{one.name} has {free}{holders(one, 'cpu', '{:g}'.format, now)}")
     if ask.memory and one.memory < ask.memory:
-        free, used = memory_words(max(int(one.memory), 0)), one.machine.load.memory
-        outside = f", {memory_words(used)} are used outside dstack" if used else ""
-        return busy(f"{one.name} has {free} of memory free{holders(one, 'memory', now)}{outside}")
+        free = f"{memory_words(max(one.memory, 0))} of memory free"
+        return busy(f"{one.name} has {free}{holders(one, 'memory', memory_words, now)}")
     if one.disk < ask.disk:
         return Reason(ReasonCode.NOT_ENOUGH_DISK, f"{one.name} has {size_words(max(one.disk, 0))} of disk free")
     return busy(f"{one.name} already runs {sum(lease.ask.shares for lease in one.leases)} jobs, its limit")
@@ -181,22 +180,21 @@ def gpu_obstacle(ask: Ask, one: Capacity, now: float) -> Reason:
     if len(held) > SHOWN:
         others = len(held) - SHOWN
         parts.append(f"{others} other {'job holds' if others == 1 else 'jobs hold'} the rest")
-    outside = [
-        index for index in wanted if index in one.machine.foreign and all(index not in x.gpus for x in one.leases)
-    ]
+    leased = {index for lease in one.leases for index in lease.gpus}
+    outside = [index for index in wanted if index in one.machine.foreign and index not in leased]
     parts += [f"GPU {index} is used outside dstack {one.machine.foreign[index]}" for index in outside]
     return busy(", ".join(parts))
 
 
-def holders(one: Capacity, what: str, now: float) -> str:
-    """Who holds most of the CPUs or the memory, and how many others hold some."""
-    held = [lease for lease in one.leases if getattr(lease.ask, what)]
+def holders(one: Capacity, what: str, words: Callable[[float], str], now: float) -> str:
+    """Who holds most of the CPUs or the memory, how many others hold some, and what is used outside dstack."""
+    used, held = getattr(one.machine.load, what), [lease for lease in one.leases if getattr(lease.ask, what)]
+    outside = f", {words(used)} are used outside dstack" if used else ""
     if not held:
-        return ""
+        return outside
     most = max(held, key=lambda lease: float(getattr(lease.ask, what)))
-    amount = f"{most.ask.cpu:g}" if what == "cpu" else memory_words(most.ask.memory)
     others = f", {len(held) - 1} other {'job holds' if len(held) == 2 else 'jobs hold'} some" if len(held) > 1 else ""
-    return f", {holds(most, amount, now)}{others}"
+    return f", {holds(most, words(getattr(most.ask, what)), now)}{others}{outside}"
 
 
 def holds(lease: Lease, amount: str, now: float) -> str:

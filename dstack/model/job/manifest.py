@@ -65,16 +65,16 @@ def normal(path: str) -> str:
 
 def objection(path: str) -> str | None:
     """Why an artifact can't have this path, or None if it can. "." is the whole folder."""
-    if not path or "\0" in path:
+    try:
+        length = len(path.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        length = 0
+    if not length or "\0" in path:
         return f"{shown(path)} is not a path"
     if path.startswith("/") or ".." in path.split("/"):
         return f"{shown(path)} is outside the project's folder"
     if path != posixpath.normpath(path):
         return f"{shown(path)} is not in its shortest form"
-    try:
-        length = len(path.encode("utf-8", "surrogateescape"))
-    except UnicodeEncodeError:
-        return f"{shown(path)} is not a path"
     if length > LONGEST:
         return f"{shown(path)} is longer than {LONGEST} bytes"
     if path.split("/", 1)[0] == MANIFEST:
@@ -112,7 +112,7 @@ def problem(files: Iterable[File]) -> str | None:
     link that leaves the folder."""
     by_path: dict[str, File] = {}
     for file in files:
-        if (why := objection(file.path)) or (why := "'.' is not a file" if file.path == "." else None):
+        if why := objection(file.path) or ("'.' is not a file" if file.path == "." else None):
             return why
         if file.path in by_path:
             return f"{shown(file.path)} is listed twice"

@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 from msgspec import inspect as types
+from yaml import MappingNode, Node, ScalarNode, SequenceNode
 
-from dstack.model.project.nodes import NULL, FieldPath, MappingNode, Maps, Node, Report, ScalarNode, SequenceNode, line
+from dstack.model.project.nodes import NULL, FieldPath, Maps, Report, line
 from dstack.model.text.suggest import did_you_mean
 
 T = TypeVar("T", bound=Struct)
@@ -104,7 +105,7 @@ class Decoder:
         if isinstance(kind, types.IntType):
             number = int(text) if WHOLE.fullmatch(text) else None
             if number is None or not (kind.ge or 0) <= number <= (kind.le or number):
-                self._report.refuse(where, f"must be a whole number{_bounds(kind)}, not '{text}'")
+                self._report.refuse(where, f"must be a whole number from {kind.ge} to {kind.le}, not '{text}'")
             return number or 0
         if trouble := _text_trouble(kind, text, f": '{text}' is not {expected}"):
             self._report.add(where, f"{where}{trouble}")
@@ -174,12 +175,6 @@ def _text_trouble(kind: types.Type, text: str, mismatch: str) -> str | None:
     if kind.max_length and len(text) > kind.max_length:
         return f" is longer than {kind.max_length} characters; shorten it"
     return None if kind.pattern is None or re.search(kind.pattern, text) else mismatch
-
-
-def _bounds(kind: types.IntType) -> str:
-    if kind.ge is not None and kind.le is not None:
-        return f" from {kind.ge} to {kind.le}"
-    return "" if kind.ge is None else f" of at least {kind.ge}"
 
 
 def _blank(kind: types.Type) -> Any:

@@ -16,8 +16,8 @@ def closure(workflows: Mapping[str, Workflow] | Iterable[Workflow], name: str) -
     """
     known = workflows if isinstance(workflows, Mapping) else {workflow.name: workflow for workflow in workflows}
     if name not in known:
-        near = did_you_mean(name, known)
-        raise UsageError(f"no workflow is named '{name}'{near}", hint="list the workflows: dstack run --help")
+        words = f"no workflow is named '{name}'{did_you_mean(name, known)}"
+        raise UsageError(words, hint="list the workflows: dstack run --help")
     edges = {workflow.name: workflow.depends_on.names for workflow in known.values()}
     order, cycles = walk(edges, [name])
     if cycles:

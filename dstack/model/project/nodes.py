@@ -8,11 +8,7 @@ from typing import Any
 
 import yaml
 from msgspec import Struct
-
-Node = yaml.Node
-ScalarNode = yaml.ScalarNode
-SequenceNode = yaml.SequenceNode
-MappingNode = yaml.MappingNode
+from yaml import MappingNode, Node, ScalarNode, SequenceNode
 
 LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -100,18 +96,12 @@ def compose(source: SourceFile, report: Report) -> Node | None:
         report.add(at, f"YAML does not allow the character {code}; save the file as UTF-8 text")
         return None
     try:
-        loader = LOADER(source.text)
-        try:
-            node: Node | None = loader.get_single_node()
-        finally:
-            loader.dispose()
+        return yaml.compose(source.text, LOADER)
     except yaml.MarkedYAMLError as error:
         report.add(*_syntax(error, source.text))
-        return None
     except (yaml.YAMLError, RecursionError) as error:
         report.add(1, f"invalid YAML: {' '.join(str(error).split())}")
-        return None
-    return node
+    return None
 
 
 def _syntax(error: yaml.MarkedYAMLError, text: str) -> tuple[int, str]:

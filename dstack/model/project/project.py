@@ -6,13 +6,14 @@ from typing import TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
+from yaml import MappingNode
 
 from dstack.errors import ProjectError
 from dstack.model.project import checks
 from dstack.model.project.decode import Decoder
 from dstack.model.project.environment import RESERVED, variable_warnings
 from dstack.model.project.graph import closure
-from dstack.model.project.nodes import MappingNode, Report, SourceFile, compose, line
+from dstack.model.project.nodes import Report, SourceFile, compose, line
 from dstack.model.project.workflow import ConfigsFile, Values, Workflow, WorkflowsFile
 
 T = TypeVar("T", bound=Struct)
