@@ -51,7 +51,6 @@ def attempt_id(job: str, attempt: int) -> str:
 
 
 def container(attempt: str) -> str:
-    """Return the container's name."""
     return f"dstack-{attempt}"
 
 

@@ -33,7 +33,6 @@ class Capacity:
         self.disk = machine.runner.facts.disk_free if machine.runner.facts else 0  # what leases use is not free
 
     def matching(self, ask: Ask) -> list[Gpu]:
-        """The free GPUs that the job can use."""
         kind = ask.gpu_kind
         found = self.matches.get(kind)
         if found is None:
@@ -41,7 +40,6 @@ class Capacity:
         return found
 
     def of_kind(self, gpus: Sequence[Gpu], ask: Ask) -> list[Gpu]:
-        """Those of these GPUs that the job can use."""
         if self.alike:
             return list(gpus) if ask.takes(self.gpus[0]) else []
         return [gpu for gpu in gpus if ask.takes(gpu)]
@@ -55,7 +53,6 @@ class Capacity:
         return tuple(sorted([index for _, _, index in found[: ask.gpus]]))
 
     def room(self, ask: Ask) -> bool:
-        """Whether the free share is large enough."""
         if ask.gpus:
             if len(self.free) < ask.gpus or len(self.matching(ask)) < ask.gpus:
                 return False
@@ -111,7 +108,6 @@ class Capacity:
         return len(self.leases), len(self.gpus), self.number
 
     def take(self, lease: Lease) -> None:
-        """Give a share to a job."""
         ask = lease.ask
         self.leases.append(lease)
         if lease.gpus:

@@ -32,7 +32,6 @@ def allows(pin: str | None, runners: tuple[str, ...], runner: Runner) -> bool:
 
 
 def opens(eligibility: Eligibility, runner: Runner) -> bool:
-    """Whether a job may use a runner, and may mount its folders there."""
     pin, runners, sources = eligibility
     return allows(pin, runners, runner) and all(allowed(source, runner.allow_mounts) for source in sources)
 
@@ -117,7 +116,6 @@ class JobShape:
         return None
 
     def block(self) -> None:
-        """Record that no runner fits, and find the closest ones."""
         self.blocked = True
         looked_at = self.could[:LOOKED_AT]
         self.nearest = sorted(looked_at, key=lambda one: (not one.works, one.missing(self.ask), one.number))

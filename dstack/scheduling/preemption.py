@@ -36,18 +36,13 @@ class Room:
         self.claims: dict[int, list[Waiting]] = defaultdict(list)
         self.promised: dict[str, int] = {}
         self.closed: set[int] = set()
-        self.remember([job for job in jobs if job.room_on])
-
-    def remember(self, jobs: Sequence[Waiting]) -> None:
-        """Restore the promises of earlier passes, as far as they still hold."""
-        by_name = {one.name: one for one in self.all if one.works} if jobs else {}
-        for job in jobs:
-            one = by_name.get(job.room_on or "")
-            if one and opens(job.eligibility, one.machine.runner) and self.future(one).room(job.ask):
-                self.claim(one, job)
+        by_name = {one.name: one for one in machines if one.works}
+        for job in jobs:  # the promises of earlier passes, as far as they still hold
+            there = by_name.get(job.room_on) if job.room_on else None
+            if there and opens(job.eligibility, there.machine.runner) and self.future(there).room(job.ask):
+                self.claim(there, job)
 
     def claim(self, one: Capacity, job: Waiting) -> Capacity:
-        """Promise the job its room on this runner."""
         self.claims[one.number].append(job)
         self.promised[job.id] = one.number
         self.futures.pop(one.number, None)
@@ -55,7 +50,6 @@ class Room:
 
     @property
     def promises(self) -> dict[str, str]:
-        """The name of the runner on which each job is promised room."""
         return {job: self.all[number].name for job, number in self.promised.items()}
 
     def keeps_from(self, job: Waiting, one: Capacity) -> bool:

@@ -47,7 +47,6 @@ def same_job(run: str, status: Status) -> Reason:
 
 
 def withdrawn(timeout: float, waited_for: Reason | None) -> Reason:
-    """It has waited for `timeout` seconds."""
     waited = f"withdrawn after {span_words(timeout)} in the queue"
     return Reason(ReasonCode.WITHDRAWN, f"{waited}: {waited_for.text}" if waited_for else waited)
 
@@ -68,7 +67,6 @@ def not_ready(state: str, why: str | None) -> Reason:
 
 
 def nobody(pin: str | None, runners: tuple[str, ...]) -> Reason:
-    """No runner is allowed."""
     if not (pin or runners):
         return Reason(ReasonCode.NO_RUNNER_KNOWN, "no runner has been added yet")
     if pin and runners:
@@ -121,13 +119,11 @@ def gpus(one: Capacity) -> str:
 
 
 def limit(ask: Ask, user: str, has: int, most: int) -> Reason:
-    """The user has reached the limit."""
     text = f"needs {ask.gpu_words}; {user} already has {has} of the {most} GPUs allowed per user"
     return Reason(ReasonCode.USER_GPU_LIMIT, text)
 
 
 def over_limit(ask: Ask, most: int) -> Reason:
-    """The job alone exceeds the limit."""
     return Reason(ReasonCode.USER_GPU_LIMIT, f"it needs {ask.gpu_words}; the limit per user is {most}")
 
 
@@ -164,7 +160,6 @@ def obstacle(ask: Ask, one: Capacity, now: float) -> Reason:
 
 
 def busy(text: str) -> Reason:
-    """Other jobs, or others on the machine, use what it needs."""
     return Reason(ReasonCode.RUNNER_BUSY, text)
 
 

@@ -24,7 +24,6 @@ RESERVATIONS = 16
 
 
 def eligible(job: Waiting, machines: Sequence[Machine]) -> list[Machine]:
-    """The runners that the job may use."""
     return [machine for machine in machines if opens(job.eligibility, machine.runner)]
 
 
@@ -92,7 +91,6 @@ class Pass:
         self.reserved = 0
 
     def run(self) -> Schedule:
-        """Place what can be placed, in order."""
         placements: dict[str, Placement] = {}
         left: list[tuple[Waiting, JobShape]] = []
         for job in self.jobs:
@@ -124,7 +122,6 @@ class Pass:
         return shape
 
     def over_limit(self, job: Waiting) -> bool:
-        """Whether the job would exceed the GPU limit of its user now."""
         if self.max_gpus is None or not job.ask.gpus:
             return False
         return self.users.get(job.user, 0) + job.ask.gpus > self.max_gpus
@@ -149,7 +146,6 @@ class Pass:
         return best
 
     def promised(self, job: Waiting) -> Capacity | None:
-        """The runner that was promised to the job, if it fits there by now."""
         number = self.room.promised.get(job.id)
         return self.all[number] if number is not None and self.all[number].fits(job.ask) else None
 

@@ -70,7 +70,6 @@ class Machine:
 
     @property
     def gpus(self) -> Sequence[Gpu]:
-        """The GPUs that jobs may get, with what is known about each."""
         known = {gpu.index: gpu for gpu in (self.runner.facts.gpus if self.runner.facts else ())}
         return [known.get(index) or Gpu(index=index) for index in self.runner.gpu_indexes]
 

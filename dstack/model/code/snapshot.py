@@ -41,7 +41,6 @@ class Snapshot(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def trees(self) -> tuple[str, ...]:
-        """The ids of its trees."""
         return tuple(filter(None, (self.tree, self.index, self.modes)))
 
     @property
@@ -61,10 +60,6 @@ class Snapshot(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def cut(self) -> tuple[str, ...]:
         """The commits whose parents are left out."""
         return (self.commit,) if self.commit and self.depth == 1 else self.shallow
-
-    def cut_at(self, depth: int) -> tuple[str, ...]:
-        """The commits whose parents a job of this depth does not see."""
-        return self.ends.get(depth, self.cut)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -57,11 +57,6 @@ class Launched(Struct, frozen=True):
     received: bool = False
     spare: bool = False
 
-    @property
-    def has(self) -> tuple[str, ...]:
-        """The names of the objects that the host has, for a pack to build on."""
-        return (*self.histories, *self.commits, *self.trees)
-
 
 class Received(Enum):
     """What became of a pack: it was taken in, or the whole snapshot is needed because a base is missing or damaged."""

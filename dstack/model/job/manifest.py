@@ -39,7 +39,6 @@ class Manifest(Struct, frozen=True):
 
     @property
     def bytes(self) -> int:
-        """The total size of all files."""
         return sum(file.size for file in self.files)
 
 

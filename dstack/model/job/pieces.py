@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 MIB = 1 << 20
@@ -71,8 +70,3 @@ def spans(size: int) -> list[tuple[int, int]]:
 def in_base64(digest: str) -> str:
     """Convert a hex digest to base64, as HTTP headers want it."""
     return base64.b64encode(bytes.fromhex(digest)).decode()
-
-
-def total(pieces: Sequence[Piece]) -> int:
-    """Return the total bytes of the pieces."""
-    return sum(piece.length for piece in pieces)

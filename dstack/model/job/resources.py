@@ -31,7 +31,6 @@ class Ask(Struct, frozen=True, cache_hash=True):
         return not (self.gpus or self.cpu or self.memory)
 
     def takes(self, gpu: Gpu) -> bool:
-        """Whether the GPU meets the requirements."""
         vendor = self.gpu_vendor or ("" if self.gpu_name else "nvidia")
         if vendor and vendor != gpu.vendor:
             return False
@@ -68,7 +67,6 @@ NOTHING = Ask()
 
 @lru_cache(maxsize=1000)
 def ask_of(resources: Resources) -> Ask:
-    """Convert a workflow's `resources` into numbers."""
     gpu = resources.gpu if isinstance(resources.gpu, GpuRequest) else GpuRequest(count=resources.gpu)
     return Ask(
         gpus=gpu.count,
@@ -82,7 +80,6 @@ def ask_of(resources: Resources) -> Ask:
 
 
 def with_gpus(resources: Resources, count: int) -> Resources:
-    """Return the resources with another number of GPUs."""
     if isinstance(resources.gpu, GpuRequest):
         return replace(resources, gpu=replace(resources.gpu, count=count))
     return replace(resources, gpu=count)

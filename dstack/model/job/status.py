@@ -21,7 +21,6 @@ class Status(str, Enum):
 
     @property
     def finished(self) -> bool:
-        """Whether this state is final."""
         return self in FINISHED
 
 
@@ -67,7 +66,6 @@ SUMMARY = (
 
 
 def may_follow(before: Status, after: Status) -> bool:
-    """Whether a job may go from `before` to `after`."""
     return after in MOVES.get(before, ())
 
 

@@ -63,7 +63,6 @@ KERNELS = ("/proc", "/sys", "/dev")
 
 
 def cache_path(path: str) -> str:
-    """Return the path in its shortest form."""
     return f"/{normal(path)}"
 
 

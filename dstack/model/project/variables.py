@@ -28,7 +28,9 @@ def apply(project: Project, workflow: str, overrides: Sequence[tuple[str, str]])
     shared = dict(project.shared)
     named = dict(project.own.get(workflow, {}))
     for name, text in overrides:
-        _check(name, text)
+        if "\0" in text or re.search("[\ud800-\udfff]", text):
+            words = "is not text: it contains a NUL character or bytes that are not UTF-8"
+            raise UsageError(f"the value of --{name} {words}")
         found = [(scope, each) for each in (name, name.replace("-", "_")) for scope in (named, shared) if each in scope]
         if not found:
             raise _unknown(project, workflow, name, [*named, *shared])
@@ -50,11 +52,6 @@ def config_args(own: Mapping[str, str | None]) -> str:
         for name, value in own.items()
         if not (value is None or value in LEFT_OUT or name in RESERVED)
     )
-
-
-def _check(name: str, text: str) -> None:
-    if "\0" in text or re.search("[\ud800-\udfff]", text):
-        raise UsageError(f"the value of --{name} is not text: it contains a NUL character or bytes that are not UTF-8")
 
 
 def _unknown(project: Project, workflow: str, name: str, choices: list[str]) -> UsageError:

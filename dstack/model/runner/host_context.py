@@ -40,7 +40,6 @@ class HostContext:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The docker command, word by word."""
         try:
             return tuple(shlex.split(self.docker))
         except ValueError as problem:
@@ -48,7 +47,6 @@ class HostContext:
 
     @property
     def podman(self) -> bool:
-        """Whether the command is podman."""
         return any(word.rpartition("/")[2] == "podman" for word in self.words)
 
 

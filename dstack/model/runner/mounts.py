@@ -51,12 +51,10 @@ def folder(text: str) -> str:
 
 
 def inside(path: str, folder: str) -> bool:
-    """Whether the path is the folder or inside it."""
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def allowed(source: str, folders: Iterable[str]) -> bool:
-    """Whether the source is one of these folders or inside one."""
     return any(inside(source, each) for each in folders)
 
 
