@@ -68,17 +68,16 @@ def objection(path: str) -> str | None:
         length = len(path.encode("utf-8", "surrogateescape"))
     except UnicodeEncodeError:
         length = 0
-    if not length or "\0" in path:
-        return f"{shown(path)} is not a path"
-    if path.startswith("/") or ".." in path.split("/"):
-        return f"{shown(path)} is outside the project's folder"
-    if path != posixpath.normpath(path):
-        return f"{shown(path)} is not in its shortest form"
-    if length > LONGEST:
-        return f"{shown(path)} is longer than {LONGEST} bytes"
-    if path.split("/", 1)[0] == MANIFEST:
-        return f"{shown(path)} is reserved for dstack's own list of files; give the artifact another name"
-    return None
+    troubles = {
+        "is not a path": not length or "\0" in path,
+        "is outside the project's folder": path.startswith("/") or ".." in path.split("/"),
+        "is not in its shortest form": path != posixpath.normpath(path),
+        f"is longer than {LONGEST} bytes": length > LONGEST,
+        "is reserved for dstack's own list of files; give the artifact another name": f"{path}/".startswith(
+            f"{MANIFEST}/"
+        ),
+    }
+    return next((f"{shown(path)} {words}" for words, found in troubles.items() if found), None)
 
 
 def stays(path: str, links: Mapping[str, str], top: str = ".") -> bool:
