@@ -14,11 +14,9 @@ TAR_COMPLETE = ".dstack/.artifacts-complete"
 
 @dataclass(frozen=True)
 class HostLayout:
-    """A server's folder on one runner: `<root>/<machine>/<server>/`.
-
-    `root` may start with `~/`. `machine` keeps machines with a shared home directory apart; `server` keeps servers that
-    share a machine apart. The paths below are relative to this folder.
-    """
+    """A server's folder on one runner: `<root>/<machine>/<server>/`. `root` may start with `~/`. `machine` keeps
+    machines with a shared home directory apart; `server` keeps servers that share a machine apart. The paths below are
+    relative to this folder."""
 
     root: str
     machine: str

@@ -153,11 +153,8 @@ def rank(one: Capacity, victims: Sequence[Lease]) -> tuple[float, ...]:
 
 def fewer(leases: Sequence[Lease], enough: Callable[[Sequence[Lease]], bool]) -> Sequence[Lease]:
     """Take the first of these that are enough, then drop those that turn out not to be needed."""
-    chosen: list[Lease] = []
-    for lease in leases:
-        chosen.append(lease)
-        if enough(chosen):
-            break
+    count = next(count for count in range(1, len(leases) + 1) if enough(leases[:count]))
+    chosen = list(leases[:count])
     for lease in reversed(chosen[:-1]):
         rest = [other for other in chosen if other is not lease]
         if enough(rest):

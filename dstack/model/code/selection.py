@@ -37,10 +37,8 @@ def select(
 
 def rule(entry: str) -> Rule:
     """Return a function that says whether a path matches the entry: a file, a folder and all below it, or a pattern.
-
     `*` and `?` match anything but '/', `[..]` one character, and `**` between slashes any number of folders. A pattern
-    that matches a folder matches all below it. An entry that ends with a slash matches folders only.
-    """
+    that matches a folder matches all below it. An entry that ends with a slash matches folders only."""
     plain = normal(entry)
     folder = f"{plain}/" if plain else ""
     files_too = not entry.endswith(("/", "/."))

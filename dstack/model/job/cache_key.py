@@ -25,11 +25,9 @@ LONGEST = 60
 def components(
     workflow: Workflow, image: str, files: Iterable[TreeFile], variables: Variables, dependencies: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the parts of the key by name (`image`, `file encode.py`, `variable model`, ...).
-
-    `image` has its variables replaced; commands, artifacts and env count as written. `files` are those that the
-    workflow depends on. `dependencies` maps its direct dependencies to their keys.
-    """
+    """Return the parts of the key by name (`image`, `file encode.py`, `variable model`, ...). `image` has its variables
+    replaced; commands, artifacts and env count as written. `files` are those that the workflow depends on.
+    `dependencies` maps its direct dependencies to their keys."""
     counted = workflow.depends_on.config
     values = {
         name: value

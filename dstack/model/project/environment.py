@@ -26,10 +26,8 @@ def build(
     variables: Variables, env: Mapping[str, str], extra: Mapping[str, str], reserved: Mapping[str, str]
 ) -> dict[str, str | None]:
     """Return what to set in the container of a job that has its runner; None means unset. Replaces the variables in
-    `env`, the workflow's own. `extra` comes from `-e`; `reserved` has the values of the reserved names.
-
-    Raises UsageError if `env` uses an undefined variable.
-    """
+    `env`, the workflow's own. `extra` comes from `-e`; `reserved` has the values of the reserved names. Raises
+    UsageError if `env` uses an undefined variable."""
     known = replacements(variables, reserved)
     given = {**{name: expand(text, known) for name, text in env.items()}, **extra}
     allowed = {name: value for name, value in given.items() if name not in READONLY | RESERVED}

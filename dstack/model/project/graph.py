@@ -10,10 +10,8 @@ from dstack.model.text.suggest import did_you_mean
 
 
 def closure(workflows: Mapping[str, Workflow] | Iterable[Workflow], name: str) -> tuple[Workflow, ...]:
-    """Return the workflow and everything it depends on, each once, dependencies first.
-
-    Raises UsageError for an unknown name, and for workflows that depend on each other in a cycle.
-    """
+    """Return the workflow and everything it depends on, each once, dependencies first. Raises UsageError for an unknown
+    name, and for workflows that depend on each other in a cycle."""
     known = workflows if isinstance(workflows, Mapping) else {workflow.name: workflow for workflow in workflows}
     if name not in known:
         words = f"no workflow is named '{name}'{did_you_mean(name, known)}"

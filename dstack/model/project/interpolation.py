@@ -15,10 +15,8 @@ CONFIG_ARGS = re.compile(r"\\.|\$\$|(\$config_args(?![A-Za-z0-9_])|\$\{config_ar
 
 
 def expand(text: str, values: Mapping[str, str | None]) -> str:
-    """Return the text with its variables replaced. A `$` that is not followed by a name or `{` is kept.
-
-    Raises UsageError for a variable that is undefined or null, and for braces without a valid name in them.
-    """
+    """Return the text with its variables replaced. A `$` that is not followed by a name or `{` is kept. Raises
+    UsageError for a variable that is undefined or null, and for braces without a valid name in them."""
     for trouble in troubles(text, values):
         raise UsageError(trouble)
 

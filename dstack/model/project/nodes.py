@@ -18,7 +18,6 @@ MERGE = "tag:yaml.org,2002:merge"
 # Characters that PyYAML refuses. Found here first, because PyYAML reports a position instead of a line.
 FORBIDDEN = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
-
 Path = tuple[str | int, ...]
 """The keys and list indexes (from 0) that lead to a value."""
 

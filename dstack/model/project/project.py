@@ -30,10 +30,8 @@ class Project(Struct, frozen=True):
 
 
 def parse(workflows: SourceFile, configs: SourceFile | None) -> Project:
-    """Read the project files. `configs` is None if there is no such file.
-
-    Raises ProjectError with every problem in both files, each as `path:LINE: what is wrong`.
-    """
+    """Read the project files. `configs` is None if there is no such file. Raises ProjectError with every problem in
+    both files, each as `path:LINE: what is wrong`."""
     report = Report(workflows.path)
     definitions = _read(workflows, "workflows", WorkflowsFile, report)
     found = definitions.workflows if definitions else ()

@@ -19,11 +19,9 @@ LEFT_OUT = frozenset({"false", "False", "FALSE", "None"})
 
 
 def apply(project: Project, workflow: str, overrides: Sequence[tuple[str, str]]) -> dict[str, Variables]:
-    """Return the variables, by workflow, of the workflow and everything it depends on, with the overrides applied.
-
-    An override of one of the workflow's own variables applies to that workflow only; an override of a global variable
-    applies to every job. `-` may be written for `_`. Raises UsageError for an unknown variable.
-    """
+    """Return the variables, by workflow, of the workflow and everything it depends on, with the overrides applied. An
+    override of one of the workflow's own variables applies to that workflow only; an override of a global variable
+    applies to every job. `-` may be written for `_`. Raises UsageError for an unknown variable."""
     needed = closure(project.workflows, workflow)
     shared = dict(project.shared)
     named = dict(project.own.get(workflow, {}))
@@ -43,10 +41,8 @@ def apply(project: Project, workflow: str, overrides: Sequence[tuple[str, str]])
 
 
 def config_args(own: Mapping[str, str | None]) -> str:
-    """Return the workflow's own variables as `--name value`, quoted for a shell, in file order.
-
-    True values become a bare flag. False, `None`, null and reserved names are left out.
-    """
+    """Return the workflow's own variables as `--name value`, quoted for a shell, in file order. True values become a
+    bare flag. False, `None`, null and reserved names are left out."""
     return " ".join(
         f"--{name}" if value in TRUE else f"--{name} {shlex.quote(value)}"
         for name, value in own.items()

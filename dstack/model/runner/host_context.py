@@ -18,11 +18,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True)
 class HostContext:
-    """A server's folder on one host, and the docker command there.
-
-    `docker` is split as sh does: `podman`, `sudo -n docker`, `docker -H unix:///x.sock`. `boot_id`, `proc`, `sys` and
-    `dev` are the kernel's paths for the boot id, processes and devices.
-    """
+    """A server's folder on one host, and the docker command there. `docker` is split as sh does: `podman`, `sudo -n
+    docker`, `docker -H unix:///x.sock`. `boot_id`, `proc`, `sys` and `dev` are the kernel's paths for the boot id,
+    processes and devices."""
 
     layout: HostLayout
     docker: str = "docker"

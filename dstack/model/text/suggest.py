@@ -6,10 +6,8 @@ from collections.abc import Iterable
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """Return the choice closest to the misspelled `word`, or else the only one that starts with it, or else None.
-
-    Up to a third of the letters may be wrong. Case is ignored, and '_' equals '-'.
-    """
+    """Return the choice closest to the misspelled `word`, or else the only one that starts with it, or else None. Up to
+    a third of the letters may be wrong. Case is ignored, and '_' equals '-'."""
     names = sorted(set(choices))
     plain = _plain(word)
     close = {name: _distance(plain, _plain(name)) for name in names}
