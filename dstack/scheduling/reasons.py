@@ -37,7 +37,6 @@ def dependencies_pending(workflows: Sequence[str]) -> Reason:
 
 
 def dependency_ended(workflow: str, status: Status) -> Reason:
-    """A dependency is not done, so the job can never start."""
     return Reason(ReasonCode.DEPENDENCY_FAILED, f"the dependency {workflow} {ENDED[status]}")
 
 
@@ -139,7 +138,6 @@ def blocked(ask: Ask, nearest: Sequence[Capacity], count: int, now: float) -> Re
 
 
 def obstacle(ask: Ask, one: Capacity, now: float) -> Reason:
-    """Why it does not start on this runner."""
     if one.machine.trouble:
         return Reason(one.machine.trouble.code, f"{one.name} is {one.machine.trouble.text}")
     if one.reserved and one.room(ask):

@@ -146,6 +146,7 @@ class Pass:
         return best
 
     def promised(self, job: Waiting) -> Capacity | None:
+        """The runner that was promised to the job, if it fits there by now."""
         number = self.room.promised.get(job.id)
         return self.all[number] if number is not None and self.all[number].fits(job.ask) else None
 

@@ -57,7 +57,6 @@ MOVES = {
 """Allowed transitions. QUEUED to DONE: the result came from the cache. PREPARING to QUEUED: the job needs another
 runner. UPLOADING to QUEUED: the job is retried."""
 
-
 SUMMARY = (
     *(Status.RUNNING, Status.UPLOADING, Status.PREPARING, Status.QUEUED),
     *(Status.FAILED, Status.LOST, Status.STOPPED, Status.DONE),

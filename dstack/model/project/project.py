@@ -49,11 +49,8 @@ def parse(workflows: SourceFile, configs: SourceFile | None) -> Project:
     if report or config_report:
         raise ProjectError([*report.problems, *config_report.problems])
 
-    project = Project(
-        {workflow.name: workflow for workflow in found},
-        shared,
-        {workflow.name: own.get(workflow.name, {}) for workflow in found},
-    )
+    by_name = {workflow.name: workflow for workflow in found}
+    project = Project(by_name, shared, {name: own.get(name, {}) for name in by_name})
     notes = [note for name in project.workflows for note in warnings(project, name)]
     return replace(project, warnings=tuple(dict.fromkeys(notes)))
 
