@@ -17,20 +17,18 @@ class Capacity:
         self.number = number
         self.name = machine.runner.name
         self.works = machine.trouble is None
-        self.leases: list[Lease] = []
+        self.leases = list(leases)
         self.gpus = machine.gpus
+        self.alike = len({(gpu.name, gpu.memory, gpu.vendor) for gpu in self.gpus}) == 1
         self.cpus = machine.cpus
-        self.cpu = self.cpus - machine.load.cpu
-        self.memory = machine.memory - machine.load.memory
-        self.slots = machine.slots
-        self.free = [] if machine.gpu_trouble else [gpu for gpu in self.gpus if gpu.index not in machine.foreign]
+        self.cpu = self.cpus - machine.load.cpu - sum([lease.ask.cpu for lease in self.leases])
+        self.memory = machine.memory - machine.load.memory - sum([lease.ask.memory for lease in self.leases])
+        self.disk = machine.runner.facts.disk_free if machine.runner.facts else 0
+        self.slots = machine.slots - sum([lease.ask.shares for lease in self.leases])
+        taken = {index for lease in self.leases for index in lease.gpus}.union(machine.foreign)
+        self.free = [] if machine.gpu_trouble else [gpu for gpu in self.gpus if gpu.index not in taken]
         self.reserved: list[Waiting] = []
         self.matches: dict[tuple[str, int, str], list[Gpu]] = {}
-        self.alike = len({(gpu.name, gpu.memory, gpu.vendor) for gpu in self.gpus}) == 1
-        self.disk = 0
-        for lease in leases:
-            self.take(lease)
-        self.disk = machine.runner.facts.disk_free if machine.runner.facts else 0  # what leases use is not free
 
     def matching(self, ask: Ask) -> list[Gpu]:
         kind = ask.gpu_kind
@@ -48,6 +46,8 @@ class Capacity:
         """The GPUs for a job that fits: those with the least memory, and reserved ones only if there is no choice."""
         if not ask.gpus:
             return ()
+        if self.alike and not self.reserved:
+            return tuple(sorted([gpu.index for gpu in self.matching(ask)])[: ask.gpus])
         kept = {gpu.index for job in self.reserved if job.ask.gpus for gpu in self.matching(job.ask)}
         found = sorted([(gpu.index in kept, gpu.memory, gpu.index) for gpu in self.matching(ask)])
         return tuple(sorted([index for _, _, index in found[: ask.gpus]]))

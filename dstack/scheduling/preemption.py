@@ -48,10 +48,6 @@ class Room:
         self.futures.pop(one.number, None)
         return one
 
-    @property
-    def promises(self) -> dict[str, str]:
-        return {job: self.all[number].name for job, number in self.promised.items()}
-
     def keeps_from(self, job: Waiting, one: Capacity) -> bool:
         """Whether a job that has a promise should leave this runner to other jobs that it is promised to."""
         return job.id in self.promised and any(other.id != job.id for other in self.claims[one.number])

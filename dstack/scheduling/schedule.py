@@ -7,6 +7,7 @@ higher priority if that lets it start. Each pass starts from scratch.
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from operator import attrgetter
 
@@ -68,13 +69,11 @@ class Pass:
         now: float,
         max_gpus: int | None,
     ) -> None:
-        held: dict[str, list[Lease]] = {machine.runner.name: [] for machine in machines}
-        self.users: dict[str, int] = {}
+        held: dict[str, list[Lease]] = defaultdict(list)
+        self.users: Counter[str] = Counter()
         for lease in leases:
-            if lease.runner in held:
-                held[lease.runner].append(lease)
-            if max_gpus is not None:
-                self.users[lease.user] = self.users.get(lease.user, 0) + len(lease.gpus)
+            held[lease.runner].append(lease)
+            self.users[lease.user] += len(lease.gpus)
         self.jobs = sorted(jobs, key=attrgetter("submitted"))
         self.jobs.sort(key=attrgetter("priority"), reverse=True)
         self.all = [Capacity(machine, at, held[machine.runner.name]) for at, machine in enumerate(machines)]
@@ -87,7 +86,7 @@ class Pass:
                 self.by_free[len(one.free)].append(one)
         self.room = Room(self.all, self.jobs)
         self.candidates: dict[Eligibility, Candidates] = {}
-        self.shapes: dict[tuple[Ask, Eligibility], JobShape] = {}
+        self.shapes: dict[tuple[Ask, str | None, tuple[str, ...], tuple[str, ...]], JobShape] = {}
         self.reserved = 0
 
     def run(self) -> Schedule:
@@ -107,24 +106,25 @@ class Pass:
                 self.wait(job, shape)
         self.room.spare()
         order = [job.id for job, _ in left]
-        return Schedule(placements, self.reasons(left), order, self.room.yields, self.room.promises)
+        promises = {job: self.all[number].name for job, number in self.room.promised.items()}
+        return Schedule(placements, self.reasons(left), order, self.room.yields, promises)
 
     def shape(self, job: Waiting) -> JobShape:
         """The job's shape: all jobs with the same needs share one."""
-        eligibility = job.eligibility
-        shape = self.shapes.get((job.ask, eligibility))
+        key = job.ask, job.pin, job.runners, job.mounts
+        shape = self.shapes.get(key)
         if shape is None:
+            eligibility = job.eligibility
             if eligibility not in self.candidates:
                 allowed = [one for one in self.all if opens(eligibility, one.machine.runner)]
                 self.candidates[eligibility] = Candidates(allowed)
-            shape = JobShape(job.ask, self.candidates[eligibility], self.by_free)
-            self.shapes[job.ask, eligibility] = shape
+            shape = self.shapes[key] = JobShape(job.ask, self.candidates[eligibility], self.by_free)
         return shape
 
     def over_limit(self, job: Waiting) -> bool:
         if self.max_gpus is None or not job.ask.gpus:
             return False
-        return self.users.get(job.user, 0) + job.ask.gpus > self.max_gpus
+        return self.users[job.user] + job.ask.gpus > self.max_gpus
 
     def choose(self, job: Waiting, shape: JobShape) -> Capacity | None:
         """The best runner that the job fits on now: one that already has some of what it needs, else the best for its
@@ -155,7 +155,7 @@ class Pass:
         gpus = one.pick(job.ask)
         one.take(Lease(job.id, one.name, job.run, job.user, gpus, job.ask, self.now))
         if gpus:
-            self.users[job.user] = self.users.get(job.user, 0) + len(gpus)
+            self.users[job.user] += len(gpus)
             self.by_free[len(one.free)].append(one)
         if self.room.lowest or self.room.promised:
             self.room.placed(job, one)
@@ -187,7 +187,7 @@ class Pass:
         for job, shape in left:
             promised = self.room.promised.get(job.id)
             if self.max_gpus is not None and self.over_limit(job):
-                why[job.id] = reasons.limit(job.ask, job.user, self.users.get(job.user, 0), self.max_gpus)
+                why[job.id] = reasons.limit(job.ask, job.user, self.users[job.user], self.max_gpus)
             elif promised is not None:
                 why[job.id] = reasons.blocked(job.ask, [self.all[promised]], 1, self.now)
             else:
