@@ -199,7 +199,7 @@ class Engine:
     def obstacle(self, job: Job) -> Obstacle | None:
         """What keeps a queued job from being placed, whatever the runners have free."""
         if job.stop:
-            return Obstacle(reasons.stopped_early(), ends=True, exit_code=ExitCode.STOPPED)
+            return Obstacle(reasons.STOPPED_EARLY, ends=True, exit_code=ExitCode.STOPPED)
         if job.held:
             return Obstacle(reasons.held(job.held, job.run))
         if job.id in self.ready:

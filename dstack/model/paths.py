@@ -7,7 +7,6 @@ from pathlib import Path
 
 CONTAINER_IO = "/.dstack"
 CONTAINER_TREE = "/workflow"
-CONTAINER_OBJECTS = f"{CONTAINER_IO}/objects"
 
 TAR_COMPLETE = ".dstack/.artifacts-complete"
 """The last entry in a tar of artifacts. Without it, tar could not detect a stream cut off between two entries."""
@@ -15,11 +14,9 @@ TAR_COMPLETE = ".dstack/.artifacts-complete"
 
 @dataclass(frozen=True)
 class HostLayout:
-    """A server's folder on one runner: `<root>/<machine>/<server>/`.
-
-    `root` may start with `~/`. `machine` keeps machines with a shared home directory apart; `server` keeps servers that
-    share a machine apart. The paths below are relative to this folder.
-    """
+    """A server's folder on one runner: `<root>/<machine>/<server>/`. `root` may start with `~/`. `machine` keeps
+    machines with a shared home directory apart; `server` keeps servers that share a machine apart. The paths below are
+    relative to this folder."""
 
     root: str
     machine: str
@@ -52,65 +49,27 @@ def attempt_id(job: str, attempt: int) -> str:
 
 
 def container(attempt: str) -> str:
-    """Return the container's name."""
     return f"dstack-{attempt}"
 
 
-@dataclass(frozen=True)
 class ServerLayout:
-    """The server's state, under DSTACK_HOME."""
+    """The server's state, under DSTACK_HOME. `identity` is the server's private key, for runners that authorize it;
+    `start_problem` is why the last server could not start, for the command that started it."""
 
-    home: Path
-
-    @property
-    def config(self) -> Path:
-        return self.home / "config.json"
-
-    @property
-    def state(self) -> Path:
-        return self.home / "server"
-
-    @property
-    def database(self) -> Path:
-        return self.state / "state.db"
-
-    @property
-    def identity(self) -> Path:
-        """The server's private key, for runners that authorize it."""
-        return self.state / "id_ed25519"
-
-    @property
-    def secret_key(self) -> Path:
-        return self.state / "secret.key"
-
-    @property
-    def lock(self) -> Path:
-        return self.state / "lock"
-
-    @property
-    def server_log(self) -> Path:
-        return self.state / "server.log"
-
-    @property
-    def start_problem(self) -> Path:
-        """Why the last server could not start, for the command that started it."""
-        return self.state / "start-problem.json"
-
-    @property
-    def logs(self) -> Path:
-        return self.state / "logs"
-
-    @property
-    def mirrors(self) -> Path:
-        return self.state / "mirrors"
-
-    @property
-    def artifacts(self) -> Path:
-        return self.state / "artifacts"
-
-    @property
-    def incoming(self) -> Path:
-        return self.state / "incoming"
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.config = home / "config.json"
+        self.state = home / "server"
+        self.database = self.state / "state.db"
+        self.identity = self.state / "id_ed25519"
+        self.secret_key = self.state / "secret.key"
+        self.lock = self.state / "lock"
+        self.server_log = self.state / "server.log"
+        self.start_problem = self.state / "start-problem.json"
+        self.logs = self.state / "logs"
+        self.mirrors = self.state / "mirrors"
+        self.artifacts = self.state / "artifacts"
+        self.incoming = self.state / "incoming"
 
     def log(self, job: str) -> Path:
         return self.logs / job

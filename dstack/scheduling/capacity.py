@@ -3,47 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from dstack.model.job.resources import Ask
 from dstack.model.runner.runner import Gpu
-from dstack.scheduling.types import Lease, Machine
-
-if TYPE_CHECKING:
-    from dstack.scheduling.types import Waiting
+from dstack.scheduling.types import Lease, Machine, Waiting
 
 
 class Capacity:
     """A runner's free share, which only shrinks. `number` is its position among the runners."""
 
     def __init__(self, machine: Machine, number: int, leases: Iterable[Lease]) -> None:
-        runner, facts = machine.runner, machine.runner.facts
         self.machine = machine
         self.number = number
-        self.name = runner.name
+        self.name = machine.runner.name
         self.works = machine.trouble is None
         self.leases = list(leases)
         self.gpus = machine.gpus
-        self.cpus = facts.cpus if facts else 0
-        self.cpu = self.cpus - machine.load.cpu
-        self.memory = machine.memory - machine.load.memory
-        self.disk = facts.disk_free if facts else 0
-        self.slots = machine.slots
-        taken = set(machine.foreign)
-        for lease in self.leases:
-            ask = lease.ask
-            taken.update(lease.gpus)
-            self.cpu -= ask.cpu
-            self.memory -= ask.memory
-            if ask.shares:
-                self.slots -= 1
+        self.alike = len({(gpu.name, gpu.memory, gpu.vendor) for gpu in self.gpus}) == 1
+        self.cpus = machine.cpus
+        self.cpu = self.cpus - machine.load.cpu - sum([lease.ask.cpu for lease in self.leases])
+        self.memory = machine.memory - machine.load.memory - sum([lease.ask.memory for lease in self.leases])
+        self.disk = machine.runner.facts.disk_free if machine.runner.facts else 0
+        self.slots = machine.slots - sum([lease.ask.shares for lease in self.leases])
+        taken = {index for lease in self.leases for index in lease.gpus}.union(machine.foreign)
         self.free = [] if machine.gpu_trouble else [gpu for gpu in self.gpus if gpu.index not in taken]
         self.reserved: list[Waiting] = []
         self.matches: dict[tuple[str, int, str], list[Gpu]] = {}
-        self.kinds: list[Gpu] | None = None
 
     def matching(self, ask: Ask) -> list[Gpu]:
-        """The free GPUs that the job can use."""
         kind = ask.gpu_kind
         found = self.matches.get(kind)
         if found is None:
@@ -51,26 +38,21 @@ class Capacity:
         return found
 
     def of_kind(self, gpus: Sequence[Gpu], ask: Ask) -> list[Gpu]:
-        """Those of these GPUs that the job can use."""
-        if self.kinds is None:
-            self.kinds = list({(gpu.name, gpu.memory, gpu.vendor): gpu for gpu in self.gpus}.values())
-        if len(self.kinds) == 1:
-            return list(gpus) if ask.takes(self.kinds[0]) else []
+        if self.alike:
+            return list(gpus) if ask.takes(self.gpus[0]) else []
         return [gpu for gpu in gpus if ask.takes(gpu)]
 
     def pick(self, ask: Ask) -> tuple[int, ...]:
         """The GPUs for a job that fits: those with the least memory, and reserved ones only if there is no choice."""
         if not ask.gpus:
             return ()
-        if not self.reserved and self.kinds is not None and len(self.kinds) == 1:
+        if self.alike and not self.reserved:
             return tuple(sorted([gpu.index for gpu in self.matching(ask)])[: ask.gpus])
         kept = {gpu.index for job in self.reserved if job.ask.gpus for gpu in self.matching(job.ask)}
-        found = [(gpu.index in kept, gpu.memory, gpu.index) for gpu in self.matching(ask)]
-        found.sort()
+        found = sorted([(gpu.index in kept, gpu.memory, gpu.index) for gpu in self.matching(ask)])
         return tuple(sorted([index for _, _, index in found[: ask.gpus]]))
 
     def room(self, ask: Ask) -> bool:
-        """Whether the free share is large enough."""
         if ask.gpus:
             if len(self.free) < ask.gpus or len(self.matching(ask)) < ask.gpus:
                 return False
@@ -87,17 +69,18 @@ class Capacity:
     def spares(self, ask: Ask) -> bool:
         """Whether the job leaves enough for the jobs for which this runner is reserved."""
         theirs = [job.ask for job in self.reserved]
-        gpus, cpu, memory = sum(a.gpus for a in theirs), sum(a.cpu for a in theirs), sum(a.memory for a in theirs)
+        gpus, shares = sum(a.gpus for a in theirs), sum(a.shares for a in theirs)
+        cpu, memory = sum(a.cpu for a in theirs), sum(a.memory for a in theirs)
         if ask.gpus and gpus:
             mine = set(self.pick(ask))
-            for wanted in ([gpu.index for gpu in self.matching(each)] for each in theirs if each.gpus):
-                if mine.intersection(wanted) and len(set(wanted) - mine) < gpus:
+            for wanted in ({gpu.index for gpu in self.matching(each)} for each in theirs if each.gpus):
+                if mine & wanted and len(wanted - mine) < gpus:
                     return False
-        if ask.cpu and cpu and self.cpu - ask.cpu < cpu:
-            return False
-        if ask.shares and self.slots <= sum(each.shares for each in theirs) and any(each.shares for each in theirs):
-            return False
-        return not (ask.memory and memory and self.memory - ask.memory < memory)
+        return not (
+            (ask.cpu and cpu and self.cpu - ask.cpu < cpu)
+            or (ask.memory and memory and self.memory - ask.memory < memory)
+            or (ask.shares and shares and self.slots <= shares)
+        )
 
     def could_hold(self, ask: Ask) -> bool:
         """Whether it would fit on the empty runner. The disk does not count, because it may be cleared."""
@@ -115,8 +98,8 @@ class Capacity:
     def missing(self, ask: Ask) -> tuple[float, ...]:
         """What is missing until it fits: GPUs, CPUs, bytes of memory."""
         gpus = ask.gpus - len(self.matching(ask)) if ask.gpus else 0
-        cpu, memory = ask.cpu - self.cpu, ask.memory - self.memory
-        return gpus if gpus > 0 else 0, cpu if cpu > 0 else 0, memory if memory > 0 and ask.memory else 0
+        memory = ask.memory - self.memory if ask.memory else 0
+        return max(0, gpus), max(0, ask.cpu - self.cpu), max(0, memory)
 
     @property
     def quiet(self) -> tuple[int, int, int]:
@@ -125,7 +108,6 @@ class Capacity:
         return len(self.leases), len(self.gpus), self.number
 
     def take(self, lease: Lease) -> None:
-        """Give a share to a job."""
         ask = lease.ask
         self.leases.append(lease)
         if lease.gpus:

@@ -7,7 +7,7 @@ it again, and a pass over many jobs looks at few runners for each.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from dstack.model.job.reasons import Reason
 from dstack.model.job.resources import Ask
@@ -31,36 +31,22 @@ def allows(pin: str | None, runners: tuple[str, ...], runner: Runner) -> bool:
     return (pin is None or pin in known) and (not runners or not known.isdisjoint(runners))
 
 
-def opens(door: Eligibility, runner: Runner) -> bool:
-    """Whether a job may use a runner, and may mount its folders there."""
-    pin, runners, sources = door
+def opens(eligibility: Eligibility, runner: Runner) -> bool:
+    pin, runners, sources = eligibility
     return allows(pin, runners, runner) and all(allowed(source, runner.allow_mounts) for source in sources)
 
 
-class FreeIndex:
-    """Working runners by their number of free GPUs. A runner stays in lists that no longer apply to it; they are
-    skipped when read."""
-
-    def __init__(self, machines: Iterable[Capacity]) -> None:
-        self.by_free: list[list[Capacity]] = [[]]
-        for one in sorted(machines, key=lambda one: len(one.leases)):
-            if one.works:
-                self.add(one)
-
-    def add(self, one: Capacity) -> None:
-        """Add the runner under its new number of free GPUs."""
-        while len(self.by_free) <= len(one.free):
-            self.by_free.append([])
-        self.by_free[len(one.free)].append(one)
+FreeIndex = list[list[Capacity]]
+"""Working runners by their number of free GPUs. A runner stays in lists that no longer apply to it; they are skipped
+when read."""
 
 
 class Candidates:
-    """The runners that a door leads to."""
+    """The runners that some jobs may use."""
 
     def __init__(self, machines: list[Capacity]) -> None:
         self.machines = machines
         self.rows: dict[tuple[str, int, str] | None, list[Row]] = {}
-        self.quiet: list[tuple[tuple[int, int, int], Capacity]] | None = None
 
     def could_hold(self, ask: Ask) -> list[Capacity]:
         """The runners that could hold it when empty: those with the most free resources first, those that take no jobs
@@ -72,12 +58,6 @@ class Candidates:
         gpus, cpu, memory = ask.gpus, ask.cpu, ask.memory
         large = [one for count, cpus, size, one in self.rows[kind] if count >= gpus and cpus >= cpu and size >= memory]
         return [one for one in large if one.machine.slots > 0] if ask.shares else large
-
-    def quietest(self) -> list[tuple[tuple[int, int, int], Capacity]]:
-        """The runners that take jobs, those with the fewest jobs first, as they were at the first call."""
-        if self.quiet is None:
-            self.quiet = sorted([(one.quiet, one) for one in self.machines if one.works])
-        return list(self.quiet)
 
 
 def _free(one: Capacity, ask: Ask) -> tuple[float, ...]:
@@ -94,16 +74,16 @@ class JobShape:
     """Jobs with the same needs; `could` are the runners that could hold them. `blocked`: none fits now, and `nearest`
     are the closest runners. `stuck`: preemption would not help either. `reason` says why they wait."""
 
-    def __init__(self, ask: Ask, behind: Candidates, boxes: FreeIndex) -> None:
+    def __init__(self, ask: Ask, candidates: Candidates, by_free: FreeIndex) -> None:
         self.ask = ask
-        self.behind = behind
-        self.boxes = boxes
+        self.candidates = candidates
+        self.by_free = by_free
         self.seen: dict[int, int] = {}
         self.heap: list[tuple[tuple[int, int, int], Capacity]] | None = None
         self.reason: Reason | None = None
         self.blocked = False
         self.stuck = False
-        self.could = behind.could_hold(ask)
+        self.could = candidates.could_hold(ask)
         self.able = {one.number for one in self.could}
         self.nearest: Sequence[Capacity] = ()
 
@@ -112,21 +92,19 @@ class JobShape:
         return self.fullest() if self.ask.gpus else self.quietest()
 
     def fullest(self) -> Capacity | None:
-        for free in range(self.ask.gpus, len(self.boxes.by_free)):
-            box = self.boxes.by_free[free]
-            at = self.seen.get(free, 0)
-            while at < len(box):
-                one = box[at]
+        for free in range(self.ask.gpus, len(self.by_free)):
+            runners = self.by_free[free]
+            for at in range(self.seen.get(free, 0), len(runners)):
+                self.seen[free] = at
+                one = runners[at]
                 if len(one.free) == free and one.number in self.able and one.fits(self.ask):
-                    self.seen[free] = at
                     return one
-                at += 1
-            self.seen[free] = at
+            self.seen[free] = len(runners)
         return None
 
     def quietest(self) -> Capacity | None:
         if self.heap is None:
-            self.heap = self.behind.quietest()
+            self.heap = sorted([(one.quiet, one) for one in self.candidates.machines if one.works])
         while self.heap:
             quiet, one = self.heap[0]
             if not one.fits(self.ask):
@@ -138,7 +116,6 @@ class JobShape:
         return None
 
     def block(self) -> None:
-        """Record that no runner fits, and find the closest ones."""
         self.blocked = True
         looked_at = self.could[:LOOKED_AT]
         self.nearest = sorted(looked_at, key=lambda one: (not one.works, one.missing(self.ask), one.number))

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 from dstack.scheduling.capacity import Capacity
 from dstack.scheduling.matching import JobShape, opens
-from dstack.scheduling.types import Lease
-
-if TYPE_CHECKING:
-    from dstack.scheduling.types import Waiting
+from dstack.scheduling.types import Lease, Waiting
 
 AT_ONCE = 8
 """How many jobs have others stopped for them in one pass; the next pass serves more."""
@@ -21,8 +17,6 @@ COMPARED = 16
 pairs."""
 EXACTLY = 2
 """Up to this size, the smallest set of victims is found; larger sets are built from the largest jobs down."""
-NOBODY = 101
-"""Higher than every priority."""
 
 
 class Room:
@@ -31,37 +25,28 @@ class Room:
 
     def __init__(self, machines: Sequence[Capacity], jobs: Iterable[Waiting]) -> None:
         self.all = machines
-        lowest = {one.number: least(one.leases) for one in machines if one.works}
-        self.lowest = {number: priority for number, priority in lowest.items() if priority < NOBODY}
+        self.lowest: dict[int, int] = {}
+        for one in machines:
+            yielding = [lease.priority for lease in one.leases if lease.preemptible]
+            if one.works and yielding:
+                self.lowest[one.number] = min(yielding)
         self.yields: dict[str, str] = {}
         self.searches = 0
         self.futures: dict[int, Capacity] = {}
         self.claims: dict[int, list[Waiting]] = defaultdict(list)
         self.promised: dict[str, int] = {}
         self.closed: set[int] = set()
-        self.remember(jobs)
-
-    def remember(self, jobs: Iterable[Waiting]) -> None:
-        """Restore the promises of earlier passes, as far as they still hold."""
-        promised = [(job, one) for job in jobs if job.room_on for one in self.by_name(job.room_on)]
-        for job, one in promised:
-            if opens(job.door, one.machine.runner) and self.future(one).room(job.ask):
-                self.claim(one, job)
-
-    def by_name(self, name: str) -> list[Capacity]:
-        return [one for one in self.all if one.name == name and one.works]
+        by_name = {one.name: one for one in machines if one.works}
+        for job in jobs:  # the promises of earlier passes, as far as they still hold
+            there = by_name.get(job.room_on) if job.room_on else None
+            if there and opens(job.eligibility, there.machine.runner) and self.future(there).room(job.ask):
+                self.claim(there, job)
 
     def claim(self, one: Capacity, job: Waiting) -> Capacity:
-        """Promise the job its room on this runner."""
         self.claims[one.number].append(job)
         self.promised[job.id] = one.number
         self.futures.pop(one.number, None)
         return one
-
-    @property
-    def promises(self) -> dict[str, str]:
-        """The name of the runner on which each job is promised room."""
-        return {job: self.all[number].name for job, number in self.promised.items()}
 
     def keeps_from(self, job: Waiting, one: Capacity) -> bool:
         """Whether a job that has a promise should leave this runner to other jobs that it is promised to."""
@@ -75,22 +60,23 @@ class Room:
             self.claims[number].remove(job)
             self.futures.pop(number, None)
 
-    def make(self, job: Waiting, kind: JobShape) -> Capacity | None:
+    def make(self, job: Waiting, shape: JobShape) -> Capacity | None:
         """Return the runner on which the job can start once other jobs have given way; None if no preemption would
         help."""
         if job.id in self.promised:
             return self.all[self.promised[job.id]]
         if self.searches >= AT_ONCE:
             return None
-        able = {number for number, priority in self.lowest.items() if priority < job.priority} & kind.able
-        able -= self.closed
+        lower = {number for number, priority in self.lowest.items() if priority < job.priority}
+        able = (lower & shape.able) - self.closed
         if not able:
             return None
         self.searches += 1
-        for one in (self.all[number] for number in sorted(able)):
+        capable = [self.all[number] for number in sorted(able)]
+        for one in capable:
             if self.future(one).room(job.ask):
                 return self.claim(one, job)
-        near = [one for one in kind.nearest if one.number in able] or [self.all[number] for number in sorted(able)]
+        near = [one for one in shape.nearest if one.number in able] or capable
         offers = [(one, victims) for one in near[:COMPARED] if (victims := self.victims(job, one))]
         if not offers:
             return None
@@ -98,11 +84,11 @@ class Room:
         self.yields.update((victim.job, job.id) for victim in victims)
         return self.claim(one, job)
 
-    def close(self, kind: JobShape) -> None:
-        """Stop no further jobs on the runners that this kind could use: the job ahead can't be helped by that, and
+    def close(self, shape: JobShape) -> None:
+        """Stop no further jobs on the runners that this shape could use: the job ahead can't be helped by that, and
         what became free would be reserved for it."""
-        if not kind.ask.shares:
-            self.closed |= self.lowest.keys() & kind.able
+        if not shape.ask.shares:
+            self.closed |= self.lowest.keys() & shape.able
 
     def running(self, one: Capacity) -> list[Lease]:
         """The jobs on the runner that are not ending."""
@@ -113,17 +99,19 @@ class Room:
         if one.number not in self.futures:
             running = self.running(one)
             same = len(running) == len(one.leases) and not self.claims[one.number]
-            self.futures[one.number] = one if same else self.imagined(one, running)
+            self.futures[one.number] = one if same else self.imagined(one, running)[0]
         return self.futures[one.number]
 
-    def imagined(self, one: Capacity, leases: Iterable[Lease]) -> Capacity:
-        """The runner with these leases and the promised jobs."""
-        found = Capacity(one.machine, one.number, leases)
+    def imagined(self, one: Capacity, leases: Iterable[Lease]) -> tuple[Capacity, bool]:
+        """The runner with these leases and the promised jobs, and whether all of these fit."""
+        found, all_fit = Capacity(one.machine, one.number, leases), True
         found.disk = one.disk
         for job in self.claims[one.number]:
             if found.room(job.ask):
                 found.take(Lease(job.id, one.name, gpus=found.pick(job.ask), ask=job.ask))
-        return found
+            else:
+                all_fit = False
+        return found, all_fit
 
     def spare(self) -> None:
         """Spare victims that turn out not to be needed, now that all promises are made: one may make room for
@@ -131,29 +119,19 @@ class Room:
         for number in sorted(set(self.promised.values())):
             one = self.all[number]
             for lease in one.leases:
-                if lease.job in self.yields and self.holds(one, [*self.running(one), lease], self.claims[number]):
+                if lease.job in self.yields and self.imagined(one, [*self.running(one), lease])[1]:
                     del self.yields[lease.job]
-
-    def holds(self, one: Capacity, leases: Iterable[Lease], jobs: Iterable[Waiting]) -> bool:
-        """Whether all of these jobs could start beside these leases."""
-        found = Capacity(one.machine, one.number, leases)
-        found.disk = one.disk
-        for job in jobs:
-            if not found.room(job.ask):
-                return False
-            found.take(Lease(job.id, one.name, gpus=found.pick(job.ask), ask=job.ask))
-        return True
 
     def victims(self, job: Waiting, one: Capacity) -> Sequence[Lease]:
         """The smallest set of jobs whose end lets this job start; among equals, the least important and youngest. Empty
         if nothing helps."""
         running = self.running(one)
-        able = [lease for lease in running if gives_way(lease, job)]
+        able = [lease for lease in running if lease.preemptible and lease.priority < job.priority]
         able.sort(key=lambda lease: (lease.priority, -lease.since, lease.job))
 
         def enough(victims: Sequence[Lease]) -> bool:
             gone = {victim.job for victim in victims}
-            return self.imagined(one, [lease for lease in running if lease.job not in gone]).room(job.ask)
+            return self.imagined(one, [lease for lease in running if lease.job not in gone])[0].room(job.ask)
 
         if not enough(able):
             return ()
@@ -164,16 +142,6 @@ class Room:
         return fewer(sorted(able, key=lambda lease: (-len(lease.gpus), -lease.ask.cpu, -lease.ask.memory)), enough)
 
 
-def gives_way(lease: Lease, job: Waiting) -> bool:
-    """Whether a running job may be stopped for a waiting one."""
-    return lease.preemptible and lease.priority < job.priority
-
-
-def least(leases: Iterable[Lease]) -> int:
-    """The lowest priority of the jobs that give way."""
-    return min([lease.priority for lease in leases if lease.preemptible], default=NOBODY)
-
-
 def rank(one: Capacity, victims: Sequence[Lease]) -> tuple[float, ...]:
     """Sort key, best first: few victims, of low priority, started recently."""
     return len(victims), max(v.priority for v in victims), -min(v.since for v in victims), one.number
@@ -181,11 +149,8 @@ def rank(one: Capacity, victims: Sequence[Lease]) -> tuple[float, ...]:
 
 def fewer(leases: Sequence[Lease], enough: Callable[[Sequence[Lease]], bool]) -> Sequence[Lease]:
     """Take the first of these that are enough, then drop those that turn out not to be needed."""
-    chosen: list[Lease] = []
-    for lease in leases:
-        chosen.append(lease)
-        if enough(chosen):
-            break
+    count = next(count for count in range(1, len(leases) + 1) if enough(leases[:count]))
+    chosen = list(leases[:count])
     for lease in reversed(chosen[:-1]):
         rest = [other for other in chosen if other is not lease]
         if enough(rest):

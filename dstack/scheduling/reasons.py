@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.resources import Ask
@@ -11,28 +10,33 @@ from dstack.model.job.status import Status
 from dstack.model.runner.mounts import allowed
 from dstack.model.runner.runner import Runner
 from dstack.model.text.units import ago_words, memory_words, size_words, span_words
-
-if TYPE_CHECKING:
-    from dstack.scheduling.capacity import Capacity
-    from dstack.scheduling.types import Lease
+from dstack.scheduling.capacity import Capacity
+from dstack.scheduling.types import Lease
 
 ENDED = {Status.FAILED: "failed", Status.STOPPED: "was stopped", Status.LOST: "was lost"}
 SHOWN = 3
 """How many runners, or jobs on a runner, are named; the others are counted."""
 
 
+TROUBLES = {
+    "unreachable": ReasonCode.RUNNER_UNREACHABLE,
+    "unusable": ReasonCode.RUNNER_UNUSABLE,
+    "drained": ReasonCode.RUNNER_DRAINED,
+    "unavailable": ReasonCode.RUNNER_UNAVAILABLE,
+}
+UNCHECKED = Reason(ReasonCode.RUNNER_BEING_CHECKED, "being checked")
+STOPPED_EARLY = Reason(ReasonCode.STOPPED_BY_USER, "stopped before it started")
+
+
 def held(by: str, run: str) -> Reason:
-    """Someone holds the job."""
     return Reason(ReasonCode.HELD, f"held by {by}; to let it start: dstack release {run}")
 
 
 def dependencies_pending(workflows: Sequence[str]) -> Reason:
-    """These have not finished."""
     return Reason(ReasonCode.WAITING_FOR_DEPENDENCY, f"waiting for {', '.join(workflows)}")
 
 
 def dependency_ended(workflow: str, status: Status) -> Reason:
-    """A dependency is not done, so the job can never start."""
     return Reason(ReasonCode.DEPENDENCY_FAILED, f"the dependency {workflow} {ENDED[status]}")
 
 
@@ -41,13 +45,7 @@ def same_job(run: str, status: Status) -> Reason:
     return Reason(ReasonCode.WAITING_FOR_SAME_JOB, f"waiting for {run}, where the same job is {status.value}")
 
 
-def stopped_early() -> Reason:
-    """The user stopped it in the queue or before its container started."""
-    return Reason(ReasonCode.STOPPED_BY_USER, "stopped before it started")
-
-
 def withdrawn(timeout: float, waited_for: Reason | None) -> Reason:
-    """It has waited for `timeout` seconds."""
     waited = f"withdrawn after {span_words(timeout)} in the queue"
     return Reason(ReasonCode.WITHDRAWN, f"{waited}: {waited_for.text}" if waited_for else waited)
 
@@ -62,29 +60,12 @@ def after(attempt: Reason | None, waits_for: Reason) -> Reason:
     return Reason(waits_for.code, f"{attempt.text}; {waits_for.text}") if attempt else waits_for
 
 
-def unchecked() -> Reason:
-    """Why a runner takes no jobs now, as all reasons of a runner in words that follow "NAME is"."""
-    return Reason(ReasonCode.RUNNER_BEING_CHECKED, "being checked")
-
-
 def not_ready(state: str, why: str | None) -> Reason:
-    """The runner's state is "unreachable" or "unusable"."""
-    unreachable = state == "unreachable"
-    return Reason(ReasonCode.RUNNER_UNREACHABLE if unreachable else ReasonCode.RUNNER_UNUSABLE, f"{state}: {why}")
-
-
-def drained(why: str) -> Reason:
-    """Someone drained the runner."""
-    return Reason(ReasonCode.RUNNER_DRAINED, f"drained: {why}")
-
-
-def unavailable(why: str) -> Reason:
-    """The runner's dstack-runner does not offer it."""
-    return Reason(ReasonCode.RUNNER_UNAVAILABLE, f"unavailable: {why}")
+    """Why a runner takes no jobs in one of the TROUBLES, as all reasons of a runner in words that follow "NAME is"."""
+    return Reason(TROUBLES[state], f"{state}: {why}")
 
 
 def nobody(pin: str | None, runners: tuple[str, ...]) -> Reason:
-    """No runner is allowed."""
     if not (pin or runners):
         return Reason(ReasonCode.NO_RUNNER_KNOWN, "no runner has been added yet")
     if pin and runners:
@@ -108,30 +89,26 @@ def no_mount(sources: tuple[str, ...], runners: Sequence[Runner]) -> Reason:
 
 def too_much(ask: Ask, machines: Sequence[Capacity]) -> Reason:
     """No runner could hold it, even when empty: what the closest one has."""
-    return Reason(ReasonCode.NEEDS_MORE_THAN_ANY_RUNNER_HAS, lacks(ask, machines))
-
-
-def lacks(ask: Ask, machines: Sequence[Capacity]) -> str:
-    """What the job needs, and what the closest runner has of it."""
-    most = min(machines, key=lambda one: (short(ask, one), -len(one.gpus), -one.machine.cpus, -one.machine.memory))
-    has = ask.gpus and most.count(ask)
-    if ask.gpus and has < ask.gpus:
-        if ask.gpu_name or ask.gpu_memory or ask.gpu_vendor or (most.gpus and not has):
-            return f"it needs {ask.gpu_words}; the closest runner is {most.name} with {gpus(most)}"
-        return f"it needs {ask.gpu_words}; no runner has more than {has} ({most.name})"
-    if most.machine.cpus < ask.cpu:
-        return f"it needs {ask.words}; the closest runner is {most.name} with {most.machine.cpus} CPUs"
-    if most.machine.memory < ask.memory:
-        facts = most.machine.runner.facts
-        memory = memory_words(facts.memory if facts else 0)
-        return f"it needs {ask.words}; the closest runner is {most.name} with {memory}"
-    return f"{most.name} only takes jobs that request CPUs, memory or GPUs"
+    most = min(machines, key=lambda one: (short(ask, one), -len(one.gpus), -one.cpus, -one.machine.memory))
+    has, facts = most.count(ask), most.machine.runner.facts
+    text = f"it needs {ask.words}; the closest runner is {most.name} with "
+    if has < ask.gpus and (ask.gpu_name or ask.gpu_memory or ask.gpu_vendor or (most.gpus and not has)):
+        text = f"it needs {ask.gpu_words}; the closest runner is {most.name} with {gpus(most)}"
+    elif has < ask.gpus:
+        text = f"it needs {ask.gpu_words}; no runner has more than {has} ({most.name})"
+    elif most.cpus < ask.cpu:
+        text += f"{most.cpus} CPUs"
+    elif most.machine.memory < ask.memory:
+        text += memory_words(facts.memory if facts else 0)
+    else:
+        text = f"{most.name} only takes jobs that request CPUs, memory or GPUs"
+    return Reason(ReasonCode.NEEDS_MORE_THAN_ANY_RUNNER_HAS, text)
 
 
 def short(ask: Ask, one: Capacity) -> tuple[float, ...]:
     """How much an empty runner lacks to hold it."""
     gpus = max(0, ask.gpus - one.count(ask))
-    return gpus, max(0.0, ask.cpu - one.machine.cpus), max(0.0, ask.memory - one.machine.memory)
+    return gpus, max(0.0, ask.cpu - one.cpus), max(0.0, ask.memory - one.machine.memory)
 
 
 def gpus(one: Capacity) -> str:
@@ -141,13 +118,11 @@ def gpus(one: Capacity) -> str:
 
 
 def limit(ask: Ask, user: str, has: int, most: int) -> Reason:
-    """The user has reached the limit."""
     text = f"needs {ask.gpu_words}; {user} already has {has} of the {most} GPUs allowed per user"
     return Reason(ReasonCode.USER_GPU_LIMIT, text)
 
 
 def over_limit(ask: Ask, most: int) -> Reason:
-    """The job alone exceeds the limit."""
     return Reason(ReasonCode.USER_GPU_LIMIT, f"it needs {ask.gpu_words}; the limit per user is {most}")
 
 
@@ -163,7 +138,6 @@ def blocked(ask: Ask, nearest: Sequence[Capacity], count: int, now: float) -> Re
 
 
 def obstacle(ask: Ask, one: Capacity, now: float) -> Reason:
-    """Why it does not start on this runner."""
     if one.machine.trouble:
         return Reason(one.machine.trouble.code, f"{one.name} is {one.machine.trouble.text}")
     if one.reserved and one.room(ask):
@@ -173,19 +147,17 @@ def obstacle(ask: Ask, one: Capacity, now: float) -> Reason:
     if ask.gpus and len(one.matching(ask)) < ask.gpus:
         return gpu_obstacle(ask, one, now)
     if ask.cpu and one.cpu < ask.cpu:
-        outside = f", {one.machine.load.cpu:g} are used outside dstack" if one.machine.load.cpu else ""
-        return busy(f"{one.name} has {max(one.cpu, 0):g} of {one.cpus} CPUs free{holders(one, 'cpu', now)}{outside}")
+        free = f"{max(one.cpu, 0):g} of {one.cpus} CPUs free"
+        return busy(f"{one.name} has {free}{holders(one, 'cpu', '{:g}'.format, now)}")
     if ask.memory and one.memory < ask.memory:
-        free, used = memory_words(max(int(one.memory), 0)), one.machine.load.memory
-        outside = f", {memory_words(used)} are used outside dstack" if used else ""
-        return busy(f"{one.name} has {free} of memory free{holders(one, 'memory', now)}{outside}")
+        free = f"{memory_words(max(one.memory, 0))} of memory free"
+        return busy(f"{one.name} has {free}{holders(one, 'memory', memory_words, now)}")
     if one.disk < ask.disk:
         return Reason(ReasonCode.NOT_ENOUGH_DISK, f"{one.name} has {size_words(max(one.disk, 0))} of disk free")
     return busy(f"{one.name} already runs {sum(lease.ask.shares for lease in one.leases)} jobs, its limit")
 
 
 def busy(text: str) -> Reason:
-    """Other jobs, or others on the machine, use what it needs."""
     return Reason(ReasonCode.RUNNER_BUSY, text)
 
 
@@ -201,24 +173,21 @@ def gpu_obstacle(ask: Ask, one: Capacity, now: float) -> Reason:
     if len(held) > SHOWN:
         others = len(held) - SHOWN
         parts.append(f"{others} other {'job holds' if others == 1 else 'jobs hold'} the rest")
-    parts += [f"GPU {index} is used outside dstack {one.machine.foreign[index]}" for index in foreign(one, wanted)]
+    leased = {index for lease in one.leases for index in lease.gpus}
+    outside = [index for index in wanted if index in one.machine.foreign and index not in leased]
+    parts += [f"GPU {index} is used outside dstack {one.machine.foreign[index]}" for index in outside]
     return busy(", ".join(parts))
 
 
-def foreign(one: Capacity, wanted: Sequence[int]) -> list[int]:
-    leased = {index for lease in one.leases for index in lease.gpus}
-    return [index for index in wanted if index in one.machine.foreign and index not in leased]
-
-
-def holders(one: Capacity, what: str, now: float) -> str:
-    """Who holds most of the CPUs or the memory, and how many others hold some."""
-    held = [lease for lease in one.leases if getattr(lease.ask, what)]
+def holders(one: Capacity, what: str, words: Callable[[float], str], now: float) -> str:
+    """Who holds most of the CPUs or the memory, how many others hold some, and what is used outside dstack."""
+    used, held = getattr(one.machine.load, what), [lease for lease in one.leases if getattr(lease.ask, what)]
+    outside = f", {words(used)} are used outside dstack" if used else ""
     if not held:
-        return ""
+        return outside
     most = max(held, key=lambda lease: float(getattr(lease.ask, what)))
-    amount = f"{most.ask.cpu:g}" if what == "cpu" else memory_words(most.ask.memory)
     others = f", {len(held) - 1} other {'job holds' if len(held) == 2 else 'jobs hold'} some" if len(held) > 1 else ""
-    return f", {holds(most, amount, now)}{others}"
+    return f", {holds(most, words(getattr(most.ask, what)), now)}{others}{outside}"
 
 
 def holds(lease: Lease, amount: str, now: float) -> str:

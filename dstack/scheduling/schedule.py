@@ -7,6 +7,7 @@ higher priority if that lets it start. Each pass starts from scratch.
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from operator import attrgetter
 
@@ -24,26 +25,23 @@ RESERVATIONS = 16
 
 
 def eligible(job: Waiting, machines: Sequence[Machine]) -> list[Machine]:
-    """The runners that the job may use."""
-    return [machine for machine in machines if opens(job.door, machine.runner)]
+    return [machine for machine in machines if opens(job.eligibility, machine.runner)]
 
 
 def impossible(job: Waiting, machines: Sequence[Machine], max_gpus: int | None = None) -> Reason | None:
     """Return why the job could never run on these runners, however long it waits; None if it could."""
     if max_gpus is not None and job.ask.gpus > max_gpus:
         return reasons.over_limit(job.ask, max_gpus)
-    found = eligible(job, machines)
-    if not found:
-        return closed(job.door, [machine.runner for machine in machines])
-    empty = [Capacity(machine, number, ()) for number, machine in enumerate(found)]
-    if any(machine.runner.facts is None for machine in found) or any(one.could_hold(job.ask) for one in empty):
-        return None
-    return reasons.too_much(job.ask, empty)
+    empty = [Capacity(machine, number, ()) for number, machine in enumerate(eligible(job, machines))]
+    if not empty:
+        return closed(job.eligibility, [machine.runner for machine in machines])
+    possible = any(one.machine.runner.facts is None or one.could_hold(job.ask) for one in empty)
+    return None if possible else reasons.too_much(job.ask, empty)
 
 
-def closed(door: Eligibility, runners: Sequence[Runner]) -> Reason:
+def closed(eligibility: Eligibility, runners: Sequence[Runner]) -> Reason:
     """Why no runner allows the job, whatever it requests."""
-    pin, names, mounts = door
+    pin, names, mounts = eligibility
     near = [runner for runner in runners if allows(pin, names, runner)]
     return reasons.no_mount(mounts, near) if near else reasons.nobody(pin, names)
 
@@ -71,79 +69,76 @@ class Pass:
         now: float,
         max_gpus: int | None,
     ) -> None:
-        held: dict[str, list[Lease]] = {machine.runner.name: [] for machine in machines}
-        self.users: dict[str, int] = {}
+        held: dict[str, list[Lease]] = defaultdict(list)
+        self.users: Counter[str] = Counter()
         for lease in leases:
-            if lease.runner in held:
-                held[lease.runner].append(lease)
-            if max_gpus is not None:
-                self.users[lease.user] = self.users.get(lease.user, 0) + len(lease.gpus)
+            held[lease.runner].append(lease)
+            self.users[lease.user] += len(lease.gpus)
         self.jobs = sorted(jobs, key=attrgetter("submitted"))
         self.jobs.sort(key=attrgetter("priority"), reverse=True)
         self.all = [Capacity(machine, at, held[machine.runner.name]) for at, machine in enumerate(machines)]
         self.by_name = {one.name: one for one in self.all}
         self.now = now
         self.max_gpus = max_gpus
-        self.boxes = FreeIndex(self.all)
+        self.by_free: FreeIndex = [[] for _ in range(1 + max((len(one.gpus) for one in self.all), default=0))]
+        for one in sorted(self.all, key=lambda one: len(one.leases)):
+            if one.works:
+                self.by_free[len(one.free)].append(one)
         self.room = Room(self.all, self.jobs)
-        self.doors: dict[Eligibility, Candidates] = {}
-        self.kinds: dict[tuple[Ask, str | None, tuple[str, ...], tuple[str, ...]], JobShape] = {}
+        self.candidates: dict[Eligibility, Candidates] = {}
+        self.shapes: dict[tuple[Ask, str | None, tuple[str, ...], tuple[str, ...]], JobShape] = {}
         self.reserved = 0
 
     def run(self) -> Schedule:
-        """Place what can be placed, in order."""
         placements: dict[str, Placement] = {}
         left: list[tuple[Waiting, JobShape]] = []
         for job in self.jobs:
-            kind = self.kind(job)
-            if self.max_gpus is not None and self.over_limit(job):
-                left.append((job, kind))
-                continue
-            one = self.promised(job) if self.room.promised else None
-            one = one or (None if kind.blocked else self.choose(job, kind))
+            shape = self.shape(job)
+            over = self.max_gpus is not None and self.over_limit(job)
+            one = self.promised(job) if self.room.promised and not over else None
+            if one is None and not (over or shape.blocked):
+                one = self.choose(job, shape)
             if one is not None:
                 placements[job.id] = Placement(one.name, self.give(one, job))
                 continue
-            left.append((job, kind))
-            if not kind.stuck or job.id in self.room.promised:
-                self.wait(job, kind)
+            left.append((job, shape))
+            if not over and (not shape.stuck or job.id in self.room.promised):
+                self.wait(job, shape)
         self.room.spare()
         order = [job.id for job, _ in left]
-        return Schedule(placements, self.reasons(left), order, self.room.yields, self.room.promises)
+        promises = {job: self.all[number].name for job, number in self.room.promised.items()}
+        return Schedule(placements, self.reasons(left), order, self.room.yields, promises)
 
-    def kind(self, job: Waiting) -> JobShape:
-        """The job's kind: all jobs with the same needs share one."""
+    def shape(self, job: Waiting) -> JobShape:
+        """The job's shape: all jobs with the same needs share one."""
         key = job.ask, job.pin, job.runners, job.mounts
-        found = self.kinds.get(key)
-        if found is None:
-            found = self.kinds[key] = JobShape(job.ask, self.behind(job.door), self.boxes)
-        return found
-
-    def behind(self, door: Eligibility) -> Candidates:
-        """The runners that jobs with this door may use."""
-        if door not in self.doors:
-            self.doors[door] = Candidates([one for one in self.all if opens(door, one.machine.runner)])
-        return self.doors[door]
+        shape = self.shapes.get(key)
+        if shape is None:
+            eligibility = job.eligibility
+            if eligibility not in self.candidates:
+                allowed = [one for one in self.all if opens(eligibility, one.machine.runner)]
+                self.candidates[eligibility] = Candidates(allowed)
+            shape = self.shapes[key] = JobShape(job.ask, self.candidates[eligibility], self.by_free)
+        return shape
 
     def over_limit(self, job: Waiting) -> bool:
-        """Whether the job would exceed the GPU limit of its user now."""
         if self.max_gpus is None or not job.ask.gpus:
             return False
-        return self.users.get(job.user, 0) + job.ask.gpus > self.max_gpus
+        return self.users[job.user] + job.ask.gpus > self.max_gpus
 
-    def choose(self, job: Waiting, kind: JobShape) -> Capacity | None:
+    def choose(self, job: Waiting, shape: JobShape) -> Capacity | None:
         """The best runner that the job fits on now: one that already has some of what it needs, else the best for its
-        kind."""
-        best = (self.nearby(job, kind) if job.near else None) or kind.best()
+        shape."""
+        best = (self.nearby(job, shape) if job.near else None) or shape.best()
         return None if best and self.room.promised and self.room.keeps_from(job, best) else best
 
-    def nearby(self, job: Waiting, kind: JobShape) -> Capacity | None:
+    def nearby(self, job: Waiting, shape: JobShape) -> Capacity | None:
         """The runner that has the most of what the job needs, among those that it fits on."""
         best: Capacity | None = None
         rank: tuple[float, ...] = ()
         for name, has in job.near.items():
             one = self.by_name.get(name)
-            if one is None or one.number not in kind.able or (best and -has > rank[0]) or not one.fits(job.ask):
+            if one is None or one.number not in shape.able or (best and -has > rank[0]) or not one.fits(job.ask):
                 continue
             its = (-has, len(one.free) if job.ask.gpus else 0, *one.quiet)
             if best is None or its < rank:
@@ -160,27 +155,27 @@ class Pass:
         gpus = one.pick(job.ask)
         one.take(Lease(job.id, one.name, job.run, job.user, gpus, job.ask, self.now))
         if gpus:
-            self.users[job.user] = self.users.get(job.user, 0) + len(gpus)
-            self.boxes.add(one)
+            self.users[job.user] += len(gpus)
+            self.by_free[len(one.free)].append(one)
         if self.room.lowest or self.room.promised:
             self.room.placed(job, one)
         return gpus
 
-    def wait(self, job: Waiting, kind: JobShape) -> None:
+    def wait(self, job: Waiting, shape: JobShape) -> None:
         """Have others give way to a job that fits nowhere. If that does not help and the job requests resources,
         reserve the closest runner for it."""
-        first = not kind.blocked
+        first = not shape.blocked
         if first and job.id not in self.room.promised:
-            kind.block()
-        place = self.room.make(job, kind)
+            shape.block()
+        place = self.room.make(job, shape)
         if place is not None:
             place.reserved.append(job)
             return
-        kind.stuck = True
-        self.room.close(kind)
+        shape.stuck = True
+        self.room.close(shape)
         if not first or job.ask.shares or self.reserved >= RESERVATIONS:
             return
-        for one in kind.nearest:
+        for one in shape.nearest:
             if one.works and not one.reserved and one.could_hold(job.ask):
                 one.reserved.append(job)
                 self.reserved += 1
@@ -189,22 +184,20 @@ class Pass:
     def reasons(self, left: Sequence[tuple[Waiting, JobShape]]) -> dict[str, Reason]:
         """Why each job waits, once everything that can be placed has been placed."""
         why: dict[str, Reason] = {}
-        for job, kind in left:
-            if self.max_gpus is not None and self.over_limit(job):
-                why[job.id] = reasons.limit(job.ask, job.user, self.users.get(job.user, 0), self.max_gpus)
-                continue
+        for job, shape in left:
             promised = self.room.promised.get(job.id)
-            if promised is not None:
+            if self.max_gpus is not None and self.over_limit(job):
+                why[job.id] = reasons.limit(job.ask, job.user, self.users[job.user], self.max_gpus)
+            elif promised is not None:
                 why[job.id] = reasons.blocked(job.ask, [self.all[promised]], 1, self.now)
-                continue
-            kind.reason = kind.reason or self.why(kind, job.door)
-            why[job.id] = kind.reason
+            else:
+                shape.reason = why[job.id] = shape.reason or self.why(shape, job.eligibility)
         return why
 
-    def why(self, kind: JobShape, door: Eligibility) -> Reason:
-        """Why no job of this kind fits anywhere."""
-        if not kind.behind.machines:
-            return closed(door, [one.machine.runner for one in self.all])
-        if kind.could:
-            return reasons.blocked(kind.ask, kind.nearest, len(kind.could), self.now)
-        return reasons.too_much(kind.ask, kind.behind.machines)
+    def why(self, shape: JobShape, eligibility: Eligibility) -> Reason:
+        """Why no job of this shape fits anywhere."""
+        if not shape.candidates.machines:
+            return closed(eligibility, [one.machine.runner for one in self.all])
+        if shape.could:
+            return reasons.blocked(shape.ask, shape.nearest, len(shape.could), self.now)
+        return reasons.too_much(shape.ask, shape.candidates.machines)

@@ -70,12 +70,8 @@ class Machine:
 
     @property
     def gpus(self) -> Sequence[Gpu]:
-        """The GPUs that jobs may get, with what is known about each."""
-        found = self.runner.facts.gpus if self.runner.facts else ()
-        if self.runner.gpus is None:
-            return [gpu for gpu in found if gpu.usable]
-        facts = {gpu.index: gpu for gpu in found}
-        return [facts.get(index) or Gpu(index=index) for index in self.runner.gpu_indexes]
+        known = {gpu.index: gpu for gpu in (self.runner.facts.gpus if self.runner.facts else ())}
+        return [known.get(index) or Gpu(index=index) for index in self.runner.gpu_indexes]
 
 
 Eligibility = tuple["str | None", tuple[str, ...], tuple[str, ...]]
@@ -84,10 +80,9 @@ Eligibility = tuple["str | None", tuple[str, ...], tuple[str, ...]]
 
 class Waiting(Struct, frozen=True, gc=False):
     """A job that could start, because its dependencies are done. `pin` is the name or label that its run is limited to,
-    `runners` those that its workflow allows, `mounts` the runner's folders that it mounts. `submitted` is in seconds
-    on the same clock as `now`. `near` says how much of what it needs each runner already has. `room_on` is the runner
-    on which an earlier pass promised it the room of jobs that give way.
-    """
+    `runners` those that its workflow allows, `mounts` the runner's folders that it mounts. `submitted` is in seconds on
+    the same clock as `now`. `near` says how much of what it needs each runner already has. `room_on` is the runner on
+    which an earlier pass promised it the room of jobs that give way."""
 
     id: str
     ask: Ask = NOTHING
@@ -102,7 +97,7 @@ class Waiting(Struct, frozen=True, gc=False):
     room_on: str | None = None
 
     @property
-    def door(self) -> Eligibility:
+    def eligibility(self) -> Eligibility:
         return self.pin, self.runners, self.mounts
 
 

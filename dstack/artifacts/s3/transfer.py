@@ -15,7 +15,7 @@ from dstack.commands.artifacts.upload import Upload, reach, sums, upload, upload
 from dstack.commands.host import ask
 from dstack.errors import CommandError, HostError, StorageError
 from dstack.model.job.manifest import File
-from dstack.model.job.pieces import Piece, Sums, total
+from dstack.model.job.pieces import Piece, Sums
 from dstack.model.job.reasons import ReasonCode
 
 REACH = 60.0
@@ -84,7 +84,7 @@ class Uploader:
         if report.other:
             raise StorageError("another upload of the same job is in progress on the runner")
         while report.running:
-            self.tell(total([piece for index, piece in enumerate(pieces) if index not in report.sent]))
+            self.tell(sum(piece.length for index, piece in enumerate(pieces) if index not in report.sent))
             report = await self.asked(None)
         return report
 
@@ -105,7 +105,7 @@ class Uploader:
 
 def weight(plan: Uploading) -> int:
     """How much is left to send; the number of pieces is added, so that empty files count, too."""
-    return total(plan.pieces) + len(plan.pieces)
+    return sum(piece.length for piece in plan.pieces) + len(plan.pieces)
 
 
 async def reached(folder: JobFolder, url: str, storage: str) -> None:

@@ -43,7 +43,7 @@ def checkout_values(snapshot: Snapshot, depth: int | None = None) -> dict[str, o
         **fields,
         "history": snapshot.history or "",
         "shallow": lines(snapshot.cut),
-        "end": lines(snapshot.cut if depth is None else snapshot.cut_at(depth)),
+        "end": lines(snapshot.cut if depth is None else snapshot.ends.get(depth, snapshot.cut)),
         "umask": unusual(snapshot.umask),
     }
 

@@ -174,13 +174,13 @@ class Fleet:
         """Why the runner takes no jobs now, in words that follow "NAME is"."""
         condition = self.conditions.get(runner.name)
         if condition is None:
-            return reasons.unchecked()
+            return reasons.UNCHECKED
         if condition.state != "ready":
             return reasons.not_ready(condition.state, condition.reason)
         if runner.drained is not None:
-            return reasons.drained(runner.drained)
+            return reasons.not_ready("drained", runner.drained)
         absent = self.absent(runner.name)
-        return reasons.unavailable(absent) if absent is not None else None
+        return reasons.not_ready("unavailable", absent) if absent is not None else None
 
     @property
     def refused(self) -> bool:

@@ -25,7 +25,7 @@ from dstack.model.job.job import ExitCode, Job
 from dstack.model.job.reasons import Reason, ReasonCode, failed_with, preempted
 from dstack.model.job.status import Status
 from dstack.model.text.units import rfc3339, seconds, span, span_words
-from dstack.scheduling.reasons import stopped_early
+from dstack.scheduling.reasons import STOPPED_EARLY
 
 STOPPED = "stopped by dstack stop"
 LONGEST_PAUSE = 30.0
@@ -155,7 +155,7 @@ class Drive(JobOnRunner):
             if outcome.outcome != "fenced":
                 self.change(status=Status.RUNNING, started_at=rfc3339(time.time()))
                 return
-        reason = stopped_early() if self.job.stop else preempted(self.job.preempted_by or "")
+        reason = STOPPED_EARLY if self.job.stop else preempted(self.job.preempted_by or "")
         await self.close(Status.STOPPED, exit_code=ExitCode.STOPPED, reason=reason)
 
     def record_end(self, decision: Decision) -> None:

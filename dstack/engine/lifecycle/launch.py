@@ -69,7 +69,7 @@ async def launched(job_on_runner: JobOnRunner) -> Launched:
     given: Stdin = counted(tar, sum(manifest.bytes for manifest in lacking), tell) if tar else b""
     answer = await launch_with_code(job_on_runner, lambda pack: executor.launch(ordered, given, pack), tell)
     if answer.outcome == "need-code":
-        await ship(job_on_runner, answer.has, tell)
+        await ship(job_on_runner, (*answer.histories, *answer.commits, *answer.trees), tell)
         answer = await executor.launch(ordered, given)
     if answer.outcome == "need-image":
         await prepare_image(job_on_runner)
@@ -168,5 +168,5 @@ def variables_of(job: Job, run: Run, runner: Runner, secrets: Mapping[str, str])
         gpus=job.gpus,
         attempt=job.attempt,
     )
-    built = environment.build(job.variables, job.definition.env, {**run.environment, **secrets}, reserved)
-    return {**SAFE_DIRECTORY, **built.values}
+    values = environment.build(job.variables, job.definition.env, {**run.environment, **secrets}, reserved)
+    return {**SAFE_DIRECTORY, **values}

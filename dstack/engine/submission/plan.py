@@ -53,7 +53,7 @@ class Planner:
         """Return the job of a workflow with its cache key, and with its result if that is cached."""
         variables = submission.variables[workflow.name]
         job_id = names.job_id()
-        expanded = script.expanded(workflow, variables, {"run_name": self.run, "job_id": job_id})
+        expanded = script.expanded(workflow, variables, job_id, self.run)
         if submission.gpus is not None and workflow.name == submission.workflow:
             expanded = replace(expanded, resources=with_gpus(expanded.resources, submission.gpus))
         keys = {name: before[name].key for name in workflow.depends_on.names}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from operator import attrgetter
+from posixpath import commonprefix
 
 from dstack.model.code.tree import TreeFile
 from dstack.model.project.locations import normal
@@ -11,6 +13,8 @@ from dstack.model.project.locations import normal
 Rule = Callable[[str], bool]
 
 DEFINITIONS = ".dstack/"
+SYMBOL = re.compile(r"\[(?:[!^](?P<negated>.[^]]*)|(?P<body>[^!^][^]]*))\]|.", re.DOTALL)
+"""A set of characters such as `[a-z]` or `[!a-z]`, in which a first `]` is an ordinary character; or any character."""
 
 
 def select(
@@ -25,24 +29,16 @@ def select(
     """
     inside, outside = _divided(files, f"{normal(project)}/".lstrip("/"))
     if include is None:
-        return sorted([*inside, *outside], key=_path), ()
-    chosen: dict[str, TreeFile] = {}
-    unmatched = []
-    for entry in include:
-        fits = rule(entry)
-        fitting = [file for file in inside if fits(file.path)]
-        chosen.update((file.path, file) for file in fitting)
-        if not fitting:
-            unmatched.append(entry)
-    return sorted(chosen.values(), key=_path), tuple(unmatched)
+        return sorted([*inside, *outside], key=attrgetter("path")), ()
+    chosen = {entry: _matching(entry, inside) for entry in include}
+    unique = {file.path: file for fitting in chosen.values() for file in fitting}
+    return sorted(unique.values(), key=attrgetter("path")), tuple(entry for entry in include if not chosen[entry])
 
 
 def rule(entry: str) -> Rule:
     """Return a function that says whether a path matches the entry: a file, a folder and all below it, or a pattern.
-
     `*` and `?` match anything but '/', `[..]` one character, and `**` between slashes any number of folders. A pattern
-    that matches a folder matches all below it. An entry that ends with a slash matches folders only.
-    """
+    that matches a folder matches all below it. An entry that ends with a slash matches folders only."""
     plain = normal(entry)
     folder = f"{plain}/" if plain else ""
     files_too = not entry.endswith(("/", "/."))
@@ -56,8 +52,9 @@ def rule(entry: str) -> Rule:
     return fits
 
 
-def _path(file: TreeFile) -> str:
-    return file.path
+def _matching(entry: str, files: Iterable[TreeFile]) -> list[TreeFile]:
+    fits = rule(entry)
+    return [file for file in files if fits(file.path)]
 
 
 def _divided(files: Iterable[TreeFile], prefix: str) -> tuple[list[TreeFile], list[TreeFile]]:
@@ -72,58 +69,34 @@ def _divided(files: Iterable[TreeFile], prefix: str) -> tuple[list[TreeFile], li
 
 
 def _pattern(entry: str, files_too: bool) -> re.Pattern[str]:
-    parts = entry.split("/")
-    expression = ""
-    for index, part in enumerate(parts):
-        last = index == len(parts) - 1
-        if part == "**":
-            expression += ".*" if last else "(?:.*/)?"
-        else:
-            expression += _part(part) + ("" if last else "/")
-    return re.compile(expression + ("(?:/.*)?" if files_too else "/.*"), re.DOTALL)
+    *folders, last = entry.split("/")
+    start = "".join("(?:.*/)?" if part == "**" else f"{_part(part)}/" for part in folders)
+    end = ".*" if last == "**" else _part(last)
+    return re.compile(start + end + ("(?:/.*)?" if files_too else "/.*"), re.DOTALL)
 
 
 def _part(part: str) -> str:
     """Convert one part between slashes to a regular expression."""
-    expression, at = "", 0
-    while at < len(part):
-        letter = part[at]
-        closing = part.find("]", at + (3 if part[at + 1 : at + 2] in ("!", "^") else 2)) if letter == "[" else -1
-        if letter == "*":
-            expression += "[^/]*"
-        elif letter == "?":
-            expression += "[^/]"
-        elif closing > 0:
-            expression += _characters(part[at + 1 : closing])
-            at = closing
-        else:
-            expression += re.escape(letter)
-        at += 1
-    return expression
+
+    def converted(match: re.Match[str]) -> str:
+        if match["body"] or match["negated"]:
+            return _characters(match["body"] or match["negated"], negated=match["body"] is None)
+        return {"*": "[^/]*", "?": "[^/]"}.get(match[0]) or re.escape(match[0])
+
+    return SYMBOL.sub(converted, part)
 
 
-def _characters(body: str) -> str:
-    """Convert the inside of `[..]`: characters and ranges such as `a-z`; a leading `!` or `^` negates."""
-    negated = body[0] in "!^"
-    choices = body[1:] if negated else body
-    allowed, at = [], 0
-    while at < len(choices):
-        low, high = choices[at], choices[at]
-        if choices[at + 1 : at + 2] == "-" and at + 2 < len(choices):
-            high = choices[at + 2]
-        at += 1 if low is high else 3
-        if low <= high:
-            allowed.append(f"{re.escape(low)}-{re.escape(high)}")
+def _characters(choices: str, *, negated: bool) -> str:
+    """Convert the inside of `[..]`: characters and ranges such as `a-z`."""
+    ranges = [(low or one, high or one) for low, high, one in re.findall(r"(.)-(.)|(.)", choices, re.DOTALL)]
+    allowed = "".join(f"{re.escape(low)}-{re.escape(high)}" for low, high in ranges if low <= high)
     if not allowed:
         return "[^/]" if negated else "(?!)"
-    return f"(?!/)[{'^' if negated else ''}{''.join(allowed)}]"
+    return f"(?!/)[{'^' if negated else ''}{allowed}]"
 
 
 def _relative(path: str, prefix: str) -> str:
     """Return the path relative to the project's folder `prefix`, which it is outside of."""
-    folders = prefix.rstrip("/").split("/")
-    parts = path.split("/")
-    shared = 0
-    while shared < len(folders) and parts[shared] == folders[shared]:
-        shared += 1
+    folders, parts = prefix.rstrip("/").split("/"), path.split("/")
+    shared = len(commonprefix([folders, parts]))
     return "/".join([".."] * (len(folders) - shared) + parts[shared:])

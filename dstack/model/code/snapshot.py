@@ -40,36 +40,28 @@ class Snapshot(Struct, frozen=True, kw_only=True, omit_defaults=True):
     modes: str | None = None
 
     @property
+    def trees(self) -> tuple[str, ...]:
+        return tuple(filter(None, (self.tree, self.index, self.modes)))
+
+    @property
     def objects(self) -> tuple[str, ...]:
         """The object ids from which everything is reached."""
         return (*filter(None, [self.commit]), *self.trees)
-
-    @property
-    def trees(self) -> tuple[str, ...]:
-        """The ids of its trees."""
-        return tuple(oid for oid in (self.tree, self.index, self.modes) if oid)
 
     @property
     def history(self) -> str | None:
         """The name of a history deeper than 1: `full-` or a hash of its ends, and the commit. None for depth 1."""
         if self.commit is None or self.depth == 1:
             return None
-        return f"{_hash(self.shallow) if self.shallow else 'full'}-{self.commit}"
+        ends = sha256(" ".join(self.shallow).encode()).hexdigest()[:16] if self.shallow else "full"
+        return f"{ends}-{self.commit}"
 
     @property
     def cut(self) -> tuple[str, ...]:
         """The commits whose parents are left out."""
         return (self.commit,) if self.commit and self.depth == 1 else self.shallow
 
-    def cut_at(self, depth: int) -> tuple[str, ...]:
-        """The commits whose parents a job of this depth does not see."""
-        return self.ends.get(depth, self.cut)
-
     @property
     def names(self) -> tuple[str, ...]:
         """The names under which all of it is kept in a mirror."""
-        return (*self.objects, *([self.history] if self.history else []))
-
-
-def _hash(oids: tuple[str, ...]) -> str:
-    return sha256(" ".join(oids).encode()).hexdigest()[:16]
+        return (*self.objects, *filter(None, [self.history]))

@@ -18,8 +18,6 @@ ATTEMPTS_OWN = (
 )
 """Fields of a job that a new attempt resets."""
 
-NEW = {field.name: field.default for field in fields(Job)}
-
 
 def again(job: Job, exit_code: int | None) -> bool:
     """Whether a job that ended like this gets another attempt. A preempted attempt does not count."""
@@ -51,6 +49,6 @@ def following(
         log_end=log_size,
         preempted=job.preempted_by is not None,
     )
-    fresh = {name: NEW[name] for name in ATTEMPTS_OWN}
+    fresh = {field.name: field.default for field in fields(Job) if field.name in ATTEMPTS_OWN}
     fresh["reason"] = preempted(job.preempted_by) if job.preempted_by else None
     return {**fresh, "attempt": job.attempt + 1, "history": (*job.history, ended), "log_start": log_size}

@@ -23,33 +23,26 @@ LONGEST = 60
 
 
 def components(
-    workflow: Workflow,
-    image: str,
-    files: Iterable[TreeFile],
-    variables: Variables,
-    dependencies: Mapping[str, str],
+    workflow: Workflow, image: str, files: Iterable[TreeFile], variables: Variables, dependencies: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the parts of the key by name (`image`, `file encode.py`, `variable model`, ...).
-
-    `image` has its variables replaced; commands, artifacts and env count as written. `files` are those that the
-    workflow depends on. `dependencies` maps its direct dependencies to their keys.
-    """
+    """Return the parts of the key by name (`image`, `file encode.py`, `variable model`, ...). `image` has its variables
+    replaced; commands, artifacts and env count as written. `files` are those that the workflow depends on.
+    `dependencies` maps its direct dependencies to their keys."""
     counted = workflow.depends_on.config
     values = {
         name: value
         for name, value in variables.all.items()
         if name not in RESERVED and (counted is None or name in counted)
     }
+    paths = [artifact.path for artifact in workflow.outputs]
     found = {"image": image, "commands": _json(workflow.commands), "user": workflow.user}
     found.update((f"env {name}", text) for name, text in workflow.env.items())
     found["artifacts"] = _json(sorted([artifact.path, artifact.optional] for artifact in workflow.outputs))
-    if _takes_arguments(workflow):
+    if any(mentions(text, "config_args") for text in (*workflow.commands, *workflow.env.values(), *paths)):
         found["arguments"] = _json([name for name in variables.own if name in values])
     for file in files:
-        if file.is_folder:
-            found[f"folder {shown(file.path)}"] = file.mode
-        else:
-            found[f"file {shown(file.path)}"] = f"{file.mode} {file.id}"
+        kind, content = ("folder", file.mode) if file.is_folder else ("file", f"{file.mode} {file.id}")
+        found[f"{kind} {shown(file.path)}"] = content
     found.update((f"variable {name}", _json(value)) for name, value in values.items())
     found.update((f"dependency {name}", key) for name, key in dependencies.items())
     return found
@@ -78,17 +71,13 @@ def shown(path: str) -> str:
 
 def _describe(name: str, before: str | None, after: str | None) -> str:
     kind, _, which = name.partition(" ")
-    if kind == "image":
-        return f"image: {before} -> {after}"
-    if kind == "user":
-        return f"user: {before} -> {after}"
+    what = which if kind == "file" else name
+    if kind in ("image", "user"):
+        return f"{kind}: {before} -> {after}"
     if kind == "arguments":
         return "the variables in $config_args changed"
-    what = which if kind == "file" else name
-    if before is None:
-        return f"{what} added"
-    if after is None:
-        return f"{what} removed"
+    if before is None or after is None:
+        return f"{what} {'added' if before is None else 'removed'}"
     if kind == "dependency" and not is_tag(which):
         return f"{what} ran again"
     if kind == "variable":
@@ -100,15 +89,8 @@ def _describe(name: str, before: str | None, after: str | None) -> str:
 
 def _value(text: str) -> str:
     value = msgspec.json.decode(text, type=str | None)
-    if value is None:
-        return "null"
-    line = value.replace("\n", "\\n")
+    line = "null" if value is None else value.replace("\n", "\\n")
     return line if len(line) <= LONGEST else line[:LONGEST] + "..."
-
-
-def _takes_arguments(workflow: Workflow) -> bool:
-    texts = (*workflow.commands, *workflow.env.values(), *(artifact.path for artifact in workflow.outputs))
-    return any(mentions(text, "config_args") for text in texts)
 
 
 def _json(value: object) -> str:

@@ -39,13 +39,11 @@ def details(job: Job) -> dict[str, Any]:
         "cached_from": job.cached_from,
         "held": job.held,
         "stop": job.stop,
-        "previous": last and ended(last),
+        "previous": last and _ended(last),
     }
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def ended(attempt: Attempt) -> dict[str, Any]:
-    """Return how an attempt ended."""
-    code = reason_code(attempt.status, attempt.reason)
-    reason = attempt.reason and attempt.reason.text
-    return {"status": attempt.status, "exit_code": attempt.exit_code, "reason_code": code, "reason": reason}
+def _ended(attempt: Attempt) -> dict[str, Any]:
+    code, text = reason_code(attempt.status, attempt.reason), attempt.reason and attempt.reason.text
+    return {"status": attempt.status, "exit_code": attempt.exit_code, "reason_code": code, "reason": text}

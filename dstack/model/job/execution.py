@@ -13,15 +13,12 @@ from dstack.model.runner.mounts import Mount
 
 
 class Order(Struct, frozen=True, kw_only=True):
-    """What to launch.
-
-    `depth` is how many commits of the snapshot's history the job sees, None for all of them. `user` is a uid, a name,
-    or `image` for the image's own. `environment` maps names to values, None to unset one. `cpu` is in CPUs, `memory`
-    and `shm` (of /dev/shm) in bytes; 0 for no limit (`shm`: half of the machine's memory). `mounts` are of folders that
-    lie in one of `allowed`; `caches` are paths in the container of folders that stay on the host. On stdin come `pack`
-    bytes of code that the host may lack and, with `artifacts`, a tar of the dependencies' files with paths below the
-    snapshot's project, unless they were `gathered` on the host.
-    """
+    """What to launch. `depth` is how many commits of the snapshot's history the job sees, None for all of them. `user`
+    is a uid, a name, or `image` for the image's own. `environment` maps names to values, None to unset one. `cpu` is in
+    CPUs, `memory` and `shm` (of /dev/shm) in bytes; 0 for no limit (`shm`: half of the machine's memory). `mounts` are
+    of folders that lie in one of `allowed`; `caches` are paths in the container of folders that stay on the host. On
+    stdin come `pack` bytes of code that the host may lack and, with `artifacts`, a tar of the dependencies' files with
+    paths below the snapshot's project, unless they were `gathered` on the host."""
 
     job: str
     attempt: str
@@ -46,13 +43,10 @@ class Order(Struct, frozen=True, kw_only=True):
 
 class Launched(Struct, frozen=True):
     """`started`: the job started now. `exists`: it started earlier, or has ended. `fenced`: it must not start.
-    `need-code`, `need-image`: nothing was done, because this is missing.
-
-    `received`: the pack was stored. `spare`: writing the tree took long; a spare copy saves that next time.
-
-    `origin` and `digest` (of the image: `name@sha256:...`, or its id if it never came from a registry) are set for the
-    first two. For need-code, `commits`, `trees` and `histories` are what the host has, for a pack to build on.
-    """
+    `need-code`, `need-image`: nothing was done, because this is missing. `received`: the pack was stored. `spare`:
+    writing the tree took long; a spare copy saves that next time. `origin` and `digest` (of the image:
+    `name@sha256:...`, or its id if it never came from a registry) are set for the first two. For need-code, `commits`,
+    `trees` and `histories` are what the host has, for a pack to build on."""
 
     outcome: Literal["started", "exists", "need-code", "need-image", "fenced"]
     origin: Origin | None = None
@@ -62,11 +56,6 @@ class Launched(Struct, frozen=True):
     histories: tuple[str, ...] = ()
     received: bool = False
     spare: bool = False
-
-    @property
-    def has(self) -> tuple[str, ...]:
-        """The names of the objects that the host has, for a pack to build on."""
-        return (*self.histories, *self.commits, *self.trees)
 
 
 class Received(Enum):

@@ -109,7 +109,6 @@ class Job(Struct, frozen=True, kw_only=True):
 
     @property
     def finished(self) -> bool:
-        """Whether the job has ended."""
         return self.status.finished
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import posixpath
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 
 import msgspec
 from msgspec import Struct
@@ -13,8 +14,7 @@ from msgspec import Struct
 class File(Struct, frozen=True, omit_defaults=True):
     """One file of an artifact. `path` is relative to the project's folder and uses '/'; bytes that are not UTF-8 become
     surrogate escapes. `size` is in bytes, `mode` has the permission bits, `sha256` is in hex. A symbolic link has its
-    target in `link`, and an empty `sha256`. `etag` is the object store's checksum, if one holds the file.
-    """
+    target in `link`, and an empty `sha256`. `etag` is the object store's checksum, if one holds the file."""
 
     path: str
     size: int
@@ -39,7 +39,6 @@ class Manifest(Struct, frozen=True):
 
     @property
     def bytes(self) -> int:
-        """The total size of all files."""
         return sum(file.size for file in self.files)
 
 
@@ -65,49 +64,44 @@ def normal(path: str) -> str:
 
 def objection(path: str) -> str | None:
     """Why an artifact can't have this path, or None if it can. "." is the whole folder."""
-    if not path or "\0" in path:
-        return f"{shown(path)} is not a path"
-    if path.startswith("/") or ".." in path.split("/"):
-        return f"{shown(path)} is outside the project's folder"
-    if path != posixpath.normpath(path):
-        return f"{shown(path)} is not in its shortest form"
     try:
         length = len(path.encode("utf-8", "surrogateescape"))
     except UnicodeEncodeError:
-        return f"{shown(path)} is not a path"
-    if length > LONGEST:
-        return f"{shown(path)} is longer than {LONGEST} bytes"
-    if path.split("/", 1)[0] == MANIFEST:
-        return f"{shown(path)} is reserved for dstack's own list of files; give the artifact another name"
-    return None
+        length = 0
+    troubles = {
+        "is not a path": not length or "\0" in path,
+        "is outside the project's folder": path.startswith("/") or ".." in path.split("/"),
+        "is not in its shortest form": path != posixpath.normpath(path),
+        f"is longer than {LONGEST} bytes": length > LONGEST,
+        "is reserved for dstack's own list of files; give the artifact another name": f"{path}/".startswith(
+            f"{MANIFEST}/"
+        ),
+    }
+    return next((f"{shown(path)} {words}" for words, found in troubles.items() if found), None)
 
 
 def stays(path: str, links: Mapping[str, str], top: str = ".") -> bool:
     """Whether the link at `path`, followed through other `links`, never leaves the folder `top`."""
     root = [] if top == "." else top.split("/")
-    here = path.split("/")[:-1]
-    todo = [links[path]]
-    hops = 1
+    *here, name = path.split("/")
+    todo, hops = [name], 0
     while todo:
-        target = todo.pop()
-        if target.startswith("/") or hops > HOPS:
+        part = todo.pop()
+        if part == ".." and not here:
             return False
-        parts = target.split("/")
-        for at, part in enumerate(parts):
-            if part == "..":
-                if not here:
-                    return False
-                here.pop()
-            elif part not in ("", "."):
-                here.append(part)
-            if here[: len(root)] != root:
+        if part == "..":
+            here.pop()
+        elif part not in ("", "."):
+            here.append(part)
+        if here[: len(root)] != root:
+            return False
+        target = links.get("/".join(here)) if part not in ("", ".", "..") else None
+        if target is not None:
+            hops += 1
+            if target.startswith("/") or hops > HOPS:
                 return False
-            followed = links.get("/".join(here)) if part not in ("", ".", "..") else None
-            if followed is not None:
-                here.pop()
-                hops += 1
-                todo += ["/".join(parts[at + 1 :]).lstrip("/"), followed]
-                break
+            here.pop()
+            todo += reversed(target.split("/"))
     return True
 
 
@@ -116,7 +110,7 @@ def problem(files: Iterable[File]) -> str | None:
     link that leaves the folder."""
     by_path: dict[str, File] = {}
     for file in files:
-        if (why := objection(file.path)) or (why := "'.' is not a file" if file.path == "." else None):
+        if why := objection(file.path) or ("'.' is not a file" if file.path == "." else None):
             return why
         if file.path in by_path:
             return f"{shown(file.path)} is listed twice"
@@ -132,12 +126,8 @@ def problem(files: Iterable[File]) -> str | None:
 
 def occupied_parent(path: str, files: Mapping[str, object]) -> str | None:
     """Return the parent folder of `path` that is also a file in `files`, or None."""
-    at = path.find("/")
-    while at >= 0:
-        if path[:at] in files:
-            return path[:at]
-        at = path.find("/", at + 1)
-    return None
+    parents = accumulate(path.split("/")[:-1], "{}/{}".format)
+    return next((parent for parent in parents if parent in files), None)
 
 
 def conflicts(manifests: Iterable[Manifest]) -> str | None:

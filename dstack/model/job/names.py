@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import re
 import secrets
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
 
 from dstack.errors import UsageError
 
@@ -34,24 +34,15 @@ JOB_ID = re.compile(r"[0-9a-f]{12}")
 NUMBER = re.compile(r"[0-9]+(e[0-9]+)?")
 
 
-class Dice(Protocol):
-    """The methods of random.Random that are used here."""
-
-    def choice(self, seq: Sequence[str], /) -> str: ...
-
-    def randrange(self, start: int, stop: int, /) -> int: ...
-
-
-def run_name(taken: Callable[[str], bool], rng: Dice) -> str:
+def run_name(taken: Callable[[str], bool], rng: random.Random) -> str:
     """Return a name like `brave-otter-7` that is not taken."""
-    limit, tries = 10, 0
+    tries = 0
     while True:
+        limit = 10 ** (1 + tries // ENOUGH)
         name = f"{rng.choice(ADJECTIVES)}-{rng.choice(ANIMALS)}-{rng.randrange(1, limit)}"
         if not taken(name):
             return name
         tries += 1
-        if tries % ENOUGH == 0:
-            limit *= 10
 
 
 def job_id() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 MIB = 1 << 20
@@ -40,10 +39,8 @@ class Stored:
 
 @dataclass(frozen=True)
 class Piece:
-    """One PUT to a presigned URL with these headers: `length` bytes of a file, from `start`.
-
-    `part` is the part's number, from 1, or None for a file uploaded in one request.
-    """
+    """One PUT to a presigned URL with these headers: `length` bytes of a file, from `start`. `part` is the part's
+    number, from 1, or None for a file uploaded in one request."""
 
     path: str
     start: int
@@ -73,8 +70,3 @@ def spans(size: int) -> list[tuple[int, int]]:
 def in_base64(digest: str) -> str:
     """Convert a hex digest to base64, as HTTP headers want it."""
     return base64.b64encode(bytes.fromhex(digest)).decode()
-
-
-def total(pieces: Sequence[Piece]) -> int:
-    """Return the total bytes of the pieces."""
-    return sum(piece.length for piece in pieces)

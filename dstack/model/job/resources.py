@@ -31,11 +31,10 @@ class Ask(Struct, frozen=True, cache_hash=True):
         return not (self.gpus or self.cpu or self.memory)
 
     def takes(self, gpu: Gpu) -> bool:
-        """Whether the GPU meets the requirements."""
         vendor = self.gpu_vendor or ("" if self.gpu_name else "nvidia")
         if vendor and vendor != gpu.vendor:
             return False
-        return not (self.gpu_name or self.gpu_memory) or suits(self.gpu_name, self.gpu_memory, gpu.name, gpu.memory)
+        return _suits(self.gpu_name, self.gpu_memory, gpu.name, gpu.memory)
 
     @property
     def gpu_kind(self) -> tuple[str, int, str]:
@@ -53,14 +52,14 @@ class Ask(Struct, frozen=True, cache_hash=True):
     @property
     def words(self) -> str:
         """`2 GPUs of 40 GB, 4 CPUs and 16 GB of memory`; "" for nothing."""
-        parts = [self.gpu_words] if self.gpus else []
-        if self.cpu:
-            parts.append(f"{self.cpu:g} {'CPU' if self.cpu == 1 else 'CPUs'}")
-        if self.memory:
-            parts.append(f"{memory_words(self.memory)} of memory")
-        if self.disk:
-            parts.append(f"{size_words(self.disk)} of disk")
-        return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+        needs = {
+            self.gpu_words: self.gpus,
+            f"{self.cpu:g} {'CPU' if self.cpu == 1 else 'CPUs'}": self.cpu,
+            f"{memory_words(self.memory)} of memory": self.memory,
+            f"{size_words(self.disk)} of disk": self.disk,
+        }
+        *others, last = [words for words, amount in needs.items() if amount] or [""]
+        return f"{', '.join(others)} and {last}" if others else last
 
 
 NOTHING = Ask()
@@ -68,7 +67,6 @@ NOTHING = Ask()
 
 @lru_cache(maxsize=1000)
 def ask_of(resources: Resources) -> Ask:
-    """Convert a workflow's `resources` into numbers."""
     gpu = resources.gpu if isinstance(resources.gpu, GpuRequest) else GpuRequest(count=resources.gpu)
     return Ask(
         gpus=gpu.count,
@@ -82,18 +80,13 @@ def ask_of(resources: Resources) -> Ask:
 
 
 def with_gpus(resources: Resources, count: int) -> Resources:
-    """Return the resources with another number of GPUs."""
     if isinstance(resources.gpu, GpuRequest):
         return replace(resources, gpu=replace(resources.gpu, count=count))
     return replace(resources, gpu=count)
 
 
 @lru_cache(maxsize=10_000)
-def suits(name: str, memory: int, has_name: str, has_memory: int) -> bool:
-    """Whether a GPU called `has_name` with `has_memory` bytes has `name` in its name, and enough memory."""
-    return squeezed(name) in squeezed(has_name) and has_memory >= memory * SOLD
-
-
-def squeezed(name: str) -> str:
-    """Normalize a GPU's name: `a100-sxm4` and `A100 SXM4` are the same."""
-    return "".join(letter for letter in name.lower() if letter.isalnum())
+def _suits(name: str, memory: int, has_name: str, has_memory: int) -> bool:
+    """Whether a GPU has this name, in which `a100-sxm4` and `A100 SXM4` are the same, and enough memory."""
+    wanted, actual = ("".join(filter(str.isalnum, each.lower())) for each in (name, has_name))
+    return wanted in actual and has_memory >= memory * SOLD

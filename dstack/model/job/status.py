@@ -21,7 +21,6 @@ class Status(str, Enum):
 
     @property
     def finished(self) -> bool:
-        """Whether this state is final."""
         return self in FINISHED
 
 
@@ -46,32 +45,29 @@ class Progress(Struct, frozen=True):
     unit: str = "bytes"
 
 
-FINISHED = frozenset({Status.DONE, Status.FAILED, Status.STOPPED, Status.LOST})
+UNSUCCESSFUL = frozenset({Status.FAILED, Status.STOPPED, Status.LOST})
+FINISHED = UNSUCCESSFUL | {Status.DONE}
 
-MOVES: dict[Status, frozenset[Status]] = {
-    Status.QUEUED: frozenset({Status.PREPARING, Status.DONE, Status.FAILED, Status.STOPPED}),
-    Status.PREPARING: frozenset(
-        {Status.QUEUED, Status.RUNNING, Status.UPLOADING, Status.FAILED, Status.STOPPED, Status.LOST}
-    ),
-    Status.RUNNING: frozenset({Status.UPLOADING, Status.FAILED, Status.STOPPED, Status.LOST}),
-    Status.UPLOADING: frozenset({Status.QUEUED, Status.DONE, Status.FAILED, Status.STOPPED, Status.LOST}),
+MOVES = {
+    Status.QUEUED: {Status.PREPARING, Status.DONE, Status.FAILED, Status.STOPPED},
+    Status.PREPARING: {Status.QUEUED, Status.RUNNING, Status.UPLOADING, *UNSUCCESSFUL},
+    Status.RUNNING: {Status.UPLOADING, *UNSUCCESSFUL},
+    Status.UPLOADING: {Status.QUEUED, Status.DONE, *UNSUCCESSFUL},
 }
 """Allowed transitions. QUEUED to DONE: the result came from the cache. PREPARING to QUEUED: the job needs another
 runner. UPLOADING to QUEUED: the job is retried."""
 
+SUMMARY = (
+    *(Status.RUNNING, Status.UPLOADING, Status.PREPARING, Status.QUEUED),
+    *(Status.FAILED, Status.LOST, Status.STOPPED, Status.DONE),
+)
+"""Which of its jobs' statuses a run has: the furthest unfinished one, or else the worst final one."""
+
 
 def may_follow(before: Status, after: Status) -> bool:
-    """Whether a job may go from `before` to `after`."""
-    return after in MOVES.get(before, frozenset())
+    return after in MOVES.get(before, ())
 
 
 def summary(statuses: list[Status]) -> Status:
-    """Return the status of a run with these jobs: the furthest unfinished status, or else the worst final one."""
-    unfinished = [status for status in statuses if not status.finished]
-    if unfinished:
-        order = (Status.RUNNING, Status.UPLOADING, Status.PREPARING, Status.QUEUED)
-        return min(unfinished, key=order.index)
-    for end in (Status.FAILED, Status.LOST, Status.STOPPED):
-        if end in statuses:
-            return end
-    return Status.DONE
+    """Return the status of a run with these jobs."""
+    return min(statuses, key=SUMMARY.index, default=Status.DONE)

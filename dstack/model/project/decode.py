@@ -7,14 +7,12 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 from msgspec import inspect as types
+from yaml import MappingNode, Node, ScalarNode, SequenceNode
 
-from dstack.model.project.nodes import NULL, MappingNode, Maps, Node, Report, ScalarNode, SequenceNode, line
+from dstack.model.project.nodes import NULL, FieldPath, Maps, Report, line
 from dstack.model.text.suggest import did_you_mean
 
 T = TypeVar("T", bound=Struct)
-
-Path = tuple[str | int, ...]
-"""The keys and list indexes (from 0) that lead to a value."""
 
 TAGS = frozenset(
     f"tag:yaml.org,2002:{tag}"
@@ -24,38 +22,10 @@ BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": F
 WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 
 
-class FieldPath(Struct, frozen=True):
-    """Where a value is. In messages: `trail`, the steps from `owner`, the named thing around it."""
-
-    path: Path = ()
-    owner: str = ""
-    trail: Path = ()
-
-    def __truediv__(self, step: str | int) -> FieldPath:
-        return FieldPath((*self.path, step), self.owner, (*self.trail, step))
-
-    def named(self, owner: str) -> FieldPath:
-        """The same place, called `owner` in messages."""
-        return FieldPath(self.path, owner)
-
-    def __str__(self) -> str:
-        if not self.trail:
-            return self.owner or "the file"
-        last = self.trail[-1]
-        if isinstance(last, int):
-            return f"entry {last + 1} of {FieldPath((), self.owner, self.trail[:-1])}"
-        start = max((at + 1 for at, step in enumerate(self.trail) if isinstance(step, int)), default=0)
-        keys = ".".join(str(step) for step in self.trail[start:])
-        outer = FieldPath((), self.owner, self.trail[:start])
-        return f"'{keys}' in {outer}" if start or self.owner else f"'{keys}'"
-
-
 class Decoder:
-    """Decodes one file and reports every problem. `lines` has the line of every value read: that of its key or list
-    entry."""
+    """Decodes one file, and reports every problem and the line of every value."""
 
     def __init__(self, report: Report) -> None:
-        self.lines: dict[Path, int] = {(): 1}
         self._report = report
         self._maps = Maps(report)
 
@@ -68,34 +38,24 @@ class Decoder:
         bare, expected = _bare(kind)
         options = [_bare(option) for option in bare.types] if isinstance(bare, types.UnionType) else [(bare, expected)]
         if node.tag not in TAGS:
-            self._report.add(
-                self.lines[where.path], f"{where} has the YAML tag '{node.tag}', which is not supported; remove the tag"
-            )
+            self._report.refuse(where, f"has the YAML tag '{node.tag}', which is not supported; remove the tag")
             return _blank(kind)
         for option, expected in options:
             if _fits(option, node):
                 return self._fitting(option, node, where, expected)
-        self._report.add(self.lines[where.path], f"{where} {_mismatch([option for option, _ in options], node)}")
+        self._report.refuse(where, _mismatch([option for option, _ in options], node))
         return _blank(kind)
 
     def _fitting(self, kind: types.Type, node: Node, where: FieldPath, expected: str) -> Any:
-        if isinstance(node, MappingNode):
-            return self._map(kind, node, where)
-        if isinstance(node, SequenceNode) and isinstance(kind, types.VarTupleType):
-            return self._tuple(kind, node, where)
-        if isinstance(node, ScalarNode) and not isinstance(kind, types.NoneType):
-            return self._scalar(kind, node.value, where, expected)
-        return None
-
-    def _map(self, kind: types.Type, node: MappingNode, where: FieldPath) -> Struct | dict[str, Any]:
         if isinstance(kind, types.StructType):
-            return self._struct(kind, node, where)
+            return self._struct(kind, node, _called_by_name(kind, node, where))
         if isinstance(kind, types.DictType):
             return self._dict(kind, node, where)
-        raise TypeError(f"a project file can't hold a {kind}")
+        if isinstance(kind, types.VarTupleType):
+            return self._tuple(kind, node, where)
+        return None if isinstance(kind, types.NoneType) else self._scalar(kind, node.value, where, expected)
 
-    def _struct(self, kind: types.StructType, node: MappingNode, where: FieldPath) -> Struct:
-        where = _called_by_name(kind, node, where)
+    def _struct(self, kind: types.StructType, node: Node, where: FieldPath) -> Struct:
         fields = {field.encode_name: field for field in kind.fields}
         values: dict[str, Any] = {}
         for entry in self._maps.entries(node, str(where)):
@@ -105,9 +65,9 @@ class Decoder:
                 self._report.add(entry.line, f"unknown key '{entry.key}' in {where}{near}")
                 continue
             inner = where / entry.key
-            self.lines[inner.path] = entry.line
+            self._report.lines[inner.path] = entry.line
             if not field.required and entry.value.tag == NULL:
-                self._report.add(entry.line, f"{inner} has no value; add one or remove the key")
+                self._report.refuse(inner, "has no value; add one or remove the key")
                 continue
             values[field.name] = self._value(field.type, entry.value, inner)
         for field in kind.fields:
@@ -117,44 +77,38 @@ class Decoder:
         built: Struct = kind.cls(**values)
         return built
 
-    def _dict(self, kind: types.DictType, node: MappingNode, where: FieldPath) -> dict[str, Any]:
+    def _dict(self, kind: types.DictType, node: Node, where: FieldPath) -> dict[str, Any]:
         key_type, expected = _bare(kind.key_type)
         values: dict[str, Any] = {}
         for entry in self._maps.entries(node, str(where)):
             inner = where / entry.key
-            self.lines[inner.path] = entry.line
-            if trouble := _text_trouble(key_type, entry.key):
-                self._report.add(entry.line, f"'{entry.key}' in {where} {trouble}")
-            elif not _matches(key_type, entry.key):
-                self._report.add(entry.line, f"'{entry.key}' in {where} is not {expected}")
+            self._report.lines[inner.path] = entry.line
+            if trouble := _text_trouble(key_type, entry.key, f" is not {expected}"):
+                self._report.add(entry.line, f"'{entry.key}' in {where}{trouble}")
             values[entry.key] = self._value(kind.value_type, entry.value, inner)
         return values
 
-    def _tuple(self, kind: types.VarTupleType, node: SequenceNode, where: FieldPath) -> tuple[Any, ...]:
+    def _tuple(self, kind: types.VarTupleType, node: Node, where: FieldPath) -> tuple[Any, ...]:
         if len(node.value) < (kind.min_length or 0):
-            self._report.add(self.lines[where.path], f"{where} is empty; add at least one entry")
+            self._report.refuse(where, "is empty; add at least one entry")
         values = []
         for index, item in enumerate(node.value):
-            inner = where / index
-            self.lines[inner.path] = line(item)
-            values.append(self._value(kind.item_type, item, inner))
+            self._report.lines[(where / index).path] = line(item)
+            values.append(self._value(kind.item_type, item, where / index))
         return tuple(values)
 
     def _scalar(self, kind: types.Type, text: str, where: FieldPath, expected: str) -> str | int | bool:
-        at = self.lines[where.path]
         if isinstance(kind, types.BoolType):
             if text not in BOOLEANS:
-                self._report.add(at, f"{where} must be true or false, not '{text}'")
+                self._report.refuse(where, f"must be true or false, not '{text}'")
             return BOOLEANS.get(text, False)
         if isinstance(kind, types.IntType):
             number = int(text) if WHOLE.fullmatch(text) else None
             if number is None or not (kind.ge or 0) <= number <= (kind.le or number):
-                self._report.add(at, f"{where} must be a whole number{_bounds(kind)}, not '{text}'")
+                self._report.refuse(where, f"must be a whole number from {kind.ge} to {kind.le}, not '{text}'")
             return number or 0
-        if trouble := _text_trouble(kind, text):
-            self._report.add(at, f"{where} {trouble}")
-        elif not _matches(kind, text):
-            self._report.add(at, f"{where}: '{text}' is not {expected}")
+        if trouble := _text_trouble(kind, text, f": '{text}' is not {expected}"):
+            self._report.add(where, f"{where}{trouble}")
         return text
 
 
@@ -167,7 +121,7 @@ def _bare(kind: types.Type) -> tuple[types.Type, str]:
     return kind, expected
 
 
-def _called_by_name(kind: types.StructType, node: MappingNode, where: FieldPath) -> FieldPath:
+def _called_by_name(kind: types.StructType, node: Node, where: FieldPath) -> FieldPath:
     """Let messages call a struct that has a name by that name, or by its number if the name is missing."""
     step = where.path[-1] if where.path else None
     if not isinstance(step, int) or "name" not in {field.encode_name for field in kind.fields}:
@@ -177,59 +131,50 @@ def _called_by_name(kind: types.StructType, node: MappingNode, where: FieldPath)
     return where.named(f"{title} '{names[0]}'" if names and names[0] else f"{title} {step + 1}")
 
 
-def _fits(kind: types.Type, node: Node) -> bool:
-    if isinstance(node, MappingNode):
-        return isinstance(kind, (types.StructType, types.DictType))
-    if isinstance(node, SequenceNode):
-        return isinstance(kind, types.VarTupleType)
-    if node.tag == NULL:
-        return isinstance(kind, types.NoneType)
-    return isinstance(kind, (types.StrType, types.IntType, types.BoolType))
-
-
-WORDS: dict[type[types.Type], str] = {
-    types.StrType: "text",
-    types.IntType: "a whole number",
-    types.BoolType: "true or false",
-    types.VarTupleType: "a list",
-    types.DictType: "a map",
-    types.StructType: "a map",
+FORMS: dict[type[types.Type], tuple[type[Node], str]] = {
+    types.StrType: (ScalarNode, "text"),
+    types.IntType: (ScalarNode, "a whole number"),
+    types.BoolType: (ScalarNode, "true or false"),
+    types.VarTupleType: (SequenceNode, "a list"),
+    types.DictType: (MappingNode, "a map"),
+    types.StructType: (MappingNode, "a map"),
 }
+"""The node that each type is written as, and what messages call the type."""
+
+
+def _fits(kind: types.Type, node: Node) -> bool:
+    if isinstance(kind, types.NoneType) or _is_null(node):
+        return isinstance(kind, types.NoneType) and _is_null(node)
+    return isinstance(node, FORMS[type(kind)][0])
+
+
+def _is_null(node: Node) -> bool:
+    return isinstance(node, ScalarNode) and node.tag == NULL
 
 
 def _mismatch(options: list[types.Type], node: Node) -> str:
-    if isinstance(node, ScalarNode) and node.tag == NULL:
+    if _is_null(node):
         return "has no value; add one"
-    expected = [WORDS[type(option)] for option in options if not isinstance(option, types.NoneType)]
+    expected = [FORMS[type(option)][1] for option in options if not isinstance(option, types.NoneType)]
     is_map = isinstance(node, MappingNode)
     actual = "a map" if is_map else "a list" if isinstance(node, SequenceNode) else "text"
     hint = "; put text that contains ': ' in quotes" if is_map and "text" in expected else ""
     return f"must be {' or '.join(dict.fromkeys(expected))}, not {actual}{hint}"
 
 
-def _text_trouble(kind: types.Type, text: str) -> str | None:
-    """What is wrong with the text, as the end of a sentence; its pattern is checked by `_matches`."""
+def _text_trouble(kind: types.Type, text: str, mismatch: str) -> str | None:
+    """What is wrong with the text, in words that follow its name; `mismatch` if its pattern does not match."""
     if "\0" in text:
-        return "contains a NUL character; remove it"
+        return " contains a NUL character; remove it"
     if re.search("[\ud800-\udfff]", text):
-        return "contains half of a surrogate pair; write the whole character"
+        return " contains half of a surrogate pair; write the whole character"
     if not isinstance(kind, types.StrType):
         return None
     if kind.min_length and len(text) < kind.min_length:
-        return "is empty; add a value"
+        return " is empty; add a value"
     if kind.max_length and len(text) > kind.max_length:
-        return f"is longer than {kind.max_length} characters; shorten it"
-    return None
-
-
-def _matches(kind: types.Type, text: str) -> bool:
-    return not (isinstance(kind, types.StrType) and kind.pattern) or re.search(kind.pattern, text) is not None
-
-
-def _bounds(kind: types.IntType) -> str:
-    if kind.ge is not None and kind.le is not None:
-        return f" from {kind.ge} to {kind.le}"
-    return "" if kind.ge is None else f" of at least {kind.ge}"
+        return f" is longer than {kind.max_length} characters; shorten it"
+    return None if kind.pattern is None or re.search(kind.pattern, text) else mismatch
 
 
 def _blank(kind: types.Type) -> Any:

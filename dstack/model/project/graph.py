@@ -10,14 +10,12 @@ from dstack.model.text.suggest import did_you_mean
 
 
 def closure(workflows: Mapping[str, Workflow] | Iterable[Workflow], name: str) -> tuple[Workflow, ...]:
-    """Return the workflow and everything it depends on, each once, dependencies first.
-
-    Raises UsageError for an unknown name, and for workflows that depend on each other in a cycle.
-    """
+    """Return the workflow and everything it depends on, each once, dependencies first. Raises UsageError for an unknown
+    name, and for workflows that depend on each other in a cycle."""
     known = workflows if isinstance(workflows, Mapping) else {workflow.name: workflow for workflow in workflows}
     if name not in known:
-        near = did_you_mean(name, known)
-        raise UsageError(f"no workflow is named '{name}'{near}", hint="list the workflows: dstack run --help")
+        words = f"no workflow is named '{name}'{did_you_mean(name, known)}"
+        raise UsageError(words, hint="list the workflows: dstack run --help")
     edges = {workflow.name: workflow.depends_on.names for workflow in known.values()}
     order, cycles = walk(edges, [name])
     if cycles:

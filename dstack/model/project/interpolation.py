@@ -15,20 +15,16 @@ CONFIG_ARGS = re.compile(r"\\.|\$\$|(\$config_args(?![A-Za-z0-9_])|\$\{config_ar
 
 
 def expand(text: str, values: Mapping[str, str | None]) -> str:
-    """Return the text with its variables replaced. A `$` that is not followed by a name or `{` is kept.
-
-    Raises UsageError for a variable that is undefined or null, and for braces without a valid name in them.
-    """
+    """Return the text with its variables replaced. A `$` that is not followed by a name or `{` is kept. Raises
+    UsageError for a variable that is undefined or null, and for braces without a valid name in them."""
+    for trouble in troubles(text, values):
+        raise UsageError(trouble)
 
     def replace(match: re.Match[str]) -> str:
-        if match["dollar"]:
-            return "$"
         name = _name(match)
-        if name is None:
-            raise UsageError(malformed(match[0]))
-        value = values.get(name)
+        value = "$" if name is None else values[name]
         if value is None:
-            raise UsageError(_null(name) if name in values else undefined(name, values))
+            raise UsageError(f"variable '${name}' is null; give it a value with --{name} VALUE")
         return value
 
     return REFERENCE.sub(replace, text)
@@ -37,25 +33,13 @@ def expand(text: str, values: Mapping[str, str | None]) -> str:
 def troubles(text: str, names: Collection[str], where: str = "") -> Iterator[str]:
     """Yield what `expand` would refuse in the text, whatever the values are. `where` follows the variable's name."""
     for match in REFERENCE.finditer(text):
-        if match["dollar"]:
-            continue
         name = _name(match)
-        if name is None:
-            yield malformed(match[0], where)
-        elif name not in names:
-            yield undefined(name, names, where)
-
-
-def malformed(reference: str, where: str = "") -> str:
-    """Return the message for braces that contain something other than a name."""
-    return f"'{reference}'{where} is not a valid variable; write ${{name}}, or $$ for a dollar sign"
-
-
-def undefined(name: str, names: Collection[str], where: str = "") -> str:
-    """Return the message for an undefined variable."""
-    near = nearest(name, names)
-    define = f"define it in configs.yaml, or write '$${name}' for a literal '${name}'"
-    return f"undefined variable '${name}'{where}; " + (f"did you mean '${near}'?" if near else define)
+        if name is None and not match["dollar"]:
+            yield f"'{match[0]}'{where} is not a valid variable; write ${{name}}, or $$ for a dollar sign"
+        elif name is not None and name not in names:
+            near = nearest(name, names)
+            define = f"define it in configs.yaml, or write '$${name}' for a literal '${name}'"
+            yield f"undefined variable '${name}'{where}; " + (f"did you mean '${near}'?" if near else define)
 
 
 def mentions(text: str, name: str) -> bool:
@@ -68,11 +52,8 @@ def replace_config_args(command: str, args: str) -> str:
     return CONFIG_ARGS.sub(lambda match: args if match[1] else match[0], command)
 
 
-def _null(name: str) -> str:
-    return f"variable '${name}' is null; give it a value with --{name} VALUE"
-
-
 def _name(match: re.Match[str]) -> str | None:
+    """The variable's name; None for `$$` and for braces without a valid name."""
     if match["plain"]:
         return match["plain"]
     braced = match["braced"] or ""

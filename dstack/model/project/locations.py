@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 from dstack.model.paths import CONTAINER_IO, CONTAINER_TREE
 
@@ -37,12 +38,13 @@ def artifact_trouble(path: str) -> str | None:
     return trouble(path)
 
 
-def overlap(paths: list[str]) -> tuple[int, int] | None:
-    """Return the indexes of two paths that are equal or nested, the later one first; None if there are none."""
+def overlap(paths: Sequence[str]) -> tuple[int, int] | None:
+    """Return the indexes of two paths that are equal or nested, the later one first; None if there are none. A path
+    that names no folder counts as apart."""
     folders = [f"{normal(path)}/" for path in paths]
     for later, path in enumerate(folders):
         for earlier, other in enumerate(folders[:later]):
-            if path.startswith(other) or other.startswith(path):
+            if path != "/" != other and (path.startswith(other) or other.startswith(path)):
                 return later, earlier
     return None
 
@@ -61,7 +63,6 @@ KERNELS = ("/proc", "/sys", "/dev")
 
 
 def cache_path(path: str) -> str:
-    """Return the path in its shortest form."""
     return f"/{normal(path)}"
 
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import yaml
 from msgspec import Struct
-
-Node = yaml.Node
-ScalarNode = yaml.ScalarNode
-SequenceNode = yaml.SequenceNode
-MappingNode = yaml.MappingNode
+from yaml import MappingNode, Node, ScalarNode, SequenceNode
 
 LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -21,6 +18,9 @@ MERGE = "tag:yaml.org,2002:merge"
 # Characters that PyYAML refuses. Found here first, because PyYAML reports a position instead of a line.
 FORBIDDEN = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
+Path = tuple[str | int, ...]
+"""The keys and list indexes (from 0) that lead to a value."""
+
 
 class SourceFile(Struct, frozen=True):
     """A project file. `path` is what messages call it, relative to the project's folder."""
@@ -29,16 +29,48 @@ class SourceFile(Struct, frozen=True):
     text: str
 
 
+class FieldPath(Struct, frozen=True):
+    """Where a value is. In messages: `trail`, the steps from `owner`, the named thing around it."""
+
+    path: Path = ()
+    owner: str = ""
+    trail: Path = ()
+
+    def __truediv__(self, step: str | int) -> FieldPath:
+        return FieldPath((*self.path, step), self.owner, (*self.trail, step))
+
+    def named(self, owner: str) -> FieldPath:
+        """The same place, called `owner` in messages."""
+        return FieldPath(self.path, owner)
+
+    def __str__(self) -> str:
+        if not self.trail:
+            return self.owner or "the file"
+        last = self.trail[-1]
+        if isinstance(last, int):
+            return f"entry {last + 1} of {FieldPath((), self.owner, self.trail[:-1])}"
+        start = max((at + 1 for at, step in enumerate(self.trail) if isinstance(step, int)), default=0)
+        keys = ".".join(str(step) for step in self.trail[start:])
+        outer = FieldPath((), self.owner, self.trail[:start])
+        return f"'{keys}' in {outer}" if start or self.owner else f"'{keys}'"
+
+
 class Report:
-    """The problems found in one file."""
+    """The problems found in one file. `lines` has the line of every value read: that of its key or list entry."""
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.lines: dict[Path, int] = {(): 1}
         self._problems: dict[tuple[int, str], None] = {}
 
-    def add(self, line: int, text: str) -> None:
-        """Add a problem. `line` counts from 1. A problem repeated through a YAML alias is kept once."""
-        self._problems[line, text] = None
+    def add(self, at: int | FieldPath, text: str) -> None:
+        """Add a problem at a line, counted from 1, or a value. A problem repeated through a YAML alias is kept once."""
+        self._problems[at if isinstance(at, int) else self.lines[at.path], text] = None
+
+    def refuse(self, where: FieldPath, trouble: str | None) -> None:
+        """Add what is wrong with a value, if anything, in words that follow its name."""
+        if trouble:
+            self.add(where, f"{where} {trouble}")
 
     def __bool__(self) -> bool:
         return bool(self._problems)
@@ -63,18 +95,12 @@ def compose(source: SourceFile, report: Report) -> Node | None:
         report.add(at, f"YAML does not allow the character {code}; save the file as UTF-8 text")
         return None
     try:
-        loader = LOADER(source.text)
-        try:
-            node: Node | None = loader.get_single_node()
-        finally:
-            loader.dispose()
+        return yaml.compose(source.text, LOADER)
     except yaml.MarkedYAMLError as error:
         report.add(*_syntax(error, source.text))
-        return None
     except (yaml.YAMLError, RecursionError) as error:
         report.add(1, f"invalid YAML: {' '.join(str(error).split())}")
-        return None
-    return node
+    return None
 
 
 def _syntax(error: yaml.MarkedYAMLError, text: str) -> tuple[int, str]:
@@ -114,13 +140,15 @@ class Maps:
         self._report = report
         self._read: dict[int, list[Entry]] = {}
 
-    def entries(self, node: MappingNode, where: str) -> list[Entry]:
+    def entries(self, node: Node, where: str) -> list[Entry]:
         """Return the map's entries in file order. Entries merged with `<<` take its position; the map's own keys win.
-        `place` is how messages name the map."""
-        cached = self._read.get(id(node))
-        if cached is not None:
-            return cached
-        self._read[id(node)] = []  # so a map that merges itself gets nothing
+        `where` is what messages call the map."""
+        if id(node) not in self._read:
+            self._read[id(node)] = []  # so a map that merges itself gets nothing
+            self._read[id(node)] = list(self._entries(node, where))
+        return self._read[id(node)]
+
+    def _entries(self, node: Node, where: str) -> Iterable[Entry]:
         first: dict[str, int] = {}
         for key, _ in node.value:
             if not isinstance(key, ScalarNode):
@@ -132,14 +160,15 @@ class Maps:
                 first[key.value] = line(key)
         entries: dict[str, Entry] = {}
         for key, value in node.value:
-            if isinstance(key, ScalarNode) and key.tag == MERGE:
-                for entry in self._merged(value, where):
-                    if entry.key not in first:
-                        entries.setdefault(entry.key, entry)
-            elif isinstance(key, ScalarNode):
+            if not isinstance(key, ScalarNode):
+                continue
+            if key.tag != MERGE:
                 entries.setdefault(key.value, Entry(key.value, value, line(key)))
-        self._read[id(node)] = list(entries.values())
-        return self._read[id(node)]
+                continue
+            for entry in self._merged(value, where):
+                if entry.key not in first:
+                    entries.setdefault(entry.key, entry)
+        return entries.values()
 
     def _merged(self, node: Node, where: str) -> list[Entry]:
         if isinstance(node, MappingNode):

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
+from yaml import MappingNode
 
 from dstack.errors import ProjectError
 from dstack.model.project import checks
-from dstack.model.project.decode import Decoder, Path
-from dstack.model.project.environment import RESERVED, _overridden, variable_warnings
+from dstack.model.project.decode import Decoder
+from dstack.model.project.environment import RESERVED, variable_warnings
 from dstack.model.project.graph import closure
-from dstack.model.project.nodes import MappingNode, Report, SourceFile, compose, line
+from dstack.model.project.nodes import Report, SourceFile, compose, line
 from dstack.model.project.workflow import ConfigsFile, Values, Workflow, WorkflowsFile
 
 T = TypeVar("T", bound=Struct)
-
-GLOBAL = checks.GLOBAL
 
 
 class Project(Struct, frozen=True):
@@ -30,48 +30,42 @@ class Project(Struct, frozen=True):
 
 
 def parse(workflows: SourceFile, configs: SourceFile | None) -> Project:
-    """Read the project files. `configs` is None if there is no such file.
-
-    Raises ProjectError with every problem in both files, each as `path:LINE: what is wrong`.
-    """
+    """Read the project files. `configs` is None if there is no such file. Raises ProjectError with every problem in
+    both files, each as `path:LINE: what is wrong`."""
     report = Report(workflows.path)
-    definitions, lines = _read(workflows, "workflows", WorkflowsFile, report)
+    definitions = _read(workflows, "workflows", WorkflowsFile, report)
     found = definitions.workflows if definitions else ()
 
     config_report = Report(configs.path if configs else "")
-    sections, section_lines = _read(configs, "configs", ConfigsFile, config_report) if configs else (None, {})
+    sections = _read(configs, "configs", ConfigsFile, config_report) if configs else None
     own = {name: values or {} for name, values in ((sections and sections.configs) or {}).items()}
     unreadable = bool(config_report) and not own
 
-    checks.configs(config_report, section_lines, own, [workflow.name for workflow in found])
-    shared = own.pop(GLOBAL, {})
-    checks.workflows(report, lines, found)
+    checks.configs(config_report, own, [workflow.name for workflow in found])
+    shared = own.pop(checks.GLOBAL, {})
+    checks.workflows(report, found)
     if not unreadable:
-        checks.variables(report, lines, found, shared, own)
+        checks.variables(report, found, shared, own)
     if report or config_report:
         raise ProjectError([*report.problems, *config_report.problems])
 
-    project = Project(
-        {workflow.name: workflow for workflow in found},
-        shared,
-        {workflow.name: own.get(workflow.name, {}) for workflow in found},
-    )
+    by_name = {workflow.name: workflow for workflow in found}
+    project = Project(by_name, shared, {name: own.get(name, {}) for name in by_name})
     notes = [note for name in project.workflows for note in warnings(project, name)]
-    return Project(project.workflows, project.shared, project.own, tuple(dict.fromkeys(notes)))
+    return replace(project, warnings=tuple(dict.fromkeys(notes)))
 
 
-def _read(source: SourceFile, key: str, kind: type[T], report: Report) -> tuple[T | None, dict[Path, int]]:
-    """Return the file's content and lines; None for a file that is empty or invalid. Only the configs may be empty."""
+def _read(source: SourceFile, key: str, kind: type[T], report: Report) -> T | None:
+    """Return the file's content; None for a file that is empty or invalid. Only the configs may be empty."""
     node = compose(source, report)
     if node is None:
         if not report and kind is WorkflowsFile:
             report.add(1, f"the file is empty; start it with '{key}:'")
-        return None, {}
+        return None
     if not isinstance(node, MappingNode):
         report.add(line(node), f"the file must be a map; start it with '{key}:'")
-        return None, {}
-    decoder = Decoder(report)
-    return decoder.decode(node, kind), decoder.lines
+        return None
+    return Decoder(report).decode(node, kind)
 
 
 def warnings(project: Project, workflow: str) -> tuple[str, ...]:
@@ -79,5 +73,7 @@ def warnings(project: Project, workflow: str) -> tuple[str, ...]:
     notes: dict[str, None] = {}
     for each in closure(project.workflows, workflow):
         notes.update(dict.fromkeys(variable_warnings({**project.shared, **project.own.get(each.name, {})})))
-        notes.update(dict.fromkeys(_overridden(name) for name in each.env if name in RESERVED))
+        for name in each.env:
+            if name in RESERVED:
+                notes[f"'{name}' is reserved: dstack's own value replaces the one in 'env' or -e"] = None
     return tuple(notes)

@@ -11,33 +11,23 @@ from dstack.model.project.workflow import ConfigsFile, WorkflowsFile
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
-def workflows_schema() -> dict[str, Any]:
-    """The schema of `.dstack/workflows.yaml`."""
-    return _schema(WorkflowsFile)
-
-
-def configs_schema() -> dict[str, Any]:
-    """The schema of `.dstack/configs.yaml`."""
-    return _schema(ConfigsFile)
-
-
-def document(schema: dict[str, Any]) -> str:
-    """The text of the schema's file."""
-    return msgspec.json.format(msgspec.json.encode(schema), indent=2).decode() + "\n"
-
-
-def _schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
+def schema(kind: type[WorkflowsFile | ConfigsFile]) -> dict[str, Any]:
     return {"$schema": DIALECT, **_as_written(msgspec.json.schema(kind))}
 
 
-def _as_written(schema: Any) -> Any:
+def document(kind: type[WorkflowsFile | ConfigsFile]) -> str:
+    """The text of the schema's file."""
+    return msgspec.json.format(msgspec.json.encode(schema(kind)), indent=2).decode() + "\n"
+
+
+def _as_written(written: Any) -> Any:
     """Adapt the schema to handwritten YAML: text may look like a number or a boolean, and an unset key is left out."""
-    if isinstance(schema, list):
-        return [_as_written(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    found = {name: _as_written(value) for name, value in schema.items() if not name.startswith("x-")}
-    if "x-scalar" in schema:
+    if isinstance(written, list):
+        return [_as_written(item) for item in written]
+    if not isinstance(written, dict):
+        return written
+    found = {name: _as_written(value) for name, value in written.items() if not name.startswith("x-")}
+    if "x-scalar" in written:
         found["type"] = ["string", "number", "boolean"]
     if "default" in found and found["default"] is None:
         del found["default"]

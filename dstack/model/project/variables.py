@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +10,7 @@ from dstack.errors import UsageError
 from dstack.model.project.environment import RESERVED
 from dstack.model.project.graph import closure
 from dstack.model.project.project import Project
-from dstack.model.project.workflow import Values, Variables
+from dstack.model.project.workflow import Variables
 from dstack.model.text.suggest import did_you_mean
 
 TRUE = frozenset({"true", "True", "TRUE"})
@@ -18,19 +19,20 @@ LEFT_OUT = frozenset({"false", "False", "FALSE", "None"})
 
 
 def apply(project: Project, workflow: str, overrides: Sequence[tuple[str, str]]) -> dict[str, Variables]:
-    """Return the variables, by workflow, of the workflow and everything it depends on, with the overrides applied.
-
-    An override of one of the workflow's own variables applies to that workflow only; an override of a global variable
-    applies to every job. `-` may be written for `_`. Raises UsageError for an unknown variable.
-    """
+    """Return the variables, by workflow, of the workflow and everything it depends on, with the overrides applied. An
+    override of one of the workflow's own variables applies to that workflow only; an override of a global variable
+    applies to every job. `-` may be written for `_`. Raises UsageError for an unknown variable."""
     needed = closure(project.workflows, workflow)
     shared = dict(project.shared)
     named = dict(project.own.get(workflow, {}))
     for name, text in overrides:
-        _check(name, text)
-        scope, variable = _find(name, named, shared)
-        if scope is None:
+        if "\0" in text or re.search("[\ud800-\udfff]", text):
+            words = "is not text: it contains a NUL character or bytes that are not UTF-8"
+            raise UsageError(f"the value of --{name} {words}")
+        found = [(scope, each) for each in (name, name.replace("-", "_")) for scope in (named, shared) if each in scope]
+        if not found:
             raise _unknown(project, workflow, name, [*named, *shared])
+        scope, variable = found[0]
         scope[variable] = text
     return {
         each.name: Variables(shared=shared, own=named if each.name == workflow else project.own.get(each.name, {}))
@@ -39,37 +41,13 @@ def apply(project: Project, workflow: str, overrides: Sequence[tuple[str, str]])
 
 
 def config_args(own: Mapping[str, str | None]) -> str:
-    """Return the workflow's own variables as `--name value`, quoted for a shell, in file order.
-
-    True values become a bare flag. False, `None`, null and reserved names are left out.
-    """
-    words: list[str] = []
-    for name, value in own.items():
-        if value is None or value in LEFT_OUT or name in RESERVED:
-            continue
-        words.append(f"--{name}")
-        if value not in TRUE:
-            words.append(shlex.quote(value))
-    return " ".join(words)
-
-
-def _find(name: str, own: Values, shared: Values) -> tuple[Values | None, str]:
-    """Return the scope that has the variable, and the variable's name there."""
-    for variable in (name, name.replace("-", "_")):
-        for scope in (own, shared):
-            if variable in scope:
-                return scope, variable
-    return None, name
-
-
-def _check(name: str, text: str) -> None:
-    try:
-        clean = "\0" not in text
-        text.encode()
-    except UnicodeEncodeError:
-        clean = False
-    if not clean:
-        raise UsageError(f"the value of --{name} is not text: it contains a NUL character or bytes that are not UTF-8")
+    """Return the workflow's own variables as `--name value`, quoted for a shell, in file order. True values become a
+    bare flag. False, `None`, null and reserved names are left out."""
+    return " ".join(
+        f"--{name}" if value in TRUE else f"--{name} {shlex.quote(value)}"
+        for name, value in own.items()
+        if not (value is None or value in LEFT_OUT or name in RESERVED)
+    )
 
 
 def _unknown(project: Project, workflow: str, name: str, choices: list[str]) -> UsageError:

@@ -12,11 +12,9 @@ from msgspec import Meta, Struct
 from dstack.model.text.tag import is_tag
 from dstack.model.text.units import SIZE, SPAN
 
-Text = Annotated[str, Meta(min_length=1, extra_json_schema={"x-scalar": True})]
-"""Any single value, as its author wrote it: `1.15` stays `1.15`."""
 
-Value = Annotated[str, Meta(extra_json_schema={"x-scalar": True})]
-"""Text that may be empty."""
+def _about(description: str) -> Meta:
+    return Meta(description=description)
 
 
 def _form(pattern: str, expected: str, *, scalar: bool = True, max_length: int | None = None) -> Meta:
@@ -25,49 +23,29 @@ def _form(pattern: str, expected: str, *, scalar: bool = True, max_length: int |
     return Meta(pattern=pattern, max_length=max_length, extra_json_schema=extra)
 
 
-Name = Annotated[
-    str,
-    _form(
-        r"^[A-Za-z0-9_][A-Za-z0-9_-]*$(?!\n)",
-        "a valid workflow name; use letters, digits, '-' and '_', and don't start with '-'",
-        scalar=False,
-        max_length=100,
-    ),
-]
-Identifier = Annotated[
-    str,
-    _form(
-        r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)",
-        "a valid name; use letters, digits and '_', and don't start with a digit",
-        scalar=False,
-    ),
-]
-User = Annotated[
-    str,
-    _form(
-        r"^[A-Za-z0-9_][A-Za-z0-9_.:-]*$(?!\n)",
-        "a valid user; write a uid, a user name, or 'image' for the image's own user",
-    ),
-]
+NAME = "a valid workflow name; use letters, digits, '-' and '_', and don't start with '-'"
+IDENTIFIER = "a valid name; use letters, digits and '_', and don't start with a digit"
+USER = "a valid user; write a uid, a user name, or 'image' for the image's own user"
+CPUS = "a number of CPUs; write a number such as 4 or 0.5"
+CAUSE = "a cause for a retry; write lost, error, out-of-memory, or an exit code from 1 to 255"
+CAUSES = r"^(lost|error|out-of-memory|[1-9][0-9]?|1[0-9][0-9]|2[0-4][0-9]|25[0-5])$(?!\n)"
+SIGNAL = "a supported signal; write USR1, USR2, HUP or INT"
+
+Text = Annotated[str, Meta(min_length=1, extra_json_schema={"x-scalar": True})]
+"""Any single value, as its author wrote it: `1.15` stays `1.15`."""
+Texts = tuple[Text, ...]
+Value = Annotated[str, Meta(extra_json_schema={"x-scalar": True})]
+"""Text that may be empty."""
+Name = Annotated[str, _form(r"^[A-Za-z0-9_][A-Za-z0-9_-]*$(?!\n)", NAME, scalar=False, max_length=100)]
+Identifier = Annotated[str, _form(r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)", IDENTIFIER, scalar=False)]
+User = Annotated[str, _form(r"^[A-Za-z0-9_][A-Za-z0-9_.:-]*$(?!\n)", USER)]
 Count = Annotated[int, Meta(ge=0, le=1024)]
 Size = Annotated[str, _form(SIZE, "a size; write 512MB, 16GB or 1TB")]
-Cpus = Annotated[
-    str, _form(r"^(?!0+(\.0+)?$)[0-9]{1,4}(\.[0-9]{1,3})?$(?!\n)", "a number of CPUs; write a number such as 4 or 0.5")
-]
+Cpus = Annotated[str, _form(r"^(?!0+(\.0+)?$)[0-9]{1,4}(\.[0-9]{1,3})?$(?!\n)", CPUS)]
 Span = Annotated[str, _form(SPAN, "a duration; write 30s, 10m, 1h30m or 2d")]
-SignalName = Annotated[
-    str, _form(r"^(USR1|USR2|HUP|INT)$(?!\n)", "a supported signal; write USR1, USR2, HUP or INT", scalar=False)
-]
-Cause = Annotated[
-    str,
-    _form(
-        r"^(lost|error|out-of-memory|[1-9][0-9]?|1[0-9][0-9]|2[0-4][0-9]|25[0-5])$(?!\n)",
-        "a cause for a retry; write lost, error, out-of-memory, or an exit code from 1 to 255",
-    ),
-]
+SignalName = Annotated[str, _form(r"^(USR1|USR2|HUP|INT)$(?!\n)", SIGNAL, scalar=False)]
+Cause = Annotated[str, _form(CAUSES, CAUSE)]
 Vendor = Annotated[str, _form(r"^(nvidia|amd)$(?!\n)", "a supported GPU vendor; write nvidia or amd", scalar=False)]
-Attempts = Annotated[int, Meta(ge=1, le=100)]
-Priority = Annotated[int, Meta(ge=0, le=100)]
 
 
 class Definition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab", omit_defaults=True):
@@ -77,10 +55,10 @@ class Definition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
 class Artifact(Definition, frozen=True, kw_only=True):
     """A file or folder that the workflow produces, relative to the folder that holds `.dstack`."""
 
-    path: Annotated[Text, Meta(description="A file or folder inside the working directory; $variables are replaced")]
-    optional: Annotated[bool, Meta(description="If true, the job succeeds even when this is missing")] = False
+    path: Annotated[Text, _about("A file or folder inside the working directory; $variables are replaced")]
+    optional: Annotated[bool, _about("If true, the job succeeds even when this is missing")] = False
     sync: Annotated[
-        Span | None, Meta(description="How often to store changes while the job runs, such as 5m; default: never")
+        Span | None, _about("How often to store changes while the job runs, such as 5m; default: never")
     ] = None
 
 
@@ -88,8 +66,7 @@ class RepoDependency(Definition, frozen=True, kw_only=True):
     """The files of the repository that the workflow's result depends on."""
 
     include: Annotated[
-        tuple[Text, ...],
-        Meta(description="Files, folders and patterns (*, ?, [..], **), relative to the folder that holds .dstack"),
+        Texts, _about("Files, folders and patterns (*, ?, [..], **), relative to the folder that holds .dstack")
     ]
 
 
@@ -97,11 +74,15 @@ class DependsOn(Definition, frozen=True, kw_only=True):
     """What the result depends on. A key left out has its default: all files, all variables, no workflows."""
 
     repo: RepoDependency | None = None
-    config: Annotated[tuple[str, ...] | None, Meta(description="Names of the variables that change the result")] = None
+    config: Annotated[tuple[str, ...] | None, _about("Names of the variables that change the result")] = None
     workflows: Annotated[
-        tuple[str, ...],
-        Meta(description="Workflows whose artifacts this one needs, by name; or tags of runs, written :NAME"),
+        tuple[str, ...], _about("Workflows whose artifacts this one needs, by name; or tags of runs, written :NAME")
     ] = ()
+
+    @property
+    def include(self) -> Texts:
+        """What `repo` includes; empty for all files."""
+        return self.repo.include if self.repo else ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -112,50 +93,42 @@ class DependsOn(Definition, frozen=True, kw_only=True):
 class GpuRequest(Definition, frozen=True, kw_only=True):
     """Which GPUs the workflow needs."""
 
-    count: Annotated[Count, Meta(description="Number of GPUs")] = 1
-    name: Annotated[Text | None, Meta(description="Part of the model name, such as A100")] = None
-    memory: Annotated[Size | None, Meta(description="Minimum memory per GPU, such as 40GB")] = None
-    vendor: Annotated[Vendor | None, Meta(description="nvidia or amd; default: nvidia, unless a name is given")] = None
+    count: Annotated[Count, _about("Number of GPUs")] = 1
+    name: Annotated[Text | None, _about("Part of the model name, such as A100")] = None
+    memory: Annotated[Size | None, _about("Minimum memory per GPU, such as 40GB")] = None
+    vendor: Annotated[Vendor | None, _about("nvidia or amd; default: nvidia, unless a name is given")] = None
 
 
 class Resources(Definition, frozen=True, kw_only=True):
     """What the workflow needs from a runner. CPU and memory are also its limits."""
 
-    cpu: Annotated[Cpus | None, Meta(description="Number of CPUs, such as 4 or 0.5")] = None
-    memory: Annotated[
-        Size | None,
-        Meta(description="Memory, such as 16GB; a job that uses more is killed"),
-    ] = None
-    shm_size: Annotated[Size | None, Meta(description="Size of /dev/shm; default: half of the runner's memory")] = None
-    disk: Annotated[
-        Size | None,
-        Meta(description="Free disk space required on the runner, such as 50GB"),
-    ] = None
-    gpu: Annotated[Count | GpuRequest, Meta(description="Number of GPUs, or a map that says which kind")] = 0
+    cpu: Annotated[Cpus | None, _about("Number of CPUs, such as 4 or 0.5")] = None
+    memory: Annotated[Size | None, _about("Memory, such as 16GB; a job that uses more is killed")] = None
+    shm_size: Annotated[Size | None, _about("Size of /dev/shm; default: half of the runner's memory")] = None
+    disk: Annotated[Size | None, _about("Free disk space required on the runner, such as 50GB")] = None
+    gpu: Annotated[Count | GpuRequest, _about("Number of GPUs, or a map that says which kind")] = 0
 
 
 class RegistryAuth(Definition, frozen=True, kw_only=True):
     """The login for the image's registry."""
 
-    username: Annotated[
-        Text, Meta(description="User name at the registry; $variables are replaced, $$ is a dollar sign")
-    ]
+    username: Annotated[Text, _about("User name at the registry; $variables are replaced, $$ is a dollar sign")]
     password: Annotated[
-        Identifier, Meta(description="Name of the secret that holds the password; set it with: dstack secrets set NAME")
+        Identifier, _about("Name of the secret that holds the password; set it with: dstack secrets set NAME")
     ]
 
 
 class WarningSignal(Definition, frozen=True, kw_only=True):
     """A signal that warns the job before `max-duration` ends it."""
 
-    name: Annotated[SignalName, Meta(description="USR1, USR2, HUP or INT")] = "USR1"
-    before: Annotated[Span, Meta(description="How long before max-duration the signal is sent, such as 5m")]
+    name: Annotated[SignalName, _about("USR1, USR2, HUP or INT")] = "USR1"
+    before: Annotated[Span, _about("How long before max-duration the signal is sent, such as 5m")]
 
 
 class Retry(Definition, frozen=True, kw_only=True):
     """When to run the job again."""
 
-    attempts: Annotated[Attempts, Meta(description="Maximum number of attempts, including the first")]
+    attempts: Annotated[int, Meta(ge=1, le=100, description="Maximum number of attempts, including the first")]
     on: Annotated[
         tuple[Cause, ...], Meta(min_length=1, description="Retry after these: lost, error, out-of-memory, exit codes")
     ] = ("lost", "error")
@@ -164,46 +137,45 @@ class Retry(Definition, frozen=True, kw_only=True):
 class Workflow(Definition, frozen=True, kw_only=True):
     """One workflow, as written: its variables are not replaced yet."""
 
-    name: Annotated[Name, Meta(description="Name of the workflow: letters, digits, '-' and '_'")]
-    image: Annotated[Text, Meta(description="The Docker image; $variables are replaced")]
+    name: Annotated[Name, _about("Name of the workflow: letters, digits, '-' and '_'")]
+    image: Annotated[Text, _about("The Docker image; $variables are replaced")]
     commands: Annotated[
-        tuple[Text, ...],
+        Texts,
         Meta(
             min_length=1, description="All run in one `bash -e` (sh if the image has no bash): cd and export carry over"
         ),
     ]
-    help: Annotated[str | None, Meta(description="Shown by dstack run --help")] = None
+    help: Annotated[str | None, _about("Shown by dstack run --help")] = None
     depends_on: DependsOn = DependsOn()
     artifacts: Annotated[
-        tuple[Artifact | Text, ...], Meta(description="Files and folders to keep, relative to the working directory")
+        tuple[Artifact | Text, ...], _about("Files and folders to keep, relative to the working directory")
     ] = ()
-    env: Annotated[dict[Identifier, Value], Meta(description="Environment variables; $variables are replaced")] = {}
+    env: Annotated[dict[Identifier, Value], _about("Environment variables; $variables are replaced")] = {}
     cache: Annotated[
-        tuple[Text, ...],
-        Meta(description="Folders in the container that the runner keeps between jobs of this repository"),
+        Texts, _about("Folders in the container that the runner keeps between jobs of this repository")
     ] = ()
-    user: Annotated[User, Meta(description="A uid, a user name, or 'image' for the image's own user")] = "root"
+    user: Annotated[User, _about("A uid, a user name, or 'image' for the image's own user")] = "root"
     secrets: Annotated[
-        tuple[Identifier, ...], Meta(description="Secrets for the environment; to set one: dstack secrets set NAME")
+        tuple[Identifier, ...], _about("Secrets for the environment; to set one: dstack secrets set NAME")
     ] = ()
     registry_auth: Annotated[
-        RegistryAuth | None, Meta(description="Login for a private image; default: the runner's own docker login")
+        RegistryAuth | None, _about("Login for a private image; default: the runner's own docker login")
     ] = None
     resources: Resources = Resources()
-    runners: Annotated[tuple[Text, ...], Meta(description="Names or labels of the runners that may run it")] = ()
+    runners: Annotated[Texts, _about("Names or labels of the runners that may run it")] = ()
     mounts: Annotated[
-        tuple[Text, ...],
-        Meta(description="Folders of the runner, SOURCE:TARGET or SOURCE:TARGET:ro; the runner must allow them"),
+        Texts, _about("Folders of the runner, SOURCE:TARGET or SOURCE:TARGET:ro; the runner must allow them")
     ] = ()
-    priority: Annotated[Priority, Meta(description="From 0 to 100; jobs with a higher priority start first")] = 0
+    priority: Annotated[
+        int, Meta(ge=0, le=100, description="From 0 to 100; jobs with a higher priority start first")
+    ] = 0
     preemptible: Annotated[
-        bool,
-        Meta(description="If true, a job of higher priority may stop it; it keeps its artifacts and is queued again"),
+        bool, _about("If true, a job of higher priority may stop it; it keeps its artifacts and is queued again")
     ] = False
-    max_duration: Annotated[Span | None, Meta(description="Time limit, such as 6h; the job is then stopped")] = None
-    stop_grace: Annotated[Span, Meta(description="Time between SIGTERM and SIGKILL when the job is stopped")] = "30s"
-    signal: Annotated[WarningSignal | None, Meta(description="A signal before max-duration, to save work")] = None
-    retry: Annotated[Retry | None, Meta(description="When to run the job again, and how often; default: never")] = None
+    max_duration: Annotated[Span | None, _about("Time limit, such as 6h; the job is then stopped")] = None
+    stop_grace: Annotated[Span, _about("Time between SIGTERM and SIGKILL when the job is stopped")] = "30s"
+    signal: Annotated[WarningSignal | None, _about("A signal before max-duration, to save work")] = None
+    retry: Annotated[Retry | None, _about("When to run the job again, and how often; default: never")] = None
     fetch_depth: Annotated[
         int, Meta(ge=0, le=2**31 - 1, description="How many commits of history the job sees; 0 means all")
     ] = 1

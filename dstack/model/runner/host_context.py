@@ -18,11 +18,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True)
 class HostContext:
-    """A server's folder on one host, and the docker command there.
-
-    `docker` is split as sh does: `podman`, `sudo -n docker`, `docker -H unix:///x.sock`. `boot_id`, `proc`, `sys` and
-    `dev` are the kernel's paths for the boot id, processes and devices.
-    """
+    """A server's folder on one host, and the docker command there. `docker` is split as sh does: `podman`, `sudo -n
+    docker`, `docker -H unix:///x.sock`. `boot_id`, `proc`, `sys` and `dev` are the kernel's paths for the boot id,
+    processes and devices."""
 
     layout: HostLayout
     docker: str = "docker"
@@ -33,16 +31,13 @@ class HostContext:
 
     def __post_init__(self) -> None:
         if not self.layout.root.startswith(("/", "~/")):
-            raise UsageError(
-                f"'{self.layout.root}' is not a valid root: it must start with / or ~/",
-                hint="use --root ~/.dstack-host",
-            )
+            words = f"'{self.layout.root}' is not a valid root: it must start with / or ~/"
+            raise UsageError(words, hint="use --root ~/.dstack-host")
         if not self.words:
             raise UsageError("the docker command is empty", hint="use --docker docker, podman or 'sudo docker'")
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The docker command, word by word."""
         try:
             return tuple(shlex.split(self.docker))
         except ValueError as problem:
@@ -50,7 +45,6 @@ class HostContext:
 
     @property
     def podman(self) -> bool:
-        """Whether the command is podman."""
         return any(word.rpartition("/")[2] == "podman" for word in self.words)
 
 

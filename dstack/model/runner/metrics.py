@@ -36,8 +36,6 @@ class Point(Struct, frozen=True, kw_only=True):
 
 
 class JobMetrics(Struct, frozen=True, kw_only=True):
-    """The usage of a job over time."""
-
     job: str
     workflow: str
     runner: str | None

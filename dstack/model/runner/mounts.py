@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
@@ -32,6 +33,15 @@ def parse(text: str) -> Mount:
     return Mount(source, target, parts[-1] != "ro")
 
 
+def trouble(text: str) -> str | None:
+    """Why `parse` refuses the text, as the end of an error sentence; None if it does not."""
+    try:
+        parse(text)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def folder(text: str) -> str:
     """Return the shortest form of a folder that jobs may mount. Raises ValueError, as `parse` does."""
     path = _absolute(text, text)
@@ -41,12 +51,10 @@ def folder(text: str) -> str:
 
 
 def inside(path: str, folder: str) -> bool:
-    """Whether the path is the folder or inside it."""
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def allowed(source: str, folders: Iterable[str]) -> bool:
-    """Whether the source is one of these folders or inside one."""
     return any(inside(source, each) for each in folders)
 
 
@@ -58,12 +66,7 @@ def outermost(folders: Sequence[str]) -> tuple[str, ...]:
 
 def twice(targets: Iterable[str]) -> str | None:
     """Return a target that occurs twice; None if all differ."""
-    seen: set[str] = set()
-    for target in targets:
-        if target in seen:
-            return target
-        seen.add(target)
-    return None
+    return next((target for target, count in Counter(targets).items() if count > 1), None)
 
 
 def _absolute(path: str, text: str) -> str:

@@ -8,8 +8,7 @@ from msgspec import Struct
 class Registration(Struct, frozen=True, kw_only=True):
     """What the machine reported about itself. `secret` is the hash of its heartbeats' secret; `host_keys` are public
     keys (type and base64); `unavailable` says why it accepts no jobs, in its own words; with `once`, it sends no
-    heartbeats. `interval` is the time between heartbeats in seconds.
-    """
+    heartbeats. `interval` is the time between heartbeats in seconds."""
 
     name: str
     user: str
@@ -28,12 +27,8 @@ class Registration(Struct, frozen=True, kw_only=True):
 
     def same_machine(self, other: Registration) -> bool:
         """Whether both registrations are for the same account on the same machine."""
-        return (self.user, self.address, self.port, self.host_keys) == (
-            other.user,
-            other.address,
-            other.port,
-            other.host_keys,
-        )
+        mine, theirs = ((one.user, one.address, one.port, one.host_keys) for one in (self, other))
+        return mine == theirs
 
 
 class Heartbeat(Struct, frozen=True, kw_only=True):

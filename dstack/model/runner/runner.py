@@ -36,8 +36,7 @@ class Gpu(Struct, frozen=True):
 
 class Address(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How to reach a runner. `host` is a name, an address or an alias from ~/.ssh/config; None means this machine
-    without SSH. What is not set comes from ~/.ssh/config, or else from ssh's defaults.
-    """
+    without SSH. What is not set comes from ~/.ssh/config, or else from ssh's defaults."""
 
     host: str | None = None
     user: str | None = None
@@ -68,7 +67,7 @@ class Address(Struct, frozen=True, kw_only=True, omit_defaults=True):
             return "local"
         user = f"{self.user}@" if self.user else ""
         host = f"[{self.host}]" if ":" in self.host and self.port else self.host
-        return f"{user}{host}:{self.port}" if self.port else f"{user}{host}"
+        return f"{user}{host}" + (f":{self.port}" if self.port else "")
 
 
 class Finding(Struct, frozen=True):
@@ -86,8 +85,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     """What a probe found. Sizes in bytes; `docker` and `git` are versions, "" if the tool does not work; `load` is the
     one-minute load average (proc_loadavg(5)); `memory_free` is 0 if unknown; `clock` is the machine's time in seconds
     since the epoch; `used` has, by index, the GPUs in use outside of dstack, each with words that follow "is used
-    outside of dstack"; `findings` starts with the blocking ones; `cost` is the CPU seconds that the probe took.
-    """
+    outside of dstack"; `findings` starts with the blocking ones; `cost` is the CPU seconds that the probe took."""
 
     machine: str
     user: str = ""
@@ -155,10 +153,10 @@ class Runner(Struct, frozen=True, kw_only=True):
     def gpu_indexes(self) -> tuple[int, ...]:
         """The indexes of the GPUs that jobs may get."""
         found = self.facts.gpus if self.facts else ()
-        if self.gpus is not None:
-            broken = {gpu.index for gpu in found if gpu.trouble}
-            return tuple(index for index in range(self.gpus) if index not in broken)
-        return tuple(gpu.index for gpu in found if gpu.usable)
+        if self.gpus is None:
+            return tuple(gpu.index for gpu in found if gpu.usable)
+        broken = {gpu.index for gpu in found if gpu.trouble}
+        return tuple(index for index in range(self.gpus) if index not in broken)
 
 
 def fingerprint(key: str) -> str:

@@ -6,16 +6,14 @@ from collections.abc import Iterable
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """Return the choice closest to the misspelled `word`, or else the only one that starts with it, or else None.
-
-    Up to a third of the letters may be wrong. Case is ignored, and '_' equals '-'.
-    """
+    """Return the choice closest to the misspelled `word`, or else the only one that starts with it, or else None. Up to
+    a third of the letters may be wrong. Case is ignored, and '_' equals '-'."""
     names = sorted(set(choices))
     plain = _plain(word)
-    close = [(_distance(plain, _plain(name)), name) for name in names]
-    fitting = [(distance, name) for distance, name in close if distance <= max(len(plain), len(name)) // 3]
+    close = {name: _distance(plain, _plain(name)) for name in names}
+    fitting = [name for name in names if close[name] <= max(len(plain), len(name)) // 3]
     if fitting:
-        return min(fitting)[1]
+        return min(fitting, key=close.__getitem__)
     longer = [name for name in names if len(plain) > 2 and _plain(name).startswith(plain)]
     return longer[0] if len(longer) == 1 else None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timezone
+from itertools import pairwise
 
 SIZE = r"^[0-9]+(\.[0-9]+)? ?([KMGTkmgt]i?)?[Bb]?$(?!\n)"
 SPAN = r"^([0-9]+(\.[0-9]+)?|([0-9]+(\.[0-9]+)?[smhd])+)$(?!\n)"
@@ -41,7 +42,7 @@ def _bytes(text: str, step: int) -> int:
 
 def lacks_unit(text: str) -> bool:
     """Whether a size is a bare number other than zero."""
-    return re.fullmatch(r"[0-9.]+", text) is not None and float(text) > 0
+    return re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) is not None and float(text) > 0
 
 
 def size_words(count: float) -> str:
@@ -55,17 +56,21 @@ def memory_words(count: float) -> str:
 
 
 def _words(count: float, step: int, units: tuple[str, ...]) -> str:
-    for unit in units[:-1]:
-        if round(count, 1) < step:
-            return f"{count:.1f}".removesuffix(".0") + f" {unit}"
-        count /= step
-    return f"{count:.1f}".removesuffix(".0") + f" {units[-1]}"
+    at = 0
+    while round(count, 1) >= step and at < len(units) - 1:
+        count, at = count / step, at + 1
+    return f"{count:.1f}".removesuffix(".0") + f" {units[at]}"
+
+
+def is_span(text: str) -> bool:
+    """Whether `span` can read the text."""
+    return re.match(SPAN, text) is not None
 
 
 def span(text: str) -> float:
     """Return the seconds of `30s`, `5m`, `1h30m` or `2d`; a bare number is seconds, as for timeout(1). Raises
     ValueError for anything else."""
-    if not re.match(SPAN, text):
+    if not is_span(text):
         raise ValueError(f"'{text}' is not a duration; write 30s, 10m, 1h30m or 2d")
     if text[-1:].isdigit():
         return float(text)
@@ -76,9 +81,8 @@ def span_words(seconds: float) -> str:
     """Format seconds as one would type them: `6h`, `1h30m`, `45s`."""
     whole, words = round(seconds), ""
     for unit, length in SECONDS.items():
-        if whole >= length:
-            words += f"{whole // length}{unit}"
-            whole %= length
+        count, whole = divmod(whole, length)
+        words += f"{count}{unit}" if count else ""
     return words or "0s"
 
 
@@ -87,7 +91,7 @@ def took_words(seconds: float) -> str:
     if seconds < 9.95:
         return f"{max(seconds, 0):.1f}s"
     whole = round(seconds)
-    for big, small in (("d", "h"), ("h", "m"), ("m", "s")):
+    for big, small in pairwise(SECONDS):
         if whole >= SECONDS[big]:
             return f"{whole // SECONDS[big]}{big} {whole % SECONDS[big] // SECONDS[small]}{small}"
     return f"{whole}s"

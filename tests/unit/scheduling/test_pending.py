@@ -25,7 +25,7 @@ from dstack.model.job.status import Status
 from dstack.model.paths import ServerLayout
 from dstack.model.project.workflow import Variables, Workflow
 from dstack.model.runner.runner import Address, Facts, Runner
-from dstack.scheduling.reasons import drained, not_ready, unchecked
+from dstack.scheduling.reasons import UNCHECKED, not_ready
 from dstack.scheduling.schedule import schedule
 from dstack.scheduling.types import Lease, Load, Machine, Waiting
 from dstack.store.store import Store
@@ -60,10 +60,10 @@ QUEUED: dict[str, Case] = {
     "too much memory": (wants("a", memory=90 * GB), [machine("lab")], []),
     "none without resources": (wants("a"), [machine("lab", max_jobs=0)], []),
     "a machine that is away": (wants("a"), [machine("lab", trouble=not_ready("unreachable", "no route to host"))], []),
-    "a machine that is drained": (wants("a"), [machine("lab", trouble=drained("disk swap"))], []),
+    "a machine that is drained": (wants("a"), [machine("lab", trouble=not_ready("drained", "disk swap"))], []),
     "a machine that was never seen": (
         wants("a", 1),
-        [Machine(Runner(name="lab", address=Address(host="lab")), unchecked())],
+        [Machine(Runner(name="lab", address=Address(host="lab")), UNCHECKED)],
         [],
     ),
     "GPUs that others have": (wants("a", 2, gpu_memory=40 * GB), [LAB2], [ANN]),

@@ -13,7 +13,7 @@ from dstack.model.job.resources import Ask
 from dstack.model.runner.runner import Address, Facts, Gpu, Runner
 from dstack.scheduling.capacity import Capacity
 from dstack.scheduling.matching import allows
-from dstack.scheduling.reasons import drained, not_ready, unchecked
+from dstack.scheduling.reasons import UNCHECKED, not_ready
 from dstack.scheduling.schedule import eligible, impossible, schedule
 from dstack.scheduling.types import Lease, Machine, Placement, Schedule, Waiting
 
@@ -206,7 +206,7 @@ REASONS = [
     ),
     (
         wants("a", 4),
-        [machine("lab", 4), machine("off", 4, trouble=drained("disk swap"))],
+        [machine("lab", 4), machine("off", 4, trouble=not_ready("drained", "disk swap"))],
         [lease("lab", 0, 1), lease("lab", 2, run="calm-fox-2", user="bob", since=1.75 * HOUR)],
         "needs 4 GPUs; lab has 1 of 4 GPUs free, ann's brave-otter-7 holds 2 (started 2 h ago), "
         "bob's calm-fox-2 holds 1 (started 15 min ago); off is drained: disk swap",
@@ -266,7 +266,7 @@ def test_what_could_never_run_is_told(job: Waiting, machines: list[Machine], why
 
 
 def test_a_machine_that_was_never_seen_may_have_anything() -> None:
-    unseen = Machine(Runner(name="new", address=Address(host="new")), trouble=unchecked())
+    unseen = Machine(Runner(name="new", address=Address(host="new")), trouble=UNCHECKED)
 
     assert impossible(wants("a", 8), [unseen]) is None
     assert schedule([wants("a", 8)], [unseen]).reasons["a"].text == "needs 8 GPUs; new is being checked"

@@ -24,6 +24,10 @@ def chosen(*include: str, project: str = "", tree: list[str] = TREE) -> list[str
     return [file.path for file in select(files(*tree), project, include)[0]]
 
 
+def test_a_range_of_one_character_is_that_character() -> None:
+    assert chosen("[a-a]", tree=["-", "a", "b"]) == ["a"]
+
+
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [

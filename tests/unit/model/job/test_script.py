@@ -21,7 +21,7 @@ def workflow(**fields: object) -> Workflow:
 
 
 def ready(own: Values, **fields: object) -> Workflow:
-    return expanded(workflow(**fields), Variables(own=own), RESERVED)
+    return expanded(workflow(**fields), Variables(own=own), "0a1b", "brave-otter-7")
 
 
 def include(*entries: str) -> DependsOn:
@@ -92,7 +92,7 @@ def test_the_starter_project_needs_nothing_but_sh(tmp_path: object) -> None:
     project = read(STARTER)
     variables = apply(project, "report", [("words", "500")])
     for name, values in variables.items():
-        environment = build(values, project.workflows[name].env, {}, RESERVED).values
+        environment = build(values, project.workflows[name].env, {}, RESERVED)
         said = subprocess.run(
             ["sh", "-e"],
             input=script(project.workflows[name], values, "0a1b", "brave-otter-7"),

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from dstack.errors import UsageError
-from dstack.model.project.environment import RESERVED, build, check_name, reserved_values
+from dstack.model.project.environment import RESERVED, build, check_name, reserved_values, variable_warnings
 from dstack.model.project.workflow import Values, Variables
 
 KNOWN = reserved_values(
@@ -14,7 +14,7 @@ KNOWN = reserved_values(
 
 
 def environment(own: Values, env: dict[str, str] | None = None, extra: dict[str, str] | None = None) -> Values:
-    return build(Variables(own=own), env or {}, extra or {}, KNOWN).values
+    return build(Variables(own=own), env or {}, extra or {}, KNOWN)
 
 
 def test_the_reserved_names_are_complete() -> None:
@@ -38,7 +38,7 @@ def test_null_is_unset_under_both_names() -> None:
 
 def test_an_own_variable_wins_over_a_global_one() -> None:
     built = build(Variables(shared={"a": "1", "b": "1"}, own={"a": "2"}), {}, {}, {})
-    assert (built.values["a"], built.values["A"], built.values["b"]) == ("2", "2", "1")
+    assert (built["a"], built["A"], built["b"]) == ("2", "2", "1")
 
 
 def test_the_order_of_strength() -> None:
@@ -85,36 +85,36 @@ def test_what_e_gives_is_taken_as_it_is() -> None:
 )
 def test_protected_names_are_left_alone_and_a_warning_says_so(name: str) -> None:
     built = build(Variables(own={name: "x"}), {}, {}, {})
-    assert built.values == {"PYTHONUNBUFFERED": "1", name: "x"}
-    assert len(built.warnings) == 1
-    assert built.warnings[0].startswith(f"variable '{name}' does not set {name.upper()} in the environment")
+    (warning,) = variable_warnings([name])
+
+    assert built == {"PYTHONUNBUFFERED": "1", name: "x"}
+    assert warning.startswith(f"variable '{name}' does not set {name.upper()} in the environment")
 
 
 @pytest.mark.parametrize("name", ["PATH", "LD_LIBRARY_PATH", "UID", "EUID", "SHELLOPTS"])
 def test_a_variable_that_is_called_like_a_protected_name_stays_out(name: str) -> None:
     built = build(Variables(own={name: "x"}), {}, {}, {})
-    assert built.values == {"PYTHONUNBUFFERED": "1"}
-    assert len(built.warnings) == 1
+    assert built == {"PYTHONUNBUFFERED": "1"}
+    assert len(list(variable_warnings([name]))) == 1
 
 
 def test_env_may_set_protected_names_but_not_those_that_shells_forbid() -> None:
     built = build(Variables(), {"PATH": "/bin"}, {"HOME": "/h", "UID": "1"}, {})
-    assert built.values == {"PYTHONUNBUFFERED": "1", "PATH": "/bin", "HOME": "/h"}
-    assert built.warnings == ("'UID' can't be set in the environment because shells reserve the name",)
+    assert built == {"PYTHONUNBUFFERED": "1", "PATH": "/bin", "HOME": "/h"}
 
 
 @pytest.mark.parametrize("name", ["run_name", "job_id", "config_args", "DSTACK_GPUS"])
 def test_a_variable_that_shadows_a_reserved_name_is_left_out_wholly(name: str) -> None:
     built = build(Variables(own={name: "mine"}), {}, {}, KNOWN)
-    assert built.values == {"PYTHONUNBUFFERED": "1", **KNOWN}
-    assert len(built.warnings) == 1
+    assert built == {"PYTHONUNBUFFERED": "1", **KNOWN}
+    assert len(list(variable_warnings([name]))) == 1
 
 
 def test_a_variable_whose_upper_case_name_is_reserved() -> None:
     built = build(Variables(own={"dstack_gpus": "9"}), {}, {}, KNOWN)
-    assert built.values["dstack_gpus"] == "9"
-    assert built.values["DSTACK_GPUS"] == "0,2"
-    assert len(built.warnings) == 1
+    assert built["dstack_gpus"] == "9"
+    assert built["DSTACK_GPUS"] == "0,2"
+    assert len(list(variable_warnings(["dstack_gpus"]))) == 1
 
 
 def test_names_that_e_may_set() -> None:
@@ -127,7 +127,7 @@ def test_names_that_e_may_set() -> None:
 @pytest.mark.parametrize("shell", ["sh", "bash", "bash --posix"])
 def test_a_shell_can_export_every_name_that_comes_out(shell: str) -> None:
     risky = ["UID", "EUID", "PPID", "SHELLOPTS", "BASHOPTS", "BASH_VERSINFO", "OPTIND", "LINENO", "GROUPS", "RANDOM"]
-    values = build(Variables(own={name.lower(): "x" for name in risky}), {}, {}, {}).values
+    values = build(Variables(own={name.lower(): "x" for name in risky}), {}, {}, {})
     script = "".join(f"export {name}='{value}'\n" for name, value in values.items()) + "echo done"
     said = subprocess.run([*shell.split(), "-e"], input=script, capture_output=True, text=True, check=False)
     assert (said.stdout, said.stderr) == ("done\n", "")

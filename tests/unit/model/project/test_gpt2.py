@@ -16,6 +16,7 @@ from dstack.model.project.workflow import Artifact
 from tests.unit.model.project.projects import GPT2, read
 
 RUN = {"run_name": "brave-otter-7", "job_id": "0a1b2c3d4e5f"}
+JOB = RUN["job_id"], RUN["run_name"]
 FINETUNE = "finetune-model"
 
 
@@ -33,22 +34,22 @@ def test_a_run_name_of_the_user_gives_way_to_the_reserved_one(gpt2: Project) -> 
     variables = apply(gpt2, FINETUNE, [])[FINETUNE]
     built = environment.build(variables, {}, {}, RUN)
 
-    assert built.values["run_name"] == "brave-otter-7"
-    assert "RUN_NAME" not in built.values
+    assert built["run_name"] == "brave-otter-7"
+    assert "RUN_NAME" not in built
     assert "run_name" not in config_args(variables.own)
-    assert len(built.warnings) == 1
-    assert built.warnings == gpt2.warnings == warnings(gpt2, FINETUNE)
-    assert built.warnings[0].startswith("variable 'run_name' has a reserved name")
+    assert len(gpt2.warnings) == 1
+    assert gpt2.warnings == warnings(gpt2, FINETUNE)
+    assert gpt2.warnings[0].startswith("variable 'run_name' has a reserved name")
     assert warnings(gpt2, "encode-dataset") == ()
 
 
 def test_artifacts_of_the_job_lie_where_the_trainer_writes(gpt2: Project) -> None:
     variables = apply(gpt2, FINETUNE, [])[FINETUNE]
-    ready = expanded(gpt2.workflows[FINETUNE], variables, RUN)
+    ready = expanded(gpt2.workflows[FINETUNE], variables, *JOB)
     built = environment.build(variables, ready.env, {}, RUN)
 
     assert ready.artifacts == ("models/124M", "checkpoint/0a1b2c3d4e5f", "samples/0a1b2c3d4e5f")
-    assert built.values["job_id"] == "0a1b2c3d4e5f"
+    assert built["job_id"] == "0a1b2c3d4e5f"
     assert "--run_name $job_id --model_name $model" in script(ready, variables, "0a1b2c3d4e5f", "brave-otter-7")
 
 
@@ -78,7 +79,7 @@ def test_values_pass_as_written_and_quoted_where_needed(gpt2: Project) -> None:
 def test_global_variables_belong_to_every_workflow_but_not_to_config_args(gpt2: Project) -> None:
     variables = apply(gpt2, FINETUNE, [("model", "117M")])
     for name in gpt2.workflows:
-        values = environment.build(variables[name], {}, {}, RUN).values
+        values = environment.build(variables[name], {}, {}, RUN)
         assert values["model"] == values["MODEL"] == "117M"
         assert values["models_dir"] == values["MODELS_DIR"] == "model"
     words = config_args(variables[FINETUNE].own).split()
@@ -108,7 +109,7 @@ def test_one_job_of_download_model_serves_both(gpt2: Project) -> None:
 
 def test_the_models_are_an_artifact_of_dependency_and_dependent(gpt2: Project) -> None:
     variables = apply(gpt2, FINETUNE, [("model", "117M")])
-    both = [expanded(gpt2.workflows[name], variables[name], RUN) for name in ("download-model", FINETUNE)]
+    both = [expanded(gpt2.workflows[name], variables[name], *JOB) for name in ("download-model", FINETUNE)]
     assert [workflow.outputs[0] for workflow in both] == [Artifact(path="models/117M")] * 2
 
 
@@ -116,7 +117,7 @@ def test_any_image_reference_works(gpt2: Project) -> None:
     images = {workflow.image for workflow in gpt2.workflows.values()}
     assert images == {"tensorflow/tensorflow:1.15.0-py3"}
     variables = apply(gpt2, FINETUNE, [])[FINETUNE]
-    assert expanded(gpt2.workflows[FINETUNE], variables, RUN).image == "tensorflow/tensorflow:1.15.0-py3"
+    assert expanded(gpt2.workflows[FINETUNE], variables, *JOB).image == "tensorflow/tensorflow:1.15.0-py3"
 
 
 def test_the_script_is_one_that_bash_reads(gpt2: Project) -> None:

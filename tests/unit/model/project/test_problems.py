@@ -73,6 +73,9 @@ TABLE = [
     ("resources: {cpu: four}", "w:5: 'resources.cpu' in workflow 'train': 'four' is not a number of CPUs; write a number such as 4 or 0.5"),
     ("resources: {gpu: {vendor: intel}}", "w:5: 'resources.gpu.vendor' in workflow 'train': 'intel' is not a supported GPU vendor; write nvidia or amd"),
     ("max-duration: 1h\n  signal: {name: KILL, before: 5m}", "w:6: 'signal.name' in workflow 'train': 'KILL' is not a supported signal; write USR1, USR2, HUP or INT"),
+    ("max-duration: 1h\n  signal: {before: soon}", "w:6: 'signal.before' in workflow 'train': 'soon' is not a duration; write 30s, 10m, 1h30m or 2d"),
+    ("max-duration: 1h\n  signal: {name: INT}", "w:6: 'signal' in workflow 'train' is missing the required key 'before'"),
+    ("resources: {memory: 1.2.3}", "w:5: 'resources.memory' in workflow 'train': '1.2.3' is not a size; write 512MB, 16GB or 1TB"),
     ("retry: {attempts: 2, on: [lots]}", "w:5: entry 1 of 'retry.on' in workflow 'train': 'lots' is not a cause for a retry; write lost, error, out-of-memory, or an exit code from 1 to 255"),
     ("depends-on:", "w:5: 'depends-on' in workflow 'train' has no value; add one or remove the key"),
     # dependencies
@@ -103,6 +106,11 @@ TABLE = [
     ("artifacts: ['*.pt']", "w:5: entry 1 of 'artifacts' in workflow 'train' is the pattern '*.pt'; name the folder that contains the files"),
     ('artifacts: ["a\\nb"]', "w:5: entry 1 of 'artifacts' in workflow 'train' contains a control character; remove it"),
     ("artifacts: [models/124M, ./models/]", "w:5: artifacts 'models/124M' and './models/' in workflow 'train' overlap; keep only the outer one"),
+    (
+        "artifacts: [., a, a/b]",
+        "w:5: entry 1 of 'artifacts' in workflow 'train' is the whole project; name a file or folder in it",
+        "w:5: artifacts 'a' and 'a/b' in workflow 'train' overlap; keep only the outer one",
+    ),
     ("artifacts: [a, a/]", "w:5: artifacts 'a' and 'a/' in workflow 'train' overlap; keep only the outer one"),
     ("depends-on: {repo: {include: [../a]}}", "w:5: entry 1 of 'depends-on.repo.include' in workflow 'train' contains '..': '../a'; write a path inside the project's folder"),
     ("depends-on: {repo: {include: [.dstack/]}}", "w:5: entry 1 of 'depends-on.repo.include' in workflow 'train' is '.dstack/', but .dstack is for dstack's own files; remove this entry"),

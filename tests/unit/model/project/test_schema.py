@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from dstack.model.project.schema import configs_schema, document, workflows_schema
+from dstack.model.project.schema import document, schema
+from dstack.model.project.workflow import ConfigsFile, WorkflowsFile
 from tests.unit.model.project.projects import ROOT, STARTER
 
 FOLDERS = [ROOT / "docs" / "schemas", STARTER / "schemas"]
@@ -15,8 +16,8 @@ FOLDERS = [ROOT / "docs" / "schemas", STARTER / "schemas"]
 @pytest.mark.parametrize("folder", FOLDERS, ids=str)
 def test_the_files_are_current(folder: Path) -> None:
     hint = "run scripts/schemas"
-    assert (folder / "workflows.schema.json").read_text() == document(workflows_schema()), hint
-    assert (folder / "configs.schema.json").read_text() == document(configs_schema()), hint
+    assert (folder / "workflows.schema.json").read_text() == document(WorkflowsFile), hint
+    assert (folder / "configs.schema.json").read_text() == document(ConfigsFile), hint
 
 
 @pytest.mark.parametrize("name", ["workflows", "configs"])
@@ -27,7 +28,7 @@ def test_the_starter_files_name_their_schema(name: str) -> None:
 
 
 def test_every_key_is_there_and_none_besides() -> None:
-    definitions = workflows_schema()["$defs"]
+    definitions = schema(WorkflowsFile)["$defs"]
     assert definitions["Workflow"]["required"] == ["name", "image", "commands"]
     assert set(definitions["DependsOn"]["properties"]) == {"repo", "config", "workflows"}
     for definition in definitions.values():
@@ -35,16 +36,16 @@ def test_every_key_is_there_and_none_besides() -> None:
 
 
 def test_a_text_may_look_like_a_number_and_a_key_is_left_out_rather_than_null() -> None:
-    workflow = workflows_schema()["$defs"]["Workflow"]["properties"]
+    workflow = schema(WorkflowsFile)["$defs"]["Workflow"]["properties"]
     assert workflow["commands"]["items"]["type"] == ["string", "number", "boolean"]
     assert workflow["help"]["type"] == "string"
-    assert "null" not in json.dumps(workflows_schema())
-    assert "x-scalar" not in json.dumps([workflows_schema(), configs_schema()])
+    assert "null" not in json.dumps(schema(WorkflowsFile))
+    assert "x-scalar" not in json.dumps([schema(WorkflowsFile), schema(ConfigsFile)])
 
 
 def test_the_page_about_project_files_names_every_key() -> None:
     page = (ROOT / "docs" / "project-files.md").read_text()
-    keys = set(properties(workflows_schema()["$defs"]))
+    keys = set(properties(schema(WorkflowsFile)["$defs"]))
     assert {key for key in keys if key not in page} == set()
 
 
