@@ -8,7 +8,7 @@ from typing import Protocol
 from dstack.commands.artifacts.collect import ArtifactListing
 from dstack.commands.command import Stdin
 from dstack.commands.host import Host
-from dstack.commands.machine.docker_registry import Login
+from dstack.commands.machine.pull import Login
 from dstack.decide import Observed
 from dstack.errors import HostError
 from dstack.model.code.snapshot import Snapshot

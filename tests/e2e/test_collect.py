@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dstack.commands.artifacts.collect import fetch, listing, made
-from dstack.commands.job.discard import discard
+from dstack.commands.job.stop import discard
 from dstack.commands.machine.uninstall import Residue, running, uninstall
 from dstack.errors import CommandError
 from dstack.model.job.manifest import File

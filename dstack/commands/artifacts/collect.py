@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import posixpath
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from dstack.commands.answer import lines
 from dstack.commands.artifacts import listing_parser
-from dstack.commands.command import Command, Result, succeeded
+from dstack.commands.command import Command, Result, done
 from dstack.model.job.manifest import LONGEST, File, normal, objection, occupied_parent, shown, stays
-from dstack.model.paths import container
 from dstack.model.project.workflow import Artifact
-from dstack.model.runner.host_context import HostContext, folder_name
+from dstack.model.runner.host_context import HostContext
 from dstack.render import quote, script
 
 LISTING = "listing the artifacts"
@@ -61,10 +59,8 @@ def listing(
     body = script(
         "artifacts/listing",
         context,
-        folder=context.layout.job(folder_name(attempt)),
-        name=container(attempt),
+        attempt,
         image=image,
-        server=context.layout.server,
         project=project,
         paths=tuple(map(dotted, wanted.paths)),
         roots=tuple(map(dotted, wanted.roots)),
@@ -87,26 +83,28 @@ def fetch(context: HostContext, attempt: str, tree: str, files: Sequence[File]) 
 
     The reader must compare each sha256 with the list: the bytes may come from elsewhere.
     """
-    paths = [dotted(file.path) for file in files if file.link is None]
-    cats = b"".join(b"cat " + quote(batch).encode(errors="surrogateescape") + b"\n" for batch in batches(paths))
-    body = script(
-        "artifacts/fetch", context, folder=context.layout.job(folder_name(attempt)), tree=tree, length=len(cats)
-    )
-    return Command(FETCHING, body, lambda result: succeeded(FETCHING, result), cats)
+    cats = b"".join(on_files("cat", files))
+    return Command(FETCHING, script("artifacts/fetch", context, attempt, tree=tree, length=len(cats)), done, cats)
 
 
-def batches(paths: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Yield the paths in groups that fit on a command line."""
+def on_files(words: str, files: Iterable[File]) -> Iterator[bytes]:
+    """Yield lines of sh that run a command on these files, as many at a time as fit on a command line. Links are left
+    out."""
     batch: list[str] = []
     size = 0
-    for path in paths:
+    for path in (dotted(file.path) for file in files if file.link is None):
         if size > COMMAND_LINE:
-            yield tuple(batch)
+            yield line(words, quote(tuple(batch)))
             batch, size = [], 0
         batch.append(path)
         size += len(path)
     if batch:
-        yield tuple(batch)
+        yield line(words, quote(tuple(batch)))
+
+
+def line(*words: str) -> bytes:
+    """Return a line of sh. Surrogate escapes become the bytes for which they stand."""
+    return (" ".join(words) + "\n").encode("utf-8", "surrogateescape")
 
 
 def want(artifacts: tuple[Artifact, ...], project: str) -> Wanted:
@@ -132,11 +130,9 @@ def dotted(path: str) -> str:
 
 def read(wanted: Wanted, project: str, result: Result) -> ArtifactListing:
     """Parse the host's answer."""
-    if result.exit_status != 0:
-        lines(LISTING, result)
     if result.stdout == b"gone=yes\n":
         return ArtifactListing((), (), ("the job's folder is gone from its machine",), gone=True)
-    answer = listing_parser.parse(LISTING, result)
+    answer = listing_parser.parse(result.stdout)
     if answer.project not in (None, "present"):
         return without_project(wanted, project, answer.project)
     kinds = dict(zip(wanted.paths, answer.paths, strict=True))

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-from dstack.commands.command import Result
-from dstack.errors import CommandError
 
 SECTIONS = ("names", "stats", "hashes", "links", "long", "trouble")
 
@@ -34,15 +31,8 @@ class Answer:
     trouble: str
 
 
-def parse(name: str, result: Result) -> Answer:
-    """Parse the answer. Raises CommandError if it is malformed."""
-    try:
-        return _parse(result.stdout)
-    except (ValueError, IndexError) as error:
-        raise CommandError(name, result.exit_status, f"the host's answer can't be parsed: {error}") from error
-
-
-def _parse(data: bytes) -> Answer:
+def parse(data: bytes) -> Answer:
+    """Parse the answer. Raises ValueError if it is malformed."""
     project: str | None = None
     paths: list[str] = []
     sections: dict[str, bytes] = {}
@@ -67,44 +57,48 @@ def _parse(data: bytes) -> Answer:
         project,
         tuple(paths),
         tuple(map(_text, names)),
-        dict(_stats(sections.get("stats", b""), names)),
-        dict(_hashes(sections.get("hashes", b""), names)),
+        _stats(sections.get("stats", b""), names),
+        _hashes(sections.get("hashes", b""), names),
         {_text(path): _target(target) for path, target in zip(links[::2], links[1::2], strict=True)},
         tuple(map(_text, _split(sections.get("long", b"")))),
         sections.get("trouble", b"").decode(errors="replace").strip()[:1000],
     )
 
 
-def hashes(data: bytes, names: list[bytes]) -> dict[str, str]:
-    """Return checksums by path, from the output of `md5sum`, `sha256sum` or `openssl dgst -r` for these names in this
-    order. Raises ValueError if it is malformed."""
-    return dict(_hashes(data, names))
-
-
-def _stats(data: bytes, names: list[bytes]) -> Iterable[tuple[str, tuple[int, int]]]:
+def _stats(data: bytes, names: Sequence[bytes]) -> dict[str, tuple[int, int]]:
     """Parse lines `MODE SIZE NAME`, in the order of the names; some may be missing."""
+    found: dict[str, tuple[int, int]] = {}
     at = 0
     for name in names:
-        found = _STAT.match(data, at)
-        if found and data.startswith(name + b"\n", found.end()):
-            yield _text(name), (int(found[1], 16), int(found[2]))
-            at = found.end() + len(name) + 1
+        head = _STAT.match(data, at)
+        if head and data.startswith(name + b"\n", head.end()):
+            found[_text(name)] = int(head[1], 16), int(head[2])
+            at = head.end() + len(name) + 1
     _all_read(data, at)
+    return found
 
 
-def _hashes(data: bytes, names: list[bytes]) -> Iterable[tuple[str, str]]:
-    """Parse lines `SHA256  NAME` of sha256sum or `openssl dgst -r`; some names may be missing. GNU's sha256sum starts a
-    line with a backslash if it escapes the name; busybox and openssl escape no names, or only some."""
+def hashes(data: bytes, paths: Iterable[str]) -> dict[str, str]:
+    """Return checksums by path, from the output of `md5sum`, `sha256sum` or `openssl dgst -r` for these paths in this
+    order. Raises ValueError if it is malformed."""
+    return _hashes(data, [path.encode("utf-8", "surrogateescape") for path in paths])
+
+
+def _hashes(data: bytes, names: Sequence[bytes]) -> dict[str, str]:
+    """Parse lines `SUM  NAME`; some names may be missing. GNU's programs start a line with a backslash if they escape
+    the name; busybox and openssl escape no names, or only some."""
+    found: dict[str, str] = {}
     at = 0
     for name in names:
-        found = _HASH.match(data, at)
-        if found is None:
+        head = _HASH.match(data, at)
+        if head is None:
             break
-        written = _escaped(name, data, found.end()) if found[1] else name
-        if data.startswith(written + b"\n", found.end()):
-            yield _text(name), found[2].decode()
-            at = found.end() + len(written) + 1
+        written = _escaped(name, data, head.end()) if head[1] else name
+        if data.startswith(written + b"\n", head.end()):
+            found[_text(name)] = head[2].decode()
+            at = head.end() + len(written) + 1
     _all_read(data, at)
+    return found
 
 
 def _escaped(name: bytes, data: bytes, at: int) -> bytes:

@@ -9,16 +9,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from dstack.commands.answer import lines
 from dstack.commands.artifacts.collect import dotted, read, want
 from dstack.commands.command import Command, Result
-from dstack.errors import CommandError
 from dstack.model.job.manifest import LONGEST, File, normal
 from dstack.model.project.workflow import Artifact
-from dstack.model.runner.host_context import HostContext, folder_name
+from dstack.model.runner.host_context import HostContext
 from dstack.render import script, text
-
-SYNCING = "syncing an artifact"
 
 SMALL = 8 * 1024 * 1024
 """Files up to this many bytes are copied before they are hashed. A larger file may change before it is sent."""
@@ -62,9 +58,8 @@ def sync(
     body = script(
         "artifacts/sync",
         context,
-        folder=context.layout.job(folder_name(attempt)),
+        attempt,
         image=image,
-        server=context.layout.server,
         top=top(number),
         work=work,
         project="",
@@ -74,16 +69,13 @@ def sync(
         longest=LONGEST + len("./") + 1,
         record=False,
     )
-    return Command(SYNCING, body, lambda result: _read(artifact, result))
+    return Command("syncing an artifact", body, lambda result: _read(artifact, result))
 
 
 def _read(artifact: Artifact, result: Result) -> Changes:
-    if result.exit_status != 0:
-        lines(SYNCING, result)
-    rest = result.stdout
-    same, rest = _names(b"same", rest)
+    same, rest = _names(b"same", result.stdout)
     moving, rest = _names(b"moving", rest)
-    listing = read(want((artifact,), ""), "", Result(0, rest, result.stderr))
+    listing = read(want((artifact,), ""), "", Result(0, rest, b""))
     return Changes(listing.files, same, moving)
 
 
@@ -92,6 +84,6 @@ def _names(key: bytes, data: bytes) -> tuple[tuple[str, ...], bytes]:
     head = re.match(key + rb"=(\d+)\n", data)
     end = head.end() + int(head[1]) if head else 0
     if head is None or end > len(data):
-        raise CommandError(SYNCING, 0, "the host's answer can't be parsed")
+        raise ValueError(f"{data[:100]!r}")
     names = data[head.end() : end].split(b"\0")[:-1]
     return tuple(name.removeprefix(b"./").decode(errors="surrogateescape") for name in names), data[end:]

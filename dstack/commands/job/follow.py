@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dstack.commands.command import Command, Result, succeeded
-from dstack.model.paths import container
-from dstack.model.runner.host_context import HostContext, folder_name
+from dstack.commands.command import Command
+from dstack.model.runner.host_context import HostContext
 from dstack.render import script
 
 
@@ -24,10 +23,4 @@ def read_log(context: HostContext, attempt: str, offset: int) -> Command[bytes]:
 def _command(name: str, template: str, context: HostContext, attempt: str, offset: int) -> Command[bytes]:
     if offset < 0:
         raise ValueError(f"the log offset {offset} is negative")
-
-    def read(result: Result) -> bytes:
-        succeeded(name, result)
-        return result.stdout
-
-    values = {"folder": context.layout.job(folder_name(attempt)), "name": container(attempt), "first": offset + 1}
-    return Command(name, script(template, context, **values), read)
+    return Command(name, script(template, context, attempt, first=offset + 1), lambda result: result.stdout)

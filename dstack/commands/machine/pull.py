@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
-from dstack.commands import answer
-from dstack.commands.command import Command, Result
-from dstack.commands.machine.docker_registry import Login, named, registry
+from msgspec import Struct
+
+from dstack.commands.command import Command, done
 from dstack.model.job.status import Progress
 from dstack.model.runner.host_context import HostContext
 from dstack.model.text.units import size_words
@@ -29,14 +29,28 @@ KEPT = 3
 """How many lines of an error to report."""
 
 
+class Login(Struct, frozen=True):
+    """A registry login. `secret` is the name of the secret that holds the password."""
+
+    username: str
+    password: str
+    secret: str = ""
+
+
+def registry(image: str) -> str:
+    """Return the registry of an image by Docker's rule: Docker Hub unless the name starts with a host."""
+    first, slash, _ = image.partition("/")
+    return first if slash and ("." in first or ":" in first or first == "localhost") else "docker.io"
+
+
+def named(image: str) -> bool:
+    """Whether the image's name has a tag or a digest."""
+    return ":" in image.rpartition("/")[2]
+
+
 def pull(context: HostContext, image: str, login: Login | None = None) -> Command[None]:
     """Pull the image. Run this with `stream`: it ends when its reader leaves. It prints what `Progress` reads, and has
     no time limit. The login is used only for this image, and is not stored on the host."""
-    name = f"pulling {image}"
-
-    def pulled(result: Result) -> None:
-        answer.lines(name, result)
-
     # With sudo, the script can't tell whether the user has logins of their own.
     api = not context.podman and (login is not None or context.words[0].rpartition("/")[2] != "sudo")
     header = _header(image, login) if login and api else ""
@@ -44,7 +58,7 @@ def pull(context: HostContext, image: str, login: Login | None = None) -> Comman
     query = urlencode({"fromImage": image} if named(image) else {"fromImage": image, "tag": "latest"})
     body = script("machine/pull", context, image=image, api=api, header=header, config=config, query=query)
     secret = tuple(text for text in (header, quote(config) if config else "") if text)
-    return Command(name, body, pulled, secret=secret)
+    return Command(f"pulling {image}", body, done, secret=secret)
 
 
 def _header(image: str, login: Login) -> str:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dstack.commands.answer import lines
 from dstack.commands.command import Command, Result
 from dstack.commands.machine.authorize import marker
 from dstack.model.paths import container
 from dstack.model.runner.host_context import HostContext
 from dstack.render import script
-
-LEAVING = "uninstalling from the machine"
-ASKING = "listing running jobs"
 
 
 @dataclass(frozen=True)
@@ -38,24 +34,18 @@ def uninstall(context: HostContext, *, keep_key: bool = False) -> Command[Residu
     `keep_key` keeps the server's key authorized. Docker must answer if it is installed. Repeatable.
     """
     server, program = context.layout.server, context.words[0]
-    body = script(
-        "machine/uninstall", context, server=server, program=program, marker=marker(server), keep_key=keep_key
-    )
-    return Command(LEAVING, body, _leftovers)
+    body = script("machine/uninstall", context, program=program, marker=marker(server), keep_key=keep_key)
+    return Command("uninstalling from the machine", body, _leftovers)
 
 
 def running(context: HostContext) -> Command[list[str]]:
     """List the attempts of this server's jobs that have a live container."""
-    body = script("machine/running", context, server=context.layout.server)
-    return Command(ASKING, body, _attempts)
+    return Command("listing running jobs", script("machine/running", context), _attempts)
 
 
 def _leftovers(result: Result) -> Residue:
-    left = lines(LEAVING, result)
-    kinds = ("container", "image", "volume", "path", "key")
-    return Residue(*(tuple(value for key, value in left if key == kind) for kind in kinds))
+    return Residue(*(tuple(result.each(kind)) for kind in ("container", "image", "volume", "path", "key")))
 
 
 def _attempts(result: Result) -> list[str]:
-    prefix = container("")
-    return [value.removeprefix(prefix) for key, value in lines(ASKING, result) if key == "container"]
+    return [name.removeprefix(container("")) for name in result.each("container")]

@@ -8,14 +8,12 @@ from dstack.commands.artifacts.collect import ArtifactListing, listing
 from dstack.commands.artifacts.retain import keep
 from dstack.commands.command import Command, Stdin
 from dstack.commands.host import Host, T, ask
-from dstack.commands.job.discard import discard
 from dstack.commands.job.follow import follow, read_log
 from dstack.commands.job.launch import launch
 from dstack.commands.job.observe import observe
 from dstack.commands.job.receive_code import receive, spare
-from dstack.commands.job.stop import stop, warn
-from dstack.commands.machine.docker_registry import Login
-from dstack.commands.machine.pull import PullProgress
+from dstack.commands.job.stop import discard, stop, warn
+from dstack.commands.machine.pull import Login, PullProgress
 from dstack.decide import Observed
 from dstack.errors import CommandError, HostError, HostUnreachableError
 from dstack.executors.docker.failures import bare, pulling, starting

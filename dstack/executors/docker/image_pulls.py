@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable
 
 from dstack.commands.host import Host
-from dstack.commands.machine.docker_registry import Login
-from dstack.commands.machine.pull import PullProgress, pull
+from dstack.commands.machine.pull import Login, PullProgress, pull
 from dstack.errors import CommandError
 from dstack.model.runner.host_context import HostContext
 

@@ -19,18 +19,16 @@ from dstack.commands.artifacts.fetch_dependencies import gather
 from dstack.commands.artifacts.retain import free, keep, reuse
 from dstack.commands.artifacts.sync import sync
 from dstack.commands.artifacts.upload import abandon, reach, sums, upload, uploading, work
-from dstack.commands.job.discard import discard
 from dstack.commands.job.follow import follow, read_log
 from dstack.commands.job.launch import entry, launch
 from dstack.commands.job.observe import observe
 from dstack.commands.job.receive_code import spare
-from dstack.commands.job.stop import stop, warn
+from dstack.commands.job.stop import discard, stop, warn
 from dstack.commands.machine.authorize import authorize
 from dstack.commands.machine.cache_folders import caches, drop
-from dstack.commands.machine.docker_registry import Login
 from dstack.commands.machine.orphans import prune
 from dstack.commands.machine.probe import probe
-from dstack.commands.machine.pull import pull
+from dstack.commands.machine.pull import Login, pull
 from dstack.commands.machine.sample import sample
 from dstack.commands.machine.uninstall import running, uninstall
 from dstack.model.code.snapshot import Snapshot
