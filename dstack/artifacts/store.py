@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dstack.commands.host import Host
-from dstack.model.job.manifest import File, Manifest
+from dstack.errors import NotFoundError, StorageError
+from dstack.model.job.manifest import File, Manifest, problem, shown
 from dstack.model.job.pieces import Stored
 from dstack.model.runner.host_context import HostContext
 
@@ -163,3 +164,14 @@ class ArtifactStore(Protocol):
     async def remove(self, run: str, workflow: str) -> None:
         """Remove the job's artifacts, and the contents that nothing else uses."""
         ...
+
+
+def check_paths(manifest: Manifest) -> None:
+    """Raise StorageError if these files can't be in one folder."""
+    if why := problem(manifest.files):
+        raise StorageError(f"the artifacts of {manifest.workflow} can't be stored: {why}")
+
+
+def no_file(run: str, workflow: str, path: str) -> NotFoundError:
+    """Return the error for a file that a job has not stored."""
+    return NotFoundError(f"{run}/{workflow} has no file {shown(path)}", hint=f"dstack artifacts list {run}")

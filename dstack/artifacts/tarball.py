@@ -9,11 +9,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from dstack.artifacts.files import BLOCK, read
 from dstack.errors import StorageError
 from dstack.model.job.manifest import File, shown
 from dstack.model.paths import TAR_COMPLETE
-
-BLOCK = 1 << 20
 
 Blocks = Callable[[], Iterator[bytes]]
 
@@ -70,7 +69,7 @@ def _entry(file: File, stored: Path | Blocks) -> Iterator[bytes]:
 def _content(file: File, stored: Path | Blocks) -> Iterator[bytes]:
     sha256 = hashlib.sha256()
     left = file.size
-    for block in _blocks(stored, file.size) if isinstance(stored, Path) else stored():
+    for block in read(stored, 0) if isinstance(stored, Path) else stored():
         sha256.update(block)
         left -= len(block)
         if left < 0:
@@ -81,10 +80,3 @@ def _content(file: File, stored: Path | Blocks) -> Iterator[bytes]:
             os.utime(stored)  # a new mtime: it is hashed before it is trusted again
         raise StorageError(f"the stored file {shown(file.path)} is damaged", hint="dstack run --no-cache")
     yield bytes(-file.size % tarfile.BLOCKSIZE)
-
-
-def _blocks(stored: Path, size: int) -> Iterator[bytes]:
-    with stored.open("rb") as source:
-        while size and (block := source.read(min(size, BLOCK))):
-            size -= len(block)
-            yield block

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from dstack.artifacts.files import BLOCK
+from dstack.artifacts.files import read
 from dstack.errors import StorageError
 from dstack.model.job.manifest import File, shown
 
@@ -105,11 +105,9 @@ class Contents:
 
     def _intact(self, file: File) -> Iterator[Path]:
         for content in self._all(file):
-            trusted = None
             with contextlib.suppress(FileNotFoundError):  # another thread dropped or renamed it
-                trusted = self._trusted(content, file)
-            if trusted is not None:
-                yield trusted
+                if trusted := self._trusted(content, file):
+                    yield trusted
 
     def _trusted(self, content: Path, file: File) -> Path | None:
         """Return the content under the name that it should have. If it is damaged, drop it and return None."""
@@ -124,11 +122,7 @@ class Contents:
         return None
 
     def _all(self, file: File) -> list[Path]:
-        folder = self._name(file.sha256, 0).parent
-        try:
-            return [folder / name for name in os.listdir(folder) if name.startswith(f"{file.sha256}-")]
-        except FileNotFoundError:
-            return []
+        return list(self._name(file.sha256, 0).parent.glob(f"{file.sha256}-*"))
 
     def _name(self, sha256: str, mtime: int) -> Path:
         if not SHA256.fullmatch(sha256):
@@ -155,7 +149,6 @@ def linked(source: Path, target: Path) -> bool:
 def digest(path: Path) -> str:
     """Return the sha256 of a file, in hex."""
     sha256 = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            sha256.update(block)
+    for block in read(path, 0):
+        sha256.update(block)
     return sha256.hexdigest()

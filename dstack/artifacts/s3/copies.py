@@ -19,12 +19,10 @@ AT_ONCE = 16
 class Copies:
     """The objects of one job, and those with the same contents. `storage` is the store's name in the index."""
 
-    def __init__(self, storage: str, objects: Objects, index: ContentIndex, run: str, workflow: str) -> None:
+    def __init__(self, storage: str, objects: Objects, index: ContentIndex) -> None:
         self.storage = storage
         self.objects = objects
         self.index = index
-        self.run = run
-        self.workflow = workflow
 
     async def make(self, files: Sequence[File]) -> list[File]:
         """Copy what the store already has elsewhere; return the files that still have to be sent or checked."""
@@ -40,7 +38,7 @@ class Copies:
         """Copy one file's content from another object, if one has it unchanged."""
         if self.recorded(file):
             return False
-        own = self.key(file)
+        own = self.objects.key(file.path)
         for source in self.index.find(self.storage, file.sha256, file.size):
             etag = await to_its_end(partial(self.objects.copy, own, source))
             if etag is not None:
@@ -51,15 +49,11 @@ class Copies:
 
     def recorded(self, file: File) -> Stored | None:
         """Return the job's own object of this file as it was last seen, or None."""
-        own = self.key(file)
+        own = self.objects.key(file.path)
         found = self.index.find(self.storage, file.sha256, file.size)
         return next((stored for stored in found if stored.key == own), None)
 
     def record(self, seen: Iterable[tuple[File, str]]) -> None:
         """Record the job's own objects of these files, with their ETags."""
-        objects = [(file.sha256, Stored(self.key(file), file.size, etag)) for file, etag in seen]
+        objects = [(file.sha256, Stored(self.objects.key(file.path), file.size, etag)) for file, etag in seen]
         self.index.add(self.storage, objects)
-
-    def key(self, file: File) -> str:
-        """Return the key of the job's own object of a file."""
-        return self.objects.key(self.run, self.workflow, file.path)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from dstack.artifacts.files import to_its_end
 from dstack.artifacts.s3.copies import Copies
-from dstack.artifacts.s3.uploads import Uploading, Uploads
+from dstack.artifacts.s3.uploads import Sent, Uploading, Uploads
 from dstack.artifacts.store import JobFolder
 from dstack.commands.artifacts.fetch_dependencies import gather
 from dstack.commands.artifacts.upload import Upload, reach, sums, upload, uploading
@@ -51,7 +51,7 @@ class Uploader:
             return
         folder = self.folder
         hashed = await ask(folder.host, sums(folder.context, folder.attempt, folder.tree, files))
-        answered: frozenset[tuple[str, int | None]] = frozenset()
+        answered: Sent = frozenset()
         signed, plan = time.monotonic(), await self.planned(files, hashed, answered)
         while plan.pieces:
             report = await self.round(plan.pieces)
@@ -61,14 +61,11 @@ class Uploader:
             if weight(plan) >= weight(before) and not expired:
                 raise StorageError(self.problem(report, plan.pieces))
 
-    async def planned(
-        self, files: Sequence[File], hashed: Mapping[str, Sums], answered: frozenset[tuple[str, int | None]]
-    ) -> Uploading:
+    async def planned(self, files: Sequence[File], hashed: Mapping[str, Sums], answered: Sent) -> Uploading:
         """Plan what S3 lacks, and record what it has."""
         recorded = {file.path: self.copies.recorded(file) for file in files}
         known = {path: stored.etag for path, stored in recorded.items() if stored}
-        run, workflow = self.folder.run, self.folder.workflow
-        plan = await to_its_end(lambda: self.uploads.plan(run, workflow, files, hashed, answered, known))
+        plan = await to_its_end(lambda: self.uploads.plan(files, hashed, answered, known))
         arrived = [(file, plan.arrived[file.path]) for file in files if file.path in plan.arrived]
         self.copies.record([(file, etag) for file, etag in arrived if known.get(file.path) != etag])
         return plan
