@@ -96,7 +96,5 @@ class Executor(Protocol):
         ...
 
 
-class OpenExecutor(Protocol):
-    """Makes the executor of a runner, from the connection to it and the server's folder there."""
-
-    def __call__(self, runner: Runner, host: Host, host_context: HostContext) -> Executor: ...
+OpenExecutor = Callable[[Runner, Host, HostContext], Executor]
+"""Makes the executor of a runner, from the connection to it and the server's folder there."""

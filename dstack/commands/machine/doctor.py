@@ -30,6 +30,8 @@ MEMORY_LOW = 512 * 1024**2
 """Available bytes of memory below which jobs may be killed."""
 SLOW = "no answer within 20 seconds"
 LOST = "sudo reboot; if that does not help, the card or its power supply is broken: sudo dmesg | grep -i -e nvrm -e xid"
+TOOLKIT = re.compile("could not select device driver|unresolvable CDI")
+"""What Docker and podman say if the NVIDIA Container Toolkit is missing or not set up."""
 SKEW = 60
 """Seconds between the clocks of machine and server from which signed URLs and file times are wrong."""
 
@@ -227,7 +229,7 @@ def gpus_fail(words: str) -> Finding:
         "install the NVIDIA Container Toolkit: sudo apt-get install nvidia-container-toolkit, then "
         "sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
     )
-    if not re.search("could not select device driver|unresolvable CDI", words):
+    if not TOOLKIT.search(words):
         fix = "run nvidia-smi on the machine; if the driver was updated: sudo reboot"
     what = f"containers don't get the GPUs: {words}"
     return Finding("gpu-toolkit", what, "jobs that ask for GPUs fail when they start", fix)
