@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dstack.artifacts.files import BLOCK
-from dstack.artifacts.s3.presign import AccessKeys, Signer
+from dstack.artifacts.s3.presign import Signer
 from dstack.errors import StorageError, UsageError
 
 FORBIDDEN = {"AccessDenied", "AllAccessDisabled", "403", "Forbidden", "AccountProblem"}
@@ -84,7 +84,7 @@ class Bucket:
             keys = self._session.get_credentials().get_frozen_credentials()
             example = client.generate_presigned_url("get_object", Params={"Bucket": self.name, "Key": "k"})
         base = str(example).split("?")[0].removesuffix("/k")
-        return Signer(base, client.meta.region_name, AccessKeys(keys.access_key, keys.secret_key, keys.token))
+        return Signer(base, client.meta.region_name, keys.access_key, keys.secret_key, keys.token)
 
     def check(self, key: str) -> None:
         """Raise UsageError unless an object can be written, read, listed and removed."""

@@ -98,13 +98,16 @@ def plan(pieces: Sequence[Piece]) -> bytes:
     return curl.archive(files)
 
 
-def work() -> str:
-    """Return the script that uploads in a process of its own."""
-    return text("artifacts/upload_work", at_once=AT_ONCE)
-
-
 def _upload(context: HostContext, attempt: str, tree: str, stdin: bytes) -> Command[Upload]:
-    body = script("artifacts/upload", context, attempt, tree=tree, work=work(), seconds=WAIT, length=len(stdin))
+    body = script(
+        "artifacts/upload",
+        context,
+        attempt,
+        tree=tree,
+        work=text("artifacts/upload_work", at_once=AT_ONCE),
+        seconds=WAIT,
+        length=len(stdin),
+    )
     return Command("uploading the artifacts", body, _uploaded, stdin)
 
 

@@ -35,7 +35,7 @@ def launch(context: HostContext, order: Order, artifacts: Stdin = b"", pack: byt
         gpus=_gpus(context, order),
         limits=_limits(order),
         caches=[(context.layout.cache(folder_name(snapshot.repo), cache_name(path)), path) for path in order.caches],
-        entry=entry(snapshot.project),
+        entry=text("job/entry", project=snapshot.project),
         complete=TAR_COMPLETE,
         environment=environment,
         **checkout_values(snapshot, order.depth),
@@ -56,11 +56,6 @@ def _behind(pack: bytes, artifacts: Stdin) -> Stdin:
             yield data
 
     return both
-
-
-def entry(project: str) -> str:
-    """Return the script that runs as the container's PID 1."""
-    return text("job/entry", project=project)
 
 
 def exports(environment: Mapping[str, str | None]) -> str:

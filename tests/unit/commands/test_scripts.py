@@ -18,9 +18,9 @@ from dstack.commands.artifacts.collect import fetch, listing
 from dstack.commands.artifacts.fetch_dependencies import gather
 from dstack.commands.artifacts.retain import free, keep, reuse
 from dstack.commands.artifacts.sync import sync
-from dstack.commands.artifacts.upload import abandon, reach, sums, upload, uploading, work
+from dstack.commands.artifacts.upload import abandon, reach, sums, upload, uploading
 from dstack.commands.job.follow import follow, read_log
-from dstack.commands.job.launch import entry, launch
+from dstack.commands.job.launch import launch
 from dstack.commands.job.observe import observe
 from dstack.commands.job.receive_code import spare
 from dstack.commands.job.stop import discard, stop, warn
@@ -39,6 +39,7 @@ from dstack.model.paths import HostLayout
 from dstack.model.project.workflow import Artifact
 from dstack.model.runner.host_context import HostContext
 from dstack.model.runner.mounts import Mount
+from dstack.render import text
 
 GOLDEN = Path(__file__).parent.parent.parent / "golden"
 LOGIN = Login("ann", "it's secret")
@@ -91,8 +92,8 @@ SCRIPTS = {
     "spare": spare(CONTEXT, Snapshot(repo="r", tree="7" * 40)).script,
     "spare-modes": spare(CONTEXT, Snapshot(repo="r", tree="7" * 40, umask="077", modes="e" * 40)).script,
     "discard": discard(CONTEXT, "j1", "busybox").script,
-    "entry": entry(""),
-    "entry-project": entry("sub dir/it's"),
+    "entry": text("job/entry", project=""),
+    "entry-project": text("job/entry", project="sub dir/it's"),
     "fetch": fetch(CONTEXT, "j1", "sub dir/it's", []).script,
     "follow": follow(CONTEXT, "j1", 0).script,
     "launch": launch(CONTEXT, PLAIN).script,
@@ -127,7 +128,7 @@ SCRIPTS = {
     "sync": sync(CONTEXT, "j1", "it's", "busybox", Artifact(path="it's/out"), 0, keep=False).script,
     "sync-again": sync(CONTEXT, "j1", "", "busybox", Artifact(path="out"), 1, keep=True).script,
     "upload": upload(CONTEXT, "j1", "sub dir", [PIECE]).script,
-    "upload-work": work(),
+    "upload-work": text("artifacts/upload_work", at_once=8),
     "uploading": uploading(CONTEXT, "j1").script,
     "stop": stop(CONTEXT, "j1", 30).script,
     "warn": warn(CONTEXT, "j1", "USR1").script,

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 import pytest
 
 from dstack.artifacts.s3.bucket import parse
-from dstack.artifacts.s3.presign import AccessKeys, Signer
+from dstack.artifacts.s3.presign import Signer
 from dstack.artifacts.s3.store import S3Store
 from dstack.artifacts.s3.uploads import Uploads
 from dstack.errors import NotFoundError, StorageError, UsageError
@@ -228,8 +228,8 @@ def test_what_is_lacking_is_told(
 
 def test_the_signature_is_that_of_the_specification() -> None:
     """https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html has this example."""
-    keys = AccessKeys("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
-    signer = Signer("https://examplebucket.s3.amazonaws.com", "us-east-1", keys)
+    keys = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+    signer = Signer("https://examplebucket.s3.amazonaws.com", "us-east-1", *keys)
 
     url = signer.url("GET", "test.txt", 86400, now=datetime(2013, 5, 24, tzinfo=timezone.utc))
 
