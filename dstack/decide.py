@@ -143,7 +143,12 @@ def decide(recorded: Recorded, observed: Observed) -> Decision:
     if observed.exit_code is not None:
         return _finished(observed.exit_code, observed)
     if observed.claim is Claim.FENCED:
-        return _fenced(recorded)
+        return _stopped_or_lost(
+            recorded,
+            "stopped before its commands started",
+            ReasonCode.INTERNAL_ERROR,
+            "withdrawn before its commands started",
+        )
     if observed.silent:
         text = f"{observed.engine} on this runner does not answer: {observed.silence or 'no error message'}"
         return Unknown(reason=Reason(ReasonCode.RUNNER_UNREACHABLE, text))
@@ -151,7 +156,10 @@ def decide(recorded: Recorded, observed: Observed) -> Decision:
     if state is ContainerState.RUNNING:
         return Running()
     if observed.claim is Claim.GONE and recorded.launch is not None:
-        return _vanished(recorded)
+        lost = "its folder was removed from the runner while it was running"
+        return _stopped_or_lost(
+            recorded, "stopped; its folder was removed from the runner", ReasonCode.LOST_REMOVED, lost
+        )
     if observed.claim in (Claim.NONE, Claim.GONE):
         return _unbegun(recorded, observed, state)
     return _over(recorded, observed)
@@ -167,19 +175,6 @@ def _finished(code: int, observed: Observed) -> Decision:
         text = f"exit code {code}, and the runner's disk is full: {observed.disk_free} bytes are free"
         return Finished(code, Reason(ReasonCode.DISK_FULL, text))
     return Finished(code)
-
-
-def _fenced(recorded: Recorded) -> Decision:
-    if recorded.stop:
-        return _stopped("stopped before its commands started")
-    return _lost(ReasonCode.INTERNAL_ERROR, "withdrawn before its commands started")
-
-
-def _vanished(recorded: Recorded) -> Decision:
-    """It was launched, and nothing on the runner says how far it got."""
-    if recorded.stop:
-        return _stopped("stopped; its folder was removed from the runner")
-    return _lost(ReasonCode.LOST_REMOVED, "its folder was removed from the runner while it was running")
 
 
 def _unbegun(recorded: Recorded, observed: Observed, state: ContainerState | None) -> Decision:
@@ -203,9 +198,8 @@ def _over(recorded: Recorded, observed: Observed) -> Decision:
         return Lost(ExitCode.DSTACK, interrupted)
     container = observed.container
     if container is None or container.state in (ContainerState.CREATED, ContainerState.REMOVING):
-        if recorded.stop:
-            return _stopped("stopped; its container was removed")
-        return _lost(ReasonCode.LOST_REMOVED, "the container was removed while it was running, but not by dstack")
+        lost = "the container was removed while it was running, but not by dstack"
+        return _stopped_or_lost(recorded, "stopped; its container was removed", ReasonCode.LOST_REMOVED, lost)
     if recorded.stop:
         return _stopped("stopped; it did not exit within its grace period and was killed")
     return _died(container)
@@ -250,5 +244,6 @@ def _stopped(text: str) -> Failed:
     return Failed(ExitCode.STOPPED, Reason(ReasonCode.STOPPED_BY_USER, text))
 
 
-def _lost(code: ReasonCode, text: str) -> Lost:
-    return Lost(ExitCode.DSTACK, Reason(code, text))
+def _stopped_or_lost(recorded: Recorded, stopped: str, code: ReasonCode, lost: str) -> Decision:
+    """Nothing on the runner says how far it got."""
+    return _stopped(stopped) if recorded.stop else Lost(ExitCode.DSTACK, Reason(code, lost))

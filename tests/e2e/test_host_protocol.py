@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from dstack.commands.command import Result
-from dstack.commands.job.follow import follow
 from dstack.commands.job.launch import launch
+from dstack.commands.job.observe import follow
 from dstack.commands.job.stop import discard, stop
 from dstack.commands.machine.probe import probe
 from dstack.commands.machine.pull import Login, PullProgress, pull

@@ -1,4 +1,4 @@
-"""The contents in the folder store, found by sha256."""
+"""The contents in the folder store, found by sha256, and how they arrive."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from dstack.artifacts.files import read
@@ -66,21 +66,18 @@ class Contents:
     def damage(self, file: File, stored: Path) -> str | None:
         """Return what is wrong with a job's stored file, or None."""
         try:
-            return self._damage(file, stored)
+            status = stored.lstat()
+            if not stat.S_ISREG(status.st_mode):
+                return f"{shown(file.path)} is no longer a regular file"
+            if status.st_size != file.size:
+                return f"{shown(file.path)} has {status.st_size} bytes instead of {file.size}"
+            if not self._name(file.sha256, status.st_mtime_ns).exists() and digest(stored) != file.sha256:
+                return f"{shown(file.path)} no longer matches its checksum"
+            return None
         except (FileNotFoundError, NotADirectoryError):
             return f"{shown(file.path)} is gone"
         except OSError as error:
             return f"{shown(file.path)} can't be read: {error.strerror}"
-
-    def _damage(self, file: File, stored: Path) -> str | None:
-        status = stored.lstat()
-        if not stat.S_ISREG(status.st_mode):
-            return f"{shown(file.path)} is no longer a regular file"
-        if status.st_size != file.size:
-            return f"{shown(file.path)} has {status.st_size} bytes instead of {file.size}"
-        if not self._name(file.sha256, status.st_mtime_ns).exists() and digest(stored) != file.sha256:
-            return f"{shown(file.path)} no longer matches its checksum"
-        return None
 
     def forget(self, files: Iterable[File]) -> None:
         """Remove those of these contents that are no longer in any job's tree."""
@@ -128,6 +125,36 @@ class Contents:
         if not SHA256.fullmatch(sha256):
             raise StorageError(f"{shown(sha256)} is not a sha256")
         return self.folder / sha256[:2] / sha256[2:4] / f"{sha256}-{mtime}"
+
+
+def incoming(folder: Path, contents: Contents, files: Sequence[File]) -> Generator[None, bytes, None]:
+    """Write each file to `folder`, which nothing else uses, verify it, and add it to the contents.
+
+    Start it with `next`, send it the bytes in pieces of any size, and b"" at their end. Raises StorageError for bytes
+    that do not match the listing, and for too few or too many.
+    """
+    aside = folder / "incoming"
+    data = memoryview(b"")
+    for file in files:
+        sha256, left = hashlib.sha256(), file.size
+        with aside.open("xb") as written:
+            while left:
+                data = data or memoryview((yield))
+                if not data:
+                    got = file.size - left
+                    raise StorageError(f"{shown(file.path)} arrived incomplete: {got} of {file.size} bytes")
+                piece, data = data[:left], data[left:]
+                written.write(piece)
+                sha256.update(piece)
+                left -= len(piece)
+        if sha256.hexdigest() != file.sha256:
+            raise StorageError(
+                f"{shown(file.path)} does not match its checksum: it changed while it was collected, or was damaged "
+                "on the way"
+            )
+        contents.add(aside, file)
+    if data or (yield):
+        raise StorageError("the runner sent more bytes than the requested files have")
 
 
 def disk_mode(file: File) -> int:

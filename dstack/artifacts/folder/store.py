@@ -12,8 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from dstack.artifacts.files import flush, gathered, in_thread, pieces, read, replace, storing, to_its_end
-from dstack.artifacts.folder.contents import Contents
-from dstack.artifacts.folder.incoming import incoming
+from dstack.artifacts.folder.contents import Contents, incoming
 from dstack.artifacts.store import STORAGES, JobFolder, Location, PresignedUrls, Tar, check_paths, no_file
 from dstack.artifacts.tarball import tar
 from dstack.commands.artifacts.collect import fetch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 
@@ -9,9 +10,8 @@ from msgspec.structs import replace
 
 from dstack.artifacts.files import in_thread, pieces, to_its_end
 from dstack.artifacts.s3.bucket import Bucket, ObjectGoneError, parse
-from dstack.artifacts.s3.copies import Copies
 from dstack.artifacts.s3.objects import Objects
-from dstack.artifacts.s3.transfer import Uploader, fetched, reached
+from dstack.artifacts.s3.transfer import Copies, Uploader
 from dstack.artifacts.s3.uploads import Uploads
 from dstack.artifacts.store import (
     URL_LIFETIME,
@@ -24,13 +24,19 @@ from dstack.artifacts.store import (
     no_file,
 )
 from dstack.artifacts.tarball import Blocks, tar
-from dstack.commands.artifacts.upload import abandon
+from dstack.commands.artifacts.fetch_dependencies import gather
+from dstack.commands.artifacts.upload import abandon, reach
 from dstack.commands.host import ask
-from dstack.errors import StorageError
+from dstack.errors import CommandError, HostError, StorageError
 from dstack.model.job.manifest import MANIFEST, File, Manifest, decode, encode, objection, shown
+from dstack.model.job.reasons import ReasonCode
 
 ABANDON = 120.0
 """Seconds for a host to cancel an upload."""
+REACH = 60.0
+"""Seconds for a host to get an answer from the storage."""
+
+log = logging.getLogger("dstack.artifacts")
 
 
 class S3Store:
@@ -73,7 +79,15 @@ class S3Store:
 
     async def reach(self, folder: JobFolder) -> None:
         url = (await self.urls(folder.run, folder.workflow, ["."]))[0]
-        await reached(folder, url, self.name)
+        try:
+            await ask(folder.host, reach(folder.context, url), timeout=REACH)
+        except CommandError as error:
+            raise HostError(
+                f"{folder.runner} can't reach the storage {self.name}, so the job's artifacts would be lost:"
+                f" {error.stderr.strip()}",
+                hint="let the machine connect to it, or choose another storage: dstack config --storage URL",
+                code=ReasonCode.STORAGE_UNAVAILABLE,
+            ) from error
 
     async def collect(
         self, folder: JobFolder, files: Sequence[File], tell: Callable[[int], None] = lambda left: None
@@ -152,7 +166,12 @@ class S3Store:
             paths = [file.path for file in manifest.files if file.link is None]
             urls.update(zip(paths, await self.urls(manifest.run, manifest.workflow, paths), strict=True))
         ordered = sorted(files.values(), key=lambda file: file.path)
-        return None if await fetched(folder, ordered, urls, beside=beside) else lambda: self.tar(manifests)
+        try:
+            await ask(folder.host, gather(folder.context, folder.attempt, ordered, urls, beside=beside))
+        except CommandError as error:
+            log.warning("job %s: %s; the server sends the artifacts itself", folder.job, error.message)
+            return lambda: self.tar(manifests)
+        return None
 
     def tar(self, manifests: Sequence[Manifest]) -> AsyncIterator[bytes]:
         """Return a tar stream of all their files. It ends in StorageError at a file that does not match its

@@ -1,27 +1,67 @@
-"""Has a host exchange files with a bucket directly, by presigned URLs."""
+"""Brings a job's files into a bucket: S3 copies what other objects have, and the host sends the rest."""
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 from dstack.artifacts.files import to_its_end
-from dstack.artifacts.s3.copies import Copies
+from dstack.artifacts.s3.objects import Objects
 from dstack.artifacts.s3.uploads import Sent, Uploading, Uploads
-from dstack.artifacts.store import JobFolder
-from dstack.commands.artifacts.fetch_dependencies import gather
-from dstack.commands.artifacts.upload import Upload, reach, sums, upload, uploading
+from dstack.artifacts.store import ContentIndex, JobFolder
+from dstack.commands.artifacts.upload import Upload, sums, upload
 from dstack.commands.host import ask
-from dstack.errors import CommandError, HostError, StorageError
+from dstack.errors import StorageError
 from dstack.model.job.manifest import File
-from dstack.model.job.pieces import Piece, Sums, total
-from dstack.model.job.reasons import ReasonCode
+from dstack.model.job.pieces import Piece, Stored, Sums, total
 
-REACH = 60.0
-"""Seconds for a host to get an answer from the storage."""
+AT_ONCE = 16
+"""Copies at a time."""
 
-log = logging.getLogger("dstack.artifacts")
+
+class Copies:
+    """Gives one job contents that other objects of the bucket have: S3 copies them, and nothing is sent. `storage` is the store's name in the index."""
+
+    def __init__(self, storage: str, objects: Objects, index: ContentIndex) -> None:
+        self.storage = storage
+        self.objects = objects
+        self.index = index
+
+    async def make(self, files: Sequence[File]) -> list[File]:
+        """Copy what the store already has elsewhere; return the files that still have to be sent or checked."""
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def copy(file: File) -> File | None:
+            async with gate:
+                return None if await self.copy(file) else file
+
+        return [file for file in await asyncio.gather(*map(copy, files)) if file]
+
+    async def copy(self, file: File) -> bool:
+        """Copy one file's content from another object, if one has it unchanged."""
+        if self.recorded(file):
+            return False
+        own = self.objects.key(file.path)
+        for source in self.index.find(self.storage, file.sha256, file.size):
+            etag = await to_its_end(partial(self.objects.copy, own, source))
+            if etag is not None:
+                self.record([(file, etag)])
+                return True
+            self.index.forget(self.storage, [source.key])
+        return False
+
+    def recorded(self, file: File) -> Stored | None:
+        """Return the job's own object of this file as it was last seen, or None."""
+        own = self.objects.key(file.path)
+        found = self.index.find(self.storage, file.sha256, file.size)
+        return next((stored for stored in found if stored.key == own), None)
+
+    def record(self, seen: Iterable[tuple[File, str]]) -> None:
+        """Record the job's own objects of these files, with their ETags."""
+        objects = [(file.sha256, Stored(self.objects.key(file.path), file.size, etag)) for file, etag in seen]
+        self.index.add(self.storage, objects)
 
 
 class Uploader:
@@ -72,7 +112,7 @@ class Uploader:
 
     async def earlier(self) -> None:
         """Wait for the end of an upload that was started earlier: it would overwrite what is stored now."""
-        while (await self.asked(None)).running:
+        while (await self.asked()).running:
             continue
 
     async def round(self, pieces: Sequence[Piece]) -> Upload:
@@ -82,13 +122,11 @@ class Uploader:
             raise StorageError("another upload of the same job is in progress on the runner")
         while report.running:
             self.tell(total([piece for index, piece in enumerate(pieces) if index not in report.sent]))
-            report = await self.asked(None)
+            report = await self.asked()
         return report
 
-    async def asked(self, pieces: Sequence[Piece] | None) -> Upload:
-        context, attempt, tree = self.folder.context, self.folder.attempt, self.folder.tree
-        command = uploading(context, attempt) if pieces is None else upload(context, attempt, tree, pieces)
-        return await ask(self.folder.host, command)
+    async def asked(self, pieces: Sequence[Piece] = ()) -> Upload:
+        return await ask(self.folder.host, upload(self.folder.context, self.folder.attempt, self.folder.tree, pieces))
 
     def problem(self, report: Upload, pieces: Sequence[Piece]) -> str:
         """Why nothing arrived."""
@@ -103,26 +141,3 @@ class Uploader:
 def weight(plan: Uploading) -> int:
     """How much is left to send; the number of pieces is added, so that empty files count, too."""
     return total(plan.pieces) + len(plan.pieces)
-
-
-async def reached(folder: JobFolder, url: str, storage: str) -> None:
-    """Raise HostError if the host gets no answer from a URL of the storage."""
-    try:
-        await ask(folder.host, reach(folder.context, url), timeout=REACH)
-    except CommandError as error:
-        raise HostError(
-            f"{folder.runner} can't reach the storage {storage}, so the job's artifacts would be lost:"
-            f" {error.stderr.strip()}",
-            hint="let the machine connect to it, or choose another storage: dstack config --storage URL",
-            code=ReasonCode.STORAGE_UNAVAILABLE,
-        ) from error
-
-
-async def fetched(folder: JobFolder, files: Sequence[File], urls: Mapping[str, str], *, beside: bool) -> bool:
-    """Have the host fetch files from their URLs, `beside` those that are already there. Returns False if it can't."""
-    try:
-        await ask(folder.host, gather(folder.context, folder.attempt, files, urls, beside=beside))
-    except CommandError as error:
-        log.warning("job %s: %s; the server sends the artifacts itself", folder.job, error.message)
-        return False
-    return True

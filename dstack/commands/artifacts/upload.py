@@ -56,14 +56,13 @@ def sums(context: HostContext, attempt: str, tree: str, files: Sequence[File]) -
     return Command(SUMMING, body, lambda result: _summed(whole, large, result), stdin)
 
 
-def upload(context: HostContext, attempt: str, tree: str, pieces: Sequence[Piece]) -> Command[Upload]:
-    """Start to upload these, unless an upload is in progress; then wait a while for its end. It continues by itself."""
-    return _upload(context, attempt, tree, plan(pieces))
-
-
-def uploading(context: HostContext, attempt: str) -> Command[Upload]:
-    """Wait a while for the end of the current upload."""
-    return _upload(context, attempt, "", b"")
+def upload(context: HostContext, attempt: str, tree: str = "", pieces: Sequence[Piece] = ()) -> Command[Upload]:
+    """Start to upload these, unless an upload is in progress; then wait a while for its end. It continues by itself.
+    Without pieces, only wait for the current upload."""
+    work = text("artifacts/upload_work", at_once=AT_ONCE)
+    stdin = plan(pieces) if pieces else b""
+    body = script("artifacts/upload", context, attempt, tree=tree, work=work, seconds=WAIT, length=len(stdin))
+    return Command("uploading the artifacts", body, _uploaded, stdin)
 
 
 def abandon(context: HostContext, attempt: str) -> Command[None]:
@@ -79,8 +78,6 @@ def reach(context: HostContext, url: str) -> Command[None]:
 
 def plan(pieces: Sequence[Piece]) -> bytes:
     """Return a tar with the worker's tasks."""
-    if not pieces:
-        return b""
     named = {f"{index:07}": piece for index, piece in enumerate(pieces)}
     files = {"pieces": b"".join(map(line, named))}
     for name, piece in named.items():
@@ -96,19 +93,6 @@ def plan(pieces: Sequence[Piece]) -> bytes:
         span = f"skip={piece.start // MIB} count={-(-piece.length // MIB)} path={quote(dotted(piece.path))}"
         files[f"part/{name}"] = line(span)
     return curl.archive(files)
-
-
-def _upload(context: HostContext, attempt: str, tree: str, stdin: bytes) -> Command[Upload]:
-    body = script(
-        "artifacts/upload",
-        context,
-        attempt,
-        tree=tree,
-        work=text("artifacts/upload_work", at_once=AT_ONCE),
-        seconds=WAIT,
-        length=len(stdin),
-    )
-    return Command("uploading the artifacts", body, _uploaded, stdin)
 
 
 def _uploaded(result: Result) -> Upload:

@@ -8,9 +8,8 @@ from dstack.commands.artifacts.collect import ArtifactListing, listing
 from dstack.commands.artifacts.retain import keep
 from dstack.commands.command import Command, Stdin
 from dstack.commands.host import Host, T, ask
-from dstack.commands.job.follow import follow, read_log
 from dstack.commands.job.launch import launch
-from dstack.commands.job.observe import observe
+from dstack.commands.job.observe import follow, observe, read_log
 from dstack.commands.job.receive_code import receive, spare
 from dstack.commands.job.stop import discard, stop, warn
 from dstack.commands.machine.pull import Login

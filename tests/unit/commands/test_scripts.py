@@ -18,10 +18,9 @@ from dstack.commands.artifacts.collect import fetch, listing
 from dstack.commands.artifacts.fetch_dependencies import gather
 from dstack.commands.artifacts.retain import free, keep, reuse
 from dstack.commands.artifacts.sync import sync
-from dstack.commands.artifacts.upload import abandon, reach, sums, upload, uploading
-from dstack.commands.job.follow import follow, read_log
+from dstack.commands.artifacts.upload import abandon, reach, sums, upload
 from dstack.commands.job.launch import launch
-from dstack.commands.job.observe import observe
+from dstack.commands.job.observe import follow, observe, read_log
 from dstack.commands.job.receive_code import spare
 from dstack.commands.job.stop import discard, stop, warn
 from dstack.commands.machine.authorize import authorize
@@ -129,7 +128,7 @@ SCRIPTS = {
     "sync-again": sync(CONTEXT, "j1", "", "busybox", Artifact(path="out"), 1, keep=True).script,
     "upload": upload(CONTEXT, "j1", "sub dir", [PIECE]).script,
     "upload-work": text("artifacts/upload_work", at_once=8),
-    "uploading": uploading(CONTEXT, "j1").script,
+    "uploading": upload(CONTEXT, "j1").script,
     "stop": stop(CONTEXT, "j1", 30).script,
     "warn": warn(CONTEXT, "j1", "USR1").script,
     "stop-at-once": stop(CONTEXT, "j1", 0).script,
