@@ -143,12 +143,8 @@ def decide(recorded: Recorded, observed: Observed) -> Decision:
     if observed.exit_code is not None:
         return _finished(observed.exit_code, observed)
     if observed.claim is Claim.FENCED:
-        return _stopped_or_lost(
-            recorded,
-            "stopped before its commands started",
-            ReasonCode.INTERNAL_ERROR,
-            "withdrawn before its commands started",
-        )
+        lost = "withdrawn before its commands started"
+        return _gone(recorded, "stopped before its commands started", ReasonCode.INTERNAL_ERROR, lost)
     if observed.silent:
         text = f"{observed.engine} on this runner does not answer: {observed.silence or 'no error message'}"
         return Unknown(reason=Reason(ReasonCode.RUNNER_UNREACHABLE, text))
@@ -157,9 +153,7 @@ def decide(recorded: Recorded, observed: Observed) -> Decision:
         return Running()
     if observed.claim is Claim.GONE and recorded.launch is not None:
         lost = "its folder was removed from the runner while it was running"
-        return _stopped_or_lost(
-            recorded, "stopped; its folder was removed from the runner", ReasonCode.LOST_REMOVED, lost
-        )
+        return _gone(recorded, "stopped; its folder was removed from the runner", ReasonCode.LOST_REMOVED, lost)
     if observed.claim in (Claim.NONE, Claim.GONE):
         return _unbegun(recorded, observed, state)
     return _over(recorded, observed)
@@ -199,7 +193,7 @@ def _over(recorded: Recorded, observed: Observed) -> Decision:
     container = observed.container
     if container is None or container.state in (ContainerState.CREATED, ContainerState.REMOVING):
         lost = "the container was removed while it was running, but not by dstack"
-        return _stopped_or_lost(recorded, "stopped; its container was removed", ReasonCode.LOST_REMOVED, lost)
+        return _gone(recorded, "stopped; its container was removed", ReasonCode.LOST_REMOVED, lost)
     if recorded.stop:
         return _stopped("stopped; it did not exit within its grace period and was killed")
     return _died(container)
@@ -244,6 +238,6 @@ def _stopped(text: str) -> Failed:
     return Failed(ExitCode.STOPPED, Reason(ReasonCode.STOPPED_BY_USER, text))
 
 
-def _stopped_or_lost(recorded: Recorded, stopped: str, code: ReasonCode, lost: str) -> Decision:
+def _gone(recorded: Recorded, stopped: str, code: ReasonCode, lost: str) -> Decision:
     """Nothing on the runner says how far it got."""
     return _stopped(stopped) if recorded.stop else Lost(ExitCode.DSTACK, Reason(code, lost))

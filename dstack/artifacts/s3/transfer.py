@@ -22,7 +22,8 @@ AT_ONCE = 16
 
 
 class Copies:
-    """Gives one job contents that other objects of the bucket have: S3 copies them, and nothing is sent. `storage` is the store's name in the index."""
+    """Gives one job contents that other objects of the bucket have: S3 copies them, and nothing is sent. `storage` is
+    the store's name in the index."""
 
     def __init__(self, storage: str, objects: Objects, index: ContentIndex) -> None:
         self.storage = storage
