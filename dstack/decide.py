@@ -46,13 +46,10 @@ class Container(Struct, frozen=True, kw_only=True):
 
 
 class Observed(Struct, frozen=True, kw_only=True):
-    """A job as found on its runner.
-
-    `exit_code` comes from a complete exit file, read after everything else. `container` is None if there is none; it
-    means nothing when the engine is `silent`, and `silence` then holds the error; `engine` is its name, for people.
-    `log_size` is in bytes. `disk_free` is in bytes, of the fuller of the disks for job folders and for containers; None
-    if unknown.
-    """
+    """A job as found on its runner. `exit_code` comes from a complete exit file, read after everything else.
+    `container` is None if there is none; it means nothing when the engine is `silent`, and `silence` then holds the
+    error; `engine` is its name, for people. `log_size` is in bytes. `disk_free` is in bytes, of the fuller of the disks
+    for job folders and for containers; None if unknown."""
 
     exit_code: int | None = None
     claim: Claim = Claim.NONE

@@ -21,11 +21,9 @@ class Safe(str):
 
 
 def quote(value: object) -> str:
-    """Quote any value as one word of POSIX sh; a tuple as one word per item.
-
-    Only for sh: tcsh and fish quote differently. Raises ValueError for a NUL, which no argument can contain, and
-    TypeError for a value that is neither text nor an integer.
-    """
+    """Quote any value as one word of POSIX sh; a tuple as one word per item. Only for sh: tcsh and fish quote
+    differently. Raises ValueError for a NUL, which no argument can contain, and TypeError for a value that is neither
+    text nor an integer."""
     if isinstance(value, Safe):
         return str(value)
     if isinstance(value, tuple):
@@ -42,10 +40,8 @@ def quote(value: object) -> str:
 
 def script(template: str, context: HostContext | None, attempt: str | None = None, **values: object) -> str:
     """Render the prelude and `templates/host/<template>.sh.j2` as one function, which runs once all of it was read.
-
     With a `context`, the script can use `server` and what `templates/host/lib/prelude.sh.j2` defines: `$base`,
-    `$machine`, `dk`. With an `attempt`, `folder` and `name` are its folder and its container.
-    """
+    `$machine`, `dk`. With an `attempt`, `folder` and `name` are its folder and its container."""
     if context is not None:
         values["server"] = context.layout.server
     if attempt is not None:

@@ -18,12 +18,10 @@ Blocks = Callable[[], Iterator[bytes]]
 
 
 def tar(files: Iterable[tuple[File, Path | Blocks]]) -> Iterator[bytes]:
-    """Yield the archive of these files, each with its path or its reader, in pieces of about 1 MiB.
-
-    It is in GNU format, because GNU tar, busybox and libarchive all read its long names; busybox ignores PAX's. The
-    owner is 0, without a name. The last entry marks the archive as complete. Raises StorageError at a file that does
-    not match its sha256: the receiver must not use what was sent until then.
-    """
+    """Yield the archive of these files, each with its path or its reader, in pieces of about 1 MiB. It is in GNU
+    format, because GNU tar, busybox and libarchive all read its long names; busybox ignores PAX's. The owner is 0,
+    without a name. The last entry marks the archive as complete. Raises StorageError at a file that does not match its
+    sha256: the receiver must not use what was sent until then."""
     pieces: list[bytes] = []
     pending = 0
     for piece in _pieces(files):

@@ -47,11 +47,9 @@ class Result:
 
 @dataclass(frozen=True)
 class Command(Generic[T]):
-    """A POSIX sh script and the reader of its answer.
-
-    `name` says in a few words what it does, for messages. `read` gets the result of a script that succeeded, and raises
-    ValueError or CommandError if it can't accept it. `secret` holds strings that messages must not show.
-    """
+    """A POSIX sh script and the reader of its answer. `name` says in a few words what it does, for messages. `read`
+    gets the result of a script that succeeded, and raises ValueError or CommandError if it can't accept it. `secret`
+    holds strings that messages must not show."""
 
     name: str
     script: str

@@ -1,4 +1,4 @@
-"""How a job's attempt runs on its runner, whatever runs it there: Docker now, a batch system one day."""
+"""How a job's attempt runs on its runner, whatever runs it there."""
 
 from __future__ import annotations
 
@@ -39,9 +39,8 @@ class Executor(Protocol):
     What stands in the way of a launch (`receive`, `prepare`, `launch`) is explained in a HostError that users read. An
     executor decides nothing: `decide` reads what `observe` returned.
 
-    An executor with a queue of its own (Slurm) needs one thing more: `observe` must tell that an attempt waits there,
-    and why. That is a state of its own, because `decide` launches again what is CREATED for too long; its decision is a
-    `Wait` whose `reason` users read.
+    An executor with a queue of its own (Slurm) also needs a state for attempts that wait there: `decide` launches again
+    what is CREATED for too long.
     """
 
     async def receive(self, snapshot: Snapshot, pack: Stdin) -> Received:

@@ -13,7 +13,7 @@ from signal import SIGHUP, SIGKILL, SIGTERM, Signals
 from typing import TypeVar
 
 from dstack.commands.command import Command, Result
-from dstack.commands.duplex import TerminalSize
+from dstack.commands.host import TerminalSize
 from dstack.errors import HostUnreachableError
 from dstack.hosts.channel import CTRL_D, PIECE, complete, follow, within
 from dstack.hosts.program import Program, begin

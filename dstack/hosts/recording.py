@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from dstack.commands.command import Command, Result, succeeded
-from dstack.commands.duplex import TerminalSize
+from dstack.commands.host import TerminalSize
 from dstack.errors import HostError
 
 T = TypeVar("T")

@@ -21,11 +21,9 @@ SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class Contents:
-    """`<folder>/<ab>/<cd>/<sha256>-<mtime in ns>`: hard links to the files of the jobs' trees.
-
-    A content is trusted while it has its size and the mtime in its name. Otherwise it is hashed again, and dropped if
-    damaged. Files with the same bytes but different modes are separate contents.
-    """
+    """`<folder>/<ab>/<cd>/<sha256>-<mtime in ns>`: hard links to the files of the jobs' trees. A content is trusted
+    while it has its size and the mtime in its name. Otherwise it is hashed again, and dropped if damaged. Files with
+    the same bytes but different modes are separate contents."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -128,11 +126,9 @@ class Contents:
 
 
 def incoming(folder: Path, contents: Contents, files: Sequence[File]) -> Generator[None, bytes, None]:
-    """Write each file to `folder`, which nothing else uses, verify it, and add it to the contents.
-
-    Start it with `next`, send it the bytes in pieces of any size, and b"" at their end. Raises StorageError for bytes
-    that do not match the listing, and for too few or too many.
-    """
+    """Write each file to `folder`, which nothing else uses, verify it, and add it to the contents. Start it with
+    `next`, send it the bytes in pieces of any size, and b"" at their end. Raises StorageError for bytes that do not
+    match the listing, and for too few or too many."""
     aside = folder / "incoming"
     data = memoryview(b"")
     for file in files:

@@ -21,11 +21,9 @@ from dstack.model.job.manifest import MANIFEST, File, Manifest, decode, encode, 
 
 
 class FolderStore:
-    """Implements `ArtifactStore` at `<root>/<run>/<workflow>/<path>`, with `manifest.json` beside a job's files.
-
-    Each content is stored once: `.content` has hard links by sha256. Incomplete files and trees lie in `.incoming`.
-    Instances cost nothing to create, and several with the same root can work side by side.
-    """
+    """Implements `ArtifactStore` at `<root>/<run>/<workflow>/<path>`, with `manifest.json` beside a job's files. Each
+    content is stored once: `.content` has hard links by sha256. Incomplete files and trees lie in `.incoming`.
+    Instances cost nothing to create, and several with the same root can work side by side."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -50,9 +50,13 @@ class Objects:
         entries = self.bucket.pages("list_objects_v2", "Contents", Prefix=self.prefix)
         return {entry["Key"]: Stored(entry["Key"], entry["Size"], plain(entry["ETag"])) for entry in entries}
 
-    def uploads(self) -> dict[str, str]:
-        """Return the newest unfinished multipart upload of each object, by key."""
-        return dict(self._uploads())
+    def uploads(self) -> list[tuple[str, str]]:
+        """Return key and id of every unfinished multipart upload, oldest first."""
+        try:
+            entries = list(self.bucket.pages("list_multipart_uploads", "Uploads", Prefix=self.prefix))
+        except ObjectGoneError:  # rclone's answer if there are none
+            return []
+        return [(entry["Key"], entry["UploadId"]) for entry in sorted(entries, key=lambda entry: entry["Initiated"])]
 
     def parts(self, key: str, upload: str) -> list[Any]:
         """Return the parts of a multipart upload that have arrived; none if there is no such upload."""
@@ -87,17 +91,9 @@ class Objects:
 
     def abort(self) -> None:
         """Abort unfinished uploads, because their parts cost money."""
-        for key, upload in self._uploads():
+        for key, upload in self.uploads():
             with contextlib.suppress(ObjectGoneError):
                 self.bucket.call("abort_multipart_upload", Key=key, UploadId=upload)
-
-    def _uploads(self) -> list[tuple[str, str]]:
-        """Return key and id of every unfinished upload, oldest first."""
-        try:
-            entries = list(self.bucket.pages("list_multipart_uploads", "Uploads", Prefix=self.prefix))
-        except ObjectGoneError:  # rclone's answer if there are none
-            return []
-        return [(entry["Key"], entry["UploadId"]) for entry in sorted(entries, key=lambda entry: entry["Initiated"])]
 
 
 def each(work: Callable[[T], R], items: Sequence[T]) -> list[R]:

@@ -41,11 +41,8 @@ log = logging.getLogger("dstack.artifacts")
 
 class S3Store:
     """Implements `ArtifactStore` at `s3://bucket/prefix/<run>/<workflow>/<path>`, with `manifest.json` beside a job's
-    files, written last.
-
-    It keeps no state: it asks S3 how far an upload is, and the index which objects may have a content. URLs are valid
-    for `expires` seconds.
-    """
+    files, written last. It keeps no state: it asks S3 how far an upload is, and the index which objects may have a
+    content. URLs are valid for `expires` seconds."""
 
     def __init__(self, url: str, endpoint: str | None, index: ContentIndex, *, expires: int = URL_LIFETIME) -> None:
         name, self.prefix = parse(url)
@@ -195,7 +192,7 @@ class S3Store:
         listed = objects.listed()
         if objects.key(MANIFEST) in listed:
             return 0
-        parts = [part for key, upload in objects.uploads().items() for part in objects.parts(key, upload)]
+        parts = [part for key, upload in dict(objects.uploads()).items() for part in objects.parts(key, upload)]
         if not dry_run:
             objects.delete(listed)
             objects.abort()

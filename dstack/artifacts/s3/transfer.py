@@ -66,11 +66,9 @@ class Copies:
 
 
 class Uploader:
-    """Has a host upload a job's files. Repeatable; what has arrived is never sent again.
-
-    The state of an upload is on the host and in S3: the host continues by itself, and a new server asks both. `tell` is
-    called with the bytes that are left.
-    """
+    """Has a host upload a job's files. Repeatable; what has arrived is never sent again. The state of an upload is on
+    the host and in S3: the host continues by itself, and a new server asks both. `tell` is called with the bytes that
+    are left."""
 
     def __init__(self, folder: JobFolder, uploads: Uploads, copies: Copies, tell: Callable[[int], None]) -> None:
         self.folder = folder

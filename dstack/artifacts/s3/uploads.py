@@ -39,13 +39,11 @@ class Uploads:
         sent: Sent = frozenset(),
         known: Mapping[str, str] = MappingProxyType({}),
     ) -> Uploading:
-        """Compare what has arrived with these regular files, complete multipart uploads, and presign the rest.
-
-        `sums` are the files' checksums from the runner. `known` has ETags that were seen just before: some stores'
-        ETags are not MD5s.
-        """
+        """Compare what has arrived with these regular files, complete multipart uploads, and presign the rest. `sums`
+        are the files' checksums from the runner. `known` has ETags that were seen just before: some stores' ETags are
+        not MD5s."""
         self.objects.refuse(files)
-        listed, uploads = self.objects.listed(), self.objects.uploads()
+        listed, uploads = self.objects.listed(), dict(self.objects.uploads())
         arrived: dict[str, str] = {}
         todo: list[File] = []
         for file in files:

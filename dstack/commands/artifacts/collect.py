@@ -51,10 +51,7 @@ def listing(
 ) -> Command[ArtifactListing]:
     """List and hash the artifacts of a job whose container has ended. Waits for a container that is about to end, and
     stops it. First makes the host's user the owner of all files, and makes them readable; then puts them where no
-    process of the job can reach them: see `made`.
-
-    Raises CommandError if the owner can't be changed.
-    """
+    process of the job can reach them: see `made`. Raises CommandError if the owner can't be changed."""
     wanted = want(artifacts, project)
     body = script(
         "artifacts/listing",
@@ -79,10 +76,7 @@ def made(project: str) -> str:
 
 def fetch(context: HostContext, attempt: str, tree: str, files: Sequence[File]) -> Command[None]:
     """Print the contents of these regular files, one after the other, on stdout. `tree` is their folder, below the
-    job's folder.
-
-    The reader must compare each sha256 with the list: the bytes may come from elsewhere.
-    """
+    job's folder. The reader must compare each sha256 with the list: the bytes may come from elsewhere."""
     cats = b"".join(on_files("cat", files))
     return Command(FETCHING, script("artifacts/fetch", context, attempt, tree=tree, length=len(cats)), done, cats)
 
@@ -133,12 +127,14 @@ def read(wanted: Wanted, project: str, result: Result) -> ArtifactListing:
     if result.stdout == b"gone=yes\n":
         return ArtifactListing((), (), ("the job's folder is gone from its machine",), gone=True)
     answer = listing_parser.parse(result.stdout)
+    required = [path for path, artifact in wanted.paths.items() if not artifact.optional]
+    if answer.project == "missing":
+        return ArtifactListing((), tuple(wanted.paths[path].path for path in required), wanted.refused)
     if answer.project not in (None, "present"):
-        return without_project(wanted, project, answer.project)
+        why = f"the project's folder {shown(project)} is a link or not a folder"
+        return ArtifactListing((), (), (*wanted.refused, why))
     kinds = dict(zip(wanted.paths, answer.paths, strict=True))
-    missing = tuple(
-        artifact.path for path, artifact in wanted.paths.items() if kinds[path] == "missing" and not artifact.optional
-    )
+    missing = tuple(wanted.paths[path].path for path in required if kinds[path] == "missing")
     refused = [*wanted.refused]
     refused += [f"the artifact {shown(path)} is a link or lies behind one" for path in kinds if kinds[path] == "link"]
     refused += [f"the artifact {shown(path)} is not a file or folder" for path in kinds if kinds[path] == "special"]
@@ -146,16 +142,6 @@ def read(wanted: Wanted, project: str, result: Result) -> ArtifactListing:
     refused += [f"the artifacts could not be listed completely: {answer.trouble}"] if answer.trouble else []
     files, complaints = judged(answer, wanted.roots)
     return ArtifactListing(files, missing, (*refused, *complaints))
-
-
-def without_project(wanted: Wanted, project: str, kind: str | None) -> ArtifactListing:
-    """Return the listing for a project folder that is missing, or is a link."""
-    if kind == "missing":
-        missing = tuple(artifact.path for artifact in wanted.paths.values() if not artifact.optional)
-        return ArtifactListing((), missing, wanted.refused)
-    return ArtifactListing(
-        (), (), (*wanted.refused, f"the project's folder {shown(project)} is a link or not a folder")
-    )
 
 
 def judged(answer: listing_parser.Answer, roots: tuple[str, ...]) -> tuple[tuple[File, ...], list[str]]:

@@ -26,10 +26,7 @@ def gather(
     context: HostContext, attempt: str, files: Sequence[File], urls: Mapping[str, str], *, beside: bool = False
 ) -> Command[None]:
     """Fetch files from their URLs to the folder that the launch reads, with their modes and links. With `beside`, keep
-    what is already there.
-
-    Raises CommandError if a URL returns nothing, or bytes that differ from the file's.
-    """
+    what is already there. Raises CommandError if a URL returns nothing, or bytes that differ from the file's."""
     regular = [file for file in files if file.link is None]
     packed = curl.archive({**_configs(regular, urls), "finish": _finish(files)})
     body = script("artifacts/fetch_dependencies", context, attempt, beside=beside, length=len(packed), tries=TRIES)

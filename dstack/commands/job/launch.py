@@ -19,9 +19,7 @@ from dstack.render import quote, script, text
 
 def launch(context: HostContext, order: Order, artifacts: Stdin = b"", pack: bytes = b"") -> Command[Launched]:
     """Prepare the job's folder and start its container, unless it was started before. Safe to repeat at any point.
-
-    Raises CommandError with Docker's message if the container can't be started: then there is none.
-    """
+    Raises CommandError with Docker's message if the container can't be started: then there is none."""
     order = replace(order, pack=len(pack))
     environment = exports(order.environment)
     snapshot = order.snapshot

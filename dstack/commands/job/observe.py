@@ -28,10 +28,8 @@ class InspectedState(Struct, rename="pascal"):
 
 
 def observe(context: HostContext, attempt: str) -> Command[Observed]:
-    """Read the exit file, the claim, the container, boot and Docker daemon, and the exit file again.
-
-    Takes at most 30 seconds: if Docker does not answer, the result says so.
-    """
+    """Read the exit file, the claim, the container, boot and Docker daemon, and the exit file again. Takes at most 30
+    seconds: if Docker does not answer, the result says so."""
     return Command("observing the job", script("job/observe", context, attempt), _observed)
 
 
@@ -64,10 +62,8 @@ def _container(text: str) -> Container | None:
 
 
 def follow(context: HostContext, attempt: str, offset: int) -> Command[bytes]:
-    """Print the log's bytes from `offset` on, as they arrive, until the job ends or stdin is closed.
-
-    It may end before it has printed everything: read the rest with `read_log` once the job is known to have ended.
-    """
+    """Print the log's bytes from `offset` on, as they arrive, until the job ends or stdin is closed. It may end before
+    it has printed everything: read the rest with `read_log` once the job is known to have ended."""
     return _log("following the log", "job/follow", context, attempt, offset)
 
 

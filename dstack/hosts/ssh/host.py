@@ -12,7 +12,7 @@ import asyncssh
 from asyncssh import constants
 
 from dstack.commands.command import Command, Result
-from dstack.commands.duplex import TerminalSize
+from dstack.commands.host import TerminalSize
 from dstack.errors import HostError, HostUnreachableError
 from dstack.hosts.channel import CTRL_D, background, complete, follow, within
 from dstack.hosts.program import Program, begin

@@ -6,8 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from dstack.commands.command import Command, Result, Stdin
-from dstack.commands.duplex import TerminalSize
-from dstack.commands.host import ask
+from dstack.commands.host import TerminalSize, ask
 from dstack.errors import CommandError, HostError, HostUnreachableError
 from dstack.hosts.recording import RecordingHost
 
