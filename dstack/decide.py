@@ -17,8 +17,7 @@ FULL = 1024**2
 
 
 class ContainerState(str, Enum):
-    """CREATED: it has not been started yet. RUNNING: also if it is paused, or about to end. EXITED: all of it has
-    ended. REMOVING: it is about to be gone."""
+    """CREATED: not started yet. RUNNING: also if paused, or about to end. EXITED: all of it has ended."""
 
     CREATED = "created"
     RUNNING = "running"
@@ -170,9 +169,7 @@ def _finished(code: int, observed: Observed) -> Decision:
 
 def _unbegun(recorded: Recorded, observed: Observed, state: ContainerState | None) -> Decision:
     """Nothing is running, and nothing ever was."""
-    if recorded.stop:
-        return Wait()
-    if state is ContainerState.CREATED and not recorded.waited:
+    if recorded.stop or (state is ContainerState.CREATED and not recorded.waited):
         return Wait()
     container = observed.container
     if state is None or container is None or state is ContainerState.CREATED or _interrupted(recorded, observed):
@@ -184,8 +181,7 @@ def _unbegun(recorded: Recorded, observed: Observed, state: ContainerState | Non
 
 def _over(recorded: Recorded, observed: Observed) -> Decision:
     """The commands started, nothing is running now, and there is no exit file."""
-    interrupted = _interrupted(recorded, observed)
-    if interrupted:
+    if interrupted := _interrupted(recorded, observed):
         return Lost(ExitCode.DSTACK, interrupted)
     container = observed.container
     if container is None or container.state in (ContainerState.CREATED, ContainerState.REMOVING):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import tarfile
 import time
@@ -22,28 +23,19 @@ def tar(files: Iterable[tuple[File, Path | Blocks]]) -> Iterator[bytes]:
     format, because GNU tar, busybox and libarchive all read its long names; busybox ignores PAX's. The owner is 0,
     without a name. The last entry marks the archive as complete. Raises StorageError at a file that does not match its
     sha256: the receiver must not use what was sent until then."""
+    entries = (piece for file, stored in files for piece in _entry(file, stored))
+    last = tarfile.TarInfo(TAR_COMPLETE).tobuf(tarfile.GNU_FORMAT)
     pieces: list[bytes] = []
-    pending = 0
-    for piece in _pieces(files):
+    pending = total = 0
+    for piece in itertools.chain(entries, [last]):
         pieces.append(piece)
         pending += len(piece)
+        total += len(piece)
         if pending >= BLOCK:
             yield b"".join(pieces)
             pieces, pending = [], 0
-    yield b"".join(pieces)
-
-
-def _pieces(files: Iterable[tuple[File, Path | Blocks]]) -> Iterator[bytes]:
-    total = 0
-    for file, stored in files:
-        for piece in _entry(file, stored):
-            total += len(piece)
-            yield piece
-    last = tarfile.TarInfo(TAR_COMPLETE).tobuf(tarfile.GNU_FORMAT)
-    total += len(last)
-    yield last
     end = 2 * tarfile.BLOCKSIZE
-    yield bytes(end + -(total + end) % tarfile.RECORDSIZE)
+    yield b"".join([*pieces, bytes(end + -(total + end) % tarfile.RECORDSIZE)])
 
 
 def _entry(file: File, stored: Path | Blocks) -> Iterator[bytes]:

@@ -43,8 +43,7 @@ class Contents:
             aside.rename(name)
 
     def place(self, file: File, target: Path) -> None:
-        """Create `target` as a hard link to the content, or as a copy if it can't be linked. Raises StorageError if
-        the store lacks the content."""
+        """Create `target` as a hard link to the content, or else as a copy. Raises StorageError if it is missing."""
         intact = list(self._intact(file))
         if not intact:
             raise StorageError(f"the content of {shown(file.path)} is not in the store")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dstack.artifacts.files import flush, gathered, in_thread, pieces, read, replace, storing, to_its_end
 from dstack.artifacts.folder.contents import Contents, incoming
-from dstack.artifacts.store import STORAGES, JobFolder, Location, PresignedUrls, Tar, check_paths, no_file
+from dstack.artifacts.store import STORAGES, JobFolder, Location, PresignedUrls, Tar, Tell, check_paths, no_file
 from dstack.artifacts.tarball import tar
 from dstack.commands.artifacts.collect import fetch
 from dstack.errors import StorageError, UsageError
@@ -67,9 +67,7 @@ class FolderStore:
     async def reach(self, folder: JobFolder) -> None:
         """Do nothing: the server fetches the files."""
 
-    async def collect(
-        self, folder: JobFolder, files: Sequence[File], tell: Callable[[int], None] = lambda left: None
-    ) -> None:
+    async def collect(self, folder: JobFolder, files: Sequence[File], tell: Tell = lambda left: None) -> None:
         """Fetch the contents that the store lacks. Every one that arrives whole is kept."""
         missing = await self.missing(files)
         if missing:
@@ -100,7 +98,7 @@ class FolderStore:
         workflow: str,
         stream: AsyncIterator[bytes],
         files: Sequence[File],
-        tell: Callable[[int], None] = lambda left: None,
+        tell: Tell = lambda left: None,
     ) -> None:
         """Receive the contents of these files, one after the other. Raises StorageError for bytes that differ from
         the listing, and for too few or too many; contents that arrived before stay in the store."""
@@ -176,8 +174,7 @@ class FolderStore:
         return lambda: self.tar(manifests)
 
     def tar(self, manifests: Sequence[Manifest]) -> AsyncIterator[bytes]:
-        """Return a tar stream of all their files, for a job that depends on them. It ends in StorageError at a file
-        that does not match its manifest."""
+        """Return a tar stream of all their files: see `Tar`."""
         files: dict[str, tuple[File, Path]] = {}
         for manifest in manifests:
             top = self._tree(manifest.run, manifest.workflow)

@@ -71,10 +71,8 @@ class Bucket:
 
     def read(self, key: str, **parameters: Any) -> Iterator[bytes]:
         """Yield an object's bytes. Raises StorageError."""
-        with (
-            self.trouble(),
-            contextlib.closing(self.client.get_object(Bucket=self.name, Key=key, **parameters)["Body"]) as body,
-        ):
+        body = self.call("get_object", Key=key, **parameters)["Body"]
+        with self.trouble(), contextlib.closing(body):
             yield from body.iter_chunks(BLOCK)
 
     def signer(self) -> Signer:

@@ -18,8 +18,7 @@ ALGORITHM = "AWS4-HMAC-SHA256"
 
 @dataclass(frozen=True)
 class Signer:
-    """Signs URLs for one bucket. `base` is the bucket's URL, without a slash at its end; `token` comes with keys that
-    expire."""
+    """Signs URLs for one bucket, whose URL is `base`, without a final slash. Keys that expire come with a `token`."""
 
     base: str
     region: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
 
 from msgspec.structs import replace
@@ -20,6 +20,7 @@ from dstack.artifacts.store import (
     Location,
     PresignedUrls,
     Tar,
+    Tell,
     check_paths,
     no_file,
 )
@@ -86,9 +87,7 @@ class S3Store:
                 code=ReasonCode.STORAGE_UNAVAILABLE,
             ) from error
 
-    async def collect(
-        self, folder: JobFolder, files: Sequence[File], tell: Callable[[int], None] = lambda left: None
-    ) -> None:
+    async def collect(self, folder: JobFolder, files: Sequence[File], tell: Tell = lambda left: None) -> None:
         """Have the host upload what the bucket lacks. It continues by itself, also while the server is down."""
         uploads = Uploads(self.objects(folder.run, folder.workflow), self.expires)
         copies = self._copies(folder.run, folder.workflow)
@@ -171,8 +170,7 @@ class S3Store:
         return None
 
     def tar(self, manifests: Sequence[Manifest]) -> AsyncIterator[bytes]:
-        """Return a tar stream of all their files. It ends in StorageError at a file that does not match its
-        manifest."""
+        """Return a tar stream of all their files: see `Tar`."""
         files: dict[str, tuple[File, Blocks]] = {}
         for manifest in manifests:
             for file in manifest.files:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from dstack.artifacts.files import to_its_end
 from dstack.artifacts.s3.objects import Objects
 from dstack.artifacts.s3.uploads import Sent, Uploading, Uploads
-from dstack.artifacts.store import ContentIndex, JobFolder
+from dstack.artifacts.store import ContentIndex, JobFolder, Tell
 from dstack.commands.artifacts.upload import Upload, sums, upload
 from dstack.commands.host import ask
 from dstack.errors import StorageError
@@ -67,10 +67,9 @@ class Copies:
 
 class Uploader:
     """Has a host upload a job's files. Repeatable; what has arrived is never sent again. The state of an upload is on
-    the host and in S3: the host continues by itself, and a new server asks both. `tell` is called with the bytes that
-    are left."""
+    the host and in S3: the host continues by itself, and a new server asks both."""
 
-    def __init__(self, folder: JobFolder, uploads: Uploads, copies: Copies, tell: Callable[[int], None]) -> None:
+    def __init__(self, folder: JobFolder, uploads: Uploads, copies: Copies, tell: Tell) -> None:
         self.folder = folder
         self.uploads = uploads
         self.copies = copies
@@ -78,7 +77,8 @@ class Uploader:
 
     async def run(self, files: Sequence[File]) -> None:
         """Put all these regular files into the store: each content once, then copies of it."""
-        await self.earlier()
+        while (await self.asked()).running:
+            continue  # an upload that was started earlier would overwrite what is stored now
         each = {(file.sha256, file.size): file for file in reversed(files)}
         await self.sent(await self.copies.make(list(each.values())))
         first = {file.path for file in each.values()}
@@ -108,11 +108,6 @@ class Uploader:
         arrived = [(file, plan.arrived[file.path]) for file in files if file.path in plan.arrived]
         self.copies.record([(file, etag) for file, etag in arrived if known.get(file.path) != etag])
         return plan
-
-    async def earlier(self) -> None:
-        """Wait for the end of an upload that was started earlier: it would overwrite what is stored now."""
-        while (await self.asked()).running:
-            continue
 
     async def round(self, pieces: Sequence[Piece]) -> Upload:
         """Have the host upload these pieces, and wait until it is done."""

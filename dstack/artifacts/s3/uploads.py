@@ -70,8 +70,7 @@ class Uploads:
     def _lacking(
         self, file: File, sums: Sums, uploads: Mapping[str, str], sent: Sent
     ) -> tuple[File, str | None, list[int]]:
-        """Return the file, its multipart upload (None for a file sent in one piece), and the part numbers that S3
-        lacks."""
+        """Return the file, its multipart upload (None if it is sent in one piece), and the numbers of missing parts."""
         if len(sums.parts) == 1:
             return file, None, [1]
         key = self.objects.key(file.path)

@@ -82,8 +82,7 @@ def fetch(context: HostContext, attempt: str, tree: str, files: Sequence[File]) 
 
 
 def on_files(words: str, files: Iterable[File]) -> Iterator[bytes]:
-    """Yield lines of sh that run a command on these files, as many at a time as fit on a command line. Links are left
-    out."""
+    """Yield lines of sh that run a command on these files but links, as many at a time as fit on a command line."""
     batch: list[str] = []
     size = 0
     for path in (dotted(file.path) for file in files if file.link is None):

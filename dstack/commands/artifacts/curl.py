@@ -23,13 +23,9 @@ _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\
 
 def transfer(options: Iterable[tuple[str, str]], *, first: bool = False) -> bytes:
     """Return the lines of one transfer, which begin with `next` unless it is the `first` one of a command."""
-    lines = [*([] if first else ["next"]), *ALWAYS, *(f"{name} = {quoted(value)}" for name, value in options)]
+    given = [f'{name} = "{value.translate(_ESCAPES)}"' for name, value in options]
+    lines = [*([] if first else ["next"]), *ALWAYS, *given]
     return ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")
-
-
-def quoted(value: str) -> str:
-    """Quote the value for a configuration file."""
-    return f'"{value.translate(_ESCAPES)}"'
 
 
 def archive(files: Mapping[str, bytes]) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from dstack.commands.artifacts.collect import dotted, read, want
+from dstack.commands.artifacts.collect import Wanted, dotted, read, want
 from dstack.commands.command import Command, Result
 from dstack.model.job.manifest import LONGEST, File, normal
 from dstack.model.project.workflow import Artifact
@@ -22,8 +22,7 @@ SMALL = 8 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Changes:
-    """`found` are files that changed and are no longer being written, `same` the paths of files unchanged since the
-    last sync, `moving` the paths of files being written."""
+    """`found` are files that changed, `same` the paths of unchanged files, `moving` of files that are being written."""
 
     found: tuple[File, ...]
     same: tuple[str, ...]
@@ -31,13 +30,8 @@ class Changes:
 
 
 def frozen(number: int) -> str:
-    """Return the folder of an artifact's found files, below the job's folder."""
-    return f"{top(number)}/next"
-
-
-def top(number: int) -> str:
-    """Return the folder of an artifact's syncs, below the job's folder. `number` identifies the artifact."""
-    return f"sync/{number}"
+    """Return the folder of an artifact's found files, below the job's folder. `number` identifies the artifact."""
+    return f"sync/{number}/next"
 
 
 def sync(
@@ -45,11 +39,12 @@ def sync(
 ) -> Command[Changes]:
     """List and hash the changed files of a running job's artifact. With `keep`, files unchanged since the last sync are
     only named. Raises CommandError if the job's folder is gone."""
+    top = f"sync/{number}"
     wanted = want((artifact,), "")
     paths = tuple(map(dotted, wanted.paths))
     work = text(
         "artifacts/sync_work",
-        top=top(number),
+        top=top,
         project=project,
         path=dotted(normal(artifact.path)),
         keep=keep,
@@ -60,7 +55,7 @@ def sync(
         context,
         attempt,
         image=image,
-        top=top(number),
+        top=top,
         work=work,
         project="",
         paths=paths,
@@ -69,13 +64,13 @@ def sync(
         longest=LONGEST + len("./") + 1,
         record=False,
     )
-    return Command("syncing an artifact", body, lambda result: _read(artifact, result))
+    return Command("syncing an artifact", body, lambda result: _read(wanted, result))
 
 
-def _read(artifact: Artifact, result: Result) -> Changes:
+def _read(wanted: Wanted, result: Result) -> Changes:
     same, rest = _names(b"same", result.stdout)
     moving, rest = _names(b"moving", rest)
-    listing = read(want((artifact,), ""), "", Result(0, rest, b""))
+    listing = read(wanted, "", Result(0, rest, b""))
     return Changes(listing.files, same, moving)
 
 

@@ -40,8 +40,8 @@ class Upload:
 
 
 def sums(context: HostContext, attempt: str, tree: str, files: Sequence[File]) -> Command[dict[str, Sums]]:
-    """Return the MD5s of regular files by path: of the whole file, or of each part. `tree` is their folder, below the
-    job's folder. Raises CommandError if a file differs from the list."""
+    """Return the MD5s of regular files below `tree`, in the job's folder, by path: of the whole file, or of each part.
+    Raises CommandError if a file differs from the list."""
     whole = [file for file in files if len(spans(file.size)) == 1]
     large = [file for file in files if len(spans(file.size)) > 1]
     lines = [*on_files("whole", whole)]

@@ -20,8 +20,7 @@ def stop(context: HostContext, attempt: str, grace: int) -> Command[Stopped]:
 
 
 def warn(context: HostContext, attempt: str, signal: str) -> Command[None]:
-    """Send the container a signal that does not end it; it forwards the signal to all its processes. Raises
-    CommandError if the container does not run."""
+    """Send a signal that does not end the job to all its processes. Raises CommandError if it does not run."""
     return Command("warning the job", script("job/warn", context, attempt, signal=signal), done)
 
 

@@ -15,8 +15,7 @@ DIGEST = "{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}"
 
 @dataclass(frozen=True)
 class Pruned:
-    """Bytes that were or would be freed, by repository and by image; `forgotten` are image names that no longer refer
-    to what was pulled."""
+    """Bytes that were or would be freed; `forgotten` are image names that no longer refer to what was pulled."""
 
     mirrors: dict[str, int]
     images: dict[str, int]

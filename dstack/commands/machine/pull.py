@@ -23,7 +23,7 @@ SAID = re.compile(
 )
 """Lines of Docker and podman that concern neither a layer nor an error."""
 LAYER = re.compile(r"([0-9a-f]{12}): (.+)|Copying blob (?:sha256:)?([0-9a-f]{12})[0-9a-f]*(.*)")
-FINISHED = ("Pull complete", "Already exists")
+FINISHED = ("Pull complete", "Already exists", "done", "skipped: already exists")
 ARRIVED = ("Download complete", "Verifying Checksum", "Extracting", *FINISHED)
 KEPT = 3
 """How many lines of an error to report."""
@@ -121,8 +121,7 @@ class PullProgress:
 
     @property
     def progress(self) -> Progress | None:
-        """The bytes downloaded or, while their total is unknown and while they are unpacked, the finished layers; None
-        while nothing is known."""
+        """The bytes downloaded or, while their total is unknown or they are unpacked, the finished layers."""
         layers = self.layers.values()
         if not layers:
             return None
@@ -167,7 +166,7 @@ class PullProgress:
         if status == "Downloading":
             layer.total = max(layer.total, int(detail.get("total") or 0))
             layer.came = int(detail.get("current") or 0)
-        layer.arrived = layer.arrived or status in ARRIVED or status in ("done", "skipped: already exists")
-        layer.finished = layer.finished or status in FINISHED or status in ("done", "skipped: already exists")
+        layer.arrived = layer.arrived or status in ARRIVED
+        layer.finished = layer.finished or status in FINISHED
         if layer.arrived:
             layer.came = layer.total

@@ -31,8 +31,7 @@ FILES = 300.0
 
 
 class DockerExecutor:
-    """Implements `Executor` with one script per method (`templates/host/job/`). `pulls` are the server's image pulls in
-    progress, on all runners."""
+    """Implements `Executor` with one script per method (`templates/host/job/`). All runners share `pulls`."""
 
     def __init__(self, pulls: ImagePulls, runner: Runner, host: Host, host_context: HostContext) -> None:
         self.pulls = pulls

@@ -15,8 +15,6 @@ from dstack.model.runner.host_context import HostContext
 REPORT_EVERY = 1.0
 """Seconds between two progress reports of a pull."""
 
-Key = tuple[str, str, "Login | None"]
-
 
 class Going:
     """A pull in progress, and the callbacks that get its progress."""
@@ -54,7 +52,7 @@ class ImagePulls:
     """The pulls that a job waits for; a pull is cancelled once nobody waits for it."""
 
     def __init__(self) -> None:
-        self.going: dict[Key, Going] = {}
+        self.going: dict[tuple[str, str, Login | None], Going] = {}
 
     async def fetch(
         self, runner: str, host: Host, host_context: HostContext, image: str, login: Login | None, tell: Tell
