@@ -46,8 +46,4 @@ def _lines(oids: Iterable[str]) -> str:
 
 def _received(result: Result) -> Received:
     said = result.values()
-    if said.get("received") == "ok":
-        return Received.OK
-    if said.get("need") == "full":
-        return Received.NEED_FULL
-    raise ValueError(f"{result.stdout[:200]!r}")
+    return Received(said.get("received") or said.get("need"))

@@ -61,10 +61,8 @@ def _docker_version(said: Mapping[str, str]) -> str:
     """Return the version of Docker's server; podman has none, so return its own."""
     if said.get("answers") != "yes":
         return ""
-    if said.get("server"):
-        return said["server"]
     found = re.search(r"\d+(\.\d+)+", said.get("client", ""))
-    return found.group() if found else ""
+    return said.get("server") or (found.group() if found else "")
 
 
 def used(gpus: tuple[Gpu, ...], result: Result, server: str) -> dict[int, str]:
