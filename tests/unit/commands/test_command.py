@@ -20,12 +20,12 @@ def test_pairs_keep_their_order_and_any_byte() -> None:
 
 @pytest.mark.parametrize("answer", [b"count=many\n", b"size=3\n", b"Welcome!\n"])
 def test_an_answer_that_cannot_be_read_names_the_command(answer: bytes) -> None:
-    with pytest.raises(CommandError, match="^counting failed with exit status 0: the host's answer can't be parsed: "):
+    with pytest.raises(CommandError, match=r"^counting failed with exit status 0: the host's answer can't be parsed: "):
         COUNT.parse(Result(0, answer, b""))
 
 
 def test_a_script_that_fails_says_why() -> None:
-    with pytest.raises(CommandError, match="^counting failed with exit status 3: no space$"):
+    with pytest.raises(CommandError, match=r"^counting failed with exit status 3: no space$"):
         COUNT.parse(Result(3, b"count=3\n", b"no space\n"))
 
 
