@@ -17,8 +17,7 @@ FULL = 1024**2
 
 
 class ContainerState(str, Enum):
-    """CREATED: it has not been started yet. RUNNING: also if it is paused, or about to end. EXITED: all of it has
-    ended. REMOVING: it is about to be gone."""
+    """CREATED: not started yet. RUNNING: also if paused, or about to end. EXITED: all of it has ended."""
 
     CREATED = "created"
     RUNNING = "running"
@@ -46,13 +45,10 @@ class Container(Struct, frozen=True, kw_only=True):
 
 
 class Observed(Struct, frozen=True, kw_only=True):
-    """A job as found on its runner.
-
-    `exit_code` comes from a complete exit file, read after everything else. `container` is None if there is none; it
-    means nothing when the engine is `silent`, and `silence` then holds the error; `engine` is its name, for people.
-    `log_size` is in bytes. `disk_free` is in bytes, of the fuller of the disks for job folders and for containers; None
-    if unknown.
-    """
+    """A job as found on its runner. `exit_code` comes from a complete exit file, read after everything else.
+    `container` is None if there is none; it means nothing when the engine is `silent`, and `silence` then holds the
+    error; `engine` is its name, for people. `log_size` is in bytes. `disk_free` is in bytes, of the fuller of the disks
+    for job folders and for containers; None if unknown."""
 
     exit_code: int | None = None
     claim: Claim = Claim.NONE
@@ -143,7 +139,8 @@ def decide(recorded: Recorded, observed: Observed) -> Decision:
     if observed.exit_code is not None:
         return _finished(observed.exit_code, observed)
     if observed.claim is Claim.FENCED:
-        return _fenced(recorded)
+        lost = "withdrawn before its commands started"
+        return _gone(recorded, "stopped before its commands started", ReasonCode.INTERNAL_ERROR, lost)
     if observed.silent:
         text = f"{observed.engine} on this runner does not answer: {observed.silence or 'no error message'}"
         return Unknown(reason=Reason(ReasonCode.RUNNER_UNREACHABLE, text))
@@ -151,7 +148,8 @@ def decide(recorded: Recorded, observed: Observed) -> Decision:
     if state is ContainerState.RUNNING:
         return Running()
     if observed.claim is Claim.GONE and recorded.launch is not None:
-        return _vanished(recorded)
+        lost = "its folder was removed from the runner while it was running"
+        return _gone(recorded, "stopped; its folder was removed from the runner", ReasonCode.LOST_REMOVED, lost)
     if observed.claim in (Claim.NONE, Claim.GONE):
         return _unbegun(recorded, observed, state)
     return _over(recorded, observed)
@@ -169,24 +167,9 @@ def _finished(code: int, observed: Observed) -> Decision:
     return Finished(code)
 
 
-def _fenced(recorded: Recorded) -> Decision:
-    if recorded.stop:
-        return _stopped("stopped before its commands started")
-    return _lost(ReasonCode.INTERNAL_ERROR, "withdrawn before its commands started")
-
-
-def _vanished(recorded: Recorded) -> Decision:
-    """It was launched, and nothing on the runner says how far it got."""
-    if recorded.stop:
-        return _stopped("stopped; its folder was removed from the runner")
-    return _lost(ReasonCode.LOST_REMOVED, "its folder was removed from the runner while it was running")
-
-
 def _unbegun(recorded: Recorded, observed: Observed, state: ContainerState | None) -> Decision:
     """Nothing is running, and nothing ever was."""
-    if recorded.stop:
-        return Wait()
-    if state is ContainerState.CREATED and not recorded.waited:
+    if recorded.stop or (state is ContainerState.CREATED and not recorded.waited):
         return Wait()
     container = observed.container
     if state is None or container is None or state is ContainerState.CREATED or _interrupted(recorded, observed):
@@ -198,14 +181,12 @@ def _unbegun(recorded: Recorded, observed: Observed, state: ContainerState | Non
 
 def _over(recorded: Recorded, observed: Observed) -> Decision:
     """The commands started, nothing is running now, and there is no exit file."""
-    interrupted = _interrupted(recorded, observed)
-    if interrupted:
+    if interrupted := _interrupted(recorded, observed):
         return Lost(ExitCode.DSTACK, interrupted)
     container = observed.container
     if container is None or container.state in (ContainerState.CREATED, ContainerState.REMOVING):
-        if recorded.stop:
-            return _stopped("stopped; its container was removed")
-        return _lost(ReasonCode.LOST_REMOVED, "the container was removed while it was running, but not by dstack")
+        lost = "the container was removed while it was running, but not by dstack"
+        return _gone(recorded, "stopped; its container was removed", ReasonCode.LOST_REMOVED, lost)
     if recorded.stop:
         return _stopped("stopped; it did not exit within its grace period and was killed")
     return _died(container)
@@ -250,5 +231,6 @@ def _stopped(text: str) -> Failed:
     return Failed(ExitCode.STOPPED, Reason(ReasonCode.STOPPED_BY_USER, text))
 
 
-def _lost(code: ReasonCode, text: str) -> Lost:
-    return Lost(ExitCode.DSTACK, Reason(code, text))
+def _gone(recorded: Recorded, stopped: str, code: ReasonCode, lost: str) -> Decision:
+    """Nothing on the runner says how far it got."""
+    return _stopped(stopped) if recorded.stop else Lost(ExitCode.DSTACK, Reason(code, lost))

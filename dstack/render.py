@@ -7,7 +7,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Undefined
 
-from dstack.model.runner.host_context import HostContext
+from dstack.model.paths import HostLayout, container
+from dstack.model.runner.host_context import HostContext, folder_name
 
 FOLDERS = (Path(__file__).parent / "templates" / "host", Path(__file__).parent.parent / "templates" / "host")
 """The templates' folders: in the wheel, and in a checkout."""
@@ -20,11 +21,9 @@ class Safe(str):
 
 
 def quote(value: object) -> str:
-    """Quote any value as one word of POSIX sh; a tuple as one word per item.
-
-    Only for sh: tcsh and fish quote differently. Raises ValueError for a NUL, which no argument can contain, and
-    TypeError for a value that is neither text nor an integer.
-    """
+    """Quote any value as one word of POSIX sh; a tuple as one word per item. Only for sh: tcsh and fish quote
+    differently. Raises ValueError for a NUL, which no argument can contain, and TypeError for a value that is neither
+    text nor an integer."""
     if isinstance(value, Safe):
         return str(value)
     if isinstance(value, tuple):
@@ -39,11 +38,14 @@ def quote(value: object) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
-def script(template: str, context: HostContext | None, **values: object) -> str:
+def script(template: str, context: HostContext | None, attempt: str | None = None, **values: object) -> str:
     """Render the prelude and `templates/host/<template>.sh.j2` as one function, which runs once all of it was read.
-
-    With a `place`, the script can use what `templates/host/lib/prelude.sh.j2` defines: `$base`, `$machine`, `dk`.
-    """
+    With a `context`, the script can use `server` and what `templates/host/lib/prelude.sh.j2` defines: `$base`,
+    `$machine`, `dk`. With an `attempt`, `folder` and `name` are its folder and its container."""
+    if context is not None:
+        values["server"] = context.layout.server
+    if attempt is not None:
+        values |= {"folder": HostLayout.job(folder_name(attempt)), "name": container(attempt)}
     return _templates().get_template("lib/prelude.sh.j2").render(body=f"{template}.sh.j2", context=context, **values)
 
 

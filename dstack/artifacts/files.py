@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import functools
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from dstack.errors import StorageError
 from dstack.model.job.manifest import shown
 
 T = TypeVar("T")
+P = ParamSpec("P")
+
+BLOCK = 1 << 20
 
 
 async def to_its_end(work: Callable[[], T]) -> T:
@@ -24,6 +28,16 @@ async def to_its_end(work: Callable[[], T]) -> T:
     except asyncio.CancelledError:
         await asyncio.gather(task, return_exceptions=True)
         raise
+
+
+def in_thread(work: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Make a function asynchronous, see `to_its_end`."""
+
+    @functools.wraps(work)
+    async def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        return await to_its_end(functools.partial(work, *args, **kwargs))
+
+    return run
 
 
 async def pieces(iterator: Iterator[bytes]) -> AsyncIterator[bytes]:
@@ -49,18 +63,6 @@ async def gathered(stream: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
             await stream.aclose()
 
 
-async def counted(stream: AsyncIterator[bytes], left: int, tell: Callable[[int], None]) -> AsyncGenerator[bytes, None]:
-    """Pass the stream on, and tell how many of its bytes are left. Closes the stream."""
-    try:
-        async for data in stream:
-            left -= len(data)
-            tell(left)
-            yield data
-    finally:
-        if isinstance(stream, AsyncGenerator):
-            await stream.aclose()
-
-
 @contextlib.contextmanager
 def storing(root: Path) -> Iterator[None]:
     """Turn file system errors into StorageError."""
@@ -81,22 +83,14 @@ def read(stored: Path, offset: int) -> Iterator[bytes]:
             yield block
 
 
-def points_to(path: Path, target: str) -> bool:
-    """Return whether the path is a symbolic link with this target."""
-    return path.is_symlink() and os.readlink(path) == target
-
-
 def replace(target: Path, new: Path, old: Path) -> None:
     """Rename the folder `new` to `target`. If `target` exists, rename it to `old` first."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         target.rename(old)
     new.rename(target)
-    descriptor = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with _opened(target.parent) as descriptor:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def flush(folder: Path) -> None:
@@ -105,12 +99,15 @@ def flush(folder: Path) -> None:
     if not hasattr(libc, "syncfs"):
         os.sync()
         return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with _opened(folder) as descriptor:
         if libc.syncfs(descriptor) != 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(folder))
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)
-
-
-BLOCK = 1 << 20

@@ -3,50 +3,39 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import tarfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from dstack.artifacts.files import BLOCK, read
 from dstack.errors import StorageError
 from dstack.model.job.manifest import File, shown
 from dstack.model.paths import TAR_COMPLETE
-
-BLOCK = 1 << 20
 
 Blocks = Callable[[], Iterator[bytes]]
 
 
 def tar(files: Iterable[tuple[File, Path | Blocks]]) -> Iterator[bytes]:
-    """Yield the archive of these files, each with its path or its reader, in pieces of about 1 MiB.
-
-    It is in GNU format, because GNU tar, busybox and libarchive all read its long names; busybox ignores PAX's. The
-    owner is 0, without a name. The last entry marks the archive as complete. Raises StorageError at a file that does
-    not match its sha256: the receiver must not use what was sent until then.
-    """
+    """Yield the archive of these files, each with its path or its reader, in pieces of about 1 MiB. It is in GNU
+    format, because GNU tar, busybox and libarchive all read its long names; busybox ignores PAX's. The owner is 0,
+    without a name. The last entry marks the archive as complete. Raises StorageError at a file that does not match its
+    sha256: the receiver must not use what was sent until then."""
+    entries = (piece for file, stored in files for piece in _entry(file, stored))
+    last = tarfile.TarInfo(TAR_COMPLETE).tobuf(tarfile.GNU_FORMAT)
     pieces: list[bytes] = []
-    pending = 0
-    for piece in _pieces(files):
+    pending = total = 0
+    for piece in itertools.chain(entries, [last]):
         pieces.append(piece)
         pending += len(piece)
+        total += len(piece)
         if pending >= BLOCK:
             yield b"".join(pieces)
             pieces, pending = [], 0
-    yield b"".join(pieces)
-
-
-def _pieces(files: Iterable[tuple[File, Path | Blocks]]) -> Iterator[bytes]:
-    total = 0
-    for file, stored in files:
-        for piece in _entry(file, stored):
-            total += len(piece)
-            yield piece
-    last = tarfile.TarInfo(TAR_COMPLETE).tobuf(tarfile.GNU_FORMAT)
-    total += len(last)
-    yield last
     end = 2 * tarfile.BLOCKSIZE
-    yield bytes(end + -(total + end) % tarfile.RECORDSIZE)
+    yield b"".join([*pieces, bytes(end + -(total + end) % tarfile.RECORDSIZE)])
 
 
 def _entry(file: File, stored: Path | Blocks) -> Iterator[bytes]:
@@ -70,7 +59,7 @@ def _entry(file: File, stored: Path | Blocks) -> Iterator[bytes]:
 def _content(file: File, stored: Path | Blocks) -> Iterator[bytes]:
     sha256 = hashlib.sha256()
     left = file.size
-    for block in _blocks(stored, file.size) if isinstance(stored, Path) else stored():
+    for block in read(stored, 0) if isinstance(stored, Path) else stored():
         sha256.update(block)
         left -= len(block)
         if left < 0:
@@ -81,10 +70,3 @@ def _content(file: File, stored: Path | Blocks) -> Iterator[bytes]:
             os.utime(stored)  # a new mtime: it is hashed before it is trusted again
         raise StorageError(f"the stored file {shown(file.path)} is damaged", hint="dstack run --no-cache")
     yield bytes(-file.size % tarfile.BLOCKSIZE)
-
-
-def _blocks(stored: Path, size: int) -> Iterator[bytes]:
-    with stored.open("rb") as source:
-        while size and (block := source.read(min(size, BLOCK))):
-            size -= len(block)
-            yield block

@@ -1,4 +1,4 @@
-"""A command is data: the script to run on a host, its stdin, and the parser of its answer."""
+"""A command is data: the script to run on a host, its stdin, and how its answer is read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from dstack.errors import CommandError
+from dstack.errors import CommandError, HostError
+from dstack.model.runner.host_context import OTHER_MACHINE
 
 T = TypeVar("T")
 
@@ -16,26 +17,60 @@ Stdin = bytes | Callable[[], AsyncIterator[bytes]]
 
 @dataclass(frozen=True)
 class Result:
-    """A command's exit status and output."""
+    """A command's exit status and output. The methods read `key=value` lines; they raise ValueError for any others."""
 
     exit_status: int
     stdout: bytes
     stderr: bytes
 
+    def pairs(self) -> list[tuple[str, str]]:
+        """Return keys and values in order."""
+        pairs = []
+        for line in filter(None, self.stdout.decode(errors="surrogateescape").split("\n")):
+            key, equals, value = line.partition("=")
+            if not equals:
+                raise ValueError(f"{line[:200]!r}")
+            pairs.append((key, value))
+        return pairs
+
+    def each(self, wanted: str) -> list[str]:
+        """Return all values of one key, in order."""
+        return [value for key, value in self.pairs() if key == wanted]
+
+    def values(self, *wanted: str) -> dict[str, str]:
+        """Return the values by key. Raises ValueError if a wanted key is missing."""
+        values = dict(self.pairs())
+        if missing := [key for key in wanted if key not in values]:
+            raise ValueError(f"it lacks {', '.join(missing)}")
+        return values
+
 
 @dataclass(frozen=True)
 class Command(Generic[T]):
-    """A POSIX sh script and the parser of its answer.
-
-    `name` says in a few words what it does, for messages. `parse` gets the result with any exit status, and raises
-    CommandError if it can't accept it. `secret` holds strings that messages must not show.
-    """
+    """A POSIX sh script and the reader of its answer. `name` says in a few words what it does, for messages. `read`
+    gets the result of a script that succeeded, and raises ValueError or CommandError if it can't accept it. `secret`
+    holds strings that messages must not show."""
 
     name: str
     script: str
-    parse: Callable[[Result], T]
+    read: Callable[[Result], T]
     stdin: Stdin = b""
     secret: tuple[str, ...] = ()
+
+    def parse(self, result: Result) -> T:
+        """Return the answer. Raises CommandError if the script failed or its answer can't be parsed, HostError if
+        another machine answered."""
+        try:
+            if result.exit_status == OTHER_MACHINE:
+                found = result.values().get("machine", "an unknown one")
+                raise HostError(
+                    f"a different machine answers at this address (machine id {found}); dstack changed nothing there",
+                    hint="if the machine was replaced, run: dstack runners remove NAME, then dstack runners add HOST",
+                )
+            succeeded(self.name, result)
+            return self.read(result)
+        except ValueError as problem:
+            raise CommandError(self.name, 0, f"the host's answer can't be parsed: {problem}") from problem
 
     def __str__(self) -> str:
         shown = self.script
@@ -48,3 +83,7 @@ def succeeded(name: str, result: Result) -> None:
     """Raise CommandError unless the exit status is 0."""
     if result.exit_status != 0:
         raise CommandError(name, result.exit_status, result.stderr.decode(errors="replace"))
+
+
+def done(result: Result) -> None:
+    """Read nothing: for a command that only has to succeed."""

@@ -1,14 +1,55 @@
-"""What every host can do."""
+"""What every host can do, and the programs that it runs while someone writes to them and reads from them."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from dstack.commands.command import Command, Result
-from dstack.commands.duplex import Channel, TerminalSize
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TerminalSize:
+    """The size of a terminal in characters."""
+
+    columns: int
+    rows: int
+
+
+class Channel(AbstractAsyncContextManager["Channel"], Protocol):
+    """A running program. Close it when you are done: it holds one of the host's sessions until then. Without a
+    terminal, every byte passes unchanged. A program whose output nobody reads has to wait, so read both outputs.
+    Everything raises HostUnreachableError once the connection has broken."""
+
+    @property
+    def stdout(self) -> AsyncIterator[bytes]:
+        """The program's output as it arrives; with a terminal, everything that the terminal shows."""
+
+    @property
+    def stderr(self) -> AsyncIterator[bytes]:
+        """The program's errors as they arrive; nothing with a terminal."""
+
+    async def write(self, data: bytes) -> None:
+        """Send to stdin and wait until there is room for more. BrokenPipeError if the program stopped reading."""
+
+    def write_eof(self) -> None:
+        """Close stdin; with a terminal, press Ctrl-D, which ends the input at the start of a line."""
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Tell the program the terminal's new size. Does nothing without a terminal, or after the program's end."""
+
+    def signal(self, name: str) -> None:
+        """Send a signal, such as "INT" or "TERM", to the program. Does nothing after the program's end."""
+
+    async def wait(self) -> int:
+        """Wait for the program's end and return its exit status, or 128 + n for signal n."""
+
+    async def close(self) -> None:
+        """Kill the program, unless it has ended, and free the session. What it detached goes on."""
 
 
 class Host(Protocol):
@@ -18,21 +59,17 @@ class Host(Protocol):
 
     async def run(self, command: Command[T], *, timeout: float | None = None) -> Result:
         """Run the command to its end and return its output. HostUnreachableError after `timeout` seconds."""
-        ...
 
     def stream(self, command: Command[T]) -> AsyncIterator[bytes]:
         """Run the command and yield its stdout as it arrives. Raises CommandError at the end unless it exits with 0.
         stdin stays open until the iterator is closed, so a script sees EOF when its reader leaves."""
-        ...
 
     async def open(self, command: Command[T], *, terminal: TerminalSize | None = None) -> Channel:
         """Start the command's script, in a terminal if a size is given, and return once it runs. The caller writes its
         stdin and reads its output; the command's own stdin and parser are not used."""
-        ...
 
     async def close(self) -> None:
         """Close the connection. Running commands end with HostUnreachableError."""
-        ...
 
 
 async def ask(host: Host, command: Command[T], *, timeout: float | None = None) -> T:

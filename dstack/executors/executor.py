@@ -1,4 +1,4 @@
-"""How a job's attempt runs on its runner, whatever runs it there: Docker now, a batch system one day."""
+"""How a job's attempt runs on its runner, whatever runs it there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 from dstack.commands.artifacts.collect import ArtifactListing
 from dstack.commands.command import Stdin
 from dstack.commands.host import Host
-from dstack.commands.machine.docker_registry import Login
+from dstack.commands.machine.pull import Login
 from dstack.decide import Observed
 from dstack.errors import HostError
 from dstack.model.code.snapshot import Snapshot
@@ -39,64 +39,49 @@ class Executor(Protocol):
     What stands in the way of a launch (`receive`, `prepare`, `launch`) is explained in a HostError that users read. An
     executor decides nothing: `decide` reads what `observe` returned.
 
-    An executor with a queue of its own (Slurm) needs one thing more: `observe` must tell that an attempt waits there,
-    and why. That is a state of its own, because `decide` launches again what is CREATED for too long; its decision is a
-    `Wait` whose `reason` users read.
+    An executor with a queue of its own (Slurm) also needs a state for attempts that wait there: `decide` launches again
+    what is CREATED for too long.
     """
 
     async def receive(self, snapshot: Snapshot, pack: Stdin) -> Received:
         """Store a pack of the snapshot's objects on the runner."""
-        ...
 
     async def spare(self, snapshot: Snapshot) -> None:
         """Write the snapshot's tree once more, for the next job."""
-        ...
 
     async def prepare(self, image: str, login: Login | None, tell: Tell) -> None:
         """Bring the image to the runner, once for all jobs that wait for it. `tell` gets the progress."""
-        ...
 
     async def launch(self, order: Order, artifacts: Stdin = b"", pack: bytes = b"") -> Launched:
         """Start the attempt unless it has been started or fenced, in one round trip. If the runner lacks something,
         start nothing and return what it is. Raises RunnerFaultError if the runner itself is at fault."""
-        ...
 
     async def observe(self, attempt: str) -> Observed:
         """Look at the attempt: its claim, its exit file, and the container."""
-        ...
 
     def follow(self, attempt: str, offset: int) -> AsyncIterator[bytes]:
         """Yield the log's bytes from `offset` on as they arrive. May end before everything has arrived."""
-        ...
 
     def read_log(self, attempt: str, offset: int) -> AsyncIterator[bytes]:
         """Yield the log's bytes from `offset` to its current end."""
-        ...
 
     async def warn(self, attempt: str, signal: str) -> None:
         """Send a signal that does not end the attempt to all its processes."""
-        ...
 
     async def stop(self, attempt: str, grace: int) -> Stopped:
         """Fence an attempt that has not started, so that it never will. Otherwise tell it to end, and kill it after
         `grace` seconds (0: at once). Does not wait for the end."""
-        ...
 
     async def collect(self, attempt: str, project: str, image: str, artifacts: tuple[Artifact, ...]) -> ArtifactListing:
         """List and hash the artifacts of an attempt that has ended, out of reach of whatever is left of it."""
-        ...
 
     async def retain(self, attempt: str, project: str, image: str, artifacts: tuple[Artifact, ...]) -> bool:
         """Discard all of a collected attempt but its artifacts, for the jobs that depend on it. Returns False if they
         had to go, too."""
-        ...
 
     async def discard(self, attempt: str, image: str) -> None:
         """Remove whatever is left of the attempt on the runner, running or not."""
-        ...
 
 
-class OpenExecutor(Protocol):
-    """Makes the executor of a runner, from the connection to it and the server's folder there."""
-
-    def __call__(self, runner: Runner, host: Host, host_context: HostContext) -> Executor: ...
+OpenExecutor = Callable[[Runner, Host, HostContext], Executor]
+"""Makes the executor of a runner, from the connection to it and the server's folder there."""

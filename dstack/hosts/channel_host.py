@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import TypeVar
 
 from dstack.commands.command import Command, Result, Stdin, succeeded
-from dstack.commands.duplex import TerminalSize
+from dstack.commands.host import TerminalSize
 from dstack.errors import HostError, HostUnreachableError
 from dstack.hosts.channel import RawChannel, background, write_pieces
 from dstack.hosts.program import Program

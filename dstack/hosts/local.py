@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from signal import SIGHUP, SIGKILL, SIGTERM, Signals
 
-from dstack.commands.duplex import TerminalSize
+from dstack.commands.host import TerminalSize
 from dstack.errors import HostUnreachableError
 from dstack.hosts.channel import CTRL_D, PIECE
 from dstack.hosts.channel_host import ChannelHost

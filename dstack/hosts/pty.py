@@ -10,7 +10,7 @@ import struct
 import termios
 import tty
 
-from dstack.commands.duplex import TerminalSize
+from dstack.commands.host import TerminalSize
 
 OPEN = 'exec <>"$0";'
 """What a sh runs first whose $0 is the terminal's path: opening a terminal makes it the one of the sh's session."""

@@ -227,8 +227,8 @@ class RunnerService:
             HostLayout(runner.root, runner.facts.machine, self.store.settings.server_id), runner.docker
         )
         left = await ask(self.fleet.host(runner), uninstall(host_context, keep_key=keep_key), timeout=300)
-        if left.names:
-            raise HostError(f"these could not be removed: {', '.join(left.names)}")
+        if left:
+            raise HostError(f"these could not be removed: {', '.join(left)}")
 
 
 def folders(texts: tuple[str, ...]) -> tuple[str, ...]:

@@ -17,9 +17,8 @@ from typing import Any, TypeVar
 from msgspec import structs
 
 from dstack.commands.command import Command, Result
-from dstack.commands.job.follow import read_log
 from dstack.commands.job.launch import launch
-from dstack.commands.job.observe import observe
+from dstack.commands.job.observe import observe, read_log
 from dstack.commands.job.receive_code import receive
 from dstack.decide import Decision, Observed, Recorded, decide
 from dstack.model.code.snapshot import Snapshot

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from dstack.commands.artifacts.collect import fetch, listing, made
-from dstack.commands.job.discard import discard
-from dstack.commands.machine.uninstall import Residue, running, uninstall
+from dstack.commands.job.stop import discard
+from dstack.commands.machine.uninstall import running, uninstall
 from dstack.errors import CommandError
 from dstack.model.job.manifest import File
 from dstack.model.project.workflow import Artifact
@@ -169,7 +169,7 @@ def test_leaving_takes_everything_of_this_server_and_nothing_else(
     foreign = launch("sleep 600", attempt="foreign", of=other, wait=False)
 
     for _ in range(2):
-        assert host.ask(uninstall(host.context)) == Residue((), ())
+        assert host.ask(uninstall(host.context)) == []
 
         assert not host.base.exists()
         assert labelled(docker, "ps", "server1") == labelled(docker, "images", "server1") == []
@@ -177,7 +177,7 @@ def test_leaving_takes_everything_of_this_server_and_nothing_else(
         assert other.ask(running(other.context)) == ["foreign"]
     assert foreign == "dstack-foreign"
 
-    assert other.ask(uninstall(other.context)) == Residue((), ())
+    assert other.ask(uninstall(other.context)) == []
     assert not host.root.exists()
 
 
@@ -185,7 +185,7 @@ def test_leaving_a_machine_without_docker(host: Folder, user: Account) -> None:
     bare = Folder(host.root, host.shell, docker="no-such-program")
     as_user(user, "mkdir", "-p", f"{bare.base}/jobs/j1")
 
-    assert bare.ask(uninstall(bare.context)) == Residue((), ())
+    assert bare.ask(uninstall(bare.context)) == []
     assert not bare.root.exists()
 
 

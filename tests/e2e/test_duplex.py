@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from dstack.commands.command import Command
-from dstack.commands.duplex import Channel, TerminalSize
+from dstack.commands.host import Channel, TerminalSize
 from dstack.errors import HostError, HostUnreachableError
 from dstack.hosts.ssh.host import SshHost
 from dstack.model.runner.runner import Address

@@ -18,13 +18,11 @@ from pathlib import Path
 import pytest
 
 from dstack.commands.command import Result
-from dstack.commands.job.discard import discard
-from dstack.commands.job.follow import follow
 from dstack.commands.job.launch import launch
-from dstack.commands.job.stop import stop
-from dstack.commands.machine.docker_registry import Login
+from dstack.commands.job.observe import follow
+from dstack.commands.job.stop import discard, stop
 from dstack.commands.machine.probe import probe
-from dstack.commands.machine.pull import PullProgress, pull
+from dstack.commands.machine.pull import Login, PullProgress, pull
 from dstack.decide import Claim, Failed, Finished, LaunchAgain, Lost, Running, Unknown, Wait
 from dstack.errors import CommandError, HostError
 from dstack.model.job.execution import Launched

@@ -1,4 +1,4 @@
-"""The contents in the folder store, found by sha256."""
+"""The contents in the folder store, found by sha256, and how they arrive."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from dstack.artifacts.files import BLOCK
+from dstack.artifacts.files import read
 from dstack.errors import StorageError
 from dstack.model.job.manifest import File, shown
 
@@ -21,11 +21,9 @@ SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class Contents:
-    """`<folder>/<ab>/<cd>/<sha256>-<mtime in ns>`: hard links to the files of the jobs' trees.
-
-    A content is trusted while it has its size and the mtime in its name. Otherwise it is hashed again, and dropped if
-    damaged. Files with the same bytes but different modes are separate contents.
-    """
+    """`<folder>/<ab>/<cd>/<sha256>-<mtime in ns>`: hard links to the files of the jobs' trees. A content is trusted
+    while it has its size and the mtime in its name. Otherwise it is hashed again, and dropped if damaged. Files with
+    the same bytes but different modes are separate contents."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -45,8 +43,7 @@ class Contents:
             aside.rename(name)
 
     def place(self, file: File, target: Path) -> None:
-        """Create `target` as a hard link to the content, or as a copy if it can't be linked. Raises StorageError if
-        the store lacks the content."""
+        """Create `target` as a hard link to the content, or else as a copy. Raises StorageError if it is missing."""
         intact = list(self._intact(file))
         if not intact:
             raise StorageError(f"the content of {shown(file.path)} is not in the store")
@@ -66,21 +63,18 @@ class Contents:
     def damage(self, file: File, stored: Path) -> str | None:
         """Return what is wrong with a job's stored file, or None."""
         try:
-            return self._damage(file, stored)
+            status = stored.lstat()
+            if not stat.S_ISREG(status.st_mode):
+                return f"{shown(file.path)} is no longer a regular file"
+            if status.st_size != file.size:
+                return f"{shown(file.path)} has {status.st_size} bytes instead of {file.size}"
+            if not self._name(file.sha256, status.st_mtime_ns).exists() and digest(stored) != file.sha256:
+                return f"{shown(file.path)} no longer matches its checksum"
+            return None
         except (FileNotFoundError, NotADirectoryError):
             return f"{shown(file.path)} is gone"
         except OSError as error:
             return f"{shown(file.path)} can't be read: {error.strerror}"
-
-    def _damage(self, file: File, stored: Path) -> str | None:
-        status = stored.lstat()
-        if not stat.S_ISREG(status.st_mode):
-            return f"{shown(file.path)} is no longer a regular file"
-        if status.st_size != file.size:
-            return f"{shown(file.path)} has {status.st_size} bytes instead of {file.size}"
-        if not self._name(file.sha256, status.st_mtime_ns).exists() and digest(stored) != file.sha256:
-            return f"{shown(file.path)} no longer matches its checksum"
-        return None
 
     def forget(self, files: Iterable[File]) -> None:
         """Remove those of these contents that are no longer in any job's tree."""
@@ -105,11 +99,9 @@ class Contents:
 
     def _intact(self, file: File) -> Iterator[Path]:
         for content in self._all(file):
-            trusted = None
             with contextlib.suppress(FileNotFoundError):  # another thread dropped or renamed it
-                trusted = self._trusted(content, file)
-            if trusted is not None:
-                yield trusted
+                if trusted := self._trusted(content, file):
+                    yield trusted
 
     def _trusted(self, content: Path, file: File) -> Path | None:
         """Return the content under the name that it should have. If it is damaged, drop it and return None."""
@@ -124,16 +116,40 @@ class Contents:
         return None
 
     def _all(self, file: File) -> list[Path]:
-        folder = self._name(file.sha256, 0).parent
-        try:
-            return [folder / name for name in os.listdir(folder) if name.startswith(f"{file.sha256}-")]
-        except FileNotFoundError:
-            return []
+        return list(self._name(file.sha256, 0).parent.glob(f"{file.sha256}-*"))
 
     def _name(self, sha256: str, mtime: int) -> Path:
         if not SHA256.fullmatch(sha256):
             raise StorageError(f"{shown(sha256)} is not a sha256")
         return self.folder / sha256[:2] / sha256[2:4] / f"{sha256}-{mtime}"
+
+
+def incoming(folder: Path, contents: Contents, files: Sequence[File]) -> Generator[None, bytes, None]:
+    """Write each file to `folder`, which nothing else uses, verify it, and add it to the contents. Start it with
+    `next`, send it the bytes in pieces of any size, and b"" at their end. Raises StorageError for bytes that do not
+    match the listing, and for too few or too many."""
+    aside = folder / "incoming"
+    data = memoryview(b"")
+    for file in files:
+        sha256, left = hashlib.sha256(), file.size
+        with aside.open("xb") as written:
+            while left:
+                data = data or memoryview((yield))
+                if not data:
+                    got = file.size - left
+                    raise StorageError(f"{shown(file.path)} arrived incomplete: {got} of {file.size} bytes")
+                piece, data = data[:left], data[left:]
+                written.write(piece)
+                sha256.update(piece)
+                left -= len(piece)
+        if sha256.hexdigest() != file.sha256:
+            raise StorageError(
+                f"{shown(file.path)} does not match its checksum: it changed while it was collected, or was damaged "
+                "on the way"
+            )
+        contents.add(aside, file)
+    if data or (yield):
+        raise StorageError("the runner sent more bytes than the requested files have")
 
 
 def disk_mode(file: File) -> int:
@@ -155,7 +171,6 @@ def linked(source: Path, target: Path) -> bool:
 def digest(path: Path) -> str:
     """Return the sha256 of a file, in hex."""
     sha256 = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            sha256.update(block)
+    for block in read(path, 0):
+        sha256.update(block)
     return sha256.hexdigest()

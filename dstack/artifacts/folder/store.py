@@ -11,22 +11,19 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from dstack.artifacts.files import counted, flush, gathered, pieces, points_to, read, replace, storing, to_its_end
-from dstack.artifacts.folder.contents import Contents
-from dstack.artifacts.folder.incoming import Incoming
-from dstack.artifacts.store import STORAGES, JobFolder, Location, PresignedUrls, Tar
+from dstack.artifacts.files import flush, gathered, in_thread, pieces, read, replace, storing, to_its_end
+from dstack.artifacts.folder.contents import Contents, incoming
+from dstack.artifacts.store import STORAGES, JobFolder, Location, PresignedUrls, Tar, Tell, check_paths, no_file
 from dstack.artifacts.tarball import tar
 from dstack.commands.artifacts.collect import fetch
-from dstack.errors import NotFoundError, StorageError, UsageError
-from dstack.model.job.manifest import MANIFEST, File, Manifest, decode, encode, objection, problem, shown
+from dstack.errors import StorageError, UsageError
+from dstack.model.job.manifest import MANIFEST, File, Manifest, decode, encode, objection, shown
 
 
 class FolderStore:
-    """`<root>/<run>/<workflow>/<path>`, with `manifest.json` beside a job's files.
-
-    Each content is stored once: `.content` has hard links by sha256. Incomplete files and trees lie in `.incoming`.
-    Instances cost nothing to create, and several with the same root can work side by side.
-    """
+    """Implements `ArtifactStore` at `<root>/<run>/<workflow>/<path>`, with `manifest.json` beside a job's files. Each
+    content is stored once: `.content` has hard links by sha256. Incomplete files and trees lie in `.incoming`.
+    Instances cost nothing to create, and several with the same root can work side by side."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -42,16 +39,13 @@ class FolderStore:
 
     @property
     def url(self) -> str:
-        """The folder's path."""
         return str(self.root)
 
     @property
     def name(self) -> str:
-        """The store's identity: no other store has this name."""
         return self.url
 
     def check(self) -> None:
-        """Raise UsageError unless the folder can be used."""
         if not self.root.is_absolute():
             raise UsageError(f"'{self.root}' is not a valid storage", hint=STORAGES)
         try:
@@ -66,18 +60,19 @@ class FolderStore:
         """Return why the store is gone: nobody creates it again, and a disk may be mounted there later."""
         return None if self.root.is_dir() else "the folder does not exist"
 
+    @in_thread
+    def sweep(self) -> None:
+        shutil.rmtree(self._incoming, ignore_errors=True)
+
     async def reach(self, folder: JobFolder) -> None:
         """Do nothing: the server fetches the files."""
 
-    async def collect(
-        self, folder: JobFolder, files: Sequence[File], tell: Callable[[int], None] = lambda left: None
-    ) -> None:
+    async def collect(self, folder: JobFolder, files: Sequence[File], tell: Tell = lambda left: None) -> None:
         """Fetch the contents that the store lacks. Every one that arrives whole is kept."""
         missing = await self.missing(files)
         if missing:
             sent = folder.host.stream(fetch(folder.context, folder.attempt, folder.tree, missing))
-            arriving = counted(sent, sum(file.size for file in missing), tell)
-            await self.receive(folder.run, folder.workflow, folder.job, arriving, missing)
+            await self.receive(folder.run, folder.workflow, sent, missing, tell)
 
     async def abandon(self, folder: JobFolder) -> None:
         """Do nothing: a fetch ends with the connection that it uses."""
@@ -87,36 +82,60 @@ class FolderStore:
         lacking = {(file.sha256, file.size) for file in await self.missing(files)}
         return [file for file in files if file.link is None and (file.sha256, file.size) in lacking]
 
-    async def missing(self, files: Sequence[File]) -> list[File]:
+    @in_thread
+    def missing(self, files: Sequence[File]) -> list[File]:
         """Return the files whose content the store lacks, one file per content."""
-        return await to_its_end(lambda: self._missing(files))
+        wanted: dict[tuple[str, int], File] = {}
+        for file in files:
+            if file.link is None:
+                wanted.setdefault((file.sha256, file.size), file)
+        with storing(self.root):
+            return [file for file in wanted.values() if not self._contents.has(file)]
 
     async def receive(
-        self, run: str, workflow: str, job: str, stream: AsyncIterator[bytes], files: Sequence[File]
+        self,
+        run: str,
+        workflow: str,
+        stream: AsyncIterator[bytes],
+        files: Sequence[File],
+        tell: Tell = lambda left: None,
     ) -> None:
         """Receive the contents of these files, one after the other. Raises StorageError for bytes that differ from
         the listing, and for too few or too many; contents that arrived before stay in the store."""
-        aside = await to_its_end(lambda: self._aside(self._names(run, workflow)[1]))
+        left = sum(file.size for file in files)
+        aside = await to_its_end(lambda: self._aside(self._tree(run, workflow).name))
+        taking = incoming(aside, self._contents, files)
         try:
-            incoming = await to_its_end(lambda: self._opened(aside, files))
-            try:
-                async with contextlib.aclosing(gathered(stream)) as arrived:
-                    async for data in arrived:
-                        await to_its_end(partial(self._written, incoming, data))
-                incoming.end()
-            finally:
-                await to_its_end(incoming.close)
+            await self._step(lambda: next(taking))
+            async with contextlib.aclosing(gathered(stream)) as arrived:
+                async for data in arrived:
+                    await self._step(partial(taking.send, data))
+                    left -= len(data)
+                    tell(left)
+            await self._step(lambda: taking.send(b""))
         finally:
+            taking.close()
             await to_its_end(lambda: shutil.rmtree(aside))
 
-    async def commit(self, manifest: Manifest) -> Manifest:
-        """Put all files at their paths, then write the manifest. Replaces an earlier commit. Raises StorageError for
-        paths that can't be stored, and if the store lacks a content."""
-        await to_its_end(lambda: self._commit(manifest))
+    @in_thread
+    def _step(self, step: Callable[[], None]) -> None:
+        with storing(self.root), contextlib.suppress(StopIteration):
+            step()
+
+    @in_thread
+    def commit(self, manifest: Manifest) -> Manifest:
+        target = self._tree(manifest.run, manifest.workflow)
+        check_paths(manifest)
+        aside = self._aside(manifest.workflow)
+        try:
+            with storing(self.root):
+                self._lay(manifest, aside / "new")
+                replace(target, aside / "new", aside / "old")
+        finally:
+            shutil.rmtree(aside)
         return manifest
 
     def manifest(self, run: str, workflow: str) -> Manifest | None:
-        """Return the job's manifest, or None if there is none that can be read."""
         try:
             manifest = decode((self._tree(run, workflow) / MANIFEST).read_bytes())
         except (OSError, ValueError):
@@ -124,33 +143,27 @@ class FolderStore:
         return manifest if (manifest.run, manifest.workflow) == (run, workflow) else None
 
     def verify(self, manifest: Manifest) -> str | None:
-        """Return what is damaged or gone, in a few words, or None. Hashes only files that were touched."""
         top = self._tree(manifest.run, manifest.workflow)
         for file in manifest.files:
             stored = top / file.path
             if file.link is None:
                 damage = self._contents.damage(file, stored)
             else:
-                damage = None if points_to(stored, file.link) else f"the link {shown(file.path)} is gone or changed"
+                same = stored.is_symlink() and os.readlink(stored) == file.link
+                damage = None if same else f"the link {shown(file.path)} is gone or changed"
             if damage:
                 return damage
         return None
 
-    def path_of(self, run: str, workflow: str, path: str) -> Path:
-        """Return where a job's file is stored. Raises NotFoundError if it is not a regular file or is behind a link."""
+    def open(self, run: str, workflow: str, path: str, offset: int = 0) -> AsyncIterator[bytes]:
         top = self._tree(run, workflow)
         if objection(path) is None:
             at = top / path
             above = [parent for parent in at.parents if parent.is_relative_to(top)]
             with contextlib.suppress(OSError):
                 if not any(parent.is_symlink() for parent in above) and stat.S_ISREG(at.lstat().st_mode):
-                    return at
-        raise NotFoundError(f"{run}/{workflow} has no file {shown(path)}", hint=f"dstack artifacts list {run}")
-
-    def open(self, run: str, workflow: str, path: str, offset: int = 0) -> AsyncIterator[bytes]:
-        """Return a stored file's bytes from `offset` on. Raises NotFoundError if the job has no such file."""
-        stored = self.path_of(run, workflow, path)
-        return pieces(read(stored, offset))
+                    return pieces(read(at, offset))
+        raise no_file(run, workflow, path)
 
     async def presign(self, run: str, workflow: str, paths: Sequence[str]) -> PresignedUrls | None:
         """Return None: files in a folder have no URLs."""
@@ -161,8 +174,7 @@ class FolderStore:
         return lambda: self.tar(manifests)
 
     def tar(self, manifests: Sequence[Manifest]) -> AsyncIterator[bytes]:
-        """Return a tar stream of all their files, for a job that depends on them. It ends in StorageError at a file
-        that does not match its manifest."""
+        """Return a tar stream of all their files: see `Tar`."""
         files: dict[str, tuple[File, Path]] = {}
         for manifest in manifests:
             top = self._tree(manifest.run, manifest.workflow)
@@ -170,50 +182,34 @@ class FolderStore:
                 files.setdefault(file.path, (file, top / file.path))
         return pieces(tar(files.values()))
 
-    async def remove(self, run: str, workflow: str) -> None:
-        """Remove the job's artifacts, and the contents that nothing else uses."""
-        await to_its_end(lambda: self._remove(run, workflow))
+    @in_thread
+    def clear(self, run: str, workflow: str, *, dry_run: bool = False) -> int:
+        top = self._tree(run, workflow)
+        if not top.is_dir() or (top / MANIFEST).exists():
+            return 0
+        size = sum(path.lstat().st_size for path in top.rglob("*"))
+        if not dry_run:
+            self._remove(run, workflow)
+        return size
 
-    async def clear(self, run: str, workflow: str, *, dry_run: bool = False) -> int:
-        """Remove what a job without a manifest left, once nothing adds to it. Return its bytes."""
-        return await to_its_end(lambda: self._clear(run, workflow, dry_run))
+    @in_thread
+    def unused(self, before: float, *, dry_run: bool = False) -> int:
+        return self._contents.unused(before, remove=not dry_run)
 
-    async def unused(self, before: float, *, dry_run: bool = False) -> int:
-        """Remove contents that arrived before a time (seconds since the epoch) and that no job has, as abandoned
-        collections leave them. Return their bytes."""
-        return await to_its_end(lambda: self._contents.unused(before, remove=not dry_run))
+    @in_thread
+    def remove(self, run: str, workflow: str) -> None:
+        self._remove(run, workflow)
 
-    async def sweep(self) -> None:
-        """Remove what crashes left incomplete. Only for a starting server: nothing else may be writing."""
-        await to_its_end(lambda: shutil.rmtree(self._incoming, ignore_errors=True))
-
-    def _missing(self, files: Sequence[File]) -> list[File]:
-        wanted: dict[tuple[str, int], File] = {}
-        for file in files:
-            if file.link is None:
-                wanted.setdefault((file.sha256, file.size), file)
-        with storing(self.root):
-            return [file for file in wanted.values() if not self._contents.has(file)]
-
-    def _opened(self, aside: Path, files: Sequence[File]) -> Incoming:
-        with storing(self.root):
-            return Incoming(aside, self._contents, files)
-
-    def _written(self, incoming: Incoming, data: bytes) -> None:
-        with storing(self.root):
-            incoming.write(data)
-
-    def _commit(self, manifest: Manifest) -> None:
-        target = self._tree(manifest.run, manifest.workflow)
-        if why := problem(manifest.files):
-            raise StorageError(f"the artifacts of {manifest.workflow} can't be stored: {why}")
-        aside = self._aside(manifest.workflow)
-        try:
-            with storing(self.root):
-                self._lay(manifest, aside / "new")
-                replace(target, aside / "new", aside / "old")
-        finally:
+    def _remove(self, run: str, workflow: str) -> None:
+        manifest = self.manifest(run, workflow)
+        target = self._tree(run, workflow)
+        if target.exists():
+            aside = self._aside(workflow)
+            target.rename(aside / "old")
             shutil.rmtree(aside)
+        self._contents.forget(file for file in (manifest.files if manifest else ()) if file.link is None)
+        with contextlib.suppress(OSError):  # it holds another workflow's artifacts, or is gone
+            target.parent.rmdir()
 
     def _lay(self, manifest: Manifest, top: Path) -> None:
         """Create the whole tree of a job: its files and, once they are on disk, the manifest."""
@@ -236,37 +232,13 @@ class FolderStore:
             os.fsync(written.fileno())
         aside.rename(top / MANIFEST)
 
-    def _clear(self, run: str, workflow: str, dry_run: bool) -> int:
-        top = self._tree(run, workflow)
-        if not top.is_dir() or (top / MANIFEST).exists():
-            return 0
-        size = sum(path.lstat().st_size for path in top.rglob("*"))
-        if not dry_run:
-            self._remove(run, workflow)
-        return size
-
-    def _remove(self, run: str, workflow: str) -> None:
-        manifest = self.manifest(run, workflow)
-        target = self._tree(run, workflow)
-        if target.exists():
-            aside = self._aside(workflow)
-            target.rename(aside / "old")
-            shutil.rmtree(aside)
-        self._contents.forget(file for file in (manifest.files if manifest else ()) if file.link is None)
-        with contextlib.suppress(OSError):  # it holds another workflow's artifacts, or is gone
-            target.parent.rmdir()
-
     def _aside(self, name: str) -> Path:
         with storing(self.root):
             self._incoming.mkdir(parents=True, exist_ok=True)
             return Path(tempfile.mkdtemp(prefix=f"{name}.", dir=self._incoming))
 
     def _tree(self, run: str, workflow: str) -> Path:
-        return self.root.joinpath(*self._names(run, workflow))
-
-    @staticmethod
-    def _names(run: str, workflow: str) -> tuple[str, str]:
         for name in (run, workflow):
             if not name or name.startswith(".") or "/" in name or "\0" in name or len(name) > 200:
                 raise StorageError(f"{shown(name)} is not a valid name for a run or a workflow in the store")
-        return run, workflow
+        return self.root / run / workflow

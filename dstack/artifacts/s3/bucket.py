@@ -6,11 +6,12 @@ import contextlib
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from dstack.artifacts.s3.presign import AccessKeys, Signer
+from dstack.artifacts.files import BLOCK
+from dstack.artifacts.s3.presign import Signer
 from dstack.errors import StorageError, UsageError
 
 FORBIDDEN = {"AccessDenied", "AllAccessDisabled", "403", "Forbidden", "AccountProblem"}
@@ -29,14 +30,14 @@ def parse(url: str) -> tuple[str, str]:
     parts = urlsplit(url)
     prefix = parts.path.strip("/")
     odd = parts.query or parts.fragment or "//" in prefix or {".", ".."} & set(prefix.split("/"))
-    if (
-        parts.scheme != "s3"
-        or not NAME.fullmatch(parts.netloc)
-        or odd
-        or any(ord(c) < 33 or ord(c) > 126 for c in prefix)
-    ):
+    unprintable = any(not "!" <= letter <= "~" for letter in prefix)
+    if odd or unprintable or parts.scheme != "s3" or not NAME.fullmatch(parts.netloc):
         raise UsageError(f"'{url}' is not a valid storage URL; write s3://bucket/prefix")
     return parts.netloc, prefix
+
+
+class ObjectGoneError(StorageError):
+    """The object or upload is not there."""
 
 
 class Bucket:
@@ -59,30 +60,36 @@ class Bucket:
 
     def call(self, operation: str, **parameters: Any) -> Any:
         """Send one request. Raises StorageError."""
-        with trouble(self.name, self.endpoint):
+        with self.trouble():
             return getattr(self.client, operation)(Bucket=self.name, **parameters)
 
     def pages(self, operation: str, field: str, **parameters: Any) -> Iterator[Any]:
         """Yield the entries of a list from all its pages. Raises StorageError."""
-        with trouble(self.name, self.endpoint):
+        with self.trouble():
             for page in self.client.get_paginator(operation).paginate(Bucket=self.name, **parameters):
                 yield from page.get(field, ())
 
+    def read(self, key: str, **parameters: Any) -> Iterator[bytes]:
+        """Yield an object's bytes. Raises StorageError."""
+        body = self.call("get_object", Key=key, **parameters)["Body"]
+        with self.trouble(), contextlib.closing(body):
+            yield from body.iter_chunks(BLOCK)
+
     def signer(self) -> Signer:
         """Return a signer of URLs with the current credentials."""
-        with trouble(self.name, self.endpoint):
+        with self.trouble():
             client = self.client
             keys = self._session.get_credentials().get_frozen_credentials()
             example = client.generate_presigned_url("get_object", Params={"Bucket": self.name, "Key": "k"})
         base = str(example).split("?")[0].removesuffix("/k")
-        return Signer(base, client.meta.region_name, AccessKeys(keys.access_key, keys.secret_key, keys.token))
+        return Signer(base, client.meta.region_name, keys.access_key, keys.secret_key, keys.token)
 
     def check(self, key: str) -> None:
         """Raise UsageError unless an object can be written, read, listed and removed."""
         content = b"dstack may write here\n"
         try:
             self.call("put_object", Key=key, Body=content)
-            if self.call("get_object", Key=key)["Body"].read() != content:
+            if b"".join(self.read(key)) != content:
                 raise StorageError(f"the bucket '{self.name}' returned other bytes than were written")
             self.call("list_objects_v2", Prefix=key, MaxKeys=1)
             self.call("delete_object", Key=key)
@@ -93,7 +100,7 @@ class Bucket:
         import boto3
         from botocore.config import Config
 
-        with trouble(self.name, self.endpoint):
+        with self.trouble():
             self._session = boto3.session.Session()
             if self._session.get_credentials() is None:
                 raise StorageError("the server has no credentials for S3", hint=CREDENTIALS)
@@ -127,41 +134,34 @@ class Bucket:
         headers: dict[str, str] = answer["ResponseMetadata"].get("HTTPHeaders", {})
         return headers.get("x-amz-bucket-region")
 
+    @contextlib.contextmanager
+    def trouble(self) -> Iterator[None]:
+        """Turn whatever boto3 raises into StorageError."""
+        import botocore.exceptions as raised
 
-@contextlib.contextmanager
-def trouble(bucket: str, endpoint: str | None) -> Iterator[None]:
-    """Turn whatever boto3 raises into StorageError."""
-    import botocore.exceptions as raised
+        try:
+            yield
+        except raised.ClientError as error:
+            raise self._refused(error.response.get("Error", {})) from error
+        except (raised.BotoCoreError, raised.HTTPClientError, ValueError) as error:
+            message = str(error).rstrip(".")
+            hint = CREDENTIALS if "credential" in message.lower() else "check the endpoint: dstack config"
+            raise StorageError(f"S3 does not answer: {message}", hint=hint) from error
 
-    try:
-        yield
-    except raised.ClientError as error:
-        raise refused(bucket, endpoint, error.response) from error
-    except (raised.BotoCoreError, raised.HTTPClientError, ValueError) as error:
-        message = str(error).rstrip(".")
-        hint = CREDENTIALS if "credential" in message.lower() else "check the endpoint: dstack config"
-        raise StorageError(f"S3 does not answer: {message}", hint=hint) from error
-
-
-class ObjectGoneError(StorageError):
-    """The object or upload is not there."""
-
-
-def refused(bucket: str, endpoint: str | None, response: Any) -> StorageError:
-    """Return the error for a refused request."""
-    error = response.get("Error", {})
-    code, message = str(error.get("Code", "")), str(error.get("Message", "")).rstrip(".")
-    at = f" at {endpoint}" if endpoint else ""
-    if code == "NoSuchBucket":
-        return StorageError(f"there is no bucket '{bucket}'{at}", hint="create it, or: dstack config --storage URL")
-    if code in WRONG_KEYS:
-        return StorageError(f"S3 refuses the server's credentials{at}: {code}: {message}", hint=CREDENTIALS)
-    if code in FORBIDDEN:
-        return StorageError(
-            f"the server's credentials may not use the bucket '{bucket}'{at}: {code}",
-            hint="allow s3:PutObject, GetObject, DeleteObject, ListBucket and AbortMultipartUpload on it",
-        )
-    if code in GONE:
-        return ObjectGoneError(f"the object is not in the bucket '{bucket}'{at}: {code}")
-    answer = f"S3 answered {code or 'with an error'}{at}: {message}"
-    return StorageError(answer, hint="dstack config shows the storage")
+    def _refused(self, error: Mapping[str, Any]) -> StorageError:
+        code, message = str(error.get("Code", "")), str(error.get("Message", "")).rstrip(".")
+        at = f" at {self.endpoint}" if self.endpoint else ""
+        if code == "NoSuchBucket":
+            hint = "create it, or: dstack config --storage URL"
+            return StorageError(f"there is no bucket '{self.name}'{at}", hint=hint)
+        if code in WRONG_KEYS:
+            return StorageError(f"S3 refuses the server's credentials{at}: {code}: {message}", hint=CREDENTIALS)
+        if code in FORBIDDEN:
+            return StorageError(
+                f"the server's credentials may not use the bucket '{self.name}'{at}: {code}",
+                hint="allow s3:PutObject, GetObject, DeleteObject, ListBucket and AbortMultipartUpload on it",
+            )
+        if code in GONE:
+            return ObjectGoneError(f"the object is not in the bucket '{self.name}'{at}: {code}")
+        answer = f"S3 answered {code or 'with an error'}{at}: {message}"
+        return StorageError(answer, hint="dstack config shows the storage")

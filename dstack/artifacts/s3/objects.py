@@ -25,35 +25,38 @@ _ODD = re.compile(r"[\x00-\x1f\x7f\udc80-\udcff]")
 
 
 class Objects:
-    """All objects below `prefix`, which is empty or ends with a slash. Every method raises StorageError."""
+    """The objects of one job: all below `prefix`, which ends with a slash. Every method raises StorageError."""
 
     def __init__(self, bucket: Bucket, prefix: str) -> None:
         self.bucket = bucket
         self.prefix = prefix
 
-    def key(self, run: str, workflow: str, path: str) -> str:
+    def key(self, path: str) -> str:
         """Return the key of a file's object. Bytes that no key should contain become `%0A` and the like."""
-        return f"{self.prefix}{run}/{workflow}/{_ODD.sub(_escaped, path)}"
+        return self.prefix + _ODD.sub(_escaped, path)
 
-    def refuse(self, run: str, workflow: str, files: Sequence[File]) -> None:
+    def refuse(self, files: Sequence[File]) -> None:
         """Raise StorageError unless each file can have an object of its own."""
         keys: dict[str, str] = {}
         for file in files:
-            key = self.key(run, workflow, file.path)
+            key = self.key(file.path)
             if len(key.encode()) > LONGEST_KEY:
                 raise StorageError(f"the name {shown(file.path)} is too long for S3, which takes {LONGEST_KEY} bytes")
             if keys.setdefault(key, file.path) != file.path:
                 raise StorageError(f"{shown(file.path)} and {shown(keys[key])} have the same name in S3")
 
-    def listed(self, run: str, workflow: str) -> dict[str, Stored]:
-        """Return a job's objects by key. Costs one request per thousand objects."""
-        prefix = self.key(run, workflow, "")
-        entries = self.bucket.pages("list_objects_v2", "Contents", Prefix=prefix)
+    def listed(self) -> dict[str, Stored]:
+        """Return the objects by key. Costs one request per thousand objects."""
+        entries = self.bucket.pages("list_objects_v2", "Contents", Prefix=self.prefix)
         return {entry["Key"]: Stored(entry["Key"], entry["Size"], plain(entry["ETag"])) for entry in entries}
 
-    def uploads(self, run: str, workflow: str) -> dict[str, str]:
-        """Return the newest unfinished multipart upload of each object of a job, by key."""
-        return dict(self._uploads(run, workflow))
+    def uploads(self) -> list[tuple[str, str]]:
+        """Return key and id of every unfinished multipart upload, oldest first."""
+        try:
+            entries = list(self.bucket.pages("list_multipart_uploads", "Uploads", Prefix=self.prefix))
+        except ObjectGoneError:  # rclone's answer if there are none
+            return []
+        return [(entry["Key"], entry["UploadId"]) for entry in sorted(entries, key=lambda entry: entry["Initiated"])]
 
     def parts(self, key: str, upload: str) -> list[Any]:
         """Return the parts of a multipart upload that have arrived; none if there is no such upload."""
@@ -86,19 +89,11 @@ class Objects:
             return None
         return plain(self.bucket.call("head_object", Key=key)["ETag"])
 
-    def abort(self, run: str, workflow: str) -> None:
+    def abort(self) -> None:
         """Abort unfinished uploads, because their parts cost money."""
-        for key, upload in self._uploads(run, workflow):
+        for key, upload in self.uploads():
             with contextlib.suppress(ObjectGoneError):
                 self.bucket.call("abort_multipart_upload", Key=key, UploadId=upload)
-
-    def _uploads(self, run: str, workflow: str) -> list[tuple[str, str]]:
-        """Return key and id of every unfinished upload, oldest first."""
-        try:
-            entries = list(self.bucket.pages("list_multipart_uploads", "Uploads", Prefix=self.key(run, workflow, "")))
-        except ObjectGoneError:  # rclone's answer if there are none
-            return []
-        return [(entry["Key"], entry["UploadId"]) for entry in sorted(entries, key=lambda entry: entry["Initiated"])]
 
 
 def each(work: Callable[[T], R], items: Sequence[T]) -> list[R]:

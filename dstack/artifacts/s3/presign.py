@@ -17,21 +17,14 @@ ALGORITHM = "AWS4-HMAC-SHA256"
 
 
 @dataclass(frozen=True)
-class AccessKeys:
-    """The keys for signing. `token` comes with keys that expire."""
-
-    access: str
-    secret: str
-    token: str | None = None
-
-
-@dataclass(frozen=True)
 class Signer:
-    """Signs URLs for one bucket. `base` is the bucket's URL, without a slash at its end."""
+    """Signs URLs for one bucket, whose URL is `base`, without a final slash. Keys that expire come with a `token`."""
 
     base: str
     region: str
-    keys: AccessKeys
+    access_key: str
+    secret_key: str
+    token: str | None = None
 
     def url(
         self,
@@ -53,13 +46,13 @@ class Signer:
         asked = {
             **(query or {}),
             "X-Amz-Algorithm": ALGORITHM,
-            "X-Amz-Credential": f"{self.keys.access}/{scope}",
+            "X-Amz-Credential": f"{self.access_key}/{scope}",
             "X-Amz-Date": stamp,
             "X-Amz-Expires": str(expires),
             "X-Amz-SignedHeaders": names,
         }
-        if self.keys.token:
-            asked["X-Amz-Security-Token"] = self.keys.token
+        if self.token:
+            asked["X-Amz-Security-Token"] = self.token
         text = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in sorted(asked.items()))
         path = f"{address.path}/{quote(key, safe='/~')}"
         lines = "".join(f"{name}:{signed[name].strip()}\n" for name in sorted(signed))
@@ -69,7 +62,7 @@ class Signer:
         return f"{address.scheme}://{address.netloc}{path}?{text}&X-Amz-Signature={signature}"
 
     def _signature(self, day: str, text: str) -> str:
-        key = f"AWS4{self.keys.secret}".encode()
+        key = f"AWS4{self.secret_key}".encode()
         for part in (day, self.region, "s3", "aws4_request", text):
             key = hmac.new(key, part.encode(), hashlib.sha256).digest()
         return key.hex()

@@ -1,37 +1,75 @@
-"""Has a host exchange files with a bucket directly, by presigned URLs."""
+"""Brings a job's files into a bucket: S3 copies what other objects have, and the host sends the rest."""
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 from dstack.artifacts.files import to_its_end
-from dstack.artifacts.s3.copies import Copies
-from dstack.artifacts.s3.uploads import Uploading, Uploads
-from dstack.artifacts.store import JobFolder
-from dstack.commands.artifacts.fetch_dependencies import gather
-from dstack.commands.artifacts.upload import Upload, reach, sums, upload, uploading
+from dstack.artifacts.s3.objects import Objects
+from dstack.artifacts.s3.uploads import Sent, Uploading, Uploads
+from dstack.artifacts.store import ContentIndex, JobFolder, Tell
+from dstack.commands.artifacts.upload import Upload, sums, upload
 from dstack.commands.host import ask
-from dstack.errors import CommandError, HostError, StorageError
+from dstack.errors import StorageError
 from dstack.model.job.manifest import File
-from dstack.model.job.pieces import Piece, Sums
-from dstack.model.job.reasons import ReasonCode
+from dstack.model.job.pieces import Piece, Stored, Sums
 
-REACH = 60.0
-"""Seconds for a host to get an answer from the storage."""
+AT_ONCE = 16
+"""Copies at a time."""
 
-log = logging.getLogger("dstack.artifacts")
+
+class Copies:
+    """Gives one job contents that other objects of the bucket have: S3 copies them, and nothing is sent. `storage` is
+    the store's name in the index."""
+
+    def __init__(self, storage: str, objects: Objects, index: ContentIndex) -> None:
+        self.storage = storage
+        self.objects = objects
+        self.index = index
+
+    async def make(self, files: Sequence[File]) -> list[File]:
+        """Copy what the store already has elsewhere; return the files that still have to be sent or checked."""
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def copy(file: File) -> File | None:
+            async with gate:
+                return None if await self.copy(file) else file
+
+        return [file for file in await asyncio.gather(*map(copy, files)) if file]
+
+    async def copy(self, file: File) -> bool:
+        """Copy one file's content from another object, if one has it unchanged."""
+        if self.recorded(file):
+            return False
+        own = self.objects.key(file.path)
+        for source in self.index.find(self.storage, file.sha256, file.size):
+            etag = await to_its_end(partial(self.objects.copy, own, source))
+            if etag is not None:
+                self.record([(file, etag)])
+                return True
+            self.index.forget(self.storage, [source.key])
+        return False
+
+    def recorded(self, file: File) -> Stored | None:
+        """Return the job's own object of this file as it was last seen, or None."""
+        own = self.objects.key(file.path)
+        found = self.index.find(self.storage, file.sha256, file.size)
+        return next((stored for stored in found if stored.key == own), None)
+
+    def record(self, seen: Iterable[tuple[File, str]]) -> None:
+        """Record the job's own objects of these files, with their ETags."""
+        objects = [(file.sha256, Stored(self.objects.key(file.path), file.size, etag)) for file, etag in seen]
+        self.index.add(self.storage, objects)
 
 
 class Uploader:
-    """Has a host upload a job's files. Repeatable; what has arrived is never sent again.
+    """Has a host upload a job's files. Repeatable; what has arrived is never sent again. The state of an upload is on
+    the host and in S3: the host continues by itself, and a new server asks both."""
 
-    The state of an upload is on the host and in S3: the host continues by itself, and a new server asks both. `tell` is
-    called with the bytes that are left.
-    """
-
-    def __init__(self, folder: JobFolder, uploads: Uploads, copies: Copies, tell: Callable[[int], None]) -> None:
+    def __init__(self, folder: JobFolder, uploads: Uploads, copies: Copies, tell: Tell) -> None:
         self.folder = folder
         self.uploads = uploads
         self.copies = copies
@@ -39,7 +77,8 @@ class Uploader:
 
     async def run(self, files: Sequence[File]) -> None:
         """Put all these regular files into the store: each content once, then copies of it."""
-        await self.earlier()
+        while (await self.asked()).running:
+            continue  # an upload that was started earlier would overwrite what is stored now
         each = {(file.sha256, file.size): file for file in reversed(files)}
         await self.sent(await self.copies.make(list(each.values())))
         first = {file.path for file in each.values()}
@@ -51,7 +90,7 @@ class Uploader:
             return
         folder = self.folder
         hashed = await ask(folder.host, sums(folder.context, folder.attempt, folder.tree, files))
-        answered: frozenset[tuple[str, int | None]] = frozenset()
+        answered: Sent = frozenset()
         signed, plan = time.monotonic(), await self.planned(files, hashed, answered)
         while plan.pieces:
             report = await self.round(plan.pieces)
@@ -61,22 +100,14 @@ class Uploader:
             if weight(plan) >= weight(before) and not expired:
                 raise StorageError(self.problem(report, plan.pieces))
 
-    async def planned(
-        self, files: Sequence[File], hashed: Mapping[str, Sums], answered: frozenset[tuple[str, int | None]]
-    ) -> Uploading:
+    async def planned(self, files: Sequence[File], hashed: Mapping[str, Sums], answered: Sent) -> Uploading:
         """Plan what S3 lacks, and record what it has."""
         recorded = {file.path: self.copies.recorded(file) for file in files}
         known = {path: stored.etag for path, stored in recorded.items() if stored}
-        run, workflow = self.folder.run, self.folder.workflow
-        plan = await to_its_end(lambda: self.uploads.plan(run, workflow, files, hashed, answered, known))
+        plan = await to_its_end(lambda: self.uploads.plan(files, hashed, answered, known))
         arrived = [(file, plan.arrived[file.path]) for file in files if file.path in plan.arrived]
         self.copies.record([(file, etag) for file, etag in arrived if known.get(file.path) != etag])
         return plan
-
-    async def earlier(self) -> None:
-        """Wait for the end of an upload that was started earlier: it would overwrite what is stored now."""
-        while (await self.asked(None)).running:
-            continue
 
     async def round(self, pieces: Sequence[Piece]) -> Upload:
         """Have the host upload these pieces, and wait until it is done."""
@@ -85,13 +116,11 @@ class Uploader:
             raise StorageError("another upload of the same job is in progress on the runner")
         while report.running:
             self.tell(sum(piece.length for index, piece in enumerate(pieces) if index not in report.sent))
-            report = await self.asked(None)
+            report = await self.asked()
         return report
 
-    async def asked(self, pieces: Sequence[Piece] | None) -> Upload:
-        context, attempt, tree = self.folder.context, self.folder.attempt, self.folder.tree
-        command = uploading(context, attempt) if pieces is None else upload(context, attempt, tree, pieces)
-        return await ask(self.folder.host, command)
+    async def asked(self, pieces: Sequence[Piece] = ()) -> Upload:
+        return await ask(self.folder.host, upload(self.folder.context, self.folder.attempt, self.folder.tree, pieces))
 
     def problem(self, report: Upload, pieces: Sequence[Piece]) -> str:
         """Why nothing arrived."""
@@ -106,26 +135,3 @@ class Uploader:
 def weight(plan: Uploading) -> int:
     """How much is left to send; the number of pieces is added, so that empty files count, too."""
     return sum(piece.length for piece in plan.pieces) + len(plan.pieces)
-
-
-async def reached(folder: JobFolder, url: str, storage: str) -> None:
-    """Raise HostError if the host gets no answer from a URL of the storage."""
-    try:
-        await ask(folder.host, reach(folder.context, url), timeout=REACH)
-    except CommandError as error:
-        raise HostError(
-            f"{folder.runner} can't reach the storage {storage}, so the job's artifacts would be lost:"
-            f" {error.stderr.strip()}",
-            hint="let the machine connect to it, or choose another storage: dstack config --storage URL",
-            code=ReasonCode.STORAGE_UNAVAILABLE,
-        ) from error
-
-
-async def fetched(folder: JobFolder, files: Sequence[File], urls: Mapping[str, str], *, beside: bool) -> bool:
-    """Have the host fetch files from their URLs, `beside` those that are already there. Returns False if it can't."""
-    try:
-        await ask(folder.host, gather(folder.context, folder.attempt, files, urls, beside=beside))
-    except CommandError as error:
-        log.warning("job %s: %s; the server sends the artifacts itself", folder.job, error.message)
-        return False
-    return True

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import posixpath
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from dstack.commands.answer import lines
 from dstack.commands.artifacts import listing_parser
-from dstack.commands.command import Command, Result, succeeded
+from dstack.commands.command import Command, Result, done
 from dstack.model.job.manifest import LONGEST, File, normal, objection, occupied_parent, shown, stays
-from dstack.model.paths import container
 from dstack.model.project.workflow import Artifact
-from dstack.model.runner.host_context import HostContext, folder_name
+from dstack.model.runner.host_context import HostContext
 from dstack.render import quote, script
 
 LISTING = "listing the artifacts"
@@ -53,18 +51,13 @@ def listing(
 ) -> Command[ArtifactListing]:
     """List and hash the artifacts of a job whose container has ended. Waits for a container that is about to end, and
     stops it. First makes the host's user the owner of all files, and makes them readable; then puts them where no
-    process of the job can reach them: see `made`.
-
-    Raises CommandError if the owner can't be changed.
-    """
+    process of the job can reach them: see `made`. Raises CommandError if the owner can't be changed."""
     wanted = want(artifacts, project)
     body = script(
         "artifacts/listing",
         context,
-        folder=context.layout.job(folder_name(attempt)),
-        name=container(attempt),
+        attempt,
         image=image,
-        server=context.layout.server,
         project=project,
         paths=tuple(map(dotted, wanted.paths)),
         roots=tuple(map(dotted, wanted.roots)),
@@ -83,30 +76,28 @@ def made(project: str) -> str:
 
 def fetch(context: HostContext, attempt: str, tree: str, files: Sequence[File]) -> Command[None]:
     """Print the contents of these regular files, one after the other, on stdout. `tree` is their folder, below the
-    job's folder.
-
-    The reader must compare each sha256 with the list: the bytes may come from elsewhere.
-    """
-    paths = [dotted(file.path) for file in files if file.link is None]
-    cats = b"".join(b"cat " + quote(batch).encode(errors="surrogateescape") + b"\n" for batch in batches(paths))
-    body = script(
-        "artifacts/fetch", context, folder=context.layout.job(folder_name(attempt)), tree=tree, length=len(cats)
-    )
-    return Command(FETCHING, body, lambda result: succeeded(FETCHING, result), cats)
+    job's folder. The reader must compare each sha256 with the list: the bytes may come from elsewhere."""
+    cats = b"".join(on_files("cat", files))
+    return Command(FETCHING, script("artifacts/fetch", context, attempt, tree=tree, length=len(cats)), done, cats)
 
 
-def batches(paths: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Yield the paths in groups that fit on a command line."""
+def on_files(words: str, files: Iterable[File]) -> Iterator[bytes]:
+    """Yield lines of sh that run a command on these files but links, as many at a time as fit on a command line."""
     batch: list[str] = []
     size = 0
-    for path in paths:
+    for path in (dotted(file.path) for file in files if file.link is None):
         if size > COMMAND_LINE:
-            yield tuple(batch)
+            yield line(words, quote(tuple(batch)))
             batch, size = [], 0
         batch.append(path)
         size += len(path)
     if batch:
-        yield tuple(batch)
+        yield line(words, quote(tuple(batch)))
+
+
+def line(*words: str) -> bytes:
+    """Return a line of sh. Surrogate escapes become the bytes for which they stand."""
+    return (" ".join(words) + "\n").encode("utf-8", "surrogateescape")
 
 
 def want(artifacts: tuple[Artifact, ...], project: str) -> Wanted:
@@ -132,17 +123,17 @@ def dotted(path: str) -> str:
 
 def read(wanted: Wanted, project: str, result: Result) -> ArtifactListing:
     """Parse the host's answer."""
-    if result.exit_status != 0:
-        lines(LISTING, result)
     if result.stdout == b"gone=yes\n":
         return ArtifactListing((), (), ("the job's folder is gone from its machine",), gone=True)
-    answer = listing_parser.parse(LISTING, result)
+    answer = listing_parser.parse(result.stdout)
+    required = [path for path, artifact in wanted.paths.items() if not artifact.optional]
+    if answer.project == "missing":
+        return ArtifactListing((), tuple(wanted.paths[path].path for path in required), wanted.refused)
     if answer.project not in (None, "present"):
-        return without_project(wanted, project, answer.project)
+        why = f"the project's folder {shown(project)} is a link or not a folder"
+        return ArtifactListing((), (), (*wanted.refused, why))
     kinds = dict(zip(wanted.paths, answer.paths, strict=True))
-    missing = tuple(
-        artifact.path for path, artifact in wanted.paths.items() if kinds[path] == "missing" and not artifact.optional
-    )
+    missing = tuple(wanted.paths[path].path for path in required if kinds[path] == "missing")
     refused = [*wanted.refused]
     refused += [f"the artifact {shown(path)} is a link or lies behind one" for path in kinds if kinds[path] == "link"]
     refused += [f"the artifact {shown(path)} is not a file or folder" for path in kinds if kinds[path] == "special"]
@@ -150,16 +141,6 @@ def read(wanted: Wanted, project: str, result: Result) -> ArtifactListing:
     refused += [f"the artifacts could not be listed completely: {answer.trouble}"] if answer.trouble else []
     files, complaints = judged(answer, wanted.roots)
     return ArtifactListing(files, missing, (*refused, *complaints))
-
-
-def without_project(wanted: Wanted, project: str, kind: str | None) -> ArtifactListing:
-    """Return the listing for a project folder that is missing, or is a link."""
-    if kind == "missing":
-        missing = tuple(artifact.path for artifact in wanted.paths.values() if not artifact.optional)
-        return ArtifactListing((), missing, wanted.refused)
-    return ArtifactListing(
-        (), (), (*wanted.refused, f"the project's folder {shown(project)} is a link or not a folder")
-    )
 
 
 def judged(answer: listing_parser.Answer, roots: tuple[str, ...]) -> tuple[tuple[File, ...], list[str]]:

@@ -6,7 +6,6 @@ import tarfile
 from collections.abc import Iterable, Mapping
 
 ALWAYS = (
-    "next",
     "globoff",
     "silent",
     "show-error",
@@ -22,15 +21,11 @@ failing network would cost a minute per file."""
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r", "\v": "\\v"})
 
 
-def transfer(options: Iterable[tuple[str, str]]) -> bytes:
-    """Return the lines of one transfer. They begin with `next`; omit that line for the first transfer of a command."""
-    lines = [*ALWAYS, *(f"{name} = {quoted(value)}" for name, value in options)]
+def transfer(options: Iterable[tuple[str, str]], *, first: bool = False) -> bytes:
+    """Return the lines of one transfer, which begin with `next` unless it is the `first` one of a command."""
+    given = [f'{name} = "{value.translate(_ESCAPES)}"' for name, value in options]
+    lines = [*([] if first else ["next"]), *ALWAYS, *given]
     return ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")
-
-
-def quoted(value: str) -> str:
-    """Quote the value for a configuration file."""
-    return f'"{value.translate(_ESCAPES)}"'
 
 
 def archive(files: Mapping[str, bytes]) -> bytes:

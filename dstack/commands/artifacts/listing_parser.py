@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-
-from dstack.commands.command import Result
-from dstack.errors import CommandError
 
 SECTIONS = ("names", "stats", "hashes", "links", "long", "trouble")
 
-_STAT = re.compile(rb"([0-9a-f]+) ([0-9]+) ")
+_STAT = re.compile(rb"()([0-9a-f]+) ([0-9]+) ")
 _HASH = re.compile(rb"(\\?)([0-9a-f]{64}|[0-9a-f]{32}) [ *]")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A host's answer. In paths, bytes that are not UTF-8 are surrogate escapes.
-
-    `project` and `paths` are the states of the requested paths: present, missing, link or special. `names` are all
-    files except folders and links; `stats` has their mode and size, `hashes` the sha256 of those that could be read;
-    `links` maps links to their targets. `long` are paths that are too long. `trouble` holds error messages.
-    """
+    """A host's answer. In paths, bytes that are not UTF-8 are surrogate escapes. `project` and `paths` are the states
+    of the requested paths: present, missing, link or special. `names` are all files except folders and links; `stats`
+    has their mode and size, `hashes` the sha256 of those that could be read; `links` maps links to their targets.
+    `long` are paths that are too long. `trouble` holds error messages."""
 
     project: str | None
     paths: tuple[str, ...]
@@ -34,15 +29,8 @@ class Answer:
     trouble: str
 
 
-def parse(name: str, result: Result) -> Answer:
-    """Parse the answer. Raises CommandError if it is malformed."""
-    try:
-        return _parse(result.stdout)
-    except (ValueError, IndexError) as error:
-        raise CommandError(name, result.exit_status, f"the host's answer can't be parsed: {error}") from error
-
-
-def _parse(data: bytes) -> Answer:
+def parse(data: bytes) -> Answer:
+    """Parse the answer. Raises ValueError if it is malformed."""
     project: str | None = None
     paths: list[str] = []
     sections: dict[str, bytes] = {}
@@ -67,44 +55,35 @@ def _parse(data: bytes) -> Answer:
         project,
         tuple(paths),
         tuple(map(_text, names)),
-        dict(_stats(sections.get("stats", b""), names)),
-        dict(_hashes(sections.get("hashes", b""), names)),
+        {path: (int(found[2], 16), int(found[3])) for path, found in _lines(_STAT, sections.get("stats", b""), names)},
+        {path: found[2].decode() for path, found in _lines(_HASH, sections.get("hashes", b""), names)},
         {_text(path): _target(target) for path, target in zip(links[::2], links[1::2], strict=True)},
         tuple(map(_text, _split(sections.get("long", b"")))),
         sections.get("trouble", b"").decode(errors="replace").strip()[:1000],
     )
 
 
-def hashes(data: bytes, names: list[bytes]) -> dict[str, str]:
-    """Return checksums by path, from the output of `md5sum`, `sha256sum` or `openssl dgst -r` for these names in this
+def hashes(data: bytes, paths: Iterable[str]) -> dict[str, str]:
+    """Return checksums by path, from the output of `md5sum`, `sha256sum` or `openssl dgst -r` for these paths in this
     order. Raises ValueError if it is malformed."""
-    return dict(_hashes(data, names))
+    names = [path.encode("utf-8", "surrogateescape") for path in paths]
+    return {path: found[2].decode() for path, found in _lines(_HASH, data, names)}
 
 
-def _stats(data: bytes, names: list[bytes]) -> Iterable[tuple[str, tuple[int, int]]]:
-    """Parse lines `MODE SIZE NAME`, in the order of the names; some may be missing."""
+def _lines(head: re.Pattern[bytes], data: bytes, names: Iterable[bytes]) -> Iterator[tuple[str, re.Match[bytes]]]:
+    """Yield names and what precedes them on their lines, in the order of the names; some may be missing. GNU's programs
+    start a line with a backslash if they escape the name; busybox and openssl escape no names, or only some."""
     at = 0
     for name in names:
-        found = _STAT.match(data, at)
-        if found and data.startswith(name + b"\n", found.end()):
-            yield _text(name), (int(found[1], 16), int(found[2]))
-            at = found.end() + len(name) + 1
-    _all_read(data, at)
-
-
-def _hashes(data: bytes, names: list[bytes]) -> Iterable[tuple[str, str]]:
-    """Parse lines `SHA256  NAME` of sha256sum or `openssl dgst -r`; some names may be missing. GNU's sha256sum starts a
-    line with a backslash if it escapes the name; busybox and openssl escape no names, or only some."""
-    at = 0
-    for name in names:
-        found = _HASH.match(data, at)
+        found = head.match(data, at)
         if found is None:
             break
         written = _escaped(name, data, found.end()) if found[1] else name
         if data.startswith(written + b"\n", found.end()):
-            yield _text(name), found[2].decode()
+            yield _text(name), found
             at = found.end() + len(written) + 1
-    _all_read(data, at)
+    if at != len(data):
+        raise ValueError(f"{data[at : at + 100]!r} does not match any name")
 
 
 def _escaped(name: bytes, data: bytes, at: int) -> bytes:
@@ -112,11 +91,6 @@ def _escaped(name: bytes, data: bytes, at: int) -> bytes:
     lines = name.replace(b"\n", b"\\n")
     gnu = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n")
     return next((form for form in (gnu, gnu.replace(b"\r", b"\\r"), lines) if data.startswith(form + b"\n", at)), gnu)
-
-
-def _all_read(data: bytes, at: int) -> None:
-    if at != len(data):
-        raise ValueError(f"{data[at : at + 100]!r} does not match any name")
 
 
 def _split(data: bytes) -> list[bytes]:

@@ -9,16 +9,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from dstack.commands.answer import lines
-from dstack.commands.artifacts.collect import dotted, read, want
+from dstack.commands.artifacts.collect import Wanted, dotted, read, want
 from dstack.commands.command import Command, Result
-from dstack.errors import CommandError
 from dstack.model.job.manifest import LONGEST, File, normal
 from dstack.model.project.workflow import Artifact
-from dstack.model.runner.host_context import HostContext, folder_name
+from dstack.model.runner.host_context import HostContext
 from dstack.render import script, text
-
-SYNCING = "syncing an artifact"
 
 SMALL = 8 * 1024 * 1024
 """Files up to this many bytes are copied before they are hashed. A larger file may change before it is sent."""
@@ -26,8 +22,7 @@ SMALL = 8 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Changes:
-    """`found` are files that changed and are no longer being written, `same` the paths of files unchanged since the
-    last sync, `moving` the paths of files being written."""
+    """`found` are files that changed, `same` the paths of unchanged files, `moving` of files that are being written."""
 
     found: tuple[File, ...]
     same: tuple[str, ...]
@@ -35,13 +30,8 @@ class Changes:
 
 
 def frozen(number: int) -> str:
-    """Return the folder of an artifact's found files, below the job's folder."""
-    return f"{top(number)}/next"
-
-
-def top(number: int) -> str:
-    """Return the folder of an artifact's syncs, below the job's folder. `number` identifies the artifact."""
-    return f"sync/{number}"
+    """Return the folder of an artifact's found files, below the job's folder. `number` identifies the artifact."""
+    return f"sync/{number}/next"
 
 
 def sync(
@@ -49,11 +39,12 @@ def sync(
 ) -> Command[Changes]:
     """List and hash the changed files of a running job's artifact. With `keep`, files unchanged since the last sync are
     only named. Raises CommandError if the job's folder is gone."""
+    top = f"sync/{number}"
     wanted = want((artifact,), "")
     paths = tuple(map(dotted, wanted.paths))
     work = text(
         "artifacts/sync_work",
-        top=top(number),
+        top=top,
         project=project,
         path=dotted(normal(artifact.path)),
         keep=keep,
@@ -62,10 +53,9 @@ def sync(
     body = script(
         "artifacts/sync",
         context,
-        folder=context.layout.job(folder_name(attempt)),
+        attempt,
         image=image,
-        server=context.layout.server,
-        top=top(number),
+        top=top,
         work=work,
         project="",
         paths=paths,
@@ -74,16 +64,13 @@ def sync(
         longest=LONGEST + len("./") + 1,
         record=False,
     )
-    return Command(SYNCING, body, lambda result: _read(artifact, result))
+    return Command("syncing an artifact", body, lambda result: _read(wanted, result))
 
 
-def _read(artifact: Artifact, result: Result) -> Changes:
-    if result.exit_status != 0:
-        lines(SYNCING, result)
-    rest = result.stdout
-    same, rest = _names(b"same", rest)
+def _read(wanted: Wanted, result: Result) -> Changes:
+    same, rest = _names(b"same", result.stdout)
     moving, rest = _names(b"moving", rest)
-    listing = read(want((artifact,), ""), "", Result(0, rest, result.stderr))
+    listing = read(wanted, "", Result(0, rest, b""))
     return Changes(listing.files, same, moving)
 
 
@@ -92,6 +79,6 @@ def _names(key: bytes, data: bytes) -> tuple[tuple[str, ...], bytes]:
     head = re.match(key + rb"=(\d+)\n", data)
     end = head.end() + int(head[1]) if head else 0
     if head is None or end > len(data):
-        raise CommandError(SYNCING, 0, "the host's answer can't be parsed")
+        raise ValueError(f"{data[:100]!r}")
     names = data[head.end() : end].split(b"\0")[:-1]
     return tuple(name.removeprefix(b"./").decode(errors="surrogateescape") for name in names), data[end:]

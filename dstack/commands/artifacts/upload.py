@@ -6,21 +6,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from dstack.commands.answer import lines
 from dstack.commands.artifacts import curl
-from dstack.commands.artifacts.collect import batches, dotted
+from dstack.commands.artifacts.collect import dotted, line, on_files
 from dstack.commands.artifacts.listing_parser import hashes
-from dstack.commands.command import Command, Result, succeeded
+from dstack.commands.command import Command, Result, done
 from dstack.errors import CommandError
 from dstack.model.job.manifest import File, shown
 from dstack.model.job.pieces import MIB, Piece, Sums, part_size, spans
-from dstack.model.runner.host_context import HostContext, folder_name
+from dstack.model.runner.host_context import HostContext
 from dstack.render import quote, script, text
 
 SUMMING = "checksumming the artifacts"
-UPLOADING = "uploading the artifacts"
-ABANDONING = "canceling the upload"
-REACHING = "reaching the storage"
 
 AT_ONCE = 8
 """Connections of one upload."""
@@ -44,53 +40,43 @@ class Upload:
 
 
 def sums(context: HostContext, attempt: str, tree: str, files: Sequence[File]) -> Command[dict[str, Sums]]:
-    """Return the MD5s of regular files by path: of the whole file, or of each part. `tree` is their folder, below the
-    job's folder.
-
-    Raises CommandError if a file differs from the list.
-    """
+    """Return the MD5s of regular files below `tree`, in the job's folder, by path: of the whole file, or of each part.
+    Raises CommandError if a file differs from the list."""
     whole = [file for file in files if len(spans(file.size)) == 1]
     large = [file for file in files if len(spans(file.size)) > 1]
-    said = [f"whole {quote(batch)}\n" for batch in batches([dotted(file.path) for file in whole])]
-    said += [
-        f"parts {part_size(file.size) // MIB} {len(spans(file.size))} {quote(dotted(file.path))}\n" for file in large
-    ]
-    stdin = "".join(said).encode("utf-8", "surrogateescape")
-    body = script(
-        "artifacts/sums", context, folder=context.layout.job(folder_name(attempt)), tree=tree, length=len(stdin)
-    )
+    lines = [*on_files("whole", whole)]
+    for file in large:
+        megabytes, count = part_size(file.size) // MIB, len(spans(file.size))
+        lines.append(line("parts", str(megabytes), str(count), quote(dotted(file.path))))
+    stdin = b"".join(lines)
+    body = script("artifacts/sums", context, attempt, tree=tree, length=len(stdin))
     return Command(SUMMING, body, lambda result: _summed(whole, large, result), stdin)
 
 
-def upload(context: HostContext, attempt: str, tree: str, pieces: Sequence[Piece]) -> Command[Upload]:
-    """Start to upload these, unless an upload is in progress; then wait a while for its end. It continues by itself."""
-    return _upload(context, attempt, tree, plan(pieces))
-
-
-def uploading(context: HostContext, attempt: str) -> Command[Upload]:
-    """Wait a while for the end of the current upload."""
-    return _upload(context, attempt, "", b"")
+def upload(context: HostContext, attempt: str, tree: str = "", pieces: Sequence[Piece] = ()) -> Command[Upload]:
+    """Start to upload these, unless an upload is in progress; then wait a while for its end. It continues by itself.
+    Without pieces, only wait for the current upload."""
+    work = text("artifacts/upload_work", at_once=AT_ONCE)
+    stdin = plan(pieces) if pieces else b""
+    body = script("artifacts/upload", context, attempt, tree=tree, work=work, seconds=WAIT, length=len(stdin))
+    return Command("uploading the artifacts", body, _uploaded, stdin)
 
 
 def abandon(context: HostContext, attempt: str) -> Command[None]:
     """Cancel the current upload."""
-    body = script("artifacts/abandon", context, folder=context.layout.job(folder_name(attempt)))
-    return Command(ABANDONING, body, lambda result: succeeded(ABANDONING, result))
+    return Command("canceling the upload", script("artifacts/abandon", context, attempt), done)
 
 
 def reach(context: HostContext, url: str) -> Command[None]:
     """Check that the host gets an answer from a URL. Raises CommandError with curl's message if it gets none."""
-    stdin = curl.transfer([("url", url), ("output", "/dev/null")]).partition(b"\n")[2]
-    body = script("artifacts/reach", context, length=len(stdin))
-    return Command(REACHING, body, lambda result: succeeded(REACHING, result), stdin)
+    stdin = curl.transfer([("url", url), ("output", "/dev/null")], first=True)
+    return Command("reaching the storage", script("artifacts/reach", context, length=len(stdin)), done, stdin)
 
 
 def plan(pieces: Sequence[Piece]) -> bytes:
     """Return a tar with the worker's tasks."""
-    if not pieces:
-        return b""
     named = {f"{index:07}": piece for index, piece in enumerate(pieces)}
-    files = {"pieces": "".join(f"{name}\n" for name in named).encode()}
+    files = {"pieces": b"".join(map(line, named))}
     for name, piece in named.items():
         options = [("url", piece.url), ("output", "/dev/null"), ("write-out", f"{name} %{{http_code}}\n")]
         expect = "100-continue" if piece.length > SMALL else ""
@@ -100,58 +86,30 @@ def plan(pieces: Sequence[Piece]) -> bytes:
             continue
         # Read from a pipe, whose length curl can't know: S3 does not accept chunked uploads.
         options += [("header", f"Content-Length: {piece.length}"), ("header", "Transfer-Encoding:")]
-        files[f"conf/{name}"] = curl.transfer([*options, ("upload-file", "-")]).partition(b"\n")[2]
-        span = f"skip={piece.start // MIB} count={-(-piece.length // MIB)} path={quote(dotted(piece.path))}\n"
-        files[f"part/{name}"] = span.encode("utf-8", "surrogateescape")
+        files[f"conf/{name}"] = curl.transfer([*options, ("upload-file", "-")], first=True)
+        span = f"skip={piece.start // MIB} count={-(-piece.length // MIB)} path={quote(dotted(piece.path))}"
+        files[f"part/{name}"] = line(span)
     return curl.archive(files)
 
 
-def work() -> str:
-    """Return the script that uploads in a process of its own."""
-    return text("artifacts/upload_work", at_once=AT_ONCE)
-
-
-def _upload(context: HostContext, attempt: str, tree: str, stdin: bytes) -> Command[Upload]:
-    body = script(
-        "artifacts/upload",
-        context,
-        folder=context.layout.job(folder_name(attempt)),
-        tree=tree,
-        work=work(),
-        seconds=WAIT,
-        length=len(stdin),
-    )
-    return Command(UPLOADING, body, _uploaded, stdin)
-
-
 def _uploaded(result: Result) -> Upload:
-    said = lines(UPLOADING, result)
-    refused = [value.partition(" ") for key, value in said if key == "refused"]
-    try:
-        return Upload(
-            running=("running", "yes") in said,
-            other=("other", "yes") in said,
-            sent=frozenset(int(value) for key, value in said if key == "sent"),
-            refused={int(piece): int(code) for piece, _, code in refused},
-            trouble="".join(value for key, value in said if key == "trouble")[:500],
-        )
-    except ValueError as error:
-        raise CommandError(UPLOADING, 0, f"the host's answer can't be parsed: {error}") from error
+    refused = [answer.partition(" ") for answer in result.each("refused")]
+    return Upload(
+        running=result.each("running") == ["yes"],
+        other=result.each("other") == ["yes"],
+        sent=frozenset(map(int, result.each("sent"))),
+        refused={int(piece): int(code) for piece, _, code in refused},
+        trouble="".join(result.each("trouble"))[:500],
+    )
 
 
 def _summed(whole: Sequence[File], large: Sequence[File], result: Result) -> dict[str, Sums]:
-    if result.exit_status != 0:
-        lines(SUMMING, result)
     found = re.fullmatch(rb"whole=(\d+)\n(.*)", result.stdout, re.DOTALL)
     size = int(found[1]) if found else 0
     rest = re.fullmatch(rb"parts=\d+\n([0-9a-f\n]*)end=\n", found[2][size:], re.DOTALL) if found else None
     if found is None or rest is None:
-        raise CommandError(SUMMING, result.exit_status, "the host's answer can't be parsed")
-    names = [dotted(file.path).encode("utf-8", "surrogateescape") for file in whole]
-    try:
-        md5s = hashes(found[2][:size], names)
-    except ValueError as error:
-        raise CommandError(SUMMING, result.exit_status, f"the host's answer can't be parsed: {error}") from error
+        raise ValueError(f"{result.stdout[:100]!r}")
+    md5s = hashes(found[2][:size], [dotted(file.path) for file in whole])
     made = {path: Sums((md5,)) for path, md5 in md5s.items()}
     words = iter(rest[1].decode().split())
     for file in large:

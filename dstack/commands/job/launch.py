@@ -4,49 +4,42 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 
-from msgspec import ValidationError, convert
+from msgspec import convert
 from msgspec.structs import replace
 
-from dstack.commands import answer
 from dstack.commands.command import Command, Result, Stdin
 from dstack.commands.job.receive_code import checkout_values
-from dstack.errors import CommandError
 from dstack.model.job.execution import Launched, Order
 from dstack.model.job.job import Origin
-from dstack.model.paths import TAR_COMPLETE, container
+from dstack.model.paths import TAR_COMPLETE
 from dstack.model.project.locations import cache_name
 from dstack.model.runner.host_context import HostContext, folder_name
 from dstack.render import quote, script, text
 
-NAME = "launching the job"
-
 
 def launch(context: HostContext, order: Order, artifacts: Stdin = b"", pack: bytes = b"") -> Command[Launched]:
     """Prepare the job's folder and start its container, unless it was started before. Safe to repeat at any point.
-
-    Raises CommandError with Docker's message if the container can't be started: then there is none.
-    """
+    Raises CommandError with Docker's message if the container can't be started: then there is none."""
     order = replace(order, pack=len(pack))
     environment = exports(order.environment)
     snapshot = order.snapshot
     body = script(
         "job/launch",
         context,
+        order.attempt,
         order=order,
-        folder=context.layout.job(folder_name(order.attempt)),
         mirror=context.layout.mirror(folder_name(snapshot.repo)),
-        name=container(order.attempt),
         labels=(f"dstack.job={order.job}", f"dstack.server={context.layout.server}"),
         gpus=_gpus(context, order),
         limits=_limits(order),
         caches=[(context.layout.cache(folder_name(snapshot.repo), cache_name(path)), path) for path in order.caches],
-        entry=entry(snapshot.project),
+        entry=text("job/entry", project=snapshot.project),
         complete=TAR_COMPLETE,
-        server=context.layout.server,
         environment=environment,
         **checkout_values(snapshot, order.depth),
     )
-    return Command(NAME, body, _launched, _behind(pack, artifacts), secret=(quote(environment),) if environment else ())
+    secret = (quote(environment),) if environment else ()
+    return Command("launching the job", body, _launched, _behind(pack, artifacts), secret)
 
 
 def _behind(pack: bytes, artifacts: Stdin) -> Stdin:
@@ -61,11 +54,6 @@ def _behind(pack: bytes, artifacts: Stdin) -> Stdin:
             yield data
 
     return both
-
-
-def entry(project: str) -> str:
-    """Return the script that runs as the container's PID 1."""
-    return text("job/entry", project=project)
 
 
 def exports(environment: Mapping[str, str | None]) -> str:
@@ -100,20 +88,15 @@ def _limits(order: Order) -> tuple[str, ...]:
 
 
 def _launched(result: Result) -> Launched:
-    said = answer.values(NAME, result)
+    said = result.values()
     outcome = f"need-{said['need']}" if "need" in said else said.get("outcome")
     begun = outcome in ("started", "exists")
     fields = {
         "outcome": outcome,
         "origin": Origin(said.get("boot", ""), said.get("docker", "")) if begun else None,
         "digest": said.get("digest") or None,
-        "commits": tuple(said.get("commits", "").split()),
-        "trees": tuple(said.get("trees", "").split()),
-        "histories": tuple(said.get("histories", "").split()),
         "received": said.get("received") == "ok",
         "spare": "spare" in said,
+        **{key: said.get(key, "").split() for key in ("commits", "trees", "histories")},
     }
-    try:
-        return convert(fields, Launched)
-    except ValidationError as problem:
-        raise CommandError(NAME, result.exit_status, f"the host's answer can't be parsed: {problem}") from problem
+    return convert(fields, Launched)

@@ -1,41 +1,29 @@
-"""Stops a job, before it starts or while it runs."""
+"""Ends an attempt: stops it before it starts or while it runs, and removes what it left on its host."""
 
 from __future__ import annotations
 
-from msgspec import ValidationError, convert
+from msgspec import convert
 
-from dstack.commands import answer
-from dstack.commands.command import Command, Result, succeeded
-from dstack.errors import CommandError
+from dstack.commands.command import Command, done
 from dstack.model.job.execution import Stopped
-from dstack.model.paths import container
-from dstack.model.runner.host_context import HostContext, folder_name
+from dstack.model.runner.host_context import HostContext
 from dstack.render import script
-
-NAME = "stopping the job"
-WARNING = "warning the job"
 
 
 def stop(context: HostContext, attempt: str, grace: int) -> Command[Stopped]:
-    """Keep the job from starting, or tell its container to end and kill it after `grace` seconds (0: at once).
-
-    Does not wait for the end. While an earlier stop is in progress, another one with a grace has no effect.
-    """
+    """Keep the job from starting, or tell its container to end and kill it after `grace` seconds (0: at once). Does not
+    wait for the end. While an earlier stop is in progress, another one with a grace has no effect."""
     if grace < 0:
         raise ValueError(f"the grace of {grace} seconds is negative")
-    folder = context.layout.job(folder_name(attempt))
-    return Command(NAME, script("job/stop", context, folder=folder, name=container(attempt), grace=grace), _stopped)
+    body = script("job/stop", context, attempt, grace=grace)
+    return Command("stopping the job", body, lambda result: convert(result.values("outcome"), Stopped))
 
 
 def warn(context: HostContext, attempt: str, signal: str) -> Command[None]:
-    """Send the container a signal that does not end it; it forwards the signal to all its processes. Raises
-    CommandError if the container does not run."""
-    body = script("job/warn", context, name=container(folder_name(attempt)), signal=signal)
-    return Command(WARNING, body, lambda result: succeeded(WARNING, result))
+    """Send a signal that does not end the job to all its processes. Raises CommandError if it does not run."""
+    return Command("warning the job", script("job/warn", context, attempt, signal=signal), done)
 
 
-def _stopped(result: Result) -> Stopped:
-    try:
-        return convert(answer.values(NAME, result, "outcome"), Stopped)
-    except ValidationError as problem:
-        raise CommandError(NAME, result.exit_status, f"the host's answer can't be parsed: {problem}") from problem
+def discard(context: HostContext, attempt: str, image: str) -> Command[None]:
+    """Remove the container, running or not, and the job's folder, whoever owns its files. Repeatable."""
+    return Command("removing the job's folder", script("job/discard", context, attempt, image=image), done)

@@ -1,13 +1,10 @@
-"""Authorizes a server's own key, as ssh-copy-id does; `leave` revokes it."""
+"""Authorizes a server's own key, as ssh-copy-id does; `uninstall` revokes it."""
 
 from __future__ import annotations
 
-from dstack.commands.answer import values
 from dstack.commands.command import Command, Result
 from dstack.errors import HostError
 from dstack.render import script
-
-NAME = "authorizing the server's key"
 
 
 def marker(server: str) -> str:
@@ -17,11 +14,12 @@ def marker(server: str) -> str:
 
 def authorize(key: str, server: str) -> Command[None]:
     """Authorize the server's public key (type and base64), with `restrict`. Follows no links. Repeatable."""
-    return Command(NAME, script("machine/authorize", None, key=key, marker=marker(server)), _done)
+    body = script("machine/authorize", None, key=key, marker=marker(server))
+    return Command("authorizing the server's key", body, _authorized)
 
 
-def _done(result: Result) -> None:
-    if link := values(NAME, result).get("link"):
+def _authorized(result: Result) -> None:
+    if link := result.values().get("link"):
         raise HostError(
             f"{link} is a symbolic link; the server's key was not authorized",
             hint="replace the link with a file, or add the key to authorized_keys by hand",

@@ -12,14 +12,14 @@ from dstack.model.runner.runner import Finding, Gpu
 from dstack.model.text.units import memory_words, size_words
 
 OLDEST_GIT = (2, 20)
-PACKAGES = {"flock": "util-linux", "sha256sum": "coreutils", "tar": "tar", "timeout": "coreutils", "curl": "curl"}
-USES = {
-    "flock": "dstack uses it to launch jobs one at a time",
-    "sha256sum": "dstack uses it to verify scripts and artifacts",
-    "tar": "dstack uses it to transfer code and artifacts",
-    "timeout": "dstack uses it to interrupt a Docker command that hangs",
-    "curl": "dstack uses it to upload artifacts to S3",
+TOOLS = {
+    "flock": ("util-linux", "launch jobs one at a time"),
+    "sha256sum": ("coreutils", "verify scripts and artifacts"),
+    "tar": ("tar", "transfer code and artifacts"),
+    "timeout": ("coreutils", "interrupt a Docker command that hangs"),
+    "curl": ("curl", "upload artifacts to S3"),
 }
+"""What dstack needs, the package that has it, and what it is for."""
 NETWORK = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "lustre", "ceph", "9p")
 KIB = 1024
 FULL = 50 * 10**6
@@ -30,6 +30,8 @@ MEMORY_LOW = 512 * 1024**2
 """Available bytes of memory below which jobs may be killed."""
 SLOW = "no answer within 20 seconds"
 LOST = "sudo reboot; if that does not help, the card or its power supply is broken: sudo dmesg | grep -i -e nvrm -e xid"
+TOOLKIT = re.compile("could not select device driver|unresolvable CDI")
+"""What Docker and podman say if the NVIDIA Container Toolkit is missing or not set up."""
 SKEW = 60
 """Seconds between the clocks of machine and server from which signed URLs and file times are wrong."""
 
@@ -42,10 +44,6 @@ class Answers:
     said: Mapping[str, str]
     missing: tuple[str, ...]
     gpus: tuple[Gpu, ...]
-
-    def yes(self, key: str) -> bool:
-        """Whether the answer for this key is yes."""
-        return self.said.get(key) == "yes"
 
 
 def findings(answers: Answers) -> tuple[Finding, ...]:
@@ -78,7 +76,7 @@ def _docker(answers: Answers) -> Iterator[Finding]:
     if said.get("client") == "none":
         name = context.words[0]
         fix = _install("docker.io" if name == "docker" else name)
-        if answers.yes("podman") and name == "docker":
+        if said.get("podman") == "yes" and name == "docker":
             fix = "add it with --docker podman, which is installed; or " + fix
         yield Finding("docker-missing", f"'{name}' is not installed", why, fix, True)
     elif "podman" in said.get("client", "") and not context.podman:
@@ -101,7 +99,7 @@ def _refused(answers: Answers, words: str, why: str) -> Finding:
         return Finding("sudo", f"sudo asks {user} for a password", why, fix, True)
     if "permission denied" in words.lower():
         fix = f"sudo usermod -aG docker {user}"
-        if answers.yes("sudo"):
+        if answers.said.get("sudo") == "yes":
             fix = f"add it with --docker 'sudo -n {' '.join(answers.context.words)}', which works; or {fix}"
         return Finding("docker-permission", f"{user} is not allowed to use Docker: {words}", why, fix, True)
     if answers.context.podman:
@@ -122,7 +120,8 @@ def _git(said: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def _missing(tool: str) -> Finding:
-    return Finding(tool, f"'{tool}' is not installed", USES[tool], _install(PACKAGES[tool]), tool != "curl")
+    package, use = TOOLS[tool]
+    return Finding(tool, f"'{tool}' is not installed", f"dstack uses it to {use}", _install(package), tool != "curl")
 
 
 def _root(said: Mapping[str, str]) -> Iterator[Finding]:
@@ -227,7 +226,7 @@ def gpus_fail(words: str) -> Finding:
         "install the NVIDIA Container Toolkit: sudo apt-get install nvidia-container-toolkit, then "
         "sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
     )
-    if not re.search("could not select device driver|unresolvable CDI", words):
+    if not TOOLKIT.search(words):
         fix = "run nvidia-smi on the machine; if the driver was updated: sudo reboot"
     what = f"containers don't get the GPUs: {words}"
     return Finding("gpu-toolkit", what, "jobs that ask for GPUs fail when they start", fix)

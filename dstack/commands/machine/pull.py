@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
-from dstack.commands import answer
-from dstack.commands.command import Command, Result
-from dstack.commands.machine.docker_registry import Login, named, registry
+from msgspec import Struct
+
+from dstack.commands.command import Command, done
 from dstack.model.job.status import Progress
 from dstack.model.runner.host_context import HostContext
 from dstack.model.text.units import size_words
@@ -23,20 +23,34 @@ SAID = re.compile(
 )
 """Lines of Docker and podman that concern neither a layer nor an error."""
 LAYER = re.compile(r"([0-9a-f]{12}): (.+)|Copying blob (?:sha256:)?([0-9a-f]{12})[0-9a-f]*(.*)")
-FINISHED = ("Pull complete", "Already exists")
+FINISHED = ("Pull complete", "Already exists", "done", "skipped: already exists")
 ARRIVED = ("Download complete", "Verifying Checksum", "Extracting", *FINISHED)
 KEPT = 3
 """How many lines of an error to report."""
 
 
+class Login(Struct, frozen=True):
+    """A registry login. `secret` is the name of the secret that holds the password."""
+
+    username: str
+    password: str
+    secret: str = ""
+
+
+def registry(image: str) -> str:
+    """Return the registry of an image by Docker's rule: Docker Hub unless the name starts with a host."""
+    first, slash, _ = image.partition("/")
+    return first if slash and ("." in first or ":" in first or first == "localhost") else "docker.io"
+
+
+def named(image: str) -> bool:
+    """Whether the image's name has a tag or a digest."""
+    return ":" in image.rpartition("/")[2]
+
+
 def pull(context: HostContext, image: str, login: Login | None = None) -> Command[None]:
     """Pull the image. Run this with `stream`: it ends when its reader leaves. It prints what `Progress` reads, and has
     no time limit. The login is used only for this image, and is not stored on the host."""
-    name = f"pulling {image}"
-
-    def pulled(result: Result) -> None:
-        answer.lines(name, result)
-
     # With sudo, the script can't tell whether the user has logins of their own.
     api = not context.podman and (login is not None or context.words[0].rpartition("/")[2] != "sudo")
     header = _header(image, login) if login and api else ""
@@ -44,7 +58,7 @@ def pull(context: HostContext, image: str, login: Login | None = None) -> Comman
     query = urlencode({"fromImage": image} if named(image) else {"fromImage": image, "tag": "latest"})
     body = script("machine/pull", context, image=image, api=api, header=header, config=config, query=query)
     secret = tuple(text for text in (header, quote(config) if config else "") if text)
-    return Command(name, body, pulled, secret=secret)
+    return Command(f"pulling {image}", body, done, secret=secret)
 
 
 def _header(image: str, login: Login) -> str:
@@ -107,8 +121,7 @@ class PullProgress:
 
     @property
     def progress(self) -> Progress | None:
-        """The bytes downloaded or, while their total is unknown and while they are unpacked, the finished layers; None
-        while nothing is known."""
+        """The bytes downloaded or, while their total is unknown or they are unpacked, the finished layers."""
         layers = self.layers.values()
         if not layers:
             return None
@@ -153,7 +166,7 @@ class PullProgress:
         if status == "Downloading":
             layer.total = max(layer.total, int(detail.get("total") or 0))
             layer.came = int(detail.get("current") or 0)
-        layer.arrived = layer.arrived or status in ARRIVED or status in ("done", "skipped: already exists")
-        layer.finished = layer.finished or status in FINISHED or status in ("done", "skipped: already exists")
+        layer.arrived = layer.arrived or status in ARRIVED
+        layer.finished = layer.finished or status in FINISHED
         if layer.arrived:
             layer.came = layer.total

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dstack.commands import answer
 from dstack.commands.command import Command, Result
 from dstack.commands.machine import amd
-from dstack.errors import CommandError
 from dstack.model.paths import container
 from dstack.model.runner.host_context import HostContext
 from dstack.model.runner.metrics import GpuUse
 from dstack.render import script
-
-NAME = "sampling the machine"
 
 
 @dataclass(frozen=True)
@@ -40,31 +36,27 @@ def sample(context: HostContext, containers: Mapping[str, str] | None = None, cp
     Docker, and `cpus` to avoid counting processors."""
     known = "\n".join(f"{number} {container(attempt)}" for attempt, number in (containers or {}).items())
     text = script("machine/sample", context, containers=known, ask=containers is None, cpus=cpus)
-    return Command(NAME, text, lambda result: _sample(result, cpus))
+    return Command("sampling the machine", text, lambda result: _sample(result, cpus))
 
 
 def _sample(result: Result, cpus: int) -> Sample:
-    said = answer.values(NAME, result, "cpu", "memory", "uptime", "cost")
-    pairs = answer.lines(NAME, result)
-    apps = [value.split(",", 4) for key, value in pairs if key == "app"]
-    try:
-        busy, everything = (int(word) for word in said["cpu"].split())
-        nvidia = [_gpu(value, apps) for key, value in pairs if key == "gpu"]
-        memory, available = (int(word) * 1024 for word in said["memory"].split())
-        return Sample(
-            uptime=float(said["uptime"]),
-            cpus=cpus or int(said["cpus"]),
-            busy=busy,
-            all=everything,
-            memory=memory,
-            memory_used=memory - available,
-            gpus=(*nvidia, *amd.uses(said.get("amd", ""), amd.behind(gpu.index for gpu in nvidia))),
-            jobs=dict(_job(value) for key, value in pairs if key == "job"),
-            containers=dict(_container(value) for key, value in pairs if key == "container"),
-            cost=int(said["cost"]) / 100,
-        )
-    except ValueError as failure:
-        raise CommandError(NAME, result.exit_status, f"the host's answer can't be parsed: {failure}") from failure
+    said = result.values("cpu", "memory", "uptime", "cost")
+    apps = [line.split(",", 4) for line in result.each("app")]
+    busy, everything = map(int, said["cpu"].split())
+    memory, available = (int(word) * 1024 for word in said["memory"].split())
+    nvidia = [_gpu(line, apps) for line in result.each("gpu")]
+    return Sample(
+        uptime=float(said["uptime"]),
+        cpus=cpus or int(said["cpus"]),
+        busy=busy,
+        all=everything,
+        memory=memory,
+        memory_used=memory - available,
+        gpus=(*nvidia, *amd.uses(said.get("amd", ""), amd.behind(gpu.index for gpu in nvidia))),
+        jobs=dict(map(_job, result.each("job"))),
+        containers=dict(map(_container, result.each("container"))),
+        cost=int(said["cost"]) / 100,
+    )
 
 
 def _gpu(text: str, apps: list[list[str]]) -> GpuUse:

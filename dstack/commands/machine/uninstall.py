@@ -1,61 +1,27 @@
-"""Removes a job, or everything that this server created, from a host."""
+"""Removes everything that this server created from a host."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from dstack.commands.answer import lines
-from dstack.commands.command import Command, Result
+from dstack.commands.command import Command
 from dstack.commands.machine.authorize import marker
 from dstack.model.paths import container
 from dstack.model.runner.host_context import HostContext
 from dstack.render import script
 
-LEAVING = "uninstalling from the machine"
-ASKING = "listing running jobs"
 
-
-@dataclass(frozen=True)
-class Residue:
-    """What remains: names of containers, images and volumes, paths, and the server's authorized key."""
-
-    containers: tuple[str, ...] = ()
-    images: tuple[str, ...] = ()
-    volumes: tuple[str, ...] = ()
-    paths: tuple[str, ...] = ()
-    keys: tuple[str, ...] = ()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All of these; empty if nothing remains."""
-        return self.containers + self.images + self.volumes + self.paths + self.keys
-
-
-def uninstall(context: HostContext, *, keep_key: bool = False) -> Command[Residue]:
+def uninstall(context: HostContext, *, keep_key: bool = False) -> Command[list[str]]:
     """Remove this server's containers with their volumes, its images, folder and authorized key. Leaves other servers'
-    data alone.
-
-    `keep_key` keeps the server's key authorized. Docker must answer if it is installed. Repeatable.
-    """
-    server, program = context.layout.server, context.words[0]
-    body = script(
-        "machine/uninstall", context, server=server, program=program, marker=marker(server), keep_key=keep_key
-    )
-    return Command(LEAVING, body, _leftovers)
+    data alone. Returns what remains: containers, images, volumes, paths, and the file with the key. `keep_key` keeps
+    the server's key authorized. Docker must answer if it is installed. Repeatable."""
+    program, key = context.words[0], marker(context.layout.server)
+    body = script("machine/uninstall", context, program=program, marker=key, keep_key=keep_key)
+    return Command("uninstalling from the machine", body, lambda result: [name for _, name in result.pairs()])
 
 
 def running(context: HostContext) -> Command[list[str]]:
     """List the attempts of this server's jobs that have a live container."""
-    body = script("machine/running", context, server=context.layout.server)
-    return Command(ASKING, body, _attempts)
-
-
-def _leftovers(result: Result) -> Residue:
-    left = lines(LEAVING, result)
-    kinds = ("container", "image", "volume", "path", "key")
-    return Residue(*(tuple(value for key, value in left if key == kind) for kind in kinds))
-
-
-def _attempts(result: Result) -> list[str]:
     prefix = container("")
-    return [value.removeprefix(prefix) for key, value in lines(ASKING, result) if key == "container"]
+    body = script("machine/running", context)
+    return Command(
+        "listing running jobs", body, lambda result: [name.removeprefix(prefix) for name in result.each("container")]
+    )

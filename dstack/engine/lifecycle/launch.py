@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from dstack.commands.command import Stdin
-from dstack.commands.machine.docker_registry import Login
+from dstack.commands.machine.pull import Login
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.lifecycle.upload_status import EVERY
 from dstack.engine.transfer.fetch_dependencies import reused

@@ -8,19 +8,16 @@ from dstack.commands.artifacts.collect import ArtifactListing, listing
 from dstack.commands.artifacts.retain import keep
 from dstack.commands.command import Command, Stdin
 from dstack.commands.host import Host, T, ask
-from dstack.commands.job.discard import discard
-from dstack.commands.job.follow import follow, read_log
 from dstack.commands.job.launch import launch
-from dstack.commands.job.observe import observe
+from dstack.commands.job.observe import follow, observe, read_log
 from dstack.commands.job.receive_code import receive, spare
-from dstack.commands.job.stop import stop, warn
-from dstack.commands.machine.docker_registry import Login
-from dstack.commands.machine.pull import PullProgress
+from dstack.commands.job.stop import discard, stop, warn
+from dstack.commands.machine.pull import Login
 from dstack.decide import Observed
-from dstack.errors import CommandError, HostError, HostUnreachableError
-from dstack.executors.docker.failures import bare, pulling, starting
+from dstack.errors import CommandError
+from dstack.executors.docker.failures import not_pulled, not_started
 from dstack.executors.docker.image_pulls import ImagePulls
-from dstack.executors.executor import RunnerFaultError, Tell
+from dstack.executors.executor import Tell
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.execution import Launched, Order, Received, Stopped
 from dstack.model.project.workflow import Artifact
@@ -29,15 +26,12 @@ from dstack.model.runner.runner import Runner
 
 ANSWER = 120.0
 """Seconds for the answer to a short question."""
-DISCARDING = 300.0
-"""Seconds for removing what an attempt left."""
-SPARE = 300.0
-"""Seconds for writing a spare tree."""
+FILES = 300.0
+"""Seconds for writing a spare tree, or removing what an attempt left."""
 
 
 class DockerExecutor:
-    """Implements `Executor` with one script per method (`templates/host/job/`). `pulls` are the server's image pulls in
-    progress, on all runners."""
+    """Implements `Executor` with one script per method (`templates/host/job/`). All runners share `pulls`."""
 
     def __init__(self, pulls: ImagePulls, runner: Runner, host: Host, host_context: HostContext) -> None:
         self.pulls = pulls
@@ -49,16 +43,13 @@ class DockerExecutor:
         return await self.explained(receive(self.host_context, snapshot, pack))
 
     async def spare(self, snapshot: Snapshot) -> None:
-        await ask(self.host, spare(self.host_context, snapshot), timeout=SPARE)
+        await ask(self.host, spare(self.host_context, snapshot), timeout=FILES)
 
     async def prepare(self, image: str, login: Login | None, tell: Tell) -> None:
-        def told(pull: PullProgress) -> None:
-            tell(pull.words, pull.progress)
-
         try:
-            await self.pulls.fetch(self.runner, self.host, self.host_context, image, login, told)
+            await self.pulls.fetch(self.runner, self.host, self.host_context, image, login, tell)
         except CommandError as refused:
-            raise self.not_pulled(image, login, refused) from refused
+            raise not_pulled(refused, runner=self.runner, image=image, login=login) from refused
 
     async def launch(self, order: Order, artifacts: Stdin = b"", pack: bytes = b"") -> Launched:
         command = launch(self.host_context, order, artifacts, pack)
@@ -83,30 +74,14 @@ class DockerExecutor:
         return await ask(self.host, listing(self.host_context, attempt, project, image, artifacts))
 
     async def retain(self, attempt: str, project: str, image: str, artifacts: tuple[Artifact, ...]) -> bool:
-        return await ask(self.host, keep(self.host_context, attempt, project, image, artifacts), timeout=DISCARDING)
+        return await ask(self.host, keep(self.host_context, attempt, project, image, artifacts), timeout=FILES)
 
     async def discard(self, attempt: str, image: str) -> None:
-        await ask(self.host, discard(self.host_context, attempt, image), timeout=DISCARDING)
+        await ask(self.host, discard(self.host_context, attempt, image), timeout=FILES)
 
     async def explained(self, command: Command[T], image: str = "", gpus: tuple[int, ...] = ()) -> T:
         """Run a command that a job needs to start. If it fails, raise an error that says why."""
         try:
             return await ask(self.host, command)
         except CommandError as refused:
-            words = bare(refused.stderr)
-            failure = starting(words, runner=self.runner, image=image, gpus=gpus)
-            what = failure.what or f"{refused.name} failed with exit status {refused.exit_status}"
-            if failure.finding:
-                fault = f"{what}: {words}"
-                raise RunnerFaultError(fault, failure.finding, hint=failure.hint, code=failure.code) from refused
-            error = HostUnreachableError if failure.silent else HostError
-            raise error(f"{what}: {words}", hint=failure.hint, code=failure.code) from refused
-
-    def not_pulled(self, image: str, login: Login | None, refused: CommandError) -> HostError:
-        """The error for an image that could not be pulled."""
-        words = bare(refused.stderr) or "Docker gives no reason"
-        username, secret = (login.username, login.secret) if login else ("", "")
-        failure = pulling(words, runner=self.runner, image=image, username=username, secret=secret)
-        what = f"{failure.what}: {words}" if failure.what else words
-        error = HostUnreachableError if failure.silent else HostError
-        return error(f"pulling {image} failed: {what}", hint=failure.hint, code=failure.code)
+            raise not_started(refused, runner=self.runner, image=image, gpus=gpus) from refused

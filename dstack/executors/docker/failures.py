@@ -7,21 +7,11 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from dstack.commands.machine.doctor import gpus_fail
+from dstack.commands.machine.doctor import TOOLKIT, gpus_fail
+from dstack.commands.machine.pull import Login
+from dstack.errors import CommandError, HostError, HostUnreachableError
+from dstack.executors.executor import RunnerFaultError
 from dstack.model.job.reasons import ReasonCode
-from dstack.model.runner.runner import Finding
-
-
-class Failure(Struct, frozen=True, kw_only=True):
-    """Why a job could not start. `what` went wrong, for a sentence that ends with the original message; `hint` is what
-    to type. `finding` is set if the machine is at fault and other jobs would fail, too; `silent`: Docker did not
-    answer, which may change."""
-
-    code: ReasonCode
-    what: str
-    hint: str | None = None
-    finding: Finding | None = None
-    silent: bool = False
 
 
 class FailureKind(Struct, frozen=True):
@@ -87,7 +77,6 @@ DEVICES = re.compile(
     r"could not select device driver|nvidia-container|nvidia container|nvml|unresolvable cdi|driver rpc error"
     r"|no devices were found|unknown device|error gathering device information"
 )
-TOOLKIT = re.compile(r"could not select device driver|unresolvable CDI")
 LAYERS = re.compile(
     r"^(docker: |Error response from daemon: |Error: |failed to create (shim|task)[a-z ]*: |OCI runtime create failed: "
     r"|runc create failed: |container_linux\.go:\d+: |starting container process caused: |process_linux\.go:\d+: "
@@ -120,44 +109,45 @@ STARTING: tuple[FailureKind, ...] = (
 )
 
 
+def not_pulled(refused: CommandError, *, runner: str, image: str, login: Login | None) -> HostError:
+    """Return the error for an image that could not be pulled. `login` is from the workflow's `registry-auth`."""
+    words = bare(refused.stderr) or "Docker gives no reason"
+    failed = f"pulling {image} failed: "
+    if kind := _known(PULLING, words):
+        return _error(kind, words, failed, runner=runner, image=image)
+    if not REFUSED.search(words.lower()):
+        return HostError(failed + words, code=ReasonCode.IMAGE_PULL_FAILED)
+    what = "the registry requires a login, or has no such image"
+    hint = "check 'image'; if it is private, add 'registry-auth: {username: NAME, password: SECRET}' to the workflow"
+    if login and login.secret:
+        what = f"the registry rejected the login of '{login.username}' with the secret {login.secret}"
+        hint = f"set the password again: dstack secrets set {login.secret}"
+    return HostError(f"{failed}{what}: {words}", hint=hint, code=ReasonCode.REGISTRY_LOGIN)
+
+
+def not_started(refused: CommandError, *, runner: str, image: str, gpus: Sequence[int]) -> HostError:
+    """Return the error for a job that could not be started: RunnerFaultError if the runner is at fault."""
+    words = bare(refused.stderr)
+    if gpus and DEVICES.search(words.lower()):
+        finding = gpus_fail(words)
+        code = ReasonCode.NO_CONTAINER_TOOLKIT if TOOLKIT.search(words) else ReasonCode.GPU_DRIVER
+        what = f"containers can't use the GPUs of {runner}: {words}"
+        return RunnerFaultError(what, finding, hint=finding.fix, code=code)
+    if kind := _known(STARTING, words):
+        return _error(kind, words, runner=runner, image=image)
+    failed = f"{refused.name} failed with exit status {refused.exit_status}: {words}"
+    return HostError(failed, code=ReasonCode.CONTAINER_NOT_STARTED)
+
+
 def bare(words: str) -> str:
     """Return the message in one line, without the prefixes that Docker's layers added."""
     return ADVICE.sub("", LAYERS.sub("", " ".join(words.split())))
 
 
-def pulling(words: str, *, runner: str, image: str, username: str = "", secret: str = "") -> Failure:
-    """Explain why an image could not be pulled. `username` and `secret` are from the workflow's `registry-auth`."""
-    found = _known(PULLING, words, runner, image)
-    if found is None and REFUSED.search(words.lower()):
-        return _refused(username, secret)
-    return found or Failure(code=ReasonCode.IMAGE_PULL_FAILED, what="")
+def _known(kinds: Sequence[FailureKind], words: str) -> FailureKind | None:
+    return next((kind for kind in kinds if re.search(kind.words, words.lower())), None)
 
 
-def starting(words: str, *, runner: str, image: str, gpus: Sequence[int] = ()) -> Failure:
-    """Explain why Docker did not start the container."""
-    if gpus and DEVICES.search(words.lower()):
-        finding = gpus_fail(words)
-        code = ReasonCode.NO_CONTAINER_TOOLKIT if TOOLKIT.search(words) else ReasonCode.GPU_DRIVER
-        what = f"containers can't use the GPUs of {runner}"
-        return Failure(code=code, what=what, hint=finding.fix, finding=finding)
-    return _known(STARTING, words, runner, image) or Failure(code=ReasonCode.CONTAINER_NOT_STARTED, what="")
-
-
-def _refused(username: str, secret: str) -> Failure:
-    if secret:
-        what = f"the registry rejected the login of '{username}' with the secret {secret}"
-        hint = f"set the password again: dstack secrets set {secret}"
-        return Failure(code=ReasonCode.REGISTRY_LOGIN, what=what, hint=hint)
-    hint = "check 'image'; if it is private, add 'registry-auth: {username: NAME, password: SECRET}' to the workflow"
-    what = "the registry requires a login, or has no such image"
-    return Failure(code=ReasonCode.REGISTRY_LOGIN, what=what, hint=hint)
-
-
-def _known(kinds: Sequence[FailureKind], words: str, runner: str, image: str) -> Failure | None:
-    said = words.lower()
-    for kind in kinds:
-        if re.search(kind.words, said):
-            values = {"runner": runner, "image": image}
-            what, hint = kind.what.format(**values), kind.hint.format(**values)
-            return Failure(code=kind.code, what=what, hint=hint, silent=kind is SILENT)
-    return None
+def _error(kind: FailureKind, words: str, failed: str = "", **names: str) -> HostError:
+    error = HostUnreachableError if kind is SILENT else HostError
+    return error(f"{failed}{kind.what.format(**names)}: {words}", hint=kind.hint.format(**names), code=kind.code)

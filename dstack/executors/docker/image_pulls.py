@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 
 from dstack.commands.host import Host
-from dstack.commands.machine.docker_registry import Login
-from dstack.commands.machine.pull import PullProgress, pull
+from dstack.commands.machine.pull import Login, PullProgress, pull
 from dstack.errors import CommandError
+from dstack.executors.executor import Tell
+from dstack.model.job.status import Progress
 from dstack.model.runner.host_context import HostContext
 
 REPORT_EVERY = 1.0
 """Seconds between two progress reports of a pull."""
-
-Tell = Callable[[PullProgress], None]
-Key = tuple[str, str, "Login | None"]
 
 
 class Going:
@@ -38,23 +35,24 @@ class Going:
                 self.progress.feed(data)
                 if time.monotonic() - reported >= REPORT_EVERY:
                     reported = time.monotonic()
-                    self.tell()
+                    for tell in self.tells:
+                        tell(*self.said)
         except CommandError as refused:
             self.progress.end()
             words = self.progress.trouble or refused.stderr
             raise CommandError(command.name, refused.exit_status, words) from refused
 
-    def tell(self) -> None:
-        """Report the progress to every job that waits for the image."""
-        for tell in self.tells:
-            tell(self.progress)
+    @property
+    def said(self) -> tuple[str, Progress | None]:
+        """How far it is, in words and in numbers."""
+        return self.progress.words, self.progress.progress
 
 
 class ImagePulls:
     """The pulls that a job waits for; a pull is cancelled once nobody waits for it."""
 
     def __init__(self) -> None:
-        self.going: dict[Key, Going] = {}
+        self.going: dict[tuple[str, str, Login | None], Going] = {}
 
     async def fetch(
         self, runner: str, host: Host, host_context: HostContext, image: str, login: Login | None, tell: Tell
@@ -66,7 +64,7 @@ class ImagePulls:
         if going is None or going.task.done():
             going = self.going[key] = Going(host, host_context, image, login)
         going.tells.append(tell)
-        tell(going.progress)
+        tell(*going.said)
         try:
             await asyncio.shield(going.task)
         finally:

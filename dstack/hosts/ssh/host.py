@@ -11,7 +11,7 @@ from typing import Any
 import asyncssh
 from asyncssh import constants
 
-from dstack.commands.duplex import TerminalSize
+from dstack.commands.host import TerminalSize
 from dstack.errors import HostUnreachableError
 from dstack.hosts.channel import CTRL_D, background
 from dstack.hosts.channel_host import ChannelHost

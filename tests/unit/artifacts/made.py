@@ -53,7 +53,7 @@ async def keep(store: FolderStore, made: Manifest, contents: Mapping[str, bytes]
     """Store what a job made, as the engine does. Returns the files whose contents were sent."""
     missing = await store.missing(made.files)
     sent = stream(*(contents[one.path] for one in missing))
-    await store.receive(made.run, made.workflow, made.job, sent, missing)
+    await store.receive(made.run, made.workflow, sent, missing)
     await store.commit(made)
     return missing
 

@@ -18,19 +18,16 @@ from dstack.commands.artifacts.collect import fetch, listing
 from dstack.commands.artifacts.fetch_dependencies import gather
 from dstack.commands.artifacts.retain import free, keep, reuse
 from dstack.commands.artifacts.sync import sync
-from dstack.commands.artifacts.upload import abandon, reach, sums, upload, uploading, work
-from dstack.commands.job.discard import discard
-from dstack.commands.job.follow import follow, read_log
-from dstack.commands.job.launch import entry, launch
-from dstack.commands.job.observe import observe
+from dstack.commands.artifacts.upload import abandon, reach, sums, upload
+from dstack.commands.job.launch import launch
+from dstack.commands.job.observe import follow, observe, read_log
 from dstack.commands.job.receive_code import spare
-from dstack.commands.job.stop import stop, warn
+from dstack.commands.job.stop import discard, stop, warn
 from dstack.commands.machine.authorize import authorize
 from dstack.commands.machine.cache_folders import caches, drop
-from dstack.commands.machine.docker_registry import Login
 from dstack.commands.machine.orphans import prune
 from dstack.commands.machine.probe import probe
-from dstack.commands.machine.pull import pull
+from dstack.commands.machine.pull import Login, pull
 from dstack.commands.machine.sample import sample
 from dstack.commands.machine.uninstall import running, uninstall
 from dstack.model.code.snapshot import Snapshot
@@ -41,6 +38,7 @@ from dstack.model.paths import HostLayout
 from dstack.model.project.workflow import Artifact
 from dstack.model.runner.host_context import HostContext
 from dstack.model.runner.mounts import Mount
+from dstack.render import text
 
 GOLDEN = Path(__file__).parent.parent.parent / "golden"
 LOGIN = Login("ann", "it's secret")
@@ -93,8 +91,8 @@ SCRIPTS = {
     "spare": spare(CONTEXT, Snapshot(repo="r", tree="7" * 40)).script,
     "spare-modes": spare(CONTEXT, Snapshot(repo="r", tree="7" * 40, umask="077", modes="e" * 40)).script,
     "discard": discard(CONTEXT, "j1", "busybox").script,
-    "entry": entry(""),
-    "entry-project": entry("sub dir/it's"),
+    "entry": text("job/entry", project=""),
+    "entry-project": text("job/entry", project="sub dir/it's"),
     "fetch": fetch(CONTEXT, "j1", "sub dir/it's", []).script,
     "follow": follow(CONTEXT, "j1", 0).script,
     "launch": launch(CONTEXT, PLAIN).script,
@@ -129,8 +127,8 @@ SCRIPTS = {
     "sync": sync(CONTEXT, "j1", "it's", "busybox", Artifact(path="it's/out"), 0, keep=False).script,
     "sync-again": sync(CONTEXT, "j1", "", "busybox", Artifact(path="out"), 1, keep=True).script,
     "upload": upload(CONTEXT, "j1", "sub dir", [PIECE]).script,
-    "upload-work": work(),
-    "uploading": uploading(CONTEXT, "j1").script,
+    "upload-work": text("artifacts/upload_work", at_once=8),
+    "uploading": upload(CONTEXT, "j1").script,
     "stop": stop(CONTEXT, "j1", 30).script,
     "warn": warn(CONTEXT, "j1", "USR1").script,
     "stop-at-once": stop(CONTEXT, "j1", 0).script,

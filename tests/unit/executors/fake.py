@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dstack.commands.artifacts.collect import ArtifactListing
 from dstack.commands.command import Stdin
 from dstack.commands.host import Host
-from dstack.commands.machine.docker_registry import Login
+from dstack.commands.machine.pull import Login
 from dstack.decide import Claim, Container, ContainerState, Observed
 from dstack.errors import CommandError, HostUnreachableError
 from dstack.executors.executor import RunnerFaultError, Tell

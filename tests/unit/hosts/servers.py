@@ -15,7 +15,7 @@ from typing import Any
 import asyncssh
 from asyncssh.stream import SSHServerStreamSession
 
-from dstack.commands.duplex import TerminalSize
+from dstack.commands.host import TerminalSize
 from dstack.hosts.pty import Pty
 from dstack.model.runner.runner import Address
 

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.commands.duplex import Channel, TerminalSize
-from dstack.commands.host import Host
+from dstack.commands.host import Channel, Host, TerminalSize
 from dstack.errors import HostError, HostUnreachableError
 from dstack.hosts.ssh.host import SshHost
 from tests.unit.hosts.conftest import become, play

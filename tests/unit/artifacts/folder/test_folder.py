@@ -216,7 +216,7 @@ def test_a_link_that_changed(store: FolderStore) -> None:
 )
 def test_paths_that_leave_the_tree_are_refused(store: FolderStore, bad: File) -> None:
     files = (file("good", b"one"), link("link", "some/where"), bad)
-    asyncio.run(store.receive("run-1", "train", "j1", stream(b"one"), files[:1]))
+    asyncio.run(store.receive("run-1", "train", stream(b"one"), files[:1]))
 
     with pytest.raises(StorageError):
         asyncio.run(store.commit(manifest(files)))
@@ -335,7 +335,7 @@ def test_the_loop_stays_live(store: FolderStore) -> None:
 def test_contents_that_no_job_has_go_unless_they_came_lately(store: FolderStore, tmp_path: Path) -> None:
     kept(store, manifest(FILES))
     orphan = file("lost", b"nobody's")
-    asyncio.run(store.receive("run-2", "train", "j2", stream(b"nobody's"), [orphan]))
+    asyncio.run(store.receive("run-2", "train", stream(b"nobody's"), [orphan]))
     came = next((tmp_path / "artifacts/.content").rglob(f"{orphan.sha256}-*")).stat().st_ctime
 
     assert asyncio.run(store.unused(came)) == 0

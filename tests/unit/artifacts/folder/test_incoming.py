@@ -34,7 +34,7 @@ def test_any_pieces_give_the_same_files(contents: list[bytes], places: list[int]
         pieces = cut(b"".join(contents), places)
 
         async def run() -> None:
-            await store.receive("r", "w", "j", stream(*pieces), files)
+            await store.receive("r", "w", stream(*pieces), files)
             await store.commit(manifest(files, "r", "w"))
 
         asyncio.run(run())
@@ -54,9 +54,9 @@ def test_a_changed_cut_or_long_stream_is_refused(contents: list[bytes], data: st
 
         async def run() -> list[str]:
             with pytest.raises(StorageError):
-                await store.receive("r", "w", "j", stream(bad), files)
+                await store.receive("r", "w", stream(bad), files)
             missing = await store.missing(files)
-            await store.receive("r", "w", "j", stream(*(contents[int(one.path)] for one in missing)), missing)
+            await store.receive("r", "w", stream(*(contents[int(one.path)] for one in missing)), missing)
             return [one.path for one in await store.missing(files)]
 
         assert asyncio.run(run()) == []
@@ -67,11 +67,11 @@ def test_the_message_names_the_file(tmp_path: Path) -> None:
     files = [file("first", b"12345"), file("second", b"12345678")]
 
     with pytest.raises(StorageError, match="'second' arrived incomplete: 3 of 8 bytes"):
-        asyncio.run(store.receive("r", "w", "j", stream(b"12345678"), files))
+        asyncio.run(store.receive("r", "w", stream(b"12345678"), files))
     with pytest.raises(StorageError, match="'second' does not match its checksum: it changed"):
-        asyncio.run(store.receive("r", "w", "j", stream(b"1234587654321"), files))
+        asyncio.run(store.receive("r", "w", stream(b"1234587654321"), files))
     with pytest.raises(StorageError, match="more bytes than the requested files"):
-        asyncio.run(store.receive("r", "w", "j", stream(b"123451234567890"), files))
+        asyncio.run(store.receive("r", "w", stream(b"123451234567890"), files))
     assert [one.path for one in asyncio.run(store.missing(files))] == []
 
 
@@ -80,7 +80,7 @@ def test_whole_files_stay_when_a_later_one_fails(tmp_path: Path) -> None:
     files = [file("first", b"12345"), file("second", b"12345678")]
 
     with pytest.raises(StorageError):
-        asyncio.run(store.receive("r", "w", "j", stream(b"12345", b"1"), files))
+        asyncio.run(store.receive("r", "w", stream(b"12345", b"1"), files))
 
     assert [one.path for one in asyncio.run(store.missing(files))] == ["second"]
     assert not list((tmp_path / ".incoming").iterdir())
@@ -100,7 +100,7 @@ def test_a_stream_that_breaks_is_closed_and_leaves_nothing_half(tmp_path: Path, 
 
     async def run() -> None:
         with pytest.raises(type(trouble)):
-            await store.receive("r", "w", "j", broken(), [file("big", b"x" * (2 << 20))])
+            await store.receive("r", "w", broken(), [file("big", b"x" * (2 << 20))])
 
     asyncio.run(run())
     assert closed == [True]

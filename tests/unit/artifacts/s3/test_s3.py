@@ -12,8 +12,9 @@ from datetime import datetime, timezone
 import pytest
 
 from dstack.artifacts.s3.bucket import parse
-from dstack.artifacts.s3.presign import AccessKeys, Signer
+from dstack.artifacts.s3.presign import Signer
 from dstack.artifacts.s3.store import S3Store
+from dstack.artifacts.s3.uploads import Uploads
 from dstack.errors import NotFoundError, StorageError, UsageError
 from dstack.model.job.manifest import File, Manifest
 from dstack.model.job.pieces import MIB, PART, Piece, Stored, Sums, part_size, spans
@@ -54,13 +55,17 @@ def put(piece: Piece, content: bytes) -> int:
     return int(subprocess.run(command, input=body, capture_output=True, check=True).stdout)
 
 
+def uploads(store: S3Store) -> Uploads:
+    return Uploads(store.objects("r", "w"), store.expires)
+
+
 async def stored(store: S3Store, contents: dict[str, bytes]) -> Manifest:
     files = [file(path, content) for path, content in contents.items()]
     hashed = {path: sums(content) for path, content in contents.items()}
-    plan = store.uploads.plan("r", "w", files, hashed)
+    plan = uploads(store).plan(files, hashed)
     for piece in plan.pieces:
         assert put(piece, contents[piece.path]) == 200
-    known = store.uploads.plan("r", "w", files, hashed).arrived
+    known = uploads(store).plan(files, hashed).arrived
     assert set(known) == set(contents)
     return await store.commit(Manifest("j", "r", "w", "done", tuple(files)))
 
@@ -85,20 +90,20 @@ def test_names_that_no_key_can_tell_apart_are_refused(store: S3Store) -> None:
     hashed = {"a\nb": sums(b"1"), "a%0Ab": sums(b"2")}
 
     with pytest.raises(StorageError, match="same name in S3"):
-        store.uploads.plan("r", "w", files, hashed)
+        uploads(store).plan(files, hashed)
 
 
 def test_a_large_file_goes_in_parts_and_only_those_that_lack(store: S3Store) -> None:
     content = os.urandom(PART + 5)
     one, hashed = file("large", content), {"large": sums(content)}
-    plan = store.uploads.plan("r", "w", [one], hashed)
+    plan = uploads(store).plan([one], hashed)
     assert [(piece.part, piece.start, piece.length) for piece in plan.pieces] == [(1, 0, PART), (2, PART, 5)]
     assert put(plan.pieces[1], content) == 200
 
-    plan = store.uploads.plan("r", "w", [one], hashed)
+    plan = uploads(store).plan([one], hashed)
     assert [piece.part for piece in plan.pieces] == [1]
     assert put(plan.pieces[0], content) == 200
-    plan = store.uploads.plan("r", "w", [one], hashed)
+    plan = uploads(store).plan([one], hashed)
 
     assert not plan.pieces
     asyncio.run(store.commit(Manifest("j", "r", "w", "done", (one,))))
@@ -107,14 +112,13 @@ def test_a_large_file_goes_in_parts_and_only_those_that_lack(store: S3Store) -> 
 
 
 def test_other_bytes_than_were_hashed_are_refused(store: S3Store) -> None:
-    plan = store.uploads.plan("r", "w", [file("a", b"right")], {"a": sums(b"right")})
+    plan = uploads(store).plan([file("a", b"right")], {"a": sums(b"right")})
 
     assert put(plan.pieces[0], b"wrong") == 400
 
 
-def test_a_url_is_good_for_its_own_object_and_its_own_time_alone(server: S3) -> None:
-    store = S3Store(f"s3://{BUCKET}/p", server.url, Index(), expires=1)
-    plan = store.uploads.plan("r", "w", [file("a", b"x")], {"a": sums(b"x")})
+def test_a_url_is_good_for_its_own_object_and_its_own_time_alone(store: S3Store) -> None:
+    plan = uploads(store).plan([file("a", b"x")], {"a": sums(b"x")})
     piece = plan.pieces[0]
 
     elsewhere = Piece(piece.path, 0, 1, None, piece.url.replace("/r/w/a", "/r/w/b"), piece.headers)
@@ -154,12 +158,12 @@ def test_damage_is_told(store: S3Store, server: S3, content: bytes | None, said:
 def test_copies_of_what_is_not_what_it_was_are_not_made(store: S3Store, server: S3) -> None:
     manifest = asyncio.run(stored(store, {"a": b"one"}))
     one = manifest.files[0]
-    source = Stored(store.key("r", "w", "a"), one.size, str(one.etag))
+    source = Stored(store.objects("r", "w").key("a"), one.size, str(one.etag))
 
-    assert store.objects.copy(store.key("r2", "w", "a"), source) == one.etag
+    assert store.objects("r2", "w").copy("p/r2/w/a", source) == one.etag
     (server.folder / "objects" / BUCKET / "p/r/w/a").write_bytes(b"eno")
-    assert store.objects.copy(store.key("r3", "w", "a"), source) is None
-    assert store.objects.copy(store.key("r3", "w", "a"), Stored("p/none", one.size, str(one.etag))) is None
+    assert store.objects("r3", "w").copy("p/r3/w/a", source) is None
+    assert store.objects("r3", "w").copy("p/r3/w/a", Stored("p/none", one.size, str(one.etag))) is None
     assert server.objects["p/r2/w/a"] == b"one"
     assert "p/r3/w/a" not in server.objects
 
@@ -167,7 +171,7 @@ def test_copies_of_what_is_not_what_it_was_are_not_made(store: S3Store, server: 
 def test_nothing_is_left_of_what_is_removed(store: S3Store, server: S3) -> None:
     asyncio.run(stored(store, {"a": b"one", "d/b": b"two"}))
     content = os.urandom(PART + 1)
-    plan = store.uploads.plan("r", "w", [file("large", content)], {"large": sums(content)})
+    plan = uploads(store).plan([file("large", content)], {"large": sums(content)})
     assert put(plan.pieces[1], content) == 200
 
     asyncio.run(store.remove("r", "w"))
@@ -224,8 +228,8 @@ def test_what_is_lacking_is_told(
 
 def test_the_signature_is_that_of_the_specification() -> None:
     """https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html has this example."""
-    keys = AccessKeys("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
-    signer = Signer("https://examplebucket.s3.amazonaws.com", "us-east-1", keys)
+    keys = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+    signer = Signer("https://examplebucket.s3.amazonaws.com", "us-east-1", *keys)
 
     url = signer.url("GET", "test.txt", 86400, now=datetime(2013, 5, 24, tzinfo=timezone.utc))
 

@@ -56,7 +56,7 @@ def content(name: str) -> bytes:
 
 def stored(store: S3Store, names: list[str], mode: int = 0o644) -> list[File]:
     for name in names:
-        store.bucket.call("put_object", Key=store.key("r", "w", name), Body=content(name))
+        store.bucket.call("put_object", Key=store.objects("r", "w").key(name), Body=content(name))
     return [File(name, len(content(name)), mode, hashlib.sha256(content(name)).hexdigest()) for name in sorted(names)]
 
 
@@ -103,7 +103,7 @@ def test_what_never_arrives_whole_is_an_error(
 
 def test_other_bytes_than_were_stored_are_refused(host: Folder, store: S3Store) -> None:
     files = stored(store, ["a", "b"])
-    store.bucket.call("put_object", Key=store.key("r", "w", "b"), Body=b"c")
+    store.bucket.call("put_object", Key=store.objects("r", "w").key("b"), Body=b"c")
 
     with pytest.raises(CommandError, match="'b' differs from what was stored"):
         fetch(host, store, files)

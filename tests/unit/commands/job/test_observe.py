@@ -7,8 +7,7 @@ import json
 import pytest
 
 from dstack.commands.command import Result
-from dstack.commands.job.follow import follow, read_log
-from dstack.commands.job.observe import observe
+from dstack.commands.job.observe import follow, observe, read_log
 from dstack.commands.job.stop import stop
 from dstack.decide import Claim, Container, ContainerState, Observed
 from dstack.errors import CommandError

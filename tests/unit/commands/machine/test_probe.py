@@ -124,4 +124,6 @@ GPUS = (Gpu(index=0, uuid="GPU-a"), Gpu(index=3, uuid="GPU-b"))
     ],
 )
 def test_who_else_uses_a_gpu(pairs: list[tuple[str, str]], expected: dict[int, str]) -> None:
-    assert used(GPUS, pairs, "mine") == expected
+    answer = "".join(f"{key}={value}\n" for key, value in pairs)
+
+    assert used(GPUS, Result(0, answer.encode(), b""), "mine") == expected

@@ -7,8 +7,7 @@ import json
 
 import pytest
 
-from dstack.commands.machine.docker_registry import Login, named, registry
-from dstack.commands.machine.pull import PullProgress, pull
+from dstack.commands.machine.pull import Login, PullProgress, named, pull, registry
 from dstack.model.paths import HostLayout
 from dstack.model.runner.host_context import HostContext
 

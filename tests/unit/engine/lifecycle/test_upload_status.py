@@ -92,7 +92,7 @@ def test_what_has_arrived_from_it_is_kept_as_of_a_stopped_job(world: World) -> N
     collector.found = ArtifactListing((came, lost, link), (), ())
 
     async def kept() -> int:
-        await storage.receive("run", "job", "abc", stream(b"one"), [came])
+        await storage.receive("run", "job", stream(b"one"), [came])
         return (await collector.salvage(Status.STOPPED)).files
 
     assert asyncio.run(kept()) == 2
