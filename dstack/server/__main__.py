@@ -33,7 +33,8 @@ from dstack.model.api import wire
 from dstack.model.paths import ServerLayout
 from dstack.model.text.units import span
 from dstack.server.access import Access, hashed
-from dstack.server.app import application, problem_of, problem_response
+from dstack.server.app import application
+from dstack.server.endpoints import problem_of, problem_response
 from dstack.server.parts import Parts
 from dstack.server.registrations import RegistrationService
 from dstack.server.runner_service import RunnerService

@@ -1,9 +1,12 @@
-"""Streams the event log, as JSON or as frames."""
+"""Lists the event log as JSON, or streams it as frames."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from starlette.responses import Response, StreamingResponse
 
 from dstack.engine.context import Context
 from dstack.engine.events import ANYTHING
@@ -20,6 +23,19 @@ LISTED = 100
 """How many events are returned if the query sets neither a time nor a limit."""
 BATCH = 500
 """How many events are read before other requests get their turn."""
+
+
+@dataclass
+class EventRoutes:
+    """Endpoints."""
+
+    context: Context
+
+    def events(self, query: EventQuery, follow: bool = False, after: int = 0) -> Response:
+        follower = EventFollower(self.context, query, after)
+        if follow:
+            return StreamingResponse(follower.frames(), media_type="application/octet-stream")
+        return StreamingResponse(follower.array(), media_type="application/json")
 
 
 class EventFollower:

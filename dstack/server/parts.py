@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
-
-from starlette.requests import Request
 
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
@@ -15,9 +12,7 @@ from dstack.engine.retention.retention import Retention
 from dstack.engine.submission.submit import Submitter
 from dstack.server.registrations import RegistrationService
 from dstack.server.runner_service import RunnerService
-
-Endpoint = Callable[[Request], Awaitable[Any]]
-Table = list[tuple[str, str, Endpoint]]
+from dstack.store.store import Store
 
 
 @dataclass
@@ -32,6 +27,10 @@ class Parts:
     url: str
     started: float
     quit: Callable[[], None]
+
+    @property
+    def store(self) -> Store:
+        return self.context.store
 
     @cached_property
     def retention(self) -> Retention:

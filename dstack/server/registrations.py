@@ -25,6 +25,7 @@ from dstack.model.runner.registration import (
 from dstack.model.runner.runner import Address, fingerprint
 from dstack.server.access import hashed
 from dstack.server.runner_service import RunnerService
+from dstack.server.views import shown
 
 MISSED = 3.5
 """Intervals without a heartbeat after which a machine gets no new jobs."""
@@ -137,11 +138,11 @@ def address_of(registration: Registration) -> Address:
 
 def view(registration: Registration) -> RegistrationView:
     """Return a registration as users see it."""
-    return RegistrationView(
-        name=registration.name,
+    return shown(
+        registration,
+        RegistrationView,
         address=str(address_of(registration)),
         fingerprints=[fingerprint(key) for key in registration.host_keys],
         labels=list(registration.labels),
         gpus=list(registration.gpus),
-        approved=registration.approved,
     )

@@ -17,7 +17,7 @@ from dstack.engine.fleet.runners import FRESH, Fleet
 from dstack.engine.fleet.sampling import Sampler
 from dstack.errors import ConflictError, HostError, HostUnreachableError, UnknownHostKeyError, UsageError
 from dstack.hosts.trust import known_keys
-from dstack.model.api.runners import AddRunner, RunnerView
+from dstack.model.api.runners import AddRunner, Drain, RunnerView
 from dstack.model.paths import HostLayout
 from dstack.model.runner import mounts
 from dstack.model.runner.host_context import HostContext
@@ -182,9 +182,9 @@ class RunnerService:
             hint = f"type `dstack runners drain {name} --wait`, then the same command again"
             raise ConflictError(f"{name} {consequence} while it runs {listed}", hint=hint)
 
-    def drain(self, name: str, reason: str) -> RunnerView:
+    def drain(self, name: str, wish: Drain) -> RunnerView:
         """Give the runner no new jobs. The jobs that it runs continue."""
-        return self.marked(name, reason)
+        return self.marked(name, wish.reason)
 
     def resume(self, name: str) -> RunnerView:
         """Undo a drain."""
