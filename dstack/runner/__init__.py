@@ -7,6 +7,7 @@ and newer and needs only the standard library, so `curl -fsS SERVER/dstack-runne
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import getpass
 import glob
@@ -43,10 +44,6 @@ class RunnerError(Exception):
         super().__init__(message)
         self.hint = hint
         self.code = code
-
-
-class GoneError(RunnerError):
-    """The server no longer knows this machine."""
 
 
 def say(text: str) -> None:
@@ -93,12 +90,9 @@ class Server:
         """Return this machine's address on the route to the server."""
         if self.unix:
             return "127.0.0.1"
-        connection = self.connection()
-        try:
+        with contextlib.closing(self.connection()) as connection:
             connection.connect()
             return str(connection.sock.getsockname()[0])
-        finally:
-            connection.close()
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Send a request and return the answer. Raises OSError if the server can't be reached."""
@@ -106,23 +100,20 @@ class Server:
         headers = {"Content-Type": "application/json", "Connection": "close"}
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
-        connection = self.connection()
         try:
-            connection.request("POST", f"{prefix}/v1{path}", json.dumps(body), headers)
-            response = connection.getresponse()
-            data = response.read()
+            with contextlib.closing(self.connection()) as connection:
+                connection.request("POST", f"{prefix}/v1{path}", json.dumps(body), headers)
+                response = connection.getresponse()
+                data = response.read()
         except http.client.HTTPException as error:
             raise OSError(f"the answer was cut off: {error!r}") from error
-        finally:
-            connection.close()
         try:
             answer = json.loads(data)
         except ValueError:
             raise RunnerError(f"{self.url} is not a dstack server (HTTP status {response.status})") from None
         if response.status >= 400:
-            kind = GoneError if response.status == 404 else RunnerError
             message = answer.get("message", "the server refused the request")
-            raise kind(message, answer.get("hint") or "", answer.get("exit_code", 125))
+            raise RunnerError(message, answer.get("hint") or "", answer.get("exit_code", 125))
         return dict(answer)
 
 
@@ -133,9 +124,8 @@ def default_server() -> str:
         return os.environ.get("DSTACK_SERVER_URL") or SERVER
     home = os.environ.get("DSTACK_HOME") or os.path.expanduser("~/.dstack")
     try:
-        with open(os.path.join(home, "config.json"), encoding="utf-8") as file:
-            saved = json.load(file).get("url")
-    except (OSError, ValueError):
+        saved = json.loads(contents(os.path.join(home, "config.json"))).get("url")
+    except ValueError:
         saved = None
     own = os.path.join(home, "server", "socket")
     if not saved and not os.path.exists(own):
@@ -162,15 +152,17 @@ def host_keys(files: list[str]) -> list[str]:
 
 def ssh_port() -> int:
     """Return the port in sshd_config, or 22."""
+    line = re.search(r"^[ \t]*port[ \t]+(\d+)\b", contents("/etc/ssh/sshd_config"), re.IGNORECASE | re.MULTILINE)
+    return int(line[1]) if line else 22
+
+
+def contents(path: str) -> str:
+    """Return the text of a file, or "" if it can't be read."""
     try:
-        with open("/etc/ssh/sshd_config", encoding="utf-8", errors="replace") as file:
-            for line in file:
-                words = line.split()
-                if len(words) > 1 and words[0].lower() == "port" and words[1].isdigit():
-                    return int(words[1])
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
     except OSError:
-        return 22
-    return 22
+        return ""
 
 
 def output(*words: str) -> str:
@@ -196,18 +188,10 @@ def foreign_use() -> str:
     ours = output("docker", "ps", "--no-trunc", "--quiet", "--filter", "label=dstack.job").split()
     foreign = []
     for line in listed:
-        pid, _, name = line.partition(",")
-        if pid.strip().isdigit() and not any(container in cgroup(pid.strip()) for container in ours):
-            foreign.append(f"{os.path.basename(name.strip()) or 'a process'} ({pid.strip()})")
+        pid, _, name = (part.strip() for part in line.partition(","))
+        if pid.isdigit() and not any(container in contents(f"/proc/{pid}/cgroup") for container in ours):
+            foreign.append(f"{os.path.basename(name) or 'a process'} ({pid})")
     return ", ".join(foreign)
-
-
-def cgroup(pid: str) -> str:
-    try:
-        with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
-            return file.read()
-    except OSError:
-        return ""
 
 
 # The key
@@ -299,7 +283,8 @@ class Announcement:
         until = ends_at(self.options.until) if self.options.until else None
         self.register()
         if self.options.once:
-            return self.once()
+            state = self.beat()
+            return 0 if state == "ready" else 75 if state in ("pending", "unknown") else 125
         while not self.stop.is_set():
             self.beat()
             if until is not None and time.time() >= until:
@@ -316,21 +301,19 @@ class Announcement:
         """Register the machine. The server may require that an admin approves it."""
         options = self.options
         address, port = host_and_port(options.address or self.server.own_address())
+        machine = {
+            "name": options.name or socket.gethostname().split(".")[0],
+            "address": address,
+            "port": options.port or port or ssh_port(),
+            "user": getpass.getuser() if os.getuid() else "root",
+            "labels": options.label,
+            "host_keys": host_keys(options.host_key),
+            "gpus": gpus(),
+            "root": options.root,
+            "docker": options.docker,
+        }
         try:
-            answer = self.server.post(
-                "/registrations",
-                {
-                    "name": options.name or socket.gethostname().split(".")[0],
-                    "address": address,
-                    "port": options.port or port or ssh_port(),
-                    "user": getpass.getuser() if os.getuid() else "root",
-                    "labels": options.label,
-                    "host_keys": host_keys(options.host_key),
-                    "gpus": gpus(),
-                    "root": options.root,
-                    "docker": options.docker,
-                },
-            )
+            answer = self.server.post("/registrations", machine)
         except OSError as error:
             raise RunnerError(f"can't reach the server at {self.server.url}: {error}", code=75) from error
         self.name, self.secret, self.id = answer["name"], answer["secret"], answer["server"]
@@ -339,28 +322,19 @@ class Announcement:
     def beat(self) -> str:
         """Send one heartbeat. Return the state that the server answers."""
         foreign = foreign_use() if self.options.unless_busy else ""
-        reason = f"its GPUs are used by {foreign}" if foreign else None
         try:
-            answer = self.tell(reason)
+            answer = self.tell(f"its GPUs are used by {foreign}" if foreign else None)
         except OSError as error:
-            self.tell_user(f"can't reach the server: {error}; trying again")
-            return "unknown"
-        self.tell_user(answer["words"])
+            answer = {"state": "unknown", "words": f"can't reach the server: {error}; trying again"}
+        if answer["words"] != self.last_words:
+            self.last_words = answer["words"]
+            say(self.last_words)
         return str(answer["state"])
 
     def tell(self, unavailable: str | None) -> dict[str, Any]:
-        body = {"secret": self.secret, "unavailable": unavailable, "interval": self.options.interval}
-        body["once"] = self.options.once
+        options = {"interval": self.options.interval, "once": self.options.once}
+        body = {"secret": self.secret, "unavailable": unavailable, **options}
         return self.server.post(f"/registrations/{urllib.parse.quote(self.name, safe='')}/heartbeat", body)
-
-    def tell_user(self, words: str) -> None:
-        if words != self.last_words:
-            self.last_words = words
-            say(words)
-
-    def once(self) -> int:
-        state = self.beat()
-        return 0 if state == "ready" else 75 if state in ("pending", "unknown") else 125
 
     def leave(self) -> None:
         """Tell the server that the machine is no longer available, and remove the key if asked to."""
