@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import http.client
 import os
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -145,13 +145,21 @@ class Connection:
             self.say(f"warning: this is dstack {__version__}, {where} is dstack {version}; {remedy}")
 
     def _decode(self, response: http.client.HTTPResponse, kind: type[T]) -> T:
-        with response:
-            try:
-                return wire.decode(response.read(), kind)
-            except msgspec.DecodeError as error:
-                raise DstackError(f"can't read the server's response: {error}") from error
-            except (OSError, http.client.HTTPException) as error:
-                raise self._broken(error) from error
+        with self._reading(response):
+            data = response.read()
+        try:
+            return wire.decode(data, kind)
+        except msgspec.DecodeError as error:
+            raise DstackError(f"can't read the server's response: {error}") from error
+
+    @contextmanager
+    def _reading(self, response: http.client.HTTPResponse) -> Iterator[None]:
+        """Close the response at the end. Raises BrokenAnswerError if the connection breaks before."""
+        try:
+            with response:
+                yield
+        except (OSError, http.client.HTTPException) as error:
+            raise self._broken(error) from error
 
     def _unreachable(self, error: OSError) -> TryAgainError:
         hint = "check the URL with `dstack config`, and run `dstack server status` on the server's machine"

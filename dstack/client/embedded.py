@@ -135,16 +135,14 @@ def _spawn(layout: ServerLayout, arguments: Sequence[str], extra: dict[str, str]
 
 
 def _wait(layout: ServerLayout, process: subprocess.Popen[bytes], before: int) -> None:
-    home, log = layout.home, layout.server_log
     deadline = time.monotonic() + START_SECONDS
     pause = 0.01
-    while not answers(home):
-        if process.poll() is not None and not answers(home):
+    while not answers(layout.home):
+        if process.poll() is not None and not answers(layout.home):
             raise _failed(layout, before)
         if time.monotonic() > deadline:
-            raise StartError(
-                f"the dstack server did not start within {START_SECONDS:.0f} seconds", hint=f"see its log, {log}"
-            )
+            hint = f"see its log, {layout.server_log}"
+            raise StartError(f"the dstack server did not start within {START_SECONDS:.0f} seconds", hint=hint)
         time.sleep(pause)
         pause = min(pause * 1.5, 0.2)
 

@@ -15,14 +15,8 @@ def problem(status: int, body: bytes) -> DstackError:
         decoded = msgspec.json.decode(body, type=Problem)
     except msgspec.DecodeError:
         return DstackError(f"the server answered with status {status}: {body[:200].decode(errors='replace').strip()}")
-    return restored(decoded)
-
-
-def restored(problem: Problem) -> DstackError:
-    """Return the exception that the server met."""
-    error = _error(problem)
-    error.exit_code = problem.exit_code
-    error.code = problem.code
+    error = _error(decoded)
+    error.exit_code, error.code = decoded.exit_code, decoded.code
     return error
 
 

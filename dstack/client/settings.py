@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
 import os
-import pwd
 from pathlib import Path
 
 import msgspec
@@ -56,10 +56,7 @@ def configured(home: Path) -> Endpoint | None:
 
 def user() -> str:
     """Return the name of the user, even without a login shell's environment."""
-    for name in ("LOGNAME", "USER"):
-        if os.environ.get(name):
-            return os.environ[name]
     try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
+        return getpass.getuser()
+    except (KeyError, OSError):  # the password database has no such user
         return str(os.getuid())

@@ -8,6 +8,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -16,25 +17,21 @@ from dstack.errors import UnauthorizedError
 OPEN = re.compile(r"GET /dstack-runner|POST /v1/registrations(/[^/]+/heartbeat)?")
 """Requests of `dstack-runner`, which need no server token: the first is public, the others check their own tokens."""
 
-Refusal = Callable[[UnauthorizedError], ASGIApp]
-
 
 def hashed(token: str) -> str:
     """Return the hash that is stored in place of a token."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
+@dataclass
 class Access:
     """Refuses TCP requests without the token, and tracks how long the server has been idle."""
 
-    def __init__(
-        self, app: ASGIApp, token_hash: Callable[[], str | None], refuse: Callable[[UnauthorizedError], ASGIApp]
-    ):
-        self.app = app
-        self.token_hash = token_hash
-        self.refuse = refuse
-        self.active = 0
-        self.last = time.monotonic()
+    app: ASGIApp
+    token_hash: Callable[[], str | None]
+    refuse: Callable[[UnauthorizedError], ASGIApp]
+    active: int = 0
+    last: float = field(default_factory=time.monotonic)
 
     @property
     def idle(self) -> float:

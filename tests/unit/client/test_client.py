@@ -207,14 +207,14 @@ def test_addresses() -> None:
     assert Endpoint.parse("/s").prefix == ""
 
 
-class Pieces:
+class Pieces(io.BufferedIOBase):
     """A stream that comes in pieces and then ends or breaks."""
 
     def __init__(self, data: bytes, size: int) -> None:
         self._stream = io.BytesIO(data)
         self._size = size
 
-    def read1(self, size: int, /) -> bytes:
+    def read1(self, size: int = -1, /) -> bytes:
         return self._stream.read(min(size, self._size))
 
 
