@@ -10,24 +10,6 @@ from urllib.parse import urlsplit
 from dstack.errors import UsageError
 
 
-class UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        """Connect. Raises OSError if no server is listening."""
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        try:
-            self.sock.connect(self._path)
-        except OSError:
-            self.sock.close()
-            raise
-
-
 @dataclass(frozen=True)
 class Endpoint:
     """A unix socket's path, or an `http://` or `https://` URL with a token. `embedded` is the user's own server."""
@@ -64,19 +46,18 @@ class Endpoint:
 
     def open(self, timeout: float) -> http.client.HTTPConnection:
         """Connect. `timeout`, in seconds, applies to connecting and to every read. Raises OSError."""
-        connection = self._connection(timeout)
+        parts = urlsplit("http://localhost" if self.unix else self.url)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        connection = kind(parts.hostname or "", parts.port, timeout=timeout)
         try:
-            connection.connect()
+            if self.unix:
+                connection.sock = socket.socket(socket.AF_UNIX)
+                connection.sock.settimeout(timeout)
+                connection.sock.connect(self.url)
+            else:
+                connection.connect()
+                connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         except BaseException:
             connection.close()
             raise
-        if not self.unix:
-            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return connection
-
-    def _connection(self, timeout: float) -> http.client.HTTPConnection:
-        if self.unix:
-            return UnixConnection(self.url, timeout)
-        parts = urlsplit(self.url)
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        return kind(parts.hostname or "", parts.port, timeout=timeout)

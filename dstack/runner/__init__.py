@@ -53,19 +53,6 @@ def say(text: str) -> None:
 # The server
 
 
-class Unix(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=SECONDS)
-        self.path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(SECONDS)
-        self.sock.connect(self.path)
-
-
 class Server:
     """The server to register with: a URL, or the path of a socket."""
 
@@ -79,19 +66,23 @@ class Server:
     def unix(self) -> bool:
         return self.url.startswith("/")
 
-    def connection(self) -> http.client.HTTPConnection:
-        if self.unix:
-            return Unix(self.url)
-        parts = urllib.parse.urlsplit(self.url)
+    def connect(self) -> http.client.HTTPConnection:
+        parts = urllib.parse.urlsplit("http://localhost" if self.unix else self.url)
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        return kind(parts.hostname or "", parts.port, timeout=SECONDS)
+        connection = kind(parts.hostname or "", parts.port, timeout=SECONDS)
+        if self.unix:
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.settimeout(SECONDS)
+            connection.sock.connect(self.url)
+        else:
+            connection.connect()
+        return connection
 
     def own_address(self) -> str:
         """Return this machine's address on the route to the server."""
         if self.unix:
             return "127.0.0.1"
-        with contextlib.closing(self.connection()) as connection:
-            connection.connect()
+        with contextlib.closing(self.connect()) as connection:
             return str(connection.sock.getsockname()[0])
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -101,7 +92,7 @@ class Server:
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
         try:
-            with contextlib.closing(self.connection()) as connection:
+            with contextlib.closing(self.connect()) as connection:
                 connection.request("POST", f"{prefix}/v1{path}", json.dumps(body), headers)
                 response = connection.getresponse()
                 data = response.read()

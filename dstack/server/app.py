@@ -11,9 +11,9 @@ from dstack.errors import DstackError, ErrorCode, NotFoundError
 from dstack.server.endpoints import Endpoint, answering, problem_response
 from dstack.server.follow_events import EventRoutes
 from dstack.server.parts import Parts
+from dstack.server.registrations import program
 from dstack.server.routes.artifacts import ArtifactRoutes
 from dstack.server.routes.jobs import JobRoutes
-from dstack.server.routes.registrations import RegistrationRoutes
 from dstack.server.routes.runs import RunRoutes
 from dstack.server.routes.settings import SettingsRoutes
 
@@ -53,7 +53,7 @@ def table(parts: Parts) -> list[tuple[str, str, Endpoint]]:
         ("PUT", "/runners/{name}", runners.change),
         ("POST", "/runners/{name}/drain", runners.drain),
         ("POST", "/runners/{name}/resume", runners.resume),
-        ("POST", "/registrations", RegistrationRoutes(parts).register),
+        ("POST", "/registrations", machines.register),
         ("GET", "/registrations", machines.all),
         ("POST", "/registrations/{name}/heartbeat", machines.heartbeat),
         ("POST", "/registrations/{name}/approve", machines.approve),
@@ -81,5 +81,5 @@ def application(parts: Parts) -> Starlette:
         return problem_response(NotFoundError(f"the server has no route {request.url.path}"))
 
     every = [Route(f"/v1{path}", answering(endpoint), methods=[method]) for method, path, endpoint in table(parts)]
-    every.append(Route("/dstack-runner", answering(RegistrationRoutes(parts).program)))
+    every.append(Route("/dstack-runner", answering(program)))
     return Starlette(routes=every, exception_handlers={Exception: crashed, 404: unknown, 405: unknown})

@@ -27,6 +27,14 @@ from dstack.model.api.server import API, Problem
 from dstack.store.tables.events import SERVER, acting
 
 Endpoint = Callable[..., Any]
+KINDS: dict[type[DstackError], str] = {UnknownHostKeyError: "host-key", MissingBaseError: "missing-base"}
+"""The `kind` of a Problem where it is not the name of the error's class."""
+STATUSES: list[tuple[int, tuple[type[DstackError], ...]]] = [
+    (404, (NotFoundError,)),
+    (401, (UnauthorizedError,)),
+    (409, (ConflictError, TryAgainError, UnknownHostKeyError, MissingBaseError)),
+    (400, (UsageError,)),
+]
 HEADERS = {"X-Dstack-Version": __version__, "X-Dstack-Api": str(API)}
 
 
@@ -94,18 +102,9 @@ def problem_response(error: DstackError) -> Response:
 
 def problem_of(error: DstackError) -> tuple[Problem, int]:
     """Return an error as it travels, with its HTTP status."""
-    kinds: list[tuple[type[DstackError], str, int]] = [
-        (UnknownHostKeyError, "host-key", 409),
-        (MissingBaseError, "missing-base", 409),
-        (NotFoundError, "NotFoundError", 404),
-        (UnauthorizedError, "UnauthorizedError", 401),
-        (ConflictError, "ConflictError", 409),
-        (TryAgainError, "TryAgainError", 409),
-        (UsageError, type(error).__name__, 400),
-    ]
-    kind, status = next(((k, s) for cls, k, s in kinds if isinstance(error, cls)), (type(error).__name__, 500))
+    status = next((status for status, kinds in STATUSES if isinstance(error, kinds)), 500)
     problem = Problem(
-        kind=kind,
+        kind=KINDS.get(type(error), type(error).__name__),
         message=error.message,
         hint=error.hint,
         code=error.code,

@@ -27,8 +27,6 @@ BATCH = 500
 
 @dataclass
 class EventRoutes:
-    """Endpoints."""
-
     context: Context
 
     def events(self, query: EventQuery, follow: bool = False, after: int = 0) -> Response:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 import secrets
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from msgspec.structs import replace
+from starlette.requests import Request
+from starlette.responses import Response
 
-from dstack.errors import ConflictError, DstackError, UnauthorizedError
+from dstack.errors import ConflictError, DstackError, UnauthorizedError, UsageError
 from dstack.hosts.own_key import own_key
 from dstack.model.api.runners import AddRunner
 from dstack.model.runner.registration import (
@@ -29,6 +33,8 @@ from dstack.server.views import shown
 
 MISSED = 3.5
 """Intervals without a heartbeat after which a machine gets no new jobs."""
+PROGRAM = Path(__file__).parents[1] / "runner" / "__init__.py"
+HOST = re.compile(r"[A-Za-z0-9.:\[\]_-]+")
 
 
 @dataclass
@@ -41,10 +47,13 @@ class RegistrationService:
     begun: float = field(default_factory=time.monotonic)
     adding: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
-    async def register(self, wanted: Registration, *, by: str, token: str = "") -> Registered:
-        """Record a registration. `by` is `owner` (over the socket), `user` (with the server's token: an admin must
-        approve the machine the first time) or `token` (with a registration token)."""
-        store = self.runner_service.store
+    async def register(self, request: Request, wanted: Registration) -> Registered:
+        """Record a registration. One with the server's token must be approved by an admin the first time; one over the
+        socket or with a registration token is approved at once."""
+        store, caller = self.runner_service.store, request.scope.get("dstack.caller", "nobody")
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if caller == "nobody" and (scheme.lower() != "bearer" or not token):
+            raise UnauthorizedError("the server requires a token", hint="set DSTACK_TOKEN")
         name, address = wanted.name, address_of(wanted)
         before = store.registrations.get(name)
         if before is None or store.runners.get(name) is None:
@@ -52,12 +61,12 @@ class RegistrationService:
         elif not before.same_machine(wanted):
             hint = f"choose another --name, or: dstack runners remove {name}"
             raise ConflictError(f"'{name}' is already another machine, {address_of(before)}", hint=hint)
-        if by == "token" and not store.registrations.take_token(hashed(token)):
+        if caller == "nobody" and not store.registrations.take_token(hashed(token)):
             hint = "make a new one: dstack runners token"
             raise UnauthorizedError("the registration token is invalid, or already used", hint=hint)
         admitted = before is not None and before.approved and before.same_machine(wanted)
         secret = secrets.token_urlsafe(24)
-        approved = admitted or by != "user"
+        approved = admitted or caller != "user"
         store.registrations.put(replace(wanted, secret=hashed(secret), approved=approved, unavailable=None))
         key = await asyncio.to_thread(own_key, self.runner_service.identity)
         return Registered(name=name, secret=secret, key=key, server=store.settings.server_id, approved=approved)
@@ -129,6 +138,17 @@ class RegistrationService:
         if registration.once or silent < registration.interval * MISSED:
             return None
         return f"its dstack-runner has sent no heartbeat for {silent:.0f} seconds"
+
+
+def program(request: Request) -> Response:
+    """Return the program `dstack-runner`, with this server's URL filled in."""
+    host = request.headers.get("host", "")
+    if not HOST.fullmatch(host):
+        raise UsageError("the request's Host header is missing or not valid")
+    scheme = request.headers.get("x-forwarded-proto", request.url.scheme)
+    url = f"{'https' if scheme == 'https' else 'http'}://{host}"
+    text = PROGRAM.read_text().replace('SERVER = ""', f'SERVER = "{url}"', 1)
+    return Response(text, media_type="text/x-python")
 
 
 def address_of(registration: Registration) -> Address:

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from dstack.commands.host import ask
 from dstack.commands.machine.uninstall import uninstall
@@ -18,9 +18,7 @@ from dstack.engine.fleet.sampling import Sampler
 from dstack.errors import ConflictError, HostError, HostUnreachableError, UnknownHostKeyError, UsageError
 from dstack.hosts.trust import known_keys
 from dstack.model.api.runners import AddRunner, Drain, RunnerView
-from dstack.model.paths import HostLayout
 from dstack.model.runner import mounts
-from dstack.model.runner.host_context import HostContext
 from dstack.model.runner.runner import DEFAULT_ROOT, Address, Facts, Runner, fingerprint
 from dstack.store.store import Store
 
@@ -52,19 +50,8 @@ class RunnerService:
         HostError for a machine that can't run jobs; neither is added."""
         name = request.name or default_name(request.address)
         self.check_name(name, request.address)
-        runner = Runner(
-            name=name,
-            address=self.reached(request),
-            labels=request.labels,
-            gpus=request.gpus,
-            max_jobs=request.max_jobs,
-            root=request.root or DEFAULT_ROOT,
-            docker=request.docker or "docker",
-            host_key=None if request.address.local else await self.trusted(request),
-            authorized=request.authorized,
-            source=request.source,
-            allow_mounts=folders(request.allow_mounts),
-        )
+        runner = self.defined(Runner(name=name, address=request.address, max_jobs=request.max_jobs), request)
+        runner = replace(runner, host_key=await self.trusted(request))
         try:
             facts, _ = await self.fleet.look(runner, thorough=True)
             if facts.problem:
@@ -79,15 +66,23 @@ class RunnerService:
         else:
             self.store.runners.add(runner)
             self.store.runners.change(name, facts=facts)
-        await self.fleet.check(name)
-        self.engine.poke()
-        return self.fleet.view(self.store.runners.require(name))
+        return await self.checked(name)
 
-    def reached(self, request: AddRunner) -> Address:
-        """Return the address with the key to log in with: the server's own key if the machine accepts it."""
-        if not request.authorized:
-            return request.address
-        return replace(request.address, identity=str(self.identity))
+    def defined(self, runner: Runner, request: AddRunner) -> Runner:
+        """Return the runner as the request defines it. The key to log in with is the server's own one if the machine
+        accepts that."""
+        identity = str(self.identity) if request.authorized else request.address.identity
+        return replace(
+            runner,
+            address=replace(request.address, identity=identity),
+            labels=request.labels,
+            gpus=request.gpus,
+            root=request.root or DEFAULT_ROOT,
+            docker=request.docker or "docker",
+            authorized=request.authorized,
+            source=request.source,
+            allow_mounts=folders(request.allow_mounts),
+        )
 
     def check_name(self, name: str, address: Address) -> None:
         """Raise UsageError for an invalid name, ConflictError for one that is taken."""
@@ -103,8 +98,11 @@ class RunnerService:
                 hint=f"choose another --name, or: dstack runners remove {name}",
             )
 
-    async def trusted(self, request: AddRunner) -> str:
-        """Return the host's key, trusted by the request's fingerprint, known_hosts or a certificate authority there."""
+    async def trusted(self, request: AddRunner) -> str | None:
+        """Return the host's key, trusted by the request's fingerprint, known_hosts or a certificate authority there;
+        None for the server's own machine."""
+        if request.address.local:
+            return None
         key = await self.fleet.pool.offered_key(request.address)
         shown = fingerprint(key)
         if request.fingerprint is None and key not in known_keys(request.address):
@@ -127,7 +125,10 @@ class RunnerService:
     async def check(self, name: str) -> RunnerView:
         """Check a runner's machine now."""
         self.store.runners.require(name)
-        await self.fleet.check(name, thorough=True)
+        return await self.checked(name, thorough=True)
+
+    async def checked(self, name: str, *, thorough: bool = False) -> RunnerView:
+        await self.fleet.check(name, thorough=thorough)
         self.engine.poke()
         return self.fleet.view(self.store.runners.require(name))
 
@@ -135,29 +136,14 @@ class RunnerService:
         """Change a runner's definition. While jobs run there, its machine, root and docker can't change. If the machine
         can't run jobs under the new definition, nothing changes."""
         before = self.store.runners.require(name)
-        after = replace(
-            before,
-            address=self.reached(request),
-            labels=request.labels,
-            gpus=request.gpus,
-            root=request.root or DEFAULT_ROOT,
-            docker=request.docker or "docker",
-            authorized=request.authorized,
-            source=request.source,
-            allow_mounts=folders(request.allow_mounts),
-        )
-        moves = (after.address.host, after.address.port) != (before.address.host, before.address.port)
-        if moves:
-            after = replace(after, host_key=None if after.address.local else await self.trusted(request))
+        after = self.defined(before, request)
+        if (after.address.host, after.address.port) != (before.address.host, before.address.port):
+            after = replace(after, host_key=await self.trusted(request))
         if (after.root, after.docker, after.address) != (before.root, before.docker, before.address):
             after = await self.moved(before, after)
-        changed = {
-            field: getattr(after, field) for field in after.__struct_fields__ if field not in ("name", "drained")
-        }
+        changed = {field: value for field, value in asdict(after).items() if field not in ("name", "drained")}
         self.store.runners.change(name, **changed)
-        await self.fleet.check(name)
-        self.engine.poke()
-        return self.fleet.view(self.store.runners.require(name))
+        return await self.checked(name)
 
     async def moved(self, before: Runner, after: Runner) -> Runner:
         """Check that the machine can run jobs under the new definition, and that it is still the one that runs jobs."""
@@ -170,17 +156,17 @@ class RunnerService:
             raise unfit(after.address, facts, "was not changed")
         other = before.facts is not None and before.facts.machine != facts.machine
         if other or (before.root, before.docker) != (after.root, after.docker):
-            self.idle(before.name, "can't be changed to another machine, root or docker")
+            hint = f"type `dstack runners drain {before.name} --wait`, then the same command again"
+            self.refuse_busy(before.name, "can't be changed to another machine, root or docker while it runs", hint)
             await self.leave(before, keep_key=not other)
         return replace(after, facts=facts)
 
-    def idle(self, name: str, consequence: str) -> None:
-        """Raise ConflictError while jobs run on the machine."""
+    def refuse_busy(self, name: str, consequence: str, hint: str) -> None:
+        """Raise ConflictError while jobs run on the machine. `{run}` in the hint stands for the first one's run."""
         jobs = [job for job in self.store.jobs.unfinished() if job.runner == name]
         if jobs:
             listed = ", ".join(f"{job.workflow} of {job.run}" for job in jobs)
-            hint = f"type `dstack runners drain {name} --wait`, then the same command again"
-            raise ConflictError(f"{name} {consequence} while it runs {listed}", hint=hint)
+            raise ConflictError(f"{name} {consequence} {listed}", hint=hint.replace("{run}", jobs[0].run))
 
     def drain(self, name: str, wish: Drain) -> RunnerView:
         """Give the runner no new jobs. The jobs that it runs continue."""
@@ -191,7 +177,6 @@ class RunnerService:
         return self.marked(name, None)
 
     def marked(self, name: str, drained: str | None) -> RunnerView:
-        self.store.runners.require(name)
         runner = self.store.runners.change(name, drained=drained)
         self.engine.poke()
         return self.fleet.view(runner)
@@ -200,10 +185,7 @@ class RunnerService:
         """Remove everything of this server from the machine, then forget it. Raises ConflictError while jobs run there,
         and HostUnreachableError if the machine can't be cleaned (`force` forgets it anyway)."""
         runner = self.store.runners.require(name)
-        jobs = [job for job in self.store.jobs.unfinished() if job.runner == name]
-        if jobs:
-            listed = ", ".join(f"{job.workflow} of {job.run}" for job in jobs)
-            raise ConflictError(f"{name} still runs {listed}", hint=f"wait, or: dstack stop {jobs[0].run}")
+        self.refuse_busy(name, "still runs", "wait, or: dstack stop {run}")
         try:
             await self.leave(runner)
         except HostError as trouble:
@@ -223,10 +205,8 @@ class RunnerService:
             return
         if cleaning := self.engine.cleaning.get(runner.name):
             await asyncio.wait({cleaning})
-        host_context = HostContext(
-            HostLayout(runner.root, runner.facts.machine, self.store.settings.server_id), runner.docker
-        )
-        left = await ask(self.fleet.host(runner), uninstall(host_context, keep_key=keep_key), timeout=300)
+        command = uninstall(self.fleet.host_context(runner), keep_key=keep_key)
+        left = await ask(self.fleet.host(runner), command, timeout=300)
         if left.names:
             raise HostError(f"these could not be removed: {', '.join(left.names)}")
 

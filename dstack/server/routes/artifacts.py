@@ -21,8 +21,6 @@ from dstack.store.lookup import job_named, jobs_named
 
 @dataclass
 class ArtifactRoutes:
-    """Endpoints."""
-
     context: Context
 
     async def artifacts(self, ref: str) -> list[ArtifactView]:

@@ -19,8 +19,6 @@ from dstack.store.lookup import job_named, jobs_named, run_named
 
 @dataclass
 class JobRoutes:
-    """Endpoints."""
-
     parts: Parts
 
     def jobs(self, run: str | None = None, limit: int = 20) -> list[JobView]:

@@ -33,8 +33,6 @@ from dstack.store.lookup import run_named
 
 @dataclass
 class RunRoutes:
-    """Endpoints."""
-
     parts: Parts
 
     async def submit(self, request: Request) -> RunView | Plan:

@@ -19,8 +19,6 @@ from dstack.server.parts import Parts
 
 @dataclass
 class SettingsRoutes:
-    """Endpoints."""
-
     parts: Parts
 
     def status(self) -> ServerStatus:
