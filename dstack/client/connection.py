@@ -12,13 +12,12 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from dstack import __version__
+from dstack import __version__, errors
 from dstack.client.endpoint import Endpoint
-from dstack.client.problems import problem
 from dstack.client.settings import user
-from dstack.errors import DstackError, ErrorCode, TryAgainError
+from dstack.errors import DstackError, ErrorCode, TryAgainError, UsageError
 from dstack.model.api import wire
-from dstack.model.api.server import API
+from dstack.model.api.server import API, Problem
 
 T = TypeVar("T")
 
@@ -169,6 +168,28 @@ class Connection:
     def _broken(self, error: Exception) -> BrokenAnswerError:
         hint = "the request may have been carried out; check with `dstack runs`"
         return BrokenAnswerError(f"the connection to the server broke: {reason(error)}", hint=hint)
+
+
+def problem(status: int, body: bytes) -> DstackError:
+    """Return the exception that the server met, from its error response."""
+    try:
+        met = msgspec.json.decode(body, type=Problem)
+    except msgspec.DecodeError:
+        return DstackError(f"the server answered with status {status}: {body[:200].decode(errors='replace').strip()}")
+    special: dict[str, Any] = {"host-key": errors.UnknownHostKeyError, "missing-base": errors.MissingBaseError}
+    kind = special.get(met.kind) or getattr(errors, met.kind, None)
+    if kind is errors.ProjectError:
+        error: DstackError = errors.ProjectError(met.message.splitlines(), hint=met.hint)
+    elif isinstance(kind, type) and issubclass(kind, DstackError) and kind is not errors.CommandError:
+        error = kind(met.message, hint=met.hint)
+    else:
+        error = (UsageError if met.exit_code == 2 else DstackError)(met.message, hint=met.hint)
+    if isinstance(error, errors.UnknownHostKeyError):
+        error.fingerprint = met.fingerprint or ""
+    if isinstance(error, errors.MissingBaseError):
+        error.known = met.known
+    error.exit_code, error.code = met.exit_code, met.code
+    return error
 
 
 def reason(error: Exception) -> str:

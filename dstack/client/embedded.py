@@ -12,12 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from dstack.client.client import Client
-from dstack.client.connection import ignore
+from dstack.client.connection import ignore, problem
 from dstack.client.endpoint import Endpoint
-from dstack.client.problems import problem
 from dstack.errors import DstackError, ErrorCode
 from dstack.model.paths import ServerLayout
 
@@ -74,17 +74,12 @@ def connect(home: Path, say: Callable[[str], None] = ignore) -> Client:
 def answers(home: Path) -> bool:
     """Whether this home's server is running."""
     try:
-        connection = endpoint(home).open(START_SECONDS)
-    except OSError:
-        return False
-    try:
-        connection.request("GET", "/v1/status", headers={"Connection": "close"})
-        with connection.getresponse() as response:
-            return response.status == 200
+        with closing(endpoint(home).open(START_SECONDS)) as connection:
+            connection.request("GET", "/v1/status", headers={"Connection": "close"})
+            with connection.getresponse() as response:
+                return response.status == 200
     except (OSError, http.client.HTTPException):
         return False
-    finally:
-        connection.close()
 
 
 def start(home: Path, arguments: Sequence[str] = (), environment: dict[str, str] | None = None) -> None:

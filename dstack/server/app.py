@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from dstack.engine.engine import Engine
+from dstack.engine.retention.retention import Retention
 from dstack.errors import DstackError, ErrorCode, NotFoundError
 from dstack.server.endpoints import Endpoint, answering, problem_response
 from dstack.server.follow_events import EventRoutes
-from dstack.server.parts import Parts
-from dstack.server.registrations import program
+from dstack.server.registrations import RegistrationService, program
 from dstack.server.routes.artifacts import ArtifactRoutes
 from dstack.server.routes.jobs import JobRoutes
 from dstack.server.routes.runs import RunRoutes
 from dstack.server.routes.settings import SettingsRoutes
 
 
-def table(parts: Parts) -> list[tuple[str, str, Endpoint]]:
-    """Return the method, path and endpoint of each route below /v1."""
-    runs, jobs, settings = RunRoutes(parts), JobRoutes(parts), SettingsRoutes(parts)
-    artifacts, events = ArtifactRoutes(parts.context), EventRoutes(parts.context)
-    runners, machines = parts.runner_service, parts.registrations
+def table(
+    engine: Engine, retention: Retention, machines: RegistrationService, url: str, shutdown: Callable[[], None]
+) -> list[tuple[str, str, Endpoint]]:
+    """Return the method, path and endpoint of each route below /v1. `url` is where the server listens; `shutdown`
+    it."""
+    runs, jobs, settings = RunRoutes(engine, retention), JobRoutes(engine), SettingsRoutes(engine, url)
+    artifacts, events = ArtifactRoutes(engine.context), EventRoutes(engine.context)
+    runners = machines.runner_service
     return [
         ("POST", "/runs", runs.submit),
         ("GET", "/runs", runs.runs),
@@ -43,7 +49,7 @@ def table(parts: Parts) -> list[tuple[str, str, Endpoint]]:
         ("GET", "/artifacts/{ref}/file", artifacts.file),
         ("GET", "/artifacts/{ref}/url", artifacts.url),
         ("POST", "/artifacts/{ref}/urls", artifacts.urls),
-        ("GET", "/tags", parts.store.tags.all),
+        ("GET", "/tags", engine.store.tags.all),
         ("POST", "/tags", artifacts.tag),
         ("DELETE", "/tags/{name}", artifacts.delete_tag),
         ("GET", "/runners", runners.list),
@@ -65,13 +71,13 @@ def table(parts: Parts) -> list[tuple[str, str, Endpoint]]:
         ("GET", "/key", settings.key),
         ("GET", "/config", settings.config),
         ("POST", "/config", settings.configure),
-        ("POST", "/shutdown", parts.quit),
+        ("POST", "/shutdown", shutdown),
         ("GET", "/events", events.events),
     ]
 
 
-def application(parts: Parts) -> Starlette:
-    """Return the ASGI application."""
+def application(routes: list[tuple[str, str, Endpoint]]) -> Starlette:
+    """Return the ASGI application with these routes below /v1."""
 
     async def crashed(request: Request, error: Exception) -> Response:
         message, hint = f"internal error in the server: {error!r}", "dstack server logs"
@@ -80,6 +86,6 @@ def application(parts: Parts) -> Starlette:
     async def unknown(request: Request, error: Exception) -> Response:
         return problem_response(NotFoundError(f"the server has no route {request.url.path}"))
 
-    every = [Route(f"/v1{path}", answering(endpoint), methods=[method]) for method, path, endpoint in table(parts)]
+    every = [Route(f"/v1{path}", answering(endpoint), methods=[method]) for method, path, endpoint in routes]
     every.append(Route("/dstack-runner", answering(program)))
     return Starlette(routes=every, exception_handlers={Exception: crashed, 404: unknown, 405: unknown})

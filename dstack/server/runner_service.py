@@ -5,37 +5,32 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from dataclasses import dataclass
-from pathlib import Path
 
 from msgspec.structs import asdict, replace
 
 from dstack.commands.host import ask
 from dstack.commands.machine.uninstall import uninstall
 from dstack.engine.engine import Engine
-from dstack.engine.fleet.runners import FRESH, Fleet
+from dstack.engine.fleet.runners import FRESH
 from dstack.engine.fleet.sampling import Sampler
 from dstack.errors import ConflictError, HostError, HostUnreachableError, UnknownHostKeyError, UsageError
 from dstack.hosts.trust import known_keys
 from dstack.model.api.runners import AddRunner, Drain, RunnerView
 from dstack.model.runner import mounts
 from dstack.model.runner.runner import DEFAULT_ROOT, Address, Facts, Runner, fingerprint
-from dstack.store.store import Store
 
 LOOK = 1.0
 """Seconds for which a metrics sample is fresh enough to show."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-@dataclass
 class RunnerService:
     """Lists, adds, changes and removes runners for users."""
 
-    store: Store
-    fleet: Fleet
-    engine: Engine
-    identity: Path
-    metrics: Sampler
+    def __init__(self, engine: Engine, metrics: Sampler) -> None:
+        self.engine, self.metrics = engine, metrics
+        self.store, self.fleet = engine.store, engine.context.fleet
+        self.identity = engine.context.layout.identity
 
     async def list(self, *, fresh: float = FRESH) -> list[RunnerView]:
         """Return all runners except the hidden one of `--local`, as seen at most `fresh` seconds ago; `inf` means as

@@ -7,37 +7,37 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from dstack.engine.engine import Engine
 from dstack.model.api.jobs import HoldAnswer, HoldRequest, JobView, StopRequest
 from dstack.model.api.runs import RunView
 from dstack.model.job.job import Job
 from dstack.model.runner.metrics import JobMetrics
 from dstack.server.follow import Follower
-from dstack.server.parts import Parts
 from dstack.server.views import job_view, run_view
 from dstack.store.lookup import job_named, jobs_named, run_named
 
 
 @dataclass
 class JobRoutes:
-    parts: Parts
+    engine: Engine
 
     def jobs(self, run: str | None = None, limit: int = 20) -> list[JobView]:
-        store = self.parts.store
+        store = self.engine.store
         jobs = store.jobs.newest(limit) if run is None else store.jobs.of(run_named(store, run).name)
-        return [job_view(job, self.parts.engine.positions.get(job.id)) for job in jobs]
+        return [job_view(job, self.engine.positions.get(job.id)) for job in jobs]
 
     def job(self, ref: str) -> JobView:
-        job = job_named(self.parts.store, ref)
-        return job_view(job, self.parts.engine.positions.get(job.id))
+        job = job_named(self.engine.store, ref)
+        return job_view(job, self.engine.positions.get(job.id))
 
     def follow(self, request: Request, ref: str, follow: bool = False, logs: bool = True) -> Response:
         given = request.query_params.get("from", "")
         offsets = {job: int(offset) for job, offset in (part.split(":") for part in given.split(",") if part)}
-        follower = Follower(self.parts.context, ref, offsets, live=follow, logs=logs)
+        follower = Follower(self.engine.context, ref, offsets, live=follow, logs=logs)
         return StreamingResponse(follower.frames(), media_type="application/octet-stream")
 
     def metrics(self, ref: str) -> list[JobMetrics]:
-        store = self.parts.store
+        store = self.engine.store
         sources = [(job, store.jobs.require(job.source)) for job in jobs_named(store, ref)[1]]
         return [
             JobMetrics(job=job.id, workflow=job.workflow, runner=source.runner, points=store.usage_logs.read(source.id))
@@ -45,7 +45,7 @@ class JobRoutes:
         ]
 
     def stop(self, wish: StopRequest) -> list[RunView]:
-        store = self.parts.store
+        store = self.engine.store
         stopping = store.jobs.unfinished() if wish.everything else []
         if wish.workflow is not None:
             stopping = [job for job in store.jobs.unfinished() if store.runs.require(job.run).workflow == wish.workflow]
@@ -54,15 +54,15 @@ class JobRoutes:
             run, jobs, _ = jobs_named(store, ref)
             stopping += jobs
             names.append(run.name)
-        self.parts.engine.stop(stopping, abort=wish.abort)
+        self.engine.stop(stopping, abort=wish.abort)
         return [run_view(store.runs.require(name), store.jobs.of(name)) for name in dict.fromkeys(names)]
 
     def hold(self, wish: HoldRequest) -> HoldAnswer:
         chosen: dict[str, list[Job]] = {}
         for ref in wish.refs:
-            run, jobs, _ = jobs_named(self.parts.store, ref)
+            run, jobs, _ = jobs_named(self.engine.store, ref)
             chosen.setdefault(run.name, []).extend(jobs)
-        changed = {name: [job.id for job in self.parts.engine.hold(jobs, wish.user)] for name, jobs in chosen.items()}
+        changed = {name: [job.id for job in self.engine.hold(jobs, wish.user)] for name, jobs in chosen.items()}
         return HoldAnswer(
             changed={name: jobs for name, jobs in changed.items() if jobs},
             unchanged=[name for name, jobs in changed.items() if not jobs],

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response
 
+from dstack.engine.engine import Engine
 from dstack.engine.retention.cache_folders import prune_caches
 from dstack.engine.retention.mirror_gc import tidy
 from dstack.engine.retention.orphans import Orphans
+from dstack.engine.retention.retention import Retention
+from dstack.engine.submission.submit import Submitter
 from dstack.errors import NotFoundError
 from dstack.model.api.retention import (
     CacheFolder,
@@ -25,7 +28,6 @@ from dstack.model.api.retention import (
 from dstack.model.api.runs import Plan, Recipe, RunView
 from dstack.model.job.job import Run
 from dstack.model.job.status import Status
-from dstack.server.parts import Parts
 from dstack.server.submit import submit
 from dstack.server.views import run_view, shown
 from dstack.store.lookup import run_named
@@ -33,62 +35,63 @@ from dstack.store.lookup import run_named
 
 @dataclass
 class RunRoutes:
-    parts: Parts
+    engine: Engine
+    retention: Retention
 
     async def submit(self, request: Request) -> RunView | Plan:
-        return await submit(self.parts.submitter, self.parts.context.layout.incoming, request.stream())
+        submitter = Submitter(self.engine.context, self.engine)
+        return await submit(submitter, self.engine.context.layout.incoming, request.stream())
 
     def runs(
         self, workflow: str | None = None, status: Status | None = None, user: str | None = None, limit: int = 20
     ) -> list[RunView]:
-        runs = self.parts.store.runs.newest(limit if status is None else 10_000, workflow=workflow, user=user)
+        runs = self.engine.store.runs.newest(limit if status is None else 10_000, workflow=workflow, user=user)
         views = (self._view(run) for run in runs)
         return [view for view in views if status is None or view.status is status][:limit]
 
     def run(self, ref: str) -> RunView:
-        return self._view(run_named(self.parts.store, ref))
+        return self._view(run_named(self.engine.store, ref))
 
     def _view(self, run: Run) -> RunView:
-        return run_view(run, self.parts.store.jobs.of(run.name), self.parts.engine.positions)
+        return run_view(run, self.engine.store.jobs.of(run.name), self.engine.positions)
 
     async def diff(self, ref: str) -> Response:
-        snapshot = run_named(self.parts.store, ref).snapshot
-        patch = await asyncio.to_thread(self.parts.context.mirror(snapshot.repo).diff, snapshot)
+        snapshot = run_named(self.engine.store, ref).snapshot
+        patch = await asyncio.to_thread(self.engine.context.mirror(snapshot.repo).diff, snapshot)
         return Response(patch, media_type="application/octet-stream")
 
     def recipe(self, ref: str) -> Recipe:
-        run = run_named(self.parts.store, ref)
+        run = run_named(self.engine.store, ref)
         if not run.workflows:
             raise NotFoundError(f"{run.name} can't be repeated: an older server recorded it without its definitions")
         return shown(run, Recipe, variables=run.inputs)
 
     async def delete(self, wish: DeleteRequest) -> list[Removed]:
-        runs = [run_named(self.parts.store, ref) for ref in dict.fromkeys(wish.refs)]
-        removed = await self.parts.retention.delete(runs)
+        runs = [run_named(self.engine.store, ref) for ref in dict.fromkeys(wish.refs)]
+        removed = await self.retention.delete(runs)
         self._tidy(runs)
         return removed
 
     async def prune(self, wish: PruneRequest) -> list[Removed]:
-        retention = self.parts.retention
-        prunable = retention.prunable(wish.keep_last, wish.older_than)
+        prunable = self.retention.prunable(wish.keep_last, wish.older_than)
         if wish.dry_run:
-            return retention.told(prunable)
-        removed = await retention.remove(prunable)
+            return self.retention.told(prunable)
+        removed = await self.retention.remove(prunable)
         self._tidy(prunable)
         return removed
 
     def _tidy(self, runs: Sequence[Run]) -> None:
         """Remove the code of deleted runs, and what machines kept of them."""
-        self.parts.engine.poke()
+        self.engine.poke()
         for repo in {run.snapshot.repo for run in runs}:
-            self.parts.engine.background(tidy(self.parts.context, repo, most=0))
+            self.engine.background(tidy(self.engine.context, repo, most=0))
 
     async def prune_rest(self, wish: PruneRestRequest) -> list[Leftover]:
         ruled = wish.keep_last is not None or wish.older_than is not None
-        going = self.parts.retention.prunable(wish.keep_last, wish.older_than) if ruled else []
+        going = self.retention.prunable(wish.keep_last, wish.older_than) if ruled else []
         names = {run.name for run in going}
-        staying = [run for run in self.parts.store.runs.newest(-1) if run.name not in names]
-        return await Orphans(self.parts.context, staying, images=wish.images, dry_run=wish.dry_run).prune()
+        staying = [run for run in self.engine.store.runs.newest(-1) if run.name not in names]
+        return await Orphans(self.engine.context, staying, images=wish.images, dry_run=wish.dry_run).prune()
 
     async def prune_caches(self, wish: PruneCachesRequest) -> list[CacheFolder]:
-        return await prune_caches(self.parts.context, wish)
+        return await prune_caches(self.engine.context, wish)

@@ -5,66 +5,68 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dstack import __version__
+from dstack.engine.engine import Engine
 from dstack.errors import UsageError
 from dstack.hosts.own_key import own_key
 from dstack.model.api.runners import ServerKey
 from dstack.model.api.server import API, DeletedSecret, SecretView, ServerConfig, ServerStatus, SetSecret
 from dstack.model.project.environment import check_name
 from dstack.model.text.units import rfc3339
-from dstack.server.parts import Parts
 
 
 @dataclass
 class SettingsRoutes:
-    parts: Parts
+    engine: Engine
+    url: str
+    started: float = field(default_factory=time.time)
 
     def status(self) -> ServerStatus:
         return ServerStatus(
             pid=os.getpid(),
-            url=self.parts.url,
+            url=self.url,
             version=__version__,
             api=API,
-            started_at=rfc3339(self.parts.started),
-            runs=len({job.run for job in self.parts.store.jobs.unfinished()}),
-            home=str(self.parts.context.layout.home),
+            started_at=rfc3339(self.started),
+            runs=len({job.run for job in self.engine.store.jobs.unfinished()}),
+            home=str(self.engine.context.layout.home),
         )
 
     async def key(self) -> ServerKey:
-        key = await asyncio.to_thread(own_key, self.parts.context.layout.identity)
-        return ServerKey(key=key, server=self.parts.store.settings.server_id)
+        key = await asyncio.to_thread(own_key, self.engine.context.layout.identity)
+        return ServerKey(key=key, server=self.engine.store.settings.server_id)
 
     def config(self) -> ServerConfig:
-        artifacts = self.parts.context.artifacts
+        artifacts = self.engine.context.artifacts
         return ServerConfig(
             storage=artifacts.url,
             endpoint_url=artifacts.endpoint or None,
-            max_gpus_per_user=self.parts.engine.max_gpus_per_user,
+            max_gpus_per_user=self.engine.max_gpus_per_user,
         )
 
     async def configure(self, wish: ServerConfig) -> ServerConfig:
         if wish.storage is not None:
-            await self.parts.context.artifacts.use(wish.storage, wish.endpoint_url or "")
+            await self.engine.context.artifacts.use(wish.storage, wish.endpoint_url or "")
         if wish.max_gpus_per_user is not None:
             limit = str(wish.max_gpus_per_user) if wish.max_gpus_per_user >= 0 else ""
-            self.parts.store.settings.set("max-gpus-per-user", limit)
-            self.parts.engine.poke()
+            self.engine.store.settings.set("max-gpus-per-user", limit)
+            self.engine.poke()
         return self.config()
 
     def secrets(self) -> list[SecretView]:
-        return [SecretView(name=name, set_at=at) for name, at in self.parts.store.secrets.names().items()]
+        return [SecretView(name=name, set_at=at) for name, at in self.engine.store.secrets.names().items()]
 
     def set_secret(self, secret: SetSecret) -> SecretView:
         check_name(secret.name)
         if not secret.value or "\0" in secret.value:
             raise UsageError(f"the value of '{secret.name}' is empty or contains a NUL character")
         now = rfc3339(time.time())
-        self.parts.store.secrets.set(secret.name, secret.value, now)
+        self.engine.store.secrets.set(secret.name, secret.value, now)
         return SecretView(name=secret.name, set_at=now)
 
     def delete_secret(self, name: str) -> DeletedSecret:
-        self.parts.store.secrets.delete(name)
-        jobs = [job for job in self.parts.store.jobs.unfinished() if name in job.definition.needed_secrets]
+        self.engine.store.secrets.delete(name)
+        jobs = [job for job in self.engine.store.jobs.unfinished() if name in job.definition.needed_secrets]
         return DeletedSecret(missed_by=[f"{job.workflow} of {job.run}" for job in jobs if not job.started_at])

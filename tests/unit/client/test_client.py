@@ -22,10 +22,9 @@ from hypothesis import strategies as st
 from dstack.client import client as client_module
 from dstack.client import embedded
 from dstack.client.client import Client
-from dstack.client.connection import BrokenAnswerError
+from dstack.client.connection import BrokenAnswerError, problem
 from dstack.client.endpoint import Endpoint
 from dstack.client.frames import Frame, read_frames
-from dstack.client.problems import problem
 from dstack.errors import (
     ConflictError,
     DstackError,

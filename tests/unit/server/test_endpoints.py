@@ -18,13 +18,12 @@ from dstack.engine.engine import Engine
 from dstack.engine.events import Events
 from dstack.engine.fleet.runners import Fleet
 from dstack.engine.fleet.sampling import Sampler
-from dstack.engine.submission.submit import Submitter
+from dstack.engine.retention.retention import Retention
 from dstack.hosts.pool import Pool
 from dstack.model.api.jobs import StopRequest
 from dstack.model.paths import ServerLayout
 from dstack.server.app import table
 from dstack.server.endpoints import Endpoint, answering
-from dstack.server.parts import Parts
 from dstack.server.registrations import RegistrationService
 from dstack.server.runner_service import RunnerService
 from dstack.store.store import Store
@@ -92,11 +91,9 @@ def test_every_endpoint_takes_the_names_in_its_path(tmp_path: Path) -> None:
     fleet = Fleet(store, Pool(), lambda: None)
     context = Context(layout=ServerLayout(tmp_path), store=store, fleet=fleet, events=Events())
     engine = Engine(context)
-    runners = RunnerService(store, fleet, engine, tmp_path / "id", Sampler(store, fleet))
-    submitter = Submitter(context, engine)
-    parts = Parts(context, engine, runners, RegistrationService(runners), submitter, "", 0.0, lambda: None)
+    machines = RegistrationService(RunnerService(engine, Sampler(store, fleet)))
 
-    for _, path, endpoint in table(parts):
+    for _, path, endpoint in table(engine, Retention(context), machines, "", lambda: None):
         answering(endpoint)
         assert set(re.findall(r"{(\w+)}", path)) <= set(signature(endpoint).parameters), path
     store.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dstack import errors
-from dstack.client.problems import problem
+from dstack.client.connection import problem
 from dstack.errors import DstackError, ErrorCode
 from dstack.model.api import wire
 from dstack.model.job.reasons import ReasonCode
