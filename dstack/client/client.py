@@ -40,7 +40,6 @@ class Client(Connection):
     """A client of one server."""
 
     def status(self) -> ServerStatus:
-        """Return the server's state."""
         return self._get("/status", ServerStatus)
 
     def submit(self, submission: Submission, pack: Path | None = None) -> RunView | Plan:
@@ -91,15 +90,12 @@ class Client(Connection):
         return self._post("/hold", HoldAnswer, request)
 
     def secrets(self) -> list[SecretView]:
-        """Return the names of the secrets."""
         return self._get("/secrets", list[SecretView])
 
     def set_secret(self, secret: SetSecret) -> SecretView:
-        """Set a secret."""
         return self._post("/secrets", SecretView, secret)
 
     def delete_secret(self, name: str) -> DeletedSecret:
-        """Delete a secret."""
         return self._post(f"/secrets/{_part(name)}", DeletedSecret, method="DELETE")
 
     def artifacts(self, ref: str) -> list[ArtifactView]:
@@ -108,13 +104,12 @@ class Client(Connection):
 
     def artifact(self, job: str, path: str, offset: int) -> Iterator[bytes]:
         """Yield the bytes of a file from `offset` on. Raises BrokenAnswerError if the connection breaks."""
-        query = urlencode({"path": path.encode("utf-8", "surrogateescape"), "offset": offset})
+        query = urlencode({"path": path, "offset": offset}, errors="surrogateescape")
         return self._bytes(f"/artifacts/{_part(job)}/file?{query}", ANSWER_SECONDS)
 
     def artifact_url(self, job: str, path: str) -> LinkView:
         """Return a temporary URL that lets anyone download a file."""
-        query = urlencode({"path": path.encode("utf-8", "surrogateescape")})
-        return self._get(f"/artifacts/{_part(job)}/url?{query}", LinkView)
+        return self._get(f"/artifacts/{_part(job)}/url", LinkView, {"path": path})
 
     def artifact_urls(self, job: str, paths: Sequence[str]) -> LinksView:
         """Return temporary URLs of a job's files, in the order of `paths`; none if the storage doesn't offer URLs."""
@@ -129,7 +124,6 @@ class Client(Connection):
         return self._post("/tags", TagView, TagRequest(ref=ref, name=name, force=force))
 
     def delete_tag(self, name: str) -> None:
-        """Delete a tag."""
         self._send("DELETE", f"/tags/{_part(name)}", ANSWER_SECONDS).close()
 
     def delete(self, refs: tuple[str, ...]) -> list[Removed]:
@@ -194,11 +188,9 @@ class Client(Connection):
         self._send("DELETE", f"/runners/{_part(name)}?force={int(force)}", WORK_SECONDS).close()
 
     def config(self) -> ServerConfig:
-        """Return the server's settings."""
         return self._get("/config", ServerConfig)
 
     def configure(self, config: ServerConfig) -> ServerConfig:
-        """Change the server's settings."""
         return self._post("/config", ServerConfig, config)
 
     def shutdown(self) -> None:
@@ -262,9 +254,8 @@ class Client(Connection):
                 return
             except (TryAgainError, BrokenAnswerError) as error:
                 if time.monotonic() - last > PATIENCE_SECONDS:
-                    raise DstackError(
-                        f"gave up after {PATIENCE_SECONDS / 60:.0f} minutes: {error.message}", hint=hint
-                    ) from error
+                    message = f"gave up after {PATIENCE_SECONDS / 60:.0f} minutes: {error.message}"
+                    raise DstackError(message, hint=hint) from error
                 if pause > 1:
                     self.say(f"{error.message}; trying again")
                 time.sleep(pause)

@@ -13,8 +13,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from dstack import __version__, errors
-from dstack.client.endpoint import Endpoint
-from dstack.client.settings import user
+from dstack.client.settings import Endpoint, user
 from dstack.errors import DstackError, ErrorCode, TryAgainError, UsageError
 from dstack.model.api import wire
 from dstack.model.api.server import API, Problem
@@ -52,7 +51,8 @@ class Connection:
         self, path: str, kind: type[T], query: Mapping[str, str | None] | None = None, seconds: float = ANSWER_SECONDS
     ) -> T:
         given = {name: value for name, value in (query or {}).items() if value is not None}
-        return self._decode(self._send("GET", f"{path}?{urlencode(given)}" if given else path, seconds), kind)
+        asked = f"?{urlencode(given, errors='surrogateescape')}" if given else ""
+        return self._decode(self._send("GET", path + asked, seconds), kind)
 
     def _post(self, path: str, kind: type[T], body: Any = None, method: str = "POST") -> T:
         data = b"" if body is None else wire.encode(body)
@@ -119,10 +119,8 @@ class Connection:
         if version is None or api is None:
             response.close()
             if response.status in (502, 503, 504):
-                raise TryAgainError(
-                    f"can't reach the server behind {self.endpoint.url} (status {response.status})",
-                    code=ErrorCode.SERVER_UNREACHABLE,
-                )
+                message = f"can't reach the server behind {self.endpoint.url} (status {response.status})"
+                raise TryAgainError(message, code=ErrorCode.SERVER_UNREACHABLE)
             raise DstackError(f"{self.endpoint.url} is not a dstack server", hint="check the URL with `dstack config`")
         if not self.tolerant:
             self._compare(version, api)
@@ -136,9 +134,8 @@ class Connection:
         if not self.endpoint.embedded:
             remedy = f"install the server's version with `pip install dstack=={version}`"
         if api != str(API):
-            raise DstackError(
-                f"this is dstack {__version__}, {where} is dstack {version}: they can't talk to each other", hint=remedy
-            )
+            message = f"this is dstack {__version__}, {where} is dstack {version}: they can't talk to each other"
+            raise DstackError(message, hint=remedy)
         if version != __version__ and not self._warned:
             self._warned = True
             self.say(f"warning: this is dstack {__version__}, {where} is dstack {version}; {remedy}")

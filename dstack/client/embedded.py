@@ -13,11 +13,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from dstack.client.client import Client
 from dstack.client.connection import ignore, problem
-from dstack.client.endpoint import Endpoint
+from dstack.client.settings import Endpoint
 from dstack.errors import DstackError, ErrorCode
 from dstack.model.paths import ServerLayout
 
@@ -62,7 +63,6 @@ def socket_path(home: Path) -> Path:
 
 
 def endpoint(home: Path) -> Endpoint:
-    """Return the embedded server's address."""
     return Endpoint(str(socket_path(home)), embedded=True)
 
 
@@ -114,8 +114,7 @@ def server_environment() -> dict[str, str]:
 
 
 def _spawn(layout: ServerLayout, arguments: Sequence[str], extra: dict[str, str]) -> subprocess.Popen[bytes]:
-    opened = os.open(layout.server_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    with os.fdopen(opened, "wb") as log:
+    with open(layout.server_log, "ab", opener=partial(os.open, mode=0o600)) as log:
         process = subprocess.Popen(
             command(layout.home, arguments),
             stdin=subprocess.DEVNULL,

@@ -168,7 +168,6 @@ def output(*words: str) -> str:
 
 
 def gpus() -> list[str]:
-    """Return the names of the GPUs."""
     listed = output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
     return [line.strip() for line in listed.splitlines() if line.strip()]
 
@@ -258,14 +257,9 @@ class Announcement:
     """This machine's registration at one server."""
 
     def __init__(self, server: Server, options: argparse.Namespace) -> None:
-        self.server = server
-        self.options = options
+        self.server, self.options = server, options
         self.stop = threading.Event()
-        self.why = ""
-        self.name = ""
-        self.secret = ""
-        self.id = ""
-        self.last_words = ""
+        self.why = self.last_words = ""
 
     def run(self) -> int:
         """Register, and send heartbeats until the machine is no longer available. Return the exit code."""
@@ -428,20 +422,18 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Run the command."""
     options = parser().parse_args()
     if options.systemd:
         print(systemd_unit(sys.argv[1:]), end="")
         return
     try:
         server = Server(options.server or default_server(), options.token or os.environ.get("DSTACK_TOKEN"))
-        code = Announcement(server, options).run()
+        sys.exit(Announcement(server, options).run())
     except RunnerError as error:
         print(f"dstack-runner: error: {error}", file=sys.stderr)
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
-        code = error.code
-    sys.exit(code)
+        sys.exit(error.code)
 
 
 if __name__ == "__main__":

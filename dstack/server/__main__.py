@@ -70,11 +70,9 @@ def main() -> None:
 
 def serve(layout: ServerLayout, path: Path, host: str, port: int | None) -> None:
     """Lock the home folder, listen, and run the engine."""
-    os.umask(0o077)
-    complete_environment()
+    prepare_process()
     layout.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     with owned(layout):
-        raise_file_limit()
         store = Store(layout)
         if port is not None:
             remember_token(store)
@@ -204,16 +202,14 @@ def remember_token(store: Store) -> None:
         raise UsageError("a server on TCP needs a token", hint=hint)
 
 
-def complete_environment() -> None:
-    """Set HOME, USER and PATH if they are missing, as under cron or in a service."""
+def prepare_process() -> None:
+    """Keep what it writes private. Set HOME, USER and PATH if they are missing, as under cron or in a service. Raise
+    the limit of open files as far as the system allows: each connection and each log is one."""
+    os.umask(0o077)
     person = pwd.getpwuid(os.getuid())
     os.environ.setdefault("HOME", person.pw_dir)
     os.environ.setdefault("USER", person.pw_name)
     os.environ.setdefault("PATH", os.defpath)
-
-
-def raise_file_limit() -> None:
-    """Raise the limit of open files as far as the system allows: each connection and each log is one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536) if hard > 0 else 65536, hard))

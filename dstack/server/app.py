@@ -25,7 +25,7 @@ def table(
     engine: Engine, retention: Retention, machines: RegistrationService, url: str, shutdown: Callable[[], None]
 ) -> list[tuple[str, str, Endpoint]]:
     """Return the method, path and endpoint of each route below /v1. `url` is where the server listens; `shutdown`
-    it."""
+    stops it."""
     runs, jobs, settings = RunRoutes(engine, retention), JobRoutes(engine), SettingsRoutes(engine, url)
     artifacts, events = ArtifactRoutes(engine.context), EventRoutes(engine.context)
     runners = machines.runner_service

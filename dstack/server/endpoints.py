@@ -11,28 +11,19 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dstack import __version__
-from dstack.errors import (
-    ConflictError,
-    DstackError,
-    MissingBaseError,
-    NotFoundError,
-    TryAgainError,
-    UnauthorizedError,
-    UnknownHostKeyError,
-    UsageError,
-)
+from dstack import __version__, errors
+from dstack.errors import DstackError, UsageError
 from dstack.model.api import wire
 from dstack.model.api.server import API, Problem
 from dstack.store.tables.events import SERVER, acting
 
 Endpoint = Callable[..., Any]
-KINDS: dict[type[DstackError], str] = {UnknownHostKeyError: "host-key", MissingBaseError: "missing-base"}
+KINDS: dict[type[DstackError], str] = {errors.UnknownHostKeyError: "host-key", errors.MissingBaseError: "missing-base"}
 """The `kind` of a Problem where it is not the name of the error's class."""
 STATUSES: list[tuple[int, tuple[type[DstackError], ...]]] = [
-    (404, (NotFoundError,)),
-    (401, (UnauthorizedError,)),
-    (409, (ConflictError, TryAgainError, UnknownHostKeyError, MissingBaseError)),
+    (404, (errors.NotFoundError,)),
+    (401, (errors.UnauthorizedError,)),
+    (409, (errors.ConflictError, errors.TryAgainError, errors.UnknownHostKeyError, errors.MissingBaseError)),
     (400, (UsageError,)),
 ]
 HEADERS = {"X-Dstack-Version": __version__, "X-Dstack-Api": str(API)}
@@ -74,19 +65,14 @@ async def arguments(request: Request, kinds: Mapping[str, Any], needed: Containe
     given = {**dict(query), **request.path_params}
     found: dict[str, Any] = {}
     for name, kind in kinds.items():
+        struct = isinstance(kind, type) and issubclass(kind, msgspec.Struct)
         if kind is Request:
             found[name] = request
-        elif isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-            body = request.method != "GET"
-            found[name] = wire.decode(await request.body(), kind) if body else converted(given, kind)
-        elif name in given or name in needed:
-            found[name] = converted(given[name], kind)
+        elif struct and request.method != "GET":
+            found[name] = wire.decode(await request.body(), kind)
+        elif struct or name in given or name in needed:
+            found[name] = msgspec.convert(given if struct else given[name], kind, strict=False)
     return found
-
-
-def converted(value: object, kind: Any) -> Any:
-    """Return what the text of a path or a query means. Raises msgspec.ValidationError."""
-    return msgspec.convert(value, kind, strict=False)
 
 
 def actor(request: Request) -> str:

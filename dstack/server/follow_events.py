@@ -51,7 +51,6 @@ class EventFollower:
             self.after = self.store.events.before_newest(limit, **self.about)
 
     def batch(self) -> list[EventView]:
-        """Return the next events."""
         found = self.store.events.select(BATCH, after=self.after, since=self.since, **self.about)
         if found:
             self.after = found[-1].id

@@ -11,7 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -64,9 +64,8 @@ class RegistrationService:
         if caller == "nobody" and not store.registrations.take_token(hashed(token)):
             hint = "make a new one: dstack runners token"
             raise UnauthorizedError("the registration token is invalid, or already used", hint=hint)
-        admitted = before is not None and before.approved and before.same_machine(wanted)
         secret = secrets.token_urlsafe(24)
-        approved = admitted or caller != "user"
+        approved = caller != "user" or (before is not None and before.approved and before.same_machine(wanted))
         store.registrations.put(replace(wanted, secret=hashed(secret), approved=approved, unavailable=None))
         key = await asyncio.to_thread(own_key, self.runner_service.identity)
         return Registered(name=name, secret=secret, key=key, server=store.settings.server_id, approved=approved)
@@ -78,11 +77,9 @@ class RegistrationService:
         if not hmac.compare_digest(registration.secret, hashed(beat.secret)):
             raise UnauthorizedError("another machine has registered under this name", hint="choose another --name")
         self.heard[name] = time.monotonic()
-        before = (registration.unavailable, registration.once, registration.interval)
-        if before != (beat.unavailable, beat.once, beat.interval):
-            registration = store.registrations.change(
-                name, unavailable=beat.unavailable, once=beat.once, interval=beat.interval
-            )
+        told = {field: value for field, value in asdict(beat).items() if field != "secret"}
+        if replace(registration, **told) != registration:
+            registration = store.registrations.change(name, **told)
             self.runner_service.engine.poke()
         if not registration.approved:
             return Heard(state="pending", words=f"waiting for approval: dstack runners approve {name}")
@@ -100,8 +97,8 @@ class RegistrationService:
     async def add(self, registration: Registration) -> None:
         """Add the machine. Its host key must be one of those that it reported."""
         address = address_of(registration)
-        shown = await self.runner_service.fleet.pool.offered_key(address)
-        vouched = fingerprint(shown) if shown in registration.host_keys else fingerprint(registration.host_keys[0])
+        offered = await self.runner_service.fleet.pool.offered_key(address)
+        vouched = fingerprint(offered if offered in registration.host_keys else registration.host_keys[0])
         request = AddRunner(
             address=address,
             name=registration.name,
@@ -124,7 +121,6 @@ class RegistrationService:
         return RegistrationToken(token=token)
 
     def all(self) -> list[RegistrationView]:
-        """Return every registration."""
         return [view(registration) for registration in self.runner_service.store.registrations.all()]
 
     def absent(self, name: str) -> str | None:
@@ -152,7 +148,6 @@ def program(request: Request) -> Response:
 
 
 def address_of(registration: Registration) -> Address:
-    """Return the machine's SSH address."""
     return Address(host=registration.address, user=registration.user, port=registration.port)
 
 
@@ -163,6 +158,4 @@ def view(registration: Registration) -> RegistrationView:
         RegistrationView,
         address=str(address_of(registration)),
         fingerprints=[fingerprint(key) for key in registration.host_keys],
-        labels=list(registration.labels),
-        gpus=list(registration.gpus),
     )

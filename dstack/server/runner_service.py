@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+from collections.abc import Sequence
 
 from msgspec.structs import asdict, replace
 
@@ -16,6 +17,7 @@ from dstack.engine.fleet.sampling import Sampler
 from dstack.errors import ConflictError, HostError, HostUnreachableError, UnknownHostKeyError, UsageError
 from dstack.hosts.trust import known_keys
 from dstack.model.api.runners import AddRunner, Drain, RunnerView
+from dstack.model.job.job import Job
 from dstack.model.runner import mounts
 from dstack.model.runner.runner import DEFAULT_ROOT, Address, Facts, Runner, fingerprint
 
@@ -88,10 +90,8 @@ class RunnerService:
             raise UsageError("the name 'local' is reserved for the server's own machine", hint="choose another --name")
         before = self.store.runners.get(name)
         if before and not before.hidden:
-            raise ConflictError(
-                f"a runner named '{name}' already exists ({before.address})",
-                hint=f"choose another --name, or: dstack runners remove {name}",
-            )
+            hint = f"choose another --name, or: dstack runners remove {name}"
+            raise ConflictError(f"a runner named '{name}' already exists ({before.address})", hint=hint)
 
     async def trusted(self, request: AddRunner) -> str | None:
         """Return the host's key, trusted by the request's fingerprint, known_hosts or a certificate authority there;
@@ -104,11 +104,8 @@ class RunnerService:
             certified = await self.fleet.pool.certified_key(request.address)
             if certified is None:
                 add = f"dstack runners add {request.address} --fingerprint {shown}"
-                raise UnknownHostKeyError(
-                    f"the host key of {request.address} is not trusted yet: {shown}",
-                    hint=f"if the machine has this key, type: {add}",
-                    fingerprint=shown,
-                )
+                message = f"the host key of {request.address} is not trusted yet: {shown}"
+                raise UnknownHostKeyError(message, hint=f"if the machine has this key, type: {add}", fingerprint=shown)
             return certified
         if request.fingerprint not in (None, shown):
             raise UsageError(
@@ -151,17 +148,18 @@ class RunnerService:
             raise unfit(after.address, facts, "was not changed")
         other = before.facts is not None and before.facts.machine != facts.machine
         if other or (before.root, before.docker) != (after.root, after.docker):
-            hint = f"type `dstack runners drain {before.name} --wait`, then the same command again"
-            self.refuse_busy(before.name, "can't be changed to another machine, root or docker while it runs", hint)
+            if busy := self.busy(before.name):
+                message = (
+                    f"{before.name} can't be changed to another machine, root or docker while it runs {listed(busy)}"
+                )
+                hint = f"type `dstack runners drain {before.name} --wait`, then the same command again"
+                raise ConflictError(message, hint=hint)
             await self.leave(before, keep_key=not other)
         return replace(after, facts=facts)
 
-    def refuse_busy(self, name: str, consequence: str, hint: str) -> None:
-        """Raise ConflictError while jobs run on the machine. `{run}` in the hint stands for the first one's run."""
-        jobs = [job for job in self.store.jobs.unfinished() if job.runner == name]
-        if jobs:
-            listed = ", ".join(f"{job.workflow} of {job.run}" for job in jobs)
-            raise ConflictError(f"{name} {consequence} {listed}", hint=hint.replace("{run}", jobs[0].run))
+    def busy(self, name: str) -> Sequence[Job]:
+        """Return the jobs that the machine has."""
+        return [job for job in self.store.jobs.unfinished() if job.runner == name]
 
     def drain(self, name: str, wish: Drain) -> RunnerView:
         """Give the runner no new jobs. The jobs that it runs continue."""
@@ -180,7 +178,8 @@ class RunnerService:
         """Remove everything of this server from the machine, then forget it. Raises ConflictError while jobs run there,
         and HostUnreachableError if the machine can't be cleaned (`force` forgets it anyway)."""
         runner = self.store.runners.require(name)
-        self.refuse_busy(name, "still runs", "wait, or: dstack stop {run}")
+        if busy := self.busy(name):
+            raise ConflictError(f"{name} still runs {listed(busy)}", hint=f"wait, or: dstack stop {busy[0].run}")
         try:
             await self.leave(runner)
         except HostError as trouble:
@@ -204,6 +203,11 @@ class RunnerService:
         left = await ask(self.fleet.host(runner), command, timeout=300)
         if left.names:
             raise HostError(f"these could not be removed: {', '.join(left.names)}")
+
+
+def listed(jobs: Sequence[Job]) -> str:
+    """Name jobs in a message."""
+    return ", ".join(f"{job.workflow} of {job.run}" for job in jobs)
 
 
 def folders(texts: tuple[str, ...]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+import msgspec
 from msgspec import Struct
 
 from dstack.model.api.jobs import ArtifactsView, AttemptView, CacheView, JobView
@@ -18,8 +19,8 @@ View = TypeVar("View", bound=Struct)
 
 def shown(record: object, kind: type[View], **different: Any) -> View:
     """Return a record as users see it: the view's fields are those of the record, except the ones that differ."""
-    same = (name for name in kind.__struct_fields__ if name not in different)
-    return kind(**{name: getattr(record, name) for name in same}, **different)
+    fields = kind.__struct_fields__
+    return msgspec.convert({name: getattr(record, name) for name in fields if name not in different} | different, kind)
 
 
 def job_view(job: Job, position: int | None = None) -> JobView:
@@ -31,7 +32,6 @@ def job_view(job: Job, position: int | None = None) -> JobView:
         reason=job.reason.text if job.reason else None,
         cached=job.cached_from is not None,
         cache=CacheView(job.cached_from is not None, job.why),
-        gpus=list(job.gpus),
         artifacts=ArtifactsView(job.files, job.bytes),
         position=position if job.status is Status.QUEUED else None,
         attempts=[attempt_view(attempt) for attempt in job.history],
@@ -45,7 +45,6 @@ def attempt_view(attempt: Attempt) -> AttemptView:
         AttemptView,
         reason=attempt.reason.text if attempt.reason else None,
         reason_code=reason_code(attempt.status, attempt.reason),
-        gpus=list(attempt.gpus),
     )
 
 
@@ -67,7 +66,7 @@ def run_view(
         finished_at=max((job.finished_at or "" for job in jobs), default=None) if status.finished else None,
         repo=shown(run.snapshot, RepoView),
         jobs=[job_view(job, (positions or {}).get(job.id)) for job in jobs],
-        warnings=list(warnings),
+        warnings=warnings,
     )
 
 

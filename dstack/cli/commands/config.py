@@ -11,8 +11,7 @@ from dstack.cli import connect
 from dstack.cli.options import json_option
 from dstack.cli.output import show
 from dstack.client import embedded
-from dstack.client.endpoint import Endpoint
-from dstack.client.settings import configured, load, save
+from dstack.client.settings import Endpoint, configured, load, save
 from dstack.errors import TryAgainError, UsageError
 from dstack.model.api.server import ServerConfig
 

@@ -23,8 +23,8 @@ from dstack.client import client as client_module
 from dstack.client import embedded
 from dstack.client.client import Client
 from dstack.client.connection import BrokenAnswerError, problem
-from dstack.client.endpoint import Endpoint
 from dstack.client.frames import Frame, read_frames
+from dstack.client.settings import Endpoint
 from dstack.errors import (
     ConflictError,
     DstackError,
