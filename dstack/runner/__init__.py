@@ -377,7 +377,7 @@ def systemd_unit(arguments: list[str]) -> str:
         first = f"# curl -fsS {SERVER or 'SERVER'}/dstack-runner -o {program}\n"
     words = [program] if os.access(program, os.X_OK) else [sys.executable, program]
     words += without_token(arguments)
-    if SERVER and "--server" not in words:
+    if SERVER and not any(word.partition("=")[0] == "--server" for word in words):
         words += ["--server", SERVER]
     return first + UNIT.format(command=" ".join(shlex.quote(word).replace("%", "%%") for word in words))
 
