@@ -68,7 +68,7 @@ async def arguments(request: Request, kinds: Mapping[str, Any], needed: Containe
         struct = isinstance(kind, type) and issubclass(kind, msgspec.Struct)
         if kind is Request:
             found[name] = request
-        elif struct and request.method != "GET":
+        elif struct and request.method not in ("GET", "HEAD"):
             found[name] = wire.decode(await request.body(), kind)
         elif struct or name in given or name in needed:
             found[name] = msgspec.convert(given if struct else given[name], kind, strict=False)

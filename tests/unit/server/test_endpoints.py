@@ -20,6 +20,7 @@ from dstack.engine.fleet.runners import Fleet
 from dstack.engine.fleet.sampling import Sampler
 from dstack.engine.retention.retention import Retention
 from dstack.hosts.pool import Pool
+from dstack.model.api.events import EventQuery
 from dstack.model.api.jobs import StopRequest
 from dstack.model.paths import ServerLayout
 from dstack.server.app import table
@@ -49,6 +50,10 @@ async def stopped(ref: str, wish: StopRequest) -> dict[str, object]:
     return {"ref": ref, "refs": wish.refs}
 
 
+def queried(query: EventQuery) -> list[object]:
+    return [query.limit, query.since]
+
+
 def nothing() -> None:
     return None
 
@@ -64,6 +69,11 @@ def test_a_path_may_have_any_bytes() -> None:
 
 def test_a_struct_comes_from_the_body() -> None:
     assert answer(stopped, b'{"refs": ["x"]}', method="POST") == (200, {"ref": "abc", "refs": ["x"]})
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_struct_of_a_request_without_a_body_comes_from_the_query(method: str) -> None:
+    assert answer(queried, method=method, limit=3, follow=1) == (200, [3, None])
 
 
 def test_no_result_is_an_empty_object() -> None:
