@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -41,7 +40,6 @@ class Client(Connection):
     """A client of one server."""
 
     def status(self) -> ServerStatus:
-        """Return the server's state."""
         return self._get("/status", ServerStatus)
 
     def submit(self, submission: Submission, pack: Path | None = None) -> RunView | Plan:
@@ -65,12 +63,7 @@ class Client(Connection):
 
     def diff(self, ref: str) -> Iterator[bytes]:
         """Yield the patch from a run's commit to the code that it ran."""
-        response = self._send("GET", f"/runs/{_part(ref)}/diff", WORK_SECONDS)
-        with response:
-            try:
-                yield from iter(lambda: response.read1(BLOCK), b"")
-            except (OSError, http.client.HTTPException) as error:
-                raise self._broken(error) from error
+        return self._bytes(f"/runs/{_part(ref)}/diff", WORK_SECONDS)
 
     def recipe(self, ref: str) -> Recipe:
         """Return what is needed to repeat a run."""
@@ -97,15 +90,12 @@ class Client(Connection):
         return self._post("/hold", HoldAnswer, request)
 
     def secrets(self) -> list[SecretView]:
-        """Return the names of the secrets."""
         return self._get("/secrets", list[SecretView])
 
     def set_secret(self, secret: SetSecret) -> SecretView:
-        """Set a secret."""
         return self._post("/secrets", SecretView, secret)
 
     def delete_secret(self, name: str) -> DeletedSecret:
-        """Delete a secret."""
         return self._post(f"/secrets/{_part(name)}", DeletedSecret, method="DELETE")
 
     def artifacts(self, ref: str) -> list[ArtifactView]:
@@ -114,18 +104,12 @@ class Client(Connection):
 
     def artifact(self, job: str, path: str, offset: int) -> Iterator[bytes]:
         """Yield the bytes of a file from `offset` on. Raises BrokenAnswerError if the connection breaks."""
-        query = urlencode({"path": path.encode("utf-8", "surrogateescape"), "offset": offset})
-        response = self._send("GET", f"/artifacts/{_part(job)}/file?{query}", ANSWER_SECONDS)
-        with response:
-            try:
-                yield from iter(lambda: response.read1(BLOCK), b"")
-            except (OSError, http.client.HTTPException) as error:
-                raise self._broken(error) from error
+        query = urlencode({"path": path, "offset": offset}, errors="surrogateescape")
+        return self._bytes(f"/artifacts/{_part(job)}/file?{query}", ANSWER_SECONDS)
 
     def artifact_url(self, job: str, path: str) -> LinkView:
         """Return a temporary URL that lets anyone download a file."""
-        query = urlencode({"path": path.encode("utf-8", "surrogateescape")})
-        return self._get(f"/artifacts/{_part(job)}/url?{query}", LinkView)
+        return self._get(f"/artifacts/{_part(job)}/url", LinkView, {"path": path})
 
     def artifact_urls(self, job: str, paths: Sequence[str]) -> LinksView:
         """Return temporary URLs of a job's files, in the order of `paths`; none if the storage doesn't offer URLs."""
@@ -140,7 +124,6 @@ class Client(Connection):
         return self._post("/tags", TagView, TagRequest(ref=ref, name=name, force=force))
 
     def delete_tag(self, name: str) -> None:
-        """Delete a tag."""
         self._send("DELETE", f"/tags/{_part(name)}", ANSWER_SECONDS).close()
 
     def delete(self, refs: tuple[str, ...]) -> list[Removed]:
@@ -205,11 +188,9 @@ class Client(Connection):
         self._send("DELETE", f"/runners/{_part(name)}?force={int(force)}", WORK_SECONDS).close()
 
     def config(self) -> ServerConfig:
-        """Return the server's settings."""
         return self._get("/config", ServerConfig)
 
     def configure(self, config: ServerConfig) -> ServerConfig:
-        """Change the server's settings."""
         return self._post("/config", ServerConfig, config)
 
     def shutdown(self) -> None:
@@ -227,12 +208,12 @@ class Client(Connection):
         wanted = ("log", "job", "run") if logs else ("job", "run")
         hint = f"the run continues; wait for it with `dstack wait {ref}`"
 
-        def frames() -> Iterator[Frame]:
+        def path() -> str:
             begin = ",".join(f"{job}:{offset}" for job, offset in offsets.items())
             asked = urlencode({"follow": int(follow), "from": begin, "logs": int(logs)}, safe=":,")
-            return self._frames(f"/follow/{_part(ref)}?{asked}")
+            return f"/follow/{_part(ref)}?{asked}"
 
-        for frame in self._lasting(frames, hint):
+        for frame in self._frames(path, hint):
             fresh = frame.after(offsets) if frame.event.event in wanted else None
             if fresh is not None:
                 yield fresh
@@ -246,50 +227,46 @@ class Client(Connection):
         after the last event."""
         last = 0
 
-        def frames() -> Iterator[Frame]:
-            return self._frames(f"/events?{urlencode({**asked.parameters(), 'follow': '1', 'after': str(last)})}")
+        def path() -> str:
+            return f"/events?{urlencode({**asked.parameters(), 'follow': '1', 'after': str(last)})}"
 
-        for frame in self._lasting(frames, "the same command shows the events since then: add --since"):
+        for frame in self._frames(path, "the same command shows the events since then: add --since"):
             entry = frame.event.entry
             if entry is not None:
                 last = entry.id
                 yield entry
 
-    def _lasting(self, frames: Callable[[], Iterator[Frame]], hint: str) -> Iterator[Frame]:
-        """Yield the frames of a stream that `frames` opens, again each time that it breaks."""
+    def _bytes(self, path: str, seconds: float) -> Iterator[bytes]:
+        response = self._send("GET", path, seconds)
+        with self._reading(response):
+            yield from iter(lambda: response.read1(BLOCK), b"")
+
+    def _frames(self, path: Callable[[], str], hint: str) -> Iterator[Frame]:
+        """Yield the frames of a stream, opened again at the current `path()` each time that it breaks."""
         last, pause = time.monotonic(), 0.05
         while True:
             try:
-                for frame in frames():
-                    last, pause = time.monotonic(), 0.05
-                    yield frame
+                response = self._send("GET", path(), SILENCE_SECONDS)
+                with self._reading(response):
+                    for frame in read_frames(response):
+                        last, pause = time.monotonic(), 0.05
+                        yield frame
                 return
             except (TryAgainError, BrokenAnswerError) as error:
                 if time.monotonic() - last > PATIENCE_SECONDS:
-                    raise DstackError(
-                        f"gave up after {PATIENCE_SECONDS / 60:.0f} minutes: {error.message}", hint=hint
-                    ) from error
+                    message = f"gave up after {PATIENCE_SECONDS / 60:.0f} minutes: {error.message}"
+                    raise DstackError(message, hint=hint) from error
                 if pause > 1:
                     self.say(f"{error.message}; trying again")
                 time.sleep(pause)
                 pause = min(pause * 2, 10.0)
 
-    def _frames(self, path: str) -> Iterator[Frame]:
-        response = self._send("GET", path, SILENCE_SECONDS)
-        with response:
-            try:
-                yield from read_frames(response)
-            except (OSError, http.client.HTTPException) as error:
-                raise self._broken(error) from error
-
 
 def _blocks(head: bytes, pack: Path | None) -> Iterator[bytes]:
     yield head
-    if pack is None:
-        return
-    with pack.open("rb") as file:
-        while block := file.read(BLOCK * 4):
-            yield block
+    if pack is not None:
+        with pack.open("rb") as file:
+            yield from iter(lambda: file.read(BLOCK * 4), b"")
 
 
 def _part(text: str) -> str:

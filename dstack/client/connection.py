@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import http.client
 import os
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 
-from dstack import __version__
-from dstack.client.endpoint import Endpoint
-from dstack.client.problems import problem
-from dstack.client.settings import user
-from dstack.errors import DstackError, ErrorCode, TryAgainError
+from dstack import __version__, errors
+from dstack.client.settings import Endpoint, user
+from dstack.errors import DstackError, ErrorCode, TryAgainError, UsageError
 from dstack.model.api import wire
-from dstack.model.api.server import API
+from dstack.model.api.server import API, Problem
 
 T = TypeVar("T")
 
@@ -53,7 +51,8 @@ class Connection:
         self, path: str, kind: type[T], query: Mapping[str, str | None] | None = None, seconds: float = ANSWER_SECONDS
     ) -> T:
         given = {name: value for name, value in (query or {}).items() if value is not None}
-        return self._decode(self._send("GET", f"{path}?{urlencode(given)}" if given else path, seconds), kind)
+        asked = f"?{urlencode(given, errors='surrogateescape')}" if given else ""
+        return self._decode(self._send("GET", path + asked, seconds), kind)
 
     def _post(self, path: str, kind: type[T], body: Any = None, method: str = "POST") -> T:
         data = b"" if body is None else wire.encode(body)
@@ -120,10 +119,8 @@ class Connection:
         if version is None or api is None:
             response.close()
             if response.status in (502, 503, 504):
-                raise TryAgainError(
-                    f"can't reach the server behind {self.endpoint.url} (status {response.status})",
-                    code=ErrorCode.SERVER_UNREACHABLE,
-                )
+                message = f"can't reach the server behind {self.endpoint.url} (status {response.status})"
+                raise TryAgainError(message, code=ErrorCode.SERVER_UNREACHABLE)
             raise DstackError(f"{self.endpoint.url} is not a dstack server", hint="check the URL with `dstack config`")
         if not self.tolerant:
             self._compare(version, api)
@@ -137,21 +134,28 @@ class Connection:
         if not self.endpoint.embedded:
             remedy = f"install the server's version with `pip install dstack=={version}`"
         if api != str(API):
-            raise DstackError(
-                f"this is dstack {__version__}, {where} is dstack {version}: they can't talk to each other", hint=remedy
-            )
+            message = f"this is dstack {__version__}, {where} is dstack {version}: they can't talk to each other"
+            raise DstackError(message, hint=remedy)
         if version != __version__ and not self._warned:
             self._warned = True
             self.say(f"warning: this is dstack {__version__}, {where} is dstack {version}; {remedy}")
 
     def _decode(self, response: http.client.HTTPResponse, kind: type[T]) -> T:
-        with response:
-            try:
-                return wire.decode(response.read(), kind)
-            except msgspec.DecodeError as error:
-                raise DstackError(f"can't read the server's response: {error}") from error
-            except (OSError, http.client.HTTPException) as error:
-                raise self._broken(error) from error
+        with self._reading(response):
+            data = response.read()
+        try:
+            return wire.decode(data, kind)
+        except msgspec.DecodeError as error:
+            raise DstackError(f"can't read the server's response: {error}") from error
+
+    @contextmanager
+    def _reading(self, response: http.client.HTTPResponse) -> Iterator[None]:
+        """Close the response at the end. Raises BrokenAnswerError if the connection breaks before."""
+        try:
+            with response:
+                yield
+        except (OSError, http.client.HTTPException) as error:
+            raise self._broken(error) from error
 
     def _unreachable(self, error: OSError) -> TryAgainError:
         hint = "check the URL with `dstack config`, and run `dstack server status` on the server's machine"
@@ -161,6 +165,28 @@ class Connection:
     def _broken(self, error: Exception) -> BrokenAnswerError:
         hint = "the request may have been carried out; check with `dstack runs`"
         return BrokenAnswerError(f"the connection to the server broke: {reason(error)}", hint=hint)
+
+
+def problem(status: int, body: bytes) -> DstackError:
+    """Return the exception that the server met, from its error response."""
+    try:
+        met = msgspec.json.decode(body, type=Problem)
+    except msgspec.DecodeError:
+        return DstackError(f"the server answered with status {status}: {body[:200].decode(errors='replace').strip()}")
+    special: dict[str, Any] = {"host-key": errors.UnknownHostKeyError, "missing-base": errors.MissingBaseError}
+    kind = special.get(met.kind) or getattr(errors, met.kind, None)
+    if kind is errors.ProjectError:
+        error: DstackError = errors.ProjectError(met.message.splitlines(), hint=met.hint)
+    elif isinstance(kind, type) and issubclass(kind, DstackError) and kind is not errors.CommandError:
+        error = kind(met.message, hint=met.hint)
+    else:
+        error = (UsageError if met.exit_code == 2 else DstackError)(met.message, hint=met.hint)
+    if isinstance(error, errors.UnknownHostKeyError):
+        error.fingerprint = met.fingerprint or ""
+    if isinstance(error, errors.MissingBaseError):
+        error.known = met.known
+    error.exit_code, error.code = met.exit_code, met.code
+    return error
 
 
 def reason(error: Exception) -> str:

@@ -12,12 +12,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from dstack.client.client import Client
-from dstack.client.connection import ignore
-from dstack.client.endpoint import Endpoint
-from dstack.client.problems import problem
+from dstack.client.connection import ignore, problem
+from dstack.client.settings import Endpoint
 from dstack.errors import DstackError, ErrorCode
 from dstack.model.paths import ServerLayout
 
@@ -62,7 +63,6 @@ def socket_path(home: Path) -> Path:
 
 
 def endpoint(home: Path) -> Endpoint:
-    """Return the embedded server's address."""
     return Endpoint(str(socket_path(home)), embedded=True)
 
 
@@ -74,17 +74,12 @@ def connect(home: Path, say: Callable[[str], None] = ignore) -> Client:
 def answers(home: Path) -> bool:
     """Whether this home's server is running."""
     try:
-        connection = endpoint(home).open(START_SECONDS)
-    except OSError:
-        return False
-    try:
-        connection.request("GET", "/v1/status", headers={"Connection": "close"})
-        with connection.getresponse() as response:
-            return response.status == 200
+        with closing(endpoint(home).open(START_SECONDS)) as connection:
+            connection.request("GET", "/v1/status", headers={"Connection": "close"})
+            with connection.getresponse() as response:
+                return response.status == 200
     except (OSError, http.client.HTTPException):
         return False
-    finally:
-        connection.close()
 
 
 def start(home: Path, arguments: Sequence[str] = (), environment: dict[str, str] | None = None) -> None:
@@ -119,8 +114,7 @@ def server_environment() -> dict[str, str]:
 
 
 def _spawn(layout: ServerLayout, arguments: Sequence[str], extra: dict[str, str]) -> subprocess.Popen[bytes]:
-    opened = os.open(layout.server_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    with os.fdopen(opened, "wb") as log:
+    with open(layout.server_log, "ab", opener=partial(os.open, mode=0o600)) as log:
         process = subprocess.Popen(
             command(layout.home, arguments),
             stdin=subprocess.DEVNULL,
@@ -135,16 +129,14 @@ def _spawn(layout: ServerLayout, arguments: Sequence[str], extra: dict[str, str]
 
 
 def _wait(layout: ServerLayout, process: subprocess.Popen[bytes], before: int) -> None:
-    home, log = layout.home, layout.server_log
     deadline = time.monotonic() + START_SECONDS
     pause = 0.01
-    while not answers(home):
-        if process.poll() is not None and not answers(home):
+    while not answers(layout.home):
+        if process.poll() is not None and not answers(layout.home):
             raise _failed(layout, before)
         if time.monotonic() > deadline:
-            raise StartError(
-                f"the dstack server did not start within {START_SECONDS:.0f} seconds", hint=f"see its log, {log}"
-            )
+            hint = f"see its log, {layout.server_log}"
+            raise StartError(f"the dstack server did not start within {START_SECONDS:.0f} seconds", hint=hint)
         time.sleep(pause)
         pause = min(pause * 1.5, 0.2)
 

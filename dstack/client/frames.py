@@ -5,18 +5,14 @@ from __future__ import annotations
 import http.client
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from io import BufferedIOBase
+
+from msgspec import structs
 
 from dstack.model.api import wire
 from dstack.model.api.runs import Event
 
 BLOCK = 1 << 16
-
-
-class ByteSource(Protocol):
-    """What is used of `http.client.HTTPResponse`. `read1` returns b"" at the end, and raises if the stream breaks."""
-
-    def read1(self, size: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -35,24 +31,16 @@ class Frame:
         if overlap <= 0:
             return self
         rest = self.data[overlap:]
-        return Frame(event_from(event, event.offset + overlap, len(rest)), rest) if rest else None
+        return Frame(structs.replace(event, offset=event.offset + overlap, bytes=len(rest)), rest) if rest else None
 
 
-def event_from(event: Event, offset: int, size: int) -> Event:
-    """Return the same log event for a later part of its bytes."""
-    return Event(event="log", id=event.id, workflow=event.workflow, offset=offset, bytes=size, time=event.time)
-
-
-def read_frames(source: ByteSource) -> Iterator[Frame]:
+def read_frames(source: BufferedIOBase) -> Iterator[Frame]:
     """Yield complete frames. Raises http.client.IncompleteRead if the stream ends within a frame."""
     buffer = bytearray()
     while True:
-        end = buffer.find(b"\n")
-        while end < 0:
-            before = len(buffer)
+        while (end := buffer.find(b"\n")) < 0:
             if not _read(source, buffer):
                 return
-            end = buffer.find(b"\n", before)
         event = wire.decode(bytes(buffer[:end]), Event)
         del buffer[: end + 1]
         size = event.bytes or 0
@@ -63,7 +51,7 @@ def read_frames(source: ByteSource) -> Iterator[Frame]:
         del buffer[:size]
 
 
-def _read(source: ByteSource, buffer: bytearray) -> bool:
+def _read(source: BufferedIOBase, buffer: bytearray) -> bool:
     """Read a block; return False at the end. Raises http.client.IncompleteRead if the end is within a frame."""
     block = source.read1(BLOCK)
     buffer += block

@@ -1,16 +1,73 @@
-"""Which server the user's commands talk to: DSTACK_SERVER_URL, `dstack config --url`, or the embedded one."""
+"""Which server the user's commands talk to (DSTACK_SERVER_URL, `dstack config --url` or the embedded one), and how."""
 
 from __future__ import annotations
 
+import getpass
+import http.client
 import os
-import pwd
+import socket
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
-from dstack.client.endpoint import Endpoint
 from dstack.errors import UsageError
 from dstack.model.paths import ServerLayout
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A unix socket's path, or an `http://` or `https://` URL with a token. `embedded` is the user's own server."""
+
+    url: str
+    token: str | None = None
+    embedded: bool = False
+
+    @classmethod
+    def parse(cls, text: str, token: str | None = None) -> Endpoint:
+        """Parse a URL or path. Raises UsageError if it is neither."""
+        if text.startswith("unix://"):
+            text = text.removeprefix("unix://")
+        if text.startswith("/"):
+            return cls(text)
+        try:
+            parts = urlsplit(text)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise UsageError(f"'{text}' is not a valid server URL", hint="write http://HOST:PORT or /PATH/TO/SOCKET")
+        return cls(text.rstrip("/"), token)
+
+    @property
+    def unix(self) -> bool:
+        """Whether this is a unix socket on this machine."""
+        return self.url.startswith("/")
+
+    @property
+    def prefix(self) -> str:
+        """The part of a request's path before the route."""
+        return "" if self.unix else urlsplit(self.url).path
+
+    def open(self, timeout: float) -> http.client.HTTPConnection:
+        """Connect. `timeout`, in seconds, applies to connecting and to every read. Raises OSError."""
+        parts = urlsplit("http://localhost" if self.unix else self.url)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        connection = kind(parts.hostname or "", parts.port, timeout=timeout)
+        try:
+            if self.unix:
+                connection.sock = socket.socket(socket.AF_UNIX)
+                connection.sock.settimeout(timeout)
+                connection.sock.connect(self.url)
+            else:
+                connection.connect()
+                connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
 
 class ClientSettings(msgspec.Struct, omit_defaults=True):
@@ -39,8 +96,7 @@ def save(home: Path, settings: ClientSettings) -> None:
     path = ServerLayout(home).config
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     aside = path.with_name(f"{path.name}.{os.getpid()}")
-    opened = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(opened, "wb") as file:
+    with open(aside, "wb", opener=partial(os.open, mode=0o600)) as file:
         file.write(msgspec.json.encode(settings) + b"\n")
     aside.replace(path)
 
@@ -56,10 +112,7 @@ def configured(home: Path) -> Endpoint | None:
 
 def user() -> str:
     """Return the name of the user, even without a login shell's environment."""
-    for name in ("LOGNAME", "USER"):
-        if os.environ.get(name):
-            return os.environ[name]
     try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
+        return getpass.getuser()
+    except (KeyError, OSError):  # the password database has no such user
         return str(os.getuid())

@@ -7,6 +7,7 @@ and newer and needs only the standard library, so `curl -fsS SERVER/dstack-runne
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import getpass
 import glob
@@ -45,28 +46,11 @@ class RunnerError(Exception):
         self.code = code
 
 
-class GoneError(RunnerError):
-    """The server no longer knows this machine."""
-
-
 def say(text: str) -> None:
     print(f"dstack-runner: {text}", file=sys.stderr, flush=True)
 
 
 # The server
-
-
-class Unix(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=SECONDS)
-        self.path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(SECONDS)
-        self.sock.connect(self.path)
 
 
 class Server:
@@ -82,23 +66,24 @@ class Server:
     def unix(self) -> bool:
         return self.url.startswith("/")
 
-    def connection(self) -> http.client.HTTPConnection:
-        if self.unix:
-            return Unix(self.url)
-        parts = urllib.parse.urlsplit(self.url)
+    def connect(self) -> http.client.HTTPConnection:
+        parts = urllib.parse.urlsplit("http://localhost" if self.unix else self.url)
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        return kind(parts.hostname or "", parts.port, timeout=SECONDS)
+        connection = kind(parts.hostname or "", parts.port, timeout=SECONDS)
+        if self.unix:
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.settimeout(SECONDS)
+            connection.sock.connect(self.url)
+        else:
+            connection.connect()
+        return connection
 
     def own_address(self) -> str:
         """Return this machine's address on the route to the server."""
         if self.unix:
             return "127.0.0.1"
-        connection = self.connection()
-        try:
-            connection.connect()
+        with contextlib.closing(self.connect()) as connection:
             return str(connection.sock.getsockname()[0])
-        finally:
-            connection.close()
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Send a request and return the answer. Raises OSError if the server can't be reached."""
@@ -106,23 +91,20 @@ class Server:
         headers = {"Content-Type": "application/json", "Connection": "close"}
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
-        connection = self.connection()
         try:
-            connection.request("POST", f"{prefix}/v1{path}", json.dumps(body), headers)
-            response = connection.getresponse()
-            data = response.read()
+            with contextlib.closing(self.connect()) as connection:
+                connection.request("POST", f"{prefix}/v1{path}", json.dumps(body), headers)
+                response = connection.getresponse()
+                data = response.read()
         except http.client.HTTPException as error:
             raise OSError(f"the answer was cut off: {error!r}") from error
-        finally:
-            connection.close()
         try:
             answer = json.loads(data)
         except ValueError:
             raise RunnerError(f"{self.url} is not a dstack server (HTTP status {response.status})") from None
         if response.status >= 400:
-            kind = GoneError if response.status == 404 else RunnerError
             message = answer.get("message", "the server refused the request")
-            raise kind(message, answer.get("hint") or "", answer.get("exit_code", 125))
+            raise RunnerError(message, answer.get("hint") or "", answer.get("exit_code", 125))
         return dict(answer)
 
 
@@ -133,9 +115,8 @@ def default_server() -> str:
         return os.environ.get("DSTACK_SERVER_URL") or SERVER
     home = os.environ.get("DSTACK_HOME") or os.path.expanduser("~/.dstack")
     try:
-        with open(os.path.join(home, "config.json"), encoding="utf-8") as file:
-            saved = json.load(file).get("url")
-    except (OSError, ValueError):
+        saved = json.loads(contents(os.path.join(home, "config.json"))).get("url")
+    except ValueError:
         saved = None
     own = os.path.join(home, "server", "socket")
     if not saved and not os.path.exists(own):
@@ -162,15 +143,17 @@ def host_keys(files: list[str]) -> list[str]:
 
 def ssh_port() -> int:
     """Return the port in sshd_config, or 22."""
+    line = re.search(r"^[ \t]*port[ \t]+(\d+)\b", contents("/etc/ssh/sshd_config"), re.IGNORECASE | re.MULTILINE)
+    return int(line[1]) if line else 22
+
+
+def contents(path: str) -> str:
+    """Return the text of a file, or "" if it can't be read."""
     try:
-        with open("/etc/ssh/sshd_config", encoding="utf-8", errors="replace") as file:
-            for line in file:
-                words = line.split()
-                if len(words) > 1 and words[0].lower() == "port" and words[1].isdigit():
-                    return int(words[1])
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
     except OSError:
-        return 22
-    return 22
+        return ""
 
 
 def output(*words: str) -> str:
@@ -185,7 +168,6 @@ def output(*words: str) -> str:
 
 
 def gpus() -> list[str]:
-    """Return the names of the GPUs."""
     listed = output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
     return [line.strip() for line in listed.splitlines() if line.strip()]
 
@@ -196,18 +178,10 @@ def foreign_use() -> str:
     ours = output("docker", "ps", "--no-trunc", "--quiet", "--filter", "label=dstack.job").split()
     foreign = []
     for line in listed:
-        pid, _, name = line.partition(",")
-        if pid.strip().isdigit() and not any(container in cgroup(pid.strip()) for container in ours):
-            foreign.append(f"{os.path.basename(name.strip()) or 'a process'} ({pid.strip()})")
+        pid, _, name = (part.strip() for part in line.partition(","))
+        if pid.isdigit() and not any(container in contents(f"/proc/{pid}/cgroup") for container in ours):
+            foreign.append(f"{os.path.basename(name) or 'a process'} ({pid})")
     return ", ".join(foreign)
-
-
-def cgroup(pid: str) -> str:
-    try:
-        with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
-            return file.read()
-    except OSError:
-        return ""
 
 
 # The key
@@ -283,14 +257,9 @@ class Announcement:
     """This machine's registration at one server."""
 
     def __init__(self, server: Server, options: argparse.Namespace) -> None:
-        self.server = server
-        self.options = options
+        self.server, self.options = server, options
         self.stop = threading.Event()
-        self.why = ""
-        self.name = ""
-        self.secret = ""
-        self.id = ""
-        self.last_words = ""
+        self.why = self.last_words = ""
 
     def run(self) -> int:
         """Register, and send heartbeats until the machine is no longer available. Return the exit code."""
@@ -299,7 +268,8 @@ class Announcement:
         until = ends_at(self.options.until) if self.options.until else None
         self.register()
         if self.options.once:
-            return self.once()
+            state = self.beat()
+            return 0 if state == "ready" else 75 if state in ("pending", "unknown") else 125
         while not self.stop.is_set():
             self.beat()
             if until is not None and time.time() >= until:
@@ -316,21 +286,19 @@ class Announcement:
         """Register the machine. The server may require that an admin approves it."""
         options = self.options
         address, port = host_and_port(options.address or self.server.own_address())
+        machine = {
+            "name": options.name or socket.gethostname().split(".")[0],
+            "address": address,
+            "port": options.port or port or ssh_port(),
+            "user": getpass.getuser() if os.getuid() else "root",
+            "labels": options.label,
+            "host_keys": host_keys(options.host_key),
+            "gpus": gpus(),
+            "root": options.root,
+            "docker": options.docker,
+        }
         try:
-            answer = self.server.post(
-                "/registrations",
-                {
-                    "name": options.name or socket.gethostname().split(".")[0],
-                    "address": address,
-                    "port": options.port or port or ssh_port(),
-                    "user": getpass.getuser() if os.getuid() else "root",
-                    "labels": options.label,
-                    "host_keys": host_keys(options.host_key),
-                    "gpus": gpus(),
-                    "root": options.root,
-                    "docker": options.docker,
-                },
-            )
+            answer = self.server.post("/registrations", machine)
         except OSError as error:
             raise RunnerError(f"can't reach the server at {self.server.url}: {error}", code=75) from error
         self.name, self.secret, self.id = answer["name"], answer["secret"], answer["server"]
@@ -339,28 +307,19 @@ class Announcement:
     def beat(self) -> str:
         """Send one heartbeat. Return the state that the server answers."""
         foreign = foreign_use() if self.options.unless_busy else ""
-        reason = f"its GPUs are used by {foreign}" if foreign else None
         try:
-            answer = self.tell(reason)
+            answer = self.tell(f"its GPUs are used by {foreign}" if foreign else None)
         except OSError as error:
-            self.tell_user(f"can't reach the server: {error}; trying again")
-            return "unknown"
-        self.tell_user(answer["words"])
+            answer = {"state": "unknown", "words": f"can't reach the server: {error}; trying again"}
+        if answer["words"] != self.last_words:
+            self.last_words = answer["words"]
+            say(self.last_words)
         return str(answer["state"])
 
     def tell(self, unavailable: str | None) -> dict[str, Any]:
-        body = {"secret": self.secret, "unavailable": unavailable, "interval": self.options.interval}
-        body["once"] = self.options.once
+        options = {"interval": self.options.interval, "once": self.options.once}
+        body = {"secret": self.secret, "unavailable": unavailable, **options}
         return self.server.post(f"/registrations/{urllib.parse.quote(self.name, safe='')}/heartbeat", body)
-
-    def tell_user(self, words: str) -> None:
-        if words != self.last_words:
-            self.last_words = words
-            say(words)
-
-    def once(self) -> int:
-        state = self.beat()
-        return 0 if state == "ready" else 75 if state in ("pending", "unknown") else 125
 
     def leave(self) -> None:
         """Tell the server that the machine is no longer available, and remove the key if asked to."""
@@ -418,7 +377,7 @@ def systemd_unit(arguments: list[str]) -> str:
         first = f"# curl -fsS {SERVER or 'SERVER'}/dstack-runner -o {program}\n"
     words = [program] if os.access(program, os.X_OK) else [sys.executable, program]
     words += without_token(arguments)
-    if SERVER and "--server" not in words:
+    if SERVER and not any(word.partition("=")[0] == "--server" for word in words):
         words += ["--server", SERVER]
     return first + UNIT.format(command=" ".join(shlex.quote(word).replace("%", "%%") for word in words))
 
@@ -463,20 +422,18 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Run the command."""
     options = parser().parse_args()
     if options.systemd:
         print(systemd_unit(sys.argv[1:]), end="")
         return
     try:
         server = Server(options.server or default_server(), options.token or os.environ.get("DSTACK_TOKEN"))
-        code = Announcement(server, options).run()
+        sys.exit(Announcement(server, options).run())
     except RunnerError as error:
         print(f"dstack-runner: error: {error}", file=sys.stderr)
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
-        code = error.code
-    sys.exit(code)
+        sys.exit(error.code)
 
 
 if __name__ == "__main__":

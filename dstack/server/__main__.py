@@ -26,15 +26,15 @@ from dstack.engine.events import Events
 from dstack.engine.fleet.runners import Fleet
 from dstack.engine.fleet.sampling import Sampler
 from dstack.engine.retention.event_limits import limit_events
-from dstack.engine.submission.submit import Submitter
+from dstack.engine.retention.retention import Retention
 from dstack.errors import ConflictError, DstackError, UsageError
 from dstack.hosts.pool import Pool
 from dstack.model.api import wire
 from dstack.model.paths import ServerLayout
 from dstack.model.text.units import span
 from dstack.server.access import Access, hashed
-from dstack.server.app import application, problem_of, problem_response
-from dstack.server.parts import Parts
+from dstack.server.app import application, table
+from dstack.server.endpoints import problem_of, problem_response
 from dstack.server.registrations import RegistrationService
 from dstack.server.runner_service import RunnerService
 from dstack.store.store import Store
@@ -70,11 +70,9 @@ def main() -> None:
 
 def serve(layout: ServerLayout, path: Path, host: str, port: int | None) -> None:
     """Lock the home folder, listen, and run the engine."""
-    os.umask(0o077)
-    complete_environment()
+    prepare_process()
     layout.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     with owned(layout):
-        raise_file_limit()
         store = Store(layout)
         if port is not None:
             remember_token(store)
@@ -100,26 +98,17 @@ async def run(layout: ServerLayout, store: Store, sockets: list[socket.socket], 
     metrics = Sampler(store, fleet)
     fleet.use = metrics.use
     fleet.load = metrics.load
-    runner_service = RunnerService(store, fleet, engine, layout.identity, metrics)
-    registrations = RegistrationService(runner_service)
+    registrations = RegistrationService(RunnerService(engine, metrics))
     fleet.absent = registrations.absent
-    parts = Parts(
-        context=context,
-        engine=engine,
-        runner_service=runner_service,
-        registrations=registrations,
-        submitter=Submitter(context, engine),
-        url=url,
-        started=time.time(),
-        quit=lambda: setattr(server, "should_exit", True),
-    )
-    access = Access(application(parts), lambda: store.settings.get("token"), problem_response)
+    retention = Retention(context)
+    routes = table(engine, retention, registrations, url, lambda: setattr(server, "should_exit", True))
+    access = Access(application(routes), lambda: store.settings.get("token"), problem_response)
     config = uvicorn.Config(access, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
     await context.artifacts.current.sweep()
     engine.start()
     engine.background(metrics.watch())
-    engine.background(parts.retention.watch())
+    engine.background(retention.watch())
     engine.background(limit_events(store))
     idle = asyncio.create_task(leave_when_idle(server, access, store, idle_exit(stays)))
     try:
@@ -213,16 +202,14 @@ def remember_token(store: Store) -> None:
         raise UsageError("a server on TCP needs a token", hint=hint)
 
 
-def complete_environment() -> None:
-    """Set HOME, USER and PATH if they are missing, as under cron or in a service."""
+def prepare_process() -> None:
+    """Keep what it writes private. Set HOME, USER and PATH if they are missing, as under cron or in a service. Raise
+    the limit of open files as far as the system allows: each connection and each log is one."""
+    os.umask(0o077)
     person = pwd.getpwuid(os.getuid())
     os.environ.setdefault("HOME", person.pw_dir)
     os.environ.setdefault("USER", person.pw_name)
     os.environ.setdefault("PATH", os.defpath)
-
-
-def raise_file_limit() -> None:
-    """Raise the limit of open files as far as the system allows: each connection and each log is one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536) if hard > 0 else 65536, hard))

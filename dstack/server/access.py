@@ -8,6 +8,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -16,25 +17,21 @@ from dstack.errors import UnauthorizedError
 OPEN = re.compile(r"GET /dstack-runner|POST /v1/registrations(/[^/]+/heartbeat)?")
 """Requests of `dstack-runner`, which need no server token: the first is public, the others check their own tokens."""
 
-Refusal = Callable[[UnauthorizedError], ASGIApp]
-
 
 def hashed(token: str) -> str:
     """Return the hash that is stored in place of a token."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
+@dataclass
 class Access:
     """Refuses TCP requests without the token, and tracks how long the server has been idle."""
 
-    def __init__(
-        self, app: ASGIApp, token_hash: Callable[[], str | None], refuse: Callable[[UnauthorizedError], ASGIApp]
-    ):
-        self.app = app
-        self.token_hash = token_hash
-        self.refuse = refuse
-        self.active = 0
-        self.last = time.monotonic()
+    app: ASGIApp
+    token_hash: Callable[[], str | None]
+    refuse: Callable[[UnauthorizedError], ASGIApp]
+    active: int = 0
+    last: float = field(default_factory=time.monotonic)
 
     @property
     def idle(self) -> float:
@@ -42,7 +39,6 @@ class Access:
         return 0.0 if self.active else time.monotonic() - self.last
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
         self.active += 1
         try:
             await self.choose(scope)(scope, receive, send)
@@ -53,7 +49,9 @@ class Access:
     def choose(self, scope: Scope) -> ASGIApp:
         if scope["type"] != "http" or scope.get("server") is None or scope["server"][1] is None:
             scope["dstack.caller"] = "owner"
-            take_agent(dict(scope.get("headers", ())).get(b"x-dstack-agent", b""))
+            agent = dict(scope.get("headers", ())).get(b"x-dstack-agent", b"")
+            if agent and os.path.exists(agent):  # the session that started the server, and its agent, may have ended
+                os.environ["SSH_AUTH_SOCK"] = os.fsdecode(agent)
             return self.app
         scope["dstack.caller"] = "user"
         given = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
@@ -64,16 +62,5 @@ class Access:
         scope["dstack.caller"] = "nobody"
         if OPEN.fullmatch(f"{scope['method']} {scope['path']}"):
             return self.app
-        return self.refuse(
-            UnauthorizedError(
-                "the server does not accept this token" if given else "the server requires a token",
-                hint="dstack config --token TOKEN, or set DSTACK_TOKEN",
-            )
-        )
-
-
-def take_agent(path: bytes) -> None:
-    """Use the SSH agent of the session that sends the request: the session that started the server may have ended.
-    Only requests over the server's own socket get here."""
-    if path and os.path.exists(path):
-        os.environ["SSH_AUTH_SOCK"] = os.fsdecode(path)
+        message = "the server does not accept this token" if given else "the server requires a token"
+        return self.refuse(UnauthorizedError(message, hint="dstack config --token TOKEN, or set DSTACK_TOKEN"))

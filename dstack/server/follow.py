@@ -55,14 +55,14 @@ class Follower:
         """Yield what the reader lacks. A job's whole log comes before the frame that says it has ended."""
         for job in jobs:
             view = job_view(job)
-            if self.sent.get(job.id) != view and not job.finished:
-                self.sent[job.id] = view
-                yield encoded(Event(event="job", job=view))
+            changed = [encoded(Event(event="job", job=view))] if self.sent.get(job.id) != view else []
+            self.sent[job.id] = view
+            if not job.finished:
+                yield from changed
             if self.logs:
                 yield from self.log(job)
-            if self.sent.get(job.id) != view:
-                self.sent[job.id] = view
-                yield encoded(Event(event="job", job=view))
+            if job.finished:
+                yield from changed
 
     def log(self, job: Job) -> Iterator[bytes]:
         """Yield the bytes of a job's log from the reader's offset on."""

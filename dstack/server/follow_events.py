@@ -1,9 +1,12 @@
-"""Streams the event log, as JSON or as frames."""
+"""Lists the event log as JSON, or streams it as frames."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from starlette.responses import Response, StreamingResponse
 
 from dstack.engine.context import Context
 from dstack.engine.events import ANYTHING
@@ -22,6 +25,17 @@ BATCH = 500
 """How many events are read before other requests get their turn."""
 
 
+@dataclass
+class EventRoutes:
+    context: Context
+
+    def events(self, query: EventQuery, follow: bool = False, after: int = 0) -> Response:
+        follower = EventFollower(self.context, query, after)
+        if follow:
+            return StreamingResponse(follower.frames(), media_type="application/octet-stream")
+        return StreamingResponse(follower.array(), media_type="application/json")
+
+
 class EventFollower:
     """Returns the events of a query with a higher id than `after`, and waits for more. Raises NotFoundError for an
     unknown run, job or runner."""
@@ -37,7 +51,6 @@ class EventFollower:
             self.after = self.store.events.before_newest(limit, **self.about)
 
     def batch(self) -> list[EventView]:
-        """Return the next events."""
         found = self.store.events.select(BATCH, after=self.after, since=self.since, **self.about)
         if found:
             self.after = found[-1].id

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 import secrets
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
+from starlette.requests import Request
+from starlette.responses import Response
 
-from dstack.errors import ConflictError, DstackError, UnauthorizedError
+from dstack.errors import ConflictError, DstackError, UnauthorizedError, UsageError
 from dstack.hosts.trust import own_key
 from dstack.model.api.runners import AddRunner
 from dstack.model.runner.registration import (
@@ -25,9 +29,12 @@ from dstack.model.runner.registration import (
 from dstack.model.runner.runner import Address, fingerprint
 from dstack.server.access import hashed
 from dstack.server.runner_service import RunnerService
+from dstack.server.views import shown
 
 MISSED = 3.5
 """Intervals without a heartbeat after which a machine gets no new jobs."""
+PROGRAM = Path(__file__).parents[1] / "runner" / "__init__.py"
+HOST = re.compile(r"[A-Za-z0-9.:\[\]_-]+")
 
 
 @dataclass
@@ -40,10 +47,13 @@ class RegistrationService:
     begun: float = field(default_factory=time.monotonic)
     adding: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
-    async def register(self, wanted: Registration, *, by: str, token: str = "") -> Registered:
-        """Record a registration. `by` is `owner` (over the socket), `user` (with the server's token: an admin must
-        approve the machine the first time) or `token` (with a registration token)."""
-        store = self.runner_service.store
+    async def register(self, request: Request, wanted: Registration) -> Registered:
+        """Record a registration. One with the server's token must be approved by an admin the first time; one over the
+        socket or with a registration token is approved at once."""
+        store, caller = self.runner_service.store, request.scope.get("dstack.caller", "nobody")
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if caller == "nobody" and (scheme.lower() != "bearer" or not token):
+            raise UnauthorizedError("the server requires a token", hint="set DSTACK_TOKEN")
         name, address = wanted.name, address_of(wanted)
         before = store.registrations.get(name)
         if before is None or store.runners.get(name) is None:
@@ -51,12 +61,11 @@ class RegistrationService:
         elif not before.same_machine(wanted):
             hint = f"choose another --name, or: dstack runners remove {name}"
             raise ConflictError(f"'{name}' is already another machine, {address_of(before)}", hint=hint)
-        if by == "token" and not store.registrations.take_token(hashed(token)):
+        if caller == "nobody" and not store.registrations.take_token(hashed(token)):
             hint = "make a new one: dstack runners token"
             raise UnauthorizedError("the registration token is invalid, or already used", hint=hint)
-        admitted = before is not None and before.approved and before.same_machine(wanted)
         secret = secrets.token_urlsafe(24)
-        approved = admitted or by != "user"
+        approved = caller != "user" or (before is not None and before.approved and before.same_machine(wanted))
         store.registrations.put(replace(wanted, secret=hashed(secret), approved=approved, unavailable=None))
         key = await asyncio.to_thread(own_key, self.runner_service.identity)
         return Registered(name=name, secret=secret, key=key, server=store.settings.server_id, approved=approved)
@@ -68,11 +77,9 @@ class RegistrationService:
         if not hmac.compare_digest(registration.secret, hashed(beat.secret)):
             raise UnauthorizedError("another machine has registered under this name", hint="choose another --name")
         self.heard[name] = time.monotonic()
-        before = (registration.unavailable, registration.once, registration.interval)
-        if before != (beat.unavailable, beat.once, beat.interval):
-            registration = store.registrations.change(
-                name, unavailable=beat.unavailable, once=beat.once, interval=beat.interval
-            )
+        told = {field: value for field, value in asdict(beat).items() if field != "secret"}
+        if replace(registration, **told) != registration:
+            registration = store.registrations.change(name, **told)
             self.runner_service.engine.poke()
         if not registration.approved:
             return Heard(state="pending", words=f"waiting for approval: dstack runners approve {name}")
@@ -90,8 +97,8 @@ class RegistrationService:
     async def add(self, registration: Registration) -> None:
         """Add the machine. Its host key must be one of those that it reported."""
         address = address_of(registration)
-        shown = await self.runner_service.fleet.pool.dialer.offered_key(address)
-        vouched = fingerprint(shown) if shown in registration.host_keys else fingerprint(registration.host_keys[0])
+        offered = await self.runner_service.fleet.pool.dialer.offered_key(address)
+        vouched = fingerprint(offered if offered in registration.host_keys else registration.host_keys[0])
         request = AddRunner(
             address=address,
             name=registration.name,
@@ -114,7 +121,6 @@ class RegistrationService:
         return RegistrationToken(token=token)
 
     def all(self) -> list[RegistrationView]:
-        """Return every registration."""
         return [view(registration) for registration in self.runner_service.store.registrations.all()]
 
     def absent(self, name: str) -> str | None:
@@ -130,18 +136,26 @@ class RegistrationService:
         return f"its dstack-runner has sent no heartbeat for {silent:.0f} seconds"
 
 
+def program(request: Request) -> Response:
+    """Return the program `dstack-runner`, with this server's URL filled in."""
+    host = request.headers.get("host", "")
+    if not HOST.fullmatch(host):
+        raise UsageError("the request's Host header is missing or not valid")
+    scheme = request.headers.get("x-forwarded-proto", request.url.scheme)
+    url = f"{'https' if scheme == 'https' else 'http'}://{host}"
+    text = PROGRAM.read_text().replace('SERVER = ""', f'SERVER = "{url}"', 1)
+    return Response(text, media_type="text/x-python")
+
+
 def address_of(registration: Registration) -> Address:
-    """Return the machine's SSH address."""
     return Address(host=registration.address, user=registration.user, port=registration.port)
 
 
 def view(registration: Registration) -> RegistrationView:
     """Return a registration as users see it."""
-    return RegistrationView(
-        name=registration.name,
+    return shown(
+        registration,
+        RegistrationView,
         address=str(address_of(registration)),
         fingerprints=[fingerprint(key) for key in registration.host_keys],
-        labels=list(registration.labels),
-        gpus=list(registration.gpus),
-        approved=registration.approved,
     )

@@ -5,39 +5,34 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from dstack.commands.host import ask
 from dstack.commands.machine.uninstall import uninstall
 from dstack.engine.engine import Engine
-from dstack.engine.fleet.runners import FRESH, Fleet
+from dstack.engine.fleet.runners import FRESH
 from dstack.engine.fleet.sampling import Sampler
 from dstack.errors import ConflictError, HostError, HostUnreachableError, UnknownHostKeyError, UsageError
 from dstack.hosts.trust import known_keys
-from dstack.model.api.runners import AddRunner, RunnerView
-from dstack.model.paths import HostLayout
+from dstack.model.api.runners import AddRunner, Drain, RunnerView
+from dstack.model.job.job import Job
 from dstack.model.runner import mounts
-from dstack.model.runner.host_context import HostContext
 from dstack.model.runner.runner import DEFAULT_ROOT, Address, Facts, Runner, fingerprint
-from dstack.store.store import Store
 
 LOOK = 1.0
 """Seconds for which a metrics sample is fresh enough to show."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-@dataclass
 class RunnerService:
     """Lists, adds, changes and removes runners for users."""
 
-    store: Store
-    fleet: Fleet
-    engine: Engine
-    identity: Path
-    metrics: Sampler
+    def __init__(self, engine: Engine, metrics: Sampler) -> None:
+        self.engine, self.metrics = engine, metrics
+        self.store, self.fleet = engine.store, engine.context.fleet
+        self.identity = engine.context.layout.identity
 
     async def list(self, *, fresh: float = FRESH) -> list[RunnerView]:
         """Return all runners except the hidden one of `--local`, as seen at most `fresh` seconds ago; `inf` means as
@@ -52,19 +47,8 @@ class RunnerService:
         HostError for a machine that can't run jobs; neither is added."""
         name = request.name or default_name(request.address)
         self.check_name(name, request.address)
-        runner = Runner(
-            name=name,
-            address=self.reached(request),
-            labels=request.labels,
-            gpus=request.gpus,
-            max_jobs=request.max_jobs,
-            root=request.root or DEFAULT_ROOT,
-            docker=request.docker or "docker",
-            host_key=None if request.address.local else await self.trusted(request),
-            authorized=request.authorized,
-            source=request.source,
-            allow_mounts=folders(request.allow_mounts),
-        )
+        runner = self.defined(Runner(name=name, address=request.address, max_jobs=request.max_jobs), request)
+        runner = replace(runner, host_key=await self.trusted(request))
         try:
             facts, _ = await self.fleet.look(runner, thorough=True)
             if facts.problem:
@@ -79,15 +63,23 @@ class RunnerService:
         else:
             self.store.runners.add(runner)
             self.store.runners.change(name, facts=facts)
-        await self.fleet.check(name)
-        self.engine.poke()
-        return self.fleet.view(self.store.runners.require(name))
+        return await self.checked(name)
 
-    def reached(self, request: AddRunner) -> Address:
-        """Return the address with the key to log in with: the server's own key if the machine accepts it."""
-        if not request.authorized:
-            return request.address
-        return replace(request.address, identity=str(self.identity))
+    def defined(self, runner: Runner, request: AddRunner) -> Runner:
+        """Return the runner as the request defines it. The key to log in with is the server's own one if the machine
+        accepts that."""
+        identity = str(self.identity) if request.authorized else request.address.identity
+        return replace(
+            runner,
+            address=replace(request.address, identity=identity),
+            labels=request.labels,
+            gpus=request.gpus,
+            root=request.root or DEFAULT_ROOT,
+            docker=request.docker or "docker",
+            authorized=request.authorized,
+            source=request.source,
+            allow_mounts=folders(request.allow_mounts),
+        )
 
     def check_name(self, name: str, address: Address) -> None:
         """Raise UsageError for an invalid name, ConflictError for one that is taken."""
@@ -98,24 +90,22 @@ class RunnerService:
             raise UsageError("the name 'local' is reserved for the server's own machine", hint="choose another --name")
         before = self.store.runners.get(name)
         if before and not before.hidden:
-            raise ConflictError(
-                f"a runner named '{name}' already exists ({before.address})",
-                hint=f"choose another --name, or: dstack runners remove {name}",
-            )
+            hint = f"choose another --name, or: dstack runners remove {name}"
+            raise ConflictError(f"a runner named '{name}' already exists ({before.address})", hint=hint)
 
-    async def trusted(self, request: AddRunner) -> str:
-        """Return the host's key, trusted by the request's fingerprint, known_hosts or a certificate authority there."""
+    async def trusted(self, request: AddRunner) -> str | None:
+        """Return the host's key, trusted by the request's fingerprint, known_hosts or a certificate authority there;
+        None for the server's own machine."""
+        if request.address.local:
+            return None
         key = await self.fleet.pool.dialer.offered_key(request.address)
         shown = fingerprint(key)
         if request.fingerprint is None and key not in known_keys(request.address):
             certified = await self.fleet.pool.dialer.certified_key(request.address)
             if certified is None:
                 add = f"dstack runners add {request.address} --fingerprint {shown}"
-                raise UnknownHostKeyError(
-                    f"the host key of {request.address} is not trusted yet: {shown}",
-                    hint=f"if the machine has this key, type: {add}",
-                    fingerprint=shown,
-                )
+                message = f"the host key of {request.address} is not trusted yet: {shown}"
+                raise UnknownHostKeyError(message, hint=f"if the machine has this key, type: {add}", fingerprint=shown)
             return certified
         if request.fingerprint not in (None, shown):
             raise UsageError(
@@ -127,7 +117,10 @@ class RunnerService:
     async def check(self, name: str) -> RunnerView:
         """Check a runner's machine now."""
         self.store.runners.require(name)
-        await self.fleet.check(name, thorough=True)
+        return await self.checked(name, thorough=True)
+
+    async def checked(self, name: str, *, thorough: bool = False) -> RunnerView:
+        await self.fleet.check(name, thorough=thorough)
         self.engine.poke()
         return self.fleet.view(self.store.runners.require(name))
 
@@ -135,29 +128,14 @@ class RunnerService:
         """Change a runner's definition. While jobs run there, its machine, root and docker can't change. If the machine
         can't run jobs under the new definition, nothing changes."""
         before = self.store.runners.require(name)
-        after = replace(
-            before,
-            address=self.reached(request),
-            labels=request.labels,
-            gpus=request.gpus,
-            root=request.root or DEFAULT_ROOT,
-            docker=request.docker or "docker",
-            authorized=request.authorized,
-            source=request.source,
-            allow_mounts=folders(request.allow_mounts),
-        )
-        moves = (after.address.host, after.address.port) != (before.address.host, before.address.port)
-        if moves:
-            after = replace(after, host_key=None if after.address.local else await self.trusted(request))
+        after = self.defined(before, request)
+        if (after.address.host, after.address.port) != (before.address.host, before.address.port):
+            after = replace(after, host_key=await self.trusted(request))
         if (after.root, after.docker, after.address) != (before.root, before.docker, before.address):
             after = await self.moved(before, after)
-        changed = {
-            field: getattr(after, field) for field in after.__struct_fields__ if field not in ("name", "drained")
-        }
+        changed = {field: value for field, value in asdict(after).items() if field not in ("name", "drained")}
         self.store.runners.change(name, **changed)
-        await self.fleet.check(name)
-        self.engine.poke()
-        return self.fleet.view(self.store.runners.require(name))
+        return await self.checked(name)
 
     async def moved(self, before: Runner, after: Runner) -> Runner:
         """Check that the machine can run jobs under the new definition, and that it is still the one that runs jobs."""
@@ -170,28 +148,28 @@ class RunnerService:
             raise unfit(after.address, facts, "was not changed")
         other = before.facts is not None and before.facts.machine != facts.machine
         if other or (before.root, before.docker) != (after.root, after.docker):
-            self.idle(before.name, "can't be changed to another machine, root or docker")
+            if busy := self.busy(before.name):
+                message = (
+                    f"{before.name} can't be changed to another machine, root or docker while it runs {listed(busy)}"
+                )
+                hint = f"type `dstack runners drain {before.name} --wait`, then the same command again"
+                raise ConflictError(message, hint=hint)
             await self.leave(before, keep_key=not other)
         return replace(after, facts=facts)
 
-    def idle(self, name: str, consequence: str) -> None:
-        """Raise ConflictError while jobs run on the machine."""
-        jobs = [job for job in self.store.jobs.unfinished() if job.runner == name]
-        if jobs:
-            listed = ", ".join(f"{job.workflow} of {job.run}" for job in jobs)
-            hint = f"type `dstack runners drain {name} --wait`, then the same command again"
-            raise ConflictError(f"{name} {consequence} while it runs {listed}", hint=hint)
+    def busy(self, name: str) -> Sequence[Job]:
+        """Return the jobs that the machine has."""
+        return [job for job in self.store.jobs.unfinished() if job.runner == name]
 
-    def drain(self, name: str, reason: str) -> RunnerView:
+    def drain(self, name: str, wish: Drain) -> RunnerView:
         """Give the runner no new jobs. The jobs that it runs continue."""
-        return self.marked(name, reason)
+        return self.marked(name, wish.reason)
 
     def resume(self, name: str) -> RunnerView:
         """Undo a drain."""
         return self.marked(name, None)
 
     def marked(self, name: str, drained: str | None) -> RunnerView:
-        self.store.runners.require(name)
         runner = self.store.runners.change(name, drained=drained)
         self.engine.poke()
         return self.fleet.view(runner)
@@ -200,10 +178,8 @@ class RunnerService:
         """Remove everything of this server from the machine, then forget it. Raises ConflictError while jobs run there,
         and HostUnreachableError if the machine can't be cleaned (`force` forgets it anyway)."""
         runner = self.store.runners.require(name)
-        jobs = [job for job in self.store.jobs.unfinished() if job.runner == name]
-        if jobs:
-            listed = ", ".join(f"{job.workflow} of {job.run}" for job in jobs)
-            raise ConflictError(f"{name} still runs {listed}", hint=f"wait, or: dstack stop {jobs[0].run}")
+        if busy := self.busy(name):
+            raise ConflictError(f"{name} still runs {listed(busy)}", hint=f"wait, or: dstack stop {busy[0].run}")
         try:
             await self.leave(runner)
         except HostError as trouble:
@@ -223,12 +199,15 @@ class RunnerService:
             return
         if cleaning := self.engine.cleaning.get(runner.name):
             await asyncio.wait({cleaning})
-        host_context = HostContext(
-            HostLayout(runner.root, runner.facts.machine, self.store.settings.server_id), runner.docker
-        )
-        left = await ask(self.fleet.host(runner), uninstall(host_context, keep_key=keep_key), timeout=300)
+        command = uninstall(self.fleet.host_context(runner), keep_key=keep_key)
+        left = await ask(self.fleet.host(runner), command, timeout=300)
         if left:
             raise HostError(f"these could not be removed: {', '.join(left)}")
+
+
+def listed(jobs: Sequence[Job]) -> str:
+    """Name jobs in a message."""
+    return ", ".join(f"{job.workflow} of {job.run}" for job in jobs)
 
 
 def folders(texts: tuple[str, ...]) -> tuple[str, ...]:

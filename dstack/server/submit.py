@@ -10,16 +10,15 @@ from tempfile import NamedTemporaryFile
 from typing import IO
 
 import msgspec
-from msgspec import structs
 
 from dstack.engine.submission.submit import Preview, Submitter
 from dstack.errors import UsageError
 from dstack.model.api import wire
 from dstack.model.api.jobs import CacheView
-from dstack.model.api.runs import Plan, PlannedJob, RunView, Submission
+from dstack.model.api.runs import Plan, PlannedJob, RepoView, RunView, Submission
 from dstack.model.code.tree import PathMode
 from dstack.model.job.job import Job
-from dstack.server.views import repo_view, run_view
+from dstack.server.views import run_view, shown
 
 LISTED = 100
 """How many files a dry run lists, largest first."""
@@ -34,7 +33,7 @@ async def submit(submitter: Submitter, folder: Path, body: AsyncIterator[bytes])
         if submission.dry_run:
             return plan_view(await submitter.preview(submission, Path(pack.name)))
         submitted = await submitter.submit(submission, Path(pack.name))
-    return structs.replace(run_view(submitted.run, submitted.jobs), warnings=submitted.warnings)
+    return run_view(submitted.run, submitted.jobs, warnings=submitted.warnings)
 
 
 async def read(body: AsyncIterator[bytes], pack: IO[bytes]) -> Submission:
@@ -63,7 +62,7 @@ def plan_view(preview: Preview) -> Plan:
     modes = sorted(preview.modes.by_path.items())
     return Plan(
         workflow=draft.run.workflow,
-        repo=repo_view(snapshot),
+        repo=shown(snapshot, RepoView),
         jobs=[planned_view(job, preview) for job in draft.jobs],
         changes=sorted(preview.changes, key=lambda change: -change.size),
         files=len(preview.files),
@@ -79,10 +78,9 @@ def plan_view(preview: Preview) -> Plan:
 def planned_view(job: Job, preview: Preview) -> PlannedJob:
     """Return a job of a plan as users see it."""
     placement, reason = preview.schedule.placements.get(job.id), preview.schedule.reasons.get(job.id)
-    return PlannedJob(
-        workflow=job.workflow,
-        image=job.image,
-        cached_from=job.cached_from,
+    return shown(
+        job,
+        PlannedJob,
         cache=CacheView(job.cached_from is not None, job.why),
         runner=placement.runner if placement else None,
         reason=reason.text if reason else None,

@@ -13,8 +13,7 @@ from dstack.cli import connect
 from dstack.cli.output import show
 from dstack.cli.parameters import json_option
 from dstack.client import embedded
-from dstack.client.endpoint import Endpoint
-from dstack.client.settings import configured, load, save
+from dstack.client.settings import Endpoint, configured, load, save
 from dstack.errors import TryAgainError, UsageError
 from dstack.model.api.server import ServerConfig
 

@@ -8,7 +8,7 @@ from msgspec.structs import asdict
 
 from dstack import render
 from dstack.commands.command import Command, Result, Stdin, done
-from dstack.model.code.snapshot import Snapshot
+from dstack.model.code.snapshot import PLAIN, Snapshot
 from dstack.model.job.execution import Received
 from dstack.model.runner.host_context import HostContext
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 
 class EventView(Struct, frozen=True, kw_only=True):
@@ -35,5 +35,4 @@ class EventQuery(Struct, frozen=True, kw_only=True):
 
     def parameters(self) -> dict[str, str]:
         """Return those that are set, as text."""
-        fields = {name: getattr(self, name) for name in self.__struct_fields__}
-        return {name: str(value) for name, value in fields.items() if value is not None}
+        return {name: str(value) for name, value in structs.asdict(self).items() if value is not None}

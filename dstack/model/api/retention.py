@@ -48,14 +48,11 @@ class CacheFolder(Struct, kw_only=True):
     used_at: str
 
 
-class PruneRestRequest(Struct, kw_only=True):
+class PruneRestRequest(PruneRequest, kw_only=True):
     """The body of `POST /prune/rest`. Removes what is not needed by the runs that `POST /prune` keeps by the same
     rule. `images` includes the images that dstack pulled."""
 
-    keep_last: int | None = None
-    older_than: float | None = None
     images: bool = False
-    dry_run: bool = False
 
 
 class Leftover(Struct, kw_only=True):

@@ -1,81 +1,87 @@
-"""The artifacts of jobs: list, read, link."""
+"""The artifacts of jobs: list, read, link, tag."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import parse_qs
 
-from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from dstack.artifacts.store import ArtifactStore
-from dstack.model.api import wire
-from dstack.model.api.artifacts import ArtifactView, LinksRequest
+from dstack.engine.context import Context
+from dstack.errors import ConflictError, NotFoundError, UsageError
+from dstack.model.api.artifacts import ArtifactView, LinksRequest, LinksView, LinkView, TagRequest, TagView
 from dstack.model.job.manifest import PARTIAL
-from dstack.server.links import link, links
-from dstack.server.parts import Parts, Table
+from dstack.model.text.tag import name_of
+from dstack.model.text.units import rfc3339
+from dstack.server.views import shown
 from dstack.store.lookup import job_named, jobs_named
 
 
 @dataclass
 class ArtifactRoutes:
-    """Endpoints."""
+    context: Context
 
-    parts: Parts
-
-    @property
-    def storage(self) -> ArtifactStore:
-        return self.parts.context.artifacts.current
-
-    async def artifacts(self, request: Request) -> Any:
-        _, jobs, _ = jobs_named(self.parts.context.store, request.path_params["ref"])
-        views: list[ArtifactView] = []
-        for job in jobs:
-            source = self.parts.context.store.jobs.require(job.source)
-            manifest = await asyncio.to_thread(self.storage.manifest, source.run, source.workflow)
-            for file in manifest.files if manifest else ():
-                views.append(
-                    ArtifactView(
-                        job=job.id,
-                        workflow=job.workflow,
-                        path=file.path,
-                        size=file.size,
-                        mode=file.mode,
-                        sha256=file.sha256,
-                        link=file.link,
-                        partial=manifest is not None and manifest.status == PARTIAL,
-                    )
-                )
+    async def artifacts(self, ref: str) -> list[ArtifactView]:
+        store, views = self.context.store, []
+        for job in jobs_named(store, ref)[1]:
+            source = store.jobs.require(job.source)
+            manifest = await asyncio.to_thread(self.context.artifacts.current.manifest, source.run, source.workflow)
+            if manifest:
+                of = {"job": job.id, "workflow": job.workflow, "partial": manifest.status == PARTIAL}
+                views += [shown(file, ArtifactView, **of) for file in manifest.files]
         return views
 
-    async def artifact(self, request: Request) -> Response:
-        job = job_named(self.parts.context.store, request.path_params["ref"])
-        source = self.parts.context.store.jobs.require(job.source)
-        path = parse_qs(request.url.query, errors="surrogateescape")["path"][0]
-        offset = int(request.query_params.get("offset", "0"))
-        opened = self.storage.open(source.run, source.workflow, path, offset)
+    async def file(self, ref: str, path: str, offset: int = 0) -> Response:
+        job = job_named(self.context.store, ref)
+        source = self.context.store.jobs.require(job.source)
+        opened = self.context.artifacts.current.open(source.run, source.workflow, path, offset)
         first = await anext(opened, b"")  # a storage error can still become an error response
         return StreamingResponse(prefixed(first, opened), media_type="application/octet-stream")
 
-    async def artifact_url(self, request: Request) -> Any:
-        job = job_named(self.parts.context.store, request.path_params["ref"])
-        return await link(self.parts.context, job, request.query_params["path"])
+    async def url(self, ref: str, path: str) -> LinkView:
+        """Return a temporary URL where anyone can read a job's file. Raises UsageError if the storage has no URLs."""
+        made = await self.urls(ref, LinksRequest(paths=(path,)))
+        if not made.urls:
+            raise UsageError(
+                f"artifacts are stored in {self.context.artifacts.url}; only S3 storage has URLs",
+                hint=f"dstack artifacts download {job_named(self.context.store, ref).id} {path}",
+            )
+        return LinkView(url=made.urls[0], expires_at=made.expires_at)
 
-    async def artifact_urls(self, request: Request) -> Any:
-        job = job_named(self.parts.context.store, request.path_params["ref"])
-        return await links(self.parts.context, job, wire.decode(await request.body(), LinksRequest).paths)
+    async def urls(self, ref: str, wish: LinksRequest) -> LinksView:
+        """Return temporary URLs of a job's files; none if the storage has no URLs. Raises NotFoundError for a path that
+        is not one of its files."""
+        job = job_named(self.context.store, ref)
+        source = self.context.store.jobs.require(job.source)
+        presigned = await self.context.artifacts.current.presign(source.run, source.workflow, wish.paths)
+        if presigned is None:
+            return LinksView(urls=[], expires_at=rfc3339(time.time()))
+        known = {file.path for file in (await self.context.artifacts.manifest(source)).files if file.link is None}
+        unknown = next((path for path in wish.paths if path not in known), None)
+        if unknown is not None:
+            raise NotFoundError(f"{job.id} has no file '{unknown}'", hint=f"dstack artifacts list {job.id}")
+        return LinksView(urls=presigned.urls, expires_at=rfc3339(time.time() + presigned.lifetime))
 
-    def table(self) -> Table:
-        """Method, path and endpoint of each route below /v1."""
-        return [
-            ("GET", "/artifacts/{ref}", self.artifacts),
-            ("GET", "/artifacts/{ref}/file", self.artifact),
-            ("GET", "/artifacts/{ref}/url", self.artifact_url),
-            ("POST", "/artifacts/{ref}/urls", self.artifact_urls),
-        ]
+    def tag(self, wish: TagRequest) -> TagView:
+        """Tag a job. Tagging a run tags the job of the workflow that the user named."""
+        store, name = self.context.store, name_of(wish.name)
+        run, jobs, whole = jobs_named(store, wish.ref)
+        job = next((job for job in jobs if job.workflow == run.workflow), None) if whole else jobs[0]
+        if job is None:
+            raise UsageError(f"{run.name} has no job of {run.workflow}")
+        taken = store.tags.get(name)
+        if taken and taken.job != job.id and not wish.force:
+            hint = f"to move it: dstack tag {wish.ref} {name} --force"
+            raise ConflictError(f"the tag ':{name}' already names {taken.run}", hint=hint)
+        tag = TagView(name=name, run=run.name, job=job.id, workflow=job.workflow, created_at=rfc3339(time.time()))
+        store.tags.set(tag)
+        return tag
+
+    def delete_tag(self, name: str) -> None:
+        if not self.context.store.tags.delete(name):
+            raise NotFoundError(f"no tag ':{name}'", hint="see `dstack tag`")
 
 
 async def prefixed(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -3,63 +3,49 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from dstack.model.api.jobs import HoldAnswer, HoldRequest, StopRequest
+from dstack.engine.engine import Engine
+from dstack.model.api.jobs import HoldAnswer, HoldRequest, JobView, StopRequest
+from dstack.model.api.runs import RunView
 from dstack.model.job.job import Job
 from dstack.model.runner.metrics import JobMetrics
 from dstack.server.follow import Follower
-from dstack.server.parts import Parts, Table
 from dstack.server.views import job_view, run_view
 from dstack.store.lookup import job_named, jobs_named, run_named
 
 
 @dataclass
 class JobRoutes:
-    """Endpoints."""
+    engine: Engine
 
-    parts: Parts
+    def jobs(self, run: str | None = None, limit: int = 20) -> list[JobView]:
+        store = self.engine.store
+        jobs = store.jobs.newest(limit) if run is None else store.jobs.of(run_named(store, run).name)
+        return [job_view(job, self.engine.positions.get(job.id)) for job in jobs]
 
-    async def jobs(self, request: Request) -> Any:
-        query = request.query_params
-        if "run" in query:
-            jobs = self.parts.context.store.jobs.of(run_named(self.parts.context.store, query["run"]).name)
-        else:
-            jobs = self.parts.context.store.jobs.newest(int(query.get("limit", "20")))
-        return [job_view(job, self.parts.engine.positions.get(job.id)) for job in jobs]
+    def job(self, ref: str) -> JobView:
+        job = job_named(self.engine.store, ref)
+        return job_view(job, self.engine.positions.get(job.id))
 
-    async def job(self, request: Request) -> Any:
-        job = job_named(self.parts.context.store, request.path_params["ref"])
-        return job_view(job, self.parts.engine.positions.get(job.id))
-
-    async def follow(self, request: Request) -> Response:
-        query = request.query_params
-        offsets = dict(part.split(":") for part in query.get("from", "").split(",") if part)
-        follower = Follower(
-            self.parts.context,
-            request.path_params["ref"],
-            {job: int(offset) for job, offset in offsets.items()},
-            live=query.get("follow") == "1",
-            logs=query.get("logs", "1") == "1",
-        )
+    def follow(self, request: Request, ref: str, follow: bool = False, logs: bool = True) -> Response:
+        given = request.query_params.get("from", "")
+        offsets = {job: int(offset) for job, offset in (part.split(":") for part in given.split(",") if part)}
+        follower = Follower(self.engine.context, ref, offsets, live=follow, logs=logs)
         return StreamingResponse(follower.frames(), media_type="application/octet-stream")
 
-    async def metrics(self, request: Request) -> Any:
-        store = self.parts.context.store
-        _, jobs, _ = jobs_named(store, request.path_params["ref"])
-        sources = [(job, store.jobs.require(job.source)) for job in jobs]
+    def metrics(self, ref: str) -> list[JobMetrics]:
+        store = self.engine.store
+        sources = [(job, store.jobs.require(job.source)) for job in jobs_named(store, ref)[1]]
         return [
             JobMetrics(job=job.id, workflow=job.workflow, runner=source.runner, points=store.usage_logs.read(source.id))
             for job, source in sources
         ]
 
-    async def stop(self, request: Request) -> Any:
-        wish = msgspec.json.decode(await request.body(), type=StopRequest)
-        store = self.parts.context.store
+    def stop(self, wish: StopRequest) -> list[RunView]:
+        store = self.engine.store
         stopping = store.jobs.unfinished() if wish.everything else []
         if wish.workflow is not None:
             stopping = [job for job in store.jobs.unfinished() if store.runs.require(job.run).workflow == wish.workflow]
@@ -68,28 +54,16 @@ class JobRoutes:
             run, jobs, _ = jobs_named(store, ref)
             stopping += jobs
             names.append(run.name)
-        self.parts.engine.stop(stopping, abort=wish.abort)
+        self.engine.stop(stopping, abort=wish.abort)
         return [run_view(store.runs.require(name), store.jobs.of(name)) for name in dict.fromkeys(names)]
 
-    async def hold(self, request: Request) -> Any:
-        wish = msgspec.json.decode(await request.body(), type=HoldRequest)
+    def hold(self, wish: HoldRequest) -> HoldAnswer:
         chosen: dict[str, list[Job]] = {}
         for ref in wish.refs:
-            run, jobs, _ = jobs_named(self.parts.context.store, ref)
+            run, jobs, _ = jobs_named(self.engine.store, ref)
             chosen.setdefault(run.name, []).extend(jobs)
-        changed = {name: [job.id for job in self.parts.engine.hold(jobs, wish.user)] for name, jobs in chosen.items()}
+        changed = {name: [job.id for job in self.engine.hold(jobs, wish.user)] for name, jobs in chosen.items()}
         return HoldAnswer(
             changed={name: jobs for name, jobs in changed.items() if jobs},
             unchanged=[name for name, jobs in changed.items() if not jobs],
         )
-
-    def table(self) -> Table:
-        """Method, path and endpoint of each route below /v1."""
-        return [
-            ("GET", "/jobs", self.jobs),
-            ("GET", "/jobs/{ref}", self.job),
-            ("GET", "/follow/{ref}", self.follow),
-            ("GET", "/metrics/{ref}", self.metrics),
-            ("POST", "/stop", self.stop),
-            ("POST", "/hold", self.hold),
-        ]

@@ -1,70 +1,72 @@
-"""The server itself: status, key, configuration, shutdown."""
+"""The server itself: status, key, settings, and the secrets, which jobs get and logs hide."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass
-from typing import Any
-
-import msgspec
-from starlette.requests import Request
+import time
+from dataclasses import dataclass, field
 
 from dstack import __version__
+from dstack.engine.engine import Engine
+from dstack.errors import UsageError
 from dstack.hosts.trust import own_key
 from dstack.model.api.runners import ServerKey
-from dstack.model.api.server import API, ServerConfig, ServerStatus
+from dstack.model.api.server import API, DeletedSecret, SecretView, ServerConfig, ServerStatus, SetSecret
+from dstack.model.project.environment import check_name
 from dstack.model.text.units import rfc3339
-from dstack.server.parts import Parts, Table
 
 
 @dataclass
 class SettingsRoutes:
-    """Endpoints."""
+    engine: Engine
+    url: str
+    started: float = field(default_factory=time.time)
 
-    parts: Parts
-
-    async def status(self, request: Request) -> ServerStatus:
-        unfinished = {job.run for job in self.parts.context.store.jobs.unfinished()}
+    def status(self) -> ServerStatus:
         return ServerStatus(
             pid=os.getpid(),
-            url=self.parts.url,
+            url=self.url,
             version=__version__,
             api=API,
-            started_at=rfc3339(self.parts.started),
-            runs=len(unfinished),
-            home=str(self.parts.context.layout.home),
+            started_at=rfc3339(self.started),
+            runs=len({job.run for job in self.engine.store.jobs.unfinished()}),
+            home=str(self.engine.context.layout.home),
         )
 
-    async def key(self, request: Request) -> Any:
-        layout, settings = self.parts.context.layout, self.parts.context.store.settings
-        return ServerKey(key=await asyncio.to_thread(own_key, layout.identity), server=settings.server_id)
+    async def key(self) -> ServerKey:
+        key = await asyncio.to_thread(own_key, self.engine.context.layout.identity)
+        return ServerKey(key=key, server=self.engine.store.settings.server_id)
 
-    async def config(self, request: Request) -> Any:
-        if request.method == "POST":
-            wish = msgspec.json.decode(await request.body(), type=ServerConfig)
-            if wish.storage is not None:
-                await self.parts.context.artifacts.use(wish.storage, wish.endpoint_url or "")
-            if wish.max_gpus_per_user is not None:
-                limit = str(wish.max_gpus_per_user) if wish.max_gpus_per_user >= 0 else ""
-                self.parts.context.store.settings.set("max-gpus-per-user", limit)
-                self.parts.engine.poke()
+    def config(self) -> ServerConfig:
+        artifacts = self.engine.context.artifacts
         return ServerConfig(
-            storage=self.parts.context.artifacts.url,
-            endpoint_url=self.parts.context.artifacts.endpoint or None,
-            max_gpus_per_user=self.parts.engine.max_gpus_per_user,
+            storage=artifacts.url,
+            endpoint_url=artifacts.endpoint or None,
+            max_gpus_per_user=self.engine.max_gpus_per_user,
         )
 
-    async def shutdown(self, request: Request) -> Any:
-        self.parts.quit()
-        return {}
+    async def configure(self, wish: ServerConfig) -> ServerConfig:
+        if wish.storage is not None:
+            await self.engine.context.artifacts.use(wish.storage, wish.endpoint_url or "")
+        if wish.max_gpus_per_user is not None:
+            limit = str(wish.max_gpus_per_user) if wish.max_gpus_per_user >= 0 else ""
+            self.engine.store.settings.set("max-gpus-per-user", limit)
+            self.engine.poke()
+        return self.config()
 
-    def table(self) -> Table:
-        """Method, path and endpoint of each route below /v1."""
-        return [
-            ("GET", "/status", self.status),
-            ("GET", "/key", self.key),
-            ("GET", "/config", self.config),
-            ("POST", "/config", self.config),
-            ("POST", "/shutdown", self.shutdown),
-        ]
+    def secrets(self) -> list[SecretView]:
+        return [SecretView(name=name, set_at=at) for name, at in self.engine.store.secrets.names().items()]
+
+    def set_secret(self, secret: SetSecret) -> SecretView:
+        check_name(secret.name)
+        if not secret.value or "\0" in secret.value:
+            raise UsageError(f"the value of '{secret.name}' is empty or contains a NUL character")
+        now = rfc3339(time.time())
+        self.engine.store.secrets.set(secret.name, secret.value, now)
+        return SecretView(name=secret.name, set_at=now)
+
+    def delete_secret(self, name: str) -> DeletedSecret:
+        self.engine.store.secrets.delete(name)
+        jobs = [job for job in self.engine.store.jobs.unfinished() if name in job.definition.needed_secrets]
+        return DeletedSecret(missed_by=[f"{job.workflow} of {job.run}" for job in jobs if not job.started_at])

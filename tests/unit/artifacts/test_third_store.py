@@ -21,10 +21,11 @@ from dstack.engine.lifecycle.drive import Drive
 from dstack.engine.retention.retention import Retention
 from dstack.errors import UsageError
 from dstack.hosts.recording import Reply
+from dstack.model.api.artifacts import LinksRequest
 from dstack.model.job.status import Status
 from dstack.model.paths import TAR_COMPLETE
 from dstack.model.project.workflow import Artifact, Workflow
-from dstack.server.links import link, links
+from dstack.server.routes.artifacts import ArtifactRoutes
 from tests.unit.artifacts.flat_store import FlatStore
 from tests.unit.engine.lifecycle.machine import Machine, World
 
@@ -127,6 +128,8 @@ def test_a_run_is_deleted_from_it_after_another_storage_is_used(world: World, tm
 def test_it_has_no_urls_and_says_so(world: World) -> None:
     asyncio.run(world.drive().run())
 
-    assert asyncio.run(links(world.context, world.job, ["out/model"])).urls == []
+    routes = ArtifactRoutes(world.context)
+
+    assert asyncio.run(routes.urls("abc", LinksRequest(paths=("out/model",)))).urls == []
     with pytest.raises(UsageError, match="artifacts are stored in flat:///"):
-        asyncio.run(link(world.context, world.job, "out/model"))
+        asyncio.run(routes.url("abc", "out/model"))

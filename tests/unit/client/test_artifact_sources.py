@@ -19,7 +19,7 @@ from dstack.artifacts.s3.store import S3Store
 from dstack.cli import connect
 from dstack.client.artifact_sources import ArtifactSources
 from dstack.client.client import Client
-from dstack.client.endpoint import Endpoint
+from dstack.client.settings import Endpoint
 from dstack.model.api.artifacts import ArtifactView, LinksView
 from tests.environment.forward import forward
 from tests.environment.proxy import Proxy

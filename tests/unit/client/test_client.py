@@ -22,10 +22,9 @@ from hypothesis import strategies as st
 from dstack.client import client as client_module
 from dstack.client import embedded
 from dstack.client.client import Client
-from dstack.client.connection import BrokenAnswerError
-from dstack.client.endpoint import Endpoint
+from dstack.client.connection import BrokenAnswerError, problem
 from dstack.client.frames import Frame, read_frames
-from dstack.client.problems import problem
+from dstack.client.settings import Endpoint
 from dstack.errors import (
     ConflictError,
     DstackError,
@@ -207,14 +206,14 @@ def test_addresses() -> None:
     assert Endpoint.parse("/s").prefix == ""
 
 
-class Pieces:
+class Pieces(io.BufferedIOBase):
     """A stream that comes in pieces and then ends or breaks."""
 
     def __init__(self, data: bytes, size: int) -> None:
         self._stream = io.BytesIO(data)
         self._size = size
 
-    def read1(self, size: int, /) -> bytes:
+    def read1(self, size: int = -1, /) -> bytes:
         return self._stream.read(min(size, self._size))
 
 

@@ -59,6 +59,16 @@ def test_the_unit_of_a_runner_that_came_through_a_pipe(home: Path, monkeypatch: 
     assert "secret" not in "".join(lines)
 
 
+@pytest.mark.parametrize("given", [["--server", "http://other:1"], ["--server=http://other:1"]])
+def test_a_unit_keeps_the_server_that_was_given(monkeypatch: pytest.MonkeyPatch, given: list[str]) -> None:
+    monkeypatch.setattr(runner, "SERVER", "http://s:1")
+
+    unit = runner.systemd_unit(given)
+
+    (line,) = [line for line in unit.splitlines() if line.startswith("ExecStart=")]
+    assert line.endswith(f" {' '.join(given)}")
+
+
 @pytest.mark.parametrize(
     ("text", "parts"),
     [

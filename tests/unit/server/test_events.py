@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -21,9 +20,8 @@ from dstack.hosts.pool import Pool
 from dstack.model.job.status import Status
 from dstack.model.paths import ServerLayout
 from dstack.model.runner.runner import Address, Runner
-from dstack.server.app import answering
-from dstack.server.parts import Endpoint
-from dstack.server.routes.events import EventRoutes
+from dstack.server.endpoints import Endpoint, answering
+from dstack.server.follow_events import EventRoutes
 from dstack.store.store import Store
 from tests.unit.store.test_store import job, run
 
@@ -49,7 +47,7 @@ async def sent(endpoint: Endpoint, user: str = "", **asked: object) -> Response:
 
 
 def endpoint(context: Context) -> Endpoint:
-    return EventRoutes(SimpleNamespace(context=context)).events  # type: ignore[arg-type]
+    return EventRoutes(context).events
 
 
 def ids(context: Context, **asked: object) -> list[int]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from dstack import errors
-from dstack.client.problems import problem
+from dstack.client.connection import problem
 from dstack.errors import DstackError, ErrorCode
 from dstack.model.api import wire
 from dstack.model.job.reasons import ReasonCode
-from dstack.server.app import problem_of
+from dstack.server.endpoints import problem_of
 
 
 @pytest.mark.parametrize(

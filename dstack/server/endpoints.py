@@ -1,0 +1,101 @@
+"""How a request becomes the call of an endpoint, and how its result or error becomes a response."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Container, Mapping
+from typing import Any, get_type_hints
+from urllib.parse import parse_qsl, unquote
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dstack import __version__, errors
+from dstack.errors import DstackError, UsageError
+from dstack.model.api import wire
+from dstack.model.api.server import API, Problem
+from dstack.store.tables.events import SERVER, acting
+
+Endpoint = Callable[..., Any]
+KINDS: dict[type[DstackError], str] = {errors.UnknownHostKeyError: "host-key", errors.MissingBaseError: "missing-base"}
+"""The `kind` of a Problem where it is not the name of the error's class."""
+STATUSES: list[tuple[int, tuple[type[DstackError], ...]]] = [
+    (404, (errors.NotFoundError,)),
+    (401, (errors.UnauthorizedError,)),
+    (409, (errors.ConflictError, errors.TryAgainError, errors.UnknownHostKeyError, errors.MissingBaseError)),
+    (400, (UsageError,)),
+]
+HEADERS = {"X-Dstack-Version": __version__, "X-Dstack-Api": str(API)}
+
+
+def answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+    """Wrap an endpoint, which may be a coroutine function: its result becomes JSON, its errors become a Problem.
+
+    Its arguments come from the request, by their annotations: a struct from the body (of a GET: from the query), any
+    other from the part of the path or the parameter of the query that has its name.
+    """
+    kinds = {name: kind for name, kind in get_type_hints(endpoint).items() if name != "return"}
+    parameters = inspect.signature(endpoint).parameters
+    needed = {name for name in kinds if parameters[name].default is inspect.Parameter.empty}
+
+    async def answer(request: Request) -> Response:
+        try:
+            with acting(actor(request)):
+                answered = endpoint(**await arguments(request, kinds, needed))
+                if inspect.isawaitable(answered):
+                    answered = await answered
+        except DstackError as error:
+            return problem_response(error)
+        except (ValueError, KeyError, msgspec.DecodeError) as error:
+            return problem_response(UsageError(f"the request is not valid: {error}"))
+        if isinstance(answered, Response):
+            answered.headers.update(HEADERS)
+            return answered
+        created = request.method == "POST" and request.url.path.endswith("/runs")
+        body = wire.encode({} if answered is None else answered)
+        return Response(body, 201 if created else 200, HEADERS, "application/json")
+
+    return answer
+
+
+async def arguments(request: Request, kinds: Mapping[str, Any], needed: Container[str]) -> dict[str, Any]:
+    """Return the arguments of an endpoint, given their types and the names of those without a default."""
+    query = parse_qsl(request.url.query, keep_blank_values=True, errors="surrogateescape")
+    given = {**dict(query), **request.path_params}
+    found: dict[str, Any] = {}
+    for name, kind in kinds.items():
+        struct = isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+        if kind is Request:
+            found[name] = request
+        elif struct and request.method not in ("GET", "HEAD"):
+            found[name] = wire.decode(await request.body(), kind)
+        elif struct or name in given or name in needed:
+            found[name] = msgspec.convert(given if struct else given[name], kind, strict=False)
+    return found
+
+
+def actor(request: Request) -> str:
+    """Return who sends the request. It is the name that the client gives; without one, the server itself acts."""
+    return unquote(request.headers.get("x-dstack-user", "")) or SERVER
+
+
+def problem_response(error: DstackError) -> Response:
+    """Return an error as an HTTP response."""
+    problem, status = problem_of(error)
+    return Response(wire.encode(problem), status, HEADERS, "application/json")
+
+
+def problem_of(error: DstackError) -> tuple[Problem, int]:
+    """Return an error as it travels, with its HTTP status."""
+    status = next((status for status, kinds in STATUSES if isinstance(error, kinds)), 500)
+    problem = Problem(
+        kind=KINDS.get(type(error), type(error).__name__),
+        message=error.message,
+        hint=error.hint,
+        code=error.code,
+        exit_code=error.exit_code,
+        fingerprint=getattr(error, "fingerprint", None),
+        known=getattr(error, "known", ()),
+    )
+    return problem, status
