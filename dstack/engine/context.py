@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 from dstack.artifacts.store import URL_LIFETIME
 from dstack.engine.artifact_storage import ArtifactStorage
@@ -19,27 +21,29 @@ from dstack.store.store import Store
 
 @dataclass
 class Context:
-    """The store, the fleet, and the events. `executors` has one entry per kind of runner. `shipping` has one lock per
-    runner and repository, so that a pack is sent once however many jobs need it; `clearing` has one per ended job. On a
-    runner in `unsure`, a job that was aborted while the runner did not answer may still be running. Presigned URLs are
-    valid for `url_lifetime` seconds."""
+    """The store, the fleet, and the events. `executors` has one entry per kind of runner. `locks` are for what is done
+    once however many jobs need it. `tasks` run until the engine closes. Presigned URLs are valid for `url_lifetime`
+    seconds."""
 
     layout: ServerLayout
     store: Store
     fleet: Fleet
     events: Events
     executors: dict[str, OpenExecutor] = field(default_factory=executors)
-    shipping: dict[tuple[str, str], asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
-    clearing: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
-    unsure: set[str] = field(default_factory=set)
-    spares: set[asyncio.Task[None]] = field(default_factory=set)
+    locks: dict[tuple[str, ...], asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
     url_lifetime: int = URL_LIFETIME
-    artifacts: ArtifactStorage = field(init=False)
 
     def __post_init__(self) -> None:
         self.artifacts = ArtifactStorage(self.store, self.layout.artifacts, self.url_lifetime)
-        self.store.database.committed = self.events.publish_all
+        self.store.database.committed = self.events.publish
 
     def mirror(self, repo: str) -> Mirror:
         """The server's copy of a repository's objects."""
         return Mirror(self.layout.mirror(repo))
+
+    def background(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run this until the engine closes."""
+        task = asyncio.create_task(coroutine)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)

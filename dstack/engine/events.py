@@ -20,13 +20,8 @@ class Events:
         """Return the bell that rings at the run's next change."""
         return self.events.setdefault(run, asyncio.Event())
 
-    def publish(self, run: str) -> None:
-        """Report that something about the run changed."""
-        bell = self.events.pop(run, None)
-        if bell:
-            bell.set()
-
-    def publish_all(self, runs: Iterable[str]) -> None:
+    def publish(self, runs: Iterable[str]) -> None:
         """Report that something about these runs changed."""
         for run in runs:
-            self.publish(run)
+            if run in self.events:
+                self.events.pop(run).set()

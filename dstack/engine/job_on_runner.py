@@ -83,7 +83,7 @@ class JobOnRunner:
         self.store.logs.append(self.id, data)
         if self.job.unreachable_since:
             self.change(unreachable_since=None, reason=None)
-        self.context.events.publish(self.job.run)
+        self.context.events.publish([self.job.run])
 
     def folder(self, tree: str | None = None) -> JobFolder:
         """The job's folder on the runner. Its files are in `tree`, by default where they are after the job's end."""

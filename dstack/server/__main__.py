@@ -118,9 +118,9 @@ async def run(layout: ServerLayout, store: Store, sockets: list[socket.socket], 
     server = uvicorn.Server(config)
     await context.artifacts.current.sweep()
     engine.start()
-    engine.background(metrics.watch())
-    engine.background(parts.retention.watch())
-    engine.background(limit_events(store))
+    context.background(metrics.watch())
+    context.background(parts.retention.watch())
+    context.background(limit_events(store))
     idle = asyncio.create_task(leave_when_idle(server, access, store, idle_exit(stays)))
     try:
         await server.serve(sockets=sockets)

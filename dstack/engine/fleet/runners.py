@@ -60,7 +60,8 @@ class Condition:
 
 class Fleet:
     """Probes runners and keeps their conditions. `changed` is called when a runner's state changes. `absent` returns
-    why a runner is not available now, `use` what it is doing, and `load` what is used on it outside dstack."""
+    why a runner is not available now, `use` what it is doing, and `load` what is used on it outside dstack. On a runner
+    in `unsure`, a job that was aborted while the runner did not answer may still be running."""
 
     def __init__(self, store: Store, pool: Pool, changed: Callable[[], None]) -> None:
         self.store = store
@@ -72,6 +73,7 @@ class Fleet:
         self.load: Callable[[Runner], Load] = lambda runner: IDLE
         self.probes: dict[str, asyncio.Task[Condition]] = {}
         self.asked: dict[str, float] = {}
+        self.unsure = store.jobs.aborted_on()
 
     def host(self, runner: Runner) -> Host:
         """The connection to a runner, which is kept open."""

@@ -73,7 +73,7 @@ class Drive(JobOnRunner):
         unreachable = isinstance(trouble, HostUnreachableError)
         if unreachable and job.stop == "abort":
             text = f"aborted; runner '{job.runner}' is not answering, and its container is removed once it does"
-            self.context.unsure.add(job.runner or "")
+            self.context.fleet.unsure.add(job.runner or "")
             self.finish(Status.STOPPED, exit_code=ExitCode.STOPPED, reason=Reason(ReasonCode.ABORTED, text))
             return
         if job.status is Status.PREPARING and not job.stop and not unreachable:
@@ -118,7 +118,7 @@ class Drive(JobOnRunner):
         first = not self.job.launching
         self.change(launching=True)
         try:
-            if self.runner.name in self.context.unsure:
+            if self.runner.name in self.context.fleet.unsure:
                 await remove_aborted(self.context, self.runner.name)
             await start(self)
         except HostError as trouble:

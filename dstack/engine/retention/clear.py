@@ -18,7 +18,7 @@ log = logging.getLogger("dstack.engine")
 async def clear(context: Context, job_id: str) -> None:
     """Remove the container and the folder of an ended job, once. A done job's artifacts stay."""
     store = context.store
-    async with context.clearing[job_id]:
+    async with context.locks["clear", job_id]:
         job = store.jobs.get(job_id)
         runner = store.runners.get(job.runner or "") if job else None
         if job is None or job.discarded or runner is None:
@@ -34,7 +34,7 @@ async def clear(context: Context, job_id: str) -> None:
             store.jobs.change(job.id, discarded=True)
             if stays:
                 store.retained_artifacts.add(Retained(job.id, attempt, runner.name, rfc3339(time.time())))
-    context.clearing.pop(job_id, None)
+    context.locks.pop(("clear", job_id), None)
 
 
 async def remove_aborted(context: Context, runner: str) -> None:
@@ -48,4 +48,4 @@ async def remove_aborted(context: Context, runner: str) -> None:
                 raise HostUnreachableError(
                     f"{job.run} was aborted, but can't be removed from {runner}: {refused.message}"
                 ) from refused
-    context.unsure.discard(runner)
+    context.fleet.unsure.discard(runner)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
+from dstack.engine.admission import result_of
 from dstack.errors import UsageError
 from dstack.model.api.runs import Submission
 from dstack.model.code.selection import select
@@ -106,17 +107,8 @@ class Planner:
 
     def cached(self, job: Job, source: Job) -> Job:
         """The job with the result of another one."""
-        return replace(
-            job,
-            why=f"nothing changed since {self.store.jobs.known_as(source) or source.run}",
-            status=Status.DONE,
-            cached_from=source.id,
-            exit_code=0,
-            image_digest=source.image_digest,
-            finished_at=self.now,
-            files=source.files,
-            bytes=source.bytes,
-        )
+        why = f"nothing changed since {self.store.jobs.known_as(source) or source.run}"
+        return replace(job, why=why, **result_of(source, self.now))
 
     def why_not(self, job: Job, submission: Submission) -> str:
         last = self.store.jobs.last_done(job.workflow, submission.snapshot.repo)

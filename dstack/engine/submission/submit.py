@@ -24,7 +24,7 @@ from dstack.model.job.job import Job, Run
 from dstack.model.runner.runner import Address, Runner
 from dstack.model.text.units import rfc3339
 from dstack.plumbing.modes import Modes
-from dstack.scheduling.schedule import eligible, schedule
+from dstack.scheduling.schedule import eligible
 from dstack.scheduling.types import Schedule, Waiting
 from dstack.store.lookup import run_named
 from dstack.store.tables.events import acting
@@ -95,16 +95,15 @@ class Submitter:
         refuse_taken(self.store, draft.run.name)
         self.record(draft)
         self.engine.poke()
-        self.engine.background(tidy(self.context, draft.run.snapshot.repo))
+        self.context.background(tidy(self.context, draft.run.snapshot.repo))
         return Submitted(draft.run, draft.jobs, draft.warnings)
 
     async def preview(self, submission: Submission, pack: Path | None = None) -> Preview:
         """Plan a run without recording it. Raises the same errors as `submit`."""
         draft = await self.draft(await self.with_code(submission, pack))
-        waiting = [self.engine.queue.item(job, draft.run) for job in draft.unfinished]
-        leases = self.engine.queue.leases(self.store.jobs.unfinished())
-        machines, limit = self.context.fleet.now(), self.engine.max_gpus_per_user
-        planned = schedule(waiting, machines, leases, time.time(), max_gpus=limit)
+        scheduler = self.engine.scheduler
+        waiting = [scheduler.queue.item(job, draft.run) for job in draft.unfinished]
+        planned = scheduler.plan(waiting, self.context.fleet.now(), self.store.jobs.unfinished())
         snapshot = draft.run.snapshot
         mirror = self.context.mirror(snapshot.repo)
         changes = await asyncio.to_thread(mirror.changes, snapshot.commit, snapshot.tree)
@@ -204,8 +203,9 @@ class Submitter:
         nowhere = not eligible(Waiting("", pin=draft.run.pin), machines)
         if submission.wait_for_runner or (submission.dry_run and nowhere):
             return
-        waiting = [(job, self.engine.queue.item(job, draft.run)) for job in draft.unfinished]
-        refuse_impossible(waiting, machines, self.engine.max_gpus_per_user)
+        scheduler = self.engine.scheduler
+        waiting = [(job, scheduler.queue.item(job, draft.run)) for job in draft.unfinished]
+        refuse_impossible(waiting, machines, scheduler.max_gpus_per_user)
 
     def record(self, draft: Draft) -> None:
         """Record the run and its jobs in one transaction."""

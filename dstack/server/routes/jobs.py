@@ -30,11 +30,11 @@ class JobRoutes:
             jobs = self.parts.context.store.jobs.of(run_named(self.parts.context.store, query["run"]).name)
         else:
             jobs = self.parts.context.store.jobs.newest(int(query.get("limit", "20")))
-        return [job_view(job, self.parts.engine.positions.get(job.id)) for job in jobs]
+        return [job_view(job, self.parts.engine.scheduler.positions.get(job.id)) for job in jobs]
 
     async def job(self, request: Request) -> Any:
         job = job_named(self.parts.context.store, request.path_params["ref"])
-        return job_view(job, self.parts.engine.positions.get(job.id))
+        return job_view(job, self.parts.engine.scheduler.positions.get(job.id))
 
     async def follow(self, request: Request) -> Response:
         query = request.query_params

@@ -43,13 +43,13 @@ class RunRoutes:
         runs = self.parts.context.store.runs.newest(
             limit if status is None else 10_000, workflow=query.get("workflow"), user=query.get("user")
         )
-        places = self.parts.engine.positions
+        places = self.parts.engine.scheduler.positions
         views = (run_view(run, self.parts.context.store.jobs.of(run.name), places) for run in runs)
         return [view for view in views if status is None or view.status is status][:limit]
 
     async def run(self, request: Request) -> Any:
         run = run_named(self.parts.context.store, request.path_params["ref"])
-        return run_view(run, self.parts.context.store.jobs.of(run.name), self.parts.engine.positions)
+        return run_view(run, self.parts.context.store.jobs.of(run.name), self.parts.engine.scheduler.positions)
 
     async def diff(self, request: Request) -> Response:
         snapshot = run_named(self.parts.context.store, request.path_params["ref"]).snapshot
@@ -91,7 +91,7 @@ class RunRoutes:
         """Remove the code of deleted runs, and what machines kept of them."""
         self.parts.engine.poke()
         for repo in {run.snapshot.repo for run in runs}:
-            self.parts.engine.background(tidy(self.parts.context, repo, most=0))
+            self.parts.context.background(tidy(self.parts.context, repo, most=0))
 
     async def prune_rest(self, request: Request) -> Any:
         wish = msgspec.json.decode(await request.body(), type=PruneRestRequest)

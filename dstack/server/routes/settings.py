@@ -52,7 +52,7 @@ class SettingsRoutes:
         return ServerConfig(
             storage=self.parts.context.artifacts.url,
             endpoint_url=self.parts.context.artifacts.endpoint or None,
-            max_gpus_per_user=self.parts.engine.max_gpus_per_user,
+            max_gpus_per_user=self.parts.engine.scheduler.max_gpus_per_user,
         )
 
     async def shutdown(self, request: Request) -> Any:

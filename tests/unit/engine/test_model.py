@@ -181,7 +181,7 @@ class Day(RuleBasedStateMachine):
             for _ in range(2):
                 for name in SIZES:
                     self.engine.context.fleet.conditions.setdefault(name, Condition("ready"))
-                self.engine.schedule()
+                self.engine.scheduler.run()
                 self.engine.clean()
                 await asyncio.sleep(seconds / 2)
 

@@ -157,7 +157,7 @@ def told(store: Store, tmp_path: Path) -> Iterator[tuple[str, Reason | None]]:
     add(store, "five", "train", stop="stop")
     add(store, "six", "train", timeout=60.0, attempt=2, history=(gave,))
     engine = Engine(Context(layout=ServerLayout(tmp_path), store=store, fleet=machines, events=Events()))
-    engine.schedule()
+    engine.scheduler.run()
     names = {
         "one-train": "a dependency",
         "two-prepare": "the same job elsewhere",

@@ -275,8 +275,8 @@ def ended_in_queue(folder: Path, case: Queued) -> str:
 
     async def passed() -> None:
         engine = Engine(world.context)
-        engine.schedule()
-        engine.schedule()  # the first pass says why it waits
+        engine.scheduler.run()
+        engine.scheduler.run()  # the first pass says why it waits
 
     asyncio.run(passed())
     job = world.job
