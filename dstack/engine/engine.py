@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from dstack.engine.context import Context
 from dstack.engine.lifecycle.drive import Drive
 from dstack.engine.lifecycle.upload_status import stopping
-from dstack.engine.retention.clear import clear
-from dstack.engine.retention.disk_pressure import Surplus, clearable, disk_asks, relieve, surplus
+from dstack.engine.retention.clear import Surplus, clear, clearable, disk_asks, relieve, surplus
 from dstack.engine.scheduler import Scheduler
 from dstack.errors import DstackError
 from dstack.model.job.job import Job
@@ -115,7 +114,7 @@ class Engine:
             if name in self.cleaning or not clearable(self.context, machine):
                 continue
             found = surplus(self.context, machine, asks)
-            if found.any or self.store.jobs.to_discard(name):
+            if found or self.store.jobs.to_discard(name):
                 self.cleaning[name] = asyncio.create_task(self.cleaned(machine, found))
 
     async def cleaned(self, machine: Machine, found: Surplus) -> None:

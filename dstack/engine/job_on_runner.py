@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncIterator
 from typing import Any
 
 from dstack.artifacts.store import JobFolder
@@ -10,7 +11,6 @@ from dstack.commands.artifacts.collect import made
 from dstack.commands.host import Host
 from dstack.engine.context import Context
 from dstack.executors.executor import Executor
-from dstack.mirror.mirror import Mirror
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import Job
 from dstack.model.paths import attempt_id
@@ -37,11 +37,6 @@ class JobOnRunner:
         return self.store.runs.require(self.job.run).snapshot
 
     @property
-    def mirror(self) -> Mirror:
-        """The server's copy of the code's repository."""
-        return self.context.mirror(self.snapshot.repo)
-
-    @property
     def runner(self) -> Runner:
         return self.store.runners.require(self.job.runner or "")
 
@@ -64,11 +59,6 @@ class JobOnRunner:
         return attempt_id(self.id, self.job.attempt)
 
     @property
-    def project(self) -> str:
-        """The project's folder in the repository."""
-        return self.snapshot.project
-
-    @property
     def grace(self) -> int:
         """Seconds between SIGTERM and SIGKILL."""
         return math.ceil(span(self.job.definition.stop_grace))
@@ -78,12 +68,13 @@ class JobOnRunner:
         """How many bytes of the attempt's log have been read."""
         return self.store.logs.size(self.id) - self.job.log_start
 
-    def append_log(self, data: bytes) -> None:
-        """Append what arrived of the log, and notify the job's followers. The runner answers, so it is reachable."""
-        self.store.logs.append(self.id, data)
-        if self.job.unreachable_since:
-            self.change(unreachable_since=None, reason=None)
-        self.context.events.publish([self.job.run])
+    async def append_log(self, stream: AsyncIterator[bytes]) -> None:
+        """Append to the log what arrives, and notify the job's followers. The runner answers, so it is reachable."""
+        async for data in stream:
+            self.store.logs.append(self.id, data)
+            if self.job.unreachable_since:
+                self.change(unreachable_since=None, reason=None)
+            self.context.events.publish([self.job.run])
 
     def folder(self, tree: str | None = None) -> JobFolder:
         """The job's folder on the runner. Its files are in `tree`, by default where they are after the job's end."""
@@ -96,7 +87,7 @@ class JobOnRunner:
             runner=self.runner.name,
             host=self.host,
             context=self.host_context,
-            tree=made(self.project) if tree is None else tree,
+            tree=made(self.snapshot.project) if tree is None else tree,
         )
 
     def will_store(self) -> None:

@@ -25,7 +25,7 @@ from dstack.engine.engine import Engine
 from dstack.engine.events import Events
 from dstack.engine.fleet.runners import Fleet
 from dstack.engine.fleet.sampling import Sampler
-from dstack.engine.retention.event_limits import limit_events
+from dstack.engine.retention.retention import limit_events
 from dstack.engine.submission.submit import Submitter
 from dstack.errors import ConflictError, DstackError, UsageError
 from dstack.hosts.pool import Pool

@@ -163,9 +163,8 @@ def test_a_small_change_is_one_round_trip(tmp_path: Path, busybox: str) -> None:
             snapshot=snapshot,
             runner=box,
             executor=executor,
-            mirror=Mirror(tmp_path / f"{snapshot.repo}.git"),
             store=SimpleNamespace(known_objects=known),
-            context=SimpleNamespace(locks=locks),
+            context=SimpleNamespace(locks=locks, mirror=lambda repo: Mirror(tmp_path / f"{repo}.git")),
         )
         host.sent.clear()
 

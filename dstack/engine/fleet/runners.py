@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from msgspec import convert
 from msgspec.structs import replace
 
 from dstack.commands.command import Command
 from dstack.commands.host import Host, ask
 from dstack.commands.machine.doctor import skewed
 from dstack.commands.machine.probe import probe
-from dstack.engine.fleet.probe_interval import LOOKING, SAMPLING, pause
 from dstack.errors import DstackError, ErrorCode, HostUnreachableError
 from dstack.hosts.pool import Pool
 from dstack.model.api.runners import AddRunner, RunnerView
@@ -36,6 +36,12 @@ INTERVAL = 30.0
 """Seconds between two background probes of a runner; longer if probes are expensive there."""
 RAREST = 300.0
 """Seconds after which a runner is probed again, whatever that costs."""
+SAMPLING = 0.002
+"""The share of a machine's CPUs that samples may use."""
+LOOKING = 0.001
+"""The share that probes may use."""
+SESSION = 0.005
+"""CPU seconds that sshd spends on one command over an open connection; the command itself can't measure them."""
 PROBE_TIMEOUT = 30.0
 THOROUGH_TIMEOUT = 120.0
 NO_GPUS = {"gpu-toolkit": ReasonCode.NO_CONTAINER_TOOLKIT, "gpu-driver": ReasonCode.GPU_DRIVER}
@@ -210,11 +216,6 @@ class Fleet:
         """Forget a runner that was removed."""
         self.conditions.pop(name, None)
 
-    def leases(self, runner: Runner) -> list[Lease]:
-        """The GPUs that jobs hold on a runner."""
-        jobs = [job for job in self.store.jobs.unfinished() if job.runner == runner.name]
-        return [Lease(job.id, runner.name, job.run, gpus=job.gpus) for job in jobs]
-
     def view(self, runner: Runner) -> RunnerView:
         """The runner as users see it."""
         condition = self.conditions.get(runner.name) or Condition("unreachable", "not checked yet")
@@ -222,6 +223,8 @@ class Fleet:
             condition = Condition("unreachable", f"it has not answered for {LATE:g} seconds")
         facts = runner.facts or Facts(machine="")
         machine = Machine(runner, foreign=facts.used, gpu_trouble=gpu_trouble(runner))
+        jobs = [job for job in self.store.jobs.unfinished() if job.runner == runner.name]
+        leases = [Lease(job.id, runner.name, job.run, gpus=job.gpus) for job in jobs]
         idle = self.absent(runner.name) if runner.drained is None else runner.drained
         drained = condition.state == "ready" and idle is not None
         return RunnerView(
@@ -235,8 +238,8 @@ class Fleet:
             memory=facts.memory,
             gpus=list({gpu.index: gpu for gpu in (*machine.gpus, *facts.gpus)}.values()),
             disk_free=facts.disk_free,
-            jobs=[job.id for job in self.store.jobs.unfinished() if job.runner == runner.name],
-            gpus_free=len(Capacity(machine, 0, self.leases(runner)).free),
+            jobs=[job.id for job in jobs],
+            gpus_free=len(Capacity(machine, 0, leases).free),
             latency_ms=round(condition.latency * 1000, 1) if condition.latency is not None else None,
             host_key=runner.host_key,
             findings=list(condition.findings),
@@ -254,6 +257,11 @@ def rest(ready: bool, facts: Facts | None) -> float:
     return max(INTERVAL * (5 / 6 if ready else 1 / 2), min(costs, RAREST))
 
 
+def pause(cost: float, cpus: int, share: float) -> float:
+    """Seconds between two commands of this cost (in CPU seconds) that keep to the share of a machine's CPUs."""
+    return (cost + SESSION) / (share * max(cpus, 1))
+
+
 def gpu_trouble(runner: Runner) -> Reason | None:
     """Why no job gets the runner's GPUs, if it has any."""
     findings = [found for found in (runner.facts.findings if runner.facts else ()) if found.name in NO_GPUS]
@@ -263,14 +271,4 @@ def gpu_trouble(runner: Runner) -> Reason | None:
 def definition(runner: Runner) -> AddRunner:
     """The request that would add the runner again."""
     address = replace(runner.address, identity=None) if runner.authorized else runner.address
-    return AddRunner(
-        address=address,
-        name=runner.name,
-        labels=runner.labels,
-        gpus=runner.gpus,
-        root=runner.root,
-        docker=runner.docker,
-        authorized=runner.authorized,
-        source=runner.source,
-        allow_mounts=runner.allow_mounts,
-    )
+    return replace(convert(runner, AddRunner, from_attributes=True), address=address, max_jobs=None)

@@ -12,12 +12,10 @@ from dstack.decide import Decision, Failed
 from dstack.engine.context import Context
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.lifecycle.launch import start
-from dstack.engine.lifecycle.limits import give_way, halt, limit
 from dstack.engine.lifecycle.upload_status import UploadProgress, stopped, unreachable
-from dstack.engine.lifecycle.watch import blamed, drain, until_ended
+from dstack.engine.lifecycle.watch import blamed, end_in_time, until_ended
 from dstack.engine.retention.clear import remove_aborted
-from dstack.engine.transfer.abandon import remove_stored
-from dstack.engine.transfer.collect import Collector
+from dstack.engine.transfer.collect import Collector, remove_stored
 from dstack.engine.transfer.sync import Sync
 from dstack.errors import DstackError, HostError, HostUnreachableError, StorageError
 from dstack.model.job.attempts import again, following
@@ -134,8 +132,7 @@ class Drive(JobOnRunner):
 
     async def watch(self) -> None:
         """Follow the log until the container has ended, and pass on a stop."""
-        job = self.job
-        duty = asyncio.create_task(halt(self) if job.stop else give_way(self) if job.preempted_by else limit(self))
+        duty = asyncio.create_task(end_in_time(self))
         syncing = asyncio.create_task(Sync(self).run())
         try:
             decision = await until_ended(self)
@@ -145,7 +142,7 @@ class Drive(JobOnRunner):
             duty.cancel()
             syncing.cancel()
             await asyncio.gather(syncing, return_exceptions=True)
-        await drain(self)
+        await self.append_log(self.executor.read_log(self.attempt, self.log_offset))
         self.record_end(await blamed(self, decision))
 
     async def withdraw(self) -> None:

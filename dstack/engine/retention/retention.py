@@ -1,4 +1,4 @@
-"""Removes runs, with everything that belongs to them."""
+"""Removes runs, with everything that belongs to them, and old events."""
 
 from __future__ import annotations
 
@@ -13,8 +13,15 @@ from dstack.engine.context import Context
 from dstack.errors import ConflictError, DstackError, StorageError
 from dstack.model.api.retention import Removed
 from dstack.model.job.job import Job, Run
-from dstack.model.text.units import seconds
+from dstack.model.text.units import rfc3339, seconds
+from dstack.store.store import Store
 
+MOST_EVENTS = 100_000
+"""How many events are kept."""
+OLDEST_EVENT = 90 * 86400.0
+"""Seconds for which an event is kept."""
+EVENTS_LATER = 3600.0
+"""Seconds between two passes over the events."""
 LATER = 10.0
 """Seconds between two tries to remove what could not be removed at once."""
 
@@ -162,15 +169,18 @@ class Retention:
     def told(self, runs: Sequence[Run]) -> list[Removed]:
         """Describe the removal of these runs to users. `bytes` are those that become free."""
         going = {run.name for run in runs} | set(self.store.runs.hidden())
-        return [self.told_of(run, going) for run in runs]
+        removed = []
+        for run in runs:
+            own = [job for job in self.store.jobs.of(run.name) if job.cached_from is None]
+            kept = [job.workflow for job in own if self.used(job, going)]
+            size = sum(job.bytes for job in own if job.workflow not in kept)
+            told = Removed(run=run.name, workflow=run.workflow, submitted_at=run.submitted_at, bytes=size, kept=kept)
+            removed.append(told)
+        return removed
 
-    def told_of(self, run: Run, going: set[str]) -> Removed:
-        own = [job for job in self.store.jobs.of(run.name) if job.cached_from is None]
-        free = [job for job in own if not self.used(job, going)]
-        return Removed(
-            run=run.name,
-            workflow=run.workflow,
-            submitted_at=run.submitted_at,
-            bytes=sum(job.bytes for job in free),
-            kept=[job.workflow for job in own if job not in free],
-        )
+
+async def limit_events(store: Store) -> None:
+    """Forget the oldest events, at the start and once per hour."""
+    while True:
+        store.events.trim(rfc3339(time.time() - OLDEST_EVENT), MOST_EVENTS)
+        await asyncio.sleep(EVENTS_LATER)

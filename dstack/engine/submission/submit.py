@@ -13,7 +13,7 @@ from msgspec import structs
 
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
-from dstack.engine.retention.mirror_gc import tidy
+from dstack.engine.retention.prune import tidy
 from dstack.engine.submission.checks import refuse_impossible, refuse_second, refuse_taken, refuse_unknown_secrets
 from dstack.engine.submission.plan import Planner
 from dstack.errors import NotFoundError

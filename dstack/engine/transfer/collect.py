@@ -33,10 +33,14 @@ class Collector:
     async def store(self) -> ArtifactListing:
         """Put all files into the store, without the manifest. Raises HostError or StorageError, after which it may be
         tried again."""
-        self.found = found = await self.listed()
-        if not found.gone and self.job_on_runner.job.definition.artifacts:
+        at, job = self.job_on_runner, self.job_on_runner.job
+        if not job.definition.artifacts:
+            return ArtifactListing((), (), ())
+        project, outputs = at.snapshot.project, job.definition.outputs
+        self.found = found = await at.executor.collect(at.attempt, project, job.image, outputs)
+        if not found.gone:
             self.told(sum(file.size for file in found.files))
-            await self.artifacts.current.collect(self.job_on_runner.folder(), found.files, self.told)
+            await self.artifacts.current.collect(at.folder(), found.files, self.told)
         return found
 
     async def commit(self, found: ArtifactListing, end: Status) -> Collected:
@@ -69,14 +73,16 @@ class Collector:
         total = sum(file.size for file in self.found.files) if self.found else 0
         self.tell(total - left, total)
 
-    async def listed(self) -> ArtifactListing:
-        """List what the job made, with sums from the runner."""
-        job_on_runner, job = self.job_on_runner, self.job_on_runner.job
-        if not job.definition.artifacts:
-            return ArtifactListing((), (), ())
-        return await job_on_runner.executor.collect(
-            job_on_runner.attempt, job_on_runner.project, job.image, job.definition.outputs
-        )
+
+async def remove_stored(job_on_runner: JobOnRunner) -> None:
+    """End the collection of an aborted job on its runner, then remove what a sync or an interrupted collection has
+    stored. Raises HostError or StorageError, after which it may be tried again."""
+    job, artifacts = job_on_runner.job, job_on_runner.context.artifacts
+    if not job.definition.artifacts:
+        return
+    for storage in artifacts.of(job):
+        await storage.abandon(job_on_runner.folder())
+        await artifacts.remove(job, storage)
 
 
 def complaint(found: ArtifactListing) -> str | None:

@@ -26,10 +26,11 @@ class CodePush:
     a pack."""
 
     def __init__(self, job_on_runner: JobOnRunner, tell: Tell) -> None:
-        self.snapshot, self.mirror = job_on_runner.snapshot, job_on_runner.mirror
+        self.snapshot, context = job_on_runner.snapshot, job_on_runner.context
+        self.mirror = context.mirror(self.snapshot.repo)
         self.runner, self.executor = job_on_runner.runner.name, job_on_runner.executor
         self.objects = job_on_runner.store.known_objects
-        self.turn = job_on_runner.context.locks["code", self.runner, self.snapshot.repo]
+        self.turn = context.locks["code", self.runner, self.snapshot.repo]
         self.tell = tell
 
     async def launch(self, launch: Callable[[bytes], Awaitable[Launched]]) -> Launched:

@@ -65,18 +65,10 @@ class Sync:
 
     async def once(self, artifact: Artifact, number: int, *, keep: bool) -> bool:
         """Store what changed in an artifact; return whether everything seen is stored now."""
-        job_on_runner = self.job_on_runner
-        job_on_runner.will_store()
-        look = sync(
-            job_on_runner.host_context,
-            job_on_runner.attempt,
-            job_on_runner.project,
-            self.job.image,
-            artifact,
-            number,
-            keep=keep,
-        )
-        changes = await ask(job_on_runner.host, look, timeout=TIMEOUT)
+        at, image = self.job_on_runner, self.job.image
+        at.will_store()
+        look = sync(at.host_context, at.attempt, at.snapshot.project, image, artifact, number, keep=keep)
+        changes = await ask(at.host, look, timeout=TIMEOUT)
         if not (changes.found or changes.same or changes.moving):
             return False  # it may be about to be replaced: keep what was stored
         stored = {path: self.files[path] for path in (*changes.same, *changes.moving) if path in self.files}

@@ -11,9 +11,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dstack.engine.retention.cache_folders import prune_caches
-from dstack.engine.retention.mirror_gc import tidy
-from dstack.engine.retention.orphans import Orphans
+from dstack.engine.retention.prune import Orphans, prune_caches, tidy
 from dstack.errors import NotFoundError
 from dstack.model.api.artifacts import TagRequest
 from dstack.model.api.retention import DeleteRequest, PruneCachesRequest, PruneRequest, PruneRestRequest

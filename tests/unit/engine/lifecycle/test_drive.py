@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dstack.engine.lifecycle import drive, limits, watch
+from dstack.engine.lifecycle import drive, watch
 from dstack.errors import CommandError, HostAuthError, HostUnreachableError
 from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.status import Status
@@ -20,7 +20,7 @@ from tests.unit.engine.lifecycle.machine import LOG, Killed, Machine, World
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drive, "LONGEST_PAUSE", 0.0)
     monkeypatch.setattr(watch, "LOOK_AGAIN", 0.0)
-    monkeypatch.setattr(limits, "ASK_AGAIN", 0.0)
+    monkeypatch.setattr(watch, "ASK_AGAIN", 0.0)
 
 
 class Once:
