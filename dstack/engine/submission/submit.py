@@ -18,7 +18,7 @@ from dstack.engine.submission.checks import refuse_impossible, refuse_second, re
 from dstack.engine.submission.plan import Planner
 from dstack.errors import NotFoundError
 from dstack.model.api.runs import Submission
-from dstack.model.code.tree import Change, SizedFile, TreeFile
+from dstack.model.code.tree import Change, SizedFile
 from dstack.model.job import names
 from dstack.model.job.job import Job, Run
 from dstack.model.runner.runner import Address, Runner
@@ -39,21 +39,12 @@ PATIENCE = 2.0
 
 @dataclass(frozen=True)
 class Submitted:
-    """A recorded run and its jobs."""
+    """A run and its jobs, planned or recorded. `components` are the parts of each cache key of a new run."""
 
     run: Run
     jobs: list[Job]
+    components: dict[str, dict[str, str]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A run and its jobs, planned but not recorded. `components` are the parts of each cache key."""
-
-    run: Run
-    jobs: list[Job]
-    components: dict[str, dict[str, str]]
-    warnings: list[str]
 
     @property
     def unfinished(self) -> list[Job]:
@@ -65,7 +56,7 @@ class Draft:
 class Preview:
     """What would happen, where, and with what code."""
 
-    draft: Draft
+    draft: Submitted
     schedule: Schedule
     changes: Sequence[Change]
     files: list[SizedFile]
@@ -84,19 +75,17 @@ class Submitter:
         """Record a run and wake the engine. Without a pack, the server must have the code. Raises UsageError if it
         can't run, and MissingBaseError if the pack builds on a commit that the server lacks."""
         submission = await self.with_code(submission, pack)
-        earlier = self.accepted(submission)
-        if earlier is not None:
+        if earlier := self.accepted(submission):
             return earlier
         draft = await self.draft(submission)
         # No await between the plan and its record, so that two submissions needing the same job share it.
-        earlier = self.accepted(submission)
-        if earlier is not None:
+        if earlier := self.accepted(submission):
             return earlier
         refuse_taken(self.store, draft.run.name)
         self.record(draft)
         self.engine.poke()
         self.context.background(tidy(self.context, draft.run.snapshot.repo))
-        return Submitted(draft.run, draft.jobs, draft.warnings)
+        return draft
 
     async def preview(self, submission: Submission, pack: Path | None = None) -> Preview:
         """Plan a run without recording it. Raises the same errors as `submit`."""
@@ -114,16 +103,12 @@ class Submitter:
     async def with_code(self, submission: Submission, pack: Path | None) -> Submission:
         """Return the submission once its code is in the mirror: its own, or that of the run that it repeats. Raises
         NotFoundError if the server no longer has the code of that run."""
-        if submission.from_run:
-            return await self.repeated(submission, submission.from_run)
-        if pack is not None:
-            mirror = self.context.mirror(submission.snapshot.repo)
-            await asyncio.to_thread(mirror.receive, submission.snapshot, pack)
-        return submission
-
-    async def repeated(self, submission: Submission, ref: str) -> Submission:
-        """Return the submission with the code of another run."""
-        run = run_named(self.store, ref)
+        if not submission.from_run:
+            if pack is not None:
+                mirror = self.context.mirror(submission.snapshot.repo)
+                await asyncio.to_thread(mirror.receive, submission.snapshot, pack)
+            return submission
+        run = run_named(self.store, submission.from_run)
         if not await asyncio.to_thread(self.context.mirror(run.snapshot.repo).has, run.snapshot):
             hint = f"from a working tree, type: dstack run {run.workflow}"
             raise NotFoundError(f"the code of {run.name} is no longer on the server", hint=hint)
@@ -139,15 +124,16 @@ class Submitter:
             refuse_second(self.store, submission)
         return None
 
-    async def draft(self, submission: Submission) -> Draft:
-        """Plan the run. Raises UsageError if a job could never run, or needs a secret that is not set."""
+    async def draft(self, submission: Submission) -> Submitted:
+        """Plan the run. Raises UsageError if a job could never run, or needs a secret that is not set. With `--local`,
+        the server's own machine becomes a hidden runner."""
         name = self.name_for(submission)
         pin = LOCAL if submission.local else submission.runner
-        if submission.local:
-            self.add_local_runner()
+        if submission.local and self.store.runners.get(LOCAL) is None:
+            self.store.runners.add(Runner(name=LOCAL, address=Address(), hidden=True))
         await self.probe(pin)
         planner, jobs = await self.planned(submission, name)
-        draft = Draft(new_run(submission, planner, pin), jobs, planner.components, planner.warnings)
+        draft = Submitted(new_run(submission, planner, pin), jobs, planner.components, planner.warnings)
         refuse_unknown_secrets(self.store, jobs)
         self.refuse_impossible(submission, draft)
         return draft
@@ -160,11 +146,6 @@ class Submitter:
         refuse_taken(self.store, submission.name)
         return submission.name
 
-    def add_local_runner(self) -> None:
-        """Add the server's own machine as a hidden runner, if it is not a runner yet."""
-        if self.store.runners.get(LOCAL) is None:
-            self.store.runners.add(Runner(name=LOCAL, address=Address(), hidden=True))
-
     async def probe(self, pin: str | None) -> None:
         """Refresh the facts of the machines that may run it."""
         fleet = self.context.fleet
@@ -175,29 +156,18 @@ class Submitter:
     async def planned(self, submission: Submission, name: str) -> tuple[Planner, list[Job]]:
         """Return the jobs and the planner that decided on them. The results it wants to reuse are verified between two
         passes, because that takes a while with remote storage."""
-        files = await self.files(submission)
+        mirror = self.context.mirror(submission.snapshot.repo)
+        files = await asyncio.to_thread(mirror.files, submission.snapshot)
         damages: dict[str, str | None] = {}
         while True:
-            unverified: dict[str, Job] = {}
-
-            def damage(job: Job, unverified: dict[str, Job] = unverified) -> str | None:
-                if job.id not in damages:
-                    unverified[job.id] = job
-                return damages.get(job.id)
-
-            planner = Planner(self.store, files, name, rfc3339(time.time()), damage)
+            planner = Planner(self.store, files, name, rfc3339(time.time()), damages)
             jobs = planner.plan(submission)
-            if not unverified:
+            if not planner.unverified:
                 return planner, jobs
-            for job in unverified.values():
+            for job in planner.unverified:
                 damages[job.id] = await self.context.artifacts.damage(job)
 
-    async def files(self, submission: Submission) -> list[TreeFile]:
-        """Return the files and folders of the snapshot that count."""
-        mirror = self.context.mirror(submission.snapshot.repo)
-        return await asyncio.to_thread(mirror.files, submission.snapshot)
-
-    def refuse_impossible(self, submission: Submission, draft: Draft) -> None:
+    def refuse_impossible(self, submission: Submission, draft: Submitted) -> None:
         """Raise UsageError if a job could never run, unless it may wait for a runner. A plan is shown without any."""
         machines = self.context.fleet.now()
         nowhere = not eligible(Waiting("", pin=draft.run.pin), machines)
@@ -207,7 +177,7 @@ class Submitter:
         waiting = [(job, scheduler.queue.item(job, draft.run)) for job in draft.unfinished]
         refuse_impossible(waiting, machines, scheduler.max_gpus_per_user)
 
-    def record(self, draft: Draft) -> None:
+    def record(self, draft: Submitted) -> None:
         """Record the run and its jobs in one transaction."""
         with acting(draft.run.user), self.store.database.transaction():
             self.store.runs.add(draft.run)
