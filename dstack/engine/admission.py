@@ -60,7 +60,6 @@ class Admission:
         return obstacle is None
 
     def obstacle(self, job: Job) -> Obstacle | None:
-        """What keeps a queued job from being placed."""
         if job.stop:
             return Obstacle(reasons.stopped_early(), ends=True, exit_code=ExitCode.STOPPED)
         if job.held:

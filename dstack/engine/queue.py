@@ -31,7 +31,6 @@ class Queue:
         self.known = Known(store)
 
     def run(self, name: str) -> Run:
-        """The run with this name."""
         if name not in self.runs:
             self.runs[name] = self.store.runs.require(name)
         return self.runs[name]
@@ -88,7 +87,6 @@ class Queue:
         return leases
 
     def lease(self, job: Job, runner: str) -> Lease:
-        """What a job holds on its runner."""
         return Lease(
             job=job.id,
             runner=runner,
@@ -99,13 +97,8 @@ class Queue:
             since=seconds(job.started_at or job.placed_at or job.submitted_at),
             priority=job.priority,
             preemptible=job.definition.preemptible,
-            ending=ending(job),
+            ending=bool(job.stop or job.preempted_by or job.expired) or job.status is Status.UPLOADING,
         )
-
-
-def ending(job: Job) -> bool:
-    """Whether what it holds will soon be free."""
-    return bool(job.stop or job.preempted_by or job.expired) or job.status is Status.UPLOADING
 
 
 class Known:

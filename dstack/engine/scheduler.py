@@ -64,7 +64,6 @@ class Scheduler:
         return int(text) if text else None
 
     def place(self, job_id: str, placement: Placement) -> None:
-        """Give a job its runner."""
         self.store.jobs.change(
             job_id,
             status=Status.PREPARING,

@@ -56,7 +56,7 @@ class Sampler:
     fleet: Fleet
     seen: dict[str, Seen] = field(default_factory=dict)
     watching: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    looking: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    looking: dict[str, asyncio.Task[bool]] = field(default_factory=dict)
     loads: dict[str, Load] = field(default_factory=dict)
 
     async def watch(self) -> None:
@@ -82,19 +82,14 @@ class Sampler:
         while jobs := self.running(name):
             if fresh := frozenset(job.id for job in jobs) - known:
                 rest, known = FIRST, known | fresh
-            try:
-                await self.look(name)
-            except DstackError as trouble:
-                log.info("%s: sampling failed: %s", name, trouble.message)
-                rest = INTERVAL
-            else:
+            sampled = await self.look_quietly(name)
+            if sampled:
                 self.record(name, jobs)
-                rest = min(rest * 1.3, INTERVAL)
+            rest = min(rest * 1.3, INTERVAL) if sampled else INTERVAL
             seen = self.seen.get(name)
             await asyncio.sleep(max(rest, seen.pause if seen else 0.0))
 
     async def look(self, name: str) -> Sample:
-        """Sample a machine now."""
         runner = self.store.runners.require(name)
         cpus = runner.facts.cpus if runner.facts else 0
         command = sample(self.fleet.host_context(runner), self.containers(runner), cpus)
@@ -121,6 +116,7 @@ class Sampler:
         """Sample every machine that answers and whose last sample is older than `fresh` seconds. A machine that stops
         answering delays nobody; its sample continues in the background."""
         now, begun = time.monotonic(), []
+        self.looking = {name: task for name, task in self.looking.items() if not task.done()}
         for runner in self.store.runners.all():
             condition = self.fleet.conditions.get(runner.name)
             if condition is None or condition.state != "ready" or runner.name in self.looking:
@@ -131,14 +127,14 @@ class Sampler:
         if begun:
             await asyncio.wait(begun, timeout=LATE)
 
-    async def look_quietly(self, name: str) -> None:
-        """Sample a machine; only log it if that fails."""
+    async def look_quietly(self, name: str) -> bool:
+        """Sample a machine; return whether that succeeded."""
         try:
             await self.look(name)
         except DstackError as trouble:
             log.info("%s: sampling failed: %s", name, trouble.message)
-        finally:
-            del self.looking[name]
+            return False
+        return True
 
     def record(self, name: str, jobs: list[Job]) -> None:
         """Store what each job used since the previous sample."""

@@ -15,7 +15,7 @@ from dstack.engine.lifecycle.launch import start
 from dstack.engine.lifecycle.upload_status import UploadProgress, stopped, unreachable
 from dstack.engine.lifecycle.watch import blamed, end_in_time, until_ended
 from dstack.engine.retention.clear import remove_aborted
-from dstack.engine.transfer.collect import Collector, remove_stored
+from dstack.engine.transfer.collect import Collected, Collector, remove_stored
 from dstack.engine.transfer.sync import Sync
 from dstack.errors import DstackError, HostError, HostUnreachableError, StorageError
 from dstack.model.job.attempts import again, following
@@ -25,6 +25,7 @@ from dstack.model.job.status import Status
 from dstack.model.text.units import rfc3339, seconds, span, span_words
 from dstack.scheduling.reasons import stopped_early
 
+NOTHING = Collected(0, 0, None)
 STOPPED = "stopped by dstack stop"
 LONGEST_PAUSE = 30.0
 """Seconds between two tries to reach a host."""
@@ -57,7 +58,6 @@ class Drive(JobOnRunner):
                 await self.cope(HostError(message, code=ReasonCode.INTERNAL_ERROR))
 
     async def step(self, job: Job) -> None:
-        """Take the next step for a job in this state."""
         if job.status is Status.PREPARING:
             await (self.withdraw() if job.stop or job.preempted_by else self.prepare())
         elif job.status is Status.RUNNING:
@@ -72,7 +72,7 @@ class Drive(JobOnRunner):
         if unreachable and job.stop == "abort":
             text = f"aborted; runner '{job.runner}' is not answering, and its container is removed once it does"
             self.context.fleet.unsure.add(job.runner or "")
-            self.finish(Status.STOPPED, exit_code=ExitCode.STOPPED, reason=Reason(ReasonCode.ABORTED, text))
+            self.finish(Status.STOPPED, ExitCode.STOPPED, Reason(ReasonCode.ABORTED, text))
             return
         if job.status is Status.PREPARING and not job.stop and not unreachable:
             await self.give_up(trouble)
@@ -109,10 +109,11 @@ class Drive(JobOnRunner):
             return
         self.change(cause="error")
         reason = Reason(failed_with(trouble), trouble.message + hint)
-        await self.close(Status.FAILED, exit_code=ExitCode.DSTACK, reason=reason)
+        await self.close(Status.FAILED, ExitCode.DSTACK, reason)
 
     async def prepare(self) -> None:
-        """Bring the job to its runner and launch it. The intent is committed before anything may run there."""
+        """Bring the job to its runner and launch it. The intent is committed before anything may run there. If the
+        runner could not even be asked, the job goes back into the queue."""
         first = not self.job.launching
         self.change(launching=True)
         try:
@@ -122,13 +123,9 @@ class Drive(JobOnRunner):
         except HostError as trouble:
             if not first or trouble.sent:
                 raise
-            self.requeue(trouble)
-
-    def requeue(self, trouble: HostError) -> None:
-        """Put the job back into the queue: its runner could not even be asked."""
-        reason = Reason(failed_with(trouble), f"{self.job.runner}: {trouble.message}")
-        self.context.fleet.conditions.pop(self.job.runner or "", None)
-        self.change(status=Status.QUEUED, launching=False, runner=None, gpus=(), progress=None, reason=reason)
+            reason = Reason(failed_with(trouble), f"{self.job.runner}: {trouble.message}")
+            self.context.fleet.conditions.pop(self.job.runner or "", None)
+            self.change(status=Status.QUEUED, launching=False, runner=None, gpus=(), progress=None, reason=reason)
 
     async def watch(self) -> None:
         """Follow the log until the container has ended, and pass on a stop."""
@@ -153,7 +150,7 @@ class Drive(JobOnRunner):
                 self.change(status=Status.RUNNING, started_at=rfc3339(time.time()))
                 return
         reason = stopped_early() if self.job.stop else preempted(self.job.preempted_by or "")
-        await self.close(Status.STOPPED, exit_code=ExitCode.STOPPED, reason=reason)
+        await self.close(Status.STOPPED, ExitCode.STOPPED, reason)
 
     def record_end(self, decision: Decision) -> None:
         """Record how the container ended. Its artifacts are collected next."""
@@ -182,7 +179,7 @@ class Drive(JobOnRunner):
         if job.stop == "abort":
             await remove_stored(self)
             reason = Reason(ReasonCode.ABORTED, "aborted; nothing was stored")
-            self.finish(Status.STOPPED, exit_code=ExitCode.STOPPED, reason=reason)
+            self.finish(Status.STOPPED, ExitCode.STOPPED, reason)
             return
         self.collector = Collector(self, UploadProgress(self))
         self.will_store()
@@ -193,11 +190,11 @@ class Drive(JobOnRunner):
         if outcome.complaint and end is Status.DONE:
             self.change(cause="error")
             reason = Reason(ReasonCode.ARTIFACT_MISSING, outcome.complaint)
-            await self.close(Status.FAILED, exit_code=ExitCode.NO_ARTIFACT, reason=reason, outcome=outcome)
+            await self.close(Status.FAILED, ExitCode.NO_ARTIFACT, reason, outcome)
         else:
             stop = bool(job.stop and job.preempted_by)
             why = Reason(ReasonCode.STOPPED_BY_USER, STOPPED) if stop else job.final_reason
-            await self.close(end, exit_code=job.exit_code, reason=why, outcome=outcome)
+            await self.close(end, job.exit_code, why, outcome)
 
     def settle(self) -> Job:
         """Decide how the job ends now that everything is stored; a later stop has no effect."""
@@ -214,13 +211,13 @@ class Drive(JobOnRunner):
         silence = f"runner '{job.runner}' has not answered since {job.unreachable_since}"
         text = f"{STOPPED}; {silence}, so artifacts that were not stored by then are lost"
         reason = Reason(ReasonCode.STOPPED_BY_USER, text)
-        self.finish(Status.STOPPED, exit_code=ExitCode.STOPPED, reason=reason, outcome=outcome)
+        self.finish(Status.STOPPED, ExitCode.STOPPED, reason, outcome)
 
-    async def close(self, status: Status, *, exit_code: int | None, reason: Reason | None, outcome: Any = None) -> None:
+    async def close(self, status: Status, code: int | None, reason: Reason | None, made: Collected = NOTHING) -> None:
         """End the job, or queue it for its next attempt."""
         job = self.job
-        if not again(job, exit_code):
-            self.finish(status, exit_code=exit_code, reason=reason, outcome=outcome)
+        if not again(job, code):
+            self.finish(status, code, reason, made)
             return
         try:
             await self.executor.discard(self.attempt, job.image)
@@ -229,19 +226,18 @@ class Drive(JobOnRunner):
                 raise
             log.info("job %s: nothing ran, but its folder could not be removed: %s", self.id, trouble.message)
         size = self.store.logs.size(self.id)
-        self.change(**following(job, status, exit_code=exit_code, reason=reason, log_size=size, now=time.time()))
+        self.change(**following(job, status, exit_code=code, reason=reason, log_size=size, now=time.time()))
 
-    def finish(self, status: Status, *, exit_code: int | None, reason: Reason | None, outcome: Any = None) -> None:
-        """Record the end."""
+    def finish(self, status: Status, code: int | None, reason: Reason | None, made: Collected = NOTHING) -> None:
         self.change(
             status=status,
-            exit_code=exit_code,
+            exit_code=code,
             progress=None,
             reason=reason,
             finished_at=rfc3339(time.time()),
             unreachable_since=None,
-            files=outcome.files if outcome else 0,
-            bytes=outcome.bytes if outcome else 0,
+            files=made.files,
+            bytes=made.bytes,
         )
 
 

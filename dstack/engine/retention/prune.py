@@ -41,7 +41,6 @@ class Orphans:
         self.repos = {run.snapshot.repo for run in staying}
 
     async def prune(self) -> list[Leftover]:
-        """Remove or list all of it."""
         hosts = await asyncio.gather(*map(self.on_host, self.store.runners.all()))
         objects = await self.objects()
         on_hosts = [found for founds in hosts for found in founds]

@@ -7,7 +7,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 from dstack.engine.context import Context
 from dstack.errors import ConflictError, DstackError, StorageError
@@ -28,29 +27,16 @@ LATER = 10.0
 log = logging.getLogger("dstack.engine")
 
 
-@dataclass(frozen=True)
-class Stay:
-    """A job's artifacts in an earlier storage that can't be removed there now."""
-
-    run: str
-    workflow: str
-    storage: str
-    why: str
-
-    @property
-    def words(self) -> str:
-        """It in one sentence."""
-        return f"{self.run}/{self.workflow} could not be removed from {self.storage}: {self.why}"
-
-
 class Retention:
-    """Removes runs with their logs and artifacts. Repeatable at any point: the next call completes what one began."""
+    """Removes runs with their logs and artifacts. Repeatable at any point: the next call completes what one began.
+    `gone` says why an earlier storage can't be cleaned now, and `stays` what stays there, each with its run."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
         self.store = context.store
         self.lock = asyncio.Lock()
-        self.stays: list[Stay] = []
+        self.gone: dict[str, str] = {}
+        self.stays: list[tuple[str, str]] = []
 
     async def delete(self, runs: Sequence[Run]) -> list[Removed]:
         """Remove these runs. Raises ConflictError, before removing anything, if one is unfinished or has a tag."""
@@ -80,18 +66,16 @@ class Retention:
         removed = {each.run: each for each in self.told(runs)}
         for run in runs:
             self.store.runs.hide(run.name)
-        for each in await self.complete():
-            if each.run in removed:
-                removed[each.run].stays.append(each.words)
+        for run_name, what in await self.complete():
+            if run_name in removed:
+                removed[run_name].stays.append(what)
         return list(removed.values())
 
-    async def complete(self) -> list[Stay]:
+    async def complete(self) -> list[tuple[str, str]]:
         """Remove what is left of removed runs and no longer needed. Returns what could not be removed."""
         async with self.lock:
-            self.stays = []
-            while [
-                job for run in self.store.runs.hidden() for job in self.store.jobs.of(run) if await self.remove_job(job)
-            ]:
+            self.gone, self.stays = {}, []
+            while [job for job in self.hidden() if await self.remove_job(job)]:
                 continue
             for name in self.store.runs.hidden():
                 if not self.store.jobs.of(name):
@@ -102,12 +86,15 @@ class Retention:
         """Remove the rest of a run once nothing uses it and its runner has been cleaned."""
         while True:
             await asyncio.sleep(LATER)
-            left = [job for run in self.store.runs.hidden() for job in self.store.jobs.of(run)]
-            if any(not self.used(job) and not self.on_host(job) for job in left):
+            if any(not self.used(job) and not self.on_host(job) for job in self.hidden()):
                 try:
                     await self.complete()
                 except DstackError as trouble:
                     log.warning("leftovers of deleted runs not removed: %s", trouble.message)
+
+    def hidden(self) -> list[Job]:
+        """What is left of the jobs of removed runs."""
+        return [job for run in self.store.runs.hidden() for job in self.store.jobs.of(run)]
 
     async def remove_job(self, job: Job) -> bool:
         """Remove a job and what it left, unless another job uses it. Returns whether the job is gone: one whose runner
@@ -125,18 +112,18 @@ class Retention:
 
     async def remove_artifacts(self, job: Job) -> None:
         """Remove a job's artifacts. If an earlier storage can't be cleaned, record that and go on."""
-        silent = {stay.storage: stay.why for stay in self.stays}
         for storage in self.context.artifacts.of(job):
             try:
-                if storage.name in silent:
-                    raise StorageError(silent[storage.name])
+                if storage.name in self.gone:
+                    raise StorageError(self.gone[storage.name])
                 await self.context.artifacts.remove(job, storage)
             except StorageError as trouble:
                 if storage.name == self.context.artifacts.current.name:
                     raise
-                stay = Stay(job.run, job.workflow, storage.name, trouble.message)
-                self.stays.append(stay)
-                log.warning("%s", stay.words)
+                self.gone[storage.name] = trouble.message
+                what = f"{job.run}/{job.workflow} could not be removed from {storage.name}: {trouble.message}"
+                self.stays.append((job.run, what))
+                log.warning("%s", what)
         if job.storages:
             self.store.jobs.change(job.id, storages=())
 

@@ -45,7 +45,6 @@ class Sync:
         await asyncio.gather(*(self.repeat(artifact, number) for number, artifact in enumerate(asking)))
 
     async def repeat(self, artifact: Artifact, number: int) -> None:
-        """Sync one artifact again and again."""
         complete = False
         while True:
             await asyncio.sleep(max(SHORTEST, span(artifact.sync or "0")))
