@@ -178,23 +178,21 @@ class Drive(JobOnRunner):
         job = self.job
         if job.stop == "abort":
             await remove_stored(self)
-            reason = Reason(ReasonCode.ABORTED, "aborted; nothing was stored")
-            self.finish(Status.STOPPED, ExitCode.STOPPED, reason)
+            self.finish(Status.STOPPED, ExitCode.STOPPED, Reason(ReasonCode.ABORTED, "aborted; nothing was stored"))
             return
         self.collector = Collector(self, UploadProgress(self))
         self.will_store()
         found = await self.collector.store()
         job = self.settle()
-        end = job.final_status or Status.FAILED
-        outcome = await self.collector.commit(found, end)
-        if outcome.complaint and end is Status.DONE:
+        end, code, reason = job.final_status or Status.FAILED, job.exit_code, job.final_reason
+        made = await self.collector.commit(found, end)
+        if made.complaint and end is Status.DONE:
             self.change(cause="error")
-            reason = Reason(ReasonCode.ARTIFACT_MISSING, outcome.complaint)
-            await self.close(Status.FAILED, ExitCode.NO_ARTIFACT, reason, outcome)
-        else:
-            stop = bool(job.stop and job.preempted_by)
-            why = Reason(ReasonCode.STOPPED_BY_USER, STOPPED) if stop else job.final_reason
-            await self.close(end, job.exit_code, why, outcome)
+            end, code = Status.FAILED, ExitCode.NO_ARTIFACT
+            reason = Reason(ReasonCode.ARTIFACT_MISSING, made.complaint)
+        elif job.stop and job.preempted_by:
+            reason = Reason(ReasonCode.STOPPED_BY_USER, STOPPED)
+        await self.close(end, code, reason, made)
 
     def settle(self) -> Job:
         """Decide how the job ends now that everything is stored; a later stop has no effect."""

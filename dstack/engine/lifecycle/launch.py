@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 from dstack.commands.command import Stdin
 from dstack.commands.machine.docker_registry import Login
 from dstack.engine.job_on_runner import JobOnRunner
-from dstack.engine.lifecycle.upload_status import EVERY
+from dstack.engine.lifecycle.upload_status import ShippingProgress
 from dstack.engine.transfer.fetch_dependencies import reused
 from dstack.engine.transfer.push_code import CodePush, counted, write_spare
 from dstack.errors import HostError
@@ -25,21 +24,6 @@ from dstack.model.text.units import memory_bytes, rfc3339
 
 SAFE_DIRECTORY = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
 """The tree belongs to the runner's user, not the container's, so git would refuse it ("dubious ownership")."""
-
-
-class ShippingProgress:
-    """Reports how much of the code, and then of the dependencies' artifacts, was sent to the runner."""
-
-    def __init__(self, job_on_runner: JobOnRunner, clock: Callable[[], float] = time.monotonic) -> None:
-        self.job_on_runner = job_on_runner
-        self.clock = clock
-        self.reported = clock()
-
-    def __call__(self, sent: int, total: int) -> None:
-        """Report the sent and the total bytes."""
-        if self.clock() - self.reported >= EVERY:
-            self.reported = self.clock()
-            self.job_on_runner.change(preparation=Phase.SHIPPING, progress=Progress(sent, total))
 
 
 async def start(job_on_runner: JobOnRunner) -> None:

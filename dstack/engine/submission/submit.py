@@ -14,9 +14,8 @@ from msgspec import structs
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
 from dstack.engine.retention.prune import tidy
-from dstack.engine.submission.checks import refuse_impossible, refuse_second, refuse_taken, refuse_unknown_secrets
 from dstack.engine.submission.plan import Planner
-from dstack.errors import NotFoundError
+from dstack.errors import ConflictError, NotFoundError, TryAgainError, UsageError
 from dstack.model.api.runs import Submission
 from dstack.model.code.tree import Change, SizedFile
 from dstack.model.job import names
@@ -24,7 +23,7 @@ from dstack.model.job.job import Job, Run
 from dstack.model.runner.runner import Address, Runner
 from dstack.model.text.units import rfc3339
 from dstack.plumbing.modes import Modes
-from dstack.scheduling.schedule import eligible
+from dstack.scheduling.schedule import eligible, impossible
 from dstack.scheduling.types import Schedule, Waiting
 from dstack.store.lookup import run_named
 from dstack.store.tables.events import acting
@@ -81,7 +80,7 @@ class Submitter:
         # No await between the plan and its record, so that two submissions needing the same job share it.
         if earlier := self.accepted(submission):
             return earlier
-        refuse_taken(self.store, draft.run.name)
+        self.refuse_taken(draft.run.name)
         self.record(draft)
         self.engine.poke()
         self.context.background(tidy(self.context, draft.run.snapshot.repo))
@@ -121,7 +120,7 @@ class Submitter:
         if earlier:
             return Submitted(earlier, self.store.jobs.of(earlier.name))
         if submission.singleton:
-            refuse_second(self.store, submission)
+            self.refuse_second(submission)
         return None
 
     async def draft(self, submission: Submission) -> Submitted:
@@ -134,7 +133,7 @@ class Submitter:
         await self.probe(pin)
         planner, jobs = await self.planned(submission, name)
         draft = Submitted(new_run(submission, planner, pin), jobs, planner.components, planner.warnings)
-        refuse_unknown_secrets(self.store, jobs)
+        self.refuse_unknown_secrets(jobs)
         self.refuse_impossible(submission, draft)
         return draft
 
@@ -143,7 +142,7 @@ class Submitter:
         if submission.name is None:
             return names.run_name(lambda name: self.store.runs.get(name) is not None, random.SystemRandom())
         names.check_run_name(submission.name)
-        refuse_taken(self.store, submission.name)
+        self.refuse_taken(submission.name)
         return submission.name
 
     async def probe(self, pin: str | None) -> None:
@@ -174,8 +173,38 @@ class Submitter:
         if submission.wait_for_runner or (submission.dry_run and nowhere):
             return
         scheduler = self.engine.scheduler
-        waiting = [(job, scheduler.queue.item(job, draft.run)) for job in draft.unfinished]
-        refuse_impossible(waiting, machines, scheduler.max_gpus_per_user)
+        for job in draft.unfinished:
+            why = impossible(scheduler.queue.item(job, draft.run), machines, scheduler.max_gpus_per_user)
+            if why:
+                add = "dstack runners add HOST, or run it on this machine: dstack run --local"
+                wait = "see `dstack runners`, or wait for a runner that can run it: dstack run --wait-for-runner"
+                hint = wait if eligible(Waiting(""), machines) else add
+                raise UsageError(f"{job.workflow} can't run: {why.text}", hint=hint, code=why.code)
+
+    def refuse_taken(self, name: str) -> None:
+        """Raise ConflictError if a run has this name."""
+        if self.store.runs.get(name):
+            hint = f"choose another --name; to see that run: dstack runs {name}"
+            raise ConflictError(f"a run named '{name}' already exists", hint=hint)
+
+    def refuse_second(self, submission: Submission) -> None:
+        """Raise TryAgainError if a run of this repository and workflow is unfinished."""
+        for name in dict.fromkeys(job.run for job in self.store.jobs.unfinished()):
+            run = self.store.runs.require(name)
+            if run.workflow == submission.workflow and run.snapshot.repo == submission.snapshot.repo:
+                raise TryAgainError(
+                    f"'{run.workflow}' already has an unfinished run, {name} of {run.user}; nothing was submitted",
+                    hint=f"dstack logs -f {name}, or dstack stop {name}",
+                )
+
+    def refuse_unknown_secrets(self, jobs: Sequence[Job]) -> None:
+        """Raise UsageError if a job needs a secret that is not set."""
+        known = self.store.secrets.names()
+        for job in jobs:
+            missing = [name for name in job.definition.needed_secrets if name not in known and not job.finished]
+            if missing:
+                message = f"{job.workflow} needs the secret '{missing[0]}', which is not set"
+                raise UsageError(message, hint=f"dstack secrets set {missing[0]}")
 
     def record(self, draft: Submitted) -> None:
         """Record the run and its jobs in one transaction."""

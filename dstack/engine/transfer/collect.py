@@ -39,8 +39,9 @@ class Collector:
         project, outputs = at.snapshot.project, job.definition.outputs
         self.found = found = await at.executor.collect(at.attempt, project, job.image, outputs)
         if not found.gone:
-            self.told(sum(file.size for file in found.files))
-            await self.artifacts.current.collect(at.folder(), found.files, self.told)
+            total = sum(file.size for file in found.files)
+            self.tell(0, total)
+            await self.artifacts.current.collect(at.folder(), found.files, lambda left: self.tell(total - left, total))
         return found
 
     async def commit(self, found: ArtifactListing, end: Status) -> Collected:
@@ -67,11 +68,6 @@ class Collector:
         """Keep what a sync stored while the job ran: there is nothing left to collect."""
         kept = await self.artifacts.left(self.job_on_runner.job)
         return Collected(len(kept.files), kept.bytes, problem) if kept else Collected(0, 0, problem)
-
-    def told(self, left: int) -> None:
-        """Report that this many bytes are not stored yet."""
-        total = sum(file.size for file in self.found.files) if self.found else 0
-        self.tell(total - left, total)
 
 
 async def remove_stored(job_on_runner: JobOnRunner) -> None:
