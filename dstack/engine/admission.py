@@ -1,5 +1,4 @@
-"""Decides which queued jobs may be placed, whatever the runners have free: what users asked for and what a job needs
-from other jobs."""
+"""Decides which queued jobs may be placed, by what users want and by what has become of other jobs."""
 
 from __future__ import annotations
 
@@ -77,8 +76,7 @@ class Admission:
         return Obstacle(reasons.dependencies_pending(pending)) if pending else None
 
     def resolve_sharing(self, job: Job) -> Job:
-        """If the job whose result this one shares has ended, take its result, share with another one, or let this one
-        run itself."""
+        """If the job whose result this one shares has ended, take its result, share with another one, or share none."""
         other = self.store.jobs.get(job.shares or "")
         if other and not other.finished and not other.stop:
             return job
@@ -91,14 +89,12 @@ class Admission:
         return self.store.jobs.change(job.id, shares=self.same_as(job), why=why)
 
     def same_as(self, job: Job) -> str | None:
-        """Another unfinished job whose result this one can share. Of several jobs that waited for the same result, the
-        first one runs and the others wait for it."""
+        """Another unfinished job whose result this one can share; None for the first of several that wait for one."""
         others = (other for other in self.store.jobs.unfinished() if other.key == job.key and other.id != job.id)
         return next((other.id for other in others if other.shares is None and not (other.stop or other.held)), None)
 
     def withdraw_overdue(self, name: str) -> bool:
-        """End the jobs of a run that has waited too long; return whether it has. A run without a timeout may wait, and
-        so may one that has begun."""
+        """End the jobs of a run that has waited too long; return whether it has. One that has begun may wait."""
         run = self.queue.run(name)
         if run.timeout is None:
             return False

@@ -151,23 +151,20 @@ class Fleet:
         for check in done:
             check.result()
 
-    def late(self, name: str) -> bool:
-        """Whether the runner has not answered for most of the time that a list waits."""
-        return name in self.probes and time.monotonic() - self.asked[name] > LATE / 2
+    def ready(self, name: str) -> bool:
+        """Whether the runner's last probe found nothing that keeps it from running jobs."""
+        return name in self.conditions and self.conditions[name].state == "ready"
 
     async def watch(self) -> None:
         """Keep conditions up to date while a job may be placed, and on runners that still have to be cleaned up."""
         while True:
-            names = {runner.name for runner in self.store.runners.all()}
-            wanted = names if self.store.jobs.unfinished() else names & self.store.jobs.left_on()
-            await asyncio.gather(*map(self.again, wanted))
+            wanted = self.store.runners.all()
+            if not self.store.jobs.unfinished():
+                left = self.store.jobs.left_on()
+                wanted = [runner for runner in wanted if runner.name in left]
+            rests = {runner.name: rest(self.ready(runner.name), runner.facts) for runner in wanted}
+            await asyncio.gather(*(self.check(name, fresh=fresh) for name, fresh in rests.items()))
             await asyncio.sleep(INTERVAL / 3)
-
-    async def again(self, name: str) -> None:
-        """Probe a runner if its last probe is old; more often if it takes no jobs."""
-        last, runner = self.conditions.get(name), self.store.runners.get(name)
-        ready = last is not None and last.state == "ready"
-        await self.check(name, fresh=rest(ready, runner.facts if runner else None))
 
     def now(self) -> list[Machine]:
         """Every runner, for the scheduler."""
@@ -219,7 +216,8 @@ class Fleet:
     def view(self, runner: Runner) -> RunnerView:
         """The runner as users see it."""
         condition = self.conditions.get(runner.name) or Condition("unreachable", "not checked yet")
-        if condition.state == "ready" and self.late(runner.name):
+        late = runner.name in self.probes and time.monotonic() - self.asked[runner.name] > LATE / 2
+        if condition.state == "ready" and late:  # it has not answered for most of the time that a list waits
             condition = Condition("unreachable", f"it has not answered for {LATE:g} seconds")
         facts = runner.facts or Facts(machine="")
         machine = Machine(runner, foreign=facts.used, gpu_trouble=gpu_trouble(runner))
@@ -227,6 +225,8 @@ class Fleet:
         leases = [Lease(job.id, runner.name, job.run, gpus=job.gpus) for job in jobs]
         idle = self.absent(runner.name) if runner.drained is None else runner.drained
         drained = condition.state == "ready" and idle is not None
+        address = replace(runner.address, identity=None) if runner.authorized else runner.address
+        again = replace(convert(runner, AddRunner, from_attributes=True), address=address, max_jobs=None)
         return RunnerView(
             name=runner.name,
             address=str(runner.address),
@@ -244,7 +244,7 @@ class Fleet:
             host_key=runner.host_key,
             findings=list(condition.findings),
             drained=runner.drained,
-            definition=definition(runner),
+            definition=again,
             use=self.use(runner.name),
             allow_mounts=list(runner.allow_mounts),
         )
@@ -266,9 +266,3 @@ def gpu_trouble(runner: Runner) -> Reason | None:
     """Why no job gets the runner's GPUs, if it has any."""
     findings = [found for found in (runner.facts.findings if runner.facts else ()) if found.name in NO_GPUS]
     return Reason(NO_GPUS[findings[0].name], f"{findings[0].what}; {findings[0].fix}") if findings else None
-
-
-def definition(runner: Runner) -> AddRunner:
-    """The request that would add the runner again."""
-    address = replace(runner.address, identity=None) if runner.authorized else runner.address
-    return replace(convert(runner, AddRunner, from_attributes=True), address=address, max_jobs=None)

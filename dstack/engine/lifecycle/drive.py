@@ -112,8 +112,7 @@ class Drive(JobOnRunner):
         await self.close(Status.FAILED, ExitCode.DSTACK, reason)
 
     async def prepare(self) -> None:
-        """Bring the job to its runner and launch it. The intent is committed before anything may run there. If the
-        runner could not even be asked, the job goes back into the queue."""
+        """Launch the job, or queue it again if its runner could not even be asked. The intent is committed first."""
         first = not self.job.launching
         self.change(launching=True)
         try:

@@ -118,8 +118,7 @@ def size_of(folder: Path) -> int:
 
 
 async def tidy(context: Context, repo: str, *, most: int = MOST_PACKS) -> None:
-    """Collect a repository's mirror on the server if it has more than `most` packs. The code of every run is kept, so
-    that it can be run again."""
+    """Collect a repository's mirror on the server if it has more than `most` packs. The code of every run is kept."""
     mirror = context.mirror(repo)
     if mirror.packs <= most:
         return

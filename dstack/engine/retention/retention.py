@@ -133,8 +133,7 @@ class Retention:
         return bool(job.runner and there and self.store.runners.get(job.runner))
 
     def used(self, job: Job, going: Collection[str] = ()) -> bool:
-        """Whether another job uses the job's log and artifacts, or waits for them. Jobs of the runs in `going` don't
-        count."""
+        """Whether another job uses or awaits the job's log and artifacts. Jobs of the runs in `going` don't count."""
         waiting = any(job.id in (each.shares, *each.dependencies.values()) for each in self.store.jobs.unfinished())
         users = (self.store.jobs.require(user) for user in self.store.jobs.users_of(job.id))
         return waiting or any(user.run not in going for user in users)

@@ -81,7 +81,11 @@ class Submitter:
         if earlier := self.accepted(submission):
             return earlier
         self.refuse_taken(draft.run.name)
-        self.record(draft)
+        with acting(draft.run.user), self.store.database.transaction():
+            self.store.runs.add(draft.run)
+            for job in draft.jobs:
+                self.store.jobs.add(job)
+                self.store.cache_keys.add(job.key, draft.components[job.key])
         self.engine.poke()
         self.context.background(tidy(self.context, draft.run.snapshot.repo))
         return draft
@@ -205,14 +209,6 @@ class Submitter:
             if missing:
                 message = f"{job.workflow} needs the secret '{missing[0]}', which is not set"
                 raise UsageError(message, hint=f"dstack secrets set {missing[0]}")
-
-    def record(self, draft: Submitted) -> None:
-        """Record the run and its jobs in one transaction."""
-        with acting(draft.run.user), self.store.database.transaction():
-            self.store.runs.add(draft.run)
-            for job in draft.jobs:
-                self.store.jobs.add(job)
-                self.store.cache_keys.add(job.key, draft.components[job.key])
 
 
 def new_run(submission: Submission, planner: Planner, pin: str | None) -> Run:

@@ -31,8 +31,7 @@ class Collector:
         self.found: ArtifactListing | None = None
 
     async def store(self) -> ArtifactListing:
-        """Put all files into the store, without the manifest. Raises HostError or StorageError, after which it may be
-        tried again."""
+        """Put all files into the store, without the manifest. Raises HostError or StorageError; may be tried again."""
         at, job = self.job_on_runner, self.job_on_runner.job
         if not job.definition.artifacts:
             return ArtifactListing((), (), ())

@@ -19,18 +19,9 @@ log = logging.getLogger("dstack.engine")
 async def reused(job_on_runner: JobOnRunner, manifests: Sequence[Manifest]) -> tuple[bool, list[Manifest]]:
     """Have the runner copy the dependencies' artifacts that were made there. Returns whether it did, and which
     artifacts still have to come from elsewhere."""
-    job, reusable = job_on_runner.job, {}
-    if job.attempt == 1:  # a later attempt starts with what the previous one left, which wins
-        for manifest in manifests:
-            made = job_on_runner.store.jobs.get(manifest.job)
-            if made and made.runner == job.runner and not made.discarded:  # it ended just now
-                try:
-                    await clear(job_on_runner.context, made.id)
-                except CommandError as error:
-                    log.warning("job %s: %s", made.id, error.message)
-            kept = job_on_runner.store.retained_artifacts.get(manifest.job)
-            if kept and kept.runner == job.runner:
-                reusable[kept.attempt] = manifest
+    job = job_on_runner.job
+    # A later attempt starts with what the previous one left, which wins.
+    reusable = await made_there(job_on_runner, manifests) if job.attempt == 1 else {}
     if not reusable:
         return False, list(manifests)
     links = [file for manifest in reusable.values() for file in manifest.files if file.link is not None]
@@ -47,6 +38,22 @@ async def reused(job_on_runner: JobOnRunner, manifests: Sequence[Manifest]) -> t
         return False, list(manifests)
     rest = [manifest for manifest in manifests if manifest not in reusable.values()]
     return True, without(rest, [file for manifest in reusable.values() for file in manifest.files])
+
+
+async def made_there(job_on_runner: JobOnRunner, manifests: Sequence[Manifest]) -> dict[str, Manifest]:
+    """The manifests of the artifacts that the job's runner has kept, by attempt; also of jobs that ended just now."""
+    store, runner, there = job_on_runner.store, job_on_runner.job.runner, {}
+    for manifest in manifests:
+        made = store.jobs.get(manifest.job)
+        if made and made.runner == runner and not made.discarded:
+            try:
+                await clear(job_on_runner.context, made.id)
+            except CommandError as error:
+                log.warning("job %s: %s", made.id, error.message)
+        kept = store.retained_artifacts.get(manifest.job)
+        if kept and kept.runner == runner:
+            there[kept.attempt] = manifest
+    return there
 
 
 def _expected(manifest: Manifest) -> Copied:

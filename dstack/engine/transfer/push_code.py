@@ -22,8 +22,7 @@ log = logging.getLogger("dstack.engine")
 
 
 class CodePush:
-    """Sends one job's code. Packs are sent one at a time per runner and repository, because jobs of one snapshot share
-    a pack."""
+    """Sends one job's code: one pack at a time per runner and repository, as jobs of one snapshot share a pack."""
 
     def __init__(self, job_on_runner: JobOnRunner, tell: Tell) -> None:
         self.snapshot, context = job_on_runner.snapshot, job_on_runner.context
@@ -34,8 +33,7 @@ class CodePush:
         self.tell = tell
 
     async def launch(self, launch: Callable[[bytes], Awaitable[Launched]]) -> Launched:
-        """Launch, with a small pack if the runner is not known to have the code. If it reports that it lacks the code,
-        send it and launch again."""
+        """Launch once the runner has the code. If it reports that it lacks the code, send it and launch again."""
         launched = await self.with_pack(launch)
         if launched.outcome != "need-code":
             return launched

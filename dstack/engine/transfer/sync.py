@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 
 from msgspec.structs import replace
@@ -95,14 +95,10 @@ class Sync:
         self.files = files
 
 
-def batches(files: Sequence[File]) -> Iterator[list[File]]:
+def batches(files: Sequence[File]) -> list[list[File]]:
     """Group the files: all small ones together, as they were copied and can't change; each large one alone."""
-    small = [file for file in files if file.size <= SMALL]
-    if small:
-        yield small
-    for file in files:
-        if file.size > SMALL:
-            yield [file]
+    small, large = [file for file in files if file.size <= SMALL], [[file] for file in files if file.size > SMALL]
+    return [small, *large] if small else large
 
 
 def bare(files: Mapping[str, File]) -> dict[str, File]:
