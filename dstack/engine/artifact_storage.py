@@ -40,7 +40,6 @@ class ArtifactStorage:
 
     @property
     def current(self) -> ArtifactStore:
-        """The store in use now."""
         return self.at(self.url, self.endpoint)
 
     def at(self, url: str, endpoint: str) -> ArtifactStore:

@@ -1,22 +1,45 @@
-"""What the parts of the engine share."""
+"""What the parts of the engine share: the state of a server, and bells that ring when it changes."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from dstack.artifacts.store import URL_LIFETIME
 from dstack.engine.artifact_storage import ArtifactStorage
-from dstack.engine.events import Events
 from dstack.engine.fleet.runners import Fleet
 from dstack.executors.executor import OpenExecutor
 from dstack.executors.kinds import executors
 from dstack.mirror.mirror import Mirror
 from dstack.model.paths import ServerLayout
 from dstack.store.store import Store
+
+log = logging.getLogger("dstack.engine")
+
+ANYTHING = ""
+"""In place of a run: every event of the log."""
+
+
+class Events:
+    """One bell per run; a listener sleeps until it rings. The store rings it when it commits a change, and the drive
+    when log bytes arrive. A ring without a listener is lost: take the bell first, then look, then wait."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, asyncio.Event] = {}
+
+    def subscribe(self, run: str) -> asyncio.Event:
+        """Return the bell that rings at the run's next change."""
+        return self.events.setdefault(run, asyncio.Event())
+
+    def publish(self, runs: Iterable[str]) -> None:
+        """Report that something about these runs changed."""
+        for run in runs:
+            if run in self.events:
+                self.events.pop(run).set()
 
 
 @dataclass

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Iterable
 
-from dstack.engine.context import Context
+from dstack.engine.context import Context, log
 from dstack.engine.lifecycle.drive import Drive
 from dstack.engine.lifecycle.upload_status import stopping
 from dstack.engine.retention.clear import Surplus, clear, clearable, disk_asks, relieve, surplus
@@ -20,8 +19,6 @@ from dstack.store.tables.events import SERVER, acting
 
 TICK = 5.0
 """Seconds between two passes when nothing happens."""
-
-log = logging.getLogger("dstack.engine")
 
 
 class Engine:
@@ -55,7 +52,6 @@ class Engine:
         self.wake.set()
 
     async def loop(self) -> None:
-        """Run a scheduling pass whenever something changes."""
         while True:
             self.wake.clear()
             try:
@@ -118,7 +114,6 @@ class Engine:
                 self.cleaning[name] = asyncio.create_task(self.cleaned(machine, found))
 
     async def cleaned(self, machine: Machine, found: Surplus) -> None:
-        """Remove what ended jobs left on a runner, and free its disk."""
         name = machine.runner.name
         try:
             for job in self.store.jobs.to_discard(name):

@@ -33,7 +33,6 @@ class JobOnRunner:
 
     @property
     def snapshot(self) -> Snapshot:
-        """The code that the job runs."""
         return self.store.runs.require(self.job.run).snapshot
 
     @property
@@ -50,7 +49,6 @@ class JobOnRunner:
 
     @property
     def executor(self) -> Executor:
-        """What runs the job on its runner."""
         return self.context.executors[self.runner.kind](self.runner, self.host, self.host_context)
 
     @property
@@ -97,5 +95,4 @@ class JobOnRunner:
             self.change(storages=(*self.job.storages, here))
 
     def change(self, **changes: Any) -> Job:
-        """Record changes of the job."""
         return self.store.jobs.change(self.id, **changes)

@@ -68,7 +68,6 @@ class Queue:
         )
 
     def leases(self, jobs: Sequence[Job]) -> list[Lease]:
-        """What jobs with a runner hold."""
         cached, self.held = self.held, {}
         for job in jobs:
             if job.runner:
@@ -98,7 +97,6 @@ class Known:
         self.store = store
         self.runners = len(store.runners.all())
         self.images = store.jobs.images()
-        self.code: dict[str, dict[str, list[str]]] = {}
         self.keepers: dict[str, str | None] = {}
         self.found: dict[tuple[str, str, str, tuple[str, ...]], dict[str, int]] = {}
 
@@ -120,12 +118,10 @@ class Known:
 
     def look(self, image: str, repo: str, tree: str, makers: tuple[str, ...]) -> dict[str, int]:
         found: dict[str, int] = {}
-        if repo not in self.code:
-            self.code[repo] = self.store.known_objects.holders(repo)
         for names, worth in (
             (self.images.get(image, ()), HAS_IMAGE),
             (makers, HAS_ARTIFACTS),
-            (self.code[repo].get(tree, ()), HAS_CODE),
+            (self.store.known_objects.holders(repo).get(tree, ()), HAS_CODE),
         ):
             for name in names:
                 found[name] = found.get(name, 0) + worth

@@ -37,7 +37,6 @@ class Scheduler:
         self.again_at: float | None = None
 
     def run(self) -> None:
-        """Run one pass over the queue."""
         self.again_at = None
         unfinished = self.store.jobs.unfinished()
         self.queue.forget(unfinished)

@@ -20,9 +20,8 @@ import uvicorn
 
 from dstack import __version__
 from dstack.artifacts.store import LONGEST_URL_LIFETIME, URL_LIFETIME
-from dstack.engine.context import Context
+from dstack.engine.context import Context, Events
 from dstack.engine.engine import Engine
-from dstack.engine.events import Events
 from dstack.engine.fleet.runners import Fleet
 from dstack.engine.fleet.sampling import Sampler
 from dstack.engine.retention.retention import limit_events

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from dstack.engine.context import Context
-from dstack.engine.events import ANYTHING
+from dstack.engine.context import ANYTHING, Context
 from dstack.errors import NotFoundError
 from dstack.model.api import wire
 from dstack.model.api.events import EventQuery, EventView

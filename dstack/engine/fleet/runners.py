@@ -103,7 +103,6 @@ class Fleet:
         return await asyncio.shield(self.probes[name])
 
     async def probe(self, name: str, *, thorough: bool = False) -> Condition:
-        """Probe the runner in one round trip."""
         runner = self.store.runners.require(name)
         before = self.conditions.get(name)
         try:
@@ -114,9 +113,8 @@ class Fleet:
         except DstackError as trouble:
             condition = Condition("unusable", trouble.message, trouble.hint)
         else:
-            condition = Condition("unusable" if facts.problem else "ready", facts.problem, facts.fix, latency)
-            condition.findings = facts.findings
-            condition.patient = True
+            state = "unusable" if facts.problem else "ready"
+            condition = Condition(state, facts.problem, facts.fix, latency, patient=True, findings=facts.findings)
             if self.store.runners.get(name):
                 self.store.runners.change(name, facts=facts)
         condition.checked = time.monotonic()
@@ -169,10 +167,8 @@ class Fleet:
     def now(self) -> list[Machine]:
         """Every runner, for the scheduler."""
         return [
-            Machine(runner, self.trouble(runner), facts.used, gpu_trouble(runner), self.load(runner))
-            if (facts := runner.facts)
-            else Machine(runner, self.trouble(runner))
-            for runner in self.store.runners.all()
+            Machine(one, self.trouble(one), one.facts.used if one.facts else {}, gpu_trouble(one), self.load(one))
+            for one in self.store.runners.all()
         ]
 
     def trouble(self, runner: Runner) -> Reason | None:
@@ -189,7 +185,6 @@ class Fleet:
 
     @property
     def refused(self) -> bool:
-        """Whether any runner refuses SSH."""
         return any(found.failing_since and not found.patient for found in self.conditions.values())
 
     def hopeless(self, names: list[str], since: float) -> bool:
@@ -210,11 +205,9 @@ class Fleet:
             self.conditions[name].findings = facts.findings
 
     def forget(self, name: str) -> None:
-        """Forget a runner that was removed."""
         self.conditions.pop(name, None)
 
     def view(self, runner: Runner) -> RunnerView:
-        """The runner as users see it."""
         condition = self.conditions.get(runner.name) or Condition("unreachable", "not checked yet")
         late = runner.name in self.probes and time.monotonic() - self.asked[runner.name] > LATE / 2
         if condition.state == "ready" and late:  # it has not answered for most of the time that a list waits

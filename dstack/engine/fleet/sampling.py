@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from dataclasses import dataclass, field
 
 from dstack.commands.host import ask
 from dstack.commands.machine.sample import Sample, sample
+from dstack.engine.context import log
 from dstack.engine.fleet.foreign_load import at_rest, counted, foreign, smoothed
 from dstack.engine.fleet.runners import LATE, SAMPLING, Fleet, pause
 from dstack.errors import DstackError
@@ -26,8 +26,6 @@ FIRST = 1.0
 TIMEOUT = 30.0
 REMEMBERED = 120.0
 """Seconds after a machine's last sample for which its load average may still include jobs that have ended."""
-
-log = logging.getLogger("dstack.engine")
 
 
 @dataclass

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
 from typing import Any
 
 from dstack.decide import Decision, Failed
-from dstack.engine.context import Context
+from dstack.engine.context import Context, log
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.lifecycle.launch import start
 from dstack.engine.lifecycle.upload_status import UploadProgress, stopped, unreachable
@@ -31,8 +30,6 @@ LONGEST_PAUSE = 30.0
 """Seconds between two tries to reach a host."""
 SILENCE = 600.0
 """Seconds without an answer after which a stopped job no longer waits for artifacts that are still on its runner."""
-
-log = logging.getLogger("dstack.engine")
 
 
 class Drive(JobOnRunner):
@@ -77,7 +74,8 @@ class Drive(JobOnRunner):
         if job.status is Status.PREPARING and not job.stop and not unreachable:
             await self.give_up(trouble)
             return
-        if unreachable and job.stop and job.status is Status.UPLOADING and silent(job) > SILENCE:
+        silent_since = job.unreachable_since if job.stop and job.status is Status.UPLOADING else None
+        if unreachable and silent_since and time.time() - seconds(silent_since) > SILENCE:
             try:
                 await self.salvage(job)
                 return
@@ -245,11 +243,6 @@ def condition(job: Job, trouble: DstackError, since: str) -> Reason:
     what = "the artifacts could not be stored yet: " if isinstance(trouble, StorageError) else ""
     hint = f"; to end it anyway: dstack stop --abort {job.run}" if job.stop else ""
     return Reason(failed_with(trouble), f"{what}{trouble.message}{hint}")
-
-
-def silent(job: Job) -> float:
-    """How long its runner has not answered, in seconds."""
-    return time.time() - seconds(job.unreachable_since) if job.unreachable_since else 0.0
 
 
 def killed(decision: Decision) -> str:

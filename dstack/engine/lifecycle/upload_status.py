@@ -24,7 +24,6 @@ class TransferProgress:
         self.reported = clock()
 
     def due(self) -> bool:
-        """Whether to report now."""
         now = self.clock()
         if now - self.reported < EVERY:
             return False

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
 from dstack.decide import Decision, Recorded, decide
+from dstack.engine.context import log
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.lifecycle.launch import start
 from dstack.errors import CommandError, HostUnreachableError
@@ -30,8 +30,6 @@ ASK_AGAIN = 1.0
 """Seconds between two tries to reach a runner whose job has to end."""
 
 T = TypeVar("T")
-
-log = logging.getLogger("dstack.engine")
 
 
 async def until_ended(job_on_runner: JobOnRunner) -> Decision:
@@ -107,16 +105,13 @@ async def end_in_time(job_on_runner: JobOnRunner) -> None:
         await end(job_on_runner, {"expired": True}, {"expired": False}, told=job.expired)
 
 
-async def end(
-    job_on_runner: JobOnRunner, because: Mapping[str, Any], otherwise: Mapping[str, Any], *, told: bool
-) -> None:
+async def end(at: JobOnRunner, because: dict[str, Any], otherwise: dict[str, Any], *, told: bool) -> None:
     """Record why the container has to end, and tell it until the runner answers. Record `otherwise` if it had ended on
     its own just before, which can't be known of one that was `told` before."""
-    job_on_runner.change(**because)
-    attempt, grace = job_on_runner.attempt, job_on_runner.grace
-    stopped = await insist(job_on_runner, lambda: job_on_runner.executor.stop(attempt, grace))
+    at.change(**because)
+    stopped = await insist(at, lambda: at.executor.stop(at.attempt, at.grace))
     if stopped and stopped.outcome == "ended" and not told:
-        job_on_runner.change(**otherwise)
+        at.change(**otherwise)
 
 
 async def insist(job_on_runner: JobOnRunner, ask: Callable[[], Awaitable[T]]) -> T | None:

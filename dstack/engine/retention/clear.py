@@ -3,7 +3,6 @@ are old, belong to a deleted run, or fill the disk."""
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 
@@ -39,8 +38,6 @@ DiskAsk = tuple["str | None", tuple[str, ...], int]
 Surplus = list[tuple[list[str], int]]
 """Attempts whose artifacts are removed from a runner, oldest first, until so many bytes of its disk are free; 0 removes
 all of them. Only collected artifacts are kept there, so nothing is lost."""
-
-log = logging.getLogger("dstack.engine")
 
 
 async def clear(context: Context, job_id: str) -> None:

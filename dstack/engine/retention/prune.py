@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from dstack.commands.host import ask
 from dstack.commands.machine.cache_folders import Cache, caches, drop
 from dstack.commands.machine.orphans import prune
-from dstack.engine.context import Context
+from dstack.engine.context import Context, log
 from dstack.errors import DstackError, HostError, StorageError
 from dstack.model.api.retention import CacheFolder, Leftover, PruneCachesRequest
 from dstack.model.job.job import Job, Run
@@ -24,8 +23,6 @@ AT_ONCE = 16
 """How many jobs' objects are checked at a time."""
 MOST_PACKS = 50
 """Packs in a mirror before it is collected; each submission adds one."""
-
-log = logging.getLogger("dstack.engine")
 
 
 class Orphans:
@@ -113,7 +110,6 @@ class Orphans:
 
 
 def size_of(folder: Path) -> int:
-    """The total size in bytes of all files in a folder."""
     return sum(path.lstat().st_size for path in folder.rglob("*"))
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-from dstack.engine.context import Context
+from dstack.engine.context import Context, log
 from dstack.errors import ConflictError, DstackError, StorageError
 from dstack.model.api.retention import Removed
 from dstack.model.job.job import Job, Run
@@ -23,8 +22,6 @@ EVENTS_LATER = 3600.0
 """Seconds between two passes over the events."""
 LATER = 10.0
 """Seconds between two tries to remove what could not be removed at once."""
-
-log = logging.getLogger("dstack.engine")
 
 
 class Retention:

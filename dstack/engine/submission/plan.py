@@ -25,12 +25,9 @@ NAMED = "requested by name, so it always runs"
 
 @dataclass
 class Planner:
-    """Decides what a submission runs.
-
-    `files` are the files in the snapshot's tree, `run` is the name of the new run, and `damages` says why a done job's
-    artifacts can't be reused, or None. `plan` fills `unverified`, the jobs that it reused but `damages` does not
-    mention, `components`, the parts of each cache key, and `warnings` for the user.
-    """
+    """Decides what a submission runs. `files` are the files in the snapshot's tree, `run` is the name of the new run,
+    and `damages` says why a done job's artifacts can't be reused, or None. `plan` fills `unverified`, the jobs that it
+    reused but `damages` does not mention, `components`, the parts of each cache key, and `warnings` for the user."""
 
     store: Store
     files: list[TreeFile]

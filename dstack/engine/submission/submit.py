@@ -63,8 +63,6 @@ class Preview:
 
 
 class Submitter:
-    """Submits runs."""
-
     def __init__(self, context: Context, engine: Engine) -> None:
         self.context = context
         self.engine = engine

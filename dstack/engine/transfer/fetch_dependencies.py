@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 from dstack.commands.artifacts.retain import Copied, reuse
 from dstack.commands.host import ask
 from dstack.engine.artifact_storage import without
+from dstack.engine.context import log
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.retention.clear import clear
 from dstack.errors import CommandError
 from dstack.model.job.manifest import Manifest
-
-log = logging.getLogger("dstack.engine")
 
 
 async def reused(job_on_runner: JobOnRunner, manifests: Sequence[Manifest]) -> tuple[bool, list[Manifest]]:

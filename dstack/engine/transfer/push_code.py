@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
+from dstack.engine.context import log
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.errors import DstackError, HostError
 from dstack.model.job.execution import Launched, Received
@@ -17,8 +17,6 @@ RIDES = 64 * 1024
 """A pack of at most this many bytes is sent with the launch itself; a larger one is sent first."""
 Tell = Callable[[int, int], None]
 """Gets the bytes sent so far and the total."""
-
-log = logging.getLogger("dstack.engine")
 
 
 class CodePush:
@@ -111,7 +109,6 @@ async def written(pack: AbstractContextManager[Path]) -> AsyncIterator[Path]:
 
 
 async def contents(path: Path) -> AsyncIterator[bytes]:
-    """A file's bytes in chunks."""
     with path.open("rb") as file:
         while data := await asyncio.to_thread(file.read, CHUNK):
             yield data

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 
@@ -11,6 +10,7 @@ from msgspec.structs import replace
 
 from dstack.commands.artifacts.sync import SMALL, frozen, sync
 from dstack.commands.host import ask
+from dstack.engine.context import log
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.errors import CommandError, DstackError, StorageError
 from dstack.model.job.manifest import PARTIAL, File, Manifest, normal
@@ -22,13 +22,10 @@ SHORTEST = 1.0
 TIMEOUT = 3600.0
 """Seconds for hashing what may be large files."""
 
-log = logging.getLogger("dstack.engine")
-
 
 class Sync:
-    """Keeps the stored artifacts of a running job up to date. They are marked as partial, and the collection after the
-    job's end replaces them. A file that changed while it was read is left for the next sync; so is everything else if a
-    sync fails."""
+    """Keeps a running job's stored artifacts up to date, marked as partial until the collection replaces them. A file
+    that changed while it was read is left for the next sync; so is everything else if a sync fails."""
 
     def __init__(self, job_on_runner: JobOnRunner) -> None:
         self.job_on_runner = job_on_runner

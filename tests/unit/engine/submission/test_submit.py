@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from dstack.engine.context import Context
+from dstack.engine.context import Context, Events
 from dstack.engine.engine import Engine
-from dstack.engine.events import Events
 from dstack.engine.fleet.runners import Fleet
 from dstack.engine.submission.submit import LOCAL, Submitted, Submitter
 from dstack.errors import ConflictError, NotFoundError, TryAgainError, UsageError
