@@ -98,12 +98,10 @@ class Drive(JobOnRunner):
         """End a job that can't be launched, once its runner confirms that it did not start."""
         hint = f"; {trouble.hint}" if trouble.hint else ""
         try:
-            outcome = await self.executor.stop(self.attempt, 0)
+            if not await self.fenced(0):
+                return
         except HostError as unknown:
             await self.pause(self.job, unknown)
-            return
-        if outcome.outcome != "fenced":
-            self.change(status=Status.RUNNING)
             return
         self.change(cause="error")
         reason = Reason(failed_with(trouble), trouble.message + hint)
@@ -141,13 +139,17 @@ class Drive(JobOnRunner):
 
     async def withdraw(self) -> None:
         """Stop a job whose container may or may not have started: the fence decides."""
-        if self.job.launching:
-            outcome = await self.executor.stop(self.attempt, self.grace)
-            if outcome.outcome != "fenced":
-                self.change(status=Status.RUNNING, started_at=rfc3339(time.time()))
-                return
+        if self.job.launching and not await self.fenced(self.grace):
+            return
         reason = stopped_early() if self.job.stop else preempted(self.job.preempted_by or "")
         await self.close(Status.STOPPED, ExitCode.STOPPED, reason)
+
+    async def fenced(self, grace: int) -> bool:
+        """Tell the job to end; return whether its commands never ran. A job whose commands did is running."""
+        stopped = await self.executor.stop(self.attempt, grace)
+        if stopped.outcome != "fenced":
+            self.change(status=Status.RUNNING, started_at=rfc3339(time.time()))
+        return stopped.outcome == "fenced"
 
     def record_end(self, decision: Decision) -> None:
         """Record how the container ended. Its artifacts are collected next."""

@@ -72,6 +72,19 @@ def worlds(tmp_path: Path, error: type[BaseException], *arguments: Any) -> Itera
     assert moments > 8
 
 
+def test_a_job_that_started_although_its_launch_failed_records_when(tmp_path: Path) -> None:
+    def trouble(when: str) -> None:
+        if when == "after launching the job":
+            raise CommandError("launching the job", 1, "")
+
+    world = World(tmp_path, Machine(trouble=trouble))
+
+    lived(world)
+
+    assert world.job.status is Status.DONE
+    assert world.job.started_at is not None
+
+
 @pytest.mark.parametrize(("code", "status"), [(0, Status.DONE), (17, Status.FAILED)])
 def test_a_job_ends_with_its_code_and_its_whole_log(tmp_path: Path, code: int, status: Status) -> None:
     world = World(tmp_path, Machine(exit_code=code))
