@@ -52,7 +52,7 @@ class Admission:
         if obstacle is None:
             self.ready.add(job.id)
         elif obstacle.ends:
-            self.end(job, Status.STOPPED, exit_code=obstacle.exit_code, reason=obstacle.reason)
+            self.end(job, Status.STOPPED, obstacle.exit_code, obstacle.reason)
             self.again_at = time.time()
         elif obstacle.reason != job.reason:
             self.store.jobs.change(job.id, reason=obstacle.reason)
@@ -106,11 +106,10 @@ class Admission:
             self.again_at = min(deadline, self.again_at or deadline)
             return False
         for job in jobs:
-            reason = reasons.withdrawn(run.timeout, job.reason)
-            self.end(job, Status.STOPPED, exit_code=ExitCode.WITHDRAWN, reason=reason)
+            self.end(job, Status.STOPPED, ExitCode.WITHDRAWN, reasons.withdrawn(run.timeout, job.reason))
         return True
 
-    def end(self, job: Job, status: Status, *, exit_code: int | None, reason: Reason) -> None:
+    def end(self, job: Job, status: Status, exit_code: int | None, reason: Reason) -> None:
         """End a job that never had a runner."""
         now = rfc3339(time.time())
         self.store.jobs.change(job.id, status=status, exit_code=exit_code, reason=reason, finished_at=now)

@@ -67,8 +67,7 @@ class ArtifactStorage:
             self.store.settings.set("endpoint_url", endpoint)
 
     async def reach(self, folder: JobFolder) -> None:
-        """Raise HostError if the host can't reach the current store, so that the user learns it before the job runs.
-        Each runner is asked once in a server's life."""
+        """Raise HostError if the host can't reach the current store. Each runner is asked once in a server's life."""
         storage = self.current
         if (folder.runner, storage.name) not in self.reached:
             await storage.reach(folder)

@@ -44,9 +44,8 @@ class Events:
 
 @dataclass
 class Context:
-    """The store, the fleet, and the events. `executors` has one entry per kind of runner. `locks` are for what is done
-    once however many jobs need it. `tasks` run until the engine closes. Presigned URLs are valid for `url_lifetime`
-    seconds."""
+    """`executors` has one entry per kind of runner. `locks` are for what is done once however many jobs need it.
+    `tasks` run until the engine closes. Presigned URLs are valid for `url_lifetime` seconds."""
 
     layout: ServerLayout
     store: Store

@@ -96,8 +96,7 @@ class Scheduler:
                 if job.history and job.history[-1].preempted:
                     reason = reasons.after(job.history[-1].reason, reason)
                 if refused and self.hopeless(job, item, machines):
-                    hopeless = reasons.hopeless(reason)
-                    self.admission.end(job, Status.FAILED, exit_code=ExitCode.DSTACK, reason=hopeless)
+                    self.admission.end(job, Status.FAILED, ExitCode.DSTACK, reasons.hopeless(reason))
                 elif job.reason != reason:
                     self.store.jobs.change(job.id, reason=reason)
                     explained += 1

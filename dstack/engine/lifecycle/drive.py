@@ -104,8 +104,7 @@ class Drive(JobOnRunner):
             await self.pause(self.job, unknown)
             return
         self.change(cause="error")
-        reason = Reason(failed_with(trouble), trouble.message + hint)
-        await self.close(Status.FAILED, ExitCode.DSTACK, reason)
+        await self.close(Status.FAILED, ExitCode.DSTACK, Reason(failed_with(trouble), trouble.message + hint))
 
     async def prepare(self) -> None:
         """Launch the job, or queue it again if its runner could not even be asked. The intent is committed first."""
@@ -207,8 +206,7 @@ class Drive(JobOnRunner):
         outcome = await collector.salvage(Status.STOPPED)
         silence = f"runner '{job.runner}' has not answered since {job.unreachable_since}"
         text = f"{STOPPED}; {silence}, so artifacts that were not stored by then are lost"
-        reason = Reason(ReasonCode.STOPPED_BY_USER, text)
-        self.finish(Status.STOPPED, ExitCode.STOPPED, reason, outcome)
+        self.finish(Status.STOPPED, ExitCode.STOPPED, Reason(ReasonCode.STOPPED_BY_USER, text), outcome)
 
     async def close(self, status: Status, code: int | None, reason: Reason | None, made: Collected = NOTHING) -> None:
         """End the job, or queue it for its next attempt."""

@@ -72,13 +72,12 @@ async def launched(job_on_runner: JobOnRunner) -> Launched:
 
 
 async def prepare_image(job_on_runner: JobOnRunner) -> None:
-    """Bring the job's image to the runner, and tell the job's followers how far it is. Raises NotFoundError if the
-    secret with the registry's password has been deleted."""
+    """Bring the job's image to the runner, and report how far it is. Raises NotFoundError for a deleted secret."""
     job, name = job_on_runner.job, job_on_runner.runner.name
 
     def tell(how_far: str, progress: Progress | None) -> None:
-        text = f"pulling {job.image} on {name}" + (f": {how_far}" if how_far else "")
-        reason = Reason(ReasonCode.PULLING_IMAGE, text)
+        what = f"pulling {job.image} on {name}"
+        reason = Reason(ReasonCode.PULLING_IMAGE, f"{what}: {how_far}" if how_far else what)
         job_on_runner.change(preparation=Phase.PULLING, progress=progress, reason=reason)
 
     auth, secrets = job.definition.registry_auth, job_on_runner.store.secrets

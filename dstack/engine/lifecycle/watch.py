@@ -85,8 +85,7 @@ def gpus_gone(runner: Runner, gpus: tuple[int, ...]) -> Reason | None:
 
 
 async def end_in_time(job_on_runner: JobOnRunner) -> None:
-    """Tell the container to end once it has to: now if its user wants it or if it gives way to a job of higher
-    priority, otherwise when its time is up."""
+    """Tell the container to end once it has to: for its user, for a job of higher priority, or when its time is up."""
     job, attempt = job_on_runner.job, job_on_runner.attempt
     if job.stop:
         await job_on_runner.executor.stop(attempt, 0 if job.stop == "abort" else job_on_runner.grace)

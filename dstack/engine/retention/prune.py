@@ -39,9 +39,8 @@ class Orphans:
 
     async def prune(self) -> list[Leftover]:
         hosts = await asyncio.gather(*map(self.on_host, self.store.runners.all()))
-        objects = await self.objects()
         on_hosts = [found for founds in hosts for found in founds]
-        return [*on_hosts, *objects, *await self.contents(), *await self.mirrors()]
+        return [*on_hosts, *await self.objects(), *await self.contents(), *await self.mirrors()]
 
     async def on_host(self, runner: Runner) -> list[Leftover]:
         """Prune code, and images that dstack pulled, on one runner."""
@@ -86,8 +85,7 @@ class Orphans:
         return [found for found in await asyncio.gather(*map(look, jobs)) if found]
 
     async def contents(self) -> list[Leftover]:
-        """Prune contents from abandoned collections. A collection in progress may still use everything newer than its
-        job's placement."""
+        """Prune contents from abandoned collections: what arrived before any unfinished job was placed."""
         storage = self.context.artifacts.current
         begun = [seconds(job.placed_at) for job in self.store.jobs.unfinished() if job.placed_at]
         size = await storage.unused(min(begun, default=time.time()), dry_run=self.dry_run)

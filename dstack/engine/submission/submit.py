@@ -116,8 +116,7 @@ class Submitter:
         return structs.replace(submission, snapshot=run.snapshot)
 
     def accepted(self, submission: Submission) -> Submitted | None:
-        """Return the run made earlier with the same idempotency key, or None. Raises TryAgainError if it is a singleton
-        and one is unfinished."""
+        """Return the run made with the same idempotency key, or None. Raises TryAgainError for a second singleton."""
         earlier = self.store.runs.submitted_with(submission.once) if submission.once else None
         if earlier:
             return Submitted(earlier, self.store.jobs.of(earlier.name))

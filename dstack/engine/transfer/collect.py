@@ -70,8 +70,7 @@ class Collector:
 
 
 async def remove_stored(job_on_runner: JobOnRunner) -> None:
-    """End the collection of an aborted job on its runner, then remove what a sync or an interrupted collection has
-    stored. Raises HostError or StorageError, after which it may be tried again."""
+    """End an aborted job's collection and remove what is stored. Raises HostError or StorageError; may be repeated."""
     job, artifacts = job_on_runner.job, job_on_runner.context.artifacts
     if not job.definition.artifacts:
         return
