@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -11,7 +12,7 @@ from dstack.artifacts.open import open_store
 from dstack.artifacts.store import ArtifactStore, JobFolder, Location
 from dstack.errors import StorageError, UsageError
 from dstack.model.job.job import Job
-from dstack.model.job.manifest import Manifest, conflicts
+from dstack.model.job.manifest import File, Manifest, conflicts
 from dstack.model.job.reasons import ReasonCode
 from dstack.store.store import Store
 
@@ -39,7 +40,6 @@ class ArtifactStorage:
 
     @property
     def current(self) -> ArtifactStore:
-        """The store in use now."""
         return self.at(self.url, self.endpoint)
 
     def at(self, url: str, endpoint: str) -> ArtifactStore:
@@ -67,8 +67,7 @@ class ArtifactStorage:
             self.store.settings.set("endpoint_url", endpoint)
 
     async def reach(self, folder: JobFolder) -> None:
-        """Raise HostError if the host can't reach the current store, so that the user learns it before the job runs.
-        Each runner is asked once in a server's life."""
+        """Raise HostError if the host can't reach the current store. Each runner is asked once in a server's life."""
         storage = self.current
         if (folder.runner, storage.name) not in self.reached:
             await storage.reach(folder)
@@ -106,21 +105,16 @@ class ArtifactStorage:
         """Return the artifacts of the job's direct dependencies and of its own previous attempt, whose files win.
         Raises StorageError if two dependencies have different content at one path."""
         needed = [self.store.jobs.require(source) for source in job.dependencies.values()]
-        sources = [self.store.jobs.require(source.source) for source in needed]
-        found = [await self.manifest(source) for source in sources]
+        found = [await self.manifest(self.store.jobs.require(source.source)) for source in needed]
         manifests = [manifest for manifest in found if manifest.files]
-        conflict = conflicts(manifests)
-        if conflict:
+        if conflict := conflicts(manifests):
             raise StorageError(conflict, code=ReasonCode.ARTIFACT_CONFLICT)
-        return await self.resumed(job, manifests)
-
-    async def resumed(self, job: Job, manifests: list[Manifest]) -> list[Manifest]:
-        """Add what the job's previous attempt left, which replaces other files at the same paths."""
         before = await self.left(job) if job.attempt > 1 else None
-        if before is None or not before.files:
-            return manifests
-        paths = {file.path for file in before.files}
-        others = [
-            replace(each, files=tuple(file for file in each.files if file.path not in paths)) for each in manifests
-        ]
-        return [*(each for each in others if each.files), before]
+        return [*without(manifests, before.files), before] if before and before.files else manifests
+
+
+def without(manifests: Iterable[Manifest], files: Iterable[File]) -> list[Manifest]:
+    """The manifests without what is at the paths of these files, and without those that are empty then."""
+    paths = {file.path for file in files}
+    rest = [replace(each, files=tuple(file for file in each.files if file.path not in paths)) for each in manifests]
+    return [manifest for manifest in rest if manifest.files]

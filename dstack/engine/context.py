@@ -1,14 +1,16 @@
-"""What the parts of the engine share."""
+"""What the parts of the engine share: the state of a server, and bells that ring when it changes."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from dstack.artifacts.store import URL_LIFETIME
 from dstack.engine.artifact_storage import ArtifactStorage
-from dstack.engine.events import Events
 from dstack.engine.fleet.runners import Fleet
 from dstack.executors.executor import OpenExecutor
 from dstack.executors.kinds import executors
@@ -16,30 +18,54 @@ from dstack.mirror.mirror import Mirror
 from dstack.model.paths import ServerLayout
 from dstack.store.store import Store
 
+log = logging.getLogger("dstack.engine")
+
+ANYTHING = ""
+"""In place of a run: every event of the log."""
+
+
+class Events:
+    """One bell per run; a listener sleeps until it rings. The store rings it when it commits a change, and the drive
+    when log bytes arrive. A ring without a listener is lost: take the bell first, then look, then wait."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, asyncio.Event] = {}
+
+    def subscribe(self, run: str) -> asyncio.Event:
+        """Return the bell that rings at the run's next change."""
+        return self.events.setdefault(run, asyncio.Event())
+
+    def publish(self, runs: Iterable[str]) -> None:
+        """Report that something about these runs changed."""
+        for run in runs:
+            if run in self.events:
+                self.events.pop(run).set()
+
 
 @dataclass
 class Context:
-    """The store, the fleet, and the events. `executors` has one entry per kind of runner. `shipping` has one lock per
-    runner and repository, so that a pack is sent once however many jobs need it; `clearing` has one per ended job. On a
-    runner in `unsure`, a job that was aborted while the runner did not answer may still be running. Presigned URLs are
-    valid for `url_lifetime` seconds."""
+    """`executors` has one entry per kind of runner. `locks` are for what is done once however many jobs need it.
+    `tasks` run until the engine closes. Presigned URLs are valid for `url_lifetime` seconds."""
 
     layout: ServerLayout
     store: Store
     fleet: Fleet
     events: Events
     executors: dict[str, OpenExecutor] = field(default_factory=executors)
-    shipping: dict[tuple[str, str], asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
-    clearing: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
-    unsure: set[str] = field(default_factory=set)
-    spares: set[asyncio.Task[None]] = field(default_factory=set)
+    locks: dict[tuple[str, ...], asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
     url_lifetime: int = URL_LIFETIME
-    artifacts: ArtifactStorage = field(init=False)
 
     def __post_init__(self) -> None:
         self.artifacts = ArtifactStorage(self.store, self.layout.artifacts, self.url_lifetime)
-        self.store.database.committed = self.events.publish_all
+        self.store.database.committed = self.events.publish
 
     def mirror(self, repo: str) -> Mirror:
         """The server's copy of a repository's objects."""
         return Mirror(self.layout.mirror(repo))
+
+    def background(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run this until the engine closes."""
+        task = asyncio.create_task(coroutine)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncIterator
 from typing import Any
 
 from dstack.artifacts.store import JobFolder
@@ -10,7 +11,6 @@ from dstack.commands.artifacts.collect import made
 from dstack.commands.host import Host
 from dstack.engine.context import Context
 from dstack.executors.executor import Executor
-from dstack.mirror.mirror import Mirror
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import Job
 from dstack.model.paths import attempt_id
@@ -33,13 +33,7 @@ class JobOnRunner:
 
     @property
     def snapshot(self) -> Snapshot:
-        """The code that the job runs."""
         return self.store.runs.require(self.job.run).snapshot
-
-    @property
-    def mirror(self) -> Mirror:
-        """The server's copy of the code's repository."""
-        return self.context.mirror(self.snapshot.repo)
 
     @property
     def runner(self) -> Runner:
@@ -55,18 +49,12 @@ class JobOnRunner:
 
     @property
     def executor(self) -> Executor:
-        """What runs the job on its runner."""
         return self.context.executors[self.runner.kind](self.runner, self.host, self.host_context)
 
     @property
     def attempt(self) -> str:
         """The name of the job's attempt on the runner."""
         return attempt_id(self.id, self.job.attempt)
-
-    @property
-    def project(self) -> str:
-        """The project's folder in the repository."""
-        return self.snapshot.project
 
     @property
     def grace(self) -> int:
@@ -78,12 +66,13 @@ class JobOnRunner:
         """How many bytes of the attempt's log have been read."""
         return self.store.logs.size(self.id) - self.job.log_start
 
-    def append_log(self, data: bytes) -> None:
-        """Append what arrived of the log, and notify the job's followers. The runner answers, so it is reachable."""
-        self.store.logs.append(self.id, data)
-        if self.job.unreachable_since:
-            self.change(unreachable_since=None, reason=None)
-        self.context.events.publish(self.job.run)
+    async def append_log(self, stream: AsyncIterator[bytes]) -> None:
+        """Append to the log what arrives, and notify the job's followers. The runner answers, so it is reachable."""
+        async for data in stream:
+            self.store.logs.append(self.id, data)
+            if self.job.unreachable_since:
+                self.change(unreachable_since=None, reason=None)
+            self.context.events.publish([self.job.run])
 
     def folder(self, tree: str | None = None) -> JobFolder:
         """The job's folder on the runner. Its files are in `tree`, by default where they are after the job's end."""
@@ -96,7 +85,7 @@ class JobOnRunner:
             runner=self.runner.name,
             host=self.host,
             context=self.host_context,
-            tree=made(self.project) if tree is None else tree,
+            tree=made(self.snapshot.project) if tree is None else tree,
         )
 
     def will_store(self) -> None:
@@ -106,5 +95,4 @@ class JobOnRunner:
             self.change(storages=(*self.job.storages, here))
 
     def change(self, **changes: Any) -> Job:
-        """Record changes of the job."""
         return self.store.jobs.change(self.id, **changes)

@@ -28,38 +28,30 @@ class Queue:
         self.runs: dict[str, Run] = {}
         self.items: dict[str, tuple[Job, Waiting]] = {}
         self.held: dict[str, tuple[Job, Lease]] = {}
-        self.known = Known(store)
 
     def run(self, name: str) -> Run:
-        """The run with this name."""
         if name not in self.runs:
             self.runs[name] = self.store.runs.require(name)
         return self.runs[name]
 
     def forget(self, unfinished: Sequence[Job]) -> None:
-        """Drop cached entries of finished jobs."""
+        """Drop the runs of finished jobs."""
         names = {job.run for job in unfinished}
         if len(names) < len(self.runs):
             self.runs = {name: run for name, run in self.runs.items() if name in names}
-        if len(unfinished) < max(len(self.items), len(self.held)):
-            ids = {job.id for job in unfinished}
-            self.items = {job: item for job, item in self.items.items() if job in ids}
-            self.held = {job: lease for job, lease in self.held.items() if job in ids}
 
     def waiting(self, jobs: Sequence[Job], promises: Mapping[str, str]) -> list[Waiting]:
         """Jobs that may be placed. `promises` maps a job to the runner on which it is promised room."""
-        self.known.refresh()
-        waiting = []
+        known, cached, self.items = Known(self.store), self.items, {}
         for job in jobs:
-            before, item = self.items.get(job.id, (None, None))
+            before, item = cached.get(job.id, (None, None))
             if item is None or before is not job:
                 item = self.item(job, self.run(job.run))
-            near, room = self.known.near(job, self.run(job.run)), promises.get(job.id)
+            near, room = known.near(job, self.run(job.run)), promises.get(job.id)
             if item.near != near or item.room_on != room:
                 item = replace(item, near=near, room_on=room)
             self.items[job.id] = job, item
-            waiting.append(item)
-        return waiting
+        return [item for _, item in self.items.values()]
 
     def item(self, job: Job, run: Run) -> Waiting:
         """One job that may be placed, without what depends on runners."""
@@ -76,19 +68,14 @@ class Queue:
         )
 
     def leases(self, jobs: Sequence[Job]) -> list[Lease]:
-        """What jobs with a runner hold."""
-        leases = []
+        cached, self.held = self.held, {}
         for job in jobs:
             if job.runner:
-                before, lease = self.held.get(job.id, (None, None))
-                if lease is None or before is not job:
-                    lease = self.lease(job, job.runner)
-                    self.held[job.id] = job, lease
-                leases.append(lease)
-        return leases
+                before, lease = cached.get(job.id, (None, None))
+                self.held[job.id] = job, lease if lease and before is job else self.lease(job, job.runner)
+        return [lease for _, lease in self.held.values()]
 
     def lease(self, job: Job, runner: str) -> Lease:
-        """What a job holds on its runner."""
         return Lease(
             job=job.id,
             runner=runner,
@@ -99,33 +86,19 @@ class Queue:
             since=seconds(job.started_at or job.placed_at or job.submitted_at),
             priority=job.priority,
             preemptible=job.definition.preemptible,
-            ending=ending(job),
+            ending=bool(job.stop or job.preempted_by or job.expired) or job.status is Status.UPLOADING,
         )
 
 
-def ending(job: Job) -> bool:
-    """Whether what it holds will soon be free."""
-    return bool(job.stop or job.preempted_by or job.expired) or job.status is Status.UPLOADING
-
-
 class Known:
-    """Which runners have which code, images and artifacts, as far as the server knows."""
+    """Which runners have which code, images and artifacts during a pass over the queue, as far as the server knows."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.runners = 0
-        self.images: dict[str, set[str]] = {}
-        self.code: dict[str, dict[str, list[str]]] = {}
+        self.runners = len(store.runners.all())
+        self.images = store.jobs.images()
         self.keepers: dict[str, str | None] = {}
         self.found: dict[tuple[str, str, str, tuple[str, ...]], dict[str, int]] = {}
-
-    def refresh(self) -> None:
-        """Reload at the start of a pass over the queue."""
-        self.runners = len(self.store.runners.all())
-        self.images = self.store.jobs.images()
-        self.code.clear()
-        self.keepers.clear()
-        self.found.clear()
 
     def near(self, job: Job, run: Run) -> dict[str, int]:
         """How much of what a job needs each runner has; empty if all have the same."""
@@ -145,12 +118,10 @@ class Known:
 
     def look(self, image: str, repo: str, tree: str, makers: tuple[str, ...]) -> dict[str, int]:
         found: dict[str, int] = {}
-        if repo not in self.code:
-            self.code[repo] = self.store.known_objects.holders(repo)
         for names, worth in (
             (self.images.get(image, ()), HAS_IMAGE),
             (makers, HAS_ARTIFACTS),
-            (self.code[repo].get(tree, ()), HAS_CODE),
+            (self.store.known_objects.holders(repo).get(tree, ()), HAS_CODE),
         ):
             for name in names:
                 found[name] = found.get(name, 0) + worth

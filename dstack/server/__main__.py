@@ -20,13 +20,11 @@ import uvicorn
 
 from dstack import __version__
 from dstack.artifacts.store import LONGEST_URL_LIFETIME, URL_LIFETIME
-from dstack.engine.context import Context
+from dstack.engine.context import Context, Events
 from dstack.engine.engine import Engine
-from dstack.engine.events import Events
 from dstack.engine.fleet.runners import Fleet
 from dstack.engine.fleet.sampling import Sampler
-from dstack.engine.retention.event_limits import limit_events
-from dstack.engine.retention.retention import Retention
+from dstack.engine.retention.retention import Retention, limit_events
 from dstack.errors import ConflictError, DstackError, UsageError
 from dstack.hosts.pool import Pool
 from dstack.model.api import wire
@@ -107,9 +105,9 @@ async def run(layout: ServerLayout, store: Store, sockets: list[socket.socket], 
     server = uvicorn.Server(config)
     await context.artifacts.current.sweep()
     engine.start()
-    engine.background(metrics.watch())
-    engine.background(retention.watch())
-    engine.background(limit_events(store))
+    context.background(metrics.watch())
+    context.background(retention.watch())
+    context.background(limit_events(store))
     idle = asyncio.create_task(leave_when_idle(server, access, store, idle_exit(stays)))
     try:
         await server.serve(sockets=sockets)

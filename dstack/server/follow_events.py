@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from starlette.responses import Response, StreamingResponse
 
-from dstack.engine.context import Context
-from dstack.engine.events import ANYTHING
+from dstack.engine.context import ANYTHING, Context
 from dstack.errors import NotFoundError
 from dstack.model.api import wire
 from dstack.model.api.events import EventQuery, EventView

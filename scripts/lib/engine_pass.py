@@ -9,9 +9,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from dstack.engine.context import Context
+from dstack.engine.context import Context, Events
 from dstack.engine.engine import Engine
-from dstack.engine.events import Events
 from dstack.engine.fleet.runners import Condition, Fleet
 from dstack.hosts.pool import Pool
 from dstack.model.code.snapshot import Snapshot
@@ -59,11 +58,11 @@ def main() -> None:
             fill(store)
         machines = Fleet(store, Pool(), lambda: None)
         machines.conditions = {runner.name: Condition("ready") for runner in store.runners.all()}
-        engine = Engine(Context(layout=layout, store=store, machines=machines, bells=Events()))
+        engine = Engine(Context(layout=layout, store=store, fleet=machines, events=Events()))
         times = []
         for _ in range(rounds + QUEUED // 1000):
             start = time.process_time()
-            engine.schedule()
+            engine.scheduler.run()
             times.append((time.process_time() - start) * 1000)
         store.close()
     first, rest = times[0], times[-rounds:]

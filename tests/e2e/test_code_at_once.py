@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from dstack.commands.command import Command, Result
-from dstack.engine.transfer.push_code import launch_with_code, ship
+from dstack.engine.transfer.push_code import CodePush
 from dstack.executors.docker.executor import DockerExecutor
 from dstack.executors.docker.image_pulls import ImagePulls
 from dstack.mirror.mirror import Mirror
@@ -155,7 +155,7 @@ def test_a_small_change_is_one_round_trip(tmp_path: Path, busybox: str) -> None:
     (tmp_path / "state").mkdir()
     box = Runner(name="box", address=Address(host="box"))
     executor = DockerExecutor(ImagePulls(), box, host, ground.context)
-    known, shipping = KnownObjects(Database(tmp_path / "state/x.db")), defaultdict(asyncio.Lock)
+    known, locks = KnownObjects(Database(tmp_path / "state/x.db")), defaultdict(asyncio.Lock)
 
     def go(name: str, snapshot: Snapshot) -> Launched:
         order = Order(job=name, attempt=name, image=busybox, snapshot=snapshot, script="true")
@@ -163,18 +163,13 @@ def test_a_small_change_is_one_round_trip(tmp_path: Path, busybox: str) -> None:
             snapshot=snapshot,
             runner=box,
             executor=executor,
-            mirror=Mirror(tmp_path / f"{snapshot.repo}.git"),
             store=SimpleNamespace(known_objects=known),
-            context=SimpleNamespace(shipping=shipping),
+            context=SimpleNamespace(locks=locks, mirror=lambda repo: Mirror(tmp_path / f"{repo}.git")),
         )
         host.sent.clear()
 
         async def launched() -> Launched:
-            first = await launch_with_code(job_on_runner, lambda pack: executor.launch(order, b"", pack), untold)
-            if first.outcome != "need-code":
-                return first
-            await ship(job_on_runner, first.has, untold)
-            return await executor.launch(order)
+            return await CodePush(job_on_runner, untold).launch(lambda pack: executor.launch(order, b"", pack))
 
         return asyncio.run(launched())
 

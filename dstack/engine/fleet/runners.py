@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from msgspec import convert
 from msgspec.structs import replace
 
 from dstack.commands.command import Command
 from dstack.commands.host import Host, ask
 from dstack.commands.machine.doctor import skewed
 from dstack.commands.machine.probe import probe
-from dstack.engine.fleet.probe_interval import LOOKING, SAMPLING, pause
 from dstack.errors import DstackError, ErrorCode, HostUnreachableError
 from dstack.hosts.pool import Pool
 from dstack.model.api.runners import AddRunner, RunnerView
@@ -36,6 +36,12 @@ INTERVAL = 30.0
 """Seconds between two background probes of a runner; longer if probes are expensive there."""
 RAREST = 300.0
 """Seconds after which a runner is probed again, whatever that costs."""
+SAMPLING = 0.002
+"""The share of a machine's CPUs that samples may use."""
+LOOKING = 0.001
+"""The share that probes may use."""
+SESSION = 0.005
+"""CPU seconds that sshd spends on one command over an open connection; the command itself can't measure them."""
 PROBE_TIMEOUT = 30.0
 THOROUGH_TIMEOUT = 120.0
 NO_GPUS = {"gpu-toolkit": ReasonCode.NO_CONTAINER_TOOLKIT, "gpu-driver": ReasonCode.GPU_DRIVER}
@@ -60,7 +66,8 @@ class Condition:
 
 class Fleet:
     """Probes runners and keeps their conditions. `changed` is called when a runner's state changes. `absent` returns
-    why a runner is not available now, `use` what it is doing, and `load` what is used on it outside dstack."""
+    why a runner is not available now, `use` what it is doing, and `load` what is used on it outside dstack. On a runner
+    in `unsure`, a job that was aborted while the runner did not answer may still be running."""
 
     def __init__(self, store: Store, pool: Pool, changed: Callable[[], None]) -> None:
         self.store = store
@@ -72,6 +79,7 @@ class Fleet:
         self.load: Callable[[Runner], Load] = lambda runner: IDLE
         self.probes: dict[str, asyncio.Task[Condition]] = {}
         self.asked: dict[str, float] = {}
+        self.unsure = store.jobs.aborted_on()
 
     def host(self, runner: Runner) -> Host:
         """The connection to a runner, which is kept open."""
@@ -95,7 +103,6 @@ class Fleet:
         return await asyncio.shield(self.probes[name])
 
     async def probe(self, name: str, *, thorough: bool = False) -> Condition:
-        """Probe the runner in one round trip."""
         runner = self.store.runners.require(name)
         before = self.conditions.get(name)
         try:
@@ -106,9 +113,8 @@ class Fleet:
         except DstackError as trouble:
             condition = Condition("unusable", trouble.message, trouble.hint)
         else:
-            condition = Condition("unusable" if facts.problem else "ready", facts.problem, facts.fix, latency)
-            condition.findings = facts.findings
-            condition.patient = True
+            state = "unusable" if facts.problem else "ready"
+            condition = Condition(state, facts.problem, facts.fix, latency, patient=True, findings=facts.findings)
             if self.store.runners.get(name):
                 self.store.runners.change(name, facts=facts)
         condition.checked = time.monotonic()
@@ -143,31 +149,26 @@ class Fleet:
         for check in done:
             check.result()
 
-    def late(self, name: str) -> bool:
-        """Whether the runner has not answered for most of the time that a list waits."""
-        return name in self.probes and time.monotonic() - self.asked[name] > LATE / 2
+    def ready(self, name: str) -> bool:
+        """Whether the runner's last probe found nothing that keeps it from running jobs."""
+        return name in self.conditions and self.conditions[name].state == "ready"
 
     async def watch(self) -> None:
         """Keep conditions up to date while a job may be placed, and on runners that still have to be cleaned up."""
         while True:
-            names = {runner.name for runner in self.store.runners.all()}
-            wanted = names if self.store.jobs.unfinished() else names & self.store.jobs.left_on()
-            await asyncio.gather(*map(self.again, wanted))
+            wanted = self.store.runners.all()
+            if not self.store.jobs.unfinished():
+                left = self.store.jobs.left_on()
+                wanted = [runner for runner in wanted if runner.name in left]
+            rests = {runner.name: rest(self.ready(runner.name), runner.facts) for runner in wanted}
+            await asyncio.gather(*(self.check(name, fresh=fresh) for name, fresh in rests.items()))
             await asyncio.sleep(INTERVAL / 3)
-
-    async def again(self, name: str) -> None:
-        """Probe a runner if its last probe is old; more often if it takes no jobs."""
-        last, runner = self.conditions.get(name), self.store.runners.get(name)
-        ready = last is not None and last.state == "ready"
-        await self.check(name, fresh=rest(ready, runner.facts if runner else None))
 
     def now(self) -> list[Machine]:
         """Every runner, for the scheduler."""
         return [
-            Machine(runner, self.trouble(runner), facts.used, gpu_trouble(runner), self.load(runner))
-            if (facts := runner.facts)
-            else Machine(runner, self.trouble(runner))
-            for runner in self.store.runners.all()
+            Machine(one, self.trouble(one), one.facts.used if one.facts else {}, gpu_trouble(one), self.load(one))
+            for one in self.store.runners.all()
         ]
 
     def trouble(self, runner: Runner) -> Reason | None:
@@ -184,7 +185,6 @@ class Fleet:
 
     @property
     def refused(self) -> bool:
-        """Whether any runner refuses SSH."""
         return any(found.failing_since and not found.patient for found in self.conditions.values())
 
     def hopeless(self, names: list[str], since: float) -> bool:
@@ -205,23 +205,21 @@ class Fleet:
             self.conditions[name].findings = facts.findings
 
     def forget(self, name: str) -> None:
-        """Forget a runner that was removed."""
         self.conditions.pop(name, None)
 
-    def leases(self, runner: Runner) -> list[Lease]:
-        """The GPUs that jobs hold on a runner."""
-        jobs = [job for job in self.store.jobs.unfinished() if job.runner == runner.name]
-        return [Lease(job.id, runner.name, job.run, gpus=job.gpus) for job in jobs]
-
     def view(self, runner: Runner) -> RunnerView:
-        """The runner as users see it."""
         condition = self.conditions.get(runner.name) or Condition("unreachable", "not checked yet")
-        if condition.state == "ready" and self.late(runner.name):
+        late = runner.name in self.probes and time.monotonic() - self.asked[runner.name] > LATE / 2
+        if condition.state == "ready" and late:  # it has not answered for most of the time that a list waits
             condition = Condition("unreachable", f"it has not answered for {LATE:g} seconds")
         facts = runner.facts or Facts(machine="")
         machine = Machine(runner, foreign=facts.used, gpu_trouble=gpu_trouble(runner))
+        jobs = [job for job in self.store.jobs.unfinished() if job.runner == runner.name]
+        leases = [Lease(job.id, runner.name, job.run, gpus=job.gpus) for job in jobs]
         idle = self.absent(runner.name) if runner.drained is None else runner.drained
         drained = condition.state == "ready" and idle is not None
+        address = replace(runner.address, identity=None) if runner.authorized else runner.address
+        again = replace(convert(runner, AddRunner, from_attributes=True), address=address, max_jobs=None)
         return RunnerView(
             name=runner.name,
             address=str(runner.address),
@@ -233,13 +231,13 @@ class Fleet:
             memory=facts.memory,
             gpus=list({gpu.index: gpu for gpu in (*machine.gpus, *facts.gpus)}.values()),
             disk_free=facts.disk_free,
-            jobs=[job.id for job in self.store.jobs.unfinished() if job.runner == runner.name],
-            gpus_free=len(Capacity(machine, 0, self.leases(runner)).free),
+            jobs=[job.id for job in jobs],
+            gpus_free=len(Capacity(machine, 0, leases).free),
             latency_ms=round(condition.latency * 1000, 1) if condition.latency is not None else None,
             host_key=runner.host_key,
             findings=list(condition.findings),
             drained=runner.drained,
-            definition=definition(runner),
+            definition=again,
             use=self.use(runner.name),
             allow_mounts=list(runner.allow_mounts),
         )
@@ -252,23 +250,12 @@ def rest(ready: bool, facts: Facts | None) -> float:
     return max(INTERVAL * (5 / 6 if ready else 1 / 2), min(costs, RAREST))
 
 
+def pause(cost: float, cpus: int, share: float) -> float:
+    """Seconds between two commands of this cost (in CPU seconds) that keep to the share of a machine's CPUs."""
+    return (cost + SESSION) / (share * max(cpus, 1))
+
+
 def gpu_trouble(runner: Runner) -> Reason | None:
     """Why no job gets the runner's GPUs, if it has any."""
     findings = [found for found in (runner.facts.findings if runner.facts else ()) if found.name in NO_GPUS]
     return Reason(NO_GPUS[findings[0].name], f"{findings[0].what}; {findings[0].fix}") if findings else None
-
-
-def definition(runner: Runner) -> AddRunner:
-    """The request that would add the runner again."""
-    address = replace(runner.address, identity=None) if runner.authorized else runner.address
-    return AddRunner(
-        address=address,
-        name=runner.name,
-        labels=runner.labels,
-        gpus=runner.gpus,
-        root=runner.root,
-        docker=runner.docker,
-        authorized=runner.authorized,
-        source=runner.source,
-        allow_mounts=runner.allow_mounts,
-    )

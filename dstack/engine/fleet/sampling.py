@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from dataclasses import dataclass, field
 
 from dstack.commands.host import ask
 from dstack.commands.machine.sample import Sample, sample
+from dstack.engine.context import log
 from dstack.engine.fleet.foreign_load import at_rest, counted, foreign, smoothed
-from dstack.engine.fleet.probe_interval import SAMPLING, pause
-from dstack.engine.fleet.runners import LATE, Fleet
+from dstack.engine.fleet.runners import LATE, SAMPLING, Fleet, pause
 from dstack.errors import DstackError
 from dstack.model.job.job import Job
 from dstack.model.job.status import Status
@@ -26,10 +25,7 @@ INTERVAL = 10.0
 FIRST = 1.0
 TIMEOUT = 30.0
 REMEMBERED = 120.0
-"""Seconds after a machine's last sample for which the load average of its last minute may still include jobs that have
-ended."""
-
-log = logging.getLogger("dstack.engine")
+"""Seconds after a machine's last sample for which its load average may still include jobs that have ended."""
 
 
 @dataclass
@@ -57,7 +53,7 @@ class Sampler:
     fleet: Fleet
     seen: dict[str, Seen] = field(default_factory=dict)
     watching: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    looking: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    looking: dict[str, asyncio.Task[bool]] = field(default_factory=dict)
     loads: dict[str, Load] = field(default_factory=dict)
 
     async def watch(self) -> None:
@@ -83,23 +79,23 @@ class Sampler:
         while jobs := self.running(name):
             if fresh := frozenset(job.id for job in jobs) - known:
                 rest, known = FIRST, known | fresh
-            try:
-                await self.look(name)
-            except DstackError as trouble:
-                log.info("%s: sampling failed: %s", name, trouble.message)
-                rest = INTERVAL
-            else:
+            sampled = await self.look(name)
+            if sampled:
                 self.record(name, jobs)
-                rest = min(rest * 1.3, INTERVAL)
+            rest = min(rest * 1.3, INTERVAL) if sampled else INTERVAL
             seen = self.seen.get(name)
             await asyncio.sleep(max(rest, seen.pause if seen else 0.0))
 
-    async def look(self, name: str) -> Sample:
-        """Sample a machine now."""
-        runner = self.store.runners.require(name)
-        cpus = runner.facts.cpus if runner.facts else 0
-        command = sample(self.fleet.host_context(runner), self.containers(runner), cpus)
-        taken = await ask(self.fleet.host(runner), command, timeout=TIMEOUT)
+    async def look(self, name: str) -> bool:
+        """Sample a machine; return whether that succeeded."""
+        try:
+            runner = self.store.runners.require(name)
+            cpus = runner.facts.cpus if runner.facts else 0
+            command = sample(self.fleet.host_context(runner), self.containers(runner), cpus)
+            taken = await ask(self.fleet.host(runner), command, timeout=TIMEOUT)
+        except DstackError as trouble:
+            log.info("%s: sampling failed: %s", name, trouble.message)
+            return False
         before = self.seen.get(name)
         cost, count = (before.cost, before.count) if before else (0.0, 0)
         if before:
@@ -107,7 +103,7 @@ class Sampler:
             passed = taken.uptime - before.last.uptime
             self.loads[name] = smoothed(self.known_load(runner), foreign(before.last, taken, ours), passed)
         self.seen[name] = Seen(taken, time.monotonic(), before.last if before else None, cost + taken.cost, count + 1)
-        return taken
+        return True
 
     def containers(self, runner: Runner) -> dict[str, str] | None:
         """The containers of a runner's jobs, if all are known and no GPU has to be checked; else None, which means all
@@ -122,24 +118,15 @@ class Sampler:
         """Sample every machine that answers and whose last sample is older than `fresh` seconds. A machine that stops
         answering delays nobody; its sample continues in the background."""
         now, begun = time.monotonic(), []
+        self.looking = {name: task for name, task in self.looking.items() if not task.done()}
         for runner in self.store.runners.all():
-            condition = self.fleet.conditions.get(runner.name)
-            if condition is None or condition.state != "ready" or runner.name in self.looking:
+            if not self.fleet.ready(runner.name) or runner.name in self.looking:
                 continue
             if (seen := self.seen.get(runner.name)) is None or now - seen.at > max(fresh, seen.pause):
-                begun.append(asyncio.create_task(self.look_quietly(runner.name)))
+                begun.append(asyncio.create_task(self.look(runner.name)))
                 self.looking[runner.name] = begun[-1]
         if begun:
             await asyncio.wait(begun, timeout=LATE)
-
-    async def look_quietly(self, name: str) -> None:
-        """Sample a machine; only log it if that fails."""
-        try:
-            await self.look(name)
-        except DstackError as trouble:
-            log.info("%s: sampling failed: %s", name, trouble.message)
-        finally:
-            del self.looking[name]
 
     def record(self, name: str, jobs: list[Job]) -> None:
         """Store what each job used since the previous sample."""
@@ -167,8 +154,7 @@ class Sampler:
         return counted(self.known_load(runner), runner.facts) if runner.facts else IDLE
 
     def known_load(self, runner: Runner) -> Load:
-        """The load as measured during dstack's jobs and for some time after; otherwise as the machine's kernel reports
-        it."""
+        """The load as measured during dstack's jobs and a while after them; otherwise as the kernel reports it."""
         seen = self.seen.get(runner.name)
         recent = seen is not None and time.monotonic() - seen.at < REMEMBERED
         if runner.name in self.loads and (recent or self.running(runner.name)):

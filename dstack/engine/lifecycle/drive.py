@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
 from typing import Any
 
 from dstack.decide import Decision, Failed
-from dstack.engine.context import Context
+from dstack.engine.context import Context, log
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.lifecycle.launch import start
-from dstack.engine.lifecycle.limits import give_way, halt, limit
 from dstack.engine.lifecycle.upload_status import UploadProgress, stopped, unreachable
-from dstack.engine.lifecycle.watch import blamed, drain, until_ended
+from dstack.engine.lifecycle.watch import blamed, end_in_time, until_ended
 from dstack.engine.retention.clear import remove_aborted
-from dstack.engine.transfer.abandon import remove_stored
-from dstack.engine.transfer.collect import Collector
+from dstack.engine.transfer.collect import Collected, Collector, remove_stored
 from dstack.engine.transfer.sync import Sync
 from dstack.errors import DstackError, HostError, HostUnreachableError, StorageError
 from dstack.model.job.attempts import again, following
@@ -27,13 +24,12 @@ from dstack.model.job.status import Status
 from dstack.model.text.units import rfc3339, seconds, span, span_words
 from dstack.scheduling.reasons import STOPPED_EARLY
 
+NOTHING = Collected(0, 0, None)
 STOPPED = "stopped by dstack stop"
 LONGEST_PAUSE = 30.0
 """Seconds between two tries to reach a host."""
 SILENCE = 600.0
 """Seconds without an answer after which a stopped job no longer waits for artifacts that are still on its runner."""
-
-log = logging.getLogger("dstack.engine")
 
 
 class Drive(JobOnRunner):
@@ -59,7 +55,6 @@ class Drive(JobOnRunner):
                 await self.cope(HostError(message, code=ReasonCode.INTERNAL_ERROR))
 
     async def step(self, job: Job) -> None:
-        """Take the next step for a job in this state."""
         if job.status is Status.PREPARING:
             await (self.withdraw() if job.stop or job.preempted_by else self.prepare())
         elif job.status is Status.RUNNING:
@@ -73,13 +68,14 @@ class Drive(JobOnRunner):
         unreachable = isinstance(trouble, HostUnreachableError)
         if unreachable and job.stop == "abort":
             text = f"aborted; runner '{job.runner}' is not answering, and its container is removed once it does"
-            self.context.unsure.add(job.runner or "")
-            self.finish(Status.STOPPED, exit_code=ExitCode.STOPPED, reason=Reason(ReasonCode.ABORTED, text))
+            self.context.fleet.unsure.add(job.runner or "")
+            self.finish(Status.STOPPED, ExitCode.STOPPED, Reason(ReasonCode.ABORTED, text))
             return
         if job.status is Status.PREPARING and not job.stop and not unreachable:
             await self.give_up(trouble)
             return
-        if unreachable and job.stop and job.status is Status.UPLOADING and silent(job) > SILENCE:
+        silent_since = job.unreachable_since if job.stop and job.status is Status.UPLOADING else None
+        if unreachable and silent_since and time.time() - seconds(silent_since) > SILENCE:
             try:
                 await self.salvage(job)
                 return
@@ -102,40 +98,32 @@ class Drive(JobOnRunner):
         """End a job that can't be launched, once its runner confirms that it did not start."""
         hint = f"; {trouble.hint}" if trouble.hint else ""
         try:
-            outcome = await self.executor.stop(self.attempt, 0)
+            if not await self.fenced(0):
+                return
         except HostError as unknown:
             await self.pause(self.job, unknown)
             return
-        if outcome.outcome != "fenced":
-            self.change(status=Status.RUNNING)
-            return
         self.change(cause="error")
-        reason = Reason(failed_with(trouble), trouble.message + hint)
-        await self.close(Status.FAILED, exit_code=ExitCode.DSTACK, reason=reason)
+        await self.close(Status.FAILED, ExitCode.DSTACK, Reason(failed_with(trouble), trouble.message + hint))
 
     async def prepare(self) -> None:
-        """Bring the job to its runner and launch it. The intent is committed before anything may run there."""
+        """Launch the job, or queue it again if its runner could not even be asked. The intent is committed first."""
         first = not self.job.launching
         self.change(launching=True)
         try:
-            if self.runner.name in self.context.unsure:
+            if self.runner.name in self.context.fleet.unsure:
                 await remove_aborted(self.context, self.runner.name)
             await start(self)
         except HostError as trouble:
             if not first or trouble.sent:
                 raise
-            self.requeue(trouble)
-
-    def requeue(self, trouble: HostError) -> None:
-        """Put the job back into the queue: its runner could not even be asked."""
-        reason = Reason(failed_with(trouble), f"{self.job.runner}: {trouble.message}")
-        self.context.fleet.conditions.pop(self.job.runner or "", None)
-        self.change(status=Status.QUEUED, launching=False, runner=None, gpus=(), progress=None, reason=reason)
+            reason = Reason(failed_with(trouble), f"{self.job.runner}: {trouble.message}")
+            self.context.fleet.conditions.pop(self.job.runner or "", None)
+            self.change(status=Status.QUEUED, launching=False, runner=None, gpus=(), progress=None, reason=reason)
 
     async def watch(self) -> None:
         """Follow the log until the container has ended, and pass on a stop."""
-        job = self.job
-        duty = asyncio.create_task(halt(self) if job.stop else give_way(self) if job.preempted_by else limit(self))
+        duty = asyncio.create_task(end_in_time(self))
         syncing = asyncio.create_task(Sync(self).run())
         try:
             decision = await until_ended(self)
@@ -145,18 +133,22 @@ class Drive(JobOnRunner):
             duty.cancel()
             syncing.cancel()
             await asyncio.gather(syncing, return_exceptions=True)
-        await drain(self)
+        await self.append_log(self.executor.read_log(self.attempt, self.log_offset))
         self.record_end(await blamed(self, decision))
 
     async def withdraw(self) -> None:
         """Stop a job whose container may or may not have started: the fence decides."""
-        if self.job.launching:
-            outcome = await self.executor.stop(self.attempt, self.grace)
-            if outcome.outcome != "fenced":
-                self.change(status=Status.RUNNING, started_at=rfc3339(time.time()))
-                return
+        if self.job.launching and not await self.fenced(self.grace):
+            return
         reason = STOPPED_EARLY if self.job.stop else preempted(self.job.preempted_by or "")
-        await self.close(Status.STOPPED, exit_code=ExitCode.STOPPED, reason=reason)
+        await self.close(Status.STOPPED, ExitCode.STOPPED, reason)
+
+    async def fenced(self, grace: int) -> bool:
+        """Tell the job to end; return whether its commands never ran. A job whose commands did is running."""
+        stopped = await self.executor.stop(self.attempt, grace)
+        if stopped.outcome != "fenced":
+            self.change(status=Status.RUNNING, started_at=rfc3339(time.time()))
+        return stopped.outcome == "fenced"
 
     def record_end(self, decision: Decision) -> None:
         """Record how the container ended. Its artifacts are collected next."""
@@ -184,23 +176,21 @@ class Drive(JobOnRunner):
         job = self.job
         if job.stop == "abort":
             await remove_stored(self)
-            reason = Reason(ReasonCode.ABORTED, "aborted; nothing was stored")
-            self.finish(Status.STOPPED, exit_code=ExitCode.STOPPED, reason=reason)
+            self.finish(Status.STOPPED, ExitCode.STOPPED, Reason(ReasonCode.ABORTED, "aborted; nothing was stored"))
             return
         self.collector = Collector(self, UploadProgress(self))
         self.will_store()
         found = await self.collector.store()
         job = self.settle()
-        end = job.final_status or Status.FAILED
-        outcome = await self.collector.commit(found, end)
-        if outcome.complaint and end is Status.DONE:
+        end, code, reason = job.final_status or Status.FAILED, job.exit_code, job.final_reason
+        made = await self.collector.commit(found, end)
+        if made.complaint and end is Status.DONE:
             self.change(cause="error")
-            reason = Reason(ReasonCode.ARTIFACT_MISSING, outcome.complaint)
-            await self.close(Status.FAILED, exit_code=ExitCode.NO_ARTIFACT, reason=reason, outcome=outcome)
-        else:
-            stop = bool(job.stop and job.preempted_by)
-            why = Reason(ReasonCode.STOPPED_BY_USER, STOPPED) if stop else job.final_reason
-            await self.close(end, exit_code=job.exit_code, reason=why, outcome=outcome)
+            end, code = Status.FAILED, ExitCode.NO_ARTIFACT
+            reason = Reason(ReasonCode.ARTIFACT_MISSING, made.complaint)
+        elif job.stop and job.preempted_by:
+            reason = Reason(ReasonCode.STOPPED_BY_USER, STOPPED)
+        await self.close(end, code, reason, made)
 
     def settle(self) -> Job:
         """Decide how the job ends now that everything is stored; a later stop has no effect."""
@@ -216,14 +206,13 @@ class Drive(JobOnRunner):
         outcome = await collector.salvage(Status.STOPPED)
         silence = f"runner '{job.runner}' has not answered since {job.unreachable_since}"
         text = f"{STOPPED}; {silence}, so artifacts that were not stored by then are lost"
-        reason = Reason(ReasonCode.STOPPED_BY_USER, text)
-        self.finish(Status.STOPPED, exit_code=ExitCode.STOPPED, reason=reason, outcome=outcome)
+        self.finish(Status.STOPPED, ExitCode.STOPPED, Reason(ReasonCode.STOPPED_BY_USER, text), outcome)
 
-    async def close(self, status: Status, *, exit_code: int | None, reason: Reason | None, outcome: Any = None) -> None:
+    async def close(self, status: Status, code: int | None, reason: Reason | None, made: Collected = NOTHING) -> None:
         """End the job, or queue it for its next attempt."""
         job = self.job
-        if not again(job, exit_code):
-            self.finish(status, exit_code=exit_code, reason=reason, outcome=outcome)
+        if not again(job, code):
+            self.finish(status, code, reason, made)
             return
         try:
             await self.executor.discard(self.attempt, job.image)
@@ -232,19 +221,18 @@ class Drive(JobOnRunner):
                 raise
             log.info("job %s: nothing ran, but its folder could not be removed: %s", self.id, trouble.message)
         size = self.store.logs.size(self.id)
-        self.change(**following(job, status, exit_code=exit_code, reason=reason, log_size=size, now=time.time()))
+        self.change(**following(job, status, exit_code=code, reason=reason, log_size=size, now=time.time()))
 
-    def finish(self, status: Status, *, exit_code: int | None, reason: Reason | None, outcome: Any = None) -> None:
-        """Record the end."""
+    def finish(self, status: Status, code: int | None, reason: Reason | None, made: Collected = NOTHING) -> None:
         self.change(
             status=status,
-            exit_code=exit_code,
+            exit_code=code,
             progress=None,
             reason=reason,
             finished_at=rfc3339(time.time()),
             unreachable_since=None,
-            files=outcome.files if outcome else 0,
-            bytes=outcome.bytes if outcome else 0,
+            files=made.files,
+            bytes=made.bytes,
         )
 
 
@@ -255,11 +243,6 @@ def condition(job: Job, trouble: DstackError, since: str) -> Reason:
     what = "the artifacts could not be stored yet: " if isinstance(trouble, StorageError) else ""
     hint = f"; to end it anyway: dstack stop --abort {job.run}" if job.stop else ""
     return Reason(failed_with(trouble), f"{what}{trouble.message}{hint}")
-
-
-def silent(job: Job) -> float:
-    """How long its runner has not answered, in seconds."""
-    return time.time() - seconds(job.unreachable_since) if job.unreachable_since else 0.0
 
 
 def killed(decision: Decision) -> str:

@@ -3,55 +3,48 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
 
 from dstack.commands.command import Stdin
 from dstack.commands.machine.pull import Login
 from dstack.engine.job_on_runner import JobOnRunner
-from dstack.engine.lifecycle.upload_status import EVERY
+from dstack.engine.lifecycle.upload_status import ShippingProgress
 from dstack.engine.transfer.fetch_dependencies import reused
-from dstack.engine.transfer.push_code import counted, keep_spare, launch_with_code, ship
+from dstack.engine.transfer.push_code import CodePush, counted, write_spare
 from dstack.errors import HostError
 from dstack.executors.executor import RunnerFaultError
 from dstack.model.job import script
 from dstack.model.job.execution import Launched, Order
-from dstack.model.job.job import Job, Run
 from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.resources import ask_of
 from dstack.model.job.status import Phase, Progress, Status
 from dstack.model.project import environment
 from dstack.model.project.variables import config_args
 from dstack.model.runner import mounts
-from dstack.model.runner.runner import Runner
 from dstack.model.text.units import memory_bytes, rfc3339
 
 SAFE_DIRECTORY = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
 """The tree belongs to the runner's user, not the container's, so git would refuse it ("dubious ownership")."""
 
 
-class ShippingProgress:
-    """Reports how much of the code, and then of the dependencies' artifacts, was sent to the runner."""
-
-    def __init__(self, job_on_runner: JobOnRunner, clock: Callable[[], float] = time.monotonic) -> None:
-        self.job_on_runner = job_on_runner
-        self.clock = clock
-        self.reported = clock()
-
-    def __call__(self, sent: int, total: int) -> None:
-        """Report the sent and the total bytes."""
-        if self.clock() - self.reported >= EVERY:
-            self.reported = self.clock()
-            self.job_on_runner.change(preparation=Phase.SHIPPING, progress=Progress(sent, total))
-
-
 async def start(job_on_runner: JobOnRunner) -> None:
     """Launch the job on its runner, and record that it runs there. If the runner is at fault, record that, too."""
+    runner = job_on_runner.runner.name
     try:
         answer = await launched(job_on_runner)
     except RunnerFaultError as fault:
-        job_on_runner.context.fleet.mark(job_on_runner.runner.name, fault.finding)
+        job_on_runner.context.fleet.mark(runner, fault.finding)
         raise
-    record_start(job_on_runner, answer)
+    if answer.outcome not in ("started", "exists"):
+        raise HostError(f"the job could not be launched: {runner} answered '{answer.outcome}'")
+    job_on_runner.change(
+        status=Status.RUNNING,
+        started_at=job_on_runner.job.started_at or rfc3339(time.time()),
+        launch=answer.origin,
+        image_digest=answer.digest,
+        progress=None,
+        reason=None,
+        unreachable_since=None,
+    )
 
 
 async def launched(job_on_runner: JobOnRunner) -> Launched:
@@ -67,69 +60,43 @@ async def launched(job_on_runner: JobOnRunner) -> Launched:
     ordered = order(job_on_runner, artifacts=tar is not None, gathered=copied or fetched)
     tell = ShippingProgress(job_on_runner)
     given: Stdin = counted(tar, sum(manifest.bytes for manifest in lacking), tell) if tar else b""
-    answer = await launch_with_code(job_on_runner, lambda pack: executor.launch(ordered, given, pack), tell)
-    if answer.outcome == "need-code":
-        await ship(job_on_runner, (*answer.histories, *answer.commits, *answer.trees), tell)
-        answer = await executor.launch(ordered, given)
+    answer = await CodePush(job_on_runner, tell).launch(lambda pack: executor.launch(ordered, given, pack))
     if answer.outcome == "need-image":
         await prepare_image(job_on_runner)
         answer = await executor.launch(ordered, given)
         if answer.digest:
             job_on_runner.store.pulled_images.add(runner.name, job.image, answer.digest)
     if answer.spare:
-        keep_spare(job_on_runner)
+        job_on_runner.context.background(write_spare(job_on_runner))
     return answer
 
 
 async def prepare_image(job_on_runner: JobOnRunner) -> None:
-    """Bring the job's image to the runner, and tell the job's followers how far it is."""
+    """Bring the job's image to the runner, and report how far it is. Raises NotFoundError for a deleted secret."""
     job, name = job_on_runner.job, job_on_runner.runner.name
 
     def tell(how_far: str, progress: Progress | None) -> None:
-        text = f"pulling {job.image} on {name}" + (f": {how_far}" if how_far else "")
-        reason = Reason(ReasonCode.PULLING_IMAGE, text)
+        what = f"pulling {job.image} on {name}"
+        reason = Reason(ReasonCode.PULLING_IMAGE, f"{what}: {how_far}" if how_far else what)
         job_on_runner.change(preparation=Phase.PULLING, progress=progress, reason=reason)
 
-    await job_on_runner.executor.prepare(job.image, login_of(job_on_runner), tell)
+    auth, secrets = job.definition.registry_auth, job_on_runner.store.secrets
+    login = Login(auth.username, secrets.require(auth.password), secret=auth.password) if auth else None
+    await job_on_runner.executor.prepare(job.image, login, tell)
     job_on_runner.change(preparation=Phase.STARTING, progress=None, reason=None)
-
-
-def login_of(job_on_runner: JobOnRunner) -> Login | None:
-    """Who pulls the job's image; None for the runner's own login. Raises NotFoundError for a deleted secret."""
-    auth = job_on_runner.job.definition.registry_auth
-    if auth is None:
-        return None
-    return Login(auth.username, job_on_runner.store.secrets.require(auth.password), secret=auth.password)
-
-
-def record_start(job_on_runner: JobOnRunner, answer: Launched) -> None:
-    """Record the answer to a launch."""
-    if answer.outcome not in ("started", "exists"):
-        raise HostError(f"the job could not be launched: {job_on_runner.runner.name} answered '{answer.outcome}'")
-    job_on_runner.change(
-        status=Status.RUNNING,
-        started_at=job_on_runner.job.started_at or rfc3339(time.time()),
-        launch=answer.origin,
-        image_digest=answer.digest,
-        progress=None,
-        reason=None,
-        unreachable_since=None,
-    )
 
 
 def order(job_on_runner: JobOnRunner, *, artifacts: bool, gathered: bool) -> Order:
     """What to launch: the job with its environment and its script. `artifacts`: some of its dependencies are sent on
     stdin. `gathered`: some are already on the runner."""
-    job, runner = job_on_runner.job, job_on_runner.runner
-    run = job_on_runner.store.runs.require(job.run)
-    resources = job.definition.resources
+    job, runner, resources = job_on_runner.job, job_on_runner.runner, job_on_runner.job.definition.resources
     asked = ask_of(resources)
     leased = [gpu for gpu in (runner.facts.gpus if runner.facts else ()) if gpu.index in job.gpus]
     return Order(
         job=job.id,
         attempt=job_on_runner.attempt,
         image=job.image,
-        snapshot=run.snapshot,
+        snapshot=job_on_runner.snapshot,
         depth=job.definition.fetch_depth,
         user=job.definition.user,
         gpus=job.gpus,
@@ -137,7 +104,7 @@ def order(job_on_runner: JobOnRunner, *, artifacts: bool, gathered: bool) -> Ord
         memory=asked.memory,
         shm=memory_bytes(resources.shm_size) if resources.shm_size else 0,
         script=script.script(job.definition, job.variables, job.id, job.run),
-        environment=variables_of(job, run, runner, give_secrets(job_on_runner)),
+        environment=container_environment(job_on_runner),
         caches=job.definition.cache,
         artifacts=artifacts,
         gathered=gathered,
@@ -147,26 +114,21 @@ def order(job_on_runner: JobOnRunner, *, artifacts: bool, gathered: bool) -> Ord
     )
 
 
-def give_secrets(job_on_runner: JobOnRunner) -> dict[str, str]:
-    """Give the job its secrets: from now on they are masked in its log. Raises NotFoundError if one has been
-    deleted."""
-    store = job_on_runner.store.secrets
-    secrets = {name: store.require(name) for name in job_on_runner.job.definition.secrets}
+def container_environment(job_on_runner: JobOnRunner) -> dict[str, str | None]:
+    """The container's environment; None unsets a variable. From now on, the job's secrets are masked in its log. Raises
+    NotFoundError if one has been deleted."""
+    job, store = job_on_runner.job, job_on_runner.store
+    secrets = {name: store.secrets.require(name) for name in job.definition.secrets}
     if secrets:
-        store.give(job_on_runner.id, list(secrets.values()))
-    return secrets
-
-
-def variables_of(job: Job, run: Run, runner: Runner, secrets: Mapping[str, str]) -> dict[str, str | None]:
-    """The container's environment; None unsets a variable."""
+        store.secrets.give(job.id, list(secrets.values()))
     reserved = environment.reserved_values(
         run=job.run,
         job=job.id,
         workflow=job.workflow,
         config_args=config_args(job.variables.own),
-        runner=runner.name,
+        runner=job_on_runner.runner.name,
         gpus=job.gpus,
         attempt=job.attempt,
     )
-    values = environment.build(job.variables, job.definition.env, {**run.environment, **secrets}, reserved)
-    return {**SAFE_DIRECTORY, **values}
+    given = {**store.runs.require(job.run).environment, **secrets}
+    return {**SAFE_DIRECTORY, **environment.build(job.variables, job.definition.env, given, reserved)}

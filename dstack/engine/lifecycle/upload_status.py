@@ -1,4 +1,4 @@
-"""What users read while a job only uploads its artifacts: the progress, and what a stop does."""
+"""What users read while a job's files are sent: the progress, and what a stop does."""
 
 from __future__ import annotations
 
@@ -8,27 +8,44 @@ from collections.abc import Callable
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.model.job.job import Job
 from dstack.model.job.reasons import Reason, ReasonCode
-from dstack.model.job.status import Progress, Status
+from dstack.model.job.status import Phase, Progress, Status
 from dstack.model.text.units import size_words
 
 EVERY = 2.0
 """Seconds between two progress reports; a faster upload is not reported at all."""
 
 
-class UploadProgress:
-    """Reports how much of a job's artifacts is stored."""
+class TransferProgress:
+    """Reports now and then how much of a transfer is done: it is called with the bytes sent so far and the total."""
 
     def __init__(self, job_on_runner: JobOnRunner, clock: Callable[[], float] = time.monotonic) -> None:
         self.job_on_runner = job_on_runner
         self.clock = clock
         self.reported = clock()
 
+    def due(self) -> bool:
+        now = self.clock()
+        if now - self.reported < EVERY:
+            return False
+        self.reported = now
+        return True
+
+
+class ShippingProgress(TransferProgress):
+    """How much of the code, and then of the dependencies' artifacts, was sent to the runner."""
+
+    def __call__(self, sent: int, total: int) -> None:
+        if self.due():
+            self.job_on_runner.change(preparation=Phase.SHIPPING, progress=Progress(sent, total))
+
+
+class UploadProgress(TransferProgress):
+    """How much of a job's artifacts is stored."""
+
     def __call__(self, stored: int, total: int) -> None:
-        """Report the stored and the total bytes."""
         job = self.job_on_runner.job
-        if self.clock() - self.reported < EVERY and not job.unreachable_since:
+        if not self.due() and not job.unreachable_since:
             return
-        self.reported = self.clock()
         text = f"{size_words(stored)} of {size_words(total)} are stored"
         if job.stop:
             text = f"stopping: {text}; {to_drop(job)}"

@@ -1,18 +1,22 @@
-"""Follows a job's log until its container has ended."""
+"""Follows a running job until its container has ended, and ends it: because somebody wants it, or its time is up."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
 from dstack.decide import Decision, Recorded, decide
+from dstack.engine.context import log
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.lifecycle.launch import start
-from dstack.errors import HostUnreachableError
-from dstack.model.job.reasons import Reason, ReasonCode
+from dstack.errors import CommandError, HostUnreachableError
+from dstack.model.job.reasons import Reason, ReasonCode, preempted
 from dstack.model.runner.runner import Runner
+from dstack.model.text.units import seconds, span
 
 SETTLING = 20
 """How many times a failed container is looked at again, until the engine that holds it knows why it failed."""
@@ -22,13 +26,17 @@ LAUNCH_TAKES = 60.0
 """Seconds after which a container that was created but not started counts as failed to start."""
 LOOK_AGAIN = 1.0
 """Seconds before looking again at a container that has not ended though its log has, or that is about to start."""
+ASK_AGAIN = 1.0
+"""Seconds between two tries to reach a runner whose job has to end."""
+
+T = TypeVar("T")
 
 
 async def until_ended(job_on_runner: JobOnRunner) -> Decision:
     """Follow the log; return how the job ended. Raises HostUnreachableError while that can't be known."""
     waiting_since, looks = None, 0
     while True:
-        await keep_up(job_on_runner)
+        await job_on_runner.append_log(job_on_runner.executor.follow(job_on_runner.attempt, job_on_runner.log_offset))
         waited = waiting_since is not None and time.monotonic() - waiting_since > LAUNCH_TAKES
         job = job_on_runner.job
         recorded = Recorded(launch=job.launch, stop=bool(job.stop or job.preempted_by), waited=waited)
@@ -76,13 +84,47 @@ def gpus_gone(runner: Runner, gpus: tuple[int, ...]) -> Reason | None:
     return Reason(ReasonCode.GPU_GONE, text)
 
 
-async def keep_up(job_on_runner: JobOnRunner) -> None:
-    """Append the log's bytes as they arrive, until the stream ends."""
-    async for data in job_on_runner.executor.follow(job_on_runner.attempt, job_on_runner.log_offset):
-        job_on_runner.append_log(data)
+async def end_in_time(job_on_runner: JobOnRunner) -> None:
+    """Tell the container to end once it has to: for its user, for a job of higher priority, or when its time is up."""
+    job, attempt = job_on_runner.job, job_on_runner.attempt
+    if job.stop:
+        await job_on_runner.executor.stop(attempt, 0 if job.stop == "abort" else job_on_runner.grace)
+    elif job.preempted_by:
+        because = {"yielding": True, "reason": preempted(job.preempted_by)}
+        otherwise = {"yielding": False, "preempted_by": None, "reason": None}
+        await end(job_on_runner, because, otherwise, told=job.yielding)
+    elif job.definition.max_duration is not None and job.started_at is not None:
+        ends, warning = seconds(job.started_at) + span(job.definition.max_duration), job.definition.signal
+        if warning and not job.warned:
+            name = warning.name
+            await until(ends - span(warning.before))
+            job_on_runner.change(warned=True)
+            await insist(job_on_runner, lambda: job_on_runner.executor.warn(attempt, name))
+        await until(ends)
+        await end(job_on_runner, {"expired": True}, {"expired": False}, told=job.expired)
 
 
-async def drain(job_on_runner: JobOnRunner) -> None:
-    """Read the rest of the log, which is complete because the job has ended."""
-    async for data in job_on_runner.executor.read_log(job_on_runner.attempt, job_on_runner.log_offset):
-        job_on_runner.append_log(data)
+async def end(at: JobOnRunner, because: dict[str, Any], otherwise: dict[str, Any], *, told: bool) -> None:
+    """Record why the container has to end, and tell it until the runner answers. Record `otherwise` if it had ended on
+    its own just before, which can't be known of one that was `told` before."""
+    at.change(**because)
+    stopped = await insist(at, lambda: at.executor.stop(at.attempt, at.grace))
+    if stopped and stopped.outcome == "ended" and not told:
+        at.change(**otherwise)
+
+
+async def insist(job_on_runner: JobOnRunner, ask: Callable[[], Awaitable[T]]) -> T | None:
+    """Ask until the runner answers; return None if it refuses."""
+    while True:
+        try:
+            return await ask()
+        except HostUnreachableError:
+            await asyncio.sleep(ASK_AGAIN)
+        except CommandError as refused:
+            log.info("job %s: %s", job_on_runner.id, refused.message)
+            return None
+
+
+async def until(moment: float) -> None:
+    """Sleep until this moment (wall clock, seconds)."""
+    await asyncio.sleep(max(0.0, moment - time.time()))

@@ -1,49 +1,39 @@
-"""Removes runs, with everything that belongs to them."""
+"""Removes runs, with everything that belongs to them, and old events."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
-from dstack.engine.context import Context
+from dstack.engine.context import Context, log
 from dstack.errors import ConflictError, DstackError, StorageError
 from dstack.model.api.retention import Removed
 from dstack.model.job.job import Job, Run
-from dstack.model.text.units import seconds
+from dstack.model.text.units import rfc3339, seconds
+from dstack.store.store import Store
 
+MOST_EVENTS = 100_000
+"""How many events are kept."""
+OLDEST_EVENT = 90 * 86400.0
+"""Seconds for which an event is kept."""
+EVENTS_LATER = 3600.0
+"""Seconds between two passes over the events."""
 LATER = 10.0
 """Seconds between two tries to remove what could not be removed at once."""
 
-log = logging.getLogger("dstack.engine")
-
-
-@dataclass(frozen=True)
-class Stay:
-    """A job's artifacts in an earlier storage that can't be removed there now."""
-
-    run: str
-    workflow: str
-    storage: str
-    why: str
-
-    @property
-    def words(self) -> str:
-        """It in one sentence."""
-        return f"{self.run}/{self.workflow} could not be removed from {self.storage}: {self.why}"
-
 
 class Retention:
-    """Removes runs with their logs and artifacts. Repeatable at any point: the next call completes what one began."""
+    """Removes runs with their logs and artifacts. Repeatable at any point: the next call completes what one began.
+    `gone` says why an earlier storage can't be cleaned now, and `stays` what stays there, each with its run."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
         self.store = context.store
         self.lock = asyncio.Lock()
-        self.stays: list[Stay] = []
+        self.gone: dict[str, str] = {}
+        self.stays: list[tuple[str, str]] = []
 
     async def delete(self, runs: Sequence[Run]) -> list[Removed]:
         """Remove these runs. Raises ConflictError, before removing anything, if one is unfinished or has a tag."""
@@ -73,18 +63,16 @@ class Retention:
         removed = {each.run: each for each in self.told(runs)}
         for run in runs:
             self.store.runs.hide(run.name)
-        for each in await self.complete():
-            if each.run in removed:
-                removed[each.run].stays.append(each.words)
+        for run_name, what in await self.complete():
+            if run_name in removed:
+                removed[run_name].stays.append(what)
         return list(removed.values())
 
-    async def complete(self) -> list[Stay]:
+    async def complete(self) -> list[tuple[str, str]]:
         """Remove what is left of removed runs and no longer needed. Returns what could not be removed."""
         async with self.lock:
-            self.stays = []
-            while [
-                job for run in self.store.runs.hidden() for job in self.store.jobs.of(run) if await self.remove_job(job)
-            ]:
+            self.gone, self.stays = {}, []
+            while [job for job in self.hidden() if await self.remove_job(job)]:
                 continue
             for name in self.store.runs.hidden():
                 if not self.store.jobs.of(name):
@@ -95,12 +83,15 @@ class Retention:
         """Remove the rest of a run once nothing uses it and its runner has been cleaned."""
         while True:
             await asyncio.sleep(LATER)
-            left = [job for run in self.store.runs.hidden() for job in self.store.jobs.of(run)]
-            if any(not self.used(job) and not self.on_host(job) for job in left):
+            if any(not self.used(job) and not self.on_host(job) for job in self.hidden()):
                 try:
                     await self.complete()
                 except DstackError as trouble:
                     log.warning("leftovers of deleted runs not removed: %s", trouble.message)
+
+    def hidden(self) -> list[Job]:
+        """What is left of the jobs of removed runs."""
+        return [job for run in self.store.runs.hidden() for job in self.store.jobs.of(run)]
 
     async def remove_job(self, job: Job) -> bool:
         """Remove a job and what it left, unless another job uses it. Returns whether the job is gone: one whose runner
@@ -118,18 +109,18 @@ class Retention:
 
     async def remove_artifacts(self, job: Job) -> None:
         """Remove a job's artifacts. If an earlier storage can't be cleaned, record that and go on."""
-        silent = {stay.storage: stay.why for stay in self.stays}
         for storage in self.context.artifacts.of(job):
             try:
-                if storage.name in silent:
-                    raise StorageError(silent[storage.name])
+                if storage.name in self.gone:
+                    raise StorageError(self.gone[storage.name])
                 await self.context.artifacts.remove(job, storage)
             except StorageError as trouble:
                 if storage.name == self.context.artifacts.current.name:
                     raise
-                stay = Stay(job.run, job.workflow, storage.name, trouble.message)
-                self.stays.append(stay)
-                log.warning("%s", stay.words)
+                self.gone[storage.name] = trouble.message
+                what = f"{job.run}/{job.workflow} could not be removed from {storage.name}: {trouble.message}"
+                self.stays.append((job.run, what))
+                log.warning("%s", what)
         if job.storages:
             self.store.jobs.change(job.id, storages=())
 
@@ -139,8 +130,7 @@ class Retention:
         return bool(job.runner and there and self.store.runners.get(job.runner))
 
     def used(self, job: Job, going: Collection[str] = ()) -> bool:
-        """Whether another job uses the job's log and artifacts, or waits for them. Jobs of the runs in `going` don't
-        count."""
+        """Whether another job uses or awaits the job's log and artifacts. Jobs of the runs in `going` don't count."""
         waiting = any(job.id in (each.shares, *each.dependencies.values()) for each in self.store.jobs.unfinished())
         users = (self.store.jobs.require(user) for user in self.store.jobs.users_of(job.id))
         return waiting or any(user.run not in going for user in users)
@@ -162,15 +152,18 @@ class Retention:
     def told(self, runs: Sequence[Run]) -> list[Removed]:
         """Describe the removal of these runs to users. `bytes` are those that become free."""
         going = {run.name for run in runs} | set(self.store.runs.hidden())
-        return [self.told_of(run, going) for run in runs]
+        removed = []
+        for run in runs:
+            own = [job for job in self.store.jobs.of(run.name) if job.cached_from is None]
+            kept = [job.workflow for job in own if self.used(job, going)]
+            size = sum(job.bytes for job in own if job.workflow not in kept)
+            told = Removed(run=run.name, workflow=run.workflow, submitted_at=run.submitted_at, bytes=size, kept=kept)
+            removed.append(told)
+        return removed
 
-    def told_of(self, run: Run, going: set[str]) -> Removed:
-        own = [job for job in self.store.jobs.of(run.name) if job.cached_from is None]
-        free = [job for job in own if not self.used(job, going)]
-        return Removed(
-            run=run.name,
-            workflow=run.workflow,
-            submitted_at=run.submitted_at,
-            bytes=sum(job.bytes for job in free),
-            kept=[job.workflow for job in own if job not in free],
-        )
+
+async def limit_events(store: Store) -> None:
+    """Forget the oldest events, at the start and once per hour."""
+    while True:
+        store.events.trim(rfc3339(time.time() - OLDEST_EVENT), MOST_EVENTS)
+        await asyncio.sleep(EVENTS_LATER)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
+from dstack.engine.admission import result_of
 from dstack.errors import UsageError
 from dstack.model.api.runs import Submission
 from dstack.model.code.selection import select
@@ -25,18 +25,16 @@ NAMED = "requested by name, so it always runs"
 
 @dataclass
 class Planner:
-    """Decides what a submission runs.
-
-    `files` are the files in the snapshot's tree, `run` is the name of the new run, and `damage` returns why a done
-    job's artifacts can't be reused. `plan` fills `components`, the parts of each cache key, and `warnings` for the
-    user.
-    """
+    """Decides what a submission runs. `files` are the files in the snapshot's tree, `run` is the name of the new run,
+    and `damages` says why a done job's artifacts can't be reused, or None. `plan` fills `unverified`, the jobs that it
+    reused but `damages` does not mention, `components`, the parts of each cache key, and `warnings` for the user."""
 
     store: Store
     files: list[TreeFile]
     run: str
     now: str
-    damage: Callable[[Job], str | None]
+    damages: dict[str, str | None]
+    unverified: list[Job] = field(default_factory=list)
     components: dict[str, dict[str, str]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -95,34 +93,19 @@ class Planner:
             return replace(job, why="--no-cache")
         damage = None
         for source in self.store.jobs.done_with(job.key):
-            found = self.damage(source)
+            if source.id not in self.damages:
+                self.unverified.append(source)
+            found = self.damages.get(source.id)
             if found is None:
-                return self.cached(job, source)
+                why = f"nothing changed since {self.store.jobs.known_as(source) or source.run}"
+                return replace(job, why=why, **result_of(source, self.now))
             damage = damage or found  # of the newest result
         for other in reversed(self.store.jobs.unfinished()):
             if other.key == job.key and other.shares is None and not other.stop:
                 return replace(job, shares=other.id, why=f"the same job is already in progress in {other.run}")
-        return replace(job, why=damage or self.why_not(job, submission))
-
-    def cached(self, job: Job, source: Job) -> Job:
-        """The job with the result of another one."""
-        return replace(
-            job,
-            why=f"nothing changed since {self.store.jobs.known_as(source) or source.run}",
-            status=Status.DONE,
-            cached_from=source.id,
-            exit_code=0,
-            image_digest=source.image_digest,
-            finished_at=self.now,
-            files=source.files,
-            bytes=source.bytes,
-        )
-
-    def why_not(self, job: Job, submission: Submission) -> str:
         last = self.store.jobs.last_done(job.workflow, submission.snapshot.repo)
-        if last is None:
-            return "it has not run before"
-        return self.difference(last, job) or "its result is no longer stored"
+        changed = self.difference(last, job) if last else "it has not run before"
+        return replace(job, why=damage or changed or "its result is no longer stored")
 
     def difference(self, last: Job, job: Job) -> str | None:
         """The first thing that changed between two jobs of a workflow."""

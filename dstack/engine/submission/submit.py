@@ -13,18 +13,17 @@ from msgspec import structs
 
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
-from dstack.engine.retention.mirror_gc import tidy
-from dstack.engine.submission.checks import refuse_impossible, refuse_second, refuse_taken, refuse_unknown_secrets
+from dstack.engine.retention.prune import tidy
 from dstack.engine.submission.plan import Planner
-from dstack.errors import NotFoundError
+from dstack.errors import ConflictError, NotFoundError, TryAgainError, UsageError
 from dstack.model.api.runs import Submission
-from dstack.model.code.tree import Change, SizedFile, TreeFile
+from dstack.model.code.tree import Change, SizedFile
 from dstack.model.job import names
 from dstack.model.job.job import Job, Run
 from dstack.model.runner.runner import Address, Runner
 from dstack.model.text.units import rfc3339
 from dstack.plumbing.modes import Modes
-from dstack.scheduling.schedule import eligible, schedule
+from dstack.scheduling.schedule import eligible, impossible
 from dstack.scheduling.types import Schedule, Waiting
 from dstack.store.lookup import run_named
 from dstack.store.tables.events import acting
@@ -39,21 +38,12 @@ PATIENCE = 2.0
 
 @dataclass(frozen=True)
 class Submitted:
-    """A recorded run and its jobs."""
+    """A run and its jobs, planned or recorded. `components` are the parts of each cache key of a new run."""
 
     run: Run
     jobs: list[Job]
+    components: dict[str, dict[str, str]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A run and its jobs, planned but not recorded. `components` are the parts of each cache key."""
-
-    run: Run
-    jobs: list[Job]
-    components: dict[str, dict[str, str]]
-    warnings: list[str]
 
     @property
     def unfinished(self) -> list[Job]:
@@ -65,7 +55,7 @@ class Draft:
 class Preview:
     """What would happen, where, and with what code."""
 
-    draft: Draft
+    draft: Submitted
     schedule: Schedule
     changes: Sequence[Change]
     files: list[SizedFile]
@@ -73,8 +63,6 @@ class Preview:
 
 
 class Submitter:
-    """Submits runs."""
-
     def __init__(self, context: Context, engine: Engine) -> None:
         self.context = context
         self.engine = engine
@@ -84,27 +72,28 @@ class Submitter:
         """Record a run and wake the engine. Without a pack, the server must have the code. Raises UsageError if it
         can't run, and MissingBaseError if the pack builds on a commit that the server lacks."""
         submission = await self.with_code(submission, pack)
-        earlier = self.accepted(submission)
-        if earlier is not None:
+        if earlier := self.accepted(submission):
             return earlier
         draft = await self.draft(submission)
         # No await between the plan and its record, so that two submissions needing the same job share it.
-        earlier = self.accepted(submission)
-        if earlier is not None:
+        if earlier := self.accepted(submission):
             return earlier
-        refuse_taken(self.store, draft.run.name)
-        self.record(draft)
+        self.refuse_taken(draft.run.name)
+        with acting(draft.run.user), self.store.database.transaction():
+            self.store.runs.add(draft.run)
+            for job in draft.jobs:
+                self.store.jobs.add(job)
+                self.store.cache_keys.add(job.key, draft.components[job.key])
         self.engine.poke()
-        self.engine.background(tidy(self.context, draft.run.snapshot.repo))
-        return Submitted(draft.run, draft.jobs, draft.warnings)
+        self.context.background(tidy(self.context, draft.run.snapshot.repo))
+        return draft
 
     async def preview(self, submission: Submission, pack: Path | None = None) -> Preview:
         """Plan a run without recording it. Raises the same errors as `submit`."""
         draft = await self.draft(await self.with_code(submission, pack))
-        waiting = [self.engine.queue.item(job, draft.run) for job in draft.unfinished]
-        leases = self.engine.queue.leases(self.store.jobs.unfinished())
-        machines, limit = self.context.fleet.now(), self.engine.max_gpus_per_user
-        planned = schedule(waiting, machines, leases, time.time(), max_gpus=limit)
+        scheduler = self.engine.scheduler
+        waiting = [scheduler.queue.item(job, draft.run) for job in draft.unfinished]
+        planned = scheduler.plan(waiting, self.context.fleet.now(), self.store.jobs.unfinished())
         snapshot = draft.run.snapshot
         mirror = self.context.mirror(snapshot.repo)
         changes = await asyncio.to_thread(mirror.changes, snapshot.commit, snapshot.tree)
@@ -115,41 +104,37 @@ class Submitter:
     async def with_code(self, submission: Submission, pack: Path | None) -> Submission:
         """Return the submission once its code is in the mirror: its own, or that of the run that it repeats. Raises
         NotFoundError if the server no longer has the code of that run."""
-        if submission.from_run:
-            return await self.repeated(submission, submission.from_run)
-        if pack is not None:
-            mirror = self.context.mirror(submission.snapshot.repo)
-            await asyncio.to_thread(mirror.receive, submission.snapshot, pack)
-        return submission
-
-    async def repeated(self, submission: Submission, ref: str) -> Submission:
-        """Return the submission with the code of another run."""
-        run = run_named(self.store, ref)
+        if not submission.from_run:
+            if pack is not None:
+                mirror = self.context.mirror(submission.snapshot.repo)
+                await asyncio.to_thread(mirror.receive, submission.snapshot, pack)
+            return submission
+        run = run_named(self.store, submission.from_run)
         if not await asyncio.to_thread(self.context.mirror(run.snapshot.repo).has, run.snapshot):
             hint = f"from a working tree, type: dstack run {run.workflow}"
             raise NotFoundError(f"the code of {run.name} is no longer on the server", hint=hint)
         return structs.replace(submission, snapshot=run.snapshot)
 
     def accepted(self, submission: Submission) -> Submitted | None:
-        """Return the run made earlier with the same idempotency key, or None. Raises TryAgainError if it is a singleton
-        and one is unfinished."""
+        """Return the run made with the same idempotency key, or None. Raises TryAgainError for a second singleton."""
         earlier = self.store.runs.submitted_with(submission.once) if submission.once else None
         if earlier:
             return Submitted(earlier, self.store.jobs.of(earlier.name))
         if submission.singleton:
-            refuse_second(self.store, submission)
+            self.refuse_second(submission)
         return None
 
-    async def draft(self, submission: Submission) -> Draft:
-        """Plan the run. Raises UsageError if a job could never run, or needs a secret that is not set."""
+    async def draft(self, submission: Submission) -> Submitted:
+        """Plan the run. Raises UsageError if a job could never run, or needs a secret that is not set. With `--local`,
+        the server's own machine becomes a hidden runner."""
         name = self.name_for(submission)
         pin = LOCAL if submission.local else submission.runner
-        if submission.local:
-            self.add_local_runner()
+        if submission.local and self.store.runners.get(LOCAL) is None:
+            self.store.runners.add(Runner(name=LOCAL, address=Address(), hidden=True))
         await self.probe(pin)
         planner, jobs = await self.planned(submission, name)
-        draft = Draft(new_run(submission, planner, pin), jobs, planner.components, planner.warnings)
-        refuse_unknown_secrets(self.store, jobs)
+        draft = Submitted(new_run(submission, planner, pin), jobs, planner.components, planner.warnings)
+        self.refuse_unknown_secrets(jobs)
         self.refuse_impossible(submission, draft)
         return draft
 
@@ -158,13 +143,8 @@ class Submitter:
         if submission.name is None:
             return names.run_name(lambda name: self.store.runs.get(name) is not None, random.SystemRandom())
         names.check_run_name(submission.name)
-        refuse_taken(self.store, submission.name)
+        self.refuse_taken(submission.name)
         return submission.name
-
-    def add_local_runner(self) -> None:
-        """Add the server's own machine as a hidden runner, if it is not a runner yet."""
-        if self.store.runners.get(LOCAL) is None:
-            self.store.runners.add(Runner(name=LOCAL, address=Address(), hidden=True))
 
     async def probe(self, pin: str | None) -> None:
         """Refresh the facts of the machines that may run it."""
@@ -176,44 +156,56 @@ class Submitter:
     async def planned(self, submission: Submission, name: str) -> tuple[Planner, list[Job]]:
         """Return the jobs and the planner that decided on them. The results it wants to reuse are verified between two
         passes, because that takes a while with remote storage."""
-        files = await self.files(submission)
+        mirror = self.context.mirror(submission.snapshot.repo)
+        files = await asyncio.to_thread(mirror.files, submission.snapshot)
         damages: dict[str, str | None] = {}
         while True:
-            unverified: dict[str, Job] = {}
-
-            def damage(job: Job, unverified: dict[str, Job] = unverified) -> str | None:
-                if job.id not in damages:
-                    unverified[job.id] = job
-                return damages.get(job.id)
-
-            planner = Planner(self.store, files, name, rfc3339(time.time()), damage)
+            planner = Planner(self.store, files, name, rfc3339(time.time()), damages)
             jobs = planner.plan(submission)
-            if not unverified:
+            if not planner.unverified:
                 return planner, jobs
-            for job in unverified.values():
+            for job in planner.unverified:
                 damages[job.id] = await self.context.artifacts.damage(job)
 
-    async def files(self, submission: Submission) -> list[TreeFile]:
-        """Return the files and folders of the snapshot that count."""
-        mirror = self.context.mirror(submission.snapshot.repo)
-        return await asyncio.to_thread(mirror.files, submission.snapshot)
-
-    def refuse_impossible(self, submission: Submission, draft: Draft) -> None:
+    def refuse_impossible(self, submission: Submission, draft: Submitted) -> None:
         """Raise UsageError if a job could never run, unless it may wait for a runner. A plan is shown without any."""
         machines = self.context.fleet.now()
         nowhere = not eligible(Waiting("", pin=draft.run.pin), machines)
         if submission.wait_for_runner or (submission.dry_run and nowhere):
             return
-        waiting = [(job, self.engine.queue.item(job, draft.run)) for job in draft.unfinished]
-        refuse_impossible(waiting, machines, self.engine.max_gpus_per_user)
+        scheduler = self.engine.scheduler
+        for job in draft.unfinished:
+            why = impossible(scheduler.queue.item(job, draft.run), machines, scheduler.max_gpus_per_user)
+            if why:
+                add = "dstack runners add HOST, or run it on this machine: dstack run --local"
+                wait = "see `dstack runners`, or wait for a runner that can run it: dstack run --wait-for-runner"
+                hint = wait if eligible(Waiting(""), machines) else add
+                raise UsageError(f"{job.workflow} can't run: {why.text}", hint=hint, code=why.code)
 
-    def record(self, draft: Draft) -> None:
-        """Record the run and its jobs in one transaction."""
-        with acting(draft.run.user), self.store.database.transaction():
-            self.store.runs.add(draft.run)
-            for job in draft.jobs:
-                self.store.jobs.add(job)
-                self.store.cache_keys.add(job.key, draft.components[job.key])
+    def refuse_taken(self, name: str) -> None:
+        """Raise ConflictError if a run has this name."""
+        if self.store.runs.get(name):
+            hint = f"choose another --name; to see that run: dstack runs {name}"
+            raise ConflictError(f"a run named '{name}' already exists", hint=hint)
+
+    def refuse_second(self, submission: Submission) -> None:
+        """Raise TryAgainError if a run of this repository and workflow is unfinished."""
+        for name in dict.fromkeys(job.run for job in self.store.jobs.unfinished()):
+            run = self.store.runs.require(name)
+            if run.workflow == submission.workflow and run.snapshot.repo == submission.snapshot.repo:
+                raise TryAgainError(
+                    f"'{run.workflow}' already has an unfinished run, {name} of {run.user}; nothing was submitted",
+                    hint=f"dstack logs -f {name}, or dstack stop {name}",
+                )
+
+    def refuse_unknown_secrets(self, jobs: Sequence[Job]) -> None:
+        """Raise UsageError if a job needs a secret that is not set."""
+        known = self.store.secrets.names()
+        for job in jobs:
+            missing = [name for name in job.definition.needed_secrets if name not in known and not job.finished]
+            if missing:
+                message = f"{job.workflow} needs the secret '{missing[0]}', which is not set"
+                raise UsageError(message, hint=f"dstack secrets set {missing[0]}")
 
 
 def new_run(submission: Submission, planner: Planner, pin: str | None) -> Run:

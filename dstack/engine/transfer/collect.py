@@ -31,12 +31,16 @@ class Collector:
         self.found: ArtifactListing | None = None
 
     async def store(self) -> ArtifactListing:
-        """Put all files into the store, without the manifest. Raises HostError or StorageError, after which it may be
-        tried again."""
-        self.found = found = await self.listed()
-        if not found.gone and self.job_on_runner.job.definition.artifacts:
-            self.told(sum(file.size for file in found.files))
-            await self.artifacts.current.collect(self.job_on_runner.folder(), found.files, self.told)
+        """Put all files into the store, without the manifest. Raises HostError or StorageError; may be tried again."""
+        at, job = self.job_on_runner, self.job_on_runner.job
+        if not job.definition.artifacts:
+            return ArtifactListing((), (), ())
+        project, outputs = at.snapshot.project, job.definition.outputs
+        self.found = found = await at.executor.collect(at.attempt, project, job.image, outputs)
+        if not found.gone:
+            total = sum(file.size for file in found.files)
+            self.tell(0, total)
+            await self.artifacts.current.collect(at.folder(), found.files, lambda left: self.tell(total - left, total))
         return found
 
     async def commit(self, found: ArtifactListing, end: Status) -> Collected:
@@ -64,19 +68,15 @@ class Collector:
         kept = await self.artifacts.left(self.job_on_runner.job)
         return Collected(len(kept.files), kept.bytes, problem) if kept else Collected(0, 0, problem)
 
-    def told(self, left: int) -> None:
-        """Report that this many bytes are not stored yet."""
-        total = sum(file.size for file in self.found.files) if self.found else 0
-        self.tell(total - left, total)
 
-    async def listed(self) -> ArtifactListing:
-        """List what the job made, with sums from the runner."""
-        job_on_runner, job = self.job_on_runner, self.job_on_runner.job
-        if not job.definition.artifacts:
-            return ArtifactListing((), (), ())
-        return await job_on_runner.executor.collect(
-            job_on_runner.attempt, job_on_runner.project, job.image, job.definition.outputs
-        )
+async def remove_stored(job_on_runner: JobOnRunner) -> None:
+    """End an aborted job's collection and remove what is stored. Raises HostError or StorageError; may be repeated."""
+    job, artifacts = job_on_runner.job, job_on_runner.context.artifacts
+    if not job.definition.artifacts:
+        return
+    for storage in artifacts.of(job):
+        await storage.abandon(job_on_runner.folder())
+        await artifacts.remove(job, storage)
 
 
 def complaint(found: ArtifactListing) -> str | None:

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-
-from msgspec.structs import replace
 
 from dstack.commands.artifacts.retain import Copied, reuse
 from dstack.commands.host import ask
+from dstack.engine.artifact_storage import without
+from dstack.engine.context import log
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.retention.clear import clear
 from dstack.errors import CommandError
 from dstack.model.job.manifest import Manifest
 
-log = logging.getLogger("dstack.engine")
-
 
 async def reused(job_on_runner: JobOnRunner, manifests: Sequence[Manifest]) -> tuple[bool, list[Manifest]]:
     """Have the runner copy the dependencies' artifacts that were made there. Returns whether it did, and which
     artifacts still have to come from elsewhere."""
-    job, reusable = job_on_runner.job, {}
-    if job.attempt == 1:  # a later attempt starts with what the previous one left, which wins
-        for manifest in manifests:
-            await _clear(job_on_runner, manifest.job)
-            kept = job_on_runner.store.retained_artifacts.get(manifest.job)
-            if kept and kept.runner == job.runner:
-                reusable[kept.attempt] = manifest
+    job = job_on_runner.job
+    # A later attempt starts with what the previous one left, which wins.
+    reusable = await made_there(job_on_runner, manifests) if job.attempt == 1 else {}
     if not reusable:
         return False, list(manifests)
     links = [file for manifest in reusable.values() for file in manifest.files if file.link is not None]
@@ -41,23 +34,24 @@ async def reused(job_on_runner: JobOnRunner, manifests: Sequence[Manifest]) -> t
         log.info("job %s: artifacts that were kept on %s are gone or incomplete", job.id, job.runner)
         job_on_runner.store.retained_artifacts.remove(lost)
         return False, list(manifests)
-    paths = {file.path for manifest in reusable.values() for file in manifest.files}
-    rest = [
-        replace(manifest, files=tuple(file for file in manifest.files if file.path not in paths))
-        for manifest in manifests
-        if manifest not in reusable.values()
-    ]
-    return True, [manifest for manifest in rest if manifest.files]
+    rest = [manifest for manifest in manifests if manifest not in reusable.values()]
+    return True, without(rest, [file for manifest in reusable.values() for file in manifest.files])
 
 
-async def _clear(job_on_runner: JobOnRunner, job_id: str) -> None:
-    """Clear a job that ended on this runner just now, so that its artifacts are kept for this one."""
-    job = job_on_runner.store.jobs.get(job_id)
-    if job and job.runner == job_on_runner.job.runner and not job.discarded:
-        try:
-            await clear(job_on_runner.context, job_id)
-        except CommandError as error:
-            log.warning("job %s: %s", job_id, error.message)
+async def made_there(job_on_runner: JobOnRunner, manifests: Sequence[Manifest]) -> dict[str, Manifest]:
+    """The manifests of the artifacts that the job's runner has kept, by attempt; also of jobs that ended just now."""
+    store, runner, there = job_on_runner.store, job_on_runner.job.runner, {}
+    for manifest in manifests:
+        made = store.jobs.get(manifest.job)
+        if made and made.runner == runner and not made.discarded:
+            try:
+                await clear(job_on_runner.context, made.id)
+            except CommandError as error:
+                log.warning("job %s: %s", made.id, error.message)
+        kept = store.retained_artifacts.get(manifest.job)
+        if kept and kept.runner == runner:
+            there[kept.attempt] = manifest
+    return there
 
 
 def _expected(manifest: Manifest) -> Copied:

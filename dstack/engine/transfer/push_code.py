@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
+from dstack.engine.context import log
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.errors import DstackError, HostError
 from dstack.model.job.execution import Launched, Received
@@ -18,76 +18,71 @@ RIDES = 64 * 1024
 Tell = Callable[[int, int], None]
 """Gets the bytes sent so far and the total."""
 
-log = logging.getLogger("dstack.engine")
+
+class CodePush:
+    """Sends one job's code: one pack at a time per runner and repository, as jobs of one snapshot share a pack."""
+
+    def __init__(self, job_on_runner: JobOnRunner, tell: Tell) -> None:
+        self.snapshot, context = job_on_runner.snapshot, job_on_runner.context
+        self.mirror = context.mirror(self.snapshot.repo)
+        self.runner, self.executor = job_on_runner.runner.name, job_on_runner.executor
+        self.objects = job_on_runner.store.known_objects
+        self.turn = context.locks["code", self.runner, self.snapshot.repo]
+        self.tell = tell
+
+    async def launch(self, launch: Callable[[bytes], Awaitable[Launched]]) -> Launched:
+        """Launch once the runner has the code. If it reports that it lacks the code, send it and launch again."""
+        launched = await self.with_pack(launch)
+        if launched.outcome != "need-code":
+            return launched
+        async with self.turn:
+            self.objects.forget(self.runner, self.snapshot.repo)
+            async with written(self.mirror.pack(self.snapshot, launched.has)) as pack:
+                await self.deliver(pack)
+        return await launch(b"")
+
+    async def with_pack(self, launch: Callable[[bytes], Awaitable[Launched]]) -> Launched:
+        """Launch, and send what the runner is known to lack: a small pack with the launch, a large one before."""
+        async with self.turn:
+            known = self.objects.of(self.runner, self.snapshot.repo)
+            if not set(self.snapshot.names) <= set(known):
+                async with written(self.mirror.pack(self.snapshot, known)) as pack:
+                    if pack.stat().st_size <= RIDES:
+                        launched = await launch(pack.read_bytes())
+                        if launched.received:
+                            self.objects.add(self.runner, self.snapshot.repo, self.snapshot.names)
+                        return launched
+                    await self.deliver(pack)
+        return await launch(b"")
+
+    async def deliver(self, pack: Path) -> None:
+        """Send the pack; if the runner lacks its base, send all of the snapshot."""
+        answer = await self.send(pack)
+        if answer is Received.NEED_FULL:
+            self.objects.forget(self.runner, self.snapshot.repo)
+            async with written(self.mirror.pack(self.snapshot)) as everything:
+                answer = await self.send(everything)
+        if answer is Received.NEED_FULL:
+            damage = await asyncio.to_thread(self.mirror.damage)
+            if damage:
+                raise damage
+            hint = f"dstack runners check {self.runner}"
+            raise HostError(f"{self.runner} could not unpack the code, although all of it was sent", hint=hint)
+        self.objects.add(self.runner, self.snapshot.repo, self.snapshot.names)
+
+    async def send(self, pack: Path) -> Received:
+        """Send one pack, in one round trip."""
+        given = counted(lambda: contents(pack), pack.stat().st_size, self.tell)
+        return await self.executor.receive(self.snapshot, given)
 
 
-async def launch_with_code(
-    job_on_runner: JobOnRunner, launch: Callable[[bytes], Awaitable[Launched]], tell: Tell
-) -> Launched:
-    """Launch if the runner has the code, or send a small pack with the launch. Packs are sent one at a time per runner
-    and repository, because jobs of one snapshot share a pack."""
-    snapshot, runner = job_on_runner.snapshot, job_on_runner.runner.name
-    shipped = job_on_runner.store.known_objects
-    async with job_on_runner.context.shipping[runner, snapshot.repo]:
-        known = shipped.of(runner, snapshot.repo)
-        if not set(snapshot.names) <= set(known):
-            async with written(job_on_runner.mirror.pack(snapshot, known)) as pack:
-                if pack.stat().st_size <= RIDES:
-                    launched = await launch(pack.read_bytes())
-                    if launched.received:
-                        shipped.add(runner, snapshot.repo, snapshot.names)
-                    return launched
-                await deliver(job_on_runner, pack, tell)
-    return await launch(b"")
-
-
-async def ship(job_on_runner: JobOnRunner, known: Iterable[str], tell: Tell) -> None:
-    """Send the snapshot to a runner that reported that it lacks it and has only the `known` objects."""
-    snapshot, runner = job_on_runner.snapshot, job_on_runner.runner.name
-    async with job_on_runner.context.shipping[runner, snapshot.repo]:
-        job_on_runner.store.known_objects.forget(runner, snapshot.repo)
-        async with written(job_on_runner.mirror.pack(snapshot, known)) as pack:
-            await deliver(job_on_runner, pack, tell)
-
-
-def keep_spare(job_on_runner: JobOnRunner) -> None:
+async def write_spare(job_on_runner: JobOnRunner) -> None:
     """Have the runner write the tree once more while the job runs, so that the next job starts sooner."""
-    runner, spares = job_on_runner.runner.name, job_on_runner.context.spares
-    executor, snapshot = job_on_runner.executor, job_on_runner.snapshot
-
-    async def make() -> None:
-        try:
-            await executor.spare(snapshot)
-        except DstackError as trouble:
-            log.info("%s: no spare tree was written: %s", runner, trouble.message)
-
-    task = asyncio.create_task(make())
-    spares.add(task)
-    task.add_done_callback(spares.discard)
-
-
-async def deliver(job_on_runner: JobOnRunner, pack: Path, tell: Tell) -> None:
-    """Send the pack; if the runner lacks its base, send all of the snapshot."""
-    snapshot, runner, mirror = job_on_runner.snapshot, job_on_runner.runner.name, job_on_runner.mirror
-    shipped = job_on_runner.store.known_objects
-    answer = await send(job_on_runner, pack, tell)
-    if answer is Received.NEED_FULL:
-        shipped.forget(runner, snapshot.repo)
-        async with written(mirror.pack(snapshot)) as everything:
-            answer = await send(job_on_runner, everything, tell)
-    if answer is Received.NEED_FULL:
-        damage = await asyncio.to_thread(mirror.damage)
-        if damage:
-            raise damage
-        hint = f"dstack runners check {runner}"
-        raise HostError(f"{runner} could not unpack the code, although all of it was sent", hint=hint)
-    shipped.add(runner, snapshot.repo, snapshot.names)
-
-
-async def send(job_on_runner: JobOnRunner, pack: Path, tell: Tell) -> Received:
-    """Send one pack, in one round trip."""
-    given = counted(lambda: contents(pack), pack.stat().st_size, tell)
-    return await job_on_runner.executor.receive(job_on_runner.snapshot, given)
+    runner = job_on_runner.runner.name
+    try:
+        await job_on_runner.executor.spare(job_on_runner.snapshot)
+    except DstackError as trouble:
+        log.info("%s: no spare tree was written: %s", runner, trouble.message)
 
 
 def counted(stream: Callable[[], AsyncIterator[bytes]], total: int, tell: Tell) -> Callable[[], AsyncIterator[bytes]]:
@@ -114,7 +109,6 @@ async def written(pack: AbstractContextManager[Path]) -> AsyncIterator[Path]:
 
 
 async def contents(path: Path) -> AsyncIterator[bytes]:
-    """A file's bytes in chunks."""
     with path.open("rb") as file:
         while data := await asyncio.to_thread(file.read, CHUNK):
             yield data

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
 
 from msgspec.structs import replace
 
 from dstack.commands.artifacts.sync import SMALL, frozen, sync
 from dstack.commands.host import ask
+from dstack.engine.context import log
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.errors import CommandError, DstackError, StorageError
 from dstack.model.job.manifest import PARTIAL, File, Manifest, normal
@@ -21,15 +22,10 @@ SHORTEST = 1.0
 TIMEOUT = 3600.0
 """Seconds for hashing what may be large files."""
 
-log = logging.getLogger("dstack.engine")
-
 
 class Sync:
-    """Keeps the stored artifacts of a running job up to date. They are marked as partial, and the collection after the
-    job's end replaces them.
-
-    A file that changed while it was read is left for the next sync; so is everything else if a sync fails.
-    """
+    """Keeps a running job's stored artifacts up to date, marked as partial until the collection replaces them. A file
+    that changed while it was read is left for the next sync; so is everything else if a sync fails."""
 
     def __init__(self, job_on_runner: JobOnRunner) -> None:
         self.job_on_runner = job_on_runner
@@ -41,94 +37,67 @@ class Sync:
     async def run(self) -> None:
         """Sync until cancelled. Returns at once for a job without such artifacts."""
         asking = [artifact for artifact in self.job.definition.outputs if artifact.sync]
-        if not asking:
-            return
-        before = await self.artifacts.left(self.job)
-        if before:
+        if asking and (before := await self.artifacts.left(self.job)):
             self.files = {file.path: file for file in before.files}
         await asyncio.gather(*(self.repeat(artifact, number) for number, artifact in enumerate(asking)))
 
     async def repeat(self, artifact: Artifact, number: int) -> None:
-        """Sync one artifact again and again."""
         complete = False
         while True:
             await asyncio.sleep(max(SHORTEST, span(artifact.sync or "0")))
             async with self.turn:
+                keep, complete = complete, False
                 try:
-                    complete = await self.once(artifact, number, keep=complete)
+                    complete = await self.once(artifact, number, keep=keep)
                 except DstackError as trouble:
-                    complete = False
                     log.warning("job %s: %s could not be synced: %s", self.job.id, artifact.path, trouble.message)
                 except Exception:
-                    complete = False
                     log.exception("job %s: unexpected error while syncing %s", self.job.id, artifact.path)
 
     async def once(self, artifact: Artifact, number: int, *, keep: bool) -> bool:
         """Store what changed in an artifact; return whether everything seen is stored now."""
-        job_on_runner = self.job_on_runner
-        job_on_runner.will_store()
-        look = sync(
-            job_on_runner.host_context,
-            job_on_runner.attempt,
-            job_on_runner.project,
-            self.job.image,
-            artifact,
-            number,
-            keep=keep,
-        )
-        changes = await ask(job_on_runner.host, look, timeout=TIMEOUT)
+        at, image = self.job_on_runner, self.job.image
+        at.will_store()
+        look = sync(at.host_context, at.attempt, at.snapshot.project, image, artifact, number, keep=keep)
+        changes = await ask(at.host, look, timeout=TIMEOUT)
         if not (changes.found or changes.same or changes.moving):
             return False  # it may be about to be replaced: keep what was stored
-        stored = {path: self.files[path] for path in (*changes.same, *changes.moving) if path in self.files}
-        found = [file for file in changes.found if (had := self.files.get(file.path)) is None or unlike(had, file)]
-        missing = [path async for path in self.missed(found, frozen(number))]
-        for file in changes.found:
-            had = self.files.get(file.path)
-            if file.path not in missing:
-                stored[file.path] = file
-            elif had:
-                stored[file.path] = had
+        had = bare(self.files)
+        missing = await self.missing([file for file in changes.found if had.get(file.path) != file], number)
+        seen = {*changes.same, *changes.moving, *missing}
+        stored = {path: file for path, file in self.files.items() if path in seen}
+        stored |= {file.path: file for file in changes.found if file.path not in missing}
         await self.commit(normal(artifact.path), stored)
         return not missing and all(path in stored for path in changes.same)
 
-    async def missed(self, files: Sequence[File], tree: str) -> AsyncIterator[str]:
-        """Bring these files into the store; yield the paths of those that changed while they were sent."""
+    async def missing(self, files: Sequence[File], number: int) -> set[str]:
+        """Bring these files into the store; return the paths of those that changed while they were sent."""
+        changed: set[str] = set()
         for batch in batches([file for file in files if file.link is None]):
             try:
-                await self.artifacts.current.collect(self.job_on_runner.folder(tree), batch)
+                await self.artifacts.current.collect(self.job_on_runner.folder(frozen(number)), batch)
             except (StorageError, CommandError) as trouble:
                 log.info("job %s: %s; the next sync tries again", self.job.id, trouble.message)
-                for file in batch:
-                    yield file.path
+                changed |= {file.path for file in batch}
+        return changed
 
     async def commit(self, path: str, stored: dict[str, File]) -> None:
         """Write the manifest of what is stored now, if it has changed."""
         others = {name: file for name, file in self.files.items() if name != path and not name.startswith(f"{path}/")}
         files = {**others, **stored}
-        if {name: bare(file) for name, file in files.items()} == {n: bare(file) for n, file in self.files.items()}:
+        if bare(files) == bare(self.files):
             return
-        ordered = tuple(sorted(files.values(), key=lambda file: file.path))
-        manifest = Manifest(
-            job=self.job.id, run=self.job.run, workflow=self.job.workflow, status=PARTIAL, files=ordered
-        )
-        await self.artifacts.current.commit(manifest)
+        ordered = tuple(sorted(files.values(), key=attrgetter("path")))
+        await self.artifacts.current.commit(Manifest(self.job.id, self.job.run, self.job.workflow, PARTIAL, ordered))
         self.files = files
 
 
-def batches(files: Sequence[File]) -> Iterator[list[File]]:
+def batches(files: Sequence[File]) -> list[list[File]]:
     """Group the files: all small ones together, as they were copied and can't change; each large one alone."""
-    small = [file for file in files if file.size <= SMALL]
-    if small:
-        yield small
-    for file in files:
-        if file.size > SMALL:
-            yield [file]
+    small, large = [file for file in files if file.size <= SMALL], [[file] for file in files if file.size > SMALL]
+    return [small, *large] if small else large
 
 
-def bare(file: File) -> File:
-    """The file as its runner listed it."""
-    return replace(file, etag=None)
-
-
-def unlike(one: File, other: File) -> bool:
-    return bare(one) != bare(other)
+def bare(files: Mapping[str, File]) -> dict[str, File]:
+    """The files as their runner listed them."""
+    return {path: replace(file, etag=None) for path, file in files.items()}

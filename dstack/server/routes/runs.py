@@ -10,9 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dstack.engine.engine import Engine
-from dstack.engine.retention.cache_folders import prune_caches
-from dstack.engine.retention.mirror_gc import tidy
-from dstack.engine.retention.orphans import Orphans
+from dstack.engine.retention.prune import Orphans, prune_caches, tidy
 from dstack.engine.retention.retention import Retention
 from dstack.engine.submission.submit import Submitter
 from dstack.errors import NotFoundError
@@ -53,7 +51,7 @@ class RunRoutes:
         return self._view(run_named(self.engine.store, ref))
 
     def _view(self, run: Run) -> RunView:
-        return run_view(run, self.engine.store.jobs.of(run.name), self.engine.positions)
+        return run_view(run, self.engine.store.jobs.of(run.name), self.engine.scheduler.positions)
 
     async def diff(self, ref: str) -> Response:
         snapshot = run_named(self.engine.store, ref).snapshot
@@ -84,7 +82,7 @@ class RunRoutes:
         """Remove the code of deleted runs, and what machines kept of them."""
         self.engine.poke()
         for repo in {run.snapshot.repo for run in runs}:
-            self.engine.background(tidy(self.engine.context, repo, most=0))
+            self.engine.context.background(tidy(self.engine.context, repo, most=0))
 
     async def prune_rest(self, wish: PruneRestRequest) -> list[Leftover]:
         ruled = wish.keep_last is not None or wish.older_than is not None

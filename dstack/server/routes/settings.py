@@ -43,7 +43,7 @@ class SettingsRoutes:
         return ServerConfig(
             storage=artifacts.url,
             endpoint_url=artifacts.endpoint or None,
-            max_gpus_per_user=self.engine.max_gpus_per_user,
+            max_gpus_per_user=self.engine.scheduler.max_gpus_per_user,
         )
 
     async def configure(self, wish: ServerConfig) -> ServerConfig:

@@ -39,7 +39,7 @@ def ended(world: World, executor: FakeExecutor) -> Job:
 
     async def lived() -> None:
         engine = Engine(world.context)
-        engine.schedule()
+        engine.scheduler.run()
         await engine.drives["abc"]
         engine.clean()
         await asyncio.gather(*engine.cleaning.values())

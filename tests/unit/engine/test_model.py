@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from dstack.commands.command import Command, Result
-from dstack.engine.context import Context
+from dstack.engine.context import Context, Events
 from dstack.engine.engine import Engine
-from dstack.engine.events import Events
 from dstack.engine.fleet.runners import Condition, Fleet
 from dstack.errors import HostUnreachableError
 from dstack.hosts.pool import Pool
@@ -181,7 +180,7 @@ class Day(RuleBasedStateMachine):
             for _ in range(2):
                 for name in SIZES:
                     self.engine.context.fleet.conditions.setdefault(name, Condition("ready"))
-                self.engine.schedule()
+                self.engine.scheduler.run()
                 self.engine.clean()
                 await asyncio.sleep(seconds / 2)
 

@@ -40,9 +40,7 @@ def job(job_id: str, **changes: object) -> Job:
 def near(store: Store, **made: object) -> dict[str, int]:
     """What is near to a job that depends on one that was made so."""
     store.jobs.add(job("a", status=Status.DONE, **made))
-    known = Known(store)
-    known.refresh()
-    return known.near(job("b", dependencies={"w": "a"}), RUN)
+    return Known(store).near(job("b", dependencies={"w": "a"}), RUN)
 
 
 def test_artifacts_that_were_kept_are_near(store: Store) -> None:

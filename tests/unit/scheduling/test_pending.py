@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from dstack.engine.context import Context
+from dstack.engine.context import Context, Events
 from dstack.engine.engine import Engine
-from dstack.engine.events import Events
 from dstack.engine.fleet.runners import Condition, Fleet
 from dstack.hosts.pool import Pool
 from dstack.model.code.snapshot import Snapshot
@@ -157,7 +156,7 @@ def told(store: Store, tmp_path: Path) -> Iterator[tuple[str, Reason | None]]:
     add(store, "five", "train", stop="stop")
     add(store, "six", "train", timeout=60.0, attempt=2, history=(gave,))
     engine = Engine(Context(layout=ServerLayout(tmp_path), store=store, fleet=machines, events=Events()))
-    engine.schedule()
+    engine.scheduler.run()
     names = {
         "one-train": "a dependency",
         "two-prepare": "the same job elsewhere",

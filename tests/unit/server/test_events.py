@@ -13,8 +13,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from dstack.engine.context import Context
-from dstack.engine.events import Events
+from dstack.engine.context import Context, Events
 from dstack.engine.fleet.runners import Fleet
 from dstack.hosts.pool import Pool
 from dstack.model.job.status import Status

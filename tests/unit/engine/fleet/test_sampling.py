@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dstack.commands.machine.sample import Sample
-from dstack.engine.fleet.probe_interval import LOOKING, SAMPLING, SESSION
-from dstack.engine.fleet.runners import INTERVAL, RAREST, rest
+from dstack.engine.fleet.runners import INTERVAL, LOOKING, RAREST, SAMPLING, SESSION, rest
 from dstack.engine.fleet.sampling import Seen
 from dstack.model.runner.runner import Facts
 

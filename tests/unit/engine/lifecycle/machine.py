@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dstack.commands.command import Command, Result
-from dstack.engine.context import Context
-from dstack.engine.events import Events
+from dstack.engine.context import Context, Events
 from dstack.engine.fleet.runners import Fleet
 from dstack.engine.lifecycle.drive import Drive
 from dstack.hosts.pool import Pool

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dstack.engine.lifecycle import drive, limits, watch
+from dstack.engine.lifecycle import drive, watch
 from dstack.errors import CommandError, HostAuthError, HostUnreachableError
 from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.status import Status
@@ -20,7 +20,7 @@ from tests.unit.engine.lifecycle.machine import LOG, Killed, Machine, World
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drive, "LONGEST_PAUSE", 0.0)
     monkeypatch.setattr(watch, "LOOK_AGAIN", 0.0)
-    monkeypatch.setattr(limits, "ASK_AGAIN", 0.0)
+    monkeypatch.setattr(watch, "ASK_AGAIN", 0.0)
 
 
 class Once:
@@ -70,6 +70,19 @@ def worlds(tmp_path: Path, error: type[BaseException], *arguments: Any) -> Itera
         moments = max(moments, once.moments)
         moment += 1
     assert moments > 8
+
+
+def test_a_job_that_started_although_its_launch_failed_records_when(tmp_path: Path) -> None:
+    def trouble(when: str) -> None:
+        if when == "after launching the job":
+            raise CommandError("launching the job", 1, "")
+
+    world = World(tmp_path, Machine(trouble=trouble))
+
+    lived(world)
+
+    assert world.job.status is Status.DONE
+    assert world.job.started_at is not None
 
 
 @pytest.mark.parametrize(("code", "status"), [(0, Status.DONE), (17, Status.FAILED)])

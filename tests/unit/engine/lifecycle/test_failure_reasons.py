@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from dstack.commands.command import Command, Result
 from dstack.engine.engine import Engine
 from dstack.engine.fleet.runners import Condition
-from dstack.engine.lifecycle import drive, limits, watch
+from dstack.engine.lifecycle import drive, watch
 from dstack.hosts.recording import Reply
 from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.status import Status
@@ -197,7 +197,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drive, "LONGEST_PAUSE", 0.0)
     monkeypatch.setattr(watch, "LOOK_AGAIN", 0.0)
     monkeypatch.setattr(watch, "SETTLES", 0.0)
-    monkeypatch.setattr(limits, "ASK_AGAIN", 0.0)
+    monkeypatch.setattr(watch, "ASK_AGAIN", 0.0)
 
 
 def ended(folder: Path, case: Case) -> str:
@@ -275,8 +275,8 @@ def ended_in_queue(folder: Path, case: Queued) -> str:
 
     async def passed() -> None:
         engine = Engine(world.context)
-        engine.schedule()
-        engine.schedule()  # the first pass says why it waits
+        engine.scheduler.run()
+        engine.scheduler.run()  # the first pass says why it waits
 
     asyncio.run(passed())
     job = world.job

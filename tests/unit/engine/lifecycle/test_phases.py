@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dstack.commands.command import Command
-from dstack.engine.lifecycle.launch import ShippingProgress
+from dstack.engine.lifecycle.upload_status import ShippingProgress
 from dstack.engine.transfer.push_code import counted
 from dstack.hosts.recording import Reply
 from dstack.model.job.status import Phase, Progress, Status
@@ -68,7 +68,7 @@ def test_a_queued_job_has_the_phase_of_its_status(tmp_path: Path) -> None:
 
 
 def test_a_long_transfer_says_now_and_then_how_far_it_is(tmp_path: Path) -> None:
-    clock = iter([0.0, 1.0, 2.0, 2.0])
+    clock = iter([0.0, 1.0, 2.0])
     world = World(tmp_path, Machine())
     tell = ShippingProgress(world.drive(), lambda: next(clock))
 

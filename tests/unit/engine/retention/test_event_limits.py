@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from dstack.engine.retention import event_limits
+from dstack.engine.retention import retention
 from dstack.model.paths import ServerLayout
 from dstack.store.store import Store
 
 
 def test_the_oldest_events_go_while_the_server_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_limits, "MOST", 3)
-    monkeypatch.setattr(event_limits, "PAUSE", 0.01)
+    monkeypatch.setattr(retention, "MOST_EVENTS", 3)
+    monkeypatch.setattr(retention, "EVENTS_LATER", 0.01)
     store = Store(ServerLayout(tmp_path))
 
     async def limited() -> None:
-        task = asyncio.create_task(event_limits.limit_events(store))
+        task = asyncio.create_task(retention.limit_events(store))
         for number in range(10):
             store.settings.set("max-gpus-per-user", str(number))
             await asyncio.sleep(0)

@@ -38,7 +38,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def planned(store: Store, submission: Submission, run: str = "brave-otter-7", now: str = "now") -> list[Job]:
-    return Planner(store, FILES, run, now, lambda job: None).plan(submission)
+    return Planner(store, FILES, run, now, {}).plan(submission)
 
 
 def keys(jobs: list[Job]) -> list[str]:

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from dstack.engine.context import Context
+from dstack.engine.context import Context, Events
 from dstack.engine.engine import Engine
-from dstack.engine.events import Events
 from dstack.engine.fleet.runners import Fleet
 from dstack.engine.submission.submit import LOCAL, Submitted, Submitter
 from dstack.errors import ConflictError, NotFoundError, TryAgainError, UsageError
@@ -75,7 +74,7 @@ class World:
 
         context.mirror = lambda repo: self.mirror  # type: ignore[method-assign, assignment, return-value]
         fleet.check, fleet.check_all = check, check_all  # type: ignore[method-assign, assignment]
-        self.engine.background = lambda coroutine: coroutine.close()  # type: ignore[method-assign]
+        context.background = lambda coroutine: coroutine.close()  # type: ignore[method-assign]
 
     def submit(self, pack: Path | None = None, **changes: Any) -> Submitted:
         return asyncio.run(self.submitter.submit(replace(SUBMISSION, **changes), pack))
