@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
-from dstack.engine.events import Events
+from dstack.engine.context import Events
 from dstack.engine.fleet.runners import Fleet
 from dstack.engine.fleet.sampling import Sampler
 from dstack.engine.retention.retention import Retention
