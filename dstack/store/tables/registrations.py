@@ -8,26 +8,20 @@ import msgspec
 
 from dstack.errors import NotFoundError
 from dstack.model.runner.registration import Registration
-from dstack.store.database import Database
-from dstack.store.tables.events import EventLog
+from dstack.store.database import encoded
+from dstack.store.tables.events import RecordedTable
 
 
-class Registrations:
+class Registrations(RecordedTable):
     """Registrations by name. Tokens are stored as hashes; each is valid for one machine."""
-
-    def __init__(self, database: Database, events: EventLog) -> None:
-        self.database = database
-        self.events = events
 
     def put(self, registration: Registration) -> None:
         """Record a registration. Replaces one with the same name."""
-        data = msgspec.json.encode(registration).decode()
-        self.database.table("registrations").upsert({"name": registration.name, "data": data})
+        self.database.table("registrations").upsert({"name": registration.name, "data": encoded(registration)})
 
     def get(self, name: str) -> Registration | None:
         """Return the registration with exactly this name, or None."""
-        row = self.database.row("SELECT data FROM registrations WHERE name = ?", name)
-        return msgspec.json.decode(row["data"], type=Registration) if row else None
+        return self.database.record(Registration, "SELECT data FROM registrations WHERE name = ?", name)
 
     def require(self, name: str) -> Registration:
         """Return the registration with exactly this name. Raises NotFoundError if there is none."""
@@ -38,8 +32,7 @@ class Registrations:
 
     def all(self) -> list[Registration]:
         """Return all registrations, sorted by name."""
-        rows = self.database.table("registrations").rows_where(order_by="name")
-        return [msgspec.json.decode(row["data"], type=Registration) for row in rows]
+        return self.database.records(Registration, "SELECT data FROM registrations ORDER BY name")
 
     def change(self, name: str, **changes: Any) -> Registration:
         """Set fields of a registration."""

@@ -8,18 +8,17 @@ import msgspec
 
 from dstack.errors import ConflictError, NotFoundError
 from dstack.model.runner.runner import Runner
-from dstack.store.database import Database
-from dstack.store.tables.events import EventLog
+from dstack.store.database import Database, encoded
+from dstack.store.tables.events import EventLog, RecordedTable
 
 DEFINITION = tuple(name for name in Runner.__struct_fields__ if name not in ("name", "hidden", "drained", "facts"))
 
 
-class Runners:
+class Runners(RecordedTable):
     """The runners by name, also kept in memory."""
 
     def __init__(self, database: Database, events: EventLog) -> None:
-        self.database = database
-        self.events = events
+        super().__init__(database, events)
         self.known: dict[str, Runner] = {}
         self.version: tuple[int, int] | None = None
 
@@ -27,8 +26,7 @@ class Runners:
         """Return all runners by name."""
         version = self.database.version
         if version != self.version:
-            rows = self.database.rows("SELECT data FROM runners ORDER BY number")
-            runners = [msgspec.json.decode(row["data"], type=Runner) for row in rows]
+            runners = self.database.records(Runner, "SELECT data FROM runners ORDER BY number")
             self.known, self.version = {runner.name: runner for runner in runners}, version
         return self.known
 
@@ -39,9 +37,8 @@ class Runners:
                 f"a runner named '{runner.name}' already exists",
                 hint=f"choose another --name, or: dstack runners remove {runner.name}",
             )
-        data = msgspec.json.encode(runner).decode()
         with self.database.transaction():
-            self.database.table("runners").insert({"name": runner.name, "data": data})
+            self.database.table("runners").insert({"name": runner.name, "data": encoded(runner)})
             self.tell(None, runner)
             self.current()[runner.name] = runner
 
@@ -64,9 +61,8 @@ class Runners:
         """Set fields of a runner."""
         before = self.require(name)
         runner = msgspec.structs.replace(before, **changes)
-        data = msgspec.json.encode(runner).decode()
         with self.database.transaction():
-            self.database.execute("UPDATE runners SET data = ? WHERE name = ?", (data, name))
+            self.database.execute("UPDATE runners SET data = ? WHERE name = ?", (encoded(runner), name))
             self.tell(before, runner)
             self.current()[name] = runner
         return runner

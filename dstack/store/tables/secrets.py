@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING
 from dstack.errors import DstackError, NotFoundError
 from dstack.model.job.reasons import ReasonCode
 from dstack.store.database import Database
-from dstack.store.tables.events import EventLog
+from dstack.store.tables.events import EventLog, RecordedTable
 
 if TYPE_CHECKING:
     from cryptography.fernet import Fernet
 
 
-class Secrets:
+class Secrets(RecordedTable):
     """Values by name, and the values that each job was given, which stay masked in its log even if they change."""
 
     def __init__(self, database: Database, events: EventLog, key: Path) -> None:
-        self.database = database
-        self.events = events
+        super().__init__(database, events)
         self.key = key
         self._box: Fernet | None = None
 
@@ -39,11 +38,11 @@ class Secrets:
 
     def require(self, name: str) -> str:
         """Return the value. Raises NotFoundError if it is not set."""
-        row = self.database.row("SELECT value FROM secrets WHERE name = ?", name)
-        if row is None:
+        value = self.database.value("SELECT value FROM secrets WHERE name = ?", name)
+        if value is None:
             hint = f"dstack secrets set {name}"
             raise NotFoundError(f"no secret '{name}'", hint=hint, code=ReasonCode.SECRET_MISSING)
-        return self._opened(row["value"])
+        return self._opened(value)
 
     def delete(self, name: str) -> None:
         """Forget a value. Raises NotFoundError if it is not set."""
@@ -61,7 +60,7 @@ class Secrets:
 
     def given(self, job: str) -> list[str]:
         """Return the values that a job was given."""
-        return [self._opened(row["value"]) for row in self.database.rows("SELECT value FROM given WHERE job = ?", job)]
+        return [self._opened(value) for value in self.database.column("SELECT value FROM given WHERE job = ?", job)]
 
     def forget(self, job: str) -> None:
         """Forget what a job was given, once its log is removed."""

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import secrets
 
-from dstack.store.database import Database
-from dstack.store.tables.events import EventLog
+from dstack.store.tables.events import RecordedTable
 
 SERVER_ID = "server_id"
 HIDDEN = frozenset({"token"})
 """Settings whose value no event shows."""
 
 
-class Settings:
+class Settings(RecordedTable):
     """Text values by name."""
-
-    def __init__(self, database: Database, events: EventLog) -> None:
-        self.database = database
-        self.events = events
 
     def get(self, name: str) -> str | None:
         """Return the value, or None."""
-        row = self.database.row("SELECT value FROM settings WHERE name = ?", name)
-        return str(row["value"]) if row else None
+        value: str | None = self.database.value("SELECT value FROM settings WHERE name = ?", name)
+        return value
 
     def set(self, name: str, value: str) -> None:
         """Set a value."""

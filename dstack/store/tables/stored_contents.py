@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dstack.model.job.pieces import Stored
-from dstack.store.database import Database
+from dstack.store.database import Table
 
 
-class BucketContents:
+class BucketContents(Table):
     """May be outdated: an object is checked before it is copied, and forgotten if it has changed."""
-
-    def __init__(self, database: Database) -> None:
-        self.database = database
 
     def add(self, storage: str, objects: Iterable[tuple[str, Stored]]) -> None:
         """Record objects, given as pairs of sha256 and object."""
@@ -24,13 +21,8 @@ class BucketContents:
 
     def find(self, storage: str, sha256: str, size: int) -> list[Stored]:
         """Return objects with this content."""
-        rows = self.database.rows(
-            "SELECT key, size, etag FROM contents WHERE storage = ? AND sha256 = ? AND size = ? LIMIT 20",
-            storage,
-            sha256,
-            size,
-        )
-        return [Stored(row["key"], row["size"], row["etag"]) for row in rows]
+        sql = "SELECT key, size, etag FROM contents WHERE storage = ? AND sha256 = ? AND size = ? LIMIT 20"
+        return [Stored(**row) for row in self.database.rows(sql, storage, sha256, size)]
 
     def forget_below(self, storage: str, prefix: str) -> None:
         """Forget all objects whose key starts with `prefix`."""
