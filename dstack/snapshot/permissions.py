@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from itertools import groupby
 
 from dstack.model.code.snapshot import PLAIN
-from dstack.plumbing.git import Git
 from dstack.plumbing.modes import EMPTY, OF_FILES, OF_FOLDERS, Modes
 from dstack.snapshot.blobs import Blobs
 from dstack.snapshot.folders import leaves
@@ -48,7 +47,7 @@ def _made(mode: int, umask: int) -> int:
     return (0o777 if mode & stat.S_IXUSR else 0o666) & ~umask
 
 
-def store(git: Git, blobs: Blobs, modes: Modes) -> str | None:
+def store(blobs: Blobs, modes: Modes) -> str | None:
     """Store the modes as a tree and return its id, or None if there are none."""
     contents = [(f"{number:04}-{mode:04o}", paths) for number, (mode, paths) in enumerate(modes.groups)]
     contents += [(EMPTY, modes.empty)] if modes.empty else []
@@ -56,4 +55,4 @@ def store(git: Git, blobs: Blobs, modes: Modes) -> str | None:
         return None
     made = [(name, blobs.add(b"".join(b"./" + path + b"\0" for path in paths))) for name, paths in contents]
     lines = "".join(f"100644 blob {oid}\t{name}\0" for name, oid in made)
-    return git.run("mktree", "-z", stdin=lines.encode()).decode().strip()
+    return blobs.git().run("mktree", "-z", stdin=lines.encode()).decode().strip()

@@ -9,8 +9,8 @@ from dstack.store.database import Database, Table
 
 
 class KnownObjects(Table):
-    """The git objects that each runner is known to have. May be outdated: a runner that lost objects says so, and is sent
-    everything."""
+    """The git objects that each runner is known to have. May be outdated: a runner that lost objects says so, and is
+    sent everything."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
