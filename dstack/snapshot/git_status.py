@@ -140,13 +140,13 @@ class GitStatus:
             length = len(worktree.git().run("rev-parse", "--short", worktree.commit).strip())
             if length != USUAL_ABBREVIATION:
                 settings["core.abbrev"] = str(length)
-        if (content := _content(worktree.git_dir / "info/sparse-checkout")) is not None:
-            yield self._blob(b"git/info/sparse-checkout", content)
-        if excludes := _rules(worktree.excludes_file) + _rules(worktree.common / "info/exclude"):
+        if (sparse := worktree.git_dir / "info/sparse-checkout").is_file():
+            yield self._blob(b"git/info/sparse-checkout", sparse.read_bytes())
+        if excludes := _rules(worktree.user_file("excludes", "ignore")) + _rules(worktree.common / "info/exclude"):
             yield self._blob(b"git/info/exclude", excludes)
         if rules := _rules(worktree.common / "info/attributes"):
             yield self._blob(b"git/info/attributes", rules)
-        if rules := _rules(worktree.attributes_file):
+        if rules := _rules(worktree.user_file("attributes")):
             yield self._blob(b"git/info/attributes-of-user", rules)
             file = os.fsdecode(within(repository.path, b".git/info/attributes-of-user"))
             settings["core.attributesfile"] = f"/workflow/{file}"
@@ -170,14 +170,10 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
-def _content(path: Path) -> bytes | None:
-    return path.read_bytes() if path.is_file() else None
-
-
 def _rules(path: Path) -> bytes:
     """Return a file of rules, b"" if it is unreadable or has only comments."""
     try:
-        content = _content(path) or b""
+        content = path.read_bytes() if path.is_file() else b""
     except PermissionError:
         return b""
     lines: Iterable[bytes] = (line.strip() for line in content.splitlines())

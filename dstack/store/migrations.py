@@ -18,7 +18,7 @@ Step = Callable[[Database], None]
 
 def migrate(database: Database) -> None:
     """Bring the schema up to date. `user_version` counts the steps taken: an older dstack refuses a number that it
-    doesn't know, and before sqlite-utils kept a record of the steps, there was no other."""
+    doesn't know, and before sqlite-utils kept a record of the steps, there was no other. It is recorded then."""
     done = database.execute("PRAGMA user_version").fetchone()[0]
     if done > len(STEPS):
         raise UsageError(
@@ -31,18 +31,13 @@ def migrate(database: Database) -> None:
     for name, step in STEPS.items():
         migrations(name=name)(step)
     if not migrations.applied(database):
-        adopt(database, migrations, done)
+        migrations.ensure_migrations_table(database)
+        now = rfc3339(time.time())
+        database.table(migrations.migrations_table).insert_all(
+            {"migration_set": migrations.name, "name": name, "applied_at": now} for name in islice(STEPS, done)
+        )
     migrations.apply(database)
     database.execute(f"PRAGMA user_version = {len(STEPS)}")
-
-
-def adopt(database: Database, migrations: Migrations, done: int) -> None:
-    """Record the steps that a dstack without this record has taken."""
-    migrations.ensure_migrations_table(database)
-    now = rfc3339(time.time())
-    database.table(migrations.migrations_table).insert_all(
-        {"migration_set": migrations.name, "name": name, "applied_at": now} for name in islice(STEPS, done)
-    )
 
 
 def statements(*sql: str) -> Step:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from dstack.model.paths import ServerLayout
 from dstack.store.database import Database
 from dstack.store.logs import Logs, UsageLogs
+from dstack.store.tables.contents import BucketContents, KnownObjects, PulledImages, RetainedArtifacts
 from dstack.store.tables.events import EventLog
 from dstack.store.tables.jobs import CacheKeys, Jobs
 from dstack.store.tables.registrations import Registrations
-from dstack.store.tables.runner_contents import KnownObjects, PulledImages, RetainedArtifacts
 from dstack.store.tables.runners import Runners
-from dstack.store.tables.runs import Runs
+from dstack.store.tables.runs import Runs, Tags
 from dstack.store.tables.secrets import Secrets
 from dstack.store.tables.settings import Settings
-from dstack.store.tables.stored_contents import BucketContents
-from dstack.store.tables.tags import Tags
 
 
 class Store:

@@ -10,7 +10,7 @@ from dstack.engine.job_on_runner import JobOnRunner
 from dstack.errors import CommandError, HostUnreachableError
 from dstack.model.job.status import Status
 from dstack.model.text.units import rfc3339
-from dstack.store.tables.runner_contents import Retained
+from dstack.store.tables.contents import Retained
 
 log = logging.getLogger("dstack.engine")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -53,29 +53,16 @@ class EventLog(Table):
         )
         self.database.changed.update({"", run or ""})
 
-    def select(
-        self,
-        limit: int = -1,
-        *,
-        after: int = 0,
-        since: str | None = None,
-        run: str | None = None,
-        job: str | None = None,
-        runner: str | None = None,
-    ) -> list[EventView]:
-        """Return the first `limit` events with a higher id than `after`: from the time `since` (RFC 3339) on, of a run,
-        a job or a runner."""
-        conditions = {"id > ?": after, "time >= ?": since, "run = ?": run, "job = ?": job, "runner = ?": runner}
-        wanted = {condition: value for condition, value in conditions.items() if value is not None}
-        rows = self.database.rows(
-            f"SELECT * FROM events WHERE {' AND '.join(wanted)} ORDER BY id LIMIT ?", *wanted.values(), limit
-        )
+    def select(self, limit: int = -1, *, after: int = 0, since: str | None = None, **wanted: str) -> list[EventView]:
+        """Return the first `limit` events with a higher id than `after`: from the time `since` (RFC 3339) on, of a
+        `run`, a `job` or a `runner`."""
+        sql = f"SELECT * FROM events WHERE id > ? AND time >= ? AND {_conditions(wanted)} ORDER BY id LIMIT ?"
+        rows = self.database.rows(sql, after, since or "", *wanted.values(), limit)
         return [EventView(**{**row, "data": json.loads(row["data"])}) for row in rows]
 
     def before_newest(self, count: int, **wanted: str) -> int:
         """Return the id before the newest `count` events of a run, job or runner; 0 if there are not more."""
-        where = " AND ".join(f"{column} = ?" for column in wanted) or "TRUE"
-        sql = f"SELECT id FROM events WHERE {where} ORDER BY id DESC LIMIT 1 OFFSET ?"
+        sql = f"SELECT id FROM events WHERE {_conditions(wanted)} ORDER BY id DESC LIMIT 1 OFFSET ?"
         return self.database.value(sql, *wanted.values(), count) or 0
 
     @property
@@ -91,6 +78,10 @@ class EventLog(Table):
         """Forget events from before a time (RFC 3339), and the oldest of more than `most`."""
         last = self.last
         self.database.table("events").delete_where("(time < ? AND id < ?) OR id <= ?", [before, last, last - most])
+
+
+def _conditions(wanted: Iterable[str]) -> str:
+    return " AND ".join(f"{column} = ?" for column in wanted) or "TRUE"
 
 
 class RecordedTable(Table):
