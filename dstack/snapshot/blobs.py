@@ -7,12 +7,14 @@ import os
 import stat
 import zlib
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from pathlib import Path
 
 from dstack.errors import DstackError, ErrorCode
 from dstack.plumbing.git import Git
 
 CHUNK = 1 << 20
+_stamp = attrgetter("st_mode", "st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")
 
 
 class ChangedError(DstackError):
@@ -99,8 +101,4 @@ def look(base: bytes, path: bytes) -> os.stat_result:
 
 def unchanged(before: os.stat_result, after: os.stat_result) -> bool:
     """Return whether a file is the same, unmodified one in both stat results."""
-    return _stamp(before) == _stamp(after)
-
-
-def _stamp(about: os.stat_result) -> tuple[int, ...]:
-    return (about.st_mode, about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino)
+    return bool(_stamp(before) == _stamp(after))

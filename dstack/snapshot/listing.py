@@ -98,7 +98,9 @@ def list_tree(root: Path, worktree: Worktree | None, blobs: Blobs) -> Listing:
     nested = [path.rstrip(b"/") for path in others if path.endswith(b"/")]
     if worktree:
         nested += _add_tracked(worktree, reader, listing, others, blobs)
-    reader.add((path for path in others if not path.endswith(b"/")), listing)
+    for path in others:
+        if not path.endswith(b"/") and (found := reader.stat(path)) and not stat.S_ISDIR(found.st_mode):
+            listing.files[path] = ListedFile(found)
     listing.folders = find_folders(git, root, listing.files, [*listing.submodules, *nested])
     for path in nested:
         _add_nested(root, path, listing, blobs)
@@ -149,17 +151,15 @@ def _add_tracked(
 def _index(worktree: Worktree) -> list[Indexed]:
     output = worktree.git().run("ls-files", "--stage", "--debug", "-z")
     entries: list[Indexed] = []
-    end = 0
+    understood = 0
     for match in _ENTRY.finditer(output):
-        if match.start() != end:
-            break
-        end = match.end()
+        understood += len(match[0])
         mode, oid, stage, path, *numbers, flags = match.groups()
         stamp = tuple(map(int, numbers)) if stage == b"0" else ()
         bits = int(flags, 16)  # git's cache.h
         marks = (bool(bits & 0x8000), bool(bits & 1 << 30), bool(bits & 1 << 29))
         entries.append(Indexed(path, mode.decode(), oid.decode(), int(stage), stamp, *marks))
-    if end != len(output):
+    if understood != len(output):
         raise UsageError(
             "dstack can't read how this version of git lists its index", hint="report the output of: git version"
         )
@@ -254,21 +254,12 @@ class _Reader:
         mode = found.st_mode
         return found if stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode) else None
 
-    def add(self, paths: Iterable[bytes], listing: Listing) -> None:
-        for path in paths:
-            found = self.stat(path)
-            if found is not None and not stat.S_ISDIR(found.st_mode):
-                listing.files[path] = ListedFile(found)
-
     def _is_folder(self, path: bytes) -> bool:
-        known = self.folders.get(path)
-        if known is None:
-            known = self._is_folder(os.path.dirname(path))
-            if known:
-                full = self.root + path
-                known = os.path.isdir(full) and not os.path.islink(full)
-            self.folders[path] = known
-        return known
+        if path not in self.folders:
+            full = self.root + path
+            inside = self._is_folder(os.path.dirname(path))
+            self.folders[path] = inside and os.path.isdir(full) and not os.path.islink(full)
+        return self.folders[path]
 
 
 def _add_nested(root: Path, path: bytes, listing: Listing, blobs: Blobs) -> None:

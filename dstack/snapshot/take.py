@@ -25,11 +25,10 @@ from dstack.snapshot.exclusions import leave_out
 from dstack.snapshot.git_status import GitStatus, staged
 from dstack.snapshot.guard import LIMIT, Guard
 from dstack.snapshot.history import fetch_missing, with_history
-from dstack.snapshot.identity import repo_id
 from dstack.snapshot.listing import ListedFile, Listing, list_tree, unreadable_error
 from dstack.snapshot.permissions import describe, store
 from dstack.snapshot.scratch import scratch_folder
-from dstack.snapshot.worktree import Worktree, locate
+from dstack.snapshot.worktree import Worktree, locate, repo_id
 
 TRIES = 3
 

@@ -107,16 +107,10 @@ def encoded(value: Any) -> str:
 def refuse_network_file_system(folder: Path) -> None:
     """Raise UsageError on a network file system, where SQLite's locks are unreliable (https://sqlite.org/wal.html)."""
     mounts = Path("/proc/self/mounts")
-    if not mounts.exists():
-        return
-    best, kind = "", ""
-    target = str(folder.resolve())
-    for line in mounts.read_text(errors="replace").splitlines():
-        _, point, system, *_ = line.split(" ")
-        point = point.replace("\\040", " ")
-        inside = target == point or target.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):
-            best, kind = point, system
+    lines = mounts.read_text(errors="replace").splitlines() if mounts.exists() else []
+    kinds = {point.replace("\\040", " "): kind for _, point, kind, *_ in (line.split(" ") for line in lines)}
+    target = folder.resolve()
+    kind = next((kinds[str(above)] for above in (target, *target.parents) if str(above) in kinds), None)
     if kind in NETWORK_FILE_SYSTEMS:
         raise UsageError(
             f"{folder} is on a network file system ({kind}), which can corrupt the server's state",

@@ -27,7 +27,7 @@ RESOLUTION = 0.1
 
 
 class Logs:
-    """The logs of all jobs."""
+    """The logs and the resource usage of all jobs."""
 
     def __init__(self, layout: ServerLayout) -> None:
         self.layout = layout
@@ -77,6 +77,17 @@ class Logs:
             first = bisect_left(records, since, key=itemgetter(1))
             return records[first][0] if first < len(records) else self.size(job)
 
+    def add_usage(self, job: str, point: Point) -> None:
+        """Append a sample of resource usage, as a line of JSON in the job's own file."""
+        with self.layout.metrics(job).open("ab") as file:
+            file.write(msgspec.json.encode(point) + b"\n")
+
+    def usage(self, job: str) -> list[Point]:
+        """Return all samples of a job, in order. An incomplete last line, left by a crash, is skipped."""
+        path = self.layout.metrics(job)
+        complete = path.read_bytes().rpartition(b"\n")[0] if path.exists() else b""
+        return [msgspec.json.decode(line, type=Point) for line in complete.splitlines()]
+
     def remove(self, job: str) -> None:
         """Remove a job's log and metrics."""
         self.last.pop(job, None)
@@ -111,23 +122,3 @@ def chunks(logs: Logs, job: str, offset: int, size: int) -> Iterator[tuple[int, 
         data = logs.read(job, offset, min(size, min(later or end, end) - offset))
         yield offset, rfc3339(at), data
         offset += len(data)
-
-
-class UsageLogs:
-    """The resource usage of all jobs over time: one file per job, one line of JSON per sample."""
-
-    def __init__(self, layout: ServerLayout) -> None:
-        self.layout = layout
-
-    def append(self, job: str, point: Point) -> None:
-        """Add a sample."""
-        with self.layout.metrics(job).open("ab") as file:
-            file.write(msgspec.json.encode(point) + b"\n")
-
-    def read(self, job: str) -> list[Point]:
-        """Return all samples of a job, in order. An incomplete last line, left by a crash, is skipped."""
-        path = self.layout.metrics(job)
-        if not path.exists():
-            return []
-        complete, _, _ = path.read_bytes().rpartition(b"\n")
-        return [msgspec.json.decode(line, type=Point) for line in complete.split(b"\n") if line]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dstack.model.paths import ServerLayout
 from dstack.store.database import Database
-from dstack.store.logs import Logs, UsageLogs
+from dstack.store.logs import Logs
 from dstack.store.tables.contents import BucketContents, KnownObjects, PulledImages, RetainedArtifacts
 from dstack.store.tables.events import EventLog
 from dstack.store.tables.jobs import CacheKeys, Jobs
 from dstack.store.tables.registrations import Registrations
 from dstack.store.tables.runners import Runners
 from dstack.store.tables.runs import Runs, Tags
-from dstack.store.tables.secrets import Secrets
-from dstack.store.tables.settings import Settings
+from dstack.store.tables.settings import Secrets, Settings
 
 
 class Store:
@@ -37,7 +36,6 @@ class Store:
         self.pulled_images = PulledImages(self.database)
         self.tags = Tags(self.database, self.events)
         self.logs = Logs(layout)
-        self.usage_logs = UsageLogs(layout)
 
     def close(self) -> None:
         """Close the database."""

@@ -53,7 +53,7 @@ class JobRoutes:
         _, jobs, _ = jobs_named(store, request.path_params["ref"])
         sources = [(job, store.jobs.require(job.source)) for job in jobs]
         return [
-            JobMetrics(job=job.id, workflow=job.workflow, runner=source.runner, points=store.usage_logs.read(source.id))
+            JobMetrics(job=job.id, workflow=job.workflow, runner=source.runner, points=store.logs.usage(source.id))
             for job, source in sources
         ]
 
