@@ -10,6 +10,7 @@ import struct
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from contextlib import suppress
 from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO
@@ -83,10 +84,13 @@ class Logs:
             file.write(msgspec.json.encode(point) + b"\n")
 
     def usage(self, job: str) -> list[Point]:
-        """Return all samples of a job, in order. An incomplete last line, left by a crash, is skipped."""
+        """Return all samples of a job, in order. A line that a crash or a full disk left incomplete is skipped."""
         path = self.layout.metrics(job)
-        complete = path.read_bytes().rpartition(b"\n")[0] if path.exists() else b""
-        return [msgspec.json.decode(line, type=Point) for line in complete.splitlines()]
+        points = []
+        for line in path.read_bytes().splitlines() if path.exists() else ():
+            with suppress(msgspec.DecodeError):
+                points.append(msgspec.json.decode(line, type=Point))
+        return points
 
     def remove(self, job: str) -> None:
         """Remove a job's log and metrics."""
