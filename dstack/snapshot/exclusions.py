@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 from dstack.plumbing.git import Git
-from dstack.plumbing.trees import EMPTY_BLOB, GITLINK, above
+from dstack.plumbing.trees import EMPTY_BLOB, GITLINK, above, make_tree
 from dstack.snapshot.blobs import Blobs
 from dstack.snapshot.listing import Listing
 
@@ -52,8 +52,6 @@ def _leave_out_folders(git: Git, oid: str, listing: Listing, left: set[bytes]) -
 
 def _matching(git: Git, entries: Iterable[tuple[str, str, bytes]]) -> set[bytes]:
     """Return the paths that match the rules."""
-    lines = b"".join(b"%s %s\t%s\0" % (mode.encode(), oid.encode(), path) for mode, oid, path in entries)
-    git.run("read-tree", "--empty")
-    git.run("update-index", "-z", "--index-info", stdin=lines)
+    make_tree(git, entries)
     matching = git.run("ls-files", "--cached", "--ignored", f"--exclude-per-directory={NAME}", "-z")
     return set(matching.split(b"\0")) - {b""}

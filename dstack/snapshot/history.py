@@ -53,14 +53,16 @@ def fetch_missing(worktree: Worktree, snapshot: Snapshot, scratch: Path) -> None
     git.environment["GIT_OBJECT_DIRECTORY"] = str(scratch / "objects")
     git.environment["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = quoted(worktree.objects)
     options = ("--no-tags", "--no-write-fetch-head", "--recurse-submodules=no", "--filter=blob:none")
+    walker, walk = walking(Git.within(scratch), snapshot)
     for _ in range(ROUNDS):
-        wanted = _missing(Git.within(scratch), snapshot)
+        found = walker.run("rev-list", "--objects", *walk, "--missing=print", snapshot.commit or "").splitlines()
+        wanted = b"".join(line[1:] + b"\n" for line in found if line.startswith(b"?"))
         if not wanted:
             return
         try:
             git.run(
                 *("-c", "fetch.negotiationAlgorithm=noop", "fetch", "-q", *options, "--stdin", worktree.promisor or ""),
-                stdin="".join(f"{oid}\n" for oid in wanted).encode(),
+                stdin=wanted,
             )
         except GitError as error:
             raise UsageError(
@@ -69,9 +71,3 @@ def fetch_missing(worktree: Worktree, snapshot: Snapshot, scratch: Path) -> None
                 hint="fetch it yourself: git archive HEAD > /dev/null",
             ) from error
     raise UsageError(f"the remote '{worktree.promisor}' does not send all objects of {snapshot.commit}")
-
-
-def _missing(git: Git, snapshot: Snapshot) -> list[str]:
-    walker, options = walking(git, snapshot)
-    lines = walker.run("rev-list", "--objects", *options, "--missing=print", snapshot.commit or "").splitlines()
-    return [line[1:].decode() for line in lines if line.startswith(b"?")]

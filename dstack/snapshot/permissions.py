@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections import Counter, defaultdict
+from collections import Counter
 from itertools import groupby
 
 from dstack.model.code.snapshot import PLAIN
@@ -21,10 +21,8 @@ def describe(listing: Listing) -> tuple[int, Modes]:
     folders = {path: mode & OF_FOLDERS for path, mode in listing.folders.items()}
     closed = {path: mode for path, mode in folders.items() if not mode & stat.S_IXUSR}
     others |= {path: mode for path, mode in folders.items() if mode != OF_FILES & ~umask and path not in closed}
-    by_mode: dict[int, list[bytes]] = defaultdict(list)
-    for path, mode in sorted(others.items()):
-        by_mode[mode].append(path)
-    groups = sorted(by_mode.items())
+    ordered = sorted(others, key=lambda path: (others[path], path))
+    groups = [(mode, list(paths)) for mode, paths in groupby(ordered, others.__getitem__)]
     # Folders that can't be entered once their mode is set come last, deepest first.
     inwards = sorted(closed, key=lambda path: (-path.count(b"/"), path == b"", closed[path], path))
     groups += [(mode, list(paths)) for mode, paths in groupby(inwards, closed.__getitem__)]

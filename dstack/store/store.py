@@ -8,8 +8,7 @@ from dstack.store.logs import Logs
 from dstack.store.tables.contents import BucketContents, KnownObjects, PulledImages, RetainedArtifacts
 from dstack.store.tables.events import EventLog
 from dstack.store.tables.jobs import CacheKeys, Jobs
-from dstack.store.tables.registrations import Registrations
-from dstack.store.tables.runners import Runners
+from dstack.store.tables.runners import Registrations, Runners
 from dstack.store.tables.runs import Runs, Tags
 from dstack.store.tables.settings import Secrets, Settings
 
