@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from dstack.errors import UsageError
 from dstack.plumbing.git import Git, GitError
@@ -25,8 +26,7 @@ _ENTRY = re.compile(
 _UNREADABLE = re.compile(r"could not open directory '(.*)': (.*)")
 
 
-@dataclass(frozen=True)
-class Indexed:
+class Indexed(NamedTuple):
     """An index entry. `stage` is 0 unless the path is unmerged. `stamp` is the file's status when git last found it to
     match the blob. `assumed` is marked assume-unchanged; `skipped` is marked skip-worktree, as files outside a sparse
     checkout are; `intended` was added with `git add -N`."""
@@ -126,9 +126,9 @@ def _add_tracked(
         if found is None:
             continue
         if not stat.S_ISDIR(found.st_mode):
-            comparable = known and entry.mode != GITLINK and _may_be(entry, found)
+            indexed = entry.id if known and entry.mode != GITLINK and _may_be(entry, found) else None
             clean = known and _same(entry, found, worktree.indexed_at)
-            listing.files[path] = ListedFile(found, None, entry.id if comparable else None, clean)
+            listing.files[path] = ListedFile(found, indexed if clean else None, indexed, clean)
         elif entry.mode == GITLINK:
             folder = os.path.join(os.fsencode(worktree.root), path)
             if os.path.lexists(folder + b"/.git") or os.listdir(folder):
@@ -136,15 +136,13 @@ def _add_tracked(
             else:
                 listing.submodules[path] = entry.id
     has_attributes = worktree.has_attributes or any(
-        (b"/" + path).endswith(b"/.gitattributes") for paths in (entries, others) for path in paths
+        path.endswith(b".gitattributes") for paths in (entries, others) for path in paths
     )
     filtered = _filtered(worktree, listing.files) if has_attributes else set()
     listing.repositories.append(Inside(b"", worktree, index, filtered))
-    files = {path: file for path, file in listing.files.items() if file.clean}
     if has_attributes or worktree.converts or worktree.promisor:
-        files = _exact(worktree, files, filtered, blobs)
-    for path, file in files.items():
-        listing.files[path] = ListedFile(file.stat, file.indexed, file.indexed, clean=True)
+        for path in _inexact(worktree, listing.files, filtered, blobs):
+            listing.files[path] = replace(listing.files[path], id=None)
     return checked_out
 
 
@@ -189,19 +187,15 @@ def _same(entry: Indexed, found: os.stat_result, indexed_at: int) -> bool:
     return entry.stamp == stamp and is_link == (entry.mode == LINK)
 
 
-def _exact(
-    worktree: Worktree, files: dict[bytes, ListedFile], filtered: set[bytes], blobs: Blobs
-) -> dict[bytes, ListedFile]:
-    """Return those whose indexed blob has exactly the bytes on disk. Line ends and `ident` change the size whenever
-    they change anything; with a filter or an encoding, the file must be read to find out."""
-    asked = "".join(f"{file.indexed}\n" for file in files.values()).encode()
+def _inexact(worktree: Worktree, files: dict[bytes, ListedFile], filtered: set[bytes], blobs: Blobs) -> list[bytes]:
+    """Return the clean files whose indexed blob may not have the bytes on disk. Line ends and `ident` change the size
+    whenever they change anything; with a filter or an encoding, the file must be read to find out."""
+    clean = {path: file for path, file in files.items() if file.id}
+    asked = "".join(f"{file.id}\n" for file in clean.values()).encode()
     git = blobs.git(GIT_OBJECT_DIRECTORY=str(worktree.objects))
     sizes = git.run("cat-file", "--batch-check=%(objectsize)", stdin=asked).splitlines()
-    return {
-        path: file
-        for (path, file), size in zip(files.items(), sizes, strict=True)
-        if path not in filtered and size == b"%d" % file.stat.st_size
-    }
+    pairs = zip(clean.items(), sizes, strict=True)
+    return [path for (path, file), size in pairs if path in filtered or size != b"%d" % file.stat.st_size]
 
 
 def _filtered(worktree: Worktree, paths: Iterable[bytes]) -> set[bytes]:
