@@ -86,7 +86,7 @@ class GitStatus:
         worktree, differing = repository.worktree, staged(repository.worktree)
         index = [entry for entry in repository.index if not entry.intended]
         changed = [entry for entry in index if not worktree.commit or entry.stage or entry.path in differing]
-        removed = differing - {entry.path for entry in index} | {entry.path for entry in index if entry.stage}
+        removed = (differing - {entry.path for entry in index}) | {entry.path for entry in index if entry.stage}
         zero = b"0" * (64 if worktree.object_format == "sha256" else 40)
         changes = [b"0 %s\t%s" % (zero, path) for path in sorted(removed)]
         for entry in changed:
