@@ -1,1 +1,1 @@
-"""Floor 2: the working tree as git objects, on the user's side."""
+"""Floor 3: the working tree as git objects, on the user's side."""

@@ -7,22 +7,23 @@ from itertools import groupby
 from pathlib import Path
 
 from dstack.plumbing.git import Git
-from dstack.plumbing.trees import EMPTY_BLOB, GITLINK, above
+from dstack.plumbing.trees import EMPTY_BLOB, GITLINK, above, make_tree
+from dstack.snapshot.blobs import Blobs
 from dstack.snapshot.listing import Listing
 
 NAME = ".dstackignore"
 FILE = "100644"
 
 
-def leave_out(root: Path, listing: Listing, scratch: Path, object_format: str) -> set[bytes]:
+def leave_out(root: Path, listing: Listing, blobs: Blobs) -> set[bytes]:
     """Remove the paths that match the rules (as in gitignore) from the listing, and return them. git does the matching:
     the paths are put into a separate index, to which it applies the `.dstackignore` files."""
     name = NAME.encode()
     if not (root / NAME).is_file() and not any(path.endswith(b"/" + name) for path in listing.files):
         return set()
-    git = Git.within(scratch, GIT_WORK_TREE=str(root), GIT_INDEX_FILE=str(scratch / "ignore-index"))
+    git = blobs.git("ignore-index", GIT_WORK_TREE=str(root))
     git.folder = root
-    oid = EMPTY_BLOB[object_format]
+    oid = EMPTY_BLOB[blobs.object_format]
     submodules = [(GITLINK, oid, path) for path in listing.submodules]
     left = _matching(git, [*((FILE, oid, path) for path in listing.files), *submodules])
     listing.files = {path: found for path, found in listing.files.items() if path not in left}
@@ -51,8 +52,6 @@ def _leave_out_folders(git: Git, oid: str, listing: Listing, left: set[bytes]) -
 
 def _matching(git: Git, entries: Iterable[tuple[str, str, bytes]]) -> set[bytes]:
     """Return the paths that match the rules."""
-    lines = b"".join(b"%s %s\t%s\0" % (mode.encode(), oid.encode(), path) for mode, oid, path in entries)
-    git.run("read-tree", "--empty")
-    git.run("update-index", "-z", "--index-info", stdin=lines)
+    make_tree(git, entries)
     matching = git.run("ls-files", "--cached", "--ignored", f"--exclude-per-directory={NAME}", "-z")
     return set(matching.split(b"\0")) - {b""}

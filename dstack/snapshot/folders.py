@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dstack.plumbing.git import Git
 from dstack.plumbing.trees import above
-from dstack.snapshot.blobs import ChangedError
+from dstack.snapshot.blobs import ChangedError, look
 
 
 def leaves(folders: Iterable[bytes], files: Iterable[bytes]) -> set[bytes]:
@@ -23,13 +23,13 @@ def find_folders(git: Git, root: Path, files: Collection[bytes], apart: Collecti
     """Return the permission bits of each folder by path: of those that hold `files`, and of those without files that
     git does not ignore. `apart` are submodules and nested repositories, which are not searched."""
     base = os.fsencode(root) + b"/"
-    filled = {path: _look(base, path) for path in above([*files, *apart])}
-    found = {**filled, **{path: _look(base, path) for path in apart if os.path.isdir(base + path)}}
+    filled = {path: look(base, path) for path in above([*files, *apart])}
+    found = {**filled, **{path: look(base, path) for path in apart if os.path.isdir(base + path)}}
     unknown = [below for path in _with_more(filled, found) for below in _below(base, path) if below not in found]
     while unknown:
         ignored = _ignored(git, unknown)
         kept = [path for path in unknown if path not in ignored]
-        found.update((path, _look(base, path)) for path in kept)
+        found.update((path, look(base, path)) for path in kept)
         unknown = [below for path in kept for below in _below(base, path)]
     return {path: stat.S_IMODE(about.st_mode) for path, about in found.items()}
 
@@ -45,13 +45,6 @@ def _with_more(filled: Mapping[bytes, os.stat_result], found: Iterable[bytes]) -
     return (
         path for path, about in filled.items() if not counting.get(about.st_dev) or about.st_nlink != inside[path] + 2
     )
-
-
-def _look(base: bytes, path: bytes) -> os.stat_result:
-    try:
-        return os.lstat(base + path)
-    except OSError as error:
-        raise ChangedError(path) from error
 
 
 def _below(base: bytes, folder: bytes) -> list[bytes]:

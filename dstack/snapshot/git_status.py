@@ -16,28 +16,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from dstack.plumbing.git import Git
 from dstack.plumbing.trees import GITLINK, make_tree
 from dstack.snapshot.blobs import Blobs
-from dstack.snapshot.listing import Indexed, Inside, Listing
+from dstack.snapshot.listing import Indexed, Inside, Listing, within
 from dstack.snapshot.worktree import Worktree
 
 Entry = tuple[str, str, bytes]
 FILE = "100644"
 USUAL_ABBREVIATION = 7
-
-
-@dataclass
-class Described:
-    """The index of one repository, by purpose."""
-
-    changes: list[bytes] = field(default_factory=list)
-    files: list[Entry] = field(default_factory=list)
-    assumed: list[bytes] = field(default_factory=list)
-    skipped: list[bytes] = field(default_factory=list)
 
 
 def staged(worktree: Worktree) -> set[bytes]:
@@ -50,18 +38,11 @@ def staged(worktree: Worktree) -> set[bytes]:
 
 
 class GitStatus:
-    """Makes the tree. `blobs` writes into the bare repository `scratch`, `known` maps each file of the snapshot to its
-    blob, and `left_out` are tracked files that the snapshot leaves out."""
+    """Makes the tree. `known` maps each file of the snapshot to its blob, and `left_out` are tracked files that the
+    snapshot leaves out."""
 
-    def __init__(
-        self,
-        scratch: Path,
-        blobs: Blobs,
-        listing: Listing,
-        known: dict[bytes, str],
-        left_out: set[bytes],
-    ):
-        self.git = Git.within(scratch, GIT_INDEX_FILE=str(scratch / "status-index"))
+    def __init__(self, blobs: Blobs, listing: Listing, known: dict[bytes, str], left_out: set[bytes]) -> None:
+        self.git = blobs.git("status-index")
         self.blobs = blobs
         self.listing = listing
         self.known = known
@@ -74,16 +55,11 @@ class GitStatus:
         for repository in self.listing.repositories:
             entries = list(self._entries(repository))
             if not repository.path:
-                if entries:
-                    parts.append(("root", make_tree(self.git, entries)))
-                continue
-            head = self._head(repository.worktree)
-            if head is None or b"\n" in repository.path:
-                continue
-            identity = (self._blob(b"path", repository.path), *self._commit(repository.worktree))
-            parts.append((str(number), make_tree(self.git, [*entries, *identity])))
-            parts.append((f"{number}-head", head))
-            number += 1
+                parts += [("root", make_tree(self.git, entries))] if entries else []
+            elif b"\n" not in repository.path and (head := self._head(repository.worktree)):
+                entries += [self._blob(b"path", repository.path), *self._commit(repository.worktree)]
+                parts += [(str(number), make_tree(self.git, entries)), (f"{number}-head", head)]
+                number += 1
         if not parts:
             return None
         lines = "".join(f"040000 tree {oid}\t{name}\0" for name, oid in parts)
@@ -107,45 +83,30 @@ class GitStatus:
             yield self._blob(b"branch", os.fsencode(worktree.branch))
 
     def _entries(self, repository: Inside) -> Iterator[Entry]:
-        found = self._describe(repository)
-        for name, lines in ((b"changes", found.changes), (b"assumed", found.assumed), (b"skipped", found.skipped)):
+        worktree, differing = repository.worktree, staged(repository.worktree)
+        index = [entry for entry in repository.index if not entry.intended]
+        changed = [entry for entry in index if not worktree.commit or entry.stage or entry.path in differing]
+        removed = (differing - {entry.path for entry in index}) | {entry.path for entry in index if entry.stage}
+        zero = b"0" * (64 if worktree.object_format == "sha256" else 40)
+        changes = [b"0 %s\t%s" % (zero, path) for path in sorted(removed)]
+        for entry in changed:
+            stage = f" {entry.stage}" if entry.stage else ""
+            changes.append(f"{entry.mode} {entry.id}{stage}\t".encode() + entry.path)
+        merged = [entry for entry in index if not entry.stage]  # git can't flag an unmerged path
+        skipped = [
+            entry.path for entry in merged if entry.skipped or within(repository.path, entry.path) in self.left_out
+        ]
+        left = set(skipped)
+        assumed = [entry.path for entry in merged if entry.assumed and entry.path not in left]
+        assumed += self._unchanged(repository, {*assumed, *left})
+        for name, lines in ((b"changes", changes), (b"assumed", assumed), (b"skipped", skipped)):
             if lines:
                 yield self._blob(name, b"".join(line + b"\0" for line in lines))
-        yield from found.files
-        settings = dict(repository.worktree.settings)
-        for file, content in self._small_files(repository, settings):
-            yield self._blob(b"git/" + file.encode(), content)
-        if settings:
-            yield self._blob(b"config", config(settings))
+        yield from self._contents(changed)
+        yield from self._settings(repository)
 
     def _blob(self, path: bytes, content: bytes) -> Entry:
         return FILE, self.blobs.add(content), path
-
-    def _describe(self, repository: Inside) -> Described:
-        worktree, found = repository.worktree, Described()
-        differing = staged(worktree)
-        everything = worktree.commit is None
-        index = [entry for entry in repository.index if not entry.intended]
-        indexed = {entry.path for entry in index}
-        zero = "0" * (64 if worktree.object_format == "sha256" else 40)
-        unmerged = {entry.path for entry in index if entry.stage}
-        for path in sorted((differing - indexed) | unmerged):
-            found.changes.append(b"0 %s\t%s" % (zero.encode(), path))
-        wanted: list[Indexed] = []
-        for entry in index:
-            if everything or entry.stage or entry.path in differing:
-                stage = f" {entry.stage}" if entry.stage else ""
-                found.changes.append(f"{entry.mode} {entry.id}{stage}\t".encode() + entry.path)
-                wanted.append(entry)
-            if entry.stage:
-                continue  # git can't flag an unmerged path
-            if entry.skipped or self._full(repository, entry.path) in self.left_out:
-                found.skipped.append(entry.path)
-            elif entry.assumed:
-                found.assumed.append(entry.path)
-        found.assumed += self._unchanged(repository, {*found.assumed, *found.skipped})
-        found.files += self._contents(wanted)
-        return found
 
     def _contents(self, entries: list[Indexed]) -> Iterator[Entry]:
         """Yield the files that the index names, except those that a partial clone lacks."""
@@ -163,7 +124,7 @@ class GitStatus:
         for entry in repository.index:
             if entry.path not in repository.filtered or entry.stage or entry.intended or entry.path in flagged:
                 continue
-            full = self._full(repository, entry.path)
+            full = within(repository.path, entry.path)
             file = self.listing.files.get(full)
             if file is not None and self.known.get(full) != entry.id:
                 candidates.append((entry.path, file.clean))
@@ -173,31 +134,24 @@ class GitStatus:
             changed = set(repository.worktree.git().run("diff", *options).split(b"\0"))
         return (path for path, clean in candidates if clean or path not in changed)
 
-    @staticmethod
-    def _full(repository: Inside, path: bytes) -> bytes:
-        return repository.path + b"/" + path if repository.path else path
-
-    def _small_files(self, repository: Inside, settings: dict[str, str]) -> Iterator[tuple[str, bytes]]:
-        worktree = repository.worktree
-        abbreviation = self._abbreviation(worktree)
-        if abbreviation != USUAL_ABBREVIATION:
-            settings.setdefault("core.abbrev", str(abbreviation))
-        if (content := _content(worktree.git_dir / "info/sparse-checkout")) is not None:
-            yield "info/sparse-checkout", content
-        excludes = _rules(worktree.excludes_file) + _rules(worktree.common / "info/exclude")
-        if excludes:
-            yield "info/exclude", excludes
+    def _settings(self, repository: Inside) -> Iterator[Entry]:
+        worktree, settings = repository.worktree, dict(repository.worktree.settings)
+        if worktree.commit and "core.abbrev" not in settings:
+            length = len(worktree.git().run("rev-parse", "--short", worktree.commit).strip())
+            if length != USUAL_ABBREVIATION:
+                settings["core.abbrev"] = str(length)
+        if (sparse := worktree.git_dir / "info/sparse-checkout").is_file():
+            yield self._blob(b"git/info/sparse-checkout", sparse.read_bytes())
+        if excludes := _rules(worktree.user_file("excludes", "ignore")) + _rules(worktree.common / "info/exclude"):
+            yield self._blob(b"git/info/exclude", excludes)
         if rules := _rules(worktree.common / "info/attributes"):
-            yield "info/attributes", rules
-        if rules := _rules(worktree.attributes_file):
-            yield "info/attributes-of-user", rules
-            inside = os.fsdecode(repository.path) + "/" if repository.path else ""
-            settings["core.attributesfile"] = f"/workflow/{inside}.git/info/attributes-of-user"
-
-    def _abbreviation(self, worktree: Worktree) -> int:
-        if worktree.commit is None or "core.abbrev" in worktree.settings:
-            return USUAL_ABBREVIATION
-        return len(worktree.git().run("rev-parse", "--short", worktree.commit).strip())
+            yield self._blob(b"git/info/attributes", rules)
+        if rules := _rules(worktree.user_file("attributes")):
+            yield self._blob(b"git/info/attributes-of-user", rules)
+            file = os.fsdecode(within(repository.path, b".git/info/attributes-of-user"))
+            settings["core.attributesfile"] = f"/workflow/{file}"
+        if settings:
+            yield self._blob(b"config", config(settings))
 
 
 def config(settings: dict[str, str]) -> bytes:
@@ -216,14 +170,10 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
-def _content(path: Path) -> bytes | None:
-    return path.read_bytes() if path.is_file() else None
-
-
 def _rules(path: Path) -> bytes:
     """Return a file of rules, b"" if it is unreadable or has only comments."""
     try:
-        content = _content(path) or b""
+        content = path.read_bytes() if path.is_file() else b""
     except PermissionError:
         return b""
     lines: Iterable[bytes] = (line.strip() for line in content.splitlines())

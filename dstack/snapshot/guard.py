@@ -15,15 +15,11 @@ SHOWN = 10
 
 
 class Guard:
-    """Counts the bytes that differ from the commit. `limit` is in bytes; 0 for none."""
+    """Counts the bytes that differ from the commit, starting with what is known to differ before any file is read.
+    `limit` is in bytes; 0 for none. Raises UsageError above the limit."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, listing: Listing, staged: set[bytes]) -> None:
         self.limit = limit
-        self.sizes: dict[bytes, int] = {}
-        self.total = 0
-
-    def expect(self, listing: Listing, staged: set[bytes]) -> None:
-        """Count what is known to differ before any file is read. Raises UsageError above the limit."""
         self.sizes = {
             path: found.stat.st_size
             for path, found in listing.files.items()

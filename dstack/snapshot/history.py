@@ -1,11 +1,19 @@
-"""Decides how much history goes with a snapshot."""
+"""Decides how much history goes with a snapshot, and fetches what a partial clone (git-clone, --filter) lacks of it."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from msgspec.structs import replace
 
+from dstack.errors import UsageError
 from dstack.model.code.snapshot import Snapshot
+from dstack.plumbing.git import Git, GitError, quoted
+from dstack.plumbing.packs import walking
 from dstack.snapshot.worktree import Worktree
+
+ROUNDS = 100
+"""The most fetches. A clone without trees learns what a folder contains only after fetching the folder."""
 
 
 def with_history(snapshot: Snapshot, worktree: Worktree | None, depths: set[int]) -> Snapshot:
@@ -36,3 +44,30 @@ def boundary(worktree: Worktree, commit: str, depth: int) -> tuple[str, ...]:
         seen.update(level)
     cut = {oid for oid in seen if any(parent not in seen for parent in parents.get(oid, ()))}
     return tuple(sorted(cut | (seen & ends)))
+
+
+def fetch_missing(worktree: Worktree, snapshot: Snapshot, scratch: Path) -> None:
+    """Fetch the missing objects of the snapshot's history into the bare repository `scratch`, with the user's own
+    access to the remote. Raises UsageError if that fails."""
+    git = Git.at(worktree.root)
+    git.environment["GIT_OBJECT_DIRECTORY"] = str(scratch / "objects")
+    git.environment["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = quoted(worktree.objects)
+    options = ("--no-tags", "--no-write-fetch-head", "--recurse-submodules=no", "--filter=blob:none")
+    walker, walk = walking(Git.within(scratch), snapshot)
+    for _ in range(ROUNDS):
+        found = walker.run("rev-list", "--objects", *walk, "--missing=print", snapshot.commit or "").splitlines()
+        wanted = b"".join(line[1:] + b"\n" for line in found if line.startswith(b"?"))
+        if not wanted:
+            return
+        try:
+            git.run(
+                *("-c", "fetch.negotiationAlgorithm=noop", "fetch", "-q", *options, "--stdin", worktree.promisor or ""),
+                stdin=wanted,
+            )
+        except GitError as error:
+            raise UsageError(
+                f"this is a partial clone, and what it lacks can't be fetched from '{worktree.promisor}': "
+                f"{error.detail}",
+                hint="fetch it yourself: git archive HEAD > /dev/null",
+            ) from error
+    raise UsageError(f"the remote '{worktree.promisor}' does not send all objects of {snapshot.commit}")

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from dstack.errors import UsageError
 from dstack.plumbing.git import Git, GitError
 from dstack.plumbing.trees import GITLINK, LINK
+from dstack.snapshot.blobs import Blobs
 from dstack.snapshot.folders import find_folders
 from dstack.snapshot.worktree import Worktree, locate
-
-ATTRIBUTES = b".gitattributes"
 
 # An index entry as `git ls-files --stage --debug -z` prints it.
 _ENTRY = re.compile(
@@ -26,32 +26,19 @@ _ENTRY = re.compile(
 _UNREADABLE = re.compile(r"could not open directory '(.*)': (.*)")
 
 
-@dataclass(frozen=True)
-class Indexed:
-    """An index entry. `stamp` is the file's status when git last found it to match the blob; `stage` is 0 unless the
-    path is unmerged; `flags` are those of git's cache.h."""
+class Indexed(NamedTuple):
+    """An index entry. `stage` is 0 unless the path is unmerged. `stamp` is the file's status when git last found it to
+    match the blob. `assumed` is marked assume-unchanged; `skipped` is marked skip-worktree, as files outside a sparse
+    checkout are; `intended` was added with `git add -N`."""
 
     path: bytes
     mode: str
     id: str
     stage: int
-    flags: int
     stamp: tuple[int, ...]
-
-    @property
-    def assumed(self) -> bool:
-        """Marked assume-unchanged."""
-        return bool(self.flags & 0x8000)
-
-    @property
-    def skipped(self) -> bool:
-        """Marked skip-worktree, as files outside a sparse checkout are."""
-        return bool(self.flags & 1 << 30)
-
-    @property
-    def intended(self) -> bool:
-        """Added with `git add -N`."""
-        return bool(self.flags & 1 << 29)
+    assumed: bool
+    skipped: bool
+    intended: bool
 
 
 @dataclass(frozen=True)
@@ -97,73 +84,80 @@ class Listing:
     repositories: list[Inside] = field(default_factory=list)
 
 
-def list_repository(worktree: Worktree, scratch: Path, object_format: str) -> Listing:
-    """List everything on disk that git tracks or would offer to add. Nested repositories and submodules are listed by
-    their own rules. `scratch` is an empty bare repository; blobs in another format than `object_format` don't count."""
-    known = worktree.object_format == object_format
-    listing = Listing(objects=_objects(worktree) if known else [])
-    index, others = _index(worktree), _others(worktree.git())
-    entries = {entry.path: entry for entry in index}
-    reader = _Reader(worktree.root)
+def list_tree(root: Path, worktree: Worktree | None, blobs: Blobs) -> Listing:
+    """List everything on disk that git tracks or would offer to add; without a repository, all files of the folder
+    `root` except those that a .gitignore in it excludes. Nested repositories and submodules are listed by their own
+    rules. Indexed blobs don't count if they have another format than `blobs`."""
+    if worktree:
+        git = worktree.git()
+    else:
+        git = blobs.git("no-index", GIT_WORK_TREE=str(root))
+        git.folder = root
+    listing, reader = Listing(), _Reader(root)
+    others = _others(git)
     nested = [path.rstrip(b"/") for path in others if path.endswith(b"/")]
-    candidates: dict[bytes, Indexed] = {}
+    if worktree:
+        nested += _add_tracked(worktree, reader, listing, others, blobs)
+    for path in others:
+        if not path.endswith(b"/") and (found := reader.stat(path)) and not stat.S_ISDIR(found.st_mode):
+            listing.files[path] = ListedFile(found)
+    listing.folders = find_folders(git, root, listing.files, [*listing.submodules, *nested])
+    for path in nested:
+        _add_nested(root, path, listing, blobs)
+    return listing
+
+
+def within(folder: bytes, path: bytes) -> bytes:
+    """Return a path relative to `folder` as one relative to the root."""
+    return folder + b"/" + path if folder and path else folder or path
+
+
+def _add_tracked(
+    worktree: Worktree, reader: _Reader, listing: Listing, others: list[bytes], blobs: Blobs
+) -> list[bytes]:
+    """Add the repository and the files in its index. Return the submodules that are checked out."""
+    known = worktree.object_format == blobs.object_format
+    if known:
+        listing.objects += [worktree.objects, *([worktree.aside] if worktree.promisor else [])]
+    index, checked_out = _index(worktree), []
+    entries = {entry.path: entry for entry in index}
     for path, entry in entries.items():
         found = reader.stat(path)
         if found is None:
             continue
-        if stat.S_ISDIR(found.st_mode):
-            if entry.mode == GITLINK:
-                _submodule(worktree, path, entry.id, listing, nested)
-            continue
-        clean = known and _same(entry, found, worktree.indexed_at)
-        comparable = known and entry.mode != GITLINK and _may_be(entry, found)
-        listing.files[path] = ListedFile(found, None, entry.id if comparable else None, clean)
-        if clean:
-            candidates[path] = entry
+        if not stat.S_ISDIR(found.st_mode):
+            indexed = entry.id if known and entry.mode != GITLINK and _may_be(entry, found) else None
+            clean = known and _same(entry, found, worktree.indexed_at)
+            listing.files[path] = ListedFile(found, indexed if clean else None, indexed, clean)
+        elif entry.mode == GITLINK:
+            folder = os.path.join(os.fsencode(worktree.root), path)
+            if os.path.lexists(folder + b"/.git") or os.listdir(folder):
+                checked_out.append(path)
+            else:
+                listing.submodules[path] = entry.id
     has_attributes = worktree.has_attributes or any(
-        path == ATTRIBUTES or path.endswith(b"/" + ATTRIBUTES) for paths in (entries, others) for path in paths
+        path.endswith(b".gitattributes") for paths in (entries, others) for path in paths
     )
     filtered = _filtered(worktree, listing.files) if has_attributes else set()
     listing.repositories.append(Inside(b"", worktree, index, filtered))
-    for path, entry in _unfiltered(worktree, candidates, listing.files, has_attributes, filtered, scratch):
-        listing.files[path] = ListedFile(listing.files[path].stat, entry.id, entry.id, True)
-    reader.add((path for path in others if not path.endswith(b"/")), listing)
-    listing.folders = find_folders(worktree.git(), worktree.root, listing.files, [*listing.submodules, *nested])
-    for path in nested:
-        _nested(worktree.root, path, listing, scratch, object_format)
-    return listing
-
-
-def list_folder(root: Path, scratch: Path, object_format: str) -> Listing:
-    """List all files of a folder outside any repository, except those that a .gitignore in it excludes."""
-    listing = Listing()
-    git = Git.within(scratch, GIT_WORK_TREE=str(root), GIT_INDEX_FILE=str(scratch / "no-index"))
-    git.folder = root
-    others = _others(git)
-    nested = [path.rstrip(b"/") for path in others if path.endswith(b"/")]
-    _Reader(root).add((path for path in others if not path.endswith(b"/")), listing)
-    listing.folders = find_folders(git, root, listing.files, nested)
-    for path in nested:
-        _nested(root, path, listing, scratch, object_format)
-    return listing
-
-
-def _objects(worktree: Worktree) -> list[Path]:
-    return [worktree.objects, worktree.aside] if worktree.promisor else [worktree.objects]
+    if has_attributes or worktree.converts or worktree.promisor:
+        for path in _inexact(worktree, listing.files, filtered, blobs):
+            listing.files[path] = replace(listing.files[path], id=None)
+    return checked_out
 
 
 def _index(worktree: Worktree) -> list[Indexed]:
     output = worktree.git().run("ls-files", "--stage", "--debug", "-z")
     entries: list[Indexed] = []
-    end = 0
+    understood = 0
     for match in _ENTRY.finditer(output):
-        if match.start() != end:
-            break
-        end = match.end()
+        understood += len(match[0])
         mode, oid, stage, path, *numbers, flags = match.groups()
         stamp = tuple(map(int, numbers)) if stage == b"0" else ()
-        entries.append(Indexed(path, mode.decode(), oid.decode(), int(stage), int(flags, 16), stamp))
-    if end != len(output):
+        bits = int(flags, 16)  # git's cache.h
+        marks = (bool(bits & 0x8000), bool(bits & 1 << 30), bool(bits & 1 << 29))
+        entries.append(Indexed(path, mode.decode(), oid.decode(), int(stage), stamp, *marks))
+    if understood != len(output):
         raise UsageError(
             "dstack can't read how this version of git lists its index", hint="report the output of: git version"
         )
@@ -193,25 +187,15 @@ def _same(entry: Indexed, found: os.stat_result, indexed_at: int) -> bool:
     return entry.stamp == stamp and is_link == (entry.mode == LINK)
 
 
-def _unfiltered(
-    worktree: Worktree,
-    candidates: dict[bytes, Indexed],
-    files: dict[bytes, ListedFile],
-    has_attributes: bool,
-    filtered: set[bytes],
-    scratch: Path,
-) -> Iterator[tuple[bytes, Indexed]]:
-    """Yield those whose indexed blob has exactly the bytes on disk. Line ends and `ident` change the size whenever they
-    change anything; with a filter or an encoding, the file must be read to find out."""
-    if not (has_attributes or worktree.converts or worktree.promisor):
-        yield from candidates.items()
-        return
-    objects = Git.within(scratch, GIT_OBJECT_DIRECTORY=str(worktree.objects))
-    asked = "".join(f"{entry.id}\n" for entry in candidates.values()).encode()
-    sizes = objects.run("cat-file", "--batch-check=%(objectsize)", stdin=asked).splitlines()
-    for (path, entry), size in zip(candidates.items(), sizes, strict=True):
-        if path not in filtered and size.isdigit() and int(size) == files[path].stat.st_size:
-            yield path, entry
+def _inexact(worktree: Worktree, files: dict[bytes, ListedFile], filtered: set[bytes], blobs: Blobs) -> list[bytes]:
+    """Return the clean files whose indexed blob may not have the bytes on disk. Line ends and `ident` change the size
+    whenever they change anything; with a filter or an encoding, the file must be read to find out."""
+    clean = {path: file for path, file in files.items() if file.id}
+    asked = "".join(f"{file.id}\n" for file in clean.values()).encode()
+    git = blobs.git(GIT_OBJECT_DIRECTORY=str(worktree.objects))
+    sizes = git.run("cat-file", "--batch-check=%(objectsize)", stdin=asked).splitlines()
+    pairs = zip(clean.items(), sizes, strict=True)
+    return [path for (path, file), size in pairs if path in filtered or size != b"%d" % file.stat.st_size]
 
 
 def _filtered(worktree: Worktree, paths: Iterable[bytes]) -> set[bytes]:
@@ -264,45 +248,24 @@ class _Reader:
         mode = found.st_mode
         return found if stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode) else None
 
-    def add(self, paths: Iterable[bytes], listing: Listing) -> None:
-        for path in paths:
-            found = self.stat(path)
-            if found is not None and not stat.S_ISDIR(found.st_mode):
-                listing.files[path] = ListedFile(found)
-
     def _is_folder(self, path: bytes) -> bool:
-        known = self.folders.get(path)
-        if known is None:
-            known = self._is_folder(os.path.dirname(path))
-            if known:
-                full = self.root + path
-                known = os.path.isdir(full) and not os.path.islink(full)
-            self.folders[path] = known
-        return known
+        if path not in self.folders:
+            full = self.root + path
+            inside = self._is_folder(os.path.dirname(path))
+            self.folders[path] = inside and os.path.isdir(full) and not os.path.islink(full)
+        return self.folders[path]
 
 
-def _submodule(worktree: Worktree, path: bytes, commit: str, listing: Listing, nested: list[bytes]) -> None:
-    folder = os.path.join(os.fsencode(worktree.root), path)
-    if os.path.lexists(os.path.join(folder, b".git")) or os.listdir(folder):
-        nested.append(path)
-    else:
-        listing.submodules[path] = commit
-
-
-def _nested(root: Path, path: bytes, listing: Listing, scratch: Path, object_format: str) -> None:
+def _add_nested(root: Path, path: bytes, listing: Listing, blobs: Blobs) -> None:
     """Add the files of a nested repository as plain files."""
     folder = root / os.fsdecode(path)
-    inner = locate(folder, scratch)
-    if inner is not None and inner.root.samefile(folder):
-        part = list_repository(inner, scratch, object_format)
-    else:
-        part = list_folder(folder, scratch, object_format)
+    inner = locate(folder, blobs.scratch)
+    if inner is not None and not inner.root.samefile(folder):
+        inner = None
+    part = list_tree(folder, inner, blobs)
     listing.nested.append(path)
-    listing.files.update((path + b"/" + name, found) for name, found in part.files.items())
-    listing.submodules.update((path + b"/" + name, commit) for name, commit in part.submodules.items())
-    listing.folders.update((path + b"/" * bool(name) + name, mode) for name, mode in part.folders.items())
+    listing.files.update((within(path, name), found) for name, found in part.files.items())
+    listing.submodules.update((within(path, name), commit) for name, commit in part.submodules.items())
+    listing.folders.update((within(path, name), mode) for name, mode in part.folders.items())
     listing.objects.extend(part.objects)
-    listing.repositories.extend(
-        Inside(path + b"/" * bool(each.path) + each.path, each.worktree, each.index, each.filtered)
-        for each in part.repositories
-    )
+    listing.repositories.extend(replace(each, path=within(path, each.path)) for each in part.repositories)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import stat
-from collections import Counter, defaultdict
+from collections import Counter
 from itertools import groupby
 
 from dstack.model.code.snapshot import PLAIN
-from dstack.plumbing.git import Git
 from dstack.plumbing.modes import EMPTY, OF_FILES, OF_FOLDERS, Modes
 from dstack.snapshot.blobs import Blobs
 from dstack.snapshot.folders import leaves
@@ -22,10 +21,8 @@ def describe(listing: Listing) -> tuple[int, Modes]:
     folders = {path: mode & OF_FOLDERS for path, mode in listing.folders.items()}
     closed = {path: mode for path, mode in folders.items() if not mode & stat.S_IXUSR}
     others |= {path: mode for path, mode in folders.items() if mode != OF_FILES & ~umask and path not in closed}
-    by_mode: dict[int, list[bytes]] = defaultdict(list)
-    for path, mode in sorted(others.items()):
-        by_mode[mode].append(path)
-    groups = sorted(by_mode.items())
+    ordered = sorted(others, key=lambda path: (others[path], path))
+    groups = [(mode, list(paths)) for mode, paths in groupby(ordered, others.__getitem__)]
     # Folders that can't be entered once their mode is set come last, deepest first.
     inwards = sorted(closed, key=lambda path: (-path.count(b"/"), path == b"", closed[path], path))
     groups += [(mode, list(paths)) for mode, paths in groupby(inwards, closed.__getitem__)]
@@ -48,7 +45,7 @@ def _made(mode: int, umask: int) -> int:
     return (0o777 if mode & stat.S_IXUSR else 0o666) & ~umask
 
 
-def store(git: Git, blobs: Blobs, modes: Modes) -> str | None:
+def store(blobs: Blobs, modes: Modes) -> str | None:
     """Store the modes as a tree and return its id, or None if there are none."""
     contents = [(f"{number:04}-{mode:04o}", paths) for number, (mode, paths) in enumerate(modes.groups)]
     contents += [(EMPTY, modes.empty)] if modes.empty else []
@@ -56,4 +53,4 @@ def store(git: Git, blobs: Blobs, modes: Modes) -> str | None:
         return None
     made = [(name, blobs.add(b"".join(b"./" + path + b"\0" for path in paths))) for name, paths in contents]
     lines = "".join(f"100644 blob {oid}\t{name}\0" for name, oid in made)
-    return git.run("mktree", "-z", stdin=lines.encode()).decode().strip()
+    return blobs.git().run("mktree", "-z", stdin=lines.encode()).decode().strip()

@@ -7,6 +7,8 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 PREFIX = f"dstack-snapshot-{os.getuid()}-"
@@ -14,37 +16,30 @@ ABANDONED = 3600
 """Seconds after which a folder that no process holds is removed."""
 
 
-class Scratch:
-    """A new folder, held by a lock until it is closed or its process ends."""
-
-    def __init__(self) -> None:
-        _sweep()
-        self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
-        self._lock = _lock(self.path)
-
-    def close(self) -> None:
-        """Remove the folder."""
-        shutil.rmtree(self.path)
-        os.close(self._lock)
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Make a folder, held by a lock until the context is left or the process ends."""
+    _sweep()
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    with _locked(folder):
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
 
 
-def _lock(folder: Path) -> int:
-    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise
-    return lock
+        yield
 
 
 def _sweep() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         try:
-            if folder.lstat().st_mtime > time.time() - ABANDONED:
-                continue
-            lock = _lock(folder)
+            if folder.lstat().st_mtime <= time.time() - ABANDONED:
+                with _locked(folder):
+                    shutil.rmtree(folder, ignore_errors=True)
         except OSError:
             continue  # in use, or just removed
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import msgspec
 
@@ -20,28 +20,26 @@ from dstack.model.code.tree import Change
 from dstack.plumbing.git import Git, make_bare, require_git
 from dstack.plumbing.packs import BASES, commit_of, write_pack
 from dstack.plumbing.trees import GITLINK, differences, make_tree
-from dstack.snapshot.blobs import Blobs, ChangedError, unchanged
+from dstack.snapshot.blobs import Blobs, ChangedError, look, unchanged
 from dstack.snapshot.exclusions import leave_out
 from dstack.snapshot.git_status import GitStatus, staged
 from dstack.snapshot.guard import LIMIT, Guard
-from dstack.snapshot.history import with_history
-from dstack.snapshot.identity import repo_id
-from dstack.snapshot.listing import ListedFile, Listing, list_folder, list_repository, unreadable_error
-from dstack.snapshot.partial_clone import fetch_missing
+from dstack.snapshot.history import fetch_missing, with_history
+from dstack.snapshot.listing import ListedFile, Listing, list_tree, unreadable_error
 from dstack.snapshot.permissions import describe, store
-from dstack.snapshot.scratch import Scratch
-from dstack.snapshot.worktree import Worktree, locate
+from dstack.snapshot.scratch import scratch_folder
+from dstack.snapshot.worktree import Worktree, locate, repo_id
 
 TRIES = 3
 
 
 @dataclass(frozen=True)
 class Taken:
-    """A snapshot, and what differs from its commit. Leaving the context removes the scratch folder."""
+    """A snapshot, and what differs from its commit. `scratch` is a folder with a bare repository `git`."""
 
     snapshot: Snapshot
     changes: list[Change]
-    scratch: Scratch
+    scratch: Path
     worktree: Worktree | None
 
     def pack(self, known: Sequence[str] | None = None) -> Path:
@@ -50,7 +48,7 @@ class Taken:
         if known is None:
             return self._write("thin.pack", [name for name in (self.snapshot.commit, self.snapshot.history) if name])
         self._fetch()
-        git = Git.within(self.scratch.path / "git")
+        git = Git.within(self.scratch / "git")
         commits = {name: commit_of(name) for name in known}
         asked = "".join(f"{oid}\n" for oid in commits.values()).encode()
         answers = git.run("cat-file", "--batch-check=%(objecttype)", stdin=asked).decode().splitlines()
@@ -66,23 +64,14 @@ class Taken:
 
     def _fetch(self) -> None:
         if self.worktree and self.worktree.promisor and self.snapshot.commit:
-            fetch_missing(self.worktree, self.snapshot, self.scratch.path / "git")
-
-    def close(self) -> None:
-        """Remove the folder."""
-        self.scratch.close()
-
-    def __enter__(self) -> Taken:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
+            fetch_missing(self.worktree, self.snapshot, self.scratch / "git")
 
     def _write(self, name: str, known: list[str]) -> Path:
-        return write_pack(Git.within(self.scratch.path / "git"), self.snapshot, known, self.scratch.path / name)
+        return write_pack(Git.within(self.scratch / "git"), self.snapshot, known, self.scratch / name)
 
 
-def take(start: Path, *, limit: int = LIMIT, depths: Iterable[int] = (1,)) -> Taken:
+@contextmanager
+def take(start: Path, *, limit: int = LIMIT, depths: Iterable[int] = (1,)) -> Iterator[Taken]:
     """Take a snapshot of the working tree that the project folder `start` is in, without ignored files.
 
     `limit` is on changed and untracked content, in bytes (0: none). `depths` are how many commits of history jobs want
@@ -90,34 +79,18 @@ def take(start: Path, *, limit: int = LIMIT, depths: Iterable[int] = (1,)) -> Ta
     """
     require_git()
     start = start.resolve()
-    scratch = Scratch()
-    try:
-        return _take(start, scratch, limit, set(depths))
-    except BaseException:
-        scratch.close()
-        raise
+    with scratch_folder() as folder:
+        worktree = locate(start, folder / "git")
+        blobs = Blobs(folder / "git", worktree.object_format if worktree else "sha1")
+        make_bare(blobs.scratch, blobs.object_format)
+        snapshot, changes = _take(start, worktree, blobs, limit)
+        yield Taken(with_history(snapshot, worktree, set(depths)), changes, folder, worktree)
 
 
-def _take(start: Path, folder: Scratch, limit: int, depths: set[int]) -> Taken:
-    scratch = folder.path / "git"
-    worktree = locate(start, scratch)
-    object_format = worktree.object_format if worktree else "sha1"
-    make_bare(scratch, object_format)
+def _take(start: Path, worktree: Worktree | None, blobs: Blobs, limit: int) -> tuple[Snapshot, list[Change]]:
     for _ in range(TRIES):
         try:
-            listing = _list(worktree, start, scratch, object_format)
-            make_bare(scratch, object_format, listing.objects)
-            root = worktree.root if worktree else start
-            blobs = Blobs(scratch / "objects", object_format)
-            left_out = leave_out(root, listing, scratch, object_format)
-            guard = Guard(limit)
-            guard.expect(listing, staged(worktree) if worktree and worktree.commit else set(listing.files))
-            known = _read(root, listing, blobs, guard)
-            tree = _make(listing, known, scratch)
-            index = GitStatus(scratch, blobs, listing, known, left_out).tree() if worktree else None
-            taken = _describe(worktree, start, folder, listing, left_out, tree, index)
-            snapshot = _with_modes(taken.snapshot, listing, blobs, scratch)
-            return replace(taken, snapshot=with_history(snapshot, worktree, depths))
+            return _try(start, worktree, blobs, limit)
         except ChangedError as error:
             changed = error
     raise UsageError(
@@ -126,10 +99,31 @@ def _take(start: Path, folder: Scratch, limit: int, depths: set[int]) -> Taken:
     )
 
 
-def _list(worktree: Worktree | None, start: Path, scratch: Path, object_format: str) -> Listing:
-    if worktree is None:
-        return list_folder(start, scratch, object_format)
-    return list_repository(worktree, scratch, object_format)
+def _try(start: Path, worktree: Worktree | None, blobs: Blobs, limit: int) -> tuple[Snapshot, list[Change]]:
+    root = worktree.root if worktree else start
+    listing = list_tree(root, worktree, blobs)
+    make_bare(blobs.scratch, blobs.object_format, listing.objects)
+    left_out = leave_out(root, listing, blobs)
+    guard = Guard(limit, listing, staged(worktree) if worktree and worktree.commit else set(listing.files))
+    known = _read(root, listing, blobs, guard)
+    entries = [(GITLINK, commit, path) for path, commit in listing.submodules.items()]
+    entries += [(found.mode, known[path], path) for path, found in listing.files.items()]
+    tree = make_tree(blobs.git(), entries)
+    index = GitStatus(blobs, listing, known, left_out).tree() if worktree else None
+    snapshot = _describe(start, worktree, tree)
+    changes, dirty = _compare(snapshot, listing, blobs, left_out)
+    if worktree and listing.nested:  # git alone can compare submodules
+        options = ("--porcelain", "-z", "--no-renames", "--ignore-submodules=none")
+        dirty = bool(worktree.git().run("status", *options))
+    umask, modes = describe(listing)
+    return msgspec.structs.replace(
+        snapshot,
+        dirty=dirty,
+        index=index,
+        modes=store(blobs, modes),
+        # msgspec omits a default only if it is the same object.
+        umask=PLAIN if umask == int(PLAIN, 8) else f"{umask:03o}",
+    ), changes
 
 
 def _read(root: Path, listing: Listing, blobs: Blobs, guard: Guard) -> dict[bytes, str]:
@@ -151,13 +145,6 @@ def _read(root: Path, listing: Listing, blobs: Blobs, guard: Guard) -> dict[byte
     return known
 
 
-def _make(listing: Listing, known: dict[bytes, str], scratch: Path) -> str:
-    """Write the tree and return its id."""
-    entries = [(GITLINK, commit, path) for path, commit in listing.submodules.items()]
-    entries += [(found.mode, known[path], path) for path, found in listing.files.items()]
-    return make_tree(Git.within(scratch, GIT_INDEX_FILE=str(scratch / "index")), entries)
-
-
 def _blob(blobs: Blobs, file: bytes, path: bytes, found: ListedFile, guard: Guard) -> str:
     if found.id is not None:
         return found.id
@@ -169,67 +156,39 @@ def _blob(blobs: Blobs, file: bytes, path: bytes, found: ListedFile, guard: Guar
     return blobs.store(file, found.stat)
 
 
-def _with_modes(snapshot: Snapshot, listing: Listing, blobs: Blobs, scratch: Path) -> Snapshot:
-    umask, modes = describe(listing)
-    found = msgspec.structs.replace(snapshot, modes=store(Git.within(scratch), blobs, modes))
-    # msgspec omits a default only if it is the same object.
-    return found if umask == int(PLAIN, 8) else msgspec.structs.replace(found, umask=f"{umask:03o}")
-
-
 def _check(base: bytes, listing: Listing) -> None:
     for path, mode in listing.folders.items():
-        try:
-            about = os.lstat(base + path)
-        except OSError as error:
-            raise ChangedError(path) from error
-        if not stat.S_ISDIR(about.st_mode) or stat.S_IMODE(about.st_mode) != mode:
+        found = look(base, path).st_mode
+        if not stat.S_ISDIR(found) or stat.S_IMODE(found) != mode:
             raise ChangedError(path)
-    for path, found in listing.files.items():
-        try:
-            now = os.lstat(base + path)
-        except OSError as error:
-            raise ChangedError(path) from error
-        if not unchanged(found.stat, now):
+    for path, listed in listing.files.items():
+        if not unchanged(listed.stat, look(base, path)):
             raise ChangedError(path)
 
 
-def _describe(
-    worktree: Worktree | None,
-    start: Path,
-    scratch: Scratch,
-    listing: Listing,
-    left_out: set[bytes],
-    tree: str,
-    index: str | None,
-) -> Taken:
+def _describe(start: Path, worktree: Worktree | None, tree: str) -> Snapshot:
     if worktree is None:
-        snapshot = Snapshot(repo=repo_id(None, start), tree=tree, dirty=True, git=False)
-    else:
-        project = start.relative_to(worktree.root.resolve())
-        snapshot = Snapshot(
-            repo=repo_id(worktree.url, worktree.root, worktree.object_format),
-            tree=tree,
-            index=index,
-            commit=worktree.commit,
-            url=worktree.url,
-            branch=worktree.branch,
-            project="" if project == Path() else str(project),
-            object_format=worktree.object_format,
-        )
+        return Snapshot(repo=repo_id(None, start), tree=tree, git=False)
+    project = start.relative_to(worktree.root.resolve())
+    return Snapshot(
+        repo=repo_id(worktree.url, worktree.root, worktree.object_format),
+        tree=tree,
+        commit=worktree.commit,
+        url=worktree.url,
+        branch=worktree.branch,
+        project="" if project == Path() else str(project),
+        object_format=worktree.object_format,
+    )
+
+
+def _compare(snapshot: Snapshot, listing: Listing, blobs: Blobs, left_out: set[bytes]) -> tuple[list[Change], bool]:
+    """Return what differs from the commit, and whether git would call it modified."""
     absent = left_out | {entry.path for each in listing.repositories[:1] for entry in each.index if entry.skipped}
-    found = differences(Git.within(scratch.path / "git"), snapshot.commit, tree)
-    changes, dirty = [], worktree is None
-    for difference in found:
+    changes, dirty = [], not snapshot.git
+    for difference in differences(blobs.git(), snapshot.commit, snapshot.tree):
         file = listing.files.get(difference.path)
         size = file.stat.st_size if file else 0
         changes.append(Change(os.fsdecode(difference.path), difference.change, size))
         same = file.clean and file.indexed == difference.old if file else difference.path in absent
         dirty = dirty or not same
-    if worktree and listing.nested:
-        dirty = _is_dirty(worktree)
-    return Taken(msgspec.structs.replace(snapshot, dirty=dirty), changes, scratch, worktree)
-
-
-def _is_dirty(worktree: Worktree) -> bool:
-    """Ask git, which alone can compare submodules."""
-    return bool(worktree.git().run("status", "--porcelain", "-z", "--no-renames", "--ignore-submodules=none"))
+    return changes, dirty

@@ -1,15 +1,17 @@
-"""Finds the repository that a folder is in, and reads what a snapshot needs of it."""
+"""Finds the repository that a folder is in, reads what a snapshot needs of it, and identifies it."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import platform
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from dstack.errors import UsageError
 from dstack.plumbing.git import Git, GitError, quoted
-from dstack.snapshot.identity import clean_url
 
 # Settings that change what `git status` and `git diff` print. None of them runs a program.
 _OUTPUT = (
@@ -24,34 +26,72 @@ _SETTINGS = (
     rf"^({_OUTPUT}|core\.(attributesfile|excludesfile)|remote\..*\.(url|promisor)|branch\..*\.remote"
     r"|extensions\.partialclone)$"
 )
+_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<rest>.*)", re.DOTALL)
+_SCP = re.compile(r"(?P<user>[^/@]*)@(?P<rest>[^/]*:.*)", re.DOTALL)
+_MACHINE_IDS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 _USUAL = {"core.filemode": "true", "core.symlinks": "true", "core.ignorecase": "false"}
 
 
 @dataclass(frozen=True)
 class Worktree:
-    """A working tree of git. `git_dir` is its own, `common` is shared by all working trees of the repository. `url` is
-    the remote's, without credentials. `indexed_at` is when the index was written, in nanoseconds (0: there is none).
-    `converts`: line ends may differ between disk and blobs. `promisor` is the remote with the objects that a partial
-    clone lacks; `aside` is the folder for those that git fetches by itself. `has_attributes`: there are attributes
-    outside the tree. `settings` are those that change what git prints.
-    """
+    """A working tree of git. `git_dir` is its own, `common` is shared by all working trees of the repository.
+    `indexed_at` is when the index was written, in nanoseconds (0: there is none). `configured` are git's settings, as
+    far as a snapshot needs them. `aside` is the folder for objects that git fetches by itself."""
 
     root: Path
     git_dir: Path
     common: Path
-    objects: Path
     object_format: str
     commit: str | None
     branch: str | None
-    url: str | None
     indexed_at: int
-    converts: bool
-    promisor: str | None
-    has_attributes: bool
-    settings: dict[str, str]
-    attributes_file: Path
-    excludes_file: Path
+    configured: dict[str, str]
     aside: Path
+
+    @property
+    def objects(self) -> Path:
+        """The folder with the repository's objects."""
+        return self.common / "objects"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings that change what git prints."""
+        return {
+            key: value
+            for key, value in self.configured.items()
+            if re.fullmatch(_OUTPUT, key, re.DOTALL) and _USUAL.get(key.lower()) != value
+        }
+
+    @property
+    def url(self) -> str | None:
+        """The URL of the branch's remote, else of origin, else of the first remote; without credentials."""
+        urls = self._remotes("url")
+        for name in (self.configured.get(f"branch.{self.branch}.remote"), "origin", *urls):
+            if name is not None and name in urls:
+                return clean_url(urls[name])
+        return None
+
+    @cached_property
+    def promisor(self) -> str | None:
+        """The remote with the objects that a partial clone lacks."""
+        return self.configured.get("extensions.partialclone") or next(iter(self._remotes("promisor")), None)
+
+    @property
+    def converts(self) -> bool:
+        """Whether line ends may differ between disk and blobs."""
+        return self.configured.get("core.autocrlf", "false").lower() not in ("false", "no", "off", "0", "")
+
+    @property
+    def has_attributes(self) -> bool:
+        """Whether there are attributes outside the tree."""
+        files = [self.common / "info/attributes", Path("/etc/gitattributes"), self.user_file("attributes")]
+        return any(file.is_file() and file.stat().st_size > 0 for file in files)
+
+    def user_file(self, kind: str, default: str | None = None) -> Path:
+        """Return the user's own `attributes` or `excludes` file (gitattributes, gitignore)."""
+        if named := self.configured.get(f"core.{kind}file"):
+            return Path(named).expanduser()
+        return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "git" / (default or kind)
 
     def git(self) -> Git:
         """Return git for this working tree. Objects that it fetches by itself, and files that Git LFS caches, go to the
@@ -65,6 +105,11 @@ class Worktree:
             git.environment["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = quoted(self.objects)
         return git
 
+    def _remotes(self, setting: str) -> dict[str, str]:
+        """Return the value of a setting by remote."""
+        found = (re.fullmatch(rf"remote\.(.*)\.{setting}", key, re.DOTALL) for key in self.configured)
+        return {match[1]: self.configured[match[0]] for match in found if match}
+
 
 def locate(folder: Path, scratch: Path) -> Worktree | None:
     """Return the working tree that `folder` is in, or None if it is not in a repository. Raises UsageError if the
@@ -72,35 +117,22 @@ def locate(folder: Path, scratch: Path) -> Worktree | None:
     git = Git.at(folder)
     if not _inside(git, folder):
         return None
-    root = Path(os.fsdecode(git.run("rev-parse", "--show-toplevel").removesuffix(b"\n")))
-    git_dir = Path(os.fsdecode(git.run("rev-parse", "--absolute-git-dir").removesuffix(b"\n")))
-    common = _common(git_dir)
+    root, git_dir, common = (
+        folder / os.fsdecode(git.run("rev-parse", option).removesuffix(b"\n"))
+        for option in ("--show-toplevel", "--absolute-git-dir", "--git-common-dir")
+    )
     index = git_dir / "index"
-    indexed_at = index.stat().st_mtime_ns if index.exists() else 0
     object_format = git.run("rev-parse", "--show-object-format").decode().strip()
-    settings = _settings(git)
     branch = git.run("symbolic-ref", "-q", "HEAD", accept=(0, 1)).rstrip(b"\n")
-    name = os.fsdecode(branch.removeprefix(b"refs/heads/")) if branch.startswith(b"refs/heads/") else None
     return Worktree(
         root=root,
         git_dir=git_dir,
-        common=common,
-        objects=common / "objects",
+        common=common.resolve(),
         object_format=object_format if object_format == "sha256" else "sha1",
         commit=git.run("rev-parse", "-q", "--verify", "HEAD^{commit}", accept=(0, 1, 128)).decode().strip() or None,
-        branch=name,
-        url=_remote(settings, name),
-        indexed_at=indexed_at,
-        converts=settings.get("core.autocrlf", "false").lower() not in ("false", "no", "off", "0", ""),
-        promisor=_promisor(settings),
-        has_attributes=_attributes_outside(common, settings),
-        settings={
-            key: value
-            for key, value in settings.items()
-            if re.fullmatch(_OUTPUT, key, re.DOTALL) and _USUAL.get(key.lower()) != value
-        },
-        attributes_file=_user_file(settings, "attributes"),
-        excludes_file=_user_file(settings, "excludes", "ignore"),
+        branch=os.fsdecode(branch.removeprefix(b"refs/heads/")) if branch.startswith(b"refs/heads/") else None,
+        indexed_at=index.stat().st_mtime_ns if index.exists() else 0,
+        configured=_settings(git),
         aside=scratch / f"fetched-{object_format}",
     )
 
@@ -123,14 +155,6 @@ def _inside(git: Git, folder: Path) -> bool:
     return True
 
 
-def _common(git_dir: Path) -> Path:
-    """Return the folder with the objects of all working trees (gitrepository-layout, "commondir")."""
-    pointer = git_dir / "commondir"
-    if not pointer.is_file():
-        return git_dir
-    return Path(os.path.normpath(git_dir / os.fsdecode(pointer.read_bytes().rstrip(b"\n"))))
-
-
 def _settings(git: Git) -> dict[str, str]:
     plain = Git(git.environment, git.folder, "safe.directory=*")
     output = os.fsdecode(plain.run("config", "-z", "--get-regexp", _SETTINGS, accept=(0, 1)))
@@ -138,28 +162,41 @@ def _settings(git: Git) -> dict[str, str]:
     return {key: value if newline else "true" for key, newline, value in pairs}
 
 
-def _remote(settings: dict[str, str], branch: str | None) -> str | None:
-    """Return the URL of the branch's remote, else of origin, else of the first remote."""
-    urls = {key[len("remote.") : -len(".url")]: value for key, value in settings.items() if key.endswith(".url")}
-    for name in (settings.get(f"branch.{branch}.remote"), "origin", *urls):
-        if name is not None and name in urls:
-            return clean_url(urls[name])
-    return None
+def clean_url(url: str) -> str:
+    """Return the URL without password and token. Only SSH URLs keep the user name, which is the login."""
+    url = url.strip()
+    parts = _URL.fullmatch(url)
+    if parts is None:
+        scp = _SCP.fullmatch(url)
+        return f"{scp['user'].partition(':')[0]}@{scp['rest']}" if scp else url
+    userinfo, _, host = parts["authority"].rpartition("@")
+    rest = parts["rest"]
+    if "ssh" in parts["scheme"].lower():
+        user = userinfo.partition(":")[0]
+        return f"{parts['scheme']}://{user}{'@' if user else ''}{host}{rest}"
+    return f"{parts['scheme']}://{host}{re.split('[?#]', rest, maxsplit=1)[0]}"
 
 
-def _promisor(settings: dict[str, str]) -> str | None:
-    names = [key[len("remote.") : -len(".promisor")] for key in settings if key.endswith(".promisor")]
-    return settings.get("extensions.partialclone") or (names[0] if names else None)
+def repo_id(url: str | None, root: Path, object_format: str = "sha1", *, machine: str | None = None) -> str:
+    """Return a short hash of the cleaned remote URL, so that everyone who works on a repository shares its objects.
+    Without a remote, or with one on this machine's disk, it is a hash of machine and path."""
+    identity = clean_url(url).rstrip("/").removesuffix(".git").rstrip("/") if url else ""
+    if not identity or _is_local(identity):
+        identity = f"{machine or machine_name()}:{identity or os.path.abspath(root)}"
+    if object_format != "sha1":
+        identity = f"{object_format}:{identity}"
+    return hashlib.sha256(os.fsencode(identity)).hexdigest()[:16]
 
 
-def _user_file(settings: dict[str, str], kind: str, default: str | None = None) -> Path:
-    """Return the user's own attributes or excludes file (gitattributes, gitignore)."""
-    named = settings.get(f"core.{kind}file")
-    if named:
-        return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "git" / (default or kind)
+def machine_name() -> str:
+    """Return an id that is unique to this machine."""
+    for file in _MACHINE_IDS:
+        if file.is_file() and (name := file.read_text().strip()):
+            return name
+    return platform.node()
 
 
-def _attributes_outside(common: Path, settings: dict[str, str]) -> bool:
-    files = [common / "info/attributes", Path("/etc/gitattributes"), _user_file(settings, "attributes")]
-    return any(file.is_file() and file.stat().st_size > 0 for file in files)
+def _is_local(url: str) -> bool:
+    if parts := _URL.fullmatch(url):
+        return parts["scheme"].lower() == "file"
+    return ":" not in url.partition("/")[0]

@@ -1,1 +1,1 @@
-"""Floor 2: the server's state. One SQLite database with one writer. sqlite-utils is imported here only."""
+"""Floor 3: the server's state. One SQLite database with one writer. sqlite-utils is imported here only."""

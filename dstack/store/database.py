@@ -6,13 +6,15 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlite_utils
 
 from dstack.errors import UsageError
+from dstack.model.api import wire
 from dstack.store.migrations import migrate
 
+T = TypeVar("T")
 NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "lustre", "ceph"})
 
 
@@ -71,25 +73,44 @@ class Database(sqlite_utils.Database):
         """Return all rows of a query."""
         return self.execute(sql, values).fetchall()
 
-    def row(self, sql: str, *values: Any) -> sqlite3.Row | None:
-        """Return the first row of a query, or None."""
-        first: sqlite3.Row | None = self.execute(sql, values).fetchone()
-        return first
+    def column(self, sql: str, *values: Any) -> list[Any]:
+        """Return the first column of a query."""
+        return [row[0] for row in self.execute(sql, values)]
+
+    def value(self, sql: str, *values: Any) -> Any:
+        """Return the first column of a query's first row, or None."""
+        row = self.execute(sql, values).fetchone()
+        return row[0] if row else None
+
+    def records(self, kind: type[T], sql: str, *values: Any) -> list[T]:
+        """Return the first column of a query, decoded from JSON."""
+        return [wire.decode(text.encode(), kind) for text in self.column(sql, *values)]
+
+    def record(self, kind: type[T], sql: str, *values: Any) -> T | None:
+        """Return the first column of a query's first row, decoded from JSON, or None."""
+        text = self.value(sql, *values)
+        return None if text is None else wire.decode(text.encode(), kind)
+
+
+class Table:
+    """What the server knows about one thing."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+
+def encoded(value: Any) -> str:
+    """Return a value as the JSON that `Database.records` decodes."""
+    return wire.encode(value).decode()
 
 
 def refuse_network_file_system(folder: Path) -> None:
     """Raise UsageError on a network file system, where SQLite's locks are unreliable (https://sqlite.org/wal.html)."""
     mounts = Path("/proc/self/mounts")
-    if not mounts.exists():
-        return
-    best, kind = "", ""
-    target = str(folder.resolve())
-    for line in mounts.read_text(errors="replace").splitlines():
-        _, point, system, *_ = line.split(" ")
-        point = point.replace("\\040", " ")
-        inside = target == point or target.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):
-            best, kind = point, system
+    lines = mounts.read_text(errors="replace").splitlines() if mounts.exists() else []
+    kinds = {point.replace("\\040", " "): kind for _, point, kind, *_ in (line.split(" ") for line in lines)}
+    target = folder.resolve()
+    kind = next((kinds[str(above)] for above in (target, *target.parents) if str(above) in kinds), None)
     if kind in NETWORK_FILE_SYSTEMS:
         raise UsageError(
             f"{folder} is on a network file system ({kind}), which can corrupt the server's state",

@@ -1,4 +1,7 @@
-"""Job logs: a file of raw bytes, whose size is the next offset, and an index of arrival times next to it."""
+"""What jobs leave over time: their logs and their resource usage.
+
+A log is a file of raw bytes, whose size is the next offset, with an index of arrival times next to it.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,16 @@ import os
 import struct
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
-from typing import BinaryIO, overload
+from collections.abc import Iterator
+from contextlib import suppress
+from operator import itemgetter
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
 
 from dstack.model.paths import ServerLayout
+from dstack.model.runner.metrics import Point
 from dstack.model.text.units import rfc3339
 
 RECORD = struct.Struct("<Qd")
@@ -19,7 +28,7 @@ RESOLUTION = 0.1
 
 
 class Logs:
-    """The logs of all jobs."""
+    """The logs and the resource usage of all jobs."""
 
     def __init__(self, layout: ServerLayout) -> None:
         self.layout = layout
@@ -32,13 +41,12 @@ class Logs:
 
     def append(self, job: str, data: bytes) -> None:
         """Append bytes."""
-        path = self.layout.log(job)
         now = time.time()
         if now - self.last.get(job, 0) >= RESOLUTION:
             self.last[job] = now
-            with path.with_suffix(".times").open("ab") as index:
+            with self._times(job).open("ab") as index:
                 index.write(RECORD.pack(self.size(job), now))
-        with path.open("ab") as log:
+        with self.layout.log(job).open("ab") as log:
             log.write(data)
 
     def read(self, job: str, offset: int, limit: int) -> bytes:
@@ -53,35 +61,49 @@ class Logs:
     def arrival(self, job: str, offset: int) -> tuple[float, int | None]:
         """Return when the byte at `offset` arrived (seconds since the epoch, 0 if unknown), and the next offset with a
         later arrival, or None."""
-        path = self.layout.log(job).with_suffix(".times")
-        if not path.exists():
+        if not self._times(job).exists():
             return 0.0, None
-        with path.open("rb") as index:
+        with self._times(job).open("rb") as index:
             records = Records(index)
-            later = bisect_right(records, offset)
-            at = records.read(later - 1)[1] if later else 0.0
-            return at, records[later] if later < len(records) else None
+            later = bisect_right(records, offset, key=itemgetter(0))
+            at = records[later - 1][1] if later else 0.0
+            return at, records[later][0] if later < len(records) else None
 
     def begins(self, job: str, since: float) -> int:
         """Return the offset of the first byte that arrived at `since` (seconds since the epoch) or later."""
-        path = self.layout.log(job).with_suffix(".times")
-        if not path.exists():
+        if not self._times(job).exists():
             return 0
-        with path.open("rb") as index:
+        with self._times(job).open("rb") as index:
             records = Records(index)
-            first = bisect_left(range(len(records)), since, key=lambda number: records.read(number)[1])
-            return records[first] if first < len(records) else self.size(job)
+            first = bisect_left(records, since, key=itemgetter(1))
+            return records[first][0] if first < len(records) else self.size(job)
+
+    def add_usage(self, job: str, point: Point) -> None:
+        """Append a sample of resource usage, as a line of JSON in the job's own file."""
+        with self.layout.metrics(job).open("ab") as file:
+            file.write(msgspec.json.encode(point) + b"\n")
+
+    def usage(self, job: str) -> list[Point]:
+        """Return all samples of a job, in order. A line that a crash or a full disk left incomplete is skipped."""
+        path = self.layout.metrics(job)
+        points = []
+        for line in path.read_bytes().splitlines() if path.exists() else ():
+            with suppress(msgspec.DecodeError):
+                points.append(msgspec.json.decode(line, type=Point))
+        return points
 
     def remove(self, job: str) -> None:
         """Remove a job's log and metrics."""
         self.last.pop(job, None)
-        self.layout.log(job).unlink(missing_ok=True)
-        self.layout.log(job).with_suffix(".times").unlink(missing_ok=True)
-        self.layout.metrics(job).unlink(missing_ok=True)
+        for path in (self.layout.log(job), self._times(job), self.layout.metrics(job)):
+            path.unlink(missing_ok=True)
+
+    def _times(self, job: str) -> Path:
+        return self.layout.log(job).with_suffix(".times")
 
 
-class Records(Sequence[int]):
-    """The offsets in an open index file, read one at a time because a long log has very many."""
+class Records:
+    """The offsets and times in an open index file, read one at a time because a long log has very many."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
@@ -90,17 +112,7 @@ class Records(Sequence[int]):
     def __len__(self) -> int:
         return self.total
 
-    @overload
-    def __getitem__(self, number: int) -> int: ...
-    @overload
-    def __getitem__(self, number: slice) -> Sequence[int]: ...
-    def __getitem__(self, number: int | slice) -> int | Sequence[int]:
-        if isinstance(number, slice):
-            return [self[one] for one in range(*number.indices(self.total))]
-        return self.read(number)[0]
-
-    def read(self, number: int) -> tuple[int, float]:
-        """Return the offset and the time of one record."""
+    def __getitem__(self, number: int) -> tuple[int, float]:
         self.file.seek(number * RECORD.size)
         offset, at = RECORD.unpack(self.file.read(RECORD.size))
         return offset, at

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
+from itertools import islice
+from typing import Any
 
 from sqlite_utils import Database, Migrations
 
 from dstack.errors import UsageError
 from dstack.model.text.units import rfc3339
-from dstack.store.structured_reasons import structure_reasons
+
+Step = Callable[[Database], None]
 
 
 def migrate(database: Database) -> None:
     """Bring the schema up to date. `user_version` counts the steps taken: an older dstack refuses a number that it
-    doesn't know, and before sqlite-utils kept a record of the steps, there was no other."""
+    doesn't know, and before sqlite-utils kept a record of the steps, there was no other. It is recorded then."""
     done = database.execute("PRAGMA user_version").fetchone()[0]
     if done > len(STEPS):
         raise UsageError(
@@ -24,114 +28,102 @@ def migrate(database: Database) -> None:
     if done == len(STEPS):
         return
     migrations = Migrations("dstack")
-    for step in STEPS:
-        migrations(name=step.__name__)(step)
+    for name, step in STEPS.items():
+        migrations(name=name)(step)
     if not migrations.applied(database):
-        adopt(database, migrations, done)
+        migrations.ensure_migrations_table(database)
+        now = rfc3339(time.time())
+        database.table(migrations.migrations_table).insert_all(
+            {"migration_set": migrations.name, "name": name, "applied_at": now} for name in islice(STEPS, done)
+        )
     migrations.apply(database)
     database.execute(f"PRAGMA user_version = {len(STEPS)}")
 
 
-def adopt(database: Database, migrations: Migrations, done: int) -> None:
-    """Record the steps that a dstack without this record has taken."""
-    migrations.ensure_migrations_table(database)
-    now = rfc3339(time.time())
-    database.table(migrations.migrations_table).insert_all(
-        {"migration_set": migrations.name, "name": step.__name__, "applied_at": now} for step in STEPS[:done]
-    )
+def statements(*sql: str) -> Step:
+    """Return a step that executes these statements."""
+
+    def step(database: Database) -> None:
+        for statement in sql:
+            database.execute(statement)
+
+    return step
 
 
-def first_schema(database: Database) -> None:
-    records: dict[str, dict[str, type]] = {
-        "runs": {"name": str, "workflow": str, "user": str, "data": str},
-        "jobs": {"id": str, "run": str, "workflow": str, "status": str, "key": str, "data": str},
-        "runners": {"name": str, "data": str},
-        "settings": {"name": str, "value": str},
+def structure_reasons(database: Database) -> None:
+    """Turn the reasons of jobs, sentences so far, into a code and a text."""
+    rows = database.execute("SELECT number, data FROM jobs").fetchall()
+    changed = ((json.dumps(structured(json.loads(data))), number) for number, data in rows)
+    database.conn.executemany("UPDATE jobs SET data = ? WHERE number = ?", changed)
+
+
+def structured(job: dict[str, Any]) -> dict[str, Any]:
+    """Return a job's record with structured reasons. The code of a reason recorded earlier is unknown."""
+    end, ending, preempted = (job.pop(name, None) for name in ("end", "ending", "preempted"))
+    return {
+        **job,
+        "reason": reason(job.get("reason")),
+        "final_status": end,
+        "final_reason": reason(ending),
+        "preempted_by": preempted.removeprefix("preempted by ") if preempted else None,
+        "history": [{**attempt, "reason": reason(attempt["reason"])} for attempt in job.get("history", ())],
     }
-    for table, columns in records.items():
-        statement = ", ".join(f"{name} TEXT NOT NULL" for name in columns)
-        database.execute(f"CREATE TABLE {table} (number INTEGER PRIMARY KEY AUTOINCREMENT, {statement})")
-        database.table(table).create_index([next(iter(columns))], unique=True)
-    for column in ("run", "status", "key"):
-        database.table("jobs").create_index([column])
-    database.execute("CREATE TABLE keys (key TEXT PRIMARY KEY, components TEXT NOT NULL) WITHOUT ROWID")
-    database.execute(
+
+
+def reason(text: str | None) -> dict[str, str | None] | None:
+    return {"code": None, "text": text} if text else None
+
+
+NUMBER = "number INTEGER PRIMARY KEY AUTOINCREMENT"
+
+STEPS: dict[str, Step] = {
+    "first_schema": statements(
+        f"CREATE TABLE runs ({NUMBER}, name TEXT NOT NULL, workflow TEXT NOT NULL, user TEXT NOT NULL,"
+        " data TEXT NOT NULL)",
+        "CREATE UNIQUE INDEX idx_runs_name ON runs (name)",
+        f"CREATE TABLE jobs ({NUMBER}, id TEXT NOT NULL, run TEXT NOT NULL, workflow TEXT NOT NULL,"
+        " status TEXT NOT NULL, key TEXT NOT NULL, data TEXT NOT NULL)",
+        "CREATE UNIQUE INDEX idx_jobs_id ON jobs (id)",
+        *(f"CREATE INDEX idx_jobs_{column} ON jobs ({column})" for column in ("run", "status", "key")),
+        f"CREATE TABLE runners ({NUMBER}, name TEXT NOT NULL, data TEXT NOT NULL)",
+        "CREATE UNIQUE INDEX idx_runners_name ON runners (name)",
+        f"CREATE TABLE settings ({NUMBER}, name TEXT NOT NULL, value TEXT NOT NULL)",
+        "CREATE UNIQUE INDEX idx_settings_name ON settings (name)",
+        "CREATE TABLE keys (key TEXT PRIMARY KEY, components TEXT NOT NULL) WITHOUT ROWID",
         "CREATE TABLE shipped (runner TEXT NOT NULL, repo TEXT NOT NULL, object TEXT NOT NULL,"
-        " PRIMARY KEY (runner, repo, object)) WITHOUT ROWID"
-    )
-
-
-def registrations(database: Database) -> None:
-    database.execute("CREATE TABLE registrations (name TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID")
-    database.execute("CREATE TABLE registration_tokens (hash TEXT PRIMARY KEY) WITHOUT ROWID")
-
-
-def index_idempotency_keys(database: Database) -> None:
-    database.execute("CREATE INDEX runs_by_key ON runs (json_extract(data, '$.once'))")
-
-
-def contents_of_buckets(database: Database) -> None:
-    database.execute(
+        " PRIMARY KEY (runner, repo, object)) WITHOUT ROWID",
+    ),
+    "registrations": statements(
+        "CREATE TABLE registrations (name TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE registration_tokens (hash TEXT PRIMARY KEY) WITHOUT ROWID",
+    ),
+    "index_idempotency_keys": statements("CREATE INDEX runs_by_key ON runs (json_extract(data, '$.once'))"),
+    "contents_of_buckets": statements(
         "CREATE TABLE contents (storage TEXT NOT NULL, key TEXT NOT NULL, sha256 TEXT NOT NULL, size INTEGER NOT NULL,"
-        " etag TEXT NOT NULL, PRIMARY KEY (storage, key)) WITHOUT ROWID"
-    )
-    database.execute("CREATE INDEX contents_by_sum ON contents (storage, sha256, size)")
-
-
-def tags(database: Database) -> None:
-    database.execute("CREATE TABLE tags (name TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID")
-
-
-def add_secrets(database: Database) -> None:
-    database.execute(
-        "CREATE TABLE secrets (name TEXT PRIMARY KEY, value TEXT NOT NULL, set_at TEXT NOT NULL) WITHOUT ROWID"
-    )
-    database.execute("CREATE TABLE given (job TEXT NOT NULL, value TEXT NOT NULL)")
-    database.table("given").create_index(["job"])
-
-
-def hidden_runs(database: Database) -> None:
-    database.execute("CREATE TABLE hidden_runs (name TEXT PRIMARY KEY) WITHOUT ROWID")
-
-
-def pulled_images(database: Database) -> None:
-    database.execute(
+        " etag TEXT NOT NULL, PRIMARY KEY (storage, key)) WITHOUT ROWID",
+        "CREATE INDEX contents_by_sum ON contents (storage, sha256, size)",
+    ),
+    "tags": statements("CREATE TABLE tags (name TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID"),
+    "add_secrets": statements(
+        "CREATE TABLE secrets (name TEXT PRIMARY KEY, value TEXT NOT NULL, set_at TEXT NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE given (job TEXT NOT NULL, value TEXT NOT NULL)",
+        "CREATE INDEX idx_given_job ON given (job)",
+    ),
+    "hidden_runs": statements("CREATE TABLE hidden_runs (name TEXT PRIMARY KEY) WITHOUT ROWID"),
+    "pulled_images": statements(
         "CREATE TABLE pulled (runner TEXT NOT NULL, image TEXT NOT NULL, digest TEXT NOT NULL,"
         " PRIMARY KEY (runner, image)) WITHOUT ROWID"
-    )
-
-
-def index_sources(database: Database) -> None:
-    database.execute("CREATE INDEX jobs_by_source ON jobs (json_extract(data, '$.cached_from'))")
-
-
-def kept_artifacts(database: Database) -> None:
-    database.execute(
+    ),
+    "index_sources": statements("CREATE INDEX jobs_by_source ON jobs (json_extract(data, '$.cached_from'))"),
+    "kept_artifacts": statements(
         "CREATE TABLE kept (job TEXT PRIMARY KEY, attempt TEXT NOT NULL, runner TEXT NOT NULL, since TEXT NOT NULL)"
-        " WITHOUT ROWID"
-    )
-    database.execute("CREATE INDEX kept_on ON kept (runner, since)")
-
-
-def event_log(database: Database) -> None:
-    database.execute(
+        " WITHOUT ROWID",
+        "CREATE INDEX kept_on ON kept (runner, since)",
+    ),
+    "structure_reasons": structure_reasons,
+    "event_log": statements(
         "CREATE TABLE events (id INTEGER PRIMARY KEY, time TEXT NOT NULL, actor TEXT NOT NULL,"
-        " kind TEXT NOT NULL, run TEXT, job TEXT, runner TEXT, data TEXT NOT NULL)"
-    )
-    database.table("events").create_index(["run"])
-
-
-STEPS: tuple[Callable[[Database], None], ...] = (
-    first_schema,
-    registrations,
-    index_idempotency_keys,
-    contents_of_buckets,
-    tags,
-    add_secrets,
-    hidden_runs,
-    pulled_images,
-    index_sources,
-    kept_artifacts,
-    structure_reasons,
-    event_log,
-)
+        " kind TEXT NOT NULL, run TEXT, job TEXT, runner TEXT, data TEXT NOT NULL)",
+        "CREATE INDEX idx_events_run ON events (run)",
+    ),
+}

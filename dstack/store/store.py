@@ -5,20 +5,12 @@ from __future__ import annotations
 from dstack.model.paths import ServerLayout
 from dstack.store.database import Database
 from dstack.store.logs import Logs
-from dstack.store.tables.cache_keys import CacheKeys
+from dstack.store.tables.contents import BucketContents, KnownObjects, PulledImages, RetainedArtifacts
 from dstack.store.tables.events import EventLog
-from dstack.store.tables.jobs import Jobs
-from dstack.store.tables.known_objects import KnownObjects
-from dstack.store.tables.pulled_images import PulledImages
-from dstack.store.tables.registrations import Registrations
-from dstack.store.tables.retained_artifacts import RetainedArtifacts
-from dstack.store.tables.runners import Runners
-from dstack.store.tables.runs import Runs
-from dstack.store.tables.secrets import Secrets
-from dstack.store.tables.settings import Settings
-from dstack.store.tables.stored_contents import BucketContents
-from dstack.store.tables.tags import Tags
-from dstack.store.usage_logs import UsageLogs
+from dstack.store.tables.jobs import CacheKeys, Jobs
+from dstack.store.tables.runners import Registrations, Runners
+from dstack.store.tables.runs import Runs, Tags
+from dstack.store.tables.settings import Secrets, Settings
 
 
 class Store:
@@ -43,7 +35,6 @@ class Store:
         self.pulled_images = PulledImages(self.database)
         self.tags = Tags(self.database, self.events)
         self.logs = Logs(layout)
-        self.usage_logs = UsageLogs(layout)
 
     def close(self) -> None:
         """Close the database."""

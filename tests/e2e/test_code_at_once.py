@@ -22,7 +22,7 @@ from dstack.model.job.execution import Launched, Order
 from dstack.model.runner.runner import Address, Runner
 from dstack.snapshot.take import take
 from dstack.store.database import Database
-from dstack.store.tables.known_objects import KnownObjects
+from dstack.store.tables.contents import KnownObjects
 from tests.environment.account import Account
 from tests.environment.sshd import Sshd
 from tests.environment.waiting import until

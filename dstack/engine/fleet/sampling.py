@@ -147,7 +147,7 @@ class Sampler:
                 gpu=sum(gpu.percent or 0 for gpu in gpus) / len(gpus) if gpus else None,
                 gpu_memory=sum(gpu.memory_used for gpu in gpus) if gpus else None,
             )
-            self.store.usage_logs.append(job.id, point)
+            self.store.logs.add_usage(job.id, point)
 
     def load(self, runner: Runner) -> Load:
         """What is used on a machine outside dstack."""

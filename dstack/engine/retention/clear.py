@@ -18,7 +18,7 @@ from dstack.model.job.status import Status
 from dstack.model.text.units import rfc3339
 from dstack.scheduling.matching import allows
 from dstack.scheduling.types import Machine
-from dstack.store.tables.retained_artifacts import Retained
+from dstack.store.tables.contents import Retained
 
 LONGEST = 7 * 24 * 3600.0
 """Seconds for which artifacts stay where they were made."""

@@ -37,7 +37,9 @@ class CodePush:
             return launched
         async with self.turn:
             self.objects.forget(self.runner, self.snapshot.repo)
-            async with written(self.mirror.pack(self.snapshot, (*launched.histories, *launched.commits, *launched.trees))) as pack:
+            async with written(
+                self.mirror.pack(self.snapshot, (*launched.histories, *launched.commits, *launched.trees))
+            ) as pack:
                 await self.deliver(pack)
         return await launch(b"")
 

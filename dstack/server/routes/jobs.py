@@ -40,7 +40,7 @@ class JobRoutes:
         store = self.engine.store
         sources = [(job, store.jobs.require(job.source)) for job in jobs_named(store, ref)[1]]
         return [
-            JobMetrics(job=job.id, workflow=job.workflow, runner=source.runner, points=store.usage_logs.read(source.id))
+            JobMetrics(job=job.id, workflow=job.workflow, runner=source.runner, points=store.logs.usage(source.id))
             for job, source in sources
         ]
 

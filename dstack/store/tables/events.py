@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from dstack.model.api import wire
 from dstack.model.api.events import EventView
 from dstack.model.text.units import rfc3339
-from dstack.store.database import Database
+from dstack.store.database import Database, Table, encoded
 
 SERVER = "server"
 """The actor of what nobody asked for."""
@@ -31,12 +31,9 @@ def acting(actor: str) -> Iterator[None]:
         _actor.reset(token)
 
 
-class EventLog:
+class EventLog(Table):
     """The events, oldest first. Only the store's tables add to it, so that no caller can forget one. The newest event
     stays even if it is old: SQLite would give its id to the next one."""
-
-    def __init__(self, database: Database) -> None:
-        self.database = database
 
     def add(
         self,
@@ -52,41 +49,26 @@ class EventLog:
         assert self.database.conn.in_transaction, f"{kind} is recorded without the change itself"
         self.database.execute(
             "INSERT INTO events (time, actor, kind, run, job, runner, data) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (rfc3339(time.time()), actor or _actor.get(), kind, run, job, runner, wire.encode(data or {}).decode()),
+            (rfc3339(time.time()), actor or _actor.get(), kind, run, job, runner, encoded(data or {})),
         )
         self.database.changed.update({"", run or ""})
 
-    def select(
-        self,
-        limit: int = -1,
-        *,
-        after: int = 0,
-        since: str | None = None,
-        run: str | None = None,
-        job: str | None = None,
-        runner: str | None = None,
-    ) -> list[EventView]:
-        """Return the first `limit` events with a higher id than `after`: from the time `since` (RFC 3339) on, of a run,
-        a job or a runner."""
-        conditions = {"id > ?": after, "time >= ?": since, "run = ?": run, "job = ?": job, "runner = ?": runner}
-        wanted = {condition: value for condition, value in conditions.items() if value is not None}
-        rows = self.database.rows(
-            f"SELECT * FROM events WHERE {' AND '.join(wanted)} ORDER BY id LIMIT ?", *wanted.values(), limit
-        )
-        return [EventView(**{**row, "data": wire.decode(row["data"].encode(), dict[str, Any])}) for row in rows]
+    def select(self, limit: int = -1, *, after: int = 0, since: str | None = None, **wanted: str) -> list[EventView]:
+        """Return the first `limit` events with a higher id than `after`: from the time `since` (RFC 3339) on, of a
+        `run`, a `job` or a `runner`."""
+        sql = f"SELECT * FROM events WHERE id > ? AND time >= ? AND {_conditions(wanted)} ORDER BY id LIMIT ?"
+        rows = self.database.rows(sql, after, since or "", *wanted.values(), limit)
+        return [EventView(**{**row, "data": json.loads(row["data"])}) for row in rows]
 
     def before_newest(self, count: int, **wanted: str) -> int:
         """Return the id before the newest `count` events of a run, job or runner; 0 if there are not more."""
-        where = " AND ".join(f"{column} = ?" for column in wanted) or "TRUE"
-        sql = f"SELECT id FROM events WHERE {where} ORDER BY id DESC LIMIT 1 OFFSET ?"
-        row = self.database.row(sql, *wanted.values(), count)
-        return row["id"] if row else 0
+        sql = f"SELECT id FROM events WHERE {_conditions(wanted)} ORDER BY id DESC LIMIT 1 OFFSET ?"
+        return self.database.value(sql, *wanted.values(), count) or 0
 
     @property
     def last(self) -> int:
         """The id of the newest event; 0 if there is none."""
-        row = self.database.row("SELECT max(id) FROM events")
-        return row[0] or 0 if row else 0
+        return self.database.value("SELECT max(id) FROM events") or 0
 
     def forget(self, run: str) -> None:
         """Forget the events of a run that was removed, except that it was deleted."""
@@ -96,3 +78,15 @@ class EventLog:
         """Forget events from before a time (RFC 3339), and the oldest of more than `most`."""
         last = self.last
         self.database.table("events").delete_where("(time < ? AND id < ?) OR id <= ?", [before, last, last - most])
+
+
+def _conditions(wanted: Iterable[str]) -> str:
+    return " AND ".join(f"{column} = ?" for column in wanted) or "TRUE"
+
+
+class RecordedTable(Table):
+    """A table whose changes are events."""
+
+    def __init__(self, database: Database, events: EventLog) -> None:
+        super().__init__(database)
+        self.events = events

@@ -1,30 +1,38 @@
-"""Jobs: one row each, changed only by allowed transitions."""
+"""Jobs: one row each, changed only by allowed transitions; and their cache keys."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from dstack.errors import NotFoundError
-from dstack.model.api import wire
 from dstack.model.job.changes import details, happened
 from dstack.model.job.job import Job
 from dstack.model.job.status import FINISHED, Status, may_follow
-from dstack.store.database import Database
-from dstack.store.tables.events import EventLog
+from dstack.store.database import Database, Table, encoded
+from dstack.store.tables.events import EventLog, RecordedTable
 
-UNFINISHED = tuple(status.value for status in Status if status not in FINISHED)
+
+def among(statuses: Iterable[Status]) -> str:
+    """Return SQL for jobs with one of these states."""
+    return f"status IN ({', '.join(repr(status.value) for status in statuses)})"
+
+
+RUNNER = "json_extract(data, '$.runner')"
+UNFINISHED = among(set(Status) - FINISHED)
+UNDISCARDED = f"{among(FINISHED)} AND json_extract(data, '$.discarded') = 0"
+"""SQL for finished jobs whose folder on the runner has not been removed yet."""
 SHOWN = "run NOT IN (SELECT name FROM hidden_runs)"
 """SQL for jobs whose run was not deleted."""
 
 
-class Jobs:
+class Jobs(RecordedTable):
     """The jobs of all runs. Unfinished jobs are also kept in memory."""
 
     def __init__(self, database: Database, events: EventLog) -> None:
-        self.database = database
-        self.events = events
+        super().__init__(database, events)
         self.live: dict[str, Job] = {}
         self.version: tuple[int, int] | None = None
         self.had: dict[str, set[str]] | None = None
@@ -33,8 +41,7 @@ class Jobs:
         """Return the unfinished jobs by id, oldest first."""
         version = self.database.version
         if version != self.version:
-            marks = ", ".join("?" * len(UNFINISHED))
-            self.live = {job.id: job for job in self.select(f"status IN ({marks}) ORDER BY number", *UNFINISHED)}
+            self.live = {job.id: job for job in self.select(f"{UNFINISHED} ORDER BY number")}
             self.version = version
             self.had = None
         return self.live
@@ -44,7 +51,7 @@ class Jobs:
         with self.database.transaction():
             self.database.execute(
                 "INSERT INTO jobs (id, run, workflow, status, key, data) VALUES (?, ?, ?, ?, ?, ?)",
-                (job.id, job.run, job.workflow, job.status.value, job.key, wire.encode(job).decode()),
+                (job.id, job.run, job.workflow, job.status.value, job.key, encoded(job)),
             )
             self.tell(None, job)
             if not job.finished:
@@ -55,8 +62,7 @@ class Jobs:
         live = self.current().get(job_id)
         if live is not None:
             return live
-        row = self.database.row("SELECT data FROM jobs WHERE id = ?", job_id)
-        return decode(row["data"]) if row else None
+        return self.database.record(Job, "SELECT data FROM jobs WHERE id = ?", job_id)
 
     def require(self, job_id: str) -> Job:
         """Return the job with exactly this id. Raises NotFoundError if there is none."""
@@ -74,7 +80,7 @@ class Jobs:
                 raise ValueError(f"job {job_id}: {before.status.value} can't become {after.status.value}")
             self.database.execute(
                 "UPDATE jobs SET status = ?, data = ? WHERE id = ?",
-                (after.status.value, wire.encode(after).decode(), job_id),
+                (after.status.value, encoded(after), job_id),
             )
             self.tell(before, after)
             if after.image_digest != before.image_digest:
@@ -106,8 +112,7 @@ class Jobs:
 
     def users_of(self, job_id: str) -> list[str]:
         """Return the ids of the cached jobs that use the log and artifacts of this one."""
-        rows = self.database.rows("SELECT id FROM jobs WHERE json_extract(data, '$.cached_from') = ?", job_id)
-        return [row["id"] for row in rows]
+        return self.database.column("SELECT id FROM jobs WHERE json_extract(data, '$.cached_from') = ?", job_id)
 
     def remove(self, job_id: str) -> None:
         """Forget a job."""
@@ -122,84 +127,71 @@ class Jobs:
 
     def known_as(self, job: Job) -> str | None:
         """Return the run that shows a job's result: its own, or else the newest that took it from the cache."""
-        row = self.database.row(
+        run: str | None = self.database.value(
             f"SELECT run FROM jobs WHERE (id = ?1 OR json_extract(data, '$.cached_from') = ?1) AND {SHOWN}"
             " ORDER BY id = ?1 DESC, number DESC LIMIT 1",
             job.id,
         )
-        return str(row["run"]) if row else None
+        return run
 
     def last_done(self, workflow: str, repo: str) -> Job | None:
         """Return the newest successful job of this workflow and repository, to compare a cache miss with."""
-        rows = self.database.rows(
-            "SELECT jobs.data AS data FROM jobs JOIN runs ON runs.name = jobs.run"
+        sql = (
+            "SELECT jobs.data FROM jobs JOIN runs ON runs.name = jobs.run"
             f" WHERE jobs.workflow = ? AND jobs.status = ? AND {SHOWN}"
             " AND json_extract(runs.data, '$.snapshot.repo') = ?"
-            " ORDER BY jobs.number DESC LIMIT 1",
-            workflow,
-            Status.DONE.value,
-            repo,
+            " ORDER BY jobs.number DESC LIMIT 1"
         )
-        return decode(rows[0]["data"]) if rows else None
+        return self.database.record(Job, sql, workflow, Status.DONE.value, repo)
 
     def to_discard(self, runner: str) -> list[Job]:
         """Return the finished jobs whose folder on the runner has not been removed yet."""
-        return self.select(
-            "json_extract(data, '$.runner') = ? AND json_extract(data, '$.discarded') = 0"
-            f" AND status IN ({', '.join('?' * len(FINISHED))})",
-            runner,
-            *(status.value for status in FINISHED),
-        )
+        return self.select(f"{RUNNER} = ? AND {UNDISCARDED}", runner)
 
     def left_on(self) -> set[str]:
         """Return the runners with a finished job whose folder has not been removed yet."""
-        rows = self.database.rows(
-            "SELECT DISTINCT json_extract(data, '$.runner') AS runner FROM jobs"
-            f" WHERE json_extract(data, '$.discarded') = 0 AND status IN ({', '.join('?' * len(FINISHED))})",
-            *(status.value for status in FINISHED),
-        )
-        return {row["runner"] for row in rows if row["runner"]}
+        return self._runners(UNDISCARDED)
 
     def aborted_on(self) -> set[str]:
         """Return the runners that may still have files of an aborted job."""
-        rows = self.database.rows(
-            "SELECT DISTINCT json_extract(data, '$.runner') AS runner FROM jobs WHERE status = ?"
-            " AND json_extract(data, '$.stop') = 'abort' AND json_extract(data, '$.discarded') = 0"
-            " AND json_extract(data, '$.runner') IS NOT NULL",
-            Status.STOPPED.value,
-        )
-        return {row["runner"] for row in rows}
+        return self._runners(f"{UNDISCARDED} AND {among([Status.STOPPED])} AND json_extract(data, '$.stop') = 'abort'")
+
+    def _runners(self, condition: str) -> set[str]:
+        return set(self.database.column(f"SELECT DISTINCT {RUNNER} FROM jobs WHERE {condition}")) - {None}
 
     def images(self) -> dict[str, set[str]]:
         """Return the runners that have had each image, according to the last thousand jobs."""
         self.current()
         if self.had is None:
-            self.had = self.look_for_images()
+            self.had = {}
+            rows = self.database.rows(
+                f"SELECT DISTINCT json_extract(data, '$.image'), {RUNNER} FROM"
+                " (SELECT data FROM jobs ORDER BY number DESC LIMIT 1000)"
+                f" WHERE json_extract(data, '$.image_digest') IS NOT NULL AND {RUNNER} IS NOT NULL"
+            )
+            for image, runner in rows:
+                self.had.setdefault(image, set()).add(runner)
         return self.had
-
-    def look_for_images(self) -> dict[str, set[str]]:
-        rows = self.database.rows(
-            "SELECT DISTINCT json_extract(data, '$.image') AS image, json_extract(data, '$.runner') AS runner FROM"
-            " (SELECT data FROM jobs ORDER BY number DESC LIMIT 1000)"
-            " WHERE json_extract(data, '$.image_digest') IS NOT NULL AND json_extract(data, '$.runner') IS NOT NULL"
-        )
-        found: dict[str, set[str]] = {}
-        for row in rows:
-            found.setdefault(row["image"], set()).add(row["runner"])
-        return found
 
     def matching(self, prefix: str) -> list[str]:
         """Return up to 10 ids that start with `prefix`."""
         if not prefix.isalnum():
             return []
-        rows = self.database.rows(f"SELECT id FROM jobs WHERE id LIKE ? AND {SHOWN} LIMIT 10", prefix + "%")
-        return [row["id"] for row in rows]
+        return self.database.column(f"SELECT id FROM jobs WHERE id LIKE ? AND {SHOWN} LIMIT 10", prefix + "%")
 
     def select(self, condition: str, *values: Any) -> list[Job]:
         """Return the jobs that match an SQL condition."""
-        return [decode(row["data"]) for row in self.database.rows(f"SELECT data FROM jobs WHERE {condition}", *values)]
+        return self.database.records(Job, f"SELECT data FROM jobs WHERE {condition}", *values)
 
 
-def decode(data: str) -> Job:
-    """Decode a stored job."""
-    return wire.decode(data.encode(), Job)
+class CacheKeys(Table):
+    """The components of every cache key, to explain why a later job has a different key. They are stored once for all
+    jobs with that key."""
+
+    def add(self, key: str, components: dict[str, str]) -> None:
+        """Record the components of a key."""
+        self.database.execute("INSERT OR IGNORE INTO keys VALUES (?, ?)", (key, encoded(components)))
+
+    def components(self, key: str) -> dict[str, str]:
+        """Return the components of a key; empty if the key is unknown."""
+        return self.database.record(dict[str, str], "SELECT components FROM keys WHERE key = ?", key) or {}

@@ -1,4 +1,4 @@
-"""The server's runners."""
+"""The server's runners, and the machines that registered themselves."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any
 import msgspec
 
 from dstack.errors import ConflictError, NotFoundError
+from dstack.model.runner.registration import Registration
 from dstack.model.runner.runner import Runner
-from dstack.store.database import Database
-from dstack.store.tables.events import EventLog
+from dstack.store.database import Database, encoded
+from dstack.store.tables.events import EventLog, RecordedTable
 
 DEFINITION = tuple(name for name in Runner.__struct_fields__ if name not in ("name", "hidden", "drained", "facts"))
 
 
-class Runners:
+class Runners(RecordedTable):
     """The runners by name, also kept in memory."""
 
     def __init__(self, database: Database, events: EventLog) -> None:
-        self.database = database
-        self.events = events
+        super().__init__(database, events)
         self.known: dict[str, Runner] = {}
         self.version: tuple[int, int] | None = None
 
@@ -27,8 +27,7 @@ class Runners:
         """Return all runners by name."""
         version = self.database.version
         if version != self.version:
-            rows = self.database.rows("SELECT data FROM runners ORDER BY number")
-            runners = [msgspec.json.decode(row["data"], type=Runner) for row in rows]
+            runners = self.database.records(Runner, "SELECT data FROM runners ORDER BY number")
             self.known, self.version = {runner.name: runner for runner in runners}, version
         return self.known
 
@@ -39,9 +38,8 @@ class Runners:
                 f"a runner named '{runner.name}' already exists",
                 hint=f"choose another --name, or: dstack runners remove {runner.name}",
             )
-        data = msgspec.json.encode(runner).decode()
         with self.database.transaction():
-            self.database.table("runners").insert({"name": runner.name, "data": data})
+            self.database.table("runners").insert({"name": runner.name, "data": encoded(runner)})
             self.tell(None, runner)
             self.current()[runner.name] = runner
 
@@ -64,9 +62,8 @@ class Runners:
         """Set fields of a runner."""
         before = self.require(name)
         runner = msgspec.structs.replace(before, **changes)
-        data = msgspec.json.encode(runner).decode()
         with self.database.transaction():
-            self.database.execute("UPDATE runners SET data = ? WHERE name = ?", (data, name))
+            self.database.execute("UPDATE runners SET data = ? WHERE name = ?", (encoded(runner), name))
             self.tell(before, runner)
             self.current()[name] = runner
         return runner
@@ -94,3 +91,49 @@ class Runners:
         changed = [name for name in DEFINITION if getattr(after, name) != getattr(before, name)]
         if changed:
             self.events.add("runner.changed", runner=after.name, data={"changed": changed})
+
+
+class Registrations(RecordedTable):
+    """The machines that registered themselves, by name, and the tokens for registering without approval. Tokens are
+    stored as hashes; each is valid for one machine."""
+
+    def put(self, registration: Registration) -> None:
+        """Record a registration. Replaces one with the same name."""
+        self.database.table("registrations").upsert({"name": registration.name, "data": encoded(registration)})
+
+    def get(self, name: str) -> Registration | None:
+        """Return the registration with exactly this name, or None."""
+        return self.database.record(Registration, "SELECT data FROM registrations WHERE name = ?", name)
+
+    def require(self, name: str) -> Registration:
+        """Return the registration with exactly this name. Raises NotFoundError if there is none."""
+        registration = self.get(name)
+        if registration is None:
+            raise NotFoundError(f"no machine has registered as '{name}'", hint="dstack runners approve")
+        return registration
+
+    def all(self) -> list[Registration]:
+        """Return all registrations, sorted by name."""
+        return self.database.records(Registration, "SELECT data FROM registrations ORDER BY name")
+
+    def change(self, name: str, **changes: Any) -> Registration:
+        """Set fields of a registration."""
+        before = self.require(name)
+        changed = msgspec.structs.replace(before, **changes)
+        with self.database.transaction():
+            self.put(changed)
+            if changed.approved and not before.approved:
+                self.events.add("runner.approved", runner=name)
+        return changed
+
+    def remove(self, name: str) -> None:
+        """Forget a registration."""
+        self.database.table("registrations").delete_where("name = ?", [name])
+
+    def add_token(self, hashed: str) -> None:
+        """Record the hash of a token that lets one machine register."""
+        self.database.table("registration_tokens").insert({"hash": hashed})
+
+    def take_token(self, hashed: str) -> bool:
+        """Use up the token with this hash. Return whether it was valid."""
+        return self.database.execute("DELETE FROM registration_tokens WHERE hash = ?", [hashed]).rowcount == 1

@@ -1,21 +1,20 @@
-"""Runs, in the order of submission."""
+"""Runs, in the order of submission; and tags, the names of their results."""
 
 from __future__ import annotations
 
 from dstack.errors import ConflictError, NotFoundError
-from dstack.model.api import wire
+from dstack.model.api.artifacts import TagView
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import Run
-from dstack.store.database import Database
-from dstack.store.tables.events import DELETED, EventLog
+from dstack.store.database import encoded
+from dstack.store.tables.events import DELETED, RecordedTable
+
+SHOWN = "name NOT IN (SELECT name FROM hidden_runs)"
+"""SQL for runs that were not deleted."""
 
 
-class Runs:
+class Runs(RecordedTable):
     """The submitted runs. A run never changes; only its jobs do."""
-
-    def __init__(self, database: Database, events: EventLog) -> None:
-        self.database = database
-        self.events = events
 
     def add(self, run: Run) -> None:
         """Record a run. Raises ConflictError if its name is taken."""
@@ -24,26 +23,21 @@ class Runs:
         with self.database.transaction():
             self.database.execute(
                 "INSERT INTO runs (name, workflow, user, data) VALUES (?, ?, ?, ?)",
-                (run.name, run.workflow, run.user, wire.encode(run).decode()),
+                (run.name, run.workflow, run.user, encoded(run)),
             )
             self.events.add("run.submitted", actor=run.user, run=run.name, data={"workflow": run.workflow})
 
     def get(self, name: str) -> Run | None:
         """Return the run with exactly this name, or None."""
-        row = self.database.row("SELECT data FROM runs WHERE name = ?", name)
-        return wire.decode(row["data"].encode(), Run) if row else None
+        return self.database.record(Run, "SELECT data FROM runs WHERE name = ?", name)
 
     def matching(self, prefix: str) -> list[str]:
         """Return up to 10 names that start with `prefix`; only the name itself if `prefix` is a complete name."""
         if self.get(prefix) and prefix not in self.hidden():
             return [prefix]
         escaped = prefix.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-        rows = self.database.rows(
-            "SELECT name FROM runs WHERE name LIKE ? ESCAPE '\\'"
-            " AND name NOT IN (SELECT name FROM hidden_runs) LIMIT 10",
-            escaped + "%",
-        )
-        return [row["name"] for row in rows]
+        sql = f"SELECT name FROM runs WHERE name LIKE ? ESCAPE '\\' AND {SHOWN} LIMIT 10"
+        return self.database.column(sql, escaped + "%")
 
     def hide(self, name: str) -> None:
         """Mark a run as deleted. What other runs use of it is kept until they are deleted too."""
@@ -53,7 +47,7 @@ class Runs:
 
     def hidden(self) -> list[str]:
         """Return the names of deleted runs that other runs still use."""
-        return [row["name"] for row in self.database.rows("SELECT name FROM hidden_runs")]
+        return self.database.column("SELECT name FROM hidden_runs")
 
     def remove(self, name: str) -> None:
         """Forget a run that has no jobs left."""
@@ -64,29 +58,20 @@ class Runs:
 
     def newest(self, limit: int, *, workflow: str | None = None, user: str | None = None) -> list[Run]:
         """Return the newest runs, newest first."""
-        rows = self.database.rows(
+        sql = (
             "SELECT data FROM runs WHERE (?1 IS NULL OR workflow = ?1) AND (?2 IS NULL OR user = ?2)"
-            " AND name NOT IN (SELECT name FROM hidden_runs)"
-            " ORDER BY number DESC LIMIT ?3",
-            workflow,
-            user,
-            limit,
+            f" AND {SHOWN} ORDER BY number DESC LIMIT ?3"
         )
-        return [wire.decode(row["data"].encode(), Run) for row in rows]
+        return self.database.records(Run, sql, workflow, user, limit)
 
     def submitted_with(self, key: str) -> Run | None:
         """Return the run that was submitted with this idempotency key, or None."""
-        row = self.database.row("SELECT data FROM runs WHERE json_extract(data, '$.once') = ?", key)
-        return wire.decode(row["data"].encode(), Run) if row else None
+        return self.database.record(Run, "SELECT data FROM runs WHERE json_extract(data, '$.once') = ?", key)
 
     def snapshots(self, repo: str) -> list[Snapshot]:
         """Return the snapshots of a repository's runs, without deleted runs."""
-        rows = self.database.rows(
-            "SELECT data FROM runs WHERE json_extract(data, '$.snapshot.repo') = ?"
-            " AND name NOT IN (SELECT name FROM hidden_runs)",
-            repo,
-        )
-        return [wire.decode(row["data"].encode(), Run).snapshot for row in rows]
+        sql = f"SELECT data FROM runs WHERE json_extract(data, '$.snapshot.repo') = ? AND {SHOWN}"
+        return [run.snapshot for run in self.database.records(Run, sql, repo)]
 
     def require(self, name: str) -> Run:
         """Return the run with exactly this name. Raises NotFoundError if there is none."""
@@ -94,3 +79,31 @@ class Runs:
         if run is None:
             raise NotFoundError(f"no run '{name}'", hint="dstack runs")
         return run
+
+
+class Tags(RecordedTable):
+    """The tags. Each names one job, whose run can't be removed."""
+
+    def set(self, tag: TagView) -> None:
+        """Set a tag. Replaces one with the same name."""
+        with self.database.transaction():
+            self.database.table("tags").upsert({"name": tag.name, "data": encoded(tag)})
+            self.events.add("tag.set", run=tag.run, job=tag.job, data={"name": tag.name})
+
+    def get(self, name: str) -> TagView | None:
+        """Return the tag with exactly this name, or None."""
+        return self.database.record(TagView, "SELECT data FROM tags WHERE name = ?", name)
+
+    def all(self) -> list[TagView]:
+        """Return all tags, sorted by name."""
+        return self.database.records(TagView, "SELECT data FROM tags ORDER BY name")
+
+    def delete(self, name: str) -> bool:
+        """Delete a tag. Return whether it existed."""
+        tag = self.get(name)
+        if tag is None:
+            return False
+        with self.database.transaction():
+            self.database.table("tags").delete_where("name = ?", [name])
+            self.events.add("tag.deleted", run=tag.run, job=tag.job, data={"name": name})
+        return True

@@ -159,8 +159,8 @@ def test_a_client_that_means_harm(harm: str, project: Path, tmp_path: Path) -> N
     mirror = Mirror(tmp_path / "mirror.git")
     with take(project) as found:
         mirror.receive(found.snapshot, found.full_pack())
-        scratch = found.scratch.path / "git"
-        tree = store(Git.within(scratch), Blobs(scratch / "objects", "sha1"), Modes(*HARM[harm]))
+        scratch = found.scratch / "git"
+        tree = store(Blobs(scratch, "sha1"), Modes(*HARM[harm]))
         assert tree
         snapshot = msgspec.structs.replace(found.snapshot, modes=tree)
         pack = packed(tmp_path / "pack", scratch, tree)
@@ -173,14 +173,14 @@ def test_a_client_that_means_harm(harm: str, project: Path, tmp_path: Path) -> N
 def test_a_tree_that_means_harm(path: str, project: Path, tmp_path: Path) -> None:
     """A path that is both a link and something else may end up as either."""
     with take(project) as found:
-        scratch = found.scratch.path / "git"
-        own, blobs = Git.within(scratch), Blobs(scratch / "objects", "sha1")
+        scratch = found.scratch / "git"
+        own, blobs = Git.within(scratch), Blobs(scratch, "sha1")
         file = f"100644 blob {blobs.add(b'x')}"
         inside = own.run("mktree", stdin=f"{file}\tx\n".encode()).decode().strip()
         other = file if path == "both" else f"040000 tree {inside}"
         both = f"120000 blob {blobs.add(str(tmp_path).encode())}\tboth\n{other}\tboth\n"
         tree = own.run("mktree", stdin=both.encode()).decode().strip()
-        modes = store(own, blobs, Modes([(0o777, [path.encode()])]))
+        modes = store(blobs, Modes([(0o777, [path.encode()])]))
         snapshot = Snapshot(repo="r", tree=tree, modes=modes)
         pack = packed(tmp_path / "pack", scratch, tree, modes or "")
     with pytest.raises(UsageError, match="list of modes"):
@@ -209,11 +209,10 @@ def packed(target: Path, repository: Path, *trees: str) -> Path:
 )
 def test_a_tree_that_is_no_list(entries: list[tuple[str, bytes, bytes]], tmp_path: Path) -> None:
     make_bare(tmp_path, "sha1")
-    blobs = Blobs(tmp_path / "objects", "sha1")
-    own = Git.within(tmp_path, GIT_INDEX_FILE=str(tmp_path / "index"))
-    tree = make_tree(own, [(mode, blobs.add(content), name) for mode, content, name in entries])
+    blobs = Blobs(tmp_path, "sha1")
+    tree = make_tree(blobs.git(), [(mode, blobs.add(content), name) for mode, content, name in entries])
     with pytest.raises(UsageError, match="list of modes"):
-        load(own, tree)
+        load(blobs.git(), tree)
 
 
 @pytest.mark.parametrize("umask", ["777", "22", "0022", "02", "022; id", "-S"])

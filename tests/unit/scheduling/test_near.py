@@ -15,7 +15,7 @@ from dstack.model.paths import ServerLayout
 from dstack.model.project.workflow import Variables, Workflow
 from dstack.model.runner.runner import Address, Runner
 from dstack.store.store import Store
-from dstack.store.tables.retained_artifacts import Retained
+from dstack.store.tables.contents import Retained
 
 NOW = "2026-01-01T00:00:00.000Z"
 RUN = Run(name="r", workflow="w", user="u", submitted_at=NOW, snapshot=Snapshot(repo="r", tree="t"), variables={})

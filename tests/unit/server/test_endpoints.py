@@ -13,9 +13,8 @@ from urllib.parse import urlencode
 import pytest
 from starlette.requests import Request
 
-from dstack.engine.context import Context
+from dstack.engine.context import Context, Events
 from dstack.engine.engine import Engine
-from dstack.engine.context import Events
 from dstack.engine.fleet.runners import Fleet
 from dstack.engine.fleet.sampling import Sampler
 from dstack.engine.retention.retention import Retention

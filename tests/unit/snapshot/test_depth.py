@@ -109,7 +109,7 @@ def test_the_next_commit_costs_little_with_all_of_the_history(project: Path, tmp
     commit(project, "small")
     with take(project, depths=[0]) as taken:
         road.mirror.receive(taken.snapshot, taken.pack(tuple(road.mirror.newest())))
-        assert (taken.scratch.path / "known.pack").stat().st_size < 1500
+        assert (taken.scratch / "known.pack").stat().st_size < 1500
     known = road.checkout(taken.snapshot, "b").values
     with road.mirror.pack(taken.snapshot, [*known["histories"].split(), *known["trees"].split()]) as pack:
         assert pack.stat().st_size < 1500
@@ -125,7 +125,7 @@ def test_the_next_commit_is_a_delta_for_the_server_too(project: Path, tmp_path: 
     commit(project, "small")
     with take(project) as taken:
         road.mirror.receive(taken.snapshot, taken.pack(tuple(road.mirror.newest())))
-        assert (taken.scratch.path / "known.pack").stat().st_size < 1500
+        assert (taken.scratch / "known.pack").stat().st_size < 1500
     after = road.launch(taken.snapshot, "b")
     assert manifest(after).keys() == manifest(before).keys()
 

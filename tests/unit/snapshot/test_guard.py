@@ -25,9 +25,9 @@ def test_it_says_what_is_large_before_anything_is_read(tmp_path: Path, monkeypat
     huge(root / "data/raw/second.bin", 10**9)
     huge(root / "notes.bin", 5 * 10**6)
     huge(root / "lib/a.py", 2 * 10**9)
-    monkeypatch.setattr(blobs.Blobs, "_read", lambda *_: pytest.fail("it was read"))
-    with pytest.raises(UsageError) as refused:
-        take(root)
+    monkeypatch.setattr(blobs, "read", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(UsageError) as refused, take(root):
+        pass
     assert "43 GB of changed and untracked files, and the limit is 256 MB" in refused.value.message
     files, _, folders = refused.value.message.partition("largest folders:")
     lines = [line.split() for line in files.splitlines()[2:]]
@@ -55,10 +55,11 @@ def test_everything_that_differs_counts(how: str, tmp_path: Path) -> None:
         write(root / "new.bin", "x" * 5000)
     if how in ("staged", "no commit"):
         git(root, "add", "train.py")
-    with pytest.raises(UsageError, match=r"train\.py|new\.bin"):
-        take(root, limit=4000)
+    with pytest.raises(UsageError, match=r"train\.py|new\.bin"), take(root, limit=4000):
+        pass
     for limit in (20_000, 0):
-        take(root, limit=limit).close()
+        with take(root, limit=limit):
+            pass
 
 
 def test_what_the_commit_has_does_not_count(tmp_path: Path) -> None:
@@ -66,7 +67,8 @@ def test_what_the_commit_has_does_not_count(tmp_path: Path) -> None:
     write(root / "big.bin", "x" * 5000)
     commit(root)
     (root / "big.bin").touch()
-    take(root, limit=4000).close()
+    with take(root, limit=4000):
+        pass
 
 
 def test_dstackignore_leaves_out_more(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.snapshot.identity import clean_url, repo_id
+from dstack.snapshot.worktree import clean_url, repo_id
 
 CLEAN = {
     "https://user:secret@example.org/a/b.git": "https://example.org/a/b.git",

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -86,13 +87,13 @@ def test_unmodified_files_are_not_read(tmp_path: Path, monkeypatch: pytest.Monke
     settle(root)
     write(root / "train.py", "changed\n")
     read: list[bytes] = []
-    original = blobs.Blobs._read
+    original = blobs.read
 
-    def spy(self: blobs.Blobs, file: bytes, known: os.stat_result, target: int | None) -> str:
+    def spy(file: bytes, listed: os.stat_result) -> Iterator[bytes]:
         read.append(os.path.basename(file))
-        return original(self, file, known, target)
+        return original(file, listed)
 
-    monkeypatch.setattr(blobs.Blobs, "_read", spy)
+    monkeypatch.setattr(blobs, "read", spy)
     with take(root):
         assert set(read) == {b"train.py"}
 
@@ -103,23 +104,23 @@ def test_it_leaves_no_folder(tmp_path: Path, own_temporary_folder: Path) -> None
         taken.full_pack()
         assert list(own_temporary_folder.iterdir())
     assert not list(own_temporary_folder.iterdir())
-    with pytest.raises(UsageError):
-        take(root / ".git")
+    with pytest.raises(UsageError), take(root / ".git"):
+        pass
     assert not list(own_temporary_folder.iterdir())
 
 
 def test_what_a_killed_one_left_is_removed_an_hour_later(tmp_path: Path, own_temporary_folder: Path) -> None:
     root = start(tmp_path / "project")
     abandoned, young = (Path(tempfile.mkdtemp(prefix=scratch.PREFIX)) for _ in range(2))
-    held = scratch.Scratch()
-    for folder in (abandoned, held.path):
-        write(folder / "git/HEAD")
-        os.utime(folder, (0, 0))
-    with take(root):
-        assert not abandoned.exists()
-        assert young.exists()
-        assert (held.path / "git/HEAD").exists()
-    held.close()
+    with scratch.scratch_folder() as held:
+        for folder in (abandoned, held):
+            write(folder / "git/HEAD")
+            os.utime(folder, (0, 0))
+
+        with take(root):
+            assert not abandoned.exists()
+            assert young.exists()
+            assert (held / "git/HEAD").exists()
 
 
 def test_a_git_hooks_environment_does_not_mislead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,14 +151,14 @@ def test_no_working_tree(tmp_path: Path) -> None:
     root = start(tmp_path / "project")
     git(tmp_path, "clone", "-q", "--bare", str(root), "bare.git")
     for folder in (tmp_path / "bare.git", tmp_path / "bare.git/objects", root / ".git/refs"):
-        with pytest.raises(UsageError, match="no working tree"):
-            take(folder)
+        with pytest.raises(UsageError, match="no working tree"), take(folder):
+            pass
 
 
 def test_a_broken_repository_is_no_plain_folder(tmp_path: Path) -> None:
     write(tmp_path / "project/.git", "gitdir: /nowhere\n")
-    with pytest.raises(UsageError, match="refuses to read"):
-        take(tmp_path / "project")
+    with pytest.raises(UsageError, match="refuses to read"), take(tmp_path / "project"):
+        pass
 
 
 def test_another_owner_is_no_obstacle(tmp_path: Path) -> None:
@@ -172,15 +173,15 @@ def test_another_owner_is_no_obstacle(tmp_path: Path) -> None:
 
 def test_no_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UsageError, match="git is not installed"):
-        take(tmp_path)
+    with pytest.raises(UsageError, match="git is not installed"), take(tmp_path):
+        pass
 
 
 def test_an_old_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "bin/git", "#!/bin/sh\necho git version 2.17.1\n", 0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
-    with pytest.raises(UsageError, match=r"2\.17\.1 is too old"):
-        take(tmp_path)
+    with pytest.raises(UsageError, match=r"2\.17\.1 is too old"), take(tmp_path):
+        pass
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -215,8 +216,8 @@ def test_a_file_that_keeps_changing_is_named(tmp_path: Path, monkeypatch: pytest
         return original(self, file, known)
 
     monkeypatch.setattr(blobs.Blobs, "store", grow)
-    with pytest.raises(UsageError, match=r"growing\.log changed while it was read"):
-        take(root)
+    with pytest.raises(UsageError, match=r"growing\.log changed while it was read"), take(root):
+        pass
 
 
 def test_a_checkout_meanwhile_is_not_shipped_by_halves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

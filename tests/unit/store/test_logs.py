@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dstack.model.paths import ServerLayout
+from dstack.model.runner.metrics import Point
 from dstack.model.text.units import seconds
 from dstack.store import logs as module
 from dstack.store.logs import Logs, chunks
@@ -72,3 +73,17 @@ def test_no_log_is_an_empty_log(logs: Logs) -> None:
     assert logs.size("none") == 0
     assert logs.read("none", 0, 10) == b""
     assert list(chunks(logs, "none", 0, 10)) == []
+
+
+@pytest.mark.parametrize("more", [b"", b"\n"])
+def test_an_incomplete_sample_does_not_hide_those_after_it(logs: Logs, more: bytes) -> None:
+    points = [Point(time=number, cpu=0.5, memory=1) for number in range(3)]
+    logs.add_usage("a", points[0])
+    with logs.layout.metrics("a").open("ab") as file:
+        file.write(b'{"time":7,"cp' + more)
+
+    logs.add_usage("a", points[1])
+    logs.add_usage("a", points[2])
+
+    assert logs.usage("a") == [points[0], *([points[1]] if more else []), points[2]]
+    assert logs.usage("none") == []

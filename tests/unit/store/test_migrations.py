@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def at_step(path: Path, done: int) -> Iterator[sqlite_utils.Database]:
     """A database as an early version left it, after the first `done` steps."""
     database = sqlite_utils.Database(path)
     with database.atomic():
-        for step in STEPS[:done]:
+        for step in islice(STEPS.values(), done):
             step(database)
         yield database
     database.execute(f"PRAGMA user_version = {done}")
@@ -96,7 +97,7 @@ def test_a_step_that_fails_is_taken_again_at_the_next_start(tmp_path: Path, monk
         database.execute("CREATE TABLE half (name TEXT)")
         raise RuntimeError("the disk is full")
 
-    monkeypatch.setattr("dstack.store.migrations.STEPS", (*STEPS, broken))
+    monkeypatch.setattr("dstack.store.migrations.STEPS", {**STEPS, "broken": broken})
     with pytest.raises(RuntimeError, match="the disk is full"):
         Store(ServerLayout(tmp_path))
     monkeypatch.undo()

@@ -20,7 +20,6 @@ from dstack.model.runner.runner import Address, Runner
 from dstack.store import database
 from dstack.store.migrations import STEPS
 from dstack.store.store import Store
-from dstack.store.structured_reasons import structure_reasons
 from tests.unit.store.test_migrations import at_step
 
 WORKFLOW = Workflow(name="train", image="busybox", commands=("true",))
@@ -262,7 +261,7 @@ def test_the_reasons_of_an_earlier_version_can_be_read(tmp_path: Path) -> None:
     earlier |= {"status": "uploading", "history": [attempt]}
     layout = ServerLayout(tmp_path)
     layout.state.mkdir(parents=True)
-    with at_step(layout.database, STEPS.index(structure_reasons)) as before:
+    with at_step(layout.database, list(STEPS).index("structure_reasons")) as before:
         row = {"id": "aa", "run": "one", "workflow": "train", "status": "uploading", "key": "k"}
         before.table("jobs").insert({**row, "data": json.dumps(earlier)})
 

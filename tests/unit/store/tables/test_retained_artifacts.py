@@ -11,7 +11,7 @@ from dstack.model.job.job import Job
 from dstack.model.paths import ServerLayout
 from dstack.model.project.workflow import Variables, Workflow
 from dstack.store.store import Store
-from dstack.store.tables.retained_artifacts import Retained
+from dstack.store.tables.contents import Retained
 
 LONG_AGO = "2020-01-01T00:00:00.000Z"
 
