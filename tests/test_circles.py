@@ -1,4 +1,4 @@
-"""No module imports another one in a circle: neither at the top, nor inside a function, nor for a type alone."""
+"""No modules import each other in a circle: at the top, inside functions, or for types only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def name_of(path: Path) -> str:
 
 
 def graph_of(sources: dict[str, str]) -> Graph:
-    """Who imports whom, of modules given by name and text. An import of a name counts for the module that has it."""
+    """Return which module imports which, given their sources by name. An import of a name counts for the module that
+    defines it."""
     return {name: set(imported(text, sources.keys())) - {name} for name, text in sources.items()}
 
 
@@ -36,7 +37,7 @@ def imported(text: str, modules: object) -> Iterator[str]:
 
 
 def circles(graph: Graph) -> list[list[str]]:
-    """The groups of modules that reach each other (Tarjan's strongly connected components of more than one)."""
+    """Return the groups of modules that import each other (Tarjan's strongly connected components)."""
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []

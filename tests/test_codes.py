@@ -1,4 +1,4 @@
-"""docs/codes.md lists every code with its meaning, and nothing in the package compares a text for people."""
+"""docs/codes.md lists every code with its meaning, and no code compares texts that are meant for people."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_code_is_in_kebab_case(code: Code) -> None:
 
 
 def comparisons(path: Path) -> list[int]:
-    """Lines that compare a literal with an attribute that holds a text."""
+    """Return the lines that compare a literal with an attribute that holds a text for people."""
     found = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Compare):

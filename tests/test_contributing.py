@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md leads to files that exist, and each of its questions has a short answer."""
+"""CONTRIBUTING.md names files that exist, and answers each of its questions with at most three."""
 
 from __future__ import annotations
 

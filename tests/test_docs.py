@@ -1,4 +1,4 @@
-"""The documentation is true where a machine can tell: its links lead somewhere, its commands exist."""
+"""The documentation's links work and its commands exist."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def links() -> Iterator[tuple[Path, str]]:
 
 
 def commands() -> Iterator[tuple[str, str]]:
-    """Every command line of the documentation: those in backticks, and those that are a line of an example."""
+    """Return every command line in the documentation: in backticks, or as a line of an example."""
     for page in EXAMPLES:
         for quoted, line in COMMAND.findall(page.read_text()):
             for part in re.split(r" && | \| ", quoted or line):
@@ -66,7 +66,7 @@ def takes_a_name(command: click.Group) -> bool:
 
 
 def names_a_workflow(words: list[str]) -> bool:
-    """Behind the workflow's name, options may be its variables."""
+    """Whether a command names a workflow, so that the options after it may be variables."""
     return bool(words) and not words[0].startswith("-")
 
 

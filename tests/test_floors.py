@@ -1,4 +1,4 @@
-"""Imports point down only, and each outside library is used in the one place that is named for it."""
+"""Imports point down only, and each library is used only in the place named for it."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def name_of(path: Path) -> str:
 
 
 def part_of(module: str) -> str:
-    """The part of the house that a module belongs to."""
+    """Return the room that a module belongs to."""
     parts = module.split(".")
     return ".".join(parts[:2]) if len(parts) > 1 else module
 
@@ -110,7 +110,7 @@ def parsed(path: Path) -> ast.Module:
 
 @cache
 def imports(path: Path) -> tuple[tuple[int, str], ...]:
-    """Line and module of every import in a file."""
+    """Return the line and module of every import in a file."""
     return tuple(_imports(path))
 
 

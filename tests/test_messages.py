@@ -1,4 +1,4 @@
-"""Every text that dstack shows is in tests/golden/messages.txt, so that a change of wording is seen in review.
+"""Every text that dstack shows is in tests/golden/messages.txt, so that a review shows changes of wording.
 
 After such a change: scripts/messages >tests/golden/messages.txt, and read the diff.
 """

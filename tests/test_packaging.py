@@ -1,4 +1,4 @@
-"""The built wheel is whole: it holds what it needs, and runs in a clean environment, away from the checkout."""
+"""The built wheel is complete, and runs in a clean environment without the checkout."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def pip(*arguments: str | Path, python: str | Path = sys.executable) -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy: nothing is written into the checkout."""
+    """The wheel, built from a copy so that nothing is written into the checkout."""
     folder = tmp_path_factory.mktemp("wheel")
     for part in ("dstack", "templates", "inventory"):
         shutil.copytree(ROOT / part, folder / "source" / part, ignore=shutil.ignore_patterns("__pycache__"))
@@ -40,7 +40,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """Runs a console script of a clean environment that has the wheel and what it asks for, in another folder."""
+    """Runs a console script in a clean environment with the wheel and its dependencies, from another folder."""
     folder = tmp_path_factory.mktemp("clean")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
     (packages,) = (folder / "venv").glob("lib/python*/site-packages")

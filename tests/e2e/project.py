@@ -8,14 +8,14 @@ from pathlib import Path
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """What `git ARGUMENTS` prints in a folder."""
+    """Run `git ARGUMENTS` in a folder; return its output."""
     identity = ("-c", "user.name=T", "-c", "user.email=t@example.org")
     done = subprocess.run(["git", "-C", folder, *identity, *arguments], capture_output=True, text=True, check=True)
     return done.stdout
 
 
 def project(folder: Path, workflows: str, configs: str | None = None, *, commit: bool = True) -> Path:
-    """A project with these files, in a git repository of its own; `commit=False`: without git."""
+    """Make a project with these files in its own git repository; `commit=False`: without git."""
     (folder / ".dstack").mkdir(parents=True)
     (folder / ".dstack" / "workflows.yaml").write_text(textwrap.dedent(workflows))
     if configs is not None:
@@ -28,7 +28,7 @@ def project(folder: Path, workflows: str, configs: str | None = None, *, commit:
 
 
 def single(folder: Path, image: str, *commands: str, more: str = "") -> Path:
-    """A project with one workflow, `job`, of these commands. `more` are further lines of it."""
+    """Make a project with one workflow, `job`, with these commands. `more` are further lines of it."""
     lines = ["workflows:", "  - name: job", f"    image: {image}", "    commands:"]
     lines += [f"      - |\n{textwrap.indent(command, ' ' * 10)}" for command in commands]
     lines += textwrap.indent(textwrap.dedent(more), " " * 4).splitlines()

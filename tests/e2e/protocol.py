@@ -1,4 +1,4 @@
-"""A host without SSH: scripts go to `sh`, as the bootstrap runs them. For what the host protocol promises."""
+"""A host without SSH, to test the host protocol: scripts go straight to `sh`."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Ground:
             shutil.rmtree(self.folder / "root")
 
     def process(self, script: str, **options: Any) -> subprocess.Popen[bytes]:
-        """The script under way, in a session of its own."""
+        """Start the script in its own session."""
         account = {"user": self.user.uid, "group": self.user.uid, "extra_groups": self._groups()} if self.user else {}
         return subprocess.Popen(
             ["sh", "-c", 'eval "$x"' if len(script) < 100_000 else script],
@@ -74,7 +74,7 @@ class Ground:
         return command.parse(Result(process.returncode, out, err))
 
     def order(self, attempt: str, image: str, script: str, **changes: Any) -> Order:
-        """An order that runs the script on the small tree."""
+        """Return an order that runs the script on the small tree."""
         other = {name: changes.pop(name) for name in ("project", "tree") if name in changes}
         snapshot = structs.replace(self.snapshot, **other)
         return Order(job=attempt, attempt=attempt, image=image, script=script, snapshot=snapshot, **changes)
@@ -83,7 +83,7 @@ class Ground:
         return self.ask(launch(self.context, self.order(attempt, image, script, **changes), stdin))
 
     def start(self, attempt: str, image: str, script: str, **changes: Any) -> Launched:
-        """Launch what was not launched before."""
+        """Launch a job for the first time."""
         launched = self.launch(attempt, image, script, **changes)
         assert launched.outcome == "started", launched
         return launched
@@ -101,7 +101,7 @@ class Ground:
         return decide(Recorded(launched.origin if launched else None, stop), self.observe(attempt))
 
     def ended(self, attempt: str, seconds: float = 60) -> int | None:
-        """Wait until the container has ended; its exit file's code."""
+        """Wait until the container has ended; return the code in its exit file."""
         waiting = ["timeout", f"{seconds:g}", "docker", "wait", f"dstack-{attempt}"]
         subprocess.run(waiting, capture_output=True, check=False)  # not a process for each look
         until(lambda: docker_state(attempt) in ("exited", None), f"{attempt} has ended", seconds)
@@ -120,7 +120,7 @@ class Ground:
         return os.getgrouplist(self.user.name, self.user.uid)
 
     def _ship(self) -> Snapshot:
-        """A commit of FILES, put into the mirror."""
+        """Commit FILES and put them into the mirror."""
         source = self.folder / "source"
         for path, content in FILES.items():
             (source / path).parent.mkdir(parents=True, exist_ok=True)
@@ -144,25 +144,25 @@ class Ground:
 
 
 def docker(*words: str) -> str:
-    """What `docker WORDS` prints."""
+    """Run `docker WORDS`; return its output."""
     return subprocess.run(["docker", *words], capture_output=True, text=True, check=True).stdout
 
 
 def docker_state(attempt: str) -> str | None:
-    """Docker's word for the state of a job's container."""
+    """Return the state of a job's container, in Docker's words."""
     named = ["--filter", f"name=^dstack-{attempt}$"]
     return docker("ps", "--all", *named, "--format", "{{.State}}").strip() or None
 
 
 def machine_id() -> str:
-    """As templates/host/lib/prelude.sh.j2 finds it: bare machines have no /etc/machine-id."""
+    """Return the machine id as templates/host/lib/prelude.sh.j2 finds it: bare machines have no /etc/machine-id."""
     path = Path("/etc/machine-id")
     known = path.read_text().strip() if path.exists() else ""
     return known or hashlib.sha256(f"{os.uname().nodename}\n".encode()).hexdigest()[:32]
 
 
 def make_image(name: str, programs: Mapping[str, str], links: Mapping[str, str] | None = None) -> None:
-    """An image of this machine's programs, given by their place in it, with their libraries."""
+    """Make an image from programs of this machine, given by their paths in the image, with their libraries."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w", dereference=True) as tar:
         placed: dict[str, str] = {}
@@ -183,7 +183,7 @@ def make_image(name: str, programs: Mapping[str, str], links: Mapping[str, str] 
 
 
 def tarball(files: Sequence[tuple[str, bytes]], *, whole: bool = True) -> bytes:
-    """A tar of these files, as the server sends artifacts; or one that was cut between two entries."""
+    """Make a tar of these files, as the server sends artifacts; optionally cut off between two entries."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as tar:
         for path, data in (*files, *([(TAR_COMPLETE, b"")] if whole else [])):
@@ -194,7 +194,7 @@ def tarball(files: Sequence[tuple[str, bytes]], *, whole: bool = True) -> bytes:
 
 
 def printed(process: subprocess.Popen[bytes], wanted: Callable[[bytes], bool]) -> bytes:
-    """Read a process's stdout until what was read is as wanted, or the stream ends."""
+    """Read a process's stdout until the condition holds for it, or the stream ends."""
     assert process.stdout is not None
     got = b""
     while not wanted(got):

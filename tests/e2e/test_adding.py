@@ -1,4 +1,4 @@
-"""Adding and changing machines: whose key is trusted, what stands in the way, and edits while jobs run."""
+"""Adding and changing runners: which keys are trusted, what prevents it, and changes while jobs run."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_an_import_changes_a_machine_that_runs_a_job(
 def test_a_users_own_docker_is_found(
     cli: Cli, own_dockerd: Daemon, docker: list[str], session_folder: Path, busybox: str, tmp_path: Path
 ) -> None:
-    """Where rootless Docker listens, which nothing but a login's environment tells; the daemon is one with root."""
+    """The socket is where rootless Docker listens, which only the login's environment tells. It runs as root."""
     person = account.create(f"dstack-o-{os.getpid()}", session_folder / "owner", os.getgid())
     server = Sshd(session_folder / "sshd-owner", person.name)
     own = Path(f"/run/user/{person.uid}/docker.sock")

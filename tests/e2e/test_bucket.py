@@ -1,4 +1,4 @@
-"""Object storage that refuses, breaks off, or lets URLs expire: what people at their command line get of it."""
+"""Object storage that refuses, breaks off or lets URLs expire, as seen from the command line."""
 
 from __future__ import annotations
 
@@ -44,8 +44,7 @@ def storage(cli: Cli, s3: S3, proxy: Proxy, runner: str) -> Proxy:
 
 @pytest.fixture
 def made(cli: Cli, storage: Proxy, s3: S3, tmp_path: Path, busybox: str) -> bytes:
-    """A run `one` has stored its artifacts over kept connections: the large one's bytes. What passed until now is
-    forgotten."""
+    """Store the artifacts of a run `one`; return the bytes of its large one. Requests until now are forgotten."""
     done = cli("run", "job", "--name", "one", cwd=single(tmp_path / "p", busybox, MADE, more="artifacts: [out]"))
     assert done.returncode == 0, done.stderr
     puts = [each for each in storage.passed if each.method == "PUT" and "/out/" in each.key]
@@ -58,7 +57,7 @@ def made(cli: Cli, storage: Proxy, s3: S3, tmp_path: Path, busybox: str) -> byte
 
 
 def of_people(request: Passed) -> bool:
-    """Whether it comes from a command line, not from the server or a machine."""
+    """Whether the request comes from a command line, not from the server or a runner."""
     return request.agent.startswith("dstack/")
 
 
@@ -140,7 +139,7 @@ def test_the_next_download_completes_one_that_failed(cli: Cli, storage: Proxy, m
 
 
 def fetched(cli: Cli, folder: Path) -> bytes:
-    """The large file as a download into a fresh folder gives it."""
+    """Download into a fresh folder; return the large file."""
     done = cli("artifacts", "download", "one", "out/large", "-o", folder)
     assert done.returncode == 0, done.stderr
     return (folder / "job/out/large").read_bytes()
@@ -189,14 +188,14 @@ def test_what_the_bucket_does_not_give(
 
 
 def status(url: str) -> str:
-    """What somebody without any credentials gets."""
+    """Return the status that a request without credentials gets."""
     words = ["curl", "-qs", "--globoff", "-o", os.devnull, "-w", "%{http_code}", url]
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.fixture
 def short(dstack_home: Home) -> float:
-    """URLs of a server that starts now are good for so many seconds."""
+    """Make a server that starts now give URLs that expire after so many seconds; return them."""
     dstack_home.environment["DSTACK_URL_LIFETIME"] = "3s"
     return 3.0
 
@@ -238,7 +237,7 @@ def test_urls_that_expire_during_an_upload_are_renewed(
     begun: list[float] = []
 
     def slow(request: Passed) -> str | None:
-        """Nothing of the second half of the files is answered before the first URLs have expired."""
+        """Requests for the second half of the files are not answered before the first URLs have expired."""
         if request.method == "PUT" and "/out/" in request.key:
             begun.append(time.monotonic())
             if len(begun) > 60:

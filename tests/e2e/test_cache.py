@@ -1,4 +1,4 @@
-"""Why a job was or was not run again, and that a result which is not whole is never used."""
+"""Why a job ran again or not, and that an incomplete result is never used."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def folder(tmp_path: Path, busybox: str) -> Path:
 
 
 def whys(cli: Cli, *words: str, cwd: Path) -> list[tuple[bool, str]]:
-    """Of each job of a run or a plan: whether it came from the cache, and why."""
+    """Return for each job of a run or a plan whether it came from the cache, and why."""
     done = cli(*words, "--json", cwd=cwd)
     assert done.returncode == 0, done.stderr
     told: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])["jobs"]
@@ -84,7 +84,7 @@ def test_why(cli: Cli, runner: str, folder: Path) -> None:
 def spoil(
     request: pytest.FixtureRequest, cli: Cli, dstack_home: Home, s3: S3, runner: str, tmp_path: Path
 ) -> Callable[[str, bytes | None], None]:
-    """Writes other bytes to what is stored as RUN/WORKFLOW/PATH, or removes it."""
+    """Overwrites what is stored as RUN/WORKFLOW/PATH, or removes it."""
     if request.param == "folder":
         assert cli("config", "--storage", tmp_path / "storage").returncode == 0
 

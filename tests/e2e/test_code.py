@@ -24,7 +24,7 @@ ASKED = "git rev-parse HEAD; git log -1 --format='%an %s'; git status --porcelai
 
 @pytest.fixture
 def edited(tmp_path: Path, python_image: str) -> Path:
-    """A project with something of everything."""
+    """A project with every kind of change."""
     root = single(tmp_path / "project", python_image, LISTED, "echo ---", ASKED)
     (root / "kept.py").write_text("".join(f"line {number}\n" for number in range(100)))
     (root / "gone.py").write_text("gone\n")

@@ -127,7 +127,7 @@ def test_a_large_tree_is_kept_ready(cli: Cli, runner: str, user: Account, tmp_pa
 
 
 class Counted:
-    """A host in which scripts run at once, and are counted."""
+    """A host that runs scripts directly, and counts them."""
 
     def __init__(self, ground: Ground) -> None:
         self.ground = ground

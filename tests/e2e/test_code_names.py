@@ -1,4 +1,4 @@
-"""Names that are not UTF-8, at every place where one may stand: they arrive as they are."""
+"""Names that are not UTF-8 arrive unchanged, wherever they are allowed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What containers leave is collected and removed by a user who is not root and has no sudo."""
+"""A user without root and sudo collects and removes what containers leave."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Launch = Callable[..., str]
 
 @pytest.fixture
 def host(user: Account, session_folder: Path, docker: list[str], request: pytest.FixtureRequest) -> Folder:
-    """The user's own account on this machine, with a folder that nothing else uses."""
+    """The user's account on this machine, with a folder that nothing else uses."""
     return Folder(user.home / request.node.name.replace("[", "-").strip("]"), account(user), docker=" ".join(docker))
 
 
@@ -54,7 +54,7 @@ def as_user(user: Account, *words: str) -> str:
 
 @pytest.fixture
 def launch(host: Folder, user: Account, docker: list[str], busybox: str) -> Iterator[Launch]:
-    """Start a job's container as the engine does, and wait for its end unless it is to go on."""
+    """Start a job's container as the engine does, and wait for its end unless it should keep running."""
     names: list[str] = []
 
     def start(script: str, *, attempt: str = "j1", of: Folder = host, wait: bool = True) -> str:
@@ -76,7 +76,7 @@ def launch(host: Folder, user: Account, docker: list[str], busybox: str) -> Iter
 
 @pytest.fixture
 def empty_image(docker: list[str]) -> Iterator[str]:
-    """An image without a single file."""
+    """An image without any file."""
     made = subprocess.run([*docker, "import", "-"], input=bytes(10240), capture_output=True, check=True)
     name = made.stdout.decode().strip()
     yield name

@@ -31,7 +31,7 @@ GREETINGS = {
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home of the client's own, without keys and configuration."""
+    """A home for the client, without keys and configuration."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     return tmp_path
@@ -47,7 +47,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module", params=["fish", "tcsh"])
 def user(request: pytest.FixtureRequest, folder: Path) -> Iterator[account.Account]:
-    """Someone with that login shell, which greets."""
+    """A user with that login shell, which prints a greeting."""
     shell = request.param
     path = shutil.which(shell)
     if path is None:
@@ -65,7 +65,7 @@ def user(request: pytest.FixtureRequest, folder: Path) -> Iterator[account.Accou
 
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[Sshd]:
-    """An sshd that lets these users in."""
+    """An sshd that accepts these users."""
     server = Sshd(folder / "sshd", f"dstack-d-*-{os.getpid()}")
     server.start()
     try:
@@ -86,7 +86,7 @@ async def connected(server: Sshd, user: account.Account) -> AsyncIterator[SshHos
 
 
 def play(scene: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run the scene, and check that it leaves no task behind."""
+    """Run the coroutine, and check that it leaves no task behind."""
 
     async def scene_and_check() -> None:
         await asyncio.wait_for(scene(), 300)
@@ -100,7 +100,7 @@ def sh(script: str) -> Command[None]:
 
 
 async def until(channel: Channel, text: bytes) -> bytes:
-    """Read stdout up to a text."""
+    """Read stdout until this text."""
     seen = b""
     while text not in seen:
         seen += await anext(channel.stdout)

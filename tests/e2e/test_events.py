@@ -1,4 +1,4 @@
-"""What happened to a job, as the command line tells it: afterwards and while it happens."""
+"""The events of a job on the command line, afterwards and live."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def events(cli: Cli, *arguments: str) -> list[dict[str, Any]]:
 
 
 def steps(found: list[dict[str, Any]]) -> list[str]:
-    """The kinds, without those that say how a step goes."""
+    """Return the kinds, without those that report progress."""
     return [event["kind"] for event in found if event["kind"] not in ("job.preparing", "job.reason")]
 
 

@@ -1,4 +1,4 @@
-"""GPUs are leased by index: each container sees its own, never two share one, and all are free at the end."""
+"""GPUs are leased by index: each container sees only its own, no two share one, and all are free at the end."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SIZES = [1, 2, 1, 4, 1, 2, 1, 1, 2, 4] * 4
 
 
 class Box:
-    """A machine with fake GPUs: a Docker daemon of its own, behind an SSH server of its own."""
+    """A machine with fake GPUs, and its own Docker daemon and SSH server."""
 
     def __init__(self, folder: Path, user: Account, count: int) -> None:
         self.gpus = FakeGpus(folder / "gpus", count)
@@ -69,7 +69,7 @@ def boxes(images: made.Images, user: Account) -> Iterator[list[Box]]:
 
 @pytest.fixture
 def lab(dstack_home: Home, cli: Cli, boxes: list[Box], tmp_path: Path, user: Account) -> list[Box]:
-    """The machines as runners, from nothing."""
+    """The machines as runners of a new server."""
     dstack_home.serve()
     for number, box in enumerate(boxes, 1):
         box.add(cli, f"lab{number}", f"~/lab{number}-{os.getpid()}-{tmp_path.name}")
@@ -82,7 +82,7 @@ def run_of(cli: Cli, name: str) -> dict[str, Any]:
 
 
 def forty(folder: Path) -> Path:
-    """A workflow that needs 39 others: one run of forty jobs."""
+    """Make a project whose workflow depends on 39 others: one run of forty jobs."""
     names = [f"job{number}" for number in range(len(SIZES) - 1)]
     text = "workflows:\n"
     for name, size in zip([*names, "all"], SIZES, strict=True):
@@ -96,7 +96,7 @@ def forty(folder: Path) -> Path:
 
 
 def check(cli: Cli, lab: list[Box], run: str) -> None:
-    """Forty containers began, each once and with GPUs of its own, and nothing is held any more."""
+    """Check that forty containers started, each once and with its own GPUs, and that all GPUs are free again."""
     found = run_of(cli, run)
     assert [job["status"] for job in found["jobs"]] == ["done"] * len(SIZES)
     wanted = dict(zip([*(f"job{number}" for number in range(len(SIZES) - 1)), "all"], SIZES, strict=True))

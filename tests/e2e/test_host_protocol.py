@@ -1,4 +1,4 @@
-"""What the scripts promise on a host, with real Docker."""
+"""What the host scripts promise, with real Docker."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ TOOLS = ("bash", "cat", "chown", "env", "id", "ls", "sleep", "stat", "touch", "m
 
 @pytest.fixture(scope="module")
 def bare(docker: list[str]) -> Iterator[str]:
-    """An image with sh and cat alone: dash, and cat of coreutils."""
+    """An image with only sh (dash) and cat (coreutils)."""
     make_image(BARE, {"/bin/sh": "dash", "/bin/cat": "cat"})
     yield BARE
     subprocess.run([*docker, "rmi", "--force", BARE], check=True, capture_output=True)
@@ -67,7 +67,7 @@ def ground(docker: list[str]) -> Iterator[Ground]:
 
 @pytest.fixture
 def plain(user: Account) -> Iterator[Ground]:
-    """The ground of a user who is not root."""
+    """A host whose user is not root."""
     folder = Path(tempfile.mkdtemp(prefix="hp-", dir="/tmp"))
     os.chown(folder, user.uid, user.uid)
     with contextlib.closing(Ground(folder, user)) as ground:
@@ -77,7 +77,7 @@ def plain(user: Account) -> Iterator[Ground]:
 
 @pytest.fixture(params=["bare", "busybox", "bash_as_sh", "python_image"])
 def any_image(request: pytest.FixtureRequest) -> str:
-    """dash with cat and nothing else; busybox; bash as sh; dash with bash beside it."""
+    """Images with only dash and cat; with busybox; with bash as sh; with dash and bash."""
     image: str = request.getfixturevalue(request.param)
     return image
 
@@ -183,7 +183,7 @@ def test_what_is_missing_is_told_before_stdin_is_read(ground: Ground, busybox: s
 
 
 def test_a_pull_that_is_killed_leaves_nothing_for_long(ground: Ground, busybox: str) -> None:
-    """Podman's login is in a file meanwhile. The stand-in for podman shows it, and goes on for ever."""
+    """During the pull, podman's login is in a file. The stand-in for podman prints it and never ends."""
     podman = ground.folder / "podman"
     podman.write_text('#!/bin/sh\ncase $1 in pull) cat "$3"; exec sleep 600 ;; esac\nexec docker "$@"\n')
     podman.chmod(0o755)

@@ -1,4 +1,4 @@
-"""Images come from a registry: once a host, with a login if need be, and with its words when they don't."""
+"""Images come from a registry: once per host, with a login if needed, and with the registry's error if that fails."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def open_registry(session_folder: Path, docker: list[str]) -> Iterator[Registry]
 
 @pytest.fixture
 def registry(open_registry: Registry) -> Iterator[Registry]:
-    """Anybody may fetch."""
+    """A registry that needs no login."""
     try:
         yield open_registry
     finally:
@@ -49,7 +49,7 @@ def registry(open_registry: Registry) -> Iterator[Registry]:
 
 @pytest.fixture
 def closed(tmp_path: Path, docker: list[str]) -> Iterator[Registry]:
-    """One that wants a login."""
+    """A registry that needs a login."""
     found = Registry(tmp_path / "closed", closed=True)
     try:
         yield found
@@ -59,7 +59,7 @@ def closed(tmp_path: Path, docker: list[str]) -> Iterator[Registry]:
 
 @pytest.fixture
 def pushed(docker: list[str], busybox: str) -> Iterator[Push]:
-    """Makes an image that the registry has and the host does not: `pushed(registry, "team/box:1", size=)`."""
+    """Makes an image that only the registry has: `pushed(registry, "team/box:1", size=)`."""
     made: list[str] = []
 
     def make(registry: Registry, name: str, size: int = 0) -> str:

@@ -1,4 +1,4 @@
-"""Artifacts that stay on the machine where they were made, for jobs that depend on them."""
+"""Artifacts are kept on the runner that made them, for jobs that depend on them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def folder(tmp_path: Path, busybox: str) -> Path:
 
 @pytest.fixture(params=["folder", "s3"])
 def storage(request: pytest.FixtureRequest, cli: Cli, s3: S3, runner: str, dstack_home: Home) -> Path:
-    """Where the bytes of the stored artifacts lie."""
+    """Return the folder with the stored artifacts."""
     if request.param == "folder":
         return dstack_home.dstack / "server" / "artifacts"
     assert cli("config", "--storage", f"s3://{BUCKET}/x", "--endpoint-url", s3.url).returncode == 0
@@ -62,7 +62,7 @@ def storage(request: pytest.FixtureRequest, cli: Cli, s3: S3, runner: str, dstac
 
 
 def use(cli: Cli, folder: Path, seen: str) -> dict[str, Any]:
-    """Run what depends on the others, which come from the cache after the first time."""
+    """Run the workflow that depends on the others, which come from the cache from the second time on."""
     done = cli("run", "use", cwd=folder)
     assert done.returncode == 0, done.stderr + done.stdout
     run: dict[str, Any] = json.loads(cli("runs", "--json", "-n", "1").stdout)[0]
@@ -138,7 +138,7 @@ def test_a_job_that_filled_the_disk_is_collected(
 def test_what_is_kept_gives_way_where_the_disk_is_short(
     cli: Cli, small_disk: Path, folder: Path, tmp_path: Path, busybox: str
 ) -> None:
-    """The disk is smaller than what should be free: all that is kept goes, and nothing that is not collected yet."""
+    """The disk is smaller than what should be free: everything kept is removed, but only once collected."""
     assert cli("runners", "add", "local", "--root", small_disk).returncode == 0
     waits = single(
         tmp_path / "waits", busybox, "echo mine > mine; until [ -e go ]; do sleep 0.1; done", more="artifacts: [mine]"

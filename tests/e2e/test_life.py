@@ -1,4 +1,4 @@
-"""How long a job may run, what it is told before, and what happens after it failed."""
+"""How long a job may run, how it is warned, and what happens after it failed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Machines as they are found: each trouble has its finding and its fix; a removed machine is as it was before."""
+"""Machines in every condition: each problem has a finding and a fix, and a removed machine is as it was before."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def person(folder: Path, docker: list[str]) -> Iterator[account.Account]:
 
 @pytest.fixture
 def server(folder: Path, person: account.Account) -> Iterator[Sshd]:
-    """An sshd that takes its own keys, and those in the user's home."""
+    """An sshd that accepts its own keys and those in the user's home."""
     keys = f"AuthorizedKeysFile {folder}/sshd/authorized_keys .ssh/authorized_keys"
     server = Sshd(folder / "sshd", person.name)
     server.first = (keys,)
@@ -154,7 +154,7 @@ def test_a_changed_host_key_gets_no_command(add: Add, cli: Cli, server: Sshd, fo
 
 @contextmanager
 def jailed(folder: Path, person: account.Account, *lacks: str) -> Iterator[tuple[Sshd, Path]]:
-    """A machine of busybox alone, without these of its programs, behind an sshd of its own; and its root."""
+    """A machine with only busybox, without some of its programs, and its own sshd. Also returns its root folder."""
     jail = Path(f"/run/dstack-jail-{os.getpid()}")  # sshd wants every folder above to be root's alone
     jail.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", jail], check=True)
@@ -208,7 +208,7 @@ def test_a_machine_without_docker_and_git(cli: Cli, folder: Path, person: accoun
 
 
 def test_a_machine_that_is_worn(cli: Cli, folder: Path, person: account.Account) -> None:
-    """Its memory is used, its disk is mounted noexec and has no inodes, and there is no curl."""
+    """Its memory is used up, its disk is mounted noexec and has no free inodes, and it lacks curl."""
     place = f"/home/{person.name}"
     with jailed(folder, person) as (bare, jail), ExitStack() as undo:
         used = folder / "meminfo"
@@ -266,7 +266,7 @@ def test_a_clock_that_is_off(add: Add, cli: Cli, server: Sshd, folder: Path) -> 
 
 
 def snapshot(home: Path) -> str:
-    """`find` and `sha256sum` of a home, with owners and modes."""
+    """Return the output of `find` and `sha256sum` in a home, with owners and modes."""
     found = []
     for path in sorted(home.rglob("*")):
         state = path.lstat()
@@ -335,7 +335,7 @@ def test_a_drained_machine_gets_no_new_jobs(add: Add, cli: Cli, busybox: str, tm
 
 
 def test_the_agent_of_the_session_that_asks_is_used(cli: Cli, server: Sshd, folder: Path) -> None:
-    """The server is started without an agent, as from cron; then a session comes, and another one after its end."""
+    """The server starts without an agent, as from cron. Then comes a session with one, and later another."""
     cli("server", "start")
     known = ("--fingerprint", server.fingerprint)
     words = ("runners", "add", f"{server.user}@{server.host}:{server.port}", "--name", "m", *known)
@@ -466,7 +466,7 @@ def test_a_teams_server_without_keys_is_let_in_with_the_users(
 
 
 def test_whether_containers_get_the_gpus(own_dockerd: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Docker without NVIDIA's toolkit, then with a stand-in for the toolkit's hook, which makes it take `--gpus`."""
+    """First without NVIDIA's toolkit, then with a stand-in for its hook, which makes Docker accept `--gpus`."""
     tools = tmp_path / "tools"
     tools.mkdir()
     for name, body in (
@@ -498,7 +498,7 @@ def test_whether_containers_get_the_gpus(own_dockerd: Daemon, tmp_path: Path, mo
 
 
 def test_a_certificate_over_ipv6(cli: Cli, folder: Path, person: account.Account, dstack_home: Home) -> None:
-    """The machine trusts an authority alone: no key of the user is in a file there."""
+    """The machine trusts only an authority: it has no file with the user's key."""
     authority = folder / "authority"
     server = Sshd(folder / "certified", person.name, [f"TrustedUserCAKeys {authority}.pub"])
     server.first = ("ListenAddress ::1", "AuthorizedKeysFile none")

@@ -1,4 +1,4 @@
-"""Permissions and empty folders arrive over real SSH, for any user of a job, are shown, count, and are repeated."""
+"""Permissions and empty folders arrive over real SSH for any user of a job, are shown, cached and replayed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LISTED = "find . -path ./.git -prune -o ! -name made -exec stat -c '%a %n' {} + 
 
 @pytest.fixture
 def closed(tmp_path: Path, busybox: str) -> Path:
-    """A project that is its owner's alone, with a folder that nobody can write to."""
+    """A project that only its owner can read, with a folder that nobody can write to."""
     workflows = f"""
     workflows:
       - name: before

@@ -1,4 +1,4 @@
-"""Folders of a machine in a job: where its owner allows them, and nowhere else."""
+"""A job can mount folders of a machine if its owner allows them, and no others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def data(user: Account) -> Iterator[Path]:
-    """A folder on the machine that belongs to dstack's user there."""
+    """A folder on the machine that belongs to the SSH user."""
     folder = user.home / "data"
     (folder / "sets" / "one").mkdir(parents=True)
     (folder / "sets" / "one" / "rows").write_text("many\n")
@@ -31,7 +31,7 @@ def data(user: Account) -> Iterator[Path]:
 
 @pytest.fixture
 def owner(cli: Cli, sshd: Sshd, data: Path, docker: list[str]) -> Path:
-    """The machine is a runner whose owner lets jobs mount that folder."""
+    """A runner whose jobs may mount that folder."""
     address = f"{sshd.user}@{sshd.host}:{sshd.port}"
     options = ["--identity", str(sshd.identity), "--fingerprint", sshd.fingerprint, "--allow-mount", f"{data}/"]
     refused = cli("runners", "add", address, "--name", "box", *options, "--allow-mount", "/")

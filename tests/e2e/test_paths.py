@@ -1,4 +1,4 @@
-"""Names and kinds of files that jobs make: from a container to the storage, to the job behind it, and home."""
+"""Files with odd names and of every kind, from a container to the storage, to a dependent job and to the user."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def folder(tmp_path: Path, busybox: str) -> Path:
 
 
 def found(top: Path) -> dict[str, tuple[int, bytes]]:
-    """Every file and link below: mode and content, or the target."""
+    """Return every file and link in the folder: mode and content, or target."""
     paths = [path for path in top.rglob("*") if path.is_symlink() or not path.is_dir()]
     return {
         str(path.relative_to(top)): (0, os.fsencode(os.readlink(path)))

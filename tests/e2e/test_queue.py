@@ -1,4 +1,4 @@
-"""The queue: who goes first, who waits and why, and what a container gets of its machine."""
+"""The queue: which job starts first, why others wait, and what a container gets of its machine."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def has(cli: Cli, name: str, status: str) -> None:
 
 @pytest.fixture
 def narrow(cli: Cli, runner: str) -> str:
-    """The runner takes one job at a time of those that take two thirds of its CPUs."""
+    """A project whose jobs take two thirds of the runner's CPUs, so that one runs at a time."""
     cpus = json.loads(cli("runners", "--json").stdout)[0]["cpus"]
     return f"{cpus * 2 / 3:.2f}"
 

@@ -1,4 +1,4 @@
-"""scripts/quickstart keeps what it promises: quick, works twice in a row, leaves nothing."""
+"""scripts/quickstart is quick, works twice in a row and leaves nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUICKSTART = Path(__file__).parents[2] / "scripts" / "quickstart"
 
 @pytest.fixture(scope="module")
 def environment(docker: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A person's environment with an empty home, on a machine that has Docker. Installs what is missing beforehand."""
+    """A user's environment with an empty home, on a machine that has Docker."""
     kept = {name: os.environ[name] for name in ("PATH", "DOCKER_HOST") if name in os.environ}
     return {**kept, "HOME": str(tmp_path_factory.mktemp("home")), "USER": "you"}
 
@@ -35,7 +35,7 @@ def _leaves_nothing(docker: list[str], environment: dict[str, str]) -> Iterator[
 
 
 def left(docker: list[str]) -> dict[str, set[str]]:
-    """What is there on the machine that a quickstart might leave."""
+    """Return everything on the machine that a quickstart might leave."""
     return {
         "folders": {str(path) for path in Path("/tmp").glob("dstack-??????")},
         "images": set(ask(*docker, "images", "--quiet", "--filter", "label=dstack.made-by=quickstart")),
@@ -66,14 +66,13 @@ def test_it_runs_a_project_twice_and_the_second_time_from_the_cache(environment:
 
 
 def readme_session() -> list[str]:
-    """The lines of the README's session, without its gaps."""
+    """Return the lines of the README's session, without empty lines and gaps."""
     (session,) = re.findall(r"^```console\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
     return [line for line in session.splitlines() if line not in ("", "...")]
 
 
 def anonymous(line: str) -> str:
-    """The line with the same name for every run, and the same duration and size: each awk has random numbers of its
-    own."""
+    """Replace the name of the run, durations and sizes in a line: they differ each time."""
     line = re.sub(r"\b[a-z]+-[a-z]+-[0-9]+\b", "run", line)
     return re.sub(r"\b[0-9.]+ k?B\b", "1 B", re.sub(r"\b[0-9.]+s\b", "1s", line))
 

@@ -1,4 +1,4 @@
-"""A run is recorded whole: its patch can be printed, and it can be run again from anywhere."""
+"""A run is recorded completely: its patch can be printed, and it can be repeated from anywhere."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_the_patch_and_the_same_again(cli: Cli, runner: str, tmp_path: Path, pyt
 
 @pytest.fixture
 def another() -> Iterator[Home]:
-    """Another machine's client, which has no git."""
+    """A client on another machine, without git."""
     home = Home()
     home.environment["PATH"] = "/nonexistent"
     try:

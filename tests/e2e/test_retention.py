@@ -1,4 +1,4 @@
-"""Runs that go, and what stays."""
+"""What is removed with a run, and what stays."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def folder(tmp_path: Path, busybox: str) -> Path:
 def objects(
     request: pytest.FixtureRequest, cli: Cli, dstack_home: Home, s3: S3, runner: str, tmp_path: Path
 ) -> Callable[[], set[str]]:
-    """What is stored, each as RUN/WORKFLOW/PATH."""
+    """Return the stored artifacts as RUN/WORKFLOW/PATH."""
     top = tmp_path / "storage"
     if request.param == "s3":
         assert cli("config", "--storage", f"s3://{BUCKET}/x", "--endpoint-url", s3.url).returncode == 0
@@ -153,7 +153,7 @@ def test_what_another_storage_has_goes_too_or_is_named(
 
 
 def rest(cli: Cli, *options: str) -> list[tuple[str, str, str | None]]:
-    """What `dstack prune` tells besides runs: what, which and where."""
+    """Return what `dstack prune` reports besides runs: what, which and where."""
     done = cli("prune", *options, "--json")
     assert done.returncode == 0, done.stderr
     return [(each["what"], each["name"], each["runner"]) for each in json.loads(done.stdout) if "what" in each]
@@ -200,7 +200,7 @@ def gone(state: Path, run: str) -> bool:
 
 @pytest.fixture
 def pulled(docker: list[str], busybox: str, tmp_path: Path) -> Iterator[tuple[str, str]]:
-    """An image that a registry has, which the machine has not, and one that is there already."""
+    """An image that only a registry has, and one that the machine has already."""
     registry = Registry(tmp_path / "registry")
     missing, there = f"{registry.address}/box:missing", f"{registry.address}/box:there"
     made = f"FROM {busybox}\nLABEL made={registry.port}".encode()

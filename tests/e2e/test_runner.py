@@ -1,4 +1,4 @@
-"""`dstack-runner` against a team's server: registration, approval, signs of life, and what it leaves."""
+"""`dstack-runner` with a team's server: registration, approval, heartbeats, and what it leaves."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def person(folder: Path, docker: list[str]) -> Iterator[account.Account]:
 
 @pytest.fixture(scope="module")
 def sshd(folder: Path, person: account.Account) -> Iterator[Sshd]:
-    """It takes the keys in the user's home alone."""
+    """An sshd that only accepts the keys in the user's home."""
     server = Sshd(folder / "sshd", person.name)
     server.first = ("AuthorizedKeysFile .ssh/authorized_keys",)
     server.start()
@@ -65,7 +65,7 @@ def url(cli: Cli) -> str:
 
 
 def everybodys_python() -> str:
-    """A Python that the machine's user may run: the tests' own may lie in root's home."""
+    """A Python that the machine's user may run: the one of the tests may be in root's home."""
     found = shutil.which("python3", path="/usr/bin:/usr/local/bin:/bin")
     if found is None:
         needs.missing("no python3 in /usr/bin; install it: apt-get install python3")
@@ -77,7 +77,7 @@ Offer = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def offer(url: str, person: account.Account, sshd: Sshd, docker: list[str]) -> Iterator[Offer]:
-    """`curl -fsS SERVER/dstack-runner | DSTACK_TOKEN=T python3 -`, as the machine's user."""
+    """Run `curl -fsS SERVER/dstack-runner | DSTACK_TOKEN=T python3 -` as the machine's user."""
     started = []
 
     def offer(*options: str, token: str = TOKEN) -> subprocess.Popen[str]:
@@ -109,7 +109,7 @@ def offer(url: str, person: account.Account, sshd: Sshd, docker: list[str]) -> I
 
 
 def said(process: subprocess.Popen[str], words: str) -> str:
-    """Read on until the runner says this."""
+    """Read until the runner prints this."""
     assert process.stderr
     lines = []
     for line in process.stderr:
@@ -195,7 +195,7 @@ def test_a_machine_that_is_offered_until_a_time_of_day(offer: Offer, cli: Cli, p
 
 @pytest.fixture
 def python38(folder: Path) -> Iterator[list[str]]:
-    """Python 3.8 where the machine's user may run it: the words before its arguments."""
+    """A command line that runs Python 3.8 as the machine's user."""
     if found := shutil.which("python3.8", path="/usr/bin:/usr/local/bin:/bin"):
         yield [found]
         return

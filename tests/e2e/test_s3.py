@@ -126,7 +126,7 @@ def test_a_bucket_that_can_not_be_used_is_refused(
 
 
 def content(path: Path) -> bytes:
-    """What a file holds; nothing of one that is gone."""
+    """Return a file's content; empty if it is gone."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -215,7 +215,7 @@ def test_nothing_is_lost_or_sent_twice_when_something_dies(
 
 
 def taken(proxy: Proxy, keys: set[str]) -> set[str]:
-    """Those of the objects that S3 has said to have."""
+    """Return the objects that S3 has acknowledged."""
     return keys & {key for key, _ in proxy.stored()}
 
 
@@ -237,7 +237,7 @@ def test_an_aborted_upload_leaves_nothing(cli: Cli, storage: S3, user: Any, tmp_
 
 
 def workers(uid: int) -> list[bytes]:
-    """What a user's uploads run: their workers, and curl."""
+    """Return the processes of a user's uploads: workers and curl."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:

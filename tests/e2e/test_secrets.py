@@ -1,4 +1,4 @@
-"""Secrets reach the job's environment, and nothing else."""
+"""Secrets reach the job's environment and no other place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results that are used again: by name, and by two runs at one time."""
+"""Results are used again: by tag, and by two runs at the same time."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_tag_that_can_not_be(cli: Cli, tmp_path: Path, busybox: str) -> None:
 
 
 def started(cli: Cli, home: Home, folder: Path) -> tuple[str, list[dict[str, Any]]]:
-    """Two runs that need the same slow job: the id of the one that runs, and the two jobs."""
+    """Start two runs that need the same slow job; return the id of the one that runs, and both jobs."""
     for name in ("left", "right"):
         done = cli("run", "one", "-d", "--name", name, cwd=folder)
         assert done.returncode == 0, done.stderr

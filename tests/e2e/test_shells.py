@@ -36,7 +36,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def users(folder: Path, docker: list[str]) -> Iterator[dict[str, account.Account]]:
-    """One for each shell; their homes have nothing else in them."""
+    """One user per shell, with empty homes."""
     made: dict[str, account.Account] = {}
     try:
         for shell, (name, text) in HOSTILE.items():
@@ -56,7 +56,7 @@ def users(folder: Path, docker: list[str]) -> Iterator[dict[str, account.Account
 
 @pytest.fixture
 def servers(folder: Path, users: dict[str, account.Account]) -> Iterator[list[Sshd]]:
-    """Two gates and what is behind them; it says a banner."""
+    """Two jump hosts and the machine behind them, which prints a banner."""
     (folder / "banner").write_text("*** no trespassing ***\n")
     behind = Sshd(folder / "behind", f"dstack-h-*-{os.getpid()}", [f"Banner {folder}/banner"])
     made = [Sshd(folder / "near", users["bash"].name), Sshd(folder / "far", users["fish"].name), behind]
@@ -70,7 +70,7 @@ def servers(folder: Path, users: dict[str, account.Account]) -> Iterator[list[Ss
 
 
 def configure(home: Path, servers: list[Sshd]) -> None:
-    """~/.ssh with `near` and `far`, and all keys known."""
+    """Write ~/.ssh with the aliases `near` and `far`, and all host keys."""
     ssh = home / ".ssh"
     ssh.mkdir(mode=0o700)
     (ssh / "known_hosts").write_text("".join(f"[{each.host}]:{each.port} {each.host_key}\n" for each in servers))

@@ -1,4 +1,4 @@
-"""A machine that falls silent keeps nobody waiting."""
+"""A machine that stops answering delays nobody."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.environment.waiting import until
 
 @contextmanager
 def frozen(server: Sshd) -> Iterator[None]:
-    """The server and its connections say nothing, and break off nothing."""
+    """sshd and its connections neither answer nor end."""
     assert server._process is not None
     pids = [server._process.pid, *descendants(server._process.pid)]
     for pid in pids:

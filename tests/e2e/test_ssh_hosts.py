@@ -1,4 +1,4 @@
-"""SSH hosts against the real sshd: login shells, limits of connections and sessions, breaks."""
+"""SSH hosts with a real sshd: login shells, limits of connections and sessions, broken connections."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ AWKWARD = 'it\'s !x $HOME \\ `q` "d" * ? [a] {b,c} ~ # % ^ & | ; < > é'
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home of the client's own, without keys and configuration."""
+    """A home for the client, without keys and configuration."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     return tmp_path
@@ -56,7 +56,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def users(folder: Path) -> Iterator[Callable[[str], account.Account]]:
-    """Makes users by the name of their login shell."""
+    """Makes users, given the name of their login shell."""
     made: dict[str, account.Account] = {}
 
     def user(shell: str) -> account.Account:
@@ -82,7 +82,7 @@ def users(folder: Path) -> Iterator[Callable[[str], account.Account]]:
 
 
 def ended(uid: int) -> bool:
-    """End what a user runs; whether nothing is left."""
+    """Kill a user's processes; return whether none is left."""
     pids = account.processes(uid)
     for pid in pids:
         with suppress(ProcessLookupError):
@@ -92,7 +92,7 @@ def ended(uid: int) -> bool:
 
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[Sshd]:
-    """An sshd that lets all users of these tests in, and says a banner."""
+    """An sshd that accepts all users of these tests, and prints a banner."""
     (folder / "banner").write_text("*** Authorized users only ***\n")
     server = Sshd(folder / "sshd", f"dstack-t-*-{os.getpid()}", [f"Banner {folder}/banner"])
     server.start()
@@ -120,7 +120,7 @@ async def connected(server: Sshd, user: account.Account) -> AsyncIterator[SshHos
 
 
 def play(scene: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run the scene, and check that it leaves no task behind."""
+    """Run the coroutine, and check that it leaves no task behind."""
 
     async def scene_and_check() -> None:
         await asyncio.wait_for(scene(), 300)

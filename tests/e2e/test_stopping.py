@@ -1,4 +1,4 @@
-"""A stop works at once, whatever the job does just then."""
+"""A stop works at once, whatever the job is doing."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def run_of(cli: Cli, name: str) -> dict[str, Any]:
 
 
 def busy(cli: Cli, folder: Path, names: dict[str, str]) -> None:
-    """Start a run by name of each workflow, and wait until each does what it is called after."""
+    """Start one run per workflow, and wait until each does what its name says."""
     for name, workflow in names.items():
         assert cli("run", workflow, "--name", name, "-d", cwd=folder).returncode == 0
 
@@ -94,7 +94,7 @@ def folder(tmp_path: Path, slow_storage: Throttle, runner: str, busybox: str, sl
 
 
 def told(cli: Cli, name: str, words: str) -> str:
-    """What a run says once these words are in it."""
+    """Wait until the run's reason contains these words; return it."""
     return str(until(lambda: words in (run_of(cli, name)["reason"] or "") and run_of(cli, name)["reason"], words, 60))
 
 
@@ -150,7 +150,7 @@ def test_each_state(cli: Cli, folder: Path, slow_storage: Throttle, user: Accoun
 def test_while_artifacts_come_through_the_server(
     cli: Cli, dstack_home: Home, sshd: Sshd, user: Account, runner: str, busybox: str, tmp_path: Path
 ) -> None:
-    """And the server dies after the stop. What came for a job that was aborted then is pruned."""
+    """The server is killed after the stop. What had arrived for an aborted job is pruned."""
     way = Throttle(sshd.port)
     try:
         there = [f"{sshd.user}@127.0.0.1:{way.port}", "--identity", str(sshd.identity), "--name", "far"]
@@ -211,13 +211,13 @@ def pruned(cli: Cli, *options: str) -> list[tuple[str, int]]:
 
 
 def stored(cli: Cli) -> float:
-    """How many kB of the run are stored, as it says."""
+    """Return how many kB of the run are stored, according to its progress."""
     found = re.search(r"([\d.]+) kB of 4 MB are stored", run_of(cli, "r")["reason"] or "")
     return float(found[1]) if found else 0
 
 
 def at_work(user: Account) -> list[str]:
-    """What the machine's user still runs for jobs."""
+    """Return the processes that still run for jobs."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:

@@ -1,4 +1,4 @@
-"""A run outlives everything but its own host: its commands run once, and its log loses no byte."""
+"""A run survives everything but its host: its commands run once, and its log loses no byte."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def job_of(cli: Cli, run: str) -> dict[str, Any]:
 
 
 def begin(cli: Cli, folder: Path, *options: str) -> str:
-    """Submit, and wait until half of the log has come. Returns the job's id."""
+    """Submit, and wait until half of the log has arrived. Return the job's id."""
     done = cli("run", "job", "--name", "survivor", "-d", *options, cwd=folder)
     assert done.returncode == 0, done.stderr
     until(lambda: "half" in cli("logs", "survivor").stdout, "the first half of the log has come", 60)
@@ -46,7 +46,7 @@ def begin(cli: Cli, folder: Path, *options: str) -> str:
 
 
 def finish(cli: Cli, docker: list[str], job: str) -> None:
-    """Let the job end, and see that nothing was lost or done twice."""
+    """Let the job end, and check that nothing was lost or done twice."""
     subprocess.run([*docker, "exec", f"dstack-{job}", "/bin/sh", "-c", ": > /workflow/go"], check=True)
     waited = cli("wait", "survivor")
     assert waited.returncode == 0, waited.stderr

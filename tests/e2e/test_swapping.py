@@ -1,4 +1,4 @@
-"""What a job leaves running changes its tree while that is collected: nothing outside of it is read or changed."""
+"""A process that a job left running swaps files during collection: nothing outside its tree is read or changed."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ done
 
 @pytest.fixture(params=["folder", "s3"])
 def way(request: pytest.FixtureRequest, cli: Cli, sshd: Sshd, s3: S3, runner: str, user: Account) -> Iterator[Throttle]:
-    """What the artifacts go through: from the machine to the server, or to the bucket."""
+    """The connection over which artifacts leave the machine: to the server, or to the bucket."""
     throttle = Throttle(s3.port if request.param == "s3" else sshd.port)
     try:
         if request.param == "s3":
@@ -71,7 +71,7 @@ def way(request: pytest.FixtureRequest, cli: Cli, sshd: Sshd, s3: S3, runner: st
 
 @pytest.fixture
 def outside(user: Account, tmp_path: Path) -> Iterator[list[Path]]:
-    """Folders of the machine's user and of root that look like the job's, with secrets."""
+    """Folders of the SSH user and of root, with secrets, that look like the job's."""
     tops = [user.home / "outside", tmp_path / "root" / "outside"]
     for top in tops:
         (top / "er").mkdir(parents=True)
@@ -89,7 +89,7 @@ def outside(user: Account, tmp_path: Path) -> Iterator[list[Path]]:
 
 
 def seen(tops: list[Path]) -> dict[Path, tuple[int, ...]]:
-    """What would show that something there was changed, or that a file was read."""
+    """Return everything that shows whether something there was changed or read."""
     found = {}
     for path in (path for top in tops for path in (top, *top.rglob("*"))):
         stat = path.lstat()

@@ -1,4 +1,4 @@
-"""Artifacts that are stored while their job runs."""
+"""Artifacts are stored while their job runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def listed(cli: Cli, ref: str) -> dict[str, Any]:
 
 
 class Job:
-    """A job of one workflow with a synced folder, which is told when to go on."""
+    """A job with a synced folder that waits for the test before each step."""
 
     def __init__(self, cli: Cli, folder: Path, user: Account) -> None:
         self.cli, self.folder, self.user = cli, folder, user

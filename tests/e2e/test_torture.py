@@ -1,5 +1,4 @@
-"""Every kind of working tree that people have, in a container: it has the user's files, and git gives the same answers
-about them."""
+"""Every kind of working tree arrives in a container unchanged, and git gives the same answers about it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the normal tests show with rclone, and more, on Ceph RGW: real multipart uploads, large and many files, cuts.
+"""Uploads to Ceph RGW: real multipart uploads, large and many files, outages.
 
 Opt-in: tests/rgw/rgw install; pytest -m rgw -s tests/rgw
 """
@@ -63,7 +63,7 @@ class Rgw:
         return session.client("s3", endpoint_url=self.url, region_name="us-east-1", config=pool)
 
     def objects(self, prefix: str) -> dict[str, Any]:
-        """The objects, by what follows the prefix."""
+        """Return the objects by the part of their key after the prefix."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
         return {entry["Key"].removeprefix(prefix): entry for page in pages for entry in page.get("Contents", ())}
 
@@ -74,7 +74,7 @@ class Rgw:
         return found.hexdigest()
 
     def differing(self, prefix: str, listed: Mapping[str, Mapping[str, Any]]) -> list[str]:
-        """The files whose object has another sha256 than the run's list says."""
+        """Return the files whose object has a different sha256 than the run's list."""
         paths = list(listed)
         with ThreadPoolExecutor(READERS) as pool:
             found = pool.map(lambda path: self.sha256(prefix + path), paths)
@@ -98,7 +98,7 @@ def rgw() -> Iterator[Rgw]:
 
 @pytest.fixture
 def keys(dstack_home: Home) -> None:
-    """The server has them from its start."""
+    """Give the server the keys when it starts."""
     dstack_home.environment.update(KEYS)
 
 
@@ -129,7 +129,7 @@ def storing(cli: Cli, run: str) -> float:
 
 @pytest.fixture
 def counted(rgw: Rgw) -> Iterator[Proxy]:
-    """The gateway behind something that counts."""
+    """The gateway behind a proxy that counts."""
     proxy = Proxy(rgw.port)
     try:
         yield proxy
@@ -185,7 +185,7 @@ def test_something_is_away_for_30_seconds(
     prefix = f"x/{killed}/job/"
 
     def taken() -> Counter[tuple[str, str]]:
-        """How often S3 said to have each piece."""
+        """Return how often S3 acknowledged each piece."""
         return Counter({piece: count for piece, count in counted.stored().items() if f"/{prefix}out/" in piece[0]})
 
     until(lambda: len(taken()) > 300 and any(part for _, part in taken()), "some files and parts have arrived", 300)

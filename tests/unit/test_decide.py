@@ -1,4 +1,4 @@
-"""The table of what is seen on a host, and what it means."""
+"""The table of observations on a host, and what they mean."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_the_table(recorded: Recorded, observed: Observed, kind: type[Decision],
 
 
 def every() -> list[tuple[Recorded, Observed, Decision]]:
-    """All combinations, with what was decided."""
+    """Return all combinations with their decision."""
     found = []
     for launch, stop, waited in itertools.product((None, ORIGIN, PODMAN), (False, True), (False, True)):
         for code, claim, container, silent, origin in itertools.product(

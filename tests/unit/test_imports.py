@@ -1,4 +1,4 @@
-"""What a command may import: every command pays for it."""
+"""Which modules a command may import: each costs time."""
 
 from __future__ import annotations
 

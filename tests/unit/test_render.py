@@ -1,4 +1,4 @@
-"""Values reach sh as they are."""
+"""Values reach sh unchanged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NASTY = "'\"\\ $x `id` $(id) ! !! \n\n*?[] ~ #{%} {{ }} \t\r\x01\x7f é 🦦 \\'
 
 
 def printed(shell: str, script: str) -> bytes:
-    """What a shell prints that runs the script, in the locale of every host script."""
+    """Run the script in a shell with the locale of host scripts; return its output."""
     words = [shell, "sh"] if shell == "busybox" else [shell, "--emulate", "sh"] if shell == "zsh" else [shell]
     done = subprocess.run([*words, "-c", script], env={"LC_ALL": "C"}, capture_output=True, check=True)
     return done.stdout

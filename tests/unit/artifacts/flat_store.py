@@ -1,4 +1,4 @@
-"""A third store, as small as one can be: all contents and manifests are files of one folder, at flat:///FOLDER."""
+"""A third store, as small as possible: all contents and manifests are files in one folder, at flat:///FOLDER."""
 
 from __future__ import annotations
 

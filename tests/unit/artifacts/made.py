@@ -1,4 +1,4 @@
-"""What jobs made, for tests of the store."""
+"""Artifacts of jobs, for tests of stores."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Index:
 
 
 async def keep(store: FolderStore, made: Manifest, contents: Mapping[str, bytes]) -> list[File]:
-    """Store what a job made, as the engine does. Returns the files whose contents were sent."""
+    """Store a job's artifacts as the engine does. Return the files whose contents were sent."""
     missing = await store.missing(made.files)
     sent = stream(*(contents[one.path] for one in missing))
     await store.receive(made.run, made.workflow, sent, missing)
@@ -59,7 +59,7 @@ async def keep(store: FolderStore, made: Manifest, contents: Mapping[str, bytes]
 
 
 def on_disk(root: Path) -> dict[str, tuple[int, bytes | str]]:
-    """Every file and link below a folder but the store's own hidden ones: mode and content, or the target."""
+    """Return every file and link in a folder except the store's hidden ones: mode and content, or target."""
     found: dict[str, tuple[int, bytes | str]] = {}
     for path in sorted(root.rglob("*")):
         name = str(path.relative_to(root))

@@ -1,4 +1,4 @@
-"""What every artifact store promises: the folder, the bucket, and a store of the tests' own.
+"""What every artifact store promises: the folder, the bucket, and a store made for the tests.
 
 The host is a real shell, and the bucket a real S3 server that the shell uploads to.
 """
@@ -40,7 +40,7 @@ FILES = [*(file(path, content) for path, content in sorted(CONTENTS.items())), l
 
 @dataclass
 class Unsteady(LocalHost):
-    """Loses the connection at the end of the command with this number."""
+    """A host that loses the connection at the end of the n-th command."""
 
     breaks_at: int | None = None
     commands: list[str] = field(default_factory=list)
@@ -94,7 +94,7 @@ def host(tmp_path: Path) -> Folder:
 
 
 def job(host: Folder, attempt: str = "j1", run: str = "run-1", contents: dict[str, bytes] | None = None) -> JobFolder:
-    """A job that left these files on the host."""
+    """Make a job that left these files on the host."""
     tree = host.job(attempt)
     for path, content in (CONTENTS if contents is None else contents).items():
         (tree / path).parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ async def opened(store: ArtifactStore, run: str, path: str, offset: int = 0) -> 
 
 
 def bare(files: tuple[File, ...]) -> list[File]:
-    """The files without what a store adds."""
+    """Return the files without what a store adds."""
     return [File(each.path, each.size, each.mode, each.sha256, each.link) for each in files]
 
 

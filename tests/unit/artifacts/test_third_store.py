@@ -1,4 +1,4 @@
-"""A new kind of store is a folder and a line: jobs run with one that the product has never seen."""
+"""A new kind of store takes one class and one line: jobs run with one that dstack doesn't know."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CONTENTS = {"out/model": b"weights", "out/log": b"a line\n"}
 
 
 class Producer(Machine):
-    """Its job leaves these files."""
+    """A machine whose job leaves these files."""
 
     def __init__(self, contents: Mapping[str, bytes]) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Producer(Machine):
         return super().reply(command)
 
     def listing(self) -> bytes:
-        """The answer of the host's script, as for the artifact `out`."""
+        """Return the answer of the host's script for the artifact `out`."""
         files = sorted(self.contents.items())
         sections = {
             "names": "".join(f"./{path}\0" for path, _ in files),
@@ -66,7 +66,7 @@ class Producer(Machine):
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    """Artifacts are stored in the third store, and the job has some."""
+    """A server that uses the third store, with a job that makes artifacts."""
     monkeypatch.setitem(openers.STORES, "flat", FlatStore.at)
     world = World(tmp_path / "home", Producer(CONTENTS))
     asyncio.run(world.context.artifacts.use(f"flat://{tmp_path}/stored", ""))

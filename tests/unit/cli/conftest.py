@@ -1,4 +1,4 @@
-"""The command against a fake server, each in a process of its own."""
+"""The CLI with a fake server, in separate processes."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ configs:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder with a path that is short enough for a socket."""
+    """A folder whose path is short enough for a socket."""
     with tempfile.TemporaryDirectory(prefix="ds-", dir="/tmp") as name:
         yield Path(name)
 
 
 @pytest.fixture
 def state() -> State:
-    """What the fake server holds: one run of one job."""
+    """The fake server's state: one run with one job."""
     state = State()
     state.hold(run_view("brave-otter-7", [job_view("0123456789ab", "train")]), {"0123456789ab": b"one\ntwo\r\nthree"})
     return state
@@ -54,14 +54,14 @@ def state() -> State:
 
 @pytest.fixture
 def server(state: State, folder: Path) -> Iterator[str]:
-    """The fake server's address, a unix socket."""
+    """The fake server's unix socket."""
     with serving(state, folder / "s") as address:
         yield address
 
 
 @pytest.fixture
 def project(folder: Path) -> Path:
-    """A project of two workflows, in no repository."""
+    """A project with two workflows, not in a git repository."""
     root = folder / "project"
     (root / ".dstack").mkdir(parents=True)
     (root / ".dstack" / "workflows.yaml").write_text(WORKFLOWS)
@@ -72,7 +72,7 @@ def project(folder: Path) -> Path:
 
 @pytest.fixture
 def environment(folder: Path) -> dict[str, str]:
-    """What a cron job has, and where dstack is."""
+    """The environment of a cron job, with the path of dstack."""
     return {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
@@ -108,5 +108,5 @@ def cli(environment: dict[str, str], server: str, project: Path) -> Cli:
 
 
 def command(*arguments: str) -> list[str]:
-    """The words that start dstack from this checkout."""
+    """Return a command line that starts dstack from this checkout."""
     return [sys.executable, "-m", "dstack.cli", *arguments]

@@ -1,4 +1,4 @@
-"""A server of the API in one process: what it is told to hold is what it answers. `follow` can be cut and held."""
+"""A fake API server that answers from a prepared state. `follow` can be cut off and held back."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ENDED = "2026-01-31T12:01:12.000Z"
 
 
 def job_view(job: str, workflow: str, run: str = "brave-otter-7", **changes: Any) -> JobView:
-    """A job that is done, unless `changes` say otherwise."""
+    """Return a finished job, with `changes`."""
     status = changes.get("status", Status.DONE)
     values: dict[str, Any] = {
         "id": job,
@@ -63,7 +63,7 @@ def job_view(job: str, workflow: str, run: str = "brave-otter-7", **changes: Any
 
 
 def run_view(name: str, jobs: list[JobView], **changes: Any) -> RunView:
-    """A run that is done, unless `changes` say otherwise."""
+    """Return a finished run, with `changes`."""
     values: dict[str, Any] = {
         "name": name,
         "workflow": jobs[-1].workflow,
@@ -82,7 +82,7 @@ def run_view(name: str, jobs: list[JobView], **changes: Any) -> RunView:
 
 
 def runner_view(name: str, **changes: Any) -> RunnerView:
-    """A machine that is ready, unless `changes` say otherwise."""
+    """Return a ready runner, with `changes`."""
     values: dict[str, Any] = {
         "name": name,
         "address": f"ada@{name}",
@@ -101,13 +101,13 @@ def runner_view(name: str, **changes: Any) -> RunnerView:
 
 
 def event_view(number: int, kind: str, **changes: Any) -> EventView:
-    """An event of nothing in particular, unless `changes` say otherwise."""
+    """Return an event, with `changes`."""
     values: dict[str, Any] = {"time": BEGAN, "actor": "ada", "run": None, "job": None, "runner": None, "data": {}}
     return EventView(id=number, kind=kind, **{**values, **changes})
 
 
 class State:
-    """What the fake holds, and what it was asked."""
+    """What the fake server answers from, and the requests it got."""
 
     def __init__(self) -> None:
         self.runs: dict[str, RunView] = {}
@@ -137,7 +137,7 @@ class State:
         self.chunk = 5
 
     def hold(self, run: RunView, logs: dict[str, bytes] | None = None) -> RunView:
-        """Know a run and its logs."""
+        """Add a run and its logs."""
         self.runs[run.name] = run
         self.logs.update(logs or {})
         return run
@@ -147,13 +147,13 @@ class State:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One request."""
+    """Serves one request."""
 
     protocol_version = "HTTP/1.1"
     state: State
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Nothing to tell."""
+        """Log nothing."""
 
     def address_string(self) -> str:
         return "client"
@@ -320,7 +320,7 @@ class Handler(BaseHTTPRequestHandler):
         self._bytes_of(data[start : start + 4096] for start in range(0, len(data), 4096))
 
     def _bytes_of(self, blocks: Iterator[bytes]) -> None:
-        """Chunked, and cut without a goodbye where the test wants it."""
+        """Send the body in chunks, and cut it off where the test says."""
         self._head(200, ("Transfer-Encoding", "chunked"))
         left = self.state.cuts.pop(0) if self.state.cuts else None
         for block in blocks:
@@ -348,7 +348,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def event_frame(entry: EventView) -> Event:
-    """The frame of an event."""
+    """Return the frame of an event."""
     return Event(event="event", entry=entry)
 
 
@@ -357,27 +357,27 @@ def _line(event: Event) -> bytes:
 
 
 class UnixServer(ThreadingMixIn, UnixStreamServer):
-    """The fake on a unix socket."""
+    """The fake server on a unix socket."""
 
     daemon_threads = True
     request_queue_size = 64
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is part of the tests."""
+        """Ignore clients that disconnect: the tests do that on purpose."""
 
 
 class TcpServer(ThreadingHTTPServer):
-    """The fake on TCP."""
+    """The fake server on TCP."""
 
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is part of the tests."""
+        """Ignore clients that disconnect: the tests do that on purpose."""
 
 
 @contextmanager
 def serving(state: State, path: Path | None = None) -> Iterator[str]:
-    """The fake's address while it serves: the unix socket `path`, or a port of the loopback."""
+    """Serve on the unix socket `path`, or on a loopback port; yield the address."""
     handler = type("StateHandler", (Handler,), {"state": state})
     server = UnixServer(str(path), handler) if path else TcpServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -392,7 +392,7 @@ def serving(state: State, path: Path | None = None) -> Iterator[str]:
 
 
 def main() -> None:
-    """The fake as a process of its own, started as the embedded server is. FAKE_SERVER says what goes wrong."""
+    """Run the fake server as a process, started like the embedded server. FAKE_SERVER says what goes wrong."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--home", type=Path, required=True)
     home = parser.parse_args().home

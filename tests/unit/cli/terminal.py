@@ -1,4 +1,4 @@
-"""A terminal that a program takes for a person's."""
+"""A pseudo-terminal for programs that behave differently on one."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def type_into(
     environment: dict[str, str],
     columns: int = 80,
 ) -> tuple[str, int]:
-    """Run the program and type the second of each step when the first has been shown. What it showed, and its exit
-    code. Raises AssertionError when a step's text does not come."""
+    """Run the program. For each step, wait for its first text, then type its second. Return the output and exit code.
+    Raises AssertionError if a text does not appear."""
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     process = subprocess.Popen(

@@ -19,7 +19,7 @@ MODEL = bytes(range(256)) * 400
 
 
 def store(state: State, path: str, data: bytes = b"x", mode: int = 0o644, link: str | None = None) -> ArtifactView:
-    """A file in the fake's store."""
+    """Put a file into the fake server's store."""
     digest = "" if link is not None else hashlib.sha256(data).hexdigest()
     view = ArtifactView(job=JOB, workflow="train", path=path, size=len(data), mode=mode, sha256=digest, link=link)
     state.artifacts.append(view)

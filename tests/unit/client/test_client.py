@@ -1,4 +1,4 @@
-"""The HTTP client against a fake server, and the embedded server's start."""
+"""The HTTP client with a fake server, and how it starts the embedded server."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ JOB = "0123456789ab"
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder with a path that is short enough for a socket."""
+    """A folder whose path is short enough for a socket."""
     with tempfile.TemporaryDirectory(prefix="ds-", dir="/tmp") as name:
         yield Path(name)
 
@@ -68,7 +68,7 @@ def client(state: State) -> Iterator[Client]:
 
 
 def read(client: Client, ref: str = "brave-otter-7", offsets: dict[str, int] | None = None) -> bytes:
-    """The log bytes of a stream, counted as a caller does."""
+    """Return the log bytes of a stream."""
     data, known = b"", {} if offsets is None else offsets
     for frame in client.follow(ref, known):
         if frame.event.event == "log":
@@ -156,7 +156,7 @@ def test_what_is_not_a_dstack_server() -> None:
             self.send_error(404 if "status" in self.path else 503)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Nothing to tell."""
+            """Log nothing."""
 
     with HTTPServer(("127.0.0.1", 0), Other) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
@@ -287,7 +287,7 @@ print(client.run("brave").name, client.status().pid)
 
 
 def starting(folder: Path, code: str, **environment: str) -> subprocess.Popen[str]:
-    """A process that uses the embedded server of `folder/h`, which is the fake one."""
+    """Start a process that uses the embedded server of `folder/h`, which is the fake one."""
     known = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environment}
     words = [sys.executable, "-c", STARTER.format(code=code), str(folder / "h")]
     return subprocess.Popen(words, env=known, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

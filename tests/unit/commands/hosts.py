@@ -1,4 +1,4 @@
-"""A folder that stands for a host: scripts run here, by the shell and the programs that a test chooses."""
+"""A folder as a host: scripts run here, with the shell and programs that a test chooses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NO_DOCKER = "true"
 
 @dataclass
 class Folder:
-    """`shell` and the words before it run a script; `path` replaces PATH."""
+    """`shell` is the command line that runs a script; `path` replaces PATH."""
 
     root: Path
     shell: tuple[str, ...] = ("sh",)
@@ -43,13 +43,13 @@ class Folder:
         self.base = self.root / machine / self.server
 
     def job(self, attempt: str) -> Path:
-        """The working tree of a new job."""
+        """Make the working tree of a new job."""
         tree = self.base / "jobs" / attempt / "workflow"
         tree.mkdir(parents=True)
         return tree
 
     def result(self, command: Command[T]) -> Result:
-        """Run the command; its stdin ends with its data, at the latest after a minute."""
+        """Run the command, for at most a minute. Its stdin ends after its data."""
         assert isinstance(command.stdin, bytes)
         done = subprocess.run(
             [*self.shell, "-c", command.script],
@@ -67,7 +67,7 @@ class Folder:
 
 
 def busybox(folder: Path) -> str:
-    """A PATH that has nothing but busybox."""
+    """A PATH with only busybox."""
     program = shutil.which("busybox")
     if program is None:
         needs.missing("busybox is not installed; install it: apt-get install busybox-static")

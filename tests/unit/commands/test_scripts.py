@@ -1,4 +1,4 @@
-"""Every script as it goes out: golden copies, and what shells and shellcheck think of it.
+"""Every host script: golden copies, and whether shells and shellcheck accept it.
 
 After a change of a template: UPDATE_GOLDEN=1 pytest tests/unit/commands/test_scripts.py, and read the diff.
 """
@@ -166,12 +166,12 @@ def test_the_script_is_what_it_was(name: str) -> None:
 
 
 def golden(name: str) -> str:
-    """The file of a golden copy."""
+    """Return the path of a golden copy."""
     return f"{name}.diff" if name in VARIANTS else f"{name}.sh"
 
 
 def difference(before: str, after: str) -> str:
-    """What `diff -U1` says of two scripts."""
+    """Return the output of `diff -U1` for two scripts."""
     old, new = (SCRIPTS[name].splitlines(keepends=True) for name in (before, after))
     return "".join(difflib.unified_diff(old, new, before, after, n=1))
 

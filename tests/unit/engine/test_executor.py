@@ -1,4 +1,4 @@
-"""The engine drives jobs on any executor: here on one that has neither Docker nor a host."""
+"""The engine drives jobs on any executor: here, one without Docker and without a host."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.unit.executors.fake import LOG, ORIGIN, FakeExecutor
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    """A server with one job in its queue and one runner, which is ready."""
+    """A server with one queued job and one ready runner."""
     monkeypatch.setattr(watch, "LOOK_AGAIN", 0.0)
     made = World(tmp_path, Machine())
     queued = replace(made.job, status=Status.QUEUED, runner=None)
@@ -34,7 +34,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 
 def ended(world: World, executor: FakeExecutor) -> Job:
-    """The job after its whole life, with what it left removed from its runner."""
+    """Drive the job to its end and clean up its runner; return the job."""
     world.context.executors["docker"] = executor
 
     async def lived() -> None:

@@ -1,5 +1,5 @@
-"""The real engine on machines that exist in memory, through random days: whatever users and machines do, no GPU is ever
-used twice, no attempt begins twice, and in the end everything has ended and nothing is held."""
+"""The real engine on machines in memory, through random days: whatever users and machines do, no GPU is used twice at a
+time, no attempt starts twice, and in the end everything has ended and nothing is leased."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NOW = "2026-01-01T00:00:00.000Z"
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """Time passes only while nobody has anything to do, and then at once. Threads are not used."""
+    """An event loop whose clock jumps to the next timer as soon as nothing else is ready. It uses no threads."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Container:
 
 
 class Box:
-    """Does what the host scripts do. It keeps what was begun, also of jobs that are discarded."""
+    """Does what the host scripts do. It remembers what was started, also of discarded jobs."""
 
     def __init__(self, gpus: int) -> None:
         self.gpus = gpus
@@ -157,7 +157,7 @@ class Day(RuleBasedStateMachine):
         self.open()
 
     def open(self) -> None:
-        """A server starts: all that it knows is in the store."""
+        """Start a server: everything that it knows is in the store."""
         pool = Pool()
         pool.get = lambda runner: self.boxes[runner.name].host  # type: ignore[method-assign, assignment, return-value]
         machines = Fleet(self.store, pool, lambda: None)
@@ -174,7 +174,7 @@ class Day(RuleBasedStateMachine):
         self.engine = self.loop.run_until_complete(start())
 
     def settle(self, seconds: float = 3.0) -> None:
-        """Let that much time pass, with a pass over the queue at both ends."""
+        """Let this much time pass, with a pass over the queue before and after."""
 
         async def passing() -> None:
             for _ in range(2):
@@ -266,7 +266,7 @@ class Day(RuleBasedStateMachine):
 
     @rule(wait=st.sampled_from([0.0, 0.5, 40.0]))
     def restart(self, wait: float) -> None:
-        """The server dies, at whatever its drives are at, and another one starts."""
+        """Kill the server, wherever its drives are, and start another one."""
         self.settle(wait)
         self.loop.run_until_complete(self.engine.close())
         self.open()
@@ -294,7 +294,7 @@ class Day(RuleBasedStateMachine):
 
     @invariant()
     def what_runs_belongs_to_a_job_that_has_not_ended(self) -> None:
-        """Or to one that was aborted while its machine did not answer, which is still to be removed there."""
+        """An exception is a job that was aborted while its machine did not answer: it is removed from there later."""
         known = {job.id for job in self.unfinished}
         aborted = {job.id for name in SIZES for job in self.store.jobs.to_discard(name) if job.stop == "abort"}
         assert {name.split("-")[0] for _, name in self.running} <= known | aborted
@@ -315,7 +315,7 @@ class Day(RuleBasedStateMachine):
             assert job.status is not Status.QUEUED or job.reason
 
     def teardown(self) -> None:
-        """The day ends: every machine is up, every job may run and does."""
+        """End the day: every machine is up, and every job may run and ends."""
         try:
             for name, box in self.boxes.items():
                 box.down = False

@@ -28,14 +28,14 @@ BROKEN = Finding("gpu-toolkit", "the driver fails", "jobs can't use GPUs", "rebo
 
 @dataclass
 class Attempt:
-    """What is known of an attempt, as the folder protocol has it."""
+    """What the folder protocol records of an attempt."""
 
     claim: Claim
     running: bool = False
 
 
 class FakeExecutor:
-    """Keeps the contract. The commands end at once unless they are to be `running`; they make links, which `made` maps
+    """Keeps the contract. The commands end at once unless they should be `running`; they make links, which `made` maps
     to their targets."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What the engine relies on, of every executor: at most once, a fence, and a log without a gap."""
+"""What the engine expects of every executor: at most once, a fence, and a log without gaps."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OUT = (Artifact(path="out"),)
 
 
 class Ground(Protocol):
-    """An executor, and what its runner is made to do."""
+    """An executor, and how a test controls its runner."""
 
     begun: int
     exit_code: int

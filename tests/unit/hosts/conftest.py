@@ -25,7 +25,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def play(scene: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run the scene to its end, and check that it leaves no task, no open file and no process behind."""
+    """Run the coroutine, and check that it leaves no task, no open file and no process behind."""
 
     async def scene_and_check() -> None:
         before = open_files()
@@ -43,7 +43,7 @@ def open_files() -> int:
 
 
 def waiting_threads() -> list[threading.Thread]:
-    """asyncio's, one for a process that has not ended."""
+    """Return asyncio's threads: one per process that has not ended."""
     return [thread for thread in threading.enumerate() if "waitpid" in thread.name]
 
 

@@ -1,4 +1,4 @@
-"""An SSH server in the test's own process, and a way to it that can be cut, frozen or slow."""
+"""An SSH server in the test's process, and a connection to it that can be cut, frozen or slowed down."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dstack.model.runner.runner import Address
 
 
 class Server:
-    """Runs what it is sent with this machine's sh, unless a test makes it do worse.
+    """Runs commands with this machine's sh, unless a test makes it misbehave.
 
     `sessions` is how many it takes at once; `opening` is waited for before a session is opened; `ending` says how a
     command ends: "status", "silence" or the name of a signal; `shell` is run in place of the command; `forwards` lets
@@ -192,7 +192,7 @@ class _Owner(asyncssh.SSHServer):
 
 
 class Way:
-    """Forwards connections to a port. `drops` is how many of the next ones it resets at once."""
+    """Forwards connections to a port. It resets the next `drops` of them at once."""
 
     def __init__(self, to: int, drops: int = 0) -> None:
         self._to = to
@@ -205,11 +205,11 @@ class Way:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def freeze(self) -> None:
-        """Pass nothing on, and say nothing about it."""
+        """Stop forwarding, without closing anything."""
         self._flowing.clear()
 
     def thaw(self) -> None:
-        """Pass on what has come."""
+        """Forward what has arrived, and continue."""
         self._flowing.set()
 
     @asynccontextmanager

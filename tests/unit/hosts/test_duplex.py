@@ -1,4 +1,4 @@
-"""What a channel of every kind of host promises to someone who writes and reads while the program runs."""
+"""What channels of every kind of host promise to a caller that writes and reads while the program runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def whole(output: AsyncIterator[bytes]) -> bytes:
 
 
 async def until(channel: Channel, text: bytes) -> bytes:
-    """Read stdout up to a text."""
+    """Read stdout until this text."""
     seen = b""
     while text not in seen:
         try:
@@ -41,7 +41,7 @@ async def until(channel: Channel, text: bytes) -> bytes:
 
 
 async def held(writing: asyncio.Task[None]) -> None:
-    """Wait until a writer makes no progress because nobody reads."""
+    """Wait until a writer is blocked because nobody reads."""
     done, _ = await asyncio.wait({writing}, timeout=0.5)
     assert not done
 

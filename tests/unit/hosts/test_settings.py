@@ -1,4 +1,4 @@
-"""What dstack takes from ssh's configuration."""
+"""What dstack reads from ssh's configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SSH when something is wrong: with connections, sessions, keys, configurations."""
+"""SSH with broken connections, sessions, keys and configurations."""
 
 from __future__ import annotations
 

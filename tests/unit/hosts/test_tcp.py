@@ -1,4 +1,4 @@
-"""Names with several addresses, and what ssh_config says of them."""
+"""Names with several addresses, and what ssh_config sets for them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HELLO = Command[Result]("hello", "echo hello", lambda result: result)
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """What the resolver knows beside the machine's own names."""
+    """Add names to the machine's resolver."""
     known: dict[str, list[str]] = {}
     real = socket.getaddrinfo
 

@@ -151,7 +151,7 @@ def test_no_key_from_a_host_that_is_not_there(tmp_path: Path) -> None:
 
 
 def certified(server: Server, authority: asyncssh.SSHKey, **wanted: Any) -> None:
-    """Have the server show a certificate for its key."""
+    """Make the server show a certificate for its key."""
     server.certificate = authority.generate_host_certificate(server.key.convert_to_public(), "box", **wanted)
 
 

@@ -37,7 +37,7 @@ def name(path: Path) -> str:
 
 
 def of_ansible(answer: dict[str, Any]) -> dict[str, Any]:
-    """Groups of each host, those above included, and its connection, from the answer of `ansible-inventory --list`."""
+    """Return each host's groups, with their parents, and its connection, from `ansible-inventory --list`."""
     above: dict[str, set[str]] = {}
     for group, body in answer.items():
         for child in body.get("children", []):

@@ -1,4 +1,4 @@
-"""What an inventory means for dstack, and what is said about one that can't be used."""
+"""What an inventory means for dstack, and the errors for one that can't be used."""
 
 from __future__ import annotations
 

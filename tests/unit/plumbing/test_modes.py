@@ -171,7 +171,7 @@ def test_a_client_that_means_harm(harm: str, project: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("path", ["both/x", "both"])
 def test_a_tree_that_means_harm(path: str, project: Path, tmp_path: Path) -> None:
-    """A path that is both a link and something else may end up as either."""
+    """A path that is both a link and something else could become either."""
     with take(project) as found:
         scratch = found.scratch / "git"
         own, blobs = Git.within(scratch), Blobs(scratch, "sha1")

@@ -1,4 +1,4 @@
-"""Where what a job needs is already."""
+"""Which runners already have what a job needs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def job(job_id: str, **changes: object) -> Job:
 
 
 def near(store: Store, **made: object) -> dict[str, int]:
-    """What is near to a job that depends on one that was made so."""
+    """Return what is near a job that depends on one with these properties."""
     store.jobs.add(job("a", status=Status.DONE, **made))
     return Known(store).near(job("b", dependencies={"w": "a"}), RUN)
 

@@ -1,4 +1,4 @@
-"""Why a job waits, in full: every reason, as the real code says it, in tests/golden/pending-reasons.txt.
+"""Every reason for which a job waits, as the real code words it: tests/golden/pending-reasons.txt.
 
 After a change: UPDATE_GOLDEN=1 pytest tests/unit/scheduling/test_pending.py, and read the diff.
 """
@@ -132,7 +132,7 @@ def add(store: Store, name: str, workflow: str, *, timeout: float | None = None,
 
 
 def told(store: Store, tmp_path: Path) -> Iterator[tuple[str, Reason | None]]:
-    """What the engine says of jobs that the scheduler does not see, and adds to what it says."""
+    """Return the engine's own reasons: for jobs that the scheduler does not see, and what it adds to others."""
     machines = Fleet(store, Pool(), lambda: None)
     machines.conditions = {"lab": Condition("ready")}
     gave = Attempt(

@@ -1,4 +1,4 @@
-"""Who gives way to whom, and that it is never for nothing."""
+"""Which job gives way to which, and that none does so in vain."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ sizes_of = st.lists(st.integers(0, 4), min_size=1, max_size=3)
 
 
 class Lab:
-    """Machines, the jobs that wait and those that run; nothing ends by itself."""
+    """Machines with waiting and running jobs; nothing ends by itself."""
 
     def __init__(self, sizes: list[int], jobs: list[tuple[Ask, int, bool]]) -> None:
         self.machines: list[Machine] = [machine(f"m{n}", size, cpus=6, max_jobs=2) for n, size in enumerate(sizes)]
@@ -121,7 +121,7 @@ class Lab:
         self.waiting.append(name)
 
     def step(self, now: float) -> dict[str, str]:
-        """One pass, and what is placed runs; returns who is to give way."""
+        """Run one pass and start what it places; return the jobs that have to give way."""
         jobs = [replace(self.asked[name], room_on=self.promises.get(name)) for name in self.waiting]
         made = schedule(jobs, self.machines, list(self.leases.values()), now)
         self.promises = made.promises
@@ -141,14 +141,14 @@ class Lab:
         return made.preemptions
 
     def stopped(self, victim: str) -> None:
-        """It has given way, and waits again."""
+        """Queue a job again that gave way."""
         del self.leases[victim]
         self.waiting.append(victim)
 
 
 @given(sizes=sizes_of, jobs=jobs_of, order=st.randoms(use_true_random=False))
 def test_who_others_gave_way_to_starts_and_all_comes_to_rest(sizes: list[int], jobs: Any, order: Any) -> None:
-    """Jobs come one by one, and those that are to give way end at any later moment, in any order."""
+    """Jobs are submitted one by one, and those that give way end at any later moment, in any order."""
     lab = Lab(sizes, jobs)
     coming = list(lab.asked)
     order.shuffle(coming)
@@ -210,7 +210,7 @@ def test_a_job_that_others_give_way_to_could_not_start_and_then_can(sizes: list[
 
 @given(sizes=sizes_of, jobs=jobs_of, ended=st.sets(st.integers(0, 11)), limit=st.sampled_from([None, 2]))
 def test_whoever_waits_waits_for_a_reason(sizes: list[int], jobs: Any, ended: set[int], limit: int | None) -> None:
-    """Also beside others that give way, and after some of those have ended."""
+    """Also while others give way, and after some of those have ended."""
     lab = Lab(sizes, [(ask, 0, gives) for ask, _, gives in jobs])
     lab.waiting = list(lab.asked)
     lab.step(0.0)

@@ -1,4 +1,4 @@
-"""Placement: who runs where, and why not."""
+"""Placement: which job runs where, or why it waits."""
 
 from __future__ import annotations
 
@@ -406,7 +406,7 @@ def test_a_reason_is_true(jobs: Any, sizes: Any, limit: int | None) -> None:
     order=st.randoms(use_true_random=False),
 )
 def test_nobody_starves(sizes: list[int], queue: list[int], order: Any) -> None:
-    """However small jobs stream in behind a large one, it starts by the time that those ahead of it have ended."""
+    """However many small jobs arrive behind a large one, it starts by the time those ahead of it have ended."""
     machines = [machine(f"m{n}", gpus) for n, gpus in enumerate(sizes)]
     waiting = [wants(f"j{n}", min(gpus, max(sizes)), submitted=float(n)) for n, gpus in enumerate(queue)]
     large = wants("large", max(sizes), submitted=float(len(queue)))

@@ -1,4 +1,4 @@
-"""The body of a submission: a line of JSON, then a pack."""
+"""The body of a submission: one line of JSON, then a pack."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class Answer:
 
 @dataclass
 class Road:
-    """A server's mirror and a host in two folders."""
+    """A server's mirror and a host, in two folders."""
 
     folder: Path
     repo: str = ""

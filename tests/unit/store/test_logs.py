@@ -1,4 +1,4 @@
-"""The log's size is the offset; when bytes arrived is told by an index beside it."""
+"""The log's size is the offset; an index beside it records when bytes arrived."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server is killed while it stores artifacts, at any point, and does it again."""
+"""The server is killed at any point while it stores artifacts, and stores them again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ print("stored", flush=True)
 
 
 def begin(root: Path) -> subprocess.Popen[bytes]:
-    """A process that stores it all, as far as being ready to begin."""
+    """Start a process that is ready to store everything."""
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, root], stdout=subprocess.PIPE, cwd=Path(__file__).parents[4]
     )

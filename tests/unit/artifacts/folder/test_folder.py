@@ -313,7 +313,7 @@ def test_a_full_disk_is_a_storage_error(store: FolderStore, monkeypatch: pytest.
 
 
 def test_the_loop_stays_live(store: FolderStore) -> None:
-    """While 2,000 files are stored, the loop turns at least every quarter of a second."""
+    """While 2,000 files are stored, the event loop is never blocked for more than a quarter of a second."""
     contents = {f"out/{number}": str(number).encode() for number in range(2000)}
     made = manifest([file(path, content) for path, content in contents.items()])
 

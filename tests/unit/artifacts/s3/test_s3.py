@@ -47,7 +47,7 @@ def sums(content: bytes) -> Sums:
 
 
 def put(piece: Piece, content: bytes) -> int:
-    """Send what the piece asks for; the status that S3 answers with."""
+    """Send the piece; return S3's status."""
     headers = [word for name, value in piece.headers for word in ("-H", f"{name}: {value}")]
     body = content[piece.start : piece.start + piece.length]
     command = ["curl", "-qsS", "-T", "-", "-H", f"Content-Length: {len(body)}", "-H", "Transfer-Encoding:", *headers]

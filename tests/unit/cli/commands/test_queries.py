@@ -1,4 +1,4 @@
-"""Commands that ask and show."""
+"""Commands that only query the server."""
 
 from __future__ import annotations
 

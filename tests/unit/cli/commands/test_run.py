@@ -278,7 +278,7 @@ def test_a_reader_that_leaves_is_no_error(cli: Cli, state: State, server: str, e
 
 
 def test_unexpected_errors_keep_their_traceback_in_a_file(cli: Cli, project: Path, folder: Path) -> None:
-    """A folder in place of the snapshot's scratch folder is a thing that no one expects."""
+    """A file in place of the snapshot's scratch folder causes an error that the command doesn't expect."""
     done = cli("run", "train", environment={"DSTACK_SERVER_URL": "/\0".replace("\0", "x" * 200)})
     assert done.returncode == 75
 

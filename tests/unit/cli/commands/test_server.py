@@ -1,4 +1,4 @@
-"""The command with the real server of a fresh home, and no runner."""
+"""`dstack server` with a real server in a fresh home, without runners."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.unit.cli.conftest import Cli, command
 
 @pytest.fixture
 def alone(environment: dict[str, str], project: Path, folder: Path) -> Iterator[Cli]:
-    """Runs `dstack ARGUMENTS`, which starts a server of its own."""
+    """Runs `dstack ARGUMENTS`, which starts its own server."""
 
     def run(*arguments: str, **extra: str) -> subprocess.CompletedProcess[bytes]:
         return prefork.run(arguments, project, {**environment, "PYTHONWARNINGS": "default", **extra}, 90)

@@ -1,4 +1,4 @@
-"""Small charts of what jobs used."""
+"""Small charts of what jobs use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the lines and the status line say of a transfer."""
+"""How lines and the status line show a transfer."""
 
 from __future__ import annotations
 

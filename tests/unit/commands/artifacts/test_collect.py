@@ -1,4 +1,4 @@
-"""The list of what a job made, from trees that a container may leave."""
+"""The list of a job's artifacts, from every tree that a container may leave."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Artifacts from a real S3 server to a host: whole and right, or an error."""
+"""Artifacts go from a real S3 server to a host completely, or there is an error."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def stored(store: S3Store, names: list[str], mode: int = 0o644) -> list[File]:
 
 
 def fetch(host: Folder, store: S3Store, files: list[File]) -> Path:
-    """Where the host has them."""
+    """Return the folder on the host that has them."""
     paths = [file.path for file in files if file.link is None]
     urls = dict(zip(paths, asyncio.run(store.urls("r", "w", paths)), strict=True))
     host.ask(gather(host.context, "j1", files, urls))

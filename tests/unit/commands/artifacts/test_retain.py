@@ -1,4 +1,4 @@
-"""Artifacts that stay where they were made: kept, copied and freed, by every shell that a host may have."""
+"""Artifacts that stay on the host: kept, copied and removed, with every shell that a host may have."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Folder]:
 
 
 def collected(host: Folder, attempt: str) -> tuple[File, ...]:
-    """A job that was collected: its files as they were listed."""
+    """Make a job that was collected; return its files as they were listed."""
     tree = host.job(attempt)
     (tree / "out" / "closed").mkdir(parents=True)
     (tree / "out" / "closed" / "it's\na").write_text("one")
@@ -49,7 +49,7 @@ def kept(host: Folder, attempt: str) -> bool:
 
 
 def tree_of(folder: Path) -> dict[str, tuple[int, str]]:
-    """Every file and link below, with its mode."""
+    """Return every file and link in the folder, with its mode."""
     found = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     return {str(path.relative_to(folder)): (path.lstat().st_mode & 0o777, content(path)) for path in found}
 
@@ -112,7 +112,7 @@ def test_what_was_touched_between_the_listing_and_the_end_is_not_kept(host: Fold
 
 
 def test_it_may_be_cut_off_anywhere(host: Folder) -> None:
-    """As it is found after a kill: in the middle of moving, and between the moves and the removal of the rest."""
+    """The states after a kill: in the middle of moving, and between the moves and the removal of the rest."""
     collected(host, "j1")
     job, half = host.base / "jobs/j1", host.base / "kept/j1.new/tree"
     half.mkdir(parents=True)

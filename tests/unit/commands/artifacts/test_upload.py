@@ -1,4 +1,4 @@
-"""Sums of files as a host makes them, and what a plan tells the host."""
+"""Checksums that a host computes, and what an upload plan tells the host."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Folder]:
 
 
 def put(tree: Path, path: str, content: bytes) -> tuple[File, Sums]:
-    """A file in the tree, as it was listed, with the sums that it has."""
+    """Put a file into the tree; return it as listed, with its checksums."""
     target = tree / path
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(content)

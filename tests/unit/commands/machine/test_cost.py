@@ -1,4 +1,4 @@
-"""What dstack asks in the background is asked often: how many processes it takes on the machine."""
+"""How many processes the questions take that dstack asks often, in the background."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KNOWN = {"a-1": "0" * 64, "b-1": "f" * 64}
 
 
 def processes(script: str) -> int:
-    """How many the script starts, itself not counted: in a PID namespace of its own, numbers are given in order."""
+    """Count the processes that the script starts: in a new PID namespace, ids are consecutive."""
     needs.root("a PID namespace")
     assert shutil.which("unshare"), "util-linux has it"
     last = 'sh -c "$1" > /dev/null || exit; sh -c "echo \\$\\$"; exit'

@@ -1,4 +1,4 @@
-"""Each finding: what, why and what to type, word by word; and which of them keep jobs away."""
+"""The exact text of each finding, and which findings keep jobs away."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the vendors' tools print: several versions, many kinds of cards, broken drivers."""
+"""The output of the vendors' tools: several versions, many cards, broken drivers."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ ROCM_BUS = """{"card0": {"Card Series": "A", "PCI Bus": "0000:43:00.0"}, \
 
 @pytest.fixture
 def kernel(tmp_path: Path) -> Path:
-    """What the kernel shows of two AMD GPUs, of which this process uses the second, and of an Intel one."""
+    """The kernel's files for two AMD GPUs, the second used by this process, and for an Intel GPU."""
     cards = {"renderD128": ("0000:03:00.0", "0x1002"), "renderD129": ("0000:43:00.0", "0x1002")}
     for node, (at, vendor) in {**cards, "renderD130": ("0000:00:02.0", "0x8086")}.items():
         device = tmp_path / "sys/devices" / at

@@ -1,4 +1,4 @@
-"""What a machine's answers mean, and what to type about them."""
+"""What a machine's answers mean, and what to type next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is heard of a pull: from Docker's API, from its client, from podman."""
+"""The progress of a pull from Docker's API, from its client and from podman."""
 
 from __future__ import annotations
 

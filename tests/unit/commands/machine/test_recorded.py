@@ -1,4 +1,4 @@
-"""What vendors' tools and engines print on real machines, replayed to the scripts that ask them."""
+"""Output of vendors' tools and engines on real machines, replayed to the scripts that read it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def recorded(name: str) -> list[dict[str, Any]]:
 
 
 def replay(folder: Path, case: dict[str, Any]) -> dict[str, str]:
-    """An environment where each tool prints what it printed there."""
+    """Return an environment in which each tool prints its recorded output."""
     for tool in TOOLS:
         if tool in case:
             write(folder / tool, case[tool])
@@ -101,8 +101,7 @@ def test_engines(case: dict[str, Any], tmp_path: Path) -> None:
 
 @contextmanager
 def engine(case: dict[str, Any], folder: Path) -> Iterator[str]:
-    """The words of a docker command that answers as the recorded one: Docker's own program in front of a recorded API,
-    or a stand-in for a program."""
+    """Return a docker command line that answers as recorded: Docker's program with a recorded API, or a stand-in."""
     if "info" in case:
         if not shutil.which("docker"):
             needs.missing("docker is not installed; install it: apt-get install docker.io")

@@ -1,4 +1,4 @@
-"""What a machine's counters mean."""
+"""What samples of a machine's counters mean."""
 
 from __future__ import annotations
 

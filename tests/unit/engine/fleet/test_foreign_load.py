@@ -1,4 +1,4 @@
-"""What others use of a machine: measured, smoothed, and told in the reason of a job that waits for it."""
+"""What others use of a machine: measured, smoothed, and named in the reason of a job that waits for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.unit.scheduling.test_schedule import GB, lease, machine, wants
 
 
 def sample(uptime: float, busy: int, memory_used: int = 0, **jobs: tuple[float, int]) -> Sample:
-    """Of a machine with 8 CPUs, whose counters are hundredths of a second."""
+    """Return a sample of a machine with 8 CPUs. Its counters are hundredths of a second."""
     whole = round(uptime * 800)
     return Sample(uptime, 8, busy, whole, 64 * GB, memory_used, (), jobs, {}, 0.0)
 

@@ -1,4 +1,4 @@
-"""A machine that exists in memory, for what a real one can't show on demand: death between any two steps."""
+"""A machine in memory, for what a real one can't show on demand: a kill between any two steps."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ ORIGIN = "boot=b1\ndocker=7:100\n"
 
 
 class Killed(BaseException):
-    """The server died here, as by kill -9."""
+    """The server was killed here."""
 
 
 class Machine:
-    """Does what the host scripts do, as far as the engine can see. `begun` counts how often the commands were begun;
-    they end at once unless they are to be `running`. They make links, which `made` maps to their targets.
+    """Does what the host scripts do, as far as the engine can see. `begun` counts how often the commands were started;
+    they end at once unless they should be `running`. They make links, which `made` maps to their targets.
 
     `trouble` is called with the name of every command before it takes effect, and after: it may raise.
     """
@@ -107,7 +107,7 @@ class Machine:
 
 
 class World:
-    """A server's state with one job that was placed on the machine."""
+    """A server's state with one job, placed on the machine."""
 
     def __init__(self, home: Path, machine: Machine) -> None:
         self.layout = ServerLayout(home)
@@ -118,7 +118,7 @@ class World:
             self.populate()
 
     def reopened(self) -> None:
-        """The server's memory is empty; its state is as it was."""
+        """Return the same state in a new process."""
         pool = Pool()
         pool.get = lambda runner: self.machine.host  # type: ignore[method-assign, assignment, return-value]
         machines = Fleet(self.store, pool, lambda: None)
@@ -157,6 +157,6 @@ class World:
         return self.store.logs.read("abc", 0, 1 << 20)
 
     def drive(self) -> Drive:
-        """A new driver, as a server makes one when it starts."""
+        """Start a new drive, as a starting server does."""
         self.reopened()
         return Drive(self.context, "abc")

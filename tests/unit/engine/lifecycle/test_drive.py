@@ -1,4 +1,4 @@
-"""A job's life: it ends as it should whatever dies, and its commands run at most once."""
+"""A job ends as it should whatever is killed, and its commands run at most once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Once:
-    """Raises an error at the n-th moment, and counts all moments."""
+    """Raises an error at the n-th moment, and counts the moments."""
 
     def __init__(self, moment: int, error: type[BaseException], *arguments: Any) -> None:
         self.moment = moment
@@ -48,7 +48,7 @@ def lived(world: World) -> None:
 
 
 def worlds(tmp_path: Path, error: type[BaseException], *arguments: Any) -> Iterator[tuple[Machine, World]]:
-    """One world for every moment in a job's life at which something may happen."""
+    """Return one world per moment in a job's life."""
     moment, moments = 1, 1
     while moment <= moments:
         once = Once(moment, error, *arguments)

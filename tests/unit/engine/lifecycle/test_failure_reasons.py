@@ -1,4 +1,4 @@
-"""Every reason that a job may fail with, as users read it: what hosts say is recorded, the rest is the real engine's.
+"""Every reason for which a job may fail, as users read it: the hosts' answers are recorded, the engine is real.
 
 After a change of a text: UPDATE_GOLDEN=1 pytest tests/unit/engine/lifecycle/test_failure_reasons.py, and read the diff.
 """
@@ -44,7 +44,7 @@ PROBED = (
 
 
 class Case:
-    """A machine that answers so, and what is special about the job."""
+    """A machine's answers, and what is special about the job."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class Failing(Machine):
 
 
 def state(status: str = "exited", code: int = 0, error: str = "", *, out_of_memory: bool = False) -> str:
-    """What `docker inspect` says."""
+    """Return an answer of `docker inspect`."""
     return json.dumps({"Status": status, "ExitCode": code, "OOMKilled": out_of_memory, "Error": error})
 
 
@@ -201,7 +201,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ended(folder: Path, case: Case) -> str:
-    """How a job ends on such a machine: status, exit code, and reason."""
+    """Return how a job ends on such a machine: status, exit code and reason."""
     world = World(folder, Failing(case))
     world.store.secrets.set("REGISTRY_PASSWORD", "wrong", "2026-01-01")
     definition = replace(world.job.definition, image="box:1", **case.definition)
@@ -225,7 +225,7 @@ def ended(folder: Path, case: Case) -> str:
 
 
 class Queued:
-    """A job that ends in the queue: what is recorded of it, its run, the job that it needs, and its machine."""
+    """A job that ends in the queue, with its run, its dependency and its machine."""
 
     def __init__(
         self,
@@ -258,7 +258,7 @@ QUEUED: dict[str, Queued] = {
 
 
 def ended_in_queue(folder: Path, case: Queued) -> str:
-    """How a job ends that never had a runner."""
+    """Return how a job ends that never had a runner."""
     world = World(folder, Machine())
     store = world.store
     queued = replace(world.job, status=Status.QUEUED, runner=None, submitted_at="2026-01-01T00:00:00.000Z", **case.job)

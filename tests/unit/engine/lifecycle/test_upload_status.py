@@ -1,4 +1,4 @@
-"""A job that only stores its artifacts any more, and is stopped."""
+"""A job that is stopped while its artifacts are being stored."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.unit.engine.lifecycle.machine import Machine, World
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    """Its job has ended by itself, its machine is gone."""
+    """A job that has ended by itself, on a machine that is gone."""
     monkeypatch.setattr(drive, "LONGEST_PAUSE", 0.0)
 
     def silence(when: str) -> None:

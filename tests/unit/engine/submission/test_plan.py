@@ -1,4 +1,4 @@
-"""What a submission makes of the cache."""
+"""Which jobs of a submission come from the cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A submission becomes a run, without a request."""
+"""A submission becomes a run, without HTTP."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class FakeMirror:
 
 
 class World:
-    """A server with one runner that was probed."""
+    """A server with one probed runner."""
 
     def __init__(self, home: Path) -> None:
         self.store = Store(ServerLayout(home))

@@ -1,4 +1,4 @@
-"""Paths with bytes that are not UTF-8 go over the wire and come back."""
+"""Paths with bytes that are not UTF-8 survive encoding and decoding."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from dstack.model.project.workflow import (
 
 @dataclass(frozen=True)
 class Inputs:
-    """All that a key is made of."""
+    """Everything that a key is made of."""
 
     workflow: Workflow
     image: str
@@ -78,7 +78,7 @@ def inputs(draw: st.DrawFn) -> Inputs:
 
 
 def meaning(inputs: Inputs) -> object:
-    """What decides about the result, told in another way than the key does."""
+    """Return what decides the result, computed differently than the key."""
     workflow = inputs.workflow
     counts = workflow.depends_on.config
     values = {name: value for name, value in inputs.variables.all.items() if counts is None or name in counts}

@@ -1,4 +1,4 @@
-"""No byte of a secret is served, wherever the log was cut."""
+"""No byte of a secret is served, wherever the log is cut."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_pieces_are_masked_as_the_whole_is(log: str, values: list[str], cuts: se
 
 @given(log=st.text(alphabet="ab", max_size=40), values=st.lists(small, min_size=1, max_size=3), at=st.integers(0, 40))
 def test_what_is_served_of_a_growing_log_stays_true(log: str, values: list[str], at: int) -> None:
-    """What was served when only a part had come is what is served when all has."""
+    """What is served of a part of the log is served the same once the rest has arrived."""
     data, wanted = log.encode(), needles(values)
     part = data[:at]
     early = part[: len(part) - unfinished(part[-reach(wanted) :], wanted)]

@@ -17,7 +17,7 @@ STARTER = ROOT / "templates" / "init" / ".dstack"
 
 
 def read(folder: Path) -> Project:
-    """The project whose files lie in the folder."""
+    """Read the project in the folder."""
     sources = [
         SourceFile(f".dstack/{name}", (folder / name).read_text(encoding="utf-8"))
         for name in ("workflows.yaml", "configs.yaml")
@@ -26,7 +26,7 @@ def read(folder: Path) -> Project:
 
 
 def project(workflows: str, configs: str | None = None) -> Project:
-    """The project with these texts in its files."""
+    """Read a project with these texts in its files."""
     return parse(
         SourceFile(".dstack/workflows.yaml", workflows),
         None if configs is None else SourceFile(".dstack/configs.yaml", configs),
@@ -34,7 +34,7 @@ def project(workflows: str, configs: str | None = None) -> Project:
 
 
 def problems(workflows: str, configs: str | None = None) -> list[str]:
-    """What is wrong with these texts; the path of the first file is shortened to `w`, of the second to `c`."""
+    """Return the errors in these texts. The path of the first file is shortened to `w`, of the second to `c`."""
     with pytest.raises(ProjectError) as caught:
         project(workflows, configs)
     return [

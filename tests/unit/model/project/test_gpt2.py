@@ -1,4 +1,4 @@
-"""The founding example: what each row of its README asks for."""
+"""The founding example, row by row of its README."""
 
 from __future__ import annotations
 

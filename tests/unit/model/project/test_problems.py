@@ -1,4 +1,4 @@
-"""What is wrong in project files, in exactly these words. `w` stands for workflows.yaml, `c` for configs.yaml."""
+"""The exact error messages for project files. `w` stands for workflows.yaml, `c` for configs.yaml."""
 
 # ruff: noqa: E501 - a mistake and its message are one row
 

@@ -1,4 +1,4 @@
-"""What project files hold, as it is read."""
+"""How project files are read."""
 
 from __future__ import annotations
 

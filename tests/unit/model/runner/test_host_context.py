@@ -1,4 +1,4 @@
-"""Where things lie, and which Docker."""
+"""Paths on a host, and which Docker it uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mounts as they are read; what is wrong with one is in test_problems.py."""
+"""How mounts are read. test_problems.py has the errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The event log: what is in it, and that it says what is stored."""
+"""The event log: what it contains, and that it agrees with what is stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept on which machine, and what of it is to go."""
+"""What is kept on which machine, and what of it is removed."""
 
 from __future__ import annotations
 
