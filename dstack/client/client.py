@@ -249,7 +249,7 @@ class Client(Connection):
         def frames() -> Iterator[Frame]:
             return self._frames(f"/events?{urlencode({**asked.parameters(), 'follow': '1', 'after': str(last)})}")
 
-        for frame in self._lasting(frames, "the same command shows the events since then: add --since"):
+        for frame in self._lasting(frames, "to see the events since then, run the same command with --since"):
             entry = frame.event.entry
             if entry is not None:
                 last = entry.id

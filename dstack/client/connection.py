@@ -135,7 +135,7 @@ class Connection:
         where = "this machine's own server" if self.endpoint.embedded else f"the server at {self.endpoint.url}"
         remedy = "restart it with `dstack server stop`; runs continue, and the next command starts the new version"
         if not self.endpoint.embedded:
-            remedy = f"install the server's version with `pip install dstack=={version}`"
+            remedy = f"install dstack {version} on this machine, or update the server"
         if api != str(API):
             raise DstackError(
                 f"this is dstack {__version__}, {where} is dstack {version}: they can't talk to each other", hint=remedy

@@ -15,7 +15,7 @@ from dstack.commands.machine.uninstall import uninstall
 from dstack.engine.engine import Engine
 from dstack.engine.fleet.runners import FRESH, Fleet
 from dstack.engine.fleet.sampling import Sampler
-from dstack.errors import ConflictError, HostError, HostUnreachableError, UnknownHostKeyError, UsageError
+from dstack.errors import ConflictError, ErrorCode, HostError, HostUnreachableError, UnknownHostKeyError, UsageError
 from dstack.hosts.trust import known_keys
 from dstack.model.api.runners import AddRunner, RunnerView
 from dstack.model.paths import HostLayout
@@ -110,10 +110,9 @@ class RunnerService:
         if request.fingerprint is None and key not in known_keys(request.address):
             certified = await self.fleet.pool.certified_key(request.address)
             if certified is None:
-                add = f"dstack runners add {request.address} --fingerprint {shown}"
                 raise UnknownHostKeyError(
                     f"the host key of {request.address} is not trusted yet: {shown}",
-                    hint=f"if the machine has this key, type: {add}",
+                    hint=f"if the machine has this key, add --fingerprint {shown}",
                     fingerprint=shown,
                 )
             return certified
@@ -121,6 +120,7 @@ class RunnerService:
             raise UsageError(
                 f"the host key of {request.address} is {shown}, not {request.fingerprint}; nothing was sent to it",
                 hint="on the machine, compare: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
+                code=ErrorCode.HOST_KEY,
             )
         return key
 

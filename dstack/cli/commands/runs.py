@@ -41,7 +41,7 @@ def command(
 ) -> None:
     """List recent runs, or show one in full.
 
-    A run that is called `delete` is shown by `dstack runs -- delete`.
+    To show a run that is called `delete`, type `dstack runs -- delete`.
     """
     if ctx.invoked_subcommand is not None:
         return

@@ -33,7 +33,7 @@ def _details(event: EventView) -> list[str]:
         f"on {event.runner}" if event.run and event.runner else None,
         f"GPU {' '.join(map(str, gpus))}" if gpus else None,
         f"attempt {data['attempt']}" if data.get("attempt", 1) > 1 else None,
-        f"the one before: {previous['status']}, {previous['reason'] or previous['exit_code']}" if previous else None,
+        f"previous attempt: {previous['status']}, {previous['reason'] or previous['exit_code']}" if previous else None,
         f"exit code {data['exit_code']}" if data.get("exit_code") else None,
         f"result of job {data['cached_from']}" if "cached_from" in data else None,
         f"{named}: {data['value'] or 'not set'}" if "value" in data else named,

@@ -18,6 +18,8 @@ from dstack.errors import DstackError, ErrorCode, ProjectError
 from dstack.model.api import wire
 
 INTERRUPTED = 130
+CLICK_WORDS = {"a valid integer range": "a whole number", ". Did you mean": "; did you mean"}
+"""What click says, and what dstack says instead."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ def _expected(error: DstackError) -> Complaint:
 
 def _usage(error: click.ClickException) -> Complaint:
     message = error.format_message().rstrip(".")
+    for theirs, ours in CLICK_WORDS.items():
+        message = message.replace(theirs, ours)
     hint = None
     if isinstance(error, click.UsageError) and error.ctx is not None:
         hint = f"{error.ctx.command_path} --help"

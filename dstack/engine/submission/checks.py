@@ -47,7 +47,7 @@ def refuse_impossible(
     for job, item in waiting:
         why = impossible(item, machines, most_gpus)
         if why:
-            add = "dstack runners add HOST, or run it on this machine: dstack run --local"
-            wait = "see `dstack runners`, or wait for a runner that can run it: dstack run --wait-for-runner"
+            add = "dstack runners add HOST, or add --local to run it on this machine"
+            wait = "see `dstack runners`, or add --wait-for-runner to wait for a runner that can run it"
             hint = wait if eligible(Waiting(""), machines) else add
             raise UsageError(f"{job.workflow} can't run: {why.text}", hint=hint, code=why.code)

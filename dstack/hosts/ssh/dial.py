@@ -272,6 +272,6 @@ def _refused(address: Address, settings: SshSettings, keys: list[asyncssh.SSHKey
     also += "".join(f"; {problem}" for problem in settings.keys.unusable)
     unlock = f"ssh-add {locked[0]}, then " if locked else ""
     return HostAuthError(
-        f"{address} refused to log in {settings.user}; keys tried: {tried}{also}",
+        f"{address} refused the login of {settings.user}; keys tried: {tried}{also}",
         hint=f"{unlock}{ssh_command(address)}",
     )

@@ -16,7 +16,7 @@ from dstack.model.api.runners import AddRunner, RunnerView
 from dstack.model.runner.runner import Address
 
 HOST = re.compile(
-    r"(?:(?P<user>[^@]+)@)?(?:\[(?P<v6>[^]]+)\]|(?P<host>[^@:\[\]]+)|(?P<bare>[0-9A-Fa-f:.%]+))(?::(?P<port>\d+))?"
+    r"(?:(?P<user>[^@\s]+)@)?(?:\[(?P<v6>[^]]+)\]|(?P<host>[^@:\[\]\s]+)|(?P<bare>[0-9A-Fa-f:.%]+))(?::(?P<port>\d+))?"
 )
 
 

@@ -7,7 +7,7 @@ import asyncio
 from dstack.cli.output import show
 from dstack.commands.host import ask
 from dstack.commands.machine.authorize import authorize
-from dstack.errors import HostKeyError, UsageError
+from dstack.errors import ErrorCode, HostKeyError, UsageError
 from dstack.hosts.ssh.host import SshHost
 from dstack.hosts.trust import certified_key, known_keys, offered_key
 from dstack.model.api.runners import ServerKey
@@ -26,7 +26,9 @@ async def _install_key(address: Address, given: str | None, own: ServerKey) -> s
     key = await offered_key(address)
     shown = fingerprint(key)
     if given not in (None, shown):
-        raise UsageError(f"{address} shows the host key {shown}, not {given}; nothing was sent to it")
+        raise UsageError(
+            f"{address} shows the host key {shown}, not {given}; nothing was sent to it", code=ErrorCode.HOST_KEY
+        )
     if given is None and key not in known_keys(address):
         if certified := await certified_key(address):
             key, shown = certified, fingerprint(certified)
