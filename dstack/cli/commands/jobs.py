@@ -14,7 +14,7 @@ from dstack.model.api.jobs import JobView
 @click.command("jobs")
 @click.argument("run", required=False, type=REF)
 @click.option(
-    "-n", "limit", type=click.IntRange(1), default=20, metavar="N", help="Number of jobs to list; default: 20."
+    "-n", "limit", type=click.IntRange(1, 10**9), default=20, metavar="N", help="Number of jobs to list; default: 20."
 )
 @json_option
 def command(run: str | None, limit: int, as_json: bool) -> None:

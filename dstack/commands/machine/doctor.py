@@ -69,7 +69,9 @@ def skewed(clock: int, now: float) -> Finding | None:
     if abs(off) < SKEW:
         return None
     what = f"its clock is {abs(off)} seconds {'ahead of' if off > 0 else 'behind'} the server's"
-    return Finding("clock", what, "S3 rejects uploads from a machine whose clock is wrong", "sudo timedatectl set-ntp true")
+    return Finding(
+        "clock", what, "S3 rejects uploads from a machine whose clock is wrong", "sudo timedatectl set-ntp true"
+    )
 
 
 def _docker(answers: Answers) -> Iterator[Finding]:

@@ -21,7 +21,7 @@ class EventRoutes:
 
     async def events(self, request: Request) -> Response:
         asked = dict(request.query_params)
-        follow, after = asked.pop("follow", "0") == "1", int(asked.pop("after", "0"))
+        follow, after = asked.pop("follow", "0") == "1", min(int(asked.pop("after", "0")), 2**63 - 1)
         query = msgspec.convert(asked, EventQuery, strict=False)
         follower = EventFollower(self.parts.context, query, after)
         if follow:

@@ -29,7 +29,7 @@ class JobRoutes:
         if "run" in query:
             jobs = self.parts.context.store.jobs.of(run_named(self.parts.context.store, query["run"]).name)
         else:
-            jobs = self.parts.context.store.jobs.newest(int(query.get("limit", "20")))
+            jobs = self.parts.context.store.jobs.newest(min(int(query.get("limit", "20")), 10**9))
         return [job_view(job, self.parts.engine.positions.get(job.id)) for job in jobs]
 
     async def job(self, request: Request) -> Any:

@@ -39,7 +39,7 @@ class RunRoutes:
     async def runs(self, request: Request) -> Any:
         query = request.query_params
         status = Status(query["status"]) if "status" in query else None
-        limit = int(query.get("limit", "20"))
+        limit = min(int(query.get("limit", "20")), 10**9)
         runs = self.parts.context.store.runs.newest(
             limit if status is None else 10_000, workflow=query.get("workflow"), user=query.get("user")
         )

@@ -29,7 +29,7 @@ INTERRUPTED = 130
 @click.option(
     "-n",
     "limit",
-    type=click.IntRange(0),
+    type=click.IntRange(0, 10**9),
     metavar="N",
     help="Print only the last N events; without --since, the default is 100.",
 )

@@ -82,7 +82,10 @@ class RunCommand(click.Command):
 @click.option("--runner", metavar="NAME_OR_LABEL", type=RUNNER, help="Run on this runner, or on one with this label.")
 @click.option("--local", is_flag=True, help="Run on the server's own machine, without SSH.")
 @click.option(
-    "--gpus", type=click.IntRange(0), metavar="N", help="Number of GPUs for WORKFLOW; default: as in workflows.yaml."
+    "--gpus",
+    type=click.IntRange(0, 1024),
+    metavar="N",
+    help="Number of GPUs for WORKFLOW; default: as in workflows.yaml.",
 )
 @click.option(
     "--priority",

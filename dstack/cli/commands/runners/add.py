@@ -33,10 +33,10 @@ HOST = re.compile(
 @click.option("--identity", metavar="FILE", help="Private key to log in with.")
 @click.option("--jump", metavar="HOST", help="Connect through this jump host.")
 @click.option("--label", "labels", multiple=True, metavar="LABEL", help="Label that workflows can ask for; repeatable.")
-@click.option("--gpus", type=click.IntRange(0), metavar="N", help="Number of GPUs; default: the number found.")
+@click.option("--gpus", type=click.IntRange(0, 1024), metavar="N", help="Number of GPUs; default: the number found.")
 @click.option(
     "--max-jobs",
-    type=click.IntRange(0),
+    type=click.IntRange(0, 10**6),
     metavar="N",
     help="How many jobs that ask for no resources may run at once; default: one per CPU, at least 4.",
 )

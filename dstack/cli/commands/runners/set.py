@@ -17,7 +17,7 @@ from dstack.errors import NotFoundError, UsageError
 @click.option(
     "--label", "labels", multiple=True, metavar="LABEL", help="New labels, replacing all; '' for none; repeatable."
 )
-@click.option("--gpus", type=click.IntRange(0), metavar="N", help="How many GPUs jobs may use.")
+@click.option("--gpus", type=click.IntRange(0, 1024), metavar="N", help="How many GPUs jobs may use.")
 @click.option(
     "--allow-mount",
     "allow_mounts",
