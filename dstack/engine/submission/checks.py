@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dstack.errors import ConflictError, TryAgainError, UsageError
 from dstack.model.api.runs import Submission
 from dstack.model.job.job import Job
+from dstack.model.job.reasons import ReasonCode
 from dstack.scheduling.schedule import eligible, impossible
 from dstack.scheduling.types import Machine, Waiting
 from dstack.store.store import Store
@@ -37,7 +38,7 @@ def refuse_unknown_secrets(store: Store, jobs: Sequence[Job]) -> None:
         missing = [name for name in job.definition.needed_secrets if name not in known and not job.finished]
         if missing:
             message = f"{job.workflow} needs the secret '{missing[0]}', which is not set"
-            raise UsageError(message, hint=f"dstack secrets set {missing[0]}")
+            raise UsageError(message, hint=f"dstack secrets set {missing[0]}", code=ReasonCode.SECRET_MISSING)
 
 
 def refuse_impossible(

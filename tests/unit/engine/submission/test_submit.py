@@ -171,6 +171,13 @@ def test_what_can_not_run_is_refused(
     # when, then
     with pytest.raises(error, match=message):
         world.submit(**changes)
+
+
+def test_a_secret_that_is_not_set_has_a_code_of_its_own(world: World) -> None:
+    with pytest.raises(UsageError) as refused:
+        world.submit(workflows=(BASE, replace(TOP, secrets=("KEY",))))
+
+    assert refused.value.code == "secret-missing"
     assert world.runs == ["taken"]
 
 
