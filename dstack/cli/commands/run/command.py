@@ -59,7 +59,7 @@ class RunCommand(click.Command):
         if words.help:
             from dstack.cli.commands.run.help import show_help
 
-            show_help(ctx, self, words.workflow)
+            show_help(ctx, self, words.workflow, lookup.loaded)
             ctx.exit()
         if words.workflow is None and lookup.recipe is None:
             raise UsageError("no workflow given", hint="`dstack run --help` lists the workflows")

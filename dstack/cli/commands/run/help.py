@@ -10,10 +10,10 @@ from dstack.errors import UsageError
 from dstack.model.project.graph import closure
 
 
-def show_help(ctx: click.Context, command: click.Command, workflow: str | None) -> None:
-    """Print the options and workflows, or the variables of one workflow."""
+def show_help(ctx: click.Context, command: click.Command, workflow: str | None, loaded: LoadedProject | None) -> None:
+    """Print the options and workflows, or the variables of one workflow. `loaded` is the project, if it was read."""
     if workflow is not None:
-        _workflow(ctx, project.load(), workflow)
+        _workflow(ctx, loaded or project.load(), workflow)
         return
     click.echo(command.get_help(ctx))
     try:

@@ -196,6 +196,13 @@ def test_usage_errors_end_with_2(cli: Cli, state: State, words: str, said: str) 
     assert state.submissions == []
 
 
+def test_a_warning_of_the_project_is_printed_once(cli: Cli, project: Path) -> None:
+    (project / ".dstack" / "configs.yaml").write_text("configs:\n  train: {run_name: mine}\n")
+
+    for words in (["train", "--help"], ["--help"]):
+        assert cli("run", *words, cwd=project).stderr.count(b"has a reserved name") == 1
+
+
 def test_errors_of_the_project_are_listed_by_line(cli: Cli, project: Path) -> None:
     (project / ".dstack" / "workflows.yaml").write_text("workflows:\n  - name: a\n    imag: x\n    commands: [b]\n")
 
