@@ -16,7 +16,7 @@ def approve(names: tuple[str, ...], as_json: bool) -> None:
     """Approve machines that registered with dstack-runner.
 
     Without NAME, list the machines that wait for approval. Before you approve one, compare its fingerprint with the
-    output of `ssh-keygen -l` on the machine.
+    output of `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the machine.
     """
     client = connect.connect()
     if not names:
