@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from dstack.errors import UsageError
-from dstack.model.text.units import disk_bytes, span
+from dstack.model.text.units import disk_bytes, lacks_unit, span
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 json_lines_option = click.option(
@@ -31,7 +31,14 @@ class Quantity(click.ParamType):  # type: ignore[type-arg]
             raise UsageError(f"{option}{error}") from error
 
 
-SIZE = Quantity("size", disk_bytes)
+def _size(text: str) -> int:
+    count = disk_bytes(text)
+    if lacks_unit(text):
+        raise ValueError(f"'{text}' has no unit; write a unit, such as {text}MB")
+    return count
+
+
+SIZE = Quantity("size", _size)
 """Such as `500MB` or `2GB`, in bytes."""
 SPAN = Quantity("span", span)
 """Such as `30s`, `10m` or `1h30m`, in seconds."""

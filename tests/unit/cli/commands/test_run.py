@@ -183,6 +183,8 @@ def test_the_servers_refusal_is_shown(cli: Cli, state: State) -> None:
         ("run -e NOPE train", "NOPE is not set in your environment"),
         ("runs --diff", "--diff needs the name of one run"),
         ("run --max-snapshot much train", "--max-snapshot: 'much' is not a size"),
+        ("run --max-snapshot 1.5.5 train", "--max-snapshot: '1.5.5' is not a size"),
+        ("run --max-snapshot 500 train", "--max-snapshot: '500' has no unit; write a unit, such as 500MB"),
         ("jobs x y", "unexpected extra argument"),
         ("runners drian x", "unknown command 'drian'; did you mean 'drain'?"),
     ],
