@@ -97,6 +97,8 @@ class Connection:
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             connection.close()
+            if isinstance(error, http.client.BadStatusLine) and not isinstance(error, OSError):
+                raise self._foreign() from error
             raise self._broken(error) from error
         if connection.sock is not None:
             # The response keeps the connection open until it is closed.
@@ -124,7 +126,7 @@ class Connection:
                     f"can't reach the server behind {self.endpoint.url} (status {response.status})",
                     code=ErrorCode.SERVER_UNREACHABLE,
                 )
-            raise DstackError(f"{self.endpoint.url} is not a dstack server", hint="check the URL with `dstack config`")
+            raise self._foreign()
         if not self.tolerant:
             self._compare(version, api)
         if response.status >= 400:
@@ -157,6 +159,9 @@ class Connection:
         hint = "check the URL with `dstack config`, and run `dstack server status` on the server's machine"
         message = f"can't reach the server at {self.endpoint.url}: {reason(error)}"
         return TryAgainError(message, hint=hint, code=ErrorCode.SERVER_UNREACHABLE)
+
+    def _foreign(self) -> DstackError:
+        return DstackError(f"{self.endpoint.url} is not a dstack server", hint="check the URL with `dstack config`")
 
     def _broken(self, error: Exception) -> BrokenAnswerError:
         hint = "the request may have been carried out; check with `dstack runs`"

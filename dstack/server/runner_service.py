@@ -58,7 +58,7 @@ class RunnerService:
             labels=request.labels,
             gpus=request.gpus,
             max_jobs=request.max_jobs,
-            root=request.root or DEFAULT_ROOT,
+            root=root_of(request),
             docker=request.docker or "docker",
             host_key=None if request.address.local else await self.trusted(request),
             authorized=request.authorized,
@@ -140,7 +140,7 @@ class RunnerService:
             address=self.reached(request),
             labels=request.labels,
             gpus=request.gpus,
-            root=request.root or DEFAULT_ROOT,
+            root=root_of(request),
             docker=request.docker or "docker",
             authorized=request.authorized,
             source=request.source,
@@ -249,3 +249,12 @@ def unfit(address: Address, facts: Facts, consequence: str = "was not added") ->
 def default_name(address: Address) -> str:
     """Return a runner's default name: the host with its domain, without the user, invalid characters replaced."""
     return "local" if address.host is None else re.sub(r"[^A-Za-z0-9._-]+", "-", address.host).strip("-.")
+
+
+def root_of(request: AddRunner) -> str:
+    """Return the folder for dstack's files. Raises UsageError for one that Docker can't mount."""
+    root = request.root or DEFAULT_ROOT
+    if not set(root).isdisjoint(',"'):
+        message = f"'{root}' is not a valid root: it contains a comma or a quote, which Docker can't mount"
+        raise UsageError(message, hint="use --root ~/.dstack-host")
+    return root
