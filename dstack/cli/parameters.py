@@ -17,7 +17,7 @@ from dstack.model.api.jobs import JobView
 from dstack.model.api.runs import RunView
 from dstack.model.text.suggest import did_you_mean
 from dstack.model.text.tag import is_tag
-from dstack.model.text.units import disk_bytes, span
+from dstack.model.text.units import disk_bytes, lacks_unit, span
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 json_lines_option = click.option(
@@ -89,7 +89,14 @@ class Quantity(click.ParamType):  # type: ignore[type-arg]
             raise UsageError(f"{option}{error}") from error
 
 
-SIZE = Quantity("size", disk_bytes)
+def _size(text: str) -> int:
+    count = disk_bytes(text)
+    if lacks_unit(text):
+        raise ValueError(f"'{text}' has no unit; write a unit, such as {text}MB")
+    return count
+
+
+SIZE = Quantity("size", _size)
 """Such as `500MB` or `2GB`, in bytes."""
 SPAN = Quantity("span", span)
 """Such as `30s`, `10m` or `1h30m`, in seconds."""

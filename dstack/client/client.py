@@ -230,7 +230,7 @@ class Client(Connection):
         def path() -> str:
             return f"/events?{urlencode({**asked.parameters(), 'follow': '1', 'after': str(last)})}"
 
-        for frame in self._frames(path, "the same command shows the events since then: add --since"):
+        for frame in self._frames(path, "to see the events since then, run the same command with --since"):
             entry = frame.event.entry
             if entry is not None:
                 last = entry.id

@@ -96,6 +96,8 @@ class Connection:
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             connection.close()
+            if isinstance(error, http.client.BadStatusLine) and not isinstance(error, OSError):
+                raise self._foreign() from error
             raise self._broken(error) from error
         if connection.sock is not None:
             # The response keeps the connection open until it is closed.
@@ -121,7 +123,7 @@ class Connection:
             if response.status in (502, 503, 504):
                 message = f"can't reach the server behind {self.endpoint.url} (status {response.status})"
                 raise TryAgainError(message, code=ErrorCode.SERVER_UNREACHABLE)
-            raise DstackError(f"{self.endpoint.url} is not a dstack server", hint="check the URL with `dstack config`")
+            raise self._foreign()
         if not self.tolerant:
             self._compare(version, api)
         if response.status >= 400:
@@ -132,7 +134,7 @@ class Connection:
         where = "this machine's own server" if self.endpoint.embedded else f"the server at {self.endpoint.url}"
         remedy = "restart it with `dstack server stop`; runs continue, and the next command starts the new version"
         if not self.endpoint.embedded:
-            remedy = f"install the server's version with `pip install dstack=={version}`"
+            remedy = f"install dstack {version} on this machine, or update the server"
         if api != str(API):
             message = f"this is dstack {__version__}, {where} is dstack {version}: they can't talk to each other"
             raise DstackError(message, hint=remedy)
@@ -161,6 +163,9 @@ class Connection:
         hint = "check the URL with `dstack config`, and run `dstack server status` on the server's machine"
         message = f"can't reach the server at {self.endpoint.url}: {reason(error)}"
         return TryAgainError(message, hint=hint, code=ErrorCode.SERVER_UNREACHABLE)
+
+    def _foreign(self) -> DstackError:
+        return DstackError(f"{self.endpoint.url} is not a dstack server", hint="check the URL with `dstack config`")
 
     def _broken(self, error: Exception) -> BrokenAnswerError:
         hint = "the request may have been carried out; check with `dstack runs`"

@@ -86,8 +86,12 @@ def start(home: Path, arguments: Sequence[str] = (), environment: dict[str, str]
     """Start the server and return once it answers. If several commands try at once, only one starts it. `arguments`
     follow `--home HOME`. Raises StartError with the end of the server's log."""
     layout = ServerLayout(home)
-    layout.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    layout.state.mkdir(mode=0o700, exist_ok=True)
+    try:
+        layout.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        layout.state.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        message = f"dstack's files can't be in {home}: {error.strerror}"
+        raise StartError(message, hint="set DSTACK_HOME to a folder that you can write to") from error
     with (layout.state / "start.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if answers(home):

@@ -29,7 +29,7 @@ class EventRoutes:
     context: Context
 
     def events(self, query: EventQuery, follow: bool = False, after: int = 0) -> Response:
-        follower = EventFollower(self.context, query, after)
+        follower = EventFollower(self.context, query, min(after, 2**63 - 1))
         if follow:
             return StreamingResponse(follower.frames(), media_type="application/octet-stream")
         return StreamingResponse(follower.array(), media_type="application/json")

@@ -14,7 +14,7 @@ from dstack.commands.machine.uninstall import uninstall
 from dstack.engine.engine import Engine
 from dstack.engine.fleet.runners import FRESH
 from dstack.engine.fleet.sampling import Sampler
-from dstack.errors import ConflictError, HostError, HostUnreachableError, UnknownHostKeyError, UsageError
+from dstack.errors import ConflictError, ErrorCode, HostError, HostUnreachableError, UnknownHostKeyError, UsageError
 from dstack.hosts.trust import known_keys
 from dstack.model.api.runners import AddRunner, Drain, RunnerView
 from dstack.model.job.job import Job
@@ -74,7 +74,7 @@ class RunnerService:
             address=replace(request.address, identity=identity),
             labels=request.labels,
             gpus=request.gpus,
-            root=request.root or DEFAULT_ROOT,
+            root=root_of(request),
             docker=request.docker or "docker",
             authorized=request.authorized,
             source=request.source,
@@ -103,14 +103,15 @@ class RunnerService:
         if request.fingerprint is None and key not in known_keys(request.address):
             certified = await self.fleet.pool.dialer.certified_key(request.address)
             if certified is None:
-                add = f"dstack runners add {request.address} --fingerprint {shown}"
                 message = f"the host key of {request.address} is not trusted yet: {shown}"
-                raise UnknownHostKeyError(message, hint=f"if the machine has this key, type: {add}", fingerprint=shown)
+                hint = f"if the machine has this key, add --fingerprint {shown}"
+                raise UnknownHostKeyError(message, hint=hint, fingerprint=shown)
             return certified
         if request.fingerprint not in (None, shown):
             raise UsageError(
                 f"the host key of {request.address} is {shown}, not {request.fingerprint}; nothing was sent to it",
                 hint="on the machine, compare: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
+                code=ErrorCode.HOST_KEY,
             )
         return key
 
@@ -228,3 +229,12 @@ def unfit(address: Address, facts: Facts, consequence: str = "was not added") ->
 def default_name(address: Address) -> str:
     """Return a runner's default name: the host with its domain, without the user, invalid characters replaced."""
     return "local" if address.host is None else re.sub(r"[^A-Za-z0-9._-]+", "-", address.host).strip("-.")
+
+
+def root_of(request: AddRunner) -> str:
+    """Return the folder for dstack's files. Raises UsageError for one that Docker can't mount."""
+    root = request.root or DEFAULT_ROOT
+    if not set(root).isdisjoint(',"'):
+        message = f"'{root}' is not a valid root: it contains a comma or a quote, which Docker can't mount"
+        raise UsageError(message, hint="use --root ~/.dstack-host")
+    return root

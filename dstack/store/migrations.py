@@ -23,7 +23,7 @@ def migrate(database: Database) -> None:
     if done > len(STEPS):
         raise UsageError(
             "a newer dstack wrote the server's state, which this version can't read",
-            hint="update dstack: pip install --upgrade dstack",
+            hint="install that version of dstack, or a newer one",
         )
     if done == len(STEPS):
         return

@@ -35,6 +35,8 @@ def test_a_key_that_nobody_vouched_for_gets_no_login(cli: Cli, sshd: Sshd, docke
     assert f"--fingerprint {sshd.fingerprint}" in unknown.stderr
     assert wrong.returncode == 2
     assert f"{key} {sshd.fingerprint}, not SHA256:AAA" in wrong.stderr
+    coded = cli(*words(sshd, "--fingerprint", f"SHA256:{'A' * 43}", "--json"))
+    assert json.loads(coded.stderr)["error"]["code"] == "host-key"
     assert sshd.log.count("Accepted") == before
     assert json.loads(cli("runners", "--json").stdout) == []
 
@@ -100,7 +102,7 @@ def test_a_root_without_inodes(
         done = cli(*words(sshd, "--fingerprint", sshd.fingerprint, "--root", str(few)))
 
     assert done.returncode == 125
-    assert f"the disk of {few} has no inodes left: 89 of 90 free" in done.stderr
+    assert f"the disk of {few} has almost no inodes left: 89 of 90 free" in done.stderr
     assert "why: no files can be created there" in done.stderr
 
 
@@ -165,7 +167,7 @@ def test_an_import_changes_a_machine_that_runs_a_job(
     gone = cli("runners", "import", inventory)
     assert (gone.returncode, gone.stdout) == (
         0,
-        "m: drained; it still runs jobs, and an import after they end removes it\n",
+        "m: drained; it still runs jobs, so import the file again after they end to remove it\n",
     )
     (tree,) = (user.home / ".dstack-host").glob("*/*/jobs/*/workflow")
     (tree / "go").touch()

@@ -222,7 +222,7 @@ def test_a_machine_that_is_worn(cli: Cli, folder: Path, person: account.Account)
         done = cli("runners", "add", f"{bare.user}@{bare.host}:{bare.port}", "--root", place, *known)
 
     assert done.returncode == 125
-    assert f"  the disk of {place} has no inodes left: " in done.stderr
+    assert f"  the disk of {place} has almost no inodes left: " in done.stderr
     assert "    why: no files can be created there\n" in done.stderr
     assert (
         f"""
@@ -258,7 +258,7 @@ def test_a_clock_that_is_off(add: Add, cli: Cli, server: Sshd, folder: Path) -> 
     assert done.returncode == 0
     assert re.fullmatch(
         r"m: ready, but its clock is 36\d\d seconds behind the server's\n"
-        r"  why: S3 rejects uploads with a wrong time\n"
+        r"  why: S3 rejects uploads from a machine whose clock is wrong\n"
         r"  fix: sudo timedatectl set-ntp true\n",
         done.stderr,
     )
@@ -520,5 +520,5 @@ def test_a_certificate_over_ipv6(cli: Cli, folder: Path, person: account.Account
         server.close()
 
     assert refused.returncode == 125
-    assert f"refused to log in {person.name}; keys tried: " in refused.stderr
+    assert f"refused the login of {person.name}; keys tried: " in refused.stderr
     assert done.returncode == 0, done.stderr

@@ -346,7 +346,7 @@ def test_wrong_users_and_wrong_keys_are_refused(
             msgspec.structs.replace(right, identity=str(other.identity)),
         ):
             host = SshHost(wrong, server.host_key)
-            with pytest.raises(HostAuthError, match=f"refused to log in {wrong.user}; keys tried: ") as caught:
+            with pytest.raises(HostAuthError, match=f"refused the login of {wrong.user}; keys tried: ") as caught:
                 await host.run(sh("true"))
             await host.close()
             assert f"{wrong.user}@127.0.0.1" in str(caught.value.hint)

@@ -107,7 +107,7 @@ def test_each_state(cli: Cli, folder: Path, slow_storage: Throttle, user: Accoun
         if name == "uploading-1":
             done = cli("stop", name)
             assert (
-                "stopping once its artifacts are uploaded; to drop them, run `dstack stop --abort uploading-1`"
+                "stopping once its artifacts are uploaded; to discard them, run `dstack stop --abort uploading-1`"
                 in done.stderr
             )
             assert "dstack stop --abort uploading-1" in told(cli, name, "stopping: ")

@@ -90,7 +90,7 @@ class Bucket:
         try:
             self.call("put_object", Key=key, Body=content)
             if b"".join(self.read(key)) != content:
-                raise StorageError(f"the bucket '{self.name}' returned other bytes than were written")
+                raise StorageError(f"the bucket '{self.name}' returned different bytes from those written")
             self.call("list_objects_v2", Prefix=key, MaxKeys=1)
             self.call("delete_object", Key=key)
         except StorageError as error:

@@ -41,7 +41,7 @@ class Objects:
         for file in files:
             key = self.key(file.path)
             if len(key.encode()) > LONGEST_KEY:
-                raise StorageError(f"the name {shown(file.path)} is too long for S3, which takes {LONGEST_KEY} bytes")
+                raise StorageError(f"the name {shown(file.path)} is too long for S3, which allows {LONGEST_KEY} bytes")
             if keys.setdefault(key, file.path) != file.path:
                 raise StorageError(f"{shown(file.path)} and {shown(keys[key])} have the same name in S3")
 

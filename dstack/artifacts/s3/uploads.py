@@ -97,7 +97,7 @@ class Uploads:
         self.bucket.call("complete_multipart_upload", Key=key, UploadId=upload, MultipartUpload={"Parts": wanted})
         made = self.bucket.call("head_object", Key=key)
         if made["ContentLength"] != file.size:
-            raise StorageError(f"S3 made {made['ContentLength']} bytes of {shown(file.path)} instead of {file.size}")
+            raise StorageError(f"S3 stored {made['ContentLength']} bytes of {shown(file.path)} instead of {file.size}")
         return plain(made["ETag"])
 
     def _piece(self, signer: Signer, file: File, sums: Sums, number: int, upload: str | None) -> Piece:

@@ -28,7 +28,7 @@ WIDTHS = (24, 18, 24, 8, 0)
 @click.option(
     "-n",
     "limit",
-    type=click.IntRange(0),
+    type=click.IntRange(0, 10**9),
     metavar="N",
     help="Print only the last N events; without --since, the default is 100.",
 )
@@ -75,7 +75,7 @@ def _details(event: EventView) -> list[str]:
         f"on {event.runner}" if event.run and event.runner else None,
         f"GPU {' '.join(map(str, gpus))}" if gpus else None,
         f"attempt {data['attempt']}" if data.get("attempt", 1) > 1 else None,
-        f"the one before: {previous['status']}, {previous['reason'] or previous['exit_code']}" if previous else None,
+        f"previous attempt: {previous['status']}, {previous['reason'] or previous['exit_code']}" if previous else None,
         f"exit code {data['exit_code']}" if data.get("exit_code") else None,
         f"result of job {data['cached_from']}" if "cached_from" in data else None,
         f"{named}: {data['value'] or 'not set'}" if "value" in data else named,

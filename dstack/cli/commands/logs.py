@@ -20,7 +20,7 @@ from dstack.model.api.runs import Event, RunView
 @click.command("logs")
 @click.argument("ref", metavar="RUN_OR_JOB", type=REF)
 @click.option("-f", "--follow", is_flag=True, help="Keep printing until the run or job ends.")
-@click.option("--tail", type=click.IntRange(0), metavar="N", help="Print only the last N lines of each job.")
+@click.option("--tail", type=click.IntRange(0, 10**9), metavar="N", help="Print only the last N lines of each job.")
 @click.option(
     "--since", metavar="TIME", help="Print only what arrived in the last 10m or 2h, or since an RFC 3339 time."
 )

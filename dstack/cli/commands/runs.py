@@ -25,7 +25,7 @@ from dstack.model.text.units import size_words
 @click.option("--status", type=click.Choice([status.value for status in Status]), help="List only runs in this state.")
 @click.option("--mine", is_flag=True, help="List only your own runs.")
 @click.option(
-    "-n", "limit", type=click.IntRange(1), default=20, metavar="N", help="Number of runs to list; default: 20."
+    "-n", "limit", type=click.IntRange(1, 10**9), default=20, metavar="N", help="Number of runs to list; default: 20."
 )
 @click.option("--diff", is_flag=True, help="Print the patch from the run's commit to the code that it ran.")
 @click.option("--metrics", is_flag=True, help="Show the CPU, memory and GPU use of the run's jobs over time.")
@@ -36,7 +36,7 @@ def command(
 ) -> None:
     """List recent runs, or show one in full.
 
-    A run that is called `delete` is shown by `dstack runs -- delete`.
+    To show a run that is called `delete`, type `dstack runs -- delete`.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -89,7 +89,7 @@ def delete(refs: tuple[str, ...], yes: bool, as_json: bool) -> None:
 @click.command("jobs")
 @click.argument("run", required=False, type=REF)
 @click.option(
-    "-n", "limit", type=click.IntRange(1), default=20, metavar="N", help="Number of jobs to list; default: 20."
+    "-n", "limit", type=click.IntRange(1, 10**9), default=20, metavar="N", help="Number of jobs to list; default: 20."
 )
 @json_option
 def jobs(run: str | None, limit: int, as_json: bool) -> None:

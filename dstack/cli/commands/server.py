@@ -115,7 +115,7 @@ def status(as_json: bool) -> None:
 
 @command.command("logs")
 @click.option("-f", "--follow", is_flag=True, help="Keep printing until Ctrl-C.")
-@click.option("--tail", type=click.IntRange(0), metavar="N", help="Print only the last N lines.")
+@click.option("--tail", type=click.IntRange(0, 10**9), metavar="N", help="Print only the last N lines.")
 def logs(follow: bool, tail: int | None) -> None:
     """Print the log of the server on this machine."""
     path = ServerLayout(embedded.home()).server_log

@@ -53,5 +53,5 @@ def _outcome(run: RunView, *, abort: bool) -> str:
     if run.status.finished:
         return f"already {run.status.value}"
     if not abort and {job.status for job in run.jobs if not job.status.finished} == {Status.UPLOADING}:
-        return f"stopping once its artifacts are uploaded; to drop them, run `dstack stop --abort {run.name}`"
+        return f"stopping once its artifacts are uploaded; to discard them, run `dstack stop --abort {run.name}`"
     return "stopping"

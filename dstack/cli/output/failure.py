@@ -17,6 +17,8 @@ from dstack.errors import DstackError, ErrorCode, ProjectError, UsageError
 from dstack.model.api import wire
 
 INTERRUPTED = 130
+CLICK_WORDS = {"a valid integer range": "a whole number", ". Did you mean": "; did you mean"}
+"""What click says, and what dstack says instead."""
 
 
 def report(error: BaseException, *, as_json: bool = False) -> int:
@@ -50,6 +52,8 @@ def _known(error: BaseException) -> DstackError:
         return error
     if isinstance(error, click.ClickException):
         message = error.format_message().rstrip(".")
+        for theirs, ours in CLICK_WORDS.items():
+            message = message.replace(theirs, ours)
         ctx = error.ctx if isinstance(error, click.UsageError) else None
         return UsageError(message[:1].lower() + message[1:], hint=f"{ctx.command_path} --help" if ctx else None)
     return _unexpected(error)

@@ -32,6 +32,6 @@ def ago(moment: str) -> str:
 def since(text: str) -> str:
     """Parse `10m`, `2h` or `1d12h` ago, or an RFC 3339 time, to an RFC 3339 time in UTC."""
     try:
-        return rfc3339(time.time() - span(text) if re.search("[smhd]$", text) else seconds(text))
+        return rfc3339(max(0.0, time.time() - span(text)) if re.search("[smhd]$", text) else seconds(text))
     except ValueError as error:
         raise UsageError(f"'{text}' is not a time; write 30s, 10m, 2h, 1d or 2026-01-31T12:00:00Z") from error

@@ -67,7 +67,9 @@ def skewed(clock: int, now: float) -> Finding | None:
     if abs(off) < SKEW:
         return None
     what = f"its clock is {abs(off)} seconds {'ahead of' if off > 0 else 'behind'} the server's"
-    return Finding("clock", what, "S3 rejects uploads with a wrong time", "sudo timedatectl set-ntp true")
+    return Finding(
+        "clock", what, "S3 rejects uploads from a machine whose clock is wrong", "sudo timedatectl set-ntp true"
+    )
 
 
 def _docker(answers: Answers) -> Iterator[Finding]:
@@ -165,7 +167,7 @@ def _disk(said: Mapping[str, str], name: str, folder: str, why: str) -> Iterator
         yield Finding(f"{kind}-low", f"the disk of {folder} has only {size_words(free)} free", why, fix)
     inodes = [int(part) for part in said.get(f"{name}_inodes", "").split() if part.isdecimal()]
     if len(inodes) == 2 and inodes[0] and inodes[1] < 100:
-        what = f"the disk of {folder} has no inodes left: {inodes[1]} of {inodes[0]} free"
+        what = f"the disk of {folder} has almost no inodes left: {inodes[1]} of {inodes[0]} free"
         yield Finding(f"{kind}-inodes", what, "no files can be created there", fix, True)
 
 

@@ -20,6 +20,7 @@ from dstack.model.api.runs import Submission
 from dstack.model.code.tree import Change, SizedFile
 from dstack.model.job import names
 from dstack.model.job.job import Job, Run
+from dstack.model.job.reasons import ReasonCode
 from dstack.model.runner.runner import Address, Runner
 from dstack.model.text.units import rfc3339
 from dstack.plumbing.modes import Modes
@@ -177,8 +178,8 @@ class Submitter:
         for job in draft.unfinished:
             why = impossible(scheduler.queue.item(job, draft.run), machines, scheduler.max_gpus_per_user)
             if why:
-                add = "dstack runners add HOST, or run it on this machine: dstack run --local"
-                wait = "see `dstack runners`, or wait for a runner that can run it: dstack run --wait-for-runner"
+                add = "dstack runners add HOST, or add --local to run it on this machine"
+                wait = "see `dstack runners`, or add --wait-for-runner to wait for a runner that can run it"
                 hint = wait if eligible(Waiting(""), machines) else add
                 raise UsageError(f"{job.workflow} can't run: {why.text}", hint=hint, code=why.code)
 
@@ -205,7 +206,7 @@ class Submitter:
             missing = [name for name in job.definition.needed_secrets if name not in known and not job.finished]
             if missing:
                 message = f"{job.workflow} needs the secret '{missing[0]}', which is not set"
-                raise UsageError(message, hint=f"dstack secrets set {missing[0]}")
+                raise UsageError(message, hint=f"dstack secrets set {missing[0]}", code=ReasonCode.SECRET_MISSING)
 
 
 def new_run(submission: Submission, planner: Planner, pin: str | None) -> Run:

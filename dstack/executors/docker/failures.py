@@ -96,7 +96,7 @@ STARTING: tuple[FailureKind, ...] = (
     ),
     FailureKind(
         ReasonCode.IMAGE_UNSUITABLE,
-        r"unable to find user|no matching entries in passwd|looking up user|unable to find group",
+        r"unable to find (user|group)|no matching entries in passwd|looking up user|(invalid|unknown) user",
         "the image {image} does not have this user",
         "set 'user' to a number, or leave it out",
     ),

@@ -243,6 +243,6 @@ def _refused(settings: SshSettings, keys: list[asyncssh.SSHKeyPair]) -> HostAuth
     also += "".join(f"; {problem}" for problem in settings.keys.unusable)
     unlock = f"ssh-add {locked[0]}, then " if locked else ""
     return HostAuthError(
-        f"{settings.address} refused to log in {settings.user}; keys tried: {tried}{also}",
+        f"{settings.address} refused the login of {settings.user}; keys tried: {tried}{also}",
         hint=f"{unlock}{ssh_command(settings.address)}",
     )

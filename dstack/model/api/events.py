@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Struct, structs
+from msgspec import Meta, Struct, structs
 
 
 class EventView(Struct, frozen=True, kw_only=True):
@@ -31,7 +31,7 @@ class EventQuery(Struct, frozen=True, kw_only=True):
     ref: str | None = None
     runner: str | None = None
     since: str | None = None
-    limit: int | None = None
+    limit: Annotated[int, Meta(ge=0, le=10**9)] | None = None
 
     def parameters(self) -> dict[str, str]:
         """Return those that are set, as text."""

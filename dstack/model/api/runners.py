@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import Annotated
 
+from msgspec import Meta, Struct
+
+from dstack.model.project.workflow import Count
 from dstack.model.runner.metrics import Use
 from dstack.model.runner.runner import Address, Finding, Gpu
 
@@ -43,8 +46,8 @@ class AddRunner(Struct, kw_only=True):
     address: Address
     name: str | None = None
     labels: tuple[str, ...] = ()
-    gpus: int | None = None
-    max_jobs: int | None = None
+    gpus: Count | None = None
+    max_jobs: Annotated[int, Meta(ge=0, le=10**6)] | None = None
     root: str | None = None
     docker: str | None = None
     fingerprint: str | None = None

@@ -42,7 +42,7 @@ class ReasonCode(Code):
     NO_CONTAINER_TOOLKIT = "no-container-toolkit", "Containers on the runner can't use its GPUs."
     GPU_DRIVER = "gpu-driver", "The runner's GPU driver fails."
     GPU_GONE = "gpu-gone", "A GPU of the job disappeared from the runner."
-    SECRET_MISSING = "secret-missing", "A secret that the job needs was deleted."
+    SECRET_MISSING = "secret-missing", "A secret that the job needs is not set, or was deleted."
     CODE_DAMAGED = "code-damaged", "The server's copy of the code is damaged; running it again sends the code again."
     CONTAINER_NOT_STARTED = "container-not-started", "The container did not start for another reason."
     RUNNER_ERROR = "runner-error", "Something on the runner failed; the text says what."

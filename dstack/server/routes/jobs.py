@@ -23,7 +23,7 @@ class JobRoutes:
 
     def jobs(self, run: str | None = None, limit: int = 20) -> list[JobView]:
         store = self.engine.store
-        jobs = store.jobs.newest(limit) if run is None else store.jobs.of(run_named(store, run).name)
+        jobs = store.jobs.newest(min(limit, 10**9)) if run is None else store.jobs.of(run_named(store, run).name)
         return [job_view(job, self.engine.scheduler.positions.get(job.id)) for job in jobs]
 
     def job(self, ref: str) -> JobView:

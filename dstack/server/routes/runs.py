@@ -43,6 +43,7 @@ class RunRoutes:
     def runs(
         self, workflow: str | None = None, status: Status | None = None, user: str | None = None, limit: int = 20
     ) -> list[RunView]:
+        limit = min(limit, 10**9)
         runs = self.engine.store.runs.newest(limit if status is None else 10_000, workflow=workflow, user=user)
         views = (self._view(run) for run in runs)
         return [view for view in views if status is None or view.status is status][:limit]

@@ -168,6 +168,24 @@ def test_what_is_not_a_dstack_server() -> None:
         server.shutdown()
 
 
+def test_what_does_not_speak_http() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def greet() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(b"SSH-2.0-OpenSSH_9.2p1\r\n")
+                connection.recv(1 << 16)
+
+        greeting = threading.Thread(target=greet)
+        greeting.start()
+        with pytest.raises(DstackError, match="is not a dstack server") as refused:
+            Client(Endpoint(f"http://127.0.0.1:{server.getsockname()[1]}")).status()
+        greeting.join()
+
+    assert not isinstance(refused.value, TryAgainError)
+
+
 @pytest.mark.parametrize(
     ("told", "kind", "code"),
     [
@@ -320,6 +338,15 @@ def test_a_server_that_can_say_why_it_does_not_start(folder: Path) -> None:
         embedded.start(folder / "h", environment={"DSTACK_IDLE_EXIT": "never"})
 
     assert (refused.value.code, refused.value.exit_code) == (ErrorCode.SERVER_NOT_STARTED, 2)
+
+
+def test_a_home_that_can_not_be_made(folder: Path) -> None:
+    (folder / "file").write_text("")
+
+    with pytest.raises(embedded.StartError, match=r"dstack's files can't be in .*: Not a directory") as refused:
+        embedded.start(folder / "file" / "h")
+
+    assert "DSTACK_HOME" in (refused.value.hint or "")
 
 
 def test_a_socket_that_nobody_serves_is_no_server(folder: Path) -> None:

@@ -440,7 +440,7 @@ def test_a_refused_user_is_told_who_and_which_keys(tmp_path: Path) -> None:
         async with Server(tmp_path).listening() as server:
             address = at(server.address, identity=str(other.identity))
             async with host_on(server, address) as host:
-                with pytest.raises(HostAuthError, match="refused to log in someone") as caught:
+                with pytest.raises(HostAuthError, match="refused the login of someone") as caught:
                     await host.run(sh("true"))
             assert str(other.identity) in caught.value.message
             assert caught.value.hint == f"ssh -p {server.port} -i {other.identity} someone@127.0.0.1"

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -64,16 +65,16 @@ def test_ten_submissions_at_once(tmp_path: Path) -> None:
     project = start(tmp_path / "project")
     mirror = Mirror(tmp_path / "mirror.git")
     takes = []
-    for number in range(10):
-        write(project / "train.py", f"version {number % 7}\n")
-        takes.append(take(project))
+    with ExitStack() as stack:
+        for number in range(10):
+            write(project / "train.py", f"version {number % 7}\n")
+            takes.append(stack.enter_context(take(project)))
 
-    with ThreadPoolExecutor(10) as pool:
-        list(pool.map(lambda taken: Mirror(mirror.path).receive(taken.snapshot, taken.full_pack()), takes))
+        with ThreadPoolExecutor(10) as pool:
+            list(pool.map(lambda taken: Mirror(mirror.path).receive(taken.snapshot, taken.full_pack()), takes))
 
     for taken in takes:
         assert mirror.has(taken.snapshot)
-        taken.close()
     assert git(mirror.path, "fsck") == b""
 
 

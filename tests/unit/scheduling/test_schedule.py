@@ -14,7 +14,7 @@ from dstack.model.runner.runner import Address, Facts, Gpu, Runner
 from dstack.scheduling.capacity import Capacity
 from dstack.scheduling.matching import allows
 from dstack.scheduling.reasons import UNCHECKED, not_ready
-from dstack.scheduling.schedule import eligible, impossible, schedule
+from dstack.scheduling.schedule import RESERVATIONS, eligible, impossible, schedule
 from dstack.scheduling.types import Lease, Machine, Placement, Schedule, Waiting
 
 GB = 1024**3
@@ -421,3 +421,15 @@ def test_nobody_starves(sizes: list[int], queue: list[int], order: Any) -> None:
             return
         leases.remove(order.choice(leases))
     raise AssertionError("the large job never started")
+
+
+def test_only_the_first_jobs_that_wait_have_a_runner_reserved() -> None:
+    count = RESERVATIONS + 1
+    machines = [machine(f"lab{number}", 2) for number in range(count)]
+    taken = [lease(f"lab{number}", 0) for number in range(count)]
+    large = [wants(f"large{number:02}", 2, cpu=1 + number / 100, submitted=float(number)) for number in range(count)]
+    small = [wants(f"small{number:02}", 1, submitted=100.0 + number) for number in range(count)]
+
+    made = schedule([*large, *small], machines, taken, HOUR)
+
+    assert len(made.placements) == count - RESERVATIONS

@@ -102,6 +102,8 @@ def test_what_is_gone_is_still_found_by_its_name(context: Context) -> None:
     assert problem(context, ref="nope") == "no run or job 'nope'"
     assert problem(context, runner="lab2") == "no runner 'lab2'"
     assert "not valid" in problem(context, limit="many")
+    assert "not valid" in problem(context, limit=10**30)
+    assert ids(context, after=10**30) == []
 
 
 def test_a_request_is_made_by_the_user_that_it_names(context: Context) -> None:
@@ -156,6 +158,6 @@ def test_a_follower_may_want_new_events_only(context: Context) -> None:
 def test_a_follower_that_comes_back_gets_what_it_missed(context: Context) -> None:
     populate(context.store)
 
-    kinds = asyncio.run(followed(context, ref="brave", limit=1, after=1))
+    kinds = asyncio.run(followed(context, ref="brave", limit=0, after=1))
 
     assert kinds == ["job.queued", "job.placed", "job.running", "job.uploading", "job.done"]

@@ -68,9 +68,12 @@ class RunCommand(click.Command):
         chosen = Chosen()
         words = Walk(args, self.params, chosen.variables, chosen.recorded)
         if words.help:
-            from dstack.cli.commands.run.help import show_help
+            from dstack.cli.commands.run.help import show_help, show_workflow
 
-            show_help(ctx, self, words.workflow)
+            if words.workflow is None:
+                show_help(ctx, self)
+            else:
+                show_workflow(ctx, chosen.project, words.workflow)
             ctx.exit()
         if chosen.workflow is None:
             raise UsageError("no workflow given", hint="`dstack run --help` lists the workflows")
@@ -93,7 +96,10 @@ class RunCommand(click.Command):
 @click.option("--runner", metavar="NAME_OR_LABEL", type=RUNNER, help="Run on this runner, or on one with this label.")
 @click.option("--local", is_flag=True, help="Run on the server's own machine, without SSH.")
 @click.option(
-    "--gpus", type=click.IntRange(0), metavar="N", help="Number of GPUs for WORKFLOW; default: as in workflows.yaml."
+    "--gpus",
+    type=click.IntRange(0, 1024),
+    metavar="N",
+    help="Number of GPUs for WORKFLOW; default: as in workflows.yaml.",
 )
 @click.option(
     "--priority",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 from click.shell_completion import CompletionItem
 
@@ -9,12 +11,12 @@ from dstack.cli import project
 from dstack.errors import DstackError, UsageError
 from dstack.model.project.graph import closure
 
+if TYPE_CHECKING:
+    from dstack.model.project.project import Project
 
-def show_help(ctx: click.Context, command: click.Command, workflow: str | None) -> None:
-    """Print the options and workflows, or the variables of one workflow."""
-    if workflow is not None:
-        _workflow(ctx, workflow)
-        return
+
+def show_help(ctx: click.Context, command: click.Command) -> None:
+    """Print the options and the workflows of the current folder's project."""
     click.echo(command.get_help(ctx))
     try:
         loaded = project.load()
@@ -28,8 +30,8 @@ def show_help(ctx: click.Context, command: click.Command, workflow: str | None) 
     click.echo("\n`dstack run WORKFLOW --help` lists its variables.")
 
 
-def _workflow(ctx: click.Context, name: str) -> None:
-    loaded = project.load()
+def show_workflow(ctx: click.Context, loaded: Project, name: str) -> None:
+    """Print what one workflow does, and its variables."""
     workflow = closure(loaded.workflows, name)[-1]
     formatter = ctx.make_formatter()
     formatter.write_usage(ctx.command_path, f"[OPTIONS] {name} [--VARIABLE VALUE]...")

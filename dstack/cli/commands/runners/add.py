@@ -17,7 +17,7 @@ from dstack.model.api.runners import AddRunner, RunnerView
 from dstack.model.runner.runner import Address
 
 HOST = re.compile(
-    r"(?:(?P<user>[^@]+)@)?(?:\[(?P<v6>[^]]+)\]|(?P<host>[^@:\[\]]+)|(?P<bare>[0-9A-Fa-f:.%]+))(?::(?P<port>\d+))?"
+    r"(?:(?P<user>[^@\s]+)@)?(?:\[(?P<v6>[^]]+)\]|(?P<host>[^@:\[\]\s]+)|(?P<bare>[0-9A-Fa-f:.%]+))(?::(?P<port>\d+))?"
 )
 
 
@@ -34,10 +34,10 @@ HOST = re.compile(
 @click.option("--identity", metavar="FILE", help="Private key to log in with.")
 @click.option("--jump", metavar="HOST", help="Connect through this jump host.")
 @click.option("--label", "labels", multiple=True, metavar="LABEL", help="Label that workflows can ask for; repeatable.")
-@click.option("--gpus", type=click.IntRange(0), metavar="N", help="Number of GPUs; default: the number found.")
+@click.option("--gpus", type=click.IntRange(0, 1024), metavar="N", help="Number of GPUs; default: the number found.")
 @click.option(
     "--max-jobs",
-    type=click.IntRange(0),
+    type=click.IntRange(0, 10**6),
     metavar="N",
     help="How many jobs that ask for no resources may run at once; default: one per CPU, at least 4.",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dstack.cli.output import show
 from dstack.commands.host import ask
 from dstack.commands.machine.authorize import authorize
-from dstack.errors import HostKeyError, UsageError
+from dstack.errors import ErrorCode, HostKeyError, UsageError
 from dstack.hosts.ssh.dial import Dialer
 from dstack.hosts.ssh.host import SshHost
 from dstack.hosts.trust import known_keys
@@ -22,7 +22,8 @@ async def install_key(address: Address, given: str | None, own: ServerKey) -> st
         key = await dialer.offered_key(address)
         shown = fingerprint(key)
         if given not in (None, shown):
-            raise UsageError(f"{address} shows the host key {shown}, not {given}; nothing was sent to it")
+            message = f"{address} shows the host key {shown}, not {given}; nothing was sent to it"
+            raise UsageError(message, code=ErrorCode.HOST_KEY)
         if given is None and key not in known_keys(address):
             if certified := await dialer.certified_key(address):
                 key, shown = certified, fingerprint(certified)

@@ -93,7 +93,7 @@ def import_(file: Path, dry_run: bool, as_json: bool) -> int:
 @click.option(
     "--label", "labels", multiple=True, metavar="LABEL", help="New labels, replacing all; '' for none; repeatable."
 )
-@click.option("--gpus", type=click.IntRange(0), metavar="N", help="How many GPUs jobs may use.")
+@click.option("--gpus", type=click.IntRange(0, 1024), metavar="N", help="How many GPUs jobs may use.")
 @click.option(
     "--allow-mount",
     "allow_mounts",
@@ -128,7 +128,7 @@ def approve(names: tuple[str, ...], as_json: bool) -> None:
     """Approve machines that registered with dstack-runner.
 
     Without NAME, list the machines that wait for approval. Before you approve one, compare its fingerprint with the
-    output of `ssh-keygen -l` on the machine.
+    output of `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the machine.
     """
     client = connect.connect()
     if not names:

@@ -135,7 +135,7 @@ def _removed(client: Client, name: str) -> str:
     try:
         client.remove_runner(name)
     except ConflictError:
-        return "drained; it still runs jobs, and an import after they end removes it"
+        return "drained; it still runs jobs, so import the file again after they end to remove it"
     except HostError as error:
         return f"drained, not removed: {error.message}"
     return "removed; nothing is left on the machine"

@@ -43,6 +43,19 @@ def test_a_command_line_that_is_wrong(cli: Cli) -> None:
     assert (error["code"], error["exit_code"], error["hint"]) == ("usage", 2, "dstack jobs --help")
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("jobs --json -n x", "invalid value for '-n': 'x' is not a whole number"),
+        ("jobs --json -n 99999999999", "invalid value for '-n': 99999999999 is not in the range 1<=x<=1000000000"),
+        ("jobs --jsom --json", "no such option '--jsom'; did you mean '--json'?"),
+        ("runners add --json a\tb", "'a\tb' is not a valid host"),
+    ],
+)
+def test_a_wrong_word_is_named_as_everywhere(cli: Cli, words: str, message: str) -> None:
+    assert error_of(cli, *words.split(" "))["message"] == message
+
+
 @pytest.mark.parametrize("words", ["run --json nope", "run train --json --quite"])
 def test_a_run_that_can_not_be_submitted(cli: Cli, words: str) -> None:
     assert error_of(cli, *words.split())["code"] == "usage"

@@ -183,6 +183,8 @@ def test_the_servers_refusal_is_shown(cli: Cli, state: State) -> None:
         ("run -e NOPE train", "NOPE is not set in your environment"),
         ("runs --diff", "--diff needs the name of one run"),
         ("run --max-snapshot much train", "--max-snapshot: 'much' is not a size"),
+        ("run --max-snapshot 1.5.5 train", "--max-snapshot: '1.5.5' is not a size"),
+        ("run --max-snapshot 500 train", "--max-snapshot: '500' has no unit; write a unit, such as 500MB"),
         ("jobs x y", "unexpected extra argument"),
         ("runners drian x", "unknown command 'drian'; did you mean 'drain'?"),
     ],
@@ -194,6 +196,13 @@ def test_usage_errors_end_with_2(cli: Cli, state: State, words: str, said: str) 
     assert said in done.stderr.decode()
     assert done.stderr.startswith(b"dstack: error: ")
     assert state.submissions == []
+
+
+def test_a_warning_of_the_project_is_printed_once(cli: Cli, project: Path) -> None:
+    (project / ".dstack" / "configs.yaml").write_text("configs:\n  train: {run_name: mine}\n")
+
+    for words in (["train", "--help"], ["--help"]):
+        assert cli("run", *words, cwd=project).stderr.count(b"has a reserved name") == 1
 
 
 def test_errors_of_the_project_are_listed_by_line(cli: Cli, project: Path) -> None:

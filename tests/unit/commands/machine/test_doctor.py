@@ -111,7 +111,7 @@ passes""",
     (
         "docker",
         {"disk_inodes": "6553600 0"},
-        """the disk of /home/ann has no inodes left: 0 of 6553600 free
+        """the disk of /home/ann has almost no inodes left: 0 of 6553600 free
 no files can be created there
 find what fills it: sudo du -xh --max-depth=2 /home/ann | sort -h | tail
 blocks""",

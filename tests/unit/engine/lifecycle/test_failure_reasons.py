@@ -155,6 +155,7 @@ CASES: dict[str, Case] = {
     ),
     "the disk is full before it starts": Case(launch="fatal: write error: No space left on device"),
     "the image has no sh": Case(launch=f'{CREATE}exec: "/bin/sh": stat /bin/sh: no such file or directory: unknown.'),
+    "its user can't be given the files": Case(launch="chown: invalid user: 'bob'"),
     "the image has no such user": Case(launch=f"{DAEMON}unable to find user bob: no matching entries in passwd file."),
     "the image is removed meanwhile": Case(launch=f"{DAEMON}No such image: box:1."),
     "Docker refuses for another reason": Case(launch=f"{DAEMON}Minimum memory limit allowed is 6MB."),

@@ -173,6 +173,14 @@ def test_what_can_not_run_is_refused(
     assert world.runs == ["taken"]
 
 
+def test_a_secret_that_is_not_set_has_a_code_of_its_own(world: World) -> None:
+    with pytest.raises(UsageError) as refused:
+        world.submit(workflows=(BASE, replace(TOP, secrets=("KEY",))))
+
+    assert refused.value.code == "secret-missing"
+    assert world.runs == []
+
+
 def test_a_run_may_wait_for_a_runner(world: World) -> None:
     large = replace(TOP, resources=Resources(cpu="64"))
 

@@ -1,0 +1,29 @@
+"""What a client may ask for has bounds: one request must not use up the server's memory, now or at each start."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from dstack.model.api import wire
+from dstack.model.api.events import EventQuery
+from dstack.model.api.runners import AddRunner
+
+
+@pytest.mark.parametrize("field", ["gpus", "max_jobs"])
+@pytest.mark.parametrize("count", [-1, 10**7, 10**30])
+def test_a_runner_with_absurdly_many_of_something_is_refused(field: str, count: int) -> None:
+    body = f'{{"address": {{"host": "lab1"}}, "{field}": {count}}}'.encode()
+
+    with pytest.raises(msgspec.ValidationError):
+        wire.decode(body, AddRunner)
+
+
+def test_a_runner_may_have_many_gpus() -> None:
+    assert wire.decode(b'{"address": {"host": "lab1"}, "gpus": 1024}', AddRunner).gpus == 1024
+
+
+@pytest.mark.parametrize("limit", ["-1", "99999999999999999999999"])
+def test_a_limit_that_no_database_takes_is_refused(limit: str) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"limit": limit}, EventQuery, strict=False)
