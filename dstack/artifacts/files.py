@@ -47,6 +47,18 @@ async def pieces(iterator: Iterator[bytes]) -> AsyncIterator[bytes]:
             yield piece
 
 
+async def counted(stream: AsyncIterator[bytes], left: int, tell: Callable[[int], None]) -> AsyncGenerator[bytes, None]:
+    """Yield the stream, and tell after each piece how many of its `left` bytes are still to come. Closes the stream."""
+    try:
+        async for data in stream:
+            left -= len(data)
+            tell(left)
+            yield data
+    finally:
+        if isinstance(stream, AsyncGenerator):
+            await stream.aclose()
+
+
 async def gathered(stream: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
     """Yield the stream in pieces of at least 1 MiB: starting a thread is not worth it for less. Closes the stream."""
     pending = bytearray()

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from dstack.artifacts.files import flush, gathered, in_thread, pieces, read, replace, storing, to_its_end
+from dstack.artifacts.files import counted, flush, gathered, in_thread, pieces, read, replace, storing, to_its_end
 from dstack.artifacts.folder.contents import Contents, incoming
 from dstack.artifacts.store import STORAGES, JobFolder, Location, PresignedUrls, Tar, Tell, check_paths, no_file
 from dstack.artifacts.tarball import tar
@@ -102,16 +102,14 @@ class FolderStore:
     ) -> None:
         """Receive the contents of these files, one after the other. Raises StorageError for bytes that differ from
         the listing, and for too few or too many; contents that arrived before stay in the store."""
-        left = sum(file.size for file in files)
+        arriving = counted(stream, sum(file.size for file in files), tell)
         aside = await to_its_end(lambda: self._aside(self._tree(run, workflow).name))
         taking = incoming(aside, self._contents, files)
         try:
             await self._step(lambda: next(taking))
-            async with contextlib.aclosing(gathered(stream)) as arrived:
+            async with contextlib.aclosing(gathered(arriving)) as arrived:
                 async for data in arrived:
                     await self._step(partial(taking.send, data))
-                    left -= len(data)
-                    tell(left)
             await self._step(lambda: taking.send(b""))
         finally:
             taking.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -105,3 +105,16 @@ def test_a_stream_that_breaks_is_closed_and_leaves_nothing_half(tmp_path: Path, 
     asyncio.run(run())
     assert closed == [True]
     assert not list((tmp_path / ".incoming").iterdir())
+
+
+def test_small_pieces_are_told_as_they_arrive(tmp_path: Path) -> None:
+    store, left = FolderStore(tmp_path), list[int]()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"abc"
+        assert left == [3]
+        yield b"def"
+
+    asyncio.run(store.receive("r", "w", slow(), [file("a", b"abcdef")], left.append))
+
+    assert left == [3, 0]
