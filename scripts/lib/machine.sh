@@ -5,6 +5,7 @@ die() {
     printf '%s: %s\n' "${0##*/}" "$1" >&2
     shift
     [ $# -eq 0 ] || printf '  %s\n' "$@" >&2
+    [ -s "${install_log:-}" ] || rm -f "${install_log:-}"
     exit 1
 }
 
@@ -56,7 +57,8 @@ need() { has "$1" || missing+=("$2"); }
 
 need_python() {
     find_python
-    makes_venvs || missing+=("$python" "$(venv_package)")
+    need "$python" "$python"
+    makes_venvs || missing+=("$(venv_package)")
 }
 
 need_sshd() {
@@ -109,7 +111,12 @@ disable_services() {
 install_log=$(mktemp /tmp/dstack-install-XXXXXX)
 
 logged() {
-    "$@" >>"$install_log" 2>&1 </dev/null || die "'$*' failed. All of its output is in $install_log; the last lines are:" "$(tail -n 5 "$install_log")"
+    "$@" >>"$install_log" 2>&1 </dev/null || die "'$*' failed. All of its output is in $install_log. What it reported:" "$(reported)"
+}
+
+# The errors in the log or, if it has none that are marked, its end.
+reported() {
+    grep -E '^ *(E|ERROR|error|W|fatal): ?' "$install_log" | tail -n 10 | sed 's/^/  /' | grep . || tail -n 15 "$install_log"
 }
 
 # free_port: print a loopback port that nothing listens on.

@@ -25,10 +25,7 @@ start_docker() {
         docker=(sudo -n docker)
         return
     fi
-    [ "$(id -u)" -eq 0 ] || sudo -n true 2>/dev/null || die "Docker is not running on this machine, or you may not use it." \
-        "If it is not running, start it and run this again:  sudo systemctl start docker" \
-        "Otherwise join its group, log in again and run this again:  sudo usermod -aG docker $(id -un)" \
-        "(Members of the group docker can become root on this machine.)"
+    [ "$(id -u)" -eq 0 ] || sudo -n true 2>/dev/null || refuse_docker
     [ "$(id -u)" -eq 0 ] || docker=(sudo -n docker)
     if on_systemd; then
         as_root systemctl start docker || die "Docker does not start." "To see why:  journalctl -u docker"
@@ -36,6 +33,17 @@ start_docker() {
         start_dockerd
     fi
     wait_for 60 "${docker[@]}" info || die "Docker does not answer. The end of dockerd's log:" "$(tail -n 5 "$work/dockerd.log" 2>/dev/null)"
+}
+
+refuse_docker() {
+    case $(docker info 2>&1) in
+    *'ermission denied'*)
+        die "you may not use Docker on this machine." \
+            "Join its group, log in again and run this again:  sudo usermod -aG docker $(id -un)" \
+            "(Members of the group docker can become root on this machine.)"
+        ;;
+    *) die "Docker is not running on this machine." "Start it and run this again:  sudo systemctl start docker" ;;
+    esac
 }
 
 # Start a daemon without a network, so that it leaves no bridge and no firewall rule behind.
@@ -54,7 +62,8 @@ make_image() {
     fi
     made_image=$1
     "$python" scripts/lib/make_image.py python |
-        "${docker[@]}" import --change 'LABEL dstack.made-by=quickstart' --change 'CMD ["sh"]' - "$1" >/dev/null
+        "${docker[@]}" import --change 'LABEL dstack.made-by=quickstart' --change 'CMD ["sh"]' - "$1" >/dev/null 2>"$work/import.log" ||
+        die "Docker could not store the image $1: $(tail -n 1 "$work/import.log")"
 }
 
 # start_sshd: start one that accepts $work/id_ed25519 for $(id -un). Sets port.
