@@ -75,3 +75,13 @@ def busybox(folder: Path) -> str:
     for name in subprocess.run([program, "--list"], capture_output=True, text=True, check=True).stdout.split():
         (folder / name).symlink_to(program)
     return str(folder)
+
+
+def processes(script: str) -> int:
+    """Count the processes that the script starts: in a new PID namespace, ids are consecutive."""
+    needs.root("a PID namespace")
+    assert shutil.which("unshare"), "util-linux has it"
+    last = 'sh -c "$1" > /dev/null || exit; sh -c "echo \\$\\$"; exit'
+    words = ["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", last, "sh", script]
+    done = subprocess.run(words, env={"PATH": "/usr/bin:/bin", "HOME": "/"}, capture_output=True, text=True, check=True)
+    return int(done.stdout) - 3  # the outer shell is 1, the script's 2

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-
 import pytest
 
 from dstack.commands.machine.probe import probe
 from dstack.commands.machine.sample import sample
 from dstack.model.paths import HostLayout
 from dstack.model.runner.host_context import HostContext
-from tests.environment import needs
+from tests.unit.commands.hosts import processes
 
 CONTEXT = HostContext(HostLayout("~/.dstack-host", "", "s"), "true")
 KNOWN = {"a-1": "0" * 64, "b-1": "f" * 64}
-
-
-def processes(script: str) -> int:
-    """Count the processes that the script starts: in a new PID namespace, ids are consecutive."""
-    needs.root("a PID namespace")
-    assert shutil.which("unshare"), "util-linux has it"
-    last = 'sh -c "$1" > /dev/null || exit; sh -c "echo \\$\\$"; exit'
-    words = ["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", last, "sh", script]
-    done = subprocess.run(words, env={"PATH": "/usr/bin:/bin", "HOME": "/"}, capture_output=True, text=True, check=True)
-    return int(done.stdout) - 3  # the outer shell is 1, the script's 2
 
 
 @pytest.mark.parametrize("containers", [{}, KNOWN])
