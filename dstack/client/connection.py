@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from dstack import __version__, errors
+from dstack.client import tls
 from dstack.client.settings import Endpoint, user
 from dstack.errors import DstackError, ErrorCode, TryAgainError, UsageError
 from dstack.model.api import wire
@@ -96,6 +97,7 @@ class Connection:
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             connection.close()
+            tls.refuse_wrong_scheme(self.endpoint)
             raise self._broken(error) from error
         if connection.sock is not None:
             # The response keeps the connection open until it is closed.
@@ -106,6 +108,7 @@ class Connection:
         try:
             return self.endpoint.open(seconds)
         except OSError as error:
+            tls.refuse_certificate(self.endpoint, error)
             if self.start is None:
                 raise self._unreachable(error) from error
         self.start()

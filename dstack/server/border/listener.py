@@ -14,7 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from dstack.server.border.bodies import Bodies
-from dstack.server.border.connections import HEAD_BYTES, OpenConnections, BoundedConnection
+from dstack.server.border.connections import HEAD_BYTES, BoundedConnection, OpenConnections
 from dstack.server.border.names import Addressed, OwnNames
 from dstack.server.border.throttle import Throttle
 from dstack.server.border.tls import Certificate
