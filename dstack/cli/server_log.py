@@ -16,6 +16,12 @@ class ServerLog:
         self.layout = layout
         self.current: BinaryIO = layout.server_log.open("rb")
 
+    def __enter__(self) -> ServerLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.current.close()
+
     def lines(self) -> Iterator[bytes]:
         """Yield all lines, the oldest first."""
         for path in self.layout.server_logs[:-1]:

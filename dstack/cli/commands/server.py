@@ -151,15 +151,16 @@ def logs(follow: bool, tail: int | None) -> None:
     layout = ServerLayout(embedded.home())
     if not layout.server_log.exists():
         raise UsageError(f"no server log at {layout.server_log}; no server has been started on this machine")
-    out, log = show.out(), ServerLog(layout)
-    out.writelines(log.lines() if tail is None else deque(log.lines(), tail))
-    out.flush()
-    while follow:
-        if block := log.added():
-            out.write(block)
-            out.flush()
-        else:
-            time.sleep(0.2)
+    out = show.out()
+    with ServerLog(layout) as log:
+        out.writelines(log.lines() if tail is None else deque(log.lines(), tail))
+        out.flush()
+        while follow:
+            if block := log.added():
+                out.write(block)
+                out.flush()
+            else:
+                time.sleep(0.2)
 
 
 def _local() -> Client:
