@@ -125,7 +125,7 @@ def test_a_body_with_a_token_has_a_limit_and_is_told_so(team: Team) -> None:
     status, problem = team.ask("/v1/stop", "POST", bytes(2 << 20), **AUTHORIZED)
 
     assert (status, problem["code"]) == (413, "too-large")
-    assert problem["message"] == "the request is too large: the server accepts at most 1 MB of a body to this route"
+    assert problem["message"] == "the request is too large: this route accepts at most 1 MB"
 
 
 def test_a_pack_of_any_size_is_streamed_if_it_announces_its_size(team: Team) -> None:

@@ -77,9 +77,9 @@ class BoundedBody:
         """Raise UsageError if a body may not have this size."""
         most = max(self.limit.most, self.announced or 0) if self.limit.streamed else self.limit.most
         if size > most:
-            why = "that does not announce its size" if self.limit.streamed else "to this route"
-            message = f"the request is too large: the server accepts at most {size_words(most)} of a body {why}"
-            raise UsageError(message, hint=None, code=ErrorCode.TOO_LARGE)
+            unless = ", unless the request has a Content-Length" if self.limit.streamed else ""
+            message = f"the request is too large: this route accepts at most {size_words(most)}{unless}"
+            raise UsageError(message, code=ErrorCode.TOO_LARGE)
 
     async def receive(self) -> Message:
         """Return the next message. Raises UsageError for a body that is too large or too slow."""

@@ -101,7 +101,8 @@ class Throttle:
         now = time.monotonic()
         if peer.reported is not None and now - peer.reported < REPORT:
             return
-        log.warning("refused %d %s from %s without a valid token", peer.unreported, "request(s)", name)
+        what = "a request" if peer.reported is None else f"{peer.unreported} more requests"
+        log.warning("refused %s from %s without a valid token", what, name)
         peer.reported, peer.unreported = now, 0
 
 
