@@ -10,6 +10,8 @@ from dstack.client.settings import Endpoint
 from dstack.errors import DstackError, ErrorCode, UsageError
 
 SECONDS = 5.0
+NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST")
+"""What the versions of OpenSSL call an answer in plain text."""
 
 
 def refuse_certificate(endpoint: Endpoint, error: OSError) -> None:
@@ -20,7 +22,7 @@ def refuse_certificate(endpoint: Endpoint, error: OSError) -> None:
             hint="if your own authority issued it, save that authority's certificate: dstack config --tls-ca FILE",
             code=ErrorCode.CERTIFICATE,
         ) from error
-    if isinstance(error, ssl.SSLError) and not endpoint.unix and not speaks_tls(endpoint):
+    if isinstance(error, ssl.SSLError) and error.reason in NO_TLS and not speaks_tls(endpoint):
         plain = endpoint.url.replace("https://", "http://", 1)
         message = f"{endpoint.url} does not use TLS; nothing was sent"
         raise UsageError(message, hint=f"dstack config --url {plain}", code=ErrorCode.WRONG_SCHEME) from error

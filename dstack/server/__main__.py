@@ -102,7 +102,9 @@ def border_of(given: argparse.Namespace) -> Border:
     can't be used."""
     options = {"--host": [given.host], "--port": [given.port], "--base-path": [given.base_path or None]}
     options |= {"--tls-cert": [given.tls_cert], "--tls-key": [given.tls_key], "--allow-host": given.allow_host}
-    words = [str(word) for name, values in options.items() for value in values if value for word in (name, value)]
+    words = [
+        str(word) for name, values in options.items() for value in values if value is not None for word in (name, value)
+    ]
     return Border(
         names=OwnNames([given.host, *given.allow_host], shlex.join(["dstack", "server", "start", *words])),
         base=base_path(given.base_path),
