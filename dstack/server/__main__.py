@@ -71,6 +71,8 @@ def main() -> None:
         if arguments.problem_file:
             arguments.problem_file.write_bytes(wire.encode(problem_of(error)[0]))
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:  # before it listened
+        sys.exit(130)
 
 
 def serve(layout: ServerLayout, path: Path, given: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import signal
 import socket
 import subprocess
 import time
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from dstack.client.embedded import answers
 from tests.environment.product import Home, program, servers
 from tests.environment.sshd import free_port
 from tests.environment.waiting import until
@@ -256,16 +258,19 @@ def test_a_follower_that_does_not_read_is_dropped_when_the_server_stops(team: Te
     team.pid = servers(team.home.dstack)[0]
 
 
-@pytest.mark.parametrize("signal", [15, 2])
-def test_a_signal_is_an_ordinary_stop(signal: int) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_an_ordinary_stop(number: int) -> None:
     home = Home()
+    server = home.popen("server", "start", "--foreground")
     try:
-        assert home.run("server", "start").returncode == 0
-        pid = servers(home.dstack)[0]
-        os.kill(pid, signal)
-        until(lambda: not servers(home.dstack), "it has stopped")
-        layout = home.dstack / "server"
-        assert not (layout / "socket").exists()
-        assert "Traceback" not in (layout / "server.log").read_text()
+        until(lambda: answers(home.dstack), "it answers")
+        os.kill(server.pid, number)
+        _, log = server.communicate(timeout=60)
+
+        assert server.returncode == 0
+        assert b"Traceback" not in log
+        assert not (home.dstack / "server" / "socket").exists()
     finally:
+        server.kill()
+        server.communicate()
         home.close()

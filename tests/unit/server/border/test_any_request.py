@@ -14,6 +14,7 @@ from urllib.parse import quote_from_bytes
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
@@ -25,6 +26,7 @@ from dstack.engine.retention.retention import Retention
 from dstack.errors import HostUnreachableError
 from dstack.hosts.pool import Pool
 from dstack.model.api import wire
+from dstack.model.code.snapshot import Snapshot
 from dstack.model.paths import ServerLayout
 from dstack.server.access import Access, hashed
 from dstack.server.app import application, table
@@ -37,8 +39,8 @@ from dstack.store.store import Store
 from tests.unit.engine.submission.test_plan import SUBMISSION
 from tests.unit.store.test_store import job, run
 
-EXAMPLES = int(os.environ.get("DSTACK_EXAMPLES", "150"))
-"""How many requests are tried per route."""
+EXAMPLES = int(os.environ.get("DSTACK_EXAMPLES", "60"))
+"""How many requests are tried."""
 TOKEN = "t"
 JOB = "0123456789ab"
 SECONDS = 20.0
@@ -67,7 +69,7 @@ class World:
     def __init__(self, folder: Path) -> None:
         layout = ServerLayout(folder)
         self.store = Store(layout)
-        self.store.runs.add(run("known"))
+        self.store.runs.add(replace(run("known"), snapshot=Snapshot(repo="r", tree="0" * 40)))
         self.store.jobs.add(job(JOB, "known"))
         self.store.settings.set("token", hashed(TOKEN))
         fleet = Fleet(self.store, NoPool(), lambda: None)
