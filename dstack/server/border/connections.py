@@ -76,9 +76,9 @@ class BoundedConnection(H11Protocol):
     raw: asyncio.Transport
     peer: str | None = None
 
-    def __init__(self, admission: OpenConnections, tls: SSLContext | None, **given: Any) -> None:
+    def __init__(self, open_connections: OpenConnections, tls: SSLContext | None, **given: Any) -> None:
         super().__init__(**given)
-        self.admission = admission
+        self.open_connections = open_connections
         self.tls = tls
         self.since = self.loop.time()
         self.timers: dict[str, asyncio.TimerHandle] = {}
@@ -95,7 +95,7 @@ class BoundedConnection(H11Protocol):
             address = transport.get_extra_info("peername")
             self.peer = address[0].partition("%")[0] if isinstance(address, tuple) else None
             tls = self.tls if self.peer is not None else None
-            if not self.admission.admit(self):
+            if not self.open_connections.admit(self):
                 self.refuse(secret=tls is not None)
                 return
             self.start_timer("head", HEAD_SECONDS)
@@ -121,7 +121,7 @@ class BoundedConnection(H11Protocol):
             headers = {**HEADERS, "Content-Type": "application/json", "Content-Length": str(len(body))}
             lines = [f"HTTP/1.1 {status} -", *(f"{name}: {value}" for name, value in headers.items())]
             self.transport.write("\r\n".join([*lines, "Connection: close", "", ""]).encode() + body)
-        log.warning("refused a connection: %d are open, and all of them are busy", len(self.admission.open))
+        log.warning("refused a connection: %d are open, and all of them are busy", len(self.open_connections.open))
         self.start_timer("close", STOP_SECONDS)
         self.transport.close()
 
