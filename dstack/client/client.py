@@ -249,8 +249,8 @@ class Client(Connection):
                 response = self._send("GET", path(), SILENCE_SECONDS)
                 with self._reading(response):
                     for frame in read_frames(response):
-                        last, pause = time.monotonic(), 0.05
                         yield frame
+                        last, pause = time.monotonic(), 0.05  # the reader may have paused for long
                 return
             except (TryAgainError, BrokenAnswerError) as error:
                 if time.monotonic() - last > PATIENCE_SECONDS:

@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from dstack import __version__, errors
+from dstack.client import tls
 from dstack.client.settings import Endpoint, user
 from dstack.errors import DstackError, ErrorCode, TryAgainError, UsageError
 from dstack.model.api import wire
@@ -96,6 +97,7 @@ class Connection:
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             connection.close()
+            tls.refuse_wrong_scheme(self.endpoint)
             if isinstance(error, http.client.BadStatusLine) and not isinstance(error, OSError):
                 raise self._foreign() from error
             raise self._broken(error) from error
@@ -108,6 +110,7 @@ class Connection:
         try:
             return self.endpoint.open(seconds)
         except OSError as error:
+            tls.refuse_certificate(self.endpoint, error)
             if self.start is None:
                 raise self._unreachable(error) from error
         self.start()

@@ -154,6 +154,6 @@ def _failed(layout: ServerLayout, before: int) -> StartError:
         error.exit_code = known.exit_code
         return error
     with layout.server_log.open("rb") as file:
-        file.seek(before)
+        file.seek(before if before <= os.fstat(file.fileno()).st_size else 0)  # it may have been rotated
         lines = file.read().decode(errors="replace").strip().splitlines() or ["it printed nothing"]
     return StartError("the dstack server did not start: " + "\n".join(lines[-8:]), hint=hint)

@@ -19,14 +19,16 @@ from dstack.model.paths import ServerLayout
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A unix socket's path, or an `http://` or `https://` URL with a token. `embedded` is the user's own server."""
+    """A unix socket's path, or an `http://` or `https://` URL with a token. `embedded` is the user's own server. `ca`
+    is a file with certificates of authorities to trust in addition to the system's."""
 
     url: str
     token: str | None = None
     embedded: bool = False
+    ca: str | None = None
 
     @classmethod
-    def parse(cls, text: str, token: str | None = None) -> Endpoint:
+    def parse(cls, text: str, token: str | None = None, ca: str | None = None) -> Endpoint:
         """Parse a URL or path. Raises UsageError if it is neither."""
         if text.startswith("unix://"):
             text = text.removeprefix("unix://")
@@ -38,8 +40,11 @@ class Endpoint:
         except ValueError:
             usable = False
         if not usable:
-            raise UsageError(f"'{text}' is not a valid server URL", hint="write http://HOST:PORT or /PATH/TO/SOCKET")
-        return cls(text.rstrip("/"), token)
+            raise UsageError(
+                f"'{text}' is not a valid server URL",
+                hint="write https://HOST:PORT, http://HOST:PORT or /PATH/TO/SOCKET",
+            )
+        return cls(text.rstrip("/"), token, ca=ca)
 
     @property
     def unix(self) -> bool:
@@ -54,8 +59,9 @@ class Endpoint:
     def open(self, timeout: float) -> http.client.HTTPConnection:
         """Connect. `timeout`, in seconds, applies to connecting and to every read. Raises OSError."""
         parts = urlsplit("http://localhost" if self.unix else self.url)
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(parts.hostname or "", parts.port, timeout=timeout)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
+        if parts.scheme == "https":
+            connection = secure_connection(parts.hostname or "", parts.port, timeout, self.ca)
         try:
             if self.unix:
                 connection.sock = socket.socket(socket.AF_UNIX)
@@ -70,11 +76,27 @@ class Endpoint:
         return connection
 
 
+def secure_connection(host: str, port: int | None, timeout: float, ca: str | None) -> http.client.HTTPSConnection:
+    """Return a connection that will verify the server's certificate. Raises UsageError for a file without certificates
+    of authorities."""
+    import ssl
+
+    context = ssl.create_default_context()
+    try:
+        if ca:
+            context.load_verify_locations(ca)
+    except OSError as error:
+        message = f"the file of certificate authorities, {ca}, can't be read: {error.strerror or error}"
+        raise UsageError(message, hint="dstack config --tls-ca FILE, or set DSTACK_TLS_CA") from error
+    return http.client.HTTPSConnection(host, port, timeout=timeout, context=context)
+
+
 class ClientSettings(msgspec.Struct, omit_defaults=True):
     """The contents of DSTACK_HOME/config.json."""
 
     url: str | None = None
     token: str | None = None
+    tls_ca: str | None = None
 
 
 def load(home: Path) -> ClientSettings:
@@ -103,11 +125,12 @@ def save(home: Path, settings: ClientSettings) -> None:
 
 def configured(home: Path) -> Endpoint | None:
     """Return the server that the user configured, or None for the embedded one. A saved token is sent only to the saved
-    URL."""
+    URL, and a saved certificate authority is trusted only there."""
     saved = load(home)
     url = os.environ.get("DSTACK_SERVER_URL") or saved.url
     token = os.environ.get("DSTACK_TOKEN") or (saved.token if url == saved.url else None)
-    return Endpoint.parse(url, token) if url else None
+    ca = os.environ.get("DSTACK_TLS_CA") or (saved.tls_ca if url == saved.url else None)
+    return Endpoint.parse(url, token, ca) if url else None
 
 
 def user() -> str:

@@ -52,6 +52,10 @@ def container(attempt: str) -> str:
     return f"dstack-{attempt}"
 
 
+KEPT_LOGS = 3
+"""How many full files of the server's log are kept beside the current one."""
+
+
 class ServerLayout:
     """The server's state, under DSTACK_HOME. `identity` is the server's private key, for runners that authorize it;
     `start_problem` is why the last server could not start, for the command that started it."""
@@ -70,6 +74,12 @@ class ServerLayout:
         self.mirrors = self.state / "mirrors"
         self.artifacts = self.state / "artifacts"
         self.incoming = self.state / "incoming"
+
+    @property
+    def server_logs(self) -> list[Path]:
+        """The files of the server's log, oldest first. Only those that it needed exist."""
+        full = [self.server_log.with_name(f"{self.server_log.name}.{n}") for n in range(KEPT_LOGS, 0, -1)]
+        return [*full, self.server_log]
 
     def log(self, job: str) -> Path:
         return self.logs / job

@@ -19,6 +19,7 @@ import re
 import shlex
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import sys
@@ -70,12 +71,21 @@ class Server:
         parts = urllib.parse.urlsplit("http://localhost" if self.unix else self.url)
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         connection = kind(parts.hostname or "", parts.port, timeout=SECONDS)
+        if parts.scheme == "https" and os.environ.get("DSTACK_TLS_CA"):
+            context = ssl.create_default_context()
+            context.load_verify_locations(os.environ["DSTACK_TLS_CA"])
+            connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=SECONDS, context=context)
         if self.unix:
             connection.sock = socket.socket(socket.AF_UNIX)
             connection.sock.settimeout(SECONDS)
             connection.sock.connect(self.url)
         else:
-            connection.connect()
+            try:
+                connection.connect()
+            except ssl.SSLCertVerificationError as error:
+                message = f"the certificate of {self.url} can't be trusted: {error.verify_message}"
+                hint = "if your own authority issued it, set DSTACK_TLS_CA to a file with that authority's certificate"
+                raise RunnerError(message, hint) from error
         return connection
 
     def own_address(self) -> str:
@@ -285,7 +295,10 @@ class Announcement:
     def register(self) -> None:
         """Register the machine. The server may require that an admin approves it."""
         options = self.options
-        address, port = host_and_port(options.address or self.server.own_address())
+        try:
+            address, port = host_and_port(options.address or self.server.own_address())
+        except OSError as error:
+            raise RunnerError(f"can't reach the server at {self.server.url}: {error}", code=75) from error
         machine = {
             "name": options.name or socket.gethostname().split(".")[0],
             "address": address,

@@ -9,14 +9,13 @@ import logging
 import os
 import pwd
 import resource
+import shlex
 import socket
 import stat
 import sys
 import time
 from pathlib import Path
 from typing import IO
-
-import uvicorn
 
 from dstack import __version__
 from dstack.artifacts.store import LONGEST_URL_LIFETIME, URL_LIFETIME
@@ -30,8 +29,12 @@ from dstack.hosts.pool import Pool
 from dstack.model.api import wire
 from dstack.model.paths import ServerLayout
 from dstack.model.text.units import span
+from dstack.server import log as server_log
 from dstack.server.access import Access, hashed
 from dstack.server.app import application, table
+from dstack.server.border.listener import Border, Listener
+from dstack.server.border.names import OwnNames, base_path
+from dstack.server.border.tls import Certificate
 from dstack.server.endpoints import problem_of, problem_response
 from dstack.server.registrations import RegistrationService
 from dstack.server.runner_service import RunnerService
@@ -52,11 +55,15 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int)
     parser.add_argument("--problem-file", type=Path)
+    parser.add_argument("--base-path", default="")
+    parser.add_argument("--allow-host", action="append", default=[])
+    parser.add_argument("--tls-cert", type=Path)
+    parser.add_argument("--tls-key", type=Path)
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("asyncssh").setLevel(logging.WARNING)  # it logs every session: 10 kB per minute and host
+    layout = ServerLayout(arguments.home.absolute())
+    server_log.set_up(layout)
     try:
-        serve(ServerLayout(arguments.home.absolute()), arguments.socket, arguments.host, arguments.port)
+        serve(layout, arguments.socket, arguments)
     except DstackError as error:
         print(f"dstack server: error: {error.message}", file=sys.stderr)
         if error.hint:
@@ -64,30 +71,58 @@ def main() -> None:
         if arguments.problem_file:
             arguments.problem_file.write_bytes(wire.encode(problem_of(error)[0]))
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:  # before it listened
+        sys.exit(130)
 
 
-def serve(layout: ServerLayout, path: Path, host: str, port: int | None) -> None:
+def serve(layout: ServerLayout, path: Path, given: argparse.Namespace) -> None:
     """Lock the home folder, listen, and run the engine."""
     prepare_process()
     layout.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     with owned(layout):
         store = Store(layout)
-        if port is not None:
+        if given.port is not None:
             remember_token(store)
+        border = border_of(given)
         sockets = [unix_socket(path)]
         url = sockets[0].getsockname()
-        if port is not None:
-            sockets.append(tcp_socket(host, port))
-            url = "http://{}:{}".format(*sockets[1].getsockname()[:2])
+        if given.port is not None:
+            sockets.append(tcp_socket(given.host, given.port))
+            scheme = "https" if border.certificate else "http"
+            url = "{}://{}:{}{}".format(scheme, *shown_address(sockets[1]), border.base)
+            border.names.look_up()
         log.info("dstack %s listens on %s", __version__, url)
         try:
-            asyncio.run(run(layout, store, sockets, url, stays=port is not None))
+            asyncio.run(run(layout, store, sockets, url, border, stays=given.port is not None))
         finally:
             path.unlink(missing_ok=True)
             store.close()
 
 
-async def run(layout: ServerLayout, store: Store, sockets: list[socket.socket], url: str, *, stays: bool) -> None:
+def border_of(given: argparse.Namespace) -> Border:
+    """Return what the server was started with for its border. Raises UsageError for a certificate or a base path that
+    can't be used."""
+    options = {"--host": [given.host], "--port": [given.port], "--base-path": [given.base_path or None]}
+    options |= {"--tls-cert": [given.tls_cert], "--tls-key": [given.tls_key], "--allow-host": given.allow_host}
+    words = [
+        str(word) for name, values in options.items() for value in values if value is not None for word in (name, value)
+    ]
+    return Border(
+        names=OwnNames([given.host, *given.allow_host], shlex.join(["dstack", "server", "start", *words])),
+        base=base_path(given.base_path),
+        certificate=Certificate(given.tls_cert, given.tls_key) if given.tls_cert else None,
+    )
+
+
+def shown_address(listening: socket.socket) -> tuple[str, int]:
+    """Return the address of a TCP socket as in a URL."""
+    host, port = listening.getsockname()[:2]
+    return (f"[{host}]" if ":" in host else host), port
+
+
+async def run(
+    layout: ServerLayout, store: Store, sockets: list[socket.socket], url: str, border: Border, *, stays: bool
+) -> None:
     """Set up and run everything that lives in the event loop."""
     pool, events = Pool(), Events()
     fleet = Fleet(store, pool, changed=lambda: engine.poke())
@@ -99,15 +134,16 @@ async def run(layout: ServerLayout, store: Store, sockets: list[socket.socket], 
     registrations = RegistrationService(RunnerService(engine, metrics))
     fleet.absent = registrations.absent
     retention = Retention(context)
-    routes = table(engine, retention, registrations, url, lambda: setattr(server, "should_exit", True))
+    routes = table(engine, retention, registrations, url, lambda: server.stop())
     access = Access(application(routes), lambda: store.settings.get("token"), problem_response)
-    config = uvicorn.Config(access, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2)
-    server = uvicorn.Server(config)
+    server = Listener(access, border)
     await context.artifacts.current.sweep()
     engine.start()
     context.background(metrics.watch())
     context.background(retention.watch())
     context.background(limit_events(store))
+    if border.certificate:
+        context.background(border.certificate.watch())
     idle = asyncio.create_task(leave_when_idle(server, access, store, idle_exit(stays)))
     try:
         await server.serve(sockets=sockets)
@@ -117,7 +153,7 @@ async def run(layout: ServerLayout, store: Store, sockets: list[socket.socket], 
         await pool.close_all()
 
 
-async def leave_when_idle(server: uvicorn.Server, access: Access, store: Store, limit: float) -> None:
+async def leave_when_idle(server: Listener, access: Access, store: Store, limit: float) -> None:
     """Stop the server after `limit` seconds without requests or unfinished jobs; 0 means never."""
     while limit:
         await asyncio.sleep(min(1.0, limit / 2))
@@ -125,7 +161,7 @@ async def leave_when_idle(server: uvicorn.Server, access: Access, store: Store, 
             access.last = time.monotonic()
         elif access.idle > limit:
             log.info("idle for %.0f seconds: exiting", limit)
-            server.should_exit = True
+            server.stop()
             return
 
 

@@ -8,13 +8,14 @@ from typing import Any, get_type_hints
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from dstack import __version__, errors
-from dstack.errors import DstackError, UsageError
+from dstack.errors import DstackError, ErrorCode, UsageError
 from dstack.model.api import wire
 from dstack.model.api.server import API, Problem
+from dstack.server.border.values import reading, sound
 from dstack.store.tables.events import SERVER, acting
 
 Endpoint = Callable[..., Any]
@@ -26,6 +27,14 @@ STATUSES: list[tuple[int, tuple[type[DstackError], ...]]] = [
     (409, (errors.ConflictError, errors.TryAgainError, errors.UnknownHostKeyError, errors.MissingBaseError)),
     (400, (UsageError,)),
 ]
+STATUS_OF: dict[str, int] = {
+    ErrorCode.TOO_LARGE: 413,
+    ErrorCode.TOO_SLOW: 408,
+    ErrorCode.TOO_MANY: 429,
+    ErrorCode.FOREIGN_HOST: 421,
+    ErrorCode.FOREIGN_ORIGIN: 403,
+}
+"""The statuses of errors that have one of their own, by code."""
 HEADERS = {"X-Dstack-Version": __version__, "X-Dstack-Api": str(API)}
 
 
@@ -41,14 +50,15 @@ def answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
 
     async def answer(request: Request) -> Response:
         try:
+            given = await arguments(request, kinds, needed)
             with acting(actor(request)):
-                answered = endpoint(**await arguments(request, kinds, needed))
+                answered = endpoint(**given)
                 if inspect.isawaitable(answered):
                     answered = await answered
         except DstackError as error:
             return problem_response(error)
-        except (ValueError, KeyError, msgspec.DecodeError) as error:
-            return problem_response(UsageError(f"the request is not valid: {error}"))
+        except ClientDisconnect:
+            return problem_response(UsageError("the request was cut off", code=ErrorCode.TOO_SLOW))
         if isinstance(answered, Response):
             answered.headers.update(HEADERS)
             return answered
@@ -60,18 +70,25 @@ def answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
 
 
 async def arguments(request: Request, kinds: Mapping[str, Any], needed: Container[str]) -> dict[str, Any]:
-    """Return the arguments of an endpoint, given their types and the names of those without a default."""
-    query = parse_qsl(request.url.query, keep_blank_values=True, errors="surrogateescape")
-    given = {**dict(query), **request.path_params}
+    """Return the arguments of an endpoint, given their types and the names of those without a default. Raises
+    UsageError for a request that can't be read; any later error is the server's own."""
+    with reading():
+        query = parse_qsl(
+            request.scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="surrogateescape"
+        )
+        given = {**dict(query), **request.path_params}
     found: dict[str, Any] = {}
     for name, kind in kinds.items():
         struct = isinstance(kind, type) and issubclass(kind, msgspec.Struct)
         if kind is Request:
             found[name] = request
         elif struct and request.method not in ("GET", "HEAD"):
-            found[name] = wire.decode(await request.body(), kind)
+            body = await request.body()
+            with reading():
+                found[name] = sound(wire.decode(body, kind))
         elif struct or name in given or name in needed:
-            found[name] = msgspec.convert(given if struct else given[name], kind, strict=False)
+            with reading():
+                found[name] = sound(msgspec.convert(given if struct else given[name], kind, strict=False), name)
     return found
 
 
@@ -88,7 +105,8 @@ def problem_response(error: DstackError) -> Response:
 
 def problem_of(error: DstackError) -> tuple[Problem, int]:
     """Return an error as it travels, with its HTTP status."""
-    status = next((status for status, kinds in STATUSES if isinstance(error, kinds)), 500)
+    by_class = next((status for status, kinds in STATUSES if isinstance(error, kinds)), 500)
+    status = STATUS_OF.get(error.code, by_class)
     problem = Problem(
         kind=KINDS.get(type(error), type(error).__name__),
         message=error.message,

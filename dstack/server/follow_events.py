@@ -14,6 +14,7 @@ from dstack.model.api import wire
 from dstack.model.api.events import EventQuery, EventView
 from dstack.model.api.runs import Event
 from dstack.model.text.units import rfc3339, seconds
+from dstack.server.border.values import reading
 from dstack.server.follow import PING, encoded
 from dstack.store.lookup import jobs_named
 from dstack.store.store import Store
@@ -43,7 +44,8 @@ class EventFollower:
         self.context = context
         self.store = context.store
         self.about = about(self.store, query)
-        self.since = rfc3339(seconds(query.since)) if query.since is not None else None
+        with reading():
+            self.since = rfc3339(seconds(query.since)) if query.since is not None else None
         limit = query.limit if query.limit is not None or self.since else LISTED
         self.after = after
         if limit is not None and not after:

@@ -142,7 +142,8 @@ def program(request: Request) -> Response:
     if not HOST.fullmatch(host):
         raise UsageError("the request's Host header is missing or not valid")
     scheme = request.headers.get("x-forwarded-proto", request.url.scheme)
-    url = f"{'https' if scheme == 'https' else 'http'}://{host}"
+    base = request.scope.get("dstack.base_path", "")
+    url = f"{'https' if scheme == 'https' else 'http'}://{host}{base}"
     text = PROGRAM.read_text().replace('SERVER = ""', f'SERVER = "{url}"', 1)
     return Response(text, media_type="text/x-python")
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO
-
-import msgspec
 
 from dstack.engine.submission.submit import Preview, Submitter
 from dstack.errors import UsageError
@@ -18,6 +17,7 @@ from dstack.model.api.jobs import CacheView
 from dstack.model.api.runs import Plan, PlannedJob, RepoView, RunView, Submission
 from dstack.model.code.tree import PathMode
 from dstack.model.job.job import Job
+from dstack.server.border.values import reading, sound
 from dstack.server.views import run_view, shown
 
 LISTED = 100
@@ -50,10 +50,21 @@ async def read(body: AsyncIterator[bytes], pack: IO[bytes]) -> Submission:
     async for data in body:
         await asyncio.to_thread(pack.write, data)
     pack.flush()
-    try:
-        return wire.decode(line, Submission)
-    except msgspec.DecodeError as error:
-        raise UsageError(f"the submission can't be read: {error}") from error
+    with reading("the submission can't be read"):
+        return checked(wire.decode(line, Submission))
+
+
+def checked(submission: Submission) -> Submission:
+    """Return the submission if its parts fit together. Raises ValueError for what no `dstack run` would send."""
+    names = (submission.workflow, *(workflow.name for workflow in submission.workflows))
+    lacking = next((name for name in names if name not in submission.variables), None)
+    if submission.workflow not in names[1:] or lacking:
+        raise ValueError(f"it lacks the definition or the variables of '{lacking or submission.workflow}'")
+    if not re.fullmatch("[A-Za-z0-9_-]{1,64}", submission.snapshot.repo):
+        raise ValueError("the id of its repository is not one word")
+    for field in ("workflow", "user", "name", "runner", "from_run", "once", "gpus", "priority", "timeout"):
+        sound(getattr(submission, field))
+    return submission
 
 
 def plan_view(preview: Preview) -> Plan:

@@ -13,14 +13,21 @@ from dstack.cli import connect
 from dstack.cli.output import show
 from dstack.cli.parameters import json_option
 from dstack.client import embedded
-from dstack.client.settings import Endpoint, configured, load, save
+from dstack.client.settings import Endpoint, configured, load, save, secure_connection
 from dstack.errors import TryAgainError, UsageError
 from dstack.model.api.server import ServerConfig
 
 
 @click.command("config")
-@click.option("--url", metavar="URL", help="Server to use, http://HOST:PORT; '' for your own on this machine.")
+@click.option(
+    "--url",
+    metavar="URL",
+    help="Server to use, https://HOST:PORT or http://HOST:PORT; '' for your own on this machine.",
+)
 @click.option("--token", metavar="TOKEN", help="Token for that server; '-' reads it from stdin.")
+@click.option(
+    "--tls-ca", metavar="FILE", help="Certificates of authorities to trust for that server; '' for the system's alone."
+)
 @click.option(
     "--storage", metavar="URL", help="Where the server stores artifacts: an absolute path, or s3://bucket/prefix."
 )
@@ -32,6 +39,7 @@ from dstack.model.api.server import ServerConfig
 def command(
     url: str | None,
     token: str | None,
+    tls_ca: str | None,
     storage: str | None,
     endpoint_url: str | None,
     max_gpus_per_user: str | None,
@@ -39,8 +47,8 @@ def command(
 ) -> None:
     """Show the settings, or change those given as options."""
     home = embedded.home()
-    if url is not None or token is not None:
-        _change(home, url, token)
+    if url is not None or token is not None or tls_ca is not None:
+        _change(home, url, token, tls_ca)
     if storage is not None:
         if "://" not in storage and not os.path.isabs(storage):
             raise UsageError(f"--storage: '{storage}' is not an absolute path on the server")
@@ -55,8 +63,9 @@ def command(
         server = ServerConfig()
     endpoint = configured(home)
     address, token_set = endpoint.url if endpoint else None, bool(endpoint and endpoint.token)
+    authorities = endpoint.ca if endpoint else None
     if as_json:
-        show.document({"home": str(home), "url": address, "token": token_set, **asdict(server)})
+        show.document({"home": str(home), "url": address, "token": token_set, "tls_ca": authorities, **asdict(server)})
         return
     limit = server.max_gpus_per_user
     show.fields(
@@ -64,6 +73,7 @@ def command(
             ("home", str(home)),
             ("server", address or f"your own on this machine, {embedded.socket_path(home)}"),
             ("token", "set" if token_set else None),
+            ("authorities", authorities),
             ("storage", server.storage or "unknown; the server is unreachable"),
             ("endpoint", server.endpoint_url),
             ("GPUs per user", None if limit is None else str(limit)),
@@ -71,7 +81,7 @@ def command(
     )
 
 
-def _change(home: Path, url: str | None, token: str | None) -> None:
+def _change(home: Path, url: str | None, token: str | None, tls_ca: str | None) -> None:
     saved = load(home)
     if url is not None:
         saved.url = Endpoint.parse(url).url if url else None
@@ -79,9 +89,18 @@ def _change(home: Path, url: str | None, token: str | None) -> None:
             saved.token = None
     if token is not None:
         saved.token = (sys.stdin.readline().strip() if token == "-" else token) or None
+    if tls_ca is not None:
+        saved.tls_ca = _authorities(tls_ca) if tls_ca else None
     save(home, saved)
     if url is not None and os.environ.get("DSTACK_SERVER_URL"):
         connect.warn("warning: DSTACK_SERVER_URL is set and overrides the URL that you saved")
+
+
+def _authorities(file: str) -> str:
+    """Return the absolute path of a file with certificates. Raises UsageError if it has none."""
+    path = str(Path(file).expanduser().absolute())
+    secure_connection("localhost", None, 1, path)
+    return path
 
 
 def _limit(text: str) -> int:

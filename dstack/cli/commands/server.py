@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections import deque
 
@@ -11,6 +12,7 @@ import click
 from dstack.cli import connect
 from dstack.cli.output import show, words
 from dstack.cli.parameters import Noun, json_option
+from dstack.cli.server_log import ServerLog
 from dstack.client import embedded
 from dstack.client.client import Client
 from dstack.client.settings import configured
@@ -37,16 +39,44 @@ def command() -> None:
     metavar="PORT",
     help="TCP port to listen on, for a team; needs DSTACK_TOKEN.",
 )
+@click.option("--base-path", metavar="PATH", help="Path before all routes, for a reverse proxy; needs --port.")
+@click.option(
+    "--allow-host",
+    multiple=True,
+    metavar="NAME",
+    help="Also answer to this name, beside the machine's own name and its IP addresses; '*' for any.",
+)
+@click.option("--tls-cert", metavar="FILE", help="Certificate with its chain, in PEM format, to serve https.")
+@click.option("--tls-key", metavar="FILE", help="Key of the certificate; default: it is in the same file.")
 @click.option("--foreground", is_flag=True, help="Run in the foreground, for systemd and containers.")
-def start(host: str | None, port: int | None, foreground: bool) -> None:
+def start(
+    host: str | None,
+    port: int | None,
+    base_path: str | None,
+    allow_host: tuple[str, ...],
+    tls_cert: str | None,
+    tls_key: str | None,
+    foreground: bool,
+) -> None:
     """Start the server on this machine.
 
-    With --port, it also listens on TCP, for a team, and doesn't stop when it is idle.
+    With --port, it also listens on TCP, for a team, and doesn't stop when it is idle. A renewed certificate is used
+    without a restart.
     """
-    if host is not None and port is None:
-        raise UsageError("--host needs --port", hint="dstack server start --host 0.0.0.0 --port 8000")
+    if tls_key is not None and tls_cert is None:
+        raise UsageError("--tls-key needs --tls-cert")
+    files = {"--tls-cert": tls_cert, "--tls-key": tls_key}
+    options = {"--host": host, "--base-path": base_path}
+    options |= {name: os.path.abspath(os.path.expanduser(file)) for name, file in files.items() if file is not None}
+    arguments = [word for name, value in options.items() if value is not None for word in (name, value)]
+    arguments += [word for name in allow_host for word in ("--allow-host", name)]
+    if port is not None:
+        arguments += ["--port", str(port)]
+    elif arguments:
+        raise UsageError(
+            f"{arguments[0]} needs --port", hint=f"dstack server start {shlex.join(arguments)} --port 8000"
+        )
     home = embedded.home()
-    arguments = (["--host", host] if host else []) + ([] if port is None else ["--port", str(port)])
     if embedded.answers(home):
         if arguments or foreground:
             raise ConflictError(
@@ -118,17 +148,15 @@ def status(as_json: bool) -> None:
 @click.option("--tail", type=click.IntRange(0, 10**9), metavar="N", help="Print only the last N lines.")
 def logs(follow: bool, tail: int | None) -> None:
     """Print the log of the server on this machine."""
-    path = ServerLayout(embedded.home()).server_log
-    if not path.exists():
-        raise UsageError(f"no server log at {path}; no server has been started on this machine")
+    layout = ServerLayout(embedded.home())
+    if not layout.server_log.exists():
+        raise UsageError(f"no server log at {layout.server_log}; no server has been started on this machine")
     out = show.out()
-    with path.open("rb") as file:
-        out.writelines(file if tail is None else deque(file, tail))
+    with ServerLog(layout) as log:
+        out.writelines(log.lines() if tail is None else deque(log.lines(), tail))
         out.flush()
         while follow:
-            if file.tell() > path.stat().st_size:
-                file.seek(0)
-            if block := file.read():
+            if block := log.added():
                 out.write(block)
                 out.flush()
             else:

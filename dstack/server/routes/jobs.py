@@ -12,6 +12,7 @@ from dstack.model.api.jobs import HoldAnswer, HoldRequest, JobView, StopRequest
 from dstack.model.api.runs import RunView
 from dstack.model.job.job import Job
 from dstack.model.runner.metrics import JobMetrics
+from dstack.server.border.values import reading, sound
 from dstack.server.follow import Follower
 from dstack.server.views import job_view, run_view
 from dstack.store.lookup import job_named, jobs_named, run_named
@@ -32,7 +33,8 @@ class JobRoutes:
 
     def follow(self, request: Request, ref: str, follow: bool = False, logs: bool = True) -> Response:
         given = request.query_params.get("from", "")
-        offsets = {job: int(offset) for job, offset in (part.split(":") for part in given.split(",") if part)}
+        with reading():
+            offsets = {job: offset_of(text) for job, text in (part.split(":") for part in given.split(",") if part)}
         follower = Follower(self.engine.context, ref, offsets, live=follow, logs=logs)
         return StreamingResponse(follower.frames(), media_type="application/octet-stream")
 
@@ -67,3 +69,10 @@ class JobRoutes:
             changed={name: jobs for name, jobs in changed.items() if jobs},
             unchanged=[name for name, jobs in changed.items() if not jobs],
         )
+
+
+def offset_of(text: str) -> int:
+    """Parse an offset in bytes. Raises ValueError for anything else."""
+    if not text.isdecimal():
+        raise ValueError(f"'{text}' is not an offset")
+    return sound(int(text))

@@ -232,6 +232,7 @@ def test_config_is_saved_for_its_owner_alone(cli: Cli, folder: Path, server: str
         "home": str(folder / "home"),
         "url": server,
         "token": False,
+        "tls_ca": None,
         "storage": "/srv/artifacts",
         "endpoint_url": None,
         "max_gpus_per_user": None,

@@ -1,0 +1,1 @@
+"""What every connection and request passes before the server reads it: bounds, TLS, names, and tries with tokens."""
