@@ -26,6 +26,7 @@ from dstack.model.code.snapshot import Snapshot
 from dstack.model.code.tree import Change, SizedFile, TreeFile
 from dstack.model.job.reasons import ReasonCode
 from dstack.plumbing import modes, trees
+from dstack.plumbing.disk import sync_all
 from dstack.plumbing.git import Git, GitError, make_bare, quoted, write_file
 from dstack.plumbing.packs import is_complete, write_pack
 
@@ -50,8 +51,8 @@ class Mirror:
         self.path = path
 
     def receive(self, snapshot: Snapshot, pack: Path) -> None:
-        """Take in a pack that completes the snapshot. Raises MissingBaseError, and keeps nothing of the pack, if it
-        does not."""
+        """Take in a pack that completes the snapshot, and write it to disk. Raises MissingBaseError, and keeps nothing
+        of the pack, if it does not."""
         _check(snapshot)
         with self._locked():
             self._prepare(snapshot)
@@ -68,6 +69,7 @@ class Mirror:
                     raise missing from error
             Health(self.path).remember()
             self._name(snapshot)
+            sync_all(self.path)
 
     def has(self, snapshot: Snapshot) -> bool:
         """Return whether every object of the snapshot is here, undamaged."""

@@ -100,7 +100,7 @@ async def run(layout: ServerLayout, store: Store, sockets: list[socket.socket], 
     fleet.absent = registrations.absent
     retention = Retention(context)
     routes = table(engine, retention, registrations, url, lambda: setattr(server, "should_exit", True))
-    access = Access(application(routes), lambda: store.settings.get("token"), problem_response)
+    access = Access(application(routes, store.database.synced), lambda: store.settings.get("token"), problem_response)
     config = uvicorn.Config(access, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
     await context.artifacts.current.sweep()

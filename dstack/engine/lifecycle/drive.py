@@ -107,9 +107,10 @@ class Drive(JobOnRunner):
         await self.close(Status.FAILED, ExitCode.DSTACK, Reason(failed_with(trouble), trouble.message + hint))
 
     async def prepare(self) -> None:
-        """Launch the job, or queue it again if its runner could not even be asked. The intent is committed first."""
+        """Launch the job, or queue it again if its runner could not even be asked. The intent is on disk first."""
         first = not self.job.launching
         self.change(launching=True)
+        await self.store.database.synced()
         try:
             if self.runner.name in self.context.fleet.unsure:
                 await remove_aborted(self.context, self.runner.name)
@@ -145,7 +146,7 @@ class Drive(JobOnRunner):
 
     async def fenced(self, grace: int) -> bool:
         """Tell the job to end; return whether its commands never ran. A job whose commands did is running."""
-        stopped = await self.executor.stop(self.attempt, grace)
+        stopped = await self.stop(grace)
         if stopped.outcome != "fenced":
             self.change(status=Status.RUNNING, started_at=rfc3339(time.time()))
         return stopped.outcome == "fenced"
@@ -214,6 +215,7 @@ class Drive(JobOnRunner):
         if not again(job, code):
             self.finish(status, code, reason, made)
             return
+        await self.on_disk()
         try:
             await self.executor.discard(self.attempt, job.image)
         except DstackError as trouble:
