@@ -26,9 +26,9 @@ from dstack.model.code.snapshot import Snapshot
 from dstack.model.code.tree import Change, SizedFile, TreeFile
 from dstack.model.job.reasons import ReasonCode
 from dstack.plumbing import modes, trees
-from dstack.plumbing.disk import sync_all
+from dstack.plumbing.disk import sync, sync_tree
 from dstack.plumbing.git import Git, GitError, make_bare, quoted, write_file
-from dstack.plumbing.packs import is_complete, write_pack
+from dstack.plumbing.packs import CUTS, is_complete, write_pack
 
 if TYPE_CHECKING:
     from git import Reference
@@ -55,8 +55,9 @@ class Mirror:
         of the pack, if it does not."""
         _check(snapshot)
         with self._locked():
-            self._prepare(snapshot)
+            repaired = self._prepare(snapshot)
             self._look()
+            before = self._parts(snapshot)
             with tempfile.TemporaryDirectory(prefix="in-", dir=self.path) as quarantine:
                 try:
                     self._take_in(snapshot, pack, Path(quarantine))
@@ -69,7 +70,12 @@ class Mirror:
                     raise missing from error
             Health(self.path).remember()
             self._name(snapshot)
-            sync_all(self.path)
+            if repaired:
+                sync_tree(self.path)
+            else:
+                new = dict(self._parts(snapshot).items() - before.items())
+                for path in {*new, *(path.parent for path in new)}:
+                    sync(path)
 
     def has(self, snapshot: Snapshot) -> bool:
         """Return whether every object of the snapshot is here, undamaged."""
@@ -152,7 +158,7 @@ class Mirror:
             if not self._git().succeeds(*repack):
                 self._forget_lost()  # names that lost objects prevent it
                 self._git().run(*repack)
-            for file in (self.path / "cuts").glob("*"):
+            for file in (self.path / CUTS).glob("*"):
                 if file.name not in keep and file.stat().st_mtime < before:
                     file.unlink()
             Health(self.path).remember()
@@ -236,13 +242,24 @@ class Mirror:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _prepare(self, snapshot: Snapshot) -> None:
-        """Create or repair it. Only the lock's holder writes here: unfinished files are of a killed process."""
-        make_bare(self.path, snapshot.object_format)
+    def _prepare(self, snapshot: Snapshot) -> bool:
+        """Create or repair it; return whether that was needed. Only the lock's holder writes here: unfinished files are
+        of a killed process. After a power cut, refs may be empty, and git would refuse to replace them."""
+        repaired = make_bare(self.path, snapshot.object_format)
         for left in self.path.glob("in-*"):
             shutil.rmtree(left)
-        for left in (*self.path.glob("refs/**/*.lock"), *self.path.glob("*.new")):
-            left.unlink()
+        refs = [path for path in self.path.glob("refs/**/*") if path.is_file()]
+        broken = [path for path in refs if path.suffix == ".lock" or not path.stat().st_size]
+        for path in (*broken, *self.path.glob("*.new")):
+            path.unlink()
+        return repaired
+
+    def _parts(self, snapshot: Snapshot) -> dict[Path, int]:
+        """The files here that the snapshot needs, each with a number that changes when it is replaced."""
+        packs = dict.fromkeys((self.path / "objects/pack").iterdir(), 0)  # their names say what is in them
+        others = [self.path / ref for ref in _refs_of(snapshot)]
+        others += [self.path / "shallow", self.path / CUTS / (snapshot.history or snapshot.commit or "")]
+        return packs | {path: path.stat().st_ino for path in others if path.is_file()}
 
     def _take_in(self, snapshot: Snapshot, pack: Path, quarantine: Path) -> None:
         (quarantine / "pack").mkdir()
@@ -261,20 +278,28 @@ class Mirror:
 
     def _name(self, snapshot: Snapshot) -> None:
         """Write the refs that keep the objects. `shallow` records which commits have no parents here."""
-        lines = [f"update {REFS}/trees/{tree} {tree}" for tree in snapshot.trees]
+        refs = _refs_of(snapshot)
         if snapshot.commit:
-            lines.append(f"update {REFS}/commits/{snapshot.commit} {snapshot.commit}")
             known = self._shallow()
             self._write_shallow([*known, *(commit for commit in snapshot.cut if commit not in known)])
-        if snapshot.history:
-            lines.append(f"update {REFS}/histories/{snapshot.history} {snapshot.commit}")
-        self._git().run("update-ref", "--stdin", stdin="".join(f"{line}\n" for line in lines).encode())
-        for line in lines:
-            os.utime(self._file(line.split()[1]))
+        lines = "".join(f"update {ref} {oid}\n" for ref, oid in refs.items())
+        self._git().run("update-ref", "--stdin", stdin=lines.encode())
+        for ref in refs:
+            os.utime(self._file(ref))
 
 
 def _name(ref: Reference) -> str:
     return PurePosixPath(ref.path).name
+
+
+def _refs_of(snapshot: Snapshot) -> dict[str, str]:
+    """The refs that keep a snapshot, and what they point to."""
+    refs = {f"{REFS}/trees/{tree}": tree for tree in snapshot.trees}
+    if snapshot.commit:
+        refs[f"{REFS}/commits/{snapshot.commit}"] = snapshot.commit
+        if snapshot.history:
+            refs[f"{REFS}/histories/{snapshot.history}"] = snapshot.commit
+    return refs
 
 
 def _index(git: Git, source: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ import sqlite_utils
 
 from dstack.errors import UsageError
 from dstack.model.api import wire
-from dstack.plumbing.disk import sync, sync_all
+from dstack.plumbing.disk import sync
 from dstack.store.migrations import migrate
 
 T = TypeVar("T")
@@ -49,7 +49,9 @@ class Database(sqlite_utils.Database):
         self.written = -1
         self.syncing: asyncio.Future[None] | None = None
         migrate(self)
-        (sync_all if new else sync)(path.parent)
+        for folder in (path.parent, *path.parent.parents)[: 3 if new else 1]:
+            with suppress(PermissionError):
+                sync(folder)
 
     @property
     def version(self) -> tuple[int, int]:

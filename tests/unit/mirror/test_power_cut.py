@@ -1,0 +1,57 @@
+"""A mirror after a power cut, and what it writes to disk so that a run's code survives one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dstack.mirror.mirror import Mirror
+from dstack.snapshot.take import take
+from tests.unit.snapshot.shipping import git
+from tests.unit.snapshot.trees import start
+from tests.unit.syncs import Syncs
+
+
+@pytest.mark.parametrize("lost", ["HEAD", "config", "shallow", "known-packs", "refs/**/*", "cuts/*", "info/attributes"])
+def test_a_file_whose_bytes_never_reached_the_disk_is_written_again(tmp_path: Path, lost: str) -> None:
+    mirror = Mirror(tmp_path / "mirror.git")
+    with take(start(tmp_path / "project")) as taken:
+        mirror.receive(taken.snapshot, taken.full_pack())
+        emptied = [path for path in mirror.path.glob(lost) if path.is_file()]
+        assert emptied
+        for path in emptied:
+            path.write_bytes(b"")
+
+        mirror.receive(taken.snapshot, taken.full_pack())
+
+        assert mirror.has(taken.snapshot)
+        assert git(mirror.path, "fsck", "--strict") == b""
+        mirror.collect([taken.snapshot])
+        assert mirror.has(taken.snapshot)
+
+
+def test_new_code_is_on_disk_and_known_code_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = start(tmp_path / "project")
+    mirror = Mirror(tmp_path / "mirror.git")
+    syncs = Syncs(monkeypatch)
+    with take(project) as taken:
+        mirror.receive(taken.snapshot, taken.full_pack())
+    everything = {path.name for path in mirror.path.rglob("*")} | {"mirror.git", tmp_path.name}
+    assert set(syncs) == everything
+
+    syncs.clear()
+    with take(project) as taken:
+        mirror.receive(taken.snapshot, taken.pack(mirror.newest()))
+    before = {path: path.stat().st_ino for path in mirror.path.rglob("*")}
+    assert [name for name in syncs if not name.startswith("pack")] == []
+
+    syncs.clear()
+    (project / "train.py").write_text("changed\n")
+    with take(project) as taken:
+        mirror.receive(taken.snapshot, taken.pack())
+    new = {path for path in mirror.path.rglob("*") if before.get(path) != path.stat().st_ino} - {
+        mirror.path / "known-packs"
+    }
+    assert {path.name for path in new} | {"pack", "trees"} <= set(syncs)
+    assert len(syncs) == len(set(syncs))
