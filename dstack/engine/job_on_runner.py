@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import AsyncIterator
 from typing import Any
@@ -75,11 +74,6 @@ class JobOnRunner:
             if self.job.unreachable_since:
                 self.change(unreachable_since=None, reason=None)
             self.context.events.publish([self.job.run])
-
-    async def on_disk(self) -> None:
-        """Return once the job's log and all that is recorded are on disk. Then, its runner's copy may go."""
-        await asyncio.to_thread(self.store.logs.sync, self.id)
-        await self.store.database.synced()
 
     async def stop(self, grace: int) -> Stopped:
         """Tell the attempt to end, see `Executor.stop`. Why it has to end is on disk before."""

@@ -73,9 +73,7 @@ class Mirror:
             if repaired:
                 sync_tree(self.path)
             else:
-                new = dict(self._parts(snapshot).items() - before.items())
-                for path in {*new, *(path.parent for path in new)}:
-                    sync(path)
+                self._sync(dict(self._parts(snapshot).items() - before.items()))
 
     def has(self, snapshot: Snapshot) -> bool:
         """Return whether every object of the snapshot is here, undamaged."""
@@ -260,6 +258,13 @@ class Mirror:
         others = [self.path / ref for ref in _refs_of(snapshot)]
         others += [self.path / "shallow", self.path / CUTS / (snapshot.history or snapshot.commit or "")]
         return packs | {path: path.stat().st_ino for path in others if path.is_file()}
+
+    def _sync(self, files: Iterable[Path]) -> None:
+        """Write these files and their names to disk."""
+        files = set(files)
+        folders = {folder for file in files for folder in file.parents if folder.is_relative_to(self.path)}
+        for path in (*files, *folders):
+            sync(path)
 
     def _take_in(self, snapshot: Snapshot, pack: Path, quarantine: Path) -> None:
         (quarantine / "pack").mkdir()

@@ -1,16 +1,20 @@
-"""What is on disk survives a power cut. A write alone is not: the kernel holds it back for half a minute."""
+"""Writes to disk what has to survive a power cut. Otherwise, the kernel keeps it in memory for up to half a minute."""
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 
 def sync(path: Path) -> None:
-    """Write a file's bytes to disk or, for a folder, the names in it."""
+    """Write a file's bytes to disk or, for a folder, the names in it. Some file systems can't do that for folders."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
     finally:
         os.close(descriptor)
 

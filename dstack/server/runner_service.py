@@ -14,7 +14,6 @@ from dstack.commands.machine.uninstall import uninstall
 from dstack.engine.engine import Engine
 from dstack.engine.fleet.runners import FRESH
 from dstack.engine.fleet.sampling import Sampler
-from dstack.engine.job_on_runner import JobOnRunner
 from dstack.errors import ConflictError, HostError, HostUnreachableError, UnknownHostKeyError, UsageError
 from dstack.hosts.trust import known_keys
 from dstack.model.api.runners import AddRunner, Drain, RunnerView
@@ -200,8 +199,7 @@ class RunnerService:
             return
         if cleaning := self.engine.cleaning.get(runner.name):
             await asyncio.wait({cleaning})
-        for job in self.store.jobs.to_discard(runner.name):
-            await JobOnRunner(self.engine.context, job.id).on_disk()
+        await self.store.database.synced()
         command = uninstall(self.fleet.host_context(runner), keep_key=keep_key)
         left = await ask(self.fleet.host(runner), command, timeout=300)
         if left:

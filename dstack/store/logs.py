@@ -53,7 +53,7 @@ class Logs:
             log.write(data)
 
     def sync(self, job: str) -> None:
-        """Write all that is known of a job here to disk: after that, its runner's copy may go."""
+        """Write all that is known of a job here to disk."""
         for path in (self.layout.log(job), self._times(job), self.layout.metrics(job)):
             with suppress(FileNotFoundError):
                 sync(path)

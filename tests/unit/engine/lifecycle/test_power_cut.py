@@ -43,7 +43,7 @@ def test_a_run_syncs_before_it_launches_and_before_it_discards(tmp_path: Path, m
     asyncio.run(world.drive().run())
     asyncio.run(clear(world.context, "abc"))
 
-    assert steps == [WAL, "launching the job", "observing the job", *MANIFEST, *LOG, WAL, "removing the job's folder"]
+    assert steps == [WAL, "launching the job", "observing the job", *LOG, *MANIFEST, WAL, "removing the job's folder"]
 
 
 def test_why_a_job_has_to_end_is_on_disk_before_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +65,7 @@ def test_an_attempt_that_is_removed_for_the_next_one_left_its_log(
     asyncio.run(world.drive().run())
 
     assert world.job.attempt == 2
-    assert steps == [WAL, "launching the job", "observing the job", *MANIFEST, *LOG, WAL, "removing the job's folder"]
+    assert steps == [WAL, "launching the job", "observing the job", *LOG, *MANIFEST, WAL, "removing the job's folder"]
 
 
 def test_a_deletion_is_on_disk_before_artifacts_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
