@@ -66,6 +66,25 @@ def lost(broken: list[str]) -> list[str]:
     return [line for line in broken if not line.startswith("incoming/")]
 
 
+def test_what_was_acknowledged_is_known_afterwards(world: World) -> None:
+    with world.fresh("folder") as site:
+        # Given commands that have just succeeded
+        before = site.ask("config")
+        site.home.run("secrets", "set", "TOKEN", stdin="hidden")
+        site.must("config", "--max-gpus-per-user", "3")
+        site.must("runners", "drain", "machine1", "--reason", "noisy fan")
+        site.must("runners", "remove", "machine2")
+
+        # When the power is cut
+        site.cut_power()
+        site.serve()
+
+        # Then the server knows
+        assert [secret["name"] for secret in site.ask("secrets", "list")] == ["TOKEN"]
+        assert site.ask("config") == {**before, "max_gpus_per_user": 3}
+        assert [(each["name"], each["drained"]) for each in site.ask("runners")] == [("machine1", "noisy fan")]
+
+
 def test_a_few_random_moments(world: World) -> None:
     assert lost(play(world, at_random(1, "folder", 3))) == []
 
