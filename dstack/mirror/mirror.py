@@ -55,10 +55,9 @@ class Mirror:
         of the pack, if it does not."""
         _check(snapshot)
         with self._locked():
-            repaired = self._prepare(snapshot)
+            self._prepare(snapshot)
             self._look()
-            before = self._parts(snapshot)
-            with tempfile.TemporaryDirectory(prefix="in-", dir=self.path) as quarantine:
+            with tempfile.TemporaryDirectory(prefix="in-", dir=self.path) as quarantine, self._synced(snapshot):
                 try:
                     self._take_in(snapshot, pack, Path(quarantine))
                 except GitError as error:
@@ -68,12 +67,8 @@ class Mirror:
                     )
                     missing.known = tuple(self.newest()[:KNOWN])
                     raise missing from error
-            Health(self.path).remember()
-            self._name(snapshot)
-            if repaired:
-                sync_tree(self.path)
-            else:
-                self._sync(dict(self._parts(snapshot).items() - before.items()))
+                Health(self.path).remember()
+                self._name(snapshot)
 
     def has(self, snapshot: Snapshot) -> bool:
         """Return whether every object of the snapshot is here, undamaged."""
@@ -240,17 +235,18 @@ class Mirror:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _prepare(self, snapshot: Snapshot) -> bool:
-        """Create or repair it; return whether that was needed. Only the lock's holder writes here: unfinished files are
-        of a killed process. After a power cut, refs may be empty, and git would refuse to replace them."""
-        repaired = make_bare(self.path, snapshot.object_format)
-        for left in self.path.glob("in-*"):
+    def _prepare(self, snapshot: Snapshot) -> None:
+        """Create or repair it. Only the lock's holder writes here: unfinished files are of a killed process. After a
+        power cut, refs may be empty, and git would refuse to replace them."""
+        unfinished = list(self.path.glob("in-*"))
+        if make_bare(self.path, snapshot.object_format) or unfinished:
+            sync_tree(self.path)
+        for left in unfinished:
             shutil.rmtree(left)
         refs = [path for path in self.path.glob("refs/**/*") if path.is_file()]
         broken = [path for path in refs if path.suffix == ".lock" or not path.stat().st_size]
         for path in (*broken, *self.path.glob("*.new")):
             path.unlink()
-        return repaired
 
     def _parts(self, snapshot: Snapshot) -> dict[Path, int]:
         """The files here that the snapshot needs, each with a number that changes when it is replaced."""
@@ -259,12 +255,17 @@ class Mirror:
         others += [self.path / "shallow", self.path / CUTS / (snapshot.history or snapshot.commit or "")]
         return packs | {path: path.stat().st_ino for path in others if path.is_file()}
 
-    def _sync(self, files: Iterable[Path]) -> None:
-        """Write these files and their names to disk."""
-        files = set(files)
-        folders = {folder for file in files for folder in file.parents if folder.is_relative_to(self.path)}
-        for path in (*files, *folders):
-            sync(path)
+    @contextmanager
+    def _synced(self, snapshot: Snapshot) -> Iterator[None]:
+        """Write to disk what is new of the snapshot afterwards, also after an error: it is not new the next time."""
+        before = self._parts(snapshot)
+        try:
+            yield
+        finally:
+            files = dict(self._parts(snapshot).items() - before.items())
+            folders = {folder for file in files for folder in file.parents if folder.is_relative_to(self.path)}
+            for path in (*files, *folders):
+                sync(path)
 
     def _take_in(self, snapshot: Snapshot, pack: Path, quarantine: Path) -> None:
         (quarantine / "pack").mkdir()
