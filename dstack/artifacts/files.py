@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import functools
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
@@ -13,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from dstack.errors import StorageError
 from dstack.model.job.manifest import shown
+from dstack.plumbing.disk import sync
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -96,30 +96,10 @@ def read(stored: Path, offset: int) -> Iterator[bytes]:
 
 
 def replace(target: Path, new: Path, old: Path) -> None:
-    """Rename the folder `new` to `target`. If `target` exists, rename it to `old` first."""
+    """Rename the folder `new`, which is on disk, to `target`. If `target` exists, rename it to `old` first."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         target.rename(old)
     new.rename(target)
-    with _opened(target.parent) as descriptor:
-        os.fsync(descriptor)
-
-
-def flush(folder: Path) -> None:
-    """Write the folder's file system to disk: one call instead of an fsync for each of thousands of files."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(libc, "syncfs"):
-        os.sync()
-        return
-    with _opened(folder) as descriptor:
-        if libc.syncfs(descriptor) != 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(folder))
-
-
-@contextlib.contextmanager
-def _opened(folder: Path) -> Iterator[int]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+    for folder in (target.parent, target.parent.parent):
+        sync(folder)

@@ -7,7 +7,6 @@ import http.client
 import os
 import socket
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,6 +14,7 @@ import msgspec
 
 from dstack.errors import UsageError
 from dstack.model.paths import ServerLayout
+from dstack.plumbing import disk
 
 
 @dataclass(frozen=True)
@@ -117,10 +117,7 @@ def save(home: Path, settings: ClientSettings) -> None:
     """Replace the file atomically. Only its owner may read it, because it holds the token."""
     path = ServerLayout(home).config
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.{os.getpid()}")
-    with open(aside, "wb", opener=partial(os.open, mode=0o600)) as file:
-        file.write(msgspec.json.encode(settings) + b"\n")
-    aside.replace(path)
+    disk.write(path, msgspec.json.encode(settings) + b"\n")
 
 
 def configured(home: Path) -> Endpoint | None:

@@ -74,9 +74,11 @@ class ArtifactStorage:
             self.reached.add((folder.runner, storage.name))
 
     async def remove(self, job: Job, storage: ArtifactStore) -> None:
-        """Remove what a job left in a store. Raises StorageError, after which it may be tried again."""
+        """Remove what a job left in a store, once it is on disk that it has to go. Raises StorageError, after which it
+        may be tried again."""
         if storage.name != self.current.name and (why := await asyncio.to_thread(storage.absent)):
             raise StorageError(why)
+        await self.store.database.synced()
         await storage.remove(job.run, job.workflow)
 
     async def left(self, job: Job) -> Manifest | None:

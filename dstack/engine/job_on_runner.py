@@ -12,6 +12,7 @@ from dstack.commands.host import Host
 from dstack.engine.context import Context
 from dstack.executors.executor import Executor
 from dstack.model.code.snapshot import Snapshot
+from dstack.model.job.execution import Stopped
 from dstack.model.job.job import Job
 from dstack.model.paths import attempt_id
 from dstack.model.runner.host_context import HostContext
@@ -73,6 +74,11 @@ class JobOnRunner:
             if self.job.unreachable_since:
                 self.change(unreachable_since=None, reason=None)
             self.context.events.publish([self.job.run])
+
+    async def stop(self, grace: int) -> Stopped:
+        """Tell the attempt to end, see `Executor.stop`. Why it has to end is on disk before."""
+        await self.store.database.synced()
+        return await self.executor.stop(self.attempt, grace)
 
     def folder(self, tree: str | None = None) -> JobFolder:
         """The job's folder on the runner. Its files are in `tree`, by default where they are after the job's end."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from dstack.model.runner.runner import Address
+from dstack.plumbing import disk
 
 
 def known_keys(address: Address) -> list[str]:
@@ -25,8 +25,5 @@ def own_key(path: Path) -> str:
     from dstack.hosts.ssh.keys import public_text
 
     if not path.exists():
-        aside = path.with_name(f"{path.name}.{os.getpid()}")
-        aside.touch(0o600)
-        aside.write_bytes(asyncssh.generate_private_key("ssh-ed25519").export_private_key())
-        aside.replace(path)
+        disk.write(path, asyncssh.generate_private_key("ssh-ed25519").export_private_key())
     return public_text(asyncssh.read_private_key(str(path)))

@@ -26,8 +26,9 @@ from dstack.model.code.snapshot import Snapshot
 from dstack.model.code.tree import Change, SizedFile, TreeFile
 from dstack.model.job.reasons import ReasonCode
 from dstack.plumbing import modes, trees
+from dstack.plumbing.disk import sync, sync_tree
 from dstack.plumbing.git import Git, GitError, make_bare, quoted, write_file
-from dstack.plumbing.packs import is_complete, write_pack
+from dstack.plumbing.packs import CUTS, is_complete, write_pack
 
 if TYPE_CHECKING:
     from git import Reference
@@ -50,13 +51,13 @@ class Mirror:
         self.path = path
 
     def receive(self, snapshot: Snapshot, pack: Path) -> None:
-        """Take in a pack that completes the snapshot. Raises MissingBaseError, and keeps nothing of the pack, if it
-        does not."""
+        """Take in a pack that completes the snapshot, and write it to disk. Raises MissingBaseError, and keeps nothing
+        of the pack, if it does not."""
         _check(snapshot)
         with self._locked():
             self._prepare(snapshot)
             self._look()
-            with tempfile.TemporaryDirectory(prefix="in-", dir=self.path) as quarantine:
+            with tempfile.TemporaryDirectory(prefix="in-", dir=self.path) as quarantine, self._synced(snapshot):
                 try:
                     self._take_in(snapshot, pack, Path(quarantine))
                 except GitError as error:
@@ -66,8 +67,8 @@ class Mirror:
                     )
                     missing.known = tuple(self.newest()[:KNOWN])
                     raise missing from error
-            Health(self.path).remember()
-            self._name(snapshot)
+                Health(self.path).remember()
+                self._name(snapshot)
 
     def has(self, snapshot: Snapshot) -> bool:
         """Return whether every object of the snapshot is here, undamaged."""
@@ -150,7 +151,7 @@ class Mirror:
             if not self._git().succeeds(*repack):
                 self._forget_lost()  # names that lost objects prevent it
                 self._git().run(*repack)
-            for file in (self.path / "cuts").glob("*"):
+            for file in (self.path / CUTS).glob("*"):
                 if file.name not in keep and file.stat().st_mtime < before:
                     file.unlink()
             Health(self.path).remember()
@@ -235,12 +236,36 @@ class Mirror:
             yield
 
     def _prepare(self, snapshot: Snapshot) -> None:
-        """Create or repair it. Only the lock's holder writes here: unfinished files are of a killed process."""
-        make_bare(self.path, snapshot.object_format)
-        for left in self.path.glob("in-*"):
+        """Create or repair it. Only the lock's holder writes here: unfinished files are of a killed process. After a
+        power cut, refs may be empty, and git would refuse to replace them."""
+        unfinished = list(self.path.glob("in-*"))
+        if make_bare(self.path, snapshot.object_format) or unfinished:
+            sync_tree(self.path)
+        for left in unfinished:
             shutil.rmtree(left)
-        for left in (*self.path.glob("refs/**/*.lock"), *self.path.glob("*.new")):
-            left.unlink()
+        refs = [path for path in self.path.glob("refs/**/*") if path.is_file()]
+        broken = [path for path in refs if path.suffix == ".lock" or not path.stat().st_size]
+        for path in (*broken, *self.path.glob("*.new")):
+            path.unlink()
+
+    def _parts(self, snapshot: Snapshot) -> dict[Path, int]:
+        """The files here that the snapshot needs, each with a number that changes when it is replaced."""
+        packs = dict.fromkeys((self.path / "objects/pack").iterdir(), 0)  # their names say what is in them
+        others = [self.path / ref for ref in _refs_of(snapshot)]
+        others += [self.path / "shallow", self.path / CUTS / (snapshot.history or snapshot.commit or "")]
+        return packs | {path: path.stat().st_ino for path in others if path.is_file()}
+
+    @contextmanager
+    def _synced(self, snapshot: Snapshot) -> Iterator[None]:
+        """Write to disk what is new of the snapshot afterwards, also after an error: it is not new the next time."""
+        before = self._parts(snapshot)
+        try:
+            yield
+        finally:
+            files = dict(self._parts(snapshot).items() - before.items())
+            folders = {folder for file in files for folder in file.parents if folder.is_relative_to(self.path)}
+            for path in (*files, *folders):
+                sync(path)
 
     def _take_in(self, snapshot: Snapshot, pack: Path, quarantine: Path) -> None:
         (quarantine / "pack").mkdir()
@@ -259,20 +284,28 @@ class Mirror:
 
     def _name(self, snapshot: Snapshot) -> None:
         """Write the refs that keep the objects. `shallow` records which commits have no parents here."""
-        lines = [f"update {REFS}/trees/{tree} {tree}" for tree in snapshot.trees]
+        refs = _refs_of(snapshot)
         if snapshot.commit:
-            lines.append(f"update {REFS}/commits/{snapshot.commit} {snapshot.commit}")
             known = self._shallow()
             self._write_shallow([*known, *(commit for commit in snapshot.cut if commit not in known)])
-        if snapshot.history:
-            lines.append(f"update {REFS}/histories/{snapshot.history} {snapshot.commit}")
-        self._git().run("update-ref", "--stdin", stdin="".join(f"{line}\n" for line in lines).encode())
-        for line in lines:
-            os.utime(self._file(line.split()[1]))
+        lines = "".join(f"update {ref} {oid}\n" for ref, oid in refs.items())
+        self._git().run("update-ref", "--stdin", stdin=lines.encode())
+        for ref in refs:
+            os.utime(self._file(ref))
 
 
 def _name(ref: Reference) -> str:
     return PurePosixPath(ref.path).name
+
+
+def _refs_of(snapshot: Snapshot) -> dict[str, str]:
+    """The refs that keep a snapshot, and what they point to."""
+    refs = {f"{REFS}/trees/{tree}": tree for tree in snapshot.trees}
+    if snapshot.commit:
+        refs[f"{REFS}/commits/{snapshot.commit}"] = snapshot.commit
+        if snapshot.history:
+            refs[f"{REFS}/histories/{snapshot.history}"] = snapshot.commit
+    return refs
 
 
 def _index(git: Git, source: Path) -> None:

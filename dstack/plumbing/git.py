@@ -113,25 +113,34 @@ def require_git() -> None:
         raise UsageError(f"git {number} is too old; dstack needs git 2.20 or newer", hint="upgrade git")
 
 
-def make_bare(path: Path, object_format: str, alternates: Sequence[Path] = ()) -> None:
-    """Write a bare repository that runs no hooks and applies no attributes. Completes a half-written one."""
+def make_bare(path: Path, object_format: str, alternates: Sequence[Path] = ()) -> bool:
+    """Write a bare repository that runs no hooks and applies no attributes, or what is missing or wrong in one. Return
+    whether anything was."""
     for name in ("objects/pack", "objects/info", "refs", "info"):
         (path / name).mkdir(parents=True, exist_ok=True)
     extension = f"[extensions]\n\tobjectFormat = {object_format}\n" if object_format != "sha1" else ""
     version = 1 if extension else 0
     core = f"\trepositoryFormatVersion = {version}\n\tbare = true\n\thooksPath = {os.devnull}\n\tcompression = 1\n"
-    write_file(path / "config", f"[core]\n{core}[gc]\n\tauto = 0\n[pack]\n\tcompression = 1\n{extension}")
-    write_file(path / "info/attributes", RAW_ATTRIBUTES)
-    if alternates:
-        write_file(path / "objects/info/alternates", "".join(f"{quoted(folder)}\n" for folder in alternates))
-    write_file(path / "HEAD", "ref: refs/heads/none\n")
+    files = {
+        "config": f"[core]\n{core}[gc]\n\tauto = 0\n[pack]\n\tcompression = 1\n{extension}",
+        "info/attributes": RAW_ATTRIBUTES,
+        **({"objects/info/alternates": "".join(f"{quoted(folder)}\n" for folder in alternates)} if alternates else {}),
+        "HEAD": "ref: refs/heads/none\n",
+    }
+    written = [name for name, text in files.items() if write_file(path / name, text)]
+    return bool(written)
 
 
-def write_file(path: Path, text: str) -> None:
-    """Write a file beside it and rename it: the path always has a whole file."""
+def write_file(path: Path, text: str) -> bool:
+    """Write a file beside it and rename it, unless it has this text: the path always has a whole file. Return whether
+    it was written."""
+    data = os.fsencode(text)
+    if path.exists() and path.read_bytes() == data:
+        return False
     unfinished = path.with_name(f"{path.name}.{get_ident()}.new")
-    unfinished.write_bytes(os.fsencode(text))
+    unfinished.write_bytes(data)
     unfinished.replace(path)
+    return True
 
 
 def quoted(folder: Path) -> str:

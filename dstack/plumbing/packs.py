@@ -10,6 +10,8 @@ from dstack.plumbing.git import Git, write_file
 
 # git uses at most as many delta bases as its window is long (git-pack-objects, --window).
 BASES = 10
+CUTS = "cuts"
+"""The folder in a repository with one file per history: which commits have no parents there."""
 
 
 def commit_of(name: str) -> str:
@@ -50,10 +52,9 @@ def walking(git: Git, snapshot: Snapshot) -> tuple[Git, list[str]]:
     if snapshot.commit is None or git.folder is None:
         return git, ["--no-walk"]
     # Without --no-walk: git ignores it as soon as anything is excluded.
-    file = git.folder / "cuts" / (snapshot.history or snapshot.commit)
+    file = git.folder / CUTS / (snapshot.history or snapshot.commit)
     file.parent.mkdir(exist_ok=True)
-    if not file.exists():
-        write_file(file, "".join(f"{oid}\n" for oid in snapshot.cut))
+    write_file(file, "".join(f"{oid}\n" for oid in snapshot.cut))
     limited = Git({**git.environment, "GIT_SHALLOW_FILE": str(file)}, git.folder)
     limited.options = git.options
     return limited, []

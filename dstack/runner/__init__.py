@@ -221,6 +221,8 @@ def write_keys(folder: str, path: str, text: bytes) -> None:
     number, aside = tempfile.mkstemp(prefix=".dstack.", dir=folder)
     with os.fdopen(number, "wb") as file:
         file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     os.chmod(aside, mode)
     os.replace(aside, path)
 

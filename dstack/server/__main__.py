@@ -135,7 +135,7 @@ async def run(
     fleet.absent = registrations.absent
     retention = Retention(context)
     routes = table(engine, retention, registrations, url, lambda: server.stop())
-    access = Access(application(routes), lambda: store.settings.get("token"), problem_response)
+    access = Access(application(routes, store.database.synced), lambda: store.settings.get("token"), problem_response)
     server = Listener(access, border)
     await context.artifacts.current.sweep()
     engine.start()

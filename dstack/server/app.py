@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -76,8 +76,8 @@ def table(
     ]
 
 
-def application(routes: list[tuple[str, str, Endpoint]]) -> Starlette:
-    """Return the ASGI application with these routes below /v1."""
+def application(routes: list[tuple[str, str, Endpoint]], synced: Callable[[], Awaitable[None]]) -> Starlette:
+    """Return the ASGI application with these routes below /v1. What they change is `synced` before they answer."""
 
     async def crashed(request: Request, error: Exception) -> Response:
         message, hint = f"internal error in the server: {error!r}", "dstack server logs"
@@ -86,6 +86,9 @@ def application(routes: list[tuple[str, str, Endpoint]]) -> Starlette:
     async def unknown(request: Request, error: Exception) -> Response:
         return problem_response(NotFoundError(f"the server has no route {request.url.path}"))
 
-    every = [Route(f"/v1{path}", answering(endpoint), methods=[method]) for method, path, endpoint in routes]
+    every = [
+        Route(f"/v1{path}", answering(endpoint, None if method == "GET" else synced), methods=[method])
+        for method, path, endpoint in routes
+    ]
     every.append(Route("/dstack-runner", answering(program)))
     return Starlette(routes=every, exception_handlers={Exception: crashed, 404: unknown, 405: unknown})

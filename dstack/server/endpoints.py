@@ -38,8 +38,11 @@ STATUS_OF: dict[str, int] = {
 HEADERS = {"X-Dstack-Version": __version__, "X-Dstack-Api": str(API)}
 
 
-def answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
-    """Wrap an endpoint, which may be a coroutine function: its result becomes JSON, its errors become a Problem.
+def answering(
+    endpoint: Endpoint, synced: Callable[[], Awaitable[None]] | None = None
+) -> Callable[[Request], Awaitable[Response]]:
+    """Wrap an endpoint, which may be a coroutine function: its result becomes JSON, its errors become a Problem. What
+    it changed is `synced` to disk before it is acknowledged.
 
     Its arguments come from the request, by their annotations: a struct from the body (of a GET: from the query), any
     other from the part of the path or the parameter of the query that has its name.
@@ -55,6 +58,8 @@ def answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
                 answered = endpoint(**given)
                 if inspect.isawaitable(answered):
                     answered = await answered
+                if synced is not None:
+                    await synced()
         except DstackError as error:
             return problem_response(error)
         except ClientDisconnect:

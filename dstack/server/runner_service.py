@@ -200,6 +200,7 @@ class RunnerService:
             return
         if cleaning := self.engine.cleaning.get(runner.name):
             await asyncio.wait({cleaning})
+        await self.store.database.synced()
         command = uninstall(self.fleet.host_context(runner), keep_key=keep_key)
         left = await ask(self.fleet.host(runner), command, timeout=300)
         if left:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ import sqlite_utils
 
 from dstack.errors import UsageError
 from dstack.model.api import wire
+from dstack.plumbing.disk import sync
 from dstack.store.migrations import migrate
 
 T = TypeVar("T")
@@ -26,10 +28,13 @@ class Database(sqlite_utils.Database):
 
     A transaction collects in `changed` the names of the runs that it changes, and "" if it writes events. Once it is
     committed, `committed` gets them.
+
+    A commit survives the end of the process. Only after `synced` does it survive a power cut, too.
     """
 
     def __init__(self, path: Path) -> None:
         refuse_network_file_system(path.parent)
+        new = not path.exists()
         connection = sqlite3.connect(path, isolation_level=None, timeout=30)
         connection.row_factory = sqlite3.Row
         super().__init__(connection, recursive_triggers=False, execute_plugins=False)
@@ -40,7 +45,13 @@ class Database(sqlite_utils.Database):
         self.rollbacks = 0
         self.changed: set[str] = set()
         self.committed: Callable[[set[str]], None] = lambda changed: None
+        self.journal = path.with_name(f"{path.name}-wal")
+        self.written = -1
+        self.syncing: asyncio.Future[None] | None = None
         migrate(self)
+        for folder in (path.parent, *path.parent.parents)[: 3 if new else 1]:
+            with suppress(PermissionError):
+                sync(folder)
 
     @property
     def version(self) -> tuple[int, int]:
@@ -68,6 +79,22 @@ class Database(sqlite_utils.Database):
         if self.changed:
             changed, self.changed = self.changed, set()
             self.committed(changed)
+
+    async def synced(self) -> None:
+        """Return once all that was committed so far is on disk. To be awaited before an act that can't be undone. One
+        sync serves all who wait for it; without new commits, there is none.
+
+        It is the sync that `synchronous=FULL` adds to each commit, see https://sqlite.org/pragma.html#pragma_synchronous.
+        Here, only those wait for it who need it, and the event loop does not. Raises sqlite3.OperationalError.
+        """
+        if self.syncing is None or self.written != self.conn.total_changes:
+            self.written = self.conn.total_changes
+            self.syncing = asyncio.ensure_future(asyncio.to_thread(sync, self.journal))
+        try:
+            await asyncio.shield(self.syncing)
+        except OSError as error:
+            self.syncing = None
+            raise sqlite3.OperationalError(f"{self.journal} can't be written to disk: {error.strerror}") from error
 
     def rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
         """Return all rows of a query."""

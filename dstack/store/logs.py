@@ -20,6 +20,7 @@ import msgspec
 from dstack.model.paths import ServerLayout
 from dstack.model.runner.metrics import Point
 from dstack.model.text.units import rfc3339
+from dstack.plumbing.disk import sync
 
 RECORD = struct.Struct("<Qd")
 """An offset in bytes, and the arrival time, in seconds since the epoch, of the bytes from there on."""
@@ -42,12 +43,21 @@ class Logs:
     def append(self, job: str, data: bytes) -> None:
         """Append bytes."""
         now = time.time()
+        if job not in self.last:
+            self._drop_unarrived(job)
         if now - self.last.get(job, 0) >= RESOLUTION:
             self.last[job] = now
             with self._times(job).open("ab") as index:
                 index.write(RECORD.pack(self.size(job), now))
         with self.layout.log(job).open("ab") as log:
             log.write(data)
+
+    def sync(self, job: str) -> None:
+        """Write all that is known of a job here to disk."""
+        for path in (self.layout.log(job), self._times(job), self.layout.metrics(job)):
+            with suppress(FileNotFoundError):
+                sync(path)
+        sync(self.layout.logs)
 
     def read(self, job: str, offset: int, limit: int) -> bytes:
         """Return at most `limit` bytes from `offset` on."""
@@ -97,6 +107,12 @@ class Logs:
         self.last.pop(job, None)
         for path in (self.layout.log(job), self._times(job), self.layout.metrics(job)):
             path.unlink(missing_ok=True)
+
+    def _drop_unarrived(self, job: str) -> None:
+        """Drop the arrivals of bytes that were lost in a crash: they arrive again."""
+        if self._times(job).exists():
+            with self._times(job).open("r+b") as index:
+                index.truncate(RECORD.size * bisect_left(Records(index), self.size(job), key=itemgetter(0)))
 
     def _times(self, job: str) -> Path:
         return self.layout.log(job).with_suffix(".times")

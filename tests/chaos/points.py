@@ -2,8 +2,8 @@
 piece of a log.
 
 The environment of a server says what happens there: `CHAOS_RECORD=FILE` appends the name of every point that is passed;
-`CHAOS_KILL=NAME` kills the server the first time that it comes by that point. Neither happens before the file
-`CHAOS_ARMED` exists.
+`CHAOS_KILL=NAME` kills the server the first time that it comes by that point, and `CHAOS_FREEZE=NAME` stops its process
+there, for whoever cuts the power. None of it happens before the file `CHAOS_ARMED` exists.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 def install() -> None:
     """Make the server's steps points, if the environment asks for it."""
-    record, kill = os.environ.get("CHAOS_RECORD"), os.environ.get("CHAOS_KILL")
+    record, kill, freeze = (os.environ.get(f"CHAOS_{what}") for what in ("RECORD", "KILL", "FREEZE"))
     armed = os.environ.get("CHAOS_ARMED")
     if armed is None:
         return
@@ -30,6 +30,8 @@ def install() -> None:
                 file.write(f"{point}\n")
         if point == kill:
             os.kill(os.getpid(), signal.SIGKILL)
+        if point == freeze:
+            os.kill(os.getpid(), signal.SIGSTOP)
 
     _mark_hosts(reached)
     _mark_state(reached)

@@ -155,8 +155,9 @@ class Site:
 
     def cut_power(self) -> None:
         """Kill the server, and forget what it did not sync."""
-        self.disk.cut(self.running)
-        until(lambda: not self.running, "the server has ended")
+        processes = self.running
+        self.disk.cut(processes)
+        until(lambda: not set(processes) & set(self.running), "the server has ended")
 
     def must(self, *arguments: str) -> str:
         """Run a command that has to work; return its output."""

@@ -34,16 +34,16 @@ class Disk:
     def cut(self, processes: Iterable[int]) -> None:
         """Cut the power: kill these processes, and forget all that they wrote but did not sync.
 
-        They are frozen first, so that the image is one moment's. The new file system is mounted over the old one, so
-        that other processes never find the folder empty.
+        They are frozen first, so that the image is one moment's. The new file system is mounted over the old one, and
+        before they end, so that whoever notices their end finds what is left, and never an empty folder.
         """
         processes = list(processes)
         _signal(processes, signal.SIGSTOP)
         flushed = self.image.with_suffix(".cut")
         subprocess.run(["cp", "--sparse=always", self.image, flushed], check=True)
-        _signal(processes, signal.SIGKILL)
         flushed.replace(self.image)
         self._mount()
+        _signal(processes, signal.SIGKILL)
 
     def close(self) -> None:
         """Unmount it once nobody uses it, and remove it."""

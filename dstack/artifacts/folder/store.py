@@ -11,13 +11,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from dstack.artifacts.files import counted, flush, gathered, in_thread, pieces, read, replace, storing, to_its_end
+from dstack.artifacts.files import counted, gathered, in_thread, pieces, read, replace, storing, to_its_end
 from dstack.artifacts.folder.contents import Contents, incoming
 from dstack.artifacts.store import STORAGES, JobFolder, Location, PresignedUrls, Tar, Tell, check_paths, no_file
 from dstack.artifacts.tarball import tar
 from dstack.commands.artifacts.collect import fetch
 from dstack.errors import StorageError, UsageError
 from dstack.model.job.manifest import MANIFEST, File, Manifest, decode, encode, objection, shown
+from dstack.plumbing.disk import sync, sync_all
 
 
 class FolderStore:
@@ -204,13 +205,14 @@ class FolderStore:
         if target.exists():
             aside = self._aside(workflow)
             target.rename(aside / "old")
+            sync(target.parent)
             shutil.rmtree(aside)
         self._contents.forget(file for file in (manifest.files if manifest else ()) if file.link is None)
         with contextlib.suppress(OSError):  # it holds another workflow's artifacts, or is gone
             target.parent.rmdir()
 
     def _lay(self, manifest: Manifest, top: Path) -> None:
-        """Create the whole tree of a job: its files and, once they are on disk, the manifest."""
+        """Create the whole tree of a job, with its manifest, and write it to disk."""
         top.mkdir()
         folders = {top}
         for file in manifest.files:
@@ -222,13 +224,8 @@ class FolderStore:
                 self._contents.place(file, target)
             else:
                 target.symlink_to(file.link)
-        flush(self.root)
-        aside = top.parent / MANIFEST
-        with aside.open("xb") as written:
-            written.write(encode(manifest))
-            written.flush()
-            os.fsync(written.fileno())
-        aside.rename(top / MANIFEST)
+        (top / MANIFEST).write_bytes(encode(manifest))
+        sync_all(self.root)
 
     def _aside(self, name: str) -> Path:
         with storing(self.root):

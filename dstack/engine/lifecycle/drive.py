@@ -69,6 +69,7 @@ class Drive(JobOnRunner):
         if unreachable and job.stop == "abort":
             text = f"aborted; runner '{job.runner}' is not answering, and its container is removed once it does"
             self.context.fleet.unsure.add(job.runner or "")
+            await self.keep_log()
             self.finish(Status.STOPPED, ExitCode.STOPPED, Reason(ReasonCode.ABORTED, text))
             return
         if job.status is Status.PREPARING and not job.stop and not unreachable:
@@ -107,9 +108,10 @@ class Drive(JobOnRunner):
         await self.close(Status.FAILED, ExitCode.DSTACK, Reason(failed_with(trouble), trouble.message + hint))
 
     async def prepare(self) -> None:
-        """Launch the job, or queue it again if its runner could not even be asked. The intent is committed first."""
+        """Launch the job, or queue it again if its runner could not even be asked. The intent is on disk first."""
         first = not self.job.launching
         self.change(launching=True)
+        await self.store.database.synced()
         try:
             if self.runner.name in self.context.fleet.unsure:
                 await remove_aborted(self.context, self.runner.name)
@@ -134,7 +136,12 @@ class Drive(JobOnRunner):
             syncing.cancel()
             await asyncio.gather(syncing, return_exceptions=True)
         await self.append_log(self.executor.read_log(self.attempt, self.log_offset))
+        await self.keep_log()
         self.record_end(await blamed(self, decision))
+
+    async def keep_log(self) -> None:
+        """Write the log to disk, before the record of an end, after which it is not read from the runner again."""
+        await asyncio.to_thread(self.store.logs.sync, self.id)
 
     async def withdraw(self) -> None:
         """Stop a job whose container may or may not have started: the fence decides."""
@@ -145,7 +152,7 @@ class Drive(JobOnRunner):
 
     async def fenced(self, grace: int) -> bool:
         """Tell the job to end; return whether its commands never ran. A job whose commands did is running."""
-        stopped = await self.executor.stop(self.attempt, grace)
+        stopped = await self.stop(grace)
         if stopped.outcome != "fenced":
             self.change(status=Status.RUNNING, started_at=rfc3339(time.time()))
         return stopped.outcome == "fenced"
@@ -214,6 +221,7 @@ class Drive(JobOnRunner):
         if not again(job, code):
             self.finish(status, code, reason, made)
             return
+        await self.store.database.synced()
         try:
             await self.executor.discard(self.attempt, job.image)
         except DstackError as trouble:

@@ -58,6 +58,8 @@ async def launched(job_on_runner: JobOnRunner) -> Launched:
     tar = await artifacts.current.place(folder, lacking, beside=copied) if lacking else None
     fetched = bool(lacking) and tar is None
     ordered = order(job_on_runner, artifacts=tar is not None, gathered=copied or fetched)
+    if job.definition.secrets:
+        await job_on_runner.store.database.synced()  # what is masked in the log from now on
     tell = ShippingProgress(job_on_runner)
     given: Stdin = counted(tar, sum(manifest.bytes for manifest in lacking), tell) if tar else b""
     answer = await CodePush(job_on_runner, tell).launch(lambda pack: executor.launch(ordered, given, pack))

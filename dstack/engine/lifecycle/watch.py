@@ -88,7 +88,7 @@ async def end_in_time(job_on_runner: JobOnRunner) -> None:
     """Tell the container to end once it has to: for its user, for a job of higher priority, or when its time is up."""
     job, attempt = job_on_runner.job, job_on_runner.attempt
     if job.stop:
-        await job_on_runner.executor.stop(attempt, 0 if job.stop == "abort" else job_on_runner.grace)
+        await job_on_runner.stop(0 if job.stop == "abort" else job_on_runner.grace)
     elif job.preempted_by:
         because = {"yielding": True, "reason": preempted(job.preempted_by)}
         otherwise = {"yielding": False, "preempted_by": None, "reason": None}
@@ -99,6 +99,7 @@ async def end_in_time(job_on_runner: JobOnRunner) -> None:
             name = warning.name
             await until(ends - span(warning.before))
             job_on_runner.change(warned=True)
+            await job_on_runner.store.database.synced()
             await insist(job_on_runner, lambda: job_on_runner.executor.warn(attempt, name))
         await until(ends)
         await end(job_on_runner, {"expired": True}, {"expired": False}, told=job.expired)
@@ -108,7 +109,7 @@ async def end(at: JobOnRunner, because: dict[str, Any], otherwise: dict[str, Any
     """Record why the container has to end, and tell it until the runner answers. Record `otherwise` if it had ended on
     its own just before, which can't be known of one that was `told` before."""
     at.change(**because)
-    stopped = await insist(at, lambda: at.executor.stop(at.attempt, at.grace))
+    stopped = await insist(at, lambda: at.stop(at.grace))
     if stopped and stopped.outcome == "ended" and not told:
         at.change(**otherwise)
 

@@ -50,6 +50,7 @@ async def clear(context: Context, job_id: str) -> None:
             return
         job_on_runner = JobOnRunner(context, job_id)
         executor, attempt = job_on_runner.executor, job_on_runner.attempt
+        await store.database.synced()
         if job.status is Status.DONE and job.files:
             stays = await executor.retain(attempt, job_on_runner.snapshot.project, job.image, job.definition.outputs)
         else:

@@ -72,6 +72,7 @@ class Retention:
         """Remove what is left of removed runs and no longer needed. Returns what could not be removed."""
         async with self.lock:
             self.gone, self.stays = {}, []
+            await self.store.database.synced()
             while [job for job in self.hidden() if await self.remove_job(job)]:
                 continue
             for name in self.store.runs.hidden():

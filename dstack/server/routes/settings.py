@@ -36,7 +36,9 @@ class SettingsRoutes:
 
     async def key(self) -> ServerKey:
         key = await asyncio.to_thread(own_key, self.engine.context.layout.identity)
-        return ServerKey(key=key, server=self.engine.store.settings.server_id)
+        server = self.engine.store.settings.server_id
+        await self.engine.store.database.synced()  # machines will know the server by it
+        return ServerKey(key=key, server=server)
 
     def config(self) -> ServerConfig:
         artifacts = self.engine.context.artifacts

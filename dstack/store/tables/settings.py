@@ -3,7 +3,6 @@ not reveal them. Only this module imports cryptography, when it needs it."""
 
 from __future__ import annotations
 
-import os
 from functools import cached_property
 from pathlib import Path
 from secrets import token_hex
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dstack.errors import DstackError, NotFoundError
 from dstack.model.job.reasons import ReasonCode
+from dstack.plumbing import disk
 from dstack.store.database import Database
 from dstack.store.tables.events import EventLog, RecordedTable
 
@@ -116,11 +116,5 @@ class Secrets(RecordedTable):
         from cryptography.fernet import Fernet
 
         if not self.key.exists():
-            aside = self.key.with_suffix(".new")
-            aside.unlink(missing_ok=True)
-            with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(Fernet.generate_key())
-                file.flush()
-                os.fsync(file.fileno())
-            aside.rename(self.key)
+            disk.write(self.key, Fernet.generate_key())
         return Fernet(self.key.read_bytes())

@@ -18,11 +18,12 @@ from dstack.engine.engine import Engine
 from dstack.engine.fleet.runners import Fleet
 from dstack.engine.fleet.sampling import Sampler
 from dstack.engine.retention.retention import Retention
+from dstack.errors import StorageError
 from dstack.hosts.pool import Pool
 from dstack.model.api.events import EventQuery
 from dstack.model.api.jobs import StopRequest
 from dstack.model.paths import ServerLayout
-from dstack.server.app import table
+from dstack.server.app import application, table
 from dstack.server.endpoints import Endpoint, answering
 from dstack.server.registrations import RegistrationService
 from dstack.server.runner_service import RunnerService
@@ -106,3 +107,37 @@ def test_every_endpoint_takes_the_names_in_its_path(tmp_path: Path) -> None:
         answering(endpoint)
         assert set(re.findall(r"{(\w+)}", path)) <= set(signature(endpoint).parameters), path
     store.close()
+
+
+@pytest.mark.parametrize(("method", "expected"), [("GET", ["done"]), ("POST", ["done", "synced"])])
+def test_what_a_request_changed_is_on_disk_before_it_is_acknowledged(method: str, expected: list[str]) -> None:
+    steps: list[str] = []
+
+    async def synced() -> None:
+        steps.append("synced")
+
+    async def answered() -> None:
+        app = application([(method, "/change", lambda: steps.append("done"))], synced)
+        scope = {"type": "http", "method": method, "path": "/v1/change", "headers": [], "query_string": b""}
+        await app(scope, receive, send)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            steps.append(str(message["status"]))
+
+    asyncio.run(answered())
+
+    assert steps == [*expected, "200"]
+
+
+def test_a_change_that_is_not_on_disk_is_not_acknowledged() -> None:
+    async def broken() -> None:
+        raise StorageError("the disk is broken")
+
+    request = Request({"type": "http", "method": "POST", "path": "/v1/x", "headers": [], "query_string": b""})
+    response = asyncio.run(answering(nothing, broken)(request))
+
+    assert response.status_code == 500

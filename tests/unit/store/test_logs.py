@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from dstack.model.runner.metrics import Point
 from dstack.model.text.units import seconds
 from dstack.store import logs as module
 from dstack.store.logs import Logs, chunks
+from tests.unit.syncs import Syncs
 
 
 @pytest.fixture
@@ -87,3 +89,34 @@ def test_an_incomplete_sample_does_not_hide_those_after_it(logs: Logs, more: byt
 
     assert logs.usage("a") == [points[0], *([points[1]] if more else []), points[2]]
     assert logs.usage("none") == []
+
+
+def test_arrivals_of_bytes_that_a_power_cut_took_are_forgotten(logs: Logs, clock: list[float]) -> None:
+    # Given two lines, of which only the first survives, and half of a third record
+    logs.append("a", b"one\n")
+    clock[0] += 60
+    logs.append("a", b"two\n")
+    os.truncate(logs.layout.log("a"), 4)
+    with logs.layout.log("a").with_suffix(".times").open("ab") as index:
+        index.write(b"half")
+
+    # When the second arrives again at the next server
+    clock[0] += 60
+    after = Logs(logs.layout)
+    after.append("a", b"two\n")
+
+    # Then both lines have their time
+    found = list(chunks(after, "a", 0, 1 << 20))
+    assert [(seconds(at), data) for _, at, data in found] == [(1000.0, b"one\n"), (1120.0, b"two\n")]
+
+
+def test_a_sync_covers_all_that_is_known_of_a_job(logs: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
+    logs.append("a", b"one\n")
+    syncs = Syncs(monkeypatch)
+    logs.sync("a")
+    assert syncs == ["a", "a.times", "logs"]
+
+    logs.add_usage("a", Point(time=1, cpu=0.5, memory=1))
+    syncs.clear()
+    logs.sync("a")
+    assert syncs == ["a", "a.times", "a.metrics", "logs"]

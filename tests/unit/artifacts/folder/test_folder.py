@@ -306,7 +306,7 @@ def test_a_full_disk_is_a_storage_error(store: FolderStore, monkeypatch: pytest.
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "/x")
 
-    monkeypatch.setattr("dstack.artifacts.folder.store.flush", full)
+    monkeypatch.setattr("dstack.artifacts.folder.store.sync_all", full)
     with pytest.raises(StorageError, match="No space left"):
         kept(store, manifest(FILES))
     assert on_disk(store.root) == {}

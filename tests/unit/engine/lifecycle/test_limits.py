@@ -32,7 +32,7 @@ class Running:
         self.calls: list[tuple[str, object]] = []
         self.outcome = outcome
         self.silent = silent
-        self.executor = self
+        self.executor = self.store = self.database = self
 
     @property
     def job(self) -> Job:
@@ -44,7 +44,10 @@ class Running:
     async def warn(self, attempt: str, signal: str) -> None:
         self.calls.append(("warn", signal))
 
-    async def stop(self, attempt: str, grace: int) -> Stopped:
+    async def synced(self) -> None:
+        self.calls.append(("synced", None))
+
+    async def stop(self, grace: int) -> Stopped:
         self.calls.append(("stop", grace))
         if self.silent:
             self.silent -= 1
@@ -67,7 +70,7 @@ def test_it_is_warned_and_then_told_to_end() -> None:
 
     job = limited(running)
 
-    assert running.calls == [("warn", "USR1"), ("stop", 30)]
+    assert running.calls == [("synced", None), ("warn", "USR1"), ("stop", 30)]
     assert (job.warned, job.expired) == (True, True)
 
 

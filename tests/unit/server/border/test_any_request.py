@@ -77,7 +77,11 @@ class World:
         engine = Engine(context)
         machines = RegistrationService(RunnerService(engine, Sampler(self.store, fleet)))
         self.routes = table(engine, Retention(context), machines, "", lambda: None)
-        access = Access(application(self.routes), lambda: self.store.settings.get("token"), problem_response)
+        access = Access(
+            application(self.routes, self.store.database.synced),
+            lambda: self.store.settings.get("token"),
+            problem_response,
+        )
         self.app: ASGIApp = Border(OwnNames()).around(access)
 
     async def ask(

@@ -17,9 +17,13 @@ from dstack.server.border.names import OwnNames
 from dstack.server.endpoints import Endpoint
 
 
+async def unneeded() -> None:
+    """Nothing is written here."""
+
+
 def ask(endpoint: Endpoint, query: bytes = b"", body: bytes = b"") -> tuple[int, dict[str, Any]]:
     """The status and the JSON of the answer to `POST /v1/try` from the application and its border."""
-    app = Border(OwnNames()).around(application([("POST", "/try", endpoint)]))
+    app = Border(OwnNames()).around(application([("POST", "/try", endpoint)], unneeded))
     scope = {"type": "http", "method": "POST", "path": "/v1/try", "query_string": query, "scheme": "http"}
     scope |= {"headers": [(b"host", b"localhost")], "server": ("127.0.0.1", 1), "client": ("127.0.0.1", 2)}
     sent: list[Any] = []
