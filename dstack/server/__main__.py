@@ -24,6 +24,7 @@ from dstack.engine.context import Context, Events
 from dstack.engine.engine import Engine
 from dstack.engine.fleet.runners import Fleet
 from dstack.engine.fleet.sampling import Sampler
+from dstack.engine.retention.leftovers import keep_swept, sweep
 from dstack.engine.retention.retention import Retention, limit_events
 from dstack.errors import ConflictError, DstackError, UsageError
 from dstack.hosts.pool import Pool
@@ -103,16 +104,17 @@ async def run(layout: ServerLayout, store: Store, sockets: list[socket.socket], 
     access = Access(application(routes), lambda: store.settings.get("token"), problem_response)
     config = uvicorn.Config(access, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
-    await context.artifacts.current.sweep()
+    await context.tasks.attempt("removing leftovers at the start", lambda: sweep(context, time.time()))
     engine.start()
-    context.background(metrics.watch())
-    context.background(retention.watch())
-    context.background(limit_events(store))
-    idle = asyncio.create_task(leave_when_idle(server, access, store, idle_exit(stays)))
+    context.tasks.start("metrics", metrics.watch)
+    context.tasks.start("removing the rest of deleted runs", retention.watch)
+    context.tasks.start("removing leftovers", lambda: keep_swept(context))
+    context.tasks.start("forgetting old events", lambda: limit_events(store))
+    limit = idle_exit(stays)
+    context.tasks.start("leaving when idle", lambda: leave_when_idle(server, access, store, limit))
     try:
         await server.serve(sockets=sockets)
     finally:
-        idle.cancel()
         await engine.close()
         await pool.close_all()
 

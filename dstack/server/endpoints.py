@@ -21,6 +21,8 @@ Endpoint = Callable[..., Any]
 KINDS: dict[type[DstackError], str] = {errors.UnknownHostKeyError: "host-key", errors.MissingBaseError: "missing-base"}
 """The `kind` of a Problem where it is not the name of the error's class."""
 STATUSES: list[tuple[int, tuple[type[DstackError], ...]]] = [
+    (500, (errors.StateDamagedError,)),
+    (503, (errors.ServerTroubleError,)),
     (404, (errors.NotFoundError,)),
     (401, (errors.UnauthorizedError,)),
     (409, (errors.ConflictError, errors.TryAgainError, errors.UnknownHostKeyError, errors.MissingBaseError)),
@@ -47,6 +49,10 @@ def answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
                     answered = await answered
         except DstackError as error:
             return problem_response(error)
+        except OSError as error:
+            if (known := errors.server_trouble(error)) is None:
+                raise
+            return problem_response(known)
         except (ValueError, KeyError, msgspec.DecodeError) as error:
             return problem_response(UsageError(f"the request is not valid: {error}"))
         if isinstance(answered, Response):
@@ -83,7 +89,8 @@ def actor(request: Request) -> str:
 def problem_response(error: DstackError) -> Response:
     """Return an error as an HTTP response."""
     problem, status = problem_of(error)
-    return Response(wire.encode(problem), status, HEADERS, "application/json")
+    again = {"Retry-After": str(error.again)} if isinstance(error, errors.ServerTroubleError) else {}
+    return Response(wire.encode(problem), status, {**HEADERS, **again}, "application/json")
 
 
 def problem_of(error: DstackError) -> tuple[Problem, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,12 +11,53 @@ from typing import Any, TypeVar
 
 import sqlite_utils
 
-from dstack.errors import UsageError
+from dstack.errors import DstackError, StateBusyError, StateDamagedError, UsageError, disk_full, server_trouble
 from dstack.model.api import wire
 from dstack.store.migrations import migrate
 
 T = TypeVar("T")
+BUSY_SECONDS = 0.1
+"""How long a statement waits for another program's lock. The event loop waits with it."""
 NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "lustre", "ceph"})
+
+
+class TypedConnection(sqlite3.Connection):
+    """Raises ServerTroubleError if the machine, the disk or another program is in the way."""
+
+    def execute(self, *given: Any) -> sqlite3.Cursor:
+        with typed():
+            return super().execute(*given)
+
+    def executemany(self, *given: Any) -> sqlite3.Cursor:
+        with typed():
+            return super().executemany(*given)
+
+
+@contextmanager
+def typed() -> Iterator[None]:
+    """Turn SQLite's errors into dstack's, as far as they are not a statement's fault."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        known = trouble(error)
+        if known is None:
+            raise
+        raise known from error
+
+
+def trouble(error: sqlite3.DatabaseError) -> DstackError | None:
+    """Return what an error of SQLite means; None if the statement is wrong. Python 3.10 has only its text."""
+    text = str(error)
+    if "locked" in text:
+        message = "another program keeps the server's state locked; runs go on, but nothing can be recorded"
+        return StateBusyError(message, hint="end that program; since when: dstack server status")
+    if "full" in text:
+        return disk_full(text)
+    if "I/O" in text or "readonly" in text or "unable to open" in text:
+        return server_trouble(OSError(errno.EIO, text))
+    if "malformed" in text or "not a database" in text:
+        return StateDamagedError(f"the server's state is damaged: {text}", hint="dstack server logs")
+    return None
 
 
 class Database(sqlite_utils.Database):
@@ -30,7 +72,7 @@ class Database(sqlite_utils.Database):
 
     def __init__(self, path: Path) -> None:
         refuse_network_file_system(path.parent)
-        connection = sqlite3.connect(path, isolation_level=None, timeout=30)
+        connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS, factory=TypedConnection)
         connection.row_factory = sqlite3.Row
         super().__init__(connection, recursive_triggers=False, execute_plugins=False)
         self.enable_wal()
@@ -61,9 +103,9 @@ class Database(sqlite_utils.Database):
             yield
             self.commit()
         except BaseException:
-            self.rollback()
             self.rollbacks += 1
             self.changed = set()
+            self.rollback()
             raise
         if self.changed:
             changed, self.changed = self.changed, set()
@@ -71,15 +113,17 @@ class Database(sqlite_utils.Database):
 
     def rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
         """Return all rows of a query."""
-        return self.execute(sql, values).fetchall()
+        with typed():
+            return self.execute(sql, values).fetchall()
 
     def column(self, sql: str, *values: Any) -> list[Any]:
         """Return the first column of a query."""
-        return [row[0] for row in self.execute(sql, values)]
+        return [row[0] for row in self.rows(sql, *values)]
 
     def value(self, sql: str, *values: Any) -> Any:
         """Return the first column of a query's first row, or None."""
-        row = self.execute(sql, values).fetchone()
+        with typed():
+            row = self.execute(sql, values).fetchone()
         return row[0] if row else None
 
     def records(self, kind: type[T], sql: str, *values: Any) -> list[T]:

@@ -18,6 +18,7 @@ from dstack.artifacts.tarball import tar
 from dstack.commands.artifacts.collect import fetch
 from dstack.errors import StorageError, UsageError
 from dstack.model.job.manifest import MANIFEST, File, Manifest, decode, encode, objection, shown
+from dstack.plumbing.space import require
 
 
 class FolderStore:
@@ -61,8 +62,10 @@ class FolderStore:
         return None if self.root.is_dir() else "the folder does not exist"
 
     @in_thread
-    def sweep(self) -> None:
-        shutil.rmtree(self._incoming, ignore_errors=True)
+    def sweep(self, before: float) -> None:
+        for left in self._incoming.glob("*"):
+            if max(path.lstat().st_mtime for path in (left, *left.rglob("*"))) < before:
+                shutil.rmtree(left, ignore_errors=True)
 
     async def reach(self, folder: JobFolder) -> None:
         """Do nothing: the server fetches the files."""
@@ -103,7 +106,7 @@ class FolderStore:
         """Receive the contents of these files, one after the other. Raises StorageError for bytes that differ from
         the listing, and for too few or too many; contents that arrived before stay in the store."""
         left = sum(file.size for file in files)
-        aside = await to_its_end(lambda: self._aside(self._tree(run, workflow).name))
+        aside = await to_its_end(lambda: self._aside(self._tree(run, workflow).name, left))
         taking = incoming(aside, self._contents, files)
         try:
             await self._step(lambda: next(taking))
@@ -232,9 +235,12 @@ class FolderStore:
             os.fsync(written.fileno())
         aside.rename(top / MANIFEST)
 
-    def _aside(self, name: str) -> Path:
+    def _aside(self, name: str, size: int = 0) -> Path:
+        """Make a folder for what is incomplete. Raises StorageError if the disk has no space for `size` more bytes."""
         with storing(self.root):
             self._incoming.mkdir(parents=True, exist_ok=True)
+            if size:
+                require(self.root, size)
             return Path(tempfile.mkdtemp(prefix=f"{name}.", dir=self._incoming))
 
     def _tree(self, run: str, workflow: str) -> Path:

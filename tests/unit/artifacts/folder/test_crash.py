@@ -59,7 +59,7 @@ def test_killed_anywhere_and_repeated(tmp_path: Path) -> None:
         assert found in (None, MADE)
         assert found is None or store.verify(found) is None
 
-        asyncio.run(store.sweep())
+        asyncio.run(store.sweep(time.time() + 1))
         asyncio.run(keep(store, MADE, CONTENTS))
 
         assert on_disk(root) == expected
