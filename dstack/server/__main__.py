@@ -41,6 +41,9 @@ from dstack.store.store import Store
 IDLE_EXIT = 600.0
 """Seconds without requests or unfinished runs after which the server exits (DSTACK_IDLE_EXIT)."""
 
+RESERVING = 1.0
+"""Seconds after the start when the server takes space for its state, which keeps it from answering for some 20 ms."""
+
 log = logging.getLogger("dstack.server")
 
 
@@ -110,6 +113,7 @@ async def run(layout: ServerLayout, store: Store, sockets: list[socket.socket], 
     context.tasks.start("removing the rest of deleted runs", retention.watch)
     context.tasks.start("removing leftovers", lambda: keep_swept(context))
     context.tasks.start("forgetting old events", lambda: limit_events(store))
+    context.tasks.start("reserving space for the state", lambda: reserve(store))
     limit = idle_exit(stays)
     context.tasks.start("leaving when idle", lambda: leave_when_idle(server, access, store, limit))
     try:
@@ -117,6 +121,12 @@ async def run(layout: ServerLayout, store: Store, sockets: list[socket.socket], 
     finally:
         await engine.close()
         await pool.close_all()
+
+
+async def reserve(store: Store) -> None:
+    """Take space for the state once the command that started the server has its answer."""
+    await asyncio.sleep(RESERVING)
+    store.database.reserve()
 
 
 async def leave_when_idle(server: uvicorn.Server, access: Access, store: Store, limit: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,19 +19,38 @@ from dstack.store.migrations import migrate
 T = TypeVar("T")
 BUSY_SECONDS = 0.1
 """How long a statement waits for another program's lock. The event loop waits with it."""
+RESERVED = 6_000_000
+"""In bytes. The cache keeps the last 2 MB of them; the others are reserved."""
 NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "lustre", "ceph"})
 
 
 class TypedConnection(sqlite3.Connection):
-    """Raises ServerTroubleError if the machine, the disk or another program is in the way."""
+    """Raises ServerTroubleError if the machine, the disk or another program is in the way. However many statements meet
+    another program's lock, only one a second waits for it."""
+
+    impatient_until = 0.0
 
     def execute(self, *given: Any) -> sqlite3.Cursor:
-        with typed():
-            return super().execute(*given)
+        return self.tried(super().execute, *given)
 
     def executemany(self, *given: Any) -> sqlite3.Cursor:
-        with typed():
-            return super().executemany(*given)
+        return self.tried(super().executemany, *given)
+
+    def tried(self, statement: Callable[..., sqlite3.Cursor], *given: Any) -> sqlite3.Cursor:
+        if self.impatient_until and time.monotonic() > self.impatient_until:
+            self.wait(BUSY_SECONDS)
+        try:
+            with typed():
+                return statement(*given)
+        except StateBusyError:
+            if not self.impatient_until:
+                self.wait(0)
+            raise
+
+    def wait(self, seconds: float) -> None:
+        """Let statements wait so long for another program's lock."""
+        super().execute(f"PRAGMA busy_timeout={int(seconds * 1000)}")
+        self.impatient_until = 0.0 if seconds else time.monotonic() + 1
 
 
 @contextmanager
@@ -110,6 +130,16 @@ class Database(sqlite_utils.Database):
         if self.changed:
             changed, self.changed = self.changed, set()
             self.committed(changed)
+
+    def reserve(self) -> None:
+        """Take space for changes that have to be recorded while the disk is full. What a transaction writes stays
+        allocated in the write-ahead log after a rollback, and later transactions overwrite it."""
+        self.execute("BEGIN IMMEDIATE")
+        try:
+            self.execute("CREATE TABLE space (data)")
+            self.execute(f"INSERT INTO space VALUES (zeroblob({RESERVED}))")
+        finally:
+            self.rollback()
 
     def rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
         """Return all rows of a query."""

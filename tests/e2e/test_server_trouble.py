@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -205,3 +205,48 @@ def test_nothing_is_left_of_a_submission_that_was_cut(
 
     until(lambda: cli("runs").returncode == 0 and not list(incoming.iterdir()), "nothing is left", 60)
     cli("stop", "-y", "--abort", "--all")
+
+
+def test_prune_frees_a_full_disk(cli: Cli, dstack_home: Home, docker: list[str], talking: Path) -> None:
+    go_on(docker, begin(cli, talking, "first"))
+    assert cli("wait", "first").returncode == 0
+    with full(dstack_home):
+        before = status(cli)["disk"]["free"]
+
+        pruned = cli("prune", "--keep-last", "0", "-y")
+
+        assert pruned.returncode == 0, pruned.stderr
+        until(lambda: status(cli)["disk"]["free"] > before, "there is space", 60)
+        assert json.loads(cli("runs", "--json").stdout) == []
+
+
+def test_an_artifact_that_does_not_fit_is_not_fetched(
+    cli: Cli, dstack_home: Home, tmp_path: Path, busybox: str
+) -> None:
+    large = single(tmp_path / "p", busybox, f"head -c {SIZE}000000 /dev/zero >made", more="artifacts: [made]")
+    assert cli("run", "job", "--local", "--name", "first", "-d", cwd=large).returncode == 0
+
+    until(lambda: job_of(cli, "first")["reason_code"] == "server-disk-full", "the job says why it waits", 60)
+
+    job = job_of(cli, "first")
+    assert (job["status"], "could not be stored yet" in job["reason"]) == ("uploading", True)
+    assert cli("stop", "-y", "--abort", "first").returncode == 0
+    assert cli("wait", "first").returncode == 143
+
+
+@pytest.mark.parametrize("trouble", [locked, full])
+def test_a_server_that_is_killed_in_trouble_starts_again(
+    cli: Cli,
+    dstack_home: Home,
+    docker: list[str],
+    talking: Path,
+    trouble: Callable[[Home], AbstractContextManager[None]],
+) -> None:
+    job = begin(cli, talking, "first")
+    with trouble(dstack_home):
+        os.kill(status(cli)["pid"], signal.SIGKILL)
+        go_on(docker, job)
+        shown = cli("runs")
+        assert shown.returncode == 0 or "the server's disk is full" in shown.stderr, shown.stderr
+
+    check_whole(cli, "first")
