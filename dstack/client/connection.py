@@ -25,8 +25,6 @@ ANSWER_SECONDS = 120.0
 """Seconds that a simple request may take."""
 WORK_SECONDS = 900.0
 """Seconds that a request may take if the server talks to hosts for it."""
-
-
 BUSY_SECONDS = 15.0
 """How long to ask a server again that asks for it."""
 

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -37,6 +37,9 @@ YOUNG = 600.0
 """Seconds for which an unused snapshot is kept: it may be about to become a run."""
 KNOWN = 20
 """The most names that the builder of a pack is told, or that a pack builds on."""
+
+LEFTOVERS = ("in-*", "out-*", "objects/pack/tmp_*", "objects/pack/.tmp-*", "*.new", "*/*.new", "objects/info/*.new")
+"""What a killed process may leave unfinished."""
 
 log = logging.getLogger("dstack.mirror")
 
@@ -161,8 +164,8 @@ class Mirror:
         """Remove what killed processes left, if it has not changed since `before` (seconds since the epoch), and all of
         a mirror that has no snapshot."""
         with self._locked():
-            for pattern in ("in-*", "out-*", "objects/pack/tmp_*", "objects/pack/.tmp-*", "**/*.new"):
-                for left in self.path.glob(pattern):
+            for left in chain.from_iterable(self.path.glob(pattern) for pattern in LEFTOVERS):
+                with suppress(FileNotFoundError):  # its pack has just been sent
                     if left.stat().st_mtime < before:
                         shutil.rmtree(left) if left.is_dir() else left.unlink()
             named = (self.path / "packed-refs").exists() or any((self.path / REFS).glob("*/*"))

@@ -68,10 +68,10 @@ def typed() -> Iterator[None]:
 def trouble(error: sqlite3.DatabaseError) -> DstackError | None:
     """Return what an error of SQLite means; None if the statement is wrong. Python 3.10 has only its text."""
     text = str(error)
-    if "locked" in text:
+    if "is locked" in text:
         message = "another program keeps the server's state locked; runs go on, but nothing can be recorded"
         return StateBusyError(message, hint="end that program; since when: dstack server status")
-    if "full" in text:
+    if "is full" in text:
         return disk_full(text)
     if "I/O" in text or "readonly" in text or "unable to open" in text:
         return server_trouble(OSError(errno.EIO, text))

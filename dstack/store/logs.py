@@ -111,7 +111,8 @@ def append(path: Path, data: bytes, unit: int = 1) -> None:
         require(path.parent, len(data), share=LAST)
         with path.open("ab", buffering=0) as file:
             begin = file.tell() - file.tell() % unit
-            file.truncate(begin)
+            if begin != file.tell():
+                file.truncate(begin)
             try:
                 write(file, data)
             except OSError:

@@ -142,8 +142,8 @@ def test_the_database_is_locked(
     assert f"job {job}" not in {trouble["task"] for trouble in status(cli)["troubles"]}
 
 
-def test_a_command_waits_for_a_short_lock(cli: Cli, dstack_home: Home, docker: list[str], talking: Path) -> None:
-    job = begin(cli, talking, "first")
+def test_a_command_waits_for_a_short_lock(cli: Cli, dstack_home: Home, talking: Path) -> None:
+    begin(cli, talking, "first")
     with locked(dstack_home):
         stopping = dstack_home.popen("stop", "-y", "first")
         time.sleep(1.5)
@@ -151,7 +151,6 @@ def test_a_command_waits_for_a_short_lock(cli: Cli, dstack_home: Home, docker: l
 
     _, said = stopping.communicate(timeout=60)
     assert stopping.returncode == 0, said
-    go_on(docker, job)
     assert cli("wait", "first").returncode == 143
 
 
@@ -207,6 +206,7 @@ def test_nothing_is_left_of_a_submission_that_was_cut(
     cli("stop", "-y", "--abort", "--all")
 
 
+@pytest.mark.long
 def test_prune_frees_a_full_disk(cli: Cli, dstack_home: Home, docker: list[str], talking: Path) -> None:
     go_on(docker, begin(cli, talking, "first"))
     assert cli("wait", "first").returncode == 0
@@ -234,6 +234,7 @@ def test_an_artifact_that_does_not_fit_is_not_fetched(
     assert cli("wait", "first").returncode == 143
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("trouble", [locked, full])
 def test_a_server_that_is_killed_in_trouble_starts_again(
     cli: Cli,
@@ -250,3 +251,16 @@ def test_a_server_that_is_killed_in_trouble_starts_again(
         assert shown.returncode == 0 or "the server's disk is full" in shown.stderr, shown.stderr
 
     check_whole(cli, "first")
+
+
+@pytest.mark.long
+def test_a_job_whose_time_is_up_while_the_database_is_locked(
+    cli: Cli, dstack_home: Home, tmp_path: Path, busybox: str
+) -> None:
+    endless = single(tmp_path / "p", busybox, "echo half; sleep 60", more="max-duration: 3s\nstop-grace: 1s")
+    begin(cli, endless, "first")
+    with locked(dstack_home):
+        until(lambda: "in time" in str(status(cli)["troubles"]), "it can't be ended now", 30)
+
+    assert cli("wait", "first").returncode == 124
+    assert job_of(cli, "first")["reason_code"] == "max-duration"

@@ -64,8 +64,9 @@ class FolderStore:
     @in_thread
     def sweep(self, before: float) -> None:
         for left in self._incoming.glob("*"):
-            if max(path.lstat().st_mtime for path in (left, *left.rglob("*"))) < before:
-                shutil.rmtree(left, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):  # its collection has just ended
+                if max(path.lstat().st_mtime for path in (left, *left.rglob("*"))) < before:
+                    shutil.rmtree(left, ignore_errors=True)
 
     async def reach(self, folder: JobFolder) -> None:
         """Do nothing: the server fetches the files."""

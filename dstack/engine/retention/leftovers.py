@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from dstack.engine.context import Context
@@ -32,5 +33,6 @@ async def sweep(context: Context, before: float) -> None:
 
 def sweep_files(folder: Path, before: float) -> None:
     for left in folder.iterdir():
-        if left.stat().st_mtime < before:
-            left.unlink()
+        with suppress(FileNotFoundError):  # its submission has just ended
+            if left.stat().st_mtime < before:
+                left.unlink()

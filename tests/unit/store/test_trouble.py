@@ -90,3 +90,16 @@ def test_a_damaged_database_is_said_to_be_damaged(tmp_path: Path) -> None:
 def test_a_wrong_statement_stays_a_bug(store: Store) -> None:
     with pytest.raises(sqlite3.OperationalError):
         store.database.execute("SELECT nothing FROM nowhere")
+
+
+def test_a_server_that_starts_while_another_program_has_the_state(tmp_path: Path) -> None:
+    Store(ServerLayout(tmp_path)).close()
+    other = sqlite3.connect(ServerLayout(tmp_path).database, isolation_level=None)
+    other.execute("PRAGMA locking_mode=EXCLUSIVE")
+    other.execute("BEGIN EXCLUSIVE")
+
+    with pytest.raises(StateBusyError, match="locked"):
+        Store(ServerLayout(tmp_path))
+
+    other.close()
+    Store(ServerLayout(tmp_path)).close()
