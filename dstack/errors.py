@@ -193,15 +193,16 @@ class StorageError(DstackError):
 
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
-FAILING = {errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+FAILING = {errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 
 
-def server_trouble(error: OSError) -> ServerTroubleError | None:
+def server_trouble(error: Exception) -> ServerTroubleError | None:
     """Return what an error of the system means if it is the server's machine that fails; None for any other."""
-    if error.errno in FULL:
+    if isinstance(error, OSError) and error.errno in FULL:
         return disk_full(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))
-    if error.errno in FAILING:
-        message = f"the server's machine fails: {error.strerror}; what is in progress goes on once that is mended"
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in FAILING):
+        what = error.strerror if isinstance(error, OSError) else "it has no memory left"
+        message = f"the server's machine fails: {what}; what is in progress goes on once that is mended"
         return ServerTroubleError(message, hint="dstack server logs")
     return None
 

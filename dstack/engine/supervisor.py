@@ -66,8 +66,7 @@ class Supervisor:
         try:
             await work()
         except Exception as error:
-            known = server_trouble(error) if isinstance(error, OSError) else None
-            self.failed(name, known or error)
+            self.failed(name, server_trouble(error) or error)
             return False
         if over := self.troubles.pop(name, None):
             log.info("%s: it works again; it had failed (%d)", name, over.count)

@@ -49,7 +49,7 @@ def answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
                     answered = await answered
         except DstackError as error:
             return problem_response(error)
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             if (known := errors.server_trouble(error)) is None:
                 raise
             return problem_response(known)

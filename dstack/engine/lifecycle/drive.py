@@ -55,7 +55,7 @@ class Drive(JobOnRunner):
             except DstackError as trouble:
                 await self.cope(trouble)
             except Exception as bug:
-                if isinstance(bug, OSError) and server_trouble(bug):
+                if server_trouble(bug):
                     raise
                 log.exception("job %s: unexpected error", self.id)
                 message = f"internal error in dstack: {bug!r}; for details: dstack server logs"

@@ -106,7 +106,7 @@ def test_a_job_that_nobody_drives_is_found(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "trouble", [StateBusyError("locked"), OSError(errno.ENOSPC, "full"), OSError(errno.EMFILE, "x")]
+    "trouble", [StateBusyError("locked"), OSError(errno.ENOSPC, "full"), OSError(errno.EMFILE, "x"), MemoryError()]
 )
 @pytest.mark.parametrize("status", [Status.PREPARING, Status.RUNNING, Status.UPLOADING])
 def test_trouble_of_the_server_ends_no_job(world: World, trouble: Exception, status: Status) -> None:

@@ -104,6 +104,7 @@ def test_an_invalid_body_is_a_usage_error(body: bytes) -> None:
         (DiskFullError("m"), 503, "60", "server-disk-full"),
         (OSError(errno.ENOSPC, "full"), 503, "60", "server-disk-full"),
         (OSError(errno.EMFILE, "too many"), 503, "60", "server-failed"),
+        (MemoryError(), 503, "60", "server-failed"),
         (StateDamagedError("m"), 500, "60", "state-damaged"),
     ],
 )
