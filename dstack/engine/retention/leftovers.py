@@ -10,7 +10,7 @@ from pathlib import Path
 from dstack.engine.context import Context
 from dstack.mirror.mirror import Mirror
 
-SEEN_TO = 3600.0
+EVERY = 3600.0
 """Seconds between two sweeps."""
 ABANDONED = 86400.0
 """Seconds without a change after which something is a leftover. It may belong to a transfer over a slow connection."""
@@ -19,7 +19,7 @@ ABANDONED = 86400.0
 async def keep_swept(context: Context) -> None:
     """Remove leftovers again and again."""
     while True:
-        await asyncio.sleep(SEEN_TO)
+        await asyncio.sleep(EVERY)
         await sweep(context, time.time() - ABANDONED)
 
 
