@@ -220,6 +220,7 @@ def test_prune_frees_a_full_disk(cli: Cli, dstack_home: Home, docker: list[str],
         assert json.loads(cli("runs", "--json").stdout) == []
 
 
+@pytest.mark.long
 def test_an_artifact_that_does_not_fit_is_not_fetched(
     cli: Cli, dstack_home: Home, tmp_path: Path, busybox: str
 ) -> None:
