@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
+from typing import ClassVar
 
 from dstack.model.text.code import Code
 
@@ -25,6 +27,10 @@ class ErrorCode(Code):
     FOREIGN_ORIGIN = "foreign-origin", "The request comes from a page of another web site."
     TRY_AGAIN = "try-again", "Nothing was started, and the same command may work later."
     SERVER_UNREACHABLE = "server-unreachable", "The server can't be reached."
+    STATE_BUSY = "state-busy", "Another program keeps the server's state locked; nothing was done."
+    SERVER_DISK_FULL = "server-disk-full", "The server's disk is full, or too full for what was sent; nothing was done."
+    STATE_DAMAGED = "state-damaged", "The server's state can't be read: it is damaged."
+    SERVER_FAILED = "server-failed", "The server's machine failed: its disk, its memory, or a limit of its system."
     CONNECTION_BROKE = "connection-broke", "The connection to the server broke; the request may have been carried out."
     CERTIFICATE = "certificate", "The server's certificate can't be verified, or does not belong to its name."
     WRONG_SCHEME = "wrong-scheme", "The URL starts with http:// but the server uses TLS, or the other way round."
@@ -102,6 +108,34 @@ class TryAgainError(DstackError):
     exit_code = 75
 
 
+class ServerTroubleError(TryAgainError):
+    """The server's machine can't do it now. Nothing was done, and it is no job's fault: whatever met it is tried again.
+    `again` is the number of seconds after which that makes sense."""
+
+    code = ErrorCode.SERVER_FAILED
+    again: ClassVar[int] = 60
+
+
+class StateBusyError(ServerTroubleError):
+    """Another program has locked the server's state."""
+
+    code = ErrorCode.STATE_BUSY
+    again = 1
+
+
+class DiskFullError(ServerTroubleError):
+    """A disk of the server is full, or would be."""
+
+    code = ErrorCode.SERVER_DISK_FULL
+
+
+class StateDamagedError(ServerTroubleError):
+    """The server's state is damaged, and trying again does not help."""
+
+    code = ErrorCode.STATE_DAMAGED
+    exit_code = 125
+
+
 class HostError(DstackError):
     """A host or the connection to it failed. `sent` is False if the command was certainly not sent."""
 
@@ -163,3 +197,24 @@ class StorageError(DstackError):
     """The artifact store refused a request, or lacks a file that its manifest lists."""
 
     code = ErrorCode.STORAGE
+
+
+FULL = {errno.ENOSPC, errno.EDQUOT}
+FAILING = {errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
+
+
+def server_trouble(error: Exception) -> ServerTroubleError | None:
+    """Return what an error of the system means if it is the server's machine that fails; None for any other."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        return disk_full(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in FAILING):
+        what = error.strerror if isinstance(error, OSError) else "it has no memory left"
+        message = f"the server's machine fails: {what}; what is in progress goes on once that is mended"
+        return ServerTroubleError(message, hint="dstack server logs")
+    return None
+
+
+def disk_full(what: str) -> DiskFullError:
+    """Return the error of a disk that is full, in the words of whoever met it."""
+    message = f"the server's disk is full ({what}); what is in progress goes on once there is space"
+    return DiskFullError(message, hint="free space on the server, for instance with: dstack prune")

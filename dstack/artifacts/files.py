@@ -10,8 +10,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from dstack.errors import StorageError
+from dstack.errors import DiskFullError, StorageError, server_trouble
 from dstack.model.job.manifest import shown
+from dstack.model.job.reasons import ReasonCode
 from dstack.plumbing.disk import sync
 
 T = TypeVar("T")
@@ -80,10 +81,14 @@ def storing(root: Path) -> Iterator[None]:
     """Turn file system errors into StorageError."""
     try:
         yield
+    except DiskFullError as error:
+        raise StorageError(error.message, hint=error.hint, code=ReasonCode.SERVER_DISK_FULL) from error
     except OSError as error:
+        full = isinstance(server_trouble(error), DiskFullError)
         raise StorageError(
             f"artifacts can't be stored in {root}: {error.strerror}: {shown(str(error.filename))}",
             hint="free space, fix the folder's permissions, or use another folder: dstack config --storage FOLDER",
+            code=ReasonCode.SERVER_DISK_FULL if full else None,
         ) from error
 
 

@@ -95,8 +95,8 @@ class ArtifactStore(Protocol):
     def absent(self) -> str | None:
         """Return why the store as a whole is gone, in a few words, or None."""
 
-    async def sweep(self) -> None:
-        """Remove what crashes left incomplete. Only for a starting server: nothing else may be writing."""
+    async def sweep(self, before: float) -> None:
+        """Remove what crashes left incomplete: all that has not changed since `before` (seconds since the epoch)."""
 
     async def reach(self, folder: JobFolder) -> None:
         """Raise HostError unless the host can connect to the store, if it has to."""

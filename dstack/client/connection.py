@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ ANSWER_SECONDS = 120.0
 """Seconds that a simple request may take."""
 WORK_SECONDS = 900.0
 """Seconds that a request may take if the server talks to hosts for it."""
+BUSY_SECONDS = 15.0
+"""How long to ask a server again that asks for it."""
 
 
 class BrokenAnswerError(DstackError):
@@ -67,18 +70,30 @@ class Connection:
         body: Callable[[], Iterable[bytes]] = list,
         size: int = 0,
     ) -> http.client.HTTPResponse:
-        """Send a request and return the checked response. If the connection breaks, only GET is sent again."""
+        """Send a request and return the checked response. If the connection breaks, only GET is sent again. A server
+        that did nothing, and asks to be asked again soon, is asked again for a while."""
+        patient = time.monotonic() + BUSY_SECONDS
+        while True:
+            response = self._exchanged(method, path, seconds, body, size)
+            pause = asked_again(response)
+            if pause is None or time.monotonic() + pause > patient:
+                self._check(response)
+                return response
+            response.close()
+            time.sleep(pause)
+
+    def _exchanged(
+        self, method: str, path: str, seconds: float, body: Callable[[], Iterable[bytes]], size: int
+    ) -> http.client.HTTPResponse:
         try:
-            response = self._exchange(method, path, seconds, body, size)
+            return self._exchange(method, path, seconds, body, size)
         except BrokenAnswerError:
             if method != "GET":
                 raise
             try:
-                response = self._exchange(method, path, seconds, body, size)
+                return self._exchange(method, path, seconds, body, size)
             except BrokenAnswerError as error:
                 raise TryAgainError(error.message, hint=error.hint, code=error.code) from error
-        self._check(response)
-        return response
 
     def _exchange(
         self, method: str, path: str, seconds: float, body: Callable[[], Iterable[bytes]], size: int
@@ -173,6 +188,13 @@ class Connection:
     def _broken(self, error: Exception) -> BrokenAnswerError:
         hint = "the request may have been carried out; check with `dstack runs`"
         return BrokenAnswerError(f"the connection to the server broke: {reason(error)}", hint=hint)
+
+
+def asked_again(response: http.client.HTTPResponse) -> float | None:
+    """Return after how many seconds a server that did nothing wants to be asked again, or None."""
+    given = response.getheader("Retry-After", "")
+    ours = response.status == 503 and response.getheader("X-Dstack-Api") is not None
+    return float(given) if ours and given.isdecimal() else None
 
 
 def problem(status: int, body: bytes) -> DstackError:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+
+from msgspec.structs import replace
 
 from dstack.artifacts.store import URL_LIFETIME
 from dstack.engine.artifact_storage import ArtifactStorage
 from dstack.engine.fleet.runners import Fleet
+from dstack.engine.supervisor import Supervisor
+from dstack.errors import DstackError
 from dstack.executors.executor import OpenExecutor
 from dstack.executors.kinds import executors
 from dstack.mirror.mirror import Mirror
+from dstack.model.job.job import Job
+from dstack.model.job.reasons import Reason, failed_with
 from dstack.model.paths import ServerLayout
 from dstack.store.store import Store
 
@@ -45,7 +50,7 @@ class Events:
 @dataclass
 class Context:
     """`executors` has one entry per kind of runner. `locks` are for what is done once however many jobs need it.
-    `tasks` run until the engine closes. Presigned URLs are valid for `url_lifetime` seconds."""
+    `tasks` has what runs until the engine closes. Presigned URLs are valid for `url_lifetime` seconds."""
 
     layout: ServerLayout
     store: Store
@@ -53,19 +58,28 @@ class Context:
     events: Events
     executors: dict[str, OpenExecutor] = field(default_factory=executors)
     locks: dict[tuple[str, ...], asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    tasks: Supervisor = field(default_factory=Supervisor)
     url_lifetime: int = URL_LIFETIME
 
     def __post_init__(self) -> None:
         self.artifacts = ArtifactStorage(self.store, self.layout.artifacts, self.url_lifetime)
         self.store.database.committed = self.events.publish
+        self.fleet.tasks = self.tasks
+        self.tasks.changed = lambda: self.events.publish(list(self.events.events))
 
     def mirror(self, repo: str) -> Mirror:
         """The server's copy of a repository's objects."""
         return Mirror(self.layout.mirror(repo))
 
-    def background(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run this until the engine closes."""
-        task = asyncio.create_task(coroutine)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+    def told(self, job: Job) -> Job:
+        """The job with the reason why its drive can't go on, which may be that nothing can be recorded."""
+        trouble = None if job.finished else self.tasks.resting(drive_of(job.id))
+        if trouble is None:
+            return job
+        code = failed_with(trouble.error if isinstance(trouble.error, DstackError) else DstackError(trouble.words))
+        return replace(job, reason=Reason(code, trouble.words))
+
+
+def drive_of(job_id: str) -> str:
+    """The name of the task that drives a job."""
+    return f"job {job_id}"

@@ -6,12 +6,11 @@ import asyncio
 import time
 from collections.abc import Iterable
 
-from dstack.engine.context import Context, log
+from dstack.engine.context import Context, drive_of
 from dstack.engine.lifecycle.drive import Drive
 from dstack.engine.lifecycle.upload_status import stopping
 from dstack.engine.retention.clear import Surplus, clear, clearable, disk_asks, relieve, surplus
 from dstack.engine.scheduler import Scheduler
-from dstack.errors import DstackError
 from dstack.model.job.job import Job
 from dstack.model.job.status import Status
 from dstack.scheduling.types import Machine
@@ -34,15 +33,12 @@ class Engine:
 
     def start(self) -> None:
         """Resume every unfinished job where it was, and start scheduling."""
-        for job in self.store.jobs.unfinished():
-            if job.status is not Status.QUEUED:
-                self.drive(job.id)
-        for coroutine in (self.loop(), self.context.fleet.watch()):
-            self.context.background(coroutine)
+        self.context.tasks.start("scheduling", self.loop)
+        self.context.tasks.start("probing the runners", self.context.fleet.watch)
 
     async def close(self) -> None:
         """Stop driving. Running jobs are left alone."""
-        tasks = [*self.context.tasks, *self.drives.values(), *self.cleaning.values()]
+        tasks = [*self.context.tasks.running, *self.drives.values(), *self.cleaning.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -54,17 +50,21 @@ class Engine:
     async def loop(self) -> None:
         while True:
             self.wake.clear()
-            try:
-                self.scheduler.run()
-                self.clean()
-            except Exception:
-                log.exception("the scheduling pass failed; the next one tries again")
+            self.resume()
+            self.scheduler.run()
+            self.clean()
             due = self.scheduler.again_at
             left = TICK if due is None else max(0.05, min(TICK, due - time.time()))
             try:
                 await asyncio.wait_for(self.wake.wait(), left)
             except asyncio.TimeoutError:
                 continue
+
+    def resume(self) -> None:
+        """Drive every placed job that no task drives: all of them when the server has started."""
+        for job in self.store.jobs.unfinished():
+            if job.status is not Status.QUEUED and (job.id not in self.drives or self.drives[job.id].done()):
+                self.drive(job.id)
 
     def drive(self, job_id: str) -> None:
         """Start a drive for the job; it replaces a drive that is already running."""
@@ -76,7 +76,7 @@ class Engine:
             before.cancel()
             await asyncio.gather(before, return_exceptions=True)
         with acting(SERVER):  # not the user whose request started the task
-            await Drive(self.context, job_id).run()
+            await self.context.tasks.keep(drive_of(job_id), Drive(self.context, job_id).run)
         if self.drives.get(job_id) is asyncio.current_task():
             del self.drives[job_id]
         self.poke()
@@ -107,20 +107,31 @@ class Engine:
         asks = disk_asks(self.context)
         for machine in self.context.fleet.now():
             name = machine.runner.name
-            if name in self.cleaning or not clearable(self.context, machine):
+            if (
+                name in self.cleaning
+                or self.context.tasks.resting(cleaning_of(name))
+                or not clearable(self.context, machine)
+            ):
                 continue
             found = surplus(self.context, machine, asks)
             if found or self.store.jobs.to_discard(name):
                 self.cleaning[name] = asyncio.create_task(self.cleaned(machine, found))
 
     async def cleaned(self, machine: Machine, found: Surplus) -> None:
+        """Clean a machine once. After a failure, a later pass tries again."""
         name = machine.runner.name
         try:
-            for job in self.store.jobs.to_discard(name):
-                await clear(self.context, job.id)
-            if await relieve(self.context, machine, found):
-                self.poke()
-        except DstackError as trouble:
-            log.warning("%s: could not clean up: %s; the next pass tries again", name, trouble.message)
+            await self.context.tasks.attempt(cleaning_of(name), lambda: self.cleans(machine, found))
         finally:
             del self.cleaning[name]
+
+    async def cleans(self, machine: Machine, found: Surplus) -> None:
+        for job in self.store.jobs.to_discard(machine.runner.name):
+            await clear(self.context, job.id)
+        if await relieve(self.context, machine, found):
+            self.poke()
+
+
+def cleaning_of(runner: str) -> str:
+    """The name of the task that cleans a runner."""
+    return f"cleaning {runner}"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 from dstack.artifacts.store import JobFolder
 from dstack.commands.artifacts.collect import made
 from dstack.commands.host import Host
 from dstack.engine.context import Context
+from dstack.errors import ServerTroubleError
 from dstack.executors.executor import Executor
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.execution import Stopped
@@ -99,6 +101,11 @@ class JobOnRunner:
         here = (self.context.artifacts.url, self.context.artifacts.endpoint)
         if here not in self.job.storages:
             self.change(storages=(*self.job.storages, here))
+
+    def report(self, **changes: Any) -> None:
+        """Record how far a transfer is, unless the server can't record it now: the transfer goes on."""
+        with suppress(ServerTroubleError):
+            self.change(**changes)
 
     def change(self, **changes: Any) -> Job:
         return self.store.jobs.change(self.id, **changes)

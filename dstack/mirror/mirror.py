@@ -15,12 +15,12 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from dstack.errors import DstackError, MissingBaseError, UsageError
+from dstack.errors import DstackError, MissingBaseError, UsageError, disk_full
 from dstack.mirror.health import Health
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.code.tree import Change, SizedFile, TreeFile
@@ -38,6 +38,9 @@ YOUNG = 600.0
 """Seconds for which an unused snapshot is kept: it may be about to become a run."""
 KNOWN = 20
 """The most names that the builder of a pack is told, or that a pack builds on."""
+
+LEFTOVERS = ("in-*", "out-*", "objects/pack/tmp_*", "objects/pack/.tmp-*", "*.new", "*/*.new", "objects/info/*.new")
+"""What a killed process may leave unfinished."""
 
 log = logging.getLogger("dstack.mirror")
 
@@ -61,6 +64,7 @@ class Mirror:
                 try:
                     self._take_in(snapshot, pack, Path(quarantine))
                 except GitError as error:
+                    _refuse_full(error)
                     missing = MissingBaseError(
                         f"the server lacks code that this submission builds on: {error.detail}",
                         hint="all of the code must be sent",
@@ -121,6 +125,7 @@ class Mirror:
             try:
                 pack = write_pack(self._git(), snapshot, known, Path(folder) / "pack")
             except GitError as error:
+                _refuse_full(error)
                 message, hint = f"the server's copy of the code can't be read: {error.detail}", "dstack server logs"
                 raise self.damage() or DstackError(message, hint=hint, code=ReasonCode.CODE_DAMAGED) from error
             yield pack
@@ -155,6 +160,18 @@ class Mirror:
                 if file.name not in keep and file.stat().st_mtime < before:
                     file.unlink()
             Health(self.path).remember()
+
+    def sweep(self, before: float) -> None:
+        """Remove what killed processes left, if it has not changed since `before` (seconds since the epoch), and all of
+        a mirror that has no snapshot."""
+        with self._locked():
+            for left in chain.from_iterable(self.path.glob(pattern) for pattern in LEFTOVERS):
+                with suppress(FileNotFoundError):  # its pack has just been sent
+                    if left.stat().st_mtime < before:
+                        shutil.rmtree(left) if left.is_dir() else left.unlink()
+            named = (self.path / "packed-refs").exists() or any((self.path / REFS).glob("*/*"))
+            if not named and self.path.stat().st_mtime < before:
+                shutil.rmtree(self.path)
 
     def _look(self, *, everything: bool = False) -> bool:
         """Return whether something was damaged and has been removed."""
@@ -320,3 +337,9 @@ def _check(snapshot: Snapshot) -> None:
         raise UsageError("the snapshot has an invalid object id or object format")
     if not re.fullmatch("0[0-7]{2}", snapshot.umask):
         raise UsageError(f"the snapshot's umask {snapshot.umask!r} is invalid: it must leave the owner all permissions")
+
+
+def _refuse_full(error: GitError) -> None:
+    """Raise DiskFullError if that is why git failed."""
+    if error.full:
+        raise disk_full(error.detail.splitlines()[-1]) from error

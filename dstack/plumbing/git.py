@@ -26,13 +26,14 @@ RAW_ATTRIBUTES = "* -text -filter -ident -eol !working-tree-encoding\n"
 
 
 class GitError(DstackError):
-    """git failed. `status` is its exit status, `detail` its stderr."""
+    """git failed. `status` is its exit status, `detail` its stderr, `full` says that a disk is full."""
 
     code = ErrorCode.GIT
 
     def __init__(self, arguments: Sequence[str], status: int, stderr: bytes) -> None:
         self.status = status
         self.detail = os.fsdecode(stderr).strip() or "it printed nothing"
+        self.full = "No space left on device" in self.detail or "quota exceeded" in self.detail
         super().__init__(f"git {arguments[0]} failed with exit status {status}: {self.detail}")
 
 

@@ -96,7 +96,7 @@ class Server:
             return str(connection.sock.getsockname()[0])
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Send a request and return the answer. Raises OSError if the server can't be reached."""
+        """Send a request and return the answer. Raises OSError if the server can't be reached, or can't answer now."""
         prefix = "" if self.unix else urllib.parse.urlsplit(self.url).path
         headers = {"Content-Type": "application/json", "Connection": "close"}
         if self.token:
@@ -112,6 +112,8 @@ class Server:
             answer = json.loads(data)
         except ValueError:
             raise RunnerError(f"{self.url} is not a dstack server (HTTP status {response.status})") from None
+        if response.status == 503:
+            raise OSError(answer.get("message", "it can't answer now"))
         if response.status >= 400:
             message = answer.get("message", "the server refused the request")
             raise RunnerError(message, answer.get("hint") or "", answer.get("exit_code", 125))

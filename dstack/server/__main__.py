@@ -23,6 +23,7 @@ from dstack.engine.context import Context, Events
 from dstack.engine.engine import Engine
 from dstack.engine.fleet.runners import Fleet
 from dstack.engine.fleet.sampling import Sampler
+from dstack.engine.retention.leftovers import keep_swept, sweep
 from dstack.engine.retention.retention import Retention, limit_events
 from dstack.errors import ConflictError, DstackError, UsageError
 from dstack.hosts.pool import Pool
@@ -42,6 +43,9 @@ from dstack.store.store import Store
 
 IDLE_EXIT = 600.0
 """Seconds without requests or unfinished runs after which the server exits (DSTACK_IDLE_EXIT)."""
+
+RESERVING = 1.0
+"""Seconds after the start when the server takes space for its state, which keeps it from answering for some 20 ms."""
 
 log = logging.getLogger("dstack.server")
 
@@ -137,20 +141,28 @@ async def run(
     routes = table(engine, retention, registrations, url, lambda: server.stop())
     access = Access(application(routes, store.database.synced), lambda: store.settings.get("token"), problem_response)
     server = Listener(access, border)
-    await context.artifacts.current.sweep()
+    await context.tasks.attempt("removing leftovers at the start", lambda: sweep(context, time.time()))
     engine.start()
-    context.background(metrics.watch())
-    context.background(retention.watch())
-    context.background(limit_events(store))
+    context.tasks.start("metrics", metrics.watch)
+    context.tasks.start("removing the rest of deleted runs", retention.watch)
+    context.tasks.start("removing leftovers", lambda: keep_swept(context))
+    context.tasks.start("forgetting old events", lambda: limit_events(store))
+    context.tasks.start("reserving space for the state", lambda: reserve(store))
     if border.certificate:
-        context.background(border.certificate.watch())
-    idle = asyncio.create_task(leave_when_idle(server, access, store, idle_exit(stays)))
+        context.tasks.start("reading renewed certificates", border.certificate.watch)
+    limit = idle_exit(stays)
+    context.tasks.start("leaving when idle", lambda: leave_when_idle(server, access, store, limit))
     try:
         await server.serve(sockets=sockets)
     finally:
-        idle.cancel()
         await engine.close()
         await pool.close_all()
+
+
+async def reserve(store: Store) -> None:
+    """Take space for the state once the command that started the server has its answer."""
+    await asyncio.sleep(RESERVING)
+    store.database.reserve()
 
 
 async def leave_when_idle(server: Listener, access: Access, store: Store, limit: float) -> None:

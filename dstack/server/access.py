@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dstack.errors import UnauthorizedError
+from dstack.errors import DstackError, ServerTroubleError, UnauthorizedError
 
 OPEN = re.compile(r"GET /dstack-runner|POST /v1/registrations(/[^/]+/heartbeat)?")
 """Requests of `dstack-runner`, which need no server token: the first is public, the others check their own tokens."""
@@ -29,7 +29,7 @@ class Access:
 
     app: ASGIApp
     token_hash: Callable[[], str | None]
-    refuse: Callable[[UnauthorizedError], ASGIApp]
+    refuse: Callable[[DstackError], ASGIApp]
     active: int = 0
     last: float = field(default_factory=time.monotonic)
 
@@ -41,7 +41,11 @@ class Access:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.active += 1
         try:
-            await self.choose(scope)(scope, receive, send)
+            try:
+                app = self.choose(scope)
+            except ServerTroubleError as trouble:
+                app = self.refuse(trouble)
+            await app(scope, receive, send)
         finally:
             self.active -= 1
             self.last = time.monotonic()

@@ -22,6 +22,8 @@ Endpoint = Callable[..., Any]
 KINDS: dict[type[DstackError], str] = {errors.UnknownHostKeyError: "host-key", errors.MissingBaseError: "missing-base"}
 """The `kind` of a Problem where it is not the name of the error's class."""
 STATUSES: list[tuple[int, tuple[type[DstackError], ...]]] = [
+    (500, (errors.StateDamagedError,)),
+    (503, (errors.ServerTroubleError,)),
     (404, (errors.NotFoundError,)),
     (401, (errors.UnauthorizedError,)),
     (409, (errors.ConflictError, errors.TryAgainError, errors.UnknownHostKeyError, errors.MissingBaseError)),
@@ -64,6 +66,10 @@ def answering(
             return problem_response(error)
         except ClientDisconnect:
             return problem_response(UsageError("the request was cut off", code=ErrorCode.TOO_SLOW))
+        except (OSError, MemoryError) as error:
+            if (known := errors.server_trouble(error)) is None:
+                raise
+            return problem_response(known)
         if isinstance(answered, Response):
             answered.headers.update(HEADERS)
             return answered
@@ -105,7 +111,8 @@ def actor(request: Request) -> str:
 def problem_response(error: DstackError) -> Response:
     """Return an error as an HTTP response."""
     problem, status = problem_of(error)
-    return Response(wire.encode(problem), status, HEADERS, "application/json")
+    again = {"Retry-After": str(error.again)} if isinstance(error, errors.ServerTroubleError) else {}
+    return Response(wire.encode(problem), status, {**HEADERS, **again}, "application/json")
 
 
 def problem_of(error: DstackError) -> tuple[Problem, int]:

@@ -38,7 +38,7 @@ class Follower:
         """Yield frames until every job has ended or, without `live`, until the reader is up to date."""
         while True:
             bell = self.context.events.subscribe(self.run.name)
-            jobs = [self.context.store.jobs.require(job) for job in self.ids]
+            jobs = [self.context.told(self.context.store.jobs.require(job)) for job in self.ids]
             for frame in self.news(jobs):
                 yield frame
             if not self.live or all(job.finished for job in jobs):

@@ -61,8 +61,9 @@ class RunnerService:
             given = {field: getattr(runner, field) for field in ("labels", "gpus", "max_jobs", "allow_mounts")}
             self.store.runners.change(name, hidden=False, facts=facts, **given)
         else:
-            self.store.runners.add(runner)
-            self.store.runners.change(name, facts=facts)
+            with self.store.database.transaction():
+                self.store.runners.add(runner)
+                self.store.runners.change(name, facts=facts)
         return await self.checked(name)
 
     def defined(self, runner: Runner, request: AddRunner) -> Runner:

@@ -11,23 +11,31 @@ from tempfile import NamedTemporaryFile
 from typing import IO
 
 from dstack.engine.submission.submit import Preview, Submitter
-from dstack.errors import UsageError
+from dstack.errors import DiskFullError, UsageError
 from dstack.model.api import wire
 from dstack.model.api.jobs import CacheView
 from dstack.model.api.runs import Plan, PlannedJob, RepoView, RunView, Submission
 from dstack.model.code.tree import PathMode
 from dstack.model.job.job import Job
+from dstack.plumbing.space import require
 from dstack.server.border.values import reading, sound
 from dstack.server.views import run_view, shown
 
+COPIES = 2
+"""How many copies of a submission are on the disk for a moment: as it came, and in the mirror."""
 LISTED = 100
 """How many files a dry run lists, largest first."""
 LONGEST_HEAD = 64 * 1024 * 1024
 """Most bytes of the line with the submission."""
 
 
-async def submit(submitter: Submitter, folder: Path, body: AsyncIterator[bytes]) -> RunView | Plan:
-    """Record the submission as a run, or return its plan for a dry run. The pack is kept in the folder meanwhile."""
+async def submit(submitter: Submitter, folder: Path, body: AsyncIterator[bytes], size: int) -> RunView | Plan:
+    """Record the submission as a run, or return its plan for a dry run. The pack is kept in the folder meanwhile.
+    Raises DiskFullError, before reading anything, if `size` bytes don't fit."""
+    try:
+        require(folder, COPIES * size)
+    except DiskFullError as full:
+        raise DiskFullError(f"nothing was submitted: {full.message}", hint=full.hint) from full
     with NamedTemporaryFile(dir=folder, suffix=".pack") as pack:
         submission = await read(body, pack)
         if submission.dry_run:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,13 +13,73 @@ from typing import Any, TypeVar
 
 import sqlite_utils
 
-from dstack.errors import UsageError
+from dstack.errors import DstackError, StateBusyError, StateDamagedError, UsageError, disk_full, server_trouble
 from dstack.model.api import wire
 from dstack.plumbing.disk import sync
 from dstack.store.migrations import migrate
 
 T = TypeVar("T")
+BUSY_SECONDS = 0.1
+"""How long a statement waits for another program's lock. The event loop waits with it."""
+RESERVED = 6_000_000
+"""In bytes. The cache keeps the last 2 MB of them; the others are reserved."""
 NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "lustre", "ceph"})
+
+
+class TypedConnection(sqlite3.Connection):
+    """Raises ServerTroubleError if the machine, the disk or another program is in the way. However many statements meet
+    another program's lock, only one a second waits for it."""
+
+    impatient_until = 0.0
+
+    def execute(self, *given: Any) -> sqlite3.Cursor:
+        return self.tried(super().execute, *given)
+
+    def executemany(self, *given: Any) -> sqlite3.Cursor:
+        return self.tried(super().executemany, *given)
+
+    def tried(self, statement: Callable[..., sqlite3.Cursor], *given: Any) -> sqlite3.Cursor:
+        if self.impatient_until and time.monotonic() > self.impatient_until:
+            self.wait(BUSY_SECONDS)
+        try:
+            with typed():
+                return statement(*given)
+        except StateBusyError:
+            if not self.impatient_until:
+                self.wait(0)
+            raise
+
+    def wait(self, seconds: float) -> None:
+        """Let statements wait so long for another program's lock."""
+        super().execute(f"PRAGMA busy_timeout={int(seconds * 1000)}")
+        self.impatient_until = 0.0 if seconds else time.monotonic() + 1
+
+
+@contextmanager
+def typed() -> Iterator[None]:
+    """Turn SQLite's errors into dstack's, as far as they are not a statement's fault."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        known = trouble(error)
+        if known is None:
+            raise
+        raise known from error
+
+
+def trouble(error: sqlite3.DatabaseError) -> DstackError | None:
+    """Return what an error of SQLite means; None if the statement is wrong. Python 3.10 has only its text."""
+    text = str(error)
+    if "is locked" in text:
+        message = "another program keeps the server's state locked; runs go on, but nothing can be recorded"
+        return StateBusyError(message, hint="end that program; since when: dstack server status")
+    if "is full" in text:
+        return disk_full(text)
+    if "I/O" in text or "readonly" in text or "unable to open" in text:
+        return server_trouble(OSError(errno.EIO, text))
+    if "malformed" in text or "not a database" in text:
+        return StateDamagedError(f"the server's state is damaged: {text}", hint="dstack server logs")
+    return None
 
 
 class Database(sqlite_utils.Database):
@@ -35,7 +97,7 @@ class Database(sqlite_utils.Database):
     def __init__(self, path: Path) -> None:
         refuse_network_file_system(path.parent)
         new = not path.exists()
-        connection = sqlite3.connect(path, isolation_level=None, timeout=30)
+        connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS, factory=TypedConnection)
         connection.row_factory = sqlite3.Row
         super().__init__(connection, recursive_triggers=False, execute_plugins=False)
         self.enable_wal()
@@ -72,9 +134,9 @@ class Database(sqlite_utils.Database):
             yield
             self.commit()
         except BaseException:
-            self.rollback()
             self.rollbacks += 1
             self.changed = set()
+            self.rollback()
             raise
         if self.changed:
             changed, self.changed = self.changed, set()
@@ -85,7 +147,7 @@ class Database(sqlite_utils.Database):
         sync serves all who wait for it; without new commits, there is none.
 
         It is the sync that `synchronous=FULL` adds to each commit, see https://sqlite.org/pragma.html#pragma_synchronous.
-        Here, only those wait for it who need it, and the event loop does not. Raises sqlite3.OperationalError.
+        Here, only those wait for it who need it, and the event loop does not. Raises ServerTroubleError.
         """
         if self.syncing is None or self.written != self.conn.total_changes:
             self.written = self.conn.total_changes
@@ -94,19 +156,31 @@ class Database(sqlite_utils.Database):
             await asyncio.shield(self.syncing)
         except OSError as error:
             self.syncing = None
-            raise sqlite3.OperationalError(f"{self.journal} can't be written to disk: {error.strerror}") from error
+            raise server_trouble(error) or error from error
+
+    def reserve(self) -> None:
+        """Take space for changes that have to be recorded while the disk is full. What a transaction writes stays
+        allocated in the write-ahead log after a rollback, and later transactions overwrite it."""
+        self.execute("BEGIN IMMEDIATE")
+        try:
+            self.execute("CREATE TABLE space (data)")
+            self.execute(f"INSERT INTO space VALUES (zeroblob({RESERVED}))")
+        finally:
+            self.rollback()
 
     def rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
         """Return all rows of a query."""
-        return self.execute(sql, values).fetchall()
+        with typed():
+            return self.execute(sql, values).fetchall()
 
     def column(self, sql: str, *values: Any) -> list[Any]:
         """Return the first column of a query."""
-        return [row[0] for row in self.execute(sql, values)]
+        return [row[0] for row in self.rows(sql, *values)]
 
     def value(self, sql: str, *values: Any) -> Any:
         """Return the first column of a query's first row, or None."""
-        row = self.execute(sql, values).fetchone()
+        with typed():
+            row = self.execute(sql, values).fetchone()
         return row[0] if row else None
 
     def records(self, kind: type[T], sql: str, *values: Any) -> list[T]:

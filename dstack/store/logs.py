@@ -11,21 +11,26 @@ import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from contextlib import suppress
+from io import FileIO
 from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
+from dstack.errors import server_trouble
 from dstack.model.paths import ServerLayout
 from dstack.model.runner.metrics import Point
 from dstack.model.text.units import rfc3339
 from dstack.plumbing.disk import sync
+from dstack.plumbing.space import require
 
 RECORD = struct.Struct("<Qd")
 """An offset in bytes, and the arrival time, in seconds since the epoch, of the bytes from there on."""
 RESOLUTION = 0.1
 """Arrivals within this many seconds share one record."""
+LAST = 0.5
+"""The share of the disk's reserve that logs leave to the state."""
 
 
 class Logs:
@@ -41,16 +46,14 @@ class Logs:
         return path.stat().st_size if path.exists() else 0
 
     def append(self, job: str, data: bytes) -> None:
-        """Append bytes."""
+        """Append bytes. Raises DiskFullError if they don't fit, without a part of them."""
         now = time.time()
         if job not in self.last:
             self._drop_unarrived(job)
         if now - self.last.get(job, 0) >= RESOLUTION:
+            append(self._times(job), RECORD.pack(self.size(job), now), RECORD.size)
             self.last[job] = now
-            with self._times(job).open("ab") as index:
-                index.write(RECORD.pack(self.size(job), now))
-        with self.layout.log(job).open("ab") as log:
-            log.write(data)
+        append(self.layout.log(job), data)
 
     def sync(self, job: str) -> None:
         """Write all that is known of a job here to disk."""
@@ -90,8 +93,7 @@ class Logs:
 
     def add_usage(self, job: str, point: Point) -> None:
         """Append a sample of resource usage, as a line of JSON in the job's own file."""
-        with self.layout.metrics(job).open("ab") as file:
-            file.write(msgspec.json.encode(point) + b"\n")
+        append(self.layout.metrics(job), msgspec.json.encode(point) + b"\n")
 
     def usage(self, job: str) -> list[Point]:
         """Return all samples of a job, in order. A line that a crash or a full disk left incomplete is skipped."""
@@ -116,6 +118,34 @@ class Logs:
 
     def _times(self, job: str) -> Path:
         return self.layout.log(job).with_suffix(".times")
+
+
+def append(path: Path, data: bytes, unit: int = 1) -> None:
+    """Append bytes to a file of records of `unit` bytes, or nothing of them. What is not a whole record at its end, as
+    after a crash, is cut off first. Raises ServerTroubleError, such as for a full disk."""
+    try:
+        require(path.parent, len(data), share=LAST)
+        with path.open("ab", buffering=0) as file:
+            begin = file.tell() - file.tell() % unit
+            if begin != file.tell():
+                file.truncate(begin)
+            try:
+                write(file, data)
+            except OSError:
+                file.truncate(begin)
+                raise
+    except OSError as error:
+        known = server_trouble(error)
+        if known is None:
+            raise
+        raise known from error
+
+
+def write(file: FileIO, data: bytes) -> None:
+    """Write all of it: one call may write a part."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
 
 
 class Records:

@@ -95,6 +95,8 @@ class PowerCut(Fault):
 class DatabaseLocked(Fault):
     """Another process holds the lock of the server's database."""
 
+    explains = frozenset({ReasonCode.SERVER_TROUBLE})
+
     def begin(self) -> None:
         words = [sys.executable, "-c", LOCK, str(self.site.home.dstack / "server" / "state.db")]
         self.holder = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -107,6 +109,8 @@ class DatabaseLocked(Fault):
 
 class ServerDiskFull(Fault):
     """The disk of the server's home has no space left."""
+
+    explains = frozenset({ReasonCode.SERVER_DISK_FULL, ReasonCode.SERVER_TROUBLE})
 
     def begin(self) -> None:
         self.ballast = self.site.disk.path / "ballast"

@@ -19,6 +19,7 @@ from dstack.commands.artifacts.collect import fetch
 from dstack.errors import StorageError, UsageError
 from dstack.model.job.manifest import MANIFEST, File, Manifest, decode, encode, objection, shown
 from dstack.plumbing.disk import sync, sync_all
+from dstack.plumbing.space import require
 
 
 class FolderStore:
@@ -62,8 +63,11 @@ class FolderStore:
         return None if self.root.is_dir() else "the folder does not exist"
 
     @in_thread
-    def sweep(self) -> None:
-        shutil.rmtree(self._incoming, ignore_errors=True)
+    def sweep(self, before: float) -> None:
+        for left in self._incoming.glob("*"):
+            with contextlib.suppress(FileNotFoundError):  # its collection has just ended
+                if max(path.lstat().st_mtime for path in (left, *left.rglob("*"))) < before:
+                    shutil.rmtree(left, ignore_errors=True)
 
     async def reach(self, folder: JobFolder) -> None:
         """Do nothing: the server fetches the files."""
@@ -103,8 +107,9 @@ class FolderStore:
     ) -> None:
         """Receive the contents of these files, one after the other. Raises StorageError for bytes that differ from
         the listing, and for too few or too many; contents that arrived before stay in the store."""
-        arriving = counted(stream, sum(file.size for file in files), tell)
-        aside = await to_its_end(lambda: self._aside(self._tree(run, workflow).name))
+        size = sum(file.size for file in files)
+        arriving = counted(stream, size, tell)
+        aside = await to_its_end(lambda: self._aside(self._tree(run, workflow).name, size))
         taking = incoming(aside, self._contents, files)
         try:
             await self._step(lambda: next(taking))
@@ -227,9 +232,12 @@ class FolderStore:
         (top / MANIFEST).write_bytes(encode(manifest))
         sync_all(self.root)
 
-    def _aside(self, name: str) -> Path:
+    def _aside(self, name: str, size: int = 0) -> Path:
+        """Make a folder for what is incomplete. Raises StorageError if the disk has no space for `size` more bytes."""
         with storing(self.root):
             self._incoming.mkdir(parents=True, exist_ok=True)
+            if size:
+                require(self.root, size)
             return Path(tempfile.mkdtemp(prefix=f"{name}.", dir=self._incoming))
 
     def _tree(self, run: str, workflow: str) -> Path:

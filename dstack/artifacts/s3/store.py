@@ -72,7 +72,7 @@ class S3Store:
         """Return None: a bucket that is gone refuses every request."""
         return None
 
-    async def sweep(self) -> None:
+    async def sweep(self, before: float) -> None:
         """Do nothing: an unfinished upload can be resumed."""
 
     async def reach(self, folder: JobFolder) -> None:

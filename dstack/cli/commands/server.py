@@ -17,7 +17,9 @@ from dstack.client import embedded
 from dstack.client.client import Client
 from dstack.client.settings import configured
 from dstack.errors import ConflictError, DstackError, ErrorCode, TryAgainError, UsageError
+from dstack.model.api.server import DiskSpace, TaskTrouble
 from dstack.model.paths import ServerLayout
+from dstack.model.text.units import size_words
 
 STOP_SECONDS = 30.0
 
@@ -139,8 +141,27 @@ def status(as_json: bool) -> None:
             ("started", f"{current.started_at} ({words.ago(current.started_at)})"),
             ("unfinished runs", str(current.runs)),
             ("home", current.home),
+            *([("disk", disk_words(current.disk))] if current.disk else []),
+            *(("trouble", trouble_words(trouble)) for trouble in current.troubles),
         ]
     )
+
+
+def disk_words(disk: DiskSpace) -> str:
+    """Say how much space the server has, and what that means."""
+    free = f"{size_words(disk.free)} free"
+    if not disk.low:
+        return free
+    why = (
+        f"less than the {size_words(disk.reserve)} that have to be" if disk.free < disk.reserve else "but no more files"
+    )
+    return f"{free}, {why}: no run is accepted; to free space: dstack prune"
+
+
+def trouble_words(trouble: TaskTrouble) -> str:
+    """Say which task fails and why."""
+    times = words.count(trouble.count, "failure")
+    return f"{trouble.task}: {trouble.reason} ({times} since {trouble.since}; it is tried again)"
 
 
 @command.command("logs")

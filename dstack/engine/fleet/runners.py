@@ -15,6 +15,7 @@ from dstack.commands.command import Command
 from dstack.commands.host import Host, ask
 from dstack.commands.machine.doctor import skewed
 from dstack.commands.machine.probe import probe
+from dstack.engine.supervisor import Supervisor
 from dstack.errors import DstackError, ErrorCode, HostUnreachableError
 from dstack.hosts.pool import Pool
 from dstack.model.api.runners import AddRunner, RunnerView
@@ -80,6 +81,7 @@ class Fleet:
         self.probes: dict[str, asyncio.Task[Condition]] = {}
         self.asked: dict[str, float] = {}
         self.unsure = store.jobs.aborted_on()
+        self.tasks = Supervisor()
 
     def host(self, runner: Runner) -> Host:
         """The connection to a runner, which is kept open."""
@@ -115,8 +117,7 @@ class Fleet:
         else:
             state = "unusable" if facts.problem else "ready"
             condition = Condition(state, facts.problem, facts.fix, latency, patient=True, findings=facts.findings)
-            if self.store.runners.get(name):
-                self.store.runners.change(name, facts=facts)
+            await self.tasks.attempt(f"recording what {name} has", lambda: self.record(name, facts))
         condition.checked = time.monotonic()
         if condition.state != "ready":
             condition.failing_since = (before and before.failing_since) or time.time()
@@ -124,6 +125,10 @@ class Fleet:
         if before is None or before.state != condition.state:
             self.changed()
         return condition
+
+    async def record(self, name: str, facts: Facts) -> None:
+        if self.store.runners.get(name):
+            self.store.runners.change(name, facts=facts)
 
     async def look(self, runner: Runner, *, thorough: bool = False) -> tuple[Facts, float]:
         """Return the runner's facts, and how many seconds a round trip takes. Whether containers get the GPUs is only
@@ -140,14 +145,13 @@ class Fleet:
     async def check_all(self, names: Iterable[str], *, fresh: float = FRESH, patience: float = LATE) -> None:
         """Probe all of these runners whose last probe is older than `fresh` seconds, in parallel. Returns after at
         most `patience` seconds; slower probes continue in the background."""
-        checks = [asyncio.ensure_future(self.check(name, fresh=fresh)) for name in names]
-        if not checks:
-            return
-        done, late = await asyncio.wait(checks, timeout=patience)
-        for check in late:
-            check.add_done_callback(lambda check: check.cancelled() or check.exception())
-        for check in done:
-            check.result()
+        checks = [asyncio.ensure_future(self.tried(name, fresh=fresh)) for name in names]
+        if checks:
+            await asyncio.wait(checks, timeout=patience)
+
+    async def tried(self, name: str, *, fresh: float) -> None:
+        """Check a runner. A failure of the check itself is told, and in nobody else's way."""
+        await self.tasks.attempt(f"probing {name}", lambda: self.check(name, fresh=fresh))
 
     def ready(self, name: str) -> bool:
         """Whether the runner's last probe found nothing that keeps it from running jobs."""
@@ -161,7 +165,7 @@ class Fleet:
                 left = self.store.jobs.left_on()
                 wanted = [runner for runner in wanted if runner.name in left]
             rests = {runner.name: rest(self.ready(runner.name), runner.facts) for runner in wanted}
-            await asyncio.gather(*(self.check(name, fresh=fresh) for name, fresh in rests.items()))
+            await asyncio.gather(*(self.tried(name, fresh=fresh) for name, fresh in rests.items()))
             await asyncio.sleep(INTERVAL / 3)
 
     def now(self) -> list[Machine]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
+from functools import partial
 
 from dstack.commands.host import ask
 from dstack.commands.machine.sample import Sample, sample
@@ -61,7 +62,9 @@ class Sampler:
         try:
             while True:
                 for name in {job.runner for job in self.running() if job.runner} - set(self.watching):
-                    self.watching[name] = asyncio.create_task(self.follow(name))
+                    self.watching[name] = asyncio.create_task(
+                        self.fleet.tasks.keep(f"metrics of {name}", partial(self.follow, name))
+                    )
                 self.watching = {name: task for name, task in self.watching.items() if not task.done()}
                 await asyncio.sleep(FIRST / 2)
         finally:
@@ -123,7 +126,8 @@ class Sampler:
             if not self.fleet.ready(runner.name) or runner.name in self.looking:
                 continue
             if (seen := self.seen.get(runner.name)) is None or now - seen.at > max(fresh, seen.pause):
-                begun.append(asyncio.create_task(self.look(runner.name)))
+                look = self.fleet.tasks.attempt(f"metrics of {runner.name}", partial(self.look, runner.name))
+                begun.append(asyncio.create_task(look))
                 self.looking[runner.name] = begun[-1]
         if begun:
             await asyncio.wait(begun, timeout=LATE)

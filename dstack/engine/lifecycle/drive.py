@@ -16,7 +16,7 @@ from dstack.engine.lifecycle.watch import blamed, end_in_time, until_ended
 from dstack.engine.retention.clear import remove_aborted
 from dstack.engine.transfer.collect import Collected, Collector, remove_stored
 from dstack.engine.transfer.sync import Sync
-from dstack.errors import DstackError, HostError, HostUnreachableError, StorageError
+from dstack.errors import DstackError, HostError, HostUnreachableError, ServerTroubleError, StorageError, server_trouble
 from dstack.model.job.attempts import again, following
 from dstack.model.job.job import ExitCode, Job
 from dstack.model.job.reasons import Reason, ReasonCode, failed_with, preempted
@@ -24,6 +24,8 @@ from dstack.model.job.status import Status
 from dstack.model.text.units import rfc3339, seconds, span, span_words
 from dstack.scheduling.reasons import STOPPED_EARLY
 
+TOLD = 10.0
+"""Seconds that a container which has ended waits for the answer to being told to end."""
 NOTHING = Collected(0, 0, None)
 STOPPED = "stopped by dstack stop"
 LONGEST_PAUSE = 30.0
@@ -42,14 +44,19 @@ class Drive(JobOnRunner):
         self.collector: Collector | None = None
 
     async def run(self) -> None:
-        """Drive the job to its end, or back into the queue."""
+        """Drive the job to its end, or back into the queue. Raises ServerTroubleError if the server's own machine is
+        in the way; the job keeps its state, and another call goes on from there."""
         while not self.job.finished and self.job.status is not Status.QUEUED:
             try:
                 await self.step(self.job)
                 self.failures = 0
+            except ServerTroubleError:
+                raise  # whoever keeps the drive going tries again: the job's state can't even be recorded
             except DstackError as trouble:
                 await self.cope(trouble)
             except Exception as bug:
+                if server_trouble(bug):
+                    raise
                 log.exception("job %s: unexpected error", self.id)
                 message = f"internal error in dstack: {bug!r}; for details: dstack server logs"
                 await self.cope(HostError(message, code=ReasonCode.INTERNAL_ERROR))
@@ -125,12 +132,13 @@ class Drive(JobOnRunner):
 
     async def watch(self) -> None:
         """Follow the log until the container has ended, and pass on a stop."""
-        duty = asyncio.create_task(end_in_time(self))
-        syncing = asyncio.create_task(Sync(self).run())
+        tasks = self.context.tasks
+        duty = asyncio.create_task(tasks.keep(f"ending job {self.id} in time", lambda: end_in_time(self)))
+        syncing = asyncio.create_task(tasks.keep(f"syncing artifacts of job {self.id}", Sync(self).run))
         try:
             decision = await until_ended(self)
             if self.job.stop or self.job.preempted_by or self.job.expired:
-                await duty
+                await asyncio.wait({duty}, timeout=TOLD)
         finally:
             duty.cancel()
             syncing.cancel()

@@ -69,7 +69,8 @@ async def launched(job_on_runner: JobOnRunner) -> Launched:
         if answer.digest:
             job_on_runner.store.pulled_images.add(runner.name, job.image, answer.digest)
     if answer.spare:
-        job_on_runner.context.background(write_spare(job_on_runner))
+        name = f"writing a spare tree on {runner.name}"
+        job_on_runner.context.tasks.start(name, lambda: write_spare(job_on_runner), once=True)
     return answer
 
 
@@ -80,7 +81,7 @@ async def prepare_image(job_on_runner: JobOnRunner) -> None:
     def tell(how_far: str, progress: Progress | None) -> None:
         what = f"pulling {job.image} on {name}"
         reason = Reason(ReasonCode.PULLING_IMAGE, f"{what}: {how_far}" if how_far else what)
-        job_on_runner.change(preparation=Phase.PULLING, progress=progress, reason=reason)
+        job_on_runner.report(preparation=Phase.PULLING, progress=progress, reason=reason)
 
     auth, secrets = job.definition.registry_auth, job_on_runner.store.secrets
     login = Login(auth.username, secrets.require(auth.password), secret=auth.password) if auth else None

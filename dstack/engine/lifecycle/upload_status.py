@@ -36,7 +36,7 @@ class ShippingProgress(TransferProgress):
 
     def __call__(self, sent: int, total: int) -> None:
         if self.due():
-            self.job_on_runner.change(preparation=Phase.SHIPPING, progress=Progress(sent, total))
+            self.job_on_runner.report(preparation=Phase.SHIPPING, progress=Progress(sent, total))
 
 
 class UploadProgress(TransferProgress):
@@ -51,7 +51,7 @@ class UploadProgress(TransferProgress):
             text = f"stopping: {text}; {to_drop(job)}"
         reason, progress = Reason(ReasonCode.UPLOADING, text), Progress(stored, total)
         if job.status is Status.UPLOADING and (reason, progress) != (job.reason, job.progress):
-            self.job_on_runner.change(reason=reason, progress=progress, unreachable_since=None)
+            self.job_on_runner.report(reason=reason, progress=progress, unreachable_since=None)
 
 
 def stopping(job: Job) -> Reason:

@@ -122,6 +122,11 @@ async def tidy(context: Context, repo: str, *, most: int = MOST_PACKS) -> None:
         log.warning("the mirror of %s could not be collected: %s", repo, trouble.message)
 
 
+def start_tidying(context: Context, repo: str, *, most: int = MOST_PACKS) -> None:
+    """Collect it in the background."""
+    context.tasks.start(f"collecting the mirror of {repo}", lambda: tidy(context, repo, most=most), once=True)
+
+
 async def prune_caches(context: Context, wish: PruneCachesRequest) -> list[CacheFolder]:
     """Remove the cache folders that are not in use and have not been used for `unused_for` seconds; return them. With
     `dry_run`, only return them. A runner that does not answer is skipped; the next call asks it again."""

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 from dstack.engine.context import Context, log
-from dstack.errors import ConflictError, DstackError, StorageError
+from dstack.errors import ConflictError, StorageError
 from dstack.model.api.retention import Removed
 from dstack.model.job.job import Job, Run
 from dstack.model.text.units import rfc3339, seconds
@@ -85,10 +85,7 @@ class Retention:
         while True:
             await asyncio.sleep(LATER)
             if any(not self.used(job) and not self.on_host(job) for job in self.hidden()):
-                try:
-                    await self.complete()
-                except DstackError as trouble:
-                    log.warning("leftovers of deleted runs not removed: %s", trouble.message)
+                await self.complete()
 
     def hidden(self) -> list[Job]:
         """What is left of the jobs of removed runs."""

@@ -13,7 +13,7 @@ from msgspec import structs
 
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
-from dstack.engine.retention.prune import tidy
+from dstack.engine.retention.prune import start_tidying
 from dstack.engine.submission.plan import Planner
 from dstack.errors import ConflictError, NotFoundError, TryAgainError, UsageError
 from dstack.model.api.runs import Submission
@@ -86,7 +86,7 @@ class Submitter:
                 self.store.jobs.add(job)
                 self.store.cache_keys.add(job.key, draft.components[job.key])
         self.engine.poke()
-        self.context.background(tidy(self.context, draft.run.snapshot.repo))
+        start_tidying(self.context, draft.run.snapshot.repo)
         return draft
 
     async def preview(self, submission: Submission, pack: Path | None = None) -> Preview:

@@ -38,8 +38,27 @@ class ServerConfig(Struct, kw_only=True):
     max_gpus_per_user: int | None = None
 
 
+class TaskTrouble(Struct, kw_only=True):
+    """A task of the server that fails and is tried again: how often it has failed, since when, and why."""
+
+    task: str
+    count: int
+    since: str
+    reason: str
+    code: str
+
+
+class DiskSpace(Struct, kw_only=True):
+    """The disk of the server's state, in bytes. While less than `reserve` is free, or the disk has room for no more
+    files, it is `low`: no run is accepted."""
+
+    free: int
+    reserve: int
+    low: bool
+
+
 class ServerStatus(Struct, kw_only=True):
-    """The response of `GET /status`. `runs` is the number of unfinished runs."""
+    """The response of `GET /status`. `runs` is the number of unfinished runs. An older server tells no `disk`."""
 
     pid: int
     url: str
@@ -48,6 +67,8 @@ class ServerStatus(Struct, kw_only=True):
     started_at: str
     runs: int
     home: str
+    disk: DiskSpace | None = None
+    troubles: list[TaskTrouble] = []
 
 
 class Problem(Struct, kw_only=True):

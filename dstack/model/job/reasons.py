@@ -64,6 +64,8 @@ class ReasonCode(Code):
     LOST_HOST_RESTARTED = "lost-host-restarted", "The runner restarted while the job was running."
     LOST_DOCKER_RESTARTED = "lost-docker-restarted", "Docker restarted on the runner, which ended the container."
     LOST_REMOVED = "lost-removed", "The container or the job's folder was removed, and dstack did not do it."
+    SERVER_DISK_FULL = "server-disk-full", "The server's disk is full; the job goes on once there is space."
+    SERVER_TROUBLE = "server-trouble", "The server can't record or read its state now; the job goes on once it can."
     INTERNAL_ERROR = "internal-error", "Something in dstack itself failed; see `dstack server logs`."
 
 
@@ -83,6 +85,10 @@ ERRORS = {
     ErrorCode.HOST_COMMAND: ReasonCode.RUNNER_ERROR,
     ErrorCode.HOST: ReasonCode.RUNNER_ERROR,
     ErrorCode.STORAGE: ReasonCode.STORAGE_UNAVAILABLE,
+    ErrorCode.SERVER_DISK_FULL: ReasonCode.SERVER_DISK_FULL,
+    ErrorCode.STATE_BUSY: ReasonCode.SERVER_TROUBLE,
+    ErrorCode.STATE_DAMAGED: ReasonCode.SERVER_TROUBLE,
+    ErrorCode.SERVER_FAILED: ReasonCode.SERVER_TROUBLE,
 }
 
 

@@ -25,10 +25,11 @@ class JobRoutes:
     def jobs(self, run: str | None = None, limit: int = 20) -> list[JobView]:
         store = self.engine.store
         jobs = store.jobs.newest(min(limit, 10**9)) if run is None else store.jobs.of(run_named(store, run).name)
+        jobs = [self.engine.context.told(job) for job in jobs]
         return [job_view(job, self.engine.scheduler.positions.get(job.id)) for job in jobs]
 
     def job(self, ref: str) -> JobView:
-        job = job_named(self.engine.store, ref)
+        job = self.engine.context.told(job_named(self.engine.store, ref))
         return job_view(job, self.engine.scheduler.positions.get(job.id))
 
     def follow(self, request: Request, ref: str, follow: bool = False, logs: bool = True) -> Response:

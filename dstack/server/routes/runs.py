@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dstack.engine.engine import Engine
-from dstack.engine.retention.prune import Orphans, prune_caches, tidy
+from dstack.engine.retention.prune import Orphans, prune_caches, start_tidying
 from dstack.engine.retention.retention import Retention
 from dstack.engine.submission.submit import Submitter
 from dstack.errors import NotFoundError
@@ -38,7 +38,8 @@ class RunRoutes:
 
     async def submit(self, request: Request) -> RunView | Plan:
         submitter = Submitter(self.engine.context, self.engine)
-        return await submit(submitter, self.engine.context.layout.incoming, request.stream())
+        size = int(request.headers.get("content-length") or 0)
+        return await submit(submitter, self.engine.context.layout.incoming, request.stream(), size)
 
     def runs(
         self, workflow: str | None = None, status: Status | None = None, user: str | None = None, limit: int = 20
@@ -52,7 +53,8 @@ class RunRoutes:
         return self._view(run_named(self.engine.store, ref))
 
     def _view(self, run: Run) -> RunView:
-        return run_view(run, self.engine.store.jobs.of(run.name), self.engine.scheduler.positions)
+        jobs = [self.engine.context.told(job) for job in self.engine.store.jobs.of(run.name)]
+        return run_view(run, jobs, self.engine.scheduler.positions)
 
     async def diff(self, ref: str) -> Response:
         snapshot = run_named(self.engine.store, ref).snapshot
@@ -83,7 +85,7 @@ class RunRoutes:
         """Remove the code of deleted runs, and what machines kept of them."""
         self.engine.poke()
         for repo in {run.snapshot.repo for run in runs}:
-            self.engine.context.background(tidy(self.engine.context, repo, most=0))
+            start_tidying(self.engine.context, repo, most=0)
 
     async def prune_rest(self, wish: PruneRestRequest) -> list[Leftover]:
         ruled = wish.keep_last is not None or wish.older_than is not None

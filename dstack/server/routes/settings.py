@@ -9,12 +9,24 @@ from dataclasses import dataclass, field
 
 from dstack import __version__
 from dstack.engine.engine import Engine
-from dstack.errors import UsageError
+from dstack.engine.supervisor import Trouble
+from dstack.errors import ErrorCode, UsageError
 from dstack.hosts.trust import own_key
 from dstack.model.api.runners import ServerKey
-from dstack.model.api.server import API, DeletedSecret, SecretView, ServerConfig, ServerStatus, SetSecret
+from dstack.model.api.server import (
+    API,
+    DeletedSecret,
+    DiskSpace,
+    SecretView,
+    ServerConfig,
+    ServerStatus,
+    SetSecret,
+    TaskTrouble,
+)
 from dstack.model.project.environment import check_name
 from dstack.model.text.units import rfc3339
+from dstack.plumbing.space import space
+from dstack.server.views import shown
 
 
 @dataclass
@@ -32,6 +44,8 @@ class SettingsRoutes:
             started_at=rfc3339(self.started),
             runs=len({job.run for job in self.engine.store.jobs.unfinished()}),
             home=str(self.engine.context.layout.home),
+            disk=shown(space(self.engine.context.layout.state), DiskSpace),
+            troubles=[trouble_view(name, trouble) for name, trouble in self.engine.context.tasks.current().items()],
         )
 
     async def key(self) -> ServerKey:
@@ -72,3 +86,14 @@ class SettingsRoutes:
         self.engine.store.secrets.delete(name)
         jobs = [job for job in self.engine.store.jobs.unfinished() if name in job.definition.needed_secrets]
         return DeletedSecret(missed_by=[f"{job.workflow} of {job.run}" for job in jobs if not job.started_at])
+
+
+def trouble_view(name: str, trouble: Trouble) -> TaskTrouble:
+    """Return a task's trouble as users see it."""
+    return TaskTrouble(
+        task=name,
+        count=trouble.count,
+        since=rfc3339(trouble.since),
+        reason=trouble.words,
+        code=getattr(trouble.error, "code", ErrorCode.INTERNAL),
+    )

@@ -39,7 +39,7 @@ class FlatStore:
     def absent(self) -> str | None:
         return None if self.folder.is_dir() else "the folder does not exist"
 
-    async def sweep(self) -> None:
+    async def sweep(self, before: float) -> None:
         pass
 
     async def reach(self, folder: JobFolder) -> None:

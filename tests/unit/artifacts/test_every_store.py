@@ -269,7 +269,7 @@ def test_what_is_in_use_is_not_cleared(store: ArtifactStore, host: Folder) -> No
 
     assert asyncio.run(store.clear("run-1", "train")) == 0
     assert asyncio.run(store.unused(time.time() + 60)) == 0
-    asyncio.run(store.sweep())
+    asyncio.run(store.sweep(time.time() + 1))
 
     assert store.verify(written) is None
 

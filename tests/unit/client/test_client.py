@@ -13,14 +13,16 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dstack import __version__
 from dstack.client import client as client_module
-from dstack.client import embedded
+from dstack.client import connection, embedded
 from dstack.client.client import Client
 from dstack.client.connection import BrokenAnswerError, problem
 from dstack.client.frames import Frame, read_frames
@@ -32,14 +34,16 @@ from dstack.errors import (
     MissingBaseError,
     NotFoundError,
     ProjectError,
+    StateBusyError,
     TryAgainError,
     UnauthorizedError,
     UnknownHostKeyError,
     UsageError,
 )
 from dstack.model.api.events import EventQuery
+from dstack.model.api.jobs import StopRequest
 from dstack.model.api.runs import Event
-from dstack.model.api.server import Problem
+from dstack.model.api.server import API, Problem
 from tests.unit.cli.conftest import ROOT
 from tests.unit.cli.fake_server import State, event_view, job_view, run_view, serving
 
@@ -184,6 +188,44 @@ def test_what_does_not_speak_http() -> None:
         greeting.join()
 
     assert not isinstance(refused.value, TryAgainError)
+
+
+@pytest.mark.parametrize(("refusals", "after", "asked"), [(2, "1", 3), (9, "1", 3), (1, "60", 1)])
+def test_a_busy_server_is_asked_again_for_a_while(
+    monkeypatch: pytest.MonkeyPatch, refusals: int, after: str, asked: int
+) -> None:
+    class Busy(BaseHTTPRequestHandler):
+        bodies: ClassVar[list[bytes]] = []
+
+        def do_POST(self) -> None:
+            self.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+            refused = len(self.bodies) <= refusals
+            problem = msgspec.json.encode(Problem(kind="StateBusyError", message="m", code="state-busy", exit_code=75))
+            self.send_response(503 if refused else 200)
+            for name, value in {
+                "X-Dstack-Version": __version__,
+                "X-Dstack-Api": str(API),
+                "Retry-After": after,
+            }.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(problem if refused else b"[]")
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Nothing to tell."""
+
+    monkeypatch.setattr(connection, "BUSY_SECONDS", 2.9)
+    with HTTPServer(("127.0.0.1", 0), Busy) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        client = Client(Endpoint(f"http://127.0.0.1:{server.server_address[1]}"))
+        if refusals == 2:
+            assert client.stop(StopRequest(refs=("a",))) == []
+        else:
+            with pytest.raises(StateBusyError) as caught:
+                client.stop(StopRequest(refs=("a",)))
+            assert (caught.value.exit_code, caught.value.code) == (75, ErrorCode.STATE_BUSY)
+        server.shutdown()
+    assert Busy.bodies == [Busy.bodies[0]] * asked
 
 
 @pytest.mark.parametrize(

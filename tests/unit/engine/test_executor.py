@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from msgspec.structs import replace
 from dstack.engine.engine import Engine
 from dstack.engine.fleet.runners import Condition
 from dstack.engine.lifecycle import watch
+from dstack.engine.lifecycle.drive import Drive
+from dstack.errors import StateBusyError
 from dstack.model.job.job import Job
 from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.status import Status
@@ -84,3 +87,40 @@ def test_a_runner_at_fault_gets_no_more_jobs_that_need_its_gpus(world: World) ->
     (machine,) = world.context.fleet.now()
     assert machine.gpu_trouble is not None
     assert machine.gpu_trouble.text == "the driver fails; reboot"
+
+
+def test_a_job_that_nobody_drives_is_found(world: World) -> None:
+    world.context.executors["docker"] = FakeExecutor()
+    world.store.jobs.change("abc", status=Status.PREPARING, runner="box")
+
+    async def lived() -> None:
+        engine = Engine(world.context)
+        engine.drives["abc"] = asyncio.ensure_future(asyncio.sleep(0))
+        await engine.drives["abc"]
+        engine.resume()
+        await engine.drives["abc"]
+        await engine.close()
+
+    asyncio.run(asyncio.wait_for(lived(), 20))
+    assert world.job.status is Status.DONE
+
+
+@pytest.mark.parametrize(
+    "trouble", [StateBusyError("locked"), OSError(errno.ENOSPC, "full"), OSError(errno.EMFILE, "x"), MemoryError()]
+)
+@pytest.mark.parametrize("status", [Status.PREPARING, Status.RUNNING, Status.UPLOADING])
+def test_trouble_of_the_server_ends_no_job(world: World, trouble: Exception, status: Status) -> None:
+    executor, again = FakeExecutor(), [trouble] * 2
+    world.context.executors["docker"] = executor
+    step = Drive.step
+
+    async def failing(drive: Drive, job: Job) -> None:
+        if job.status is status and again:
+            raise again.pop()
+        await step(drive, job)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Drive, "step", failing)
+        job = ended(world, executor)
+
+    assert (job.status, world.log, executor.begun, again) == (Status.DONE, LOG, 1, [])

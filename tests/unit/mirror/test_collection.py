@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dstack.mirror.mirror import MissingBaseError
+from dstack.mirror.mirror import Mirror, MissingBaseError
+from dstack.plumbing.git import make_bare
 from dstack.snapshot.take import take
 from tests.unit.snapshot.shipping import Road, git, manifest
 from tests.unit.snapshot.trees import commit, start, write
@@ -231,3 +232,32 @@ def test_a_month_begins_anew_with_each_use(project: Path, road: Road) -> None:
     os.utime(road.host_mirror, (0, 0))
     road.launch(snapshot, "b")
     assert road.host_mirror.stat().st_mtime > time.time() - 86400
+
+
+def test_what_killed_processes_left_is_swept(project: Path, road: Road) -> None:
+    snapshot = road.submit(project)
+    mirror = road.mirror.path
+    left = [mirror / "in-killed", mirror / "out-killed", mirror / "objects/pack/tmp_pack_x", mirror / "HEAD.1.new"]
+    for path in left[:2]:
+        path.mkdir()
+        (path / "pack").write_bytes(b"PACK")
+    for path in left[2:]:
+        path.write_bytes(b"half")
+
+    road.mirror.sweep(time.time() - 60)
+    assert all(path.exists() for path in left), "they may be in use"
+    road.mirror.sweep(time.time() + 1)
+
+    assert [path for path in left if path.exists()] == []
+    assert road.mirror.has(snapshot)
+
+
+def test_a_mirror_without_a_snapshot_is_swept(tmp_path: Path) -> None:
+    half = Mirror(tmp_path / "repo.git")
+    make_bare(half.path, "sha1")
+
+    half.sweep(time.time() - 60)
+    assert half.path.exists()
+    half.sweep(time.time() + 1)
+
+    assert not half.path.exists()

@@ -9,6 +9,8 @@ import os
 import pwd
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -153,3 +155,20 @@ def test_no_link_is_followed(home: Path) -> None:
     with pytest.raises(runner.RunnerError, match="is a symbolic link, which is not followed"):
         runner.let_in(KEY, "5e12")
     assert elsewhere.read_text() == ""
+
+
+def test_a_heartbeat_that_the_server_cannot_record_is_not_the_end() -> None:
+    class Busy(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(503)
+            self.end_headers()
+            self.wfile.write(b'{"message": "its state is locked", "exit_code": 75}')
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Nothing to tell."""
+
+    with HTTPServer(("127.0.0.1", 0), Busy) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        with pytest.raises(OSError, match="its state is locked"):
+            runner.Server(f"http://127.0.0.1:{server.server_address[1]}", None).post("/registrations/box/heartbeat", {})
+        server.shutdown()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import re
 from inspect import signature
@@ -18,7 +19,7 @@ from dstack.engine.engine import Engine
 from dstack.engine.fleet.runners import Fleet
 from dstack.engine.fleet.sampling import Sampler
 from dstack.engine.retention.retention import Retention
-from dstack.errors import StorageError
+from dstack.errors import DiskFullError, StateBusyError, StateDamagedError, StorageError
 from dstack.hosts.pool import Pool
 from dstack.model.api.events import EventQuery
 from dstack.model.api.jobs import StopRequest
@@ -94,6 +95,28 @@ def test_an_invalid_body_is_a_usage_error(body: bytes) -> None:
     status, problem = answer(stopped, body, method="POST")
 
     assert (status, problem["kind"], problem["exit_code"]) == (400, "UsageError", 2)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "again", "code"),
+    [
+        (StateBusyError("m"), 503, "1", "state-busy"),
+        (DiskFullError("m"), 503, "60", "server-disk-full"),
+        (OSError(errno.ENOSPC, "full"), 503, "60", "server-disk-full"),
+        (OSError(errno.EMFILE, "too many"), 503, "60", "server-failed"),
+        (MemoryError(), 503, "60", "server-failed"),
+        (StateDamagedError("m"), 500, "60", "state-damaged"),
+    ],
+)
+def test_trouble_of_the_server_asks_to_be_asked_again(error: Exception, status: int, again: str, code: str) -> None:
+    def troubled() -> None:
+        raise error
+
+    scope = {"type": "http", "method": "GET", "path": "/v1/x", "headers": [], "query_string": b""}
+    response = asyncio.run(answering(troubled)(Request(scope)))
+
+    assert (response.status_code, response.headers["retry-after"]) == (status, again)
+    assert json.loads(bytes(response.body))["code"] == code
 
 
 def test_every_endpoint_takes_the_names_in_its_path(tmp_path: Path) -> None:

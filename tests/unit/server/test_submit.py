@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import cast
 
 import pytest
 
-from dstack.errors import UsageError
+from dstack.engine.submission.submit import Submitter
+from dstack.errors import DiskFullError, UsageError
 from dstack.model.api import wire
+from dstack.plumbing import space
+from dstack.plumbing.space import Space
 from dstack.server import submit
 from tests.unit.engine.submission.test_plan import SUBMISSION
 
@@ -40,3 +45,12 @@ def test_no_submission(body: bytes, message: str, monkeypatch: pytest.MonkeyPatc
 
     with pytest.raises(UsageError, match=message):
         asyncio.run(submit.read(pieces(body, 10), io.BytesIO()))
+
+
+def test_what_does_not_fit_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(space, "space", lambda folder: Space(free=13 * 10**6, reserve=6 * 10**6, files=True))
+
+    with pytest.raises(DiskFullError, match="nothing was submitted: the server's disk is full: 13 MB are free") as full:
+        asyncio.run(submit.submit(cast(Submitter, None), tmp_path, pieces(LINE, 1), 150 * 10**6))
+
+    assert (full.value.exit_code, list(tmp_path.iterdir())) == (75, [])

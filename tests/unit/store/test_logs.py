@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from io import FileIO
 from pathlib import Path
 
 import pytest
 
+from dstack.errors import DiskFullError
 from dstack.model.paths import ServerLayout
 from dstack.model.runner.metrics import Point
 from dstack.model.text.units import seconds
+from dstack.plumbing import space
+from dstack.plumbing.space import Space
 from dstack.store import logs as module
 from dstack.store.logs import Logs, chunks
 from tests.unit.syncs import Syncs
@@ -120,3 +125,41 @@ def test_a_sync_covers_all_that_is_known_of_a_job(logs: Logs, monkeypatch: pytes
     syncs.clear()
     logs.sync("a")
     assert syncs == ["a", "a.times", "a.metrics", "logs"]
+
+
+def test_what_does_not_fit_is_cut_back(logs: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
+    logs.append("a", b"one\n")
+
+    def short(file: FileIO, data: bytes) -> None:
+        file.write(data[:2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "write", short)
+        with pytest.raises(DiskFullError):
+            logs.append("a", b"two\n")
+        with pytest.raises(DiskFullError):
+            logs.add_usage("a", Point(time=1, cpu=0.5, memory=1, gpu=None, gpu_memory=None))
+
+    assert (logs.read("a", 0, 100), logs.usage("a")) == (b"one\n", [])
+    logs.append("a", b"two\n")
+    assert b"".join(data for _, _, data in chunks(logs, "a", 0, 100)) == b"one\ntwo\n"
+
+
+def test_a_record_that_a_crash_cut_shifts_no_other(logs: Logs, clock: list[float]) -> None:
+    logs.append("a", b"one\n")
+    with logs._times("a").open("ab") as index:
+        index.write(b"half")
+    clock[0] += 60
+
+    logs.append("a", b"two\n")
+
+    assert [seconds(at) for _, at, _ in chunks(logs, "a", 0, 100)] == [1000.0, 1060.0]
+
+
+def test_logs_leave_space_to_the_state(logs: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(space, "space", lambda folder: Space(free=1000, reserve=1000, files=True))
+
+    logs.append("a", b"x" * 500)
+    with pytest.raises(DiskFullError, match=r"1 kB are free, and 1\.5 kB are needed, of which 500 B stay free"):
+        logs.append("a", b"x" * 1000)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from dstack.errors import ServerTroubleError
 from dstack.model.paths import ServerLayout
 from dstack.store.store import Store
 from tests.unit.syncs import Syncs
@@ -68,7 +68,7 @@ def test_a_failure_is_told_to_all_and_the_next_call_tries_again(store: Store, mo
     store.settings.set("x", "1")
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", broken)
-        assert [type(found) for found in asyncio.run(wait())] == [sqlite3.OperationalError] * 3
+        assert [type(found) for found in asyncio.run(wait())] == [ServerTroubleError] * 3
     syncs = Syncs(monkeypatch)
     assert asyncio.run(wait()) == [None] * 3
     assert syncs == [WAL]

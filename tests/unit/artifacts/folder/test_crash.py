@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 import subprocess
@@ -59,9 +60,24 @@ def test_killed_anywhere_and_repeated(tmp_path: Path) -> None:
         assert found in (None, MADE)
         assert found is None or store.verify(found) is None
 
-        asyncio.run(store.sweep())
+        asyncio.run(store.sweep(time.time() + 1))
         asyncio.run(keep(store, MADE, CONTENTS))
 
         assert on_disk(root) == expected
         assert store.verify(MADE) is None
     assert killed >= 5
+
+
+def test_what_is_young_is_not_swept(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    for name, age in {"train.old": 100, "train.new": 300}.items():
+        folder = tmp_path / ".incoming" / name
+        folder.mkdir(parents=True)
+        (folder / "incoming").write_bytes(b"half")
+        for path in (folder / "incoming", folder):
+            os.utime(path, (age, age))
+    os.utime(tmp_path / ".incoming/train.new", (100, 100))
+
+    asyncio.run(store.sweep(200))
+
+    assert [path.name for path in (tmp_path / ".incoming").iterdir()] == ["train.new"]

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from dstack.cli.commands.server import disk_words, trouble_words
 from dstack.client import embedded
+from dstack.model.api.server import DiskSpace, TaskTrouble
 from tests.environment import prefork
 from tests.environment.waiting import until
 from tests.unit.cli.conftest import Cli, command
@@ -114,3 +116,18 @@ def test_in_the_foreground_until_it_is_told_to_end(
         process.terminate()
 
     assert process.returncode in (0, -signal.SIGTERM)
+
+
+def test_the_space_and_what_it_means() -> None:
+    assert disk_words(DiskSpace(free=20 * 10**9, reserve=5 * 10**8, low=False)) == "20 GB free"
+    low = disk_words(DiskSpace(free=13 * 10**6, reserve=5 * 10**8, low=True))
+    assert low == "13 MB free, less than the 500 MB that have to be: no run is accepted; to free space: dstack prune"
+    full = disk_words(DiskSpace(free=20 * 10**9, reserve=5 * 10**8, low=True))
+    assert full.startswith("20 GB free, but no more files: no run is accepted")
+
+
+def test_a_task_that_fails() -> None:
+    since = "2026-01-31T12:00:00.000Z"
+    told = trouble_words(TaskTrouble(task="metrics of lab1", count=2, since=since, reason="it is locked", code="x"))
+
+    assert told == f"metrics of lab1: it is locked (2 failures since {since}; it is tried again)"
