@@ -18,6 +18,7 @@ class ErrorCode(Code):
     AMBIGUOUS = "ambiguous-name", "A prefix matches several runs or jobs."
     CONFLICT = "conflict", "The name is taken, or the current state forbids the request."
     UNAUTHORIZED = "unauthorized", "The token that the server requires is missing or wrong."
+    FORBIDDEN = "forbidden", "The token is valid, but its role or the server's settings don't allow this over TCP."
     TRY_AGAIN = "try-again", "Nothing was started, and the same command may work later."
     SERVER_UNREACHABLE = "server-unreachable", "The server can't be reached."
     CONNECTION_BROKE = "connection-broke", "The connection to the server broke; the request may have been carried out."
@@ -86,6 +87,12 @@ class UnauthorizedError(UsageError):
     """The token that the server requires is missing or wrong."""
 
     code = ErrorCode.UNAUTHORIZED
+
+
+class ForbiddenError(UsageError):
+    """The token is valid, but its role or the server's settings don't allow this over TCP. Nothing was done."""
+
+    code = ErrorCode.FORBIDDEN
 
 
 class TryAgainError(DstackError):

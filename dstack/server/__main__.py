@@ -30,10 +30,11 @@ from dstack.hosts.pool import Pool
 from dstack.model.api import wire
 from dstack.model.paths import ServerLayout
 from dstack.model.text.units import span
-from dstack.server.access import Access, hashed
+from dstack.server.access import Access
 from dstack.server.app import application, table
 from dstack.server.endpoints import problem_of, problem_response
 from dstack.server.registrations import RegistrationService
+from dstack.server.roles import Allowed
 from dstack.server.runner_service import RunnerService
 from dstack.store.store import Store
 
@@ -52,11 +53,16 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int)
     parser.add_argument("--problem-file", type=Path)
+    parser.add_argument("--allow-server-commands", action="store_true")
+    parser.add_argument("--storage-root", type=Path, action="append", default=[])
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("asyncssh").setLevel(logging.WARNING)  # it logs every session: 10 kB per minute and host
     try:
-        serve(ServerLayout(arguments.home.absolute()), arguments.socket, arguments.host, arguments.port)
+        layout = ServerLayout(arguments.home.absolute())
+        roots = (layout.artifacts, *map(Path.absolute, arguments.storage_root))
+        allowed = Allowed(arguments.allow_server_commands, roots)
+        serve(layout, arguments.socket, arguments.host, arguments.port, allowed)
     except DstackError as error:
         print(f"dstack server: error: {error.message}", file=sys.stderr)
         if error.hint:
@@ -66,8 +72,8 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
-def serve(layout: ServerLayout, path: Path, host: str, port: int | None) -> None:
-    """Lock the home folder, listen, and run the engine."""
+def serve(layout: ServerLayout, path: Path, host: str, port: int | None, allowed: Allowed) -> None:
+    """Lock the home folder, listen, and run the engine. `allowed` is what admins may do over TCP."""
     prepare_process()
     layout.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     with owned(layout):
@@ -81,13 +87,15 @@ def serve(layout: ServerLayout, path: Path, host: str, port: int | None) -> None
             url = "http://{}:{}".format(*sockets[1].getsockname()[:2])
         log.info("dstack %s listens on %s", __version__, url)
         try:
-            asyncio.run(run(layout, store, sockets, url, stays=port is not None))
+            asyncio.run(run(layout, store, sockets, url, allowed, stays=port is not None))
         finally:
             path.unlink(missing_ok=True)
             store.close()
 
 
-async def run(layout: ServerLayout, store: Store, sockets: list[socket.socket], url: str, *, stays: bool) -> None:
+async def run(
+    layout: ServerLayout, store: Store, sockets: list[socket.socket], url: str, allowed: Allowed, *, stays: bool
+) -> None:
     """Set up and run everything that lives in the event loop."""
     pool, events = Pool(), Events()
     fleet = Fleet(store, pool, changed=lambda: engine.poke())
@@ -100,7 +108,8 @@ async def run(layout: ServerLayout, store: Store, sockets: list[socket.socket], 
     fleet.absent = registrations.absent
     retention = Retention(context)
     routes = table(engine, retention, registrations, url, lambda: setattr(server, "should_exit", True))
-    access = Access(application(routes), lambda: store.settings.get("token"), problem_response)
+    access = Access(application(routes), store.tokens, allowed, problem_response)
+    store.tokens.revoked = access.end
     config = uvicorn.Config(access, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
     await context.artifacts.current.sweep()
@@ -191,12 +200,12 @@ def tcp_socket(host: str, port: int) -> socket.socket:
 
 
 def remember_token(store: Store) -> None:
-    """Store the hash of DSTACK_TOKEN. Raises UsageError if no token was ever set."""
-    token = os.environ.get("DSTACK_TOKEN")
+    """Store the hash of DSTACK_TOKEN, the shared token of admins. Raises UsageError if there is no token at all."""
+    token = os.environ.pop("DSTACK_TOKEN", "")
     if token:
-        store.settings.set("token", hashed(token))
-    elif store.settings.get("token") is None:
-        hint = "set DSTACK_TOKEN to a secret of your choice, for the server and for its users"
+        store.tokens.share(token)
+    elif not store.tokens.all():
+        hint = "make one with `dstack server token create NAME --role admin`, or set DSTACK_TOKEN"
         raise UsageError("a server on TCP needs a token", hint=hint)
 
 

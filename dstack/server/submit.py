@@ -10,15 +10,18 @@ from tempfile import NamedTemporaryFile
 from typing import IO
 
 import msgspec
+from msgspec.structs import replace
 
-from dstack.engine.submission.submit import Preview, Submitter
+from dstack.engine.submission.submit import LOCAL, Preview, Submitter
 from dstack.errors import UsageError
 from dstack.model.api import wire
 from dstack.model.api.jobs import CacheView
 from dstack.model.api.runs import Plan, PlannedJob, RepoView, RunView, Submission
 from dstack.model.code.tree import PathMode
 from dstack.model.job.job import Job
+from dstack.server.roles import caller, require_commands
 from dstack.server.views import run_view, shown
+from dstack.store.store import Store
 
 LISTED = 100
 """How many files a dry run lists, largest first."""
@@ -29,11 +32,20 @@ LONGEST_HEAD = 64 * 1024 * 1024
 async def submit(submitter: Submitter, folder: Path, body: AsyncIterator[bytes]) -> RunView | Plan:
     """Record the submission as a run, or return its plan for a dry run. The pack is kept in the folder meanwhile."""
     with NamedTemporaryFile(dir=folder, suffix=".pack") as pack:
-        submission = await read(body, pack)
+        submission = accountable(await read(body, pack), submitter.store)
         if submission.dry_run:
             return plan_view(await submitter.preview(submission, Path(pack.name)))
         submitted = await submitter.submit(submission, Path(pack.name))
     return run_view(submitted.run, submitted.jobs, warnings=submitted.warnings)
+
+
+def accountable(submission: Submission, store: Store) -> Submission:
+    """Return the submission as one of the person whose token sends it. Raises ForbiddenError if it names the server's
+    own machine, which nobody has added as a runner, and the caller may not use that."""
+    local = store.runners.get(LOCAL)
+    if (submission.local or submission.runner == LOCAL) and (local is None or local.hidden):
+        require_commands("the server's own machine (--local)")
+    return replace(submission, user=caller().name or submission.user)
 
 
 async def read(body: AsyncIterator[bytes], pack: IO[bytes]) -> Submission:

@@ -26,6 +26,7 @@ from dstack.model.api.retention import (
 from dstack.model.api.runs import Plan, Recipe, RunView
 from dstack.model.job.job import Run
 from dstack.model.job.status import Status
+from dstack.server.roles import require_own
 from dstack.server.submit import submit
 from dstack.server.views import run_view, shown
 from dstack.store.lookup import run_named
@@ -66,6 +67,8 @@ class RunRoutes:
 
     async def delete(self, wish: DeleteRequest) -> list[Removed]:
         runs = [run_named(self.engine.store, ref) for ref in dict.fromkeys(wish.refs)]
+        for run in runs:
+            require_own(run)
         removed = await self.retention.delete(runs)
         self._tidy(runs)
         return removed

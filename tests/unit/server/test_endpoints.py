@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -95,14 +97,20 @@ def test_an_invalid_body_is_a_usage_error(body: bytes) -> None:
     assert (status, problem["kind"], problem["exit_code"]) == (400, "UsageError", 2)
 
 
-def test_every_endpoint_takes_the_names_in_its_path(tmp_path: Path) -> None:
-    store = Store(ServerLayout(tmp_path))
+@contextmanager
+def routes(folder: Path) -> Iterator[list[tuple[str, str, Endpoint]]]:
+    """All routes of a server in this folder."""
+    store = Store(ServerLayout(folder))
     fleet = Fleet(store, Pool(), lambda: None)
-    context = Context(layout=ServerLayout(tmp_path), store=store, fleet=fleet, events=Events())
+    context = Context(layout=ServerLayout(folder), store=store, fleet=fleet, events=Events())
     engine = Engine(context)
     machines = RegistrationService(RunnerService(engine, Sampler(store, fleet)))
-
-    for _, path, endpoint in table(engine, Retention(context), machines, "", lambda: None):
-        answering(endpoint)
-        assert set(re.findall(r"{(\w+)}", path)) <= set(signature(endpoint).parameters), path
+    yield table(engine, Retention(context), machines, "", lambda: None)
     store.close()
+
+
+def test_every_endpoint_takes_the_names_in_its_path(tmp_path: Path) -> None:
+    with routes(tmp_path) as every:
+        for _, path, endpoint in every:
+            answering(endpoint)
+            assert set(re.findall(r"{(\w+)}", path)) <= set(signature(endpoint).parameters), path

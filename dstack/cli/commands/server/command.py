@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
+from pathlib import Path
 
 import click
 
 from dstack.cli import connect
+from dstack.cli.commands.server.token import token
 from dstack.cli.output import show, words
 from dstack.cli.parameters import Noun, json_option
 from dstack.client import embedded
@@ -29,24 +31,48 @@ def command() -> None:
     """
 
 
+command.add_command(token)
+
+
 @command.command("start")
 @click.option("--host", metavar="HOST", help="Address to listen on, with --port; default: 127.0.0.1.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     metavar="PORT",
-    help="TCP port to listen on, for a team; needs DSTACK_TOKEN.",
+    help="TCP port to listen on, for a team; needs DSTACK_TOKEN, or a token of `dstack server token create`.",
+)
+@click.option(
+    "--allow-server-commands",
+    is_flag=True,
+    help="Let admins over TCP do what amounts to commands as the server's user: use --local and the runner `local`, "
+    "Docker commands other than docker and podman, and key files of this machine.",
+)
+@click.option(
+    "--storage-root",
+    "storage_roots",
+    multiple=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Folder in which admins over TCP may store artifacts, besides the default one; repeatable.",
 )
 @click.option("--foreground", is_flag=True, help="Run in the foreground, for systemd and containers.")
-def start(host: str | None, port: int | None, foreground: bool) -> None:
+def start(
+    host: str | None, port: int | None, allow_server_commands: bool, storage_roots: tuple[Path, ...], foreground: bool
+) -> None:
     """Start the server on this machine.
 
     With --port, it also listens on TCP, for a team, and doesn't stop when it is idle.
     """
     if host is not None and port is None:
         raise UsageError("--host needs --port", hint="dstack server start --host 0.0.0.0 --port 8000")
+    if port is None and (allow_server_commands or storage_roots):
+        hint = "dstack server start --port 8000 ..."
+        raise UsageError("--allow-server-commands and --storage-root are about TCP; they need --port", hint=hint)
     home = embedded.home()
     arguments = (["--host", host] if host else []) + ([] if port is None else ["--port", str(port)])
+    arguments += ["--allow-server-commands"] if allow_server_commands else []
+    arguments += [word for root in storage_roots for word in ("--storage-root", str(root.absolute()))]
     if embedded.answers(home):
         if arguments or foreground:
             raise ConflictError(
