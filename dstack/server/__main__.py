@@ -210,8 +210,9 @@ def remember_token(store: Store) -> None:
 
 
 def prepare_process() -> None:
-    """Keep what it writes private, and write no core file, which would have tokens and secrets in it. Set HOME, USER and PATH if they are missing, as under cron or in a service. Raise
-    the limit of open files as far as the system allows: each connection and each log is one."""
+    """Keep what it writes private, and write no core file, which would have secrets in it. Set HOME, USER and PATH if
+    they are missing, as under cron or in a service. Raise the limit of open files as far as the system allows: each
+    connection and each log is one."""
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     person = pwd.getpwuid(os.getuid())
