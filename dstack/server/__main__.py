@@ -110,7 +110,9 @@ async def run(
     routes = table(engine, retention, registrations, url, lambda: setattr(server, "should_exit", True))
     access = Access(application(routes), store.tokens, allowed, problem_response)
     store.tokens.revoked = access.end
-    config = uvicorn.Config(access, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2)
+    config = uvicorn.Config(
+        access, log_config=None, access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=2
+    )
     server = uvicorn.Server(config)
     await context.artifacts.current.sweep()
     engine.start()

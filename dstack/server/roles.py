@@ -16,7 +16,7 @@ from dstack.errors import DstackError, ForbiddenError, UsageError
 from dstack.model.api.runners import AddRunner
 from dstack.model.api.tokens import Role
 from dstack.model.job.job import Run
-from dstack.model.runner.runner import Address, Runner
+from dstack.model.runner.runner import DEFAULT_ROOT, Address, Runner
 
 DOCKER = re.compile(r"(sudo (-n )?)?(docker|podman)( (-H|--host)[ =]unix://[A-Za-z0-9._/-]+)?")
 """The Docker commands that are no program of the caller's choice."""
@@ -185,13 +185,18 @@ def check_runner(wanted: AddRunner, own_key: Path, before: Runner | None = None)
     """Raise ForbiddenError if the runner's new definition is a command as the server's user, and the caller may give
     none. The server's own key is no secret of its user, and what the runner has already may stay."""
     check_address(wanted.address)
-    if wanted.address.local and not (before and before.address.local):
+    if wanted.address.local and not (before and before.address.local and reach(wanted) == reach(before)):
         require_commands("the runner `local`, the server's own machine,")
     if wanted.docker not in (None, before and before.docker) and not DOCKER.fullmatch(wanted.docker):
         require_commands(f"the Docker command '{wanted.docker}'")
     identity = wanted.address.identity
     if not wanted.authorized and identity not in (None, str(own_key), before and before.address.identity):
         require_commands(f"the key file {identity} of the server's machine")
+
+
+def reach(runner: AddRunner | Runner) -> tuple[str, str, tuple[str, ...]]:
+    """Return what decides how far jobs reach into the runner's machine: its root, Docker command and mounts."""
+    return runner.root or DEFAULT_ROOT, runner.docker or "docker", runner.allow_mounts
 
 
 def check_address(address: Address) -> None:

@@ -191,8 +191,9 @@ def _harmless(git: Git, configured: dict[str, str]) -> tuple[str, ...]:
     first = next((key for key in named if key.endswith(".uploadpack")), None)  # of several, git takes the first
     if first and any(map(_PARTIAL.fullmatch, configured)):
         raise UsageError(
-            f"{git.folder} is a partial clone that names a program to fetch with, {first}, which dstack does not run",
-            hint=f"git config --unset {first}, and set it with --global if you need it",
+            f"{git.folder} is a partial clone that names a program to fetch with, {first}; dstack runs only those in "
+            "your own configuration (--global)",
+            hint=f"git config --unset {first}",
         )
     if named:
         own = [pair for scope in ("--system", "--global") for pair in _configured(git, _FETCHING, scope, "--includes")]

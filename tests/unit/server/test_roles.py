@@ -6,6 +6,7 @@ import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.requests import Request
@@ -143,11 +144,18 @@ def test_a_name_is_never_a_command_whoever_asks(address: Address) -> None:
 
 
 def test_what_a_runner_has_already_may_stay() -> None:
+    local = Runner(name="local", address=Address())
     before = Runner(name="lab1", address=Address(host="lab1", identity="/k"), docker="docker -H ssh://x")
 
     with calling(BOSS):
         check_runner(AddRunner(address=before.address, docker=before.docker, labels=("new",)), KEY, before)
-        check_runner(AddRunner(address=Address()), KEY, Runner(name="local", address=Address()))
+        check_runner(AddRunner(address=Address(), labels=("new",)), KEY, local)
+
+
+@pytest.mark.parametrize("change", [{"allow_mounts": ("/",)}, {"root": "/etc"}, {"docker": "podman"}])
+def test_the_servers_own_machine_is_not_opened_further(change: dict[str, Any]) -> None:
+    with calling(BOSS), pytest.raises(ForbiddenError):
+        check_runner(AddRunner(address=Address(), **change), KEY, Runner(name="local", address=Address()))
 
 
 def test_artifacts_go_only_below_allowed_folders_over_tcp(tmp_path: Path) -> None:

@@ -209,6 +209,8 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
 def assert_refused(root: Path, name: str) -> None:
     for folder in (*root.parents[:-2], root):
         folder.chmod(0o755)
+    for folder in (root, root / ".git"):
+        os.chown(folder, 65534, 65534)  # git reads no repository of another owner
     code = PROGRAM.replace("with take", "import os\nos.setuid(65534)\nwith take")
     environment = {**os.environ, "HOME": "/", "TMPDIR": "/tmp"}
     done = subprocess.run([sys.executable, "-c", code, str(root)], capture_output=True, text=True, env=environment)
