@@ -52,10 +52,17 @@ class Client(Connection):
         return self._decode(response, Plan) if submission.dry_run else self._decode(response, RunView)
 
     def runs(
-        self, *, workflow: str | None = None, status: str | None = None, user: str | None = None, limit: int = 20
+        self,
+        *,
+        workflow: str | None = None,
+        status: str | None = None,
+        user: str | None = None,
+        mine: bool = False,
+        limit: int = 20,
     ) -> list[RunView]:
-        """Return runs, newest first."""
-        query = {"workflow": workflow, "status": status, "user": user, "limit": str(limit)}
+        """Return runs, newest first: all, those of `user`, or with `mine` those of the token, if that is personal."""
+        own = "1" if mine else None
+        query = {"workflow": workflow, "status": status, "user": user, "mine": own, "limit": str(limit)}
         return self._get("/runs", list[RunView], query)
 
     def run(self, ref: str) -> RunView:

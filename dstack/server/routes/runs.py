@@ -26,7 +26,7 @@ from dstack.model.api.retention import (
 from dstack.model.api.runs import Plan, Recipe, RunView
 from dstack.model.job.job import Run
 from dstack.model.job.status import Status
-from dstack.server.roles import require_own
+from dstack.server.roles import caller, require_own
 from dstack.server.submit import submit
 from dstack.server.views import run_view, shown
 from dstack.store.lookup import run_named
@@ -42,8 +42,14 @@ class RunRoutes:
         return await submit(submitter, self.engine.context.layout.incoming, request.stream())
 
     def runs(
-        self, workflow: str | None = None, status: Status | None = None, user: str | None = None, limit: int = 20
+        self,
+        workflow: str | None = None,
+        status: Status | None = None,
+        user: str | None = None,
+        mine: bool = False,
+        limit: int = 20,
     ) -> list[RunView]:
+        user = caller().name or user if mine else user
         runs = self.engine.store.runs.newest(limit if status is None else 10_000, workflow=workflow, user=user)
         views = (self._view(run) for run in runs)
         return [view for view in views if status is None or view.status is status][:limit]

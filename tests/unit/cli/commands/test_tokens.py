@@ -105,6 +105,8 @@ def test_a_member_submits_and_changes_only_own_runs(alone: Alone, tokens: dict[s
         assert b"the token 'bob' is a member's, and only an admin may" in done.stderr, done.args
     assert bob("stop", "-y", "--all").stderr == b"no unfinished runs\n"
     assert json.loads(bob("runs", "first", "--json").stdout)["user"] == "ann"
+    assert [run["name"] for run in json.loads(ann("runs", "--mine", "--json").stdout)] == ["second", "first"]
+    assert json.loads(bob("runs", "--mine", "--json").stdout) == []
     assert ann("hold", "first").returncode == 0
     assert boss("release", "first").returncode == 0
     assert ann("stop", "-y", "first").returncode == 0
