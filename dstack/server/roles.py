@@ -20,8 +20,9 @@ from dstack.model.runner.runner import DEFAULT_ROOT, Address, Runner
 
 DOCKER = re.compile(r"(sudo (-n )?)?(docker|podman)( (-H|--host)[ =]unix://[A-Za-z0-9._/-]+)?")
 """The Docker commands that are no program of the caller's choice."""
-UNSAFE = re.compile(r"^-|[\s'`\"$\\;&<>|(){}*?!\x00-\x1f\x7f]")
-"""What OpenSSH refuses in host and user names, because a ProxyCommand or `Match exec` gives them to a shell."""
+UNSAFE = re.compile(r"^-|\\$|[\s'`\"$;&<>|(){}*?!\x00-\x1f\x7f]")
+"""What OpenSSH refuses in host and user names, because a ProxyCommand or `Match exec` gives them to a shell. A login
+may be DOMAIN\\user."""
 START = "start the server with --allow-server-commands, or type it on the server's machine"
 
 

@@ -99,7 +99,8 @@ COMMANDS = [
 HARMLESS = [
     AddRunner(address=LAB),
     AddRunner(address=Address(host="lab1", user="ann", port=22, jump="ann@bastion:2222,inner"), docker="podman"),
-    AddRunner(address=Address(host="::1")),
+    AddRunner(address=Address(host="::1", user="LAB\\ann")),
+    AddRunner(address=Address(host="fe80::1%eth0", user="ann@LAB.EXAMPLE")),
     AddRunner(address=Address(host="lab1", identity=str(KEY)), docker="sudo docker"),
     AddRunner(address=LAB, docker="sudo -n podman"),
     AddRunner(address=LAB, docker="docker -H unix:///run/user/1000/docker.sock"),
@@ -134,6 +135,7 @@ def test_other_runners_may_be_added_over_tcp(wanted: AddRunner) -> None:
         Address(host="-oProxyCommand=id"),
         Address(host="lab1", user="ann;id"),
         Address(host="lab1", user="-lroot"),
+        Address(host="lab1", user="ann\\"),
         Address(host="lab1", jump="a|b"),
         Address(host="lab1\nProxyCommand id"),
     ],
