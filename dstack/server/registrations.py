@@ -90,6 +90,7 @@ class RegistrationService:
             if store.runners.get(name) is None:
                 try:
                     await self.add(registration)
+                    self.heard[name] = time.monotonic()  # adding may have taken longer than heartbeats may be missing
                 except DstackError as trouble:
                     hint = f"; {trouble.hint}" if trouble.hint else ""
                     return Heard(state="refused", words=f"not usable yet: {trouble.message}{hint}")
