@@ -25,6 +25,7 @@ class ErrorCode(Code):
     TOO_MANY = "too-many", "Too many connections are open, or too many wrong tokens came from this address."
     FOREIGN_HOST = "foreign-host", "The request names a host that the server does not know as its own."
     FOREIGN_ORIGIN = "foreign-origin", "The request comes from a page of another web site."
+    FORBIDDEN = "forbidden", "The token is valid, but its role or the server's settings don't allow this over TCP."
     TRY_AGAIN = "try-again", "Nothing was started, and the same command may work later."
     SERVER_UNREACHABLE = "server-unreachable", "The server can't be reached."
     STATE_BUSY = "state-busy", "Another program keeps the server's state locked; nothing was done."
@@ -99,6 +100,12 @@ class UnauthorizedError(UsageError):
     """The token that the server requires is missing or wrong."""
 
     code = ErrorCode.UNAUTHORIZED
+
+
+class ForbiddenError(UsageError):
+    """The token is valid, but its role or the server's settings don't allow this over TCP. Nothing was done."""
+
+    code = ErrorCode.FORBIDDEN
 
 
 class TryAgainError(DstackError):

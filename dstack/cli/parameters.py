@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import math
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
@@ -11,6 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from dstack.cli import connect
+from dstack.cli.output import show
 from dstack.client.client import Client
 from dstack.errors import DstackError, ErrorCode, NotFoundError, UsageError
 from dstack.model.api.jobs import JobView
@@ -49,6 +52,14 @@ def run_of(client: Client, ref: str) -> RunView:
 def name_of(target: RunView | JobView) -> str:
     """Return the name of a run, or the id of a job."""
     return target.name if isinstance(target, RunView) else target.id
+
+
+def read_secret(prompt: str) -> str:
+    """Read one line from a prompt on a terminal, or all of stdin without its last newline."""
+    if show.interactive():
+        return getpass.getpass(f"{prompt}: ")
+    text = sys.stdin.read() if sys.stdin is not None else ""
+    return text[:-1] if text.endswith("\n") else text
 
 
 class KnownName(click.types.StringParamType):

@@ -32,7 +32,7 @@ COMMANDS = {
     "runners": "runners.command:command",
     "secrets": "secrets:command",
     "config": "config:command",
-    "server": "server:command",
+    "server": "server.command:command",
     "completion": "completion:command",
 }
 """In the order in which a new user needs them."""

@@ -26,6 +26,7 @@ from dstack.model.api.retention import (
 from dstack.model.api.runners import AddRunner, Drain, RunnerView, ServerKey
 from dstack.model.api.runs import Plan, Recipe, RunView, Submission
 from dstack.model.api.server import DeletedSecret, SecretView, ServerConfig, ServerStatus, SetSecret
+from dstack.model.api.tokens import CreatedToken, NewToken, TokenView
 from dstack.model.runner.metrics import JobMetrics
 from dstack.model.runner.registration import RegistrationToken, RegistrationView
 
@@ -51,10 +52,17 @@ class Client(Connection):
         return self._decode(response, Plan) if submission.dry_run else self._decode(response, RunView)
 
     def runs(
-        self, *, workflow: str | None = None, status: str | None = None, user: str | None = None, limit: int = 20
+        self,
+        *,
+        workflow: str | None = None,
+        status: str | None = None,
+        user: str | None = None,
+        mine: bool = False,
+        limit: int = 20,
     ) -> list[RunView]:
-        """Return runs, newest first."""
-        query = {"workflow": workflow, "status": status, "user": user, "limit": str(limit)}
+        """Return runs, newest first: all, those of `user`, or with `mine` those of the token, if that is personal."""
+        own = "1" if mine else None
+        query = {"workflow": workflow, "status": status, "user": user, "mine": own, "limit": str(limit)}
         return self._get("/runs", list[RunView], query)
 
     def run(self, ref: str) -> RunView:
@@ -186,6 +194,18 @@ class Client(Connection):
     def remove_runner(self, name: str, *, force: bool = False) -> None:
         """Remove a runner and everything of dstack's on it. With `force`, remove it even if it can't be cleaned up."""
         self._send("DELETE", f"/runners/{_part(name)}?force={int(force)}", WORK_SECONDS).close()
+
+    def tokens(self) -> list[TokenView]:
+        """Return the tokens of the server, without their values."""
+        return self._get("/tokens", list[TokenView])
+
+    def create_token(self, token: NewToken) -> CreatedToken:
+        """Create a token. Only this response has its value."""
+        return self._post("/tokens", CreatedToken, token)
+
+    def revoke_token(self, name: str) -> None:
+        """Revoke a token at once."""
+        self._send("DELETE", f"/tokens/{_part(name)}", ANSWER_SECONDS).close()
 
     def config(self) -> ServerConfig:
         return self._get("/config", ServerConfig)

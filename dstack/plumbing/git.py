@@ -46,11 +46,14 @@ class Git:
         self.options = [word for setting in settings for word in ("-c", setting)]
 
     @classmethod
-    def at(cls, folder: Path) -> Git:
-        """Return git for the repository that `folder` is in, with the user's configuration, except for settings that
-        run a program, reject a repository because of its owner (from git 2.38), or start maintenance after a fetch."""
-        plain = ("safe.directory=*", "core.fsmonitor=false", "core.quotePath=false")
-        return cls({**_environment(), "GIT_NO_LAZY_FETCH": "1"}, folder, *plain, "gc.auto=0", "maintenance.auto=false")
+    def at(cls, folder: Path, *settings: str) -> Git:
+        """Return git for the repository that `folder` is in, with the user's configuration and these settings. It
+        starts no hook, monitor or maintenance, and refuses another owner's repository as the user's git does."""
+        hooks = ("core.fsmonitor=false", f"core.hooksPath={os.devnull}", "core.alternateRefsCommand=:")
+        plain = ("protocol.ext.allow=never", "core.quotePath=false", "gc.auto=0", "maintenance.auto=false")
+        # An empty GIT_PROXY_COMMAND wins over core.gitProxy.
+        environment = {**_environment(), "GIT_NO_LAZY_FETCH": "1", "GIT_PROXY_COMMAND": ""}
+        return cls(environment, folder, *hooks, *plain, *settings)
 
     @classmethod
     def within(cls, repository: Path, **variables: str) -> Git:

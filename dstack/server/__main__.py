@@ -31,13 +31,14 @@ from dstack.model.api import wire
 from dstack.model.paths import ServerLayout
 from dstack.model.text.units import span
 from dstack.server import log as server_log
-from dstack.server.access import Access, hashed
+from dstack.server.access import Access
 from dstack.server.app import application, table
 from dstack.server.border.listener import Border, Listener
 from dstack.server.border.names import OwnNames, base_path
 from dstack.server.border.tls import Certificate
 from dstack.server.endpoints import problem_of, problem_response
 from dstack.server.registrations import RegistrationService
+from dstack.server.roles import Allowed
 from dstack.server.runner_service import RunnerService
 from dstack.store.store import Store
 
@@ -63,6 +64,8 @@ def main() -> None:
     parser.add_argument("--allow-host", action="append", default=[])
     parser.add_argument("--tls-cert", type=Path)
     parser.add_argument("--tls-key", type=Path)
+    parser.add_argument("--allow-server-commands", action="store_true")
+    parser.add_argument("--storage-root", type=Path, action="append", default=[])
     arguments = parser.parse_args()
     layout = ServerLayout(arguments.home.absolute())
     server_log.set_up(layout)
@@ -97,7 +100,9 @@ def serve(layout: ServerLayout, path: Path, given: argparse.Namespace) -> None:
             border.names.look_up()
         log.info("dstack %s listens on %s", __version__, url)
         try:
-            asyncio.run(run(layout, store, sockets, url, border, stays=given.port is not None))
+            roots = (layout.artifacts, *map(Path.absolute, given.storage_root))
+            allowed = Allowed(given.allow_server_commands, roots)
+            asyncio.run(run(layout, store, sockets, url, border, allowed, stays=given.port is not None))
         finally:
             path.unlink(missing_ok=True)
             store.close()
@@ -125,9 +130,16 @@ def shown_address(listening: socket.socket) -> tuple[str, int]:
 
 
 async def run(
-    layout: ServerLayout, store: Store, sockets: list[socket.socket], url: str, border: Border, *, stays: bool
+    layout: ServerLayout,
+    store: Store,
+    sockets: list[socket.socket],
+    url: str,
+    border: Border,
+    allowed: Allowed,
+    *,
+    stays: bool,
 ) -> None:
-    """Set up and run everything that lives in the event loop."""
+    """Set up and run everything that lives in the event loop. `allowed` is what admins may do over TCP."""
     pool, events = Pool(), Events()
     fleet = Fleet(store, pool, changed=lambda: engine.poke())
     context = Context(layout=layout, store=store, fleet=fleet, events=events, url_lifetime=url_lifetime())
@@ -139,7 +151,8 @@ async def run(
     fleet.absent = registrations.absent
     retention = Retention(context)
     routes = table(engine, retention, registrations, url, lambda: server.stop())
-    access = Access(application(routes, store.database.synced), lambda: store.settings.get("token"), problem_response)
+    access = Access(application(routes, store.database.synced), store.tokens, allowed, problem_response)
+    store.tokens.revoked = access.end
     server = Listener(access, border)
     await context.tasks.attempt("removing leftovers at the start", lambda: sweep(context, time.time()))
     engine.start()
@@ -239,19 +252,21 @@ def tcp_socket(host: str, port: int) -> socket.socket:
 
 
 def remember_token(store: Store) -> None:
-    """Store the hash of DSTACK_TOKEN. Raises UsageError if no token was ever set."""
-    token = os.environ.get("DSTACK_TOKEN")
+    """Store the hash of DSTACK_TOKEN, the shared token of admins. Raises UsageError if there is no token at all."""
+    token = os.environ.pop("DSTACK_TOKEN", "")
     if token:
-        store.settings.set("token", hashed(token))
-    elif store.settings.get("token") is None:
-        hint = "set DSTACK_TOKEN to a secret of your choice, for the server and for its users"
+        store.tokens.share(token)
+    elif not store.tokens.all():
+        hint = "make one with `dstack server token create NAME --role admin`, or set DSTACK_TOKEN"
         raise UsageError("a server on TCP needs a token", hint=hint)
 
 
 def prepare_process() -> None:
-    """Keep what it writes private. Set HOME, USER and PATH if they are missing, as under cron or in a service. Raise
-    the limit of open files as far as the system allows: each connection and each log is one."""
+    """Keep what it writes private, and write no core file, which would have secrets in it. Set HOME, USER and PATH if
+    they are missing, as under cron or in a service. Raise the limit of open files as far as the system allows: each
+    connection and each log is one."""
     os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     person = pwd.getpwuid(os.getuid())
     os.environ.setdefault("HOME", person.pw_dir)
     os.environ.setdefault("USER", person.pw_name)

@@ -1,37 +1,39 @@
-"""Decides who may send requests: anyone who can open the unix socket, and over TCP anyone with the token."""
+"""Decides who may send requests: anyone who can open the unix socket, and over TCP anyone with a token."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+import asyncio
 import os
 import re
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dstack.errors import DstackError, ServerTroubleError, UnauthorizedError
+from dstack.model.api.tokens import Role
+from dstack.server.roles import NOBODY, OWNER, Allowed, Caller
+from dstack.store.tables.tokens import SHARED, Tokens
 
 OPEN = re.compile(r"GET /dstack-runner|POST /v1/registrations(/[^/]+/heartbeat)?")
 """Requests of `dstack-runner`, which need no server token: the first is public, the others check their own tokens."""
 
 
-def hashed(token: str) -> str:
-    """Return the hash that is stored in place of a token."""
-    return hashlib.sha256(token.encode()).hexdigest()
-
-
 @dataclass
 class Access:
-    """Refuses TCP requests without the token, and tracks how long the server has been idle."""
+    """Refuses TCP requests without a valid token, says who sends the others, and tracks how long the server has been
+    idle. `open` are the requests in progress by the name of their token."""
 
     app: ASGIApp
-    token_hash: Callable[[], str | None]
+    tokens: Tokens
+    allowed: Allowed
     refuse: Callable[[DstackError], ASGIApp]
     active: int = 0
     last: float = field(default_factory=time.monotonic)
+    open: dict[str, set[asyncio.Task[None]]] = field(default_factory=lambda: defaultdict(set))
+    ended: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def idle(self) -> float:
@@ -45,26 +47,51 @@ class Access:
                 app = self.choose(scope)
             except ServerTroubleError as trouble:
                 app = self.refuse(trouble)
-            await app(scope, receive, send)
+            await self.answer(app, scope, receive, send)
         finally:
             self.active -= 1
             self.last = time.monotonic()
 
+    async def answer(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the app answer, until the token is revoked: then the connection is closed."""
+        task, name = asyncio.current_task(), scope.get("dstack.token")
+        if task is None or name is None:
+            return await app(scope, receive, send)
+        self.open[name].add(task)
+        try:
+            await app(scope, receive, send)
+        except asyncio.CancelledError:
+            if task not in self.ended:
+                raise
+        finally:
+            self.open[name].discard(task)
+            self.ended.discard(task)
+
+    def end(self, name: str) -> None:
+        """End the requests in progress of a token that was revoked, except the one that revokes it."""
+        for task in self.open.pop(name, set()) - {asyncio.current_task()}:
+            self.ended.add(task)
+            task.cancel()
+
     def choose(self, scope: Scope) -> ASGIApp:
         if scope["type"] != "http" or scope.get("server") is None or scope["server"][1] is None:
-            scope["dstack.caller"] = "owner"
+            scope["dstack.caller"] = OWNER
             agent = dict(scope.get("headers", ())).get(b"x-dstack-agent", b"")
             if agent and os.path.exists(agent):  # the session that started the server, and its agent, may have ended
                 os.environ["SSH_AUTH_SOCK"] = os.fsdecode(agent)
             return self.app
-        scope["dstack.caller"] = "user"
         given = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
         scheme, _, token = given.partition(" ")
-        expected = self.token_hash()
-        if expected and scheme.lower() == "bearer" and hmac.compare_digest(hashed(token), expected):
+        known = self.tokens.find(token) if scheme.lower() == "bearer" else None
+        if known:
+            self.tokens.use(known)
+            name = None if known.name == SHARED else known.name
+            commands = known.role is Role.ADMIN and self.allowed.commands
+            scope["dstack.token"] = known.name
+            scope["dstack.caller"] = Caller(known.role, name, commands, self.allowed.storage)
             return self.app
-        scope["dstack.caller"] = "nobody"
+        scope["dstack.caller"] = NOBODY
         if OPEN.fullmatch(f"{scope['method']} {scope['path']}"):
             return self.app
         message = "the server does not accept this token" if given else "the server requires a token"
-        return self.refuse(UnauthorizedError(message, hint="dstack config --token TOKEN, or set DSTACK_TOKEN"))
+        return self.refuse(UnauthorizedError(message, hint="dstack config --token, or set DSTACK_TOKEN"))

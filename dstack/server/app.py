@@ -15,6 +15,7 @@ from dstack.errors import DstackError, ErrorCode, NotFoundError
 from dstack.server.endpoints import Endpoint, answering, problem_response
 from dstack.server.follow_events import EventRoutes
 from dstack.server.registrations import RegistrationService, program
+from dstack.server.roles import guarded
 from dstack.server.routes.artifacts import ArtifactRoutes
 from dstack.server.routes.jobs import JobRoutes
 from dstack.server.routes.runs import RunRoutes
@@ -67,6 +68,9 @@ def table(
         ("GET", "/secrets", settings.secrets),
         ("POST", "/secrets", settings.set_secret),
         ("DELETE", "/secrets/{name}", settings.delete_secret),
+        ("GET", "/tokens", engine.store.tokens.all),
+        ("POST", "/tokens", settings.create_token),
+        ("DELETE", "/tokens/{name}", engine.store.tokens.revoke),
         ("GET", "/status", settings.status),
         ("GET", "/key", settings.key),
         ("GET", "/config", settings.config),
@@ -87,7 +91,11 @@ def application(routes: list[tuple[str, str, Endpoint]], synced: Callable[[], Aw
         return problem_response(NotFoundError(f"the server has no route {request.url.path}"))
 
     every = [
-        Route(f"/v1{path}", answering(endpoint, None if method == "GET" else synced), methods=[method])
+        Route(
+            f"/v1{path}",
+            guarded(f"{method} {path}", answering(endpoint, None if method == "GET" else synced), problem_response),
+            methods=[method],
+        )
         for method, path, endpoint in routes
     ]
     every.append(Route("/dstack-runner", answering(program)))

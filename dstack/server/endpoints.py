@@ -16,6 +16,7 @@ from dstack.errors import DstackError, ErrorCode, UsageError
 from dstack.model.api import wire
 from dstack.model.api.server import API, Problem
 from dstack.server.border.values import reading, sound
+from dstack.server.roles import caller
 from dstack.store.tables.events import SERVER, acting
 
 Endpoint = Callable[..., Any]
@@ -26,6 +27,7 @@ STATUSES: list[tuple[int, tuple[type[DstackError], ...]]] = [
     (503, (errors.ServerTroubleError,)),
     (404, (errors.NotFoundError,)),
     (401, (errors.UnauthorizedError,)),
+    (403, (errors.ForbiddenError,)),
     (409, (errors.ConflictError, errors.TryAgainError, errors.UnknownHostKeyError, errors.MissingBaseError)),
     (400, (UsageError,)),
 ]
@@ -104,8 +106,9 @@ async def arguments(request: Request, kinds: Mapping[str, Any], needed: Containe
 
 
 def actor(request: Request) -> str:
-    """Return who sends the request. It is the name that the client gives; without one, the server itself acts."""
-    return unquote(request.headers.get("x-dstack-user", "")) or SERVER
+    """Return who sends the request. A personal token proves its name; else it is the name that the client gives.
+    Without one, the server itself acts."""
+    return caller().name or unquote(request.headers.get("x-dstack-user", "")) or SERVER
 
 
 def problem_response(error: DstackError) -> Response:

@@ -27,9 +27,10 @@ from dstack.model.runner.registration import (
     RegistrationView,
 )
 from dstack.model.runner.runner import Address, fingerprint
-from dstack.server.access import hashed
+from dstack.server.roles import NOBODY, OWNER, caller, check_runner, require_admin
 from dstack.server.runner_service import RunnerService
 from dstack.server.views import shown
+from dstack.store.tables.tokens import hashed
 
 MISSED = 3.5
 """Intervals without a heartbeat after which a machine gets no new jobs."""
@@ -50,22 +51,24 @@ class RegistrationService:
     async def register(self, request: Request, wanted: Registration) -> Registered:
         """Record a registration. One with the server's token must be approved by an admin the first time; one over the
         socket or with a registration token is approved at once."""
-        store, caller = self.runner_service.store, request.scope.get("dstack.caller", "nobody")
+        store, sender = self.runner_service.store, caller()
+        require_admin("register machines without a registration token")
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if caller == "nobody" and (scheme.lower() != "bearer" or not token):
+        if sender is NOBODY and (scheme.lower() != "bearer" or not token):
             raise UnauthorizedError("the server requires a token", hint="set DSTACK_TOKEN")
         name, address = wanted.name, address_of(wanted)
+        check_runner(request_of(wanted), self.runner_service.identity)
         before = store.registrations.get(name)
         if before is None or store.runners.get(name) is None:
             self.runner_service.check_name(name, address)
         elif not before.same_machine(wanted):
             hint = f"choose another --name, or: dstack runners remove {name}"
             raise ConflictError(f"'{name}' is already another machine, {address_of(before)}", hint=hint)
-        if caller == "nobody" and not store.registrations.take_token(hashed(token)):
+        if sender is NOBODY and not store.registrations.take_token(hashed(token)):
             hint = "make a new one: dstack runners token"
             raise UnauthorizedError("the registration token is invalid, or already used", hint=hint)
         secret = secrets.token_urlsafe(24)
-        approved = caller != "user" or (before is not None and before.approved and before.same_machine(wanted))
+        approved = sender in (OWNER, NOBODY) or (before is not None and before.approved and before.same_machine(wanted))
         store.registrations.put(replace(wanted, secret=hashed(secret), approved=approved, unavailable=None))
         key = await asyncio.to_thread(own_key, self.runner_service.identity)
         return Registered(name=name, secret=secret, key=key, server=store.settings.server_id, approved=approved)
@@ -87,6 +90,7 @@ class RegistrationService:
             if store.runners.get(name) is None:
                 try:
                     await self.add(registration)
+                    self.heard[name] = time.monotonic()  # adding may have taken longer than heartbeats may be missing
                 except DstackError as trouble:
                     hint = f"; {trouble.hint}" if trouble.hint else ""
                     return Heard(state="refused", words=f"not usable yet: {trouble.message}{hint}")
@@ -99,16 +103,7 @@ class RegistrationService:
         address = address_of(registration)
         offered = await self.runner_service.fleet.pool.dialer.offered_key(address)
         vouched = fingerprint(offered if offered in registration.host_keys else registration.host_keys[0])
-        request = AddRunner(
-            address=address,
-            name=registration.name,
-            labels=registration.labels,
-            root=registration.root,
-            docker=registration.docker,
-            fingerprint=vouched,
-            authorized=True,
-        )
-        await self.runner_service.add(request)
+        await self.runner_service.add(replace(request_of(registration), fingerprint=vouched))
 
     def approve(self, name: str) -> RegistrationView:
         """Approve the machine. Its next heartbeat adds it."""
@@ -150,6 +145,18 @@ def program(request: Request) -> Response:
 
 def address_of(registration: Registration) -> Address:
     return Address(host=registration.address, user=registration.user, port=registration.port)
+
+
+def request_of(registration: Registration) -> AddRunner:
+    """Return the request that adds the machine, without its fingerprint."""
+    return AddRunner(
+        address=address_of(registration),
+        name=registration.name,
+        labels=registration.labels,
+        root=registration.root,
+        docker=registration.docker,
+        authorized=True,
+    )
 
 
 def view(registration: Registration) -> RegistrationView:

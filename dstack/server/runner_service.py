@@ -20,6 +20,7 @@ from dstack.model.api.runners import AddRunner, Drain, RunnerView
 from dstack.model.job.job import Job
 from dstack.model.runner import mounts
 from dstack.model.runner.runner import DEFAULT_ROOT, Address, Facts, Runner, fingerprint
+from dstack.server.roles import check_runner
 
 LOOK = 1.0
 """Seconds for which a metrics sample is fresh enough to show."""
@@ -44,7 +45,8 @@ class RunnerService:
 
     async def add(self, request: AddRunner) -> RunnerView:
         """Check a machine and record it as a runner. Raises UnknownHostKeyError for a key that is not trusted yet, and
-        HostError for a machine that can't run jobs; neither is added."""
+        HostError for a machine that can't run jobs; neither is added. ForbiddenError: see `check_runner`."""
+        check_runner(request, self.identity)
         name = request.name or default_name(request.address)
         self.check_name(name, request.address)
         runner = self.defined(Runner(name=name, address=request.address, max_jobs=request.max_jobs), request)
@@ -130,6 +132,7 @@ class RunnerService:
         """Change a runner's definition. While jobs run there, its machine, root and docker can't change. If the machine
         can't run jobs under the new definition, nothing changes."""
         before = self.store.runners.require(name)
+        check_runner(request, self.identity, before)
         after = self.defined(before, request)
         if (after.address.host, after.address.port) != (before.address.host, before.address.port):
             after = replace(after, host_key=await self.trusted(request))

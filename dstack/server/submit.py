@@ -10,7 +10,9 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO
 
-from dstack.engine.submission.submit import Preview, Submitter
+from msgspec.structs import replace
+
+from dstack.engine.submission.submit import LOCAL, Preview, Submitter
 from dstack.errors import DiskFullError, UsageError
 from dstack.model.api import wire
 from dstack.model.api.jobs import CacheView
@@ -19,7 +21,9 @@ from dstack.model.code.tree import PathMode
 from dstack.model.job.job import Job
 from dstack.plumbing.space import require
 from dstack.server.border.values import reading, sound
+from dstack.server.roles import caller, require_commands
 from dstack.server.views import run_view, shown
+from dstack.store.store import Store
 
 COPIES = 2
 """How many copies of a submission are on the disk for a moment: as it came, and in the mirror."""
@@ -37,11 +41,20 @@ async def submit(submitter: Submitter, folder: Path, body: AsyncIterator[bytes],
     except DiskFullError as full:
         raise DiskFullError(f"nothing was submitted: {full.message}", hint=full.hint) from full
     with NamedTemporaryFile(dir=folder, suffix=".pack") as pack:
-        submission = await read(body, pack)
+        submission = accountable(await read(body, pack), submitter.store)
         if submission.dry_run:
             return plan_view(await submitter.preview(submission, Path(pack.name)))
         submitted = await submitter.submit(submission, Path(pack.name))
     return run_view(submitted.run, submitted.jobs, warnings=submitted.warnings)
+
+
+def accountable(submission: Submission, store: Store) -> Submission:
+    """Return the submission as one of the person whose token sends it. Raises ForbiddenError if it names the server's
+    own machine, which nobody has added as a runner, and the caller may not use that."""
+    local = store.runners.get(LOCAL)
+    if (submission.local or submission.runner == LOCAL) and (local is None or local.hidden):
+        require_commands("the server's own machine (--local)")
+    return replace(submission, user=caller().name or submission.user)
 
 
 async def read(body: AsyncIterator[bytes], pack: IO[bytes]) -> Submission:

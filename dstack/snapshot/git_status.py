@@ -14,13 +14,14 @@ the repository itself; `0`, `1` and so on are nested repositories, with the tree
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dstack.plumbing.trees import GITLINK, make_tree
-from dstack.snapshot.blobs import Blobs
-from dstack.snapshot.listing import Indexed, Inside, Listing, within
+from dstack.snapshot.blobs import Blobs, read
+from dstack.snapshot.listing import Indexed, Inside, ListedFile, Listing, as_recorded, within
 from dstack.snapshot.worktree import Worktree
 
 Entry = tuple[str, str, bytes]
@@ -119,20 +120,36 @@ class GitStatus:
 
     def _unchanged(self, repository: Inside, flagged: set[bytes]) -> Iterator[bytes]:
         """Yield filtered files that git finds unchanged although their bytes differ from the index. A job does not have
-        the filter."""
-        candidates: list[tuple[bytes, bool]] = []
+        the filter, and here it does not run: a file is unchanged if its status is what git recorded, or if the index
+        has its pointer of Git LFS. The rest are those in another encoding, which git itself converts."""
+        unknown: list[bytes] = []
         for entry in repository.index:
             if entry.path not in repository.filtered or entry.stage or entry.intended or entry.path in flagged:
                 continue
             full = within(repository.path, entry.path)
             file = self.listing.files.get(full)
-            if file is not None and self.known.get(full) != entry.id:
-                candidates.append((entry.path, file.clean))
-        changed: set[bytes] = set()
-        if not all(clean for _, clean in candidates):
-            options = ("--name-only", "-z", "--no-ext-diff", "--no-renames", "--ignore-submodules=all")
+            if file is None or self.known.get(full) == entry.id:
+                continue
+            if as_recorded(entry, file.stat) or self._lfs_pointer(repository, entry.path, file) == entry.id:
+                yield entry.path
+            else:
+                unknown.append(entry.path)
+        if unknown:
+            options = ("--name-only", "-z", "--no-ext-diff", "--no-textconv", "--no-renames", "--ignore-submodules=all")
             changed = set(repository.worktree.git().run("diff", *options).split(b"\0"))
-        return (path for path, clean in candidates if clean or path not in changed)
+            yield from (path for path in unknown if path not in changed)
+
+    def _lfs_pointer(self, repository: Inside, path: bytes, file: ListedFile) -> str:
+        """Return the blob that Git LFS would store for the file
+        (https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md)."""
+        pieces, digest = read(os.path.join(os.fsencode(repository.worktree.root), path), file.stat), hashlib.sha256()
+        next(pieces)  # git's own header
+        for piece in pieces:
+            digest.update(piece)
+        text = (
+            f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest.hexdigest()}\nsize {file.stat.st_size}\n"
+        )
+        return self.blobs.add(text.encode())
 
     def _settings(self, repository: Inside) -> Iterator[Entry]:
         worktree, settings = repository.worktree, dict(repository.worktree.settings)

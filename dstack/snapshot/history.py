@@ -49,7 +49,7 @@ def boundary(worktree: Worktree, commit: str, depth: int) -> tuple[str, ...]:
 def fetch_missing(worktree: Worktree, snapshot: Snapshot, scratch: Path) -> None:
     """Fetch the missing objects of the snapshot's history into the bare repository `scratch`, with the user's own
     access to the remote. Raises UsageError if that fails."""
-    git = Git.at(worktree.root)
+    git = Git.at(worktree.root, *worktree.harmless)
     git.environment["GIT_OBJECT_DIRECTORY"] = str(scratch / "objects")
     git.environment["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = quoted(worktree.objects)
     options = ("--no-tags", "--no-write-fetch-head", "--recurse-submodules=no", "--filter=blob:none")

@@ -172,7 +172,12 @@ def _may_be(entry: Indexed, found: os.stat_result) -> bool:
 def _same(entry: Indexed, found: os.stat_result, indexed_at: int) -> bool:
     """Return whether the file is untouched since git read it. One that changed at the instant the index was written
     may look the same, and is not trusted (gitformat-index, "racy git")."""
-    if found.st_mtime_ns >= indexed_at or not entry.stamp or entry.stamp[-1] != found.st_size & 0xFFFFFFFF:
+    return found.st_mtime_ns < indexed_at and as_recorded(entry, found)
+
+
+def as_recorded(entry: Indexed, found: os.stat_result) -> bool:
+    """Return whether the file's status is the one that git recorded."""
+    if not entry.stamp or entry.stamp[-1] != found.st_size & 0xFFFFFFFF:
         return False
     low = 0xFFFFFFFF
     stamp = (

@@ -112,9 +112,9 @@ def _try(start: Path, worktree: Worktree | None, blobs: Blobs, limit: int) -> tu
     index = GitStatus(blobs, listing, known, left_out).tree() if worktree else None
     snapshot = _describe(start, worktree, tree)
     changes, dirty = _compare(snapshot, listing, blobs, left_out)
-    if worktree and listing.nested:  # git alone can compare submodules
-        options = ("--porcelain", "-z", "--no-renames", "--ignore-submodules=none")
-        dirty = bool(worktree.git().run("status", *options))
+    if worktree and listing.nested:  # git alone can compare submodules; one by one, because each has its own settings
+        options = ("--porcelain", "-z", "--no-renames", "--ignore-submodules=dirty")
+        dirty = any(each.worktree.git().run("status", *options) for each in listing.repositories)
     umask, modes = describe(listing)
     return msgspec.structs.replace(
         snapshot,

@@ -23,9 +23,13 @@ _OUTPUT = (
     r"|submodule\..*\.(ignore|active)"
 )
 _SETTINGS = (
-    rf"^({_OUTPUT}|core\.(attributesfile|excludesfile)|remote\..*\.(url|promisor)|branch\..*\.remote"
-    r"|extensions\.partialclone)$"
+    rf"^({_OUTPUT}|core\.(attributesfile|excludesfile)|remote\..*\.(url|promisor|partialclonefilter)|branch\..*\.remote"
+    r"|extensions\.(partialclone|worktreeconfig)|filter\..*\.(clean|smudge|process|required))$"
 )
+# Settings that name a program with which git fetches; what git uses if nothing is set.
+_FETCHING = r"^(core\.(sshcommand|askpass)|credential\.(.*\.)?helper|remote\..*\.(uploadpack|vcs))$"
+_DEFAULTS = {"core.sshcommand": "ssh"}
+_PARTIAL = re.compile(r"extensions\.partialclone|remote\..*\.(promisor|partialclonefilter)", re.DOTALL)
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<rest>.*)", re.DOTALL)
 _SCP = re.compile(r"(?P<user>[^/@]*)@(?P<rest>[^/]*:.*)", re.DOTALL)
 _MACHINE_IDS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
@@ -36,7 +40,8 @@ _USUAL = {"core.filemode": "true", "core.symlinks": "true", "core.ignorecase": "
 class Worktree:
     """A working tree of git. `git_dir` is its own, `common` is shared by all working trees of the repository.
     `indexed_at` is when the index was written, in nanoseconds (0: there is none). `configured` are git's settings, as
-    far as a snapshot needs them. `aside` is the folder for objects that git fetches by itself."""
+    far as a snapshot needs them. `harmless` are settings under which git starts no program that the repository names.
+    `aside` is the folder for objects that git fetches by itself."""
 
     root: Path
     git_dir: Path
@@ -46,6 +51,7 @@ class Worktree:
     branch: str | None
     indexed_at: int
     configured: dict[str, str]
+    harmless: tuple[str, ...]
     aside: Path
 
     @property
@@ -94,10 +100,9 @@ class Worktree:
         return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "git" / (default or kind)
 
     def git(self) -> Git:
-        """Return git for this working tree. Objects that it fetches by itself, and files that Git LFS caches, go to the
-        scratch folder and not to the user's repository."""
-        git = Git.at(self.root)
-        git.options += ["-c", f"lfs.storage={self.aside.parent / 'lfs'}"]
+        """Return git for this working tree. Objects that it fetches by itself go to the scratch folder and not to the
+        user's repository."""
+        git = Git.at(self.root, *self.harmless)
         if self.promisor:
             self.aside.mkdir(exist_ok=True)
             del git.environment["GIT_NO_LAZY_FETCH"]
@@ -117,6 +122,9 @@ def locate(folder: Path, scratch: Path) -> Worktree | None:
     git = Git.at(folder)
     if not _inside(git, folder):
         return None
+    configured = _settings(git)
+    harmless = _harmless(git, configured)
+    git = Git.at(folder, *harmless)
     root, git_dir, common = (
         folder / os.fsdecode(git.run("rev-parse", option).removesuffix(b"\n"))
         for option in ("--show-toplevel", "--absolute-git-dir", "--git-common-dir")
@@ -132,7 +140,8 @@ def locate(folder: Path, scratch: Path) -> Worktree | None:
         commit=git.run("rev-parse", "-q", "--verify", "HEAD^{commit}", accept=(0, 1, 128)).decode().strip() or None,
         branch=os.fsdecode(branch.removeprefix(b"refs/heads/")) if branch.startswith(b"refs/heads/") else None,
         indexed_at=index.stat().st_mtime_ns if index.exists() else 0,
-        configured=_settings(git),
+        configured=configured,
+        harmless=harmless,
         aside=scratch / f"fetched-{object_format}",
     )
 
@@ -143,10 +152,9 @@ def _inside(git: Git, folder: Path) -> bool:
     except GitError as error:
         if "not a git repository (or any" in error.detail:
             return False
-        hint = None
-        if "dubious ownership" in error.detail or "unsafe repository" in error.detail:
-            hint = f"git config --global --add safe.directory '{folder}'"
-        raise UsageError(f"git refuses to read the repository of {folder}: {error.detail}", hint=hint) from error
+        detail, _, trust = error.detail.partition("To add an exception for this directory, call:")
+        hint = trust.strip() or None  # git's own
+        raise UsageError(f"git refuses to read the repository of {folder}: {detail.strip()}", hint=hint) from error
     if answer != b"true":
         raise UsageError(
             f"{folder} is in a bare repository or a .git folder, where there is no working tree to send",
@@ -156,10 +164,42 @@ def _inside(git: Git, folder: Path) -> bool:
 
 
 def _settings(git: Git) -> dict[str, str]:
-    plain = Git(git.environment, git.folder, "safe.directory=*")
-    output = os.fsdecode(plain.run("config", "-z", "--get-regexp", _SETTINGS, accept=(0, 1)))
+    return dict(_configured(git, _SETTINGS))
+
+
+def _configured(git: Git, pattern: str, *scope: str) -> list[tuple[str, str]]:
+    """Return git's settings whose names match, without those that dstack sets itself. `scope` limits where they come
+    from."""
+    plain = Git(git.environment, git.folder)
+    output = os.fsdecode(plain.run("config", *scope, "-z", "--get-regexp", pattern, accept=(0, 1)))
     pairs = (entry.partition("\n") for entry in output.split("\0") if entry)
-    return {key: value if newline else "true" for key, newline, value in pairs}
+    return [(key, value if newline else "true") for key, newline, value in pairs]
+
+
+def _harmless(git: Git, configured: dict[str, str]) -> tuple[str, ...]:
+    """Return settings that switch off every filter, and put the user's own programs for fetching in place of those that
+    the repository names. Raises UsageError for what git's `-c` can't set."""
+    filters = [key for key in configured if key.startswith("filter.")]
+    settings = [f"{key}={'false' if key.endswith('.required') else ''}" for key in filters]
+    scopes = ["--local"] + (["--worktree"] if configured.get("extensions.worktreeconfig", "false") != "false" else [])
+    named = [key for scope in scopes for key, _ in _configured(git, _FETCHING, scope, "--includes")]
+    if odd := [key for key in (*filters, *named) if "=" in key]:
+        raise UsageError(
+            f"the configuration of {git.folder} has '=' in a section's name, which dstack can't switch off: {odd[0]}",
+            hint="rename the section: git config --edit",
+        )
+    first = next((key for key in named if key.endswith(".uploadpack")), None)  # of several, git takes the first
+    if first and any(map(_PARTIAL.fullmatch, configured)):
+        raise UsageError(
+            f"{git.folder} is a partial clone that names a program to fetch with, {first}; dstack runs only those in "
+            "your own configuration (--global)",
+            hint=f"git config --unset {first}",
+        )
+    if named:
+        own = [pair for scope in ("--system", "--global") for pair in _configured(git, _FETCHING, scope, "--includes")]
+        settings += [f"{key}={_DEFAULTS.get(key, '')}" for key in named]
+        settings += ["credential.helper=", *(f"{key}={value}" for key, value in own if "=" not in key)]
+    return tuple(settings)
 
 
 def clean_url(url: str) -> str:

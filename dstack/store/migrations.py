@@ -126,4 +126,11 @@ STEPS: dict[str, Step] = {
         " kind TEXT NOT NULL, run TEXT, job TEXT, runner TEXT, data TEXT NOT NULL)",
         "CREATE INDEX idx_events_run ON events (run)",
     ),
+    "named_tokens": statements(
+        "CREATE TABLE tokens (name TEXT PRIMARY KEY, hash TEXT NOT NULL, role TEXT NOT NULL, created_at TEXT NOT NULL,"
+        " used_at TEXT) WITHOUT ROWID",
+        "INSERT INTO tokens SELECT 'shared', value, 'admin', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), NULL FROM settings"
+        " WHERE name = 'token'",
+        "DELETE FROM settings WHERE name = 'token'",
+    ),
 }

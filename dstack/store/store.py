@@ -11,6 +11,7 @@ from dstack.store.tables.jobs import CacheKeys, Jobs
 from dstack.store.tables.runners import Registrations, Runners
 from dstack.store.tables.runs import Runs, Tags
 from dstack.store.tables.settings import Secrets, Settings
+from dstack.store.tables.tokens import Tokens
 
 
 class Store:
@@ -30,6 +31,7 @@ class Store:
         self.runners = Runners(self.database, self.events)
         self.secrets = Secrets(self.database, self.events, layout.secret_key)
         self.settings = Settings(self.database, self.events)
+        self.tokens = Tokens(self.database, self.events)
         self.known_objects = KnownObjects(self.database)
         self.bucket_contents = BucketContents(self.database)
         self.pulled_images = PulledImages(self.database)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import click
@@ -11,7 +10,7 @@ from msgspec.structs import asdict
 
 from dstack.cli import connect
 from dstack.cli.output import show
-from dstack.cli.parameters import json_option
+from dstack.cli.parameters import json_option, read_secret
 from dstack.client import embedded
 from dstack.client.settings import Endpoint, configured, load, save, secure_connection
 from dstack.errors import TryAgainError, UsageError
@@ -24,7 +23,13 @@ from dstack.model.api.server import ServerConfig
     metavar="URL",
     help="Server to use, https://HOST:PORT or http://HOST:PORT; '' for your own on this machine.",
 )
-@click.option("--token", metavar="TOKEN", help="Token for that server; '-' reads it from stdin.")
+@click.option(
+    "--token",
+    metavar="[TOKEN]",
+    is_flag=False,
+    flag_value="-",
+    help="Token for that server. Without TOKEN, which `ps` would show, it is read from stdin or a prompt.",
+)
 @click.option(
     "--tls-ca", metavar="FILE", help="Certificates of authorities to trust for that server; '' for the system's alone."
 )
@@ -88,7 +93,11 @@ def _change(home: Path, url: str | None, token: str | None, tls_ca: str | None) 
         if token is None and not url:
             saved.token = None
     if token is not None:
-        saved.token = (sys.stdin.readline().strip() if token == "-" else token) or None
+        saved.token = (read_secret("token").partition("\n")[0].strip() if token == "-" else token) or None
+        if token not in ("", "-"):
+            connect.warn(
+                "warning: the token is visible in `ps` and in your shell's history; `dstack config --token` asks for it"
+            )
     if tls_ca is not None:
         saved.tls_ca = _authorities(tls_ca) if tls_ca else None
     save(home, saved)

@@ -50,7 +50,7 @@ def command(
     client = connect.connect()
     if run is None:
         none = "no runs" if any(filters.values()) else "no runs yet; start one with `dstack run WORKFLOW`"
-        by = user() if filters.pop("mine") else None
+        by = user() if filters["mine"] else None
         runs = client.runs(user=by, limit=limit, **filters)
         columns = ("NAME", "WORKFLOW", "STATUS", "USER", "SUBMITTED", "TOOK", "REASON")
         show.list_table(runs, columns, _row, none, as_json=as_json)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
-import sys
-
 import click
 
 from dstack.cli import connect
 from dstack.cli.output import show, words
-from dstack.cli.parameters import Noun, json_option
+from dstack.cli.parameters import Noun, json_option, read_secret
 from dstack.errors import UsageError
 from dstack.model.api.server import SetSecret
 from dstack.model.job.log_mask import SHORTEST
@@ -35,25 +32,17 @@ def set_secret(name: str) -> None:
         raise UsageError(
             f"'{name}' is not a valid name for a secret; use letters, digits and '_', and don't begin with a digit"
         )
-    value = _value(name)
+    value = read_secret(name)
+    if "\0" in value:
+        raise UsageError(
+            "the value contains a NUL character, which environment variables can't hold; the secret was not set"
+        )
     if not value:
         raise UsageError("the value is empty; the secret was not set")
     connect.connect().set_secret(SetSecret(name=name, value=value))
     show.say(f"{name}: set")
     if len(value.encode("utf-8", "surrogateescape")) < SHORTEST:
         show.say(f"warning: values shorter than {SHORTEST} bytes are not masked in logs")
-
-
-def _value(name: str) -> str:
-    """Read one line from a prompt, or all of stdin without the last newline."""
-    if show.interactive():
-        return getpass.getpass(f"{name}: ")
-    text = sys.stdin.read() if sys.stdin is not None else ""
-    if "\0" in text:
-        raise UsageError(
-            "the value contains a NUL character, which environment variables can't hold; the secret was not set"
-        )
-    return text[:-1] if text.endswith("\n") else text
 
 
 @command.command("list")

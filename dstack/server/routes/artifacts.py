@@ -15,6 +15,7 @@ from dstack.model.api.artifacts import ArtifactView, LinksRequest, LinksView, Li
 from dstack.model.job.manifest import PARTIAL
 from dstack.model.text.tag import name_of
 from dstack.model.text.units import rfc3339
+from dstack.server.roles import require_own
 from dstack.server.views import shown
 from dstack.store.lookup import job_named, jobs_named
 
@@ -71,15 +72,21 @@ class ArtifactRoutes:
         job = next((job for job in jobs if job.workflow == run.workflow), None) if whole else jobs[0]
         if job is None:
             raise UsageError(f"{run.name} has no job of {run.workflow}")
+        require_own(run)
         taken = store.tags.get(name)
         if taken and taken.job != job.id and not wish.force:
             hint = f"to move it: dstack tag {wish.ref} {name} --force"
             raise ConflictError(f"the tag ':{name}' already names {taken.run}", hint=hint)
+        if taken:
+            require_own(store.runs.require(taken.run))
         tag = TagView(name=name, run=run.name, job=job.id, workflow=job.workflow, created_at=rfc3339(time.time()))
         store.tags.set(tag)
         return tag
 
     def delete_tag(self, name: str) -> None:
+        tag = self.context.store.tags.get(name)
+        if tag:
+            require_own(self.context.store.runs.require(tag.run))
         if not self.context.store.tags.delete(name):
             raise NotFoundError(f"no tag ':{name}'", hint="see `dstack tag`")
 

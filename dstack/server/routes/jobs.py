@@ -14,6 +14,7 @@ from dstack.model.job.job import Job
 from dstack.model.runner.metrics import JobMetrics
 from dstack.server.border.values import reading, sound
 from dstack.server.follow import Follower
+from dstack.server.roles import caller, owns, require_own
 from dstack.server.views import job_view, run_view
 from dstack.store.lookup import job_named, jobs_named, run_named
 
@@ -52,9 +53,11 @@ class JobRoutes:
         stopping = store.jobs.unfinished() if wish.everything else []
         if wish.workflow is not None:
             stopping = [job for job in store.jobs.unfinished() if store.runs.require(job.run).workflow == wish.workflow]
+        stopping = [job for job in stopping if owns(store.runs.require(job.run))]
         names = [job.run for job in stopping]
         for ref in wish.refs:
             run, jobs, _ = jobs_named(store, ref)
+            require_own(run)
             stopping += jobs
             names.append(run.name)
         self.engine.stop(stopping, abort=wish.abort)
@@ -64,8 +67,10 @@ class JobRoutes:
         chosen: dict[str, list[Job]] = {}
         for ref in wish.refs:
             run, jobs, _ = jobs_named(self.engine.store, ref)
+            require_own(run)
             chosen.setdefault(run.name, []).extend(jobs)
-        changed = {name: [job.id for job in self.engine.hold(jobs, wish.user)] for name, jobs in chosen.items()}
+        holder = wish.user and (caller().name or wish.user)
+        changed = {name: [job.id for job in self.engine.hold(jobs, holder)] for name, jobs in chosen.items()}
         return HoldAnswer(
             changed={name: jobs for name, jobs in changed.items() if jobs},
             unchanged=[name for name, jobs in changed.items() if not jobs],

@@ -26,6 +26,7 @@ from dstack.model.api.retention import (
 from dstack.model.api.runs import Plan, Recipe, RunView
 from dstack.model.job.job import Run
 from dstack.model.job.status import Status
+from dstack.server.roles import caller, require_own
 from dstack.server.submit import submit
 from dstack.server.views import run_view, shown
 from dstack.store.lookup import run_named
@@ -42,9 +43,15 @@ class RunRoutes:
         return await submit(submitter, self.engine.context.layout.incoming, request.stream(), size)
 
     def runs(
-        self, workflow: str | None = None, status: Status | None = None, user: str | None = None, limit: int = 20
+        self,
+        workflow: str | None = None,
+        status: Status | None = None,
+        user: str | None = None,
+        mine: bool = False,
+        limit: int = 20,
     ) -> list[RunView]:
         limit = min(limit, 10**9)
+        user = caller().name or user if mine else user
         runs = self.engine.store.runs.newest(limit if status is None else 10_000, workflow=workflow, user=user)
         views = (self._view(run) for run in runs)
         return [view for view in views if status is None or view.status is status][:limit]
@@ -69,6 +76,8 @@ class RunRoutes:
 
     async def delete(self, wish: DeleteRequest) -> list[Removed]:
         runs = [run_named(self.engine.store, ref) for ref in dict.fromkeys(wish.refs)]
+        for run in runs:
+            require_own(run)
         removed = await self.retention.delete(runs)
         self._tidy(runs)
         return removed

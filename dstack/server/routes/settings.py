@@ -23,9 +23,11 @@ from dstack.model.api.server import (
     SetSecret,
     TaskTrouble,
 )
+from dstack.model.api.tokens import CreatedToken, NewToken
 from dstack.model.project.environment import check_name
 from dstack.model.text.units import rfc3339
 from dstack.plumbing.space import space
+from dstack.server.roles import check_storage
 from dstack.server.views import shown
 
 
@@ -64,6 +66,7 @@ class SettingsRoutes:
 
     async def configure(self, wish: ServerConfig) -> ServerConfig:
         if wish.storage is not None:
+            check_storage(wish.storage)
             await self.engine.context.artifacts.use(wish.storage, wish.endpoint_url or "")
         if wish.max_gpus_per_user is not None:
             limit = str(wish.max_gpus_per_user) if wish.max_gpus_per_user >= 0 else ""
@@ -86,6 +89,9 @@ class SettingsRoutes:
         self.engine.store.secrets.delete(name)
         jobs = [job for job in self.engine.store.jobs.unfinished() if name in job.definition.needed_secrets]
         return DeletedSecret(missed_by=[f"{job.workflow} of {job.run}" for job in jobs if not job.started_at])
+
+    def create_token(self, wish: NewToken) -> CreatedToken:
+        return self.engine.store.tokens.create(wish.name, wish.role)
 
 
 def trouble_view(name: str, trouble: Trouble) -> TaskTrouble:

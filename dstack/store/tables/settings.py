@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from cryptography.fernet import Fernet
 
 SERVER_ID = "server_id"
-HIDDEN = frozenset({"token"})
-"""Settings whose value no event shows."""
 
 
 class Settings(RecordedTable):
@@ -36,8 +34,7 @@ class Settings(RecordedTable):
             known = (self.get(name) or "") == value
             self.database.table("settings", pk="name").upsert({"name": name, "value": value})
             if not known and name != SERVER_ID:
-                shown = {} if name in HIDDEN else {"value": value}
-                self.events.add("config.changed", data={"name": name, **shown})
+                self.events.add("config.changed", data={"name": name, "value": value})
 
     @property
     def server_id(self) -> str:

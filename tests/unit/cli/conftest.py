@@ -16,6 +16,7 @@ from tests.unit.cli.fake_server import State, job_view, run_view, serving
 
 ROOT = Path(__file__).parents[3]
 Cli = Callable[..., "subprocess.CompletedProcess[bytes]"]
+Alone = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 WORKFLOWS = """\
 workflows:
@@ -110,3 +111,14 @@ def cli(environment: dict[str, str], server: str, project: Path) -> Cli:
 def command(*arguments: str) -> list[str]:
     """Return a command line that starts dstack from this checkout."""
     return [sys.executable, "-m", "dstack.cli", *arguments]
+
+
+@pytest.fixture
+def alone(environment: dict[str, str], project: Path, folder: Path) -> Iterator[Alone]:
+    """Runs `dstack ARGUMENTS`, which starts a server of its own."""
+
+    def run(*arguments: str, **extra: str) -> subprocess.CompletedProcess[bytes]:
+        return prefork.run(arguments, project, {**environment, "PYTHONWARNINGS": "default", **extra}, 90)
+
+    yield run
+    run("server", "stop")

@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dstack.errors import UnauthorizedError
-from dstack.server.access import Access, hashed
+from dstack.model.paths import ServerLayout
+from dstack.server.access import Access
+from dstack.server.roles import NOBODY, OWNER, Allowed
+from dstack.store.store import Store
+from dstack.store.tables.tokens import hashed
 
 TOKEN = "a secret of the team"
 TCP = ("0.0.0.0", 8000)
 SOCKET = ("/home/ann/.dstack/server/socket", None)
 
 
-def answered(
+Answered = Callable[..., str]
+
+
+@pytest.fixture
+def answered(tmp_path: Path) -> Iterator[Answered]:
+    """Sends one request, and returns who the application takes the sender for, or the refusal."""
+    store = Store(ServerLayout(tmp_path))
+    yield partial(answer, store)
+    store.close()
+
+
+def answer(
+    store: Store,
     method: str = "GET",
     path: str = "/v1/runs",
     *,
@@ -24,11 +43,13 @@ def answered(
     server: tuple[str, int | None] = TCP,
     token: str | None = TOKEN,
 ) -> str:
-    """Send one request. Return the caller that the application sees, or the refusal."""
     answers: list[str] = []
+    if token:
+        store.tokens.share(token)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        answers.append(scope["dstack.caller"])
+        caller = scope["dstack.caller"]
+        answers.append({OWNER: "owner", NOBODY: "nobody"}.get(caller) or caller.role.value)
 
     def refuse(error: UnauthorizedError) -> ASGIApp:
         async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
@@ -44,32 +65,32 @@ def answered(
 
     headers = [] if authorization is None else [(b"authorization", authorization.encode())]
     scope = {"type": "http", "method": method, "path": path, "headers": headers, "server": server}
-    access = Access(app, lambda: hashed(token) if token else None, refuse)
+    access = Access(app, store.tokens, Allowed(), refuse)
     asyncio.run(access(scope, receive, send))
     return answers[0]
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
-def test_the_token_lets_a_user_in(scheme: str) -> None:
-    assert answered(authorization=f"{scheme} {TOKEN}") == "user"
+def test_the_token_lets_a_user_in(answered: Answered, scheme: str) -> None:
+    assert answered(authorization=f"{scheme} {TOKEN}") == "admin"
 
 
 @pytest.mark.parametrize(
     "authorization", ["Bearer wrong", f"Basic {TOKEN}", TOKEN, "Bearer ", f"Bearer {hashed(TOKEN)}"]
 )
-def test_anything_else_does_not(authorization: str) -> None:
+def test_anything_else_does_not(answered: Answered, authorization: str) -> None:
     assert answered(authorization=authorization) == "the server does not accept this token"
 
 
-def test_a_request_without_a_token_is_refused() -> None:
+def test_a_request_without_a_token_is_refused(answered: Answered) -> None:
     assert answered() == "the server requires a token"
 
 
-def test_a_server_that_has_no_token_lets_nobody_in_over_tcp() -> None:
+def test_a_server_that_has_no_token_lets_nobody_in_over_tcp(answered: Answered) -> None:
     assert answered(authorization="Bearer ", token=None) == "the server does not accept this token"
 
 
-def test_whoever_can_open_the_socket_needs_no_token() -> None:
+def test_whoever_can_open_the_socket_needs_no_token(answered: Answered) -> None:
     assert answered(server=SOCKET) == "owner"
 
 
@@ -81,7 +102,7 @@ def test_whoever_can_open_the_socket_needs_no_token() -> None:
         ("POST", "/v1/registrations/lab1/heartbeat"),
     ],
 )
-def test_dstack_runner_needs_no_token_of_the_server(method: str, path: str) -> None:
+def test_dstack_runner_needs_no_token_of_the_server(answered: Answered, method: str, path: str) -> None:
     assert answered(method, path) == "nobody"
 
 
@@ -96,11 +117,12 @@ def test_dstack_runner_needs_no_token_of_the_server(method: str, path: str) -> N
         ("GET", "/dstack-runner/../v1/runs"),
     ],
 )
-def test_what_is_like_it_does(method: str, path: str) -> None:
+def test_what_is_like_it_does(answered: Answered, method: str, path: str) -> None:
     assert answered(method, path) == "the server requires a token"
 
 
-def test_a_server_is_idle_only_between_requests() -> None:
+def test_a_server_is_idle_only_between_requests(tmp_path: Path) -> None:
+    store = Store(ServerLayout(tmp_path))
     seen: list[float] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,7 +131,7 @@ def test_a_server_is_idle_only_between_requests() -> None:
     async def nothing(*_: Any) -> Any:
         return None
 
-    access = Access(app, lambda: None, lambda error: app)
+    access = Access(app, store.tokens, Allowed(), lambda error: app)
     access.last -= 60
     assert access.idle >= 60
 
@@ -117,3 +139,4 @@ def test_a_server_is_idle_only_between_requests() -> None:
 
     assert seen == [0.0]
     assert access.idle < 60
+    store.close()

@@ -6,6 +6,8 @@ import asyncio
 import errno
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -119,16 +121,15 @@ def test_trouble_of_the_server_asks_to_be_asked_again(error: Exception, status: 
     assert json.loads(bytes(response.body))["code"] == code
 
 
-def test_every_endpoint_takes_the_names_in_its_path(tmp_path: Path) -> None:
-    store = Store(ServerLayout(tmp_path))
+@contextmanager
+def routes(folder: Path) -> Iterator[list[tuple[str, str, Endpoint]]]:
+    """All routes of a server in this folder."""
+    store = Store(ServerLayout(folder))
     fleet = Fleet(store, Pool(), lambda: None)
-    context = Context(layout=ServerLayout(tmp_path), store=store, fleet=fleet, events=Events())
+    context = Context(layout=ServerLayout(folder), store=store, fleet=fleet, events=Events())
     engine = Engine(context)
     machines = RegistrationService(RunnerService(engine, Sampler(store, fleet)))
-
-    for _, path, endpoint in table(engine, Retention(context), machines, "", lambda: None):
-        answering(endpoint)
-        assert set(re.findall(r"{(\w+)}", path)) <= set(signature(endpoint).parameters), path
+    yield table(engine, Retention(context), machines, "", lambda: None)
     store.close()
 
 
@@ -164,3 +165,10 @@ def test_a_change_that_is_not_on_disk_is_not_acknowledged() -> None:
     response = asyncio.run(answering(nothing, broken)(request))
 
     assert response.status_code == 500
+
+
+def test_every_endpoint_takes_the_names_in_its_path(tmp_path: Path) -> None:
+    with routes(tmp_path) as every:
+        for _, path, endpoint in every:
+            answering(endpoint)
+            assert set(re.findall(r"{(\w+)}", path)) <= set(signature(endpoint).parameters), path

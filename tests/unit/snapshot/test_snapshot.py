@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -161,13 +162,22 @@ def test_a_broken_repository_is_no_plain_folder(tmp_path: Path) -> None:
         pass
 
 
-def test_another_owner_is_no_obstacle(tmp_path: Path) -> None:
+def test_another_owners_repository_is_refused_as_git_refuses_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root may give files away")
     root = start(tmp_path / "project")
     for path in (root, *root.rglob("*")):
         os.chown(path, 12345, 12345)
-    with take(root) as taken:
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+
+    with pytest.raises(UsageError, match="detected dubious ownership") as refused, take(root / "lib"):
+        pass
+
+    assert refused.value.hint == f"git config --global --add safe.directory {root}"
+    subprocess.run(shlex.split(refused.value.hint), check=True)
+    with take(root / "lib") as taken:
         assert taken.changes == []
 
 
@@ -199,6 +209,8 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
 def assert_refused(root: Path, name: str) -> None:
     for folder in (*root.parents[:-2], root):
         folder.chmod(0o755)
+    for folder in (root, root / ".git"):
+        os.chown(folder, 65534, 65534)  # git reads no repository of another owner
     code = PROGRAM.replace("with take", "import os\nos.setuid(65534)\nwith take")
     environment = {**os.environ, "HOME": "/", "TMPDIR": "/tmp"}
     done = subprocess.run([sys.executable, "-c", code, str(root)], capture_output=True, text=True, env=environment)

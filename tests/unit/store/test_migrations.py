@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 import sqlite_utils
 
+from dstack.model.api.tokens import Role
 from dstack.model.job.pieces import Stored
 from dstack.model.job.reasons import Reason
 from dstack.model.job.status import Status
 from dstack.model.paths import ServerLayout
 from dstack.store.migrations import STEPS
 from dstack.store.store import Store
+from dstack.store.tables.tokens import hashed
 
 STATE = Path(__file__).parents[2] / "data" / "state"
 
@@ -106,4 +108,18 @@ def test_a_step_that_fails_is_taken_again_at_the_next_start(tmp_path: Path, monk
 
     assert "half" not in store.database.table_names()
     assert store.settings.server_id
+    store.close()
+
+
+def test_the_token_of_an_earlier_server_is_the_shared_one(tmp_path: Path) -> None:
+    found = layout(tmp_path)
+    with at_step(found.database, list(STEPS).index("named_tokens")) as database:
+        database.execute("INSERT INTO settings (name, value) VALUES ('token', ?)", [hashed("everyone's")])
+
+    store = Store(found)
+
+    known = store.tokens.find("everyone's")
+    assert known is not None
+    assert (known.name, known.role, known.used_at) == ("shared", Role.ADMIN, None)
+    assert store.settings.get("token") is None
     store.close()

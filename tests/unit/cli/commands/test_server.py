@@ -6,31 +6,13 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
-
-from dstack.cli.commands.server import disk_words, trouble_words
+from dstack.cli.commands.server.command import disk_words, trouble_words
 from dstack.client import embedded
 from dstack.model.api.server import DiskSpace, TaskTrouble
-from tests.environment import prefork
 from tests.environment.waiting import until
-from tests.unit.cli.conftest import Cli, command
-
-
-@pytest.fixture
-def alone(environment: dict[str, str], project: Path, folder: Path) -> Iterator[Cli]:
-    """Runs `dstack ARGUMENTS`, which starts its own server."""
-
-    def run(*arguments: str, **extra: str) -> subprocess.CompletedProcess[bytes]:
-        return prefork.run(arguments, project, {**environment, "PYTHONWARNINGS": "default", **extra}, 90)
-
-    yield run
-    run("server", "stop")
-
-
-Alone = Callable[..., "subprocess.CompletedProcess[bytes]"]
+from tests.unit.cli.conftest import Alone, command
 
 
 def status(alone: Alone) -> dict[str, object]:
@@ -89,7 +71,7 @@ def test_a_team_server_wants_its_token(alone: Alone, folder: Path) -> None:
     assert refused.returncode == 2
     assert refused.stderr == (
         b"dstack: error: the dstack server did not start: a server on TCP needs a token\n"
-        b"hint: set DSTACK_TOKEN to a secret of your choice, for the server and for its users\n"
+        b"hint: make one with `dstack server token create NAME --role admin`, or set DSTACK_TOKEN\n"
     )
     assert started.returncode == 0, started.stderr
     assert url.startswith("http://127.0.0.1:")

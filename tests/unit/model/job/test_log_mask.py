@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +22,47 @@ def test_each_byte_becomes_a_star() -> None:
     assert mask(b"", "ünïcode".encode(), b"", values) == b"*" * 9
     assert mask(b"", b"abc", b"", values) == b"abc"
     assert mask(b"hun", b"ter2 and hun", b"ter2", values) == b"**** and ***"
+
+
+@pytest.mark.parametrize("around", [(b"", b""), (b"u:", b"@h"), (b"u", b"\n"), (b"xy", b"z"), (b"xyz", b"\0\0")])
+def test_base64_is_masked_at_every_alignment(around: tuple[bytes, bytes]) -> None:
+    secret = "s3cr?t~key>\u00ff/token"
+    values = needles([secret])
+
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        line = encode(around[0] + secret.encode() + around[1])
+        shown = mask(b"", line, b"", values)
+        hidden = [number for number, (old, new) in enumerate(zip(line, shown, strict=True)) if old != new]
+        whole = range(-(-len(around[0]) * 8 // 6), (len(around[0]) + len(secret.encode())) * 8 // 6)
+        assert hidden[: len(whole)] == list(whole), shown
+    assert mask(b"", base64.b64encode(secret.encode()), b"", values).strip(b"*") == b""
+    assert mask(b"", base64.b64encode(secret.encode() + b"\n"), b"", values).strip(b"*") == b""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"https://u:p%40ss%2Fw%C3%B6rd%20%2B%21@host/",
+        b"https://u:p%40ss%2fw%c3%b6rd%20%2b%21@host/",
+        b"https://u:p%40ss/w%C3%B6rd%20%2B%21@host/",
+        b"https://u:p%40ss%2Fw%C3%B6rd+%2B%21@host/",
+        b"https://u:p%40ss%2Fw%C3%B6rd%20%2B!@host/",
+    ],
+)
+def test_what_a_url_has_is_masked(line: bytes) -> None:
+    secret, login = "p@ss/w\u00f6rd +!", len(b"https://u:")
+
+    shown = mask(b"", line, b"", needles([secret]))
+
+    assert shown == line[:login] + b"*" * (len(line) - login - len(b"@host/")) + b"@host/"
+
+
+def test_encoded_forms_are_bounded() -> None:
+    key = "\n".join(f"line {number} of a private key" for number in range(2000))
+
+    assert len(needles([key])) == 2001
+    assert len(needles(["hunter2"])) < 20
+    assert len(needles(["abc"])) == 0
 
 
 def test_what_may_be_the_beginning_waits() -> None:

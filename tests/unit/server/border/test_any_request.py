@@ -28,12 +28,13 @@ from dstack.hosts.pool import Pool
 from dstack.model.api import wire
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.paths import ServerLayout
-from dstack.server.access import Access, hashed
+from dstack.server.access import Access
 from dstack.server.app import application, table
 from dstack.server.border.listener import Border
 from dstack.server.border.names import OwnNames
 from dstack.server.endpoints import Endpoint, problem_response
 from dstack.server.registrations import RegistrationService
+from dstack.server.roles import Allowed
 from dstack.server.runner_service import RunnerService
 from dstack.store.store import Store
 from tests.unit.engine.submission.test_plan import SUBMISSION
@@ -71,7 +72,7 @@ class World:
         self.store = Store(layout)
         self.store.runs.add(replace(run("known"), snapshot=Snapshot(repo="r", tree="0" * 40)))
         self.store.jobs.add(job(JOB, "known"))
-        self.store.settings.set("token", hashed(TOKEN))
+        self.store.tokens.share(TOKEN)
         fleet = Fleet(self.store, NoPool(), lambda: None)
         context = Context(layout=layout, store=self.store, fleet=fleet, events=Events())
         engine = Engine(context)
@@ -79,7 +80,8 @@ class World:
         self.routes = table(engine, Retention(context), machines, "", lambda: None)
         access = Access(
             application(self.routes, self.store.database.synced),
-            lambda: self.store.settings.get("token"),
+            self.store.tokens,
+            Allowed(),
             problem_response,
         )
         self.app: ASGIApp = Border(OwnNames()).around(access)

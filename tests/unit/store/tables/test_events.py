@@ -12,6 +12,7 @@ import pytest
 
 from dstack.model.api.artifacts import TagView
 from dstack.model.api.events import EventView
+from dstack.model.api.tokens import Role
 from dstack.model.job.status import Status
 from dstack.model.paths import ServerLayout
 from dstack.model.runner.registration import Registration
@@ -103,13 +104,15 @@ def test_what_happens_to_runners_is_in_it_but_not_what_probes_find(store: Store)
 def test_no_secret_is_in_it(store: Store) -> None:
     store.secrets.set("HF_TOKEN", "hf_value", NOW)
     store.secrets.delete("HF_TOKEN")
-    store.settings.set("token", "hash-of-the-token")
+    store.tokens.create("ann", Role.MEMBER)
+    store.tokens.revoke("ann")
 
-    assert kinds(store) == ["secret.set", "secret.deleted", "config.changed"]
+    assert kinds(store) == ["secret.set", "secret.deleted", "token.created", "token.revoked"]
     assert [event.data for event in store.events.select()] == [
         {"name": "HF_TOKEN"},
         {"name": "HF_TOKEN"},
-        {"name": "token"},
+        {"name": "ann", "role": "member"},
+        {"name": "ann"},
     ]
 
 

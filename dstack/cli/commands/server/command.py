@@ -6,10 +6,12 @@ import os
 import shlex
 import time
 from collections import deque
+from pathlib import Path
 
 import click
 
 from dstack.cli import connect
+from dstack.cli.commands.server.token import token
 from dstack.cli.output import show, words
 from dstack.cli.parameters import Noun, json_option
 from dstack.cli.server_log import ServerLog
@@ -33,13 +35,30 @@ def command() -> None:
     """
 
 
+command.add_command(token)
+
+
 @command.command("start")
 @click.option("--host", metavar="HOST", help="Address to listen on, with --port; default: 127.0.0.1.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     metavar="PORT",
-    help="TCP port to listen on, for a team; needs DSTACK_TOKEN.",
+    help="TCP port to listen on, for a team; needs DSTACK_TOKEN, or a token of `dstack server token create`.",
+)
+@click.option(
+    "--allow-server-commands",
+    is_flag=True,
+    help="Let admins over TCP do what amounts to commands as the server's user: use --local and the runner `local`, "
+    "Docker commands other than docker and podman, and key files of this machine.",
+)
+@click.option(
+    "--storage-root",
+    "storage_roots",
+    multiple=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Folder in which admins over TCP may store artifacts, besides the default one; repeatable.",
 )
 @click.option("--base-path", metavar="PATH", help="Path before all routes, for a reverse proxy; needs --port.")
 @click.option(
@@ -58,6 +77,8 @@ def start(
     allow_host: tuple[str, ...],
     tls_cert: str | None,
     tls_key: str | None,
+    allow_server_commands: bool,
+    storage_roots: tuple[Path, ...],
     foreground: bool,
 ) -> None:
     """Start the server on this machine.
@@ -72,6 +93,8 @@ def start(
     options |= {name: os.path.abspath(os.path.expanduser(file)) for name, file in files.items() if file is not None}
     arguments = [word for name, value in options.items() if value is not None for word in (name, value)]
     arguments += [word for name in allow_host for word in ("--allow-host", name)]
+    arguments += ["--allow-server-commands"] if allow_server_commands else []
+    arguments += [word for root in storage_roots for word in ("--storage-root", str(root.absolute()))]
     if port is not None:
         arguments += ["--port", str(port)]
     elif arguments:
