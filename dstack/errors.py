@@ -47,6 +47,7 @@ class ErrorCode(Code):
     HOST_KEY_UNKNOWN = "host-key-unknown", "Nobody has vouched for the host's key yet."
     HOST_LOGIN = "host-login", "The host accepted none of the keys that were tried."
     HOST_COMMAND = "host-command", "A command on the host failed."
+    HOST_FLOOD = "host-flood", "The host sent more than dstack reads."
     STORAGE = "storage", "The artifact store refused a request, or lacks a file."
 
 

@@ -10,9 +10,11 @@ from typing import TypeVar
 
 from dstack.commands.command import Command, Result, Stdin, succeeded
 from dstack.commands.host import TerminalSize
-from dstack.errors import HostError, HostUnreachableError
+from dstack.errors import ErrorCode, HostError, HostUnreachableError
 from dstack.hosts.channel import RawChannel, background, write_pieces
 from dstack.hosts.program import Program
+from dstack.model.text.units import size_words
+from dstack.model.text.untrusted import NAME, clean_line
 
 T = TypeVar("T")
 
@@ -43,7 +45,7 @@ class ChannelHost(ABC):
         """Run the command and yield its stdout as it arrives. stdin stays open. CommandError unless it exits with 0."""
         async with (
             self._fed(command, stream=True) as program,
-            background(_collected(program.stderr, _SHOWN)) as reading,
+            background(_end(program.stderr, _SHOWN)) as reading,
         ):
             async for piece in program.stdout:
                 yield piece
@@ -60,9 +62,29 @@ class ChannelHost(ABC):
             return program
 
     async def _run(self, command: Command[T]) -> Result:
-        async with self._fed(command, stream=False) as program, background(_collected(program.stderr)) as reading:
-            stdout, stderr = await _collected(program.stdout), await reading
-            return Result(await program.wait(), stdout, stderr)
+        async with (
+            self._fed(command, stream=False) as program,
+            background(self._answer(command, program.stdout)) as stdout,
+            background(self._answer(command, program.stderr)) as stderr,
+        ):
+            done, _ = await asyncio.wait({stdout, stderr}, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+            return Result(await program.wait(), stdout.result(), stderr.result())
+
+    async def _answer(self, command: Command[T], output: AsyncIterator[bytes]) -> bytes:
+        """Return all of the output. HostError if the command may not answer that much."""
+        kept = bytearray()
+        async for piece in output:
+            kept += piece
+            if len(kept) > command.most:
+                raise HostError(
+                    f"{command.name} on {self._machine}: it sent more than {size_words(command.most)}, so dstack "
+                    f"stopped reading; the end is: {clean_line(bytes(kept[-NAME:]))}",
+                    hint="log in there, and look for a program that prints without end, such as a wrapper of docker",
+                    code=ErrorCode.HOST_FLOOD,
+                )
+        return bytes(kept)
 
     @asynccontextmanager
     async def _fed(self, command: Command[T], *, stream: bool) -> AsyncIterator[Program]:
@@ -105,11 +127,10 @@ async def _feed(channel: RawChannel, payload: bytes, stdin: Stdin, *, last: bool
         raise
 
 
-async def _collected(output: AsyncIterator[bytes], most: int | None = None) -> bytes:
-    """Return all of the output, or its last `most` bytes."""
+async def _end(output: AsyncIterator[bytes], most: int) -> bytes:
+    """Return the last bytes of the output."""
     kept = bytearray()
     async for piece in output:
         kept += piece
-        if most is not None:
-            del kept[:-most]
+        del kept[:-most]
     return bytes(kept)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 
-from dstack.errors import HostError
+from dstack.errors import ErrorCode, HostError
 from dstack.hosts.channel import RawChannel, write_pieces
-from dstack.hosts.shell import AfterMarker, new_marker, wrap
+from dstack.hosts.shell import BANNER, AfterMarker, new_marker, wrap
+from dstack.model.text.units import size_words
+from dstack.model.text.untrusted import clean
 
 
 class Program:
@@ -20,8 +22,8 @@ class Program:
         self._marker = new_marker()
         self._terminal = terminal
         self._status: int | None = None
-        self.stdout = _Output(raw, raw.read, AfterMarker(self._marker, terminal=terminal))
-        self.stderr = _Output(raw, raw.read_errors, AfterMarker(self._marker))
+        self.stdout = _Output(place, raw, raw.read, AfterMarker(self._marker, terminal=terminal))
+        self.stderr = _Output(place, raw, raw.read_errors, AfterMarker(self._marker))
 
     def payload(self, script: str) -> bytes:
         """Return the first bytes of stdin: the bootstrap line and the script."""
@@ -62,7 +64,7 @@ class Program:
         if self.stdout.marker.found:
             return self._status
         noise = self.stdout.marker.noise + self.stderr.marker.noise
-        output = " ".join(noise.decode(errors="replace").split()) or "it printed nothing"
+        output = " ".join(clean(noise).split()) or "it printed nothing"
         raise HostError(
             f"{self._place}: the login shell did not start the command (exit status {self._status}): {output}",
             hint="the account needs a login shell that runs commands, and the machine needs sh, dd and sha256sum",
@@ -85,8 +87,9 @@ class Program:
 class _Output:
     """What a program prints after its marker. A class and not a generator: cancelling a read must not end it."""
 
-    def __init__(self, raw: RawChannel, read: Callable[[], Awaitable[bytes]], marker: AfterMarker) -> None:
+    def __init__(self, place: str, raw: RawChannel, read: Callable[[], Awaitable[bytes]], marker: AfterMarker) -> None:
         self.marker = marker
+        self._place = place
         self._raw = raw
         self._read = read
         self._early = b""
@@ -94,7 +97,7 @@ class _Output:
     async def begins(self) -> bool:
         """Read up to the marker. Return whether it came."""
         while not self.marker.found and (data := await self._read()):
-            self._early = self.marker.feed(data)
+            self._early = self._after(data)
         return self.marker.found
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -105,8 +108,19 @@ class _Output:
             self._early = b""
             return piece
         while data := await self._read():
-            if piece := self.marker.feed(data):
+            if piece := self._after(data):
                 return piece
         if failure := self._raw.failure():
             raise failure
         raise StopAsyncIteration
+
+    def _after(self, data: bytes) -> bytes:
+        """Return what comes after the marker. HostError if it does not come."""
+        piece = self.marker.feed(data)
+        if self.marker.lost:
+            raise HostError(
+                f"{self._place}: the login shell printed more than {size_words(BANNER)} before it started the command",
+                hint="log in there, and look at what the shell's start-up files print",
+                code=ErrorCode.HOST_FLOOD,
+            )
+        return piece

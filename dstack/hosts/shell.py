@@ -52,15 +52,21 @@ def wrap(script: str, marker: str, *, terminal: bool = False) -> bytes:
     return line.encode() + body
 
 
+BANNER = 2**20
+"""Bytes that may come before the marker."""
+
+
 class AfterMarker:
-    """Drops a stream's output up to its marker line: banners, and the output of start-up files."""
+    """Drops a stream's output up to its marker line: banners, and the output of start-up files. `lost` is set if they
+    are longer than `BANNER`: no marker is looked for any more."""
 
     _KEPT = 4096
 
     def __init__(self, marker: str, *, terminal: bool = False) -> None:
         self._line = f"{marker}\r\n".encode() if terminal else f"{marker}\n".encode()
         self._before = b""
-        self.found = False
+        self._dropped = 0
+        self.found = self.lost = False
 
     @property
     def noise(self) -> bytes:
@@ -73,5 +79,7 @@ class AfterMarker:
             return data
         before, line, after = (self._before + data).partition(self._line)
         self.found = bool(line)
+        self._dropped += len(data)
+        self.lost = not self.found and self._dropped > BANNER
         self._before = before[-self._KEPT - len(self._line) :]
         return after

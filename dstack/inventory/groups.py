@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from itertools import product
+from math import prod
 from string import ascii_letters
 from typing import Any
 
 Variables = dict[str, Any]
 ALL, UNGROUPED = "all", "ungrouped"
 
+MOST_HOSTS = 10_000
+MOST_GROUPS = 1_000
+LONGEST = 1_000
+_DIGITS = 9
 _RANGE = re.compile(r"\[([0-9A-Za-z]*):([0-9A-Za-z]+)(?::([0-9]+))?\]")
-_PORT = re.compile(r"(?P<host>\[[^\]]*:[^\]]*\]|[^:\[\]]*(?:\[[^\]]*\][^:\[\]]*)*):(?P<port>\d+)")
+_PORT = re.compile(r"(?P<host>\[[^\]]*:[^\]]*\]|[^:\[\]]*(?:\[[^\]]*\][^:\[\]]*)*):(?P<port>[0-9]{1,9})")
 
 
 @dataclass
@@ -26,7 +35,7 @@ class Group:
 
 class Groups:
     """All groups, and each host's own variables. `beside_groups` and `beside_hosts` come from group_vars/ and
-    host_vars/."""
+    host_vars/. Ask about parents and depths only when all groups are there."""
 
     def __init__(self) -> None:
         self.groups: dict[str, Group] = {}
@@ -37,11 +46,13 @@ class Groups:
         self.group(UNGROUPED)
 
     def group(self, name: str) -> Group:
-        """Return the group with this name; create it if needed."""
+        """Return the group with this name; create it if needed. Raises ValueError if there are too many."""
+        if name not in self.groups and len(self.groups) >= MOST_GROUPS:
+            raise ValueError(f"an inventory may have {MOST_GROUPS:,} groups; split it into several files")
         return self.groups.setdefault(name, Group(name))
 
     def add(self, group: str, pattern: str, variables: Variables) -> None:
-        """Add the hosts of a pattern to a group."""
+        """Add the hosts of a pattern to a group. Raises ValueError if there are too many."""
         names, port = expand_hosts(pattern)
         for name in names:
             self.group(group).hosts[name] = None
@@ -49,32 +60,55 @@ class Groups:
             if port is not None:
                 own.setdefault("ansible_port", port)
             own.update(variables)
+        if len(self.hosts) > MOST_HOSTS:
+            raise ValueError(f"an inventory may have {MOST_HOSTS:,} hosts; split it into several files")
 
-    def parents(self, name: str) -> list[str]:
-        """Return the groups that directly contain a group; `all` if no other does."""
-        found = [group.name for group in self.groups.values() if name in group.children]
-        return found or ([ALL] if name != ALL else [])
+    @cached_property
+    def parents(self) -> dict[str, list[str]]:
+        """The groups that directly contain each group; `all` if no other does."""
+        found: dict[str, list[str]] = {name: [] for name in self.groups}
+        for group in self.groups.values():
+            for child in group.children:
+                found[child].append(group.name)
+        return {name: above or [ALL] * (name != ALL) for name, above in found.items()}
 
-    def depth(self, name: str, above: tuple[str, ...] = ()) -> int:
-        """Return a group's depth below `all`, by the longest path. Raises ValueError if the group contains itself."""
-        if name in above:
-            raise ValueError(f"the group '{name}' contains itself; remove it from its own children")
-        return max((self.depth(parent, (*above, name)) + 1 for parent in self.parents(name)), default=0)
+    @cached_property
+    def depths(self) -> dict[str, int]:
+        """Each group's depth below `all`, by the longest path. Raises ValueError if a group contains itself."""
+        depths: dict[str, int] = {}
+        try:
+            for name in TopologicalSorter(self.parents).static_order():
+                depths[name] = max((depths[parent] + 1 for parent in self.parents[name]), default=0)
+        except CycleError as error:
+            name = error.args[1][0]
+            raise ValueError(f"the group '{name}' contains itself; remove it from its own children") from error
+        return depths
+
+    @cached_property
+    def holding(self) -> dict[str, list[str]]:
+        """The groups that directly contain each host."""
+        found: dict[str, list[str]] = {}
+        for group in self.groups.values():
+            for host in group.hosts:
+                found.setdefault(host, []).append(group.name)
+        return found
 
     def of(self, host: str) -> list[str]:
         """Return all groups of a host, including their parents, weakest first."""
         found: dict[str, None] = {ALL: None}
-        waiting = [group.name for group in self.groups.values() if host in group.hosts]
+        waiting = list(self.holding.get(host, ()))
         while waiting:
             name = waiting.pop()
             if name not in found:
                 found[name] = None
-                waiting += self.parents(name)
+                waiting += self.parents[name]
         return sorted(found, key=self._strength)
 
     def _strength(self, name: str) -> tuple[int, int, str]:
         priority = self.groups[name].variables.get("ansible_group_priority", 1)
-        return self.depth(name), int(priority), name
+        if not isinstance(priority, int):
+            raise ValueError(f"ansible_group_priority of the group '{name}' must be a whole number, not {priority!r}")
+        return self.depths[name], priority, name
 
     def variables(self, host: str) -> Variables:
         """Return a host's variables. From weakest to strongest: groups in the file, group_vars/, the host in the file,
@@ -92,7 +126,10 @@ class Groups:
 
 
 def expand_hosts(pattern: str) -> tuple[list[str], int | None]:
-    """Return the names that a pattern stands for, and its port. Raises ValueError for an invalid range."""
+    """Return the names that a pattern stands for, and its port. Raises ValueError for an invalid range, and for more
+    names than an inventory may have."""
+    if len(pattern) > LONGEST:
+        raise ValueError(f"'{pattern[:20]}...' has {len(pattern):,} characters; a host's name may have {LONGEST:,}")
     found = _PORT.fullmatch(pattern)
     text, port = (found["host"], int(found["port"])) if found else (pattern, None)
     if text.startswith("[") and text.endswith("]") and not _RANGE.match(text):
@@ -102,25 +139,33 @@ def expand_hosts(pattern: str) -> tuple[list[str], int | None]:
 
 def _expand(pattern: str) -> list[str]:
     """Return the names in order. With several ranges, the last one changes fastest."""
-    matched = _RANGE.search(pattern)
-    if matched is None:
-        if "[" in pattern or "]" in pattern:
-            raise ValueError(f"'{pattern}' has a bracket but no range; write a range such as [1:9] or [a:c]")
-        return [pattern]
-    head, tail = pattern[: matched.start()], _expand(pattern[matched.end() :])
-    return [f"{head}{item}{rest}" for item in _items(matched[1], matched[2], int(matched[3] or 1)) for rest in tail]
+    if re.search(r"[\[\]]", _RANGE.sub("", pattern)):
+        raise ValueError(f"'{pattern}' has a bracket but no range; write a range such as [1:9] or [a:c]")
+    ranges = [_items(found[1], found[2], found[3] or "1") for found in _RANGE.finditer(pattern)]
+    texts = _RANGE.split(pattern)[:: _RANGE.groups + 1]
+    count = prod(map(len, ranges))
+    if count > MOST_HOSTS:
+        raise ValueError(f"'{pattern}' stands for {count:,} hosts; an inventory may have {MOST_HOSTS:,}")
+    return ["".join(map("".join, zip(texts, (*items, ""), strict=True))) for items in product(*ranges)]
 
 
-def _items(begin: str, end: str, step: int) -> list[str]:
+def _items(begin: str, end: str, by: str) -> Sequence[str]:
     begin = begin or "0"
-    numbers = begin.isdecimal()
-    if numbers != end.isdecimal() or step == 0 or not (numbers or len(begin) == len(end) == 1):
+    if max(map(len, (begin, end, by))) > _DIGITS:
+        raise ValueError(f"'[{begin[:20]}:{end[:20]}]' is not a valid range; its numbers may have {_DIGITS} digits")
+    step = int(by)
+    numeric = begin.isdecimal()
+    if numeric != end.isdecimal() or step == 0 or not (numeric or len(begin) == len(end) == 1):
         raise ValueError(f"'[{begin}:{end}]' is not a valid range; write a range such as [1:9] or [a:c]")
-    if numbers:
+    if numeric:
         width = len(begin) if begin.startswith("0") and len(begin) > 1 else 0
         if width and width != len(end):
             raise ValueError(f"'[{begin}:{end}]' starts with a zero, so both ends need the same number of digits")
-        items = [str(number).zfill(width) for number in range(int(begin), int(end) + 1, step)]
+        numbers = range(int(begin), int(end) + 1, step)
+        if len(numbers) > MOST_HOSTS:
+            count = len(numbers)
+            raise ValueError(f"'[{begin}:{end}]' stands for {count:,} hosts; an inventory may have {MOST_HOSTS:,}")
+        items = [str(number).zfill(width) for number in numbers]
     else:
         items = list(ascii_letters[ascii_letters.index(begin) : ascii_letters.index(end) + 1 : step])
     if not items:

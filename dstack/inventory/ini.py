@@ -10,6 +10,8 @@ from typing import Any
 from dstack.errors import UsageError
 from dstack.inventory.groups import UNGROUPED, Groups
 
+LITERAL = 10_000
+"""Characters of the longest text that is read as a Python literal."""
 _SECTION = re.compile(r"\[([^:\]\s]+)(?::(hosts|vars|children))?\]\s*(?:#.*)?")
 
 
@@ -47,6 +49,8 @@ def read(text: str, path: str) -> Groups:
 
 def _host(groups: Groups, section: str, line: str) -> None:
     words = shlex.split(line, comments=True)
+    if not words:
+        return
     groups.add(section, words[0], dict(map(_split, words[1:])))
 
 
@@ -59,7 +63,9 @@ def _split(text: str) -> tuple[str, Any]:
 
 def _value(text: str) -> Any:
     """Parse a Python literal, as Ansible does; any other text stays as it is."""
+    if len(text) > LITERAL:
+        return text
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return text

@@ -30,7 +30,7 @@ def read(path: Path) -> Groups:
             if host not in groups.hosts:
                 groups.add(UNGROUPED, host, {})
             groups.hosts[host].update(own)
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise UsageError(f"{path} printed JSON that is not an Ansible inventory: {error}") from error
     return groups
 
@@ -54,7 +54,7 @@ def _run(path: Path, *arguments: str) -> dict[str, Any]:
         raise UsageError(f"{path} {' '.join(arguments)} failed with exit code {done.returncode}: {output}")
     try:
         answer = json.loads(done.stdout)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} {' '.join(arguments)} did not print valid JSON: {error}") from error
     if not isinstance(answer, dict):
         raise UsageError(f"{path} {' '.join(arguments)} did not print a JSON object")

@@ -9,6 +9,8 @@ from dstack.errors import UsageError
 from dstack.inventory import ini, listing, yaml_file
 from dstack.inventory.groups import Groups, Variables
 
+LARGEST = 5 * 10**6
+"""Characters of a file."""
 _ENDINGS = ("", ".yml", ".yaml", ".json")
 
 
@@ -42,11 +44,15 @@ def _is_yaml(text: str) -> bool:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text()
+        with path.open() as file:
+            text = file.read(LARGEST + 1)
     except OSError as error:
         raise UsageError(f"can't read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text; save it as UTF-8") from error
+    if len(text) > LARGEST:
+        raise UsageError(f"{path} has more than {LARGEST:,} characters; split it into several files")
+    return text
 
 
 def _beside(folder: Path, name: str) -> Variables:

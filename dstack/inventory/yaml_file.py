@@ -9,6 +9,8 @@ import yaml
 from dstack.errors import UsageError
 from dstack.inventory.groups import ALL, Groups, Variables
 
+MOST_VALUES = 500_000
+
 
 class Locked:
     """A value encrypted with Ansible Vault, which only Ansible can read."""
@@ -36,7 +38,7 @@ def read(text: str, path: str) -> Groups:
 def variables(text: str, path: str) -> Variables:
     """Parse a YAML document that is a map. Raises UsageError, with file and line for a syntax error."""
     try:
-        document = yaml.load(text, Loader=_Loader)  # noqa: S506, a SafeLoader
+        document = _load(text)
         return {str(name): value for name, value in _mapping(document, "the file").items()}
     except yaml.YAMLError as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
@@ -44,6 +46,33 @@ def variables(text: str, path: str) -> Variables:
         raise UsageError(f"{where}: invalid YAML: {problem or error}") from error
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from error
+    except RecursionError as error:
+        raise UsageError(f"{path}: lists and maps are nested too deeply") from error
+
+
+def _load(text: str) -> Any:
+    """Raises ValueError if aliases repeat too much: what follows looks at every value each time it is repeated."""
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _count(node, {})
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _count(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return how many values a node has, those that aliases repeat included."""
+    if id(node) not in known:
+        known[id(node)] = MOST_VALUES  # a node that contains itself has no end
+        inner = [] if isinstance(node, yaml.ScalarNode) else node.value
+        pairs = isinstance(node, yaml.MappingNode)
+        known[id(node)] = 1 + sum(_count(each, known) for item in inner for each in (item if pairs else (item,)))
+    if known[id(node)] > MOST_VALUES:
+        raise ValueError(f"it has more than {MOST_VALUES:,} values, those that aliases (*NAME) repeat included")
+    return known[id(node)]
 
 
 def add_group(groups: Groups, name: str, body: Any) -> None:

@@ -152,7 +152,7 @@ def test_a_launch_that_was_cut_off_after_create_is_finished_by_the_next(ground: 
     ground.start(A, busybox, "echo ran")
     ground.ended(A)
     (ground.io(A) / "started").unlink()
-    (ground.io(A) / "exit").unlink()
+    (ground.io(A).parent / "exit").unlink()
     docker("rm", container(A))
     mounts = [f"--volume={ground.io(A)}:/.dstack", f"--volume={ground.tree(A)}:/workflow"]
     label = ["--label", f"dstack.server={ground.server}", "--name", container(A)]
@@ -514,12 +514,48 @@ def test_a_job_that_spoils_its_folder_still_ends(ground: Ground, python_image: s
 
 def test_the_host_opens_no_link_that_a_job_left(ground: Ground, python_image: str) -> None:
     links = "for f in log exit; do ln -sf /etc/hostname /.dstack/$f; done; mkfifo /.dstack/fifo"
-    launched = ground.start(A, python_image, f"{links}\necho on\n")
+    launched = ground.start(A, python_image, f"echo on; sleep 1; {links}\n")
     until(lambda: docker_state(A) == "exited", "the job has ended")
 
-    assert ground.log(A) == b""
+    assert ground.log(A) == b"on\n"
     assert ground.observe(A).exit_code is None
     assert isinstance(ground.decide(A, launched), Failed)
+
+
+SWAPPING = """
+import os, shutil, sys, time
+secret, end = "SECRET", time.monotonic() + 4
+def link(path): os.symlink(secret, path)
+def other(path): open(path, "w").write("mine too")
+while time.monotonic() < end:
+    for make in (link, os.mkfifo, link, os.mkdir, other):
+        shutil.rmtree("/.dstack/aside", ignore_errors=True)
+        if os.path.lexists("/.dstack/aside"): os.unlink("/.dstack/aside")
+        if os.path.isdir("/.dstack/log") and not os.path.islink("/.dstack/log"): os.rmdir("/.dstack/log")
+        make("/.dstack/aside")
+        try: os.rename("/.dstack/aside", "/.dstack/log")
+        except OSError: pass
+    print("swapped", flush=True)
+"""
+
+
+def test_a_job_that_swaps_its_log_shows_only_what_it_said(plain: Ground, python_image: str) -> None:
+    secret = plain.folder / "secret"
+    secret.write_text("the machine's own\n")
+    swap = SWAPPING.replace("SECRET", str(secret))
+    plain.start(A, python_image, f"sleep 0.5; python3 - << 'END'\n{swap}\nEND\n")
+
+    following = plain.process(follow(plain.context, A, 0).script)
+    seen = set()
+    while docker_state(A) == "running":
+        seen.add(plain.log(A)[:8])
+        plain.observe(A)
+    said, _ = following.communicate(timeout=60)
+
+    assert plain.ended(A) == 0
+    assert seen <= {b"", b"swapped\n"}
+    assert set(plain.log(A).splitlines()) == {b"swapped"}
+    assert plain.log(A).startswith(said)
 
 
 def test_a_full_disk_ends_with_the_containers_code(ground: Ground, python_image: str) -> None:

@@ -47,7 +47,7 @@ def test_a_secret_is_in_the_environment_and_nowhere_else(
     assert "strong" not in log
     assert b"s3cr3t" not in inspected
     # What is there is what this test put into the repository, and what the commands print; never the environment.
-    assert not [path for path in on_host.stdout.split() if not path.endswith(("/workflow/expected", "/io/log"))]
+    assert not [path for path in on_host.stdout.split() if not path.endswith(("/workflow/expected", "/log"))]
     stored = (dstack_home.dstack / "server" / "state.db").read_bytes()
     assert b"s3cr3t" not in stored
     assert (dstack_home.dstack / "server" / "secret.key").stat().st_mode & 0o777 == 0o600

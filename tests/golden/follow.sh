@@ -25,9 +25,11 @@ if [ "$machine" != '0123456789abcdef0123456789abcdef' ]; then
 fi
 base=$root/$machine/'5e12'
 job=$base/'jobs/j1'
-log=$job/io/log
-# Open only a regular file: the container may have put anything there.
-if ! [ -f "$log" ] || [ -L "$log" ]; then exit 0; fi
+log=$job/log
+# Jobs that an older dstack launched lack it. ln never follows a link, so it takes nothing but what the job has there.
+if ! [ -e "$log" ]; then ln "$job/io/log" "$log" 2> /dev/null || :; fi
+if [ -L "$log" ] || { [ -e "$log" ] && ! [ -f "$log" ]; }; then rm -f "$log"; fi
+[ -f "$log" ] || exit 0
 name='dstack-j1'
 state() {
 	id=$(timeout 20 'docker' ps --all --quiet --filter "name=^$name\$" < /dev/null) || return
@@ -38,7 +40,8 @@ state() {
 		}
 	fi
 }
-if [ -e "$job/io/exit" ]; then exec tail -c "+"'1' "$log"; fi
+over() { [ -e "$job/exit" ] || [ -e "$job/io/exit" ]; }
+if over; then exec tail -c "+"'1' "$log"; fi
 
 # Each of these kills tail when its wait is over. On TERM, each kills the process that it waits for.
 until_reader_leaves() {
@@ -52,7 +55,7 @@ until_job_ends() {
 	while :; do
 		'docker' wait "$name" > /dev/null 2>&1 < /dev/null &
 		wait "$!" || :
-		if [ -e "$job/io/exit" ] || ! [ -d "$job" ]; then break; fi
+		if over || ! [ -d "$job" ]; then break; fi
 		state > "$job/state.$$" &
 		if wait "$!"; then
 			read -r found < "$job/state.$$" || found=

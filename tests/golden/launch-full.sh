@@ -308,6 +308,8 @@ exit
 b'\''
 ' > "$io/env"
 	: >> "$io/log"
+	# The server reads this link: the container can't replace it.
+	[ -e "$job/log" ] || ln "$io/log" "$job/log"
 	# Space reserved for collecting the artifacts of a job that filled the disk.
 	head -c 1048576 /dev/zero 2> /dev/null > "$job/ballast" || :
 	if [ "$user" != 0 ]; then

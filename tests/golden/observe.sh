@@ -52,11 +52,14 @@ claim() {
 	fi
 }
 
-# The exit file counts only once its newline is there. Open only a regular file: the container may have put anything there.
+# The exit file counts only once its newline is there. The container may have put anything in its place, and may replace
+# it at any time: look at it only where the container can't reach it.
 ended() {
 	code=
-	if [ -f "$io/exit" ] && ! [ -L "$io/exit" ]; then
-		read -r code < "$io/exit" || code=
+	if [ -L "$job/exit" ] || { [ -e "$job/exit" ] && ! [ -f "$job/exit" ]; }; then rm -rf "$job/exit"; fi
+	if ! [ -e "$job/exit" ] && [ -f "$io/exit" ]; then mv "$io/exit" "$job/exit" 2> /dev/null || :; fi
+	if [ -f "$job/exit" ] && ! [ -L "$job/exit" ]; then
+		read -r code < "$job/exit" || code=
 		case $code in
 			*[!0-9]* | ????*) code= ;;
 		esac
@@ -86,8 +89,12 @@ if [ "$code" = 0 ]; then container=none; else container=$(inspect); fi
 printf 'container=%s\n' "$container"
 if [ -d "$io" ]; then echo "claim=$(claim)"; else echo claim=gone; fi
 origin
+log=$job/log
+# Jobs that an older dstack launched lack it. ln never follows a link, so it takes nothing but what the job has there.
+if ! [ -e "$log" ]; then ln "$job/io/log" "$log" 2> /dev/null || :; fi
+if [ -L "$log" ] || { [ -e "$log" ] && ! [ -f "$log" ]; }; then rm -f "$log"; fi
 size=0
-if [ -f "$io/log" ] && ! [ -L "$io/log" ]; then size=$(wc -c < "$io/log"); fi
+if [ -f "$log" ]; then size=$(wc -c < "$log"); fi
 echo "log_size=$size"
 disk() {
 	if free=$(df -Pk "$2" 2> /dev/null); then echo "$1=$(printf '%s\n' "$free" | sed -n '2p' | tr -s ' ' | cut -d ' ' -f 4)"; fi

@@ -25,9 +25,11 @@ if [ "$machine" != '0123456789abcdef0123456789abcdef' ]; then
 fi
 base=$root/$machine/'5e12'
 job=$base/'jobs/j1'
-log=$job/io/log
-# Open only a regular file: the container may have put anything there.
-if ! [ -f "$log" ] || [ -L "$log" ]; then exit 0; fi
+log=$job/log
+# Jobs that an older dstack launched lack it. ln never follows a link, so it takes nothing but what the job has there.
+if ! [ -e "$log" ]; then ln "$job/io/log" "$log" 2> /dev/null || :; fi
+if [ -L "$log" ] || { [ -e "$log" ] && ! [ -f "$log" ]; }; then rm -f "$log"; fi
+[ -f "$log" ] || exit 0
 exec tail -c "+"'42' "$log"
 }
 main

@@ -68,7 +68,7 @@ stop() {
 			answer fenced
 			;;
 	esac
-	if [ -f "$io/exit" ] || ! alive "$found"; then answer ended; fi
+	if [ -e "$job/exit" ] || [ -f "$io/exit" ] || ! alive "$found"; then answer ended; fi
 	dk kill "$name" > /dev/null 2>&1 || :
 	found=$(state)
 	if alive "$found"; then answer stopping; fi

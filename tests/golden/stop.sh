@@ -68,7 +68,7 @@ stop() {
 			answer fenced
 			;;
 	esac
-	if [ -f "$io/exit" ] || ! alive "$found"; then answer ended; fi
+	if [ -e "$job/exit" ] || [ -f "$io/exit" ] || ! alive "$found"; then answer ended; fi
 	# Only one stop at a time, because many programs exit at once on a second SIGTERM. It outlives this connection.
 	(
 		exec 9> "$job/stop.lock"

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from dstack.commands.artifacts import listing_parser
-from dstack.commands.command import Command, Result, done
+from dstack.commands.command import LISTS, Command, Result, done
 from dstack.model.job.manifest import LONGEST, File, normal, objection, occupied_parent, shown, stays
 from dstack.model.project.workflow import Artifact
 from dstack.model.runner.host_context import HostContext
@@ -66,7 +66,7 @@ def listing(
         longest=LONGEST + len("./") + 1,
         record=True,
     )
-    return Command(LISTING, body, lambda result: read(wanted, project, result))
+    return Command(LISTING, body, lambda result: read(wanted, project, result), most=LISTS)
 
 
 def made(project: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dstack.commands.artifacts import curl
 from dstack.commands.artifacts.collect import dotted, line, on_files
 from dstack.commands.artifacts.listing_parser import hashes
-from dstack.commands.command import Command, Result
+from dstack.commands.command import LISTS, Command, Result
 from dstack.errors import CommandError
 from dstack.model.job.manifest import File, shown
 from dstack.model.runner.host_context import HostContext
@@ -30,7 +30,7 @@ def gather(
     regular = [file for file in files if file.link is None]
     packed = curl.archive({**_configs(regular, urls), "finish": _finish(files)})
     body = script("artifacts/fetch_dependencies", context, attempt, beside=beside, length=len(packed), tries=TRIES)
-    return Command(GATHERING, body, lambda result: _gathered(regular, result), packed)
+    return Command(GATHERING, body, lambda result: _gathered(regular, result), packed, most=LISTS)
 
 
 def _configs(files: Sequence[File], urls: Mapping[str, str]) -> dict[str, bytes]:

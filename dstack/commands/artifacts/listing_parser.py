@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from dstack.model.text.untrusted import clean, whole
+
 SECTIONS = ("names", "stats", "hashes", "links", "long", "trouble")
 
-_STAT = re.compile(rb"()([0-9a-f]+) ([0-9]+) ")
+_STAT = re.compile(rb"()([0-9a-f]{1,8}) ([0-9]{1,18}) ")
 _HASH = re.compile(rb"(\\?)([0-9a-f]{64}|[0-9a-f]{32}) [ *]")
 
 
@@ -37,14 +39,14 @@ def parse(data: bytes) -> Answer:
     at = 0
     while not data.startswith(b"end=\n", at):
         end = data.index(b"\n", at)
-        key, _, value = data[at:end].decode().partition("=")
+        key, _, value = clean(data[at:end]).partition("=")
         at = end + 1
         if key == "project":
             project = value
         elif key == "path":
             paths.append(value)
         elif key in SECTIONS:
-            sections[key], at = data[at : at + int(value)], at + int(value)
+            sections[key], at = data[at : at + whole(value)], at + whole(value)
         else:
             raise ValueError(f"unexpected key {key[:100]!r}")
     if sections and set(sections) != set(SECTIONS):
@@ -59,7 +61,7 @@ def parse(data: bytes) -> Answer:
         {path: found[2].decode() for path, found in _lines(_HASH, sections.get("hashes", b""), names)},
         {_text(path): _target(target) for path, target in zip(links[::2], links[1::2], strict=True)},
         tuple(map(_text, _split(sections.get("long", b"")))),
-        sections.get("trouble", b"").decode(errors="replace").strip()[:1000],
+        clean(sections.get("trouble", b"").strip(), 1000),
     )
 
 

@@ -10,6 +10,7 @@ from dstack.commands.command import Command, Result
 from dstack.model.job.manifest import File
 from dstack.model.project.workflow import Artifact
 from dstack.model.runner.host_context import HostContext, folder_name
+from dstack.model.text.untrusted import whole
 from dstack.render import quote, script
 
 
@@ -70,9 +71,9 @@ def _link(file: File) -> bytes:
 
 def _copied(result: Result) -> dict[str, Copied]:
     found = [copied.split(" ") for copied in result.each("copied")]
-    return {attempt: Copied(int(files), int(size)) for attempt, files, size in found}
+    return {attempt: Copied(whole(files), whole(size)) for attempt, files, size in found}
 
 
 def _freed(result: Result) -> Freed:
-    left = [int(size) * 1024 for size in result.each("disk_free") if size.isdecimal()]
+    left = [whole(size) * 1024 for size in result.each("disk_free") if size.isdecimal()]
     return Freed(tuple(result.each("freed")), left[0] if left else None)

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from dstack.commands.artifacts.collect import Wanted, dotted, read, want
-from dstack.commands.command import Command, Result
+from dstack.commands.command import LISTS, Command, Result
 from dstack.model.job.manifest import LONGEST, File, normal
 from dstack.model.project.workflow import Artifact
 from dstack.model.runner.host_context import HostContext
@@ -64,7 +64,7 @@ def sync(
         longest=LONGEST + len("./") + 1,
         record=False,
     )
-    return Command("syncing an artifact", body, lambda result: _read(wanted, result))
+    return Command("syncing an artifact", body, lambda result: _read(wanted, result), most=LISTS)
 
 
 def _read(wanted: Wanted, result: Result) -> Changes:
@@ -76,7 +76,7 @@ def _read(wanted: Wanted, result: Result) -> Changes:
 
 def _names(key: bytes, data: bytes) -> tuple[tuple[str, ...], bytes]:
     """Parse a list of names at the start of the data. Returns it and the rest."""
-    head = re.match(key + rb"=(\d+)\n", data)
+    head = re.match(key + rb"=([0-9]{1,15})\n", data)
     end = head.end() + int(head[1]) if head else 0
     if head is None or end > len(data):
         raise ValueError(f"{data[:100]!r}")

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from dstack.commands.artifacts import curl
 from dstack.commands.artifacts.collect import dotted, line, on_files
 from dstack.commands.artifacts.listing_parser import hashes
-from dstack.commands.command import Command, Result, done
+from dstack.commands.command import LISTS, Command, Result, done
 from dstack.errors import CommandError
 from dstack.model.job.manifest import File, shown
 from dstack.model.job.pieces import MIB, Piece, Sums, part_size, spans
 from dstack.model.runner.host_context import HostContext
+from dstack.model.text.untrusted import whole
 from dstack.render import quote, script, text
 
 SUMMING = "checksumming the artifacts"
@@ -42,15 +43,15 @@ class Upload:
 def sums(context: HostContext, attempt: str, tree: str, files: Sequence[File]) -> Command[dict[str, Sums]]:
     """Return the MD5s of regular files below `tree`, in the job's folder, by path: of the whole file, or of each part.
     Raises CommandError if a file differs from the list."""
-    whole = [file for file in files if len(spans(file.size)) == 1]
+    single = [file for file in files if len(spans(file.size)) == 1]
     large = [file for file in files if len(spans(file.size)) > 1]
-    lines = [*on_files("whole", whole)]
+    lines = [*on_files("whole", single)]
     for file in large:
         megabytes, count = part_size(file.size) // MIB, len(spans(file.size))
         lines.append(line("parts", str(megabytes), str(count), quote(dotted(file.path))))
     stdin = b"".join(lines)
     body = script("artifacts/sums", context, attempt, tree=tree, length=len(stdin))
-    return Command(SUMMING, body, lambda result: _summed(whole, large, result), stdin)
+    return Command(SUMMING, body, lambda result: _summed(single, large, result), stdin, most=LISTS)
 
 
 def upload(context: HostContext, attempt: str, tree: str = "", pieces: Sequence[Piece] = ()) -> Command[Upload]:
@@ -59,7 +60,7 @@ def upload(context: HostContext, attempt: str, tree: str = "", pieces: Sequence[
     work = text("artifacts/upload_work", at_once=AT_ONCE)
     stdin = plan(pieces) if pieces else b""
     body = script("artifacts/upload", context, attempt, tree=tree, work=work, seconds=WAIT, length=len(stdin))
-    return Command("uploading the artifacts", body, _uploaded, stdin)
+    return Command("uploading the artifacts", body, _uploaded, stdin, most=LISTS)
 
 
 def abandon(context: HostContext, attempt: str) -> Command[None]:
@@ -97,26 +98,26 @@ def _uploaded(result: Result) -> Upload:
     return Upload(
         running=result.each("running") == ["yes"],
         other=result.each("other") == ["yes"],
-        sent=frozenset(map(int, result.each("sent"))),
-        refused={int(piece): int(code) for piece, _, code in refused},
+        sent=frozenset(map(whole, result.each("sent"))),
+        refused={whole(piece): whole(code) for piece, _, code in refused},
         trouble="".join(result.each("trouble"))[:500],
     )
 
 
-def _summed(whole: Sequence[File], large: Sequence[File], result: Result) -> dict[str, Sums]:
-    found = re.fullmatch(rb"whole=(\d+)\n(.*)", result.stdout, re.DOTALL)
+def _summed(single: Sequence[File], large: Sequence[File], result: Result) -> dict[str, Sums]:
+    found = re.fullmatch(rb"whole=([0-9]{1,15})\n(.*)", result.stdout, re.DOTALL)
     size = int(found[1]) if found else 0
     rest = re.fullmatch(rb"parts=\d+\n([0-9a-f\n]*)end=\n", found[2][size:], re.DOTALL) if found else None
     if found is None or rest is None:
         raise ValueError(f"{result.stdout[:100]!r}")
-    md5s = hashes(found[2][:size], [dotted(file.path) for file in whole])
+    md5s = hashes(found[2][:size], [dotted(file.path) for file in single])
     made = {path: Sums((md5,)) for path, md5 in md5s.items()}
     words = iter(rest[1].decode().split())
     for file in large:
         parts = tuple(next(words, "") for _ in spans(file.size))
         if next(words, "") == file.sha256:
             made[file.path] = Sums(parts)
-    for file in (*whole, *large):
+    for file in (*single, *large):
         if file.path not in made:
             raise CommandError(SUMMING, 0, f"{shown(file.path)} changed since it was listed, or can't be read")
     return made

@@ -8,6 +8,7 @@ from dstack.commands.command import Command, Result
 from dstack.decide import Claim, Container, ContainerState, Observed
 from dstack.model.job.job import Origin
 from dstack.model.runner.host_context import HostContext
+from dstack.model.text.untrusted import MESSAGE, clean_line, whole
 from dstack.render import script
 
 STATES = {
@@ -35,16 +36,16 @@ def observe(context: HostContext, attempt: str) -> Command[Observed]:
 
 def _observed(result: Result) -> Observed:
     said = result.values("exit", "claim", "container", "boot", "docker", "log_size")
-    disks = [int(said[disk]) * 1024 for disk in ("disk_free", "docker_disk_free") if said.get(disk)]
+    disks = [whole(said[disk]) * 1024 for disk in ("disk_free", "docker_disk_free") if said.get(disk)]
     return Observed(
-        exit_code=int(said["exit"]) if said["exit"] else None,
+        exit_code=whole(said["exit"]) if said["exit"] else None,
         claim=Claim(said["claim"]),
         container=_container(said["container"]),
         engine="Docker",
         silent=said["container"] == "silent",
         silence=said.get("silence", ""),
         origin=Origin(said["boot"], said["docker"]),
-        log_size=int(said["log_size"]),
+        log_size=whole(said["log_size"]),
         disk_free=min(disks, default=None),
     )
 
@@ -52,12 +53,12 @@ def _observed(result: Result) -> Observed:
 def _container(text: str) -> Container | None:
     if text in ("none", "silent"):
         return None
-    state = json.decode(text.encode(errors="surrogateescape"), type=InspectedState)
+    state = json.decode(text, type=InspectedState)
     return Container(
         state=STATES.get(state.status, ContainerState.EXITED),
         exit_code=state.exit_code,
         out_of_memory=state.out_of_memory,
-        error=" ".join((state.error or "").split()),
+        error=" ".join(clean_line(state.error or "", MESSAGE).split()),
     )
 
 

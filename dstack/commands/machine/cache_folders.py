@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dstack.commands.command import Command, Result
 from dstack.model.runner.host_context import HostContext
+from dstack.model.text.untrusted import whole
 from dstack.render import script
 
 
@@ -38,4 +39,4 @@ def drop(context: HostContext, folders: Sequence[str]) -> Command[list[str]]:
 
 def _listed(result: Result) -> list[Cache]:
     found = [line.split(" ", 3) for line in result.each("cache")]
-    return [Cache(folder, path, int(used), int(size) * 1024) for folder, used, size, path in found]
+    return [Cache(folder, path, whole(used), whole(size) * 1024) for folder, used, size, path in found]

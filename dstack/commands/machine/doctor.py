@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from dstack.model.runner.host_context import HostContext
 from dstack.model.runner.runner import Finding, Gpu
 from dstack.model.text.units import memory_words, size_words
+from dstack.model.text.untrusted import whole
 
 OLDEST_GIT = (2, 20)
 TOOLS = {
@@ -156,7 +157,7 @@ def _disks(said: Mapping[str, str]) -> Iterator[Finding]:
 
 def _disk(said: Mapping[str, str], name: str, folder: str, why: str) -> Iterator[Finding]:
     kind = name.replace("_", "-")
-    free, total = int(said[f"{name}_free"]) * KIB, int(said.get(f"{name}_total") or 0) * KIB
+    free, total = whole(said[f"{name}_free"]) * KIB, whole(said.get(f"{name}_total") or "0") * KIB
     fix = f"find what fills it: sudo du -xh --max-depth=2 {folder} | sort -h | tail"
     if name == "docker_disk":
         fix = "docker system prune, or give Docker another data-root"
@@ -165,7 +166,7 @@ def _disk(said: Mapping[str, str], name: str, folder: str, why: str) -> Iterator
         yield Finding(f"{kind}-full", what, why, fix, True)
     elif free < LOW:
         yield Finding(f"{kind}-low", f"the disk of {folder} has only {size_words(free)} free", why, fix)
-    inodes = [int(part) for part in said.get(f"{name}_inodes", "").split() if part.isdecimal()]
+    inodes = [whole(part) for part in said.get(f"{name}_inodes", "").split() if part.isdecimal()]
     if len(inodes) == 2 and inodes[0] and inodes[1] < 100:
         what = f"the disk of {folder} has almost no inodes left: {inodes[1]} of {inodes[0]} free"
         yield Finding(f"{kind}-inodes", what, "no files can be created there", fix, True)
@@ -244,8 +245,8 @@ def _lingering(answers: Answers) -> Iterator[Finding]:
 
 def _memory(said: Mapping[str, str]) -> Iterator[Finding]:
     free = said.get("memory_free", "")
-    if free.isdecimal() and int(free) * KIB < MEMORY_LOW:
-        what = f"only {memory_words(int(free) * KIB)} of memory is available"
+    if free.isdecimal() and whole(free) * KIB < MEMORY_LOW:
+        what = f"only {memory_words(whole(free) * KIB)} of memory is available"
         yield Finding("memory", what, "jobs may run out of it", "find what uses it: ps aux --sort=-rss | head")
 
 
@@ -255,5 +256,5 @@ def _install(package: str) -> str:
 
 def version(text: str) -> tuple[int, ...]:
     """Return the leading numbers of a version such as `2.39.5` or `2.39.3.windows.1`."""
-    found = re.match(r"\d+(\.\d+)*", text)
+    found = re.match(r"[0-9]{1,9}(\.[0-9]{1,9})*", text)
     return tuple(int(part) for part in found.group().split(".")) if found else ()

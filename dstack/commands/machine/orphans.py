@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dstack.commands.command import Command, Result
 from dstack.model.runner.host_context import HostContext
+from dstack.model.text.untrusted import whole
 from dstack.render import script
 
 DIGEST = "{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}"
@@ -34,7 +35,7 @@ def prune(context: HostContext, mirrors: Sequence[str], images: Mapping[str, str
 def _pruned(result: Result) -> Pruned:
     mirrors, images = ([line.rsplit(" ", 1) for line in result.each(kind)] for kind in ("mirror", "image"))
     return Pruned(
-        mirrors={name: int(size) for name, size in mirrors},
-        images={name: int(size) for name, size in images},
+        mirrors={name: whole(size) for name, size in mirrors},
+        images={name: whole(size) for name, size in images},
         forgotten=tuple(result.each("forget")),
     )

@@ -15,6 +15,7 @@ from dstack.commands.command import Command, done
 from dstack.model.job.status import Progress
 from dstack.model.runner.host_context import HostContext
 from dstack.model.text.units import size_words
+from dstack.model.text.untrusted import MESSAGE, NAME, clean_line
 from dstack.render import quote, script
 
 SAID = re.compile(
@@ -27,6 +28,12 @@ FINISHED = ("Pull complete", "Already exists", "done", "skipped: already exists"
 ARRIVED = ("Download complete", "Verifying Checksum", "Extracting", *FINISHED)
 KEPT = 3
 """How many lines of an error to report."""
+LINE = 64 * 1024
+"""Bytes of a line that are read."""
+LAYERS = 1000
+"""More layers than an image can have."""
+LARGEST = 10**15
+"""The largest layer, in bytes, that is believed."""
 
 
 class Login(Struct, frozen=True):
@@ -94,9 +101,10 @@ class PullProgress:
 
     def feed(self, data: bytes) -> None:
         """Read the next piece of the output."""
-        *lines, self._cut = (self._cut + data).split(b"\n")
+        *lines, cut = (self._cut + data).split(b"\n")
+        self._cut = cut[:LINE]
         for line in lines:
-            self._line(line.decode(errors="replace").strip())
+            self._line(clean_line(line, LINE).strip())
 
     def end(self) -> None:
         """End the output."""
@@ -133,7 +141,7 @@ class PullProgress:
     @property
     def trouble(self) -> str:
         """The error messages of the registry or Docker, in one line."""
-        said = " ".join(dict.fromkeys(self.troubles[-KEPT:]))
+        said = " ".join(dict.fromkeys(self.troubles))
         return said.removeprefix("Error response from daemon: ").removeprefix("Error: ")
 
     def _line(self, line: str) -> None:
@@ -146,27 +154,37 @@ class PullProgress:
         elif found := LAYER.fullmatch(line):
             self._layer(found[1] or found[3], (found[2] or found[4]).strip(), {})
         elif line and not SAID.match(line):
-            self.troubles.append(line)
+            self._complain(line)
 
     def _message(self, line: str) -> None:
         """Read one of the API's messages."""
         try:
             said: dict[str, Any] = json.loads(line)
-        except ValueError:
-            self.troubles.append(line)
+        except (ValueError, RecursionError):
+            self._complain(line)
             return
         trouble = said.get("error") or said.get("message")
         if trouble:
-            self.troubles.append(str(trouble))
+            self._complain(trouble if isinstance(trouble, str) else line)
         elif "progressDetail" in said and "id" in said:
-            self._layer(str(said["id"]), str(said.get("status", "")), said["progressDetail"] or {})
+            detail = said["progressDetail"]
+            self._layer(str(said["id"])[:NAME], str(said.get("status", "")), detail if isinstance(detail, dict) else {})
+
+    def _complain(self, words: str) -> None:
+        self.troubles = [*self.troubles, clean_line(words, MESSAGE)][-KEPT:]
 
     def _layer(self, name: str, status: str, detail: dict[str, Any]) -> None:
+        if name not in self.layers and len(self.layers) >= LAYERS:
+            return
         layer = self.layers.setdefault(name, Layer())
         if status == "Downloading":
-            layer.total = max(layer.total, int(detail.get("total") or 0))
-            layer.came = int(detail.get("current") or 0)
+            layer.total = max(layer.total, _bytes(detail.get("total")))
+            layer.came = _bytes(detail.get("current"))
         layer.arrived = layer.arrived or status in ARRIVED
         layer.finished = layer.finished or status in FINISHED
         if layer.arrived:
             layer.came = layer.total
+
+
+def _bytes(value: Any) -> int:
+    return value if type(value) is int and 0 <= value <= LARGEST else 0

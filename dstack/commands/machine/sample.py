@@ -10,6 +10,7 @@ from dstack.commands.machine import amd
 from dstack.model.paths import container
 from dstack.model.runner.host_context import HostContext
 from dstack.model.runner.metrics import GpuUse
+from dstack.model.text.untrusted import NAME, decimal, whole
 from dstack.render import script
 
 
@@ -41,13 +42,13 @@ def sample(context: HostContext, containers: Mapping[str, str] | None = None, cp
 
 def _sample(result: Result, cpus: int) -> Sample:
     said = result.values("cpu", "memory", "uptime", "cost")
-    apps = [line.split(",", 4) for line in result.each("app")]
-    busy, everything = map(int, said["cpu"].split())
-    memory, available = (int(word) * 1024 for word in said["memory"].split())
+    apps = [app for line in result.each("app") if len(app := line.split(",", 4)) == 5]
+    busy, everything = map(whole, said["cpu"].split())
+    memory, available = (whole(word) * 1024 for word in said["memory"].split())
     nvidia = [_gpu(line, apps) for line in result.each("gpu")]
     return Sample(
-        uptime=float(said["uptime"]),
-        cpus=cpus or int(said["cpus"]),
+        uptime=decimal(said["uptime"]),
+        cpus=cpus or whole(said["cpus"]),
         busy=busy,
         all=everything,
         memory=memory,
@@ -55,7 +56,7 @@ def _sample(result: Result, cpus: int) -> Sample:
         gpus=(*nvidia, *amd.uses(said.get("amd", ""), amd.behind(gpu.index for gpu in nvidia))),
         jobs=dict(map(_job, result.each("job"))),
         containers=dict(map(_container, result.each("container"))),
-        cost=int(said["cost"]) / 100,
+        cost=whole(said["cost"]) / 100,
     )
 
 
@@ -64,10 +65,10 @@ def _gpu(text: str, apps: list[list[str]]) -> GpuUse:
     index, uuid, percent, used, _ = (part.strip() for part in text.split(","))
     others = [app for app in apps if app[0].strip() == uuid and app[3] == "others"]
     return GpuUse(
-        index=int(index),
-        percent=int(percent) if percent.isdecimal() else None,
-        memory_used=int(used) * 2**20 if used.isdecimal() else 0,
-        others=tuple(f"{app[4].strip().rpartition('/')[2]} ({app[1].strip()})" for app in others),
+        index=whole(index),
+        percent=whole(percent) if percent.isdecimal() else None,
+        memory_used=whole(used) * 2**20 if used.isdecimal() else 0,
+        others=tuple(f"{app[4].strip().rpartition('/')[2][:NAME]} ({app[1].strip()[:NAME]})" for app in others),
     )
 
 
@@ -78,4 +79,5 @@ def _container(text: str) -> tuple[str, str]:
 
 def _job(text: str) -> tuple[str, tuple[float, int]]:
     name, time, memory = text.split()
-    return name.removeprefix(container("")), (int(time) / 1e6, int(memory))
+    held = 0 if memory.startswith("-") else whole(memory)  # the page cache is counted a moment later
+    return name.removeprefix(container("")), (whole(time) / 1e6, held)

@@ -12,6 +12,7 @@ from asyncssh import constants
 
 from dstack.errors import ErrorCode, HostAuthError, HostError, HostKeyError, HostUnreachableError
 from dstack.model.runner.runner import Address
+from dstack.model.text.untrusted import MESSAGE, clean_line
 
 TROUBLE = (asyncssh.Error, OSError, ValueError, RuntimeError, asyncio.TimeoutError)
 """What opening or using a connection may raise. ValueError: an invalid configuration, key or name."""
@@ -66,7 +67,7 @@ def broken(address: Address, error: BaseException | None = None) -> HostUnreacha
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, (asyncssh.DisconnectError, asyncssh.ChannelOpenError)):
-        return error.reason or type(error).__name__
+        return clean_line(error.reason, MESSAGE) or type(error).__name__
     if isinstance(error, (asyncio.TimeoutError, TimeoutError)):
         return "timed out"
     if isinstance(error, socket.gaierror):

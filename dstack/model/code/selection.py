@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count
 from operator import attrgetter
 from posixpath import commonprefix
 
@@ -69,21 +70,41 @@ def _divided(files: Iterable[TreeFile], prefix: str) -> tuple[list[TreeFile], li
 
 
 def _pattern(entry: str, files_too: bool) -> re.Pattern[str]:
+    """Each `*` and `**` but the last takes as little as it can and is not tried again: so no pattern takes long."""
+    numbers = count()
     *folders, last = entry.split("/")
-    start = "".join("(?:.*/)?" if part == "**" else f"{_part(part)}/" for part in folders)
-    end = ".*" if last == "**" else _part(last)
-    return re.compile(start + end + ("(?:/.*)?" if files_too else "/.*"), re.DOTALL)
+    runs: list[list[str]] = [[]]
+    for part in folders:
+        if part == "**":
+            runs.append([])
+        else:
+            runs[-1].append(f"{_part(part, numbers)}/")
+    whole = ".*" if last == "**" else _part(last, numbers)
+    runs[-1].append(whole + (r"(?=/|\Z)" if files_too else "/"))
+    first, *others = map("".join, runs)
+    end = "(?:/.*)?" if files_too else ".*"
+    return re.compile(first + "".join(_once(f"(?:.*?/)??{run}", numbers) for run in others) + end, re.DOTALL)
 
 
-def _part(part: str) -> str:
+def _once(pattern: str, numbers: Iterator[int]) -> str:
+    """Return a pattern that takes its first match and is not tried again."""
+    name = f"_{next(numbers)}"
+    return f"(?=(?P<{name}>{pattern}))(?P={name})"
+
+
+def _part(part: str, numbers: Iterator[int]) -> str:
     """Convert one part between slashes to a regular expression."""
-
-    def converted(match: re.Match[str]) -> str:
-        if match["body"] or match["negated"]:
-            return _characters(match["body"] or match["negated"], negated=match["body"] is None)
-        return {"*": "[^/]*", "?": "[^/]"}.get(match[0]) or re.escape(match[0])
-
-    return SYMBOL.sub(converted, part)
+    texts = [""]
+    for symbol in SYMBOL.finditer(part):
+        if symbol[0] == "*":
+            texts.append("")
+        elif symbol["body"] or symbol["negated"]:
+            texts[-1] += _characters(symbol["body"] or symbol["negated"], negated=symbol["body"] is None)
+        else:
+            texts[-1] += "[^/]" if symbol[0] == "?" else re.escape(symbol[0])
+    first, *others = texts
+    middle = "".join(_once(f"[^/]*?{text}", numbers) for text in others[:-1] if text)
+    return first + middle + (f"[^/]*{others[-1]}" if others else "")
 
 
 def _characters(choices: str, *, negated: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from dstack.model.project import environment, interpolation, locations
@@ -22,15 +23,16 @@ GLOBAL = "global"
 def configs(report: Report, sections: Mapping[str, Values], names: Sequence[str]) -> None:
     """Check that every section names a workflow, and that no two variables differ only in case. `names` is empty if
     the workflows could not be read."""
+    known = set(names)
     shared = {name.upper(): name for name in sections.get(GLOBAL, {})}
     for section, values in sections.items():
         where = FieldPath(("configs", section))
-        if section != GLOBAL and names and section not in names:
+        if section != GLOBAL and names and section not in known:
             near = did_you_mean(section, [*names, GLOBAL])
             report.add(where, f"no workflow is named '{section}'{near}")
-        seen = {} if section == GLOBAL else dict(shared)
+        seen: dict[str, str] = {}
         for name in values:
-            other = seen.setdefault(name.upper(), name)
+            other = seen.setdefault(name.upper(), shared.get(name.upper(), name) if section != GLOBAL else name)
             if other != name:
                 report.add(where / name, f"'{other}' and '{name}' differ only in case; rename one")
 
@@ -58,13 +60,13 @@ def workflows(report: Report, found: Sequence[Workflow]) -> None:
 def variables(report: Report, found: Sequence[Workflow], shared: Values, own: Mapping[str, Values]) -> None:
     """Check that every variable a workflow uses is defined."""
     for workflow, where in _fields(found):
-        values = {**shared, **own.get(workflow.name, {})}
+        values = ChainMap(own.get(workflow.name, {}), shared)
+        names = ChainMap(*values.maps, dict.fromkeys(environment.RESERVED))
         config = where / "depends-on" / "config"
         for index, name in enumerate(workflow.depends_on.config or ()):
             if name and name not in values:
                 report.add(config / index, f"unknown variable '{name}' in {config}{did_you_mean(name, values)}")
         for inner, text, early in _texts(workflow, where):
-            names = values.keys() | environment.RESERVED
             for name in environment.PLACED - values.keys() if early else ():
                 if interpolation.mentions(text, name):
                     words = f"'${name}' can't be used in {inner}: it has no value before the job has a runner"

@@ -35,6 +35,7 @@ class Decoder:
         return value
 
     def _value(self, kind: types.Type, node: Node, where: FieldPath) -> Any:
+        self._report.read(node)
         bare, expected = _bare(kind)
         options = [_bare(option) for option in bare.types] if isinstance(bare, types.UnionType) else [(bare, expected)]
         if node.tag not in TAGS:
@@ -91,6 +92,9 @@ class Decoder:
     def _tuple(self, kind: types.VarTupleType, node: Node, where: FieldPath) -> tuple[Any, ...]:
         if len(node.value) < (kind.min_length or 0):
             self._report.refuse(where, "is empty; add at least one entry")
+        if kind.max_length and len(node.value) > kind.max_length:
+            self._report.refuse(where, f"has {len(node.value):,} entries; it may have {kind.max_length:,}")
+            return ()
         values = []
         for index, item in enumerate(node.value):
             self._report.lines[(where / index).path] = line(item)

@@ -8,6 +8,8 @@ from dstack.errors import UsageError
 from dstack.model.project.workflow import Workflow
 from dstack.model.text.suggest import did_you_mean
 
+MOST_CYCLES = 20
+
 
 def closure(workflows: Mapping[str, Workflow] | Iterable[Workflow], name: str) -> tuple[Workflow, ...]:
     """Return the workflow and everything it depends on, each once, dependencies first. Raises UsageError for an unknown
@@ -27,24 +29,27 @@ def closure(workflows: Mapping[str, Workflow] | Iterable[Workflow], name: str) -
 
 
 def walk(edges: Mapping[str, Sequence[str]], roots: Iterable[str]) -> tuple[list[str], list[list[str]]]:
-    """Return all that the roots depend on, dependencies first, and the cycles found on the way. Each cycle is a list of
-    names, with the first repeated at the end."""
+    """Return all that the roots depend on, dependencies first, and the cycles found on the way, at most `MOST_CYCLES`.
+    Each cycle is a list of names, with the first repeated at the end."""
     order: list[str] = []
     cycles: list[list[str]] = []
     done: set[str] = set()
     for root in roots:
-        path: list[str] = []
+        path: dict[str, None] = {}
         open_: list[Iterator[str]] = [iter([root])]
         while open_:
             name = next(open_[-1], None)
             if name is None:
                 open_.pop()
                 if path:
-                    done.add(path[-1])
-                    order.append(path.pop())
+                    last, _ = path.popitem()
+                    done.add(last)
+                    order.append(last)
             elif name in path:
-                cycles.append([*path[path.index(name) :], name])
+                if len(cycles) < MOST_CYCLES:
+                    names = list(path)
+                    cycles.append([*names[names.index(name) :], name])
             elif name not in done:
-                path.append(name)
+                path[name] = None
                 open_.append(iter(edges.get(name, ())))
     return order, cycles

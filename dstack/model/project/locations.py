@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from itertools import accumulate
 
 from dstack.model.paths import CONTAINER_IO, CONTAINER_TREE
 
@@ -41,11 +42,19 @@ def artifact_trouble(path: str) -> str | None:
 def overlap(paths: Sequence[str]) -> tuple[int, int] | None:
     """Return the indexes of two paths that are equal or nested, the later one first; None if there are none. A path
     that names no folder counts as apart."""
-    folders = [f"{normal(path)}/" for path in paths]
-    for later, path in enumerate(folders):
-        for earlier, other in enumerate(folders[:later]):
-            if path != "/" != other and (path.startswith(other) or other.startswith(path)):
-                return later, earlier
+    listed: dict[str, int] = {}
+    above: dict[str, int] = {}
+    for later, path in enumerate(map(normal, paths)):
+        outer = list(accumulate(path.split("/"), "{}/{}".format)) if path else []
+        found = [listed[folder] for folder in outer if folder in listed]
+        if path in above:
+            found.append(above[path])
+        if found:
+            return later, min(found)
+        if path:
+            listed[path] = later
+        for folder in outer:
+            above.setdefault(folder, later)
     return None
 
 

@@ -10,6 +10,8 @@ import yaml
 from msgspec import Struct
 from yaml import MappingNode, Node, ScalarNode, SequenceNode
 
+from dstack.errors import ProjectError
+
 LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 NULL = "tag:yaml.org,2002:null"
@@ -17,6 +19,12 @@ MERGE = "tag:yaml.org,2002:merge"
 
 # Characters that PyYAML refuses. Found here first, because PyYAML reports a position instead of a line.
 FORBIDDEN = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+LARGEST = 2 * 10**6
+"""Characters of a file."""
+MOST_VALUES = 300_000
+"""Values of a file, those that its aliases repeat included. A long text counts as several."""
+MOST_PROBLEMS = 100
 
 Path = tuple[str | int, ...]
 """The keys and list indexes (from 0) that lead to a value."""
@@ -62,10 +70,21 @@ class Report:
         self.path = path
         self.lines: dict[Path, int] = {(): 1}
         self._problems: dict[tuple[int, str], None] = {}
+        self._values = 0
+
+    def read(self, node: Node) -> None:
+        """Count a value. Raises ProjectError if there are too many."""
+        self._values += 1 + len(node.value) // 20
+        if self._values > MOST_VALUES:
+            what = f"the file has more than {MOST_VALUES:,} values, and those that aliases repeat count, too"
+            raise ProjectError([*self.problems, f"{self.path}:{line(node)}: {what}"])
 
     def add(self, at: int | FieldPath, text: str) -> None:
-        """Add a problem at a line, counted from 1, or a value. A problem repeated through a YAML alias is kept once."""
+        """Add a problem at a line, counted from 1, or a value. A problem repeated through a YAML alias is kept once.
+        Raises ProjectError if there are too many."""
         self._problems[at if isinstance(at, int) else self.lines[at.path], text] = None
+        if len(self._problems) == MOST_PROBLEMS:
+            raise ProjectError([*self.problems, f"{self.path}: these are the first {MOST_PROBLEMS} problems"])
 
     def refuse(self, where: FieldPath, trouble: str | None) -> None:
         """Add what is wrong with a value, if anything, in words that follow its name."""
@@ -88,6 +107,9 @@ def line(node: Node) -> int:
 
 def compose(source: SourceFile, report: Report) -> Node | None:
     """Return the file's only document; None if the file is empty, or has a syntax error, which is reported."""
+    if len(source.text) > LARGEST:
+        report.add(1, f"the file has {len(source.text):,} characters; it may have {LARGEST:,}")
+        return None
     forbidden = FORBIDDEN.search(source.text)
     if forbidden:
         code = f"U+{ord(forbidden[0]):04X}"
@@ -98,8 +120,10 @@ def compose(source: SourceFile, report: Report) -> Node | None:
         return yaml.compose(source.text, LOADER)
     except yaml.MarkedYAMLError as error:
         report.add(*_syntax(error, source.text))
-    except (yaml.YAMLError, RecursionError) as error:
+    except yaml.YAMLError as error:
         report.add(1, f"invalid YAML: {' '.join(str(error).split())}")
+    except RecursionError:
+        report.add(1, "invalid YAML: lists and maps are nested too deeply")
     return None
 
 
@@ -166,6 +190,7 @@ class Maps:
                 entries.setdefault(key.value, Entry(key.value, value, line(key)))
                 continue
             for entry in self._merged(value, where):
+                self._report.read(entry.value)
                 if entry.key not in first:
                     entries.setdefault(entry.key, entry)
         return entries.values()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypeVar
 
 from msgspec import Struct
@@ -12,7 +13,7 @@ from dstack.errors import ProjectError
 from dstack.model.project import checks
 from dstack.model.project.decode import Decoder
 from dstack.model.project.environment import RESERVED, variable_warnings
-from dstack.model.project.graph import closure
+from dstack.model.project.graph import closure, walk
 from dstack.model.project.nodes import Report, SourceFile, compose, line
 from dstack.model.project.workflow import ConfigsFile, Values, Workflow, WorkflowsFile
 
@@ -51,8 +52,8 @@ def parse(workflows: SourceFile, configs: SourceFile | None) -> Project:
 
     by_name = {workflow.name: workflow for workflow in found}
     project = Project(by_name, shared, {name: own.get(name, {}) for name in by_name})
-    notes = [note for name in project.workflows for note in warnings(project, name)]
-    return replace(project, warnings=tuple(dict.fromkeys(notes)))
+    order, _ = walk({workflow.name: workflow.depends_on.names for workflow in found}, by_name)
+    return replace(project, warnings=_warnings(project, [by_name[name] for name in order if name in by_name]))
 
 
 def _read(source: SourceFile, key: str, kind: type[T], report: Report) -> T | None:
@@ -70,9 +71,13 @@ def _read(source: SourceFile, key: str, kind: type[T], report: Report) -> T | No
 
 def warnings(project: Project, workflow: str) -> tuple[str, ...]:
     """Return warnings about the workflow and everything it depends on, one sentence per name."""
-    notes: dict[str, None] = {}
-    for each in closure(project.workflows, workflow):
-        notes.update(dict.fromkeys(variable_warnings({**project.shared, **project.own.get(each.name, {})})))
+    return _warnings(project, closure(project.workflows, workflow))
+
+
+def _warnings(project: Project, workflows: Iterable[Workflow]) -> tuple[str, ...]:
+    notes = dict.fromkeys(variable_warnings(project.shared))
+    for each in workflows:
+        notes.update(dict.fromkeys(variable_warnings(project.own.get(each.name, {}))))
         for name in each.env:
             if name in RESERVED:
                 notes[f"'{name}' is reserved: dstack's own value replaces the one in 'env' or -e"] = None

@@ -198,7 +198,7 @@ Values = dict[Identifier, Value | None]
 class WorkflowsFile(Definition, frozen=True, kw_only=True):
     """`.dstack/workflows.yaml`."""
 
-    workflows: Annotated[tuple[Workflow, ...], Meta(min_length=1)]
+    workflows: Annotated[tuple[Workflow, ...], Meta(min_length=1, max_length=10_000)]
 
 
 class ConfigsFile(Definition, frozen=True, kw_only=True):

@@ -6,6 +6,8 @@ import asyncio
 import hashlib
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from pathlib import Path
@@ -13,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from dstack.commands.command import Command, Result, Stdin
+from dstack.commands.command import ANSWER, Command, Result, Stdin
 from dstack.commands.host import Host, ask
-from dstack.errors import CommandError, HostError, HostUnreachableError
+from dstack.errors import CommandError, ErrorCode, HostError, HostUnreachableError
 from dstack.hosts.local import LocalHost
 from dstack.hosts.ssh.host import SshHost
-from tests.unit.hosts.conftest import become, play
+from tests.unit.hosts.conftest import SECONDS, become, play
 from tests.unit.hosts.servers import Server
 
 MakeHost = Callable[[], AbstractAsyncContextManager[Host]]
@@ -42,8 +44,8 @@ def on_host(request: pytest.FixtureRequest, tmp_path: Path) -> MakeHost:
     return {"local": local, "ssh": ssh}[request.param]
 
 
-def sh(script: str, stdin: Stdin = b"") -> Command[Result]:
-    return Command("test", script, lambda result: result, stdin)
+def sh(script: str, stdin: Stdin = b"", most: int = ANSWER) -> Command[Result]:
+    return Command("test", script, lambda result: result, stdin, most=most)
 
 
 async def collected(stream: AsyncIterator[bytes]) -> bytes:
@@ -89,7 +91,7 @@ def test_stdin_and_stdout_of_many_megabytes_arrive_unchanged(on_host: MakeHost) 
             for stdin in (data, pieces):
                 answer = await host.run(sh("sha256sum", stdin))
                 assert answer.stdout.decode().split()[0] == digest
-                assert (await host.run(sh("cat", stdin))).stdout == data
+                assert (await host.run(sh("cat", stdin, len(data)))).stdout == data
 
     play(scene)
 
@@ -284,6 +286,26 @@ def test_a_command_that_can_not_begin_says_what_the_account_said(tmp_path: Path)
     play(scene)
 
 
+@pytest.mark.parametrize("where", ["1", "2"], ids=["stdout", "stderr"])
+def test_a_login_shell_that_prints_without_end(tmp_path: Path, where: str) -> None:
+    async def scene() -> None:
+        server = Server(tmp_path)
+        server.shell = ["sh", "-c", f"yes | head -c 3000000 >&{where}"]
+        async with server.listening():
+            host = SshHost(server.address, server.host_key)
+            told = r"the login shell printed more than 1 MB before it started the command"
+            with pytest.raises(HostError, match=told):
+                await host.run(sh("true"))
+            with pytest.raises(HostError, match=told):
+                await collected(host.stream(sh("true")))
+            if where == "1":
+                with pytest.raises(HostError, match=told):
+                    await host.open(sh("true"))
+            await host.close()
+
+    play(scene)
+
+
 def test_a_local_command_has_none_of_the_servers_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_DIR", "/nowhere")
     monkeypatch.setenv("DOCKER_HOST", "unix:///tmp/d.sock")
@@ -309,3 +331,67 @@ def test_a_local_command_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
         assert not alive(int(pid_file.read_text()))
 
     play(scene)
+
+
+@pytest.mark.parametrize("where", ["1", "2"], ids=["stdout", "stderr"])
+def test_an_answer_without_end_is_not_read_to_its_end(on_host: MakeHost, tmp_path: Path, where: str) -> None:
+    async def scene() -> None:
+        async with on_host() as host:
+            with pytest.raises(HostError, match=r"test on .*: it sent more than 1 MB, .* the end is: y y") as refused:
+                await host.run(sh(f"echo $$ > {tmp_path}/pid; exec yes >&{where}"))
+            assert refused.value.code == ErrorCode.HOST_FLOOD
+            await become(lambda: not alive(int((tmp_path / "pid").read_text())), "the program has ended")
+            assert (await host.run(sh("echo fine"))).stdout == b"fine\n"
+
+    play(scene)
+
+
+def test_an_answer_may_be_as_long_as_its_command_says(on_host: MakeHost) -> None:
+    async def scene() -> None:
+        async with on_host() as host:
+            whole = await host.run(sh(f"head -c {3 * ANSWER} /dev/zero", most=3 * ANSWER))
+            assert len(whole.stdout) == 3 * ANSWER
+
+    play(scene)
+
+
+def test_errors_without_end_beside_a_stream_fill_no_memory(on_host: MakeHost) -> None:
+    async def scene() -> None:
+        async with on_host() as host:
+            with pytest.raises(CommandError, match="exit status 3") as refused:
+                await collected(host.stream(sh("yes | head -c 5000000 >&2; exit 3")))
+            assert len(refused.value.stderr) < 100_000
+
+    play(scene)
+
+
+FLAT = """
+import asyncio, re, sys
+from pathlib import Path
+from dstack.commands.command import Command
+from dstack.errors import HostError
+from dstack.hosts import local
+
+def most():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
+
+async def flood(start, script):
+    local.START = start + local.START
+    try:
+        await local.LocalHost().run(Command("test", script, bool))
+    except HostError as refused:
+        return refused.code
+    finally:
+        local.START = local.START.removeprefix(start)
+
+before = most()
+for start, script in (("", "yes"), ("", "yes >&2"), ("yes;", ":"), ("yes >&2;", ":")):
+    assert asyncio.run(flood(start, script)) == "host-flood", (start, script)
+print(most() - before)
+"""
+
+
+def test_memory_stays_flat_whatever_a_host_sends() -> None:
+    grown = subprocess.run([sys.executable, "-c", FLAT], capture_output=True, text=True, check=True, timeout=SECONDS)
+
+    assert int(grown.stdout) < 40, "megabytes"

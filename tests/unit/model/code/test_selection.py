@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dstack.model.code.selection import select
+from dstack.model.code.selection import rule, select
 from dstack.model.code.tree import TreeFile
 
 TREE = [
@@ -157,3 +158,38 @@ def test_an_empty_folder_is_nothing_else(entry: str) -> None:
 def test_folders_outside_of_the_project() -> None:
     found, _ = select(files("./", "a/", "sub/", "sub/.dstack/", "sub/b/"), "sub", None)
     assert [file.path for file in found] == [".././", "../a/", "./", "b/"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "path"),
+    [
+        ("*a" * 15 + "*b", "a" * 200),
+        ("**/a/" * 12 + "b", "a/" * 100 + "c"),
+        ("**/*a*/" * 10 + "b", "aa/" * 60 + "c"),
+        ("?*" * 30 + "b", "a" * 200),
+    ],
+)
+def test_no_pattern_takes_long(entry: str, path: str) -> None:
+    started = time.process_time()
+
+    assert not rule(entry)(path)
+    assert rule(entry)(f"{path[:-1]}b") in (True, False)
+    assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("entry", "path", "fits"),
+    [
+        ("*a*b", "aab", True),
+        ("*a*b", "aaba", False),
+        ("*ab*ab", "ab", False),
+        ("**/a/**/a", "a", False),
+        ("**/a/**/a", "b/a/c/a/d", True),
+        ("**/a/*/b/", "a/a/x/b/c", True),
+        ("**/a/*/b/", "a/a/x/b", False),
+        ("**/", "a", False),
+        ("**/", "a/b", True),
+    ],
+)
+def test_patterns_with_several_stars(entry: str, path: str, fits: bool) -> None:
+    assert rule(entry)(path) is fits
