@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -20,12 +21,14 @@ from dstack.model.text.units import span
 
 
 class JobOnRunner:
-    """Always reads from the store, because other parts of the server change jobs and runners, too."""
+    """Always reads from the store, because other parts of the server change jobs and runners, too. `answered` is when
+    the runner answered last about this job (wall clock, seconds), None if this server has not heard of it."""
 
     def __init__(self, context: Context, job_id: str) -> None:
         self.context = context
         self.store = context.store
         self.id = job_id
+        self.answered: float | None = None
 
     @property
     def job(self) -> Job:
@@ -70,6 +73,7 @@ class JobOnRunner:
         """Append to the log what arrives, and notify the job's followers. The runner answers, so it is reachable."""
         async for data in stream:
             self.store.logs.append(self.id, data)
+            self.answered = time.time()
             if self.job.unreachable_since:
                 self.change(unreachable_since=None, reason=None)
             self.context.events.publish([self.job.run])

@@ -19,11 +19,11 @@ import pytest
 
 from dstack.commands.command import Result
 from dstack.commands.job.launch import launch
-from dstack.commands.job.observe import follow
+from dstack.commands.job.observe import follow, observe
 from dstack.commands.job.stop import discard, stop
 from dstack.commands.machine.probe import probe
 from dstack.commands.machine.pull import Login, PullProgress, pull
-from dstack.decide import Claim, Failed, Finished, LaunchAgain, Lost, Running, Unknown, Wait
+from dstack.decide import Claim, Failed, Finished, LaunchAgain, Lost, Recorded, Running, Unknown, Wait, decide
 from dstack.errors import CommandError, HostError
 from dstack.model.job.execution import Launched
 from dstack.model.job.job import Origin
@@ -32,6 +32,7 @@ from dstack.model.paths import container
 from tests.e2e.protocol import Ground, docker, docker_state, make_image, printed, tarball
 from tests.environment import needs
 from tests.environment.account import Account, processes
+from tests.environment.daemon import Daemon
 from tests.environment.waiting import until
 
 BARE = f"dstack-test/bare:{os.getpid()}"
@@ -389,7 +390,7 @@ def test_sigterm_reaches_python_and_no_further_command_begins(ground: Ground, py
 
     assert ground.ended(A) == 143
     assert ground.log(A) == b"training\ncheckpoint saved\n"
-    assert ground.decide(A, launched, stop=True) == Finished(143)
+    assert ground.decide(A, launched, stop=True) == Finished(143, asked=True)
     assert ground.ask(stop(ground.context, A, 60)).outcome == "ended"
 
 
@@ -470,6 +471,82 @@ def test_a_killed_container_has_failed(ground: Ground, busybox: str) -> None:
     docker("wait", container(A))
     assert isinstance(ground.decide(A, launched), Failed)
     assert ground.log(A) == b"begun\n"
+
+
+STOPPED_BY_OTHERS = Lost(
+    125,
+    Reason(ReasonCode.LOST_STOPPED, "the container was told to end, but not by dstack: by a docker stop, for example"),
+)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "echo begun; while :; do :; done",
+        "trap 'exit 0' TERM; echo begun; while :; do :; done",
+        "trap '' TERM; echo begun; while :; do :; done",
+    ],
+)
+def test_a_job_that_somebody_stops_is_lost_whatever_its_code(ground: Ground, any_image: str, script: str) -> None:
+    launched = ground.start(A, any_image, script)
+    heard(ground, A, b"begun")
+
+    docker("stop", "--time", "3", container(A))
+
+    assert ground.decide(A, launched) == STOPPED_BY_OTHERS
+
+
+def test_a_job_that_ended_before_it_was_stopped_keeps_its_end(ground: Ground, any_image: str) -> None:
+    launched = ground.start(A, any_image, "exit 3")
+    assert ground.ended(A) == 3
+
+    assert ground.ask(stop(ground.context, A, 60)).outcome == "ended"
+
+    assert ground.decide(A, launched, stop=True) == Finished(3)
+
+
+def test_a_sigterm_after_the_commands_is_not_their_end(ground: Ground, python_image: str) -> None:
+    launched = ground.start(A, python_image, "echo begun; (trap '' TERM; sleep 4) & exit 3")
+    heard(ground, A, b"begun")
+    until(lambda: b"script.sh" not in subprocess.run(["docker", "top", container(A)], capture_output=True).stdout, "")
+
+    docker("stop", "--time", "30", container(A))
+
+    assert ground.decide(A, launched) == Finished(3)
+
+
+def test_a_fence_leaves_alone_what_runs(ground: Ground, busybox: str) -> None:
+    assert ground.ask(stop(ground.context, B, None)).outcome == "fenced"
+    launched = ground.start(A, busybox, "echo begun; sleep 600")
+    heard(ground, A, b"begun")
+
+    assert ground.ask(stop(ground.context, A, None)).outcome == "running"
+
+    assert ground.decide(A, launched) == Running()
+
+
+def test_a_daemon_that_holds_other_containers_may_end(ground: Ground, own_dockerd: Daemon, busybox: str) -> None:
+    launched = ground.start(A, busybox, "echo begun; sleep 600")
+    heard(ground, A, b"begun")
+    assert launched.origin is not None
+    assert len(launched.origin.engine.split()) == 1
+    context = replace(ground.context, docker=" ".join(own_dockerd.command))
+    other = ground.ask(launch(context, ground.order(B, busybox, "echo begun; sleep 600")))
+    assert other.origin is not None
+    assert other.origin.engine.split(":")[0] == str(own_dockerd.pid)
+    heard(ground, B, b"begun")
+
+    own_dockerd.kill()
+    docker("kill", container(A))
+
+    assert ground.ended(A) is None
+    assert ground.decide(A, launched) == KILLED
+    own_dockerd.start("--live-restore=false")
+    decision = decide(Recorded(other.origin), ground.ask(observe(context, B)))
+    assert isinstance(decision, Lost)
+    assert decision.reason == Reason(
+        ReasonCode.LOST_DOCKER_RESTARTED, "Docker restarted on the runner, which ended the container"
+    )
 
 
 def test_a_job_that_kills_all_its_processes_has_a_result(ground: Ground, any_image: str) -> None:

@@ -69,6 +69,8 @@ stop() {
 			;;
 	esac
 	if [ -f "$io/exit" ] || ! alive "$found"; then answer ended; fi
+	# It tells that the signal is dstack's. A full disk must not keep a job from being stopped.
+	true 2> /dev/null > "$job/stop" || :
 	dk kill "$name" > /dev/null 2>&1 || :
 	found=$(state)
 	if alive "$found"; then answer stopping; fi

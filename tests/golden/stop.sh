@@ -69,9 +69,11 @@ stop() {
 			;;
 	esac
 	if [ -f "$io/exit" ] || ! alive "$found"; then answer ended; fi
+	# It tells that the signal is dstack's. A full disk must not keep a job from being stopped.
+	true 2> /dev/null > "$job/stop" || :
 	# Only one stop at a time, because many programs exit at once on a second SIGTERM. It outlives this connection.
 	(
-		exec 9> "$job/stop.lock"
+		exec 9< "$job"
 		flock -n 9 || exit 0
 		trap '' HUP
 		dk stop --time '30' "$name"

@@ -6,7 +6,7 @@ from msgspec import Struct, field, json
 
 from dstack.commands.command import Command, Result
 from dstack.decide import Claim, Container, ContainerState, Observed
-from dstack.model.job.job import Origin
+from dstack.model.job.execution import origin
 from dstack.model.runner.host_context import HostContext
 from dstack.render import script
 
@@ -38,12 +38,14 @@ def _observed(result: Result) -> Observed:
     disks = [int(said[disk]) * 1024 for disk in ("disk_free", "docker_disk_free") if said.get(disk)]
     return Observed(
         exit_code=int(said["exit"]) if said["exit"] else None,
+        told=bool(said.get("told")),
+        asked="asked" in said,
         claim=Claim(said["claim"]),
         container=_container(said["container"]),
         engine="Docker",
         silent=said["container"] == "silent",
         silence=said.get("silence", ""),
-        origin=Origin(said["boot"], said["docker"]),
+        origin=origin(said),
         log_size=int(said["log_size"]),
         disk_free=min(disks, default=None),
     )
@@ -58,6 +60,7 @@ def _container(text: str) -> Container | None:
         exit_code=state.exit_code,
         out_of_memory=state.out_of_memory,
         error=" ".join((state.error or "").split()),
+        paused=state.status == "paused",
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from dstack.decide import Decision, Failed
 from dstack.engine.context import Context, log
 from dstack.engine.job_on_runner import JobOnRunner
+from dstack.engine.lifecycle.attend import attend
 from dstack.engine.lifecycle.launch import start
 from dstack.engine.lifecycle.upload_status import UploadProgress, stopped, unreachable
 from dstack.engine.lifecycle.watch import blamed, end_in_time, until_ended
@@ -56,7 +57,10 @@ class Drive(JobOnRunner):
 
     async def step(self, job: Job) -> None:
         if job.status is Status.PREPARING:
-            await (self.withdraw() if job.stop or job.preempted_by else self.prepare())
+            if job.stop or job.preempted_by:
+                await self.withdraw()
+            else:
+                await (self.refuse() if job.final_status else self.prepare())
         elif job.status is Status.RUNNING:
             await self.watch()
         elif job.status is Status.UPLOADING:
@@ -71,8 +75,8 @@ class Drive(JobOnRunner):
             self.context.fleet.unsure.add(job.runner or "")
             self.finish(Status.STOPPED, ExitCode.STOPPED, Reason(ReasonCode.ABORTED, text))
             return
-        if job.status is Status.PREPARING and not job.stop and not unreachable:
-            await self.give_up(trouble)
+        if job.status is Status.PREPARING and not job.stop and not job.final_status and not unreachable:
+            self.give_up(trouble)
             return
         silent_since = job.unreachable_since if job.stop and job.status is Status.UPLOADING else None
         if unreachable and silent_since and time.time() - seconds(silent_since) > SILENCE:
@@ -87,24 +91,23 @@ class Drive(JobOnRunner):
         """Record what is wrong, then wait, longer each time."""
         unreachable = isinstance(trouble, HostUnreachableError)
         self.failures += 1
-        since = job.unreachable_since or rfc3339(time.time())
+        since = job.unreachable_since or rfc3339(self.answered or time.time())
         reason = condition(job, trouble, since)
         self.change(reason=reason, progress=None, unreachable_since=since if unreachable else None)
         pause = min(LONGEST_PAUSE, 0.5 * 2 ** min(self.failures, 10)) * random.uniform(0.75, 1.25)
         log.warning("job %s: %s; next try in %.1f s", self.id, trouble.message, pause)
         await asyncio.sleep(pause)
 
-    async def give_up(self, trouble: DstackError) -> None:
-        """End a job that can't be launched, once its runner confirms that it did not start."""
+    def give_up(self, trouble: DstackError) -> None:
+        """Record that the job can't be launched, and why: the next server has to know who fenced it."""
         hint = f"; {trouble.hint}" if trouble.hint else ""
-        try:
-            if not await self.fenced(0):
-                return
-        except HostError as unknown:
-            await self.pause(self.job, unknown)
-            return
-        self.change(cause="error")
-        await self.close(Status.FAILED, ExitCode.DSTACK, Reason(failed_with(trouble), trouble.message + hint))
+        reason = Reason(failed_with(trouble), trouble.message + hint)
+        self.change(final_status=Status.FAILED, final_reason=reason, cause="error")
+
+    async def refuse(self) -> None:
+        """End a job that can't be launched, once its runner confirms that it did not start."""
+        if await self.fenced(None):
+            await self.close(Status.FAILED, ExitCode.DSTACK, self.job.final_reason)
 
     async def prepare(self) -> None:
         """Launch the job, or queue it again if its runner could not even be asked. The intent is committed first."""
@@ -124,15 +127,16 @@ class Drive(JobOnRunner):
     async def watch(self) -> None:
         """Follow the log until the container has ended, and pass on a stop."""
         duty = asyncio.create_task(end_in_time(self))
-        syncing = asyncio.create_task(Sync(self).run())
+        beside = [asyncio.create_task(Sync(self).run()), asyncio.create_task(attend(self))]
         try:
             decision = await until_ended(self)
             if self.job.stop or self.job.preempted_by or self.job.expired:
                 await duty
         finally:
             duty.cancel()
-            syncing.cancel()
-            await asyncio.gather(syncing, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
         await self.append_log(self.executor.read_log(self.attempt, self.log_offset))
         self.record_end(await blamed(self, decision))
 
@@ -143,11 +147,13 @@ class Drive(JobOnRunner):
         reason = STOPPED_EARLY if self.job.stop else preempted(self.job.preempted_by or "")
         await self.close(Status.STOPPED, ExitCode.STOPPED, reason)
 
-    async def fenced(self, grace: int) -> bool:
-        """Tell the job to end; return whether its commands never ran. A job whose commands did is running."""
+    async def fenced(self, grace: int | None) -> bool:
+        """Keep the job from starting; return whether its commands never ran. A job whose commands did is running, and
+        is told to end unless `grace` is None."""
         stopped = await self.executor.stop(self.attempt, grace)
         if stopped.outcome != "fenced":
-            self.change(status=Status.RUNNING, started_at=rfc3339(time.time()))
+            now = rfc3339(time.time())
+            self.change(status=Status.RUNNING, started_at=now, final_status=None, final_reason=None, cause=None)
         return stopped.outcome == "fenced"
 
     def record_end(self, decision: Decision) -> None:
@@ -155,7 +161,9 @@ class Drive(JobOnRunner):
         job = self.job
         code, reason = decision.exit_code, decision.reason
         end = Status.LOST if decision.lost else Status.DONE if code == 0 else Status.FAILED
-        if job.stop:
+        if not (decision.asked or decision.lost or code == ExitCode.STOPPED):
+            job = self.change(outran=bool(job.stop), expired=False, preempted_by=None, yielding=False)
+        elif job.stop:
             end, code = Status.STOPPED, ExitCode.STOPPED
             reason = Reason(ReasonCode.STOPPED_BY_USER, STOPPED + killed(decision))
         elif job.expired:
@@ -195,7 +203,7 @@ class Drive(JobOnRunner):
     def settle(self) -> Job:
         """Decide how the job ends now that everything is stored; a later stop has no effect."""
         job = self.job
-        if not job.stop or job.final_status is Status.STOPPED:
+        if not job.stop or job.outran or job.final_status is Status.STOPPED:
             return job
         changes = {"final_status": Status.STOPPED, "final_reason": stopped(job), "cause": None}
         return self.change(exit_code=ExitCode.STOPPED, **changes)

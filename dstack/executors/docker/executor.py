@@ -67,8 +67,8 @@ class DockerExecutor:
     async def warn(self, attempt: str, signal: str) -> None:
         await ask(self.host, warn(self.host_context, attempt, signal), timeout=ANSWER)
 
-    async def stop(self, attempt: str, grace: int) -> Stopped:
-        return await ask(self.host, stop(self.host_context, attempt, grace), timeout=grace + ANSWER)
+    async def stop(self, attempt: str, grace: int | None) -> Stopped:
+        return await ask(self.host, stop(self.host_context, attempt, grace), timeout=(grace or 0) + ANSWER)
 
     async def collect(self, attempt: str, project: str, image: str, artifacts: tuple[Artifact, ...]) -> ArtifactListing:
         return await ask(self.host, listing(self.host_context, attempt, project, image, artifacts))

@@ -46,6 +46,7 @@ class ReasonCode(Code):
     CODE_DAMAGED = "code-damaged", "The server's copy of the code is damaged; running it again sends the code again."
     CONTAINER_NOT_STARTED = "container-not-started", "The container did not start for another reason."
     RUNNER_ERROR = "runner-error", "Something on the runner failed; the text says what."
+    CONTAINER_PAUSED = "container-paused", "Somebody paused the job's container."
     UPLOADING = "uploading", "The artifacts are being stored; see `progress`."
     STOPPING = "stopping", "The job is being stopped and still stores its artifacts."
     STORAGE_UNAVAILABLE = "storage-unavailable", "The artifact store can't be reached, or refused a request."
@@ -63,6 +64,7 @@ class ReasonCode(Code):
     DEPENDENCY_FAILED = "dependency-failed", "A job that it depends on failed, was stopped or was lost."
     LOST_HOST_RESTARTED = "lost-host-restarted", "The runner restarted while the job was running."
     LOST_DOCKER_RESTARTED = "lost-docker-restarted", "Docker restarted on the runner, which ended the container."
+    LOST_STOPPED = "lost-stopped", "The container was told to end, and dstack did not do it."
     LOST_REMOVED = "lost-removed", "The container or the job's folder was removed, and dstack did not do it."
     INTERNAL_ERROR = "internal-error", "Something in dstack itself failed; see `dstack server logs`."
 

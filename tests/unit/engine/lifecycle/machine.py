@@ -41,6 +41,7 @@ class Machine:
         self.begun = 0
         self.claim = "none"
         self.running = False
+        self.asked = False
         self.lacks_image = False
         self.made: dict[str, str] = {}
         self.host = RecordingHost(self.reply)
@@ -78,7 +79,8 @@ class Machine:
         running = self.claim == "claimed" and self.running
         container = '{"Status": "running"}' if running else "none"
         ended = str(self.exit_code) if self.claim == "claimed" and not running else ""
-        return f"container={container}\nclaim={self.claim}\n{ORIGIN}log_size={len(LOG)}\nexit={ended}\n"
+        asked = "asked=yes\n" if self.asked else ""
+        return f"container={container}\nclaim={self.claim}\n{ORIGIN}{asked}log_size={len(LOG)}\nexit={ended}\n"
 
     def log(self, command: Command[Any]) -> Reply:
         first = int(command.script.split('tail -c "+"\'')[1].split("'")[0])
@@ -88,6 +90,9 @@ class Machine:
         if self.claim != "claimed":
             self.claim = "fenced"
             return "outcome=fenced\n"
+        if self.running and "answer running" in command.script:
+            return "outcome=running\n"
+        self.asked = self.running
         outcome, self.running = "stopping" if self.running else "ended", False
         return f"outcome={outcome}\n"
 
