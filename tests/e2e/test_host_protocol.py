@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from dstack.commands.command import Result
+from dstack.commands.job import launch as launching
 from dstack.commands.job.launch import launch
 from dstack.commands.job.observe import follow, observe
 from dstack.commands.job.stop import discard, stop
@@ -123,6 +124,23 @@ def test_twenty_launches_at_once_run_the_commands_once(ground: Ground, busybox: 
     assert sum(b"outcome=started" in out for out, _ in answers) == 1
     assert ground.ended(A) == 0
     assert ground.log(A) == b"ran\n"
+
+
+def test_a_launch_whose_connection_was_lost_does_not_hold_up_the_next(
+    ground: Ground, busybox: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launching, "PATIENCE", 1)
+    order = ground.order(A, busybox, "echo ran")
+    stuck = ground.process(launch(ground.context, order, b"", b"a pack that never arrives").script)
+    try:
+        until(lambda: (ground.home / "jobs" / A / "pack").exists(), "it waits for the pack")
+
+        assert ground.launch(A, busybox, "echo ran").outcome == "started"
+
+        assert ground.ended(A) == 0
+        assert ground.log(A) == b"ran\n"
+    finally:
+        stuck.communicate(timeout=30)
 
 
 def test_containers_behind_the_locks_back_run_the_commands_once(ground: Ground, busybox: str) -> None:
@@ -414,7 +432,7 @@ def test_stopping_does_not_hold_its_caller_for_the_grace(ground: Ground, python_
     assert out == b"outcome=stopping\n"
     assert ground.ended(A) is None
     assert ground.decide(A, launched, stop=True).exit_code == 143
-    assert ground.decide(A, launched) == KILLED
+    assert ground.decide(A, launched).exit_code == 137
 
 
 def test_aborting_is_at_once(ground: Ground, busybox: str) -> None:
@@ -479,19 +497,21 @@ STOPPED_BY_OTHERS = Lost(
 )
 
 
-@pytest.mark.parametrize(
-    "script",
-    [
-        "echo begun; while :; do :; done",
-        "trap 'exit 0' TERM; echo begun; while :; do :; done",
-        "trap '' TERM; echo begun; while :; do :; done",
-    ],
-)
-def test_a_job_that_somebody_stops_is_lost_whatever_its_code(ground: Ground, any_image: str, script: str) -> None:
-    launched = ground.start(A, any_image, script)
+def test_a_job_that_somebody_stops_is_lost(ground: Ground, any_image: str) -> None:
+    launched = ground.start(A, any_image, "echo begun; while :; do :; done")
     heard(ground, A, b"begun")
 
-    docker("stop", "--time", "3", container(A))
+    docker("stop", "--time", "30", container(A))
+
+    assert ground.decide(A, launched) == STOPPED_BY_OTHERS
+
+
+@pytest.mark.parametrize("handler", ["exit 0", ""])
+def test_it_is_lost_whatever_it_did_with_the_signal(ground: Ground, busybox: str, handler: str) -> None:
+    launched = ground.start(A, busybox, f"trap '{handler}' TERM; echo begun; while :; do :; done")
+    heard(ground, A, b"begun")
+
+    docker("stop", "--time", "2", container(A))
 
     assert ground.decide(A, launched) == STOPPED_BY_OTHERS
 

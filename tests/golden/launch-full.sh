@@ -712,9 +712,17 @@ case $base in
 esac
 mkdir -p "$io"
 exec 9> "$job/lock"
-if ! flock -w 60 9; then
-	echo "another launch of this job has been running on this machine for a minute" >&2
-	exit 75
+if ! flock -w '60' 9; then
+	# An earlier launch, whose connection the server has lost, may read from it for hours. This one repeats its steps.
+	for holder in /proc/[0-9]*/fd/*; do
+		pid=${holder#/proc/}
+		pid=${pid%%/*}
+		if [ "$pid" != $$ ] && [ "$(readlink "$holder")" = "$job/lock" ]; then kill "$pid" 2> /dev/null || :; fi
+	done
+	if ! flock -w '60' 9; then
+		echo "another launch of this job goes on, and does not end" >&2
+		exit '75'
+	fi
 fi
 # Closed for the programs started here, which may outlive this script; the shell's own copy holds the lock.
 launch 9>&-
