@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
 from typing import Any
 
@@ -22,13 +23,15 @@ from dstack.model.job.attempts import again, following
 from dstack.model.job.job import ExitCode, Job
 from dstack.model.job.reasons import Reason, ReasonCode, failed_with, preempted
 from dstack.model.job.status import Status
-from dstack.model.text.units import rfc3339, seconds, span, span_words
+from dstack.model.text.units import rfc3339, span, span_words
 from dstack.scheduling.reasons import STOPPED_EARLY
 
 NOTHING = Collected(0, 0, None)
 STOPPED = "stopped by dstack stop"
 LONGEST_PAUSE = 30.0
 """Seconds between two tries to reach a host."""
+FULL = re.compile("(?i)no space left on device|disk quota exceeded|no disk of this machine has")
+"""What programs say on a runner whose disk is full."""
 SILENCE = 600.0
 """Seconds without an answer after which a stopped job no longer waits for artifacts that are still on its runner."""
 
@@ -40,6 +43,7 @@ class Drive(JobOnRunner):
     def __init__(self, context: Context, job_id: str) -> None:
         super().__init__(context, job_id)
         self.failures = 0
+        self.failing_since = ""
         self.collector: Collector | None = None
 
     async def run(self) -> None:
@@ -48,6 +52,7 @@ class Drive(JobOnRunner):
             try:
                 await self.step(self.job)
                 self.failures = 0
+                self.context.silent.pop(self.id, None)
             except DstackError as trouble:
                 await self.cope(trouble)
             except Exception as bug:
@@ -78,20 +83,33 @@ class Drive(JobOnRunner):
         if job.status is Status.PREPARING and not job.stop and not job.final_status and not unreachable:
             self.give_up(trouble)
             return
-        silent_since = job.unreachable_since if job.stop and job.status is Status.UPLOADING else None
-        if unreachable and silent_since and time.time() - seconds(silent_since) > SILENCE:
+        if unreachable:
+            self.context.silent.setdefault(self.id, time.monotonic())
+        if job.stop and job.status is Status.UPLOADING:
+            why = self.given_up(job, trouble)
             try:
-                await self.salvage(job)
-                return
+                if why:
+                    await self.salvage(why)
+                    return
             except StorageError as other:
                 trouble = other
         await self.pause(job, trouble)
+
+    def given_up(self, job: Job, trouble: DstackError) -> str | None:
+        """Why a stopped job no longer waits for its artifacts, if it does not."""
+        since = self.context.silent.get(self.id)
+        if since is not None and time.monotonic() - since > SILENCE:
+            return f"runner '{job.runner}' has not answered since {job.unreachable_since}"
+        return f"the disk of {job.runner} is full" if FULL.search(trouble.message) else None
 
     async def pause(self, job: Job, trouble: DstackError) -> None:
         """Record what is wrong, then wait, longer each time."""
         unreachable = isinstance(trouble, HostUnreachableError)
         self.failures += 1
-        since = job.unreachable_since or rfc3339(self.answered or time.time())
+        if self.failures == 1:
+            self.failing_since = rfc3339(time.time())
+        silent = job.unreachable_since or rfc3339(self.answered or time.time())
+        since = silent if unreachable else self.failing_since
         reason = condition(job, trouble, since)
         self.change(reason=reason, progress=None, unreachable_since=since if unreachable else None)
         pause = min(LONGEST_PAUSE, 0.5 * 2 ** min(self.failures, 10)) * random.uniform(0.75, 1.25)
@@ -208,12 +226,11 @@ class Drive(JobOnRunner):
         changes = {"final_status": Status.STOPPED, "final_reason": stopped(job), "cause": None}
         return self.change(exit_code=ExitCode.STOPPED, **changes)
 
-    async def salvage(self, job: Job) -> None:
-        """End a stopped job whose runner holds artifacts that can no longer be collected."""
+    async def salvage(self, why: str) -> None:
+        """End a stopped job whose runner holds artifacts that can't be collected."""
         collector = self.collector or Collector(self, UploadProgress(self))
         outcome = await collector.salvage(Status.STOPPED)
-        silence = f"runner '{job.runner}' has not answered since {job.unreachable_since}"
-        text = f"{STOPPED}; {silence}, so artifacts that were not stored by then are lost"
+        text = f"{STOPPED}; {why}, so artifacts that were not stored by then are lost"
         self.finish(Status.STOPPED, ExitCode.STOPPED, Reason(ReasonCode.STOPPED_BY_USER, text), outcome)
 
     async def close(self, status: Status, code: int | None, reason: Reason | None, made: Collected = NOTHING) -> None:
@@ -248,9 +265,12 @@ def condition(job: Job, trouble: DstackError, since: str) -> Reason:
     """What to tell the user while a step is repeated."""
     if isinstance(trouble, HostUnreachableError):
         return unreachable(job, since, trouble.message, stop=bool(job.stop))
-    what = "the artifacts could not be stored yet: " if isinstance(trouble, StorageError) else ""
-    hint = f"; to end it anyway: dstack stop --abort {job.run}" if job.stop else ""
-    return Reason(failed_with(trouble), f"{what}{trouble.message}{hint}")
+    anyway = f"; to end it anyway: dstack stop --abort {job.run}"
+    if job.status is Status.UPLOADING and FULL.search(trouble.message):
+        text = f"the disk of {job.runner} has been full since {since}, so its artifacts can't be collected; to see what"
+        return Reason(ReasonCode.DISK_FULL, f"{text} helps: dstack runners check {job.runner}{anyway}")
+    what = f"the artifacts could not be stored since {since}: " if isinstance(trouble, StorageError) else ""
+    return Reason(failed_with(trouble), f"{what}{trouble.message}{anyway if job.stop or what else ''}")
 
 
 def killed(decision: Decision) -> str:
