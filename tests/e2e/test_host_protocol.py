@@ -609,6 +609,20 @@ def test_a_job_that_spoils_its_folder_still_ends(ground: Ground, python_image: s
     assert ground.decide(A, launched) == Finished(5)
 
 
+@pytest.mark.parametrize("made", [": > /.dstack/exit", "echo soon > /.dstack/exit", "mkdir /.dstack/exit"])
+def test_a_job_that_makes_its_exit_file_can_be_stopped(ground: Ground, busybox: str, made: str) -> None:
+    launched = ground.start(A, busybox, f"{made}; echo begun; while :; do :; done")
+    heard(ground, A, b"begun")
+    assert ground.decide(A, launched) == Running()
+
+    assert ground.ask(stop(ground.context, A, 60)).outcome == "stopping"
+
+    ground.ended(A)
+    decision = ground.decide(A, launched, stop=True)
+    assert decision.ended
+    assert decision.exit_code == 143
+
+
 def test_the_host_opens_no_link_that_a_job_left(ground: Ground, python_image: str) -> None:
     links = "for f in log exit; do ln -sf /etc/hostname /.dstack/$f; done; mkfifo /.dstack/fifo"
     launched = ground.start(A, python_image, f"{links}\necho on\n")

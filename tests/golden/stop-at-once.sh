@@ -53,6 +53,11 @@ alive() {
 	esac
 }
 
+# Whether the exit file has a code: the job may have made the file itself.
+recorded() {
+	[ -f "$io/exit" ] && ! [ -L "$io/exit" ] && head -c 99 "$io/exit" | grep -q '^[0-9]\{1,3\}\( \|$\)'
+}
+
 answer() { echo "outcome=$1" && exit 0; }
 
 stop() {
@@ -68,7 +73,7 @@ stop() {
 			answer fenced
 			;;
 	esac
-	if [ -f "$io/exit" ] || ! alive "$found"; then answer ended; fi
+	if recorded || ! alive "$found"; then answer ended; fi
 	# It tells that the signal is dstack's. A full disk must not keep a job from being stopped.
 	true 2> /dev/null > "$job/stop" || :
 	dk kill "$name" > /dev/null 2>&1 || :

@@ -249,6 +249,7 @@ class Drive(JobOnRunner):
         self.change(**following(job, status, exit_code=code, reason=reason, log_size=size, now=time.time()))
 
     def finish(self, status: Status, code: int | None, reason: Reason | None, made: Collected = NOTHING) -> None:
+        self.context.silent.pop(self.id, None)
         self.change(
             status=status,
             exit_code=code,

@@ -114,7 +114,7 @@ def test_what_has_arrived_from_it_is_kept_as_of_a_stopped_job(world: World) -> N
     storage = world.context.artifacts.current
     assert isinstance(storage, FolderStore)
     came, lost, link = file("out/a", b"one"), file("out/b", b"two"), File("out/c", 0, 0o777, "", "a")
-    collector = Collector(JobOnRunner(world.context, "abc"), lambda stored, total: None)
+    collector = Collector(JobOnRunner(world.context, "abc"), lambda stored, total, trouble: None)
     collector.found = ArtifactListing((came, lost, link), (), ())
 
     async def kept() -> int:
@@ -125,6 +125,21 @@ def test_what_has_arrived_from_it_is_kept_as_of_a_stopped_job(world: World) -> N
     manifest = storage.manifest("run", "job")
     assert manifest is not None
     assert (manifest.status, manifest.files) == ("stopped", (came, link))
+
+
+def test_what_keeps_an_upload_from_going_on_is_told_with_since_when_and_goes(world: World) -> None:
+    clock = iter([0.0, 3.0, 6.0, 9.0])
+    tell = UploadProgress(world.drive(), lambda: next(clock))
+    refused = "S3 refuses the upload from box with status 503 (Service Unavailable)"
+
+    tell(0, 5000, refused)
+    first = text(world.job)
+    tell(0, 5000, refused)
+
+    assert first == text(world.job) == f"0 B of 5 kB are stored; since {tell.failing_since}: {refused}"
+    assert world.job.reason_code is ReasonCode.STORAGE_UNAVAILABLE
+    tell(1000, 5000)
+    assert world.job.reason_code is ReasonCode.UPLOADING
 
 
 def test_it_says_how_far_it_is_now_and_then(world: World) -> None:
