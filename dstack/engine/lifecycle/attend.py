@@ -10,7 +10,7 @@ from dstack.decide import FULL, Observed
 from dstack.engine.context import log
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.lifecycle.upload_status import unreachable
-from dstack.errors import HostError
+from dstack.errors import DstackError
 from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.status import Status
 from dstack.model.paths import container
@@ -30,23 +30,22 @@ async def attend(at: JobOnRunner) -> None:
         await asyncio.sleep(LOOK)
         try:
             await answer(at)
-            observed = await at.executor.observe(at.attempt)
-        except HostError as trouble:
+            tell(at, condition(at, await at.executor.observe(at.attempt)))
+        except DstackError as trouble:
             log.info("job %s: %s", at.id, trouble.message)
         except Exception:
             log.exception("job %s: unexpected error while looking at it", at.id)
-        else:
-            tell(at, condition(at, observed))
 
 
 async def answer(at: JobOnRunner) -> None:
-    """Return once the runner answers, and tell meanwhile since when it has not. If the connection breaks, whoever
-    follows the log tells that."""
+    """Return once the runner answers, and tell meanwhile since when it has not: bytes of the log are an answer, too. If
+    the connection breaks, whoever follows the log tells that."""
+    begun = time.time()
     asked = asyncio.ensure_future(at.host.run(NOTHING))
     try:
         done, _ = await asyncio.wait({asked}, timeout=LATE)
-        if not done:
-            since = rfc3339(at.answered or time.time() - LATE)
+        if not done and (at.answered or 0.0) < begun:
+            since = rfc3339(at.answered or begun)
             tell(at, unreachable(at.job, since, stop=bool(at.job.stop)), unreachable_since=since)
         await asked
         at.answered = time.time()
