@@ -18,7 +18,7 @@ from dstack.engine.lifecycle.watch import blamed, end_in_time, until_ended
 from dstack.engine.retention.clear import remove_aborted
 from dstack.engine.transfer.collect import Collected, Collector, remove_stored
 from dstack.engine.transfer.sync import Sync
-from dstack.errors import DstackError, HostError, HostUnreachableError, StorageError
+from dstack.errors import CommandError, DstackError, HostError, HostUnreachableError, StorageError
 from dstack.model.job.attempts import again, following
 from dstack.model.job.job import ExitCode, Job
 from dstack.model.job.reasons import Reason, ReasonCode, failed_with, preempted
@@ -85,6 +85,8 @@ class Drive(JobOnRunner):
             return
         if unreachable:
             self.context.silent.setdefault(self.id, time.monotonic())
+        else:
+            self.context.silent.pop(self.id, None)
         if job.stop and job.status is Status.UPLOADING:
             why = self.given_up(job, trouble)
             try:
@@ -100,7 +102,7 @@ class Drive(JobOnRunner):
         since = self.context.silent.get(self.id)
         if since is not None and time.monotonic() - since > SILENCE:
             return f"runner '{job.runner}' has not answered since {job.unreachable_since}"
-        return f"the disk of {job.runner} is full" if FULL.search(trouble.message) else None
+        return f"the disk of {job.runner} is full" if full(trouble) else None
 
     async def pause(self, job: Job, trouble: DstackError) -> None:
         """Record what is wrong, then wait, longer each time."""
@@ -267,11 +269,16 @@ def condition(job: Job, trouble: DstackError, since: str) -> Reason:
     if isinstance(trouble, HostUnreachableError):
         return unreachable(job, since, trouble.message, stop=bool(job.stop))
     anyway = f"; to end it anyway: dstack stop --abort {job.run}"
-    if job.status is Status.UPLOADING and FULL.search(trouble.message):
+    if job.status is Status.UPLOADING and full(trouble):
         text = f"the disk of {job.runner} has been full since {since}, so its artifacts can't be collected; to see what"
         return Reason(ReasonCode.DISK_FULL, f"{text} helps: dstack runners check {job.runner}{anyway}")
     what = f"the artifacts could not be stored since {since}: " if isinstance(trouble, StorageError) else ""
     return Reason(failed_with(trouble), f"{what}{trouble.message}{anyway if job.stop or what else ''}")
+
+
+def full(trouble: DstackError) -> bool:
+    """Whether a command failed because the runner's disk is full; not the server's, nor the storage."""
+    return isinstance(trouble, CommandError) and bool(FULL.search(trouble.stderr))
 
 
 def killed(decision: Decision) -> str:
