@@ -142,6 +142,11 @@ def not_started(refused: CommandError, *, runner: str, image: str, gpus: Sequenc
     return HostError(failed, code=ReasonCode.CONTAINER_NOT_STARTED)
 
 
+def silent(refused: CommandError) -> bool:
+    """Whether a command failed because Docker does not answer."""
+    return _known((SILENT,), refused.stderr) is SILENT
+
+
 def bare(words: str) -> str:
     """Return the message in one line, without the prefixes that Docker's layers added."""
     return ADVICE.sub("", LAYERS.sub("", " ".join(words.split())))

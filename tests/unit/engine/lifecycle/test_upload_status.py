@@ -110,6 +110,25 @@ def test_a_full_disk_is_told_and_keeps_nobody_from_stopping(world: World, wish: 
         assert text(world.job).endswith("dstack runners check box; to end it anyway: dstack stop --abort run")
 
 
+def test_a_docker_that_does_not_answer_is_told_as_such(world: World) -> None:
+    def stopped(when: str) -> None:
+        raise CommandError(
+            "listing the artifacts", 1, "Cannot connect to the Docker daemon at unix:///var/run/docker.sock"
+        )
+
+    world.machine.trouble = stopped
+
+    async def tried() -> None:
+        driving = asyncio.create_task(world.drive().run())
+        while "Docker on box does not answer" not in text(world.job):
+            await asyncio.sleep(0)
+        driving.cancel()
+
+    asyncio.run(asyncio.wait_for(tried(), 20))
+
+    assert world.job.reason_code is ReasonCode.RUNNER_UNREACHABLE
+
+
 def test_what_has_arrived_from_it_is_kept_as_of_a_stopped_job(world: World) -> None:
     storage = world.context.artifacts.current
     assert isinstance(storage, FolderStore)
