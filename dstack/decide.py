@@ -7,6 +7,7 @@ import signal
 from enum import Enum
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from dstack.model.job.job import ExitCode, Origin
 from dstack.model.job.reasons import Reason, ReasonCode
@@ -42,15 +43,19 @@ class Container(Struct, frozen=True, kw_only=True):
     exit_code: int = 0
     out_of_memory: bool = False
     error: str = ""
+    paused: bool = False
 
 
 class Observed(Struct, frozen=True, kw_only=True):
-    """A job as found on its runner. `exit_code` comes from a complete exit file, read after everything else.
+    """A job as found on its runner. `exit_code` comes from a complete exit file, read after everything else. `told`:
+    its container got a SIGTERM before its commands had ended; `asked`: the server had told it to end.
     `container` is None if there is none; it means nothing when the engine is `silent`, and `silence` then holds the
     error; `engine` is its name, for people. `log_size` is in bytes. `disk_free` is in bytes, of the fuller of the disks
     for job folders and for containers; None if unknown."""
 
     exit_code: int | None = None
+    told: bool = False
+    asked: bool = False
     claim: Claim = Claim.NONE
     container: Container | None = None
     engine: str = "the container engine"
@@ -77,11 +82,12 @@ class Recorded(Struct, frozen=True):
 
 class Decision(Struct, frozen=True):
     """What follows. `exit_code` and `reason` say how a job ended; `reason` is one plain sentence for users. `cause` is
-    what a retry rule may name, if that is more than the exit code."""
+    what a retry rule may name, if that is more than the exit code. `asked`: dstack had told it to end before it did."""
 
     exit_code: int | None = None
     reason: Reason | None = None
     cause: str | None = None
+    asked: bool = False
 
     @property
     def ended(self) -> bool:
@@ -136,8 +142,14 @@ class Unknown(Decision, frozen=True):
 
 def decide(recorded: Recorded, observed: Observed) -> Decision:
     """Return what the job's state on its runner means (docs/how-it-works.md has the table)."""
+    decision = _decide(recorded, observed)
+    return replace(decision, asked=True) if observed.asked and decision.ended else decision
+
+
+def _decide(recorded: Recorded, observed: Observed) -> Decision:
     if observed.exit_code is not None:
-        return _finished(observed.exit_code, observed)
+        foreign = _told_by_others(recorded, observed)
+        return Lost(ExitCode.DSTACK, foreign) if foreign else _finished(observed.exit_code, observed)
     if observed.claim is Claim.FENCED:
         lost = "withdrawn before its commands started"
         return _gone(recorded, "stopped before its commands started", ReasonCode.INTERNAL_ERROR, lost)
@@ -153,6 +165,23 @@ def decide(recorded: Recorded, observed: Observed) -> Decision:
     if observed.claim in (Claim.NONE, Claim.GONE):
         return _unbegun(recorded, observed, state)
     return _over(recorded, observed)
+
+
+def _told_by_others(recorded: Recorded, observed: Observed) -> Reason | None:
+    """Why the commands were told to end, if the server did not ask for it. Whatever their code is then, 0 included,
+    nobody knows how far they got. Older versions did not note the signal: then the code has to tell."""
+    if recorded.stop or observed.asked:
+        return None
+    interrupted = _interrupted(recorded, observed)
+    if not observed.told:
+        return interrupted if observed.exit_code == 128 + signal.SIGTERM else None
+    if interrupted:
+        return interrupted
+    if observed.silent:
+        text = f"{observed.engine} or the runner is stopping or restarting, which ended the container"
+        return Reason(ReasonCode.LOST_DOCKER_RESTARTED, text)
+    text = f"the container was told to end, but not by dstack: by a {observed.engine.lower()} stop, for example"
+    return Reason(ReasonCode.LOST_STOPPED, text)
 
 
 def _finished(code: int, observed: Observed) -> Decision:
@@ -181,13 +210,13 @@ def _unbegun(recorded: Recorded, observed: Observed, state: ContainerState | Non
 
 def _over(recorded: Recorded, observed: Observed) -> Decision:
     """The commands started, nothing is running now, and there is no exit file."""
-    if interrupted := _interrupted(recorded, observed):
-        return Lost(ExitCode.DSTACK, interrupted)
+    if foreign := _interrupted(recorded, observed) or _told_by_others(recorded, observed):
+        return Lost(ExitCode.DSTACK, foreign)
     container = observed.container
     if container is None or container.state in (ContainerState.CREATED, ContainerState.REMOVING):
         lost = "the container was removed while it was running, but not by dstack"
         return _gone(recorded, "stopped; its container was removed", ReasonCode.LOST_REMOVED, lost)
-    if recorded.stop:
+    if recorded.stop and observed.asked:
         return _stopped("stopped; it did not exit within its grace period and was killed")
     return _died(container)
 
@@ -199,8 +228,9 @@ def _interrupted(recorded: Recorded, observed: Observed) -> Reason | None:
         return None
     if before.boot and now.boot and before.boot != now.boot:
         return Reason(ReasonCode.LOST_HOST_RESTARTED, "the runner restarted while the job was running")
-    if set(before.engine.split()) - set(now.engine.split()):
-        text = f"{observed.engine} restarted on the runner, which ended the container"
+    if before.engine and not set(before.engine.split()) & set(now.engine.split()):
+        did = "restarted" if now.engine else "was stopped"
+        text = f"{observed.engine} {did} on the runner, which ended the container"
         return Reason(ReasonCode.LOST_DOCKER_RESTARTED, text)
     return None
 

@@ -35,6 +35,7 @@ SOCKET = Path("/var/run/docker.sock")
 
 WITH_DAEMONS = {
     "test_adding.py",
+    "test_ends.py",
     "test_gpus.py",
     "test_host_protocol.py",
     "test_life.py",

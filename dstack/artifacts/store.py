@@ -19,8 +19,17 @@ LONGEST_URL_LIFETIME = 7 * 24 * 3600
 STORAGES = "use a bucket or absolute path: dstack config --storage s3://bucket/prefix, or --storage /folder"
 """The hint for a URL that is not a storage."""
 
-Tell = Callable[[int], None]
-"""Gets the bytes that are left."""
+
+class Tell(Protocol):
+    """Gets how many bytes are left to store, and what keeps the next ones from arriving, "" if nothing does."""
+
+    def __call__(self, left: int, trouble: str = "") -> None: ...
+
+
+def untold(left: int, trouble: str = "") -> None:
+    """Tell nobody."""
+
+
 Tar = Callable[[], AsyncIterator[bytes]]
 """Opens a tar stream of artifacts. It ends in StorageError at a file that does not match its manifest."""
 
@@ -101,7 +110,7 @@ class ArtifactStore(Protocol):
     async def reach(self, folder: JobFolder) -> None:
         """Raise HostError unless the host can connect to the store, if it has to."""
 
-    async def collect(self, folder: JobFolder, files: Sequence[File], tell: Tell = lambda left: None) -> None:
+    async def collect(self, folder: JobFolder, files: Sequence[File], tell: Tell = untold) -> None:
         """Bring the contents of these files from the host into the store."""
 
     async def abandon(self, folder: JobFolder) -> None:

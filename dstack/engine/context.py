@@ -50,7 +50,8 @@ class Events:
 @dataclass
 class Context:
     """`executors` has one entry per kind of runner. `locks` are for what is done once however many jobs need it.
-    `tasks` has what runs until the engine closes. Presigned URLs are valid for `url_lifetime` seconds."""
+    `tasks` has what runs until the engine closes. Presigned URLs are valid for `url_lifetime` seconds. `silent` maps
+    the id of a job to when its runner fell silent (monotonic, seconds)."""
 
     layout: ServerLayout
     store: Store
@@ -60,6 +61,7 @@ class Context:
     locks: dict[tuple[str, ...], asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     tasks: Supervisor = field(default_factory=Supervisor)
     url_lifetime: int = URL_LIFETIME
+    silent: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.artifacts = ArtifactStorage(self.store, self.layout.artifacts, self.url_lifetime)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
@@ -23,12 +24,14 @@ from dstack.model.text.units import span
 
 
 class JobOnRunner:
-    """Always reads from the store, because other parts of the server change jobs and runners, too."""
+    """Always reads from the store, because other parts of the server change jobs and runners, too. `answered` is when
+    the runner answered last about this job (wall clock, seconds), None if this server has not heard of it."""
 
     def __init__(self, context: Context, job_id: str) -> None:
         self.context = context
         self.store = context.store
         self.id = job_id
+        self.answered: float | None = None
 
     @property
     def job(self) -> Job:
@@ -73,11 +76,12 @@ class JobOnRunner:
         """Append to the log what arrives, and notify the job's followers. The runner answers, so it is reachable."""
         async for data in stream:
             self.store.logs.append(self.id, data)
+            self.answered = time.time()
             if self.job.unreachable_since:
                 self.change(unreachable_since=None, reason=None)
             self.context.events.publish([self.job.run])
 
-    async def stop(self, grace: int) -> Stopped:
+    async def stop(self, grace: int | None) -> Stopped:
         """Tell the attempt to end, see `Executor.stop`. Why it has to end is on disk before."""
         await self.store.database.synced()
         return await self.executor.stop(self.attempt, grace)

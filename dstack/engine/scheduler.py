@@ -17,7 +17,7 @@ from dstack.scheduling.schedule import eligible, schedule
 from dstack.scheduling.types import Machine, Placement, Schedule, Waiting
 
 PATIENCE = 15.0
-"""Seconds that a new job waits while every runner refuses SSH; then it fails."""
+"""Seconds that a new job waits while no runner lets dstack in; then it fails."""
 EXPLAINED = 1000
 """At most this many changed reasons are recorded in one pass; the next pass records the others."""
 
@@ -105,7 +105,7 @@ class Scheduler:
                     return
 
     def hopeless(self, job: Job, waiting: Waiting, machines: list[Machine]) -> bool:
-        """Whether every runner that the job may use refuses SSH and has done so since the job was submitted."""
+        """Whether no runner that the job may use has let dstack in since the job was submitted."""
         submitted = seconds(job.submitted_at)
         if time.time() - submitted <= PATIENCE:
             return False

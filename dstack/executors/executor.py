@@ -68,9 +68,9 @@ class Executor(Protocol):
     async def warn(self, attempt: str, signal: str) -> None:
         """Send a signal that does not end the attempt to all its processes."""
 
-    async def stop(self, attempt: str, grace: int) -> Stopped:
+    async def stop(self, attempt: str, grace: int | None) -> Stopped:
         """Fence an attempt that has not started, so that it never will. Otherwise tell it to end, and kill it after
-        `grace` seconds (0: at once). Does not wait for the end."""
+        `grace` seconds (0: at once; None: let it run). Does not wait for the end."""
 
     async def collect(self, attempt: str, project: str, image: str, artifacts: tuple[Artifact, ...]) -> ArtifactListing:
         """List and hash the artifacts of an attempt that has ended, out of reach of whatever is left of it."""

@@ -51,7 +51,7 @@ def withdrawn(timeout: float, waited_for: Reason | None) -> Reason:
 
 
 def hopeless(waits_for: Reason) -> Reason:
-    """Every runner that it may use refuses SSH."""
+    """No runner that it may use lets dstack in."""
     return Reason(waits_for.code, f"no runner can take it: {waits_for.text}")
 
 

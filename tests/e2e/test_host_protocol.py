@@ -18,12 +18,13 @@ from pathlib import Path
 import pytest
 
 from dstack.commands.command import Result
+from dstack.commands.job import launch as launching
 from dstack.commands.job.launch import launch
-from dstack.commands.job.observe import follow
+from dstack.commands.job.observe import follow, observe
 from dstack.commands.job.stop import discard, stop
 from dstack.commands.machine.probe import probe
 from dstack.commands.machine.pull import Login, PullProgress, pull
-from dstack.decide import Claim, Failed, Finished, LaunchAgain, Lost, Running, Unknown, Wait
+from dstack.decide import Claim, Failed, Finished, LaunchAgain, Lost, Recorded, Running, Unknown, Wait, decide
 from dstack.errors import CommandError, HostError
 from dstack.model.job.execution import Launched
 from dstack.model.job.job import Origin
@@ -32,6 +33,7 @@ from dstack.model.paths import container
 from tests.e2e.protocol import Ground, docker, docker_state, make_image, printed, tarball
 from tests.environment import needs
 from tests.environment.account import Account, processes
+from tests.environment.daemon import Daemon
 from tests.environment.waiting import until
 
 BARE = f"dstack-test/bare:{os.getpid()}"
@@ -122,6 +124,23 @@ def test_twenty_launches_at_once_run_the_commands_once(ground: Ground, busybox: 
     assert sum(b"outcome=started" in out for out, _ in answers) == 1
     assert ground.ended(A) == 0
     assert ground.log(A) == b"ran\n"
+
+
+def test_a_launch_whose_connection_was_lost_does_not_hold_up_the_next(
+    ground: Ground, busybox: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launching, "PATIENCE", 1)
+    order = ground.order(A, busybox, "echo ran")
+    stuck = ground.process(launch(ground.context, order, b"", b"a pack that never arrives").script)
+    try:
+        until(lambda: (ground.home / "jobs" / A / "pack").exists(), "it waits for the pack")
+
+        assert ground.launch(A, busybox, "echo ran").outcome == "started"
+
+        assert ground.ended(A) == 0
+        assert ground.log(A) == b"ran\n"
+    finally:
+        stuck.communicate(timeout=30)
 
 
 def test_containers_behind_the_locks_back_run_the_commands_once(ground: Ground, busybox: str) -> None:
@@ -389,7 +408,7 @@ def test_sigterm_reaches_python_and_no_further_command_begins(ground: Ground, py
 
     assert ground.ended(A) == 143
     assert ground.log(A) == b"training\ncheckpoint saved\n"
-    assert ground.decide(A, launched, stop=True) == Finished(143)
+    assert ground.decide(A, launched, stop=True) == Finished(143, asked=True)
     assert ground.ask(stop(ground.context, A, 60)).outcome == "ended"
 
 
@@ -413,7 +432,7 @@ def test_stopping_does_not_hold_its_caller_for_the_grace(ground: Ground, python_
     assert out == b"outcome=stopping\n"
     assert ground.ended(A) is None
     assert ground.decide(A, launched, stop=True).exit_code == 143
-    assert ground.decide(A, launched) == KILLED
+    assert ground.decide(A, launched).exit_code == 137
 
 
 def test_aborting_is_at_once(ground: Ground, busybox: str) -> None:
@@ -472,6 +491,84 @@ def test_a_killed_container_has_failed(ground: Ground, busybox: str) -> None:
     assert ground.log(A) == b"begun\n"
 
 
+STOPPED_BY_OTHERS = Lost(
+    125,
+    Reason(ReasonCode.LOST_STOPPED, "the container was told to end, but not by dstack: by a docker stop, for example"),
+)
+
+
+def test_a_job_that_somebody_stops_is_lost(ground: Ground, any_image: str) -> None:
+    launched = ground.start(A, any_image, "echo begun; while :; do :; done")
+    heard(ground, A, b"begun")
+
+    docker("stop", "--time", "30", container(A))
+
+    assert ground.decide(A, launched) == STOPPED_BY_OTHERS
+
+
+@pytest.mark.parametrize("handler", ["exit 0", ""])
+def test_it_is_lost_whatever_it_did_with_the_signal(ground: Ground, busybox: str, handler: str) -> None:
+    launched = ground.start(A, busybox, f"trap '{handler}' TERM; echo begun; while :; do :; done")
+    heard(ground, A, b"begun")
+
+    docker("stop", "--time", "2", container(A))
+
+    assert ground.decide(A, launched) == STOPPED_BY_OTHERS
+
+
+def test_a_job_that_ended_before_it_was_stopped_keeps_its_end(ground: Ground, any_image: str) -> None:
+    launched = ground.start(A, any_image, "exit 3")
+    assert ground.ended(A) == 3
+
+    assert ground.ask(stop(ground.context, A, 60)).outcome == "ended"
+
+    assert ground.decide(A, launched, stop=True) == Finished(3)
+
+
+def test_a_sigterm_after_the_commands_is_not_their_end(ground: Ground, python_image: str) -> None:
+    launched = ground.start(A, python_image, "echo begun; (trap '' TERM; sleep 4) & exit 3")
+    heard(ground, A, b"begun")
+    until(lambda: b"script.sh" not in subprocess.run(["docker", "top", container(A)], capture_output=True).stdout, "")
+
+    docker("stop", "--time", "30", container(A))
+
+    assert ground.decide(A, launched) == Finished(3)
+
+
+def test_a_fence_leaves_alone_what_runs(ground: Ground, busybox: str) -> None:
+    assert ground.ask(stop(ground.context, B, None)).outcome == "fenced"
+    launched = ground.start(A, busybox, "echo begun; sleep 600")
+    heard(ground, A, b"begun")
+
+    assert ground.ask(stop(ground.context, A, None)).outcome == "running"
+
+    assert ground.decide(A, launched) == Running()
+
+
+def test_a_daemon_that_holds_other_containers_may_end(ground: Ground, own_dockerd: Daemon, busybox: str) -> None:
+    launched = ground.start(A, busybox, "echo begun; sleep 600")
+    heard(ground, A, b"begun")
+    assert launched.origin is not None
+    assert len(launched.origin.engine.split()) == 1
+    context = replace(ground.context, docker=" ".join(own_dockerd.command))
+    other = ground.ask(launch(context, ground.order(B, busybox, "echo begun; sleep 600")))
+    assert other.origin is not None
+    assert other.origin.engine.split(":")[0] == str(own_dockerd.pid)
+    heard(ground, B, b"begun")
+
+    own_dockerd.kill()
+    docker("kill", container(A))
+
+    assert ground.ended(A) is None
+    assert ground.decide(A, launched) == KILLED
+    own_dockerd.start("--live-restore=false")
+    decision = decide(Recorded(other.origin), ground.ask(observe(context, B)))
+    assert isinstance(decision, Lost)
+    assert decision.reason == Reason(
+        ReasonCode.LOST_DOCKER_RESTARTED, "Docker restarted on the runner, which ended the container"
+    )
+
+
 def test_a_job_that_kills_all_its_processes_has_a_result(ground: Ground, any_image: str) -> None:
     code, _ = ground.run(A, any_image, "kill -9 -1; while :; do :; done")
 
@@ -510,6 +607,20 @@ def test_a_job_that_spoils_its_folder_still_ends(ground: Ground, python_image: s
 
     assert ground.ended(A) == 5
     assert ground.decide(A, launched) == Finished(5)
+
+
+@pytest.mark.parametrize("made", [": > /.dstack/exit", "echo soon > /.dstack/exit", "mkdir /.dstack/exit"])
+def test_a_job_that_makes_its_exit_file_can_be_stopped(ground: Ground, busybox: str, made: str) -> None:
+    launched = ground.start(A, busybox, f"{made}; echo begun; while :; do :; done")
+    heard(ground, A, b"begun")
+    assert ground.decide(A, launched) == Running()
+
+    assert ground.ask(stop(ground.context, A, 60)).outcome == "stopping"
+
+    ground.ended(A)
+    decision = ground.decide(A, launched, stop=True)
+    assert decision.ended
+    assert decision.exit_code == 143
 
 
 def test_the_host_opens_no_link_that_a_job_left(ground: Ground, python_image: str) -> None:

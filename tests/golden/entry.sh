@@ -7,7 +7,7 @@ main() {
 		exec bash --posix /.dstack/entry.sh bash
 	fi
 	dstack_caught=
-	trap 'dstack_caught=1; kill -TERM -1 2> /dev/null' TERM
+	trap 'dstack_caught=1; note_term; kill -TERM -1 2> /dev/null' TERM
 	for dstack_signal in INT HUP USR1 USR2; do
 		# shellcheck disable=SC2064
 		trap "dstack_caught=1; kill -$dstack_signal -1 2> /dev/null" "$dstack_signal"
@@ -33,14 +33,24 @@ main() {
 		wait "$dstack_job" || dstack_code=$?
 		if [ -z "$dstack_caught" ] || ! kill -0 "$dstack_job" 2> /dev/null; then break; fi
 	done
-	if ! [ -e /.dstack/exit ]; then record "$dstack_code"; fi
+	if ! [ -e /.dstack/exit ]; then record "$dstack_code" told; fi
 	dstack_recorded=
-	read -r dstack_recorded < /.dstack/exit || :
+	read -r dstack_recorded _ < /.dstack/exit || :
 	case $dstack_recorded in
 		'' | *[!0-9]*) exit "$dstack_code" ;;
 	esac
 	exit "$dstack_recorded"
 }
+
+# Notes when this container was first told to end, in seconds since the machine started. The server knows whether it
+# was its own doing.
+note_term() {
+	[ -e /.dstack/term ] || {
+		dstack_up=0
+		read -r dstack_up _ < /proc/uptime || :
+		echo "$dstack_up" > /.dstack/term
+	}
+} 2> /dev/null
 
 # git refuses the working tree of another user; before 2.38, even if the environment sets safe.directory. It checks only
 # these folders. When the job ends, all files go back to the machine's user.
@@ -85,15 +95,15 @@ write_log() {
 
 conclude() {
 	trap '' TERM INT HUP USR1 USR2
-	dstack_code=137 dstack_cat='' dstack_limit=''
+	dstack_code=137 dstack_cat='' dstack_limit='' dstack_told=told
 	while read -r dstack_what dstack_value dstack_stopping; do
 		case $dstack_what in
 			cat) dstack_cat=$dstack_value ;;
-			code) dstack_code=$dstack_value dstack_limit=${dstack_stopping:-10} ;;
+			code) dstack_code=$dstack_value dstack_limit=${dstack_stopping:-10} dstack_told=$dstack_stopping ;;
 		esac
 		if [ -n "$dstack_cat" ] && [ "$dstack_limit" = 10 ]; then cut_off & fi
 	done
-	record "$dstack_code"
+	record "$dstack_code" "$dstack_told"
 	exit "$dstack_code"
 }
 
@@ -105,12 +115,15 @@ cut_off() {
 	kill -KILL "$dstack_cat"
 }
 
+# record CODE TOLD: writes the code, and when the container was told to end if that was before the script's end.
 record() {
 	umask 022
+	dstack_when=
+	if [ -n "$2" ] && [ -e /.dstack/term ]; then read -r dstack_when < /.dstack/term || :; fi
 	if command -v chown > /dev/null 2>&1 && [ "$(id -u 2> /dev/null || echo 0)" = 0 ]; then
 		chown -hR "$(owner)" /workflow /.dstack/log 2> /dev/null
 	fi
-	echo "$1" 2> /dev/null > /.dstack/exit
+	echo "$1 $dstack_when" 2> /dev/null > /.dstack/exit
 }
 
 # Prints the owner of this job's folder on the host, as seen from the container.

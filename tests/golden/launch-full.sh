@@ -29,19 +29,32 @@ io=$job/io
 image='registry:5000/a/b@sha256:cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc'
 name='dstack-j2-3'
 origin() {
-	boot=
+	boot='' up=''
 	if [ -r '/proc/sys/kernel/random/boot_id' ]; then read -r boot < '/proc/sys/kernel/random/boot_id' || :; fi
-	echo "boot=$boot"
+	if [ -r '/proc'/uptime ]; then read -r up _ < '/proc'/uptime || :; fi
+	printf 'boot=%s\nuptime=%s\n' "$boot" "$up"
 	echo "docker=$(daemons)"
 }
+# A daemon's command line names its sockets, unless systemd hands it one or it uses the default one.
 daemons() {
-	space=
-	cat '/proc'/[0-9]*/stat 2> /dev/null | sed -n 's/^\([0-9]*\) (dockerd) .*/\1/p' | while read -r pid; do
+	socket=''
+	socket=${socket:-${DOCKER_HOST:-unix:///var/run/docker.sock}}
+	socket=${socket#unix://}
+	socket=${socket#/var}
+	named='' unnamed=''
+	pids=$(cat '/proc'/[0-9]*/stat 2> /dev/null | sed -n 's/^\([0-9]*\) (dockerd) .*/\1/p')
+	for pid in $pids; do
 		if grep -q '^NSpid:.*[0-9][[:space:]][[:space:]]*[0-9]' '/proc'/"$pid"/status 2> /dev/null; then continue; fi
 		began=$(cut -d ' ' -f 22 '/proc'/"$pid"/stat 2> /dev/null) || continue
-		printf '%s%s' "$space" "$pid:$began"
-		space=' '
+		case $(tr '\0' ' ' 2> /dev/null < '/proc'/"$pid"/cmdline) in
+			*"unix://$socket "* | *"unix:///var$socket "*) named="$named $pid:$began" ;;
+			*fd://*) unnamed="$unnamed $pid:$began" ;;
+			*unix://*) ;;
+			*) unnamed="$unnamed $pid:$began" ;;
+		esac
 	done
+	ours=${named:-$unnamed}
+	echo "${ours# }"
 }
 claim() {
 	if [ -d "$io/started" ] && ! [ -L "$io/started" ]; then
@@ -184,7 +197,7 @@ main() {
 		exec bash --posix /.dstack/entry.sh bash
 	fi
 	dstack_caught=
-	trap '\''dstack_caught=1; kill -TERM -1 2> /dev/null'\'' TERM
+	trap '\''dstack_caught=1; note_term; kill -TERM -1 2> /dev/null'\'' TERM
 	for dstack_signal in INT HUP USR1 USR2; do
 		# shellcheck disable=SC2064
 		trap "dstack_caught=1; kill -$dstack_signal -1 2> /dev/null" "$dstack_signal"
@@ -210,14 +223,24 @@ main() {
 		wait "$dstack_job" || dstack_code=$?
 		if [ -z "$dstack_caught" ] || ! kill -0 "$dstack_job" 2> /dev/null; then break; fi
 	done
-	if ! [ -e /.dstack/exit ]; then record "$dstack_code"; fi
+	if ! [ -e /.dstack/exit ]; then record "$dstack_code" told; fi
 	dstack_recorded=
-	read -r dstack_recorded < /.dstack/exit || :
+	read -r dstack_recorded _ < /.dstack/exit || :
 	case $dstack_recorded in
 		'\'''\'' | *[!0-9]*) exit "$dstack_code" ;;
 	esac
 	exit "$dstack_recorded"
 }
+
+# Notes when this container was first told to end, in seconds since the machine started. The server knows whether it
+# was its own doing.
+note_term() {
+	[ -e /.dstack/term ] || {
+		dstack_up=0
+		read -r dstack_up _ < /proc/uptime || :
+		echo "$dstack_up" > /.dstack/term
+	}
+} 2> /dev/null
 
 # git refuses the working tree of another user; before 2.38, even if the environment sets safe.directory. It checks only
 # these folders. When the job ends, all files go back to the machine'\''s user.
@@ -262,15 +285,15 @@ write_log() {
 
 conclude() {
 	trap '\'''\'' TERM INT HUP USR1 USR2
-	dstack_code=137 dstack_cat='\'''\'' dstack_limit='\'''\''
+	dstack_code=137 dstack_cat='\'''\'' dstack_limit='\'''\'' dstack_told=told
 	while read -r dstack_what dstack_value dstack_stopping; do
 		case $dstack_what in
 			cat) dstack_cat=$dstack_value ;;
-			code) dstack_code=$dstack_value dstack_limit=${dstack_stopping:-10} ;;
+			code) dstack_code=$dstack_value dstack_limit=${dstack_stopping:-10} dstack_told=$dstack_stopping ;;
 		esac
 		if [ -n "$dstack_cat" ] && [ "$dstack_limit" = 10 ]; then cut_off & fi
 	done
-	record "$dstack_code"
+	record "$dstack_code" "$dstack_told"
 	exit "$dstack_code"
 }
 
@@ -282,12 +305,15 @@ cut_off() {
 	kill -KILL "$dstack_cat"
 }
 
+# record CODE TOLD: writes the code, and when the container was told to end if that was before the script'\''s end.
 record() {
 	umask 022
+	dstack_when=
+	if [ -n "$2" ] && [ -e /.dstack/term ]; then read -r dstack_when < /.dstack/term || :; fi
 	if command -v chown > /dev/null 2>&1 && [ "$(id -u 2> /dev/null || echo 0)" = 0 ]; then
 		chown -hR "$(owner)" /workflow /.dstack/log 2> /dev/null
 	fi
-	echo "$1" 2> /dev/null > /.dstack/exit
+	echo "$1 $dstack_when" 2> /dev/null > /.dstack/exit
 }
 
 # Prints the owner of this job'\''s folder on the host, as seen from the container.
@@ -688,9 +714,17 @@ case $base in
 esac
 mkdir -p "$io"
 exec 9> "$job/lock"
-if ! flock -w 60 9; then
-	echo "another launch of this job has been running on this machine for a minute" >&2
-	exit 75
+if ! flock -w '60' 9; then
+	# An earlier launch, whose connection the server has lost, may read from it for hours. This one repeats its steps.
+	for holder in /proc/[0-9]*/fd/*; do
+		pid=${holder#/proc/}
+		pid=${pid%%/*}
+		if [ "$pid" != $$ ] && [ "$(readlink "$holder")" = "$job/lock" ]; then kill "$pid" 2> /dev/null || :; fi
+	done
+	if ! flock -w '60' 9; then
+		echo "another launch of this job goes on, and does not end" >&2
+		exit '75'
+	fi
 fi
 # Closed for the programs started here, which may outlive this script; the shell's own copy holds the lock.
 launch 9>&-

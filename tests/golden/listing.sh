@@ -77,7 +77,7 @@ scrap() {
 }
 
 job=$base/'jobs/j1'
-if ! [ -d "$job/workflow" ]; then
+if ! [ -d "$job/workflow" ] && ! [ -d "$job/made" ]; then
 	echo gone=yes
 	exit 0
 fi
@@ -198,7 +198,15 @@ make() {
 	mv "$new" "$job/made"
 }
 
-[ -d "$job/made" ] || make
+# Links need a little space. A disk may have none, and no reserve of root's either: then the tree itself has to do. Its
+# container has ended. Not as part of a condition, where `set -e` has no effect.
+if ! [ -d "$job/made" ]; then
+	make < /dev/null &
+	wait "$!" || {
+		rm -rf "$job/made.new" "$job/made.trouble"
+		[ -d "$job/made" ] || mv "$job/workflow" "$job/made"
+	}
+fi
 
 tree=$job/made
 # Prints what is at a path: present, missing, special, or link if any part of the path is a link.

@@ -28,19 +28,32 @@ job=$base/'jobs/j1'
 io=$job/io
 name='dstack-j1'
 origin() {
-	boot=
+	boot='' up=''
 	if [ -r '/proc/sys/kernel/random/boot_id' ]; then read -r boot < '/proc/sys/kernel/random/boot_id' || :; fi
-	echo "boot=$boot"
+	if [ -r '/proc'/uptime ]; then read -r up _ < '/proc'/uptime || :; fi
+	printf 'boot=%s\nuptime=%s\n' "$boot" "$up"
 	echo "docker=$(daemons)"
 }
+# A daemon's command line names its sockets, unless systemd hands it one or it uses the default one.
 daemons() {
-	space=
-	cat '/proc'/[0-9]*/stat 2> /dev/null | sed -n 's/^\([0-9]*\) (dockerd) .*/\1/p' | while read -r pid; do
+	socket=''
+	socket=${socket:-${DOCKER_HOST:-unix:///var/run/docker.sock}}
+	socket=${socket#unix://}
+	socket=${socket#/var}
+	named='' unnamed=''
+	pids=$(cat '/proc'/[0-9]*/stat 2> /dev/null | sed -n 's/^\([0-9]*\) (dockerd) .*/\1/p')
+	for pid in $pids; do
 		if grep -q '^NSpid:.*[0-9][[:space:]][[:space:]]*[0-9]' '/proc'/"$pid"/status 2> /dev/null; then continue; fi
 		began=$(cut -d ' ' -f 22 '/proc'/"$pid"/stat 2> /dev/null) || continue
-		printf '%s%s' "$space" "$pid:$began"
-		space=' '
+		case $(tr '\0' ' ' 2> /dev/null < '/proc'/"$pid"/cmdline) in
+			*"unix://$socket "* | *"unix:///var$socket "*) named="$named $pid:$began" ;;
+			*fd://*) unnamed="$unnamed $pid:$began" ;;
+			*unix://*) ;;
+			*) unnamed="$unnamed $pid:$began" ;;
+		esac
 	done
+	ours=${named:-$unnamed}
+	echo "${ours# }"
 }
 claim() {
 	if [ -d "$io/started" ] && ! [ -L "$io/started" ]; then
@@ -52,27 +65,39 @@ claim() {
 	fi
 }
 
-# The exit file counts only once its newline is there. The container may have put anything in its place, and may replace
-# it at any time: look at it only where the container can't reach it.
-ended() {
-	code=
+# Prints the first line of a file once its newline is there. Opens only a regular file: the container may have put
+# anything there.
+line() {
+	if [ -f "$1" ] && ! [ -L "$1" ]; then head -c 99 "$1" | { read -r words && echo "$words"; }; fi
+}
+# Sets what the exit file says: the code, and when the container was told to end, unless its commands had ended before.
+# The container may replace the file at any time, so it is read where the container can't reach it.
+look() {
 	if [ -L "$job/exit" ] || { [ -e "$job/exit" ] && ! [ -f "$job/exit" ]; }; then rm -rf "$job/exit"; fi
-	if ! [ -e "$job/exit" ] && [ -f "$io/exit" ]; then mv "$io/exit" "$job/exit" 2> /dev/null || :; fi
-	if [ -f "$job/exit" ] && ! [ -L "$job/exit" ]; then
-		read -r code < "$job/exit" || code=
-		case $code in
-			*[!0-9]* | ????*) code= ;;
-		esac
+	told=$(line "$job/exit") || :
+	if [ -z "$told" ] && [ -f "$io/exit" ]; then
+		mv -f "$io/exit" "$job/exit" 2> /dev/null || :
+		told=$(line "$job/exit") || :
 	fi
-	echo "$code"
+	code=${told%% *}
+	case $code in
+		'') told=$(line "$io/term") || : ;;
+		*[!0-9]* | ????*) code='' told='' && rm -rf "$job/exit" ;;
+		*) told=${told#"$code"} ;;
+	esac
+	told=${told# }
+	case $told in
+		*[!0-9.]*) told= ;;
+	esac
 }
 inspect() {
 	# For a container that does not exist it prints an empty line, and fails.
-	if state=$(timeout 20 'docker' inspect --type container --format '{{json .State}}' "$name" < /dev/null 2> /dev/null); then
+	if state=$(timeout 10 'docker' inspect --type container --format '{{json .State}}' "$name" < /dev/null 2> /dev/null); then
 		printf '%s\n' "$state"
 		return
 	fi
-	words=$(timeout 20 'docker' ps --all --quiet --filter "name=^$name\$" 2>&1 < /dev/null) || {
+	words=$(timeout 10 'docker' ps --all --quiet --filter "name=^$name\$" 2>&1 < /dev/null) || {
+		[ "$?" != 124 ] || words='it has been asked for 10 seconds'
 		printf 'silent\nsilence=%s\n' "$(printf '%s' "$words" | tr '\n' ' ')"
 		return
 	}
@@ -83,9 +108,9 @@ inspect() {
 	fi
 }
 
-code=$(ended)
+look
 # If the job failed, ask Docker whether memory ran out.
-if [ "$code" = 0 ]; then container=none; else container=$(inspect); fi
+if [ "$code" = 0 ] && [ -z "$told" ]; then container=none; else container=$(inspect); fi
 printf 'container=%s\n' "$container"
 if [ -d "$io" ]; then echo "claim=$(claim)"; else echo claim=gone; fi
 origin
@@ -93,6 +118,7 @@ log=$job/log
 # Jobs that an older dstack launched lack it. ln never follows a link, so it takes nothing but what the job has there.
 if ! [ -e "$log" ]; then ln "$job/io/log" "$log" 2> /dev/null || :; fi
 if [ -L "$log" ] || { [ -e "$log" ] && ! [ -f "$log" ]; }; then rm -f "$log"; fi
+if [ -e "$job/stop" ] || [ -e "$job/stop.lock" ]; then echo asked=yes; fi
 size=0
 if [ -f "$log" ]; then size=$(wc -c < "$log"); fi
 echo "log_size=$size"
@@ -102,9 +128,10 @@ disk() {
 disk disk_free "$io"
 if [ -n "$code" ] && [ "$code" != 0 ]; then
 	# This disk holds what the job wrote outside its tree.
-	data=$(timeout 20 'docker' info --format '{{.DockerRootDir}}' 2> /dev/null < /dev/null || :)
+	data=$(timeout 10 'docker' info --format '{{.DockerRootDir}}' 2> /dev/null < /dev/null || :)
 	if [ -n "$data" ]; then disk docker_disk_free "$data"; fi
 fi
-echo "exit=$(ended)"
+look
+printf 'told=%s\nexit=%s\n' "$told" "$code"
 }
 main

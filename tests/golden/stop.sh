@@ -53,6 +53,14 @@ alive() {
 	esac
 }
 
+# Whether the exit file has a code: the job may have made the file itself.
+recorded() {
+	for exit in "$job/exit" "$io/exit"; do
+		if [ -f "$exit" ] && ! [ -L "$exit" ] && head -c 99 "$exit" | grep -q '^[0-9]\{1,3\}\( \|$\)'; then return; fi
+	done
+	return 1
+}
+
 answer() { echo "outcome=$1" && exit 0; }
 
 stop() {
@@ -68,10 +76,12 @@ stop() {
 			answer fenced
 			;;
 	esac
-	if [ -e "$job/exit" ] || [ -f "$io/exit" ] || ! alive "$found"; then answer ended; fi
+	if recorded || ! alive "$found"; then answer ended; fi
+	# It tells that the signal is dstack's. A full disk must not keep a job from being stopped.
+	true 2> /dev/null > "$job/stop" || :
 	# Only one stop at a time, because many programs exit at once on a second SIGTERM. It outlives this connection.
 	(
-		exec 9> "$job/stop.lock"
+		exec 9< "$job"
 		flock -n 9 || exit 0
 		trap '' HUP
 		dk stop --time '30' "$name"

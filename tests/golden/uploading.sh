@@ -37,11 +37,18 @@ sent() {
 	cat "$up"/answers.* 2> /dev/null | sed -n 's/ 200$//p' | sort -u - "$up/done" 2> /dev/null | sed 's/^/sent=/'
 }
 
+# What the last answers were about what is not sent yet.
+trouble() {
+	cat "$up/error".* "$up/trouble" 2> /dev/null | tail -n 1 | sed 's/^/trouble=/'
+}
+
 tries=0
 until flock -n "$lock" true; do
 	if [ "$tries" -ge "$((seconds * 10))" ]; then
 		echo running=yes
 		sent
+		cat "$up"/answers.* 2> /dev/null | sed -n '/ 200$/!s/^/refused=/p'
+		trouble
 		exit 0
 	fi
 	tries=$((tries + 1))
@@ -51,7 +58,7 @@ echo running=no
 if [ -d "$up" ]; then
 	sent
 	cat "$up"/answers.* | sed -n '/ 200$/!s/^/refused=/p'
-	cat "$up"/error.* "$up/trouble" | tail -n 1 | sed 's/^/trouble=/'
+	trouble
 fi
 }
 main

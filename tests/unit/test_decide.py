@@ -24,11 +24,13 @@ from dstack.decide import (
 )
 from dstack.model.job.job import Origin
 
-ORIGIN = Origin(boot="b1", engine="10:100 20:200")
+ORIGIN = Origin(boot="b1", engine="10:100")
 REBOOTED = Origin(boot="b2", engine="11:50")
-DOCKER_RESTARTED = Origin(boot="b1", engine="20:200 30:300")
-DOCKER_JOINED = Origin(boot="b1", engine="10:100 20:200 30:300")
+DOCKER_RESTARTED = Origin(boot="b1", engine="30:300")
+DOCKER_STOPPED = Origin(boot="b1", engine="")
 PODMAN = Origin(boot="b1", engine="")
+OLDER = Recorded(launch=Origin(boot="b1", engine="10:100 20:200"))
+"""Launched by a version that noted all daemons of the machine."""
 
 RUNNING = Container(state=ContainerState.RUNNING)
 CREATED = Container(state=ContainerState.CREATED)
@@ -52,6 +54,10 @@ def claimed(**changes: object) -> Observed:
     return seen(claim=Claim.CLAIMED, **changes)
 
 
+def told(code: int, **changes: object) -> Observed:
+    return claimed(**{"exit_code": code, "told": True, "container": EXITED, **changes})
+
+
 KNOWN = Recorded(launch=ORIGIN)
 STOPPING = Recorded(launch=ORIGIN, stop=True)
 
@@ -73,7 +79,21 @@ TABLE: list[tuple[str, Recorded, Observed, type[Decision], int | None, str]] = [
     ("host restarted, gone", KNOWN, claimed(origin=REBOOTED), Lost, 125, "the runner restarted"),
     ("Docker restarted", KNOWN, claimed(container=KILLED, origin=DOCKER_RESTARTED), Lost, 125, "Docker restarted"),
     ("Docker restarted, gone", KNOWN, claimed(origin=DOCKER_RESTARTED), Lost, 125, "Docker restarted"),
-    ("another Docker came", KNOWN, claimed(container=EXITED, origin=DOCKER_JOINED), Failed, 17, "code 17"),
+    ("Docker stopped", KNOWN, claimed(container=KILLED, origin=DOCKER_STOPPED), Lost, 125, "Docker was stopped"),
+    ("another Docker went", OLDER, claimed(container=EXITED), Failed, 17, "code 17"),
+    ("Docker restarted, older", OLDER, claimed(origin=DOCKER_RESTARTED), Lost, 125, "Docker restarted"),
+    ("told, Docker restarted", KNOWN, told(143, origin=DOCKER_RESTARTED), Lost, 125, "Docker restarted"),
+    ("told, host restarted", KNOWN, told(143, origin=REBOOTED), Lost, 125, "the runner restarted"),
+    ("told, Docker goes", KNOWN, told(143, silent=True), Lost, 125, "Docker or the runner is stopping"),
+    ("told by somebody", KNOWN, told(143), Lost, 125, "told to end, but not by dstack: by a docker stop"),
+    ("told, with a code of its own", KNOWN, told(3), Lost, 125, "not by dstack"),
+    ("told, and says that all is well", KNOWN, told(0), Lost, 125, "not by dstack"),
+    ("told, killed after a while", KNOWN, claimed(told=True, container=KILLED), Lost, 125, "not by dstack"),
+    ("told by dstack", KNOWN, told(143, asked=True), Finished, 143, ""),
+    ("told, to be stopped", STOPPING, told(143), Finished, 143, ""),
+    ("143 of its own", KNOWN, claimed(exit_code=143, container=EXITED), Finished, 143, ""),
+    ("143, Docker restarted", KNOWN, claimed(exit_code=143, origin=DOCKER_RESTARTED), Lost, 125, "Docker restarted"),
+    ("143 of a launch unrecorded", Recorded(), claimed(exit_code=143, origin=REBOOTED), Finished, 143, ""),
     ("OOM", KNOWN, claimed(container=OOM), Failed, 137, "out of memory"),
     ("exited", KNOWN, claimed(container=EXITED), Failed, 17, "code 17"),
     ("exited 0, no result", KNOWN, claimed(container=ZERO), Failed, 125, "disk may be full"),
@@ -86,7 +106,8 @@ TABLE: list[tuple[str, Recorded, Observed, type[Decision], int | None, str]] = [
     ("running, its folder gone", KNOWN, seen(claim=Claim.GONE, container=RUNNING), Running, None, ""),
     ("no folder yet", Recorded(), seen(claim=Claim.GONE), LaunchAgain, None, ""),
     ("stopped, its folder gone", STOPPING, seen(claim=Claim.GONE), Failed, 143, "folder was removed"),
-    ("stopped, killed", STOPPING, claimed(container=KILLED), Failed, 143, "grace"),
+    ("stopped, killed", STOPPING, claimed(asked=True, container=KILLED), Failed, 143, "grace"),
+    ("killed before its stop arrived", STOPPING, claimed(container=OOM), Failed, 137, "out of memory"),
     ("stopped, gone", STOPPING, claimed(), Failed, 143, "removed"),
     ("stopped, ended", STOPPING, claimed(exit_code=143, container=EXITED), Finished, 143, ""),
     ("fenced", KNOWN, seen(claim=Claim.FENCED), Lost, 125, "before its commands started"),
@@ -118,11 +139,13 @@ def every() -> list[tuple[Recorded, Observed, Decision]]:
     """Return all combinations with their decision."""
     found = []
     for launch, stop, waited in itertools.product((None, ORIGIN, PODMAN), (False, True), (False, True)):
-        for code, claim, container, silent, origin in itertools.product(
-            (None, 0, 9), Claim, CONTAINERS, (False, True), (ORIGIN, REBOOTED, DOCKER_RESTARTED, PODMAN)
+        for code, claim, container, silent, origin, (told, asked) in itertools.product(
+            *((None, 0, 9, 143), Claim, CONTAINERS, (False, True), (ORIGIN, REBOOTED, DOCKER_RESTARTED, PODMAN)),
+            ((False, False), (True, False), (True, True)),
         ):
             recorded = Recorded(launch, stop, waited)
-            observed = seen(exit_code=code, claim=claim, container=container, silent=silent, origin=origin)
+            state = {"exit_code": code, "claim": claim, "container": container, "told": told, "asked": asked}
+            observed = seen(silent=silent, origin=origin, **state)
             found.append((recorded, observed, decide(recorded, observed)))
     return found
 
@@ -130,8 +153,13 @@ def every() -> list[tuple[Recorded, Observed, Decision]]:
 def test_what_holds_in_every_combination() -> None:
     for recorded, observed, decision in every():
         case = (recorded, observed, decision)
+        assert decision.asked == (observed.asked and decision.ended), case
         if observed.exit_code is not None:
-            assert isinstance(decision, Finished), case
+            foreign = not (recorded.stop or observed.asked) and (observed.told or observed.exit_code == 143)
+            assert isinstance(decision, Finished) or (foreign and decision.lost), case
+            if decision.lost:
+                continue
+            assert not (foreign and observed.told), case
             assert decision.exit_code == observed.exit_code, case
             killed = bool(observed.exit_code and observed.container and observed.container.out_of_memory)
             assert (decision.cause == "out-of-memory") == killed, case

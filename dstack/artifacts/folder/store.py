@@ -13,7 +13,17 @@ from pathlib import Path
 
 from dstack.artifacts.files import counted, gathered, in_thread, pieces, read, replace, storing, to_its_end
 from dstack.artifacts.folder.contents import Contents, incoming
-from dstack.artifacts.store import STORAGES, JobFolder, Location, PresignedUrls, Tar, Tell, check_paths, no_file
+from dstack.artifacts.store import (
+    STORAGES,
+    JobFolder,
+    Location,
+    PresignedUrls,
+    Tar,
+    Tell,
+    check_paths,
+    no_file,
+    untold,
+)
 from dstack.artifacts.tarball import tar
 from dstack.commands.artifacts.collect import fetch
 from dstack.errors import StorageError, UsageError
@@ -72,7 +82,7 @@ class FolderStore:
     async def reach(self, folder: JobFolder) -> None:
         """Do nothing: the server fetches the files."""
 
-    async def collect(self, folder: JobFolder, files: Sequence[File], tell: Tell = lambda left: None) -> None:
+    async def collect(self, folder: JobFolder, files: Sequence[File], tell: Tell = untold) -> None:
         """Fetch the contents that the store lacks. Every one that arrives whole is kept."""
         missing = await self.missing(files)
         if missing:
@@ -103,7 +113,7 @@ class FolderStore:
         workflow: str,
         stream: AsyncIterator[bytes],
         files: Sequence[File],
-        tell: Tell = lambda left: None,
+        tell: Tell = untold,
     ) -> None:
         """Receive the contents of these files, one after the other. Raises StorageError for bytes that differ from
         the listing, and for too few or too many; contents that arrived before stay in the store."""

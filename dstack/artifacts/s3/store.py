@@ -23,6 +23,7 @@ from dstack.artifacts.store import (
     Tell,
     check_paths,
     no_file,
+    untold,
 )
 from dstack.artifacts.tarball import Blocks, tar
 from dstack.commands.artifacts.fetch_dependencies import gather
@@ -87,7 +88,7 @@ class S3Store:
                 code=ReasonCode.STORAGE_UNAVAILABLE,
             ) from error
 
-    async def collect(self, folder: JobFolder, files: Sequence[File], tell: Tell = lambda left: None) -> None:
+    async def collect(self, folder: JobFolder, files: Sequence[File], tell: Tell = untold) -> None:
         """Have the host upload what the bucket lacks. It continues by itself, also while the server is down."""
         uploads = Uploads(self.objects(folder.run, folder.workflow), self.expires)
         copies = self._copies(folder.run, folder.workflow)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from http import HTTPStatus
 
 from dstack.artifacts.files import to_its_end
 from dstack.artifacts.s3.objects import Objects
@@ -114,9 +115,12 @@ class Uploader:
         report = await self.asked(pieces)
         if report.other:
             raise StorageError("another upload of the same job is in progress on the runner")
+        arrived: frozenset[int] = frozenset()
         while report.running:
-            self.tell(sum(piece.length for index, piece in enumerate(pieces) if index not in report.sent))
-            report = await self.asked()
+            left = sum(piece.length for index, piece in enumerate(pieces) if index not in report.sent)
+            failing = (report.refused or report.trouble) and report.sent <= arrived
+            self.tell(left, self.problem(report, pieces) if failing else "")
+            arrived, report = report.sent, await self.asked()
         return report
 
     async def asked(self, pieces: Sequence[Piece] = ()) -> Upload:
@@ -127,9 +131,15 @@ class Uploader:
         runner = self.folder.runner
         codes = sorted({code for code in report.refused.values() if code})
         if codes:
-            return f"S3 refuses the upload from {runner} with status {', '.join(map(str, codes))}"
+            return f"S3 refuses the upload from {runner} with status {', '.join(map(status, codes))}"
         error = report.trouble or "no error message"
         return f"{runner} can't send {len(pieces)} pieces to S3: {error}"
+
+
+def status(code: int) -> str:
+    """The status with its meaning."""
+    known = {each.value: each.phrase for each in HTTPStatus}
+    return f"{code} ({known[code]})" if code in known else str(code)
 
 
 def weight(plan: Uploading) -> int:

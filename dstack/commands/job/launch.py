@@ -9,12 +9,16 @@ from msgspec.structs import replace
 
 from dstack.commands.command import Command, Result, Stdin
 from dstack.commands.job.receive_code import checkout_values
-from dstack.model.job.execution import Launched, Order
-from dstack.model.job.job import Origin
+from dstack.model.job.execution import Launched, Order, origin
 from dstack.model.paths import TAR_COMPLETE
 from dstack.model.project.locations import cache_name
 from dstack.model.runner.host_context import HostContext, folder_name
 from dstack.render import quote, script, text
+
+LAUNCHING = 75
+"""The exit status of a launch that could not begin, because an earlier one of the same job goes on."""
+PATIENCE = 60
+"""Seconds for an earlier launch to end; then it is killed."""
 
 
 def launch(context: HostContext, order: Order, artifacts: Stdin = b"", pack: bytes = b"") -> Command[Launched]:
@@ -32,6 +36,8 @@ def launch(context: HostContext, order: Order, artifacts: Stdin = b"", pack: byt
         labels=(f"dstack.job={order.job}", f"dstack.server={context.layout.server}"),
         gpus=_gpus(context, order),
         limits=_limits(order),
+        patience=PATIENCE,
+        launching=LAUNCHING,
         caches=[(context.layout.cache(folder_name(snapshot.repo), cache_name(path)), path) for path in order.caches],
         entry=text("job/entry", project=snapshot.project),
         complete=TAR_COMPLETE,
@@ -93,7 +99,7 @@ def _launched(result: Result) -> Launched:
     begun = outcome in ("started", "exists")
     fields = {
         "outcome": outcome,
-        "origin": Origin(said.get("boot", ""), said.get("docker", "")) if begun else None,
+        "origin": origin(said) if begun else None,
         "digest": said.get("digest") or None,
         "received": said.get("received") == "ok",
         "spare": "spare" in said,

@@ -6,7 +6,7 @@ from msgspec import Struct, field, json
 
 from dstack.commands.command import Command, Result
 from dstack.decide import Claim, Container, ContainerState, Observed
-from dstack.model.job.job import Origin
+from dstack.model.job.execution import origin
 from dstack.model.runner.host_context import HostContext
 from dstack.model.text.untrusted import MESSAGE, clean_line, whole
 from dstack.render import script
@@ -39,13 +39,15 @@ def _observed(result: Result) -> Observed:
     disks = [whole(said[disk]) * 1024 for disk in ("disk_free", "docker_disk_free") if said.get(disk)]
     return Observed(
         exit_code=whole(said["exit"]) if said["exit"] else None,
+        told=bool(said.get("told")),
+        asked="asked" in said,
         claim=Claim(said["claim"]),
         container=_container(said["container"]),
         engine="Docker",
         silent=said["container"] == "silent",
         silence=said.get("silence", ""),
-        origin=Origin(said["boot"], said["docker"]),
         log_size=whole(said["log_size"]),
+        origin=origin(said),
         disk_free=min(disks, default=None),
     )
 
@@ -59,6 +61,7 @@ def _container(text: str) -> Container | None:
         exit_code=state.exit_code,
         out_of_memory=state.out_of_memory,
         error=" ".join(clean_line(state.error or "", MESSAGE).split()),
+        paused=state.status == "paused",
     )
 
 

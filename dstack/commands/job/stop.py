@@ -10,10 +10,10 @@ from dstack.model.runner.host_context import HostContext
 from dstack.render import script
 
 
-def stop(context: HostContext, attempt: str, grace: int) -> Command[Stopped]:
-    """Keep the job from starting, or tell its container to end and kill it after `grace` seconds (0: at once). Does not
-    wait for the end. While an earlier stop is in progress, another one with a grace has no effect."""
-    if grace < 0:
+def stop(context: HostContext, attempt: str, grace: int | None) -> Command[Stopped]:
+    """Keep the job from starting, or tell its container to end and kill it after `grace` seconds (0: at once; None: let
+    it run). Does not wait for the end. While an earlier stop is in progress, another one with a grace has no effect."""
+    if grace is not None and grace < 0:
         raise ValueError(f"the grace of {grace} seconds is negative")
     body = script("job/stop", context, attempt, grace=grace)
     return Command("stopping the job", body, lambda result: convert(result.values("outcome"), Stopped))

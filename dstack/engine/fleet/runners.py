@@ -16,7 +16,7 @@ from dstack.commands.host import Host, ask
 from dstack.commands.machine.doctor import skewed
 from dstack.commands.machine.probe import probe
 from dstack.engine.supervisor import Supervisor
-from dstack.errors import DstackError, ErrorCode, HostUnreachableError
+from dstack.errors import DstackError, HostUnreachableError
 from dstack.hosts.pool import Pool
 from dstack.model.api.runners import AddRunner, RunnerView
 from dstack.model.job.reasons import Reason, ReasonCode
@@ -110,8 +110,7 @@ class Fleet:
         try:
             facts, latency = await self.look(runner, thorough=thorough)
         except HostUnreachableError as trouble:
-            patient = trouble.code != ErrorCode.CONNECTION_REFUSED
-            condition = Condition("unreachable", trouble.message, trouble.hint, patient=patient)
+            condition = Condition("unreachable", trouble.message, trouble.hint, patient=True)
         except DstackError as trouble:
             condition = Condition("unusable", trouble.message, trouble.hint)
         else:
@@ -192,8 +191,9 @@ class Fleet:
         return any(found.failing_since and not found.patient for found in self.conditions.values())
 
     def hopeless(self, names: list[str], since: float) -> bool:
-        """Whether all of these refuse SSH, and have since before `since` (wall clock, seconds). A runner that does not
-        answer, or that lets dstack in but lacks something, is not counted: it may recover."""
+        """Whether none of these has let dstack in (no key is accepted, or the host key changed) since before `since`
+        (wall clock, seconds). Others are not counted, because they may recover: a runner that does not answer, where
+        nothing listens, or that lacks something."""
         known = [self.conditions.get(name) for name in names]
         return bool(known) and all(c and c.failing_since and not c.patient and c.failing_since <= since for c in known)
 

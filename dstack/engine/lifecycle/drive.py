@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
 from typing import Any
 
 from dstack.decide import Decision, Failed
 from dstack.engine.context import Context, log
 from dstack.engine.job_on_runner import JobOnRunner
+from dstack.engine.lifecycle.attend import attend
 from dstack.engine.lifecycle.launch import start
 from dstack.engine.lifecycle.upload_status import UploadProgress, stopped, unreachable
 from dstack.engine.lifecycle.watch import blamed, end_in_time, until_ended
 from dstack.engine.retention.clear import remove_aborted
 from dstack.engine.transfer.collect import Collected, Collector, remove_stored
 from dstack.engine.transfer.sync import Sync
-from dstack.errors import DstackError, HostError, HostUnreachableError, ServerTroubleError, StorageError, server_trouble
+from dstack.errors import (
+    CommandError,
+    DstackError,
+    HostError,
+    HostUnreachableError,
+    ServerTroubleError,
+    StorageError,
+    server_trouble,
+)
 from dstack.model.job.attempts import again, following
 from dstack.model.job.job import ExitCode, Job
 from dstack.model.job.reasons import Reason, ReasonCode, failed_with, preempted
 from dstack.model.job.status import Status
-from dstack.model.text.units import rfc3339, seconds, span, span_words
+from dstack.model.text.units import rfc3339, span, span_words
 from dstack.scheduling.reasons import STOPPED_EARLY
 
 TOLD = 10.0
@@ -30,6 +40,8 @@ NOTHING = Collected(0, 0, None)
 STOPPED = "stopped by dstack stop"
 LONGEST_PAUSE = 30.0
 """Seconds between two tries to reach a host."""
+FULL = re.compile("(?i)no space left on device|disk quota exceeded|no disk of this machine has")
+"""What programs say on a runner whose disk is full."""
 SILENCE = 600.0
 """Seconds without an answer after which a stopped job no longer waits for artifacts that are still on its runner."""
 
@@ -41,6 +53,7 @@ class Drive(JobOnRunner):
     def __init__(self, context: Context, job_id: str) -> None:
         super().__init__(context, job_id)
         self.failures = 0
+        self.failing_since = ""
         self.collector: Collector | None = None
 
     async def run(self) -> None:
@@ -50,6 +63,7 @@ class Drive(JobOnRunner):
             try:
                 await self.step(self.job)
                 self.failures = 0
+                self.context.silent.pop(self.id, None)
             except ServerTroubleError:
                 raise  # whoever keeps the drive going tries again: the job's state can't even be recorded
             except DstackError as trouble:
@@ -63,7 +77,10 @@ class Drive(JobOnRunner):
 
     async def step(self, job: Job) -> None:
         if job.status is Status.PREPARING:
-            await (self.withdraw() if job.stop or job.preempted_by else self.prepare())
+            if job.stop or job.preempted_by:
+                await self.withdraw()
+            else:
+                await (self.refuse() if job.final_status else self.prepare())
         elif job.status is Status.RUNNING:
             await self.watch()
         elif job.status is Status.UPLOADING:
@@ -79,40 +96,54 @@ class Drive(JobOnRunner):
             await self.keep_log()
             self.finish(Status.STOPPED, ExitCode.STOPPED, Reason(ReasonCode.ABORTED, text))
             return
-        if job.status is Status.PREPARING and not job.stop and not unreachable:
-            await self.give_up(trouble)
+        if job.status is Status.PREPARING and not job.stop and not job.final_status and not unreachable:
+            self.give_up(trouble)
             return
-        silent_since = job.unreachable_since if job.stop and job.status is Status.UPLOADING else None
-        if unreachable and silent_since and time.time() - seconds(silent_since) > SILENCE:
+        if unreachable:
+            self.context.silent.setdefault(self.id, time.monotonic())
+        else:
+            self.context.silent.pop(self.id, None)
+        if job.stop and job.status is Status.UPLOADING:
+            why = self.given_up(job, trouble)
             try:
-                await self.salvage(job)
-                return
+                if why:
+                    await self.salvage(why)
+                    return
             except StorageError as other:
                 trouble = other
         await self.pause(job, trouble)
+
+    def given_up(self, job: Job, trouble: DstackError) -> str | None:
+        """Why a stopped job no longer waits for its artifacts, if it does not."""
+        since = self.context.silent.get(self.id)
+        if since is not None and time.monotonic() - since > SILENCE:
+            return f"runner '{job.runner}' has not answered since {job.unreachable_since}"
+        return f"the disk of {job.runner} is full" if full(trouble) else None
 
     async def pause(self, job: Job, trouble: DstackError) -> None:
         """Record what is wrong, then wait, longer each time."""
         unreachable = isinstance(trouble, HostUnreachableError)
         self.failures += 1
-        since = job.unreachable_since or rfc3339(time.time())
+        if self.failures == 1:
+            self.failing_since = rfc3339(time.time())
+        silent = job.unreachable_since or rfc3339(self.answered or time.time())
+        since = silent if unreachable else self.failing_since
         reason = condition(job, trouble, since)
         self.change(reason=reason, progress=None, unreachable_since=since if unreachable else None)
         pause = min(LONGEST_PAUSE, 0.5 * 2 ** min(self.failures, 10)) * random.uniform(0.75, 1.25)
         log.warning("job %s: %s; next try in %.1f s", self.id, trouble.message, pause)
         await asyncio.sleep(pause)
 
-    async def give_up(self, trouble: DstackError) -> None:
-        """End a job that can't be launched, once its runner confirms that it did not start."""
+    def give_up(self, trouble: DstackError) -> None:
+        """Record that the job can't be launched, and why: the next server has to know who fenced it."""
         hint = f"; {trouble.hint}" if trouble.hint else ""
-        try:
-            if not await self.fenced(0):
-                return
-        except HostError as unknown:
-            await self.pause(self.job, unknown)
-            return
-        self.change(cause="error")
-        await self.close(Status.FAILED, ExitCode.DSTACK, Reason(failed_with(trouble), trouble.message + hint))
+        reason = Reason(failed_with(trouble), trouble.message + hint)
+        self.change(final_status=Status.FAILED, final_reason=reason, cause="error")
+
+    async def refuse(self) -> None:
+        """End a job that can't be launched, once its runner confirms that it did not start."""
+        if await self.fenced(None):
+            await self.close(Status.FAILED, ExitCode.DSTACK, self.job.final_reason)
 
     async def prepare(self) -> None:
         """Launch the job, or queue it again if its runner could not even be asked. The intent is on disk first."""
@@ -134,15 +165,19 @@ class Drive(JobOnRunner):
         """Follow the log until the container has ended, and pass on a stop."""
         tasks = self.context.tasks
         duty = asyncio.create_task(tasks.keep(f"ending job {self.id} in time", lambda: end_in_time(self)))
-        syncing = asyncio.create_task(tasks.keep(f"syncing artifacts of job {self.id}", Sync(self).run))
+        beside = [
+            asyncio.create_task(tasks.keep(f"syncing artifacts of job {self.id}", Sync(self).run)),
+            asyncio.create_task(tasks.keep(f"looking at job {self.id}", lambda: attend(self))),
+        ]
         try:
             decision = await until_ended(self)
             if self.job.stop or self.job.preempted_by or self.job.expired:
                 await asyncio.wait({duty}, timeout=TOLD)
         finally:
             duty.cancel()
-            syncing.cancel()
-            await asyncio.gather(syncing, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
         await self.append_log(self.executor.read_log(self.attempt, self.log_offset))
         await self.keep_log()
         self.record_end(await blamed(self, decision))
@@ -158,11 +193,13 @@ class Drive(JobOnRunner):
         reason = STOPPED_EARLY if self.job.stop else preempted(self.job.preempted_by or "")
         await self.close(Status.STOPPED, ExitCode.STOPPED, reason)
 
-    async def fenced(self, grace: int) -> bool:
-        """Tell the job to end; return whether its commands never ran. A job whose commands did is running."""
+    async def fenced(self, grace: int | None) -> bool:
+        """Keep the job from starting; return whether its commands never ran. A job whose commands did is running, and
+        is told to end unless `grace` is None."""
         stopped = await self.stop(grace)
         if stopped.outcome != "fenced":
-            self.change(status=Status.RUNNING, started_at=rfc3339(time.time()))
+            now = rfc3339(time.time())
+            self.change(status=Status.RUNNING, started_at=now, final_status=None, final_reason=None, cause=None)
         return stopped.outcome == "fenced"
 
     def record_end(self, decision: Decision) -> None:
@@ -170,7 +207,9 @@ class Drive(JobOnRunner):
         job = self.job
         code, reason = decision.exit_code, decision.reason
         end = Status.LOST if decision.lost else Status.DONE if code == 0 else Status.FAILED
-        if job.stop:
+        if not (decision.asked or decision.lost or code == ExitCode.STOPPED):
+            job = self.change(outran=bool(job.stop), expired=False, preempted_by=None, yielding=False)
+        elif job.stop:
             end, code = Status.STOPPED, ExitCode.STOPPED
             reason = Reason(ReasonCode.STOPPED_BY_USER, STOPPED + killed(decision))
         elif job.expired:
@@ -210,17 +249,16 @@ class Drive(JobOnRunner):
     def settle(self) -> Job:
         """Decide how the job ends now that everything is stored; a later stop has no effect."""
         job = self.job
-        if not job.stop or job.final_status is Status.STOPPED:
+        if not job.stop or job.outran or job.final_status is Status.STOPPED:
             return job
         changes = {"final_status": Status.STOPPED, "final_reason": stopped(job), "cause": None}
         return self.change(exit_code=ExitCode.STOPPED, **changes)
 
-    async def salvage(self, job: Job) -> None:
-        """End a stopped job whose runner holds artifacts that can no longer be collected."""
+    async def salvage(self, why: str) -> None:
+        """End a stopped job whose runner holds artifacts that can't be collected."""
         collector = self.collector or Collector(self, UploadProgress(self))
         outcome = await collector.salvage(Status.STOPPED)
-        silence = f"runner '{job.runner}' has not answered since {job.unreachable_since}"
-        text = f"{STOPPED}; {silence}, so artifacts that were not stored by then are lost"
+        text = f"{STOPPED}; {why}, so artifacts that were not stored by then are lost"
         self.finish(Status.STOPPED, ExitCode.STOPPED, Reason(ReasonCode.STOPPED_BY_USER, text), outcome)
 
     async def close(self, status: Status, code: int | None, reason: Reason | None, made: Collected = NOTHING) -> None:
@@ -240,6 +278,7 @@ class Drive(JobOnRunner):
         self.change(**following(job, status, exit_code=code, reason=reason, log_size=size, now=time.time()))
 
     def finish(self, status: Status, code: int | None, reason: Reason | None, made: Collected = NOTHING) -> None:
+        self.context.silent.pop(self.id, None)
         self.change(
             status=status,
             exit_code=code,
@@ -256,9 +295,17 @@ def condition(job: Job, trouble: DstackError, since: str) -> Reason:
     """What to tell the user while a step is repeated."""
     if isinstance(trouble, HostUnreachableError):
         return unreachable(job, since, trouble.message, stop=bool(job.stop))
-    what = "the artifacts could not be stored yet: " if isinstance(trouble, StorageError) else ""
-    hint = f"; to end it anyway: dstack stop --abort {job.run}" if job.stop else ""
-    return Reason(failed_with(trouble), f"{what}{trouble.message}{hint}")
+    anyway = f"; to end it anyway: dstack stop --abort {job.run}"
+    if job.status is Status.UPLOADING and full(trouble):
+        text = f"the disk of {job.runner} has been full since {since}, so its artifacts can't be collected; to see what"
+        return Reason(ReasonCode.DISK_FULL, f"{text} helps: dstack runners check {job.runner}{anyway}")
+    what = f"the artifacts could not be stored since {since}: " if isinstance(trouble, StorageError) else ""
+    return Reason(failed_with(trouble), f"{what}{trouble.message}{anyway if job.stop or what else ''}")
+
+
+def full(trouble: DstackError) -> bool:
+    """Whether a command failed because the runner's disk is full; not the server's, nor the storage."""
+    return isinstance(trouble, CommandError) and bool(FULL.search(trouble.stderr))
 
 
 def killed(decision: Decision) -> str:

@@ -34,6 +34,9 @@ async def start(job_on_runner: JobOnRunner) -> None:
     except RunnerFaultError as fault:
         job_on_runner.context.fleet.mark(runner, fault.finding)
         raise
+    job_on_runner.answered = time.time()
+    if answer.outcome == "fenced":
+        raise HostError(f"on {runner}, the job was withdrawn before its commands started, so nothing ran")
     if answer.outcome not in ("started", "exists"):
         raise HostError(f"the job could not be launched: {runner} answered '{answer.outcome}'")
     job_on_runner.change(

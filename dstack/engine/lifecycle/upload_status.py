@@ -9,7 +9,7 @@ from dstack.engine.job_on_runner import JobOnRunner
 from dstack.model.job.job import Job
 from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.status import Phase, Progress, Status
-from dstack.model.text.units import size_words
+from dstack.model.text.units import rfc3339, size_words
 
 EVERY = 2.0
 """Seconds between two progress reports; a faster upload is not reported at all."""
@@ -40,16 +40,22 @@ class ShippingProgress(TransferProgress):
 
 
 class UploadProgress(TransferProgress):
-    """How much of a job's artifacts is stored."""
+    """How much of a job's artifacts is stored, and what keeps the rest from being stored."""
 
-    def __call__(self, stored: int, total: int) -> None:
+    failing_since = ""
+
+    def __call__(self, stored: int, total: int, trouble: str = "") -> None:
         job = self.job_on_runner.job
         if not self.due() and not job.unreachable_since:
             return
         text = f"{size_words(stored)} of {size_words(total)} are stored"
         if job.stop:
             text = f"stopping: {text}; {to_drop(job)}"
-        reason, progress = Reason(ReasonCode.UPLOADING, text), Progress(stored, total)
+        self.failing_since = (self.failing_since or rfc3339(time.time())) if trouble else ""
+        code = ReasonCode.STORAGE_UNAVAILABLE if trouble else ReasonCode.UPLOADING
+        if trouble:
+            text += f"; since {self.failing_since}: {trouble}"
+        reason, progress = Reason(code, text), Progress(stored, total)
         if job.status is Status.UPLOADING and (reason, progress) != (job.reason, job.progress):
             self.job_on_runner.report(reason=reason, progress=progress, unreachable_since=None)
 

@@ -26,6 +26,8 @@ LAUNCH_TAKES = 60.0
 """Seconds after which a container that was created but not started counts as failed to start."""
 LOOK_AGAIN = 1.0
 """Seconds before looking again at a container that has not ended though its log has, or that is about to start."""
+AGES = 600.0
+"""At most so many seconds until the runner is asked again how long the job has run: this machine may sleep."""
 ASK_AGAIN = 1.0
 """Seconds between two tries to reach a runner whose job has to end."""
 
@@ -41,6 +43,7 @@ async def until_ended(job_on_runner: JobOnRunner) -> Decision:
         job = job_on_runner.job
         recorded = Recorded(launch=job.launch, stop=bool(job.stop or job.preempted_by), waited=waited)
         observed = await job_on_runner.executor.observe(job_on_runner.attempt)
+        job_on_runner.answered = time.time()
         if observed.unsettled and looks < SETTLING:
             looks += 1
             await asyncio.sleep(SETTLES)
@@ -90,28 +93,39 @@ async def end_in_time(job_on_runner: JobOnRunner) -> None:
     if job.stop:
         await job_on_runner.stop(0 if job.stop == "abort" else job_on_runner.grace)
     elif job.preempted_by:
-        because = {"yielding": True, "reason": preempted(job.preempted_by)}
-        otherwise = {"yielding": False, "preempted_by": None, "reason": None}
-        await end(job_on_runner, because, otherwise, told=job.yielding)
+        await end(job_on_runner, yielding=True, reason=preempted(job.preempted_by))
     elif job.definition.max_duration is not None and job.started_at is not None:
-        ends, warning = seconds(job.started_at) + span(job.definition.max_duration), job.definition.signal
+        limit, warning = span(job.definition.max_duration), job.definition.signal
         if warning and not job.warned:
             name = warning.name
-            await until(ends - span(warning.before))
+            await ran(job_on_runner, limit - span(warning.before))
             job_on_runner.change(warned=True)
             await job_on_runner.store.database.synced()
             await insist(job_on_runner, lambda: job_on_runner.executor.warn(attempt, name))
-        await until(ends)
-        await end(job_on_runner, {"expired": True}, {"expired": False}, told=job.expired)
+        await ran(job_on_runner, limit)
+        await end(job_on_runner, expired=True)
 
 
-async def end(at: JobOnRunner, because: dict[str, Any], otherwise: dict[str, Any], *, told: bool) -> None:
-    """Record why the container has to end, and tell it until the runner answers. Record `otherwise` if it had ended on
-    its own just before, which can't be known of one that was `told` before."""
+async def end(at: JobOnRunner, **because: Any) -> None:
+    """Record why the container has to end, and tell it until the runner answers."""
     at.change(**because)
-    stopped = await insist(at, lambda: at.stop(at.grace))
-    if stopped and stopped.outcome == "ended" and not told:
-        at.change(**otherwise)
+    await insist(at, lambda: at.stop(at.grace))
+
+
+async def ran(at: JobOnRunner, limit: float) -> None:
+    """Return once the job has run for so many seconds."""
+    left = limit - await age(at)
+    while left > 0:
+        await asyncio.sleep(min(left, AGES))
+        left = limit - await age(at)
+
+
+async def age(at: JobOnRunner) -> float:
+    """How many seconds the job has run, by the clock that its runner counts from its boot: the time of day may jump,
+    here and there. Jobs that an older version launched have only that."""
+    job, observed = at.job, await insist(at, lambda: at.executor.observe(at.attempt))
+    passed = job.launch.until(observed.origin) if job.launch and observed else None
+    return passed if passed is not None else time.time() - seconds(job.started_at or job.submitted_at)
 
 
 async def insist(job_on_runner: JobOnRunner, ask: Callable[[], Awaitable[T]]) -> T | None:
@@ -124,8 +138,3 @@ async def insist(job_on_runner: JobOnRunner, ask: Callable[[], Awaitable[T]]) ->
         except CommandError as refused:
             log.info("job %s: %s", job_on_runner.id, refused.message)
             return None
-
-
-async def until(moment: float) -> None:
-    """Sleep until this moment (wall clock, seconds)."""
-    await asyncio.sleep(max(0.0, moment - time.time()))

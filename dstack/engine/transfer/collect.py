@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from dstack.artifacts.store import Tell
 from dstack.commands.artifacts.collect import ArtifactListing
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.model.job.manifest import Manifest
@@ -22,9 +23,9 @@ class Collected:
 
 class Collector:
     """Lists the artifacts, transfers what the store lacks, and writes the manifest last. Repeatable at any point.
-    `tell` is called with the bytes stored so far and the total."""
+    `tell` is called with the bytes stored so far, the total, and what keeps the rest from arriving, if anything."""
 
-    def __init__(self, job_on_runner: JobOnRunner, tell: Callable[[int, int], None]) -> None:
+    def __init__(self, job_on_runner: JobOnRunner, tell: Callable[[int, int, str], None]) -> None:
         self.job_on_runner = job_on_runner
         self.artifacts = job_on_runner.context.artifacts
         self.tell = tell
@@ -39,9 +40,13 @@ class Collector:
         self.found = found = await at.executor.collect(at.attempt, project, job.image, outputs)
         if not found.gone:
             total = sum(file.size for file in found.files)
-            self.tell(0, total)
-            await self.artifacts.current.collect(at.folder(), found.files, lambda left: self.tell(total - left, total))
+            self.tell(0, total, "")
+            await self.artifacts.current.collect(at.folder(), found.files, self.left_of(total))
         return found
+
+    def left_of(self, total: int) -> Tell:
+        """Return what tells how much of so many bytes is stored."""
+        return lambda left, trouble="": self.tell(total - left, total, trouble)
 
     async def commit(self, found: ArtifactListing, end: Status) -> Collected:
         """Write the manifest for what is stored now."""

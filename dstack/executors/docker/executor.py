@@ -14,8 +14,8 @@ from dstack.commands.job.receive_code import receive, spare
 from dstack.commands.job.stop import discard, stop, warn
 from dstack.commands.machine.pull import Login
 from dstack.decide import Observed
-from dstack.errors import CommandError
-from dstack.executors.docker.failures import not_pulled, not_started
+from dstack.errors import CommandError, HostUnreachableError
+from dstack.executors.docker.failures import bare, not_pulled, not_started, silent
 from dstack.executors.docker.image_pulls import ImagePulls
 from dstack.executors.executor import Tell
 from dstack.model.code.snapshot import Snapshot
@@ -67,17 +67,27 @@ class DockerExecutor:
     async def warn(self, attempt: str, signal: str) -> None:
         await ask(self.host, warn(self.host_context, attempt, signal), timeout=ANSWER)
 
-    async def stop(self, attempt: str, grace: int) -> Stopped:
-        return await ask(self.host, stop(self.host_context, attempt, grace), timeout=grace + ANSWER)
+    async def stop(self, attempt: str, grace: int | None) -> Stopped:
+        return await self.answered(stop(self.host_context, attempt, grace), (grace or 0) + ANSWER)
 
     async def collect(self, attempt: str, project: str, image: str, artifacts: tuple[Artifact, ...]) -> ArtifactListing:
-        return await ask(self.host, listing(self.host_context, attempt, project, image, artifacts))
+        return await self.answered(listing(self.host_context, attempt, project, image, artifacts), None)
 
     async def retain(self, attempt: str, project: str, image: str, artifacts: tuple[Artifact, ...]) -> bool:
         return await ask(self.host, keep(self.host_context, attempt, project, image, artifacts), timeout=FILES)
 
     async def discard(self, attempt: str, image: str) -> None:
         await ask(self.host, discard(self.host_context, attempt, image), timeout=FILES)
+
+    async def answered(self, command: Command[T], timeout: float | None) -> T:
+        """Run a command. If Docker does not answer, that is a condition of the runner, not the command's failure."""
+        try:
+            return await ask(self.host, command, timeout=timeout)
+        except CommandError as refused:
+            if silent(refused):
+                message = f"Docker on {self.runner} does not answer: {bare(refused.stderr)}"
+                raise HostUnreachableError(message, hint=f"dstack runners check {self.runner}") from refused
+            raise
 
     async def explained(self, command: Command[T], image: str = "", gpus: tuple[int, ...] = ()) -> T:
         """Run a command that a job needs to start. If it fails, raise an error that says why."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from dstack.commands.job.launch import LAUNCHING
 from dstack.commands.machine.doctor import TOOLKIT, gpus_fail
 from dstack.commands.machine.pull import Login
 from dstack.errors import CommandError, HostError, HostUnreachableError
@@ -133,10 +134,17 @@ def not_started(refused: CommandError, *, runner: str, image: str, gpus: Sequenc
         code = ReasonCode.NO_CONTAINER_TOOLKIT if TOOLKIT.search(words) else ReasonCode.GPU_DRIVER
         what = f"containers can't use the GPUs of {runner}: {words}"
         return RunnerFaultError(what, finding, hint=finding.fix, code=code)
+    if refused.exit_status == LAUNCHING:
+        return HostUnreachableError(words)
     if kind := _known(STARTING, words):
         return _error(kind, words, runner=runner, image=image)
     failed = f"{refused.name} failed with exit status {refused.exit_status}: {words}"
     return HostError(failed, code=ReasonCode.CONTAINER_NOT_STARTED)
+
+
+def silent(refused: CommandError) -> bool:
+    """Whether a command failed because Docker does not answer."""
+    return _known((SILENT,), refused.stderr) is SILENT
 
 
 def bare(words: str) -> str:

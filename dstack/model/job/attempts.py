@@ -13,7 +13,7 @@ from dstack.model.text.units import rfc3339
 
 ATTEMPTS_OWN = (
     *("status", "reason", "exit_code", "runner", "gpus", "image_digest", "launching", "launch", "final_status"),
-    *("unreachable_since", "placed_at", "expired", "warned", "cause", "started_at"),
+    *("final_reason", "unreachable_since", "placed_at", "expired", "warned", "outran", "cause", "started_at"),
     *("preempted_by", "yielding", "progress"),
 )
 """Fields of a job that a new attempt resets."""

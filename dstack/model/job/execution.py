@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import Literal
 
@@ -65,7 +66,14 @@ class Received(Enum):
     NEED_FULL = "full"
 
 
-class Stopped(Struct, frozen=True):
-    """`fenced`: its commands never started and never will. `stopping`: it was told to end. `ended`: nothing runs."""
+def origin(said: Mapping[str, str]) -> Origin:
+    """Return the origin from a script's answer."""
+    uptime = said.get("uptime")
+    return Origin(said.get("boot", ""), said.get("docker", ""), float(uptime) if uptime else None)
 
-    outcome: Literal["fenced", "stopping", "ended"]
+
+class Stopped(Struct, frozen=True):
+    """`fenced`: its commands never started and never will. `stopping`: it was told to end. `running`: it was left
+    alone. `ended`: nothing runs."""
+
+    outcome: Literal["fenced", "stopping", "running", "ended"]

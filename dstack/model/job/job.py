@@ -21,10 +21,18 @@ class ExitCode:
 
 
 class Origin(Struct, frozen=True):
-    """Identifies the boot of the runner, and the processes of the engine that holds its containers, at one moment."""
+    """A moment on the runner: its boot, the process of the engine that holds its containers (a job launched by an older
+    version has those of all engines there), and the seconds since the boot, None if unknown."""
 
     boot: str
     engine: str = field(name="docker")
+    uptime: float | None = None
+
+    def until(self, now: Origin) -> float | None:
+        """Return the seconds between two moments by the runner's own clock, None if it can't tell."""
+        if self.boot != now.boot or self.uptime is None or now.uptime is None:
+            return None
+        return now.uptime - self.uptime
 
 
 class Attempt(Struct, frozen=True, kw_only=True):
@@ -56,6 +64,7 @@ class Job(Struct, frozen=True, kw_only=True):
       an uploading job will end with.
     - `unreachable_since` is set while the runner does not answer; `discarded` once nothing of the job is left there.
     - `expired`: it ran longer than allowed; `warned`: it got the warning signal; `cause` is what it may be retried for.
+    - `outran`: it ended before the stop arrived, so it keeps its own end.
     - `history` has the earlier attempts; the log of this one starts at byte `log_start`.
     - `preempted_by` is the run, with its user, that it must make room for; `yielding`: it was told to stop for that.
     - `storages` are the storages that may have some of its artifacts, each with its endpoint or "".
@@ -95,6 +104,7 @@ class Job(Struct, frozen=True, kw_only=True):
     placed_at: str | None = None
     expired: bool = False
     warned: bool = False
+    outran: bool = False
     cause: str | None = None
     preempted_by: str | None = None
     yielding: bool = False

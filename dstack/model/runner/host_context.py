@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass
+from itertools import pairwise
 
 from dstack.errors import UsageError
 from dstack.model.paths import HostLayout
@@ -42,6 +43,12 @@ class HostContext:
             return tuple(shlex.split(self.docker))
         except ValueError as problem:
             raise UsageError(f"the docker command {self.docker!r} can't be parsed: {problem}") from problem
+
+    @property
+    def socket(self) -> str:
+        """Where the docker command finds its daemon; "" for the environment's or the default place."""
+        words = [word for argument in self.words for word in argument.split("=", 1)]
+        return next((value for option, value in pairwise(words) if option in ("-H", "--host")), "")
 
     @property
     def podman(self) -> bool:

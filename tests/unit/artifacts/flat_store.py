@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 from dstack.artifacts.files import pieces, read
-from dstack.artifacts.store import JobFolder, Location, PresignedUrls, Tar
+from dstack.artifacts.store import JobFolder, Location, PresignedUrls, Tar, Tell, untold
 from dstack.artifacts.tarball import tar
 from dstack.commands.artifacts.collect import fetch
 from dstack.errors import NotFoundError, StorageError, UsageError
@@ -45,9 +45,7 @@ class FlatStore:
     async def reach(self, folder: JobFolder) -> None:
         pass
 
-    async def collect(
-        self, folder: JobFolder, files: Sequence[File], tell: Callable[[int], None] = lambda left: None
-    ) -> None:
+    async def collect(self, folder: JobFolder, files: Sequence[File], tell: Tell = untold) -> None:
         lacking = await self.copy(folder.run, folder.workflow, files)
         if not lacking:
             return

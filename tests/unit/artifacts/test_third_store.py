@@ -87,7 +87,8 @@ def test_a_job_runs_with_it(world: World, tmp_path: Path) -> None:
 
 def test_a_job_that_depends_on_it_gets_the_files(world: World) -> None:
     asyncio.run(world.drive().run())
-    later = replace(world.job, id="def", status=Status.PREPARING, dependencies={"job": "abc"}, launching=False)
+    fresh = {"status": Status.PREPARING, "launching": False, "final_status": None}
+    later = replace(world.job, id="def", dependencies={"job": "abc"}, **fresh)
     world.store.jobs.change("abc", discarded=True)
     world.store.jobs.add(replace(later, definition=Workflow(name="job", image="busybox", commands=("use",))))
     world.machine.claim = "none"

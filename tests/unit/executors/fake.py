@@ -104,11 +104,13 @@ class FakeExecutor:
         if not self.found(attempt).running:
             raise CommandError("warning the job", 1, "it does not run")
 
-    async def stop(self, attempt: str, grace: int) -> Stopped:
+    async def stop(self, attempt: str, grace: int | None) -> Stopped:
         found = self.found(attempt)
         if found.claim is not Claim.CLAIMED:
             self.attempts[attempt] = Attempt(Claim.FENCED)
             return Stopped("fenced")
+        if found.running and grace is None:
+            return Stopped("running")
         outcome, found.running = Stopped("stopping" if found.running else "ended"), False
         return outcome
 

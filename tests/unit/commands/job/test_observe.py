@@ -61,7 +61,18 @@ def test_everything_there() -> None:
     ],
 )
 def test_the_states_of_docker_and_podman(said: str, state: ContainerState) -> None:
-    assert observed(container=json.dumps({"Status": said})).container == Container(state=state)
+    container = Container(state=state, paused=said == "paused")
+    assert observed(container=json.dumps({"Status": said})).container == container
+
+
+def test_who_told_it_to_end() -> None:
+    said = observed(told="812.55", asked="yes", uptime="900.1", exit="143")
+
+    assert (said.told, said.asked, said.exit_code) == (True, True, 143)
+    assert said.origin == Origin("b", "1:2", 900.1)
+    assert Origin("b", "1:1", 800.0).until(said.origin) == pytest.approx(100.1)
+    assert Origin("another boot", "1:1", 800.0).until(said.origin) is None
+    assert not observed(told="").told
 
 
 @pytest.mark.parametrize(

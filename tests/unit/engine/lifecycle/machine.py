@@ -30,7 +30,8 @@ class Killed(BaseException):
 
 class Machine:
     """Does what the host scripts do, as far as the engine can see. `begun` counts how often the commands were started;
-    they end at once unless they should be `running`. They make links, which `made` maps to their targets.
+    they end at once unless they should be `running`. They make links, which `made` maps to their targets. `seen` is
+    what an observation tells besides.
 
     `trouble` is called with the name of every command before it takes effect, and after: it may raise.
     """
@@ -41,6 +42,8 @@ class Machine:
         self.begun = 0
         self.claim = "none"
         self.running = False
+        self.asked = False
+        self.seen: dict[str, str] = {}
         self.lacks_image = False
         self.made: dict[str, str] = {}
         self.host = RecordingHost(self.reply)
@@ -54,6 +57,7 @@ class Machine:
             "stopping the job": self.stop,
             "warning the job": lambda command: Result(0 if self.running else 1, b"", b"No such container"),
             "pulling busybox": self.pull,
+            "asking the runner to answer": lambda command: b"",
             "listing the artifacts": self.listing,
             "keeping the artifacts": lambda command: f"kept=yes\n{self.discard(command)}",
             "removing the job's folder": self.discard,
@@ -77,8 +81,10 @@ class Machine:
     def observe(self, command: Command[Any]) -> Reply:
         running = self.claim == "claimed" and self.running
         container = '{"Status": "running"}' if running else "none"
+        seen = "".join(f"{key}={value}\n" for key, value in self.seen.items())
         ended = str(self.exit_code) if self.claim == "claimed" and not running else ""
-        return f"container={container}\nclaim={self.claim}\n{ORIGIN}log_size={len(LOG)}\nexit={ended}\n"
+        asked = "asked=yes\n" if self.asked else ""
+        return f"container={container}\nclaim={self.claim}\n{ORIGIN}{asked}log_size={len(LOG)}\nexit={ended}\n{seen}"
 
     def log(self, command: Command[Any]) -> Reply:
         first = int(command.script.split('tail -c "+"\'')[1].split("'")[0])
@@ -88,6 +94,9 @@ class Machine:
         if self.claim != "claimed":
             self.claim = "fenced"
             return "outcome=fenced\n"
+        if self.running and "answer running" in command.script:
+            return "outcome=running\n"
+        self.asked = self.running
         outcome, self.running = "stopping" if self.running else "ended", False
         return f"outcome={outcome}\n"
 

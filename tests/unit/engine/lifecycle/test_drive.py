@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from dstack.engine.lifecycle import drive, watch
 from dstack.errors import CommandError, HostAuthError, HostUnreachableError
 from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.status import Status
+from dstack.model.project.workflow import Retry
 from tests.unit.engine.lifecycle.machine import LOG, Killed, Machine, World
 
 
@@ -47,12 +49,19 @@ def lived(world: World) -> None:
             continue
 
 
-def worlds(tmp_path: Path, error: type[BaseException], *arguments: Any) -> Iterator[tuple[Machine, World]]:
-    """Return one world per moment in a job's life."""
+def worlds(
+    tmp_path: Path, error: type[BaseException], *arguments: Any, trouble: Callable[[str], None] = lambda when: None
+) -> Iterator[tuple[Machine, World]]:
+    """One world for every moment in a job's life at which something may happen, besides this trouble."""
     moment, moments = 1, 1
     while moment <= moments:
         once = Once(moment, error, *arguments)
-        machine = Machine(trouble=once)
+
+        def both(when: str, once: Once = once) -> None:
+            once(when)
+            trouble(when)
+
+        machine = Machine(trouble=both)
         world = World(tmp_path / str(moment), machine)
         real = world.store.jobs.change
 
@@ -69,7 +78,7 @@ def worlds(tmp_path: Path, error: type[BaseException], *arguments: Any) -> Itera
         world.store.close()
         moments = max(moments, once.moments)
         moment += 1
-    assert moments > 8
+    assert moments > 4
 
 
 def test_a_job_that_started_although_its_launch_failed_records_when(tmp_path: Path) -> None:
@@ -131,6 +140,57 @@ def test_what_docker_refuses_fails_once_the_job_is_fenced(tmp_path: Path) -> Non
     assert (world.job.status, world.job.exit_code) == (Status.FAILED, 125)
     assert "no such device" in (world.job.reason.text if world.job.reason else "")
     assert (machine.claim, machine.begun) == ("fenced", 0)
+
+
+def refuse(when: str) -> None:
+    if when == "before launching the job":
+        raise CommandError("launching the job", 125, "no such device")
+
+
+def test_it_fails_for_the_same_reason_if_the_server_dies_meanwhile(tmp_path: Path) -> None:
+    for machine, world in worlds(tmp_path, Killed, trouble=refuse):
+        assert (world.job.status, world.job.exit_code) == (Status.FAILED, 125)
+        assert "no such device" in (world.job.reason.text if world.job.reason else "")
+        assert (machine.claim, machine.begun) == ("fenced", 0)
+
+
+def test_it_fails_for_the_same_reason_if_the_connection_breaks_meanwhile(tmp_path: Path) -> None:
+    for machine, world in worlds(tmp_path, HostUnreachableError, "the connection broke", trouble=refuse):
+        assert (world.job.status, machine.begun) == (Status.FAILED, 0)
+        assert "no such device" in (world.job.reason.text if world.job.reason else "")
+
+
+def test_a_failed_launch_does_not_end_what_runs(tmp_path: Path) -> None:
+    machine = Machine()
+    machine.trouble = Once(2, CommandError, "launching the job", 75, "another launch has been running for a minute")
+    machine.running = True
+    world = World(tmp_path, machine)
+    end_at_the_second_look = iter([None, lambda: setattr(machine, "running", False)])
+
+    def trouble(when: str, once: Callable[[str], None] = machine.trouble) -> None:
+        once(when)
+        if when == "before observing the job" and (act := next(end_at_the_second_look, None)):
+            act()
+
+    machine.trouble = trouble
+
+    lived(world)
+
+    assert (world.job.status, machine.begun, machine.asked) == (Status.DONE, 1, False)
+
+
+@pytest.mark.parametrize(("code", "status"), [(0, Status.DONE), (3, Status.FAILED)])
+def test_a_job_that_ended_before_its_stop_arrived_keeps_its_end(tmp_path: Path, code: int, status: Status) -> None:
+    machine = Machine(exit_code=code)
+    machine.claim = "claimed"
+    world = World(tmp_path, machine)
+    definition = replace(world.job.definition, retry=Retry(attempts=2, on=("error",)))
+    world.store.jobs.change("abc", launching=True, status=Status.RUNNING, stop="stop", definition=definition)
+
+    lived(world)
+
+    assert (world.job.status, world.job.exit_code) == (status, code)
+    assert world.job.history == ()
 
 
 def test_a_refusal_after_the_commands_began_is_not_believed(tmp_path: Path) -> None:

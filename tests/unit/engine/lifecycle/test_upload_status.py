@@ -16,7 +16,7 @@ from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.lifecycle import drive
 from dstack.engine.lifecycle.upload_status import UploadProgress, stopped, stopping
 from dstack.engine.transfer.collect import Collector
-from dstack.errors import HostUnreachableError
+from dstack.errors import CommandError, HostUnreachableError
 from dstack.model.job.job import Job
 from dstack.model.job.manifest import File
 from dstack.model.job.reasons import Reason, ReasonCode
@@ -54,8 +54,9 @@ async def stream(content: bytes) -> AsyncIterator[bytes]:
     yield content
 
 
-def test_a_machine_that_is_gone_blocks_no_stop_for_ever(world: World) -> None:
-    since = rfc3339(time.time() - drive.SILENCE - 1)
+def test_a_machine_that_is_gone_blocks_no_stop_for_ever(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drive, "SILENCE", 0.0)
+    since = rfc3339(time.time())
     world.store.jobs.change("abc", stop="stop", unreachable_since=since)
 
     asyncio.run(world.drive().run())
@@ -69,7 +70,8 @@ def test_a_machine_that_is_gone_blocks_no_stop_for_ever(world: World) -> None:
 
 @pytest.mark.parametrize("wish", [None, "stop"])
 def test_one_that_is_silent_for_a_while_is_waited_for(world: World, wish: str | None) -> None:
-    since = rfc3339(time.time() - (0 if wish else drive.SILENCE + 1))
+    """Also if the clock jumps meanwhile."""
+    since = rfc3339(time.time() - drive.SILENCE - 1)
     world.store.jobs.change("abc", stop=wish, unreachable_since=since)
 
     async def tried() -> None:
@@ -84,11 +86,54 @@ def test_one_that_is_silent_for_a_while_is_waited_for(world: World, wish: str | 
     assert ("dstack stop --abort run" in text(world.job)) == bool(wish)
 
 
+@pytest.mark.parametrize("wish", [None, "stop"])
+def test_a_full_disk_is_told_and_keeps_nobody_from_stopping(world: World, wish: str | None) -> None:
+    def full(when: str) -> None:
+        raise CommandError("listing the artifacts", 1, "mv: cannot move 'a' to 'b': No space left on device")
+
+    world.machine.trouble = full
+    world.store.jobs.change("abc", stop=wish)
+
+    async def tried() -> None:
+        driving = asyncio.create_task(world.drive().run())
+        while "full" not in text(world.job):
+            await asyncio.sleep(0)
+        driving.cancel()
+
+    asyncio.run(tried())
+
+    if wish:
+        assert (world.job.status, world.job.exit_code) == (Status.STOPPED, 143)
+        assert "the disk of box is full, so artifacts that were not stored by then are lost" in text(world.job)
+    else:
+        assert world.job.reason_code is ReasonCode.DISK_FULL
+        assert text(world.job).endswith("dstack runners check box; to end it anyway: dstack stop --abort run")
+
+
+def test_a_docker_that_does_not_answer_is_told_as_such(world: World) -> None:
+    def stopped(when: str) -> None:
+        raise CommandError(
+            "listing the artifacts", 1, "Cannot connect to the Docker daemon at unix:///var/run/docker.sock"
+        )
+
+    world.machine.trouble = stopped
+
+    async def tried() -> None:
+        driving = asyncio.create_task(world.drive().run())
+        while "Docker on box does not answer" not in text(world.job):
+            await asyncio.sleep(0)
+        driving.cancel()
+
+    asyncio.run(asyncio.wait_for(tried(), 20))
+
+    assert world.job.reason_code is ReasonCode.RUNNER_UNREACHABLE
+
+
 def test_what_has_arrived_from_it_is_kept_as_of_a_stopped_job(world: World) -> None:
     storage = world.context.artifacts.current
     assert isinstance(storage, FolderStore)
     came, lost, link = file("out/a", b"one"), file("out/b", b"two"), File("out/c", 0, 0o777, "", "a")
-    collector = Collector(JobOnRunner(world.context, "abc"), lambda stored, total: None)
+    collector = Collector(JobOnRunner(world.context, "abc"), lambda stored, total, trouble: None)
     collector.found = ArtifactListing((came, lost, link), (), ())
 
     async def kept() -> int:
@@ -99,6 +144,21 @@ def test_what_has_arrived_from_it_is_kept_as_of_a_stopped_job(world: World) -> N
     manifest = storage.manifest("run", "job")
     assert manifest is not None
     assert (manifest.status, manifest.files) == ("stopped", (came, link))
+
+
+def test_what_keeps_an_upload_from_going_on_is_told_with_since_when_and_goes(world: World) -> None:
+    clock = iter([0.0, 3.0, 6.0, 9.0])
+    tell = UploadProgress(world.drive(), lambda: next(clock))
+    refused = "S3 refuses the upload from box with status 503 (Service Unavailable)"
+
+    tell(0, 5000, refused)
+    first = text(world.job)
+    tell(0, 5000, refused)
+
+    assert first == text(world.job) == f"0 B of 5 kB are stored; since {tell.failing_since}: {refused}"
+    assert world.job.reason_code is ReasonCode.STORAGE_UNAVAILABLE
+    tell(1000, 5000)
+    assert world.job.reason_code is ReasonCode.UPLOADING
 
 
 def test_it_says_how_far_it_is_now_and_then(world: World) -> None:
