@@ -33,8 +33,6 @@ async def attend(at: JobOnRunner) -> None:
             tell(at, condition(at, await at.executor.observe(at.attempt)))
         except DstackError as trouble:
             log.info("job %s: %s", at.id, trouble.message)
-        except Exception:
-            log.exception("job %s: unexpected error while looking at it", at.id)
 
 
 async def answer(at: JobOnRunner) -> None:

@@ -47,7 +47,10 @@ class Running:
     async def synced(self) -> None:
         self.calls.append(("synced", None))
 
-    async def stop(self, grace: int) -> Stopped:
+    async def observe(self, attempt: str) -> None:
+        return None
+
+    async def stop(self, grace: int | None) -> Stopped:
         self.calls.append(("stop", grace))
         if self.silent:
             self.silent -= 1
@@ -80,10 +83,6 @@ def test_a_server_that_was_restarted_does_not_warn_it_again() -> None:
     limited(running)
 
     assert running.calls == [("stop", 30)]
-
-
-def test_a_job_that_ended_on_its_own_just_before_has_not_expired() -> None:
-    assert not limited(Running(outcome="ended")).expired
 
 
 def test_a_job_that_had_been_told_to_end_stays_expired() -> None:
