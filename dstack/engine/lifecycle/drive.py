@@ -11,6 +11,7 @@ from dstack.decide import Decision, Failed
 from dstack.engine.context import Context, log
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.lifecycle.launch import start
+from dstack.engine.lifecycle.stored import ended_as
 from dstack.engine.lifecycle.upload_status import UploadProgress, stopped, unreachable
 from dstack.engine.lifecycle.watch import blamed, end_in_time, until_ended
 from dstack.engine.retention.clear import remove_aborted
@@ -134,6 +135,10 @@ class Drive(JobOnRunner):
             syncing.cancel()
             await asyncio.gather(syncing, return_exceptions=True)
         await self.append_log(self.executor.read_log(self.attempt, self.log_offset))
+        if decision.lost and (stored := await self.context.artifacts.result(self.job)):
+            self.will_store()
+            self.change(**ended_as(stored))
+            return
         self.record_end(await blamed(self, decision))
 
     async def withdraw(self) -> None:
