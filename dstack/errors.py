@@ -22,6 +22,8 @@ class ErrorCode(Code):
     SERVER_UNREACHABLE = "server-unreachable", "The server can't be reached."
     CONNECTION_BROKE = "connection-broke", "The connection to the server broke; the request may have been carried out."
     SERVER_NOT_STARTED = "server-not-started", "The user's own server did not start."
+    STATE_DAMAGED = "state-damaged", "The server's database is damaged."
+    BACKUP_INVALID = "backup-invalid", "The file is no complete backup, or one that this version can't read."
     GIT = "git", "git failed on this machine or on the server."
     FILES_CHANGED = "files-changed", "Files changed while they were read."
     MISSING_BASE = "missing-base", "The server lacks commits that the sent code builds on."
@@ -32,6 +34,10 @@ class ErrorCode(Code):
     HOST_KEY = "host-key", "The host's key differs from the pinned one, or can't be verified."
     HOST_KEY_UNKNOWN = "host-key-unknown", "Nobody has vouched for the host's key yet."
     HOST_LOGIN = "host-login", "The host accepted none of the keys that were tried."
+    SERVER_COPIED = (
+        "server-copied",
+        "Another server with the same id uses the machine: one home is a copy of the other.",
+    )
     HOST_COMMAND = "host-command", "A command on the host failed."
     STORAGE = "storage", "The artifact store refused a request, or lacks a file."
 
@@ -132,6 +138,12 @@ class HostAuthError(HostError):
     sent = False
 
 
+class OtherServerError(HostError):
+    """Another server with this server's id owns its folder on the host. Nothing was done there."""
+
+    code = ErrorCode.SERVER_COPIED
+
+
 class CommandError(HostError):
     """A command ran on the host and failed, or its output could not be parsed."""
 
@@ -150,6 +162,12 @@ class MissingBaseError(DstackError):
 
     code = ErrorCode.MISSING_BASE
     known: tuple[str, ...] = ()
+
+
+class DamagedStateError(DstackError):
+    """The server's database can't be read."""
+
+    code = ErrorCode.STATE_DAMAGED
 
 
 class StorageError(DstackError):

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import sqlite_utils
 
-from dstack.errors import UsageError
+from dstack.errors import DamagedStateError, DstackError, UsageError
 from dstack.model.api import wire
 from dstack.store.migrations import migrate
 
 T = TypeVar("T")
+DAMAGES = ("database disk image is malformed", "file is not a database")
+"""SQLite's words for a damaged file. Its driver has their codes only since Python 3.11."""
+UNDECODABLE = ("malformed JSON", "Could not decode to UTF-8")
+"""What SQLite and its driver say about a text that is not what it should be; they have no codes for it."""
 NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "lustre", "ceph"})
 
 
@@ -26,20 +31,27 @@ class Database(sqlite_utils.Database):
 
     A transaction collects in `changed` the names of the runs that it changes, and "" if it writes events. Once it is
     committed, `committed` gets them.
+
+    A query that meets a row that can't be decoded has it healed by `heal`, which says whether it changed anything.
     """
 
     def __init__(self, path: Path) -> None:
         refuse_network_file_system(path.parent)
         connection = sqlite3.connect(path, isolation_level=None, timeout=30)
         connection.row_factory = sqlite3.Row
+        self.path = path
         super().__init__(connection, recursive_triggers=False, execute_plugins=False)
-        self.enable_wal()
+        try:
+            self.enable_wal()
+        except sqlite3.DatabaseError as trouble:
+            raise self.explained(trouble) from trouble
         for pragma in ("synchronous=NORMAL", "foreign_keys=ON"):
             self.execute(f"PRAGMA {pragma}")
         path.chmod(0o600)
         self.rollbacks = 0
         self.changed: set[str] = set()
         self.committed: Callable[[set[str]], None] = lambda changed: None
+        self.heal: Callable[[], bool] = lambda: False
         migrate(self)
 
     @property
@@ -69,27 +81,55 @@ class Database(sqlite_utils.Database):
             changed, self.changed = self.changed, set()
             self.committed(changed)
 
+    def execute(self, *arguments: Any) -> sqlite3.Cursor:
+        """Run one statement. Raises DamagedStateError if the database can't be read."""
+        try:
+            cursor: sqlite3.Cursor = super().execute(*arguments)
+        except sqlite3.DatabaseError as trouble:
+            raise self.explained(trouble) from trouble
+        return cursor
+
+    def explained(self, trouble: sqlite3.DatabaseError) -> Exception:
+        """Return the error to raise for one of SQLite's."""
+        return damaged(self.path, trouble) if str(trouble) in DAMAGES else trouble
+
     def rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
         """Return all rows of a query."""
-        return self.execute(sql, values).fetchall()
+        return self.readable(lambda: self.execute(sql, values).fetchall())
 
     def column(self, sql: str, *values: Any) -> list[Any]:
         """Return the first column of a query."""
-        return [row[0] for row in self.execute(sql, values)]
+        return [row[0] for row in self.rows(sql, *values)]
 
     def value(self, sql: str, *values: Any) -> Any:
         """Return the first column of a query's first row, or None."""
-        row = self.execute(sql, values).fetchone()
+        row = self.readable(lambda: self.execute(sql, values).fetchone())
         return row[0] if row else None
 
     def records(self, kind: type[T], sql: str, *values: Any) -> list[T]:
         """Return the first column of a query, decoded from JSON."""
-        return [wire.decode(text.encode(), kind) for text in self.column(sql, *values)]
+        return self.readable(lambda: [wire.decode(text.encode(), kind) for text in self.column(sql, *values)])
 
     def record(self, kind: type[T], sql: str, *values: Any) -> T | None:
         """Return the first column of a query's first row, decoded from JSON, or None."""
-        text = self.value(sql, *values)
-        return None if text is None else wire.decode(text.encode(), kind)
+
+        def read() -> T | None:
+            text = self.value(sql, *values)
+            return None if text is None else wire.decode(text.encode(), kind)
+
+        return self.readable(read)
+
+    def readable(self, read: Callable[[], T]) -> T:
+        """Read; if a row stands in the way, have it healed and read again. Raises DamagedStateError."""
+        try:
+            return read()
+        except msgspec.DecodeError:
+            if not self.heal():
+                raise
+        except sqlite3.DatabaseError as trouble:
+            if not any(words in str(trouble) for words in UNDECODABLE) or not self.heal():
+                raise self.explained(trouble) from trouble
+        return read()
 
 
 class Table:
@@ -97,6 +137,27 @@ class Table:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+
+
+def damaged(path: Path, trouble: sqlite3.DatabaseError) -> DstackError:
+    """Return the error for a database that can't be read: what is damaged, what still works, and what helps."""
+    home, kept = path.parent.parent, f"{path}.damaged"
+    return DamagedStateError(
+        f"the server's database {path} is damaged: {quick_check(path) or trouble}. Jobs run on, and their machines keep"
+        f" what they make; logs, code and artifacts in {path.parent} are not affected",
+        hint=f"put a backup back: dstack server restore FILE; without one, start empty with `mv {path} {kept}`, add the"
+        f" machines again (dstack runners add), and the server of {home} finds its jobs there",
+    )
+
+
+def quick_check(path: Path) -> str | None:
+    """Return what SQLite finds wrong first, None if that is nothing or it can't even look."""
+    try:
+        with closing(sqlite3.connect(path)) as connection:
+            found: str = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except sqlite3.DatabaseError:
+        return None
+    return None if found == "ok" else found.replace("\n", " ")
 
 
 def encoded(value: Any) -> str:

@@ -126,4 +126,9 @@ STEPS: dict[str, Step] = {
         " kind TEXT NOT NULL, run TEXT, job TEXT, runner TEXT, data TEXT NOT NULL)",
         "CREATE INDEX idx_events_run ON events (run)",
     ),
+    "damaged_records": statements(
+        f"CREATE TABLE damaged ({NUMBER}, kind TEXT NOT NULL, name TEXT NOT NULL, data BLOB NOT NULL,"
+        " problem TEXT NOT NULL, found_at TEXT NOT NULL)"
+    ),
+    "server_instances": statements(f"CREATE TABLE instances ({NUMBER}, id TEXT NOT NULL)"),
 }

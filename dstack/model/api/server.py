@@ -38,8 +38,16 @@ class ServerConfig(Struct, kw_only=True):
     max_gpus_per_user: int | None = None
 
 
+class ChangeIdentity(Struct, kw_only=True):
+    """The body of `POST /identity`: become a server with a `new` id, or take the machines over from a copy."""
+
+    new: bool
+
+
 class ServerStatus(Struct, kw_only=True):
-    """The response of `GET /status`. `runs` is the number of unfinished runs."""
+    """The response of `GET /status`. `runs` is the number of unfinished runs. `id` names the server's folders on
+    machines; `epoch` is raised by a restore. `damaged` are the records that could not be decoded, such as
+    `job 1a2b`."""
 
     pid: int
     url: str
@@ -48,6 +56,9 @@ class ServerStatus(Struct, kw_only=True):
     started_at: str
     runs: int
     home: str
+    id: str = ""
+    epoch: int = 1
+    damaged: list[str] = []
 
 
 class Problem(Struct, kw_only=True):

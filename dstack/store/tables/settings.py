@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 from functools import cached_property
 from pathlib import Path
-from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from dstack.errors import DstackError, NotFoundError
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
 SERVER_ID = "server_id"
 HIDDEN = frozenset({"token"})
 """Settings whose value no event shows."""
+OWN = frozenset({SERVER_ID, "epoch", "restored_at", "unasked"})
+"""Settings that nobody sets, and no event tells."""
 
 
 class Settings(RecordedTable):
@@ -35,18 +36,14 @@ class Settings(RecordedTable):
         with self.database.transaction():
             known = (self.get(name) or "") == value
             self.database.table("settings", pk="name").upsert({"name": name, "value": value})
-            if not known and name != SERVER_ID:
+            if not known and name not in OWN:
                 shown = {} if name in HIDDEN else {"value": value}
                 self.events.add("config.changed", data={"name": name, **shown})
 
     @property
     def server_id(self) -> str:
-        """The id that keeps this server's files on a host apart from those of other servers. Created once."""
-        server_id = self.get(SERVER_ID)
-        if server_id is None:
-            server_id = token_hex(4)
-            self.set(SERVER_ID, server_id)
-        return server_id
+        """The id that keeps this server's files on a host apart from those of other servers."""
+        return self.get(SERVER_ID) or ""
 
 
 class Secrets(RecordedTable):
