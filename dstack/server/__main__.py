@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import fcntl
 import logging
 import os
 import pwd
@@ -14,7 +13,6 @@ import stat
 import sys
 import time
 from pathlib import Path
-from typing import IO
 
 import uvicorn
 
@@ -25,7 +23,7 @@ from dstack.engine.engine import Engine
 from dstack.engine.fleet.runners import Fleet
 from dstack.engine.fleet.sampling import Sampler
 from dstack.engine.retention.retention import Retention, limit_events
-from dstack.errors import ConflictError, DstackError, UsageError
+from dstack.errors import DstackError, UsageError
 from dstack.hosts.pool import Pool
 from dstack.model.api import wire
 from dstack.model.paths import ServerLayout
@@ -33,8 +31,10 @@ from dstack.model.text.units import span
 from dstack.server.access import Access, hashed
 from dstack.server.app import application, table
 from dstack.server.endpoints import problem_of, problem_response
+from dstack.server.lock import owned
 from dstack.server.registrations import RegistrationService
 from dstack.server.runner_service import RunnerService
+from dstack.store.backup.restore import finish_restore
 from dstack.store.store import Store
 
 IDLE_EXIT = 600.0
@@ -71,6 +71,7 @@ def serve(layout: ServerLayout, path: Path, host: str, port: int | None) -> None
     prepare_process()
     layout.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     with owned(layout):
+        finish_restore(layout)
         store = Store(layout)
         if port is not None:
             remember_token(store)
@@ -153,18 +154,6 @@ def url_lifetime() -> int:
     if not 1 <= seconds <= LONGEST_URL_LIFETIME:
         raise UsageError(f"DSTACK_URL_LIFETIME: '{text}' is out of range; write a duration between 1s and 7d")
     return seconds
-
-
-def owned(layout: ServerLayout) -> IO[str]:
-    """Lock the home so that only one server uses it. The system releases the lock when the process ends."""
-    lock = layout.lock.open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.close()
-        message = f"another server is already running in {layout.home}"
-        raise ConflictError(message, hint="dstack server status") from error
-    return lock
 
 
 def unix_socket(path: Path) -> socket.socket:

@@ -17,7 +17,7 @@ from dstack.engine.lifecycle.watch import blamed, end_in_time, until_ended
 from dstack.engine.retention.clear import remove_aborted
 from dstack.engine.transfer.collect import Collected, Collector, remove_stored
 from dstack.engine.transfer.sync import Sync
-from dstack.errors import DstackError, HostError, HostUnreachableError, StorageError
+from dstack.errors import DstackError, HostError, HostUnreachableError, OtherServerError, StorageError
 from dstack.model.job.attempts import again, following
 from dstack.model.job.job import ExitCode, Job
 from dstack.model.job.reasons import Reason, ReasonCode, failed_with, preempted
@@ -56,8 +56,12 @@ class Drive(JobOnRunner):
                 await self.cope(HostError(message, code=ReasonCode.INTERNAL_ERROR))
 
     async def step(self, job: Job) -> None:
+        if job.status is Status.PREPARING and not (job.stop or job.preempted_by):
+            await self.prepare()
+            return
+        await self.context.fleet.greet(job.runner or "")
         if job.status is Status.PREPARING:
-            await (self.withdraw() if job.stop or job.preempted_by else self.prepare())
+            await self.withdraw()
         elif job.status is Status.RUNNING:
             await self.watch()
         elif job.status is Status.UPLOADING:
@@ -66,6 +70,10 @@ class Drive(JobOnRunner):
     async def cope(self, trouble: DstackError) -> None:
         """Handle a failed step: end a job that never started, and repeat any other step for as long as it takes."""
         job = self.job
+        if isinstance(trouble, OtherServerError):  # nothing may be done there
+            self.context.fleet.doubted.add(job.runner or "")
+            await self.pause(job, trouble)
+            return
         unreachable = isinstance(trouble, HostUnreachableError)
         if unreachable and job.stop == "abort":
             text = f"aborted; runner '{job.runner}' is not answering, and its container is removed once it does"
@@ -109,9 +117,14 @@ class Drive(JobOnRunner):
 
     async def prepare(self) -> None:
         """Launch the job, or queue it again if its runner could not even be asked. The intent is committed first."""
-        first = not self.job.launching
+        runner, first = self.job.runner or "", not self.job.launching
         self.change(launching=True)
         try:
+            await self.context.fleet.greet(runner)
+            if self.job.status is not Status.PREPARING or self.job.runner != runner:
+                return
+            if not first and await self.had_ended_before():
+                return
             if self.runner.name in self.context.fleet.unsure:
                 await remove_aborted(self.context, self.runner.name)
             await start(self)
@@ -121,6 +134,22 @@ class Drive(JobOnRunner):
             reason = Reason(failed_with(trouble), f"{self.job.runner}: {trouble.message}")
             self.context.fleet.conditions.pop(self.job.runner or "", None)
             self.change(status=Status.QUEUED, launching=False, runner=None, gpus=(), progress=None, reason=reason)
+
+    async def had_ended(self) -> bool:
+        """End a job whose stored artifacts say that it had ended: its record is older. Return whether they do."""
+        stored = await self.context.artifacts.result(self.job)
+        if stored:
+            self.will_store()
+            self.change(**ended_as(stored))
+        return stored is not None
+
+    async def had_ended_before(self) -> bool:
+        """Like `had_ended`, before another launch: that must wait until the storage answers."""
+        try:
+            return await self.had_ended()
+        except StorageError as trouble:
+            await self.pause(self.job, trouble)
+            return True
 
     async def watch(self) -> None:
         """Follow the log until the container has ended, and pass on a stop."""
@@ -135,9 +164,7 @@ class Drive(JobOnRunner):
             syncing.cancel()
             await asyncio.gather(syncing, return_exceptions=True)
         await self.append_log(self.executor.read_log(self.attempt, self.log_offset))
-        if decision.lost and (stored := await self.context.artifacts.result(self.job)):
-            self.will_store()
-            self.change(**ended_as(stored))
+        if decision.lost and await self.had_ended():
             return
         self.record_end(await blamed(self, decision))
 
@@ -245,6 +272,8 @@ def condition(job: Job, trouble: DstackError, since: str) -> Reason:
     """What to tell the user while a step is repeated."""
     if isinstance(trouble, HostUnreachableError):
         return unreachable(job, since, trouble.message, stop=bool(job.stop))
+    if isinstance(trouble, OtherServerError):
+        return Reason(failed_with(trouble), f"{trouble.message}; {trouble.hint}")
     what = "the artifacts could not be stored yet: " if isinstance(trouble, StorageError) else ""
     hint = f"; to end it anyway: dstack stop --abort {job.run}" if job.stop else ""
     return Reason(failed_with(trouble), f"{what}{trouble.message}{hint}")

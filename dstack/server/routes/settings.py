@@ -12,7 +12,15 @@ from dstack.engine.engine import Engine
 from dstack.errors import UsageError
 from dstack.hosts.trust import own_key
 from dstack.model.api.runners import ServerKey
-from dstack.model.api.server import API, DeletedSecret, SecretView, ServerConfig, ServerStatus, SetSecret
+from dstack.model.api.server import (
+    API,
+    ChangeIdentity,
+    DeletedSecret,
+    SecretView,
+    ServerConfig,
+    ServerStatus,
+    SetSecret,
+)
 from dstack.model.project.environment import check_name
 from dstack.model.text.units import rfc3339
 
@@ -32,11 +40,20 @@ class SettingsRoutes:
             started_at=rfc3339(self.started),
             runs=len({job.run for job in self.engine.store.jobs.unfinished()}),
             home=str(self.engine.context.layout.home),
+            id=self.engine.store.identity.id,
+            epoch=self.engine.store.identity.epoch,
+            damaged=self.engine.store.damaged.all(),
         )
+
+    def identity(self, wish: ChangeIdentity) -> ServerStatus:
+        """Part from a server that is a copy of this one, or of which this one is a copy."""
+        self.engine.reconciler.part(new=wish.new)
+        self.engine.poke()
+        return self.status()
 
     async def key(self) -> ServerKey:
         key = await asyncio.to_thread(own_key, self.engine.context.layout.identity)
-        return ServerKey(key=key, server=self.engine.store.settings.server_id)
+        return ServerKey(key=key, server=self.engine.store.identity.id)
 
     def config(self) -> ServerConfig:
         artifacts = self.engine.context.artifacts

@@ -89,6 +89,9 @@ class Box:
         if command.name in ("probing the machine", "measuring the latency"):
             lines = [f"gpu={index}, A100, 40960, GPU-{index}" for index in range(self.gpus)]
             return "\n".join([*(f"{key}={value}" for key, value in GOOD.items()), *lines, ""])
+        if command.name == "asking what is on the machine":
+            lines = [f"container=dstack-{name} Up" for name, container in self.containers.items() if container.runs]
+            return "\n".join([*lines, ""])
         attempt = re.findall(r"jobs/([a-z0-9-]+)", command.script)[0]
         answers: dict[str, Callable[[str, str], Reply]] = {
             "launching the job": self.launch,
