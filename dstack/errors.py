@@ -36,6 +36,7 @@ class ErrorCode(Code):
     CERTIFICATE = "certificate", "The server's certificate can't be verified, or does not belong to its name."
     WRONG_SCHEME = "wrong-scheme", "The URL starts with http:// but the server uses TLS, or the other way round."
     SERVER_NOT_STARTED = "server-not-started", "The user's own server did not start."
+    BACKUP_INVALID = "backup-invalid", "The file is no complete backup, or one that this version can't read."
     GIT = "git", "git failed on this machine or on the server."
     FILES_CHANGED = "files-changed", "Files changed while they were read."
     MISSING_BASE = "missing-base", "The server lacks commits that the sent code builds on."
@@ -46,6 +47,10 @@ class ErrorCode(Code):
     HOST_KEY = "host-key", "The host's key differs from the pinned one, or can't be verified."
     HOST_KEY_UNKNOWN = "host-key-unknown", "Nobody has vouched for the host's key yet."
     HOST_LOGIN = "host-login", "The host accepted none of the keys that were tried."
+    SERVER_COPIED = (
+        "server-copied",
+        "Another server with the same id uses the machine: one home is a copy of the other.",
+    )
     HOST_COMMAND = "host-command", "A command on the host failed."
     HOST_FLOOD = "host-flood", "The host sent more than dstack reads."
     STORAGE = "storage", "The artifact store refused a request, or lacks a file."
@@ -179,6 +184,12 @@ class HostAuthError(HostError):
 
     code = ErrorCode.HOST_LOGIN
     sent = False
+
+
+class OtherServerError(HostError):
+    """Another server with this server's id owns its folder on the host. Nothing was done there."""
+
+    code = ErrorCode.SERVER_COPIED
 
 
 class CommandError(HostError):

@@ -51,6 +51,7 @@ ROOMS = {
         "dstack.engine.retention",
         "dstack.engine.transfer",
         "dstack.engine.lifecycle",
+        "dstack.engine.reconcile",
         "dstack.engine.submission",
     ),
 }

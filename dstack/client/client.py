@@ -23,9 +23,9 @@ from dstack.model.api.retention import (
     PruneRestRequest,
     Removed,
 )
-from dstack.model.api.runners import AddRunner, Drain, RunnerView, ServerKey
+from dstack.model.api.runners import AddRunner, Clean, Drain, RunnerView, ServerKey
 from dstack.model.api.runs import Plan, Recipe, RunView, Submission
-from dstack.model.api.server import DeletedSecret, SecretView, ServerConfig, ServerStatus, SetSecret
+from dstack.model.api.server import ChangeIdentity, DeletedSecret, SecretView, ServerConfig, ServerStatus, SetSecret
 from dstack.model.api.tokens import CreatedToken, NewToken, TokenView
 from dstack.model.runner.metrics import JobMetrics
 from dstack.model.runner.registration import RegistrationToken, RegistrationView
@@ -163,6 +163,10 @@ class Client(Connection):
         """Probe a runner now."""
         return self._post(f"/runners/{_part(name)}/check", RunnerView)
 
+    def clean_runner(self, name: str, orphans: Sequence[str]) -> RunnerView:
+        """Remove from a runner what belongs to no job. Raises NotFoundError for anything else."""
+        return self._post(f"/runners/{_part(name)}/clean", RunnerView, Clean(names=tuple(orphans)))
+
     def key(self) -> ServerKey:
         """Return the server's public key, to install on machines."""
         return self._get("/key", ServerKey)
@@ -212,6 +216,10 @@ class Client(Connection):
 
     def configure(self, config: ServerConfig) -> ServerConfig:
         return self._post("/config", ServerConfig, config)
+
+    def change_identity(self, *, new: bool) -> ServerStatus:
+        """Make the server a new one, or take its machines over from a copy of it."""
+        return self._post("/identity", ServerStatus, ChangeIdentity(new=new))
 
     def shutdown(self) -> None:
         """Ask the server to stop. Containers keep running."""

@@ -102,6 +102,14 @@ def start(home: Path, arguments: Sequence[str] = (), environment: dict[str, str]
         _wait(layout, process, before)
 
 
+def maintain(home: Path, what: str, file: Path, *arguments: str) -> None:
+    """Make a backup of the home's state, or restore one. Raises what goes wrong."""
+    words = [sys.executable, "-m", "dstack.server.maintenance", what, str(file), "--home", str(home), *arguments]
+    done = subprocess.run(words, stdout=subprocess.PIPE, env=server_environment(), check=False)
+    if done.returncode:
+        raise problem(500, done.stdout)
+
+
 def command(home: Path, arguments: Sequence[str] = ()) -> list[str]:
     """Return the command line that runs the server in the foreground."""
     return [sys.executable, "-m", "dstack.server", "--home", str(home), "--socket", str(socket_path(home)), *arguments]
@@ -150,7 +158,8 @@ def _failed(layout: ServerLayout, before: int) -> StartError:
     hint = f"see its log, {layout.server_log}"
     if layout.start_problem.exists():
         known = problem(500, layout.start_problem.read_bytes())
-        error = StartError(f"the dstack server did not start: {known.message}", hint=known.hint or hint)
+        code = known.code if known.code == ErrorCode.STATE_DAMAGED else None
+        error = StartError(f"the dstack server did not start: {known.message}", hint=known.hint or hint, code=code)
         error.exit_code = known.exit_code
         return error
     with layout.server_log.open("rb") as file:

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from dstack.errors import CommandError, HostError
-from dstack.model.runner.host_context import OTHER_MACHINE
+from dstack.errors import CommandError, HostError, OtherServerError
+from dstack.model.runner.host_context import OTHER_MACHINE, OTHER_SERVER
 from dstack.model.text.untrusted import LONGEST, MESSAGE, clean, clean_line
 
 T = TypeVar("T")
@@ -89,9 +89,23 @@ class Command(Generic[T]):
 
 
 def succeeded(name: str, result: Result) -> None:
-    """Raise CommandError unless the exit status is 0."""
-    if result.exit_status != 0:
-        raise CommandError(name, result.exit_status, clean(result.stderr[-MESSAGE:], MESSAGE))
+    """Raise CommandError unless the exit status is 0; OtherServerError if another server owns the folder."""
+    if result.exit_status == 0:
+        return
+    stderr = clean(result.stderr[-MESSAGE:], MESSAGE)
+    if result.exit_status == OTHER_SERVER and "owner=" in stderr:
+        raise other_server(stderr.rpartition("owner=")[2].strip())
+    raise CommandError(name, result.exit_status, stderr)
+
+
+def other_server(where: str) -> OtherServerError:
+    """Return the error for a folder that belongs to another server, which runs at `where` (machine and home)."""
+    return OtherServerError(
+        f"another server with this one's id uses the machine: {where or 'it does not say where it is'}. One is a copy"
+        " of the other, and both must not drive the same jobs, so this server does nothing there",
+        hint="if this server is the copy: dstack server identity --new; if the other one is, or is gone:"
+        " dstack server identity --take-over",
+    )
 
 
 def done(result: Result) -> None:

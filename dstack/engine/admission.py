@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -26,10 +26,12 @@ class Obstacle(Struct, frozen=True):
 
 class Admission:
     """Ends the queued jobs that can never start, and explains why others must wait. `again_at` is when to look again
-    (wall clock, seconds), None if only another change can help."""
+    (wall clock, seconds), None if only another change can help. `doubt` says which runners may have a job without its
+    record saying so."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Queue, doubt: Callable[[Job], list[str]]) -> None:
         self.queue = queue
+        self.doubt = doubt
         self.store = queue.store
         self.ready: set[str] = set()
         self.again_at: float | None = None
@@ -59,6 +61,8 @@ class Admission:
         return obstacle is None
 
     def obstacle(self, job: Job) -> Obstacle | None:
+        if unasked := self.doubt(job):
+            return Obstacle(reasons.restored(unasked))
         if job.stop:
             return Obstacle(reasons.STOPPED_EARLY, ends=True, exit_code=ExitCode.STOPPED)
         if job.held:

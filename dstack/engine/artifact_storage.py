@@ -86,6 +86,11 @@ class ArtifactStorage:
         found = await asyncio.to_thread(self.current.manifest, job.run, job.workflow)
         return found if found and found.job == job.id else None
 
+    async def result(self, job: Job) -> Manifest | None:
+        """Return the complete artifacts of a job that has ended although its record does not say so, or None."""
+        found = await self.left(job)
+        return found if found and found.ends(job.attempt) else None
+
     async def damage(self, job: Job) -> str | None:
         """Return why a done job's artifacts can't be reused; None if all of them are intact."""
         manifest = await self.left(job)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dstack.engine.context import Context, drive_of
 from dstack.engine.lifecycle.drive import Drive
 from dstack.engine.lifecycle.upload_status import stopping
+from dstack.engine.reconcile.reconcile import Reconciler
 from dstack.engine.retention.clear import Surplus, clear, clearable, disk_asks, relieve, surplus
 from dstack.engine.scheduler import Scheduler
 from dstack.model.job.job import Job
@@ -29,7 +30,8 @@ class Engine:
         self.drives: dict[str, asyncio.Task[None]] = {}
         self.cleaning: dict[str, asyncio.Task[None]] = {}
         self.wake = asyncio.Event()
-        self.scheduler = Scheduler(context, self.drive)
+        self.reconciler = Reconciler(context, self.drive)
+        self.scheduler = Scheduler(context, self.drive, self.reconciler.doubt)
 
     def start(self) -> None:
         """Resume every unfinished job where it was, and start scheduling."""

@@ -26,12 +26,14 @@ class Scheduler:
     """Places jobs, and has them driven by `drive`. `positions` are the places in the queue, from 1; `again_at` is when
     the next pass is due (wall clock, seconds), None if only another change can help."""
 
-    def __init__(self, context: Context, drive: Callable[[str], None]) -> None:
+    def __init__(
+        self, context: Context, drive: Callable[[str], None], doubt: Callable[[Job], list[str]] = lambda job: []
+    ) -> None:
         self.store = context.store
         self.fleet = context.fleet
         self.drive = drive
         self.queue = Queue(context.store)
-        self.admission = Admission(self.queue)
+        self.admission = Admission(self.queue, doubt)
         self.positions: dict[str, int] = {}
         self.promises: dict[str, str] = {}
         self.again_at: float | None = None

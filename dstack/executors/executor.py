@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 from dstack.commands.artifacts.collect import ArtifactListing
 from dstack.commands.command import Stdin
 from dstack.commands.host import Host
 from dstack.commands.machine.pull import Login
+from dstack.commands.machine.take_stock import Stock
 from dstack.decide import Observed
 from dstack.errors import HostError
 from dstack.model.code.snapshot import Snapshot
@@ -78,6 +79,11 @@ class Executor(Protocol):
     async def retain(self, attempt: str, project: str, image: str, artifacts: tuple[Artifact, ...]) -> bool:
         """Discard all of a collected attempt but its artifacts, for the jobs that depend on it. Returns False if they
         had to go, too."""
+
+    async def take_stock(self, owner: str, epoch: int, known: Sequence[str]) -> Stock:
+        """Return what of this server's is on the runner, and make the server the owner of it: from then on, a server
+        with the same id gets an OtherServerError there. `owner` is that line; `known` are the server's own instances.
+        Raises OtherServerError if another one owns it, whose epoch is not lower."""
 
     async def discard(self, attempt: str, image: str) -> None:
         """Remove whatever is left of the attempt on the runner, running or not."""

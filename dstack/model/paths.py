@@ -48,6 +48,12 @@ def attempt_id(job: str, attempt: int) -> str:
     return job if attempt == 1 else f"{job}-{attempt}"
 
 
+def attempt_number(name: str) -> tuple[str, int]:
+    """Return the job and the number of an attempt with this name. Raises ValueError for any other name."""
+    job, _, number = name.partition("-")
+    return job, int(number) if number else 1
+
+
 def container(attempt: str) -> str:
     return f"dstack-{attempt}"
 
@@ -58,7 +64,8 @@ KEPT_LOGS = 3
 
 class ServerLayout:
     """The server's state, under DSTACK_HOME. `identity` is the server's private key, for runners that authorize it;
-    `start_problem` is why the last server could not start, for the command that started it."""
+    `start_problem` is why the last server could not start, for the command that started it. A backup is unpacked in
+    `restoring`; once that is complete it becomes `restored`, which every server that starts puts in place."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -67,6 +74,7 @@ class ServerLayout:
         self.database = self.state / "state.db"
         self.identity = self.state / "id_ed25519"
         self.secret_key = self.state / "secret.key"
+        self.server_id = self.state / "server-id"
         self.lock = self.state / "lock"
         self.server_log = self.state / "server.log"
         self.start_problem = self.state / "start-problem.json"
@@ -74,6 +82,8 @@ class ServerLayout:
         self.mirrors = self.state / "mirrors"
         self.artifacts = self.state / "artifacts"
         self.incoming = self.state / "incoming"
+        self.restoring = self.state / "restore.new"
+        self.restored = self.state / "restore.ready"
 
     @property
     def server_logs(self) -> list[Path]:

@@ -32,6 +32,16 @@ def held(by: str, run: str) -> Reason:
     return Reason(ReasonCode.HELD, f"held by {by}; to let it start: dstack release {run}")
 
 
+def restored(unasked: Sequence[str]) -> Reason:
+    """An older state was restored, and the job may be on one of these runners."""
+    names = ", ".join(unasked)
+    text = (
+        f"an older state was restored, and {names} may already have the job but has not answered since;"
+        f" if it never will: dstack runners remove --force {unasked[0]}"
+    )
+    return Reason(ReasonCode.RESTORED, text)
+
+
 def dependencies_pending(workflows: Sequence[str]) -> Reason:
     return Reason(ReasonCode.WAITING_FOR_DEPENDENCY, f"waiting for {', '.join(workflows)}")
 

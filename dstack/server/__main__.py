@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import fcntl
 import logging
 import os
 import pwd
@@ -15,7 +14,6 @@ import stat
 import sys
 import time
 from pathlib import Path
-from typing import IO
 
 from dstack import __version__
 from dstack.artifacts.store import LONGEST_URL_LIFETIME, URL_LIFETIME
@@ -25,7 +23,7 @@ from dstack.engine.fleet.runners import Fleet
 from dstack.engine.fleet.sampling import Sampler
 from dstack.engine.retention.leftovers import keep_swept, sweep
 from dstack.engine.retention.retention import Retention, limit_events
-from dstack.errors import ConflictError, DstackError, UsageError
+from dstack.errors import DstackError, UsageError
 from dstack.hosts.pool import Pool
 from dstack.model.api import wire
 from dstack.model.paths import ServerLayout
@@ -37,9 +35,11 @@ from dstack.server.border.listener import Border, Listener
 from dstack.server.border.names import OwnNames, base_path
 from dstack.server.border.tls import Certificate
 from dstack.server.endpoints import problem_of, problem_response
+from dstack.server.lock import owned
 from dstack.server.registrations import RegistrationService
 from dstack.server.roles import Allowed
 from dstack.server.runner_service import RunnerService
+from dstack.store.backup.restore import finish_restore
 from dstack.store.store import Store
 
 IDLE_EXIT = 600.0
@@ -87,6 +87,7 @@ def serve(layout: ServerLayout, path: Path, given: argparse.Namespace) -> None:
     prepare_process()
     layout.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     with owned(layout):
+        finish_restore(layout)
         store = Store(layout)
         if given.port is not None:
             remember_token(store)
@@ -214,18 +215,6 @@ def url_lifetime() -> int:
     if not 1 <= seconds <= LONGEST_URL_LIFETIME:
         raise UsageError(f"DSTACK_URL_LIFETIME: '{text}' is out of range; write a duration between 1s and 7d")
     return seconds
-
-
-def owned(layout: ServerLayout) -> IO[str]:
-    """Lock the home so that only one server uses it. The system releases the lock when the process ends."""
-    lock = layout.lock.open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.close()
-        message = f"another server is already running in {layout.home}"
-        raise ConflictError(message, hint="dstack server status") from error
-    return lock
 
 
 def unix_socket(path: Path) -> socket.socket:

@@ -71,7 +71,7 @@ class RegistrationService:
         approved = sender in (OWNER, NOBODY) or (before is not None and before.approved and before.same_machine(wanted))
         store.registrations.put(replace(wanted, secret=hashed(secret), approved=approved, unavailable=None))
         key = await asyncio.to_thread(own_key, self.runner_service.identity)
-        return Registered(name=name, secret=secret, key=key, server=store.settings.server_id, approved=approved)
+        return Registered(name=name, secret=secret, key=key, server=store.identity.id, approved=approved)
 
     async def heartbeat(self, name: str, beat: Heartbeat) -> Heard:
         """Record a heartbeat and whether the machine may be used. The first one adds an approved machine."""

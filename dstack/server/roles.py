@@ -112,6 +112,7 @@ NEEDED: dict[str, Need] = {
     "PUT /runners/{name}": admin("change runners"),
     "POST /runners/{name}/drain": admin("drain runners"),
     "POST /runners/{name}/resume": admin("resume runners"),
+    "POST /runners/{name}/clean": admin("remove what is left on runners"),
     "POST /registrations": ANYONE,
     "GET /registrations": MEMBER,
     "POST /registrations/{name}/heartbeat": ANYONE,
@@ -128,6 +129,7 @@ NEEDED: dict[str, Need] = {
     "GET /config": MEMBER,
     "POST /config": admin("change the server's settings"),
     "POST /shutdown": admin("stop the server"),
+    "POST /identity": admin("change the server's identity"),
     "GET /events": MEMBER,
 }
 """What each route below /v1 needs. A route that is missing here is an admin's."""

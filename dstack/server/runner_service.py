@@ -9,14 +9,23 @@ from collections.abc import Sequence
 
 from msgspec.structs import asdict, replace
 
+from dstack.commands.artifacts.retain import free
 from dstack.commands.host import ask
 from dstack.commands.machine.uninstall import uninstall
 from dstack.engine.engine import Engine
 from dstack.engine.fleet.runners import FRESH
 from dstack.engine.fleet.sampling import Sampler
-from dstack.errors import ConflictError, ErrorCode, HostError, HostUnreachableError, UnknownHostKeyError, UsageError
+from dstack.errors import (
+    ConflictError,
+    ErrorCode,
+    HostError,
+    HostUnreachableError,
+    NotFoundError,
+    UnknownHostKeyError,
+    UsageError,
+)
 from dstack.hosts.trust import known_keys
-from dstack.model.api.runners import AddRunner, Drain, RunnerView
+from dstack.model.api.runners import AddRunner, Clean, Drain, RunnerView
 from dstack.model.job.job import Job
 from dstack.model.runner import mounts
 from dstack.model.runner.runner import DEFAULT_ROOT, Address, Facts, Runner, fingerprint
@@ -24,6 +33,8 @@ from dstack.server.roles import check_runner
 
 LOOK = 1.0
 """Seconds for which a metrics sample is fresh enough to show."""
+CLEANING = 300.0
+"""Seconds for the removal of artifacts."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -119,9 +130,30 @@ class RunnerService:
         return key
 
     async def check(self, name: str) -> RunnerView:
-        """Check a runner's machine now."""
+        """Check a runner's machine now, and what is on it."""
         self.store.runners.require(name)
-        return await self.checked(name, thorough=True)
+        view = await self.checked(name, thorough=True)
+        if view.state not in ("ready", "drained"):
+            return view
+        await self.engine.reconciler.look(name)
+        return self.fleet.view(self.store.runners.require(name))
+
+    async def clean(self, name: str, wish: Clean) -> RunnerView:
+        """Remove orphans from a runner, running or not. Raises NotFoundError if one of the names is none."""
+        runner = self.store.runners.require(name)
+        await self.engine.reconciler.look(name)
+        orphans = {orphan.name: orphan for orphan in self.fleet.orphans[name]}
+        for unknown in (each for each in wish.names if each not in orphans):
+            message = f"{name} has no orphan '{unknown}'; nothing was removed"
+            raise NotFoundError(message, hint=f"dstack runners check {name}")
+        host, here = self.fleet.host(runner), self.fleet.host_context(runner)
+        for each in dict.fromkeys(wish.names):
+            if orphans[each].what == "artifacts":
+                await ask(host, free(here, [each], 0), timeout=CLEANING)
+            else:
+                await self.engine.context.executors[runner.kind](runner, host, here).discard(each, "")
+        await self.engine.reconciler.look(name)
+        return self.fleet.view(runner)
 
     async def checked(self, name: str, *, thorough: bool = False) -> RunnerView:
         await self.fleet.check(name, thorough=thorough)

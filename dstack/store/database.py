@@ -7,10 +7,11 @@ import errno
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import sqlite_utils
 
 from dstack.errors import DstackError, StateBusyError, StateDamagedError, UsageError, disk_full, server_trouble
@@ -23,6 +24,10 @@ BUSY_SECONDS = 0.1
 """How long a statement waits for another program's lock. The event loop waits with it."""
 RESERVED = 6_000_000
 """In bytes. The cache keeps the last 2 MB of them; the others are reserved."""
+DAMAGES = ("database disk image is malformed", "file is not a database")
+"""SQLite's words for a damaged file. Its driver has their codes only since Python 3.11."""
+UNDECODABLE = ("malformed JSON", "Could not decode to UTF-8")
+"""What SQLite and its driver say about a text that is not what it should be; they have no codes for it."""
 NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "lustre", "ceph"})
 
 
@@ -31,6 +36,7 @@ class TypedConnection(sqlite3.Connection):
     another program's lock, only one a second waits for it."""
 
     impatient_until = 0.0
+    path = Path()
 
     def execute(self, *given: Any) -> sqlite3.Cursor:
         return self.tried(super().execute, *given)
@@ -42,7 +48,7 @@ class TypedConnection(sqlite3.Connection):
         if self.impatient_until and time.monotonic() > self.impatient_until:
             self.wait(BUSY_SECONDS)
         try:
-            with typed():
+            with typed(self.path):
                 return statement(*given)
         except StateBusyError:
             if not self.impatient_until:
@@ -56,18 +62,18 @@ class TypedConnection(sqlite3.Connection):
 
 
 @contextmanager
-def typed() -> Iterator[None]:
+def typed(path: Path) -> Iterator[None]:
     """Turn SQLite's errors into dstack's, as far as they are not a statement's fault."""
     try:
         yield
     except sqlite3.DatabaseError as error:
-        known = trouble(error)
+        known = trouble(path, error)
         if known is None:
             raise
         raise known from error
 
 
-def trouble(error: sqlite3.DatabaseError) -> DstackError | None:
+def trouble(path: Path, error: sqlite3.DatabaseError) -> DstackError | None:
     """Return what an error of SQLite means; None if the statement is wrong. Python 3.10 has only its text."""
     text = str(error)
     if "is locked" in text:
@@ -77,9 +83,7 @@ def trouble(error: sqlite3.DatabaseError) -> DstackError | None:
         return disk_full(text)
     if "I/O" in text or "readonly" in text or "unable to open" in text:
         return server_trouble(OSError(errno.EIO, text))
-    if "malformed" in text or "not a database" in text:
-        return StateDamagedError(f"the server's state is damaged: {text}", hint="dstack server logs")
-    return None
+    return damaged(path, error) if text in DAMAGES else None
 
 
 class Database(sqlite_utils.Database):
@@ -92,6 +96,8 @@ class Database(sqlite_utils.Database):
     committed, `committed` gets them.
 
     A commit survives the end of the process. Only after `synced` does it survive a power cut, too.
+
+    A query that meets a row that can't be decoded has it healed by `heal`, which says whether it changed anything.
     """
 
     def __init__(self, path: Path) -> None:
@@ -99,6 +105,7 @@ class Database(sqlite_utils.Database):
         new = not path.exists()
         connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS, factory=TypedConnection)
         connection.row_factory = sqlite3.Row
+        connection.path = self.path = path
         super().__init__(connection, recursive_triggers=False, execute_plugins=False)
         self.enable_wal()
         for pragma in ("synchronous=NORMAL", "foreign_keys=ON"):
@@ -110,6 +117,7 @@ class Database(sqlite_utils.Database):
         self.journal = path.with_name(f"{path.name}-wal")
         self.written = -1
         self.syncing: asyncio.Future[None] | None = None
+        self.heal: Callable[[], bool] = lambda: False
         migrate(self)
         for folder in (path.parent, *path.parent.parents)[: 3 if new else 1]:
             with suppress(PermissionError):
@@ -170,8 +178,7 @@ class Database(sqlite_utils.Database):
 
     def rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
         """Return all rows of a query."""
-        with typed():
-            return self.execute(sql, values).fetchall()
+        return self.readable(lambda: self.execute(sql, values).fetchall())
 
     def column(self, sql: str, *values: Any) -> list[Any]:
         """Return the first column of a query."""
@@ -179,18 +186,35 @@ class Database(sqlite_utils.Database):
 
     def value(self, sql: str, *values: Any) -> Any:
         """Return the first column of a query's first row, or None."""
-        with typed():
-            row = self.execute(sql, values).fetchone()
+        row = self.readable(lambda: self.execute(sql, values).fetchone())
         return row[0] if row else None
 
     def records(self, kind: type[T], sql: str, *values: Any) -> list[T]:
         """Return the first column of a query, decoded from JSON."""
-        return [wire.decode(text.encode(), kind) for text in self.column(sql, *values)]
+        return self.readable(lambda: [wire.decode(text.encode(), kind) for text in self.column(sql, *values)])
 
     def record(self, kind: type[T], sql: str, *values: Any) -> T | None:
         """Return the first column of a query's first row, decoded from JSON, or None."""
-        text = self.value(sql, *values)
-        return None if text is None else wire.decode(text.encode(), kind)
+
+        def read() -> T | None:
+            text = self.value(sql, *values)
+            return None if text is None else wire.decode(text.encode(), kind)
+
+        return self.readable(read)
+
+    def readable(self, read: Callable[[], T]) -> T:
+        """Read; if a row stands in the way, have it healed and read again. Raises ServerTroubleError."""
+        try:
+            with typed(self.path):
+                return read()
+        except msgspec.DecodeError:
+            if not self.heal():
+                raise
+        except sqlite3.DatabaseError as trouble:
+            if not any(words in str(trouble) for words in UNDECODABLE) or not self.heal():
+                raise
+        with typed(self.path):
+            return read()
 
 
 class Table:
@@ -198,6 +222,27 @@ class Table:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+
+
+def damaged(path: Path, trouble: sqlite3.DatabaseError) -> DstackError:
+    """Return the error for a database that can't be read: what is damaged, what still works, and what helps."""
+    home, kept = path.parent.parent, f"{path}.damaged"
+    return StateDamagedError(
+        f"the server's database {path} is damaged: {quick_check(path) or trouble}. Jobs run on, and their machines keep"
+        f" what they make; logs, code and artifacts in {path.parent} are not affected",
+        hint=f"put a backup back: dstack server restore FILE; without one, start empty with `mv {path} {kept}`, add the"
+        f" machines again (dstack runners add), and the server of {home} finds its jobs there",
+    )
+
+
+def quick_check(path: Path) -> str | None:
+    """Return what SQLite finds wrong first, None if that is nothing or it can't even look."""
+    try:
+        with closing(sqlite3.connect(path)) as connection:
+            found: str = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except sqlite3.DatabaseError:
+        return None
+    return None if found == "ok" else found.replace("\n", " ")
 
 
 def encoded(value: Any) -> str:

@@ -133,4 +133,9 @@ STEPS: dict[str, Step] = {
         " WHERE name = 'token'",
         "DELETE FROM settings WHERE name = 'token'",
     ),
+    "damaged_records": statements(
+        f"CREATE TABLE damaged ({NUMBER}, kind TEXT NOT NULL, name TEXT NOT NULL, data BLOB NOT NULL,"
+        " problem TEXT NOT NULL, found_at TEXT NOT NULL)"
+    ),
+    "server_instances": statements(f"CREATE TABLE instances ({NUMBER}, id TEXT NOT NULL)"),
 }

@@ -6,7 +6,9 @@ from dstack.model.paths import ServerLayout
 from dstack.store.database import Database
 from dstack.store.logs import Logs
 from dstack.store.tables.contents import BucketContents, KnownObjects, PulledImages, RetainedArtifacts
+from dstack.store.tables.damaged import DamagedRecords
 from dstack.store.tables.events import EventLog
+from dstack.store.tables.identity import Identity
 from dstack.store.tables.jobs import CacheKeys, Jobs
 from dstack.store.tables.runners import Registrations, Runners
 from dstack.store.tables.runs import Runs, Tags
@@ -22,6 +24,7 @@ class Store:
         for folder in (layout.home, layout.state, layout.logs, layout.mirrors, layout.incoming):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.database = Database(layout.database)
+        self.damaged = DamagedRecords(self.database)
         self.events = EventLog(self.database)
         self.runs = Runs(self.database, self.events)
         self.jobs = Jobs(self.database, self.events)
@@ -32,6 +35,7 @@ class Store:
         self.secrets = Secrets(self.database, self.events, layout.secret_key)
         self.settings = Settings(self.database, self.events)
         self.tokens = Tokens(self.database, self.events)
+        self.identity = Identity(self.database, self.settings, layout.server_id)
         self.known_objects = KnownObjects(self.database)
         self.bucket_contents = BucketContents(self.database)
         self.pulled_images = PulledImages(self.database)

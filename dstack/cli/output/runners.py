@@ -8,6 +8,12 @@ from dstack.model.runner.runner import fingerprint
 from dstack.model.text.units import memory_words, size_words
 
 NOT_READY = 125
+ORPHANS = {
+    "running": "still running",
+    "ended": "its commands have ended",
+    "prepared": "its commands never began",
+    "artifacts": "only its artifacts are left",
+}
 
 
 def table(runners: list[RunnerView], as_json: bool) -> None:
@@ -17,6 +23,10 @@ def table(runners: list[RunnerView], as_json: bool) -> None:
     for runner in runners if not as_json else ():
         if runner.state != "ready":
             _trouble(runner)
+        if runner.orphans:
+            count = len(runner.orphans)
+            what = "1 job's remains that" if count == 1 else f"the remains of {count} jobs that"
+            show.say(f"{runner.name}: has {what} this server does not know; see: dstack runners check {runner.name}")
         for gpu in runner.use.gpus if runner.use else ():
             if gpu.others:
                 show.say(f"{runner.name}: GPU {gpu.index} is also used by {', '.join(gpu.others)}")
@@ -50,6 +60,11 @@ def report(runner: RunnerView, as_json: bool) -> int:
             show.say(f"{runner.name}: {state}{finding.what}", style="yellow")
             show.say(f"  why: {finding.why}")
             show.say(f"  fix: {finding.fix}")
+        for orphan in runner.orphans:
+            whose = f"{orphan.workflow} of {orphan.run}, " if orphan.run else ""
+            show.say(f"{runner.name}: orphan {orphan.name} ({whose}{ORPHANS[orphan.what]})", style="yellow")
+            show.say("  why: no job of this server owns it, so it is neither followed nor stored")
+            show.say(f"  fix: to remove it: dstack runners clean {runner.name} {orphan.name}")
     return 0 if runner.state == "ready" else NOT_READY
 
 

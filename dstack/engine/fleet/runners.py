@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from msgspec import convert
@@ -15,10 +15,11 @@ from dstack.commands.command import Command
 from dstack.commands.host import Host, ask
 from dstack.commands.machine.doctor import skewed
 from dstack.commands.machine.probe import probe
+from dstack.commands.machine.take_stock import still_owned
 from dstack.engine.supervisor import Supervisor
-from dstack.errors import DstackError, HostUnreachableError
+from dstack.errors import DstackError, HostUnreachableError, OtherServerError, ServerTroubleError
 from dstack.hosts.pool import Pool
-from dstack.model.api.runners import AddRunner, RunnerView
+from dstack.model.api.runners import AddRunner, OrphanView, RunnerView
 from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.paths import HostLayout
 from dstack.model.runner.host_context import HostContext
@@ -68,7 +69,11 @@ class Condition:
 class Fleet:
     """Probes runners and keeps their conditions. `changed` is called when a runner's state changes. `absent` returns
     why a runner is not available now, `use` what it is doing, and `load` what is used on it outside dstack. On a runner
-    in `unsure`, a job that was aborted while the runner did not answer may still be running."""
+    in `unsure`, a job that was aborted while the runner did not answer may still be running.
+
+    `greet` asks a runner what is there, once, before it gets any job; from then on it is in `owned`, and its
+    scripts run only while no other server with this id has taken it. It is also in `doubted` once one has. `orphans`
+    is what was found there that no job owns."""
 
     def __init__(self, store: Store, pool: Pool, changed: Callable[[], None]) -> None:
         self.store = store
@@ -82,6 +87,10 @@ class Fleet:
         self.asked: dict[str, float] = {}
         self.unsure = store.jobs.aborted_on()
         self.tasks = Supervisor()
+        self.greet: Callable[[str], Awaitable[None]] = unasked
+        self.owned: set[str] = set()
+        self.doubted: set[str] = set()
+        self.orphans: dict[str, list[OrphanView]] = {}
 
     def host(self, runner: Runner) -> Host:
         """The connection to a runner, which is kept open."""
@@ -90,7 +99,8 @@ class Fleet:
     def host_context(self, runner: Runner) -> HostContext:
         """Where this server's files are on the runner."""
         machine = runner.facts.machine if runner.facts else ""
-        return HostContext(HostLayout(runner.root, machine, self.store.settings.server_id), runner.docker)
+        owner = self.store.identity.owner if runner.name in self.owned else ""
+        return HostContext(HostLayout(runner.root, machine, self.store.identity.id), runner.docker, owner)
 
     async def check(self, name: str, *, fresh: float = 0.0, thorough: bool = False) -> Condition:
         """Probe a runner, or return the last probe if it is at most `fresh` seconds old. Whatever is wrong with the
@@ -112,11 +122,17 @@ class Fleet:
         except HostUnreachableError as trouble:
             condition = Condition("unreachable", trouble.message, trouble.hint, patient=True)
         except DstackError as trouble:
-            condition = Condition("unusable", trouble.message, trouble.hint)
+            condition = Condition(
+                "unusable", trouble.message, trouble.hint, patient=isinstance(trouble, OtherServerError)
+            )
+            if isinstance(trouble, OtherServerError):
+                self.doubted.add(name)
         else:
             state = "unusable" if facts.problem else "ready"
             condition = Condition(state, facts.problem, facts.fix, latency, patient=True, findings=facts.findings)
             await self.tasks.attempt(f"recording what {name} has", lambda: self.record(name, facts))
+            if self.store.runners.get(name) and not facts.problem:
+                condition = await self.greeted(name, condition)
         condition.checked = time.monotonic()
         if condition.state != "ready":
             condition.failing_since = (before and before.failing_since) or time.time()
@@ -129,16 +145,29 @@ class Fleet:
         if self.store.runners.get(name):
             self.store.runners.change(name, facts=facts)
 
+    async def greeted(self, name: str, condition: Condition) -> Condition:
+        """Ask a runner what is there; return its condition after that."""
+        try:
+            await self.greet(name)
+        except ServerTroubleError:
+            return condition  # who launches a job there asks again
+        except HostUnreachableError as trouble:
+            return Condition("unreachable", trouble.message, trouble.hint, patient=True)
+        except DstackError as trouble:
+            return Condition("unusable", trouble.message, trouble.hint, patient=True)
+        return condition
+
     async def look(self, runner: Runner, *, thorough: bool = False) -> tuple[Facts, float]:
         """Return the runner's facts, and how many seconds a round trip takes. Whether containers get the GPUs is only
         tested if the probe is `thorough`, or if the last test failed."""
         again = bool(runner.facts and any(finding.name == "gpu-toolkit" for finding in runner.facts.findings))
-        command = probe(runner.root, runner.docker, self.store.settings.server_id, thorough=thorough or again)
+        command = probe(runner.root, runner.docker, self.store.identity.id, thorough=thorough or again)
         facts = await ask(self.host(runner), command, timeout=THOROUGH_TIMEOUT if thorough else PROBE_TIMEOUT)
         skew = skewed(facts.clock, time.time()) if facts.clock else None
         facts = replace(facts, findings=(*facts.findings, *([skew] if skew else [])))
         start = time.monotonic()
-        await self.host(runner).run(NOTHING, timeout=PROBE_TIMEOUT)
+        ours = runner.name in self.owned
+        await ask(self.host(runner), still_owned(self.host_context(runner)) if ours else NOTHING, timeout=PROBE_TIMEOUT)
         return facts, time.monotonic() - start
 
     async def check_all(self, names: Iterable[str], *, fresh: float = FRESH, patience: float = LATE) -> None:
@@ -210,6 +239,9 @@ class Fleet:
 
     def forget(self, name: str) -> None:
         self.conditions.pop(name, None)
+        self.owned.discard(name)
+        self.doubted.discard(name)
+        self.orphans.pop(name, None)
 
     def view(self, runner: Runner) -> RunnerView:
         condition = self.conditions.get(runner.name) or Condition("unreachable", "not checked yet")
@@ -244,7 +276,12 @@ class Fleet:
             definition=again,
             use=self.use(runner.name),
             allow_mounts=list(runner.allow_mounts),
+            orphans=self.orphans.get(runner.name, []),
         )
+
+
+async def unasked(name: str) -> None:
+    """Ask nothing."""
 
 
 def rest(ready: bool, facts: Facts | None) -> float:

@@ -13,6 +13,7 @@ from dstack.engine.context import Context, log
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.lifecycle.attend import attend
 from dstack.engine.lifecycle.launch import start
+from dstack.engine.lifecycle.stored import ended_as
 from dstack.engine.lifecycle.upload_status import UploadProgress, stopped, unreachable
 from dstack.engine.lifecycle.watch import blamed, end_in_time, until_ended
 from dstack.engine.retention.clear import remove_aborted
@@ -23,6 +24,7 @@ from dstack.errors import (
     DstackError,
     HostError,
     HostUnreachableError,
+    OtherServerError,
     ServerTroubleError,
     StorageError,
     server_trouble,
@@ -76,11 +78,13 @@ class Drive(JobOnRunner):
                 await self.cope(HostError(message, code=ReasonCode.INTERNAL_ERROR))
 
     async def step(self, job: Job) -> None:
+        ending = job.stop or job.preempted_by
+        if job.status is Status.PREPARING and not (ending or job.final_status):
+            await self.prepare()
+            return
+        await self.context.fleet.greet(job.runner or "")
         if job.status is Status.PREPARING:
-            if job.stop or job.preempted_by:
-                await self.withdraw()
-            else:
-                await (self.refuse() if job.final_status else self.prepare())
+            await (self.withdraw() if ending else self.refuse())
         elif job.status is Status.RUNNING:
             await self.watch()
         elif job.status is Status.UPLOADING:
@@ -89,6 +93,10 @@ class Drive(JobOnRunner):
     async def cope(self, trouble: DstackError) -> None:
         """Handle a failed step: end a job that never started, and repeat any other step for as long as it takes."""
         job = self.job
+        if isinstance(trouble, OtherServerError):  # nothing may be done there
+            self.context.fleet.doubted.add(job.runner or "")
+            await self.pause(job, trouble)
+            return
         unreachable = isinstance(trouble, HostUnreachableError)
         if unreachable and job.stop == "abort":
             text = f"aborted; runner '{job.runner}' is not answering, and its container is removed once it does"
@@ -147,10 +155,15 @@ class Drive(JobOnRunner):
 
     async def prepare(self) -> None:
         """Launch the job, or queue it again if its runner could not even be asked. The intent is on disk first."""
-        first = not self.job.launching
+        runner, first = self.job.runner or "", not self.job.launching
         self.change(launching=True)
         await self.store.database.synced()
         try:
+            await self.context.fleet.greet(runner)
+            if self.job.status is not Status.PREPARING or self.job.runner != runner:
+                return
+            if not first and await self.had_ended_before():
+                return
             if self.runner.name in self.context.fleet.unsure:
                 await remove_aborted(self.context, self.runner.name)
             await start(self)
@@ -160,6 +173,22 @@ class Drive(JobOnRunner):
             reason = Reason(failed_with(trouble), f"{self.job.runner}: {trouble.message}")
             self.context.fleet.conditions.pop(self.job.runner or "", None)
             self.change(status=Status.QUEUED, launching=False, runner=None, gpus=(), progress=None, reason=reason)
+
+    async def had_ended(self) -> bool:
+        """End a job whose stored artifacts say that it had ended: its record is older. Return whether they do."""
+        stored = await self.context.artifacts.result(self.job)
+        if stored:
+            self.will_store()
+            self.change(**ended_as(stored))
+        return stored is not None
+
+    async def had_ended_before(self) -> bool:
+        """Like `had_ended`, before another launch: that must wait until the storage answers."""
+        try:
+            return await self.had_ended()
+        except StorageError as trouble:
+            await self.pause(self.job, trouble)
+            return True
 
     async def watch(self) -> None:
         """Follow the log until the container has ended, and pass on a stop."""
@@ -180,6 +209,8 @@ class Drive(JobOnRunner):
             await asyncio.gather(*beside, return_exceptions=True)
         await self.append_log(self.executor.read_log(self.attempt, self.log_offset))
         await self.keep_log()
+        if decision.lost and await self.had_ended():
+            return
         self.record_end(await blamed(self, decision))
 
     async def keep_log(self) -> None:
@@ -295,6 +326,8 @@ def condition(job: Job, trouble: DstackError, since: str) -> Reason:
     """What to tell the user while a step is repeated."""
     if isinstance(trouble, HostUnreachableError):
         return unreachable(job, since, trouble.message, stop=bool(job.stop))
+    if isinstance(trouble, OtherServerError):
+        return Reason(failed_with(trouble), f"{trouble.message}; {trouble.hint}")
     anyway = f"; to end it anyway: dstack stop --abort {job.run}"
     if job.status is Status.UPLOADING and full(trouble):
         text = f"the disk of {job.runner} has been full since {since}, so its artifacts can't be collected; to see what"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from msgspec.structs import replace
+
 from dstack.commands.command import Stdin
 from dstack.commands.machine.pull import Login
 from dstack.engine.job_on_runner import JobOnRunner
@@ -12,8 +14,10 @@ from dstack.engine.transfer.fetch_dependencies import reused
 from dstack.engine.transfer.push_code import CodePush, counted, write_spare
 from dstack.errors import HostError
 from dstack.executors.executor import RunnerFaultError
+from dstack.model.api import wire
 from dstack.model.job import script
 from dstack.model.job.execution import Launched, Order
+from dstack.model.job.job import LaunchRecord
 from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.resources import ask_of
 from dstack.model.job.status import Phase, Progress, Status
@@ -117,7 +121,15 @@ def order(job_on_runner: JobOnRunner, *, artifacts: bool, gathered: bool) -> Ord
         mounts=tuple(mounts.parse(text) for text in job.definition.mounts),
         allowed=mounts.outermost(runner.allow_mounts),
         nodes=tuple(gpu.node for gpu in leased if gpu.vendor == "amd"),
+        record=launch_record(job_on_runner),
     )
+
+
+def launch_record(job_on_runner: JobOnRunner) -> str:
+    """What stays in the job's folder, for a server whose state is older than the launch, or empty."""
+    store, job = job_on_runner.store, job_on_runner.job
+    run = replace(store.runs.require(job.run), environment={})
+    return wire.encode(LaunchRecord(run=run, job=job)).decode()
 
 
 def container_environment(job_on_runner: JobOnRunner) -> dict[str, str | None]:

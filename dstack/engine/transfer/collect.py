@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from dstack.artifacts.store import Tell
 from dstack.commands.artifacts.collect import ArtifactListing
 from dstack.engine.job_on_runner import JobOnRunner
+from dstack.model.job.job import ExitCode
 from dstack.model.job.manifest import Manifest
 from dstack.model.job.status import Status
 
@@ -50,11 +51,12 @@ class Collector:
 
     async def commit(self, found: ArtifactListing, end: Status) -> Collected:
         """Write the manifest for what is stored now."""
-        if found.gone:
-            return await self.left(complaint(found))
-        kept = Status.FAILED if end is Status.DONE and complaint(found) else end
         job = self.job_on_runner.job
-        manifest = Manifest(job.id, job.run, job.workflow, kept.value, found.files)
+        if found.gone:
+            return await self.left(None if await self.artifacts.result(job) else complaint(found))
+        short = end is Status.DONE and complaint(found)
+        kept, code = (Status.FAILED, ExitCode.NO_ARTIFACT) if short else (end, job.exit_code)
+        manifest = Manifest(job.id, job.run, job.workflow, kept.value, found.files, job.attempt, code)
         await self.artifacts.current.commit(manifest)
         return Collected(len(manifest.files), manifest.bytes, complaint(found))
 

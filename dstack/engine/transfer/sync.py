@@ -88,7 +88,8 @@ class Sync:
         if bare(files) == bare(self.files):
             return
         ordered = tuple(sorted(files.values(), key=attrgetter("path")))
-        await self.artifacts.current.commit(Manifest(self.job.id, self.job.run, self.job.workflow, PARTIAL, ordered))
+        job = self.job
+        await self.artifacts.current.commit(Manifest(job.id, job.run, job.workflow, PARTIAL, ordered, job.attempt))
         self.files = files
 
 

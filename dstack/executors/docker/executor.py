@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 from dstack.commands.artifacts.collect import ArtifactListing, listing
 from dstack.commands.artifacts.retain import keep
@@ -13,6 +14,7 @@ from dstack.commands.job.observe import follow, observe, read_log
 from dstack.commands.job.receive_code import receive, spare
 from dstack.commands.job.stop import discard, stop, warn
 from dstack.commands.machine.pull import Login
+from dstack.commands.machine.take_stock import Stock, take_stock
 from dstack.decide import Observed
 from dstack.errors import CommandError, HostUnreachableError
 from dstack.executors.docker.failures import bare, not_pulled, not_started, silent
@@ -75,6 +77,10 @@ class DockerExecutor:
 
     async def retain(self, attempt: str, project: str, image: str, artifacts: tuple[Artifact, ...]) -> bool:
         return await ask(self.host, keep(self.host_context, attempt, project, image, artifacts), timeout=FILES)
+
+    async def take_stock(self, owner: str, epoch: int, known: Sequence[str]) -> Stock:
+        whoever = replace(self.host_context, owner="")
+        return await ask(self.host, take_stock(whoever, owner, epoch, known), timeout=ANSWER)
 
     async def discard(self, attempt: str, image: str) -> None:
         await ask(self.host, discard(self.host_context, attempt, image), timeout=FILES)

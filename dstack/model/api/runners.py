@@ -15,7 +15,8 @@ class RunnerView(Struct, kw_only=True):
     """A runner as users see it. `state` is ready, unreachable, unusable or drained; `drained` says why it accepts no
     new jobs, in any state; `definition` is the request that would add it again; `gpus_free` counts the GPUs that
     neither a job nor anything else uses; `use` is its current usage, None if unknown; `allow_mounts` are the folders
-    that jobs may mount, including the folders in them."""
+    that jobs may mount, including the folders in them; `orphans` is what was found there of jobs that the server
+    does not know."""
 
     name: str
     address: str
@@ -36,6 +37,23 @@ class RunnerView(Struct, kw_only=True):
     definition: AddRunner | None = None
     use: Use | None = None
     allow_mounts: list[str] = []
+    orphans: list[OrphanView] = []
+
+
+class OrphanView(Struct, kw_only=True):
+    """What a runner has of an attempt that no job of the server's records own. `what` is running, ended, prepared (its
+    commands never began) or artifacts; `run` and `workflow` are None if its launch left no record."""
+
+    name: str
+    what: str
+    run: str | None = None
+    workflow: str | None = None
+
+
+class Clean(Struct, kw_only=True):
+    """The body of `POST /runners/NAME/clean`: the orphans to remove."""
+
+    names: tuple[str, ...]
 
 
 class AddRunner(Struct, kw_only=True):

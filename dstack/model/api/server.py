@@ -57,8 +57,16 @@ class DiskSpace(Struct, kw_only=True):
     low: bool
 
 
+class ChangeIdentity(Struct, kw_only=True):
+    """The body of `POST /identity`: become a server with a `new` id, or take the machines over from a copy."""
+
+    new: bool
+
+
 class ServerStatus(Struct, kw_only=True):
-    """The response of `GET /status`. `runs` is the number of unfinished runs. An older server tells no `disk`."""
+    """The response of `GET /status`. `runs` is the number of unfinished runs. `id` names the server's folders on
+    machines; `epoch` is raised by a restore. `damaged` are the records that could not be decoded, such as
+    `job 1a2b`. An older server tells no `disk`."""
 
     pid: int
     url: str
@@ -69,6 +77,9 @@ class ServerStatus(Struct, kw_only=True):
     home: str
     disk: DiskSpace | None = None
     troubles: list[TaskTrouble] = []
+    id: str = ""
+    epoch: int = 1
+    damaged: list[str] = []
 
 
 class Problem(Struct, kw_only=True):

@@ -19,7 +19,8 @@ class Order(Struct, frozen=True, kw_only=True):
     CPUs, `memory` and `shm` (of /dev/shm) in bytes; 0 for no limit (`shm`: half of the machine's memory). `mounts` are
     of folders that lie in one of `allowed`; `caches` are paths in the container of folders that stay on the host. On
     stdin come `pack` bytes of code that the host may lack and, with `artifacts`, a tar of the dependencies' files with
-    paths below the snapshot's project, unless they were `gathered` on the host."""
+    paths below the snapshot's project, unless they were `gathered` on the host. `record` stays in the job's folder,
+    for a server that does not know the job."""
 
     job: str
     attempt: str
@@ -40,6 +41,7 @@ class Order(Struct, frozen=True, kw_only=True):
     mounts: tuple[Mount, ...] = ()
     allowed: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
+    record: str = ""
 
 
 class Launched(Struct, frozen=True):

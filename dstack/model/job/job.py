@@ -157,3 +157,11 @@ class Run(Struct, frozen=True, kw_only=True):
     gpus: int | None = None
     timeout: float | None = None
     once: str | None = None
+
+
+class LaunchRecord(Struct, frozen=True, kw_only=True):
+    """A job with its run as it was launched, in the job's folder: from it, a server that does not know the job can
+    follow it. It has no secrets: neither values nor what `-e` set."""
+
+    run: Run
+    job: Job

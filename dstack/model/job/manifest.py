@@ -29,17 +29,24 @@ PARTIAL = "running"
 
 
 class Manifest(Struct, frozen=True):
-    """The artifacts of a job. `status` is the job's final status: the cache uses only `done` ones."""
+    """The artifacts of a job. `status` is the job's final status: the cache uses only `done` ones. `attempt` and
+    `exit_code` are of the attempt that ended so; earlier versions did not record them."""
 
     job: str
     run: str
     workflow: str
     status: str
     files: tuple[File, ...]
+    attempt: int = 1
+    exit_code: int | None = None
 
     @property
     def bytes(self) -> int:
         return sum(file.size for file in self.files)
+
+    def ends(self, attempt: int) -> bool:
+        """Whether it says how a job ended whose record stands at this attempt."""
+        return self.status == "done" or (self.status != PARTIAL and self.attempt >= attempt)
 
 
 MANIFEST = "manifest.json"

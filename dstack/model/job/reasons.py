@@ -14,6 +14,10 @@ class ReasonCode(Code):
 
     HELD = "held", "Someone holds the job in the queue."
     WAITING_FOR_DEPENDENCY = "waiting-for-dependency", "A job that it depends on has not finished."
+    RESTORED = (
+        "restored",
+        "An older state was restored; a runner that may already have the job has not answered since.",
+    )
     WAITING_FOR_SAME_JOB = "waiting-for-same-job", "Another run is already running the same job; the result is shared."
     NO_RUNNER_KNOWN = "no-runner-known", "No runner has been added."
     NO_MATCHING_RUNNER = "no-matching-runner", "No runner has the name or label that the run or the workflow asks for."
@@ -47,6 +51,7 @@ class ReasonCode(Code):
     CONTAINER_NOT_STARTED = "container-not-started", "The container did not start for another reason."
     RUNNER_ERROR = "runner-error", "Something on the runner failed; the text says what."
     CONTAINER_PAUSED = "container-paused", "Somebody paused the job's container."
+    SERVER_COPIED = "server-copied", "Another server with the same id drives the jobs on the runner."
     UPLOADING = "uploading", "The artifacts are being stored; see `progress`."
     STOPPING = "stopping", "The job is being stopped and still stores its artifacts."
     STORAGE_UNAVAILABLE = "storage-unavailable", "The artifact store can't be reached, or refused a request."
@@ -68,6 +73,7 @@ class ReasonCode(Code):
     LOST_REMOVED = "lost-removed", "The container or the job's folder was removed, and dstack did not do it."
     SERVER_DISK_FULL = "server-disk-full", "The server's disk is full; the job goes on once there is space."
     SERVER_TROUBLE = "server-trouble", "The server can't record or read its state now; the job goes on once it can."
+    RECORD_DAMAGED = "record-damaged", "The job's record in the server's database was damaged, and was set aside."
     INTERNAL_ERROR = "internal-error", "Something in dstack itself failed; see `dstack server logs`."
 
 
@@ -84,6 +90,7 @@ ERRORS = {
     ErrorCode.HOST_KEY: ReasonCode.RUNNER_UNUSABLE,
     ErrorCode.HOST_KEY_UNKNOWN: ReasonCode.RUNNER_UNUSABLE,
     ErrorCode.HOST_LOGIN: ReasonCode.RUNNER_UNUSABLE,
+    ErrorCode.SERVER_COPIED: ReasonCode.SERVER_COPIED,
     ErrorCode.HOST_COMMAND: ReasonCode.RUNNER_ERROR,
     ErrorCode.HOST: ReasonCode.RUNNER_ERROR,
     ErrorCode.STORAGE: ReasonCode.STORAGE_UNAVAILABLE,

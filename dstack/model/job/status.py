@@ -49,13 +49,14 @@ UNSUCCESSFUL = frozenset({Status.FAILED, Status.STOPPED, Status.LOST})
 FINISHED = UNSUCCESSFUL | {Status.DONE}
 
 MOVES = {
-    Status.QUEUED: {Status.PREPARING, Status.DONE, Status.FAILED, Status.STOPPED},
-    Status.PREPARING: {Status.QUEUED, Status.RUNNING, Status.UPLOADING, *UNSUCCESSFUL},
-    Status.RUNNING: {Status.UPLOADING, *UNSUCCESSFUL},
-    Status.UPLOADING: {Status.QUEUED, Status.DONE, *UNSUCCESSFUL},
+    Status.QUEUED: {Status.PREPARING, *FINISHED},
+    Status.PREPARING: {Status.QUEUED, Status.RUNNING, Status.UPLOADING, *FINISHED},
+    Status.RUNNING: {Status.UPLOADING, *FINISHED},
+    Status.UPLOADING: {Status.QUEUED, *FINISHED},
 }
-"""Allowed transitions. QUEUED to DONE: the result came from the cache. PREPARING to QUEUED: the job needs another
-runner. UPLOADING to QUEUED: the job is retried."""
+"""Allowed transitions. QUEUED to DONE: the result came from the cache, or it was stored before an older record was
+restored, as PREPARING or RUNNING to DONE. PREPARING to QUEUED: the job needs another runner. UPLOADING to QUEUED: the
+job is retried."""
 
 SUMMARY = (
     *(Status.RUNNING, Status.UPLOADING, Status.PREPARING, Status.QUEUED),

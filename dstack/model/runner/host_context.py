@@ -13,6 +13,8 @@ from dstack.model.paths import HostLayout
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 OTHER_MACHINE = 94
 """The exit status of a script that runs on a different machine than intended."""
+OTHER_SERVER = 95
+"""The exit status of a script that found another server with the same id on its machine."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -21,10 +23,12 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 class HostContext:
     """A server's folder on one host, and the docker command there. `docker` is split as sh does: `podman`, `sudo -n
     docker`, `docker -H unix:///x.sock`. `boot_id`, `proc`, `sys` and `dev` are the kernel's paths for the boot id,
-    processes and devices."""
+    processes and devices. `owner` is the line by which the server shows that the folder is its own: its instance, its
+    epoch, and where it runs; "" for a script that does not depend on that."""
 
     layout: HostLayout
     docker: str = "docker"
+    owner: str = ""
     boot_id: str = BOOT_ID
     proc: str = "/proc"
     sys: str = "/sys"
@@ -49,6 +53,11 @@ class HostContext:
         """Where the docker command finds its daemon; "" for the environment's or the default place."""
         words = [word for argument in self.words for word in argument.split("=", 1)]
         return next((value for option, value in pairwise(words) if option in ("-H", "--host")), "")
+
+    @property
+    def instance(self) -> str:
+        """The server that the folder must belong to; "" for any."""
+        return self.owner.partition(" ")[0]
 
     @property
     def podman(self) -> bool:

@@ -15,6 +15,7 @@ from dstack.hosts.trust import own_key
 from dstack.model.api.runners import ServerKey
 from dstack.model.api.server import (
     API,
+    ChangeIdentity,
     DeletedSecret,
     DiskSpace,
     SecretView,
@@ -48,11 +49,20 @@ class SettingsRoutes:
             home=str(self.engine.context.layout.home),
             disk=shown(space(self.engine.context.layout.state), DiskSpace),
             troubles=[trouble_view(name, trouble) for name, trouble in self.engine.context.tasks.current().items()],
+            id=self.engine.store.identity.id,
+            epoch=self.engine.store.identity.epoch,
+            damaged=self.engine.store.damaged.all(),
         )
+
+    def identity(self, wish: ChangeIdentity) -> ServerStatus:
+        """Part from a server that is a copy of this one, or of which this one is a copy."""
+        self.engine.reconciler.part(new=wish.new)
+        self.engine.poke()
+        return self.status()
 
     async def key(self) -> ServerKey:
         key = await asyncio.to_thread(own_key, self.engine.context.layout.identity)
-        server = self.engine.store.settings.server_id
+        server = self.engine.store.identity.id
         await self.engine.store.database.synced()  # machines will know the server by it
         return ServerKey(key=key, server=server)
 

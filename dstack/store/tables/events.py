@@ -70,6 +70,10 @@ class EventLog(Table):
         """The id of the newest event; 0 if there is none."""
         return self.database.value("SELECT max(id) FROM events") or 0
 
+    def deleted(self, run: str) -> bool:
+        """Whether a run with this name was deleted."""
+        return self.database.value("SELECT 1 FROM events WHERE run = ? AND kind = ?", run, DELETED) is not None
+
     def forget(self, run: str) -> None:
         """Forget the events of a run that was removed, except that it was deleted."""
         self.database.table("events").delete_where("run = ? AND kind != ? AND id < ?", [run, DELETED, self.last])

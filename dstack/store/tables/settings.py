@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from dstack.errors import DstackError, NotFoundError
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
     from cryptography.fernet import Fernet
 
 SERVER_ID = "server_id"
+OWN = frozenset({SERVER_ID, "epoch", "restored_at", "unasked"})
+"""Settings that nobody sets, and no event tells."""
 
 
 class Settings(RecordedTable):
@@ -33,17 +34,13 @@ class Settings(RecordedTable):
         with self.database.transaction():
             known = (self.get(name) or "") == value
             self.database.table("settings", pk="name").upsert({"name": name, "value": value})
-            if not known and name != SERVER_ID:
+            if not known and name not in OWN:
                 self.events.add("config.changed", data={"name": name, "value": value})
 
     @property
     def server_id(self) -> str:
-        """The id that keeps this server's files on a host apart from those of other servers. Created once."""
-        server_id = self.get(SERVER_ID)
-        if server_id is None:
-            server_id = token_hex(4)
-            self.set(SERVER_ID, server_id)
-        return server_id
+        """The id that keeps this server's files on a host apart from those of other servers."""
+        return self.get(SERVER_ID) or ""
 
 
 class Secrets(RecordedTable):

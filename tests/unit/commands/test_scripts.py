@@ -9,6 +9,7 @@ import difflib
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from dstack.commands.machine.orphans import prune
 from dstack.commands.machine.probe import probe
 from dstack.commands.machine.pull import Login, pull
 from dstack.commands.machine.sample import sample
+from dstack.commands.machine.take_stock import still_owned, take_stock
 from dstack.commands.machine.uninstall import running, uninstall
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.execution import Order
@@ -43,6 +45,7 @@ from dstack.render import text
 GOLDEN = Path(__file__).parent.parent.parent / "golden"
 LOGIN = Login("ann", "it's secret")
 CONTEXT = HostContext(HostLayout(root="~/.dstack-host", machine="0123456789abcdef" * 2, server="5e12"), "docker")
+OWNED = replace(CONTEXT, owner="i1 2 lab:/home/it's")
 ELSEWHERE = HostContext(HostLayout(root="/data/d's", machine="", server="5e12"), "sudo -n podman")
 
 PLAIN = Order(
@@ -117,6 +120,8 @@ SCRIPTS = {
     "probe-thorough": probe("~/.dstack-host", "podman", thorough=True).script,
     "pull": pull(CONTEXT, "busybox").script,
     "pull-login": pull(CONTEXT, "lab:5000/it's:1", LOGIN).script,
+    "take-stock": take_stock(CONTEXT, "i1 2 lab:/home/ann/.dstack", 2, ["i1", "i0"]).script,
+    "nothing-owned": still_owned(OWNED).script,
     "pull-podman": pull(HostContext(CONTEXT.layout, "podman"), "lab:5000/it's:1", LOGIN).script,
     "read-log": read_log(CONTEXT, "j1", 41).script,
     "running": running(CONTEXT).script,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from dstack.commands.artifacts.collect import ArtifactListing
 from dstack.commands.command import Stdin
 from dstack.commands.host import Host
 from dstack.commands.machine.pull import Login
+from dstack.commands.machine.take_stock import FoundAttempt, Stock
 from dstack.decide import Claim, Container, ContainerState, Observed
 from dstack.errors import CommandError, HostUnreachableError
 from dstack.executors.executor import RunnerFaultError, Tell
@@ -57,6 +58,10 @@ class FakeExecutor:
         if self.silent:
             raise HostUnreachableError("it does not answer")
         return self.attempts.get(attempt, Attempt(Claim.GONE))
+
+    async def take_stock(self, owner: str, epoch: int, known: Sequence[str]) -> Stock:
+        names = {name: FoundAttempt(name=name, claim=found.claim) for name, found in self.attempts.items()}
+        return Stock(attempts=names)
 
     async def receive(self, snapshot: Snapshot, pack: Stdin) -> Received:
         return Received.OK

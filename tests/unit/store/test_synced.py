@@ -77,7 +77,7 @@ def test_a_failure_is_told_to_all_and_the_next_call_tries_again(store: Store, mo
 def test_a_new_server_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     syncs = Syncs(monkeypatch)
     Store(ServerLayout(tmp_path / "home")).close()
-    assert syncs == ["server", "home", tmp_path.name]
+    assert syncs[:3] == ["server", "home", tmp_path.name]
 
     syncs.clear()
     Store(ServerLayout(tmp_path / "home")).close()

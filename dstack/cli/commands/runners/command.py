@@ -63,6 +63,20 @@ def check(name: str, as_json: bool) -> int:
     return output.report(connect.connect().check_runner(name), as_json)
 
 
+@command.command("clean")
+@click.argument("name", type=RUNNER)
+@click.argument("orphans", metavar="ORPHAN...", nargs=-1, required=True)
+def clean(name: str, orphans: tuple[str, ...]) -> None:
+    """Remove orphans from a runner.
+
+    An orphan is what is there of a job that the server does not know, such as one of a runner that was removed with
+    --force and added again. `dstack runners check NAME` lists them. A running one is killed; nothing of it is stored.
+    """
+    connect.connect().clean_runner(name, orphans)
+    for orphan in orphans:
+        show.say(f"{name}: removed {orphan}")
+
+
 @command.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Show what would change; change nothing.")

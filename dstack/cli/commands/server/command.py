@@ -121,6 +121,11 @@ def start(
 @command.command("stop")
 def stop() -> None:
     """Stop the server on this machine. Runs continue, and the next server picks them up."""
+    shut_down()
+
+
+def shut_down() -> None:
+    """Stop the server, if one runs, and wait for its end."""
     client = _local()
     try:
         status = client.status()
@@ -138,6 +143,42 @@ def stop() -> None:
         time.sleep(0.02)
     unfinished = f"; {status.runs} unfinished {'run continues' if status.runs == 1 else 'runs continue'}"
     show.say("the server has stopped" + (unfinished if status.runs else ""))
+
+
+@command.command("backup")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--artifacts", is_flag=True, help="Include the artifacts that are stored in the server's own folder.")
+def backup(file: Path, artifacts: bool) -> None:
+    """Copy the server's state to FILE, while it runs.
+
+    FILE gets the database, the server's keys and settings, logs, and the code of all runs. It can decrypt the secrets:
+    keep it private. Artifacts in a bucket are not copied.
+    """
+    home = embedded.home()
+    embedded.maintain(home, "backup", file.absolute(), *(["--artifacts"] if artifacts else []))
+    show.say(f"backed up {home} to {file} ({size_words(file.stat().st_size)})")
+    stored = ServerLayout(home).artifacts
+    if not artifacts and stored.is_dir() and any(stored.iterdir()):
+        show.say(f"it has no artifacts; to include those in {stored}, add --artifacts")
+
+
+@command.command("restore")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def restore(file: Path, yes: bool) -> None:
+    """Stop the server and put the state in FILE back.
+
+    Logs, code and artifacts that are newer stay. The next start asks the runners what has happened since: jobs that
+    run there are adopted, results that are stored count, and nothing runs twice.
+    """
+    home = embedded.home()
+    question = f"Replace the state of the server in {home} with {file}?"
+    if not yes and show.interactive() and not show.confirm(question):
+        raise UsageError("nothing was restored")
+    if embedded.answers(home):
+        shut_down()
+    embedded.maintain(home, "restore", file.absolute())
+    show.say(f"restored {file}; the next command starts the server, which asks the runners what has happened since")
 
 
 @command.command("status")
@@ -166,6 +207,8 @@ def status(as_json: bool) -> None:
             ("home", current.home),
             *([("disk", disk_words(current.disk))] if current.disk else []),
             *(("trouble", trouble_words(trouble)) for trouble in current.troubles),
+            ("id", current.id),
+            ("damaged records", ", ".join(current.damaged) or None),
         ]
     )
 
@@ -185,6 +228,25 @@ def trouble_words(trouble: TaskTrouble) -> str:
     """Say which task fails and why."""
     times = words.count(trouble.count, "failure")
     return f"{trouble.task}: {trouble.reason} ({times} since {trouble.since}; it is tried again)"
+
+
+@command.command("identity")
+@click.option("--new", is_flag=True, help="This server is the copy: give it an id of its own.")
+@click.option("--take-over", is_flag=True, help="The other server is the copy, or is gone: take the machines over.")
+def identity(new: bool, take_over: bool) -> None:
+    """Part two servers of which one is a copy of the other.
+
+    With --new, this server's unfinished jobs end as lost: they belong to the other server, which goes on with them.
+    With --take-over, this server drives them, and the other one does nothing on the machines any more.
+    """
+    if new == take_over:
+        raise UsageError("give either --new or --take-over", hint="dstack server identity --help")
+    client = Client(embedded.endpoint(embedded.home()), start=lambda: embedded.start(embedded.home()), say=connect.warn)
+    status = client.change_identity(new=new)
+    if new:
+        show.say(f"this server's id is now {status.id}; on the other one, type: dstack server identity --take-over")
+    else:
+        show.say("this server drives the jobs on its machines now")
 
 
 @command.command("logs")

@@ -61,6 +61,7 @@ class Machine:
             "listing the artifacts": self.listing,
             "keeping the artifacts": lambda command: f"kept=yes\n{self.discard(command)}",
             "removing the job's folder": self.discard,
+            "asking what is on the machine": lambda command: "",
         }
         self.trouble(f"before {command.name}")
         answer = answers[command.name](command)

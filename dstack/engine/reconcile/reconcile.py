@@ -1,0 +1,169 @@
+"""Asks each machine once what of this server's lies and runs there, before anything is launched on it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from dstack.commands.machine.take_stock import FoundAttempt, Stock
+from dstack.decide import Claim
+from dstack.engine.context import Context, log
+from dstack.engine.lifecycle.stored import ended_as
+from dstack.engine.reconcile.adopt import adopt, launch_record
+from dstack.errors import HostUnreachableError
+from dstack.model.api.runners import OrphanView
+from dstack.model.job.job import ExitCode, Job
+from dstack.model.job.reasons import Reason, ReasonCode
+from dstack.model.job.status import Status
+from dstack.model.paths import attempt_id, attempt_number
+from dstack.model.runner.host_context import folder_name
+from dstack.model.runner.runner import Runner
+from dstack.model.text.units import rfc3339
+from dstack.store.tables.contents import Retained
+
+RESTORED_AT = "restored_at"
+UNASKED = "unasked"
+"""The settings that say when an older state was restored, and which runners have not been asked since."""
+
+
+class Reconciler:
+    """`drive` starts to follow a job. A machine that does not answer holds up nobody but the jobs that may be on it."""
+
+    def __init__(self, context: Context, drive: Callable[[str], None]) -> None:
+        self.context = context
+        self.store = context.store
+        self.fleet = context.fleet
+        self.drive = drive
+        self.fleet.greet = self.greet
+
+    async def greet(self, name: str) -> None:
+        """Ask a runner, unless it has been asked in this server's life. Raises HostError; may be tried again."""
+        async with self.context.locks["greet", name]:
+            asked = name in self.fleet.owned and name not in self.fleet.doubted
+            if not asked and self.store.runners.get(name):
+                await self.look(name)
+
+    async def look(self, name: str) -> None:
+        """Ask a runner what is there: adopt what the records don't know yet, and note what nobody owns."""
+        runner = self.store.runners.require(name)
+        aliases = self.aliases(runner)
+        before = self.attempts(aliases)
+        stock = await self.take(runner)
+        adopted = [found for found in stock.attempts.values() if adopt(self.store, name, found, aliases)]
+        await self.settle()
+        known = before | self.attempts(aliases)
+        self.fleet.orphans[name] = [
+            orphan(found) for found in stock.attempts.values() if found.name not in known and not self.waits(found)
+        ] + [OrphanView(name=kept, what="artifacts") for kept in stock.kept if not self.owns(kept)]
+        self.fleet.owned.add(name)
+        self.fleet.doubted.discard(name)
+        self.asked(name)
+        for found in adopted:
+            log.info("%s: adopted %s, which the records did not know there", name, found.name)
+            self.drive(attempt_number(found.name)[0])
+
+    async def take(self, runner: Runner) -> Stock:
+        """Become the owner of the server's folder on a runner; return what is there."""
+        identity, host = self.store.identity, self.fleet.host(runner)
+        executor = self.context.executors[runner.kind](runner, host, self.fleet.host_context(runner))
+        stock = await executor.take_stock(identity.owner, identity.epoch, identity.instances)
+        if stock.silence is not None:
+            words = stock.silence or "no error message"
+            raise HostUnreachableError(f"the container engine does not answer there: {words}")
+        return stock
+
+    def aliases(self, runner: Runner) -> set[str]:
+        """The runners that are the same folder on the same machine."""
+        machine = runner.facts.machine if runner.facts else None
+        same = [each for each in self.store.runners.all() if each.facts and each.root == runner.root]
+        return {runner.name, *(each.name for each in same if each.facts and each.facts.machine == machine)}
+
+    def attempts(self, runners: set[str]) -> set[str]:
+        """The attempts of which something may be on these runners."""
+        jobs = [job for job in self.store.jobs.unfinished() if job.runner in runners]
+        left = [job for runner in runners for job in self.store.jobs.to_discard(runner)]
+        return {attempt_id(job.id, job.attempt) for job in [*jobs, *left]}
+
+    def waits(self, found: FoundAttempt) -> bool:
+        """Whether it is an attempt that was prepared in vain, and whose job still waits: the next launch uses it."""
+        job = self.job(found.name)
+        return job is not None and not job.finished and not found.begun
+
+    def owns(self, attempt: str) -> bool:
+        """Whether retained artifacts belong to a job that is known. Record them if an older state did not."""
+        job = self.job(attempt)
+        if job is None or attempt != attempt_id(job.id, job.attempt):
+            return False
+        if job.discarded and job.runner and self.store.retained_artifacts.get(job.id) is None:
+            kept = Retained(job.id, attempt, job.runner, rfc3339(time.time()))
+            self.store.retained_artifacts.add(kept)
+        return True
+
+    def job(self, attempt: str) -> Job | None:
+        try:
+            return self.store.jobs.get(attempt_number(attempt)[0])
+        except ValueError:
+            return None
+
+    def part(self, *, new: bool) -> None:
+        """Take all machines over, or become a `new` server, which leaves the unfinished jobs and all that lies on the
+        machines to the other one."""
+        if new:
+            text = "this server has a new identity; the job belongs to the server of which it was a copy"
+            ended = {"status": Status.LOST, "exit_code": ExitCode.DSTACK, "finished_at": rfc3339(time.time())}
+            with self.store.database.transaction():
+                for job in self.store.jobs.unfinished():
+                    self.store.jobs.change(job.id, reason=Reason(ReasonCode.SERVER_COPIED, text), **ended)
+                for runner in self.store.runners.all():
+                    for job in self.store.jobs.to_discard(runner.name):
+                        self.store.jobs.change(job.id, discarded=True)
+                    kept = self.store.retained_artifacts.of(runner.name)
+                    self.store.retained_artifacts.remove(each.attempt for each in kept)
+            self.store.identity.renew()
+        else:
+            self.store.identity.take_over()
+        for runner in self.store.runners.all():
+            self.fleet.forget(runner.name)
+
+    async def settle(self) -> None:
+        """End the queued jobs from before a restore whose artifacts say that they had ended. Raises StorageError."""
+        for job in self.store.jobs.unfinished():
+            if job.status is Status.QUEUED and self.from_before(job):
+                stored = await self.context.artifacts.result(job)
+                if stored and self.store.jobs.require(job.id).status is Status.QUEUED:
+                    self.store.jobs.change(job.id, **ended_as(stored))
+
+    def from_before(self, job: Job) -> bool:
+        """Whether the job is older than a restore, since which not all runners have answered."""
+        return job.submitted_at <= (self.store.settings.get(RESTORED_AT) or "")
+
+    def doubt(self, job: Job) -> list[str]:
+        """The runners that may have a queued job although its record does not say so."""
+        return self.unasked if self.from_before(job) else []
+
+    @property
+    def unasked(self) -> list[str]:
+        names = (self.store.settings.get(UNASKED) or "").split()
+        return [name for name in names if self.store.runners.get(name)]
+
+    def asked(self, name: str) -> None:
+        """Record that a runner has been asked since the restore."""
+        if not self.store.settings.get(RESTORED_AT):
+            return
+        left = [each for each in self.unasked if each != name]
+        with self.store.database.transaction():
+            self.store.settings.set(UNASKED, " ".join(left))
+            if not left:
+                self.store.settings.set(RESTORED_AT, "")
+
+
+def orphan(found: FoundAttempt) -> OrphanView:
+    """Describe an attempt that no job owns."""
+    what = "running" if found.runs else "prepared" if found.claim is Claim.NONE and not found.container else "ended"
+    left = launch_record(found)
+    return OrphanView(
+        name=folder_name(found.name),
+        what=what,
+        run=left.run.name if left else None,
+        workflow=left.job.workflow if left else None,
+    )

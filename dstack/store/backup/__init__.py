@@ -1,0 +1,1 @@
+"""A copy of the server's state in one file, and the way back."""

@@ -1,0 +1,212 @@
+"""What is asked before anything old is launched, and what follows from the answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from dstack.commands.command import Result
+from dstack.engine.engine import Engine
+from dstack.engine.fleet.runners import Condition
+from dstack.engine.lifecycle import drive, watch
+from dstack.errors import HostUnreachableError
+from dstack.hosts.recording import Reply
+from dstack.model.api import wire
+from dstack.model.job.job import Job, LaunchRecord
+from dstack.model.job.manifest import Manifest
+from dstack.model.job.reasons import ReasonCode
+from dstack.model.job.status import Status
+from tests.unit.engine.lifecycle.machine import Machine, World
+
+ASKING = "asking what is on the machine"
+
+
+class Told(Machine):
+    """A machine that answers this when it is asked what it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stock: Reply = ""
+
+    def reply(self, command: Any) -> Reply:
+        return self.stock if command.name == ASKING else super().reply(command)
+
+
+@pytest.fixture
+def machine() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def world(tmp_path: Path, machine: Told, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """A server with one queued job, and one runner that was ready a moment ago."""
+    for room in (drive, watch):
+        for name in ("LONGEST_PAUSE", "LOOK_AGAIN"):
+            monkeypatch.setattr(room, name, 0.01, raising=False)
+    world = World(tmp_path, machine)
+    queued = replace(world.job, status=Status.QUEUED, runner=None)
+    world.store.jobs.remove("abc")
+    world.store.jobs.add(queued)
+    world.context.fleet.conditions["box"] = Condition("ready")
+    yield world
+    world.store.close()
+
+
+def restored(world: World) -> None:
+    """The state was put back after the job was submitted."""
+    world.store.settings.set("restored_at", "2026-06-01T00:00:00Z")
+    world.store.settings.set("unasked", "box")
+
+
+def pass_over(world: World, *, ask: bool = False) -> Job:
+    """Start the engine, pass over the queue once, and let what was placed end."""
+
+    async def lived() -> None:
+        engine = Engine(world.context)
+        if ask:
+            await engine.reconciler.greet("box")
+        engine.scheduler.run()
+        tasks = list(engine.drives.values())
+        if tasks:
+            await asyncio.wait(tasks, timeout=20)
+        await engine.close()
+
+    asyncio.run(lived())
+    return world.job
+
+
+def test_after_a_restore_a_job_waits_for_the_runners_that_may_have_it(world: World, machine: Told) -> None:
+    restored(world)
+    world.store.jobs.add(replace(world.job, id="def", submitted_at="2026-06-02T00:00:00Z"))
+
+    job = pass_over(world)
+
+    assert (job.status, job.reason_code) == (Status.QUEUED, ReasonCode.RESTORED)
+    assert "dstack runners remove --force box" in (job.reason.text if job.reason else "")
+    assert world.store.jobs.require("def").status is Status.DONE, "what was submitted since waits for nobody"
+
+
+def test_after_the_answer_it_is_launched(world: World, machine: Told) -> None:
+    restored(world)
+
+    job = pass_over(world, ask=True)
+
+    assert (job.status, machine.begun) == (Status.DONE, 1)
+    assert not world.store.settings.get("unasked")
+
+
+def test_a_queued_job_whose_result_is_stored_is_not_run_again(world: World, machine: Told) -> None:
+    restored(world)
+    asyncio.run(world.context.artifacts.current.commit(Manifest("abc", "run", "job", "failed", (), 1, 3)))
+
+    job = pass_over(world, ask=True)
+
+    assert (job.status, job.exit_code, machine.begun) == (Status.FAILED, 3, 0)
+
+
+def test_a_launch_under_way_that_had_ended_is_not_repeated(world: World, machine: Told) -> None:
+    world.store.jobs.change("abc", status=Status.PREPARING, runner="box", launching=True)
+    asyncio.run(world.context.artifacts.current.commit(Manifest("abc", "run", "job", "done", ())))
+
+    asyncio.run(world.drive().run())
+
+    assert (world.job.status, machine.begun) == (Status.DONE, 0)
+
+
+def test_a_job_that_runs_there_is_adopted(world: World, machine: Told) -> None:
+    machine.stock = "attempt=abc claimed no 1780000000\nboot=b1\ndocker=7:100\ncontainer=dstack-abc Up 3 minutes\n"
+    machine.claim = "claimed"
+
+    job = pass_over(world, ask=True)
+
+    assert (job.status, job.runner, machine.begun) == (Status.DONE, "box", 0)
+    assert job.started_at == "2026-05-28T20:26:40.000Z"
+
+
+@pytest.mark.parametrize("stock", [HostUnreachableError("no route"), "silence=Cannot connect\n"])
+def test_a_runner_that_does_not_answer_gets_nothing(world: World, machine: Told, stock: Reply) -> None:
+    world.store.jobs.change("abc", status=Status.PREPARING, runner="box", launching=True)
+    machine.stock = stock
+
+    engine_started(world)
+
+    assert (world.job.status, world.job.reason_code) == (Status.PREPARING, ReasonCode.RUNNER_UNREACHABLE)
+    assert machine.begun == 0
+
+
+@pytest.mark.parametrize("wrong", ["run", "workflow", "repo", "id", "bytes"])
+def test_a_record_that_could_lead_elsewhere_is_an_orphan(world: World, machine: Told, wrong: str) -> None:
+    # Given a job that only the machine knows, whose record was tampered with
+    run, job = world.store.runs.require("run"), replace(world.job, id="def")
+    if wrong == "run":
+        run, job = replace(run, name="../../run"), replace(job, run="../../run")
+    elif wrong == "workflow":
+        job = replace(job, workflow="a/b")
+    elif wrong == "repo":
+        run = replace(run, snapshot=replace(run.snapshot, repo="../repo"))
+    elif wrong == "id":
+        job = replace(job, id="xyz")
+    record = wire.encode(LaunchRecord(run=run, job=job)).decode() if wrong != "bytes" else '{"run": 1'
+    machine.stock = f"attempt=def claimed no 1780000000\nrecord={record}\n"
+
+    asyncio.run(Engine(world.context).reconciler.greet("box"))
+
+    assert [orphan.name for orphan in world.context.fleet.orphans["box"]] == ["def"]
+    assert world.store.jobs.get("def") is None
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_job_that_only_the_machine_knows_is_adopted_unless_somebody_deleted_it(
+    world: World, machine: Told, deleted: bool
+) -> None:
+    run, job = replace(world.store.runs.require("run"), name="other"), replace(world.job, id="def", run="other")
+    record = wire.encode(LaunchRecord(run=run, job=job)).decode()
+    machine.stock = f"attempt=def claimed no 1780000000\nrecord={record}\n"
+    if deleted:
+        world.store.runs.hide("other")
+
+    asyncio.run(Engine(world.context).reconciler.look("box"))
+
+    assert [orphan.run for orphan in world.context.fleet.orphans["box"]] == (["other"] if deleted else [])
+    assert (world.store.jobs.get("def") is None) == deleted
+
+
+def test_a_runner_of_another_server_gets_nothing_and_the_job_says_so(world: World, machine: Told) -> None:
+    world.store.jobs.change("abc", status=Status.PREPARING, runner="box", launching=True)
+    machine.stock = Result(95, b"", b"owner=lab7:/home/ann/.dstack\n")
+
+    engine_started(world)
+
+    assert (world.job.status, world.job.reason_code) == (Status.PREPARING, ReasonCode.SERVER_COPIED)
+    assert "lab7:/home/ann/.dstack" in (world.job.reason.text if world.job.reason else "")
+    assert {command.name for command in machine.host.commands} == {ASKING}
+
+
+def test_a_job_of_the_same_machine_under_another_name_is_no_orphan(world: World, machine: Told) -> None:
+    box = world.store.runners.require("box")
+    world.store.runners.add(replace(box, name="alias"))
+    world.store.jobs.change("abc", status=Status.PREPARING, runner="box", launching=True)
+    machine.stock = "attempt=abc claimed no 1780000000\nattempt=other claimed yes 1780000000\n"
+
+    asyncio.run(Engine(world.context).reconciler.greet("alias"))
+
+    assert [orphan.name for orphan in world.context.fleet.orphans["alias"]] == ["other"]
+    assert world.job.runner == "box"
+
+
+def engine_started(world: World) -> None:
+    """Let a new server drive the job for a moment."""
+
+    async def lived() -> None:
+        engine = Engine(world.context)
+        engine.drive("abc")
+        while world.job.reason is None:
+            await asyncio.sleep(0.01)
+        await engine.close()
+
+    asyncio.run(asyncio.wait_for(lived(), 20))
