@@ -78,14 +78,16 @@ def main(words: list[str] | None = None) -> int:
     given = arguments(words)
     alone = not possible()
     if alone:
-        print("chaos: it can't have namespaces here: it uses the machine's, and plays one plan at a time", file=sys.stderr)
+        print(
+            "chaos: it can't have namespaces here: it uses the machine's, and plays one plan at a time", file=sys.stderr
+        )
     workers = 1 if alone else min(given.at_once, given.plans)
     end = given.seed + given.plans
     tally = Tally()
     with ExitStack() as stack:
         started = []
         for number in range(workers):
-            task = map(str, [given.seed + number, workers, end, 60 * given.minutes, *given.fault])
+            task = map(str, [given.seed + number, end, workers, 60 * given.minutes, *given.fault])
             started.append(stack.enter_context(worker([sys.executable, "-m", "tests.chaos.worker", *task], alone)))
         threads = [threading.Thread(target=tally.read, args=(process.stdout,)) for process in started]
         for thread in threads:

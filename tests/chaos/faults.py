@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
@@ -9,12 +10,18 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import ClassVar
 
 from dstack.model.job.reasons import ReasonCode
 from tests.chaos.world import Machine, Site
+from tests.environment.waiting import until
 
 UNREACHABLE = frozenset({ReasonCode.RUNNER_UNREACHABLE, ReasonCode.RUNNER_BEING_CHECKED, ReasonCode.RUNNER_UNUSABLE})
+ENDS = frozenset(
+    {code for code in ReasonCode if code.name.startswith("LOST_")} | {ReasonCode.KILLED, ReasonCode.DEPENDENCY_FAILED}
+)
+"""How jobs end that something ended from outside."""
 STORAGE = frozenset({ReasonCode.STORAGE_UNAVAILABLE, ReasonCode.UPLOADING})
 
 LOCK = """
@@ -26,6 +33,22 @@ sys.stdin.read()
 """
 
 
+def fill(file: Path) -> None:
+    """Write to a file until no byte fits on its disk."""
+    with suppress(OSError), file.open("wb", buffering=0) as ballast:
+        for size in (1 << 20, 1 << 12, 1):
+            with suppress(OSError):
+                while ballast.write(bytes(size)):
+                    pass
+
+
+def use_inodes(folder: Path) -> None:
+    """Make files until the disk can hold no further one."""
+    with suppress(OSError):
+        for number in itertools.count():
+            (folder / str(number)).touch()
+
+
 class Fault:
     """One thing that goes wrong, at a time and for a time. `random` decides what exactly, the same for the same plan.
 
@@ -35,6 +58,9 @@ class Fault:
     explains: ClassVar[frozenset[ReasonCode]] = frozenset()
     needs: ClassVar[str] = ""
     """The kind of storage that it breaks; "" if it fits any."""
+    all_jobs: ClassVar[bool] = False
+    """Whether it may end every job on its machine."""
+    moves_clock: ClassVar[bool] = False
 
     def __init__(self, site: Site, random: random.Random) -> None:
         self.site = site
@@ -108,15 +134,45 @@ class DatabaseLocked(Fault):
 class ServerDiskFull(Fault):
     """The disk of the server's home has no space left."""
 
+    explains = STORAGE
+
     def begin(self) -> None:
         self.ballast = self.site.disk.path / "ballast"
-        with suppress(OSError), self.ballast.open("wb") as file:
-            while True:
-                file.write(bytes(1 << 16))
-                file.flush()
+        fill(self.ballast)
 
     def end(self) -> None:
         self.ballast.unlink(missing_ok=True)
+
+
+class ServerInodesFull(Fault):
+    """The disk of the server's home can hold no further file."""
+
+    explains = STORAGE
+
+    def begin(self) -> None:
+        self.ballast = self.site.disk.path / "ballast"
+        self.ballast.mkdir()
+        use_inodes(self.ballast)
+
+    def end(self) -> None:
+        shutil.rmtree(self.ballast)
+
+
+class ClockJumps(Fault):
+    """The server's clock is wrong by two hours for a while; sometimes the server is killed then, too."""
+
+    moves_clock = True
+
+    def begin(self) -> None:
+        self.site.clock.write_text(str(self.random.choice([7200, -7200])))
+        if self.random.random() < 0.5:
+            for process in self.site.running:
+                os.kill(process, signal.SIGKILL)
+            until(lambda: not self.site.running, "the server has ended")
+            self.site.serve()
+
+    def end(self) -> None:
+        self.site.clock.unlink()
 
 
 class SshReset(Fault):
@@ -178,6 +234,65 @@ class SshdRestarted(Fault):
         self.machine.sshd.start()
 
 
+class SshHangs(Fault):
+    """sshd accepts connections and says nothing, and the open ones break."""
+
+    explains = UNREACHABLE
+
+    def begin(self) -> None:
+        self.machine.sshd.freeze()
+        self.machine.link.cut()
+
+    def end(self) -> None:
+        self.machine.sshd.thaw()
+
+
+class DockerRestarted(Fault):
+    """dockerd is stopped for a while, and tells all containers to end first, as it does without live-restore."""
+
+    explains = UNREACHABLE | ENDS
+    all_jobs = True
+
+    def begin(self) -> None:
+        if running := self.machine.containers():
+            subprocess.run([*self.machine.daemon.command, "stop", "--time", "5", *running], capture_output=True)
+        self.machine.daemon.stop()
+
+    def end(self) -> None:
+        self.machine.daemon.start()
+
+
+class MachineDiskFull(Fault):
+    """The disk of a machine's user has no space left."""
+
+    explains = UNREACHABLE | {
+        ReasonCode.DISK_FULL,
+        ReasonCode.NOT_ENOUGH_DISK,
+        ReasonCode.ARTIFACT_MISSING,
+        ReasonCode.RUNNER_ERROR,
+    }
+    all_jobs = True
+
+    def begin(self) -> None:
+        self.ballast = self.machine.folder / "ballast"
+        fill(self.ballast)
+
+    def end(self) -> None:
+        self.ballast.unlink(missing_ok=True)
+
+
+class MachineInodesFull(MachineDiskFull):
+    """The disk of a machine's user can hold no further file."""
+
+    def begin(self) -> None:
+        self.ballast = self.machine.folder / "ballast"
+        self.ballast.mkdir()
+        use_inodes(self.ballast)
+
+    def end(self) -> None:
+        shutil.rmtree(self.ballast, ignore_errors=True)
+
+
 class DockerKilled(Fault):
     """kill -9 of dockerd. Containers keep running."""
 
@@ -222,7 +337,7 @@ class OnContainer(Fault):
 class ContainerKilled(OnContainer):
     """Somebody kills a container."""
 
-    explains = frozenset({ReasonCode.KILLED, ReasonCode.LOST_REMOVED, ReasonCode.DEPENDENCY_FAILED})
+    explains = ENDS
 
     def strike(self, container: str) -> None:
         self.hit.add(container.removeprefix("dstack-"))
@@ -256,7 +371,7 @@ class FolderRemoved(OnContainer):
     def strike(self, container: str) -> None:
         job = container.removeprefix("dstack-")
         self.hit.add(job)
-        for folder in self.machine.folder.glob(f"*/*/jobs/{job}"):
+        for folder in self.machine.jobs(job):
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -272,6 +387,20 @@ class S3Refuses(Fault):
 
     def end(self) -> None:
         self.site.world.proxy.refuse = lambda request: None
+
+
+class S3Cuts(Fault):
+    """S3's answers break off."""
+
+    needs = "s3"
+    explains = STORAGE
+
+    def begin(self) -> None:
+        after = self.random.choice([0, 10, 1000])
+        self.site.world.proxy.cut = lambda request: after
+
+    def end(self) -> None:
+        self.site.world.proxy.cut = lambda request: None
 
 
 class S3Frozen(Fault):
@@ -306,18 +435,25 @@ FAULTS: tuple[type[Fault], ...] = (
     PowerCut,
     DatabaseLocked,
     ServerDiskFull,
+    ServerInodesFull,
+    ClockJumps,
     SshReset,
     SshFrozen,
     SshRefused,
     SshSlow,
     SshdRestarted,
+    SshHangs,
     DockerKilled,
+    DockerRestarted,
     DockerHangs,
     ContainerKilled,
     ContainerRemoved,
     ContainerPaused,
     FolderRemoved,
+    MachineDiskFull,
+    MachineInodesFull,
     S3Refuses,
+    S3Cuts,
     S3Frozen,
     S3Down,
 )

@@ -1,6 +1,6 @@
 """Plays every so many plans on one world, and writes a line of JSON for each.
 
-`python -m tests.chaos.worker FIRST STEP END SECONDS [FAULT]...`: the plans FIRST, FIRST + STEP, ... before END, for
+`python -m tests.chaos.worker FIRST END STEP SECONDS [FAULT]...`: the plans FIRST, FIRST + STEP, ... before END, for
 SECONDS. It stops early, and cleans up, when its stdin ends.
 """
 
@@ -19,13 +19,13 @@ from tests.chaos.play import play
 from tests.chaos.world import World
 
 
-def main(first: int, step: int, end: int, seconds: float, names: list[str]) -> None:
+def main(seeds: range, seconds: float, names: list[str]) -> None:
     """Play the plans."""
     kinds = tuple(fault for fault in FAULTS if not names or fault.__name__ in names)
     last = time.monotonic() + seconds
     world = World()
     try:
-        for seed in range(first, end, step):
+        for seed in seeds:
             if time.monotonic() > last:
                 break
             planned = plan(seed, kinds)
@@ -46,4 +46,5 @@ def end_with_stdin() -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=end_with_stdin, daemon=True).start()
-    main(*map(int, sys.argv[1:4]), float(sys.argv[4]), sys.argv[5:])
+    numbers = [int(word) for word in sys.argv[1:4]]
+    main(range(*numbers), float(sys.argv[4]), sys.argv[5:])

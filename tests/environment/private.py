@@ -24,8 +24,8 @@ exit $?
 
 
 def private(words: Sequence[str]) -> list[str]:
-    """Return the command that runs `words` in its own namespaces. What it mounts, starts, writes to /tmp, and listens on
-    is invisible from outside and is gone when it has ended."""
+    """Return the command that runs `words` in its own namespaces. Its mounts, its processes, its ports and its files in
+    /tmp are invisible from outside, and gone when it has ended."""
     own = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--net"]
     return [*own, "sh", "-c", SETUP, "sh", *words]
 
