@@ -15,7 +15,6 @@ from typing import ClassVar
 
 from dstack.model.job.reasons import ReasonCode
 from tests.chaos.world import Machine, Site
-from tests.environment.waiting import until
 
 UNREACHABLE = frozenset({ReasonCode.RUNNER_UNREACHABLE, ReasonCode.RUNNER_BEING_CHECKED, ReasonCode.RUNNER_UNUSABLE})
 ENDS = frozenset(
@@ -82,9 +81,7 @@ class ServerKilled(Fault):
     """kill -9 of the server."""
 
     def begin(self) -> None:
-        for process in self.site.running:
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+        self.site.kill()
 
     def end(self) -> None:
         self.site.serve()
@@ -137,7 +134,7 @@ class ServerDiskFull(Fault):
     explains = STORAGE
 
     def begin(self) -> None:
-        self.ballast = self.site.disk.path / "ballast"
+        self.ballast = self.site.disk.path / str(self)
         fill(self.ballast)
 
     def end(self) -> None:
@@ -150,7 +147,7 @@ class ServerInodesFull(Fault):
     explains = STORAGE
 
     def begin(self) -> None:
-        self.ballast = self.site.disk.path / "ballast"
+        self.ballast = self.site.disk.path / str(self)
         self.ballast.mkdir()
         use_inodes(self.ballast)
 
@@ -166,9 +163,7 @@ class ClockJumps(Fault):
     def begin(self) -> None:
         self.site.clock.write_text(str(self.random.choice([7200, -7200])))
         if self.random.random() < 0.5:
-            for process in self.site.running:
-                os.kill(process, signal.SIGKILL)
-            until(lambda: not self.site.running, "the server has ended")
+            self.site.kill()
             self.site.serve()
 
     def end(self) -> None:
@@ -274,7 +269,7 @@ class MachineDiskFull(Fault):
     all_jobs = True
 
     def begin(self) -> None:
-        self.ballast = self.machine.folder / "ballast"
+        self.ballast = self.machine.folder / str(self)
         fill(self.ballast)
 
     def end(self) -> None:
@@ -285,7 +280,7 @@ class MachineInodesFull(MachineDiskFull):
     """The disk of a machine's user can hold no further file."""
 
     def begin(self) -> None:
-        self.ballast = self.machine.folder / "ballast"
+        self.ballast = self.machine.folder / str(self)
         self.ballast.mkdir()
         use_inodes(self.ballast)
 

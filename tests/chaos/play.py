@@ -64,7 +64,7 @@ class Play:
             until(self.over, "all runs have ended", PATIENCE)
             until(lambda: not oracle.clean(self.site), "the machines are clean", 60)
             for run in self.planned.runs:
-                if run.deleted:
+                if run.deleted and run.name in self.accepted:
                     self.insist(["runs", "delete", "-y", run.name])
         except AssertionError as late:
             self.broken += [str(late), *oracle.clean(self.site)]

@@ -6,11 +6,12 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -191,18 +192,16 @@ class Site:
 
     @contextmanager
     def kept_up(self, environment: dict[str, str]) -> Iterator[None]:
-        """Start the server again with this environment whenever it ends during the body. Commands that could start it
-        without the environment wait for that."""
+        """Start the server again with this environment whenever it ends during the body. One that a command was quicker
+        to start is killed."""
         over = threading.Event()
 
         def keep() -> None:
-            with (self.home.dstack / "server" / "start.lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                while not over.wait(0.01):
-                    if ended(forked[self.home.dstack]):
+            while not over.wait(0.02):
+                if ended(forked[self.home.dstack]):
+                    with self.no_start():
+                        self.kill()
                         self.serve(environment)
-                        fcntl.flock(lock, fcntl.LOCK_UN)  # the turn of commands that wait
-                        fcntl.flock(lock, fcntl.LOCK_EX)
 
         thread = threading.Thread(target=keep)
         thread.start()
@@ -212,10 +211,27 @@ class Site:
             over.set()
             thread.join()
 
+    @contextmanager
+    def no_start(self) -> Iterator[None]:
+        """Keep commands from starting the server during the body."""
+        with (self.home.dstack / "server" / "start.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def kill(self) -> None:
+        """kill -9 of the server."""
+        killed = self.running
+        for process in killed:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        until(lambda: all(map(ended, killed)), "the server has ended")
+
     def cut_power(self) -> None:
         """Kill the server, and forget what it did not sync."""
-        self.disk.cut(self.running)
-        until(lambda: not self.running, "the server has ended")
+        with self.no_start():
+            killed = self.running
+            self.disk.cut(killed)
+            until(lambda: all(map(ended, killed)), "the server has ended")
 
     def must(self, *arguments: str) -> str:
         """Run a command that has to work; return its output."""
@@ -229,9 +245,7 @@ class Site:
         return json.loads(done.stdout) if done.returncode == 0 else None
 
     def close(self) -> None:
-        for process in self.running:
-            os.kill(process, 9)
-        until(lambda: not self.running, "the server has ended")
+        self.kill()
         for machine in self.machines:
             machine.clear(self.home.path.name)
         self.disk.close()
