@@ -196,12 +196,16 @@ class Site:
         to start is killed."""
         over = threading.Event()
 
+        def gone() -> bool:
+            return ended(forked[self.home.dstack])
+
         def keep() -> None:
             while not over.wait(0.02):
-                if ended(forked[self.home.dstack]):
+                if gone():
                     with self.no_start():
                         self.kill()
-                        self.serve(environment)
+                        self.home.launch(environment)
+                        until(lambda: gone() or answers(self.home.dstack), "the server answers or has ended", 60)
 
         thread = threading.Thread(target=keep)
         thread.start()
@@ -210,6 +214,7 @@ class Site:
         finally:
             over.set()
             thread.join()
+            self.serve()
 
     @contextmanager
     def no_start(self) -> Iterator[None]:
