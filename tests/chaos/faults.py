@@ -265,6 +265,7 @@ class MachineDiskFull(Fault):
         ReasonCode.NOT_ENOUGH_DISK,
         ReasonCode.ARTIFACT_MISSING,
         ReasonCode.RUNNER_ERROR,
+        ReasonCode.CONTAINER_NOT_STARTED,
     }
     all_jobs = True
 

@@ -45,15 +45,25 @@ class Watcher:
         self.runs = {run.name for run in planned.runs}
         self.begin = time.time()
         self.seen: list[tuple[float, float, dict[str, Any]]] = []
+        self._jobs: list[dict[str, Any]] = []
+        self._asked = 0.0
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
 
     def _watch(self) -> None:
-        while not self._done.wait(0.5):
-            for job in self.site.ask("jobs", "-n", "50") or []:
-                if job["run"] in self.runs and job["reason_code"]:
-                    self.seen.append((time.monotonic(), time.time(), job))
+        while not self._done.wait(0.4):
+            asked = time.monotonic()
+            jobs = self.site.ask("jobs", "-n", "50")
+            if jobs is not None:
+                self._jobs, self._asked = [job for job in jobs if job["run"] in self.runs], asked
+                self.seen += [(time.monotonic(), time.time(), job) for job in self._jobs if job["reason_code"]]
+
+    def over(self, runs: set[str], since: float) -> bool:
+        """Whether all jobs of these runs have ended, as the server says after `since` (monotonic, in seconds)."""
+        jobs = self._jobs
+        there = runs <= {job["run"] for job in jobs}
+        return self._asked > since and there and all(job["status"] in ENDED for job in jobs)
 
     def close(self) -> None:
         self._done.set()

@@ -61,7 +61,8 @@ class Play:
         for thread in threads:
             thread.join()
         try:
-            until(self.over, "all runs have ended", PATIENCE)
+            now = time.monotonic()
+            until(lambda: watcher.over(self.accepted, now), "all runs have ended", PATIENCE)
             until(lambda: not oracle.clean(self.site), "the machines are clean", 60)
             for run in self.planned.runs:
                 if run.deleted and run.name in self.accepted:
@@ -124,11 +125,3 @@ class Play:
         finally:
             fault.end()
         self.happened.append((fault, begin, time.monotonic()))
-
-    def over(self) -> bool:
-        """Whether every run that was accepted has ended."""
-        for name in self.accepted:
-            run = self.site.ask("runs", name)
-            if run is not None and any(job["status"] not in oracle.ENDED for job in run["jobs"]):
-                return False
-        return bool(self.site.ask("server", "status"))
