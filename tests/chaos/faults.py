@@ -141,10 +141,8 @@ class ServerDiskFull(Fault):
         self.ballast.unlink(missing_ok=True)
 
 
-class ServerInodesFull(Fault):
+class ServerInodesFull(ServerDiskFull):
     """The disk of the server's home can hold no further file."""
-
-    explains = STORAGE
 
     def begin(self) -> None:
         self.ballast = self.site.disk.path / str(self)
