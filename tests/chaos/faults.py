@@ -57,6 +57,8 @@ class Fault:
     explains: ClassVar[frozenset[ReasonCode]] = frozenset()
     needs: ClassVar[str] = ""
     """The kind of storage that it breaks; "" if it fits any."""
+    breaks: ClassVar[str] = ""
+    """The part that it breaks, if another fault can't break it at the same time."""
     all_jobs: ClassVar[bool] = False
     """Whether it may end every job on its machine."""
     moves_clock: ClassVar[bool] = False
@@ -217,6 +219,7 @@ class SshSlow(Fault):
 class SshdRestarted(Fault):
     """sshd is stopped for a while, and its connections break."""
 
+    breaks = "sshd"
     explains = UNREACHABLE
 
     def begin(self) -> None:
@@ -230,6 +233,7 @@ class SshdRestarted(Fault):
 class SshHangs(Fault):
     """sshd accepts connections and says nothing, and the open ones break."""
 
+    breaks = "sshd"
     explains = UNREACHABLE
 
     def begin(self) -> None:
@@ -243,6 +247,7 @@ class SshHangs(Fault):
 class DockerRestarted(Fault):
     """dockerd is stopped for a while, and tells all containers to end first, as it does without live-restore."""
 
+    breaks = "dockerd"
     explains = UNREACHABLE | ENDS
     all_jobs = True
 
@@ -290,6 +295,7 @@ class MachineInodesFull(MachineDiskFull):
 class DockerKilled(Fault):
     """kill -9 of dockerd. Containers keep running."""
 
+    breaks = "dockerd"
     explains = UNREACHABLE
 
     def begin(self) -> None:
@@ -302,6 +308,7 @@ class DockerKilled(Fault):
 class DockerHangs(Fault):
     """dockerd does not answer."""
 
+    breaks = "dockerd"
     explains = UNREACHABLE
 
     def begin(self) -> None:
@@ -400,6 +407,7 @@ class S3Cuts(Fault):
 class S3Frozen(Fault):
     """S3 does not answer."""
 
+    breaks = "s3"
     needs = "s3"
     explains = STORAGE
 
@@ -413,6 +421,7 @@ class S3Frozen(Fault):
 class S3Down(Fault):
     """S3 is not running."""
 
+    breaks = "s3"
     needs = "s3"
     explains = STORAGE
 

@@ -133,10 +133,11 @@ def _fault(chance: random.Random, kinds: list[type[Fault]]) -> PlannedFault:
 
 
 def _apart(faults: list[PlannedFault]) -> tuple[PlannedFault, ...]:
-    """Leave out faults of a kind that has not ended yet: one can't break what is broken."""
+    """Leave out faults of what another one breaks at that time."""
     kept: list[PlannedFault] = []
     for fault in faults:
-        if all(fault.kind is not other.kind or fault.at > other.at + other.seconds + 1 for other in kept):
+        others = [other for other in kept if (other.kind.breaks or other.kind) == (fault.kind.breaks or fault.kind)]
+        if all(fault.at > other.at + other.seconds + 1 for other in others):
             kept.append(fault)
     return tuple(kept)
 

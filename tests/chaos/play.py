@@ -91,22 +91,22 @@ class Play:
         self.insist(words)
         self.accepted.add(run.name)
         if run.hold is not None:
-            self.insist(["hold", run.name])
+            self.insist(["hold", run.name], unless="no queued job to hold")
             time.sleep(run.hold)
-            self.insist(["release", run.name])
+            self.insist(["release", run.name], unless="no held job")
         if run.stop is not None:
             time.sleep(run.stop)
             self.insist(["stop", "-y", *(["--abort"] if run.abort else []), run.name])
 
-    def insist(self, words: list[str]) -> None:
-        """Repeat a command until it works."""
+    def insist(self, words: list[str], unless: str | None = None) -> None:
+        """Repeat a command until it works, or says that it is too late for it."""
 
         def worked() -> bool:
             done = self.site.home.run(*words, cwd=self.folder)
             if "Traceback" in done.stderr:
                 self.broken.append(f"dstack {' '.join(words)} shows a traceback: {done.stderr}")
             said.append(done.stderr)
-            return done.returncode == 0
+            return done.returncode == 0 or (unless is not None and unless in done.stderr)
 
         said: list[str] = []
         try:
