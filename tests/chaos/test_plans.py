@@ -10,6 +10,7 @@ from tests.chaos.faults import (
     DatabaseLocked,
     DockerHangs,
     Fault,
+    FolderRemoved,
     MachineInodesFull,
     PowerCut,
     ServerDiskFull,
@@ -43,6 +44,9 @@ BROKE = {
     "no inodes for a job's folder": single(8, "folder", SHORT, (MachineInodesFull, 0, 3)),
     "sshd restarted at a submission, a killed container": single(
         9, "folder", MEDIUM, (SshdRestarted, 0.1, 2), (ContainerKilled, 4, 0.1)
+    ),
+    "a power cut, and a job's folder removed meanwhile": single(
+        10, "folder", MEDIUM, (PowerCut, 1.5, 5), (FolderRemoved, 2.5, 0.1)
     ),
 }
 """What broke a promise once."""
