@@ -285,6 +285,8 @@ begin() {
 		# Without --force, so that a container that does run stays.
 		dk rm "$name" > /dev/null 2>&1 || :
 		if [ -z "$(state)" ]; then
+			# What a Docker that was killed left of a container can't always be started: a new one can.
+			if [ "$1" = start ]; then return; fi
 			rm -f "$io/env"
 			printf '%s\n' "$error" >&2
 			exit "$status"
