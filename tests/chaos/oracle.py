@@ -173,7 +173,8 @@ def _job(case: Case, run: PlannedRun, job: dict[str, Any]) -> list[str]:
         found.append(f"{name} was not tried again: it is attempt {job['attempt']} of {run.attempts}, and {state}")
     if not ended and not excused:
         found.append(f"{name} did not end by itself, and no fault ended it: {state}")
-    found += _log(case.site, name, job, ended and not hit, log_of(work))
+    aborted = run.stop is not None and run.abort
+    found += _log(case.site, name, job, ended and not hit and not aborted, log_of(work))
     return found + _artifacts(case.site, name, job, work.size) + _attempts(case, name, job)
 
 
@@ -184,10 +185,9 @@ def _attempts(case: Case, name: str, job: dict[str, Any]) -> list[str]:
         number = attempt["number"]
         own = job["id"] if number == 1 else f"{job['id']}-{number}"
         ended = any(line.startswith(f"ended {job['id']}-{number} ") for line in case.told)
-        if attempt["status"] == "lost" and own not in case.hit and not case.struck(attempt, job["submitted_at"]):
-            found.append(f"{name}: attempt {number} is lost, and no fault ended it: {attempt['reason']}")
-        if attempt["status"] == "failed" and not ended and own not in case.hit and attempt["started_at"]:
-            found.append(f"{name}: attempt {number} failed, but its commands did not end: {attempt['reason']}")
+        excused = ended or own in case.hit or case.struck(attempt, job["submitted_at"])
+        if attempt["status"] in ("lost", "failed") and attempt["started_at"] and not excused:
+            found.append(f"{name}: no fault ended attempt {number}, which is {attempt['status']}: {attempt['reason']}")
     return found
 
 
@@ -214,7 +214,9 @@ def _log(site: Site, name: str, job: dict[str, Any], whole: bool, expected: byte
     same = next(
         (at for at, (a, b) in enumerate(zip(log, expected, strict=False)) if a != b), min(len(log), len(expected))
     )
-    return [f"{name}: its log has {len(log)} bytes instead of {len(expected)}, and differs from byte {same} on"]
+    return [
+        f"{name}: its log has {len(log)} bytes instead of {len(expected)}, and from byte {same} on: {log[same:][:200]!r}"
+    ]
 
 
 def _artifacts(site: Site, name: str, job: dict[str, Any], size: int) -> list[str]:
