@@ -215,7 +215,7 @@ def _log(site: Site, name: str, job: dict[str, Any], whole: bool, expected: byte
         (at for at, (a, b) in enumerate(zip(log, expected, strict=False)) if a != b), min(len(log), len(expected))
     )
     return [
-        f"{name}: its log has {len(log)} bytes instead of {len(expected)}, and from byte {same} on: {log[same:][:200]!r}"
+        f"{name}: its log has {len(log)} bytes instead of {len(expected)}; from {same} on: {log[same : same + 200]!r}"
     ]
 
 
