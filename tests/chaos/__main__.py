@@ -71,6 +71,8 @@ def worker(command: list[str], alone: bool) -> Iterator[subprocess.Popen[str]]:
         assert process.stdin is not None
         process.stdin.close()
         process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 def main(words: list[str] | None = None) -> int:

@@ -248,7 +248,7 @@ class DockerRestarted(Fault):
     """dockerd is stopped for a while, and tells all containers to end first, as it does without live-restore."""
 
     breaks = "dockerd"
-    explains = UNREACHABLE | ENDS
+    explains = UNREACHABLE | ENDS | {ReasonCode.RUNNER_ERROR}
     all_jobs = True
 
     def begin(self) -> None:
@@ -296,7 +296,7 @@ class DockerKilled(Fault):
     """kill -9 of dockerd. Containers keep running."""
 
     breaks = "dockerd"
-    explains = UNREACHABLE
+    explains = UNREACHABLE | {ReasonCode.RUNNER_ERROR}
 
     def begin(self) -> None:
         self.machine.daemon.kill()
