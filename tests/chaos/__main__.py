@@ -1,50 +1,106 @@
-"""`scripts/chaos`: play random plans until the time is up, and say which promise was broken by which plan."""
+"""Plays random plans until the time is up, and says which promise was broken by which plan."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import signal
+import subprocess
 import sys
-import time
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from tests.chaos.faults import FAULTS
-from tests.chaos.plan import plan
-from tests.chaos.play import play
-from tests.chaos.world import World
+from tests.environment.private import possible, private
+
+ROOT = Path(__file__).parents[2]
 
 
-def main() -> None:
-    """Play plans; exit with 1 if one broke a promise."""
+class Tally:
+    """Prints the result of each plan, and counts them."""
+
+    def __init__(self) -> None:
+        self.played = 0
+        self.bad = 0
+        self._lock = threading.Lock()
+
+    def read(self, lines: Iterable[str]) -> None:
+        """Read the results that one worker writes."""
+        for line in lines:
+            result = json.loads(line)
+            broken = result["broken"]
+            with self._lock:
+                self.played += 1
+                self.bad += bool(broken)
+                print(f"plan {result['seed']}: {'BROKEN' if broken else 'ok'} ({result['seconds']:.1f} s)", flush=True)
+                if broken:
+                    print(result["plan"], *(f"  -> {promise}" for promise in broken), sep="\n", flush=True)
+
+
+def arguments(words: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(prog="scripts/chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="number of the first plan; default: 1")
     parser.add_argument("--minutes", type=float, default=5, help="begin no plan after this time; default: 5")
-    parser.add_argument("--plans", type=int, help="play at most so many plans")
-    parser.add_argument("--fault", action="append", help="use only faults with this name; repeatable")
-    arguments = parser.parse_args()
-    names = {fault.__name__: fault for fault in FAULTS}
-    if unknown := set(arguments.fault or ()) - set(names):
+    parser.add_argument("--plans", type=int, default=1_000_000, help="play at most so many plans")
+    parser.add_argument("--at-once", type=int, default=2, help="play so many plans at once; default: 2")
+    parser.add_argument("--fault", action="append", default=[], help="use only faults with this name; repeatable")
+    given = parser.parse_args(words)
+    names = [fault.__name__ for fault in FAULTS]
+    if unknown := set(given.fault) - set(names):
         parser.error(f"no fault {', '.join(sorted(unknown))}; there are: {', '.join(names)}")
-    kinds = tuple(names[name] for name in arguments.fault) if arguments.fault else FAULTS
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    end = time.monotonic() + 60 * arguments.minutes
-    seed, bad = arguments.seed, 0
-    world = World()
+    return given
+
+
+@contextmanager
+def worker(command: list[str], alone: bool) -> Iterator[subprocess.Popen[str]]:
+    """Start a process that plays plans. It cleans up and ends when its stdin does."""
+    process = subprocess.Popen(
+        command if alone else private(command),
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C is for this process alone
+    )
     try:
-        while time.monotonic() < end and (arguments.plans is None or seed < arguments.seed + arguments.plans):
-            planned = plan(seed, kinds)
-            begin = time.monotonic()
-            broken = play(world, planned)
-            print(f"plan {seed}: {'ok' if not broken else 'BROKEN'} ({time.monotonic() - begin:.1f} s)", flush=True)
-            if broken:
-                bad += 1
-                print(planned)
-                print("\n".join(f"  -> {line}" for line in broken), flush=True)
-            seed += 1
+        yield process
     finally:
-        world.close()
-    print(f"{seed - arguments.seed} plans, {bad} broke a promise")
-    sys.exit(1 if bad else 0)
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def main(words: list[str] | None = None) -> int:
+    """Play plans; return 1 if one broke a promise, else 0."""
+    given = arguments(words)
+    alone = not possible()
+    if alone:
+        print(
+            "chaos: it can't have namespaces here: it uses the machine's, and plays one plan at a time", file=sys.stderr
+        )
+    workers = 1 if alone else min(given.at_once, given.plans)
+    end = given.seed + given.plans
+    tally = Tally()
+    with ExitStack() as stack:
+        started = []
+        for number in range(workers):
+            task = map(str, [given.seed + number, end, workers, 60 * given.minutes, *given.fault])
+            started.append(stack.enter_context(worker([sys.executable, "-m", "tests.chaos.worker", *task], alone)))
+        threads = [threading.Thread(target=tally.read, args=(process.stdout,)) for process in started]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    codes = [process.returncode for process in started]
+    print(f"{tally.played} plans, {tally.bad} broke a promise")
+    return 1 if tally.bad or any(codes) else 0
 
 
 if __name__ == "__main__":
-    main()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(main())

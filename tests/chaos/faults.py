@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
@@ -9,12 +10,17 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import ClassVar
 
 from dstack.model.job.reasons import ReasonCode
 from tests.chaos.world import Machine, Site
 
 UNREACHABLE = frozenset({ReasonCode.RUNNER_UNREACHABLE, ReasonCode.RUNNER_BEING_CHECKED, ReasonCode.RUNNER_UNUSABLE})
+ENDS = frozenset(
+    {code for code in ReasonCode if code.name.startswith("LOST_")} | {ReasonCode.KILLED, ReasonCode.DEPENDENCY_FAILED}
+)
+"""How jobs end that something ended from outside."""
 STORAGE = frozenset({ReasonCode.STORAGE_UNAVAILABLE, ReasonCode.UPLOADING})
 
 LOCK = """
@@ -26,6 +32,22 @@ sys.stdin.read()
 """
 
 
+def fill(file: Path) -> None:
+    """Write to a file until no byte fits on its disk."""
+    with suppress(OSError), file.open("wb", buffering=0) as ballast:
+        for size in (1 << 20, 1 << 12, 1):
+            with suppress(OSError):
+                while ballast.write(bytes(size)):
+                    pass
+
+
+def use_inodes(folder: Path) -> None:
+    """Make files until the disk can hold no further one."""
+    with suppress(OSError):
+        for number in itertools.count():
+            (folder / str(number)).touch()
+
+
 class Fault:
     """One thing that goes wrong, at a time and for a time. `random` decides what exactly, the same for the same plan.
 
@@ -35,6 +57,11 @@ class Fault:
     explains: ClassVar[frozenset[ReasonCode]] = frozenset()
     needs: ClassVar[str] = ""
     """The kind of storage that it breaks; "" if it fits any."""
+    breaks: ClassVar[str] = ""
+    """The part that it breaks, if another fault can't break it at the same time."""
+    all_jobs: ClassVar[bool] = False
+    """Whether it may end every job on its machine."""
+    moves_clock: ClassVar[bool] = False
 
     def __init__(self, site: Site, random: random.Random) -> None:
         self.site = site
@@ -56,9 +83,7 @@ class ServerKilled(Fault):
     """kill -9 of the server."""
 
     def begin(self) -> None:
-        for process in self.site.running:
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+        self.site.kill()
 
     def end(self) -> None:
         self.site.serve()
@@ -110,17 +135,41 @@ class DatabaseLocked(Fault):
 class ServerDiskFull(Fault):
     """The disk of the server's home has no space left."""
 
-    explains = frozenset({ReasonCode.SERVER_DISK_FULL, ReasonCode.SERVER_TROUBLE})
+    explains = STORAGE | {ReasonCode.SERVER_DISK_FULL, ReasonCode.SERVER_TROUBLE}
 
     def begin(self) -> None:
-        self.ballast = self.site.disk.path / "ballast"
-        with suppress(OSError), self.ballast.open("wb") as file:
-            while True:
-                file.write(bytes(1 << 16))
-                file.flush()
+        self.ballast = self.site.disk.path / str(self)
+        fill(self.ballast)
 
     def end(self) -> None:
         self.ballast.unlink(missing_ok=True)
+
+
+class ServerInodesFull(ServerDiskFull):
+    """The disk of the server's home can hold no further file."""
+
+    def begin(self) -> None:
+        self.ballast = self.site.disk.path / str(self)
+        self.ballast.mkdir()
+        use_inodes(self.ballast)
+
+    def end(self) -> None:
+        shutil.rmtree(self.ballast)
+
+
+class ClockJumps(Fault):
+    """The server's clock is wrong by two hours for a while; sometimes the server is killed then, too."""
+
+    moves_clock = True
+
+    def begin(self) -> None:
+        self.site.clock.write_text(str(self.random.choice([7200, -7200])))
+        if self.random.random() < 0.5:
+            self.site.kill()
+            self.site.serve()
+
+    def end(self) -> None:
+        self.site.clock.unlink()
 
 
 class SshReset(Fault):
@@ -172,6 +221,7 @@ class SshSlow(Fault):
 class SshdRestarted(Fault):
     """sshd is stopped for a while, and its connections break."""
 
+    breaks = "sshd"
     explains = UNREACHABLE
 
     def begin(self) -> None:
@@ -182,10 +232,73 @@ class SshdRestarted(Fault):
         self.machine.sshd.start()
 
 
+class SshHangs(Fault):
+    """sshd accepts connections and says nothing, and the open ones break."""
+
+    breaks = "sshd"
+    explains = UNREACHABLE
+
+    def begin(self) -> None:
+        self.machine.sshd.freeze()
+        self.machine.link.cut()
+
+    def end(self) -> None:
+        self.machine.sshd.thaw()
+
+
+class DockerRestarted(Fault):
+    """dockerd is stopped for a while, and tells all containers to end first, as it does without live-restore."""
+
+    breaks = "dockerd"
+    explains = UNREACHABLE | ENDS | {ReasonCode.RUNNER_ERROR}
+    all_jobs = True
+
+    def begin(self) -> None:
+        if running := self.machine.containers():
+            subprocess.run([*self.machine.daemon.command, "stop", "--time", "5", *running], capture_output=True)
+        self.machine.daemon.stop()
+
+    def end(self) -> None:
+        self.machine.daemon.start()
+
+
+class MachineDiskFull(Fault):
+    """The disk of a machine's user has no space left."""
+
+    explains = UNREACHABLE | {
+        ReasonCode.DISK_FULL,
+        ReasonCode.NOT_ENOUGH_DISK,
+        ReasonCode.ARTIFACT_MISSING,
+        ReasonCode.RUNNER_ERROR,
+        ReasonCode.CONTAINER_NOT_STARTED,
+    }
+    all_jobs = True
+
+    def begin(self) -> None:
+        self.ballast = self.machine.folder / str(self)
+        fill(self.ballast)
+
+    def end(self) -> None:
+        self.ballast.unlink(missing_ok=True)
+
+
+class MachineInodesFull(MachineDiskFull):
+    """The disk of a machine's user can hold no further file."""
+
+    def begin(self) -> None:
+        self.ballast = self.machine.folder / str(self)
+        self.ballast.mkdir()
+        use_inodes(self.ballast)
+
+    def end(self) -> None:
+        shutil.rmtree(self.ballast, ignore_errors=True)
+
+
 class DockerKilled(Fault):
     """kill -9 of dockerd. Containers keep running."""
 
-    explains = UNREACHABLE
+    breaks = "dockerd"
+    explains = UNREACHABLE | {ReasonCode.RUNNER_ERROR}
 
     def begin(self) -> None:
         self.machine.daemon.kill()
@@ -197,6 +310,7 @@ class DockerKilled(Fault):
 class DockerHangs(Fault):
     """dockerd does not answer."""
 
+    breaks = "dockerd"
     explains = UNREACHABLE
 
     def begin(self) -> None:
@@ -226,7 +340,7 @@ class OnContainer(Fault):
 class ContainerKilled(OnContainer):
     """Somebody kills a container."""
 
-    explains = frozenset({ReasonCode.KILLED, ReasonCode.LOST_REMOVED, ReasonCode.DEPENDENCY_FAILED})
+    explains = ENDS
 
     def strike(self, container: str) -> None:
         self.hit.add(container.removeprefix("dstack-"))
@@ -260,7 +374,7 @@ class FolderRemoved(OnContainer):
     def strike(self, container: str) -> None:
         job = container.removeprefix("dstack-")
         self.hit.add(job)
-        for folder in self.machine.folder.glob(f"*/*/jobs/{job}"):
+        for folder in self.machine.jobs(job):
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -278,9 +392,24 @@ class S3Refuses(Fault):
         self.site.world.proxy.refuse = lambda request: None
 
 
+class S3Cuts(Fault):
+    """S3's answers break off."""
+
+    needs = "s3"
+    explains = STORAGE
+
+    def begin(self) -> None:
+        after = self.random.choice([0, 10, 1000])
+        self.site.world.proxy.cut = lambda request: after
+
+    def end(self) -> None:
+        self.site.world.proxy.cut = lambda request: None
+
+
 class S3Frozen(Fault):
     """S3 does not answer."""
 
+    breaks = "s3"
     needs = "s3"
     explains = STORAGE
 
@@ -294,6 +423,7 @@ class S3Frozen(Fault):
 class S3Down(Fault):
     """S3 is not running."""
 
+    breaks = "s3"
     needs = "s3"
     explains = STORAGE
 
@@ -310,18 +440,25 @@ FAULTS: tuple[type[Fault], ...] = (
     PowerCut,
     DatabaseLocked,
     ServerDiskFull,
+    ServerInodesFull,
+    ClockJumps,
     SshReset,
     SshFrozen,
     SshRefused,
     SshSlow,
     SshdRestarted,
+    SshHangs,
     DockerKilled,
+    DockerRestarted,
     DockerHangs,
     ContainerKilled,
     ContainerRemoved,
     ContainerPaused,
     FolderRemoved,
+    MachineDiskFull,
+    MachineInodesFull,
     S3Refuses,
+    S3Cuts,
     S3Frozen,
     S3Down,
 )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from tests.chaos.faults import Fault
 from tests.chaos.plan import Plan, PlannedRun, log_of
 from tests.chaos.world import Site
 
+STATES = {"queued", "placed", "running", "uploading", "done", "failed", "stopped", "lost"}
 ENDED = {status.value for status in FINISHED}
 ALWAYS = {
     ReasonCode.WAITING_FOR_DEPENDENCY,
@@ -23,97 +28,195 @@ ALWAYS = {
     ReasonCode.UPLOADING,
     ReasonCode.EXIT_CODE,
     ReasonCode.DEPENDENCY_FAILED,
+    ReasonCode.WAITING_FOR_SAME_JOB,
 }
 """Reasons that need no fault."""
 STOPPED = {ReasonCode.STOPPED_BY_USER, ReasonCode.ABORTED, ReasonCode.STOPPING}
+MOMENT = re.compile(r"\bsince (\d{4}-\d\d-\d\dT[\d:.]+Z)")
 AFTERWARDS = 40.0
 """Seconds for which a fault still explains what is told: pauses between tries grow."""
 
 
 class Watcher:
-    """Notes every reason that jobs show while a plan runs, with its time."""
+    """Notes every reason that jobs show while a plan runs, with its time (wall clock and monotonic, in seconds)."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, planned: Plan) -> None:
         self.site = site
-        self.seen: list[tuple[float, str, str, str]] = []
+        self.runs = {run.name for run in planned.runs}
+        self.begin = time.time()
+        self.seen: list[tuple[float, float, dict[str, Any]]] = []
+        self._jobs: list[dict[str, Any]] = []
+        self._asked = 0.0
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
 
     def _watch(self) -> None:
-        while not self._done.wait(0.5):
-            for job in self.site.ask("jobs", "-n", "50") or []:
-                if job["reason_code"]:
-                    self.seen.append((time.monotonic(), job["id"], job["status"], job["reason_code"]))
+        while not self._done.wait(0.4):
+            asked = time.monotonic()
+            jobs = self.site.ask("jobs", "-n", "50")
+            if jobs is not None:
+                self._jobs, self._asked = [job for job in jobs if job["run"] in self.runs], asked
+                self.seen += [(time.monotonic(), time.time(), job) for job in self._jobs if job["reason_code"]]
+
+    def over(self, runs: set[str], since: float) -> bool:
+        """Whether all jobs of these runs have ended, as the server says after `since` (monotonic, in seconds)."""
+        jobs = self._jobs
+        there = runs <= {job["run"] for job in jobs}
+        return self._asked > since and there and all(job["status"] in ENDED for job in jobs)
 
     def close(self) -> None:
         self._done.set()
         self._thread.join()
 
 
+class ServerLog:
+    """What the server's log says from now on."""
+
+    def __init__(self, site: Site) -> None:
+        self.path = site.home.dstack / "server" / "server.log"
+        self.start = self.path.stat().st_size if self.path.exists() else 0
+
+    def tracebacks(self) -> list[str]:
+        """One line per kind of unexpected exception."""
+        with self.path.open(errors="replace") as log:
+            log.seek(min(self.start, self.path.stat().st_size))
+            lines = log.read().splitlines()
+        found = set()
+        for number, line in enumerate(lines):
+            if line.startswith("Traceback"):
+                trace = itertools.takewhile(lambda line: line.startswith((" ", "Traceback")), lines[number:])
+                last = number + len(list(trace))
+                found.add(lines[last] if last < len(lines) else "cut off")
+        return [f"a traceback in the server's log: {each}" for each in sorted(found)]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is known when all is over. The attempts in `hit`, `<job>` or `<job>-<attempt>`, may have been ended by a
+    fault; `told` are the lines that jobs wrote to the witness."""
+
+    site: Site
+    faults: list[tuple[Fault, float, float]]
+    told: list[str]
+
+    @property
+    def hit(self) -> set[str]:
+        return {attempt for fault, _, _ in self.faults for attempt in fault.hit}
+
+    def struck(self, attempt: dict[str, Any], submitted: str) -> bool:
+        """Whether a fault that may end every job of a machine did so with this attempt."""
+        begin = datetime.fromisoformat((attempt["started_at"] or submitted).replace("Z", "+00:00")).timestamp()
+        end = datetime.fromisoformat(attempt["finished_at"].replace("Z", "+00:00")).timestamp()
+        offset = time.time() - time.monotonic()
+        return any(
+            fault.all_jobs
+            and fault.machine.name == attempt["runner"]
+            and since + offset < end + 5
+            and begin < until + offset + 5
+            for fault, since, until in self.faults
+        )
+
+
 def violations(
     site: Site, planned: Plan, faults: list[tuple[Fault, float, float]], accepted: set[str], watcher: Watcher
 ) -> list[str]:
-    """Return one line per broken promise. `faults` come with the moments of their begin and end; `accepted` are the
-    runs that the server acknowledged."""
+    """Return one line per broken promise. `faults` come with the moments of their begin and end (monotonic, in
+    seconds); `accepted` are the runs that the server acknowledged."""
     found = []
-    told = _told(site.world.witness / "told")
-    hit = {attempt for fault, _, _ in faults for attempt in fault.hit}
-    stops = {run.name for run in planned.runs if run.stop is not None}
+    case = Case(site, faults, _told(site.world.witness / "told"))
     for run in planned.runs:
         record = site.ask("runs", run.name)
         if record is None:
-            if run.name in accepted:
+            if run.name in accepted and not run.deleted:
                 found.append(f"{run.name} was accepted and is unknown")
             continue
+        if run.deleted:
+            found.append(f"{run.name} was deleted and is still known")
         for job in record["jobs"]:
-            found += _job(site, run, job, told, hit)
-    for attempt, count in Counter(line.split()[1] for line in told if line.startswith("begun")).items():
-        if count > 1:
-            found.append(f"the commands of attempt {attempt} ran {count} times")
-    found += _reasons(watcher, faults, stops)
-    return found + _left(site)
+            found += _job(case, run, job)
+        found += _events(site, record)
+    begun = Counter(line.split()[1] for line in case.told if line.startswith("begun"))
+    found += [f"the commands of attempt {attempt} ran {count} times" for attempt, count in begun.items() if count > 1]
+    return found + _reasons(watcher, faults, planned) + _left(site)
 
 
 def _told(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def _job(site: Site, run: PlannedRun, job: dict[str, Any], told: list[str], hit: set[str]) -> list[str]:
+def _job(case: Case, run: PlannedRun, job: dict[str, Any]) -> list[str]:
     """What is wrong with one job after everything has ended."""
     name = f"{run.name}: {job['workflow']} ({job['id']})"
     work = run.work[int(job["workflow"].rsplit("-", 1)[1]) - 1]
     attempt = f"{job['id']}-{job['attempt']}"
     own = job["id"] if job["attempt"] == 1 else attempt
-    begun, ended = f"begun {attempt}" in told, f"ended {attempt} {work.code}" in told
+    begun, ended = f"begun {attempt}" in case.told, f"ended {attempt} {work.code}" in case.told
     state = f"{job['status']} {job['exit_code']} {job['reason_code']}: {job['reason']}"
     if job["status"] not in ENDED:
         return [f"{name} has not ended: {state}"]
-    excused = own in hit or run.stop is not None
     if job["reason_code"] == ReasonCode.DEPENDENCY_FAILED:
         return [f"{name} began although its dependency failed"] if begun else []
+    if job["cached"]:
+        found = [f"{name} ran although it is cached"] if begun else []
+        return found + _log(case.site, name, job, True, log_of(work)) + _artifacts(case.site, name, job, work.size)
+    hit = own in case.hit or case.struck(job, job["submitted_at"])
+    excused = hit or run.stop is not None
     found = []
     if job["status"] == "done" and not (ended and work.code == 0):
-        found.append(f"{name} is done, but its commands did not end with 0: {told}")
+        found.append(f"{name} is done, but its commands did not end with 0: {case.told}")
     if ended and not excused and (job["status"] == "done") != (work.code == 0):
         found.append(f"{name} ended with {work.code}, but is {state}")
     if ended and not excused and work.code and job["exit_code"] != work.code:
         found.append(f"{name} ended with {work.code}, but is {state}")
+    if ended and not excused and work.code and "error" in run.causes and job["attempt"] < run.attempts:
+        found.append(f"{name} was not tried again: it is attempt {job['attempt']} of {run.attempts}, and {state}")
     if not ended and not excused:
         found.append(f"{name} did not end by itself, and no fault ended it: {state}")
-    return (
-        found + _log(site, name, job, ended and own not in hit, log_of(work)) + _artifacts(site, name, job, work.size)
-    )
+    aborted = run.stop is not None and run.abort
+    found += _log(case.site, name, job, ended and not hit and not aborted, log_of(work))
+    return found + _artifacts(case.site, name, job, work.size) + _attempts(case, name, job)
+
+
+def _attempts(case: Case, name: str, job: dict[str, Any]) -> list[str]:
+    """Earlier attempts that were given up although nothing had ended them."""
+    found = []
+    for attempt in job["attempts"]:
+        number = attempt["number"]
+        own = job["id"] if number == 1 else f"{job['id']}-{number}"
+        ended = any(line.startswith(f"ended {job['id']}-{number} ") for line in case.told)
+        excused = ended or own in case.hit or case.struck(attempt, job["submitted_at"])
+        if attempt["status"] in ("lost", "failed") and attempt["started_at"] and not excused:
+            found.append(f"{name}: no fault ended attempt {number}, which is {attempt['status']}: {attempt['reason']}")
+    return found
+
+
+def _events(site: Site, run: dict[str, Any]) -> list[str]:
+    """Where `dstack events` says something else than the states of the jobs."""
+    found = []
+    events = site.ask("events", run["name"], "-n", "100000") or []
+    for job in run["jobs"]:
+        kinds = [event["kind"].removeprefix("job.") for event in events if event["job"] == job["id"]]
+        states = [kind for kind in kinds if kind in STATES]
+        ends = [kind for kind in states if kind in ENDED]
+        if job["status"] in ENDED and (ends != [job["status"]] or states[-1] != job["status"]):
+            found.append(f"{run['name']}: {job['id']} is {job['status']}, and its events are {', '.join(kinds)}")
+    return found
 
 
 def _log(site: Site, name: str, job: dict[str, Any], whole: bool, expected: bytes) -> list[str]:
-    log = site.home.run("logs", job["id"]).stdout.encode()
+    if job["cached"]:
+        log = site.home.run("logs", job["id"]).stdout.encode()[-len(expected) :]  # after those of earlier attempts
+    else:
+        log = site.home.run("logs", job["id"], "--attempt", str(job["attempt"])).stdout.encode()
     if log == expected or (not whole and expected.startswith(log)):
         return []
     same = next(
         (at for at, (a, b) in enumerate(zip(log, expected, strict=False)) if a != b), min(len(log), len(expected))
     )
-    return [f"{name}: its log has {len(log)} bytes instead of {len(expected)}, and differs from byte {same} on"]
+    return [
+        f"{name}: its log has {len(log)} bytes instead of {len(expected)}; from {same} on: {log[same : same + 200]!r}"
+    ]
 
 
 def _artifacts(site: Site, name: str, job: dict[str, Any], size: int) -> list[str]:
@@ -129,15 +232,34 @@ def _artifacts(site: Site, name: str, job: dict[str, Any], size: int) -> list[st
     return [] if right else [f"{name}: its artifacts differ"]
 
 
-def _reasons(watcher: Watcher, faults: list[tuple[Fault, float, float]], stops: set[str]) -> list[str]:
-    """Reasons that neither a fault nor a stop explains."""
+def _reasons(watcher: Watcher, faults: list[tuple[Fault, float, float]], planned: Plan) -> list[str]:
+    """Reasons that neither a fault nor the plan explains, and moments in reasons that can't be right."""
     found = set()
-    for at, job, status, code in watcher.seen:
+    runs = {run.name: run for run in planned.runs}
+    steady = not any(fault.moves_clock for fault, _, _ in faults)
+    for at, wall, job in watcher.seen:
+        code, run = job["reason_code"], runs[job["run"]]
         explained = any(code in fault.explains and begin - 1 <= at <= end + AFTERWARDS for fault, begin, end in faults)
-        lasting = any(code in fault.explains for fault, _, _ in faults) and status in ENDED
-        if not (explained or lasting or code in ALWAYS or (stops and code in STOPPED)):
-            found.add(f"job {job} was {status} with reason {code}, which no fault explains")
+        lasting = any(code in fault.explains for fault, _, _ in faults) and job["status"] in ENDED
+        if not (explained or lasting or code in ALWAYS or code in _planned(run, planned)):
+            found.add(f"job {job['id']} of {run.name} was {job['status']} with reason {code}: {job['reason']}")
+        for moment in MOMENT.findall(job["reason"] or "") if steady else ():
+            since = datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()
+            if not watcher.begin - 60 <= since <= wall + 1:
+                found.add(f"job {job['id']} of {run.name}: {job['reason']} (it is {datetime.fromtimestamp(wall)})")
     return sorted(found)
+
+
+def _planned(run: PlannedRun, planned: Plan) -> set[ReasonCode]:
+    """The reasons that this run's own plan explains."""
+    codes: set[ReasonCode] = set()
+    if run.stop is not None:
+        codes |= STOPPED
+    if run.hold is not None:
+        codes.add(ReasonCode.HELD)
+    if run.preemptible and any(other.priority > run.priority for other in planned.runs):
+        codes |= {ReasonCode.PREEMPTED, ReasonCode.STOPPING}
+    return codes
 
 
 def _left(site: Site) -> list[str]:
@@ -158,6 +280,6 @@ def clean(site: Site) -> list[str]:
     for machine in site.machines:
         if left := machine.containers(everything=True):
             found.append(f"{machine.name} still has containers: {left}")
-        if left := sorted(path.name for path in machine.folder.glob("*/*/jobs/*")):
+        if left := [path.name for path in machine.jobs()]:
             found.append(f"{machine.name} still has folders: {left}")
     return found

@@ -25,8 +25,10 @@ class Work:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run: `work` of its one job, or of two jobs of which the second depends on the first. `stop` and `abort` are
-    moments in seconds after its submission."""
+    """A run: `work` of its one job, or of two jobs of which the second depends on the first. All moments are seconds
+    after its submission. `same` names an earlier run with the same workflows, so that the results may be shared. `hold`
+    is for how long it is held in the queue. `causes` are what it is tried again after. A `large` job needs a whole
+    machine; a `preemptible` one makes way for those of higher `priority`. `deleted`: it is deleted when all is over."""
 
     name: str
     at: float
@@ -34,10 +36,30 @@ class PlannedRun:
     attempts: int = 1
     stop: float | None = None
     abort: bool = False
+    same: str = ""
+    hold: float | None = None
+    causes: tuple[str, ...] = ("lost",)
+    large: bool = False
+    priority: int = 0
+    preemptible: bool = False
+    deleted: bool = False
 
     @property
     def workflow(self) -> str:
-        return f"{self.name}-{len(self.work)}"
+        return f"{self.same or self.name}-{len(self.work)}"
+
+    def __str__(self) -> str:
+        marks = [
+            *([f"the same as {self.same}"] if self.same else []),
+            *([f"{self.attempts} attempts on {', '.join(self.causes)}"] if self.attempts > 1 else []),
+            *([f"held for {self.hold:.1f} s"] if self.hold is not None else []),
+            *([f"{'aborted' if self.abort else 'stopped'} after {self.stop:.1f} s"] if self.stop is not None else []),
+            *(["large"] if self.large else []),
+            *([f"priority {self.priority}"] if self.priority else []),
+            *(["preemptible"] if self.preemptible else []),
+            *(["deleted"] if self.deleted else []),
+        ]
+        return f"{self.at:4.1f} s  run {self.name}: {'; '.join([*map(str, self.work), *marks])}"
 
 
 @dataclass(frozen=True)
@@ -61,9 +83,7 @@ class Plan:
 
     def __str__(self) -> str:
         lines = [f"plan {self.seed}, storage: {self.storage}"]
-        for run in self.runs:
-            end = "" if run.stop is None else f", {'aborted' if run.abort else 'stopped'} after {run.stop:.1f} s"
-            lines.append(f"  {run.at:4.1f} s  run {run.name}: {', '.join(map(str, run.work))}{end}")
+        lines += [f"  {run}" for run in self.runs]
         lines += [f"  {fault.at:4.1f} s  {fault.kind.__name__} for {fault.seconds:.1f} s" for fault in self.faults]
         return "\n".join(lines)
 
@@ -72,22 +92,34 @@ def plan(seed: int, kinds: tuple[type[Fault], ...] = FAULTS) -> Plan:
     """Return the plan of this seed."""
     chance = random.Random(seed)
     storage = chance.choice(["folder", "s3"])
-    runs = tuple(_run(chance, number) for number in range(1, chance.randint(2, 4) + 1))
+    runs: list[PlannedRun] = []
+    for number in range(1, chance.randint(2, 4) + 1):
+        runs.append(_run(chance, f"p{seed}r{number}", runs))
     fitting = [kind for kind in kinds if kind.needs in ("", storage)]
     faults = sorted((_fault(chance, fitting) for _ in range(chance.randint(3, 5))), key=lambda fault: fault.at)
-    return Plan(seed, storage, runs, _apart(faults))
+    return Plan(seed, storage, tuple(runs), _apart(faults))
 
 
-def _run(chance: random.Random, number: int) -> PlannedRun:
-    work = tuple(_work(chance) for _ in range(chance.choice([1, 1, 2])))
-    stop = chance.uniform(0.2, 3) if chance.random() < 0.2 else None
+def _run(chance: random.Random, name: str, before: list[PlannedRun]) -> PlannedRun:
+    at = chance.uniform(0, LENGTH / 2)
+    originals = [run for run in before if not run.same]
+    if originals and chance.random() < 0.2:
+        other = chance.choice(originals)
+        return PlannedRun(name, at, other.work, same=other.name)
+    kind = chance.choice(["plain", "plain", "plain", "stopped", "held", "large", "tried again"])
     return PlannedRun(
-        name=f"run{number}",
-        at=chance.uniform(0, LENGTH / 2),
-        work=work,
-        attempts=chance.choice([1, 1, 3]),
-        stop=stop,
+        name=name,
+        at=at,
+        work=tuple(_work(chance) for _ in range(chance.choice([1, 1, 2]))),
+        attempts=chance.choice([2, 3]) if kind == "tried again" else chance.choice([1, 1, 3]),
+        stop=chance.uniform(0.2, 3) if kind == "stopped" else None,
         abort=chance.random() < 0.5,
+        hold=chance.uniform(0, 1) if kind == "held" else None,
+        causes=("lost", "error") if kind == "tried again" else ("lost",),
+        large=kind == "large",
+        priority=chance.choice([0, 5, 10]) if kind == "large" else 0,
+        preemptible=chance.random() < 0.5,
+        deleted=chance.random() < 0.2,
     )
 
 
@@ -101,10 +133,11 @@ def _fault(chance: random.Random, kinds: list[type[Fault]]) -> PlannedFault:
 
 
 def _apart(faults: list[PlannedFault]) -> tuple[PlannedFault, ...]:
-    """Leave out faults of a kind that has not ended yet: one can't break what is broken."""
+    """Leave out faults of what another one breaks at that time."""
     kept: list[PlannedFault] = []
     for fault in faults:
-        if all(fault.kind is not other.kind or fault.at > other.at + other.seconds + 1 for other in kept):
+        others = [other for other in kept if (other.kind.breaks or other.kind) == (fault.kind.breaks or fault.kind)]
+        if all(fault.at > other.at + other.seconds + 1 for other in others):
             kept.append(fault)
     return tuple(kept)
 
@@ -112,21 +145,25 @@ def _apart(faults: list[PlannedFault]) -> tuple[PlannedFault, ...]:
 def workflows(planned: Plan, witness: str) -> str:
     """The workflows.yaml of a plan. Each job tells the witness when its commands begin and end."""
     lines = ["workflows:"]
-    for run in planned.runs:
+    for run in (run for run in planned.runs if not run.same):
         for number, work in enumerate(run.work, 1):
             name = f"{run.name}-{number}"
             lines += [
                 f"  - name: {name}",
                 f"    image: {BUSYBOX}",
                 "    stop-grace: 2s",
-                f"    retry: {{attempts: {run.attempts}, on: [lost]}}",
+                f"    retry: {{attempts: {run.attempts}, on: [{', '.join(run.causes)}]}}",
+                f"    priority: {run.priority}",
+                f"    preemptible: {str(run.preemptible).lower()}",
+                "    max-duration: 1h",
+                *(["    resources: {cpu: 2}"] if run.large else []),
                 f"    mounts: ['{witness}:/witness']",
                 f"    artifacts: ['made-{name}']",
                 f"    depends-on: {{workflows: [{f'{run.name}-1' if number > 1 else ''}]}}",
                 "    commands:",
                 '      - me=$DSTACK_JOB_ID-$DSTACK_ATTEMPT; echo "begun $me" >>/witness/told',
                 f"      - {_log_loop(work)}",
-                f"      - mkdir made-{name} && head -c {work.size} /dev/zero >made-{name}/zeros"
+                f"      - mkdir -p made-{name} && head -c {work.size} /dev/zero >made-{name}/zeros"
                 f" && echo {name} >made-{name}/name",
                 f'      - echo "ended $me {work.code}" >>/witness/told; exit {work.code}',
             ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -20,9 +21,18 @@ PATIENCE = 60.0
 
 
 def play(world: World, planned: Plan, environment: dict[str, str] | None = None) -> list[str]:
-    """Play the plan; return one line per broken promise. `environment` is the first server's."""
-    with world.fresh(planned.storage, environment) as site:
-        return Play(site, planned).run()
+    """Play the plan; return one line per broken promise. It has a server of its own, with this `environment`, if there
+    is one; else it uses the server of the plans before, until one of them breaks a promise."""
+    if environment is not None:
+        with world.fresh(planned.storage, environment) as site:
+            return Play(site, planned).run()
+    broken = ["it did not end"]
+    try:
+        broken = Play(world.site(planned.storage), planned).run()
+    finally:
+        if broken:
+            world.forget(planned.storage)
+    return broken
 
 
 class Play:
@@ -31,7 +41,9 @@ class Play:
     def __init__(self, site: Site, planned: Plan) -> None:
         self.site = site
         self.planned = planned
-        self.folder: Path = project(site.home.path / "p", workflows(planned, str(site.world.witness)))
+        self.folder: Path = project(
+            Path(tempfile.mkdtemp(dir=site.home.path)) / "p", workflows(planned, str(site.world.witness))
+        )
         self.accepted: set[str] = set()
         self.happened: list[tuple[Fault, float, float]] = []
         self.broken: list[str] = []
@@ -39,7 +51,8 @@ class Play:
 
     def run(self) -> list[str]:
         """Do it all; return the violations."""
-        watcher = oracle.Watcher(self.site)
+        watcher = oracle.Watcher(self.site, self.planned)
+        log = oracle.ServerLog(self.site)
         work: list[tuple[Callable[..., None], object]] = [(self.submit, run) for run in self.planned.runs]
         work += [(self.fault, fault) for fault in self.planned.faults]
         threads = [threading.Thread(target=self.guarded, args=each) for each in work]
@@ -48,13 +61,18 @@ class Play:
         for thread in threads:
             thread.join()
         try:
-            until(self.over, "all runs have ended", PATIENCE)
+            now = time.monotonic()
+            until(lambda: watcher.over(self.accepted, now), "all runs have ended", PATIENCE)
             until(lambda: not oracle.clean(self.site), "the machines are clean", 60)
+            for run in self.planned.runs:
+                if run.deleted and run.name in self.accepted:
+                    self.insist(["runs", "delete", "-y", run.name])
         except AssertionError as late:
             self.broken += [str(late), *oracle.clean(self.site)]
         finally:
             watcher.close()
-        return self.broken + oracle.violations(self.site, self.planned, self.happened, self.accepted, watcher)
+        found = oracle.violations(self.site, self.planned, self.happened, self.accepted, watcher)
+        return self.broken + found + log.tracebacks()
 
     def guarded(self, work: Callable[..., None], item: object) -> None:
         try:
@@ -67,24 +85,28 @@ class Play:
         time.sleep(max(0.0, self.start + moment - time.monotonic()))
 
     def submit(self, run: PlannedRun) -> None:
-        """Submit until the server accepts the run, and stop it if that is planned."""
+        """Submit until the server accepts the run, and hold and stop it if that is planned."""
         self.at(run.at)
         words = ["run", run.workflow, "--name", run.name, "--detach", "--idempotency-key", run.name]
         self.insist(words)
         self.accepted.add(run.name)
+        if run.hold is not None:
+            self.insist(["hold", run.name], unless="no queued job to hold")
+            time.sleep(run.hold)
+            self.insist(["release", run.name], unless="no held job")
         if run.stop is not None:
             time.sleep(run.stop)
             self.insist(["stop", "-y", *(["--abort"] if run.abort else []), run.name])
 
-    def insist(self, words: list[str]) -> None:
-        """Repeat a command until it works."""
+    def insist(self, words: list[str], unless: str | None = None) -> None:
+        """Repeat a command until it works, or says that it is too late for it."""
 
         def worked() -> bool:
             done = self.site.home.run(*words, cwd=self.folder)
             if "Traceback" in done.stderr:
                 self.broken.append(f"dstack {' '.join(words)} shows a traceback: {done.stderr}")
             said.append(done.stderr)
-            return done.returncode == 0
+            return done.returncode == 0 or (unless is not None and unless in done.stderr)
 
         said: list[str] = []
         try:
@@ -103,11 +125,3 @@ class Play:
         finally:
             fault.end()
         self.happened.append((fault, begin, time.monotonic()))
-
-    def over(self) -> bool:
-        """Whether every run that was accepted has ended."""
-        for name in self.accepted:
-            run = self.site.ask("runs", name)
-            if run is not None and any(job["status"] not in oracle.ENDED for job in run["jobs"]):
-                return False
-        return bool(self.site.ask("server", "status"))

@@ -2,16 +2,20 @@
 piece of a log.
 
 The environment of a server says what happens there: `CHAOS_RECORD=FILE` appends the name of every point that is passed;
-`CHAOS_KILL=NAME` kills the server the first time that it comes by that point, and `CHAOS_FREEZE=NAME` stops its process
-there, for whoever cuts the power. None of it happens before the file `CHAOS_ARMED` exists.
+`CHAOS_FREEZE=NAME` stops its process at that point, for whoever cuts the power.
+`CHAOS_KILL=FILE` kills the server when it comes by one of the points in that file, one per line, and takes the point
+out of the file. Neither happens before the file `CHAOS_ARMED` exists. `CHAOS_CLOCK=FILE` adds the number of seconds in
+that file, if it exists, to the server's clock.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 
@@ -21,6 +25,8 @@ def install() -> None:
     armed = os.environ.get("CHAOS_ARMED")
     if armed is None:
         return
+    if clock := os.environ.get("CHAOS_CLOCK"):
+        _shift_clock(Path(clock))
 
     def reached(point: str) -> None:
         if not os.path.exists(armed):
@@ -28,13 +34,30 @@ def install() -> None:
         if record:
             with open(record, "a") as file:
                 file.write(f"{point}\n")
-        if point == kill:
+        if kill and _taken(Path(kill), point):
             os.kill(os.getpid(), signal.SIGKILL)
         if point == freeze:
             os.kill(os.getpid(), signal.SIGSTOP)
 
     _mark_hosts(reached)
     _mark_state(reached)
+
+
+def _taken(file: Path, point: str) -> bool:
+    """Take a point out of the file; return whether it was there."""
+    points = file.read_text().splitlines() if file.exists() else []
+    if point in points:
+        file.write_text("".join(f"{other}\n" for other in points if other != point))
+    return point in points
+
+
+def _shift_clock(file: Path) -> None:
+    real = time.time
+
+    def shifted() -> float:
+        return real() + (float(file.read_text() or 0) if file.exists() else 0)
+
+    setattr(time, "time", shifted)  # noqa: B010, mypy
 
 
 def _mark_hosts(reached: Callable[[str], None]) -> None:

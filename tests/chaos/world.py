@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from dstack.client.embedded import answers
 from tests.environment import account
 from tests.environment.account import Account
-from tests.environment.daemon import Daemon
+from tests.environment.daemon import Daemon, ended
 from tests.environment.power_cut import Disk
-from tests.environment.product import Home, servers
+from tests.environment.product import Home, forked, servers
 from tests.environment.proxy import Proxy
 from tests.environment.s3 import BUCKET, S3
 from tests.environment.sshd import Sshd
@@ -26,6 +29,8 @@ from tests.environment.waiting import until
 from tests.images import BUSYBOX, Images
 
 MACHINES = 2
+DISK = "size=64m,nr_inodes=8k,mode=0700"
+"""The disk of a machine's user."""
 
 
 class Machine:
@@ -40,13 +45,16 @@ class Machine:
     def open(self, user: Account) -> None:
         """Let this user in."""
         self.user = user
+        self.folder.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", DISK, "tmpfs", self.folder], check=True)
+        os.chown(self.folder, user.uid, user.home.stat().st_gid)
         self.sshd = Sshd(self.parent / f"sshd-{self.name}", user.name)
         self.sshd.start()
         self.link = Throttle(self.sshd.port)
 
     @property
     def folder(self) -> Path:
-        """Where dstack's files are on it."""
+        """A small disk of its own, with a folder for each server that has used it."""
         return self.user.home / self.root
 
     def containers(self, *, everything: bool = False) -> list[str]:
@@ -55,20 +63,25 @@ class Machine:
         done = subprocess.run([*self.daemon.command, *words], capture_output=True, text=True, timeout=60)
         return done.stdout.split()
 
-    def clear(self) -> None:
-        """Remove everything that dstack left on it."""
+    def clear(self, root: str) -> None:
+        """Remove the containers, and what dstack left in this folder."""
         if left := self.containers(everything=True):
             subprocess.run([*self.daemon.command, "rm", "-f", *left], capture_output=True, check=False)
-        subprocess.run(["rm", "-rf", self.folder], check=True)
+        subprocess.run(["rm", "-rf", self.folder / root], check=True)
+
+    def jobs(self, job: str = "*") -> list[Path]:
+        """The folders of jobs on it."""
+        return sorted(self.folder.glob(f"*/*/*/jobs/{job}"))
 
     def close(self) -> None:
         self.link.close()
         self.sshd.close()
         self.daemon.close()
+        subprocess.run(["umount", "--lazy", self.folder], check=True)
 
 
 class World:
-    """Everything that lasts for all plans. `fresh` gives each plan its own server."""
+    """Everything that lasts for all plans."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="dc-", dir="/tmp"))
@@ -87,10 +100,23 @@ class World:
         self.s3 = S3(self.folder / "s3")
         self.s3.start()
         self.proxy = Proxy(self.s3.port)
+        self._sites: dict[str, Site] = {}
+
+    def site(self, storage: str) -> Site:
+        """A server with these machines as its runners, which lasts for many plans. `storage`: folder or s3."""
+        if storage not in self._sites:
+            self._sites[storage] = Site(self, storage, {})
+            self._sites[storage].start()
+        return self._sites[storage]
+
+    def forget(self, storage: str) -> None:
+        """Let the next plan have a new server."""
+        if storage in self._sites:
+            self._sites.pop(storage).close()
 
     @contextmanager
     def fresh(self, storage: str, environment: dict[str, str] | None = None) -> Iterator[Site]:
-        """A new server with these machines as its runners and no history. `storage`: folder or s3."""
+        """A new server without history, for the body."""
         site = Site(self, storage, environment or {})
         try:
             site.start()
@@ -99,6 +125,8 @@ class World:
             site.close()
 
     def close(self) -> None:
+        for storage in tuple(self._sites):
+            self.forget(storage)
         self.proxy.close()
         self.s3.close()
         for machine in self.machines:
@@ -118,7 +146,9 @@ class Site:
         self.home.dstack = self.disk.path / "home"
         self.home.environment |= {"DSTACK_HOME": str(self.home.dstack), **world.s3.environment}
         self.armed = self.home.path / "armed"
-        self.environment = {**environment, "CHAOS_ARMED": str(self.armed)}
+        self.clock = self.home.path / "clock"
+        self.home.environment |= {"CHAOS_ARMED": str(self.armed), "CHAOS_CLOCK": str(self.clock)}
+        self.environment = environment
 
     @property
     def machines(self) -> list[Machine]:
@@ -130,10 +160,17 @@ class Site:
             left.unlink()
         self.home.serve(self.environment)
         for machine in self.machines:
-            machine.clear()
             address = f"{machine.sshd.user}@127.0.0.1:{machine.link.port}"
             self.must(
-                *("runners", "add", address, "--name", machine.name, "--root", f"~/{machine.root}"),
+                *(
+                    "runners",
+                    "add",
+                    address,
+                    "--name",
+                    machine.name,
+                    "--root",
+                    f"~/{machine.root}/{self.home.path.name}",
+                ),
                 *("--identity", str(machine.sshd.identity), "--fingerprint", machine.sshd.fingerprint),
                 *("--docker", " ".join(machine.daemon.command), "--allow-mount", str(self.world.witness)),
             )
@@ -147,17 +184,59 @@ class Site:
         """The process ids of the servers."""
         return servers(self.home.dstack)
 
-    def serve(self) -> None:
-        """Start the server again, unless a command has done so."""
+    def serve(self, environment: dict[str, str] | None = None) -> None:
+        """Start the server again, unless a command has done so. `environment` is added to the home's."""
         if not self.running:
-            self.home.serve_again()
+            self.home.serve_again(environment)
             until(lambda: answers(self.home.dstack), "the server answers again", 60)
+
+    @contextmanager
+    def kept_up(self, environment: dict[str, str]) -> Iterator[None]:
+        """Start the server again with this environment whenever it ends during the body. One that a command was quicker
+        to start is killed."""
+        over = threading.Event()
+
+        def gone() -> bool:
+            return ended(forked[self.home.dstack])
+
+        def keep() -> None:
+            while not over.wait(0.02):
+                if gone():
+                    with self.no_start():
+                        self.kill()
+                        self.home.launch(environment)
+                        until(lambda: gone() or answers(self.home.dstack), "the server answers or has ended", 60)
+
+        thread = threading.Thread(target=keep)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            self.serve()
+
+    @contextmanager
+    def no_start(self) -> Iterator[None]:
+        """Keep commands from starting the server during the body."""
+        with (self.home.dstack / "server" / "start.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def kill(self) -> None:
+        """kill -9 of the server."""
+        killed = self.running
+        for process in killed:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        until(lambda: all(map(ended, killed)), "the server has ended")
 
     def cut_power(self) -> None:
         """Kill the server, and forget what it did not sync."""
-        processes = self.running
-        self.disk.cut(processes)
-        until(lambda: not set(processes) & set(self.running), "the server has ended")
+        with self.no_start():
+            killed = self.running
+            self.disk.cut(killed)
+            until(lambda: all(map(ended, killed)), "the server has ended")
 
     def must(self, *arguments: str) -> str:
         """Run a command that has to work; return its output."""
@@ -171,10 +250,8 @@ class Site:
         return json.loads(done.stdout) if done.returncode == 0 else None
 
     def close(self) -> None:
-        for process in self.running:
-            os.kill(process, 9)
-        until(lambda: not self.running, "the server has ended")
+        self.kill()
         for machine in self.machines:
-            machine.clear()
+            machine.clear(self.home.path.name)
         self.disk.close()
         shutil.rmtree(self.home.path)

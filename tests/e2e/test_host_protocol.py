@@ -184,6 +184,40 @@ def test_a_launch_that_was_cut_off_after_create_is_finished_by_the_next(ground: 
     assert ground.decide(A, launched) == Finished(0)
 
 
+def test_a_container_that_can_not_be_started_is_replaced(ground: Ground, busybox: str) -> None:
+    ground.start(A, busybox, "echo ran")
+    ground.ended(A)
+    (ground.io(A) / "started").unlink()
+    (ground.io(A) / "exit").unlink()
+    (ground.io(A) / "log").unlink()
+    docker("rm", container(A))
+    docker("create", "--name", container(A), "--entrypoint", "/no/such/program", busybox)
+
+    launched = ground.start(A, busybox, "echo ran")
+
+    assert ground.ended(A) == 0
+    assert ground.decide(A, launched) == Finished(0)
+    assert ground.log(A) == b"ran\n"
+
+
+@pytest.mark.parametrize("commands", ["echo ran", "sleep 60"])
+def test_a_job_whose_folder_was_removed_is_not_launched_again(ground: Ground, busybox: str, commands: str) -> None:
+    ground.start(A, busybox, commands)
+    if commands == "echo ran":
+        docker("wait", container(A))
+    else:
+        until(lambda: (ground.io(A) / "started").exists(), "the commands have begun")
+    shutil.rmtree(ground.io(A).parent)
+    first = docker("inspect", "--format", "{{.Id}}", container(A))
+
+    again = ground.launch(A, busybox, commands)
+
+    assert again.outcome == "exists"
+    assert docker("inspect", "--format", "{{.Id}}", container(A)) == first
+    docker("stop", "--time", "0", container(A))
+    assert isinstance(ground.decide(A, again), Lost)
+
+
 def test_what_is_missing_is_told_before_stdin_is_read(ground: Ground, busybox: str) -> None:
     absent = ground.launch(A, "dstack-test/absent:1", "true", artifacts=True)
     uncoded = ground.launch(B, busybox, "true", artifacts=True, tree="0" * 40)

@@ -95,9 +95,13 @@ class Home:
 
     def serve_again(self, environment: Mapping[str, str] | None = None) -> None:
         """Start the server of a home that has had one."""
+        self.launch(environment)
+        until(lambda: answers(self.dstack), f"the server of {self.dstack} answers", 60)
+
+    def launch(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start the server of a home that has had one, and don't wait until it answers."""
         log, known = ServerLayout(self.dstack).server_log, {**self.environment, **(environment or {})}
         forked[self.dstack] = prefork.serve(self.dstack, {**known, "PYTHONPATH": ROOT}, log)
-        until(lambda: answers(self.dstack), f"the server of {self.dstack} answers", 60)
 
     def close(self) -> None:
         """Stop the server and remove the home."""

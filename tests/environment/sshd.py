@@ -99,6 +99,16 @@ class Sshd:
             except ProcessLookupError:
                 continue  # it ended with its parent
 
+    def freeze(self) -> None:
+        """Accept connections without a word, until `thaw`. Open connections work."""
+        assert self._process is not None, "sshd was not started"
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Undo `freeze`."""
+        assert self._process is not None, "sshd was not started"
+        self._process.send_signal(signal.SIGCONT)
+
     def _prepare(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o755)

@@ -98,12 +98,30 @@ answer() {
 	exit 0
 }
 
+# Somebody removed the job's folder, and with it the sign that its commands began. Its container may have run them, so
+# it is not launched again: the server learns next that the folder is gone.
+removed() {
+	case $1 in
+		created | configured | initialized)
+			dk rm --force "$name" > /dev/null
+			found=
+			;;
+		*)
+			rm -rf "$job"
+			echo outcome=exists
+			origin
+			exit 0
+			;;
+	esac
+}
+
 return_if_begun() {
 	case $(claim) in
 		fenced) echo outcome=fenced && exit 0 ;;
 		claimed) answer exists ;;
 	esac
 	found=$(state)
+	if [ -n "$found" ] && ! [ -e "$io/entry.sh" ]; then removed "$found"; fi
 	case $found in
 		'') ;;
 		created | configured | initialized) begin start "$name" ;;
@@ -295,6 +313,8 @@ begin() {
 		# Without --force, so that a container that does run stays.
 		dk rm "$name" > /dev/null 2>&1 || :
 		if [ -z "$(state)" ]; then
+			# What a Docker that was killed left of a container can't always be started: a new one can.
+			if [ "$1" = start ]; then return; fi
 			rm -f "$io/env"
 			printf '%s\n' "$error" >&2
 			exit "$status"

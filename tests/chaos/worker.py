@@ -1,0 +1,50 @@
+"""Plays every so many plans on one world, and writes a line of JSON for each.
+
+`python -m tests.chaos.worker FIRST END STEP SECONDS [FAULT]...`: the plans FIRST, FIRST + STEP, ... before END, for
+SECONDS. It stops early, and cleans up, when its stdin ends.
+"""
+
+from __future__ import annotations
+
+import _thread
+import json
+import signal
+import sys
+import threading
+import time
+
+from tests.chaos.faults import FAULTS
+from tests.chaos.plan import plan
+from tests.chaos.play import play
+from tests.chaos.world import World
+
+
+def main(seeds: range, seconds: float, names: list[str]) -> None:
+    """Play the plans."""
+    kinds = tuple(fault for fault in FAULTS if not names or fault.__name__ in names)
+    last = time.monotonic() + seconds
+    world = World()
+    try:
+        for seed in seeds:
+            if time.monotonic() > last:
+                break
+            planned = plan(seed, kinds)
+            begin = time.monotonic()
+            broken = play(world, planned)
+            result = {"seed": seed, "seconds": time.monotonic() - begin, "broken": broken, "plan": str(planned)}
+            print(json.dumps(result), flush=True)
+    finally:
+        world.close()
+
+
+def end_with_stdin() -> None:
+    """Interrupt the program when nobody holds its stdin open any longer."""
+    sys.stdin.read()
+    _thread.interrupt_main()
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=end_with_stdin, daemon=True).start()
+    numbers = [int(word) for word in sys.argv[1:4]]
+    main(range(*numbers), float(sys.argv[4]), sys.argv[5:])
