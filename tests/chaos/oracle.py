@@ -48,7 +48,7 @@ class Watcher:
         self._jobs: list[dict[str, Any]] = []
         self._asked = 0.0
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
+        self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
     def _watch(self) -> None:

@@ -55,7 +55,7 @@ class Play:
         log = oracle.ServerLog(self.site)
         work: list[tuple[Callable[..., None], object]] = [(self.submit, run) for run in self.planned.runs]
         work += [(self.fault, fault) for fault in self.planned.faults]
-        threads = [threading.Thread(target=self.guarded, args=each) for each in work]
+        threads = [threading.Thread(target=self.guarded, args=each, daemon=True) for each in work]
         for thread in threads:
             thread.start()
         for thread in threads:
