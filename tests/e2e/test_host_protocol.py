@@ -187,9 +187,9 @@ def test_a_launch_that_was_cut_off_after_create_is_finished_by_the_next(ground: 
 def test_a_container_that_can_not_be_started_is_replaced(ground: Ground, busybox: str) -> None:
     ground.start(A, busybox, "echo ran")
     ground.ended(A)
-    (ground.io(A) / "started").unlink()
-    (ground.io(A) / "exit").unlink()
-    (ground.io(A) / "log").unlink()
+    for name in ("started", "exit", "log"):
+        for folder in (ground.io(A), ground.io(A).parent):
+            (folder / name).unlink(missing_ok=True)
     docker("rm", container(A))
     docker("create", "--name", container(A), "--entrypoint", "/no/such/program", busybox)
 

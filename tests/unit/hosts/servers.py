@@ -89,6 +89,7 @@ class Server:
             await acceptor.wait_closed()
             for process in self.processes.values():
                 _kill(process, SIGKILL)
+                process._transport.close()  # type: ignore[attr-defined]  # it waits for the end of unread pipes, too
                 await process.wait()
             for task in self.running:
                 await asyncio.wait({task})
