@@ -230,7 +230,7 @@ def test_an_artifact_that_does_not_fit_is_not_fetched(
     until(lambda: job_of(cli, "first")["reason_code"] == "server-disk-full", "the job says why it waits", 60)
 
     job = job_of(cli, "first")
-    assert (job["status"], "could not be stored yet" in job["reason"]) == ("uploading", True)
+    assert (job["status"], "could not be stored since" in job["reason"]) == ("uploading", True)
     assert cli("stop", "-y", "--abort", "first").returncode == 0
     assert cli("wait", "first").returncode == 143
 
