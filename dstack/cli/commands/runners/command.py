@@ -93,6 +93,8 @@ def import_(file: Path, dry_run: bool, as_json: bool) -> int:
 
     client = connect.connect()
     todo = import_inventory.steps(client, file)
+    if not todo:
+        show.say(f"{file} names no host; nothing was changed")
     if as_json:
         show.document([{"name": step.name, "do": step.do, "differences": list(step.differences)} for step in todo])
     if not dry_run:

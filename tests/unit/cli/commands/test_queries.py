@@ -76,6 +76,16 @@ def test_unknown_names(cli: Cli) -> None:
         assert done.stderr.startswith(b"dstack: error: ")
 
 
+def test_an_inventory_without_hosts(cli: Cli, tmp_path: Path) -> None:
+    empty = tmp_path / "hosts.ini"
+    empty.touch()
+
+    done = cli("runners", "import", str(empty))
+
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert done.stderr.decode() == f"{empty} names no host; nothing was changed\n"
+
+
 def test_logs_of_a_job_byte_for_byte(cli: Cli, state: State) -> None:
     state.logs["0123456789ab"] = bytes(range(256)) * 3
 
