@@ -69,9 +69,10 @@ def unpack(source: Path, layout: ServerLayout) -> None:
             while tar.fileobj.read(1 << 20):  # to the end, where the checksum is
                 continue
     except (tarfile.TarError, EOFError, zlib.error) as trouble:
-        raise invalid(source, f"it is no backup, or damaged: {trouble}") from trouble
+        what = str(trouble).partition(":\n")[0]  # tarfile lists what each kind of compression says
+        raise invalid(source, f"it is not a backup, or it is damaged: {what}") from trouble
     if names[:1] != [VERSION]:
-        raise invalid(source, "it is no backup that this version of dstack can read")
+        raise invalid(source, "it is not a backup that this version of dstack can read")
     if names[-1] != COMPLETE:
         raise invalid(source, "its end is missing")
 

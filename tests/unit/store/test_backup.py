@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dstack.errors import StateDamagedError, UsageError
+from dstack.errors import DstackError, StateDamagedError, UsageError
 from dstack.model.paths import ServerLayout
 from dstack.store.backup.make import back_up
 from dstack.store.backup.restore import finish_restore, restore
@@ -155,6 +155,17 @@ def test_a_file_that_is_no_complete_backup_changes_nothing(layout: ServerLayout,
 
     assert "the state is unchanged" in met.value.message
     assert names(layout) == ["new", "old"]
+
+
+def test_what_is_not_a_backup_is_said_in_one_line(layout: ServerLayout, tmp_path: Path) -> None:
+    other = tmp_path / "notes.txt"
+    other.write_text("not a tar file")
+
+    with pytest.raises(DstackError) as refused:
+        restore(layout, other)
+
+    assert "it is not a backup, or it is damaged" in refused.value.message
+    assert "\n" not in refused.value.message
 
 
 @pytest.mark.parametrize("name", ["../escaped", "logs/../../escaped", "/escaped", "server.log"])
