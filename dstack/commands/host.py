@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from dstack.commands.command import Command, Result
+from dstack.errors import CommandError, ErrorCode, HostError
+from dstack.model.text.units import size_words
+from dstack.model.text.untrusted import NAME, clean_line
 
 T = TypeVar("T")
 
@@ -60,7 +63,7 @@ class Host(Protocol):
     async def run(self, command: Command[T], *, timeout: float | None = None) -> Result:
         """Run the command to its end and return its output. HostUnreachableError after `timeout` seconds."""
 
-    def stream(self, command: Command[T]) -> AsyncIterator[bytes]:
+    def stream(self, command: Command[T]) -> AsyncGenerator[bytes, None]:
         """Run the command and yield its stdout as it arrives. Raises CommandError at the end unless it exits with 0.
         stdin stays open until the iterator is closed, so a script sees EOF when its reader leaves."""
 
@@ -70,6 +73,45 @@ class Host(Protocol):
 
     async def close(self) -> None:
         """Close the connection. Running commands end with HostUnreachableError."""
+
+
+async def ask_and_stream(host: Host, command: Command[T], end: bytes) -> tuple[T, AsyncGenerator[bytes, None]]:
+    """Run the command and parse its answer, which ends with `end` if more comes behind it. Return the answer and a stream
+    of the rest, which has to be closed."""
+    stream = host.stream(command)
+    try:
+        answer, rest = await _answer(stream, command, end)
+    except BaseException:
+        await stream.aclose()
+        raise
+
+    async def behind() -> AsyncGenerator[bytes, None]:
+        try:
+            if rest:
+                yield rest
+            async for piece in stream:
+                yield piece
+        finally:
+            await stream.aclose()
+
+    return answer, behind()
+
+
+async def _answer(stream: AsyncIterator[bytes], command: Command[T], end: bytes) -> tuple[T, bytes]:
+    """Return the command's answer, and what was read behind it."""
+    said = b""
+    try:
+        async for piece in stream:
+            said += piece
+            if end in said:
+                break
+            if len(said) > command.most:
+                what = f"{command.name}: the host sent more than {size_words(command.most)} instead of an answer"
+                raise HostError(f"{what}; the end is: {clean_line(said[-NAME:])}", code=ErrorCode.HOST_FLOOD)
+    except CommandError as refused:
+        return command.parse(Result(refused.exit_status, said, refused.stderr.encode())), b""
+    said, _, rest = said.partition(end)
+    return command.parse(Result(0, said, b"")), rest
 
 
 async def ask(host: Host, command: Command[T], *, timeout: float | None = None) -> T:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 
 from dstack.executors.docker.executor import DockerExecutor
-from dstack.executors.docker.image_pulls import ImagePulls
+from dstack.executors.docker.memory import Memory
 from dstack.executors.executor import OpenExecutor
 
 
 def executors() -> dict[str, OpenExecutor]:
     """The executors of a server by the kind of runner (see `Runner.kind`), one line each."""
     return {
-        "docker": partial(DockerExecutor, ImagePulls()),
+        "docker": partial(DockerExecutor, Memory()),
     }

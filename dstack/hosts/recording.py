@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar
 
 from dstack.commands.command import Command, Result, succeeded
@@ -33,7 +33,7 @@ class RecordingHost:
             reply = reply.encode()
         return Result(0, reply, b"") if isinstance(reply, bytes) else reply
 
-    async def stream(self, command: Command[T]) -> AsyncIterator[bytes]:
+    async def stream(self, command: Command[T]) -> AsyncGenerator[bytes, None]:
         """Record the command and yield its answer's stdout."""
         result = await self.run(command)
         if result.stdout:

@@ -17,14 +17,15 @@ START = "read -r x;eval $x"
 """The script of that sh, for use without a login shell."""
 
 DAMAGED = 93
-"""The exit status if the script arrived incomplete, or the host has no sha256sum or stty. The script did not start."""
+"""The exit status if the script arrived incomplete, or the host has no sha256sum or stty, or a dd of before 2012. The
+script did not start."""
 
 _FOLDERS = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin:/snap/bin"
 
 # `eval $x` is unquoted, so this line has only single spaces and no characters that a shell expands to file names.
 _BOOTSTRAP = (
     "LC_ALL=C; export LC_ALL; umask 077; PATH=${{PATH:+$PATH:}}{folders}; export PATH; "
-    "x=$(dd ibs=1 obs=65536 count={length} 2>/dev/null); "
+    "x=$(dd bs={length} count=1 iflag=fullblock 2>/dev/null); "
     'set -- $(printf %s "$x" | sha256sum); test x$1 = x{digest} || exit {damaged}; set --; '
     '{begin}; eval "$x"\n'
 )

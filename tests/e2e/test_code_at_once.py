@@ -6,16 +6,16 @@ import asyncio
 import os
 import subprocess
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from dstack.commands.command import Command, Result
+from dstack.commands.command import Command, Result, succeeded
 from dstack.engine.transfer.push_code import CodePush
 from dstack.executors.docker.executor import DockerExecutor
-from dstack.executors.docker.image_pulls import ImagePulls
+from dstack.executors.docker.memory import Memory
 from dstack.mirror.mirror import Mirror
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.execution import Launched, Order
@@ -140,6 +140,11 @@ class Counted:
         out, err = await asyncio.to_thread(process.communicate, stdin)
         return Result(process.returncode, out, err)
 
+    async def stream(self, command: Command[Any]) -> AsyncGenerator[bytes, None]:
+        result = await self.run(command)
+        yield result.stdout
+        succeeded(command.name, result)
+
 
 def untold(sent: int, total: int) -> None:
     pass
@@ -154,7 +159,7 @@ def test_a_small_change_is_one_round_trip(tmp_path: Path, busybox: str) -> None:
     git(project, "commit", "-qm", "code")
     (tmp_path / "state").mkdir()
     box = Runner(name="box", address=Address(host="box"))
-    executor = DockerExecutor(ImagePulls(), box, host, ground.context)
+    executor = DockerExecutor(Memory(), box, host, ground.context)
     known, locks = KnownObjects(Database(tmp_path / "state/x.db")), defaultdict(asyncio.Lock)
 
     def go(name: str, snapshot: Snapshot) -> Launched:

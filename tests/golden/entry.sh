@@ -1,8 +1,5 @@
 #!/bin/sh
-# PID 1 of a job's container. The image has sh and cat, and perhaps nothing else. All code is in functions, so that
-# changes to this file have no effect once it runs.
 main() {
-	# Shells other than bash start background processes with SIGINT ignored, and can't undo that.
 	if [ "${1-}" != bash ] && command -v bash > /dev/null 2>&1; then
 		exec bash --posix /.dstack/entry.sh bash
 	fi
@@ -13,15 +10,12 @@ main() {
 		trap "dstack_caught=1; kill -$dstack_signal -1 2> /dev/null" "$dstack_signal"
 	done
 
-	# At most once: only one process ever creates this file.
 	if ! (set -C && : > /.dstack/started) 2> /dev/null; then
 		if [ -e /.dstack/started ]; then exit 0; else exit 125; fi
 	fi
 	dstack_shell=$(command -v bash || command -v sh || echo /bin/sh)
 	own_repositories
 
-	# The script's output goes to the log through cat. Descriptor 3 leads to `conclude`; only that cat and these
-	# subshells hold it, so when it ends, the log is complete.
 	{
 		trap : TERM INT HUP USR1 USR2
 		run 2> /dev/null | write_log
@@ -42,8 +36,6 @@ main() {
 	exit "$dstack_recorded"
 }
 
-# Notes when this container was first told to end, in seconds since the machine started. The server knows whether it
-# was its own doing.
 note_term() {
 	[ -e /.dstack/term ] || {
 		dstack_up=0
@@ -52,8 +44,6 @@ note_term() {
 	}
 } 2> /dev/null
 
-# git refuses the working tree of another user; before 2.38, even if the environment sets safe.directory. It checks only
-# these folders. When the job ends, all files go back to the machine's user.
 own_repositories() {
 	if [ "$(id -u 2> /dev/null)" != 0 ] || ! command -v chown > /dev/null 2>&1; then return; fi
 	chown 0:0 /workflow /workflow/.git 2> /dev/null
@@ -63,7 +53,6 @@ own_repositories() {
 	done < /.dstack/nested
 }
 
-# Keeps the shell's own messages about killed commands out of the log: only the script's stderr goes there.
 run() {
 	dstack_stopping=
 	trap 'dstack_stopping=1' TERM
@@ -77,7 +66,6 @@ script() {
 	exec 3>&-
 	trap - INT QUIT
 	. /.dstack/env
-	# `true`, because `:` would end this shell if the file can't be written.
 	true > /.dstack/env
 	if ! cd /workflow/''; then
 		printf 'dstack: commands start in the folder that holds .dstack, but the tree has no folder %s\n' ''
@@ -107,7 +95,6 @@ conclude() {
 	exit "$dstack_code"
 }
 
-# A process that the script left behind may hold the log open forever. A job that is being stopped has Docker's grace.
 cut_off() {
 	trap - TERM
 	command -v sleep > /dev/null 2>&1 || exit 0
@@ -115,7 +102,6 @@ cut_off() {
 	kill -KILL "$dstack_cat"
 }
 
-# record CODE TOLD: writes the code, and when the container was told to end if that was before the script's end.
 record() {
 	umask 022
 	dstack_when=
@@ -126,7 +112,6 @@ record() {
 	echo "$1 $dstack_when" 2> /dev/null > /.dstack/exit
 }
 
-# Prints the owner of this job's folder on the host, as seen from the container.
 owner() {
 	stat -c %u:%g /.dstack 2> /dev/null && return
 	read -r _ _ dstack_user dstack_group _ << END

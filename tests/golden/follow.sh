@@ -5,45 +5,46 @@ export LC_ALL=C
 dk() { 'docker' "$@"; }
 machine_id() {
 	for file in /etc/machine-id /var/lib/dbus/machine-id; do
-		id=
-		if [ -r "$file" ]; then read -r id < "$file" || :; fi
-		case $id in
+		machine=
+		if [ -r "$file" ]; then read -r machine < "$file" || :; fi
+		case $machine in
 			'' | *[!0-9a-f]*) ;;
-			*) echo "$id" && return ;;
+			*) return ;;
 		esac
 	done
-	uname -n | sha256sum | cut -c 1-32
+	machine=$(uname -n | sha256sum | cut -c 1-32)
 }
 root='~/.dstack-host'
 case $root in
 	\~/*) root=$HOME/${root#??} ;;
 esac
-machine=$(machine_id)
+machine_id
 if [ "$machine" != '0123456789abcdef0123456789abcdef' ]; then
 	echo "machine=$machine"
 	exit 94
 fi
 base=$root/$machine/'5e12'
 job=$base/'jobs/j1'
+name='dstack-j1'
 log=$job/log
-# Jobs that an older dstack launched lack it. ln never follows a link, so it takes nothing but what the job has there.
 if ! [ -e "$log" ]; then ln "$job/io/log" "$log" 2> /dev/null || :; fi
 if [ -L "$log" ] || { [ -e "$log" ] && ! [ -f "$log" ]; }; then rm -f "$log"; fi
 [ -f "$log" ] || exit 0
-name='dstack-j1'
 state() {
 	id=$(timeout 20 'docker' ps --all --quiet --filter "name=^$name\$" < /dev/null) || return
 	if [ -n "$id" ]; then
 		timeout 20 'docker' inspect --type container --format '{{.State.Status}}' "$id" < /dev/null || {
-			# A fenced launch may have removed it in the meantime.
 			id=$(timeout 20 'docker' ps --all --quiet --filter "name=^$name\$" < /dev/null) && [ -z "$id" ]
 		}
 	fi
 }
+note_digest() {
+	[ ! -s "$job/digest" ] || return 0
+	used=$(timeout 10 'docker' inspect --type container --format '{{.Image}}' "$name" < /dev/null) || return
+	timeout 10 'docker' image inspect --format '{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}' \
+		"$used" < /dev/null > "$job/digest.$$" && mv "$job/digest.$$" "$job/digest"
+}
 over() { [ -e "$job/exit" ] || [ -e "$job/io/exit" ]; }
-if over; then exec tail -c "+"'1' "$log"; fi
-
-# Each of these kills tail when its wait is over. On TERM, each kills the process that it waits for.
 until_reader_leaves() {
 	trap 'kill "$!" 2> /dev/null; exit 0' TERM
 	cat <&3 > /dev/null &
@@ -70,16 +71,21 @@ until_job_ends() {
 	kill "$tail" 2> /dev/null || :
 }
 
+follow_log() {
+	if over; then exec tail -c "+$1" "$log"; fi
+	tail -c "+$1" -f "$log" < /dev/null 3<&- &
+	tail=$!
+	until_reader_leaves > /dev/null 2>&1 &
+	reader=$!
+	until_job_ends > /dev/null 2>&1 3<&- &
+	waiter=$!
+	note_digest > /dev/null 2>&1 3<&- &
+	wait "$tail" || :
+	kill "$reader" "$waiter" 2> /dev/null || :
+	wait "$reader" "$waiter" || :
+	rm -f "$job/state.$$"
+}
 exec 3<&0
-tail -c "+"'1' -f "$log" < /dev/null 3<&- &
-tail=$!
-until_reader_leaves > /dev/null 2>&1 &
-reader=$!
-until_job_ends > /dev/null 2>&1 3<&- &
-waiter=$!
-wait "$tail" || :
-kill "$reader" "$waiter" 2> /dev/null || :
-wait "$reader" "$waiter" || :
-rm -f "$job/state.$$"
+follow_log '1'
 }
 main

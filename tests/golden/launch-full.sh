@@ -5,20 +5,20 @@ export LC_ALL=C
 dk() { 'docker' "$@"; }
 machine_id() {
 	for file in /etc/machine-id /var/lib/dbus/machine-id; do
-		id=
-		if [ -r "$file" ]; then read -r id < "$file" || :; fi
-		case $id in
+		machine=
+		if [ -r "$file" ]; then read -r machine < "$file" || :; fi
+		case $machine in
 			'' | *[!0-9a-f]*) ;;
-			*) echo "$id" && return ;;
+			*) return ;;
 		esac
 	done
-	uname -n | sha256sum | cut -c 1-32
+	machine=$(uname -n | sha256sum | cut -c 1-32)
 }
 root='~/.dstack-host'
 case $root in
 	\~/*) root=$HOME/${root#??} ;;
 esac
-machine=$(machine_id)
+machine_id
 if [ "$machine" != '0123456789abcdef0123456789abcdef' ]; then
 	echo "machine=$machine"
 	exit 94
@@ -28,14 +28,18 @@ job=$base/'jobs/j2-3'
 io=$job/io
 image='registry:5000/a/b@sha256:cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc'
 name='dstack-j2-3'
-origin() {
+outcome=
+now() {
 	boot='' up=''
 	if [ -r '/proc/sys/kernel/random/boot_id' ]; then read -r boot < '/proc/sys/kernel/random/boot_id' || :; fi
 	if [ -r '/proc'/uptime ]; then read -r up _ < '/proc'/uptime || :; fi
-	printf 'boot=%s\nuptime=%s\n' "$boot" "$up"
-	echo "docker=$(daemons)"
 }
-# A daemon's command line names its sockets, unless systemd hands it one or it uses the default one.
+origin() {
+	now
+	printf 'boot=%s\nuptime=%s\n' "$boot" "$up"
+	daemons
+	echo "docker=${ours# }"
+}
 daemons() {
 	socket=''
 	socket=${socket:-${DOCKER_HOST:-unix:///var/run/docker.sock}}
@@ -54,22 +58,20 @@ daemons() {
 		esac
 	done
 	ours=${named:-$unnamed}
-	echo "${ours# }"
 }
 claim() {
 	if [ -d "$io/started" ] && ! [ -L "$io/started" ]; then
-		echo fenced
+		claim=fenced
 	elif [ -e "$io/started" ] || [ -L "$io/started" ]; then
-		echo claimed
+		claim=claimed
 	else
-		echo none
+		claim=none
 	fi
 }
 state() {
 	id=$(timeout 20 'docker' ps --all --quiet --filter "name=^$name\$" < /dev/null) || return
 	if [ -n "$id" ]; then
 		timeout 20 'docker' inspect --type container --format '{{.State.Status}}' "$id" < /dev/null || {
-			# A fenced launch may have removed it in the meantime.
 			id=$(timeout 20 'docker' ps --all --quiet --filter "name=^$name\$" < /dev/null) && [ -z "$id" ]
 		}
 	fi
@@ -90,22 +92,15 @@ as_root() (
 hand_back='owner=$(stat -c %u:%g /dstack-job) && chown -hR "$owner" /dstack-job &&
 	find /dstack-job -type d ! -perm -700 -exec chmod u+rwx {} +'
 
-# Answers with the boot and daemon of the launch itself, also when asked again: the first answer may have been lost.
 answer() {
+	outcome=$1
 	echo "outcome=$1"
-	cat "$job/origin"
-	echo "digest=$(dk image inspect --format '{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}' "$image" || :)"
-	exit 0
+	while read -r line; do echo "$line"; done < "$job/origin"
 }
 
-# Somebody removed the job's folder, and with it the sign that its commands began. Its container may have run them, so
-# it is not launched again: the server learns next that the folder is gone.
 removed() {
 	case $1 in
-		created | configured | initialized)
-			dk rm --force "$name" > /dev/null
-			found=
-			;;
+		created | configured | initialized) dk rm --force "$name" > /dev/null ;;
 		*)
 			rm -rf "$job"
 			echo outcome=exists
@@ -115,36 +110,44 @@ removed() {
 	esac
 }
 
-return_if_begun() {
-	case $(claim) in
-		fenced) echo outcome=fenced && exit 0 ;;
-		claimed) answer exists ;;
-	esac
+earlier() {
 	found=$(state)
-	if [ -n "$found" ] && ! [ -e "$io/entry.sh" ]; then removed "$found"; fi
+	[ -n "$found" ] || return 0
+	label=$(dk inspect --type container --format '{{index .Config.Labels "dstack.folder"}}' "$name")
+	if [ "${label:-older}" != "$made" ]; then
+		removed "$found"
+		return
+	fi
 	case $found in
-		'') ;;
 		created | configured | initialized) begin start "$name" ;;
 		running | paused | restarting | stopping) answer exists ;;
 		*) dk rm --force "$name" > /dev/null ;;
 	esac
 }
 
-need_image() {
-	if ! dk image inspect "$image" > /dev/null 2>&1; then
-		dk ps --quiet > /dev/null
-		echo need=image
-		exit 0
-	fi
-	user='image'
-	if [ "$user" = image ]; then user=$(dk image inspect --format '{{.Config.User}}' "$image"); fi
-	case ${user%%:*} in
-		'' | root | 0) user=0 ;;
+return_if_begun() {
+	claim
+	case $claim in
+		fenced) echo outcome=fenced && exit 0 ;;
+		claimed) answer exists && exit 0 ;;
 	esac
+	if ! [ -s "$job/made" ]; then
+		now
+		made=$boot/$up
+		[ ! -e "$io/entry.sh" ] || made=older
+		echo "$made" > "$job/made"
+	fi
+	read -r made < "$job/made"
+	if [ -e "$job/origin" ]; then earlier; fi
 }
 
-# Programs refuse a cache of another user (pip does as root), so a cache belongs to the latest job's user. It is open to
-# all, because only this machine's user can enter the folders above it.
+need_image() {
+	dk ps --quiet > /dev/null
+	rm -f "$io/env"
+	echo need=image
+	exit 0
+}
+
 # shellcheck disable=SC2016
 open_to='chown "$1" /dstack-job/data && chmod -R a+rwX /dstack-job/data'
 open_cache() {
@@ -163,7 +166,6 @@ open_cache() {
 	fi
 }
 open_caches() {
-	# Shared until the container is created. Whoever removes caches locks it exclusively, then asks which are in use.
 	exec 8>> "$base/caches.lock"
 	flock -s 8
 	: > "$job/caches"
@@ -172,7 +174,6 @@ open_caches() {
 }
 
 
-# Follows no links: a link in the tree that is in the way of a folder is replaced.
 merge() {
 	for entry in "$1"/* "$1"/.[!.]* "$1"/..?*; do
 		if [ -e "$entry" ] || [ -L "$entry" ]; then place "$entry" "$2/${entry##*/}"; fi
@@ -204,13 +205,10 @@ unpack() {
 	rm -rf "$job/artifacts"
 }
 
+
 write_files() {
-	mkdir -p "$io/objects"
 	printf '%s' '#!/bin/sh
-# PID 1 of a job'\''s container. The image has sh and cat, and perhaps nothing else. All code is in functions, so that
-# changes to this file have no effect once it runs.
 main() {
-	# Shells other than bash start background processes with SIGINT ignored, and can'\''t undo that.
 	if [ "${1-}" != bash ] && command -v bash > /dev/null 2>&1; then
 		exec bash --posix /.dstack/entry.sh bash
 	fi
@@ -221,15 +219,12 @@ main() {
 		trap "dstack_caught=1; kill -$dstack_signal -1 2> /dev/null" "$dstack_signal"
 	done
 
-	# At most once: only one process ever creates this file.
 	if ! (set -C && : > /.dstack/started) 2> /dev/null; then
 		if [ -e /.dstack/started ]; then exit 0; else exit 125; fi
 	fi
 	dstack_shell=$(command -v bash || command -v sh || echo /bin/sh)
 	own_repositories
 
-	# The script'\''s output goes to the log through cat. Descriptor 3 leads to `conclude`; only that cat and these
-	# subshells hold it, so when it ends, the log is complete.
 	{
 		trap : TERM INT HUP USR1 USR2
 		run 2> /dev/null | write_log
@@ -250,8 +245,6 @@ main() {
 	exit "$dstack_recorded"
 }
 
-# Notes when this container was first told to end, in seconds since the machine started. The server knows whether it
-# was its own doing.
 note_term() {
 	[ -e /.dstack/term ] || {
 		dstack_up=0
@@ -260,8 +253,6 @@ note_term() {
 	}
 } 2> /dev/null
 
-# git refuses the working tree of another user; before 2.38, even if the environment sets safe.directory. It checks only
-# these folders. When the job ends, all files go back to the machine'\''s user.
 own_repositories() {
 	if [ "$(id -u 2> /dev/null)" != 0 ] || ! command -v chown > /dev/null 2>&1; then return; fi
 	chown 0:0 /workflow /workflow/.git 2> /dev/null
@@ -271,7 +262,6 @@ own_repositories() {
 	done < /.dstack/nested
 }
 
-# Keeps the shell'\''s own messages about killed commands out of the log: only the script'\''s stderr goes there.
 run() {
 	dstack_stopping=
 	trap '\''dstack_stopping=1'\'' TERM
@@ -285,7 +275,6 @@ script() {
 	exec 3>&-
 	trap - INT QUIT
 	. /.dstack/env
-	# `true`, because `:` would end this shell if the file can'\''t be written.
 	true > /.dstack/env
 	if ! cd /workflow/'\''sub dir/it'\''\'\'''\''s'\''; then
 		printf '\''dstack: commands start in the folder that holds .dstack, but the tree has no folder %s\n'\'' '\''sub dir/it'\''\'\'''\''s'\''
@@ -315,7 +304,6 @@ conclude() {
 	exit "$dstack_code"
 }
 
-# A process that the script left behind may hold the log open forever. A job that is being stopped has Docker'\''s grace.
 cut_off() {
 	trap - TERM
 	command -v sleep > /dev/null 2>&1 || exit 0
@@ -323,7 +311,6 @@ cut_off() {
 	kill -KILL "$dstack_cat"
 }
 
-# record CODE TOLD: writes the code, and when the container was told to end if that was before the script'\''s end.
 record() {
 	umask 022
 	dstack_when=
@@ -334,7 +321,6 @@ record() {
 	echo "$1 $dstack_when" 2> /dev/null > /.dstack/exit
 }
 
-# Prints the owner of this job'\''s folder on the host, as seen from the container.
 owner() {
 	stat -c %u:%g /.dstack 2> /dev/null && return
 	read -r _ _ dstack_user dstack_group _ << END
@@ -352,12 +338,9 @@ exit
 b'\''
 ' > "$io/env"
 	: >> "$io/log"
-	# The server reads this link: the container can't replace it.
 	[ -e "$job/log" ] || ln "$io/log" "$job/log"
-	# Space reserved for collecting the artifacts of a job that filled the disk.
-	head -c 1048576 /dev/zero 2> /dev/null > "$job/ballast" || :
+	[ -e "$job/ballast" ] || printf '%1048576s' '' 2> /dev/null > "$job/ballast" || :
 	if [ "$user" != 0 ]; then
-		# Only its owner can enter the job's folder, so these modes open the files to the container alone.
 		chmod 0777 "$io"
 		chmod 0644 "$io/entry.sh" "$io/script.sh"
 		chmod 0666 "$io/env" "$io/log"
@@ -369,29 +352,55 @@ b'\''
 
 begin() {
 	origin > "$job/origin"
-	error=$(dk "$@" 2>&1 > /dev/null) && status=0 || status=$?
-	if [ "$status" != 0 ] && [ "$(claim)" = none ]; then
-		# Without --force, so that a container that does run stays.
-		dk rm "$name" > /dev/null 2>&1 || :
-		if [ -z "$(state)" ]; then
-			# What a Docker that was killed left of a container can't always be started: a new one can.
-			if [ "$1" = start ]; then return; fi
-			rm -f "$io/env"
-			printf '%s\n' "$error" >&2
-			exit "$status"
-		fi
+	status=0
+	dk "$@" > /dev/null 2> "$job/error" || status=$?
+	claim
+	if [ "$status" != 0 ] && [ "$claim" = none ]; then
+		refused "$1"
+		return
 	fi
-	if [ "$(claim)" = fenced ]; then
-		# This launch lost its claim; a stop may already be removing the container.
+	started
+}
+started() {
+	if [ "$claim" = fenced ]; then
 		dk rm --force "$name" > /dev/null 2>&1 || :
 		echo outcome=fenced
 		exit 0
 	fi
 	answer started
 }
+refused() {
+	error=$(cat "$job/error")
+	case $error in
+		*'already in use'*)
+			earlier
+			return
+			;;
+	esac
+	dk rm "$name" > /dev/null 2>&1 || :
+	if [ -n "$(state)" ]; then
+		started
+		return
+	fi
+	if [ "$1" = start ]; then return; fi
+	if ! dk image inspect "$image" > /dev/null 2>&1; then need_image; fi
+	give_up
+}
+give_up() {
+	rm -f "$io/env"
+	printf '%s\n' "$error" >&2
+	exit "$status"
+}
 
 quiet_git() {
-for name in $(env | sed -n 's/^\(GIT_[A-Za-z0-9_]*\)=.*/\1/p'); do unset "$name"; done
+set -f
+for word in $(export -p); do
+	case ${word%%=*} in
+		*[!A-Za-z0-9_]*) ;;
+		GIT_*) unset "${word%%=*}" ;;
+	esac
+done
+set +f
 export GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_ATTR_NOSYSTEM=1 GIT_NO_REPLACE_OBJECTS=1
 export GIT_TERMINAL_PROMPT=0 HOME=/nonexistent XDG_CONFIG_HOME=/nonexistent
 umask 022
@@ -421,7 +430,6 @@ readable() {
 }
 }
 
-# Takes the pack that comes first on stdin. If that fails, the checkout answers what it needs.
 take_code() (
 quiet_git
 prepare() {
@@ -434,7 +442,6 @@ prepare() {
 "
 	put "$mirror/info/attributes" "$raw
 "
-	# Only the lock's holder writes here: this was left by a script that was killed.
 	rm -rf "$mirror/in" "$mirror"/objects/pack/tmp_*
 	find "$mirror/refs" -name '*.lock' -exec rm -f {} +
 	put "$mirror/HEAD" 'ref: refs/heads/none
@@ -451,7 +458,6 @@ index_pack() {
 	return 1
 }
 
-# Damaged objects in the mirror don't matter to a pack that needs none of them.
 index_alone() {
 	GIT_OBJECT_DIRECTORY="$mirror/in" index_pack || return 1
 	for part in "$mirror"/in/pack/*.pack "$mirror"/in/pack/*.idx "$mirror"/in/pack/*.rev; do
@@ -459,7 +465,6 @@ index_alone() {
 	done
 }
 
-# Unreadable packs would hide new copies of their objects. Refs that lack objects go, too: no pack may build on them.
 drop_damaged() {
 	for pack in "$mirror"/objects/pack/*.pack; do
 		if ! git verify-pack "$pack"; then rm -f "${pack%.pack}".*; fi
@@ -495,7 +500,6 @@ name() {
 	} | git update-ref --stdin
 }
 
-# Keeps what the newest snapshots and the jobs on this host need. Objects that a job has open stay readable.
 collect() {
 	keep=$(for kind in commits trees histories; do
 		# shellcheck disable=SC2012 # the names are ids
@@ -511,7 +515,6 @@ ${ref##*/}
 			*) rm -f "$ref" "$mirror/cuts/${ref##*/}" ;;
 		esac
 	done
-	# A commit whose parents have arrived since is no longer an end of history.
 	while read -r end; do
 		all=
 		for parent in $(git cat-file commit "$end" 2> /dev/null | sed -n '/^$/q;s/^parent //p'); do
@@ -524,7 +527,6 @@ ${ref##*/}
 	git repack -a -d -q -l > /dev/null 2>&1
 }
 
-# Removes repositories that were not used for a month and that no job here uses.
 forget_old() {
 	find "$base/mirrors" -maxdepth 1 -name '*.git' -mtime +30 | while read -r old; do
 		name=${old##*/}
@@ -558,16 +560,19 @@ rm -rf "$mirror/in"
 
 launch() {
 	exec 3<&0 < /dev/null
-	dd ibs=1 obs=65536 count='6' > "$job/pack" 2> /dev/null <&3
+	dd bs='6' count=1 iflag=fullblock > "$job/pack" 2> /dev/null <&3
 	return_if_begun
+	if [ -n "$outcome" ]; then return; fi
 	if [ "$(take_code < "$job/pack" || :)" = received=ok ]; then echo received=ok; fi
 	rm -f "$job/pack"
-	need_image
+	user=$(dk image inspect --format '{{.Config.User}}' "$image" 2> /dev/null) || need_image
+	case ${user%%:*} in
+		'' | root | 0) user=0 ;;
+	esac
 checkout() (
 	quiet_git
 index='9999999999999999999999999999999999999999999999999999999999999999'
 list() { GIT_DIR=$mirror git ls-tree --name-only "$index:$1"; }
-# Whether the part whose entries are in $names has this one.
 has() {
 	case "
 $names
@@ -580,7 +585,6 @@ $1
 }
 give() { GIT_DIR=$mirror git cat-file blob "$index:$part/$1"; }
 
-# Works on GIT_DIR and GIT_WORK_TREE, where the index is the commit's.
 furnish() {
 	part=$1
 	names=$(list "$part") || return
@@ -592,7 +596,6 @@ furnish() {
 		GIT_INDEX_FILE=$job/aside.index GIT_WORK_TREE=$GIT_DIR git read-tree --reset -u "$index:$part/git" &&
 			rm "$job/aside.index" || return
 	fi
-	# Last, because git follows these settings from now on.
 	if has config; then give config >> "$GIT_DIR/config" || return; fi
 }
 
@@ -626,22 +629,17 @@ within() {
 	git read-tree --reset "$index:$part-head" && furnish "$part" && lend && printf '%s\n' "$path" >> "$io/nested"
 }
 
-	# Creates GIT_DIR without objects. HEAD is replaced later.
 	small_git() {
 		mkdir -p "$GIT_DIR/objects/info" "$GIT_DIR/objects/pack" "$GIT_DIR/refs/heads" "$GIT_DIR/info" &&
-			put "$GIT_DIR/config" "$format	filemode = true
+			printf '%s' "$format	filemode = true
 	bare = false
 	abbrev = 7
-" &&
-			put "$GIT_DIR/info/attributes" "$raw
-" &&
-			put "$GIT_DIR/HEAD" 'ref: refs/heads/main
-'
+" > "$GIT_DIR/config" &&
+			echo "$raw" > "$GIT_DIR/info/attributes" &&
+			echo 'ref: refs/heads/main' > "$GIT_DIR/HEAD"
 	}
-	# The mirror's objects are mounted there in the container.
 	lend() {
-		put "$GIT_DIR/objects/info/alternates" '/.dstack/objects
-'
+		echo /.dstack/objects > "$GIT_DIR/objects/info/alternates"
 	}
 	refuse() {
 		export GIT_DIR="$mirror"
@@ -649,49 +647,46 @@ within() {
 		: > "$mirror/damaged"
 		exit 3
 	}
-	# Takes the spare checkout, if there is one: git then writes only what differs.
 	take_spare() {
-		mv "$mirror.spare" "$job/spare" 2> /dev/null && mv "$job/spare/index" "$GIT_DIR/index" &&
-			rmdir "$job/workflow" && mv "$job/spare/tree" "$job/workflow"
+		[ -d "$spare" ] && mv "$spare" "$job/spare" 2> /dev/null && mv "$job/spare/tree" "$job/workflow" &&
+			small_git && mv "$job/spare/index" "$GIT_DIR/index" && rmdir "$job/spare"
 	}
 	write_files_of_tree() { git -c checkout.workers=4 read-tree --reset -u "$tree"; }
+	clear_tree() {
+		if ! [ -e "$job/workflow" ] && ! [ -e "$job/spare" ]; then return; fi
+		rm -rf "$job/workflow" "$job/spare" "$io/nested"
+	}
 	known="$mirror/refs/dstack"
+	spare=$mirror.spare
 	[ -s "$known/trees/$tree" ] || exit 3
 	[ -s "$known/commits/$commit" ] || exit 3
 	[ -s "$known/histories/"'full-8888888888888888888888888888888888888888888888888888888888888888' ] || exit 3
 	[ -s "$known/trees/"'9999999999999999999999999999999999999999999999999999999999999999' ] || exit 3
 	[ ! -e "$mirror/damaged" ] || exit 3
-	# For garbage collection: this was used now, and is in use until the job's folder is removed.
 	printf '%s\n' 'r' "$tree" "$commit" '9999999999999999999999999999999999999999999999999999999999999999' 'full-8888888888888888888888888888888888888888888888888888888888888888' > "$job/uses"
 	touch "$mirror" "$known/trees/$tree" "$known/commits/$commit" || exit 3
-	rm -rf "$job/workflow" "$job/git" "$job/spare" "$io/nested" && mkdir -p "$job/workflow" || exit 1
-	export GIT_DIR="$job/git" GIT_WORK_TREE="$job/workflow" GIT_OBJECT_DIRECTORY="$mirror/objects"
-	small_git || exit 1
-	put "$GIT_DIR/HEAD" 'ref: refs/heads/''feature/it'\''s''
-' || exit 1
+	clear_tree || exit 1
+	export GIT_DIR="$job/workflow/.git" GIT_WORK_TREE="$job/workflow" GIT_OBJECT_DIRECTORY="$mirror/objects"
 	if ! { take_spare && write_files_of_tree 2> /dev/null; }; then
-		rm -rf "$job/workflow" "$GIT_DIR/index" "$GIT_DIR/index.lock" && mkdir "$job/workflow" || exit 1
+		clear_tree && small_git || exit 1
 		write_files_of_tree || refuse
 	fi
-	rm -rf "$job/spare"
-	# A large tree takes long to write: have one ready for the next job.
 	if [ "$(wc -c < "$GIT_DIR/index")" -gt 80000 ]; then echo spare=wanted; fi
+	echo 'ref: refs/heads/''feature/it'\''s' > "$GIT_DIR/HEAD" || exit 1
 	git read-tree ${commit:+--reset} "${commit:---empty}" || refuse
 	parts=$(list '') || refuse
 	numbers=$(echo "$parts" | sed -n '/^[0-9]*$/p')
 	case $parts in
 		*root*) furnish root || refuse ;;
-		*) names= && rm -f "$GIT_DIR/info/attributes" ;;
+		*) names='' && : > "$GIT_DIR/info/attributes" ;;
 	esac
-	rm -f "$GIT_DIR/packed-refs" && lend &&
-		put "$GIT_DIR/packed-refs" "$commit refs/heads/"'feature/it'\''s''
-' &&
-		mv "$GIT_DIR" "$job/workflow/.git" || exit 1
+	rm -f "$GIT_DIR/packed-refs" || exit 1
+	lend &&
+		echo "$commit refs/heads/"'feature/it'\''s' > "$GIT_DIR/packed-refs" || exit 1
 	for number in $numbers; do
 		(within "$number") || refuse
 	done
-	put "$job/tree" "$tree
-"
+	echo "$tree" > "$job/tree"
 )
 
 # shellcheck disable=SC2012 # the names are ids
@@ -713,29 +708,31 @@ if ! [ -e "$job/tree" ]; then
 	fi
 fi
 	unpack <&3
-	exec 3<&-
 	set --
 	write_files
 	open_caches
 	shm='1048576'
-	begin run --detach --name "$name" --label 'dstack.job=j2' --label 'dstack.server=5e12' --pull never --log-driver none \
-		--stop-signal TERM --no-healthcheck --userns host --security-opt label=disable --user "$user" \
-		--shm-size "$shm" '--gpus' '"device=0,3"' '--cpus' '1.5' '--memory' '1073741824' '--memory-swap' '1073741824' \
-		--mount "type=bind,source=$io,target=/.dstack" \
-		--mount "type=bind,source=$job/workflow,target=/workflow" \
-		--mount "type=bind,source=$base/"'caches/r/bf3b04da7be51a75'/data,target='/root/.cache/pip' \
-		--mount "type=bind,source=$base/"'caches/r/4a81ae77da194882'/data,target='/it'\''s' \
-		--mount "type=bind,source=$base/"'mirrors/r.git'/objects,target=/.dstack/objects,readonly \
-		"$@" --workdir /workflow --entrypoint /bin/sh "$image" /.dstack/entry.sh 8>&-
+	for _ in 1 2; do
+		if [ -n "$outcome" ]; then break; fi
+		begin run --detach --name "$name" --label 'dstack.job=j2' --label 'dstack.server=5e12' --label "dstack.folder=$made" \
+			--pull never --log-driver none --stop-signal TERM --no-healthcheck --userns host --security-opt label=disable \
+			--user "$user" --shm-size "$shm" '--gpus' '"device=0,3"' '--cpus' '1.5' '--memory' '1073741824' '--memory-swap' '1073741824' \
+			--mount "type=bind,source=$io,target=/.dstack" \
+			--mount "type=bind,source=$job/workflow,target=/workflow" \
+			--mount "type=bind,source=$base/"'caches/r/bf3b04da7be51a75'/data,target='/root/.cache/pip' \
+			--mount "type=bind,source=$base/"'caches/r/4a81ae77da194882'/data,target='/it'\''s' \
+			--mount "type=bind,source=$base/"'mirrors/r.git'/objects,target=/.dstack/objects,readonly \
+			"$@" --workdir /workflow --entrypoint /bin/sh "$image" /.dstack/entry.sh 8>&-
+	done
+	if [ -z "$outcome" ]; then give_up; fi
 }
 
 case $base in
 	*[,\"]*) echo "the path $base contains a comma or a quote, which Docker can't mount; choose another --root" >&2 && exit 2 ;;
 esac
-mkdir -p "$io"
+mkdir -p "$io/objects"
 exec 9> "$job/lock"
 if ! flock -w '60' 9; then
-	# An earlier launch, whose connection the server has lost, may read from it for hours. This one repeats its steps.
 	for holder in /proc/[0-9]*/fd/*; do
 		pid=${holder#/proc/}
 		pid=${pid%%/*}
@@ -746,7 +743,6 @@ if ! flock -w '60' 9; then
 		exit '75'
 	fi
 fi
-# Closed for the programs started here, which may outlive this script; the shell's own copy holds the lock.
 launch 9>&-
 }
 main

@@ -5,20 +5,20 @@ export LC_ALL=C
 dk() { 'docker' "$@"; }
 machine_id() {
 	for file in /etc/machine-id /var/lib/dbus/machine-id; do
-		id=
-		if [ -r "$file" ]; then read -r id < "$file" || :; fi
-		case $id in
+		machine=
+		if [ -r "$file" ]; then read -r machine < "$file" || :; fi
+		case $machine in
 			'' | *[!0-9a-f]*) ;;
-			*) echo "$id" && return ;;
+			*) return ;;
 		esac
 	done
-	uname -n | sha256sum | cut -c 1-32
+	machine=$(uname -n | sha256sum | cut -c 1-32)
 }
 root='~/.dstack-host'
 case $root in
 	\~/*) root=$HOME/${root#??} ;;
 esac
-machine=$(machine_id)
+machine_id
 if [ "$machine" != '0123456789abcdef0123456789abcdef' ]; then
 	echo "machine=$machine"
 	exit 94
@@ -28,14 +28,31 @@ job=$base/'jobs/j1'
 io=$job/io
 image='busybox'
 name='dstack-j1'
-origin() {
+outcome=
+now() {
 	boot='' up=''
 	if [ -r '/proc/sys/kernel/random/boot_id' ]; then read -r boot < '/proc/sys/kernel/random/boot_id' || :; fi
 	if [ -r '/proc'/uptime ]; then read -r up _ < '/proc'/uptime || :; fi
-	printf 'boot=%s\nuptime=%s\n' "$boot" "$up"
-	echo "docker=$(daemons)"
 }
-# A daemon's command line names its sockets, unless systemd hands it one or it uses the default one.
+origin() {
+	now
+	printf 'boot=%s\nuptime=%s\n' "$boot" "$up"
+	ours='7:100'
+	# shellcheck disable=SC2041 # often there is one
+	for daemon in '7:100'; do
+		if ! runs "${daemon%:*}" "${daemon#*:}"; then
+			daemons
+			break
+		fi
+	done
+	echo "docker=${ours# }"
+}
+runs() {
+	read -r stat 2> /dev/null < '/proc'/"$1"/stat || return
+	# shellcheck disable=SC2086 # the fields are words
+	set -- "$2" ${stat##*) }
+	[ "$1" = "${21}" ]
+}
 daemons() {
 	socket=''
 	socket=${socket:-${DOCKER_HOST:-unix:///var/run/docker.sock}}
@@ -54,58 +71,81 @@ daemons() {
 		esac
 	done
 	ours=${named:-$unnamed}
-	echo "${ours# }"
 }
 claim() {
 	if [ -d "$io/started" ] && ! [ -L "$io/started" ]; then
-		echo fenced
+		claim=fenced
 	elif [ -e "$io/started" ] || [ -L "$io/started" ]; then
-		echo claimed
+		claim=claimed
 	else
-		echo none
+		claim=none
 	fi
 }
 state() {
 	id=$(timeout 20 'docker' ps --all --quiet --filter "name=^$name\$" < /dev/null) || return
 	if [ -n "$id" ]; then
 		timeout 20 'docker' inspect --type container --format '{{.State.Status}}' "$id" < /dev/null || {
-			# A fenced launch may have removed it in the meantime.
 			id=$(timeout 20 'docker' ps --all --quiet --filter "name=^$name\$" < /dev/null) && [ -z "$id" ]
 		}
 	fi
 }
-as_root() (
-	folder=$1 image=$2 body=$3 word=$4
-	set --
-	for tools in /bin /usr /lib /lib64; do
-		[ ! -d "$tools" ] || set -- "$@" --mount "type=bind,source=$tools,target=$tools,readonly"
+note_digest() {
+	[ ! -s "$job/digest" ] || return 0
+	used=$(timeout 10 'docker' inspect --type container --format '{{.Image}}' "$name" < /dev/null) || return
+	timeout 10 'docker' image inspect --format '{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}' \
+		"$used" < /dev/null > "$job/digest.$$" && mv "$job/digest.$$" "$job/digest"
+}
+over() { [ -e "$job/exit" ] || [ -e "$job/io/exit" ]; }
+until_reader_leaves() {
+	trap 'kill "$!" 2> /dev/null; exit 0' TERM
+	cat <&3 > /dev/null &
+	wait "$!" || :
+	kill "$tail" 2> /dev/null || :
+}
+until_job_ends() {
+	trap 'kill "$!" 2> /dev/null; exit 0' TERM
+	while :; do
+		'docker' wait "$name" > /dev/null 2>&1 < /dev/null &
+		wait "$!" || :
+		if over || ! [ -d "$job" ]; then break; fi
+		state > "$job/state.$$" &
+		if wait "$!"; then
+			read -r found < "$job/state.$$" || found=
+			case $found in
+				running | created | restarting | paused | stopping) ;;
+				*) break ;;
+			esac
+		fi
+		sleep 1 &
+		wait "$!" || :
 	done
-	dk run --rm --pull never --network none --log-driver none --userns host --security-opt label=disable \
-		--label dstack.server='5e12' --user 0:0 --workdir / \
-		--env PATH=/usr/bin:/bin:/usr/sbin:/sbin --env LD_PRELOAD= --env LD_LIBRARY_PATH= \
-		--mount "type=bind,source=$folder,target=/dstack-job" "$@" --entrypoint /bin/sh "$image" \
-		-c "$body" sh "$word" > /dev/null < /dev/null
-)
-# shellcheck disable=SC2016
-hand_back='owner=$(stat -c %u:%g /dstack-job) && chown -hR "$owner" /dstack-job &&
-	find /dstack-job -type d ! -perm -700 -exec chmod u+rwx {} +'
-
-# Answers with the boot and daemon of the launch itself, also when asked again: the first answer may have been lost.
-answer() {
-	echo "outcome=$1"
-	cat "$job/origin"
-	echo "digest=$(dk image inspect --format '{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}' "$image" || :)"
-	exit 0
+	kill "$tail" 2> /dev/null || :
 }
 
-# Somebody removed the job's folder, and with it the sign that its commands began. Its container may have run them, so
-# it is not launched again: the server learns next that the folder is gone.
+follow_log() {
+	if over; then exec tail -c "+$1" "$log"; fi
+	tail -c "+$1" -f "$log" < /dev/null 3<&- &
+	tail=$!
+	until_reader_leaves > /dev/null 2>&1 &
+	reader=$!
+	until_job_ends > /dev/null 2>&1 3<&- &
+	waiter=$!
+	note_digest > /dev/null 2>&1 3<&- &
+	wait "$tail" || :
+	kill "$reader" "$waiter" 2> /dev/null || :
+	wait "$reader" "$waiter" || :
+	rm -f "$job/state.$$"
+}
+
+answer() {
+	outcome=$1
+	echo "outcome=$1"
+	while read -r line; do echo "$line"; done < "$job/origin"
+}
+
 removed() {
 	case $1 in
-		created | configured | initialized)
-			dk rm --force "$name" > /dev/null
-			found=
-			;;
+		created | configured | initialized) dk rm --force "$name" > /dev/null ;;
 		*)
 			rm -rf "$job"
 			echo outcome=exists
@@ -115,41 +155,48 @@ removed() {
 	esac
 }
 
-return_if_begun() {
-	case $(claim) in
-		fenced) echo outcome=fenced && exit 0 ;;
-		claimed) answer exists ;;
-	esac
+earlier() {
 	found=$(state)
-	if [ -n "$found" ] && ! [ -e "$io/entry.sh" ]; then removed "$found"; fi
+	[ -n "$found" ] || return 0
+	label=$(dk inspect --type container --format '{{index .Config.Labels "dstack.folder"}}' "$name")
+	if [ "${label:-older}" != "$made" ]; then
+		removed "$found"
+		return
+	fi
 	case $found in
-		'') ;;
 		created | configured | initialized) begin start "$name" ;;
 		running | paused | restarting | stopping) answer exists ;;
 		*) dk rm --force "$name" > /dev/null ;;
 	esac
 }
 
-need_image() {
-	if ! dk image inspect "$image" > /dev/null 2>&1; then
-		dk ps --quiet > /dev/null
-		echo need=image
-		exit 0
-	fi
-	user='root'
-	if [ "$user" = image ]; then user=$(dk image inspect --format '{{.Config.User}}' "$image"); fi
-	case ${user%%:*} in
-		'' | root | 0) user=0 ;;
+return_if_begun() {
+	claim
+	case $claim in
+		fenced) echo outcome=fenced && exit 0 ;;
+		claimed) answer exists && exit 0 ;;
 	esac
+	if ! [ -s "$job/made" ]; then
+		now
+		made=$boot/$up
+		[ ! -e "$io/entry.sh" ] || made=older
+		echo "$made" > "$job/made"
+	fi
+	read -r made < "$job/made"
+	if [ -e "$job/origin" ]; then earlier; fi
 }
 
+need_image() {
+	dk ps --quiet > /dev/null
+	rm -f "$io/env"
+	echo need=image
+	exit 0
+}
+
+
 write_files() {
-	mkdir -p "$io/objects"
 	printf '%s' '#!/bin/sh
-# PID 1 of a job'\''s container. The image has sh and cat, and perhaps nothing else. All code is in functions, so that
-# changes to this file have no effect once it runs.
 main() {
-	# Shells other than bash start background processes with SIGINT ignored, and can'\''t undo that.
 	if [ "${1-}" != bash ] && command -v bash > /dev/null 2>&1; then
 		exec bash --posix /.dstack/entry.sh bash
 	fi
@@ -160,15 +207,12 @@ main() {
 		trap "dstack_caught=1; kill -$dstack_signal -1 2> /dev/null" "$dstack_signal"
 	done
 
-	# At most once: only one process ever creates this file.
 	if ! (set -C && : > /.dstack/started) 2> /dev/null; then
 		if [ -e /.dstack/started ]; then exit 0; else exit 125; fi
 	fi
 	dstack_shell=$(command -v bash || command -v sh || echo /bin/sh)
 	own_repositories
 
-	# The script'\''s output goes to the log through cat. Descriptor 3 leads to `conclude`; only that cat and these
-	# subshells hold it, so when it ends, the log is complete.
 	{
 		trap : TERM INT HUP USR1 USR2
 		run 2> /dev/null | write_log
@@ -189,8 +233,6 @@ main() {
 	exit "$dstack_recorded"
 }
 
-# Notes when this container was first told to end, in seconds since the machine started. The server knows whether it
-# was its own doing.
 note_term() {
 	[ -e /.dstack/term ] || {
 		dstack_up=0
@@ -199,8 +241,6 @@ note_term() {
 	}
 } 2> /dev/null
 
-# git refuses the working tree of another user; before 2.38, even if the environment sets safe.directory. It checks only
-# these folders. When the job ends, all files go back to the machine'\''s user.
 own_repositories() {
 	if [ "$(id -u 2> /dev/null)" != 0 ] || ! command -v chown > /dev/null 2>&1; then return; fi
 	chown 0:0 /workflow /workflow/.git 2> /dev/null
@@ -210,7 +250,6 @@ own_repositories() {
 	done < /.dstack/nested
 }
 
-# Keeps the shell'\''s own messages about killed commands out of the log: only the script'\''s stderr goes there.
 run() {
 	dstack_stopping=
 	trap '\''dstack_stopping=1'\'' TERM
@@ -224,7 +263,6 @@ script() {
 	exec 3>&-
 	trap - INT QUIT
 	. /.dstack/env
-	# `true`, because `:` would end this shell if the file can'\''t be written.
 	true > /.dstack/env
 	if ! cd /workflow/'\'''\''; then
 		printf '\''dstack: commands start in the folder that holds .dstack, but the tree has no folder %s\n'\'' '\'''\''
@@ -254,7 +292,6 @@ conclude() {
 	exit "$dstack_code"
 }
 
-# A process that the script left behind may hold the log open forever. A job that is being stopped has Docker'\''s grace.
 cut_off() {
 	trap - TERM
 	command -v sleep > /dev/null 2>&1 || exit 0
@@ -262,7 +299,6 @@ cut_off() {
 	kill -KILL "$dstack_cat"
 }
 
-# record CODE TOLD: writes the code, and when the container was told to end if that was before the script'\''s end.
 record() {
 	umask 022
 	dstack_when=
@@ -273,7 +309,6 @@ record() {
 	echo "$1 $dstack_when" 2> /dev/null > /.dstack/exit
 }
 
-# Prints the owner of this job'\''s folder on the host, as seen from the container.
 owner() {
 	stat -c %u:%g /.dstack 2> /dev/null && return
 	read -r _ _ dstack_user dstack_group _ << END
@@ -291,46 +326,61 @@ exit
 unset GONE
 ' > "$io/env"
 	: >> "$io/log"
-	# The server reads this link: the container can't replace it.
 	[ -e "$job/log" ] || ln "$io/log" "$job/log"
-	# Space reserved for collecting the artifacts of a job that filled the disk.
-	head -c 1048576 /dev/zero 2> /dev/null > "$job/ballast" || :
-	if [ "$user" != 0 ]; then
-		# Only its owner can enter the job's folder, so these modes open the files to the container alone.
-		chmod 0777 "$io"
-		chmod 0644 "$io/entry.sh" "$io/script.sh"
-		chmod 0666 "$io/env" "$io/log"
-		: > "$job/given"
-		# shellcheck disable=SC2016
-		as_root "$job" "$image" 'chown -hR "$1" /dstack-job/workflow' "${user%%:*}"
-	fi
+	[ -e "$job/ballast" ] || printf '%1048576s' '' 2> /dev/null > "$job/ballast" || :
 }
 
 begin() {
 	origin > "$job/origin"
-	error=$(dk "$@" 2>&1 > /dev/null) && status=0 || status=$?
-	if [ "$status" != 0 ] && [ "$(claim)" = none ]; then
-		# Without --force, so that a container that does run stays.
-		dk rm "$name" > /dev/null 2>&1 || :
-		if [ -z "$(state)" ]; then
-			# What a Docker that was killed left of a container can't always be started: a new one can.
-			if [ "$1" = start ]; then return; fi
-			rm -f "$io/env"
-			printf '%s\n' "$error" >&2
-			exit "$status"
-		fi
+	status=0
+	dk "$@" > /dev/null 2> "$job/error" || status=$?
+	claim
+	if [ "$status" != 0 ] && [ "$claim" = none ]; then
+		refused "$1"
+		return
 	fi
-	if [ "$(claim)" = fenced ]; then
-		# This launch lost its claim; a stop may already be removing the container.
+	started
+}
+started() {
+	if [ "$claim" = fenced ]; then
 		dk rm --force "$name" > /dev/null 2>&1 || :
 		echo outcome=fenced
 		exit 0
 	fi
 	answer started
 }
+refused() {
+	error=$(cat "$job/error")
+	case $error in
+		*'already in use'*)
+			earlier
+			return
+			;;
+	esac
+	dk rm "$name" > /dev/null 2>&1 || :
+	if [ -n "$(state)" ]; then
+		started
+		return
+	fi
+	if [ "$1" = start ]; then return; fi
+	if ! dk image inspect "$image" > /dev/null 2>&1; then need_image; fi
+	give_up
+}
+give_up() {
+	rm -f "$io/env"
+	printf '%s\n' "$error" >&2
+	exit "$status"
+}
 
 quiet_git() {
-for name in $(env | sed -n 's/^\(GIT_[A-Za-z0-9_]*\)=.*/\1/p'); do unset "$name"; done
+set -f
+for word in $(export -p); do
+	case ${word%%=*} in
+		*[!A-Za-z0-9_]*) ;;
+		GIT_*) unset "${word%%=*}" ;;
+	esac
+done
+set +f
 export GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_ATTR_NOSYSTEM=1 GIT_NO_REPLACE_OBJECTS=1
 export GIT_TERMINAL_PROMPT=0 HOME=/nonexistent XDG_CONFIG_HOME=/nonexistent
 umask 022
@@ -358,160 +408,24 @@ readable() {
 }
 }
 
-# Takes the pack that comes first on stdin. If that fails, the checkout answers what it needs.
-take_code() (
-quiet_git
-prepare() {
-	mkdir -p "$mirror/objects/pack" "$mirror/objects/info" "$mirror/refs" "$mirror/info" "$mirror/cuts"
-	put "$mirror/config" "$format	bare = true
-	hooksPath = /dev/null
-[gc]
-	auto = 0
-"
-	put "$mirror/info/attributes" "$raw
-"
-	# Only the lock's holder writes here: this was left by a script that was killed.
-	rm -rf "$mirror/in" "$mirror"/objects/pack/tmp_*
-	find "$mirror/refs" -name '*.lock' -exec rm -f {} +
-	put "$mirror/HEAD" 'ref: refs/heads/none
-'
-	mkdir -p "$mirror/in/pack"
-}
-
-index_pack() {
-	git index-pack --stdin --fix-thin > /dev/null 2> "$mirror/in/error" && return
-	if grep -q -e 'No space left' -e 'Permission denied' -e 'Read-only' -e 'quota' "$mirror/in/error"; then
-		cat "$mirror/in/error" >&2
-		exit 1
-	fi
-	return 1
-}
-
-# Damaged objects in the mirror don't matter to a pack that needs none of them.
-index_alone() {
-	GIT_OBJECT_DIRECTORY="$mirror/in" index_pack || return 1
-	for part in "$mirror"/in/pack/*.pack "$mirror"/in/pack/*.idx "$mirror"/in/pack/*.rev; do
-		if [ -e "$part" ]; then mv -f "$part" "$mirror/objects/pack/"; fi
-	done
-}
-
-# Unreadable packs would hide new copies of their objects. Refs that lack objects go, too: no pack may build on them.
-drop_damaged() {
-	for pack in "$mirror"/objects/pack/*.pack; do
-		if ! git verify-pack "$pack"; then rm -f "${pack%.pack}".*; fi
-	done
-	for ref in "$mirror"/refs/dstack/*/*; do
-		if ! read -r oid < "$ref" || ! git rev-list --objects --quiet "$oid"; then rm -f "$ref"; fi
-	done
-}
-
-take_in() {
-	if [ -e "$mirror/damaged" ]; then
-		drop_damaged
-		index_alone && whole && readable
-	elif ! [ -d "$mirror/refs/dstack" ]; then
-		index_alone && whole
-	else
-		cat > "$mirror/in/received"
-		{ index_pack < "$mirror/in/received" || index_alone < "$mirror/in/received"; } && whole
-	fi
-}
-
-cut_history() {
-	touch "$mirror/shallow"
-	printf %s '' | sort -u - "$mirror/shallow" > "$mirror/shallow.new" && mv -f "$mirror/shallow.new" "$mirror/shallow"
-}
-
-name() {
-	{
-		echo "update refs/dstack/trees/$tree $tree"
-		if [ -n "$commit" ]; then echo "update refs/dstack/commits/$commit $commit"; fi
-	} | git update-ref --stdin
-}
-
-# Keeps what the newest snapshots and the jobs on this host need. Objects that a job has open stay readable.
-collect() {
-	keep=$(for kind in commits trees histories; do
-		# shellcheck disable=SC2012 # the names are ids
-		ls -t "$mirror/refs/dstack/$kind" 2> /dev/null | head -n 40
-	done; cat "$base"/jobs/*/uses 2> /dev/null || :)
-	for ref in "$mirror"/refs/dstack/*/*; do
-		case "
-$keep
-" in
-			*"
-${ref##*/}
-"*) ;;
-			*) rm -f "$ref" "$mirror/cuts/${ref##*/}" ;;
-		esac
-	done
-	# A commit whose parents have arrived since is no longer an end of history.
-	while read -r end; do
-		all=
-		for parent in $(git cat-file commit "$end" 2> /dev/null | sed -n '/^$/q;s/^parent //p'); do
-			all=1
-			if ! git cat-file -e "$parent" 2> /dev/null; then all='' && break; fi
-		done
-		if [ -z "$all" ]; then echo "$end"; fi
-	done < "$mirror/shallow" > "$mirror/shallow.new"
-	mv -f "$mirror/shallow.new" "$mirror/shallow"
-	git repack -a -d -q -l > /dev/null 2>&1
-}
-
-# Removes repositories that were not used for a month and that no job here uses.
-forget_old() {
-	find "$base/mirrors" -maxdepth 1 -name '*.git' -mtime +30 | while read -r old; do
-		name=${old##*/}
-		if grep -qsx "${name%.git}" "$base"/jobs/*/uses; then continue; fi
-		(
-			exec 8>> "${old%.git}.git.lock"
-			if flock -n 8; then rm -rf "$old" "$old".[ms]*; fi
-		)
-	done
-}
-
-mkdir -p "$base/mirrors"
-exec 9>> "$mirror.lock"
-flock 9
-export GIT_DIR="$mirror"
-prepare
-if take_in 2> "$mirror/damage"; then
-	cut_history
-	name || { (cd "$mirror/refs/dstack" && for oid in $objects; do rm -f "trees/$oid" "commits/$oid"; done) && name; }
-	rm -f "$mirror/damaged" "$mirror/damage"
-	set -- "$mirror"/objects/pack/*.pack
-	if [ "$#" -gt 50 ]; then collect || :; fi
-	forget_old || :
-	echo received=ok
-else
-	cat "$mirror/damage" >&2
-	echo need=full
-fi
-rm -rf "$mirror/in"
-)
-
 launch() {
 	exec 3<&0 < /dev/null
 	return_if_begun
-	need_image
+	if [ -n "$outcome" ]; then return; fi
+	user='0'
 checkout() (
 	quiet_git
-	# Creates GIT_DIR without objects. HEAD is replaced later.
 	small_git() {
 		mkdir -p "$GIT_DIR/objects/info" "$GIT_DIR/objects/pack" "$GIT_DIR/refs/heads" "$GIT_DIR/info" &&
-			put "$GIT_DIR/config" "$format	filemode = true
+			printf '%s' "$format	filemode = true
 	bare = false
 	abbrev = 7
-" &&
-			put "$GIT_DIR/info/attributes" "$raw
-" &&
-			put "$GIT_DIR/HEAD" 'ref: refs/heads/main
-'
+" > "$GIT_DIR/config" &&
+			echo "$raw" > "$GIT_DIR/info/attributes" &&
+			echo 'ref: refs/heads/main' > "$GIT_DIR/HEAD"
 	}
-	# The mirror's objects are mounted there in the container.
 	lend() {
-		put "$GIT_DIR/objects/info/alternates" '/.dstack/objects
-'
+		echo /.dstack/objects > "$GIT_DIR/objects/info/alternates"
 	}
 	refuse() {
 		export GIT_DIR="$mirror"
@@ -519,32 +433,30 @@ checkout() (
 		: > "$mirror/damaged"
 		exit 3
 	}
-	# Takes the spare checkout, if there is one: git then writes only what differs.
 	take_spare() {
-		mv "$mirror.spare" "$job/spare" 2> /dev/null && mv "$job/spare/index" "$GIT_DIR/index" &&
-			rmdir "$job/workflow" && mv "$job/spare/tree" "$job/workflow"
+		[ -d "$spare" ] && mv "$spare" "$job/spare" 2> /dev/null && mv "$job/spare/tree" "$job/workflow" &&
+			small_git && mv "$job/spare/index" "$GIT_DIR/index" && rmdir "$job/spare"
 	}
 	write_files_of_tree() { git -c checkout.workers=4 read-tree --reset -u "$tree"; }
+	clear_tree() {
+		if ! [ -e "$job/workflow" ] && ! [ -e "$job/spare" ]; then return; fi
+		rm -rf "$job/workflow" "$job/spare" "$io/nested"
+	}
 	known="$mirror/refs/dstack"
+	spare=$mirror.spare
 	[ -s "$known/trees/$tree" ] || exit 3
 	[ ! -e "$mirror/damaged" ] || exit 3
-	# For garbage collection: this was used now, and is in use until the job's folder is removed.
 	printf '%s\n' 'r' "$tree" > "$job/uses"
 	touch "$mirror" "$known/trees/$tree" || exit 3
-	rm -rf "$job/workflow" "$job/git" "$job/spare" "$io/nested" && mkdir -p "$job/workflow" || exit 1
-	export GIT_DIR="$job/git" GIT_WORK_TREE="$job/workflow" GIT_OBJECT_DIRECTORY="$mirror/objects"
-	small_git || exit 1
+	clear_tree || exit 1
+	export GIT_DIR="$job/workflow/.git" GIT_WORK_TREE="$job/workflow" GIT_OBJECT_DIRECTORY="$mirror/objects"
 	if ! { take_spare && write_files_of_tree 2> /dev/null; }; then
-		rm -rf "$job/workflow" "$GIT_DIR/index" "$GIT_DIR/index.lock" && mkdir "$job/workflow" || exit 1
+		clear_tree && small_git || exit 1
 		write_files_of_tree || refuse
 	fi
-	rm -rf "$job/spare"
-	# A large tree takes long to write: have one ready for the next job.
 	if [ "$(wc -c < "$GIT_DIR/index")" -gt 80000 ]; then echo spare=wanted; fi
-	git read-tree ${commit:+--reset} "${commit:---empty}" || refuse
-	rm -rf "$GIT_DIR" &&
-	put "$job/tree" "$tree
-"
+	rm -rf "$GIT_DIR" || exit 1
+	echo "$tree" > "$job/tree"
 )
 
 # shellcheck disable=SC2012 # the names are ids
@@ -565,26 +477,29 @@ if ! [ -e "$job/tree" ]; then
 		exit 1
 	fi
 fi
-	exec 3<&-
 	set --
 	write_files
-	memory=$(sed -n 's/^MemTotal: *\([0-9]*\) kB$/\1/p' /proc/meminfo)
-	shm=$((memory / 2))k
-	begin run --detach --name "$name" --label 'dstack.job=j1' --label 'dstack.server=5e12' --pull never --log-driver none \
-		--stop-signal TERM --no-healthcheck --userns host --security-opt label=disable --user "$user" \
-		--shm-size "$shm" '--env' 'NVIDIA_VISIBLE_DEVICES=void'  \
-		--mount "type=bind,source=$io,target=/.dstack" \
-		--mount "type=bind,source=$job/workflow,target=/workflow" \
-		"$@" --workdir /workflow --entrypoint /bin/sh "$image" /.dstack/entry.sh
+	while read -r key value _; do
+		if [ "$key" = MemTotal: ]; then shm=$((value / 2))k && break; fi
+	done < /proc/meminfo
+	for _ in 1 2; do
+		if [ -n "$outcome" ]; then break; fi
+		begin run --detach --name "$name" --label 'dstack.job=j1' --label 'dstack.server=5e12' --label "dstack.folder=$made" \
+			--pull never --log-driver none --stop-signal TERM --no-healthcheck --userns host --security-opt label=disable \
+			--user "$user" --shm-size "$shm" '--env' 'NVIDIA_VISIBLE_DEVICES=void'  \
+			--mount "type=bind,source=$io,target=/.dstack" \
+			--mount "type=bind,source=$job/workflow,target=/workflow" \
+			"$@" --workdir /workflow --entrypoint /bin/sh "$image" /.dstack/entry.sh
+	done
+	if [ -z "$outcome" ]; then give_up; fi
 }
 
 case $base in
 	*[,\"]*) echo "the path $base contains a comma or a quote, which Docker can't mount; choose another --root" >&2 && exit 2 ;;
 esac
-mkdir -p "$io"
+mkdir -p "$io/objects"
 exec 9> "$job/lock"
 if ! flock -w '60' 9; then
-	# An earlier launch, whose connection the server has lost, may read from it for hours. This one repeats its steps.
 	for holder in /proc/[0-9]*/fd/*; do
 		pid=${holder#/proc/}
 		pid=${pid%%/*}
@@ -595,7 +510,12 @@ if ! flock -w '60' 9; then
 		exit '75'
 	fi
 fi
-# Closed for the programs started here, which may outlive this script; the shell's own copy holds the lock.
 launch 9>&-
+exec 9>&-
+if [ "$outcome" = started ]; then
+	log=$job/log
+	echo
+	follow_log 1
+fi
 }
 main

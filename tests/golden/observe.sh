@@ -5,20 +5,20 @@ export LC_ALL=C
 dk() { 'docker' "$@"; }
 machine_id() {
 	for file in /etc/machine-id /var/lib/dbus/machine-id; do
-		id=
-		if [ -r "$file" ]; then read -r id < "$file" || :; fi
-		case $id in
+		machine=
+		if [ -r "$file" ]; then read -r machine < "$file" || :; fi
+		case $machine in
 			'' | *[!0-9a-f]*) ;;
-			*) echo "$id" && return ;;
+			*) return ;;
 		esac
 	done
-	uname -n | sha256sum | cut -c 1-32
+	machine=$(uname -n | sha256sum | cut -c 1-32)
 }
 root='~/.dstack-host'
 case $root in
 	\~/*) root=$HOME/${root#??} ;;
 esac
-machine=$(machine_id)
+machine_id
 if [ "$machine" != '0123456789abcdef0123456789abcdef' ]; then
 	echo "machine=$machine"
 	exit 94
@@ -27,14 +27,17 @@ base=$root/$machine/'5e12'
 job=$base/'jobs/j1'
 io=$job/io
 name='dstack-j1'
-origin() {
+now() {
 	boot='' up=''
 	if [ -r '/proc/sys/kernel/random/boot_id' ]; then read -r boot < '/proc/sys/kernel/random/boot_id' || :; fi
 	if [ -r '/proc'/uptime ]; then read -r up _ < '/proc'/uptime || :; fi
-	printf 'boot=%s\nuptime=%s\n' "$boot" "$up"
-	echo "docker=$(daemons)"
 }
-# A daemon's command line names its sockets, unless systemd hands it one or it uses the default one.
+origin() {
+	now
+	printf 'boot=%s\nuptime=%s\n' "$boot" "$up"
+	daemons
+	echo "docker=${ours# }"
+}
 daemons() {
 	socket=''
 	socket=${socket:-${DOCKER_HOST:-unix:///var/run/docker.sock}}
@@ -53,16 +56,21 @@ daemons() {
 		esac
 	done
 	ours=${named:-$unnamed}
-	echo "${ours# }"
 }
 claim() {
 	if [ -d "$io/started" ] && ! [ -L "$io/started" ]; then
-		echo fenced
+		claim=fenced
 	elif [ -e "$io/started" ] || [ -L "$io/started" ]; then
-		echo claimed
+		claim=claimed
 	else
-		echo none
+		claim=none
 	fi
+}
+note_digest() {
+	[ ! -s "$job/digest" ] || return 0
+	used=$(timeout 10 'docker' inspect --type container --format '{{.Image}}' "$name" < /dev/null) || return
+	timeout 10 'docker' image inspect --format '{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}' \
+		"$used" < /dev/null > "$job/digest.$$" && mv "$job/digest.$$" "$job/digest"
 }
 
 # Prints the first line of a file once its newline is there. Opens only a regular file: the container may have put
@@ -112,10 +120,18 @@ look
 # If the job failed, ask Docker whether memory ran out.
 if [ "$code" = 0 ] && [ -z "$told" ]; then container=none; else container=$(inspect); fi
 printf 'container=%s\n' "$container"
-if [ -d "$io" ]; then echo "claim=$(claim)"; else echo claim=gone; fi
+if [ -d "$io" ]; then claim; else claim=gone; fi
+echo "claim=$claim"
+case $claim-$container in
+	claimed-silent*) ;;
+	claimed-*) note_digest 2> /dev/null || : ;;
+esac
+if [ -s "$job/digest" ]; then
+	read -r digest < "$job/digest"
+	echo "digest=$digest"
+fi
 origin
 log=$job/log
-# Jobs that an older dstack launched lack it. ln never follows a link, so it takes nothing but what the job has there.
 if ! [ -e "$log" ]; then ln "$job/io/log" "$log" 2> /dev/null || :; fi
 if [ -L "$log" ] || { [ -e "$log" ] && ! [ -f "$log" ]; }; then rm -f "$log"; fi
 if [ -e "$job/stop" ] || [ -e "$job/stop.lock" ]; then echo asked=yes; fi

@@ -5,20 +5,20 @@ export LC_ALL=C
 dk() { 'docker' "$@"; }
 machine_id() {
 	for file in /etc/machine-id /var/lib/dbus/machine-id; do
-		id=
-		if [ -r "$file" ]; then read -r id < "$file" || :; fi
-		case $id in
+		machine=
+		if [ -r "$file" ]; then read -r machine < "$file" || :; fi
+		case $machine in
 			'' | *[!0-9a-f]*) ;;
-			*) echo "$id" && return ;;
+			*) return ;;
 		esac
 	done
-	uname -n | sha256sum | cut -c 1-32
+	machine=$(uname -n | sha256sum | cut -c 1-32)
 }
 root='~/.dstack-host'
 case $root in
 	\~/*) root=$HOME/${root#??} ;;
 esac
-machine=$(machine_id)
+machine_id
 if [ "$machine" != '0123456789abcdef0123456789abcdef' ]; then
 	echo "machine=$machine"
 	exit 94
@@ -29,18 +29,17 @@ io=$job/io
 name='dstack-j1'
 claim() {
 	if [ -d "$io/started" ] && ! [ -L "$io/started" ]; then
-		echo fenced
+		claim=fenced
 	elif [ -e "$io/started" ] || [ -L "$io/started" ]; then
-		echo claimed
+		claim=claimed
 	else
-		echo none
+		claim=none
 	fi
 }
 state() {
 	id=$(timeout 20 'docker' ps --all --quiet --filter "name=^$name\$" < /dev/null) || return
 	if [ -n "$id" ]; then
 		timeout 20 'docker' inspect --type container --format '{{.State.Status}}' "$id" < /dev/null || {
-			# A fenced launch may have removed it in the meantime.
 			id=$(timeout 20 'docker' ps --all --quiet --filter "name=^$name\$" < /dev/null) && [ -z "$id" ]
 		}
 	fi
@@ -67,7 +66,8 @@ stop() {
 	mkdir -p "$io"
 	mkdir "$io/started" 2> /dev/null || :
 	found=$(state)
-	case $(claim) in
+	claim
+	case $claim in
 		none) echo "can't fence the job: $io/started can't be created" >&2 && exit 1 ;;
 		fenced)
 			# The container has lost its claim, whether it is removed now or when the job is discarded.

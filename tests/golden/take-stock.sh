@@ -5,20 +5,20 @@ export LC_ALL=C
 dk() { 'docker' "$@"; }
 machine_id() {
 	for file in /etc/machine-id /var/lib/dbus/machine-id; do
-		id=
-		if [ -r "$file" ]; then read -r id < "$file" || :; fi
-		case $id in
+		machine=
+		if [ -r "$file" ]; then read -r machine < "$file" || :; fi
+		case $machine in
 			'' | *[!0-9a-f]*) ;;
-			*) echo "$id" && return ;;
+			*) return ;;
 		esac
 	done
-	uname -n | sha256sum | cut -c 1-32
+	machine=$(uname -n | sha256sum | cut -c 1-32)
 }
 root='~/.dstack-host'
 case $root in
 	\~/*) root=$HOME/${root#??} ;;
 esac
-machine=$(machine_id)
+machine_id
 if [ "$machine" != '0123456789abcdef0123456789abcdef' ]; then
 	echo "machine=$machine"
 	exit 94
@@ -26,11 +26,11 @@ fi
 base=$root/$machine/'5e12'
 claim() {
 	if [ -d "$io/started" ] && ! [ -L "$io/started" ]; then
-		echo fenced
+		claim=fenced
 	elif [ -e "$io/started" ] || [ -L "$io/started" ]; then
-		echo claimed
+		claim=claimed
 	else
-		echo none
+		claim=none
 	fi
 }
 
@@ -55,7 +55,8 @@ jobs() {
 		if ! [ -d "$job" ]; then continue; fi
 		ended=no
 		if [ -f "$io/exit" ] && ! [ -L "$io/exit" ]; then ended=yes; fi
-		echo "attempt=${job##*/} $(claim) $ended $(stat -c %Y "$io/started" 2> /dev/null || :)"
+		claim
+		echo "attempt=${job##*/} $claim $ended $(stat -c %Y "$io/started" 2> /dev/null || :)"
 		if [ -f "$job/record" ]; then printf 'record=%s\n' "$(head -c 1048576 "$job/record")"; fi
 		if [ -f "$job/origin" ]; then cat "$job/origin"; fi
 	done

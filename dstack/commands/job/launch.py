@@ -21,9 +21,12 @@ PATIENCE = 60
 """Seconds for an earlier launch to end; then it is killed."""
 
 
-def launch(context: HostContext, order: Order, artifacts: Stdin = b"", pack: bytes = b"") -> Command[Launched]:
+def launch(
+    context: HostContext, order: Order, artifacts: Stdin = b"", pack: bytes = b"", *, follow: bool = False
+) -> Command[Launched]:
     """Prepare the job's folder and start its container, unless it was started before. Safe to repeat at any point.
-    Raises CommandError with Docker's message if the container can't be started: then there is none."""
+    Raises CommandError with Docker's message if the container can't be started: then there is none. With `follow`, the
+    log comes behind the answer (behind ANSWER_END) if the job was started now, until it ends or stdin is closed."""
     order = replace(order, pack=len(pack))
     environment = exports(order.environment)
     snapshot = order.snapshot
@@ -32,6 +35,8 @@ def launch(context: HostContext, order: Order, artifacts: Stdin = b"", pack: byt
         context,
         order.attempt,
         order=order,
+        user=_user(order),
+        follow=follow,
         mirror=context.layout.mirror(folder_name(snapshot.repo)),
         labels=(f"dstack.job={order.job}", f"dstack.server={context.layout.server}"),
         gpus=_gpus(context, order),
@@ -70,6 +75,15 @@ def exports(environment: Mapping[str, str | None]) -> str:
     return "".join(
         f"unset {name}\n" if value is None else f"export {name}={quote(value)}\n" for name, value in environment.items()
     )
+
+
+ANSWER_END = b"\n\n"
+"""What comes between the answer to a launch and the log."""
+
+
+def _user(order: Order) -> str:
+    """Return the container's user, "0" for root, or `image`, which only the host can look up."""
+    return "0" if order.user.partition(":")[0] in ("", "root", "0") else order.user
 
 
 def _gpus(context: HostContext, order: Order) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ from dataclasses import replace
 from dstack.commands.artifacts.collect import ArtifactListing, listing
 from dstack.commands.artifacts.retain import keep
 from dstack.commands.command import Command, Stdin
-from dstack.commands.host import Host, T, ask
-from dstack.commands.job.launch import launch
+from dstack.commands.host import Host, T, ask, ask_and_stream
+from dstack.commands.job.launch import ANSWER_END, launch
 from dstack.commands.job.observe import follow, observe, read_log
 from dstack.commands.job.receive_code import receive, spare
 from dstack.commands.job.stop import discard, stop, warn
@@ -18,7 +18,7 @@ from dstack.commands.machine.take_stock import Stock, take_stock
 from dstack.decide import Observed
 from dstack.errors import CommandError, HostUnreachableError
 from dstack.executors.docker.failures import bare, not_pulled, not_started, silent
-from dstack.executors.docker.image_pulls import ImagePulls
+from dstack.executors.docker.memory import Memory
 from dstack.executors.executor import Tell
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.execution import Launched, Order, Received, Stopped
@@ -33,35 +33,55 @@ FILES = 300.0
 
 
 class DockerExecutor:
-    """Implements `Executor` with one script per method (`templates/host/job/`). All runners share `pulls`."""
+    """Implements `Executor` with one script per method (`templates/host/job/`). All runners share the `memory`."""
 
-    def __init__(self, pulls: ImagePulls, runner: Runner, host: Host, host_context: HostContext) -> None:
-        self.pulls = pulls
+    def __init__(self, memory: Memory, runner: Runner, host: Host, host_context: HostContext) -> None:
+        self.memory = memory
         self.runner = runner.name
         self.host = host
-        self.host_context = host_context
+        self.host_context = replace(host_context, daemons=memory.daemons.get(runner.name, ()))
 
     async def receive(self, snapshot: Snapshot, pack: Stdin) -> Received:
-        return await self.explained(receive(self.host_context, snapshot, pack))
+        try:
+            return await ask(self.host, receive(self.host_context, snapshot, pack))
+        except CommandError as refused:
+            raise not_started(refused, runner=self.runner, image="", gpus=()) from refused
 
     async def spare(self, snapshot: Snapshot) -> None:
         await ask(self.host, spare(self.host_context, snapshot), timeout=FILES)
 
     async def prepare(self, image: str, login: Login | None, tell: Tell) -> None:
         try:
-            await self.pulls.fetch(self.runner, self.host, self.host_context, image, login, tell)
+            await self.memory.pulls.fetch(self.runner, self.host, self.host_context, image, login, tell)
         except CommandError as refused:
             raise not_pulled(refused, runner=self.runner, image=image, login=login) from refused
 
     async def launch(self, order: Order, artifacts: Stdin = b"", pack: bytes = b"") -> Launched:
-        command = launch(self.host_context, order, artifacts, pack)
-        return await self.explained(command, image=order.image, gpus=order.gpus)
+        # tar reads its input to the end, and the log's reader has to leave it open
+        follow = not order.artifacts
+        command = launch(self.host_context, order, artifacts, pack, follow=follow)
+        try:
+            if follow:
+                launched, log = await ask_and_stream(self.host, command, ANSWER_END)
+                if launched.outcome == "started":
+                    self.memory.keep_log(order.attempt, log)
+                else:
+                    await log.aclose()
+            else:
+                launched = await ask(self.host, command)
+        except CommandError as refused:
+            raise not_started(refused, runner=self.runner, image=order.image, gpus=order.gpus) from refused
+        if launched.origin:
+            self.memory.note_daemons(self.runner, launched.origin)
+        return launched
 
     async def observe(self, attempt: str) -> Observed:
-        return await ask(self.host, observe(self.host_context, attempt), timeout=ANSWER)
+        observed = await ask(self.host, observe(self.host_context, attempt), timeout=ANSWER)
+        self.memory.note_daemons(self.runner, observed.origin)
+        return observed
 
     def follow(self, attempt: str, offset: int) -> AsyncIterator[bytes]:
-        return self.host.stream(follow(self.host_context, attempt, offset))
+        return self.memory.take_log(attempt, offset) or self.host.stream(follow(self.host_context, attempt, offset))
 
     def read_log(self, attempt: str, offset: int) -> AsyncIterator[bytes]:
         return self.host.stream(read_log(self.host_context, attempt, offset))
@@ -94,10 +114,3 @@ class DockerExecutor:
                 message = f"Docker on {self.runner} does not answer: {bare(refused.stderr)}"
                 raise HostUnreachableError(message, hint=f"dstack runners check {self.runner}") from refused
             raise
-
-    async def explained(self, command: Command[T], image: str = "", gpus: tuple[int, ...] = ()) -> T:
-        """Run a command that a job needs to start. If it fails, raise an error that says why."""
-        try:
-            return await ask(self.host, command)
-        except CommandError as refused:
-            raise not_started(refused, runner=self.runner, image=image, gpus=gpus) from refused

@@ -98,7 +98,7 @@ SCRIPTS = {
     "entry-project": text("job/entry", project="sub dir/it's"),
     "fetch": fetch(CONTEXT, "j1", "sub dir/it's", []).script,
     "follow": follow(CONTEXT, "j1", 0).script,
-    "launch": launch(CONTEXT, PLAIN).script,
+    "launch": launch(replace(CONTEXT, daemons=("7:100",)), PLAIN, follow=True).script,
     "launch-full": launch(CONTEXT, FULL, pack=b"a pack").script,
     "launch-gathered": launch(CONTEXT, structs.replace(FULL, artifacts=False, gathered=True)).script,
     "launch-amd": launch(CONTEXT, structs.replace(PLAIN, gpus=(0, 2), nodes=("renderD128", "renderD130"))).script,

@@ -155,5 +155,5 @@ def test_the_wrapped_script_is_what_the_sum_was_made_of() -> None:
     sent = wrap("echo 'ü'\n\n", MARKER)
 
     assert sent.endswith(b"\necho '\xc3\xbc'")
-    assert b"count=9 " in sent
+    assert b"bs=9 count=1 " in sent
     assert os.fsencode(MARKER) in sent

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dstack.commands.command import Command, Result
+from dstack.commands.job.launch import ANSWER_END
 from dstack.engine.context import Context, Events
 from dstack.engine.fleet.runners import Fleet
 from dstack.engine.lifecycle.drive import Drive
@@ -76,7 +77,8 @@ class Machine:
         if self.claim in ("none", "gone"):
             self.begun += 1
             self.claim = "claimed"
-            return f"outcome=started\n{ORIGIN}digest=sha256:1\n"
+            answer = f"outcome=started\n{ORIGIN}digest=sha256:1\n".encode()
+            return answer + ANSWER_END[1:] + LOG if "follow_log" in command.script else answer
         return f"outcome=exists\n{ORIGIN}digest=sha256:1\n"
 
     def observe(self, command: Command[Any]) -> Reply:
@@ -88,7 +90,7 @@ class Machine:
         return f"container={container}\nclaim={self.claim}\n{ORIGIN}{asked}log_size={len(LOG)}\nexit={ended}\n{seen}"
 
     def log(self, command: Command[Any]) -> Reply:
-        first = int(command.script.split('tail -c "+"\'')[1].split("'")[0])
+        first = int(command.script.rpartition("follow_log '" if "follow_log" in command.script else 'tail -c "+"\'')[2].split("'")[0])
         return Result(0, LOG[first - 1 :] if self.claim == "claimed" else b"", b"")
 
     def stop(self, command: Command[Any]) -> Reply:
