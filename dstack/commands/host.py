@@ -76,8 +76,8 @@ class Host(Protocol):
 
 
 async def ask_and_stream(host: Host, command: Command[T], end: bytes) -> tuple[T, AsyncGenerator[bytes, None]]:
-    """Run the command and parse its answer, which ends with `end` if more comes behind it. Return the answer and a stream
-    of the rest, which has to be closed."""
+    """Run the command and parse its answer, which ends with `end` if more comes behind it. Return the answer and a
+    stream of the rest, which has to be closed."""
     stream = host.stream(command)
     try:
         answer, rest = await _answer(stream, command, end)

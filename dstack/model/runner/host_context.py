@@ -24,8 +24,8 @@ class HostContext:
     """A server's folder on one host, and the docker command there. `docker` is split as sh does: `podman`, `sudo -n
     docker`, `docker -H unix:///x.sock`. `boot_id`, `proc`, `sys` and `dev` are the kernel's paths for the boot id,
     processes and devices. `owner` is the line by which the server shows that the folder is its own: its instance, its
-    epoch, and where it runs; "" for a script that does not depend on that. `daemons` are the Docker daemons that the host
-    named before, as pid:start time; scripts look for them again once one has ended."""
+    epoch, and where it runs; "" for a script that does not depend on that. `daemons` are the Docker daemons that the
+    host named before, as pid:start time; scripts look for them again once one has ended."""
 
     layout: HostLayout
     docker: str = "docker"

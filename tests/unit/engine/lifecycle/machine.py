@@ -90,7 +90,8 @@ class Machine:
         return f"container={container}\nclaim={self.claim}\n{ORIGIN}{asked}log_size={len(LOG)}\nexit={ended}\n{seen}"
 
     def log(self, command: Command[Any]) -> Reply:
-        first = int(command.script.rpartition("follow_log '" if "follow_log" in command.script else 'tail -c "+"\'')[2].split("'")[0])
+        ahead = "follow_log '" if "follow_log" in command.script else 'tail -c "+"\''
+        first = int(command.script.rpartition(ahead)[2].split("'")[0])
         return Result(0, LOG[first - 1 :] if self.claim == "claimed" else b"", b"")
 
     def stop(self, command: Command[Any]) -> Reply:
