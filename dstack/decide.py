@@ -51,7 +51,7 @@ class Observed(Struct, frozen=True, kw_only=True):
     its container got a SIGTERM before its commands had ended; `asked`: the server had told it to end.
     `container` is None if there is none; it means nothing when the engine is `silent`, and `silence` then holds the
     error; `engine` is its name, for people. `log_size` is in bytes. `disk_free` is in bytes, of the fuller of the disks
-    for job folders and for containers; None if unknown. `digest` is that of its image, or its id; "" if unknown."""
+    for job folders and for containers; None if unknown."""
 
     exit_code: int | None = None
     told: bool = False
@@ -64,7 +64,6 @@ class Observed(Struct, frozen=True, kw_only=True):
     origin: Origin
     log_size: int = 0
     disk_free: int | None = None
-    digest: str = ""
 
     @property
     def unsettled(self) -> bool:

@@ -11,7 +11,6 @@ from typing import Any
 from dstack.artifacts.store import JobFolder
 from dstack.commands.artifacts.collect import made
 from dstack.commands.host import Host
-from dstack.decide import Observed
 from dstack.engine.context import Context
 from dstack.errors import ServerTroubleError
 from dstack.executors.executor import Executor
@@ -81,14 +80,6 @@ class JobOnRunner:
             if self.job.unreachable_since:
                 self.change(unreachable_since=None, reason=None)
             self.context.events.publish([self.job.run])
-
-    async def observe(self) -> Observed:
-        """Look at the attempt, and note which image it runs."""
-        observed = await self.executor.observe(self.attempt)
-        self.answered = time.time()
-        if observed.digest and self.job.image_digest is None:
-            self.change(image_digest=observed.digest)
-        return observed
 
     async def stop(self, grace: int | None) -> Stopped:
         """Tell the attempt to end, see `Executor.stop`. Why it has to end is on disk before."""

@@ -38,12 +38,6 @@ state() {
 		}
 	fi
 }
-note_digest() {
-	[ ! -s "$job/digest" ] || return 0
-	used=$(timeout 10 'docker' inspect --type container --format '{{.Image}}' "$name" < /dev/null) || return
-	timeout 10 'docker' image inspect --format '{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}' \
-		"$used" < /dev/null > "$job/digest.$$" && mv "$job/digest.$$" "$job/digest"
-}
 over() { [ -e "$job/exit" ] || [ -e "$job/io/exit" ]; }
 until_reader_leaves() {
 	trap 'kill "$!" 2> /dev/null; exit 0' TERM
@@ -79,7 +73,6 @@ follow_log() {
 	reader=$!
 	until_job_ends > /dev/null 2>&1 3<&- &
 	waiter=$!
-	note_digest > /dev/null 2>&1 3<&- &
 	wait "$tail" || :
 	kill "$reader" "$waiter" 2> /dev/null || :
 	wait "$reader" "$waiter" || :

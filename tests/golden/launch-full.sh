@@ -96,6 +96,9 @@ answer() {
 	outcome=$1
 	echo "outcome=$1"
 	while read -r line; do echo "$line"; done < "$job/origin"
+	digest=
+	[ ! -e "$job/image" ] || read -r digest < "$job/image" || :
+	echo "digest=$digest"
 }
 
 removed() {
@@ -141,11 +144,25 @@ return_if_begun() {
 	if [ -e "$job/origin" ]; then earlier; fi
 }
 
-need_image() {
-	dk ps --quiet > /dev/null
-	rm -f "$io/env"
-	echo need=image
-	exit 0
+look_at_image() {
+	{
+		# shellcheck disable=SC2024 # the file is this user's
+		'docker' image inspect --format \
+			'{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}{{println}}{{println .Config.User}}' \
+			"$image" > "$job/image" 2> /dev/null 3<&-
+	} &
+	looking=$!
+}
+know_image() {
+	if ! wait "$looking"; then
+		dk ps --quiet > /dev/null
+		echo need=image
+		exit 0
+	fi
+	{ read -r _ && read -r user; } < "$job/image"
+	case ${user%%:*} in
+		'' | root | 0) user=0 ;;
+	esac
 }
 
 # shellcheck disable=SC2016
@@ -383,7 +400,6 @@ refused() {
 		return
 	fi
 	if [ "$1" = start ]; then return; fi
-	if ! dk image inspect "$image" > /dev/null 2>&1; then need_image; fi
 	give_up
 }
 give_up() {
@@ -563,12 +579,9 @@ launch() {
 	dd bs='6' count=1 iflag=fullblock > "$job/pack" 2> /dev/null <&3
 	return_if_begun
 	if [ -n "$outcome" ]; then return; fi
+	look_at_image
 	if [ "$(take_code < "$job/pack" || :)" = received=ok ]; then echo received=ok; fi
 	rm -f "$job/pack"
-	user=$(dk image inspect --format '{{.Config.User}}' "$image" 2> /dev/null) || need_image
-	case ${user%%:*} in
-		'' | root | 0) user=0 ;;
-	esac
 checkout() (
 	quiet_git
 index='9999999999999999999999999999999999999999999999999999999999999999'
@@ -707,6 +720,7 @@ if ! [ -e "$job/tree" ]; then
 		exit 1
 	fi
 fi
+	know_image
 	unpack <&3
 	set --
 	write_files

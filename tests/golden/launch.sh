@@ -89,12 +89,6 @@ state() {
 		}
 	fi
 }
-note_digest() {
-	[ ! -s "$job/digest" ] || return 0
-	used=$(timeout 10 'docker' inspect --type container --format '{{.Image}}' "$name" < /dev/null) || return
-	timeout 10 'docker' image inspect --format '{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}' \
-		"$used" < /dev/null > "$job/digest.$$" && mv "$job/digest.$$" "$job/digest"
-}
 over() { [ -e "$job/exit" ] || [ -e "$job/io/exit" ]; }
 until_reader_leaves() {
 	trap 'kill "$!" 2> /dev/null; exit 0' TERM
@@ -130,7 +124,6 @@ follow_log() {
 	reader=$!
 	until_job_ends > /dev/null 2>&1 3<&- &
 	waiter=$!
-	note_digest > /dev/null 2>&1 3<&- &
 	wait "$tail" || :
 	kill "$reader" "$waiter" 2> /dev/null || :
 	wait "$reader" "$waiter" || :
@@ -141,6 +134,9 @@ answer() {
 	outcome=$1
 	echo "outcome=$1"
 	while read -r line; do echo "$line"; done < "$job/origin"
+	digest=
+	[ ! -e "$job/image" ] || read -r digest < "$job/image" || :
+	echo "digest=$digest"
 }
 
 removed() {
@@ -186,11 +182,22 @@ return_if_begun() {
 	if [ -e "$job/origin" ]; then earlier; fi
 }
 
-need_image() {
-	dk ps --quiet > /dev/null
-	rm -f "$io/env"
-	echo need=image
-	exit 0
+look_at_image() {
+	{
+		# shellcheck disable=SC2024 # the file is this user's
+		'docker' image inspect --format \
+			'{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}{{println}}{{println .Config.User}}' \
+			"$image" > "$job/image" 2> /dev/null 3<&-
+	} &
+	looking=$!
+}
+know_image() {
+	if ! wait "$looking"; then
+		dk ps --quiet > /dev/null
+		echo need=image
+		exit 0
+	fi
+	user='0'
 }
 
 
@@ -363,7 +370,6 @@ refused() {
 		return
 	fi
 	if [ "$1" = start ]; then return; fi
-	if ! dk image inspect "$image" > /dev/null 2>&1; then need_image; fi
 	give_up
 }
 give_up() {
@@ -412,7 +418,7 @@ launch() {
 	exec 3<&0 < /dev/null
 	return_if_begun
 	if [ -n "$outcome" ]; then return; fi
-	user='0'
+	look_at_image
 checkout() (
 	quiet_git
 	small_git() {
@@ -477,6 +483,7 @@ if ! [ -e "$job/tree" ]; then
 		exit 1
 	fi
 fi
+	know_image
 	set --
 	write_files
 	while read -r key value _; do

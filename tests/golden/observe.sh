@@ -66,12 +66,6 @@ claim() {
 		claim=none
 	fi
 }
-note_digest() {
-	[ ! -s "$job/digest" ] || return 0
-	used=$(timeout 10 'docker' inspect --type container --format '{{.Image}}' "$name" < /dev/null) || return
-	timeout 10 'docker' image inspect --format '{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}' \
-		"$used" < /dev/null > "$job/digest.$$" && mv "$job/digest.$$" "$job/digest"
-}
 
 # Prints the first line of a file once its newline is there. Opens only a regular file: the container may have put
 # anything there.
@@ -122,14 +116,6 @@ if [ "$code" = 0 ] && [ -z "$told" ]; then container=none; else container=$(insp
 printf 'container=%s\n' "$container"
 if [ -d "$io" ]; then claim; else claim=gone; fi
 echo "claim=$claim"
-case $claim-$container in
-	claimed-silent*) ;;
-	claimed-*) note_digest 2> /dev/null || : ;;
-esac
-if [ -s "$job/digest" ]; then
-	read -r digest < "$job/digest"
-	echo "digest=$digest"
-fi
 origin
 log=$job/log
 if ! [ -e "$log" ]; then ln "$job/io/log" "$log" 2> /dev/null || :; fi

@@ -49,7 +49,6 @@ def _observed(result: Result) -> Observed:
         log_size=whole(said["log_size"]),
         origin=origin(said),
         disk_free=min(disks, default=None),
-        digest=said.get("digest", ""),
     )
 
 

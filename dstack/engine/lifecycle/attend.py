@@ -30,7 +30,7 @@ async def attend(at: JobOnRunner) -> None:
         await asyncio.sleep(LOOK)
         try:
             await answer(at)
-            tell(at, condition(at, await at.observe()))
+            tell(at, condition(at, await at.executor.observe(at.attempt)))
         except DstackError as trouble:
             log.info("job %s: %s", at.id, trouble.message)
 

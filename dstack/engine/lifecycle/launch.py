@@ -47,7 +47,7 @@ async def start(job_on_runner: JobOnRunner) -> None:
         status=Status.RUNNING,
         started_at=job_on_runner.job.started_at or rfc3339(time.time()),
         launch=answer.origin,
-        image_digest=answer.digest or job_on_runner.job.image_digest,
+        image_digest=answer.digest,
         progress=None,
         reason=None,
         unreachable_since=None,
@@ -72,7 +72,7 @@ async def launched(job_on_runner: JobOnRunner) -> Launched:
     answer = await CodePush(job_on_runner, tell).launch(lambda pack: executor.launch(ordered, given, pack))
     if answer.outcome == "need-image":
         await prepare_image(job_on_runner)
-        answer = await executor.launch(replace(ordered, pulled=True), given)
+        answer = await executor.launch(ordered, given)
         if answer.digest:
             job_on_runner.store.pulled_images.add(runner.name, job.image, answer.digest)
     if answer.spare:

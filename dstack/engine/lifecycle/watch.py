@@ -42,7 +42,8 @@ async def until_ended(job_on_runner: JobOnRunner) -> Decision:
         waited = waiting_since is not None and time.monotonic() - waiting_since > LAUNCH_TAKES
         job = job_on_runner.job
         recorded = Recorded(launch=job.launch, stop=bool(job.stop or job.preempted_by), waited=waited)
-        observed = await job_on_runner.observe()
+        observed = await job_on_runner.executor.observe(job_on_runner.attempt)
+        job_on_runner.answered = time.time()
         if observed.unsettled and looks < SETTLING:
             looks += 1
             await asyncio.sleep(SETTLES)
@@ -122,7 +123,7 @@ async def ran(at: JobOnRunner, limit: float) -> None:
 async def age(at: JobOnRunner) -> float:
     """How many seconds the job has run, by the clock that its runner counts from its boot: the time of day may jump,
     here and there. Jobs that an older version launched have only that."""
-    job, observed = at.job, await insist(at, at.observe)
+    job, observed = at.job, await insist(at, lambda: at.executor.observe(at.attempt))
     passed = job.launch.until(observed.origin) if job.launch and observed else None
     return passed if passed is not None else time.time() - seconds(job.started_at or job.submitted_at)
 

@@ -20,7 +20,7 @@ class Order(Struct, frozen=True, kw_only=True):
     of folders that lie in one of `allowed`; `caches` are paths in the container of folders that stay on the host. On
     stdin come `pack` bytes of code that the host may lack and, with `artifacts`, a tar of the dependencies' files with
     paths below the snapshot's project, unless they were `gathered` on the host. `record` stays in the job's folder,
-    for a server that does not know the job. `pulled`: the image was pulled for this; its digest is wanted at once."""
+    for a server that does not know the job."""
 
     job: str
     attempt: str
@@ -42,15 +42,14 @@ class Order(Struct, frozen=True, kw_only=True):
     allowed: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
     record: str = ""
-    pulled: bool = False
 
 
 class Launched(Struct, frozen=True):
     """`started`: the job started now. `exists`: it started earlier, or has ended. `fenced`: it must not start.
     `need-code`, `need-image`: nothing was done, because this is missing. `received`: the pack was stored. `spare`:
-    writing the tree took long; a spare copy saves that next time. `origin` is set for the first two, and `digest` (of
-    the image: `name@sha256:...`, or its id if it never came from a registry) if it is wanted. For need-code,
-    `commits`, `trees` and `histories` are what the host has, for a pack to build on."""
+    writing the tree took long; a spare copy saves that next time. `origin` and `digest` (of the image:
+    `name@sha256:...`, or its id if it never came from a registry) are set for the first two. For need-code, `commits`,
+    `trees` and `histories` are what the host has, for a pack to build on."""
 
     outcome: Literal["started", "exists", "need-code", "need-image", "fenced"]
     origin: Origin | None = None

@@ -12,8 +12,8 @@ from dstack.commands.job.launch import launch
 from dstack.hosts.shell import START, wrap
 from tests.e2e.protocol import Ground
 
-PROCESSES = 16
-"""At most: sh, what reads and checks the script, mkdir, flock, git and its folder, and at last the docker client."""
+PROCESSES = 17
+"""At most: sh, what reads and checks the script, mkdir, flock, a look at the image, git and its folder, docker run."""
 BYTES = 14_000
 COUNTED = f"""
 read -r _ _ _ _ before < /proc/loadavg

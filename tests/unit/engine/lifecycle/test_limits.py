@@ -47,7 +47,7 @@ class Running:
     async def synced(self) -> None:
         self.calls.append(("synced", None))
 
-    async def observe(self) -> None:
+    async def observe(self, attempt: str) -> None:
         return None
 
     async def stop(self, grace: int | None) -> Stopped:
