@@ -9,12 +9,13 @@ from msgspec.structs import replace
 from dstack.engine.admission import result_of
 from dstack.errors import UsageError
 from dstack.model.api.runs import Submission
-from dstack.model.code.selection import select
+from dstack.model.code.selection import select, unmatched_warnings
 from dstack.model.code.tree import TreeFile
 from dstack.model.job import cache_key, names, script
 from dstack.model.job.job import Job
 from dstack.model.job.resources import with_gpus
 from dstack.model.job.status import Status
+from dstack.model.project.artifact_links import inside, refuse_links
 from dstack.model.project.graph import closure
 from dstack.model.project.workflow import Workflow
 from dstack.model.text.tag import MARK, is_tag
@@ -54,6 +55,7 @@ class Planner:
         expanded = script.expanded(workflow, variables, job_id, self.run)
         if submission.gpus is not None and workflow.name == submission.workflow:
             expanded = replace(expanded, resources=with_gpus(expanded.resources, submission.gpus))
+        refuse_links(expanded, [before[name].definition for name in workflow.depends_on.names], self.links(submission))
         keys = {name: before[name].key for name in workflow.depends_on.names}
         keys |= {name: self.tagged(name).source for name in workflow.depends_on.workflows if is_tag(name)}
         files = self.selected(submission, expanded)
@@ -74,11 +76,15 @@ class Planner:
         )
         return self.named(job, submission) if workflow.name == submission.workflow else self.looked_up(job, submission)
 
+    def links(self, submission: Submission) -> frozenset[str]:
+        """The symbolic links in the project."""
+        return inside((file.path for file in self.files if file.is_link), submission.snapshot.project)
+
     def selected(self, submission: Submission, workflow: Workflow) -> list[TreeFile]:
         """The files that a workflow depends on."""
         include = workflow.depends_on.repo.include if workflow.depends_on.repo else None
         files, unmatched = select(self.files, submission.snapshot.project, include)
-        self.warnings += [f"{workflow.name}: depends-on.repo.include: '{name}' matches no file" for name in unmatched]
+        self.warnings += unmatched_warnings(workflow.name, unmatched, self.files, submission.snapshot.project)
         return files
 
     def named(self, job: Job, submission: Submission) -> Job:
