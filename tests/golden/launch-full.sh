@@ -87,7 +87,8 @@ as_root() (
 		-c "$body" sh "$word" > /dev/null < /dev/null
 )
 # shellcheck disable=SC2016
-hand_back='owner=$(stat -c %u:%g /dstack-job) && chown -hR "$owner" /dstack-job &&
+hand_back='owner=$(stat -c %u:%g /dstack-job) && { ! cd /dstack-job/workflow ||
+	find . -type d ! -perm -700 -exec stat -c "%a %n/./" {} + >> /dstack-job/closed || :; } 2> /dev/null && chown -hR "$owner" /dstack-job &&
 	find /dstack-job -type d ! -perm -700 -exec chmod u+rwx {} +'
 
 # Answers with the boot and daemon of the launch itself, also when asked again: the first answer may have been lost.
@@ -131,7 +132,9 @@ return_if_begun() {
 }
 
 need_image() {
-	if ! dk image inspect "$image" > /dev/null 2>&1; then
+	volumes=$(dk image inspect --format '-{{println}}{{range $path, $_ := .Config.Volumes}}{{println $path}}{{end}}' "$image" 2> /dev/null) ||
+		volumes=
+	if [ -z "$volumes" ] && ! dk image inspect "$image" > /dev/null 2>&1; then
 		dk ps --quiet > /dev/null
 		echo need=image
 		exit 0
@@ -182,14 +185,21 @@ place() {
 	if [ -d "$1" ] && ! [ -L "$1" ] && [ -d "$2" ] && ! [ -L "$2" ]; then
 		merge "$1" "$2"
 	else
+		closed=
+		if ! { [ -w "${2%/*}" ] && [ -x "${2%/*}" ]; }; then
+			closed=$(stat -c %a "${2%/*}")
+			chmod u+wx "${2%/*}"
+		fi
+		if [ -d "$2" ] && ! [ -L "$2" ]; then find "$2" -type d ! -perm -700 -exec chmod u+rwx {} \;; fi
 		rm -rf "$2"
 		mv "$1" "$2"
+		if [ -n "$closed" ]; then chmod "0$closed" "${2%/*}"; fi
 	fi
 }
 unpack() {
 	if [ -e "$job/given" ]; then
 		as_root "$job" "$image" "$hand_back" ''
-		rm "$job/given"
+		rm -f "$job/given" "$job/closed"
 	fi
 	rm -rf "$job/artifacts"
 	(
@@ -199,9 +209,70 @@ unpack() {
 		rm "$job/artifacts/"'.dstack/.artifacts-complete'
 		rmdir "$job/artifacts/.dstack" 2> /dev/null || :
 		mkdir -p "$job/workflow/"'sub dir/it'\''s'
+		cd "$job/artifacts"
+		mkdir -p './out' './out/it'\''s' './out/it'\''s/closed'
 		merge "$job/artifacts" "$job/workflow/"'sub dir/it'\''s'
+		# No link is in these paths any longer: each was a folder in the artifacts.
+		cd "$job/workflow/"'sub dir/it'\''s'
+		chmod '00000' './out/it'\''s/closed'
+		chmod '02770' './out/it'\''s'
+		chmod '00755' './out'
 	)
 	rm -rf "$job/artifacts"
+}
+
+# A VOLUME of the image below /workflow would hide that part of the tree, and what the job writes there would be lost
+# with the volume. So the tree's own folder is mounted there: Docker makes no volume where something is mounted.
+# Prints what is at a path: present, missing, special, or link if any part of the path is a link.
+kind() (
+	rest=$1 at=.
+	while :; do
+		at=$at/${rest%%/*}
+		if [ -h "$at" ]; then
+			echo link
+			exit
+		fi
+		case $rest in
+			*/*) rest=${rest#*/} ;;
+			*) break ;;
+		esac
+	done
+	if [ -d "$at" ] || [ -f "$at" ]; then
+		echo present
+	elif [ -e "$at" ]; then
+		echo special
+	else
+		echo missing
+	fi
+)
+
+# Prints a volume's path without detours, as Docker reads it.
+cleaned() (
+	set -f
+	IFS=/
+	path=
+	for part in $1; do
+		case $part in
+			'' | .) ;;
+			..) path=${path%/*} ;;
+			*) path=$path/$part ;;
+		esac
+	done
+	printf '%s\n' "$path"
+)
+refuse_volume() {
+	echo "the image $image has a volume at $1, $2, so what the job writes there would be lost; $3 or choose another image" >&2
+	exit 2
+}
+own_folder() {
+	case $1 in
+		*[,\"]*) refuse_volume "/workflow/$1" 'a path with a comma or a quote, where nothing can be mounted' "rename that folder" ;;
+	esac
+	case $(cd "$job/workflow" && kind "$1") in
+		present) ;;
+		missing) (umask 022 && mkdir -p "$job/workflow/$1") ;;
+		*) refuse_volume "/workflow/$1" 'where the project has a link or a special file' "remove that" ;;
+	esac
 }
 
 write_files() {
@@ -715,6 +786,18 @@ fi
 	unpack <&3
 	exec 3<&-
 	set --
+	while read -r volume; do
+		volume=$(cleaned "$volume")
+		case $volume in
+			/workflow/*)
+				volume=${volume#/workflow/}
+				own_folder "$volume"
+				set -- "$@" --mount "type=bind,source=$job/workflow/$volume,target=/workflow/$volume"
+				;;
+		esac
+	done << END
+$volumes
+END
 	write_files
 	open_caches
 	shm='1048576'

@@ -87,7 +87,8 @@ as_root() (
 		-c "$body" sh "$word" > /dev/null < /dev/null
 )
 # shellcheck disable=SC2016
-hand_back='owner=$(stat -c %u:%g /dstack-job) && chown -hR "$owner" /dstack-job &&
+hand_back='owner=$(stat -c %u:%g /dstack-job) && { ! cd /dstack-job/workflow ||
+	find . -type d ! -perm -700 -exec stat -c "%a %n/./" {} + >> /dstack-job/closed || :; } 2> /dev/null && chown -hR "$owner" /dstack-job &&
 	find /dstack-job -type d ! -perm -700 -exec chmod u+rwx {} +'
 
 # Answers with the boot and daemon of the launch itself, also when asked again: the first answer may have been lost.
@@ -131,7 +132,9 @@ return_if_begun() {
 }
 
 need_image() {
-	if ! dk image inspect "$image" > /dev/null 2>&1; then
+	volumes=$(dk image inspect --format '-{{println}}{{range $path, $_ := .Config.Volumes}}{{println $path}}{{end}}' "$image" 2> /dev/null) ||
+		volumes=
+	if [ -z "$volumes" ] && ! dk image inspect "$image" > /dev/null 2>&1; then
 		dk ps --quiet > /dev/null
 		echo need=image
 		exit 0
@@ -140,6 +143,60 @@ need_image() {
 	if [ "$user" = image ]; then user=$(dk image inspect --format '{{.Config.User}}' "$image"); fi
 	case ${user%%:*} in
 		'' | root | 0) user=0 ;;
+	esac
+}
+
+# A VOLUME of the image below /workflow would hide that part of the tree, and what the job writes there would be lost
+# with the volume. So the tree's own folder is mounted there: Docker makes no volume where something is mounted.
+# Prints what is at a path: present, missing, special, or link if any part of the path is a link.
+kind() (
+	rest=$1 at=.
+	while :; do
+		at=$at/${rest%%/*}
+		if [ -h "$at" ]; then
+			echo link
+			exit
+		fi
+		case $rest in
+			*/*) rest=${rest#*/} ;;
+			*) break ;;
+		esac
+	done
+	if [ -d "$at" ] || [ -f "$at" ]; then
+		echo present
+	elif [ -e "$at" ]; then
+		echo special
+	else
+		echo missing
+	fi
+)
+
+# Prints a volume's path without detours, as Docker reads it.
+cleaned() (
+	set -f
+	IFS=/
+	path=
+	for part in $1; do
+		case $part in
+			'' | .) ;;
+			..) path=${path%/*} ;;
+			*) path=$path/$part ;;
+		esac
+	done
+	printf '%s\n' "$path"
+)
+refuse_volume() {
+	echo "the image $image has a volume at $1, $2, so what the job writes there would be lost; $3 or choose another image" >&2
+	exit 2
+}
+own_folder() {
+	case $1 in
+		*[,\"]*) refuse_volume "/workflow/$1" 'a path with a comma or a quote, where nothing can be mounted' "rename that folder" ;;
+	esac
+	case $(cd "$job/workflow" && kind "$1") in
+		present) ;;
+		missing) (umask 022 && mkdir -p "$job/workflow/$1") ;;
+		*) refuse_volume "/workflow/$1" 'where the project has a link or a special file' "remove that" ;;
 	esac
 }
 
@@ -567,6 +624,18 @@ if ! [ -e "$job/tree" ]; then
 fi
 	exec 3<&-
 	set --
+	while read -r volume; do
+		volume=$(cleaned "$volume")
+		case $volume in
+			/workflow/*)
+				volume=${volume#/workflow/}
+				own_folder "$volume"
+				set -- "$@" --mount "type=bind,source=$job/workflow/$volume,target=/workflow/$volume"
+				;;
+		esac
+	done << END
+$volumes
+END
 	write_files
 	memory=$(sed -n 's/^MemTotal: *\([0-9]*\) kB$/\1/p' /proc/meminfo)
 	shm=$((memory / 2))k
