@@ -96,9 +96,8 @@ class ArtifactStorage:
     def holding(self, job: Job) -> list[ArtifactStore]:
         """Every store that the job's artifacts may be read from, the last one used first. The records of earlier
         versions, and of a backup from before it stored anything, name none: then it may be any."""
-        if job.storages:
-            return [self.at(url, endpoint) for url, endpoint in reversed(job.storages)]
-        return [self.current, *(self.at(url, endpoint) for url, endpoint in reversed(self.earlier))]
+        places = job.storages or (*self.earlier, (self.url, self.endpoint))
+        return list(dict.fromkeys(self.at(url, endpoint) for url, endpoint in reversed(places)))
 
     async def stored(self, job: Job) -> tuple[ArtifactStore, Manifest] | None:
         """Return what the job itself has stored so far, and where; None for nothing. Raises StorageError if a store

@@ -28,7 +28,8 @@ NAMED = "requested by name, so it always runs"
 class Planner:
     """Decides what a submission runs. `files` are the files in the snapshot's tree, `run` is the name of the new run,
     and `damages` says why a done job's artifacts can't be reused, or None. `plan` fills `unverified`, the jobs that it
-    reused but `damages` does not mention, `components`, the parts of each cache key, and `warnings` for the user."""
+    reused but `damages` does not mention, `components`, the parts of each cache key, `warnings` for the user, and
+    `links`, the project's symbolic links."""
 
     store: Store
     files: list[TreeFile]
@@ -38,11 +39,13 @@ class Planner:
     unverified: list[Job] = field(default_factory=list)
     components: dict[str, dict[str, str]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    links: frozenset[str] = frozenset()
 
     def plan(self, submission: Submission) -> list[Job]:
         """Return the jobs of the run, dependencies first: the named workflow and the dependencies whose results it
         needs, each from the cache if possible. Raises UsageError if the submission is invalid."""
         candidates: dict[str, Job] = {}
+        self.links = inside((file.path for file in self.files if file.is_link), submission.snapshot.project)
         for workflow in closure(submission.workflows, submission.workflow):
             candidates[workflow.name] = self.candidate(submission, workflow, candidates)
         needed = self.needed(submission.workflow, candidates)
@@ -55,7 +58,7 @@ class Planner:
         expanded = script.expanded(workflow, variables, job_id, self.run)
         if submission.gpus is not None and workflow.name == submission.workflow:
             expanded = replace(expanded, resources=with_gpus(expanded.resources, submission.gpus))
-        refuse_links(expanded, [before[name].definition for name in workflow.depends_on.names], self.links(submission))
+        refuse_links(expanded, [before[name].definition for name in workflow.depends_on.names], self.links)
         keys = {name: before[name].key for name in workflow.depends_on.names}
         keys |= {name: self.tagged(name).source for name in workflow.depends_on.workflows if is_tag(name)}
         files = self.selected(submission, expanded)
@@ -75,10 +78,6 @@ class Planner:
             priority=workflow.priority if submission.priority is None else submission.priority,
         )
         return self.named(job, submission) if workflow.name == submission.workflow else self.looked_up(job, submission)
-
-    def links(self, submission: Submission) -> frozenset[str]:
-        """The symbolic links in the project."""
-        return inside((file.path for file in self.files if file.is_link), submission.snapshot.project)
 
     def selected(self, submission: Submission, workflow: Workflow) -> list[TreeFile]:
         """The files that a workflow depends on."""
