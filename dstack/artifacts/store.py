@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from dstack.artifacts.tarball import Entry
 from dstack.commands.host import Host
 from dstack.errors import NotFoundError, StorageError
 from dstack.model.job.manifest import File, Manifest, problem, shown
@@ -28,10 +29,6 @@ class Tell(Protocol):
 
 def untold(left: int, trouble: str = "") -> None:
     """Tell nobody."""
-
-
-Tar = Callable[[], AsyncIterator[bytes]]
-"""Opens a tar stream of artifacts. It ends in StorageError at a file that does not match its manifest."""
 
 
 class ContentIndex(Protocol):
@@ -135,9 +132,10 @@ class ArtifactStore(Protocol):
     async def presign(self, run: str, workflow: str, paths: Sequence[str]) -> PresignedUrls | None:
         """Return a URL for each of these files, or None if the store has no URLs."""
 
-    async def place(self, folder: JobFolder, manifests: Sequence[Manifest], *, beside: bool) -> Tar | None:
+    async def place(self, folder: JobFolder, manifests: Sequence[Manifest], *, beside: bool) -> list[Entry] | None:
         """Bring all their files to the host, for a job that depends on them. `beside`: other files are there already.
-        Returns None once they are there; otherwise, the launch has to send the tar."""
+        Returns None once they are there; otherwise, the launch has to send what is returned. The launch itself makes
+        the folders of all manifests, empty ones too, and sets their modes."""
 
     async def clear(self, run: str, workflow: str, *, dry_run: bool = False) -> int:
         """Remove what a job without a manifest left, once nothing adds to it. Return its bytes."""
@@ -152,7 +150,7 @@ class ArtifactStore(Protocol):
 
 def check_paths(manifest: Manifest) -> None:
     """Raise StorageError if these files can't be in one folder."""
-    if why := problem(manifest.files):
+    if why := problem(manifest.files, manifest.folders):
         raise StorageError(f"the artifacts of {manifest.workflow} can't be stored: {why}")
 
 

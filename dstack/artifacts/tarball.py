@@ -16,10 +16,12 @@ from dstack.model.job.manifest import File, shown
 from dstack.model.paths import TAR_COMPLETE
 
 Blocks = Callable[[], Iterator[bytes]]
+Entry = tuple[File, Path | Blocks]
+"""A stored file with its path or its reader."""
 
 
-def tar(files: Iterable[tuple[File, Path | Blocks]]) -> Iterator[bytes]:
-    """Yield the archive of these files, each with its path or its reader, in pieces of about 1 MiB. It is in GNU
+def tar(files: Iterable[Entry]) -> Iterator[bytes]:
+    """Yield the archive of these files in pieces of about 1 MiB. It is in GNU
     format, because GNU tar, busybox and libarchive all read its long names; busybox ignores PAX's. The owner is 0,
     without a name. The last entry marks the archive as complete. Raises StorageError at a file that does not match its
     sha256: the receiver must not use what was sent until then."""

@@ -7,18 +7,19 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from dstack.cli import connect
+from dstack.cli.destination import FolderTree, destination, safe
 from dstack.cli.output import show
 from dstack.client.artifact_sources import ArtifactSources
 from dstack.client.client import Client
 from dstack.client.connection import BrokenAnswerError
-from dstack.errors import ConflictError, DstackError, StorageError, TryAgainError, UsageError
+from dstack.errors import ConflictError, DstackError, StorageError, TryAgainError
 from dstack.model.api.artifacts import ArtifactView
 
 AT_ONCE = 8
@@ -37,10 +38,7 @@ class Item:
     @classmethod
     def of(cls, view: ArtifactView, *, under: str | None) -> Item:
         """Return the item. Raises StorageError for a path that leaves the folder."""
-        path = view.path if under is None else f"{under}/{view.path}"
-        if "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
-            raise StorageError(f"the storage lists a file with an unsafe path, '{view.path}'; nothing was downloaded")
-        return cls(view, path)
+        return cls(view, safe(view.path if under is None else f"{under}/{view.path}"))
 
     @property
     def link_stays_inside(self) -> bool:
@@ -59,11 +57,13 @@ class Done(NamedTuple):
 
 
 class Download:
-    """One download into `folder`. Without `force`, nothing is downloaded if a file would be overwritten."""
+    """One download into `folder`, with `folders` in it, which are given with their permission bits. Without `force`,
+    nothing is downloaded if a file would be overwritten."""
 
-    def __init__(self, client: Client, folder: Path, *, force: bool) -> None:
+    def __init__(self, client: Client, folder: Path, folders: Mapping[str, int], *, force: bool) -> None:
         self._client = client
         self._folder = folder
+        self._folders = FolderTree(folder, folders)
         self._force = force
         self._stop = threading.Event()
 
@@ -71,14 +71,26 @@ class Download:
         """Download what is missing. Raises ConflictError for files that differ, before anything is written."""
         allowed = [item for item in items if self._allowed(item)]
         self._folder.mkdir(parents=True, exist_ok=True)
-        present = self._each(self._present, allowed)
-        missing = [item for item, there in zip(allowed, present, strict=True) if not there]
+        self._folders.open()
+        try:
+            missing = self._complete_tree(allowed)
+        except BaseException:
+            self._folders.restore()
+            raise
+        self._folders.finish()
+        return Done(len(allowed), sum(item.view.size for item in allowed), len(allowed) - len(missing))
+
+    def _complete_tree(self, items: Sequence[Item]) -> list[Item]:
+        """Bring everything that is missing to its place, and return the files that were."""
+        present = self._each(self._present, items)
+        missing = [item for item, there in zip(items, present, strict=True) if not there]
         self._refuse_overwriting(missing)
+        self._folders.make()
         self._fetch_all([item for item in missing if item.view.link is None])
         for item in missing:
             if item.view.link is not None:
                 self._link(item)
-        return Done(len(allowed), sum(item.view.size for item in allowed), len(allowed) - len(missing))
+        return missing
 
     def _fetch_all(self, items: Sequence[Item]) -> None:
         views = [item.view for item in items]
@@ -108,15 +120,7 @@ class Download:
             self._stop = threading.Event()
 
     def _target(self, item: Item) -> Path:
-        """Return the destination. Raises UsageError if a parent folder is a link or not a folder."""
-        target = self._folder / item.path
-        for parent in reversed(target.parents[: item.path.count("/")]):
-            if parent.is_symlink() or (parent.exists() and not parent.is_dir()):
-                kind = "a symbolic link" if parent.is_symlink() else "a file"
-                raise UsageError(
-                    f"{parent} is {kind}, not a folder; {item.path} can't go there", hint="choose another -o DIR"
-                )
-        return target
+        return destination(self._folder, item.path)
 
     def _prepared(self, item: Item) -> tuple[Path, Path]:
         """Create the folder of the destination. Return the destination and the partial file beside it, whose name

@@ -9,9 +9,9 @@ from urllib.parse import quote, urlencode
 
 from dstack.client.connection import ANSWER_SECONDS, WORK_SECONDS, BrokenAnswerError, Connection
 from dstack.client.frames import Frame, read_frames
-from dstack.errors import DstackError, TryAgainError
+from dstack.errors import DstackError, NotFoundError, TryAgainError
 from dstack.model.api import wire
-from dstack.model.api.artifacts import ArtifactView, LinksRequest, LinksView, LinkView, TagRequest, TagView
+from dstack.model.api.artifacts import ArtifactView, FolderView, LinksRequest, LinksView, LinkView, TagRequest, TagView
 from dstack.model.api.events import EventQuery, EventView
 from dstack.model.api.jobs import HoldAnswer, HoldRequest, JobView, StopRequest
 from dstack.model.api.retention import (
@@ -109,6 +109,13 @@ class Client(Connection):
     def artifacts(self, ref: str) -> list[ArtifactView]:
         """Return the artifacts of a run or job."""
         return self._get(f"/artifacts/{_part(ref)}", list[ArtifactView])
+
+    def artifact_folders(self, ref: str) -> list[FolderView]:
+        """Return the folders of a run's or job's artifacts; none from a server that does not know them."""
+        try:
+            return self._get(f"/artifacts/{_part(ref)}/folders", list[FolderView])
+        except NotFoundError:  # an older server has no such route
+            return []
 
     def artifact(self, job: str, path: str, offset: int) -> Iterator[bytes]:
         """Yield the bytes of a file from `offset` on. Raises BrokenAnswerError if the connection breaks."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,11 +11,15 @@ from msgspec.structs import replace
 
 from dstack.artifacts.open import open_store
 from dstack.artifacts.store import ArtifactStore, JobFolder, Location
+from dstack.artifacts.tarball import Entry
 from dstack.errors import StorageError, UsageError
 from dstack.model.job.job import Job
-from dstack.model.job.manifest import File, Manifest, conflicts
+from dstack.model.job.manifest import PARTIAL, File, Manifest, conflicts
 from dstack.model.job.reasons import ReasonCode
 from dstack.store.store import Store
+
+EARLIER = "earlier_storages"
+"""The setting that lists the stores in use before the current one."""
 
 
 class ArtifactStorage:
@@ -39,6 +44,11 @@ class ArtifactStorage:
         return self.store.settings.get("endpoint_url") or ""
 
     @property
+    def earlier(self) -> list[tuple[str, str]]:
+        """The URLs and endpoints of the stores in use before, the latest last."""
+        return [(url, endpoint) for url, endpoint in json.loads(self.store.settings.get(EARLIER) or "[]")]
+
+    @property
     def current(self) -> ArtifactStore:
         return self.at(self.url, self.endpoint)
 
@@ -55,14 +65,16 @@ class ArtifactStorage:
 
     async def use(self, url: str, endpoint: str) -> None:
         """Store artifacts there from now on. Raises UsageError if it can't be written to. Earlier artifacts stay where
-        they are, and can be used again once the setting is changed back."""
+        they are, and are read from there."""
         found = self.at(url, endpoint)
         try:
             await asyncio.to_thread(found.check)
         except UsageError:
             self.opened.pop((url, endpoint), None)  # the next try may come with other credentials
             raise
+        before = [each for each in self.earlier if each != (self.url, self.endpoint)]
         with self.store.database.transaction():
+            self.store.settings.set(EARLIER, json.dumps([*before, (self.url, self.endpoint)]))
             self.store.settings.set("storage", found.url)
             self.store.settings.set("endpoint_url", endpoint)
 
@@ -81,10 +93,39 @@ class ArtifactStorage:
         await self.store.database.synced()
         await storage.remove(job.run, job.workflow)
 
+    def holding(self, job: Job) -> list[ArtifactStore]:
+        """Every store that the job's artifacts may be read from, the last one used first. The records of earlier
+        versions, and of a backup from before it stored anything, name none: then it may be any."""
+        places = job.storages or (*self.earlier, (self.url, self.endpoint))
+        return list(dict.fromkeys(self.at(url, endpoint) for url, endpoint in reversed(places)))
+
+    async def stored(self, job: Job) -> tuple[ArtifactStore, Manifest] | None:
+        """Return what the job itself has stored so far, and where; None for nothing. Raises StorageError if a store
+        that is known to have it can't be read."""
+        found: list[tuple[ArtifactStore, Manifest]] = []
+        for storage in self.holding(job):
+            try:
+                manifest = await asyncio.to_thread(storage.manifest, job.run, job.workflow)
+            except StorageError:
+                if job.storages or storage.name == self.current.name:
+                    raise
+                continue
+            if manifest and manifest.job == job.id:
+                found.append((storage, manifest))
+                if manifest.ends(job.attempt):
+                    return found[-1]
+        return max(found, key=lambda each: (each[1].attempt, each[1].status != PARTIAL), default=None)
+
+    async def home(self, job: Job) -> ArtifactStore:
+        """Return the store that the job's artifacts are in."""
+        holding = self.holding(job)
+        found = await self.stored(job) if len(holding) > 1 else None
+        return found[0] if found else holding[0]
+
     async def left(self, job: Job) -> Manifest | None:
         """Return what the job itself has stored so far, or None."""
-        found = await asyncio.to_thread(self.current.manifest, job.run, job.workflow)
-        return found if found and found.job == job.id else None
+        found = await self.stored(job)
+        return found[1] if found else None
 
     async def result(self, job: Job) -> Manifest | None:
         """Return the complete artifacts of a job that has ended although its record does not say so, or None."""
@@ -92,36 +133,61 @@ class ArtifactStorage:
         return found if found and found.ends(job.attempt) else None
 
     async def damage(self, job: Job) -> str | None:
-        """Return why a done job's artifacts can't be reused; None if all of them are intact."""
-        manifest = await self.left(job)
-        if manifest is None:
+        """Return why a done job's artifacts can't be reused; None if all of them are intact. Raises StorageError if the
+        current store can't be read; what lies in an earlier one is then made again."""
+        try:
+            found = await self.stored(job)
+            damage = await asyncio.to_thread(found[0].verify, found[1]) if found else None
+        except StorageError as trouble:
+            if any(storage.name == self.current.name for storage in self.holding(job)):
+                raise
+            return f"the result of {job.run} can't be read from where it is stored: {trouble.message}"
+        if found is None:
             return f"the result of {job.run} is no longer stored"
-        damage = await asyncio.to_thread(self.current.verify, manifest)
         return f"the result of {job.run} is damaged: {damage}" if damage else None
 
     async def manifest(self, job: Job) -> Manifest:
         """Return the manifest of a job's artifacts. Raises StorageError if there is none."""
-        found = await asyncio.to_thread(self.current.manifest, job.run, job.workflow)
+        found = await self.left(job)
         if found is None:
             hint = f"run {job.workflow} again: dstack run {job.workflow}"
             message = f"the artifacts of {job.workflow} of {job.run} are no longer stored"
             raise StorageError(message, hint=hint, code=ReasonCode.ARTIFACT_MISSING)
         return found
 
+    async def place(
+        self, folder: JobFolder, manifests: Iterable[Manifest], *, beside: bool
+    ) -> tuple[bool, list[Entry]]:
+        """Bring the files of these artifacts to the host from the stores that have them, see `ArtifactStore.place`.
+        Return whether some are there now, and those that the launch has to send."""
+        stores: dict[str, tuple[ArtifactStore, list[Manifest]]] = {}
+        for manifest in manifests:
+            storage = await self.home(self.store.jobs.require(manifest.job))
+            stores.setdefault(storage.name, (storage, []))[1].append(manifest)
+        there, entries = False, dict[str, Entry]()
+        for storage, stored in stores.values():
+            rest = await storage.place(folder, stored, beside=beside or there)
+            there = there or rest is None
+            for entry in rest or ():
+                entries.setdefault(entry[0].path, entry)
+        return there, list(entries.values())
+
     async def dependencies(self, job: Job) -> list[Manifest]:
         """Return the artifacts of the job's direct dependencies and of its own previous attempt, whose files win.
         Raises StorageError if two dependencies have different content at one path."""
         needed = [self.store.jobs.require(source) for source in job.dependencies.values()]
         found = [await self.manifest(self.store.jobs.require(source.source)) for source in needed]
-        manifests = [manifest for manifest in found if manifest.files]
+        manifests = [manifest for manifest in found if manifest.files or manifest.folders]
         if conflict := conflicts(manifests):
             raise StorageError(conflict, code=ReasonCode.ARTIFACT_CONFLICT)
         before = await self.left(job) if job.attempt > 1 else None
-        return [*without(manifests, before.files), before] if before and before.files else manifests
+        if before is None or not (before.files or before.folders):
+            return manifests
+        return [before, *without(manifests, before.files)]
 
 
 def without(manifests: Iterable[Manifest], files: Iterable[File]) -> list[Manifest]:
     """The manifests without what is at the paths of these files, and without those that are empty then."""
     paths = {file.path for file in files}
     rest = [replace(each, files=tuple(file for file in each.files if file.path not in paths)) for each in manifests]
-    return [manifest for manifest in rest if manifest.files]
+    return [manifest for manifest in rest if manifest.files or manifest.folders]

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
-from dstack.artifacts.store import JobFolder
+from dstack.artifacts.store import ArtifactStore, JobFolder
 from dstack.commands.artifacts.collect import made
 from dstack.commands.host import Host
 from dstack.engine.context import Context
@@ -100,11 +100,13 @@ class JobOnRunner:
             tree=made(self.snapshot.project) if tree is None else tree,
         )
 
-    def will_store(self) -> None:
-        """Record the current storage as one that may hold artifacts of the job, so that they can be removed later."""
+    def will_store(self) -> ArtifactStore:
+        """Return the current storage, and record it as the last one that may hold artifacts of the job: they are read
+        from there, and removed later."""
         here = (self.context.artifacts.url, self.context.artifacts.endpoint)
-        if here not in self.job.storages:
-            self.change(storages=(*self.job.storages, here))
+        if here not in self.job.storages[-1:]:
+            self.change(storages=(*(each for each in self.job.storages if each != here), here))
+        return self.context.artifacts.at(*here)
 
     def report(self, **changes: Any) -> None:
         """Record how far a transfer is, unless the server can't record it now: the transfer goes on."""

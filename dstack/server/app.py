@@ -48,6 +48,7 @@ def table(
         ("POST", "/hold", jobs.hold),
         ("GET", "/artifacts/{ref}", artifacts.artifacts),
         ("GET", "/artifacts/{ref}/file", artifacts.file),
+        ("GET", "/artifacts/{ref}/folders", artifacts.folders),
         ("GET", "/artifacts/{ref}/url", artifacts.url),
         ("POST", "/artifacts/{ref}/urls", artifacts.urls),
         ("GET", "/tags", engine.store.tags.all),

@@ -100,6 +100,7 @@ NEEDED: dict[str, Need] = {
     "POST /hold": MEMBER,
     "GET /artifacts/{ref}": MEMBER,
     "GET /artifacts/{ref}/file": MEMBER,
+    "GET /artifacts/{ref}/folders": MEMBER,
     "GET /artifacts/{ref}/url": MEMBER,
     "POST /artifacts/{ref}/urls": MEMBER,
     "GET /tags": MEMBER,

@@ -6,6 +6,7 @@ The user's own repository is only read: index, refs, stash and objects stay unch
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,16 +17,16 @@ import msgspec
 
 from dstack.errors import UsageError
 from dstack.model.code.snapshot import PLAIN, Snapshot
-from dstack.model.code.tree import Change
+from dstack.model.code.tree import Change, TreeFile
 from dstack.plumbing.git import Git, make_bare, require_git
 from dstack.plumbing.packs import BASES, commit_of, write_pack
-from dstack.plumbing.trees import GITLINK, differences, make_tree
+from dstack.plumbing.trees import GITLINK, LINK, differences, make_tree
 from dstack.snapshot.blobs import Blobs, ChangedError, look, unchanged
 from dstack.snapshot.exclusions import leave_out
 from dstack.snapshot.git_status import GitStatus, staged
 from dstack.snapshot.guard import LIMIT, Guard
 from dstack.snapshot.history import fetch_missing, with_history
-from dstack.snapshot.listing import ListedFile, Listing, list_tree, unreadable_error
+from dstack.snapshot.listing import ListedFile, Listing, list_tree, unreadable_error, within
 from dstack.snapshot.permissions import describe, store
 from dstack.snapshot.scratch import scratch_folder
 from dstack.snapshot.worktree import Worktree, locate, repo_id
@@ -34,13 +35,27 @@ TRIES = 3
 
 
 @dataclass(frozen=True)
-class Taken:
-    """A snapshot, and what differs from its commit. `scratch` is a folder with a bare repository `git`."""
+class SnapshotContents:
+    """What is in a snapshot; paths are relative to the git root. `changes` are all differences from the commit.
+    `changed` are the paths of tracked files that git would call modified, added or deleted, and of nested repositories
+    with such files; `untracked` are those of files that git does not track. `new` are the files that the commit does
+    not have, except tracked ones of nested repositories. `links` are symbolic links."""
 
     snapshot: Snapshot
     changes: list[Change]
+    changed: tuple[str, ...]
+    untracked: tuple[str, ...]
+    new: tuple[str, ...]
+    links: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Taken(SnapshotContents):
+    """A snapshot that can be sent. `scratch` is a folder with a bare repository `git`, `root` the working tree's."""
+
     scratch: Path
     worktree: Worktree | None
+    root: Path
 
     def pack(self, known: Sequence[str] | None = None) -> Path:
         """Write a pack for a server that has these names (default: the commit and its history), as deltas against
@@ -83,11 +98,33 @@ def take(start: Path, *, limit: int = LIMIT, depths: Iterable[int] = (1,)) -> It
         worktree = locate(start, folder / "git")
         blobs = Blobs(folder / "git", worktree.object_format if worktree else "sha1")
         make_bare(blobs.scratch, blobs.object_format)
-        snapshot, changes = _take(start, worktree, blobs, limit)
-        yield Taken(with_history(snapshot, worktree, set(depths)), changes, folder, worktree)
+        found = _take(start, worktree, blobs, limit)
+        snapshot = with_history(found.snapshot, worktree, set(depths))
+        root = worktree.root if worktree else start
+        yield Taken(**{**vars(found), "snapshot": snapshot}, scratch=folder, worktree=worktree, root=root)
 
 
-def _take(start: Path, worktree: Worktree | None, blobs: Blobs, limit: int) -> tuple[Snapshot, list[Change]]:
+def list_files(start: Path) -> tuple[str, list[TreeFile]]:
+    """Return the project's path below the git root, and the files that a snapshot would have, without reading them:
+    their `id` is empty. Raises the same errors as `take`."""
+    require_git()
+    start = start.resolve()
+    with scratch_folder() as folder:
+        worktree = locate(start, folder / "git")
+        root = worktree.root if worktree else start
+        blobs = Blobs(folder / "git", worktree.object_format if worktree else "sha1")
+        make_bare(blobs.scratch, blobs.object_format)
+        try:
+            listing = list_tree(root, worktree, blobs)
+            make_bare(blobs.scratch, blobs.object_format, listing.objects)
+            leave_out(root, listing, blobs)
+        except ChangedError as error:
+            raise UsageError(f"{error.message}; try again when nothing writes to it") from error
+    project = _describe(start, worktree, "").project
+    return project, [TreeFile(os.fsdecode(path), found.mode, "") for path, found in listing.files.items()]
+
+
+def _take(start: Path, worktree: Worktree | None, blobs: Blobs, limit: int) -> SnapshotContents:
     for _ in range(TRIES):
         try:
             return _try(start, worktree, blobs, limit)
@@ -99,7 +136,7 @@ def _take(start: Path, worktree: Worktree | None, blobs: Blobs, limit: int) -> t
     )
 
 
-def _try(start: Path, worktree: Worktree | None, blobs: Blobs, limit: int) -> tuple[Snapshot, list[Change]]:
+def _try(start: Path, worktree: Worktree | None, blobs: Blobs, limit: int) -> SnapshotContents:
     root = worktree.root if worktree else start
     listing = list_tree(root, worktree, blobs)
     make_bare(blobs.scratch, blobs.object_format, listing.objects)
@@ -111,19 +148,41 @@ def _try(start: Path, worktree: Worktree | None, blobs: Blobs, limit: int) -> tu
     tree = make_tree(blobs.git(), entries)
     index = GitStatus(blobs, listing, known, left_out).tree() if worktree else None
     snapshot = _describe(start, worktree, tree)
-    changes, dirty = _compare(snapshot, listing, blobs, left_out)
+    changes, changed = _compare(snapshot, listing, blobs, left_out)
+    dirty = bool(changed) or not snapshot.git
     if worktree and listing.nested:  # git alone can compare submodules; one by one, because each has its own settings
         options = ("--porcelain", "-z", "--no-renames", "--ignore-submodules=dirty")
-        dirty = any(each.worktree.git().run("status", *options) for each in listing.repositories)
+        found = {each.path: each.worktree.git().run("status", *options) for each in listing.repositories}
+        dirty = any(found.values())
+        modified = (path for path, lines in found.items() if re.search(rb"(?:^|\0)(?!\?\?)[^\0]", lines))
+        nested = {os.fsdecode(path) for path in listing.nested}
+        outside = (path for path in changed if path not in nested and not path.startswith(_prefixes(nested)))
+        changed = {*outside, *(os.fsdecode(path) for path in modified if path)}
     umask, modes = describe(listing)
-    return msgspec.structs.replace(
+    snapshot = msgspec.structs.replace(
         snapshot,
         dirty=dirty,
         index=index,
         modes=store(blobs, modes),
         # msgspec omits a default only if it is the same object.
         umask=PLAIN if umask == int(PLAIN, 8) else f"{umask:03o}",
-    ), changes
+    )
+    return _contents(snapshot, listing, changes, changed)
+
+
+def _contents(snapshot: Snapshot, listing: Listing, changes: list[Change], changed: set[str]) -> SnapshotContents:
+    tracked = {within(each.path, entry.path) for each in listing.repositories for entry in each.index}
+    untracked = {os.fsdecode(path) for path in listing.files.keys() - tracked}
+    nested = _prefixes(map(os.fsdecode, listing.nested))
+    new = (change.path for change in changes if change.change == "added")
+    return SnapshotContents(
+        snapshot,
+        changes,
+        changed=tuple(sorted(changed - untracked)),
+        untracked=tuple(sorted(untracked)),
+        new=tuple(path for path in new if path in untracked or not path.startswith(nested)),
+        links=frozenset(os.fsdecode(path) for path, file in listing.files.items() if file.mode == LINK),
+    )
 
 
 def _read(root: Path, listing: Listing, blobs: Blobs, guard: Guard) -> dict[bytes, str]:
@@ -181,14 +240,19 @@ def _describe(start: Path, worktree: Worktree | None, tree: str) -> Snapshot:
     )
 
 
-def _compare(snapshot: Snapshot, listing: Listing, blobs: Blobs, left_out: set[bytes]) -> tuple[list[Change], bool]:
-    """Return what differs from the commit, and whether git would call it modified."""
+def _prefixes(folders: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f"{folder}/" for folder in folders)
+
+
+def _compare(snapshot: Snapshot, listing: Listing, blobs: Blobs, left_out: set[bytes]) -> tuple[list[Change], set[str]]:
+    """Return what differs from the commit, and the paths of what git would call modified."""
     absent = left_out | {entry.path for each in listing.repositories[:1] for entry in each.index if entry.skipped}
-    changes, dirty = [], not snapshot.git
+    changes, modified = [], set[str]()
     for difference in differences(blobs.git(), snapshot.commit, snapshot.tree):
         file = listing.files.get(difference.path)
         size = file.stat.st_size if file else 0
         changes.append(Change(os.fsdecode(difference.path), difference.change, size))
         same = file.clean and file.indexed == difference.old if file else difference.path in absent
-        dirty = dirty or not same
-    return changes, dirty
+        if not same:
+            modified.add(changes[-1].path)
+    return changes, modified

@@ -155,7 +155,7 @@ earlier() {
 	found=$(state)
 	[ -n "$found" ] || return 0
 	label=$(dk inspect --type container --format '{{index .Config.Labels "dstack.folder"}}' "$name")
-	if [ "${label:-older}" != "$made" ]; then
+	if [ "${label:-older}" != "$born" ]; then
 		removed "$found"
 		return
 	fi
@@ -172,13 +172,13 @@ return_if_begun() {
 		fenced) echo outcome=fenced && exit 0 ;;
 		claimed) answer exists && exit 0 ;;
 	esac
-	if ! [ -s "$job/made" ]; then
+	if ! [ -s "$job/born" ]; then
 		now
-		made=$boot/$up
-		[ ! -e "$io/entry.sh" ] || made=older
-		echo "$made" > "$job/made"
+		born=$boot/$up
+		[ ! -e "$io/entry.sh" ] || born=older
+		echo "$born" > "$job/born"
 	fi
-	read -r made < "$job/made"
+	read -r born < "$job/born"
 	if [ -e "$job/origin" ]; then earlier; fi
 }
 
@@ -186,7 +186,7 @@ look_at_image() {
 	{
 		# shellcheck disable=SC2024 # the file is this user's
 		'docker' image inspect --format \
-			'{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}{{println}}{{println .Config.User}}' \
+			'{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}{{println}}{{println .Config.User}}{{range $path, $_ := .Config.Volumes}}{{println $path}}{{end}}' \
 			"$image" > "$job/image" 2> /dev/null 3<&-
 	} &
 	looking=$!
@@ -200,6 +200,56 @@ know_image() {
 	user='0'
 }
 
+# Prints what is at a path: present, missing, special, or link if any part of the path is a link.
+kind() (
+	rest=$1 at=.
+	while :; do
+		at=$at/${rest%%/*}
+		if [ -h "$at" ]; then
+			echo link
+			exit
+		fi
+		case $rest in
+			*/*) rest=${rest#*/} ;;
+			*) break ;;
+		esac
+	done
+	if [ -d "$at" ] || [ -f "$at" ]; then
+		echo present
+	elif [ -e "$at" ]; then
+		echo special
+	else
+		echo missing
+	fi
+)
+
+cleaned() (
+	set -f
+	IFS=/
+	path=
+	for part in $1; do
+		case $part in
+			'' | .) ;;
+			..) path=${path%/*} ;;
+			*) path=$path/$part ;;
+		esac
+	done
+	printf '%s\n' "$path"
+)
+refuse_volume() {
+	echo "the image $image has a volume at $1, $2, so what the job writes there would be lost; $3 or choose another image" >&2
+	exit 2
+}
+own_folder() {
+	case $1 in
+		*[,\"]*) refuse_volume "/workflow/$1" 'a path with a comma or a quote, where nothing can be mounted' "rename that folder" ;;
+	esac
+	case $(cd "$job/workflow" && kind "$1") in
+		present) ;;
+		missing) (umask 022 && mkdir -p "$job/workflow/$1") ;;
+		*) refuse_volume "/workflow/$1" 'where the project has a link or a special file' "remove that" ;;
+	esac
+}
 
 write_files() {
 	printf '%s' '#!/bin/sh
@@ -483,15 +533,28 @@ if ! [ -e "$job/tree" ]; then
 		exit 1
 	fi
 fi
-	know_image
 	set --
+	exec 4< "$job/image"
+	{ read -r _ && read -r _; } <&4
+	while read -r volume <&4; do
+		[ -n "$volume" ] || continue
+		volume=$(cleaned "$volume")
+		case $volume in
+			/workflow/*)
+				volume=${volume#/workflow/}
+				own_folder "$volume"
+				set -- "$@" --mount "type=bind,source=$job/workflow/$volume,target=/workflow/$volume"
+				;;
+		esac
+	done
+	exec 4<&-
 	write_files
 	while read -r key value _; do
 		if [ "$key" = MemTotal: ]; then shm=$((value / 2))k && break; fi
 	done < /proc/meminfo
 	for _ in 1 2; do
 		if [ -n "$outcome" ]; then break; fi
-		begin run --detach --name "$name" --label 'dstack.job=j1' --label 'dstack.server=5e12' --label "dstack.folder=$made" \
+		begin run --detach --name "$name" --label 'dstack.job=j1' --label 'dstack.server=5e12' --label "dstack.folder=$born" \
 			--pull never --log-driver none --stop-signal TERM --no-healthcheck --userns host --security-opt label=disable \
 			--user "$user" --shm-size "$shm" '--env' 'NVIDIA_VISIBLE_DEVICES=void'  \
 			--mount "type=bind,source=$io,target=/.dstack" \

@@ -41,7 +41,8 @@ as_root() (
 		-c "$body" sh "$word" > /dev/null < /dev/null
 )
 # shellcheck disable=SC2016
-hand_back='owner=$(stat -c %u:%g /dstack-job) && chown -hR "$owner" /dstack-job &&
+hand_back='owner=$(stat -c %u:%g /dstack-job) && { ! cd /dstack-job/workflow ||
+	find . -type d ! -perm -700 -exec stat -c "%a %n/./" {} + >> /dstack-job/closed || :; } 2> /dev/null && chown -hR "$owner" /dstack-job &&
 	find /dstack-job -type d ! -perm -700 -exec chmod u+rwx {} +'
 
 hand_back_by_empty_image() (
@@ -183,6 +184,7 @@ take_path() (
 
 make() {
 	new=$job/made.new
+	umask 022
 	rm -rf "$new" "$job/ballast"
 	: > "$job/made.trouble"
 	mkdir "$new"
@@ -295,6 +297,11 @@ else
 		done' sh {} + > "$list/links" 2>> "$list/trouble" || :
 fi
 
+# No path contains the `/./` behind each folder, whatever its name.
+find "$@" -path "$skipped" -prune -o -path "$long" -prune -o -type d -exec stat -c '%a %n/./' {} + \
+	> "$list/folders" 2>> "$list/trouble" || :
+cat "$job/closed" "$job/made.folders" 2> /dev/null > "$list/modes" || :
+
 # In the order of the names; the reader notices a missing one. Not xargs, because busybox's damages names.
 find "$@" -path "$skipped" -prune -o -path "$long" -prune -o ! -type d ! -type l -exec stat -c '%f %s %n' {} + \
 	> "$list/stats" 2>> "$list/trouble" || :
@@ -310,6 +317,8 @@ section names
 section stats
 section hashes
 section links
+section folders
+section modes
 section long
 section trouble
 finish

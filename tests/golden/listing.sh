@@ -45,7 +45,8 @@ as_root() (
 		-c "$body" sh "$word" > /dev/null < /dev/null
 )
 # shellcheck disable=SC2016
-hand_back='owner=$(stat -c %u:%g /dstack-job) && chown -hR "$owner" /dstack-job &&
+hand_back='owner=$(stat -c %u:%g /dstack-job) && { ! cd /dstack-job/workflow ||
+	find . -type d ! -perm -700 -exec stat -c "%a %n/./" {} + >> /dstack-job/closed || :; } 2> /dev/null && chown -hR "$owner" /dstack-job &&
 	find /dstack-job -type d ! -perm -700 -exec chmod u+rwx {} +'
 
 hand_back_by_empty_image() (
@@ -185,15 +186,25 @@ take_path() (
 	take_all
 )
 
+# Before and after closed folders are opened: the first mode that is noted counts. Folders of which $job/made has none are
+# ignored, so it does not matter that the tree may change meanwhile.
+note_modes() {
+	(cd "$top" && find './it'\''s' -type d -exec stat -c '%a %n/./' {} + >> "$job/made.folders") 2> /dev/null || :
+}
+
 make() {
 	new=$job/made.new
+	umask 022
 	rm -rf "$new" "$job/ballast"
 	: > "$job/made.trouble"
 	mkdir "$new"
 	chmod u+rwx "$job/workflow"
 	top=$(cd -P "$job/workflow" && echo "$PWD")
 	skipped='./.git'
+	: > "$job/made.folders"
+	note_modes
 	take_path 'it'\''s' || exit 1
+	note_modes
 	[ -s "$job/made.trouble" ] || rm "$job/made.trouble"
 	mv "$new" "$job/made"
 }
@@ -302,6 +313,11 @@ else
 		done' sh {} + > "$list/links" 2>> "$list/trouble" || :
 fi
 
+# No path contains the `/./` behind each folder, whatever its name.
+find "$@" -path "$skipped" -prune -o -path "$long" -prune -o -type d -exec stat -c '%a %n/./' {} + \
+	> "$list/folders" 2>> "$list/trouble" || :
+cat "$job/closed" "$job/made.folders" 2> /dev/null > "$list/modes" || :
+
 # In the order of the names; the reader notices a missing one. Not xargs, because busybox's damages names.
 find "$@" -path "$skipped" -prune -o -path "$long" -prune -o ! -type d ! -type l -exec stat -c '%f %s %n' {} + \
 	> "$list/stats" 2>> "$list/trouble" || :
@@ -317,6 +333,8 @@ section names
 section stats
 section hashes
 section links
+section folders
+section modes
 section long
 section trouble
 finish

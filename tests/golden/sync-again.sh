@@ -37,7 +37,8 @@ as_root() (
 		-c "$body" sh "$word" > /dev/null < /dev/null
 )
 # shellcheck disable=SC2016
-hand_back='owner=$(stat -c %u:%g /dstack-job) && chown -hR "$owner" /dstack-job &&
+hand_back='owner=$(stat -c %u:%g /dstack-job) && { ! cd /dstack-job/workflow ||
+	find . -type d ! -perm -700 -exec stat -c "%a %n/./" {} + >> /dstack-job/closed || :; } 2> /dev/null && chown -hR "$owner" /dstack-job &&
 	find /dstack-job -type d ! -perm -700 -exec chmod u+rwx {} +'
 
 job=$base/'jobs/j1'
@@ -75,7 +76,7 @@ export LC_ALL=C
 owner=$(stat -c %u:%g /dstack-job)
 cd /dstack-job/'\''sync/1'\'' || exit 1
 if ! { rm -rf last && mv pins last && mv stamp.old stamp.last; }; then rm -rf last; fi
-rm -rf pins next copies same moving
+rm -rf pins next copies same moving folders
 mkdir pins next copies && : > same && : > moving && : > stamp || exit 1
 # A file written just now may be written again within the same clock tick.
 touch -d "@$(($(date +%s) - 2))" stamp.old || exit 1
@@ -117,8 +118,9 @@ find . -type f -newer ../stamp -exec sh -c '\''
 find . -type f \( -size '\''-16385'\'' -o ! -perm -004 \) -exec rm -f {} +
 chown -hR "$owner" ../copies
 cp -al ../copies/. . && rm -rf ../copies
+find . -type d -exec stat -c '\''%a %n/./'\'' {} + > ../folders
 find . -type d -exec chown "$owner" {} + -exec chmod 700 {} +
-chown "$owner" ../same ../moving
+chown "$owner" ../same ../moving ../folders
 ' ''
 for kind in same moving; do
 	printf '%s=%s\n' "$kind" "$(($(wc -c < "$job/"'sync/1'/$kind)))"
@@ -212,6 +214,11 @@ else
 		done' sh {} + > "$list/links" 2>> "$list/trouble" || :
 fi
 
+# No path contains the `/./` behind each folder, whatever its name.
+find "$@" -path "$skipped" -prune -o -path "$long" -prune -o -type d -exec stat -c '%a %n/./' {} + \
+	> "$list/folders" 2>> "$list/trouble" || :
+cat "$job/"'sync/1'/folders > "$list/modes"
+
 # In the order of the names; the reader notices a missing one. Not xargs, because busybox's damages names.
 find "$@" -path "$skipped" -prune -o -path "$long" -prune -o ! -type d ! -type l -exec stat -c '%f %s %n' {} + \
 	> "$list/stats" 2>> "$list/trouble" || :
@@ -225,6 +232,8 @@ section names
 section stats
 section hashes
 section links
+section folders
+section modes
 section long
 section trouble
 finish

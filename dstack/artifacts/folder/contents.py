@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dstack.artifacts.files import read
 from dstack.errors import StorageError
-from dstack.model.job.manifest import File, shown
+from dstack.model.job.manifest import File, Folder, shown
 
 CANNOT_LINK = {errno.EMLINK, errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 SHA256 = re.compile("[0-9a-f]{64}")
@@ -155,6 +155,11 @@ def incoming(folder: Path, contents: Contents, files: Sequence[File]) -> Generat
 def disk_mode(file: File) -> int:
     """Return the mode of a stored file: its own, plus readable by the store."""
     return (file.mode & 0o777) | 0o400
+
+
+def folder_mode(folder: Folder) -> int:
+    """Return the mode of a stored folder: its own, plus open to the store."""
+    return (folder.mode & 0o777) | 0o700
 
 
 def linked(source: Path, target: Path) -> bool:

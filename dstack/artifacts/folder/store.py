@@ -12,19 +12,18 @@ from functools import partial
 from pathlib import Path
 
 from dstack.artifacts.files import counted, gathered, in_thread, pieces, read, replace, storing, to_its_end
-from dstack.artifacts.folder.contents import Contents, incoming
+from dstack.artifacts.folder.contents import Contents, folder_mode, incoming
 from dstack.artifacts.store import (
     STORAGES,
     JobFolder,
     Location,
     PresignedUrls,
-    Tar,
     Tell,
     check_paths,
     no_file,
     untold,
 )
-from dstack.artifacts.tarball import tar
+from dstack.artifacts.tarball import Entry
 from dstack.commands.artifacts.collect import fetch
 from dstack.errors import StorageError, UsageError
 from dstack.model.job.manifest import MANIFEST, File, Manifest, decode, encode, objection, shown
@@ -183,18 +182,18 @@ class FolderStore:
         """Return None: files in a folder have no URLs."""
         return None
 
-    async def place(self, folder: JobFolder, manifests: Sequence[Manifest], *, beside: bool) -> Tar | None:
-        """Return the tar: the host can't fetch from the server."""
-        return lambda: self.tar(manifests)
+    async def place(self, folder: JobFolder, manifests: Sequence[Manifest], *, beside: bool) -> list[Entry] | None:
+        """Return all files: the host can't fetch from the server."""
+        return self.entries(manifests)
 
-    def tar(self, manifests: Sequence[Manifest]) -> AsyncIterator[bytes]:
-        """Return a tar stream of all their files: see `Tar`."""
-        files: dict[str, tuple[File, Path]] = {}
+    def entries(self, manifests: Sequence[Manifest]) -> list[Entry]:
+        """Return all their files, one for each path."""
+        files: dict[str, Entry] = {}
         for manifest in manifests:
             top = self._tree(manifest.run, manifest.workflow)
             for file in manifest.files:
                 files.setdefault(file.path, (file, top / file.path))
-        return pieces(tar(files.values()))
+        return list(files.values())
 
     @in_thread
     def clear(self, run: str, workflow: str, *, dry_run: bool = False) -> int:
@@ -229,7 +228,9 @@ class FolderStore:
     def _lay(self, manifest: Manifest, top: Path) -> None:
         """Create the whole tree of a job, with its manifest, and write it to disk."""
         top.mkdir()
-        folders = {top}
+        for folder in manifest.folders:
+            (top / folder.path).mkdir(parents=True, exist_ok=True)
+        folders = {top, *(top / folder.path for folder in manifest.folders)}
         for file in manifest.files:
             target = top / file.path
             if target.parent not in folders:
@@ -239,6 +240,8 @@ class FolderStore:
                 self._contents.place(file, target)
             else:
                 target.symlink_to(file.link)
+        for folder in manifest.folders:
+            (top / folder.path).chmod(folder_mode(folder))
         (top / MANIFEST).write_bytes(encode(manifest))
         sync_all(self.root)
 

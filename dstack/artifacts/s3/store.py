@@ -19,13 +19,12 @@ from dstack.artifacts.store import (
     JobFolder,
     Location,
     PresignedUrls,
-    Tar,
     Tell,
     check_paths,
     no_file,
     untold,
 )
-from dstack.artifacts.tarball import Blocks, tar
+from dstack.artifacts.tarball import Entry
 from dstack.commands.artifacts.fetch_dependencies import gather
 from dstack.commands.artifacts.upload import abandon, reach
 from dstack.commands.host import ask
@@ -154,8 +153,8 @@ class S3Store:
     async def presign(self, run: str, workflow: str, paths: Sequence[str]) -> PresignedUrls | None:
         return PresignedUrls(await self.urls(run, workflow, paths), self.expires)
 
-    async def place(self, folder: JobFolder, manifests: Sequence[Manifest], *, beside: bool) -> Tar | None:
-        """Have the host fetch the files from the bucket. Returns the tar if it can't."""
+    async def place(self, folder: JobFolder, manifests: Sequence[Manifest], *, beside: bool) -> list[Entry] | None:
+        """Have the host fetch the files from the bucket. Returns them if it can't."""
         files: dict[str, File] = {}
         urls: dict[str, str] = {}
         for manifest in manifests:
@@ -167,16 +166,16 @@ class S3Store:
             await ask(folder.host, gather(folder.context, folder.attempt, ordered, urls, beside=beside))
         except CommandError as error:
             log.warning("job %s: %s; the server sends the artifacts itself", folder.job, error.message)
-            return lambda: self.tar(manifests)
+            return self.entries(manifests)
         return None
 
-    def tar(self, manifests: Sequence[Manifest]) -> AsyncIterator[bytes]:
-        """Return a tar stream of all their files: see `Tar`."""
-        files: dict[str, tuple[File, Blocks]] = {}
+    def entries(self, manifests: Sequence[Manifest]) -> list[Entry]:
+        """Return all their files, one for each path."""
+        files: dict[str, Entry] = {}
         for manifest in manifests:
             for file in manifest.files:
                 files.setdefault(file.path, (file, partial(self._read, manifest.run, manifest.workflow, file.path)))
-        return pieces(tar(files.values()))
+        return list(files.values())
 
     @in_thread
     def urls(self, run: str, workflow: str, paths: Sequence[str]) -> list[str]:

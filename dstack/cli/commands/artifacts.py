@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -11,11 +12,13 @@ from dstack.cli.output import show, words
 from dstack.cli.output.file_tree import print_files
 from dstack.cli.parameters import REF, Noun, json_option, name_of, run_or_job
 from dstack.errors import NotFoundError, UsageError
-from dstack.model.api.artifacts import ArtifactView
+from dstack.model.api.artifacts import ArtifactView, FolderView
 from dstack.model.api.jobs import JobView
 from dstack.model.api.runs import RunView
 from dstack.model.text.suggest import did_you_mean
 from dstack.model.text.units import size_words
+
+Stored = ArtifactView | FolderView
 
 ref_argument = click.argument("ref", metavar="RUN_OR_JOB", type=REF)
 paths_argument = click.argument("paths", metavar="[PATH...]", nargs=-1)
@@ -37,18 +40,20 @@ def list_artifacts(ref: str, paths: tuple[str, ...], everything: bool, as_json: 
     """List the stored files and their sizes.
 
     With PATH, only these files and folders. A terminal shows a tree with the total of each folder. Otherwise, one file
-    per line: workflow, path, size in bytes and, for a link, its target, separated by tabs.
+    per line: workflow, path, size in bytes and, for a link, its target, separated by tabs. Only the tree shows empty
+    folders.
     """
     client = connect.connect()
-    views = client.artifacts(ref)
-    chosen = choose(views, paths) if views else []
+    stored: list[Stored] = [*client.artifacts(ref), *client.artifact_folders(ref)]
+    chosen = choose(stored, paths) if stored else []
+    files, folders = divided(chosen)
     if as_json:
-        show.document(chosen)
-    elif not views:
+        show.document(files)
+    elif not stored:
         show.say(_nothing(run_or_job(client, ref)))
     else:
-        print_files(chosen, everything=everything)
-        _say_partial(chosen)
+        print_files(files, folders, everything=everything)
+        _say_partial(files)
 
 
 @command.command("download")
@@ -66,22 +71,24 @@ def list_artifacts(ref: str, paths: tuple[str, ...], everything: bool, as_json: 
 def download(ref: str, paths: tuple[str, ...], output: Path, force: bool) -> None:
     """Download the artifacts of a run or job.
 
-    With PATH, only these files and folders. A run's files go to DIR/WORKFLOW/..., a job's to DIR/.... Every file is
-    verified by its sha256. Complete files are not downloaded again, and an interrupted download resumes. With S3
-    storage, the files come straight from the bucket.
+    With PATH, only these files and folders. A run's files go to DIR/WORKFLOW/..., a job's to DIR/.... Files and
+    folders, empty ones too, get their permissions. Every file is verified by its sha256. Complete files are not
+    downloaded again, and an interrupted download resumes. With S3 storage, the files come straight from the bucket.
     """
     from dstack.cli.download import Download, Item
 
     client = connect.connect()
     target = run_or_job(client, ref)
-    views = client.artifacts(name_of(target))
-    if not views:
+    stored: list[Stored] = [*client.artifacts(name_of(target)), *client.artifact_folders(name_of(target))]
+    if not stored:
         show.say(_nothing(target))
         return
-    chosen = choose(views, paths)
-    items = [Item.of(view, under=view.workflow if isinstance(target, RunView) else None) for view in chosen]
-    done = Download(client, output, force=force).run(items)
-    _say_partial(chosen)
+    files, folders = divided(choose(stored, paths))
+    whole = isinstance(target, RunView)
+    items = [Item.of(view, under=view.workflow if whole else None) for view in files]
+    modes = {f"{folder.workflow}/{folder.path}" if whole else folder.path: folder.mode for folder in folders}
+    done = Download(client, output, modes, force=force).run(items)
+    _say_partial(files)
     kept = f"; {done.present} already downloaded" if done.present else ""
     show.say(f"{words.count(done.files, 'file')}, {size_words(done.bytes)}, in {output}{kept}")
 
@@ -96,7 +103,7 @@ def url(ref: str, path: str, as_json: bool) -> None:
     Requires S3 storage. The URL expires after 12 hours, unless DSTACK_URL_LIFETIME is set on the server.
     """
     client = connect.connect()
-    chosen = choose(client.artifacts(ref), (path,))
+    chosen, _ = divided(choose(client.artifacts(ref), (path,)))
     if len(chosen) > 1 or chosen[0].link is not None:
         names = ", ".join(f"{view.workflow}/{view.path}" for view in chosen[:5])
         raise UsageError(f"'{path}' is not a single file; it matches {names}", hint="give the path of one file")
@@ -118,9 +125,15 @@ def _nothing(target: RunView | JobView) -> str:
     return f"{name_of(target)} has stored no artifacts yet; it is {target.status.value}"
 
 
-def choose(views: list[ArtifactView], paths: tuple[str, ...]) -> list[ArtifactView]:
-    """Return the files at or below the paths, which may begin with the workflow's name. Raises NotFoundError for a path
-    that matches nothing."""
+def divided(stored: Sequence[Stored]) -> tuple[list[ArtifactView], list[FolderView]]:
+    """Return the files and the folders."""
+    files = [each for each in stored if isinstance(each, ArtifactView)]
+    return files, [each for each in stored if isinstance(each, FolderView)]
+
+
+def choose(views: Sequence[Stored], paths: tuple[str, ...]) -> Sequence[Stored]:
+    """Return the files and folders at or below the paths, which may begin with the workflow's name. Raises
+    NotFoundError for a path that matches nothing."""
     if not paths:
         return views
     chosen = set[int]()

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from dstack.cli.output import show, words
-from dstack.model.api.artifacts import ArtifactView
+from dstack.model.api.artifacts import ArtifactView, FolderView
 from dstack.model.text.units import size_words
 
 SHOWN = 20
@@ -28,32 +28,42 @@ class Node:
     link: str | None = None
     size: int = 0
     files: int = 0
+    folder: bool = False
     inside: dict[str, Node] = field(default_factory=dict)
 
 
-def print_files(views: Sequence[ArtifactView], *, everything: bool) -> None:
-    """Print stored files on stdout: a tree on a terminal, otherwise one file per line."""
+def print_files(views: Sequence[ArtifactView], folders: Sequence[FolderView] = (), *, everything: bool) -> None:
+    """Print stored files on stdout: a tree with their folders on a terminal, otherwise one file per line."""
     if not show.terminal(sys.stdout):
         for text in lines(views):
             show.line(text)
         return
     ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
-    shown = tree(views, everything=everything, ascii_only=ascii_only)
+    shown = tree(views, folders, everything=everything, ascii_only=ascii_only)
     width = max(len(size) for size, _ in shown)
     for size, text in shown:
         show.line(f"{size.rjust(width)}  {show.clean(text)}".replace("\n", " "))
 
 
-def tree(views: Sequence[ArtifactView], *, everything: bool, ascii_only: bool = False) -> list[tuple[str, str]]:
+def tree(
+    views: Sequence[ArtifactView],
+    folders: Sequence[FolderView] = (),
+    *,
+    everything: bool,
+    ascii_only: bool = False,
+) -> list[tuple[str, str]]:
     """Return the size and name of each line, with the workflows at the top. Unless `everything` is set, a large folder
     shows its first entries by name and counts the rest."""
     top = Node()
     for view in views:
         _add(top, [view.workflow, *view.path.split("/")], view)
+    for folder in folders:
+        _add_folder(top, [folder.workflow, *folder.path.split("/")])
     lines: list[tuple[str, str]] = []
     for name, node in top.inside.items():
         lines.append((size_words(node.size), f"{name}: {words.count(node.files, 'file')}"))
-        lines += _below(node, "", SHOWN if not everything else len(views) + 1, PLAIN_MARKS if ascii_only else MARKS)
+        most = SHOWN if not everything else len(views) + len(folders) + 1
+        lines += _below(node, "", most, PLAIN_MARKS if ascii_only else MARKS)
     return lines
 
 
@@ -74,13 +84,20 @@ def _add(top: Node, parts: Sequence[str], view: ArtifactView) -> None:
     node.link = view.link
 
 
+def _add_folder(top: Node, parts: Sequence[str]) -> None:
+    node = top
+    for part in parts:
+        node = node.inside.setdefault(part, Node())
+    node.folder = True
+
+
 def _below(folder: Node, indent: str, most: int, marks: tuple[tuple[str, str], ...]) -> Iterator[tuple[str, str]]:
     entries = sorted(folder.inside.items(), key=lambda entry: _natural(entry[0]))
     shown = entries if len(entries) <= most else entries[: most - 1]
     rest = [node for _, node in entries[len(shown) :]]
     for number, (name, node) in enumerate(shown, 1):
         mark, deeper = marks[number == len(entries)]
-        slash = "/" if node.inside else "" if node.link is None else f" -> {node.link}"
+        slash = "/" if node.inside or node.folder else "" if node.link is None else f" -> {node.link}"
         yield size_words(node.size), f"{indent}{mark}{name}{slash}"
         yield from _below(node, indent + deeper, most, marks)
     if rest:

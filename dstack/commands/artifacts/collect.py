@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import posixpath
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from dstack.commands.artifacts import listing_parser
 from dstack.commands.command import LISTS, Command, Result, done
-from dstack.model.job.manifest import LONGEST, File, normal, objection, occupied_parent, shown, stays
+from dstack.model.job.links import relative, stays
+from dstack.model.job.manifest import LONGEST, File, Folder, normal, objection, occupied_parent, shown
+from dstack.model.paths import CONTAINER_TREE
 from dstack.model.project.workflow import Artifact
 from dstack.model.runner.host_context import HostContext
 from dstack.render import quote, script
@@ -23,18 +26,23 @@ FETCHING = "fetching the artifacts"
 COMMAND_LINE = 16_000
 """Characters of arguments before the last one. Linux allows a command at least 128 KiB."""
 
+FOLDER_BITS = 0o3777
+"""What a folder keeps: permissions, setgid and the sticky bit."""
+
 KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a device", stat.S_IFCHR: "a device"}
 
 
 @dataclass(frozen=True)
 class ArtifactListing:
     """A job's artifacts. `missing` are the paths of required artifacts that don't exist; `refused` has one sentence
-    per path that can't be stored, with the reason. `gone`: the job's folder no longer exists."""
+    per path that can't be stored, with the reason. `gone`: the job's folder no longer exists. `folders` are all folders
+    at and below the artifacts' paths."""
 
     files: tuple[File, ...]
     missing: tuple[str, ...]
     refused: tuple[str, ...]
     gone: bool = False
+    folders: tuple[Folder, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,7 @@ def listing(
     stops it. First makes the host's user the owner of all files, and makes them readable; then puts them where no
     process of the job can reach them: see `made`. Raises CommandError if the owner can't be changed."""
     wanted = want(artifacts, project)
+    held = tuple(posixpath.normpath(posixpath.join(project, path)) for path in wanted.roots)
     body = script(
         "artifacts/listing",
         context,
@@ -61,12 +70,14 @@ def listing(
         project=project,
         paths=tuple(map(dotted, wanted.paths)),
         roots=tuple(map(dotted, wanted.roots)),
-        held=tuple(posixpath.normpath(posixpath.join(project, path)) for path in wanted.roots),
+        held=held,
+        dotted=tuple(map(dotted, held)),
         skipped="-" if project else "./.git",
         longest=LONGEST + len("./") + 1,
         record=True,
     )
-    return Command(LISTING, body, lambda result: read(wanted, project, result), most=LISTS)
+    tree = posixpath.join(CONTAINER_TREE, project)
+    return Command(LISTING, body, lambda result: read(wanted, project, tree, result), most=LISTS)
 
 
 def made(project: str) -> str:
@@ -83,16 +94,22 @@ def fetch(context: HostContext, attempt: str, tree: str, files: Sequence[File]) 
 
 def on_files(words: str, files: Iterable[File]) -> Iterator[bytes]:
     """Yield lines of sh that run a command on these files but links, as many at a time as fit on a command line."""
+    for batch in batches(file.path for file in files if file.link is None):
+        yield line(words, quote(batch))
+
+
+def batches(paths: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    """Yield the paths, as many at a time as fit on a command line; no command mistakes one for an option."""
     batch: list[str] = []
     size = 0
-    for path in (dotted(file.path) for file in files if file.link is None):
+    for path in map(dotted, paths):
         if size > COMMAND_LINE:
-            yield line(words, quote(tuple(batch)))
+            yield tuple(batch)
             batch, size = [], 0
         batch.append(path)
         size += len(path)
     if batch:
-        yield line(words, quote(tuple(batch)))
+        yield tuple(batch)
 
 
 def line(*words: str) -> bytes:
@@ -121,8 +138,8 @@ def dotted(path: str) -> str:
     return path if path == "." else f"./{path}"
 
 
-def read(wanted: Wanted, project: str, result: Result) -> ArtifactListing:
-    """Parse the host's answer."""
+def read(wanted: Wanted, project: str, tree: str, result: Result) -> ArtifactListing:
+    """Parse the host's answer. `tree` is the project's folder in the container."""
     if result.stdout == b"gone=yes\n":
         return ArtifactListing((), (), ("the job's folder is gone from its machine",), gone=True)
     answer = listing_parser.parse(result.stdout)
@@ -139,11 +156,21 @@ def read(wanted: Wanted, project: str, result: Result) -> ArtifactListing:
     refused += [f"the artifact {shown(path)} is not a file or folder" for path in kinds if kinds[path] == "special"]
     refused += [f"the path of an artifact is too long: {shown(path)}" for path in answer.long]
     refused += [f"the artifacts could not be listed completely: {answer.trouble}"] if answer.trouble else []
-    files, complaints = judged(answer, wanted.roots)
-    return ArtifactListing(files, missing, (*refused, *complaints))
+    files, complaints = judged(answer, wanted.roots, tree)
+    return ArtifactListing(files, missing, (*refused, *complaints), folders=folders(answer, project))
 
 
-def judged(answer: listing_parser.Answer, roots: tuple[str, ...]) -> tuple[tuple[File, ...], list[str]]:
+def folders(answer: listing_parser.Answer, project: str) -> tuple[Folder, ...]:
+    """Return the folders that can be stored, with the modes that the job gave them."""
+    inside = f"{project}/" if project else ""
+    found = []
+    for path, mode in answer.folders.items():
+        if path != "." and objection(path) is None:
+            found.append(Folder(path, answer.modes.get(inside + path, mode) & FOLDER_BITS))
+    return tuple(sorted(found, key=lambda folder: folder.path))
+
+
+def judged(answer: listing_parser.Answer, roots: tuple[str, ...], tree: str) -> tuple[tuple[File, ...], list[str]]:
     """Return the files and links that can be stored, and a sentence about each one that can't."""
     files, refused = [], []
     for path, (mode, size) in answer.stats.items():
@@ -157,12 +184,26 @@ def judged(answer: listing_parser.Answer, roots: tuple[str, ...]) -> tuple[tuple
         else:
             files.append(File(path, size, mode & 0o777, sha256))
     refused += [f"{shown(path)} could not be read" for path in answer.names if path not in answer.stats]
-    for path, target in answer.links.items():
-        top = next((root for root in roots if path.startswith(f"{root}/")), ".")
+    targets = movable(answer, roots, tree)
+    for path, target in targets.items():
         if (why := objection(path)) is not None:
             refused.append(why)
-        elif not stays(path, answer.links, top):
-            refused.append(f"{shown(path)} is a link out of its artifact, to {shown(target)}")
+        elif not stays(path, targets, artifact_of(path, roots)):
+            refused.append(f"{shown(path)} is a link out of its artifact, to {shown(answer.links[path])}")
         else:
             files.append(File(path, 0, 0o777, "", target))
     return tuple(sorted(files, key=lambda file: file.path)), refused
+
+
+def artifact_of(path: str, roots: tuple[str, ...]) -> str:
+    return next((root for root in roots if path.startswith(f"{root}/")), ".")
+
+
+def movable(answer: listing_parser.Answer, roots: tuple[str, ...], tree: str) -> Mapping[str, str]:
+    """Return the links with targets that mean the same wherever the artifact lies: an absolute target in its own
+    artifact becomes a relative one."""
+    parents = {parent for root in roots for parent in accumulate(root.split("/")[:-1], "{}/{}".format)}
+    known, moved = {*answer.folders, *parents}, dict(answer.links)
+    for path, target in answer.links.items():
+        moved[path] = relative(path, target, tree, known) or target
+    return moved

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 from dstack.model.text.untrusted import clean, whole
 
-SECTIONS = ("names", "stats", "hashes", "links", "long", "trouble")
+SECTIONS = ("names", "stats", "hashes", "links", "folders", "modes", "long", "trouble")
 
 _STAT = re.compile(rb"()([0-9a-f]{1,8}) ([0-9]{1,18}) ")
+_FOLDER_END = b"/./\n"
+"""What the host writes behind each folder: no path contains it."""
 _HASH = re.compile(rb"(\\?)([0-9a-f]{64}|[0-9a-f]{32}) [ *]")
 
 
@@ -19,7 +21,8 @@ class Answer:
     """A host's answer. In paths, bytes that are not UTF-8 are surrogate escapes. `project` and `paths` are the states
     of the requested paths: present, missing, link or special. `names` are all files except folders and links; `stats`
     has their mode and size, `hashes` the sha256 of those that could be read; `links` maps links to their targets.
-    `long` are paths that are too long. `trouble` holds error messages."""
+    `folders` maps folders to their permissions where they are listed, and `modes`, relative to the whole tree, to those
+    that the job left. `long` are paths that are too long. `trouble` holds error messages."""
 
     project: str | None
     paths: tuple[str, ...]
@@ -27,6 +30,8 @@ class Answer:
     stats: dict[str, tuple[int, int]]
     hashes: dict[str, str]
     links: dict[str, str]
+    folders: dict[str, int]
+    modes: dict[str, int]
     long: tuple[str, ...]
     trouble: str
 
@@ -60,6 +65,8 @@ def parse(data: bytes) -> Answer:
         {path: (int(found[2], 16), int(found[3])) for path, found in _lines(_STAT, sections.get("stats", b""), names)},
         {path: found[2].decode() for path, found in _lines(_HASH, sections.get("hashes", b""), names)},
         {_text(path): _target(target) for path, target in zip(links[::2], links[1::2], strict=True)},
+        _folders(sections.get("folders", b"")),
+        _folders(sections.get("modes", b"")),
         tuple(map(_text, _split(sections.get("long", b"")))),
         clean(sections.get("trouble", b"").strip(), 1000),
     )
@@ -93,6 +100,20 @@ def _escaped(name: bytes, data: bytes, at: int) -> bytes:
     lines = name.replace(b"\n", b"\\n")
     gnu = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n")
     return next((form for form in (gnu, gnu.replace(b"\r", b"\\r"), lines) if data.startswith(form + b"\n", at)), gnu)
+
+
+def _folders(data: bytes) -> dict[str, int]:
+    """Return folders and their permissions, from `stat`'s lines. Of several lines about one, the first counts."""
+    found: dict[str, int] = {}
+    *entries, rest = data.split(_FOLDER_END)
+    for entry in entries:
+        mode, space, name = entry.partition(b" ")
+        if not space or not re.fullmatch(rb"[0-7]{1,5}", mode):
+            raise ValueError(f"{entry[:100]!r} is not a folder and its mode")
+        found.setdefault(_text(name), int(mode, 8))
+    if rest:
+        raise ValueError("a list of folders is truncated")
+    return found
 
 
 def _split(data: bytes) -> list[bytes]:

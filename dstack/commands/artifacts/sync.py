@@ -6,12 +6,14 @@ hard links to the files where the job can't reach them; only these links are rea
 
 from __future__ import annotations
 
+import posixpath
 import re
 from dataclasses import dataclass
 
 from dstack.commands.artifacts.collect import Wanted, dotted, read, want
 from dstack.commands.command import LISTS, Command, Result
-from dstack.model.job.manifest import LONGEST, File, normal
+from dstack.model.job.manifest import LONGEST, File, Folder, normal
+from dstack.model.paths import CONTAINER_TREE
 from dstack.model.project.workflow import Artifact
 from dstack.model.runner.host_context import HostContext
 from dstack.render import script, text
@@ -22,11 +24,13 @@ SMALL = 8 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Changes:
-    """`found` are files that changed, `same` the paths of unchanged files, `moving` of files that are being written."""
+    """`found` are files that changed, `same` the paths of unchanged files, `moving` of files that are being written.
+    `folders` are all folders of the artifact."""
 
     found: tuple[File, ...]
     same: tuple[str, ...]
     moving: tuple[str, ...]
+    folders: tuple[Folder, ...] = ()
 
 
 def frozen(number: int) -> str:
@@ -64,14 +68,15 @@ def sync(
         longest=LONGEST + len("./") + 1,
         record=False,
     )
-    return Command("syncing an artifact", body, lambda result: _read(wanted, result), most=LISTS)
+    tree = posixpath.join(CONTAINER_TREE, project)
+    return Command("syncing an artifact", body, lambda result: _read(wanted, tree, result), most=LISTS)
 
 
-def _read(wanted: Wanted, result: Result) -> Changes:
+def _read(wanted: Wanted, tree: str, result: Result) -> Changes:
     same, rest = _names(b"same", result.stdout)
     moving, rest = _names(b"moving", rest)
-    listing = read(wanted, "", Result(0, rest, b""))
-    return Changes(listing.files, same, moving)
+    listing = read(wanted, "", tree, Result(0, rest, b""))
+    return Changes(listing.files, same, moving, listing.folders)
 
 
 def _names(key: bytes, data: bytes) -> tuple[tuple[str, ...], bytes]:

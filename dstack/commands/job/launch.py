@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 
 from msgspec import convert
 from msgspec.structs import replace
 
+from dstack.commands.artifacts.collect import batches
 from dstack.commands.command import Command, Result, Stdin
 from dstack.commands.job.receive_code import checkout_values
 from dstack.model.job.execution import Launched, Order, origin
+from dstack.model.job.manifest import Folder
 from dstack.model.paths import TAR_COMPLETE
 from dstack.model.project.locations import cache_name
 from dstack.model.runner.host_context import HostContext, folder_name
@@ -46,11 +48,22 @@ def launch(
         caches=[(context.layout.cache(folder_name(snapshot.repo), cache_name(path)), path) for path in order.caches],
         entry=text("job/entry", project=snapshot.project),
         complete=TAR_COMPLETE,
+        folders=tuple(batches(folder.path for folder in order.folders)),
+        folder_modes=folder_modes(order.folders),
         environment=environment,
         **checkout_values(snapshot, order.depth),
     )
     secret = (quote(environment),) if environment else ()
     return Command("launching the job", body, _launched, _behind(pack, artifacts), secret)
+
+
+def folder_modes(folders: Iterable[Folder]) -> list[tuple[str, tuple[str, ...]]]:
+    """Return modes as chmod takes them, each with the paths that get it: deep ones first, because a mode may close a
+    folder. Five digits, because with fewer GNU's chmod keeps a folder's setgid bit."""
+    by_depth: dict[tuple[int, int], list[str]] = {}
+    for folder in folders:
+        by_depth.setdefault((-folder.path.count("/"), folder.mode), []).append(folder.path)
+    return [(f"{mode:05o}", batch) for (_, mode), paths in sorted(by_depth.items()) for batch in batches(paths)]
 
 
 def _behind(pack: bytes, artifacts: Stdin) -> Stdin:

@@ -264,7 +264,6 @@ class Drive(JobOnRunner):
             self.finish(Status.STOPPED, ExitCode.STOPPED, Reason(ReasonCode.ABORTED, "aborted; nothing was stored"))
             return
         self.collector = Collector(self, UploadProgress(self))
-        self.will_store()
         found = await self.collector.store()
         job = self.settle()
         end, code, reason = job.final_status or Status.FAILED, job.exit_code, job.final_reason

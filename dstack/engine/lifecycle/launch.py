@@ -6,6 +6,8 @@ import time
 
 from msgspec.structs import replace
 
+from dstack.artifacts.files import pieces
+from dstack.artifacts.tarball import tar
 from dstack.commands.command import Stdin
 from dstack.commands.machine.pull import Login
 from dstack.engine.job_on_runner import JobOnRunner
@@ -18,6 +20,7 @@ from dstack.model.api import wire
 from dstack.model.job import script
 from dstack.model.job.execution import Launched, Order
 from dstack.model.job.job import LaunchRecord
+from dstack.model.job.manifest import Folder, folders_of
 from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.resources import ask_of
 from dstack.model.job.status import Phase, Progress, Status
@@ -61,14 +64,16 @@ async def launched(job_on_runner: JobOnRunner) -> Launched:
     needed = await artifacts.dependencies(job)
     if job.definition.artifacts:
         await artifacts.reach(folder)
-    copied, lacking = await reused(job_on_runner, needed)
-    tar = await artifacts.current.place(folder, lacking, beside=copied) if lacking else None
-    fetched = bool(lacking) and tar is None
-    ordered = order(job_on_runner, artifacts=tar is not None, gathered=copied or fetched)
+    copied, rest = await reused(job_on_runner, needed)
+    lacking = [manifest for manifest in rest if manifest.files]
+    fetched, entries = await artifacts.place(folder, lacking, beside=copied)
+    ordered = order(job_on_runner, artifacts=bool(entries), gathered=copied or fetched, folders=folders_of(needed))
     if job.definition.secrets:
         await job_on_runner.store.database.synced()  # what is masked in the log from now on
     tell = ShippingProgress(job_on_runner)
-    given: Stdin = counted(tar, sum(manifest.bytes for manifest in lacking), tell) if tar else b""
+    given: Stdin = b""
+    if entries:
+        given = counted(lambda: pieces(tar(entries)), sum(file.size for file, _ in entries), tell)
     answer = await CodePush(job_on_runner, tell).launch(lambda pack: executor.launch(ordered, given, pack))
     if answer.outcome == "need-image":
         await prepare_image(job_on_runner)
@@ -96,9 +101,9 @@ async def prepare_image(job_on_runner: JobOnRunner) -> None:
     job_on_runner.change(preparation=Phase.STARTING, progress=None, reason=None)
 
 
-def order(job_on_runner: JobOnRunner, *, artifacts: bool, gathered: bool) -> Order:
+def order(job_on_runner: JobOnRunner, *, artifacts: bool, gathered: bool, folders: tuple[Folder, ...] = ()) -> Order:
     """What to launch: the job with its environment and its script. `artifacts`: some of its dependencies are sent on
-    stdin. `gathered`: some are already on the runner."""
+    stdin. `gathered`: some are already on the runner. `folders` are the folders of all of them."""
     job, runner, resources = job_on_runner.job, job_on_runner.runner, job_on_runner.job.definition.resources
     asked = ask_of(resources)
     leased = [gpu for gpu in (runner.facts.gpus if runner.facts else ()) if gpu.index in job.gpus]
@@ -118,6 +123,7 @@ def order(job_on_runner: JobOnRunner, *, artifacts: bool, gathered: bool) -> Ord
         caches=job.definition.cache,
         artifacts=artifacts,
         gathered=gathered,
+        folders=folders,
         mounts=tuple(mounts.parse(text) for text in job.definition.mounts),
         allowed=mounts.outermost(runner.allow_mounts),
         nodes=tuple(gpu.node for gpu in leased if gpu.vendor == "amd"),

@@ -9,12 +9,13 @@ from msgspec.structs import replace
 from dstack.engine.admission import result_of
 from dstack.errors import UsageError
 from dstack.model.api.runs import Submission
-from dstack.model.code.selection import select
+from dstack.model.code.selection import select, unmatched_warnings
 from dstack.model.code.tree import TreeFile
 from dstack.model.job import cache_key, names, script
 from dstack.model.job.job import Job
 from dstack.model.job.resources import with_gpus
 from dstack.model.job.status import Status
+from dstack.model.project.artifact_links import inside, refuse_links
 from dstack.model.project.graph import closure
 from dstack.model.project.workflow import Workflow
 from dstack.model.text.tag import MARK, is_tag
@@ -27,7 +28,8 @@ NAMED = "requested by name, so it always runs"
 class Planner:
     """Decides what a submission runs. `files` are the files in the snapshot's tree, `run` is the name of the new run,
     and `damages` says why a done job's artifacts can't be reused, or None. `plan` fills `unverified`, the jobs that it
-    reused but `damages` does not mention, `components`, the parts of each cache key, and `warnings` for the user."""
+    reused but `damages` does not mention, `components`, the parts of each cache key, `warnings` for the user, and
+    `links`, the project's symbolic links."""
 
     store: Store
     files: list[TreeFile]
@@ -37,11 +39,13 @@ class Planner:
     unverified: list[Job] = field(default_factory=list)
     components: dict[str, dict[str, str]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    links: frozenset[str] = frozenset()
 
     def plan(self, submission: Submission) -> list[Job]:
         """Return the jobs of the run, dependencies first: the named workflow and the dependencies whose results it
         needs, each from the cache if possible. Raises UsageError if the submission is invalid."""
         candidates: dict[str, Job] = {}
+        self.links = inside((file.path for file in self.files if file.is_link), submission.snapshot.project)
         for workflow in closure(submission.workflows, submission.workflow):
             candidates[workflow.name] = self.candidate(submission, workflow, candidates)
         needed = self.needed(submission.workflow, candidates)
@@ -54,6 +58,7 @@ class Planner:
         expanded = script.expanded(workflow, variables, job_id, self.run)
         if submission.gpus is not None and workflow.name == submission.workflow:
             expanded = replace(expanded, resources=with_gpus(expanded.resources, submission.gpus))
+        refuse_links(expanded, [before[name].definition for name in workflow.depends_on.names], self.links)
         keys = {name: before[name].key for name in workflow.depends_on.names}
         keys |= {name: self.tagged(name).source for name in workflow.depends_on.workflows if is_tag(name)}
         files = self.selected(submission, expanded)
@@ -78,7 +83,7 @@ class Planner:
         """The files that a workflow depends on."""
         include = workflow.depends_on.repo.include if workflow.depends_on.repo else None
         files, unmatched = select(self.files, submission.snapshot.project, include)
-        self.warnings += [f"{workflow.name}: depends-on.repo.include: '{name}' matches no file" for name in unmatched]
+        self.warnings += unmatched_warnings(workflow.name, unmatched, self.files, submission.snapshot.project)
         return files
 
     def named(self, job: Job, submission: Submission) -> Job:

@@ -23,18 +23,21 @@ class Collected:
 
 
 class Collector:
-    """Lists the artifacts, transfers what the store lacks, and writes the manifest last. Repeatable at any point.
-    `tell` is called with the bytes stored so far, the total, and what keeps the rest from arriving, if anything."""
+    """Lists the artifacts, transfers what the store lacks, and writes the manifest last. Repeatable at any point. All
+    goes to one store, even if another one is set meanwhile. `tell` is called with the bytes stored so far, the total,
+    and what keeps the rest from arriving, if anything."""
 
     def __init__(self, job_on_runner: JobOnRunner, tell: Callable[[int, int, str], None]) -> None:
         self.job_on_runner = job_on_runner
         self.artifacts = job_on_runner.context.artifacts
+        self.storage = self.artifacts.current
         self.tell = tell
         self.found: ArtifactListing | None = None
 
     async def store(self) -> ArtifactListing:
         """Put all files into the store, without the manifest. Raises HostError or StorageError; may be tried again."""
         at, job = self.job_on_runner, self.job_on_runner.job
+        self.storage = at.will_store()
         if not job.definition.artifacts:
             return ArtifactListing((), (), ())
         project, outputs = at.snapshot.project, job.definition.outputs
@@ -42,7 +45,7 @@ class Collector:
         if not found.gone:
             total = sum(file.size for file in found.files)
             self.tell(0, total, "")
-            await self.artifacts.current.collect(at.folder(), found.files, self.left_of(total))
+            await self.storage.collect(at.folder(), found.files, self.left_of(total))
         return found
 
     def left_of(self, total: int) -> Tell:
@@ -56,8 +59,8 @@ class Collector:
             return await self.left(None if await self.artifacts.result(job) else complaint(found))
         short = end is Status.DONE and complaint(found)
         kept, code = (Status.FAILED, ExitCode.NO_ARTIFACT) if short else (end, job.exit_code)
-        manifest = Manifest(job.id, job.run, job.workflow, kept.value, found.files, job.attempt, code)
-        await self.artifacts.current.commit(manifest)
+        manifest = Manifest(job.id, job.run, job.workflow, kept.value, found.files, job.attempt, code, found.folders)
+        await self.storage.commit(manifest)
         return Collected(len(manifest.files), manifest.bytes, complaint(found))
 
     async def salvage(self, end: Status) -> Collected:
@@ -66,7 +69,7 @@ class Collector:
         if self.found is None or self.found.gone or before.files:
             return before
         job = self.job_on_runner.job
-        lacking = set(await self.artifacts.current.copy(job.run, job.workflow, self.found.files))
+        lacking = set(await self.storage.copy(job.run, job.workflow, self.found.files))
         files = tuple(file for file in self.found.files if file not in lacking)
         return await self.commit(replace(self.found, files=files), end) if files else before
 

@@ -19,6 +19,15 @@ class ArtifactView(Struct, kw_only=True, omit_defaults=True):
     partial: bool = False
 
 
+class FolderView(Struct, kw_only=True):
+    """A folder of an artifact, empty or not. `mode` has the permission bits, setgid and the sticky bit."""
+
+    job: str
+    workflow: str
+    path: str
+    mode: int
+
+
 class LinkView(Struct, kw_only=True):
     """A URL where anyone can read a file until `expires_at`."""
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from itertools import count
+from itertools import accumulate, count
 from operator import attrgetter
 from posixpath import commonprefix
 
 from dstack.model.code.tree import TreeFile
 from dstack.model.project.locations import normal
+from dstack.model.text.suggest import did_you_mean
 
 Rule = Callable[[str], bool]
 
@@ -34,6 +35,24 @@ def select(
     chosen = {entry: _matching(entry, inside) for entry in include}
     unique = {file.path: file for fitting in chosen.values() for file in fitting}
     return sorted(unique.values(), key=attrgetter("path")), tuple(entry for entry in include if not chosen[entry])
+
+
+def unmatched_warnings(workflow: str, unmatched: Iterable[str], files: Iterable[TreeFile], project: str) -> list[str]:
+    """Return a sentence for each entry of a workflow's `include` that matches nothing, with the nearest path."""
+    entries = list(unmatched)
+    paths = [file.path for file in _divided(files, f"{normal(project)}/".lstrip("/"))[0]] if entries else []
+    known = {*paths, *(parent + "/" for path in paths for parent in _parents(path))}
+    return [f"{workflow}: include '{entry}' matches no file{_near(entry, known)}" for entry in entries]
+
+
+def _near(entry: str, known: Iterable[str]) -> str:
+    """Suggest the path that was probably meant. Of a pattern, the part before the first symbol counts."""
+    plain = re.split(r"[*?\[]", entry)[0] if re.search(r"[*?\[]", entry) else entry
+    return did_you_mean(f"{normal(plain)}/" if plain.endswith("/") else normal(plain), known) if plain else ""
+
+
+def _parents(path: str) -> Iterator[str]:
+    return accumulate(path.rstrip("/").split("/")[:-1], "{}/{}".format)
 
 
 def rule(entry: str) -> Rule:

@@ -18,6 +18,11 @@ class TreeFile(Struct, frozen=True):
         """Whether this is a folder. Only folders that are empty or have unusual permissions are listed."""
         return self.path.endswith("/")
 
+    @property
+    def is_link(self) -> bool:
+        """Whether this is a symbolic link."""
+        return self.mode == "120000"
+
 
 class Change(Struct):
     """A path that differs from the commit. `change` is added, modified or deleted; `size` in bytes, 0 if deleted."""

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import Origin
+from dstack.model.job.manifest import Folder
 from dstack.model.runner.mounts import Mount
 
 
@@ -19,8 +20,8 @@ class Order(Struct, frozen=True, kw_only=True):
     CPUs, `memory` and `shm` (of /dev/shm) in bytes; 0 for no limit (`shm`: half of the machine's memory). `mounts` are
     of folders that lie in one of `allowed`; `caches` are paths in the container of folders that stay on the host. On
     stdin come `pack` bytes of code that the host may lack and, with `artifacts`, a tar of the dependencies' files with
-    paths below the snapshot's project, unless they were `gathered` on the host. `record` stays in the job's folder,
-    for a server that does not know the job."""
+    paths below the snapshot's project, unless they were `gathered` on the host; `folders` are the folders of all
+    dependencies. `record` stays in the job's folder, for a server that does not know the job."""
 
     job: str
     attempt: str
@@ -38,6 +39,7 @@ class Order(Struct, frozen=True, kw_only=True):
     artifacts: bool = False
     pack: int = 0
     gathered: bool = False
+    folders: tuple[Folder, ...] = ()
     mounts: tuple[Mount, ...] = ()
     allowed: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Sequence
 from itertools import accumulate
 
 import msgspec
 from msgspec import Struct
+
+from dstack.model.job.links import stays
 
 
 class File(Struct, frozen=True, omit_defaults=True):
@@ -24,13 +26,21 @@ class File(Struct, frozen=True, omit_defaults=True):
     etag: str | None = None
 
 
+class Folder(Struct, frozen=True):
+    """One folder of an artifact, empty or not. `mode` has the permission bits, setgid and the sticky bit."""
+
+    path: str
+    mode: int
+
+
 PARTIAL = "running"
 """The status of artifacts stored while their job was running."""
 
 
 class Manifest(Struct, frozen=True):
     """The artifacts of a job. `status` is the job's final status: the cache uses only `done` ones. `attempt` and
-    `exit_code` are of the attempt that ended so; earlier versions did not record them."""
+    `exit_code` are of the attempt that ended so. `folders` are those at and below the artifacts' paths. Earlier
+    versions did not record these three."""
 
     job: str
     run: str
@@ -39,6 +49,7 @@ class Manifest(Struct, frozen=True):
     files: tuple[File, ...]
     attempt: int = 1
     exit_code: int | None = None
+    folders: tuple[Folder, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -54,9 +65,6 @@ MANIFEST = "manifest.json"
 
 LONGEST = 3500
 """Maximum bytes of a path. Leaves room below Linux's limit of 4096 for a folder of the store or host in front."""
-
-HOPS = 40
-"""How many links the kernel follows in one path (path_resolution(7))."""
 
 
 def shown(path: str) -> str:
@@ -87,34 +95,9 @@ def objection(path: str) -> str | None:
     return next((f"{shown(path)} {words}" for words, found in troubles.items() if found), None)
 
 
-def stays(path: str, links: Mapping[str, str], top: str = ".") -> bool:
-    """Whether the link at `path`, followed through other `links`, never leaves the folder `top`."""
-    root = [] if top == "." else top.split("/")
-    *here, name = path.split("/")
-    todo, hops = [name], 0
-    while todo:
-        part = todo.pop()
-        if part == ".." and not here:
-            return False
-        if part == "..":
-            here.pop()
-        elif part not in ("", "."):
-            here.append(part)
-        if here[: len(root)] != root:
-            return False
-        target = links.get("/".join(here)) if part not in ("", ".", "..") else None
-        if target is not None:
-            hops += 1
-            if target.startswith("/") or hops > HOPS:
-                return False
-            here.pop()
-            todo += reversed(target.split("/"))
-    return True
-
-
-def problem(files: Iterable[File]) -> str | None:
-    """Why these files can't be in one folder, or None: an invalid or repeated path, a file that is also a folder, or a
-    link that leaves the folder."""
+def problem(files: Iterable[File], folders: Iterable[Folder] = ()) -> str | None:
+    """Why these can't be in one folder, or None: an invalid or repeated path, a file that is also a folder, or a link
+    that leaves the folder."""
     by_path: dict[str, File] = {}
     for file in files:
         if why := objection(file.path) or ("'.' is not a file" if file.path == "." else None):
@@ -128,16 +111,37 @@ def problem(files: Iterable[File]) -> str | None:
             return f"{shown(above)} is both a file and the folder of {shown(path)}"
         if path in links and not stays(path, links):
             return f"{shown(path)} is a link to outside the project's folder"
+    for folder in folders:
+        if why := objection(folder.path):
+            return why
+        if (taken := occupied(folder.path, by_path)) is not None:
+            return f"{shown(taken)} is both a file and a folder"
     return None
 
 
-def occupied_parent(path: str, files: Mapping[str, object]) -> str | None:
+def occupied_parent(path: str, files: Container[str]) -> str | None:
     """Return the parent folder of `path` that is also a file in `files`, or None."""
     parents = accumulate(path.split("/")[:-1], "{}/{}".format)
     return next((parent for parent in parents if parent in files), None)
 
 
-def conflicts(manifests: Iterable[Manifest]) -> str | None:
+def occupied(path: str, files: Container[str]) -> str | None:
+    """Return the path itself or the parent folder that is also a file in `files`, or None."""
+    return path if path in files else occupied_parent(path, files)
+
+
+def folders_of(manifests: Sequence[Manifest]) -> tuple[Folder, ...]:
+    """Return the folders that these artifacts have in one tree. For a path that several list, the first one's mode
+    counts; a file of any of them wins over a folder."""
+    files = {file.path for manifest in manifests for file in manifest.files}
+    found: dict[str, Folder] = {}
+    for manifest in manifests:
+        for folder in manifest.folders:
+            found.setdefault(folder.path, folder)
+    return tuple(folder for path, folder in sorted(found.items()) if occupied(path, files) is None)
+
+
+def conflicts(manifests: Sequence[Manifest]) -> str | None:
     """Why the artifacts of these jobs can't be in one folder, or None: two jobs give one path different bytes."""
     owner: dict[str, tuple[File, str]] = {}
     for manifest in manifests:
@@ -149,20 +153,28 @@ def conflicts(manifests: Iterable[Manifest]) -> str | None:
     for path, (_, workflow) in owner.items():
         if (above := occupied_parent(path, owner)) is not None:
             return f"'{owner[above][1]}' produces the file {shown(above)}, and '{workflow}' a folder with that name"
+    for manifest in manifests:
+        for folder in manifest.folders:
+            if (taken := occupied(folder.path, owner)) is not None:
+                words = f"'{owner[taken][1]}' produces the file {shown(taken)}, and '{manifest.workflow}' a folder"
+                return f"{words} with that name"
     return None
 
 
 def encode(manifest: Manifest) -> bytes:
     """Return the text. msgspec's own encoder refuses surrogate escapes, which stand for bytes that are not UTF-8."""
     head = msgspec.to_builtins(manifest)
-    files = head.pop("files")
-    lines = ",\n".join(json.dumps(file) for file in files)
-    return f'{json.dumps(head)[:-1]}, "files": [\n{lines}\n]}}\n'.encode("ascii")
+    lists = "".join(f', "{name}": {_lines(head.pop(name))}' for name in ("folders", "files"))
+    return f"{json.dumps(head)[:-1]}{lists}}}\n".encode("ascii")
+
+
+def _lines(entries: Iterable[object]) -> str:
+    return "[\n" + ",\n".join(map(json.dumps, entries)) + "\n]"
 
 
 def decode(document: bytes) -> Manifest:
     """Return the manifest. Raises ValueError if the text is not a manifest, or contains paths that none may have."""
     manifest = msgspec.convert(json.loads(document), Manifest)
-    if why := problem(manifest.files):
+    if why := problem(manifest.files, manifest.folders):
         raise ValueError(why)
     return manifest

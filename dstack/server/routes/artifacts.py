@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -11,8 +10,9 @@ from starlette.responses import Response, StreamingResponse
 
 from dstack.engine.context import Context
 from dstack.errors import ConflictError, NotFoundError, UsageError
-from dstack.model.api.artifacts import ArtifactView, LinksRequest, LinksView, LinkView, TagRequest, TagView
-from dstack.model.job.manifest import PARTIAL
+from dstack.model.api.artifacts import ArtifactView, FolderView, LinksRequest, LinksView, LinkView, TagRequest, TagView
+from dstack.model.job.job import Job
+from dstack.model.job.manifest import PARTIAL, Manifest
 from dstack.model.text.tag import name_of
 from dstack.model.text.units import rfc3339
 from dstack.server.roles import require_own
@@ -25,19 +25,34 @@ class ArtifactRoutes:
     context: Context
 
     async def artifacts(self, ref: str) -> list[ArtifactView]:
-        store, views = self.context.store, []
+        views = []
+        for job, manifest in await self.manifests(ref):
+            of = {"job": job.id, "workflow": job.workflow, "partial": manifest.status == PARTIAL}
+            views += [shown(file, ArtifactView, **of) for file in manifest.files]
+        return views
+
+    async def folders(self, ref: str) -> list[FolderView]:
+        return [
+            FolderView(job=job.id, workflow=job.workflow, path=folder.path, mode=folder.mode)
+            for job, manifest in await self.manifests(ref)
+            for folder in manifest.folders
+        ]
+
+    async def manifests(self, ref: str) -> list[tuple[Job, Manifest]]:
+        """Return the jobs that have stored artifacts, with their lists."""
+        store, found = self.context.store, []
         for job in jobs_named(store, ref)[1]:
             source = store.jobs.require(job.source)
-            manifest = await asyncio.to_thread(self.context.artifacts.current.manifest, source.run, source.workflow)
+            manifest = await self.context.artifacts.left(source)
             if manifest:
-                of = {"job": job.id, "workflow": job.workflow, "partial": manifest.status == PARTIAL}
-                views += [shown(file, ArtifactView, **of) for file in manifest.files]
-        return views
+                found.append((job, manifest))
+        return found
 
     async def file(self, ref: str, path: str, offset: int = 0) -> Response:
         job = job_named(self.context.store, ref)
         source = self.context.store.jobs.require(job.source)
-        opened = self.context.artifacts.current.open(source.run, source.workflow, path, offset)
+        storage = await self.context.artifacts.home(source)
+        opened = storage.open(source.run, source.workflow, path, offset)
         first = await anext(opened, b"")  # a storage error can still become an error response
         return StreamingResponse(prefixed(first, opened), media_type="application/octet-stream")
 
@@ -45,9 +60,11 @@ class ArtifactRoutes:
         """Return a temporary URL where anyone can read a job's file. Raises UsageError if the storage has no URLs."""
         made = await self.urls(ref, LinksRequest(paths=(path,)))
         if not made.urls:
+            job = job_named(self.context.store, ref)
+            storage = await self.context.artifacts.home(self.context.store.jobs.require(job.source))
             raise UsageError(
-                f"artifacts are stored in {self.context.artifacts.url}; only S3 storage has URLs",
-                hint=f"dstack artifacts download {job_named(self.context.store, ref).id} {path}",
+                f"artifacts are stored in {storage.url}; only S3 storage has URLs",
+                hint=f"dstack artifacts download {job.id} {path}",
             )
         return LinkView(url=made.urls[0], expires_at=made.expires_at)
 
@@ -56,7 +73,8 @@ class ArtifactRoutes:
         is not one of its files."""
         job = job_named(self.context.store, ref)
         source = self.context.store.jobs.require(job.source)
-        presigned = await self.context.artifacts.current.presign(source.run, source.workflow, wish.paths)
+        storage = await self.context.artifacts.home(source)
+        presigned = await storage.presign(source.run, source.workflow, wish.paths)
         if presigned is None:
             return LinksView(urls=[], expires_at=rfc3339(time.time()))
         known = {file.path for file in (await self.context.artifacts.manifest(source)).files if file.link is None}

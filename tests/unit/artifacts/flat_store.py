@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 from dstack.artifacts.files import pieces, read
-from dstack.artifacts.store import JobFolder, Location, PresignedUrls, Tar, Tell, untold
-from dstack.artifacts.tarball import tar
+from dstack.artifacts.store import JobFolder, Location, PresignedUrls, Tell, untold
+from dstack.artifacts.tarball import Entry
 from dstack.commands.artifacts.collect import fetch
 from dstack.errors import NotFoundError, StorageError, UsageError
 from dstack.model.job.manifest import File, Manifest, decode, encode, problem
@@ -65,7 +65,7 @@ class FlatStore:
         return [file for file in files if file.link is None and not (self.folder / file.sha256).exists()]
 
     async def commit(self, manifest: Manifest) -> Manifest:
-        if why := problem(manifest.files):
+        if why := problem(manifest.files, manifest.folders):
             raise StorageError(why)
         for file in await self.copy(manifest.run, manifest.workflow, manifest.files):
             raise StorageError(f"{file.path} is not in the store")
@@ -92,9 +92,9 @@ class FlatStore:
     async def presign(self, run: str, workflow: str, paths: Sequence[str]) -> PresignedUrls | None:
         return None
 
-    async def place(self, folder: JobFolder, manifests: Sequence[Manifest], *, beside: bool) -> Tar | None:
+    async def place(self, folder: JobFolder, manifests: Sequence[Manifest], *, beside: bool) -> list[Entry] | None:
         files = {file.path: file for manifest in manifests for file in manifest.files}
-        return lambda: pieces(tar((file, self._blocks(file)) for file in files.values()))
+        return [(file, self._blocks(file)) for file in files.values()]
 
     async def clear(self, run: str, workflow: str, *, dry_run: bool = False) -> int:
         return 0

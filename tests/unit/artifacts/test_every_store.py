@@ -18,14 +18,17 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from msgspec import structs
 
 from dstack.artifacts import open as openers
 from dstack.artifacts.open import open_store
 from dstack.artifacts.store import ArtifactStore, JobFolder, Location
+from dstack.artifacts.tarball import tar
 from dstack.commands.command import Command, Result
 from dstack.errors import HostUnreachableError, NotFoundError, StorageError, UsageError
 from dstack.hosts.local import LocalHost
 from dstack.model.job.manifest import PARTIAL, File, Manifest
+from dstack.model.job.manifest import Folder as Left
 from dstack.model.paths import TAR_COMPLETE
 from tests.environment.s3 import BUCKET, S3
 from tests.unit.artifacts.flat_store import FlatStore
@@ -35,6 +38,7 @@ from tests.unit.commands.hosts import Folder
 T = TypeVar("T")
 
 CONTENTS = {"out/a": b"one", "out/deep/it's\nnew": b"two", "out/empty": b"", "out/again": b"one", "-rf": b"three"}
+FOLDERS = (Left("out", 0o2750), Left("out/deep", 0), Left("out/none/in", 0o555), Left("out/\udcff\n", 0o777))
 FILES = [*(file(path, content) for path, content in sorted(CONTENTS.items())), link("out/latest", "a")]
 
 
@@ -104,7 +108,7 @@ def job(host: Folder, attempt: str = "j1", run: str = "run-1", contents: dict[st
 
 async def collected(store: ArtifactStore, folder: JobFolder, files: list[File] = FILES) -> Manifest:
     await store.collect(folder, files)
-    return await store.commit(manifest(files, run=folder.run, job=folder.job))
+    return await store.commit(structs.replace(manifest(files, run=folder.run, job=folder.job), folders=FOLDERS))
 
 
 async def opened(store: ArtifactStore, run: str, path: str, offset: int = 0) -> bytes:
@@ -120,6 +124,7 @@ def test_what_a_job_made_is_stored_whole(store: ArtifactStore, host: Folder) -> 
     written = asyncio.run(collected(store, job(host)))
 
     assert bare(written.files) == FILES
+    assert written.folders == FOLDERS
     assert store.manifest("run-1", "train") == written
     assert store.verify(written) is None
     for path, content in CONTENTS.items():
@@ -227,9 +232,9 @@ def test_a_dependency_arrives_on_a_host(store: ArtifactStore, host: Folder, besi
     (there / "kept").write_bytes(b"kept")
 
     async def arrived() -> None:
-        tar = await store.place(folder, [written], beside=beside)
-        if tar is not None:  # the launch unpacks it
-            sent = b"".join([piece async for piece in tar()])
+        entries = await store.place(folder, [written], beside=beside)
+        if entries is not None:  # the launch sends and unpacks them
+            sent = b"".join(tar(entries))
             with tarfile.open(fileobj=BytesIO(sent), errorlevel=1) as archive:
                 assert archive.getnames()[-1] == TAR_COMPLETE
                 archive.extractall(there)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dstack.artifacts.folder.store import FolderStore
+from dstack.artifacts.tarball import tar
 from dstack.errors import StorageError
 from dstack.model.job.manifest import Manifest, problem
 from dstack.model.paths import TAR_COMPLETE
@@ -27,12 +27,8 @@ part = st.binary(min_size=1, max_size=255).map(lambda name: name.replace(b"/", b
 paths = st.lists(part, min_size=1, max_size=4).map(lambda parts: b"/".join(parts).decode(errors="surrogateescape"))
 
 
-async def collected(source: AsyncIterator[bytes]) -> bytes:
-    return b"".join([piece async for piece in source])
-
-
 def tar_of(store: FolderStore, *manifests: Manifest) -> bytes:
-    return asyncio.run(collected(store.tar(manifests)))
+    return b"".join(tar(store.entries(manifests)))
 
 
 def opened(archive: bytes) -> tarfile.TarFile:

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,7 +18,7 @@ import msgspec
 
 from dstack import __version__
 from dstack.client.embedded import socket_path
-from dstack.model.api.artifacts import ArtifactView, LinksView, TagView
+from dstack.model.api.artifacts import ArtifactView, FolderView, LinksView, TagView
 from dstack.model.api.events import EventView
 from dstack.model.api.jobs import ArtifactsView, CacheView, JobView, StopRequest
 from dstack.model.api.retention import DeleteRequest, Removed
@@ -113,6 +113,7 @@ class State:
         self.runs: dict[str, RunView] = {}
         self.logs: dict[str, bytes] = {}
         self.artifacts: list[ArtifactView] = []
+        self.folders: list[FolderView] = []
         self.files: dict[tuple[str, str], bytes] = {}
         self.runners: dict[str, RunnerView] = {}
         self.storage = "/srv/artifacts"
@@ -220,8 +221,9 @@ class Handler(BaseHTTPRequestHandler):
             state.stops.append(msgspec.json.decode(self.body, type=StopRequest))
             state.held.set()
             self._json(list(state.runs.values()))
-        elif path[0] == "artifacts" and len(path) == 2:
-            self._json([view for view in state.artifacts if path[1] in (view.job, *state.runs)])
+        elif path[0] == "artifacts" and path[2:] in ([], ["folders"]):
+            listed: Sequence[Any] = state.folders if path[2:] else state.artifacts
+            self._json([view for view in listed if path[1] in (view.job, *state.runs)])
         elif path[0] == "artifacts" and path[2] == "urls":
             self._json(LinksView(urls=[], expires_at=ENDED))
         elif path[0] == "artifacts":

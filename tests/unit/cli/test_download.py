@@ -10,7 +10,7 @@ import pytest
 
 from dstack.cli.download import Item
 from dstack.errors import StorageError
-from dstack.model.api.artifacts import ArtifactView
+from dstack.model.api.artifacts import ArtifactView, FolderView
 from tests.unit.cli.conftest import Cli
 from tests.unit.cli.fake_server import State
 
@@ -25,6 +25,12 @@ def store(state: State, path: str, data: bytes = b"x", mode: int = 0o644, link: 
     state.artifacts.append(view)
     state.files[JOB, path] = data
     return view
+
+
+def make(state: State, **modes: int) -> None:
+    """Put folders into the fake server's store."""
+    for path, mode in modes.items():
+        state.folders.append(FolderView(job=JOB, workflow="train", path=path.replace("__", "/"), mode=mode))
 
 
 @pytest.fixture(autouse=True)
@@ -155,3 +161,64 @@ def test_nothing_is_written_through_a_link(cli: Cli, folder: Path) -> None:
     assert done.returncode == 2
     assert b"symbolic link" in done.stderr
     assert list((folder / "elsewhere").iterdir()) == []
+
+
+def test_folders_arrive_with_their_modes_and_a_second_time(cli: Cli, state: State, folder: Path) -> None:
+    make(state, out=0o2750, out__closed=0o555, out__empty=0o711, out__closed__deep=0)
+    store(state, "out/closed/deep/x", b"deep")
+    top = folder / "o" / "train"
+
+    for already in (b"", b"5 already downloaded"):
+        done = cli("artifacts", "download", "brave", "-o", str(folder / "o"))
+
+        assert done.returncode == 0, done.stderr
+        assert already in done.stderr
+        found = {str(path.relative_to(top)): path.stat().st_mode & 0o7777 for path in top.rglob("*") if path.is_dir()}
+        assert found == {"out": 0o2750, "out/closed": 0o555, "out/closed/deep": 0, "out/empty": 0o711}
+
+
+def test_an_empty_folder_is_downloaded_by_name(cli: Cli, state: State, folder: Path) -> None:
+    make(state, out=0o755, out__empty=0o700)
+
+    done = cli("artifacts", "download", JOB, "out/empty", "-o", str(folder / "o"))
+
+    assert done.returncode == 0, done.stderr
+    assert [str(path.relative_to(folder / "o")) for path in (folder / "o").rglob("*")] == ["out", "out/empty"]
+
+
+def test_only_empty_folders_are_artifacts_too(cli: Cli, state: State, folder: Path) -> None:
+    state.artifacts.clear()
+    make(state, empty=0o700)
+
+    done = cli("artifacts", "download", JOB, "-o", str(folder / "o"))
+
+    assert done.returncode == 0, done.stderr
+    assert (folder / "o" / "empty").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_is_in_the_way_of_a_folder_stays(cli: Cli, state: State, folder: Path, kind: str) -> None:
+    make(state, empty=0o700, empty__in=0o700)
+    state.artifacts.clear()
+    (folder / "o").mkdir()
+    if kind == "file":
+        (folder / "o" / "empty").write_text("mine")
+    else:
+        (folder / "o" / "empty").symlink_to(folder)
+
+    done = cli("artifacts", "download", JOB, "-o", str(folder / "o"))
+
+    assert done.returncode == 2
+    assert b"empty is a" in done.stderr
+    assert not (folder / "in").exists()
+    assert [path.name for path in (folder / "o").iterdir()] == ["empty"]
+
+
+def test_a_folder_with_an_unsafe_path_is_refused(cli: Cli, state: State, folder: Path) -> None:
+    make(state, **{"../away": 0o755})
+
+    done = cli("artifacts", "download", JOB, "-o", str(folder / "o"))
+
+    assert done.returncode == 125
+    assert b"unsafe path" in done.stderr
+    assert not (folder / "away").exists()

@@ -34,7 +34,7 @@ from dstack.commands.machine.take_stock import still_owned, take_stock
 from dstack.commands.machine.uninstall import running, uninstall
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.execution import Order
-from dstack.model.job.manifest import File
+from dstack.model.job.manifest import File, Folder
 from dstack.model.job.pieces import Piece
 from dstack.model.paths import HostLayout
 from dstack.model.project.workflow import Artifact
@@ -80,6 +80,7 @@ FULL = Order(
     environment={"LINES": "a\nb"},
     caches=("/root/.cache/pip", "/it's"),
     artifacts=True,
+    folders=(Folder("out", 0o755), Folder("out/it's", 0o2770), Folder("out/it's/closed", 0)),
 )
 MOUNTS = (Mount("/data/it's", "/in", False), Mount("/data/b", "/out dir"))
 

@@ -307,3 +307,59 @@ class Victim:
             self.process.kill()
         said, _ = self.process.communicate()
         return b"has it" not in said and self.process.returncode == -signal.SIGKILL
+
+
+def test_what_differs_from_the_commit_is_told_apart(tmp_path: Path) -> None:
+    library = start(tmp_path / "library")
+    root = start(tmp_path / "repository")
+    write(root / "sub/code.py", "code\n")
+    (root / "sub/link").symlink_to("code.py")
+    write(root / "gone.py", "gone\n")
+    git(root, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(library), "vendor")
+    commit(root)
+    write(root / "sub/code.py", "edited\n")
+    (root / "gone.py").unlink()
+    write(root / "staged.py", "staged\n")
+    git(root, "add", "staged.py")
+    write(root / "intended.py", "intended\n")
+    git(root, "add", "-N", "intended.py")
+    write(root / "private/.env", "TOKEN=1\n")
+    write(root / "ignored", "nothing\n")
+    write(root / "vendor/new.py", "new there\n")
+
+    with take(root / "sub") as taken:
+        assert taken.changed == ("gone.py", "intended.py", "staged.py", "sub/code.py")
+        assert taken.untracked == ("private/.env", "vendor/new.py")
+        assert sorted(taken.new) == ["intended.py", "private/.env", "staged.py", "vendor/new.py"]
+        assert taken.links == {"sub/link"}
+        assert taken.root == root
+    write(root / "vendor/train.py", "edited there\n")
+    with take(root / "sub") as taken:
+        assert taken.changed == ("gone.py", "intended.py", "staged.py", "sub/code.py", "vendor")
+
+
+def test_a_clean_tree_differs_in_nothing(tmp_path: Path) -> None:
+    with take(start(tmp_path / "project")) as taken:
+        assert (taken.changed, taken.untracked, taken.new) == ((), (), ())
+
+
+def test_without_git_everything_is_untracked(tmp_path: Path) -> None:
+    write(tmp_path / "project/a.py", "a\n")
+
+    with take(tmp_path / "project") as taken:
+        assert (taken.changed, taken.untracked, taken.new) == ((), ("a.py",), ("a.py",))
+
+
+def test_files_are_listed_without_reading_them(tmp_path: Path) -> None:
+    root = start(tmp_path / "project")
+    write(root / "lib/large", "x" * 100)
+    (root / "lib/link").symlink_to("a.py")
+    write(root / ".dstackignore", "old.py\n")
+
+    where, files = snapshot.list_files(root / "lib")
+
+    assert where == "lib"
+    modes = {file.path: file.mode for file in files}
+    assert modes["lib/large"] == "100644"
+    assert modes["lib/link"] == "120000"
+    assert not {"old.py", "ignored"} & modes.keys()

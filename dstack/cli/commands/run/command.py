@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import click
 
 from dstack.cli import connect, project
 from dstack.cli.commands.run.arguments import Walk
+from dstack.cli.commands.run.sent import say_what_is_sent, warn_of_secrets
 from dstack.cli.follow import DETACHED, to_the_end
 from dstack.cli.output import show
 from dstack.cli.output.displays import Display, JsonEvents, LogWriter
@@ -24,6 +25,8 @@ from dstack.model.text.units import size_words
 
 if TYPE_CHECKING:
     from dstack.model.project.project import Project
+    from dstack.model.project.workflow import Variables, Workflow
+    from dstack.snapshot.take import Taken
 
 LARGEST = 10
 """How many of the largest files are listed."""
@@ -147,10 +150,12 @@ def command(
     options.pop("help")
     client = connect.connect()
     try:
-        answer = submit(client, chosen, overrides, **options)
+        answer = submit(client, chosen, overrides, quiet=quiet, as_json=as_json, **options)
     except KeyboardInterrupt:
         show.say("interrupted while submitting; `dstack runs` shows whether the run was accepted")
         return DETACHED
+    for warning in () if as_json else answer.warnings:
+        connect.warn(f"warning: {warning}")
     if isinstance(answer, RunView):
         return _follow(client, answer, detach=detach, as_json=as_json, quiet=quiet)
     if as_json:
@@ -167,6 +172,8 @@ def submit(
     *,
     env: Sequence[str],
     max_snapshot: int,
+    quiet: bool,
+    as_json: bool,
     **options: Any,
 ) -> RunView | Plan:
     """Send the definitions and, unless another run is repeated, a snapshot. Try the smallest pack first."""
@@ -186,8 +193,13 @@ def submit(
         return client.submit(Submission(snapshot=recipe.snapshot, user=user(), **options))
     from dstack.snapshot.take import take
 
-    depths = {each.fetch_depth for each in workflows}
-    with take(project.find_root(), limit=max_snapshot, depths=depths) as taken:
+    depths, root = {each.fetch_depth for each in workflows}, project.find_root()
+    with take(root, limit=max_snapshot, depths=depths) as taken:
+        _refuse_links(workflows, variables, taken)
+        if not (quiet or as_json or options["dry_run"]):
+            say_what_is_sent(taken, root)
+        if not as_json:
+            warn_of_secrets(taken, root)
         submission = Submission(snapshot=taken.snapshot, user=user(), **options)
         try:
             return client.submit(submission, taken.pack())
@@ -197,6 +209,17 @@ def submit(
             if commits:
                 return client.submit(submission, taken.pack(commits))
         return client.submit(submission, taken.full_pack())
+
+
+def _refuse_links(workflows: Sequence[Workflow], variables: Mapping[str, Variables], taken: Taken) -> None:
+    """Raise UsageError, before anything is sent, if a link is in the way of an artifact."""
+    from dstack.model.job.script import expanded
+    from dstack.model.project.artifact_links import inside, refuse_links
+
+    links = inside(taken.links, taken.snapshot.project)
+    known = {each.name: expanded(each, variables[each.name], "job", "run") for each in workflows} if links else {}
+    for workflow in known.values():
+        refuse_links(workflow, [known[name] for name in workflow.depends_on.names], links)
 
 
 def _check(options: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from dstack.artifacts.folder import contents as contents_module
 from dstack.artifacts.folder.store import FolderStore
+from dstack.artifacts.tarball import tar
 from dstack.errors import NotFoundError, StorageError
 from dstack.model.job.manifest import File, Manifest
 from tests.unit.artifacts.made import file, keep, link, manifest, on_disk, stream
@@ -150,7 +151,7 @@ def test_damage_is_noticed_and_never_used_again(store: FolderStore, damage: Call
     assert store.verify(made) == DAMAGES[damage]
     if damage is not grow:  # its first bytes are the right ones
         with pytest.raises(StorageError):
-            asyncio.run(collected(store.tar([made])))
+            b"".join(tar(store.entries([made])))
     again = manifest(FILES, run="run-2", job="j2")
     sent = kept(store, again)
     assert [one.path for one in sent] == ([] if damage in (delete, become_a_link) else ["d"])
@@ -167,7 +168,7 @@ def test_damage_that_kept_size_and_time_is_noticed_when_it_is_read(store: Folder
     os.utime(stored, ns=(times.st_atime_ns, times.st_mtime_ns))
 
     with pytest.raises(StorageError, match="'d' is damaged"):
-        asyncio.run(collected(store.tar([made])))
+        b"".join(tar(store.entries([made])))
 
     assert store.verify(made) == "'d' no longer matches its checksum"
     assert [one.path for one in asyncio.run(store.missing(FILES))] == ["d"]

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from dstack.model.api.jobs import CacheView
 from dstack.model.api.server import Problem
@@ -296,3 +297,93 @@ def test_unexpected_errors_keep_their_traceback_in_a_file(cli: Cli, project: Pat
     assert done.returncode == 125
     assert b"Traceback" not in done.stderr
     assert done.stderr.startswith(b"dstack: error: unexpected NotADirectoryError")
+
+
+@pytest.fixture
+def repository(project: Path) -> Path:
+    """The project in a larger repository, with a change, and with an untracked file that looks like a secret."""
+    root = project.parent
+    (root / ".gitignore").write_text("/*\n!/project\n!/private\n!/.gitignore\n!/.dstackignore\n")
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "first"]):
+        subprocess.run(["git", "-C", root, "-c", "user.name=T", "-c", "user.email=t@t", *words], check=True)
+    (project / "train.py").write_text("edited\n")
+    (root / "private").mkdir()
+    (root / "private" / ".env").write_text("TOKEN=1\n")
+    return root
+
+
+def test_what_is_sent_beyond_the_commit_is_said_and_secrets_are_warned_of(cli: Cli, repository: Path) -> None:
+    project = repository / "project"
+
+    said = cli("run", "train", cwd=project).stderr.decode().splitlines()
+
+    assert "sending 1 changed, 1 untracked: ../private/.env" in said
+    warnings = [line for line in said if "secret" in line]
+    hint = "printf '%s\\n' /private/.env >> ../.dstackignore"
+    words = "../private/.env may hold a secret and is sent to the runner; to leave it out: "
+    assert warnings == [f"dstack: warning: {words}{hint}"]
+
+    subprocess.run(["sh", "-c", hint], cwd=project, check=True)
+    said = cli("run", "train", cwd=project).stderr.decode().splitlines()
+    assert "sending 1 changed, 1 untracked: ../.dstackignore" in said
+    assert not [line for line in said if "secret" in line]
+
+
+def test_many_files_are_counted_and_warned_of_once(cli: Cli, repository: Path) -> None:
+    for number in range(4):
+        (repository / "private" / f"id-{number}.pem").write_text("key\n")
+
+    said = cli("run", "train", "-d", cwd=repository / "project").stderr.decode()
+
+    names = "../private/.env, ../private/id-0.pem, ../private/id-1.pem and 2 more"
+    assert f"sending 1 changed, 5 untracked: {names}\n" in said
+    assert said.count("secret") == 1
+    assert f"{names} may hold secrets and are sent to the runner; to leave them out: add them to" in said
+
+
+def test_scripts_are_told_nothing_of_it(cli: Cli, repository: Path) -> None:
+    assert b"sending" not in cli("run", "train", "-q", cwd=repository / "project").stderr
+    assert cli("run", "train", "-d", "--json", cwd=repository / "project").stderr == b""
+
+
+def test_a_clean_tree_says_nothing(cli: Cli, repository: Path) -> None:
+    subprocess.run(["git", "-C", repository, "checkout", "-q", "."], check=True)
+    (repository / "private" / ".env").unlink()
+
+    assert b"sending" not in cli("run", "train", cwd=repository / "project").stderr
+
+
+def test_an_artifact_behind_a_link_is_refused_before_anything_is_sent(cli: Cli, state: State, repository: Path) -> None:
+    project = repository / "project"
+    (project / "ckpt").symlink_to("/mnt/large")
+    workflows = project / ".dstack" / "workflows.yaml"
+    workflows.write_text(f"{workflows.read_text()}    artifacts: [ckpt/$name]\n")
+
+    done, checked = cli("run", "train", cwd=project), cli("validate", cwd=project)
+
+    for answer in (done, checked):
+        assert answer.returncode == 2
+        assert b"train: the artifact 'ckpt/run1' lies behind 'ckpt', which is a link in the project" in answer.stderr
+    assert state.submissions == []
+    (repository / ".gitignore").write_text("ckpt\n")
+    assert cli("run", "train", cwd=project).returncode == 0
+
+
+def test_an_include_that_matches_nothing_is_warned_of(cli: Cli, project: Path) -> None:
+    workflows = project / ".dstack" / "workflows.yaml"
+    include = "workflows: [prepare]\n      repo: {include: [tain.py, train.py, conf/]}"
+    workflows.write_text(workflows.read_text().replace("workflows: [prepare]", include))
+
+    checked = cli("validate", cwd=project)
+
+    assert checked.returncode == 0
+    assert checked.stderr.decode().splitlines() == [
+        "dstack: warning: train: include 'tain.py' matches no file; did you mean 'train.py'?",
+        "dstack: warning: train: include 'conf/' matches no file",
+    ]
+
+
+def test_the_servers_warnings_are_shown(cli: Cli, state: State) -> None:
+    state.runs["brave-otter-7"] = replace(state.runs["brave-otter-7"], warnings=["train: include 'x' matches no file"])
+
+    assert b"dstack: warning: train: include 'x' matches no file\n" in cli("run", "train", "-d").stderr

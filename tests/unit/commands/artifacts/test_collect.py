@@ -16,6 +16,7 @@ import pytest
 from dstack.commands.artifacts.collect import ArtifactListing, fetch, listing, made
 from dstack.commands.command import Result
 from dstack.errors import CommandError, HostError
+from dstack.model.job import manifest
 from dstack.model.job.manifest import File
 from dstack.model.project.workflow import Artifact
 from tests.unit.commands.hosts import Folder, busybox, processes
@@ -74,16 +75,105 @@ def test_files_folders_modes_and_links(host: Folder) -> None:
     )
 
 
+FOLDERS = {
+    "out": 0o755,
+    "out/closed": 0,
+    "out/closed/in": 0o555,
+    "out/empty": 0o700,
+    "out/it's\nnew": 0o2770,
+    "out/\n755 .": 0o711,
+    "out/\n755 ./x": 0o1777,
+}
+
+
+@pytest.mark.parametrize("project", ["", "sub/dir"])
+def test_every_folder_has_the_mode_that_the_job_gave_it(host: Folder, project: str) -> None:
+    tree = host.job("j1") / project
+    put(tree, "out/closed/in/a", b"one")
+    put(tree, "beside/model")
+    for path in FOLDERS:
+        (tree / path).mkdir(parents=True, exist_ok=True)
+    for path, mode in reversed(FOLDERS.items()):
+        (tree / path).chmod(mode)
+
+    found = [asked(host, "out", "beside/model", project=project) for _ in range(2)]
+
+    assert found[0] == found[1]
+    assert found[0].refused == ()
+    assert {folder.path: folder.mode for folder in found[0].folders} == FOLDERS
+    assert [file.path for file in found[0].files] == ["beside/model", "out/closed/in/a"]
+
+
+ABSOLUTE = {
+    "out/deep/top": ("/workflow/sub/out", ".."),
+    "out/deep/model": ("/workflow/sub/out/model", "../model"),
+    "out/latest": ("//workflow/./sub/out//deep/", "deep"),
+    "out/chain": ("/workflow/sub/out/latest/model", "latest/model"),
+    "out/detour": ("/workflow/sub/out/deep/../model", "model"),
+    "out/gone": ("/workflow/sub/out/never-made", "never-made"),
+}
+
+
+def test_an_absolute_link_in_its_own_artifact_is_kept_as_a_relative_one(host: Folder) -> None:
+    tree = host.job("j1") / "sub"
+    put(tree, "out/model")
+    (tree / "out/deep").mkdir()
+    for path, (target, _) in ABSOLUTE.items():
+        (tree / path).symlink_to(target)
+
+    found = asked(host, "out", project="sub")
+
+    assert found.refused == ()
+    links = {file.path: file.link for file in found.files if file.link is not None}
+    assert links == {path: target for path, (_, target) in ABSOLUTE.items()}
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/workflow/sub",
+        "/workflow/sub/outer",
+        "/workflow/sub/beside/model",
+        "/workflow/out/model",
+        "/workflow/sub/out/../beside/model",
+        "/workflow/sub/out/../../sub/out/model",
+        "/workflow/sub/out/up/../model",
+        "/workflow/sub/else/../out/model",
+        "/workflow",
+        "/",
+        "/etc/passwd",
+        "/workflow/sub/out/bad",
+    ],
+)
+def test_an_absolute_link_that_may_leave_its_artifact_is_refused_by_name(tmp_path: Path, target: str) -> None:
+    host = Folder(tmp_path / "root")
+    tree = host.job("j1") / "sub"
+    put(tree, "out/model")
+    put(tree, "beside/model")
+    (tree / "out/deep").mkdir()
+    (tree / "out/up").symlink_to("deep")
+    (tree / "out/bad").symlink_to(target)
+
+    found = asked(host, "out", project="sub")
+
+    assert found.refused == (f"'out/bad' is a link out of its artifact, to '{target}'",)
+    assert [file.path for file in found.files] == ["out/model", "out/up"]
+
+
 def test_below_the_project(host: Folder) -> None:
     put(host.job("j1"), "sub/dir/out/a", b"one")
 
-    assert asked(host, "out/", project="sub/dir") == ArtifactListing((file("out/a", b"one"),), (), ())
+    found = asked(host, "out/", project="sub/dir")
+
+    assert found == ArtifactListing((file("out/a", b"one"),), (), (), folders=(manifest.Folder("out", 0o755),))
 
 
 def test_an_empty_folder_is_produced_and_what_is_not_there_is_missing(host: Folder) -> None:
     (host.job("j1") / "empty").mkdir()
 
-    assert asked(host, "empty", "nope", "no/folder/") == ArtifactListing((), ("nope", "no/folder/"), ())
+    found = asked(host, "empty", "nope", "no/folder/")
+
+    assert found == ArtifactListing((), ("nope", "no/folder/"), (), folders=(manifest.Folder("empty", 0o755),))
     assert asked(host, "nope", optional=True) == ArtifactListing((), (), ())
 
 
@@ -341,7 +431,7 @@ def test_nothing_is_left_behind(host: Folder) -> None:
     found = asked(host, "out")
     host.result(fetch(host.context, "j1", made(""), found.files))
 
-    assert {path.name for path in tree.parent.iterdir()} == {"workflow", "made", "hashed"}
+    assert {path.name for path in tree.parent.iterdir()} == {"workflow", "made", "made.folders", "hashed"}
 
 
 def test_fetching_a_file_that_is_gone_fails(host: Folder) -> None:

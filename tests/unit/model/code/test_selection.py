@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dstack.model.code.selection import rule, select
+from dstack.model.code.selection import rule, select, unmatched_warnings
 from dstack.model.code.tree import TreeFile
 
 TREE = [
@@ -193,3 +193,25 @@ def test_no_pattern_takes_long(entry: str, path: str) -> None:
 )
 def test_patterns_with_several_stars(entry: str, path: str, fits: bool) -> None:
     assert rule(entry)(path) is fits
+
+
+@pytest.mark.parametrize(
+    ("entry", "near"),
+    [
+        ("scr/", "src/"),
+        ("src/modle", "src/model/"),
+        ("srcs", "src/"),
+        ("requirement.txt", "requirements.txt"),
+        ("scr/**/*.py", "src/"),
+        ("conf/trian.yaml", "conf/train.yaml"),
+        ("*.yml", None),
+        ("nothing-like-it", None),
+    ],
+)
+def test_an_entry_that_matches_nothing_names_the_nearest_path(entry: str, near: str | None) -> None:
+    tree = files("sub/src/main.py", "sub/src/model/net.py", "sub/requirements.txt", "sub/conf/train.yaml", "scr")
+
+    warnings = unmatched_warnings("train", [entry], tree, "sub")
+
+    hint = f"; did you mean '{near}'?" if near else ""
+    assert warnings == [f"train: include '{entry}' matches no file{hint}"]
