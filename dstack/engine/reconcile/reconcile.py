@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from dstack.commands.command import other_server
 from dstack.commands.machine.take_stock import FoundAttempt, Stock
 from dstack.decide import Claim
 from dstack.engine.context import Context, log
@@ -19,11 +20,8 @@ from dstack.model.paths import attempt_id, attempt_number
 from dstack.model.runner.host_context import folder_name
 from dstack.model.runner.runner import Runner
 from dstack.model.text.units import rfc3339
+from dstack.store.restored import RESTORED_AT, UNASKED
 from dstack.store.tables.contents import Retained
-
-RESTORED_AT = "restored_at"
-UNASKED = "unasked"
-"""The settings that say when an older state was restored, and which runners have not been asked since."""
 
 
 class Reconciler:
@@ -44,7 +42,10 @@ class Reconciler:
                 await self.look(name)
 
     async def look(self, name: str) -> None:
-        """Ask a runner what is there: adopt what the records don't know yet, and note what nobody owns."""
+        """Ask a runner what is there: adopt what the records don't know yet, and note what nobody owns. Raises
+        OtherServerError if the machines belong to the server of which this one is a copy."""
+        if original := self.store.identity.copied:
+            raise other_server(original)
         runner = self.store.runners.require(name)
         aliases = self.aliases(runner)
         before = self.attempts(aliases)
