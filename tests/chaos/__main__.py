@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.chaos.faults import FAULTS
+from tests.chaos.faults.kinds import FAULTS
 from tests.environment.private import possible, private
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from typing import Any
 
 from dstack.model.job.reasons import ReasonCode
 from dstack.model.job.status import FINISHED
-from tests.chaos.faults import Fault
+from tests.chaos.faults.fault import Fault
 from tests.chaos.plan import Plan, PlannedRun, log_of
 from tests.chaos.world import Site
 

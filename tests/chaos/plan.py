@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.faults.fault import Fault
+from tests.chaos.faults.kinds import FAULTS
 from tests.images import BUSYBOX
 
 LENGTH = 5.0

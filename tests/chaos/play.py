@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.chaos import oracle
-from tests.chaos.faults import Fault
+from tests.chaos.faults.fault import Fault
 from tests.chaos.plan import Plan, PlannedFault, PlannedRun, workflows
 from tests.chaos.world import Site, World
 from tests.e2e.project import project

@@ -5,19 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.chaos.__main__ import main
-from tests.chaos.faults import (
-    ContainerKilled,
-    DatabaseLocked,
-    DockerHangs,
-    Fault,
-    FolderRemoved,
-    MachineInodesFull,
-    PowerCut,
-    ServerDiskFull,
-    ServerKilled,
-    SshdRestarted,
-    SshFrozen,
-)
+from tests.chaos.faults.connection import SshdRestarted, SshFrozen
+from tests.chaos.faults.fault import Fault
+from tests.chaos.faults.machine import ContainerKilled, DockerHangs, FolderRemoved, MachineInodesFull
+from tests.chaos.faults.server import DatabaseLocked, PowerCut, ServerDiskFull, ServerKilled
 from tests.chaos.plan import Plan, PlannedFault, PlannedRun, Work
 from tests.chaos.play import play
 from tests.chaos.world import World

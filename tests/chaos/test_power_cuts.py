@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.faults import PowerCut
+from tests.chaos.faults.server import PowerCut
 from tests.chaos.plan import Plan, PlannedFault, PlannedRun, Work
 from tests.chaos.play import play
 from tests.chaos.world import World

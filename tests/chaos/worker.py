@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 
-from tests.chaos.faults import FAULTS
+from tests.chaos.faults.kinds import FAULTS
 from tests.chaos.plan import plan
 from tests.chaos.play import play
 from tests.chaos.world import World

@@ -99,7 +99,8 @@ class World:
         (self.folder / "s3").mkdir()
         self.s3 = S3(self.folder / "s3")
         self.s3.start()
-        self.proxy = Proxy(self.s3.port)
+        self.s3_link = Throttle(self.s3.port)
+        self.proxy = Proxy(self.s3_link.port)
         self._sites: dict[str, Site] = {}
 
     def site(self, storage: str) -> Site:
@@ -128,6 +129,7 @@ class World:
         for storage in tuple(self._sites):
             self.forget(storage)
         self.proxy.close()
+        self.s3_link.close()
         self.s3.close()
         for machine in self.machines:
             machine.close()
@@ -149,6 +151,13 @@ class Site:
         self.clock = self.home.path / "clock"
         self.home.environment |= {"CHAOS_ARMED": str(self.armed), "CHAOS_CLOCK": str(self.clock)}
         self.environment = environment
+        self.others: set[int] = set()
+        """The process ids of what else uses the server's disk."""
+
+    @property
+    def database(self) -> Path:
+        """The server's database."""
+        return self.home.dstack / "server" / "state.db"
 
     @property
     def machines(self) -> list[Machine]:
@@ -232,9 +241,9 @@ class Site:
         until(lambda: all(map(ended, killed)), "the server has ended")
 
     def cut_power(self) -> None:
-        """Kill the server, and forget what it did not sync."""
+        """Kill everything on the server's machine, and forget what was not synced."""
         with self.no_start():
-            killed = self.running
+            killed = [*self.running, *self.others]
             self.disk.cut(killed)
             until(lambda: all(map(ended, killed)), "the server has ended")
 
