@@ -14,7 +14,7 @@ from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.lifecycle.attend import attend
 from dstack.engine.lifecycle.launch import start
 from dstack.engine.lifecycle.stored import ended_as
-from dstack.engine.lifecycle.upload_status import UploadProgress, stopped, unreachable
+from dstack.engine.lifecycle.upload_status import UploadProgress, engine_silent, stopped, unreachable
 from dstack.engine.lifecycle.watch import blamed, end_in_time, until_ended
 from dstack.engine.retention.clear import remove_aborted
 from dstack.engine.transfer.collect import Collected, Collector, remove_stored
@@ -22,6 +22,7 @@ from dstack.engine.transfer.sync import Sync
 from dstack.errors import (
     CommandError,
     DstackError,
+    EngineSilentError,
     HostError,
     HostUnreachableError,
     OtherServerError,
@@ -134,8 +135,10 @@ class Drive(JobOnRunner):
         self.failures += 1
         if self.failures == 1:
             self.failing_since = rfc3339(time.time())
-        silent = job.unreachable_since or rfc3339(self.answered or time.time())
-        since = silent if unreachable else self.failing_since
+        since = self.failing_since
+        if unreachable:
+            heard = None if isinstance(trouble, EngineSilentError) else self.answered
+            since = job.unreachable_since or (rfc3339(heard) if heard else since)
         reason = condition(job, trouble, since)
         self.change(reason=reason, progress=None, unreachable_since=since if unreachable else None)
         pause = min(LONGEST_PAUSE, 0.5 * 2 ** min(self.failures, 10)) * random.uniform(0.75, 1.25)
@@ -324,14 +327,18 @@ class Drive(JobOnRunner):
 
 def condition(job: Job, trouble: DstackError, since: str) -> Reason:
     """What to tell the user while a step is repeated."""
+    if isinstance(trouble, EngineSilentError):
+        return engine_silent(job, trouble.engine, since, trouble.words, stop=bool(job.stop))
     if isinstance(trouble, HostUnreachableError):
         return unreachable(job, since, trouble.message, stop=bool(job.stop))
     if isinstance(trouble, OtherServerError):
         return Reason(failed_with(trouble), f"{trouble.message}; {trouble.hint}")
     anyway = f"; to end it anyway: dstack stop --abort {job.run}"
-    if job.status is Status.UPLOADING and full(trouble):
-        text = f"the disk of {job.runner} has been full since {since}, so its artifacts can't be collected; to see what"
-        return Reason(ReasonCode.DISK_FULL, f"{text} helps: dstack runners check {job.runner}{anyway}")
+    if full(trouble):
+        uploads = job.status is Status.UPLOADING
+        so = ", so its artifacts can't be collected" if uploads else ""
+        text = f"the disk of {job.runner} has been full since {since}{so}; to see what helps: dstack runners check"
+        return Reason(ReasonCode.DISK_FULL, f"{text} {job.runner}{anyway if uploads or job.stop else ''}")
     what = f"the artifacts could not be stored since {since}: " if isinstance(trouble, StorageError) else ""
     return Reason(failed_with(trouble), f"{what}{trouble.message}{anyway if job.stop or what else ''}")
 

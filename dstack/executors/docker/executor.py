@@ -16,7 +16,7 @@ from dstack.commands.job.stop import discard, stop, warn
 from dstack.commands.machine.pull import Login
 from dstack.commands.machine.take_stock import Stock, take_stock
 from dstack.decide import Observed
-from dstack.errors import CommandError, HostUnreachableError
+from dstack.errors import CommandError, EngineSilentError
 from dstack.executors.docker.failures import bare, not_pulled, not_started, silent
 from dstack.executors.docker.image_pulls import ImagePulls
 from dstack.executors.executor import Tell
@@ -26,6 +26,7 @@ from dstack.model.project.workflow import Artifact
 from dstack.model.runner.host_context import HostContext
 from dstack.model.runner.runner import Runner
 
+ENGINE = "Docker"
 ANSWER = 120.0
 """Seconds for the answer to a short question."""
 FILES = 300.0
@@ -45,12 +46,14 @@ class DockerExecutor:
         return await self.explained(receive(self.host_context, snapshot, pack))
 
     async def spare(self, snapshot: Snapshot) -> None:
-        await ask(self.host, spare(self.host_context, snapshot), timeout=FILES)
+        await self.answered(spare(self.host_context, snapshot), FILES)
 
     async def prepare(self, image: str, login: Login | None, tell: Tell) -> None:
         try:
             await self.pulls.fetch(self.runner, self.host, self.host_context, image, login, tell)
         except CommandError as refused:
+            if silent(refused):
+                raise EngineSilentError(ENGINE, self.runner, bare(refused.stderr)) from refused
             raise not_pulled(refused, runner=self.runner, image=image, login=login) from refused
 
     async def launch(self, order: Order, artifacts: Stdin = b"", pack: bytes = b"") -> Launched:
@@ -58,7 +61,7 @@ class DockerExecutor:
         return await self.explained(command, image=order.image, gpus=order.gpus)
 
     async def observe(self, attempt: str) -> Observed:
-        return await ask(self.host, observe(self.host_context, attempt), timeout=ANSWER)
+        return await self.answered(observe(self.host_context, attempt), ANSWER)
 
     def follow(self, attempt: str, offset: int) -> AsyncIterator[bytes]:
         return self.host.stream(follow(self.host_context, attempt, offset))
@@ -67,7 +70,7 @@ class DockerExecutor:
         return self.host.stream(read_log(self.host_context, attempt, offset))
 
     async def warn(self, attempt: str, signal: str) -> None:
-        await ask(self.host, warn(self.host_context, attempt, signal), timeout=ANSWER)
+        await self.answered(warn(self.host_context, attempt, signal), ANSWER)
 
     async def stop(self, attempt: str, grace: int | None) -> Stopped:
         return await self.answered(stop(self.host_context, attempt, grace), (grace or 0) + ANSWER)
@@ -76,28 +79,27 @@ class DockerExecutor:
         return await self.answered(listing(self.host_context, attempt, project, image, artifacts), None)
 
     async def retain(self, attempt: str, project: str, image: str, artifacts: tuple[Artifact, ...]) -> bool:
-        return await ask(self.host, keep(self.host_context, attempt, project, image, artifacts), timeout=FILES)
+        return await self.answered(keep(self.host_context, attempt, project, image, artifacts), FILES)
 
     async def take_stock(self, owner: str, epoch: int, known: Sequence[str]) -> Stock:
         whoever = replace(self.host_context, owner="")
         return await ask(self.host, take_stock(whoever, owner, epoch, known), timeout=ANSWER)
 
     async def discard(self, attempt: str, image: str) -> None:
-        await ask(self.host, discard(self.host_context, attempt, image), timeout=FILES)
+        await self.answered(discard(self.host_context, attempt, image), FILES)
 
-    async def answered(self, command: Command[T], timeout: float | None) -> T:
+    async def answered(self, command: Command[T], timeout: float | None = None) -> T:
         """Run a command. If Docker does not answer, that is a condition of the runner, not the command's failure."""
         try:
             return await ask(self.host, command, timeout=timeout)
         except CommandError as refused:
             if silent(refused):
-                message = f"Docker on {self.runner} does not answer: {bare(refused.stderr)}"
-                raise HostUnreachableError(message, hint=f"dstack runners check {self.runner}") from refused
+                raise EngineSilentError(ENGINE, self.runner, bare(refused.stderr)) from refused
             raise
 
     async def explained(self, command: Command[T], image: str = "", gpus: tuple[int, ...] = ()) -> T:
         """Run a command that a job needs to start. If it fails, raise an error that says why."""
         try:
-            return await ask(self.host, command)
+            return await self.answered(command)
         except CommandError as refused:
             raise not_started(refused, runner=self.runner, image=image, gpus=gpus) from refused
