@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[2]
 class Tally:
     """Prints the result of each plan, and counts them."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: Path | None) -> None:
+        self.log = log
         self.played = 0
         self.bad = 0
         self._lock = threading.Lock()
@@ -34,6 +35,9 @@ class Tally:
             with self._lock:
                 self.played += 1
                 self.bad += bool(broken)
+                if self.log:
+                    with self.log.open("a") as log:
+                        log.write(line)
                 print(f"plan {result['seed']}: {'BROKEN' if broken else 'ok'} ({result['seconds']:.1f} s)", flush=True)
                 if broken:
                     print(result["plan"], *(f"  -> {promise}" for promise in broken), sep="\n", flush=True)
@@ -47,6 +51,7 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--plans", type=int, default=1_000_000, help="play at most so many plans")
     parser.add_argument("--at-once", type=int, default=2, help="play so many plans at once; default: 2")
     parser.add_argument("--fault", action="append", default=[], help="use only faults with this name; repeatable")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="append the results to this file, as lines of JSON")
     given = parser.parse_args(words)
     names = [fault.__name__ for fault in FAULTS]
     if unknown := set(given.fault) - set(names):
@@ -85,7 +90,7 @@ def main(words: list[str] | None = None) -> int:
         )
     workers = 1 if alone else min(given.at_once, given.plans)
     end = given.seed + given.plans
-    tally = Tally()
+    tally = Tally(given.log)
     with ExitStack() as stack:
         started = []
         for number in range(workers):

@@ -60,7 +60,7 @@ class Watcher:
                 self.seen += [(time.monotonic(), time.time(), job) for job in self._jobs if job["reason_code"]]
 
     def over(self, runs: set[str], since: float) -> bool:
-        """Whether all jobs of these runs have ended, as the server says after `since` (monotonic, in seconds)."""
+        """Whether these runs are known and all jobs have ended, as the server says after `since` (monotonic)."""
         jobs = self._jobs
         there = runs <= {job["run"] for job in jobs}
         return self._asked > since and there and all(job["status"] in ENDED for job in jobs)
@@ -85,10 +85,15 @@ class ServerLog:
         found = set()
         for number, line in enumerate(lines):
             if line.startswith("Traceback"):
-                trace = itertools.takewhile(lambda line: line.startswith((" ", "Traceback")), lines[number:])
-                last = number + len(list(trace))
-                found.add(lines[last] if last < len(lines) else "cut off")
+                trace = list(itertools.takewhile(lambda line: line.startswith((" ", "Traceback")), lines[number:]))
+                after = "".join(lines[number + len(trace) :][:1])
+                found.add(f"{trace[-1].strip()}: {after}")
         return [f"a traceback in the server's log: {each}" for each in sorted(found)]
+
+
+def forgettable(moment: float, faults: list[tuple[Fault, float, float]]) -> bool:
+    """Whether a fault made the server forget what was done at this moment (monotonic, in seconds)."""
+    return any(fault.forgets and begin <= moment <= end for fault, begin, end in faults)
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,7 @@ def violations(
     site: Site, planned: Plan, faults: list[tuple[Fault, float, float]], accepted: set[str], watcher: Watcher
 ) -> list[str]:
     """Return one line per broken promise. `faults` come with the moments of their begin and end (monotonic, in
-    seconds); `accepted` are the runs that the server acknowledged."""
+    seconds); `accepted` are the runs that the server acknowledged and has to know."""
     found = []
     case = Case(site, faults, _told(site.world.witness / "told"))
     for run in planned.runs:
@@ -239,8 +244,9 @@ def _reasons(watcher: Watcher, faults: list[tuple[Fault, float, float]], planned
     steady = not any(fault.moves_clock for fault, _, _ in faults)
     for at, wall, job in watcher.seen:
         code, run = job["reason_code"], runs[job["run"]]
-        explained = any(code in fault.explains and begin - 1 <= at <= end + AFTERWARDS for fault, begin, end in faults)
-        lasting = any(code in fault.explains for fault, _, _ in faults) and job["status"] in ENDED
+        causes = [(begin, end) for fault, begin, end in faults if fault.accounts_for(job)]
+        explained = any(begin - 1 <= at <= end + AFTERWARDS for begin, end in causes)
+        lasting = bool(causes) and job["status"] in ENDED
         if not (explained or lasting or code in ALWAYS or code in _planned(run, planned)):
             found.add(f"job {job['id']} of {run.name} was {job['status']} with reason {code}: {job['reason']}")
         for moment in MOMENT.findall(job["reason"] or "") if steady else ():
@@ -257,7 +263,8 @@ def _planned(run: PlannedRun, planned: Plan) -> set[ReasonCode]:
         codes |= STOPPED
     if run.hold is not None:
         codes.add(ReasonCode.HELD)
-    if run.preemptible and any(other.priority > run.priority for other in planned.runs):
+    preemptible = any(other.preemptible for other in planned.runs if other.name in (run.name, run.same))
+    if preemptible and any(other.priority > run.priority for other in planned.runs):
         codes |= {ReasonCode.PREEMPTED, ReasonCode.STOPPING}
     return codes
 

@@ -1,4 +1,4 @@
-"""Plays every so many plans on one world, and writes a line of JSON for each.
+"""Plays every so many plans on one world, and writes a line of JSON for each, with all reasons that jobs showed.
 
 `python -m tests.chaos.worker FIRST END STEP SECONDS [FAULT]...`: the plans FIRST, FIRST + STEP, ... before END, for
 SECONDS. It stops early, and cleans up, when its stdin ends.
@@ -30,8 +30,10 @@ def main(seeds: range, seconds: float, names: list[str]) -> None:
                 break
             planned = plan(seed, kinds)
             begin = time.monotonic()
-            broken = play(world, planned)
+            reasons: set[str] = set()
+            broken = play(world, planned, reasons=reasons)
             result = {"seed": seed, "seconds": time.monotonic() - begin, "broken": broken, "plan": str(planned)}
+            result["reasons"] = sorted(reasons)
             print(json.dumps(result), flush=True)
     finally:
         world.close()

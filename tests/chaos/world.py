@@ -253,6 +253,10 @@ class Site:
         assert done.returncode == 0, f"dstack {' '.join(arguments)}: {done.returncode}: {done.stderr}"
         return done.stdout
 
+    def insist(self, *arguments: str) -> None:
+        """Repeat a command until it works."""
+        until(lambda: self.home.run(*arguments).returncode == 0, f"dstack {' '.join(arguments)} works", 60)
+
     def ask(self, *arguments: str) -> Any:
         """The JSON that a command prints, or None while the server can't answer."""
         done = self.home.run(*arguments, "--json")

@@ -12,7 +12,7 @@ PIECE = 16 * 1024
 
 class Throttle:
     """Forwards connections to `port`, with at most `speed` bytes per second of answers and `sent` bytes per second of
-    requests; None for no limit. `stall` says how many seconds a piece waits, as for a lost packet. While it is `frozen`,
+    requests; None for no limit. `stall` says how long (in seconds) a piece waits, as for a lost packet. While `frozen`,
     nothing passes and nothing ends. All can be changed at any time.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing, suppress
+from pathlib import Path
 
 from dstack.model.job.reasons import ReasonCode
 from tests.chaos.faults.fault import STORAGE, UNREACHABLE, Fault, fill, use_inodes
@@ -86,9 +88,8 @@ class DatabasePutBack(Fault):
     forgets = True
 
     def begin(self) -> None:
-        self.copy = self.site.home.path / str(self)
-        with closing(sqlite3.connect(self.site.database, timeout=60)) as old, closing(sqlite3.connect(self.copy)) as new:
-            old.backup(new)
+        self.copy = self.site.home.path / "copy.db"
+        copy_database(self.site.database, self.copy)
 
     def end(self) -> None:
         with self.site.no_start():
@@ -100,22 +101,28 @@ class DatabasePutBack(Fault):
 
 
 class HomeCopied(Fault):
-    """A second server runs on a copy of the home for a while. Then the first one is told that it is the right one."""
+    """A second server runs on a copy of the home for a while, and has to leave the machines alone."""
 
-    explains = UNREACHABLE | {ReasonCode.SERVER_COPIED, ReasonCode.RESTORED}
     breaks = "database"
-    forgets = True
 
     def begin(self) -> None:
-        self.other = Home()
-        self.other.environment |= {"HOME": str(self.site.home.path), **self.site.world.s3.environment}
-        with self.site.no_start():
-            shutil.copytree(self.site.home.dstack, self.other.dstack, ignore=shutil.ignore_patterns("socket"))
+        self.other, home = Home(), self.site.home
+        self.other.environment |= home.environment | {"DSTACK_HOME": str(self.other.dstack)}
+        unfinished = shutil.ignore_patterns("socket", "state.db*", "*.lock", "*.new", "incoming")
+        shutil.copytree(home.dstack, self.other.dstack, ignore=unfinished)
+        copy_database(self.site.database, self.other.dstack / "server" / "state.db")
         self.other.serve_again()
 
     def end(self) -> None:
+        shown = json.loads(self.other.run("runners", "--json").stdout)
+        assert not [runner["name"] for runner in shown if runner["state"] == "ready"], shown
         self.other.close()
-        self.site.insist("server", "identity", "--take-over")
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """Copy a database that is in use, as of one moment."""
+    with closing(sqlite3.connect(source, timeout=60)) as old, closing(sqlite3.connect(target)) as new:
+        old.backup(new)
 
 
 class ServerDiskFull(Fault):
