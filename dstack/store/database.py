@@ -143,7 +143,8 @@ class Database(sqlite_utils.Database):
         self.execute("BEGIN IMMEDIATE")
         try:
             yield
-            self.commit()
+            with typed(self.path):
+                self.commit()
         except BaseException:
             self.rollbacks += 1
             self.changed = set()

@@ -16,7 +16,7 @@ from tests.chaos.world import Site, World
 from tests.e2e.project import project
 from tests.environment.waiting import until
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 """Seconds after the last fault in which all runs have to end."""
 
 
@@ -70,7 +70,7 @@ class Play:
         try:
             now = time.monotonic()
             until(lambda: watcher.over(self.known, now), "all runs have ended", PATIENCE)
-            until(lambda: not oracle.clean(self.site), "the machines are clean", 60)
+            until(lambda: not oracle.clean(self.site), "the machines are clean", PATIENCE)
             for run in self.planned.runs:
                 if run.deleted and run.name in self.accepted:
                     self.insist(["runs", "delete", "-y", run.name], *self.forgotten(run))
@@ -90,7 +90,7 @@ class Play:
     def forgotten(self, run: PlannedRun) -> list[str]:
         """What a command may say about a run, if a fault of the plan makes the server forget some."""
         forgetful = any(fault.kind.forgets for fault in self.planned.faults)
-        return [f"no run or job '{run.name}'"] if forgetful else []
+        return [f"no run or job '{run.name}'", f"no run '{run.name}'"] if forgetful else []
 
     def guarded(self, work: Callable[..., None], item: object) -> None:
         try:

@@ -45,8 +45,13 @@ def end_with_stdin() -> None:
     _thread.interrupt_main()
 
 
-if __name__ == "__main__":
+def interruptible() -> None:
+    """Let Ctrl-C and the end of stdin interrupt the program."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=end_with_stdin, daemon=True).start()
+
+
+if __name__ == "__main__":
+    interruptible()
     numbers = [int(word) for word in sys.argv[1:4]]
     main(range(*numbers), float(sys.argv[4]), sys.argv[5:])

@@ -109,7 +109,8 @@ class HomeCopied(Fault):
         self.other, home = Home(), self.site.home
         self.other.environment |= home.environment | {"DSTACK_HOME": str(self.other.dstack)}
         unfinished = shutil.ignore_patterns("socket", "state.db*", "*.lock", "*.new", "incoming")
-        shutil.copytree(home.dstack, self.other.dstack, ignore=unfinished)
+        with suppress(shutil.Error):  # what is renamed meanwhile
+            shutil.copytree(home.dstack, self.other.dstack, ignore=unfinished)
         copy_database(self.site.database, self.other.dstack / "server" / "state.db")
         self.other.serve_again()
 
@@ -147,7 +148,7 @@ class ServerInodesFull(ServerDiskFull):
         use_inodes(self.ballast)
 
     def end(self) -> None:
-        shutil.rmtree(self.ballast)
+        shutil.rmtree(self.ballast, ignore_errors=True)  # a power cut takes it, too
 
 
 class ClockJumps(Fault):
