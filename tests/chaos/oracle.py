@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import re
-import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -13,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from dstack.model.job.reasons import ReasonCode
-from dstack.model.job.status import FINISHED
 from tests.chaos.faults.fault import Fault
 from tests.chaos.plan import Plan, PlannedRun, log_of
+from tests.chaos.watcher import ENDED, Watcher
 from tests.chaos.world import Site
 
 STATES = {"queued", "placed", "running", "uploading", "done", "failed", "stopped", "lost"}
-ENDED = {status.value for status in FINISHED}
 ALWAYS = {
     ReasonCode.WAITING_FOR_DEPENDENCY,
     ReasonCode.RUNNER_BUSY,
@@ -33,62 +30,15 @@ ALWAYS = {
 """Reasons that need no fault."""
 STOPPED = {ReasonCode.STOPPED_BY_USER, ReasonCode.ABORTED, ReasonCode.STOPPING}
 MOMENT = re.compile(r"\bsince (\d{4}-\d\d-\d\dT[\d:.]+Z)")
+RAW = re.compile(r"exit status \d|Error response from daemon|Traceback|internal error|: *$")
+"""Another program's words, or none, instead of a reason."""
+BLAMES = {
+    "dockerd": re.compile(r"Docker on (machine\d) (?:has|does) not answer"),
+    "disk": re.compile(r"the disk of (machine\d) (?:is|has been) full"),
+}
+"""What a reason blames, with the machine; see `Fault.breaks`."""
 AFTERWARDS = 40.0
 """Seconds for which a fault still explains what is told: pauses between tries grow."""
-
-
-class Watcher:
-    """Notes every reason that jobs show while a plan runs, with its time (wall clock and monotonic, in seconds)."""
-
-    def __init__(self, site: Site, planned: Plan) -> None:
-        self.site = site
-        self.runs = {run.name for run in planned.runs}
-        self.begin = time.time()
-        self.seen: list[tuple[float, float, dict[str, Any]]] = []
-        self._jobs: list[dict[str, Any]] = []
-        self._asked = 0.0
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def _watch(self) -> None:
-        while not self._done.wait(0.4):
-            asked = time.monotonic()
-            jobs = self.site.ask("jobs", "-n", "50")
-            if jobs is not None:
-                self._jobs, self._asked = [job for job in jobs if job["run"] in self.runs], asked
-                self.seen += [(time.monotonic(), time.time(), job) for job in self._jobs if job["reason_code"]]
-
-    def over(self, runs: set[str], since: float) -> bool:
-        """Whether these runs are known and all jobs have ended, as the server says after `since` (monotonic)."""
-        jobs = self._jobs
-        there = runs <= {job["run"] for job in jobs}
-        return self._asked > since and there and all(job["status"] in ENDED for job in jobs)
-
-    def close(self) -> None:
-        self._done.set()
-        self._thread.join()
-
-
-class ServerLog:
-    """What the server's log says from now on."""
-
-    def __init__(self, site: Site) -> None:
-        self.path = site.home.dstack / "server" / "server.log"
-        self.start = self.path.stat().st_size if self.path.exists() else 0
-
-    def tracebacks(self) -> list[str]:
-        """One line per kind of unexpected exception."""
-        with self.path.open(errors="replace") as log:
-            log.seek(min(self.start, self.path.stat().st_size))
-            lines = log.read().splitlines()
-        found = set()
-        for number, line in enumerate(lines):
-            if line.startswith("Traceback"):
-                trace = list(itertools.takewhile(lambda line: line.startswith((" ", "Traceback")), lines[number:]))
-                after = "".join(lines[number + len(trace) :][:1])
-                found.add(f"{trace[-1].strip()}: {after}")
-        return [f"a traceback in the server's log: {each}" for each in sorted(found)]
 
 
 def forgettable(moment: float, faults: list[tuple[Fault, float, float]]) -> bool:
@@ -249,11 +199,20 @@ def _reasons(watcher: Watcher, faults: list[tuple[Fault, float, float]], planned
         lasting = bool(causes) and job["status"] in ENDED
         if not (explained or lasting or code in ALWAYS or code in _planned(run, planned)):
             found.add(f"job {job['id']} of {run.name} was {job['status']} with reason {code}: {job['reason']}")
+        if not _true(job["reason"] or "it", faults):
+            found.add(f"job {job['id']} of {run.name} was {job['status']} with a false reason: {job['reason']}")
         for moment in MOMENT.findall(job["reason"] or "") if steady else ():
             since = datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()
             if not watcher.begin - 60 <= since <= wall + 1:
                 found.add(f"job {job['id']} of {run.name}: {job['reason']} (it is {datetime.fromtimestamp(wall)})")
     return sorted(found)
+
+
+def _true(text: str, faults: list[tuple[Fault, float, float]]) -> bool:
+    """Whether it is a reason in dstack's own words, and what it blames was broken there."""
+    broken = {(fault.breaks, fault.machine.name) for fault, _, _ in faults}
+    blamed = {(part, machine) for part, words in BLAMES.items() for machine in words.findall(text)}
+    return blamed <= broken and not RAW.search(text)
 
 
 def _planned(run: PlannedRun, planned: Plan) -> set[ReasonCode]:

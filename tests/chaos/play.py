@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.chaos import oracle
 from tests.chaos.faults.fault import Fault
 from tests.chaos.plan import Plan, PlannedFault, PlannedRun, workflows
+from tests.chaos.watcher import ServerLog, Watcher
 from tests.chaos.world import Site, World
 from tests.e2e.project import project
 from tests.environment.waiting import until
@@ -58,8 +59,8 @@ class Play:
 
     def run(self) -> list[str]:
         """Do it all; return the violations."""
-        watcher = oracle.Watcher(self.site, self.planned)
-        log = oracle.ServerLog(self.site)
+        watcher = Watcher(self.site, self.planned)
+        log = ServerLog(self.site)
         work: list[tuple[Callable[..., None], object]] = [(self.submit, run) for run in self.planned.runs]
         work += [(self.fault, fault) for fault in self.planned.faults]
         threads = [threading.Thread(target=self.guarded, args=each, daemon=True) for each in work]

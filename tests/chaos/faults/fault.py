@@ -25,7 +25,7 @@ class Fault:
     needs: ClassVar[str] = ""
     """The kind of storage that it breaks; "" if it fits any."""
     breaks: ClassVar[str] = ""
-    """The part that it breaks, if another fault can't break it at the same time."""
+    """The part that it breaks, if another fault can't break it at the same time, or if a reason may blame it."""
     all_jobs: ClassVar[bool] = False
     """Whether it may end every job on its machine."""
     one_machine: ClassVar[bool] = False

@@ -61,6 +61,7 @@ class DockerHangs(OnMachine):
 class MachineDiskFull(OnMachine):
     """The disk of a machine's user has no space left."""
 
+    breaks = "disk"
     explains = UNREACHABLE | {ReasonCode.DISK_FULL, ReasonCode.NOT_ENOUGH_DISK, ReasonCode.ARTIFACT_MISSING}
     all_jobs = True
 
