@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from functools import cached_property
 from pathlib import Path
 from secrets import token_hex
@@ -90,8 +91,9 @@ class Identity(Table):
         return f"{self.instance} {self.epoch} {self.home}"
 
     def take_over(self) -> None:
-        """Raise the epoch: this server owns its machines, whatever they say."""
-        self.settings.set(EPOCH, str(self.epoch + 1))
+        """Raise the epoch: this server owns its machines, whatever they say. The time is higher than the epoch of another
+        copy that was told the same before."""
+        self.settings.set(EPOCH, str(max(self.epoch + 1, int(time.time()))))
         self.settle_here()
         self.write()
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -177,3 +178,17 @@ def test_once_told_it_is_none_any_longer(layout: ServerLayout, tmp_path: Path, h
     store.close()
 
     assert original_of(tmp_path / "copy") is None
+
+
+def test_the_one_that_was_told_last_wins(layout: ServerLayout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(layout.home, tmp_path / "copy")
+    stores = [Store(layout), Store(ServerLayout(tmp_path / "copy"))]
+    epochs = []
+    for number, store in enumerate([*stores, *stores]):
+        monkeypatch.setattr(time, "time", lambda number=number: 1_800_000_000.0 + number)
+        store.identity.take_over()
+        epochs.append(store.identity.epoch)
+    for store in stores:
+        store.close()
+
+    assert epochs == sorted(set(epochs))
