@@ -91,7 +91,7 @@ class Identity(Table):
         return f"{self.instance} {self.epoch} {self.home}"
 
     def take_over(self) -> None:
-        """Raise the epoch: this server owns its machines, whatever they say. The time is higher than the epoch of another
+        """Raise the epoch: this server owns its machines, whatever they say. The time is higher than the epoch of a
         copy that was told the same before."""
         self.settings.set(EPOCH, str(max(self.epoch + 1, int(time.time()))))
         self.settle_here()
