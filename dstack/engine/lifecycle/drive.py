@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import time
 from typing import Any
 
@@ -12,15 +11,15 @@ from dstack.decide import Decision, Failed
 from dstack.engine.context import Context, log
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.lifecycle.attend import attend
+from dstack.engine.lifecycle.conditions import condition, full
 from dstack.engine.lifecycle.launch import start
 from dstack.engine.lifecycle.stored import ended_as
-from dstack.engine.lifecycle.upload_status import UploadProgress, engine_silent, stopped, unreachable
+from dstack.engine.lifecycle.upload_status import UploadProgress, stopped
 from dstack.engine.lifecycle.watch import blamed, end_in_time, until_ended
 from dstack.engine.retention.clear import remove_aborted
 from dstack.engine.transfer.collect import Collected, Collector, remove_stored
 from dstack.engine.transfer.sync import Sync
 from dstack.errors import (
-    CommandError,
     DstackError,
     EngineSilentError,
     HostError,
@@ -43,8 +42,6 @@ NOTHING = Collected(0, 0, None)
 STOPPED = "stopped by dstack stop"
 LONGEST_PAUSE = 30.0
 """Seconds between two tries to reach a host."""
-FULL = re.compile("(?i)no space left on device|disk quota exceeded|no disk of this machine has")
-"""What programs say on a runner whose disk is full."""
 SILENCE = 600.0
 """Seconds without an answer after which a stopped job no longer waits for artifacts that are still on its runner."""
 
@@ -323,29 +320,6 @@ class Drive(JobOnRunner):
             files=made.files,
             bytes=made.bytes,
         )
-
-
-def condition(job: Job, trouble: DstackError, since: str) -> Reason:
-    """What to tell the user while a step is repeated."""
-    if isinstance(trouble, EngineSilentError):
-        return engine_silent(job, trouble.engine, since, trouble.words, stop=bool(job.stop))
-    if isinstance(trouble, HostUnreachableError):
-        return unreachable(job, since, trouble.message, stop=bool(job.stop))
-    if isinstance(trouble, OtherServerError):
-        return Reason(failed_with(trouble), f"{trouble.message}; {trouble.hint}")
-    anyway = f"; to end it anyway: dstack stop --abort {job.run}"
-    if full(trouble):
-        uploads = job.status is Status.UPLOADING
-        so = ", so its artifacts can't be collected" if uploads else ""
-        text = f"the disk of {job.runner} has been full since {since}{so}; to see what helps: dstack runners check"
-        return Reason(ReasonCode.DISK_FULL, f"{text} {job.runner}{anyway if uploads or job.stop else ''}")
-    what = f"the artifacts could not be stored since {since}: " if isinstance(trouble, StorageError) else ""
-    return Reason(failed_with(trouble), f"{what}{trouble.message}{anyway if job.stop or what else ''}")
-
-
-def full(trouble: DstackError) -> bool:
-    """Whether a command failed because the runner's disk is full; not the server's, nor the storage."""
-    return isinstance(trouble, CommandError) and bool(FULL.search(trouble.stderr))
 
 
 def killed(decision: Decision) -> str:

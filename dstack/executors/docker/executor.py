@@ -17,7 +17,7 @@ from dstack.commands.machine.pull import Login
 from dstack.commands.machine.take_stock import Stock, take_stock
 from dstack.decide import Observed
 from dstack.errors import CommandError, EngineSilentError
-from dstack.executors.docker.failures import bare, not_pulled, not_started, silent
+from dstack.executors.docker.failures import not_pulled, not_started, silence
 from dstack.executors.docker.image_pulls import ImagePulls
 from dstack.executors.executor import Tell
 from dstack.model.code.snapshot import Snapshot
@@ -52,8 +52,8 @@ class DockerExecutor:
         try:
             await self.pulls.fetch(self.runner, self.host, self.host_context, image, login, tell)
         except CommandError as refused:
-            if silent(refused):
-                raise EngineSilentError(ENGINE, self.runner, bare(refused.stderr)) from refused
+            if words := silence(refused):
+                raise EngineSilentError(ENGINE, self.runner, words) from refused
             raise not_pulled(refused, runner=self.runner, image=image, login=login) from refused
 
     async def launch(self, order: Order, artifacts: Stdin = b"", pack: bytes = b"") -> Launched:
@@ -93,8 +93,8 @@ class DockerExecutor:
         try:
             return await ask(self.host, command, timeout=timeout)
         except CommandError as refused:
-            if silent(refused):
-                raise EngineSilentError(ENGINE, self.runner, bare(refused.stderr)) from refused
+            if words := silence(refused):
+                raise EngineSilentError(ENGINE, self.runner, words) from refused
             raise
 
     async def explained(self, command: Command[T], image: str = "", gpus: tuple[int, ...] = ()) -> T:

@@ -135,9 +135,9 @@ def not_started(refused: CommandError, *, runner: str, image: str, gpus: Sequenc
     return HostError(failed, code=ReasonCode.CONTAINER_NOT_STARTED)
 
 
-def silent(refused: CommandError) -> bool:
-    """Whether a command failed because Docker does not answer."""
-    return bool(SILENT.search(refused.stderr.lower()))
+def silence(refused: CommandError) -> str | None:
+    """Return what Docker's client said first, if a command failed because Docker does not answer."""
+    return next((bare(line) for line in refused.stderr.splitlines() if SILENT.search(line.lower())), None)
 
 
 def bare(words: str) -> str:
