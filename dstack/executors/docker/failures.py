@@ -31,6 +31,8 @@ FULL = FailureKind(
     "find what fills it: dstack runners check {runner}; remove unneeded data: dstack prune",
 )
 SILENT = re.compile(r"cannot connect to the docker daemon|is the docker daemon running|error during connect")
+TIMED_OUT = 124
+"""The exit status of timeout(1), with which jobs' scripts wait for nothing but Docker."""
 PULLING: tuple[FailureKind, ...] = (
     FULL,
     FailureKind(
@@ -137,6 +139,8 @@ def not_started(refused: CommandError, *, runner: str, image: str, gpus: Sequenc
 
 def silence(refused: CommandError) -> str | None:
     """Return what Docker's client said first, if a command failed because Docker does not answer."""
+    if refused.exit_status == TIMED_OUT:
+        return "it did not answer in time"
     return next((bare(line) for line in refused.stderr.splitlines() if SILENT.search(line.lower())), None)
 
 

@@ -240,9 +240,19 @@ def test_a_runner_that_does_not_answer_is_never_a_result(case: Case, method: str
         asyncio.run(called())
 
 
-def test_a_silent_docker_is_told_in_its_first_words() -> None:
-    said = b"Cannot connect to the Docker daemon at x.sock. Is the docker daemon running?\n"
-    refused = Result(125, b"", said + b"docker: " + said + b"See 'docker run --help'.\n")
+SAID = "Cannot connect to the Docker daemon at x.sock. Is the docker daemon running?"
+
+
+@pytest.mark.parametrize(
+    ("status", "stderr", "words"),
+    [
+        (125, f"{SAID}\ndocker: {SAID}\nSee 'docker run --help'.\n", SAID),
+        (1, f"docker: {SAID}.\nSee 'docker run --help'.\n", SAID),
+        (124, "", "it did not answer in time"),
+    ],
+)
+def test_a_silent_docker_is_told_in_its_first_words(status: int, stderr: str, words: str) -> None:
+    refused = Result(status, b"", stderr.encode())
     host = RecordingHost(lambda command: refused)
     runner = Runner(name="box", address=Address(host="box"), facts=Facts(machine="m"))
     executor = DockerExecutor(ImagePulls(), runner, host, HostContext(HostLayout("~/r", "m", "s"), "docker"))
@@ -250,4 +260,4 @@ def test_a_silent_docker_is_told_in_its_first_words() -> None:
     for asking in (executor.discard(A, "busybox"), executor.observe(A), executor.warn(A, "USR1"), executor.stop(A, 0)):
         with pytest.raises(EngineSilentError) as silent:
             asyncio.run(asking)
-        assert (silent.value.engine, silent.value.words) == ("Docker", said.decode().strip())
+        assert (silent.value.engine, silent.value.words) == ("Docker", words)
