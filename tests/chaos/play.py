@@ -71,7 +71,7 @@ class Play:
         try:
             now = time.monotonic()
             until(lambda: watcher.over(self.known, now), "all runs have ended", PATIENCE)
-            until(lambda: not oracle.clean(self.site), "the machines are clean", PATIENCE)
+            until(lambda: not self.left(), "the machines are clean", PATIENCE)
             for run in self.planned.runs:
                 if run.deleted and run.name in self.accepted:
                     self.insist(["runs", "delete", "-y", run.name], *self.forgotten(run))
@@ -88,10 +88,22 @@ class Play:
         """The accepted runs that no fault made the server forget."""
         return {run for run, at in self.accepted.items() if not oracle.forgettable(at, self.happened)}
 
+    @property
+    def forgetful(self) -> bool:
+        """Whether a fault of the plan makes the server forget some runs."""
+        return any(fault.kind.forgets for fault in self.planned.faults)
+
+    def left(self) -> list[str]:
+        """Return what is left on the machines. What was prepared for a forgotten run is shown, and removed by hand."""
+        for runner in (self.site.ask("runners") or []) if self.forgetful else ():
+            for orphan in runner["orphans"]:
+                if orphan["what"] == "prepared":
+                    self.site.home.run("runners", "clean", runner["name"], orphan["name"])
+        return oracle.clean(self.site)
+
     def forgotten(self, run: PlannedRun) -> list[str]:
         """What a command may say about a run, if a fault of the plan makes the server forget some."""
-        forgetful = any(fault.kind.forgets for fault in self.planned.faults)
-        return [f"no run or job '{run.name}'", f"no run '{run.name}'"] if forgetful else []
+        return [f"no run or job '{run.name}'", f"no run '{run.name}'"] if self.forgetful else []
 
     def guarded(self, work: Callable[..., None], item: object) -> None:
         try:
