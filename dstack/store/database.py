@@ -143,8 +143,7 @@ class Database(sqlite_utils.Database):
         self.execute("BEGIN IMMEDIATE")
         try:
             yield
-            with typed(self.path):
-                self.commit()
+            self.commit()
         except BaseException:
             self.rollbacks += 1
             self.changed = set()
