@@ -17,7 +17,7 @@ from tests.chaos.play import Play
 from tests.chaos.worker import interruptible
 from tests.chaos.world import Site, World
 
-KILLS = 12
+KILLS = 16
 """How often the server is killed while one plan is played, if the plan comes by so many points."""
 FEW = 40
 """A plan comes by more points than that."""

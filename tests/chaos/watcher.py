@@ -31,7 +31,7 @@ class Watcher:
     def _watch(self) -> None:
         while not self._done.wait(0.4):
             asked = time.monotonic()
-            jobs = self.site.ask("jobs", "-n", "50")
+            jobs = self.site.jobs()
             if jobs is not None:
                 self._jobs, self._asked = [job for job in jobs if job["run"] in self.runs], asked
                 self.seen += [(time.monotonic(), time.time(), job) for job in self._jobs if job["reason_code"]]
