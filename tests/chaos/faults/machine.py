@@ -78,7 +78,7 @@ class MachineInodesFull(MachineDiskFull):
 
     def begin(self) -> None:
         self.ballast = self.machine.folder / str(self)
-        self.ballast.mkdir()
+        self.ballast.mkdir(exist_ok=True)
         use_inodes(self.ballast)
 
     def end(self) -> None:

@@ -144,7 +144,7 @@ class ServerInodesFull(ServerDiskFull):
 
     def begin(self) -> None:
         self.ballast = self.site.disk.path / str(self)
-        self.ballast.mkdir()
+        self.ballast.mkdir(exist_ok=True)
         use_inodes(self.ballast)
 
     def end(self) -> None:
