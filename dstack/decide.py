@@ -13,6 +13,8 @@ from dstack.model.job.job import ExitCode, Origin
 from dstack.model.job.reasons import Reason, ReasonCode
 
 OUT_OF_MEMORY = "out-of-memory"
+UNCLAIMED = 125
+"""How `entry.sh` exits if it can't create `started`."""
 FULL = 1024**2
 """A disk with fewer free bytes than this counts as full."""
 
@@ -203,6 +205,8 @@ def _unbegun(recorded: Recorded, observed: Observed, state: ContainerState | Non
     container = observed.container
     if state is None or container is None or state is ContainerState.CREATED or _interrupted(recorded, observed):
         return LaunchAgain()
+    if container.exit_code == UNCLAIMED and not container.error:
+        return _full(UNCLAIMED, "the container could not make a file in its folder; the runner's disk may be full")
     error = f": {container.error}" if container.error else ""
     text = f"the container exited with code {container.exit_code} before it could start{error}"
     return Failed(ExitCode.DSTACK, Reason(ReasonCode.CONTAINER_NOT_STARTED, text))

@@ -162,6 +162,17 @@ class HostUnreachableError(HostError):
     code = ErrorCode.HOST_UNREACHABLE
 
 
+class EngineSilentError(HostUnreachableError):
+    """The host answers, but the engine that holds its containers does not. `engine` is its name, `words` what its
+    client said."""
+
+    def __init__(self, engine: str, runner: str, words: str) -> None:
+        hint = f"dstack runners check {runner}"
+        super().__init__(f"{engine} on {runner} does not answer: {words or 'no error message'}", hint=hint)
+        self.engine = engine
+        self.words = words or "no error message"
+
+
 class HostKeyError(HostError):
     """The host's key differs from the pinned one. Nothing was sent to it."""
 

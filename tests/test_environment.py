@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from dstack.client.embedded import answers, connect
+from tests.environment import needs
 from tests.environment.daemon import Daemon
+from tests.environment.private import possible, private
 from tests.environment.product import Home, program, servers
 from tests.environment.sshd import Sshd
 from tests.environment.waiting import until
@@ -99,3 +101,25 @@ def test_a_forked_command_does_not_wait_for_one_that_began_later(dstack_home: Ho
         assert first_ended.returncode == 0
         assert not second.done()
         connect(tmp_path).shutdown()
+
+
+def test_what_is_private_leaves_nothing_and_shares_no_user_id() -> None:
+    # Given a lock that somebody outside holds for a moment
+    if not possible():
+        needs.missing("namespaces can't be had here")
+    lock = Path("/etc/dstack-test.lock")
+    lock.touch()
+
+    # When a user is added in namespaces of their own
+    try:
+        asked = private(["sh", "-c", "ls /etc/*.lock; useradd -m -d /tmp/ann dstack-ann && id -u dstack-ann; ls /tmp"])
+        done = subprocess.run(asked, cwd="/", capture_output=True, text=True, check=True)
+    finally:
+        lock.unlink()
+
+    # Then it has an id that nobody has outside, and nothing is left of it
+    user, *files = done.stdout.splitlines()
+    assert int(user) >= 100_000
+    assert files == ["ann"]
+    assert "dstack-ann" not in Path("/etc/passwd").read_text()
+    assert not Path("/tmp/ann").exists()

@@ -21,6 +21,7 @@ from dstack.mirror.mirror import Mirror
 from dstack.model.job.job import Job
 from dstack.model.job.reasons import Reason, failed_with
 from dstack.model.paths import ServerLayout
+from dstack.model.text.units import rfc3339
 from dstack.store.store import Store
 
 log = logging.getLogger("dstack.engine")
@@ -79,7 +80,7 @@ class Context:
         if trouble is None:
             return job
         code = failed_with(trouble.error if isinstance(trouble.error, DstackError) else DstackError(trouble.words))
-        return replace(job, reason=Reason(code, trouble.words))
+        return replace(job, reason=Reason(code, f"since {rfc3339(trouble.since)}: {trouble.words}"))
 
 
 def drive_of(job_id: str) -> str:

@@ -65,7 +65,8 @@ KEPT_LOGS = 3
 class ServerLayout:
     """The server's state, under DSTACK_HOME. `identity` is the server's private key, for runners that authorize it;
     `start_problem` is why the last server could not start, for the command that started it. A backup is unpacked in
-    `restoring`; once that is complete it becomes `restored`, which every server that starts puts in place."""
+    `restoring`; once that is complete it becomes `restored`, which every server that starts puts in place. `newest` has
+    the number of the newest event that is known to be on disk: a database without it is an older copy."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -75,6 +76,7 @@ class ServerLayout:
         self.identity = self.state / "id_ed25519"
         self.secret_key = self.state / "secret.key"
         self.server_id = self.state / "server-id"
+        self.newest = self.state / "newest-event"
         self.lock = self.state / "lock"
         self.server_log = self.state / "server.log"
         self.start_problem = self.state / "start-problem.json"

@@ -23,6 +23,8 @@ _QUIET = {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", 
 
 # Files are shipped byte for byte. `!` instead of `-`: git rejects a working-tree-encoding that is unset.
 RAW_ATTRIBUTES = "* -text -filter -ident -eol !working-tree-encoding\n"
+FULL = ("No space left on device", "quota exceeded", "Out of diskspace")
+"""What git says when a disk is full."""
 
 
 class GitError(DstackError):
@@ -33,7 +35,7 @@ class GitError(DstackError):
     def __init__(self, arguments: Sequence[str], status: int, stderr: bytes) -> None:
         self.status = status
         self.detail = os.fsdecode(stderr).strip() or "it printed nothing"
-        self.full = "No space left on device" in self.detail or "quota exceeded" in self.detail
+        self.full = any(words in self.detail for words in FULL)
         super().__init__(f"git {arguments[0]} failed with exit status {status}: {self.detail}")
 
 

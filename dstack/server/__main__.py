@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import math
 import os
 import pwd
 import resource
@@ -155,7 +156,7 @@ async def run(
     access = Access(application(routes, store.database.synced), store.tokens, allowed, problem_response)
     store.tokens.revoked = access.end
     server = Listener(access, border)
-    await context.tasks.attempt("removing leftovers at the start", lambda: sweep(context, time.time()))
+    await context.tasks.attempt("removing leftovers at the start", lambda: sweep(context, math.inf))
     engine.start()
     context.tasks.start("metrics", metrics.watch)
     context.tasks.start("removing the rest of deleted runs", retention.watch)

@@ -30,6 +30,7 @@ def set_up(layout: ServerLayout) -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[handler], force=True
     )
+    logging.raiseExceptions = False  # a full disk would get a traceback, cut off, for each message that it can't hold
     logging.getLogger("asyncssh").setLevel(logging.WARNING)  # it logs every session: 10 kB per minute and host
 
 

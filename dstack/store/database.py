@@ -97,6 +97,8 @@ class Database(sqlite_utils.Database):
 
     A commit survives the end of the process. Only after `synced` does it survive a power cut, too.
 
+    Once commits are on disk, `noted` gets the number of their newest event.
+
     A query that meets a row that can't be decoded has it healed by `heal`, which says whether it changed anything.
     """
 
@@ -117,6 +119,7 @@ class Database(sqlite_utils.Database):
         self.journal = path.with_name(f"{path.name}-wal")
         self.written = -1
         self.syncing: asyncio.Future[None] | None = None
+        self.noted: Callable[[int], None] = lambda event: None
         self.heal: Callable[[], bool] = lambda: False
         migrate(self)
         for folder in (path.parent, *path.parent.parents)[: 3 if new else 1]:
@@ -159,12 +162,18 @@ class Database(sqlite_utils.Database):
         """
         if self.syncing is None or self.written != self.conn.total_changes:
             self.written = self.conn.total_changes
-            self.syncing = asyncio.ensure_future(asyncio.to_thread(sync, self.journal))
+            newest = self.value("SELECT max(id) FROM events") or 0
+            self.syncing = asyncio.ensure_future(asyncio.to_thread(self.sync, newest))
         try:
             await asyncio.shield(self.syncing)
         except OSError as error:
             self.syncing = None
             raise server_trouble(error) or error from error
+
+    def sync(self, newest: int) -> None:
+        """Write to disk what was committed, up to the event `newest`."""
+        sync(self.journal)
+        self.noted(newest)
 
     def reserve(self) -> None:
         """Take space for changes that have to be recorded while the disk is full. What a transaction writes stays

@@ -45,6 +45,15 @@ class Logs:
         path = self.layout.log(job)
         return path.stat().st_size if path.exists() else 0
 
+    def begin(self, job: str) -> None:
+        """Make the log: it shows that the job's commands began, even to a record from before that."""
+        with suppress(OSError):  # what they write makes it, too
+            self.layout.log(job).touch(0o600)
+
+    def begun(self, job: str, start: int) -> bool:
+        """Whether there is a log of the attempt whose first byte is at `start`."""
+        return self.size(job) > start or (start == 0 and self.layout.log(job).exists())
+
     def append(self, job: str, data: bytes) -> None:
         """Append bytes. Raises DiskFullError if they don't fit, without a part of them."""
         now = time.time()

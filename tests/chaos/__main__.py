@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.chaos.faults import FAULTS
+from tests.chaos.faults.kinds import FAULTS
 from tests.environment.private import possible, private
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[2]
 class Tally:
     """Prints the result of each plan, and counts them."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: Path | None) -> None:
+        self.log = log
         self.played = 0
         self.bad = 0
         self._lock = threading.Lock()
@@ -34,6 +35,9 @@ class Tally:
             with self._lock:
                 self.played += 1
                 self.bad += bool(broken)
+                if self.log:
+                    with self.log.open("a") as log:
+                        log.write(line)
                 print(f"plan {result['seed']}: {'BROKEN' if broken else 'ok'} ({result['seconds']:.1f} s)", flush=True)
                 if broken:
                     print(result["plan"], *(f"  -> {promise}" for promise in broken), sep="\n", flush=True)
@@ -47,6 +51,8 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--plans", type=int, default=1_000_000, help="play at most so many plans")
     parser.add_argument("--at-once", type=int, default=2, help="play so many plans at once; default: 2")
     parser.add_argument("--fault", action="append", default=[], help="use only faults with this name; repeatable")
+    parser.add_argument("--points", action="store_true", help="instead, kill the server at every named point")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="append the results to this file, as lines of JSON")
     given = parser.parse_args(words)
     names = [fault.__name__ for fault in FAULTS]
     if unknown := set(given.fault) - set(names):
@@ -75,6 +81,16 @@ def worker(command: list[str], alone: bool) -> Iterator[subprocess.Popen[str]]:
         process.stdout.close()
 
 
+def tasks(given: argparse.Namespace, workers: int) -> list[list[str]]:
+    """Return what to run: the module of each worker, with its arguments."""
+    if given.points:
+        return [["tests.chaos.kills", storage] for storage in ("folder", "s3")]
+    end, words = given.seed + given.plans, [f"{60 * given.minutes}", *given.fault]
+    return [
+        ["tests.chaos.worker", f"{given.seed + number}", f"{end}", f"{workers}", *words] for number in range(workers)
+    ]
+
+
 def main(words: list[str] | None = None) -> int:
     """Play plans; return 1 if one broke a promise, else 0."""
     given = arguments(words)
@@ -83,22 +99,24 @@ def main(words: list[str] | None = None) -> int:
         print(
             "chaos: it can't have namespaces here: it uses the machine's, and plays one plan at a time", file=sys.stderr
         )
-    workers = 1 if alone else min(given.at_once, given.plans)
-    end = given.seed + given.plans
-    tally = Tally()
+    wanted = tasks(given, 1 if alone else min(given.at_once, given.plans))
+    tally, codes = Tally(given.log), list[int]()
+    for group in [[each] for each in wanted] if alone else [wanted]:
+        codes += played(group, tally, alone)
+    print(f"{tally.played} plans, {tally.bad} broke a promise")
+    return 1 if tally.bad or any(codes) else 0
+
+
+def played(wanted: list[list[str]], tally: Tally, alone: bool) -> list[int]:
+    """Run these workers at once; return their exit codes."""
     with ExitStack() as stack:
-        started = []
-        for number in range(workers):
-            task = map(str, [given.seed + number, end, workers, 60 * given.minutes, *given.fault])
-            started.append(stack.enter_context(worker([sys.executable, "-m", "tests.chaos.worker", *task], alone)))
+        started = [stack.enter_context(worker([sys.executable, "-m", *task], alone)) for task in wanted]
         threads = [threading.Thread(target=tally.read, args=(process.stdout,)) for process in started]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    codes = [process.returncode for process in started]
-    print(f"{tally.played} plans, {tally.bad} broke a promise")
-    return 1 if tally.bad or any(codes) else 0
+    return [process.returncode for process in started]
 
 
 if __name__ == "__main__":

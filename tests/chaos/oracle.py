@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import re
-import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -13,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from dstack.model.job.reasons import ReasonCode
-from dstack.model.job.status import FINISHED
-from tests.chaos.faults import Fault
+from tests.chaos.faults.fault import Fault
 from tests.chaos.plan import Plan, PlannedRun, log_of
+from tests.chaos.watcher import ENDED, Watcher
 from tests.chaos.world import Site
 
 STATES = {"queued", "placed", "running", "uploading", "done", "failed", "stopped", "lost"}
-ENDED = {status.value for status in FINISHED}
 ALWAYS = {
     ReasonCode.WAITING_FOR_DEPENDENCY,
     ReasonCode.RUNNER_BUSY,
@@ -33,62 +30,20 @@ ALWAYS = {
 """Reasons that need no fault."""
 STOPPED = {ReasonCode.STOPPED_BY_USER, ReasonCode.ABORTED, ReasonCode.STOPPING}
 MOMENT = re.compile(r"\bsince (\d{4}-\d\d-\d\dT[\d:.]+Z)")
+RAW = re.compile(r"exit status \d|Error response from daemon|Traceback|internal error|: *$")
+"""Another program's words, or none, instead of a reason."""
+BLAMES = {
+    "dockerd": re.compile(r"Docker on (machine\d) (?:has|does) not answer"),
+    "disk": re.compile(r"the disk of (machine\d) (?:is|has been) full"),
+}
+"""What a reason blames, with the machine; see `Fault.breaks`."""
 AFTERWARDS = 40.0
 """Seconds for which a fault still explains what is told: pauses between tries grow."""
 
 
-class Watcher:
-    """Notes every reason that jobs show while a plan runs, with its time (wall clock and monotonic, in seconds)."""
-
-    def __init__(self, site: Site, planned: Plan) -> None:
-        self.site = site
-        self.runs = {run.name for run in planned.runs}
-        self.begin = time.time()
-        self.seen: list[tuple[float, float, dict[str, Any]]] = []
-        self._jobs: list[dict[str, Any]] = []
-        self._asked = 0.0
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def _watch(self) -> None:
-        while not self._done.wait(0.4):
-            asked = time.monotonic()
-            jobs = self.site.ask("jobs", "-n", "50")
-            if jobs is not None:
-                self._jobs, self._asked = [job for job in jobs if job["run"] in self.runs], asked
-                self.seen += [(time.monotonic(), time.time(), job) for job in self._jobs if job["reason_code"]]
-
-    def over(self, runs: set[str], since: float) -> bool:
-        """Whether all jobs of these runs have ended, as the server says after `since` (monotonic, in seconds)."""
-        jobs = self._jobs
-        there = runs <= {job["run"] for job in jobs}
-        return self._asked > since and there and all(job["status"] in ENDED for job in jobs)
-
-    def close(self) -> None:
-        self._done.set()
-        self._thread.join()
-
-
-class ServerLog:
-    """What the server's log says from now on."""
-
-    def __init__(self, site: Site) -> None:
-        self.path = site.home.dstack / "server" / "server.log"
-        self.start = self.path.stat().st_size if self.path.exists() else 0
-
-    def tracebacks(self) -> list[str]:
-        """One line per kind of unexpected exception."""
-        with self.path.open(errors="replace") as log:
-            log.seek(min(self.start, self.path.stat().st_size))
-            lines = log.read().splitlines()
-        found = set()
-        for number, line in enumerate(lines):
-            if line.startswith("Traceback"):
-                trace = itertools.takewhile(lambda line: line.startswith((" ", "Traceback")), lines[number:])
-                last = number + len(list(trace))
-                found.add(lines[last] if last < len(lines) else "cut off")
-        return [f"a traceback in the server's log: {each}" for each in sorted(found)]
+def forgettable(moment: float, faults: list[tuple[Fault, float, float]]) -> bool:
+    """Whether a fault made the server forget what was done at this moment (monotonic, in seconds)."""
+    return any(fault.forgets and begin <= moment <= end for fault, begin, end in faults)
 
 
 @dataclass(frozen=True)
@@ -122,7 +77,7 @@ def violations(
     site: Site, planned: Plan, faults: list[tuple[Fault, float, float]], accepted: set[str], watcher: Watcher
 ) -> list[str]:
     """Return one line per broken promise. `faults` come with the moments of their begin and end (monotonic, in
-    seconds); `accepted` are the runs that the server acknowledged."""
+    seconds); `accepted` are the runs that the server acknowledged and has to know."""
     found = []
     case = Case(site, faults, _told(site.world.witness / "told"))
     for run in planned.runs:
@@ -239,15 +194,25 @@ def _reasons(watcher: Watcher, faults: list[tuple[Fault, float, float]], planned
     steady = not any(fault.moves_clock for fault, _, _ in faults)
     for at, wall, job in watcher.seen:
         code, run = job["reason_code"], runs[job["run"]]
-        explained = any(code in fault.explains and begin - 1 <= at <= end + AFTERWARDS for fault, begin, end in faults)
-        lasting = any(code in fault.explains for fault, _, _ in faults) and job["status"] in ENDED
+        causes = [(begin, end) for fault, begin, end in faults if fault.accounts_for(job)]
+        explained = any(begin - 1 <= at <= end + AFTERWARDS for begin, end in causes)
+        lasting = bool(causes) and job["status"] in ENDED
         if not (explained or lasting or code in ALWAYS or code in _planned(run, planned)):
             found.add(f"job {job['id']} of {run.name} was {job['status']} with reason {code}: {job['reason']}")
+        if not _true(job["reason"] or "it", faults):
+            found.add(f"job {job['id']} of {run.name} was {job['status']} with a false reason: {job['reason']}")
         for moment in MOMENT.findall(job["reason"] or "") if steady else ():
             since = datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()
             if not watcher.begin - 60 <= since <= wall + 1:
                 found.add(f"job {job['id']} of {run.name}: {job['reason']} (it is {datetime.fromtimestamp(wall)})")
     return sorted(found)
+
+
+def _true(text: str, faults: list[tuple[Fault, float, float]]) -> bool:
+    """Whether it is a reason in dstack's own words, and what it blames was broken there."""
+    broken = {(fault.breaks, fault.machine.name) for fault, _, _ in faults}
+    blamed = {(part, machine) for part, words in BLAMES.items() for machine in words.findall(text)}
+    return blamed <= broken and not RAW.search(text)
 
 
 def _planned(run: PlannedRun, planned: Plan) -> set[ReasonCode]:
@@ -257,7 +222,8 @@ def _planned(run: PlannedRun, planned: Plan) -> set[ReasonCode]:
         codes |= STOPPED
     if run.hold is not None:
         codes.add(ReasonCode.HELD)
-    if run.preemptible and any(other.priority > run.priority for other in planned.runs):
+    preemptible = any(other.preemptible for other in planned.runs if other.name in (run.name, run.same))
+    if preemptible and any(other.priority > run.priority for other in planned.runs):
         codes |= {ReasonCode.PREEMPTED, ReasonCode.STOPPING}
     return codes
 

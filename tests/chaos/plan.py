@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.faults.fault import Fault
+from tests.chaos.faults.kinds import FAULTS
 from tests.images import BUSYBOX
 
 LENGTH = 5.0
@@ -163,8 +164,8 @@ def workflows(planned: Plan, witness: str) -> str:
                 "    commands:",
                 '      - me=$DSTACK_JOB_ID-$DSTACK_ATTEMPT; echo "begun $me" >>/witness/told',
                 f"      - {_log_loop(work)}",
-                f"      - mkdir -p made-{name} && head -c {work.size} /dev/zero >made-{name}/zeros"
-                f" && echo {name} >made-{name}/name",
+                f"      - (mkdir -p made-{name} && head -c {work.size} /dev/zero >made-{name}/zeros"
+                f" && echo {name} >made-{name}/name) 2>/dev/null",
                 f'      - echo "ended $me {work.code}" >>/witness/told; exit {work.code}',
             ]
     return "\n".join(lines) + "\n"

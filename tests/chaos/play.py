@@ -10,25 +10,32 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.chaos import oracle
-from tests.chaos.faults import Fault
+from tests.chaos.faults.fault import Fault
 from tests.chaos.plan import Plan, PlannedFault, PlannedRun, workflows
+from tests.chaos.watcher import ServerLog, Watcher
 from tests.chaos.world import Site, World
 from tests.e2e.project import project
 from tests.environment.waiting import until
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 """Seconds after the last fault in which all runs have to end."""
 
 
-def play(world: World, planned: Plan, environment: dict[str, str] | None = None) -> list[str]:
+def play(
+    world: World, planned: Plan, environment: dict[str, str] | None = None, reasons: set[str] | None = None
+) -> list[str]:
     """Play the plan; return one line per broken promise. It has a server of its own, with this `environment`, if there
-    is one; else it uses the server of the plans before, until one of them breaks a promise."""
+    is one; else it uses the server of the plans before, until one of them breaks a promise. `reasons` gets all that
+    jobs showed."""
     if environment is not None:
         with world.fresh(planned.storage, environment) as site:
             return Play(site, planned).run()
     broken = ["it did not end"]
     try:
-        broken = Play(world.site(planned.storage), planned).run()
+        playing = Play(world.site(planned.storage), planned)
+        broken = playing.run()
+        if reasons is not None:
+            reasons |= playing.reasons
     finally:
         if broken:
             world.forget(planned.storage)
@@ -44,15 +51,16 @@ class Play:
         self.folder: Path = project(
             Path(tempfile.mkdtemp(dir=site.home.path)) / "p", workflows(planned, str(site.world.witness))
         )
-        self.accepted: set[str] = set()
+        self.accepted: dict[str, float] = {}
         self.happened: list[tuple[Fault, float, float]] = []
         self.broken: list[str] = []
+        self.reasons: set[str] = set()
         self.start = time.monotonic()
 
     def run(self) -> list[str]:
         """Do it all; return the violations."""
-        watcher = oracle.Watcher(self.site, self.planned)
-        log = oracle.ServerLog(self.site)
+        watcher = Watcher(self.site, self.planned)
+        log = ServerLog(self.site)
         work: list[tuple[Callable[..., None], object]] = [(self.submit, run) for run in self.planned.runs]
         work += [(self.fault, fault) for fault in self.planned.faults]
         threads = [threading.Thread(target=self.guarded, args=each, daemon=True) for each in work]
@@ -62,17 +70,40 @@ class Play:
             thread.join()
         try:
             now = time.monotonic()
-            until(lambda: watcher.over(self.accepted, now), "all runs have ended", PATIENCE)
-            until(lambda: not oracle.clean(self.site), "the machines are clean", 60)
+            until(lambda: watcher.over(self.known, now), "all runs have ended", PATIENCE)
+            until(lambda: not self.left(), "the machines are clean", PATIENCE)
             for run in self.planned.runs:
                 if run.deleted and run.name in self.accepted:
-                    self.insist(["runs", "delete", "-y", run.name])
+                    self.insist(["runs", "delete", "-y", run.name], *self.forgotten(run))
         except AssertionError as late:
             self.broken += [str(late), *oracle.clean(self.site)]
         finally:
             watcher.close()
-        found = oracle.violations(self.site, self.planned, self.happened, self.accepted, watcher)
+        self.reasons = {f"{job['status']} {job['reason_code']}: {job['reason']}" for _, _, job in watcher.seen}
+        found = oracle.violations(self.site, self.planned, self.happened, self.known, watcher)
         return self.broken + found + log.tracebacks()
+
+    @property
+    def known(self) -> set[str]:
+        """The accepted runs that no fault made the server forget."""
+        return {run for run, at in self.accepted.items() if not oracle.forgettable(at, self.happened)}
+
+    @property
+    def forgetful(self) -> bool:
+        """Whether a fault of the plan makes the server forget some runs."""
+        return any(fault.kind.forgets for fault in self.planned.faults)
+
+    def left(self) -> list[str]:
+        """Return what is left on the machines. What was prepared for a forgotten run is shown, and removed by hand."""
+        for runner in (self.site.ask("runners") or []) if self.forgetful else ():
+            for orphan in runner["orphans"]:
+                if orphan["what"] == "prepared":
+                    self.site.home.run("runners", "clean", runner["name"], orphan["name"])
+        return oracle.clean(self.site)
+
+    def forgotten(self, run: PlannedRun) -> list[str]:
+        """What a command may say about a run, if a fault of the plan makes the server forget some."""
+        return [f"no run or job '{run.name}'", f"no run '{run.name}'"] if self.forgetful else []
 
     def guarded(self, work: Callable[..., None], item: object) -> None:
         try:
@@ -89,16 +120,17 @@ class Play:
         self.at(run.at)
         words = ["run", run.workflow, "--name", run.name, "--detach", "--idempotency-key", run.name]
         self.insist(words)
-        self.accepted.add(run.name)
+        self.accepted[run.name] = time.monotonic()
+        forgotten = self.forgotten(run)
         if run.hold is not None:
-            self.insist(["hold", run.name], unless="no queued job to hold")
+            self.insist(["hold", run.name], "no queued job to hold", *forgotten)
             time.sleep(run.hold)
-            self.insist(["release", run.name], unless="no held job")
+            self.insist(["release", run.name], "no held job", *forgotten)
         if run.stop is not None:
             time.sleep(run.stop)
-            self.insist(["stop", "-y", *(["--abort"] if run.abort else []), run.name])
+            self.insist(["stop", "-y", *(["--abort"] if run.abort else []), run.name], *forgotten)
 
-    def insist(self, words: list[str], unless: str | None = None) -> None:
+    def insist(self, words: list[str], *unless: str) -> None:
         """Repeat a command until it works, or says that it is too late for it."""
 
         def worked() -> bool:
@@ -106,7 +138,7 @@ class Play:
             if "Traceback" in done.stderr:
                 self.broken.append(f"dstack {' '.join(words)} shows a traceback: {done.stderr}")
             said.append(done.stderr)
-            return done.returncode == 0 or (unless is not None and unless in done.stderr)
+            return done.returncode == 0 or any(words in done.stderr for words in unless)
 
         said: list[str] = []
         try:

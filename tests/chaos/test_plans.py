@@ -5,18 +5,23 @@ from __future__ import annotations
 import pytest
 
 from tests.chaos.__main__ import main
-from tests.chaos.faults import (
+from tests.chaos.faults.connection import SshdRestarted, SshFrozen, SshRefused
+from tests.chaos.faults.fault import Fault
+from tests.chaos.faults.machine import (
     ContainerKilled,
-    DatabaseLocked,
     DockerHangs,
-    Fault,
+    DockerRestarted,
     FolderRemoved,
     MachineInodesFull,
+)
+from tests.chaos.faults.server import (
+    ClockJumps,
+    DatabaseLocked,
+    DatabasePutBack,
+    HomeCopied,
     PowerCut,
     ServerDiskFull,
     ServerKilled,
-    SshdRestarted,
-    SshFrozen,
 )
 from tests.chaos.plan import Plan, PlannedFault, PlannedRun, Work
 from tests.chaos.play import play
@@ -48,20 +53,31 @@ BROKE = {
     "a power cut, and a job's folder removed meanwhile": single(
         10, "folder", MEDIUM, (PowerCut, 1.5, 5), (FolderRemoved, 2.5, 0.1)
     ),
+    "a full disk of the server while it sends code": single(11, "folder", SHORT, (ServerDiskFull, 0.2, 3)),
+    "a power cut while the database is locked": single(12, "s3", MEDIUM, (DatabaseLocked, 2, 1.5), (PowerCut, 2.5, 3)),
+    "a submission that is cut off, and a clock that was set back meanwhile": single(
+        13, "folder", SHORT, (ClockJumps, 0, 3), (ServerKilled, 0.3, 0.1)
+    ),
+    "no inodes for the fence of a launch that broke off": single(
+        14, "s3", SHORT, (SshRefused, 0.6, 1), (MachineInodesFull, 0.8, 3)
+    ),
+    "a database that was put back while jobs are launched": single(15, "folder", SHORT, (DatabasePutBack, 0.2, 1.5)),
+    "a database that was put back after jobs have ended": single(
+        16, "s3", SHORT, (DatabasePutBack, 0.4, 6), (SshFrozen, 5, 4)
+    ),
+    "a copy of the home while jobs are launched": single(17, "folder", MEDIUM, (HomeCopied, 0.3, 3)),
+    "Docker stopped while the server's disk is full": single(
+        18, "folder", MEDIUM, (DockerRestarted, 2, 3), (ServerDiskFull, 2.5, 2)
+    ),
 }
 """What broke a promise once."""
 
 
-def test_a_few_plans() -> None:
-    assert main(["--plans", "2"]) == 0
-
-
 @pytest.mark.long
+def test_twenty_plans() -> None:
+    assert main(["--plans", "20", "--at-once", "3", "--minutes", "30"]) == 0
+
+
 @pytest.mark.parametrize("name", BROKE)
 def test_what_broke_once(world: World, name: str) -> None:
     assert play(world, BROKE[name]) == []
-
-
-@pytest.mark.long
-def test_many_plans() -> None:
-    assert main(["--seed", "3", "--plans", "20", "--at-once", "4"]) == 0

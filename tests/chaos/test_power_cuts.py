@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.faults import PowerCut
+from tests.chaos.faults.server import PowerCut
 from tests.chaos.plan import Plan, PlannedFault, PlannedRun, Work
 from tests.chaos.play import play
 from tests.chaos.world import World
@@ -89,13 +89,11 @@ def test_a_few_random_moments(world: World) -> None:
     assert lost(play(world, at_random(1, "folder", 3))) == []
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("storage", ["folder", "s3"])
 def test_random_moments(world: World, storage: str) -> None:
     assert lost(play(world, at_random(2, storage, CUTS // 2))) == []
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("step", STEPS)
 def test_each_step(world: World, step: str) -> None:
     # Given one run of two jobs, the second of which uses what the first one made

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.chaos.world import Machine, Site, World
 from tests.e2e.project import single
 from tests.environment.waiting import until
@@ -17,7 +15,6 @@ def job(site: Site, run: str) -> dict[str, str]:
     return found
 
 
-@pytest.mark.long
 def test_a_restored_state_runs_nothing_twice(world: World, tmp_path: Path) -> None:
     told, go = world.witness / "told", world.witness / "go"
     commands = "echo begun $run_name >>/witness/told; while [ ! -e /witness/go ]; do sleep 0.1; done"

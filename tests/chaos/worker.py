@@ -1,4 +1,4 @@
-"""Plays every so many plans on one world, and writes a line of JSON for each.
+"""Plays every so many plans on one world, and writes a line of JSON for each, with all reasons that jobs showed.
 
 `python -m tests.chaos.worker FIRST END STEP SECONDS [FAULT]...`: the plans FIRST, FIRST + STEP, ... before END, for
 SECONDS. It stops early, and cleans up, when its stdin ends.
@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 
-from tests.chaos.faults import FAULTS
+from tests.chaos.faults.kinds import FAULTS
 from tests.chaos.plan import plan
 from tests.chaos.play import play
 from tests.chaos.world import World
@@ -30,8 +30,10 @@ def main(seeds: range, seconds: float, names: list[str]) -> None:
                 break
             planned = plan(seed, kinds)
             begin = time.monotonic()
-            broken = play(world, planned)
+            reasons: set[str] = set()
+            broken = play(world, planned, reasons=reasons)
             result = {"seed": seed, "seconds": time.monotonic() - begin, "broken": broken, "plan": str(planned)}
+            result["reasons"] = sorted(reasons)
             print(json.dumps(result), flush=True)
     finally:
         world.close()
@@ -43,8 +45,13 @@ def end_with_stdin() -> None:
     _thread.interrupt_main()
 
 
-if __name__ == "__main__":
+def interruptible() -> None:
+    """Let Ctrl-C and the end of stdin interrupt the program."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=end_with_stdin, daemon=True).start()
+
+
+if __name__ == "__main__":
+    interruptible()
     numbers = [int(word) for word in sys.argv[1:4]]
     main(range(*numbers), float(sys.argv[4]), sys.argv[5:])

@@ -15,7 +15,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from dstack.client.embedded import answers
+from dstack.client.client import Client
+from dstack.client.embedded import answers, endpoint
+from dstack.errors import DstackError
+from dstack.model.api import wire
 from tests.environment import account
 from tests.environment.account import Account
 from tests.environment.daemon import Daemon, ended
@@ -99,7 +102,8 @@ class World:
         (self.folder / "s3").mkdir()
         self.s3 = S3(self.folder / "s3")
         self.s3.start()
-        self.proxy = Proxy(self.s3.port)
+        self.s3_link = Throttle(self.s3.port)
+        self.proxy = Proxy(self.s3_link.port)
         self._sites: dict[str, Site] = {}
 
     def site(self, storage: str) -> Site:
@@ -128,6 +132,7 @@ class World:
         for storage in tuple(self._sites):
             self.forget(storage)
         self.proxy.close()
+        self.s3_link.close()
         self.s3.close()
         for machine in self.machines:
             machine.close()
@@ -149,6 +154,13 @@ class Site:
         self.clock = self.home.path / "clock"
         self.home.environment |= {"CHAOS_ARMED": str(self.armed), "CHAOS_CLOCK": str(self.clock)}
         self.environment = environment
+        self.others: set[int] = set()
+        """The process ids of what else uses the server's disk."""
+
+    @property
+    def database(self) -> Path:
+        """The server's database."""
+        return self.home.dstack / "server" / "state.db"
 
     @property
     def machines(self) -> list[Machine]:
@@ -232,9 +244,9 @@ class Site:
         until(lambda: all(map(ended, killed)), "the server has ended")
 
     def cut_power(self) -> None:
-        """Kill the server, and forget what it did not sync."""
+        """Kill everything on the server's machine, and forget what was not synced."""
         with self.no_start():
-            killed = self.running
+            killed = [*self.running, *self.others]
             self.disk.cut(killed)
             until(lambda: all(map(ended, killed)), "the server has ended")
 
@@ -244,10 +256,24 @@ class Site:
         assert done.returncode == 0, f"dstack {' '.join(arguments)}: {done.returncode}: {done.stderr}"
         return done.stdout
 
+    def insist(self, *arguments: str) -> None:
+        """Repeat a command until it works."""
+        until(lambda: self.home.run(*arguments).returncode == 0, f"dstack {' '.join(arguments)} works", 60)
+
     def ask(self, *arguments: str) -> Any:
         """The JSON that a command prints, or None while the server can't answer."""
         done = self.home.run(*arguments, "--json")
         return json.loads(done.stdout) if done.returncode == 0 else None
+
+    def jobs(self) -> list[dict[str, Any]] | None:
+        """The newest jobs as `dstack jobs --json` prints them, or None while the server can't answer. It starts neither
+        a program, which costs ten times as much, nor the server."""
+        try:
+            found = Client(endpoint(self.home.dstack)).jobs(limit=50)
+        except DstackError:
+            return None
+        shown: list[dict[str, Any]] = json.loads(wire.encode(found))
+        return shown
 
     def close(self) -> None:
         self.kill()

@@ -160,36 +160,79 @@ def containers(docker: list[str], job: str) -> int:
 
 
 @pytest.mark.long
-def test_two_servers_with_one_id_notice_each_other(
+def test_a_server_on_a_copied_home_leaves_the_machines_alone(
     cli: Cli, dstack_home: Home, runner: str, docker: list[str], waiting: Path
 ) -> None:
-    # Given a home that was copied while a job runs, and the copy's server
+    # Given a home that was copied while a job runs
     job = begin(cli, waiting, "shared")
     copy = Home()
     copy.environment["HOME"] = str(dstack_home.path)
     try:
         shutil.copytree(dstack_home.dstack, copy.dstack, ignore=shutil.ignore_patterns("socket"))
-        assert state(copy.run) == ("ready", None)
 
-        # When both look at the machine
-        until(lambda: state(cli)[0] == "unusable", "the first server notices", 60)
+        # When the copy's server starts
+        assert state(copy.run)[0] == "unusable"
 
-        # Then it says what happened and what to type, and does nothing there; the copy follows the job
-        assert str(copy.dstack) in str(state(cli)[1])
-        assert "dstack server identity --take-over" in cli("runners").stderr
+        # Then it says whose copy it is and what to type, and does nothing there; the first one follows the job
+        assert str(dstack_home.dstack) in str(state(copy.run)[1])
+        assert "dstack server identity --new" in copy.run("runners").stderr
+        until(lambda: reason(copy.run, "shared") == "server-copied", "the job's reason says so, too", 60)
+        assert state(cli) == ("ready", None)
         let_end(docker, job)
-        assert copy.run("wait", "shared").returncode == 0
-        until(lambda: reason(cli, "shared") == "server-copied", "the job's reason says so, too", 60)
-        assert status_of(cli, "shared") == "running"
+        done_once(cli, "shared")
 
-        # And once it takes over, nothing runs twice: what the copy has stored is out of its reach, so the job is lost
-        assert cli("server", "identity", "--take-over").returncode == 0
-        until(lambda: status_of(cli, "shared") == "lost", "the job has ended here, too", 60)
-        until(lambda: state(copy.run)[0] == "unusable", "the copy notices", 60)
+        # And once the copy takes over, the first one notices, and does nothing there any more
+        again = begin(cli, waiting, "second")
+        assert copy.run("server", "identity", "--take-over").returncode == 0
+        until(lambda: state(copy.run)[0] == "ready", "the copy drives the machine", 60)
+        until(lambda: state(cli)[0] == "unusable", "the first server notices", 60)
+        assert str(copy.dstack) in str(state(cli)[1])
+        until(lambda: status_of(copy.run, "second") == "running", "the copy adopts what it did not know", 60)
+        let_end(docker, again)
+        done_once(copy.run, "second")
+
+        # And with an id of its own, each has its own jobs
         assert copy.run("server", "identity", "--new").returncode == 0
-        until(lambda: state(copy.run)[0] == "ready", "the copy is a server of its own", 60)
+        assert cli("server", "identity", "--take-over").returncode == 0
+        for server in (copy.run, cli):
+            until(lambda server=server: state(server)[0] == "ready", "both are ready", 60)  # type: ignore[misc]
     finally:
         copy.close()
+
+
+@pytest.mark.long
+def test_a_database_that_was_put_back_by_hand_repeats_nothing(
+    cli: Cli, dstack_home: Home, runner: str, docker: list[str], waiting: Path, tmp_path: Path
+) -> None:
+    # Given a copy of the database in which one job is queued that has been launched since, and another has ended
+    assert cli("runners", "drain", "box").returncode == 0
+    for name in ("running", "ended"):
+        assert cli("run", "job", "--name", name, "-d", cwd=waiting).returncode == 0
+    with sqlite3.connect(dstack_home.dstack / "server" / "state.db") as old, sqlite3.connect(tmp_path / "copy") as new:
+        old.backup(new)
+    assert cli("runners", "resume", "box").returncode == 0
+    jobs = {}
+    for name in ("running", "ended"):
+        until(lambda name=name: status_of(cli, name) == "running", f"{name} runs", 60)  # type: ignore[misc]
+        run = run_of(cli, name)
+        assert run is not None
+        jobs[name] = run["jobs"][0]["id"]
+    let_end(docker, jobs["ended"])
+    done_once(cli, "ended")
+    until(lambda: containers(docker, jobs["ended"]) == 0, "its container is removed", 60)
+
+    # When that copy is put back under a stopped server
+    database = kill(dstack_home)
+    for left in database.parent.glob("state.db*"):
+        left.unlink()
+    shutil.copy(tmp_path / "copy", database)
+    assert cli("runners", "resume", "box").returncode == 0
+
+    # Then each has run once
+    until(lambda: status_of(cli, "running") == "running", "it is adopted", 60)
+    done_once(cli, "ended")
+    let_end(docker, jobs["running"])
+    done_once(cli, "running")
 
 
 def reason(cli: Cli, name: str) -> str | None:

@@ -16,6 +16,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 BLOCK = 1 << 16
 HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
+STATUS = {"SlowDown": 503, "InternalError": 500}
+"""The HTTP status of S3's errors, where it is not 403."""
 REFUSAL = "<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code} by the proxy</Message></Error>"
 
 
@@ -105,7 +107,7 @@ class Handler(BaseHTTPRequestHandler):
         while seen.sent < self.length and (data := self.rfile.read(min(BLOCK, self.length - seen.sent))):
             seen.sent += len(data)
         body = REFUSAL.format(code=code).encode()
-        seen.status = 403
+        seen.status = STATUS.get(code, 403)
         self.send_response(seen.status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -99,6 +99,15 @@ class Sshd:
             except ProcessLookupError:
                 continue  # it ended with its parent
 
+    def kill(self) -> None:
+        """kill -9 of sshd and of all its connections."""
+        assert self._process is not None, "sshd was not started"
+        self._process.send_signal(signal.SIGSTOP)  # so that it accepts none meanwhile
+        self.cut()
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+
     def freeze(self) -> None:
         """Accept connections without a word, until `thaw`. Open connections work."""
         assert self._process is not None, "sshd was not started"

@@ -12,12 +12,14 @@ PIECE = 16 * 1024
 
 class Throttle:
     """Forwards connections to `port`, with at most `speed` bytes per second of answers and `sent` bytes per second of
-    requests; None for no limit. While it is `frozen`, nothing passes and nothing ends. All can be changed at any time.
+    requests; None for no limit. `stall` says how long (in seconds) a piece waits, as for a lost packet. While `frozen`,
+    nothing passes and nothing ends. All can be changed at any time.
     """
 
     def __init__(self, port: int) -> None:
         self.speed: float | None = None
         self.sent: float | None = None
+        self.stall: Callable[[], float] = lambda: 0.0
         self.frozen = False
         self._target = port
         self._closed = threading.Event()
@@ -87,6 +89,7 @@ class Throttle:
                 continue
             try:
                 data = source.recv(PIECE)
+                self._closed.wait(self.stall())
                 target.sendall(data)
                 if not data:
                     target.shutdown(socket.SHUT_WR)

@@ -24,6 +24,19 @@ if [ "$machine" != '0123456789abcdef0123456789abcdef' ]; then
 	exit 94
 fi
 base=$root/$machine/'5e12'
+# A script may have something to remove at its end.
+cleanup() { :; }
+# Programs don't always say that they can't write because the disk is full.
+blame_disk() {
+	status=$?
+	if [ "$status" != 0 ] && [ -d "$base" ]; then
+		printf '%65536s' . 2> /dev/null > "$base/room.$$" || echo 'no space left on device' >&2
+		rm -f "$base/room.$$"
+	fi
+	cleanup
+	exit "$status"
+}
+trap blame_disk EXIT
 spool() {
 	for at in "$job" /dev/shm "${TMPDIR:-/tmp}"; do
 		left=$(df -Pk "$at" 2> /dev/null | sed -n '2p' | tr -s ' ' | cut -d ' ' -f 4)
@@ -36,7 +49,7 @@ spool() {
 
 job=$base/'jobs/j1'
 spool
-trap 'rm -rf "$list"' EXIT
+cleanup() { rm -rf "$list"; }
 head -c '0' > "$list/lines"
 cd "$job"/'sub dir/it'\''s'
 # shellcheck disable=SC1090

@@ -20,6 +20,19 @@ case $root in
 esac
 machine_id
 base=$root/$machine/'5e12'
+# A script may have something to remove at its end.
+cleanup() { :; }
+# Programs don't always say that they can't write because the disk is full.
+blame_disk() {
+	status=$?
+	if [ "$status" != 0 ] && [ -d "$base" ]; then
+		printf '%65536s' . 2> /dev/null > "$base/room.$$" || echo 'no space left on device' >&2
+		rm -f "$base/room.$$"
+	fi
+	cleanup
+	exit "$status"
+}
+trap blame_disk EXIT
 foreign() {
 	[ -n "$(find "$1" ! -user "$(id -u)" -print 2> /dev/null | head -c 1)" ]
 }
@@ -281,7 +294,7 @@ set --
 [ "$#" -gt 0 ] || finish
 
 spool
-trap 'rm -rf "$list"' EXIT
+cleanup() { rm -rf "$list"; }
 cat "$job/made.trouble" 2> /dev/null > "$list/trouble" || :
 pick '-o -type f ! -perm -400 -exec chmod u+r {} +' "$@"
 pick '-o ! -type d ! -type l -print0' "$@" > "$list/names"

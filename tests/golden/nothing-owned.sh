@@ -31,6 +31,19 @@ if [ -r "$base/owner" ]; then
 		exit 95
 	fi
 fi
+# A script may have something to remove at its end.
+cleanup() { :; }
+# Programs don't always say that they can't write because the disk is full.
+blame_disk() {
+	status=$?
+	if [ "$status" != 0 ] && [ -d "$base" ]; then
+		printf '%65536s' . 2> /dev/null > "$base/room.$$" || echo 'no space left on device' >&2
+		rm -f "$base/room.$$"
+	fi
+	cleanup
+	exit "$status"
+}
+trap blame_disk EXIT
 :
 }
 main

@@ -20,6 +20,19 @@ case $root in
 esac
 machine_id
 base=$root/$machine/'probe'
+# A script may have something to remove at its end.
+cleanup() { :; }
+# Programs don't always say that they can't write because the disk is full.
+blame_disk() {
+	status=$?
+	if [ "$status" != 0 ] && [ -d "$base" ]; then
+		printf '%65536s' . 2> /dev/null > "$base/room.$$" || echo 'no space left on device' >&2
+		rm -f "$base/room.$$"
+	fi
+	cleanup
+	exit "$status"
+}
+trap blame_disk EXIT
 oneline() { tr '\n' ' '; }
 has() { command -v "$1" > /dev/null; }
 # Prints the free and total blocks and inodes of a folder's file system; sets $point to its mount point.

@@ -24,6 +24,19 @@ if [ "$machine" != '0123456789abcdef0123456789abcdef' ]; then
 	exit 94
 fi
 base=$root/$machine/'5e12'
+# A script may have something to remove at its end.
+cleanup() { :; }
+# Programs don't always say that they can't write because the disk is full.
+blame_disk() {
+	status=$?
+	if [ "$status" != 0 ] && [ -d "$base" ]; then
+		printf '%65536s' . 2> /dev/null > "$base/room.$$" || echo 'no space left on device' >&2
+		rm -f "$base/room.$$"
+	fi
+	cleanup
+	exit "$status"
+}
+trap blame_disk EXIT
 # Starting a program costs as much as everything that the shell reads here, so only Docker and the GPU tools are started.
 echo "cpus=$(getconf _NPROCESSORS_ONLN 2> /dev/null || grep -c '^processor' /proc/cpuinfo)"
 # user nice system idle iowait irq softirq steal, in ticks (proc(5)); guests are counted in user.

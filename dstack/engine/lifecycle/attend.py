@@ -9,7 +9,7 @@ from dstack.commands.command import Command
 from dstack.decide import FULL, Observed
 from dstack.engine.context import log
 from dstack.engine.job_on_runner import JobOnRunner
-from dstack.engine.lifecycle.upload_status import unreachable
+from dstack.engine.lifecycle.upload_status import engine_silent, unreachable
 from dstack.errors import DstackError
 from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.status import Status
@@ -55,8 +55,7 @@ def condition(at: JobOnRunner, observed: Observed) -> Reason | None:
     """What keeps the job from going on, if anything does."""
     runner, now = at.runner, rfc3339(time.time())
     if observed.silent and observed.exit_code is None:
-        text = f"{observed.engine} on {runner.name} has not answered since {now}: {observed.silence}"
-        return Reason(ReasonCode.RUNNER_UNREACHABLE, text)
+        return engine_silent(at.job, observed.engine, now, observed.silence, stop=bool(at.job.stop))
     if observed.container and observed.container.paused:
         type_this = f"{runner.docker} unpause {container(at.attempt)}"
         text = f"somebody paused its container before {now}; to resume it, run on {runner.name}: {type_this}"

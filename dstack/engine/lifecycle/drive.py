@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import time
 from typing import Any
 
@@ -12,16 +11,17 @@ from dstack.decide import Decision, Failed
 from dstack.engine.context import Context, log
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.lifecycle.attend import attend
+from dstack.engine.lifecycle.conditions import condition, full
 from dstack.engine.lifecycle.launch import start
 from dstack.engine.lifecycle.stored import ended_as
-from dstack.engine.lifecycle.upload_status import UploadProgress, stopped, unreachable
+from dstack.engine.lifecycle.upload_status import UploadProgress, stopped
 from dstack.engine.lifecycle.watch import blamed, end_in_time, until_ended
 from dstack.engine.retention.clear import remove_aborted
 from dstack.engine.transfer.collect import Collected, Collector, remove_stored
 from dstack.engine.transfer.sync import Sync
 from dstack.errors import (
-    CommandError,
     DstackError,
+    EngineSilentError,
     HostError,
     HostUnreachableError,
     OtherServerError,
@@ -42,8 +42,6 @@ NOTHING = Collected(0, 0, None)
 STOPPED = "stopped by dstack stop"
 LONGEST_PAUSE = 30.0
 """Seconds between two tries to reach a host."""
-FULL = re.compile("(?i)no space left on device|disk quota exceeded|no disk of this machine has")
-"""What programs say on a runner whose disk is full."""
 SILENCE = 600.0
 """Seconds without an answer after which a stopped job no longer waits for artifacts that are still on its runner."""
 
@@ -134,8 +132,10 @@ class Drive(JobOnRunner):
         self.failures += 1
         if self.failures == 1:
             self.failing_since = rfc3339(time.time())
-        silent = job.unreachable_since or rfc3339(self.answered or time.time())
-        since = silent if unreachable else self.failing_since
+        since = self.failing_since
+        if unreachable:
+            heard = None if isinstance(trouble, EngineSilentError) else self.answered
+            since = job.unreachable_since or (rfc3339(heard) if heard else since)
         reason = condition(job, trouble, since)
         self.change(reason=reason, progress=None, unreachable_since=since if unreachable else None)
         pause = min(LONGEST_PAUSE, 0.5 * 2 ** min(self.failures, 10)) * random.uniform(0.75, 1.25)
@@ -319,25 +319,6 @@ class Drive(JobOnRunner):
             files=made.files,
             bytes=made.bytes,
         )
-
-
-def condition(job: Job, trouble: DstackError, since: str) -> Reason:
-    """What to tell the user while a step is repeated."""
-    if isinstance(trouble, HostUnreachableError):
-        return unreachable(job, since, trouble.message, stop=bool(job.stop))
-    if isinstance(trouble, OtherServerError):
-        return Reason(failed_with(trouble), f"{trouble.message}; {trouble.hint}")
-    anyway = f"; to end it anyway: dstack stop --abort {job.run}"
-    if job.status is Status.UPLOADING and full(trouble):
-        text = f"the disk of {job.runner} has been full since {since}, so its artifacts can't be collected; to see what"
-        return Reason(ReasonCode.DISK_FULL, f"{text} helps: dstack runners check {job.runner}{anyway}")
-    what = f"the artifacts could not be stored since {since}: " if isinstance(trouble, StorageError) else ""
-    return Reason(failed_with(trouble), f"{what}{trouble.message}{anyway if job.stop or what else ''}")
-
-
-def full(trouble: DstackError) -> bool:
-    """Whether a command failed because the runner's disk is full; not the server's, nor the storage."""
-    return isinstance(trouble, CommandError) and bool(FULL.search(trouble.stderr))
 
 
 def killed(decision: Decision) -> str:

@@ -46,6 +46,7 @@ async def start(job_on_runner: JobOnRunner) -> None:
         raise HostError(f"on {runner}, the job was withdrawn before its commands started, so nothing ran")
     if answer.outcome not in ("started", "exists"):
         raise HostError(f"the job could not be launched: {runner} answered '{answer.outcome}'")
+    job_on_runner.store.logs.begin(job_on_runner.id)
     job_on_runner.change(
         status=Status.RUNNING,
         started_at=job_on_runner.job.started_at or rfc3339(time.time()),

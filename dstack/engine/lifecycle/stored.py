@@ -1,4 +1,4 @@
-"""How a job ended of which only the stored artifacts are left: the record that was restored is older than they are."""
+"""How a job ended of which only the stored artifacts or the log are left: the record that was restored is older."""
 
 from __future__ import annotations
 
@@ -32,4 +32,16 @@ def ended_as(stored: Manifest) -> dict[str, Any]:
         "unreachable_since": None,
         "files": len(stored.files),
         "bytes": stored.bytes,
+    }
+
+
+def ended_unknown() -> dict[str, Any]:
+    """Return what to record for a job that had begun, and of which no runner has anything."""
+    text = "it had begun before an older state was restored; no runner has anything of it, so nobody knows how it ended"
+    return {
+        "status": Status.LOST,
+        "exit_code": ExitCode.DSTACK,
+        "reason": Reason(ReasonCode.LOST_REMOVED, text),
+        "finished_at": rfc3339(time.time()),
+        "progress": None,
     }

@@ -74,6 +74,14 @@ def unreachable(job: Job, since: str, trouble: str = "", *, stop: bool = False) 
     return Reason(ReasonCode.RUNNER_UNREACHABLE, f"runner '{job.runner}' has not answered since {since}{why}{hint}")
 
 
+def engine_silent(job: Job, engine: str, since: str, words: str, *, stop: bool = False) -> Reason:
+    """The reason of a job whose runner answers, but whose container engine has not `since` then."""
+    hint = f"; to end it anyway: dstack stop --abort {job.run}" if stop else ""
+    return Reason(
+        ReasonCode.RUNNER_UNREACHABLE, f"{engine} on {job.runner} has not answered since {since}: {words}{hint}"
+    )
+
+
 def to_drop(job: Job) -> str:
     """What to type to end without the artifacts."""
     return f"to discard them: dstack stop --abort {job.run}"

@@ -13,7 +13,7 @@ from dstack.decide import Decision, Recorded, decide
 from dstack.engine.context import log
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.lifecycle.launch import start
-from dstack.errors import CommandError, HostUnreachableError
+from dstack.errors import CommandError, EngineSilentError, HostUnreachableError
 from dstack.model.job.reasons import Reason, ReasonCode, preempted
 from dstack.model.runner.runner import Runner
 from dstack.model.text.units import seconds, span
@@ -52,7 +52,7 @@ async def until_ended(job_on_runner: JobOnRunner) -> Decision:
         if decision.ended:
             return decision
         if decision.unknown:
-            raise HostUnreachableError(decision.reason.text if decision.reason else "it does not answer")
+            raise EngineSilentError(observed.engine, job_on_runner.runner.name, observed.silence)
         if decision.launch:
             await start(job_on_runner)
         waiting_since = None if decision.running else waiting_since or time.monotonic()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from dstack.commands.command import other_server
 from dstack.commands.machine.take_stock import FoundAttempt, Stock
 from dstack.decide import Claim
 from dstack.engine.context import Context, log
-from dstack.engine.lifecycle.stored import ended_as
+from dstack.engine.lifecycle.stored import ended_as, ended_unknown
 from dstack.engine.reconcile.adopt import adopt, launch_record
-from dstack.errors import HostUnreachableError
+from dstack.errors import EngineSilentError
 from dstack.model.api.runners import OrphanView
 from dstack.model.job.job import ExitCode, Job
 from dstack.model.job.reasons import Reason, ReasonCode
@@ -19,11 +20,8 @@ from dstack.model.paths import attempt_id, attempt_number
 from dstack.model.runner.host_context import folder_name
 from dstack.model.runner.runner import Runner
 from dstack.model.text.units import rfc3339
+from dstack.store.restored import RESTORED_AT, UNASKED
 from dstack.store.tables.contents import Retained
-
-RESTORED_AT = "restored_at"
-UNASKED = "unasked"
-"""The settings that say when an older state was restored, and which runners have not been asked since."""
 
 
 class Reconciler:
@@ -44,13 +42,16 @@ class Reconciler:
                 await self.look(name)
 
     async def look(self, name: str) -> None:
-        """Ask a runner what is there: adopt what the records don't know yet, and note what nobody owns."""
+        """Ask a runner what is there: adopt what the records don't know yet, and note what nobody owns. Raises
+        OtherServerError if the machines belong to the server of which this one is a copy."""
+        if original := self.store.identity.copied:
+            raise other_server(original)
         runner = self.store.runners.require(name)
         aliases = self.aliases(runner)
         before = self.attempts(aliases)
         stock = await self.take(runner)
         adopted = [found for found in stock.attempts.values() if adopt(self.store, name, found, aliases)]
-        await self.settle()
+        await self.settle(name)
         known = before | self.attempts(aliases)
         self.fleet.orphans[name] = [
             orphan(found) for found in stock.attempts.values() if found.name not in known and not self.waits(found)
@@ -68,8 +69,7 @@ class Reconciler:
         executor = self.context.executors[runner.kind](runner, host, self.fleet.host_context(runner))
         stock = await executor.take_stock(identity.owner, identity.epoch, identity.instances)
         if stock.silence is not None:
-            words = stock.silence or "no error message"
-            raise HostUnreachableError(f"the container engine does not answer there: {words}")
+            raise EngineSilentError("Docker", runner.name, stock.silence)
         return stock
 
     def aliases(self, runner: Runner) -> set[str]:
@@ -125,13 +125,19 @@ class Reconciler:
         for runner in self.store.runners.all():
             self.fleet.forget(runner.name)
 
-    async def settle(self) -> None:
-        """End the queued jobs from before a restore whose artifacts say that they had ended. Raises StorageError."""
+    async def settle(self, name: str) -> None:
+        """End the queued jobs from before a restore that had ended: their stored artifacts say so or, once the last
+        runner is asked, which is `name`, a log of which no runner knows the job. Raises StorageError."""
+        last = set(self.unasked) <= {name}
         for job in self.store.jobs.unfinished():
-            if job.status is Status.QUEUED and self.from_before(job):
-                stored = await self.context.artifacts.result(job)
-                if stored and self.store.jobs.require(job.id).status is Status.QUEUED:
-                    self.store.jobs.change(job.id, **ended_as(stored))
+            if job.status is not Status.QUEUED or not self.from_before(job):
+                continue
+            stored = await self.context.artifacts.result(job)
+            ended = ended_as(stored) if stored else None
+            if last and not ended and self.store.logs.begun(job.id, job.log_start):
+                ended = ended_unknown()
+            if ended and self.store.jobs.require(job.id).status is Status.QUEUED:
+                self.store.jobs.change(job.id, **ended)
 
     def from_before(self, job: Job) -> bool:
         """Whether the job is older than a restore, since which not all runners have answered."""

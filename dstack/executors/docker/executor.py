@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from dstack.commands.artifacts.collect import ArtifactListing, listing
@@ -16,8 +17,8 @@ from dstack.commands.job.stop import discard, stop, warn
 from dstack.commands.machine.pull import Login
 from dstack.commands.machine.take_stock import Stock, take_stock
 from dstack.decide import Observed
-from dstack.errors import CommandError, HostUnreachableError
-from dstack.executors.docker.failures import bare, not_pulled, not_started, silent
+from dstack.errors import CommandError, EngineSilentError
+from dstack.executors.docker.failures import not_pulled, not_started, silence
 from dstack.executors.docker.memory import Memory
 from dstack.executors.executor import Tell
 from dstack.model.code.snapshot import Snapshot
@@ -26,6 +27,7 @@ from dstack.model.project.workflow import Artifact
 from dstack.model.runner.host_context import HostContext
 from dstack.model.runner.runner import Runner
 
+ENGINE = "Docker"
 ANSWER = 120.0
 """Seconds for the answer to a short question."""
 FILES = 300.0
@@ -42,41 +44,39 @@ class DockerExecutor:
         self.host_context = replace(host_context, daemons=memory.daemons.get(runner.name, ()))
 
     async def receive(self, snapshot: Snapshot, pack: Stdin) -> Received:
-        try:
+        with self.explained():
             return await ask(self.host, receive(self.host_context, snapshot, pack))
-        except CommandError as refused:
-            raise not_started(refused, runner=self.runner, image="", gpus=()) from refused
 
     async def spare(self, snapshot: Snapshot) -> None:
-        await ask(self.host, spare(self.host_context, snapshot), timeout=FILES)
+        await self.answered(spare(self.host_context, snapshot), FILES)
 
     async def prepare(self, image: str, login: Login | None, tell: Tell) -> None:
         try:
             await self.memory.pulls.fetch(self.runner, self.host, self.host_context, image, login, tell)
         except CommandError as refused:
+            if words := silence(refused):
+                raise EngineSilentError(ENGINE, self.runner, words) from refused
             raise not_pulled(refused, runner=self.runner, image=image, login=login) from refused
 
     async def launch(self, order: Order, artifacts: Stdin = b"", pack: bytes = b"") -> Launched:
         # tar reads its input to the end, and the log's reader has to leave it open
         follow = not order.artifacts
         command = launch(self.host_context, order, artifacts, pack, follow=follow)
-        try:
-            if follow:
+        with self.explained(image=order.image, gpus=order.gpus):
+            if not follow:
+                launched = await ask(self.host, command)
+            else:
                 launched, log = await ask_and_stream(self.host, command, ANSWER_END)
                 if launched.outcome == "started":
                     self.memory.keep_log(order.attempt, log)
                 else:
                     await log.aclose()
-            else:
-                launched = await ask(self.host, command)
-        except CommandError as refused:
-            raise not_started(refused, runner=self.runner, image=order.image, gpus=order.gpus) from refused
         if launched.origin:
             self.memory.note_daemons(self.runner, launched.origin)
         return launched
 
     async def observe(self, attempt: str) -> Observed:
-        observed = await ask(self.host, observe(self.host_context, attempt), timeout=ANSWER)
+        observed = await self.answered(observe(self.host_context, attempt), ANSWER)
         self.memory.note_daemons(self.runner, observed.origin)
         return observed
 
@@ -87,7 +87,7 @@ class DockerExecutor:
         return self.host.stream(read_log(self.host_context, attempt, offset))
 
     async def warn(self, attempt: str, signal: str) -> None:
-        await ask(self.host, warn(self.host_context, attempt, signal), timeout=ANSWER)
+        await self.answered(warn(self.host_context, attempt, signal), ANSWER)
 
     async def stop(self, attempt: str, grace: int | None) -> Stopped:
         return await self.answered(stop(self.host_context, attempt, grace), (grace or 0) + ANSWER)
@@ -96,21 +96,35 @@ class DockerExecutor:
         return await self.answered(listing(self.host_context, attempt, project, image, artifacts), None)
 
     async def retain(self, attempt: str, project: str, image: str, artifacts: tuple[Artifact, ...]) -> bool:
-        return await ask(self.host, keep(self.host_context, attempt, project, image, artifacts), timeout=FILES)
+        return await self.answered(keep(self.host_context, attempt, project, image, artifacts), FILES)
 
     async def take_stock(self, owner: str, epoch: int, known: Sequence[str]) -> Stock:
         whoever = replace(self.host_context, owner="")
         return await ask(self.host, take_stock(whoever, owner, epoch, known), timeout=ANSWER)
 
     async def discard(self, attempt: str, image: str) -> None:
-        await ask(self.host, discard(self.host_context, attempt, image), timeout=FILES)
+        await self.answered(discard(self.host_context, attempt, image), FILES)
 
-    async def answered(self, command: Command[T], timeout: float | None) -> T:
+    async def answered(self, command: Command[T], timeout: float | None = None) -> T:
         """Run a command. If Docker does not answer, that is a condition of the runner, not the command's failure."""
-        try:
+        with self.heard():
             return await ask(self.host, command, timeout=timeout)
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """Raise EngineSilentError for a command that failed because Docker does not answer."""
+        try:
+            yield
         except CommandError as refused:
-            if silent(refused):
-                message = f"Docker on {self.runner} does not answer: {bare(refused.stderr)}"
-                raise HostUnreachableError(message, hint=f"dstack runners check {self.runner}") from refused
+            if words := silence(refused):
+                raise EngineSilentError(ENGINE, self.runner, words) from refused
             raise
+
+    @contextmanager
+    def explained(self, image: str = "", gpus: tuple[int, ...] = ()) -> Iterator[None]:
+        """Raise an error that says why a job can't start, for a command that it needs to start."""
+        try:
+            with self.heard():
+                yield
+        except CommandError as refused:
+            raise not_started(refused, runner=self.runner, image=image, gpus=gpus) from refused

@@ -30,15 +30,11 @@ FULL = FailureKind(
     "the disk of {runner} is full",
     "find what fills it: dstack runners check {runner}; remove unneeded data: dstack prune",
 )
-SILENT = FailureKind(
-    ReasonCode.RUNNER_UNREACHABLE,
-    r"cannot connect to the docker daemon|is the docker daemon running|error during connect",
-    "Docker on {runner} does not answer",
-    "dstack runners check {runner}",
-)
+SILENT = re.compile(r"cannot connect to the docker daemon|is the docker daemon running|error during connect")
+TIMED_OUT = 124
+"""The exit status of timeout(1), with which jobs' scripts wait for nothing but Docker."""
 PULLING: tuple[FailureKind, ...] = (
     FULL,
-    SILENT,
     FailureKind(
         ReasonCode.RATE_LIMITED,
         r"toomanyrequests|rate limit|too many requests",
@@ -88,7 +84,6 @@ LAYERS = re.compile(
 ADVICE = re.compile(r"(: unknown)?[.]?( (Run|See) 'docker [a-z ]*--help'.*)?$")
 STARTING: tuple[FailureKind, ...] = (
     FULL,
-    SILENT,
     FailureKind(
         ReasonCode.IMAGE_UNSUITABLE,
         r'exec: "/bin/sh"|/bin/sh: no such file|executable file not found|exec format error',
@@ -128,7 +123,7 @@ def not_pulled(refused: CommandError, *, runner: str, image: str, login: Login |
 
 def not_started(refused: CommandError, *, runner: str, image: str, gpus: Sequence[int]) -> HostError:
     """Return the error for a job that could not be started: RunnerFaultError if the runner is at fault."""
-    words = bare(refused.stderr)
+    words = bare(refused.stderr) or "it printed nothing"
     if gpus and DEVICES.search(words.lower()):
         finding = gpus_fail(words)
         code = ReasonCode.NO_CONTAINER_TOOLKIT if TOOLKIT.search(words) else ReasonCode.GPU_DRIVER
@@ -142,9 +137,11 @@ def not_started(refused: CommandError, *, runner: str, image: str, gpus: Sequenc
     return HostError(failed, code=ReasonCode.CONTAINER_NOT_STARTED)
 
 
-def silent(refused: CommandError) -> bool:
-    """Whether a command failed because Docker does not answer."""
-    return _known((SILENT,), refused.stderr) is SILENT
+def silence(refused: CommandError) -> str | None:
+    """Return what Docker's client said first, if a command failed because Docker does not answer."""
+    if refused.exit_status == TIMED_OUT:
+        return "it did not answer in time"
+    return next((bare(line) for line in refused.stderr.splitlines() if SILENT.search(line.lower())), None)
 
 
 def bare(words: str) -> str:
@@ -157,5 +154,5 @@ def _known(kinds: Sequence[FailureKind], words: str) -> FailureKind | None:
 
 
 def _error(kind: FailureKind, words: str, failed: str = "", **names: str) -> HostError:
-    error = HostUnreachableError if kind is SILENT else HostError
-    return error(f"{failed}{kind.what.format(**names)}: {words}", hint=kind.hint.format(**names), code=kind.code)
+    why = "" if kind is FULL else f": {words}"
+    return HostError(f"{failed}{kind.what.format(**names)}{why}", hint=kind.hint.format(**names), code=kind.code)

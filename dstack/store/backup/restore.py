@@ -6,7 +6,6 @@ import os
 import shutil
 import sqlite3
 import tarfile
-import time
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,11 +13,11 @@ from pathlib import Path
 
 from dstack.errors import ErrorCode, UsageError
 from dstack.model.paths import ServerLayout
-from dstack.model.text.units import rfc3339
 from dstack.store.backup.make import COMPLETE, DATABASE, VERSION, files, folders
 from dstack.store.database import Database
+from dstack.store.restored import restored
 from dstack.store.tables.events import EventLog
-from dstack.store.tables.identity import EPOCH, put, read
+from dstack.store.tables.identity import EPOCH, HOME, put, read
 from dstack.store.tables.settings import SERVER_ID, Settings
 
 
@@ -56,6 +55,7 @@ def finish_restore(layout: ServerLayout) -> None:
         for left in ("-wal", "-shm"):
             layout.database.with_name(layout.database.name + left).unlink(missing_ok=True)
         new.replace(layout.database)
+    layout.newest.unlink(missing_ok=True)
     sync(layout.state)
     shutil.rmtree(layout.restored)
 
@@ -120,9 +120,8 @@ def raise_epoch(source: Path, layout: ServerLayout) -> None:
     epoch = 1 + max([int(settings.get(EPOCH) or 1), *(epoch for known, epoch in later if known == server)])
     with database.transaction():
         settings.set(SERVER_ID, server)
-        settings.set(EPOCH, str(epoch))
-        settings.set("restored_at", rfc3339(time.time()))
-        settings.set("unasked", " ".join(database.column("SELECT name FROM runners ORDER BY number")))
+        settings.set(HOME, "")
+        restored(database, settings, epoch)
     database.close()
     put(layout.restoring / layout.server_id.name, server, epoch)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from functools import cached_property
 from pathlib import Path
 from secrets import token_hex
@@ -11,6 +12,8 @@ from dstack.store.database import Database, Table
 from dstack.store.tables.settings import SERVER_ID, Settings
 
 EPOCH = "epoch"
+HOME = "home"
+"""The setting that says where the server lives: the number of its folder, its machine and its home."""
 MOST = 1000
 """How many instances a machine is told: those that may have been its owner."""
 
@@ -32,6 +35,8 @@ class Identity(Table):
         elif known == own and epoch > self.epoch:
             settings.set(EPOCH, str(epoch))
         self.write()
+        if not self.copied:
+            self.settle_here()
 
     @property
     def id(self) -> str:
@@ -49,6 +54,33 @@ class Identity(Table):
         return made
 
     @property
+    def home(self) -> str:
+        """The machine and the home."""
+        return f"{os.uname().nodename}:{self.path.parent.parent}"
+
+    @property
+    def copied(self) -> str | None:
+        """The home that this one is a copy of, if it is one. A home that was moved, or put back where it was, is none.
+
+        A folder keeps its number (inode) when it is renamed, and in a volume that another container mounts."""
+        number, _, original = (self.settings.get(HOME) or "").partition(" ")
+        if not original or number == self.folder:
+            return None
+        machine, _, home = original.partition(":")
+        here = machine == os.uname().nodename
+        gone = here and (original == self.home or not (Path(home) / self.path.parent.name / self.path.name).exists())
+        return None if gone else original
+
+    @property
+    def folder(self) -> str:
+        """The number of the folder with the state."""
+        return str(self.path.parent.stat().st_ino)
+
+    def settle_here(self) -> None:
+        """Record that this home is the server's, not a copy."""
+        self.settings.set(HOME, f"{self.folder} {self.home}")
+
+    @property
     def instances(self) -> list[str]:
         """The newest instances, in which those of a copy are not from its first start on."""
         return self.database.column("SELECT id FROM instances ORDER BY number DESC LIMIT ?", MOST)
@@ -56,11 +88,13 @@ class Identity(Table):
     @property
     def owner(self) -> str:
         """The line that shows machines whose folder it is."""
-        return f"{self.instance} {self.epoch} {os.uname().nodename}:{self.path.parent.parent}"
+        return f"{self.instance} {self.epoch} {self.home}"
 
     def take_over(self) -> None:
-        """Raise the epoch: this server owns its machines, whatever they say."""
-        self.settings.set(EPOCH, str(self.epoch + 1))
+        """Raise the epoch: this server owns its machines, whatever they say. The time is higher than the epoch of a
+        copy that was told the same before."""
+        self.settings.set(EPOCH, str(max(self.epoch + 1, int(time.time()))))
+        self.settle_here()
         self.write()
 
     def renew(self) -> None:
@@ -68,6 +102,7 @@ class Identity(Table):
         with self.database.transaction():
             self.settings.set(SERVER_ID, token_hex(4))
             self.settings.set(EPOCH, "1")
+            self.settle_here()
         self.write()
 
     def write(self) -> None:

@@ -10,11 +10,11 @@ import pytest
 
 from dstack.commands.command import Command, Result
 from dstack.decide import Claim, ContainerState, Recorded, decide
-from dstack.errors import CommandError, HostUnreachableError
+from dstack.errors import CommandError, EngineSilentError, HostUnreachableError
 from dstack.executors.docker.executor import DockerExecutor
 from dstack.executors.docker.memory import Memory
 from dstack.executors.executor import Executor, RunnerFaultError
-from dstack.hosts.recording import Reply
+from dstack.hosts.recording import RecordingHost, Reply
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.execution import Order
 from dstack.model.paths import HostLayout
@@ -238,3 +238,26 @@ def test_a_runner_that_does_not_answer_is_never_a_result(case: Case, method: str
 
     with pytest.raises(HostUnreachableError):
         asyncio.run(called())
+
+
+SAID = "Cannot connect to the Docker daemon at x.sock. Is the docker daemon running?"
+
+
+@pytest.mark.parametrize(
+    ("status", "stderr", "words"),
+    [
+        (125, f"{SAID}\ndocker: {SAID}\nSee 'docker run --help'.\n", SAID),
+        (1, f"docker: {SAID}.\nSee 'docker run --help'.\n", SAID),
+        (124, "", "it did not answer in time"),
+    ],
+)
+def test_a_silent_docker_is_told_in_its_first_words(status: int, stderr: str, words: str) -> None:
+    refused = Result(status, b"", stderr.encode())
+    host = RecordingHost(lambda command: refused)
+    runner = Runner(name="box", address=Address(host="box"), facts=Facts(machine="m"))
+    executor = DockerExecutor(Memory(), runner, host, HostContext(HostLayout("~/r", "m", "s"), "docker"))
+
+    for asking in (executor.discard(A, "busybox"), executor.observe(A), executor.warn(A, "USR1"), executor.stop(A, 0)):
+        with pytest.raises(EngineSilentError) as silent:
+            asyncio.run(asking)
+        assert (silent.value.engine, silent.value.words) == ("Docker", words)

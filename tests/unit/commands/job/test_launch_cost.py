@@ -13,7 +13,7 @@ from tests.e2e.protocol import Ground
 
 PROCESSES = 17
 """At most: sh, what reads and checks the script, mkdir, flock, a look at the image, git and its folder, docker run."""
-BYTES = 14_000
+BYTES = 16_000
 COUNTED = f"""
 read -r _ _ _ _ before < /proc/loadavg
 sh -c '{START}' < "$1"

@@ -112,7 +112,7 @@ class Machine:
         if not self.made:
             return "path=missing\nend=\n"
         links = "".join(f"./{path}\0{target}\0" for path, target in self.made.items())
-        return f"path=present\nnames=0\nstats=0\nhashes=0\nlinks={len(links)}\n{links}long=0\ntrouble=0\nend=\n"
+        return f"path=present\nnames=0\nstats=0\nhashes=0\nlinks={len(links)}\n{links}folders=0\nmodes=0\nlong=0\ntrouble=0\nend=\n"
 
     def discard(self, command: Command[Any]) -> Reply:
         self.claim, self.running = "gone", False

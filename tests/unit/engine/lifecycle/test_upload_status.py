@@ -120,7 +120,7 @@ def test_a_docker_that_does_not_answer_is_told_as_such(world: World) -> None:
 
     async def tried() -> None:
         driving = asyncio.create_task(world.drive().run())
-        while "Docker on box does not answer" not in text(world.job):
+        while "Docker on box has not answered since " not in text(world.job):
             await asyncio.sleep(0)
         driving.cancel()
 

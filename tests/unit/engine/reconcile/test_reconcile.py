@@ -109,6 +109,32 @@ def test_a_queued_job_whose_result_is_stored_is_not_run_again(world: World, mach
     assert (job.status, job.exit_code, machine.begun) == (Status.FAILED, 3, 0)
 
 
+def test_a_queued_job_that_left_only_its_log_is_not_run_again(world: World, machine: Told) -> None:
+    # Given a job without artifacts, which had begun on a runner that is asked last
+    restored(world)
+    box = world.store.runners.require("box")
+    world.store.runners.add(replace(box, name="other", address=replace(box.address, host="other")))
+    world.store.settings.set("unasked", "box other")
+    world.store.logs.begin("abc")
+
+    # When one runner says that it has nothing
+    job = pass_over(world, ask=True)
+    assert (job.status, job.reason_code) == (Status.QUEUED, ReasonCode.RESTORED)
+
+    # Then it is lost once the other one says so, too
+    asyncio.run(Engine(world.context).reconciler.greet("other"))
+    assert (world.job.status, machine.begun) == (Status.LOST, 0)
+    assert "nobody knows how it ended" in (world.job.reason.text if world.job.reason else "")
+
+
+def test_a_job_without_a_log_is_launched(world: World, machine: Told) -> None:
+    restored(world)
+    world.store.jobs.change("abc", log_start=4)
+    world.store.logs.append("abc", b"old\n")  # of its first attempt
+
+    assert (pass_over(world, ask=True).status, machine.begun) == (Status.DONE, 1)
+
+
 def test_a_launch_under_way_that_had_ended_is_not_repeated(world: World, machine: Told) -> None:
     world.store.jobs.change("abc", status=Status.PREPARING, runner="box", launching=True)
     asyncio.run(world.context.artifacts.current.commit(Manifest("abc", "run", "job", "done", ())))
@@ -185,6 +211,17 @@ def test_a_runner_of_another_server_gets_nothing_and_the_job_says_so(world: Worl
     assert (world.job.status, world.job.reason_code) == (Status.PREPARING, ReasonCode.SERVER_COPIED)
     assert "lab7:/home/ann/.dstack" in (world.job.reason.text if world.job.reason else "")
     assert {command.name for command in machine.host.commands} == {ASKING}
+
+
+def test_a_server_on_a_copied_home_asks_no_runner(world: World, machine: Told) -> None:
+    world.store.jobs.change("abc", status=Status.PREPARING, runner="box", launching=True)
+    world.store.settings.set("home", f"1 lab7:{world.layout.home}")
+
+    engine_started(world)
+
+    assert (world.job.status, world.job.reason_code) == (Status.PREPARING, ReasonCode.SERVER_COPIED)
+    assert f"lab7:{world.layout.home}" in (world.job.reason.text if world.job.reason else "")
+    assert machine.host.commands == []
 
 
 def test_a_job_of_the_same_machine_under_another_name_is_no_orphan(world: World, machine: Told) -> None:

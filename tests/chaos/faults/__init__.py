@@ -1,0 +1,1 @@
+"""What goes wrong in a chaos test. `kinds.py` lists all faults."""
