@@ -10,11 +10,14 @@ from msgspec.structs import replace
 
 from dstack.artifacts.open import open_store
 from dstack.artifacts.store import ArtifactStore, JobFolder, Location
-from dstack.errors import StorageError, UsageError
+from dstack.errors import StorageError, StorageUnavailableError, UsageError
 from dstack.model.job.job import Job
 from dstack.model.job.manifest import File, Manifest, conflicts
 from dstack.model.job.reasons import ReasonCode
 from dstack.store.store import Store
+
+ANSWERS = 20.0
+"""Seconds after which a store that does not answer counts as unavailable; boto3 itself tries for minutes."""
 
 
 class ArtifactStorage:
@@ -27,6 +30,7 @@ class ArtifactStorage:
         self.url_lifetime = url_lifetime
         self.opened: dict[tuple[str, str], ArtifactStore] = {}
         self.reached: set[tuple[str, str]] = set()
+        self.reading: dict[tuple[str, str, str], asyncio.Task[Manifest | None]] = {}
 
     @property
     def url(self) -> str:
@@ -67,7 +71,8 @@ class ArtifactStorage:
             self.store.settings.set("endpoint_url", endpoint)
 
     async def reach(self, folder: JobFolder) -> None:
-        """Raise HostError if the host can't reach the current store. Each runner is asked once in a server's life."""
+        """Raise StorageUnavailableError if the host can't reach the current store. Each runner is asked once in a
+        server's life."""
         storage = self.current
         if (folder.runner, storage.name) not in self.reached:
             await storage.reach(folder)
@@ -83,8 +88,27 @@ class ArtifactStorage:
 
     async def left(self, job: Job) -> Manifest | None:
         """Return what the job itself has stored so far, or None."""
-        found = await asyncio.to_thread(self.current.manifest, job.run, job.workflow)
+        found = await self.read(job)
         return found if found and found.job == job.id else None
+
+    async def read(self, job: Job) -> Manifest | None:
+        """Return the manifest in the current store. Raises StorageUnavailableError if the store does not answer in
+        time; its answer is still awaited then, so that tries in a row occupy one thread, and not one each."""
+        storage, key = self.current, (self.current.name, job.run, job.workflow)
+        if key not in self.reading:
+            work = asyncio.to_thread(storage.manifest, job.run, job.workflow)
+            self.reading[key] = asyncio.create_task(work)
+            self.reading[key].add_done_callback(lambda task: self._answered(key, task))
+        task = self.reading[key]
+        await asyncio.wait({task}, timeout=ANSWERS)
+        if not task.done():
+            raise StorageUnavailableError(f"the storage {storage.name} has not answered for {ANSWERS:g} seconds")
+        return task.result()
+
+    def _answered(self, key: tuple[str, str, str], task: asyncio.Task[Manifest | None]) -> None:
+        del self.reading[key]
+        if not task.cancelled():
+            task.exception()  # marks it as retrieved: everybody may have stopped waiting
 
     async def result(self, job: Job) -> Manifest | None:
         """Return the complete artifacts of a job that has ended although its record does not say so, or None."""
@@ -92,16 +116,20 @@ class ArtifactStorage:
         return found if found and found.ends(job.attempt) else None
 
     async def damage(self, job: Job) -> str | None:
-        """Return why a done job's artifacts can't be reused; None if all of them are intact."""
-        manifest = await self.left(job)
-        if manifest is None:
-            return f"the result of {job.run} is no longer stored"
-        damage = await asyncio.to_thread(self.current.verify, manifest)
+        """Return why a done job's artifacts can't be reused; None if all of them are intact. They are taken for intact
+        while the store does not answer: nobody can use them before it does, and then it is asked again."""
+        try:
+            manifest = await self.left(job)
+            if manifest is None:
+                return f"the result of {job.run} is no longer stored"
+            damage = await asyncio.to_thread(self.current.verify, manifest)
+        except StorageUnavailableError:
+            return None
         return f"the result of {job.run} is damaged: {damage}" if damage else None
 
     async def manifest(self, job: Job) -> Manifest:
         """Return the manifest of a job's artifacts. Raises StorageError if there is none."""
-        found = await asyncio.to_thread(self.current.manifest, job.run, job.workflow)
+        found = await self.read(job)
         if found is None:
             hint = f"run {job.workflow} again: dstack run {job.workflow}"
             message = f"the artifacts of {job.workflow} of {job.run} are no longer stored"

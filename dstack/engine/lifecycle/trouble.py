@@ -1,0 +1,44 @@
+"""What to tell the user while a step of a job is repeated, because something is in its way."""
+
+from __future__ import annotations
+
+import re
+
+from dstack.engine.lifecycle.upload_status import unreachable
+from dstack.errors import (
+    CommandError,
+    DstackError,
+    HostUnreachableError,
+    OtherServerError,
+    StorageError,
+    StorageUnavailableError,
+)
+from dstack.model.job.job import Job
+from dstack.model.job.reasons import Reason, ReasonCode, failed_with
+from dstack.model.job.status import Status
+
+FULL = re.compile("(?i)no space left on device|disk quota exceeded|no disk of this machine has")
+"""What programs say on a runner whose disk is full."""
+
+
+def condition(job: Job, trouble: DstackError, since: str) -> Reason:
+    """What to tell the user while a step is repeated."""
+    if isinstance(trouble, HostUnreachableError):
+        return unreachable(job, since, trouble.message, stop=bool(job.stop))
+    if isinstance(trouble, OtherServerError):
+        return Reason(failed_with(trouble), f"{trouble.message}; {trouble.hint}")
+    anyway = f"; to end it anyway: dstack stop --abort {job.run}"
+    if isinstance(trouble, StorageUnavailableError) and job.status is not Status.UPLOADING:
+        what = "only it knows how the job ended" if job.status is Status.RUNNING else "the job starts once it is back"
+        text = f"the storage has been unavailable since {since}; {what}: {trouble.message}"
+        return Reason(failed_with(trouble), f"{text}{anyway if job.stop else ''}")
+    if job.status is Status.UPLOADING and full(trouble):
+        text = f"the disk of {job.runner} has been full since {since}, so its artifacts can't be collected; to see what"
+        return Reason(ReasonCode.DISK_FULL, f"{text} helps: dstack runners check {job.runner}{anyway}")
+    what = f"the artifacts could not be stored since {since}: " if isinstance(trouble, StorageError) else ""
+    return Reason(failed_with(trouble), f"{what}{trouble.message}{anyway if job.stop or what else ''}")
+
+
+def full(trouble: DstackError) -> bool:
+    """Whether a command failed because the runner's disk is full; not the server's, nor the storage."""
+    return isinstance(trouble, CommandError) and bool(FULL.search(trouble.stderr))
