@@ -16,7 +16,7 @@ from tests.chaos.world import Site, World
 from tests.e2e.project import project
 from tests.environment.waiting import until
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 """Seconds after the last fault in which all runs have to end."""
 
 

@@ -83,12 +83,12 @@ class Machine:
 class World:
     """Everything that lasts for all plans."""
 
-    def __init__(self) -> None:
+    def __init__(self, machines: int = MACHINES) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="dc-", dir="/tmp"))
         self.folder.chmod(0o755)
         self.witness = self.folder / "witness"
         self.witness.mkdir()
-        self.machines = [Machine(self.folder, number) for number in range(1, MACHINES + 1)]
+        self.machines = [Machine(self.folder, number) for number in range(1, machines + 1)]
         for machine in self.machines:
             machine.daemon.start()
             Images(self.folder, machine.daemon.command).make(BUSYBOX)
@@ -149,6 +149,7 @@ class Site:
         self.clock = self.home.path / "clock"
         self.home.environment |= {"CHAOS_ARMED": str(self.armed), "CHAOS_CLOCK": str(self.clock)}
         self.environment = environment
+        self.power = threading.Lock()
 
     @property
     def machines(self) -> list[Machine]:
@@ -232,8 +233,9 @@ class Site:
         until(lambda: all(map(ended, killed)), "the server has ended")
 
     def cut_power(self) -> None:
-        """Kill the server, and forget what it did not sync."""
-        with self.no_start():
+        """Kill the server, and forget what it did not sync. One cut after the other: a second one in the middle of the
+        first would find a disk that has been replaced, and bring back an older one."""
+        with self.power, self.no_start():
             killed = self.running
             self.disk.cut(killed)
             until(lambda: all(map(ended, killed)), "the server has ended")
