@@ -16,8 +16,8 @@ from dstack.commands.job.stop import discard, stop, warn
 from dstack.commands.machine.pull import Login
 from dstack.commands.machine.take_stock import Stock, take_stock
 from dstack.decide import Observed
-from dstack.errors import CommandError, HostUnreachableError
-from dstack.executors.docker.failures import bare, not_pulled, not_started, silent
+from dstack.errors import CommandError
+from dstack.executors.docker.failures import mute, not_pulled, not_started, silent
 from dstack.executors.docker.image_pulls import ImagePulls
 from dstack.executors.executor import Tell
 from dstack.model.code.snapshot import Snapshot
@@ -91,8 +91,7 @@ class DockerExecutor:
             return await ask(self.host, command, timeout=timeout)
         except CommandError as refused:
             if silent(refused):
-                message = f"Docker on {self.runner} does not answer: {bare(refused.stderr)}"
-                raise HostUnreachableError(message, hint=f"dstack runners check {self.runner}") from refused
+                raise mute(refused, self.runner) from refused
             raise
 
     async def explained(self, command: Command[T], image: str = "", gpus: tuple[int, ...] = ()) -> T:

@@ -30,6 +30,8 @@ FULL = FailureKind(
     "the disk of {runner} is full",
     "find what fills it: dstack runners check {runner}; remove unneeded data: dstack prune",
 )
+TIMED_OUT = 124
+"""The exit status of timeout(1), which the host scripts use for questions to Docker."""
 SILENT = FailureKind(
     ReasonCode.RUNNER_UNREACHABLE,
     r"cannot connect to the docker daemon|is the docker daemon running|error during connect",
@@ -136,6 +138,8 @@ def not_started(refused: CommandError, *, runner: str, image: str, gpus: Sequenc
         return RunnerFaultError(what, finding, hint=finding.fix, code=code)
     if refused.exit_status == LAUNCHING:
         return HostUnreachableError(words)
+    if refused.exit_status == TIMED_OUT:
+        return mute(refused, runner)
     if kind := _known(STARTING, words):
         return _error(kind, words, runner=runner, image=image)
     failed = f"{refused.name} failed with exit status {refused.exit_status}: {words}"
@@ -144,7 +148,13 @@ def not_started(refused: CommandError, *, runner: str, image: str, gpus: Sequenc
 
 def silent(refused: CommandError) -> bool:
     """Whether a command failed because Docker does not answer."""
-    return _known((SILENT,), refused.stderr) is SILENT
+    return refused.exit_status == TIMED_OUT or _known((SILENT,), refused.stderr) is SILENT
+
+
+def mute(refused: CommandError, runner: str) -> HostUnreachableError:
+    """Return the error for a Docker that does not answer."""
+    words = bare(refused.stderr) or "a command of it has not ended for 20 seconds"
+    return HostUnreachableError(f"Docker on {runner} does not answer: {words}", hint=f"dstack runners check {runner}")
 
 
 def bare(words: str) -> str:

@@ -15,6 +15,7 @@ from dstack.artifacts.folder.store import FolderStore
 from dstack.engine import artifact_storage
 from dstack.engine.lifecycle import drive, watch
 from dstack.errors import StorageUnavailableError
+from dstack.model.job.job import Origin
 from dstack.model.job.manifest import Manifest
 from dstack.model.job.reasons import ReasonCode
 from dstack.model.job.status import Status
@@ -138,7 +139,7 @@ def test_what_waits_for_its_dependencies_artifacts_waits_too(world: World, stora
 
 
 def test_a_job_whose_folder_is_gone_is_not_lost_before_the_storage_was_asked(world: World, storage: Storage) -> None:
-    world.store.jobs.change("abc", status=Status.RUNNING, launching=True)
+    world.store.jobs.change("abc", status=Status.RUNNING, launching=True, launch=Origin("b1", "7:100"))
     world.machine.claim = "gone"
 
     async def scene() -> None:
