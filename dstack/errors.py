@@ -229,6 +229,10 @@ class StorageError(DstackError):
     code = ErrorCode.STORAGE
 
 
+class StorageUnavailableError(StorageError):
+    """The artifact store does not answer, or refuses what it has to do now. Trying again later may work."""
+
+
 FULL = {errno.ENOSPC, errno.EDQUOT}
 FAILING = {errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from dstack.errors import DiskFullError, StorageError, server_trouble
+from dstack.errors import DiskFullError, StorageUnavailableError, server_trouble
 from dstack.model.job.manifest import shown
 from dstack.model.job.reasons import ReasonCode
 from dstack.plumbing.disk import sync
@@ -78,14 +78,14 @@ async def gathered(stream: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
 
 @contextlib.contextmanager
 def storing(root: Path) -> Iterator[None]:
-    """Turn file system errors into StorageError."""
+    """Turn file system errors into StorageUnavailableError."""
     try:
         yield
     except DiskFullError as error:
-        raise StorageError(error.message, hint=error.hint, code=ReasonCode.SERVER_DISK_FULL) from error
+        raise StorageUnavailableError(error.message, hint=error.hint, code=ReasonCode.SERVER_DISK_FULL) from error
     except OSError as error:
         full = isinstance(server_trouble(error), DiskFullError)
-        raise StorageError(
+        raise StorageUnavailableError(
             f"artifacts can't be stored in {root}: {error.strerror}: {shown(str(error.filename))}",
             hint="free space, fix the folder's permissions, or use another folder: dstack config --storage FOLDER",
             code=ReasonCode.SERVER_DISK_FULL if full else None,

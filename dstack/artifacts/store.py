@@ -105,7 +105,7 @@ class ArtifactStore(Protocol):
         """Remove what crashes left incomplete: all that has not changed since `before` (seconds since the epoch)."""
 
     async def reach(self, folder: JobFolder) -> None:
-        """Raise HostError unless the host can connect to the store, if it has to."""
+        """Raise StorageUnavailableError unless the host can connect to the store, if it has to."""
 
     async def collect(self, folder: JobFolder, files: Sequence[File], tell: Tell = untold) -> None:
         """Bring the contents of these files from the host into the store."""

@@ -60,6 +60,14 @@ class Host(Protocol):
     never does. Cancelling a call closes the command's channel, but not processes that it detached.
     """
 
+    @property
+    def answered(self) -> float | None:
+        """When the machine was heard last (wall clock, seconds); None if it never was, or needs no connection."""
+
+    @property
+    def silent(self) -> bool:
+        """Whether the machine owes an answer for so long that it is not merely slow, on a connection that is open."""
+
     async def run(self, command: Command[T], *, timeout: float | None = None) -> Result:
         """Run the command to its end and return its output. HostUnreachableError after `timeout` seconds."""
 

@@ -8,11 +8,12 @@ from typing import Any
 
 from msgspec import Struct
 
+from dstack.engine.clock import age
 from dstack.engine.queue import Queue
 from dstack.model.job.job import ExitCode, Job
 from dstack.model.job.reasons import Reason
 from dstack.model.job.status import Status
-from dstack.model.text.units import rfc3339, seconds
+from dstack.model.text.units import rfc3339
 from dstack.scheduling import reasons
 
 
@@ -26,7 +27,7 @@ class Obstacle(Struct, frozen=True):
 
 class Admission:
     """Ends the queued jobs that can never start, and explains why others must wait. `again_at` is when to look again
-    (wall clock, seconds), None if only another change can help. `doubt` says which runners may have a job without its
+    (monotonic, seconds), None if only another change can help. `doubt` says which runners may have a job without its
     record saying so."""
 
     def __init__(self, queue: Queue, doubt: Callable[[Job], list[str]]) -> None:
@@ -55,7 +56,7 @@ class Admission:
             self.ready.add(job.id)
         elif obstacle.ends:
             self.end(job, Status.STOPPED, obstacle.exit_code, obstacle.reason)
-            self.again_at = time.time()
+            self.again_at = time.monotonic()
         elif obstacle.reason != job.reason:
             self.store.jobs.change(job.id, reason=obstacle.reason)
         return obstacle is None
@@ -85,7 +86,7 @@ class Admission:
         if other and not other.finished and not other.stop:
             return job
         if other and other.status is Status.DONE:
-            self.again_at = time.time()
+            self.again_at = time.monotonic()
             result = result_of(other, rfc3339(time.time()))
             return self.store.jobs.change(job.id, shares=None, why=f"shared with {other.run}", **result)
         ended = f"{other.run} {reasons.ENDED.get(other.status, 'was stopped')}" if other else "it was removed"
@@ -105,8 +106,9 @@ class Admission:
         jobs = [job for job in self.store.jobs.of(name) if not job.cached_from]
         if any(job.status is not Status.QUEUED or job.history for job in jobs):
             return False
-        deadline = seconds(run.submitted_at) + run.timeout
-        if time.time() < deadline:
+        left = run.timeout - age(run)
+        if left > 0:
+            deadline = time.monotonic() + left
             self.again_at = min(deadline, self.again_at or deadline)
             return False
         for job in jobs:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from dstack.artifacts.open import open_store
 from dstack.artifacts.store import ArtifactStore, JobFolder, Location
 from dstack.artifacts.tarball import Entry
-from dstack.errors import StorageError, UsageError
+from dstack.errors import StorageError, StorageUnavailableError, UsageError
 from dstack.model.job.job import Job
 from dstack.model.job.manifest import PARTIAL, File, Manifest, conflicts
 from dstack.model.job.reasons import ReasonCode
@@ -20,6 +20,8 @@ from dstack.store.store import Store
 
 EARLIER = "earlier_storages"
 """The setting that lists the stores in use before the current one."""
+ANSWERS = 20.0
+"""Seconds after which a store that does not answer counts as unavailable; boto3 itself tries for minutes."""
 
 
 class ArtifactStorage:
@@ -32,6 +34,7 @@ class ArtifactStorage:
         self.url_lifetime = url_lifetime
         self.opened: dict[tuple[str, str], ArtifactStore] = {}
         self.reached: set[tuple[str, str]] = set()
+        self.reading: dict[tuple[str, str, str], asyncio.Task[Manifest | None]] = {}
 
     @property
     def url(self) -> str:
@@ -79,7 +82,8 @@ class ArtifactStorage:
             self.store.settings.set("endpoint_url", endpoint)
 
     async def reach(self, folder: JobFolder) -> None:
-        """Raise HostError if the host can't reach the current store. Each runner is asked once in a server's life."""
+        """Raise StorageUnavailableError if the host can't reach the current store. Each runner is asked once in a
+        server's life."""
         storage = self.current
         if (folder.runner, storage.name) not in self.reached:
             await storage.reach(folder)
@@ -105,7 +109,7 @@ class ArtifactStorage:
         found: list[tuple[ArtifactStore, Manifest]] = []
         for storage in self.holding(job):
             try:
-                manifest = await asyncio.to_thread(storage.manifest, job.run, job.workflow)
+                manifest = await self.read(storage, job)
             except StorageError:
                 if job.storages or storage.name == self.current.name:
                     raise
@@ -127,21 +131,43 @@ class ArtifactStorage:
         found = await self.stored(job)
         return found[1] if found else None
 
+    async def read(self, storage: ArtifactStore, job: Job) -> Manifest | None:
+        """Return the manifest in a store. Raises StorageUnavailableError if it does not answer in time; its answer is
+        still awaited then, so that tries in a row occupy one thread, and not one each."""
+        key = (storage.name, job.run, job.workflow)
+        if key not in self.reading:
+            work = asyncio.to_thread(storage.manifest, job.run, job.workflow)
+            self.reading[key] = asyncio.create_task(work)
+            self.reading[key].add_done_callback(lambda task: self._answered(key, task))
+        task = self.reading[key]
+        await asyncio.wait({task}, timeout=ANSWERS)
+        if not task.done():
+            raise StorageUnavailableError(f"the storage {storage.name} has not answered for {ANSWERS:g} seconds")
+        return task.result()
+
+    def _answered(self, key: tuple[str, str, str], task: asyncio.Task[Manifest | None]) -> None:
+        del self.reading[key]
+        if not task.cancelled():
+            task.exception()  # marks it as retrieved: everybody may have stopped waiting
+
     async def result(self, job: Job) -> Manifest | None:
         """Return the complete artifacts of a job that has ended although its record does not say so, or None."""
         found = await self.left(job)
         return found if found and found.ends(job.attempt) else None
 
     async def damage(self, job: Job) -> str | None:
-        """Return why a done job's artifacts can't be reused; None if all of them are intact. Raises StorageError if the
-        current store can't be read; what lies in an earlier one is then made again."""
+        """Return why a done job's artifacts can't be reused; None if all of them are intact. They are taken for intact
+        while the current store does not answer: nobody can use them before it does, and then it is asked again. Raises
+        StorageError if the current store can't be read; what lies in an earlier one is then made again."""
         try:
             found = await self.stored(job)
             damage = await asyncio.to_thread(found[0].verify, found[1]) if found else None
         except StorageError as trouble:
-            if any(storage.name == self.current.name for storage in self.holding(job)):
-                raise
-            return f"the result of {job.run} can't be read from where it is stored: {trouble.message}"
+            if all(storage.name != self.current.name for storage in self.holding(job)):
+                return f"the result of {job.run} can't be read from where it is stored: {trouble.message}"
+            if isinstance(trouble, StorageUnavailableError):
+                return None
+            raise
         if found is None:
             return f"the result of {job.run} is no longer stored"
         return f"the result of {job.run} is damaged: {damage}" if damage else None

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 
 from dstack.engine.context import Context, drive_of
+from dstack.engine.fleet.watch import Watch
 from dstack.engine.lifecycle.drive import Drive
 from dstack.engine.lifecycle.upload_status import stopping
 from dstack.engine.reconcile.reconcile import Reconciler
@@ -36,7 +37,7 @@ class Engine:
     def start(self) -> None:
         """Resume every unfinished job where it was, and start scheduling."""
         self.context.tasks.start("scheduling", self.loop)
-        self.context.tasks.start("probing the runners", self.context.fleet.watch)
+        self.context.tasks.start("probing the runners", Watch(self.context.fleet).run)
 
     async def close(self) -> None:
         """Stop driving. Running jobs are left alone."""
@@ -56,7 +57,7 @@ class Engine:
             self.scheduler.run()
             self.clean()
             due = self.scheduler.again_at
-            left = TICK if due is None else max(0.05, min(TICK, due - time.time()))
+            left = TICK if due is None else max(0.05, min(TICK, due - time.monotonic()))
             try:
                 await asyncio.wait_for(self.wake.wait(), left)
             except asyncio.TimeoutError:

@@ -50,6 +50,11 @@ class JobOnRunner:
         return self.context.fleet.host(self.runner)
 
     @property
+    def last_answer(self) -> float:
+        """When the runner was heard last (wall clock, seconds); now, if this server has not heard of it."""
+        return max(self.answered or 0.0, self.host.answered or 0.0) or time.time()
+
+    @property
     def host_context(self) -> HostContext:
         return self.context.fleet.host_context(self.runner)
 

@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from dstack.engine.admission import Admission
+from dstack.engine.clock import age
 from dstack.engine.context import Context
 from dstack.engine.queue import Queue
 from dstack.model.job.job import ExitCode, Job
 from dstack.model.job.reasons import Reason
 from dstack.model.job.status import Phase, Status
-from dstack.model.text.units import rfc3339, seconds
+from dstack.model.text.units import rfc3339
 from dstack.scheduling import reasons
 from dstack.scheduling.schedule import eligible, schedule
 from dstack.scheduling.types import Machine, Placement, Schedule, Waiting
@@ -24,7 +25,7 @@ EXPLAINED = 1000
 
 class Scheduler:
     """Places jobs, and has them driven by `drive`. `positions` are the places in the queue, from 1; `again_at` is when
-    the next pass is due (wall clock, seconds), None if only another change can help."""
+    the next pass is due (monotonic, seconds), None if only another change can help."""
 
     def __init__(
         self, context: Context, drive: Callable[[str], None], doubt: Callable[[Job], list[str]] = lambda job: []
@@ -103,13 +104,13 @@ class Scheduler:
                     self.store.jobs.change(job.id, reason=reason)
                     explained += 1
                 if explained == EXPLAINED:
-                    self.again_at = time.time()
+                    self.again_at = time.monotonic()
                     return
 
     def hopeless(self, job: Job, waiting: Waiting, machines: list[Machine]) -> bool:
         """Whether no runner that the job may use has let dstack in since the job was submitted."""
-        submitted = seconds(job.submitted_at)
-        if time.time() - submitted <= PATIENCE:
+        waited = age(self.queue.run(job.run))
+        if waited <= PATIENCE:
             return False
         names = [machine.runner.name for machine in eligible(waiting, machines)]
-        return self.fleet.hopeless(names, submitted + PATIENCE / 2)
+        return self.fleet.hopeless(names, waited - PATIENCE / 2)

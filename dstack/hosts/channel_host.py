@@ -28,6 +28,16 @@ class ChannelHost(ABC):
     def __init__(self, place: str, machine: str) -> None:
         self._place, self._machine = place, machine
 
+    @property
+    def answered(self) -> float | None:
+        """See `Host.answered`."""
+        return None
+
+    @property
+    def silent(self) -> bool:
+        """See `Host.silent`."""
+        return False
+
     @abstractmethod
     def session(self, *, stream: bool, terminal: TerminalSize | None = None) -> AbstractAsyncContextManager[RawChannel]:
         """Open a channel, and close it after the body. The command of a `stream` may then end by itself first."""

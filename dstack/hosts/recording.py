@@ -16,6 +16,9 @@ Reply = Result | bytes | str | Exception
 class RecordingHost:
     """`reply` answers each command. `commands` holds the commands in order, `inputs` the stdin of each."""
 
+    answered: float | None = None
+    silent = False
+
     def __init__(self, reply: Callable[[Command[Any]], Reply]) -> None:
         self._reply = reply
         self.commands: list[Command[Any]] = []

@@ -28,7 +28,7 @@ from dstack.model.job.reasons import ReasonCode
 from dstack.plumbing import modes, trees
 from dstack.plumbing.disk import sync, sync_tree
 from dstack.plumbing.git import Git, GitError, make_bare, quoted, write_file
-from dstack.plumbing.packs import CUTS, is_complete, write_pack
+from dstack.plumbing.packs import CUTS, LEFTOVERS, is_complete, write_pack
 
 if TYPE_CHECKING:
     from git import Reference
@@ -38,9 +38,6 @@ YOUNG = 600.0
 """Seconds for which an unused snapshot is kept: it may be about to become a run."""
 KNOWN = 20
 """The most names that the builder of a pack is told, or that a pack builds on."""
-
-LEFTOVERS = ("in-*", "out-*", "objects/pack/tmp_*", "objects/pack/.tmp-*", "*.new", "*/*.new", "objects/info/*.new")
-"""What a killed process may leave unfinished."""
 
 log = logging.getLogger("dstack.mirror")
 
@@ -117,6 +114,12 @@ class Mirror:
     def pack(self, snapshot: Snapshot, theirs: Iterable[str] = ()) -> Iterator[Path]:
         """Yield a file with what a host lacks that has these commits, trees and histories. Those that the mirror itself
         lacks are ignored. The file is removed when the context ends."""
+        if not self._exists:
+            raise DstackError(
+                "the server's copy of the code is gone from its disk",
+                hint="run it again: the code will be sent again",
+                code=ReasonCode.CODE_DAMAGED,
+            )
         theirs = {*theirs}
         # The nearest bases first: git uses only the first few.
         known = [name for name in (self.newest() if theirs else ()) if name in theirs]

@@ -107,6 +107,8 @@ class Git:
                 stderr=subprocess.PIPE,
             )
         except FileNotFoundError as error:
+            if self.folder and not self.folder.exists():
+                raise UsageError(f"the folder {self.folder} is gone") from error
             raise UsageError("git is not installed; dstack needs it to send your code", hint="install git") from error
 
 

@@ -12,6 +12,8 @@ from dstack.plumbing.git import Git, write_file
 BASES = 10
 CUTS = "cuts"
 """The folder in a repository with one file per history: which commits have no parents there."""
+LEFTOVERS = ("in-*", "out-*", "objects/pack/tmp_*", "objects/pack/.tmp-*", "*.new", "*/*.new", "objects/info/*.new")
+"""What is unfinished in a repository of dstack's, or was left so by a killed process."""
 
 
 def commit_of(name: str) -> str:

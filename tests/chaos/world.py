@@ -86,12 +86,12 @@ class Machine:
 class World:
     """Everything that lasts for all plans."""
 
-    def __init__(self) -> None:
+    def __init__(self, machines: int = MACHINES) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="dc-", dir="/tmp"))
         self.folder.chmod(0o755)
         self.witness = self.folder / "witness"
         self.witness.mkdir()
-        self.machines = [Machine(self.folder, number) for number in range(1, MACHINES + 1)]
+        self.machines = [Machine(self.folder, number) for number in range(1, machines + 1)]
         for machine in self.machines:
             machine.daemon.start()
             Images(self.folder, machine.daemon.command).make(BUSYBOX)
@@ -156,6 +156,7 @@ class Site:
         self.environment = environment
         self.others: set[int] = set()
         """The process ids of what else uses the server's disk."""
+        self.power = threading.Lock()
 
     @property
     def database(self) -> Path:
@@ -244,8 +245,9 @@ class Site:
         until(lambda: all(map(ended, killed)), "the server has ended")
 
     def cut_power(self) -> None:
-        """Kill everything on the server's machine, and forget what was not synced."""
-        with self.no_start():
+        """Kill everything on the server's machine, and forget what was not synced. One cut after the other: a second one
+        in the middle of the first would find a disk that has been replaced, and bring back an older one."""
+        with self.power, self.no_start():
             killed = [*self.running, *self.others]
             self.disk.cut(killed)
             until(lambda: all(map(ended, killed)), "the server has ended")

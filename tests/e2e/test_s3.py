@@ -133,6 +133,25 @@ def content(path: Path) -> bytes:
         return b""
 
 
+def test_a_launch_waits_for_a_storage_that_is_down(cli: Cli, storage: S3, tmp_path: Path, busybox: str) -> None:
+    # Given a job with artifacts, submitted while nothing answers where the bucket was
+    storage.kill()
+    folder = single(tmp_path / "p", busybox, "echo ran\nmkdir out\necho made >out/made", more="artifacts: [out]")
+    assert cli("run", "job", "--name", "one", "-d", cwd=folder).returncode == 0
+
+    # Then it waits, and says since when
+    until(lambda: job_of(cli, "one")["reason_code"] == "storage-unavailable", "it says what it waits for", 120)
+    waiting = job_of(cli, "one")
+    assert waiting["status"] == "preparing"
+    assert waiting["reason"].startswith("the storage has been unavailable since 20")
+
+    # And it runs once the bucket is back
+    storage.start()
+    assert cli("wait", "one", timeout=240).returncode == 0
+    assert cli("logs", "one").stdout == "ran\n"
+    assert storage.objects["team/x/one/job/out/made"] == b"made\n"
+
+
 def test_the_secret_is_nowhere_on_the_host(
     cli: Cli, dstack_home: Home, storage: S3, user: Any, docker: list[str], tmp_path: Path, busybox: str
 ) -> None:

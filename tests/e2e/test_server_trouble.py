@@ -109,6 +109,12 @@ def status(cli: Cli) -> dict[str, Any]:
     return told
 
 
+def pauses(command: subprocess.Popen[bytes]) -> bool:
+    """Whether the command sleeps. Raises AssertionError if it has ended."""
+    assert command.poll() is None, command.communicate()
+    return "nanosleep" in Path(f"/proc/{command.pid}/wchan").read_text()
+
+
 def check_whole(cli: Cli, run: str) -> None:
     """The job ended as it really did, and its log has each byte once."""
     assert cli("wait", run).returncode == 0
@@ -146,8 +152,7 @@ def test_a_command_waits_for_a_short_lock(cli: Cli, dstack_home: Home, talking: 
     begin(cli, talking, "first")
     with locked(dstack_home):
         stopping = dstack_home.popen("stop", "-y", "first")
-        time.sleep(1.5)
-        assert stopping.poll() is None
+        until(lambda: pauses(stopping), "the command was refused, and pauses before it tries again", 60)
 
     _, said = stopping.communicate(timeout=60)
     assert stopping.returncode == 0, said

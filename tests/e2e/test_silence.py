@@ -51,10 +51,10 @@ def test_lists_and_runs_go_on_without_it(
             return now if now["silent"][0] != "ready" else None
 
         with frozen(silent):
-            assert until(noticed, "its silence is noticed") == {
-                "box": ("ready", None),
-                "silent": ("unreachable", "it has not answered for 4 seconds"),
-            }
+            told = until(noticed, "its silence is noticed")
+            assert told["box"] == ("ready", None)
+            assert told["silent"][0] == "unreachable"
+            assert str(told["silent"][1]).startswith("no answer since 20")
             cli("server", "stop")
             ran = cli("run", "job", cwd=folder)
             assert (ran.returncode, ran.stdout) == (0, "ran\n"), ran.stderr

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from dstack.artifacts.files import BLOCK
 from dstack.artifacts.s3.presign import Signer
-from dstack.errors import StorageError, UsageError
+from dstack.errors import StorageError, StorageUnavailableError, UsageError
 
 FORBIDDEN = {"AccessDenied", "AllAccessDisabled", "403", "Forbidden", "AccountProblem"}
 WRONG_KEYS = {"SignatureDoesNotMatch", "InvalidAccessKeyId", "InvalidToken", "ExpiredToken", "AuthFailure"}
@@ -103,7 +103,7 @@ class Bucket:
         with self.trouble():
             self._session = boto3.session.Session()
             if self._session.get_credentials() is None:
-                raise StorageError("the server has no credentials for S3", hint=CREDENTIALS)
+                raise StorageUnavailableError("the server has no credentials for S3", hint=CREDENTIALS)
             client = self._made(Config, self._session.region_name or os.environ.get("AWS_REGION") or "us-east-1")
             region = None if self.endpoint else self._region(client)
             return client if region in (None, client.meta.region_name) else self._made(Config, region)
@@ -136,7 +136,7 @@ class Bucket:
 
     @contextlib.contextmanager
     def trouble(self) -> Iterator[None]:
-        """Turn whatever boto3 raises into StorageError."""
+        """Turn whatever boto3 raises into StorageUnavailableError, or ObjectGoneError."""
         import botocore.exceptions as raised
 
         try:
@@ -146,22 +146,24 @@ class Bucket:
         except (raised.BotoCoreError, raised.HTTPClientError, ValueError) as error:
             message = str(error).rstrip(".")
             hint = CREDENTIALS if "credential" in message.lower() else "check the endpoint: dstack config"
-            raise StorageError(f"S3 does not answer: {message}", hint=hint) from error
+            raise StorageUnavailableError(f"S3 does not answer: {message}", hint=hint) from error
 
     def _refused(self, error: Mapping[str, Any]) -> StorageError:
         code, message = str(error.get("Code", "")), str(error.get("Message", "")).rstrip(".")
         at = f" at {self.endpoint}" if self.endpoint else ""
         if code == "NoSuchBucket":
             hint = "create it, or: dstack config --storage URL"
-            return StorageError(f"there is no bucket '{self.name}'{at}", hint=hint)
+            return StorageUnavailableError(f"there is no bucket '{self.name}'{at}", hint=hint)
         if code in WRONG_KEYS:
-            return StorageError(f"S3 refuses the server's credentials{at}: {code}: {message}", hint=CREDENTIALS)
+            return StorageUnavailableError(
+                f"S3 refuses the server's credentials{at}: {code}: {message}", hint=CREDENTIALS
+            )
         if code in FORBIDDEN:
-            return StorageError(
+            return StorageUnavailableError(
                 f"the server's credentials may not use the bucket '{self.name}'{at}: {code}",
                 hint="allow s3:PutObject, GetObject, DeleteObject, ListBucket and AbortMultipartUpload on it",
             )
         if code in GONE:
             return ObjectGoneError(f"the object is not in the bucket '{self.name}'{at}: {code}")
         answer = f"S3 answered {code or 'with an error'}{at}: {message}"
-        return StorageError(answer, hint="dstack config shows the storage")
+        return StorageUnavailableError(answer, hint="dstack config shows the storage")

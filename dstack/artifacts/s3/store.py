@@ -28,9 +28,8 @@ from dstack.artifacts.tarball import Entry
 from dstack.commands.artifacts.fetch_dependencies import gather
 from dstack.commands.artifacts.upload import abandon, reach
 from dstack.commands.host import ask
-from dstack.errors import CommandError, HostError, StorageError
+from dstack.errors import CommandError, StorageError, StorageUnavailableError
 from dstack.model.job.manifest import MANIFEST, File, Manifest, decode, encode, objection, shown
-from dstack.model.job.reasons import ReasonCode
 
 ABANDON = 120.0
 """Seconds for a host to cancel an upload."""
@@ -80,11 +79,10 @@ class S3Store:
         try:
             await ask(folder.host, reach(folder.context, url), timeout=REACH)
         except CommandError as error:
-            raise HostError(
+            raise StorageUnavailableError(
                 f"{folder.runner} can't reach the storage {self.name}, so the job's artifacts would be lost:"
                 f" {error.stderr.strip()}",
                 hint="let the machine connect to it, or choose another storage: dstack config --storage URL",
-                code=ReasonCode.STORAGE_UNAVAILABLE,
             ) from error
 
     async def collect(self, folder: JobFolder, files: Sequence[File], tell: Tell = untold) -> None:

@@ -84,4 +84,4 @@ def _details(event: EventView) -> list[str]:
         data.get("phase") if event.kind == "job.preparing" else None,
         data.get("reason"),
     )
-    return [detail for detail in details if detail]
+    return [words.local(detail) for detail in details if detail]

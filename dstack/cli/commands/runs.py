@@ -113,7 +113,7 @@ def _job_row(job: JobView) -> tuple[str, ...]:
 
 def _row(run: RunView) -> tuple[str, ...]:
     took = words.took(run.submitted_at, run.finished_at)
-    reason = ": ".join(filter(None, (_position(run), run.reason)))
+    reason = words.local(": ".join(filter(None, (_position(run), run.reason))))
     return run.name, run.workflow, run.status.value, run.user, words.ago(run.submitted_at), took, reason
 
 
@@ -133,7 +133,7 @@ def _print(run: RunView) -> None:
             ("workflow", run.workflow),
             ("status", run.status.value),
             ("exit code", str(exit_code(run)) if finished else None),
-            ("reason", run.reason),
+            ("reason", words.local(run.reason) if run.reason else None),
             ("position", _position(run)),
             ("user", run.user),
             ("submitted", f"{run.submitted_at} ({words.ago(run.submitted_at)})"),
@@ -150,7 +150,7 @@ def _print(run: RunView) -> None:
         show.line(show.clean(f"{job.workflow}: {state(job)}"))
         for each in job.attempts:
             where = f" on {each.runner}" if each.runner else ""
-            why = each.reason or f"exit code {each.exit_code}"
+            why = words.local(each.reason or f"exit code {each.exit_code}")
             show.line(show.clean(f"  attempt {each.number}{where}: {each.status.value}: {why}"))
         show.line(show.clean(f"  cache: {job.cache.why}"))
 

@@ -36,14 +36,14 @@ def state(job: JobView) -> str:
     else:
         gpus = f" with GPU {','.join(map(str, job.gpus))}" if job.gpus and where else ""
         text = f"{job.status.value}{where}{gpus}"
-    return f"{text}: {job.reason}" if job.reason else text
+    return f"{text}: {words.local(job.reason)}" if job.reason else text
 
 
 def _ending(run: RunView) -> str:
     took = words.took(run.submitted_at, run.finished_at)
     if run.status is Status.DONE:
         return f"{run.name}: done in {took}"
-    reason = f": {run.reason.splitlines()[0]}" if run.reason else ""
+    reason = f": {words.local(run.reason.splitlines()[0])}" if run.reason else ""
     return f"{run.name}: {run.status.value} after {took}, exit code {exit_code(run)}{reason}"
 
 
@@ -136,7 +136,8 @@ def _doing(job: JobView) -> str:
     """Describe an unfinished job for the status line."""
     if job.progress:
         return f"{job.phase.value} {so_far(job.progress)}"
-    return job.reason if job.status in (Status.PREPARING, Status.UPLOADING) and job.reason else job.phase.value
+    told = job.reason if job.status in (Status.PREPARING, Status.UPLOADING) else None
+    return words.local(told) if told else job.phase.value
 
 
 def so_far(progress: Progress) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dstack.cli.output import show
+from dstack.cli.output import show, words
 from dstack.model.api.runners import RunnerView
 from dstack.model.runner.runner import fingerprint
 from dstack.model.text.units import memory_words, size_words
@@ -69,7 +69,8 @@ def report(runner: RunnerView, as_json: bool) -> int:
 
 
 def _trouble(runner: RunnerView) -> None:
-    show.say(f"{runner.name}: {runner.state}" + (f": {runner.reason}" if runner.reason else ""), style="yellow")
+    why = f": {words.local(runner.reason)}" if runner.reason else ""
+    show.say(f"{runner.name}: {runner.state}{why}", style="yellow")
     if runner.fix:
         show.say(f"hint: {runner.fix}")
 

@@ -9,6 +9,8 @@ from dstack.errors import UsageError
 from dstack.model.text.units import age_words, rfc3339, seconds, span, took_words
 
 WEEK = 7 * 86400
+MOMENT = re.compile(r"\b[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?Z\b")
+"""A time as the server writes it into a reason."""
 
 
 def count(number: int, noun: str) -> str:
@@ -27,6 +29,16 @@ def ago(moment: str) -> str:
     """Format a time as `5m ago`, or as its date if it is more than a week ago."""
     age = time.time() - seconds(moment)
     return moment[:10] if age > WEEK else age_words(age)
+
+
+def local(text: str) -> str:
+    """Show the moments in a text in the user's time zone: those of today as `14:03:12`, others with their date."""
+    return MOMENT.sub(lambda found: _clock(seconds(found[0])), text)
+
+
+def _clock(moment: float) -> str:
+    there, now = time.localtime(moment), time.localtime()
+    return time.strftime("%H:%M:%S" if there[:3] == now[:3] else "%Y-%m-%d %H:%M:%S", there)
 
 
 def since(text: str) -> str:

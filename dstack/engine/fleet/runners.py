@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from msgspec import convert
@@ -25,6 +26,7 @@ from dstack.model.paths import HostLayout
 from dstack.model.runner.host_context import HostContext
 from dstack.model.runner.metrics import Use
 from dstack.model.runner.runner import Facts, Finding, Runner
+from dstack.model.text.units import rfc3339
 from dstack.scheduling import reasons
 from dstack.scheduling.capacity import Capacity
 from dstack.scheduling.types import IDLE, Lease, Load, Machine
@@ -34,16 +36,6 @@ FRESH = 5.0
 """Seconds for which the last probe is recent enough to be shown."""
 LATE = 4.0
 """Seconds after which a runner that has not answered is shown as unreachable."""
-INTERVAL = 30.0
-"""Seconds between two background probes of a runner; longer if probes are expensive there."""
-RAREST = 300.0
-"""Seconds after which a runner is probed again, whatever that costs."""
-SAMPLING = 0.002
-"""The share of a machine's CPUs that samples may use."""
-LOOKING = 0.001
-"""The share that probes may use."""
-SESSION = 0.005
-"""CPU seconds that sshd spends on one command over an open connection; the command itself can't measure them."""
 PROBE_TIMEOUT = 30.0
 THOROUGH_TIMEOUT = 120.0
 NO_GPUS = {"gpu-toolkit": ReasonCode.NO_CONTAINER_TOOLKIT, "gpu-driver": ReasonCode.GPU_DRIVER}
@@ -53,8 +45,9 @@ NOTHING = Command("measuring the latency", ":", lambda result: None)
 
 @dataclass
 class Condition:
-    """The result of a runner's last probe. `checked` is in monotonic seconds, `failing_since` in wall clock seconds.
-    `patient`: the runner may recover, so jobs wait for it."""
+    """The result of a runner's last probe. `checked` and `failing_since` are in monotonic seconds, `silent_since` is in
+    wall clock seconds. `patient`: the runner may recover, so jobs wait for it. `failures` counts the probes since it
+    was ready."""
 
     state: str
     reason: str | None = None
@@ -62,8 +55,10 @@ class Condition:
     latency: float | None = None
     checked: float = 0.0
     failing_since: float | None = None
+    silent_since: float | None = None
     patient: bool = False
     findings: tuple[Finding, ...] = ()
+    failures: int = 0
 
 
 class Fleet:
@@ -91,6 +86,8 @@ class Fleet:
         self.owned: set[str] = set()
         self.doubted: set[str] = set()
         self.orphans: dict[str, list[OrphanView]] = {}
+        self.wake = asyncio.Event()
+        self.returning: dict[str, asyncio.Event] = {}
 
     def host(self, runner: Runner) -> Host:
         """The connection to a runner, which is kept open."""
@@ -110,9 +107,13 @@ class Fleet:
             return last
         if name not in self.probes:
             self.probes[name] = asyncio.create_task(self.probe(name, thorough=thorough))
-            self.probes[name].add_done_callback(lambda _: self.probes.pop(name, None))
+            self.probes[name].add_done_callback(lambda _: self.probed(name))
             self.asked[name] = math.inf if thorough else time.monotonic()
         return await asyncio.shield(self.probes[name])
+
+    def probed(self, name: str) -> None:
+        del self.probes[name]
+        self.wake.set()
 
     async def probe(self, name: str, *, thorough: bool = False) -> Condition:
         runner = self.store.runners.require(name)
@@ -120,7 +121,9 @@ class Fleet:
         try:
             facts, latency = await self.look(runner, thorough=thorough)
         except HostUnreachableError as trouble:
-            condition = Condition("unreachable", trouble.message, trouble.hint, patient=True)
+            since = self.host(runner).answered or (before and before.silent_since) or time.time()
+            text = silent(since, trouble.message)
+            condition = Condition("unreachable", text, trouble.hint, patient=True, silent_since=since)
         except DstackError as trouble:
             condition = Condition(
                 "unusable", trouble.message, trouble.hint, patient=isinstance(trouble, OtherServerError)
@@ -135,7 +138,10 @@ class Fleet:
                 condition = await self.greeted(name, condition)
         condition.checked = time.monotonic()
         if condition.state != "ready":
-            condition.failing_since = (before and before.failing_since) or time.time()
+            condition.failing_since = (before and before.failing_since) or time.monotonic()
+            condition.failures = before.failures + 1 if before else 1
+        elif name in self.returning and not (before and before.state == "ready"):
+            self.returning.pop(name).set()
         self.conditions[name] = condition
         if before is None or before.state != condition.state:
             self.changed()
@@ -185,16 +191,19 @@ class Fleet:
         """Whether the runner's last probe found nothing that keeps it from running jobs."""
         return name in self.conditions and self.conditions[name].state == "ready"
 
-    async def watch(self) -> None:
-        """Keep conditions up to date while a job may be placed, and on runners that still have to be cleaned up."""
-        while True:
-            wanted = self.store.runners.all()
-            if not self.store.jobs.unfinished():
-                left = self.store.jobs.left_on()
-                wanted = [runner for runner in wanted if runner.name in left]
-            rests = {runner.name: rest(self.ready(runner.name), runner.facts) for runner in wanted}
-            await asyncio.gather(*(self.tried(name, fresh=fresh) for name, fresh in rests.items()))
-            await asyncio.sleep(INTERVAL / 3)
+    def recheck(self, name: str) -> None:
+        """Offer a runner to no job until it was probed again, which happens now."""
+        self.conditions.pop(name, None)
+        self.wake.set()
+
+    async def back(self, name: str, seconds: float, *, hurry: bool = False) -> None:
+        """Return once a probe finds the runner ready after it was not, or after so many seconds. `hurry`: it has just
+        stopped answering, so probe it now."""
+        if hurry and name in self.conditions:
+            self.conditions[name].checked = -math.inf
+            self.wake.set()
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.returning.setdefault(name, asyncio.Event()).wait(), seconds)
 
     def now(self) -> list[Machine]:
         """Every runner, for the scheduler."""
@@ -219,10 +228,11 @@ class Fleet:
     def refused(self) -> bool:
         return any(found.failing_since and not found.patient for found in self.conditions.values())
 
-    def hopeless(self, names: list[str], since: float) -> bool:
-        """Whether none of these has let dstack in (no key is accepted, or the host key changed) since before `since`
-        (wall clock, seconds). Others are not counted, because they may recover: a runner that does not answer, where
-        nothing listens, or that lacks something."""
+    def hopeless(self, names: list[str], seconds: float) -> bool:
+        """Whether none of these has let dstack in (no key is accepted, or the host key changed) for that long. Others
+        are not counted, because they may recover: a runner that does not answer, where nothing listens, or that lacks
+        something."""
+        since = time.monotonic() - seconds
         known = [self.conditions.get(name) for name in names]
         return bool(known) and all(c and c.failing_since and not c.patient and c.failing_since <= since for c in known)
 
@@ -247,7 +257,8 @@ class Fleet:
         condition = self.conditions.get(runner.name) or Condition("unreachable", "not checked yet")
         late = runner.name in self.probes and time.monotonic() - self.asked[runner.name] > LATE / 2
         if condition.state == "ready" and late:  # it has not answered for most of the time that a list waits
-            condition = Condition("unreachable", f"it has not answered for {LATE:g} seconds")
+            since = self.host(runner).answered or time.time() - LATE / 2
+            condition = Condition("unreachable", silent(since))
         facts = runner.facts or Facts(machine="")
         machine = Machine(runner, foreign=facts.used, gpu_trouble=gpu_trouble(runner))
         jobs = [job for job in self.store.jobs.unfinished() if job.runner == runner.name]
@@ -280,20 +291,13 @@ class Fleet:
         )
 
 
+def silent(since: float, trouble: str = "") -> str:
+    """Why a runner is unreachable that has not answered since a moment (wall clock, seconds)."""
+    return f"no answer since {rfc3339(since)}" + (f": {trouble}" if trouble else "")
+
+
 async def unasked(name: str) -> None:
     """Ask nothing."""
-
-
-def rest(ready: bool, facts: Facts | None) -> float:
-    """Seconds between two background probes: longer if they are expensive. A runner that takes no jobs is not sampled,
-    so its probes may use the samples' share."""
-    costs = pause(facts.cost, facts.cpus, LOOKING if ready else SAMPLING) if facts else 0.0
-    return max(INTERVAL * (5 / 6 if ready else 1 / 2), min(costs, RAREST))
-
-
-def pause(cost: float, cpus: int, share: float) -> float:
-    """Seconds between two commands of this cost (in CPU seconds) that keep to the share of a machine's CPUs."""
-    return (cost + SESSION) / (share * max(cpus, 1))
 
 
 def gpu_trouble(runner: Runner) -> Reason | None:

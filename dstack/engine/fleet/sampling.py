@@ -11,7 +11,8 @@ from dstack.commands.host import ask
 from dstack.commands.machine.sample import Sample, sample
 from dstack.engine.context import log
 from dstack.engine.fleet.foreign_load import at_rest, counted, foreign, smoothed
-from dstack.engine.fleet.runners import LATE, SAMPLING, Fleet, pause
+from dstack.engine.fleet.runners import LATE, Fleet
+from dstack.engine.fleet.watch import SAMPLING, pause
 from dstack.errors import DstackError
 from dstack.model.job.job import Job
 from dstack.model.job.status import Status

@@ -36,14 +36,15 @@ async def attend(at: JobOnRunner) -> None:
 
 
 async def answer(at: JobOnRunner) -> None:
-    """Return once the runner answers, and tell meanwhile since when it has not: bytes of the log are an answer, too. If
-    the connection breaks, whoever follows the log tells that."""
+    """Return once the runner answers, and tell meanwhile since when it has not: bytes of the log are an answer, too.
+    Where the connection answers and commands hang, those count. If it breaks, whoever follows the log tells that."""
     begun = time.time()
     asked = asyncio.ensure_future(at.host.run(NOTHING))
     try:
         done, _ = await asyncio.wait({asked}, timeout=LATE)
-        if not done and (at.answered or 0.0) < begun:
-            since = rfc3339(at.answered or begun)
+        answered, heard = at.answered or 0.0, at.host.answered or 0.0
+        if not done and answered < begun:
+            since = rfc3339((answered if heard > begun else max(answered, heard)) or begun)
             tell(at, unreachable(at.job, since, stop=bool(at.job.stop)), unreachable_since=since)
         await asked
         at.answered = time.time()

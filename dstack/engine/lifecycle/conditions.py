@@ -12,6 +12,7 @@ from dstack.errors import (
     HostUnreachableError,
     OtherServerError,
     StorageError,
+    StorageUnavailableError,
 )
 from dstack.model.job.job import Job
 from dstack.model.job.reasons import Reason, ReasonCode, failed_with
@@ -30,6 +31,10 @@ def condition(job: Job, trouble: DstackError, since: str) -> Reason:
     if isinstance(trouble, OtherServerError):
         return Reason(failed_with(trouble), f"{trouble.message}; {trouble.hint}")
     anyway = f"; to end it anyway: dstack stop --abort {job.run}"
+    if isinstance(trouble, StorageUnavailableError) and job.status is not Status.UPLOADING:
+        what = "only it knows how the job ended" if job.status is Status.RUNNING else "the job starts once it is back"
+        text = f"the storage has been unavailable since {since}; {what}: {trouble.message}"
+        return Reason(failed_with(trouble), f"{text}{anyway if job.stop else ''}")
     if full(trouble):
         uploads = job.status is Status.UPLOADING
         so = ", so its artifacts can't be collected" if uploads else ""

@@ -13,6 +13,7 @@ from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.lifecycle.attend import attend
 from dstack.engine.lifecycle.conditions import condition, full
 from dstack.engine.lifecycle.launch import start
+from dstack.engine.lifecycle.silence import Silence
 from dstack.engine.lifecycle.stored import ended_as
 from dstack.engine.lifecycle.upload_status import UploadProgress, stopped
 from dstack.engine.lifecycle.watch import blamed, end_in_time, until_ended
@@ -27,6 +28,7 @@ from dstack.errors import (
     OtherServerError,
     ServerTroubleError,
     StorageError,
+    StorageUnavailableError,
     server_trouble,
 )
 from dstack.model.job.attempts import again, following
@@ -40,6 +42,8 @@ TOLD = 10.0
 """Seconds that a container which has ended waits for the answer to being told to end."""
 NOTHING = Collected(0, 0, None)
 STOPPED = "stopped by dstack stop"
+ABORTS = 3
+"""How many times an aborted job tries to remove what a storage has of it, before it ends without."""
 LONGEST_PAUSE = 30.0
 """Seconds between two tries to reach a host."""
 SILENCE = 600.0
@@ -61,7 +65,7 @@ class Drive(JobOnRunner):
         in the way; the job keeps its state, and another call goes on from there."""
         while not self.job.finished and self.job.status is not Status.QUEUED:
             try:
-                await self.step(self.job)
+                await self.told_step()
                 self.failures = 0
                 self.context.silent.pop(self.id, None)
             except ServerTroubleError:
@@ -74,6 +78,14 @@ class Drive(JobOnRunner):
                 log.exception("job %s: unexpected error", self.id)
                 message = f"internal error in dstack: {bug!r}; for details: dstack server logs"
                 await self.cope(HostError(message, code=ReasonCode.INTERNAL_ERROR))
+
+    async def told_step(self) -> None:
+        """Take a step, and tell meanwhile if the runner falls silent."""
+        silence = asyncio.create_task(Silence(self).run())
+        try:
+            await self.step(self.job)
+        finally:
+            silence.cancel()
 
     async def step(self, job: Job) -> None:
         ending = job.stop or job.preempted_by
@@ -89,20 +101,24 @@ class Drive(JobOnRunner):
             await self.collect()
 
     async def cope(self, trouble: DstackError) -> None:
-        """Handle a failed step: end a job that never started, and repeat any other step for as long as it takes."""
+        """Handle a failed step: end a job that can't be started, and repeat any other step for as long as it takes."""
         job = self.job
         if isinstance(trouble, OtherServerError):  # nothing may be done there
             self.context.fleet.doubted.add(job.runner or "")
             await self.pause(job, trouble)
             return
         unreachable = isinstance(trouble, HostUnreachableError)
-        if unreachable and job.stop == "abort":
-            text = f"aborted; runner '{job.runner}' is not answering, and its container is removed once it does"
-            self.context.fleet.unsure.add(job.runner or "")
+        unavailable = isinstance(trouble, StorageUnavailableError)
+        if job.stop == "abort" and (unreachable or (unavailable and self.failures >= ABORTS)):
+            text = "aborted; the storage is not available: what it has of the job is removed when the run is deleted"
+            if unreachable:
+                text = f"aborted; runner '{job.runner}' is not answering, and its container is removed once it does"
+                self.context.fleet.unsure.add(job.runner or "")
             await self.keep_log()
             self.finish(Status.STOPPED, ExitCode.STOPPED, Reason(ReasonCode.ABORTED, text))
             return
-        if job.status is Status.PREPARING and not job.stop and not job.final_status and not unreachable:
+        may_start = job.status is Status.PREPARING and not job.stop and not job.final_status
+        if may_start and not (unreachable or unavailable):
             self.give_up(trouble)
             return
         if unreachable:
@@ -134,13 +150,13 @@ class Drive(JobOnRunner):
             self.failing_since = rfc3339(time.time())
         since = self.failing_since
         if unreachable:
-            heard = None if isinstance(trouble, EngineSilentError) else self.answered
+            heard = None if isinstance(trouble, EngineSilentError) else self.last_answer
             since = job.unreachable_since or (rfc3339(heard) if heard else since)
         reason = condition(job, trouble, since)
         self.change(reason=reason, progress=None, unreachable_since=since if unreachable else None)
         pause = min(LONGEST_PAUSE, 0.5 * 2 ** min(self.failures, 10)) * random.uniform(0.75, 1.25)
-        log.warning("job %s: %s; next try in %.1f s", self.id, trouble.message, pause)
-        await asyncio.sleep(pause)
+        log.warning("job %s: %s; next try in at most %.1f s", self.id, trouble.message, pause)
+        await self.context.fleet.back(job.runner or "", pause, hurry=unreachable and self.failures == 1)
 
     def give_up(self, trouble: DstackError) -> None:
         """Record that the job can't be launched, and why: the next server has to know who fenced it."""
@@ -162,7 +178,7 @@ class Drive(JobOnRunner):
             await self.context.fleet.greet(runner)
             if self.job.status is not Status.PREPARING or self.job.runner != runner:
                 return
-            if not first and await self.had_ended_before():
+            if not first and await self.had_ended():
                 return
             if self.runner.name in self.context.fleet.unsure:
                 await remove_aborted(self.context, self.runner.name)
@@ -171,8 +187,9 @@ class Drive(JobOnRunner):
             if not first or trouble.sent:
                 raise
             reason = Reason(failed_with(trouble), f"{self.job.runner}: {trouble.message}")
-            self.context.fleet.conditions.pop(self.job.runner or "", None)
-            self.change(status=Status.QUEUED, launching=False, runner=None, gpus=(), progress=None, reason=reason)
+            self.context.fleet.recheck(self.job.runner or "")
+            unplaced = {"launching": False, "runner": None, "gpus": (), "progress": None, "unreachable_since": None}
+            self.change(status=Status.QUEUED, reason=reason, **unplaced)
 
     async def had_ended(self) -> bool:
         """End a job whose stored artifacts say that it had ended: its record is older. Return whether they do."""
@@ -181,14 +198,6 @@ class Drive(JobOnRunner):
             self.will_store()
             self.change(**ended_as(stored))
         return stored is not None
-
-    async def had_ended_before(self) -> bool:
-        """Like `had_ended`, before another launch: that must wait until the storage answers."""
-        try:
-            return await self.had_ended()
-        except StorageError as trouble:
-            await self.pause(self.job, trouble)
-            return True
 
     async def watch(self) -> None:
         """Follow the log until the container has ended, and pass on a stop."""

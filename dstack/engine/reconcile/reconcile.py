@@ -67,7 +67,9 @@ class Reconciler:
         """Become the owner of the server's folder on a runner; return what is there."""
         identity, host = self.store.identity, self.fleet.host(runner)
         executor = self.context.executors[runner.kind](runner, host, self.fleet.host_context(runner))
-        stock = await executor.take_stock(identity.owner, identity.epoch, identity.instances)
+        owner = identity.owner
+        await self.store.database.synced()  # after a power cut, it would not know that it is the owner
+        stock = await executor.take_stock(owner, identity.epoch, identity.instances)
         if stock.silence is not None:
             raise EngineSilentError("Docker", runner.name, stock.silence)
         return stock

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from msgspec import structs
 
+from dstack.engine.clock import moment
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
 from dstack.engine.retention.prune import start_tidying
@@ -111,9 +112,7 @@ class Submitter:
                 await asyncio.to_thread(mirror.receive, submission.snapshot, pack)
             return submission
         run = run_named(self.store, submission.from_run)
-        if not await asyncio.to_thread(self.context.mirror(run.snapshot.repo).has, run.snapshot):
-            hint = f"from a working tree, type: dstack run {run.workflow}"
-            raise NotFoundError(f"the code of {run.name} is no longer on the server", hint=hint)
+        await require_code(self.context, run)
         return structs.replace(submission, snapshot=run.snapshot)
 
     def accepted(self, submission: Submission) -> Submitted | None:
@@ -209,6 +208,13 @@ class Submitter:
                 raise UsageError(message, hint=f"dstack secrets set {missing[0]}", code=ReasonCode.SECRET_MISSING)
 
 
+async def require_code(context: Context, run: Run) -> None:
+    """Raise NotFoundError unless the server still has all of a run's code."""
+    if not await asyncio.to_thread(context.mirror(run.snapshot.repo).has, run.snapshot):
+        hint = f"from a working tree, type: dstack run {run.workflow}"
+        raise NotFoundError(f"the code of {run.name} is no longer on the server", hint=hint)
+
+
 def new_run(submission: Submission, planner: Planner, pin: str | None) -> Run:
     """Return the run of a submission. `pin` is the name or label of the runners that it is limited to."""
     return Run(
@@ -225,4 +231,5 @@ def new_run(submission: Submission, planner: Planner, pin: str | None) -> Run:
         gpus=submission.gpus,
         timeout=submission.timeout,
         once=submission.once,
+        accepted=moment(),
     )

@@ -16,6 +16,7 @@ from dstack.errors import HostAuthError, HostError, HostKeyError
 from dstack.hosts.ssh.failures import TROUBLE, host_error, ssh_command
 from dstack.hosts.ssh.keys import UserKeys, agent_keys, key_name, public_text
 from dstack.hosts.ssh.links import Shared
+from dstack.hosts.ssh.pulse import NEVER, Pulse
 from dstack.hosts.ssh.settings import SshSettings, read_settings
 from dstack.hosts.ssh.tcp import Direct
 from dstack.model.runner.runner import Address, fingerprint
@@ -49,9 +50,12 @@ class Dialer:
     `keepalive` is the pause in seconds between probes of a silent peer; after `keepalives` unanswered ones the
     connection counts as broken. ServerAliveInterval in ssh_config overrides both. `timeout` is in seconds per attempt;
     `starts` limits the simultaneous handshakes with one sshd.
+
+    Wi-Fi often passes nothing for some seconds, and TCP then resumes by itself: users are told after one unanswered
+    probe, but only after 20 seconds a new connection is likely to be back sooner than the old one.
     """
 
-    def __init__(self, *, keepalive: float = 10.0, keepalives: int = 3, timeout: float = 15.0, starts: int = 8) -> None:
+    def __init__(self, *, keepalive: float = 5.0, keepalives: int = 3, timeout: float = 15.0, starts: int = 8) -> None:
         self._keepalive = keepalive
         self._keepalives = keepalives
         self._timeout = timeout
@@ -135,18 +139,21 @@ class Dialer:
     async def _attempt(self, visitor: _Visitor, trust: dict[str, Any], tunnel: Any) -> asyncssh.SSHClientConnection:
         settings = visitor.settings
         timeout = settings.timeout or self._timeout
+        interval, times = self._keepalive, self._keepalives
+        if settings.keepalive:
+            interval, times = settings.keepalive, settings.keepalives
         async with agent_keys(settings.agent, settings.agent_keys) as held:
             in_files = {pair.public_data for pair in settings.keys.pairs}
             keys = [*settings.keys.pairs, *(key for key in held if key.public_data not in in_files)]
             try:
-                return await asyncssh.connect(
+                connection = await asyncssh.connect(
                     settings.host,
                     settings.port,
                     username=settings.user,
                     host_key_alias=settings.alias,
                     **_SESSION,
-                    keepalive_interval=settings.keepalive or self._keepalive,
-                    keepalive_count_max=settings.keepalives if settings.keepalive else self._keepalives,
+                    keepalive_interval=interval,
+                    keepalive_count_max=NEVER,
                     **trust,
                     tunnel=tunnel,
                     proxy_command=settings.proxy,
@@ -158,6 +165,8 @@ class Dialer:
                 )
             except asyncssh.PermissionDenied as error:
                 raise _refused(settings, keys) from error
+        Pulse(connection, interval, times)
+        return connection
 
     async def _way(self, settings: SshSettings) -> Any:
         """Return asyncssh's `tunnel` argument: the bastion's connection, or how to connect without one."""

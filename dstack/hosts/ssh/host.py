@@ -64,6 +64,14 @@ class SshHost(ChannelHost):
         self._links = Links(lambda: used.dial(address, host_key, name), patience)
         self._ending: set[asyncio.Task[None]] = set()
 
+    @property
+    def answered(self) -> float | None:
+        return self._links.answered
+
+    @property
+    def silent(self) -> bool:
+        return self._links.silent
+
     async def close(self) -> None:
         """Close the connections. Running and later commands raise HostUnreachableError."""
         await self._links.close()

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 import asyncssh
 
 from dstack.errors import HostUnreachableError
+from dstack.hosts.ssh.pulse import Pulse
 
 T = TypeVar("T")
 
@@ -66,6 +67,12 @@ class Link:
         """Whether the connection is open."""
         return not self.connection.is_closed()
 
+    @property
+    def pulse(self) -> Pulse:
+        """When the machine was heard over it."""
+        pulse: Pulse = self.connection.get_extra_info("pulse")
+        return pulse
+
     def has_room(self, stream: bool) -> bool:
         """Whether one more session fits."""
         return self.sessions < self.limit and (not stream or self._streams < max(1, self.limit - _KEPT_FREE))
@@ -91,13 +98,27 @@ class Links:
         self._changed = asyncio.Event()
         self._waiting = 0
         self._closed = False
+        self._answered: float | None = None
+
+    @property
+    def answered(self) -> float | None:
+        """When the machine was heard last over any of them (wall clock, seconds), None if never."""
+        for link in self._links:
+            self._answered = max(link.pulse.answered, self._answered or 0.0)
+        return self._answered
+
+    @property
+    def silent(self) -> bool:
+        """Whether the machine owes an answer on all open connections."""
+        alive = [link for link in self._links if link.alive]
+        return bool(alive) and all(link.pulse.silent for link in alive)
 
     async def take(self, stream: bool) -> Link:
         """Return a connection with one session counted on it. The caller must give it back."""
         clock = asyncio.get_running_loop().time
         until = clock() + self._patience
         while not self._closed:
-            self._links = [link for link in self._links if link.alive]
+            self._keep([link for link in self._links if link.alive])
             for link in self._links:
                 if link.has_room(stream):
                     link.count(stream, 1)
@@ -137,8 +158,12 @@ class Links:
         for link in links:
             await link.connection.wait_closed()
 
+    def _keep(self, links: list[Link]) -> None:
+        _ = self.answered  # what the others heard is not forgotten
+        self._links = links
+
     def _drop(self, link: Link) -> None:
-        self._links = [other for other in self._links if other is not link]
+        self._keep([other for other in self._links if other is not link])
         link.connection.close()
 
     async def _add(self) -> None:

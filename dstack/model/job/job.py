@@ -21,15 +21,16 @@ class ExitCode:
 
 
 class Origin(Struct, frozen=True):
-    """A moment on the runner: its boot, the process of the engine that holds its containers (a job launched by an older
-    version has those of all engines there), and the seconds since the boot, None if unknown."""
+    """A moment on a machine: its boot, the process of the engine that holds its containers (a job launched by an older
+    version has those of all engines there; the server's own moments have none), and the seconds since the boot, None if
+    unknown."""
 
     boot: str
     engine: str = field(name="docker")
     uptime: float | None = None
 
     def until(self, now: Origin) -> float | None:
-        """Return the seconds between two moments by the runner's own clock, None if it can't tell."""
+        """Return the seconds between two moments by the machine's own clock, None if it can't tell."""
         if self.boot != now.boot or self.uptime is None or now.uptime is None:
             return None
         return now.uptime - self.uptime
@@ -142,7 +143,8 @@ class Job(Struct, frozen=True, kw_only=True):
 class Run(Struct, frozen=True, kw_only=True):
     """What a user submitted. `pin` is the name or label of a runner that it must run on; `environment` comes from `-e`,
     `gpus` from `--gpus`. `workflows` are the definitions as submitted, `inputs` their variables by workflow. After
-    `timeout` seconds in the queue it is withdrawn. `once` is the idempotency key."""
+    `timeout` seconds in the queue it is withdrawn. `once` is the idempotency key. `accepted` is the moment of the
+    submission by the server's clock since its boot."""
 
     name: str
     workflow: str
@@ -157,6 +159,7 @@ class Run(Struct, frozen=True, kw_only=True):
     gpus: int | None = None
     timeout: float | None = None
     once: str | None = None
+    accepted: Origin | None = None
 
 
 class LaunchRecord(Struct, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from dstack.engine.engine import Engine
 from dstack.engine.retention.prune import Orphans, prune_caches, start_tidying
 from dstack.engine.retention.retention import Retention
-from dstack.engine.submission.submit import Submitter
+from dstack.engine.submission.submit import Submitter, require_code
 from dstack.errors import NotFoundError
 from dstack.model.api.retention import (
     CacheFolder,
@@ -64,8 +64,9 @@ class RunRoutes:
         return run_view(run, jobs, self.engine.scheduler.positions)
 
     async def diff(self, ref: str) -> Response:
-        snapshot = run_named(self.engine.store, ref).snapshot
-        patch = await asyncio.to_thread(self.engine.context.mirror(snapshot.repo).diff, snapshot)
+        run = run_named(self.engine.store, ref)
+        await require_code(self.engine.context, run)
+        patch = await asyncio.to_thread(self.engine.context.mirror(run.snapshot.repo).diff, run.snapshot)
         return Response(patch, media_type="application/octet-stream")
 
     def recipe(self, ref: str) -> Recipe:

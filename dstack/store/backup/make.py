@@ -6,17 +6,20 @@ import io
 import os
 import sqlite3
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 from dstack.errors import UsageError
 from dstack.model.paths import ServerLayout
+from dstack.plumbing.packs import LEFTOVERS
 from dstack.store.database import DAMAGES, damaged
 
 VERSION = "dstack-backup-1"
 """The first member of every backup of this format. `complete` is the last."""
 COMPLETE = "complete"
+UNFINISHED = {"mirrors": ("*.lock", *(f"*.git/{pattern}" for pattern in LEFTOVERS)), "artifacts": (".incoming",)}
+"""What is left out of a folder. A pack that is being received or sent may be as large as all of the code."""
 DATABASE = "state.db"
 
 
@@ -85,7 +88,7 @@ def add_folder(tar: tarfile.TarFile, name: str, folder: Path) -> None:
     """Add a folder that may change meanwhile. What a mirror replaces (packs) is complete in the files that appear, so
     look again until there are none."""
     known: set[Path] = set()
-    while fresh := [path for path in tree(folder) if path not in known]:
+    while fresh := [path for path in tree(folder, UNFINISHED.get(name, ())) if path not in known]:
         for path in fresh:
             known.add(path)
             try:
@@ -94,12 +97,15 @@ def add_folder(tar: tarfile.TarFile, name: str, folder: Path) -> None:
                 continue
 
 
-def tree(folder: Path) -> Iterator[Path]:
-    """Yield all files and folders below a folder, but no unfinished ones."""
+def tree(folder: Path, unfinished: Sequence[str]) -> Iterator[Path]:
+    """Yield all files and folders below a folder, but none that match one of these patterns, nor what they hold."""
     for parent, below, names in os.walk(folder):
+        here = Path(parent)
+        left = {path for pattern in unfinished for path in folder.glob(pattern)}
+        below[:] = [name for name in sorted(below) if here / name not in left]
         for each in sorted([*below, *names]):
-            if not each.endswith((".new", ".lock")):
-                yield Path(parent) / each
+            if here / each not in left:
+                yield here / each
 
 
 def mark(tar: tarfile.TarFile, name: str) -> None:

@@ -8,6 +8,7 @@ import random
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import pairwise
@@ -127,8 +128,74 @@ def test_a_peer_that_falls_silent_is_noticed(tmp_path: Path) -> None:
             running = asyncio.ensure_future(host.run(sh("sleep 1000")))
             await become(lambda: len(server.processes) == 1, "the command runs")
             way.freeze()
-            with pytest.raises(HostUnreachableError, match="not responding to keepalive"):
+            with pytest.raises(HostUnreachableError, match="no answer since"):
                 await asyncio.wait_for(running, 20)
+
+    play(scene)
+
+
+def test_who_falls_silent_is_known_before_the_connection_breaks_and_who_resumes_too(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with (
+            Server(tmp_path).listening() as server,
+            Way(server.port).listening() as way,
+            host_on(server, at(server.address, port=way.port), keepalive=0.1, keepalives=1000) as host,
+        ):
+            # Given a command that prints nothing, on a connection that answers
+            running = asyncio.ensure_future(host.run(sh("sleep 1000")))
+            await become(lambda: len(server.processes) == 1, "the command runs")
+            assert not host.silent
+
+            # When nothing passes any more
+            way.freeze()
+            frozen = time.time()
+
+            # Then it is silent since the moment of its last answer
+            await become(lambda: host.silent, "it is silent")
+            assert host.answered is not None
+            assert frozen - 5 < host.answered < frozen + 1
+            assert not running.done()
+
+            # And after it resumes, it is not
+            way.thaw()
+            await become(lambda: not host.silent, "it is heard again")
+            assert host.answered > frozen
+            running.cancel()
+
+    play(scene)
+
+
+def test_when_it_answered_last_is_known_after_the_connection_has_gone(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with Server(tmp_path).listening() as server, host_on(server) as host:
+            assert host.answered is None
+            await host.run(sh("true"))
+            answered = host.answered
+
+            server.clients[0].abort()
+            await become(lambda: server.clients[0].is_closed(), "the connection is gone")
+
+            assert answered is not None
+            assert host.answered is not None
+            assert host.answered >= answered
+            assert not host.silent
+
+    play(scene)
+
+
+def test_a_slow_connection_that_carries_something_is_not_broken(tmp_path: Path) -> None:
+    """On a slow link, the answer to a keepalive may come after many other bytes."""
+
+    async def scene() -> None:
+        async with Server(tmp_path).listening() as server, host_on(server, keepalive=0.5, keepalives=3) as host:
+            # Given a peer that never answers a keepalive, and says something less often than it is asked
+            running = asyncio.ensure_future(host.run(sh("for i in 1 2 3 4 5 6 7; do echo $i; sleep 0.7; done")))
+            await become(lambda: len(server.processes) == 1, "the command runs")
+            there: Any = server.connected[0]
+            there._process_keepalive_at_openssh_dot_com_global_request = lambda packet: None
+
+            # Then what it says counts as an answer
+            assert (await running).stdout.split()[-1] == b"7"
 
     play(scene)
 
@@ -618,7 +685,7 @@ def test_the_configuration_says_when_a_silent_peer_is_given_up(tmp_path: Path, h
             running = asyncio.ensure_future(host.run(sh("sleep 1000")))
             await become(lambda: len(server.processes) == 1, "the command runs")
             way.freeze()
-            with pytest.raises(HostUnreachableError, match="not responding to keepalive"):
+            with pytest.raises(HostUnreachableError, match="no answer since"):
                 await asyncio.wait_for(running, 30)
 
     play(scene)

@@ -185,3 +185,41 @@ def test_a_backup_that_can_not_be_written_leaves_nothing(layout: ServerLayout, t
     with pytest.raises(UsageError, match="can't be written"):
         back_up(layout, tmp_path / "missing" / "file", artifacts=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home"]
+
+
+def test_what_is_unfinished_or_on_its_way_is_left_out(layout: ServerLayout, tmp_path: Path) -> None:
+    """A pack that is being received or sent may be as large as all of the code."""
+    mirror = layout.mirror("repo")
+    unfinished = ["in-1/pack/tmp_pack_1", "out-1/pack", "objects/pack/tmp_idx_1", "cuts/1.77.new", "packed-refs.new"]
+    for name in [*unfinished, "cuts/1", "objects/pack/pack-2.pack", "refs/dstack/trees/in-1"]:
+        (mirror / name).parent.mkdir(parents=True, exist_ok=True)
+        (mirror / name).write_text("x")
+    (layout.mirrors / "repo.lock").touch()
+    (layout.artifacts / ".incoming" / "train.1").mkdir(parents=True)
+    (layout.artifacts / ".incoming" / "train.1" / "model").write_text("half")
+
+    back_up(layout, tmp_path / "file", artifacts=True)
+
+    with tarfile.open(tmp_path / "file") as tar:
+        kept = {member.name for member in tar if member.isfile()}
+    assert {name for name in kept if name.startswith("mirrors/")} == {
+        "mirrors/repo.git/objects/pack/pack-1",
+        "mirrors/repo.git/objects/pack/pack-2.pack",
+        "mirrors/repo.git/cuts/1",
+        "mirrors/repo.git/refs/dstack/trees/in-1",
+    }
+    assert not [name for name in kept if ".incoming" in name]
+
+
+@pytest.mark.parametrize("name", ["poetry.lock", "model.new", "in-1", "out-1", "tmp_1"])
+def test_artifacts_may_have_any_name(layout: ServerLayout, tmp_path: Path, name: str) -> None:
+    made = layout.artifacts / "in-run" / "out-job" / "sub" / name
+    made.parent.mkdir(parents=True)
+    made.write_text("made")
+    file = tmp_path / "file"
+    back_up(layout, file, artifacts=True)
+    shutil.rmtree(layout.artifacts)
+
+    restore(layout, file)
+
+    assert made.read_text() == "made"

@@ -227,7 +227,7 @@ def disk_words(disk: DiskSpace) -> str:
 def trouble_words(trouble: TaskTrouble) -> str:
     """Say which task fails and why."""
     times = words.count(trouble.count, "failure")
-    return f"{trouble.task}: {trouble.reason} ({times} since {trouble.since}; it is tried again)"
+    return f"{trouble.task}: {trouble.reason} ({times} since {words.local(trouble.since)}; it is tried again)"
 
 
 @command.command("identity")

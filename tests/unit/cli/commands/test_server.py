@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 from dstack.cli.commands.server.command import disk_words, trouble_words
+from dstack.cli.output.words import local
 from dstack.client import embedded
 from dstack.model.api.server import DiskSpace, TaskTrouble
 from tests.environment.waiting import until
@@ -112,4 +113,4 @@ def test_a_task_that_fails() -> None:
     since = "2026-01-31T12:00:00.000Z"
     told = trouble_words(TaskTrouble(task="metrics of lab1", count=2, since=since, reason="it is locked", code="x"))
 
-    assert told == f"metrics of lab1: it is locked (2 failures since {since}; it is tried again)"
+    assert told == f"metrics of lab1: it is locked (2 failures since {local(since)}; it is tried again)"

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 
 from dstack.commands.machine.sample import Sample
-from dstack.engine.fleet.runners import INTERVAL, LOOKING, RAREST, SAMPLING, SESSION, rest
+from dstack.engine.fleet.runners import Condition
 from dstack.engine.fleet.sampling import Seen
+from dstack.engine.fleet.watch import INTERVAL, LOOKING, RAREST, SAMPLING, SESSION, rest
 from dstack.model.runner.runner import Facts
+
+READY = Condition("ready")
 
 
 def seen(cost: float, count: int, cpus: int) -> Seen:
@@ -42,15 +45,25 @@ def test_a_sample_that_costs_less_than_the_clock_tells_still_costs_its_session()
     [(0.04, 2, INTERVAL * 5 / 6), (1.0, 8, (1.0 + SESSION) / LOOKING / 8), (3.0, 64, 3.005 / 0.064), (3.0, 2, RAREST)],
 )
 def test_a_probe_that_costs_much_is_rare(cost: float, cpus: int, seconds: float) -> None:
-    assert rest(True, Facts(machine="m", cpus=cpus, cost=cost)) == pytest.approx(seconds)
+    assert rest(READY, Facts(machine="m", cpus=cpus, cost=cost)) == pytest.approx(seconds)
 
 
 def test_a_machine_that_takes_no_jobs_is_looked_at_more_often() -> None:
     facts = Facts(machine="m", cpus=2, cost=0.05)
 
-    assert rest(False, facts) == INTERVAL / 2
-    assert rest(True, facts) == pytest.approx((0.05 + SESSION) / LOOKING / 2)
+    assert rest(Condition("unusable", failures=9), facts) == INTERVAL / 2
+    assert rest(READY, facts) == pytest.approx((0.05 + SESSION) / LOOKING / 2)
 
 
 def test_a_machine_that_was_never_seen_is_looked_at_often() -> None:
-    assert rest(False, None) == INTERVAL / 2
+    assert rest(Condition("unreachable", failures=9), None) == INTERVAL / 2
+
+
+@pytest.mark.parametrize("state", ["unreachable", "unusable"])
+def test_the_first_probes_after_a_failure_follow_each_other_soon(state: str) -> None:
+    facts = Facts(machine="m", cpus=2, cost=3.0)
+
+    soon = [rest(Condition(state, failures=count), facts) for count in range(1, 7)]
+
+    usual = INTERVAL / 2 if state == "unreachable" else RAREST  # where nothing answers, probes cost nothing
+    assert soon == [1, 2, 4, 8, usual, usual]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import re
 from collections.abc import Callable
@@ -254,7 +255,7 @@ QUEUED: dict[str, Queued] = {
         run={"timeout": 90.0},
     ),
     "no machine lets dstack in": Queued(
-        condition=Condition("unusable", "box lets none of the keys in that were tried", failing_since=1.0)
+        condition=Condition("unusable", "box lets none of the keys in that were tried", failing_since=-math.inf)
     ),
 }
 

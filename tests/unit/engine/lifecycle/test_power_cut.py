@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from dstack.engine.engine import Engine
 from dstack.engine.lifecycle import watch
 from dstack.engine.retention.clear import clear
 from dstack.engine.retention.retention import Retention
@@ -44,6 +45,17 @@ def test_a_run_syncs_before_it_launches_and_before_it_discards(tmp_path: Path, m
     asyncio.run(clear(world.context, "abc"))
 
     assert steps == [WAL, "launching the job", "observing the job", *LOG, *MANIFEST, WAL, "removing the job's folder"]
+
+
+def test_a_machine_that_gets_a_new_owner_is_told_once_that_is_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, steps = begun(tmp_path, monkeypatch)
+    engine = Engine(world.context)
+
+    asyncio.run(engine.reconciler.greet("box"))
+
+    assert steps == [WAL, "asking what is on the machine"]
 
 
 def test_why_a_job_has_to_end_is_on_disk_before_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,8 +118,13 @@ def test_a_condition_is_told_with_since_when_and_goes(
     assert rfc3339(time.time())[:10] in reason.text
 
 
+@pytest.mark.parametrize(
+    ("heard", "since"),
+    [(None, -7), (-9, -7), (-2, -2), (1000, -7)],
+    ids=["needs no connection", "earlier", "later, as an answer to a keepalive", "still, while commands hang"],
+)
 def test_a_runner_that_falls_silent_is_told_before_its_connection_breaks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: float | None, since: float
 ) -> None:
     monkeypatch.setattr(attend, "LATE", 0.05)
     world = running(tmp_path, time.time(), uptime="101.0")
@@ -130,12 +135,13 @@ def test_a_runner_that_falls_silent_is_told_before_its_connection_breaks(
 
     async def silent() -> None:
         at = world.drive()
-        at.answered = time.time() - 7
+        now = time.time()
+        at.answered, world.machine.host.answered = now - 7, None if heard is None else now + heard
         monkeypatch.setattr(world.machine.host, "run", run)
         attending = asyncio.create_task(attend.attend(at))
         while world.job.reason is None:
             await asyncio.sleep(0.01)
-        assert world.job.unreachable_since == rfc3339(at.answered)
+        assert world.job.unreachable_since == rfc3339(now + since)
         assert world.job.reason.code is ReasonCode.RUNNER_UNREACHABLE
         monkeypatch.undo()
         monkeypatch.setattr(attend, "LOOK", 0.01)

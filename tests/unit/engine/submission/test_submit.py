@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from dstack.engine.clock import age, moment
 from dstack.engine.context import Context, Events
 from dstack.engine.engine import Engine
 from dstack.engine.fleet.runners import Fleet
+from dstack.engine.retention.retention import Retention
 from dstack.engine.submission.submit import LOCAL, Submitted, Submitter
 from dstack.errors import ConflictError, NotFoundError, TryAgainError, UsageError
 from dstack.hosts.pool import Pool
@@ -23,6 +25,7 @@ from dstack.model.paths import ServerLayout
 from dstack.model.project.workflow import Resources
 from dstack.model.runner.runner import Address, Facts, Runner
 from dstack.plumbing.modes import Modes
+from dstack.server.routes.runs import RunRoutes
 from dstack.store.store import Store
 from tests.unit.engine.submission.test_plan import BASE, FILES, SUBMISSION, TOP
 
@@ -123,6 +126,25 @@ def test_a_run_is_repeated_with_its_code(world: World) -> None:
     world.mirror.lost = True
     with pytest.raises(NotFoundError, match="the code of first is no longer on the server"):
         world.submit(from_run="first")
+
+
+def test_a_run_whose_code_is_gone_has_no_patch(world: World) -> None:
+    world.submit(name="first")
+    world.mirror.lost = True
+
+    with pytest.raises(NotFoundError, match="the code of first is no longer on the server") as refused:
+        asyncio.run(RunRoutes(world.engine, Retention(world.engine.context)).diff("first"))
+
+    assert refused.value.hint == f"from a working tree, type: dstack run {SUBMISSION.workflow}"
+
+
+def test_a_submission_says_when_it_was_accepted_by_a_clock_that_never_jumps(world: World) -> None:
+    passed = moment()
+    run = world.submit(name="first").run
+
+    assert run.accepted is not None
+    assert 0 <= (passed.until(run.accepted) or 0) < 60
+    assert age(run) < 60
 
 
 def test_the_same_key_returns_the_same_run(world: World) -> None:
