@@ -35,6 +35,12 @@ END
 	echo "$1_inodes=$inodes $spare"
 }
 echo "machine=$machine"
+boot='' up=''
+if [ -r '/proc/sys/kernel/random/boot_id' ]; then read -r boot < '/proc/sys/kernel/random/boot_id' || :; fi
+if [ -r '/proc'/uptime ]; then read -r up _ < '/proc'/uptime || :; fi
+echo "boot=$boot"
+if [ -n "$up" ]; then echo "booted=$(($(date +%s) - ${up%%.*}))"; fi
+printf 'root=%s\n' "$(readlink -f "$root" 2> /dev/null || echo "$root")"
 user=$(id -un)
 echo "user=$user"
 read -r kernel < /proc/sys/kernel/osrelease
@@ -71,7 +77,8 @@ END
 fi
 
 set -- 'docker'
-format='docker_root={{.DockerRootDir}}
+format='engine={{.ID}}
+docker_root={{.DockerRootDir}}
 server={{.ServerVersion}}
 rootless={{.SecurityOptions}}'
 answers=no
