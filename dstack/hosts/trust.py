@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from dstack.model.runner.runner import Address
@@ -27,3 +28,12 @@ def own_key(path: Path) -> str:
     if not path.exists():
         disk.write(path, asyncssh.generate_private_key("ssh-ed25519").export_private_key())
     return public_text(asyncssh.read_private_key(str(path)))
+
+
+def own_host_keys() -> frozenset[str]:
+    """Return the public host keys (type and base64) of this machine's own SSH server; none if they can't be read."""
+    found = set()
+    for path in Path("/etc/ssh").glob("ssh_host_*_key.pub"):
+        with contextlib.suppress(OSError, ValueError):
+            found.add(" ".join(path.read_text().split()[:2]))
+    return frozenset(found)

@@ -13,8 +13,8 @@ from dstack.scheduling.types import Lease, Machine, Waiting
 
 class Capacity:
     """A runner's free share, which only shrinks. `number` is its position among the runners, and `leases` are those of
-    its machine. `siblings` are the runners that are the same machine, itself included: what one gives, all have less. `jobs` counts the
-    machine's jobs; one that asks for CPUs counts as so many."""
+    its machine. `siblings` are the runners that are the same machine, itself included: what one gives, all have less.
+    `jobs` counts the machine's jobs; one that asks for CPUs counts as so many."""
 
     def __init__(self, machine: Machine, number: int, leases: Iterable[Lease]) -> None:
         self.machine = machine
@@ -120,8 +120,8 @@ class Capacity:
 
     @property
     def quiet(self) -> tuple[float, int, int]:
-        """Sort key for jobs without GPUs, best first: the fewest jobs per CPU, then the fewest GPUs, which stay free for
-        jobs that need them. It never gets smaller."""
+        """Sort key for jobs without GPUs, best first: the fewest jobs per CPU, then the fewest GPUs, which stay free
+        for jobs that need them. It never gets smaller."""
         return self.jobs / max(self.cpus, 1), len(self.gpus), self.number
 
     def take(self, lease: Lease) -> None:

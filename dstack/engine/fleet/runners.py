@@ -6,9 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 
-from msgspec import convert
 from msgspec.structs import replace
 
 from dstack.commands.command import Command
@@ -16,18 +14,21 @@ from dstack.commands.host import Host, ask
 from dstack.commands.machine.doctor import skewed
 from dstack.commands.machine.probe import probe
 from dstack.commands.machine.take_stock import still_owned
+from dstack.engine.fleet.condition import Condition
+from dstack.engine.fleet.view import gpu_trouble, runner_view
 from dstack.engine.supervisor import Supervisor
 from dstack.errors import DstackError, HostUnreachableError, OtherServerError, ServerTroubleError
 from dstack.hosts.pool import Pool
-from dstack.model.api.runners import AddRunner, OrphanView, RunnerView
-from dstack.model.job.reasons import Reason, ReasonCode
+from dstack.hosts.trust import own_host_keys
+from dstack.model.api.runners import OrphanView, RunnerView
+from dstack.model.job.reasons import Reason
 from dstack.model.paths import HostLayout
 from dstack.model.runner.host_context import HostContext
+from dstack.model.runner.machine import machines
 from dstack.model.runner.metrics import Use
 from dstack.model.runner.runner import Facts, Finding, Runner
 from dstack.scheduling import reasons
-from dstack.scheduling.capacity import Capacity
-from dstack.scheduling.types import IDLE, Lease, Load, Machine
+from dstack.scheduling.types import IDLE, Load, Machine
 from dstack.store.store import Store
 
 FRESH = 5.0
@@ -46,24 +47,7 @@ SESSION = 0.005
 """CPU seconds that sshd spends on one command over an open connection; the command itself can't measure them."""
 PROBE_TIMEOUT = 30.0
 THOROUGH_TIMEOUT = 120.0
-NO_GPUS = {"gpu-toolkit": ReasonCode.NO_CONTAINER_TOOLKIT, "gpu-driver": ReasonCode.GPU_DRIVER}
-"""Findings that keep jobs from the runner's GPUs."""
 NOTHING = Command("measuring the latency", ":", lambda result: None)
-
-
-@dataclass
-class Condition:
-    """The result of a runner's last probe. `checked` is in monotonic seconds, `failing_since` in wall clock seconds.
-    `patient`: the runner may recover, so jobs wait for it."""
-
-    state: str
-    reason: str | None = None
-    fix: str | None = None
-    latency: float | None = None
-    checked: float = 0.0
-    failing_since: float | None = None
-    patient: bool = False
-    findings: tuple[Finding, ...] = ()
 
 
 class Fleet:
@@ -91,6 +75,8 @@ class Fleet:
         self.owned: set[str] = set()
         self.doubted: set[str] = set()
         self.orphans: dict[str, list[OrphanView]] = {}
+        self.own_keys = own_host_keys()
+        self._machines: tuple[int, dict[str, str]] = (-1, {})
 
     def host(self, runner: Runner) -> Host:
         """The connection to a runner, which is kept open."""
@@ -198,8 +184,16 @@ class Fleet:
 
     def now(self) -> list[Machine]:
         """Every runner, for the scheduler."""
+        found = self.machines()
         return [
-            Machine(one, self.trouble(one), one.facts.used if one.facts else {}, gpu_trouble(one), self.load(one))
+            Machine(
+                one,
+                self.trouble(one),
+                one.facts.used if one.facts else {},
+                gpu_trouble(one),
+                self.load(one),
+                found[one.name],
+            )
             for one in self.store.runners.all()
         ]
 
@@ -243,40 +237,34 @@ class Fleet:
         self.doubted.discard(name)
         self.orphans.pop(name, None)
 
+    def machines(self) -> dict[str, str]:
+        """The machine of each runner."""
+        runners = self.store.runners.all()
+        if self._machines[0] != self.store.runners.edition:
+            self._machines = (self.store.runners.edition, machines(runners, self.own_keys))
+        return self._machines[1]
+
+    def alike(self, name: str) -> list[str]:
+        """The runners that are the same machine as this one, itself included."""
+        found = self.machines()
+        return [each for each, machine in found.items() if machine == found.get(name)] or [name]
+
     def view(self, runner: Runner) -> RunnerView:
+        """The runner as users see it."""
         condition = self.conditions.get(runner.name) or Condition("unreachable", "not checked yet")
         late = runner.name in self.probes and time.monotonic() - self.asked[runner.name] > LATE / 2
         if condition.state == "ready" and late:  # it has not answered for most of the time that a list waits
             condition = Condition("unreachable", f"it has not answered for {LATE:g} seconds")
-        facts = runner.facts or Facts(machine="")
-        machine = Machine(runner, foreign=facts.used, gpu_trouble=gpu_trouble(runner))
-        jobs = [job for job in self.store.jobs.unfinished() if job.runner == runner.name]
-        leases = [Lease(job.id, runner.name, job.run, gpus=job.gpus) for job in jobs]
-        idle = self.absent(runner.name) if runner.drained is None else runner.drained
-        drained = condition.state == "ready" and idle is not None
-        address = replace(runner.address, identity=None) if runner.authorized else runner.address
-        again = replace(convert(runner, AddRunner, from_attributes=True), address=address, max_jobs=None)
-        return RunnerView(
-            name=runner.name,
-            address=str(runner.address),
-            state="drained" if drained else condition.state,
-            reason=idle if drained else condition.reason,
-            fix=condition.fix,
-            labels=list(runner.labels),
-            cpus=facts.cpus,
-            memory=facts.memory,
-            gpus=list({gpu.index: gpu for gpu in (*machine.gpus, *facts.gpus)}.values()),
-            disk_free=facts.disk_free,
-            jobs=[job.id for job in jobs],
-            gpus_free=len(Capacity(machine, 0, leases).free),
-            latency_ms=round(condition.latency * 1000, 1) if condition.latency is not None else None,
-            host_key=runner.host_key,
-            findings=list(condition.findings),
-            drained=runner.drained,
-            definition=again,
+        alike = self.alike(runner.name)
+        known = [self.store.runners.require(name) for name in alike if name != runner.name]
+        return runner_view(
+            runner,
+            condition,
+            [job for job in self.store.jobs.unfinished() if job.runner in alike],
+            idle=self.absent(runner.name) if runner.drained is None else runner.drained,
             use=self.use(runner.name),
-            allow_mounts=list(runner.allow_mounts),
             orphans=self.orphans.get(runner.name, []),
+            same_machine=[each.name for each in known if not each.hidden],
         )
 
 
@@ -294,9 +282,3 @@ def rest(ready: bool, facts: Facts | None) -> float:
 def pause(cost: float, cpus: int, share: float) -> float:
     """Seconds between two commands of this cost (in CPU seconds) that keep to the share of a machine's CPUs."""
     return (cost + SESSION) / (share * max(cpus, 1))
-
-
-def gpu_trouble(runner: Runner) -> Reason | None:
-    """Why no job gets the runner's GPUs, if it has any."""
-    findings = [found for found in (runner.facts.findings if runner.facts else ()) if found.name in NO_GPUS]
-    return Reason(NO_GPUS[findings[0].name], f"{findings[0].what}; {findings[0].fix}") if findings else None

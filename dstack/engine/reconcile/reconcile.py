@@ -17,6 +17,7 @@ from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.status import Status
 from dstack.model.paths import attempt_id, attempt_number
 from dstack.model.runner.host_context import folder_name
+from dstack.model.runner.machine import same_folder, sharing
 from dstack.model.runner.runner import Runner
 from dstack.model.text.units import rfc3339
 from dstack.store.tables.contents import Retained
@@ -46,12 +47,13 @@ class Reconciler:
     async def look(self, name: str) -> None:
         """Ask a runner what is there: adopt what the records don't know yet, and note what nobody owns."""
         runner = self.store.runners.require(name)
-        aliases = self.aliases(runner)
-        before = self.attempts(aliases)
+        machine, aliases = self.machine(runner), self.aliases(runner)
+        before = self.attempts(machine)
         stock = await self.take(runner)
-        adopted = [found for found in stock.attempts.values() if adopt(self.store, name, found, aliases)]
+        ours = [found for found in stock.attempts.values() if found.lies or machine == aliases]
+        adopted = [found for found in ours if adopt(self.store, name, found, aliases)]
         await self.settle()
-        known = before | self.attempts(aliases)
+        known = before | self.attempts(machine)
         self.fleet.orphans[name] = [
             orphan(found) for found in stock.attempts.values() if found.name not in known and not self.waits(found)
         ] + [OrphanView(name=kept, what="artifacts") for kept in stock.kept if not self.owns(kept)]
@@ -72,11 +74,14 @@ class Reconciler:
             raise HostUnreachableError(f"the container engine does not answer there: {words}")
         return stock
 
+    def machine(self, runner: Runner) -> set[str]:
+        """The runners that may be the same machine. Their containers are listed here, too, and belong to them."""
+        return {runner.name, *(each.name for each in sharing(runner, self.store.runners.all()))}
+
     def aliases(self, runner: Runner) -> set[str]:
         """The runners that are the same folder on the same machine."""
-        machine = runner.facts.machine if runner.facts else None
-        same = [each for each in self.store.runners.all() if each.facts and each.root == runner.root]
-        return {runner.name, *(each.name for each in same if each.facts and each.facts.machine == machine)}
+        others = sharing(runner, self.store.runners.all())
+        return {runner.name, *(each.name for each in others if same_folder(runner, each))}
 
     def attempts(self, runners: set[str]) -> set[str]:
         """The attempts of which something may be on these runners."""

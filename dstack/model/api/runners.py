@@ -16,7 +16,8 @@ class RunnerView(Struct, kw_only=True):
     new jobs, in any state; `definition` is the request that would add it again; `gpus_free` counts the GPUs that
     neither a job nor anything else uses; `use` is its current usage, None if unknown; `allow_mounts` are the folders
     that jobs may mount, including the folders in them; `orphans` is what was found there of jobs that the server
-    does not know."""
+    does not know; `same_machine` are the other runners that are this machine, and share what it has; `renamed_from` is
+    the runner whose new name this is, if that was found when it was added."""
 
     name: str
     address: str
@@ -38,6 +39,8 @@ class RunnerView(Struct, kw_only=True):
     use: Use | None = None
     allow_mounts: list[str] = []
     orphans: list[OrphanView] = []
+    same_machine: list[str] = []
+    renamed_from: str | None = None
 
 
 class OrphanView(Struct, kw_only=True):

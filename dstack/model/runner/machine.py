@@ -1,7 +1,7 @@
 """Which runners are one machine. Pure.
 
-An account on a machine decides what the probe's answers say, so it may claim to be another machine. What it can't have is
-that machine's host key, which ssh proves, or the id of its Docker, which only those can read who are root there anyway.
+An account on a machine decides what the probe's answers say, so it may claim to be another machine. What it can't have
+is that machine's host key, which ssh proves, or the id of its Docker, which only those can read who are root there.
 """
 
 from __future__ import annotations
