@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from dstack.model.runner.runner import Address
 from dstack.plumbing import disk
 
@@ -37,3 +39,12 @@ def own_host_keys() -> frozenset[str]:
         with contextlib.suppress(OSError, ValueError):
             found.add(" ".join(path.read_text().split()[:2]))
     return frozenset(found)
+
+
+def login(address: Address) -> str:
+    """Return the user that ssh would log in as; "" for the server's own machine. Reads files; HostError if it can't."""
+    if address.local:
+        return ""
+    from dstack.hosts.ssh.settings import read_settings
+
+    return read_settings(replace(address, identity=None)).user

@@ -40,9 +40,7 @@ def probe(
     context = HostContext(HostLayout(root, machine="", server="probe"), docker, sys=sys, dev=dev)
     gpus = context.nvidia(range(declared) if declared else None)
     thorough = thorough and declared != 0
-    body = script(
-        "machine/probe", context, podman=context.podman, thorough=thorough, declared=declared or 0, gpus=gpus
-    )
+    body = script("machine/probe", context, podman=context.podman, thorough=thorough, declared=declared or 0, gpus=gpus)
     return Command("probing the machine", body, lambda result: _facts(context, result, server, declared or 0))
 
 

@@ -17,7 +17,7 @@ from dstack.commands.machine.take_stock import still_owned
 from dstack.engine.fleet.condition import Condition
 from dstack.engine.fleet.view import gpu_trouble, runner_view
 from dstack.engine.supervisor import Supervisor
-from dstack.errors import DstackError, HostUnreachableError, OtherServerError, ServerTroubleError
+from dstack.errors import DstackError, HostKeyError, HostUnreachableError, OtherServerError, ServerTroubleError
 from dstack.hosts.pool import Pool
 from dstack.hosts.trust import own_host_keys
 from dstack.model.api.runners import OrphanView, RunnerView
@@ -47,6 +47,8 @@ SESSION = 0.005
 """CPU seconds that sshd spends on one command over an open connection; the command itself can't measure them."""
 PROBE_TIMEOUT = 30.0
 THOROUGH_TIMEOUT = 120.0
+REINSTALLED = "if the machine was reinstalled"
+"""How the hint of a changed host key begins; the connection does not know how the runner was added."""
 NOTHING = Command("measuring the latency", ":", lambda result: None)
 
 
@@ -90,7 +92,10 @@ class Fleet:
 
     async def check(self, name: str, *, fresh: float = 0.0, thorough: bool = False) -> Condition:
         """Probe a runner, or return the last probe if it is at most `fresh` seconds old. Whatever is wrong with the
-        runner is in the result, never raised."""
+        runner is in the result, never raised. A `thorough` probe logs in anew, and tests whether containers get the
+        GPUs."""
+        while thorough and name in self.probes:
+            await asyncio.wait({self.probes[name]})
         last = self.conditions.get(name)
         if last and time.monotonic() - last.checked < fresh:
             return last
@@ -103,20 +108,25 @@ class Fleet:
     async def probe(self, name: str, *, thorough: bool = False) -> Condition:
         runner = self.store.runners.require(name)
         before = self.conditions.get(name)
+        # What keeps jobs away is over only if a new login says so: an open one may be older than a group's change.
+        blocked = before is not None and before.state == "unusable"
         try:
-            facts, latency = await self.look(runner, thorough=thorough)
+            facts, latency = await self.look(runner, thorough=thorough, anew=thorough or blocked)
         except HostUnreachableError as trouble:
             condition = Condition("unreachable", trouble.message, trouble.hint, patient=True)
         except DstackError as trouble:
-            condition = Condition(
-                "unusable", trouble.message, trouble.hint, patient=isinstance(trouble, OtherServerError)
-            )
+            hint = trouble.hint
+            if isinstance(trouble, HostKeyError) and hint and hint.startswith(REINSTALLED):
+                hint = f"{REINSTALLED}: dstack runners remove {name}, then {runner.add_command}"
+            condition = Condition("unusable", trouble.message, hint, patient=isinstance(trouble, OtherServerError))
             if isinstance(trouble, OtherServerError):
                 self.doubted.add(name)
         else:
             state = "unusable" if facts.problem else "ready"
             condition = Condition(state, facts.problem, facts.fix, latency, patient=True, findings=facts.findings)
             await self.tasks.attempt(f"recording what {name} has", lambda: self.record(name, facts))
+            if blocked and not facts.problem:
+                await self.pool.close(name)
             if self.store.runners.get(name) and not facts.problem:
                 condition = await self.greeted(name, condition)
         condition.checked = time.monotonic()
@@ -143,17 +153,26 @@ class Fleet:
             return Condition("unusable", trouble.message, trouble.hint, patient=True)
         return condition
 
-    async def look(self, runner: Runner, *, thorough: bool = False) -> tuple[Facts, float]:
+    async def look(self, runner: Runner, *, thorough: bool = False, anew: bool = False) -> tuple[Facts, float]:
         """Return the runner's facts, and how many seconds a round trip takes. Whether containers get the GPUs is only
-        tested if the probe is `thorough`, or if the last test failed."""
+        tested if the probe is `thorough`, or if the last test failed. `anew`: log in for this alone."""
+        host = self.pool.anew(runner) if anew else self.host(runner)
+        try:
+            return await self.asked_on(host, runner, thorough=thorough)
+        finally:
+            if anew:
+                await host.close()
+
+    async def asked_on(self, host: Host, runner: Runner, *, thorough: bool) -> tuple[Facts, float]:
         again = bool(runner.facts and any(finding.name == "gpu-toolkit" for finding in runner.facts.findings))
-        command = probe(runner.root, runner.docker, self.store.identity.id, thorough=thorough or again)
-        facts = await ask(self.host(runner), command, timeout=THOROUGH_TIMEOUT if thorough else PROBE_TIMEOUT)
+        identity, thorough = self.store.identity.id, thorough or again
+        command = probe(runner.root, runner.docker, identity, thorough=thorough, declared=runner.gpus)
+        facts = await ask(host, command, timeout=THOROUGH_TIMEOUT if thorough else PROBE_TIMEOUT)
         skew = skewed(facts.clock, time.time()) if facts.clock else None
         facts = replace(facts, findings=(*facts.findings, *([skew] if skew else [])))
         start = time.monotonic()
         ours = runner.name in self.owned
-        await ask(self.host(runner), still_owned(self.host_context(runner)) if ours else NOTHING, timeout=PROBE_TIMEOUT)
+        await ask(host, still_owned(self.host_context(runner)) if ours else NOTHING, timeout=PROBE_TIMEOUT)
         return facts, time.monotonic() - start
 
     async def check_all(self, names: Iterable[str], *, fresh: float = FRESH, patience: float = LATE) -> None:

@@ -151,6 +151,11 @@ class Reconciler:
         names = (self.store.settings.get(UNASKED) or "").split()
         return [name for name in names if self.store.runners.get(name)]
 
+    def renamed(self, old: str, new: str) -> None:
+        """Note that a runner has another name, under which it will be asked."""
+        names = (self.store.settings.get(UNASKED) or "").split()
+        self.store.settings.set(UNASKED, " ".join(new if name == old else name for name in names))
+
     def asked(self, name: str) -> None:
         """Record that a runner has been asked since the restore."""
         if not self.store.settings.get(RESTORED_AT):

@@ -10,6 +10,9 @@ from dstack.model.project.workflow import Count
 from dstack.model.runner.metrics import Use
 from dstack.model.runner.runner import Address, Finding, Gpu
 
+DROPPED = "no longer in the inventory"
+"""Why an import drains a runner that it is going to remove."""
+
 
 class RunnerView(Struct, kw_only=True):
     """A runner as users see it. `state` is ready, unreachable, unusable or drained; `drained` says why it accepts no
@@ -62,7 +65,8 @@ class Clean(Struct, kw_only=True):
 class AddRunner(Struct, kw_only=True):
     """The body of `POST /runners`. Without `fingerprint`, a host key missing from known_hosts leads to a problem of
     kind `host-key` that contains it. `authorized`: the runner accepts the server's own key, so use that. `source` is
-    the inventory that the runner comes from."""
+    the inventory that the runner comes from, and `replaces` names its runners that the inventory no longer has: if this
+    is one of them under a new name, it is renamed."""
 
     address: Address
     name: str | None = None
@@ -75,6 +79,14 @@ class AddRunner(Struct, kw_only=True):
     authorized: bool = False
     source: str | None = None
     allow_mounts: tuple[str, ...] = ()
+    replaces: tuple[str, ...] = ()
+
+
+class RunnerRemoved(Struct, kw_only=True):
+    """The response to `DELETE /runners/NAME`: `used_by` are the other runners that use the same folder, so that what is
+    in it stays."""
+
+    used_by: list[str] = []
 
 
 class ServerKey(Struct, kw_only=True):

@@ -13,8 +13,7 @@ from dstack.model.runner.runner import Facts, Runner
 
 
 def machines(runners: Iterable[Runner], own_keys: Collection[str] = ()) -> dict[str, str]:
-    """Return each runner's machine, named by one of its runners. `own_keys` are the host keys of the server's machine.
-    """
+    """Return each runner's machine, named by one of its runners. `own_keys` are the server's machine's host keys."""
     found: dict[str, str] = {}
     members: dict[str, list[str]] = {}
     having: dict[tuple[str, str, str], list[Runner]] = defaultdict(list)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import shlex
 from hashlib import sha256
 
 from msgspec import Struct
@@ -157,6 +158,24 @@ class Runner(Struct, frozen=True, kw_only=True):
     def kind(self) -> str:
         """What runs its jobs; `executors/kinds.py` has the executor for each kind."""
         return "docker"
+
+    @property
+    def add_command(self) -> str:
+        """The command that adds it again."""
+        identity = None if self.authorized else self.address.identity
+        given: list[tuple[str, object]] = [
+            ("--name", self.name),
+            ("--identity", identity),
+            ("--jump", self.address.jump),
+            *(("--label", label) for label in self.labels),
+            ("--gpus", self.gpus),
+            ("--max-jobs", self.max_jobs),
+            ("--root", self.root if self.root != DEFAULT_ROOT else None),
+            *(("--allow-mount", folder) for folder in self.allow_mounts),
+            ("--docker", self.docker if self.docker != "docker" else None),
+        ]
+        options = [str(word) for option in given if option[1] is not None for word in option]
+        return shlex.join(["dstack", "runners", "add", str(self.address), *options])
 
     @property
     def gpu_indexes(self) -> tuple[int, ...]:

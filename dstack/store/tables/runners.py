@@ -72,6 +72,20 @@ class Runners(RecordedTable):
             self.edition += 1
         return runner
 
+    def rename(self, old: str, runner: Runner) -> None:
+        """Give a runner another name and definition; it keeps its place among the runners. Raises ConflictError if the
+        name is taken."""
+        if self.get(runner.name):
+            raise ConflictError(f"a runner named '{runner.name}' already exists", hint="choose another --name")
+        self.require(old)
+        with self.database.transaction():
+            sql = "UPDATE runners SET name = ?, data = ? WHERE name = ?"
+            self.database.execute(sql, (runner.name, encoded(runner), old))
+            self.events.add("runner.renamed", runner=runner.name, data={"from": old})
+            renamed = {runner.name if name == old else name: each for name, each in self.current().items()}
+            self.known = {**renamed, runner.name: runner}
+            self.edition += 1
+
     def remove(self, name: str) -> None:
         """Forget a runner and the objects and images recorded for it."""
         with self.database.transaction():

@@ -130,7 +130,7 @@ class World:
     def reopened(self) -> None:
         """Return the same state in a new process."""
         pool = Pool()
-        pool.get = lambda runner: self.machine.host  # type: ignore[method-assign, assignment, return-value]
+        pool.get = pool.anew = lambda runner: self.machine.host  # type: ignore[method-assign, assignment, return-value]
         machines = Fleet(self.store, pool, lambda: None)
         self.context = Context(layout=self.layout, store=self.store, fleet=machines, events=Events())
 
