@@ -24,8 +24,8 @@ FAILED = 125
 
 @dataclass(frozen=True)
 class Step:
-    """What to do with one runner: `add`, `rename`, `change`, `keep` or `remove`. `differences` are for messages. `old` is
-    the name of a runner at the same address that is no longer in the file."""
+    """What to do with one runner: `add`, `rename`, `change`, `keep` or `remove`. `differences` are for messages. `old`
+    is the name of a runner at the same address that is no longer in the file."""
 
     do: str
     name: str
@@ -39,7 +39,7 @@ class Step:
         labels = f", labels {', '.join(self.wanted.labels)}" if self.wanted.labels else ""
         return {
             "add": f"add {self.wanted.address}{labels}",
-            "rename": f"rename {self.old}, {self.wanted.address}{labels}",
+            "rename": f"rename from {self.old}, {self.wanted.address}{labels}",
             "change": f"change {'; '.join(self.differences)}",
             "keep": "unchanged",
             "remove": "drain and remove: it is no longer in the file",
@@ -69,7 +69,8 @@ def _step(wanted: AddRunner, current: AddRunner | None, dropped: Mapping[str, Ad
     if current is None:
         # The server knows whether a runner at another address is the same machine, too.
         old = next((each for each, its in dropped.items() if reached(its) == reached(wanted)), "")
-        return Step("rename" if old else "add", name, replace(wanted, replaces=tuple(dropped)), old=old)
+        wanted = replace(wanted, replaces=tuple(dropped))
+        return Step("rename", name, wanted, (f"name: {old} -> {name}",), old) if old else Step("add", name, wanted)
     if current.authorized:
         wanted = replace(wanted, authorized=True, address=replace(wanted.address, identity=None))
     before, after = _settings(current), _settings(wanted)
