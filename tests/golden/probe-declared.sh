@@ -176,6 +176,7 @@ nvidia() {
 	esac
 }
 gpus=no
+indexes='0 1'
 if has nvidia-smi; then
 	if nvidia; then
 		gpus=yes
@@ -222,10 +223,13 @@ try_gpus() {
 	printf 'gpu_container=%s\n' "$(printf '%s' "$output" | oneline)"
 	dk rmi -f "$image" > /dev/null 2>&1 || :
 }
-nvidia=$gpus
 # Without nvidia-smi, only AMD's tools can say that the declared GPUs are not NVIDIA's.
-if [ -z "$amd" ]; then nvidia=yes; fi
-if [ "$nvidia" = yes ] && [ $answers = yes ]; then try_gpus "$@" run --rm --network none '--gpus' '"device=0,1"'; fi
+if [ -z "$amd" ]; then gpus=yes; fi
+if [ $gpus = yes ] && [ $answers = yes ] && [ -n "$indexes" ]; then
+	set -- 'docker' run --rm --network none
+	set -- "$@" --gpus "\"device=$(echo $indexes | tr ' ' ',')\""
+	try_gpus "$@"
+fi
 echo "clock=$(date +%s)"
 # The cost of this script: ticks of this shell and its children, each a hundredth of a second (proc(5)).
 read -r _ _ _ _ _ _ _ _ _ _ _ _ _ own kernel children below _ < /proc/$$/stat

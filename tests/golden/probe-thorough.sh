@@ -175,10 +175,13 @@ nvidia() {
 	esac
 }
 gpus=no
+indexes=''
 if has nvidia-smi; then
 	if nvidia; then
 		gpus=yes
 		printf '%s\n' "$output" | sed -n 's/^[0-9]/gpu=&/p'
+		# Those that jobs get: neither broken nor split.
+		indexes=$(printf '%s\n' "$output" | sed -n -e 's/\[N\/A]//g' -e 's/\[Not Supported]//g' -e '/\[/d' -e '/, Enabled/d' -e 's/^\([0-9][0-9]*\),.*/\1/p')
 		case $output in
 			*', Enabled'*) timeout 20 nvidia-smi -L 2> /dev/null < /dev/null | sed -n -e 's/^GPU \([0-9][0-9]*\): .*/mig=\1/p' -e 's/^ *MIG \([^ ]*\) .*/mig=\1/p' || : ;;
 		esac
@@ -221,8 +224,11 @@ try_gpus() {
 	printf 'gpu_container=%s\n' "$(printf '%s' "$output" | oneline)"
 	dk rmi -f "$image" > /dev/null 2>&1 || :
 }
-nvidia=$gpus
-if [ "$nvidia" = yes ] && [ $answers = yes ]; then try_gpus "$@" run --rm --network none '--device' 'nvidia.com/gpu=all'; fi
+if [ $gpus = yes ] && [ $answers = yes ] && [ -n "$indexes" ]; then
+	set -- 'podman' run --rm --network none
+	for index in $indexes; do set -- "$@" --device "nvidia.com/gpu=$index"; done
+	try_gpus "$@"
+fi
 echo "clock=$(date +%s)"
 # The cost of this script: ticks of this shell and its children, each a hundredth of a second (proc(5)).
 read -r _ _ _ _ _ _ _ _ _ _ _ _ _ own kernel children below _ < /proc/$$/stat

@@ -176,10 +176,13 @@ nvidia() {
 	esac
 }
 gpus=no
+indexes=''
 if has nvidia-smi; then
 	if nvidia; then
 		gpus=yes
 		printf '%s\n' "$output" | sed -n 's/^[0-9]/gpu=&/p'
+		# Those that jobs get: neither broken nor split.
+		indexes=$(printf '%s\n' "$output" | sed -n -e 's/\[N\/A]//g' -e 's/\[Not Supported]//g' -e '/\[/d' -e '/, Enabled/d' -e 's/^\([0-9][0-9]*\),.*/\1/p')
 		case $output in
 			*', Enabled'*) timeout 20 nvidia-smi -L 2> /dev/null < /dev/null | sed -n -e 's/^GPU \([0-9][0-9]*\): .*/mig=\1/p' -e 's/^ *MIG \([^ ]*\) .*/mig=\1/p' || : ;;
 		esac

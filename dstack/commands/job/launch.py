@@ -81,7 +81,9 @@ def _gpus(context: HostContext, order: Order) -> tuple[str, ...]:
         return (*none, "--env", f"ROCR_VISIBLE_DEVICES={seen}", "--env", f"HIP_VISIBLE_DEVICES={seen}")
     if not order.gpus:
         return none
-    return context.nvidia(order.gpus)
+    if context.podman:
+        return tuple(word for index in order.gpus for word in ("--device", f"nvidia.com/gpu={index}"))
+    return ("--gpus", '"device={}"'.format(",".join(str(index) for index in order.gpus)))
 
 
 def _limits(order: Order) -> tuple[str, ...]:

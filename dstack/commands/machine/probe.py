@@ -38,9 +38,9 @@ def probe(
     `thorough` also tests whether a container gets the GPUs: as many as are `declared`, or those that are found. GPUs
     that only jobs of `server` use count as free."""
     context = HostContext(HostLayout(root, machine="", server="probe"), docker, sys=sys, dev=dev)
-    gpus = context.nvidia(range(declared) if declared else None)
     thorough = thorough and declared != 0
-    body = script("machine/probe", context, podman=context.podman, thorough=thorough, declared=declared or 0, gpus=gpus)
+    indexes = tuple(range(declared or 0))
+    body = script("machine/probe", context, podman=context.podman, thorough=thorough, declared=indexes)
     return Command("probing the machine", body, lambda result: _facts(context, result, server, declared or 0))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -59,13 +58,6 @@ class HostContext:
     def instance(self) -> str:
         """The server that the folder must belong to; "" for any."""
         return self.owner.partition(" ")[0]
-
-    def nvidia(self, gpus: Sequence[int] | None) -> tuple[str, ...]:
-        """Return the options that give a container these NVIDIA GPUs; None means all."""
-        names = ("all",) if gpus is None else tuple(str(index) for index in gpus)
-        if self.podman:
-            return tuple(word for name in names for word in ("--device", f"nvidia.com/gpu={name}"))
-        return ("--gpus", "all" if gpus is None else f'"device={",".join(names)}"')
 
     @property
     def podman(self) -> bool:
