@@ -227,7 +227,7 @@ try_gpus() {
 if [ -z "$amd" ]; then gpus=yes; fi
 if [ $gpus = yes ] && [ $answers = yes ] && [ -n "$indexes" ]; then
 	set -- 'docker' run --rm --network none
-	set -- "$@" --gpus "\"device=$(echo $indexes | tr ' ' ',')\""
+	set -- "$@" --gpus "\"device=$(printf '%s' "$indexes" | tr ' \n' ',,')\""
 	try_gpus "$@"
 fi
 echo "clock=$(date +%s)"
