@@ -6,8 +6,10 @@ import re
 import shlex
 from collections.abc import Sequence
 
-OPTION = re.compile(r"(,?) ?\badd (--[a-z][a-z-]*)((?: [A-Z][^\s,;]*)?)")
-"""An option that a hint wants added, with a value that is in capitals or a fingerprint."""
+OPTION = re.compile(r"(,?) ?\badd (--[a-z][a-z-]*)((?: (?:[A-Z]|https?:)[^\s,;]*)?)")
+"""An option that a hint wants added, with a value that is in capitals, a fingerprint or a URL."""
+ADD_WITH = re.compile(r"\badd it with (--[a-z]+) ('[^']*'|[^\s,;']+)")
+"""How a finding on a machine says it: `add it with --docker podman`."""
 
 
 def whole(hint: str, arguments: Sequence[str]) -> str:
@@ -18,6 +20,11 @@ def whole(hint: str, arguments: Sequence[str]) -> str:
         words = shlex.join(["dstack", *without(arguments, option if value else "")])
         return f"{': ' if comma else ' ' if found.start() else ''}{words} {option}{value}"
 
+    def adding(found: re.Match[str]) -> str:
+        return f"{shlex.join(['dstack', *without(arguments, found[1])])} {found[1]} {found[2]}"
+
+    if list(arguments[:2]) == ["runners", "add"]:
+        hint = ADD_WITH.sub(adding, hint)
     return OPTION.sub(command, hint)
 
 
