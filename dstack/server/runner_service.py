@@ -192,7 +192,8 @@ class RunnerService:
         other = before.facts is not None and not maybe_same(before, after)
         if other or before.docker != after.docker or not same_folder(before, after):
             if busy := self.removal.busy(before.name):
-                what = "another machine, account, root or docker"
+                settings = other or (before.root, before.docker) != (after.root, after.docker)
+                what = "another machine, root or docker" if settings else "another account"
                 message = f"{before.name} can't be changed to {what} while it runs {listed(busy)}"
                 hint = f"type `dstack runners drain {before.name} --wait`, then the same command again"
                 raise ConflictError(message, hint=hint)
