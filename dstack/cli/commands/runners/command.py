@@ -60,9 +60,10 @@ command.add_command(add)
 @click.argument("names", metavar="[NAME]...", nargs=-1, type=RUNNER)
 @json_option
 def check(names: tuple[str, ...], as_json: bool) -> int:
-    """Check runners now: log in anew, and try what they are said to have.
+    """Check runners now, with a new login.
 
-    Without NAME, check all. Prints a fix for every problem, and exits with 0 if all are ready, else with 125.
+    Without NAME, check all. Tests whether containers get the GPUs, prints a fix for every problem, and exits with 0 if
+    all runners are ready, else with 125.
     """
     client = connect.connect()
     wanted = names or tuple(runner.name for runner in client.runners(fresh=float("inf")))
