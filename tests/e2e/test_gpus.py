@@ -297,6 +297,8 @@ def test_declared_gpus_without_the_toolkit_are_told_and_stay_blocked(
     variables = f"ansible_host={sshd.host} ansible_port={sshd.port} ansible_user={sshd.user} dstack_gpus=1"
     secret = f"ansible_ssh_private_key_file={sshd.identity} dstack_fingerprint={sshd.fingerprint}"
     inventory.write_text(f"bare {variables} {secret} dstack_root=~/bare-{tmp_path.name}\n")
-    assert cli("runners", "import", str(inventory)).returncode == 0
+    imported = cli("runners", "import", str(inventory))
+    assert (imported.returncode, imported.stdout.startswith("bare: changed gpus: 2 -> 1")) == (0, True)
+    assert "bare: containers don't get the GPUs: " in imported.stderr
     assert runner_named(cli, "bare")["gpus_free"] == 0
     assert cli("runners", "remove", "bare").returncode == 0

@@ -145,18 +145,27 @@ def _done(client: Client, step: Step, renamed: set[str]) -> str | DstackError:
     """Carry out a step, and return its result in words, or its error."""
     try:
         if step.do in ("add", "rename"):
-            added = client.add_runner(step.wanted)
+            added = warned(client.add_runner(step.wanted))
             if added.renamed_from:
                 renamed.add(added.renamed_from)
                 return f"renamed from {added.renamed_from}, {step.wanted.address}"
             same = f", the same machine as {', '.join(added.same_machine)}" if added.same_machine else ""
             return f"added, {step.wanted.address}{same}"
         if step.do == "change":
-            client.change_runner(step.name, step.wanted)
+            warned(client.change_runner(step.name, step.wanted))
             return f"changed {'; '.join(step.differences)}"
         return _removed(client, step.name) if step.do == "remove" else "unchanged"
     except DstackError as error:
         return error
+
+
+def warned(runner: RunnerView) -> RunnerView:
+    """Say if containers don't get the GPUs that the runner is said to have."""
+    for finding in runner.findings:
+        if finding.name == "gpu-toolkit":
+            show.say(f"{runner.name}: {finding.what}", style="yellow")
+            show.say(f"  fix: {finding.fix}")
+    return runner
 
 
 def _removed(client: Client, name: str) -> str:
