@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from dstack.commands.engine_words import unwrapped
 from dstack.model.runner.host_context import HostContext
 from dstack.model.runner.runner import Finding, Gpu
 from dstack.model.text.units import memory_words, size_words
@@ -208,7 +209,7 @@ def _tried(answers: Answers) -> Iterator[Finding]:
     if words is None or "dstack-nothing" in words:
         return
     nvidia = [gpu for gpu in answers.gpus if gpu.vendor == "nvidia"]
-    failure = gpus_fail(words.strip() or "no answer within 60 seconds")
+    failure = gpus_fail(unwrapped(words) or "no answer within 60 seconds")
     if nvidia and len(nvidia) < answers.declared and not TOOLKIT.search(words):
         fix = f"declare {len(nvidia)} with --gpus, which nvidia-smi finds, or find out why it does not find the others"
         failure = replace(failure, fix=fix)

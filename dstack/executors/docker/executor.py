@@ -8,6 +8,7 @@ from dataclasses import replace
 from dstack.commands.artifacts.collect import ArtifactListing, listing
 from dstack.commands.artifacts.retain import keep
 from dstack.commands.command import Command, Stdin
+from dstack.commands.engine_words import bare
 from dstack.commands.host import Host, T, ask
 from dstack.commands.job.launch import launch
 from dstack.commands.job.observe import follow, observe, read_log
@@ -17,7 +18,7 @@ from dstack.commands.machine.pull import Login
 from dstack.commands.machine.take_stock import Stock, take_stock
 from dstack.decide import Observed
 from dstack.errors import CommandError, HostUnreachableError
-from dstack.executors.docker.failures import bare, not_pulled, not_started, silent
+from dstack.executors.docker.failures import not_pulled, not_started, silent
 from dstack.executors.docker.image_pulls import ImagePulls
 from dstack.executors.executor import Tell
 from dstack.model.code.snapshot import Snapshot
