@@ -80,4 +80,4 @@ def run(arguments: Sequence[str]) -> int:
     except BaseException as error:
         # The command line may be too wrong to be parsed.
         options = itertools.takewhile(lambda word: word != "--", arguments)
-        return failure.report(error, as_json="--json" in options)
+        return failure.report(error, as_json="--json" in options, arguments=arguments)

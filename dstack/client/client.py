@@ -23,7 +23,7 @@ from dstack.model.api.retention import (
     PruneRestRequest,
     Removed,
 )
-from dstack.model.api.runners import AddRunner, Clean, Drain, RunnerView, ServerKey
+from dstack.model.api.runners import AddRunner, Clean, Drain, RunnerRemoved, RunnerView, ServerKey
 from dstack.model.api.runs import Plan, Recipe, RunView, Submission
 from dstack.model.api.server import ChangeIdentity, DeletedSecret, SecretView, ServerConfig, ServerStatus, SetSecret
 from dstack.model.api.tokens import CreatedToken, NewToken, TokenView
@@ -202,9 +202,11 @@ class Client(Connection):
         """Give a drained runner jobs again."""
         return self._post(f"/runners/{_part(name)}/resume", RunnerView)
 
-    def remove_runner(self, name: str, *, force: bool = False) -> None:
-        """Remove a runner and everything of dstack's on it. With `force`, remove it even if it can't be cleaned up."""
-        self._send("DELETE", f"/runners/{_part(name)}?force={int(force)}", WORK_SECONDS).close()
+    def remove_runner(self, name: str, *, force: bool = False) -> RunnerRemoved:
+        """Remove a runner and everything of dstack's on it that no other runner uses. With `force`, remove it even if
+        it can't be cleaned up."""
+        response = self._send("DELETE", f"/runners/{_part(name)}?force={int(force)}", WORK_SECONDS)
+        return self._decode(response, RunnerRemoved)
 
     def tokens(self) -> list[TokenView]:
         """Return the tokens of the server, without their values."""

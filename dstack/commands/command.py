@@ -74,7 +74,7 @@ class Command(Generic[T]):
                 found = result.values().get("machine", "an unknown one")
                 raise HostError(
                     f"a different machine answers at this address (machine id {found}); dstack changed nothing there",
-                    hint="if the machine was replaced, run: dstack runners remove NAME, then dstack runners add HOST",
+                    hint="if the machine was replaced: dstack runners check",
                 )
             succeeded(self.name, result)
             return self.read(result)

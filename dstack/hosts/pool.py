@@ -30,13 +30,17 @@ class Pool:
             if known[0] == identity:
                 return known[1]
             self._close_aside(known[1])
-        host: Host = LocalHost()
-        if not runner.address.local:
-            from dstack.hosts.ssh.host import SshHost
-
-            host = SshHost(runner.address, runner.host_key or "", name=runner.name, dialer=self.dialer)
+        host = self.anew(runner)
         self._hosts[runner.name] = (identity, host)
         return host
+
+    def anew(self, runner: Runner) -> Host:
+        """Return another host for the runner, which logs in once more. The caller closes it."""
+        if runner.address.local:
+            return LocalHost()
+        from dstack.hosts.ssh.host import SshHost
+
+        return SshHost(runner.address, runner.host_key or "", name=runner.name, dialer=self.dialer)
 
     @property
     def dialer(self) -> Dialer:

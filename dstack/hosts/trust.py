@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from dstack.model.runner.runner import Address
 from dstack.plumbing import disk
@@ -27,3 +30,21 @@ def own_key(path: Path) -> str:
     if not path.exists():
         disk.write(path, asyncssh.generate_private_key("ssh-ed25519").export_private_key())
     return public_text(asyncssh.read_private_key(str(path)))
+
+
+def own_host_keys() -> frozenset[str]:
+    """Return the public host keys (type and base64) of this machine's own SSH server; none if they can't be read."""
+    found = set()
+    for path in Path("/etc/ssh").glob("ssh_host_*_key.pub"):
+        with contextlib.suppress(OSError, ValueError):
+            found.add(" ".join(path.read_text().split()[:2]))
+    return frozenset(found)
+
+
+def login(address: Address) -> str:
+    """Return the user that ssh would log in as; "" for the server's own machine. Reads files; HostError if it can't."""
+    if address.local:
+        return ""
+    from dstack.hosts.ssh.settings import read_settings
+
+    return read_settings(replace(address, identity=None)).user

@@ -60,7 +60,7 @@ class Server:
     def __init__(self, url: str, token: str | None) -> None:
         self.url = url[len("unix://") :] if url.startswith("unix://") else url.rstrip("/")
         self.token = token
-        if not self.url.startswith(("/", "http://", "https://")):
+        if not (self.unix or valid(self.url)):
             raise RunnerError(f"'{url}' is not a valid server URL", "write --server http://HOST:PORT", 2)
 
     @property
@@ -95,8 +95,9 @@ class Server:
         with contextlib.closing(self.connect()) as connection:
             return str(connection.sock.getsockname()[0])
 
-    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Send a request and return the answer. Raises OSError if the server can't be reached, or can't answer now."""
+    def post(self, path: str, body: dict[str, Any], *needed: str) -> dict[str, Any]:
+        """Send a request and return the answer, which has the `needed` fields. Raises OSError if the server can't be
+        reached, or can't answer now."""
         prefix = "" if self.unix else urllib.parse.urlsplit(self.url).path
         headers = {"Content-Type": "application/json", "Connection": "close"}
         if self.token:
@@ -109,15 +110,28 @@ class Server:
         except http.client.HTTPException as error:
             raise OSError(f"the answer was cut off: {error!r}") from error
         try:
-            answer = json.loads(data)
-        except ValueError:
-            raise RunnerError(f"{self.url} is not a dstack server (HTTP status {response.status})") from None
-        if response.status == 503:
-            raise OSError(answer.get("message", "it can't answer now"))
-        if response.status >= 400:
-            message = answer.get("message", "the server refused the request")
-            raise RunnerError(message, answer.get("hint") or "", answer.get("exit_code", 125))
-        return dict(answer)
+            answer = dict(json.loads(data))
+        except (ValueError, TypeError):
+            answer = {}
+        status = response.status
+        if status in (502, 503, 504):  # a proxy answers so while the server behind it is restarted
+            raise OSError(answer.get("message") or f"it can't answer now (HTTP status {status})")
+        if status >= 400 and "message" in answer:
+            raise RunnerError(str(answer["message"]), str(answer.get("hint") or ""), answer.get("exit_code", 125))
+        if status >= 400 or not answer.keys() >= set(needed):
+            hint = "check --server; `dstack server status` on the server's machine shows its URL"
+            raise RunnerError(f"{self.url} is not a dstack server (HTTP status {status})", hint)
+        return answer
+
+
+def valid(url: str) -> bool:
+    """Whether this is a URL of a server."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        named = bool(parts.hostname) and not re.search(r"[\x00-\x20\x7f]", parts.netloc)
+        return parts.scheme in ("http", "https") and named and parts.port != 0
+    except ValueError:
+        return False
 
 
 def default_server() -> str:
@@ -277,10 +291,10 @@ class Announcement:
 
     def run(self) -> int:
         """Register, and send heartbeats until the machine is no longer available. Return the exit code."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: self.end("dstack-runner was stopped"))
         until = ends_at(self.options.until) if self.options.until else None
         self.register()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: self.end("dstack-runner was stopped"))
         if self.options.once:
             state = self.beat()
             return 0 if state == "ready" else 75 if state in ("pending", "unknown") else 125
@@ -302,7 +316,7 @@ class Announcement:
         try:
             address, port = host_and_port(options.address or self.server.own_address())
         except OSError as error:
-            raise RunnerError(f"can't reach the server at {self.server.url}: {error}", code=75) from error
+            raise self.unreachable(error) from error
         machine = {
             "name": options.name or socket.gethostname().split(".")[0],
             "address": address,
@@ -315,11 +329,15 @@ class Announcement:
             "docker": options.docker,
         }
         try:
-            answer = self.server.post("/registrations", machine)
+            answer = self.server.post("/registrations", machine, "name", "secret", "server", "key")
         except OSError as error:
-            raise RunnerError(f"can't reach the server at {self.server.url}: {error}", code=75) from error
+            raise self.unreachable(error) from error
         self.name, self.secret, self.id = answer["name"], answer["secret"], answer["server"]
         let_in(answer["key"], self.id)
+
+    def unreachable(self, error: OSError) -> RunnerError:
+        hint = "check --server, and that the server runs: dstack server status"
+        return RunnerError(f"can't reach the server at {self.server.url}: {words_of(error)}", hint, 75)
 
     def beat(self) -> str:
         """Send one heartbeat. Return the state that the server answers."""
@@ -327,7 +345,7 @@ class Announcement:
         try:
             answer = self.tell(f"its GPUs are used by {foreign}" if foreign else None)
         except OSError as error:
-            answer = {"state": "unknown", "words": f"can't reach the server: {error}; trying again"}
+            answer = {"state": "unknown", "words": f"can't reach the server: {words_of(error)}; trying again"}
         if answer["words"] != self.last_words:
             self.last_words = answer["words"]
             say(self.last_words)
@@ -336,7 +354,9 @@ class Announcement:
     def tell(self, unavailable: str | None) -> dict[str, Any]:
         options = {"interval": self.options.interval, "once": self.options.once}
         body = {"secret": self.secret, "unavailable": unavailable, **options}
-        return self.server.post(f"/registrations/{urllib.parse.quote(self.name, safe='')}/heartbeat", body)
+        return self.server.post(
+            f"/registrations/{urllib.parse.quote(self.name, safe='')}/heartbeat", body, "state", "words"
+        )
 
     def leave(self) -> None:
         """Tell the server that the machine is no longer available, and remove the key if asked to."""
@@ -347,6 +367,11 @@ class Announcement:
             say(f"could not tell the server: {error}; it will notice that the heartbeats stopped")
         if self.options.cleanup:
             let_out(self.id)
+
+
+def words_of(error: OSError) -> str:
+    """Return what went wrong, without the number that Python puts in front."""
+    return str(error.strerror or error)
 
 
 def ends_at(text: str) -> float:
@@ -451,6 +476,11 @@ def main() -> None:
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
         sys.exit(error.code)
+    except OSError as error:  # a home that can't be written, or a full disk
+        print(f"dstack-runner: error: {error.filename or 'this machine'}: {words_of(error)}", file=sys.stderr)
+        sys.exit(125)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

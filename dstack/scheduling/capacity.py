@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from dstack.model.job.resources import Ask
@@ -10,7 +12,9 @@ from dstack.scheduling.types import Lease, Machine, Waiting
 
 
 class Capacity:
-    """A runner's free share, which only shrinks. `number` is its position among the runners."""
+    """A runner's free share, which only shrinks. `number` is its position among the runners, and `leases` are those of
+    its machine. `siblings` are the runners that are the same machine, itself included: what one gives, all have less.
+    `jobs` counts the machine's jobs; one that asks for CPUs counts as so many."""
 
     def __init__(self, machine: Machine, number: int, leases: Iterable[Lease]) -> None:
         self.machine = machine
@@ -24,11 +28,18 @@ class Capacity:
         self.cpu = self.cpus - machine.load.cpu - sum([lease.ask.cpu for lease in self.leases])
         self.memory = machine.memory - machine.load.memory - sum([lease.ask.memory for lease in self.leases])
         self.disk = machine.runner.facts.disk_free if machine.runner.facts else 0
+        self.jobs = sum([lease.ask.cpu or 1 for lease in self.leases])
         self.slots = machine.slots - sum([lease.ask.shares for lease in self.leases])
         taken = {index for lease in self.leases for index in lease.gpus}.union(machine.foreign)
         self.free = [] if machine.gpu_trouble else [gpu for gpu in self.gpus if gpu.index not in taken]
         self.reserved: list[Waiting] = []
+        self.siblings: Sequence[Capacity] = (self,)
         self.matches: dict[tuple[str, int, str], list[Gpu]] = {}
+
+    @property
+    def group(self) -> int:
+        """The number of its machine: that of the first runner that is the same one."""
+        return self.siblings[0].number
 
     def matching(self, ask: Ask) -> list[Gpu]:
         kind = ask.gpu_kind
@@ -83,13 +94,19 @@ class Capacity:
         )
 
     def could_hold(self, ask: Ask) -> bool:
-        """Whether it would fit on the empty runner. The disk does not count, because it may be cleared."""
+        """Whether it would fit on the empty runner. What is free on the disk does not count: it may be cleared."""
         return (
             (not ask.gpus or self.count(ask) >= ask.gpus)
             and self.cpus >= ask.cpu
             and (not ask.memory or self.machine.memory >= ask.memory)
             and (not ask.shares or self.machine.slots > 0)
+            and self.disk_size >= ask.disk
         )
+
+    @property
+    def disk_size(self) -> float:
+        """The size of its disk in bytes; infinite if unknown."""
+        return (self.machine.runner.facts and self.machine.runner.facts.disk_total) or math.inf
 
     def count(self, ask: Ask) -> int:
         """How many GPUs it has that the job can use, free or not."""
@@ -102,19 +119,35 @@ class Capacity:
         return max(0, gpus), max(0, ask.cpu - self.cpu), max(0, memory)
 
     @property
-    def quiet(self) -> tuple[int, int, int]:
-        """Sort key for jobs without GPUs, best first: the fewest jobs, then the fewest GPUs, which stay free for jobs
-        that need them. It never gets smaller."""
-        return len(self.leases), len(self.gpus), self.number
+    def quiet(self) -> tuple[float, int, int]:
+        """Sort key for jobs without GPUs, best first: the fewest jobs per CPU, then the fewest GPUs, which stay free
+        for jobs that need them. It never gets smaller."""
+        return self.jobs / max(self.cpus, 1), len(self.gpus), self.number
 
     def take(self, lease: Lease) -> None:
+        """Take a job's share out of the machine, under all of its names."""
+        for one in self.siblings:
+            one.taken(lease)
+
+    def taken(self, lease: Lease) -> None:
         ask = lease.ask
         self.leases.append(lease)
         if lease.gpus:
             self.free = [gpu for gpu in self.free if gpu.index not in lease.gpus]
             self.matches.clear()
+        self.jobs += ask.cpu or 1
         self.cpu -= ask.cpu
         self.memory -= ask.memory
         self.disk -= ask.disk
         if ask.shares:
             self.slots -= 1
+
+
+def joined(capacities: Sequence[Capacity]) -> None:
+    """Have runners that are one machine share what it has, and what is reserved there."""
+    found: dict[str, list[Capacity]] = defaultdict(list)
+    for one in capacities:
+        found[one.machine.identity].append(one)
+    for siblings in found.values():
+        for one in siblings:
+            one.siblings, one.reserved = siblings, siblings[0].reserved

@@ -18,8 +18,8 @@ from dstack.scheduling.types import Eligibility
 
 LOOKED_AT = 64
 """How many runners, those with the most free resources, are compared to find the closest."""
-Row = tuple[float, int, float, Capacity]
-"""A runner with what it has when empty: GPUs of a kind, CPUs, bytes of memory."""
+Row = tuple[float, int, float, float, Capacity]
+"""A runner with what it has when empty: GPUs of a kind, CPUs, bytes of memory, bytes of disk."""
 
 
 def allows(pin: str | None, runners: tuple[str, ...], runner: Runner) -> bool:
@@ -55,8 +55,11 @@ class Candidates:
         if kind not in self.rows:
             ranked = sorted(self.machines, key=lambda one: (not one.works, *_free(one, ask)))
             self.rows[kind] = [_row(one, ask) for one in ranked]
-        gpus, cpu, memory = ask.gpus, ask.cpu, ask.memory
-        large = [one for count, cpus, size, one in self.rows[kind] if count >= gpus and cpus >= cpu and size >= memory]
+        large = [
+            one
+            for count, cpus, memory, disk, one in self.rows[kind]
+            if count >= ask.gpus and cpus >= ask.cpu and memory >= ask.memory and disk >= ask.disk
+        ]
         return [one for one in large if one.machine.slots > 0] if ask.shares else large
 
 
@@ -66,8 +69,8 @@ def _free(one: Capacity, ask: Ask) -> tuple[float, ...]:
 
 def _row(one: Capacity, ask: Ask) -> Row:
     if one.machine.runner.facts is None:
-        return float("inf"), 2**31, float("inf"), one
-    return one.count(ask) if ask.gpus else 0, one.cpus, one.machine.memory, one
+        return float("inf"), 2**31, float("inf"), float("inf"), one
+    return one.count(ask) if ask.gpus else 0, one.cpus, one.machine.memory, one.disk_size, one
 
 
 class JobShape:
@@ -79,7 +82,7 @@ class JobShape:
         self.candidates = candidates
         self.by_free = by_free
         self.seen: dict[int, int] = {}
-        self.heap: list[tuple[tuple[int, int, int], Capacity]] | None = None
+        self.heap: list[tuple[tuple[float, int, int], Capacity]] | None = None
         self.reason: Reason | None = None
         self.blocked = False
         self.stuck = False
@@ -88,7 +91,7 @@ class JobShape:
         self.nearest: Sequence[Capacity] = ()
 
     def best(self) -> Capacity | None:
-        """The runner for the next job: the fullest one with enough free GPUs, or the one with the fewest jobs."""
+        """The runner for the next job: the fullest one with enough free GPUs, or the least busy one."""
         return self.fullest() if self.ask.gpus else self.quietest()
 
     def fullest(self) -> Capacity | None:

@@ -43,22 +43,27 @@ class Room:
                 self.claim(there, job)
 
     def claim(self, one: Capacity, job: Waiting) -> Capacity:
-        self.claims[one.number].append(job)
+        self.claims[one.group].append(job)
         self.promised[job.id] = one.number
-        self.futures.pop(one.number, None)
+        self.changed(one)
         return one
+
+    def changed(self, one: Capacity) -> None:
+        """Imagine the future of this machine anew."""
+        for each in one.siblings:
+            self.futures.pop(each.number, None)
 
     def keeps_from(self, job: Waiting, one: Capacity) -> bool:
         """Whether a job that has a promise should leave this runner to other jobs that it is promised to."""
-        return job.id in self.promised and any(other.id != job.id for other in self.claims[one.number])
+        return job.id in self.promised and any(other.id != job.id for other in self.claims[one.group])
 
     def placed(self, job: Waiting, one: Capacity) -> None:
         """Drop a job's promise: it got this runner, whichever one was promised."""
-        self.futures.pop(one.number, None)
+        self.changed(one)
         number = self.promised.pop(job.id, None)
         if number is not None:
-            self.claims[number].remove(job)
-            self.futures.pop(number, None)
+            self.claims[self.all[number].group].remove(job)
+            self.changed(self.all[number])
 
     def make(self, job: Waiting, shape: JobShape) -> Capacity | None:
         """Return the runner on which the job can start once other jobs have given way; None if no preemption would
@@ -98,7 +103,7 @@ class Room:
         """The runner without the jobs that are ending, and with the promised ones."""
         if one.number not in self.futures:
             running = self.running(one)
-            same = len(running) == len(one.leases) and not self.claims[one.number]
+            same = len(running) == len(one.leases) and not self.claims[one.group]
             self.futures[one.number] = one if same else self.imagined(one, running)[0]
         return self.futures[one.number]
 
@@ -106,7 +111,7 @@ class Room:
         """The runner with these leases and the promised jobs, and whether all of these fit."""
         found, all_fit = Capacity(one.machine, one.number, leases), True
         found.disk = one.disk
-        for job in self.claims[one.number]:
+        for job in self.claims[one.group]:
             if found.room(job.ask):
                 found.take(Lease(job.id, one.name, gpus=found.pick(job.ask), ask=job.ask))
             else:

@@ -110,6 +110,8 @@ def too_much(ask: Ask, machines: Sequence[Capacity]) -> Reason:
         text += f"{most.cpus} CPUs"
     elif most.machine.memory < ask.memory:
         text += memory_words(facts.memory if facts else 0)
+    elif most.disk_size < ask.disk:
+        text += f"a disk of {size_words(facts.disk_total if facts else 0)}"
     else:
         text = f"{most.name} only takes jobs that request CPUs, memory or GPUs"
     return Reason(ReasonCode.NEEDS_MORE_THAN_ANY_RUNNER_HAS, text)
@@ -118,7 +120,8 @@ def too_much(ask: Ask, machines: Sequence[Capacity]) -> Reason:
 def short(ask: Ask, one: Capacity) -> tuple[float, ...]:
     """How much an empty runner lacks to hold it."""
     gpus = max(0, ask.gpus - one.count(ask))
-    return gpus, max(0.0, ask.cpu - one.cpus), max(0.0, ask.memory - one.machine.memory)
+    sizes = max(0.0, ask.memory - one.machine.memory), max(0.0, ask.disk - one.disk_size)
+    return gpus, max(0.0, ask.cpu - one.cpus), *sizes
 
 
 def gpus(one: Capacity) -> str:

@@ -15,7 +15,7 @@ from dstack.model.job.reasons import Reason
 from dstack.model.job.resources import Ask
 from dstack.model.runner.runner import Runner
 from dstack.scheduling import reasons
-from dstack.scheduling.capacity import Capacity
+from dstack.scheduling.capacity import Capacity, joined
 from dstack.scheduling.matching import Candidates, FreeIndex, JobShape, allows, opens
 from dstack.scheduling.preemption import Room
 from dstack.scheduling.types import Eligibility, Lease, Machine, Placement, Schedule, Waiting
@@ -71,12 +71,14 @@ class Pass:
     ) -> None:
         held: dict[str, list[Lease]] = defaultdict(list)
         self.users: Counter[str] = Counter()
+        machine_of = {machine.runner.name: machine.identity for machine in machines}
         for lease in leases:
-            held[lease.runner].append(lease)
+            held[machine_of.get(lease.runner, lease.runner)].append(lease)
             self.users[lease.user] += len(lease.gpus)
         self.jobs = sorted(jobs, key=attrgetter("submitted"))
         self.jobs.sort(key=attrgetter("priority"), reverse=True)
-        self.all = [Capacity(machine, at, held[machine.runner.name]) for at, machine in enumerate(machines)]
+        self.all = [Capacity(machine, at, held[machine.identity]) for at, machine in enumerate(machines)]
+        joined(self.all)
         self.by_name = {one.name: one for one in self.all}
         self.now = now
         self.max_gpus = max_gpus
@@ -127,21 +129,27 @@ class Pass:
         return self.users[job.user] + job.ask.gpus > self.max_gpus
 
     def choose(self, job: Waiting, shape: JobShape) -> Capacity | None:
-        """The best runner that the job fits on now: one that already has some of what it needs, else the best for its
-        shape."""
-        best = (self.nearby(job, shape) if job.near else None) or shape.best()
+        """The best runner that the job fits on now: for GPUs one that already has some of what it needs, for others the
+        least busy one, and among equally busy ones one that has some of what it needs; else the best for its shape."""
+        near, best = self.nearby(job, shape) if job.near else None, None
+        if near is None or not job.ask.gpus:
+            best = shape.best()
+        if best is None or (near and near.quiet[0] <= best.quiet[0]):
+            best = near
         return None if best and self.room.promised and self.room.keeps_from(job, best) else best
 
     def nearby(self, job: Waiting, shape: JobShape) -> Capacity | None:
-        """The runner that has the most of what the job needs, among those that it fits on."""
+        """The runner that has the most of what the job needs, among those that it fits on. Without GPUs, of the least
+        busy ones."""
         best: Capacity | None = None
         rank: tuple[float, ...] = ()
         for name, has in job.near.items():
             one = self.by_name.get(name)
-            if one is None or one.number not in shape.able or (best and -has > rank[0]) or not one.fits(job.ask):
+            if one is None or one.number not in shape.able:
                 continue
-            its = (-has, len(one.free) if job.ask.gpus else 0, *one.quiet)
-            if best is None or its < rank:
+            busy, free = (0.0, len(one.free)) if job.ask.gpus else (one.quiet[0], 0)
+            its = (busy, -has, free, *one.quiet)
+            if (best is None or its < rank) and one.fits(job.ask):
                 best, rank = one, its
         return best
 
@@ -156,7 +164,9 @@ class Pass:
         one.take(Lease(job.id, one.name, job.run, job.user, gpus, job.ask, self.now))
         if gpus:
             self.users[job.user] += len(gpus)
-            self.by_free[len(one.free)].append(one)
+            for each in one.siblings:
+                if each.works:
+                    self.by_free[len(each.free)].append(each)
         if self.room.lowest or self.room.promised:
             self.room.placed(job, one)
         return gpus

@@ -46,13 +46,19 @@ IDLE = Load()
 class Machine:
     """A runner as it is now. `trouble` says why it takes no jobs, in words that follow "NAME is"; None if it is ready.
     `foreign` says by index who uses a GPU outside dstack, `load` what else is used there, `gpu_trouble` why no job
-    gets its GPUs."""
+    gets its GPUs. Runners with the same `machine` are one machine, and share what it has; "" stands for the name."""
 
     runner: Runner
     trouble: Reason | None = None
     foreign: Mapping[int, str] = field(default_factory=dict)
     gpu_trouble: Reason | None = None
     load: Load = IDLE
+    machine: str = ""
+
+    @property
+    def identity(self) -> str:
+        """The machine whose leases these are."""
+        return self.machine or self.runner.name
 
     @property
     def cpus(self) -> int:

@@ -56,7 +56,7 @@ def table(
         ("DELETE", "/tags/{name}", artifacts.delete_tag),
         ("GET", "/runners", runners.list),
         ("POST", "/runners", runners.add),
-        ("DELETE", "/runners/{name}", runners.remove),
+        ("DELETE", "/runners/{name}", runners.removal.remove),
         ("POST", "/runners/{name}/check", runners.check),
         ("POST", "/runners/{name}/clean", runners.clean),
         ("PUT", "/runners/{name}", runners.change),

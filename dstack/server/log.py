@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
@@ -31,7 +32,15 @@ def set_up(layout: ServerLayout) -> None:
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[handler], force=True
     )
     logging.raiseExceptions = False  # a full disk would get a traceback, cut off, for each message that it can't hold
+    logging.getLogger("uvicorn.error").addFilter(unremarkable)
     logging.getLogger("asyncssh").setLevel(logging.WARNING)  # it logs every session: 10 kB per minute and host
+
+
+def unremarkable(record: logging.LogRecord) -> bool:
+    """Let all records through but those of requests in progress that the server cancels when it stops: that is no
+    error, and their clients try again."""
+    cancelled = bool(record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+    return not cancelled and "timeout graceful shutdown exceeded" not in record.getMessage()
 
 
 def is_stderr(path: Path) -> bool:

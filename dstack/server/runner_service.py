@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
-from collections.abc import Sequence
 
 from msgspec.structs import asdict, replace
 
 from dstack.commands.artifacts.retain import free
 from dstack.commands.host import ask
-from dstack.commands.machine.uninstall import uninstall
 from dstack.engine.engine import Engine
 from dstack.engine.fleet.runners import FRESH
 from dstack.engine.fleet.sampling import Sampler
@@ -19,17 +16,17 @@ from dstack.errors import (
     ConflictError,
     ErrorCode,
     HostError,
-    HostUnreachableError,
     NotFoundError,
     UnknownHostKeyError,
     UsageError,
 )
 from dstack.hosts.trust import known_keys
 from dstack.model.api.runners import AddRunner, Clean, Drain, RunnerView
-from dstack.model.job.job import Job
-from dstack.model.runner import mounts
-from dstack.model.runner.runner import DEFAULT_ROOT, Address, Facts, Runner, fingerprint
+from dstack.model.runner.machine import maybe_same, same_folder
+from dstack.model.runner.runner import Address, Runner, fingerprint
 from dstack.server.roles import check_runner
+from dstack.server.runners.definition import default_name, folders, root_of, unfit
+from dstack.server.runners.removal import Removal, listed
 
 LOOK = 1.0
 """Seconds for which a metrics sample is fresh enough to show."""
@@ -45,6 +42,7 @@ class RunnerService:
         self.engine, self.metrics = engine, metrics
         self.store, self.fleet = engine.store, engine.context.fleet
         self.identity = engine.context.layout.identity
+        self.removal = Removal(engine)
 
     async def list(self, *, fresh: float = FRESH) -> list[RunnerView]:
         """Return all runners except the hidden one of `--local`, as seen at most `fresh` seconds ago; `inf` means as
@@ -58,7 +56,7 @@ class RunnerService:
         """Check a machine and record it as a runner. Raises UnknownHostKeyError for a key that is not trusted yet, and
         HostError for a machine that can't run jobs; neither is added. ForbiddenError: see `check_runner`."""
         check_runner(request, self.identity)
-        name = request.name or default_name(request.address)
+        name = request.name or default_name(request.address, self.taken)
         self.check_name(name, request.address)
         runner = self.defined(Runner(name=name, address=request.address, max_jobs=request.max_jobs), request)
         runner = replace(runner, host_key=await self.trusted(request))
@@ -69,14 +67,16 @@ class RunnerService:
         except HostError:
             await self.fleet.pool.close(name)
             raise
+        runner = replace(runner, facts=facts)
         before = self.store.runners.get(name)
+        if before is None and (old := self.removal.predecessor(runner, request.replaces)):
+            await self.removal.rename(old, runner)
+            return replace(await self.checked(name), renamed_from=old.name)
         if before and before.hidden:
             given = {field: getattr(runner, field) for field in ("labels", "gpus", "max_jobs", "allow_mounts")}
             self.store.runners.change(name, hidden=False, facts=facts, **given)
         else:
-            with self.store.database.transaction():
-                self.store.runners.add(runner)
-                self.store.runners.change(name, facts=facts)
+            self.store.runners.add(runner)
         return await self.checked(name)
 
     def defined(self, runner: Runner, request: AddRunner) -> Runner:
@@ -95,6 +95,11 @@ class RunnerService:
             allow_mounts=folders(request.allow_mounts),
         )
 
+    def taken(self, name: str) -> bool:
+        """Whether a runner that users see has this name."""
+        before = self.store.runners.get(name)
+        return before is not None and not before.hidden
+
     def check_name(self, name: str, address: Address) -> None:
         """Raise UsageError for an invalid name, ConflictError for one that is taken."""
         if not NAME.fullmatch(name):
@@ -102,9 +107,9 @@ class RunnerService:
             raise UsageError(f"'{name}' is not a valid runner name", hint=hint)
         if name == "local" and not address.local:
             raise UsageError("the name 'local' is reserved for the server's own machine", hint="choose another --name")
-        before = self.store.runners.get(name)
-        if before and not before.hidden:
-            hint = f"choose another --name, or: dstack runners remove {name}"
+        if self.taken(name):
+            before = self.store.runners.require(name)
+            hint = f"to use another name, add --name OTHER; to replace that runner, first: dstack runners remove {name}"
             raise ConflictError(f"a runner named '{name}' already exists ({before.address})", hint=hint)
 
     async def trusted(self, request: AddRunner) -> str | None:
@@ -172,7 +177,7 @@ class RunnerService:
             after = await self.moved(before, after)
         changed = {field: value for field, value in asdict(after).items() if field not in ("name", "drained")}
         self.store.runners.change(name, **changed)
-        return await self.checked(name)
+        return await self.checked(name, thorough=after.gpus != before.gpus)
 
     async def moved(self, before: Runner, after: Runner) -> Runner:
         """Check that the machine can run jobs under the new definition, and that it is still the one that runs jobs."""
@@ -183,20 +188,19 @@ class RunnerService:
             await self.fleet.pool.close(aside.name)
         if facts.problem:
             raise unfit(after.address, facts, "was not changed")
-        other = before.facts is not None and before.facts.machine != facts.machine
-        if other or (before.root, before.docker) != (after.root, after.docker):
-            if busy := self.busy(before.name):
-                message = (
-                    f"{before.name} can't be changed to another machine, root or docker while it runs {listed(busy)}"
-                )
+        after = replace(after, facts=facts)
+        other = before.facts is not None and not maybe_same(before, after)
+        if other or before.docker != after.docker or not same_folder(before, after):
+            if busy := self.removal.busy(before.name):
+                settings = other or (before.root, before.docker) != (after.root, after.docker)
+                what = "another machine, root or docker" if settings else "another account"
+                message = f"{before.name} can't be changed to {what} while it runs {listed(busy)}"
                 hint = f"type `dstack runners drain {before.name} --wait`, then the same command again"
                 raise ConflictError(message, hint=hint)
-            await self.leave(before, keep_key=not other)
-        return replace(after, facts=facts)
-
-    def busy(self, name: str) -> Sequence[Job]:
-        """Return the jobs that the machine has."""
-        return [job for job in self.store.jobs.unfinished() if job.runner == name]
+            same_account = before.facts is not None and before.facts.user == facts.user
+            others = await self.removal.others(before)
+            await self.removal.leave(before, others, keep_key=same_account and not other)
+        return after
 
     def drain(self, name: str, wish: Drain) -> RunnerView:
         """Give the runner no new jobs. The jobs that it runs continue."""
@@ -210,68 +214,3 @@ class RunnerService:
         runner = self.store.runners.change(name, drained=drained)
         self.engine.poke()
         return self.fleet.view(runner)
-
-    async def remove(self, name: str, *, force: bool = False) -> None:
-        """Remove everything of this server from the machine, then forget it. Raises ConflictError while jobs run there,
-        and HostUnreachableError if the machine can't be cleaned (`force` forgets it anyway)."""
-        runner = self.store.runners.require(name)
-        if busy := self.busy(name):
-            raise ConflictError(f"{name} still runs {listed(busy)}", hint=f"wait, or: dstack stop {busy[0].run}")
-        try:
-            await self.leave(runner)
-        except HostError as trouble:
-            if not force:
-                message = f"{name} could not be cleaned, so it was not removed: {trouble.message}"
-                hint = f"try again later, or leave its files there: dstack runners remove --force {name}"
-                raise HostUnreachableError(message, hint=hint) from trouble
-        await self.fleet.pool.close(name)
-        self.store.runners.remove(name)
-        self.store.retained_artifacts.remove(each.attempt for each in self.store.retained_artifacts.of(name))
-        self.store.registrations.remove(name)
-        self.fleet.forget(name)
-
-    async def leave(self, runner: Runner, *, keep_key: bool = False) -> None:
-        """Remove what this server created on the machine, and check that nothing is left."""
-        if runner.facts is None:
-            return
-        if cleaning := self.engine.cleaning.get(runner.name):
-            await asyncio.wait({cleaning})
-        await self.store.database.synced()
-        command = uninstall(self.fleet.host_context(runner), keep_key=keep_key)
-        left = await ask(self.fleet.host(runner), command, timeout=300)
-        if left:
-            raise HostError(f"these could not be removed: {', '.join(left)}")
-
-
-def listed(jobs: Sequence[Job]) -> str:
-    """Name jobs in a message."""
-    return ", ".join(f"{job.workflow} of {job.run}" for job in jobs)
-
-
-def folders(texts: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the folders that jobs may mount. Raises UsageError for an invalid one."""
-    try:
-        return tuple(dict.fromkeys(mounts.folder(text) for text in texts))
-    except ValueError as trouble:
-        hint = "name a folder that jobs need: --allow-mount /data"
-        raise UsageError(f"a folder that jobs may mount {trouble}", hint=hint) from trouble
-
-
-def unfit(address: Address, facts: Facts, consequence: str = "was not added") -> HostError:
-    """Return the error for a machine that can't run jobs, with everything that must be fixed first."""
-    listed = "".join(f"\n  {f.what}\n    why: {f.why}\n    fix: {f.fix}" for f in facts.findings)
-    return HostError(f"{address} can't run jobs: {facts.problem}; it {consequence}{listed}", hint=facts.fix)
-
-
-def default_name(address: Address) -> str:
-    """Return a runner's default name: the host with its domain, without the user, invalid characters replaced."""
-    return "local" if address.host is None else re.sub(r"[^A-Za-z0-9._-]+", "-", address.host).strip("-.")
-
-
-def root_of(request: AddRunner) -> str:
-    """Return the folder for dstack's files. Raises UsageError for one that Docker can't mount."""
-    root = request.root or DEFAULT_ROOT
-    if not set(root).isdisjoint(',"'):
-        message = f"'{root}' is not a valid root: it contains a comma or a quote, which Docker can't mount"
-        raise UsageError(message, hint="use --root ~/.dstack-host")
-    return root

@@ -46,6 +46,18 @@ class Store:
         self.tags = Tags(self.database, self.events)
         self.logs = Logs(layout)
 
+    def hand_over(self, old: str, new: str) -> None:
+        """Make everything that is recorded to be on one runner be on another one, which has the same folder."""
+        with self.database.transaction():
+            for job in self.jobs.unfinished():
+                if job.runner == old:
+                    self.jobs.change(job.id, runner=new)
+            for job in self.jobs.to_discard(old):
+                self.jobs.change(job.id, runner=new)
+            self.retained_artifacts.hand_over(old, new)
+            self.known_objects.hand_over(old, new)
+            self.pulled_images.hand_over(old, new)
+
     def close(self) -> None:
         """Close the database."""
         self.database.close()

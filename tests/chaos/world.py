@@ -245,8 +245,8 @@ class Site:
         until(lambda: all(map(ended, killed)), "the server has ended")
 
     def cut_power(self) -> None:
-        """Kill everything on the server's machine, and forget what was not synced. One cut after the other: a second one
-        in the middle of the first would find a disk that has been replaced, and bring back an older one."""
+        """Kill everything on the server's machine, and forget what was not synced. One cut after the other: a second
+        one in the middle of the first would find a disk that has been replaced, and bring back an older one."""
         with self.power, self.no_start():
             killed = [*self.running, *self.others]
             self.disk.cut(killed)

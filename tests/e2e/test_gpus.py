@@ -38,12 +38,16 @@ class Box:
         path = f"SetEnv PATH={self.gpus.programs}:{os.environ['PATH']}"
         self.sshd = Sshd(folder / "sshd", user.name, [path])
 
-    def add(self, cli: Cli, name: str, root: str) -> None:
-        done = cli(
+    def words(self, name: str, root: str) -> tuple[str, ...]:
+        """The command that adds it."""
+        return (
             *("runners", "add", f"{self.sshd.user}@{self.sshd.host}:{self.sshd.port}", "--name", name, "--root", root),
             *("--identity", str(self.sshd.identity), "--fingerprint", self.sshd.fingerprint),
             *("--docker", " ".join(self.daemon.command)),
         )
+
+    def add(self, cli: Cli, name: str, root: str) -> None:
+        done = cli(*self.words(name, root))
         assert done.returncode == 0, done.stderr
 
 
@@ -231,3 +235,70 @@ def test_gpus_that_are_lost_under_a_job_are_told(cli: Cli, lab: list[Box], tmp_p
     assert reason.startswith(
         "job: exit code 31, and the GPU driver of lab1 is failing: nvidia-smi fails: No devices were found"
     )
+
+
+def runner_named(cli: Cli, name: str) -> dict[str, Any]:
+    (found,) = (each for each in json.loads(cli("runners", "--json").stdout) if each["name"] == name)
+    return found
+
+
+@pytest.fixture
+def blind(boxes: list[Box]) -> Iterator[Box]:
+    """A machine whose GPUs only Docker knows: it has no nvidia-smi."""
+    box = boxes[0]
+    hidden = box.gpus.programs / "nvidia-smi"
+    text = hidden.read_text()
+    hidden.unlink()
+    yield box
+    hidden.write_text(text)
+    hidden.chmod(0o755)
+
+
+def test_declared_gpus_are_tried(cli: Cli, dstack_home: Home, blind: Box, tmp_path: Path) -> None:
+    """At `add`, `set` and `check`, with what a job's container would get."""
+    dstack_home.serve()
+    root = f"~/declared-{os.getpid()}-{tmp_path.name}"
+    words = (*blind.words("lab", root), "--gpus")
+    forget([blind])
+
+    added = cli(*words, "2")
+    more = cli("runners", "set", "lab", "--gpus", "5")
+    folder = single(tmp_path / "p", made.BUSYBOX, "nvidia-smi", more="resources: {gpu: 5}")
+    waits = cli("run", "job", "--timeout", "1s", cwd=folder)
+    fewer = cli("runners", "set", "lab", "--gpus", "4")
+
+    assert (added.returncode, added.stderr) == (0, "")
+    assert blind.gpus.given[0] == "0,1"
+    assert "lab: ready, but containers don't get the GPUs: " in more.stderr
+    assert "there is no GPU '4'" in more.stderr
+    assert waits.returncode == 75
+    assert "lab: containers don't get the GPUs: " in waits.stderr
+    assert (fewer.returncode, fewer.stderr) == (0, "")
+    assert cli("run", "job", "--gpus", "4", cwd=tmp_path / "p").stdout == "0,1,2,3\n"
+    assert cli("runners", "remove", "lab").returncode == 0
+
+
+def test_declared_gpus_without_the_toolkit_are_told_and_stay_blocked(
+    cli: Cli, dstack_home: Home, sshd: Sshd, user: Account, docker: list[str], tmp_path: Path
+) -> None:
+    dstack_home.serve()
+    keys = ("--identity", str(sshd.identity), "--fingerprint", sshd.fingerprint)
+    address = f"{sshd.user}@{sshd.host}:{sshd.port}"
+
+    added = cli("runners", "add", address, "--name", "bare", "--root", f"~/bare-{tmp_path.name}", "--gpus", "2", *keys)
+    checked = cli("runners", "check")
+
+    for told in (added, checked):
+        assert "bare: ready, but containers don't get the GPUs: " in told.stderr
+        assert 'could not select device driver "" with capabilities: [[gpu]]' in told.stderr
+        assert "fix: install the NVIDIA Container Toolkit" in told.stderr
+    assert runner_named(cli, "bare")["gpus_free"] == 0
+    inventory = tmp_path / "hosts.ini"
+    variables = f"ansible_host={sshd.host} ansible_port={sshd.port} ansible_user={sshd.user} dstack_gpus=1"
+    secret = f"ansible_ssh_private_key_file={sshd.identity} dstack_fingerprint={sshd.fingerprint}"
+    inventory.write_text(f"bare {variables} {secret} dstack_root=~/bare-{tmp_path.name}\n")
+    imported = cli("runners", "import", str(inventory))
+    assert (imported.returncode, imported.stdout.startswith("bare: changed gpus: 2 -> 1")) == (0, True)
+    assert "bare: containers don't get the GPUs: " in imported.stderr
+    assert runner_named(cli, "bare")["gpus_free"] == 0
+    assert cli("runners", "remove", "bare").returncode == 0

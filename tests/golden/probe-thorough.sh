@@ -48,6 +48,12 @@ END
 	echo "$1_inodes=$inodes $spare"
 }
 echo "machine=$machine"
+boot='' up=''
+if [ -r '/proc/sys/kernel/random/boot_id' ]; then read -r boot < '/proc/sys/kernel/random/boot_id' || :; fi
+if [ -r '/proc'/uptime ]; then read -r up _ < '/proc'/uptime || :; fi
+echo "boot=$boot"
+if [ -n "$up" ]; then echo "booted=$(($(date +%s) - ${up%%.*}))"; fi
+printf 'root=%s\n' "$(readlink -f "$root" 2> /dev/null || echo "$root")"
 user=$(id -un)
 echo "user=$user"
 read -r kernel < /proc/sys/kernel/osrelease
@@ -182,10 +188,13 @@ nvidia() {
 	esac
 }
 gpus=no
+indexes=''
 if has nvidia-smi; then
 	if nvidia; then
 		gpus=yes
 		printf '%s\n' "$output" | sed -n 's/^[0-9]/gpu=&/p'
+		# Those that jobs get: neither broken nor split.
+		indexes=$(printf '%s\n' "$output" | sed -n -e 's/\[N\/A]//g' -e 's/\[Not Supported]//g' -e '/\[/d' -e '/, Enabled/d' -e 's/^\([0-9][0-9]*\),.*/\1/p')
 		case $output in
 			*', Enabled'*) timeout 20 nvidia-smi -L 2> /dev/null < /dev/null | sed -n -e 's/^GPU \([0-9][0-9]*\): .*/mig=\1/p' -e 's/^ *MIG \([^ ]*\) .*/mig=\1/p' || : ;;
 		esac
@@ -215,12 +224,23 @@ if [ -n "$amd" ] || [ -n "$refusal" ] || [ -e '/dev'/kfd ]; then
 	printf 'amd_refusal=%s\n' "$refusal"
 	amd_nodes "$@"
 fi
-if [ $gpus = yes ] && [ $answers = yes ]; then
-	# An empty container: if it gets the GPUs, Docker complains only that the program is missing.
-	image=$(head -c 10240 /dev/zero | dk import - 2> /dev/null | tail -n 1)
-	output=$(timeout 60 "$@" run --rm --network none --device nvidia.com/gpu=all --entrypoint /dstack-nothing "$image" 2>&1 < /dev/null) || :
+# A container of an image that only has the folder /bin, for the tools that NVIDIA's runtime adds. If it gets the GPUs, Docker
+# complains only that the program is missing.
+try_gpus() {
+	image=$({
+		printf 'bin/'
+		head -c 96 /dev/zero
+		printf '0000755\0000000000\0000000000\00000000000000\00000000000000\000005276\000 5'
+		head -c 10083 /dev/zero
+	} | dk import - 2> /dev/null | tail -n 1)
+	output=$(timeout 60 "$@" --entrypoint /dstack-nothing "$image" 2>&1 < /dev/null) || :
 	printf 'gpu_container=%s\n' "$(printf '%s' "$output" | oneline)"
 	dk rmi -f "$image" > /dev/null 2>&1 || :
+}
+if [ $gpus = yes ] && [ $answers = yes ] && [ -n "$indexes" ]; then
+	set -- 'podman' run --rm --network none
+	for index in $indexes; do set -- "$@" --device "nvidia.com/gpu=$index"; done
+	try_gpus "$@"
 fi
 echo "clock=$(date +%s)"
 # The cost of this script: ticks of this shell and its children, each a hundredth of a second (proc(5)).

@@ -48,6 +48,12 @@ END
 	echo "$1_inodes=$inodes $spare"
 }
 echo "machine=$machine"
+boot='' up=''
+if [ -r '/proc/sys/kernel/random/boot_id' ]; then read -r boot < '/proc/sys/kernel/random/boot_id' || :; fi
+if [ -r '/proc'/uptime ]; then read -r up _ < '/proc'/uptime || :; fi
+echo "boot=$boot"
+if [ -n "$up" ]; then echo "booted=$(($(date +%s) - ${up%%.*}))"; fi
+printf 'root=%s\n' "$(readlink -f "$root" 2> /dev/null || echo "$root")"
 user=$(id -un)
 echo "user=$user"
 read -r kernel < /proc/sys/kernel/osrelease
@@ -84,7 +90,8 @@ END
 fi
 
 set -- 'docker'
-format='docker_root={{.DockerRootDir}}
+format='engine={{.ID}}
+docker_root={{.DockerRootDir}}
 server={{.ServerVersion}}
 rootless={{.SecurityOptions}}'
 answers=no
@@ -182,10 +189,13 @@ nvidia() {
 	esac
 }
 gpus=no
+indexes=''
 if has nvidia-smi; then
 	if nvidia; then
 		gpus=yes
 		printf '%s\n' "$output" | sed -n 's/^[0-9]/gpu=&/p'
+		# Those that jobs get: neither broken nor split.
+		indexes=$(printf '%s\n' "$output" | sed -n -e 's/\[N\/A]//g' -e 's/\[Not Supported]//g' -e '/\[/d' -e '/, Enabled/d' -e 's/^\([0-9][0-9]*\),.*/\1/p')
 		case $output in
 			*', Enabled'*) timeout 20 nvidia-smi -L 2> /dev/null < /dev/null | sed -n -e 's/^GPU \([0-9][0-9]*\): .*/mig=\1/p' -e 's/^ *MIG \([^ ]*\) .*/mig=\1/p' || : ;;
 		esac

@@ -101,10 +101,13 @@ engine() {
 }
 
 label=label=dstack.server='5e12'
+ours() {
+	dk ps -aq --filter "$label"
+}
 # Repeats failed removals: a job's own cleanup may be removing the same container.
 clear_containers() {
 	tries=0
-	containers=$(dk ps -aq --filter "$label")
+	containers=$(ours)
 	while [ -n "$containers" ]; do
 		for container in $containers; do
 			error=$(dk rm -f -v "$container" 2>&1) || tries=$((tries + 1))
@@ -113,7 +116,7 @@ clear_containers() {
 			if [ $tries -gt 30 ]; then printf '%s\n' "$error" >&2 && exit 1; fi
 			sleep 1
 		fi
-		containers=$(dk ps -aq --filter "$label")
+		containers=$(ours)
 	done
 }
 if engine; then
@@ -126,13 +129,18 @@ for lock in "$base"/mirrors/*.spare.lock; do
 done
 scrap "$base" ''
 if engine; then
+	# What was under way when the first were removed may have started another.
+	clear_containers
 	images=$(dk images -aq --filter "$label")
 	for image in $images; do
 		dk rmi -f "$image" > /dev/null
 	done
-	dk ps -a --filter "$label" --format 'container=''{{.Names}}'
 	dk images -a --filter "$label" --format 'image=''{{.ID}}'
 	dk volume ls --filter "$label" --format 'volume=''{{.Name}}'
+	containers=$(ours)
+	for id in $containers; do
+		dk inspect --type container --format 'container=''{{.Name}}' "$id" 2> /dev/null || :
+	done
 fi
 # Folders of other servers, and of other machines with the same home, stay.
 if rmdir "${base%/*}" 2> /dev/null; then rmdir "${base%/*/*}" 2> /dev/null || :; fi

@@ -6,12 +6,13 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from dstack import __version__
-from dstack.cli.output import show, words
+from dstack.cli.output import again, show, words
 from dstack.client import embedded
 from dstack.errors import DstackError, ErrorCode, ProjectError, UsageError
 from dstack.model.api import wire
@@ -21,8 +22,9 @@ CLICK_WORDS = {"a valid integer range": "a whole number", ". Did you mean": "; d
 """What click says, and what dstack says instead."""
 
 
-def report(error: BaseException, *, as_json: bool = False) -> int:
-    """Print the error, for people or as one line of JSON, and return its exit code."""
+def report(error: BaseException, *, as_json: bool = False, arguments: Sequence[str] = ()) -> int:
+    """Print the error, for people or as one line of JSON, and return its exit code. `arguments` are what was typed:
+    hints repeat it."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 0
     if isinstance(error, BrokenPipeError):
@@ -32,6 +34,8 @@ def report(error: BaseException, *, as_json: bool = False) -> int:
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
     known = _known(error)
+    if known.hint and arguments:
+        known.hint = again.whole(known.hint, arguments)
     if as_json:
         fields = {"code": known.code, "message": known.message, "hint": known.hint, "exit_code": known.exit_code}
         print(wire.encode({"error": fields}).decode(), file=sys.stderr, flush=True)

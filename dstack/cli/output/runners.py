@@ -20,6 +20,8 @@ def table(runners: list[RunnerView], as_json: bool) -> None:
     """Print a table of all runners, and their problems."""
     columns = ("NAME", "STATE", "CPUS", "MEMORY", "GPUS", "DISK", "JOBS", "LATENCY", "ADDRESS")
     show.list_table(runners, columns, _row, "no runners yet; add one with `dstack runners add HOST`", as_json=as_json)
+    if not as_json:
+        _same_machines(runners)
     for runner in runners if not as_json else ():
         if runner.state != "ready":
             _trouble(runner)
@@ -30,6 +32,16 @@ def table(runners: list[RunnerView], as_json: bool) -> None:
         for gpu in runner.use.gpus if runner.use else ():
             if gpu.others:
                 show.say(f"{runner.name}: GPU {gpu.index} is also used by {', '.join(gpu.others)}")
+
+
+def _same_machines(runners: list[RunnerView]) -> None:
+    """Say once which of them are one machine."""
+    told: set[str] = set()
+    for runner in runners:
+        names = [runner.name, *runner.same_machine]
+        if len(names) > 1 and told.isdisjoint(names):
+            show.say(f"{', '.join(names[:-1])} and {names[-1]} are one machine: they share its CPUs, memory and GPUs")
+        told.update(names)
 
 
 def report(runner: RunnerView, as_json: bool) -> int:
@@ -43,6 +55,7 @@ def report(runner: RunnerView, as_json: bool) -> int:
                 ("name", runner.name),
                 ("address", runner.address),
                 ("state", runner.state),
+                ("same machine", ", ".join(runner.same_machine) or None),
                 ("host key", key and f"{fingerprint(key)} ({key.split()[0]})"),
                 ("labels", ", ".join(runner.labels) or None),
                 ("mounts", ", ".join(runner.allow_mounts) or None),

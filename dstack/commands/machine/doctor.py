@@ -7,6 +7,9 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
+from dstack.commands.engine_words import unwrapped
 from dstack.model.runner.host_context import HostContext
 from dstack.model.runner.runner import Finding, Gpu
 from dstack.model.text.units import memory_words, size_words
@@ -39,12 +42,13 @@ SKEW = 60
 
 @dataclass(frozen=True)
 class Answers:
-    """The probe's answer: values by key, missing tools, and GPUs."""
+    """The probe's answer: values by key, missing tools, and GPUs; `declared` is how many the runner is said to have."""
 
     context: HostContext
     said: Mapping[str, str]
     missing: tuple[str, ...]
     gpus: tuple[Gpu, ...]
+    declared: int = 0
 
 
 def findings(answers: Answers) -> tuple[Finding, ...]:
@@ -186,9 +190,7 @@ def _gpus(answers: Answers) -> Iterator[Finding]:
             what = f"GPU {gpu.index} ({gpu.name}) is split by MIG: {listed}"
             fix = f"turn MIG off: sudo nvidia-smi -i {gpu.index} -mig 0"
             yield Finding("gpu-mig", what, "jobs only get whole GPUs, so it is not used", fix)
-    words = answers.said.get("gpu_container", "").strip()
-    if any(gpu.vendor == "nvidia" for gpu in answers.gpus) and words and "dstack-nothing" not in words:
-        yield gpus_fail(words)
+    yield from _tried(answers)
     amd = [gpu for gpu in answers.gpus if gpu.vendor == "amd"]
     lost = [str(gpu.index) for gpu in amd if not gpu.node]
     if lost:
@@ -199,6 +201,19 @@ def _gpus(answers: Answers) -> Iterator[Finding]:
         words = " ".join(answers.said.get("amd_refusal", "").split())
         what = f"no AMD GPU answers: {words}" if words else "no AMD GPU answers"
         yield Finding("gpu-amd", what, "jobs that ask for GPUs can't run here", _amd_fix(words, answers.said["user"]))
+
+
+def _tried(answers: Answers) -> Iterator[Finding]:
+    """Whether a container got the GPUs, if that was tried: then Docker complained only that its program is missing."""
+    words = answers.said.get("gpu_container")
+    if words is None or "dstack-nothing" in words:
+        return
+    nvidia = [gpu for gpu in answers.gpus if gpu.vendor == "nvidia"]
+    failure = gpus_fail(unwrapped(words) or "no answer within 60 seconds")
+    if nvidia and len(nvidia) < answers.declared and not TOOLKIT.search(words):
+        fix = f"declare {len(nvidia)} with --gpus, which nvidia-smi finds, or find out why it does not find the others"
+        failure = replace(failure, fix=fix)
+    yield failure
 
 
 def _driver_fix(words: str) -> str:

@@ -25,17 +25,26 @@ ANSWERED = ("machine", "user", "kernel", "cpus", "memory", "folder", "writable",
 
 
 def probe(
-    root: str, docker: str, server: str = "", *, thorough: bool = False, sys: str = "/sys", dev: str = "/dev"
+    root: str,
+    docker: str,
+    server: str = "",
+    *,
+    thorough: bool = False,
+    declared: int | None = None,
+    sys: str = "/sys",
+    dev: str = "/dev",
 ) -> Command[Facts]:
     """Ask a machine everything in one round trip, without changing it. Takes at most 90 seconds, or 150 with GPUs.
-    `thorough` also tests whether a container gets the GPUs. GPUs that only jobs of `server` use count as free."""
+    `thorough` also tests whether a container gets the GPUs: as many as are `declared`, or those that are found. GPUs
+    that only jobs of `server` use count as free."""
     context = HostContext(HostLayout(root, machine="", server="probe"), docker, sys=sys, dev=dev)
+    thorough = thorough and declared != 0
+    indexes = tuple(range(declared or 0))
+    body = script("machine/probe", context, podman=context.podman, thorough=thorough, declared=indexes)
+    return Command("probing the machine", body, lambda result: _facts(context, result, server, declared or 0))
 
-    body = script("machine/probe", context, podman=context.podman, thorough=thorough)
-    return Command("probing the machine", body, lambda result: _facts(context, result, server))
 
-
-def _facts(context: HostContext, result: Result, server: str) -> Facts:
+def _facts(context: HostContext, result: Result, server: str, declared: int) -> Facts:
     amd_answer = result.values().get("amd", "")
     said = result.values(*ANSWERED, longest=MESSAGE)
     if not MACHINE.fullmatch(said["machine"]):
@@ -46,10 +55,15 @@ def _facts(context: HostContext, result: Result, server: str) -> Facts:
     gpus = nvidia + amd.gpus(amd_answer, nodes, amd.behind(gpu.index for gpu in nvidia))
     return Facts(
         machine=said["machine"],
+        boot=said.get("boot", "")[:NAME],
+        booted=whole(said.get("booted") or "0"),
+        engine=said.get("engine", "")[:NAME],
+        root=said.get("root", "")[:MESSAGE],
         user=said["user"][:NAME],
         cpus=whole(said["cpus"]),
         memory=whole(said["memory"]) * 1024,
         disk_free=whole(said["disk_free"]) * 1024,
+        disk_total=whole(said.get("disk_total") or "0") * 1024,
         load=decimal(said.get("load") or "0"),
         memory_free=whole(said.get("memory_free") or "0") * 1024,
         gpus=gpus,
@@ -58,7 +72,7 @@ def _facts(context: HostContext, result: Result, server: str) -> Facts:
         git=said.get("git", "")[:NAME],
         kernel=said["kernel"][:NAME],
         clock=whole(said.get("clock", "0")),
-        findings=findings(Answers(context, said, tuple(result.each("missing")), gpus)),
+        findings=findings(Answers(context, said, tuple(result.each("missing")), gpus, declared)),
         cost=whole(said.get("cost", "0")) / 100,
     )
 

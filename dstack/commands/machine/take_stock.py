@@ -29,6 +29,11 @@ class FoundAttempt(Struct, kw_only=True):
     container: str = ""
 
     @property
+    def lies(self) -> bool:
+        """Whether it has a folder there. A container without one may be another account's."""
+        return self.claim is not Claim.GONE
+
+    @property
     def begun(self) -> bool:
         """Whether its commands may have started, so that they must not start again."""
         return self.claim is Claim.CLAIMED or bool(self.container)

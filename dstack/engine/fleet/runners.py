@@ -7,9 +7,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 
-from msgspec import convert
 from msgspec.structs import replace
 
 from dstack.commands.command import Command
@@ -17,19 +15,22 @@ from dstack.commands.host import Host, ask
 from dstack.commands.machine.doctor import skewed
 from dstack.commands.machine.probe import probe
 from dstack.commands.machine.take_stock import still_owned
+from dstack.engine.fleet.condition import Condition
+from dstack.engine.fleet.view import gpu_trouble, runner_view
 from dstack.engine.supervisor import Supervisor
-from dstack.errors import DstackError, HostUnreachableError, OtherServerError, ServerTroubleError
+from dstack.errors import DstackError, HostKeyError, HostUnreachableError, OtherServerError, ServerTroubleError
 from dstack.hosts.pool import Pool
-from dstack.model.api.runners import AddRunner, OrphanView, RunnerView
-from dstack.model.job.reasons import Reason, ReasonCode
+from dstack.hosts.trust import own_host_keys
+from dstack.model.api.runners import OrphanView, RunnerView
+from dstack.model.job.reasons import Reason
 from dstack.model.paths import HostLayout
 from dstack.model.runner.host_context import HostContext
+from dstack.model.runner.machine import machines
 from dstack.model.runner.metrics import Use
 from dstack.model.runner.runner import Facts, Finding, Runner
 from dstack.model.text.units import rfc3339
 from dstack.scheduling import reasons
-from dstack.scheduling.capacity import Capacity
-from dstack.scheduling.types import IDLE, Lease, Load, Machine
+from dstack.scheduling.types import IDLE, Load, Machine
 from dstack.store.store import Store
 
 FRESH = 5.0
@@ -38,27 +39,9 @@ LATE = 4.0
 """Seconds after which a runner that has not answered is shown as unreachable."""
 PROBE_TIMEOUT = 30.0
 THOROUGH_TIMEOUT = 120.0
-NO_GPUS = {"gpu-toolkit": ReasonCode.NO_CONTAINER_TOOLKIT, "gpu-driver": ReasonCode.GPU_DRIVER}
-"""Findings that keep jobs from the runner's GPUs."""
+REINSTALLED = "if the machine was reinstalled"
+"""How the hint of a changed host key begins; the connection does not know how the runner was added."""
 NOTHING = Command("measuring the latency", ":", lambda result: None)
-
-
-@dataclass
-class Condition:
-    """The result of a runner's last probe. `checked` and `failing_since` are in monotonic seconds, `silent_since` is in
-    wall clock seconds. `patient`: the runner may recover, so jobs wait for it. `failures` counts the probes since it
-    was ready."""
-
-    state: str
-    reason: str | None = None
-    fix: str | None = None
-    latency: float | None = None
-    checked: float = 0.0
-    failing_since: float | None = None
-    silent_since: float | None = None
-    patient: bool = False
-    findings: tuple[Finding, ...] = ()
-    failures: int = 0
 
 
 class Fleet:
@@ -88,6 +71,8 @@ class Fleet:
         self.orphans: dict[str, list[OrphanView]] = {}
         self.wake = asyncio.Event()
         self.returning: dict[str, asyncio.Event] = {}
+        self.own_keys = own_host_keys()
+        self._machines: tuple[int, dict[str, str]] = (-1, {})
 
     def host(self, runner: Runner) -> Host:
         """The connection to a runner, which is kept open."""
@@ -101,7 +86,10 @@ class Fleet:
 
     async def check(self, name: str, *, fresh: float = 0.0, thorough: bool = False) -> Condition:
         """Probe a runner, or return the last probe if it is at most `fresh` seconds old. Whatever is wrong with the
-        runner is in the result, never raised."""
+        runner is in the result, never raised. A `thorough` probe logs in anew, and tests whether containers get the
+        GPUs."""
+        while thorough and name in self.probes:
+            await asyncio.wait({self.probes[name]})
         last = self.conditions.get(name)
         if last and time.monotonic() - last.checked < fresh:
             return last
@@ -118,24 +106,34 @@ class Fleet:
     async def probe(self, name: str, *, thorough: bool = False) -> Condition:
         runner = self.store.runners.require(name)
         before = self.conditions.get(name)
+        # What keeps jobs away is over only if a new login says so: an open one may be older than a group's change.
+        blocked = before is not None and before.state == "unusable"
         try:
-            facts, latency = await self.look(runner, thorough=thorough)
+            facts, latency = await self.look(runner, thorough=thorough, anew=thorough or blocked)
         except HostUnreachableError as trouble:
             since = self.host(runner).answered or (before and before.silent_since) or time.time()
             text = silent(since, trouble.message)
             condition = Condition("unreachable", text, trouble.hint, patient=True, silent_since=since)
         except DstackError as trouble:
-            condition = Condition(
-                "unusable", trouble.message, trouble.hint, patient=isinstance(trouble, OtherServerError)
-            )
+            hint = trouble.hint
+            if isinstance(trouble, HostKeyError) and hint and hint.startswith(REINSTALLED):
+                hint = f"{REINSTALLED}: dstack runners remove {name}, then {runner.add_command}"
+            condition = Condition("unusable", trouble.message, hint, patient=isinstance(trouble, OtherServerError))
             if isinstance(trouble, OtherServerError):
                 self.doubted.add(name)
         else:
             state = "unusable" if facts.problem else "ready"
             condition = Condition(state, facts.problem, facts.fix, latency, patient=True, findings=facts.findings)
             await self.tasks.attempt(f"recording what {name} has", lambda: self.record(name, facts))
+            if blocked and not facts.problem:
+                await self.pool.close(name)
             if self.store.runners.get(name) and not facts.problem:
                 condition = await self.greeted(name, condition)
+        self.note(name, condition, before)
+        return condition
+
+    def note(self, name: str, condition: Condition, before: Condition | None) -> None:
+        """Keep what a probe found, and wake up who waits for it."""
         condition.checked = time.monotonic()
         if condition.state != "ready":
             condition.failing_since = (before and before.failing_since) or time.monotonic()
@@ -145,7 +143,6 @@ class Fleet:
         self.conditions[name] = condition
         if before is None or before.state != condition.state:
             self.changed()
-        return condition
 
     async def record(self, name: str, facts: Facts) -> None:
         if self.store.runners.get(name):
@@ -163,17 +160,26 @@ class Fleet:
             return Condition("unusable", trouble.message, trouble.hint, patient=True)
         return condition
 
-    async def look(self, runner: Runner, *, thorough: bool = False) -> tuple[Facts, float]:
+    async def look(self, runner: Runner, *, thorough: bool = False, anew: bool = False) -> tuple[Facts, float]:
         """Return the runner's facts, and how many seconds a round trip takes. Whether containers get the GPUs is only
-        tested if the probe is `thorough`, or if the last test failed."""
+        tested if the probe is `thorough`, or if the last test failed. `anew`: log in for this alone."""
+        host = self.pool.anew(runner) if anew else self.host(runner)
+        try:
+            return await self.asked_on(host, runner, thorough=thorough)
+        finally:
+            if anew:
+                await host.close()
+
+    async def asked_on(self, host: Host, runner: Runner, *, thorough: bool) -> tuple[Facts, float]:
         again = bool(runner.facts and any(finding.name == "gpu-toolkit" for finding in runner.facts.findings))
-        command = probe(runner.root, runner.docker, self.store.identity.id, thorough=thorough or again)
-        facts = await ask(self.host(runner), command, timeout=THOROUGH_TIMEOUT if thorough else PROBE_TIMEOUT)
+        identity, thorough = self.store.identity.id, thorough or again
+        command = probe(runner.root, runner.docker, identity, thorough=thorough, declared=runner.gpus)
+        facts = await ask(host, command, timeout=THOROUGH_TIMEOUT if thorough else PROBE_TIMEOUT)
         skew = skewed(facts.clock, time.time()) if facts.clock else None
         facts = replace(facts, findings=(*facts.findings, *([skew] if skew else [])))
         start = time.monotonic()
         ours = runner.name in self.owned
-        await ask(self.host(runner), still_owned(self.host_context(runner)) if ours else NOTHING, timeout=PROBE_TIMEOUT)
+        await ask(host, still_owned(self.host_context(runner)) if ours else NOTHING, timeout=PROBE_TIMEOUT)
         return facts, time.monotonic() - start
 
     async def check_all(self, names: Iterable[str], *, fresh: float = FRESH, patience: float = LATE) -> None:
@@ -207,8 +213,16 @@ class Fleet:
 
     def now(self) -> list[Machine]:
         """Every runner, for the scheduler."""
+        found = self.machines()
         return [
-            Machine(one, self.trouble(one), one.facts.used if one.facts else {}, gpu_trouble(one), self.load(one))
+            Machine(
+                one,
+                self.trouble(one),
+                one.facts.used if one.facts else {},
+                gpu_trouble(one),
+                self.load(one),
+                found[one.name],
+            )
             for one in self.store.runners.all()
         ]
 
@@ -253,41 +267,35 @@ class Fleet:
         self.doubted.discard(name)
         self.orphans.pop(name, None)
 
+    def machines(self) -> dict[str, str]:
+        """The machine of each runner."""
+        runners = self.store.runners.all()
+        if self._machines[0] != self.store.runners.edition:
+            self._machines = (self.store.runners.edition, machines(runners, self.own_keys))
+        return self._machines[1]
+
+    def alike(self, name: str) -> list[str]:
+        """The runners that are the same machine as this one, itself included."""
+        found = self.machines()
+        return [each for each, machine in found.items() if machine == found.get(name)] or [name]
+
     def view(self, runner: Runner) -> RunnerView:
+        """The runner as users see it."""
         condition = self.conditions.get(runner.name) or Condition("unreachable", "not checked yet")
         late = runner.name in self.probes and time.monotonic() - self.asked[runner.name] > LATE / 2
         if condition.state == "ready" and late:  # it has not answered for most of the time that a list waits
             since = self.host(runner).answered or time.time() - LATE / 2
             condition = Condition("unreachable", silent(since))
-        facts = runner.facts or Facts(machine="")
-        machine = Machine(runner, foreign=facts.used, gpu_trouble=gpu_trouble(runner))
-        jobs = [job for job in self.store.jobs.unfinished() if job.runner == runner.name]
-        leases = [Lease(job.id, runner.name, job.run, gpus=job.gpus) for job in jobs]
-        idle = self.absent(runner.name) if runner.drained is None else runner.drained
-        drained = condition.state == "ready" and idle is not None
-        address = replace(runner.address, identity=None) if runner.authorized else runner.address
-        again = replace(convert(runner, AddRunner, from_attributes=True), address=address, max_jobs=None)
-        return RunnerView(
-            name=runner.name,
-            address=str(runner.address),
-            state="drained" if drained else condition.state,
-            reason=idle if drained else condition.reason,
-            fix=condition.fix,
-            labels=list(runner.labels),
-            cpus=facts.cpus,
-            memory=facts.memory,
-            gpus=list({gpu.index: gpu for gpu in (*machine.gpus, *facts.gpus)}.values()),
-            disk_free=facts.disk_free,
-            jobs=[job.id for job in jobs],
-            gpus_free=len(Capacity(machine, 0, leases).free),
-            latency_ms=round(condition.latency * 1000, 1) if condition.latency is not None else None,
-            host_key=runner.host_key,
-            findings=list(condition.findings),
-            drained=runner.drained,
-            definition=again,
+        alike = self.alike(runner.name)
+        known = [self.store.runners.require(name) for name in alike if name != runner.name]
+        return runner_view(
+            runner,
+            condition,
+            [job for job in self.store.jobs.unfinished() if job.runner in alike],
+            idle=self.absent(runner.name) if runner.drained is None else runner.drained,
             use=self.use(runner.name),
-            allow_mounts=list(runner.allow_mounts),
             orphans=self.orphans.get(runner.name, []),
+            same_machine=[each.name for each in known if not each.hidden],
         )
 
 
@@ -298,9 +306,3 @@ def silent(since: float, trouble: str = "") -> str:
 
 async def unasked(name: str) -> None:
     """Ask nothing."""
-
-
-def gpu_trouble(runner: Runner) -> Reason | None:
-    """Why no job gets the runner's GPUs, if it has any."""
-    findings = [found for found in (runner.facts.findings if runner.facts else ()) if found.name in NO_GPUS]
-    return Reason(NO_GPUS[findings[0].name], f"{findings[0].what}; {findings[0].fix}") if findings else None

@@ -103,7 +103,8 @@ class Sampler:
         before = self.seen.get(name)
         cost, count = (before.cost, before.count) if before else (0.0, 0)
         if before:
-            ours = [attempt_id(job.id, job.attempt) for job in self.store.jobs.unfinished() if job.runner == name]
+            alike = self.fleet.alike(name)
+            ours = [attempt_id(job.id, job.attempt) for job in self.store.jobs.unfinished() if job.runner in alike]
             passed = taken.uptime - before.last.uptime
             self.loads[name] = smoothed(self.known_load(runner), foreign(before.last, taken, ours), passed)
         self.seen[name] = Seen(taken, time.monotonic(), before.last if before else None, cost + taken.cost, count + 1)
@@ -113,7 +114,8 @@ class Sampler:
         """The containers of a runner's jobs, if all are known and no GPU has to be checked; else None, which means all
         containers on the machine: they tell which of them computes on a GPU."""
         known = self.seen[runner.name].last.containers if runner.name in self.seen else {}
-        attempts = {attempt_id(job.id, job.attempt) for job in self.running(runner.name)}
+        alike = self.fleet.alike(runner.name)
+        attempts = {attempt_id(job.id, job.attempt) for job in self.running() if job.runner in alike}
         if (runner.facts and runner.facts.gpus) or not attempts <= set(known):
             return None
         return {attempt: known[attempt] for attempt in attempts}

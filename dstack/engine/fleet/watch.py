@@ -7,7 +7,8 @@ import time
 from contextlib import suppress
 from functools import partial
 
-from dstack.engine.fleet.runners import Condition, Fleet
+from dstack.engine.fleet.condition import Condition
+from dstack.engine.fleet.runners import Fleet
 from dstack.model.runner.runner import Facts, Runner
 
 INTERVAL = 30.0

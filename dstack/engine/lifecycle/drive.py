@@ -180,8 +180,8 @@ class Drive(JobOnRunner):
                 return
             if not first and await self.had_ended():
                 return
-            if self.runner.name in self.context.fleet.unsure:
-                await remove_aborted(self.context, self.runner.name)
+            for name in self.context.fleet.unsure.intersection(self.context.fleet.alike(runner)):
+                await remove_aborted(self.context, name)
             await start(self)
         except HostError as trouble:
             if not first or trouble.sent:

@@ -18,6 +18,7 @@ from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.status import Status
 from dstack.model.paths import attempt_id, attempt_number
 from dstack.model.runner.host_context import folder_name
+from dstack.model.runner.machine import same_folder, sharing
 from dstack.model.runner.runner import Runner
 from dstack.model.text.units import rfc3339
 from dstack.store.restored import RESTORED_AT, UNASKED
@@ -47,12 +48,13 @@ class Reconciler:
         if original := self.store.identity.copied:
             raise other_server(original)
         runner = self.store.runners.require(name)
-        aliases = self.aliases(runner)
-        before = self.attempts(aliases)
+        machine, aliases = self.machine(runner), self.aliases(runner)
+        before = self.attempts(machine)
         stock = await self.take(runner)
-        adopted = [found for found in stock.attempts.values() if adopt(self.store, name, found, aliases)]
+        ours = [found for found in stock.attempts.values() if found.lies or machine == aliases]
+        adopted = [found for found in ours if adopt(self.store, name, found, aliases)]
         await self.settle(name)
-        known = before | self.attempts(aliases)
+        known = before | self.attempts(machine)
         self.fleet.orphans[name] = [
             orphan(found) for found in stock.attempts.values() if found.name not in known and not self.waits(found)
         ] + [OrphanView(name=kept, what="artifacts") for kept in stock.kept if not self.owns(kept)]
@@ -74,11 +76,14 @@ class Reconciler:
             raise EngineSilentError("Docker", runner.name, stock.silence)
         return stock
 
+    def machine(self, runner: Runner) -> set[str]:
+        """The runners that may be the same machine. Their containers are listed here, too, and belong to them."""
+        return {runner.name, *(each.name for each in sharing(runner, self.store.runners.all()))}
+
     def aliases(self, runner: Runner) -> set[str]:
         """The runners that are the same folder on the same machine."""
-        machine = runner.facts.machine if runner.facts else None
-        same = [each for each in self.store.runners.all() if each.facts and each.root == runner.root]
-        return {runner.name, *(each.name for each in same if each.facts and each.facts.machine == machine)}
+        others = sharing(runner, self.store.runners.all())
+        return {runner.name, *(each.name for each in others if same_folder(runner, each))}
 
     def attempts(self, runners: set[str]) -> set[str]:
         """The attempts of which something may be on these runners."""
@@ -153,6 +158,11 @@ class Reconciler:
     def unasked(self) -> list[str]:
         names = (self.store.settings.get(UNASKED) or "").split()
         return [name for name in names if self.store.runners.get(name)]
+
+    def renamed(self, old: str, new: str) -> None:
+        """Note that a runner has another name, under which it will be asked."""
+        names = (self.store.settings.get(UNASKED) or "").split()
+        self.store.settings.set(UNASKED, " ".join(new if name == old else name for name in names))
 
     def asked(self, name: str) -> None:
         """Record that a runner has been asked since the restore."""

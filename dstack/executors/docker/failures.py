@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from dstack.commands.engine_words import bare
 from dstack.commands.job.launch import LAUNCHING
 from dstack.commands.machine.doctor import TOOLKIT, gpus_fail
 from dstack.commands.machine.pull import Login
@@ -74,14 +75,6 @@ DEVICES = re.compile(
     r"could not select device driver|nvidia-container|nvidia container|nvml|unresolvable cdi|driver rpc error"
     r"|no devices were found|unknown device|error gathering device information"
 )
-LAYERS = re.compile(
-    r"^(docker: |Error response from daemon: |Error: |failed to create (shim|task)[a-z ]*: |OCI runtime create failed: "
-    r"|runc create failed: |container_linux\.go:\d+: |starting container process caused: |process_linux\.go:\d+: "
-    r"|unable to start container process: |container init caused: |error during container init: "
-    r"|[Rr]unning hook #\d+:+ |error running hook #?\d*: |error running (prestart )?hook: "
-    r"|exit status \d+, stdout: , stderr: )+"
-)
-ADVICE = re.compile(r"(: unknown)?[.]?( (Run|See) 'docker [a-z ]*--help'.*)?$")
 STARTING: tuple[FailureKind, ...] = (
     FULL,
     FailureKind(
@@ -142,11 +135,6 @@ def silence(refused: CommandError) -> str | None:
     if refused.exit_status == TIMED_OUT:
         return "it did not answer in time"
     return next((bare(line) for line in refused.stderr.splitlines() if SILENT.search(line.lower())), None)
-
-
-def bare(words: str) -> str:
-    """Return the message in one line, without the prefixes that Docker's layers added."""
-    return ADVICE.sub("", LAYERS.sub("", " ".join(words.split())))
 
 
 def _known(kinds: Sequence[FailureKind], words: str) -> FailureKind | None:

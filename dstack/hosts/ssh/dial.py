@@ -74,7 +74,7 @@ class Dialer:
                 raise HostKeyError(
                     f"{address}: the host key changed from {fingerprint(host_key)} to {shown}; dstack did not log in",
                     hint=f"if the machine was reinstalled: dstack runners remove {name}, "
-                    f"then dstack runners add {address}",
+                    f"then dstack runners add {address} --name {name}",
                 ) from error
 
     async def offered_key(self, address: Address) -> str:

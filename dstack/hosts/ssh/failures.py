@@ -48,7 +48,7 @@ def _no_session(error: BaseException, address: Address) -> HostError:
     if isinstance(error, asyncssh.DisconnectError) and "Too many authentication failures" in error.reason:
         return HostAuthError(
             f"{address}: the server rejected too many keys and disconnected",
-            hint="name the right key with --identity",
+            hint="to name the right key, add --identity FILE",
         )
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
         return HostKeyError(f"{address}: the host key can't be verified: {error.reason}", hint=hint)

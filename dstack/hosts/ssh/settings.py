@@ -75,7 +75,7 @@ def read_settings(address: Address) -> SshSettings:
     except TROUBLE as error:
         raise host_error(error, address) from error
     if address.identity and keys.unusable:
-        raise HostAuthError(f"{address}: {keys.unusable[0]}", hint="name a private key with --identity")
+        raise HostAuthError(f"{address}: {keys.unusable[0]}", hint="to name a private key, add --identity FILE")
 
     def first(name: str, default: str = "") -> str:
         return next(iter(options.get(name, ())), default)

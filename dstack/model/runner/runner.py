@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import shlex
 from hashlib import sha256
 
 from msgspec import Struct
@@ -85,13 +86,22 @@ class Facts(Struct, frozen=True, kw_only=True):
     """What a probe found. Sizes in bytes; `docker` and `git` are versions, "" if the tool does not work; `load` is the
     one-minute load average (proc_loadavg(5)); `memory_free` is 0 if unknown; `clock` is the machine's time in seconds
     since the epoch; `used` has, by index, the GPUs in use outside of dstack, each with words that follow "is used
-    outside of dstack"; `findings` starts with the blocking ones; `cost` is the CPU seconds that the probe took."""
+    outside of dstack"; `findings` starts with the blocking ones; `cost` is the CPU seconds that the probe took.
+
+    `machine` is its machine id, which clones share; `boot` is the kernel's boot id, and `booted` when that was, in
+    seconds since the epoch. `engine` is the id of Docker's data folder: only whom Docker answers can know it. `root` is
+    the absolute path of the folder for dstack's files. "" or 0 if unknown."""
 
     machine: str
+    boot: str = ""
+    booted: int = 0
+    engine: str = ""
+    root: str = ""
     user: str = ""
     cpus: int = 0
     memory: int = 0
     disk_free: int = 0
+    disk_total: int = 0
     load: float = 0.0
     memory_free: int = 0
     gpus: tuple[Gpu, ...] = ()
@@ -148,6 +158,24 @@ class Runner(Struct, frozen=True, kw_only=True):
     def kind(self) -> str:
         """What runs its jobs; `executors/kinds.py` has the executor for each kind."""
         return "docker"
+
+    @property
+    def add_command(self) -> str:
+        """The command that adds it again."""
+        identity = None if self.authorized else self.address.identity
+        given: list[tuple[str, object]] = [
+            ("--name", self.name),
+            ("--identity", identity),
+            ("--jump", self.address.jump),
+            *(("--label", label) for label in self.labels),
+            ("--gpus", self.gpus),
+            ("--max-jobs", self.max_jobs),
+            ("--root", self.root if self.root != DEFAULT_ROOT else None),
+            *(("--allow-mount", folder) for folder in self.allow_mounts),
+            ("--docker", self.docker if self.docker != "docker" else None),
+        ]
+        options = [str(word) for option in given if option[1] is not None for word in option]
+        return shlex.join(["dstack", "runners", "add", str(self.address), *options])
 
     @property
     def gpu_indexes(self) -> tuple[int, ...]:

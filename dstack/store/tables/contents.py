@@ -44,6 +44,11 @@ class KnownObjects(Table):
         self.known.pop(repo, None)
         self.database.table("shipped").delete_where("runner = ? AND repo = ?", [runner, repo])
 
+    def hand_over(self, old: str, new: str) -> None:
+        """Record one runner's objects for another one, which has the same folder."""
+        self.known = {}
+        self.database.execute("UPDATE OR IGNORE shipped SET runner = ? WHERE runner = ?", (new, old))
+
     def places(self) -> list[tuple[str, str]]:
         """Return each pair of runner and repository that it has objects of."""
         rows = self.database.rows("SELECT DISTINCT runner, repo FROM shipped ORDER BY runner, repo")
@@ -62,6 +67,10 @@ class PulledImages(Table):
         """Return the digests of a runner's images by name."""
         rows = self.database.table("pulled").rows_where("runner = ?", [runner], order_by="image")
         return {row["image"]: row["digest"] for row in rows}
+
+    def hand_over(self, old: str, new: str) -> None:
+        """Record one runner's images for another one, which has the same Docker."""
+        self.database.execute("UPDATE OR IGNORE pulled SET runner = ? WHERE runner = ?", (new, old))
 
     def forget(self, runner: str, image: str) -> None:
         """Forget an image: it was removed, or someone else pulled it since."""
@@ -94,6 +103,10 @@ class RetainedArtifacts(Table):
         """Return the retained artifacts on a runner, oldest first."""
         rows = self.database.table("kept").rows_where("runner = ?", [runner], order_by="since")
         return [Retained(**row) for row in rows]
+
+    def hand_over(self, old: str, new: str) -> None:
+        """Record one runner's artifacts for another one, which has the same folder."""
+        self.database.execute("UPDATE kept SET runner = ? WHERE runner = ?", (new, old))
 
     def overdue(self, runner: str, before: str, most: int) -> list[str]:
         """Return up to 100 attempts whose artifacts the runner can remove, oldest first: they are from before a time

@@ -16,12 +16,13 @@ DEFINITION = tuple(name for name in Runner.__struct_fields__ if name not in ("na
 
 
 class Runners(RecordedTable):
-    """The runners by name, also kept in memory."""
+    """The runners by name, also kept in memory. `edition` is another number after each change."""
 
     def __init__(self, database: Database, events: EventLog) -> None:
         super().__init__(database, events)
         self.known: dict[str, Runner] = {}
         self.version: tuple[int, int] | None = None
+        self.edition = 0
 
     def current(self) -> dict[str, Runner]:
         """Return all runners by name."""
@@ -29,6 +30,7 @@ class Runners(RecordedTable):
         if version != self.version:
             runners = self.database.records(Runner, "SELECT data FROM runners ORDER BY number")
             self.known, self.version = {runner.name: runner for runner in runners}, version
+            self.edition += 1
         return self.known
 
     def add(self, runner: Runner) -> None:
@@ -42,6 +44,7 @@ class Runners(RecordedTable):
             self.database.table("runners").insert({"name": runner.name, "data": encoded(runner)})
             self.tell(None, runner)
             self.current()[runner.name] = runner
+            self.edition += 1
 
     def get(self, name: str) -> Runner | None:
         """Return the runner with exactly this name, or None."""
@@ -66,7 +69,22 @@ class Runners(RecordedTable):
             self.database.execute("UPDATE runners SET data = ? WHERE name = ?", (encoded(runner), name))
             self.tell(before, runner)
             self.current()[name] = runner
+            self.edition += 1
         return runner
+
+    def rename(self, old: str, runner: Runner) -> None:
+        """Give a runner another name and definition; it keeps its place among the runners. Raises ConflictError if the
+        name is taken."""
+        if self.get(runner.name):
+            raise ConflictError(f"a runner named '{runner.name}' already exists", hint="choose another --name")
+        self.require(old)
+        with self.database.transaction():
+            sql = "UPDATE runners SET name = ?, data = ? WHERE name = ?"
+            self.database.execute(sql, (runner.name, encoded(runner), old))
+            self.events.add("runner.renamed", runner=runner.name, data={"from": old})
+            renamed = {runner.name if name == old else name: each for name, each in self.current().items()}
+            self.known = {**renamed, runner.name: runner}
+            self.edition += 1
 
     def remove(self, name: str) -> None:
         """Forget a runner and the objects and images recorded for it."""
@@ -75,6 +93,7 @@ class Runners(RecordedTable):
             for table in ("shipped", "pulled"):
                 self.database.table(table).delete_where("runner = ?", [name])
             runner = self.current().pop(name, None)
+            self.edition += 1
             if runner and not runner.hidden:
                 self.events.add("runner.removed", runner=name)
 

@@ -31,7 +31,7 @@ from dstack.commands.machine.probe import probe
 from dstack.commands.machine.pull import Login, pull
 from dstack.commands.machine.sample import sample
 from dstack.commands.machine.take_stock import still_owned, take_stock
-from dstack.commands.machine.uninstall import running, uninstall
+from dstack.commands.machine.uninstall import revoke, running, uninstall
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.execution import Order
 from dstack.model.job.manifest import File, Folder
@@ -112,6 +112,8 @@ SCRIPTS = {
     "keep": keep(CONTEXT, "j1", "sub dir/it's", "busybox", (Artifact(path="it's/out"), Artifact(path="a"))).script,
     "reuse": reuse(CONTEXT, "j3", ["j1", "j2-3"], []).script,
     "uninstall": uninstall(CONTEXT).script,
+    "uninstall-shared": uninstall(CONTEXT, shared=True, keep_images=True, keep_key=True).script,
+    "revoke": revoke(CONTEXT).script,
     "leftovers": prune(CONTEXT, ["r"], {"busybox": "sha256:1"}, dry_run=False).script,
     "leftovers-dry": prune(CONTEXT, [], {}, dry_run=True).script,
     "listing": listing(CONTEXT, "j1", "", "busybox", (Artifact(path="it's/out"), Artifact(path="it's"))).script,
@@ -119,6 +121,7 @@ SCRIPTS = {
     "observe": observe(CONTEXT, "j1").script,
     "probe": probe("~/.dstack-host", "docker").script,
     "probe-thorough": probe("~/.dstack-host", "podman", thorough=True).script,
+    "probe-declared": probe("~/.dstack-host", "docker", thorough=True, declared=2).script,
     "pull": pull(CONTEXT, "busybox").script,
     "pull-login": pull(CONTEXT, "lab:5000/it's:1", LOGIN).script,
     "take-stock": take_stock(CONTEXT, "i1 2 lab:/home/ann/.dstack", 2, ["i1", "i0"]).script,

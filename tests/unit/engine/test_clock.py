@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from dstack.engine import clock
 from dstack.engine.clock import age, moment
 from dstack.engine.engine import Engine
-from dstack.engine.fleet.runners import Condition
+from dstack.engine.fleet.condition import Condition
 from dstack.model.job.job import Origin
 from dstack.model.job.reasons import ReasonCode
 from dstack.model.job.status import Status

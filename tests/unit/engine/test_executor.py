@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from dstack.engine.engine import Engine
-from dstack.engine.fleet.runners import Condition
+from dstack.engine.fleet.condition import Condition
 from dstack.engine.lifecycle import watch
 from dstack.engine.lifecycle.drive import Drive
 from dstack.errors import StateBusyError

@@ -17,7 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from dstack.commands.command import Command, Result
 from dstack.engine.context import Context, Events
 from dstack.engine.engine import Engine
-from dstack.engine.fleet.runners import Condition, Fleet
+from dstack.engine.fleet.condition import Condition
+from dstack.engine.fleet.runners import Fleet
 from dstack.errors import HostUnreachableError
 from dstack.hosts.pool import Pool
 from dstack.hosts.recording import RecordingHost, Reply

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import datetime
 import inspect
 import os
@@ -10,6 +11,7 @@ import pwd
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -172,3 +174,81 @@ def test_a_heartbeat_that_the_server_cannot_record_is_not_the_end() -> None:
         with pytest.raises(OSError, match="its state is locked"):
             runner.Server(f"http://127.0.0.1:{server.server_address[1]}", None).post("/registrations/box/heartbeat", {})
         server.shutdown()
+
+
+@contextlib.contextmanager
+def answering(status: int, body: bytes) -> Iterator[str]:
+    """A web server that answers every request so; its URL."""
+
+    class Same(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Nothing to tell."""
+
+    with HTTPServer(("127.0.0.1", 0), Same) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, b"<html>"),
+        (200, b"[]"),
+        (200, b"null"),
+        (200, b'{"ok": true}'),
+        (400, b'"no"'),
+        (301, b""),
+        (200, b"\xff"),
+    ],
+)
+def test_what_answers_is_no_server_of_dstack(status: int, body: bytes) -> None:
+    with (
+        answering(status, body) as url,
+        pytest.raises(runner.RunnerError, match=r"is not a dstack server \(HTTP status"),
+    ):
+        runner.Server(url, None).post("/registrations", {}, "name")
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_proxy_whose_server_restarts_is_asked_again(status: int) -> None:
+    with answering(status, b"<html>Bad Gateway</html>") as url, pytest.raises(OSError, match=f"HTTP status {status}"):
+        runner.Server(url, None).post("/registrations", {}, "name")
+
+
+def offered(tmp_path: Path, *words: str) -> tuple[int, str]:
+    """Run dstack-runner to its end, with a home of its own."""
+    key = tmp_path / "key.pub"
+    key.write_text("ssh-ed25519 AAAA me\n")
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "DSTACK_TOKEN": "t"}
+    asked = [program("dstack-runner"), *words, "--host-key", str(key), "--once"]
+    done = subprocess.run(asked, capture_output=True, text=True, env=environment, check=False, timeout=60)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("address", [(), ("--address", "gpu1")])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://no-such-host.invalid:80", "unix:///no/such/socket"])
+def test_a_server_that_is_out_of_reach(tmp_path: Path, url: str, address: tuple[str, ...]) -> None:
+    code, said = offered(tmp_path, "--server", url, *address)
+
+    assert code == 75
+    assert said.startswith(f"dstack-runner: error: can't reach the server at {url.removeprefix('unix://')}: ")
+    assert "Traceback" not in said
+    assert "[Errno" not in said
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:99999", "http://[::1", "http://", "http://a b:8", "http://h:0", "ftp://x", "http://h:port"],
+)
+def test_a_url_that_cannot_be_one(tmp_path: Path, url: str) -> None:
+    hint = "hint: write --server http://HOST:PORT\n"
+
+    assert offered(tmp_path, "--server", url) == (2, f"dstack-runner: error: '{url}' is not a valid server URL\n{hint}")

@@ -14,7 +14,8 @@ import pytest
 
 from dstack.engine.context import Context, Events
 from dstack.engine.engine import Engine
-from dstack.engine.fleet.runners import Condition, Fleet
+from dstack.engine.fleet.condition import Condition
+from dstack.engine.fleet.runners import Fleet
 from dstack.hosts.pool import Pool
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import Attempt, Job, Run

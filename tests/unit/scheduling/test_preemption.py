@@ -57,6 +57,22 @@ def test_nobody_gives_way_to_an_equal_or_for_nothing() -> None:
     assert schedule([wants("x", 1, priority=9)], [machine("lab", 3)], running).placements.keys() == {"x"}
 
 
+def test_a_job_gives_way_to_one_on_the_same_machine_under_its_other_name() -> None:
+    machines = [machine(name, 2, machine="M") for name in ("ann", "bob")] + [machine("other", 2)]
+    running = [low("a", "ann", 0), low("b", "bob", 1), low("c", "other", 0, 1)]
+    vip = wants("vip", 2, priority=1, pin="bob")
+
+    made = schedule([vip], machines, running)
+    again = schedule([replace(vip, room_on="bob")], machines, [replace(each, ending=True) for each in running[:2]])
+    # What ends is promised to one job, whichever name the next asks for.
+    next_one = wants("next", 2, priority=1, pin="ann", submitted=1.0)
+    both = schedule([replace(vip, room_on="bob"), next_one], machines, [running[0]])
+
+    assert made.preemptions == {"a": "vip", "b": "vip"}
+    assert (again.preemptions, again.promises) == ({}, {"vip": "bob"})
+    assert (both.preemptions, both.promises) == ({"a": "vip"}, {"vip": "bob"})
+
+
 def test_nobody_gives_way_to_a_job_whose_user_has_enough() -> None:
     made = schedule([wants("x", 1, priority=9, user="bob")], [machine("lab", 1)], [low("a", "lab", 0)], max_gpus=1)
 
@@ -102,8 +118,13 @@ sizes_of = st.lists(st.integers(0, 4), min_size=1, max_size=3)
 class Lab:
     """Machines with waiting and running jobs; nothing ends by itself."""
 
-    def __init__(self, sizes: list[int], jobs: list[tuple[Ask, int, bool]]) -> None:
-        self.machines: list[Machine] = [machine(f"m{n}", size, cpus=6, max_jobs=2) for n, size in enumerate(sizes)]
+    def __init__(self, sizes: list[int], jobs: list[tuple[Ask, int, bool]], *, twice: bool = False) -> None:
+        """`twice`: each machine has two names."""
+        self.machines: list[Machine] = [
+            machine(f"m{n}{name}", size, cpus=6, max_jobs=2, machine=f"m{n}")
+            for n, size in enumerate(sizes)
+            for name in ("", *(["b"] if twice else []))
+        ]
         self.gives: dict[str, bool] = {}
         self.asked: dict[str, Waiting] = {}
         for number, (ask, priority, gives) in enumerate(jobs):
@@ -146,10 +167,12 @@ class Lab:
         self.waiting.append(victim)
 
 
-@given(sizes=sizes_of, jobs=jobs_of, order=st.randoms(use_true_random=False))
-def test_who_others_gave_way_to_starts_and_all_comes_to_rest(sizes: list[int], jobs: Any, order: Any) -> None:
+@given(sizes=sizes_of, jobs=jobs_of, order=st.randoms(use_true_random=False), twice=st.booleans())
+def test_who_others_gave_way_to_starts_and_all_comes_to_rest(
+    sizes: list[int], jobs: Any, order: Any, twice: bool
+) -> None:
     """Jobs are submitted one by one, and those that give way end at any later moment, in any order."""
-    lab = Lab(sizes, jobs)
+    lab = Lab(sizes, jobs, twice=twice)
     coming = list(lab.asked)
     order.shuffle(coming)
     beneficiaries: set[str] = set()
@@ -176,9 +199,9 @@ def test_who_others_gave_way_to_starts_and_all_comes_to_rest(sizes: list[int], j
         assert times <= sum(other.priority > lab.asked[name].priority for other in lab.asked.values())
 
 
-@given(sizes=sizes_of, jobs=jobs_of)
-def test_a_job_that_others_give_way_to_could_not_start_and_then_can(sizes: list[int], jobs: Any) -> None:
-    lab = Lab(sizes, [(ask, 0, True) for ask, _, _ in jobs])
+@given(sizes=sizes_of, jobs=jobs_of, twice=st.booleans())
+def test_a_job_that_others_give_way_to_could_not_start_and_then_can(sizes: list[int], jobs: Any, twice: bool) -> None:
+    lab = Lab(sizes, [(ask, 0, True) for ask, _, _ in jobs], twice=twice)
     lab.waiting = list(lab.asked)
     lab.step(0.0)
     vips = [Waiting(f"v{n}", ask, priority=priority, submitted=float(n)) for n, (ask, priority, _) in enumerate(jobs)]
@@ -200,11 +223,12 @@ def test_a_job_that_others_give_way_to_could_not_start_and_then_can(sizes: list[
     assert set(made.preemptions.values()) <= winners
     assert winners <= placed(set(made.preemptions))
     for victim in made.preemptions:
-        (one,) = (one for one in lab.machines if one.runner.name == lab.leases[victim].runner)
+        (there_too,) = (one.identity for one in lab.machines if one.runner.name == lab.leases[victim].runner)
+        names = {one.runner.name: one for one in lab.machines if one.identity == there_too}
         gone = made.preemptions.keys() - {victim}
         held = [lease for name, lease in lab.leases.items() if name not in gone]
-        there = [vip for vip in left if vip.room_on == one.runner.name]
-        assert schedule(there, [one], [*held, *begun], 2.0).reasons
+        there = [vip for vip in left if vip.room_on in names]
+        assert schedule(there, list(names.values()), [*held, *begun], 2.0).reasons
     assert schedule(vips, lab.machines, list(lab.leases.values()), 1.0) == made
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.resources import Ask
@@ -26,7 +28,8 @@ def machine(name: str, gpus: int = 0, *, cpus: int = 8, memory: int = 64 * GB, *
     kinds = changes.pop("kinds", [{}] * gpus)
     found = tuple(Gpu(index=index, **kind) for index, kind in enumerate(kinds))
     facts = Facts(machine="m", cpus=cpus, memory=memory, disk_free=changes.pop("disk", 100 * 10**9), gpus=found)
-    outside = {key: changes.pop(key) for key in ("trouble", "foreign") if key in changes}
+    facts = replace(facts, disk_total=changes.pop("disk_total", 0))
+    outside = {key: changes.pop(key) for key in ("trouble", "foreign", "machine") if key in changes}
     return Machine(Runner(name=name, address=Address(host=name), facts=facts, **changes), **outside)
 
 
@@ -75,6 +78,42 @@ def test_a_machine_that_has_what_the_job_needs_comes_first() -> None:
     assert schedule([wants("a", near={"gone": 9})], machines).placements["a"].runner == "one"
     busy = schedule([wants("a", 1, near={"one": 5})], [machine("one", 1), machine("two", 1)], [lease("one", 0)])
     assert busy.placements["a"].runner == "two"
+
+
+def spread(count: int, machines: list[Machine], near: dict[str, int]) -> list[str]:
+    """Return the runners of so many equal jobs."""
+    made = schedule([wants(f"j{n}", submitted=n, near=near) for n in range(count)], machines)
+    return [made.placements[f"j{n}"].runner for n in range(count)]
+
+
+def test_jobs_without_gpus_spread_although_one_machine_has_what_they_need() -> None:
+    small, large = machine("small", cpus=2), machine("large", cpus=6)
+
+    assert spread(4, [machine("one", cpus=2), machine("two", cpus=2)], {"two": 7}) == ["two", "one", "two", "one"]
+    assert sorted(spread(8, [small, large], {"small": 7})) == ["large"] * 6 + ["small"] * 2
+    busy = [lease("one", ask=Ask(cpu=2)), *shared("two", 1)]
+    made = schedule([wants("a", cpu=1, near={"one": 7})], [machine("one"), machine("two")], busy)
+    assert made.placements["a"].runner == "two"
+
+
+def test_runners_that_are_one_machine_have_one_set_of_leases() -> None:
+    """Two accounts with a limit each on a machine with 4 GPUs, 8 CPUs and 64 GB."""
+    machines = [machine(name, 4, machine="M", max_jobs=2) for name in ("ann", "bob")] + [machine("other", 1)]
+
+    def waits(name: str, leases: list[Lease], *others: Waiting, gpus: int = 0, **asks: Any) -> str:
+        made = schedule([*others, wants("z", gpus, pin=name, submitted=9, **asks)], machines, leases, 2 * HOUR)
+        return made.reasons["z"].text if "z" in made.reasons else ""
+
+    assert waits("bob", [lease("ann", 0, 1)], gpus=2) == ""
+    assert "bob has 1 of 4 GPUs free, ann's brave-otter-7 holds 3" in waits("bob", [lease("ann", 0, 1, 3)], gpus=2)
+    assert "bob has 1 of 8 CPUs free" in waits("bob", [lease("ann", ask=Ask(cpu=7))], cpu=2)
+    assert "bob has 4.7 GB of memory free" in waits("bob", [lease("ann", ask=Ask(memory=64 * GB))], memory=5 * GB)
+    assert waits("bob", [*shared("ann", 1), lease("other", 0)]) == ""
+    assert waits("bob", shared("ann", 2)) == "bob already runs 2 jobs, its limit"
+    assert waits("bob", [], wants("a", 3, pin="ann"), gpus=2).startswith("needs 2 GPUs; bob has 1 of 4 GPUs free")
+    assert waits("bob", [], wants("a", cpu=8, pin="ann"), cpu=1).startswith("needs 1 CPU; bob has 0 of 8 CPUs free")
+    kept = waits("bob", [lease("ann", 0)], wants("a", 4, pin="ann", run="big", user="eve"), gpus=3)
+    assert kept == "needs 3 GPUs; bob keeps its free share for eve's big, which is ahead in the queue"
 
 
 def test_a_gpu_is_chosen_by_name_and_memory_the_smallest_that_does() -> None:
@@ -257,6 +296,13 @@ def test_the_reason_in_full(job: Waiting, machines: list[Machine], leases: list[
         (wants("a", 3), [machine("m", 2)], "it needs 3 GPUs; no runner has more than 2 (m)"),
         (wants("a", 2), [machine("m", 2, trouble=not_ready("unreachable", "gone"))], None),
         (wants("a", 3), [machine("m", 3)], "it needs 3 GPUs; the limit per user is 2"),
+        (
+            wants("a", disk=5000 * 10**9),
+            [machine("s", disk_total=10**12), machine("m", disk_total=3 * 10**12)],
+            "it needs 5 TB of disk; the closest runner is m with a disk of 3 TB",
+        ),
+        (wants("a", disk=500 * 10**9), [machine("m", disk=0, disk_total=10**12)], None),
+        (wants("a", disk=500 * 10**9), [machine("older version")], None),
     ],
 )
 def test_what_could_never_run_is_told(job: Waiting, machines: list[Machine], why: str | None) -> None:
@@ -327,9 +373,13 @@ def leases_of(waiting: list[Waiting], made: Schedule, now: float = 0.0) -> list[
     ]
 
 
-@given(jobs=jobs_of, sizes=machines_of, limit=st.sampled_from([None, 2, 4]))
-def test_never_over_capacity_and_always_a_reason(jobs: Any, sizes: Any, limit: int | None) -> None:
+@given(
+    jobs=jobs_of, sizes=machines_of, limit=st.sampled_from([None, 2, 4]), names=st.sampled_from(["", "AABB", "ABAA"])
+)
+def test_never_over_capacity_and_always_a_reason(jobs: Any, sizes: Any, limit: int | None, names: str) -> None:
     waiting, machines = built(jobs, sizes)
+    if names:
+        machines = [dataclasses.replace(one, machine=name) for one, name in zip(machines, names, strict=False)]
 
     made = schedule(waiting, machines, max_gpus=limit)
 
@@ -338,14 +388,16 @@ def test_never_over_capacity_and_always_a_reason(jobs: Any, sizes: Any, limit: i
     assert sorted(made.order) == sorted(made.reasons)
     leases = leases_of(waiting, made)
     for one in machines:
-        here = [each for each in leases if each.runner == one.runner.name]
-        leased = [index for each in here for index in each.gpus]
+        alike = [each for each in machines if each.identity == one.identity]
+        there = [each for each in leases if each.runner in {same.runner.name for same in alike}]
+        here = [each for each in there if each.runner == one.runner.name]
+        leased = [index for each in there for index in each.gpus]
         assert len(leased) == len(set(leased))
-        assert set(leased) <= {gpu.index for gpu in one.gpus} - set(one.foreign)
+        assert {index for each in here for index in each.gpus} <= {gpu.index for gpu in one.gpus} - set(one.foreign)
         assert not here or one.trouble is None
-        assert sum(each.ask.cpu for each in here) <= one.cpus
-        assert sum(each.ask.memory for each in here) <= one.memory
-        assert sum(each.ask.shares for each in here) <= one.slots
+        assert sum(each.ask.cpu for each in there) <= max(each.cpus for each in alike)
+        assert sum(each.ask.memory for each in there) <= max(each.memory for each in alike)
+        assert sum(each.ask.shares for each in there) <= max(each.slots for each in alike)
     for job in waiting:
         if job.id in made.placements:
             put = made.placements[job.id]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from dstack.cli.server_log import ServerLog
 from dstack.model.paths import ServerLayout
 from dstack.server.log import QUIET, Bursts
+from tests.environment.product import Home
 
 SERVER = """
 import logging, os, sys
@@ -129,3 +131,19 @@ def test_very_many_different_messages_are_all_logged_and_not_remembered(
 
     assert len(lines) == 5000
     assert len(logger.handlers[0].filters[0].seen) <= 1000  # type: ignore[union-attr]
+
+
+def test_a_request_that_a_stop_cuts_off_is_no_error(dstack_home: Home) -> None:
+    """The server is stopped while it waits for a machine that accepts connections without a word."""
+    dstack_home.serve()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        adding = dstack_home.popen("runners", "add", f"u@127.0.0.1:{port}", "--fingerprint", "SHA256:x")
+        with adding, silent.accept()[0]:
+            assert dstack_home.run("server", "stop").returncode == 0
+            adding.communicate(timeout=60)
+
+        log = dstack_home.run("server", "logs").stdout
+        assert "Shutting down" in log
+        assert "Traceback" not in log
+        assert "ERROR" not in log

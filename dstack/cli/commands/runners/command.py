@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
@@ -19,6 +20,9 @@ from dstack.errors import NotFoundError, UsageError
 WATCH_SECONDS = 2.0
 RECHECK_SECONDS = 30.0
 """`--watch` probes runners no more often than usual; their use is sampled separately."""
+
+AT_ONCE = 16
+"""How many runners are checked at a time."""
 
 names_argument = click.argument("names", metavar="NAME...", nargs=-1, required=True, type=RUNNER)
 
@@ -53,14 +57,24 @@ command.add_command(add)
 
 
 @command.command("check")
-@click.argument("name", type=RUNNER)
+@click.argument("names", metavar="[NAME]...", nargs=-1, type=RUNNER)
 @json_option
-def check(name: str, as_json: bool) -> int:
-    """Check a runner now.
+def check(names: tuple[str, ...], as_json: bool) -> int:
+    """Check runners now, with a new login.
 
-    Prints a fix for every problem, and exits with 0 if the runner is ready, else with 125.
+    Without NAME, check all. Tests whether containers get the GPUs, prints a fix for every problem, and exits with 0 if
+    all runners are ready, else with 125.
     """
-    return output.report(connect.connect().check_runner(name), as_json)
+    client = connect.connect()
+    wanted = names or tuple(runner.name for runner in client.runners(fresh=float("inf")))
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = list(pool.map(client.check_runner, wanted))
+    if len(names) == 1:
+        return output.report(found[0], as_json)
+    if as_json or not found:
+        output.table(found, as_json)
+    codes = [output.report(runner, False) for runner in found if not as_json]
+    return max(codes, default=0)
 
 
 @command.command("clean")
@@ -187,6 +201,8 @@ def drain(names: tuple[str, ...], reason: str, wait: bool) -> None:
         jobs = len(runner.jobs)
         still = f"; {jobs} {'job keeps' if jobs == 1 else 'jobs keep'} running" if jobs else ""
         show.say(f"{runner.name}: gets no new jobs{still}")
+        if others := [name for name in runner.same_machine if name not in names]:
+            show.say(f"hint: this machine is also {', '.join(others)}: dstack runners drain {' '.join(others)}")
     if not wait:
         return
     pause = 0.2
@@ -215,9 +231,14 @@ def remove(names: tuple[str, ...], force: bool) -> None:
     """Remove a runner and all that dstack put on the machine.
 
     Deletes dstack's folder, containers, volumes and images there, then checks that nothing is left. If something is
-    left, the runner is not removed.
+    left, the runner is not removed. What another runner on the same machine uses stays.
     """
     client = connect.connect()
     for name in names:
-        client.remove_runner(name, force=force)
-        show.say(f"{name}: removed" + ("" if force else "; nothing is left on the machine"))
+        used_by = client.remove_runner(name, force=force).used_by
+        left = (
+            f"; its folder stays, because {', '.join(used_by)} uses it"
+            if used_by
+            else "; nothing is left on the machine"
+        )
+        show.say(f"{name}: removed" + ("" if force and not used_by else left))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,8 @@ from dstack.client.client import Client
 from dstack.errors import ConflictError, DstackError, HostError, UnknownHostKeyError
 from dstack.inventory.read import read
 from dstack.inventory.runners import machines
-from dstack.model.api.runners import AddRunner, RunnerView
-from dstack.model.runner.runner import DEFAULT_ROOT
+from dstack.model.api.runners import DROPPED, AddRunner, RunnerView
+from dstack.model.runner.runner import DEFAULT_ROOT, Address
 
 AT_ONCE = 16
 FAILED = 125
@@ -24,12 +24,14 @@ FAILED = 125
 
 @dataclass(frozen=True)
 class Step:
-    """What to do with one runner: `add`, `change`, `keep` or `remove`. `differences` are for messages."""
+    """What to do with one runner: `add`, `rename`, `change`, `keep` or `remove`. `differences` are for messages. `old`
+    is the name of a runner at the same address that is no longer in the file."""
 
     do: str
     name: str
     wanted: AddRunner
     differences: tuple[str, ...] = ()
+    old: str = ""
 
     @property
     def words(self) -> str:
@@ -37,6 +39,7 @@ class Step:
         labels = f", labels {', '.join(self.wanted.labels)}" if self.wanted.labels else ""
         return {
             "add": f"add {self.wanted.address}{labels}",
+            "rename": f"rename from {self.old}, {self.wanted.address}{labels}",
             "change": f"change {'; '.join(self.differences)}",
             "keep": "unchanged",
             "remove": "drain and remove: it is no longer in the file",
@@ -54,21 +57,31 @@ def difference(wanted: Sequence[AddRunner], runners: Sequence[RunnerView], sourc
     """Return the steps that make the server's runners match the file, in file order. Runners imported from this file
     earlier but no longer in it come last. Other runners are left unchanged."""
     known = {runner.name: runner.definition for runner in runners if runner.definition}
-    listed = [_step(request, known.get(request.name or "")) for request in wanted]
     names = {request.name for request in wanted}
-    dropped = [Step("remove", name, old) for name, old in known.items() if old.source == source and name not in names]
-    return listed + dropped
+    dropped = {name: old for name, old in known.items() if old.source == source and name not in names}
+    listed = [_step(request, known.get(request.name or ""), dropped) for request in wanted]
+    renamed = {step.old for step in listed}
+    return listed + [Step("remove", name, old) for name, old in dropped.items() if name not in renamed]
 
 
-def _step(wanted: AddRunner, current: AddRunner | None) -> Step:
+def _step(wanted: AddRunner, current: AddRunner | None, dropped: Mapping[str, AddRunner]) -> Step:
     name = wanted.name or ""
     if current is None:
-        return Step("add", name, wanted)
+        # The server knows whether a runner at another address is the same machine, too.
+        old = next((each for each, its in dropped.items() if reached(its) == reached(wanted)), "")
+        wanted = replace(wanted, replaces=tuple(dropped))
+        return Step("rename", name, wanted, (f"name: {old} -> {name}",), old) if old else Step("add", name, wanted)
     if current.authorized:
         wanted = replace(wanted, authorized=True, address=replace(wanted.address, identity=None))
     before, after = _settings(current), _settings(wanted)
     differences = tuple(f"{key}: {before[key]} -> {after[key]}" for key in after if before[key] != after[key])
     return Step("change" if differences else "keep", name, wanted, differences)
+
+
+def reached(request: AddRunner) -> tuple[Address, str, str]:
+    """Return which account's folder on which machine the definition names, and its Docker."""
+    address = replace(request.address, identity=None)
+    return address, request.root or DEFAULT_ROOT, request.docker or "docker"
 
 
 def _settings(request: AddRunner) -> dict[str, Any]:
@@ -89,53 +102,81 @@ def _settings(request: AddRunner) -> dict[str, Any]:
 
 def apply(client: Client, todo: list[Step], *, quiet: bool) -> int:
     """Carry out the steps in parallel, print the result of each (`quiet`: only failures), and return the exit code."""
-    failed = 0
+    renamed: set[str] = set()
+    adding, removing = ([step for step in todo if (step.do == "remove") is removes] for removes in (False, True))
+    failed = carry_out(client, adding, renamed, quiet=quiet)
+    # A runner that got a new name is no longer there to be removed; one that did not goes.
+    kept = [Step("remove", step.old, step.wanted) for step in adding if step.old and step.name not in failed]
+    removing = [step for step in (*removing, *kept) if step.name not in renamed]
+    failed |= carry_out(client, removing, renamed, quiet=quiet)
+    if failed:
+        show.say(f"{len(failed)} of {len(todo)} runners could not be updated; run the same command to try again")
+    return FAILED if failed else 0
+
+
+def carry_out(client: Client, todo: Sequence[Step], renamed: set[str], *, quiet: bool) -> set[str]:
+    """Carry out these steps, print the results, and return the names of those that failed. Adds to `renamed` the old
+    names of renamed runners."""
+    failed: set[str] = set()
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for step, outcome in zip(todo, pool.map(lambda step: _done(client, step), todo), strict=True):
+        for step, outcome in zip(todo, pool.map(lambda step: _done(client, step, renamed), todo), strict=True):
             if isinstance(outcome, UnknownHostKeyError):
-                outcome = _confirmed(client, step, outcome)
+                outcome = _confirmed(client, step, outcome, renamed)
             if isinstance(outcome, DstackError):
-                failed += 1
+                failed.add(step.name)
                 show.say(f"{step.name}: {outcome.message}", style="red")
                 if outcome.hint:
                     show.say(f"  hint: {outcome.hint}")
             elif not quiet:
                 show.line(show.clean(f"{step.name}: {outcome}"))
-    if failed:
-        show.say(f"{failed} of {len(todo)} runners could not be updated; run the same command to try again")
-    return FAILED if failed else 0
+    return failed
 
 
-def _confirmed(client: Client, step: Step, unknown: UnknownHostKeyError) -> str | DstackError:
+def _confirmed(client: Client, step: Step, unknown: UnknownHostKeyError, renamed: set[str]) -> str | DstackError:
     """Ask the user at the terminal to confirm the host key, then try again."""
     if show.interactive() and show.confirm(f"{unknown.message}. Is the key right?"):
         step.wanted.fingerprint = unknown.fingerprint
-        return _done(client, step)
+        return _done(client, step, renamed)
     unknown.hint = f"if the key is right, set the host's variable dstack_fingerprint: {unknown.fingerprint}"
     return unknown
 
 
-def _done(client: Client, step: Step) -> str | DstackError:
+def _done(client: Client, step: Step, renamed: set[str]) -> str | DstackError:
     """Carry out a step, and return its result in words, or its error."""
     try:
-        if step.do == "add":
-            client.add_runner(step.wanted)
-            return f"added, {step.wanted.address}"
+        if step.do in ("add", "rename"):
+            added = warned(client.add_runner(step.wanted))
+            if added.renamed_from:
+                renamed.add(added.renamed_from)
+                return f"renamed from {added.renamed_from}, {step.wanted.address}"
+            same = f", the same machine as {', '.join(added.same_machine)}" if added.same_machine else ""
+            return f"added, {step.wanted.address}{same}"
         if step.do == "change":
-            client.change_runner(step.name, step.wanted)
+            warned(client.change_runner(step.name, step.wanted))
             return f"changed {'; '.join(step.differences)}"
         return _removed(client, step.name) if step.do == "remove" else "unchanged"
     except DstackError as error:
         return error
 
 
+def warned(runner: RunnerView) -> RunnerView:
+    """Say if containers don't get the GPUs that the runner is said to have."""
+    for finding in runner.findings:
+        if finding.name == "gpu-toolkit":
+            show.say(f"{runner.name}: {finding.what}", style="yellow")
+            show.say(f"  fix: {finding.fix}")
+    return runner
+
+
 def _removed(client: Client, name: str) -> str:
     """Drain first, so that no job starts there meanwhile. A later import removes a busy or unreachable runner."""
-    client.drain_runner(name, "no longer in the inventory")
+    client.drain_runner(name, DROPPED)
     try:
-        client.remove_runner(name)
+        used_by = client.remove_runner(name).used_by
     except ConflictError:
         return "drained; it still runs jobs, so import the file again after they end to remove it"
     except HostError as error:
         return f"drained, not removed: {error.message}"
+    if used_by:
+        return f"removed; its folder stays, because {', '.join(used_by)} uses it"
     return "removed; nothing is left on the machine"

@@ -7,10 +7,14 @@ import signal
 import stat
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dstack.cli.commands.runners.import_inventory import difference
+from dstack.cli.output import again
 from dstack.model.api.jobs import StopRequest
+from dstack.model.api.runners import AddRunner
 from dstack.model.api.server import Problem
 from dstack.model.job.status import Status
 from dstack.model.runner.metrics import GpuUse, Use
@@ -220,6 +224,83 @@ def test_an_unknown_host_key_needs_somebody_to_vouch(cli: Cli, state: State) -> 
     assert done.returncode == 125
     assert b"--fingerprint SHA256:abc" in done.stderr
     assert state.added == []
+
+
+def test_the_hint_is_the_whole_command_as_it_was_typed(cli: Cli, state: State) -> None:
+    state.problems["POST /runners"] = [
+        Problem(kind="host-key", message="m", hint="if so, add --fingerprint SHA256:abc", exit_code=125)
+    ]
+
+    done = cli("runners", "add", "u@h", "--name", "n 1", "--identity", "k", "--label=a")
+
+    assert done.stderr.splitlines()[-1].decode() == (
+        "hint: if so: dstack runners add u@h --name 'n 1' --identity k --label=a --fingerprint SHA256:abc"
+    )
+
+
+@pytest.mark.parametrize(
+    ("hint", "typed", "shown"),
+    [
+        ("add --local to run it", "run train --lr 1", "dstack run train --lr 1 --local to run it"),
+        ("dstack x, or add --local to", "run a", "dstack x, or dstack run a --local to"),
+        ("or, add --name OTHER; x", "runners add h --name n", "or: dstack runners add h --name OTHER; x"),
+        ("add --name OTHER", "runners add --name=n h", "dstack runners add h --name OTHER"),
+        ("add --server http://HOST:PORT", "runs", "dstack runs --server http://HOST:PORT"),
+        (
+            "add it with --docker 'sudo -n docker', which works; or sudo x",
+            "runners add h --docker docker --name n",
+            "dstack runners add h --name n --docker 'sudo -n docker', which works; or sudo x",
+        ),
+        ("add it with --docker podman", "runners check h", "add it with --docker podman"),
+        ("please add a label", "runs", "please add a label"),
+    ],
+)
+def test_hints_repeat_what_was_typed(hint: str, typed: str, shown: str) -> None:
+    assert again.whole(hint, typed.split()) == shown
+
+
+def test_check_without_a_name_checks_all(cli: Cli, state: State) -> None:
+    state.runners.update(lab1=runner_view("lab1"), lab2=runner_view("lab2", state="unreachable", reason="no route"))
+
+    every, one = cli("runners", "check"), cli("runners", "check", "lab1")
+
+    assert (every.returncode, one.returncode) == (125, 0)
+    assert b"lab1" in every.stdout
+    assert b"lab2: unreachable: no route" in every.stderr
+    assert [each["name"] for each in json.loads(cli("runners", "check", "--json").stdout)] == ["lab1", "lab2"]
+    assert json.loads(cli("runners", "check", "lab1", "--json").stdout)["name"] == "lab1"
+    state.runners.clear()
+    assert cli("runners", "check").returncode == 0
+
+
+def test_runners_that_are_one_machine_are_named_once(cli: Cli, state: State) -> None:
+    for name, others in {"a": ["b", "c"], "b": ["a", "c"], "c": ["a", "b"], "d": []}.items():
+        state.runners[name] = runner_view(name, same_machine=others)
+
+    done = cli("runners")
+
+    assert done.stderr == b"a, b and c are one machine: they share its CPUs, memory and GPUs\n"
+
+
+def wanted(name: str, host: str, **changes: Any) -> AddRunner:
+    return AddRunner(name=name, address=Address(host=host), source="/f", **changes)
+
+
+def test_a_new_name_at_the_same_address_is_a_rename() -> None:
+    known = [runner_view(name, definition=wanted(name, name)) for name in ("one", "two", "three")]
+    new = [wanted("one", "one"), wanted("2", "two"), wanted("3", "elsewhere"), wanted("4", "three", root="/x")]
+
+    steps = difference(new, known, "/f")
+
+    assert [(step.do, step.name, step.old) for step in steps] == [
+        ("keep", "one", ""),
+        ("rename", "2", "two"),
+        ("add", "3", ""),
+        ("add", "4", ""),
+        ("remove", "three", ""),
+    ]
+    assert steps[1].differences == ("name: two -> 2",)
+    assert {step.wanted.replaces for step in steps[1:4]} == {("two", "three")}
 
 
 def test_check_and_remove_a_runner(cli: Cli, state: State) -> None:

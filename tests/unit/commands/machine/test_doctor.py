@@ -187,6 +187,23 @@ def test_a_container_that_lacks_only_its_program_got_the_gpus(words: str) -> Non
     assert found(gpu="0, NVIDIA L4, 23034, GPU-1", gpu_container=words) == ()
 
 
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        ("", "no answer within 60 seconds"),
+        (
+            "docker: Error response from daemon: failed to create shim task: OCI runtime create failed: no GPU 4: "
+            "unknown. Run 'docker run --help' for more information",
+            "no GPU 4: unknown.",
+        ),
+    ],
+)
+def test_gpus_that_are_declared_were_tried(words: str, what: str) -> None:
+    (finding,) = found(gpu_container=words)
+
+    assert finding.what == f"containers don't get the GPUs: {what}"
+
+
 def test_file_systems_without_inodes_of_their_own_are_fine() -> None:
     assert found(disk_inodes="0 0") == found(disk_inodes="- -") == ()
 

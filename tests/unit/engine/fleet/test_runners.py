@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dstack.engine.fleet.runners import Condition, Fleet
+from dstack.engine.fleet.condition import Condition
+from dstack.engine.fleet.runners import Fleet
 from dstack.hosts.pool import Pool
 from dstack.model.api.runners import RunnerView
 from dstack.model.paths import ServerLayout

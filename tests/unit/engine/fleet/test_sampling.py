@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dstack.commands.machine.sample import Sample
-from dstack.engine.fleet.runners import Condition
+from dstack.engine.fleet.condition import Condition
 from dstack.engine.fleet.sampling import Seen
 from dstack.engine.fleet.watch import INTERVAL, LOOKING, RAREST, SAMPLING, SESSION, rest
 from dstack.model.runner.runner import Facts

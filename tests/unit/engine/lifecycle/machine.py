@@ -112,7 +112,8 @@ class Machine:
         if not self.made:
             return "path=missing\nend=\n"
         links = "".join(f"./{path}\0{target}\0" for path, target in self.made.items())
-        return f"path=present\nnames=0\nstats=0\nhashes=0\nlinks={len(links)}\n{links}folders=0\nmodes=0\nlong=0\ntrouble=0\nend=\n"
+        none = "names=0\nstats=0\nhashes=0\n", "folders=0\nmodes=0\nlong=0\ntrouble=0\n"
+        return f"path=present\n{none[0]}links={len(links)}\n{links}{none[1]}end=\n"
 
     def discard(self, command: Command[Any]) -> Reply:
         self.claim, self.running = "gone", False
@@ -133,7 +134,7 @@ class World:
     def reopened(self) -> None:
         """Return the same state in a new process."""
         pool = Pool()
-        pool.get = lambda runner: self.machine.host  # type: ignore[method-assign, assignment, return-value]
+        pool.get = pool.anew = lambda runner: self.machine.host  # type: ignore[method-assign, assignment, return-value]
         machines = Fleet(self.store, pool, lambda: None)
         self.context = Context(layout=self.layout, store=self.store, fleet=machines, events=Events())
 

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from dstack.commands.command import Command, Result
 from dstack.engine.engine import Engine
-from dstack.engine.fleet.runners import Condition
+from dstack.engine.fleet.condition import Condition
 from dstack.engine.lifecycle import drive, watch
 from dstack.hosts.recording import Reply
 from dstack.model.job.reasons import Reason, ReasonCode

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from dstack.commands.command import Result
 from dstack.engine.engine import Engine
-from dstack.engine.fleet.runners import Condition
+from dstack.engine.fleet.condition import Condition
 from dstack.engine.lifecycle import drive, watch
 from dstack.errors import HostUnreachableError
 from dstack.hosts.recording import Reply
@@ -234,6 +234,25 @@ def test_a_job_of_the_same_machine_under_another_name_is_no_orphan(world: World,
 
     assert [orphan.name for orphan in world.context.fleet.orphans["alias"]] == ["other"]
     assert world.job.runner == "box"
+
+
+@pytest.mark.parametrize("status", [Status.QUEUED, Status.PREPARING])
+def test_a_container_of_another_account_on_the_machine_is_not_adopted(
+    world: World, machine: Told, status: Status
+) -> None:
+    """Both accounts use the same Docker, but the job's folder is the other's."""
+    box = world.store.runners.require("box")
+    facts = replace(box.facts, user="ann", root="/home/ann/x") if box.facts else None
+    world.store.runners.change("box", facts=facts)
+    world.store.runners.add(replace(box, name="bob", facts=facts and replace(facts, user="bob", root="/home/bob/x")))
+    if status is Status.PREPARING:
+        world.store.jobs.change("abc", status=status, runner="box", launching=True)
+    machine.stock = "container=dstack-abc Up 3 minutes\ncontainer=dstack-other Up 3 minutes\n"
+
+    asyncio.run(Engine(world.context).reconciler.greet("bob"))
+
+    assert (world.job.status, world.job.runner) == (status, "box" if status is Status.PREPARING else None)
+    assert "other" in [orphan.name for orphan in world.context.fleet.orphans["bob"]]
 
 
 def engine_started(world: World) -> None:

@@ -1,0 +1,1 @@
+"""Runners: what defines one, and how one goes."""
