@@ -255,7 +255,7 @@ class Fleet:
         idle = self.absent(runner.name) if runner.drained is None else runner.drained
         drained = condition.state == "ready" and idle is not None
         address = replace(runner.address, identity=None) if runner.authorized else runner.address
-        again = replace(convert(runner, AddRunner, from_attributes=True), address=address, max_jobs=None)
+        again = replace(convert(runner, AddRunner, from_attributes=True), address=address)
         return RunnerView(
             name=runner.name,
             address=str(runner.address),
