@@ -40,6 +40,7 @@ TOLD = 10.0
 """Seconds that a container which has ended waits for the answer to being told to end."""
 NOTHING = Collected(0, 0, None)
 STOPPED = "stopped by dstack stop"
+ABORTING = "aborted; what it stored is being removed"
 LONGEST_PAUSE = 30.0
 """Seconds between two tries to reach a host."""
 FULL = re.compile("(?i)no space left on device|disk quota exceeded|no disk of this machine has")
@@ -240,6 +241,8 @@ class Drive(JobOnRunner):
         end = Status.LOST if decision.lost else Status.DONE if code == 0 else Status.FAILED
         if not (decision.asked or decision.lost or code == ExitCode.STOPPED):
             job = self.change(outran=bool(job.stop), expired=False, preempted_by=None, yielding=False)
+        elif job.stop == "abort":
+            end, code, reason = Status.STOPPED, ExitCode.STOPPED, Reason(ReasonCode.ABORTED, ABORTING)
         elif job.stop:
             end, code = Status.STOPPED, ExitCode.STOPPED
             reason = Reason(ReasonCode.STOPPED_BY_USER, STOPPED + killed(decision))
