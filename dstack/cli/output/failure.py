@@ -39,7 +39,7 @@ def report(error: BaseException, *, as_json: bool = False) -> int:
     message = known.message
     if isinstance(known, ProjectError):
         show.say(message)
-        message = f"the project has {words.count(len(known.problems), 'error')}; nothing was submitted"
+        message = f"{known.what} has {words.count(len(known.problems), 'error')}{known.consequence}"
     show.say(f"dstack: error: {message}", style="red")
     if known.hint:
         show.say(f"hint: {known.hint}")

@@ -18,7 +18,7 @@ from dstack.cli.output.progress import ProgressLines
 from dstack.cli.parameters import RUNNER, SIZE, SPAN, json_lines_option
 from dstack.client.client import Client
 from dstack.client.settings import user
-from dstack.errors import MissingBaseError, UsageError
+from dstack.errors import MissingBaseError, ProjectError, UsageError
 from dstack.model.api.runs import Plan, Recipe, RunView, Submission
 from dstack.model.text.units import size_words
 
@@ -66,7 +66,12 @@ class RunCommand(click.Command):
             ctx.args = args
             return args
         chosen = Chosen()
-        words = Walk(args, self.params, chosen.variables, chosen.recorded)
+        try:
+            words = Walk(args, self.params, chosen.variables, chosen.recorded)
+        except ProjectError as invalid:
+            if not {"-h", "--help", "--dry-run"}.intersection(args):
+                invalid.consequence = "; nothing was submitted"
+            raise
         if words.help:
             from dstack.cli.commands.run.help import show_help, show_workflow
 

@@ -49,7 +49,10 @@ def test_a_command_line_that_is_wrong(cli: Cli) -> None:
         ("jobs --json -n x", "invalid value for '-n': 'x' is not a whole number"),
         ("jobs --json -n 99999999999", "invalid value for '-n': 99999999999 is not in the range 1<=x<=1000000000"),
         ("jobs --jsom --json", "no such option '--jsom'; did you mean '--json'?"),
-        ("runners add --json a\tb", "'a\tb' is not a valid host"),
+        (
+            "runners add --json a\tb",
+            "'a\tb' is not a valid host; write [user@]host[:port] or an alias from ~/.ssh/config",
+        ),
     ],
 )
 def test_a_wrong_word_is_named_as_everywhere(cli: Cli, words: str, message: str) -> None:
