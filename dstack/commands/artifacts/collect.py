@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from dstack.commands.artifacts import listing_parser
 from dstack.commands.command import LISTS, Command, Result, done
-from dstack.model.job.manifest import LONGEST, File, normal, objection, occupied_parent, shown, stays
+from dstack.model.job.manifest import LONGEST, File, normal, objection, occupied_parent, problem, shown, stays
 from dstack.model.project.workflow import Artifact
 from dstack.model.runner.host_context import HostContext
 from dstack.render import quote, script
@@ -23,7 +23,10 @@ FETCHING = "fetching the artifacts"
 COMMAND_LINE = 16_000
 """Characters of arguments before the last one. Linux allows a command at least 128 KiB."""
 
-KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a device", stat.S_IFCHR: "a device"}
+KINDS = {
+    **{stat.S_IFREG: None, stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"},
+    **{stat.S_IFBLK: "a device", stat.S_IFCHR: "a device"},
+}
 
 
 @dataclass(frozen=True)
@@ -144,10 +147,11 @@ def read(wanted: Wanted, project: str, result: Result) -> ArtifactListing:
 
 
 def judged(answer: listing_parser.Answer, roots: tuple[str, ...]) -> tuple[tuple[File, ...], list[str]]:
-    """Return the files and links that can be stored, and a sentence about each one that can't."""
+    """Return the files and links that can be stored, and a sentence about each one that can't. Raises ValueError for
+    what no honest host answers: a path outside of the artifacts, or two that can't be in one folder."""
     files, refused = [], []
     for path, (mode, size) in answer.stats.items():
-        kind = KINDS.get(stat.S_IFMT(mode))
+        kind = KINDS.get(stat.S_IFMT(mode), "not a file")
         if (why := objection(path)) is not None:
             refused.append(why)
         elif kind is not None:
@@ -165,4 +169,14 @@ def judged(answer: listing_parser.Answer, roots: tuple[str, ...]) -> tuple[tuple
             refused.append(f"{shown(path)} is a link out of its artifact, to {shown(target)}")
         else:
             files.append(File(path, 0, 0o777, "", target))
+    if why := problem(files) or next((_astray(file.path) for file in files if not _below(file.path, roots)), None):
+        raise ValueError(why)
     return tuple(sorted(files, key=lambda file: file.path)), refused
+
+
+def _below(path: str, roots: tuple[str, ...]) -> bool:
+    return any(root in (".", path) or path.startswith(f"{root}/") for root in roots)
+
+
+def _astray(path: str) -> str:
+    return f"{shown(path)} is not in an artifact"

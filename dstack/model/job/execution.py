@@ -11,6 +11,7 @@ from msgspec import Struct
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import Origin
 from dstack.model.runner.mounts import Mount
+from dstack.model.text.untrusted import decimal
 
 
 class Order(Struct, frozen=True, kw_only=True):
@@ -71,7 +72,7 @@ class Received(Enum):
 def origin(said: Mapping[str, str]) -> Origin:
     """Return the origin from a script's answer."""
     uptime = said.get("uptime")
-    return Origin(said.get("boot", ""), said.get("docker", ""), float(uptime) if uptime else None)
+    return Origin(said.get("boot", ""), said.get("docker", ""), decimal(uptime) if uptime else None)
 
 
 class Stopped(Struct, frozen=True):
