@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -69,11 +71,20 @@ def _unexpected(error: BaseException) -> DstackError:
     return DstackError(message, hint=hint, code=ErrorCode.INTERNAL)
 
 
+def _without_values(words: Sequence[str]) -> str:
+    """Return a command line to report: the command and its options, without values, which may be secret."""
+    shown = [
+        word if at < 2 or re.fullmatch("--[a-z-]{1,30}|-[A-Za-z]", word) else "..."
+        for at, word in enumerate(word.partition("=")[0] for word in words)
+    ]
+    return " ".join(shown)
+
+
 def _keep(error: BaseException) -> Path:
     folder = embedded.home() / "crashes"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
     text = "".join(traceback.format_exception(error))
-    head = f"dstack {__version__}, Python {sys.version.split()[0]}, {sys.platform}\n{sys.argv}\n"
+    head = f"dstack {__version__}, Python {sys.version.split()[0]}, {sys.platform}\n{_without_values(sys.argv)}\n"
     path.write_text(head + text, encoding="utf-8", errors="backslashreplace")
     return path

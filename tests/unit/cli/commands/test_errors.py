@@ -90,6 +90,29 @@ def test_a_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     assert error["message"] == "unexpected ZeroDivisionError: oh"
 
 
+def test_a_report_has_no_values_of_the_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setenv("DSTACK_HOME", str(tmp_path))
+    words = [
+        "run",
+        "secret0",
+        "-e",
+        "KEY=secret1",
+        "-eKEY=secret2",
+        "--token=secret3",
+        "--token",
+        "-secret4",
+        "--lr",
+        "5",
+    ]
+    monkeypatch.setattr(failure.sys, "argv", ["/bin/dstack", *words])
+
+    failure.report(ZeroDivisionError("oh"))
+
+    (report,) = (tmp_path / "crashes").iterdir()
+    assert "/bin/dstack run ... -e ... ... --token --token ... --lr ..." in report.read_text()
+    assert "secret" not in report.read_text()
+
+
 def test_without_json_it_is_said_in_words(cli: Cli) -> None:
     assert cli("runs", "nope").stderr.startswith(b"dstack: error: no run or job 'nope'\nhint: ")
 
