@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from dstack.commands.artifacts import listing_parser
 from dstack.commands.command import LISTS, Command, Result, done
-from dstack.model.job.manifest import LONGEST, File, normal, objection, occupied_parent, problem, shown, stays
+from dstack.model.job.manifest import LONGEST, File, normal, objection, occupied_parent, shown, stays
 from dstack.model.project.workflow import Artifact
 from dstack.model.runner.host_context import HostContext
 from dstack.render import quote, script
@@ -169,14 +169,19 @@ def judged(answer: listing_parser.Answer, roots: tuple[str, ...]) -> tuple[tuple
             refused.append(f"{shown(path)} is a link out of its artifact, to {shown(target)}")
         else:
             files.append(File(path, 0, 0o777, "", target))
-    if why := problem(files) or next((_astray(file.path) for file in files if not _below(file.path, roots)), None):
+    if why := _impossible(files, roots):
         raise ValueError(why)
     return tuple(sorted(files, key=lambda file: file.path)), refused
 
 
-def _below(path: str, roots: tuple[str, ...]) -> bool:
-    return any(root in (".", path) or path.startswith(f"{root}/") for root in roots)
-
-
-def _astray(path: str) -> str:
-    return f"{shown(path)} is not in an artifact"
+def _impossible(files: Sequence[File], roots: tuple[str, ...]) -> str | None:
+    """What no honest host answers about these files, each of which could be stored."""
+    by_path = {file.path: file for file in files}
+    if len(by_path) < len(files):
+        return "it lists a path twice"
+    for path in by_path:
+        if path == "." or not any(root in (".", path) or path.startswith(f"{root}/") for root in roots):
+            return f"{shown(path)} is not in an artifact"
+        if (above := occupied_parent(path, by_path)) is not None:
+            return f"{shown(above)} is both a file and a folder"
+    return None

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dstack.cli.output import failure
+from dstack.errors import ProjectError, UsageError
 from tests.unit.cli.conftest import Cli
 from tests.unit.cli.fake_server import State, job_view, run_view
 
@@ -111,6 +112,29 @@ def test_a_report_has_no_values_of_the_command_line(monkeypatch: pytest.MonkeyPa
     (report,) = (tmp_path / "crashes").iterdir()
     assert "/bin/dstack run ... -e ... ... --token --token ... --lr ..." in report.read_text()
     assert "secret" not in report.read_text()
+
+
+def test_what_a_message_quotes_is_shortened_in_its_middle(capsys: pytest.CaptureFixture[str]) -> None:
+    failure.report(UsageError(f"'{'x' * 10**6}' is not a run; list them: dstack runs", hint="y" * 10**6))
+
+    message, hint = capsys.readouterr().err.splitlines()
+    assert message.startswith("dstack: error: 'xxx")
+    assert message.endswith("x' is not a run; list them: dstack runs")
+    assert max(len(message), len(hint)) < 6000
+
+
+def test_many_problems_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    failure.report(ProjectError([f"hosts:{number}: {'x' * 10**4}" for number in range(3000)], what="the inventory"))
+
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-2:] == ["and 2,800 more", "dstack: error: the inventory has 3000 errors"]
+    assert sum(map(len, lines)) < 60_000
+
+
+def test_what_reorders_a_line_is_replaced(capsys: pytest.CaptureFixture[str]) -> None:
+    failure.report(UsageError("a\u202eb\u2066c\u2028d\x1be\x9bf"))
+
+    assert capsys.readouterr().err == "dstack: error: a\ufffdb\ufffdc\ufffdd\ufffde\ufffdf\n"
 
 
 def test_without_json_it_is_said_in_words(cli: Cli) -> None:
