@@ -266,7 +266,7 @@ def _print_plan(plan: Plan) -> None:
     show.line("")
     show.line(f"code: {commit}{branch}, {plan.files} files, {size_words(plan.bytes)}")
     for file in plan.largest[:LARGEST]:
-        show.line(f"  {size_words(file.size):>8}  {show.clean(file.path)}")
+        show.line(f"  {size_words(file.size):>8}  {show.clean(file.path)}".replace("\n", " "))
     show.line(f"changes since the commit: {len(plan.changes) or 'none'}" if repo.commit else f"files: {plan.files}")
     _print_list("", [f"{size_words(each.size):>8}  {each.change:<8}  {show.clean(each.path)}" for each in plan.changes])
     modes = [f"{each.mode:>8}  {show.clean(each.path)}" for each in plan.modes]
@@ -278,6 +278,6 @@ def _print_list(title: str, lines: Sequence[str]) -> None:
     if title and lines:
         show.line(f"{title}: {len(lines)}")
     for line in lines[:SHOWN]:
-        show.line(f"  {line}")
+        show.line(f"  {line}".replace("\n", " "))
     if len(lines) > SHOWN:
         show.line(f"  and {len(lines) - SHOWN} more (--json lists all)")
