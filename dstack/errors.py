@@ -7,6 +7,12 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from dstack.model.text.code import Code
+from dstack.model.text.untrusted import MESSAGE, shorten
+
+LINE, WHOLE, PROBLEM = MESSAGE + 1000, 50_000, 600
+"""Characters of a line of a message, of the message, and of one problem in a project's files: what they quote may be of
+any length."""
+MOST_PROBLEMS = 200
 
 
 class ErrorCode(Code):
@@ -67,9 +73,9 @@ class DstackError(Exception):
     code: str = ErrorCode.ERROR
 
     def __init__(self, message: str, *, hint: str | None = None, code: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = shorten("\n".join(shorten(line, LINE) for line in message.split("\n")), WHOLE)
+        super().__init__(self.message)
+        self.hint = hint and shorten(hint, LINE)
         self.code = code or self.code
 
 
@@ -81,13 +87,24 @@ class UsageError(DstackError):
 
 
 class ProjectError(UsageError):
-    """All problems in the project's files, one per line, each with file and line number."""
+    """All problems in the project's files, or in an inventory, one per line, each with file and line number. `what` has
+    them; `consequence` follows in the line that counts them, and says what was not done because of them."""
 
     code = ErrorCode.PROJECT
 
-    def __init__(self, problems: Sequence[str], *, hint: str | None = None) -> None:
-        super().__init__("\n".join(problems), hint=hint)
+    def __init__(
+        self,
+        problems: Sequence[str],
+        *,
+        hint: str | None = None,
+        what: str = "the project",
+        consequence: str = "",
+    ) -> None:
+        shown = [shorten(problem, PROBLEM) for problem in problems[:MOST_PROBLEMS]]
+        more = len(problems) - len(shown)
+        super().__init__("\n".join([*shown, f"and {more:,} more"] if more else shown), hint=hint)
         self.problems = tuple(problems)
+        self.what, self.consequence = what, consequence
 
 
 class NotFoundError(UsageError):

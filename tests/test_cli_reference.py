@@ -10,7 +10,9 @@ from pathlib import Path
 import click
 import pytest
 
+from dstack.cli.parameters import SIZE, SPAN, Quantity
 from dstack.cli.root import dstack
+from dstack.errors import UsageError
 
 ROOT = Path(__file__).parent.parent
 
@@ -44,3 +46,32 @@ def test_everything_has_a_help_that_fits(path: str) -> None:
     assert len(command.get_short_help_str(limit=200)) <= 60
     for parameter in command.params:
         assert not isinstance(parameter, click.Option) or parameter.help, parameter.name
+
+
+NUMBERS = [(path, each) for path in ALL for each in ALL[path].params if isinstance(each.type, click.IntRange)]
+
+
+def test_every_option_with_a_number_has_bounds() -> None:
+    kinds = (click.types.IntParamType, click.types.FloatParamType)
+    numbers = [(path, each.type) for path in ALL for each in ALL[path].params if isinstance(each.type, kinds)]
+
+    assert numbers
+    for path, kind in numbers:
+        assert isinstance(kind, click.IntRange), path
+        assert kind.min is not None, path
+        assert kind.max is not None, path
+        assert kind.max < 2**53, path
+
+
+@pytest.mark.parametrize("text", [str(2**63), "-1", "9" * 5000, "1e3", "nan"])
+@pytest.mark.parametrize(("path", "option"), NUMBERS, ids=[f"{path} {option.opts[0]}" for path, option in NUMBERS])
+def test_a_number_out_of_bounds_is_refused(path: str, option: click.Parameter, text: str) -> None:
+    with pytest.raises(click.BadParameter, match=r"is not in the range|is not a valid integer"):
+        option.type.convert(text, option, None)
+
+
+@pytest.mark.parametrize("kind", [SIZE, SPAN])
+@pytest.mark.parametrize("text", [str(2**63), "-1", "9" * 5000, "1e3", "nan", "9" * 30 + "TB", "9" * 30 + "d"])
+def test_a_quantity_out_of_bounds_is_refused(kind: Quantity, text: str) -> None:
+    with pytest.raises(UsageError, match=r"is not a (size|duration)"):
+        kind.convert(text, None, None)

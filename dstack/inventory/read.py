@@ -11,6 +11,8 @@ from dstack.inventory.groups import Groups, Variables
 
 LARGEST = 5 * 10**6
 """Characters of a file."""
+LONGEST_FILE = 250
+"""Bytes of a name that can be a file's, with its ending (NAME_MAX in limits.h(0P) is 255)."""
 _ENDINGS = ("", ".yml", ".yaml", ".json")
 
 
@@ -57,7 +59,7 @@ def _text(path: Path) -> str:
 
 def _beside(folder: Path, name: str) -> Variables:
     """Return the variables of a group or host from the file, or the folder of files, with its name."""
-    if "/" in name:
+    if "/" in name or len(name.encode()) > LONGEST_FILE:
         return {}
     for ending in _ENDINGS:
         path = folder / f"{name}{ending}"

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator
 from getopt import GetoptError, gnu_getopt
 from pathlib import Path
+from typing import Any
 
 from dstack.errors import ProjectError
 from dstack.inventory.groups import ALL, UNGROUPED, Groups, Variables
@@ -17,7 +18,15 @@ from dstack.model.runner.runner import Address
 from dstack.model.text.suggest import did_you_mean
 
 OWN = (
-    *("dstack_labels", "dstack_gpus", "dstack_root", "dstack_docker", "dstack_allow_mount", "dstack_fingerprint"),
+    *(
+        "dstack_labels",
+        "dstack_gpus",
+        "dstack_max_jobs",
+        "dstack_root",
+        "dstack_docker",
+        "dstack_allow_mount",
+        "dstack_fingerprint",
+    ),
     "dstack_skip",
 )
 _IGNORED = frozenset(
@@ -28,6 +37,9 @@ _IGNORED = frozenset(
     )
 )
 """Options that dstack can ignore, because it pins keys, keeps connections open and never prompts anyway."""
+
+
+PORTS = 65535
 
 
 def machines(groups: Groups, source: str) -> list[AddRunner]:
@@ -41,7 +53,8 @@ def machines(groups: Groups, source: str) -> list[AddRunner]:
         except ValueError as error:
             problems.append(f"{source}: {host}: {error}")
     if problems:
-        raise ProjectError(problems, hint="to leave a host out, set dstack_skip: true for it")
+        hint = "to leave a host out, set dstack_skip: true for it"
+        raise ProjectError(problems, hint=hint, what="the inventory", consequence="; nothing was changed")
     return found
 
 
@@ -54,7 +67,8 @@ def _machine(host: str, own: Variables, groups: list[str], source: str) -> AddRu
         address=_address(host, own),
         name=re.sub(r"[^A-Za-z0-9._-]+", "-", host).strip("-."),
         labels=tuple(dict.fromkeys(labels)),
-        gpus=_number(own, "dstack_gpus"),
+        gpus=_number(own, 1024, "dstack_gpus"),
+        max_jobs=_number(own, 10**6, "dstack_max_jobs"),
         root=_text(own, "dstack_root"),
         docker=_text(own, "dstack_docker"),
         fingerprint=_text(own, "dstack_fingerprint"),
@@ -69,36 +83,49 @@ def _address(host: str, own: Variables) -> Address:
         return Address()
     if connection not in ("ssh", "smart", "paramiko", "paramiko_ssh", "ansible.builtin.ssh"):
         raise ValueError(f"ansible_connection is '{connection}', but dstack needs ssh or local")
-    words = dict(_arguments(own))
+    words: dict[str, Any] = dict(_arguments(own))
     identity = _text(own, "ansible_ssh_private_key_file", "ansible_private_key_file") or words.get("identity")
     return Address(
         host=_text(own, "ansible_host", "ansible_ssh_host") or host,
         user=_text(own, "ansible_user", "ansible_ssh_user") or words.get("user"),
-        port=_number(own, "ansible_port", "ansible_ssh_port") or (int(words["port"]) if "port" in words else None),
+        port=_number(own, PORTS, "ansible_port", "ansible_ssh_port") or words.get("port"),
         identity=str(Path(identity).expanduser().absolute()) if identity else None,
         jump=words.get("jump"),
     )
 
 
-def _arguments(own: Variables) -> Iterator[tuple[str, str]]:
+def _arguments(own: Variables) -> Iterator[tuple[str, str | int]]:
     """Yield the settings in the arguments for ssh. Raises ValueError for an unsupported argument."""
     for name in ("ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args"):
         yield from _options(shlex.split(_text(own, name) or ""), name)
 
 
-def _options(words: list[str], name: str) -> Iterator[tuple[str, str]]:
+def _options(words: list[str], name: str) -> Iterator[tuple[str, str | int]]:
     known = {"-J": "jump", "-i": "identity", "-p": "port", "-l": "user"}
     rest = iter(words)
     for word in rest:
         flag, value = word[:2], word[2:]
         if flag in known or flag == "-o":
             value = value or next(rest, "")
-            yield from _option(value, name) if flag == "-o" else [(known[flag], value)]
+            yield from _option(value, name) if flag == "-o" else [(known[flag], _checked(flag, value, name))]
         elif word not in ("-C", "-q", "-4", "-6", "-A", "-T", "-x", "-a"):
             raise ValueError(f"{name} has '{word}', which dstack does not support; set it in ~/.ssh/config")
 
 
-def _option(text: str, name: str) -> Iterator[tuple[str, str]]:
+def _checked(flag: str, value: str, name: str) -> str | int:
+    """Return the value of a flag: a number for -p."""
+    if flag != "-p":
+        return value
+    if not is_whole(value, PORTS):
+        raise ValueError(f"{name} has the port '{value}'; write a whole number up to {PORTS}")
+    return int(value)
+
+
+def is_whole(text: str, most: int) -> bool:
+    return re.fullmatch("[0-9]{1,9}", text) is not None and int(text) <= most
+
+
+def _option(text: str, name: str) -> Iterator[tuple[str, str | int]]:
     key, _, value = re.sub(r"^(\w+)\s*[= ]\s*", r"\1=", text).partition("=")
     if key.lower() == "proxyjump":
         yield "jump", value
@@ -142,12 +169,12 @@ def _words(own: Variables, name: str) -> list[str]:
     raise ValueError(f"{name} must be a list, or text separated by commas")
 
 
-def _number(own: Variables, *names: str) -> int | None:
+def _number(own: Variables, most: int, *names: str) -> int | None:
     text = _text(own, *names)
     if text is None:
         return None
-    if not text.isdecimal():
-        raise ValueError(f"{names[0]} must be a number, not '{text}'")
+    if not is_whole(text, most):
+        raise ValueError(f"{names[0]} must be a whole number up to {most}, not '{text}'")
     return int(text)
 
 

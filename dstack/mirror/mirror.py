@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from dstack.errors import DstackError, MissingBaseError, UsageError, disk_full
 from dstack.mirror.health import Health
 from dstack.model.code.snapshot import Snapshot
+from dstack.model.code.snapshot import trouble as snapshot_trouble
 from dstack.model.code.tree import Change, SizedFile, TreeFile
 from dstack.model.job.reasons import ReasonCode
 from dstack.plumbing import modes, trees
@@ -338,6 +339,8 @@ def _check(snapshot: Snapshot) -> None:
     ids = (*snapshot.objects, *snapshot.shallow, *chain(*snapshot.ends.values()))
     if not all(map(_ID.fullmatch, ids)) or snapshot.object_format not in ("sha1", "sha256"):
         raise UsageError("the snapshot has an invalid object id or object format")
+    if why := snapshot_trouble(snapshot):
+        raise UsageError(why)
     if not re.fullmatch("0[0-7]{2}", snapshot.umask):
         raise UsageError(f"the snapshot's umask {snapshot.umask!r} is invalid: it must leave the owner all permissions")
 

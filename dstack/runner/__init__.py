@@ -27,6 +27,7 @@ import tempfile
 import threading
 import time
 import urllib.parse
+from collections.abc import Callable
 from typing import Any
 
 SERVER = ""
@@ -436,6 +437,17 @@ def without_token(arguments: list[str]) -> list[str]:
     return kept
 
 
+def number(least: int, most: int, decimals: str = "") -> Callable[[str], float]:
+    """Return what reads an argument that is a number from `least` to `most`; `decimals` is a pattern for its end."""
+
+    def read(text: str) -> float:
+        if re.fullmatch("[0-9]{1,9}" + decimals, text) and least <= float(text) <= most:
+            return float(text) if "." in text else int(text)
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from {least} to {most}")
+
+    return read
+
+
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="dstack-runner",
@@ -450,7 +462,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--address", help="address for the server to connect to, HOST or HOST:PORT; default: found automatically"
     )
-    made.add_argument("--port", type=int, help="port of this machine's SSH server; default: from sshd_config")
+    made.add_argument(
+        "--port", type=number(1, 65535), help="port of this machine's SSH server; default: from sshd_config"
+    )
     made.add_argument("--host-key", action="append", default=[], metavar="FILE", help="public host key; repeatable")
     made.add_argument("--root", metavar="DIR", help="folder for dstack's files; default: ~/.dstack-host")
     made.add_argument("--docker", metavar="COMMAND", help="docker, podman or 'sudo -n docker'")
@@ -458,7 +472,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--unless-busy", action="store_true", help="take no new jobs while other programs use the GPUs")
     made.add_argument("--once", action="store_true", help="register and exit; the machine stays available")
     made.add_argument("--cleanup", action="store_true", help="remove the server's key at the end")
-    made.add_argument("--interval", type=float, default=INTERVAL, metavar="S", help="seconds between heartbeats")
+    seconds = number(0, 86400, r"(\.[0-9]{1,9})?")
+    made.add_argument("--interval", type=seconds, default=INTERVAL, metavar="S", help="seconds between heartbeats")
     made.add_argument("--systemd", action="store_true", help="print a systemd user unit that runs this command")
     return made
 

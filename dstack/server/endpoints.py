@@ -51,7 +51,7 @@ def answering(
     Its arguments come from the request, by their annotations: a struct from the body (of a GET: from the query), any
     other from the part of the path or the parameter of the query that has its name.
     """
-    kinds = {name: kind for name, kind in get_type_hints(endpoint).items() if name != "return"}
+    kinds = {name: kind for name, kind in get_type_hints(endpoint, include_extras=True).items() if name != "return"}
     parameters = inspect.signature(endpoint).parameters
     needed = {name for name in kinds if parameters[name].default is inspect.Parameter.empty}
 

@@ -58,7 +58,7 @@ class RunnerService:
         check_runner(request, self.identity)
         name = request.name or default_name(request.address, self.taken)
         self.check_name(name, request.address)
-        runner = self.defined(Runner(name=name, address=request.address, max_jobs=request.max_jobs), request)
+        runner = self.defined(Runner(name=name, address=request.address), request)
         runner = replace(runner, host_key=await self.trusted(request))
         try:
             facts, _ = await self.fleet.look(runner, thorough=True)
@@ -88,6 +88,7 @@ class RunnerService:
             address=replace(request.address, identity=identity),
             labels=request.labels,
             gpus=request.gpus,
+            max_jobs=request.max_jobs,
             root=root_of(request),
             docker=request.docker or "docker",
             authorized=request.authorized,

@@ -19,6 +19,7 @@ from dstack.model.api.jobs import CacheView
 from dstack.model.api.runs import Plan, PlannedJob, RepoView, RunView, Submission
 from dstack.model.code.tree import PathMode
 from dstack.model.job.job import Job
+from dstack.model.project.interpolation import IDENTIFIER
 from dstack.plumbing.space import require
 from dstack.server.border.values import reading, sound
 from dstack.server.roles import caller, require_commands
@@ -29,6 +30,8 @@ COPIES = 2
 """How many copies of a submission are on the disk for a moment: as it came, and in the mirror."""
 LISTED = 100
 """How many files a dry run lists, largest first."""
+NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""A NUL character in JSON; no shell, environment or file name takes one."""
 LONGEST_HEAD = 64 * 1024 * 1024
 """Most bytes of the line with the submission."""
 
@@ -72,6 +75,8 @@ async def read(body: AsyncIterator[bytes], pack: IO[bytes]) -> Submission:
         await asyncio.to_thread(pack.write, data)
     pack.flush()
     with reading("the submission can't be read"):
+        if NUL.search(line):
+            raise ValueError("a text in it contains a NUL character")
         return checked(wire.decode(line, Submission))
 
 
@@ -83,6 +88,9 @@ def checked(submission: Submission) -> Submission:
         raise ValueError(f"it lacks the definition or the variables of '{lacking or submission.workflow}'")
     if not re.fullmatch("[A-Za-z0-9_-]{1,64}", submission.snapshot.repo):
         raise ValueError("the id of its repository is not one word")
+    for name in submission.environment:
+        if not IDENTIFIER.fullmatch(name):
+            raise ValueError(f"-e: {name!r} is not a valid variable name")
     for field in ("workflow", "user", "name", "runner", "from_run", "once", "gpus", "priority", "timeout"):
         sound(getattr(submission, field))
     return submission

@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import re
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -129,6 +130,7 @@ def locate(folder: Path, scratch: Path) -> Worktree | None:
         folder / os.fsdecode(git.run("rev-parse", option).removesuffix(b"\n"))
         for option in ("--show-toplevel", "--absolute-git-dir", "--git-common-dir")
     )
+    _refuse_foreign(root, git_dir)
     index = git_dir / "index"
     object_format = git.run("rev-parse", "--show-object-format").decode().strip()
     branch = git.run("symbolic-ref", "-q", "HEAD", accept=(0, 1)).rstrip(b"\n")
@@ -161,6 +163,28 @@ def _inside(git: Git, folder: Path) -> bool:
             hint="make a working tree and run it there: git worktree add ../work",
         )
     return True
+
+
+def _refuse_foreign(root: Path, git_dir: Path) -> None:
+    """Raise UsageError if the repository would have other files or another history sent than its own: a working tree
+    elsewhere, or the repository of another folder. A download could name them, and its commands would get to read
+    them."""
+    link = root / ".git"
+    try:
+        named = link if link.is_dir() else root / os.fsdecode(link.read_bytes()).removeprefix("gitdir: ").rstrip("\n")
+        own = named.samefile(git_dir)
+    except OSError:
+        own = False
+    if not own:
+        raise UsageError(
+            f"the configuration of {git_dir} makes {root} its working tree, and dstack sends only its own folder",
+            hint=f"if you trust it: git --git-dir {shlex.quote(str(git_dir))} config --unset core.worktree",
+        )
+    if git_dir.name == ".git" and not git_dir.parent.samefile(root) and not link.is_symlink():
+        raise UsageError(
+            f"the file {link} makes the repository of {git_dir.parent} that of {root}, too; dstack does not send it",
+            hint=f"make a working tree of its own: git -C {shlex.quote(str(git_dir.parent))} worktree add FOLDER",
+        )
 
 
 def _settings(git: Git) -> dict[str, str]:

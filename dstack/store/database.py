@@ -22,6 +22,8 @@ from dstack.store.migrations import migrate
 T = TypeVar("T")
 BUSY_SECONDS = 0.1
 """How long a statement waits for another program's lock. The event loop waits with it."""
+LAST = "\U0010ffff"
+"""Sorts after all that follows a prefix. LIKE would ignore case, and read `%` and `_` as patterns."""
 RESERVED = 6_000_000
 """In bytes. The cache keeps the last 2 MB of them; the others are reserved."""
 DAMAGES = ("database disk image is malformed", "file is not a database")

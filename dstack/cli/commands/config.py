@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import click
@@ -114,8 +115,7 @@ def _authorities(file: str) -> str:
 
 def _limit(text: str) -> int:
     """Return the limit for the server; -1 means no limit."""
-    if text and not text.isdecimal():
-        raise UsageError(
-            f"--max-gpus-per-user: '{text}' is not a number", hint="write a whole number, or '' for no limit"
-        )
+    if text and not re.fullmatch("[0-9]{1,6}", text):
+        message = f"--max-gpus-per-user: '{text}' is not a whole number from 0 to 999999"
+        raise UsageError(message, hint="write a whole number, or '' for no limit")
     return int(text) if text else -1

@@ -26,7 +26,7 @@ from dstack.model.api.runs import Event, RunView
 )
 @click.option("--timestamps", is_flag=True, help="Start each line with its time of arrival.")
 @click.option("--grep", metavar="RE", help="Print only lines that match this regular expression.")
-@click.option("--attempt", type=click.IntRange(1), metavar="N", help="Print only attempt N; default: all.")
+@click.option("--attempt", type=click.IntRange(1, 10**9), metavar="N", help="Print only attempt N; default: all.")
 @json_option
 def command(
     ref: str,

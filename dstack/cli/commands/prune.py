@@ -27,7 +27,9 @@ from dstack.model.text.units import size_words
 
 
 @click.command("prune")
-@click.option("--keep-last", type=click.IntRange(0), metavar="N", help="Keep the newest N runs of each workflow.")
+@click.option(
+    "--keep-last", type=click.IntRange(0, 10**9), metavar="N", help="Keep the newest N runs of each workflow."
+)
 @click.option(
     "--older-than",
     type=SPAN,

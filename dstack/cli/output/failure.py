@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 import traceback
@@ -43,7 +44,7 @@ def report(error: BaseException, *, as_json: bool = False, arguments: Sequence[s
     message = known.message
     if isinstance(known, ProjectError):
         show.say(message)
-        message = f"the project has {words.count(len(known.problems), 'error')}; nothing was submitted"
+        message = f"{known.what} has {words.count(len(known.problems), 'error')}{known.consequence}"
     show.say(f"dstack: error: {message}", style="red")
     if known.hint:
         show.say(f"hint: {known.hint}")
@@ -73,11 +74,20 @@ def _unexpected(error: BaseException) -> DstackError:
     return DstackError(message, hint=hint, code=ErrorCode.INTERNAL)
 
 
+def _without_values(words: Sequence[str]) -> str:
+    """Return a command line to report: the command and its options, without values, which may be secret."""
+    shown = [
+        word if at < 2 or re.fullmatch("--[a-z-]{1,30}|-[A-Za-z]", word) else "..."
+        for at, word in enumerate(word.partition("=")[0] for word in words)
+    ]
+    return " ".join(shown)
+
+
 def _keep(error: BaseException) -> Path:
     folder = embedded.home() / "crashes"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
     text = "".join(traceback.format_exception(error))
-    head = f"dstack {__version__}, Python {sys.version.split()[0]}, {sys.platform}\n{sys.argv}\n"
+    head = f"dstack {__version__}, Python {sys.version.split()[0]}, {sys.platform}\n{_without_values(sys.argv)}\n"
     path.write_text(head + text, encoding="utf-8", errors="backslashreplace")
     return path

@@ -21,7 +21,11 @@ STYLES = {
     **dict.fromkeys(("failed", "lost", "unusable"), "red"),
     **dict.fromkeys(("unreachable", "stopped", "drained"), "yellow"),
 }
-CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 0x0A}
+REORDERING = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+"""Characters that change the direction of text (UAX #9), or break the line."""
+CONTROL = dict.fromkeys(
+    (*range(0x0A), *range(0x0B, 0x20), *range(0x7F, 0xA0), *REORDERING), "\N{REPLACEMENT CHARACTER}"
+)
 
 
 def prepare() -> None:
@@ -60,7 +64,8 @@ def colour(stream: TextIO) -> bool:
 
 
 def clean(text: str) -> str:
-    """Replace control characters, which could change the terminal: the text may come from a host."""
+    """Replace control characters, which could change the terminal or what a line seems to say: the text may come from a
+    host."""
     return text.translate(CONTROL)
 
 

@@ -29,7 +29,10 @@ COMMAND_LINE = 16_000
 FOLDER_BITS = 0o3777
 """What a folder keeps: permissions, setgid and the sticky bit."""
 
-KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a device", stat.S_IFCHR: "a device"}
+KINDS = {
+    **{stat.S_IFREG: None, stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"},
+    **{stat.S_IFBLK: "a device", stat.S_IFCHR: "a device"},
+}
 
 
 @dataclass(frozen=True)
@@ -157,24 +160,28 @@ def read(wanted: Wanted, project: str, tree: str, result: Result) -> ArtifactLis
     refused += [f"the path of an artifact is too long: {shown(path)}" for path in answer.long]
     refused += [f"the artifacts could not be listed completely: {answer.trouble}"] if answer.trouble else []
     files, complaints = judged(answer, wanted.roots, tree)
-    return ArtifactListing(files, missing, (*refused, *complaints), folders=folders(answer, project))
+    return ArtifactListing(files, missing, (*refused, *complaints), folders=folders(answer, wanted.roots, project))
 
 
-def folders(answer: listing_parser.Answer, project: str) -> tuple[Folder, ...]:
-    """Return the folders that can be stored, with the modes that the job gave them."""
+def folders(answer: listing_parser.Answer, roots: tuple[str, ...], project: str) -> tuple[Folder, ...]:
+    """Return the folders that can be stored, with the modes that the job gave them. Raises ValueError for one that is
+    outside of the artifacts, or also a file: no honest host answers that."""
     inside = f"{project}/" if project else ""
     found = []
     for path, mode in answer.folders.items():
         if path != "." and objection(path) is None:
+            if path in answer.stats or path in answer.links or not _inside(path, roots):
+                raise ValueError(f"{shown(path)} is not a folder of an artifact")
             found.append(Folder(path, answer.modes.get(inside + path, mode) & FOLDER_BITS))
     return tuple(sorted(found, key=lambda folder: folder.path))
 
 
 def judged(answer: listing_parser.Answer, roots: tuple[str, ...], tree: str) -> tuple[tuple[File, ...], list[str]]:
-    """Return the files and links that can be stored, and a sentence about each one that can't."""
+    """Return the files and links that can be stored, and a sentence about each one that can't. Raises ValueError for
+    what no honest host answers: a path outside of the artifacts, or two that can't be in one folder."""
     files, refused = [], []
     for path, (mode, size) in answer.stats.items():
-        kind = KINDS.get(stat.S_IFMT(mode))
+        kind = KINDS.get(stat.S_IFMT(mode), "not a file")
         if (why := objection(path)) is not None:
             refused.append(why)
         elif kind is not None:
@@ -192,6 +199,8 @@ def judged(answer: listing_parser.Answer, roots: tuple[str, ...], tree: str) -> 
             refused.append(f"{shown(path)} is a link out of its artifact, to {shown(answer.links[path])}")
         else:
             files.append(File(path, 0, 0o777, "", target))
+    if why := _impossible(files, roots):
+        raise ValueError(why)
     return tuple(sorted(files, key=lambda file: file.path)), refused
 
 
@@ -207,3 +216,20 @@ def movable(answer: listing_parser.Answer, roots: tuple[str, ...], tree: str) ->
     for path, target in answer.links.items():
         moved[path] = relative(path, target, tree, known) or target
     return moved
+
+
+def _impossible(files: Sequence[File], roots: tuple[str, ...]) -> str | None:
+    """What no honest host answers about these files, each of which could be stored."""
+    by_path = {file.path: file for file in files}
+    if len(by_path) < len(files):
+        return "it lists a path twice"
+    for path in by_path:
+        if path == "." or not _inside(path, roots):
+            return f"{shown(path)} is not in an artifact"
+        if (above := occupied_parent(path, by_path)) is not None:
+            return f"{shown(above)} is both a file and a folder"
+    return None
+
+
+def _inside(path: str, roots: tuple[str, ...]) -> bool:
+    return any(root in (".", path) or path.startswith(f"{root}/") for root in roots)

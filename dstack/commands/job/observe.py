@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from msgspec import Struct, field, json
 
 from dstack.commands.command import Command, Result
@@ -11,6 +13,8 @@ from dstack.model.runner.host_context import HostContext
 from dstack.model.text.untrusted import MESSAGE, clean_line, whole
 from dstack.render import script
 
+LARGEST = 255
+"""The largest exit code."""
 STATES = {
     **dict.fromkeys(("created", "configured", "initialized"), ContainerState.CREATED),
     **dict.fromkeys(("running", "paused", "restarting", "stopping"), ContainerState.RUNNING),
@@ -31,19 +35,19 @@ class InspectedState(Struct, rename="pascal"):
 def observe(context: HostContext, attempt: str) -> Command[Observed]:
     """Read the exit file, the claim, the container, boot and Docker daemon, and the exit file again. Takes at most 30
     seconds: if Docker does not answer, the result says so."""
-    return Command("observing the job", script("job/observe", context, attempt), _observed)
+    return Command("observing the job", script("job/observe", context, attempt), partial(_observed, context.engine))
 
 
-def _observed(result: Result) -> Observed:
+def _observed(engine: str, result: Result) -> Observed:
     said = result.values("exit", "claim", "container", "boot", "docker", "log_size")
     disks = [whole(said[disk]) * 1024 for disk in ("disk_free", "docker_disk_free") if said.get(disk)]
     return Observed(
-        exit_code=whole(said["exit"]) if said["exit"] else None,
+        exit_code=_exit_code(whole(said["exit"])) if said["exit"] else None,
         told=bool(said.get("told")),
         asked="asked" in said,
         claim=Claim(said["claim"]),
         container=_container(said["container"]),
-        engine="Docker",
+        engine=engine,
         silent=said["container"] == "silent",
         silence=said.get("silence", ""),
         log_size=whole(said["log_size"]),
@@ -58,11 +62,17 @@ def _container(text: str) -> Container | None:
     state = json.decode(text, type=InspectedState)
     return Container(
         state=STATES.get(state.status, ContainerState.EXITED),
-        exit_code=state.exit_code,
+        exit_code=_exit_code(state.exit_code),
         out_of_memory=state.out_of_memory,
         error=" ".join(clean_line(state.error or "", MESSAGE).split()),
         paused=state.status == "paused",
     )
+
+
+def _exit_code(number: int) -> int:
+    """Return an exit code that a process can have. A job can write its exit file itself, and `dstack run` exits with
+    the code, of which the system keeps the last eight bits: 256 would be a success."""
+    return number if 0 <= number <= LARGEST else LARGEST
 
 
 def follow(context: HostContext, attempt: str, offset: int) -> Command[bytes]:

@@ -58,7 +58,7 @@ def findings(answers: Answers) -> tuple[Finding, ...]:
         *_git(answers.said),
         *(_missing(tool) for tool in answers.missing),
         *_root(answers.said),
-        *_disks(answers.said),
+        *_disks(answers),
         *_gpus(answers),
         *_lingering(answers),
         *_memory(answers.said),
@@ -153,18 +153,21 @@ def _root(said: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding("network-home", what, why, "choose a folder on a local disk with --root")
 
 
-def _disks(said: Mapping[str, str]) -> Iterator[Finding]:
-    yield from _disk(said, "disk", said["folder"], "dstack writes code, logs and results of jobs there")
+def _disks(answers: Answers) -> Iterator[Finding]:
+    said, engine = answers.said, answers.context.engine
+    fix = "find what fills it: sudo du -xh --max-depth=2 {} | sort -h | tail"
+    why = "dstack writes code, logs and results of jobs there"
+    yield from _disk(said, "disk", said["folder"], why, fix.format(said["folder"]))
     if said.get("docker_disk_free") and said["docker_disk_free"] != said["disk_free"]:
-        yield from _disk(said, "docker_disk", said["docker_root"], "Docker keeps images and containers there")
+        fix = "docker system prune, or give Docker another data-root"
+        if answers.context.podman:
+            fix = "podman system prune, or give podman another graphroot in storage.conf"
+        yield from _disk(said, "docker_disk", said["docker_root"], f"{engine} keeps images and containers there", fix)
 
 
-def _disk(said: Mapping[str, str], name: str, folder: str, why: str) -> Iterator[Finding]:
+def _disk(said: Mapping[str, str], name: str, folder: str, why: str, fix: str) -> Iterator[Finding]:
     kind = name.replace("_", "-")
     free, total = whole(said[f"{name}_free"]) * KIB, whole(said.get(f"{name}_total") or "0") * KIB
-    fix = f"find what fills it: sudo du -xh --max-depth=2 {folder} | sort -h | tail"
-    if name == "docker_disk":
-        fix = "docker system prune, or give Docker another data-root"
     if free < FULL:
         what = f"the disk of {folder} is full: {size_words(free)} of {size_words(total)} free"
         yield Finding(f"{kind}-full", what, why, fix, True)

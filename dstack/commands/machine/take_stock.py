@@ -11,6 +11,7 @@ from dstack.decide import Claim
 from dstack.model.job.job import Origin
 from dstack.model.paths import container
 from dstack.model.runner.host_context import HostContext
+from dstack.model.text.untrusted import whole
 from dstack.render import script
 
 
@@ -75,7 +76,7 @@ def _stock(result: Result) -> Stock:
         if key == "attempt":
             name, claim, ended, began = value.split(" ")
             last = FoundAttempt(
-                name=name, claim=Claim(claim), ended=ended == "yes", began=int(began) if began else None
+                name=name, claim=Claim(claim), ended=ended == "yes", began=whole(began) if began else None
             )
             stock.attempts[name] = last
         elif key == "record":

@@ -36,7 +36,7 @@ def runner_view(
     leases = [Lease(job.id, job.runner or "", job.run, gpus=job.gpus) for job in jobs]
     drained = condition.state == "ready" and idle is not None
     address = replace(runner.address, identity=None) if runner.authorized else runner.address
-    again = replace(convert(runner, AddRunner, from_attributes=True), address=address, max_jobs=None)
+    again = replace(convert(runner, AddRunner, from_attributes=True), address=address)
     return RunnerView(
         name=runner.name,
         address=str(runner.address),

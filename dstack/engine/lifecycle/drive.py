@@ -44,6 +44,7 @@ NOTHING = Collected(0, 0, None)
 STOPPED = "stopped by dstack stop"
 ABORTS = 3
 """How many times an aborted job tries to remove what a storage has of it, before it ends without."""
+ABORTING = "aborted; what it stored is being removed"
 LONGEST_PAUSE = 30.0
 """Seconds between two tries to reach a host."""
 SILENCE = 600.0
@@ -249,6 +250,8 @@ class Drive(JobOnRunner):
         end = Status.LOST if decision.lost else Status.DONE if code == 0 else Status.FAILED
         if not (decision.asked or decision.lost or code == ExitCode.STOPPED):
             job = self.change(outran=bool(job.stop), expired=False, preempted_by=None, yielding=False)
+        elif job.stop == "abort":
+            end, code, reason = Status.STOPPED, ExitCode.STOPPED, Reason(ReasonCode.ABORTED, ABORTING)
         elif job.stop:
             end, code = Status.STOPPED, ExitCode.STOPPED
             reason = Reason(ReasonCode.STOPPED_BY_USER, STOPPED + killed(decision))

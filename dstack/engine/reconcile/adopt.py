@@ -9,10 +9,12 @@ from msgspec.structs import replace
 
 from dstack.commands.machine.take_stock import FoundAttempt
 from dstack.model.api import wire
+from dstack.model.code.snapshot import trouble as snapshot_trouble
 from dstack.model.job.attempts import ATTEMPTS_OWN
 from dstack.model.job.job import Attempt, Job, LaunchRecord
 from dstack.model.job.status import Status
 from dstack.model.paths import attempt_number
+from dstack.model.project.workflow import Workflow
 from dstack.model.runner.host_context import folder_name
 from dstack.model.text.units import rfc3339
 from dstack.store.store import Store
@@ -27,7 +29,9 @@ def launch_record(found: FoundAttempt) -> LaunchRecord | None:
         left = wire.decode(found.record, LaunchRecord)
         for name in (left.run.name, left.job.workflow, left.run.snapshot.repo):
             folder_name(name)
-    except ValueError:
+        if snapshot_trouble(left.run.snapshot):
+            return None
+    except (ValueError, RecursionError):
         return None
     same = left.job.run == left.run.name and left.job.id == attempt_number(found.name)[0]
     return left if same else None
@@ -63,11 +67,18 @@ def add(store: Store, runner: str, found: FoundAttempt, left: LaunchRecord) -> b
     with store.database.transaction():
         if run is None:
             store.runs.add(replace(left.run, environment={}))
-        own = launched(store, runner, found, left.job)
-        store.jobs.add(replace(left.job, status=Status.RUNNING, dependencies=known, shares=None, **own))
+        own = launched(store, runner, found, left.job) | {"preempted_by": None, "yielding": False}
+        job = replace(left.job, definition=confined(left.job.definition), cached_from=None, shares=None, storages=())
+        store.jobs.add(replace(job, status=Status.RUNNING, dependencies=known, **own))
         values = store.secrets.names().keys() & set(left.job.definition.secrets)
         store.secrets.give(left.job.id, [store.secrets.require(name) for name in values])
     return True
+
+
+def confined(definition: Workflow) -> Workflow:
+    """Return the definition that a machine claims for a job that nobody else knows. The machine may have made it up, so
+    it gets no secret for it, and no other machine runs it."""
+    return replace(definition, secrets=(), registry_auth=None, retry=None, preemptible=False)
 
 
 def launched(store: Store, runner: str, found: FoundAttempt, as_left: Job) -> dict[str, Any]:

@@ -12,6 +12,9 @@ from dstack.model.job.job import ExitCode
 from dstack.model.job.manifest import Manifest
 from dstack.model.job.status import Status
 
+MOST = 20
+"""How many complaints about artifacts a reason lists."""
+
 
 @dataclass(frozen=True)
 class Collected:
@@ -92,4 +95,5 @@ async def remove_stored(job_on_runner: JobOnRunner) -> None:
 def complaint(found: ArtifactListing) -> str | None:
     """Return what is wrong with the artifacts, compared with what the workflow declares."""
     problems = [f"artifact '{path}' was not produced" for path in found.missing] + list(found.refused)
-    return "; ".join(problems) or None
+    more = [f"and {len(problems) - MOST:,} more"] if len(problems) > MOST else []
+    return "; ".join([*problems[:MOST], *more]) or None

@@ -31,7 +31,8 @@ def read_options(address: Address) -> dict[str, list[str]]:
     """Return the options for this address, by lower-case name; `none` is an empty list. Blocks.
 
     The values are those of `ssh -G`, with the tokens that it leaves for later (TOKENS in ssh_config(5)) expanded.
-    Raises ValueError if ssh rejects its configuration, or if there is one and ssh is not installed.
+    Raises ValueError if ssh rejects its configuration or prints no host and port, or if there is a configuration and
+    ssh is not installed.
     """
     options: dict[str, list[str]] = {}
     for line in _printed(address).splitlines():
@@ -73,7 +74,9 @@ def _printed(address: Address) -> str:
 
 
 def _tokens(address: Address, options: dict[str, list[str]]) -> dict[str, str]:
-    (host,), (port,), (user,) = options["hostname"], options["port"], options["user"]
+    host, port, user = (next(iter(options.get(name, ())), "") for name in ("hostname", "port", "user"))
+    if not host or not re.fullmatch("[0-9]{1,5}", port):
+        raise ValueError(f"`ssh -G {address.host}` did not print a host name and a port")
     machine = socket.gethostname()
     return {
         "%": "%",

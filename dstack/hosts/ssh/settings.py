@@ -77,8 +77,11 @@ def read_settings(address: Address) -> SshSettings:
     if address.identity and keys.unusable:
         raise HostAuthError(f"{address}: {keys.unusable[0]}", hint="to name a private key, add --identity FILE")
 
-    def first(name: str, default: str = "") -> str:
-        return next(iter(options.get(name, ())), default)
+    def first(name: str) -> str:
+        return next(iter(options.get(name, ())), "")
+
+    def number(name: str, default: int) -> int:
+        return int(first(name)) if re.fullmatch("[0-9]{1,10}", first(name)) else default
 
     # a path may contain spaces: ssh prints it without quotes
     lists = [re.split(" (?=[/~])", first(name)) for name in ("userknownhostsfile", "globalknownhostsfile")]
@@ -88,12 +91,12 @@ def read_settings(address: Address) -> SshSettings:
     return SshSettings(
         address=address,
         host=first("hostname"),
-        port=int(first("port")),
+        port=number("port", 22),
         user=first("user"),
         alias=first("hostkeyalias") or None,
         jump=address.jump or first("proxyjump") or None,
         proxy=["sh", "-c", f"exec {proxy}"] if proxy else None,
-        timeout=float(first("connecttimeout", "0")) or None,
+        timeout=float(number("connecttimeout", 0)) or None,
         known_hosts=tuple(_paths(filter(None, chain(*lists)))),
         strict=first("stricthostkeychecking") != "false",
         keys=keys,
@@ -101,8 +104,8 @@ def read_settings(address: Address) -> SshSettings:
         agent_keys=keys.public if only and (keys.public or not keys.locked) else None,
         family=families.get(first("addressfamily"), socket.AF_UNSPEC),
         local=(local, 0) if local else None,
-        keepalive=float(first("serveraliveinterval", "0")) or None,
-        keepalives=int(first("serveralivecountmax", "3")),
+        keepalive=float(number("serveraliveinterval", 0)) or None,
+        keepalives=number("serveralivecountmax", 3),
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 
 class DeleteRequest(Struct, kw_only=True):
@@ -14,8 +16,8 @@ class DeleteRequest(Struct, kw_only=True):
 class PruneRequest(Struct, kw_only=True):
     """The body of `POST /prune`. `older_than` in seconds."""
 
-    keep_last: int | None = None
-    older_than: float | None = None
+    keep_last: Annotated[int, Meta(ge=0, le=10**9)] | None = None
+    older_than: Annotated[float, Meta(ge=0)] | None = None
     dry_run: bool = False
 
 
@@ -34,7 +36,7 @@ class Removed(Struct, kw_only=True):
 class PruneCachesRequest(Struct, kw_only=True):
     """The body of `POST /prune/caches`. Removes folders that no job used for this many seconds."""
 
-    unused_for: float = 0
+    unused_for: Annotated[float, Meta(ge=0)] = 0
     dry_run: bool = False
 
 

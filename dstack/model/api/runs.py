@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from dstack.model.api.events import EventView
 from dstack.model.api.jobs import CacheView, JobView
 from dstack.model.code.snapshot import PLAIN, Snapshot
 from dstack.model.code.tree import Change, PathMode, SizedFile
 from dstack.model.job.status import Status
-from dstack.model.project.workflow import Variables, Workflow
+from dstack.model.project.workflow import Count, Variables, Workflow
 
 
 class Submission(Struct, kw_only=True):
@@ -31,12 +33,12 @@ class Submission(Struct, kw_only=True):
     runner: str | None = None
     local: bool = False
     no_cache: bool = False
-    gpus: int | None = None
+    gpus: Count | None = None
     environment: dict[str, str] = {}
     dry_run: bool = False
     from_run: str | None = None
-    priority: int | None = None
-    timeout: float | None = None
+    priority: Annotated[int, Meta(ge=0, le=100)] | None = None
+    timeout: Annotated[float, Meta(ge=0)] | None = None
     singleton: bool = False
     once: str | None = None
     wait_for_runner: bool = False
@@ -122,7 +124,7 @@ class Event(Struct, kw_only=True, omit_defaults=True):
     run: RunView | None = None
     id: str | None = None
     workflow: str | None = None
-    offset: int | None = None
-    bytes: int | None = None
+    offset: Annotated[int, Meta(ge=0)] | None = None
+    bytes: Annotated[int, Meta(ge=0)] | None = None
     time: str | None = None
     entry: EventView | None = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 API = 1
 """The version of the API. Raise it when older CLIs or servers can no longer take part."""
@@ -35,7 +37,7 @@ class ServerConfig(Struct, kw_only=True):
 
     storage: str | None = None
     endpoint_url: str | None = None
-    max_gpus_per_user: int | None = None
+    max_gpus_per_user: Annotated[int, Meta(ge=-1, le=10**6)] | None = None
 
 
 class TaskTrouble(Struct, kw_only=True):

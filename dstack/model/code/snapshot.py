@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from hashlib import sha256
 
 from msgspec import Struct
 
 PLAIN = "022"
 """The usual umask."""
+
+
+_BRANCH = re.compile(r"(?![-/])[^\x00-\x20\x7f~^:?*\[\\]{1,1000}")
 
 
 class Snapshot(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -65,3 +69,13 @@ class Snapshot(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def names(self) -> tuple[str, ...]:
         """The names under which all of it is kept in a mirror."""
         return (*self.objects, *filter(None, [self.history]))
+
+
+def trouble(snapshot: Snapshot) -> str | None:
+    """Why the snapshot's names could lead out of a job's folder, or be more than names to git; None if they can't."""
+    project, branch = snapshot.project, snapshot.branch
+    if project and ({"", ".", "..", ".git"}.intersection(project.split("/")) or "\0" in project):
+        return f"the snapshot's project folder {project!r} is not a path inside the repository"
+    if branch is not None and (not _BRANCH.fullmatch(branch) or ".." in branch):
+        return f"the snapshot's branch {branch!r} is not a valid name (git-check-ref-format(1))"
+    return None

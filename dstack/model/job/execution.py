@@ -12,6 +12,7 @@ from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import Origin
 from dstack.model.job.manifest import Folder
 from dstack.model.runner.mounts import Mount
+from dstack.model.text.untrusted import decimal
 
 
 class Order(Struct, frozen=True, kw_only=True):
@@ -73,7 +74,7 @@ class Received(Enum):
 def origin(said: Mapping[str, str]) -> Origin:
     """Return the origin from a script's answer."""
     uptime = said.get("uptime")
-    return Origin(said.get("boot", ""), said.get("docker", ""), float(uptime) if uptime else None)
+    return Origin(said.get("boot", ""), said.get("docker", ""), decimal(uptime) if uptime else None)
 
 
 class Stopped(Struct, frozen=True):

@@ -65,6 +65,11 @@ class HostContext:
     def podman(self) -> bool:
         return any(word.rpartition("/")[2] == "podman" for word in self.words)
 
+    @property
+    def engine(self) -> str:
+        """The name of what runs containers there, for people."""
+        return "podman" if self.podman else "Docker"
+
 
 def folder_name(text: str) -> str:
     """Return the text if it is a valid folder name on a host. Otherwise raise ValueError: the server makes all ids."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+Seconds = Annotated[float, Meta(ge=0, le=86400)]
 
 
 class Registration(Struct, frozen=True, kw_only=True):
@@ -13,8 +17,8 @@ class Registration(Struct, frozen=True, kw_only=True):
     name: str
     user: str
     address: str
-    port: int
-    host_keys: tuple[str, ...]
+    port: Annotated[int, Meta(ge=1, le=65535)]
+    host_keys: Annotated[tuple[str, ...], Meta(min_length=1, max_length=100)]
     secret: str = ""
     labels: tuple[str, ...] = ()
     gpus: tuple[str, ...] = ()
@@ -23,7 +27,7 @@ class Registration(Struct, frozen=True, kw_only=True):
     approved: bool = False
     unavailable: str | None = None
     once: bool = False
-    interval: float = 10.0
+    interval: Seconds = 10.0
 
     def same_machine(self, other: Registration) -> bool:
         """Whether both registrations are for the same account on the same machine."""
@@ -36,7 +40,7 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
 
     secret: str
     unavailable: str | None = None
-    interval: float = 10.0
+    interval: Seconds = 10.0
     once: bool = False
 
 

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 import shlex
 from hashlib import sha256
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from dstack.errors import HostKeyError
 
 DEFAULT_ROOT = "~/.dstack-host"
+_V6 = r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%[A-Za-z0-9_.-]+)?"
+_PLACE = re.compile(
+    rf"\[(?P<bracketed>{_V6})\](?::(?P<port>.*))?|(?P<bare>(?=.*:.*:){_V6})|(?P<name>[^-:/\[\]][^:/\[\]]*)(?::(?P<port2>.*))?"
+)
+"""An IPv6 address in brackets or without, or any other name; with a port except behind a bare IPv6 address."""
 
 
 class Gpu(Struct, frozen=True):
@@ -41,7 +48,7 @@ class Address(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     host: str | None = None
     user: str | None = None
-    port: int | None = None
+    port: Annotated[int, Meta(ge=1, le=65535)] | None = None
     identity: str | None = None
     jump: str | None = None
 
@@ -49,13 +56,16 @@ class Address(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def parse(cls, text: str) -> Address:
         """Parse `[user@]host[:port]`; an IPv6 address with a port needs brackets. Raises ValueError if that fails."""
         user, at, place = text.rpartition("@")
-        host, colon, port = place.rpartition(":")
-        if not colon or (":" in host and not host.endswith("]")):
-            host, port = place, ""
-        elif not port.isdecimal() or not 0 < int(port) < 65536:
-            raise ValueError(f"{text!r} does not have a valid port; write a number from 1 to 65535")
-        if (at and not user) or not (host := host.strip("[]")) or set(host) & set("/@ \t\n"):
-            raise ValueError(f"{text!r} is not a valid host; write [user@]host[:port] or an alias from ~/.ssh/config")
+        found = _PLACE.fullmatch(place)
+        spaced = any(letter.isspace() or not letter.isprintable() for letter in text)
+        if not found or (at and not user) or spaced or user.startswith("-"):
+            raise ValueError(f"'{text}' is not a valid host; write [user@]host[:port] or an alias from ~/.ssh/config")
+        host, port = (
+            found["bracketed"] or found["bare"] or found["name"],
+            found["port"] if found["bracketed"] else found["port2"],
+        )
+        if port is not None and not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536):
+            raise ValueError(f"'{text}' does not have a valid port; write a number from 1 to 65535")
         return cls(host=host, user=user or None, port=int(port) if port else None)
 
     @property

@@ -9,8 +9,16 @@ import re
 from datetime import datetime, timezone
 from itertools import pairwise
 
-SIZE = r"^[0-9]+(\.[0-9]+)? ?([KMGTkmgt]i?)?[Bb]?$(?!\n)"
-SPAN = r"^([0-9]+(\.[0-9]+)?|([0-9]+(\.[0-9]+)?[smhd])+)$(?!\n)"
+_PART = r"(\.[0-9]{1,9})?"
+_SIZES = ((18, " ?"), (15, " ?[Kk]i?"), (12, " ?[Mm]i?"), (9, " ?[Gg]i?"), (6, " ?[Tt]i?"))
+SIZE = f"^({'|'.join(f'[0-9]{{1,{digits}}}{_PART}{unit}' for digits, unit in _SIZES)})[Bb]?$(?!\\n)"
+"""Fewer than 2**63 bytes."""
+_SPANS = ((10, "s"), (8, "m"), (6, "h"), (5, "d"))
+SPAN = (
+    f"^([0-9]{{1,10}}{_PART}|({'|'.join(f'[0-9]{{1,{digits}}}{_PART}{unit}' for digits, unit in _SPANS)}){{1,4}})"
+    r"$(?!\n)"
+)
+"""Little more than a thousand years, so that it can be added to any date."""
 
 STEPS = ("", "k", "m", "g", "t")
 SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}

@@ -37,6 +37,11 @@ def clean_line(text: bytes | str, most: int = LONGEST) -> str:
     return clean(text, most).replace("\n", " ")
 
 
+def shorten(text: str, most: int) -> str:
+    """Return the text without its middle if it is longer than `most` characters: messages end with what to do."""
+    return text if len(text) <= most else f"{text[: most * 2 // 3 - 5]} ... {text[len(text) - most // 3 :]}"
+
+
 def whole(text: str) -> int:
     """Read a number that is not negative and has at most 15 digits: in KiB, its bytes fit into 64 bits. Raises
     ValueError for anything else."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import isinf
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -15,6 +15,10 @@ T = TypeVar("T")
 PATHS, BYTES = ("path", "paths"), ("value", "reason")
 """The parameters and fields that may hold bytes that are not UTF-8, as surrogate escapes."""
 LARGEST = 2**53
+Limit = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
+"""How many of a list."""
+Offset = Annotated[int, msgspec.Meta(ge=0)]
+"""Bytes of a file to leave out."""
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from dstack.model.job.job import Job
 from dstack.model.job.manifest import PARTIAL, Manifest
 from dstack.model.text.tag import name_of
 from dstack.model.text.units import rfc3339
+from dstack.server.border.values import Offset
 from dstack.server.roles import require_own
 from dstack.server.views import shown
 from dstack.store.lookup import job_named, jobs_named
@@ -48,7 +49,7 @@ class ArtifactRoutes:
                 found.append((job, manifest))
         return found
 
-    async def file(self, ref: str, path: str, offset: int = 0) -> Response:
+    async def file(self, ref: str, path: str, offset: Offset = 0) -> Response:
         job = job_named(self.context.store, ref)
         source = self.context.store.jobs.require(job.source)
         storage = await self.context.artifacts.home(source)

@@ -12,7 +12,7 @@ from dstack.model.api.jobs import HoldAnswer, HoldRequest, JobView, StopRequest
 from dstack.model.api.runs import RunView
 from dstack.model.job.job import Job
 from dstack.model.runner.metrics import JobMetrics
-from dstack.server.border.values import reading, sound
+from dstack.server.border.values import Limit, reading, sound
 from dstack.server.follow import Follower
 from dstack.server.roles import caller, owns, require_own
 from dstack.server.views import job_view, run_view
@@ -23,9 +23,9 @@ from dstack.store.lookup import job_named, jobs_named, run_named
 class JobRoutes:
     engine: Engine
 
-    def jobs(self, run: str | None = None, limit: int = 20) -> list[JobView]:
+    def jobs(self, run: str | None = None, limit: Limit = 20) -> list[JobView]:
         store = self.engine.store
-        jobs = store.jobs.newest(min(limit, 10**9)) if run is None else store.jobs.of(run_named(store, run).name)
+        jobs = store.jobs.newest(limit) if run is None else store.jobs.of(run_named(store, run).name)
         jobs = [self.engine.context.told(job) for job in jobs]
         return [job_view(job, self.engine.scheduler.positions.get(job.id)) for job in jobs]
 

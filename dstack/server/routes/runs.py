@@ -26,6 +26,7 @@ from dstack.model.api.retention import (
 from dstack.model.api.runs import Plan, Recipe, RunView
 from dstack.model.job.job import Run
 from dstack.model.job.status import Status
+from dstack.server.border.values import Limit
 from dstack.server.roles import caller, require_own
 from dstack.server.submit import submit
 from dstack.server.views import run_view, shown
@@ -48,9 +49,8 @@ class RunRoutes:
         status: Status | None = None,
         user: str | None = None,
         mine: bool = False,
-        limit: int = 20,
+        limit: Limit = 20,
     ) -> list[RunView]:
-        limit = min(limit, 10**9)
         user = caller().name or user if mine else user
         runs = self.engine.store.runs.newest(limit if status is None else 10_000, workflow=workflow, user=user)
         views = (self._view(run) for run in runs)

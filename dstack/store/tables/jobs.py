@@ -11,7 +11,7 @@ from dstack.errors import NotFoundError
 from dstack.model.job.changes import details, happened
 from dstack.model.job.job import Job
 from dstack.model.job.status import FINISHED, Status, may_follow
-from dstack.store.database import Database, Table, encoded
+from dstack.store.database import LAST, Database, Table, encoded
 from dstack.store.tables.events import EventLog, RecordedTable
 
 
@@ -175,9 +175,8 @@ class Jobs(RecordedTable):
 
     def matching(self, prefix: str) -> list[str]:
         """Return up to 10 ids that start with `prefix`."""
-        if not prefix.isalnum():
-            return []
-        return self.database.column(f"SELECT id FROM jobs WHERE id LIKE ? AND {SHOWN} LIMIT 10", prefix + "%")
+        sql = f"SELECT id FROM jobs WHERE id >= ? AND id < ? AND {SHOWN} LIMIT 10"
+        return self.database.column(sql, prefix, prefix + LAST)
 
     def select(self, condition: str, *values: Any) -> list[Job]:
         """Return the jobs that match an SQL condition."""

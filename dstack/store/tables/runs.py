@@ -6,7 +6,7 @@ from dstack.errors import ConflictError, NotFoundError
 from dstack.model.api.artifacts import TagView
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import Run
-from dstack.store.database import encoded
+from dstack.store.database import LAST, encoded
 from dstack.store.tables.events import DELETED, RecordedTable
 
 SHOWN = "name NOT IN (SELECT name FROM hidden_runs)"
@@ -35,9 +35,8 @@ class Runs(RecordedTable):
         """Return up to 10 names that start with `prefix`; only the name itself if `prefix` is a complete name."""
         if self.get(prefix) and prefix not in self.hidden():
             return [prefix]
-        escaped = prefix.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-        sql = f"SELECT name FROM runs WHERE name LIKE ? ESCAPE '\\' AND {SHOWN} LIMIT 10"
-        return self.database.column(sql, escaped + "%")
+        sql = f"SELECT name FROM runs WHERE name >= ? AND name < ? AND {SHOWN} LIMIT 10"
+        return self.database.column(sql, prefix, prefix + LAST)
 
     def hide(self, name: str) -> None:
         """Mark a run as deleted. What other runs use of it is kept until they are deleted too."""

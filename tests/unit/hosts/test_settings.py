@@ -148,6 +148,24 @@ def test_ssh_finds_its_own_files_unless_home_was_changed(
     assert read_settings(LAB).alias == "-G -- lab"
 
 
+@pytest.mark.parametrize("printed", ["", "hostname lab\n", "hostname lab\nport x\n", "port 22\n", "\0"])
+def test_an_ssh_that_prints_no_host_and_port(ssh: Path, monkeypatch: pytest.MonkeyPatch, printed: str) -> None:
+    monkeypatch.setattr(openssh, "_printed", lambda address: printed)
+
+    with pytest.raises(HostError, match="lab: SSH can't be set up: `ssh -G lab` did not print a host name and a port"):
+        read_settings(LAB)
+
+
+@pytest.mark.parametrize("value", ["", "-1", "1e999", "9" * 5000])
+def test_numbers_that_ssh_does_not_print(ssh: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    lines = (f"{name} {value}\n" for name in ("connecttimeout", "serveraliveinterval", "serveralivecountmax"))
+    monkeypatch.setattr(openssh, "_printed", lambda address: "hostname lab\nport 22\nuser me\n" + "".join(lines))
+
+    found = read_settings(LAB)
+
+    assert (found.timeout, found.keepalive, found.keepalives) == (None, None, 3)
+
+
 def test_a_configuration_that_takes_forever(ssh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openssh, "TIMEOUT", 0.2)
 

@@ -99,7 +99,7 @@ def test_this_machine() -> None:
     ("variables", "said"),
     [
         ({"dstack_gpu": 1}, "/hosts: m: unknown variable 'dstack_gpu'; did you mean 'dstack_gpus'?"),
-        ({"dstack_gpus": "many"}, "dstack_gpus must be a number, not 'many'"),
+        ({"dstack_gpus": "many"}, "dstack_gpus must be a whole number up to 1024, not 'many'"),
         ({"dstack_labels": 3}, "dstack_labels must be a list, or text separated by commas"),
         (
             {"ansible_user": "{{ me }}"},

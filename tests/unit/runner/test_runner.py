@@ -43,6 +43,31 @@ def test_it_is_python_3_8_and_one_file() -> None:
     assert "removeprefix" not in source
 
 
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("--port 0", "'0' is not a number from 1 to 65535"),
+        ("--port 22.5", "'22.5' is not a number from 1 to 65535"),
+        ("--port 99999999999999999999", "is not a number from 1 to 65535"),
+        ("--interval nan", "'nan' is not a number from 0 to 86400"),
+        ("--interval 1e9", "'1e9' is not a number from 0 to 86400"),
+        ("--interval=-1", "'-1' is not a number from 0 to 86400"),
+    ],
+)
+def test_numbers_have_bounds(words: str, why: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        runner.parser().parse_args(words.split())
+
+    assert ended.value.code == 2
+    assert why in capsys.readouterr().err
+
+
+def test_numbers_within_bounds() -> None:
+    given = runner.parser().parse_args(["--port", "22", "--interval", "0.5"])
+
+    assert (given.port, given.interval) == (22, 0.5)
+
+
 def test_the_unit_runs_the_same_command() -> None:
     words = ["--server", "http://s:1", "--label", "a b", "--systemd"]
     done = subprocess.run([program("dstack-runner"), *words], capture_output=True, text=True, check=True)

@@ -6,9 +6,10 @@ import asyncio
 import io
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from dstack.engine.submission.submit import Submitter
 from dstack.errors import DiskFullError, UsageError
@@ -45,6 +46,28 @@ def test_no_submission(body: bytes, message: str, monkeypatch: pytest.MonkeyPatc
 
     with pytest.raises(UsageError, match=message):
         asyncio.run(submit.read(pieces(body, 10), io.BytesIO()))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"environment": {"A\nB": "x"}}, "-e: 'A\\\\nB' is not a valid variable name"),
+        ({"environment": {"1A": "x"}}, "-e: '1A' is not a valid variable name"),
+        ({"environment": {"A": "x\0"}}, "a text in it contains a NUL character"),
+        ({"user": "\\\0"}, "a text in it contains a NUL character"),
+    ],
+)
+def test_what_no_container_takes_is_refused_at_once(change: dict[str, Any], message: str) -> None:
+    line = wire.encode(replace(SUBMISSION, **change)) + b"\n"
+
+    with pytest.raises(UsageError, match=message):
+        asyncio.run(submit.read(pieces(line, 10**6), io.BytesIO()))
+
+
+def test_a_backslash_before_the_text_of_an_escape_is_no_nul() -> None:
+    line = wire.encode(replace(SUBMISSION, environment={"A": "\\u0000"})) + b"\n"
+
+    assert asyncio.run(submit.read(pieces(line, 10**6), io.BytesIO())).environment == {"A": "\\u0000"}
 
 
 def test_what_does_not_fit_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

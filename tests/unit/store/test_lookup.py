@@ -52,6 +52,37 @@ def test_a_prefix_of_several_things_or_of_nothing_is_refused(store: Store, ref: 
     assert refused.value.code == ("ambiguous-name" if ref else "not-found")
 
 
+@pytest.mark.parametrize(
+    "ref",
+    [
+        "Brave",
+        "BRAVE-OTTER-7",
+        "brave%",
+        "%",
+        "_",
+        "brave_otter-7",
+        "bra*",
+        "[b]",
+        "0123456789AB",
+        "\\",
+        "brave-otter-78",
+    ],
+)
+def test_letters_stand_for_themselves(store: Store, ref: str) -> None:
+    for find in (jobs_named, run_named, job_named):
+        with pytest.raises(NotFoundError, match=r"^no "):
+            find(store, ref)
+
+
+def test_runs_whose_names_differ_only_in_case(store: Store) -> None:
+    store.runs.add(run("Brave"))
+    store.runs.add(run("brav\U0010fffd"))
+
+    assert run_named(store, "Br").name == "Brave"
+    assert run_named(store, "brave").name == "brave-otter-7"
+    assert run_named(store, "brav\U0010fffd").name == "brav\U0010fffd"
+
+
 @pytest.mark.parametrize("ref", ["nope", ":nope"])
 def test_what_nobody_named_is_not_found(store: Store, ref: str) -> None:
     for find in (jobs_named, run_named, job_named):

@@ -19,7 +19,7 @@ from dstack.cli.output.progress import ProgressLines
 from dstack.cli.parameters import RUNNER, SIZE, SPAN, json_lines_option
 from dstack.client.client import Client
 from dstack.client.settings import user
-from dstack.errors import MissingBaseError, UsageError
+from dstack.errors import MissingBaseError, ProjectError, UsageError
 from dstack.model.api.runs import Plan, Recipe, RunView, Submission
 from dstack.model.text.units import size_words
 
@@ -69,7 +69,12 @@ class RunCommand(click.Command):
             ctx.args = args
             return args
         chosen = Chosen()
-        words = Walk(args, self.params, chosen.variables, chosen.recorded)
+        try:
+            words = Walk(args, self.params, chosen.variables, chosen.recorded)
+        except ProjectError as invalid:
+            if not {"-h", "--help", "--dry-run"}.intersection(args):
+                invalid.consequence = "; nothing was submitted"
+            raise
         if words.help:
             from dstack.cli.commands.run.help import show_help, show_workflow
 
@@ -284,7 +289,7 @@ def _print_plan(plan: Plan) -> None:
     show.line("")
     show.line(f"code: {commit}{branch}, {plan.files} files, {size_words(plan.bytes)}")
     for file in plan.largest[:LARGEST]:
-        show.line(f"  {size_words(file.size):>8}  {show.clean(file.path)}")
+        show.line(f"  {size_words(file.size):>8}  {show.clean(file.path)}".replace("\n", " "))
     show.line(f"changes since the commit: {len(plan.changes) or 'none'}" if repo.commit else f"files: {plan.files}")
     _print_list("", [f"{size_words(each.size):>8}  {each.change:<8}  {show.clean(each.path)}" for each in plan.changes])
     modes = [f"{each.mode:>8}  {show.clean(each.path)}" for each in plan.modes]
@@ -296,6 +301,6 @@ def _print_list(title: str, lines: Sequence[str]) -> None:
     if title and lines:
         show.line(f"{title}: {len(lines)}")
     for line in lines[:SHOWN]:
-        show.line(f"  {line}")
+        show.line(f"  {line}".replace("\n", " "))
     if len(lines) > SHOWN:
         show.line(f"  and {len(lines) - SHOWN} more (--json lists all)")

@@ -8,6 +8,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from dstack.cli import project
+from dstack.cli.output import show
 from dstack.errors import DstackError, UsageError
 from dstack.model.project.graph import closure
 
@@ -21,12 +22,12 @@ def show_help(ctx: click.Context, command: click.Command) -> None:
     try:
         loaded = project.load()
     except UsageError as error:
-        click.echo(f"\nWorkflows: none found; {error.message}")
+        click.echo(show.clean(f"\nWorkflows: none found; {error.message}"))
         return
     formatter = ctx.make_formatter()
     with formatter.section("Workflows"):
         formatter.write_dl([(each.name, each.help or "") for each in loaded.workflows.values()])
-    click.echo("\n" + formatter.getvalue().rstrip())
+    click.echo(show.clean("\n" + formatter.getvalue().rstrip()))
     click.echo("\n`dstack run WORKFLOW --help` lists its variables.")
 
 
@@ -45,7 +46,7 @@ def show_workflow(ctx: click.Context, loaded: Project, name: str) -> None:
     else:
         formatter.write_paragraph()
         formatter.write_text("This workflow has no variables.")
-    click.echo(formatter.getvalue().rstrip())
+    click.echo(show.clean(formatter.getvalue().rstrip()))
     click.echo("\n`dstack run --help` lists the options.")
 
 
@@ -62,6 +63,6 @@ def complete(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     named = next((word for word in ctx.args if word in loaded.workflows), None)
     if named is None:
         fitting = [each for each in loaded.workflows.values() if each.name.startswith(incomplete)]
-        return [CompletionItem(each.name, help=each.help) for each in fitting]
+        return [CompletionItem(each.name, help=show.clean(each.help or "").partition("\n")[0]) for each in fitting]
     names = [f"--{name}" for name in project.values(loaded, named)]
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]

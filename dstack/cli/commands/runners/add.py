@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import click
+from msgspec.structs import replace
 
 from dstack.cli import connect
 from dstack.cli.output import runners, show
@@ -15,10 +15,6 @@ from dstack.client.client import Client
 from dstack.errors import HostAuthError, UnknownHostKeyError, UsageError
 from dstack.model.api.runners import AddRunner, RunnerView
 from dstack.model.runner.runner import Address
-
-HOST = re.compile(
-    r"(?:(?P<user>[^@\s]+)@)?(?:\[(?P<v6>[^]]+)\]|(?P<host>[^@:\[\]\s]+)|(?P<bare>[0-9A-Fa-f:.%]+))(?::(?P<port>\d+))?"
-)
 
 
 @click.command("add")
@@ -75,18 +71,16 @@ def parse_host(text: str, *, user: str | None, port: int | None, identity: str |
         if user or port or identity or jump:
             raise UsageError("`local` doesn't use SSH; leave out --user, --port, --identity and --jump")
         return Address()
-    match = HOST.fullmatch(text)
-    if match is None or text.startswith("-"):
-        raise UsageError(f"'{text}' is not a valid host", hint="write HOST, USER@HOST, USER@HOST:PORT or [::1]:PORT")
-    written = int(match["port"]) if match["port"] else None
-    if (user and match["user"] and user != match["user"]) or (port and written and port != written):
+    try:
+        written = Address.parse(text)
+    except ValueError as error:
+        raise UsageError(str(error), hint="dstack runners add USER@HOST:PORT") from error
+    if (user and written.user and user != written.user) or (port and written.port and port != written.port):
         raise UsageError(f"--user or --port contradicts '{text}'; give each only once")
-    if written is not None and not 0 < written < 65536:
-        raise UsageError(f"{written} is not a valid port; write a number from 1 to 65535")
-    return Address(
-        host=match["v6"] or match["host"] or match["bare"],
-        user=user or match["user"],
-        port=port or written,
+    return replace(
+        written,
+        user=user or written.user,
+        port=port or written.port,
         identity=identity and str(Path(identity).expanduser().absolute()),
         jump=jump,
     )

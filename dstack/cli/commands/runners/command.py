@@ -100,8 +100,8 @@ def import_(file: Path, dry_run: bool, as_json: bool) -> int:
 
     FILE is YAML, INI or a program that prints JSON; group_vars/ and host_vars/ beside it are read. dstack adds and
     changes runners, and drains and removes those no longer in the file. Groups become labels. The variables
-    dstack_labels, dstack_gpus, dstack_root, dstack_docker, dstack_allow_mount, dstack_fingerprint and dstack_skip are
-    settings for dstack. Runners that you added by hand are left unchanged, unless the file names them.
+    dstack_labels, dstack_gpus, dstack_max_jobs, dstack_root, dstack_docker, dstack_allow_mount, dstack_fingerprint and
+    dstack_skip are settings for dstack. Runners that you added by hand are left unchanged, unless the file names them.
     """
     from dstack.cli.commands.runners import import_inventory
 
@@ -124,6 +124,12 @@ def import_(file: Path, dry_run: bool, as_json: bool) -> int:
     "--label", "labels", multiple=True, metavar="LABEL", help="New labels, replacing all; '' for none; repeatable."
 )
 @click.option("--gpus", type=click.IntRange(0, 1024), metavar="N", help="How many GPUs jobs may use.")
+@click.option(
+    "--max-jobs",
+    type=click.IntRange(0, 10**6),
+    metavar="N",
+    help="How many jobs that ask for no resources may run at once.",
+)
 @click.option(
     "--allow-mount",
     "allow_mounts",

@@ -93,6 +93,7 @@ def _settings(request: AddRunner) -> dict[str, Any]:
         "jump": address.jump or "none",
         "labels": ", ".join(request.labels) or "none",
         "gpus": "detected" if request.gpus is None else request.gpus,
+        "jobs": "default" if request.max_jobs is None else request.max_jobs,
         "root": request.root or DEFAULT_ROOT,
         "docker": request.docker or "docker",
         "mounts": ", ".join(request.allow_mounts) or "none",

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dstack.cli.output import failure
+from dstack.errors import ProjectError, UsageError
 from tests.unit.cli.conftest import Cli
 from tests.unit.cli.fake_server import State, job_view, run_view
 
@@ -49,7 +50,10 @@ def test_a_command_line_that_is_wrong(cli: Cli) -> None:
         ("jobs --json -n x", "invalid value for '-n': 'x' is not a whole number"),
         ("jobs --json -n 99999999999", "invalid value for '-n': 99999999999 is not in the range 1<=x<=1000000000"),
         ("jobs --jsom --json", "no such option '--jsom'; did you mean '--json'?"),
-        ("runners add --json a\tb", "'a\tb' is not a valid host"),
+        (
+            "runners add --json a\tb",
+            "'a\tb' is not a valid host; write [user@]host[:port] or an alias from ~/.ssh/config",
+        ),
     ],
 )
 def test_a_wrong_word_is_named_as_everywhere(cli: Cli, words: str, message: str) -> None:
@@ -85,6 +89,52 @@ def test_a_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     error = json.loads(capsys.readouterr().err)["error"]
     assert (code, error["exit_code"], error["code"]) == (125, 125, "internal")
     assert error["message"] == "unexpected ZeroDivisionError: oh"
+
+
+def test_a_report_has_no_values_of_the_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setenv("DSTACK_HOME", str(tmp_path))
+    words = [
+        "run",
+        "secret0",
+        "-e",
+        "KEY=secret1",
+        "-eKEY=secret2",
+        "--token=secret3",
+        "--token",
+        "-secret4",
+        "--lr",
+        "5",
+    ]
+    monkeypatch.setattr(failure.sys, "argv", ["/bin/dstack", *words])
+
+    failure.report(ZeroDivisionError("oh"))
+
+    (report,) = (tmp_path / "crashes").iterdir()
+    assert "/bin/dstack run ... -e ... ... --token --token ... --lr ..." in report.read_text()
+    assert "secret" not in report.read_text()
+
+
+def test_what_a_message_quotes_is_shortened_in_its_middle(capsys: pytest.CaptureFixture[str]) -> None:
+    failure.report(UsageError(f"'{'x' * 10**6}' is not a run; list them: dstack runs", hint="y" * 10**6))
+
+    message, hint = capsys.readouterr().err.splitlines()
+    assert message.startswith("dstack: error: 'xxx")
+    assert message.endswith("x' is not a run; list them: dstack runs")
+    assert max(len(message), len(hint)) < 6000
+
+
+def test_many_problems_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    failure.report(ProjectError([f"hosts:{number}: {'x' * 10**4}" for number in range(3000)], what="the inventory"))
+
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-2:] == ["and 2,800 more", "dstack: error: the inventory has 3000 errors"]
+    assert sum(map(len, lines)) < 60_000
+
+
+def test_what_reorders_a_line_is_replaced(capsys: pytest.CaptureFixture[str]) -> None:
+    failure.report(UsageError("a\u202eb\u2066c\u2028d\x1be\x9bf"))
+
+    assert capsys.readouterr().err == "dstack: error: a\ufffdb\ufffdc\ufffdd\ufffde\ufffdf\n"
 
 
 def test_without_json_it_is_said_in_words(cli: Cli) -> None:

@@ -199,6 +199,7 @@ def test_add_a_runner(cli: Cli, state: State) -> None:
         ("[::1]:2200", Address(host="::1", port=2200)),
         ("::1", Address(host="::1")),
         ("u@10.0.0.1", Address(host="10.0.0.1", user="u")),
+        ("u@corp@lab", Address(host="lab", user="u@corp")),
     ],
 )
 def test_hosts(cli: Cli, state: State, text: str, address: Address) -> None:
@@ -207,7 +208,8 @@ def test_hosts(cli: Cli, state: State, text: str, address: Address) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", ["a@b@c", "lab:x", "lab:0", "lab:70000", "lab:22 --port 23", "local --user x", "u@lab --user v", "lab/x y"]
+    "words",
+    ["a@@", "-x@lab", "lab:x", "lab:0", "lab:70000", "lab:22 --port 23", "local --user x", "u@lab --user v", "lab/x y"],
 )
 def test_no_hosts(cli: Cli, state: State, words: str) -> None:
     assert cli("runners", "add", *words.split()).returncode == 2

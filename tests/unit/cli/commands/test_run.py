@@ -213,8 +213,30 @@ def test_errors_of_the_project_are_listed_by_line(cli: Cli, project: Path) -> No
 
     lines = done.stderr.decode().splitlines()
     assert lines[0].startswith(".dstack/workflows.yaml:")
-    assert any(line.startswith("dstack: error: the project has") for line in lines)
+    assert lines[-1] == "dstack: error: the project has 3 errors; nothing was submitted"
     assert done.returncode == 2
+
+
+@pytest.mark.parametrize("words", ["validate", "run a --dry-run", "run a --help"])
+def test_what_submits_nothing_does_not_say_so(cli: Cli, project: Path, words: str) -> None:
+    (project / ".dstack" / "workflows.yaml").write_text("workflows:\n  - name: a\n    imag: x\n    commands: [b]\n")
+
+    done = cli(*words.split())
+
+    assert done.stderr.decode().splitlines()[-1] == "dstack: error: the project has 3 errors"
+    assert done.returncode == 2
+
+
+def test_help_shows_no_commands_to_the_terminal(cli: Cli, project: Path) -> None:
+    workflows = 'workflows:\n  - {name: a, image: x, commands: [b], help: "\\e]0;title\\a red"}\n'
+    (project / ".dstack" / "workflows.yaml").write_text(workflows)
+    (project / ".dstack" / "configs.yaml").write_text('configs:\n  a: {lr: "\\e[2J\\u202e1"}\n')
+
+    for words in (["run", "--help"], ["run", "a", "--help"]):
+        shown = cli(*words).stdout
+        assert shown
+        assert b"\x1b" not in shown
+        assert "\u202e".encode() not in shown
 
 
 def test_both_spellings_of_the_configs_at_once(cli: Cli, project: Path) -> None:

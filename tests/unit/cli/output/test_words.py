@@ -18,10 +18,10 @@ def test_a_time_is_absolute_or_how_long_ago() -> None:
 
 
 def test_longer_ago_than_any_clock_is_the_beginning() -> None:
-    assert since("99999999d") == "1970-01-01T00:00:00.000Z"
+    assert since("99999d") == "1970-01-01T00:00:00.000Z"
 
 
-@pytest.mark.parametrize("text", ["", "garbage", "1e5", "2026-13-01", "-5m", "5"])
+@pytest.mark.parametrize("text", ["", "garbage", "1e5", "2026-13-01", "-5m", "5", "99999999d", "9" * 400 + "s"])
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is not a time"):
         since(text)

@@ -18,7 +18,9 @@ from dstack.commands.command import Result
 from dstack.errors import CommandError, HostError
 from dstack.model.job import manifest
 from dstack.model.job.manifest import File
+from dstack.model.paths import HostLayout
 from dstack.model.project.workflow import Artifact
+from dstack.model.runner.host_context import HostContext
 from tests.unit.commands.hosts import Folder, busybox, processes
 
 SECRET = b"not the job's"
@@ -479,6 +481,46 @@ def test_a_file_takes_no_process(tmp_path: Path) -> None:
         put(tree, f"out/{number}")
 
     assert processes(script) <= few + 10
+
+
+SUM = "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("listed", "why"),
+    [
+        ([("out/a", "81a4"), ("out/a", "link")], "it lists a path twice"),
+        ([(".git/config", "81a4")], "'.git/config' is not in an artifact"),
+        ([("output/a", "81a4")], "'output/a' is not in an artifact"),
+        ([("out/a", "81a4"), ("out/a/b", "81a4")], "'out/a' is both a file and a folder"),
+    ],
+)
+def test_a_list_that_no_honest_host_gives_is_refused_whole(listed: list[tuple[str, str]], why: str) -> None:
+    with pytest.raises(CommandError, match=f"listing the artifacts failed .* can't be parsed: {why}"):
+        answered(listed)
+
+
+@pytest.mark.parametrize(("mode", "what"), [("41ed", "not a file"), ("0", "not a file"), ("1180", "a FIFO")])
+def test_what_is_no_regular_file_is_not_stored(mode: str, what: str) -> None:
+    found = answered([("out/a", mode)])
+
+    assert (found.files, found.refused) == ((), (f"'out/a' is {what}",))
+
+
+def answered(listed: list[tuple[str, str]]) -> ArtifactListing:
+    """Return what is read of a host's answer that lists these paths and modes of 'out'."""
+    files = [(path, mode) for path, mode in listed if mode != "link"]
+    sections = {
+        "names": "".join(f"./{path}\0" for path, _ in files),
+        "stats": "".join(f"{mode} 5 ./{path}\n" for path, mode in files),
+        "hashes": "".join(f"{SUM}  ./{path}\n" for path, _ in files),
+        "links": "".join(f"./{path}\0b\0" for path, mode in listed if mode == "link"),
+        **dict.fromkeys(("long", "trouble"), ""),
+    }
+    lists = "".join(f"{key}={len(text)}\n{text}" for key, text in sections.items())
+    context = HostContext(HostLayout(root="/r", machine="m", server="s"))
+    command = listing(context, "j1", "", "image", (Artifact(path="out"),))
+    return command.parse(Result(0, f"path=present\n{lists}end=\n".encode(), b""))
 
 
 def content_of(tree: Path, files: tuple[File, ...]) -> str:

@@ -9,10 +9,11 @@ import pytest
 from dstack.commands.command import Result
 from dstack.commands.job.observe import follow, observe, read_log
 from dstack.commands.job.stop import stop
-from dstack.decide import Claim, Container, ContainerState, Observed
+from dstack.decide import Claim, Container, ContainerState, Observed, Recorded, decide
 from dstack.errors import CommandError
 from dstack.model.job.execution import Stopped
 from dstack.model.job.job import Origin
+from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.paths import HostLayout
 from dstack.model.runner.host_context import HostContext
 
@@ -28,6 +29,32 @@ def observed(**changes: str) -> Observed:
 
 def test_nothing_there() -> None:
     assert observed() == Observed(engine="Docker", origin=Origin("b", "1:2"))
+
+
+def test_the_name_of_the_engine() -> None:
+    for docker, name in {"podman": "podman", "sudo -n /usr/bin/podman": "podman", "sudo docker": "Docker"}.items():
+        context = HostContext(HostLayout(root="/r", machine="m", server="s"), docker)
+        answer = b"exit=\nclaim=claimed\ncontainer=silent\nboot=b\ndocker=\nlog_size=0\nsilence=no answer\n"
+
+        seen = observe(context, "j").parse(Result(0, answer, b""))
+
+        assert decide(Recorded(), seen).reason == Reason(
+            ReasonCode.RUNNER_UNREACHABLE, f"{name} on this runner does not answer: no answer"
+        )
+
+
+@pytest.mark.parametrize(("written", "code"), [("0", 0), ("255", 255), ("256", 255), ("9" * 15, 255)])
+def test_an_exit_code_that_the_system_would_cut(written: str, code: int) -> None:
+    container = json.dumps({"Status": "exited", "ExitCode": int(written)})
+
+    assert observed(exit=written).exit_code == code
+    assert observed(container=container).container == Container(state=ContainerState.EXITED, exit_code=code)
+
+
+def test_a_negative_exit_code() -> None:
+    container = observed(container='{"Status": "exited", "ExitCode": -1}').container
+
+    assert container == Container(state=ContainerState.EXITED, exit_code=255)
 
 
 def test_everything_there() -> None:

@@ -224,3 +224,15 @@ def test_a_running_job_is_stopped_and_its_log_kept(tmp_path: Path, wish: str) ->
 
     assert (world.job.status, world.job.exit_code) == (Status.STOPPED, 143)
     assert world.log == LOG
+
+
+def test_an_aborted_job_had_no_grace_period(tmp_path: Path) -> None:
+    machine = Machine(exit_code=143)
+    machine.claim = "claimed"
+    world = World(tmp_path, machine)
+    world.store.jobs.change("abc", launching=True, status=Status.RUNNING, stop="abort")
+
+    lived(world)
+
+    reasons = {event.data.get("reason") for event in world.store.events.select()} - {None}
+    assert reasons == {"aborted; what it stored is being removed", "aborted; nothing was stored"}

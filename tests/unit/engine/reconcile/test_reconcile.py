@@ -17,10 +17,12 @@ from dstack.engine.lifecycle import drive, watch
 from dstack.errors import HostUnreachableError
 from dstack.hosts.recording import Reply
 from dstack.model.api import wire
+from dstack.model.job.attempts import again
 from dstack.model.job.job import Job, LaunchRecord
 from dstack.model.job.manifest import Manifest
 from dstack.model.job.reasons import ReasonCode
 from dstack.model.job.status import Status
+from dstack.model.project.workflow import RegistryAuth, Retry
 from tests.unit.engine.lifecycle.machine import Machine, World
 
 ASKING = "asking what is on the machine"
@@ -165,7 +167,7 @@ def test_a_runner_that_does_not_answer_gets_nothing(world: World, machine: Told,
     assert machine.begun == 0
 
 
-@pytest.mark.parametrize("wrong", ["run", "workflow", "repo", "id", "bytes"])
+@pytest.mark.parametrize("wrong", ["run", "workflow", "repo", "project", "branch", "id", "bytes"])
 def test_a_record_that_could_lead_elsewhere_is_an_orphan(world: World, machine: Told, wrong: str) -> None:
     # Given a job that only the machine knows, whose record was tampered with
     run, job = world.store.runs.require("run"), replace(world.job, id="def")
@@ -175,6 +177,8 @@ def test_a_record_that_could_lead_elsewhere_is_an_orphan(world: World, machine: 
         job = replace(job, workflow="a/b")
     elif wrong == "repo":
         run = replace(run, snapshot=replace(run.snapshot, repo="../repo"))
+    elif wrong in ("project", "branch"):
+        run = replace(run, snapshot=replace(run.snapshot, **{wrong: "../../x"}))
     elif wrong == "id":
         job = replace(job, id="xyz")
     record = wire.encode(LaunchRecord(run=run, job=job)).decode() if wrong != "bytes" else '{"run": 1'
@@ -200,6 +204,30 @@ def test_a_job_that_only_the_machine_knows_is_adopted_unless_somebody_deleted_it
 
     assert [orphan.run for orphan in world.context.fleet.orphans["box"]] == (["other"] if deleted else [])
     assert (world.store.jobs.get("def") is None) == deleted
+
+
+def test_a_machine_gets_nothing_by_a_job_that_it_made_up(world: World, machine: Told) -> None:
+    world.store.secrets.set("TOKEN", "a secret value", "2026-01-01T00:00:00.000Z")
+    run = replace(world.store.runs.require("run"), name="other")
+    definition = replace(
+        world.job.definition,
+        secrets=("TOKEN",),
+        registry_auth=RegistryAuth(username="ann", password="TOKEN"),
+        retry=Retry(attempts=99),
+        preemptible=True,
+    )
+    forged = {"cached_from": "abc", "storages": (("/etc", ""),), "preempted_by": "abc", "yielding": True}
+    job = replace(world.job, id="def", run="other", definition=definition, **forged)
+    record = wire.encode(LaunchRecord(run=run, job=job)).decode()
+    machine.stock = f"attempt=def claimed no 1780000000\nrecord={record}\n"
+
+    asyncio.run(Engine(world.context).reconciler.look("box"))
+
+    found = world.store.jobs.require("def")
+    assert (found.definition.secrets, found.definition.registry_auth) == ((), None)
+    assert (found.definition.retry, found.definition.preemptible) == (None, False)
+    assert (found.cached_from, found.storages, found.preempted_by, found.yielding) == (None, (), None, False)
+    assert not again(replace(found, cause="lost"), 125)
 
 
 def test_a_runner_of_another_server_gets_nothing_and_the_job_says_so(world: World, machine: Told) -> None:
