@@ -515,7 +515,7 @@ def answered(listed: list[tuple[str, str]]) -> ArtifactListing:
         "stats": "".join(f"{mode} 5 ./{path}\n" for path, mode in files),
         "hashes": "".join(f"{SUM}  ./{path}\n" for path, _ in files),
         "links": "".join(f"./{path}\0b\0" for path, mode in listed if mode == "link"),
-        **dict.fromkeys(("long", "trouble"), ""),
+        **dict.fromkeys(("folders", "modes", "long", "trouble"), ""),
     }
     lists = "".join(f"{key}={len(text)}\n{text}" for key, text in sections.items())
     context = HostContext(HostLayout(root="/r", machine="m", server="s"))

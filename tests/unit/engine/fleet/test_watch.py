@@ -31,7 +31,7 @@ class Answers(Fleet):
     slow: set[str]
     looks: list[tuple[str, float]]
 
-    async def look(self, runner: Runner, *, thorough: bool = False) -> tuple[Facts, float]:
+    async def look(self, runner: Runner, *, thorough: bool = False, anew: bool = False) -> tuple[Facts, float]:
         self.looks.append((runner.name, time.monotonic()))
         if runner.name in self.slow:
             await asyncio.Event().wait()
