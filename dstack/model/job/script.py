@@ -9,13 +9,13 @@ from msgspec.structs import replace
 
 from dstack.errors import UsageError
 from dstack.model.project import locations
-from dstack.model.project.checks import image_trouble
 from dstack.model.project.environment import PLACED, replacements, reserved_values
 from dstack.model.project.interpolation import expand, replace_config_args
 from dstack.model.project.locations import artifact_trouble, cache_path, cache_trouble, normal, overlap
 from dstack.model.project.variables import config_args
 from dstack.model.project.workflow import RegistryAuth, Values, Variables, Workflow
 from dstack.model.runner import mounts
+from dstack.model.text import image_reference
 
 
 def script(workflow: Workflow, variables: Variables, job_id: str, run_name: str) -> str:
@@ -44,7 +44,7 @@ def expanded(workflow: Workflow, variables: Variables, job_id: str, run_name: st
     texts = _Texts(workflow.name, {name: value for name, value in late.items() if name not in PLACED})
     for name, text in workflow.env.items():
         _Texts(workflow.name, late).expand(f"env.{name}", text)
-    image = texts.valid("image", [workflow.image], image_trouble)[0]
+    image = texts.valid("image", [workflow.image], image_reference.trouble)[0]
     paths = texts.paths("artifacts", [artifact.path for artifact in workflow.outputs], artifact_trouble)
     artifacts = tuple(
         normal(path) if isinstance(written, str) else replace(written, path=normal(path))

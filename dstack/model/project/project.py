@@ -22,12 +22,14 @@ T = TypeVar("T", bound=Struct)
 
 class Project(Struct, frozen=True):
     """What `.dstack/` defines. `workflows` are in file order; `shared` has the global variables; `own` has an entry for
-    every workflow. `warnings` are sentences for the user."""
+    every workflow. `warnings` are sentences for the user, and `problems` what a run must change with its variables: the
+    values in the configs make an image invalid."""
 
     workflows: dict[str, Workflow]
     shared: Values = {}
     own: dict[str, Values] = {}
     warnings: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
 def parse(workflows: SourceFile, configs: SourceFile | None) -> Project:
@@ -52,8 +54,10 @@ def parse(workflows: SourceFile, configs: SourceFile | None) -> Project:
 
     by_name = {workflow.name: workflow for workflow in found}
     project = Project(by_name, shared, {name: own.get(name, {}) for name in by_name})
+    checks.images(report, found, shared, own)
     order, _ = walk({workflow.name: workflow.depends_on.names for workflow in found}, by_name)
-    return replace(project, warnings=_warnings(project, [by_name[name] for name in order if name in by_name]))
+    warned = _warnings(project, [by_name[name] for name in order if name in by_name])
+    return replace(project, warnings=warned, problems=tuple(report.problems))
 
 
 def _read(source: SourceFile, key: str, kind: type[T], report: Report) -> T | None:

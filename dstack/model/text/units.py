@@ -9,11 +9,16 @@ import re
 from datetime import datetime, timezone
 from itertools import pairwise
 
-SIZE = r"^[0-9]+(\.[0-9]+)? ?([KMGTkmgt]i?)?[Bb]?$(?!\n)"
+SIZE = r"^[0-9]+(\.[0-9]+)? ?([KMGTPkmgtp][Ii]?)?[Bb]?$(?!\n)"
 SPAN = r"^([0-9]+(\.[0-9]+)?|([0-9]+(\.[0-9]+)?[smhd])+)$(?!\n)"
 
-STEPS = ("", "k", "m", "g", "t")
+STEPS = ("", "k", "m", "g", "t", "p")
 SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+
+LARGEST_SIZE = 2**60
+"""Bytes. Programs on the machine count them in 63 bits."""
+LONGEST_SPAN = 3650 * SECONDS["d"]
+"""Seconds."""
 
 SOLD = 1000**3 / 1024**3
 """The fraction of a requested memory size that is enough. A machine or GPU sold with 16 GB reports a little less than
@@ -33,15 +38,20 @@ def memory_bytes(text: str) -> int:
 
 
 def _bytes(text: str, step: int) -> int:
-    if not re.match(SIZE, text):
+    if not is_size(text):
         raise ValueError(f"'{text}' is not a size; write 512MB, 16GB or 1TB")
-    number, unit, binary = re.fullmatch(r"([0-9.]+) ?([kmgt]?)(i?)b?", text.lower()).groups()  # type: ignore[union-attr]
+    number, unit, binary = re.fullmatch(r"([0-9.]+) ?([kmgtp]?)(i?)b?", text.lower()).groups()  # type: ignore[union-attr]
     factor: int = (1024 if binary else step) ** STEPS.index(unit)
     return round(float(number) * factor)
 
 
+def is_size(text: str) -> bool:
+    """Whether `disk_bytes` and `memory_bytes` can read the text."""
+    return re.match(SIZE, text) is not None
+
+
 def lacks_unit(text: str) -> bool:
-    """Whether a size is a bare number other than zero."""
+    """Whether a size or duration is a bare number other than zero."""
     return re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) is not None and float(text) > 0
 
 

@@ -111,7 +111,7 @@ class RunCommand(click.Command):
     "--timeout",
     type=SPAN,
     metavar="TIME",
-    help="Withdraw the run if it is still queued after this time (30s, 10m, 2h), and exit with 75.",
+    help="Withdraw the run if it is still queued after this time (30s, 10m, 2h; 90 is seconds), and exit with 75.",
 )
 @click.option("--singleton", is_flag=True, help="Exit with 75 if a run of WORKFLOW in this repository is unfinished.")
 @click.option("--idempotency-key", "once", metavar="KEY", help="Submit once: the same KEY returns the same run.")

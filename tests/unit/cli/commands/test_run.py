@@ -184,6 +184,7 @@ def test_the_servers_refusal_is_shown(cli: Cli, state: State) -> None:
         ("runs --diff", "--diff needs the name of one run"),
         ("run --max-snapshot much train", "--max-snapshot: 'much' is not a size"),
         ("run --max-snapshot 1.5.5 train", "--max-snapshot: '1.5.5' is not a size"),
+        ("prune --older-than 30", "--older-than: '30' has no unit; write a unit, such as 30d or 30h"),
         ("run --max-snapshot 500 train", "--max-snapshot: '500' has no unit; write a unit, such as 500MB"),
         ("jobs x y", "unexpected extra argument"),
         ("runners drian x", "unknown command 'drian'; did you mean 'drain'?"),
@@ -223,6 +224,20 @@ def test_both_spellings_of_the_configs_at_once(cli: Cli, project: Path) -> None:
 
     assert done.returncode == 2
     assert b"both .dstack/configs.yaml and .dstack/config.yml exist" in done.stderr
+
+
+def test_validate_fills_images_in_and_a_run_may_choose_another_value(cli: Cli, project: Path) -> None:
+    workflows, configs = (project / ".dstack" / f"{name}.yaml" for name in ("workflows", "configs"))
+    workflows.write_text("workflows:\n- name: train\n  image: lab/$what:$tag\n  commands: [c]\n")
+    configs.write_text("configs:\n  train: {what: Py, tag: 1}\n")
+
+    refused = cli("validate")
+
+    assert refused.returncode == 2
+    assert b".dstack/workflows.yaml:3: 'image' in workflow 'train' is 'lab/Py:1', which can't be" in refused.stderr
+    assert cli("run", "train", "--what", "py").returncode == 0
+    configs.write_text("configs:\n  train: {what: py, tag: null}\n")
+    assert cli("validate").returncode == 0
 
 
 def test_outside_a_project(cli: Cli, folder: Path) -> None:
