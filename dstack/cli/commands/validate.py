@@ -14,6 +14,8 @@ def command() -> None:
     """Check the project's files without submitting anything."""
     project = load()
     if project.problems:
-        raise ProjectError(project.problems, hint="change the value in configs.yaml, or give another one to `dstack run`")
+        raise ProjectError(
+            project.problems, hint="change the value in configs.yaml, or give another one to `dstack run`"
+        )
     workflows = project.workflows
     show.line(f"valid: {words.count(len(workflows), 'workflow')} ({', '.join(workflows)})")

@@ -241,7 +241,9 @@ def _refused(settings: SshSettings, keys: list[asyncssh.SSHKeyPair]) -> HostAuth
     locked = settings.keys.locked
     also = "".join(f"; {path} has a passphrase and no agent holds it" for path in locked)
     also += "".join(f"; {problem}" for problem in settings.keys.unusable)
-    unlock = f"ssh-add {locked[0]}, then " if locked else ""
+    provider = settings.provider
+    also += f"; the keys of PKCS11Provider {provider} can only be used through an agent" if provider else ""
+    unlock = f"ssh-add {locked[0]}, then " if locked else f"ssh-add -s {provider}, then " if provider else ""
     return HostAuthError(
         f"{settings.address} refused the login of {settings.user}; keys tried: {tried}{also}",
         hint=f"{unlock}{ssh_command(settings.address)}",
