@@ -167,7 +167,7 @@ class Dialer:
         # `Host *` with a ProxyJump matches the hop too
         if hop is None or (hop.host, hop.port) == (address.host, address.port):
             return None if settings.proxy else Direct(settings.family, settings.local)
-        key = (",".join(hops), address.identity)
+        key = (",".join(hops), address.jump_identity or address.identity)
         bastion = self._bastions.setdefault(key, Shared(lambda: self._bastion(*key)))
         if bastion.latest is None or bastion.latest.is_closed():
             return await bastion.result()
