@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from dstack.cli import connect
 from dstack.cli.output import show, words
 from dstack.cli.project import load
 from dstack.errors import ProjectError
@@ -13,6 +14,8 @@ from dstack.errors import ProjectError
 def command() -> None:
     """Check the project's files without submitting anything."""
     project = load()
+    for note in project.notes:
+        connect.warn(f"warning: {note}")
     if project.problems:
         raise ProjectError(
             project.problems, hint="change the value in configs.yaml, or give another one to `dstack run`"

@@ -24,6 +24,7 @@ from dstack.model.text.units import size_words
 
 if TYPE_CHECKING:
     from dstack.model.project.project import Project
+    from dstack.model.project.workflow import Values
 
 LARGEST = 10
 """How many of the largest files are listed."""
@@ -38,16 +39,16 @@ class Chosen:
     workflow: str | None = None
     recipe: Recipe | None = None
 
-    def variables(self, workflow: str) -> Sequence[str]:
-        """Return the names of the workflow's variables. Raises UsageError for an unknown workflow."""
+    def variables(self, workflow: str) -> Values:
+        """Return the workflow's variables. Raises UsageError for an unknown workflow."""
         from dstack.model.project.graph import closure
 
         self.project, self.workflow = project.load(), workflow
         closure(self.project.workflows, workflow)
-        return list(project.values(self.project, workflow))
+        return project.values(self.project, workflow)
 
-    def recorded(self, run: str) -> Sequence[str]:
-        """Return the names of the variables of the run to repeat."""
+    def recorded(self, run: str) -> Values:
+        """Return the variables of the run to repeat."""
         from dstack.model.project.project import Project
 
         self.recipe = recipe = connect.connect().recipe(run)
@@ -55,7 +56,7 @@ class Chosen:
         workflows = {workflow.name: workflow for workflow in recipe.workflows}
         own = {name: variables.own for name, variables in recipe.variables.items()}
         self.project = Project(workflows, recipe.variables[recipe.workflow].shared, own)
-        return list(project.values(self.project, recipe.workflow))
+        return project.values(self.project, recipe.workflow)
 
 
 class RunCommand(click.Command):
@@ -176,6 +177,7 @@ def submit(
     _check(options)
     recipe, workflow = chosen.recipe, chosen.workflow or ""
     variables = apply(chosen.project, workflow, overrides)
+    _warn_of_reserved(overrides)
     environment = _environment(env)
     if recipe:
         environment = {**recipe.environment, **environment}
@@ -211,6 +213,8 @@ def _check(options: dict[str, Any]) -> None:
 
 def _environment(given: Sequence[str]) -> dict[str, str]:
     """Parse `KEY=VALUE`, or `KEY` for its value in this environment, as docker does."""
+    from dstack.model.project.environment import no_effect
+
     environment = {}
     for text in given:
         name, equals, value = text.partition("=")
@@ -219,7 +223,17 @@ def _environment(given: Sequence[str]) -> dict[str, str]:
         if not equals and name not in os.environ:
             raise UsageError(f"-e: {name} is not set in your environment", hint=f"set its value with -e {name}=VALUE")
         environment[name] = value if equals else os.environ[name]
+        if why := no_effect(name):
+            connect.warn(f"warning: '{name}' {why}")
     return environment
+
+
+def _warn_of_reserved(overrides: Sequence[tuple[str, str]]) -> None:
+    from dstack.model.project.environment import RESERVED
+
+    for name, _ in overrides:
+        if name.replace("-", "_") in RESERVED:
+            connect.warn(f"warning: --{name} has no effect: the name is reserved for dstack's own value")
 
 
 def _follow(client: Client, run: RunView, *, detach: bool, as_json: bool, quiet: bool) -> int:
