@@ -38,8 +38,6 @@ _STOCK = re.compile(
     re.IGNORECASE,
 )
 """A line of the file that distributions install: it says nothing about where a machine is or how to log in."""
-_LATE = ("identityfile", "certificatefile", "proxycommand")
-"""Options whose tokens ssh -G leaves for later."""
 _ASKED = ("C", "j")
 """Tokens that only ssh can expand: a hash that depends on its version, and one that older versions don't know."""
 _REFERENCE = re.compile(r"%(.?)|\$\{([^}]*)\}")
@@ -56,9 +54,10 @@ def read_options(address: Address) -> dict[str, list[str]]:
         name, _, value = line.partition(" ")
         options.setdefault(name, []).extend([value] if value != "none" or name in ("hostname", "user") else [])
     tokens = _tokens(address, options)
-    for name in _LATE:
-        variables = name != "proxycommand"  # its shell expands them
-        options[name] = [_expanded(value, tokens, address, variables) for value in options.get(name, ())]
+    for name in ("identityfile", "certificatefile"):
+        options[name] = [_expanded(value, tokens, address) for value in options.get(name, ())]
+    known = {token: tokens[token] for token in "%hnpr"}
+    options["proxycommand"] = [_expanded(value, known) for value in options.get("proxycommand", ())]
     return options
 
 
@@ -97,11 +96,15 @@ def _flags(address: Address) -> list[str]:
 @contextmanager
 def _files(home: str) -> Iterator[list[str]]:
     """Yield the arguments that make ssh read the files below $HOME, which it ignores, and then the machine's."""
+    config, machine = _config(), _machine_files()
     if Path(home).resolve() == Path.home().resolve():
         yield []
         return
+    if not machine:
+        yield ["-F", str(config) if config.exists() else "none"]
+        return
     with tempfile.NamedTemporaryFile("w", prefix="dstack-", suffix=".ssh_config", errors="surrogateescape") as file:
-        for path in (_config(), SYSTEM):
+        for path in (config, SYSTEM):
             quoted = glob.escape(str(path)).replace("\\", "\\\\").replace('"', '\\"')
             file.write(f'Include "{quoted}"\n')
         file.flush()
@@ -110,13 +113,18 @@ def _files(home: str) -> Iterator[list[str]]:
 
 def _refuse_unread(address: Address, account: pwd.struct_passwd | None) -> None:
     """Raise HostError if there is a configuration: without ssh, nobody can say what it means."""
-    machine = [path for path in (SYSTEM, *SYSTEM.parent.glob("ssh_config.d/*.conf")) if not _is_stock(path)]
-    found = [str(path) for path in (_config(), *machine) if path.exists()]
+    found = [str(path) for path in (_config(), *_machine_files()) if path.exists()]
     if not found:
         return
     why = "ssh is not installed" if account else f"ssh refuses to run for uid {os.getuid()}, which has no account"
-    fix = "apt-get install openssh-client" if account else f"echo dstack:x:{os.getuid()}:0::$HOME:/bin/sh >>/etc/passwd"
-    raise HostError(f"{address}: {why}, and only ssh can read {' and '.join(found)}", hint=f"as root: {fix}")
+    line = f"dstack:x:{os.getuid()}:{os.getgid()}::{Path.home()}:/bin/sh"
+    fix = "sudo apt-get install openssh-client" if account else f"echo '{line}' | sudo tee -a /etc/passwd"
+    raise HostError(f"{address}: {why}, and only ssh can read {' and '.join(found)}", hint=fix)
+
+
+def _machine_files() -> list[Path]:
+    """Return the machine's own files, unless they say what a distribution's do."""
+    return [path for path in (SYSTEM, *SYSTEM.parent.glob("ssh_config.d/*.conf")) if not _is_stock(path)]
 
 
 def _is_stock(path: Path) -> bool:
@@ -154,14 +162,15 @@ def _tokens(address: Address, options: dict[str, list[str]]) -> dict[str, str]:
     }
 
 
-def _expanded(text: str, tokens: dict[str, str], address: Address, variables: bool) -> str:
-    """Replace the tokens and, if `variables`, `${NAME}`. Raises ValueError for one that has no value, as ssh does."""
+def _expanded(text: str, tokens: dict[str, str], address: Address | None = None) -> str:
+    """Replace the tokens. With an address, also replace `${NAME}` and the tokens that ssh must be asked for. Raises
+    ValueError for one that has no value, as ssh does."""
 
     def value(match: re.Match[str]) -> str:
         token, variable = match.groups()
         if variable is not None:
-            return _variable(variable, text) if variables else match[0]
-        if token in _ASKED:
+            return _variable(variable, text) if address else match[0]
+        if address and token in _ASKED:
             with suppress(ValueError):
                 shown = _printed(address, "-o", f"ControlPath=/%{token}")
                 tokens[token] = re.findall("^controlpath /(.*)", shown, re.MULTILINE)[0]

@@ -141,6 +141,8 @@ def tokens() -> Iterator[Case]:
         )
     for token in "%hnpr":
         yield one(f"%{token} in ProxyCommand", f"Host lab\n{LOGIN}  ProxyCommand false '%{token}' 100%%\n")
+    for token in "dkCz":
+        yield one(f"%{token} is unknown in ProxyCommand", f"ProxyCommand false %{token}\n")
     for token in "dhknpru":
         yield one(f"%{token} in UserKnownHostsFile", f"{LOGIN}UserKnownHostsFile ~/k_%{token} /x%{token}\n")
         yield one(f"%{token} in IdentityAgent", f"{LOGIN}IdentityAgent ~/%{token}.sock\n")
