@@ -6,7 +6,7 @@ import re
 import shlex
 from getopt import GetoptError, gnu_getopt
 
-_SETTINGS = {"-i": "identity", "-J": "jump", "-l": "user", "-p": "port"}
+_SETTINGS = {"-i": "identity", "-J": "jump", "-l": "user", "-p": "port", "-W": "target"}
 _HARMLESS = "46AaCgKkMnqTtvXxYyc:e:E:m:S:"
 _REFUSED = "fGNsVB:b:D:F:I:L:O:Q:R:W:w:"
 _OPTIONS = {
@@ -57,9 +57,7 @@ def _read(words: list[str], name: str, letters: str) -> tuple[Settings, list[str
     for flag, value in pairs:
         if flag[1] in _REFUSED and flag != "-W":
             raise ValueError(f"{name} has '{flag}', {_SUPPORT}")
-        found = _option(value, name) if flag == "-o" else {_SETTINGS[flag]: value} if flag in _SETTINGS else {}
-        if flag == "-W":
-            found = {"target": value}
+        found = _option(value, name) if flag == "-o" else _setting(_SETTINGS.get(flag, ""), value)
         settings = {**found, **settings}
     return settings, rest
 
@@ -69,11 +67,15 @@ def _option(text: str, name: str) -> Settings:
     setting = _OPTIONS.get(key.lower())
     if setting == "proxy":
         return {} if value.lower() == "none" else _proxy(value, name)
-    if setting:
-        return {} if value.lower() == "none" else {setting: value.strip('"')}
-    if key.lower() not in _IGNORED:
+    if not setting and key.lower() not in _IGNORED:
         raise ValueError(f"{name} has the option {key}, {_SUPPORT}")
-    return {}
+    return {} if value.lower() == "none" else _setting(setting or "", value.strip('"'))
+
+
+def _setting(setting: str, value: str) -> Settings:
+    """Return a setting by its name; a jump host has no key of its own then."""
+    jump = {"jump_identity": ""} if setting == "jump" else {}
+    return {setting: value, **jump} if setting else {}
 
 
 def _proxy(command: str, name: str) -> Settings:
@@ -87,12 +89,12 @@ def _proxy(command: str, name: str) -> Settings:
         raise ValueError(unsupported)
     words, then = _without_nc(words)
     inner, rest = _read(words[1:], name, _HARMLESS + _REFUSED)
-    if inner.get("target", then) not in ("%h:%p", "[%h]:%p") or len(rest) != 1 or "jump_identity" in inner:
+    if inner.get("target", then) not in ("%h:%p", "[%h]:%p") or len(rest) != 1 or inner.get("jump_identity"):
         raise ValueError(unsupported)
     user = f"{inner['user']}@" if "user" in inner and "@" not in rest[0] else ""
     hop = user + inner.get("host", rest[0]) + (f":{inner['port']}" if "port" in inner else "")
-    key = {"jump_identity": inner["identity"]} if "identity" in inner else {}
-    return {"jump": f"{inner['jump']},{hop}" if "jump" in inner else hop, **key}
+    jump = f"{inner['jump']},{hop}" if "jump" in inner else hop
+    return {"jump": jump, "jump_identity": inner.get("identity", "")}
 
 
 def _without_nc(words: list[str]) -> tuple[list[str], str | None]:

@@ -121,6 +121,13 @@ def test_the_key_for_the_jump_host() -> None:
     )
 
 
+def test_the_key_of_a_jump_host_that_does_not_count_is_left_out() -> None:
+    through = "-o ProxyCommand='ssh -i /k -W %h:%p second'"
+
+    assert one(ansible_ssh_common_args=f"-J first {through}").address == Address(host="m", jump="first")
+    assert one(ansible_ssh_args="-J first", ansible_ssh_extra_args=through).address == Address(host="m", jump="first")
+
+
 def test_the_first_value_counts_in_the_order_in_which_ansible_passes_them() -> None:
     address = one(
         ansible_ssh_args="-o User=first",
