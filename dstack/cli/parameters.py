@@ -107,10 +107,18 @@ def _size(text: str) -> int:
     return count
 
 
+def _age(text: str) -> float:
+    if lacks_unit(text):
+        raise ValueError(f"'{text}' has no unit; write a unit, such as {text}d or {text}h")
+    return span(text)
+
+
 SIZE = Quantity("size", _size)
 """Such as `500MB` or `2GB`, in bytes."""
 SPAN = Quantity("span", span)
-"""Such as `30s`, `10m` or `1h30m`, in seconds."""
+"""Such as `30s`, `10m` or `1h30m`, in seconds. A bare number is seconds, as for timeout(1)."""
+AGE = Quantity("age", _age)
+"""Such as `30d` or `12h`, in seconds."""
 
 
 class Noun(click.Group):

@@ -14,6 +14,7 @@ from typing import Any
 
 Variables = dict[str, Any]
 ALL, UNGROUPED = "all", "ungrouped"
+PRIORITY = "ansible_group_priority"
 
 MOST_HOSTS = 10_000
 MOST_GROUPS = 1_000
@@ -35,13 +36,14 @@ class Group:
 
 class Groups:
     """All groups, and each host's own variables. `beside_groups` and `beside_hosts` come from group_vars/ and
-    host_vars/. Ask about parents and depths only when all groups are there."""
+    host_vars/; `notes` are warnings for the user. Ask about parents and depths only when all groups are there."""
 
     def __init__(self) -> None:
         self.groups: dict[str, Group] = {}
         self.hosts: dict[str, Variables] = {}
         self.beside_groups: dict[str, Variables] = {}
         self.beside_hosts: dict[str, Variables] = {}
+        self.notes: list[str] = []
         self.group(ALL)
         self.group(UNGROUPED)
 
@@ -105,7 +107,7 @@ class Groups:
         return sorted(found, key=self._strength)
 
     def _strength(self, name: str) -> tuple[int, int, str]:
-        priority = self.groups[name].variables.get("ansible_group_priority", 1)
+        priority = self.groups[name].variables.get(PRIORITY, 1)
         if not isinstance(priority, int):
             raise ValueError(f"ansible_group_priority of the group '{name}' must be a whole number, not {priority!r}")
         return self.depths[name], priority, name
@@ -116,12 +118,12 @@ class Groups:
         merged: Variables = {}
         groups = self.of(host)
         for name in groups:
-            merged.update(self.groups[name].variables)
+            own = self.groups[name].variables
+            merged.update({key: value for key, value in own.items() if key != PRIORITY})
         for name in groups:
             merged.update(self.beside_groups.get(name, {}))
         merged.update(self.hosts[host])
         merged.update(self.beside_hosts.get(host, {}))
-        merged.pop("ansible_group_priority", None)
         return merged
 
 

@@ -12,13 +12,14 @@ from dstack.inventory.groups import UNGROUPED, Groups
 
 LITERAL = 10_000
 """Characters of the longest text that is read as a Python literal."""
+_VALUES = (str, int, float, list, tuple, dict, set)
 _SECTION = re.compile(r"\[([^:\]\s]+)(?::(hosts|vars|children))?\]\s*(?:#.*)?")
 
 
-def read(text: str, path: str) -> Groups:
-    """Parse an inventory. Raises UsageError with file and line for what can't be read."""
-    groups = Groups()
-    named: dict[str, int] = {}
+def read(text: str, path: str, groups: Groups | None = None) -> Groups:
+    """Parse an inventory and add it to the groups. Raises UsageError with file and line for what can't be read."""
+    groups = groups or Groups()
+    undefined: dict[str, int] = {}
     section, kind = UNGROUPED, "hosts"
     for number, raw in enumerate(text.splitlines(), 1):
         line = raw.strip()
@@ -27,6 +28,7 @@ def read(text: str, path: str) -> Groups:
         try:
             if found := _SECTION.fullmatch(line):
                 section, kind = found[1], found[2] or "hosts"
+                _note(undefined, groups, section, number if kind == "vars" else None)
                 groups.group(section)
             elif line.startswith("[") and line.endswith("]"):
                 raise ValueError(f"'{line}' is not valid; write [GROUP], [GROUP:vars] or [GROUP:children]")
@@ -37,14 +39,21 @@ def read(text: str, path: str) -> Groups:
                 groups.group(section).variables[name] = value
             else:
                 child = line.split("#")[0].strip()
-                named.setdefault(child, number)
+                _note(undefined, groups, child, number)
                 groups.group(section).children[child] = None
         except ValueError as error:
             raise UsageError(f"{path}:{number}: {error}") from error
-    for child, number in named.items():
-        if child not in groups.groups:
-            raise UsageError(f"{path}:{number}: no group '{child}'; add the section [{child}], or remove this line")
+    for name, number in undefined.items():
+        raise UsageError(f"{path}:{number}: no group '{name}'; add the section [{name}], or remove this line")
     return groups
+
+
+def _note(undefined: dict[str, int], groups: Groups, name: str, number: int | None) -> None:
+    """Note that line `number` mentions a group, or, if None, that a section defines it."""
+    if number is None:
+        undefined.pop(name, None)
+    elif name not in groups.groups:
+        undefined.setdefault(name, number)
 
 
 def _host(groups: Groups, section: str, line: str) -> None:
@@ -66,6 +75,9 @@ def _value(text: str) -> Any:
     if len(text) > LITERAL:
         return text
     try:
-        return ast.literal_eval(text)
+        value = ast.literal_eval(text)
+        if isinstance(value, bytes):
+            return value.decode(errors="surrogateescape")
+        return value if value is None or isinstance(value, _VALUES) else text
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return text

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from dstack.errors import UsageError
-from dstack.inventory.groups import UNGROUPED, Groups
+from dstack.inventory.groups import Groups
 from dstack.inventory.yaml_file import add_group
 
 SECONDS = 120
 
 
-def read(path: Path) -> Groups:
-    """Read what the program prints for --list, and for --host if `_meta` is missing."""
+def read(path: Path, groups: Groups) -> None:
+    """Add what the program prints for --list, and for --host if `_meta` is missing. Raises OSError if it can't be
+    started."""
     answer = _run(path, "--list")
-    groups = Groups()
+    known = set(groups.hosts)
     meta = answer.pop("_meta", None)
     try:
         for name, body in answer.items():
@@ -25,18 +26,17 @@ def read(path: Path) -> Groups:
         if isinstance(meta, dict) and "hostvars" in meta:
             variables = meta["hostvars"]
         else:
-            variables = {host: _run(path, "--host", host) for host in groups.hosts}
-        for host, own in variables.items():
-            if host not in groups.hosts:
-                groups.add(UNGROUPED, host, {})
-            groups.hosts[host].update(own)
+            variables = {host: _run(path, "--host", host) for host in groups.hosts if host not in known}
+        for host in groups.hosts.keys() & variables.keys():
+            groups.hosts[host].update(variables[host])
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise UsageError(f"{path} printed JSON that is not an Ansible inventory: {error}") from error
-    return groups
 
 
 def _group(groups: Groups, name: str, body: Any) -> None:
     parts = {"hosts": body} if isinstance(body, list) else dict(body)
+    if not parts.keys() & {"hosts", "vars", "children"}:
+        parts = {"hosts": [name], "vars": parts}  # as Ansible reads it
     listed = {key: dict.fromkeys(parts.get(key) or ()) for key in ("hosts", "children")}
     add_group(groups, name, {**listed, "vars": parts.get("vars")})
 
@@ -45,8 +45,6 @@ def _run(path: Path, *arguments: str) -> dict[str, Any]:
     words = [str(path.absolute()), *arguments]
     try:
         done = subprocess.run(words, capture_output=True, stdin=subprocess.DEVNULL, timeout=SECONDS, check=False)
-    except OSError as error:
-        raise UsageError(f"can't run {path}: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
         raise UsageError(f"{path} {' '.join(arguments)} did not finish within {SECONDS} seconds") from error
     if done.returncode:

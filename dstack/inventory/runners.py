@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Iterator
-from getopt import GetoptError, gnu_getopt
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from dstack.errors import ProjectError
+from dstack.inventory import ssh_arguments
 from dstack.inventory.groups import ALL, UNGROUPED, Groups, Variables
 from dstack.inventory.yaml_file import Locked
 from dstack.model.api.runners import AddRunner
@@ -29,43 +26,57 @@ OWN = (
     ),
     "dstack_skip",
 )
-_IGNORED = frozenset(
-    (
-        *("controlmaster", "controlpersist", "controlpath", "serveraliveinterval", "serveralivecountmax", "loglevel"),
-        *("stricthostkeychecking", "userknownhostsfile", "forwardagent", "identitiesonly", "connecttimeout"),
-        *("batchmode", "preferredauthentications", "compression", "gssapiauthentication", "passwordauthentication"),
-    )
-)
-"""Options that dstack can ignore, because it pins keys, keeps connections open and never prompts anyway."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""What stands for a byte that is not UTF-8."""
+_CONNECTIONS = ("ssh", "smart", "paramiko", "paramiko_ssh")
 
 
 PORTS = 65535
 
 
-def machines(groups: Groups, source: str) -> list[AddRunner]:
-    """Return a request for each host that dstack should use, in file order. Raises ProjectError with all problems."""
-    found, problems = [], []
+@dataclass(frozen=True)
+class Machines:
+    """The hosts of an inventory: a request for each that dstack can use, in file order, and why it can't use the
+    others, by name."""
+
+    requests: list[AddRunner]
+    skipped: dict[str, str]
+
+
+def machines(groups: Groups, source: str) -> Machines:
+    """Return what the inventory means for dstack. A host that can't be used does not keep the others from it."""
+    found: dict[str, AddRunner] = {}
+    skipped = {}
     for host in groups.hosts:
         try:
             own = groups.variables(host)
             if own.get("dstack_skip") not in (True, "true", "True", "yes"):
-                found.append(_machine(host, own, groups.of(host), source))
+                request = _machine(host, own, groups.of(host), source)
+                if not request.name:
+                    raise ValueError("the name has neither letters nor digits; rename it, and set ansible_host")
+                if request.name in found:
+                    raise ValueError(f"another host is the runner {request.name}, too; rename one of them")
+                found[str(request.name)] = request
         except ValueError as error:
-            problems.append(f"{source}: {host}: {error}")
-    if problems:
-        hint = "to leave a host out, set dstack_skip: true for it"
-        raise ProjectError(problems, hint=hint, what="the inventory", consequence="; nothing was changed")
-    return found
+            skipped[host.encode(errors="replace").decode()] = str(error)
+    return Machines(list(found.values()), skipped)
+
+
+def runner_name(host: str) -> str:
+    """Return the name of the runner that a host becomes; "" if nothing of the host's name can be used."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", host).strip("-._")
 
 
 def _machine(host: str, own: Variables, groups: list[str], source: str) -> AddRunner:
     for name in own:
         if name.startswith("dstack_") and name not in OWN:
             raise ValueError(f"unknown variable '{name}'{did_you_mean(name, OWN)}")
+    if _SURROGATE.search(host + "".join(groups)):
+        raise ValueError("its name or the name of a group is not UTF-8 text; save the file as UTF-8")
     labels = [name for name in groups if name not in (ALL, UNGROUPED)] + _words(own, "dstack_labels")
     return AddRunner(
         address=_address(host, own),
-        name=re.sub(r"[^A-Za-z0-9._-]+", "-", host).strip("-."),
+        name=runner_name(host),
         labels=tuple(dict.fromkeys(labels)),
         gpus=_number(own, 1024, "dstack_gpus"),
         max_jobs=_number(own, 10**6, "dstack_max_jobs"),
@@ -79,74 +90,53 @@ def _machine(host: str, own: Variables, groups: list[str], source: str) -> AddRu
 
 def _address(host: str, own: Variables) -> Address:
     connection = _text(own, "ansible_connection") or "ssh"
-    if connection == "local":
+    if connection.removeprefix("ansible.builtin.") == "local":
         return Address()
-    if connection not in ("ssh", "smart", "paramiko", "paramiko_ssh", "ansible.builtin.ssh"):
+    if connection.removeprefix("ansible.builtin.") not in _CONNECTIONS:
         raise ValueError(f"ansible_connection is '{connection}', but dstack needs ssh or local")
-    words: dict[str, Any] = dict(_arguments(own))
-    identity = _text(own, "ansible_ssh_private_key_file", "ansible_private_key_file") or words.get("identity")
+    settings = _settings(own)
     return Address(
-        host=_text(own, "ansible_host", "ansible_ssh_host") or host,
-        user=_text(own, "ansible_user", "ansible_ssh_user") or words.get("user"),
-        port=_number(own, PORTS, "ansible_port", "ansible_ssh_port") or words.get("port"),
-        identity=str(Path(identity).expanduser().absolute()) if identity else None,
-        jump=words.get("jump"),
+        host=settings.get("host") or _text(own, "ansible_host", "ansible_ssh_host") or host,
+        user=settings.get("user"),
+        port=_port(own, settings),
+        identity=_file(settings.get("identity")),
+        jump=settings.get("jump"),
+        jump_identity=_file(settings.get("jump_identity")),
     )
 
 
-def _arguments(own: Variables) -> Iterator[tuple[str, str | int]]:
-    """Yield the settings in the arguments for ssh. Raises ValueError for an unsupported argument."""
-    for name in ("ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args"):
-        yield from _options(shlex.split(_text(own, name) or ""), name)
+def _settings(own: Variables) -> ssh_arguments.Settings:
+    """Return what says how to log in. Ansible passes it to ssh in this order, and for ssh the first value counts."""
+    identity = _text(own, "ansible_ssh_private_key_file", "ansible_private_key_file")
+    variables = {"user": _text(own, "ansible_user", "ansible_ssh_user"), "identity": identity}
+    settings = _arguments(own, "ansible_ssh_args")
+    settings = {**{name: value for name, value in variables.items() if value}, **settings}
+    for name in ("ansible_ssh_common_args", "ansible_ssh_extra_args"):
+        settings = {**_arguments(own, name), **settings}
+    return settings
 
 
-def _options(words: list[str], name: str) -> Iterator[tuple[str, str | int]]:
-    known = {"-J": "jump", "-i": "identity", "-p": "port", "-l": "user"}
-    rest = iter(words)
-    for word in rest:
-        flag, value = word[:2], word[2:]
-        if flag in known or flag == "-o":
-            value = value or next(rest, "")
-            yield from _option(value, name) if flag == "-o" else [(known[flag], _checked(flag, value, name))]
-        elif word not in ("-C", "-q", "-4", "-6", "-A", "-T", "-x", "-a"):
-            raise ValueError(f"{name} has '{word}', which dstack does not support; set it in ~/.ssh/config")
-
-
-def _checked(flag: str, value: str, name: str) -> str | int:
-    """Return the value of a flag: a number for -p."""
-    if flag != "-p":
-        return value
-    if not is_whole(value, PORTS):
-        raise ValueError(f"{name} has the port '{value}'; write a whole number up to {PORTS}")
-    return int(value)
+def _arguments(own: Variables, name: str) -> ssh_arguments.Settings:
+    text = _text(own, name)
+    return ssh_arguments.read(text, name) if text else {}
 
 
 def is_whole(text: str, most: int) -> bool:
     return re.fullmatch("[0-9]{1,9}", text) is not None and int(text) <= most
 
 
-def _option(text: str, name: str) -> Iterator[tuple[str, str | int]]:
-    key, _, value = re.sub(r"^(\w+)\s*[= ]\s*", r"\1=", text).partition("=")
-    if key.lower() == "proxyjump":
-        yield "jump", value
-    elif key.lower() == "proxycommand":
-        yield "jump", _jump_host(value, name)
-    elif key.lower() not in _IGNORED:
-        raise ValueError(f"{name} has the option {key}, which dstack does not support; set it in ~/.ssh/config")
+def _port(own: Variables, settings: ssh_arguments.Settings) -> int | None:
+    number = _number(own, PORTS, "ansible_port", "ansible_ssh_port")
+    text = settings.get("port", "")
+    if number is None and text:
+        number = int(text) if is_whole(text, PORTS) else 0
+    if number is not None and not 0 < number <= PORTS:
+        raise ValueError(f"{text or number} is not a valid port; write a number from 1 to 65535")
+    return number
 
 
-def _jump_host(command: str, name: str) -> str:
-    """Return the jump host of `ssh -W %h:%p [-q] [-p PORT] [USER@]HOST`, the form shown in Ansible's docs."""
-    words = shlex.split(command)
-    try:
-        options, hosts = gnu_getopt(words[1:], "W:p:l:qCA")
-    except GetoptError:
-        options, hosts = [], []
-    given = dict(options)
-    if words and words[0].rpartition("/")[2] == "ssh" and len(hosts) == 1 and given.get("-W") in ("%h:%p", "[%h]:%p"):
-        user = f"{given['-l']}@" if "-l" in given and "@" not in hosts[0] else ""
-        return user + hosts[0] + (f":{given['-p']}" if "-p" in given else "")
-    raise ValueError(f"{name} has the ProxyCommand '{command}', which dstack does not support; set it in ~/.ssh/config")
+def _file(path: str | None) -> str | None:
+    return str(Path(path).expanduser().absolute()) if path else None
 
 
 def _folders(own: Variables) -> tuple[str, ...]:
@@ -190,6 +180,8 @@ def _text(own: Variables, *names: str) -> str | None:
             )
         if isinstance(value, bool) or not isinstance(value, (str, int)):
             raise ValueError(f"{name} must be text or a number, not {value!r}")
+        if _SURROGATE.search(str(value)):
+            raise ValueError(f"{name} is not UTF-8 text; save the file as UTF-8")
         if "{{" in str(value) or "{%" in str(value):
             raise ValueError(f"{name} is the template '{value}', which dstack can't expand; write the value itself")
         return str(value)

@@ -20,15 +20,21 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     pass
 
 
-_Loader.add_constructor("!vault", lambda loader, node: Locked())
+for tag in ("!vault", "!vault-encrypted"):
+    _Loader.add_constructor(tag, lambda loader, node: Locked())
 _Loader.add_constructor("!unsafe", lambda loader, node: loader.construct_scalar(node))
 
 
-def read(text: str, path: str) -> Groups:
-    """Parse an inventory. Raises UsageError if it is not valid."""
-    groups = Groups()
+def read(text: str, path: str, groups: Groups | None = None) -> Groups:
+    """Parse an inventory and add it to the groups. Raises UsageError if it is not valid."""
+    groups = groups or Groups()
+    document = variables(text, path)
+    if isinstance(document.get("plugin"), str):
+        program = f"printf '#!/bin/sh\\nexec ansible-inventory -i {path} --list\\n' >hosts.sh; chmod +x hosts.sh"
+        message = f"{path} configures Ansible's plugin {document['plugin']}, which only Ansible can run"
+        raise UsageError(message, hint=f"{program}; dstack runners import hosts.sh")
     try:
-        for name, body in variables(text, path).items():
+        for name, body in document.items():
             add_group(groups, name, body)
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from error

@@ -193,9 +193,10 @@ def check_runner(wanted: AddRunner, own_key: Path, before: Runner | None = None)
         require_commands("the runner `local`, the server's own machine,")
     if wanted.docker not in (None, before and before.docker) and not DOCKER.fullmatch(wanted.docker):
         require_commands(f"the Docker command '{wanted.docker}'")
-    identity = wanted.address.identity
-    if not wanted.authorized and identity not in (None, str(own_key), before and before.address.identity):
-        require_commands(f"the key file {identity} of the server's machine")
+    known = (None, str(own_key), before and before.address.identity, before and before.address.jump_identity)
+    for identity in (None if wanted.authorized else wanted.address.identity, wanted.address.jump_identity):
+        if identity not in known:
+            require_commands(f"the key file {identity} of the server's machine")
 
 
 def reach(runner: AddRunner | Runner) -> tuple[str, str, tuple[str, ...]]:

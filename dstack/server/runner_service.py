@@ -82,10 +82,12 @@ class RunnerService:
     def defined(self, runner: Runner, request: AddRunner) -> Runner:
         """Return the runner as the request defines it. The key to log in with is the server's own one if the machine
         accepts that."""
-        identity = str(self.identity) if request.authorized else request.address.identity
+        address = request.address
+        if request.authorized:
+            address = replace(address, identity=str(self.identity), jump_identity=None)
         return replace(
             runner,
-            address=replace(request.address, identity=identity),
+            address=address,
             labels=request.labels,
             gpus=request.gpus,
             max_jobs=request.max_jobs,

@@ -89,10 +89,13 @@ def test_any_shell_behind_one_and_two_jump_hosts(
     near, far, behind = servers
     configure(dstack_home.path, servers)
     inventory = tmp_path / "hosts.ini"
+    gate = f"ssh -i {near.identity} -o BatchMode=yes -p {near.port} -W %h:%p {near.user}@{near.host}"
+    ways = ("-J near,far", f'-o ProxyCommand="{gate}" -o ForwardX11=no')
     hosts = [
-        f"{shell} ansible_user={user.name} ansible_ssh_common_args='-J {'near' if number % 2 else 'near,far'}'"
+        f"{shell} ansible_user={user.name} ansible_ssh_common_args='{ways[number % 2]}'"
         for number, (shell, user) in enumerate(users.items())
     ]
+    hosts.append("later ansible_user={{someone}}")
     common = f"ansible_host={behind.host}\nansible_port={behind.port}\nansible_ssh_private_key_file={behind.identity}"
     inventory.write_text("\n".join([*hosts, "[all:vars]", common, ""]))
     workflows = "workflows:\n"
@@ -106,7 +109,8 @@ def test_any_shell_behind_one_and_two_jump_hosts(
     ran = cli("run", "all", cwd=project(tmp_path / "p", workflows))
     removed = cli("runners", "remove", *users)
 
-    assert imported.returncode == 0, imported.stderr
+    assert imported.returncode == 125, imported.stderr
+    assert "later: skipped: ansible_user is the template '{{someone}}', which dstack can't expand" in imported.stderr
     assert ran.returncode == 0, ran.stderr
     assert sorted(line.partition("| ")[2] for line in ran.stdout.splitlines()) == sorted(f"I am {s}" for s in users)
     assert [gate.log.count("Accepted publickey") for gate in (near, far)] == [2, 1]  # as itself, and on the way to far

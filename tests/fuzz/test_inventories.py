@@ -100,9 +100,11 @@ INI, YAML = "hosts", "h.yaml"
 def requests(found: Groups, source: str) -> list[AddRunner]:
     """Do what an import does: the requests must be ones that the server can read."""
     wanted = machines(found, source)
-    for each in wanted:
+    for each in wanted.requests:
         sound(wire.decode(wire.encode(each), AddRunner))
-    return wanted
+    for why in wanted.skipped.values():
+        sound(why)
+    return wanted.requests
 
 
 @fuzz

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from dstack.cli import connect
 from dstack.cli.output import show, words
-from dstack.cli.parameters import SPAN, json_option, yes_option
+from dstack.cli.parameters import AGE, json_option, yes_option
 from dstack.client.client import Client
 from dstack.errors import UsageError
 from dstack.model.api.retention import (
@@ -32,7 +32,7 @@ from dstack.model.text.units import size_words
 )
 @click.option(
     "--older-than",
-    type=SPAN,
+    type=AGE,
     metavar="SPAN",
     help="Remove runs that ended longer ago than this, such as 30d, 12h or 90m.",
 )

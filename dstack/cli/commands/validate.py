@@ -9,7 +9,7 @@ import click
 from dstack.cli import connect
 from dstack.cli.output import show, words
 from dstack.cli.project import find_root, load
-from dstack.errors import DstackError
+from dstack.errors import DstackError, ProjectError
 
 if TYPE_CHECKING:
     from dstack.model.project.project import Project
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 def command() -> None:
     """Check the project's files without submitting anything."""
     project = load()
+    for note in project.notes:
+        connect.warn(f"warning: {note}")
+    if project.problems:
+        raise ProjectError(
+            project.problems, hint="change the value in configs.yaml, or give another one to `dstack run`"
+        )
     check_against_files(project)
     workflows = project.workflows
     show.line(f"valid: {words.count(len(workflows), 'workflow')} ({', '.join(workflows)})")

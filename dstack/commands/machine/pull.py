@@ -14,6 +14,7 @@ from msgspec import Struct
 from dstack.commands.command import Command, done
 from dstack.model.job.status import Progress
 from dstack.model.runner.host_context import HostContext
+from dstack.model.text.image_reference import registry
 from dstack.model.text.units import size_words
 from dstack.model.text.untrusted import MESSAGE, NAME, clean_line
 from dstack.render import quote, script
@@ -42,12 +43,6 @@ class Login(Struct, frozen=True):
     username: str
     password: str
     secret: str = ""
-
-
-def registry(image: str) -> str:
-    """Return the registry of an image by Docker's rule: Docker Hub unless the name starts with a host."""
-    first, slash, _ = image.partition("/")
-    return first if slash and ("." in first or ":" in first or first == "localhost") else "docker.io"
 
 
 def named(image: str) -> bool:

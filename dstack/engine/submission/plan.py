@@ -56,6 +56,7 @@ class Planner:
         variables = submission.variables[workflow.name]
         job_id = names.job_id()
         expanded = script.expanded(workflow, variables, job_id, self.run)
+        script.check_environment(workflow, variables, submission.environment, job_id, self.run)
         if submission.gpus is not None and workflow.name == submission.workflow:
             expanded = replace(expanded, resources=with_gpus(expanded.resources, submission.gpus))
         refuse_links(expanded, [before[name].definition for name in workflow.depends_on.names], self.links)

@@ -176,7 +176,7 @@ class Dialer:
         # `Host *` with a ProxyJump matches the hop too
         if hop is None or (hop.host, hop.port) == (address.host, address.port):
             return None if settings.proxy else Direct(settings.family, settings.local)
-        key = (",".join(hops), address.identity)
+        key = (",".join(hops), address.jump_identity or address.identity)
         bastion = self._bastions.setdefault(key, Shared(lambda: self._bastion(*key)))
         if bastion.latest is None or bastion.latest.is_closed():
             return await bastion.result()
@@ -250,7 +250,9 @@ def _refused(settings: SshSettings, keys: list[asyncssh.SSHKeyPair]) -> HostAuth
     locked = settings.keys.locked
     also = "".join(f"; {path} has a passphrase and no agent holds it" for path in locked)
     also += "".join(f"; {problem}" for problem in settings.keys.unusable)
-    unlock = f"ssh-add {locked[0]}, then " if locked else ""
+    provider = settings.provider
+    also += f"; the keys of PKCS11Provider {provider} can only be used through an agent" if provider else ""
+    unlock = f"ssh-add {locked[0]}, then " if locked else f"ssh-add -s {provider}, then " if provider else ""
     return HostAuthError(
         f"{settings.address} refused the login of {settings.user}; keys tried: {tried}{also}",
         hint=f"{unlock}{ssh_command(settings.address)}",

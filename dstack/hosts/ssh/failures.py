@@ -20,7 +20,11 @@ TROUBLE = (asyncssh.Error, OSError, ValueError, RuntimeError, asyncio.TimeoutErr
 
 def ssh_command(address: Address) -> str:
     """Return the ssh command that tries the same connection."""
-    options = (("-p", address.port), ("-i", address.identity), ("-J", address.jump))
+    first, _, hop = (address.jump or "").rpartition(",")
+    before = ["-J", first] if first else []
+    through = shlex.join(["ssh", "-i", address.jump_identity or "", *before, "-W", "%h:%p", hop])
+    jump = ("-o", f"ProxyCommand={through}") if address.jump_identity else ("-J", address.jump)
+    options = (("-p", address.port), ("-i", address.identity), jump)
     words = [str(word) for option in options if option[1] for word in option]
     return shlex.join(["ssh", *words, f"{address.user}@{address.host}" if address.user else f"{address.host}"])
 

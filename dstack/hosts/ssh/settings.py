@@ -13,7 +13,7 @@ from pathlib import Path
 
 import asyncssh
 
-from dstack.errors import HostAuthError
+from dstack.errors import HostAuthError, HostError
 from dstack.hosts.ssh.failures import TROUBLE, host_error
 from dstack.hosts.ssh.keys import UserKeys
 from dstack.hosts.ssh.openssh import read_options
@@ -27,7 +27,7 @@ class SshSettings:
     `jump` is a comma-separated list of hosts, as in ProxyJump; `proxy` is the argv of a ProxyCommand. `agent` is a
     socket, and `agent_keys` the only keys of it to use, None for all. `timeout` (ConnectTimeout) and `keepalive`
     (ServerAliveInterval) are seconds, None where the configuration sets none. `strict` is False for
-    `StrictHostKeyChecking no`.
+    `StrictHostKeyChecking no`. `provider` is a library with keys (PKCS11Provider), which only an agent can use.
     """
 
     address: Address
@@ -47,6 +47,7 @@ class SshSettings:
     local: tuple[str, int] | None
     keepalive: float | None
     keepalives: int
+    provider: str | None
 
     def read_known_hosts(self) -> asyncssh.SSHKnownHosts:
         """Read all valid entries; blocks. Invalid lines and unreadable files are skipped, as ssh does."""
@@ -86,6 +87,10 @@ def read_settings(address: Address) -> SshSettings:
     # a path may contain spaces: ssh prints it without quotes
     lists = [re.split(" (?=[/~])", first(name)) for name in ("userknownhostsfile", "globalknownhostsfile")]
     proxy, local = first("proxycommand"), first("bindaddress")
+    if proxy and first("proxyusefdpass") == "yes":
+        raise HostError(
+            f"{address}: ProxyUseFdpass is not supported; set it to no, and have ProxyCommand pass the data"
+        )
     families = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
     only = bool(address.identity) or first("identitiesonly") == "yes"
     return SshSettings(
@@ -94,7 +99,7 @@ def read_settings(address: Address) -> SshSettings:
         port=number("port", 22),
         user=first("user"),
         alias=first("hostkeyalias") or None,
-        jump=address.jump or first("proxyjump") or None,
+        jump=first("proxyjump") or None,
         proxy=["sh", "-c", f"exec {proxy}"] if proxy else None,
         timeout=float(number("connecttimeout", 0)) or None,
         known_hosts=tuple(_paths(filter(None, chain(*lists)))),
@@ -106,6 +111,7 @@ def read_settings(address: Address) -> SshSettings:
         local=(local, 0) if local else None,
         keepalive=float(number("serveraliveinterval", 0)) or None,
         keepalives=number("serveralivecountmax", 3),
+        provider=first("pkcs11provider") or None,
     )
 
 
@@ -124,4 +130,4 @@ def _agent(named: list[str]) -> str | None:
 
 
 def _paths(names: Iterable[str]) -> list[Path]:
-    return [Path(os.path.expandvars(name)).expanduser() for name in names]
+    return [Path(name).expanduser() for name in names]

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from dstack.errors import UsageError
 from dstack.model.project import locations
-from dstack.model.project.checks import image_trouble
-from dstack.model.project.environment import PLACED, replacements, reserved_values
+from dstack.model.project.environment import PLACED, build, check_sizes, replacements, reserved_values
 from dstack.model.project.interpolation import expand, replace_config_args
 from dstack.model.project.locations import artifact_trouble, cache_path, cache_trouble, normal, overlap
 from dstack.model.project.variables import config_args
 from dstack.model.project.workflow import RegistryAuth, Values, Variables, Workflow
 from dstack.model.runner import mounts
+from dstack.model.text import image_reference
 
 
 def script(workflow: Workflow, variables: Variables, job_id: str, run_name: str) -> str:
@@ -44,7 +44,7 @@ def expanded(workflow: Workflow, variables: Variables, job_id: str, run_name: st
     texts = _Texts(workflow.name, {name: value for name, value in late.items() if name not in PLACED})
     for name, text in workflow.env.items():
         _Texts(workflow.name, late).expand(f"env.{name}", text)
-    image = texts.valid("image", [workflow.image], image_trouble)[0]
+    image = texts.valid("image", [workflow.image], image_reference.trouble)[0]
     paths = texts.paths("artifacts", [artifact.path for artifact in workflow.outputs], artifact_trouble)
     artifacts = tuple(
         normal(path) if isinstance(written, str) else replace(written, path=normal(path))
@@ -62,6 +62,20 @@ def expanded(workflow: Workflow, variables: Variables, job_id: str, run_name: st
         depends_on=replace(workflow.depends_on, repo=repo and replace(repo, include=include)),
         cache=caches,
     )
+
+
+def check_environment(
+    workflow: Workflow, variables: Variables, extra: Mapping[str, str], job_id: str, run_name: str
+) -> None:
+    """Raise UsageError if no program could start with the job's environment, its secrets apart."""
+    args = config_args(variables.own)
+    reserved = reserved_values(
+        run=run_name, job=job_id, workflow=workflow.name, config_args=args, runner="", gpus=(), attempt=1
+    )
+    try:
+        check_sizes(build(variables, workflow.env, extra, reserved))
+    except UsageError as error:
+        raise UsageError(f"workflow '{workflow.name}' can't run: {error.message}", hint=error.hint) from error
 
 
 class _Texts(Struct, frozen=True):

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
+from dstack.errors import UsageError
 from dstack.model.project import environment, interpolation, locations
 from dstack.model.project.graph import walk
 from dstack.model.project.locations import artifact_trouble, cache_path, cache_trouble, overlap, pattern_trouble
 from dstack.model.project.nodes import FieldPath, Report
-from dstack.model.project.workflow import GpuRequest, Resources, Values, Workflow
+from dstack.model.project.workflow import Artifact, GpuRequest, Resources, Values, Workflow
 from dstack.model.runner import mounts
+from dstack.model.text import image_reference
 from dstack.model.text.suggest import did_you_mean
 from dstack.model.text.tag import is_tag
 from dstack.model.text.tag import trouble as tag_trouble
-from dstack.model.text.units import is_span, lacks_unit, span
+from dstack.model.text.units import LARGEST_SIZE, LONGEST_SPAN, is_size, is_span, lacks_unit, memory_bytes, span
 
+LEAST_MEMORY = 6 * 1024**2
+"""Docker refuses to start a container with fewer bytes of memory."""
 GLOBAL = "global"
 """The section of the configs that applies to every workflow."""
 
@@ -52,9 +57,10 @@ def workflows(report: Report, found: Sequence[Workflow]) -> None:
             report.refuse(where / "env" / name, "can't be set because shells reserve the name; rename it")
         _signal(report, workflow, where)
         _sizes(report, workflow.resources, where / "resources")
+        _durations(report, workflow, where)
         _mounts(report, workflow, where / "mounts")
-        if workflow.image:
-            report.refuse(where / "image", image_trouble(workflow.image))
+        if workflow.image and "$" not in workflow.image:
+            report.refuse(where / "image", image_reference.trouble(workflow.image))
 
 
 def variables(report: Report, found: Sequence[Workflow], shared: Values, own: Mapping[str, Values]) -> None:
@@ -75,15 +81,12 @@ def variables(report: Report, found: Sequence[Workflow], shared: Values, own: Ma
                 report.add(inner, trouble)
 
 
-def image_trouble(image: str) -> str | None:
-    """Why this is not a valid image name, as the end of a sentence; None if it is valid."""
-    if not image:
-        return "is empty; name a Docker image"
-    if any(letter.isspace() or not letter.isprintable() for letter in image):
-        return f"contains a space or a control character; remove it from '{image}'"
-    if image.startswith("-"):
-        return f"starts with '-': '{image}'; write the name of a Docker image"
-    return None
+def images(report: Report, found: Sequence[Workflow], shared: Values, own: Mapping[str, Values]) -> None:
+    """Check the images that contain variables, with the values in the configs. A run may have others."""
+    for workflow, where in _fields(found):
+        values = {**shared, **own.get(workflow.name, {}), **dict.fromkeys(environment.RESERVED, "1")}
+        with suppress(UsageError):  # a null variable, which a run must set
+            report.refuse(where / "image", image_reference.trouble(interpolation.expand(workflow.image, values)))
 
 
 def _fields(found: Sequence[Workflow]) -> Iterator[tuple[Workflow, FieldPath]]:
@@ -153,13 +156,41 @@ def _signal(report: Report, workflow: Workflow, where: FieldPath) -> None:
 
 
 def _sizes(report: Report, resources: Resources, where: FieldPath) -> None:
-    """Check that every size has a unit: `memory: 16` would be 16 bytes."""
+    """Check that every size has a unit (`memory: 16` would be 16 bytes), and that Docker accepts it."""
     sizes = {where / "memory": resources.memory, where / "shm-size": resources.shm_size, where / "disk": resources.disk}
     if isinstance(resources.gpu, GpuRequest):
         sizes[where / "gpu" / "memory"] = resources.gpu.memory
     for inner, size in sizes.items():
-        if size and lacks_unit(size):
+        if not size or not is_size(size):
+            continue
+        if lacks_unit(size):
             report.add(inner, f"{inner}: '{size}' has no unit; write a unit, such as {size}GB")
+        elif memory_bytes(size) > LARGEST_SIZE:
+            report.add(inner, f"{inner}: '{size}' is more than any machine has; write a smaller size, such as 16GB")
+    memory = resources.memory or ""
+    if is_size(memory) and not lacks_unit(memory) and 0 < memory_bytes(memory) < LEAST_MEMORY:
+        inner = where / "memory"
+        report.add(inner, f"{inner}: '{memory}' is less than Docker's minimum of 6 MB; write 6MB or more")
+
+
+def _durations(report: Report, workflow: Workflow, where: FieldPath) -> None:
+    """Check that every duration has a unit (`max-duration: 6` would be 6 seconds), and can be waited for."""
+    spans = {where / "max-duration": workflow.max_duration, where / "stop-grace": workflow.stop_grace}
+    if workflow.signal:
+        spans[where / "signal" / "before"] = workflow.signal.before
+    for index, artifact in enumerate(workflow.artifacts):
+        if isinstance(artifact, Artifact):
+            spans[where / "artifacts" / index / "sync"] = artifact.sync
+    for inner, text in spans.items():
+        if not text or not is_span(text):
+            continue
+        if lacks_unit(text):
+            report.add(inner, f"{inner}: '{text}' has no unit; write a unit, such as {text}h, {text}m or {text}s")
+        elif span(text) > LONGEST_SPAN:
+            report.add(inner, f"{inner}: '{text}' is too long; write at most 3650d")
+    limit = workflow.max_duration
+    if limit and is_span(limit) and span(limit) == 0:
+        report.refuse(where / "max-duration", "leaves no time to run; write a longer one, or remove it for no limit")
 
 
 def _mounts(report: Report, workflow: Workflow, where: FieldPath) -> None:

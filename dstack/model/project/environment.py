@@ -18,6 +18,21 @@ RESERVED = PLACED | {"run_name", "job_id", "config_args", "DSTACK_RUN_NAME", "DS
 READONLY = frozenset({"UID", "EUID", "PPID", "SHELLOPTS", "BASHOPTS", "BASH_VERSINFO", "OPTIND"})
 """Names that scripts can't set freely in a shell: bash(1) "Shell Variables", and OPTIND in dash(1)."""
 
+SHORTEN = "write the value to a file of the repository, and give the file's name to the job"
+
+_NAMES = """
+BASH BASHPID BASH_ALIASES BASH_ARGC BASH_ARGV BASH_ARGV0 BASH_CMDS BASH_COMMAND BASH_LINENO BASH_MONOSECONDS BASH_SOURCE
+BASH_SUBSHELL BASH_TRAPSIG BASH_VERSION COMP_WORDBREAKS DIRSTACK EPOCHREALTIME EPOCHSECONDS FUNCNAME GROUPS HISTCMD IFS
+LINENO OLDPWD OPTERR PIPESTATUS PS1 PS2 PS4 PWD RANDOM SECONDS SHLVL SRANDOM _
+"""
+SHELL_OWN = READONLY | frozenset(_NAMES.split())
+"""Names that bash sets itself, whatever the environment says: what a script passes on has its value, or nothing."""
+
+LONGEST = 128 * 1024 - 1
+"""Bytes of `NAME=value` that Linux passes to a program: MAX_ARG_STRLEN in execve(2)."""
+MOST = 2 * 1024 * 1024 - LONGEST
+"""Bytes of all of them together: a quarter of a stack of 8 MB, less what the image and the command line need."""
+
 PROTECTED = frozenset({"PATH", "HOME", "USER", "SHELL", "PWD", "IFS"})
 PROTECTED_PREFIXES = ("LD_", "PYTHON", "BASH_")
 
@@ -30,7 +45,7 @@ def build(
     UsageError if `env` uses an undefined variable."""
     known = replacements(variables, reserved)
     given = {**{name: expand(text, known) for name, text in env.items()}, **extra}
-    allowed = {name: value for name, value in given.items() if name not in READONLY | RESERVED}
+    allowed = {name: value for name, value in given.items() if name not in SHELL_OWN | RESERVED}
     return {"PYTHONUNBUFFERED": "1", **_exported(variables), **allowed, **reserved}
 
 
@@ -56,17 +71,40 @@ def reserved_values(
     }
 
 
-def variable_warnings(names: Iterable[str]) -> Iterator[str]:
-    """Yield warnings about variables with these names, one sentence each."""
+def check_sizes(values: Mapping[str, str | None]) -> None:
+    """Raise UsageError if Linux would not start a program with this environment. The message begins with a name."""
+    sizes = {
+        name: len(f"{name}={value}".encode(errors="replace")) for name, value in values.items() if value is not None
+    }
+    for name, size in sizes.items():
+        if size > LONGEST:
+            what = f"{name} has {size:,} bytes in the environment"
+            raise UsageError(f"{what}, and Linux passes at most {LONGEST:,} to a program", hint=SHORTEN)
+    if sum(sizes.values()) > MOST:
+        what = f"all variables together have {sum(sizes.values()):,} bytes"
+        raise UsageError(f"{what}, and Linux passes at most {MOST:,} to a program", hint=SHORTEN)
+
+
+def reserved_notes(names: Iterable[str]) -> Iterator[str]:
+    """Yield a sentence for each variable whose name is reserved."""
     for name in names:
-        upper = name.upper()
         if name in RESERVED:
             yield (
                 f"variable '{name}' has a reserved name: ${name} is dstack's own value, and $config_args leaves the "
                 "variable out; rename it"
             )
-        elif upper in READONLY | RESERVED:
+
+
+def variable_warnings(names: Iterable[str]) -> Iterator[str]:
+    """Yield warnings about variables that don't arrive in the environment, one sentence each."""
+    for name in names:
+        upper = name.upper()
+        if name in RESERVED:
+            continue
+        if upper in RESERVED:
             yield f"variable '{name}' does not set {upper} in the environment: the name is reserved"
+        elif upper in SHELL_OWN - PROTECTED:
+            yield f"variable '{name}' does not set {upper} in the environment: bash sets {upper} itself; rename it"
         elif not _settable(upper):
             yield (
                 f"variable '{name}' does not set {upper} in the environment, as that would change how programs "
@@ -74,12 +112,19 @@ def variable_warnings(names: Iterable[str]) -> Iterator[str]:
             )
 
 
+def no_effect(name: str) -> str | None:
+    """Why a name that is set with `env` or -e does not arrive, as the end of a sentence; None if it does."""
+    if name in RESERVED:
+        return "is reserved: dstack's own value replaces the one in 'env' or -e"
+    return "does not arrive in the environment: bash sets it itself; use another name" if name in SHELL_OWN else None
+
+
 def check_name(name: str) -> None:
     """Raise UsageError unless a secret may have this name."""
     if not IDENTIFIER.fullmatch(name):
         words = "is not a valid variable name; use letters, digits and '_', and don't start with a digit"
-    elif name in READONLY:
-        words = "can't be set because shells reserve the name"
+    elif name in SHELL_OWN:
+        words = "can't be set because shells set it themselves"
     else:
         return
     raise UsageError(f"'{name}' {words}", hint="dstack secrets set WANDB_API_KEY")
@@ -98,4 +143,4 @@ def _exported(variables: Variables) -> Values:
 
 def _settable(name: str) -> bool:
     """Whether a variable may set this name in the environment."""
-    return not (name in READONLY | RESERVED | PROTECTED or name.startswith(PROTECTED_PREFIXES))
+    return not (name in SHELL_OWN | RESERVED | PROTECTED or name.startswith(PROTECTED_PREFIXES))

@@ -12,7 +12,7 @@ from yaml import MappingNode
 from dstack.errors import ProjectError
 from dstack.model.project import checks
 from dstack.model.project.decode import Decoder
-from dstack.model.project.environment import RESERVED, variable_warnings
+from dstack.model.project.environment import no_effect, reserved_notes, variable_warnings
 from dstack.model.project.graph import closure, walk
 from dstack.model.project.nodes import Report, SourceFile, compose, line
 from dstack.model.project.workflow import ConfigsFile, Values, Workflow, WorkflowsFile
@@ -22,12 +22,15 @@ T = TypeVar("T", bound=Struct)
 
 class Project(Struct, frozen=True):
     """What `.dstack/` defines. `workflows` are in file order; `shared` has the global variables; `own` has an entry for
-    every workflow. `warnings` are sentences for the user."""
+    every workflow. `warnings` and `notes` are sentences for the user; a run repeats only the warnings. `problems` are
+    what a run must change with its variables: the values in the configs make an image invalid."""
 
     workflows: dict[str, Workflow]
     shared: Values = {}
     own: dict[str, Values] = {}
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
 def parse(workflows: SourceFile, configs: SourceFile | None) -> Project:
@@ -52,8 +55,11 @@ def parse(workflows: SourceFile, configs: SourceFile | None) -> Project:
 
     by_name = {workflow.name: workflow for workflow in found}
     project = Project(by_name, shared, {name: own.get(name, {}) for name in by_name})
+    checks.images(report, found, shared, own)
     order, _ = walk({workflow.name: workflow.depends_on.names for workflow in found}, by_name)
-    return replace(project, warnings=_warnings(project, [by_name[name] for name in order if name in by_name]))
+    warned = _warnings(project, [by_name[name] for name in order if name in by_name])
+    reserved = dict.fromkeys(reserved_notes(name for values in (shared, *project.own.values()) for name in values))
+    return replace(project, warnings=warned, notes=tuple(reserved), problems=tuple(report.problems))
 
 
 def _read(source: SourceFile, key: str, kind: type[T], report: Report) -> T | None:
@@ -78,7 +84,5 @@ def _warnings(project: Project, workflows: Iterable[Workflow]) -> tuple[str, ...
     notes = dict.fromkeys(variable_warnings(project.shared))
     for each in workflows:
         notes.update(dict.fromkeys(variable_warnings(project.own.get(each.name, {}))))
-        for name in each.env:
-            if name in RESERVED:
-                notes[f"'{name}' is reserved: dstack's own value replaces the one in 'env' or -e"] = None
+        notes.update({f"'{name}' {why}": None for name in each.env if (why := no_effect(name))})
     return tuple(notes)

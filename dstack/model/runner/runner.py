@@ -44,13 +44,15 @@ class Gpu(Struct, frozen=True):
 
 class Address(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How to reach a runner. `host` is a name, an address or an alias from ~/.ssh/config; None means this machine
-    without SSH. What is not set comes from ~/.ssh/config, or else from ssh's defaults."""
+    without SSH. What is not set comes from ~/.ssh/config, or else from ssh's defaults. `jump_identity` is the key for
+    the jump hosts; without one, they are offered `identity`."""
 
     host: str | None = None
     user: str | None = None
     port: Annotated[int, Meta(ge=1, le=65535)] | None = None
     identity: str | None = None
     jump: str | None = None
+    jump_identity: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> Address:

@@ -9,8 +9,9 @@ import re
 from datetime import datetime, timezone
 from itertools import pairwise
 
+_UNITS = ("Kk", "Mm", "Gg", "Tt", "Pp")
 _PART = r"(\.[0-9]{1,9})?"
-_SIZES = ((18, " ?"), (15, " ?[Kk]i?"), (12, " ?[Mm]i?"), (9, " ?[Gg]i?"), (6, " ?[Tt]i?"))
+_SIZES = ((18, " ?"), *((digits, f" ?[{unit}][Ii]?") for digits, unit in zip((15, 12, 9, 6, 3), _UNITS, strict=True)))
 SIZE = f"^({'|'.join(f'[0-9]{{1,{digits}}}{_PART}{unit}' for digits, unit in _SIZES)})[Bb]?$(?!\\n)"
 """Fewer than 2**63 bytes."""
 _SPANS = ((10, "s"), (8, "m"), (6, "h"), (5, "d"))
@@ -20,8 +21,13 @@ SPAN = (
 )
 """Little more than a thousand years, so that it can be added to any date."""
 
-STEPS = ("", "k", "m", "g", "t")
+STEPS = ("", "k", "m", "g", "t", "p")
 SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+
+LARGEST_SIZE = 2**60
+"""Bytes. Programs on the machine count them in 63 bits."""
+LONGEST_SPAN = 3650 * SECONDS["d"]
+"""Seconds."""
 
 SOLD = 1000**3 / 1024**3
 """The fraction of a requested memory size that is enough. A machine or GPU sold with 16 GB reports a little less than
@@ -41,15 +47,20 @@ def memory_bytes(text: str) -> int:
 
 
 def _bytes(text: str, step: int) -> int:
-    if not re.match(SIZE, text):
+    if not is_size(text):
         raise ValueError(f"'{text}' is not a size; write 512MB, 16GB or 1TB")
-    number, unit, binary = re.fullmatch(r"([0-9.]+) ?([kmgt]?)(i?)b?", text.lower()).groups()  # type: ignore[union-attr]
+    number, unit, binary = re.fullmatch(r"([0-9.]+) ?([kmgtp]?)(i?)b?", text.lower()).groups()  # type: ignore[union-attr]
     factor: int = (1024 if binary else step) ** STEPS.index(unit)
     return round(float(number) * factor)
 
 
+def is_size(text: str) -> bool:
+    """Whether `disk_bytes` and `memory_bytes` can read the text."""
+    return re.match(SIZE, text) is not None
+
+
 def lacks_unit(text: str) -> bool:
-    """Whether a size is a bare number other than zero."""
+    """Whether a size or duration is a bare number other than zero."""
     return re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) is not None and float(text) > 0
 
 

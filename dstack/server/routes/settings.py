@@ -25,7 +25,7 @@ from dstack.model.api.server import (
     TaskTrouble,
 )
 from dstack.model.api.tokens import CreatedToken, NewToken
-from dstack.model.project.environment import check_name
+from dstack.model.project.environment import check_name, check_sizes
 from dstack.model.text.units import rfc3339
 from dstack.plumbing.space import space
 from dstack.server.roles import check_storage
@@ -91,6 +91,7 @@ class SettingsRoutes:
         check_name(secret.name)
         if not secret.value or "\0" in secret.value:
             raise UsageError(f"the value of '{secret.name}' is empty or contains a NUL character")
+        check_sizes({secret.name: secret.value})
         now = rfc3339(time.time())
         self.engine.store.secrets.set(secret.name, secret.value, now)
         return SecretView(name=secret.name, set_at=now)

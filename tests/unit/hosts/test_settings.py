@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pwd
 import socket
 from pathlib import Path
@@ -127,11 +128,38 @@ def test_without_ssh_there_must_be_nothing_to_read(ssh: Path, monkeypatch: pytes
 
     assert (found.host, found.port, found.user) == ("lab", 2201, "me")
     assert found.known_hosts[:2] == (ssh / "known_hosts", ssh / "known_hosts2")
-    with pytest.raises(HostError, match=r"~/\.ssh/config can't be read without ssh: .*; install the Open"):
+    monkeypatch.setattr(openssh, "SYSTEM", ssh / "ssh_config")
+    openssh.SYSTEM.write_text("# stock\n\nInclude /etc/ssh/ssh_config.d/*.conf\nHost *\n    SendEnv LANG LC_*\n")
+    assert read_settings(LAB).host == "lab"
+    openssh.SYSTEM.write_text("Host *\n    ProxyJump gate\n")
+    with pytest.raises(HostError) as machine:
+        read_settings(LAB)
+    with pytest.raises(HostError) as both:
         settings(ssh, "Host lab\n")
+    nobody_there = f"ssh refuses to run for uid {os.getuid()}, which has no account"
+    whose = "ssh is not installed" if missing == "ssh" else nobody_there
+    assert machine.value.message == f"lab: {whose}, and only ssh can read {ssh}/ssh_config"
+    assert both.value.message == f"lab: {whose}, and only ssh can read {ssh}/config and {ssh}/ssh_config"
+    assert "sudo " in (machine.value.hint or "")
 
 
-def test_ssh_finds_its_own_files_unless_home_was_changed(
+def test_with_another_home_ssh_reads_its_files_and_then_the_machines(
+    home: Path, ssh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openssh, "SYSTEM", home / "a [b]*" / "ssh_config")
+    assert read_settings(LAB).user == read_settings(Address(host="other")).user
+    openssh.SYSTEM.parent.mkdir()
+    openssh.SYSTEM.write_text("User sys\nPort 7\n")
+
+    found = settings(ssh, "Host lab\n  User me\nHost other\n  Port 9\n")
+
+    assert (found.user, found.port) == ("me", 7)
+    assert read_settings(Address(host="other")).user == "sys"
+    with pytest.raises(HostError, match=r"lab: SSH can't be set up: .*/\.ssh/config: line 2: Bad configuration option"):
+        settings(ssh, "Host lab\n  Usr me\n")
+
+
+def test_in_the_accounts_own_home_ssh_finds_its_files(
     ssh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake = tmp_path / "bin" / "ssh"
@@ -139,13 +167,38 @@ def test_ssh_finds_its_own_files_unless_home_was_changed(
     fake.write_text("#!/bin/sh\nprintf 'hostname h\\nport 1\\nuser u\\nhostkeyalias %s\\n' \"$*\"\n")
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{fake.parent}:/usr/bin:/bin")
-    monkeypatch.setenv("USER", "me")
-    account: Any = SimpleNamespace(pw_dir=str(ssh.parent))
-
-    assert read_settings(LAB).alias == "-G -F none -- lab"
-    assert settings(ssh, "").alias == f"-G -F {ssh}/config -- lab"
+    account: Any = SimpleNamespace(pw_dir=str(ssh.parent), pw_name="me")
     monkeypatch.setattr(pwd, "getpwuid", lambda uid: account)
-    assert read_settings(LAB).alias == "-G -- lab"
+
+    assert read_settings(LAB).alias == "-G -T -- lab"
+    jumping = Address(host="lab", user="ann", port=7, jump="a, b:2")
+    assert read_settings(jumping).alias == "-G -T -p 7 -l ann -o ProxyJump=a,b:2 -- lab"
+
+
+def test_a_library_of_keys_is_named_when_the_login_is_refused(ssh: Path) -> None:
+    assert settings(ssh, "PKCS11Provider /usr/lib/opensc.so\n").provider == "/usr/lib/opensc.so"
+    assert settings(ssh, "PKCS11Provider none\n").provider is None
+
+
+def test_a_proxy_that_passes_a_descriptor_is_refused(ssh: Path) -> None:
+    with pytest.raises(HostError, match="lab: ProxyUseFdpass is not supported; set it to no"):
+        settings(ssh, "ProxyCommand fdpass %h\nProxyUseFdpass yes\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("IdentityFile ~/${NOT_SET}/x", "has the variable NOT_SET, which is not set in dstack's environment"),
+        ("IdentityFile ~/%z", "~/%z has %z, a token that ssh does not know; write %% for a percent sign"),
+        ("CertificateFile ~/x%", "~/x% has %, a token that ssh does not know"),
+        ("IdentityFile ~/%f", "has %f, a token that ssh does not know"),
+        ("ProxyCommand nc %k 22", "nc %k 22 has %k, a token that ssh does not know"),
+    ],
+)
+def test_what_ssh_can_not_expand_is_refused(ssh: Path, text: str, said: str) -> None:
+    with pytest.raises(HostError) as caught:
+        settings(ssh, text + "\n")
+    assert said in caught.value.message
 
 
 @pytest.mark.parametrize("printed", ["", "hostname lab\n", "hostname lab\nport x\n", "port 22\n", "\0"])

@@ -767,6 +767,21 @@ async def bastion_and(tmp_path: Path, home: Path, targets: int) -> AsyncIterator
         yield bastion, [await stack.enter_async_context(Server(tmp_path).listening()) for _ in range(targets)]
 
 
+def test_a_bastion_with_a_key_of_its_own(tmp_path: Path, home: Path) -> None:
+    async def scene() -> None:
+        async with bastion_and(tmp_path, home, 0) as (bastion, _), Server(tmp_path, identity="box").listening() as box:
+            jump = f"gate@127.0.0.1:{bastion.port}"
+            for identity, why in ((None, "gate@127.0.0.1.* refused the login"), (str(bastion.identity), None)):
+                async with host_on(box, at(box.address, jump=jump, jump_identity=identity)) as host:
+                    if why is None:
+                        assert await host.run(sh("echo hello")) == HELLO
+                        continue
+                    with pytest.raises(HostAuthError, match=why):
+                        await host.run(sh("echo hello"))
+
+    play(scene)
+
+
 def test_hosts_behind_a_bastion_share_its_connection(tmp_path: Path, home: Path) -> None:
     async def scene() -> None:
         async with bastion_and(tmp_path, home, 3) as (bastion, targets):

@@ -80,7 +80,7 @@ def test_import_goes_where_ansible_goes(path: Path) -> None:
     ansible = json.loads(RECORDED.read_text())[name(path)]
     skipped = {host for host, said in ansible.items() if said["variables"].get("dstack_skip")}
 
-    found = {str(request.name): request for request in machines(read(path), str(path))}
+    found = {str(request.name): request for request in machines(read(path), str(path)).requests}
 
     assert set(found) == {re.sub(r":+", "-", host) for host in set(ansible) - skipped}
     for host in set(ansible) - skipped:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import click
 
@@ -12,22 +12,25 @@ from dstack.model.text.suggest import did_you_mean
 
 NEGATIVE = re.compile(r"-(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 HELP = ("-h", "--help")
+BOOLEANS = frozenset({"true", "True", "TRUE", "false", "False", "FALSE"})
+"""Defaults of the variables that can be given as a bare flag."""
+Defaults = Mapping[str, str | None]
 
 
 class Walk:
     """The sorted words. `options` are those of `run` itself, for click to parse; `overrides` are the variables;
     `replayed` is the run to repeat.
 
-    `variables` returns the names of a workflow's variables, `recorded` those of the run given with --from. Raises
-    UsageError for a word that is neither an option, a variable nor a value.
+    `variables` returns a workflow's variables and their defaults, `recorded` those of the run given with --from. Raises
+    UsageError for a word that is neither an option, a variable nor a value, and for a value that is missing.
     """
 
     def __init__(
         self,
         words: Sequence[str],
         parameters: Sequence[click.Parameter],
-        variables: Callable[[str], Collection[str]],
-        recorded: Callable[[str], Collection[str]],
+        variables: Callable[[str], Defaults],
+        recorded: Callable[[str], Defaults],
     ) -> None:
         self.options: list[str] = []
         self.workflow: str | None = None
@@ -39,7 +42,7 @@ class Walk:
         self._takes_value = {name: not option.is_flag for option in options for name in option.opts}
         self._variables = variables
         self._recorded = recorded
-        self._known: Collection[str] = ()
+        self._known: Defaults = {}
         self._walk()
 
     def _walk(self) -> None:
@@ -73,10 +76,10 @@ class Walk:
         name, equals, value = word[2:].partition("=")
         option = f"--{name}"
         variable = name in self._known or name.replace("-", "_") in self._known
-        if self._named and (variable or only_variables):
-            self._override(name, value if equals else None)
-        elif option in HELP:
+        if option in HELP and not equals and not only_variables:
             self.help = True
+        elif self._named and (variable or only_variables):
+            self._override(name, value if equals else None)
         elif option in self._takes_value:
             self._option(option, word, bool(equals))
         elif not self._named:
@@ -93,8 +96,18 @@ class Walk:
 
     def _override(self, name: str, value: str | None) -> None:
         if value is None:
-            value = self._words.pop(0) if self._words and is_value(self._words[0]) else "True"
+            value = self._words.pop(0) if self._words and is_value(self._words[0]) else self._flag(name)
         self.overrides.append((name, value))
+
+    def _flag(self, name: str) -> str:
+        """Return the value of a bare --name. Raises UsageError unless it can be one: its default is true or false."""
+        variable = name if name in self._known else name.replace("-", "_")
+        default = self._known.get(variable, "False")
+        if default in BOOLEANS:
+            return "True"
+        before = f"dstack run --from {self.replayed}" if self.workflow is None else f"dstack run {self.workflow}"
+        hint = f"{before} --{name} VALUE; a value that begins with '-' is written --{name}=VALUE"
+        raise UsageError(f"--{name} needs a value, because its default is {default_words(default)}", hint=hint)
 
     def _option(self, option: str, word: str, complete: bool) -> None:
         self.options.append(word)
@@ -126,3 +139,8 @@ class Walk:
 def is_value(word: str) -> bool:
     """Whether a word after `--name` is its value. A word that begins with '-' is one only if it is a number."""
     return not word.startswith("-") or word == "-" or NEGATIVE.fullmatch(word) is not None
+
+
+def default_words(value: str | None) -> str:
+    """Format a default for people."""
+    return "null" if value is None else value or "empty"

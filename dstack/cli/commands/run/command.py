@@ -25,7 +25,7 @@ from dstack.model.text.units import size_words
 
 if TYPE_CHECKING:
     from dstack.model.project.project import Project
-    from dstack.model.project.workflow import Variables, Workflow
+    from dstack.model.project.workflow import Values, Variables, Workflow
     from dstack.snapshot.take import Taken
 
 LARGEST = 10
@@ -41,16 +41,16 @@ class Chosen:
     workflow: str | None = None
     recipe: Recipe | None = None
 
-    def variables(self, workflow: str) -> Sequence[str]:
-        """Return the names of the workflow's variables. Raises UsageError for an unknown workflow."""
+    def variables(self, workflow: str) -> Values:
+        """Return the workflow's variables. Raises UsageError for an unknown workflow."""
         from dstack.model.project.graph import closure
 
         self.project, self.workflow = project.load(), workflow
         closure(self.project.workflows, workflow)
-        return list(project.values(self.project, workflow))
+        return project.values(self.project, workflow)
 
-    def recorded(self, run: str) -> Sequence[str]:
-        """Return the names of the variables of the run to repeat."""
+    def recorded(self, run: str) -> Values:
+        """Return the variables of the run to repeat."""
         from dstack.model.project.project import Project
 
         self.recipe = recipe = connect.connect().recipe(run)
@@ -58,7 +58,7 @@ class Chosen:
         workflows = {workflow.name: workflow for workflow in recipe.workflows}
         own = {name: variables.own for name, variables in recipe.variables.items()}
         self.project = Project(workflows, recipe.variables[recipe.workflow].shared, own)
-        return list(project.values(self.project, recipe.workflow))
+        return project.values(self.project, recipe.workflow)
 
 
 class RunCommand(click.Command):
@@ -119,7 +119,7 @@ class RunCommand(click.Command):
     "--timeout",
     type=SPAN,
     metavar="TIME",
-    help="Withdraw the run if it is still queued after this time (30s, 10m, 2h), and exit with 75.",
+    help="Withdraw the run if it is still queued after this time (30s, 10m, 2h; 90 is seconds), and exit with 75.",
 )
 @click.option("--singleton", is_flag=True, help="Exit with 75 if a run of WORKFLOW in this repository is unfinished.")
 @click.option("--idempotency-key", "once", metavar="KEY", help="Submit once: the same KEY returns the same run.")
@@ -188,6 +188,7 @@ def submit(
     _check(options)
     recipe, workflow = chosen.recipe, chosen.workflow or ""
     variables = apply(chosen.project, workflow, overrides)
+    _warn_of_reserved(overrides)
     environment = _environment(env)
     if recipe:
         environment = {**recipe.environment, **environment}
@@ -239,6 +240,8 @@ def _check(options: dict[str, Any]) -> None:
 
 def _environment(given: Sequence[str]) -> dict[str, str]:
     """Parse `KEY=VALUE`, or `KEY` for its value in this environment, as docker does."""
+    from dstack.model.project.environment import no_effect
+
     environment = {}
     for text in given:
         name, equals, value = text.partition("=")
@@ -247,7 +250,17 @@ def _environment(given: Sequence[str]) -> dict[str, str]:
         if not equals and name not in os.environ:
             raise UsageError(f"-e: {name} is not set in your environment", hint=f"set its value with -e {name}=VALUE")
         environment[name] = value if equals else os.environ[name]
+        if why := no_effect(name):
+            connect.warn(f"warning: '{name}' {why}")
     return environment
+
+
+def _warn_of_reserved(overrides: Sequence[tuple[str, str]]) -> None:
+    from dstack.model.project.environment import RESERVED
+
+    for name, _ in overrides:
+        if name.replace("-", "_") in RESERVED:
+            connect.warn(f"warning: --{name} has no effect: the name is reserved for dstack's own value")
 
 
 def _follow(client: Client, run: RunView, *, detach: bool, as_json: bool, quiet: bool) -> int:

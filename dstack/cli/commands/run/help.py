@@ -8,8 +8,10 @@ import click
 from click.shell_completion import CompletionItem
 
 from dstack.cli import project
+from dstack.cli.commands.run.arguments import default_words
 from dstack.cli.output import show
 from dstack.errors import DstackError, UsageError
+from dstack.model.project.environment import RESERVED
 from dstack.model.project.graph import closure
 
 if TYPE_CHECKING:
@@ -40,9 +42,14 @@ def show_workflow(ctx: click.Context, loaded: Project, name: str) -> None:
         formatter.write_paragraph()
         with formatter.indentation():
             formatter.write_text(workflow.help)
-    if values := project.values(loaded, name):
+    if values := {key: value for key, value in project.values(loaded, name).items() if key not in RESERVED}:
         with formatter.section("Variables"):
-            formatter.write_dl([(f"--{key} [{key.upper()}]", _default(value)) for key, value in values.items()])
+            formatter.write_dl(
+                [
+                    (f"{_option(key)} [{key.upper()}]", f"default: {default_words(value)}")
+                    for key, value in values.items()
+                ]
+            )
     else:
         formatter.write_paragraph()
         formatter.write_text("This workflow has no variables.")
@@ -50,8 +57,8 @@ def show_workflow(ctx: click.Context, loaded: Project, name: str) -> None:
     click.echo("\n`dstack run --help` lists the options.")
 
 
-def _default(value: str | None) -> str:
-    return "default: null" if value is None else f"default: {value}" if value else "default: empty"
+def _option(name: str) -> str:
+    return "--help=VALUE" if name == "help" else f"--{name}"
 
 
 def complete(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -64,5 +71,5 @@ def complete(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     if named is None:
         fitting = [each for each in loaded.workflows.values() if each.name.startswith(incomplete)]
         return [CompletionItem(each.name, help=show.clean(each.help or "").partition("\n")[0]) for each in fitting]
-    names = [f"--{name}" for name in project.values(loaded, named)]
+    names = [f"--{name}" for name in project.values(loaded, named) if name not in RESERVED]
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]

@@ -92,30 +92,37 @@ def clean(name: str, orphans: tuple[str, ...]) -> None:
 
 
 @command.command("import")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(exists=True, path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Show what would change; change nothing.")
 @json_option
 def import_(file: Path, dry_run: bool, as_json: bool) -> int:
     """Make the runners match an Ansible inventory.
 
-    FILE is YAML, INI or a program that prints JSON; group_vars/ and host_vars/ beside it are read. dstack adds and
-    changes runners, and drains and removes those no longer in the file. Groups become labels. The variables
-    dstack_labels, dstack_gpus, dstack_max_jobs, dstack_root, dstack_docker, dstack_allow_mount, dstack_fingerprint and
-    dstack_skip are settings for dstack. Runners that you added by hand are left unchanged, unless the file names them.
+    FILE is YAML, INI, a program that prints JSON, or a folder of these; group_vars/ and host_vars/ beside it are read.
+    dstack adds and changes runners, and drains and removes those no longer in the file. Groups become labels. The
+    variables dstack_labels, dstack_gpus, dstack_max_jobs, dstack_root, dstack_docker, dstack_allow_mount,
+    dstack_fingerprint and dstack_skip are settings for dstack. Runners that you added by hand are left unchanged,
+    unless the file names them.
+
+    A host that can't be used is skipped with the reason, and its runner is left unchanged; the exit code is then 125.
     """
     from dstack.cli.commands.runners import import_inventory
 
     client = connect.connect()
     todo = import_inventory.steps(client, file)
-    if not todo:
+    if not todo.steps:
         show.say(f"{file} names no host; nothing was changed")
     if as_json:
-        show.document([{"name": step.name, "do": step.do, "differences": list(step.differences)} for step in todo])
+        steps = [{"name": step.name, "do": step.do, "differences": list(step.differences)} for step in todo.steps]
+        skipped = [{"name": host, "do": "skip", "differences": [], "reason": why} for host, why in todo.skipped.items()]
+        show.document([*steps, *skipped])
+    code = 0
     if not dry_run:
-        return import_inventory.apply(client, todo, quiet=as_json)
-    for step in todo if not as_json else ():
+        code = import_inventory.apply(client, todo.steps, quiet=as_json)
+    for step in todo.steps if dry_run and not as_json else ():
         show.line(show.clean(f"{step.name}: {step.words}"))
-    return 0
+    import_inventory.tell_skipped(todo.skipped)
+    return import_inventory.FAILED if todo.skipped else code
 
 
 @command.command("set")

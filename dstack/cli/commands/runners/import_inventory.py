@@ -12,14 +12,15 @@ from msgspec.structs import replace
 
 from dstack.cli.output import show
 from dstack.client.client import Client
-from dstack.errors import ConflictError, DstackError, HostError, UnknownHostKeyError
+from dstack.errors import ConflictError, DstackError, HostError, UnknownHostKeyError, UsageError
 from dstack.inventory.read import read
-from dstack.inventory.runners import machines
+from dstack.inventory.runners import Machines, machines, runner_name
 from dstack.model.api.runners import DROPPED, AddRunner, RunnerView
 from dstack.model.runner.runner import DEFAULT_ROOT, Address
 
 AT_ONCE = 16
 FAILED = 125
+SKIP = "to leave a host out, set dstack_skip: true for it"
 
 
 @dataclass(frozen=True)
@@ -46,20 +47,34 @@ class Step:
         }[self.do]
 
 
-def steps(client: Client, file: Path) -> list[Step]:
-    """Return the steps that make the server match the file."""
+@dataclass(frozen=True)
+class Todo:
+    """What an inventory asks for: the steps, and what is in the way of the hosts that are skipped, by name."""
+
+    steps: list[Step]
+    skipped: dict[str, str]
+
+
+def steps(client: Client, file: Path) -> Todo:
+    """Return the steps that make the server match the file. Raises UsageError if no host in it can be used."""
     source = str(file.absolute())
-    wanted = machines(read(file), source)
-    return difference(wanted, client.runners(), source)
+    groups = read(file)
+    found = machines(groups, source)
+    if found.skipped and not found.requests:
+        problems = "\n".join(f"{host}: {why}" for host, why in found.skipped.items())
+        raise UsageError(f"no host in {file} can be used; nothing was changed\n{problems}", hint=SKIP)
+    for note in groups.notes:
+        show.say(f"warning: {note}", style="yellow")
+    return Todo(difference(found, client.runners(), source), found.skipped)
 
 
-def difference(wanted: Sequence[AddRunner], runners: Sequence[RunnerView], source: str) -> list[Step]:
+def difference(found: Machines, runners: Sequence[RunnerView], source: str) -> list[Step]:
     """Return the steps that make the server's runners match the file, in file order. Runners imported from this file
-    earlier but no longer in it come last. Other runners are left unchanged."""
+    earlier but no longer in it come last. Other runners, and those of skipped hosts, are left unchanged."""
     known = {runner.name: runner.definition for runner in runners if runner.definition}
-    names = {request.name for request in wanted}
+    names = {request.name for request in found.requests} | set(map(runner_name, found.skipped))
     dropped = {name: old for name, old in known.items() if old.source == source and name not in names}
-    listed = [_step(request, known.get(request.name or ""), dropped) for request in wanted]
+    listed = [_step(request, known.get(request.name or ""), dropped) for request in found.requests]
     renamed = {step.old for step in listed}
     return listed + [Step("remove", name, old) for name, old in dropped.items() if name not in renamed]
 
@@ -72,7 +87,8 @@ def _step(wanted: AddRunner, current: AddRunner | None, dropped: Mapping[str, Ad
         wanted = replace(wanted, replaces=tuple(dropped))
         return Step("rename", name, wanted, (f"name: {old} -> {name}",), old) if old else Step("add", name, wanted)
     if current.authorized:
-        wanted = replace(wanted, authorized=True, address=replace(wanted.address, identity=None))
+        address = replace(wanted.address, identity=None, jump_identity=None)
+        wanted = replace(wanted, authorized=True, address=address)
     before, after = _settings(current), _settings(wanted)
     differences = tuple(f"{key}: {before[key]} -> {after[key]}" for key in after if before[key] != after[key])
     return Step("change" if differences else "keep", name, wanted, differences)
@@ -91,6 +107,7 @@ def _settings(request: AddRunner) -> dict[str, Any]:
         "address": str(address),
         "identity": address.identity or "ssh default",
         "jump": address.jump or "none",
+        "jump identity": address.jump_identity or "ssh default",
         "labels": ", ".join(request.labels) or "none",
         "gpus": "detected" if request.gpus is None else request.gpus,
         "jobs": "default" if request.max_jobs is None else request.max_jobs,
@@ -99,6 +116,14 @@ def _settings(request: AddRunner) -> dict[str, Any]:
         "mounts": ", ".join(request.allow_mounts) or "none",
         "source": request.source or "added by hand",
     }
+
+
+def tell_skipped(skipped: dict[str, str]) -> None:
+    """Say which hosts are skipped, and why."""
+    for host, why in skipped.items():
+        show.say(f"{host}: skipped: {why}", style="red")
+    if skipped:
+        show.say(f"  hint: {SKIP}")
 
 
 def apply(client: Client, todo: list[Step], *, quiet: bool) -> int:

@@ -90,6 +90,38 @@ def test_an_inventory_without_hosts(cli: Cli, tmp_path: Path) -> None:
     assert done.stderr.decode() == f"{empty} names no host; nothing was changed\n"
 
 
+def test_an_import_skips_the_hosts_that_it_can_not_use(cli: Cli, folder: Path) -> None:
+    inventory = folder / "inventory"
+    inventory.mkdir()
+    (inventory / "1").write_text("[lab]\na ansible_user={{me}}\nb\n")
+    (inventory / "2").write_text("c ansible_ssh_common_args='-o ForwardX11=no'\n")
+
+    done = cli("runners", "import", str(inventory), "--dry-run")
+    as_json = cli("runners", "import", str(inventory), "--dry-run", "--json")
+
+    assert done.returncode == as_json.returncode == 125
+    assert done.stdout == b"b: add b, labels lab\nc: add c\n"
+    assert done.stderr.decode().splitlines() == [
+        "a: skipped: ansible_user is the template '{{me}}', which dstack can't expand; write the value itself",
+        "  hint: to leave a host out, set dstack_skip: true for it",
+    ]
+    assert [(row["name"], row["do"], "reason" in row) for row in json.loads(as_json.stdout)] == [
+        ("b", "add", False), ("c", "add", False), ("a", "skip", True),
+    ]  # fmt: skip
+
+
+def test_an_import_of_hosts_that_can_all_not_be_used_changes_nothing(cli: Cli, folder: Path) -> None:
+    (folder / "hosts").write_text("a ansible_connection=winrm\n")
+
+    done = cli("runners", "import", str(folder / "hosts"))
+
+    assert done.returncode == 2
+    assert done.stderr.decode().startswith(
+        f"dstack: error: no host in {folder}/hosts can be used; nothing was changed\na: "
+    )
+    assert b"the project" not in done.stderr
+
+
 def test_logs_of_a_job_byte_for_byte(cli: Cli, state: State) -> None:
     state.logs["0123456789ab"] = bytes(range(256)) * 3
 

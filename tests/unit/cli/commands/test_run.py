@@ -185,6 +185,7 @@ def test_the_servers_refusal_is_shown(cli: Cli, state: State) -> None:
         ("runs --diff", "--diff needs the name of one run"),
         ("run --max-snapshot much train", "--max-snapshot: 'much' is not a size"),
         ("run --max-snapshot 1.5.5 train", "--max-snapshot: '1.5.5' is not a size"),
+        ("prune --older-than 30", "--older-than: '30' has no unit; write a unit, such as 30d or 30h"),
         ("run --max-snapshot 500 train", "--max-snapshot: '500' has no unit; write a unit, such as 500MB"),
         ("jobs x y", "unexpected extra argument"),
         ("runners drian x", "unknown command 'drian'; did you mean 'drain'?"),
@@ -199,11 +200,54 @@ def test_usage_errors_end_with_2(cli: Cli, state: State, words: str, said: str) 
     assert state.submissions == []
 
 
+def test_a_reserved_name_is_told_once_by_validate(cli: Cli, project: Path) -> None:
+    (project / ".dstack" / "configs.yaml").write_text("configs:\n  train: {run_name: mine, lr: 1}\n")
+
+    assert cli("validate", cwd=project).stderr.count(b"has a reserved name") == 1
+    for words in (["train"], ["train", "--help"], ["--help"]):
+        done = cli("run", *words, cwd=project)
+        assert (done.returncode, b"reserved" in done.stderr, b"run_name" in done.stdout) == (0, False, False)
+
+
 def test_a_warning_of_the_project_is_printed_once(cli: Cli, project: Path) -> None:
+    (project / ".dstack" / "configs.yaml").write_text("configs:\n  train: {groups: 8}\n")
+
+    for words in (["run", "train"], ["run", "train", "--help"], ["run", "--help"], ["validate"]):
+        assert cli(*words, cwd=project).stderr.count(b"does not set GROUPS") == 1
+
+
+def test_what_has_no_effect_is_said(cli: Cli, state: State, project: Path) -> None:
     (project / ".dstack" / "configs.yaml").write_text("configs:\n  train: {run_name: mine}\n")
 
-    for words in (["train", "--help"], ["--help"]):
-        assert cli("run", *words, cwd=project).stderr.count(b"has a reserved name") == 1
+    done = cli("run", "train", "--run-name", "x", "-e", "DSTACK_GPUS=7", "-e", "RANDOM=1", "-e", "A=1", cwd=project)
+
+    assert done.returncode == 0
+    assert [line for line in done.stderr.decode().splitlines() if "warning" in line] == [
+        "dstack: warning: --run-name has no effect: the name is reserved for dstack's own value",
+        "dstack: warning: 'DSTACK_GPUS' is reserved: dstack's own value replaces the one in 'env' or -e",
+        "dstack: warning: 'RANDOM' does not arrive in the environment: bash sets it itself; use another name",
+    ]
+    assert len(state.submissions) == 1
+
+
+def test_a_value_that_was_forgotten_is_asked_for(cli: Cli, state: State) -> None:
+    done = cli("run", "train", "--batch_size")
+
+    assert done.returncode == 2
+    assert done.stderr.decode().splitlines() == [
+        "dstack: error: --batch_size needs a value, because its default is 1",
+        "hint: dstack run train --batch_size VALUE; a value that begins with '-' is written --batch_size=VALUE",
+    ]
+    assert state.submissions == []
+
+
+def test_a_variable_called_help_does_not_hide_the_help(cli: Cli, state: State, project: Path) -> None:
+    (project / ".dstack" / "configs.yaml").write_text("configs:\n  train: {help: me}\n")
+
+    assert b"--help=VALUE [HELP]" in cli("run", "train", "--help", cwd=project).stdout
+    assert state.submissions == []
+    assert cli("run", "train", "--help=you", cwd=project).returncode == 0
+    assert state.submissions[0][0].variables["train"].own["help"] == "you"
 
 
 def test_errors_of_the_project_are_listed_by_line(cli: Cli, project: Path) -> None:
@@ -246,6 +290,20 @@ def test_both_spellings_of_the_configs_at_once(cli: Cli, project: Path) -> None:
 
     assert done.returncode == 2
     assert b"both .dstack/configs.yaml and .dstack/config.yml exist" in done.stderr
+
+
+def test_validate_fills_images_in_and_a_run_may_choose_another_value(cli: Cli, project: Path) -> None:
+    workflows, configs = (project / ".dstack" / f"{name}.yaml" for name in ("workflows", "configs"))
+    workflows.write_text("workflows:\n- name: train\n  image: lab/$what:$tag\n  commands: [c]\n")
+    configs.write_text("configs:\n  train: {what: Py, tag: 1}\n")
+
+    refused = cli("validate")
+
+    assert refused.returncode == 2
+    assert b".dstack/workflows.yaml:3: 'image' in workflow 'train' is 'lab/Py:1', which can't be" in refused.stderr
+    assert cli("run", "train", "--what", "py").returncode == 0
+    configs.write_text("configs:\n  train: {what: py, tag: null}\n")
+    assert cli("validate").returncode == 0
 
 
 def test_outside_a_project(cli: Cli, folder: Path) -> None:

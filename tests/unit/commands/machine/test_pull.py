@@ -7,9 +7,10 @@ import json
 
 import pytest
 
-from dstack.commands.machine.pull import Login, PullProgress, named, pull, registry
+from dstack.commands.machine.pull import Login, PullProgress, named, pull
 from dstack.model.paths import HostLayout
 from dstack.model.runner.host_context import HostContext
+from dstack.model.text.image_reference import registry
 
 CONTEXT = HostContext(HostLayout("/root", "m", "s"))
 LOGIN = Login("$oauthtoken", "it's ünï")
@@ -113,6 +114,8 @@ def test_a_login_is_in_the_script_and_in_no_message() -> None:
         ("lab:5000/box@sha256:0", "lab:5000", True),
         ("localhost/box:2", "localhost", True),
         ("ghcr.io/a/b", "ghcr.io", False),
+        ("LAB/box", "LAB", False),
+        ("[::1]:5000/box:1", "[::1]:5000", True),
     ],
 )
 def test_what_an_image_is_called(image: str, host: str, has: bool) -> None:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from dstack.engine.submission.plan import Planner
+from dstack.errors import UsageError
 from dstack.model.api.runs import Submission
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.code.tree import TreeFile
@@ -66,6 +67,24 @@ CHANGES: dict[str, Any] = {
 def test_every_field_of_a_submission_was_thought_of() -> None:
     inside = {"workflow", "workflows", "variables", "snapshot"}
     assert inside | set(CHANGES) == {field.name for field in msgspec.structs.fields(Submission)}
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"environment": {"A": "x" * 140_000}}, "A"),
+        ({"variables": {"base": Variables(), "top": Variables({"model": "x" * 140_000})}}, "MODEL"),
+        (
+            {"variables": {"base": Variables(), "top": Variables({}, {"a": "x" * 70_000, "b": "y" * 70_000})}},
+            "config_args",
+        ),
+    ],
+)
+def test_an_environment_that_no_program_could_get_is_refused(store: Store, change: dict[str, Any], name: str) -> None:
+    with pytest.raises(
+        UsageError, match=rf"^workflow '\w+' can't run: {name} has 14.,... bytes in the environment, and"
+    ):
+        planned(store, msgspec.structs.replace(SUBMISSION, **change))
 
 
 @pytest.mark.parametrize("name", CHANGES)

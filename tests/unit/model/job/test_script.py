@@ -69,6 +69,7 @@ def test_a_variable_never_hides_a_reserved_name() -> None:
         ({"image": "i:$zzz"}, "'image' in workflow 'train': undefined variable '$zzz'; define it in configs.yaml, or write '$$zzz' for a literal '$zzz'"),
         ({"image": "i:$none"}, "'image' in workflow 'train': variable '$none' is null; give it a value with --none VALUE"),
         ({"image": "$empty"}, "'image' in workflow 'train' is empty; name a Docker image"),
+        ({"image": "lab:5000/$big"}, "'image' in workflow 'train' is 'lab:5000/Py', which can't be the name of an image: names are in lower case; write 'lab:5000/py'"),
         ({"image": "$dash"}, "'image' in workflow 'train' starts with '-': '--privileged'; write the name of a Docker image"),
         ({"artifacts": ("$up",)}, "'artifacts' in workflow 'train' contains '..': '../x'; write a path inside the project's folder"),
         ({"artifacts": ("$root/x",)}, "'artifacts' in workflow 'train' is the absolute path '/x'; write a path inside the project's folder"),
@@ -82,7 +83,7 @@ def test_a_variable_never_hides_a_reserved_name() -> None:
     ],
 )  # fmt: skip
 def test_values_that_spoil_a_path_or_image(fields: dict[str, object], message: str) -> None:
-    own: Values = {"none": None, "empty": "", "dash": "--privileged", "up": "../x", "root": ""}
+    own: Values = {"none": None, "empty": "", "dash": "--privileged", "up": "../x", "root": "", "big": "Py"}
     with pytest.raises(UsageError) as caught:
         ready(own, **fields)
     assert caught.value.message == message

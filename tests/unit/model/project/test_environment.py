@@ -1,11 +1,24 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from dstack.errors import UsageError
-from dstack.model.project.environment import RESERVED, build, check_name, reserved_values, variable_warnings
+from dstack.model.project.environment import (
+    LONGEST,
+    MOST,
+    RESERVED,
+    SHELL_OWN,
+    build,
+    check_name,
+    check_sizes,
+    no_effect,
+    reserved_notes,
+    reserved_values,
+    variable_warnings,
+)
 from dstack.model.project.workflow import Values, Variables
 
 KNOWN = reserved_values(
@@ -107,7 +120,8 @@ def test_env_may_set_protected_names_but_not_those_that_shells_forbid() -> None:
 def test_a_variable_that_shadows_a_reserved_name_is_left_out_wholly(name: str) -> None:
     built = build(Variables(own={name: "mine"}), {}, {}, KNOWN)
     assert built == {"PYTHONUNBUFFERED": "1", **KNOWN}
-    assert len(list(variable_warnings([name]))) == 1
+    assert len(list(reserved_notes([name]))) == 1
+    assert list(variable_warnings([name])) == []
 
 
 def test_a_variable_whose_upper_case_name_is_reserved() -> None:
@@ -117,9 +131,64 @@ def test_a_variable_whose_upper_case_name_is_reserved() -> None:
     assert len(list(variable_warnings(["dstack_gpus"]))) == 1
 
 
+@pytest.mark.parametrize("name", ["GROUPS", "RANDOM", "FUNCNAME", "SECONDS", "HISTCMD", "_"])
+def test_names_that_bash_owns_are_left_out_and_a_warning_says_so(name: str) -> None:
+    built = build(Variables(own={name: "1"}), {name: "2"}, {name: "3"}, {})
+
+    assert built == {"PYTHONUNBUFFERED": "1"}
+    (warning,) = variable_warnings([name])
+    assert warning == f"variable '{name}' does not set {name} in the environment: bash sets {name} itself; rename it"
+    assert no_effect(name) == "does not arrive in the environment: bash sets it itself; use another name"
+    assert no_effect("PATH") is None
+    assert len(list(variable_warnings([name.lower()]))) == 1
+
+
+KNOWN_TO_BASH = """
+BASHOPTS BASHPID BASH_ALIASES BASH_ARGC BASH_ARGV BASH_ARGV0 BASH_CMDS BASH_COMMAND BASH_COMPAT BASH_ENV BASH_LINENO
+BASH_LOADABLES_PATH BASH_REMATCH BASH_SOURCE BASH_SUBSHELL BASH_VERSINFO BASH_VERSION BASH_XTRACEFD CHILD_MAX COLUMNS
+COMPREPLY COMP_CWORD COMP_KEY COMP_LINE COMP_POINT COMP_TYPE COMP_WORDBREAKS COMP_WORDS COPROC DIRSTACK EMACS ENV
+EPOCHREALTIME EPOCHSECONDS EUID EXECIGNORE FCEDIT FIGNORE FUNCNAME FUNCNEST GLOBIGNORE GROUPS HISTCMD HISTCONTROL
+HISTFILE HISTFILESIZE HISTIGNORE HISTSIZE HISTTIMEFORMAT HOSTFILE HOSTNAME HOSTTYPE IFS IGNOREEOF INPUTRC INSIDE_EMACS
+LANG LINENO LINES MACHTYPE MAIL MAILCHECK MAILPATH MAPFILE OLDPWD OPTARG OPTERR OPTIND OSTYPE PIPESTATUS
+POSIXLY_CORRECT PPID PROMPT_COMMAND PROMPT_DIRTRIM PS0 PS1 PS2 PS3 PS4 PWD RANDOM READLINE_LINE READLINE_POINT REPLY
+SECONDS SHELL SHELLOPTS SHLVL SRANDOM TIMEFORMAT TMOUT TMPDIR UID _ auto_resume histchars
+"""
+"""The variables in bash(1)."""
+
+
+def test_bash_passes_on_every_other_name_that_it_knows(tmp_path: Path) -> None:
+    """As a job gets them: exported by bash --posix, which then becomes the bash that runs the script."""
+    given = {**dict.fromkeys(KNOWN_TO_BASH.split(), "/tmp"), "BASH_COMPAT": "5.1", "BASH_XTRACEFD": "2"}
+    values = build(Variables(), given, {}, {})
+    (tmp_path / "env").write_text("".join(f"export {name}='{value}'\n" for name, value in values.items()))
+    (tmp_path / "script").write_text("exec env\n")
+    begin = f". {tmp_path}/env; exec bash -e {tmp_path}/script"
+
+    done = subprocess.run(["bash", "--posix", "-c", begin], capture_output=True, text=True, check=False)
+
+    assert done.stderr == ""
+    assert set(done.stdout.splitlines()) >= {f"{name}={value}" for name, value in values.items()}
+    assert set(KNOWN_TO_BASH.split()) - values.keys() <= SHELL_OWN
+
+
+def test_an_environment_that_no_program_could_get() -> None:
+    most = LONGEST - len("A=")
+    check_sizes({"A": "x" * most, "B": None})
+    with pytest.raises(UsageError, match=r"A has 131,072 bytes in the environment, and Linux passes at most 131,071"):
+        check_sizes({"A": "x" * (most + 1)})
+    with pytest.raises(UsageError, match="A has 131,074 bytes"):
+        check_sizes({"A": "ü" * (LONGEST // 2) + "x" * 2})
+    with pytest.raises(UsageError, match=f"all variables together have .* bytes, and Linux passes at most {MOST:,}"):
+        check_sizes({f"A{n}": "x" * 100_000 for n in range(20)})
+    said = subprocess.run(["/bin/true"], env={"A": "x" * most, "PATH": "/bin"}, check=False).returncode
+    assert said == 0
+    with pytest.raises(OSError, match="Argument list too long"):
+        subprocess.run(["/bin/true"], env={"A": "x" * (most + 1)}, check=False)
+
+
 def test_names_that_e_may_set() -> None:
     check_name("A_1")
-    for name in ("", "1A", "A-B", "A B", "A\n", "UID", "é"):
+    for name in ("", "1A", "A-B", "A B", "A\n", "UID", "é", "RANDOM"):
         with pytest.raises(UsageError):
             check_name(name)
 

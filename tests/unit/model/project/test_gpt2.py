@@ -37,10 +37,9 @@ def test_a_run_name_of_the_user_gives_way_to_the_reserved_one(gpt2: Project) -> 
     assert built["run_name"] == "brave-otter-7"
     assert "RUN_NAME" not in built
     assert "run_name" not in config_args(variables.own)
-    assert len(gpt2.warnings) == 1
-    assert gpt2.warnings == warnings(gpt2, FINETUNE)
-    assert gpt2.warnings[0].startswith("variable 'run_name' has a reserved name")
-    assert warnings(gpt2, "encode-dataset") == ()
+    assert gpt2.warnings == warnings(gpt2, FINETUNE) == ()
+    (note,) = gpt2.notes
+    assert note.startswith("variable 'run_name' has a reserved name")
 
 
 def test_artifacts_of_the_job_lie_where_the_trainer_writes(gpt2: Project) -> None:

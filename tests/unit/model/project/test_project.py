@@ -145,7 +145,8 @@ def test_warnings_name_what_does_not_reach_the_environment() -> None:
         ONE.replace("[c]", "[c], env: {DSTACK_JOB_ID: x}") + "- {name: b, image: i, commands: [c]}\n",
         "configs: {global: {path: x}, b: {uid: 1, job_id: 2}}",
     )
-    assert [warning.split("'")[1] for warning in found.warnings] == ["path", "DSTACK_JOB_ID", "uid", "job_id"]
+    assert [warning.split("'")[1] for warning in found.warnings] == ["path", "DSTACK_JOB_ID", "uid"]
+    assert [note.split("'")[1] for note in found.notes] == ["job_id"]
 
 
 def test_the_starter_project_is_in_order() -> None:

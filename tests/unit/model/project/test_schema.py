@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from dstack.model.project.schema import document, schema
@@ -41,6 +44,24 @@ def test_a_text_may_look_like_a_number_and_a_key_is_left_out_rather_than_null() 
     assert workflow["help"]["type"] == "string"
     assert "null" not in json.dumps(schema(WorkflowsFile))
     assert "x-scalar" not in json.dumps([schema(WorkflowsFile), schema(ConfigsFile)])
+
+
+@pytest.mark.parametrize("kind", [WorkflowsFile, ConfigsFile])
+def test_what_a_pattern_expects_completes_a_sentence(kind: Any) -> None:
+    """The sentence is "'VALUE' is not ...", so the description that editors show would not fit."""
+    patterns = list(with_patterns(msgspec.json.schema(kind)))
+
+    assert patterns
+    for found in patterns:
+        assert re.match("an? [^;]+; (write|use) ", found.get("x-expected", "")), found
+
+
+def with_patterns(schema: Any) -> Iterator[dict[str, Any]]:
+    inner = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
+    if isinstance(schema, dict) and isinstance(schema.get("pattern"), str):
+        yield schema
+    for each in inner:
+        yield from with_patterns(each)
 
 
 def test_the_page_about_project_files_names_every_key() -> None:

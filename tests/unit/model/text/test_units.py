@@ -36,6 +36,9 @@ from dstack.model.text.units import (
         ("1kB", 1000, 1024),
         ("2GiB", 2 * 1024**3, 2 * 1024**3),
         ("1Ti", 1024**4, 1024**4),
+        ("8GIB", 8 * 1024**3, 8 * 1024**3),
+        ("2P", 2 * 1000**5, 2 * 1024**5),
+        ("1.5pb", 1_500_000_000_000_000, 3 * 1024**5 // 2),
     ],
 )
 def test_a_gb_of_disk_is_decimal_and_a_gb_of_memory_binary(text: str, disk: int, memory: int) -> None:
