@@ -8,7 +8,7 @@ from dstack.cli.output.progress import ProgressLines, so_far
 from dstack.model.api.jobs import JobView
 from dstack.model.job.reasons import ReasonCode
 from dstack.model.job.status import Phase, Progress, Status
-from tests.unit.cli.fake_server import job_view, run_view
+from tests.unit.cli.fake_server import job_view
 
 LAYERS = Progress(3, 8, "layers")
 
@@ -24,7 +24,7 @@ def test_progress_in_words() -> None:
 
 
 def test_a_pull_has_one_line_and_a_failure_another(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = ProgressLines(run_view("run", [pulling("")]), None)
+    lines = ProgressLines([pulling("")], None)
 
     for job in (
         pulling("pulling it"),
@@ -43,6 +43,6 @@ def test_a_container_that_is_about_to_start_has_no_line(capsys: pytest.CaptureFi
     values = {"status": Status.PREPARING, "phase": Phase.STARTING, "exit_code": None, "finished_at": None}
     starting = job_view("aa", "train", **values)
 
-    ProgressLines(run_view("run", [starting]), None).job(starting)
+    ProgressLines([starting], None).job(starting)
 
     assert capsys.readouterr().err == ""

@@ -13,7 +13,7 @@ from dstack.model.api.server import Problem
 from dstack.model.job.status import Status
 from tests.unit.cli.conftest import command
 from tests.unit.cli.fake_server import State, job_view, run_view, runner_view
-from tests.unit.cli.terminal import type_into
+from tests.unit.cli.terminal import looks, type_into
 
 Person = Callable[..., tuple[str, int]]
 CTRL_C = "\x03"
@@ -133,6 +133,7 @@ def test_the_live_list_is_drawn_over_and_over(person: Person, state: State) -> N
     shown, code = person("runners -w", ("lab1", changed), ("lab2", CTRL_C))
 
     assert code == 0
-    first, *again = shown.split("\x1b[H\x1b[2J")[1:]
-    assert "lab2" not in first
-    assert "lab2" in again[-1]
+    first, last = shown.index("lab1"), shown.rindex("lab1")
+    assert "lab2" not in shown[first : shown.index("lab1", first + 1)]
+    assert "lab2" in shown[last:]
+    assert [line.split()[:1] for line in looks(shown)[:3]] == [["NAME"], ["lab1"], ["lab2"]]
