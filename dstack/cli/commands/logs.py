@@ -19,7 +19,7 @@ from dstack.client.client import Client
 from dstack.errors import ErrorCode, NotFoundError, UsageError
 from dstack.model.api.jobs import JobView
 from dstack.model.api.runs import Event, RunView
-from dstack.model.text.suggest import did_you_mean
+from dstack.model.text.suggest import did_you_mean, nearest
 
 
 @click.command("logs")
@@ -103,9 +103,10 @@ def _target(client: Client, ref: str, run: RunView | None) -> RunView | JobView:
         if run is None or error.code == ErrorCode.AMBIGUOUS:
             raise
         names = [job.workflow for job in run.jobs]
+        meant = nearest(ref, names)
         raise NotFoundError(
             f"'{ref}' is not a workflow of {run.name}, nor a run or job{did_you_mean(ref, names)}",
-            hint=f"the workflows of {run.name} are {', '.join(names)}",
+            hint=f"dstack logs {run.name} {meant}" if meant else f"`dstack jobs {run.name}` lists its workflows",
         ) from error
 
 

@@ -61,21 +61,19 @@ class ProgressLines(Display):
 
     def begin(self) -> None:
         """Print what will happen and why: on a terminal as a table, else one line for each dependency."""
-        if not self._quiet and len(self._jobs) > 1 and terminal(sys.stderr):
+        table = len(self._jobs) > 1 and terminal(sys.stderr)
+        if table and not self._quiet:
             self._print_plan()
         for job in list(self._jobs.values()):
-            if not job.cached and job.workflow != self._named and not self._quiet and job.id not in self._printed:
+            if not (table or self._quiet or job.cached or job.workflow == self._named):
                 show.say(f"{job.workflow}: will run: {job.cache.why}")
             self.job(job)
 
     def _print_plan(self) -> None:
-        rows = []
-        for job in self._jobs.values():
-            rows.append((job.workflow, "cached" if job.cached else "run", job.cache.why))
-            if job.cached or job.reason is None:
-                self._printed[job.id] = state(job)
+        rows = [(job.workflow, "cached" if job.cached else "run", job.cache.why) for job in self._jobs.values()]
         for text in show.table_lines(("WORKFLOW", "PLAN", "WHY"), rows, sys.stderr):
             show.raw_line(text)
+        self._printed |= {job.id: state(job) for job in self._jobs.values() if job.cached}
 
     def job(self, job: JobView) -> None:
         """Print a job's state, if it changed."""

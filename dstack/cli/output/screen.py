@@ -6,6 +6,7 @@ Nothing is painted on a stream that is not a terminal.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,7 +18,9 @@ from dstack.cli.output import cells, log_text
 FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 """The wheel before the status line turns, so that a person sees that the command is alive."""
 TURN_SECONDS = 0.15
-SHOW_CURSOR, HIDDEN_CURSOR = b"\x1b[?25h", b"\x1b[?25l"
+SHOW_CURSOR, HIDE_CURSOR = b"\x1b[?25h", b"\x1b[?25l"
+CUT_CODE = re.compile(rb"\x1b(\[[0-9:;?]{0,30})?$")
+"""A code at the end of a log's bytes, the rest of which has not arrived yet."""
 
 
 def terminal(stream: TextIO) -> bool:
@@ -96,6 +99,7 @@ class Screen:
         self._stop = threading.Event()
         self._mid_line = False
         self._colours = ""
+        self._cut_code = b""
         self._cursor_hidden = False
         self._page: list[str] | None = None
 
@@ -118,9 +122,12 @@ class Screen:
     def _note(self, data: bytes) -> None:
         """Remember the state in which the log leaves the terminal."""
         self._mid_line = not data.endswith(b"\n")
+        data = self._cut_code + data
         self._colours = log_text.colours(data.decode(errors="replace"), self._colours)
-        if b"\x1b[?25" in data:
-            self._cursor_hidden = data.rfind(HIDDEN_CURSOR) > data.rfind(SHOW_CURSOR)
+        if HIDE_CURSOR in data or SHOW_CURSOR in data:
+            self._cursor_hidden = data.rfind(HIDE_CURSOR) > data.rfind(SHOW_CURSOR)
+        begun = CUT_CODE.search(data)
+        self._cut_code = begun.group() if begun else b""
 
     def open(self, job: str, text: str) -> None:
         """Show the job's unfinished line, which is painted over as it changes; "" for none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, TextIO, TypeVar
@@ -160,12 +161,19 @@ def watch(draw: Callable[[], bool], *, as_json: bool, pause: float = 2.0) -> Non
 
 
 def fields(pairs: Iterable[tuple[str, str | None]]) -> None:
-    """Print `name  value` lines on stdout, leaving out None."""
+    """Print `name  value` lines on stdout, leaving out None. A terminal gets long values in several lines."""
     present = [(name, value) for name, value in pairs if value is not None]
-    width = max((len(name) for name, _ in present), default=0)
+    width = max((len(name) for name, _ in present), default=0) + 2
     for name, value in present:
-        text = clean(value).replace("\n", "\n" + " " * (width + 2))
-        line(f"{name.ljust(width)}  {paint(text, STYLES.get(value), sys.stdout)}")
+        rows = clean(value).split("\n")
+        if terminal(sys.stdout):
+            rows = [part for row in rows for part in _wrapped(row, room(sys.stdout) - width) or [""]]
+        text = paint(("\n" + " " * width).join(rows), STYLES.get(value), sys.stdout)
+        line(f"{name.ljust(width)}{text}")
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, max(width, 20), break_long_words=False, break_on_hyphens=False)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from dstack.cli.output import cells
 
 GAP = 2
 """Cells between two columns."""
-LEAST = 16
+LEAST = 12
 """Cells that the last column keeps, if it needs them, while there are columns that can be left out."""
 NARROWEST = 6
 
