@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 
 COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
+CONTROL = re.compile(r"[\x00-\x1a\x1c-\x1f\x7f-\x9f]|\x1b(?!\[[0-9;:]*m)")
+WIDE = "\ufe0f"
+"""Makes an emoji of the character before it, which then takes two cells."""
 RESET = "\x1b[0m"
 ELLIPSIS = "…"
 
@@ -16,7 +19,12 @@ def width(text: str) -> int:
         return len(plain)
     from rich.cells import cell_len
 
-    return sum(map(cell_len, plain))
+    return sum(map(cell_len, plain)) + plain.count(WIDE)
+
+
+def plain(text: str, encoding: str) -> str:
+    """Return a line without control characters except colour codes, and with `?` for what the encoding lacks."""
+    return CONTROL.sub("", text.expandtabs()).encode(encoding, "replace").decode(encoding)
 
 
 def pad(text: str, cells: int) -> str:

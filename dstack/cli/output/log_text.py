@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from dstack.cli.output.cells import COLOUR, RESET
+from dstack.cli.output.cells import COLOUR, CONTROL, RESET
 
 ESCAPE = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]"  # ECMA-48, 5.4: control sequences
@@ -13,8 +13,6 @@ ESCAPE = re.compile(
     r"|\[[0-?]*[ -/]*$)"  # the rest has not arrived yet
 )
 SPECIAL = re.compile(r"[\r\b\x0e\x0f\x1b]")
-CONTROL = re.compile(r"[\x00-\x08\x0a-\x1a\x1c-\x1f\x7f]")
-LONE_ESCAPE = re.compile(r"\x1b(?!\[[0-9;:]*m)")
 MOST_COLOURS = 8
 """Codes that are remembered: a bold red on blue takes three."""
 
@@ -64,4 +62,4 @@ def _rubbed_out(text: str) -> str:
             elif kept:
                 kept.pop()
         text = "".join(kept)
-    return LONE_ESCAPE.sub("", CONTROL.sub("", text))
+    return "\t".join(CONTROL.sub("", part) for part in text.split("\t"))

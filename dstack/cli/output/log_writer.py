@@ -165,7 +165,7 @@ class LogWriter(Display):
         log.text = line.encode("utf-8", "surrogateescape")
         if terminal(sys.stdout):
             shown = self._shown(log) if line else b""
-            SCREEN.open(job, shown.decode(errors="replace").expandtabs())
+            SCREEN.open(job, shown.decode(errors="replace"))
         elif now and log.printed and "\r" in line.rstrip("\r") and seconds(now) - seconds(log.printed) >= SPARSE:
             SCREEN.log(self._shown(log) + b"\n")
             log.printed = now

@@ -10,7 +10,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from dstack.cli.output import cells, log_text
@@ -59,8 +59,7 @@ class Block:
         lines = max(size(stream)[1], 3)
         if len(rows) >= lines:
             rows = [*rows[: lines - 2], f"{cells.ELLIPSIS} and {len(rows) - lines + 2} more"]
-        encoding = stream.encoding or "ascii"
-        rows = [cells.cut(row.encode(encoding, "replace").decode(encoding), room(stream)) for row in rows]
+        rows = [cells.cut(cells.plain(row, stream.encoding or "ascii"), room(stream)) for row in rows]
         stream.write(cells.RESET + self._to_top(stream) + "\x1b[K\n".join(rows) + "\x1b[K\x1b[J")
         stream.flush()
         self._widths = [cells.width(row) for row in rows]
@@ -99,6 +98,7 @@ class Screen:
         self._stop = threading.Event()
         self._mid_line = False
         self._colours = ""
+        self._suspended = False
         self._cut_code = b""
         self._cursor_hidden = False
         self._page: list[str] | None = None
@@ -111,11 +111,12 @@ class Screen:
     def log(self, data: bytes) -> None:
         """Print bytes of a log on stdout."""
         with self._lock:
-            if not terminal(sys.stdout):
+            if not data or not terminal(sys.stdout):
                 _write(data)
                 return
             self._erase()
-            _write(self._colours.encode() + data if self._colours and not self._mid_line else data)
+            _write(self._colours.encode() + data if self._suspended else data)
+            self._suspended = False
             self._note(data)
             self._paint()
 
@@ -185,7 +186,7 @@ class Screen:
             print(text, file=stream, flush=True)
 
     def close(self) -> None:
-        """Remove the open lines and the status line, keep a page, and leave the terminal as it was found."""
+        """Remove the open lines and the status line, keep a page, and end colours. A log's last line stays open."""
         ticker, self._ticker = self._ticker, None
         self._stop.set()
         if ticker is not None:
@@ -196,19 +197,20 @@ class Screen:
                 self._erase()
             elif terminal(sys.stdout):
                 self._block.leave(sys.stdout)
-            if self.shared:
-                self._end_line()
-            if self._colours or self._cursor_hidden:
-                _write(cells.RESET.encode() + (SHOW_CURSOR if self._cursor_hidden else b""))
-            self._colours, self._cursor_hidden = "", False
+            if self._colours and not self._suspended:
+                _write(cells.RESET.encode())
+            if self._cursor_hidden:
+                _write(SHOW_CURSOR)
+            self._colours, self._suspended, self._cursor_hidden = "", False, False
 
     def _end_line(self) -> None:
         """End the line that a log left open, and its colours, which it gets back with its next bytes."""
-        if self._colours:
+        if self._colours and not self._suspended:
             _write(cells.RESET.encode())
+            self._suspended = True
         if self._mid_line:
             _write(b"\n")
-        self._mid_line = False
+            self._mid_line = False
 
     def _erase(self) -> None:
         if (stream := self._stream()) is not None:
@@ -221,6 +223,7 @@ class Screen:
         wheel = f"{FRAMES[self._frame % len(FRAMES)]} {self._status}"
         rows = [*(self._open.values() if terminal(sys.stdout) else ()), *([wheel] if self._status else ())]
         if rows:
+            self._suspended = bool(self._colours)
             self._block.paint(stream, rows)
         else:
             self._block.erase(stream)
@@ -230,11 +233,12 @@ class Screen:
         return next((stream for stream in (sys.stderr, sys.stdout) if terminal(stream)), None)
 
     def _turn(self) -> None:
-        while not self._stop.wait(TURN_SECONDS):
-            with self._lock:
-                self._frame += 1
-                if self._status:
-                    self._paint()
+        with suppress(OSError, ValueError):  # the terminal went away
+            while not self._stop.wait(TURN_SECONDS):
+                with self._lock:
+                    self._frame += 1
+                    if self._status:
+                        self._paint()
 
 
 def _write(data: bytes) -> None:

@@ -173,7 +173,7 @@ def test_a_log_of_one_job_gets_its_colour_back_after_a_line_of_dstack(terminal: 
 
     assert terminal() == ["red,", "a warning", "red again"]
     assert terminal.seen.getvalue().decode() == (
-        "\x1b[?25l\x1b[31mred, \x1b[0m\na warning\n\x1b[31mred again\x1b[0m\n\x1b[0m\x1b[?25h"
+        "\x1b[?25l\x1b[31mred, \x1b[0m\na warning\n\x1b[31mred again\x1b[0m\x1b[?25h"
     )
 
 
@@ -191,7 +191,7 @@ def test_no_open_line_is_wrapped(terminal: Watched) -> None:
     writer = LogWriter(TWO)
     wide = "学習中" * 60
 
-    for text in (wide, "x" * 300, "\t" * 50 + "x", "é" * 300, "🚀" * 150):
+    for text in (wide, "x" * 300, "\t" * 50 + "x", "é" * 300, "🚀" * 150, "⚠️" * 150, "\v\x9b2J\x07" * 90):
         writer.log(event("1", "prep"), f"\r{text}".encode())
         writer.log(event("2", "train"), b"\r\x1b[32m" + text.encode())
         SCREEN.status("preparing " * 40)

@@ -175,8 +175,8 @@ def test_a_log_leaves_its_colours_and_no_hidden_cursor_behind(person: Person, st
     logs, _ = person("logs brave")
 
     for line in ("train: done in 1m 12s", "brave-otter-7: done in 1m 12s"):
-        assert re.search(rf"\x1b\[0m\r\n(\x1b\[32m)?{line}", shown), shown
-    assert logs.endswith("red without end\x1b[0m\r\n\x1b[0m\x1b[?25h")
+        assert re.search(rf"\x1b\[0m\r\n(\x1b\[\?25h)?\x1b\[32m{line}", shown), repr(shown)
+    assert logs.endswith("red without end\x1b[0m\x1b[?25h")
 
 
 def test_a_person_vouches_for_a_host_key(person: Person, state: State) -> None:
