@@ -188,7 +188,9 @@ def _print(run: RunView) -> None:
     show.table(("JOB", "WORKFLOW", "STATUS", "RUNNER"), rows)
     show.line("")
     for job in run.jobs:
-        show.line(show.clean(f"{job.workflow}: {state(job)}"))
+        told = f"{job.workflow}: {job.reason}" == run.reason
+        text = state(job).removesuffix(f": {job.reason}") if told else state(job)
+        show.line(show.clean(f"{job.workflow}: {text}"))
         for each in job.attempts:
             where = f" on {each.runner}" if each.runner else ""
             why = each.reason or f"exit code {each.exit_code}"

@@ -47,7 +47,7 @@ def colours(text: str, before: str = "") -> str:
     for code in COLOUR.findall(text) if "\x1b" in text else ():
         if not code[2:-1].strip("0;"):
             codes.clear()
-        else:
+        elif code not in codes[-1:]:
             codes.append(code)
     return "".join(codes[-MOST_COLOURS:])
 

@@ -60,6 +60,7 @@ class Block:
         if len(rows) >= lines:
             rows = [*rows[: lines - 2], f"{cells.ELLIPSIS} and {len(rows) - lines + 2} more"]
         rows = [cells.cut(cells.plain(row, stream.encoding or "ascii"), room(stream)) for row in rows]
+        rows[-1:] = [cells.cut(row, max(room(stream) - len("^C"), 1)) for row in rows[-1:]]
         stream.write(cells.RESET + self._to_top(stream) + "\x1b[K\n".join(rows) + "\x1b[K\x1b[J")
         stream.flush()
         self._widths = [cells.width(row) for row in rows]
@@ -173,7 +174,7 @@ class Screen:
         try:
             yield
             with self._lock:
-                self._block.paint(sys.stdout, self._page)
+                self._block.paint(sys.stdout, [*self._page, ""])
         finally:
             self._page = None
 

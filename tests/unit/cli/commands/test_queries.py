@@ -54,6 +54,17 @@ def test_a_run_in_full(cli: Cli, state: State) -> None:
     assert "cache: no earlier run of it" in shown
 
 
+def test_a_run_in_full_tells_its_reason_once(cli: Cli, state: State) -> None:
+    failed = {"status": Status.FAILED, "exit_code": 125}
+    jobs = [job_view("aaaaaaaaaaaa", "prep", reason="no such image", **failed), job_view("bbbbbbbbbbbb", "train")]
+    state.hold(run_view("brave-otter-7", jobs, reason="prep: no such image", **failed))
+
+    shown = cli("runs", "brave").stdout.decode()
+
+    assert shown.count("no such image") == 1
+    assert "\nprep: failed with exit code 125\n" in shown
+
+
 def test_prune_names_the_machines_that_it_could_not_ask(cli: Cli, state: State) -> None:
     state.runners.update(lab1=runner_view("lab1"), lab2=runner_view("lab2", state="unreachable", reason="no route"))
 

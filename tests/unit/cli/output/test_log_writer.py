@@ -199,4 +199,4 @@ def test_no_open_line_is_wrapped(terminal: Watched) -> None:
         first, second, third = terminal()
         assert (first[:7], second[:7], third[2:11]) == ("prep  |", "train |", "preparing")
         assert max(len(line) for line in (first, second, third)) < terminal.columns
-    assert len(third) == terminal.columns - 1
+    assert len(third) == terminal.columns - 3
