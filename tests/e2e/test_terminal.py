@@ -6,6 +6,7 @@ import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,11 +41,12 @@ def test_bars_of_jobs_that_run_at_once(
         return ""
 
     # when
-    words = [str(program()), "run", "report", "--name", "bars"]
+    words = [str(program()), "run", "report"]
     steps = (("left   |", ""), ("right  |", go))
-    shown, code = type_into(words, steps, cwd=folder, environment=dstack_home.environment)
+    known: dict[str, Any] = {"cwd": folder, "environment": dstack_home.environment, "seconds": 300}
+    shown, code = type_into([*words, "--name", "bars"], steps, **known)
     in_a_file = re.sub("\x1b\\[[0-9;]*m", "", cli("logs", "bars").stdout).splitlines()
-    again, _ = type_into([str(program()), "run", "report"], (), cwd=folder, environment=dstack_home.environment)
+    again, _ = type_into(words, (), **known)
 
     # then
     lines = looks(shown)

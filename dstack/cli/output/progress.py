@@ -159,10 +159,12 @@ class ProgressLines(Display):
         busy = [job for job in unfinished if job.status is not Status.RUNNING]
         if len(busy) < len(unfinished) and (self._writer is None or self._writer.raw):
             busy = []
-        waiting = [job for job in busy if job.reason_code == WAITING and len(busy) > 1]
-        parts = [f"{self.label(job)}: {_doing(job)}" for job in busy if job not in waiting]
-        if parts and waiting:
-            parts.append(f"{len(waiting)} waiting")
+        idle = [job for job in busy if job.status is Status.QUEUED and job.reason_code in (None, WAITING)]
+        parts = [f"{self.label(job)}: {_doing(job)}" for job in busy if job not in idle]
+        if len(idle) == 1 and not parts:
+            parts = [f"{self.label(idle[0])}: queued"]
+        elif idle:
+            parts.append(f"{len(idle)} waiting")
         SCREEN.status(show.clean(" · ".join(parts)).replace("\n", " "))
 
 

@@ -34,6 +34,7 @@ def type_into(
     cwd: Path,
     environment: dict[str, str],
     columns: int = 80,
+    seconds: float = SECONDS,
 ) -> tuple[str, int]:
     """Run the program. For each step, wait for its first text, then type its second. Return the output and exit code.
     Raises AssertionError if a text does not appear."""
@@ -50,17 +51,17 @@ def type_into(
     )
     os.close(theirs)
     try:
-        shown = _converse(ours, list(steps))
-        return shown, process.wait(SECONDS)
+        shown = _converse(ours, list(steps), seconds)
+        return shown, process.wait(seconds)
     finally:
         process.kill()
         process.wait()
         os.close(ours)
 
 
-def _converse(terminal: int, steps: list[tuple[str, Typed]]) -> str:
+def _converse(terminal: int, steps: list[tuple[str, Typed]], seconds: float) -> str:
     shown, seen = b"", 0
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if steps and steps[0][0].encode() in shown[seen:]:
             seen = len(shown)

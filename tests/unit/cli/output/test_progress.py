@@ -122,7 +122,7 @@ def test_the_status_line_says_who_works_and_how_many_wait(terminal: Watched) -> 
 
     lines.job(pulling("pulling it", LAYERS))
 
-    assert terminal()[-1][2:] == "clean: queued · train: pulling 3 of 8 layers · 4 waiting"
+    assert terminal()[-1][2:] == "train: pulling 3 of 8 layers · 5 waiting"
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
