@@ -11,6 +11,7 @@ from types import FrameType
 
 from dstack.cli.output import show
 from dstack.cli.output.displays import Display
+from dstack.cli.output.screen import SCREEN
 from dstack.client.client import Client
 from dstack.client.frames import Frame
 from dstack.model.api.jobs import StopRequest
@@ -39,6 +40,7 @@ class Interrupts(ExitStack):
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self.callback(signal.signal, number, signal.signal(number, self._receive))
+        self.callback(signal.signal, signal.SIGCONT, signal.signal(signal.SIGCONT, lambda *_: SCREEN.resumed()))
         return self
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

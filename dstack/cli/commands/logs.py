@@ -72,8 +72,9 @@ def command(
         if follow:
             display = JsonEvents() if as_json else LogLines(jobs, writer, labels)
             stream(frames_of(client, names, begins), display, interrupts, begins, part=part)
-            for name in dict.fromkeys(target.run for target in targets if isinstance(target, JobView)):
-                display.run(client.run(name))
+            if as_json:
+                for name in dict.fromkeys(target.run for target in targets if isinstance(target, JobView)):
+                    display.run(client.run(name))
             display.close()
     if not begins and not as_json:
         for job in jobs:

@@ -97,7 +97,7 @@ def _tags(client: Client) -> dict[str, str]:
     """Return the tags of each run."""
     tags = defaultdict[str, list[str]](list)
     for tag in client.tags():
-        tags[tag.run].append(tag.name)
+        tags[tag.run].append(f":{tag.name}")
     return {run: ", ".join(names) for run, names in tags.items()}
 
 

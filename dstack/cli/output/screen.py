@@ -79,6 +79,10 @@ class Block:
             stream.flush()
             self._widths = []
 
+    def forget(self) -> None:
+        """Paint the next rows at the cursor, wherever it is."""
+        self._widths = []
+
     def _to_top(self, stream: TextIO) -> str:
         """Move to the first row. A terminal that became narrower has wrapped the rows."""
         columns = size(stream)[0]
@@ -203,6 +207,12 @@ class Screen:
             if self._cursor_hidden:
                 _write(SHOW_CURSOR)
             self._colours, self._suspended, self._cursor_hidden = "", False, False
+
+    def resumed(self) -> None:
+        """Start anew below what the shell printed while the command was suspended (Ctrl-Z)."""
+        with self._lock:
+            self._block.forget()
+            self._paint()
 
     def _end_line(self) -> None:
         """End the line that a log left open, and its colours, which it gets back with its next bytes."""

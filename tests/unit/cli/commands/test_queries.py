@@ -41,7 +41,7 @@ def test_tables_are_aligned(cli: Cli, state: State) -> None:
     head = ["NAME", "WORKFLOW", "STATUS", "USER", "SUBMITTED", "TOOK", "EXIT", "RUNNER", "TAG", "REASON"]
     assert runs[0].split() == head
     assert runs[1].index("train") == runs[0].index("WORKFLOW") == runs[2].index("x ")
-    assert runs[1].split()[-3:] == ["0", "lab1", "best"]
+    assert runs[1].split()[-3:] == ["0", "lab1", ":best"]
     assert max(map(len, runners.stdout.decode().splitlines())) <= 80
     assert b"lab2: unusable: no Docker" in runners.stderr
 

@@ -200,3 +200,15 @@ def test_no_open_line_is_wrapped(terminal: Watched) -> None:
         assert (first[:7], second[:7], third[2:11]) == ("prep  |", "train |", "preparing")
         assert max(len(line) for line in (first, second, third)) < terminal.columns
     assert len(third) == terminal.columns - 3
+
+
+def test_after_ctrl_z_what_the_shell_printed_stays(terminal: Watched) -> None:
+    writer = LogWriter(TWO)
+    for job, workflow in TWO.items():
+        writer.log(event(job, workflow), b"50%")
+    terminal.stream.write("^Z\n[1]+  Stopped\n$ fg\ndstack run train\n")
+
+    SCREEN.resumed()
+    writer.log(event("1", "prep"), b"\r60%")
+
+    assert terminal()[2:] == ["[1]+  Stopped", "$ fg", "dstack run train", "prep  | 60%", "train | 50%"]
