@@ -120,11 +120,11 @@ def test_every_text_that_was_overwritten_can_be_searched(capfdbinary: pytest.Cap
 def test_a_bar_of_many_hours_takes_no_memory(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     writer = LogWriter(TWO)
 
-    for number in range(20_000):
+    for number in range(2_000):
         writer.log(event("1", "prep"), b"\r%d" % number)
     writer.finish("1", "prep")
 
-    assert capfdbinary.readouterr().out == b"prep | 19999\n"
+    assert capfdbinary.readouterr().out == b"prep | 1999\n"
 
 
 def test_a_timestamp_is_not_overwritten(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
