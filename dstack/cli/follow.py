@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from queue import Queue
 from types import FrameType
 
 from dstack.cli.output import show
 from dstack.cli.output.displays import Display
+from dstack.cli.output.screen import SCREEN
 from dstack.client.client import Client
+from dstack.client.frames import Frame
 from dstack.model.api.jobs import StopRequest
 from dstack.model.api.runs import Event, RunView
 from dstack.model.job.status import Status
@@ -36,6 +40,7 @@ class Interrupts(ExitStack):
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self.callback(signal.signal, number, signal.signal(number, self._receive))
+        self.callback(signal.signal, signal.SIGCONT, signal.signal(signal.SIGCONT, lambda *_: SCREEN.resumed()))
         return self
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
@@ -59,34 +64,79 @@ class Interrupts(ExitStack):
 
 
 def stream(
-    client: Client,
-    ref: str,
+    frames: Iterable[Frame],
     display: Display,
     interrupts: Interrupts,
     offsets: dict[str, int],
     *,
-    follow: bool = True,
-    logs: bool = True,
     part: Callable[[Event, bytes], bytes] = lambda event, data: data,
 ) -> RunView | None:
-    """Show the frames of a run or job, of its logs only what `part` returns, counting log bytes in `offsets`. Return
-    the run if it ended, else None. Raises Interruption between frames only, so it can be called again and resumes where
-    it stopped."""
-    for frame in client.follow(ref, offsets, follow=follow, logs=logs):
+    """Show the frames, of logs only what `part` returns, counting log bytes in `offsets`. Return the last run that
+    ended, or None. Raises Interruption between frames only, so frames from `offsets` on continue where it stopped."""
+    ended = None
+    for frame in frames:
         event = frame.event
         with interrupts.held():
             if event.event == "log" and event.id is not None:
                 if shown := part(event, frame.data):
                     display.log(event, shown)
-                offsets[event.id] = (event.offset or 0) + len(frame.data)
+                _count(offsets, frame)
             elif event.job is not None:
                 display.job(event.job)
             elif event.run is not None:
-                for job in event.run.jobs:
+                ended = event.run
+                for job in ended.jobs:
                     display.finish(job.id, job.workflow)
-                display.run(event.run)
-                return event.run
-    return None
+                display.run(ended)
+    return ended
+
+
+def frames_of(
+    client: Client, refs: Sequence[str], offsets: dict[str, int], *, follow: bool = True, logs: bool = True
+) -> Iterator[Frame]:
+    """Yield the frames of runs and jobs from `offsets` on, which the caller counts: one after the other or, with
+    `follow`, as they arrive from all of them until the last one ends."""
+    if len(refs) == 1 or not follow:
+        for ref in refs:
+            yield from _until_the_end(client.follow(ref, offsets, follow=follow, logs=logs))
+        return
+    arrived: Queue[Frame | BaseException | None] = Queue(maxsize=len(refs))
+    for ref in refs:
+        threading.Thread(target=_pass_on, args=(client, ref, dict(offsets), arrived), daemon=True).start()
+    left = len(refs)
+    while left:
+        item = arrived.get()
+        if isinstance(item, BaseException):
+            raise item
+        if item is None:
+            left -= 1
+        else:
+            yield item
+
+
+def _pass_on(client: Client, ref: str, offsets: dict[str, int], arrived: Queue[Frame | BaseException | None]) -> None:
+    """Follow one run or job for `frames_of`, and count what was passed on. None is its end."""
+    try:
+        for frame in _until_the_end(client.follow(ref, offsets)):
+            arrived.put(frame)
+            _count(offsets, frame)
+        arrived.put(None)
+    except BaseException as error:
+        arrived.put(error)
+
+
+def _until_the_end(frames: Iterator[Frame]) -> Iterator[Frame]:
+    """Yield frames until a run has ended: a connection that breaks after that is of no interest."""
+    for frame in frames:
+        yield frame
+        if frame.event.run is not None:
+            return
+
+
+def _count(offsets: dict[str, int], frame: Frame) -> None:
+    event = frame.event
+    if event.event == "log" and event.id is not None:
+        offsets[event.id] = (event.offset or 0) + len(frame.data)
 
 
 def exit_code(run: RunView) -> int:
@@ -103,7 +153,8 @@ def to_the_end(client: Client, name: str, display: Display, *, logs: bool = True
     with Interrupts() as interrupts:
         while True:
             try:
-                return exit_code(stream(client, name, display, interrupts, offsets, logs=logs) or client.run(name))
+                frames = frames_of(client, [name], offsets, logs=logs)
+                return exit_code(stream(frames, display, interrupts, offsets) or client.run(name))
             except Interruption as interruption:
                 asks = asks and interruption.args == (signal.SIGINT,) and show.interactive()
             if not (asks and _keep_following(client, name, display)):

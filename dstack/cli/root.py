@@ -12,6 +12,7 @@ import click
 
 from dstack import __version__
 from dstack.cli.output import failure, show
+from dstack.cli.output.screen import SCREEN
 from dstack.cli.parameters import Noun
 
 COMMANDS = {
@@ -75,9 +76,11 @@ def run(arguments: Sequence[str]) -> int:
             dstack.main(list(arguments), "dstack", "_DSTACK_COMPLETE")
         with dstack.make_context("dstack", list(arguments)) as ctx:
             result = dstack.invoke(ctx)
+        SCREEN.close()
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except BaseException as error:
+        SCREEN.close()
         # The command line may be too wrong to be parsed.
         options = itertools.takewhile(lambda word: word != "--", arguments)
         return failure.report(error, as_json="--json" in options, arguments=arguments)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -11,12 +13,17 @@ from dstack.cli.follow import exit_code
 from dstack.cli.output import charts, show, words
 from dstack.cli.output.progress import state
 from dstack.cli.parameters import REF, NounOrName, json_option, run_of, run_or_job, yes_option
+from dstack.client.client import Client
 from dstack.client.settings import user
 from dstack.errors import UsageError
 from dstack.model.api.jobs import JobView
 from dstack.model.api.runs import RepoView, RunView
 from dstack.model.job.status import Status
 from dstack.model.text.units import size_words
+
+COLUMNS = ("NAME", "WORKFLOW", "STATUS", "USER", "SUBMITTED", "TOOK", "EXIT", "RUNNER", "TAG", "REASON")
+SPARE = ("USER", "TOOK", "SUBMITTED")
+"""What a narrow terminal does without, in this order."""
 
 
 @click.group("runs", cls=NounOrName, invoke_without_command=True, subcommand_metavar="| COMMAND [ARGS]...")
@@ -27,12 +34,21 @@ from dstack.model.text.units import size_words
 @click.option(
     "-n", "limit", type=click.IntRange(1, 10**9), default=20, metavar="N", help="Number of runs to list; default: 20."
 )
+@click.option("-w", "--watch", is_flag=True, help="Refresh every two seconds until Ctrl-C, or until RUN ends.")
 @click.option("--diff", is_flag=True, help="Print the patch from the run's commit to the code that it ran.")
 @click.option("--metrics", is_flag=True, help="Show the CPU, memory and GPU use of the run's jobs over time.")
 @json_option
 @click.pass_context
 def command(
-    ctx: click.Context, /, limit: int, diff: bool, metrics: bool, as_json: bool, run: str | None = None, **filters: Any
+    ctx: click.Context,
+    /,
+    limit: int,
+    watch: bool,
+    diff: bool,
+    metrics: bool,
+    as_json: bool,
+    run: str | None = None,
+    **filters: Any,
 ) -> None:
     """List recent runs, or show one in full.
 
@@ -47,21 +63,42 @@ def command(
         raise UsageError("--workflow, --status and --mine can't be used with the name of a run")
     if diff and as_json:
         raise UsageError("--diff can't be used with --json")
+    if watch and (diff or metrics):
+        raise UsageError("-w can't be used with --diff or --metrics")
     client = connect.connect()
-    if run is None:
+    if diff and run:
+        show.out().writelines(client.diff(run))
+    elif metrics and run:
+        charts.print_metrics(client.metrics(run), as_json=as_json)
+    elif watch:
+        show.watch(lambda: _show(client, run, limit, filters, as_json=as_json), as_json=as_json)
+    else:
+        _show(client, run, limit, filters, as_json=as_json)
+
+
+def _show(client: Client, name: str | None, limit: int, filters: Mapping[str, Any], *, as_json: bool) -> bool:
+    """Print the runs, or one in full. Return whether it can still change."""
+    if name is None:
         none = "no runs" if any(filters.values()) else "no runs yet; start one with `dstack run WORKFLOW`"
         by = user() if filters["mine"] else None
         runs = client.runs(user=by, limit=limit, **filters)
-        columns = ("NAME", "WORKFLOW", "STATUS", "USER", "SUBMITTED", "TOOK", "REASON")
-        show.list_table(runs, columns, _row, none, as_json=as_json)
-    elif diff:
-        show.out().writelines(client.diff(run))
-    elif metrics:
-        charts.print_metrics(client.metrics(run), as_json=as_json)
-    elif as_json:
-        show.document(run_of(client, run))
+        tags = _tags(client) if runs and not as_json else {}
+        show.list_table(runs, COLUMNS, lambda run: _row(run, tags), none, as_json=as_json, spare=SPARE)
+        return True
+    run = run_of(client, name)
+    if as_json:
+        show.document(run)
     else:
-        _print(run_of(client, run))
+        _print(run)
+    return not run.status.finished
+
+
+def _tags(client: Client) -> dict[str, str]:
+    """Return the tags of each run."""
+    tags = defaultdict[str, list[str]](list)
+    for tag in client.tags():
+        tags[tag.run].append(f":{tag.name}")
+    return {run: ", ".join(names) for run, names in tags.items()}
 
 
 @command.command("delete")
@@ -111,10 +148,14 @@ def _job_row(job: JobView) -> tuple[str, ...]:
     return job.id, job.run, job.workflow, status, job.runner or "-", took, code
 
 
-def _row(run: RunView) -> tuple[str, ...]:
+def _row(run: RunView, tags: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the cells of a run; empty where there is nothing to say."""
     took = words.took(run.submitted_at, run.finished_at)
+    code = str(exit_code(run)) if run.status.finished else ""
+    runners = ", ".join(dict.fromkeys(job.runner for job in run.jobs if job.runner and not job.cached))
     reason = words.local(": ".join(filter(None, (_position(run), run.reason))))
-    return run.name, run.workflow, run.status.value, run.user, words.ago(run.submitted_at), took, reason
+    when = words.ago(run.submitted_at)
+    return run.name, run.workflow, run.status.value, run.user, when, took, code, runners, tags.get(run.name, ""), reason
 
 
 def _position(run: RunView) -> str | None:
@@ -147,7 +188,9 @@ def _print(run: RunView) -> None:
     show.table(("JOB", "WORKFLOW", "STATUS", "RUNNER"), rows)
     show.line("")
     for job in run.jobs:
-        show.line(show.clean(f"{job.workflow}: {state(job)}"))
+        told = f"{job.workflow}: {job.reason}" == run.reason
+        text = state(job).removesuffix(f": {words.local(job.reason or '')}") if told else state(job)
+        show.line(show.clean(f"{job.workflow}: {text}"))
         for each in job.attempts:
             where = f" on {each.runner}" if each.runner else ""
             why = words.local(each.reason or f"exit code {each.exit_code}")

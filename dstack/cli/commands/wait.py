@@ -19,7 +19,7 @@ def command(run: str, as_json: bool, quiet: bool) -> int:
     """Wait until a run ends, and exit as `dstack run` would."""
     client = connect.connect()
     current = run_of(client, run)
-    narrator = ProgressLines(current, None, quiet=quiet)
+    narrator = ProgressLines(current.jobs, None, named=current.workflow, quiet=quiet)
     display: Display = JsonEvents() if as_json else narrator
     if not as_json and not current.status.finished:
         narrator.begin()

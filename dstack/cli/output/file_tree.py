@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from dstack.cli.output import show, words
+from dstack.cli.output.screen import terminal
 from dstack.model.api.artifacts import ArtifactView, FolderView
 from dstack.model.text.units import size_words
 
@@ -34,7 +35,7 @@ class Node:
 
 def print_files(views: Sequence[ArtifactView], folders: Sequence[FolderView] = (), *, everything: bool) -> None:
     """Print stored files on stdout: a tree with their folders on a terminal, otherwise one file per line."""
-    if not show.terminal(sys.stdout):
+    if not terminal(sys.stdout):
         for text in lines(views):
             show.line(text)
         return

@@ -1,17 +1,19 @@
-"""All output: results on stdout, everything else on stderr. Plain lines, unless the stream is a terminal.
-
-Only this module imports rich, and only for a terminal.
-"""
+"""All output: results on stdout, everything else on stderr. Plain lines, unless the stream is a terminal."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
+import textwrap
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, TextIO, TypeVar
 
 import click
+
+from dstack.cli.output.screen import SCREEN, colour, room, terminal
+from dstack.cli.output.tables import lay_out
 
 T = TypeVar("T")
 
@@ -48,19 +50,9 @@ def leave_closed_output() -> int:
     return 0
 
 
-def terminal(stream: TextIO) -> bool:
-    """Whether the stream is a terminal. TERM=dumb counts as a file."""
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
-
-
 def interactive() -> bool:
     """Whether the command can ask the user."""
     return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
-
-
-def colour(stream: TextIO) -> bool:
-    """Whether to use colours (no-color.org)."""
-    return terminal(stream) and not os.environ.get("NO_COLOR")
 
 
 def clean(text: str) -> str:
@@ -76,7 +68,12 @@ def paint(text: str, style: str | None, stream: TextIO) -> str:
 
 def say(text: str, *, style: str | None = None) -> None:
     """Print a line on stderr."""
-    print(paint(clean(text), style, sys.stderr), file=sys.stderr, flush=True)
+    SCREEN.print(paint(clean(text), style, sys.stderr), sys.stderr)
+
+
+def raw_line(text: str) -> None:
+    """Print a line on stderr whose control characters are dstack's own."""
+    SCREEN.print(text, sys.stderr)
 
 
 def out() -> BinaryIO:
@@ -87,7 +84,7 @@ def out() -> BinaryIO:
 
 def line(text: str) -> None:
     """Print a line on stdout."""
-    print(text, flush=True)
+    SCREEN.print(text, sys.stdout)
 
 
 def document(value: Any) -> None:
@@ -109,8 +106,9 @@ def write_json(encoded: bytes) -> None:
 
 def ask(question: str) -> str:
     """Ask the user and return the answer, or "" at the end of input."""
-    print(clean(question), end=" ", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower()
+    with SCREEN.above():
+        print(clean(question), end=" ", file=sys.stderr, flush=True)
+        return sys.stdin.readline().strip().lower()
 
 
 def confirm(question: str) -> bool:
@@ -118,87 +116,69 @@ def confirm(question: str) -> bool:
     return ask(f"{question} [y/N]") in ("y", "yes")
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print aligned columns on stdout. On a terminal, use colours and fit its width; elsewhere, cut nothing."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, spare: Sequence[str] = ()) -> None:
+    """Print a table on stdout, one line for each row. A terminal gets colours, and what fits its width: the columns in
+    `spare` are the first that it does without. Elsewhere, nothing is cut."""
+    for text in table_lines(columns, rows, sys.stdout, spare):
+        line(text)
+
+
+def table_lines(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], stream: TextIO, spare: Sequence[str] = ()
+) -> list[str]:
+    """Return the lines of a table for the stream."""
     cells = [[clean(cell).replace("\n", " ") for cell in row] for row in rows]
-    if terminal(sys.stdout):
-        _rich_table(columns, cells)
-        return
-    everything = [list(columns), *cells]
-    widths = [max(map(len, column)) for column in zip(*everything, strict=True)]
-    for row in everything:
-        line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    head, *rest = lay_out(columns, cells, room(stream) if terminal(stream) else None, spare)
+    lines = ["  ".join(paint(cell, STYLES.get(cell.strip()), stream) for cell in row).rstrip() for row in rest]
+    title = "  ".join(head).rstrip()
+    return [click.style(title, bold=True) if colour(stream) else title, *lines]
 
 
 def list_table(
-    items: Sequence[T], columns: Sequence[str], row: Callable[[T], Sequence[str]], none: str, *, as_json: bool
+    items: Sequence[T],
+    columns: Sequence[str],
+    row: Callable[[T], Sequence[str]],
+    none: str,
+    *,
+    as_json: bool,
+    spare: Sequence[str] = (),
 ) -> None:
     """Print a list as JSON, or as a table with a `row` for each item. If it is empty, print the sentence `none`."""
     if as_json:
         document(items)
     elif items:
-        table(columns, map(row, items))
+        table(columns, map(row, items), spare=spare)
     else:
         say(none)
 
 
-def clear() -> None:
-    """Clear the terminal's screen, or print an empty line elsewhere."""
-    line("\x1b[H\x1b[2J" if terminal(sys.stdout) else "")
+def watch(draw: Callable[[], bool], *, as_json: bool, pause: float = 2.0) -> None:
+    """Draw again and again, in place on a terminal, until `draw` returns False or the user presses Ctrl-C. JSON is
+    printed as one document each time."""
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            with contextlib.nullcontext() if as_json else SCREEN.page():
+                more = draw()
+            if not more:
+                break
+            time.sleep(pause)
+    SCREEN.close()
 
 
 def fields(pairs: Iterable[tuple[str, str | None]]) -> None:
-    """Print `name  value` lines on stdout, leaving out None."""
+    """Print `name  value` lines on stdout, leaving out None. A terminal gets long values in several lines."""
     present = [(name, value) for name, value in pairs if value is not None]
-    width = max((len(name) for name, _ in present), default=0)
+    width = max((len(name) for name, _ in present), default=0) + 2
     for name, value in present:
-        text = clean(value).replace("\n", "\n" + " " * (width + 2))
-        line(f"{name.ljust(width)}  {paint(text, STYLES.get(value), sys.stdout)}")
+        rows = clean(value).split("\n")
+        if terminal(sys.stdout):
+            rows = [part for row in rows for part in _wrapped(row, room(sys.stdout) - width) or [""]]
+        text = paint(("\n" + " " * width).join(rows), STYLES.get(value), sys.stdout)
+        line(f"{name.ljust(width)}{text}")
 
 
-def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold" if colour(sys.stdout) else "")
-    for index, name in enumerate(columns):
-        shown.add_column(name, no_wrap=index == 0, overflow="fold")
-    for row in rows:
-        shown.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
-    console = Console(highlight=False, markup=False, emoji=False, no_color=not colour(sys.stdout))
-    with console.capture() as captured:
-        console.print(shown)
-    for text in captured.get().splitlines():
-        line(text.rstrip())
-
-
-class Spinner:
-    """The status line on stderr. Without a terminal, it shows nothing."""
-
-    def __init__(self) -> None:
-        self._status: Any = None
-
-    def show(self, text: str) -> None:
-        """Show the text, or change it."""
-        if not terminal(sys.stderr):
-            return
-        from rich.console import Console
-        from rich.text import Text
-
-        status = Text(clean(text), no_wrap=True, overflow="ellipsis")
-        if self._status is None:
-            console = Console(stderr=True, highlight=False, markup=False, no_color=not colour(sys.stderr))
-            self._status = console.status(status)
-            self._status.start()
-        else:
-            self._status.update(status)
-
-    def hide(self) -> None:
-        """Remove the status line."""
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, max(width, 20), break_long_words=False, break_on_hyphens=False)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,10 @@ from dstack.cli.commands.run.arguments import Walk
 from dstack.cli.commands.run.sent import say_what_is_sent, warn_of_secrets
 from dstack.cli.follow import DETACHED, to_the_end
 from dstack.cli.output import show
-from dstack.cli.output.displays import Display, JsonEvents, LogWriter
+from dstack.cli.output.displays import Display, JsonEvents
+from dstack.cli.output.log_writer import LogWriter
 from dstack.cli.output.progress import ProgressLines
+from dstack.cli.output.screen import terminal
 from dstack.cli.parameters import RUNNER, SIZE, SPAN, json_lines_option
 from dstack.client.client import Client
 from dstack.client.settings import user
@@ -272,8 +275,10 @@ def _follow(client: Client, run: RunView, *, detach: bool, as_json: bool, quiet:
         if quiet or detach:
             show.line(run.name)
         workflows = [job.workflow for job in run.jobs]
-        writer = None if quiet else LogWriter(workflows)
-        display = narrator = ProgressLines(run, writer, quiet=quiet)
+        hidden = terminal(sys.stdout)  # there, a label that stands alone only takes space
+        labels = {job.id: job.workflow for job in run.jobs if not (job.cached and hidden)}
+        writer = None if quiet else LogWriter(labels)
+        display = narrator = ProgressLines(run.jobs, writer, named=run.workflow, quiet=quiet)
         if not quiet and not detach:
             show.say(f"{run.name}: {', '.join(workflows)}")
             narrator.begin()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +17,6 @@ from dstack.cli.output import show
 from dstack.cli.parameters import RUNNER, Noun, json_option
 from dstack.errors import NotFoundError, UsageError
 
-WATCH_SECONDS = 2.0
 RECHECK_SECONDS = 30.0
 """`--watch` probes runners no more often than usual; their use is sampled separately."""
 
@@ -43,14 +42,13 @@ def command(ctx: click.Context, watch: bool, as_json: bool) -> None:
     if not watch:
         output.table(client.runners(), as_json)
         return
-    with contextlib.suppress(KeyboardInterrupt):
-        runners = client.runners()
-        while True:
-            if not as_json:
-                show.clear()
-            output.table(runners, as_json)
-            time.sleep(WATCH_SECONDS)
-            runners = client.runners(fresh=RECHECK_SECONDS)
+    ages = itertools.chain([None], itertools.repeat(RECHECK_SECONDS))
+
+    def draw() -> bool:
+        output.table(client.runners(fresh=next(ages)), as_json)
+        return True
+
+    show.watch(draw, as_json=as_json)
 
 
 command.add_command(add)

@@ -35,16 +35,18 @@ def test_lists_are_bare_arrays_and_single_things_objects(cli: Cli, state: State)
     assert {"pid", "url", "version", "started_at", "runs"} <= status.keys()
 
 
-def test_tables_are_aligned_and_fit_a_terminal(cli: Cli, state: State) -> None:
+def test_tables_are_aligned(cli: Cli, state: State) -> None:
     state.hold(run_view("a-b-1", [job_view("ffffffffffff", "x", run="a-b-1")], status=Status.RUNNING, finished_at=None))
     state.runners.update(lab1=runner_view("lab1"), lab2=runner_view("lab2", state="unusable", reason="no Docker"))
 
     runs = cli("runs").stdout.decode().splitlines()
     runners = cli("runners")
 
-    assert runs[0].split() == ["NAME", "WORKFLOW", "STATUS", "USER", "SUBMITTED", "TOOK", "REASON"]
+    head = ["NAME", "WORKFLOW", "STATUS", "USER", "SUBMITTED", "TOOK", "EXIT", "RUNNER", "TAG", "REASON"]
+    assert runs[0].split() == head
     assert runs[1].index("train") == runs[0].index("WORKFLOW") == runs[2].index("x ")
-    assert max(map(len, [*runs, *runners.stdout.decode().splitlines()])) <= 80
+    assert runs[1].split()[-3:] == ["0", "lab1", ":best"]
+    assert max(map(len, runners.stdout.decode().splitlines())) <= 80
     assert b"lab2: unusable: no Docker" in runners.stderr
 
 
@@ -54,6 +56,17 @@ def test_a_run_in_full(cli: Cli, state: State) -> None:
     assert "variables  model=124M\n           seed=null" in shown
     assert "c0ffeec0ffee on main with changes, https://example.org/r" in shown
     assert "cache: no earlier run of it" in shown
+
+
+def test_a_run_in_full_tells_its_reason_once(cli: Cli, state: State) -> None:
+    failed = {"status": Status.FAILED, "exit_code": 125}
+    jobs = [job_view("aaaaaaaaaaaa", "prep", reason="no such image", **failed), job_view("bbbbbbbbbbbb", "train")]
+    state.hold(run_view("brave-otter-7", jobs, reason="prep: no such image", **failed))
+
+    shown = cli("runs", "brave").stdout.decode()
+
+    assert shown.count("no such image") == 1
+    assert "\nprep: failed with exit code 125\n" in shown
 
 
 def test_prune_names_the_machines_that_it_could_not_ask(cli: Cli, state: State) -> None:
@@ -158,6 +171,92 @@ def test_logs_of_several_jobs(cli: Cli, state: State) -> None:
 
     assert cli("logs", "brave").stdout == b"prepare | 1\ntrain | 2\n"
     assert cli("logs", "cccc").stdout == b"2"
+
+
+TWO_RUNS = {
+    "aaaaaaaaaaaa": b"1\n",
+    "bbbbbbbbbbbb": b"2\n",
+    "cccccccccccc": b"3\n",
+}
+
+
+@pytest.fixture
+def two_runs(state: State) -> None:
+    """Two runs: one with two jobs, one with a job."""
+    first = [job_view("aaaaaaaaaaaa", "prepare"), job_view("bbbbbbbbbbbb", "train")]
+    state.hold(run_view("brave-otter-7", first), TWO_RUNS)
+    state.hold(run_view("calm-ant-1", [job_view("cccccccccccc", "train", run="calm-ant-1")]))
+
+
+@pytest.mark.usefixtures("two_runs")
+@pytest.mark.parametrize(
+    ("words", "printed"),
+    [
+        ("brave", "prepare | 1,train | 2"),
+        ("brave train", "2"),
+        ("brave prepare train", "prepare | 1,train | 2"),
+        ("brave bbbb", "prepare | 1,train | 2"),
+        ("bbbb brave", "prepare | 1,train | 2"),
+        ("aaaa cccc", "brave-otter-7/prepare | 1,calm-ant-1/train | 3"),
+        ("brave calm", "brave-otter-7/prepare | 1,brave-otter-7/train | 2,calm-ant-1/train | 3"),
+        ("brave calm train", "brave-otter-7/prepare | 1,brave-otter-7/train | 2,calm-ant-1/train | 3"),
+        ("calm brave train", "calm-ant-1/train | 3,brave-otter-7/train | 2"),
+        ("brave calm --tail 1", "brave-otter-7/prepare | 1,brave-otter-7/train | 2,calm-ant-1/train | 3"),
+        ("brave train --grep 9", ""),
+    ],
+)
+def test_logs_of_runs_jobs_and_workflows(cli: Cli, words: str, printed: str) -> None:
+    done = cli("logs", *words.split())
+    followed = cli("logs", "-f", *words.split())
+
+    assert (done.returncode, done.stdout.decode().splitlines()) == (0, printed.split(",") if printed else [])
+    assert (done.stderr, followed.stderr) == (b"", b"")
+    assert sorted(followed.stdout.splitlines()) == sorted(done.stdout.splitlines())
+
+
+@pytest.mark.usefixtures("two_runs")
+def test_logs_of_several_runs_are_followed_through_a_broken_connection(cli: Cli, state: State) -> None:
+    state.logs = {job: b"".join(b"%d\n" % number for number in range(2000)) for job in state.logs}
+    state.cuts = [3000, 500, 4000, 100]
+
+    lines = cli("logs", "-f", "brave", "calm").stdout.decode().splitlines()
+
+    for label in ("brave-otter-7/prepare", "brave-otter-7/train", "calm-ant-1/train"):
+        assert [line for line in lines if line.startswith(label)] == [f"{label} | {number}" for number in range(2000)]
+
+
+@pytest.mark.usefixtures("two_runs")
+def test_logs_of_several_runs_as_json_end_with_their_runs(cli: Cli) -> None:
+    events = [json.loads(line) for line in cli("logs", "-f", "brave", "calm", "--json").stdout.splitlines()]
+    array = json.loads(cli("logs", "aaaa", "calm", "--json").stdout)
+
+    assert {event["name"] for event in events if event["event"] == "run"} == {"brave-otter-7", "calm-ant-1"}
+    assert events[-1]["event"] == "run"
+    assert [event["data"] for event in array] == ["1\n", "3\n"]
+
+
+@pytest.mark.usefixtures("two_runs")
+def test_logs_of_an_unknown_workflow_name_those_of_the_run(cli: Cli) -> None:
+    done = cli("logs", "brave", "trian")
+
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.decode().splitlines() == [
+        "dstack: error: 'trian' is not a workflow of brave-otter-7, nor a run or job; did you mean 'train'?",
+        "hint: dstack logs brave-otter-7 train",
+    ]
+    assert b"missing argument" in cli("logs").stderr
+
+
+def test_an_empty_log_is_explained(cli: Cli, state: State) -> None:
+    failed = {"status": Status.FAILED, "exit_code": 125, "reason": "pulling busybox:9 failed", "started_at": None}
+    state.hold(run_view("brave-otter-7", [job_view("0123456789ab", "train", **failed)]))
+    state.logs.clear()
+
+    for words in (("logs", "brave"), ("logs", "-f", "0123")):
+        done = cli(*words)
+        assert (done.returncode, done.stdout) == (0, b"")
+        assert done.stderr == b"train: no output: failed with exit code 125: pulling busybox:9 failed\n"
+    assert cli("logs", "brave", "--json").stdout == b"[]\n"
 
 
 def test_logs_as_json(cli: Cli) -> None:
@@ -514,3 +613,29 @@ def test_runners_live_are_a_line_each_time_for_a_program(
 
     assert process.returncode == 0
     assert [[each["name"] for each in json.loads(line)] for line in lines] == [["lab1"], ["lab1"]]
+
+
+@pytest.mark.parametrize("words", [("runs", "-w"), ("runs", "-w", "--workflow", "train", "-n", "3")])
+def test_runs_live_end_with_ctrl_c(
+    state: State, server: str, environment: dict[str, str], words: tuple[str, ...]
+) -> None:
+    known = {**environment, "DSTACK_SERVER_URL": server}
+    process = subprocess.Popen(command(*words), env=known, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        lines = [process.stdout.readline() for _ in range(6)]
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+
+    assert (process.returncode, said) == (0, "")
+    assert [line.split()[:1] for line in lines] == [[], ["NAME"], ["brave-otter-7"]] * 2
+
+
+def test_a_run_is_watched_until_it_ends(cli: Cli) -> None:
+    shown = cli("runs", "brave", "-w")
+    parsed = json.loads(cli("runs", "-w", "brave", "--json").stdout)
+
+    assert shown.stdout.decode().splitlines()[1].split() == ["run", "brave-otter-7"]
+    assert (shown.returncode, parsed["name"]) == (0, "brave-otter-7")
+    assert b"-w can't be used with --diff or --metrics" in cli("runs", "brave", "-w", "--diff").stderr
