@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 
 
 def main() -> None:
     """Run the `dstack` console script."""
-    if sys.argv[1:] in (["--version"], ["-V"]):
+    if sys.argv[1:] in (["--version"], ["-V"]) and sys.stdout is not None:
         from dstack import __version__
 
-        print(f"dstack {__version__}")
-        return
+        with suppress(OSError):  # is reported below
+            print(f"dstack {__version__}", flush=True)
+            return
+        sys.argv[1:] = ["--version"]
     from dstack.cli.root import run
 
     sys.exit(run(sys.argv[1:]))

@@ -9,6 +9,7 @@ import click
 from dstack.cli.output import show
 from dstack.cli.project import CONFIGS, WORKFLOWS, load
 from dstack.errors import ConflictError, DstackError
+from dstack.plumbing.file_errors import naming
 
 
 @click.command("init")
@@ -28,7 +29,8 @@ def command(force: bool) -> None:
         )
     for name, content in files.items():
         Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).write_bytes(content)
+        with naming(Path(name)):
+            Path(name).write_bytes(content)
         show.line(name)
     last = list(load().workflows)[-1]
     show.say(f"next: `dstack run --help` lists the workflows; `dstack run {last} --local` runs them on this machine")

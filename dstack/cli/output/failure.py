@@ -15,6 +15,7 @@ from dstack.cli.output import show, words
 from dstack.client import embedded
 from dstack.errors import DstackError, ErrorCode, ProjectError, UsageError
 from dstack.model.api import wire
+from dstack.plumbing.file_errors import file_trouble
 
 INTERRUPTED = 130
 CLICK_WORDS = {"a valid integer range": "a whole number", ". Did you mean": "; did you mean"}
@@ -31,6 +32,8 @@ def report(error: BaseException, *, as_json: bool = False) -> int:
         return INTERRUPTED
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
+    if isinstance(error, OSError) and error.filename == show.STDOUT:
+        show.leave_closed_output()
     known = _known(error)
     if as_json:
         fields = {"code": known.code, "message": known.message, "hint": known.hint, "exit_code": known.exit_code}
@@ -56,7 +59,22 @@ def _known(error: BaseException) -> DstackError:
             message = message.replace(theirs, ours)
         ctx = error.ctx if isinstance(error, click.UsageError) else None
         return UsageError(message[:1].lower() + message[1:], hint=f"{ctx.command_path} --help" if ctx else None)
-    return _unexpected(error)
+    return (_of_this_machine(error) if isinstance(error, OSError) else None) or _unexpected(error)
+
+
+def _of_this_machine(error: OSError) -> DstackError | None:
+    """Return what an error of the system means, or None if it is none of a file."""
+    if isinstance(error, FileNotFoundError) and _folder_is_gone():
+        return UsageError("the current folder was removed", hint="cd ~", code=ErrorCode.FILE)
+    return file_trouble(error)
+
+
+def _folder_is_gone() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _unexpected(error: BaseException) -> DstackError:

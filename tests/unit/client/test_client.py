@@ -385,7 +385,7 @@ def test_a_server_that_can_say_why_it_does_not_start(folder: Path) -> None:
 def test_a_home_that_can_not_be_made(folder: Path) -> None:
     (folder / "file").write_text("")
 
-    with pytest.raises(embedded.StartError, match=r"dstack's files can't be in .*: Not a directory") as refused:
+    with pytest.raises(embedded.StartError, match=r"dstack's files can't be in .*: not a directory") as refused:
         embedded.start(folder / "file" / "h")
 
     assert "DSTACK_HOME" in (refused.value.hint or "")

@@ -85,6 +85,9 @@ def test_a_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     error = json.loads(capsys.readouterr().err)["error"]
     assert (code, error["exit_code"], error["code"]) == (125, 125, "internal")
     assert error["message"] == "unexpected ZeroDivisionError: oh"
+    (crash,) = (tmp_path / "crashes").iterdir()
+    assert "ZeroDivisionError: oh" in crash.read_text()
+    assert str(crash) in error["hint"]
 
 
 def test_without_json_it_is_said_in_words(cli: Cli) -> None:
