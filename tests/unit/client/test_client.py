@@ -391,6 +391,13 @@ def test_a_home_that_can_not_be_made(folder: Path) -> None:
     assert "DSTACK_HOME" in (refused.value.hint or "")
 
 
+def test_a_database_that_can_not_be_opened(folder: Path) -> None:
+    (folder / "h" / "server" / "state.db").mkdir(parents=True)
+
+    with pytest.raises(embedded.StartError, match=r"did not start: .*/state.db can't be used: is a directory"):
+        embedded.start(folder / "h")
+
+
 def test_a_socket_that_nobody_serves_is_no_server(folder: Path) -> None:
     home = folder / "h"
     (home / "server").mkdir(parents=True)

@@ -143,13 +143,8 @@ def test_a_download_to_a_full_disk_names_the_file(cli: Cli, state: State, projec
     digest = hashlib.sha256(data).hexdigest()
     state.artifacts.append(ArtifactView(job=JOB, workflow="train", path="a", size=100, mode=0o644, sha256=digest))
     state.files[JOB, "a"] = data
-    limited = [
-        "sh",
-        "-c",
-        'ulimit -f 0; trap "" XFSZ; exec "$@"',
-        "sh",
-        *command("artifacts", "download", JOB, "-o", "o"),
-    ]
+    download = command("artifacts", "download", JOB, "-o", "o")
+    limited = ["sh", "-c", 'ulimit -f 0; trap "" XFSZ; exec "$@"', "sh", *download]
 
     done = run_in(
         {"PATH": os.environ["PATH"], "DSTACK_SERVER_URL": str(folder / "s"), "DSTACK_HOME": str(folder / "home")},
@@ -160,10 +155,7 @@ def test_a_download_to_a_full_disk_names_the_file(cli: Cli, state: State, projec
     says(done, 125, "o/.dstack-", "can't be used: file too large")
 
 
-@pytest.mark.parametrize(
-    "words",
-    ["runs", "runs --json", "--version", "--help", "validate", "config", "completion bash", "logs brave", "run -h"],
-)
+@pytest.mark.parametrize("words", ["runs", "runs --json", "--version", "--help", "validate", "logs brave", "run -h"])
 def test_stdout_on_a_full_disk(environment: dict[str, str], project: Path, words: str) -> None:
     with open("/dev/full", "wb") as full:
         done = run(environment, project, *words.split(), stdout=full.fileno())
