@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,13 @@ def find_root() -> Path:
     )
 
 
-def load() -> Project:
-    """Read the project's files and print its warnings. Raises ProjectError with all problems."""
+def warn(warning: str) -> None:
+    """Print a warning about the project."""
+    connect.warn(f"warning: {warning}")
+
+
+def load(say: Callable[[str], None] = warn) -> Project:
+    """Read the project's files and `say` its warnings. Raises ProjectError with all problems."""
     from dstack.model.project.project import parse
 
     folder = find_root() / FOLDER
@@ -44,7 +50,7 @@ def load() -> Project:
         raise UsageError(f"{folder / WORKFLOWS[0]} was removed while it was read")
     project = parse(workflows, _source(folder, CONFIGS))
     for warning in project.warnings:
-        connect.warn(f"warning: {warning}")
+        say(warning)
     return project
 
 

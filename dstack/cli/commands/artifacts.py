@@ -63,7 +63,8 @@ def list_artifacts(ref: str, paths: tuple[str, ...], everything: bool, as_json: 
     help="Destination; default: this folder.",
 )
 @click.option("--force", is_flag=True, help="Overwrite files that differ.")
-def download(ref: str, paths: tuple[str, ...], output: Path, force: bool) -> None:
+@json_option
+def download(ref: str, paths: tuple[str, ...], output: Path, force: bool, as_json: bool) -> None:
     """Download the artifacts of a run or job.
 
     With PATH, only these files and folders. A run's files go to DIR/WORKFLOW/..., a job's to DIR/.... Every file is
@@ -75,12 +76,15 @@ def download(ref: str, paths: tuple[str, ...], output: Path, force: bool) -> Non
     client = connect.connect()
     target = run_or_job(client, ref)
     views = client.artifacts(name_of(target))
-    if not views:
+    if not views and not as_json:
         show.say(_nothing(target))
         return
-    chosen = choose(views, paths)
+    chosen = choose(views, paths) if views else []
     items = [Item.of(view, under=view.workflow if isinstance(target, RunView) else None) for view in chosen]
     done = Download(client, output, force=force).run(items)
+    if as_json:
+        show.document({"folder": str(output.absolute()), **done._asdict(), "partial": _partial(chosen)})
+        return
     _say_partial(chosen)
     kept = f"; {done.present} already downloaded" if done.present else ""
     show.say(f"{words.count(done.files, 'file')}, {size_words(done.bytes)}, in {output}{kept}")
@@ -107,8 +111,13 @@ def url(ref: str, path: str, as_json: bool) -> None:
         show.line(link.url)
 
 
+def _partial(views: list[ArtifactView]) -> list[str]:
+    """Return the workflows of which only the files of the last sync are stored."""
+    return list(dict.fromkeys(view.workflow for view in views if view.partial))
+
+
 def _say_partial(views: list[ArtifactView]) -> None:
-    for workflow in dict.fromkeys(view.workflow for view in views if view.partial):
+    for workflow in _partial(views):
         show.say(f"{workflow}: incomplete; these are the files of its last sync")
 
 

@@ -54,7 +54,7 @@ def _known(error: BaseException) -> DstackError:
     if isinstance(error, DstackError):
         return error
     if isinstance(error, click.ClickException):
-        message = error.format_message().rstrip(".")
+        message = " ".join(error.format_message().split()).rstrip(".")  # click puts choices on lines of their own
         for theirs, ours in CLICK_WORDS.items():
             message = message.replace(theirs, ours)
         ctx = error.ctx if isinstance(error, click.UsageError) else None

@@ -47,6 +47,14 @@ def _ending(run: RunView) -> str:
     return f"{run.name}: {run.status.value} after {took}, exit code {exit_code(run)}{reason}"
 
 
+def _next(run: RunView) -> str:
+    """Return the command that shows the most of a run that ended: what it stored, what it printed, or why it did not
+    start."""
+    if run.status is Status.DONE and any(job.artifacts.files for job in run.jobs):
+        return "artifacts list"
+    return "logs" if any(job.started_at or job.cached for job in run.jobs) else "runs"
+
+
 class ProgressLines(Display):
     """Prints each change once. Passes logs, except those of cached jobs, to `writer` (None: prints no logs)."""
 
@@ -110,9 +118,8 @@ class ProgressLines(Display):
         for job in run.jobs:
             self.job(job)
         if not self._quiet or exit_code(run):
-            files = run.status is Status.DONE and any(job.artifacts.files for job in run.jobs)
             self._say(_ending(run), show.STYLES.get(run.status.value))
-            self._say(f"next: dstack {'artifacts list' if files else 'logs'} {run.name}")
+            self._say(f"next: dstack {_next(run)} {run.name}")
 
     def close(self) -> None:
         """Remove the status line. Start a new line if a log stopped in the middle of one on the same terminal."""

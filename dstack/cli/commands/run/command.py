@@ -15,7 +15,7 @@ from dstack.cli.follow import DETACHED, to_the_end
 from dstack.cli.output import show
 from dstack.cli.output.displays import Display, JsonEvents, LogWriter
 from dstack.cli.output.progress import ProgressLines
-from dstack.cli.parameters import RUNNER, SIZE, SPAN, json_lines_option
+from dstack.cli.parameters import REF, RUNNER, SIZE, SPAN, json_lines_option
 from dstack.client.client import Client
 from dstack.client.settings import user
 from dstack.errors import MissingBaseError, UsageError
@@ -125,7 +125,9 @@ class RunCommand(click.Command):
     help="Set an environment variable in every job; KEY alone copies yours; repeatable.",
 )
 @click.option("--no-cache", is_flag=True, help="Run the dependencies even if they are cached.")
-@click.option("--from", "from_run", metavar="RUN", help="Repeat RUN with its code, definitions and variables.")
+@click.option(
+    "--from", "from_run", metavar="RUN", type=REF, help="Repeat RUN with its code, definitions and variables."
+)
 @click.option(
     "--max-snapshot",
     type=SIZE,
