@@ -15,6 +15,9 @@ def main() -> None:
             print(f"dstack {__version__}", flush=True)
             return
         sys.argv[1:] = ["--version"]
-    from dstack.cli.root import run
+    try:
+        from dstack.cli.root import run
 
-    sys.exit(run(sys.argv[1:]))
+        sys.exit(run(sys.argv[1:]))
+    except KeyboardInterrupt:  # before there was anything to interrupt
+        sys.exit(130)

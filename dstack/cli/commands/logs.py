@@ -87,7 +87,7 @@ class WaitingLogWriter(LogWriter):
 
     def job(self, job: JobView) -> None:
         text = f"{job.workflow}: {state(job)}"
-        if job.status is Status.QUEUED and text != self._said.get(job.id):
+        if job.status is Status.QUEUED and job.reason and text != self._said.get(job.id):
             self._said[job.id] = text
             show.say(text)
         super().job(job)
