@@ -109,6 +109,8 @@ disable_services() {
 
 # The output of apt and pip. It is kept if one of them fails.
 install_log=$(mktemp /tmp/dstack-install-XXXXXX)
+trap 'rm -f "$install_log"; exit 130' INT
+trap 'rm -f "$install_log"; exit 143' TERM HUP
 
 logged() {
     "$@" >>"$install_log" 2>&1 </dev/null || die "'$*' failed. All of its output is in $install_log. What it reported:" "$(reported)"
