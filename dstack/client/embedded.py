@@ -140,7 +140,7 @@ def _spawn(
     """Start the server. If it can't start, it says why on the pipe: a full disk would take no file."""
     with open(layout.server_log, "ab", opener=partial(os.open, mode=0o600)) as log:
         process = subprocess.Popen(
-            command(layout.home, ["--problem-file", f"/dev/fd/{problem_pipe}", *arguments]),
+            command(layout.home, ["--problem-pipe", str(problem_pipe), *arguments]),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -13,6 +13,7 @@ import socket
 import stat
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from dstack import __version__
@@ -53,14 +54,14 @@ log = logging.getLogger("dstack.server")
 
 
 def main() -> None:
-    """Serve until stopped, or until idle for too long. The command that starts the server reads from the problem file
+    """Serve until stopped, or until idle for too long. The command that starts the server reads from the problem pipe
     why it could not start."""
     parser = argparse.ArgumentParser(prog="python -m dstack.server")
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int)
-    parser.add_argument("--problem-file", type=Path)
+    parser.add_argument("--problem-pipe", type=int)
     parser.add_argument("--base-path", default="")
     parser.add_argument("--allow-host", action="append", default=[])
     parser.add_argument("--tls-cert", type=Path)
@@ -74,8 +75,9 @@ def main() -> None:
             server_log.set_up(layout)
             serve(layout, arguments.socket, arguments)
     except DstackError as error:
-        if arguments.problem_file:
-            arguments.problem_file.write_bytes(wire.encode(problem_of(error)[0]))
+        if arguments.problem_pipe is not None:
+            with suppress(OSError):  # nobody reads it once the server has answered
+                os.write(arguments.problem_pipe, wire.encode(problem_of(error)[0]))
         print(f"dstack server: error: {error.message}", file=sys.stderr)
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
