@@ -59,6 +59,7 @@ class ErrorCode(Code):
     )
     HOST_COMMAND = "host-command", "A command on the host failed."
     HOST_FLOOD = "host-flood", "The host sent more than dstack reads."
+    FILE = "file", "A file, a folder or an output of this machine can't be used, for instance because its disk is full."
     STORAGE = "storage", "The artifact store refused a request, or lacks a file."
 
 
@@ -250,6 +251,12 @@ class StorageUnavailableError(StorageError):
     """The artifact store does not answer, or refuses what it has to do now. Trying again later may work."""
 
 
+class FileError(DstackError):
+    """A file, a folder or an output of this machine can't be used."""
+
+    code = ErrorCode.FILE
+
+
 FULL = {errno.ENOSPC, errno.EDQUOT}
 FAILING = {errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 
@@ -269,3 +276,9 @@ def disk_full(what: str) -> DiskFullError:
     """Return the error of a disk that is full, in the words of whoever met it."""
     message = f"the server's disk is full ({what}); what is in progress goes on once there is space"
     return DiskFullError(message, hint="free space on the server, for instance with: dstack prune")
+
+
+def reason(error: Exception) -> str:
+    """Return an error's message without its number, beginning in lower case."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return text[:1].lower() + text[1:]

@@ -19,8 +19,9 @@ from dstack.cli.output import show
 from dstack.client.artifact_sources import ArtifactSources
 from dstack.client.client import Client
 from dstack.client.connection import BrokenAnswerError
-from dstack.errors import ConflictError, DstackError, StorageError, TryAgainError
+from dstack.errors import ConflictError, DstackError, StorageError, TryAgainError, UsageError
 from dstack.model.api.artifacts import ArtifactView
+from dstack.plumbing.file_errors import naming
 
 AT_ONCE = 8
 BLOCK = 1 << 20
@@ -70,7 +71,7 @@ class Download:
     def run(self, items: Sequence[Item]) -> Done:
         """Download what is missing. Raises ConflictError for files that differ, before anything is written."""
         allowed = [item for item in items if self._allowed(item)]
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._make_folder()
         self._folders.open()
         try:
             missing = self._complete_tree(allowed)
@@ -91,6 +92,13 @@ class Download:
             if item.view.link is not None:
                 self._link(item)
         return missing
+
+    def _make_folder(self) -> None:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            message = f"{self._folder} can't be a folder: a file is in the way; nothing was downloaded"
+            raise UsageError(message, hint="choose another -o DIR") from error
 
     def _fetch_all(self, items: Sequence[Item]) -> None:
         views = [item.view for item in items]
@@ -174,7 +182,7 @@ class Download:
 
     def _complete(self, part: Path, item: Item, advance: Callable[[int], None], stop: threading.Event) -> str:
         opened = os.open(part, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(opened, "r+b") as file:
+        with naming(part), os.fdopen(opened, "r+b") as file:
             digest = _digest(file)
             offset, tries = file.tell(), 0
             advance(offset)

@@ -70,7 +70,8 @@ class KnownName(click.types.StringParamType):
         self._names = names
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        commands = ctx.command.shell_complete(ctx, incomplete) if isinstance(ctx.command, click.Group) else []
+        group = ctx.command if isinstance(ctx.command, click.Group) and isinstance(param, click.Argument) else None
+        commands = group.shell_complete(ctx, incomplete) if group else []
         client = connect.quiet_client()
         known: Iterable[CompletionItem] = ()
         with suppress(DstackError):
@@ -83,6 +84,13 @@ REF = KnownName("run", lambda client: [CompletionItem(run.name, help=run.workflo
 RUNNER = KnownName("name", lambda client: [CompletionItem(runner.name) for runner in client.runners(fresh=math.inf)])
 """Any runner. Completion doesn't probe them."""
 TAG = KnownName("name", lambda client: [CompletionItem(tag.name, help=tag.run) for tag in client.tags()])
+SECRET = KnownName("name", lambda client: [CompletionItem(secret.name) for secret in client.secrets()])
+WORKFLOW = KnownName("name", lambda client: [CompletionItem(name) for name in _workflows(client)])
+"""A workflow of recent runs."""
+
+
+def _workflows(client: Client) -> list[str]:
+    return sorted({run.workflow for run in client.runs(limit=200)})
 
 
 class Quantity(click.ParamType):  # type: ignore[type-arg]
@@ -122,7 +130,13 @@ AGE = Quantity("age", _age)
 
 
 class Noun(click.Group):
-    """A group that suggests the closest name for an unknown command."""
+    """A group that shows its help without a command, and suggests the closest name for an unknown one."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args and self.no_args_is_help and not ctx.resilient_parsing:
+            click.echo(ctx.get_help())
+            ctx.exit()
+        return super().parse_args(ctx, args)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dstack.cli import connect
-from dstack.errors import UsageError
+from dstack.errors import ErrorCode, UsageError, reason
 from dstack.model.project.workflow import Values
 
 if TYPE_CHECKING:
@@ -20,9 +22,12 @@ CONFIGS = ("configs.yaml", "configs.yml", "config.yaml", "config.yml")
 
 def find_root() -> Path:
     """Return the nearest folder, from the current one upward, that holds `.dstack`. Raises UsageError if none does."""
-    start = Path.cwd()
+    try:
+        start = Path.cwd()
+    except FileNotFoundError as error:
+        raise UsageError("the current folder was removed", hint="cd ~", code=ErrorCode.FILE) from error
     for folder in (start, *start.parents):
-        if any((folder / FOLDER / name).is_file() for name in WORKFLOWS):
+        if any(_is_file(folder / FOLDER / name) for name in WORKFLOWS):
             return folder
     raise UsageError(
         f"no {FOLDER}/{WORKFLOWS[0]} in {start} or a folder above it",
@@ -30,8 +35,13 @@ def find_root() -> Path:
     )
 
 
-def load() -> Project:
-    """Read the project's files and print its warnings. Raises ProjectError with all problems."""
+def warn(warning: str) -> None:
+    """Print a warning about the project."""
+    connect.warn(f"warning: {warning}")
+
+
+def load(say: Callable[[str], None] = warn) -> Project:
+    """Read the project's files and `say` its warnings. Raises ProjectError with all problems."""
     from dstack.model.project.project import parse
 
     folder = find_root() / FOLDER
@@ -40,7 +50,7 @@ def load() -> Project:
         raise UsageError(f"{folder / WORKFLOWS[0]} was removed while it was read")
     project = parse(workflows, _source(folder, CONFIGS))
     for warning in project.warnings:
-        connect.warn(f"warning: {warning}")
+        say(warning)
     return project
 
 
@@ -53,13 +63,21 @@ def values(project: Project, workflow: str) -> Values:
 def _source(folder: Path, names: tuple[str, ...]) -> SourceFile | None:
     from dstack.model.project.nodes import SourceFile
 
-    there = [f"{FOLDER}/{name}" for name in names if (folder / name).is_file()]
+    there = [f"{FOLDER}/{name}" for name in names if _is_file(folder / name)]
     if len(there) > 1:
         raise UsageError(
             f"both {there[0]} and {there[1]} exist; only one is allowed",
             hint=f"move everything into {there[0]} and remove the other file",
         )
     return SourceFile(there[0], _text(folder.parent / there[0])) if there else None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:
+        hint = f"ls -ld {shlex.quote(str(path.parent))}"
+        raise UsageError(f"{path} can't be read: {reason(error)}", hint=hint) from error
 
 
 def _text(path: Path) -> str:
@@ -69,4 +87,5 @@ def _text(path: Path) -> str:
         line = error.object[: error.start].count(b"\n") + 1
         raise UsageError(f"{FOLDER}/{path.name}:{line}: the file is not UTF-8", hint="save it as UTF-8") from error
     except OSError as error:
-        raise UsageError(f"{FOLDER}/{path.name} can't be read: {error.strerror}") from error
+        hint = f"ls -ld {shlex.quote(str(path))}"
+        raise UsageError(f"{FOLDER}/{path.name} can't be read: {reason(error)}", hint=hint) from error

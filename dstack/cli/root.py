@@ -7,6 +7,7 @@ import itertools
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 
@@ -71,9 +72,9 @@ def dstack(ctx: click.Context) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code. Errors are printed, not raised."""
     show.prepare()
+    if "_DSTACK_COMPLETE" in os.environ:
+        return complete(arguments)
     try:
-        if "_DSTACK_COMPLETE" in os.environ:
-            dstack.main(list(arguments), "dstack", "_DSTACK_COMPLETE")
         with dstack.make_context("dstack", list(arguments)) as ctx:
             result = dstack.invoke(ctx)
         SCREEN.close()
@@ -84,3 +85,10 @@ def run(arguments: Sequence[str]) -> int:
         # The command line may be too wrong to be parsed.
         options = itertools.takewhile(lambda word: word != "--", arguments)
         return failure.report(error, as_json="--json" in options, arguments=arguments)
+
+
+def complete(arguments: Sequence[str]) -> int:
+    """Print what completes the words in `COMP_WORDS`. Whatever fails completes nothing: somebody is typing."""
+    with suppress(Exception):
+        dstack.main(list(arguments), "dstack", "_DSTACK_COMPLETE")
+    return 0

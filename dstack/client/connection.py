@@ -16,7 +16,7 @@ import msgspec
 from dstack import __version__, errors
 from dstack.client import tls
 from dstack.client.settings import Endpoint, user
-from dstack.errors import DstackError, ErrorCode, TryAgainError, UsageError
+from dstack.errors import DstackError, ErrorCode, TryAgainError, UsageError, reason
 from dstack.model.api import wire
 from dstack.model.api.server import API, Problem
 
@@ -217,9 +217,3 @@ def problem(status: int, body: bytes) -> DstackError:
         error.known = met.known
     error.exit_code, error.code = met.exit_code, met.code
     return error
-
-
-def reason(error: Exception) -> str:
-    """Return an error's message without its number, beginning in lower case."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return text[:1].lower() + text[1:]

@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import os
 import pwd
+import shlex
 import stat
 import subprocess
 import sys
@@ -15,11 +16,12 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from dstack.client.client import Client
 from dstack.client.connection import ignore, problem
-from dstack.client.settings import Endpoint
-from dstack.errors import DstackError, ErrorCode
+from dstack.client.settings import Endpoint, using
+from dstack.errors import DstackError, ErrorCode, UsageError
 from dstack.model.paths import ServerLayout
 
 START_SECONDS = 30.0
@@ -39,9 +41,13 @@ class StartError(DstackError):
 def home() -> Path:
     """Return DSTACK_HOME, or ~/.dstack. Without HOME (cron), the home folder comes from the password database."""
     given = os.environ.get("DSTACK_HOME")
-    if given:
-        return Path(given).expanduser().absolute()
-    return Path(os.environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir) / ".dstack"
+    try:
+        if given:
+            return Path(given).expanduser().absolute()
+        return Path(os.environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir) / ".dstack"
+    except (KeyError, RuntimeError) as error:
+        hint = "export DSTACK_HOME=FOLDER, a folder that you may write to"
+        raise UsageError(f"can't tell where your home folder is: {error.args[0]}", hint=hint) from error
 
 
 def socket_path(home: Path) -> Path:
@@ -86,20 +92,23 @@ def start(home: Path, arguments: Sequence[str] = (), environment: dict[str, str]
     """Start the server and return once it answers. If several commands try at once, only one starts it. `arguments`
     follow `--home HOME`. Raises StartError with the end of the server's log."""
     layout = ServerLayout(home)
-    try:
+    with using(home, StartError):
         layout.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         layout.state.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        message = f"dstack's files can't be in {home}: {error.strerror}"
-        raise StartError(message, hint="set DSTACK_HOME to a folder that you can write to") from error
-    with (layout.state / "start.lock").open("w") as lock:
+        lock = (layout.state / "start.lock").open("w")
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if answers(home):
             return
-        before = layout.server_log.stat().st_size if layout.server_log.exists() else 0
-        layout.start_problem.unlink(missing_ok=True)
-        process = _spawn(layout, ["--problem-file", str(layout.start_problem), *arguments], environment or {})
-        _wait(layout, process, before)
+        with using(home, StartError):
+            before = layout.server_log.stat().st_size if layout.server_log.exists() else 0
+            ours, theirs = os.pipe()
+            with os.fdopen(ours, "rb") as problem_pipe:
+                try:
+                    process = _spawn(layout, arguments, environment or {}, theirs)
+                finally:
+                    os.close(theirs)
+                _wait(layout, process, before, problem_pipe)
 
 
 def maintain(home: Path, what: str, file: Path, *arguments: str) -> None:
@@ -125,27 +134,31 @@ def server_environment() -> dict[str, str]:
     return environment
 
 
-def _spawn(layout: ServerLayout, arguments: Sequence[str], extra: dict[str, str]) -> subprocess.Popen[bytes]:
+def _spawn(
+    layout: ServerLayout, arguments: Sequence[str], extra: dict[str, str], problem_pipe: int
+) -> subprocess.Popen[bytes]:
+    """Start the server. If it can't start, it says why on the pipe: a full disk would take no file."""
     with open(layout.server_log, "ab", opener=partial(os.open, mode=0o600)) as log:
         process = subprocess.Popen(
-            command(layout.home, arguments),
+            command(layout.home, ["--problem-pipe", str(problem_pipe), *arguments]),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd=layout.home,
             env={**server_environment(), **extra},
             start_new_session=True,
+            pass_fds=[problem_pipe],
         )
     _children.append(process)
     return process
 
 
-def _wait(layout: ServerLayout, process: subprocess.Popen[bytes], before: int) -> None:
+def _wait(layout: ServerLayout, process: subprocess.Popen[bytes], before: int, problem_pipe: BinaryIO) -> None:
     deadline = time.monotonic() + START_SECONDS
     pause = 0.01
     while not answers(layout.home):
         if process.poll() is not None and not answers(layout.home):
-            raise _failed(layout, before)
+            raise _failed(layout, before, problem_pipe)
         if time.monotonic() > deadline:
             hint = f"see its log, {layout.server_log}"
             raise StartError(f"the dstack server did not start within {START_SECONDS:.0f} seconds", hint=hint)
@@ -153,12 +166,17 @@ def _wait(layout: ServerLayout, process: subprocess.Popen[bytes], before: int) -
         pause = min(pause * 1.5, 0.2)
 
 
-def _failed(layout: ServerLayout, before: int) -> StartError:
+def _failed(layout: ServerLayout, before: int, problem_pipe: BinaryIO) -> StartError:
     """Return the error: what the server met, if it could say so, else the end of its log."""
     hint = f"see its log, {layout.server_log}"
-    if layout.start_problem.exists():
-        known = problem(500, layout.start_problem.read_bytes())
+    os.set_blocking(problem_pipe.fileno(), False)
+    if told := problem_pipe.read():
+        known = problem(500, told)
         code = known.code if known.code == ErrorCode.STATE_DAMAGED else None
+        if known.code == ErrorCode.SERVER_DISK_FULL:
+            known.hint = (
+                f"free space there: df -h {shlex.quote(str(layout.home))}"  # without a server, nothing is pruned
+            )
         error = StartError(f"the dstack server did not start: {known.message}", hint=known.hint or hint, code=code)
         error.exit_code = known.exit_code
         return error

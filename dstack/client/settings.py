@@ -6,13 +6,15 @@ import getpass
 import http.client
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
 
-from dstack.errors import UsageError
+from dstack.errors import FULL, DstackError, FileError, UsageError, reason
 from dstack.model.paths import ServerLayout
 from dstack.plumbing import disk
 
@@ -104,7 +106,7 @@ def load(home: Path) -> ClientSettings:
     path = ServerLayout(home).config
     try:
         return msgspec.json.decode(path.read_bytes(), type=ClientSettings)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # a home that is a file is refused once something is written there
         return ClientSettings()
     except msgspec.DecodeError as error:
         raise UsageError(
@@ -115,9 +117,22 @@ def load(home: Path) -> ClientSettings:
 
 def save(home: Path, settings: ClientSettings) -> None:
     """Replace the file atomically. Only its owner may read it, because it holds the token."""
-    path = ServerLayout(home).config
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    disk.write(path, msgspec.json.encode(settings) + b"\n")
+    with using(home):
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        disk.write(ServerLayout(home).config, msgspec.json.encode(settings) + b"\n")
+
+
+@contextmanager
+def using(home: Path, kind: type[DstackError] = FileError) -> Iterator[None]:
+    """Raise an error of this kind if dstack's home, or a file in it, can't be used."""
+    try:
+        yield
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename not in (None, str(home)) else ""
+        message = f"dstack's files can't be in {home}: {what}{reason(error)}"
+        hint = "export DSTACK_HOME=FOLDER, a folder that you may write to"
+        hint = "free space on its disk" if error.errno in FULL else hint
+        raise kind(message, hint=hint) from error
 
 
 def configured(home: Path) -> Endpoint | None:

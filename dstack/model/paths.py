@@ -63,10 +63,10 @@ KEPT_LOGS = 3
 
 
 class ServerLayout:
-    """The server's state, under DSTACK_HOME. `identity` is the server's private key, for runners that authorize it;
-    `start_problem` is why the last server could not start, for the command that started it. A backup is unpacked in
-    `restoring`; once that is complete it becomes `restored`, which every server that starts puts in place. `newest` has
-    the number of the newest event that is known to be on disk: a database without it is an older copy."""
+    """The server's state, under DSTACK_HOME. `identity` is the server's private key, for runners that authorize it. A
+    backup is unpacked in `restoring`; once that is complete it becomes `restored`, which every server that starts puts
+    in place. `newest` has the number of the newest event that is known to be on disk: a database without it is an
+    older copy."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -79,7 +79,6 @@ class ServerLayout:
         self.newest = self.state / "newest-event"
         self.lock = self.state / "lock"
         self.server_log = self.state / "server.log"
-        self.start_problem = self.state / "start-problem.json"
         self.logs = self.state / "logs"
         self.mirrors = self.state / "mirrors"
         self.artifacts = self.state / "artifacts"

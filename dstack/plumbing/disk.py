@@ -6,6 +6,8 @@ import errno
 import os
 from pathlib import Path
 
+from dstack.plumbing.file_errors import naming
+
 
 def sync(path: Path) -> None:
     """Write a file's bytes to disk or, for a folder, the names in it. Some file systems can't do that for folders."""
@@ -45,9 +47,13 @@ def write(path: Path, data: bytes) -> None:
     """Replace a file that only its owner may read: after a power cut, it has all the old bytes or all the new ones."""
     aside = path.with_name(f"{path.name}.{os.getpid()}")
     aside.unlink(missing_ok=True)
-    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        with naming(path), os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
     sync(path.parent)

@@ -14,6 +14,7 @@ import socket
 import stat
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from dstack import __version__
@@ -29,6 +30,7 @@ from dstack.hosts.pool import Pool
 from dstack.model.api import wire
 from dstack.model.paths import ServerLayout
 from dstack.model.text.units import span
+from dstack.plumbing.file_errors import naming, plain_errors
 from dstack.server import log as server_log
 from dstack.server.access import Access
 from dstack.server.app import application, table
@@ -53,14 +55,14 @@ log = logging.getLogger("dstack.server")
 
 
 def main() -> None:
-    """Serve until stopped, or until idle for too long. The command that starts the server reads from the problem file
+    """Serve until stopped, or until idle for too long. The command that starts the server reads from the problem pipe
     why it could not start."""
     parser = argparse.ArgumentParser(prog="python -m dstack.server")
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int)
-    parser.add_argument("--problem-file", type=Path)
+    parser.add_argument("--problem-pipe", type=int)
     parser.add_argument("--base-path", default="")
     parser.add_argument("--allow-host", action="append", default=[])
     parser.add_argument("--tls-cert", type=Path)
@@ -69,15 +71,17 @@ def main() -> None:
     parser.add_argument("--storage-root", type=Path, action="append", default=[])
     arguments = parser.parse_args()
     layout = ServerLayout(arguments.home.absolute())
-    server_log.set_up(layout)
     try:
-        serve(layout, arguments.socket, arguments)
+        with plain_errors():
+            server_log.set_up(layout)
+            serve(layout, arguments.socket, arguments)
     except DstackError as error:
+        if arguments.problem_pipe is not None:
+            with suppress(OSError):  # nobody reads it once the server has answered
+                os.write(arguments.problem_pipe, wire.encode(problem_of(error)[0]))
         print(f"dstack server: error: {error.message}", file=sys.stderr)
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
-        if arguments.problem_file:
-            arguments.problem_file.write_bytes(wire.encode(problem_of(error)[0]))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:  # before it listened
         sys.exit(130)
@@ -222,7 +226,8 @@ def unix_socket(path: Path) -> socket.socket:
     """Return a listening socket that only this user can open."""
     path.unlink(missing_ok=True)
     listening = socket.socket(socket.AF_UNIX)
-    listening.bind(str(path))
+    with naming(path):
+        listening.bind(str(path))
     path.chmod(stat.S_IRUSR | stat.S_IWUSR)
     listening.listen(128)
     return listening
@@ -257,13 +262,21 @@ def prepare_process() -> None:
     connection and each log is one."""
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    person = pwd.getpwuid(os.getuid())
-    os.environ.setdefault("HOME", person.pw_dir)
-    os.environ.setdefault("USER", person.pw_name)
+    for name, value in person().items():
+        os.environ.setdefault(name, value)
     os.environ.setdefault("PATH", os.defpath)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536) if hard > 0 else 65536, hard))
+
+
+def person() -> dict[str, str]:
+    """Return HOME and USER as a login would set them. In a container, the password database may lack the user."""
+    try:
+        known = pwd.getpwuid(os.getuid())
+    except KeyError:
+        return {"HOME": "/", "USER": str(os.getuid())}
+    return {"HOME": known.pw_dir, "USER": known.pw_name}
 
 
 if __name__ == "__main__":

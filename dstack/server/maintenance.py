@@ -13,6 +13,7 @@ from pathlib import Path
 from dstack.errors import DstackError
 from dstack.model.api import wire
 from dstack.model.paths import ServerLayout
+from dstack.plumbing.file_errors import plain_errors
 from dstack.server.endpoints import problem_of
 from dstack.server.lock import owned
 from dstack.store.backup.make import back_up
@@ -30,15 +31,20 @@ def main() -> None:
     layout = ServerLayout(arguments.home.absolute())
     os.umask(0o077)
     try:
-        if arguments.what == "backup":
-            back_up(layout, arguments.file, artifacts=arguments.artifacts)
-            return
-        layout.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with owned(layout):
-            restore(layout, arguments.file)
+        with plain_errors():
+            maintain(arguments.what, layout, arguments.file, artifacts=arguments.artifacts)
     except DstackError as error:
         sys.stdout.buffer.write(wire.encode(problem_of(error)[0]))
         sys.exit(error.exit_code)
+
+
+def maintain(what: str, layout: ServerLayout, file: Path, *, artifacts: bool) -> None:
+    if what == "backup":
+        back_up(layout, file, artifacts=artifacts)
+        return
+    layout.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with owned(layout):
+        restore(layout, file)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,7 @@ def run_view(
     return shown(
         run,
         RunView,
+        variables={name: "null" if value is None else value for name, value in run.variables.items()},
         status=status,
         exit_code=(deciding.exit_code if deciding else 0) if status.finished else None,
         reason=f"{reasoned.workflow}: {reasoned.reason.text}" if reasoned and reasoned.reason else None,

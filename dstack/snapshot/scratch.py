@@ -11,7 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dstack.errors import FULL, FileError, reason
+from dstack.plumbing.git import GitError
+
 PREFIX = f"dstack-snapshot-{os.getuid()}-"
+HINT = "free space there, or choose another folder for temporary files: export TMPDIR=FOLDER"
 ABANDONED = 3600
 """Seconds after which a folder that no process holds is removed."""
 
@@ -19,11 +23,22 @@ ABANDONED = 3600
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
     """Make a folder, held by a lock until the context is left or the process ends."""
-    _sweep()
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    try:
+        _sweep()
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    except OSError as error:
+        raise FileError(f"the code can't be copied: {reason(error)}", hint=HINT) from error
     with _locked(folder):
         try:
             yield folder
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise FileError(f"the code can't be copied to {folder}: {reason(error)}", hint=HINT) from error
+        except GitError as error:
+            if error.full:
+                error.hint = HINT
+            raise
         finally:
             shutil.rmtree(folder)
 

@@ -82,9 +82,9 @@ def trouble(path: Path, error: sqlite3.DatabaseError) -> DstackError | None:
         message = "another program keeps the server's state locked; runs go on, but nothing can be recorded"
         return StateBusyError(message, hint="end that program; since when: dstack server status")
     if "is full" in text:
-        return disk_full(text)
+        return disk_full(f"{path}: {text}")
     if "I/O" in text or "readonly" in text or "unable to open" in text:
-        return server_trouble(OSError(errno.EIO, text))
+        return server_trouble(OSError(errno.EIO, f"{path}: {text}"))
     return damaged(path, error) if text in DAMAGES else None
 
 
@@ -107,6 +107,7 @@ class Database(sqlite_utils.Database):
     def __init__(self, path: Path) -> None:
         refuse_network_file_system(path.parent)
         new = not path.exists()
+        path.open("ab").close()  # says what SQLite does not: why a file can't be written
         connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS, factory=TypedConnection)
         connection.row_factory = sqlite3.Row
         connection.path = self.path = path

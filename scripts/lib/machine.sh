@@ -109,14 +109,21 @@ disable_services() {
 
 # The output of apt and pip. It is kept if one of them fails.
 install_log=$(mktemp /tmp/dstack-install-XXXXXX)
+trap 'rm -f "$install_log"; exit 130' INT
+trap 'rm -f "$install_log"; exit 143' TERM HUP
 
 logged() {
     "$@" >>"$install_log" 2>&1 </dev/null || die "'$*' failed. All of its output is in $install_log. What it reported:" "$(reported)"
 }
 
-# The errors in the log or, if it has none that are marked, its end.
+# The errors in the log or, if it has none that are marked, its end. pip says in warnings why it can't reach its index, and
+# between its errors what a build printed.
 reported() {
-    grep -E '^ *(E|ERROR|error|W|fatal): ?' "$install_log" | tail -n 10 | sed 's/^/  /' | grep . || tail -n 15 "$install_log"
+    if ! grep -q 'subprocess-exited-with-error' "$install_log"; then
+        grep -E '^ *(E|ERROR|error|W|WARNING: Retrying|fatal)[: ]' "$install_log" | sed -E 's/Retrying \(Retry\([^)]*\)\)/Retrying/' |
+            awk '!seen[$0]++' | tail -n 10 | cut -c1-500 | sed 's/^/  /' | grep . && return
+    fi
+    tail -n 30 "$install_log" | sed 's/^/  /'
 }
 
 # free_port: print a loopback port that nothing listens on.

@@ -68,7 +68,8 @@ def list_artifacts(ref: str, paths: tuple[str, ...], everything: bool, as_json: 
     help="Destination; default: this folder.",
 )
 @click.option("--force", is_flag=True, help="Overwrite files that differ.")
-def download(ref: str, paths: tuple[str, ...], output: Path, force: bool) -> None:
+@json_option
+def download(ref: str, paths: tuple[str, ...], output: Path, force: bool, as_json: bool) -> None:
     """Download the artifacts of a run or job.
 
     With PATH, only these files and folders. A run's files go to DIR/WORKFLOW/..., a job's to DIR/.... Files and
@@ -80,14 +81,17 @@ def download(ref: str, paths: tuple[str, ...], output: Path, force: bool) -> Non
     client = connect.connect()
     target = run_or_job(client, ref)
     stored: list[Stored] = [*client.artifacts(name_of(target)), *client.artifact_folders(name_of(target))]
-    if not stored:
+    if not stored and not as_json:
         show.say(_nothing(target))
         return
-    files, folders = divided(choose(stored, paths))
+    files, folders = divided(choose(stored, paths) if stored else [])
     whole = isinstance(target, RunView)
     items = [Item.of(view, under=view.workflow if whole else None) for view in files]
     modes = {f"{folder.workflow}/{folder.path}" if whole else folder.path: folder.mode for folder in folders}
     done = Download(client, output, modes, force=force).run(items)
+    if as_json:
+        show.document({"folder": str(output.absolute()), **done._asdict(), "partial": _partial(files)})
+        return
     _say_partial(files)
     kept = f"; {done.present} already downloaded" if done.present else ""
     show.say(f"{words.count(done.files, 'file')}, {size_words(done.bytes)}, in {output}{kept}")
@@ -114,8 +118,13 @@ def url(ref: str, path: str, as_json: bool) -> None:
         show.line(link.url)
 
 
+def _partial(views: list[ArtifactView]) -> list[str]:
+    """Return the workflows of which only the files of the last sync are stored."""
+    return list(dict.fromkeys(view.workflow for view in views if view.partial))
+
+
 def _say_partial(views: list[ArtifactView]) -> None:
-    for workflow in dict.fromkeys(view.workflow for view in views if view.partial):
+    for workflow in _partial(views):
         show.say(f"{workflow}: incomplete; these are the files of its last sync")
 
 

@@ -13,12 +13,12 @@ from dstack.cli.output import show
 def command(shell: str) -> None:
     """Print the shell completion script.
 
-    Install it with:
+    Install it with one of these, then open a new shell:
 
     \b
-    bash: dstack completion bash > ~/.local/share/bash-completion/completions/dstack
-    zsh:  dstack completion zsh > "${fpath[1]}/_dstack"
-    fish: dstack completion fish > ~/.config/fish/completions/dstack.fish
+    bash: echo 'eval "$(dstack completion bash)"' >> ~/.bashrc
+    zsh:  echo 'autoload -Uz compinit && compinit && eval "$(dstack completion zsh)"' >> ~/.zshrc
+    fish: mkdir -p ~/.config/fish/completions && dstack completion fish > ~/.config/fish/completions/dstack.fish
     """
     from dstack.cli.root import dstack
 

@@ -68,17 +68,27 @@ def command(
     except TryAgainError:
         server = ServerConfig()
     endpoint = configured(home)
-    address, token_set = endpoint.url if endpoint else None, bool(endpoint and endpoint.token)
+    address = endpoint.url if endpoint else None
+    saved = load(home)
+    used, kept = bool(endpoint and endpoint.token), bool(saved.token and not saved.url)
     authorities = endpoint.ca if endpoint else None
     if as_json:
-        show.document({"home": str(home), "url": address, "token": token_set, "tls_ca": authorities, **asdict(server)})
+        own = {"home": str(home), "url": address, "token": used or kept, "tls_ca": authorities}
+        show.document({**own, **asdict(server)})
         return
     limit = server.max_gpus_per_user
     show.fields(
         [
             ("home", str(home)),
             ("server", address or f"your own on this machine, {embedded.socket_path(home)}"),
-            ("token", "set" if token_set else None),
+            (
+                "token",
+                "set"
+                if used
+                else "set, but not used until `dstack config --url URL` names its server"
+                if kept
+                else None,
+            ),
             ("authorities", authorities),
             ("storage", server.storage or "unknown; the server is unreachable"),
             ("endpoint", server.endpoint_url),
@@ -102,6 +112,8 @@ def _change(home: Path, url: str | None, token: str | None, tls_ca: str | None) 
     if tls_ca is not None:
         saved.tls_ca = _authorities(tls_ca) if tls_ca else None
     save(home, saved)
+    if saved.token and token is not None and saved.url is None:
+        connect.warn("warning: the token is saved, but is not used until you name its server: dstack config --url URL")
     if url is not None and os.environ.get("DSTACK_SERVER_URL"):
         connect.warn("warning: DSTACK_SERVER_URL is set and overrides the URL that you saved")
 

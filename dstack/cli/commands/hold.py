@@ -6,7 +6,7 @@ import click
 
 from dstack.cli import connect
 from dstack.cli.output import show
-from dstack.cli.parameters import REF
+from dstack.cli.parameters import REF, json_option
 from dstack.client.settings import user
 from dstack.errors import ConflictError
 from dstack.model.api.jobs import HoldRequest
@@ -16,25 +16,30 @@ refs_argument = click.argument("refs", metavar="RUN_OR_JOB...", nargs=-1, requir
 
 @click.command("hold")
 @refs_argument
-def hold(refs: tuple[str, ...]) -> None:
+@json_option
+def hold(refs: tuple[str, ...], as_json: bool) -> None:
     """Keep queued jobs from starting.
 
     Held jobs keep their place in the queue until `dstack release`. Running jobs are not affected.
     """
-    _change(refs, user())
+    _change(refs, user(), as_json=as_json)
 
 
 @click.command("release")
 @refs_argument
-def release(refs: tuple[str, ...]) -> None:
+@json_option
+def release(refs: tuple[str, ...], as_json: bool) -> None:
     """Release held jobs, so that they start when their turn comes."""
-    _change(refs, None)
+    _change(refs, None, as_json=as_json)
 
 
-def _change(refs: tuple[str, ...], holder: str | None) -> None:
+def _change(refs: tuple[str, ...], holder: str | None, *, as_json: bool) -> None:
     """Hold or release, and print the result. Raises ConflictError if there was nothing to change."""
-    answer = connect.connect().hold(HoldRequest(refs=refs, user=holder))
-    for run in answer.changed:
+    client = connect.connect()
+    answer = client.hold(HoldRequest(refs=refs, user=holder))
+    if as_json:
+        show.document([client.run(run) for run in answer.changed])
+    for run in answer.changed if not as_json else ():
         show.say(f"{run}: {'held' if holder else 'released'}")
     if answer.unchanged:
         words = "has no queued job to hold" if holder else "has no held job"

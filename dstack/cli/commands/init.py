@@ -7,13 +7,16 @@ from pathlib import Path
 import click
 
 from dstack.cli.output import show
+from dstack.cli.parameters import json_option
 from dstack.cli.project import CONFIGS, WORKFLOWS, load
 from dstack.errors import ConflictError, DstackError
+from dstack.plumbing.file_errors import naming
 
 
 @click.command("init")
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
-def command(force: bool) -> None:
+@json_option
+def command(force: bool, as_json: bool) -> None:
     """Create a starter .dstack/ in this folder.
 
     It has three small workflows, with comments that explain them.
@@ -28,9 +31,15 @@ def command(force: bool) -> None:
         )
     for name, content in files.items():
         Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).write_bytes(content)
-        show.line(name)
-    last = list(load().workflows)[-1]
+        with naming(Path(name)):
+            Path(name).write_bytes(content)
+        if not as_json:
+            show.line(name)
+    workflows = list(load().workflows)
+    if as_json:
+        show.document({"files": list(files), "workflows": workflows})
+        return
+    last = workflows[-1]
     show.say(f"next: `dstack run --help` lists the workflows; `dstack run {last} --local` runs them on this machine")
 
 

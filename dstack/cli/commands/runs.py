@@ -12,7 +12,7 @@ from dstack.cli import connect
 from dstack.cli.follow import exit_code
 from dstack.cli.output import charts, show, words
 from dstack.cli.output.progress import state
-from dstack.cli.parameters import REF, NounOrName, json_option, run_of, run_or_job, yes_option
+from dstack.cli.parameters import REF, WORKFLOW, NounOrName, json_option, run_of, run_or_job, yes_option
 from dstack.client.client import Client
 from dstack.client.settings import user
 from dstack.errors import UsageError
@@ -28,7 +28,7 @@ SPARE = ("USER", "TOOK", "SUBMITTED")
 
 @click.group("runs", cls=NounOrName, invoke_without_command=True, subcommand_metavar="| COMMAND [ARGS]...")
 @click.argument("run", required=False, type=REF)
-@click.option("--workflow", metavar="NAME", help="List only runs of this workflow.")
+@click.option("--workflow", metavar="NAME", type=WORKFLOW, help="List only runs of this workflow.")
 @click.option("--status", type=click.Choice([status.value for status in Status]), help="List only runs in this state.")
 @click.option("--mine", is_flag=True, help="List only your own runs.")
 @click.option(
@@ -167,7 +167,7 @@ def _position(run: RunView) -> str | None:
 def _print(run: RunView) -> None:
     """Print a run in full: its jobs, its code, and why each job was cached or not."""
     finished = run.status.finished
-    variables = [f"{name}={'null' if value is None else value}" for name, value in run.variables.items()]
+    variables = [f"{name}={value}" for name, value in run.variables.items()]
     show.fields(
         [
             ("run", run.name),

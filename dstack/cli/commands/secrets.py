@@ -6,7 +6,7 @@ import click
 
 from dstack.cli import connect
 from dstack.cli.output import show, words
-from dstack.cli.parameters import Noun, json_option, read_secret
+from dstack.cli.parameters import SECRET, Noun, json_option, read_secret
 from dstack.errors import UsageError
 from dstack.model.api.server import SetSecret
 from dstack.model.job.log_mask import SHORTEST
@@ -22,7 +22,7 @@ def command() -> None:
 
 
 @command.command("set")
-@click.argument("name")
+@click.argument("name", type=SECRET)
 def set_secret(name: str) -> None:
     """Set a secret.
 
@@ -59,7 +59,7 @@ def list_secrets(as_json: bool) -> None:
 
 
 @command.command("delete")
-@click.argument("name")
+@click.argument("name", type=SECRET)
 def delete_secret(name: str) -> None:
     """Delete a secret.
 

@@ -6,7 +6,7 @@ import click
 
 from dstack.cli import connect
 from dstack.cli.output import show
-from dstack.cli.parameters import REF, json_option, yes_option
+from dstack.cli.parameters import REF, WORKFLOW, json_option, yes_option
 from dstack.errors import UsageError
 from dstack.model.api.jobs import StopRequest
 from dstack.model.api.runs import RunView
@@ -16,7 +16,7 @@ from dstack.model.job.status import Status
 @click.command("stop")
 @click.argument("refs", metavar="RUN_OR_JOB...", nargs=-1, type=REF)
 @click.option("--all", "everything", is_flag=True, help="Stop every unfinished run.")
-@click.option("--workflow", metavar="NAME", help="Stop every unfinished run of this workflow.")
+@click.option("--workflow", metavar="NAME", type=WORKFLOW, help="Stop every unfinished run of this workflow.")
 @click.option("--abort", is_flag=True, help="Stop at once, without uploading artifacts.")
 @yes_option
 @json_option

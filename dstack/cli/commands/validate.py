@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
 
-from dstack.cli import connect
+from dstack.cli import project as project_files
 from dstack.cli.output import show, words
-from dstack.cli.project import find_root, load
+from dstack.cli.parameters import json_option
 from dstack.errors import DstackError, ProjectError
 
 if TYPE_CHECKING:
@@ -16,23 +17,29 @@ if TYPE_CHECKING:
 
 
 @click.command("validate")
-def command() -> None:
+@json_option
+def command(as_json: bool) -> None:
     """Check the project's files without submitting anything."""
-    project = load()
+    found: list[str] = []
+    say = found.append if as_json else project_files.warn
+    project = project_files.load(say)
     for note in project.notes:
-        connect.warn(f"warning: {note}")
+        say(note)
     if project.problems:
-        raise ProjectError(
-            project.problems, hint="change the value in configs.yaml, or give another one to `dstack run`"
-        )
-    check_against_files(project)
+        hint = "change the value in configs.yaml, or give another one to `dstack run`"
+        raise ProjectError(project.problems, hint=hint)
+    for warning in against_files(project):
+        say(warning)
     workflows = project.workflows
+    if as_json:
+        show.document({"valid": True, "workflows": list(workflows), "warnings": found})
+        return
     show.line(f"valid: {words.count(len(workflows), 'workflow')} ({', '.join(workflows)})")
 
 
-def check_against_files(project: Project) -> None:
-    """Warn of entries of `include` that match no file. Raises UsageError for an artifact that a link is in the way of.
-    What depends on a variable without a value is left to `dstack run`."""
+def against_files(project: Project) -> Iterator[str]:
+    """Yield a warning for each entry of `include` that matches no file. Raises UsageError for an artifact that a link is
+    in the way of. What depends on a variable without a value is left to `dstack run`."""
     from dstack.model.code.selection import select, unmatched_warnings
     from dstack.model.job.script import expanded
     from dstack.model.project.artifact_links import inside, refuse_links
@@ -43,9 +50,9 @@ def check_against_files(project: Project) -> None:
     if not any(workflow.depends_on.include or workflow.artifacts for workflow in each):
         return
     try:
-        where, files = list_files(find_root())
+        where, files = list_files(project_files.find_root())
     except DstackError as error:
-        connect.warn(f"warning: artifacts and include were not compared with the project's files: {error.message}")
+        yield f"artifacts and include were not compared with the project's files: {error.message}"
         return
     links = inside((file.path for file in files if file.is_link), where)
     known = {}
@@ -58,6 +65,5 @@ def check_against_files(project: Project) -> None:
     for workflow in known.values():
         include = workflow.depends_on.repo.include if workflow.depends_on.repo else None
         unmatched = select(files, where, include)[1]
-        for warning in unmatched_warnings(workflow.name, unmatched, files, where):
-            connect.warn(f"warning: {warning}")
+        yield from unmatched_warnings(workflow.name, unmatched, files, where)
         refuse_links(workflow, [known[name] for name in workflow.depends_on.names if name in known], links)

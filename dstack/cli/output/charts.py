@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
+from typing import Any
+
+from msgspec.structs import asdict
 
 from dstack.cli.output import show
 from dstack.model.runner.metrics import JobMetrics, Point
-from dstack.model.text.units import memory_words, took_words
+from dstack.model.text.units import memory_words, rfc3339, took_words
 
 BARS = "▁▂▃▄▅▆▇█"
 WIDEST = 60
@@ -16,7 +19,7 @@ WIDEST = 60
 def print_metrics(jobs: list[JobMetrics], *, as_json: bool) -> None:
     """Print one chart per job and resource."""
     if as_json:
-        show.document(jobs)
+        show.document([{**asdict(job), "points": [_timed(point) for point in job.points]} for job in jobs])
         return
     for job in jobs:
         if not job.points:
@@ -26,6 +29,11 @@ def print_metrics(jobs: list[JobMetrics], *, as_json: bool) -> None:
         show.line(show.clean(f"{job.workflow} on {job.runner}, {span}:"))
         for title, values, text in _rows(job.points):
             show.line(f"  {title:<10} {chart(values)}  {text}")
+
+
+def _timed(point: Point) -> dict[str, Any]:
+    """Return a sample with its time as it is written everywhere else."""
+    return {**asdict(point), "time": rfc3339(point.time)}
 
 
 def _rows(points: list[Point]) -> Iterator[tuple[str, list[float], str]]:

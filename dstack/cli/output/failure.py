@@ -17,6 +17,7 @@ from dstack.cli.output import again, show, words
 from dstack.client import embedded
 from dstack.errors import DstackError, ErrorCode, ProjectError, UsageError
 from dstack.model.api import wire
+from dstack.plumbing.file_errors import file_trouble
 
 INTERRUPTED = 130
 CLICK_WORDS = {"a valid integer range": "a whole number", ". Did you mean": "; did you mean"}
@@ -34,6 +35,8 @@ def report(error: BaseException, *, as_json: bool = False, arguments: Sequence[s
         return INTERRUPTED
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
+    if isinstance(error, OSError) and error.filename == show.STDOUT:
+        show.leave_closed_output()
     known = _known(error)
     if known.hint and arguments:
         known.hint = again.whole(known.hint, arguments)
@@ -56,12 +59,27 @@ def _known(error: BaseException) -> DstackError:
     if isinstance(error, DstackError):
         return error
     if isinstance(error, click.ClickException):
-        message = error.format_message().rstrip(".")
+        message = " ".join(error.format_message().split()).rstrip(".")  # click puts choices on lines of their own
         for theirs, ours in CLICK_WORDS.items():
             message = message.replace(theirs, ours)
         ctx = error.ctx if isinstance(error, click.UsageError) else None
         return UsageError(message[:1].lower() + message[1:], hint=f"{ctx.command_path} --help" if ctx else None)
-    return _unexpected(error)
+    return (_of_this_machine(error) if isinstance(error, OSError) else None) or _unexpected(error)
+
+
+def _of_this_machine(error: OSError) -> DstackError | None:
+    """Return what an error of the system means, or None if it is none of a file."""
+    if isinstance(error, FileNotFoundError) and _folder_is_gone():
+        return UsageError("the current folder was removed", hint="cd ~", code=ErrorCode.FILE)
+    return file_trouble(error)
+
+
+def _folder_is_gone() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _unexpected(error: BaseException) -> DstackError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 import textwrap
@@ -30,6 +31,23 @@ CONTROL = dict.fromkeys(
 )
 
 
+STDOUT = "standard output"
+"""The name of stdout in errors."""
+
+
+class Output(io.FileIO):
+    """stdout, whose errors name it, or stderr, whose errors are ignored: there is no place left to report them."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if self.fileno() == 2:
+                return len(data)
+            error.filename = STDOUT
+            raise
+
+
 def prepare() -> None:
     """Make stdout and stderr accept any text. A stream that the caller closed discards its output."""
     for name in ("stdout", "stderr"):
@@ -38,13 +56,17 @@ def prepare() -> None:
             # Take the closed descriptor's number, so that no file or socket gets it.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             setattr(sys, name, open(nowhere, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
-        elif hasattr(stream, "reconfigure"):
+        elif type(stream) is io.TextIOWrapper and stream.fileno() in (1, 2):
             utf8 = stream.encoding.lower().replace("-", "") == "utf8"
-            stream.reconfigure(errors="surrogateescape" if utf8 and name == "stdout" else "backslashreplace")
+            errors = "surrogateescape" if utf8 and name == "stdout" else "backslashreplace"
+            whole = io.BufferedWriter(Output(stream.fileno(), "w", closefd=False))
+            text = io.TextIOWrapper(whole, stream.encoding, errors, line_buffering=stream.line_buffering)
+            setattr(sys, name, text)
 
 
 def leave_closed_output() -> int:
-    """End quietly if the reader of stdout went away (`| head`): the interpreter's last flush would fail."""
+    """Discard all further output if the reader of stdout went away (`| head`) or its disk is full: the interpreter's
+    last flush would fail. Return the exit code for a reader that went away."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

@@ -54,7 +54,7 @@ class RepoView(Struct, kw_only=True):
 
 
 class RunView(Struct, kw_only=True):
-    """A run as users see it. `warnings` are about its submission."""
+    """A run as users see it. `variables` are as text, so null is `null`. `warnings` are about its submission."""
 
     name: str
     workflow: str
@@ -66,7 +66,7 @@ class RunView(Struct, kw_only=True):
     submitted_at: str
     finished_at: str | None
     repo: RepoView
-    variables: dict[str, str | None]
+    variables: dict[str, str]
     jobs: list[JobView]
     warnings: list[str] = []
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from dstack.errors import UsageError
+from dstack.errors import UsageError, reason
 from dstack.model.paths import ServerLayout
 from dstack.plumbing.packs import LEFTOVERS
 from dstack.store.database import DAMAGES, damaged
@@ -49,10 +49,10 @@ def back_up(layout: ServerLayout, target: Path, *, artifacts: bool) -> None:
             os.fsync(file.fileno())
         aside.replace(target)
     except OSError as trouble:
-        message = f"the backup can't be written to {target}: {trouble.strerror}"
-        raise UsageError(
-            message, hint="choose a file in a folder that exists, on a disk with enough space"
-        ) from trouble
+        where = trouble.filename if trouble.filename != str(aside) else None
+        message = f"the backup can't be written to {target}: {f'{where}: ' if where else ''}{reason(trouble)}"
+        hint = "choose a file in a folder that exists, on a disk with enough space"
+        raise UsageError(message, hint=None if where else hint) from trouble
     finally:
         for path in (aside, copied):
             path.unlink(missing_ok=True)
@@ -68,7 +68,7 @@ def copy_database(source: Path, target: Path) -> None:
     except sqlite3.DatabaseError as trouble:
         if str(trouble) in DAMAGES:
             raise damaged(source, trouble) from trouble
-        raise OSError(None, str(trouble)) from trouble
+        raise OSError(None, str(trouble), str(source)) from trouble
 
 
 def fill(tar: tarfile.TarFile, layout: ServerLayout, database: Path, *, artifacts: bool) -> None:

@@ -20,13 +20,14 @@ from dstack import __version__
 from dstack.client.embedded import socket_path
 from dstack.model.api.artifacts import ArtifactView, FolderView, LinksView, TagView
 from dstack.model.api.events import EventView
-from dstack.model.api.jobs import ArtifactsView, CacheView, JobView, StopRequest
+from dstack.model.api.jobs import ArtifactsView, CacheView, HoldAnswer, HoldRequest, JobView, StopRequest
 from dstack.model.api.retention import DeleteRequest, Removed
 from dstack.model.api.runners import AddRunner, RunnerView
 from dstack.model.api.runs import Event, Plan, PlannedJob, RepoView, RunView, Submission
-from dstack.model.api.server import API, Problem, ServerConfig, ServerStatus
+from dstack.model.api.server import API, Problem, SecretView, ServerConfig, ServerStatus
 from dstack.model.code.tree import Change
 from dstack.model.job.status import Phase, Status
+from dstack.model.runner.metrics import JobMetrics, Point
 from dstack.model.runner.runner import Gpu
 
 BEGAN = "2026-01-31T12:00:00.000Z"
@@ -75,7 +76,7 @@ def run_view(name: str, jobs: list[JobView], **changes: Any) -> RunView:
         "submitted_at": BEGAN,
         "finished_at": ENDED,
         "repo": RepoView(url="https://example.org/r", branch="main", commit="c0ffee" * 6 + "c0ff", dirty=True),
-        "variables": {"model": "124M", "seed": None},
+        "variables": {"model": "124M", "seed": "null"},
         "jobs": jobs,
     }
     return RunView(**{**values, **changes})
@@ -183,7 +184,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self._route(route.split("/", 1)[0].strip(), [unquote(part) for part in route.split("/")[1:]])
 
-    def _route(self, method: str, path: list[str]) -> None:
+    def _route(self, method: str, path: list[str]) -> None:  # noqa: PLR0915
         state = self.state
         if path == ["status"]:
             status = ServerStatus(
@@ -217,6 +218,15 @@ class Handler(BaseHTTPRequestHandler):
             self._follow(path[1])
         elif path == ["events"]:
             self._events()
+        elif path == ["hold"]:
+            asked = msgspec.json.decode(self.body, type=HoldRequest)
+            jobs = {run.name: [job.id for job in run.jobs] for run in state.runs.values() if run.name in asked.refs}
+            self._json(HoldAnswer(changed=jobs, unchanged=[ref for ref in asked.refs if ref not in jobs]))
+        elif path == ["secrets"]:
+            self._json([SecretView(name="WANDB_API_KEY", set_at=BEGAN)])
+        elif path[0] == "metrics":
+            points = [Point(time=1769860800, cpu=1.5, memory=2**20)]
+            self._json([JobMetrics(job="0123456789ab", workflow="train", runner="lab1", points=points)])
         elif path == ["stop"]:
             state.stops.append(msgspec.json.decode(self.body, type=StopRequest))
             state.held.set()

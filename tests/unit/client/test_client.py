@@ -385,10 +385,17 @@ def test_a_server_that_can_say_why_it_does_not_start(folder: Path) -> None:
 def test_a_home_that_can_not_be_made(folder: Path) -> None:
     (folder / "file").write_text("")
 
-    with pytest.raises(embedded.StartError, match=r"dstack's files can't be in .*: Not a directory") as refused:
+    with pytest.raises(embedded.StartError, match=r"dstack's files can't be in .*: not a directory") as refused:
         embedded.start(folder / "file" / "h")
 
     assert "DSTACK_HOME" in (refused.value.hint or "")
+
+
+def test_a_database_that_can_not_be_opened(folder: Path) -> None:
+    (folder / "h" / "server" / "state.db").mkdir(parents=True)
+
+    with pytest.raises(embedded.StartError, match=r"did not start: .*/state.db can't be used: is a directory"):
+        embedded.start(folder / "h")
 
 
 def test_a_socket_that_nobody_serves_is_no_server(folder: Path) -> None:

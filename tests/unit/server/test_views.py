@@ -92,3 +92,7 @@ def test_a_cached_job_says_where_from() -> None:
 
     assert (view.cached, view.cached_from) == (True, "old")
     assert (view.cache.hit, view.cache.why) == (True, "nothing changed since calm-fox-1")
+
+
+def test_the_variables_of_a_run_are_text() -> None:
+    assert run_view(RUN, [DONE]).variables == {"model": "117M", "seed": "null"}

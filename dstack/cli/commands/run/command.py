@@ -19,12 +19,13 @@ from dstack.cli.output.displays import Display, JsonEvents
 from dstack.cli.output.log_writer import LogWriter
 from dstack.cli.output.progress import ProgressLines
 from dstack.cli.output.screen import terminal
-from dstack.cli.parameters import RUNNER, SIZE, SPAN, json_lines_option
+from dstack.cli.parameters import REF, RUNNER, SIZE, SPAN, json_lines_option
 from dstack.client.client import Client
 from dstack.client.settings import user
 from dstack.errors import MissingBaseError, ProjectError, UsageError
 from dstack.model.api.runs import Plan, Recipe, RunView, Submission
 from dstack.model.text.units import size_words
+from dstack.plumbing.file_errors import file_trouble
 
 if TYPE_CHECKING:
     from dstack.model.project.project import Project
@@ -135,7 +136,9 @@ class RunCommand(click.Command):
     help="Set an environment variable in every job; KEY alone copies yours; repeatable.",
 )
 @click.option("--no-cache", is_flag=True, help="Run the dependencies even if they are cached.")
-@click.option("--from", "from_run", metavar="RUN", help="Repeat RUN with its code, definitions and variables.")
+@click.option(
+    "--from", "from_run", metavar="RUN", type=REF, help="Repeat RUN with its code, definitions and variables."
+)
 @click.option(
     "--max-snapshot",
     type=SIZE,
@@ -165,7 +168,10 @@ def command(
     for warning in () if as_json else answer.warnings:
         connect.warn(f"warning: {warning}")
     if isinstance(answer, RunView):
-        return _follow(client, answer, detach=detach, as_json=as_json, quiet=quiet)
+        try:
+            return _follow(client, answer, detach=detach, as_json=as_json, quiet=quiet)
+        except OSError as error:
+            return _unseen(answer, error)
     if as_json:
         show.document(answer)
     else:
@@ -286,12 +292,18 @@ def _follow(client: Client, run: RunView, *, detach: bool, as_json: bool, quiet:
         if not quiet and not as_json:
             show.say(f"follow it with `dstack logs -f {run.name}`, or wait for its end with `dstack wait {run.name}`")
         return 0
-    try:
-        return to_the_end(client, run.name, display, logs=as_json or not quiet)
-    except BrokenPipeError:
-        show.leave_closed_output()
-        show.say(f"output closed; {run.name} keeps running: follow it with `dstack logs -f {run.name}`")
-        return DETACHED
+    return to_the_end(client, run.name, display, logs=as_json or not quiet)
+
+
+def _unseen(run: RunView, error: OSError) -> int:
+    """Detach from a run whose output can't be written."""
+    trouble = file_trouble(error)
+    if error.filename != show.STDOUT or trouble is None:
+        raise error
+    show.leave_closed_output()
+    why = "output closed" if isinstance(error, BrokenPipeError) else trouble.message
+    show.say(f"{why}; {run.name} keeps running: follow it with `dstack logs -f {run.name}`")
+    return DETACHED
 
 
 def _print_plan(plan: Plan) -> None:

@@ -64,7 +64,7 @@ def _option(name: str) -> str:
 def complete(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     """Complete workflows and, after a workflow, its variables."""
     try:
-        loaded = project.load()
+        loaded = project.load(say=lambda warning: None)
     except DstackError:
         return []
     named = next((word for word in ctx.args if word in loaded.workflows), None)

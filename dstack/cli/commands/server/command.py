@@ -17,7 +17,7 @@ from dstack.cli.parameters import Noun, json_option
 from dstack.cli.server_log import ServerLog
 from dstack.client import embedded
 from dstack.client.client import Client
-from dstack.client.settings import configured
+from dstack.client.settings import configured, using
 from dstack.errors import ConflictError, DstackError, ErrorCode, TryAgainError, UsageError
 from dstack.model.api.server import DiskSpace, TaskTrouble
 from dstack.model.paths import ServerLayout
@@ -110,8 +110,9 @@ def start(
         show.say(f"the server is already running at {_local().status().url}")
         return
     if foreground:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.chdir(home)
+        with using(home):
+            home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.chdir(home)
         program = embedded.command(home, arguments)
         os.execve(program[0], program, {"DSTACK_IDLE_EXIT": "0", **embedded.server_environment()})
     embedded.start(home, arguments)

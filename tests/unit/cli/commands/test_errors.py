@@ -89,6 +89,9 @@ def test_a_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     error = json.loads(capsys.readouterr().err)["error"]
     assert (code, error["exit_code"], error["code"]) == (125, 125, "internal")
     assert error["message"] == "unexpected ZeroDivisionError: oh"
+    (crash,) = (tmp_path / "crashes").iterdir()
+    assert "ZeroDivisionError: oh" in crash.read_text()
+    assert str(crash) in error["hint"]
 
 
 def test_a_report_has_no_values_of_the_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

@@ -536,6 +536,11 @@ def test_completion(cli: Cli, project: Path) -> None:
         ("tag br", ["brave-otter-7"]),
         ("tag brave-otter-7 b", ["best"]),
         ("tag --delete b", ["best"]),
+        ("run --from br", ["brave-otter-7"]),
+        ("runs --workflow ", ["train"]),
+        ("stop --workflow tr", ["train"]),
+        ("secrets delete ", ["WANDB_API_KEY"]),
+        ("logs brave-otter-7 br", ["brave-otter-7"]),
     ],
 )
 def test_completion_of_what_the_server_knows(cli: Cli, words: str, completed: list[str]) -> None:

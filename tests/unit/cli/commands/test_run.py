@@ -367,18 +367,6 @@ def test_a_reader_that_leaves_is_no_error(cli: Cli, state: State, server: str, e
     assert (done.stdout, done.stderr, done.returncode) == (b"line\n", b"", 0)
 
 
-def test_unexpected_errors_keep_their_traceback_in_a_file(cli: Cli, project: Path, folder: Path) -> None:
-    """A file in place of the snapshot's scratch folder causes an error that the command doesn't expect."""
-    done = cli("run", "train", environment={"DSTACK_SERVER_URL": "/\0".replace("\0", "x" * 200)})
-    assert done.returncode == 75
-
-    done = cli("config", "--url", "http://h:1", environment={"DSTACK_HOME": str(project / "train.py" / "x")})
-
-    assert done.returncode == 125
-    assert b"Traceback" not in done.stderr
-    assert done.stderr.startswith(b"dstack: error: unexpected NotADirectoryError")
-
-
 @pytest.fixture
 def repository(project: Path) -> Path:
     """The project in a larger repository, with a change, and with an untracked file that looks like a secret."""
