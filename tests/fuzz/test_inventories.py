@@ -129,6 +129,12 @@ def test_any_yaml_file(text: str) -> None:
     outcome(lambda: requests(yaml_file.read(text, YAML), YAML), f"{YAML}:", size=len(text))
 
 
+def listed_by(program: Path) -> Groups:
+    groups = Groups()
+    listing.read(program, groups)
+    return groups
+
+
 @fuzz
 @given(
     mapped((*NAMES, "_meta"), bodies | st.fixed_dictionaries({"hostvars": hosts | anything})),
@@ -139,7 +145,7 @@ def test_any_program(listed: dict[str, Any], own: dict[str, Any]) -> None:
         return json.loads(json.dumps(own if arguments[0] == "--host" else listed))
 
     with mock.patch.object(listing, "_run", printed):
-        outcome(lambda: requests(listing.read(Path("prog")), "prog"), "prog", "prog:")
+        outcome(lambda: requests(listed_by(Path("prog")), "prog"), "prog", "prog:")
 
 
 @fuzz

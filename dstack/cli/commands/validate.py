@@ -38,8 +38,8 @@ def command(as_json: bool) -> None:
 
 
 def against_files(project: Project) -> Iterator[str]:
-    """Yield a warning for each entry of `include` that matches no file. Raises UsageError for an artifact that a link is
-    in the way of. What depends on a variable without a value is left to `dstack run`."""
+    """Yield a warning for each entry of `include` that matches no file. Raises UsageError for an artifact that a link
+    is in the way of. What depends on a variable without a value is left to `dstack run`."""
     from dstack.model.code.selection import select, unmatched_warnings
     from dstack.model.job.script import expanded
     from dstack.model.project.artifact_links import inside, refuse_links

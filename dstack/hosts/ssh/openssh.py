@@ -57,7 +57,7 @@ def read_options(address: Address) -> dict[str, list[str]]:
     tokens = _tokens(address, options)
     for name in ("identityfile", "certificatefile"):
         options[name] = [_expanded(value, tokens, address) for value in options.get(name, ())]
-    known = {token: tokens[token] for token in "%hnpr"}
+    known = {token: tokens[token] for token in "%hknpr"}
     options["proxycommand"] = [_expanded(value, known) for value in options.get("proxycommand", ())]
     return options
 

@@ -16,9 +16,9 @@ from dstack.errors import HostKeyError
 DEFAULT_ROOT = "~/.dstack-host"
 _V6 = r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%[A-Za-z0-9_.-]+)?"
 _PLACE = re.compile(
-    rf"\[(?P<bracketed>{_V6})\](?::(?P<port>.*))?|(?P<bare>(?=.*:.*:){_V6})|(?P<name>[^-:/\[\]][^:/\[\]]*)(?::(?P<port2>.*))?"
+    rf"\[(?P<bracketed>{_V6}|[^-:/\[\]][^:/\[\]]*)\](?::(?P<port>.*))?|(?P<bare>(?=.*:.*:){_V6})|(?P<name>[^-:/\[\]][^:/\[\]]*)(?::(?P<port2>.*))?"
 )
-"""An IPv6 address in brackets or without, or any other name; with a port except behind a bare IPv6 address."""
+"""An IPv6 address or any other name, in brackets or without; with a port except behind a bare IPv6 address."""
 
 
 class Gpu(Struct, frozen=True):

@@ -24,7 +24,7 @@ SPAN = (
 STEPS = ("", "k", "m", "g", "t", "p")
 SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
-LARGEST_SIZE = 2**60
+LARGEST_SIZE = 10**18
 """Bytes. Programs on the machine count them in 63 bits."""
 LONGEST_SPAN = 3650 * SECONDS["d"]
 """Seconds."""

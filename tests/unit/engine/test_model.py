@@ -188,6 +188,8 @@ class Day(RuleBasedStateMachine):
                 for name in SIZES:
                     self.engine.context.fleet.conditions.setdefault(name, Condition("ready"))
                 self.engine.scheduler.run()
+                # The supervisor pauses by the real time, of which next to nothing passes here.
+                self.engine.context.tasks.troubles.clear()
                 self.engine.clean()
                 await asyncio.sleep(seconds / 2)
 

@@ -139,9 +139,9 @@ def tokens() -> Iterator[Case]:
         yield one(
             f"%{token} with an alias", f"HostKeyAlias nick\nProxyJump gate\nIdentityFile /k/%{token}\n", user="ann"
         )
-    for token in "%hnpr":
+    for token in "%hknpr":
         yield one(f"%{token} in ProxyCommand", f"Host lab\n{LOGIN}  ProxyCommand false '%{token}' 100%%\n")
-    for token in "dkCz":
+    for token in "dCz":
         yield one(f"%{token} is unknown in ProxyCommand", f"ProxyCommand false %{token}\n")
     for token in "dhknpru":
         yield one(f"%{token} in UserKnownHostsFile", f"{LOGIN}UserKnownHostsFile ~/k_%{token} /x%{token}\n")

@@ -38,6 +38,8 @@ SECONDS = 20.0
 class NoMachines:
     """Stands for all machines: none can be reached. A test must not connect to where a random address leads."""
 
+    answered = None
+
     def __getattr__(self, name: str) -> Any:
         async def unreachable(*given: object, **named: object) -> None:
             raise HostUnreachableError("no machine here")

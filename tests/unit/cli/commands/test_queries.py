@@ -13,6 +13,7 @@ import pytest
 
 from dstack.cli.commands.runners.import_inventory import difference
 from dstack.cli.output import again
+from dstack.inventory.runners import Machines
 from dstack.model.api.jobs import StopRequest
 from dstack.model.api.runners import AddRunner
 from dstack.model.api.server import Problem
@@ -423,7 +424,7 @@ def test_a_new_name_at_the_same_address_is_a_rename() -> None:
     known = [runner_view(name, definition=wanted(name, name)) for name in ("one", "two", "three")]
     new = [wanted("one", "one"), wanted("2", "two"), wanted("3", "elsewhere"), wanted("4", "three", root="/x")]
 
-    steps = difference(new, known, "/f")
+    steps = difference(Machines(new, {}), known, "/f")
 
     assert [(step.do, step.name, step.old) for step in steps] == [
         ("keep", "one", ""),
