@@ -192,7 +192,7 @@ def test_a_proxy_that_passes_a_descriptor_is_refused(ssh: Path) -> None:
         ("IdentityFile ~/%z", "~/%z has %z, a token that ssh does not know; write %% for a percent sign"),
         ("CertificateFile ~/x%", "~/x% has %, a token that ssh does not know"),
         ("IdentityFile ~/%f", "has %f, a token that ssh does not know"),
-        ("ProxyCommand nc %k 22", "nc %k 22 has %k, a token that ssh does not know"),
+        ("ProxyCommand nc %d 22", "nc %d 22 has %d, a token that ssh does not know"),
     ],
 )
 def test_what_ssh_can_not_expand_is_refused(ssh: Path, text: str, said: str) -> None:
