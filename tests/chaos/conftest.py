@@ -20,8 +20,7 @@ def world() -> Iterator[World]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of this folder as chaos, but for those that continuous integration runs with the long ones. These
-    have namespaces of their own, so that they disturb no others."""
+    """Mark the tests of this folder as chaos."""
     for item in items:
-        if item.path.parent == Path(__file__).parent and not item.get_closest_marker("long"):
+        if item.path.parent == Path(__file__).parent:
             item.add_marker(pytest.mark.chaos)

@@ -73,7 +73,6 @@ BROKE = {
 """What broke a promise once."""
 
 
-@pytest.mark.long
 def test_twenty_plans() -> None:
     assert main(["--plans", "20", "--at-once", "3", "--minutes", "30"]) == 0
 

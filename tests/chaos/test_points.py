@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.chaos.__main__ import main
 
 
-@pytest.mark.long
 def test_a_kill_at_each_point() -> None:
     assert main(["--points"]) == 0
