@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -109,9 +110,12 @@ class Daemon:
         return not containers
 
     def _configuration(self) -> Path:
-        """An empty daemon.json, so that the one in /etc is not read."""
+        """A daemon.json of its own, so that the one in /etc is not read. Before version 23, Docker kept its id in /etc:
+        then the daemons of several test machines would have the same one."""
         path = self.folder / "daemon.json"
-        path.write_text("{}")
+        said = subprocess.run(["dockerd", "--version"], capture_output=True, text=True, check=True).stdout
+        old = int(said.split()[2].partition(".")[0]) < 23
+        path.write_text(json.dumps({"deprecated-key-path": str(self.folder / "key.json")} if old else {}))
         return path
 
     def _containerd(self) -> Path:
