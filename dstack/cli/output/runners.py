@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dstack.cli.output import show, words
 from dstack.model.api.runners import RunnerView
 from dstack.model.runner.runner import fingerprint
@@ -136,3 +138,8 @@ def _gpus(runner: RunnerView) -> str:
 
 def _latency(runner: RunnerView) -> str:
     return "" if runner.latency_ms is None else f"{runner.latency_ms:.0f} ms"
+
+
+def stays(used_by: Sequence[str]) -> str:
+    """Say why a removed runner's folder is still there: other runners have it, too."""
+    return f"its folder stays, because {', '.join(sorted(used_by))} {'uses' if len(used_by) == 1 else 'use'} it"

@@ -77,8 +77,10 @@ class Identity(Table):
         return str(self.path.parent.stat().st_ino)
 
     def settle_here(self) -> None:
-        """Record that this home is the server's, not a copy."""
-        self.settings.set(HOME, f"{self.folder} {self.home}")
+        """Record that this home is the server's, not a copy. A server that finds its state locked starts, too."""
+        here = f"{self.folder} {self.home}"
+        if self.settings.get(HOME) != here:
+            self.settings.set(HOME, here)
 
     @property
     def instances(self) -> list[str]:

@@ -247,9 +247,5 @@ def remove(names: tuple[str, ...], force: bool) -> None:
     client = connect.connect()
     for name in names:
         used_by = client.remove_runner(name, force=force).used_by
-        left = (
-            f"; its folder stays, because {', '.join(used_by)} uses it"
-            if used_by
-            else "; nothing is left on the machine"
-        )
+        left = f"; {output.stays(used_by)}" if used_by else "; nothing is left on the machine"
         show.say(f"{name}: removed" + ("" if force and not used_by else left))

@@ -11,6 +11,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from dstack.cli.output import show
+from dstack.cli.output.runners import stays
 from dstack.client.client import Client
 from dstack.errors import ConflictError, DstackError, HostError, UnknownHostKeyError, UsageError
 from dstack.inventory.read import read
@@ -204,5 +205,5 @@ def _removed(client: Client, name: str) -> str:
     except HostError as error:
         return f"drained, not removed: {error.message}"
     if used_by:
-        return f"removed; its folder stays, because {', '.join(used_by)} uses it"
+        return f"removed; {stays(used_by)}"
     return "removed; nothing is left on the machine"
