@@ -47,7 +47,7 @@ def against_files(project: Project) -> Iterator[str]:
     from dstack.snapshot.take import list_files
 
     each = project.workflows.values()
-    if not any(workflow.depends_on.include or workflow.artifacts for workflow in each):
+    if not any(workflow.needs.include or workflow.artifacts for workflow in each):
         return
     try:
         where, files = list_files(project_files.find_root())
@@ -63,7 +63,7 @@ def against_files(project: Project) -> Iterator[str]:
         except DstackError:
             continue
     for workflow in known.values():
-        include = workflow.depends_on.repo.include if workflow.depends_on.repo else None
+        include = workflow.needs.repo.include if workflow.needs.repo else None
         unmatched = select(files, where, include)[1]
         yield from unmatched_warnings(workflow.name, unmatched, files, where)
-        refuse_links(workflow, [known[name] for name in workflow.depends_on.names if name in known], links)
+        refuse_links(workflow, [known[name] for name in workflow.needs.names if name in known], links)

@@ -59,9 +59,9 @@ class Planner:
         script.check_environment(workflow, variables, submission.environment, job_id, self.run)
         if submission.gpus is not None and workflow.name == submission.workflow:
             expanded = replace(expanded, resources=with_gpus(expanded.resources, submission.gpus))
-        refuse_links(expanded, [before[name].definition for name in workflow.depends_on.names], self.links)
-        keys = {name: before[name].key for name in workflow.depends_on.names}
-        keys |= {name: self.tagged(name).source for name in workflow.depends_on.workflows if is_tag(name)}
+        refuse_links(expanded, [before[name].definition for name in workflow.needs.names], self.links)
+        keys = {name: before[name].key for name in workflow.needs.names}
+        keys |= {name: self.tagged(name).source for name in workflow.needs.workflows if is_tag(name)}
         files = self.selected(submission, expanded)
         components = cache_key.components(workflow, expanded.image, files, variables, keys)
         key = cache_key.key(components)
@@ -82,7 +82,7 @@ class Planner:
 
     def selected(self, submission: Submission, workflow: Workflow) -> list[TreeFile]:
         """The files that a workflow depends on."""
-        include = workflow.depends_on.repo.include if workflow.depends_on.repo else None
+        include = workflow.needs.repo.include if workflow.needs.repo else None
         files, unmatched = select(self.files, submission.snapshot.project, include)
         self.warnings += unmatched_warnings(workflow.name, unmatched, self.files, submission.snapshot.project)
         return files
@@ -121,7 +121,7 @@ class Planner:
         """The names of the workflow and of all dependencies that are needed to run what is not cached."""
         needed = {name}
         if candidates[name].cached_from is None:
-            for dependency in candidates[name].definition.depends_on.names:
+            for dependency in candidates[name].definition.needs.names:
                 needed |= self.needed(dependency, candidates)
         return needed
 
@@ -129,7 +129,7 @@ class Planner:
         """The job with the ids of the jobs whose artifacts it gets."""
         sources = {
             name: self.tagged(name).source if is_tag(name) else candidates[name].source
-            for name in job.definition.depends_on.workflows
+            for name in job.definition.needs.workflows
         }
         return replace(job, dependencies=sources)
 

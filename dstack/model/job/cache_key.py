@@ -28,7 +28,7 @@ def components(
     """Return the parts of the key by name (`image`, `file encode.py`, `variable model`, ...). `image` has its variables
     replaced; commands, artifacts and env count as written. `files` are those that the workflow depends on.
     `dependencies` maps its direct dependencies to their keys."""
-    counted = workflow.depends_on.config
+    counted = workflow.needs.config
     values = {
         name: value
         for name, value in variables.all.items()

@@ -51,15 +51,15 @@ def expanded(workflow: Workflow, variables: Variables, job_id: str, run_name: st
         for written, path in zip(workflow.artifacts, paths, strict=True)
     )
     caches = tuple(map(cache_path, texts.paths("cache", workflow.cache, cache_trouble)))
-    repo = workflow.depends_on.repo
-    include = texts.valid("depends-on.repo.include", workflow.depends_on.include, locations.trouble)
+    repo = workflow.needs.repo
+    include = texts.valid("depends-on.repo.include", workflow.needs.include, locations.trouble)
     return replace(
         workflow,
         image=image,
         artifacts=artifacts,
         mounts=_mounts(texts, workflow.mounts, caches),
         registry_auth=workflow.registry_auth and _registry_auth(texts, workflow.registry_auth),
-        depends_on=replace(workflow.depends_on, repo=repo and replace(repo, include=include)),
+        depends_on=replace(workflow.needs, repo=repo and replace(repo, include=include)),
         cache=caches,
     )
 

@@ -19,7 +19,7 @@ def inside(paths: Iterable[str], project: str) -> frozenset[str]:
 def refuse_links(workflow: Workflow, dependencies: Sequence[Workflow], links: Container[str]) -> None:
     """Raise UsageError if an artifact is or lies behind one of the project's links. The workflows' paths are expanded.
     A folder that a dependency makes there replaces the link, and nobody knows yet what a tag leads to."""
-    if any(map(is_tag, workflow.depends_on.workflows)):
+    if any(map(is_tag, workflow.needs.workflows)):
         return
     made = [artifact.path for each in dependencies for artifact in each.outputs]
     for artifact in workflow.outputs:

@@ -50,7 +50,7 @@ def workflows(report: Report, found: Sequence[Workflow]) -> None:
         artifacts = [artifact.path for artifact in workflow.outputs]
         _each(report, where / "artifacts", artifacts, lambda path: artifact_trouble(path) or pattern_trouble(path))
         _overlap(report, where / "artifacts", "artifacts", artifacts)
-        _each(report, where / "depends-on" / "repo" / "include", workflow.depends_on.include, locations.trouble)
+        _each(report, where / "depends-on" / "repo" / "include", workflow.needs.include, locations.trouble)
         _each(report, where / "cache", workflow.cache, lambda p: None if p.startswith("$") else cache_trouble(p))
         _overlap(report, where / "cache", "caches", workflow.cache)
         for name in [name for name in workflow.env if name in environment.READONLY]:
@@ -69,7 +69,7 @@ def variables(report: Report, found: Sequence[Workflow], shared: Values, own: Ma
         values = ChainMap(own.get(workflow.name, {}), shared)
         names = ChainMap(*values.maps, dict.fromkeys(environment.RESERVED))
         config = where / "depends-on" / "config"
-        for index, name in enumerate(workflow.depends_on.config or ()):
+        for index, name in enumerate(workflow.needs.config or ()):
             if name and name not in values:
                 report.add(config / index, f"unknown variable '{name}' in {config}{did_you_mean(name, values)}")
         for inner, text, early in _texts(workflow, where):
@@ -112,9 +112,12 @@ def _dependencies(report: Report, found: Sequence[Workflow]) -> None:
     edges: dict[str, tuple[str, ...]] = {}
     at: dict[tuple[str, str], FieldPath] = {}
     for workflow, where in _fields(found):
-        edges.setdefault(workflow.name, workflow.depends_on.names)
-        for index, needed in enumerate(workflow.depends_on.workflows):
-            at.setdefault((workflow.name, needed), where / "depends-on" / "workflows" / index)
+        edges.setdefault(workflow.name, workflow.needs.names)
+        listed = where / "depends-on"
+        if not isinstance(workflow.depends_on, tuple):
+            listed /= "workflows"
+        for index, needed in enumerate(workflow.needs.workflows):
+            at.setdefault((workflow.name, needed), listed / index)
     for (name, needed), there in at.items():
         if is_tag(needed):
             if why := tag_trouble(needed):
@@ -220,7 +223,7 @@ def _texts(workflow: Workflow, where: FieldPath) -> Iterator[tuple[FieldPath, st
         where / "artifacts": [artifact.path for artifact in workflow.outputs],
         where / "cache": workflow.cache,
         where / "mounts": workflow.mounts,
-        where / "depends-on" / "repo" / "include": workflow.depends_on.include,
+        where / "depends-on" / "repo" / "include": workflow.needs.include,
     }
     for place, texts in lists.items():
         for index, text in enumerate(texts):

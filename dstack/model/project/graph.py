@@ -18,7 +18,7 @@ def closure(workflows: Mapping[str, Workflow] | Iterable[Workflow], name: str) -
     if name not in known:
         words = f"no workflow is named '{name}'{did_you_mean(name, known)}"
         raise UsageError(words, hint="list the workflows: dstack run --help")
-    edges = {workflow.name: workflow.depends_on.names for workflow in known.values()}
+    edges = {workflow.name: workflow.needs.names for workflow in known.values()}
     order, cycles = walk(edges, [name])
     if cycles:
         raise UsageError(f"workflows depend on each other in a cycle: {' -> '.join(cycles[0])}")

@@ -56,7 +56,7 @@ def parse(workflows: SourceFile, configs: SourceFile | None) -> Project:
     by_name = {workflow.name: workflow for workflow in found}
     project = Project(by_name, shared, {name: own.get(name, {}) for name in by_name})
     checks.images(report, found, shared, own)
-    order, _ = walk({workflow.name: workflow.depends_on.names for workflow in found}, by_name)
+    order, _ = walk({workflow.name: workflow.needs.names for workflow in found}, by_name)
     warned = _warnings(project, [by_name[name] for name in order if name in by_name])
     reserved = dict.fromkeys(reserved_notes(name for values in (shared, *project.own.values()) for name in values))
     return replace(project, warnings=warned, notes=tuple(reserved), problems=tuple(report.problems))

@@ -146,7 +146,9 @@ class Workflow(Definition, frozen=True, kw_only=True):
         ),
     ]
     help: Annotated[str | None, _about("Shown by dstack run --help")] = None
-    depends_on: DependsOn = DependsOn()
+    depends_on: Annotated[
+        tuple[str, ...] | DependsOn, _about("What the result depends on; a list is short for its workflows")
+    ] = DependsOn()
     artifacts: Annotated[
         tuple[Artifact | Text, ...], _about("Files and folders to keep, relative to the working directory")
     ] = ()
@@ -184,6 +186,11 @@ class Workflow(Definition, frozen=True, kw_only=True):
     def needed_secrets(self) -> tuple[str, ...]:
         """The secrets that must be set before it can start."""
         return self.secrets + ((self.registry_auth.password,) if self.registry_auth else ())
+
+    @property
+    def needs(self) -> DependsOn:
+        """What it depends on, in the long form."""
+        return DependsOn(workflows=self.depends_on) if isinstance(self.depends_on, tuple) else self.depends_on
 
     @property
     def outputs(self) -> tuple[Artifact, ...]:

@@ -234,7 +234,7 @@ def _refuse_links(workflows: Sequence[Workflow], variables: Mapping[str, Variabl
     links = inside(taken.links, taken.snapshot.project)
     known = {each.name: expanded(each, variables[each.name], "job", "run") for each in workflows} if links else {}
     for workflow in known.values():
-        refuse_links(workflow, [known[name] for name in workflow.depends_on.names], links)
+        refuse_links(workflow, [known[name] for name in workflow.needs.names], links)
 
 
 def _check(options: dict[str, Any]) -> None:

@@ -80,7 +80,7 @@ def inputs(draw: st.DrawFn) -> Inputs:
 def meaning(inputs: Inputs) -> object:
     """Return what decides the result, computed differently than the key."""
     workflow = inputs.workflow
-    counts = workflow.depends_on.config
+    counts = workflow.needs.config
     values = {name: value for name, value in inputs.variables.all.items() if counts is None or name in counts}
     texts = (*workflow.commands, *workflow.env.values(), *(artifact.path for artifact in workflow.outputs))
     section = [name for name in inputs.variables.own if name in values]
@@ -139,7 +139,7 @@ def with_own(before: Inputs, new: dict[str, str | None]) -> Inputs:
 def test_any_change_of_an_input_changes_the_key(before: Inputs, new: str, change: str) -> None:
     assume(before.files or "file" not in change or "bytes" in change)
     assume(before.dependencies or change != "a dependency less")
-    before = before.rewritten(depends_on=msgspec.structs.replace(before.workflow.depends_on, config=None))
+    before = before.rewritten(depends_on=msgspec.structs.replace(before.workflow.needs, config=None))
     if change == "no value any more":
         before = with_own(before, {"a": new})
 
@@ -186,7 +186,7 @@ def turned(values: Mapping[str, Any]) -> dict[str, Any]:
 
 @given(inputs())
 def test_order_does_not_change_the_key_where_it_means_nothing(before: Inputs) -> None:
-    workflow, depends = before.workflow, before.workflow.depends_on
+    workflow, depends = before.workflow, before.workflow.needs
     config = None if depends.config is None else depends.config[::-1]
     after = replace(
         before.rewritten(
@@ -207,7 +207,7 @@ def test_what_is_reserved_or_does_not_count_does_not_change_the_key(before: Inpu
     own = {**before.variables.own, name: value}
     assert replace(before, variables=Variables(before.variables.shared, own)).key == before.key
 
-    only = before.rewritten(depends_on=msgspec.structs.replace(before.workflow.depends_on, config=("a",)))
+    only = before.rewritten(depends_on=msgspec.structs.replace(before.workflow.needs, config=("a",)))
     more = Variables({**before.variables.shared, "other": value}, before.variables.own)
     assert replace(only, variables=more).key == only.key
 
@@ -215,5 +215,5 @@ def test_what_is_reserved_or_does_not_count_does_not_change_the_key(before: Inpu
 @given(inputs(), st.sampled_from(["5m", "30s"]))
 def test_how_files_are_named_and_stored_does_not_change_the_key(before: Inputs, sync: str) -> None:
     artifacts = tuple(msgspec.structs.replace(one, sync=sync) for one in before.workflow.outputs)
-    include = msgspec.structs.replace(before.workflow.depends_on, repo=RepoDependency(include=("**",)))
+    include = msgspec.structs.replace(before.workflow.needs, repo=RepoDependency(include=("**",)))
     assert before.rewritten(artifacts=artifacts, depends_on=include).key == before.key

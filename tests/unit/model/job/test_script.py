@@ -53,7 +53,7 @@ def test_what_is_replaced() -> None:
     )
     assert found.image == "repo/i:1.15"
     assert found.artifacts == ("out/0a1b", Artifact(path="a b/brave-otter-7", optional=True), "0a1btrain")
-    assert found.depends_on == include("conf/a b/*.yaml", "src/")
+    assert found.needs == include("conf/a b/*.yaml", "src/")
     assert found.env == {"A": "$DSTACK_GPUS $x"}, "it waits for the machine"
     assert found.commands == ("c",)
 

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from dstack.model.project import nodes
-from dstack.model.project.workflow import Artifact
-from tests.unit.model.project.projects import STARTER, project, read
+from dstack.model.project.workflow import Artifact, DependsOn
+from tests.unit.model.project.projects import STARTER, problems, project, read
 
 ONE = "workflows:\n- {name: a, image: i, commands: [c]}\n"
 
@@ -67,10 +67,10 @@ workflows:
     ).workflows["a"]
     assert found.commands == ("first\nsecond\n", "third")
     assert found.help == "H"
-    assert found.depends_on.repo is not None
-    assert found.depends_on.repo.include == ("src/", "conf/**/*.yaml")
-    assert found.depends_on.config == ("x",)
-    assert found.depends_on.workflows == ("b",)
+    assert found.needs.repo is not None
+    assert found.needs.repo.include == ("src/", "conf/**/*.yaml")
+    assert found.needs.config == ("x",)
+    assert found.needs.workflows == ("b",)
     assert found.outputs == (Artifact(path="out"), Artifact(path="logs", optional=True))
     assert found.env == {"A": "1"}
     assert found.user == "1000"
@@ -78,8 +78,19 @@ workflows:
 
 
 def test_parts_of_depends_on_that_are_left_out_have_their_own_default() -> None:
-    depends_on = project(ONE).workflows["a"].depends_on
+    depends_on = project(ONE).workflows["a"].needs
     assert (depends_on.repo, depends_on.config, depends_on.workflows) == (None, None, ())
+
+
+def test_a_list_in_depends_on_is_short_for_its_workflows() -> None:
+    found = project(f"{ONE}- {{name: b, image: i, commands: [c], depends-on: [a, ':best']}}\n").workflows["b"]
+    assert found.needs == DependsOn(workflows=("a", ":best"))
+
+
+@pytest.mark.parametrize("written", ["[x]", "{workflows: [x]}"])
+def test_an_unknown_workflow_is_named_at_its_line_in_both_forms_of_depends_on(written: str) -> None:
+    found = problems(f"{ONE}- name: b\n  image: i\n  commands: [c]\n  depends-on: {written}\n")
+    assert found == ["w:6: workflow 'b' depends on unknown workflow 'x'"]
 
 
 def test_anchors_aliases_and_merge_keys() -> None:
