@@ -20,16 +20,16 @@ COMMANDS = {
     "run": "run.command:command",
     "init": "init:command",
     "validate": "validate:command",
-    "runs": "runs:command",
-    "jobs": "runs:jobs",
-    "logs": "logs:command",
-    "stop": "stop:command",
-    "hold": "hold:hold",
-    "release": "hold:release",
-    "wait": "wait:command",
-    "events": "events:command",
-    "artifacts": "artifacts:command",
-    "tag": "tag:command",
+    "runs": "runs.command:command",
+    "jobs": "runs.command:jobs",
+    "logs": "runs.logs:command",
+    "stop": "runs.stop:command",
+    "hold": "runs.hold:hold",
+    "release": "runs.hold:release",
+    "wait": "runs.wait:command",
+    "events": "runs.events:command",
+    "artifacts": "results.artifacts:command",
+    "tag": "results.tag:command",
     "prune": "prune:command",
     "runners": "runners.command:command",
     "secrets": "secrets:command",
@@ -43,7 +43,7 @@ HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 class Root(Noun):
-    """Finds each command in the module of the same name."""
+    """Imports the module of a command when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

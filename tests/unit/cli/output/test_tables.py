@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstack.cli.commands.runs import COLUMNS, SPARE
+from dstack.cli.commands.runs.command import COLUMNS, SPARE
 from dstack.cli.output.cells import cut, width
 from dstack.cli.output.tables import lay_out
 
