@@ -62,7 +62,8 @@ class Host(Protocol):
 
     @property
     def answered(self) -> float | None:
-        """When the machine was heard last (wall clock, seconds); None if it never was, or needs no connection."""
+        """When the machine was heard last (seconds by the clock since the boot); None if it never was, or needs no
+        connection."""
 
     @property
     def silent(self) -> bool:

@@ -8,12 +8,12 @@ from typing import Any
 
 from msgspec import Struct
 
-from dstack.engine.clock import age
 from dstack.engine.queue import Queue
 from dstack.model.job.job import ExitCode, Job
 from dstack.model.job.reasons import Reason
 from dstack.model.job.status import Status
 from dstack.model.text.units import rfc3339
+from dstack.plumbing.clock import age
 from dstack.scheduling import reasons
 
 

@@ -21,11 +21,12 @@ from dstack.model.paths import attempt_id
 from dstack.model.runner.host_context import HostContext
 from dstack.model.runner.runner import Runner
 from dstack.model.text.units import span
+from dstack.plumbing.clock import steady, time_of_day
 
 
 class JobOnRunner:
     """Always reads from the store, because other parts of the server change jobs and runners, too. `answered` is when
-    the runner answered last about this job (wall clock, seconds), None if this server has not heard of it."""
+    the runner answered last about this job (by `steady`, seconds), None if this server has not heard of it."""
 
     def __init__(self, context: Context, job_id: str) -> None:
         self.context = context
@@ -52,7 +53,8 @@ class JobOnRunner:
     @property
     def last_answer(self) -> float:
         """When the runner was heard last (wall clock, seconds); now, if this server has not heard of it."""
-        return max(self.answered or 0.0, self.host.answered or 0.0) or time.time()
+        answered = max(self.answered or 0.0, self.host.answered or 0.0)
+        return time_of_day(answered) if answered else time.time()
 
     @property
     def host_context(self) -> HostContext:
@@ -81,7 +83,7 @@ class JobOnRunner:
         """Append to the log what arrives, and notify the job's followers. The runner answers, so it is reachable."""
         async for data in stream:
             self.store.logs.append(self.id, data)
-            self.answered = time.time()
+            self.answered = steady()
             if self.job.unreachable_since:
                 self.change(unreachable_since=None, reason=None)
             self.context.events.publish([self.job.run])

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from dstack.engine.admission import Admission
-from dstack.engine.clock import age
 from dstack.engine.context import Context
 from dstack.engine.queue import Queue
 from dstack.model.job.job import ExitCode, Job
 from dstack.model.job.reasons import Reason
 from dstack.model.job.status import Phase, Status
 from dstack.model.text.units import rfc3339
+from dstack.plumbing.clock import age
 from dstack.scheduling import reasons
 from dstack.scheduling.schedule import eligible, schedule
 from dstack.scheduling.types import Machine, Placement, Schedule, Waiting

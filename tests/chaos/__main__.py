@@ -53,6 +53,12 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--fault", action="append", default=[], help="use only faults with this name; repeatable")
     parser.add_argument("--points", action="store_true", help="instead, kill the server at every named point")
     parser.add_argument("--log", type=Path, metavar="FILE", help="append the results to this file, as lines of JSON")
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        metavar="FOLDER",
+        help="keep log and database of servers that broke a promise here",
+    )
     given = parser.parse_args(words)
     names = [fault.__name__ for fault in FAULTS]
     if unknown := set(given.fault) - set(names):
@@ -85,7 +91,8 @@ def tasks(given: argparse.Namespace, workers: int) -> list[list[str]]:
     """Return what to run: the module of each worker, with its arguments."""
     if given.points:
         return [["tests.chaos.kills", storage] for storage in ("folder", "s3")]
-    end, words = given.seed + given.plans, [f"{60 * given.minutes}", *given.fault]
+    kept = given.keep.absolute() if given.keep else ""
+    end, words = given.seed + given.plans, [f"{60 * given.minutes}", f"{kept}", *given.fault]
     return [
         ["tests.chaos.worker", f"{given.seed + number}", f"{end}", f"{workers}", *words] for number in range(workers)
     ]

@@ -22,11 +22,15 @@ PATIENCE = 180.0
 
 
 def play(
-    world: World, planned: Plan, environment: dict[str, str] | None = None, reasons: set[str] | None = None
+    world: World,
+    planned: Plan,
+    environment: dict[str, str] | None = None,
+    reasons: set[str] | None = None,
+    keep: Path | None = None,
 ) -> list[str]:
     """Play the plan; return one line per broken promise. It has a server of its own, with this `environment`, if there
     is one; else it uses the server of the plans before, until one of them breaks a promise. `reasons` gets all that
-    jobs showed."""
+    jobs showed, and the folder `keep` the server's log and database if a promise is broken."""
     if environment is not None:
         with world.fresh(planned.storage, environment) as site:
             return Play(site, planned).run()
@@ -38,6 +42,8 @@ def play(
             reasons |= playing.reasons
     finally:
         if broken:
+            if keep:
+                world.site(planned.storage).keep(keep)
             world.forget(planned.storage)
     return broken
 

@@ -277,6 +277,12 @@ class Site:
         shown: list[dict[str, Any]] = json.loads(wire.encode(found))
         return shown
 
+    def keep(self, folder: Path) -> None:
+        """Copy the server's log and database to a folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in (*self.database.parent.glob("server.log*"), *self.database.parent.glob("state.db*")):
+            shutil.copy(file, folder)
+
     def close(self) -> None:
         self.kill()
         for machine in self.machines:

@@ -9,9 +9,9 @@ from dstack.model.runner.runner import Finding
 
 @dataclass
 class Condition:
-    """The result of a runner's last probe. `checked` and `failing_since` are in monotonic seconds, `silent_since` is in
-    wall clock seconds. `patient`: the runner may recover, so jobs wait for it. `failures` counts the probes since it
-    was ready."""
+    """The result of a runner's last probe. `checked` and `failing_since` are in monotonic seconds, `silent_since` in
+    seconds since the boot. `patient`: the runner may recover, so jobs wait for it. `failures` counts the probes since
+    it was ready."""
 
     state: str
     reason: str | None = None

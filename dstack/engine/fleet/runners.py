@@ -29,6 +29,7 @@ from dstack.model.runner.machine import machines
 from dstack.model.runner.metrics import Use
 from dstack.model.runner.runner import Facts, Finding, Runner
 from dstack.model.text.units import rfc3339
+from dstack.plumbing.clock import steady, time_of_day
 from dstack.scheduling import reasons
 from dstack.scheduling.types import IDLE, Load, Machine
 from dstack.store.store import Store
@@ -111,7 +112,7 @@ class Fleet:
         try:
             facts, latency = await self.look(runner, thorough=thorough, anew=thorough or blocked)
         except HostUnreachableError as trouble:
-            since = self.host(runner).answered or (before and before.silent_since) or time.time()
+            since = self.host(runner).answered or (before and before.silent_since) or steady()
             text = silent(since, trouble.message)
             condition = Condition("unreachable", text, trouble.hint, patient=True, silent_since=since)
         except DstackError as trouble:
@@ -284,7 +285,7 @@ class Fleet:
         condition = self.conditions.get(runner.name) or Condition("unreachable", "not checked yet")
         late = runner.name in self.probes and time.monotonic() - self.asked[runner.name] > LATE / 2
         if condition.state == "ready" and late:  # it has not answered for most of the time that a list waits
-            since = self.host(runner).answered or time.time() - LATE / 2
+            since = self.host(runner).answered or steady() - LATE / 2
             condition = Condition("unreachable", silent(since))
         alike = self.alike(runner.name)
         known = [self.store.runners.require(name) for name in alike if name != runner.name]
@@ -300,8 +301,8 @@ class Fleet:
 
 
 def silent(since: float, trouble: str = "") -> str:
-    """Why a runner is unreachable that has not answered since a moment (wall clock, seconds)."""
-    return f"no answer since {rfc3339(since)}" + (f": {trouble}" if trouble else "")
+    """Why a runner is unreachable that has not answered since a moment (by `steady`, seconds)."""
+    return f"no answer since {rfc3339(time_of_day(since))}" + (f": {trouble}" if trouble else "")
 
 
 async def unasked(name: str) -> None:

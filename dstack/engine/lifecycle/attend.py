@@ -15,6 +15,7 @@ from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.status import Status
 from dstack.model.paths import container
 from dstack.model.text.units import rfc3339
+from dstack.plumbing.clock import steady, time_of_day
 
 LOOK = 15.0
 """Seconds between two looks at a running job."""
@@ -38,16 +39,16 @@ async def attend(at: JobOnRunner) -> None:
 async def answer(at: JobOnRunner) -> None:
     """Return once the runner answers, and tell meanwhile since when it has not: bytes of the log are an answer, too.
     Where the connection answers and commands hang, those count. If it breaks, whoever follows the log tells that."""
-    begun = time.time()
+    begun = steady()
     asked = asyncio.ensure_future(at.host.run(NOTHING))
     try:
         done, _ = await asyncio.wait({asked}, timeout=LATE)
         answered, heard = at.answered or 0.0, at.host.answered or 0.0
         if not done and answered < begun:
-            since = rfc3339((answered if heard > begun else max(answered, heard)) or begun)
+            since = rfc3339(time_of_day((answered if heard > begun else max(answered, heard)) or begun))
             tell(at, unreachable(at.job, since, stop=bool(at.job.stop)), unreachable_since=since)
         await asked
-        at.answered = time.time()
+        at.answered = steady()
     finally:
         asked.cancel()
 

@@ -48,6 +48,14 @@ def condition(job: Job, trouble: DstackError, since: str) -> Reason:
     return Reason(failed_with(trouble), f"{what}{trouble.message}{anyway if job.stop or what else ''}")
 
 
+def failure(job: Job, trouble: DstackError) -> Reason:
+    """Why a job can't be launched."""
+    if full(trouble):
+        text = f"the disk of {job.runner} is full; to see what helps: dstack runners check {job.runner}"
+        return Reason(ReasonCode.DISK_FULL, text)
+    return Reason(failed_with(trouble), f"{trouble.message}; {trouble.hint}" if trouble.hint else trouble.message)
+
+
 def full(trouble: DstackError) -> bool:
     """Whether a command failed because the runner's disk is full; not the server's, nor the storage."""
     return isinstance(trouble, CommandError) and bool(FULL.search(trouble.stderr))

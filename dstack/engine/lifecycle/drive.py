@@ -11,7 +11,7 @@ from dstack.decide import Decision, Failed
 from dstack.engine.context import Context, log
 from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.lifecycle.attend import attend
-from dstack.engine.lifecycle.conditions import condition, full
+from dstack.engine.lifecycle.conditions import condition, failure, full
 from dstack.engine.lifecycle.launch import start
 from dstack.engine.lifecycle.silence import Silence
 from dstack.engine.lifecycle.stored import ended_as
@@ -161,9 +161,7 @@ class Drive(JobOnRunner):
 
     def give_up(self, trouble: DstackError) -> None:
         """Record that the job can't be launched, and why: the next server has to know who fenced it."""
-        hint = f"; {trouble.hint}" if trouble.hint else ""
-        reason = Reason(failed_with(trouble), trouble.message + hint)
-        self.change(final_status=Status.FAILED, final_reason=reason, cause="error")
+        self.change(final_status=Status.FAILED, final_reason=failure(self.job, trouble), cause="error")
 
     async def refuse(self) -> None:
         """End a job that can't be launched, once its runner confirms that it did not start."""

@@ -28,6 +28,7 @@ from dstack.model.project import environment
 from dstack.model.project.variables import config_args
 from dstack.model.runner import mounts
 from dstack.model.text.units import memory_bytes, rfc3339
+from dstack.plumbing.clock import steady
 
 SAFE_DIRECTORY = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
 """The tree belongs to the runner's user, not the container's, so git would refuse it ("dubious ownership")."""
@@ -41,7 +42,7 @@ async def start(job_on_runner: JobOnRunner) -> None:
     except RunnerFaultError as fault:
         job_on_runner.context.fleet.mark(runner, fault.finding)
         raise
-    job_on_runner.answered = time.time()
+    job_on_runner.answered = steady()
     if answer.outcome == "fenced":
         raise HostError(f"on {runner}, the job was withdrawn before its commands started, so nothing ran")
     if answer.outcome not in ("started", "exists"):

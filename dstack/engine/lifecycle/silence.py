@@ -11,6 +11,7 @@ from dstack.engine.lifecycle.upload_status import unreachable
 from dstack.errors import DstackError
 from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.text.units import rfc3339
+from dstack.plumbing.clock import time_of_day
 
 GLANCE = 1.0
 """Seconds between two glances at the connection, which send nothing."""
@@ -43,7 +44,7 @@ class Silence:
                 self.at.change(reason=self.before, unreachable_since=None)
             self.told = False
         elif not (job.finished or job.unreachable_since) and host.answered is not None:
-            since = rfc3339(host.answered)
+            since = rfc3339(time_of_day(host.answered))
             self.before = job.reason
             self.at.change(reason=unreachable(job, since, stop=bool(job.stop)), unreachable_since=since)
             self.told = True

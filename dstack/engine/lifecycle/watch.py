@@ -17,6 +17,7 @@ from dstack.errors import CommandError, EngineSilentError, HostUnreachableError
 from dstack.model.job.reasons import Reason, ReasonCode, preempted
 from dstack.model.runner.runner import Runner
 from dstack.model.text.units import seconds, span
+from dstack.plumbing.clock import steady
 
 SETTLING = 20
 """How many times a failed container is looked at again, until the engine that holds it knows why it failed."""
@@ -43,7 +44,7 @@ async def until_ended(job_on_runner: JobOnRunner) -> Decision:
         job = job_on_runner.job
         recorded = Recorded(launch=job.launch, stop=bool(job.stop or job.preempted_by), waited=waited)
         observed = await job_on_runner.executor.observe(job_on_runner.attempt)
-        job_on_runner.answered = time.time()
+        job_on_runner.answered = steady()
         if observed.unsettled and looks < SETTLING:
             looks += 1
             await asyncio.sleep(SETTLES)

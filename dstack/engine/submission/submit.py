@@ -11,7 +11,6 @@ from pathlib import Path
 
 from msgspec import structs
 
-from dstack.engine.clock import moment
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
 from dstack.engine.retention.prune import start_tidying
@@ -24,6 +23,7 @@ from dstack.model.job.job import Job, Run
 from dstack.model.job.reasons import ReasonCode
 from dstack.model.runner.runner import Address, Runner
 from dstack.model.text.units import rfc3339
+from dstack.plumbing.clock import moment
 from dstack.plumbing.modes import Modes
 from dstack.scheduling.schedule import eligible, impossible
 from dstack.scheduling.types import Schedule, Waiting

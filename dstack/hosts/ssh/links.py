@@ -102,7 +102,7 @@ class Links:
 
     @property
     def answered(self) -> float | None:
-        """When the machine was heard last over any of them (wall clock, seconds), None if never."""
+        """When the machine was heard last over any of them (by `steady`, seconds), None if never."""
         for link in self._links:
             self._answered = max(link.pulse.answered, self._answered or 0.0)
         return self._answered

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 import asyncssh
 
 from dstack.model.text.units import rfc3339
+from dstack.plumbing.clock import steady, time_of_day
 
 LATE = 2.0
 """Seconds that an answer may take. On bad Wi-Fi, a lost packet arrives at the second or third try, a second later."""
@@ -21,13 +21,13 @@ NEVER = 1 << 30
 class Pulse:
     """Watches one connection, whose asyncssh asks the peer for an answer after each `interval` seconds of silence.
     After `times` unanswered questions the connection breaks. Every byte counts as an answer: on a slow link, the answer
-    itself may come after megabytes that were sent before. `answered` is when the last one came (wall clock, seconds).
+    itself may come after megabytes that were sent before. `answered` is when the last one came (by `steady`, seconds).
 
     Silence is counted in steps and not by a clock: while this process is stopped or this machine sleeps, nobody asks.
     """
 
     def __init__(self, connection: asyncssh.SSHClientConnection, interval: float, times: int) -> None:
-        self.answered = time.time()
+        self.answered = steady()
         self._connection = connection
         self._step = interval / STEPS
         self._silence = 0.0
@@ -44,7 +44,7 @@ class Pulse:
         return self._silence >= self._late
 
     def _received(self, data: bytes, datatype: Any = None) -> None:
-        self.answered, self._silence = time.time(), 0.0
+        self.answered, self._silence = steady(), 0.0
         self._receive(data, datatype)
 
     def _tick(self) -> None:
@@ -52,6 +52,8 @@ class Pulse:
             return
         self._silence += self._step
         if self._silence > self._most:
-            self._connection.connection_lost(asyncssh.ConnectionLost(f"no answer since {rfc3339(self.answered)}"))
+            self._connection.connection_lost(
+                asyncssh.ConnectionLost(f"no answer since {rfc3339(time_of_day(self.answered))}")
+            )
         else:
             asyncio.get_running_loop().call_later(self._step, self._tick)

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from dstack.engine import clock
-from dstack.engine.clock import age, moment
 from dstack.engine.engine import Engine
 from dstack.engine.fleet.condition import Condition
 from dstack.model.job.job import Origin
 from dstack.model.job.reasons import ReasonCode
 from dstack.model.job.status import Status
 from dstack.model.text.units import rfc3339
+from dstack.plumbing import clock
+from dstack.plumbing.clock import age, moment
 from tests.unit.engine.lifecycle.machine import Machine, World
 
 HOURS = [-7200, 0, 7200]

@@ -8,7 +8,6 @@ import random
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import pairwise
@@ -24,6 +23,7 @@ from dstack.errors import HostAuthError, HostError, HostKeyError, HostUnreachabl
 from dstack.hosts.ssh.dial import Dialer
 from dstack.hosts.ssh.host import SshHost
 from dstack.model.runner.runner import Address, fingerprint
+from dstack.plumbing.clock import steady
 from tests.unit.hosts.conftest import become, play
 from tests.unit.hosts.servers import Server, Way
 
@@ -148,7 +148,7 @@ def test_who_falls_silent_is_known_before_the_connection_breaks_and_who_resumes_
 
             # When nothing passes any more
             way.freeze()
-            frozen = time.time()
+            frozen = steady()
 
             # Then it is silent since the moment of its last answer
             await become(lambda: host.silent, "it is silent")

@@ -11,6 +11,7 @@ from dstack.engine.lifecycle.silence import Silence
 from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.status import Status
 from dstack.model.text.units import rfc3339
+from dstack.plumbing.clock import steady, time_of_day
 from tests.unit.engine.lifecycle.machine import Machine, World
 
 PULLING = Reason(ReasonCode.PULLING_IMAGE, "pulling busybox on box")
@@ -32,14 +33,14 @@ def test_silence_is_told_with_the_last_answer_and_taken_back(
         world.store.jobs.change("abc", status=step)
     world.store.jobs.change("abc", reason=before)
     silence, host = Silence(JobOnRunner(world.context, "abc")), world.machine.host
-    host.answered = 1_700_000_000.0
+    host.answered = steady() - 60
 
     # When the connection is silent
     host.silent = True
     silence.glance()
 
     # Then the job says since when
-    since = rfc3339(host.answered)
+    since = rfc3339(time_of_day(host.answered))
     assert world.job.unreachable_since == since
     assert world.job.reason == Reason(ReasonCode.RUNNER_UNREACHABLE, f"runner 'box' has not answered since {since}")
 
@@ -52,7 +53,7 @@ def test_silence_is_told_with_the_last_answer_and_taken_back(
 def test_what_others_say_about_it_stays(tmp_path: Path) -> None:
     world = World(tmp_path, Machine())
     silence, host = Silence(JobOnRunner(world.context, "abc")), world.machine.host
-    host.answered, host.silent = 1_700_000_000.0, True
+    host.answered, host.silent = steady() - 60, True
     silence.glance()
     other = Reason(ReasonCode.PULLING_IMAGE, "pulling")
     world.store.jobs.change("abc", reason=other, unreachable_since=None)
@@ -68,7 +69,7 @@ def test_a_job_whose_connection_has_broken_keeps_the_words_about_that(tmp_path: 
     silence, host = Silence(JobOnRunner(world.context, "abc")), world.machine.host
     broken = Reason(ReasonCode.RUNNER_UNREACHABLE, "runner 'box' has not answered since then: it broke")
     world.store.jobs.change("abc", reason=broken, unreachable_since="then")
-    host.answered, host.silent = 1_700_000_000.0, True
+    host.answered, host.silent = steady() - 60, True
 
     silence.glance()
 

@@ -15,6 +15,7 @@ from dstack.model.job.job import Origin
 from dstack.model.job.reasons import ReasonCode
 from dstack.model.job.status import Status
 from dstack.model.text.units import rfc3339
+from dstack.plumbing.clock import steady, time_of_day
 from tests.unit.engine.lifecycle.machine import Machine, World
 
 HOUR = 3600.0
@@ -135,13 +136,13 @@ def test_a_runner_that_falls_silent_is_told_before_its_connection_breaks(
 
     async def silent() -> None:
         at = world.drive()
-        now = time.time()
+        now = steady()
         at.answered, world.machine.host.answered = now - 7, None if heard is None else now + heard
         monkeypatch.setattr(world.machine.host, "run", run)
         attending = asyncio.create_task(attend.attend(at))
         while world.job.reason is None:
             await asyncio.sleep(0.01)
-        assert world.job.unreachable_since == rfc3339(now + since)
+        assert world.job.unreachable_since == rfc3339(time_of_day(now + since))
         assert world.job.reason.code is ReasonCode.RUNNER_UNREACHABLE
         monkeypatch.undo()
         monkeypatch.setattr(attend, "LOOK", 0.01)

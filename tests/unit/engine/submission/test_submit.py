@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from dstack.engine.clock import age, moment
 from dstack.engine.context import Context, Events
 from dstack.engine.engine import Engine
 from dstack.engine.fleet.runners import Fleet
@@ -24,6 +23,7 @@ from dstack.model.job.status import Status
 from dstack.model.paths import ServerLayout
 from dstack.model.project.workflow import Resources
 from dstack.model.runner.runner import Address, Facts, Runner
+from dstack.plumbing.clock import age, moment
 from dstack.plumbing.modes import Modes
 from dstack.server.routes.runs import RunRoutes
 from dstack.store.store import Store
