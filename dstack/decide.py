@@ -234,7 +234,8 @@ def _interrupted(recorded: Recorded, observed: Observed) -> Reason | None:
         return Reason(ReasonCode.LOST_HOST_RESTARTED, "the runner restarted while the job was running")
     if before.engine and not set(before.engine.split()) & set(now.engine.split()):
         did = "restarted" if now.engine else "was stopped"
-        text = f"{observed.engine} {did} on the runner, which ended the container"
+        so = "and the container is gone" if now.engine and observed.container is None else "which ended the container"
+        text = f"{observed.engine} {did} on the runner, {so}"
         return Reason(ReasonCode.LOST_DOCKER_RESTARTED, text)
     return None
 

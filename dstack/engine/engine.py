@@ -32,7 +32,7 @@ class Engine:
         self.cleaning: dict[str, asyncio.Task[None]] = {}
         self.wake = asyncio.Event()
         self.reconciler = Reconciler(context, self.drive)
-        self.scheduler = Scheduler(context, self.drive, self.reconciler.doubt)
+        self.scheduler = Scheduler(context, self.drive, context.store.restoration.doubt)
 
     def start(self) -> None:
         """Resume every unfinished job where it was, and start scheduling."""

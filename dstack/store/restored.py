@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from contextlib import suppress
 from pathlib import Path
 
-from dstack.model.text.units import rfc3339
+from dstack.model.job.job import Job
 from dstack.store.database import Database
 from dstack.store.tables.events import EventLog
 from dstack.store.tables.identity import EPOCH
+from dstack.store.tables.jobs import Jobs
+from dstack.store.tables.runners import Runners
 from dstack.store.tables.settings import Settings
 
-RESTORED_AT = "restored_at"
+NEWEST_JOB = "restored_jobs"
 UNASKED = "unasked"
-"""The settings that say when an older state was restored, and which runners have not been asked since."""
+"""The settings that say which job was the newest when an older state was restored, and which runners have not been
+asked since."""
 
 log = logging.getLogger("dstack.store")
 
@@ -25,8 +27,43 @@ def restored(database: Database, settings: Settings, epoch: int) -> None:
     """Make the state the newest one for all machines, which are asked before anything old is launched."""
     with database.transaction():
         settings.set(EPOCH, str(epoch))
-        settings.set(RESTORED_AT, rfc3339(time.time()))
+        settings.set(NEWEST_JOB, str(database.value("SELECT max(number) FROM jobs") or 0))
         settings.set(UNASKED, " ".join(database.column("SELECT name FROM runners ORDER BY number")))
+
+
+class Restoration:
+    """What was restored, and who has not been asked since what happened to its jobs meanwhile."""
+
+    def __init__(self, settings: Settings, jobs: Jobs, runners: Runners) -> None:
+        self.settings = settings
+        self.jobs = jobs
+        self.runners = runners
+
+    def knows_less(self, job: Job) -> bool:
+        """Whether more may have happened to a job than its record says, because that was restored."""
+        newest = int(self.settings.get(NEWEST_JOB) or 0)
+        return newest > 0 and self.jobs.number(job.id) <= newest
+
+    @property
+    def unasked(self) -> list[str]:
+        """The runners that have not been asked since."""
+        names = (self.settings.get(UNASKED) or "").split()
+        return [name for name in names if self.runners.get(name)]
+
+    def doubt(self, job: Job) -> list[str]:
+        """The runners that may have a job although its record does not say so."""
+        unasked = self.unasked
+        return unasked if unasked and self.knows_less(job) else []
+
+    def renamed(self, old: str, new: str) -> None:
+        """Note that a runner has another name, under which it will be asked."""
+        names = (self.settings.get(UNASKED) or "").split()
+        self.settings.set(UNASKED, " ".join(new if name == old else name for name in names))
+
+    def asked(self, name: str) -> None:
+        """Record that a runner has been asked."""
+        if self.settings.get(UNASKED):
+            self.settings.set(UNASKED, " ".join(each for each in self.unasked if each != name))
 
 
 class Newest:

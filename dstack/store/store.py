@@ -5,7 +5,7 @@ from __future__ import annotations
 from dstack.model.paths import ServerLayout
 from dstack.store.database import Database
 from dstack.store.logs import Logs
-from dstack.store.restored import Newest
+from dstack.store.restored import Newest, Restoration
 from dstack.store.tables.contents import BucketContents, KnownObjects, PulledImages, RetainedArtifacts
 from dstack.store.tables.damaged import DamagedRecords
 from dstack.store.tables.events import EventLog
@@ -39,6 +39,7 @@ class Store:
         newest = Newest(layout.newest, self.events)
         newest.check(self.database, self.settings)
         self.database.noted = newest.note
+        self.restoration = Restoration(self.settings, self.jobs, self.runners)
         self.identity = Identity(self.database, self.settings, layout.server_id)
         self.known_objects = KnownObjects(self.database)
         self.bucket_contents = BucketContents(self.database)

@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from typing import Any
 
-from dstack.decide import Decision, Failed
+from msgspec.structs import replace
+
 from dstack.engine.context import Context, log
-from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.lifecycle.attend import attend
 from dstack.engine.lifecycle.conditions import condition, failure, full
+from dstack.engine.lifecycle.ending import STOPPED, Ending
 from dstack.engine.lifecycle.launch import start
 from dstack.engine.lifecycle.silence import Silence
-from dstack.engine.lifecycle.stored import ended_as
-from dstack.engine.lifecycle.upload_status import UploadProgress, stopped
+from dstack.engine.lifecycle.stored import NOBODY_KNOWS, ended_as
+from dstack.engine.lifecycle.upload_status import UploadProgress
 from dstack.engine.lifecycle.watch import blamed, end_in_time, until_ended
 from dstack.engine.retention.clear import remove_aborted
-from dstack.engine.transfer.collect import Collected, Collector, remove_stored
+from dstack.engine.transfer.collect import Collector, remove_stored
 from dstack.engine.transfer.sync import Sync
 from dstack.errors import (
     DstackError,
@@ -31,27 +31,27 @@ from dstack.errors import (
     StorageUnavailableError,
     server_trouble,
 )
-from dstack.model.job.attempts import again, following
-from dstack.model.job.job import ExitCode, Job
+from dstack.model.job.job import ExitCode, Job, Origin
 from dstack.model.job.reasons import Reason, ReasonCode, failed_with, preempted
 from dstack.model.job.status import Status
-from dstack.model.text.units import rfc3339, span, span_words
-from dstack.scheduling.reasons import STOPPED_EARLY
+from dstack.model.text.units import rfc3339
+from dstack.scheduling.reasons import STOPPED_EARLY, restored
 
 TOLD = 10.0
 """Seconds that a container which has ended waits for the answer to being told to end."""
-NOTHING = Collected(0, 0, None)
-STOPPED = "stopped by dstack stop"
+ASKED = 1.0
+"""Seconds between two looks whether all runners have been asked since an older state was restored."""
+UNKNOWN_LAUNCH = Origin("", "")
+"""The boot and the daemons of a launch of which only its log is known."""
 ABORTS = 3
 """How many times an aborted job tries to remove what a storage has of it, before it ends without."""
-ABORTING = "aborted; what it stored is being removed"
 LONGEST_PAUSE = 30.0
 """Seconds between two tries to reach a host."""
 SILENCE = 600.0
 """Seconds without an answer after which a stopped job no longer waits for artifacts that are still on its runner."""
 
 
-class Drive(JobOnRunner):
+class Drive(Ending):
     """Takes a job through its states. Every step is committed before it acts and may be repeated, so a drive can be
     cancelled at any point and replaced by another: that is how a server restarts, and how a stop takes effect."""
 
@@ -177,6 +177,8 @@ class Drive(JobOnRunner):
             await self.context.fleet.greet(runner)
             if self.job.status is not Status.PREPARING or self.job.runner != runner:
                 return
+            if self.store.restoration.knows_less(self.job) and await self.begun():
+                return
             if not first and await self.had_ended():
                 return
             for name in self.context.fleet.unsure.intersection(self.context.fleet.alike(runner)):
@@ -189,6 +191,20 @@ class Drive(JobOnRunner):
             self.context.fleet.recheck(self.job.runner or "")
             unplaced = {"launching": False, "runner": None, "gpus": (), "progress": None, "unreachable_since": None}
             self.change(status=Status.QUEUED, reason=reason, **unplaced)
+
+    async def begun(self) -> bool:
+        """Whether the job must not be launched although its record says so: it is older than a launch of which there is
+        a log, which is followed now, or than one that a runner may know of which has not been asked."""
+        if unasked := self.store.restoration.doubt(self.job):
+            self.change(reason=restored(unasked))
+            await asyncio.sleep(ASKED)
+            return True
+        if not self.store.logs.begun(self.id, self.job.log_start):
+            return False
+        self.change(
+            status=Status.RUNNING, launch=UNKNOWN_LAUNCH, started_at=self.job.started_at or rfc3339(time.time())
+        )
+        return True
 
     async def had_ended(self) -> bool:
         """End a job whose stored artifacts say that it had ended: its record is older. Return whether they do."""
@@ -217,13 +233,13 @@ class Drive(JobOnRunner):
             await asyncio.gather(*beside, return_exceptions=True)
         await self.append_log(self.executor.read_log(self.attempt, self.log_offset))
         await self.keep_log()
-        if decision.lost and await self.had_ended():
-            return
+        if decision.lost:
+            if await self.had_ended():
+                return
+            removed = decision.reason and decision.reason.code is ReasonCode.LOST_REMOVED
+            if removed and self.store.restoration.knows_less(self.job):
+                decision = replace(decision, reason=NOBODY_KNOWS)
         self.record_end(await blamed(self, decision))
-
-    async def keep_log(self) -> None:
-        """Write the log to disk, before the record of an end, after which it is not read from the runner again."""
-        await asyncio.to_thread(self.store.logs.sync, self.id)
 
     async def withdraw(self) -> None:
         """Stop a job whose container may or may not have started: the fence decides."""
@@ -240,31 +256,6 @@ class Drive(JobOnRunner):
             now = rfc3339(time.time())
             self.change(status=Status.RUNNING, started_at=now, final_status=None, final_reason=None, cause=None)
         return stopped.outcome == "fenced"
-
-    def record_end(self, decision: Decision) -> None:
-        """Record how the container ended. Its artifacts are collected next."""
-        job = self.job
-        code, reason = decision.exit_code, decision.reason
-        end = Status.LOST if decision.lost else Status.DONE if code == 0 else Status.FAILED
-        if not (decision.asked or decision.lost or code == ExitCode.STOPPED):
-            job = self.change(outran=bool(job.stop), expired=False, preempted_by=None, yielding=False)
-        elif job.stop == "abort":
-            end, code, reason = Status.STOPPED, ExitCode.STOPPED, Reason(ReasonCode.ABORTED, ABORTING)
-        elif job.stop:
-            end, code = Status.STOPPED, ExitCode.STOPPED
-            reason = Reason(ReasonCode.STOPPED_BY_USER, STOPPED + killed(decision))
-        elif job.expired:
-            limit = span_words(span(job.definition.max_duration or "0"))
-            reason = Reason(ReasonCode.MAX_DURATION, f"max-duration: stopped after {limit}" + killed(decision))
-            end, code = Status.FAILED, ExitCode.MAX_DURATION
-        elif job.preempted_by:
-            end, code, reason = Status.STOPPED, ExitCode.STOPPED, preempted(job.preempted_by)
-        elif decision.lost:
-            code = ExitCode.DSTACK
-        changes: dict[str, Any] = {"final_status": end, "final_reason": reason, "reason": reason, "exit_code": code}
-        if not (job.stop or job.expired or job.preempted_by) and end is not Status.DONE:
-            changes["cause"] = decision.cause or ("lost" if decision.lost else "error")
-        self.change(status=Status.UPLOADING, progress=None, unreachable_since=None, **changes)
 
     async def collect(self) -> None:
         """Store what the job made, then end it."""
@@ -286,52 +277,9 @@ class Drive(JobOnRunner):
             reason = Reason(ReasonCode.STOPPED_BY_USER, STOPPED)
         await self.close(end, code, reason, made)
 
-    def settle(self) -> Job:
-        """Decide how the job ends now that everything is stored; a later stop has no effect."""
-        job = self.job
-        if not job.stop or job.outran or job.final_status is Status.STOPPED:
-            return job
-        changes = {"final_status": Status.STOPPED, "final_reason": stopped(job), "cause": None}
-        return self.change(exit_code=ExitCode.STOPPED, **changes)
-
     async def salvage(self, why: str) -> None:
         """End a stopped job whose runner holds artifacts that can't be collected."""
         collector = self.collector or Collector(self, UploadProgress(self))
         outcome = await collector.salvage(Status.STOPPED)
         text = f"{STOPPED}; {why}, so artifacts that were not stored by then are lost"
         self.finish(Status.STOPPED, ExitCode.STOPPED, Reason(ReasonCode.STOPPED_BY_USER, text), outcome)
-
-    async def close(self, status: Status, code: int | None, reason: Reason | None, made: Collected = NOTHING) -> None:
-        """End the job, or queue it for its next attempt."""
-        job = self.job
-        if not again(job, code):
-            self.finish(status, code, reason, made)
-            return
-        await self.store.database.synced()
-        try:
-            await self.executor.discard(self.attempt, job.image)
-        except DstackError as trouble:
-            if job.status is Status.UPLOADING:
-                raise
-            log.info("job %s: nothing ran, but its folder could not be removed: %s", self.id, trouble.message)
-        size = self.store.logs.size(self.id)
-        self.change(**following(job, status, exit_code=code, reason=reason, log_size=size, now=time.time()))
-
-    def finish(self, status: Status, code: int | None, reason: Reason | None, made: Collected = NOTHING) -> None:
-        self.context.silent.pop(self.id, None)
-        self.change(
-            status=status,
-            exit_code=code,
-            progress=None,
-            reason=reason,
-            finished_at=rfc3339(time.time()),
-            unreachable_since=None,
-            files=made.files,
-            bytes=made.bytes,
-        )
-
-
-def killed(decision: Decision) -> str:
-    """What to add to the reason of a job that was told to end."""
-    cut = isinstance(decision, Failed) and decision.exit_code in (ExitCode.STOPPED, 137)
-    return "; it did not exit within its grace period and was killed" if cut else ""

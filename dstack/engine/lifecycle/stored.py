@@ -35,13 +35,18 @@ def ended_as(stored: Manifest) -> dict[str, Any]:
     }
 
 
+NOBODY_KNOWS = Reason(
+    ReasonCode.LOST_REMOVED,
+    "it went on after the restored state was saved; no runner has anything of it, so nobody knows how it ended",
+)
+
+
 def ended_unknown() -> dict[str, Any]:
-    """Return what to record for a job that had begun, and of which no runner has anything."""
-    text = "it had begun before an older state was restored; no runner has anything of it, so nobody knows how it ended"
+    """Return what to record for a job that went on unrecorded, and of which no runner has anything."""
     return {
         "status": Status.LOST,
         "exit_code": ExitCode.DSTACK,
-        "reason": Reason(ReasonCode.LOST_REMOVED, text),
+        "reason": NOBODY_KNOWS,
         "finished_at": rfc3339(time.time()),
         "progress": None,
     }

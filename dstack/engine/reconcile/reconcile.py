@@ -21,7 +21,6 @@ from dstack.model.runner.host_context import folder_name
 from dstack.model.runner.machine import same_folder, sharing
 from dstack.model.runner.runner import Runner
 from dstack.model.text.units import rfc3339
-from dstack.store.restored import RESTORED_AT, UNASKED
 from dstack.store.tables.contents import Retained
 
 
@@ -60,7 +59,7 @@ class Reconciler:
         ] + [OrphanView(name=kept, what="artifacts") for kept in stock.kept if not self.owns(kept)]
         self.fleet.owned.add(name)
         self.fleet.doubted.discard(name)
-        self.asked(name)
+        self.store.restoration.asked(name)
         for found in adopted:
             log.info("%s: adopted %s, which the records did not know there", name, found.name)
             self.drive(attempt_number(found.name)[0])
@@ -135,9 +134,10 @@ class Reconciler:
     async def settle(self, name: str) -> None:
         """End the queued jobs from before a restore that had ended: their stored artifacts say so or, once the last
         runner is asked, which is `name`, a log of which no runner knows the job. Raises StorageError."""
-        last = set(self.unasked) <= {name}
+        restoration = self.store.restoration
+        last = set(restoration.unasked) <= {name}
         for job in self.store.jobs.unfinished():
-            if job.status is not Status.QUEUED or not self.from_before(job):
+            if job.status is not Status.QUEUED or not restoration.doubt(job):
                 continue
             stored = await self.context.artifacts.result(job)
             ended = ended_as(stored) if stored else None
@@ -145,34 +145,6 @@ class Reconciler:
                 ended = ended_unknown()
             if ended and self.store.jobs.require(job.id).status is Status.QUEUED:
                 self.store.jobs.change(job.id, **ended)
-
-    def from_before(self, job: Job) -> bool:
-        """Whether the job is older than a restore, since which not all runners have answered."""
-        return job.submitted_at <= (self.store.settings.get(RESTORED_AT) or "")
-
-    def doubt(self, job: Job) -> list[str]:
-        """The runners that may have a queued job although its record does not say so."""
-        return self.unasked if self.from_before(job) else []
-
-    @property
-    def unasked(self) -> list[str]:
-        names = (self.store.settings.get(UNASKED) or "").split()
-        return [name for name in names if self.store.runners.get(name)]
-
-    def renamed(self, old: str, new: str) -> None:
-        """Note that a runner has another name, under which it will be asked."""
-        names = (self.store.settings.get(UNASKED) or "").split()
-        self.store.settings.set(UNASKED, " ".join(new if name == old else name for name in names))
-
-    def asked(self, name: str) -> None:
-        """Record that a runner has been asked since the restore."""
-        if not self.store.settings.get(RESTORED_AT):
-            return
-        left = [each for each in self.unasked if each != name]
-        with self.store.database.transaction():
-            self.store.settings.set(UNASKED, " ".join(left))
-            if not left:
-                self.store.settings.set(RESTORED_AT, "")
 
 
 def orphan(found: FoundAttempt) -> OrphanView:

@@ -108,7 +108,7 @@ class Removal:
             drained = None if old.drained == DROPPED else old.drained
             self.store.runners.rename(old.name, replace(new, max_jobs=old.max_jobs, drained=drained))
             self.store.hand_over(old.name, new.name)
-            self.engine.reconciler.renamed(old.name, new.name)
+            self.engine.context.store.restoration.renamed(old.name, new.name)
         await self.fleet.pool.close(old.name)
         self.fleet.forget(old.name)
 

@@ -71,6 +71,11 @@ class Jobs(RecordedTable):
             raise NotFoundError(f"no job '{job_id}'", hint="dstack jobs")
         return job
 
+    def number(self, job_id: str) -> int:
+        """Return the place of a job in the order in which all were submitted, from 1."""
+        number: int = self.database.value("SELECT number FROM jobs WHERE id = ?", job_id)
+        return number
+
     def change(self, job_id: str, **changes: Any) -> Job:
         """Set fields of a job in one transaction. Raises ValueError for a status change that is not allowed."""
         with self.database.transaction():

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cryptography.fernet import Fernet
 
 SERVER_ID = "server_id"
-OWN = frozenset({SERVER_ID, "epoch", "home", "restored_at", "unasked"})
+OWN = frozenset({SERVER_ID, "epoch", "home", "restored_jobs", "unasked"})
 """Settings that nobody sets, and no event tells."""
 
 

@@ -35,9 +35,10 @@ class DockerRestarted(OnMachine):
 
 
 class DockerKilled(OnMachine):
-    """kill -9 of dockerd. Containers keep running."""
+    """kill -9 of dockerd. Containers keep running. Of one that is removed meanwhile, nobody can tell by what."""
 
     breaks = "dockerd"
+    explains = UNREACHABLE | {ReasonCode.LOST_DOCKER_RESTARTED}
 
     def begin(self) -> None:
         self.machine.daemon.kill()

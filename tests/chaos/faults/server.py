@@ -15,6 +15,7 @@ from pathlib import Path
 from dstack.model.job.reasons import ReasonCode
 from tests.chaos.faults.fault import STORAGE, UNREACHABLE, Fault, fill, use_inodes
 from tests.environment.product import Home
+from tests.environment.waiting import until
 
 LOCK = """
 import sqlite3, sys, time
@@ -83,7 +84,7 @@ class DatabaseLocked(Fault):
 class DatabasePutBack(Fault):
     """A copy of the database is put back under a stopped server: what has happened meanwhile is not in it."""
 
-    explains = UNREACHABLE | {ReasonCode.RESTORED}
+    explains = UNREACHABLE | {ReasonCode.RESTORED, ReasonCode.LOST_REMOVED}
     breaks = "database"
     forgets = True
 
@@ -96,8 +97,15 @@ class DatabasePutBack(Fault):
             self.site.kill()
             for left in self.site.database.parent.glob("state.db*"):
                 left.unlink()
-            shutil.copy(self.copy, self.site.database)
+            until(self.placed, "the copy of the database fits on the disk", 60)
         self.site.serve()
+
+    def placed(self) -> bool:
+        """Put the copy in place, unless another fault fills the disk now."""
+        with suppress(OSError):
+            shutil.copy(self.copy, self.site.database)
+            return True
+        return False
 
 
 class HomeCopied(Fault):

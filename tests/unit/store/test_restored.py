@@ -14,7 +14,7 @@ import pytest
 
 from dstack.model.paths import ServerLayout
 from dstack.model.runner.runner import Address, Facts, Runner
-from dstack.store.restored import RESTORED_AT, UNASKED
+from dstack.store.restored import NEWEST_JOB, UNASKED
 from dstack.store.store import Store
 from tests.unit.store.test_store import run
 
@@ -55,7 +55,7 @@ def found(layout: ServerLayout) -> tuple[bool, str, int]:
     store = Store(layout)
     try:
         asked = store.settings.get(UNASKED) or ""
-        return bool(store.settings.get(RESTORED_AT)), asked, store.identity.epoch
+        return bool(store.settings.get(NEWEST_JOB)), asked, store.identity.epoch
     finally:
         store.close()
 

@@ -18,11 +18,12 @@ from dstack.errors import HostUnreachableError
 from dstack.hosts.recording import Reply
 from dstack.model.api import wire
 from dstack.model.job.attempts import again
-from dstack.model.job.job import Job, LaunchRecord
+from dstack.model.job.job import Job, LaunchRecord, Origin
 from dstack.model.job.manifest import Manifest
 from dstack.model.job.reasons import ReasonCode
 from dstack.model.job.status import Status
 from dstack.model.project.workflow import RegistryAuth, Retry
+from dstack.model.runner.runner import Facts
 from tests.unit.engine.lifecycle.machine import Machine, World
 
 ASKING = "asking what is on the machine"
@@ -61,7 +62,7 @@ def world(tmp_path: Path, machine: Told, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 def restored(world: World) -> None:
     """The state was put back after the job was submitted."""
-    world.store.settings.set("restored_at", "2026-06-01T00:00:00Z")
+    world.store.settings.set("restored_jobs", str(world.store.jobs.number("abc")))
     world.store.settings.set("unasked", "box")
 
 
@@ -144,6 +145,61 @@ def test_a_launch_under_way_that_had_ended_is_not_repeated(world: World, machine
     asyncio.run(world.drive().run())
 
     assert (world.job.status, machine.begun) == (Status.DONE, 0)
+
+
+@pytest.mark.parametrize("status", [Status.PREPARING, Status.RUNNING])
+@pytest.mark.parametrize("known", [True, False], ids=["launching", "not yet launching"])
+def test_a_job_that_was_launched_and_removed_since_is_not_run_again(
+    world: World, machine: Told, status: Status, known: bool
+) -> None:
+    # Given a record that was restored, and a job that has been launched, aborted and removed since
+    world.store.jobs.change("abc", status=Status.PREPARING, runner="box", launching=known)
+    if status is Status.RUNNING:
+        world.store.jobs.change("abc", status=status, launch=Origin("b1", "7:100"))
+    world.store.logs.begin("abc")
+    restored(world)
+    machine.claim = "gone"
+
+    # When the runner has been asked
+    asyncio.run(world.drive().begun())
+    asyncio.run(Engine(world.context).reconciler.greet("box"))
+    asyncio.run(world.drive().run())
+
+    # Then its commands have not run again
+    assert (world.job.status, machine.begun) == (Status.LOST, 0)
+    assert "nobody knows how it ended" in (world.job.reason.text if world.job.reason else "")
+
+
+def test_a_launch_waits_for_the_other_runners_that_may_have_the_job(
+    world: World, machine: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a launch under way on one runner, and another one that has not been asked since a restore
+    monkeypatch.setattr(drive, "ASKED", 0.01)
+    restored(world)
+    box = world.store.runners.require("box")
+    elsewhere = {"address": replace(box.address, host="other"), "facts": Facts(machine="m2")}
+    world.store.runners.add(replace(box, name="other", **elsewhere))
+    world.store.settings.set("unasked", "box other")
+    world.store.jobs.change("abc", status=Status.PREPARING, runner="box", launching=True)
+
+    engine_started(world)
+    assert (world.job.status, world.job.reason_code, machine.begun) == (Status.PREPARING, ReasonCode.RESTORED, 0)
+
+    # When that one has the job, it is the one that runs
+    machine.stock = "attempt=abc claimed no 1780000000\nboot=b1\ndocker=7:100\ncontainer=dstack-abc Up 3 minutes\n"
+    asyncio.run(Engine(world.context).reconciler.greet("other"))
+    assert (world.job.status, world.job.runner, machine.begun) == (Status.RUNNING, "other", 0)
+
+
+@pytest.mark.parametrize("exit_code", [143, 137])
+def test_a_stop_that_the_restored_state_does_not_know_is_one(world: World, machine: Told, exit_code: int) -> None:
+    world.store.jobs.change("abc", status=Status.PREPARING, runner="box", launching=True)
+    machine.claim, machine.asked, machine.exit_code = "claimed", True, exit_code
+
+    asyncio.run(world.drive().run())
+
+    assert (world.job.status, world.job.exit_code) == (Status.STOPPED, 143)
+    assert "before an older state was restored" in (world.job.reason.text if world.job.reason else "")
 
 
 def test_a_job_that_runs_there_is_adopted(world: World, machine: Told) -> None:
