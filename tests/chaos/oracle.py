@@ -49,11 +49,13 @@ def forgettable(moment: float, faults: list[tuple[Fault, float, float]]) -> bool
 @dataclass(frozen=True)
 class Case:
     """What is known when all is over. The attempts in `hit`, `<job>` or `<job>-<attempt>`, may have been ended by a
-    fault; `told` are the lines that jobs wrote to the witness."""
+    fault; `told` are the lines that jobs wrote to the witness; `known` are the runs that no fault made the server
+    forget. What it learned of the others from the machines is not tried again."""
 
     site: Site
     faults: list[tuple[Fault, float, float]]
     told: list[str]
+    known: set[str]
 
     @property
     def hit(self) -> set[str]:
@@ -79,7 +81,7 @@ def violations(
     """Return one line per broken promise. `faults` come with the moments of their begin and end (monotonic, in
     seconds); `accepted` are the runs that the server acknowledged and has to know."""
     found = []
-    case = Case(site, faults, _told(site.world.witness / "told"))
+    case = Case(site, faults, _told(site.world.witness / "told"), accepted)
     for run in planned.runs:
         record = site.ask("runs", run.name)
         if record is None:
@@ -124,7 +126,8 @@ def _job(case: Case, run: PlannedRun, job: dict[str, Any]) -> list[str]:
         found.append(f"{name} ended with {work.code}, but is {state}")
     if ended and not excused and work.code and job["exit_code"] != work.code:
         found.append(f"{name} ended with {work.code}, but is {state}")
-    if ended and not excused and work.code and "error" in run.causes and job["attempt"] < run.attempts:
+    retried = run.name in case.known and "error" in run.causes
+    if ended and not excused and work.code and retried and job["attempt"] < run.attempts:
         found.append(f"{name} was not tried again: it is attempt {job['attempt']} of {run.attempts}, and {state}")
     if not ended and not excused:
         found.append(f"{name} did not end by itself, and no fault ended it: {state}")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.chaos import oracle
 from tests.chaos.faults.fault import Fault
+from tests.chaos.faults.machine import FolderRemoved
 from tests.chaos.plan import Plan, PlannedFault, PlannedRun, workflows
 from tests.chaos.watcher import ServerLog, Watcher
 from tests.chaos.world import Site, World
@@ -100,10 +101,12 @@ class Play:
         return any(fault.kind.forgets for fault in self.planned.faults)
 
     def left(self) -> list[str]:
-        """Return what is left on the machines. What was prepared for a forgotten run is shown, and removed by hand."""
+        """Return what is left on the machines. What was prepared for a forgotten run is shown, and removed by hand; so
+        is its container, if a fault removed the folder by which it would have been known."""
+        removed = {job for fault, _, _ in self.happened if isinstance(fault, FolderRemoved) for job in fault.hit}
         for runner in (self.site.ask("runners") or []) if self.forgetful else ():
             for orphan in runner["orphans"]:
-                if orphan["what"] == "prepared":
+                if orphan["what"] == "prepared" or orphan["name"] in removed:
                     self.site.home.run("runners", "clean", runner["name"], orphan["name"])
         return oracle.clean(self.site)
 

@@ -138,6 +138,7 @@ class ServerDiskFull(Fault):
     """The disk of the server's home has no space left."""
 
     explains = STORAGE | {ReasonCode.SERVER_DISK_FULL, ReasonCode.SERVER_TROUBLE}
+    breaks = "the server's disk"
 
     def begin(self) -> None:
         self.ballast = self.site.disk.path / str(self)
