@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dstack.model.job.job import Job
+from dstack.plumbing.disk import sync
 from dstack.store.database import Database
 from dstack.store.tables.events import EventLog
 from dstack.store.tables.identity import EPOCH
@@ -95,5 +96,7 @@ class Newest:
         last, noted = self.events.last, self.noted
         if 0 < last < noted:
             log.warning("the database is older than what was recorded (event %d of %d): it was put back", last, noted)
+            sync(database.path)  # whoever copied it may not have
+            sync(database.path.parent)
             restored(database, settings, 1 + int(settings.get(EPOCH) or 1))
         self.note(last)

@@ -57,9 +57,9 @@ class Reconciler:
         self.fleet.orphans[name] = [
             orphan(found) for found in stock.attempts.values() if found.name not in known and not self.waits(found)
         ] + [OrphanView(name=kept, what="artifacts") for kept in stock.kept if not self.owns(kept)]
+        self.store.restoration.asked(name)
         self.fleet.owned.add(name)
         self.fleet.doubted.discard(name)
-        self.store.restoration.asked(name)
         for found in adopted:
             log.info("%s: adopted %s, which the records did not know there", name, found.name)
             self.drive(attempt_number(found.name)[0])

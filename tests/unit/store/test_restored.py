@@ -14,6 +14,7 @@ import pytest
 
 from dstack.model.paths import ServerLayout
 from dstack.model.runner.runner import Address, Facts, Runner
+from dstack.store import restored
 from dstack.store.restored import NEWEST_JOB, UNASKED
 from dstack.store.store import Store
 from tests.unit.store.test_store import run
@@ -70,6 +71,22 @@ def test_a_database_that_was_put_back_counts_as_restored(layout: ServerLayout, t
 
     assert found(layout) == (True, "box", 2)
     assert found(layout) == (True, "box", 2), "noticed once"
+
+
+def test_a_database_that_was_put_back_is_written_to_disk(
+    layout: ServerLayout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever copied it may not have done so, and what is recorded next relies on it."""
+    record(layout, "before")
+    yesterday = copy(layout, tmp_path / "yesterday")
+    record(layout, "since")
+    put_back(layout, yesterday)
+    synced: list[Path] = []
+    monkeypatch.setattr(restored, "sync", synced.append)
+
+    found(layout)
+
+    assert synced == [layout.database, layout.state]
 
 
 @pytest.mark.parametrize("left", ["nothing", "no file", "garbage", "unsynced", "a new database"])

@@ -14,7 +14,7 @@ from dstack.commands.command import Result
 from dstack.engine.engine import Engine
 from dstack.engine.fleet.condition import Condition
 from dstack.engine.lifecycle import drive, watch
-from dstack.errors import HostUnreachableError
+from dstack.errors import HostUnreachableError, StateBusyError
 from dstack.hosts.recording import Reply
 from dstack.model.api import wire
 from dstack.model.job.attempts import again
@@ -189,6 +189,21 @@ def test_a_launch_waits_for_the_other_runners_that_may_have_the_job(
     machine.stock = "attempt=abc claimed no 1780000000\nboot=b1\ndocker=7:100\ncontainer=dstack-abc Up 3 minutes\n"
     asyncio.run(Engine(world.context).reconciler.greet("other"))
     assert (world.job.status, world.job.runner, machine.begun) == (Status.RUNNING, "other", 0)
+
+
+def test_a_runner_whose_answer_could_not_be_recorded_is_asked_again(
+    world: World, machine: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restored(world)
+    reconciler = Engine(world.context).reconciler
+    with monkeypatch.context() as locked:
+        locked.setattr(world.store.restoration, "asked", lambda name: (_ for _ in ()).throw(StateBusyError("locked")))
+        with pytest.raises(StateBusyError):
+            asyncio.run(reconciler.greet("box"))
+
+    asyncio.run(reconciler.greet("box"))
+
+    assert world.store.restoration.unasked == []
 
 
 @pytest.mark.parametrize("exit_code", [143, 137])
