@@ -9,7 +9,6 @@ from typing import IO
 from dstack.errors import ConflictError
 from dstack.model.paths import ServerLayout
 
-
 PATIENCE = 10.0
 """Seconds for which a server that was killed may hold the lock: until its last thread has written to disk."""
 LOOK = 0.05
