@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 from typing import Any
 
 from dstack.artifacts.store import ArtifactStore, JobFolder
@@ -79,14 +79,15 @@ class JobOnRunner:
         """How many bytes of the attempt's log have been read."""
         return self.store.logs.size(self.id) - self.job.log_start
 
-    async def append_log(self, stream: AsyncIterator[bytes]) -> None:
+    async def append_log(self, stream: AsyncGenerator[bytes, None]) -> None:
         """Append to the log what arrives, and notify the job's followers. The runner answers, so it is reachable."""
-        async for data in stream:
-            self.store.logs.append(self.id, data)
-            self.answered = steady()
-            if self.job.unreachable_since:
-                self.change(unreachable_since=None, reason=None)
-            self.context.events.publish([self.job.run])
+        async with aclosing(stream):
+            async for data in stream:
+                self.store.logs.append(self.id, data)
+                self.answered = steady()
+                if self.job.unreachable_since:
+                    self.change(unreachable_since=None, reason=None)
+                self.context.events.publish([self.job.run])
 
     async def stop(self, grace: int | None) -> Stopped:
         """Tell the attempt to end, see `Executor.stop`. Why it has to end is on disk before."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Protocol
 
 from dstack.commands.artifacts.collect import ArtifactListing
@@ -60,10 +60,10 @@ class Executor(Protocol):
     async def observe(self, attempt: str) -> Observed:
         """Look at the attempt: its claim, its exit file, and the container."""
 
-    def follow(self, attempt: str, offset: int) -> AsyncIterator[bytes]:
+    def follow(self, attempt: str, offset: int) -> AsyncGenerator[bytes, None]:
         """Yield the log's bytes from `offset` on as they arrive. May end before everything has arrived."""
 
-    def read_log(self, attempt: str, offset: int) -> AsyncIterator[bytes]:
+    def read_log(self, attempt: str, offset: int) -> AsyncGenerator[bytes, None]:
         """Yield the log's bytes from `offset` to its current end."""
 
     async def warn(self, attempt: str, signal: str) -> None:

@@ -269,7 +269,10 @@ class Drive(Ending):
         job = self.settle()
         end, code, reason = job.final_status or Status.FAILED, job.exit_code, job.final_reason
         made = await self.collector.commit(found, end)
-        if made.complaint and end is Status.DONE:
+        if found.gone and made.complaint and self.store.restoration.knows_less(job):
+            self.change(cause="lost")
+            end, code, reason = Status.LOST, ExitCode.DSTACK, NOBODY_KNOWS
+        elif made.complaint and end is Status.DONE:
             self.change(cause="error")
             end, code = Status.FAILED, ExitCode.NO_ARTIFACT
             reason = Reason(ReasonCode.ARTIFACT_MISSING, made.complaint)

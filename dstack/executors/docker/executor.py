@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -80,10 +80,10 @@ class DockerExecutor:
         self.memory.note_daemons(self.runner, observed.origin)
         return observed
 
-    def follow(self, attempt: str, offset: int) -> AsyncIterator[bytes]:
+    def follow(self, attempt: str, offset: int) -> AsyncGenerator[bytes, None]:
         return self.memory.take_log(attempt, offset) or self.host.stream(follow(self.host_context, attempt, offset))
 
-    def read_log(self, attempt: str, offset: int) -> AsyncIterator[bytes]:
+    def read_log(self, attempt: str, offset: int) -> AsyncGenerator[bytes, None]:
         return self.host.stream(read_log(self.host_context, attempt, offset))
 
     async def warn(self, attempt: str, signal: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import aclosing
 
 from dstack.commands.host import Host
 from dstack.commands.machine.pull import Login, PullProgress, pull
@@ -31,12 +32,13 @@ class Going:
         reported = 0.0
         command = pull(host_context, image, login)
         try:
-            async for data in host.stream(command):
-                self.progress.feed(data)
-                if time.monotonic() - reported >= REPORT_EVERY:
-                    reported = time.monotonic()
-                    for tell in self.tells:
-                        tell(*self.said)
+            async with aclosing(host.stream(command)) as stream:
+                async for data in stream:
+                    self.progress.feed(data)
+                    if time.monotonic() - reported >= REPORT_EVERY:
+                        reported = time.monotonic()
+                        for tell in self.tells:
+                            tell(*self.said)
         except CommandError as refused:
             self.progress.end()
             words = self.progress.trouble or refused.stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 
 from dstack.errors import DstackError
@@ -21,7 +21,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.pulls = ImagePulls()
-        self.logs: dict[str, AsyncIterator[bytes]] = {}
+        self.logs: dict[str, AsyncGenerator[bytes, None]] = {}
         self.daemons: dict[str, tuple[str, ...]] = {}
         self.closing: set[asyncio.Task[None]] = set()
 
@@ -30,12 +30,12 @@ class Memory:
         named = origin.engine.split() if origin else []
         self.daemons[runner] = tuple(named) if all(DAEMON.fullmatch(each) for each in named) else ()
 
-    def keep_log(self, attempt: str, log: AsyncIterator[bytes]) -> None:
+    def keep_log(self, attempt: str, log: AsyncGenerator[bytes, None]) -> None:
         """Keep the log of an attempt, from its first byte on, for its follower."""
         self.logs[attempt] = log
         asyncio.get_running_loop().call_later(UNUSED, self.close_log, attempt, log)
 
-    def close_log(self, attempt: str, log: AsyncIterator[bytes]) -> None:
+    def close_log(self, attempt: str, log: AsyncGenerator[bytes, None]) -> None:
         """Close the log unless it was taken."""
         if self.logs.get(attempt) is log:
             del self.logs[attempt]
@@ -43,12 +43,12 @@ class Memory:
             self.closing.add(task)
             task.add_done_callback(self.closing.discard)
 
-    def take_log(self, attempt: str, offset: int) -> AsyncIterator[bytes] | None:
+    def take_log(self, attempt: str, offset: int) -> AsyncGenerator[bytes, None] | None:
         """Return the log of an attempt if it begins at `offset`. It is the caller's from now on."""
         return self.logs.pop(attempt, None) if offset == 0 else None
 
 
-async def closed(log: AsyncIterator[bytes]) -> None:
+async def closed(log: AsyncGenerator[bytes, None]) -> None:
     """Close a stream that nobody reads."""
     with suppress(DstackError):
-        await log.aclose()  # type: ignore[attr-defined]
+        await log.aclose()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 from dstack.commands.artifacts.collect import ArtifactListing
@@ -98,11 +98,11 @@ class FakeExecutor:
             origin=ORIGIN,
         )
 
-    async def follow(self, attempt: str, offset: int) -> AsyncIterator[bytes]:
+    async def follow(self, attempt: str, offset: int) -> AsyncGenerator[bytes, None]:
         if self.found(attempt).claim is Claim.CLAIMED:
             yield LOG[offset:]
 
-    def read_log(self, attempt: str, offset: int) -> AsyncIterator[bytes]:
+    def read_log(self, attempt: str, offset: int) -> AsyncGenerator[bytes, None]:
         return self.follow(attempt, offset)
 
     async def warn(self, attempt: str, signal: str) -> None:

@@ -206,6 +206,22 @@ def test_a_runner_whose_answer_could_not_be_recorded_is_asked_again(
     assert world.store.restoration.unasked == []
 
 
+def test_a_job_that_was_removed_since_its_upload_began_is_lost(
+    world: World, machine: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    definition = replace(world.job.definition, artifacts=("out",))
+    world.store.jobs.change("abc", status=Status.PREPARING, runner="box", launching=True, definition=definition)
+    world.store.jobs.change("abc", status=Status.RUNNING, launch=Origin("b1", "7:100"))
+    world.store.jobs.change("abc", status=Status.UPLOADING, exit_code=0, final_status=Status.DONE)
+    restored(world)
+    monkeypatch.setattr(machine, "listing", lambda command: "gone=yes\n")
+
+    asyncio.run(world.drive().run())
+
+    assert (world.job.status, world.job.exit_code) == (Status.LOST, 125)
+    assert "nobody knows how it ended" in (world.job.reason.text if world.job.reason else "")
+
+
 @pytest.mark.parametrize("exit_code", [143, 137])
 def test_a_stop_that_the_restored_state_does_not_know_is_one(world: World, machine: Told, exit_code: int) -> None:
     world.store.jobs.change("abc", status=Status.PREPARING, runner="box", launching=True)
