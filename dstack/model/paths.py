@@ -65,8 +65,8 @@ KEPT_LOGS = 3
 class ServerLayout:
     """The server's state, under DSTACK_HOME. `identity` is the server's private key, for runners that authorize it. A
     backup is unpacked in `restoring`; once that is complete it becomes `restored`, which every server that starts puts
-    in place. `newest` has the number of the newest event that is known to be on disk: a database without it is an
-    older copy."""
+    in place. `newest` counts the events and starts that are known to be on disk: a database with fewer is an older
+    copy."""
 
     def __init__(self, home: Path) -> None:
         self.home = home

@@ -99,7 +99,7 @@ class Database(sqlite_utils.Database):
 
     A commit survives the end of the process. Only after `synced` does it survive a power cut, too.
 
-    Once commits are on disk, `noted` gets the number of their newest event.
+    Once commits are on disk, `noted` gets their `progress`.
 
     A query that meets a row that can't be decoded has it healed by `heal`, which says whether it changed anything.
     """
@@ -122,7 +122,7 @@ class Database(sqlite_utils.Database):
         self.journal = path.with_name(f"{path.name}-wal")
         self.written = -1
         self.syncing: asyncio.Future[None] | None = None
-        self.noted: Callable[[int], None] = lambda event: None
+        self.noted: Callable[[int], None] = lambda progress: None
         self.heal: Callable[[], bool] = lambda: False
         migrate(self)
         for folder in (path.parent, *path.parent.parents)[: 3 if new else 1]:
@@ -165,18 +165,26 @@ class Database(sqlite_utils.Database):
         """
         if self.syncing is None or self.written != self.conn.total_changes:
             self.written = self.conn.total_changes
-            newest = self.value("SELECT max(id) FROM events") or 0
-            self.syncing = asyncio.ensure_future(asyncio.to_thread(self.sync, newest))
+            self.syncing = asyncio.ensure_future(asyncio.to_thread(self.sync, self.progress))
         try:
             await asyncio.shield(self.syncing)
         except OSError as error:
             self.syncing = None
             raise server_trouble(error) or error from error
 
-    def sync(self, newest: int) -> None:
-        """Write to disk what was committed, up to the event `newest`."""
+    @property
+    def progress(self) -> int:
+        """How far the state has come, a number that only grows: every event counts, and every start of the server that
+        machines were told of."""
+        told: int = self.value(
+            "SELECT (SELECT coalesce(max(id), 0) FROM events) + (SELECT coalesce(max(number), 0) FROM instances)"
+        )
+        return told
+
+    def sync(self, progress: int) -> None:
+        """Write to disk what was committed, with the `progress` at that time."""
         sync(self.journal)
-        self.noted(newest)
+        self.noted(progress)
 
     def reserve(self) -> None:
         """Take space for changes that have to be recorded while the disk is full. What a transaction writes stays

@@ -10,7 +10,6 @@ from pathlib import Path
 from dstack.model.job.job import Job
 from dstack.plumbing.disk import sync
 from dstack.store.database import Database
-from dstack.store.tables.events import EventLog
 from dstack.store.tables.identity import EPOCH
 from dstack.store.tables.jobs import Jobs
 from dstack.store.tables.runners import Runners
@@ -68,11 +67,10 @@ class Restoration:
 
 
 class Newest:
-    """The number of the newest event that is on disk, in a file beside the database."""
+    """The newest progress of the state that is on disk, in a file beside the database."""
 
-    def __init__(self, path: Path, events: EventLog) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.events = events
 
     @property
     def noted(self) -> int:
@@ -82,20 +80,20 @@ class Newest:
         except (OSError, ValueError):
             return 0
 
-    def note(self, event: int) -> None:
+    def note(self, progress: int) -> None:
         """Write the file. It may be lost in a power cut: it is needed only to notice a copy that a person makes."""
         with suppress(OSError):
             file = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600)
             try:
-                os.pwrite(file, b"%020d\n" % event, 0)
+                os.pwrite(file, b"%020d\n" % progress, 0)
             finally:
                 os.close(file)
 
     def check(self, database: Database, settings: Settings) -> None:
-        """If the database lacks events that were on disk, treat it as restored. One without events is a new one."""
-        last, noted = self.events.last, self.noted
+        """If the database lacks what was on disk, treat it as restored. An empty one is a new one."""
+        last, noted = database.progress, self.noted
         if 0 < last < noted:
-            log.warning("the database is older than what was recorded (event %d of %d): it was put back", last, noted)
+            log.warning("the database is older than what was recorded (step %d of %d): it was put back", last, noted)
             sync(database.path)  # whoever copied it may not have
             sync(database.path.parent)
             restored(database, settings, 1 + int(settings.get(EPOCH) or 1))

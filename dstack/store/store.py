@@ -36,7 +36,7 @@ class Store:
         self.secrets = Secrets(self.database, self.events, layout.secret_key)
         self.settings = Settings(self.database, self.events)
         self.tokens = Tokens(self.database, self.events)
-        newest = Newest(layout.newest, self.events)
+        newest = Newest(layout.newest)
         newest.check(self.database, self.settings)
         self.database.noted = newest.note
         self.restoration = Restoration(self.settings, self.jobs, self.runners)

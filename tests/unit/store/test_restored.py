@@ -73,6 +73,20 @@ def test_a_database_that_was_put_back_counts_as_restored(layout: ServerLayout, t
     assert found(layout) == (True, "box", 2), "noticed once"
 
 
+def test_a_start_that_machines_were_told_of_counts(layout: ServerLayout, tmp_path: Path) -> None:
+    """Else they would take the server, which no longer knows of that start, for a copy of another one."""
+    record(layout, "before")
+    yesterday = copy(layout, tmp_path / "yesterday")
+    store = Store(layout)
+    assert store.identity.owner
+    asyncio.run(store.database.synced())
+    store.close()
+
+    put_back(layout, yesterday)
+
+    assert found(layout) == (True, "box", 2)
+
+
 def test_a_database_that_was_put_back_is_written_to_disk(
     layout: ServerLayout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
