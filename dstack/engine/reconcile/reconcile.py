@@ -149,7 +149,8 @@ class Reconciler:
 
 def orphan(found: FoundAttempt) -> OrphanView:
     """Describe an attempt that no job owns."""
-    what = "running" if found.runs else "prepared" if found.claim is Claim.NONE and not found.container else "ended"
+    never = found.claim in (Claim.NONE, Claim.FENCED) and not found.container
+    what = "running" if found.runs else "prepared" if never else "ended"
     left = launch_record(found)
     return OrphanView(
         name=folder_name(found.name),
