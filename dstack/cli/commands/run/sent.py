@@ -25,7 +25,7 @@ def say_what_is_sent(taken: Taken, root: Path) -> None:
         changed = [f"{len(taken.changed)} changed"] if taken.changed else []
         names = _named(taken, taken.untracked, root)
         untracked = [f"{len(taken.untracked)} untracked: {names}"] if taken.untracked else []
-        show.say(f"sending {', '.join([*changed, *untracked])}")
+        show.say(f"sent {', '.join([*changed, *untracked])}")
 
 
 def warn_of_secrets(taken: Taken, root: Path) -> None:
