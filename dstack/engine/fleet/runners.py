@@ -117,7 +117,7 @@ class Fleet:
         except DstackError as trouble:
             hint = trouble.hint
             if isinstance(trouble, HostKeyError) and hint and hint.startswith(REINSTALLED):
-                hint = f"{REINSTALLED}: dstack runners remove {name}, then {runner.add_command}"
+                hint = f"{REINSTALLED}: dstack runners remove --force {name}, then {runner.add_command}"
             condition = Condition("unusable", trouble.message, hint, patient=isinstance(trouble, OtherServerError))
             if isinstance(trouble, OtherServerError):
                 self.doubted.add(name)
