@@ -116,8 +116,9 @@ class Submitter:
         return structs.replace(submission, snapshot=run.snapshot)
 
     def accepted(self, submission: Submission) -> Submitted | None:
-        """Return the run made with the same idempotency key, or None. Raises TryAgainError for a second singleton."""
-        earlier = self.store.runs.submitted_with(submission.once) if submission.once else None
+        """Return the run that the same user made with the same idempotency key, or None. Raises TryAgainError for a second singleton."""
+        once, user = submission.once, submission.user
+        earlier = self.store.runs.submitted_with(once, user) if once else None
         if earlier:
             return Submitted(earlier, self.store.jobs.of(earlier.name))
         if submission.singleton:

@@ -152,6 +152,13 @@ def test_the_same_key_returns_the_same_run(world: World) -> None:
     assert len(world.runs) == 1
 
 
+def test_a_key_is_the_users_own(world: World) -> None:
+    anns, bobs = (world.submit(once="nightly", user=user).run for user in ("ann", "bob"))
+
+    assert anns.name != bobs.name
+    assert [world.submit(once="nightly", user=user).run for user in ("ann", "bob")] == [anns, bobs]
+
+
 def test_one_unfinished_run_at_a_time(world: World) -> None:
     world.submit(name="first", singleton=True)
 
