@@ -183,8 +183,8 @@ def _refuse_foreign(root: Path, git_dir: Path) -> None:
 
 
 def _refuse_shared(git: Git, root: Path, git_dir: Path) -> None:
-    """Raise UsageError if a file `.git` names the repository or the working tree of another folder, or a repository that
-    has no working tree."""
+    """Raise UsageError if a file `.git` names the repository or the working tree of another folder, or a repository
+    without a working tree."""
     link, back = root / ".git", git_dir / "gitdir"
     whose, main = git_dir, git_dir
     if git_dir.name == ".git":

@@ -116,7 +116,8 @@ class Submitter:
         return structs.replace(submission, snapshot=run.snapshot)
 
     def accepted(self, submission: Submission) -> Submitted | None:
-        """Return the run that the same user made with the same idempotency key, or None. Raises TryAgainError for a second singleton."""
+        """Return the run of the same user with the same idempotency key, or None. Raises TryAgainError for a second
+        singleton."""
         once, user = submission.once, submission.user
         earlier = self.store.runs.submitted_with(once, user) if once else None
         if earlier:

@@ -190,7 +190,7 @@ def submit(
     as_json: bool,
     **options: Any,
 ) -> RunView | Plan:
-    """Send the definitions and, unless another run is repeated, a snapshot. Once the server has accepted it, say what is in it."""
+    """Send the definitions and, unless another run is repeated, a snapshot, and say what was in it."""
     from dstack.model.project.graph import closure
     from dstack.model.project.variables import apply
 
