@@ -22,5 +22,5 @@ def wrap(text: str, width: int) -> list[str]:
 def paragraph(text: str, width: int) -> str:
     """Return sentences in lines of at most `width` cells. What advises a command stays as it is, for the terminal to
     wrap: it is there to be copied."""
-    lines = (part for line in text.split("\n") for part in ([line] if ADVICE.match(line) else wrap(line, width) or [""]))
-    return "\n".join(lines)
+    lines = ([line] if ADVICE.match(line) else wrap(line, width) or [""] for line in text.split("\n"))
+    return "\n".join(part for parts in lines for part in parts)
