@@ -417,6 +417,15 @@ def test_many_files_are_counted_and_warned_of_once(cli: Cli, repository: Path) -
     assert f"{names} may hold secrets and are sent to the runner; to leave them out: add them to" in said
 
 
+def test_a_file_name_can_not_make_a_line_of_its_own(cli: Cli, repository: Path) -> None:
+    (repository / "private" / ".env").rename(repository / "private" / "a\ndstack: error: \r.env")
+
+    said = cli("run", "train", "-d", cwd=repository / "project").stderr.decode().splitlines()
+
+    assert "sent 1 changed, 1 untracked: ../private/a\ufffddstack: error: \ufffd.env" in said
+    assert not any(line.startswith("dstack: error") for line in said)
+
+
 def test_scripts_are_told_nothing_of_it(cli: Cli, repository: Path) -> None:
     assert b"sent 1" not in cli("run", "train", "-q", cwd=repository / "project").stderr
     assert cli("run", "train", "-d", "--json", cwd=repository / "project").stderr == b""
