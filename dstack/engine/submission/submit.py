@@ -179,7 +179,8 @@ class Submitter:
         for job in draft.unfinished:
             why = impossible(scheduler.queue.item(job, draft.run), machines, scheduler.max_gpus_per_user)
             if why:
-                add = "dstack runners add HOST, or add --local to run it on this machine"
+                here = "" if submission.runner else ", or add --local to run it on this machine"
+                add = f"dstack runners add HOST{here}"
                 wait = "see `dstack runners`, or add --wait-for-runner to wait for a runner that can run it"
                 hint = wait if eligible(Waiting(""), machines) else add
                 raise UsageError(f"{job.workflow} can't run: {why.text}", hint=hint, code=why.code)
