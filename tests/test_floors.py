@@ -64,6 +64,7 @@ FORBIDDEN = {
 knows no executor but by the Protocol."""
 MOST_FILES = 15
 HOME_OF = {
+    "anyio": ("dstack.engine", "dstack.hosts", "dstack.server"),
     "asyncssh": ("dstack.hosts",),
     "cryptography": ("dstack.store",),
     "sqlite_utils": ("dstack.store",),
@@ -78,7 +79,7 @@ HOME_OF = {
     "starlette": ("dstack.server",),
     "uvicorn": ("dstack.server",),
 }
-SLOW = {"asyncio", "asyncssh", "boto3", "git", "jinja2", "sqlite3", "sqlite_utils", "starlette", "uvicorn"}
+SLOW = {"anyio", "asyncio", "asyncssh", "boto3", "git", "jinja2", "sqlite3", "sqlite_utils", "starlette", "uvicorn"}
 """What the CLI never imports when it starts."""
 PURE = {"os", "io", "subprocess", "socket", "shutil", "tempfile", "glob", "fcntl", "asyncio", "threading", "time"}
 """Modules that floors 0 and 1 live without."""

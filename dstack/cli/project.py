@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -73,11 +74,16 @@ def _source(folder: Path, names: tuple[str, ...]) -> SourceFile | None:
 
 
 def _is_file(path: Path) -> bool:
+    """Whether the file exists. Raises UsageError if that can't be seen, and for what is there but no file."""
     try:
-        return path.is_file()
+        found = path.is_file()
     except OSError as error:
         hint = f"ls -ld {shlex.quote(str(path.parent))}"
         raise UsageError(f"{path} can't be read: {reason(error)}", hint=hint) from error
+    if not found and os.path.lexists(path):
+        what = "is a link that leads to no file" if path.is_symlink() else "is not a file"
+        raise UsageError(f"{path} {what}", hint=f"ls -ld {shlex.quote(str(path))}", code=ErrorCode.FILE)
+    return found
 
 
 def _text(path: Path) -> str:

@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import Iterable
 
+from anyio import move_on_after
+
 from dstack.engine.context import Context, drive_of
 from dstack.engine.fleet.watch import Watch
 from dstack.engine.lifecycle.drive import Drive
@@ -58,10 +60,8 @@ class Engine:
             self.clean()
             due = self.scheduler.again_at
             left = TICK if due is None else max(0.05, min(TICK, due - time.monotonic()))
-            try:
-                await asyncio.wait_for(self.wake.wait(), left)
-            except asyncio.TimeoutError:
-                continue
+            with move_on_after(left):
+                await self.wake.wait()
 
     def resume(self) -> None:
         """Drive every placed job that no task drives: all of them when the server has started."""

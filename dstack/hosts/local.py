@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from signal import SIGHUP, SIGKILL, SIGTERM, Signals
 
+from anyio import move_on_after
+
 from dstack.commands.host import TerminalSize
 from dstack.errors import HostUnreachableError
 from dstack.hosts.channel import CTRL_D, PIECE
@@ -122,8 +124,8 @@ class LocalChannel:
             await self.kill()
 
     async def _over(self) -> None:
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._process.wait(), _GRACE)
+        with move_on_after(_GRACE):
+            await self._process.wait()
 
     def _signal(self, number: Signals) -> None:
         if self._process.returncode is None:

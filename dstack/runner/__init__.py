@@ -362,11 +362,14 @@ class Announcement:
     def leave(self) -> None:
         """Tell the server that the machine is no longer available, and remove the key if asked to."""
         say(f"{self.why}; {self.name} gets no new jobs")
+        used_by = []
         try:
-            self.tell(self.why)
+            used_by = self.tell(self.why).get("key_used_by", [])
         except (OSError, RunnerError) as error:
             say(f"could not tell the server: {error}; it will notice that the heartbeats stopped")
-        if self.options.cleanup:
+        if self.options.cleanup and used_by:
+            say(f"the server's key stays: {', '.join(used_by)} on this machine uses it")
+        elif self.options.cleanup:
             let_out(self.id)
 
 

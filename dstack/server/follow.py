@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
+
+from anyio import move_on_after
 
 from dstack.engine.context import Context
 from dstack.model.api import wire
@@ -43,9 +44,9 @@ class Follower:
                 yield frame
             if not self.live or all(job.finished for job in jobs):
                 break
-            try:
-                await asyncio.wait_for(bell.wait(), PING)
-            except asyncio.TimeoutError:
+            with move_on_after(PING) as silence:
+                await bell.wait()
+            if silence.cancelled_caught:
                 yield encoded(Event(event="ping"))
         if self.whole:
             run = run_view(self.run, self.context.store.jobs.of(self.run.name))

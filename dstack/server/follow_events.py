@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from anyio import move_on_after
 from starlette.responses import Response, StreamingResponse
 
 from dstack.engine.context import ANYTHING, Context
@@ -76,9 +77,9 @@ class EventFollower:
                 await asyncio.sleep(0)
             if ended:
                 return
-            try:
-                await asyncio.wait_for(bell.wait(), PING)
-            except asyncio.TimeoutError:
+            with move_on_after(PING) as silence:
+                await bell.wait()
+            if silence.cancelled_caught:
                 yield encoded(Event(event="ping"))
 
     def ended(self) -> bool:

@@ -56,34 +56,50 @@ class RegistrationService:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if sender is NOBODY and (scheme.lower() != "bearer" or not token):
             raise UnauthorizedError("the server requires a token", hint="set DSTACK_TOKEN")
-        name, address = wanted.name, address_of(wanted)
+        secret = secrets.token_urlsafe(24)
+        with store.database.transaction():  # a registration that is refused leaves its token valid
+            if sender is NOBODY and not store.registrations.take_token(hashed(token)):
+                hint = "make a new one: dstack runners token"
+                raise UnauthorizedError("the registration token is invalid, or already used", hint=hint)
+            before = self.earlier(wanted)
+            approved = sender in (OWNER, NOBODY) or (before is not None and before.approved)
+            store.registrations.put(replace(wanted, secret=hashed(secret), approved=approved, unavailable=None))
+        key = await asyncio.to_thread(own_key, self.runner_service.identity)
+        return Registered(name=wanted.name, secret=secret, key=key, server=store.identity.id, approved=approved)
+
+    def earlier(self, wanted: Registration) -> Registration | None:
+        """Return the machine's earlier registration, or None. Raises ConflictError if another one has its name, and
+        ForbiddenError for what the caller may not register."""
+        store, name = self.runner_service.store, wanted.name
         check_runner(request_of(wanted), self.runner_service.identity)
         before = store.registrations.get(name)
+        same = before is not None and before.same_machine(wanted)
         if before is None or store.runners.get(name) is None:
-            self.runner_service.check_name(name, address)
-        elif not before.same_machine(wanted):
+            self.runner_service.check_name(name, address_of(wanted))
+        elif not same:
             hint = f"choose another --name, or: dstack runners remove {name}"
             raise ConflictError(f"'{name}' is already another machine, {address_of(before)}", hint=hint)
-        if sender is NOBODY and not store.registrations.take_token(hashed(token)):
-            hint = "make a new one: dstack runners token"
-            raise UnauthorizedError("the registration token is invalid, or already used", hint=hint)
-        secret = secrets.token_urlsafe(24)
-        approved = sender in (OWNER, NOBODY) or (before is not None and before.approved and before.same_machine(wanted))
-        store.registrations.put(replace(wanted, secret=hashed(secret), approved=approved, unavailable=None))
-        key = await asyncio.to_thread(own_key, self.runner_service.identity)
-        return Registered(name=name, secret=secret, key=key, server=store.identity.id, approved=approved)
+        return before if same else None
 
     async def heartbeat(self, name: str, beat: Heartbeat) -> Heard:
-        """Record a heartbeat and whether the machine may be used. The first one adds an approved machine."""
+        """Record a heartbeat and whether the machine may be used. The first one adds an approved machine. Whoever lacks
+        the secret does not learn whether the name exists."""
         store = self.runner_service.store
-        registration = store.registrations.require(name)
-        if not hmac.compare_digest(registration.secret, hashed(beat.secret)):
-            raise UnauthorizedError("another machine has registered under this name", hint="choose another --name")
+        registration = store.registrations.get(name)
+        if registration is None or not hmac.compare_digest(registration.secret, hashed(beat.secret)):
+            message = f"'{name}' was removed, or another machine has registered under this name"
+            raise UnauthorizedError(message, hint="start dstack-runner again, or choose another --name")
         self.heard[name] = time.monotonic()
         told = {field: value for field, value in asdict(beat).items() if field != "secret"}
         if replace(registration, **told) != registration:
             registration = store.registrations.change(name, **told)
             self.runner_service.engine.poke()
+        heard = await self.admit(registration)
+        return replace(heard, key_used_by=self.key_users(registration)) if beat.unavailable else heard
+
+    async def admit(self, registration: Registration) -> Heard:
+        """Add an approved machine that is no runner yet, and return what a heartbeat is answered."""
+        store, name = self.runner_service.store, registration.name
         if not registration.approved:
             return Heard(state="pending", words=f"waiting for approval: dstack runners approve {name}")
         async with self.adding[name]:
@@ -94,8 +110,8 @@ class RegistrationService:
                 except DstackError as trouble:
                     hint = f"; {trouble.hint}" if trouble.hint else ""
                     return Heard(state="refused", words=f"not usable yet: {trouble.message}{hint}")
-        if beat.unavailable:
-            return Heard(state="ready", words=f"gets no new jobs: {beat.unavailable}")
+        if registration.unavailable:
+            return Heard(state="ready", words=f"gets no new jobs: {registration.unavailable}")
         return Heard(state="ready", words=f"available as {name}")
 
     async def add(self, registration: Registration) -> None:
@@ -104,6 +120,15 @@ class RegistrationService:
         offered = await self.runner_service.fleet.pool.dialer.offered_key(address)
         vouched = fingerprint(offered if offered in registration.host_keys else registration.host_keys[0])
         await self.runner_service.add(replace(request_of(registration), fingerprint=vouched))
+
+    def key_users(self, registration: Registration) -> list[str]:
+        """Return the other runners for which the server's key has to stay in the machine's account."""
+        return [
+            runner.name
+            for runner in self.runner_service.store.runners.all()
+            if runner.authorized and runner.name != registration.name and runner.host_key in registration.host_keys
+            if runner.facts and runner.facts.user == registration.user and self.absent(runner.name) is None
+        ]
 
     def approve(self, name: str) -> RegistrationView:
         """Approve the machine. Its next heartbeat adds it."""

@@ -122,10 +122,12 @@ class RunnerService:
             return None
         key = await self.fleet.pool.dialer.offered_key(request.address)
         shown = fingerprint(key)
-        if request.fingerprint is None and key not in known_keys(request.address):
+        known = known_keys(request.address) if request.fingerprint is None else []
+        if request.fingerprint is None and key not in known:
             certified = await self.fleet.pool.dialer.certified_key(request.address)
             if certified is None:
-                message = f"the host key of {request.address} is not trusted yet: {shown}"
+                others = f"known_hosts has another one, {', '.join(map(fingerprint, known))}, not {shown}"
+                message = f"the host key of {request.address} is not trusted yet: {others if known else shown}"
                 hint = f"if the machine has this key, add --fingerprint {shown}"
                 raise UnknownHostKeyError(message, hint=hint, fingerprint=shown)
             return certified

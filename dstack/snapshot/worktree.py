@@ -131,6 +131,7 @@ def locate(folder: Path, scratch: Path) -> Worktree | None:
         for option in ("--show-toplevel", "--absolute-git-dir", "--git-common-dir")
     )
     _refuse_foreign(root, git_dir)
+    _refuse_shared(git, root, git_dir)
     index = git_dir / "index"
     object_format = git.run("rev-parse", "--show-object-format").decode().strip()
     branch = git.run("symbolic-ref", "-q", "HEAD", accept=(0, 1)).rstrip(b"\n")
@@ -166,9 +167,8 @@ def _inside(git: Git, folder: Path) -> bool:
 
 
 def _refuse_foreign(root: Path, git_dir: Path) -> None:
-    """Raise UsageError if the repository would have other files or another history sent than its own: a working tree
-    elsewhere, or the repository of another folder. A download could name them, and its commands would get to read
-    them."""
+    """Raise UsageError if the repository would have files of another folder sent. A download could name one, and its
+    commands would get to read them."""
     link = root / ".git"
     try:
         named = link if link.is_dir() else root / os.fsdecode(link.read_bytes()).removeprefix("gitdir: ").rstrip("\n")
@@ -180,10 +180,26 @@ def _refuse_foreign(root: Path, git_dir: Path) -> None:
             f"the configuration of {git_dir} makes {root} its working tree, and dstack sends only its own folder",
             hint=f"if you trust it: git --git-dir {shlex.quote(str(git_dir))} config --unset core.worktree",
         )
-    if git_dir.name == ".git" and not git_dir.parent.samefile(root) and not link.is_symlink():
+
+
+def _refuse_shared(git: Git, root: Path, git_dir: Path) -> None:
+    """Raise UsageError if a file `.git` names the repository or the working tree of another folder, or a repository
+    without a working tree."""
+    link, back = root / ".git", git_dir / "gitdir"
+    whose, main = git_dir, git_dir
+    if git_dir.name == ".git":
+        whose, main = git_dir.parent, git_dir.parent
+        shared = not whose.samefile(root) and not link.is_symlink()
+    elif back.is_file():  # a linked working tree, which names its own folder; it may have been moved from there
+        named = git_dir / os.fsdecode(back.read_bytes()).rstrip("\n")
+        whose, main = named.parent, git_dir.parents[2]
+        shared = named.exists() and not named.samefile(link)
+    else:
+        shared = ("core.bare", "false") not in _configured(git, r"^core\.bare$", "--local")
+    if shared:
         raise UsageError(
-            f"the file {link} makes the repository of {git_dir.parent} that of {root}, too; dstack does not send it",
-            hint=f"make a working tree of its own: git -C {shlex.quote(str(git_dir.parent))} worktree add FOLDER",
+            f"the file {link} makes the repository of {whose} that of {root}, too; dstack does not send it",
+            hint=f"make a working tree of its own: git -C {shlex.quote(str(main))} worktree add FOLDER",
         )
 
 

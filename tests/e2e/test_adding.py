@@ -169,6 +169,12 @@ def test_an_import_changes_a_machine_that_runs_a_job(
         0,
         "m: drained; it still runs jobs, so import the file again after they end to remove it\n",
     )
+
+    write(inventory, sshd, "dstack_labels=fast", "dstack_gpus=2")
+    assert cli("runners", "import", inventory).stdout == "m: changed drained: no longer in the inventory -> no\n"
+    assert json.loads(cli("runners", "--json").stdout)[0]["state"] == "ready"
+    inventory.write_text("[lab]\n")
+    assert cli("runners", "import", inventory).stdout == gone.stdout
     (tree,) = (user.home / ".dstack-host").glob("*/*/jobs/*/workflow")
     (tree / "go").touch()
     assert cli("wait", run).returncode == 0

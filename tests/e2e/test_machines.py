@@ -147,7 +147,10 @@ def test_a_changed_host_key_gets_no_command(add: Add, cli: Cli, server: Sshd, fo
     assert checked.returncode == 125
     changed = f"the host key changed from {before} to {server.fingerprint}; dstack did not log in"
     assert f"m: unusable: {server.user}@{server.host}:{server.port}: {changed}" in checked.stderr
-    assert "hint: if the machine was reinstalled: dstack runners remove m, then dstack runners add" in checked.stderr
+    assert (
+        "hint: if the machine was reinstalled: dstack runners remove --force m, then dstack runners add"
+        in checked.stderr
+    )
     assert "Accepted" not in server.log[seen:]
     assert cli("runners", "remove", "--force", "m").returncode == 0
 

@@ -15,6 +15,7 @@ from tests.unit.cli.conftest import environment, folder, project, server, state 
 Imported = Callable[..., set[str]]
 
 SERVERS_OWN = {
+    "anyio",
     "asyncio",
     "asyncssh",
     "boto3",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
+from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
 from dstack.artifacts.files import in_thread, pieces, to_its_end
-from dstack.artifacts.s3.bucket import Bucket, ObjectGoneError, parse
+from dstack.artifacts.s3.bucket import CREDENTIALS, Bucket, ObjectGoneError, parse
 from dstack.artifacts.s3.objects import Objects
 from dstack.artifacts.s3.transfer import Copies, Uploader
 from dstack.artifacts.s3.uploads import Uploads
@@ -28,7 +29,7 @@ from dstack.artifacts.tarball import Entry
 from dstack.commands.artifacts.fetch_dependencies import gather
 from dstack.commands.artifacts.upload import abandon, reach
 from dstack.commands.host import ask
-from dstack.errors import CommandError, StorageError, StorageUnavailableError
+from dstack.errors import CommandError, StorageError, StorageUnavailableError, UsageError
 from dstack.model.job.manifest import MANIFEST, File, Manifest, decode, encode, objection, shown
 
 ABANDON = 120.0
@@ -65,6 +66,8 @@ class S3Store:
         return Objects(self.bucket, f"{self.prefix}/{run}/{workflow}/".lstrip("/"))
 
     def check(self) -> None:
+        if "@" in urlsplit(self.bucket.endpoint or "").netloc:
+            raise UsageError("the endpoint's URL has a login in it, which no S3 store takes", hint=CREDENTIALS)
         self.bucket.check(f"{self.prefix}/.dstack-check".lstrip("/"))
 
     def absent(self) -> str | None:

@@ -6,7 +6,6 @@ import contextlib
 import io
 import os
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, TextIO, TypeVar
@@ -15,6 +14,7 @@ import click
 
 from dstack.cli.output.screen import SCREEN, colour, room, terminal
 from dstack.cli.output.tables import lay_out
+from dstack.cli.output.wrap import paragraph, wrap
 
 T = TypeVar("T")
 
@@ -89,8 +89,11 @@ def paint(text: str, style: str | None, stream: TextIO) -> str:
 
 
 def say(text: str, *, style: str | None = None) -> None:
-    """Print a line on stderr."""
-    SCREEN.print(paint(clean(text), style, sys.stderr), sys.stderr)
+    """Print a line on stderr. On a terminal, a long one is broken between words."""
+    shown = clean(text)
+    if terminal(sys.stderr):
+        shown = paragraph(shown, room(sys.stderr))
+    SCREEN.print(paint(shown, style, sys.stderr), sys.stderr)
 
 
 def raw_line(text: str) -> None:
@@ -194,13 +197,9 @@ def fields(pairs: Iterable[tuple[str, str | None]]) -> None:
     for name, value in present:
         rows = clean(value).split("\n")
         if terminal(sys.stdout):
-            rows = [part for row in rows for part in _wrapped(row, room(sys.stdout) - width) or [""]]
+            rows = [part for row in rows for part in wrap(row, room(sys.stdout) - width) or [""]]
         text = paint(("\n" + " " * width).join(rows), STYLES.get(value), sys.stdout)
         line(f"{name.ljust(width)}{text}")
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, max(width, 20), break_long_words=False, break_on_hyphens=False)
 
 
 @contextlib.contextmanager

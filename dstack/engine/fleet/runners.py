@@ -6,8 +6,8 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
 
+from anyio import move_on_after
 from msgspec.structs import replace
 
 from dstack.commands.command import Command
@@ -118,7 +118,7 @@ class Fleet:
         except DstackError as trouble:
             hint = trouble.hint
             if isinstance(trouble, HostKeyError) and hint and hint.startswith(REINSTALLED):
-                hint = f"{REINSTALLED}: dstack runners remove {name}, then {runner.add_command}"
+                hint = f"{REINSTALLED}: dstack runners remove --force {name}, then {runner.add_command}"
             condition = Condition("unusable", trouble.message, hint, patient=isinstance(trouble, OtherServerError))
             if isinstance(trouble, OtherServerError):
                 self.doubted.add(name)
@@ -209,8 +209,8 @@ class Fleet:
         if hurry and name in self.conditions:
             self.conditions[name].checked = -math.inf
             self.wake.set()
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self.returning.setdefault(name, asyncio.Event()).wait(), seconds)
+        with move_on_after(seconds):
+            await self.returning.setdefault(name, asyncio.Event()).wait()
 
     def now(self) -> list[Machine]:
         """Every runner, for the scheduler."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from contextlib import suppress
 from functools import partial
+
+from anyio import move_on_after
 
 from dstack.engine.fleet.condition import Condition
 from dstack.engine.fleet.runners import Fleet
@@ -43,8 +43,8 @@ class Watch:
             for name in [name for name, left in due.items() if left <= 0 and name not in self.fleet.probes]:
                 self.tasks.start(f"probing {name}", partial(self.fleet.check, name), once=True)
             left = min([INTERVAL / 3, *(left for left in due.values() if left > 0)])
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self.fleet.wake.wait(), max(SHORTEST_PAUSE, left))
+            with move_on_after(max(SHORTEST_PAUSE, left)):
+                await self.fleet.wake.wait()
 
     def watched(self) -> list[Runner]:
         """The runners that have to be probed."""

@@ -68,7 +68,9 @@ def add(store: Store, runner: str, found: FoundAttempt, left: LaunchRecord) -> b
         if run is None:
             store.runs.add(replace(left.run, environment={}))
         own = launched(store, runner, found, left.job) | {"preempted_by": None, "yielding": False}
-        job = replace(left.job, definition=confined(left.job.definition), cached_from=None, shares=None, storages=())
+        # Without a key, no other job gets its result: the machine may have made up what it is the result of.
+        made_up = {"key": "", "cached_from": None, "shares": None, "storages": ()}
+        job = replace(left.job, definition=confined(left.job.definition), **made_up)
         store.jobs.add(replace(job, status=Status.RUNNING, dependencies=known, **own))
         values = store.secrets.names().keys() & set(left.job.definition.secrets)
         store.secrets.give(left.job.id, [store.secrets.require(name) for name in values])

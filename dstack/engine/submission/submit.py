@@ -116,8 +116,10 @@ class Submitter:
         return structs.replace(submission, snapshot=run.snapshot)
 
     def accepted(self, submission: Submission) -> Submitted | None:
-        """Return the run made with the same idempotency key, or None. Raises TryAgainError for a second singleton."""
-        earlier = self.store.runs.submitted_with(submission.once) if submission.once else None
+        """Return the run of the same user with the same idempotency key, or None. Raises TryAgainError for a second
+        singleton."""
+        once, user = submission.once, submission.user
+        earlier = self.store.runs.submitted_with(once, user) if once else None
         if earlier:
             return Submitted(earlier, self.store.jobs.of(earlier.name))
         if submission.singleton:
@@ -177,7 +179,8 @@ class Submitter:
         for job in draft.unfinished:
             why = impossible(scheduler.queue.item(job, draft.run), machines, scheduler.max_gpus_per_user)
             if why:
-                add = "dstack runners add HOST, or add --local to run it on this machine"
+                here = "" if submission.runner else ", or add --local to run it on this machine"
+                add = f"dstack runners add HOST{here}"
                 wait = "see `dstack runners`, or add --wait-for-runner to wait for a runner that can run it"
                 hint = wait if eligible(Waiting(""), machines) else add
                 raise UsageError(f"{job.workflow} can't run: {why.text}", hint=hint, code=why.code)

@@ -73,7 +73,7 @@ class Dialer:
                 shown = fingerprint(visitor.offered) if visitor.offered else "a key that can't be read"
                 raise HostKeyError(
                     f"{address}: the host key changed from {fingerprint(host_key)} to {shown}; dstack did not log in",
-                    hint=f"if the machine was reinstalled: dstack runners remove {name}, "
+                    hint=f"if the machine was reinstalled: dstack runners remove --force {name}, "
                     f"then dstack runners add {address} --name {name}",
                 ) from error
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncssh
+from anyio import move_on_after
 from asyncssh import constants
 
 from dstack.commands.host import TerminalSize
@@ -119,10 +120,10 @@ class SshHost(ChannelHost):
         try:
             with suppress(asyncssh.Error, OSError):  # it was not opened, or the connection broke
                 process = await opening
-                with suppress(OSError, asyncio.TimeoutError):  # OSError: it has ended
+                with suppress(OSError), move_on_after(_GRACE):  # OSError: it has ended
                     if stream:
                         process.stdin.write_eof()
-                        await asyncio.wait_for(process.wait_closed(), _GRACE)
+                        await process.wait_closed()
                 with suppress(OSError):
                     process.terminate()
                 process.close()
@@ -203,9 +204,9 @@ class SshChannel:
         # sshd reports the end after the output, which nobody else may be reading
         async with background(_drain(self.read)), background(_drain(self.read_errors)):
             for name in ("HUP" if self._terminal else "TERM", "KILL"):
-                with suppress(OSError, HostUnreachableError, asyncio.TimeoutError):
+                with suppress(OSError, HostUnreachableError), move_on_after(_GRACE):
                     self.signal(name)
-                    await asyncio.wait_for(self.status(), _GRACE)
+                    await self.status()
                     return
 
     async def _read(self, reader: asyncssh.SSHReader[bytes]) -> bytes:

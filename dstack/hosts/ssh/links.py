@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 import asyncssh
+from anyio import move_on_after
 
 from dstack.errors import HostUnreachableError
 from dstack.hosts.ssh.pulse import Pulse
@@ -172,7 +172,7 @@ class Links:
     async def _change(self, seconds: float) -> None:
         self._waiting += 1
         try:
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), seconds)
+            with move_on_after(seconds):
+                await self._changed.wait()
         finally:
             self._waiting -= 1

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from anyio import move_on_after
+
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
 _PATIENCE = 12.0
@@ -43,8 +45,8 @@ class Direct:
         found = await loop.getaddrinfo(host, port, family=self._family, type=socket.SOCK_STREAM)
         *addresses, last = dict.fromkeys(str(place[0]) for *_, place in found)
         for address in addresses:
-            with suppress(OSError, asyncio.TimeoutError):
-                return await asyncio.wait_for(connect(address), self._patience / len(addresses))
+            with suppress(OSError), move_on_after(self._patience / len(addresses)):
+                return await connect(address)
         return await connect(last)
 
 

@@ -20,8 +20,8 @@ class Submission(Struct, kw_only=True):
     `workflows` has the named workflow and everything it depends on, `variables` theirs. `runner` is a name or a label;
     `local` means the server's own machine. `environment` comes from `-e`. With `from_run`, the run uses that run's
     snapshot, and no pack follows. After `timeout` seconds in the queue the run is withdrawn. `singleton` refuses the
-    run while another one of this repository and workflow is unfinished. The same `once` returns the same run.
-    `wait_for_runner` accepts the run even if no runner could run it yet.
+    run while another one of this repository and workflow is unfinished. The same `once` of the same user returns the
+    same run. `wait_for_runner` accepts the run even if no runner could run it yet.
     """
 
     workflow: str

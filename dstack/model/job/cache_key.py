@@ -89,7 +89,7 @@ def _describe(name: str, before: str | None, after: str | None) -> str:
 
 def _value(text: str) -> str:
     value = msgspec.json.decode(text, type=str | None)
-    line = "null" if value is None else value.replace("\n", "\\n")
+    line = "null" if value is None else value.replace("\n", "\\n") or "''"
     return line if len(line) <= LONGEST else line[:LONGEST] + "..."
 
 

@@ -55,10 +55,12 @@ class Registered(Struct, frozen=True, kw_only=True):
 
 
 class Heard(Struct, frozen=True, kw_only=True):
-    """The response to a heartbeat. `state` is pending, ready or refused; `words` is for the machine's owner."""
+    """The response to a heartbeat. `state` is pending, ready or refused; `words` is for the machine's owner. To a
+    machine that is no longer available, `key_used_by` names the runners that need the server's key in that account."""
 
     state: str
     words: str
+    key_used_by: list[str] = []
 
 
 class RegistrationView(Struct, frozen=True, kw_only=True):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 from dataclasses import dataclass
 
+from anyio import fail_after
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dstack.errors import ErrorCode, UsageError
@@ -89,8 +89,9 @@ class BoundedBody:
         if not self.deadline or self.limit.streamed:
             self.deadline = now + SECONDS
         try:
-            message = await asyncio.wait_for(self.received(), self.deadline - now)
-        except asyncio.TimeoutError as error:
+            with fail_after(self.deadline - now):
+                message = await self.received()
+        except TimeoutError as error:
             text = f"the request did not arrive within {SECONDS:.0f} seconds, so nothing was done"
             raise UsageError(text, hint="check the connection, then send it again", code=ErrorCode.TOO_SLOW) from error
         self.size += len(message.get("body", b""))

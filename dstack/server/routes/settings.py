@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from dstack import __version__
 from dstack.engine.engine import Engine
@@ -70,7 +71,7 @@ class SettingsRoutes:
         artifacts = self.engine.context.artifacts
         return ServerConfig(
             storage=artifacts.url,
-            endpoint_url=artifacts.endpoint or None,
+            endpoint_url=without_login(artifacts.endpoint) or None,
             max_gpus_per_user=self.engine.scheduler.max_gpus_per_user,
         )
 
@@ -114,3 +115,9 @@ def trouble_view(name: str, trouble: Trouble) -> TaskTrouble:
         reason=trouble.words,
         code=getattr(trouble.error, "code", ErrorCode.INTERNAL),
     )
+
+
+def without_login(url: str) -> str:
+    """Return a URL as everybody may see it."""
+    login, at, _ = urlsplit(url).netloc.rpartition("@")
+    return url.replace(login + at, "", 1)

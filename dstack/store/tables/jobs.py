@@ -143,7 +143,7 @@ class Jobs(RecordedTable):
         """Return the newest successful job of this workflow and repository, to compare a cache miss with."""
         sql = (
             "SELECT jobs.data FROM jobs JOIN runs ON runs.name = jobs.run"
-            f" WHERE jobs.workflow = ? AND jobs.status = ? AND {SHOWN}"
+            f" WHERE jobs.workflow = ? AND jobs.status = ? AND jobs.key != '' AND {SHOWN}"
             " AND json_extract(runs.data, '$.snapshot.repo') = ?"
             " ORDER BY jobs.number DESC LIMIT 1"
         )

@@ -63,9 +63,10 @@ class Runs(RecordedTable):
         )
         return self.database.records(Run, sql, workflow, user, limit)
 
-    def submitted_with(self, key: str) -> Run | None:
-        """Return the run that was submitted with this idempotency key, or None."""
-        return self.database.record(Run, "SELECT data FROM runs WHERE json_extract(data, '$.once') = ?", key)
+    def submitted_with(self, key: str, user: str) -> Run | None:
+        """Return the run that this user submitted with this idempotency key, or None."""
+        sql = "SELECT data FROM runs WHERE json_extract(data, '$.once') = ? AND user = ?"
+        return self.database.record(Run, sql, key, user)
 
     def snapshots(self, repo: str) -> list[Snapshot]:
         """Return the snapshots of a repository's runs, without deleted runs."""

@@ -450,7 +450,7 @@ def test_a_changed_host_key_is_refused_before_anything_is_sent(tmp_path: Path) -
             await host.close()
             assert fingerprint(old.host_key) in caught.value.message
             assert fingerprint(server.host_key) in caught.value.message
-            assert "dstack runners remove box" in str(caught.value.hint)
+            assert "dstack runners remove --force box" in str(caught.value.hint)
             assert server.logins == []
             assert server.commands == []
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from dstack.cli.commands.runners.import_inventory import difference
 from dstack.errors import UsageError
@@ -14,7 +15,7 @@ from dstack.inventory import ini, yaml_file
 from dstack.inventory.groups import expand_hosts
 from dstack.inventory.read import read
 from dstack.inventory.runners import Machines, machines
-from dstack.model.api.runners import AddRunner, RunnerView
+from dstack.model.api.runners import DROPPED, AddRunner, RunnerView
 from dstack.model.runner.runner import Address
 from tests.unit.inventory import generated
 
@@ -392,6 +393,24 @@ def test_the_difference() -> None:
         ("keep", "same", ()),
         ("change", "old", ("labels: none -> x", "mounts: none -> /data")),
         ("remove", "gone", ()),
+    ]
+
+
+def test_what_an_import_drained_is_resumed_when_it_is_in_the_file_again() -> None:
+    def request(name: str) -> AddRunner:
+        return AddRunner(address=Address(host=name), name=name, source="/f")
+
+    known = [view(request(name)) for name in ("back", "by-hand", "moved")]
+    for runner, reason in zip(known, (DROPPED, "maintenance", DROPPED), strict=True):
+        runner.drained = reason
+    found = Machines([request("back"), request("by-hand"), replace(request("moved"), labels=("x",))], {})
+
+    steps = difference(found, known, "/f")
+
+    assert [(step.do, step.name, step.differences, step.resume) for step in steps] == [
+        ("change", "back", ("drained: no longer in the inventory -> no",), True),
+        ("keep", "by-hand", (), False),
+        ("change", "moved", ("labels: none -> x", "drained: no longer in the inventory -> no"), True),
     ]
 
 

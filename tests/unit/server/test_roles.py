@@ -21,6 +21,7 @@ from dstack.server.access import OPEN
 from dstack.server.endpoints import problem_response
 from dstack.server.roles import NOBODY, OWNER, Caller, calling, check_runner, check_storage, guarded, owns
 from tests.unit.server.test_endpoints import routes
+from tests.unit.server.world import World
 from tests.unit.store.test_store import run
 
 ANN = Caller(Role.MEMBER, "ann")
@@ -171,3 +172,15 @@ def test_artifacts_go_only_below_allowed_folders_over_tcp(tmp_path: Path) -> Non
             with pytest.raises(ForbiddenError, match="outside"):
                 check_storage(outside)
     check_storage("/")  # the owner
+
+
+@pytest.mark.parametrize("endpoint", ["", "https://s3.example:9000/x@y", "http://[::1]:9000"])
+def test_a_login_in_a_stored_endpoint_is_shown_to_nobody(tmp_path: Path, endpoint: str) -> None:
+    world = World(tmp_path)
+    world.store.settings.set("storage", "s3://bucket")
+    world.store.settings.set("endpoint_url", endpoint.replace("://", "://ann:secret@"))
+
+    status, config = world.call("GET", "/config")
+    world.store.close()
+
+    assert (status, config["endpoint_url"]) == (200, endpoint or None)

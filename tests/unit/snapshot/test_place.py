@@ -51,6 +51,32 @@ def test_a_download_names_the_history_of_another_repository(tmp_path: Path) -> N
         sent(tmp_path / "download")
 
 
+@pytest.mark.parametrize("bare", ["", "true", "yes"])
+def test_a_download_names_a_bare_repository(tmp_path: Path, bare: str) -> None:
+    git(project(tmp_path / "origin"), "clone", "--quiet", "--bare", ".", str(tmp_path / "private.git"))
+    git(tmp_path / "private.git", "config", *(["core.bare", bare] if bare else ["--unset", "core.bare"]))
+    write(tmp_path / "download/.git", "gitdir: ../private.git\n")
+    write(tmp_path / "download/train.py", "print()\n")
+
+    with pytest.raises(UsageError, match=r"makes the repository of .*/private\.git that of|is in a bare repository"):
+        sent(tmp_path / "download")
+
+
+def test_a_download_names_another_working_tree(tmp_path: Path) -> None:
+    root = project(tmp_path / "root")
+    git(root, "worktree", "add", "--quiet", str(tmp_path / "private"))
+    write(tmp_path / "download/.git", (tmp_path / "private/.git").read_text())
+    write(tmp_path / "download/train.py", "print()\n")
+
+    with pytest.raises(UsageError, match=r"makes the repository of .*/private that of .*/download, too") as refused:
+        sent(tmp_path / "download")
+    assert str(refused.value.hint).endswith(f"git -C {root} worktree add FOLDER")
+
+    # One that was only moved is its own
+    (tmp_path / "private").rename(tmp_path / "moved")
+    assert sent(tmp_path / "moved") == ""
+
+
 def test_what_git_itself_makes_is_sent(tmp_path: Path) -> None:
     root, library = project(tmp_path / "root"), project(tmp_path / "library")
     git(root, "worktree", "add", "--quiet", str(tmp_path / "tree"))

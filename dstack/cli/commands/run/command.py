@@ -190,7 +190,7 @@ def submit(
     as_json: bool,
     **options: Any,
 ) -> RunView | Plan:
-    """Send the definitions and, unless another run is repeated, a snapshot. Try the smallest pack first."""
+    """Send the definitions and, unless another run is repeated, a snapshot, and say what was in it."""
     from dstack.model.project.graph import closure
     from dstack.model.project.variables import apply
 
@@ -211,19 +211,24 @@ def submit(
     depths, root = {each.fetch_depth for each in workflows}, project.find_root()
     with take(root, limit=max_snapshot, depths=depths) as taken:
         _refuse_links(workflows, variables, taken)
+        answer = _send(client, Submission(snapshot=taken.snapshot, user=user(), **options), taken)
         if not (quiet or as_json or options["dry_run"]):
             say_what_is_sent(taken, root)
         if not as_json:
             warn_of_secrets(taken, root)
-        submission = Submission(snapshot=taken.snapshot, user=user(), **options)
-        try:
-            return client.submit(submission, taken.pack())
-        except MissingBaseError as missing:
-            commits = missing.known
-        with suppress(MissingBaseError):
-            if commits:
-                return client.submit(submission, taken.pack(commits))
-        return client.submit(submission, taken.full_pack())
+        return answer
+
+
+def _send(client: Client, submission: Submission, taken: Taken) -> RunView | Plan:
+    """Send the submission with its code, in the smallest pack that the server can read."""
+    try:
+        return client.submit(submission, taken.pack())
+    except MissingBaseError as missing:
+        commits = missing.known
+    with suppress(MissingBaseError):
+        if commits:
+            return client.submit(submission, taken.pack(commits))
+    return client.submit(submission, taken.full_pack())
 
 
 def _refuse_links(workflows: Sequence[Workflow], variables: Mapping[str, Variables], taken: Taken) -> None:

@@ -25,7 +25,7 @@ def say_what_is_sent(taken: Taken, root: Path) -> None:
         changed = [f"{len(taken.changed)} changed"] if taken.changed else []
         names = _named(taken, taken.untracked, root)
         untracked = [f"{len(taken.untracked)} untracked: {names}"] if taken.untracked else []
-        show.say(f"sending {', '.join([*changed, *untracked])}")
+        show.say(f"sent {', '.join([*changed, *untracked])}")
 
 
 def warn_of_secrets(taken: Taken, root: Path) -> None:
@@ -46,5 +46,5 @@ def warn_of_secrets(taken: Taken, root: Path) -> None:
 def _named(taken: Taken, paths: Sequence[str], root: Path) -> str:
     """The first of these paths of the snapshot, as seen from the project's folder `root`."""
     named = (os.path.relpath(taken.root.resolve() / path, root.resolve()) for path in paths[:SHOWN])
-    shown = ", ".join(map(show.clean, named))
+    shown = ", ".join(show.clean(name).replace("\n", "\N{REPLACEMENT CHARACTER}") for name in named)
     return shown if len(paths) <= SHOWN else f"{shown} and {len(paths) - SHOWN} more"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,18 +22,21 @@ from dstack.model.runner.runner import DEFAULT_ROOT, Address
 AT_ONCE = 16
 FAILED = 125
 SKIP = "to leave a host out, set dstack_skip: true for it"
+RESUMED = f"drained: {DROPPED} -> no"
 
 
 @dataclass(frozen=True)
 class Step:
     """What to do with one runner: `add`, `rename`, `change`, `keep` or `remove`. `differences` are for messages. `old`
-    is the name of a runner at the same address that is no longer in the file."""
+    is the name of a runner at the same address that is no longer in the file. `resume`: an earlier import drained it,
+    because the file did not have it."""
 
     do: str
     name: str
     wanted: AddRunner
     differences: tuple[str, ...] = ()
     old: str = ""
+    resume: bool = False
 
     @property
     def words(self) -> str:
@@ -73,14 +76,17 @@ def difference(found: Machines, runners: Sequence[RunnerView], source: str) -> l
     """Return the steps that make the server's runners match the file, in file order. Runners imported from this file
     earlier but no longer in it come last. Other runners, and those of skipped hosts, are left unchanged."""
     known = {runner.name: runner.definition for runner in runners if runner.definition}
+    drained = {runner.name for runner in runners if runner.drained == DROPPED}
     names = {request.name for request in found.requests} | set(map(runner_name, found.skipped))
     dropped = {name: old for name, old in known.items() if old.source == source and name not in names}
-    listed = [_step(request, known.get(request.name or ""), dropped) for request in found.requests]
+    listed = [_step(each, known.get(each.name or ""), dropped, drained) for each in found.requests]
     renamed = {step.old for step in listed}
     return listed + [Step("remove", name, old) for name, old in dropped.items() if name not in renamed]
 
 
-def _step(wanted: AddRunner, current: AddRunner | None, dropped: Mapping[str, AddRunner]) -> Step:
+def _step(
+    wanted: AddRunner, current: AddRunner | None, dropped: Mapping[str, AddRunner], drained: Collection[str]
+) -> Step:
     name = wanted.name or ""
     if current is None:
         # The server knows whether a runner at another address is the same machine, too.
@@ -92,7 +98,9 @@ def _step(wanted: AddRunner, current: AddRunner | None, dropped: Mapping[str, Ad
         wanted = replace(wanted, authorized=True, address=address)
     before, after = _settings(current), _settings(wanted)
     differences = tuple(f"{key}: {before[key]} -> {after[key]}" for key in after if before[key] != after[key])
-    return Step("change" if differences else "keep", name, wanted, differences)
+    if resume := name in drained:
+        differences += (RESUMED,)
+    return Step("change" if differences else "keep", name, wanted, differences, resume=resume)
 
 
 def reached(request: AddRunner) -> tuple[Address, str, str]:
@@ -179,7 +187,10 @@ def _done(client: Client, step: Step, renamed: set[str]) -> str | DstackError:
             same = f", the same machine as {', '.join(added.same_machine)}" if added.same_machine else ""
             return f"added, {step.wanted.address}{same}"
         if step.do == "change":
-            warned(client.change_runner(step.name, step.wanted))
+            if step.differences != (RESUMED,):
+                warned(client.change_runner(step.name, step.wanted))
+            if step.resume:
+                client.resume_runner(step.name)
             return f"changed {'; '.join(step.differences)}"
         return _removed(client, step.name) if step.do == "remove" else "unchanged"
     except DstackError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -191,3 +191,24 @@ def test_an_open_file_on_a_full_disk_is_named() -> None:
         open("/dev/full", "wb", buffering=0) as file,
     ):
         file.write(b"x")
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (lambda path: path.mkdir(), "is not a file"),
+        (os.mkfifo, "is not a file"),
+        (lambda path: path.symlink_to("/dev/zero"), "is a link that leads to no file"),
+        (lambda path: path.symlink_to(path.name), "is a link that leads to no file"),
+        (lambda path: path.symlink_to("gone"), "is a link that leads to no file"),
+    ],
+)
+@pytest.mark.parametrize("name", ["workflows.yaml", "configs.yml"])
+def test_what_is_no_file_is_not_taken_for_missing(
+    environment: dict[str, str], project: Path, name: str, make: Callable[[Path], object], what: str
+) -> None:
+    path = project / ".dstack" / name
+    path.unlink(missing_ok=True)
+    make(path)
+
+    says(run(environment, project, "validate"), 2, f"{path} {what}")

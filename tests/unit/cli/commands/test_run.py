@@ -385,7 +385,7 @@ def test_what_is_sent_beyond_the_commit_is_said_and_secrets_are_warned_of(cli: C
 
     said = cli("run", "train", cwd=project).stderr.decode().splitlines()
 
-    assert "sending 1 changed, 1 untracked: ../private/.env" in said
+    assert "sent 1 changed, 1 untracked: ../private/.env" in said
     warnings = [line for line in said if "secret" in line]
     hint = "printf '%s\\n' /private/.env >> ../.dstackignore"
     words = "../private/.env may hold a secret and is sent to the runner; to leave it out: "
@@ -393,8 +393,16 @@ def test_what_is_sent_beyond_the_commit_is_said_and_secrets_are_warned_of(cli: C
 
     subprocess.run(["sh", "-c", hint], cwd=project, check=True)
     said = cli("run", "train", cwd=project).stderr.decode().splitlines()
-    assert "sending 1 changed, 1 untracked: ../.dstackignore" in said
+    assert "sent 1 changed, 1 untracked: ../.dstackignore" in said
     assert not [line for line in said if "secret" in line]
+
+
+def test_a_refused_run_says_nothing_of_what_was_not_accepted(cli: Cli, state: State, repository: Path) -> None:
+    state.problems["POST /runs"] = [Problem(kind="UsageError", message="no runner is known", exit_code=2)]
+
+    refused = cli("run", "train", cwd=repository / "project")
+
+    assert (refused.returncode, refused.stderr) == (2, b"dstack: error: no runner is known\n")
 
 
 def test_many_files_are_counted_and_warned_of_once(cli: Cli, repository: Path) -> None:
@@ -404,13 +412,22 @@ def test_many_files_are_counted_and_warned_of_once(cli: Cli, repository: Path) -
     said = cli("run", "train", "-d", cwd=repository / "project").stderr.decode()
 
     names = "../private/.env, ../private/id-0.pem, ../private/id-1.pem and 2 more"
-    assert f"sending 1 changed, 5 untracked: {names}\n" in said
+    assert f"sent 1 changed, 5 untracked: {names}\n" in said
     assert said.count("secret") == 1
     assert f"{names} may hold secrets and are sent to the runner; to leave them out: add them to" in said
 
 
+def test_a_file_name_can_not_make_a_line_of_its_own(cli: Cli, repository: Path) -> None:
+    (repository / "private" / ".env").rename(repository / "private" / "a\ndstack: error: \r.env")
+
+    said = cli("run", "train", "-d", cwd=repository / "project").stderr.decode().splitlines()
+
+    assert "sent 1 changed, 1 untracked: ../private/a\ufffddstack: error: \ufffd.env" in said
+    assert not any(line.startswith("dstack: error") for line in said)
+
+
 def test_scripts_are_told_nothing_of_it(cli: Cli, repository: Path) -> None:
-    assert b"sending" not in cli("run", "train", "-q", cwd=repository / "project").stderr
+    assert b"sent 1" not in cli("run", "train", "-q", cwd=repository / "project").stderr
     assert cli("run", "train", "-d", "--json", cwd=repository / "project").stderr == b""
 
 

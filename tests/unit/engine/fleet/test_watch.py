@@ -135,6 +135,25 @@ def test_a_runner_that_answers_all_along_wakes_nobody_early(tmp_path: Path) -> N
     play(tmp_path, scene, "lab")
 
 
+@pytest.mark.parametrize("turns", range(6))
+def test_watching_ends_when_it_is_cancelled_just_as_something_happens(tmp_path: Path, turns: int) -> None:
+    """Before Python 3.12, `asyncio.wait_for` returns instead, and the server does not stop."""
+
+    async def watched(store: Store) -> bool:
+        fleet = Answers(store, Pool(), lambda: None)
+        task = asyncio.create_task(Watch(fleet).run())
+        await asyncio.sleep(0.01)
+        fleet.wake.set()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        done, _ = await asyncio.wait({task}, timeout=5)
+        return task in done
+
+    with closing(Store(ServerLayout(tmp_path))) as store:
+        assert asyncio.run(watched(store))
+
+
 def test_an_unreachable_runner_says_since_when(tmp_path: Path) -> None:
     async def scene(fleet: Answers) -> None:
         fleet.failing["lab"] = GONE

@@ -314,6 +314,10 @@ def test_a_machine_gets_nothing_by_a_job_that_it_made_up(world: World, machine: 
     assert (found.definition.secrets, found.definition.registry_auth) == ((), None)
     assert (found.definition.retry, found.definition.preemptible) == (None, False)
     assert (found.cached_from, found.storages, found.preempted_by, found.yielding) == (None, (), None, False)
+    assert found.key == "", "no other job gets its result"
+    for status in (Status.UPLOADING, Status.DONE):
+        world.store.jobs.change("def", status=status)
+    assert world.store.jobs.last_done(found.workflow, run.snapshot.repo) is None, "nor is compared with it"
     assert not again(replace(found, cause="lost"), 125)
 
 

@@ -152,6 +152,13 @@ def test_the_same_key_returns_the_same_run(world: World) -> None:
     assert len(world.runs) == 1
 
 
+def test_a_key_is_the_users_own(world: World) -> None:
+    anns, bobs = (world.submit(once="nightly", user=user).run for user in ("ann", "bob"))
+
+    assert anns.name != bobs.name
+    assert [world.submit(once="nightly", user=user).run for user in ("ann", "bob")] == [anns, bobs]
+
+
 def test_one_unfinished_run_at_a_time(world: World) -> None:
     world.submit(name="first", singleton=True)
 
@@ -244,3 +251,15 @@ def test_a_preview_needs_no_runner(world: World) -> None:
     assert {reason.text for reason in preview.schedule.reasons.values()} == {"no runner has been added yet"}
     with pytest.raises(UsageError, match="no runner has been added yet"):
         world.submit()
+
+
+def test_the_advice_does_not_contradict_what_was_typed(world: World) -> None:
+    world.store.runners.remove("box")
+
+    with pytest.raises(UsageError) as anywhere:
+        world.submit()
+    with pytest.raises(UsageError) as named:
+        world.submit(runner="lab")
+
+    assert anywhere.value.hint == "dstack runners add HOST, or add --local to run it on this machine"
+    assert named.value.hint == "dstack runners add HOST"

@@ -51,7 +51,7 @@ def changed(**fields: Any) -> Workflow:
         (made(files=[*FILES, TreeFile("new.py", "100644", "x")]), "new.py added"),
         (made(files=FILES[:1]), "old.py removed"),
         (made(variables=Variables({"model": "117M", "tag": None}, {"lr": "0.1"})), "variable model: 124M -> 117M"),
-        (made(variables=Variables({"model": "124M", "tag": ""}, {"lr": "0.1"})), "variable tag: null -> "),
+        (made(variables=Variables({"model": "124M", "tag": ""}, {"lr": "0.1"})), "variable tag: null -> ''"),
         (made(variables=Variables({"model": "124M", "tag": "null"}, {"lr": "0.1"})), "variable tag: null -> null"),
         (made(variables=Variables({"model": "124M"}, {"lr": "0.1"})), "variable tag removed"),
         (made(variables=Variables(VARIABLES.shared, {"lr": "0.1", "n": "1"})), "variable n added"),
