@@ -138,4 +138,14 @@ STEPS: dict[str, Step] = {
         " problem TEXT NOT NULL, found_at TEXT NOT NULL)"
     ),
     "server_instances": statements(f"CREATE TABLE instances ({NUMBER}, id TEXT NOT NULL)"),
+    "web_sessions": statements(
+        "CREATE TABLE sessions (hash TEXT PRIMARY KEY, token TEXT, user TEXT NOT NULL, used_at TEXT NOT NULL)"
+        " WITHOUT ROWID",
+    ),
+    "index_run_lists": statements(
+        "CREATE INDEX runs_listed ON runs (workflow, user, name)",
+        "DROP INDEX idx_jobs_status",
+        "CREATE INDEX idx_jobs_status ON jobs (status, run)",
+        "CREATE INDEX idx_events_runner ON events (runner) WHERE runner IS NOT NULL",
+    ),
 }

@@ -11,8 +11,10 @@ from dstack.store.tables.damaged import DamagedRecords
 from dstack.store.tables.events import EventLog
 from dstack.store.tables.identity import Identity
 from dstack.store.tables.jobs import CacheKeys, Jobs
+from dstack.store.tables.run_list import RunList
 from dstack.store.tables.runners import Registrations, Runners
 from dstack.store.tables.runs import Runs, Tags
+from dstack.store.tables.sessions import Sessions
 from dstack.store.tables.settings import Secrets, Settings
 from dstack.store.tables.tokens import Tokens
 
@@ -28,6 +30,7 @@ class Store:
         self.damaged = DamagedRecords(self.database)
         self.events = EventLog(self.database)
         self.runs = Runs(self.database, self.events)
+        self.run_list = RunList(self.database)
         self.jobs = Jobs(self.database, self.events)
         self.cache_keys = CacheKeys(self.database)
         self.retained_artifacts = RetainedArtifacts(self.database)
@@ -36,6 +39,7 @@ class Store:
         self.secrets = Secrets(self.database, self.events, layout.secret_key)
         self.settings = Settings(self.database, self.events)
         self.tokens = Tokens(self.database, self.events)
+        self.sessions = Sessions(self.database, self.events)
         newest = Newest(layout.newest, self.events)
         newest.check(self.database, self.settings)
         self.database.noted = newest.note

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -101,6 +101,13 @@ class Jobs(RecordedTable):
     def of(self, run: str) -> list[Job]:
         """Return the jobs of a run, dependencies first."""
         return self.select("run = ? ORDER BY number", run)
+
+    def of_all(self, runs: Sequence[str]) -> dict[str, list[Job]]:
+        """Return the jobs of these runs by run, dependencies first."""
+        found: dict[str, list[Job]] = {}
+        for job in self.select(f"run IN ({', '.join('?' * len(runs))}) ORDER BY +number", *runs):
+            found.setdefault(job.run, []).append(job)
+        return found
 
     def unfinished(self) -> list[Job]:
         """Return all unfinished jobs, oldest first."""
