@@ -34,6 +34,7 @@ COMMANDS = {
     "runners": "runners.command:command",
     "secrets": "secrets:command",
     "config": "config:command",
+    "ui": "ui:command",
     "server": "server.command:command",
     "completion": "completion:command",
 }

@@ -25,7 +25,15 @@ from dstack.model.api.retention import (
 )
 from dstack.model.api.runners import AddRunner, Clean, Drain, RunnerRemoved, RunnerView, ServerKey
 from dstack.model.api.runs import Plan, Recipe, RunView, Submission
-from dstack.model.api.server import ChangeIdentity, DeletedSecret, SecretView, ServerConfig, ServerStatus, SetSecret
+from dstack.model.api.server import (
+    ChangeIdentity,
+    DeletedSecret,
+    PageLink,
+    SecretView,
+    ServerConfig,
+    ServerStatus,
+    SetSecret,
+)
 from dstack.model.api.tokens import CreatedToken, NewToken, TokenView
 from dstack.model.runner.metrics import JobMetrics
 from dstack.model.runner.registration import RegistrationToken, RegistrationView
@@ -229,6 +237,10 @@ class Client(Connection):
     def change_identity(self, *, new: bool) -> ServerStatus:
         """Make the server a new one, or take its machines over from a copy of it."""
         return self._post("/identity", ServerStatus, ChangeIdentity(new=new))
+
+    def page_link(self) -> PageLink:
+        """Return a link that opens the web page once."""
+        return self._post("/ui", PageLink)
 
     def shutdown(self) -> None:
         """Ask the server to stop. Containers keep running."""

@@ -42,6 +42,8 @@ from dstack.server.lock import owned
 from dstack.server.registrations import RegistrationService
 from dstack.server.roles import Allowed
 from dstack.server.runner_service import RunnerService
+from dstack.server.web.app import WebPages
+from dstack.server.web.port import WebPort
 from dstack.store.backup.restore import finish_restore
 from dstack.store.store import Store
 
@@ -153,11 +155,15 @@ async def run(
     metrics = Sampler(store, fleet)
     fleet.use = metrics.use
     fleet.load = metrics.load
-    registrations = RegistrationService(RunnerService(engine, metrics))
+    service = RunnerService(engine, metrics)
+    registrations = RegistrationService(service)
     fleet.absent = registrations.absent
     retention = Retention(context)
-    routes = table(engine, retention, registrations, url, lambda: server.stop())
-    access = Access(application(routes, store.database.synced), store.tokens, allowed, problem_response)
+    web = WebPages(engine, retention, service, store.database.synced)
+    port = WebPort(web.sessions, context.tasks, url, lambda one: server.add(one), lambda: web.site.idle)
+    routes = table(engine, retention, registrations, url, lambda: server.stop(), port.link)
+    app = application(routes, store.database.synced, web.routes(), web.site.missing)
+    access = Access(app, store.tokens, allowed, problem_response, web.sessions.find)
     store.tokens.revoked = access.end
     server = Listener(access, border)
     await context.tasks.attempt("removing leftovers at the start", lambda: sweep(context, math.inf))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -12,10 +12,11 @@ from starlette.routing import Route
 from dstack.engine.engine import Engine
 from dstack.engine.retention.retention import Retention
 from dstack.errors import DstackError, ErrorCode, NotFoundError
+from dstack.server.access import API as API_PATH
 from dstack.server.endpoints import Endpoint, answering, problem_response
 from dstack.server.follow_events import EventRoutes
 from dstack.server.registrations import RegistrationService, program
-from dstack.server.roles import guarded
+from dstack.server.roles import Answer, guarded
 from dstack.server.routes.artifacts import ArtifactRoutes
 from dstack.server.routes.jobs import JobRoutes
 from dstack.server.routes.runs import RunRoutes
@@ -23,10 +24,15 @@ from dstack.server.routes.settings import SettingsRoutes
 
 
 def table(
-    engine: Engine, retention: Retention, machines: RegistrationService, url: str, shutdown: Callable[[], None]
+    engine: Engine,
+    retention: Retention,
+    machines: RegistrationService,
+    url: str,
+    shutdown: Callable[[], None],
+    link: Endpoint,
 ) -> list[tuple[str, str, Endpoint]]:
     """Return the method, path and endpoint of each route below /v1. `url` is where the server listens; `shutdown`
-    stops it."""
+    stops it; `link` makes a link to the web page."""
     runs, jobs, settings = RunRoutes(engine, retention), JobRoutes(engine), SettingsRoutes(engine, url)
     artifacts, events = ArtifactRoutes(engine.context), EventRoutes(engine.context)
     runners = machines.runner_service
@@ -80,17 +86,26 @@ def table(
         ("POST", "/config", settings.configure),
         ("POST", "/shutdown", shutdown),
         ("GET", "/events", events.events),
+        ("POST", "/ui", link),
     ]
 
 
-def application(routes: list[tuple[str, str, Endpoint]], synced: Callable[[], Awaitable[None]]) -> Starlette:
-    """Return the ASGI application with these routes below /v1. What they change is `synced` before they answer."""
+def application(
+    routes: list[tuple[str, str, Endpoint]],
+    synced: Callable[[], Awaitable[None]],
+    pages: Sequence[Route] = (),
+    missing: Answer | None = None,
+) -> Starlette:
+    """Return the ASGI application with these routes below /v1, and these pages. What they change is `synced` before
+    they answer; `missing` answers requests for other pages."""
 
     async def crashed(request: Request, error: Exception) -> Response:
         message, hint = f"internal error in the server: {error!r}", "dstack server logs"
         return problem_response(DstackError(message, hint=hint, code=ErrorCode.INTERNAL))
 
     async def unknown(request: Request, error: Exception) -> Response:
+        if missing is not None and not API_PATH.fullmatch(request.url.path):
+            return await missing(request)
         return problem_response(NotFoundError(f"the server has no route {request.url.path}"))
 
     every = [
@@ -102,4 +117,5 @@ def application(routes: list[tuple[str, str, Endpoint]], synced: Callable[[], Aw
         for method, path, endpoint in routes
     ]
     every.append(Route("/dstack-runner", answering(program)))
+    every += pages
     return Starlette(routes=every, exception_handlers={Exception: crashed, 404: unknown, 405: unknown})

@@ -132,8 +132,38 @@ NEEDED: dict[str, Need] = {
     "POST /shutdown": admin("stop the server"),
     "POST /identity": admin("change the server's identity"),
     "GET /events": MEMBER,
+    "POST /ui": MEMBER,
 }
 """What each route below /v1 needs. A route that is missing here is an admin's."""
+
+PAGES: dict[str, Need] = {
+    "GET /static/{hash}/{name}": ANYONE,
+    "GET /login": ANYONE,
+    "POST /login": ANYONE,
+    "POST /logout": MEMBER,
+    "GET /": MEMBER,
+    "GET /runs": MEMBER,
+    "GET /runs/{name}": MEMBER,
+    "GET /runs/{name}/log": MEMBER,
+    "GET /runs/{name}/log/raw": MEMBER,
+    "GET /runs/{name}/artifacts": MEMBER,
+    "GET /runs/{name}/artifacts/file": MEMBER,
+    "GET /runs/{name}/code": MEMBER,
+    "GET /runs/{name}/events": MEMBER,
+    "GET /runs/{name}/usage": MEMBER,
+    "GET /compare": MEMBER,
+    "POST /runs/act": MEMBER,
+    "GET /confirm": MEMBER,
+    "POST /tags": MEMBER,
+    "POST /tags/delete": MEMBER,
+    "GET /runners": MEMBER,
+    "GET /runners/{name}": MEMBER,
+    "POST /runners/check": MEMBER,
+    "POST /runners/drain": admin("drain runners"),
+    "POST /runners/resume": admin("resume runners"),
+    "GET /events": MEMBER,
+}
+"""What each page and form of the web page needs."""
 
 Answer = Callable[[Request], Awaitable[Response]]
 

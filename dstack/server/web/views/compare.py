@@ -1,0 +1,98 @@
+"""Runs side by side: what differs between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+
+from dstack.engine.engine import Engine
+from dstack.errors import UsageError
+from dstack.model.api.runs import RunView
+from dstack.model.job.job import Run
+from dstack.model.text.units import size_words, took_words
+from dstack.server.web.views.runs import RunsPage
+from dstack.server.web.words import elapsed, machines, started
+from dstack.store.lookup import run_named
+
+MOST = 20
+"""Most runs that are compared."""
+
+
+@dataclass(frozen=True)
+class ComparedProperty:
+    """One property of all runs: its value in each, None where there is none. `same`: it is equal in all."""
+
+    group: str
+    name: str
+    values: list[str | None]
+    same: bool
+
+
+@dataclass
+class ComparePage:
+    engine: Engine
+    list: RunsPage
+
+    def compare(self, request: Request, all: bool = False) -> dict[str, Any]:  # noqa: A002, the parameter of the URL
+        given = [name for text in request.query_params.getlist("runs") for name in text.split(",") if name]
+        names = list_once(given)
+        if len(names) > MOST:
+            raise UsageError(f"at most {MOST} runs can be compared, not {len(names)}", hint="leave some out of the URL")
+        runs = [run_named(self.engine.store, name) for name in names]
+        views = [row.view for row in self.list.rows(runs)]
+        rows = differences(runs, views)
+        return {
+            "views": views,
+            "groups": grouped([row for row in rows if all or not row.same]),
+            "hidden": 0 if all else sum(row.same for row in rows),
+            "all": all,
+            "names": ",".join(view.name for view in views),
+        }
+
+
+def grouped(rows: Sequence[ComparedProperty]) -> dict[str, list[ComparedProperty]]:
+    """Return the rows by group, in their order."""
+    found: dict[str, list[ComparedProperty]] = {}
+    for row in rows:
+        found.setdefault(row.group, []).append(row)
+    return found
+
+
+def list_once(names: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+def differences(runs: Sequence[Run], views: Sequence[RunView]) -> list[ComparedProperty]:
+    """Return every property of the runs: how they went, variables, code and images."""
+    outcome: dict[str, Callable[[RunView], str | None]] = {
+        "status": lambda view: view.status.value,
+        "reason": lambda view: view.reason,
+        "exit code": lambda view: None if view.exit_code is None else str(view.exit_code),
+        "duration": lambda view: took_words(elapsed(started(view), view.finished_at)) if started(view) else None,
+        "runner": lambda view: ", ".join(machines(view)) or None,
+        "artifacts": lambda view: size_words(sum(job.artifacts.bytes for job in view.jobs)),
+        "user": lambda view: view.user,
+        "workflow": lambda view: view.workflow,
+    }
+    code: dict[str, Callable[[RunView], str | None]] = {
+        "branch": lambda view: view.repo.branch,
+        "commit": lambda view: view.repo.commit and view.repo.commit[:10],
+        "uncommitted changes": lambda view: "yes" if view.repo.dirty else "no",
+    }
+    rows = [difference("outcome", name, [read(view) for view in views]) for name, read in outcome.items()]
+    for name in dict.fromkeys(name for view in views for name in view.variables):
+        rows.append(difference("variables", name, [view.variables.get(name) for view in views]))
+    rows += [difference("code", name, [read(view) for view in views]) for name, read in code.items()]
+    rows.append(difference("code", "tree", [run.snapshot.tree[:10] for run in runs]))
+    for workflow in dict.fromkeys(job.workflow for view in views for job in view.jobs):
+        jobs = [next((job for job in view.jobs if job.workflow == workflow), None) for view in views]
+        rows.append(difference("images", workflow, [job.image if job else None for job in jobs]))
+        rows.append(difference("images", f"{workflow}: digest", [job.image_digest if job else None for job in jobs]))
+    return rows
+
+
+def difference(group: str, name: str, values: list[str | None]) -> ComparedProperty:
+    return ComparedProperty(group, name, values, len(set(values)) == 1)
