@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,8 +106,8 @@ class RunnerBoard:
     def views(self) -> list[RunnerView]:
         """Return all runners but the hidden one of `--local`."""
         self.look()
-        fleet = self.engine.context.fleet
-        return [fleet.view(runner) for runner in self.engine.store.runners.all() if not runner.hidden]
+        runners = self.engine.store.runners.all()
+        return self.engine.context.fleet.views(runner for runner in runners if not runner.hidden)
 
     def look(self) -> None:
         """Have the machines sampled in the background, unless that happened a moment ago."""
@@ -120,8 +120,10 @@ class RunnerBoard:
 
     def rows(self) -> list[MachineRow]:
         """Return the machines, those that need attention first."""
-        jobs = self.engine.store.jobs.unfinished()
-        rows = [self.row(view, [job for job in jobs if job.runner == view.name]) for view in self.views()]
+        jobs: dict[str, list[Job]] = {}
+        for job in self.engine.store.jobs.unfinished():
+            jobs.setdefault(job.runner or "", []).append(job)
+        rows = [self.row(view, jobs.get(view.name, [])) for view in self.views()]
         return sorted(rows, key=lambda row: row.view.state not in ("unreachable", "unusable"))
 
     def row(self, view: RunnerView, jobs: Sequence[Job]) -> MachineRow:
@@ -164,13 +166,14 @@ class NowPage:
         queued = [job for job in unfinished if job.status is Status.QUEUED]
         positions = engine.scheduler.positions
         queued.sort(key=lambda job: positions.get(job.id, math.inf))
+        shown = {row.view.name for row in rows}
         gpus = [cell for row in rows if row.view.state == "ready" for cell in row.cells]
         troubles = engine.context.tasks.current()
         return {
             "machines": rows,
             "queue": [(engine.context.told(job), self.user(job), positions.get(job.id)) for job in queued[:QUEUED]],
             "queued": len(queued),
-            "loose": [(job, self.user(job)) for job in unfinished if homeless(job, rows)],
+            "loose": [(job, self.user(job)) for job in unfinished if homeless(job, shown)],
             "ended": self.ended(),
             "running": len(unfinished) - len(queued),
             "gpus_free": sum(cell.state == "free" for cell in gpus),
@@ -192,8 +195,6 @@ class NowPage:
         return [view for view in views if view.finished_at]
 
 
-def homeless(job: Job, rows: Sequence[MachineRow]) -> bool:
-    """Whether a job runs on a machine that the page does not show, as with `--local`."""
-    return (
-        job.runner is not None and job.status is not Status.QUEUED and all(row.view.name != job.runner for row in rows)
-    )
+def homeless(job: Job, shown: Collection[str]) -> bool:
+    """Whether a job runs on a machine that is not `shown`, as with `--local`."""
+    return job.runner is not None and job.status is not Status.QUEUED and job.runner not in shown
