@@ -41,6 +41,7 @@ ROOMS = {
     "dstack.model": (
         "dstack.model.text",
         "dstack.model.runner",
+        "dstack.model.metrics",
         "dstack.model.project",
         "dstack.model.code",
         "dstack.model.job",
