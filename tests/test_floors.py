@@ -73,13 +73,14 @@ HOME_OF = {
     "botocore": ("dstack.artifacts.s3",),
     "git": ("dstack.mirror",),
     "gitdb": ("dstack.mirror",),
+    "regex": ("dstack.model.metrics",),
     "jinja2": ("dstack.render",),
     "rich": ("dstack.cli.output",),
     "click": ("dstack.cli",),
     "starlette": ("dstack.server",),
     "uvicorn": ("dstack.server",),
 }
-SLOW = {"asyncio", "asyncssh", "boto3", "git", "jinja2", "sqlite3", "sqlite_utils", "starlette", "uvicorn"}
+SLOW = {"asyncio", "asyncssh", "boto3", "git", "jinja2", "regex", "sqlite3", "sqlite_utils", "starlette", "uvicorn"}
 """What the CLI never imports when it starts."""
 PURE = {"os", "io", "subprocess", "socket", "shutil", "tempfile", "glob", "fcntl", "asyncio", "threading", "time"}
 """Modules that floors 0 and 1 live without."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from dstack.model.job.job import Job
 from dstack.model.metrics.series import MetricPoint, MetricSummary, Series, thinned
 from dstack.model.metrics.state import ReaderState
 from dstack.store.database import encoded
@@ -53,13 +53,17 @@ class Metrics(RecordedTable):
         rows = self.database.rows("SELECT * FROM metric_series WHERE job = ? ORDER BY number", job_id)
         return {row["name"]: Series(summary(row), row["stride"]) for row in rows}
 
-    def save(self, job_id: str, state: ReaderState, series: Mapping[str, Series]) -> None:
+    def save(self, job: Job, state: ReaderState, series: Mapping[str, Series]) -> None:
         """Save how far the log was read together with what was read, in one transaction: nothing is counted twice or
-        lost, whenever the server ends. Only series with a change are written."""
+        lost, whenever the server ends. `series` are those that changed. What is refused since the last time is an
+        event."""
         with self.database.transaction():
-            self.database.execute("INSERT OR REPLACE INTO metric_readers VALUES (?, ?)", (job_id, encoded(state)))
+            before = self.state(job.id)
+            self.database.execute("INSERT OR REPLACE INTO metric_readers VALUES (?, ?)", (job.id, encoded(state)))
             for name, each in series.items():
-                self._save(job_id, name, each)
+                self._save(job.id, name, each)
+            for name in state.refused.keys() - (before.refused if before else {}):
+                self._tell(job, name, state.refused[name])
         for each in series.values():
             each.saved()
 
@@ -74,9 +78,9 @@ class Metrics(RecordedTable):
         rows = [(number, at, *stored(point)) for at, point in series.fresh]
         self.database.conn.executemany("INSERT INTO metric_points VALUES (?, ?, ?, ?, ?)", rows)
 
-    def refuse(self, job_id: str, run: str, data: dict[str, Any]) -> None:
-        """Record that a part of the job's metrics is not read, and why. Part of the transaction in progress."""
-        self.events.add("job.metrics-refused", run=run, job=job_id, data=data)
+    def _tell(self, job: Job, name: str, reason: str) -> None:
+        data = {"workflow": job.workflow, "name": name or None, "reason": reason}
+        self.events.add("job.metrics-refused", run=job.run, job=job.id, data=data)
 
     def remove(self, job_id: str) -> None:
         """Forget what was read from a job's log."""

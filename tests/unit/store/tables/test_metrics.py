@@ -13,6 +13,7 @@ from dstack.model.metrics.series import KEPT, MetricPoint, Series
 from dstack.model.metrics.state import ReaderState
 from dstack.model.paths import ServerLayout
 from dstack.store.store import Store
+from tests.unit.store.test_store import job as record
 
 HUGE = 100_000
 
@@ -29,7 +30,7 @@ def save(store: Store, job: str, values: dict[str, list[float]], position: int =
     for name, numbers in values.items():
         for number in numbers:
             series.setdefault(name, Series()).add(None, 5.0, number)
-    store.metrics.save(job, ReaderState(position=position), series)
+    store.metrics.save(record(job, "run"), ReaderState(position=position), series)
 
 
 def test_series_continue_where_they_were_saved(store: Store) -> None:
@@ -82,7 +83,7 @@ def test_a_failed_save_leaves_everything_as_it_was(store: Store) -> None:
     series["broken"] = Series()  # has no point: it can't be saved
     # when
     with pytest.raises(AssertionError):
-        store.metrics.save("a", ReaderState(position=2), series)
+        store.metrics.save(record("a", "run"), ReaderState(position=2), series)
     # then
     assert store.metrics.summaries("a")["loss"].count == 1
     assert store.metrics.state("a") == ReaderState(position=1)
