@@ -14,6 +14,7 @@ from dstack.model.api import wire
 from dstack.model.api.artifacts import ArtifactView, FolderView, LinksRequest, LinksView, LinkView, TagRequest, TagView
 from dstack.model.api.events import EventQuery, EventView
 from dstack.model.api.jobs import HoldAnswer, HoldRequest, JobView, StopRequest
+from dstack.model.api.metrics import JobSeries
 from dstack.model.api.retention import (
     CacheFolder,
     DeleteRequest,
@@ -88,6 +89,10 @@ class Client(Connection):
     def metrics(self, ref: str) -> list[JobMetrics]:
         """Return the resources that the jobs of a run used over time."""
         return self._get(f"/metrics/{_part(ref)}", list[JobMetrics])
+
+    def series(self, ref: str, *, points: int = 500, names: Sequence[str] = ()) -> list[JobSeries]:
+        """Return what was read from the logs of a run's jobs, or of a job, with so many points of each series."""
+        return self._get(f"/series/{_part(ref)}", list[JobSeries], {"points": str(points), "names": ",".join(names)})
 
     def stop(self, request: StopRequest) -> list[RunView]:
         """Ask runs or jobs to stop. Returns before they have ended."""

@@ -18,6 +18,7 @@ from dstack.server.registrations import RegistrationService, program
 from dstack.server.roles import guarded
 from dstack.server.routes.artifacts import ArtifactRoutes
 from dstack.server.routes.jobs import JobRoutes
+from dstack.server.routes.metrics import MetricRoutes
 from dstack.server.routes.runs import RunRoutes
 from dstack.server.routes.settings import SettingsRoutes
 
@@ -44,6 +45,7 @@ def table(
         ("GET", "/jobs/{ref}", jobs.job),
         ("GET", "/follow/{ref}", jobs.follow),
         ("GET", "/metrics/{ref}", jobs.metrics),
+        ("GET", "/series/{ref}", MetricRoutes(engine).series),
         ("POST", "/stop", jobs.stop),
         ("POST", "/hold", jobs.hold),
         ("GET", "/artifacts/{ref}", artifacts.artifacts),
