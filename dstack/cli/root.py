@@ -30,6 +30,7 @@ COMMANDS = {
     "events": "runs.events:command",
     "artifacts": "results.artifacts:command",
     "metrics": "results.metrics:command",
+    "compare": "results.compare:command",
     "tag": "results.tag:command",
     "prune": "prune:command",
     "runners": "runners.command:command",

@@ -12,6 +12,7 @@ from dstack.client.frames import Frame, read_frames
 from dstack.errors import DstackError, NotFoundError, TryAgainError
 from dstack.model.api import wire
 from dstack.model.api.artifacts import ArtifactView, FolderView, LinksRequest, LinksView, LinkView, TagRequest, TagView
+from dstack.model.api.compare import Comparison
 from dstack.model.api.events import EventQuery, EventView
 from dstack.model.api.jobs import HoldAnswer, HoldRequest, JobView, StopRequest
 from dstack.model.api.metrics import JobSeries
@@ -93,6 +94,10 @@ class Client(Connection):
     def series(self, ref: str, *, points: int = 500, names: Sequence[str] = ()) -> list[JobSeries]:
         """Return what was read from the logs of a run's jobs, or of a job, with so many points of each series."""
         return self._get(f"/series/{_part(ref)}", list[JobSeries], {"points": str(points), "names": ",".join(names)})
+
+    def compare(self, refs: Sequence[str], *, sort: str | None = None) -> Comparison:
+        """Put runs side by side, sorted by a metric if one is given."""
+        return self._get("/compare", Comparison, {"refs": ",".join(refs), "sort": sort}, WORK_SECONDS)
 
     def stop(self, request: StopRequest) -> list[RunView]:
         """Ask runs or jobs to stop. Returns before they have ended."""

@@ -46,6 +46,7 @@ def table(
         ("GET", "/follow/{ref}", jobs.follow),
         ("GET", "/metrics/{ref}", jobs.metrics),
         ("GET", "/series/{ref}", MetricRoutes(engine).series),
+        ("GET", "/compare", MetricRoutes(engine).compare),
         ("POST", "/stop", jobs.stop),
         ("POST", "/hold", jobs.hold),
         ("GET", "/artifacts/{ref}", artifacts.artifacts),

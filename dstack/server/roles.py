@@ -97,6 +97,7 @@ NEEDED: dict[str, Need] = {
     "GET /follow/{ref}": MEMBER,
     "GET /metrics/{ref}": MEMBER,
     "GET /series/{ref}": MEMBER,
+    "GET /compare": MEMBER,
     "POST /stop": MEMBER,
     "POST /hold": MEMBER,
     "GET /artifacts/{ref}": MEMBER,

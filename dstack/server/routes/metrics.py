@@ -9,11 +9,13 @@ from msgspec import Meta
 
 from dstack.engine.engine import Engine
 from dstack.errors import NotFoundError
+from dstack.model.api.compare import Comparison
 from dstack.model.api.metrics import JobSeries, series_view
 from dstack.model.job.job import Job
 from dstack.model.metrics.series import KEPT
 from dstack.model.text.suggest import did_you_mean
-from dstack.store.lookup import jobs_named
+from dstack.server.compare import compare
+from dstack.store.lookup import jobs_named, runs_named
 
 Points = Annotated[int, Meta(ge=2, le=KEPT)]
 """How many of a series."""
@@ -32,6 +34,11 @@ class MetricRoutes:
             hint = f"to see its metrics: dstack metrics {run.name}"
             raise NotFoundError(f"{ref} has no metric '{name}'{did_you_mean(name, known)}", hint=hint)
         return [self._of(job, points, wanted) for job in jobs]
+
+    async def compare(self, refs: str, sort: str | None = None) -> Comparison:
+        """Compare the runs in `refs`, separated by commas."""
+        runs = runs_named(self.engine.store, [ref for ref in refs.split(",") if ref])
+        return await compare(self.engine.context, runs, sort)
 
     def _of(self, job: Job, points: int, wanted: set[str]) -> JobSeries:
         metrics = self.engine.store.metrics
