@@ -61,10 +61,16 @@ class Client(Connection):
         user: str | None = None,
         mine: bool = False,
         limit: int = 20,
+        where: str | None = None,
+        sort: str | None = None,
+        names: Sequence[str] = (),
     ) -> list[RunView]:
-        """Return runs, newest first: all, those of `user`, or with `mine` those of the token, if that is personal."""
+        """Return runs, newest first: all, those of `user`, or with `mine` those of the token, if that is personal.
+        `where` are conditions on variables and metrics, `sort` is one to sort by. Raises UsageError if no run has one
+        of these, or of `names`."""
         own = "1" if mine else None
         query = {"workflow": workflow, "status": status, "user": user, "mine": own, "limit": str(limit)}
+        query |= {"where": where, "sort": sort, "names": ",".join(names) or None}
         return self._get("/runs", list[RunView], query)
 
     def run(self, ref: str) -> RunView:

@@ -31,17 +31,12 @@ MOST_TREES = 50
 Metrics = Mapping[str, MetricSummary]
 
 
-def metrics_of(store: Store, jobs: Sequence[Job]) -> dict[str, MetricSummary]:
-    """Return the metrics of a run's jobs. Dependencies come first, so those of the named workflow win."""
-    return {name: each for job in jobs for name, each in store.metrics.summaries(job.source).items()}
-
-
 async def compare(context: Context, runs: Sequence[Run], sort: str | None = None) -> Comparison:
     """Compare runs, in their order or sorted by the best value of a metric. Raises UsageError."""
     if not 1 <= len(runs) <= MOST:
         raise UsageError(f"{len(runs)} runs can't be compared; choose 1 to {MOST}")
     store = context.store
-    metrics = {run.name: metrics_of(store, store.jobs.of(run.name)) for run in runs}
+    metrics = {run.name: store.metrics.of(store.jobs.of(run.name)) for run in runs}
     if sort is not None:
         runs = ordered(runs, metrics, sort)
     changed = await changed_files(context, runs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from dstack.model.job.job import Job
 from dstack.model.metrics.series import MetricPoint, MetricSummary, Series, thinned
@@ -29,6 +29,10 @@ class Metrics(RecordedTable):
         """Return the series of a job in numbers, by name, in the order in which they first appeared."""
         sql = "SELECT * FROM metric_series WHERE job = ? ORDER BY number"
         return {row["name"]: summary(row) for row in self.database.rows(sql, job_id)}
+
+    def of(self, jobs: Iterable[Job]) -> dict[str, MetricSummary]:
+        """Return the metrics of a run's jobs, dependencies first: those of the later jobs win."""
+        return {name: each for job in jobs for name, each in self.summaries(job.source).items()}
 
     def series(self, job_id: str, name: str, most: int) -> list[MetricPoint]:
         """Return at most `most` points of a series, the first and the last among them; none if there is no series."""
