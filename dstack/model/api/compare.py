@@ -12,7 +12,7 @@ class ComparedMetric(Struct, kw_only=True):
 
     last: Number
     best: Number | None
-    best_step: float | None
+    best_step: int | float | None
 
 
 class ComparedRun(Struct, kw_only=True):

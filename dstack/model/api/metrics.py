@@ -17,7 +17,7 @@ Number = float | str
 class PointView(Struct, kw_only=True):
     """A value at a step. `time` is when it arrived, None if that is unknown."""
 
-    step: float
+    step: int | float
     time: str | None
     value: Number
 

@@ -6,33 +6,23 @@ first column counts steps: as Keras, Lightning, Hugging Face, fastai, tqdm, nano
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
-from dstack.model.metrics.values import NUMBER, STEPS, name_of, number
+from dstack.model.metrics.pairs import Pair, pairs
+from dstack.model.metrics.templates import Templates
+from dstack.model.metrics.values import LONGEST_NAME, STEPS, name_of, number
 
 Found = list[tuple[str, float]]
 """The metrics of a line: names and values."""
 
-SETS = r"(?i:train(?:ing)?|val(?:id(?:ation)?)?|test|eval(?:uation)?)"
-PAIR = re.compile(
-    rf"(?<![\w./@-])((?:{SETS}[ ])?[A-Za-z_][\w./@-]*)"
-    rf"(['\"]?\s*[=:]\s*['\"]?|[\s\[(#]+)({NUMBER})(?:%(?!\|))?(/\d+)?(?![\w%]|[.:,-]\d)",
-    re.ASCII,
-)
-"""A name, perhaps after the set it was measured on; what is in between; a number, but no `50%|` of a progress bar;
-`/10` after a number of steps."""
-LIKELY = re.compile(r"[=:]\s*['\"]?[-+.\dnNiI]|[A-Za-z][ \[(#]+[-+.]?\d")
-"""What every line with a pair has; much faster."""
 ROUND = re.compile(r"\[(\d+)\]\s")
 """How XGBoost and LightGBM begin a line."""
-SURELY = re.compile(
-    r"(?i:loss|acc|accuracy|perplexity|ppl|mfu|lr|error|auc|f1|rmse|mae|mse|score|reward|precision|recall)$"
-)
-"""How names end that are metrics without `=` or `:`, too."""
 OTHERWISE = frozenset(
     (
         "v_num",
@@ -55,45 +45,52 @@ OTHERWISE = frozenset(
 )
 """Names of numbers that measure nothing, in lower case."""
 COLUMNS = re.compile(r"\s{2,}|\s*[\t|]\s*")
+METRIC, NOTHING = len(STEPS), len(STEPS) + 1
 DEEPEST = 4
 """Maps in maps in a line of JSON."""
 
 
 class Automatic:
-    """Reads line after line. `step` and `columns` are remembered from lines before, see `ReaderState`."""
+    """Reads line after line. `step` and `columns` are remembered from lines before, see `ReaderState`. `templates` are
+    of lines with metrics, `others` of those without."""
 
     def __init__(self, step: float | None = None, columns: tuple[str, ...] = ()) -> None:
         self.step = step
         self.columns = columns
         self.refused: dict[str, str] = {}
+        self.templates, self.others = Templates(), Templates()
 
     def read(self, line: str) -> tuple[float | None, Found]:
         """Return the step and the metrics of a line; no step if none is known."""
-        if line[0] == "{" and line.rstrip()[-1] == "}" and (known := decoded(line)) is not None:
-            return self._settled(list(flat(known)), None)
-        if not LIKELY.search(line):
-            return self._tabular(line)
-        first = ROUND.match(line)
-        pairs = [(name, float(value)) for name, value in map(pair, PAIR.findall(line)) if name]
-        if not pairs and self.columns:
-            return self._tabular(line)
-        return self._settled(pairs, float(first[1]) if first else None)
+        if known := self.templates.read(line):
+            return (self.step if known[0] is None else known[0]), known[1]
+        if line[0] == "{" and line.rstrip()[-1] == "}" and (document := decoded(line)) is not None:
+            return self._with_step(*sorted_out(flat(document)))
+        if not self.columns and self.others.read(line):
+            return None, []
+        found = pairs(line)
+        return self._text(line, found) if found else self._other(line)
 
-    def _settled(self, pairs: Found, step: float | None) -> tuple[float | None, Found]:
-        """Tell steps from metrics. A line with only a step is a heading of those that follow."""
-        found, rank = [], len(STEPS)
-        for name, value in pairs:
-            low = name.lower()
-            if low in STEPS:
-                if STEPS.index(low) < rank and value - value == 0:
-                    step, rank = value, STEPS.index(low)
-            elif low not in OTHERWISE:
-                found.append((name, value))
+    def _text(self, line: str, found: Sequence[Pair]) -> tuple[float | None, Found]:
+        first = ROUND.match(line)
+        step, metrics = sorted_out((pair.name, pair.value) for pair in found)
+        if metrics and not first:
+            self.templates.learn(line, *chosen(found))
+        return self._with_step(float(first[1]) if first and step is None else step, metrics)
+
+    def _other(self, line: str) -> tuple[float | None, Found]:
+        """Read a line without pairs: perhaps it is part of a table."""
+        read = self._tabular(line)
+        if not self.columns:
+            self.others.learn(line, (), None)
+        return read
+
+    def _with_step(self, step: float | None, metrics: Found) -> tuple[float | None, Found]:
         if step is None:
-            return self.step, found
-        if not found:
+            return self.step, metrics
+        if not metrics:
             self.step = step
-        return step, found
+        return step, metrics
 
     def _tabular(self, line: str) -> tuple[float | None, Found]:
         """Read a row of a table, or a header whose first column counts steps."""
@@ -107,16 +104,30 @@ class Automatic:
         return None, []
 
 
-def pair(found: tuple[str, str, str, str]) -> tuple[str, str]:
-    """Return the name and number of what PAIR found; an empty name if it is no pair."""
-    name, between, value, out_of = found
-    if (last := name.rpartition(" ")[2]).lower() in STEPS:
-        return last, value
-    if out_of or (between == ":" and value.isdigit()):  # 3/10; host:8080
-        return "", value
-    if between.isspace() or between[-1] in "[(#":
-        return (name_of(name) if between == " " and SURELY.search(name) else ""), value
-    return (name_of(name) if " " in name or name[-1] in "./-@_" else name[:100]), value
+@lru_cache(maxsize=1024)
+def rank(name: str) -> int:
+    """Return which of STEPS a name is; or METRIC, or NOTHING."""
+    low = name.lower()
+    return STEPS.index(low) if low in STEPS else NOTHING if low in OTHERWISE else METRIC
+
+
+def sorted_out(found: Iterable[tuple[str, float]]) -> tuple[float | None, Found]:
+    """Tell the step from the metrics: of several steps, the one that is first in STEPS."""
+    step, best, metrics = None, METRIC, []
+    for name, value in found:
+        kind = rank(name)
+        if kind == METRIC:
+            metrics.append((name, value))
+        elif kind < best and math.isfinite(value):
+            step, best = value, kind
+    return step, metrics
+
+
+def chosen(found: Sequence[Pair]) -> tuple[list[Pair], Pair | None]:
+    """Return the pairs that `sorted_out` takes, in order, and the step among them."""
+    steps = [pair for pair in found if rank(pair.name) < METRIC and math.isfinite(pair.value)]
+    step = min(steps, key=lambda pair: rank(pair.name), default=None)
+    return [pair for pair in found if pair is step or rank(pair.name) == METRIC], step
 
 
 def header(line: str) -> tuple[str, ...]:
@@ -125,6 +136,11 @@ def header(line: str) -> tuple[str, ...]:
     if len(cells) < 2 or cells[0].lower() not in STEPS or any(cell[0].isdigit() for cell in cells):
         return ()
     return tuple(name_of(cell) for cell in cells)
+
+
+@lru_cache(maxsize=1024)
+def _joined(prefix: str, key: str) -> str:
+    return key if not prefix and key.isidentifier() and len(key) <= LONGEST_NAME else name_of(f"{prefix}{key}")
 
 
 def decoded(line: str) -> Mapping[str, Any] | None:
@@ -139,7 +155,7 @@ def decoded(line: str) -> Mapping[str, Any] | None:
 def flat(known: Mapping[str, Any], prefix: str = "", depth: int = 1) -> Iterator[tuple[str, float]]:
     """Yield the numbers of a JSON object; those of an inner one as `outer.inner`."""
     for key, value in known.items():
-        name = name_of(f"{prefix}{key}") if prefix or not key.isidentifier() or len(key) > 100 else key
+        name = _joined(prefix, key)
         if type(value) in (int, float):
             if name and abs(value) < 1e308:
                 yield name, float(value)

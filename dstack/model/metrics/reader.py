@@ -29,12 +29,11 @@ class LineReader(Protocol):
 
 
 class Reader:
-    """Adds what it reads to `series`. `changed` are the names of those with new values, `refused` says by name what
-    is not read, and why."""
+    """Adds what it reads to `series`. `refused` says by name what is not read, and why."""
 
     def __init__(self, wanted: Wanted, state: ReaderState, series: dict[str, Series]) -> None:
         self.series = series
-        self.changed: set[str] = set()
+        self.counts = {name: each.count for name, each in series.items()}
         self.refused = dict(state.refused)
         self.automatic = Automatic(state.step, state.columns)
         self.lines: LineReader = self.automatic if isinstance(wanted, str) else named(wanted, state)
@@ -47,7 +46,6 @@ class Reader:
                 series = self.series.get(name) or self._begin(name)
                 if series is not None:
                     series.add(step, time, value)
-                    self.changed.add(name)
         self.refused.update(self.lines.refused)
 
     def state(self, position: int, attempt: int) -> ReaderState:
@@ -62,8 +60,8 @@ class Reader:
 
     def news(self) -> dict[str, Series]:
         """Return the series with values that are new since the last call."""
-        changed, self.changed = self.changed, set()
-        return {name: self.series[name] for name in self.series if name in changed}
+        before, self.counts = self.counts, {name: each.count for name, each in self.series.items()}
+        return {name: each for name, each in self.series.items() if each.count != before.get(name)}
 
     def _begin(self, name: str) -> Series | None:
         if len(self.series) >= MOST_SERIES:

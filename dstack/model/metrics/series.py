@@ -38,6 +38,7 @@ class Series:
         self.last = summary.last if summary else None
         self.min = summary.min if summary else None
         self.max = summary.max if summary else None
+        self.least, self.greatest = (summary.min.value, summary.max.value) if summary else (math.nan, math.nan)
         self.stride = self.saved_stride = stride
         self.fresh: list[tuple[int, MetricPoint]] = []
 
@@ -45,10 +46,10 @@ class Series:
         """Add a value. Without a step, its number is the step."""
         number = self.count
         point = self.last = MetricPoint(number if step is None else step, time, value)
-        if self.min is None or value < self.min.value or math.isnan(self.min.value):
-            self.min = point
-        if self.max is None or value > self.max.value or math.isnan(self.max.value):
-            self.max = point
+        if value < self.least or self.least != self.least:  # only NaN differs from itself
+            self.min, self.least = point, value
+        if value > self.greatest or self.greatest != self.greatest:
+            self.max, self.greatest = point, value
         self.count = number + 1
         if number % self.stride == 0:
             self.fresh.append((number, point))

@@ -23,5 +23,6 @@ def number(text: str) -> float | None:
 
 def name_of(text: str) -> str:
     """Return a printed name as a metric's name: `train loss` becomes `train_loss`. It may become empty."""
-    name = UNNAMEABLE.sub("_", text.strip()).strip("_./-@")
+    name = text if text.isidentifier() and text.isascii() else UNNAMEABLE.sub("_", text.strip())
+    name = name.strip("./-@")
     return name[:LONGEST_NAME] if not name[:1].isdigit() else f"_{name}"[:LONGEST_NAME]

@@ -30,8 +30,8 @@ Column = tuple[str, Callable[[ComparedRun], str]]
 def command(refs: tuple[str, ...], sort: str | None, as_csv: bool, as_json: bool) -> None:
     """Show what differs between runs, and only that.
 
-    These are variables, code, image, GPUs, duration and metrics: of each the last value and, if its name tells what is
-    better, the best one. * marks the best run.
+    Variables, code, image, GPUs, duration and metrics are compared. Of each metric, you see the last value and, if its
+    name tells which values are better, the best one; the best of all runs is marked with *.
     """
     if as_csv and as_json:
         raise UsageError("--csv can't be used with --json")

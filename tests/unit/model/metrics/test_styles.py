@@ -92,12 +92,13 @@ STYLES = [
         "number of parameters: 10.65M\nusing fused AdamW: True\n"
         "step 0: train loss 4.2874, val loss 4.2823\n"
         "iter 0: loss 4.2654, time 36.87ms, mfu -100.00%\n"
-        "iter 10: loss 3.1, time 12.60ms, mfu 29.57%\n",
+        "iter 10: loss 3.1, time 12.60ms, mfu 29.57%\n"
+        "iter 20: loss nan, time 12.60ms, mfu 29.57%\n",
         {
             "train_loss": [(0, 4.2874)],
             "val_loss": [(0, 4.2823)],
-            "loss": [(0, 4.2654), (10, 3.1)],
-            "mfu": [(0, -100), (10, 29.57)],
+            "loss": [(0, 4.2654), (10, 3.1), (20, float("nan"))],
+            "mfu": [(0, -100), (10, 29.57), (20, 29.57)],
         },
     ),
     Style(
