@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import Struct
 
 from dstack.errors import UsageError
-from dstack.model.metrics.conditions import Condition, Order
+from dstack.model.metrics.conditions import RunCondition, RunOrder
 from dstack.model.metrics.values import number
 from dstack.model.text.suggest import did_you_mean
 from dstack.store.database import typed
@@ -41,8 +41,8 @@ class Search(Struct, frozen=True, kw_only=True):
 
     workflow: str | None = None
     user: str | None = None
-    conditions: tuple[Condition, ...] = ()
-    order: Order | None = None
+    conditions: tuple[RunCondition, ...] = ()
+    order: RunOrder | None = None
     names: tuple[str, ...] = ()
     limit: int
 

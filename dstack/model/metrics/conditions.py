@@ -16,7 +16,7 @@ MOST = 20
 """Conditions of one search."""
 
 
-class Condition(Struct, frozen=True):
+class RunCondition(Struct, frozen=True):
     """A variable or metric, `<`, `<=`, `>`, `>=`, `=` or `!=`, and a value."""
 
     name: str
@@ -28,7 +28,7 @@ class Condition(Struct, frozen=True):
         return number(self.value)
 
 
-def conditions(text: str) -> list[Condition]:
+def conditions(text: str) -> list[RunCondition]:
     """Parse `lr<0.01 and optimizer=adam`. Raises UsageError."""
     parts = [part for part in AND.split(text.strip()) if part]
     if len(parts) > MOST:
@@ -36,28 +36,28 @@ def conditions(text: str) -> list[Condition]:
     return [condition(part) for part in parts]
 
 
-def condition(text: str) -> Condition:
+def condition(text: str) -> RunCondition:
     """Parse one condition. Raises UsageError."""
     found = FORM.fullmatch(text)
     if not found or not found[3]:
         example = "write a name, one of < <= > >= = !=, and a value, such as 'lr<0.01'"
         raise UsageError(f"'{text}' is not a condition; {example}")
-    wanted = Condition(found[1], "=" if found[2] == "==" else found[2], found[3].strip("'\""))
+    wanted = RunCondition(found[1], "=" if found[2] == "==" else found[2], found[3].strip("'\""))
     if wanted.operator not in ("=", "!=") and wanted.number is None:
         raise UsageError(f"'{text}' compares with '{found[3]}', which is not a number; use = or != for text")
     return wanted
 
 
-class Order(Struct, frozen=True):
+class RunOrder(Struct, frozen=True):
     """A variable or metric to sort by, and whether the greatest comes first."""
 
     name: str
     descending: bool
 
 
-def order(text: str) -> Order:
+def order(text: str) -> RunOrder:
     """Parse `val_loss`: the best first, or else the least; `-val_loss` is the other way round. Raises UsageError."""
     name = text.removeprefix("-")
     if not name:
         raise UsageError("--sort needs the name of a variable or metric", hint="dstack runs --sort val_loss")
-    return Order(name, (goal_of(name) == "maximize") != text.startswith("-"))
+    return RunOrder(name, (goal_of(name) == "maximize") != text.startswith("-"))
