@@ -88,3 +88,26 @@ def test_a_cached_job_shows_the_metrics_of_its_source(cli: Cli, runner: str, tmp
     assert cli("runs", "delete", "two", "one", "-y").returncode == 0
     # then
     assert cli("metrics", "two").returncode == 2
+
+
+def test_runs_are_compared_and_found(cli: Cli, runner: str, tmp_path: Path, busybox: str) -> None:
+    # given
+    command = 'echo "step 1: val_loss=$loss"; echo x'
+    folder = single(tmp_path / "p", busybox, command, more="metrics: auto")
+    (folder / ".dstack" / "configs.yaml").write_text("configs: {job: {loss: 0.5}}\n")
+    for name, loss in (("one", "0.5"), ("two", "0.25")):
+        assert cli("run", "job", "--loss", loss, "--name", name, cwd=folder).returncode == 0
+        (folder / "changed.txt").write_text(name)
+    # when
+    found = json.loads(cli("compare", "one", "two", "--sort", "val_loss", "--json").stdout)
+    shown = cli("compare", "one", "two")
+    listed = cli("runs", "--columns", "loss,val_loss", "--sort", "val_loss", "--where", "val_loss<1").stdout
+    unknown = cli("runs", "--sort", "val_los")
+    # then
+    assert [run["name"] for run in found["runs"]] == ["two", "one"]
+    assert {"variables.loss", "code", "metrics.val_loss"} <= set(found["differs"])
+    assert found["best"] == {"val_loss": "two"}
+    assert found["runs"][1]["changed_files"] == ["changed.txt"]
+    assert "two differs from one in changed.txt" in shown.stdout
+    assert [line.split()[:3] for line in listed.splitlines()[1:]] == [["two", "0.25", "0.25"], ["one", "0.5", "0.5"]]
+    assert (unknown.returncode, "did you mean 'val_loss'?" in unknown.stderr) == (2, True)

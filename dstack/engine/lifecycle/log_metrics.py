@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+from msgspec.structs import replace
+
+from dstack.engine.context import log
 from dstack.engine.job_on_runner import JobOnRunner
+from dstack.errors import DstackError, server_trouble
 from dstack.model.job.log_mask import mask, needles, reach
 from dstack.model.metrics.lines import complete, end_of_line
 from dstack.model.metrics.reader import Reader
@@ -34,10 +38,19 @@ class LogMetrics:
                 await asyncio.sleep(INTERVAL)
 
     async def finish(self) -> None:
-        """Read the rest of a log that is complete, its last line without an end included."""
-        if self.job.definition.metrics:
-            state = self.begin()
+        """Read the rest of a log that is complete, its last line without an end included. A bug in the reading is told
+        and ends it: the job must be able to end. Raises ServerTroubleError."""
+        if not self.job.definition.metrics:
+            return
+        state = self.begin()
+        try:
             await self.catch_up(self.reader(state), state, ended=True)
+        except Exception as bug:
+            if isinstance(bug, DstackError) or server_trouble(bug):
+                raise
+            log.exception("job %s: unexpected error while reading its metrics", self.job.id)
+            told = {"": f"internal error in dstack: {bug!r}; for details: dstack server logs"}
+            self.store.metrics.save(self.job, replace(self.begin(), refused={**state.refused, **told}), {})
 
     def begin(self) -> ReaderState:
         """Return where to go on; a new attempt begins anew."""

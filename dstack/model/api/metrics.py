@@ -14,6 +14,10 @@ Number = float | str
 """A number. JSON has no NaN and no infinity: these are "NaN", "Infinity" and "-Infinity"."""
 
 
+LARGEST_WHOLE = 2**53
+"""Numbers from here on are never written as whole ones: not every reader of JSON could hold them."""
+
+
 class PointView(Struct, kw_only=True):
     """A value at a step. `time` is when it arrived, None if that is unknown."""
 
@@ -56,7 +60,8 @@ def plain(value: float) -> Number:
 
 
 def point_view(point: MetricPoint) -> PointView:
-    step = int(point.step) if point.step == int(point.step) else point.step
+    whole = abs(point.step) < LARGEST_WHOLE and point.step == int(point.step)
+    step = int(point.step) if whole else point.step
     return PointView(step=step, time=rfc3339(point.time) if point.time else None, value=plain(point.value))
 
 

@@ -21,28 +21,12 @@ from dstack.model.metrics.values import LONGEST_NAME, STEPS, name_of, number
 Found = list[tuple[str, float]]
 """The metrics of a line: names and values."""
 
-ROUND = re.compile(r"\[(\d+)\]\s")
+ROUND = re.compile(r"\[(\d{1,15})\]\s")
 """How XGBoost and LightGBM begin a line."""
-OTHERWISE = frozenset(
-    (
-        "v_num",
-        "version",
-        "port",
-        "time",
-        "timestamp",
-        "ts",
-        "asctime",
-        "created",
-        "elapsed",
-        "eta",
-        "rank",
-        "pid",
-        "line",
-        "lineno",
-        "level",
-        "levelno",
-    )
-)
+OTHERWISE = {
+    *("v_num", "version", "port", "rank", "pid", "line", "lineno", "level", "levelno"),
+    *("time", "timestamp", "ts", "asctime", "created", "elapsed", "eta"),
+}
 """Names of numbers that measure nothing, in lower case."""
 COLUMNS = re.compile(r"\s{2,}|\s*[\t|]\s*")
 METRIC, NOTHING = len(STEPS), len(STEPS) + 1
@@ -96,9 +80,10 @@ class Automatic:
         """Read a row of a table, or a header whose first column counts steps."""
         if self.columns and line.lstrip("| \t")[:1].isdigit():
             cells = line.replace("|", " ").split()
-            if len(cells) == len(self.columns) and (step := number(cells[0])) is not None:
-                values = [(name, number(cell)) for name, cell in zip(self.columns[1:], cells[1:], strict=True)]
-                return step, [(name, value) for name, value in values if value is not None and name not in OTHERWISE]
+            step = number(cells[0])
+            if len(cells) == len(self.columns) and step is not None and math.isfinite(step):
+                values = zip(self.columns[1:], map(number, cells[1:]), strict=True)
+                return step, [(name, value) for name, value in values if value is not None and rank(name) == METRIC]
         elif line.lstrip("| \t")[:1].lower() in "eisrg" and (columns := header(line)):
             self.columns = columns
         return None, []
@@ -156,8 +141,10 @@ def flat(known: Mapping[str, Any], prefix: str = "", depth: int = 1) -> Iterator
     """Yield the numbers of a JSON object; those of an inner one as `outer.inner`."""
     for key, value in known.items():
         name = _joined(prefix, key)
+        if not name:
+            continue
         if type(value) in (int, float):
-            if name and abs(value) < 1e308:
+            if abs(value) < 1e308:
                 yield name, float(value)
         elif isinstance(value, str) and value.lower().lstrip("+-") in ("nan", "inf", "infinity"):
             yield name, float(value)

@@ -10,7 +10,6 @@ from dstack.model.metrics.lines import lines
 from dstack.model.metrics.series import Series
 from dstack.model.metrics.state import ReaderState
 
-AUTO = "auto"
 MOST_SERIES = 200
 """A job's further metrics are not read: a log may print ever new names."""
 TOO_MANY = f"there are more than {MOST_SERIES} metrics; name those that you need under 'metrics'"

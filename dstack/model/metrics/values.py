@@ -9,7 +9,7 @@ LONGEST_NAME = 100
 NAME = r"^[A-Za-z_][A-Za-z0-9_./@-]{0,99}$(?!\n)"
 """A metric's name."""
 UNNAMEABLE = re.compile(r"[^A-Za-z0-9_./@-]+")
-STEPS = ("step", "global_step", "iter", "iteration", "it", "round", "epoch")
+STEPS = ("step", "global_step", "iter", "iteration", "round", "epoch")
 """What counts the steps of a training, in lower case; the earlier one counts if a line has several."""
 
 

@@ -6,6 +6,7 @@ import asyncio
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from msgspec.structs import replace
 
 from dstack.engine.lifecycle import log_metrics
 from dstack.engine.lifecycle.log_metrics import LogMetrics
+from dstack.model.api.metrics import point_view
 from dstack.model.job.status import Status
 from dstack.model.metrics.lines import complete, end_of_line
 from dstack.model.metrics.named import SLOW
@@ -189,3 +191,28 @@ def test_a_whole_life_reads_the_last_line_without_an_end(world: World, monkeypat
     # then
     assert world.job.status is Status.DONE
     assert values(world, "loss") == [1, 2]
+
+
+def test_a_bug_in_the_reading_does_not_keep_the_job_from_ending(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given
+    def broken(*given: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("dstack.model.metrics.reader.lines", broken)
+    # when
+    asyncio.run(world.drive().run())
+    # then
+    assert world.job.status is Status.DONE
+    state = world.store.metrics.state("abc")
+    assert state is not None
+    assert "internal error in dstack: ZeroDivisionError" in state.refused[""]
+
+
+@pytest.mark.parametrize(
+    "line", ["step 1e999: loss=1", "[" + "9" * 400 + "] loss=1", "9e999 1", '{"step": 1e300, "loss": 1}']
+)
+def test_a_step_is_finite(line: str) -> None:
+    series: dict[str, Series] = {}
+    Reader("auto", ReaderState(position=0, columns=("epoch", "loss")), series).read(line.encode(), 0.0)
+    shown = [point_view(point) for each in series.values() for _, point in each.fresh]
+    assert all(msgspec.json.encode(point) and abs(point.step) <= 1e300 for point in shown)
