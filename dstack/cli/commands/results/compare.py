@@ -47,7 +47,9 @@ def command(refs: tuple[str, ...], sort: str | None, as_csv: bool, as_json: bool
     show.table([name for name, _ in columns], rows)
     for line in _changes(found):
         show.line(show.clean(line))
-    if not found.differs and len(found.runs) > 1:
+    if len(found.runs) == 1:
+        show.say("this is only one run; name others to compare it with")
+    elif not found.differs:
         show.say("nothing else differs")
 
 
