@@ -41,6 +41,7 @@ ROOMS = {
     "dstack.model": (
         "dstack.model.text",
         "dstack.model.runner",
+        "dstack.model.metrics",
         "dstack.model.project",
         "dstack.model.code",
         "dstack.model.job",
@@ -72,6 +73,7 @@ HOME_OF = {
     "botocore": ("dstack.artifacts.s3",),
     "git": ("dstack.mirror",),
     "gitdb": ("dstack.mirror",),
+    "regex": ("dstack.model.metrics",),
     "jinja2": ("dstack.render", "dstack.server.web.html"),
     "markupsafe": ("dstack.server.web",),
     "rich": ("dstack.cli.output",),
@@ -79,7 +81,7 @@ HOME_OF = {
     "starlette": ("dstack.server",),
     "uvicorn": ("dstack.server",),
 }
-SLOW = {"asyncio", "asyncssh", "boto3", "git", "jinja2", "sqlite3", "sqlite_utils", "starlette", "uvicorn"}
+SLOW = {"asyncio", "asyncssh", "boto3", "git", "jinja2", "regex", "sqlite3", "sqlite_utils", "starlette", "uvicorn"}
 """What the CLI never imports when it starts."""
 PURE = {"os", "io", "subprocess", "socket", "shutil", "tempfile", "glob", "fcntl", "asyncio", "threading", "time"}
 """Modules that floors 0 and 1 live without."""

@@ -29,6 +29,8 @@ COMMANDS = {
     "wait": "runs.wait:command",
     "events": "runs.events:command",
     "artifacts": "results.artifacts:command",
+    "metrics": "results.metrics:command",
+    "compare": "results.compare:command",
     "tag": "results.tag:command",
     "prune": "prune:command",
     "runners": "runners.command:command",

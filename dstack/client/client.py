@@ -12,8 +12,10 @@ from dstack.client.frames import Frame, read_frames
 from dstack.errors import DstackError, NotFoundError, TryAgainError
 from dstack.model.api import wire
 from dstack.model.api.artifacts import ArtifactView, FolderView, LinksRequest, LinksView, LinkView, TagRequest, TagView
+from dstack.model.api.compare import Comparison
 from dstack.model.api.events import EventQuery, EventView
 from dstack.model.api.jobs import HoldAnswer, HoldRequest, JobView, StopRequest
+from dstack.model.api.metrics import JobSeries
 from dstack.model.api.retention import (
     CacheFolder,
     DeleteRequest,
@@ -67,10 +69,16 @@ class Client(Connection):
         user: str | None = None,
         mine: bool = False,
         limit: int = 20,
+        where: str | None = None,
+        sort: str | None = None,
+        names: Sequence[str] = (),
     ) -> list[RunView]:
-        """Return runs, newest first: all, those of `user`, or with `mine` those of the token, if that is personal."""
+        """Return runs, newest first: all, those of `user`, or with `mine` those of the token, if that is personal.
+        `where` are conditions on variables and metrics, `sort` is one to sort by. Raises UsageError if no run has one
+        of these, or of `names`."""
         own = "1" if mine else None
         query = {"workflow": workflow, "status": status, "user": user, "mine": own, "limit": str(limit)}
+        query |= {"where": where, "sort": sort, "names": ",".join(names) or None}
         return self._get("/runs", list[RunView], query)
 
     def run(self, ref: str) -> RunView:
@@ -96,6 +104,14 @@ class Client(Connection):
     def metrics(self, ref: str) -> list[JobMetrics]:
         """Return the resources that the jobs of a run used over time."""
         return self._get(f"/metrics/{_part(ref)}", list[JobMetrics])
+
+    def series(self, ref: str, *, points: int = 500, names: Sequence[str] = ()) -> list[JobSeries]:
+        """Return what was read from the logs of a run's jobs, or of a job, with so many points of each series."""
+        return self._get(f"/series/{_part(ref)}", list[JobSeries], {"points": str(points), "names": ",".join(names)})
+
+    def compare(self, refs: Sequence[str], *, sort: str | None = None) -> Comparison:
+        """Put runs side by side, sorted by a metric if one is given."""
+        return self._get("/compare", Comparison, {"refs": ",".join(refs), "sort": sort}, WORK_SECONDS)
 
     def stop(self, request: StopRequest) -> list[RunView]:
         """Ask runs or jobs to stop. Returns before they have ended."""

@@ -19,6 +19,7 @@ from dstack.server.registrations import RegistrationService, program
 from dstack.server.roles import Answer, guarded
 from dstack.server.routes.artifacts import ArtifactRoutes
 from dstack.server.routes.jobs import JobRoutes
+from dstack.server.routes.metrics import MetricRoutes
 from dstack.server.routes.runs import RunRoutes
 from dstack.server.routes.settings import SettingsRoutes
 
@@ -50,6 +51,8 @@ def table(
         ("GET", "/jobs/{ref}", jobs.job),
         ("GET", "/follow/{ref}", jobs.follow),
         ("GET", "/metrics/{ref}", jobs.metrics),
+        ("GET", "/series/{ref}", MetricRoutes(engine).series),
+        ("GET", "/compare", MetricRoutes(engine).compare),
         ("POST", "/stop", jobs.stop),
         ("POST", "/hold", jobs.hold),
         ("GET", "/artifacts/{ref}", artifacts.artifacts),

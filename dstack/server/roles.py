@@ -96,6 +96,8 @@ NEEDED: dict[str, Need] = {
     "GET /jobs/{ref}": MEMBER,
     "GET /follow/{ref}": MEMBER,
     "GET /metrics/{ref}": MEMBER,
+    "GET /series/{ref}": MEMBER,
+    "GET /compare": MEMBER,
     "POST /stop": MEMBER,
     "POST /hold": MEMBER,
     "GET /artifacts/{ref}": MEMBER,

@@ -9,10 +9,12 @@ import msgspec
 from msgspec import Struct
 
 from dstack.model.api.jobs import ArtifactsView, AttemptView, CacheView, JobView
+from dstack.model.api.metrics import plain
 from dstack.model.api.runs import RepoView, RunView
 from dstack.model.job.job import Attempt, Job, Run
 from dstack.model.job.reasons import reason_code
 from dstack.model.job.status import Status, summary
+from dstack.model.metrics.series import MetricSummary
 
 View = TypeVar("View", bound=Struct)
 
@@ -49,7 +51,11 @@ def attempt_view(attempt: Attempt) -> AttemptView:
 
 
 def run_view(
-    run: Run, jobs: list[Job], positions: Mapping[str, int] | None = None, warnings: Sequence[str] = ()
+    run: Run,
+    jobs: list[Job],
+    positions: Mapping[str, int] | None = None,
+    warnings: Sequence[str] = (),
+    metrics: Mapping[str, MetricSummary] | None = None,
 ) -> RunView:
     """Return a run as users see it, with the status, exit code and reason of the job that decided it. `positions`
     holds the positions in the queue by job id."""
@@ -68,6 +74,7 @@ def run_view(
         repo=shown(run.snapshot, RepoView),
         jobs=[job_view(job, (positions or {}).get(job.id)) for job in jobs],
         warnings=warnings,
+        metrics={name: plain(each.last.value) for name, each in (metrics or {}).items()},
     )
 
 

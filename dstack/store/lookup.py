@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from dstack.errors import ErrorCode, NotFoundError
 from dstack.model.job.job import Job, Run
 from dstack.model.text.suggest import did_you_mean
@@ -23,6 +25,11 @@ def run_named(store: Store, ref: str) -> Run:
     if is_tag(ref):
         return store.runs.require(tagged(store, ref).run)
     return store.runs.require(only(ref, store.runs.matching(ref), "run", "dstack runs"))
+
+
+def runs_named(store: Store, refs: Iterable[str]) -> list[Run]:
+    """Return the runs that are meant, each once, in this order. Raises NotFoundError."""
+    return list({run.name: run for ref in refs for run in [jobs_named(store, ref)[0]]}.values())
 
 
 def job_named(store: Store, ref: str) -> Job:

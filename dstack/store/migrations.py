@@ -138,6 +138,17 @@ STEPS: dict[str, Step] = {
         " problem TEXT NOT NULL, found_at TEXT NOT NULL)"
     ),
     "server_instances": statements(f"CREATE TABLE instances ({NUMBER}, id TEXT NOT NULL)"),
+    "metrics": statements(
+        "CREATE TABLE metric_readers (job TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID",
+        f"CREATE TABLE metric_series ({NUMBER}, job TEXT NOT NULL, name TEXT NOT NULL, count INTEGER NOT NULL,"
+        " stride INTEGER NOT NULL, last_step NUMERIC NOT NULL, last_time REAL NOT NULL, last_value REAL,"
+        " min_step NUMERIC NOT NULL, min_time REAL NOT NULL, min_value REAL,"
+        " max_step NUMERIC NOT NULL, max_time REAL NOT NULL, max_value REAL)",
+        "CREATE UNIQUE INDEX metric_series_by_job ON metric_series (job, name)",
+        "CREATE INDEX metric_series_by_name ON metric_series (name)",
+        "CREATE TABLE metric_points (series INTEGER NOT NULL, number INTEGER NOT NULL, step NUMERIC NOT NULL,"
+        " time REAL NOT NULL, value REAL, PRIMARY KEY (series, number)) WITHOUT ROWID",
+    ),
     "web_sessions": statements(
         "CREATE TABLE sessions (hash TEXT PRIMARY KEY, token TEXT, user TEXT NOT NULL, used_at TEXT NOT NULL)"
         " WITHOUT ROWID",

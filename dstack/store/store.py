@@ -11,6 +11,7 @@ from dstack.store.tables.damaged import DamagedRecords
 from dstack.store.tables.events import EventLog
 from dstack.store.tables.identity import Identity
 from dstack.store.tables.jobs import CacheKeys, Jobs
+from dstack.store.tables.metrics import Metrics
 from dstack.store.tables.run_list import RunList
 from dstack.store.tables.runners import Registrations, Runners
 from dstack.store.tables.runs import Runs, Tags
@@ -49,6 +50,7 @@ class Store:
         self.pulled_images = PulledImages(self.database)
         self.tags = Tags(self.database, self.events)
         self.logs = Logs(layout)
+        self.metrics = Metrics(self.database, self.events)
 
     def hand_over(self, old: str, new: str) -> None:
         """Make everything that is recorded to be on one runner be on another one, which has the same folder."""

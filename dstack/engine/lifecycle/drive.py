@@ -13,6 +13,7 @@ from dstack.engine.job_on_runner import JobOnRunner
 from dstack.engine.lifecycle.attend import attend
 from dstack.engine.lifecycle.conditions import condition, full
 from dstack.engine.lifecycle.launch import start
+from dstack.engine.lifecycle.log_metrics import LogMetrics
 from dstack.engine.lifecycle.silence import Silence
 from dstack.engine.lifecycle.stored import ended_as
 from dstack.engine.lifecycle.upload_status import UploadProgress, stopped
@@ -207,6 +208,7 @@ class Drive(JobOnRunner):
         beside = [
             asyncio.create_task(tasks.keep(f"syncing artifacts of job {self.id}", Sync(self).run)),
             asyncio.create_task(tasks.keep(f"looking at job {self.id}", lambda: attend(self))),
+            asyncio.create_task(tasks.keep(f"reading metrics of job {self.id}", lambda: LogMetrics(self).run())),
         ]
         try:
             decision = await until_ended(self)
@@ -219,6 +221,7 @@ class Drive(JobOnRunner):
             await asyncio.gather(*beside, return_exceptions=True)
         await self.append_log(self.executor.read_log(self.attempt, self.log_offset))
         await self.keep_log()
+        await LogMetrics(self).finish()
         if decision.lost and await self.had_ended():
             return
         self.record_end(await blamed(self, decision))

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from dstack.model.metrics.values import NAME as NAME_OF_METRIC
 from dstack.model.text.tag import is_tag
 from dstack.model.text.units import SIZE, SPAN
 
@@ -29,6 +30,7 @@ USER = "a valid user; write a uid, a user name, or 'image' for the image's own u
 CPUS = "a number of CPUs; write a number such as 4 or 0.5"
 CAUSE = "a cause for a retry; write lost, error, out-of-memory, or an exit code from 1 to 255"
 CAUSES = r"^(lost|error|out-of-memory|[1-9][0-9]?|1[0-9][0-9]|2[0-4][0-9]|25[0-5])$(?!\n)"
+METRIC = "a valid metric name; use up to 100 letters, digits and _ . / @ -, and don't start with a digit"
 SIGNAL = "a supported signal; write USR1, USR2, HUP or INT"
 
 Text = Annotated[str, Meta(min_length=1, extra_json_schema={"x-scalar": True})]
@@ -45,6 +47,8 @@ Cpus = Annotated[str, _form(r"^(?!0+(\.0+)?$)[0-9]{1,4}(\.[0-9]{1,3})?$(?!\n)", 
 Span = Annotated[str, _form(SPAN, "a duration; write 30s, 10m, 1h30m or 2d")]
 SignalName = Annotated[str, _form(r"^(USR1|USR2|HUP|INT)$(?!\n)", SIGNAL, scalar=False)]
 Cause = Annotated[str, _form(CAUSES, CAUSE)]
+Auto = Annotated[str, _form(r"^auto$(?!\n)", "a way to read metrics; write auto, or a map", scalar=False)]
+MetricName = Annotated[str, _form(NAME_OF_METRIC, METRIC, scalar=False)]
 Vendor = Annotated[str, _form(r"^(nvidia|amd)$(?!\n)", "a supported GPU vendor; write nvidia or amd", scalar=False)]
 
 
@@ -178,6 +182,10 @@ class Workflow(Definition, frozen=True, kw_only=True):
     stop_grace: Annotated[Span, _about("Time between SIGTERM and SIGKILL when the job is stopped")] = "30s"
     signal: Annotated[WarningSignal | None, _about("A signal before max-duration, to save work")] = None
     retry: Annotated[Retry | None, _about("When to run the job again, and how often; default: never")] = None
+    metrics: Annotated[
+        Auto | dict[MetricName, Text] | None,
+        _about("Numbers to read from the log: auto, or a map from names to regular expressions with one group"),
+    ] = None
     fetch_depth: Annotated[
         int, Meta(ge=0, le=2**31 - 1, description="How many commits of history the job sees; 0 means all")
     ] = 1

@@ -16,6 +16,7 @@ from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import ExitCode, Job, Run
 from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.status import Status
+from dstack.model.metrics.state import ReaderState
 from dstack.model.project.workflow import Variables, Workflow
 from dstack.model.runner.registration import Registration
 from dstack.model.runner.runner import Runner
@@ -33,6 +34,7 @@ KINDS: dict[str, tuple[str, Any, str]] = {
     "runners": ("name", Runner, "runner"),
     "tags": ("name", TagView, "tag"),
     "registrations": ("name", Registration, "registration"),
+    "metric_readers": ("job", ReaderState, "metrics"),
 }
 """Tables of records: the column that names each, its type, and the noun."""
 
