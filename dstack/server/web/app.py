@@ -25,6 +25,7 @@ from dstack.server.web.site import Act, Page, Site, asked
 from dstack.server.web.views.artifacts import ArtifactPages
 from dstack.server.web.views.compare import ComparePage
 from dstack.server.web.views.events import EventsPage
+from dstack.server.web.views.metrics import MetricPages
 from dstack.server.web.views.now import NowPage, RunnerBoard
 from dstack.server.web.views.run import RunPages
 from dstack.server.web.views.runners import RunnerPages
@@ -76,7 +77,7 @@ class WebPages:
     def routes(self) -> list[Route]:
         site, acts = self.site, self.actions()
         sign_in = SignInPages(site, self.sessions)
-        run = RunPages(self.engine)
+        run, metrics = RunPages(self.engine), MetricPages(self.engine)
         forms: dict[str, Act] = {
             "/runs/act": acts.act,
             "/tags": acts.tag,
@@ -92,6 +93,8 @@ class WebPages:
             "POST /logout": sign_in.leave,
             "GET /runs/{name}/log/raw": asked(run.raw),
             "GET /runs/{name}/usage": asked(run.usage),
+            "GET /runs/{name}/curves": asked(metrics.curves),
+            "GET /compare/curves": asked(metrics.compared),
             "GET /runs/{name}/artifacts/file": asked(ArtifactPages(self.engine, run).file),
         }
         answers = {f"POST {path}": site.form(f"POST {path}", act) for path, act in forms.items()}

@@ -162,47 +162,73 @@ function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
-function chart(figure, name, columns) {
+const LINES = ["--c4", "--c1", "--c2", "--c3", "--c5", "--c6"];
+const short = (value) => Math.abs(value) >= 1e5 || (value && Math.abs(value) < 1e-3) ? value.toExponential(1) : String(+value.toPrecision(4));
+
+function axes() {
+  return { stroke: colour("--dim"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line") } };
+}
+
+function measureChart(figure, name, columns) {
   const [label, format] = MEASURES[name];
-  const axis = { stroke: colour("--dim"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line") } };
   return new uPlot({
-    width: figure.clientWidth, height: 160, cursor: { points: { size: 6 } },
+    width: figure.clientWidth, height: 160, cursor: { points: { size: 6 } }, legend: { markers: { show: false } },
     scales: { y: { range: (_, low, high) => [0, Math.max(high, 1e-9) * 1.08] } },
     axes: [
-      { ...axis, values: (_, moments) => moments.map((moment) => minutes.format(moment * 1000)) },
-      { ...axis, size: 62, values: (_, values) => values.map(format), ...(name.includes("memory") && { incrs: BINARY }) },
+      { ...axes(), values: (_, moments) => moments.map((moment) => minutes.format(moment * 1000)) },
+      { ...axes(), size: 62, values: (_, values) => values.map(format), ...(name.includes("memory") && { incrs: BINARY }) },
     ],
-    legend: { markers: { show: false } },
     series: [{ label: "", value: (_, moment) => (moment == null ? "" : clock.format(moment * 1000)) }, {
       label, stroke: colour("--running"), width: 1.4, points: { show: false }, value: (_, value) => (value == null ? "" : format(value)),
     }],
   }, [columns.time, columns[name]], figure);
 }
 
+function curveChart(figure, { lines }) {
+  return new uPlot({
+    width: figure.clientWidth, height: 180, cursor: { points: { size: 6 } }, legend: { markers: { show: lines.length > 1 } },
+    scales: { x: { time: false } },
+    axes: [axes(), { ...axes(), size: 62, values: (_, values) => values.map(short) }],
+    series: [{ label: "step" }, ...lines.map(({ label }, at) => ({
+      label, stroke: colour(LINES[at % LINES.length]), width: 1.4, spanGaps: true, points: { show: false },
+      dash: [[], [6, 3], [2, 3], [8, 3, 2, 3]][Math.floor(at / LINES.length)], value: (_, value) => (value == null ? "" : short(value)),
+    }))],
+  }, uPlot.join(lines.map(({ x, y }) => [x, y])), figure);
+}
+
+function framed(place, title, draw) {
+  const figure = document.createElement("figure");
+  const caption = document.createElement("figcaption");
+  const save = document.createElement("button");
+  caption.textContent = title;
+  Object.assign(save, { type: "button", textContent: "Save as PNG", className: "quiet" });
+  caption.append(save);
+  figure.append(caption);
+  place.append(figure);
+  const plot = draw(figure);
+  save.addEventListener("click", () => plot.ctx.canvas.toBlob((blob) => {
+    const link = document.createElement("a");
+    Object.assign(link, { href: URL.createObjectURL(blob), download: `${document.title.split(/[ ,]/)[0]}-${title.replace(/\W+/g, "-")}.png` });
+    link.click();
+    URL.revokeObjectURL(link.href);
+  }));
+}
+
 async function drawCharts(place) {
-  const answer = await fetch(place.dataset.usage);
+  const answer = await fetch(place.dataset.usage ?? place.dataset.curves);
   if (!answer.ok) return;
-  const columns = await answer.json();
-  if (!columns.time?.length || columns.time.length < 2) return;
+  const found = await answer.json();
+  const charts = place.dataset.curves
+    ? found.filter(({ lines }) => lines.some(({ x }) => x.length > 1)).map((each) => [each.name, (figure) => curveChart(figure, each)])
+    : found.time?.length > 1
+      ? Object.keys(MEASURES).filter((name) => found[name]).map((name) => [MEASURES[name][0], (figure) => measureChart(figure, name, found)])
+      : [];
+  if (!charts.length) return;
   await script(place.dataset.script);
+  if (place.contains(document.activeElement)) return;
   place.replaceChildren();
-  for (const name of Object.keys(MEASURES).filter((each) => columns[each])) {
-    const figure = document.createElement("figure");
-    const caption = document.createElement("figcaption");
-    const save = document.createElement("button");
-    caption.textContent = MEASURES[name][0];
-    Object.assign(save, { type: "button", textContent: "Save as PNG", className: "quiet" });
-    caption.append(save);
-    figure.append(caption);
-    place.append(figure);
-    const plot = chart(figure, name, columns);
-    save.addEventListener("click", () => plot.ctx.canvas.toBlob((blob) => {
-      const link = document.createElement("a");
-      Object.assign(link, { href: URL.createObjectURL(blob), download: `${document.title.split(" ")[0]}-${name}.png` });
-      link.click();
-      URL.revokeObjectURL(link.href);
-    }));
-  }
+  if (place.closest("[hidden]")) place.closest("[hidden]").hidden = false;
+  for (const [title, draw] of charts) framed(place, title, draw);
 }
 
 // -- the rest -----------------------------------------------------------------------------------------------------------
@@ -233,8 +259,7 @@ if (chosen) document.addEventListener("change", countChosen);
 showTimes();
 setInterval(showTimes, TICK);
 listen();
-const charts = document.querySelector("[data-usage]");
-if (charts) {
-  drawCharts(charts);
-  if (charts.hasAttribute("data-growing")) setInterval(() => { if (!document.hidden) drawCharts(charts); }, 2 * TICK);
+for (const place of document.querySelectorAll("[data-usage], [data-curves]")) {
+  drawCharts(place);
+  if (place.hasAttribute("data-growing")) setInterval(() => { if (!document.hidden) drawCharts(place); }, 2 * TICK);
 }

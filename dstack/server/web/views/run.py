@@ -23,8 +23,10 @@ from dstack.server.web import html
 from dstack.server.web.log.search import search
 from dstack.server.web.log.tail import tail_of
 from dstack.server.web.log.window import WINDOW, LogSource, window_at, window_before
+from dstack.server.web.views.chosen import chosen_of
 from dstack.server.web.views.code import Patch, patch_of
 from dstack.server.web.views.graph import graph_of
+from dstack.server.web.views.metrics import rows_of
 from dstack.server.web.views.runs import tags_by_run
 from dstack.server.web.views.timeline import timeline_of
 from dstack.server.web.views.usage import series_of, thinned
@@ -70,6 +72,7 @@ class RunPages:
             "graph": graph_of(jobs),
             "timeline": timeline_of(jobs, events),
             "series": series_of(points),
+            "metrics": rows_of(list(self.engine.store.metrics.summaries(chosen.source).values()) if chosen else []),
             "window": window,
             "log_path": log_path(run, chosen),
             "tail": tail_of(source, log_path(run, chosen), window) if source and window else None,
@@ -153,20 +156,6 @@ class RunPages:
         if not csv:
             return Response(html.as_json(columns), media_type="application/json")
         return Response(table(columns), media_type="text/csv", headers=attached(f"{run.name}-{job}-usage.csv"))
-
-
-def chosen_of(run: Run, jobs: list[Job], wanted: str | None) -> Job | None:
-    """Return the job that a page is about: the one asked for, by id or workflow; else the one that says most now: it
-    runs, or it decided how the run ended, or it is the one that the user named."""
-    if wanted is not None:
-        found = next((job for job in jobs if wanted in (job.id, job.workflow)), None)
-        if found is None:
-            raise NotFoundError(f"{run.name} has no job '{wanted}'", hint=f"dstack runs {run.name}")
-        return found
-    busy = [job for job in jobs if job.status in (Status.RUNNING, Status.UPLOADING)]
-    failed = [job for job in jobs if job.status in (Status.FAILED, Status.LOST)]
-    named = [job for job in jobs if job.workflow == run.workflow]
-    return next(iter([*busy, *failed, *named, *jobs]), None)
 
 
 def log_path(run: Run, job: Job | None) -> str:

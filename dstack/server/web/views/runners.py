@@ -11,7 +11,7 @@ from dstack.engine.engine import Engine
 from dstack.model.runner.metrics import Use
 from dstack.model.text.units import rfc3339
 from dstack.server.web.views.now import RunnerBoard
-from dstack.server.web.views.usage import Series, series
+from dstack.server.web.views.usage import UseSummary, series
 
 KEPT = 100
 """Most kept artifacts that the page lists."""
@@ -50,7 +50,7 @@ class RunnerPages:
         }
 
 
-def measured(samples: Sequence[tuple[int, Use]]) -> list[Series]:
+def measured(samples: Sequence[tuple[int, Use]]) -> list[UseSummary]:
     """Return what a machine did lately, in numbers and small pictures."""
     busy: dict[str, list[float | None]] = {
         "CPU": [use.cpu for _, use in samples],

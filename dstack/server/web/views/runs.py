@@ -14,6 +14,7 @@ from dstack.model.job.job import Run
 from dstack.model.job.status import Status
 from dstack.server.roles import owns
 from dstack.server.views import run_view
+from dstack.server.web.views.metrics import number
 from dstack.server.web.words import elapsed, started
 from dstack.store.tables.run_list import RunFilter
 
@@ -21,7 +22,7 @@ ROWS = 50
 SORTED = 300
 """How many of the newest runs are sorted: in any other order than theirs, they have to be read."""
 COLUMNS = 6
-"""Most variables that are shown without being asked for."""
+"""Most variables and metrics that are shown without being asked for."""
 ACTIVE = "active"
 """In place of a status: all runs that have not ended."""
 
@@ -32,6 +33,12 @@ class RunRow:
 
     view: RunView
     own: bool
+
+    @property
+    def values(self) -> dict[str, str]:
+        """Its variables, and the last values of its metrics."""
+        metrics = {name: number(float(value)) for name, value in self.view.metrics.items()}
+        return {**metrics, **self.view.variables}
 
 
 @dataclass
@@ -53,10 +60,10 @@ class RunsPage:
         limit = SORTED if sort else ROWS
         found = self.engine.store.run_list.page(wanted, limit + 1, None if sort else before)
         rows = self.rows([run for _, run in found[:limit]])
-        variables = differing([row.view for row in rows])
-        known = {name for row in rows for name in row.view.variables}
+        variables = differing(rows)
+        known = {name for row in rows for name in row.values}
         chosen = [name for name in request.query_params.getlist("col") if name in known]
-        shown = sorted(rows, key=lambda row: key(row.view, sort or ""), reverse=not up) if sort else rows
+        shown = sorted(rows, key=lambda row: key(row, sort or ""), reverse=not up) if sort else rows
         filters = {"workflow": workflow, "user": user, "status": status, "q": q, "col": chosen}
         return {
             "rows": shown,
@@ -90,29 +97,33 @@ class RunsPage:
     def rows(self, runs: Sequence[Run]) -> list[RunRow]:
         jobs = self.engine.store.jobs.of_all([run.name for run in runs])
         told, positions = self.engine.context.told, self.engine.scheduler.positions
-        return [
-            RunRow(run_view(run, [told(job) for job in jobs.get(run.name, [])], positions), owns(run)) for run in runs
-        ]
+        rows = []
+        for run in runs:
+            mine = [told(job) for job in jobs.get(run.name, [])]
+            metrics = self.engine.store.metrics.of(mine)
+            rows.append(RunRow(run_view(run, mine, positions, metrics=metrics), owns(run)))
+        return rows
 
 
-def differing(views: Sequence[RunView]) -> list[str]:
-    """Return the variables of which two runs have different values, in the order in which they come up."""
+def differing(rows: Sequence[RunRow]) -> list[str]:
+    """Return the variables and metrics of which two runs have different values, in the order in which they come up."""
     values: dict[str, set[str]] = {}
-    for view in views:
-        for name, value in view.variables.items():
+    for row in rows:
+        for name, value in row.values.items():
             values.setdefault(name, set()).add(value)
     return [name for name, found in values.items() if len(found) > 1]
 
 
-def key(view: RunView, sort: str) -> tuple[int, float, str]:
+def key(row: RunRow, sort: str) -> tuple[int, float, str]:
     """Return what a run is sorted by: numbers before texts, and runs without a value last."""
+    view = row.view
     if sort == "duration":
         return 1, elapsed(started(view), view.finished_at), ""
-    text = {"name": view.name, "user": view.user, "workflow": view.workflow}.get(sort, view.variables.get(sort))
+    text = {"name": view.name, "user": view.user, "workflow": view.workflow}.get(sort, row.values.get(sort))
     if text is None:
         return 0, 0.0, ""
     try:
-        return 2, float(text), ""
+        return 2, float(text.replace(",", "")), ""
     except ValueError:
         return 1, 0.0, text
 

@@ -15,7 +15,7 @@ FIELDS = ("cpu", "memory", "gpu", "gpu_memory")
 
 
 @dataclass(frozen=True)
-class Series:
+class UseSummary:
     """One measure in numbers: the newest, mean and highest value, and a small picture of it (an SVG's `points`)."""
 
     name: str
@@ -40,17 +40,17 @@ def mean(values: Sequence[float | None]) -> float | None:
     return round(fmean(known), 3) if known else None
 
 
-def series_of(points: Sequence[Point]) -> list[Series]:
+def series_of(points: Sequence[Point]) -> list[UseSummary]:
     """Return each measure in numbers, for readers without the chart."""
     columns = thinned(points)
     return [series(name, [value or 0.0 for value in columns[name]]) for name in FIELDS if name in columns]
 
 
-def series(name: str, values: Sequence[float]) -> Series:
+def series(name: str, values: Sequence[float]) -> UseSummary:
     highest = max(values) or 1.0
     across = SPARK_WIDTH / max(1, len(values) - 1)
     spark = " ".join(
         f"{at * across:.1f},{SPARK_HEIGHT - value / highest * (SPARK_HEIGHT - 2) - 1:.1f}"
         for at, value in enumerate(values)
     )
-    return Series(name, values[-1], fmean(values), max(values), spark)
+    return UseSummary(name, values[-1], fmean(values), max(values), spark)

@@ -16,6 +16,8 @@ from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import Job, Run
 from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.status import Phase, Status
+from dstack.model.metrics.series import Series
+from dstack.model.metrics.state import ReaderState
 from dstack.model.project.workflow import DependsOn, Variables, Workflow
 from dstack.model.runner.metrics import GpuUse, Point, Use
 from dstack.model.runner.runner import Address, Facts, Finding, Gpu, Runner
@@ -234,6 +236,7 @@ def bring(world: World, job: Job, status: Status, at: float) -> None:
             world.store.jobs.change(job.id, **changes)
     if lasts > 2:
         log(world, job.id, 160)
+        world.store.metrics.save(job, ReaderState(position=0), metrics(job))
 
 
 def log(world: World, job_id: str, steps: int) -> None:
@@ -243,6 +246,18 @@ def log(world: World, job_id: str, steps: int) -> None:
         for step in range(steps)
     )
     world.store.logs.append(job_id, LOG + "".join(rows).encode())
+
+
+def metrics(job: Job) -> dict[str, Series]:
+    """Return what was read from a training's log."""
+    noise, rate = random.Random(job.id), float(job.variables.all["learning_rate"] or 0)
+    made = {"loss": Series(), "val_loss": Series()}
+    for step in range(160):
+        value = 4 * math.exp(-step / (60 + 40 * abs(math.log10(rate)))) + 1.9
+        made["loss"].add(step * 50, 0.0, round(value + noise.uniform(-0.08, 0.08), 3))
+        if step % 10 == 9:
+            made["val_loss"].add(step * 50, 0.0, round(value + 0.12, 3))
+    return made
 
 
 def usage(world: World) -> None:
