@@ -87,8 +87,9 @@ class Live:
                 continue
 
     async def look(self, template: str, load: Load, key: str) -> dict[str, Any]:
-        """Return the parts of a page as they are now, or were a moment ago when another tab asked."""
-        now = time.monotonic()
+        """Return the parts of a page as they are now, or were a moment ago when another tab asked, and no event has
+        happened since."""
+        now, key = time.monotonic(), f"{self.context.store.events.last} {key}"
         at, task = self.shared.get(key, (0.0, None))
         if task is None or now - at > SHARED:
             self.shared = {each: found for each, found in self.shared.items() if now - found[0] < SHARED}
