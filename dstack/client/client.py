@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode
 
 from dstack.client.connection import ANSWER_SECONDS, WORK_SECONDS, BrokenAnswerError, Connection
 from dstack.client.frames import Frame, read_frames
+from dstack.client.stream import Stream
 from dstack.errors import DstackError, NotFoundError, TryAgainError
 from dstack.model.api import wire
 from dstack.model.api.artifacts import ArtifactView, FolderView, LinksRequest, LinksView, LinkView, TagRequest, TagView
@@ -26,6 +27,7 @@ from dstack.model.api.retention import (
 from dstack.model.api.runners import AddRunner, Clean, Drain, RunnerRemoved, RunnerView, ServerKey
 from dstack.model.api.runs import Plan, Recipe, RunView, Submission
 from dstack.model.api.server import ChangeIdentity, DeletedSecret, SecretView, ServerConfig, ServerStatus, SetSecret
+from dstack.model.api.streams import ExecRequest
 from dstack.model.api.tokens import CreatedToken, NewToken, TokenView
 from dstack.model.runner.metrics import JobMetrics
 from dstack.model.runner.registration import RegistrationToken, RegistrationView
@@ -96,6 +98,14 @@ class Client(Connection):
     def hold(self, request: HoldRequest) -> HoldAnswer:
         """Hold queued jobs, or release them."""
         return self._post("/hold", HoldAnswer, request)
+
+    def enter(self, ref: str, request: ExecRequest) -> Stream:
+        """Run a command in the container of a running job. Raises NotRunningError."""
+        return Stream(self._upgrade(f"/exec/{_part(ref)}", wire.encode(request)))
+
+    def forward(self, ref: str, port: int) -> Stream:
+        """Connect to a port of a running job's container. Raises NotRunningError."""
+        return Stream(self._upgrade(f"/forward/{_part(ref)}/{port}", b""))
 
     def secrets(self) -> list[SecretView]:
         return self._get("/secrets", list[SecretView])

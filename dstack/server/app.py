@@ -20,6 +20,7 @@ from dstack.server.routes.artifacts import ArtifactRoutes
 from dstack.server.routes.jobs import JobRoutes
 from dstack.server.routes.runs import RunRoutes
 from dstack.server.routes.settings import SettingsRoutes
+from dstack.server.routes.visits import VisitRoutes
 
 
 def table(
@@ -29,7 +30,7 @@ def table(
     stops it."""
     runs, jobs, settings = RunRoutes(engine, retention), JobRoutes(engine), SettingsRoutes(engine, url)
     artifacts, events = ArtifactRoutes(engine.context), EventRoutes(engine.context)
-    runners = machines.runner_service
+    visits, runners = VisitRoutes(engine), machines.runner_service
     return [
         ("POST", "/runs", runs.submit),
         ("GET", "/runs", runs.runs),
@@ -46,6 +47,8 @@ def table(
         ("GET", "/metrics/{ref}", jobs.metrics),
         ("POST", "/stop", jobs.stop),
         ("POST", "/hold", jobs.hold),
+        ("POST", "/exec/{ref}", visits.enter),
+        ("POST", "/forward/{ref}/{port}", visits.forward),
         ("GET", "/artifacts/{ref}", artifacts.artifacts),
         ("GET", "/artifacts/{ref}/file", artifacts.file),
         ("GET", "/artifacts/{ref}/folders", artifacts.folders),

@@ -98,6 +98,8 @@ NEEDED: dict[str, Need] = {
     "GET /metrics/{ref}": MEMBER,
     "POST /stop": MEMBER,
     "POST /hold": MEMBER,
+    "POST /exec/{ref}": MEMBER,
+    "POST /forward/{ref}/{port}": MEMBER,
     "GET /artifacts/{ref}": MEMBER,
     "GET /artifacts/{ref}/file": MEMBER,
     "GET /artifacts/{ref}/folders": MEMBER,

@@ -98,6 +98,12 @@ class Jobs(RecordedTable):
             actor = after.held if kind == "job.held" else None
             self.events.add(kind, actor=actor, run=after.run, job=after.id, runner=after.runner, data=details(after))
 
+    def note(self, job: Job, kind: str, **data: Any) -> None:
+        """Record an event that changes nothing about the job, such as who looked into it."""
+        with self.database.transaction():
+            self.database.changed.add(job.run)
+            self.events.add(kind, run=job.run, job=job.id, runner=job.runner, data=data)
+
     def of(self, run: str) -> list[Job]:
         """Return the jobs of a run, dependencies first."""
         return self.select("run = ? ORDER BY number", run)
