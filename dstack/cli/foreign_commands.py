@@ -31,6 +31,8 @@ KNOWN = {
         "dstack artifacts download RUN",
     ),
     "run it again": ("rerun retry repeat restart resubmit", "dstack run --from RUN"),
+    "learn why a run waits or failed": ("explain debug diagnose reason", "dstack why RUN"),
+    "see GPU-hours": ("cost costs billing sacct sreport accounting stats", "dstack usage"),
     "compare code": ("diff", "dstack runs RUN --diff"),
     "check a machine": ("doctor ping test", "dstack runners check NAME"),
     "check the project's files": ("lint check verify compile", "dstack validate"),

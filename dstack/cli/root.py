@@ -30,6 +30,8 @@ COMMANDS = {
     "hold": "runs.hold:hold",
     "release": "runs.hold:release",
     "wait": "runs.wait:command",
+    "why": "runs.why:command",
+    "usage": "usage:command",
     "events": "runs.events:command",
     "artifacts": "results.artifacts:command",
     "tag": "results.tag:command",

@@ -29,6 +29,8 @@ from dstack.model.api.runs import Plan, Recipe, RunView, Submission
 from dstack.model.api.server import ChangeIdentity, DeletedSecret, SecretView, ServerConfig, ServerStatus, SetSecret
 from dstack.model.api.streams import ExecRequest
 from dstack.model.api.tokens import CreatedToken, NewToken, TokenView
+from dstack.model.api.usage import UsageView
+from dstack.model.api.why import WhyView
 from dstack.model.runner.metrics import JobMetrics
 from dstack.model.runner.registration import RegistrationToken, RegistrationView
 
@@ -90,6 +92,14 @@ class Client(Connection):
     def metrics(self, ref: str) -> list[JobMetrics]:
         """Return the resources that the jobs of a run used over time."""
         return self._get(f"/metrics/{_part(ref)}", list[JobMetrics])
+
+    def why(self, ref: str) -> WhyView:
+        """Return why a run or job is where it is."""
+        return self._get(f"/why/{_part(ref)}", WhyView)
+
+    def usage(self, since: str, by: Sequence[str]) -> list[UsageView]:
+        """Return what was used since a time (RFC 3339), by user, workflow, runner or week."""
+        return self._get("/usage", list[UsageView], {"since": since, "by": ",".join(by)})
 
     def stop(self, request: StopRequest) -> list[RunView]:
         """Ask runs or jobs to stop. Returns before they have ended."""

@@ -18,6 +18,7 @@ from dstack.server.registrations import RegistrationService, program
 from dstack.server.roles import guarded
 from dstack.server.routes.artifacts import ArtifactRoutes
 from dstack.server.routes.jobs import JobRoutes
+from dstack.server.routes.reports import ReportRoutes
 from dstack.server.routes.runs import RunRoutes
 from dstack.server.routes.settings import SettingsRoutes
 from dstack.server.routes.visits import VisitRoutes
@@ -30,7 +31,7 @@ def table(
     stops it."""
     runs, jobs, settings = RunRoutes(engine, retention), JobRoutes(engine), SettingsRoutes(engine, url)
     artifacts, events = ArtifactRoutes(engine.context), EventRoutes(engine.context)
-    visits, runners = VisitRoutes(engine), machines.runner_service
+    visits, reports, runners = VisitRoutes(engine), ReportRoutes(engine), machines.runner_service
     return [
         ("POST", "/runs", runs.submit),
         ("GET", "/runs", runs.runs),
@@ -45,6 +46,8 @@ def table(
         ("GET", "/jobs/{ref}", jobs.job),
         ("GET", "/follow/{ref}", jobs.follow),
         ("GET", "/metrics/{ref}", jobs.metrics),
+        ("GET", "/why/{ref}", reports.why),
+        ("GET", "/usage", reports.usage),
         ("POST", "/stop", jobs.stop),
         ("POST", "/hold", jobs.hold),
         ("POST", "/exec/{ref}", visits.enter),

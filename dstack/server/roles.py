@@ -96,6 +96,8 @@ NEEDED: dict[str, Need] = {
     "GET /jobs/{ref}": MEMBER,
     "GET /follow/{ref}": MEMBER,
     "GET /metrics/{ref}": MEMBER,
+    "GET /why/{ref}": MEMBER,
+    "GET /usage": MEMBER,
     "POST /stop": MEMBER,
     "POST /hold": MEMBER,
     "POST /exec/{ref}": MEMBER,

@@ -138,4 +138,5 @@ STEPS: dict[str, Step] = {
         " problem TEXT NOT NULL, found_at TEXT NOT NULL)"
     ),
     "server_instances": statements(f"CREATE TABLE instances ({NUMBER}, id TEXT NOT NULL)"),
+    "index_ends": statements("CREATE INDEX jobs_by_end ON jobs (json_extract(data, '$.finished_at'))"),
 }

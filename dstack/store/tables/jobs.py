@@ -150,6 +150,17 @@ class Jobs(RecordedTable):
         )
         return self.database.record(Job, sql, workflow, Status.DONE.value, repo)
 
+    def last_done_before(self, job: Job, repo: str) -> Job | None:
+        """Return the newest successful job of the same workflow and repository that was submitted before this one."""
+        sql = (
+            "SELECT jobs.data FROM jobs JOIN runs ON runs.name = jobs.run"
+            f" WHERE jobs.workflow = ? AND jobs.status = ? AND {SHOWN}"
+            " AND json_extract(runs.data, '$.snapshot.repo') = ?"
+            " AND jobs.number < (SELECT number FROM jobs WHERE id = ?)"
+            " ORDER BY jobs.number DESC LIMIT 1"
+        )
+        return self.database.record(Job, sql, job.workflow, Status.DONE.value, repo, job.id)
+
     def to_discard(self, runner: str) -> list[Job]:
         """Return the finished jobs whose folder on the runner has not been removed yet."""
         return self.select(f"{RUNNER} = ? AND {UNDISCARDED}", runner)

@@ -80,7 +80,10 @@ artifacts get brave-otter-7
 secrets add TOKEN
 tag brave-otter-7 'no good'
 config --url ftp://x
-prune --older-than 30"""
+prune --older-than 30
+usage --by colour
+usage --since yesterday
+why"""
 FILES = {
     "a key that is misspelled": "workflows:\n  - {name: train, image: busybox, comands: [ls]}\n",
     "no image": "workflows:\n  - {name: train, commands: [ls]}\n",
