@@ -14,9 +14,8 @@ from dstack.model.job.job import Job
 from dstack.model.job.reasons import ReasonCode
 from dstack.model.job.status import Status
 from dstack.model.text.units import rfc3339
-from dstack.scheduling.angles import Angle, advice, angles
+from dstack.scheduling.angles import Angle, advice, angles, left_over
 from dstack.scheduling.reasons import CHOICES
-from dstack.scheduling.types import Waiting
 
 FAILED = (Status.FAILED, Status.LOST)
 CHANGES = 200
@@ -40,10 +39,10 @@ NEXT: dict[str, tuple[str, str | None]] = {
 """What to do about a reason, and the command for it."""
 
 
-def why(engine: Engine, job: Job, log: str) -> JobWhy:
+def why(engine: Engine, queued: Queued, job: Job, log: str) -> JobWhy:
     """Return everything that is known about it. `log` are the last lines that it printed."""
     job = engine.context.told(job)
-    mine, found = seen(engine, job)
+    found, offers = queued.seen(job)
     last, changes = compared(engine, job)
     return JobWhy(
         job=job.id,
@@ -59,7 +58,7 @@ def why(engine: Engine, job: Job, log: str) -> JobWhy:
         placed=placed(job),
         runners=[runner_why(angle) for angle in found],
         log=log if job.status in FAILED else "",
-        advice=[*next_steps(job), *(advice(mine, found) if mine else ())],
+        advice=[*next_steps(job), *offers],
     )
 
 
@@ -90,16 +89,24 @@ def placed(job: Job) -> PlacedWhy | None:
     return PlacedWhy(job.runner, job.placed_at, job.choice, CHOICES.get(job.choice or ""))
 
 
-def seen(engine: Engine, job: Job) -> tuple[Waiting | None, list[Angle]]:
-    """Return the job as it waits for a runner, and what is in the way on each; nothing unless it waits for one."""
-    scheduler = engine.scheduler
-    if job.id not in scheduler.positions:
-        return None, []
-    unfinished = engine.store.jobs.unfinished()
-    waiting = scheduler.queue.waiting([each for each in unfinished if each.id in scheduler.positions], {})
-    mine = next((each for each in waiting if each.id == job.id), None)
-    leases = scheduler.queue.leases(unfinished)
-    return mine, angles(mine, waiting, engine.context.fleet.now(), leases, time.time()) if mine else []
+class Queued:
+    """The jobs that wait for a runner, and what the runners have left: looked at once for all jobs of an answer."""
+
+    def __init__(self, engine: Engine) -> None:
+        scheduler, unfinished = engine.scheduler, engine.store.jobs.unfinished()
+        waiting = scheduler.queue.waiting([job for job in unfinished if job.id in scheduler.positions], {})
+        self.now = time.time()
+        self.waiting = {each.id: each for each in waiting}
+        leases = scheduler.queue.leases(unfinished)
+        self.runners = left_over(waiting, engine.context.fleet.now(), leases, self.now)
+
+    def seen(self, job: Job) -> tuple[list[Angle], list[Advice]]:
+        """Return what is in the job's way on each runner, and what would help; nothing unless it waits for one."""
+        mine = self.waiting.get(job.id)
+        if mine is None:
+            return [], []
+        found = angles(mine, self.runners, self.now)
+        return found, list(advice(mine, found))
 
 
 def runner_why(angle: Angle) -> RunnerWhy:

@@ -36,13 +36,18 @@ class Angle:
     reason: Reason | None
 
 
-def angles(
-    job: Waiting, waiting: Sequence[Waiting], machines: Sequence[Machine], leases: Sequence[Lease], now: float
-) -> list[Angle]:
-    """Return what is in the way of the job on each runner, after a pass over all jobs that wait."""
+def left_over(
+    waiting: Sequence[Waiting], machines: Sequence[Machine], leases: Sequence[Lease], now: float
+) -> list[Capacity]:
+    """Return what each runner has left after a pass over all jobs that wait."""
     planned = Pass(waiting, machines, leases, now, None)
     planned.run()
-    return [Angle(one, in_the_way(job, one, now)) for one in planned.all]
+    return planned.all
+
+
+def angles(job: Waiting, runners: Sequence[Capacity], now: float) -> list[Angle]:
+    """Return what is in the way of a job that waits on each of the runners."""
+    return [Angle(one, in_the_way(job, one, now)) for one in runners]
 
 
 def in_the_way(job: Waiting, one: Capacity, now: float) -> Reason | None:

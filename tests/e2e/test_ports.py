@@ -13,7 +13,7 @@ import subprocess
 import textwrap
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -71,10 +71,14 @@ def web_socket(port: int, texts: list[str]) -> list[str]:
 class Follower:
     """`dstack run` or `dstack attach` in the background, and what it says."""
 
-    def __init__(self, home: Home, folder: Path, *words: str) -> None:
+    def __init__(self, home: Home, folder: Path, *words: str, before: Sequence[str] = ()) -> None:
         self.said = b""
         self.process = subprocess.Popen(
-            [program(), *words], cwd=folder, env=home.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [*before, program(), *words],
+            cwd=folder,
+            env=home.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         self.reader = threading.Thread(target=self.read)
         self.reader.start()

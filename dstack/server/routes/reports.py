@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from dstack.engine.engine import Engine
-from dstack.engine.explain import why
+from dstack.engine.explain import Queued, why
 from dstack.errors import UsageError
 from dstack.model.api.usage import KEYS, UsageKey, UsageView
 from dstack.model.api.why import WhyView
@@ -34,7 +34,10 @@ class ReportRoutes:
     def why(self, ref: str) -> WhyView:
         run, jobs, _ = jobs_named(self.engine.store, ref)
         status = summary([job.status for job in self.engine.store.jobs.of(run.name)])
-        return WhyView(run=run.name, status=status, jobs=[why(self.engine, job, self.tail(job)) for job in jobs])
+        queued = Queued(self.engine)
+        return WhyView(
+            run=run.name, status=status, jobs=[why(self.engine, queued, job, self.tail(job)) for job in jobs]
+        )
 
     async def usage(self, since: str, by: str = "user") -> list[UsageView]:
         keys = [key for key in by.split(",") if key]

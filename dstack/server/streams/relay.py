@@ -13,6 +13,9 @@ from dstack.model.api.streams import PING_SECONDS, FrameKind, FrameReader, Strea
 from dstack.server.border.upgrade import Upgraded
 from dstack.server.endpoints import problem_of
 
+FIRST_SECONDS = 30.0
+"""Seconds that a client has to send its first frame."""
+
 
 class Relay:
     """Nothing is kept: a program whose output the client does not read has to wait, and so has a client whose input the
@@ -27,7 +30,10 @@ class Relay:
     async def run(self) -> int | None:
         """Return the program's exit status; None if the client left before. Raises HostUnreachableError if the
         connection to the host breaks."""
-        first = await self.client.receive()
+        try:
+            first = await asyncio.wait_for(self.client.receive(), FIRST_SECONDS)
+        except asyncio.TimeoutError:
+            return None
         if not first:
             return None
         outward = asyncio.ensure_future(self.outward())

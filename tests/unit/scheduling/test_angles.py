@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dstack.model.job.reasons import ReasonCode
-from dstack.scheduling.angles import advice, angles
+from dstack.scheduling.angles import advice, angles, left_over
 from dstack.scheduling.reasons import choice, not_ready
 from dstack.scheduling.schedule import schedule
 from dstack.scheduling.types import Lease, Machine, Waiting
@@ -13,12 +13,12 @@ from tests.unit.scheduling.test_schedule import HOUR, lease, machine, wants
 
 
 def seen(job: Waiting, machines: Sequence[Machine], *leases: Lease) -> dict[str, ReasonCode | None]:
-    found = angles(job, [job], machines, leases, 2 * HOUR)
+    found = angles(job, left_over([job], machines, leases, 2 * HOUR), 2 * HOUR)
     return {angle.one.name: angle.reason.code if angle.reason else None for angle in found}
 
 
 def offers(job: Waiting, machines: Sequence[Machine], *leases: Lease) -> list[tuple[str, str | None]]:
-    found = angles(job, [job], machines, leases, 2 * HOUR)
+    found = angles(job, left_over([job], machines, leases, 2 * HOUR), 2 * HOUR)
     return [(each.text, each.command) for each in advice(job, found)]
 
 
