@@ -26,6 +26,14 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 json_lines_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON: one object per line, the last is the run."
 )
+ports_option = click.option(
+    "-p",
+    "--port",
+    "ports",
+    multiple=True,
+    metavar="[LOCAL:]PORT",
+    help="Forward a port of the container to this machine while following; repeatable.",
+)
 yes_option = click.option("-y", "--yes", is_flag=True, help="Don't ask for confirmation.")
 
 

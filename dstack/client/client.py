@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode
 
 from dstack.client.connection import ANSWER_SECONDS, WORK_SECONDS, BrokenAnswerError, Connection
 from dstack.client.frames import Frame, read_frames
+from dstack.client.stream import Stream
 from dstack.errors import DstackError, NotFoundError, TryAgainError
 from dstack.model.api import wire
 from dstack.model.api.artifacts import ArtifactView, FolderView, LinksRequest, LinksView, LinkView, TagRequest, TagView
@@ -36,7 +37,10 @@ from dstack.model.api.server import (
     ServerStatus,
     SetSecret,
 )
+from dstack.model.api.streams import ExecRequest
 from dstack.model.api.tokens import CreatedToken, NewToken, TokenView
+from dstack.model.api.usage import UsageView
+from dstack.model.api.why import WhyView
 from dstack.model.runner.metrics import JobMetrics
 from dstack.model.runner.registration import RegistrationToken, RegistrationView
 
@@ -113,6 +117,14 @@ class Client(Connection):
         """Put runs side by side, sorted by a metric if one is given."""
         return self._get("/compare", Comparison, {"refs": ",".join(refs), "sort": sort}, WORK_SECONDS)
 
+    def why(self, ref: str) -> WhyView:
+        """Return why a run or job is where it is."""
+        return self._get(f"/why/{_part(ref)}", WhyView)
+
+    def usage(self, since: str, by: Sequence[str]) -> list[UsageView]:
+        """Return what was used since a time (RFC 3339), by user, workflow, runner or week."""
+        return self._get("/usage", list[UsageView], {"since": since, "by": ",".join(by)})
+
     def stop(self, request: StopRequest) -> list[RunView]:
         """Ask runs or jobs to stop. Returns before they have ended."""
         return self._post("/stop", list[RunView], request)
@@ -120,6 +132,14 @@ class Client(Connection):
     def hold(self, request: HoldRequest) -> HoldAnswer:
         """Hold queued jobs, or release them."""
         return self._post("/hold", HoldAnswer, request)
+
+    def enter(self, ref: str, request: ExecRequest) -> Stream:
+        """Run a command in the container of a running job. Raises NotRunningError."""
+        return Stream(self._upgrade(f"/exec/{_part(ref)}", wire.encode(request)))
+
+    def forward(self, ref: str, port: int) -> Stream:
+        """Connect to a port of a running job's container. Raises NotRunningError."""
+        return Stream(self._upgrade(f"/forward/{_part(ref)}/{port}", b""))
 
     def secrets(self) -> list[SecretView]:
         return self._get("/secrets", list[SecretView])

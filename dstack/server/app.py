@@ -20,8 +20,10 @@ from dstack.server.roles import Answer, guarded
 from dstack.server.routes.artifacts import ArtifactRoutes
 from dstack.server.routes.jobs import JobRoutes
 from dstack.server.routes.metrics import MetricRoutes
+from dstack.server.routes.reports import ReportRoutes
 from dstack.server.routes.runs import RunRoutes
 from dstack.server.routes.settings import SettingsRoutes
+from dstack.server.routes.visits import VisitRoutes
 
 
 def table(
@@ -36,7 +38,7 @@ def table(
     stops it; `link` makes a link to the web page."""
     runs, jobs, settings = RunRoutes(engine, retention), JobRoutes(engine), SettingsRoutes(engine, url)
     artifacts, events = ArtifactRoutes(engine.context), EventRoutes(engine.context)
-    runners = machines.runner_service
+    visits, reports, runners = VisitRoutes(engine), ReportRoutes(engine), machines.runner_service
     return [
         ("POST", "/runs", runs.submit),
         ("GET", "/runs", runs.runs),
@@ -51,10 +53,14 @@ def table(
         ("GET", "/jobs/{ref}", jobs.job),
         ("GET", "/follow/{ref}", jobs.follow),
         ("GET", "/metrics/{ref}", jobs.metrics),
+        ("GET", "/why/{ref}", reports.why),
+        ("GET", "/usage", reports.usage),
         ("GET", "/series/{ref}", MetricRoutes(engine).series),
         ("GET", "/compare", MetricRoutes(engine).compare),
         ("POST", "/stop", jobs.stop),
         ("POST", "/hold", jobs.hold),
+        ("POST", "/exec/{ref}", visits.enter),
+        ("POST", "/forward/{ref}/{port}", visits.forward),
         ("GET", "/artifacts/{ref}", artifacts.artifacts),
         ("GET", "/artifacts/{ref}/file", artifacts.file),
         ("GET", "/artifacts/{ref}/folders", artifacts.folders),

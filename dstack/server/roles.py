@@ -96,10 +96,14 @@ NEEDED: dict[str, Need] = {
     "GET /jobs/{ref}": MEMBER,
     "GET /follow/{ref}": MEMBER,
     "GET /metrics/{ref}": MEMBER,
+    "GET /why/{ref}": MEMBER,
+    "GET /usage": MEMBER,
     "GET /series/{ref}": MEMBER,
     "GET /compare": MEMBER,
     "POST /stop": MEMBER,
     "POST /hold": MEMBER,
+    "POST /exec/{ref}": MEMBER,
+    "POST /forward/{ref}/{port}": MEMBER,
     "GET /artifacts/{ref}": MEMBER,
     "GET /artifacts/{ref}/file": MEMBER,
     "GET /artifacts/{ref}/folders": MEMBER,
@@ -165,6 +169,7 @@ PAGES: dict[str, Need] = {
     "POST /runners/check": MEMBER,
     "POST /runners/drain": admin("drain runners"),
     "POST /runners/resume": admin("resume runners"),
+    "GET /usage": MEMBER,
     "GET /events": MEMBER,
 }
 """What each page and form of the web page needs."""

@@ -37,6 +37,7 @@ def job_view(job: Job, position: int | None = None) -> JobView:
         artifacts=ArtifactsView(job.files, job.bytes),
         position=position if job.status is Status.QUEUED else None,
         attempts=[attempt_view(attempt) for attempt in job.history],
+        ports=list(job.definition.ports),
     )
 
 

@@ -138,6 +138,7 @@ STEPS: dict[str, Step] = {
         " problem TEXT NOT NULL, found_at TEXT NOT NULL)"
     ),
     "server_instances": statements(f"CREATE TABLE instances ({NUMBER}, id TEXT NOT NULL)"),
+    "index_ends": statements("CREATE INDEX jobs_by_end ON jobs (json_extract(data, '$.finished_at'))"),
     "metrics": statements(
         "CREATE TABLE metric_readers (job TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID",
         f"CREATE TABLE metric_series ({NUMBER}, job TEXT NOT NULL, name TEXT NOT NULL, count INTEGER NOT NULL,"

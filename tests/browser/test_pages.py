@@ -32,6 +32,7 @@ PAGES = {
     "confirm": f"/confirm?act=stop&run={RUNNING}",
     "runners": "/runners",
     "runner": "/runners/old-v100",
+    "usage": "/usage?by=workflow",
     "events": "/events",
 }
 

@@ -68,6 +68,7 @@ class Job(Struct, frozen=True, kw_only=True):
     - `outran`: it ended before the stop arrived, so it keeps its own end.
     - `history` has the earlier attempts; the log of this one starts at byte `log_start`.
     - `preempted_by` is the run, with its user, that it must make room for; `yielding`: it was told to stop for that.
+    - `choice` is the code that says why it got its runner.
     - `storages` are the storages that may have some of its artifacts, each with its endpoint or "".
 
     Times are RFC 3339, UTC.
@@ -117,6 +118,7 @@ class Job(Struct, frozen=True, kw_only=True):
     bytes: int = 0
     discarded: bool = False
     storages: tuple[tuple[str, str], ...] = ()
+    choice: str | None = None
 
     @property
     def finished(self) -> bool:

@@ -42,6 +42,7 @@ Name = Annotated[str, _form(r"^[A-Za-z0-9_][A-Za-z0-9_-]*$(?!\n)", NAME, scalar=
 Identifier = Annotated[str, _form(r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)", IDENTIFIER, scalar=False)]
 User = Annotated[str, _form(r"^[A-Za-z0-9_][A-Za-z0-9_.:-]*$(?!\n)", USER)]
 Count = Annotated[int, Meta(ge=0, le=1024)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
 Size = Annotated[str, _form(SIZE, "a size; write 512MB, 16GB or 1TB")]
 Cpus = Annotated[str, _form(r"^(?!0+(\.0+)?$)[0-9]{1,4}(\.[0-9]{1,3})?$(?!\n)", CPUS)]
 Span = Annotated[str, _form(SPAN, "a duration; write 30s, 10m, 1h30m or 2d")]
@@ -189,6 +190,10 @@ class Workflow(Definition, frozen=True, kw_only=True):
     fetch_depth: Annotated[
         int, Meta(ge=0, le=2**31 - 1, description="How many commits of history the job sees; 0 means all")
     ] = 1
+
+    ports: Annotated[
+        tuple[Port, ...], _about("Ports of the container that are forwarded while dstack run or dstack attach follows")
+    ] = ()
 
     @property
     def needed_secrets(self) -> tuple[str, ...]:

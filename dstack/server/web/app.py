@@ -25,6 +25,7 @@ from dstack.server.web.site import Act, Page, Site, asked
 from dstack.server.web.views.artifacts import ArtifactPages
 from dstack.server.web.views.compare import ComparePage
 from dstack.server.web.views.events import EventsPage
+from dstack.server.web.views.hours import UsagePage
 from dstack.server.web.views.metrics import MetricPages
 from dstack.server.web.views.now import NowPage, RunnerBoard
 from dstack.server.web.views.run import RunPages
@@ -65,6 +66,7 @@ class WebPages:
             "/confirm": Page("confirm", self.actions().confirm),
             "/runners": Page("runners", runners.runners),
             "/runners/{name}": Page("runner", runners.runner),
+            "/usage": Page("usage", UsagePage(engine).hours),
             "/events": Page("events", EventsPage(engine).events),
         }
 

@@ -98,6 +98,12 @@ class Jobs(RecordedTable):
             actor = after.held if kind == "job.held" else None
             self.events.add(kind, actor=actor, run=after.run, job=after.id, runner=after.runner, data=details(after))
 
+    def note(self, job: Job, kind: str, **data: Any) -> None:
+        """Record an event that changes nothing about the job, such as who looked into it."""
+        with self.database.transaction():
+            self.database.changed.add(job.run)
+            self.events.add(kind, run=job.run, job=job.id, runner=job.runner, data=data)
+
     def of(self, run: str) -> list[Job]:
         """Return the jobs of a run, dependencies first."""
         return self.select("run = ? ORDER BY number", run)
@@ -150,6 +156,17 @@ class Jobs(RecordedTable):
             " ORDER BY jobs.number DESC LIMIT 1"
         )
         return self.database.record(Job, sql, workflow, Status.DONE.value, repo)
+
+    def last_done_before(self, job: Job, repo: str) -> Job | None:
+        """Return the newest successful job of the same workflow and repository that was submitted before this one."""
+        sql = (
+            "SELECT jobs.data FROM jobs JOIN runs ON runs.name = jobs.run"
+            f" WHERE jobs.workflow = ? AND jobs.status = ? AND {SHOWN}"
+            " AND json_extract(runs.data, '$.snapshot.repo') = ?"
+            " AND jobs.number < (SELECT number FROM jobs WHERE id = ?)"
+            " ORDER BY jobs.number DESC LIMIT 1"
+        )
+        return self.database.record(Job, sql, job.workflow, Status.DONE.value, repo, job.id)
 
     def to_discard(self, runner: str) -> list[Job]:
         """Return the finished jobs whose folder on the runner has not been removed yet."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -11,21 +10,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dstack.cli import connect, project
+from dstack.cli.attached import attached
 from dstack.cli.commands.run.arguments import Walk
 from dstack.cli.commands.run.sent import say_what_is_sent, warn_of_secrets
-from dstack.cli.follow import DETACHED, to_the_end
+from dstack.cli.follow import DETACHED
 from dstack.cli.output import show
-from dstack.cli.output.displays import Display, JsonEvents
-from dstack.cli.output.log_writer import LogWriter
-from dstack.cli.output.progress import ProgressLines
-from dstack.cli.output.screen import terminal
-from dstack.cli.parameters import REF, RUNNER, SIZE, SPAN, json_lines_option
+from dstack.cli.output.displays import JsonEvents
+from dstack.cli.parameters import REF, RUNNER, SIZE, SPAN, json_lines_option, ports_option
+from dstack.cli.tunnels import Tunnels
 from dstack.client.client import Client
 from dstack.client.settings import user
 from dstack.errors import MissingBaseError, ProjectError, UsageError
 from dstack.model.api.runs import Plan, Recipe, RunView, Submission
 from dstack.model.text.units import size_words
-from dstack.plumbing.file_errors import file_trouble
 
 if TYPE_CHECKING:
     from dstack.model.project.project import Project
@@ -146,12 +143,19 @@ class RunCommand(click.Command):
     metavar="SIZE",
     help="Refuse to send more changed and untracked data than this; default: 256MB, 0 for no limit.",
 )
+@ports_option
 @click.option("--dry-run", is_flag=True, help="Show what would run where; submit nothing.")
 @json_lines_option
 @click.option("-q", "--quiet", is_flag=True, help="Print only the run's name.")
 @click.option("-h", "--help", is_flag=True, help="Show this help, or after WORKFLOW its variables.")
 def command(
-    chosen: Chosen, overrides: Sequence[tuple[str, str]], detach: bool, as_json: bool, quiet: bool, **options: Any
+    chosen: Chosen,
+    overrides: Sequence[tuple[str, str]],
+    detach: bool,
+    as_json: bool,
+    quiet: bool,
+    ports: tuple[str, ...],
+    **options: Any,
 ) -> int:
     """Run a workflow and follow it.
 
@@ -159,19 +163,23 @@ def command(
     fails, the exit code is the job's own, as with `docker run`.
     """
     options.pop("help")
+    if ports and detach:
+        raise UsageError(
+            "-p and --detach can't be used together", hint="run it with -d, then: dstack attach RUN -p PORT"
+        )
     client = connect.connect()
-    try:
-        answer = submit(client, chosen, overrides, quiet=quiet, as_json=as_json, **options)
-    except KeyboardInterrupt:
-        show.say("interrupted while submitting; `dstack runs` shows whether the run was accepted")
-        return DETACHED
-    for warning in () if as_json else answer.warnings:
-        connect.warn(f"warning: {warning}")
-    if isinstance(answer, RunView):
+    with Tunnels(ports) as tunnels:
         try:
-            return _follow(client, answer, detach=detach, as_json=as_json, quiet=quiet)
-        except OSError as error:
-            return _unseen(answer, error)
+            answer = submit(client, chosen, overrides, quiet=quiet, as_json=as_json, **options)
+        except KeyboardInterrupt:
+            show.say("interrupted while submitting; `dstack runs` shows whether the run was accepted")
+            return DETACHED
+        for warning in () if as_json else answer.warnings:
+            connect.warn(f"warning: {warning}")
+        if isinstance(answer, RunView):
+            if detach:
+                return _detached(answer, as_json=as_json, quiet=quiet)
+            return attached(client, answer, tunnels, as_json=as_json, quiet=quiet)
     if as_json:
         show.document(answer)
     else:
@@ -272,38 +280,14 @@ def _warn_of_reserved(overrides: Sequence[tuple[str, str]]) -> None:
             connect.warn(f"warning: --{name} has no effect: the name is reserved for dstack's own value")
 
 
-def _follow(client: Client, run: RunView, *, detach: bool, as_json: bool, quiet: bool) -> int:
-    display: Display
+def _detached(run: RunView, *, as_json: bool, quiet: bool) -> int:
     if as_json:
-        display = JsonEvents()
-        display.run(run)
-    else:
-        if quiet or detach:
-            show.line(run.name)
-        workflows = [job.workflow for job in run.jobs]
-        hidden = terminal(sys.stdout)  # there, a label that stands alone only takes space
-        labels = {job.id: job.workflow for job in run.jobs if not (job.cached and hidden)}
-        writer = None if quiet else LogWriter(labels)
-        display = narrator = ProgressLines(run.jobs, writer, named=run.workflow, quiet=quiet)
-        if not quiet and not detach:
-            show.say(f"{run.name}: {', '.join(workflows)}")
-            narrator.begin()
-    if detach:
-        if not quiet and not as_json:
-            show.say(f"follow it with `dstack logs -f {run.name}`, or wait for its end with `dstack wait {run.name}`")
+        JsonEvents().run(run)
         return 0
-    return to_the_end(client, run.name, display, logs=as_json or not quiet)
-
-
-def _unseen(run: RunView, error: OSError) -> int:
-    """Detach from a run whose output can't be written."""
-    trouble = file_trouble(error)
-    if error.filename != show.STDOUT or trouble is None:
-        raise error
-    show.leave_closed_output()
-    why = "output closed" if isinstance(error, BrokenPipeError) else trouble.message
-    show.say(f"{why}; {run.name} keeps running: follow it with `dstack logs -f {run.name}`")
-    return DETACHED
+    show.line(run.name)
+    if not quiet:
+        show.say(f"follow it with `dstack logs -f {run.name}`, or wait for its end with `dstack wait {run.name}`")
+    return 0
 
 
 def _print_plan(plan: Plan) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
@@ -13,7 +16,10 @@ import pytest
 from dstack.model.api.tokens import Role
 from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.status import Status
+from dstack.model.metrics.series import Series
+from dstack.model.metrics.state import ReaderState
 from dstack.model.runner.runner import Address, Runner
+from dstack.model.text.units import rfc3339
 from dstack.server import roles
 from dstack.server.web import html
 from tests.unit.server.world import JOB, TOKEN, World
@@ -34,6 +40,7 @@ PAGES = (
     "/confirm?act=stop&run=known",
     "/runners",
     "/runners/lab1",
+    "/usage",
     "/events",
 )
 BROWSER = {"accept": "text/html", "host": "127.0.0.1"}
@@ -291,6 +298,8 @@ def test_a_form_that_makes_no_sense_gets_an_error(browser: Browser, path: str, f
     "page",
     [
         "/runs?before=x",
+        "/usage?by=moon",
+        "/usage?since=yesterday",
         "/runs?before=99999999999999999999999",
         "/runs/known/log?at=-1",
         "/runs/known/log?at=x",
@@ -391,7 +400,7 @@ def test_every_link_is_below_the_base_path(tmp_path: Path) -> None:
     assert browser.ask("/lab/login", {"token": TOKEN}) == (303, "/lab/")
     assert "Path=/lab" in browser.headers["set-cookie"]
 
-    for page in PAGES[:12]:
+    for page in PAGES[:12] + PAGES[-2:]:
         status, text = browser.ask(f"/lab{page}")
         assert status == 200
         targets = re.findall(r'(?:href|src|action)="(/[^"]*)"', text)
@@ -416,3 +425,40 @@ def test_a_list_goes_on_where_the_page_before_ended(browser: Browser, world: Wor
     assert seen == [f"run-{number:03}" for number in reversed(range(120))]
     assert "120 runs" in browser.ask("/runs?q=run-")[1]
     assert "No run fits" in browser.ask("/runs?status=lost")[1]
+
+
+def test_runs_are_compared_by_metrics(browser: Browser, world: World) -> None:
+    for number, losses in enumerate(([3.0, 1.5, 2.0], [3.0, 2.5, math.nan])):
+        world.store.runs.add(run(f"run-{number}"))
+        each = job(f"{number:012x}", f"run-{number}")
+        world.store.jobs.add(each)
+        made = Series()
+        for loss in losses:
+            made.add(None, 0.0, loss)
+        world.store.metrics.save(each, ReaderState(position=0), {"loss": made})
+    browser.sign_in()
+
+    page = browser.ask("/compare?runs=run-0,run-1")[1]
+    assert re.findall(r"<td>([^<]*)( <b[^>]*>best</b>)?</td>", page)[-2:] == [
+        ("1.5", ' <b class="s-done">best</b>'),
+        ("2.5", ""),
+    ]
+    (chart,) = json.loads(browser.ask("/compare/curves?runs=run-0,run-1")[1])
+    assert [line["y"] for line in chart["lines"]] == [[3.0, 1.5, 2.0], [3.0, 2.5, None]]
+    assert 'class="var">2</td>' in browser.ask("/runs")[1]
+
+
+def test_hours_are_those_of_the_chosen_time(browser: Browser, world: World) -> None:
+    now = time.time()
+    ended = {"status": Status.DONE, "exit_code": 0, "runner": "lab1", "gpus": (0, 1)}
+    times = {"started_at": rfc3339(now - 3 * 3600), "finished_at": rfc3339(now - 3600)}
+    world.store.runs.add(run("done"))
+    world.store.jobs.add(job("d" * 12, "done", **ended, **times))
+    browser.sign_in()
+
+    hours = {
+        since: re.findall(r'class="num">([\d.,]+)</td>', browser.ask(f"/usage?by=user&since={since}")[1])[0]
+        for since in ("7d", "2h", "30m")
+    }
+
+    assert hours == {"7d": "4.0", "2h": "2.0", "30m": "0.0"}
