@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from dstack.engine.engine import Engine
 from dstack.engine.retention.retention import Retention
+from dstack.engine.sweeps.sweeps import SweepDrives
 from dstack.errors import DstackError, ErrorCode, NotFoundError
 from dstack.server.endpoints import Endpoint, answering, problem_response
 from dstack.server.follow_events import EventRoutes
@@ -21,16 +22,22 @@ from dstack.server.routes.jobs import JobRoutes
 from dstack.server.routes.metrics import MetricRoutes
 from dstack.server.routes.runs import RunRoutes
 from dstack.server.routes.settings import SettingsRoutes
+from dstack.server.routes.sweeps import SweepRoutes
 
 
 def table(
-    engine: Engine, retention: Retention, machines: RegistrationService, url: str, shutdown: Callable[[], None]
+    engine: Engine,
+    retention: Retention,
+    machines: RegistrationService,
+    drives: SweepDrives,
+    url: str,
+    shutdown: Callable[[], None],
 ) -> list[tuple[str, str, Endpoint]]:
     """Return the method, path and endpoint of each route below /v1. `url` is where the server listens; `shutdown`
     stops it."""
     runs, jobs, settings = RunRoutes(engine, retention), JobRoutes(engine), SettingsRoutes(engine, url)
     artifacts, events = ArtifactRoutes(engine.context), EventRoutes(engine.context)
-    runners = machines.runner_service
+    runners, sweeps = machines.runner_service, SweepRoutes(engine, drives)
     return [
         ("POST", "/runs", runs.submit),
         ("GET", "/runs", runs.runs),
@@ -57,6 +64,13 @@ def table(
         ("GET", "/tags", engine.store.tags.all),
         ("POST", "/tags", artifacts.tag),
         ("DELETE", "/tags/{name}", artifacts.delete_tag),
+        ("POST", "/sweeps", sweeps.submit),
+        ("GET", "/sweeps", sweeps.sweeps),
+        ("GET", "/sweeps/{ref}", sweeps.sweep),
+        ("GET", "/sweeps/{ref}/follow", sweeps.follow),
+        ("POST", "/sweeps/{ref}/stop", sweeps.stop),
+        ("POST", "/sweeps/{ref}/resume", sweeps.resume),
+        ("POST", "/sweeps/{ref}/retry-failed", sweeps.retry_failed),
         ("GET", "/runners", runners.list),
         ("POST", "/runners", runners.add),
         ("DELETE", "/runners/{name}", runners.removal.remove),

@@ -15,6 +15,7 @@ from dstack.engine.engine import Engine
 from dstack.engine.fleet.runners import Fleet
 from dstack.engine.fleet.sampling import Sampler
 from dstack.engine.retention.retention import Retention
+from dstack.engine.sweeps.sweeps import SweepDrives
 from dstack.errors import HostUnreachableError
 from dstack.hosts.pool import Pool
 from dstack.model.code.snapshot import Snapshot
@@ -67,7 +68,7 @@ class World:
         context = Context(layout=layout, store=self.store, fleet=fleet, events=Events())
         engine = Engine(context)
         machines = RegistrationService(RunnerService(engine, Sampler(self.store, fleet)))
-        self.routes = table(engine, Retention(context), machines, "", lambda: None)
+        self.routes = table(engine, Retention(context), machines, SweepDrives(context, engine), "", lambda: None)
         access = Access(
             application(self.routes, self.store.database.synced),
             self.store.tokens,
