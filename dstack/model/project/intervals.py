@@ -24,7 +24,8 @@ def trouble(interval: Interval) -> str | None:
     if not all(re.match(NUMBERS, text) for text in written):
         return None  # reported with the number itself
     low, high = float(interval.min), float(interval.max)
-    if not all(math.isfinite(float(text)) for text in written) or (whole(interval) and max(-low, high) > LARGEST):
+    finite = all(math.isfinite(float(text)) for text in written) and math.isfinite(high - low)
+    if not finite or (whole(interval) and max(-low, high) > LARGEST):
         return "has a number that is too large"
     if not low < high:
         return f"has min {interval.min}, which is not below max {interval.max}"

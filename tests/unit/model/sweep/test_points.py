@@ -173,6 +173,7 @@ def test_tpe_learns_after_its_random_trials() -> None:
         ({"lr": Interval(min="1", max="2", step="3")}, {}, "has step 3"),
         ({"lr": Interval(min="0", max="1e300", step="1e-300")}, {}, "more than a billion steps"),
         ({"lr": Interval(min="0", max="1e999")}, {"max_runs": 3}, "too large"),
+        ({"lr": Interval(min="-1e308", max="1e308")}, {"max_runs": 3}, "too large"),
         ({"lr": Interval(min="0", max="99999999999999999999")}, {"max_runs": 3}, "too large"),
         ({"lr": LR}, {"method": "tpe", "max_runs": 3}, "method tpe needs a metric"),
         ({"layers": LAYERS}, {"stop_early": StopEarly(rule="asha")}, "stop-early needs a metric"),
