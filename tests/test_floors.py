@@ -45,6 +45,7 @@ ROOMS = {
         "dstack.model.project",
         "dstack.model.code",
         "dstack.model.job",
+        "dstack.model.sweep",
         "dstack.model.api",
     ),
     "dstack.engine": (
@@ -54,6 +55,7 @@ ROOMS = {
         "dstack.engine.lifecycle",
         "dstack.engine.reconcile",
         "dstack.engine.submission",
+        "dstack.engine.sweeps",
     ),
 }
 """Inside these, a folder imports those before it and never those behind it."""
@@ -77,11 +79,15 @@ HOME_OF = {
     "jinja2": ("dstack.render", "dstack.server.web.html"),
     "markupsafe": ("dstack.server.web",),
     "rich": ("dstack.cli.output",),
+    "optuna": ("dstack.engine.sweeps",),
     "click": ("dstack.cli",),
     "starlette": ("dstack.server",),
     "uvicorn": ("dstack.server",),
 }
-SLOW = {"asyncio", "asyncssh", "boto3", "git", "jinja2", "regex", "sqlite3", "sqlite_utils", "starlette", "uvicorn"}
+SLOW = {
+    *("asyncio", "asyncssh", "boto3", "git", "jinja2", "optuna", "regex", "sqlite3", "sqlite_utils", "starlette"),
+    "uvicorn",
+}
 """What the CLI never imports when it starts."""
 PURE = {"os", "io", "subprocess", "socket", "shutil", "tempfile", "glob", "fcntl", "asyncio", "threading", "time"}
 """Modules that floors 0 and 1 live without."""

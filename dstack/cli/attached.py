@@ -21,7 +21,7 @@ def attached(client: Client, run: RunView, tunnels: Tunnels, *, as_json: bool, q
     try:
         return _follow(client, run, tunnels, as_json=as_json, quiet=quiet)
     except OSError as error:
-        return _unseen(run, error)
+        return unseen(run, error)
 
 
 def _follow(client: Client, run: RunView, tunnels: Tunnels, *, as_json: bool, quiet: bool) -> int:
@@ -44,7 +44,7 @@ def _follow(client: Client, run: RunView, tunnels: Tunnels, *, as_json: bool, qu
     return to_the_end(client, run.name, display, logs=as_json or not quiet)
 
 
-def _unseen(run: RunView, error: OSError) -> int:
+def unseen(run: RunView, error: OSError) -> int:
     """Detach from a run whose output can't be written."""
     trouble = file_trouble(error)
     if error.filename != show.STDOUT or trouble is None:

@@ -91,6 +91,10 @@ REF = KnownName("run", lambda client: [CompletionItem(run.name, help=run.workflo
 """A run, a job or a unique prefix of either."""
 RUNNER = KnownName("name", lambda client: [CompletionItem(runner.name) for runner in client.runners(fresh=math.inf)])
 """Any runner. Completion doesn't probe them."""
+SWEEP = KnownName(
+    "sweep", lambda client: [CompletionItem(sweep.name, help=sweep.workflow) for sweep in client.sweeps(limit=50)]
+)
+"""A sweep or a unique prefix."""
 TAG = KnownName("name", lambda client: [CompletionItem(tag.name, help=tag.run) for tag in client.tags()])
 SECRET = KnownName("name", lambda client: [CompletionItem(secret.name) for secret in client.secrets()])
 WORKFLOW = KnownName("name", lambda client: [CompletionItem(name) for name in _workflows(client)])

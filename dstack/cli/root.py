@@ -36,6 +36,7 @@ COMMANDS = {
     "artifacts": "results.artifacts:command",
     "metrics": "results.metrics:command",
     "compare": "results.compare:command",
+    "sweep": "sweep.show:command",
     "tag": "results.tag:command",
     "prune": "prune:command",
     "runners": "runners.command:command",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote, urlencode
 
 from dstack.client.connection import ANSWER_SECONDS, WORK_SECONDS, BrokenAnswerError, Connection
-from dstack.client.frames import Frame, read_frames
+from dstack.client.frames import Frame, read_frames, read_sweep_events
 from dstack.client.stream import Stream
 from dstack.errors import DstackError, NotFoundError, TryAgainError
 from dstack.model.api import wire
@@ -38,11 +40,14 @@ from dstack.model.api.server import (
     SetSecret,
 )
 from dstack.model.api.streams import ExecRequest
+from dstack.model.api.sweeps import ResumeRequest, SweepEvent, SweepSubmission, SweepSummary, SweepView, TrialView
 from dstack.model.api.tokens import CreatedToken, NewToken, TokenView
 from dstack.model.api.usage import UsageView
 from dstack.model.api.why import WhyView
 from dstack.model.runner.metrics import JobMetrics
 from dstack.model.runner.registration import RegistrationToken, RegistrationView
+
+T = TypeVar("T")
 
 SILENCE_SECONDS = 60.0
 """Seconds without a byte after which a follow stream counts as broken. A live server sends pings."""
@@ -201,6 +206,45 @@ class Client(Connection):
         """Remove `cache:` folders on runners."""
         return self._post("/prune/caches", list[CacheFolder], wish)
 
+    def submit_sweep(self, wish: SweepSubmission, pack: Path | None = None) -> SweepView:
+        """Submit a sweep. Raises MissingBaseError if the server lacks a commit that the pack builds on."""
+        head = wire.encode(wish) + b"\n"
+        size = len(head) + (pack.stat().st_size if pack else 0)
+        return self._decode(self._send("POST", "/sweeps", WORK_SECONDS, lambda: _blocks(head, pack), size), SweepView)
+
+    def sweeps(self, *, limit: int = 20) -> list[SweepSummary]:
+        """Return sweeps, newest first."""
+        return self._get("/sweeps", list[SweepSummary], {"limit": str(limit)})
+
+    def sweep(self, ref: str) -> SweepView:
+        """Return a sweep by its name or a unique prefix."""
+        return self._get(f"/sweeps/{_part(ref)}", SweepView)
+
+    def follow_sweep(self, ref: str) -> Iterator[SweepEvent]:
+        """Yield the events of a sweep until it has ended: each change of a trial once."""
+        hint = f"the sweep continues; to see it: dstack sweep show {ref}"
+        seen: dict[int, TrialView] = {}
+        for event in self._stream(lambda: f"/sweeps/{_part(ref)}/follow", read_sweep_events, hint):
+            if event.trial and seen.get(event.trial.number) == event.trial:
+                continue  # the connection broke meanwhile
+            if event.trial:
+                seen[event.trial.number] = event.trial
+            yield event
+            if event.sweep and event.sweep.finished_at:
+                return
+
+    def stop_sweep(self, ref: str) -> SweepView:
+        """Ask a sweep to stop. Returns before it has ended."""
+        return self._post(f"/sweeps/{_part(ref)}/stop", SweepView)
+
+    def resume_sweep(self, ref: str, max_runs: int | None = None) -> SweepView:
+        """Go on with a sweep that has ended. Raises ConflictError if there is nothing to go on with."""
+        return self._post(f"/sweeps/{_part(ref)}/resume", SweepView, ResumeRequest(max_runs=max_runs))
+
+    def retry_failed(self, ref: str) -> SweepView:
+        """Run the failed trials of a sweep again. Raises ConflictError if there are none."""
+        return self._post(f"/sweeps/{_part(ref)}/retry-failed", SweepView)
+
     def runners(self, *, fresh: float | None = None) -> list[RunnerView]:
         """Return all runners. `fresh`: accept results of a probe that is up to this many seconds old."""
         query = "" if fresh is None else f"?fresh={fresh:g}"
@@ -327,13 +371,18 @@ class Client(Connection):
             yield from iter(lambda: response.read1(BLOCK), b"")
 
     def _frames(self, path: Callable[[], str], hint: str) -> Iterator[Frame]:
-        """Yield the frames of a stream, opened again at the current `path()` each time that it breaks."""
+        return self._stream(path, read_frames, hint)
+
+    def _stream(
+        self, path: Callable[[], str], read: Callable[[http.client.HTTPResponse], Iterator[T]], hint: str
+    ) -> Iterator[T]:
+        """Yield what `read` makes of a stream, opened again at the current `path()` each time that it breaks."""
         last, pause = time.monotonic(), 0.05
         while True:
             try:
                 response = self._send("GET", path(), SILENCE_SECONDS)
                 with self._reading(response):
-                    for frame in read_frames(response):
+                    for frame in read(response):
                         yield frame
                         last, pause = time.monotonic(), 0.05  # the reader may have paused for long
                 return

@@ -25,7 +25,7 @@ TROUBLES = {
     "unavailable": ReasonCode.RUNNER_UNAVAILABLE,
 }
 UNCHECKED = Reason(ReasonCode.RUNNER_BEING_CHECKED, "being checked")
-STOPPED_EARLY = Reason(ReasonCode.STOPPED_BY_USER, "stopped before it started")
+STOPPED_EARLY = "stopped before it started"
 
 
 CHOICES = {

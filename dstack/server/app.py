@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from dstack.engine.engine import Engine
 from dstack.engine.retention.retention import Retention
+from dstack.engine.sweeps.sweeps import SweepDrives
 from dstack.errors import DstackError, ErrorCode, NotFoundError
 from dstack.server.access import API as API_PATH
 from dstack.server.endpoints import Endpoint, answering, problem_response
@@ -23,6 +24,7 @@ from dstack.server.routes.metrics import MetricRoutes
 from dstack.server.routes.reports import ReportRoutes
 from dstack.server.routes.runs import RunRoutes
 from dstack.server.routes.settings import SettingsRoutes
+from dstack.server.routes.sweeps import SweepRoutes
 from dstack.server.routes.visits import VisitRoutes
 
 
@@ -30,6 +32,7 @@ def table(
     engine: Engine,
     retention: Retention,
     machines: RegistrationService,
+    drives: SweepDrives,
     url: str,
     shutdown: Callable[[], None],
     link: Endpoint,
@@ -39,6 +42,7 @@ def table(
     runs, jobs, settings = RunRoutes(engine, retention), JobRoutes(engine), SettingsRoutes(engine, url)
     artifacts, events = ArtifactRoutes(engine.context), EventRoutes(engine.context)
     visits, reports, runners = VisitRoutes(engine), ReportRoutes(engine), machines.runner_service
+    sweeps = SweepRoutes(engine, drives)
     return [
         ("POST", "/runs", runs.submit),
         ("GET", "/runs", runs.runs),
@@ -69,6 +73,13 @@ def table(
         ("GET", "/tags", engine.store.tags.all),
         ("POST", "/tags", artifacts.tag),
         ("DELETE", "/tags/{name}", artifacts.delete_tag),
+        ("POST", "/sweeps", sweeps.submit),
+        ("GET", "/sweeps", sweeps.sweeps),
+        ("GET", "/sweeps/{ref}", sweeps.sweep),
+        ("GET", "/sweeps/{ref}/follow", sweeps.follow),
+        ("POST", "/sweeps/{ref}/stop", sweeps.stop),
+        ("POST", "/sweeps/{ref}/resume", sweeps.resume),
+        ("POST", "/sweeps/{ref}/retry-failed", sweeps.retry_failed),
         ("GET", "/runners", runners.list),
         ("POST", "/runners", runners.add),
         ("DELETE", "/runners/{name}", runners.removal.remove),

@@ -17,6 +17,7 @@ from dstack.model.api.runners import AddRunner
 from dstack.model.api.tokens import Role
 from dstack.model.job.job import Run
 from dstack.model.runner.runner import DEFAULT_ROOT, Address, Runner
+from dstack.model.sweep.sweep import Sweep
 
 DOCKER = re.compile(r"(sudo (-n )?)?(docker|podman)( (-H|--host)[ =]unix://[A-Za-z0-9._/-]+)?")
 """The Docker commands that are no program of the caller's choice."""
@@ -112,6 +113,13 @@ NEEDED: dict[str, Need] = {
     "GET /tags": MEMBER,
     "POST /tags": MEMBER,
     "DELETE /tags/{name}": MEMBER,
+    "POST /sweeps": MEMBER,
+    "GET /sweeps": MEMBER,
+    "GET /sweeps/{ref}": MEMBER,
+    "GET /sweeps/{ref}/follow": MEMBER,
+    "POST /sweeps/{ref}/stop": MEMBER,
+    "POST /sweeps/{ref}/resume": MEMBER,
+    "POST /sweeps/{ref}/retry-failed": MEMBER,
     "GET /runners": MEMBER,
     "POST /runners": admin("add runners"),
     "DELETE /runners/{name}": admin("remove runners"),
@@ -169,6 +177,8 @@ PAGES: dict[str, Need] = {
     "POST /runners/check": MEMBER,
     "POST /runners/drain": admin("drain runners"),
     "POST /runners/resume": admin("resume runners"),
+    "GET /sweeps": MEMBER,
+    "GET /sweeps/{name}": MEMBER,
     "GET /usage": MEMBER,
     "GET /events": MEMBER,
 }
@@ -199,15 +209,16 @@ def admins_only(sender: Caller, act: str) -> ForbiddenError:
     )
 
 
-def owns(run: Run) -> bool:
-    """Whether the caller may change the run."""
+def owns(run: Run | Sweep) -> bool:
+    """Whether the caller may change the run or sweep."""
     return caller().role is not Role.MEMBER or run.user == caller().name
 
 
-def require_own(run: Run) -> None:
-    """Raise ForbiddenError if the run is another person's and the caller is a member."""
+def require_own(run: Run | Sweep) -> None:
+    """Raise ForbiddenError if the run or sweep is another person's and the caller is a member."""
     if not owns(run):
-        raise admins_only(caller(), f"change {run.name}, a run of {run.user}")
+        noun = "run" if isinstance(run, Run) else "sweep"
+        raise admins_only(caller(), f"change {run.name}, a {noun} of {run.user}")
 
 
 def require_admin(act: str) -> None:

@@ -11,7 +11,7 @@ from msgspec import Struct
 from dstack.model.api.jobs import ArtifactsView, AttemptView, CacheView, JobView
 from dstack.model.api.metrics import plain
 from dstack.model.api.runs import RepoView, RunView
-from dstack.model.job.job import Attempt, Job, Run
+from dstack.model.job.job import Attempt, Job, Run, decisive
 from dstack.model.job.reasons import reason_code
 from dstack.model.job.status import Status, summary
 from dstack.model.metrics.series import MetricSummary
@@ -77,12 +77,3 @@ def run_view(
         warnings=warnings,
         metrics={name: plain(each.last.value) for name, each in (metrics or {}).items()},
     )
-
-
-def decisive(jobs: list[Job]) -> Job | None:
-    """Return the job that decided how the run ended: the first that failed or was lost, else the first that stopped."""
-    for ends in ((Status.FAILED, Status.LOST), (Status.STOPPED,)):
-        ended = [job for job in jobs if job.status in ends and job.exit_code is not None]
-        if ended:
-            return min(ended, key=lambda job: job.finished_at or "")
-    return None

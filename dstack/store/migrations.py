@@ -150,6 +150,15 @@ STEPS: dict[str, Step] = {
         "CREATE TABLE metric_points (series INTEGER NOT NULL, number INTEGER NOT NULL, step NUMERIC NOT NULL,"
         " time REAL NOT NULL, value REAL, PRIMARY KEY (series, number)) WITHOUT ROWID",
     ),
+    "sweeps": statements(
+        f"CREATE TABLE sweeps ({NUMBER}, name TEXT NOT NULL, status TEXT NOT NULL, data TEXT NOT NULL,"
+        " template TEXT NOT NULL)",
+        "CREATE UNIQUE INDEX idx_sweeps_name ON sweeps (name)",
+        "CREATE INDEX idx_sweeps_status ON sweeps (status)",
+        "CREATE TABLE trials (id TEXT NOT NULL, sweep TEXT NOT NULL, number INTEGER NOT NULL,"
+        " finished INTEGER NOT NULL, data TEXT NOT NULL, PRIMARY KEY (sweep, number)) WITHOUT ROWID",
+        "CREATE INDEX idx_trials_unfinished ON trials (sweep, finished)",
+    ),
     "web_sessions": statements(
         "CREATE TABLE sessions (hash TEXT PRIMARY KEY, token TEXT, user TEXT NOT NULL, used_at TEXT NOT NULL)"
         " WITHOUT ROWID",

@@ -17,6 +17,7 @@ from dstack.store.tables.runners import Registrations, Runners
 from dstack.store.tables.runs import Runs, Tags
 from dstack.store.tables.sessions import Sessions
 from dstack.store.tables.settings import Secrets, Settings
+from dstack.store.tables.sweeps import Sweeps
 from dstack.store.tables.tokens import Tokens
 
 
@@ -51,6 +52,7 @@ class Store:
         self.tags = Tags(self.database, self.events)
         self.logs = Logs(layout)
         self.metrics = Metrics(self.database, self.events)
+        self.sweeps = Sweeps(self.database, self.events)
 
     def hand_over(self, old: str, new: str) -> None:
         """Make everything that is recorded to be on one runner be on another one, which has the same folder."""

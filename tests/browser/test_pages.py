@@ -32,6 +32,8 @@ PAGES = {
     "confirm": f"/confirm?act=stop&run={RUNNING}",
     "runners": "/runners",
     "runner": "/runners/old-v100",
+    "sweeps": "/sweeps",
+    "sweep": "/sweeps/lr",
     "usage": "/usage?by=workflow",
     "events": "/events",
 }

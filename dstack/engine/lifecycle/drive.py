@@ -42,7 +42,6 @@ from dstack.scheduling.reasons import STOPPED_EARLY
 TOLD = 10.0
 """Seconds that a container which has ended waits for the answer to being told to end."""
 NOTHING = Collected(0, 0, None)
-STOPPED = "stopped by dstack stop"
 ABORTS = 3
 """How many times an aborted job tries to remove what a storage has of it, before it ends without."""
 ABORTING = "aborted; what it stored is being removed"
@@ -234,7 +233,8 @@ class Drive(JobOnRunner):
         """Stop a job whose container may or may not have started: the fence decides."""
         if self.job.launching and not await self.fenced(self.grace):
             return
-        reason = STOPPED_EARLY if self.job.stop else preempted(self.job.preempted_by or "")
+        stopped = self.job.stopped(STOPPED_EARLY)
+        reason = stopped if self.job.stop else preempted(self.job.preempted_by or "")
         await self.close(Status.STOPPED, ExitCode.STOPPED, reason)
 
     async def fenced(self, grace: int | None) -> bool:
@@ -257,7 +257,7 @@ class Drive(JobOnRunner):
             end, code, reason = Status.STOPPED, ExitCode.STOPPED, Reason(ReasonCode.ABORTED, ABORTING)
         elif job.stop:
             end, code = Status.STOPPED, ExitCode.STOPPED
-            reason = Reason(ReasonCode.STOPPED_BY_USER, STOPPED + killed(decision))
+            reason = job.stopped(more=killed(decision))
         elif job.expired:
             limit = span_words(span(job.definition.max_duration or "0"))
             reason = Reason(ReasonCode.MAX_DURATION, f"max-duration: stopped after {limit}" + killed(decision))
@@ -288,7 +288,7 @@ class Drive(JobOnRunner):
             end, code = Status.FAILED, ExitCode.NO_ARTIFACT
             reason = Reason(ReasonCode.ARTIFACT_MISSING, made.complaint)
         elif job.stop and job.preempted_by:
-            reason = Reason(ReasonCode.STOPPED_BY_USER, STOPPED)
+            reason = job.stopped()
         await self.close(end, code, reason, made)
 
     def settle(self) -> Job:
@@ -303,8 +303,8 @@ class Drive(JobOnRunner):
         """End a stopped job whose runner holds artifacts that can't be collected."""
         collector = self.collector or Collector(self, UploadProgress(self))
         outcome = await collector.salvage(Status.STOPPED)
-        text = f"{STOPPED}; {why}, so artifacts that were not stored by then are lost"
-        self.finish(Status.STOPPED, ExitCode.STOPPED, Reason(ReasonCode.STOPPED_BY_USER, text), outcome)
+        reason = self.job.stopped(more=f"; {why}, so artifacts that were not stored by then are lost")
+        self.finish(Status.STOPPED, ExitCode.STOPPED, reason, outcome)
 
     async def close(self, status: Status, code: int | None, reason: Reason | None, made: Collected = NOTHING) -> None:
         """End the job, or queue it for its next attempt."""

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from dstack.errors import UsageError
 from dstack.model.metrics.reader import MOST_SERIES
-from dstack.model.project import environment, interpolation, locations
+from dstack.model.project import environment, interpolation, locations, sweep_checks
 from dstack.model.project.graph import walk
 from dstack.model.project.locations import artifact_trouble, cache_path, cache_trouble, overlap, pattern_trouble
 from dstack.model.project.nodes import FieldPath, Report
@@ -61,6 +61,8 @@ def workflows(report: Report, found: Sequence[Workflow]) -> None:
         _durations(report, workflow, where)
         _mounts(report, workflow, where / "mounts")
         _metrics(report, workflow, where / "metrics")
+        if workflow.sweep:
+            sweep_checks.params(report, workflow.sweep, where / "sweep")
         if workflow.image and "$" not in workflow.image:
             report.refuse(where / "image", image_reference.trouble(workflow.image))
 
@@ -74,6 +76,8 @@ def variables(report: Report, found: Sequence[Workflow], shared: Values, own: Ma
         for index, name in enumerate(workflow.needs.config or ()):
             if name and name not in values:
                 report.add(config / index, f"unknown variable '{name}' in {config}{did_you_mean(name, values)}")
+        if workflow.sweep:
+            sweep_checks.variables(report, workflow.sweep, where / "sweep", values)
         for inner, text, early in _texts(workflow, where):
             for name in environment.PLACED - values.keys() if early else ():
                 if interpolation.mentions(text, name):

@@ -85,7 +85,7 @@ class RunRoutes:
 
     async def diff(self, ref: str) -> Response:
         run = run_named(self.engine.store, ref)
-        await require_code(self.engine.context, run)
+        await require_code(self.engine.context, run.name, run.workflow, run.snapshot)
         patch = await asyncio.to_thread(self.engine.context.mirror(run.snapshot.repo).diff, run.snapshot)
         return Response(patch, media_type="application/octet-stream")
 

@@ -31,6 +31,7 @@ from dstack.server.web.views.now import NowPage, RunnerBoard
 from dstack.server.web.views.run import RunPages
 from dstack.server.web.views.runners import RunnerPages
 from dstack.server.web.views.runs import RunsPage
+from dstack.server.web.views.sweeps import SweepPages
 
 FOR_A_YEAR = "public, max-age=31536000, immutable"
 
@@ -66,6 +67,8 @@ class WebPages:
             "/confirm": Page("confirm", self.actions().confirm),
             "/runners": Page("runners", runners.runners),
             "/runners/{name}": Page("runner", runners.runner),
+            "/sweeps": Page("sweeps", SweepPages(engine).sweeps),
+            "/sweeps/{name}": Page("sweep", SweepPages(engine).sweep),
             "/usage": Page("usage", UsagePage(engine).hours),
             "/events": Page("events", EventsPage(engine).events),
         }

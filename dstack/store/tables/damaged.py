@@ -20,6 +20,7 @@ from dstack.model.metrics.state import ReaderState
 from dstack.model.project.workflow import Variables, Workflow
 from dstack.model.runner.registration import Registration
 from dstack.model.runner.runner import Runner
+from dstack.model.sweep.sweep import Sweep, Trial
 from dstack.model.text.units import rfc3339
 from dstack.store.database import Database, Table, encoded
 
@@ -34,6 +35,8 @@ KINDS: dict[str, tuple[str, Any, str]] = {
     "runners": ("name", Runner, "runner"),
     "tags": ("name", TagView, "tag"),
     "registrations": ("name", Registration, "registration"),
+    "sweeps": ("name", Sweep, "sweep"),
+    "trials": ("id", Trial, "trial"),
     "metric_readers": ("job", ReaderState, "metrics"),
 }
 """Tables of records: the column that names each, its type, and the noun."""

@@ -16,6 +16,7 @@ from dstack.engine.engine import Engine
 from dstack.engine.fleet.runners import Fleet
 from dstack.engine.fleet.sampling import Sampler
 from dstack.engine.retention.retention import Retention
+from dstack.engine.sweeps.sweeps import SweepDrives
 from dstack.errors import HostUnreachableError
 from dstack.hosts.pool import Pool
 from dstack.model.code.snapshot import Snapshot
@@ -79,7 +80,7 @@ class World:
         retention, synced = Retention(context), self.store.database.synced
         self.web = WebPages(engine, retention, machines.runner_service, synced)
         port = WebPort(self.web.sessions, context.tasks, "", unserved, lambda: 0.0)
-        self.routes = table(engine, retention, machines, "", lambda: None, port.link)
+        self.routes = table(engine, retention, machines, SweepDrives(context, engine), "", lambda: None, port.link)
         self.engine = engine
         app = application(self.routes, synced, self.web.routes(), self.web.site.missing)
         access = Access(app, self.store.tokens, Allowed(), problem_response, self.web.sessions.find)

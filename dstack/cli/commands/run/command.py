@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dstack.cli import connect, project
-from dstack.cli.attached import attached
+from dstack.cli.attached import attached, unseen
 from dstack.cli.commands.run.arguments import Walk
-from dstack.cli.commands.run.sent import say_what_is_sent, warn_of_secrets
+from dstack.cli.commands.run.code import send, taken_code
 from dstack.cli.follow import DETACHED
 from dstack.cli.output import show
 from dstack.cli.output.displays import JsonEvents
@@ -20,14 +19,13 @@ from dstack.cli.parameters import REF, RUNNER, SIZE, SPAN, json_lines_option, po
 from dstack.cli.tunnels import Tunnels
 from dstack.client.client import Client
 from dstack.client.settings import user
-from dstack.errors import MissingBaseError, ProjectError, UsageError
+from dstack.errors import ProjectError, UsageError
 from dstack.model.api.runs import Plan, Recipe, RunView, Submission
 from dstack.model.text.units import size_words
 
 if TYPE_CHECKING:
     from dstack.model.project.project import Project
-    from dstack.model.project.workflow import Values, Variables, Workflow
-    from dstack.snapshot.take import Taken
+    from dstack.model.project.workflow import Values
 
 LARGEST = 10
 """How many of the largest files are listed."""
@@ -178,7 +176,10 @@ def command(
             connect.warn(f"warning: {warning}")
         if isinstance(answer, RunView):
             if detach:
-                return _detached(answer, as_json=as_json, quiet=quiet)
+                try:
+                    return _detached(answer, as_json=as_json, quiet=quiet)
+                except OSError as error:
+                    return unseen(answer, error)
             return attached(client, answer, tunnels, as_json=as_json, quiet=quiet)
     if as_json:
         show.document(answer)
@@ -206,7 +207,7 @@ def submit(
     recipe, workflow = chosen.recipe, chosen.workflow or ""
     variables = apply(chosen.project, workflow, overrides)
     _warn_of_reserved(overrides)
-    environment = _environment(env)
+    environment = parse_environment(env)
     if recipe:
         environment = {**recipe.environment, **environment}
         options["gpus"] = recipe.gpus if options["gpus"] is None else options["gpus"]
@@ -214,35 +215,10 @@ def submit(
     options |= {"workflow": workflow, "workflows": workflows, "variables": variables, "environment": environment}
     if recipe:
         return client.submit(Submission(snapshot=recipe.snapshot, user=user(), **options))
-    from dstack.snapshot.take import take
-
-    depths, root = {each.fetch_depth for each in workflows}, project.find_root()
-    with take(root, limit=max_snapshot, depths=depths) as taken:
-        _refuse_links(workflows, variables, taken)
-        if not (quiet or as_json or options["dry_run"]):
-            say_what_is_sent(taken, root)
-        if not as_json:
-            warn_of_secrets(taken, root)
+    sends = not (quiet or as_json or options["dry_run"])
+    with taken_code(workflows, variables, max_snapshot, say=sends, warn=not as_json) as taken:
         submission = Submission(snapshot=taken.snapshot, user=user(), **options)
-        try:
-            return client.submit(submission, taken.pack())
-        except MissingBaseError as missing:
-            commits = missing.known
-        with suppress(MissingBaseError):
-            if commits:
-                return client.submit(submission, taken.pack(commits))
-        return client.submit(submission, taken.full_pack())
-
-
-def _refuse_links(workflows: Sequence[Workflow], variables: Mapping[str, Variables], taken: Taken) -> None:
-    """Raise UsageError, before anything is sent, if a link is in the way of an artifact."""
-    from dstack.model.job.script import expanded
-    from dstack.model.project.artifact_links import inside, refuse_links
-
-    links = inside(taken.links, taken.snapshot.project)
-    known = {each.name: expanded(each, variables[each.name], "job", "run") for each in workflows} if links else {}
-    for workflow in known.values():
-        refuse_links(workflow, [known[name] for name in workflow.needs.names], links)
+        return send(taken, lambda pack: client.submit(submission, pack))
 
 
 def _check(options: dict[str, Any]) -> None:
@@ -255,7 +231,7 @@ def _check(options: dict[str, Any]) -> None:
         raise UsageError("--local and --runner can't be used together")
 
 
-def _environment(given: Sequence[str]) -> dict[str, str]:
+def parse_environment(given: Sequence[str]) -> dict[str, str]:
     """Parse `KEY=VALUE`, or `KEY` for its value in this environment, as docker does."""
     from dstack.model.project.environment import no_effect
 

@@ -134,7 +134,7 @@ class RunPages:
         patch: Patch | None = None
         trouble: DstackError | None = None
         try:
-            await require_code(self.engine.context, run)
+            await require_code(self.engine.context, run.name, run.workflow, run.snapshot)
             mirror = self.engine.context.mirror(run.snapshot.repo)
             patch = patch_of(await asyncio.to_thread(mirror.diff, run.snapshot))
         except DstackError as error:

@@ -18,10 +18,14 @@ from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.status import Phase, Status
 from dstack.model.metrics.series import Series
 from dstack.model.metrics.state import ReaderState
-from dstack.model.project.workflow import DependsOn, Variables, Workflow
+from dstack.model.project.workflow import DependsOn, Interval, MetricGoal, Variables, Workflow
 from dstack.model.runner.metrics import GpuUse, Point, Use
 from dstack.model.runner.runner import Address, Facts, Finding, Gpu, Runner
+from dstack.model.sweep.plan import SweepPlan
+from dstack.model.sweep.status import SweepMethod, SweepStatus
+from dstack.model.sweep.sweep import Sweep, Trial
 from dstack.model.text.units import rfc3339
+from tests.unit.engine.submission.test_plan import SUBMISSION
 from tests.unit.server.world import JOB, World
 
 GB = 1024**3
@@ -70,6 +74,7 @@ def fill(world: World) -> None:
         for runner in machines():
             world.store.runners.add(runner)
     conditions(world)
+    sweep(world, now - 4000 * MINUTE)
     names = iter(names_of())
     for minutes, user, rate, status in HISTORY:
         add_run(world, next(names), user, rate, status, now - minutes * MINUTE)
@@ -246,6 +251,30 @@ def log(world: World, job_id: str, steps: int) -> None:
         for step in range(steps)
     )
     world.store.logs.append(job_id, LOG + "".join(rows).encode())
+
+
+def sweep(world: World, at: float) -> None:
+    """Record a sweep that has ended, with six trials."""
+    plan = SweepPlan(
+        method=SweepMethod.GRID,
+        params={"learning_rate": Interval(min="1e-5", max="1", scale="log"), "batch": ("16", "32")},
+        seed=1,
+        max_runs=6,
+        metric=MetricGoal(name="val_loss", goal="minimize"),
+    )
+    made = Sweep(name="lr", workflow="train", user="cy", plan=plan, submitted_at=rfc3339(at), status=SweepStatus.DONE)
+    with moment(world, at):
+        world.store.sweeps.add(made, SUBMISSION)
+    for number in range(1, 7):
+        values = {"learning_rate": f"1e-{number}", "batch": "32" if number % 2 else "16"}
+        trial = Trial(sweep="lr", number=number, values=values)
+        add_run(world, trial.run, "cy", values["learning_rate"], Status.DONE, at + number * MINUTE)
+        with moment(world, at + number * MINUTE):
+            world.store.sweeps.add_trial(trial)
+            value = 3.0 + abs(number - 3.4) / 4
+            world.store.sweeps.change_trial(
+                trial, "sweep.trial-ended", status=Status.DONE, value=round(value, 3), exit_code=0
+            )
 
 
 def metrics(job: Job) -> dict[str, Series]:

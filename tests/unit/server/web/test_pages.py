@@ -22,6 +22,7 @@ from dstack.model.runner.runner import Address, Runner
 from dstack.model.text.units import rfc3339
 from dstack.server import roles
 from dstack.server.web import html
+from tests.unit.server.web import demo
 from tests.unit.server.world import JOB, TOKEN, World
 from tests.unit.store.test_store import job, run
 
@@ -41,6 +42,7 @@ PAGES = (
     "/runners",
     "/runners/lab1",
     "/usage",
+    "/sweeps",
     "/events",
 )
 BROWSER = {"accept": "text/html", "host": "127.0.0.1"}
@@ -462,3 +464,17 @@ def test_hours_are_those_of_the_chosen_time(browser: Browser, world: World) -> N
     }
 
     assert hours == {"7d": "4.0", "2h": "2.0", "30m": "0.0"}
+
+
+def test_a_sweep_is_shown_with_its_best_trial_first(browser: Browser, world: World) -> None:
+    demo.sweep(world, time.time() - 3600)
+    browser.sign_in()
+
+    page = browser.ask("/sweeps/lr")[1]
+
+    ranked = re.findall(r'class="name" href="/runs/(lr-\d)"', page)[1:]
+    assert ranked == ["lr-3", "lr-4", "lr-2", "lr-5", "lr-1", "lr-6"]
+    assert page.count('<circle class="best"') == 2
+    assert page.count('<circle class="point"') == 10
+    assert browser.ask("/sweeps/none")[0] == 404
+    assert "lr</a>" in browser.ask("/sweeps")[1]
