@@ -32,6 +32,8 @@ class ErrorCode(Code):
     FOREIGN_HOST = "foreign-host", "The request names a host that the server does not know as its own."
     FOREIGN_ORIGIN = "foreign-origin", "The request comes from a page of another web site."
     FORBIDDEN = "forbidden", "The token is valid, but its role or the server's settings don't allow this over TCP."
+    NOT_RUNNING = "not-running", "The job has no running container to look into."
+    PORT_CLOSED = "port-closed", "Nothing listens on the forwarded port in the container, or nothing can connect to it."
     TRY_AGAIN = "try-again", "Nothing was started, and the same command may work later."
     SERVER_UNREACHABLE = "server-unreachable", "The server can't be reached."
     STATE_BUSY = "state-busy", "Another program keeps the server's state locked; nothing was done."
@@ -130,6 +132,12 @@ class ForbiddenError(UsageError):
     """The token is valid, but its role or the server's settings don't allow this over TCP. Nothing was done."""
 
     code = ErrorCode.FORBIDDEN
+
+
+class NotRunningError(DstackError):
+    """The job has no running container to look into."""
+
+    code = ErrorCode.NOT_RUNNING
 
 
 class TryAgainError(DstackError):

@@ -50,13 +50,15 @@ def test_a_command_exists(page: str, line: str) -> None:
     path = ["dstack"]
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         found = command.get_command(click.Context(command), words[0])
+        if found is None and path == ["dstack", "sweep"]:  # the name of a workflow
+            break
         if found is None and takes_a_name(command) and not re.fullmatch("[a-z]+", words[0]):
             break
         assert found is not None, f"{page}: '{line}': {' '.join(path)} has no command '{words[0]}'"
         path.append(words.pop(0))
         command = found
     unknown = [word for word in options(words) if word not in known(command)]
-    if path == ["dstack", "run"]:
+    if path in (["dstack", "run"], ["dstack", "sweep"]):
         unknown = unknown[:0] if names_a_workflow(words) else unknown
     assert not unknown, f"{page}: '{line}': {' '.join(path)} has no option {unknown[0]}"
 
@@ -93,6 +95,13 @@ def test_the_guides_project_is_valid() -> None:
     project = parse(SourceFile("workflows.yaml", workflows), SourceFile("configs.yaml", configs))
     assert list(project.workflows) == ["prepare", "train"]
     assert project.shared.keys() == {"torch"}
+
+
+def test_the_sweeps_project_is_valid() -> None:
+    (workflows,) = examples(ROOT / "docs" / "sweeps.md")
+    configs = "configs:\n  train: {optimizer: adam, lr: 0.1, layers: 2, dropout: 0}\n"
+    project = parse(SourceFile("workflows.yaml", workflows), SourceFile("configs.yaml", configs))
+    assert project.workflows["train"].sweep is not None
 
 
 def test_the_reference_of_project_files_is_valid() -> None:

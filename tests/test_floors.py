@@ -41,9 +41,11 @@ ROOMS = {
     "dstack.model": (
         "dstack.model.text",
         "dstack.model.runner",
+        "dstack.model.metrics",
         "dstack.model.project",
         "dstack.model.code",
         "dstack.model.job",
+        "dstack.model.sweep",
         "dstack.model.api",
     ),
     "dstack.engine": (
@@ -53,6 +55,7 @@ ROOMS = {
         "dstack.engine.lifecycle",
         "dstack.engine.reconcile",
         "dstack.engine.submission",
+        "dstack.engine.sweeps",
     ),
 }
 """Inside these, a folder imports those before it and never those behind it."""
@@ -73,13 +76,19 @@ HOME_OF = {
     "botocore": ("dstack.artifacts.s3",),
     "git": ("dstack.mirror",),
     "gitdb": ("dstack.mirror",),
-    "jinja2": ("dstack.render",),
+    "regex": ("dstack.model.metrics",),
+    "jinja2": ("dstack.render", "dstack.server.web.html"),
+    "markupsafe": ("dstack.server.web",),
     "rich": ("dstack.cli.output",),
+    "optuna": ("dstack.engine.sweeps",),
     "click": ("dstack.cli",),
     "starlette": ("dstack.server",),
     "uvicorn": ("dstack.server",),
 }
-SLOW = {"anyio", "asyncio", "asyncssh", "boto3", "git", "jinja2", "sqlite3", "sqlite_utils", "starlette", "uvicorn"}
+SLOW = {
+    *("anyio", "asyncio", "asyncssh", "boto3", "git", "jinja2", "optuna", "regex", "sqlite3", "sqlite_utils"),
+    *("starlette", "uvicorn"),
+}
 """What the CLI never imports when it starts."""
 PURE = {"os", "io", "subprocess", "socket", "shutil", "tempfile", "glob", "fcntl", "asyncio", "threading", "time"}
 """Modules that floors 0 and 1 live without."""

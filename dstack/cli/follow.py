@@ -150,30 +150,49 @@ def to_the_end(client: Client, name: str, display: Display, *, logs: bool = True
     """Follow a run until it ends or the user detaches, and return the command's exit code. `asks`: on a terminal,
     Ctrl-C asks what to do."""
     offsets: dict[str, int] = {}
+
+    def follow(interrupts: Interrupts) -> int:
+        frames = frames_of(client, [name], offsets, logs=logs)
+        return exit_code(stream(frames, display, interrupts, offsets) or client.run(name))
+
+    commands = f"follow it with `dstack logs -f {name}`, stop it with `dstack stop {name}`"
+    return attended(
+        follow, name, display.close, lambda: client.stop(StopRequest(refs=(name,))), commands=commands, asks=asks
+    )
+
+
+def attended(
+    follow: Callable[[Interrupts], int],
+    name: str,
+    close: Callable[[], None],
+    stop: Callable[[], object],
+    *,
+    commands: str,
+    asks: bool = True,
+) -> int:
+    """Follow a run or sweep to its end, and return what `follow` does, or until the user detaches. `follow` may be
+    called again after an interruption; `close` ends what is shown; `commands` says how to look at it later."""
     with Interrupts() as interrupts:
         while True:
             try:
-                frames = frames_of(client, [name], offsets, logs=logs)
-                return exit_code(stream(frames, display, interrupts, offsets) or client.run(name))
+                return follow(interrupts)
             except Interruption as interruption:
                 asks = asks and interruption.args == (signal.SIGINT,) and show.interactive()
-            if not (asks and _keep_following(client, name, display)):
+            if not (asks and _keep_following(name, close, stop)):
                 break
-    display.close()
-    show.say(
-        f"detached; {name} keeps running: follow it with `dstack logs -f {name}`, stop it with `dstack stop {name}`"
-    )
+    close()
+    show.say(f"detached; {name} keeps running: {commands}")
     return DETACHED
 
 
-def _keep_following(client: Client, name: str, display: Display) -> bool:
+def _keep_following(name: str, close: Callable[[], None], stop: Callable[[], object]) -> bool:
     """Ask what to do on Ctrl-C. Return False to detach."""
-    display.close()
+    close()
     try:
         while True:
             answer = show.ask(f"\n{name}: [s]top, [d]etach or [c]ontinue?")
             if answer in ("s", "stop"):
-                client.stop(StopRequest(refs=(name,)))
+                stop()
                 show.say(f"{name}: stopping")
                 return True
             if answer in ("c", "continue"):

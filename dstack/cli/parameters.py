@@ -26,6 +26,14 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 json_lines_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON: one object per line, the last is the run."
 )
+ports_option = click.option(
+    "-p",
+    "--port",
+    "ports",
+    multiple=True,
+    metavar="[LOCAL:]PORT",
+    help="Forward a port of the container to this machine while following; repeatable.",
+)
 yes_option = click.option("-y", "--yes", is_flag=True, help="Don't ask for confirmation.")
 
 
@@ -83,6 +91,10 @@ REF = KnownName("run", lambda client: [CompletionItem(run.name, help=run.workflo
 """A run, a job or a unique prefix of either."""
 RUNNER = KnownName("name", lambda client: [CompletionItem(runner.name) for runner in client.runners(fresh=math.inf)])
 """Any runner. Completion doesn't probe them."""
+SWEEP = KnownName(
+    "sweep", lambda client: [CompletionItem(sweep.name, help=sweep.workflow) for sweep in client.sweeps(limit=50)]
+)
+"""A sweep or a unique prefix."""
 TAG = KnownName("name", lambda client: [CompletionItem(tag.name, help=tag.run) for tag in client.tags()])
 SECRET = KnownName("name", lambda client: [CompletionItem(secret.name) for secret in client.secrets()])
 WORKFLOW = KnownName("name", lambda client: [CompletionItem(name) for name in _workflows(client)])

@@ -15,6 +15,7 @@ from dstack import __version__
 from dstack.cli.output import failure, show
 from dstack.cli.output.screen import SCREEN
 from dstack.cli.parameters import Noun
+from dstack.errors import UsageError
 
 COMMANDS = {
     "run": "run.command:command",
@@ -23,17 +24,25 @@ COMMANDS = {
     "runs": "runs.command:command",
     "jobs": "runs.command:jobs",
     "logs": "runs.logs:command",
+    "attach": "runs.attach:command",
+    "exec": "runs.exec:command",
     "stop": "runs.stop:command",
     "hold": "runs.hold:hold",
     "release": "runs.hold:release",
     "wait": "runs.wait:command",
+    "why": "runs.why:command",
+    "usage": "usage:command",
     "events": "runs.events:command",
     "artifacts": "results.artifacts:command",
+    "metrics": "results.metrics:command",
+    "compare": "results.compare:command",
+    "sweep": "sweep.show:command",
     "tag": "results.tag:command",
     "prune": "prune:command",
     "runners": "runners.command:command",
     "secrets": "secrets:command",
     "config": "config:command",
+    "ui": "ui:command",
     "server": "server.command:command",
     "completion": "completion:command",
 }
@@ -55,6 +64,15 @@ class Root(Noun):
         command: click.Command = getattr(importlib.import_module(f"dstack.cli.commands.{module}"), name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if not args[0].startswith("-") and args[0] not in COMMANDS:
+            from dstack.cli.foreign_commands import answer
+
+            raise answer(args, list(COMMANDS))
+        return super().resolve_command(ctx, args)
+
 
 @click.group(cls=Root, context_settings=HELP, invoke_without_command=True, subcommand_metavar="COMMAND [ARGS]...")
 @click.version_option(__version__, "--version", message="dstack %(version)s", help="Show the version and exit.")
@@ -67,6 +85,17 @@ def dstack(ctx: click.Context) -> None:
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
+        say_what_is_missing()
+
+
+def say_what_is_missing() -> None:
+    """Say what to do in a folder without a project."""
+    from dstack.cli import project
+
+    try:
+        project.find_root()
+    except UsageError as missing:
+        show.say(f"\nThis folder has no project: {missing.message}.\nTo create one: dstack init")
 
 
 def run(arguments: Sequence[str]) -> int:

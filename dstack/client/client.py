@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import http.client
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote, urlencode
 
 from dstack.client.connection import ANSWER_SECONDS, WORK_SECONDS, BrokenAnswerError, Connection
-from dstack.client.frames import Frame, read_frames
+from dstack.client.frames import Frame, read_frames, read_sweep_events
+from dstack.client.stream import Stream
 from dstack.errors import DstackError, NotFoundError, TryAgainError
 from dstack.model.api import wire
 from dstack.model.api.artifacts import ArtifactView, FolderView, LinksRequest, LinksView, LinkView, TagRequest, TagView
+from dstack.model.api.compare import Comparison
 from dstack.model.api.events import EventQuery, EventView
 from dstack.model.api.jobs import HoldAnswer, HoldRequest, JobView, StopRequest
+from dstack.model.api.metrics import JobSeries
 from dstack.model.api.retention import (
     CacheFolder,
     DeleteRequest,
@@ -25,10 +30,24 @@ from dstack.model.api.retention import (
 )
 from dstack.model.api.runners import AddRunner, Clean, Drain, RunnerRemoved, RunnerView, ServerKey
 from dstack.model.api.runs import Plan, Recipe, RunView, Submission
-from dstack.model.api.server import ChangeIdentity, DeletedSecret, SecretView, ServerConfig, ServerStatus, SetSecret
+from dstack.model.api.server import (
+    ChangeIdentity,
+    DeletedSecret,
+    PageLink,
+    SecretView,
+    ServerConfig,
+    ServerStatus,
+    SetSecret,
+)
+from dstack.model.api.streams import ExecRequest
+from dstack.model.api.sweeps import ResumeRequest, SweepEvent, SweepSubmission, SweepSummary, SweepView, TrialView
 from dstack.model.api.tokens import CreatedToken, NewToken, TokenView
+from dstack.model.api.usage import UsageView
+from dstack.model.api.why import WhyView
 from dstack.model.runner.metrics import JobMetrics
 from dstack.model.runner.registration import RegistrationToken, RegistrationView
+
+T = TypeVar("T")
 
 SILENCE_SECONDS = 60.0
 """Seconds without a byte after which a follow stream counts as broken. A live server sends pings."""
@@ -59,10 +78,16 @@ class Client(Connection):
         user: str | None = None,
         mine: bool = False,
         limit: int = 20,
+        where: str | None = None,
+        sort: str | None = None,
+        names: Sequence[str] = (),
     ) -> list[RunView]:
-        """Return runs, newest first: all, those of `user`, or with `mine` those of the token, if that is personal."""
+        """Return runs, newest first: all, those of `user`, or with `mine` those of the token, if that is personal.
+        `where` are conditions on variables and metrics, `sort` is one to sort by. Raises UsageError if no run has one
+        of these, or of `names`."""
         own = "1" if mine else None
         query = {"workflow": workflow, "status": status, "user": user, "mine": own, "limit": str(limit)}
+        query |= {"where": where, "sort": sort, "names": ",".join(names) or None}
         return self._get("/runs", list[RunView], query)
 
     def run(self, ref: str) -> RunView:
@@ -89,6 +114,22 @@ class Client(Connection):
         """Return the resources that the jobs of a run used over time."""
         return self._get(f"/metrics/{_part(ref)}", list[JobMetrics])
 
+    def series(self, ref: str, *, points: int = 500, names: Sequence[str] = ()) -> list[JobSeries]:
+        """Return what was read from the logs of a run's jobs, or of a job, with so many points of each series."""
+        return self._get(f"/series/{_part(ref)}", list[JobSeries], {"points": str(points), "names": ",".join(names)})
+
+    def compare(self, refs: Sequence[str], *, sort: str | None = None) -> Comparison:
+        """Put runs side by side, sorted by a metric if one is given."""
+        return self._get("/compare", Comparison, {"refs": ",".join(refs), "sort": sort}, WORK_SECONDS)
+
+    def why(self, ref: str) -> WhyView:
+        """Return why a run or job is where it is."""
+        return self._get(f"/why/{_part(ref)}", WhyView)
+
+    def usage(self, since: str, by: Sequence[str]) -> list[UsageView]:
+        """Return what was used since a time (RFC 3339), by user, workflow, runner or week."""
+        return self._get("/usage", list[UsageView], {"since": since, "by": ",".join(by)})
+
     def stop(self, request: StopRequest) -> list[RunView]:
         """Ask runs or jobs to stop. Returns before they have ended."""
         return self._post("/stop", list[RunView], request)
@@ -96,6 +137,14 @@ class Client(Connection):
     def hold(self, request: HoldRequest) -> HoldAnswer:
         """Hold queued jobs, or release them."""
         return self._post("/hold", HoldAnswer, request)
+
+    def enter(self, ref: str, request: ExecRequest) -> Stream:
+        """Run a command in the container of a running job. Raises NotRunningError."""
+        return Stream(self._upgrade(f"/exec/{_part(ref)}", wire.encode(request)))
+
+    def forward(self, ref: str, port: int) -> Stream:
+        """Connect to a port of a running job's container. Raises NotRunningError."""
+        return Stream(self._upgrade(f"/forward/{_part(ref)}/{port}", b""))
 
     def secrets(self) -> list[SecretView]:
         return self._get("/secrets", list[SecretView])
@@ -156,6 +205,45 @@ class Client(Connection):
     def prune_caches(self, wish: PruneCachesRequest) -> list[CacheFolder]:
         """Remove `cache:` folders on runners."""
         return self._post("/prune/caches", list[CacheFolder], wish)
+
+    def submit_sweep(self, wish: SweepSubmission, pack: Path | None = None) -> SweepView:
+        """Submit a sweep. Raises MissingBaseError if the server lacks a commit that the pack builds on."""
+        head = wire.encode(wish) + b"\n"
+        size = len(head) + (pack.stat().st_size if pack else 0)
+        return self._decode(self._send("POST", "/sweeps", WORK_SECONDS, lambda: _blocks(head, pack), size), SweepView)
+
+    def sweeps(self, *, limit: int = 20) -> list[SweepSummary]:
+        """Return sweeps, newest first."""
+        return self._get("/sweeps", list[SweepSummary], {"limit": str(limit)})
+
+    def sweep(self, ref: str) -> SweepView:
+        """Return a sweep by its name or a unique prefix."""
+        return self._get(f"/sweeps/{_part(ref)}", SweepView)
+
+    def follow_sweep(self, ref: str) -> Iterator[SweepEvent]:
+        """Yield the events of a sweep until it has ended: each change of a trial once."""
+        hint = f"the sweep continues; to see it: dstack sweep show {ref}"
+        seen: dict[int, TrialView] = {}
+        for event in self._stream(lambda: f"/sweeps/{_part(ref)}/follow", read_sweep_events, hint):
+            if event.trial and seen.get(event.trial.number) == event.trial:
+                continue  # the connection broke meanwhile
+            if event.trial:
+                seen[event.trial.number] = event.trial
+            yield event
+            if event.sweep and event.sweep.finished_at:
+                return
+
+    def stop_sweep(self, ref: str) -> SweepView:
+        """Ask a sweep to stop. Returns before it has ended."""
+        return self._post(f"/sweeps/{_part(ref)}/stop", SweepView)
+
+    def resume_sweep(self, ref: str, max_runs: int | None = None) -> SweepView:
+        """Go on with a sweep that has ended. Raises ConflictError if there is nothing to go on with."""
+        return self._post(f"/sweeps/{_part(ref)}/resume", SweepView, ResumeRequest(max_runs=max_runs))
+
+    def retry_failed(self, ref: str) -> SweepView:
+        """Run the failed trials of a sweep again. Raises ConflictError if there are none."""
+        return self._post(f"/sweeps/{_part(ref)}/retry-failed", SweepView)
 
     def runners(self, *, fresh: float | None = None) -> list[RunnerView]:
         """Return all runners. `fresh`: accept results of a probe that is up to this many seconds old."""
@@ -230,6 +318,10 @@ class Client(Connection):
         """Make the server a new one, or take its machines over from a copy of it."""
         return self._post("/identity", ServerStatus, ChangeIdentity(new=new))
 
+    def page_link(self) -> PageLink:
+        """Return a link that opens the web page once."""
+        return self._post("/ui", PageLink)
+
     def shutdown(self) -> None:
         """Ask the server to stop. Containers keep running."""
         self._send("POST", "/shutdown", ANSWER_SECONDS).close()
@@ -279,13 +371,18 @@ class Client(Connection):
             yield from iter(lambda: response.read1(BLOCK), b"")
 
     def _frames(self, path: Callable[[], str], hint: str) -> Iterator[Frame]:
-        """Yield the frames of a stream, opened again at the current `path()` each time that it breaks."""
+        return self._stream(path, read_frames, hint)
+
+    def _stream(
+        self, path: Callable[[], str], read: Callable[[http.client.HTTPResponse], Iterator[T]], hint: str
+    ) -> Iterator[T]:
+        """Yield what `read` makes of a stream, opened again at the current `path()` each time that it breaks."""
         last, pause = time.monotonic(), 0.05
         while True:
             try:
                 response = self._send("GET", path(), SILENCE_SECONDS)
                 with self._reading(response):
-                    for frame in read_frames(response):
+                    for frame in read(response):
                         yield frame
                         last, pause = time.monotonic(), 0.05  # the reader may have paused for long
                 return

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import http.client
 import os
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -19,6 +21,7 @@ from dstack.client.settings import Endpoint, user
 from dstack.errors import DstackError, ErrorCode, TryAgainError, UsageError, reason
 from dstack.model.api import wire
 from dstack.model.api.server import API, Problem
+from dstack.model.api.streams import UPGRADE
 
 T = TypeVar("T")
 
@@ -98,8 +101,34 @@ class Connection:
     def _exchange(
         self, method: str, path: str, seconds: float, body: Callable[[], Iterable[bytes]], size: int
     ) -> http.client.HTTPResponse:
+        connection, response = self._ask(method, path, seconds, body, {"Content-Length": str(size)})
+        if connection.sock is not None:
+            # The response keeps the connection open until it is closed.
+            connection.sock.close()
+        return response
+
+    def _upgrade(self, path: str, body: bytes) -> socket.socket:
+        """Send a POST that turns its connection into a stream, and return that."""
+        headers = {"Content-Length": str(len(body)), "Connection": "Upgrade", "Upgrade": UPGRADE}
+        connection, response = self._ask("POST", path, WORK_SECONDS, lambda: [body], headers)
+        self._check(response)
+        if response.status != HTTPStatus.SWITCHING_PROTOCOLS:
+            response.close()
+            connection.close()
+            message = f"{self.endpoint.url} did not upgrade the connection (status {response.status})"
+            raise DstackError(message, hint="a reverse proxy has to pass on the headers Upgrade and Connection")
+        return connection.sock
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        seconds: float,
+        body: Callable[[], Iterable[bytes]],
+        given: Mapping[str, str],
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         connection = self._open(seconds)
-        headers = {"X-Dstack-Version": __version__, "Content-Length": str(size), "Connection": "close"}
+        headers = {"X-Dstack-Version": __version__, "Connection": "close", **given}
         if self.endpoint.embedded and os.environ.get("SSH_AUTH_SOCK"):
             headers["X-Dstack-Agent"] = os.path.abspath(os.environ["SSH_AUTH_SOCK"])
         headers["X-Dstack-User"] = quote(user())
@@ -108,7 +137,8 @@ class Connection:
         try:
             # A server may refuse a request before reading all of it; its response can still be read.
             with suppress(BrokenPipeError, ConnectionResetError):
-                connection.request(method, f"{self.endpoint.prefix}/v1{path}", body() if size else None, headers)
+                blocks = body() if given["Content-Length"] != "0" else None
+                connection.request(method, f"{self.endpoint.prefix}/v1{path}", blocks, headers)
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             connection.close()
@@ -116,10 +146,7 @@ class Connection:
             if isinstance(error, http.client.BadStatusLine) and not isinstance(error, OSError):
                 raise self._foreign() from error
             raise self._broken(error) from error
-        if connection.sock is not None:
-            # The response keeps the connection open until it is closed.
-            connection.sock.close()
-        return response
+        return connection, response
 
     def _open(self, seconds: float) -> http.client.HTTPConnection:
         try:
@@ -203,6 +230,11 @@ def problem(status: int, body: bytes) -> DstackError:
         met = msgspec.json.decode(body, type=Problem)
     except msgspec.DecodeError:
         return DstackError(f"the server answered with status {status}: {body[:200].decode(errors='replace').strip()}")
+    return problem_error(met)
+
+
+def problem_error(met: Problem) -> DstackError:
+    """Return the exception that the server met."""
     special: dict[str, Any] = {"host-key": errors.UnknownHostKeyError, "missing-base": errors.MissingBaseError}
     kind = special.get(met.kind) or getattr(errors, met.kind, None)
     if kind is errors.ProjectError:

@@ -11,6 +11,7 @@ from msgspec import structs
 
 from dstack.model.api import wire
 from dstack.model.api.runs import Event
+from dstack.model.api.sweeps import SweepEvent
 
 BLOCK = 1 << 16
 
@@ -49,6 +50,16 @@ def read_frames(source: BufferedIOBase) -> Iterator[Frame]:
                 raise http.client.IncompleteRead(bytes(buffer), size - len(buffer))
         yield Frame(event, bytes(buffer[:size]))
         del buffer[:size]
+
+
+def read_sweep_events(source: BufferedIOBase) -> Iterator[SweepEvent]:
+    """Yield the events of a sweep, one in each line. Raises http.client.IncompleteRead if the last one is cut."""
+    for line in source:
+        if not line.endswith(b"\n"):
+            raise http.client.IncompleteRead(line)
+        event = wire.decode(line, SweepEvent)
+        if event.event != "ping":
+            yield event
 
 
 def _read(source: BufferedIOBase, buffer: bytearray) -> bool:

@@ -65,7 +65,7 @@ class Admission:
         if unasked := self.doubt(job):
             return Obstacle(reasons.restored(unasked))
         if job.stop:
-            return Obstacle(reasons.STOPPED_EARLY, ends=True, exit_code=ExitCode.STOPPED)
+            return Obstacle(job.stopped(reasons.STOPPED_EARLY), ends=True, exit_code=ExitCode.STOPPED)
         if job.held:
             return Obstacle(reasons.held(job.held, job.run))
         if job.id in self.ready:

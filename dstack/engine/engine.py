@@ -16,6 +16,7 @@ from dstack.engine.reconcile.reconcile import Reconciler
 from dstack.engine.retention.clear import Surplus, clear, clearable, disk_asks, relieve, surplus
 from dstack.engine.scheduler import Scheduler
 from dstack.model.job.job import Job
+from dstack.model.job.reasons import Reason
 from dstack.model.job.status import Status
 from dstack.scheduling.types import Machine
 from dstack.store.tables.events import SERVER, acting
@@ -84,14 +85,14 @@ class Engine:
             del self.drives[job_id]
         self.poke()
 
-    def stop(self, jobs: Iterable[Job], *, abort: bool) -> None:
-        """Record the stop for each unfinished job, then act on it."""
+    def stop(self, jobs: Iterable[Job], *, abort: bool, why: Reason | None = None) -> None:
+        """Record the stop for each unfinished job, and `why` unless it was `dstack stop`, then act on it."""
         for job in jobs:
             if job.finished or (job.stop and not abort):
                 continue
             storing = job.status is Status.UPLOADING and not abort
             reason = stopping(job) if storing else job.reason
-            self.store.jobs.change(job.id, stop="abort" if abort else "stop", reason=reason)
+            self.store.jobs.change(job.id, stop="abort" if abort else "stop", stop_reason=why, reason=reason)
             if job.status is not Status.QUEUED and not storing:
                 self.drive(job.id)
         self.poke()

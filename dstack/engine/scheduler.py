@@ -50,7 +50,7 @@ class Scheduler:
         self.positions = {job_id: place for place, job_id in enumerate(made.order, 1)}
         self.promises = made.promises
         for job_id, placement in made.placements.items():
-            self.place(job_id, placement)
+            self.place(job_id, placement, made.choices.get(job_id))
         self.preempt(made.preemptions)
         self.explain(waiting, machines, made.reasons)
 
@@ -65,7 +65,7 @@ class Scheduler:
         text = self.store.settings.get("max-gpus-per-user")
         return int(text) if text else None
 
-    def place(self, job_id: str, placement: Placement) -> None:
+    def place(self, job_id: str, placement: Placement, choice: str | None = None) -> None:
         self.store.jobs.change(
             job_id,
             status=Status.PREPARING,
@@ -75,6 +75,7 @@ class Scheduler:
             preparation=Phase.SHIPPING,
             progress=None,
             reason=None,
+            choice=choice,
         )
         self.drive(job_id)
 

@@ -7,13 +7,14 @@ from typing import Protocol
 
 from dstack.commands.artifacts.collect import ArtifactListing
 from dstack.commands.command import Stdin
-from dstack.commands.host import Host
+from dstack.commands.host import Host, TerminalSize
 from dstack.commands.machine.pull import Login
 from dstack.commands.machine.take_stock import Stock
 from dstack.decide import Observed
 from dstack.errors import HostError
+from dstack.executors.entered import Entered
 from dstack.model.code.snapshot import Snapshot
-from dstack.model.job.execution import Launched, Order, Received, Stopped
+from dstack.model.job.execution import ContainerCommand, Launched, Order, Received, Stopped
 from dstack.model.job.status import Progress
 from dstack.model.project.workflow import Artifact
 from dstack.model.runner.host_context import HostContext
@@ -84,6 +85,15 @@ class Executor(Protocol):
         """Return what of this server's is on the runner, and make the server the owner of it: from then on, a server
         with the same id gets an OtherServerError there. `owner` is that line; `known` are the server's own instances.
         Raises OtherServerError if another one owns it, whose epoch is not lower."""
+
+    async def enter(self, attempt: str, entry: ContainerCommand, terminal: TerminalSize | None) -> Entered:
+        """Run a command in the container of an attempt that runs. Close its channel at the end."""
+
+    async def connect(self, attempt: str, port: int, entry: str) -> Entered:
+        """Connect to a port of the attempt's container, whatever address it listens on there."""
+
+    async def leave(self, attempt: str, entry: str) -> None:
+        """End what is left in the container of a command, or of a connection, that was closed before its end."""
 
     async def discard(self, attempt: str, image: str) -> None:
         """Remove whatever is left of the attempt on the runner, running or not."""

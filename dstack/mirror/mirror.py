@@ -105,6 +105,10 @@ class Mirror:
             for difference in trees.differences(self._git(), commit, tree)
         ]
 
+    def differing(self, one: str, other: str) -> list[str]:
+        """Return the paths of the files that are not the same in two trees."""
+        return [os.fsdecode(each.path) for each in trees.differences(self._git(), one, other)]
+
     def diff(self, snapshot: Snapshot) -> bytes:
         """Return the patch from commit to tree, for `git apply`. Comments in front say what a patch can't."""
         base = snapshot.commit or trees.EMPTY_TREE[len(snapshot.tree)]

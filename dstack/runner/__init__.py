@@ -259,7 +259,7 @@ def let_in(key: str, server: str) -> None:
     elif before and not before.endswith(b"\n"):
         before += b"\n"
         made += ",newline"
-    write_keys(folder, path, before + f"restrict {key} dstack-server-{server}{made}\n".encode())
+    write_keys(folder, path, before + f"restrict,pty {key} dstack-server-{server}{made}\n".encode())
 
 
 def let_out(server: str) -> None:

@@ -11,7 +11,7 @@ from dstack.model.runner.mounts import allowed
 from dstack.model.runner.runner import Runner
 from dstack.model.text.units import ago_words, memory_words, size_words, span_words
 from dstack.scheduling.capacity import Capacity
-from dstack.scheduling.types import Lease
+from dstack.scheduling.types import Lease, Waiting
 
 ENDED = {Status.FAILED: "failed", Status.STOPPED: "was stopped", Status.LOST: "was lost"}
 SHOWN = 3
@@ -25,7 +25,29 @@ TROUBLES = {
     "unavailable": ReasonCode.RUNNER_UNAVAILABLE,
 }
 UNCHECKED = Reason(ReasonCode.RUNNER_BEING_CHECKED, "being checked")
-STOPPED_EARLY = Reason(ReasonCode.STOPPED_BY_USER, "stopped before it started")
+STOPPED_EARLY = "stopped before it started"
+
+
+CHOICES = {
+    "asked-for": "the run asks for a runner with this name or label",
+    "only-choice": "it is the only runner that may and can run the job",
+    "room-was-made": "a job of lower priority gave way to it there",
+    "has-most-of-it": "it already had the most of the job's code, image and inputs",
+    "fullest-fit": "it had the fewest free GPUs among the runners on which the job fits, which keeps the others free",
+    "least-busy": "it was the least busy runner",
+}
+"""Why a job got its runner, by code."""
+
+
+def choice(job: Waiting, could: Sequence[Capacity], one: Capacity, *, promised: bool) -> str:
+    """Return the code that says why a job gets this runner, of those that could hold it."""
+    if promised:
+        return "room-was-made"
+    if len(could) == 1:
+        return "asked-for" if job.pin else "only-choice"
+    if job.near and job.near.get(one.name) == max(job.near.values()):
+        return "has-most-of-it"
+    return "fullest-fit" if job.ask.gpus else "least-busy"
 
 
 def held(by: str, run: str) -> Reason:

@@ -93,14 +93,16 @@ class Pass:
 
     def run(self) -> Schedule:
         placements: dict[str, Placement] = {}
+        choices: dict[str, str] = {}
         left: list[tuple[Waiting, JobShape]] = []
         for job in self.jobs:
             shape = self.shape(job)
             over = self.max_gpus is not None and self.over_limit(job)
-            one = self.promised(job) if self.room.promised and not over else None
+            one = promised = self.promised(job) if self.room.promised and not over else None
             if one is None and not (over or shape.blocked):
                 one = self.choose(job, shape)
             if one is not None:
+                choices[job.id] = reasons.choice(job, shape.could, one, promised=promised is not None)
                 placements[job.id] = Placement(one.name, self.give(one, job))
                 continue
             left.append((job, shape))
@@ -109,7 +111,7 @@ class Pass:
         self.room.spare()
         order = [job.id for job, _ in left]
         promises = {job: self.all[number].name for job, number in self.room.promised.items()}
-        return Schedule(placements, self.reasons(left), order, self.room.yields, promises)
+        return Schedule(placements, self.reasons(left), order, self.room.yields, promises, choices)
 
     def shape(self, job: Waiting) -> JobShape:
         """The job's shape: all jobs with the same needs share one."""

@@ -117,10 +117,12 @@ class Placement(Struct, frozen=True, gc=False):
 class Schedule(Struct, frozen=True):
     """Placements, and a reason for every job without one. `order` lists the jobs without one, first come first.
     `preemptions` maps each running job that has to give way to the waiting job that it makes room for; `promises` maps
-    a waiting job to the runner on which room is made for it."""
+    a waiting job to the runner on which room is made for it. `choices` has the code that says
+    why each placed job got its runner."""
 
     placements: dict[str, Placement]
     reasons: dict[str, Reason]
     order: list[str]
     preemptions: dict[str, str] = {}
     promises: dict[str, str] = {}
+    choices: dict[str, str] = {}

@@ -25,6 +25,7 @@ from dstack.engine.fleet.runners import Fleet
 from dstack.engine.fleet.sampling import Sampler
 from dstack.engine.retention.leftovers import keep_swept, sweep
 from dstack.engine.retention.retention import Retention, limit_events
+from dstack.engine.sweeps.sweeps import SweepDrives
 from dstack.errors import DstackError, UsageError
 from dstack.hosts.pool import Pool
 from dstack.model.api import wire
@@ -42,6 +43,8 @@ from dstack.server.lock import owned
 from dstack.server.registrations import RegistrationService
 from dstack.server.roles import Allowed
 from dstack.server.runner_service import RunnerService
+from dstack.server.web.app import WebPages
+from dstack.server.web.port import WebPort
 from dstack.store.backup.restore import finish_restore
 from dstack.store.store import Store
 
@@ -153,15 +156,21 @@ async def run(
     metrics = Sampler(store, fleet)
     fleet.use = metrics.use
     fleet.load = metrics.load
-    registrations = RegistrationService(RunnerService(engine, metrics))
+    service = RunnerService(engine, metrics)
+    registrations = RegistrationService(service)
     fleet.absent = registrations.absent
     retention = Retention(context)
-    routes = table(engine, retention, registrations, url, lambda: server.stop())
-    access = Access(application(routes, store.database.synced), store.tokens, allowed, problem_response)
+    sweeps = SweepDrives(context, engine)
+    web = WebPages(engine, retention, service, store.database.synced)
+    port = WebPort(web.sessions, context.tasks, url, lambda one: server.add(one), lambda: web.site.idle)
+    routes = table(engine, retention, registrations, sweeps, url, lambda: server.stop(), port.link)
+    app = application(routes, store.database.synced, web.routes(), web.site.missing)
+    access = Access(app, store.tokens, allowed, problem_response, web.sessions.find)
     store.tokens.revoked = access.end
     server = Listener(access, border)
     await context.tasks.attempt("removing leftovers at the start", lambda: sweep(context, math.inf))
     engine.start()
+    sweeps.start()
     context.tasks.start("metrics", metrics.watch)
     context.tasks.start("removing the rest of deleted runs", retention.watch)
     context.tasks.start("removing leftovers", lambda: keep_swept(context))
@@ -185,10 +194,10 @@ async def reserve(store: Store) -> None:
 
 
 async def leave_when_idle(server: Listener, access: Access, store: Store, limit: float) -> None:
-    """Stop the server after `limit` seconds without requests or unfinished jobs; 0 means never."""
+    """Stop the server after `limit` seconds without requests, unfinished jobs or sweeps; 0 means never."""
     while limit:
         await asyncio.sleep(min(1.0, limit / 2))
-        if store.jobs.unfinished():
+        if store.jobs.unfinished() or store.sweeps.running():
             access.last = time.monotonic()
         elif access.idle > limit:
             log.info("idle for %.0f seconds: exiting", limit)

@@ -15,21 +15,25 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from dstack.errors import DstackError, ServerTroubleError, UnauthorizedError
 from dstack.model.api.tokens import Role
 from dstack.server.roles import NOBODY, OWNER, Allowed, Caller
+from dstack.store.tables.sessions import Session
 from dstack.store.tables.tokens import SHARED, Tokens
 
 OPEN = re.compile(r"GET /dstack-runner|POST /v1/registrations(/[^/]+/heartbeat)?")
 """Requests of `dstack-runner`, which need no server token: the first is public, the others check their own tokens."""
+API = re.compile(r"/(v1|dstack-runner)(/.*)?")
+"""The paths that only a token opens. All others are pages, which a session opens, too; they refuse by themselves."""
 
 
 @dataclass
 class Access:
     """Refuses TCP requests without a valid token, says who sends the others, and tracks how long the server has been
-    idle. `open` are the requests in progress by the name of their token."""
+    idle. `session` finds that of a page's request. `open` are the requests in progress by the name of their token."""
 
     app: ASGIApp
     tokens: Tokens
     allowed: Allowed
     refuse: Callable[[DstackError], ASGIApp]
+    session: Callable[[Scope], Session | None] = lambda scope: None
     active: int = 0
     last: float = field(default_factory=time.monotonic)
     open: dict[str, set[asyncio.Task[None]]] = field(default_factory=lambda: defaultdict(set))
@@ -91,7 +95,18 @@ class Access:
             scope["dstack.caller"] = Caller(known.role, name, commands, self.allowed.storage)
             return self.app
         scope["dstack.caller"] = NOBODY
+        if not API.fullmatch(scope["path"]):
+            if not given and (session := self.session(scope)):
+                scope["dstack.session"], scope["dstack.token"] = session, session.token
+                scope["dstack.caller"] = caller_of(session, self.allowed)
+            return self.app
         if OPEN.fullmatch(f"{scope['method']} {scope['path']}"):
             return self.app
         message = "the server does not accept this token" if given else "the server requires a token"
         return self.refuse(UnauthorizedError(message, hint="dstack config --token, or set DSTACK_TOKEN"))
+
+
+def caller_of(session: Session, allowed: Allowed) -> Caller:
+    """Return who acts in a session. A browser never gives commands as the server's user."""
+    name = None if session.token in (None, SHARED) else session.token
+    return Caller(session.role, name, storage=allowed.storage)

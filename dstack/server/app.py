@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -11,25 +11,38 @@ from starlette.routing import Route
 
 from dstack.engine.engine import Engine
 from dstack.engine.retention.retention import Retention
+from dstack.engine.sweeps.sweeps import SweepDrives
 from dstack.errors import DstackError, ErrorCode, NotFoundError
+from dstack.server.access import API as API_PATH
 from dstack.server.endpoints import Endpoint, answering, problem_response
 from dstack.server.follow_events import EventRoutes
 from dstack.server.registrations import RegistrationService, program
-from dstack.server.roles import guarded
+from dstack.server.roles import Answer, guarded
 from dstack.server.routes.artifacts import ArtifactRoutes
 from dstack.server.routes.jobs import JobRoutes
+from dstack.server.routes.metrics import MetricRoutes
+from dstack.server.routes.reports import ReportRoutes
 from dstack.server.routes.runs import RunRoutes
 from dstack.server.routes.settings import SettingsRoutes
+from dstack.server.routes.sweeps import SweepRoutes
+from dstack.server.routes.visits import VisitRoutes
 
 
 def table(
-    engine: Engine, retention: Retention, machines: RegistrationService, url: str, shutdown: Callable[[], None]
+    engine: Engine,
+    retention: Retention,
+    machines: RegistrationService,
+    drives: SweepDrives,
+    url: str,
+    shutdown: Callable[[], None],
+    link: Endpoint,
 ) -> list[tuple[str, str, Endpoint]]:
     """Return the method, path and endpoint of each route below /v1. `url` is where the server listens; `shutdown`
-    stops it."""
+    stops it; `link` makes a link to the web page."""
     runs, jobs, settings = RunRoutes(engine, retention), JobRoutes(engine), SettingsRoutes(engine, url)
     artifacts, events = ArtifactRoutes(engine.context), EventRoutes(engine.context)
-    runners = machines.runner_service
+    visits, reports, runners = VisitRoutes(engine), ReportRoutes(engine), machines.runner_service
+    sweeps = SweepRoutes(engine, drives)
     return [
         ("POST", "/runs", runs.submit),
         ("GET", "/runs", runs.runs),
@@ -44,8 +57,14 @@ def table(
         ("GET", "/jobs/{ref}", jobs.job),
         ("GET", "/follow/{ref}", jobs.follow),
         ("GET", "/metrics/{ref}", jobs.metrics),
+        ("GET", "/why/{ref}", reports.why),
+        ("GET", "/usage", reports.usage),
+        ("GET", "/series/{ref}", MetricRoutes(engine).series),
+        ("GET", "/compare", MetricRoutes(engine).compare),
         ("POST", "/stop", jobs.stop),
         ("POST", "/hold", jobs.hold),
+        ("POST", "/exec/{ref}", visits.enter),
+        ("POST", "/forward/{ref}/{port}", visits.forward),
         ("GET", "/artifacts/{ref}", artifacts.artifacts),
         ("GET", "/artifacts/{ref}/file", artifacts.file),
         ("GET", "/artifacts/{ref}/folders", artifacts.folders),
@@ -54,6 +73,13 @@ def table(
         ("GET", "/tags", engine.store.tags.all),
         ("POST", "/tags", artifacts.tag),
         ("DELETE", "/tags/{name}", artifacts.delete_tag),
+        ("POST", "/sweeps", sweeps.submit),
+        ("GET", "/sweeps", sweeps.sweeps),
+        ("GET", "/sweeps/{ref}", sweeps.sweep),
+        ("GET", "/sweeps/{ref}/follow", sweeps.follow),
+        ("POST", "/sweeps/{ref}/stop", sweeps.stop),
+        ("POST", "/sweeps/{ref}/resume", sweeps.resume),
+        ("POST", "/sweeps/{ref}/retry-failed", sweeps.retry_failed),
         ("GET", "/runners", runners.list),
         ("POST", "/runners", runners.add),
         ("DELETE", "/runners/{name}", runners.removal.remove),
@@ -80,17 +106,26 @@ def table(
         ("POST", "/config", settings.configure),
         ("POST", "/shutdown", shutdown),
         ("GET", "/events", events.events),
+        ("POST", "/ui", link),
     ]
 
 
-def application(routes: list[tuple[str, str, Endpoint]], synced: Callable[[], Awaitable[None]]) -> Starlette:
-    """Return the ASGI application with these routes below /v1. What they change is `synced` before they answer."""
+def application(
+    routes: list[tuple[str, str, Endpoint]],
+    synced: Callable[[], Awaitable[None]],
+    pages: Sequence[Route] = (),
+    missing: Answer | None = None,
+) -> Starlette:
+    """Return the ASGI application with these routes below /v1, and these pages. What they change is `synced` before
+    they answer; `missing` answers requests for other pages."""
 
     async def crashed(request: Request, error: Exception) -> Response:
         message, hint = f"internal error in the server: {error!r}", "dstack server logs"
         return problem_response(DstackError(message, hint=hint, code=ErrorCode.INTERNAL))
 
     async def unknown(request: Request, error: Exception) -> Response:
+        if missing is not None and not API_PATH.fullmatch(request.url.path):
+            return await missing(request)
         return problem_response(NotFoundError(f"the server has no route {request.url.path}"))
 
     every = [
@@ -102,4 +137,5 @@ def application(routes: list[tuple[str, str, Endpoint]], synced: Callable[[], Aw
         for method, path, endpoint in routes
     ]
     every.append(Route("/dstack-runner", answering(program)))
+    every += pages
     return Starlette(routes=every, exception_handlers={Exception: crashed, 404: unknown, 405: unknown})

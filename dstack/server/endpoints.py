@@ -28,7 +28,16 @@ STATUSES: list[tuple[int, tuple[type[DstackError], ...]]] = [
     (404, (errors.NotFoundError,)),
     (401, (errors.UnauthorizedError,)),
     (403, (errors.ForbiddenError,)),
-    (409, (errors.ConflictError, errors.TryAgainError, errors.UnknownHostKeyError, errors.MissingBaseError)),
+    (
+        409,
+        (
+            errors.ConflictError,
+            errors.NotRunningError,
+            errors.TryAgainError,
+            errors.UnknownHostKeyError,
+            errors.MissingBaseError,
+        ),
+    ),
     (400, (UsageError,)),
 ]
 STATUS_OF: dict[str, int] = {

@@ -49,7 +49,8 @@ class Follower:
             if silence.cancelled_caught:
                 yield encoded(Event(event="ping"))
         if self.whole:
-            run = run_view(self.run, self.context.store.jobs.of(self.run.name))
+            jobs = self.context.store.jobs.of(self.run.name)
+            run = run_view(self.run, jobs, metrics=self.context.store.metrics.of(jobs))
             yield encoded(Event(event="run", run=run))
 
     def news(self, jobs: list[Job]) -> Iterator[bytes]:

@@ -17,6 +17,7 @@ from dstack.model.api.runners import AddRunner
 from dstack.model.api.tokens import Role
 from dstack.model.job.job import Run
 from dstack.model.runner.runner import DEFAULT_ROOT, Address, Runner
+from dstack.model.sweep.sweep import Sweep
 
 DOCKER = re.compile(r"(sudo (-n )?)?(docker|podman)( (-H|--host)[ =]unix://[A-Za-z0-9._/-]+)?")
 """The Docker commands that are no program of the caller's choice."""
@@ -96,8 +97,14 @@ NEEDED: dict[str, Need] = {
     "GET /jobs/{ref}": MEMBER,
     "GET /follow/{ref}": MEMBER,
     "GET /metrics/{ref}": MEMBER,
+    "GET /why/{ref}": MEMBER,
+    "GET /usage": MEMBER,
+    "GET /series/{ref}": MEMBER,
+    "GET /compare": MEMBER,
     "POST /stop": MEMBER,
     "POST /hold": MEMBER,
+    "POST /exec/{ref}": MEMBER,
+    "POST /forward/{ref}/{port}": MEMBER,
     "GET /artifacts/{ref}": MEMBER,
     "GET /artifacts/{ref}/file": MEMBER,
     "GET /artifacts/{ref}/folders": MEMBER,
@@ -106,6 +113,13 @@ NEEDED: dict[str, Need] = {
     "GET /tags": MEMBER,
     "POST /tags": MEMBER,
     "DELETE /tags/{name}": MEMBER,
+    "POST /sweeps": MEMBER,
+    "GET /sweeps": MEMBER,
+    "GET /sweeps/{ref}": MEMBER,
+    "GET /sweeps/{ref}/follow": MEMBER,
+    "POST /sweeps/{ref}/stop": MEMBER,
+    "POST /sweeps/{ref}/resume": MEMBER,
+    "POST /sweeps/{ref}/retry-failed": MEMBER,
     "GET /runners": MEMBER,
     "POST /runners": admin("add runners"),
     "DELETE /runners/{name}": admin("remove runners"),
@@ -132,8 +146,43 @@ NEEDED: dict[str, Need] = {
     "POST /shutdown": admin("stop the server"),
     "POST /identity": admin("change the server's identity"),
     "GET /events": MEMBER,
+    "POST /ui": MEMBER,
 }
 """What each route below /v1 needs. A route that is missing here is an admin's."""
+
+PAGES: dict[str, Need] = {
+    "GET /static/{hash}/{name}": ANYONE,
+    "GET /login": ANYONE,
+    "POST /login": ANYONE,
+    "POST /logout": MEMBER,
+    "GET /": MEMBER,
+    "GET /runs": MEMBER,
+    "GET /runs/{name}": MEMBER,
+    "GET /runs/{name}/log": MEMBER,
+    "GET /runs/{name}/log/raw": MEMBER,
+    "GET /runs/{name}/artifacts": MEMBER,
+    "GET /runs/{name}/artifacts/file": MEMBER,
+    "GET /runs/{name}/code": MEMBER,
+    "GET /runs/{name}/events": MEMBER,
+    "GET /runs/{name}/usage": MEMBER,
+    "GET /runs/{name}/curves": MEMBER,
+    "GET /compare": MEMBER,
+    "GET /compare/curves": MEMBER,
+    "POST /runs/act": MEMBER,
+    "GET /confirm": MEMBER,
+    "POST /tags": MEMBER,
+    "POST /tags/delete": MEMBER,
+    "GET /runners": MEMBER,
+    "GET /runners/{name}": MEMBER,
+    "POST /runners/check": MEMBER,
+    "POST /runners/drain": admin("drain runners"),
+    "POST /runners/resume": admin("resume runners"),
+    "GET /sweeps": MEMBER,
+    "GET /sweeps/{name}": MEMBER,
+    "GET /usage": MEMBER,
+    "GET /events": MEMBER,
+}
+"""What each page and form of the web page needs."""
 
 Answer = Callable[[Request], Awaitable[Response]]
 
@@ -160,15 +209,16 @@ def admins_only(sender: Caller, act: str) -> ForbiddenError:
     )
 
 
-def owns(run: Run) -> bool:
-    """Whether the caller may change the run."""
+def owns(run: Run | Sweep) -> bool:
+    """Whether the caller may change the run or sweep."""
     return caller().role is not Role.MEMBER or run.user == caller().name
 
 
-def require_own(run: Run) -> None:
-    """Raise ForbiddenError if the run is another person's and the caller is a member."""
+def require_own(run: Run | Sweep) -> None:
+    """Raise ForbiddenError if the run or sweep is another person's and the caller is a member."""
     if not owns(run):
-        raise admins_only(caller(), f"change {run.name}, a run of {run.user}")
+        noun = "run" if isinstance(run, Run) else "sweep"
+        raise admins_only(caller(), f"change {run.name}, a {noun} of {run.user}")
 
 
 def require_admin(act: str) -> None:

@@ -50,7 +50,7 @@ class RunnerService:
         if fresh != math.inf:
             await self.fleet.check_all((runner.name for runner in self.store.runners.all()), fresh=fresh)
             await self.metrics.look_at_all(fresh=LOOK)
-        return [self.fleet.view(runner) for runner in self.store.runners.all() if not runner.hidden]
+        return self.fleet.views(runner for runner in self.store.runners.all() if not runner.hidden)
 
     async def add(self, request: AddRunner) -> RunnerView:
         """Check a machine and record it as a runner. Raises UnknownHostKeyError for a key that is not trusted yet, and

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import IO
+from typing import IO, TypeVar
 
 from msgspec.structs import replace
 
@@ -26,6 +26,8 @@ from dstack.server.roles import caller, require_commands
 from dstack.server.views import run_view, shown
 from dstack.store.store import Store
 
+T = TypeVar("T")
+
 COPIES = 2
 """How many copies of a submission are on the disk for a moment: as it came, and in the mirror."""
 LISTED = 100
@@ -39,16 +41,21 @@ LONGEST_HEAD = 64 * 1024 * 1024
 async def submit(submitter: Submitter, folder: Path, body: AsyncIterator[bytes], size: int) -> RunView | Plan:
     """Record the submission as a run, or return its plan for a dry run. The pack is kept in the folder meanwhile.
     Raises DiskFullError, before reading anything, if `size` bytes don't fit."""
-    try:
-        require(folder, COPIES * size)
-    except DiskFullError as full:
-        raise DiskFullError(f"nothing was submitted: {full.message}", hint=full.hint) from full
+    require_space(folder, size)
     with NamedTemporaryFile(dir=folder, suffix=".pack") as pack:
-        submission = accountable(await read(body, pack), submitter.store)
+        submission = accountable(await read(body, pack, Submission, checked), submitter.store)
         if submission.dry_run:
             return plan_view(await submitter.preview(submission, Path(pack.name)))
         submitted = await submitter.submit(submission, Path(pack.name))
     return run_view(submitted.run, submitted.jobs, warnings=submitted.warnings)
+
+
+def require_space(folder: Path, size: int) -> None:
+    """Raise DiskFullError unless a submission of `size` bytes fits."""
+    try:
+        require(folder, COPIES * size)
+    except DiskFullError as full:
+        raise DiskFullError(f"nothing was submitted: {full.message}", hint=full.hint) from full
 
 
 def accountable(submission: Submission, store: Store) -> Submission:
@@ -60,8 +67,9 @@ def accountable(submission: Submission, store: Store) -> Submission:
     return replace(submission, user=caller().name or submission.user)
 
 
-async def read(body: AsyncIterator[bytes], pack: IO[bytes]) -> Submission:
-    """Return the submission from the first line, and write what follows to the pack. Raises UsageError."""
+async def read(body: AsyncIterator[bytes], pack: IO[bytes], kind: type[T], check: Callable[[T], T]) -> T:
+    """Return the submission of a run or a sweep from the first line, and write what follows to the pack. `check` raises
+    ValueError for one that is not sound. Raises UsageError."""
     head = bytearray()
     async for data in body:
         head += data
@@ -77,7 +85,7 @@ async def read(body: AsyncIterator[bytes], pack: IO[bytes]) -> Submission:
     with reading("the submission can't be read"):
         if NUL.search(line):
             raise ValueError("a text in it contains a NUL character")
-        return checked(wire.decode(line, Submission))
+        return check(wire.decode(line, kind))
 
 
 def checked(submission: Submission) -> Submission:

@@ -9,10 +9,12 @@ import msgspec
 from msgspec import Struct
 
 from dstack.model.api.jobs import ArtifactsView, AttemptView, CacheView, JobView
+from dstack.model.api.metrics import plain
 from dstack.model.api.runs import RepoView, RunView
-from dstack.model.job.job import Attempt, Job, Run
+from dstack.model.job.job import Attempt, Job, Run, decisive
 from dstack.model.job.reasons import reason_code
 from dstack.model.job.status import Status, summary
+from dstack.model.metrics.series import MetricSummary
 
 View = TypeVar("View", bound=Struct)
 
@@ -35,6 +37,7 @@ def job_view(job: Job, position: int | None = None) -> JobView:
         artifacts=ArtifactsView(job.files, job.bytes),
         position=position if job.status is Status.QUEUED else None,
         attempts=[attempt_view(attempt) for attempt in job.history],
+        ports=list(job.definition.ports),
     )
 
 
@@ -49,7 +52,11 @@ def attempt_view(attempt: Attempt) -> AttemptView:
 
 
 def run_view(
-    run: Run, jobs: list[Job], positions: Mapping[str, int] | None = None, warnings: Sequence[str] = ()
+    run: Run,
+    jobs: list[Job],
+    positions: Mapping[str, int] | None = None,
+    warnings: Sequence[str] = (),
+    metrics: Mapping[str, MetricSummary] | None = None,
 ) -> RunView:
     """Return a run as users see it, with the status, exit code and reason of the job that decided it. `positions`
     holds the positions in the queue by job id."""
@@ -68,13 +75,5 @@ def run_view(
         repo=shown(run.snapshot, RepoView),
         jobs=[job_view(job, (positions or {}).get(job.id)) for job in jobs],
         warnings=warnings,
+        metrics={name: plain(each.last.value) for name, each in (metrics or {}).items()},
     )
-
-
-def decisive(jobs: list[Job]) -> Job | None:
-    """Return the job that decided how the run ended: the first that failed or was lost, else the first that stopped."""
-    for ends in ((Status.FAILED, Status.LOST), (Status.STOPPED,)):
-        ended = [job for job in jobs if job.status in ends and job.exit_code is not None]
-        if ended:
-            return min(ended, key=lambda job: job.finished_at or "")
-    return None

@@ -91,6 +91,18 @@ class Logs:
             at = records[later - 1][1] if later else 0.0
             return at, records[later][0] if later < len(records) else None
 
+    def arrivals(self, job: str, start: int, end: int) -> list[tuple[int, float]]:
+        """Return the arrivals of the bytes from `start` to `end`: offsets, the first one at or before `start`, with
+        their times (seconds since the epoch)."""
+        if not self._times(job).exists():
+            return []
+        with self._times(job).open("rb") as index:
+            records = Records(index)
+            first = max(0, bisect_right(records, start, key=itemgetter(0)) - 1)
+            count = bisect_left(records, end, first, key=itemgetter(0)) - first
+            index.seek(first * RECORD.size)
+            return list(RECORD.iter_unpack(index.read(count * RECORD.size)))
+
     def begins(self, job: str, since: float) -> int:
         """Return the offset of the first byte that arrived at `since` (seconds since the epoch) or later."""
         if not self._times(job).exists():

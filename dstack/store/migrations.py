@@ -138,4 +138,35 @@ STEPS: dict[str, Step] = {
         " problem TEXT NOT NULL, found_at TEXT NOT NULL)"
     ),
     "server_instances": statements(f"CREATE TABLE instances ({NUMBER}, id TEXT NOT NULL)"),
+    "index_ends": statements("CREATE INDEX jobs_by_end ON jobs (json_extract(data, '$.finished_at'))"),
+    "metrics": statements(
+        "CREATE TABLE metric_readers (job TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID",
+        f"CREATE TABLE metric_series ({NUMBER}, job TEXT NOT NULL, name TEXT NOT NULL, count INTEGER NOT NULL,"
+        " stride INTEGER NOT NULL, last_step NUMERIC NOT NULL, last_time REAL NOT NULL, last_value REAL,"
+        " min_step NUMERIC NOT NULL, min_time REAL NOT NULL, min_value REAL,"
+        " max_step NUMERIC NOT NULL, max_time REAL NOT NULL, max_value REAL)",
+        "CREATE UNIQUE INDEX metric_series_by_job ON metric_series (job, name)",
+        "CREATE INDEX metric_series_by_name ON metric_series (name)",
+        "CREATE TABLE metric_points (series INTEGER NOT NULL, number INTEGER NOT NULL, step NUMERIC NOT NULL,"
+        " time REAL NOT NULL, value REAL, PRIMARY KEY (series, number)) WITHOUT ROWID",
+    ),
+    "sweeps": statements(
+        f"CREATE TABLE sweeps ({NUMBER}, name TEXT NOT NULL, status TEXT NOT NULL, data TEXT NOT NULL,"
+        " template TEXT NOT NULL)",
+        "CREATE UNIQUE INDEX idx_sweeps_name ON sweeps (name)",
+        "CREATE INDEX idx_sweeps_status ON sweeps (status)",
+        "CREATE TABLE trials (id TEXT NOT NULL, sweep TEXT NOT NULL, number INTEGER NOT NULL,"
+        " finished INTEGER NOT NULL, data TEXT NOT NULL, PRIMARY KEY (sweep, number)) WITHOUT ROWID",
+        "CREATE INDEX idx_trials_unfinished ON trials (sweep, finished)",
+    ),
+    "web_sessions": statements(
+        "CREATE TABLE sessions (hash TEXT PRIMARY KEY, token TEXT, user TEXT NOT NULL, used_at TEXT NOT NULL)"
+        " WITHOUT ROWID",
+    ),
+    "index_run_lists": statements(
+        "CREATE INDEX runs_listed ON runs (workflow, user, name)",
+        "DROP INDEX idx_jobs_status",
+        "CREATE INDEX idx_jobs_status ON jobs (status, run)",
+        "CREATE INDEX idx_events_runner ON events (runner) WHERE runner IS NOT NULL",
+    ),
 }

@@ -11,9 +11,13 @@ from dstack.store.tables.damaged import DamagedRecords
 from dstack.store.tables.events import EventLog
 from dstack.store.tables.identity import Identity
 from dstack.store.tables.jobs import CacheKeys, Jobs
+from dstack.store.tables.metrics import Metrics
+from dstack.store.tables.run_list import RunList
 from dstack.store.tables.runners import Registrations, Runners
 from dstack.store.tables.runs import Runs, Tags
+from dstack.store.tables.sessions import Sessions
 from dstack.store.tables.settings import Secrets, Settings
+from dstack.store.tables.sweeps import Sweeps
 from dstack.store.tables.tokens import Tokens
 
 
@@ -28,6 +32,7 @@ class Store:
         self.damaged = DamagedRecords(self.database)
         self.events = EventLog(self.database)
         self.runs = Runs(self.database, self.events)
+        self.run_list = RunList(self.database)
         self.jobs = Jobs(self.database, self.events)
         self.cache_keys = CacheKeys(self.database)
         self.retained_artifacts = RetainedArtifacts(self.database)
@@ -36,6 +41,7 @@ class Store:
         self.secrets = Secrets(self.database, self.events, layout.secret_key)
         self.settings = Settings(self.database, self.events)
         self.tokens = Tokens(self.database, self.events)
+        self.sessions = Sessions(self.database, self.events)
         newest = Newest(layout.newest)
         newest.check(self.database, self.settings)
         self.database.noted = newest.note
@@ -46,6 +52,8 @@ class Store:
         self.pulled_images = PulledImages(self.database)
         self.tags = Tags(self.database, self.events)
         self.logs = Logs(layout)
+        self.metrics = Metrics(self.database, self.events)
+        self.sweeps = Sweeps(self.database, self.events)
 
     def hand_over(self, old: str, new: str) -> None:
         """Make everything that is recorded to be on one runner be on another one, which has the same folder."""

@@ -294,7 +294,7 @@ def test_a_removed_machine_is_as_it_was_before(
     added = add("--authorize")
     assert added.returncode == 0, added.stderr
     allowed = (ssh / "authorized_keys").read_text()
-    assert "restrict ssh-ed25519 " in allowed
+    assert "restrict,pty ssh-ed25519 " in allowed
     project = single(
         tmp_path / "p",
         busybox,

@@ -147,7 +147,7 @@ def test_a_machine_that_offers_itself(
     now = shown(cli)
     assert (now["state"], now["labels"]) == ("ready", ["desk"])
     (line,) = (person.home / ".ssh" / "authorized_keys").read_text().splitlines()
-    assert line.startswith("restrict ssh-ed25519 ")
+    assert line.startswith("restrict,pty ssh-ed25519 ")
 
     project = single(tmp_path / "p", busybox, "while ! [ -e go ]; do sleep 0.1; done")
     first = cli("run", "job", "-q", "-d", cwd=project).stdout.strip()

@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dstack.cli.commands.run.arguments import Walk
-from dstack.cli.commands.run.command import _environment as environment_of
 from dstack.cli.commands.run.command import command as run
+from dstack.cli.commands.run.command import parse_environment as environment_of
 from dstack.cli.output import words
 from dstack.cli.parameters import SIZE, SPAN
 from dstack.commands.machine.pull import named, pull, registry

@@ -29,7 +29,7 @@ if [ -f "$keys" ]; then
 else
 	made=$made,file
 fi
-printf 'restrict %s %s%s\n' 'ssh-ed25519 AAAA' 'dstack-server-5e12' "$made" >> "$aside"
+printf 'restrict,pty %s %s%s\n' 'ssh-ed25519 AAAA' 'dstack-server-5e12' "$made" >> "$aside"
 mv -f "$aside" "$keys"
 }
 main

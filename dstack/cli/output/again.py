@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
-OPTION = re.compile(r"(,?) ?\badd (--[a-z][a-z-]*)((?: (?:[A-Z]|https?:)[^\s,;]*)?)")
+OPTION = re.compile(r"(,?) ?\b(?<!runners )add (--[a-z][a-z-]*)((?: (?:[A-Z]|https?:)[^\s,;]*)?)")
 """An option that a hint wants added, with a value that is in capitals, a fingerprint or a URL."""
 ADD_WITH = re.compile(r"\badd it with (--[a-z]+) ('[^']*'|[^\s,;']+)")
 """How a finding on a machine says it: `add it with --docker podman`."""

@@ -13,7 +13,7 @@ def marker(server: str) -> str:
 
 
 def authorize(key: str, server: str) -> Command[None]:
-    """Authorize the server's public key (type and base64), with `restrict`. Follows no links. Repeatable."""
+    """Authorize the server's public key (type and base64), with `restrict,pty`. Follows no links. Repeatable."""
     body = script("machine/authorize", None, key=key, marker=marker(server))
     return Command("authorizing the server's key", body, _authorized)
 

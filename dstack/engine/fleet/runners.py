@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from anyio import move_on_after
 from msgspec.structs import replace
@@ -22,6 +22,7 @@ from dstack.errors import DstackError, HostKeyError, HostUnreachableError, Other
 from dstack.hosts.pool import Pool
 from dstack.hosts.trust import own_host_keys
 from dstack.model.api.runners import OrphanView, RunnerView
+from dstack.model.job.job import Job
 from dstack.model.job.reasons import Reason
 from dstack.model.paths import HostLayout
 from dstack.model.runner.host_context import HostContext
@@ -280,8 +281,18 @@ class Fleet:
         found = self.machines()
         return [each for each, machine in found.items() if machine == found.get(name)] or [name]
 
+    def views(self, runners: Iterable[Runner]) -> list[RunnerView]:
+        """Runners as users see them. The unfinished jobs are gone through once for all of them."""
+        jobs: dict[str, list[Job]] = {}
+        for job in self.store.jobs.unfinished():
+            jobs.setdefault(job.runner or "", []).append(job)
+        return [self._view(runner, jobs) for runner in runners]
+
     def view(self, runner: Runner) -> RunnerView:
         """The runner as users see it."""
+        return self.views([runner])[0]
+
+    def _view(self, runner: Runner, jobs: Mapping[str, Sequence[Job]]) -> RunnerView:
         condition = self.conditions.get(runner.name) or Condition("unreachable", "not checked yet")
         late = runner.name in self.probes and time.monotonic() - self.asked[runner.name] > LATE / 2
         if condition.state == "ready" and late:  # it has not answered for most of the time that a list waits
@@ -292,7 +303,7 @@ class Fleet:
         return runner_view(
             runner,
             condition,
-            [job for job in self.store.jobs.unfinished() if job.runner in alike],
+            [job for name in alike for job in jobs.get(name, ())],
             idle=self.absent(runner.name) if runner.drained is None else runner.drained,
             use=self.use(runner.name),
             orphans=self.orphans.get(runner.name, []),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -26,6 +27,8 @@ INTERVAL = 10.0
 """Seconds between two samples of a machine that runs jobs; a new job is sampled more often at first."""
 FIRST = 1.0
 TIMEOUT = 30.0
+KEPT = 720
+"""How many samples of a machine are kept in memory, to show what it did lately."""
 REMEMBERED = 120.0
 """Seconds after a machine's last sample for which its load average may still include jobs that have ended."""
 
@@ -49,7 +52,8 @@ class Seen:
 
 @dataclass
 class Sampler:
-    """Samples the machines that run jobs, and any machine that somebody looks at."""
+    """Samples the machines that run jobs, and any machine that somebody looks at. `history` has the newest samples of
+    each, with their times in seconds since the epoch."""
 
     store: Store
     fleet: Fleet
@@ -57,6 +61,7 @@ class Sampler:
     watching: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     looking: dict[str, asyncio.Task[bool]] = field(default_factory=dict)
     loads: dict[str, Load] = field(default_factory=dict)
+    history: dict[str, deque[tuple[int, Use]]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=KEPT)))
 
     async def watch(self) -> None:
         """Keep one watcher for each machine that runs jobs."""
@@ -108,6 +113,8 @@ class Sampler:
             passed = taken.uptime - before.last.uptime
             self.loads[name] = smoothed(self.known_load(runner), foreign(before.last, taken, ours), passed)
         self.seen[name] = Seen(taken, time.monotonic(), before.last if before else None, cost + taken.cost, count + 1)
+        if use := self.use(name):
+            self.history[name].append((round(time.time()), use))
         return True
 
     def containers(self, runner: Runner) -> dict[str, str] | None:

@@ -11,8 +11,9 @@ from msgspec.structs import replace
 from dstack.engine.context import Context, log
 from dstack.engine.lifecycle.attend import attend
 from dstack.engine.lifecycle.conditions import condition, failure, full
-from dstack.engine.lifecycle.ending import STOPPED, Ending
+from dstack.engine.lifecycle.ending import Ending
 from dstack.engine.lifecycle.launch import start
+from dstack.engine.lifecycle.log_metrics import LogMetrics
 from dstack.engine.lifecycle.silence import Silence
 from dstack.engine.lifecycle.stored import NOBODY_KNOWS, ended_as
 from dstack.engine.lifecycle.upload_status import UploadProgress
@@ -221,6 +222,7 @@ class Drive(Ending):
         beside = [
             asyncio.create_task(tasks.keep(f"syncing artifacts of job {self.id}", Sync(self).run)),
             asyncio.create_task(tasks.keep(f"looking at job {self.id}", lambda: attend(self))),
+            asyncio.create_task(tasks.keep(f"reading metrics of job {self.id}", lambda: LogMetrics(self).run())),
         ]
         try:
             decision = await until_ended(self)
@@ -233,6 +235,7 @@ class Drive(Ending):
             await asyncio.gather(*beside, return_exceptions=True)
         await self.append_log(self.executor.read_log(self.attempt, self.log_offset))
         await self.keep_log()
+        await LogMetrics(self).finish()
         if decision.lost:
             if await self.had_ended():
                 return
@@ -245,7 +248,8 @@ class Drive(Ending):
         """Stop a job whose container may or may not have started: the fence decides."""
         if self.job.launching and not await self.fenced(self.grace):
             return
-        reason = STOPPED_EARLY if self.job.stop else preempted(self.job.preempted_by or "")
+        stopped = self.job.stopped(STOPPED_EARLY)
+        reason = stopped if self.job.stop else preempted(self.job.preempted_by or "")
         await self.close(Status.STOPPED, ExitCode.STOPPED, reason)
 
     async def fenced(self, grace: int | None) -> bool:
@@ -277,12 +281,12 @@ class Drive(Ending):
             end, code = Status.FAILED, ExitCode.NO_ARTIFACT
             reason = Reason(ReasonCode.ARTIFACT_MISSING, made.complaint)
         elif job.stop and job.preempted_by:
-            reason = Reason(ReasonCode.STOPPED_BY_USER, STOPPED)
+            reason = job.stopped()
         await self.close(end, code, reason, made)
 
     async def salvage(self, why: str) -> None:
         """End a stopped job whose runner holds artifacts that can't be collected."""
         collector = self.collector or Collector(self, UploadProgress(self))
         outcome = await collector.salvage(Status.STOPPED)
-        text = f"{STOPPED}; {why}, so artifacts that were not stored by then are lost"
-        self.finish(Status.STOPPED, ExitCode.STOPPED, Reason(ReasonCode.STOPPED_BY_USER, text), outcome)
+        reason = self.job.stopped(more=f"; {why}, so artifacts that were not stored by then are lost")
+        self.finish(Status.STOPPED, ExitCode.STOPPED, reason, outcome)

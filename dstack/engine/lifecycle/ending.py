@@ -19,7 +19,6 @@ from dstack.model.job.status import Status
 from dstack.model.text.units import rfc3339, span, span_words
 
 NOTHING = Collected(0, 0, None)
-STOPPED = "stopped by dstack stop"
 FORGOTTEN = "stopped by dstack before an older state was restored, which does not know why"
 ABORTING = "aborted; what it stored is being removed"
 KILLED = 137
@@ -44,7 +43,7 @@ class Ending(JobOnRunner):
             end, code, reason = Status.STOPPED, ExitCode.STOPPED, Reason(ReasonCode.ABORTED, ABORTING)
         elif job.stop:
             end, code = Status.STOPPED, ExitCode.STOPPED
-            reason = Reason(ReasonCode.STOPPED_BY_USER, STOPPED + killed(decision))
+            reason = job.stopped(more=killed(decision))
         elif job.expired:
             limit = span_words(span(job.definition.max_duration or "0"))
             reason = Reason(ReasonCode.MAX_DURATION, f"max-duration: stopped after {limit}" + killed(decision))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from msgspec.structs import replace
 
@@ -19,7 +20,7 @@ from dstack.executors.executor import RunnerFaultError
 from dstack.model.api import wire
 from dstack.model.job import script
 from dstack.model.job.execution import Launched, Order
-from dstack.model.job.job import LaunchRecord
+from dstack.model.job.job import Job, LaunchRecord
 from dstack.model.job.manifest import Folder, folders_of
 from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.resources import ask_of
@@ -147,14 +148,19 @@ def container_environment(job_on_runner: JobOnRunner) -> dict[str, str | None]:
     secrets = {name: store.secrets.require(name) for name in job.definition.secrets}
     if secrets:
         store.secrets.give(job.id, list(secrets.values()))
+    given = {**store.runs.require(job.run).environment, **secrets}
+    return environment_with(job, given)
+
+
+def environment_with(job: Job, given: Mapping[str, str]) -> dict[str, str | None]:
+    """What is set in the container of a placed job, with these values in the place of `-e` and of secrets."""
     reserved = environment.reserved_values(
         run=job.run,
         job=job.id,
         workflow=job.workflow,
         config_args=config_args(job.variables.own),
-        runner=job_on_runner.runner.name,
+        runner=job.runner or "",
         gpus=job.gpus,
         attempt=job.attempt,
     )
-    given = {**store.runs.require(job.run).environment, **secrets}
     return {**SAFE_DIRECTORY, **environment.build(job.variables, job.definition.env, given, reserved)}

@@ -92,5 +92,4 @@ def stopped(job: Job) -> Reason:
     code = f" with exit code {job.exit_code}" if job.exit_code else ""
     how = "it was lost before" if job.final_status is Status.LOST else f"its commands had ended{code}"
     why = f": {job.final_reason.text}" if job.final_reason else ""
-    text = f"stopped by dstack stop while its artifacts were being stored; {how}{why}"
-    return Reason(ReasonCode.STOPPED_BY_USER, text)
+    return job.stopped(more=f"{'' if job.stop_reason else ' while its artifacts were being stored'}; {how}{why}")

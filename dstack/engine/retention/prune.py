@@ -112,12 +112,14 @@ def size_of(folder: Path) -> int:
 
 
 async def tidy(context: Context, repo: str, *, most: int = MOST_PACKS) -> None:
-    """Collect a repository's mirror on the server if it has more than `most` packs. The code of every run is kept."""
+    """Collect a repository's mirror on the server if it has more than `most` packs. The code of every run is kept, and
+    that of sweeps that have not ended."""
     mirror = context.mirror(repo)
     if mirror.packs <= most:
         return
     try:
-        await asyncio.to_thread(mirror.collect, context.store.runs.snapshots(repo))
+        needed = [*context.store.runs.snapshots(repo), *context.store.sweeps.snapshots(repo)]
+        await asyncio.to_thread(mirror.collect, needed)
     except DstackError as trouble:
         log.warning("the mirror of %s could not be collected: %s", repo, trouble.message)
 

@@ -99,6 +99,7 @@ class Retention:
         if job.cached_from is None:
             await self.remove_artifacts(job)
         self.store.logs.remove(job.id)
+        self.store.metrics.remove(job.id)
         self.store.secrets.forget(job.id)
         if self.on_host(job):
             return False

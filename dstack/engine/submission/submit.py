@@ -17,6 +17,7 @@ from dstack.engine.retention.prune import start_tidying
 from dstack.engine.submission.plan import Planner
 from dstack.errors import ConflictError, NotFoundError, TryAgainError, UsageError
 from dstack.model.api.runs import Submission
+from dstack.model.code.snapshot import Snapshot
 from dstack.model.code.tree import Change, SizedFile
 from dstack.model.job import names
 from dstack.model.job.job import Job, Run
@@ -80,7 +81,7 @@ class Submitter:
         # No await between the plan and its record, so that two submissions needing the same job share it.
         if earlier := self.accepted(submission):
             return earlier
-        self.refuse_taken(draft.run.name)
+        self.refuse_taken(draft.run.name, submission.once or "")
         with acting(draft.run.user), self.store.database.transaction():
             self.store.runs.add(draft.run)
             for job in draft.jobs:
@@ -112,7 +113,7 @@ class Submitter:
                 await asyncio.to_thread(mirror.receive, submission.snapshot, pack)
             return submission
         run = run_named(self.store, submission.from_run)
-        await require_code(self.context, run)
+        await require_code(self.context, run.name, run.workflow, run.snapshot)
         return structs.replace(submission, snapshot=run.snapshot)
 
     def accepted(self, submission: Submission) -> Submitted | None:
@@ -143,10 +144,14 @@ class Submitter:
     def name_for(self, submission: Submission) -> str:
         """Return the user's name for the run, or a new one. Raises ConflictError if the user's is taken."""
         if submission.name is None:
-            return names.run_name(lambda name: self.store.runs.get(name) is not None, random.SystemRandom())
+            return names.run_name(self.known, random.SystemRandom())
         names.check_run_name(submission.name)
-        self.refuse_taken(submission.name)
+        self.refuse_taken(submission.name, submission.once or "")
         return submission.name
+
+    def known(self, name: str) -> bool:
+        """Whether a run or a sweep has this name."""
+        return self.store.runs.get(name) is not None or self.store.sweeps.get(name) is not None
 
     async def probe(self, pin: str | None) -> None:
         """Refresh the facts of the machines that may run it."""
@@ -185,11 +190,16 @@ class Submitter:
                 hint = wait if eligible(Waiting(""), machines) else add
                 raise UsageError(f"{job.workflow} can't run: {why.text}", hint=hint, code=why.code)
 
-    def refuse_taken(self, name: str) -> None:
-        """Raise ConflictError if a run has this name."""
+    def refuse_taken(self, name: str, once: str) -> None:
+        """Raise ConflictError if a run or sweep has this name, or if it is one that a sweep gives to its trials."""
         if self.store.runs.get(name):
             hint = f"choose another --name; to see that run: dstack runs {name}"
             raise ConflictError(f"a run named '{name}' already exists", hint=hint)
+        sweep, _, trial = name.rpartition("-")
+        for other in (name, sweep) if trial[:1].isdigit() else (name,):
+            if not once.startswith(f"sweep {name}") and self.store.sweeps.get(other):
+                hint = f"choose another --name; to see the sweep: dstack sweep show {other}"
+                raise ConflictError(f"the name '{name}' belongs to the sweep {other}", hint=hint)
 
     def refuse_second(self, submission: Submission) -> None:
         """Raise TryAgainError if a run of this repository and workflow is unfinished."""
@@ -211,11 +221,11 @@ class Submitter:
                 raise UsageError(message, hint=f"dstack secrets set {missing[0]}", code=ReasonCode.SECRET_MISSING)
 
 
-async def require_code(context: Context, run: Run) -> None:
-    """Raise NotFoundError unless the server still has all of a run's code."""
-    if not await asyncio.to_thread(context.mirror(run.snapshot.repo).has, run.snapshot):
-        hint = f"from a working tree, type: dstack run {run.workflow}"
-        raise NotFoundError(f"the code of {run.name} is no longer on the server", hint=hint)
+async def require_code(context: Context, name: str, workflow: str, snapshot: Snapshot) -> None:
+    """Raise NotFoundError unless the server still has all of the code of a run or sweep with this name."""
+    if not await asyncio.to_thread(context.mirror(snapshot.repo).has, snapshot):
+        hint = f"from a working tree, type: dstack run {workflow}"
+        raise NotFoundError(f"the code of {name} is no longer on the server", hint=hint)
 
 
 def new_run(submission: Submission, planner: Planner, pin: str | None) -> Run:

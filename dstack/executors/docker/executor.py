@@ -9,7 +9,8 @@ from dataclasses import replace
 from dstack.commands.artifacts.collect import ArtifactListing, listing
 from dstack.commands.artifacts.retain import keep
 from dstack.commands.command import Command, Stdin
-from dstack.commands.host import Host, T, ask, ask_and_stream
+from dstack.commands.host import Host, T, TerminalSize, ask, ask_and_stream
+from dstack.commands.job.enter import connect, enter, leave
 from dstack.commands.job.launch import ANSWER_END, launch
 from dstack.commands.job.observe import follow, observe, read_log
 from dstack.commands.job.receive_code import receive, spare
@@ -20,9 +21,10 @@ from dstack.decide import Observed
 from dstack.errors import CommandError, EngineSilentError
 from dstack.executors.docker.failures import not_pulled, not_started, silence
 from dstack.executors.docker.memory import Memory
+from dstack.executors.entered import Entered, entered
 from dstack.executors.executor import Tell
 from dstack.model.code.snapshot import Snapshot
-from dstack.model.job.execution import Launched, Order, Received, Stopped
+from dstack.model.job.execution import ContainerCommand, Launched, Order, Received, Stopped
 from dstack.model.project.workflow import Artifact
 from dstack.model.runner.host_context import HostContext
 from dstack.model.runner.runner import Runner
@@ -101,6 +103,15 @@ class DockerExecutor:
     async def take_stock(self, owner: str, epoch: int, known: Sequence[str]) -> Stock:
         whoever = replace(self.host_context, owner="")
         return await ask(self.host, take_stock(whoever, owner, epoch, known), timeout=ANSWER)
+
+    async def enter(self, attempt: str, entry: ContainerCommand, terminal: TerminalSize | None) -> Entered:
+        return await entered(await self.host.open(enter(self.host_context, attempt, entry), terminal=terminal))
+
+    async def connect(self, attempt: str, port: int, entry: str) -> Entered:
+        return await entered(await self.host.open(connect(self.host_context, attempt, port, entry)))
+
+    async def leave(self, attempt: str, entry: str) -> None:
+        await self.answered(leave(self.host_context, attempt, entry), ANSWER)
 
     async def discard(self, attempt: str, image: str) -> None:
         await self.answered(discard(self.host_context, attempt, image), FILES)

@@ -47,7 +47,8 @@ def _no_session(error: BaseException, address: Address) -> HostError:
     hint = ssh_command(address)
     if no_terminal(error):
         return HostError(
-            f"{address}: the SSH server refuses to create a terminal", hint="set PermitTTY yes in sshd_config"
+            f"{address}: the SSH server refuses to create a terminal",
+            hint="set PermitTTY yes in sshd_config, and in authorized_keys write `restrict,pty` instead of `restrict`",
         )
     if isinstance(error, asyncssh.DisconnectError) and "Too many authentication failures" in error.reason:
         return HostAuthError(

@@ -40,7 +40,7 @@ class AttemptView(Struct, kw_only=True):
 class JobView(Struct, kw_only=True):
     """A job as users see it. `progress` is that of the transfer in this `phase`, if it is known. `position` is its
     position in the queue, from 1; None if it is not waiting for a runner. `attempts` are the earlier ones; the log of
-    the current one starts at byte `log_start`."""
+    the current one starts at byte `log_start`. `ports` are those of its workflow."""
 
     id: str
     run: str
@@ -67,6 +67,7 @@ class JobView(Struct, kw_only=True):
     position: int | None = None
     attempts: list[AttemptView] = []
     log_start: int = 0
+    ports: list[int] = []
 
 
 class StopRequest(Struct, kw_only=True):

@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 
 from dstack.model.api.events import EventView
 from dstack.model.api.jobs import CacheView, JobView
+from dstack.model.api.metrics import Number
 from dstack.model.code.snapshot import PLAIN, Snapshot
 from dstack.model.code.tree import Change, PathMode, SizedFile
 from dstack.model.job.status import Status
@@ -54,7 +55,8 @@ class RepoView(Struct, kw_only=True):
 
 
 class RunView(Struct, kw_only=True):
-    """A run as users see it. `variables` are as text, so null is `null`. `warnings` are about its submission."""
+    """A run as users see it. `variables` are as text, so null is `null`. `metrics` has the last value of each metric.
+    `warnings` are about its submission."""
 
     name: str
     workflow: str
@@ -69,6 +71,7 @@ class RunView(Struct, kw_only=True):
     variables: dict[str, str]
     jobs: list[JobView]
     warnings: list[str] = []
+    metrics: dict[str, Number] = {}
 
 
 class PlannedJob(Struct, kw_only=True):

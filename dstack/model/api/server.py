@@ -96,3 +96,11 @@ class Problem(Struct, kw_only=True):
     exit_code: int = 125
     fingerprint: str | None = None
     known: tuple[str, ...] = ()
+
+
+class PageLink(Struct, kw_only=True):
+    """The response of `POST /ui`: the path of a link that opens the web page once, and the URL that it is below; None
+    for the URL that the client itself uses."""
+
+    path: str
+    url: str | None = None

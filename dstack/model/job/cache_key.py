@@ -56,11 +56,15 @@ def key(components: Mapping[str, str]) -> str:
 
 def difference(before: Mapping[str, str], after: Mapping[str, str]) -> str | None:
     """Return the first component that changed, in words such as `variable model: 124M -> 117M`; None if none did."""
+    changed = changes(before, after)
+    return changed[0][1] if changed else None
+
+
+def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return the names of the components that changed, each with what happened to it in words."""
     changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-    if not changed:
-        return None
-    first = min(changed, key=lambda name: (KINDS.index(name.split(" ", 1)[0]), name))
-    return _describe(first, before.get(first), after.get(first))
+    changed.sort(key=lambda name: (KINDS.index(name.split(" ", 1)[0]), name))
+    return [(name, _describe(name, before.get(name), after.get(name))) for name in changed]
 
 
 def shown(path: str) -> str:

@@ -82,3 +82,18 @@ class Stopped(Struct, frozen=True):
     alone. `ended`: nothing runs."""
 
     outcome: Literal["fenced", "stopping", "running", "ended"]
+
+
+REFUSED, NO_PROGRAM = 96, 97
+"""The exit statuses of a connection to a container: nothing listens on the port, or no program can connect to it."""
+
+
+class ContainerCommand(Struct, frozen=True, kw_only=True):
+    """A command for the container of a job that runs. `id` tells its processes from all others. `environment` is added
+    to the container's, `term` is the TERM of a command in a terminal. Without `command` it is a shell."""
+
+    id: str
+    command: tuple[str, ...] = ()
+    folder: str = "/workflow"
+    environment: dict[str, str] = {}
+    term: str | None = None

@@ -9,6 +9,8 @@ from dstack.model.job.reasons import Reason, ReasonCode, reason_code
 from dstack.model.job.status import Phase, Progress, Status
 from dstack.model.project.workflow import Variables, Workflow
 
+STOPPED_BY_USER = ReasonCode.STOPPED_BY_USER
+
 
 class ExitCode:
     """The values of `Job.exit_code` when the container's own code does not apply (docs/exit-codes.md)."""
@@ -61,13 +63,14 @@ class Job(Struct, frozen=True, kw_only=True):
     - `priority` orders the queue; `held` says who keeps the job from starting; `placed_at` is when it got its runner.
     - `launching` is committed before the container may start: from then on, only the runner knows what happened.
     - `preparation` is the phase of a job with the status PREPARING, `progress` that of the current transfer.
-    - `stop` is what the user asked for: "stop", or "abort" to keep nothing. `final_status` and `final_reason` are what
-      an uploading job will end with.
+    - `stop` is what the user asked for: "stop", or "abort" to keep nothing. `stop_reason` is why, unless it was
+      `dstack stop`. `final_status` and `final_reason` are what an uploading job will end with.
     - `unreachable_since` is set while the runner does not answer; `discarded` once nothing of the job is left there.
     - `expired`: it ran longer than allowed; `warned`: it got the warning signal; `cause` is what it may be retried for.
     - `outran`: it ended before the stop arrived, so it keeps its own end.
     - `history` has the earlier attempts; the log of this one starts at byte `log_start`.
     - `preempted_by` is the run, with its user, that it must make room for; `yielding`: it was told to stop for that.
+    - `choice` is the code that says why it got its runner.
     - `storages` are the storages that may have some of its artifacts, each with its endpoint or "".
 
     Times are RFC 3339, UTC.
@@ -97,6 +100,7 @@ class Job(Struct, frozen=True, kw_only=True):
     launching: bool = False
     launch: Origin | None = None
     stop: str | None = None
+    stop_reason: Reason | None = None
     final_status: Status | None = None
     final_reason: Reason | None = None
     unreachable_since: str | None = None
@@ -117,6 +121,7 @@ class Job(Struct, frozen=True, kw_only=True):
     bytes: int = 0
     discarded: bool = False
     storages: tuple[tuple[str, str], ...] = ()
+    choice: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -133,6 +138,11 @@ class Job(Struct, frozen=True, kw_only=True):
     def reason_code(self) -> ReasonCode | None:
         """The code of the reason; also for a failure that needs no text."""
         return reason_code(self.status, self.reason)
+
+    def stopped(self, how: str = "stopped by dstack stop", more: str = "") -> Reason:
+        """Return the reason of a job that was stopped: why somebody wanted that, or else `how`, and `more`."""
+        code, text = (self.stop_reason.code, self.stop_reason.text) if self.stop_reason else (STOPPED_BY_USER, how)
+        return Reason(code, text + more)
 
     @property
     def source(self) -> str:
@@ -168,3 +178,12 @@ class LaunchRecord(Struct, frozen=True, kw_only=True):
 
     run: Run
     job: Job
+
+
+def decisive(jobs: list[Job]) -> Job | None:
+    """Return the job that decided how the run ended: the first that failed or was lost, else the first that stopped."""
+    for ends in ((Status.FAILED, Status.LOST), (Status.STOPPED,)):
+        ended = [job for job in jobs if job.status in ends and job.exit_code is not None]
+        if ended:
+            return min(ended, key=lambda job: job.finished_at or "")
+    return None

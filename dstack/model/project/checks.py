@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from dstack.errors import UsageError
-from dstack.model.project import environment, interpolation, locations
+from dstack.model.metrics.reader import MOST_SERIES
+from dstack.model.project import environment, interpolation, locations, sweep_checks
 from dstack.model.project.graph import walk
 from dstack.model.project.locations import artifact_trouble, cache_path, cache_trouble, overlap, pattern_trouble
 from dstack.model.project.nodes import FieldPath, Report
@@ -59,6 +60,9 @@ def workflows(report: Report, found: Sequence[Workflow]) -> None:
         _sizes(report, workflow.resources, where / "resources")
         _durations(report, workflow, where)
         _mounts(report, workflow, where / "mounts")
+        _metrics(report, workflow, where / "metrics")
+        if workflow.sweep:
+            sweep_checks.params(report, workflow.sweep, where / "sweep")
         if workflow.image and "$" not in workflow.image:
             report.refuse(where / "image", image_reference.trouble(workflow.image))
 
@@ -72,6 +76,8 @@ def variables(report: Report, found: Sequence[Workflow], shared: Values, own: Ma
         for index, name in enumerate(workflow.needs.config or ()):
             if name and name not in values:
                 report.add(config / index, f"unknown variable '{name}' in {config}{did_you_mean(name, values)}")
+        if workflow.sweep:
+            sweep_checks.variables(report, workflow.sweep, where / "sweep", values)
         for inner, text, early in _texts(workflow, where):
             for name in environment.PLACED - values.keys() if early else ():
                 if interpolation.mentions(text, name):
@@ -210,6 +216,21 @@ def _mounts(report: Report, workflow: Workflow, where: FieldPath) -> None:
         if target in targets:
             report.refuse(where / index, f"has the target {target}, which another mount or cache uses")
         targets.add(target)
+
+
+def _metrics(report: Report, workflow: Workflow, where: FieldPath) -> None:
+    """Check that every expression can be used, and that there is one besides that of the step."""
+    if not isinstance(workflow.metrics, dict):
+        return
+    from dstack.model.metrics.named import STEP, trouble  # most projects don't need the library
+
+    if not workflow.metrics.keys() - {STEP}:
+        report.refuse(where, "names no metric; add one, such as loss: 'loss=(\\S+)', or write metrics: auto")
+    if len(workflow.metrics) > MOST_SERIES:
+        report.refuse(where, f"has {len(workflow.metrics)} entries; it may have {MOST_SERIES}")
+    for name, expression in workflow.metrics.items():
+        if expression:
+            report.refuse(where / name, trouble(expression))
 
 
 def _texts(workflow: Workflow, where: FieldPath) -> Iterator[tuple[FieldPath, str, bool]]:

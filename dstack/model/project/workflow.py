@@ -9,6 +9,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from dstack.model.metrics.values import NAME as NAME_OF_METRIC
 from dstack.model.text.tag import is_tag
 from dstack.model.text.units import SIZE, SPAN
 
@@ -29,6 +30,8 @@ USER = "a valid user; write a uid, a user name, or 'image' for the image's own u
 CPUS = "a number of CPUs; write a number such as 4 or 0.5"
 CAUSE = "a cause for a retry; write lost, error, out-of-memory, or an exit code from 1 to 255"
 CAUSES = r"^(lost|error|out-of-memory|[1-9][0-9]?|1[0-9][0-9]|2[0-4][0-9]|25[0-5])$(?!\n)"
+NUMBERS = r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]{1,3})?$(?!\n)"
+METRIC = "a valid metric name; use up to 100 letters, digits and _ . / @ -, and don't start with a digit"
 SIGNAL = "a supported signal; write USR1, USR2, HUP or INT"
 
 Text = Annotated[str, Meta(min_length=1, extra_json_schema={"x-scalar": True})]
@@ -40,11 +43,22 @@ Name = Annotated[str, _form(r"^[A-Za-z0-9_][A-Za-z0-9_-]*$(?!\n)", NAME, scalar=
 Identifier = Annotated[str, _form(r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)", IDENTIFIER, scalar=False)]
 User = Annotated[str, _form(r"^[A-Za-z0-9_][A-Za-z0-9_.:-]*$(?!\n)", USER)]
 Count = Annotated[int, Meta(ge=0, le=1024)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Runs = Annotated[int, Meta(ge=1, le=10_000)]
+Seed = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Size = Annotated[str, _form(SIZE, "a size; write 512MB, 16GB or 1TB")]
 Cpus = Annotated[str, _form(r"^(?!0+(\.0+)?$)[0-9]{1,4}(\.[0-9]{1,3})?$(?!\n)", CPUS)]
 Span = Annotated[str, _form(SPAN, "a duration; write 30s, 10m, 1h30m or 2d")]
 SignalName = Annotated[str, _form(r"^(USR1|USR2|HUP|INT)$(?!\n)", SIGNAL, scalar=False)]
 Cause = Annotated[str, _form(CAUSES, CAUSE)]
+Number = Annotated[str, _form(NUMBERS, "a number; write 8, 0.5 or 1e-5", max_length=40)]
+Scale = Annotated[str, _form(r"^(linear|log)$(?!\n)", "a scale; write linear or log", scalar=False)]
+Method = Annotated[str, _form(r"^(grid|random|tpe)$(?!\n)", "a method; write grid, random or tpe", scalar=False)]
+Goal = Annotated[str, _form(r"^(minimize|maximize)$(?!\n)", "a goal; write minimize or maximize", scalar=False)]
+Which = Annotated[str, _form(r"^(last|min|max|best)$(?!\n)", "a value; write last, min, max or best", scalar=False)]
+StopRule = Annotated[str, _form(r"^(median|asha)$(?!\n)", "a rule; write median or asha", scalar=False)]
+Auto = Annotated[str, _form(r"^auto$(?!\n)", "a way to read metrics; write auto, or a map", scalar=False)]
+MetricName = Annotated[str, _form(NAME_OF_METRIC, METRIC, scalar=False)]
 Vendor = Annotated[str, _form(r"^(nvidia|amd)$(?!\n)", "a supported GPU vendor; write nvidia or amd", scalar=False)]
 
 
@@ -134,6 +148,54 @@ class Retry(Definition, frozen=True, kw_only=True):
     ] = ("lost", "error")
 
 
+class Interval(Definition, frozen=True, kw_only=True):
+    """Numbers from `min` to `max`, both included. They are whole if all that is written here is."""
+
+    min: Annotated[Number, _about("The smallest value; 2 and 8 give whole numbers, 2.0 and 8.0 fractions")]
+    max: Annotated[Number, _about("The largest value")]
+    step: Annotated[Number | None, _about("The distance between two values; default: 1 for whole numbers")] = None
+    scale: Annotated[Scale, _about("log tries each order of magnitude equally often")] = "linear"
+
+
+Params = dict[Identifier, tuple[Text, ...] | Interval]
+"""What a sweep varies, by variable: the values to choose from, or an interval."""
+
+
+class MetricGoal(Definition, frozen=True, kw_only=True):
+    """The metric that decides which trial is the best."""
+
+    name: Annotated[MetricName, _about("A metric that the workflow prints; without its key metrics, auto reads it")]
+    goal: Annotated[Goal | None, _about("minimize or maximize; default: what its name says, if it has loss or acc")] = (
+        None
+    )
+    of: Annotated[Which, _about("Which value of a trial counts: last, min, max, or the best of all")] = "last"
+
+
+class StopEarly(Definition, frozen=True, kw_only=True):
+    """When a trial is stopped because others do better."""
+
+    rule: Annotated[StopRule, _about("median: worse than half of the others; asha: not among the best third")]
+    warmup: Annotated[int, Meta(ge=0, le=10**9, description="No trial is stopped before this step")] = 1
+
+
+class SweepSettings(Definition, frozen=True, kw_only=True):
+    """What `dstack sweep` tries. Options of the command replace these keys."""
+
+    method: Annotated[Method | None, _about("grid, random or tpe; default: grid if it fits in max-runs")] = None
+    metric: Annotated[MetricGoal | None, _about("The metric that decides which trial is the best")] = None
+    params: Annotated[Params, _about("Variables of the workflow: a list of values, or an interval")] = {}
+    try_first: Annotated[
+        tuple[dict[Identifier, Value], ...], _about("Values to begin with; those left out are chosen")
+    ] = ()
+    seed: Annotated[
+        Seed | None, _about("The same seed gives the same random values; default: another one each time")
+    ] = None
+    max_runs: Annotated[Runs | None, _about("How many trials there are at most; default: all of a grid")] = None
+    parallel: Annotated[Runs, _about("How many trials are in the queue or running at the same time")] = 4
+    stop_early: Annotated[StopEarly | None, _about("When to stop a trial that others beat; default: never")] = None
+    max_failures: Annotated[Runs | None, _about("No new trials after so many have failed; default: no limit")] = None
+
+
 class Workflow(Definition, frozen=True, kw_only=True):
     """One workflow, as written: its variables are not replaced yet."""
 
@@ -178,9 +240,18 @@ class Workflow(Definition, frozen=True, kw_only=True):
     stop_grace: Annotated[Span, _about("Time between SIGTERM and SIGKILL when the job is stopped")] = "30s"
     signal: Annotated[WarningSignal | None, _about("A signal before max-duration, to save work")] = None
     retry: Annotated[Retry | None, _about("When to run the job again, and how often; default: never")] = None
+    metrics: Annotated[
+        Auto | dict[MetricName, Text] | None,
+        _about("Numbers to read from the log: auto, or a map from names to regular expressions with one group"),
+    ] = None
     fetch_depth: Annotated[
         int, Meta(ge=0, le=2**31 - 1, description="How many commits of history the job sees; 0 means all")
     ] = 1
+    sweep: Annotated[SweepSettings | None, _about("What dstack sweep tries with this workflow")] = None
+
+    ports: Annotated[
+        tuple[Port, ...], _about("Ports of the container that are forwarded while dstack run or dstack attach follows")
+    ] = ()
 
     @property
     def needed_secrets(self) -> tuple[str, ...]:

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from ssl import SSLContext
 from typing import Any
 
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dstack.errors import ErrorCode, TryAgainError
 from dstack.model.api import wire
+from dstack.server.border.upgrade import SCOPE, Upgraded
 from dstack.server.endpoints import HEADERS, problem_of
 
 HEAD_BYTES = 64 * 1024
@@ -75,6 +77,7 @@ class BoundedConnection(H11Protocol):
 
     raw: asyncio.Transport
     peer: str | None = None
+    upgraded: Upgraded | None = None
 
     def __init__(self, open_connections: OpenConnections, tls: SSLContext | None, **given: Any) -> None:
         super().__init__(**given)
@@ -82,6 +85,27 @@ class BoundedConnection(H11Protocol):
         self.tls = tls
         self.since = self.loop.time()
         self.timers: dict[str, asyncio.TimerHandle] = {}
+        self.app = self.offering(self.app)
+
+    def offering(self, app: Any) -> Any:
+        """Return the application, which may upgrade the connection of a request to a stream."""
+
+        async def offered(scope: Scope, receive: Receive, send: Send) -> None:
+            await app({**scope, SCOPE: self.upgrade}, receive, send)
+
+        return offered
+
+    def upgrade(self, head: bytes) -> Upgraded:
+        """Answer the request with this head, and pass the connection's bytes on as they are from now on."""
+        self.cycle.disconnected = True  # for uvicorn, this request is over
+        self.upgraded = Upgraded(self.transport, self.flow)
+        self.transport.write(head)
+        self.upgraded.feed(self.conn.trailing_data[0])
+        self.flow.resume_reading()
+        return self.upgraded
+
+    def _should_upgrade(self) -> bool:
+        return False  # the application decides
 
     @property
     def busy(self) -> bool:
@@ -128,9 +152,18 @@ class BoundedConnection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         for name in list(self.timers):
             self.stop_timer(name)
+        if self.upgraded is not None:
+            self.upgraded.end()
         super().connection_lost(exc)
 
+    def eof_received(self) -> None:
+        if self.upgraded is not None:
+            self.upgraded.end()
+
     def data_received(self, data: bytes) -> None:
+        if self.upgraded is not None:
+            self.upgraded.feed(data)
+            return
         super().data_received(data)
         if self.busy:
             self.stop_timer("head")
@@ -139,7 +172,8 @@ class BoundedConnection(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self.start_timer("read", READ_SECONDS)
+        if self.upgraded is None:  # whoever looks at a page of output may take their time
+            self.start_timer("read", READ_SECONDS)
 
     def resume_writing(self) -> None:
         super().resume_writing()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,6 +55,18 @@ class Listener(uvicorn.Server):
             timeout_graceful_shutdown=2,
         )
         super().__init__(config)
+
+    async def add(self, listening: socket.socket) -> asyncio.Server:
+        """Serve the application on one more socket. Close what is returned to stop."""
+
+        def connection() -> asyncio.Protocol:
+            return self.config.http_protocol_class(  # type: ignore[call-arg]
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+
+        server = await asyncio.get_running_loop().create_server(connection, sock=listening, backlog=BACKLOG)
+        self.servers.append(server)
+        return server
 
     def stop(self) -> None:
         self.should_exit = True

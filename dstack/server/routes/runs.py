@@ -26,11 +26,13 @@ from dstack.model.api.retention import (
 from dstack.model.api.runs import Plan, Recipe, RunView
 from dstack.model.job.job import Run
 from dstack.model.job.status import Status
+from dstack.model.metrics.conditions import conditions, order
 from dstack.server.border.values import Limit
 from dstack.server.roles import caller, require_own
 from dstack.server.submit import submit
 from dstack.server.views import run_view, shown
 from dstack.store.lookup import run_named
+from dstack.store.search import Search, find
 
 
 @dataclass
@@ -43,16 +45,34 @@ class RunRoutes:
         size = int(request.headers.get("content-length") or 0)
         return await submit(submitter, self.engine.context.layout.incoming, request.stream(), size)
 
-    def runs(
+    async def runs(
         self,
         workflow: str | None = None,
         status: Status | None = None,
         user: str | None = None,
         mine: bool = False,
         limit: Limit = 20,
+        where: str = "",
+        sort: str = "",
+        names: str = "",
     ) -> list[RunView]:
-        user = caller().name or user if mine else user
-        runs = self.engine.store.runs.newest(limit if status is None else 10_000, workflow=workflow, user=user)
+        """Answer with runs, the newest first. `where` are conditions on variables and metrics, `sort` is what to sort
+        by, and `names` are variables and metrics that some run has to have, separated by commas."""
+        user, most = caller().name or user if mine else user, limit if status is None else 10_000
+        store = self.engine.store
+        if where or sort or names:
+            search = Search(
+                workflow=workflow,
+                user=user,
+                conditions=tuple(conditions(where)),
+                order=order(sort) if sort else None,
+                names=tuple(name for name in names.split(",") if name),
+                limit=most,
+            )
+            found = await asyncio.to_thread(find, store.database.path, search)
+            runs = [run for name in found if (run := store.runs.get(name)) is not None]
+        else:
+            runs = store.runs.newest(most, workflow=workflow, user=user)
         views = (self._view(run) for run in runs)
         return [view for view in views if status is None or view.status is status][:limit]
 
@@ -61,11 +81,11 @@ class RunRoutes:
 
     def _view(self, run: Run) -> RunView:
         jobs = [self.engine.context.told(job) for job in self.engine.store.jobs.of(run.name)]
-        return run_view(run, jobs, self.engine.scheduler.positions)
+        return run_view(run, jobs, self.engine.scheduler.positions, metrics=self.engine.store.metrics.of(jobs))
 
     async def diff(self, ref: str) -> Response:
         run = run_named(self.engine.store, ref)
-        await require_code(self.engine.context, run)
+        await require_code(self.engine.context, run.name, run.workflow, run.snapshot)
         patch = await asyncio.to_thread(self.engine.context.mirror(run.snapshot.repo).diff, run.snapshot)
         return Response(patch, media_type="application/octet-stream")
 

@@ -16,9 +16,11 @@ from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import ExitCode, Job, Run
 from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.status import Status
+from dstack.model.metrics.state import ReaderState
 from dstack.model.project.workflow import Variables, Workflow
 from dstack.model.runner.registration import Registration
 from dstack.model.runner.runner import Runner
+from dstack.model.sweep.sweep import Sweep, Trial
 from dstack.model.text.units import rfc3339
 from dstack.store.database import Database, Table, encoded
 
@@ -33,6 +35,9 @@ KINDS: dict[str, tuple[str, Any, str]] = {
     "runners": ("name", Runner, "runner"),
     "tags": ("name", TagView, "tag"),
     "registrations": ("name", Registration, "registration"),
+    "sweeps": ("name", Sweep, "sweep"),
+    "trials": ("id", Trial, "trial"),
+    "metric_readers": ("job", ReaderState, "metrics"),
 }
 """Tables of records: the column that names each, its type, and the noun."""
 

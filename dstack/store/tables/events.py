@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from dstack.model.api.events import EventView
+from dstack.model.job.status import FINISHED
 from dstack.model.text.units import rfc3339
 from dstack.store.database import Database, Table, encoded
 
@@ -29,6 +30,11 @@ def acting(actor: str) -> Iterator[None]:
         yield
     finally:
         _actor.reset(token)
+
+
+def current_actor() -> str:
+    """Return who asked for the changes that are made now."""
+    return _actor.get()
 
 
 class EventLog(Table):
@@ -58,7 +64,20 @@ class EventLog(Table):
         `run`, a `job` or a `runner`."""
         sql = f"SELECT * FROM events WHERE id > ? AND time >= ? AND {_conditions(wanted)} ORDER BY id LIMIT ?"
         rows = self.database.rows(sql, after, since or "", *wanted.values(), limit)
-        return [EventView(**{**row, "data": json.loads(row["data"])}) for row in rows]
+        return _events(rows)
+
+    def newest(self, limit: int, *, before: int | None = None, **wanted: str) -> list[EventView]:
+        """Return the newest `limit` events with a lower id than `before`, newest first: all, or those of a `run`, a
+        `job` or a `runner`."""
+        sql = f"SELECT * FROM events WHERE id < ? AND {_conditions(wanted)} ORDER BY id DESC LIMIT ?"
+        return _events(self.database.rows(sql, 2**53 if before is None else before, *wanted.values(), limit))
+
+    def ended_last(self, limit: int) -> list[str]:
+        """Return the runs with the newest ends of jobs, among the last few thousand events."""
+        newest = "SELECT id, run, kind FROM events ORDER BY id DESC LIMIT 3000"
+        ends = ", ".join(f"'job.{status.value}'" for status in FINISHED)
+        sql = f"SELECT run FROM ({newest}) WHERE kind IN ({ends}) GROUP BY run ORDER BY max(id) DESC LIMIT ?"
+        return self.database.column(sql, limit)
 
     def before_newest(self, count: int, **wanted: str) -> int:
         """Return the id before the newest `count` events of a run, job or runner; 0 if there are not more."""
@@ -82,6 +101,10 @@ class EventLog(Table):
         """Forget events from before a time (RFC 3339), and the oldest of more than `most`."""
         last = self.last
         self.database.table("events").delete_where("(time < ? AND id < ?) OR id <= ?", [before, last, last - most])
+
+
+def _events(rows: Iterable[Any]) -> list[EventView]:
+    return [EventView(**{**row, "data": json.loads(row["data"])}) for row in rows]
 
 
 def _conditions(wanted: Iterable[str]) -> str:

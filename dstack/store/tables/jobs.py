@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -103,9 +103,22 @@ class Jobs(RecordedTable):
             actor = after.held if kind == "job.held" else None
             self.events.add(kind, actor=actor, run=after.run, job=after.id, runner=after.runner, data=details(after))
 
+    def note(self, job: Job, kind: str, **data: Any) -> None:
+        """Record an event that changes nothing about the job, such as who looked into it."""
+        with self.database.transaction():
+            self.database.changed.add(job.run)
+            self.events.add(kind, run=job.run, job=job.id, runner=job.runner, data=data)
+
     def of(self, run: str) -> list[Job]:
         """Return the jobs of a run, dependencies first."""
         return self.select("run = ? ORDER BY number", run)
+
+    def of_all(self, runs: Sequence[str]) -> dict[str, list[Job]]:
+        """Return the jobs of these runs by run, dependencies first."""
+        found: dict[str, list[Job]] = {}
+        for job in self.select(f"run IN ({', '.join('?' * len(runs))}) ORDER BY +number", *runs):
+            found.setdefault(job.run, []).append(job)
+        return found
 
     def unfinished(self) -> list[Job]:
         """Return all unfinished jobs, oldest first."""
@@ -148,6 +161,17 @@ class Jobs(RecordedTable):
             " ORDER BY jobs.number DESC LIMIT 1"
         )
         return self.database.record(Job, sql, workflow, Status.DONE.value, repo)
+
+    def last_done_before(self, job: Job, repo: str) -> Job | None:
+        """Return the newest successful job of the same workflow and repository that was submitted before this one."""
+        sql = (
+            "SELECT jobs.data FROM jobs JOIN runs ON runs.name = jobs.run"
+            f" WHERE jobs.workflow = ? AND jobs.status = ? AND {SHOWN}"
+            " AND json_extract(runs.data, '$.snapshot.repo') = ?"
+            " AND jobs.number < (SELECT number FROM jobs WHERE id = ?)"
+            " ORDER BY jobs.number DESC LIMIT 1"
+        )
+        return self.database.record(Job, sql, job.workflow, Status.DONE.value, repo, job.id)
 
     def to_discard(self, runner: str) -> list[Job]:
         """Return the finished jobs whose folder on the runner has not been removed yet."""

@@ -38,6 +38,11 @@ class Runs(RecordedTable):
         sql = f"SELECT name FROM runs WHERE name >= ? AND name < ? AND {SHOWN} LIMIT 10"
         return self.database.column(sql, prefix, prefix + LAST)
 
+    def beginning(self, prefix: str) -> list[str]:
+        """Return the names of all runs that start with `prefix`, deleted ones among them."""
+        sql = "SELECT name FROM runs WHERE name >= ? AND name < ?"
+        return self.database.column(sql, prefix, prefix + LAST)
+
     def hide(self, name: str) -> None:
         """Mark a run as deleted. What other runs use of it is kept until they are deleted too."""
         with self.database.transaction():

@@ -89,6 +89,7 @@ class Tokens(RecordedTable):
         with self.database.transaction():
             if not self.database.execute("DELETE FROM tokens WHERE name = ?", [name]).rowcount:
                 return False
+            self.database.execute("DELETE FROM sessions WHERE token = ?", [name])
             self.events.add("token.revoked", data={"name": name})
         self.revoked(name)
         return True

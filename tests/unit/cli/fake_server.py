@@ -19,8 +19,10 @@ import msgspec
 from dstack import __version__
 from dstack.client.embedded import socket_path
 from dstack.model.api.artifacts import ArtifactView, FolderView, LinksView, TagView
+from dstack.model.api.compare import Comparison
 from dstack.model.api.events import EventView
 from dstack.model.api.jobs import ArtifactsView, CacheView, HoldAnswer, HoldRequest, JobView, StopRequest
+from dstack.model.api.metrics import JobSeries
 from dstack.model.api.retention import DeleteRequest, Removed
 from dstack.model.api.runners import AddRunner, RunnerView
 from dstack.model.api.runs import Event, Plan, PlannedJob, RepoView, RunView, Submission
@@ -135,6 +137,10 @@ class State:
         self.deleted: list[str] = []
         self.events: list[EventView] = []
         self.event_queries: list[dict[str, str]] = []
+        self.queries: list[dict[str, str]] = []
+        """Of requests for runs, series and comparisons."""
+        self.series: list[JobSeries] = []
+        self.comparison = Comparison(runs=[], differs=[], best={})
         self.actors: list[str] = []
         self.chunk = 5
 
@@ -200,7 +206,14 @@ class Handler(BaseHTTPRequestHandler):
         elif path == ["runs"] and method == "POST":
             self._submit()
         elif path == ["runs"]:
+            state.queries.append(self.asked)
             self._json(list(state.runs.values()))
+        elif path[0] == "series":
+            state.queries.append(self.asked)
+            self._json(state.series)
+        elif path == ["compare"]:
+            state.queries.append(self.asked)
+            self._json(state.comparison)
         elif path == ["runs", "delete"] and method == "POST":
             state.deleted += msgspec.json.decode(self.body, type=DeleteRequest).refs
             self._json(

@@ -20,6 +20,7 @@ from dstack.commands.artifacts.fetch_dependencies import gather
 from dstack.commands.artifacts.retain import free, keep, reuse
 from dstack.commands.artifacts.sync import sync
 from dstack.commands.artifacts.upload import abandon, reach, sums, upload
+from dstack.commands.job.enter import connect, enter, leave
 from dstack.commands.job.launch import launch
 from dstack.commands.job.observe import follow, observe, read_log
 from dstack.commands.job.receive_code import spare
@@ -33,7 +34,7 @@ from dstack.commands.machine.sample import sample
 from dstack.commands.machine.take_stock import still_owned, take_stock
 from dstack.commands.machine.uninstall import revoke, running, uninstall
 from dstack.model.code.snapshot import Snapshot
-from dstack.model.job.execution import Order
+from dstack.model.job.execution import ContainerCommand, Order
 from dstack.model.job.manifest import File, Folder
 from dstack.model.job.pieces import Piece
 from dstack.model.paths import HostLayout
@@ -94,6 +95,10 @@ SCRIPTS = {
     "caches-drop": drop(CONTEXT, ["caches/r/0", "caches/r/1"]).script,
     "spare": spare(CONTEXT, Snapshot(repo="r", tree="7" * 40)).script,
     "spare-modes": spare(CONTEXT, Snapshot(repo="r", tree="7" * 40, umask="077", modes="e" * 40)).script,
+    "connect": connect(CONTEXT, "j1", 8888, "e1").script,
+    "enter": enter(CONTEXT, "j1", ContainerCommand(id="e1", environment={"NAME": "it's"})).script,
+    "enter-terminal": enter(ELSEWHERE, "j1", ContainerCommand(id="e1", command=("vi", "it's"), term="xterm")).script,
+    "leave": leave(CONTEXT, "j1", "e1").script,
     "discard": discard(CONTEXT, "j1", "busybox").script,
     "entry": text("job/entry", project=""),
     "entry-project": text("job/entry", project="sub dir/it's"),

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 from dstack.commands.artifacts.collect import ArtifactListing
 from dstack.commands.command import Stdin
-from dstack.commands.host import Host
+from dstack.commands.host import Channel, Host, TerminalSize
 from dstack.commands.machine.pull import Login
 from dstack.commands.machine.take_stock import FoundAttempt, Stock
 from dstack.decide import Claim, Container, ContainerState, Observed
 from dstack.errors import CommandError, HostUnreachableError
+from dstack.executors.entered import Entered
 from dstack.executors.executor import RunnerFaultError, Tell
 from dstack.model.code.snapshot import Snapshot
-from dstack.model.job.execution import Launched, Order, Received, Stopped
+from dstack.model.job.execution import ContainerCommand, Launched, Order, Received, Stopped
 from dstack.model.job.job import Origin
 from dstack.model.job.manifest import File
 from dstack.model.job.reasons import ReasonCode
@@ -25,6 +26,24 @@ from dstack.model.runner.runner import Finding, Runner
 LOG = b"first line\nsecond line\n"
 ORIGIN = Origin("boot 1", "engine 1")
 BROKEN = Finding("gpu-toolkit", "the driver fails", "jobs can't use GPUs", "reboot")
+
+
+class Nothing(Channel):
+    """A program that printed nothing, and has ended."""
+
+    @property
+    async def stdout(self) -> AsyncGenerator[bytes, None]:  # type: ignore[override]
+        return
+        yield b""
+
+    async def wait(self) -> int:
+        return 0
+
+    async def close(self) -> None:
+        return
+
+    async def __aexit__(self, *about: object) -> None:
+        return
 
 
 @dataclass
@@ -128,6 +147,15 @@ class FakeExecutor:
         await self.discard(attempt, image)
         self.retained.add(attempt)
         return True
+
+    async def enter(self, attempt: str, entry: ContainerCommand, terminal: TerminalSize | None) -> Entered:
+        return Entered(Nothing(), "running" if self.found(attempt).running else "", b"")
+
+    async def connect(self, attempt: str, port: int, entry: str) -> Entered:
+        return await self.enter(attempt, ContainerCommand(id=entry), None)
+
+    async def leave(self, attempt: str, entry: str) -> None:
+        self.found(attempt)
 
     async def discard(self, attempt: str, image: str) -> None:
         self.found(attempt)

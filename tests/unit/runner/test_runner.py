@@ -138,7 +138,7 @@ def test_the_key_comes_and_goes_without_a_trace(home: Path, before: bytes | None
     runner.let_in(KEY, "5e12")
 
     lines = path.read_text().splitlines()
-    assert next(line for line in lines if KEY in line).startswith(f"restrict {KEY} dstack-server-5e12")
+    assert next(line for line in lines if KEY in line).startswith(f"restrict,pty {KEY} dstack-server-5e12")
     assert len(lines) == (2 if before else 1)
     runner.let_out("5e12")
     if before is None:

@@ -21,10 +21,12 @@ from dstack.engine.engine import Engine
 from dstack.engine.fleet.runners import Fleet
 from dstack.engine.fleet.sampling import Sampler
 from dstack.engine.retention.retention import Retention
+from dstack.engine.sweeps.sweeps import SweepDrives
 from dstack.errors import DiskFullError, StateBusyError, StateDamagedError, StorageError
 from dstack.hosts.pool import Pool
 from dstack.model.api.events import EventQuery
 from dstack.model.api.jobs import StopRequest
+from dstack.model.api.server import PageLink
 from dstack.model.paths import ServerLayout
 from dstack.server.app import application, table
 from dstack.server.endpoints import Endpoint, answering
@@ -121,6 +123,10 @@ def test_trouble_of_the_server_asks_to_be_asked_again(error: Exception, status: 
     assert json.loads(bytes(response.body))["code"] == code
 
 
+async def link(request: Request) -> PageLink:
+    raise NotImplementedError
+
+
 @contextmanager
 def routes(folder: Path) -> Iterator[list[tuple[str, str, Endpoint]]]:
     """All routes of a server in this folder."""
@@ -129,7 +135,7 @@ def routes(folder: Path) -> Iterator[list[tuple[str, str, Endpoint]]]:
     context = Context(layout=ServerLayout(folder), store=store, fleet=fleet, events=Events())
     engine = Engine(context)
     machines = RegistrationService(RunnerService(engine, Sampler(store, fleet)))
-    yield table(engine, Retention(context), machines, "", lambda: None)
+    yield table(engine, Retention(context), machines, SweepDrives(context, engine), "", lambda: None, link)
     store.close()
 
 

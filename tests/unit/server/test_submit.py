@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from dstack.engine.submission.submit import Submitter
 from dstack.errors import DiskFullError, UsageError
 from dstack.model.api import wire
+from dstack.model.api.runs import Submission
 from dstack.plumbing import space
 from dstack.plumbing.space import Space
 from dstack.server import submit
@@ -21,6 +22,10 @@ from tests.unit.engine.submission.test_plan import SUBMISSION
 
 LINE = wire.encode(SUBMISSION) + b"\n"
 PACK = b"PACK\n\x00\n" * 100
+
+
+async def read(body: AsyncIterator[bytes], pack: io.BytesIO) -> Submission:
+    return await submit.read(body, pack, Submission, submit.checked)
 
 
 async def pieces(body: bytes, size: int) -> AsyncIterator[bytes]:
@@ -32,7 +37,7 @@ async def pieces(body: bytes, size: int) -> AsyncIterator[bytes]:
 def test_however_the_body_is_cut_the_pack_is_what_follows_the_line(size: int) -> None:
     pack = io.BytesIO()
 
-    submission = asyncio.run(submit.read(pieces(LINE + PACK, size), pack))
+    submission = asyncio.run(read(pieces(LINE + PACK, size), pack))
 
     assert (submission, pack.getvalue()) == (SUBMISSION, PACK)
 
@@ -45,7 +50,7 @@ def test_no_submission(body: bytes, message: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(submit, "LONGEST_HEAD", 50)
 
     with pytest.raises(UsageError, match=message):
-        asyncio.run(submit.read(pieces(body, 10), io.BytesIO()))
+        asyncio.run(read(pieces(body, 10), io.BytesIO()))
 
 
 @pytest.mark.parametrize(
@@ -61,13 +66,13 @@ def test_what_no_container_takes_is_refused_at_once(change: dict[str, Any], mess
     line = wire.encode(replace(SUBMISSION, **change)) + b"\n"
 
     with pytest.raises(UsageError, match=message):
-        asyncio.run(submit.read(pieces(line, 10**6), io.BytesIO()))
+        asyncio.run(read(pieces(line, 10**6), io.BytesIO()))
 
 
 def test_a_backslash_before_the_text_of_an_escape_is_no_nul() -> None:
     line = wire.encode(replace(SUBMISSION, environment={"A": "\\u0000"})) + b"\n"
 
-    assert asyncio.run(submit.read(pieces(line, 10**6), io.BytesIO())).environment == {"A": "\\u0000"}
+    assert asyncio.run(read(pieces(line, 10**6), io.BytesIO())).environment == {"A": "\\u0000"}
 
 
 def test_what_does_not_fit_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from msgspec.structs import replace
 from starlette.types import ASGIApp
@@ -15,6 +16,7 @@ from dstack.engine.engine import Engine
 from dstack.engine.fleet.runners import Fleet
 from dstack.engine.fleet.sampling import Sampler
 from dstack.engine.retention.retention import Retention
+from dstack.engine.sweeps.sweeps import SweepDrives
 from dstack.errors import HostUnreachableError
 from dstack.hosts.pool import Pool
 from dstack.model.code.snapshot import Snapshot
@@ -27,12 +29,19 @@ from dstack.server.endpoints import problem_response
 from dstack.server.registrations import RegistrationService
 from dstack.server.roles import Allowed
 from dstack.server.runner_service import RunnerService
+from dstack.server.web.app import WebPages
+from dstack.server.web.port import WebPort
 from dstack.store.store import Store
 from tests.unit.store.test_store import job, run
 
 TOKEN = "t"
 JOB = "0123456789ab"
 SECONDS = 20.0
+
+
+async def unserved(listening: object) -> Any:
+    """Serve nothing on a socket: a test must not open a port."""
+    raise AssertionError("no port is opened here")
 
 
 class NoMachines:
@@ -57,7 +66,8 @@ class NoPool(Pool):
 class World:
     """The whole application over a real store, without an engine that runs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, base: str = "") -> None:
+        self.folder = folder
         layout = ServerLayout(folder)
         self.store = Store(layout)
         self.store.runs.add(replace(run("known"), snapshot=Snapshot(repo="r", tree="0" * 40)))
@@ -67,20 +77,35 @@ class World:
         context = Context(layout=layout, store=self.store, fleet=fleet, events=Events())
         engine = Engine(context)
         machines = RegistrationService(RunnerService(engine, Sampler(self.store, fleet)))
-        self.routes = table(engine, Retention(context), machines, "", lambda: None)
-        access = Access(
-            application(self.routes, self.store.database.synced),
-            self.store.tokens,
-            Allowed(),
-            problem_response,
-        )
-        self.app: ASGIApp = Border(OwnNames()).around(access)
+        retention, synced = Retention(context), self.store.database.synced
+        self.web = WebPages(engine, retention, machines.runner_service, synced)
+        port = WebPort(self.web.sessions, context.tasks, "", unserved, lambda: 0.0)
+        self.routes = table(engine, retention, machines, SweepDrives(context, engine), "", lambda: None, port.link)
+        self.engine = engine
+        app = application(self.routes, synced, self.web.routes(), self.web.site.missing)
+        access = Access(app, self.store.tokens, Allowed(), problem_response, self.web.sessions.find)
+        self.app: ASGIApp = Border(OwnNames(), base).around(access)
 
     async def ask(
         self, method: str, path: bytes, query: bytes, headers: list[tuple[bytes, bytes]], body: bytes
     ) -> tuple[int, bytes]:
         """Return the status and the body of the answer. A stream is left after a moment."""
-        scope = {"type": "http", "method": method, "path": path.decode(errors="replace"), "query_string": query}
+        status, _, answer = await self.exchange(method, path.decode(errors="replace"), query, headers, body)
+        return status, answer
+
+    async def answer(
+        self, method: str, path: str, query: str, headers: dict[str, str], body: bytes
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Return the status, the headers and the body of the answer."""
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        status, sent, answer = await self.exchange(method, unquote(path), query.encode(), raw, body)
+        return status, {name.decode(): value.decode() for name, value in sent}, answer
+
+    async def exchange(
+        self, method: str, path: str, query: bytes, headers: list[tuple[bytes, bytes]], body: bytes
+    ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        """Return the status, the headers and the body of the answer. A stream is left after a moment."""
+        scope = {"type": "http", "method": method, "path": path, "query_string": query}
         scope |= {"headers": headers, "server": ("127.0.0.1", 1), "client": ("127.0.0.1", 2), "scheme": "http"}
         sent: list[dict[str, Any]] = []
         given = iter([{"type": "http.request", "body": body, "more_body": False}])
@@ -96,7 +121,7 @@ class World:
             sent.append(message)
 
         await asyncio.wait_for(self.app(scope, receive, send), SECONDS)
-        return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
+        return sent[0]["status"], sent[0]["headers"], b"".join(message.get("body", b"") for message in sent[1:])
 
     def call(self, method: str, path: str, body: Any = None, token: str | None = TOKEN) -> tuple[int, Any]:
         """Send a request over TCP, and return the status and the document of the answer."""

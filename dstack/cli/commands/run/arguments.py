@@ -1,4 +1,4 @@
-"""Sorts the words of `dstack run`: options before or after the workflow's name, variables after it."""
+"""Sorts the words of `dstack run` and `dstack sweep`: options before or after the workflow's name, then variables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from dstack.errors import UsageError
 from dstack.model.text.suggest import did_you_mean
 
-NEGATIVE = re.compile(r"-(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+NEGATIVE = re.compile(r"-(\d+(\.\d*?)?|\.\d+)([eE][+-]?\d+)?((,|\.\.)[-+.\d].*)?")
 HELP = ("-h", "--help")
 BOOLEANS = frozenset({"true", "True", "TRUE", "false", "False", "FALSE"})
 """Defaults of the variables that can be given as a bare flag."""
@@ -18,7 +18,7 @@ Defaults = Mapping[str, str | None]
 
 
 class Walk:
-    """The sorted words. `options` are those of `run` itself, for click to parse; `overrides` are the variables;
+    """The sorted words. `options` are those of the command itself, for click to parse; `overrides` are the variables;
     `replayed` is the run to repeat.
 
     `variables` returns a workflow's variables and their defaults, `recorded` those of the run given with --from. Raises
@@ -31,7 +31,9 @@ class Walk:
         parameters: Sequence[click.Parameter],
         variables: Callable[[str], Defaults],
         recorded: Callable[[str], Defaults],
+        command: str = "dstack run",
     ) -> None:
+        self._command = command
         self.options: list[str] = []
         self.workflow: str | None = None
         self.overrides: list[tuple[str, str]] = []
@@ -83,7 +85,7 @@ class Walk:
         elif option in self._takes_value:
             self._option(option, word, bool(equals))
         elif not self._named:
-            hint = "write a workflow's variables after its name: dstack run WORKFLOW --name value"
+            hint = f"write a workflow's variables after its name: {self._command} WORKFLOW --name value"
             raise self._unknown(option, hint)
         else:
             near = did_you_mean(name, [*self._known, *(known[2:] for known in self._takes_value)])
@@ -91,8 +93,9 @@ class Walk:
                 raise self._unknown(option)
             self._override(name, value if equals else None)
 
-    def _unknown(self, option: str, hint: str = "dstack run --help") -> UsageError:
-        return UsageError(f"unknown option {option}{did_you_mean(option, self._takes_value)}", hint=hint)
+    def _unknown(self, option: str, hint: str | None = None) -> UsageError:
+        message = f"unknown option {option}{did_you_mean(option, self._takes_value)}"
+        return UsageError(message, hint=hint or f"{self._command} --help")
 
     def _override(self, name: str, value: str | None) -> None:
         if value is None:
@@ -105,7 +108,7 @@ class Walk:
         default = self._known.get(variable, "False")
         if default in BOOLEANS:
             return "True"
-        before = f"dstack run --from {self.replayed}" if self.workflow is None else f"dstack run {self.workflow}"
+        before = f"dstack run --from {self.replayed}" if self.workflow is None else f"{self._command} {self.workflow}"
         hint = f"{before} --{name} VALUE; a value that begins with '-' is written --{name}=VALUE"
         raise UsageError(f"--{name} needs a value, because its default is {default_words(default)}", hint=hint)
 
@@ -113,7 +116,7 @@ class Walk:
         self.options.append(word)
         if self._takes_value[option] and not complete:
             if not self._words:
-                raise UsageError(f"option {option} needs a value", hint="dstack run --help")
+                raise UsageError(f"option {option} needs a value", hint=f"{self._command} --help")
             self.options.append(self._words.pop(0))
         if option == "--from":
             if self.workflow is not None:
@@ -129,7 +132,7 @@ class Walk:
                 self.help = True
                 return
             if option not in self._takes_value:
-                raise UsageError(f"unknown option {option}", hint="dstack run --help")
+                raise UsageError(f"unknown option {option}", hint=f"{self._command} --help")
             if self._takes_value[option]:
                 self._option(option, word, index < len(word) - 1)
                 return
@@ -137,7 +140,8 @@ class Walk:
 
 
 def is_value(word: str) -> bool:
-    """Whether a word after `--name` is its value. A word that begins with '-' is one only if it is a number."""
+    """Whether a word after `--name` is its value. A word that begins with '-' is one only if it is a number, or several
+    as a sweep takes them."""
     return not word.startswith("-") or word == "-" or NEGATIVE.fullmatch(word) is not None
 
 

@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dstack.cli import connect, project
+from dstack.cli.attached import attached, unseen
 from dstack.cli.commands.run.arguments import Walk
-from dstack.cli.commands.run.sent import say_what_is_sent, warn_of_secrets
-from dstack.cli.follow import DETACHED, to_the_end
+from dstack.cli.commands.run.code import send, taken_code
+from dstack.cli.follow import DETACHED
 from dstack.cli.output import show
-from dstack.cli.output.displays import Display, JsonEvents
-from dstack.cli.output.log_writer import LogWriter
-from dstack.cli.output.progress import ProgressLines
-from dstack.cli.output.screen import terminal
-from dstack.cli.parameters import REF, RUNNER, SIZE, SPAN, json_lines_option
+from dstack.cli.output.displays import JsonEvents
+from dstack.cli.parameters import REF, RUNNER, SIZE, SPAN, json_lines_option, ports_option
+from dstack.cli.tunnels import Tunnels
 from dstack.client.client import Client
 from dstack.client.settings import user
-from dstack.errors import MissingBaseError, ProjectError, UsageError
+from dstack.errors import ProjectError, UsageError
 from dstack.model.api.runs import Plan, Recipe, RunView, Submission
 from dstack.model.text.units import size_words
-from dstack.plumbing.file_errors import file_trouble
 
 if TYPE_CHECKING:
     from dstack.model.project.project import Project
-    from dstack.model.project.workflow import Values, Variables, Workflow
-    from dstack.snapshot.take import Taken
+    from dstack.model.project.workflow import Values
 
 LARGEST = 10
 """How many of the largest files are listed."""
@@ -146,12 +141,19 @@ class RunCommand(click.Command):
     metavar="SIZE",
     help="Refuse to send more changed and untracked data than this; default: 256MB, 0 for no limit.",
 )
+@ports_option
 @click.option("--dry-run", is_flag=True, help="Show what would run where; submit nothing.")
 @json_lines_option
 @click.option("-q", "--quiet", is_flag=True, help="Print only the run's name.")
 @click.option("-h", "--help", is_flag=True, help="Show this help, or after WORKFLOW its variables.")
 def command(
-    chosen: Chosen, overrides: Sequence[tuple[str, str]], detach: bool, as_json: bool, quiet: bool, **options: Any
+    chosen: Chosen,
+    overrides: Sequence[tuple[str, str]],
+    detach: bool,
+    as_json: bool,
+    quiet: bool,
+    ports: tuple[str, ...],
+    **options: Any,
 ) -> int:
     """Run a workflow and follow it.
 
@@ -159,19 +161,26 @@ def command(
     fails, the exit code is the job's own, as with `docker run`.
     """
     options.pop("help")
+    if ports and detach:
+        raise UsageError(
+            "-p and --detach can't be used together", hint="run it with -d, then: dstack attach RUN -p PORT"
+        )
     client = connect.connect()
-    try:
-        answer = submit(client, chosen, overrides, quiet=quiet, as_json=as_json, **options)
-    except KeyboardInterrupt:
-        show.say("interrupted while submitting; `dstack runs` shows whether the run was accepted")
-        return DETACHED
-    for warning in () if as_json else answer.warnings:
-        connect.warn(f"warning: {warning}")
-    if isinstance(answer, RunView):
+    with Tunnels(ports) as tunnels:
         try:
-            return _follow(client, answer, detach=detach, as_json=as_json, quiet=quiet)
-        except OSError as error:
-            return _unseen(answer, error)
+            answer = submit(client, chosen, overrides, quiet=quiet, as_json=as_json, **options)
+        except KeyboardInterrupt:
+            show.say("interrupted while submitting; `dstack runs` shows whether the run was accepted")
+            return DETACHED
+        for warning in () if as_json else answer.warnings:
+            connect.warn(f"warning: {warning}")
+        if isinstance(answer, RunView):
+            if detach:
+                try:
+                    return _detached(answer, as_json=as_json, quiet=quiet)
+                except OSError as error:
+                    return unseen(answer, error)
+            return attached(client, answer, tunnels, as_json=as_json, quiet=quiet)
     if as_json:
         show.document(answer)
     else:
@@ -198,7 +207,7 @@ def submit(
     recipe, workflow = chosen.recipe, chosen.workflow or ""
     variables = apply(chosen.project, workflow, overrides)
     _warn_of_reserved(overrides)
-    environment = _environment(env)
+    environment = parse_environment(env)
     if recipe:
         environment = {**recipe.environment, **environment}
         options["gpus"] = recipe.gpus if options["gpus"] is None else options["gpus"]
@@ -206,40 +215,10 @@ def submit(
     options |= {"workflow": workflow, "workflows": workflows, "variables": variables, "environment": environment}
     if recipe:
         return client.submit(Submission(snapshot=recipe.snapshot, user=user(), **options))
-    from dstack.snapshot.take import take
-
-    depths, root = {each.fetch_depth for each in workflows}, project.find_root()
-    with take(root, limit=max_snapshot, depths=depths) as taken:
-        _refuse_links(workflows, variables, taken)
-        answer = _send(client, Submission(snapshot=taken.snapshot, user=user(), **options), taken)
-        if not (quiet or as_json or options["dry_run"]):
-            say_what_is_sent(taken, root)
-        if not as_json:
-            warn_of_secrets(taken, root)
-        return answer
-
-
-def _send(client: Client, submission: Submission, taken: Taken) -> RunView | Plan:
-    """Send the submission with its code, in the smallest pack that the server can read."""
-    try:
-        return client.submit(submission, taken.pack())
-    except MissingBaseError as missing:
-        commits = missing.known
-    with suppress(MissingBaseError):
-        if commits:
-            return client.submit(submission, taken.pack(commits))
-    return client.submit(submission, taken.full_pack())
-
-
-def _refuse_links(workflows: Sequence[Workflow], variables: Mapping[str, Variables], taken: Taken) -> None:
-    """Raise UsageError, before anything is sent, if a link is in the way of an artifact."""
-    from dstack.model.job.script import expanded
-    from dstack.model.project.artifact_links import inside, refuse_links
-
-    links = inside(taken.links, taken.snapshot.project)
-    known = {each.name: expanded(each, variables[each.name], "job", "run") for each in workflows} if links else {}
-    for workflow in known.values():
-        refuse_links(workflow, [known[name] for name in workflow.needs.names], links)
+    sends = not (quiet or as_json or options["dry_run"])
+    with taken_code(workflows, variables, max_snapshot, say=sends, warn=not as_json) as taken:
+        submission = Submission(snapshot=taken.snapshot, user=user(), **options)
+        return send(taken, lambda pack: client.submit(submission, pack))
 
 
 def _check(options: dict[str, Any]) -> None:
@@ -252,7 +231,7 @@ def _check(options: dict[str, Any]) -> None:
         raise UsageError("--local and --runner can't be used together")
 
 
-def _environment(given: Sequence[str]) -> dict[str, str]:
+def parse_environment(given: Sequence[str]) -> dict[str, str]:
     """Parse `KEY=VALUE`, or `KEY` for its value in this environment, as docker does."""
     from dstack.model.project.environment import no_effect
 
@@ -277,38 +256,14 @@ def _warn_of_reserved(overrides: Sequence[tuple[str, str]]) -> None:
             connect.warn(f"warning: --{name} has no effect: the name is reserved for dstack's own value")
 
 
-def _follow(client: Client, run: RunView, *, detach: bool, as_json: bool, quiet: bool) -> int:
-    display: Display
+def _detached(run: RunView, *, as_json: bool, quiet: bool) -> int:
     if as_json:
-        display = JsonEvents()
-        display.run(run)
-    else:
-        if quiet or detach:
-            show.line(run.name)
-        workflows = [job.workflow for job in run.jobs]
-        hidden = terminal(sys.stdout)  # there, a label that stands alone only takes space
-        labels = {job.id: job.workflow for job in run.jobs if not (job.cached and hidden)}
-        writer = None if quiet else LogWriter(labels)
-        display = narrator = ProgressLines(run.jobs, writer, named=run.workflow, quiet=quiet)
-        if not quiet and not detach:
-            show.say(f"{run.name}: {', '.join(workflows)}")
-            narrator.begin()
-    if detach:
-        if not quiet and not as_json:
-            show.say(f"follow it with `dstack logs -f {run.name}`, or wait for its end with `dstack wait {run.name}`")
+        JsonEvents().run(run)
         return 0
-    return to_the_end(client, run.name, display, logs=as_json or not quiet)
-
-
-def _unseen(run: RunView, error: OSError) -> int:
-    """Detach from a run whose output can't be written."""
-    trouble = file_trouble(error)
-    if error.filename != show.STDOUT or trouble is None:
-        raise error
-    show.leave_closed_output()
-    why = "output closed" if isinstance(error, BrokenPipeError) else trouble.message
-    show.say(f"{why}; {run.name} keeps running: follow it with `dstack logs -f {run.name}`")
-    return DETACHED
+    show.line(run.name)
+    if not quiet:
+        show.say(f"follow it with `dstack logs -f {run.name}`, or wait for its end with `dstack wait {run.name}`")
+    return 0
 
 
 def _print_plan(plan: Plan) -> None:

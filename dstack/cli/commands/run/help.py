@@ -30,7 +30,7 @@ def show_help(ctx: click.Context, command: click.Command) -> None:
     with formatter.section("Workflows"):
         formatter.write_dl([(each.name, each.help or "") for each in loaded.workflows.values()])
     click.echo(show.clean("\n" + formatter.getvalue().rstrip()))
-    click.echo("\n`dstack run WORKFLOW --help` lists its variables.")
+    click.echo(f"\n`{ctx.command_path} WORKFLOW --help` lists its variables.")
 
 
 def show_workflow(ctx: click.Context, loaded: Project, name: str) -> None:
@@ -54,7 +54,7 @@ def show_workflow(ctx: click.Context, loaded: Project, name: str) -> None:
         formatter.write_paragraph()
         formatter.write_text("This workflow has no variables.")
     click.echo(show.clean(formatter.getvalue().rstrip()))
-    click.echo("\n`dstack run --help` lists the options.")
+    click.echo(f"\n`{ctx.command_path} --help` lists the options.")
 
 
 def _option(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -12,6 +12,7 @@ from dstack.cli import connect
 from dstack.cli.follow import exit_code
 from dstack.cli.output import charts, show, words
 from dstack.cli.output.progress import state
+from dstack.cli.output.series import number_words
 from dstack.cli.parameters import REF, WORKFLOW, NounOrName, json_option, run_of, run_or_job, yes_option
 from dstack.client.client import Client
 from dstack.client.settings import user
@@ -34,6 +35,9 @@ SPARE = ("USER", "TOOK", "SUBMITTED")
 @click.option(
     "-n", "limit", type=click.IntRange(1, 10**9), default=20, metavar="N", help="Number of runs to list; default: 20."
 )
+@click.option("--columns", metavar="A,B", help="Show these instead: variables, metrics, or columns such as took.")
+@click.option("--sort", metavar="NAME", help="Sort by a variable or metric, the best first; -NAME: the worst first.")
+@click.option("--where", multiple=True, metavar="CONDITION", help="List only runs with, for example, 'lr<0.01'.")
 @click.option("-w", "--watch", is_flag=True, help="Refresh every two seconds until Ctrl-C, or until RUN ends.")
 @click.option("--diff", is_flag=True, help="Print the patch from the run's commit to the code that it ran.")
 @click.option("--metrics", is_flag=True, help="Show the CPU, memory and GPU use of the run's jobs over time.")
@@ -60,7 +64,7 @@ def command(
         option = "--diff" if diff else "--metrics"
         raise UsageError(f"{option} needs the name of one run", hint=f"dstack runs RUN {option}")
     if run is not None and any(filters.values()):
-        raise UsageError("--workflow, --status and --mine can't be used with the name of a run")
+        raise UsageError("options that choose runs can't be used with the name of a run")
     if diff and as_json:
         raise UsageError("--diff can't be used with --json")
     if watch and (diff or metrics):
@@ -80,10 +84,11 @@ def _show(client: Client, name: str | None, limit: int, filters: Mapping[str, An
     """Print the runs, or one in full. Return whether it can still change."""
     if name is None:
         none = "no runs" if any(filters.values()) else "no runs yet; start one with `dstack run WORKFLOW`"
-        by = user() if filters["mine"] else None
-        runs = client.runs(user=by, limit=limit, **filters)
+        runs, columns = _find(client, limit, **filters)
         tags = _tags(client) if runs and not as_json else {}
-        show.list_table(runs, COLUMNS, lambda run: _row(run, tags), none, as_json=as_json, spare=SPARE)
+        title = tuple(name.upper() if name.upper() in COLUMNS else name for name in columns)
+        spare = [name for name in SPARE if name in title]
+        show.list_table(runs, title, lambda run: _cells(run, tags, columns), none, as_json=as_json, spare=spare)
         return True
     run = run_of(client, name)
     if as_json:
@@ -91,6 +96,29 @@ def _show(client: Client, name: str | None, limit: int, filters: Mapping[str, An
     else:
         _print(run)
     return not run.status.finished
+
+
+def _find(
+    client: Client, limit: int, *, columns: str | None, where: tuple[str, ...], mine: bool, **filters: Any
+) -> tuple[list[RunView], tuple[str, ...]]:
+    """Return the runs to list, and the columns to show."""
+    chosen = [name for name in map(str.strip, (columns or "").split(",")) if name]
+    if columns is not None and not chosen:
+        raise UsageError("--columns is empty", hint="dstack runs --columns lr,val_loss")
+    names = [name for name in chosen if name.upper() not in COLUMNS]
+    by = user() if mine else None
+    runs = client.runs(user=by, mine=mine, limit=limit, where=" and ".join(where) or None, names=names, **filters)
+    return runs, tuple(dict.fromkeys(["name", *chosen])) if chosen else COLUMNS
+
+
+def _cells(run: RunView, tags: Mapping[str, str], columns: Sequence[str]) -> list[str]:
+    """Return what a run has in these columns; a variable is shown rather than a metric of the same name."""
+    known = dict(zip(COLUMNS, _row(run, tags), strict=True))
+    numbers = {name: number_words(value) for name, value in run.metrics.items()}
+    return [
+        known[name.upper()] if name.upper() in known else {**numbers, **run.variables}.get(name, "-")
+        for name in columns
+    ]
 
 
 def _tags(client: Client) -> dict[str, str]:

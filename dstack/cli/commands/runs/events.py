@@ -58,7 +58,7 @@ def command(
 
 def _row(event: EventView) -> tuple[str, ...]:
     workflow = event.data.get("workflow") if event.job else None
-    subject = f"{event.run}/{workflow}" if workflow else event.run or event.runner or "-"
+    subject = f"{event.run}/{workflow}" if workflow else event.run or event.runner or event.data.get("sweep", "-")
     return event.time, event.kind, subject, event.actor, ", ".join(_details(event))
 
 

@@ -166,6 +166,7 @@ ELSEWHERE = {
     "signal": WarningSignal(before="5m"),
     "retry": Retry(attempts=3),
     "fetch_depth": 0,
+    "ports": (8888,),
 }
 """Fields of a workflow that no result depends on."""
 

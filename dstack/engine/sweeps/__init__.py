@@ -1,0 +1,1 @@
+"""Drives sweeps: keeps their trials in the queue until all have ended."""

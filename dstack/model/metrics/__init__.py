@@ -1,0 +1,1 @@
+"""Metrics: numbers that a job prints to its log, as series."""

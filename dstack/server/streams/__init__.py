@@ -1,0 +1,1 @@
+"""Connections that are upgraded to streams: commands in containers, and forwarded ports."""

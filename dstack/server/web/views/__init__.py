@@ -1,0 +1,1 @@
+"""What each page shows: the records of the store as plain values for templates."""
