@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from dstack.model.api.jobs import ArtifactsView, AttemptView, CacheView, JobView
 from dstack.model.api.runs import RepoView, RunView
-from dstack.model.job.job import Attempt, Job, Run
+from dstack.model.job.job import Attempt, Job, Run, decisive
 from dstack.model.job.reasons import reason_code
 from dstack.model.job.status import Status, summary
 
@@ -69,12 +69,3 @@ def run_view(
         jobs=[job_view(job, (positions or {}).get(job.id)) for job in jobs],
         warnings=warnings,
     )
-
-
-def decisive(jobs: list[Job]) -> Job | None:
-    """Return the job that decided how the run ended: the first that failed or was lost, else the first that stopped."""
-    for ends in ((Status.FAILED, Status.LOST), (Status.STOPPED,)):
-        ended = [job for job in jobs if job.status in ends and job.exit_code is not None]
-        if ended:
-            return min(ended, key=lambda job: job.finished_at or "")
-    return None

@@ -168,3 +168,12 @@ class LaunchRecord(Struct, frozen=True, kw_only=True):
 
     run: Run
     job: Job
+
+
+def decisive(jobs: list[Job]) -> Job | None:
+    """Return the job that decided how the run ended: the first that failed or was lost, else the first that stopped."""
+    for ends in ((Status.FAILED, Status.LOST), (Status.STOPPED,)):
+        ended = [job for job in jobs if job.status in ends and job.exit_code is not None]
+        if ended:
+            return min(ended, key=lambda job: job.finished_at or "")
+    return None
