@@ -28,6 +28,7 @@ FLOORS = {
     "dstack.snapshot": 3,
     "dstack.mirror": 3,
     "dstack.inventory": 3,
+    "dstack.notify": 3,
     "dstack.client": 3,
     "dstack.executors": 4,
     "dstack.engine": 5,
@@ -44,6 +45,7 @@ ROOMS = {
         "dstack.model.project",
         "dstack.model.code",
         "dstack.model.job",
+        "dstack.model.notify",
         "dstack.model.api",
     ),
     "dstack.engine": (
@@ -53,6 +55,7 @@ ROOMS = {
         "dstack.engine.lifecycle",
         "dstack.engine.reconcile",
         "dstack.engine.submission",
+        "dstack.engine.notify",
     ),
 }
 """Inside these, a folder imports those before it and never those behind it."""

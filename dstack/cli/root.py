@@ -33,6 +33,7 @@ COMMANDS = {
     "prune": "prune:command",
     "runners": "runners.command:command",
     "secrets": "secrets:command",
+    "notify": "notify:command",
     "config": "config:command",
     "server": "server.command:command",
     "completion": "completion:command",

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
-from dstack.client.connection import ANSWER_SECONDS, WORK_SECONDS, BrokenAnswerError, Connection
+from dstack.client.connection import ANSWER_SECONDS, WORK_SECONDS, BrokenAnswerError
 from dstack.client.frames import Frame, read_frames
+from dstack.client.notify import NotifyCalls
 from dstack.errors import DstackError, NotFoundError, TryAgainError
 from dstack.model.api import wire
 from dstack.model.api.artifacts import ArtifactView, FolderView, LinksRequest, LinksView, LinkView, TagRequest, TagView
@@ -37,7 +38,7 @@ PATIENCE_SECONDS = 600.0
 BLOCK = 1 << 16
 
 
-class Client(Connection):
+class Client(NotifyCalls):
     """A client of one server."""
 
     def status(self) -> ServerStatus:

@@ -23,6 +23,7 @@ from dstack.engine.context import Context, Events
 from dstack.engine.engine import Engine
 from dstack.engine.fleet.runners import Fleet
 from dstack.engine.fleet.sampling import Sampler
+from dstack.engine.notify.notifier import Notifier
 from dstack.engine.retention.leftovers import keep_swept, sweep
 from dstack.engine.retention.retention import Retention, limit_events
 from dstack.errors import DstackError, UsageError
@@ -156,13 +157,15 @@ async def run(
     registrations = RegistrationService(RunnerService(engine, metrics))
     fleet.absent = registrations.absent
     retention = Retention(context)
-    routes = table(engine, retention, registrations, url, lambda: server.stop())
+    notifier = Notifier(context)
+    routes = table(engine, retention, registrations, notifier, url, lambda: server.stop())
     access = Access(application(routes, store.database.synced), store.tokens, allowed, problem_response)
     store.tokens.revoked = access.end
     server = Listener(access, border)
     await context.tasks.attempt("removing leftovers at the start", lambda: sweep(context, math.inf))
     engine.start()
     context.tasks.start("metrics", metrics.watch)
+    context.tasks.start("notifying", notifier.run)
     context.tasks.start("removing the rest of deleted runs", retention.watch)
     context.tasks.start("removing leftovers", lambda: keep_swept(context))
     context.tasks.start("forgetting old events", lambda: limit_events(store))
@@ -185,10 +188,10 @@ async def reserve(store: Store) -> None:
 
 
 async def leave_when_idle(server: Listener, access: Access, store: Store, limit: float) -> None:
-    """Stop the server after `limit` seconds without requests or unfinished jobs; 0 means never."""
+    """Stop the server after `limit` seconds without requests, unfinished jobs, or messages to send; 0 means never."""
     while limit:
         await asyncio.sleep(min(1.0, limit / 2))
-        if store.jobs.unfinished():
+        if store.jobs.unfinished() or store.outbox.pending():
             access.last = time.monotonic()
         elif access.idle > limit:
             log.info("idle for %.0f seconds: exiting", limit)

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dstack.engine.engine import Engine
+from dstack.engine.notify.notifier import Notifier
 from dstack.engine.retention.retention import Retention
 from dstack.errors import DstackError, ErrorCode, NotFoundError
 from dstack.server.endpoints import Endpoint, answering, problem_response
@@ -18,18 +19,24 @@ from dstack.server.registrations import RegistrationService, program
 from dstack.server.roles import guarded
 from dstack.server.routes.artifacts import ArtifactRoutes
 from dstack.server.routes.jobs import JobRoutes
+from dstack.server.routes.notify import NotifyRoutes
 from dstack.server.routes.runs import RunRoutes
 from dstack.server.routes.settings import SettingsRoutes
 
 
 def table(
-    engine: Engine, retention: Retention, machines: RegistrationService, url: str, shutdown: Callable[[], None]
+    engine: Engine,
+    retention: Retention,
+    machines: RegistrationService,
+    notifier: Notifier,
+    url: str,
+    shutdown: Callable[[], None],
 ) -> list[tuple[str, str, Endpoint]]:
     """Return the method, path and endpoint of each route below /v1. `url` is where the server listens; `shutdown`
     stops it."""
     runs, jobs, settings = RunRoutes(engine, retention), JobRoutes(engine), SettingsRoutes(engine, url)
     artifacts, events = ArtifactRoutes(engine.context), EventRoutes(engine.context)
-    runners = machines.runner_service
+    runners, notify = machines.runner_service, NotifyRoutes(notifier)
     return [
         ("POST", "/runs", runs.submit),
         ("GET", "/runs", runs.runs),
@@ -78,6 +85,11 @@ def table(
         ("GET", "/key", settings.key),
         ("GET", "/config", settings.config),
         ("POST", "/config", settings.configure),
+        ("GET", "/notify", notify.all),
+        ("POST", "/notify", notify.add),
+        ("POST", "/notify/test", notify.test),
+        ("POST", "/notify/clear", notify.clear),
+        ("DELETE", "/notify/{number}", notify.remove),
         ("POST", "/shutdown", shutdown),
         ("GET", "/events", events.events),
     ]

@@ -138,4 +138,10 @@ STEPS: dict[str, Step] = {
         " problem TEXT NOT NULL, found_at TEXT NOT NULL)"
     ),
     "server_instances": statements(f"CREATE TABLE instances ({NUMBER}, id TEXT NOT NULL)"),
+    "notify": statements(
+        f"CREATE TABLE notify_targets ({NUMBER}, owner TEXT NOT NULL, url TEXT NOT NULL, after INTEGER NOT NULL,"
+        " data TEXT NOT NULL)",
+        f"CREATE TABLE notify_messages ({NUMBER}, target INTEGER NOT NULL REFERENCES notify_targets ON DELETE CASCADE,"
+        " id TEXT NOT NULL, data TEXT NOT NULL, UNIQUE (target, id))",
+    ),
 }

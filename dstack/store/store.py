@@ -11,6 +11,7 @@ from dstack.store.tables.damaged import DamagedRecords
 from dstack.store.tables.events import EventLog
 from dstack.store.tables.identity import Identity
 from dstack.store.tables.jobs import CacheKeys, Jobs
+from dstack.store.tables.notify import NotifyTargets, Outbox
 from dstack.store.tables.runners import Registrations, Runners
 from dstack.store.tables.runs import Runs, Tags
 from dstack.store.tables.settings import Secrets, Settings
@@ -36,6 +37,8 @@ class Store:
         self.secrets = Secrets(self.database, self.events, layout.secret_key)
         self.settings = Settings(self.database, self.events)
         self.tokens = Tokens(self.database, self.events)
+        self.notify_targets = NotifyTargets(self.database, self.events, self.secrets)
+        self.outbox = Outbox(self.database, self.events, self.notify_targets, self.settings)
         newest = Newest(layout.newest, self.events)
         newest.check(self.database, self.settings)
         self.database.noted = newest.note

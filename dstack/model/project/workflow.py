@@ -29,6 +29,7 @@ USER = "a valid user; write a uid, a user name, or 'image' for the image's own u
 CPUS = "a number of CPUs; write a number such as 4 or 0.5"
 CAUSE = "a cause for a retry; write lost, error, out-of-memory, or an exit code from 1 to 255"
 CAUSES = r"^(lost|error|out-of-memory|[1-9][0-9]?|1[0-9][0-9]|2[0-4][0-9]|25[0-5])$(?!\n)"
+OUTCOME = "something to notify about; write done, failed, stopped, lost, or {waiting: 1h}"
 SIGNAL = "a supported signal; write USR1, USR2, HUP or INT"
 
 Text = Annotated[str, Meta(min_length=1, extra_json_schema={"x-scalar": True})]
@@ -45,6 +46,7 @@ Cpus = Annotated[str, _form(r"^(?!0+(\.0+)?$)[0-9]{1,4}(\.[0-9]{1,3})?$(?!\n)", 
 Span = Annotated[str, _form(SPAN, "a duration; write 30s, 10m, 1h30m or 2d")]
 SignalName = Annotated[str, _form(r"^(USR1|USR2|HUP|INT)$(?!\n)", SIGNAL, scalar=False)]
 Cause = Annotated[str, _form(CAUSES, CAUSE)]
+Outcome = Annotated[str, _form(r"^(done|failed|stopped|lost)$(?!\n)", OUTCOME, scalar=False)]
 Vendor = Annotated[str, _form(r"^(nvidia|amd)$(?!\n)", "a supported GPU vendor; write nvidia or amd", scalar=False)]
 
 
@@ -134,6 +136,12 @@ class Retry(Definition, frozen=True, kw_only=True):
     ] = ("lost", "error")
 
 
+class Waiting(Definition, frozen=True, kw_only=True):
+    """A run that has waited for so long."""
+
+    waiting: Annotated[Span, _about("How long a run waits in the queue before a message says so, such as 1h")]
+
+
 class Workflow(Definition, frozen=True, kw_only=True):
     """One workflow, as written: its variables are not replaced yet."""
 
@@ -181,6 +189,10 @@ class Workflow(Definition, frozen=True, kw_only=True):
     fetch_depth: Annotated[
         int, Meta(ge=0, le=2**31 - 1, description="How many commits of history the job sees; 0 means all")
     ] = 1
+    notify: Annotated[
+        tuple[Outcome | Waiting, ...] | None,
+        _about("What to send a message about: done, failed, stopped, lost, {waiting: 1h}; default: failed and lost"),
+    ] = None
 
     @property
     def needed_secrets(self) -> tuple[str, ...]:

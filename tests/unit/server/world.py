@@ -14,6 +14,7 @@ from dstack.engine.context import Context, Events
 from dstack.engine.engine import Engine
 from dstack.engine.fleet.runners import Fleet
 from dstack.engine.fleet.sampling import Sampler
+from dstack.engine.notify.notifier import Notifier
 from dstack.engine.retention.retention import Retention
 from dstack.errors import HostUnreachableError
 from dstack.hosts.pool import Pool
@@ -67,7 +68,7 @@ class World:
         context = Context(layout=layout, store=self.store, fleet=fleet, events=Events())
         engine = Engine(context)
         machines = RegistrationService(RunnerService(engine, Sampler(self.store, fleet)))
-        self.routes = table(engine, Retention(context), machines, "", lambda: None)
+        self.routes = table(engine, Retention(context), machines, Notifier(context), "", lambda: None)
         access = Access(
             application(self.routes, self.store.database.synced),
             self.store.tokens,
