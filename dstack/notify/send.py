@@ -9,6 +9,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -94,7 +95,7 @@ async def in_thread(work: Callable[[], T]) -> T:
             result = work()
         except BaseException as raised:
             error = raised
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # the server has stopped meanwhile, and sends the message again later
             loop.call_soon_threadsafe(finish, result, error)
 
     threading.Thread(target=act, daemon=True, name="notify").start()

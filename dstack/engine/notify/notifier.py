@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from anyio import move_on_after
 from msgspec.structs import replace
 
 from dstack.engine.context import ANYTHING, Context
@@ -52,10 +53,8 @@ class Notifier:
             await self.messages.derive_all()
             self.messages.look(time.monotonic())
             self.start()
-            try:
-                await asyncio.wait_for(bell.wait(), LOOK)
-            except asyncio.TimeoutError:
-                continue
+            with move_on_after(LOOK):
+                await bell.wait()
 
     def start(self) -> None:
         """Send to each target that has messages, unless that is being done or has to pause."""

@@ -172,11 +172,9 @@ def recipients(texts: list[str]) -> tuple[str, ...]:
     """Return the mail addresses in comma-separated texts. Raises UsageError."""
     found = tuple(address.strip() for text in texts for address in text.split(","))
     wrong = next((address for address in found if not ADDRESS.fullmatch(address)), None)
-    if wrong is not None or len(found) > MOST_RECIPIENTS:
-        what = (
-            f"there are more than {MOST_RECIPIENTS} mail addresses"
-            if wrong is None
-            else f"'{wrong}' is no mail address"
-        )
-        raise UsageError(what, hint="write addresses such as ann@example.org, with commas between them")
-    return found
+    if wrong is None and len(found) <= MOST_RECIPIENTS:
+        return found
+    what = f"there are more than {MOST_RECIPIENTS} mail addresses"
+    if wrong is not None:
+        what = f"'{wrong}' is not a valid mail address"
+    raise UsageError(what, hint="write addresses such as ann@example.org, with commas between them")
