@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from dstack.cli import connect
+from dstack.cli.commands.server.install import add_to
 from dstack.cli.commands.server.token import token
 from dstack.cli.output import show, words
 from dstack.cli.parameters import Noun, json_option
@@ -294,3 +295,6 @@ def _alive(pid: int) -> bool:
         return False
     except FileNotFoundError:
         return not os.path.isdir("/proc/self")
+
+
+add_to(command, start, shut_down)
