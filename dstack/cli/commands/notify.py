@@ -28,7 +28,7 @@ def command() -> None:
 @click.argument("target", metavar="[URL_OR_NUMBER]", required=False, type=NUMBER)
 @json_option
 def test(target: str | None, as_json: bool) -> int:
-    """Send a test message now, and print what the other side answered.
+    """Send a test message, and print the answer.
 
     Without an argument, all of your URLs get one. A URL that is not set yet can be tried. Exits with 125 if a message
     did not arrive.

@@ -29,7 +29,7 @@ USER = "a valid user; write a uid, a user name, or 'image' for the image's own u
 CPUS = "a number of CPUs; write a number such as 4 or 0.5"
 CAUSE = "a cause for a retry; write lost, error, out-of-memory, or an exit code from 1 to 255"
 CAUSES = r"^(lost|error|out-of-memory|[1-9][0-9]?|1[0-9][0-9]|2[0-4][0-9]|25[0-5])$(?!\n)"
-OUTCOME = "something to notify about; write done, failed, stopped, lost, or {waiting: 1h}"
+OUTCOME = "a reason for a message; write done, failed, stopped, lost, or {waiting: 1h}"
 SIGNAL = "a supported signal; write USR1, USR2, HUP or INT"
 
 Text = Annotated[str, Meta(min_length=1, extra_json_schema={"x-scalar": True})]

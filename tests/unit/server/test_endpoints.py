@@ -20,6 +20,7 @@ from dstack.engine.context import Context, Events
 from dstack.engine.engine import Engine
 from dstack.engine.fleet.runners import Fleet
 from dstack.engine.fleet.sampling import Sampler
+from dstack.engine.notify.notifier import Notifier
 from dstack.engine.retention.retention import Retention
 from dstack.errors import DiskFullError, StateBusyError, StateDamagedError, StorageError
 from dstack.hosts.pool import Pool
@@ -129,7 +130,7 @@ def routes(folder: Path) -> Iterator[list[tuple[str, str, Endpoint]]]:
     context = Context(layout=ServerLayout(folder), store=store, fleet=fleet, events=Events())
     engine = Engine(context)
     machines = RegistrationService(RunnerService(engine, Sampler(store, fleet)))
-    yield table(engine, Retention(context), machines, "", lambda: None)
+    yield table(engine, Retention(context), machines, Notifier(context), "", lambda: None)
     store.close()
 
 
