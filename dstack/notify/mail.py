@@ -30,7 +30,7 @@ def send(message: Message, target: Target, password: str, allowed: Allowed) -> s
 
 
 def exchanged(message: Message, target: Target, password: str, opened: socket.socket) -> str:
-    client = Client(target, opened)
+    client = MailClient(target, opened)
     try:
         client.ehlo_or_helo_if_needed()
         if target.scheme == "smtp" and not (local(opened) and not target.user):
@@ -46,7 +46,7 @@ def exchanged(message: Message, target: Target, password: str, opened: socket.so
         client.close()
 
 
-def encrypt(client: Client, target: Target) -> None:
+def encrypt(client: MailClient, target: Target) -> None:
     """Begin TLS if the server offers it. It must if there is a password."""
     if client.has_extn("starttls"):
         client.starttls(context=ssl.create_default_context())
@@ -60,7 +60,7 @@ def local(opened: socket.socket) -> bool:
     return ipaddress.ip_address(str(opened.getpeername()[0]).partition("%")[0]).is_loopback
 
 
-class Client(smtplib.SMTP):
+class MailClient(smtplib.SMTP):
     """smtplib's client over a connection that is open already. It keeps the answer to the mail itself."""
 
     def __init__(self, target: Target, opened: socket.socket) -> None:

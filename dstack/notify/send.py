@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Answer:
+class Delivery:
     """How the other side took a message. `words` are what it said, or why it could not be asked. `again`: the seconds
     that it asks to wait. `gone`: it wants no more messages. `refused`: it answered, and doesn't accept this message."""
 
@@ -37,37 +37,39 @@ class Answer:
     refused: bool = False
 
 
-def deliver(message: Message, target: Target, password: str, allowed: Allowed) -> Answer:
+def deliver(message: Message, target: Target, password: str, allowed: Allowed) -> Delivery:
     """Send a message. `password` is the secret that the URL names. What goes wrong is an answer, too."""
     try:
         if target.kind is Kind.MAIL:
-            return Answer(True, shown(target, mail.send(message, target, password, allowed)))
+            return Delivery(True, shown(target, mail.send(message, target, password, allowed)))
         return answer(target, web.send(message, target, time.time(), allowed))
     except DstackError as error:
-        return Answer(False, error.message)
+        return Delivery(False, error.message)
     except smtplib.SMTPResponseException as error:
         said = error.smtp_error.decode(errors="replace") if isinstance(error.smtp_error, bytes) else error.smtp_error
-        return Answer(False, shown(target, f"{error.smtp_code} {said}"), refused=500 <= error.smtp_code < 600)
+        return Delivery(False, shown(target, f"{error.smtp_code} {said}"), refused=500 <= error.smtp_code < 600)
     except smtplib.SMTPRecipientsRefused as error:
-        return Answer(False, shown(target, f"no recipient was accepted: {error.recipients}"), refused=True)
+        return Delivery(False, shown(target, f"no recipient was accepted: {error.recipients}"), refused=True)
     except ssl.SSLCertVerificationError as error:
-        return Answer(False, shown(target, f"its certificate can't be verified: {error.verify_message}"))
+        return Delivery(False, shown(target, f"its certificate can't be verified: {error.verify_message}"))
     except TimeoutError:
-        return Answer(False, "it did not answer in time")
+        return Delivery(False, "it did not answer in time")
     except (OSError, http.client.HTTPException, smtplib.SMTPException, ValueError) as error:
-        return Answer(False, shown(target, reason(error)))
+        return Delivery(False, shown(target, reason(error)))
 
 
-def answer(target: Target, got: web.Response) -> Answer:
+def answer(target: Target, got: web.Response) -> Delivery:
     """Return what an HTTP response means. Redirects are not followed: a message goes where its URL says."""
     words = f"{got.status} {got.phrase}".strip()
     if 200 <= got.status < 300:
-        return Answer(True, shown(target, f"{words}: {got.body}" if got.body else words))
+        return Delivery(True, shown(target, f"{words}: {got.body}" if got.body else words))
     if 300 <= got.status < 400:
-        return Answer(False, f"{words}: it redirects elsewhere, which is not followed; set the other URL", refused=True)
+        return Delivery(
+            False, f"{words}: it redirects elsewhere, which is not followed; set the other URL", refused=True
+        )
     refused = 400 <= got.status < 500 and got.status not in (408, 425, 429)
     said = shown(target, f"{words}: {got.body}" if got.body else words)
-    return Answer(False, said, got.again, gone=got.status == 410, refused=refused)
+    return Delivery(False, said, got.again, gone=got.status == 410, refused=refused)
 
 
 def shown(target: Target, text: str) -> str:

@@ -10,7 +10,17 @@ from collections.abc import Callable, Iterator
 from dstack.model.api.events import EventView
 from dstack.model.job.job import Job, Run
 from dstack.model.job.status import Status, summary
-from dstack.model.notify.message import WAITING, Facts, Message, ended, named, patience, queued_since, waits, wanted
+from dstack.model.notify.message import (
+    WAITING,
+    Message,
+    MessageFacts,
+    ended,
+    named,
+    patience,
+    queued_since,
+    waits,
+    wanted,
+)
 from dstack.model.text.units import rfc3339
 from dstack.store.store import Store
 from dstack.store.tables.notify import ENDS
@@ -65,7 +75,7 @@ class Messages:
             for number in self.store.notify_targets.listeners(run.user, event.id):
                 yield number, message
 
-    def message(self, run: Run, kind: str, at: str, facts: Facts, more: str = "") -> Message:
+    def message(self, run: Run, kind: str, at: str, facts: MessageFacts, more: str = "") -> Message:
         """Return a message whose id is always the same: also after a restore, or if the event is recorded anew."""
         seed = "\n".join((self.store.identity.id, run.name, run.submitted_at, kind, more))
         return Message(id=f"msg_{hashlib.sha256(seed.encode()).hexdigest()[:32]}", type=kind, timestamp=at, data=facts)

@@ -15,11 +15,11 @@ from dstack.engine.context import ANYTHING, Context
 from dstack.engine.notify.messages import LOOK, Messages
 from dstack.errors import DstackError
 from dstack.model.api.notify import NotifyTarget
-from dstack.model.notify.message import TEST, Facts, Message
+from dstack.model.notify.message import TEST, Message, MessageFacts
 from dstack.model.notify.target import Kind, Target, parse
 from dstack.model.text.units import rfc3339, seconds
 from dstack.notify.addresses import Allowed
-from dstack.notify.send import Answer, deliver, in_thread
+from dstack.notify.send import Delivery, deliver, in_thread
 from dstack.store.tables.notify import EVERYBODY
 
 PAUSES = (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0)
@@ -33,7 +33,7 @@ OLDEST = 86400.0
 AT_ONCE = 8
 """How many targets are sent to at once."""
 
-Send = Callable[[Message, Target, str, Allowed], Answer]
+Send = Callable[[Message, Target, str, Allowed], Delivery]
 
 
 class Notifier:
@@ -81,19 +81,19 @@ class Notifier:
         finally:
             self.sending.discard(number)
 
-    async def attempt(self, number: int, message: Message) -> Answer:
+    async def attempt(self, number: int, message: Message) -> Delivery:
         """Send one message to a target."""
         try:
             target = parse(self.store.notify_targets.url(number))
             return await self.deliver(message, target, self.owner(number))
         except DstackError as error:
-            return Answer(False, error.message)
+            return Delivery(False, error.message)
 
     def owner(self, number: int) -> str:
         target = self.store.notify_targets.get(number)
         return (target and target.owner) or EVERYBODY
 
-    async def deliver(self, message: Message, target: Target, owner: str) -> Answer:
+    async def deliver(self, message: Message, target: Target, owner: str) -> Delivery:
         """Send one message for an owner, who may not go everywhere. Raises DstackError if it can't even be tried."""
         route = self.by_mail(target)
         password = self.store.secrets.require(route.password) if route.kind is Kind.MAIL and route.user else ""
@@ -112,7 +112,7 @@ class Notifier:
         found = self.store.notify_targets.of(EVERYBODY)
         return [parse(self.store.notify_targets.url(target.number)) for target in found]
 
-    def record(self, number: int, row: int, answer: Answer) -> bool:
+    def record(self, number: int, row: int, answer: Delivery) -> bool:
         """Record how a try went; return whether to go on with the next message."""
         now, target = self.clock(), self.store.notify_targets.get(number)
         if target is None:
@@ -129,12 +129,12 @@ class Notifier:
             self.store.outbox.expire(number, now - OLDEST)
         return False
 
-    async def test(self, target: Target, owner: str) -> Answer:
+    async def test(self, target: Target, owner: str) -> Delivery:
         """Send a test message to a target."""
-        facts = Facts(text="dstack sends its messages here", command="dstack notify list")
+        facts = MessageFacts(text="dstack sends its messages here", command="dstack notify list")
         now = rfc3339(self.clock())
         message = Message(id=f"msg_{secrets.token_hex(16)}", type=TEST, timestamp=now, data=facts)
         try:
             return await self.deliver(message, target, owner)
         except DstackError as error:
-            return Answer(False, error.message)
+            return Delivery(False, error.message)

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from dstack.model.job.job import Job, Run, decisive
 from dstack.model.job.status import Status, summary
-from dstack.model.project.workflow import Waiting, Workflow
+from dstack.model.project.workflow import LongWait, Workflow
 from dstack.model.text.units import seconds, span, took_words
 from dstack.model.text.untrusted import NAME, clean_line
 
@@ -20,7 +20,7 @@ TEST = "test"
 WAITING = "run.waiting"
 
 
-class Facts(Struct, frozen=True, kw_only=True):
+class MessageFacts(Struct, frozen=True, kw_only=True):
     """What a message is about. `reason` is for people, `reason_code` for programs; `duration` is in seconds, from the
     start of the first job; `waited` in seconds; `command` is what to type to see more."""
 
@@ -49,7 +49,7 @@ class Message(Struct, frozen=True, kw_only=True):
     id: str
     type: str
     timestamp: str
-    data: Facts
+    data: MessageFacts
 
     @property
     def urgent(self) -> bool:
@@ -66,7 +66,7 @@ def wanted(workflow: Workflow | None, status: Status) -> bool:
 
 def patience(workflow: Workflow | None) -> float | None:
     """Return after how many seconds in the queue a run of this workflow is to be told; None for never."""
-    spans = [span(entry.waiting) for entry in (workflow and workflow.notify) or () if isinstance(entry, Waiting)]
+    spans = [span(entry.waiting) for entry in (workflow and workflow.notify) or () if isinstance(entry, LongWait)]
     return min(spans, default=None)
 
 
@@ -75,7 +75,7 @@ def named(run: Run) -> Workflow | None:
     return next((workflow for workflow in run.workflows if workflow.name == run.workflow), None)
 
 
-def ended(run: Run, jobs: Sequence[Job]) -> Facts:
+def ended(run: Run, jobs: Sequence[Job]) -> MessageFacts:
     """Return what there is to say about a run that has ended."""
     status = summary([job.status for job in jobs])
     job = decisive(list(jobs)) or next((job for job in jobs if job.workflow == run.workflow), jobs[-1])
@@ -86,7 +86,7 @@ def ended(run: Run, jobs: Sequence[Job]) -> Facts:
     at = f" on {job.runner}" if job.runner else ""
     after = f" after {took_words(duration)}" if duration is not None else ""
     with_code = f" with exit code {code}" if status is Status.FAILED and code is not None else ""
-    return Facts(
+    return MessageFacts(
         **about(run),
         text=f"{run.workflow} ({run.name}) {VERBS[status]}{with_code}{at}{after}",
         command=f"dstack {'logs' if status is Status.FAILED else 'runs'} {run.name}",
@@ -104,11 +104,11 @@ def ended(run: Run, jobs: Sequence[Job]) -> Facts:
 VERBS = {Status.DONE: "is done", Status.FAILED: "failed", Status.STOPPED: "was stopped", Status.LOST: "was lost"}
 
 
-def waits(run: Run, jobs: Sequence[Job], since: float, now: float) -> Facts:
+def waits(run: Run, jobs: Sequence[Job], since: float, now: float) -> MessageFacts:
     """Return what there is to say about a run that has waited in the queue since a time, in seconds."""
     job = next((job for job in jobs if not job.finished and job.reason), None)
     waited = round(now - since, 3)
-    return Facts(
+    return MessageFacts(
         **about(run),
         text=f"{run.workflow} ({run.name}) has been waiting in the queue for {took_words(waited)}",
         command=f"dstack runs {run.name}",

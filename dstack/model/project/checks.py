@@ -11,7 +11,7 @@ from dstack.model.project import environment, interpolation, locations
 from dstack.model.project.graph import walk
 from dstack.model.project.locations import artifact_trouble, cache_path, cache_trouble, overlap, pattern_trouble
 from dstack.model.project.nodes import FieldPath, Report
-from dstack.model.project.workflow import Artifact, GpuRequest, Resources, Values, Waiting, Workflow
+from dstack.model.project.workflow import Artifact, GpuRequest, LongWait, Resources, Values, Workflow
 from dstack.model.runner import mounts
 from dstack.model.text import image_reference
 from dstack.model.text.suggest import did_you_mean
@@ -200,7 +200,7 @@ def _spans(workflow: Workflow, where: FieldPath) -> Iterator[tuple[FieldPath, st
         if isinstance(artifact, Artifact):
             yield where / "artifacts" / index / "sync", artifact.sync
     for index, entry in enumerate(workflow.notify or ()):
-        if isinstance(entry, Waiting):
+        if isinstance(entry, LongWait):
             yield where / "notify" / index / "waiting", entry.waiting
 
 

@@ -136,7 +136,7 @@ class Retry(Definition, frozen=True, kw_only=True):
     ] = ("lost", "error")
 
 
-class Waiting(Definition, frozen=True, kw_only=True):
+class LongWait(Definition, frozen=True, kw_only=True):
     """A run that has waited for so long."""
 
     waiting: Annotated[Span, _about("How long a run waits in the queue before a message says so, such as 1h")]
@@ -190,7 +190,7 @@ class Workflow(Definition, frozen=True, kw_only=True):
         int, Meta(ge=0, le=2**31 - 1, description="How many commits of history the job sees; 0 means all")
     ] = 1
     notify: Annotated[
-        tuple[Outcome | Waiting, ...] | None,
+        tuple[Outcome | LongWait, ...] | None,
         _about("What to send a message about: done, failed, stopped, lost, {waiting: 1h}; default: failed and lost"),
     ] = None
 

@@ -10,7 +10,7 @@ from dstack.errors import ForbiddenError, UsageError
 from dstack.model.api.notify import AddedNotify, AddNotify, NotifyResult, NotifyTarget, TestNotify
 from dstack.model.api.tokens import Role
 from dstack.model.notify.target import Kind, Target, parse, shown_key, with_key
-from dstack.notify.send import Answer
+from dstack.notify.send import Delivery
 from dstack.server.roles import admins_only, caller
 from dstack.store.tables.notify import EVERYBODY, unknown
 
@@ -84,7 +84,7 @@ class NotifyRoutes:
         return [await self.tried(parse(targets.url(each.number)), each.owner or EVERYBODY) for each in chosen]
 
     async def tried(self, target: Target, whose: str) -> NotifyResult:
-        answer = Answer(True, "names the mail server for mailto: URLs") if target.kind is Kind.SERVER else None
+        answer = Delivery(True, "names the mail server for mailto: URLs") if target.kind is Kind.SERVER else None
         answer = answer or await self.notifier.test(target, whose)
         return NotifyResult(url=target.masked, kind=target.kind.value, ok=answer.ok, answer=answer.words)
 

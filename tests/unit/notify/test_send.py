@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from dstack.model.notify.message import Facts, Message
+from dstack.model.notify.message import Message, MessageFacts
 from dstack.model.notify.target import parse
 from dstack.notify import addresses, limit
 from dstack.notify.addresses import Allowed
-from dstack.notify.send import Answer, deliver
+from dstack.notify.send import Delivery, deliver
 from tests.environment.certificates import Authority
 from tests.environment.sinks import MailSink, WebSink
 
@@ -24,12 +24,12 @@ MESSAGE = Message(
     id="msg_1",
     type="run.failed",
     timestamp="2026-01-01T00:00:00.000Z",
-    data=Facts(text="train (r) failed", command="dstack logs r", run="r", reason="ä & <b>", user="ann"),
+    data=MessageFacts(text="train (r) failed", command="dstack logs r", run="r", reason="ä & <b>", user="ann"),
 )
 KEY = base64.b64encode(bytes(range(32))).decode()
 
 
-def send(url: str, password: str = "", allowed: Allowed = None) -> Answer:
+def send(url: str, password: str = "", allowed: Allowed = None) -> Delivery:
     return deliver(MESSAGE, parse(url), password, allowed)
 
 
@@ -48,7 +48,7 @@ def test_a_webhook_is_signed() -> None:
         answer = send(f"http://{address}/hook?a=1#whsec_{KEY}")
 
     (got,) = sink.got
-    assert answer == Answer(True, "200 OK: ok")
+    assert answer == Delivery(True, "200 OK: ok")
     assert (got.path, got.headers["content-type"], got.headers["host"]) == ("/hook?a=1", "application/json", address)
     assert verified(f"whsec_{KEY}", got.headers, got.body)
     assert not verified(f"whsec_{KEY}", got.headers, got.body.replace(b"failed", b"passed"))
@@ -98,7 +98,7 @@ def test_an_answer_that_comes_byte_by_byte_for_ever_is_cut_off(monkeypatch: pyte
     with sink.serving() as address:
         answer = send(f"http://{address}/")
 
-    assert answer == Answer(False, "it did not answer in time")
+    assert answer == Delivery(False, "it did not answer in time")
 
 
 def test_certificates_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +122,7 @@ def test_a_slow_answer_over_tls_is_cut_off_too(tmp_path: Path, monkeypatch: pyte
     with sink.serving() as address:
         answer = send(f"https://{address}/")
 
-    assert answer == Answer(False, "it did not answer in time")
+    assert answer == Delivery(False, "it did not answer in time")
 
 
 def test_a_mail_arrives() -> None:
@@ -131,7 +131,7 @@ def test_a_mail_arrives() -> None:
         answer = send(f"smtp://{address}?to=a@x.org,b@x.org&from=d@x.org")
 
     (got,) = sink.got
-    assert answer == Answer(True, "250 taken as 4711")
+    assert answer == Delivery(True, "250 taken as 4711")
     assert (got.mail_from, got.rcpt_tos) == ("d@x.org", ["a@x.org", "b@x.org"])
     assert isinstance(got.content, bytes)
     assert b"Message-ID: <msg_1@dstack>" in got.content
@@ -159,7 +159,7 @@ def test_a_mail_server_that_refuses_is_told() -> None:
     with sink.serving() as address:
         answer = send(f"smtp://{address}?to=a@x.org")
 
-    assert answer == Answer(False, "554 not today", refused=True)
+    assert answer == Delivery(False, "554 not today", refused=True)
 
 
 @pytest.mark.parametrize(

@@ -26,10 +26,10 @@ from dstack.model.job.status import Status
 from dstack.model.notify.message import Message
 from dstack.model.notify.target import Target, parse
 from dstack.model.paths import ServerLayout
-from dstack.model.project.workflow import Waiting, Workflow
+from dstack.model.project.workflow import LongWait, Workflow
 from dstack.model.text.units import seconds
 from dstack.notify.addresses import Allowed
-from dstack.notify.send import Answer
+from dstack.notify.send import Delivery
 from dstack.store.store import Store
 from dstack.store.tables import notify
 from tests.unit.store.test_store import WORKFLOW, job, run
@@ -42,14 +42,14 @@ START = seconds("2026-01-01T00:00:00.000Z")
 class Receiver:
     """Stands for the other side: notes each message, and answers with the next mood, or accepts it."""
 
-    moods: list[Answer] = field(default_factory=list)
+    moods: list[Delivery] = field(default_factory=list)
     got: list[tuple[str, Message]] = field(default_factory=list)
     allowed: list[Allowed] = field(default_factory=list)
 
-    def __call__(self, message: Message, target: Target, password: str, allowed: Allowed) -> Answer:
+    def __call__(self, message: Message, target: Target, password: str, allowed: Allowed) -> Delivery:
         self.got.append((target.masked, message))
         self.allowed.append(allowed)
-        return self.moods.pop(0) if self.moods else Answer(True, "200 OK")
+        return self.moods.pop(0) if self.moods else Delivery(True, "200 OK")
 
     @property
     def told(self) -> list[tuple[str, str | None]]:
@@ -231,7 +231,7 @@ def test_a_failed_try_is_repeated_after_growing_pauses_with_the_same_id(server: 
     number = server.add()
     server.submit("r")
     server.end("r")
-    receiver.moods = [Answer(False, "503")] * 3
+    receiver.moods = [Delivery(False, "503")] * 3
     pauses = []
 
     for tries in (1, 2, 3):
@@ -257,7 +257,7 @@ def test_a_target_may_ask_for_a_longer_pause(server: Server, receiver: Receiver)
     number = server.add()
     server.submit("r")
     server.end("r")
-    receiver.moods = [Answer(False, "429", again=600.0)]
+    receiver.moods = [Delivery(False, "429", again=600.0)]
 
     asyncio.run(server.until(lambda: failures(server, number) == 1))
 
@@ -265,7 +265,7 @@ def test_a_target_may_ask_for_a_longer_pause(server: Server, receiver: Receiver)
 
 
 def fail_until_dead(server: Server, receiver: Receiver, number: int, tries: int = 5) -> None:
-    receiver.moods = [Answer(False, "connection refused")] * tries
+    receiver.moods = [Delivery(False, "connection refused")] * tries
     for count in range(1, tries + 1):
         asyncio.run(server.until(lambda wanted=count: failures(server, number) == wanted))  # type: ignore[misc]
         server.now += 4000
@@ -293,7 +293,7 @@ def test_a_target_that_wants_no_more_is_dead_at_once(server: Server, receiver: R
     server.add()
     server.submit("r")
     server.end("r")
-    receiver.moods = [Answer(False, "410 Gone", gone=True, refused=True)]
+    receiver.moods = [Delivery(False, "410 Gone", gone=True, refused=True)]
 
     server.settle()
 
@@ -306,7 +306,7 @@ def test_a_message_that_is_refused_again_and_again_makes_way_for_the_next(server
     for name in ("r", "q"):
         server.submit(name)
         server.end(name)
-    receiver.moods = [Answer(False, "400", refused=True)] * 5
+    receiver.moods = [Delivery(False, "400", refused=True)] * 5
     for count in range(1, 6):
         asyncio.run(server.until(lambda wanted=count: failures(server, number) == wanted))  # type: ignore[misc]
         server.now += 4000
@@ -322,7 +322,7 @@ def test_a_message_that_is_too_old_is_given_up_after_another_try(server: Server,
     server.submit("r")
     server.end("r")
     server.notifier.messages.derive()
-    receiver.moods = [Answer(False, "503")]
+    receiver.moods = [Delivery(False, "503")]
     server.now = seconds(server.store.events.select()[-1].time) + 90_000
 
     asyncio.run(server.until(lambda: failures(server, number) == 1))
@@ -348,9 +348,9 @@ def test_the_oldest_of_too_many_messages_give_way(
 
 def test_one_dead_target_does_not_delay_another(server: Server, receiver: Receiver) -> None:
     class Picky(Receiver):
-        def __call__(self, message: Message, target: Target, password: str, allowed: Allowed) -> Answer:
+        def __call__(self, message: Message, target: Target, password: str, allowed: Allowed) -> Delivery:
             super().__call__(message, target, password, allowed)
-            return Answer(target.host == "good.example.org", "")
+            return Delivery(target.host == "good.example.org", "")
 
     server.notifier.send = picky = Picky()
     server.add("https://bad.example.org/")
@@ -370,7 +370,7 @@ def test_a_clock_that_was_set_back_delays_no_message_for_long(server: Server, re
     number = server.add()
     server.submit("r")
     server.end("r")
-    receiver.moods = [Answer(False, "503")]
+    receiver.moods = [Delivery(False, "503")]
     asyncio.run(server.until(lambda: failures(server, number) == 1))
 
     server.now -= 1_000_000
@@ -381,7 +381,7 @@ def test_a_clock_that_was_set_back_delays_no_message_for_long(server: Server, re
 
 def test_a_run_that_waits_for_too_long_is_told_once_per_wait(server: Server, receiver: Receiver) -> None:
     server.add()
-    patient = replace(WORKFLOW, notify=(Waiting(waiting="1h"), "failed"))
+    patient = replace(WORKFLOW, notify=(LongWait(waiting="1h"), "failed"))
     server.submit("r", workflow=patient)
     server.submit("other")
     server.now = START + 3599
@@ -412,7 +412,7 @@ def test_a_secret_that_is_missing_is_told_as_the_trouble(server: Server, receive
 def test_mail_goes_through_the_mail_server_that_an_admin_named(server: Server, receiver: Receiver) -> None:
     routes: list[Target] = []
 
-    def send(message: Message, target: Target, password: str, allowed: Allowed) -> Answer:
+    def send(message: Message, target: Target, password: str, allowed: Allowed) -> Delivery:
         routes.append(target)
         return receiver(message, target, password, allowed)
 
@@ -479,13 +479,13 @@ def live_until_killed(server: Server, countdown: int, *, after: bool) -> None:
 
 
 KILLS = st.lists(st.tuples(st.integers(1, 40), st.booleans()), max_size=4)
-MOODS = st.lists(st.sampled_from([Answer(False, "503"), Answer(False, "lost its way", again=1.0)]), max_size=3)
+MOODS = st.lists(st.sampled_from([Delivery(False, "503"), Delivery(False, "lost its way", again=1.0)]), max_size=3)
 
 
 @settings(max_examples=40, deadline=None)
 @given(KILLS, MOODS, st.lists(st.sampled_from([Status.FAILED, Status.LOST]), min_size=1, max_size=4))
 def test_any_order_of_kills_tells_each_run_once_to_who_deduplicates(
-    kills: list[tuple[int, bool]], moods: list[Answer], ends: list[Status]
+    kills: list[tuple[int, bool]], moods: list[Delivery], ends: list[Status]
 ) -> None:
     receiver = Receiver(moods=list(moods))
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:

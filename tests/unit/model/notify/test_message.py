@@ -13,16 +13,16 @@ from dstack.model.job.job import Attempt, Job, Run
 from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.status import Status
 from dstack.model.notify import forms
-from dstack.model.notify.message import Facts, Message, ended, patience, queued_since, waits, wanted
+from dstack.model.notify.message import Message, MessageFacts, ended, patience, queued_since, waits, wanted
 from dstack.model.notify.target import parse
-from dstack.model.project.workflow import Waiting
+from dstack.model.project.workflow import LongWait
 from dstack.model.text.units import seconds
 from tests.unit.store.test_store import WORKFLOW, job, run
 
 HOSTILE = "`*<!channel>* @here & [x](http://evil) \x1b[31m\r\nBcc: all@x.org\ud800"
 
 
-def told(*jobs: Job, of: Run | None = None) -> Facts:
+def told(*jobs: Job, of: Run | None = None) -> MessageFacts:
     return ended(of or run("brave-otter-7"), jobs)
 
 
@@ -55,7 +55,7 @@ def test_without_notify_failures_and_losses_are_told() -> None:
 
 
 def test_notify_says_what_is_told() -> None:
-    both = replace(WORKFLOW, notify=("done", Waiting(waiting="2h"), Waiting(waiting="1h")))
+    both = replace(WORKFLOW, notify=("done", LongWait(waiting="2h"), LongWait(waiting="1h")))
 
     assert {status for status in Status if wanted(both, status)} == {Status.DONE}
     assert patience(both) == 3600
