@@ -61,6 +61,7 @@ class ErrorCode(Code):
     )
     HOST_COMMAND = "host-command", "A command on the host failed."
     HOST_FLOOD = "host-flood", "The host sent more than dstack reads."
+    NOTIFY = "notify", "A message to a notify URL did not arrive."
     FILE = "file", "A file, a folder or an output of this machine can't be used, for instance because its disk is full."
     STORAGE = "storage", "The artifact store refused a request, or lacks a file."
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import click
@@ -73,7 +74,8 @@ def names_a_workflow(words: list[str]) -> bool:
 
 
 def options(words: list[str]) -> list[str]:
-    return [word.split("=")[0] for word in words if re.match(r"--?[A-Za-z]", word)]
+    own = takewhile(lambda word: word != "--", words)
+    return [word.split("=")[0] for word in own if re.match(r"--?[A-Za-z]", word)]
 
 
 def known(command: click.Command) -> set[str]:

@@ -28,6 +28,7 @@ FLOORS = {
     "dstack.snapshot": 3,
     "dstack.mirror": 3,
     "dstack.inventory": 3,
+    "dstack.notify": 3,
     "dstack.client": 3,
     "dstack.executors": 4,
     "dstack.engine": 5,
@@ -46,6 +47,7 @@ ROOMS = {
         "dstack.model.code",
         "dstack.model.job",
         "dstack.model.sweep",
+        "dstack.model.notify",
         "dstack.model.api",
     ),
     "dstack.engine": (
@@ -56,6 +58,7 @@ ROOMS = {
         "dstack.engine.reconcile",
         "dstack.engine.submission",
         "dstack.engine.sweeps",
+        "dstack.engine.notify",
     ),
 }
 """Inside these, a folder imports those before it and never those behind it."""

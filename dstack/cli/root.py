@@ -41,6 +41,7 @@ COMMANDS = {
     "prune": "prune:command",
     "runners": "runners.command:command",
     "secrets": "secrets:command",
+    "notify": "notify:command",
     "config": "config:command",
     "ui": "ui:command",
     "server": "server.command:command",

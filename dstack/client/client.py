@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, urlencode
 
-from dstack.client.connection import ANSWER_SECONDS, WORK_SECONDS, BrokenAnswerError, Connection
+from dstack.client.connection import ANSWER_SECONDS, WORK_SECONDS, BrokenAnswerError
 from dstack.client.frames import Frame, read_frames, read_sweep_events
+from dstack.client.notify import NotifyCalls
 from dstack.client.stream import Stream
 from dstack.errors import DstackError, NotFoundError, TryAgainError
 from dstack.model.api import wire
@@ -56,7 +57,7 @@ PATIENCE_SECONDS = 600.0
 BLOCK = 1 << 16
 
 
-class Client(Connection):
+class Client(NotifyCalls):
     """A client of one server."""
 
     def status(self) -> ServerStatus:

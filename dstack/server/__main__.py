@@ -23,6 +23,7 @@ from dstack.engine.context import Context, Events
 from dstack.engine.engine import Engine
 from dstack.engine.fleet.runners import Fleet
 from dstack.engine.fleet.sampling import Sampler
+from dstack.engine.notify.notifier import Notifier
 from dstack.engine.retention.leftovers import keep_swept, sweep
 from dstack.engine.retention.retention import Retention, limit_events
 from dstack.engine.sweeps.sweeps import SweepDrives
@@ -161,9 +162,10 @@ async def run(
     fleet.absent = registrations.absent
     retention = Retention(context)
     sweeps = SweepDrives(context, engine)
+    notifier = Notifier(context)
     web = WebPages(engine, retention, service, store.database.synced)
     port = WebPort(web.sessions, context.tasks, url, lambda one: server.add(one), lambda: web.site.idle)
-    routes = table(engine, retention, registrations, sweeps, url, lambda: server.stop(), port.link)
+    routes = table(engine, retention, registrations, sweeps, notifier, url, lambda: server.stop(), port.link)
     app = application(routes, store.database.synced, web.routes(), web.site.missing)
     access = Access(app, store.tokens, allowed, problem_response, web.sessions.find)
     store.tokens.revoked = access.end
@@ -172,6 +174,7 @@ async def run(
     engine.start()
     sweeps.start()
     context.tasks.start("metrics", metrics.watch)
+    context.tasks.start("notifying", notifier.run)
     context.tasks.start("removing the rest of deleted runs", retention.watch)
     context.tasks.start("removing leftovers", lambda: keep_swept(context))
     context.tasks.start("forgetting old events", lambda: limit_events(store))
@@ -194,10 +197,11 @@ async def reserve(store: Store) -> None:
 
 
 async def leave_when_idle(server: Listener, access: Access, store: Store, limit: float) -> None:
-    """Stop the server after `limit` seconds without requests, unfinished jobs or sweeps; 0 means never."""
+    """Stop the server after `limit` seconds without requests, unfinished jobs, sweeps, or messages to send; 0 means
+    never."""
     while limit:
         await asyncio.sleep(min(1.0, limit / 2))
-        if store.jobs.unfinished() or store.sweeps.running():
+        if store.jobs.unfinished() or store.sweeps.running() or store.outbox.pending():
             access.last = time.monotonic()
         elif access.idle > limit:
             log.info("idle for %.0f seconds: exiting", limit)

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dstack.engine.engine import Engine
+from dstack.engine.notify.notifier import Notifier
 from dstack.engine.retention.retention import Retention
 from dstack.engine.sweeps.sweeps import SweepDrives
 from dstack.errors import DstackError, ErrorCode, NotFoundError
@@ -21,6 +22,7 @@ from dstack.server.roles import Answer, guarded
 from dstack.server.routes.artifacts import ArtifactRoutes
 from dstack.server.routes.jobs import JobRoutes
 from dstack.server.routes.metrics import MetricRoutes
+from dstack.server.routes.notify import NotifyRoutes
 from dstack.server.routes.reports import ReportRoutes
 from dstack.server.routes.runs import RunRoutes
 from dstack.server.routes.settings import SettingsRoutes
@@ -33,6 +35,7 @@ def table(
     retention: Retention,
     machines: RegistrationService,
     drives: SweepDrives,
+    notifier: Notifier,
     url: str,
     shutdown: Callable[[], None],
     link: Endpoint,
@@ -42,7 +45,7 @@ def table(
     runs, jobs, settings = RunRoutes(engine, retention), JobRoutes(engine), SettingsRoutes(engine, url)
     artifacts, events = ArtifactRoutes(engine.context), EventRoutes(engine.context)
     visits, reports, runners = VisitRoutes(engine), ReportRoutes(engine), machines.runner_service
-    sweeps = SweepRoutes(engine, drives)
+    sweeps, notify = SweepRoutes(engine, drives), NotifyRoutes(notifier)
     return [
         ("POST", "/runs", runs.submit),
         ("GET", "/runs", runs.runs),
@@ -104,6 +107,11 @@ def table(
         ("GET", "/key", settings.key),
         ("GET", "/config", settings.config),
         ("POST", "/config", settings.configure),
+        ("GET", "/notify", notify.all),
+        ("POST", "/notify", notify.add),
+        ("POST", "/notify/test", notify.test),
+        ("POST", "/notify/clear", notify.clear),
+        ("DELETE", "/notify/{number}", notify.remove),
         ("POST", "/shutdown", shutdown),
         ("GET", "/events", events.events),
         ("POST", "/ui", link),

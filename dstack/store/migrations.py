@@ -169,4 +169,10 @@ STEPS: dict[str, Step] = {
         "CREATE INDEX idx_jobs_status ON jobs (status, run)",
         "CREATE INDEX idx_events_runner ON events (runner) WHERE runner IS NOT NULL",
     ),
+    "notify": statements(
+        f"CREATE TABLE notify_targets ({NUMBER}, owner TEXT NOT NULL, url TEXT NOT NULL, after INTEGER NOT NULL,"
+        " data TEXT NOT NULL)",
+        f"CREATE TABLE notify_messages ({NUMBER}, target INTEGER NOT NULL REFERENCES notify_targets ON DELETE CASCADE,"
+        " id TEXT NOT NULL, data TEXT NOT NULL, UNIQUE (target, id))",
+    ),
 }

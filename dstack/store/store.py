@@ -12,6 +12,7 @@ from dstack.store.tables.events import EventLog
 from dstack.store.tables.identity import Identity
 from dstack.store.tables.jobs import CacheKeys, Jobs
 from dstack.store.tables.metrics import Metrics
+from dstack.store.tables.notify import NotifyTargets, Outbox
 from dstack.store.tables.run_list import RunList
 from dstack.store.tables.runners import Registrations, Runners
 from dstack.store.tables.runs import Runs, Tags
@@ -42,6 +43,8 @@ class Store:
         self.settings = Settings(self.database, self.events)
         self.tokens = Tokens(self.database, self.events)
         self.sessions = Sessions(self.database, self.events)
+        self.notify_targets = NotifyTargets(self.database, self.events, self.secrets)
+        self.outbox = Outbox(self.database, self.events, self.notify_targets, self.settings)
         newest = Newest(layout.newest)
         newest.check(self.database, self.settings)
         self.database.noted = newest.note

@@ -41,6 +41,13 @@ from dstack.model.api.server import ServerConfig
 @click.option(
     "--max-gpus-per-user", metavar="N", help="How many GPUs the jobs of one user may use at once; '' for no limit."
 )
+@click.option(
+    "--notify",
+    metavar="URL",
+    multiple=True,
+    help="Send messages about runs there: https://..., slack+https://..., ntfy://HOST/TOPIC, mailto:ADDRESS, "
+    "smtp://...; repeatable. '-' reads the URL from stdin or a prompt; '' removes all.",
+)
 @json_option
 def command(
     url: str | None,
@@ -49,6 +56,7 @@ def command(
     storage: str | None,
     endpoint_url: str | None,
     max_gpus_per_user: str | None,
+    notify: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Show the settings, or change those given as options."""
@@ -63,6 +71,8 @@ def command(
         raise UsageError("--endpoint-url needs --storage", hint="dstack config --storage s3://... --endpoint-url URL")
     if max_gpus_per_user is not None:
         connect.connect().configure(ServerConfig(max_gpus_per_user=_limit(max_gpus_per_user)))
+    for text in notify:
+        _notify(text)
     try:
         server = connect.connect().config()
     except TryAgainError:
@@ -92,6 +102,7 @@ def command(
             ("authorities", authorities),
             ("storage", server.storage or "unknown; the server is unreachable"),
             ("endpoint", server.endpoint_url),
+            *(("notify", each) for each in server.notify or ()),
             ("GPUs per user", None if limit is None else str(limit)),
         ]
     )
@@ -116,6 +127,18 @@ def _change(home: Path, url: str | None, token: str | None, tls_ca: str | None) 
         connect.warn("warning: the token is saved, but is not used until you name its server: dstack config --url URL")
     if url is not None and os.environ.get("DSTACK_SERVER_URL"):
         connect.warn("warning: DSTACK_SERVER_URL is set and overrides the URL that you saved")
+
+
+def _notify(text: str) -> None:
+    """Add a notify URL, or remove all."""
+    if not text:
+        for removed in connect.connect().clear_notify():
+            show.say(f"{removed.url}: removed")
+        return
+    added = connect.connect().add_notify(read_secret("URL").strip() if text == "-" else text)
+    show.say(f"{added.target.url}: added; to try it: dstack notify test {added.target.number}")
+    if added.key:
+        show.say(f"its messages are signed; the receiver needs this key, which is not shown again: {added.key}")
 
 
 def _authorities(file: str) -> str:

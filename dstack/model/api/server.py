@@ -6,6 +6,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from dstack.model.api.notify import NotifyTarget
+
 API = 1
 """The version of the API. Raise it when older CLIs or servers can no longer take part."""
 
@@ -33,11 +35,12 @@ class DeletedSecret(Struct, kw_only=True):
 class ServerConfig(Struct, kw_only=True):
     """What `dstack config` sets on the server; None means unchanged. `storage` is a folder or s3://bucket/prefix;
     `endpoint_url` is for S3 stores other than AWS; `max_gpus_per_user` is how many GPUs one user's jobs may hold at
-    once, -1 for no limit."""
+    once, -1 for no limit. `notify`, the masked URLs, is only shown."""
 
     storage: str | None = None
     endpoint_url: str | None = None
     max_gpus_per_user: Annotated[int, Meta(ge=-1, le=10**6)] | None = None
+    notify: list[str] | None = None
 
 
 class TaskTrouble(Struct, kw_only=True):
@@ -68,7 +71,7 @@ class ChangeIdentity(Struct, kw_only=True):
 class ServerStatus(Struct, kw_only=True):
     """The response of `GET /status`. `runs` is the number of unfinished runs. `id` names the server's folders on
     machines; `epoch` is raised by a restore. `damaged` are the records that could not be decoded, such as
-    `job 1a2b`. An older server tells no `disk`."""
+    `job 1a2b`. `notify` are the URLs that messages don't get to. An older server tells no `disk`."""
 
     pid: int
     url: str
@@ -82,6 +85,7 @@ class ServerStatus(Struct, kw_only=True):
     id: str = ""
     epoch: int = 1
     damaged: list[str] = []
+    notify: list[NotifyTarget] = []
 
 
 class Problem(Struct, kw_only=True):

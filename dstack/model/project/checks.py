@@ -12,7 +12,7 @@ from dstack.model.project import environment, interpolation, locations, sweep_ch
 from dstack.model.project.graph import walk
 from dstack.model.project.locations import artifact_trouble, cache_path, cache_trouble, overlap, pattern_trouble
 from dstack.model.project.nodes import FieldPath, Report
-from dstack.model.project.workflow import Artifact, GpuRequest, Resources, Values, Workflow
+from dstack.model.project.workflow import Artifact, GpuRequest, LongWait, Resources, Values, Workflow
 from dstack.model.runner import mounts
 from dstack.model.text import image_reference
 from dstack.model.text.suggest import did_you_mean
@@ -184,13 +184,7 @@ def _sizes(report: Report, resources: Resources, where: FieldPath) -> None:
 
 def _durations(report: Report, workflow: Workflow, where: FieldPath) -> None:
     """Check that every duration has a unit (`max-duration: 6` would be 6 seconds), and can be waited for."""
-    spans = {where / "max-duration": workflow.max_duration, where / "stop-grace": workflow.stop_grace}
-    if workflow.signal:
-        spans[where / "signal" / "before"] = workflow.signal.before
-    for index, artifact in enumerate(workflow.artifacts):
-        if isinstance(artifact, Artifact):
-            spans[where / "artifacts" / index / "sync"] = artifact.sync
-    for inner, text in spans.items():
+    for inner, text in _spans(workflow, where):
         if not text or not is_span(text):
             continue
         if lacks_unit(text):
@@ -200,6 +194,20 @@ def _durations(report: Report, workflow: Workflow, where: FieldPath) -> None:
     limit = workflow.max_duration
     if limit and is_span(limit) and span(limit) == 0:
         report.refuse(where / "max-duration", "leaves no time to run; write a longer one, or remove it for no limit")
+
+
+def _spans(workflow: Workflow, where: FieldPath) -> Iterator[tuple[FieldPath, str | None]]:
+    """The durations of a workflow."""
+    yield where / "max-duration", workflow.max_duration
+    yield where / "stop-grace", workflow.stop_grace
+    if workflow.signal:
+        yield where / "signal" / "before", workflow.signal.before
+    for index, artifact in enumerate(workflow.artifacts):
+        if isinstance(artifact, Artifact):
+            yield where / "artifacts" / index / "sync", artifact.sync
+    for index, entry in enumerate(workflow.notify or ()):
+        if isinstance(entry, LongWait):
+            yield where / "notify" / index / "waiting", entry.waiting
 
 
 def _mounts(report: Report, workflow: Workflow, where: FieldPath) -> None:

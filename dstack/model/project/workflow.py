@@ -32,6 +32,7 @@ CAUSE = "a cause for a retry; write lost, error, out-of-memory, or an exit code 
 CAUSES = r"^(lost|error|out-of-memory|[1-9][0-9]?|1[0-9][0-9]|2[0-4][0-9]|25[0-5])$(?!\n)"
 NUMBERS = r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]{1,3})?$(?!\n)"
 METRIC = "a valid metric name; use up to 100 letters, digits and _ . / @ -, and don't start with a digit"
+OUTCOME = "a reason for a message; write done, failed, stopped, lost, or {waiting: 1h}"
 SIGNAL = "a supported signal; write USR1, USR2, HUP or INT"
 
 Text = Annotated[str, Meta(min_length=1, extra_json_schema={"x-scalar": True})]
@@ -59,6 +60,7 @@ Which = Annotated[str, _form(r"^(last|min|max|best)$(?!\n)", "a value; write las
 StopRule = Annotated[str, _form(r"^(median|asha)$(?!\n)", "a rule; write median or asha", scalar=False)]
 Auto = Annotated[str, _form(r"^auto$(?!\n)", "a way to read metrics; write auto, or a map", scalar=False)]
 MetricName = Annotated[str, _form(NAME_OF_METRIC, METRIC, scalar=False)]
+Outcome = Annotated[str, _form(r"^(done|failed|stopped|lost)$(?!\n)", OUTCOME, scalar=False)]
 Vendor = Annotated[str, _form(r"^(nvidia|amd)$(?!\n)", "a supported GPU vendor; write nvidia or amd", scalar=False)]
 
 
@@ -196,6 +198,12 @@ class SweepSettings(Definition, frozen=True, kw_only=True):
     max_failures: Annotated[Runs | None, _about("No new trials after so many have failed; default: no limit")] = None
 
 
+class LongWait(Definition, frozen=True, kw_only=True):
+    """A run that has waited for so long."""
+
+    waiting: Annotated[Span, _about("How long a run waits in the queue before a message says so, such as 1h")]
+
+
 class Workflow(Definition, frozen=True, kw_only=True):
     """One workflow, as written: its variables are not replaced yet."""
 
@@ -252,6 +260,10 @@ class Workflow(Definition, frozen=True, kw_only=True):
     ports: Annotated[
         tuple[Port, ...], _about("Ports of the container that are forwarded while dstack run or dstack attach follows")
     ] = ()
+    notify: Annotated[
+        tuple[Outcome | LongWait, ...] | None,
+        _about("What to send a message about: done, failed, stopped, lost, {waiting: 1h}; default: failed and lost"),
+    ] = None
 
     @property
     def needed_secrets(self) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ from dstack.model.project.environment import check_name, check_sizes
 from dstack.model.text.units import rfc3339
 from dstack.plumbing.space import space
 from dstack.server.roles import check_storage
+from dstack.server.routes.notify import owner
 from dstack.server.views import shown
 
 
@@ -53,6 +54,7 @@ class SettingsRoutes:
             id=self.engine.store.identity.id,
             epoch=self.engine.store.identity.epoch,
             damaged=self.engine.store.damaged.all(),
+            notify=[target for target in self.engine.store.notify_targets.all() if target.dead],
         )
 
     def identity(self, wish: ChangeIdentity) -> ServerStatus:
@@ -73,6 +75,7 @@ class SettingsRoutes:
             storage=artifacts.url,
             endpoint_url=without_login(artifacts.endpoint) or None,
             max_gpus_per_user=self.engine.scheduler.max_gpus_per_user,
+            notify=[target.url for target in self.engine.store.notify_targets.of(owner())],
         )
 
     async def configure(self, wish: ServerConfig) -> ServerConfig:

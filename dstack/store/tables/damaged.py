@@ -12,11 +12,13 @@ import msgspec
 
 from dstack.model.api import wire
 from dstack.model.api.artifacts import TagView
+from dstack.model.api.notify import NotifyTarget
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import ExitCode, Job, Run
 from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.status import Status
 from dstack.model.metrics.state import ReaderState
+from dstack.model.notify.message import Message
 from dstack.model.project.workflow import Variables, Workflow
 from dstack.model.runner.registration import Registration
 from dstack.model.runner.runner import Runner
@@ -38,6 +40,8 @@ KINDS: dict[str, tuple[str, Any, str]] = {
     "sweeps": ("name", Sweep, "sweep"),
     "trials": ("id", Trial, "trial"),
     "metric_readers": ("job", ReaderState, "metrics"),
+    "notify_targets": ("number", NotifyTarget, "notify URL"),
+    "notify_messages": ("number", Message, "message"),
 }
 """Tables of records: the column that names each, its type, and the noun."""
 

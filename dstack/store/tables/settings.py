@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cryptography.fernet import Fernet
 
 SERVER_ID = "server_id"
-OWN = frozenset({SERVER_ID, "epoch", "home", "restored_jobs", "unasked"})
+OWN = frozenset({SERVER_ID, "epoch", "home", "restored_jobs", "unasked", "notify_event"})
 """Settings that nobody sets, and no event tells."""
 
 
@@ -53,7 +53,7 @@ class Secrets(RecordedTable):
     def set(self, name: str, value: str, now: str) -> None:
         """Record a value. Replaces an earlier one."""
         with self.database.transaction():
-            self.database.table("secrets").upsert({"name": name, "value": self._sealed(value), "set_at": now})
+            self.database.table("secrets").upsert({"name": name, "value": self.sealed(value), "set_at": now})
             self.events.add("secret.set", data={"name": name})
 
     def names(self) -> dict[str, str]:
@@ -66,7 +66,7 @@ class Secrets(RecordedTable):
         if value is None:
             hint = f"dstack secrets set {name}"
             raise NotFoundError(f"no secret '{name}'", hint=hint, code=ReasonCode.SECRET_MISSING)
-        return self._opened(value)
+        return self.opened(value)
 
     def delete(self, name: str) -> None:
         """Forget a value. Raises NotFoundError if it is not set."""
@@ -78,22 +78,24 @@ class Secrets(RecordedTable):
     def give(self, job: str, values: list[str]) -> None:
         """Record the values for a job before it gets them."""
         known = set(self.given(job))
-        fresh = ({"job": job, "value": self._sealed(value)} for value in values if value not in known)
+        fresh = ({"job": job, "value": self.sealed(value)} for value in values if value not in known)
         with self.database.transaction():
             self.database.table("given").insert_all(fresh)
 
     def given(self, job: str) -> list[str]:
         """Return the values that a job was given."""
-        return [self._opened(value) for value in self.database.column("SELECT value FROM given WHERE job = ?", job)]
+        return [self.opened(value) for value in self.database.column("SELECT value FROM given WHERE job = ?", job)]
 
     def forget(self, job: str) -> None:
         """Forget what a job was given, once its log is removed."""
         self.database.table("given").delete_where("job = ?", [job])
 
-    def _sealed(self, value: str) -> str:
+    def sealed(self, value: str) -> str:
+        """Return a value, encrypted."""
         return self._cipher.encrypt(value.encode("utf-8", "surrogateescape")).decode()
 
-    def _opened(self, text: str) -> str:
+    def opened(self, text: str) -> str:
+        """Return an encrypted value. Raises DstackError without the right key."""
         from cryptography.fernet import InvalidToken
 
         try:

@@ -73,7 +73,7 @@ class Tokens(RecordedTable):
             self.database.execute("UPDATE tokens SET used_at = ? WHERE name = ?", (rfc3339(now), token.name))
 
     def revoke(self, name: str) -> None:
-        """Forget a token: it is refused from now on. Raises NotFoundError if there is none."""
+        """Forget a token and its notify URLs: it is refused from now on. Raises NotFoundError if there is none."""
         if not self._remove(name):
             raise NotFoundError(f"no token '{name}'", hint="dstack server token list")
 
@@ -90,6 +90,7 @@ class Tokens(RecordedTable):
             if not self.database.execute("DELETE FROM tokens WHERE name = ?", [name]).rowcount:
                 return False
             self.database.execute("DELETE FROM sessions WHERE token = ?", [name])
+            self.database.execute("DELETE FROM notify_targets WHERE owner = ?", [name])
             self.events.add("token.revoked", data={"name": name})
         self.revoked(name)
         return True

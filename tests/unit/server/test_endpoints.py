@@ -20,6 +20,7 @@ from dstack.engine.context import Context, Events
 from dstack.engine.engine import Engine
 from dstack.engine.fleet.runners import Fleet
 from dstack.engine.fleet.sampling import Sampler
+from dstack.engine.notify.notifier import Notifier
 from dstack.engine.retention.retention import Retention
 from dstack.engine.sweeps.sweeps import SweepDrives
 from dstack.errors import DiskFullError, StateBusyError, StateDamagedError, StorageError
@@ -135,7 +136,9 @@ def routes(folder: Path) -> Iterator[list[tuple[str, str, Endpoint]]]:
     context = Context(layout=ServerLayout(folder), store=store, fleet=fleet, events=Events())
     engine = Engine(context)
     machines = RegistrationService(RunnerService(engine, Sampler(store, fleet)))
-    yield table(engine, Retention(context), machines, SweepDrives(context, engine), "", lambda: None, link)
+    yield table(
+        engine, Retention(context), machines, SweepDrives(context, engine), Notifier(context), "", lambda: None, link
+    )
     store.close()
 
 

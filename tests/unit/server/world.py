@@ -15,6 +15,7 @@ from dstack.engine.context import Context, Events
 from dstack.engine.engine import Engine
 from dstack.engine.fleet.runners import Fleet
 from dstack.engine.fleet.sampling import Sampler
+from dstack.engine.notify.notifier import Notifier
 from dstack.engine.retention.retention import Retention
 from dstack.engine.sweeps.sweeps import SweepDrives
 from dstack.errors import HostUnreachableError
@@ -80,7 +81,8 @@ class World:
         retention, synced = Retention(context), self.store.database.synced
         self.web = WebPages(engine, retention, machines.runner_service, synced)
         port = WebPort(self.web.sessions, context.tasks, "", unserved, lambda: 0.0)
-        self.routes = table(engine, retention, machines, SweepDrives(context, engine), "", lambda: None, port.link)
+        drives, notifier = SweepDrives(context, engine), Notifier(context)
+        self.routes = table(engine, retention, machines, drives, notifier, "", lambda: None, port.link)
         self.engine = engine
         app = application(self.routes, synced, self.web.routes(), self.web.site.missing)
         access = Access(app, self.store.tokens, Allowed(), problem_response, self.web.sessions.find)

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from dstack.cli import connect
+from dstack.cli.commands.server.install import add_to
 from dstack.cli.commands.server.token import token
 from dstack.cli.output import show, words
 from dstack.cli.parameters import Noun, json_option
@@ -19,6 +20,7 @@ from dstack.client import embedded
 from dstack.client.client import Client
 from dstack.client.settings import configured, using
 from dstack.errors import ConflictError, DstackError, ErrorCode, TryAgainError, UsageError
+from dstack.model.api.notify import NotifyTarget
 from dstack.model.api.server import DiskSpace, TaskTrouble
 from dstack.model.paths import ServerLayout
 from dstack.model.text.units import size_words
@@ -208,6 +210,7 @@ def status(as_json: bool) -> None:
             ("home", current.home),
             *([("disk", disk_words(current.disk))] if current.disk else []),
             *(("trouble", trouble_words(trouble)) for trouble in current.troubles),
+            *(("notify", notify_words(target)) for target in current.notify),
             ("id", current.id),
             ("damaged records", ", ".join(current.damaged) or None),
         ]
@@ -223,6 +226,13 @@ def disk_words(disk: DiskSpace) -> str:
         f"less than the {size_words(disk.reserve)} that have to be" if disk.free < disk.reserve else "but no more files"
     )
     return f"{free}, {why}: no run is accepted; to free space: dstack prune"
+
+
+def notify_words(target: NotifyTarget) -> str:
+    """Say where messages don't arrive, and why."""
+    since = words.local(target.failing_since or target.added_at)
+    waiting = words.count(target.waiting, "message")
+    return f"{target.url} has got no messages since {since}: {target.trouble} ({waiting} waiting); dstack notify list"
 
 
 def trouble_words(trouble: TaskTrouble) -> str:
@@ -285,3 +295,6 @@ def _alive(pid: int) -> bool:
         return False
     except FileNotFoundError:
         return not os.path.isdir("/proc/self")
+
+
+add_to(command, start, shut_down)

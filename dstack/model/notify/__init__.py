@@ -1,0 +1,1 @@
+"""Messages about runs: to whom, about what, and in which form. Pure."""
