@@ -16,10 +16,10 @@ from dstack.client.stream import Stream
 from dstack.errors import DstackError, NotFoundError, TryAgainError
 from dstack.model.api import wire
 from dstack.model.api.artifacts import ArtifactView, FolderView, LinksRequest, LinksView, LinkView, TagRequest, TagView
-from dstack.model.api.compare import Comparison
 from dstack.model.api.events import EventQuery, EventView
 from dstack.model.api.jobs import HoldAnswer, HoldRequest, JobView, StopRequest
-from dstack.model.api.metrics import JobSeries
+from dstack.model.api.results.compare import Comparison
+from dstack.model.api.results.metrics import JobSeries
 from dstack.model.api.retention import (
     CacheFolder,
     DeleteRequest,

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 
 from dstack.engine.context import Context
 from dstack.errors import DstackError, UsageError
-from dstack.model.api.compare import ComparedMetric, ComparedRun, Comparison
-from dstack.model.api.metrics import plain
+from dstack.model.api.results.compare import ComparedMetric, ComparedRun, Comparison
+from dstack.model.api.results.metrics import plain
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import Job, Run
 from dstack.model.job.status import summary

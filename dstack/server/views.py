@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from dstack.model.api.jobs import ArtifactsView, AttemptView, CacheView, JobView
-from dstack.model.api.metrics import plain
+from dstack.model.api.results.metrics import plain
 from dstack.model.api.runs import RepoView, RunView
 from dstack.model.job.job import Attempt, Job, Run, decisive
 from dstack.model.job.reasons import reason_code

@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 
 from dstack.model.api.events import EventView
 from dstack.model.api.jobs import CacheView, JobView
-from dstack.model.api.metrics import Number
+from dstack.model.api.results.metrics import Number
 from dstack.model.code.snapshot import PLAIN, Snapshot
 from dstack.model.code.tree import Change, PathMode, SizedFile
 from dstack.model.job.status import Status

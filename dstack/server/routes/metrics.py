@@ -9,8 +9,8 @@ from msgspec import Meta
 
 from dstack.engine.engine import Engine
 from dstack.errors import NotFoundError
-from dstack.model.api.compare import Comparison
-from dstack.model.api.metrics import JobSeries, series_view
+from dstack.model.api.results.compare import Comparison
+from dstack.model.api.results.metrics import JobSeries, series_view
 from dstack.model.job.job import Job
 from dstack.model.metrics.series import KEPT
 from dstack.model.text.suggest import did_you_mean

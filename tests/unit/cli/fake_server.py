@@ -19,10 +19,10 @@ import msgspec
 from dstack import __version__
 from dstack.client.embedded import socket_path
 from dstack.model.api.artifacts import ArtifactView, FolderView, LinksView, TagView
-from dstack.model.api.compare import Comparison
 from dstack.model.api.events import EventView
 from dstack.model.api.jobs import ArtifactsView, CacheView, HoldAnswer, HoldRequest, JobView, StopRequest
-from dstack.model.api.metrics import JobSeries
+from dstack.model.api.results.compare import Comparison
+from dstack.model.api.results.metrics import JobSeries
 from dstack.model.api.retention import DeleteRequest, Removed
 from dstack.model.api.runners import AddRunner, RunnerView
 from dstack.model.api.runs import Event, Plan, PlannedJob, RepoView, RunView, Submission

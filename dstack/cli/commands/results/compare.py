@@ -8,10 +8,10 @@ import click
 
 from dstack.cli import connect
 from dstack.cli.output import show
-from dstack.cli.output.series import number_words, print_csv
+from dstack.cli.output.charts.series import number_words, print_csv
 from dstack.cli.parameters import REF, json_option
 from dstack.errors import UsageError
-from dstack.model.api.compare import ComparedRun, Comparison
+from dstack.model.api.results.compare import ComparedRun, Comparison
 from dstack.model.text.units import took_words
 
 MARK = "*"

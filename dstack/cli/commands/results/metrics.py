@@ -12,10 +12,10 @@ import click
 from dstack.cli import connect
 from dstack.cli import project as project_files
 from dstack.cli.output import show
-from dstack.cli.output.series import points_of, print_csv, print_series
+from dstack.cli.output.charts.series import points_of, print_csv, print_series
 from dstack.cli.parameters import REF, NounOrName, json_option
 from dstack.errors import ErrorCode, UsageError, reason
-from dstack.model.api.metrics import JobSeries, SeriesView
+from dstack.model.api.results.metrics import JobSeries, SeriesView
 from dstack.model.metrics.lines import complete
 from dstack.model.metrics.series import KEPT
 from dstack.model.text.suggest import did_you_mean
@@ -106,7 +106,7 @@ def test(logfile: Path, workflow: str | None, as_csv: bool, as_json: bool) -> No
     LOGFILE is a file, or - for stdin. With WORKFLOW, it is read as that workflow says under `metrics`; without, as with
     `metrics: auto`. `dstack logs JOB | dstack metrics test - train` tries it with the log of a job.
     """
-    from dstack.model.api.metrics import series_view
+    from dstack.model.api.results.metrics import series_view
     from dstack.model.metrics.reader import Reader
     from dstack.model.metrics.state import ReaderState
 

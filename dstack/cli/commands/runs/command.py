@@ -10,9 +10,10 @@ import click
 
 from dstack.cli import connect
 from dstack.cli.follow import exit_code
-from dstack.cli.output import charts, show, words
+from dstack.cli.output import show, words
+from dstack.cli.output.charts import usage as charts
+from dstack.cli.output.charts.series import number_words
 from dstack.cli.output.progress import state
-from dstack.cli.output.series import number_words
 from dstack.cli.parameters import REF, WORKFLOW, NounOrName, json_option, run_of, run_or_job, yes_option
 from dstack.client.client import Client
 from dstack.client.settings import user

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from dstack.cli.output.series import sparkline
-from dstack.model.api.compare import ComparedMetric, ComparedRun, Comparison
-from dstack.model.api.metrics import JobSeries, PointView, SeriesView, series_view
+from dstack.cli.output.charts.series import sparkline
+from dstack.model.api.results.compare import ComparedMetric, ComparedRun, Comparison
+from dstack.model.api.results.metrics import JobSeries, PointView, SeriesView, series_view
 from dstack.model.metrics.series import Series
 from tests.unit.cli.conftest import Cli
 from tests.unit.cli.fake_server import State, job_view, run_view

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dstack.cli.output.charts import chart, print_metrics
+from dstack.cli.output.charts.usage import chart, print_metrics
 from dstack.model.runner.metrics import JobMetrics, Point
 
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from dstack.engine.lifecycle import log_metrics
 from dstack.engine.lifecycle.log_metrics import LogMetrics
-from dstack.model.api.metrics import point_view
+from dstack.model.api.results.metrics import point_view
 from dstack.model.job.status import Status
 from dstack.model.metrics.lines import complete, end_of_line
 from dstack.model.metrics.named import SLOW

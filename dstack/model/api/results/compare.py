@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from dstack.model.api.metrics import Number
+from dstack.model.api.results.metrics import Number
 
 
 class ComparedMetric(Struct, kw_only=True):

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dstack.cli.output import show
-from dstack.cli.output.charts import BARS
-from dstack.model.api.metrics import JobSeries, Number, PointView, SeriesView
+from dstack.cli.output.charts.usage import BARS
+from dstack.model.api.results.metrics import JobSeries, Number, PointView, SeriesView
 
 COLUMNS = ("METRIC", "LAST", "MIN", "MAX", "STEP", "VALUES", "CHART")
 SPARE = ("VALUES", "CHART")

@@ -1,0 +1,1 @@
+"""What runs measured, and how they differ."""
