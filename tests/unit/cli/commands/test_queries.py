@@ -461,6 +461,7 @@ def test_config_is_saved_for_its_owner_alone(cli: Cli, folder: Path, server: str
         "storage": "/srv/artifacts",
         "endpoint_url": None,
         "max_gpus_per_user": None,
+        "notify": None,
     }
     assert stat.S_IMODE((folder / "home" / "config.json").stat().st_mode) == 0o600
     assert cli("config", "--storage", "/data").stdout.endswith(b"storage  /data\n")

@@ -389,7 +389,7 @@ def test_a_run_that_waits_for_too_long_is_told_once_per_wait(server: Server, rec
     assert receiver.told == []
 
     server.now = START + 3600
-    asyncio.run(server.until(lambda: bool(receiver.got)))
+    asyncio.run(server.until(lambda: bool(receiver.got) and not server.store.outbox.pending()))
     server.now += 3600
     server.settle()
 
