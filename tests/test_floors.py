@@ -41,6 +41,7 @@ ROOMS = {
     "dstack.model": (
         "dstack.model.text",
         "dstack.model.runner",
+        "dstack.model.triggers",
         "dstack.model.project",
         "dstack.model.code",
         "dstack.model.job",
@@ -53,6 +54,7 @@ ROOMS = {
         "dstack.engine.lifecycle",
         "dstack.engine.reconcile",
         "dstack.engine.submission",
+        "dstack.engine.triggers",
     ),
 }
 """Inside these, a folder imports those before it and never those behind it."""
@@ -70,6 +72,7 @@ HOME_OF = {
     "sqlite3": ("dstack.store",),
     "boto3": ("dstack.artifacts.s3",),
     "botocore": ("dstack.artifacts.s3",),
+    "cronsim": ("dstack.model.triggers",),
     "git": ("dstack.mirror",),
     "gitdb": ("dstack.mirror",),
     "jinja2": ("dstack.render",),
