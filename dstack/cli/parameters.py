@@ -84,6 +84,7 @@ REF = KnownName("run", lambda client: [CompletionItem(run.name, help=run.workflo
 RUNNER = KnownName("name", lambda client: [CompletionItem(runner.name) for runner in client.runners(fresh=math.inf)])
 """Any runner. Completion doesn't probe them."""
 TAG = KnownName("name", lambda client: [CompletionItem(tag.name, help=tag.run) for tag in client.tags()])
+TRIGGER = KnownName("name", lambda client: [CompletionItem(each.name) for each in client.triggers()])
 SECRET = KnownName("name", lambda client: [CompletionItem(secret.name) for secret in client.secrets()])
 WORKFLOW = KnownName("name", lambda client: [CompletionItem(name) for name in _workflows(client)])
 """A workflow of recent runs."""

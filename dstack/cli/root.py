@@ -30,6 +30,7 @@ COMMANDS = {
     "events": "runs.events:command",
     "artifacts": "results.artifacts:command",
     "tag": "results.tag:command",
+    "triggers": "triggers.command:command",
     "prune": "prune:command",
     "runners": "runners.command:command",
     "secrets": "secrets:command",

@@ -25,6 +25,7 @@ from dstack.engine.fleet.runners import Fleet
 from dstack.engine.fleet.sampling import Sampler
 from dstack.engine.retention.leftovers import keep_swept, sweep
 from dstack.engine.retention.retention import Retention, limit_events
+from dstack.engine.triggers.loop import TriggerLoop
 from dstack.errors import DstackError, UsageError
 from dstack.hosts.pool import Pool
 from dstack.model.api import wire
@@ -156,12 +157,14 @@ async def run(
     registrations = RegistrationService(RunnerService(engine, metrics))
     fleet.absent = registrations.absent
     retention = Retention(context)
-    routes = table(engine, retention, registrations, url, lambda: server.stop())
+    triggers = TriggerLoop(context, engine)
+    routes = table(engine, retention, registrations, url, lambda: server.stop(), triggers)
     access = Access(application(routes, store.database.synced), store.tokens, allowed, problem_response)
     store.tokens.revoked = access.end
     server = Listener(access, border)
     await context.tasks.attempt("removing leftovers at the start", lambda: sweep(context, math.inf))
     engine.start()
+    context.tasks.start("triggers", triggers.run)
     context.tasks.start("metrics", metrics.watch)
     context.tasks.start("removing the rest of deleted runs", retention.watch)
     context.tasks.start("removing leftovers", lambda: keep_swept(context))
@@ -185,10 +188,10 @@ async def reserve(store: Store) -> None:
 
 
 async def leave_when_idle(server: Listener, access: Access, store: Store, limit: float) -> None:
-    """Stop the server after `limit` seconds without requests or unfinished jobs; 0 means never."""
+    """Stop the server after `limit` seconds without requests, unfinished jobs or active triggers; 0: never."""
     while limit:
         await asyncio.sleep(min(1.0, limit / 2))
-        if store.jobs.unfinished():
+        if store.jobs.unfinished() or store.triggers.active:
             access.last = time.monotonic()
         elif access.idle > limit:
             log.info("idle for %.0f seconds: exiting", limit)

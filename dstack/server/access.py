@@ -17,8 +17,9 @@ from dstack.model.api.tokens import Role
 from dstack.server.roles import NOBODY, OWNER, Allowed, Caller
 from dstack.store.tables.tokens import SHARED, Tokens
 
-OPEN = re.compile(r"GET /dstack-runner|POST /v1/registrations(/[^/]+/heartbeat)?")
-"""Requests of `dstack-runner`, which need no server token: the first is public, the others check their own tokens."""
+OPEN = re.compile(r"GET /dstack-runner|POST /v1/registrations(/[^/]+/heartbeat)?|POST (/v1)?/hooks/[^/]+")
+"""Requests that need no server token: those of `dstack-runner`, of which the first is public and the others check their
+own tokens, and webhooks, which are signed."""
 
 
 @dataclass

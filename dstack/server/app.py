@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from dstack.engine.engine import Engine
 from dstack.engine.retention.retention import Retention
+from dstack.engine.triggers.loop import TriggerLoop
 from dstack.errors import DstackError, ErrorCode, NotFoundError
 from dstack.server.endpoints import Endpoint, answering, problem_response
 from dstack.server.follow_events import EventRoutes
@@ -20,16 +21,22 @@ from dstack.server.routes.artifacts import ArtifactRoutes
 from dstack.server.routes.jobs import JobRoutes
 from dstack.server.routes.runs import RunRoutes
 from dstack.server.routes.settings import SettingsRoutes
+from dstack.server.routes.triggers import TriggerRoutes
 
 
 def table(
-    engine: Engine, retention: Retention, machines: RegistrationService, url: str, shutdown: Callable[[], None]
+    engine: Engine,
+    retention: Retention,
+    machines: RegistrationService,
+    url: str,
+    shutdown: Callable[[], None],
+    loop: TriggerLoop | None = None,
 ) -> list[tuple[str, str, Endpoint]]:
     """Return the method, path and endpoint of each route below /v1. `url` is where the server listens; `shutdown`
     stops it."""
     runs, jobs, settings = RunRoutes(engine, retention), JobRoutes(engine), SettingsRoutes(engine, url)
     artifacts, events = ArtifactRoutes(engine.context), EventRoutes(engine.context)
-    runners = machines.runner_service
+    runners, triggers = machines.runner_service, TriggerRoutes(loop or TriggerLoop(engine.context, engine))
     return [
         ("POST", "/runs", runs.submit),
         ("GET", "/runs", runs.runs),
@@ -54,6 +61,14 @@ def table(
         ("GET", "/tags", engine.store.tags.all),
         ("POST", "/tags", artifacts.tag),
         ("DELETE", "/tags/{name}", artifacts.delete_tag),
+        ("POST", "/triggers", triggers.apply),
+        ("GET", "/triggers", triggers.all),
+        ("GET", "/triggers/{name}", triggers.one),
+        ("DELETE", "/triggers/{name}", triggers.remove),
+        ("POST", "/triggers/{name}/run", triggers.run),
+        ("POST", "/triggers/{name}/pause", triggers.pause),
+        ("POST", "/triggers/{name}/resume", triggers.resume),
+        ("POST", "/hooks/{name}", triggers.hook),
         ("GET", "/runners", runners.list),
         ("POST", "/runners", runners.add),
         ("DELETE", "/runners/{name}", runners.removal.remove),
@@ -102,4 +117,6 @@ def application(routes: list[tuple[str, str, Endpoint]], synced: Callable[[], Aw
         for method, path, endpoint in routes
     ]
     every.append(Route("/dstack-runner", answering(program)))
+    hooks = next(endpoint for _, path, endpoint in routes if path == "/hooks/{name}")
+    every.append(Route("/hooks/{name}", answering(hooks, synced), methods=["POST"]))
     return Starlette(routes=every, exception_handlers={Exception: crashed, 404: unknown, 405: unknown})

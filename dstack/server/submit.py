@@ -57,11 +57,20 @@ def accountable(submission: Submission, store: Store) -> Submission:
     local = store.runners.get(LOCAL)
     if (submission.local or submission.runner == LOCAL) and (local is None or local.hidden):
         require_commands("the server's own machine (--local)")
-    return replace(submission, user=caller().name or submission.user)
+    return replace(submission, user=caller().name or submission.user, trigger=None)
 
 
 async def read(body: AsyncIterator[bytes], pack: IO[bytes]) -> Submission:
     """Return the submission from the first line, and write what follows to the pack. Raises UsageError."""
+    what = "the submission can't be read"
+    line = await head_of(body, pack, what)
+    with reading(what):
+        return checked(wire.decode(line, Submission))
+
+
+async def head_of(body: AsyncIterator[bytes], pack: IO[bytes], failed: str) -> bytes:
+    """Return the first line of a body, and write what follows to the pack. Raises UsageError, which begins with
+    `failed`, for a line that is too long or contains a NUL character."""
     head = bytearray()
     async for data in body:
         head += data
@@ -74,10 +83,9 @@ async def read(body: AsyncIterator[bytes], pack: IO[bytes]) -> Submission:
     async for data in body:
         await asyncio.to_thread(pack.write, data)
     pack.flush()
-    with reading("the submission can't be read"):
-        if NUL.search(line):
-            raise ValueError("a text in it contains a NUL character")
-        return checked(wire.decode(line, Submission))
+    if NUL.search(line):
+        raise UsageError(f"{failed}: a text in it contains a NUL character")
+    return line
 
 
 def checked(submission: Submission) -> Submission:

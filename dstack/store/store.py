@@ -15,6 +15,7 @@ from dstack.store.tables.runners import Registrations, Runners
 from dstack.store.tables.runs import Runs, Tags
 from dstack.store.tables.settings import Secrets, Settings
 from dstack.store.tables.tokens import Tokens
+from dstack.store.tables.triggers import Triggers
 
 
 class Store:
@@ -44,6 +45,7 @@ class Store:
         self.bucket_contents = BucketContents(self.database)
         self.pulled_images = PulledImages(self.database)
         self.tags = Tags(self.database, self.events)
+        self.triggers = Triggers(self.database, self.events)
         self.logs = Logs(layout)
 
     def hand_over(self, old: str, new: str) -> None:

@@ -21,7 +21,7 @@ class Submission(Struct, kw_only=True):
     `local` means the server's own machine. `environment` comes from `-e`. With `from_run`, the run uses that run's
     snapshot, and no pack follows. After `timeout` seconds in the queue the run is withdrawn. `singleton` refuses the
     run while another one of this repository and workflow is unfinished. The same `once` returns the same run.
-    `wait_for_runner` accepts the run even if no runner could run it yet.
+    `wait_for_runner` accepts the run even if no runner could run it yet. Only the server itself names a `trigger`.
     """
 
     workflow: str
@@ -42,6 +42,7 @@ class Submission(Struct, kw_only=True):
     singleton: bool = False
     once: str | None = None
     wait_for_runner: bool = False
+    trigger: str | None = None
 
 
 class RepoView(Struct, kw_only=True):
@@ -54,7 +55,8 @@ class RepoView(Struct, kw_only=True):
 
 
 class RunView(Struct, kw_only=True):
-    """A run as users see it. `variables` are as text, so null is `null`. `warnings` are about its submission."""
+    """A run as users see it. `variables` are as text, so null is `null`. `warnings` are about its submission.
+    `trigger` is the name of the trigger that started it."""
 
     name: str
     workflow: str
@@ -69,6 +71,7 @@ class RunView(Struct, kw_only=True):
     variables: dict[str, str]
     jobs: list[JobView]
     warnings: list[str] = []
+    trigger: str | None = None
 
 
 class PlannedJob(Struct, kw_only=True):

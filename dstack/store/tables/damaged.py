@@ -16,6 +16,7 @@ from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import ExitCode, Job, Run
 from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.status import Status
+from dstack.model.job.ticks import Tick, TriggerRecord
 from dstack.model.project.workflow import Variables, Workflow
 from dstack.model.runner.registration import Registration
 from dstack.model.runner.runner import Runner
@@ -33,6 +34,8 @@ KINDS: dict[str, tuple[str, Any, str]] = {
     "runners": ("name", Runner, "runner"),
     "tags": ("name", TagView, "tag"),
     "registrations": ("name", Registration, "registration"),
+    "triggers": ("name", TriggerRecord, "trigger"),
+    "ticks": ("number", Tick, "tick"),
 }
 """Tables of records: the column that names each, its type, and the noun."""
 
@@ -72,7 +75,7 @@ class DamagedRecords(Table):
             try:
                 wire.decode(bytes(data), kind)
             except msgspec.DecodeError as trouble:
-                bad.append((noun, name, bytes(data), str(trouble), rfc3339(time.time())))
+                bad.append((noun, str(name), bytes(data), str(trouble), rfc3339(time.time())))
         if not bad:
             return 0
         self.database.conn.executemany(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from dstack.model.project.workflow import Values, Variables, Workflow
     from dstack.snapshot.take import Taken
 
+T = TypeVar("T")
 LARGEST = 10
 """How many of the largest files are listed."""
 SHOWN = 20
@@ -216,14 +218,19 @@ def submit(
         if not as_json:
             warn_of_secrets(taken, root)
         submission = Submission(snapshot=taken.snapshot, user=user(), **options)
-        try:
-            return client.submit(submission, taken.pack())
-        except MissingBaseError as missing:
-            commits = missing.known
-        with suppress(MissingBaseError):
-            if commits:
-                return client.submit(submission, taken.pack(commits))
-        return client.submit(submission, taken.full_pack())
+        return with_code(taken, lambda pack: client.submit(submission, pack))
+
+
+def with_code(taken: Taken, send: Callable[[Path], T]) -> T:
+    """Send a snapshot's code in the smallest pack that the server can use."""
+    try:
+        return send(taken.pack())
+    except MissingBaseError as missing:
+        commits = missing.known
+    with suppress(MissingBaseError):
+        if commits:
+            return send(taken.pack(commits))
+    return send(taken.full_pack())
 
 
 def _refuse_links(workflows: Sequence[Workflow], variables: Mapping[str, Variables], taken: Taken) -> None:
