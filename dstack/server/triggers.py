@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from dstack.engine.triggers.zone import local_zone
 from dstack.errors import ConflictError, ForbiddenError, UsageError
 from dstack.mirror.remote import host_of
 from dstack.model.api.tokens import Role
@@ -21,7 +22,6 @@ from dstack.model.project.trigger_checks import refusal
 from dstack.model.project.workflow import Trigger
 from dstack.model.text.units import rfc3339
 from dstack.server.roles import admins_only, caller, require_commands
-from dstack.server.zone import local_zone
 from dstack.store.store import Store
 
 MOST = 10_000
@@ -93,7 +93,7 @@ def require_own_trigger(record: TriggerRecord) -> None:
         raise admins_only(caller(), f"change {record.name}, a trigger of {record.owner}")
 
 
-class Registration:
+class TriggerApplication:
     """One request to apply triggers. `changes` are what it does, in the order of the file."""
 
     def __init__(self, store: Store, wish: ApplyTriggers) -> None:

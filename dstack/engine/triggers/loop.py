@@ -7,6 +7,8 @@ import secrets
 import time
 from functools import lru_cache, partial
 
+from msgspec.structs import replace
+
 from dstack.engine.context import Context
 from dstack.engine.engine import Engine
 from dstack.engine.supervisor import Work
@@ -177,7 +179,8 @@ class TriggerLoop:
         """Record, once, why the remote can't be asked."""
         record = self.store.triggers.get(asked.name)
         if record and record.uid == asked.uid and (record.trouble is None or record.trouble.code != why.code):
-            self.store.triggers.change(record.name, "trigger.unreachable", trouble=why)
+            changed = replace(record, trouble=why)
+            self.store.triggers.put(changed, "trigger.unreachable", code=why.code, reason=why.text)
 
     def run_now(self, name: str) -> Tick:
         """Record a tick that a person asks for."""

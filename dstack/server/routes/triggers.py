@@ -23,7 +23,7 @@ from dstack.model.triggers import hooks
 from dstack.model.triggers.codes import TriggerCode
 from dstack.server.border.values import Limit, reading, sound
 from dstack.server.submit import head_of
-from dstack.server.triggers import Registration, check, require_own_trigger
+from dstack.server.triggers import TriggerApplication, check, require_own_trigger
 
 SHOWN = 20
 """How many ticks are shown of one trigger."""
@@ -56,18 +56,18 @@ class TriggerRoutes:
             with reading("the triggers can't be read"):
                 wish = sound(wire.decode(line, ApplyTriggers))
             check(wish)
-            registration = Registration(self.store, wish)
+            application = TriggerApplication(self.store, wish)
             if wish.dry_run:
-                return registration.changes
+                return application.changes
             if wish.snapshot:
                 mirror = self.context.mirror(wish.repo)
                 await asyncio.to_thread(mirror.receive, wish.snapshot, Path(pack.name))
-            registration = Registration(self.store, wish)  # others may have come meanwhile
-            registration.apply()
-        for change in registration.changes:
+            application = TriggerApplication(self.store, wish)  # others may have come meanwhile
+            application.apply()
+        for change in application.changes:
             self.loop.refresh(change.name)
         start_tidying(self.context, wish.repo)
-        return registration.changes
+        return application.changes
 
     def remove(self, name: str) -> None:
         require_own_trigger(self.store.triggers.require(name))

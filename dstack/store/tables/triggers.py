@@ -65,7 +65,7 @@ class Triggers(RecordedTable):
     def pause(self, name: str, why: Why) -> TriggerRecord:
         """Let a trigger start nothing until it is resumed."""
         paused = structs.replace(self.require(name), paused=why)
-        self.put(paused, "trigger.paused", code=why.code, why=why.text)
+        self.put(paused, "trigger.paused", code=why.code, reason=why.text)
         return paused
 
     def remove(self, name: str) -> None:
@@ -132,7 +132,7 @@ class Triggers(RecordedTable):
     def refused(self, name: str, why: str) -> None:
         """Record that a webhook was refused."""
         with self.database.transaction():
-            self._tell("trigger.refused", self.require(name), why=why)
+            self._tell("trigger.refused", self.require(name), reason=why)
 
     def _trim(self, name: str) -> None:
         self.database.execute(
@@ -142,7 +142,7 @@ class Triggers(RecordedTable):
         )
 
     def _told(self, tick: Tick) -> None:
-        why = {"code": tick.why.code, "why": tick.why.text} if tick.why else {}
+        why = {"code": tick.why.code, "reason": tick.why.text} if tick.why else {}
         kind = KINDS.get(tick.state, f"trigger.{tick.state.value}")
         self._tell(kind, self.require(tick.trigger), run=tick.run, at=tick.at, result=tick.result, **why)
 
