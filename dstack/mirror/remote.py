@@ -12,7 +12,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -29,6 +29,17 @@ WITHOUT_LOGIN = "https:http"
 HELPER = '!f() { test "$1" = get && printf \'username=%s\\npassword=%s\\n\' x-access-token "$DSTACK_GIT_TOKEN"; }; f'
 """A credential helper (gitcredentials(7)) that answers with the token in its environment."""
 UNKNOWN_KEY = "host key verification failed"
+
+
+RUNNING: set[subprocess.Popen[bytes]] = set()
+"""What has been started and not ended, by any thread."""
+
+
+def end_all() -> None:
+    """End every git in progress, with all that it started: the server stops."""
+    for process in list(RUNNING):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 class RemoteError(DstackError):
@@ -91,6 +102,7 @@ class RemoteRepository:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
+        RUNNING.add(process)
         try:
             output, errors = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired as error:
@@ -99,6 +111,7 @@ class RemoteRepository:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
+            RUNNING.discard(process)
         if process.returncode:
             raise self._failure(GitError(arguments, process.returncode, errors))
         return os.fsdecode(output)
@@ -114,6 +127,8 @@ class RemoteRepository:
     def _settings(self) -> Iterator[str]:
         yield "credential.interactive=false"
         yield "fetch.unpackLimit=1"
+        if not self.trusted:
+            yield "http.followRedirects=false"  # it could lead to what only the server reaches
         if self.token:
             parts = urlsplit(self.url)
             yield "credential.helper="

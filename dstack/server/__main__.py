@@ -177,6 +177,7 @@ async def run(
     try:
         await server.serve(sockets=sockets)
     finally:
+        triggers.close()
         await engine.close()
         await pool.close_all()
 

@@ -14,6 +14,7 @@ from dstack.engine.engine import Engine
 from dstack.engine.supervisor import Work
 from dstack.engine.triggers.ticks import MANUAL, Ticks, why_of
 from dstack.errors import DstackError
+from dstack.mirror.remote import end_all
 from dstack.model.job.ticks import Tick, TickState, TriggerRecord, Why
 from dstack.model.text.units import rfc3339, span
 from dstack.model.triggers.codes import TriggerCode
@@ -58,6 +59,11 @@ class TriggerLoop:
                 await asyncio.wait_for(self.wake.wait(), self.pause())
             except asyncio.TimeoutError:
                 continue
+
+    def close(self) -> None:
+        """End what is being fetched: it is done again after the next start."""
+        self.ticks.pool.shutdown(wait=False, cancel_futures=True)
+        end_all()
 
     def pause(self) -> float:
         """Seconds until the next look."""
