@@ -117,6 +117,9 @@ def application(routes: list[tuple[str, str, Endpoint]], synced: Callable[[], Aw
         for method, path, endpoint in routes
     ]
     every.append(Route("/dstack-runner", answering(program)))
-    hooks = next(endpoint for _, path, endpoint in routes if path == "/hooks/{name}")
-    every.append(Route("/hooks/{name}", answering(hooks, synced), methods=["POST"]))
+    every += [
+        Route(path, answering(endpoint, synced), methods=[method])
+        for method, path, endpoint in routes
+        if path.startswith("/hooks/")
+    ]
     return Starlette(routes=every, exception_handlers={Exception: crashed, 404: unknown, 405: unknown})

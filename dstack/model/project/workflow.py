@@ -31,7 +31,7 @@ CAUSE = "a cause for a retry; write lost, error, out-of-memory, or an exit code 
 CAUSES = r"^(lost|error|out-of-memory|[1-9][0-9]?|1[0-9][0-9]|2[0-4][0-9]|25[0-5])$(?!\n)"
 BRANCH = "a valid branch name (git-check-ref-format); write it as in: git switch BRANCH"
 OVERLAP = "a rule; write skip, queue, replace or allow"
-CODE = "what a trigger runs; write snapshot, or {branch: NAME}"
+CODE = "a kind of code; write snapshot, or {branch: NAME}"
 MISSED = "a rule; write last, skip or all"
 SIGNAL = "a supported signal; write USR1, USR2, HUP or INT"
 

@@ -86,7 +86,10 @@ def run(name: str, as_json: bool) -> None:
 @command.command("pause")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, type=TRIGGER)
 def pause(names: tuple[str, ...]) -> None:
-    """Let triggers start nothing until `dstack triggers resume`. Runs in progress go on."""
+    """Let triggers start nothing until they are resumed.
+
+    Runs in progress go on.
+    """
     client = connect.connect()
     for name in names:
         client.pause_trigger(name)
@@ -96,7 +99,10 @@ def pause(names: tuple[str, ...]) -> None:
 @command.command("resume")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, type=TRIGGER)
 def resume(names: tuple[str, ...]) -> None:
-    """Let triggers start runs again, from now on: the times of the pause are left out."""
+    """Let paused triggers start runs again.
+
+    The times during the pause are left out.
+    """
     client = connect.connect()
     for name in names:
         trigger = client.resume_trigger(name)

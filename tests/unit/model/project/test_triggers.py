@@ -63,7 +63,7 @@ triggers:
         ('cron: "@daily", deadline: 6', "'deadline' in trigger 't' is '6', which has no unit"),
         ('cron: "@daily", overlap: never', "'never' is not a rule; write skip, queue, replace or allow"),
         ('cron: "@daily", missed: some', "'some' is not a rule; write last, skip or all"),
-        ('cron: "@daily", code: main', "'main' is not what a trigger runs; write snapshot, or {branch: NAME}"),
+        ('cron: "@daily", code: main', "'main' is not a kind of code; write snapshot, or {branch: NAME}"),
         ('cron: "@daily", max-failures: 0', "must be a whole number from 1 to 1000"),
         ('cron: "@daily", variables: {epoch: 1}', "unknown variable 'epoch' in 'variables' in trigger 't'; did you"),
         ('cron: "@daily", cronn: 1', "unknown key 'cronn' in trigger 't'; did you mean 'cron'?"),
