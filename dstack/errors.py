@@ -46,6 +46,8 @@ class ErrorCode(Code):
     SERVER_NOT_STARTED = "server-not-started", "The user's own server did not start."
     BACKUP_INVALID = "backup-invalid", "The file is no complete backup, or one that this version can't read."
     GIT = "git", "git failed on this machine or on the server."
+    REMOTE = "remote", "The remote repository of a trigger can't be read; the message has git's words."
+    NO_BRANCH = "no-branch", "The remote repository has no such branch."
     FILES_CHANGED = "files-changed", "Files changed while they were read."
     MISSING_BASE = "missing-base", "The server lacks commits that the sent code builds on."
     DOWNLOAD = "download", "An artifact could not be downloaded from where it is stored."

@@ -12,6 +12,7 @@ from dstack.errors import ErrorCode
 from dstack.model.job.reasons import ReasonCode
 from dstack.model.job.status import Phase, Status
 from dstack.model.text.code import Code
+from dstack.model.triggers.codes import TriggerCode
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "codes.md").read_text()
@@ -20,7 +21,7 @@ FROM_OTHER_PROGRAMS = ("commands", "hosts", "executors/docker/failures.py", "sna
 TEXTS = {"message", "reason", "text", "words", "why", "hint", "trouble"}
 
 
-@pytest.mark.parametrize("codes", [ReasonCode, ErrorCode])
+@pytest.mark.parametrize("codes", [ReasonCode, ErrorCode, TriggerCode])
 def test_the_page_lists_every_code(codes: type[Code]) -> None:
     rows = "".join(f"| `{code}` | {code.meaning} |\n" for code in codes)
 
@@ -34,7 +35,7 @@ def test_the_page_lists_every_phase_and_status() -> None:
     assert {status for _, statuses in rows for status in re.findall(r"\w+", statuses)} == {s.value for s in Status}
 
 
-@pytest.mark.parametrize("code", [*ReasonCode, *ErrorCode])
+@pytest.mark.parametrize("code", [*ReasonCode, *ErrorCode, *TriggerCode])
 def test_a_code_is_in_kebab_case(code: Code) -> None:
     assert re.fullmatch(r"[a-z]+(-[a-z]+)*", code.value)
     assert code.meaning.endswith(".")

@@ -43,6 +43,7 @@ ROOMS = {
         "dstack.model.text",
         "dstack.model.runner",
         "dstack.model.metrics",
+        "dstack.model.triggers",
         "dstack.model.project",
         "dstack.model.code",
         "dstack.model.job",
@@ -59,6 +60,7 @@ ROOMS = {
         "dstack.engine.submission",
         "dstack.engine.sweeps",
         "dstack.engine.notify",
+        "dstack.engine.triggers",
     ),
 }
 """Inside these, a folder imports those before it and never those behind it."""
@@ -77,6 +79,7 @@ HOME_OF = {
     "sqlite3": ("dstack.store",),
     "boto3": ("dstack.artifacts.s3",),
     "botocore": ("dstack.artifacts.s3",),
+    "cronsim": ("dstack.model.triggers",),
     "git": ("dstack.mirror",),
     "gitdb": ("dstack.mirror",),
     "regex": ("dstack.model.metrics",),

@@ -96,6 +96,7 @@ SWEEP = KnownName(
 )
 """A sweep or a unique prefix."""
 TAG = KnownName("name", lambda client: [CompletionItem(tag.name, help=tag.run) for tag in client.tags()])
+TRIGGER = KnownName("name", lambda client: [CompletionItem(each.name) for each in client.triggers()])
 SECRET = KnownName("name", lambda client: [CompletionItem(secret.name) for secret in client.secrets()])
 WORKFLOW = KnownName("name", lambda client: [CompletionItem(name) for name in _workflows(client)])
 """A workflow of recent runs."""

@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING
 
 from dstack.cli import connect
 from dstack.errors import ErrorCode, UsageError, reason
+from dstack.model.project.files import CONFIGS, FOLDER, WORKFLOWS, only
 from dstack.model.project.workflow import Values
 
 if TYPE_CHECKING:
     from dstack.model.project.nodes import SourceFile
     from dstack.model.project.project import Project
-
-FOLDER = ".dstack"
-WORKFLOWS = ("workflows.yaml", "workflows.yml")
-CONFIGS = ("configs.yaml", "configs.yml", "config.yaml", "config.yml")
 
 
 def find_root() -> Path:
@@ -64,13 +61,8 @@ def values(project: Project, workflow: str) -> Values:
 def _source(folder: Path, names: tuple[str, ...]) -> SourceFile | None:
     from dstack.model.project.nodes import SourceFile
 
-    there = [f"{FOLDER}/{name}" for name in names if _is_file(folder / name)]
-    if len(there) > 1:
-        raise UsageError(
-            f"both {there[0]} and {there[1]} exist; only one is allowed",
-            hint=f"move everything into {there[0]} and remove the other file",
-        )
-    return SourceFile(there[0], _text(folder.parent / there[0])) if there else None
+    path = only(names, [name for name in names if _is_file(folder / name)])
+    return SourceFile(path, _text(folder.parent / path)) if path else None
 
 
 def _is_file(path: Path) -> bool:

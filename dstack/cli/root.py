@@ -38,6 +38,7 @@ COMMANDS = {
     "compare": "results.compare:command",
     "sweep": "sweep.show:command",
     "tag": "results.tag:command",
+    "triggers": "triggers.command:command",
     "prune": "prune:command",
     "runners": "runners.command:command",
     "secrets": "secrets:command",

@@ -43,6 +43,7 @@ from dstack.model.api.server import (
 from dstack.model.api.streams import ExecRequest
 from dstack.model.api.sweeps import ResumeRequest, SweepEvent, SweepSubmission, SweepSummary, SweepView, TrialView
 from dstack.model.api.tokens import CreatedToken, NewToken, TokenView
+from dstack.model.api.triggers import ApplyTriggers, TickView, TriggerChange, TriggerView
 from dstack.model.api.usage import UsageView
 from dstack.model.api.why import WhyView
 from dstack.model.runner.metrics import JobMetrics
@@ -262,6 +263,37 @@ class Client(NotifyCalls):
     def clean_runner(self, name: str, orphans: Sequence[str]) -> RunnerView:
         """Remove from a runner what belongs to no job. Raises NotFoundError for anything else."""
         return self._post(f"/runners/{_part(name)}/clean", RunnerView, Clean(names=tuple(orphans)))
+
+    def triggers(self) -> list[TriggerView]:
+        """Return all triggers by name."""
+        return self._get("/triggers", list[TriggerView])
+
+    def trigger(self, name: str) -> TriggerView:
+        """Return a trigger with its newest ticks."""
+        return self._get(f"/triggers/{_part(name)}", TriggerView)
+
+    def apply_triggers(self, wish: ApplyTriggers, pack: Path | None = None) -> list[TriggerChange]:
+        """Register triggers, or only return what would change with `dry_run`. Raises MissingBaseError as `submit`."""
+        head = wire.encode(wish) + b"\n"
+        size = len(head) + (pack.stat().st_size if pack else 0)
+        response = self._send("POST", "/triggers", WORK_SECONDS, lambda: _blocks(head, pack), size)
+        return self._decode(response, list[TriggerChange])
+
+    def run_trigger(self, name: str) -> TickView:
+        """Let a trigger start a run now."""
+        return self._post(f"/triggers/{_part(name)}/run", TickView)
+
+    def pause_trigger(self, name: str) -> TriggerView:
+        """Let a trigger start nothing."""
+        return self._post(f"/triggers/{_part(name)}/pause", TriggerView)
+
+    def resume_trigger(self, name: str) -> TriggerView:
+        """Undo a pause."""
+        return self._post(f"/triggers/{_part(name)}/resume", TriggerView)
+
+    def remove_trigger(self, name: str) -> None:
+        """Forget a trigger."""
+        self._send("DELETE", f"/triggers/{_part(name)}", ANSWER_SECONDS).close()
 
     def key(self) -> ServerKey:
         """Return the server's public key, to install on machines."""

@@ -27,6 +27,7 @@ from dstack.engine.notify.notifier import Notifier
 from dstack.engine.retention.leftovers import keep_swept, sweep
 from dstack.engine.retention.retention import Retention, limit_events
 from dstack.engine.sweeps.sweeps import SweepDrives
+from dstack.engine.triggers.loop import TriggerLoop
 from dstack.errors import DstackError, UsageError
 from dstack.hosts.pool import Pool
 from dstack.model.api import wire
@@ -43,7 +44,7 @@ from dstack.server.endpoints import problem_of, problem_response
 from dstack.server.lock import owned
 from dstack.server.registrations import RegistrationService
 from dstack.server.roles import Allowed
-from dstack.server.runner_service import RunnerService
+from dstack.server.runners.runner_service import RunnerService
 from dstack.server.web.app import WebPages
 from dstack.server.web.port import WebPort
 from dstack.store.backup.restore import finish_restore
@@ -161,11 +162,12 @@ async def run(
     registrations = RegistrationService(service)
     fleet.absent = registrations.absent
     retention = Retention(context)
-    sweeps = SweepDrives(context, engine)
+    sweeps, triggers = SweepDrives(context, engine), TriggerLoop(context, engine)
     notifier = Notifier(context)
     web = WebPages(engine, retention, service, store.database.synced)
     port = WebPort(web.sessions, context.tasks, url, lambda one: server.add(one), lambda: web.site.idle)
-    routes = table(engine, retention, registrations, sweeps, notifier, url, lambda: server.stop(), port.link)
+    loops = sweeps, notifier, triggers
+    routes = table(engine, retention, registrations, *loops, url, lambda: server.stop(), port.link)
     app = application(routes, store.database.synced, web.routes(), web.site.missing)
     access = Access(app, store.tokens, allowed, problem_response, web.sessions.find)
     store.tokens.revoked = access.end
@@ -173,6 +175,7 @@ async def run(
     await context.tasks.attempt("removing leftovers at the start", lambda: sweep(context, math.inf))
     engine.start()
     sweeps.start()
+    context.tasks.start("triggers", triggers.run)
     context.tasks.start("metrics", metrics.watch)
     context.tasks.start("notifying", notifier.run)
     context.tasks.start("removing the rest of deleted runs", retention.watch)
@@ -186,6 +189,7 @@ async def run(
     try:
         await server.serve(sockets=sockets)
     finally:
+        triggers.close()
         await engine.close()
         await pool.close_all()
 
@@ -197,11 +201,11 @@ async def reserve(store: Store) -> None:
 
 
 async def leave_when_idle(server: Listener, access: Access, store: Store, limit: float) -> None:
-    """Stop the server after `limit` seconds without requests, unfinished jobs, sweeps, or messages to send; 0 means
-    never."""
+    """Stop the server after `limit` seconds without requests, unfinished jobs, sweeps, active triggers, or messages to
+    send; 0 means never."""
     while limit:
         await asyncio.sleep(min(1.0, limit / 2))
-        if store.jobs.unfinished() or store.sweeps.running() or store.outbox.pending():
+        if store.jobs.unfinished() or store.sweeps.running() or store.triggers.active or store.outbox.pending():
             access.last = time.monotonic()
         elif access.idle > limit:
             log.info("idle for %.0f seconds: exiting", limit)

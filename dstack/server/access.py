@@ -18,9 +18,10 @@ from dstack.server.roles import NOBODY, OWNER, Allowed, Caller
 from dstack.store.tables.sessions import Session
 from dstack.store.tables.tokens import SHARED, Tokens
 
-OPEN = re.compile(r"GET /dstack-runner|POST /v1/registrations(/[^/]+/heartbeat)?")
-"""Requests of `dstack-runner`, which need no server token: the first is public, the others check their own tokens."""
-API = re.compile(r"/(v1|dstack-runner)(/.*)?")
+OPEN = re.compile(r"GET /dstack-runner|POST /v1/registrations(/[^/]+/heartbeat)?|POST (/v1)?/hooks/[^/]+")
+"""Requests that need no server token: those of `dstack-runner`, of which the first is public and the others check their
+own tokens, and webhooks, which are signed."""
+API = re.compile(r"/(v1|dstack-runner|hooks)(/.*)?")
 """The paths that only a token opens. All others are pages, which a session opens, too; they refuse by themselves."""
 
 

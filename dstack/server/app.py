@@ -13,6 +13,7 @@ from dstack.engine.engine import Engine
 from dstack.engine.notify.notifier import Notifier
 from dstack.engine.retention.retention import Retention
 from dstack.engine.sweeps.sweeps import SweepDrives
+from dstack.engine.triggers.loop import TriggerLoop
 from dstack.errors import DstackError, ErrorCode, NotFoundError
 from dstack.server.access import API as API_PATH
 from dstack.server.endpoints import Endpoint, answering, problem_response
@@ -27,6 +28,7 @@ from dstack.server.routes.reports import ReportRoutes
 from dstack.server.routes.runs import RunRoutes
 from dstack.server.routes.settings import SettingsRoutes
 from dstack.server.routes.sweeps import SweepRoutes
+from dstack.server.routes.triggers import TriggerRoutes
 from dstack.server.routes.visits import VisitRoutes
 
 
@@ -36,6 +38,7 @@ def table(
     machines: RegistrationService,
     drives: SweepDrives,
     notifier: Notifier,
+    loop: TriggerLoop,
     url: str,
     shutdown: Callable[[], None],
     link: Endpoint,
@@ -45,7 +48,7 @@ def table(
     runs, jobs, settings = RunRoutes(engine, retention), JobRoutes(engine), SettingsRoutes(engine, url)
     artifacts, events = ArtifactRoutes(engine.context), EventRoutes(engine.context)
     visits, reports, runners = VisitRoutes(engine), ReportRoutes(engine), machines.runner_service
-    sweeps, notify = SweepRoutes(engine, drives), NotifyRoutes(notifier)
+    sweeps, notify, triggers = SweepRoutes(engine, drives), NotifyRoutes(notifier), TriggerRoutes(loop)
     return [
         ("POST", "/runs", runs.submit),
         ("GET", "/runs", runs.runs),
@@ -83,6 +86,14 @@ def table(
         ("POST", "/sweeps/{ref}/stop", sweeps.stop),
         ("POST", "/sweeps/{ref}/resume", sweeps.resume),
         ("POST", "/sweeps/{ref}/retry-failed", sweeps.retry_failed),
+        ("POST", "/triggers", triggers.apply),
+        ("GET", "/triggers", triggers.all),
+        ("GET", "/triggers/{name}", triggers.one),
+        ("DELETE", "/triggers/{name}", triggers.remove),
+        ("POST", "/triggers/{name}/run", triggers.run),
+        ("POST", "/triggers/{name}/pause", triggers.pause),
+        ("POST", "/triggers/{name}/resume", triggers.resume),
+        ("POST", "/hooks/{name}", triggers.hook),
         ("GET", "/runners", runners.list),
         ("POST", "/runners", runners.add),
         ("DELETE", "/runners/{name}", runners.removal.remove),
@@ -146,4 +157,9 @@ def application(
     ]
     every.append(Route("/dstack-runner", answering(program)))
     every += pages
+    every += [
+        Route(path, answering(endpoint, synced), methods=[method])
+        for method, path, endpoint in routes
+        if path.startswith("/hooks/")
+    ]
     return Starlette(routes=every, exception_handlers={Exception: crashed, 404: unknown, 405: unknown})

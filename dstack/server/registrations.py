@@ -28,7 +28,7 @@ from dstack.model.runner.registration import (
 )
 from dstack.model.runner.runner import Address, fingerprint
 from dstack.server.roles import NOBODY, OWNER, caller, check_runner, require_admin
-from dstack.server.runner_service import RunnerService
+from dstack.server.runners.runner_service import RunnerService
 from dstack.server.views import shown
 from dstack.store.tables.tokens import hashed
 

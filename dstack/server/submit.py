@@ -64,12 +64,21 @@ def accountable(submission: Submission, store: Store) -> Submission:
     local = store.runners.get(LOCAL)
     if (submission.local or submission.runner == LOCAL) and (local is None or local.hidden):
         require_commands("the server's own machine (--local)")
-    return replace(submission, user=caller().name or submission.user)
+    return replace(submission, user=caller().name or submission.user, trigger=None)
 
 
 async def read(body: AsyncIterator[bytes], pack: IO[bytes], kind: type[T], check: Callable[[T], T]) -> T:
     """Return the submission of a run or a sweep from the first line, and write what follows to the pack. `check` raises
     ValueError for one that is not sound. Raises UsageError."""
+    what = "the submission can't be read"
+    line = await head_of(body, pack, what)
+    with reading(what):
+        return check(wire.decode(line, kind))
+
+
+async def head_of(body: AsyncIterator[bytes], pack: IO[bytes], failed: str) -> bytes:
+    """Return the first line of a body, and write what follows to the pack. Raises UsageError, which begins with
+    `failed`, for a line that is too long or contains a NUL character."""
     head = bytearray()
     async for data in body:
         head += data
@@ -82,10 +91,9 @@ async def read(body: AsyncIterator[bytes], pack: IO[bytes], kind: type[T], check
     async for data in body:
         await asyncio.to_thread(pack.write, data)
     pack.flush()
-    with reading("the submission can't be read"):
-        if NUL.search(line):
-            raise ValueError("a text in it contains a NUL character")
-        return check(wire.decode(line, kind))
+    if NUL.search(line):
+        raise UsageError(f"{failed}: a text in it contains a NUL character")
+    return line
 
 
 def checked(submission: Submission) -> Submission:

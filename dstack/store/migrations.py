@@ -175,4 +175,12 @@ STEPS: dict[str, Step] = {
         f"CREATE TABLE notify_messages ({NUMBER}, target INTEGER NOT NULL REFERENCES notify_targets ON DELETE CASCADE,"
         " id TEXT NOT NULL, data TEXT NOT NULL, UNIQUE (target, id))",
     ),
+    "triggers": statements(
+        "CREATE TABLE triggers (name TEXT PRIMARY KEY, paused INTEGER NOT NULL, data TEXT NOT NULL) WITHOUT ROWID",
+        f'CREATE TABLE ticks ({NUMBER}, "trigger" TEXT NOT NULL, key TEXT NOT NULL, state TEXT NOT NULL,'
+        ' data TEXT NOT NULL, UNIQUE ("trigger", key))',
+        "CREATE INDEX open_ticks ON ticks (state, number) WHERE state IN ('due', 'waiting', 'submitted')",
+        f'CREATE TABLE deliveries ({NUMBER}, "trigger" TEXT NOT NULL, id TEXT NOT NULL, at TEXT NOT NULL,'
+        ' UNIQUE ("trigger", id))',
+    ),
 }

@@ -20,6 +20,7 @@ from dstack.store.tables.sessions import Sessions
 from dstack.store.tables.settings import Secrets, Settings
 from dstack.store.tables.sweeps import Sweeps
 from dstack.store.tables.tokens import Tokens
+from dstack.store.tables.triggers import Triggers
 
 
 class Store:
@@ -54,6 +55,7 @@ class Store:
         self.bucket_contents = BucketContents(self.database)
         self.pulled_images = PulledImages(self.database)
         self.tags = Tags(self.database, self.events)
+        self.triggers = Triggers(self.database, self.events)
         self.logs = Logs(layout)
         self.metrics = Metrics(self.database, self.events)
         self.sweeps = Sweeps(self.database, self.events)

@@ -8,8 +8,9 @@ import click
 
 from dstack.cli.output import show
 from dstack.cli.parameters import json_option
-from dstack.cli.project import CONFIGS, WORKFLOWS, load
+from dstack.cli.project import load
 from dstack.errors import ConflictError, DstackError
+from dstack.model.project.files import CONFIGS, WORKFLOWS
 from dstack.plumbing.file_errors import naming
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +27,7 @@ async def keep_swept(context: Context) -> None:
 async def sweep(context: Context, before: float) -> None:
     """Remove what has not changed since `before` (seconds since the epoch). When a server starts, nothing is in use."""
     await asyncio.to_thread(sweep_files, context.layout.incoming, before)
+    await asyncio.to_thread(sweep_fetches, context.layout.mirrors, before)
     for path in context.layout.mirrors.glob("*.git"):
         await asyncio.to_thread(Mirror(path).sweep, before)
     await context.artifacts.current.sweep(before)
@@ -36,3 +38,10 @@ def sweep_files(folder: Path, before: float) -> None:
         with suppress(FileNotFoundError):  # its submission has just ended
             if left.stat().st_mtime < before:
                 left.unlink()
+
+
+def sweep_fetches(mirrors: Path, before: float) -> None:
+    """Remove the repositories into which killed servers fetched."""
+    for left in mirrors.glob("fetch-*"):
+        if left.stat().st_mtime < before:
+            shutil.rmtree(left, ignore_errors=True)

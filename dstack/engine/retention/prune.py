@@ -13,6 +13,7 @@ from dstack.commands.machine.orphans import prune
 from dstack.engine.context import Context, log
 from dstack.errors import DstackError, HostError, StorageError
 from dstack.model.api.retention import CacheFolder, Leftover, PruneCachesRequest
+from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import Job, Run
 from dstack.model.runner.runner import Runner
 from dstack.model.text.units import rfc3339, seconds
@@ -36,6 +37,7 @@ class Orphans:
         self.dry_run = dry_run
         self.jobs = [job for run in staying for job in self.store.jobs.of(run.name)]
         self.repos = {run.snapshot.repo for run in staying}
+        self.repos |= {record.repo for record in self.store.triggers.all() if record.template}
 
     async def prune(self) -> list[Leftover]:
         hosts = await asyncio.gather(*map(self.on_host, self.store.runners.all()))
@@ -118,10 +120,16 @@ async def tidy(context: Context, repo: str, *, most: int = MOST_PACKS) -> None:
     if mirror.packs <= most:
         return
     try:
-        needed = [*context.store.runs.snapshots(repo), *context.store.sweeps.snapshots(repo)]
-        await asyncio.to_thread(mirror.collect, needed)
+        await asyncio.to_thread(mirror.collect, needed(context, repo))
     except DstackError as trouble:
         log.warning("the mirror of %s could not be collected: %s", repo, trouble.message)
+
+
+def needed(context: Context, repo: str) -> list[Snapshot]:
+    """Return the snapshots of a repository that runs and sweeps have and that triggers will run."""
+    triggers = [record.template.snapshot for record in context.store.triggers.all() if record.template]
+    submitted = [*context.store.runs.snapshots(repo), *context.store.sweeps.snapshots(repo)]
+    return submitted + [snapshot for snapshot in triggers if snapshot.repo == repo]
 
 
 def start_tidying(context: Context, repo: str, *, most: int = MOST_PACKS) -> None:

@@ -245,4 +245,5 @@ def new_run(submission: Submission, planner: Planner, pin: str | None) -> Run:
         timeout=submission.timeout,
         once=submission.once,
         accepted=moment(),
+        trigger=submission.trigger,
     )

@@ -22,7 +22,8 @@ class Submission(Struct, kw_only=True):
     `local` means the server's own machine. `environment` comes from `-e`. With `from_run`, the run uses that run's
     snapshot, and no pack follows. After `timeout` seconds in the queue the run is withdrawn. `singleton` refuses the
     run while another one of this repository and workflow is unfinished. The same `once` of the same user returns the
-    same run. `wait_for_runner` accepts the run even if no runner could run it yet.
+    same run. `wait_for_runner` accepts the run even if no runner could run it yet. Only the server itself names a
+    `trigger`.
     """
 
     workflow: str
@@ -43,6 +44,7 @@ class Submission(Struct, kw_only=True):
     singleton: bool = False
     once: str | None = None
     wait_for_runner: bool = False
+    trigger: str | None = None
 
 
 class RepoView(Struct, kw_only=True):
@@ -56,7 +58,7 @@ class RepoView(Struct, kw_only=True):
 
 class RunView(Struct, kw_only=True):
     """A run as users see it. `variables` are as text, so null is `null`. `metrics` has the last value of each metric.
-    `warnings` are about its submission."""
+    `warnings` are about its submission. `trigger` is the name of the trigger that started it."""
 
     name: str
     workflow: str
@@ -72,6 +74,7 @@ class RunView(Struct, kw_only=True):
     jobs: list[JobView]
     warnings: list[str] = []
     metrics: dict[str, Number] = {}
+    trigger: str | None = None
 
 
 class PlannedJob(Struct, kw_only=True):

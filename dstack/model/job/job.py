@@ -154,7 +154,7 @@ class Run(Struct, frozen=True, kw_only=True):
     """What a user submitted. `pin` is the name or label of a runner that it must run on; `environment` comes from `-e`,
     `gpus` from `--gpus`. `workflows` are the definitions as submitted, `inputs` their variables by workflow. After
     `timeout` seconds in the queue it is withdrawn. `once` is the idempotency key. `accepted` is the moment of the
-    submission by the server's clock since its boot."""
+    submission by the server's clock since its boot. `trigger` is the name of the one that started it."""
 
     name: str
     workflow: str
@@ -170,6 +170,7 @@ class Run(Struct, frozen=True, kw_only=True):
     timeout: float | None = None
     once: str | None = None
     accepted: Origin | None = None
+    trigger: str | None = None
 
 
 class LaunchRecord(Struct, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ MOST_LEARNT = 64
 Read = tuple["float | None", "list[tuple[str, float]]"]
 
 
-class Template:
+class LineTemplate:
     """A line with slots. Every line that fits has the pairs that the first one has."""
 
     def __init__(self, line: str, chosen: Sequence[Pair], step: Pair | None) -> None:
@@ -48,7 +48,7 @@ class Templates:
     """Those of a reader, by the first character of their lines."""
 
     def __init__(self) -> None:
-        self.known: dict[str, list[Template]] = {}
+        self.known: dict[str, list[LineTemplate]] = {}
         self.learnt = 0
 
     def read(self, line: str) -> Read | None:
@@ -63,7 +63,7 @@ class Templates:
         known = self.known.setdefault(line[0], [])
         if len(known) < MOST and self.learnt < MOST_LEARNT and all(pair.lasting for pair in chosen):
             self.learnt += 1
-            known.append(Template(line, chosen, step))
+            known.append(LineTemplate(line, chosen, step))
 
 
 def _loose(text: str) -> str:

@@ -10,12 +10,13 @@ from msgspec.structs import replace
 from yaml import MappingNode
 
 from dstack.errors import ProjectError
-from dstack.model.project import checks
+from dstack.model.project.checks import triggers as trigger_checks
+from dstack.model.project.checks import workflows as checks
 from dstack.model.project.decode import Decoder
 from dstack.model.project.environment import no_effect, reserved_notes, variable_warnings
 from dstack.model.project.graph import closure, walk
 from dstack.model.project.nodes import Report, SourceFile, compose, line
-from dstack.model.project.workflow import ConfigsFile, Values, Workflow, WorkflowsFile
+from dstack.model.project.workflow import ConfigsFile, Trigger, Values, Workflow, WorkflowsFile
 
 T = TypeVar("T", bound=Struct)
 
@@ -31,6 +32,7 @@ class Project(Struct, frozen=True):
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    triggers: tuple[Trigger, ...] = ()
 
 
 def parse(workflows: SourceFile, configs: SourceFile | None) -> Project:
@@ -48,13 +50,16 @@ def parse(workflows: SourceFile, configs: SourceFile | None) -> Project:
     checks.configs(config_report, own, [workflow.name for workflow in found])
     shared = own.pop(checks.GLOBAL, {})
     checks.workflows(report, found)
+    triggers = definitions.triggers if definitions else ()
+    if triggers:
+        trigger_checks.triggers(report, triggers, found, shared, {} if unreadable else own)
     if not unreadable:
         checks.variables(report, found, shared, own)
     if report or config_report:
         raise ProjectError([*report.problems, *config_report.problems])
 
     by_name = {workflow.name: workflow for workflow in found}
-    project = Project(by_name, shared, {name: own.get(name, {}) for name in by_name})
+    project = Project(by_name, shared, {name: own.get(name, {}) for name in by_name}, triggers=triggers)
     checks.images(report, found, shared, own)
     order, _ = walk({workflow.name: workflow.needs.names for workflow in found}, by_name)
     warned = _warnings(project, [by_name[name] for name in order if name in by_name])

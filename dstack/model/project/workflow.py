@@ -33,6 +33,10 @@ CAUSES = r"^(lost|error|out-of-memory|[1-9][0-9]?|1[0-9][0-9]|2[0-4][0-9]|25[0-5
 NUMBERS = r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]{1,3})?$(?!\n)"
 METRIC = "a valid metric name; use up to 100 letters, digits and _ . / @ -, and don't start with a digit"
 OUTCOME = "a reason for a message; write done, failed, stopped, lost, or {waiting: 1h}"
+BRANCH = "a valid branch name (git-check-ref-format); write it as in: git switch BRANCH"
+OVERLAP = "a rule; write skip, queue, replace or allow"
+CODE = "a kind of code; write snapshot, or {branch: NAME}"
+MISSED = "a rule; write last, skip or all"
 SIGNAL = "a supported signal; write USR1, USR2, HUP or INT"
 
 Text = Annotated[str, Meta(min_length=1, extra_json_schema={"x-scalar": True})]
@@ -61,6 +65,9 @@ StopRule = Annotated[str, _form(r"^(median|asha)$(?!\n)", "a rule; write median 
 Auto = Annotated[str, _form(r"^auto$(?!\n)", "a way to read metrics; write auto, or a map", scalar=False)]
 MetricName = Annotated[str, _form(NAME_OF_METRIC, METRIC, scalar=False)]
 Outcome = Annotated[str, _form(r"^(done|failed|stopped|lost)$(?!\n)", OUTCOME, scalar=False)]
+Branch = Annotated[str, _form(r"^(?![-/.])(?!.*(\.\.|@\{|//))[^\x00-\x20\x7f~^:?*\[\\]{1,255}(?<![/.])$(?!\n)", BRANCH)]
+Overlap = Annotated[str, _form(r"^(skip|queue|replace|allow)$(?!\n)", OVERLAP, scalar=False)]
+Missed = Annotated[str, _form(r"^(last|skip|all)$(?!\n)", MISSED, scalar=False)]
 Vendor = Annotated[str, _form(r"^(nvidia|amd)$(?!\n)", "a supported GPU vendor; write nvidia or amd", scalar=False)]
 
 
@@ -285,10 +292,60 @@ Values = dict[Identifier, Value | None]
 """Variables by name, in file order: the text as written, None for YAML's null."""
 
 
+class CodeBranch(Definition, frozen=True, kw_only=True):
+    """The branch of the remote whose newest commit a trigger runs."""
+
+    branch: Annotated[Branch, _about("A branch of the repository's remote, fetched each time")]
+
+
+class Push(Definition, frozen=True, kw_only=True):
+    """The pushes that start a run."""
+
+    branch: Annotated[Branch, _about("The branch of the repository's remote")]
+    paths: Annotated[
+        Texts, _about("Only pushes that change one of these files, folders or patterns, as in depends-on.repo.include")
+    ] = ()
+    every: Annotated[Span, _about("How often to ask the remote for new commits, such as 1m")] = "1m"
+    secret: Annotated[Identifier | None, _about("Name of the secret that signs webhooks (POST /hooks/NAME)")] = None
+
+
+class Trigger(Definition, frozen=True, kw_only=True):
+    """What starts runs of a workflow. Either `cron` or `push` says when."""
+
+    name: Annotated[Name, _about("Name of the trigger, unique on the server")]
+    workflow: Annotated[Name, _about("The workflow to run")]
+    cron: Annotated[Text | None, _about("When to run: five fields as cron's, or @daily, @hourly, @weekly")] = None
+    timezone: Annotated[Text | None, _about("Time zone of cron, such as Europe/Berlin; default: the server's")] = None
+    push: Annotated[Push | None, _about("Run when a branch of the remote gets new commits")] = None
+    code: Annotated[
+        Annotated[str, _form(r"^snapshot$(?!\n)", CODE, scalar=False)] | CodeBranch,
+        _about("What to run: snapshot is the code as it was when the trigger was applied"),
+    ] = "snapshot"
+    variables: Annotated[
+        dict[Identifier, Value], _about("Values of variables, as on the command line of dstack run")
+    ] = {}
+    overlap: Annotated[Overlap, _about("If the run before has not ended: skip, queue, replace it, or allow both")] = (
+        "skip"
+    )
+    missed: Annotated[Missed, _about("Which times to make up for after the server was down: last, skip or all")] = (
+        "last"
+    )
+    deadline: Annotated[Span | None, _about("Don't make up for a time that is longer ago, such as 6h")] = None
+    max_failures: Annotated[
+        Annotated[int, Meta(ge=1, le=1000)] | None, _about("Pause after so many failures in a row; default: never")
+    ] = None
+
+    @property
+    def branch(self) -> str | None:
+        """The branch whose code it runs; None for the snapshot."""
+        return self.push.branch if self.push else None if isinstance(self.code, str) else self.code.branch
+
+
 class WorkflowsFile(Definition, frozen=True, kw_only=True):
     """`.dstack/workflows.yaml`."""
 
     workflows: Annotated[tuple[Workflow, ...], Meta(min_length=1, max_length=10_000)]
+    triggers: Annotated[tuple[Trigger, ...], Meta(max_length=1000)] = ()
 
 
 class ConfigsFile(Definition, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from dstack.errors import UsageError
 from dstack.model.metrics.goal import goal_of
-from dstack.model.project import sweep_checks
+from dstack.model.project.checks import sweeps as sweep_checks
 from dstack.model.project.environment import RESERVED
 from dstack.model.project.workflow import (
     Interval,

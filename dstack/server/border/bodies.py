@@ -26,7 +26,8 @@ class BodyLimit:
 
 
 LIMITS = {
-    re.compile(r"POST /v1/runs"): BodyLimit(streamed=True),
+    re.compile(r"POST /v1/(runs|triggers)"): BodyLimit(streamed=True),
+    re.compile(r"POST (/v1)?/hooks/[^/]+"): BodyLimit(5 << 20),
     re.compile(r"POST /v1/artifacts/[^/]+/urls"): BodyLimit(16 << 20),
     re.compile(r"POST /v1/registrations(/[^/]+/heartbeat)?"): BodyLimit(64 << 10),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import logging
+import re
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from dstack.errors import ErrorCode, TryAgainError
 from dstack.server.access import OPEN
 from dstack.server.endpoints import problem_response
 
+HOOK = re.compile(r"POST (/v1)?/hooks/[^/]+")
+"""Requests whose signature counts as a token."""
 TRIES = 20
 """Wrong tokens that a peer may send at once."""
 PAUSE = 3.0
@@ -63,10 +66,10 @@ class Throttle:
         name = network(client[0])
         route = f"{scope['method']} {scope['path']}"
         given = b"sign-in" if route == SIGN_IN else dict(scope["headers"]).get(b"authorization")
-        needed = not OPEN.fullmatch(route)
+        needed, hook = not OPEN.fullmatch(route), HOOK.fullmatch(route) is not None
         token = hashlib.sha256(given).digest() if given and needed else None
         peer = self.peer(name)
-        if token and token not in peer.accepted and peer.tries < 1:
+        if (hook or (token and token not in peer.accepted)) and peer.tries < 1:
             self.report(name, peer)
             message = "too many wrong tokens were sent from this address"
             hint = "check the token, wait a minute, and try again: dstack config --token -"
@@ -76,6 +79,7 @@ class Throttle:
         async def watched(answer: Message) -> None:
             if answer["type"] == "http.response.start":
                 self.note(name, peer, token, refused=answer["status"] == 401)
+                peer.tries -= hook and answer["status"] == 401
             await send(answer)
 
         await self.app(scope, receive, watched)

@@ -17,7 +17,7 @@ from dstack.server.roles import require_own
 from dstack.server.routes.artifacts import ArtifactRoutes
 from dstack.server.routes.jobs import JobRoutes
 from dstack.server.routes.runs import RunRoutes
-from dstack.server.runner_service import RunnerService
+from dstack.server.runners.runner_service import RunnerService
 from dstack.server.web import html
 from dstack.store.lookup import run_named
 from dstack.store.tables.events import current_actor

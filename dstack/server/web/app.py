@@ -15,7 +15,7 @@ from dstack.errors import NotFoundError
 from dstack.server.routes.artifacts import ArtifactRoutes
 from dstack.server.routes.jobs import JobRoutes
 from dstack.server.routes.runs import RunRoutes
-from dstack.server.runner_service import RunnerService
+from dstack.server.runners.runner_service import RunnerService
 from dstack.server.web import html
 from dstack.server.web.actions import Actions
 from dstack.server.web.live import Live

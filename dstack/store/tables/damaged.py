@@ -17,6 +17,7 @@ from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import ExitCode, Job, Run
 from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.status import Status
+from dstack.model.job.ticks import Tick, TriggerRecord
 from dstack.model.metrics.state import ReaderState
 from dstack.model.notify.message import Message
 from dstack.model.project.workflow import Variables, Workflow
@@ -42,6 +43,8 @@ KINDS: dict[str, tuple[str, Any, str]] = {
     "metric_readers": ("job", ReaderState, "metrics"),
     "notify_targets": ("number", NotifyTarget, "notify URL"),
     "notify_messages": ("number", Message, "message"),
+    "triggers": ("name", TriggerRecord, "trigger"),
+    "ticks": ("number", Tick, "tick"),
 }
 """Tables of records: the column that names each, its type, and the noun."""
 
@@ -81,7 +84,7 @@ class DamagedRecords(Table):
             try:
                 wire.decode(bytes(data), kind)
             except msgspec.DecodeError as trouble:
-                bad.append((noun, name, bytes(data), str(trouble), rfc3339(time.time())))
+                bad.append((noun, str(name), bytes(data), str(trouble), rfc3339(time.time())))
         if not bad:
             return 0
         self.database.conn.executemany(

@@ -23,6 +23,7 @@ from dstack.engine.fleet.sampling import Sampler
 from dstack.engine.notify.notifier import Notifier
 from dstack.engine.retention.retention import Retention
 from dstack.engine.sweeps.sweeps import SweepDrives
+from dstack.engine.triggers.loop import TriggerLoop
 from dstack.errors import DiskFullError, StateBusyError, StateDamagedError, StorageError
 from dstack.hosts.pool import Pool
 from dstack.model.api.events import EventQuery
@@ -32,7 +33,7 @@ from dstack.model.paths import ServerLayout
 from dstack.server.app import application, table
 from dstack.server.endpoints import Endpoint, answering
 from dstack.server.registrations import RegistrationService
-from dstack.server.runner_service import RunnerService
+from dstack.server.runners.runner_service import RunnerService
 from dstack.store.store import Store
 
 
@@ -136,9 +137,8 @@ def routes(folder: Path) -> Iterator[list[tuple[str, str, Endpoint]]]:
     context = Context(layout=ServerLayout(folder), store=store, fleet=fleet, events=Events())
     engine = Engine(context)
     machines = RegistrationService(RunnerService(engine, Sampler(store, fleet)))
-    yield table(
-        engine, Retention(context), machines, SweepDrives(context, engine), Notifier(context), "", lambda: None, link
-    )
+    drives, notifier, loop = SweepDrives(context, engine), Notifier(context), TriggerLoop(context, engine)
+    yield table(engine, Retention(context), machines, drives, notifier, loop, "", lambda: None, link)
     store.close()
 
 

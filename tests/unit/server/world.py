@@ -18,6 +18,7 @@ from dstack.engine.fleet.sampling import Sampler
 from dstack.engine.notify.notifier import Notifier
 from dstack.engine.retention.retention import Retention
 from dstack.engine.sweeps.sweeps import SweepDrives
+from dstack.engine.triggers.loop import TriggerLoop
 from dstack.errors import HostUnreachableError
 from dstack.hosts.pool import Pool
 from dstack.model.code.snapshot import Snapshot
@@ -29,7 +30,7 @@ from dstack.server.border.names import OwnNames
 from dstack.server.endpoints import problem_response
 from dstack.server.registrations import RegistrationService
 from dstack.server.roles import Allowed
-from dstack.server.runner_service import RunnerService
+from dstack.server.runners.runner_service import RunnerService
 from dstack.server.web.app import WebPages
 from dstack.server.web.port import WebPort
 from dstack.store.store import Store
@@ -81,8 +82,8 @@ class World:
         retention, synced = Retention(context), self.store.database.synced
         self.web = WebPages(engine, retention, machines.runner_service, synced)
         port = WebPort(self.web.sessions, context.tasks, "", unserved, lambda: 0.0)
-        drives, notifier = SweepDrives(context, engine), Notifier(context)
-        self.routes = table(engine, retention, machines, drives, notifier, "", lambda: None, port.link)
+        drives, notifier, loop = SweepDrives(context, engine), Notifier(context), TriggerLoop(context, engine)
+        self.routes = table(engine, retention, machines, drives, notifier, loop, "", lambda: None, port.link)
         self.engine = engine
         app = application(self.routes, synced, self.web.routes(), self.web.site.missing)
         access = Access(app, self.store.tokens, Allowed(), problem_response, self.web.sessions.find)

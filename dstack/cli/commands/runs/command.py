@@ -206,6 +206,7 @@ def _print(run: RunView) -> None:
             ("reason", words.local(run.reason) if run.reason else None),
             ("position", _position(run)),
             ("user", run.user),
+            ("trigger", run.trigger),
             ("submitted", f"{run.submitted_at} ({words.ago(run.submitted_at)})"),
             ("took" if finished else "for", words.took(run.submitted_at, run.finished_at)),
             ("code", _code(run.repo)),

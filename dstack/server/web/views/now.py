@@ -16,7 +16,7 @@ from dstack.model.job.job import Job
 from dstack.model.job.status import Status
 from dstack.model.runner.metrics import GpuUse
 from dstack.model.runner.runner import Gpu
-from dstack.server.runner_service import RunnerService
+from dstack.server.runners.runner_service import RunnerService
 from dstack.server.views import run_view
 
 FRESH = 10.0

@@ -61,6 +61,7 @@ CHANGES: dict[str, Any] = {
     "singleton": True,
     "once": "nightly",
     "wait_for_runner": True,
+    "trigger": "nightly",
 }
 
 

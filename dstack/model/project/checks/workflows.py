@@ -8,7 +8,8 @@ from contextlib import suppress
 
 from dstack.errors import UsageError
 from dstack.model.metrics.reader import MOST_SERIES
-from dstack.model.project import environment, interpolation, locations, sweep_checks
+from dstack.model.project import environment, interpolation, locations
+from dstack.model.project.checks import sweeps as sweep_checks
 from dstack.model.project.graph import walk
 from dstack.model.project.locations import artifact_trouble, cache_path, cache_trouble, overlap, pattern_trouble
 from dstack.model.project.nodes import FieldPath, Report

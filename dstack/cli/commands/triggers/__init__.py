@@ -1,0 +1,1 @@
+"""`dstack triggers`: what starts runs by itself."""

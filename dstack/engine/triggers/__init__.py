@@ -1,0 +1,1 @@
+"""Triggers: the loop that notices what is due, and what turns it into runs."""

@@ -1,0 +1,1 @@
+"""Checks of what the project files say, beyond their form."""
