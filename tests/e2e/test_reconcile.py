@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from dstack.model.paths import ServerLayout
 from tests.e2e.project import single
 from tests.environment.account import Account
 from tests.environment.product import Home, servers
@@ -58,6 +60,8 @@ def kill(home: Home) -> Path:
     for process in servers(home.dstack):
         os.kill(process, signal.SIGKILL)
     until(lambda: not servers(home.dstack), "the server has ended")
+    with ServerLayout(home.dstack).lock.open("w") as lock:  # until the last thread has ended
+        fcntl.flock(lock, fcntl.LOCK_EX)
     return home.dstack / "server" / "state.db"
 
 

@@ -20,6 +20,7 @@ from dstack.model.project.workflow import (
     RepoDependency,
     Resources,
     Retry,
+    SweepSettings,
     Variables,
     WarningSignal,
     Workflow,
@@ -167,6 +168,9 @@ ELSEWHERE = {
     "retry": Retry(attempts=3),
     "fetch_depth": 0,
     "ports": (8888,),
+    "metrics": "auto",
+    "sweep": SweepSettings(max_runs=3),
+    "notify": ("done",),
 }
 """Fields of a workflow that no result depends on."""
 
