@@ -67,7 +67,7 @@ class Program:
         output = " ".join(clean(noise).split()) or "it printed nothing"
         raise HostError(
             f"{self._place}: the login shell did not start the command (exit status {self._status}): {output}",
-            hint="the account needs a login shell that runs commands, and the machine needs sh, dd and sha256sum",
+            hint="the account needs a login shell that runs commands, and the machine needs sh, dd and gzip",
         )
 
     async def close(self) -> None:

@@ -1,14 +1,15 @@
 """Gets a script past any login shell: one constant command, and the first line that its `sh` reads.
 
 The user's login shell reads only LOGIN_COMMAND, because no quoting works in every shell. It becomes a POSIX sh, which
-reads one line from stdin. That line reads the script by its exact length (a shell that reads its script from stdin
-reads ahead, and swallows what follows), checks its sum, and runs it. The rest of stdin belongs to the script.
+reads one line from stdin. That line reads the compressed script by its exact length (a shell that reads its script from
+stdin reads ahead, and swallows what follows), has gzip check its sum, and runs it. The rest of stdin belongs to the
+script.
 """
 
 from __future__ import annotations
 
+import gzip
 import secrets
-from hashlib import sha256
 
 LOGIN_COMMAND = r"exec sh -c read\ -r\ x\;eval\ \$x"
 """Means the same to dash, bash, zsh, fish, tcsh and busybox: become the sh that runs START."""
@@ -17,16 +18,15 @@ START = "read -r x;eval $x"
 """The script of that sh, for use without a login shell."""
 
 DAMAGED = 93
-"""The exit status if the script arrived incomplete, or the host has no sha256sum or stty, or a dd of before 2012. The
-script did not start."""
+"""The exit status if the script arrived incomplete, or the host has no gzip or stty, or a dd of before 2012. The script
+did not start."""
 
 _FOLDERS = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin:/snap/bin"
 
 # `eval $x` is unquoted, so this line has only single spaces and no characters that a shell expands to file names.
 _BOOTSTRAP = (
     "LC_ALL=C; export LC_ALL; umask 077; PATH=${{PATH:+$PATH:}}{folders}; export PATH; "
-    "x=$(dd bs={length} count=1 iflag=fullblock 2>/dev/null); "
-    'set -- $(printf %s "$x" | sha256sum); test x$1 = x{digest} || exit {damaged}; set --; '
+    "x=$(dd bs={length} count=1 iflag=fullblock 2>/dev/null | gzip -dc) || exit {damaged}; "
     '{begin}; eval "$x"\n'
 )
 _BEGIN = "echo {marker}; echo {marker} >&2"
@@ -39,17 +39,16 @@ def new_marker() -> str:
 
 
 def wrap(script: str, marker: str, *, terminal: bool = False) -> bytes:
-    """Return the first bytes of stdin for LOGIN_COMMAND or START: the bootstrap line and the script.
+    """Return the first bytes of stdin for LOGIN_COMMAND or START: the bootstrap line and the script as gzip makes it,
+    with its CRC-32 and its length at the end (RFC 1952).
 
     The bytes after them are the script's stdin. The script runs with LC_ALL=C, umask 077 and a PATH with the usual
     folders. Right before it starts, `marker` is printed as a line of its own on stdout and on stderr. With `terminal`,
     stdin must be a terminal that passes bytes unchanged; it becomes an ordinary one before `marker` is printed.
     """
-    body = script.rstrip("\n").encode("utf-8", "surrogateescape")
+    body = gzip.compress(script.encode("utf-8", "surrogateescape"), mtime=0)
     begin = (_BEGIN_IN_TERMINAL if terminal else _BEGIN).format(marker=marker, damaged=DAMAGED)
-    line = _BOOTSTRAP.format(
-        folders=_FOLDERS, length=len(body), digest=sha256(body).hexdigest(), damaged=DAMAGED, begin=begin
-    )
+    line = _BOOTSTRAP.format(folders=_FOLDERS, length=len(body), damaged=DAMAGED, begin=begin)
     return line.encode() + body
 
 

@@ -754,7 +754,6 @@ within() {
 	[ -s "$known/trees/"'9999999999999999999999999999999999999999999999999999999999999999' ] || exit 3
 	[ ! -e "$mirror/damaged" ] || exit 3
 	printf '%s\n' 'r' "$tree" "$commit" '9999999999999999999999999999999999999999999999999999999999999999' 'full-8888888888888888888888888888888888888888888888888888888888888888' > "$job/uses"
-	touch "$mirror" "$known/trees/$tree" "$known/commits/$commit" || exit 3
 	clear_tree || exit 1
 	export GIT_DIR="$job/workflow/.git" GIT_WORK_TREE="$job/workflow" GIT_OBJECT_DIRECTORY="$mirror/objects"
 	if ! { take_spare && write_files_of_tree 2> /dev/null; }; then
@@ -830,6 +829,8 @@ fi
 			"$@" --workdir /workflow --entrypoint /bin/sh "$image" /.dstack/entry.sh 8>&-
 	done
 	if [ -z "$outcome" ]; then give_up; fi
+	known="$base/"'mirrors/r.git'/refs/dstack
+	touch -c "$base/"'mirrors/r.git' "$known/trees/"'7777777777777777777777777777777777777777777777777777777777777777' "$known/commits/"'8888888888888888888888888888888888888888888888888888888888888888' || :
 }
 
 case $base in

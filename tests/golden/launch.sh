@@ -516,7 +516,6 @@ checkout() (
 	[ -s "$known/trees/$tree" ] || exit 3
 	[ ! -e "$mirror/damaged" ] || exit 3
 	printf '%s\n' 'r' "$tree" > "$job/uses"
-	touch "$mirror" "$known/trees/$tree" || exit 3
 	clear_tree || exit 1
 	export GIT_DIR="$job/workflow/.git" GIT_WORK_TREE="$job/workflow" GIT_OBJECT_DIRECTORY="$mirror/objects"
 	if ! { take_spare && write_files_of_tree 2> /dev/null; }; then
@@ -576,6 +575,8 @@ fi
 			"$@" --workdir /workflow --entrypoint /bin/sh "$image" /.dstack/entry.sh
 	done
 	if [ -z "$outcome" ]; then give_up; fi
+	known="$base/"'mirrors/r.git'/refs/dstack
+	touch -c "$base/"'mirrors/r.git' "$known/trees/"'7777777777777777777777777777777777777777' || :
 }
 
 case $base in

@@ -18,7 +18,7 @@ from dstack.model.text.untrusted import whole
 OLDEST_GIT = (2, 20)
 TOOLS = {
     "flock": ("util-linux", "launch jobs one at a time"),
-    "sha256sum": ("coreutils", "verify scripts and artifacts"),
+    "sha256sum": ("coreutils", "verify artifacts"),
     "tar": ("tar", "transfer code and artifacts"),
     "timeout": ("coreutils", "interrupt a Docker command that hangs"),
     "curl": ("curl", "upload artifacts to S3"),
