@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Container, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Container, Mapping, Sequence
 from typing import Any, get_type_hints
 from urllib.parse import parse_qsl, unquote
 
@@ -103,6 +103,16 @@ async def arguments(request: Request, kinds: Mapping[str, Any], needed: Containe
             with reading():
                 found[name] = sound(msgspec.convert(given if struct else given[name], kind, strict=False), name)
     return found
+
+
+async def array(pages: AsyncIterable[Sequence[Any]]) -> AsyncIterator[bytes]:
+    """Yield what the pages have as one JSON array."""
+    opening = b"["
+    async for page in pages:
+        if page:
+            yield opening + wire.encode(page)[1:-1]
+            opening = b","
+    yield b"]" if opening == b"," else b"[]"
 
 
 def actor(request: Request) -> str:

@@ -10,11 +10,11 @@ from starlette.responses import Response, StreamingResponse
 
 from dstack.engine.context import ANYTHING, Context
 from dstack.errors import NotFoundError
-from dstack.model.api import wire
 from dstack.model.api.events import EventQuery, EventView
 from dstack.model.api.runs import Event
 from dstack.model.text.units import rfc3339, seconds
 from dstack.server.border.values import reading
+from dstack.server.endpoints import array
 from dstack.server.follow import PING, encoded
 from dstack.store.lookup import jobs_named
 from dstack.store.store import Store
@@ -33,7 +33,7 @@ class EventRoutes:
         follower = EventFollower(self.context, query, min(after, 2**63 - 1))
         if follow:
             return StreamingResponse(follower.frames(), media_type="application/octet-stream")
-        return StreamingResponse(follower.array(), media_type="application/json")
+        return StreamingResponse(array(follower.pages()), media_type="application/json")
 
 
 class EventFollower:
@@ -57,14 +57,10 @@ class EventFollower:
             self.after = found[-1].id
         return found
 
-    async def array(self) -> AsyncIterator[bytes]:
-        """Yield all events as one JSON array."""
-        opening = b"["
+    async def pages(self) -> AsyncIterator[list[EventView]]:
         while found := self.batch():
-            yield opening + wire.encode(found)[1:-1]
-            opening = b","
+            yield found
             await asyncio.sleep(0)
-        yield b"]" if opening == b"," else b"[]"
 
     async def frames(self) -> AsyncIterator[bytes]:
         """Yield each event as a frame: of a run or job until it has ended, else without end."""

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -260,6 +260,11 @@ def quick_check(path: Path) -> str | None:
 def encoded(value: Any) -> str:
     """Return a value as the JSON that `Database.records` decodes."""
     return wire.encode(value).decode()
+
+
+def marks(values: Collection[object]) -> str:
+    """Return SQL for a list of so many parameters. Older SQLite takes 999 in one statement."""
+    return f"({', '.join('?' * len(values))})"
 
 
 def refuse_network_file_system(folder: Path) -> None:

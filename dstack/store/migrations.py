@@ -75,6 +75,22 @@ def reason(text: str | None) -> dict[str, str | None] | None:
 
 
 NUMBER = "number INTEGER PRIMARY KEY AUTOINCREMENT"
+ORDER = ("running", "uploading", "preparing", "queued", "failed", "lost", "stopped", "done")
+
+
+def summary(run: str) -> str:
+    """Return SQL for the status of a run: that of its first job in the order of `dstack.model.job.status.SUMMARY`."""
+    ranks = " ".join(f"WHEN '{status}' THEN {rank}" for rank, status in enumerate(ORDER))
+    return f"coalesce((SELECT status FROM jobs WHERE run = {run} ORDER BY CASE status {ranks} END LIMIT 1), 'done')"
+
+
+def keep_status(name: str, change: str, row: str = "NEW") -> str:
+    """Return SQL for a trigger that keeps the status of a run, after a change of one of its jobs."""
+    action = f"UPDATE runs SET status = {summary(f'{row}.run')} WHERE name = {row}.run"
+    return f"CREATE TRIGGER {name} AFTER {change} BEGIN {action}; END"
+
+
+REPO = "(SELECT CASE WHEN json_valid(data) THEN json_extract(data, '$.snapshot.repo') END FROM runs WHERE name = {run})"
 
 STEPS: dict[str, Step] = {
     "first_schema": statements(
@@ -138,4 +154,22 @@ STEPS: dict[str, Step] = {
         " problem TEXT NOT NULL, found_at TEXT NOT NULL)"
     ),
     "server_instances": statements(f"CREATE TABLE instances ({NUMBER}, id TEXT NOT NULL)"),
+    "statuses_of_runs": statements(
+        "ALTER TABLE runs ADD COLUMN status TEXT NOT NULL DEFAULT 'done'",
+        f"UPDATE runs SET status = {summary('runs.name')}",
+        keep_status("job_added", "INSERT ON jobs"),
+        keep_status("job_changed", "UPDATE OF status ON jobs WHEN OLD.status IS NOT NEW.status"),
+        keep_status("job_removed", "DELETE ON jobs", "OLD"),
+        *(f"CREATE INDEX idx_runs_{column} ON runs ({column})" for column in ("status", "workflow", "user")),
+        "CREATE INDEX runs_by_repo ON runs (json_extract(data, '$.snapshot.repo'), workflow)",
+    ),
+    "repositories_of_jobs": statements(
+        "ALTER TABLE jobs ADD COLUMN repo TEXT",
+        f"UPDATE jobs SET repo = {REPO.format(run='jobs.run')}",
+        "CREATE TRIGGER job_repo AFTER INSERT ON jobs BEGIN"
+        f" UPDATE jobs SET repo = {REPO.format(run='NEW.run')} WHERE number = NEW.number; END",
+        "CREATE INDEX jobs_by_workflow ON jobs (repo, workflow, status)",
+        "CREATE INDEX jobs_to_discard ON jobs (json_extract(data, '$.runner'))"
+        " WHERE status IN ('done', 'failed', 'lost', 'stopped') AND json_extract(data, '$.discarded') = 0",
+    ),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from dstack.commands.host import ask
@@ -13,9 +13,10 @@ from dstack.commands.machine.orphans import prune
 from dstack.engine.context import Context, log
 from dstack.errors import DstackError, HostError, StorageError
 from dstack.model.api.retention import CacheFolder, Leftover, PruneCachesRequest
-from dstack.model.job.job import Job, Run
+from dstack.model.job.job import Job
 from dstack.model.runner.runner import Runner
 from dstack.model.text.units import rfc3339, seconds
+from dstack.store.tables.runs import Brief
 
 TIMEOUT = 600.0
 """Seconds for measuring or removing what may be many files."""
@@ -26,27 +27,42 @@ MOST_PACKS = 50
 
 
 class Orphans:
-    """Removes what no run in `staying` needs: code on the server and on runners, images, and objects without a
-    manifest. With `dry_run`, only lists it. A runner that does not answer is skipped; the next call asks it again."""
+    """Removes what no run needs except those in `going`: code on the server and on runners, images, and objects without
+    a manifest. With `dry_run`, only lists it. A runner that does not answer is skipped; the next call asks it again."""
 
-    def __init__(self, context: Context, staying: Sequence[Run], *, images: bool, dry_run: bool) -> None:
+    def __init__(self, context: Context, going: Collection[str], *, images: bool, dry_run: bool) -> None:
         self.context = context
         self.store = context.store
+        self.going = going
         self.images = images
         self.dry_run = dry_run
-        self.jobs = [job for run in staying for job in self.store.jobs.of(run.name)]
-        self.repos = {run.snapshot.repo for run in staying}
+        self.repos: set[str] = set()
+        self.used: set[str] = set()
 
     async def prune(self) -> list[Leftover]:
+        objects = []
+        for page in self.store.runs.pages():
+            names = self.stay(page)
+            if self.images:
+                self.used |= self.store.jobs.images_of(names)
+            objects += await self.objects(self.store.jobs.incomplete(names))
+            await asyncio.sleep(0)
+        self.stay(next(self.store.runs.pages(), ()))  # what was submitted meanwhile
         hosts = await asyncio.gather(*map(self.on_host, self.store.runners.all()))
         on_hosts = [found for founds in hosts for found in founds]
-        return [*on_hosts, *await self.objects(), *await self.contents(), *await self.mirrors()]
+        return [*on_hosts, *objects, *await self.contents(), *await self.mirrors()]
+
+    def stay(self, runs: Sequence[Brief]) -> list[str]:
+        """Note the repositories of those that stay, and return their names."""
+        staying = [run for run in runs if run.name not in self.going]
+        self.repos |= {run.repo for run in staying}
+        return [run.name for run in staying]
 
     async def on_host(self, runner: Runner) -> list[Leftover]:
         """Prune code, and images that dstack pulled, on one runner."""
         name, known, pulled = runner.name, self.store.known_objects, self.store.pulled_images
         repos = [repo for where, repo in known.places() if where == name and repo not in self.repos]
-        used = {job.image for job in (*self.jobs, *self.store.jobs.unfinished())}
+        used = self.used | {job.image for job in self.store.jobs.unfinished()}
         images = {image: digest for image, digest in pulled.of(name).items() if self.images and image not in used}
         if not runner.facts or not (repos or images):
             return []
@@ -65,7 +81,7 @@ class Orphans:
         gone = [Leftover(what="image", name=image, runner=name, bytes=size) for image, size in pruned.images.items()]
         return code + gone
 
-    async def objects(self) -> list[Leftover]:
+    async def objects(self, jobs: Sequence[Job]) -> list[Leftover]:
         """Prune objects stored by jobs that ended before they had a manifest."""
         gate = asyncio.Semaphore(AT_ONCE)
 
@@ -81,7 +97,6 @@ class Orphans:
                     log.warning("%s: leftovers of broken uploads not removed: %s", storage.name, trouble.message)
             return Leftover(what="objects", name=f"{job.run}/{job.workflow}", bytes=size) if size else None
 
-        jobs = [job for job in self.jobs if job.finished and not job.cached_from and not job.files]
         return [found for found in await asyncio.gather(*map(look, jobs)) if found]
 
     async def contents(self) -> list[Leftover]:
@@ -150,7 +165,6 @@ async def prune_caches(context: Context, wish: PruneCachesRequest) -> list[Cache
 
 def cache_folder(context: Context, runner: Runner, cache: Cache) -> CacheFolder:
     """The folder as users see it: its repository by the URL that was last known."""
-    snapshots = context.store.runs.snapshots(cache.repo)
-    repo = next((snapshot.url for snapshot in reversed(snapshots) if snapshot.url), cache.repo)
+    repo = context.store.runs.url(cache.repo) or cache.repo
     used_at = rfc3339(cache.used)
     return CacheFolder(runner=runner.name, cache=cache.path, repo=repo, bytes=cache.size, used_at=used_at)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 
 from dstack.engine.context import Context, log
 from dstack.errors import ConflictError, StorageError
@@ -20,6 +20,8 @@ OLDEST_EVENT = 90 * 86400.0
 """Seconds for which an event is kept."""
 EVENTS_LATER = 3600.0
 """Seconds between two passes over the events."""
+PAGE = 500
+"""How many runs are read before other requests get their turn."""
 LATER = 10.0
 """Seconds between two tries to remove what could not be removed at once."""
 
@@ -41,31 +43,45 @@ class Retention:
             why = self.kept(run)
             if why:
                 raise ConflictError(f"{run.name} {why[0]}", hint=why[1])
-        return await self.remove(runs)
+        return await self.remove([run.name for run in runs])
 
-    def prunable(self, keep_last: int | None, older_than: float | None) -> list[Run]:
-        """The runs that a rule removes, oldest first. It keeps the newest `keep_last` per repository and workflow, runs
-        that ended within `older_than` seconds, and runs that are unfinished or have a tag. Without a rule, none."""
+    async def prunable(self, keep_last: int | None, older_than: float | None) -> list[str]:
+        """The names of the runs that a rule removes, oldest first. It keeps the newest `keep_last` per repository and
+        workflow, runs that ended within `older_than` seconds, and runs that are unfinished or have a tag. Without a
+        rule, none."""
         if keep_last is None and older_than is None:
             return []
-        kept: Counter[tuple[str, str]] = Counter()
-        found = []
-        for run in self.store.runs.newest(-1):
-            kept[run.snapshot.repo, run.workflow] += 1
-            recent = keep_last is not None and kept[run.snapshot.repo, run.workflow] <= keep_last
-            young = older_than is not None and time.time() - self.ended(run) < older_than
-            if not (recent or young or self.kept(run)):
-                found.append(run)
+        tagged = {tag.run for tag in self.store.tags.all()}
+        seen: Counter[tuple[str, str]] = Counter()
+        found: list[str] = []
+        for page in self.store.runs.pages(PAGE):
+            old = []
+            for run in page:
+                seen[run.repo, run.workflow] += 1
+                recent = keep_last is not None and seen[run.repo, run.workflow] <= keep_last
+                if not (recent or run.name in tagged) and run.finished:
+                    old.append(run.name)
+            found += self.ended_before(old, time.time() - older_than) if older_than is not None else old
+            await asyncio.sleep(0)
         return found[::-1]
 
-    async def remove(self, runs: Sequence[Run]) -> list[Removed]:
-        """Remove runs, and whatever is left of earlier ones and no longer needed."""
-        removed = {each.run: each for each in self.told(runs)}
-        for run in runs:
-            self.store.runs.hide(run.name)
-        for run_name, what in await self.complete():
-            if run_name in removed:
-                removed[run_name].stays.append(what)
+    def ended_before(self, runs: Sequence[str], moment: float) -> list[str]:
+        """Those of the runs that ended before a moment (seconds since the epoch)."""
+        ended = self.store.jobs.ended(runs)
+        return [run for run in runs if seconds(ended[run]) <= moment]
+
+    async def remove(self, runs: Sequence[str]) -> list[Removed]:
+        """Remove the runs with these names, and whatever is left of earlier ones and no longer needed."""
+        removed: dict[str, Removed] = {}
+        going = {*runs, *self.store.runs.hidden()}
+        for page in batches(runs):
+            removed |= {each.run: each for each in self.told(page, going)}
+            with self.store.database.transaction():
+                for run in page:
+                    self.store.runs.hide(run)
+            for run, what in await self.complete():
+                if run in removed:
+                    removed[run].stays.append(what)
         return list(removed.values())
 
     async def complete(self) -> list[tuple[str, str]]:
@@ -84,7 +100,9 @@ class Retention:
         """Remove the rest of a run once nothing uses it and its runner has been cleaned."""
         while True:
             await asyncio.sleep(LATER)
-            if any(not self.used(job) and not self.on_host(job) for job in self.hidden()):
+            hidden = self.hidden()
+            used = self.used(hidden)
+            if any(job.id not in used and not self.on_host(job) for job in hidden):
                 await self.complete()
 
     def hidden(self) -> list[Job]:
@@ -94,7 +112,7 @@ class Retention:
     async def remove_job(self, job: Job) -> bool:
         """Remove a job and what it left, unless another job uses it. Returns whether the job is gone: one whose runner
         still has to be cleaned is removed by a later call."""
-        if self.used(job):
+        if self.used([job]):
             return False
         if job.cached_from is None:
             await self.remove_artifacts(job)
@@ -127,11 +145,16 @@ class Retention:
         there = not job.discarded or self.store.retained_artifacts.get(job.id) is not None
         return bool(job.runner and there and self.store.runners.get(job.runner))
 
-    def used(self, job: Job, going: Collection[str] = ()) -> bool:
-        """Whether another job uses or awaits the job's log and artifacts. Jobs of the runs in `going` don't count."""
-        waiting = any(job.id in (each.shares, *each.dependencies.values()) for each in self.store.jobs.unfinished())
-        users = (self.store.jobs.require(user) for user in self.store.jobs.users_of(job.id))
-        return waiting or any(user.run not in going for user in users)
+    def used(self, jobs: Sequence[Job], going: Collection[str] = ()) -> set[str]:
+        """The ids of those whose log and artifacts another job uses or awaits. Jobs of the runs in `going` don't
+        count."""
+        used = {source for page in batches([job.id for job in jobs]) for source, run in self.users(page, going)}
+        for each in self.store.jobs.unfinished():
+            used |= {each.shares or "", *each.dependencies.values()}
+        return used & {job.id for job in jobs}
+
+    def users(self, jobs: Sequence[str], going: Collection[str]) -> list[tuple[str, str]]:
+        return [(source, run) for source, run in self.store.jobs.users_of(jobs) if run not in going]
 
     def kept(self, run: Run) -> tuple[str, str] | None:
         """Why a run can't be removed, and what to type to change that; None if it can."""
@@ -142,22 +165,36 @@ class Retention:
             return "has not ended", f"dstack stop {run.name}"
         return None
 
-    def ended(self, run: Run) -> float:
-        """When it ended, in seconds since the epoch."""
-        times = [job.finished_at for job in self.store.jobs.of(run.name) if job.finished_at]
-        return max(map(seconds, times), default=seconds(run.submitted_at))
+    async def pages(self, runs: Sequence[str]) -> AsyncIterator[list[Removed]]:
+        """Describe the removal of the runs with these names, a page at a time."""
+        going = {*runs, *self.store.runs.hidden()}
+        for page in batches(runs):
+            yield self.told(page, going)
+            await asyncio.sleep(0)
 
-    def told(self, runs: Sequence[Run]) -> list[Removed]:
-        """Describe the removal of these runs to users. `bytes` are those that become free."""
-        going = {run.name for run in runs} | set(self.store.runs.hidden())
-        removed = []
-        for run in runs:
-            own = [job for job in self.store.jobs.of(run.name) if job.cached_from is None]
-            kept = [job.workflow for job in own if self.used(job, going)]
-            size = sum(job.bytes for job in own if job.workflow not in kept)
-            told = Removed(run=run.name, workflow=run.workflow, submitted_at=run.submitted_at, bytes=size, kept=kept)
-            removed.append(told)
-        return removed
+    def told(self, runs: Sequence[str], going: Collection[str]) -> list[Removed]:
+        """Describe the removal of the runs with these names to users. `going` are all that are removed. `bytes` are
+        those that become free."""
+        own = [job for job in self.store.jobs.of_runs(runs) if job.cached_from is None]
+        used = self.used(own, going)
+        by_run = defaultdict[str, list[Job]](list)
+        for job in own:
+            by_run[job.run].append(job)
+        return [
+            Removed(
+                run=run.name,
+                workflow=run.workflow,
+                submitted_at=run.submitted_at,
+                bytes=sum(job.bytes for job in by_run[run.name] if job.id not in used),
+                kept=[job.workflow for job in by_run[run.name] if job.id in used],
+            )
+            for run in self.store.runs.several(runs)
+        ]
+
+
+def batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield them a page at a time."""
+    return (names[start : start + PAGE] for start in range(0, len(names), PAGE))
 
 
 async def limit_events(store: Store) -> None:

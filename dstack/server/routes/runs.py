@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from dstack.engine.engine import Engine
 from dstack.engine.retention.prune import Orphans, prune_caches, start_tidying
-from dstack.engine.retention.retention import Retention
+from dstack.engine.retention.retention import Retention, batches
 from dstack.engine.submission.submit import Submitter, require_code
 from dstack.errors import NotFoundError
 from dstack.model.api.retention import (
@@ -27,6 +27,7 @@ from dstack.model.api.runs import Plan, Recipe, RunView
 from dstack.model.job.job import Run
 from dstack.model.job.status import Status
 from dstack.server.border.values import Limit
+from dstack.server.endpoints import array
 from dstack.server.roles import caller, require_own
 from dstack.server.submit import submit
 from dstack.server.views import run_view, shown
@@ -52,9 +53,8 @@ class RunRoutes:
         limit: Limit = 20,
     ) -> list[RunView]:
         user = caller().name or user if mine else user
-        runs = self.engine.store.runs.newest(limit if status is None else 10_000, workflow=workflow, user=user)
-        views = (self._view(run) for run in runs)
-        return [view for view in views if status is None or view.status is status][:limit]
+        runs = self.engine.store.runs.newest(limit, workflow=workflow, user=user, status=status)
+        return [self._view(run) for run in runs]
 
     def run(self, ref: str) -> RunView:
         return self._view(run_named(self.engine.store, ref))
@@ -80,29 +80,27 @@ class RunRoutes:
         for run in runs:
             require_own(run)
         removed = await self.retention.delete(runs)
-        self._tidy(runs)
+        self._tidy({run.snapshot.repo for run in runs})
         return removed
 
-    async def prune(self, wish: PruneRequest) -> list[Removed]:
-        prunable = self.retention.prunable(wish.keep_last, wish.older_than)
+    async def prune(self, wish: PruneRequest) -> list[Removed] | Response:
+        prunable = await self.retention.prunable(wish.keep_last, wish.older_than)
         if wish.dry_run:
-            return self.retention.told(prunable)
+            return StreamingResponse(array(self.retention.pages(prunable)), media_type="application/json")
+        repos = {repo for page in batches(prunable) for repo in self.engine.store.runs.repos(page)}
         removed = await self.retention.remove(prunable)
-        self._tidy(prunable)
+        self._tidy(repos)
         return removed
 
-    def _tidy(self, runs: Sequence[Run]) -> None:
+    def _tidy(self, repos: Collection[str]) -> None:
         """Remove the code of deleted runs, and what machines kept of them."""
         self.engine.poke()
-        for repo in {run.snapshot.repo for run in runs}:
+        for repo in repos:
             start_tidying(self.engine.context, repo, most=0)
 
     async def prune_rest(self, wish: PruneRestRequest) -> list[Leftover]:
-        ruled = wish.keep_last is not None or wish.older_than is not None
-        going = self.retention.prunable(wish.keep_last, wish.older_than) if ruled else []
-        names = {run.name for run in going}
-        staying = [run for run in self.engine.store.runs.newest(-1) if run.name not in names]
-        return await Orphans(self.engine.context, staying, images=wish.images, dry_run=wish.dry_run).prune()
+        going = set(await self.retention.prunable(wish.keep_last, wish.older_than))
+        return await Orphans(self.engine.context, going, images=wish.images, dry_run=wish.dry_run).prune()
 
     async def prune_caches(self, wish: PruneCachesRequest) -> list[CacheFolder]:
         return await prune_caches(self.engine.context, wish)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -11,19 +11,20 @@ from dstack.errors import NotFoundError
 from dstack.model.job.changes import details, happened
 from dstack.model.job.job import Job
 from dstack.model.job.status import FINISHED, Status, may_follow
-from dstack.store.database import LAST, Database, Table, encoded
+from dstack.store.database import LAST, Database, Table, encoded, marks
 from dstack.store.tables.events import EventLog, RecordedTable
 
 
 def among(statuses: Iterable[Status]) -> str:
     """Return SQL for jobs with one of these states."""
-    return f"status IN ({', '.join(repr(status.value) for status in statuses)})"
+    return f"status IN ({', '.join(sorted(repr(status.value) for status in statuses))})"
 
 
 RUNNER = "json_extract(data, '$.runner')"
+SOURCE = "json_extract(data, '$.cached_from')"
 UNFINISHED = among(set(Status) - FINISHED)
 UNDISCARDED = f"{among(FINISHED)} AND json_extract(data, '$.discarded') = 0"
-"""SQL for finished jobs whose folder on the runner has not been removed yet."""
+"""SQL for finished jobs whose folder on the runner has not been removed yet; an index has these conditions."""
 SHOWN = "run NOT IN (SELECT name FROM hidden_runs)"
 """SQL for jobs whose run was not deleted."""
 
@@ -102,6 +103,10 @@ class Jobs(RecordedTable):
         """Return the jobs of a run, dependencies first."""
         return self.select("run = ? ORDER BY number", run)
 
+    def of_runs(self, runs: Sequence[str]) -> list[Job]:
+        """Return the jobs of these runs, oldest first."""
+        return self.select(f"run IN {marks(runs)} ORDER BY number", *runs)
+
     def unfinished(self) -> list[Job]:
         """Return all unfinished jobs, oldest first."""
         return list(self.current().values())
@@ -110,9 +115,28 @@ class Jobs(RecordedTable):
         """Return the newest jobs, newest first."""
         return self.select(f"{SHOWN} ORDER BY number DESC LIMIT ?", limit)
 
-    def users_of(self, job_id: str) -> list[str]:
-        """Return the ids of the cached jobs that use the log and artifacts of this one."""
-        return self.database.column("SELECT id FROM jobs WHERE json_extract(data, '$.cached_from') = ?", job_id)
+    def users_of(self, jobs: Sequence[str]) -> list[tuple[str, str]]:
+        """Return the job and the run of each cached job that uses the log and artifacts of one of these jobs."""
+        sql = f"SELECT {SOURCE}, run FROM jobs WHERE {SOURCE} IN {marks(jobs)}"
+        return [(source, run) for source, run in self.database.rows(sql, *jobs)]
+
+    def images_of(self, runs: Sequence[str]) -> set[str]:
+        """Return the images of the jobs of these runs."""
+        sql = f"SELECT DISTINCT json_extract(data, '$.image') FROM jobs WHERE run IN {marks(runs)}"
+        return set(self.database.column(sql, *runs))
+
+    def incomplete(self, runs: Sequence[str]) -> list[Job]:
+        """Return the jobs of these runs that ended without artifacts of their own."""
+        lacking = f"{among(FINISHED)} AND {SOURCE} IS NULL AND json_extract(data, '$.files') = 0"
+        return self.select(f"run IN {marks(runs)} AND {lacking} ORDER BY number", *runs)
+
+    def ended(self, runs: Sequence[str]) -> dict[str, str]:
+        """Return when the last job of each of these runs ended (RFC 3339), or else when the run was submitted."""
+        sql = (
+            "SELECT name, coalesce((SELECT max(json_extract(data, '$.finished_at')) FROM jobs WHERE run = name),"
+            f" json_extract(data, '$.submitted_at')) FROM runs WHERE name IN {marks(runs)}"
+        )
+        return dict(map(tuple, self.database.rows(sql, *runs)))
 
     def remove(self, job_id: str) -> None:
         """Forget a job."""
@@ -128,7 +152,7 @@ class Jobs(RecordedTable):
     def known_as(self, job: Job) -> str | None:
         """Return the run that shows a job's result: its own, or else the newest that took it from the cache."""
         run: str | None = self.database.value(
-            f"SELECT run FROM jobs WHERE (id = ?1 OR json_extract(data, '$.cached_from') = ?1) AND {SHOWN}"
+            f"SELECT run FROM jobs WHERE (id = ?1 OR {SOURCE} = ?1) AND {SHOWN}"
             " ORDER BY id = ?1 DESC, number DESC LIMIT 1",
             job.id,
         )
@@ -137,12 +161,10 @@ class Jobs(RecordedTable):
     def last_done(self, workflow: str, repo: str) -> Job | None:
         """Return the newest successful job of this workflow and repository, to compare a cache miss with."""
         sql = (
-            "SELECT jobs.data FROM jobs JOIN runs ON runs.name = jobs.run"
-            f" WHERE jobs.workflow = ? AND jobs.status = ? AND {SHOWN}"
-            " AND json_extract(runs.data, '$.snapshot.repo') = ?"
-            " ORDER BY jobs.number DESC LIMIT 1"
+            f"SELECT data FROM jobs WHERE repo = ? AND workflow = ? AND status = ? AND {SHOWN}"
+            " ORDER BY number DESC LIMIT 1"
         )
-        return self.database.record(Job, sql, workflow, Status.DONE.value, repo)
+        return self.database.record(Job, sql, repo, workflow, Status.DONE.value)
 
     def to_discard(self, runner: str) -> list[Job]:
         """Return the finished jobs whose folder on the runner has not been removed yet."""
@@ -157,7 +179,8 @@ class Jobs(RecordedTable):
         return self._runners(f"{UNDISCARDED} AND {among([Status.STOPPED])} AND json_extract(data, '$.stop') = 'abort'")
 
     def _runners(self, condition: str) -> set[str]:
-        return set(self.database.column(f"SELECT DISTINCT {RUNNER} FROM jobs WHERE {condition}")) - {None}
+        sql = f"SELECT DISTINCT {RUNNER} FROM jobs INDEXED BY jobs_to_discard WHERE {condition}"
+        return set(self.database.column(sql)) - {None}
 
     def images(self) -> dict[str, set[str]]:
         """Return the runners that have had each image, according to the last thousand jobs."""

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
 from dstack.errors import ConflictError, NotFoundError
 from dstack.model.api.artifacts import TagView
 from dstack.model.code.snapshot import Snapshot
 from dstack.model.job.job import Run
-from dstack.store.database import LAST, encoded
+from dstack.model.job.status import FINISHED, Status
+from dstack.store.database import LAST, encoded, marks
 from dstack.store.tables.events import DELETED, RecordedTable
 
+REPO = "json_extract(data, '$.snapshot.repo')"
+ENDED = f"status IN ({', '.join(sorted(repr(status.value) for status in FINISHED))})"
 SHOWN = "name NOT IN (SELECT name FROM hidden_runs)"
 """SQL for runs that were not deleted."""
+
+
+class Brief(NamedTuple):
+    """A run in short. `number` grows with each run."""
+
+    number: int
+    name: str
+    repo: str
+    workflow: str
+    finished: bool
 
 
 class Runs(RecordedTable):
@@ -55,22 +71,50 @@ class Runs(RecordedTable):
                 self.database.table(table).delete_where("name = ?", [name])
             self.events.forget(name)
 
-    def newest(self, limit: int, *, workflow: str | None = None, user: str | None = None) -> list[Run]:
+    def newest(
+        self, limit: int, *, workflow: str | None = None, user: str | None = None, status: Status | None = None
+    ) -> list[Run]:
         """Return the newest runs, newest first."""
+        given = {"workflow": workflow, "user": user, "status": status and status.value}
+        wanted = {column: value for column, value in given.items() if value is not None}
+        conditions = " AND ".join([*(f"{column} = ?" for column in wanted), SHOWN])
+        sql = f"SELECT data FROM runs WHERE {conditions} ORDER BY number DESC LIMIT ?"
+        return self.database.records(Run, sql, *wanted.values(), limit)
+
+    def pages(self, size: int = 500) -> Iterator[list[Brief]]:
+        """Yield all runs in short, newest first and `size` at a time. Others may write between two pages."""
         sql = (
-            "SELECT data FROM runs WHERE (?1 IS NULL OR workflow = ?1) AND (?2 IS NULL OR user = ?2)"
-            f" AND {SHOWN} ORDER BY number DESC LIMIT ?3"
+            f"SELECT number, name, {REPO} AS repo, workflow, {ENDED} AS finished FROM runs"
+            f" WHERE number < ? AND {SHOWN} ORDER BY number DESC LIMIT ?"
         )
-        return self.database.records(Run, sql, workflow, user, limit)
+        last = 2**63 - 1
+        while page := [Brief(*row) for row in self.database.rows(sql, last, size)]:
+            yield page
+            last = page[-1].number
+
+    def several(self, names: Sequence[str]) -> list[Run]:
+        """Return the runs with exactly these names, oldest first."""
+        sql = f"SELECT data FROM runs WHERE name IN {marks(names)} ORDER BY number"
+        return self.database.records(Run, sql, *names)
 
     def submitted_with(self, key: str) -> Run | None:
         """Return the run that was submitted with this idempotency key, or None."""
         return self.database.record(Run, "SELECT data FROM runs WHERE json_extract(data, '$.once') = ?", key)
 
+    def repos(self, names: Sequence[str]) -> set[str]:
+        """Return the repositories of these runs."""
+        return set(self.database.column(f"SELECT DISTINCT {REPO} FROM runs WHERE name IN {marks(names)}", *names))
+
     def snapshots(self, repo: str) -> list[Snapshot]:
-        """Return the snapshots of a repository's runs, without deleted runs."""
-        sql = f"SELECT data FROM runs WHERE json_extract(data, '$.snapshot.repo') = ? AND {SHOWN}"
-        return [run.snapshot for run in self.database.records(Run, sql, repo)]
+        """Return the different snapshots of a repository's runs, without deleted runs."""
+        sql = f"SELECT DISTINCT json_extract(data, '$.snapshot') FROM runs WHERE {REPO} = ? AND {SHOWN}"
+        return self.database.records(Snapshot, sql, repo)
+
+    def url(self, repo: str) -> str | None:
+        """Return the URL of a repository, as it was last known."""
+        sql = f"SELECT json_extract(data, '$.snapshot.url') AS url FROM runs WHERE {REPO} = ? AND {SHOWN}"
+        url: str | None = self.database.value(f"{sql} AND url > '' ORDER BY number DESC LIMIT 1", repo)
+        return url
 
     def require(self, name: str) -> Run:
         """Return the run with exactly this name. Raises NotFoundError if there is none."""

@@ -65,7 +65,7 @@ def test_the_state_of_the_first_release_is_read_without_loss(tmp_path: Path) -> 
     assert store.runs.require("brave-otter-7").variables == {"lr": "0.1"}
     assert [(job.id, job.status) for job in store.jobs.newest(9)] == [("bb", Status.RUNNING), ("aa", Status.DONE)]
     assert (store.jobs.require("bb").gpus, store.jobs.require("bb").history[0].reason) == ((0, 1), Reason(None, "x"))
-    assert store.jobs.users_of("aa") == ["cc"]
+    assert store.jobs.users_of(["aa"]) == [("aa", store.jobs.require("cc").run)]
     assert store.cache_keys.components("k") == {"image": "busybox"}
     assert [(runner.name, runner.drained) for runner in store.runners.all()] == [("lab1", "maintenance")]
     assert store.settings.server_id == "0a1b2c3d"
