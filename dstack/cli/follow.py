@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from queue import Queue
 from types import FrameType
+from typing import Any
 
 from dstack.cli.output import show
 from dstack.cli.output.displays import Display
@@ -92,17 +93,17 @@ def stream(
 
 
 def frames_of(
-    client: Client, refs: Sequence[str], offsets: dict[str, int], *, follow: bool = True, logs: bool = True
+    client: Client, refs: Sequence[str], offsets: dict[str, int], *, follow: bool = True, **wanted: Any
 ) -> Iterator[Frame]:
     """Yield the frames of runs and jobs from `offsets` on, which the caller counts: one after the other or, with
-    `follow`, as they arrive from all of them until the last one ends."""
+    `follow`, as they arrive from all of them until the last one ends. `wanted` goes to `Client.follow`."""
     if len(refs) == 1 or not follow:
         for ref in refs:
-            yield from _until_the_end(client.follow(ref, offsets, follow=follow, logs=logs))
+            yield from _until_the_end(client.follow(ref, offsets, follow=follow, **wanted))
         return
     arrived: Queue[Frame | BaseException | None] = Queue(maxsize=len(refs))
     for ref in refs:
-        threading.Thread(target=_pass_on, args=(client, ref, dict(offsets), arrived), daemon=True).start()
+        threading.Thread(target=_pass_on, args=(client, ref, dict(offsets), arrived, wanted), daemon=True).start()
     left = len(refs)
     while left:
         item = arrived.get()
@@ -114,10 +115,16 @@ def frames_of(
             yield item
 
 
-def _pass_on(client: Client, ref: str, offsets: dict[str, int], arrived: Queue[Frame | BaseException | None]) -> None:
+def _pass_on(
+    client: Client,
+    ref: str,
+    offsets: dict[str, int],
+    arrived: Queue[Frame | BaseException | None],
+    wanted: Mapping[str, Any],
+) -> None:
     """Follow one run or job for `frames_of`, and count what was passed on. None is its end."""
     try:
-        for frame in _until_the_end(client.follow(ref, offsets)):
+        for frame in _until_the_end(client.follow(ref, offsets, **wanted)):
             arrived.put(frame)
             _count(offsets, frame)
         arrived.put(None)

@@ -235,19 +235,28 @@ class Client(Connection):
         self._send("POST", "/shutdown", ANSWER_SECONDS).close()
 
     def follow(
-        self, ref: str, offsets: Mapping[str, int], *, follow: bool = True, logs: bool = True
+        self,
+        ref: str,
+        offsets: Mapping[str, int],
+        *,
+        follow: bool = True,
+        logs: bool = True,
+        tail: int | None = None,
+        since: str | None = None,
     ) -> Iterator[Frame]:
         """Yield the frames of a run or job: with `follow` until it ends, else those that exist now.
 
         `offsets` (bytes by job id) counts what the caller has consumed. A broken stream resumes from there, so no byte
-        is lost or repeated. `logs=False` leaves out the logs. Pings are dropped.
+        is lost or repeated. `logs=False` leaves out the logs. The server leaves out most of what comes before the last
+        `tail` lines of each job, or arrived before `since` (RFC 3339). Pings are dropped.
         """
         wanted = ("log", "job", "run") if logs else ("job", "run")
         hint = f"the run continues; wait for it with `dstack wait {ref}`"
 
         def path() -> str:
             begin = ",".join(f"{job}:{offset}" for job, offset in offsets.items())
-            asked = urlencode({"follow": int(follow), "from": begin, "logs": int(logs)}, safe=":,")
+            given = {"follow": int(follow), "from": begin, "logs": int(logs), "tail": tail, "since": since}
+            asked = urlencode({name: value for name, value in given.items() if value is not None}, safe=":,")
             return f"/follow/{_part(ref)}?{asked}"
 
         for frame in self._frames(path, hint):

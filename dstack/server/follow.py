@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from dstack.engine.context import Context
 from dstack.model.api import wire
@@ -17,16 +19,63 @@ from dstack.store.lookup import jobs_named
 
 BLOCK = 256 * 1024
 """Most log bytes in one frame."""
+SHARED = 64
+"""How many pieces of logs are kept for the next followers, of at most BLOCK bytes each."""
 PING = 15.0
 """Seconds of silence after which the reader gets a ping."""
 
 
-class Follower:
-    """Streams one run or job from the reader's offsets (log bytes by job id). With `live` it continues until the end;
-    `logs` says whether to send log bytes."""
+class Recent:
+    """The frames that followers got last: of thousands who follow one log, the first reads what is new, and the others
+    get the same frames."""
 
-    def __init__(self, context: Context, ref: str, offsets: dict[str, int], *, live: bool, logs: bool) -> None:
+    def __init__(self) -> None:
+        self.kept: OrderedDict[Hashable, tuple[LogFrame, ...]] = OrderedDict()
+
+    def frames(self, key: Hashable, size: int, read: Callable[[], Iterator[LogFrame]]) -> Iterable[LogFrame]:
+        """Return the frames of a key, which stands for `size` log bytes that never change."""
+        if size > BLOCK:
+            return read()
+        if key not in self.kept:
+            self.kept[key] = tuple(read())
+            if len(self.kept) > SHARED:
+                self.kept.popitem(last=False)
+        return self.kept[key]
+
+
+class Begin(NamedTuple):
+    """Where a log begins: with its last `tail` lines, and with what arrived at `since` (seconds since the epoch)."""
+
+    tail: int | None = None
+    since: float | None = None
+
+    def offset(self, logs: Logs, job: str) -> int:
+        """Return the first byte of this job's log that is wanted."""
+        lines = 0 if self.tail is None else logs.last_lines(job, self.tail)
+        return max(lines, 0 if self.since is None else logs.begins(job, self.since))
+
+
+WHOLE = Begin()
+
+
+class Follower:
+    """Streams one run or job from the reader's offsets (log bytes by job id), or from where its logs are to `begin` if
+    that is later. With `live` it continues until the end; `logs` says whether to send log bytes."""
+
+    def __init__(
+        self,
+        context: Context,
+        ref: str,
+        offsets: dict[str, int],
+        *,
+        live: bool,
+        logs: bool,
+        begin: Begin = WHOLE,
+        recent: Recent | None = None,
+    ) -> None:
         self.context = context
+        self.begin = begin
+        self.recent = recent or Recent()
         self.run, jobs, self.whole = jobs_named(context.store, ref)
         self.ids = [job.id for job in jobs]
         self.offsets = dict(offsets)
@@ -56,22 +105,42 @@ class Follower:
         for job in jobs:
             view = job_view(job)
             changed = [encoded(Event(event="job", job=view))] if self.sent.get(job.id) != view else []
-            self.sent[job.id] = view
             if not job.finished:
                 yield from changed
             if self.logs:
                 yield from self.log(job)
+            self.sent[job.id] = view
             if job.finished:
                 yield from changed
 
     def log(self, job: Job) -> Iterator[bytes]:
         """Yield the bytes of a job's log from the reader's offset on."""
-        start = self.offsets.get(job.id, 0)
+        logs = self.context.store.logs
+        if job.id not in self.sent and (first := self.begin.offset(logs, job.source)) > self.offsets.get(job.id, 0):
+            self.offsets[job.id] = first
+            yield log_frame(job, first, None, b"").frame
+        start, end = self.offsets.get(job.id, 0), logs.size(job.source)
         secrets = needles(self.context.store.secrets.given(job.source))
+        key = (job.id, job.finished, start, end, tuple(secrets))
+        for part in self.recent.frames(key, end - start, lambda: self.read(job, start, secrets)):
+            yield part.frame
+            self.offsets[job.id] = part.end
+
+    def read(self, job: Job, start: int, secrets: Sequence[bytes]) -> Iterator[LogFrame]:
         for offset, time, data in masked(self.context.store.logs, job, start, secrets):
-            event = Event(event="log", id=job.id, workflow=job.workflow, offset=offset, bytes=len(data), time=time)
-            yield encoded(event) + data
-            self.offsets[job.id] = offset + len(data)
+            yield log_frame(job, offset, time, data)
+
+
+class LogFrame(NamedTuple):
+    """A frame of a log, and the offset behind it."""
+
+    frame: bytes
+    end: int
+
+
+def log_frame(job: Job, offset: int, time: str | None, data: bytes) -> LogFrame:
+    event = Event(event="log", id=job.id, workflow=job.workflow, offset=offset, bytes=len(data), time=time)
+    return LogFrame(encoded(event) + data, offset + len(data))
 
 
 def masked(logs: Logs, job: Job, start: int, secrets: Sequence[bytes]) -> Iterator[tuple[int, str, bytes]]:

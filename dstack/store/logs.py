@@ -9,12 +9,12 @@ import os
 import struct
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from io import FileIO
 from operator import itemgetter
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -29,6 +29,10 @@ RECORD = struct.Struct("<Qd")
 """An offset in bytes, and the arrival time, in seconds since the epoch, of the bytes from there on."""
 RESOLUTION = 0.1
 """Arrivals within this many seconds share one record."""
+BACKWARDS = 64 * 1024
+"""Bytes that are read at a time from the end of a log."""
+LONGEST_LINE = 1024 * 1024
+"""Bytes of a line beyond which its beginning is not looked for."""
 LAST = 0.5
 """The share of the disk's reserve that logs leave to the state."""
 
@@ -80,25 +84,43 @@ class Logs:
             log.seek(offset)
             return log.read(limit)
 
-    def arrival(self, job: str, offset: int) -> tuple[float, int | None]:
-        """Return when the byte at `offset` arrived (seconds since the epoch, 0 if unknown), and the next offset with a
-        later arrival, or None."""
-        if not self._times(job).exists():
-            return 0.0, None
-        with self._times(job).open("rb") as index:
-            records = Records(index)
-            later = bisect_right(records, offset, key=itemgetter(0))
-            at = records[later - 1][1] if later else 0.0
-            return at, records[later][0] if later < len(records) else None
+    @contextmanager
+    def arrivals(self, job: str) -> Iterator[Sequence[tuple[int, float]]]:
+        """Open the index: at which offset begins what arrived together, and when that was (seconds since the epoch)."""
+        try:
+            index = self._times(job).open("rb")
+        except FileNotFoundError:
+            yield ()
+            return
+        with index:
+            yield Records(index)
 
     def begins(self, job: str, since: float) -> int:
-        """Return the offset of the first byte that arrived at `since` (seconds since the epoch) or later."""
+        """Return the offset of the first byte that arrived at `since` (seconds since the epoch) or later; without an
+        index, of the first byte."""
         if not self._times(job).exists():
             return 0
-        with self._times(job).open("rb") as index:
-            records = Records(index)
+        with self.arrivals(job) as records:
             first = bisect_left(records, since, key=itemgetter(1))
             return records[first][0] if first < len(records) else self.size(job)
+
+    def last_lines(self, job: str, count: int) -> int:
+        """Return the offset at which the last `count` complete lines begin; an unfinished one may follow. Reads
+        backwards from the end, no more than LONGEST_LINE for each of them."""
+        path, end = self.layout.log(job), self.size(job)
+        if not end:
+            return 0
+        first, left = max(0, end - (count + 1) * LONGEST_LINE), count + 1
+        with path.open("rb", buffering=0) as log:
+            while end > first:
+                begin = max(first, end - BACKWARDS)
+                log.seek(begin)
+                data = log.read(end - begin)
+                breaks = data.count(b"\n")
+                if breaks >= left:
+                    return begin + nth_last_break(data, left) + 1
+                left, end = left - breaks, begin
+        return first
 
     def add_usage(self, job: str, point: Point) -> None:
         """Append a sample of resource usage, as a line of JSON in the job's own file."""
@@ -157,7 +179,7 @@ def write(file: FileIO, data: bytes) -> None:
         left = left[file.write(left) :]
 
 
-class Records:
+class Records(Sequence[tuple[int, float]]):
     """The offsets and times in an open index file, read one at a time because a long log has very many."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -167,17 +189,37 @@ class Records:
     def __len__(self) -> int:
         return self.total
 
-    def __getitem__(self, number: int) -> tuple[int, float]:
+    def __getitem__(self, number: Any) -> Any:
         self.file.seek(number * RECORD.size)
         offset, at = RECORD.unpack(self.file.read(RECORD.size))
         return offset, at
 
 
+def nth_last_break(data: bytes, count: int) -> int:
+    """Return the place of the `count`th newline from the end."""
+    place = len(data)
+    for _ in range(count):
+        place = data.rindex(b"\n", 0, place)
+    return place
+
+
 def chunks(logs: Logs, job: str, offset: int, size: int) -> Iterator[tuple[int, str, bytes]]:
-    """Yield the log from `offset` on, as (offset, RFC 3339 time of arrival, at most `size` bytes)."""
+    """Yield the log from `offset` on, as (offset, RFC 3339 time of arrival, at most `size` bytes). Opens each of the two
+    files once."""
     end = logs.size(job)
-    while offset < end:
-        at, later = logs.arrival(job, offset)
-        data = logs.read(job, offset, min(size, min(later or end, end) - offset))
-        yield offset, rfc3339(at), data
-        offset += len(data)
+    if offset >= end:
+        return
+    with logs.layout.log(job).open("rb", buffering=0) as log, logs.arrivals(job) as records:
+        log.seek(offset)
+        number = bisect_right(records, offset, key=itemgetter(0))
+        at = records[number - 1][1] if number else 0.0
+        while offset < end:
+            later, arrived = records[number] if number < len(records) else (end, at)
+            if later <= offset:
+                number, at = number + 1, arrived
+                continue
+            data = log.read(min(size, later - offset, end - offset))
+            if not data:
+                return
+            yield offset, rfc3339(at), data
+            offset += len(data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -12,8 +12,9 @@ from dstack.model.api.jobs import HoldAnswer, HoldRequest, JobView, StopRequest
 from dstack.model.api.runs import RunView
 from dstack.model.job.job import Job
 from dstack.model.runner.metrics import JobMetrics
+from dstack.model.text.units import seconds
 from dstack.server.border.values import Limit, reading, sound
-from dstack.server.follow import Follower
+from dstack.server.follow import Begin, Follower, Recent
 from dstack.server.roles import caller, owns, require_own
 from dstack.server.views import job_view, run_view
 from dstack.store.lookup import job_named, jobs_named, run_named
@@ -22,6 +23,7 @@ from dstack.store.lookup import job_named, jobs_named, run_named
 @dataclass
 class JobRoutes:
     engine: Engine
+    recent: Recent = field(default_factory=Recent)
 
     def jobs(self, run: str | None = None, limit: Limit = 20) -> list[JobView]:
         store = self.engine.store
@@ -33,11 +35,20 @@ class JobRoutes:
         job = self.engine.context.told(job_named(self.engine.store, ref))
         return job_view(job, self.engine.scheduler.positions.get(job.id))
 
-    def follow(self, request: Request, ref: str, follow: bool = False, logs: bool = True) -> Response:
+    def follow(
+        self,
+        request: Request,
+        ref: str,
+        follow: bool = False,
+        logs: bool = True,
+        tail: Limit | None = None,
+        since: str | None = None,
+    ) -> Response:
         given = request.query_params.get("from", "")
         with reading():
             offsets = {job: offset_of(text) for job, text in (part.split(":") for part in given.split(",") if part)}
-        follower = Follower(self.engine.context, ref, offsets, live=follow, logs=logs)
+            begin = Begin(tail, seconds(since) if since is not None else None)
+        follower = Follower(self.engine.context, ref, offsets, live=follow, logs=logs, begin=begin, recent=self.recent)
         return StreamingResponse(follower.frames(), media_type="application/octet-stream")
 
     def metrics(self, ref: str) -> list[JobMetrics]:

@@ -163,3 +163,20 @@ def test_logs_leave_space_to_the_state(logs: Logs, monkeypatch: pytest.MonkeyPat
     logs.append("a", b"x" * 500)
     with pytest.raises(DiskFullError, match=r"1 kB are free, and 1\.5 kB are needed, of which 500 B stay free"):
         logs.append("a", b"x" * 1000)
+
+
+@pytest.mark.parametrize("text", [b"", b"a", b"a\n", b"a\nb\n", b"a\nb\nc", b"\n\n\n", b"x" * 200_000 + b"\nb\nc\n"])
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+def test_the_last_lines_begin_where_a_line_does(logs: Logs, text: bytes, count: int) -> None:
+    if text:
+        logs.append("a", text)
+
+    begin = logs.last_lines("a", count)
+
+    assert begin == 0 or text[begin - 1 : begin] == b"\n"
+    lines = text.splitlines(keepends=True)
+    complete = [line for line in lines if line.endswith(b"\n")]
+    assert text[begin:].endswith(
+        b"".join(complete[len(complete) - count :] if count else []) + b"".join(lines[len(complete) :])
+    )
+    assert text[begin:].count(b"\n") <= count

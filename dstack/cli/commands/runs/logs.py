@@ -65,13 +65,16 @@ def command(
     with Interrupts() as interrupts:
         if tail is not None or not follow:
             stored = JsonArray() if as_json else writer
-            stream(frames_of(client, names, begins, follow=False), stored, interrupts, begins, part=part)
+            # An attempt's last lines, and the last that match, are found by reading.
+            last = tail if attempt is None and pattern is None else None
+            frames = frames_of(client, names, begins, follow=False, tail=last, since=begin)
+            stream(frames, stored, interrupts, begins, part=part)
             writer.release()
             if not follow:
                 stored.close()
         if follow:
             display = JsonEvents() if as_json else LogLines(jobs, writer, labels)
-            stream(frames_of(client, names, begins), display, interrupts, begins, part=part)
+            stream(frames_of(client, names, begins, since=begin), display, interrupts, begins, part=part)
             if as_json:
                 for name in dict.fromkeys(target.run for target in targets if isinstance(target, JobView)):
                     display.run(client.run(name))
