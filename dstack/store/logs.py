@@ -204,8 +204,8 @@ def nth_last_break(data: bytes, count: int) -> int:
 
 
 def chunks(logs: Logs, job: str, offset: int, size: int) -> Iterator[tuple[int, str, bytes]]:
-    """Yield the log from `offset` on, as (offset, RFC 3339 time of arrival, at most `size` bytes). Opens each of the two
-    files once."""
+    """Yield the log from `offset` on, as (offset, RFC 3339 time of arrival, at most `size` bytes). Opens each of the
+    two files once."""
     end = logs.size(job)
     if offset >= end:
         return

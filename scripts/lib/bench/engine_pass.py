@@ -1,13 +1,9 @@
-"""Measure a whole pass of the server over the queue, with all that it reads and stores. `engine_pass.py [ROUNDS]`"""
+"""A whole pass of the server over its queue, with all that it reads and stores."""
 
 from __future__ import annotations
 
-import sys
-import tempfile
 import time
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from dstack.engine.context import Context, Events
 from dstack.engine.engine import Engine
@@ -49,26 +45,22 @@ def add(store: Store, name: str, gpu: int, **fields: object) -> None:
     store.jobs.add(Job(id=f"{name}j", run=name, workflow="w", definition=workflow, **basic, **fields))  # type: ignore[arg-type]
 
 
-def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 10
-    with tempfile.TemporaryDirectory() as folder:
-        layout = ServerLayout(Path(folder))
-        store = Store(layout)
-        with store.database.transaction():
-            fill(store)
-        machines = Fleet(store, Pool(), lambda: None)
-        machines.conditions = {runner.name: Condition("ready") for runner in store.runners.all()}
-        engine = Engine(Context(layout=layout, store=store, fleet=machines, events=Events()))
-        times = []
-        for _ in range(rounds + QUEUED // 1000):
-            start = time.process_time()
-            engine.scheduler.run()
-            times.append((time.process_time() - start) * 1000)
-        store.close()
-    first, rest = times[0], times[-rounds:]
-    print(f"a whole pass of the server over {QUEUED} queued jobs, with {RUNNERS} busy runners, CPU time:")
-    print(f"  the first {first:.0f} ms; then the best of {rounds} {min(rest):.1f} ms")
+class Pass:
+    """A server with a queue that can't move: each pass looks at all of it."""
 
+    def __init__(self, home: Path) -> None:
+        layout = ServerLayout(home)
+        self.store = Store(layout)
+        with self.store.database.transaction():
+            fill(self.store)
+        fleet = Fleet(self.store, Pool(), lambda: None)
+        fleet.conditions = {runner.name: Condition("ready") for runner in self.store.runners.all()}
+        self.engine = Engine(Context(layout=layout, store=self.store, fleet=fleet, events=Events()))
+        for _ in range(QUEUED // 1000):  # the reasons of all jobs are recorded in the first passes
+            self.milliseconds()
 
-if __name__ == "__main__":
-    main()
+    def milliseconds(self) -> float:
+        """Return the processor time of a pass."""
+        start = time.process_time()
+        self.engine.scheduler.run()
+        return (time.process_time() - start) * 1000
