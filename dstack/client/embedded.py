@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import http.client
 import os
 import pwd
 import shlex
 import stat
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from dstack.client.client import Client
 from dstack.client.connection import ignore, problem
 from dstack.client.settings import Endpoint, using
 from dstack.errors import DstackError, ErrorCode, UsageError
 from dstack.model.paths import ServerLayout
+
+if TYPE_CHECKING:
+    import subprocess
 
 START_SECONDS = 30.0
 SOCKET_PATH_BYTES = 100
@@ -56,6 +57,8 @@ def socket_path(home: Path) -> Path:
     path = ServerLayout(home.absolute()).state / "socket"
     if len(os.fsencode(path)) < SOCKET_PATH_BYTES:
         return path
+    import hashlib
+
     digest = hashlib.sha256(os.fsencode(home.absolute())).hexdigest()[:12]
     folder = Path(f"/tmp/dstack-{os.getuid()}-{digest}")  # noqa: S108, checked below
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -113,6 +116,8 @@ def start(home: Path, arguments: Sequence[str] = (), environment: dict[str, str]
 
 def maintain(home: Path, what: str, file: Path, *arguments: str) -> None:
     """Make a backup of the home's state, or restore one. Raises what goes wrong."""
+    import subprocess
+
     words = [sys.executable, "-m", "dstack.server.maintenance", what, str(file), "--home", str(home), *arguments]
     done = subprocess.run(words, stdout=subprocess.PIPE, env=server_environment(), check=False)
     if done.returncode:
@@ -138,6 +143,8 @@ def _spawn(
     layout: ServerLayout, arguments: Sequence[str], extra: dict[str, str], problem_pipe: int
 ) -> subprocess.Popen[bytes]:
     """Start the server. If it can't start, it says why on the pipe: a full disk would take no file."""
+    import subprocess
+
     with open(layout.server_log, "ab", opener=partial(os.open, mode=0o600)) as log:
         process = subprocess.Popen(
             command(layout.home, ["--problem-pipe", str(problem_pipe), *arguments]),

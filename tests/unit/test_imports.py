@@ -79,6 +79,16 @@ def test_commands_import_nothing_of_the_servers(imported: Imported, words: str) 
     assert imported(*words.split()) & SERVERS_OWN == set()
 
 
+@pytest.mark.parametrize(("words", "most"), [("runs", 290), ("logs brave", 290)])
+def test_a_query_imports_little(imported: Imported, words: str, most: int) -> None:
+    found = imported(*words.split())
+
+    assert (
+        found & {"subprocess", "traceback", "tempfile", "dstack.snapshot.take", "dstack.model.project.project"} == set()
+    )
+    assert len(found) <= most
+
+
 def test_the_version_needs_nothing_at_all(imported: Imported) -> None:
     assert imported("--version") & {"click", "msgspec", "http.client", "yaml"} == set()
 

@@ -6,7 +6,6 @@ import os
 import re
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -102,6 +101,8 @@ def _without_values(words: Sequence[str]) -> str:
 
 
 def _keep(error: BaseException) -> Path:
+    import traceback
+
     folder = embedded.home() / "crashes"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
