@@ -17,7 +17,6 @@ from rows.data import MAKE, collected
 from world import World
 
 from dstack.model.paths import ServerLayout
-from dstack.scheduling.schedule import schedule
 from dstack.store.logs import Logs
 
 ROUNDS = 5
@@ -100,8 +99,8 @@ def hosts(world: World) -> Mapping[str, Points]:
     def at(size: int) -> dict[str, Way]:
         dice = random.Random(1)
         found = queue_pass.machines(dice)[:size]
-        jobs, held = queue_pass.queue(dice)[: 10 * size], queue_pass.leases(dice, found, 0.1)
-        return {"a scheduling pass": timed(lambda: schedule(jobs, found, held, 1e6))}
+        case = (queue_pass.queue(dice)[: 10 * size], found, queue_pass.leases(dice, found, 0.1), None)
+        return {"a scheduling pass": lambda: queue_pass.milliseconds(case) / 1000}
 
     return lines(powers(world, 0, 3, 2), at)
 

@@ -6,12 +6,14 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
+from dstack.model.job.reasons import Reason, ReasonCode
 from dstack.model.job.resources import Ask
 from dstack.model.runner.runner import Address, Facts, Gpu, Runner
 from dstack.scheduling.schedule import schedule
 from dstack.scheduling.types import Lease, Machine, Waiting
 
 GB = 1024**3
+DRAINED = Reason(ReasonCode.RUNNER_DRAINED, "drained: disk swap")
 RUNNERS, JOBS = 1000, 10_000
 ASKS = [
     *(Ask(gpus=count) for count in (1, 2, 4, 8)),
@@ -34,7 +36,7 @@ def machines(dice: random.Random, sizes: Sequence[int] = (8,)) -> list[Machine]:
         memory, disk = 512 * GB + dice.randrange(2**20), 10**13 + dice.randrange(10**9)
         facts = Facts(machine=str(number), cpus=64, memory=memory, disk_free=disk, gpus=gpus)
         runner = Runner(name=f"lab{number}", address=Address(host="h"), labels=(kind[0],), facts=facts)
-        found.append(Machine(runner, "drained: disk swap" if number % 10 == 0 else None))
+        found.append(Machine(runner, DRAINED if number % 10 == 0 else None))
     return found
 
 

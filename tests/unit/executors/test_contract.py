@@ -261,3 +261,19 @@ def test_a_silent_docker_is_told_in_its_first_words(status: int, stderr: str, wo
         with pytest.raises(EngineSilentError) as silent:
             asyncio.run(asking)
         assert (silent.value.engine, silent.value.words) == ("Docker", words)
+
+
+def test_a_launch_and_all_of_its_log_are_one_round_trip() -> None:
+    # Given a machine that has the code and the image
+    answer = "outcome=started\nboot=b\nuptime=1\ndocker=1:2\ndigest=sha256:1\n\nfirst line\n"
+    host = RecordingHost(lambda command: answer)
+    runner = Runner(name="box", address=Address(host="box"), facts=Facts(machine="m"))
+    executor = DockerExecutor(Memory(), runner, host, HostContext(HostLayout("~/r", "m", "s")))
+
+    async def run() -> bytes:
+        assert (await executor.launch(order())).outcome == "started"
+        return await read(executor.follow(A, 0))
+
+    # When a job is launched and followed, then the host was asked once
+    assert asyncio.run(run()) == b"first line\n"
+    assert len(host.commands) == 1
