@@ -33,6 +33,8 @@ BACKWARDS = 64 * 1024
 """Bytes that are read at a time from the end of a log."""
 LONGEST_LINE = 1024 * 1024
 """Bytes of a line beyond which its beginning is not looked for."""
+FARTHEST = 32 * 1024 * 1024
+"""Bytes that are read at most: the event loop waits meanwhile."""
 LAST = 0.5
 """The share of the disk's reserve that logs leave to the state."""
 
@@ -106,13 +108,15 @@ class Logs:
 
     def last_lines(self, job: str, count: int) -> int:
         """Return the offset at which the last `count` complete lines begin; an unfinished one may follow. Reads
-        backwards from the end, no more than LONGEST_LINE for each of them."""
+        backwards from the end, no more than LONGEST_LINE for each of them. 0, the whole log, if that is too far."""
         path, end = self.layout.log(job), self.size(job)
         if not end:
             return 0
-        first, left = max(0, end - (count + 1) * LONGEST_LINE), count + 1
+        first, farthest, left = max(0, end - (count + 1) * LONGEST_LINE), end - FARTHEST, count + 1
         with path.open("rb", buffering=0) as log:
-            while end > first:
+            while first < end:
+                if end <= farthest:
+                    return 0
                 begin = max(first, end - BACKWARDS)
                 log.seek(begin)
                 data = log.read(end - begin)

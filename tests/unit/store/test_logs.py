@@ -165,6 +165,15 @@ def test_logs_leave_space_to_the_state(logs: Logs, monkeypatch: pytest.MonkeyPat
         logs.append("a", b"x" * 1000)
 
 
+def test_lines_that_lie_too_far_back_are_not_looked_for(logs: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BACKWARDS", 10)
+    monkeypatch.setattr(module, "FARTHEST", 100)
+    logs.append("a", b"line\n" * 200)
+
+    assert logs.last_lines("a", 10) == 1000 - 10 * 5
+    assert logs.last_lines("a", 150) == 0
+
+
 @pytest.mark.parametrize("text", [b"", b"a", b"a\n", b"a\nb\n", b"a\nb\nc", b"\n\n\n", b"x" * 200_000 + b"\nb\nc\n"])
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
 def test_the_last_lines_begin_where_a_line_does(logs: Logs, text: bytes, count: int) -> None:
