@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -48,7 +49,7 @@ def measured(row: Row, world: World, rounds: int) -> Result:
     """Measure a row; one that can't be measured here says why."""
     try:
         return Result(row, in_turns(row.prepare(world), rounds))
-    except NotMeasuredError as problem:
+    except (NotMeasuredError, subprocess.CalledProcessError) as problem:
         return Result(row, {}, str(problem))
 
 

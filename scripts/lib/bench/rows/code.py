@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,7 +66,7 @@ def cached(world: World) -> Mapping[str, Way]:
     dvc = world.rival("dvc")
     (root / "dvc.yaml").write_text(DVC)
     (root / ".gitignore").write_text("/a\n/b\n/c\n/.dvc\n/dvc.*\n")
-    subprocess.run([dvc, "init", "--quiet", "--force"], cwd=root, check=True, capture_output=True)
+    finished([dvc, "init", "--quiet", "--force"], root)()
     return {**ways, "dvc repro, here, without containers": finished([dvc, "repro", "--quiet"], root, line.add)}
 
 
