@@ -93,6 +93,7 @@ start_sshd() {
 	PidFile none
 	PrintMotd no
 	PrintLastLog no
+	MaxStartups 200
 	Subsystem sftp internal-sftp
 	END
     "$sshd" -D -f "$work/sshd_config" -E "$work/sshd.log" &

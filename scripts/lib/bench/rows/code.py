@@ -65,7 +65,7 @@ def cached(world: World) -> Mapping[str, Way]:
     ways = {"dstack run, in containers": finished(["dstack", "run", "c", "--runner", world.runner()], root, line.add)}
     dvc = world.rival("dvc")
     (root / "dvc.yaml").write_text(DVC)
-    (root / ".gitignore").write_text("/a\n/b\n/c\n/.dvc\n/dvc.*\n")
+    (root / ".gitignore").write_text("/a\n/b\n/c\n")
     finished([dvc, "init", "--quiet", "--force"], root)()
     return {**ways, "dvc repro, here, without containers": finished([dvc, "repro", "--quiet"], root, line.add)}
 

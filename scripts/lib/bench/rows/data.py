@@ -21,7 +21,7 @@ BOTH = """workflows:
   - {{name: use, image: {image}, commands: [ls out], depends-on: {{workflows: [make], repo: {{include: [other]}}}}}}
 """
 ONE = "mkdir out && head -c {size} /dev/urandom > out/file"
-MANY = "mkdir out && head -c {size} /dev/urandom | split -b 10000 -a 4 - out/"
+MANY = "mkdir out && for i in $(seq $(({size} / 10000))); do head -c 10000 /dev/urandom >out/$i; done"
 
 
 def tail(world: World) -> Mapping[str, Way]:
