@@ -50,9 +50,9 @@ class Logs:
         with suppress(OSError):  # what they write makes it, too
             self.layout.log(job).touch(0o600)
 
-    def begun(self, job: str, start: int) -> bool:
-        """Whether there is a log of the attempt whose first byte is at `start`."""
-        return self.size(job) > start or (start == 0 and self.layout.log(job).exists())
+    def begun(self, job: str, attempt: int, start: int) -> bool:
+        """Whether there is a log of the attempt whose first byte is at `start`. An empty one is the first attempt's."""
+        return self.size(job) > start or (attempt == 1 and start == 0 and self.layout.log(job).exists())
 
     def append(self, job: str, data: bytes) -> None:
         """Append bytes. Raises DiskFullError if they don't fit, without a part of them."""

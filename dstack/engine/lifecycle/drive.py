@@ -199,7 +199,7 @@ class Drive(Ending):
             self.change(reason=restored(unasked))
             await asyncio.sleep(ASKED)
             return True
-        if not self.store.logs.begun(self.id, self.job.log_start):
+        if not self.store.logs.begun(self.id, self.job.attempt, self.job.log_start):
             return False
         self.change(
             status=Status.RUNNING, launch=UNKNOWN_LAUNCH, started_at=self.job.started_at or rfc3339(time.time())

@@ -141,7 +141,7 @@ class Reconciler:
                 continue
             stored = await self.context.artifacts.result(job)
             ended = ended_as(stored) if stored else None
-            if last and not ended and self.store.logs.begun(job.id, job.log_start):
+            if last and not ended and self.store.logs.begun(job.id, job.attempt, job.log_start):
                 ended = ended_unknown()
             if ended and self.store.jobs.require(job.id).status is Status.QUEUED:
                 self.store.jobs.change(job.id, **ended)

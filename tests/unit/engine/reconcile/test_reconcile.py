@@ -130,6 +130,14 @@ def test_a_queued_job_that_left_only_its_log_is_not_run_again(world: World, mach
     assert "nobody knows how it ended" in (world.job.reason.text if world.job.reason else "")
 
 
+def test_a_second_attempt_is_launched_though_the_first_one_printed_nothing(world: World, machine: Told) -> None:
+    restored(world)
+    world.store.jobs.change("abc", attempt=2)
+    world.store.logs.begin("abc")  # of its first attempt
+
+    assert (pass_over(world, ask=True).status, machine.begun) == (Status.DONE, 1)
+
+
 def test_a_job_without_a_log_is_launched(world: World, machine: Told) -> None:
     restored(world)
     world.store.jobs.change("abc", log_start=4)
